@@ -1,0 +1,1 @@
+"""GPU hosts: samples GPUs, keeps the uptime ledger, answers pings."""

@@ -1,0 +1,38 @@
+"""One error root for the whole system; `gateway/problems.py` is the one place that maps it to HTTP."""
+
+
+class GpupingError(Exception):
+    """Root of every error that we raise on purpose; its text is one sentence made for people."""
+
+
+class SettingsError(GpupingError):
+    """A setting that cannot be used. The text is one line: name, value, what was expected. Exit code 2."""
+
+
+class BadMessageError(GpupingError):
+    """Bytes from the bus that are not the message they should be."""
+
+
+class BusError(GpupingError):
+    """The bus, or what stands behind it, did not do what was asked."""
+
+
+class UnavailableError(BusError):
+    """Nobody answered in time, or nobody listens. Asking again later may help (HTTP 503)."""
+
+
+class LayoutError(BusError):
+    """A stream or consumer exists but is not what we need, or the server cannot give it."""
+
+
+class StaleError(BusError):
+    """A compare-and-set lost: somebody else wrote first."""
+
+
+class RefusedError(BusError):
+    """A service answered, and said no. `code` is an HTTP status, `args[0]` the reason in one sentence."""
+
+    def __init__(self, code: int, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail

@@ -1,0 +1,215 @@
+"""The ping, its answer and every value in the bucket, as typed Structs encoded as JSON.
+
+Readable with the `nats` CLI; unknown fields are ignored on the wire, so old and new services mix.
+Times are aware UTC datetimes (RFC 3339 in JSON), durations are seconds, percents are 0..100 or None
+where nothing was observed. What services ask each other stands in `bus/questions.py`.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from bus.errors import BadMessageError
+from bus.subjects import AGENT_ID_PATTERN
+
+SCHEMA_VERSION = 1
+
+AgentId = Annotated[str, Meta(pattern=AGENT_ID_PATTERN)]
+Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
+Duration = Annotated[float, Meta(ge=0.0)]
+GpuState = Literal["up", "degraded", "down", "unknown"]
+Result = Literal["answered", "missed", "excused"]
+Verdict = Literal["first", "good", "poor", "excused"]
+Status = Literal["maintenance", "pending", "missing", "poor", "recovering", "healthy"]
+
+
+class Message(Struct, kw_only=True, frozen=True):
+    """What every message carries."""
+
+    schema_version: int = SCHEMA_VERSION
+
+
+# ---- the ping and its answer -------------------------------------------------------------------------------
+
+
+class Span(Struct, frozen=True):
+    """A half-open stretch of wall time `[since, until)`."""
+
+    since: datetime
+    until: datetime
+
+
+class PingRequest(Message, kw_only=True, frozen=True, omit_defaults=True):
+    """What the scheduler asks. Every field is optional: an empty request is a look, answered from the ledger.
+
+    `since_mark` is the ledger position of the last answered report; `window_seconds` stands in for it when
+    the ledger does not know that mark. `excused` is time that shall not count.
+    """
+
+    ping_id: str | None = None
+    seq: int | None = None
+    since_mark: str | None = None
+    window_seconds: Duration | None = None
+    excused: tuple[Span, ...] = ()
+    nonce: str | None = None
+
+
+class Seconds(Struct, kw_only=True, frozen=True):
+    """A window, accounted: the five add up to the window to the millisecond."""
+
+    up: Duration = 0.0
+    degraded: Duration = 0.0
+    down: Duration = 0.0
+    unknown: Duration = 0.0
+    excused: Duration = 0.0
+
+
+class Window(Struct, kw_only=True, frozen=True):
+    """The time a report covers. `mark` is the opaque ledger position of its end."""
+
+    since: datetime
+    until: datetime
+    seconds: Duration
+    mark: str
+
+
+class GpuReport(Struct, kw_only=True, frozen=True):
+    """One GPU in a report: its state now, and its share of the window."""
+
+    uuid: str
+    index: int | None = None
+    name: str = ""
+    state: GpuState = "unknown"
+    reasons: tuple[str, ...] = ()
+    uptime_percent: Percent | None = None
+    seconds: Seconds = Seconds()
+
+
+class Incident(Struct, kw_only=True, frozen=True):
+    """A stretch in which a GPU (None: the host) was not plainly up, or an event worth keeping."""
+
+    gpu: str | None = None
+    state: str
+    reason: str
+    since: datetime
+    until: datetime | None = None
+
+
+class UptimeReport(Message, kw_only=True, frozen=True):
+    """An agent's answer to a ping. The scheduler keeps its exact bytes in the state and so in history."""
+
+    agent_id: AgentId
+    boot_id: str
+    session_id: str
+    window: Window
+    uptime_percent: Percent | None
+    seconds: Seconds
+    gpu_available: bool
+    reported_at: datetime
+    gpus: tuple[GpuReport, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+    checks: int = 0
+    agent_version: str = ""
+    ping_id: str | None = None
+    nonce: str | None = None
+
+
+# ---- the bucket --------------------------------------------------------------------------------------------
+
+
+class AgentEntry(Message, kw_only=True, frozen=True):
+    """`agent.<id>`: the registry entry. A removed agent keeps its entry, so that it can be told from an unknown one.
+
+    `enrolled_at` is the start of the present enrolment (a re-registration after a removal moves it).
+    `expected_gpus` are the UUIDs of the first report; only an operator changes them.
+    """
+
+    agent_id: AgentId
+    registered_at: datetime
+    enrolled_at: datetime
+    agent_url: str | None = None
+    capabilities: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
+    expected_gpus: tuple[str, ...] = ()
+    maintenance: tuple[Span, ...] = ()
+    removed_at: datetime | None = None
+
+
+class Outcome(Struct, kw_only=True, frozen=True):
+    """What came of one ping, as the state keeps it. `report` is the agent's answer, byte for byte."""
+
+    ping_id: str
+    ping_seq: int
+    pinged_at: datetime
+    outcome: Result
+    verdict: Verdict
+    reason: str | None = None
+    uptime_percent: Percent | None = None
+    seconds: Seconds | None = None
+    window_seconds: Duration | None = None
+    response_ms: float | None = None
+    late_ms: float | None = None
+    report: Raw | None = None
+
+
+class Standing(Message, kw_only=True, frozen=True):
+    """What the policy knows of an agent; `scheduler/policy.py` is the only writer of these fields."""
+
+    answered: int = 0
+    consecutive_poor: int = 0
+    good_streak: int = 0
+    recovering: bool = False
+    no_gpu: bool = False  # the last answer said that there is none
+    last_judged: Verdict | None = None  # the last verdict good or poor
+    last_outcome: Result | None = None
+    uptime_percent: Percent | None = None  # of the last judged ping; a miss observed nothing
+
+
+class AgentState(Standing, kw_only=True, frozen=True):
+    """`state.<id>`: the standing and the last outcome. Its revisions, in order, are the agent's history."""
+
+    agent_id: AgentId
+    ping_seq: int
+    interval_seconds: float
+    next_ping_at: datetime
+    last: Outcome
+    missed: int = 0
+    since_mark: str | None = None
+    last_answered_at: datetime | None = None
+
+
+class Timer(Message, kw_only=True, frozen=True):
+    """`timer.<id>` and what it fires: the sequence number that the next ping will have."""
+
+    seq: int
+    due_at: datetime
+
+
+# ---- encoding ----------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+_encoder = msgspec.json.Encoder()
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+def encode(message: Struct) -> bytes:
+    """Compact JSON."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """The message, or BadMessageError that names the field and what was expected there."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+    try:
+        return decoder.decode(data)  # type: ignore[no-any-return]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadMessageError(f"{kind.__name__}: {error}") from error
+
+
+def report_of(outcome: Outcome) -> UptimeReport | None:
+    """The report inside an outcome, decoded; None where there is none."""
+    return None if outcome.report is None else decode(bytes(outcome.report), UptimeReport)

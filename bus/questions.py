@@ -1,0 +1,245 @@
+"""What services ask each other, and the agents and pings that the REST interface shows.
+
+The gateway hands most of these on unchanged: their field names are the REST contract.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from bus.messages import (
+    AgentState,
+    Duration,
+    GpuReport,
+    GpuState,
+    Message,
+    Percent,
+    Result,
+    Seconds,
+    Status,
+    Verdict,
+    report_of,
+)
+
+
+class GpuSummary(Struct, kw_only=True, frozen=True):
+    """One GPU as lists show it."""
+
+    uuid: str
+    index: int | None
+    name: str
+    state: GpuState
+    reasons: tuple[str, ...] = ()
+
+
+class Ping(Message, kw_only=True, frozen=True):
+    """One outcome, as history shows it; counters and interval as they are after it."""
+
+    agent_id: str
+    ping_seq: int
+    pinged_at: datetime
+    outcome: Result
+    reason: str | None
+    verdict: Verdict
+    uptime_percent: Percent | None
+    seconds: Seconds | None
+    window_seconds: Duration | None
+    consecutive_poor_uptime: int
+    interval_minutes: float
+    next_ping_at: datetime
+    response_ms: float | None
+    late_ms: float | None
+    gpus: tuple[GpuReport, ...] = ()
+
+
+class Agent(Message, kw_only=True, frozen=True):
+    """One agent as lists show it. `uptime_24h_percent` is filled in from history by who asks for it."""
+
+    agent_id: str
+    agent_url: str | None
+    capabilities: tuple[str, ...]
+    metadata: dict[str, Any]
+    status: Status
+    registered_at: datetime
+    uptime_percent: Percent | None
+    uptime_24h_percent: Percent | None
+    consecutive_poor_uptime: int
+    good_streak: int
+    current_interval_minutes: float
+    next_ping_at: datetime | None
+    last_ping_at: datetime | None
+    last_answered_at: datetime | None
+    total_pings: int
+    missed_pings: int
+    last_response_ms: float | None
+    connected: bool | None
+    gpus: tuple[GpuSummary, ...] = ()
+    expected_gpus: tuple[str, ...] = ()
+
+
+# ---- questions to the scheduler ----------------------------------------------------------------------------
+
+Capability = Annotated[str, Meta(min_length=1, max_length=100)]
+
+
+class RegisterRequest(Message, kw_only=True, frozen=True):
+    """Fields left out (None) keep what is registered already."""
+
+    agent_url: Annotated[str, Meta(max_length=2048)] | None = None
+    capabilities: Annotated[tuple[Capability, ...], Meta(max_length=100)] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class RegisterReply(Message, kw_only=True, frozen=True):
+    """`created` is false for an agent that was known."""
+
+    agent: Agent
+    created: bool
+
+
+class ListRequest(Message, kw_only=True, frozen=True):
+    """A page of agents.
+
+    `order` id: by id, after `cursor`; due: only those due, most overdue first; worst: worst standing first.
+    """
+
+    status: Status | None = None
+    capability: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    cursor: str | None = None
+    order: Literal["id", "due", "worst"] = "id"
+
+
+class AgentPage(Message, kw_only=True, frozen=True):
+    """`total` counts every agent that fits the filters, on all pages."""
+
+    agents: tuple[Agent, ...]
+    total: int
+    next_cursor: str | None = None
+
+
+class Fleet(Message, kw_only=True, frozen=True):
+    """The fleet in numbers, from the scheduler's memory."""
+
+    agents: int
+    pings: int
+    missed: int
+    due: int
+    in_flight: int
+    by_status: dict[str, int]
+    next_ping_at: datetime | None = None
+
+
+class Event(Message, kw_only=True, frozen=True):
+    """`gpuping.event.<id>`: something happened, for live views."""
+
+    kind: Literal["ping", "registered", "removed"]
+    agent_id: str
+    at: datetime
+    agent: Agent | None = None
+    ping: Ping | None = None
+    previous_status: Status | None = None
+
+
+# ---- questions to storage ----------------------------------------------------------------------------------
+
+
+class HistoryRequest(Message, kw_only=True, frozen=True):
+    """Outcomes of the last `hours`, newest first, older than `cursor` (a ping_seq)."""
+
+    hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    cursor: int | None = None
+
+
+class HistorySummary(Struct, kw_only=True, frozen=True):
+    """The whole period, over all pages. Uptime is a ratio of summed seconds, never a mean of percentages."""
+
+    pings: int
+    answered: int
+    missed: int
+    excused: int
+    first: int
+    good: int
+    poor: int
+    missing_seqs: int  # ping_seq numbers that never reached history
+    uptime_percent: Percent | None
+    seconds: Seconds
+    response_ms_p50: float | None = None
+    response_ms_p95: float | None = None
+
+
+class HistoryReply(Message, kw_only=True, frozen=True):
+    """One page of an agent's history."""
+
+    agent_id: str
+    hours: float
+    pings: tuple[Ping, ...]
+    summary: HistorySummary
+    next_cursor: int | None = None
+
+
+class UptimesRequest(Message, kw_only=True, frozen=True):
+    """Time-weighted uptime of several agents over the last `hours`."""
+
+    agent_ids: Annotated[tuple[str, ...], Meta(max_length=1000)]
+    hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
+
+
+class UptimesReply(Message, kw_only=True, frozen=True):
+    """Agents without an accounted second are left out."""
+
+    uptimes: dict[str, float]
+
+
+class OverviewRequest(Message, kw_only=True, frozen=True):
+    """The fleet's last `hours`, and its `recent` newest outcomes."""
+
+    hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
+    recent: Annotated[int, Meta(ge=0, le=1000)] = 50
+
+
+class OverviewReply(Message, kw_only=True, frozen=True):
+    """`uptime`, `response_ms` and `late_ms` are keyed by name (`percent`, `p50`, ...)."""
+
+    pings: int
+    verdicts: dict[str, int]
+    uptime_percent: Percent | None
+    seconds: Seconds
+    response_ms: dict[str, float | None]
+    late_ms: dict[str, float | None]
+    recent: tuple[Ping, ...]
+
+
+class StorageStats(Message, kw_only=True, frozen=True):
+    """How far ingest has come. `lag` is messages in the stream that are not yet rows."""
+
+    rows: int
+    last_sequence: int
+    lag: int
+    missing_seqs: int
+    ingest_waiting: str | None = None
+
+
+def ping_of(state: AgentState) -> Ping:
+    """The last outcome of a state in the shape that history and the REST interface show."""
+    last = state.last
+    report = report_of(last)
+    return Ping(
+        agent_id=state.agent_id,
+        ping_seq=last.ping_seq,
+        pinged_at=last.pinged_at,
+        outcome=last.outcome,
+        reason=last.reason,
+        verdict=last.verdict,
+        uptime_percent=last.uptime_percent,
+        seconds=last.seconds,
+        window_seconds=last.window_seconds,
+        consecutive_poor_uptime=state.consecutive_poor,
+        interval_minutes=state.interval_seconds / 60.0,
+        next_ping_at=state.next_ping_at,
+        response_ms=last.response_ms,
+        late_ms=last.late_ms,
+        gpus=report.gpus if report else (),
+    )

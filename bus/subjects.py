@@ -1,0 +1,142 @@
+"""Every subject, bucket, stream and key of the system, built from validated ids.
+
+No other file spells a subject; a test holds that. No stream and no wildcard subscriber may ever cover
+`gpuping.ping.>`: a stream answers the ping itself, and a tap hides that nobody listens.
+"""
+
+import re
+
+from bus.errors import BadMessageError
+
+AGENT_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+RESERVED_IDS = frozenset({"register", "due-for-ping"})  # they are paths of the REST interface
+_AGENT_ID = re.compile(AGENT_ID_PATTERN)
+
+AGENTD_SERVICE = "gpuping-agentd"
+SCHEDULER_SERVICE = "gpuping-scheduler"
+STORAGE_SERVICE = "gpuping-storage"
+
+BUCKET = "gpuping"
+BUCKET_STREAM = f"KV_{BUCKET}"
+KEYS = f"$KV.{BUCKET}."
+HISTORY_STREAM = "GPUPING_HISTORY"
+HISTORY_PREFIX = "gpuping.history."
+DUE_CONSUMER = "scheduler"
+
+REGISTER_ALL = "gpuping.registry.register.*"
+REMOVE_ALL = "gpuping.registry.remove.*"
+GET_ALL = "gpuping.registry.get.*"
+LIST = "gpuping.registry.list"
+FLEET = "gpuping.scheduler.fleet"
+PING_NOW_ALL = "gpuping.scheduler.ping.*"
+STATS = "gpuping.scheduler.stats"
+
+HISTORY_ALL = "gpuping.storage.history.*"
+EXPORT_ALL = "gpuping.storage.export.*"
+UPTIMES = "gpuping.storage.uptimes"
+OVERVIEW = "gpuping.storage.overview"
+REPORT_ALL = "gpuping.storage.report.*"
+STORAGE_STATS = "gpuping.storage.stats"
+
+EVENT_ALL = "gpuping.event.*"
+
+
+def check_agent_id(agent_id: str) -> str:
+    """The id itself, or BadMessageError that says what an id looks like. `fullmatch`: no newline slips by."""
+    if not _AGENT_ID.fullmatch(agent_id):
+        raise BadMessageError(
+            f"agent id {agent_id[:80]!r} is not valid: use 1 to 63 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
+        )
+    if agent_id in RESERVED_IDS:
+        raise BadMessageError(f"agent id {agent_id!r} is reserved: choose another")
+    return agent_id
+
+
+def last_token(subject: str) -> str:
+    """The agent id that ends a subject, validated."""
+    return check_agent_id(subject.rpartition(".")[2])
+
+
+def ping(agent_id: str) -> str:
+    """Asks an agent for its uptime report; empty request or no ping_id: a look."""
+    return f"gpuping.ping.{agent_id}"
+
+
+def gpu_status(agent_id: str) -> str:
+    """Asks an agent for the details of its GPUs."""
+    return f"gpuping.gpu-status.{agent_id}"
+
+
+def health(agent_id: str) -> str:
+    """Asks an agent about its own daemon."""
+    return f"gpuping.health.{agent_id}"
+
+
+def register(agent_id: str) -> str:
+    """Registers an agent; bus permissions can pin the id."""
+    return f"gpuping.registry.register.{agent_id}"
+
+
+def remove(agent_id: str) -> str:
+    """Removes an agent from the registry; its history stays."""
+    return f"gpuping.registry.remove.{agent_id}"
+
+
+def get(agent_id: str) -> str:
+    """One agent as the REST interface shows it."""
+    return f"gpuping.registry.get.{agent_id}"
+
+
+def ping_now(agent_id: str) -> str:
+    """Asks the scheduler to ping an agent at once; the outcome counts."""
+    return f"gpuping.scheduler.ping.{agent_id}"
+
+
+def history(agent_id: str) -> str:
+    """Asks storage for an agent's outcomes."""
+    return f"gpuping.storage.history.{agent_id}"
+
+
+def export(agent_id: str) -> str:
+    """Asks storage for an agent's outcomes as a file, in pieces."""
+    return f"gpuping.storage.export.{agent_id}"
+
+
+def report(agent_id: str) -> str:
+    """Asks storage for an agent's uptime statement."""
+    return f"gpuping.storage.report.{agent_id}"
+
+
+def event(agent_id: str) -> str:
+    """Live events of one agent: core messages, lost without harm."""
+    return f"gpuping.event.{agent_id}"
+
+
+def agent_key(agent_id: str) -> str:
+    """Subject of the registry entry."""
+    return f"{KEYS}agent.{agent_id}"
+
+
+def state_key(agent_id: str) -> str:
+    """Subject of the policy state and last outcome; written by outcomes only."""
+    return f"{KEYS}state.{agent_id}"
+
+
+def timer_key(agent_id: str) -> str:
+    """Subject of the next ping's schedule."""
+    return f"{KEYS}timer.{agent_id}"
+
+
+def due_key(agent_id: str) -> str:
+    """Subject on which a timer fires."""
+    return f"{KEYS}due.{agent_id}"
+
+
+def inbox_prefix(agent_id: str) -> str:
+    """Where an agent receives its answers, so that permissions can pin it."""
+    return f"_INBOX_{agent_id}"
+
+
+def agent_connection(agent_id: str) -> str:
+    """Connection name of an agent, as `nats server report connections` shows it."""
+    return f"agentd:{agent_id}"

@@ -1,0 +1,1 @@
+"""The REST interface, the dashboard and the metrics, translated onto the bus."""

@@ -1,0 +1,1 @@
+"""The command line, and `up`, which composes the services."""

@@ -1,0 +1,1 @@
+"""Keeps every outcome in DuckDB and answers questions about the past."""

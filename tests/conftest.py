@@ -1,0 +1,34 @@
+"""Fixtures for every test: a real nats-server, and clients of it."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bus import connection, embedded, layout, settings
+from bus.settings import Settings
+
+for _name in [n for n in os.environ if n.startswith(("PING_", "AGENT_", "GPUPING_", "GATEWAY_", "NATS_"))]:
+    del os.environ[_name]  # the caller's environment must not decide what tests see
+
+
+@pytest.fixture
+async def nats_server(tmp_path: Path) -> AsyncIterator[embedded.EmbeddedServer]:
+    """A real nats-server of this test's own; `.process` may be killed or frozen."""
+    async with embedded.running(tmp_path / "bus", port=0) as server:
+        yield server
+
+
+@pytest.fixture
+def base_settings(nats_server: embedded.EmbeddedServer, tmp_path: Path) -> Settings:
+    """Settings that point at this test's server and a folder of its own; no environment."""
+    return settings.load({}, NATS_URL=nats_server.url, GPUPING_DATA_DIR=str(tmp_path / "data"))
+
+
+@pytest.fixture
+async def bus(base_settings: Settings) -> AsyncIterator[connection.Client]:
+    """A client on a bus whose layout stands."""
+    async with connection.connected(base_settings, "test") as client:
+        await layout.ensure(client, base_settings)
+        yield client
