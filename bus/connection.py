@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import nats
+import nats.errors
 import structlog
-from nats.aio.client import Client, Server
+from nats.aio.client import Client as NatsClient
+from nats.aio.client import Server
 
+from bus import contexts
 from bus.settings import Settings
 
 log = structlog.get_logger("bus")
@@ -32,47 +34,65 @@ def _next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, 
     return server, random.uniform(ceiling / 2, ceiling)  # noqa: S311  # spreads load, keeps no secret
 
 
-class _Narrator:
-    """Says each change once: nats-py reports every failed attempt, a hundred agents would fill the disk."""
+class Client(NatsClient):
+    """A connection that narrates each change once: nats-py reports every failed attempt, a hundred agents
+    would fill the disk.
+    """
 
-    def __init__(self, name: str, reconnected: Hook | None) -> None:
-        self._name = name
-        self._reconnected = reconnected
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._label = name
         self._last_error = ""
+        self._closing = False
+        self._hooks: list[Hook] = []
 
-    async def error(self, error: Exception) -> None:
+    def on_reconnect(self, hook: Hook) -> None:
+        """Awaits `hook` after each reconnection: a consumer that is being read stalls unless it is renewed there."""
+        self._hooks.append(hook)
+
+    async def farewell(self) -> None:
+        """Flushes for a moment, then closes; a bus that is gone does not hold up an exit."""
+        self._closing = True
+        try:
+            if self.is_connected:
+                await self.flush(timeout=1)
+        except (TimeoutError, nats.errors.Error, OSError):
+            log.debug("bus_closed_unflushed", connection=self._label)
+        await self.close()
+
+    async def _say_error(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
+        if self._closing:
+            return
         if "permissions violation" in text.lower():
-            log.warning("bus_permission_denied", connection=self._name, detail=str(error))
+            log.warning("bus_permission_denied", connection=self._label, detail=str(error))
         elif text != self._last_error:
-            log.warning("bus_trouble", connection=self._name, detail=text)
+            log.warning("bus_trouble", connection=self._label, detail=text)
         self._last_error = text
 
-    async def disconnected(self) -> None:
-        log.warning("bus_disconnected", connection=self._name)
+    async def _say_disconnected(self) -> None:
+        if not self._closing:
+            log.warning("bus_disconnected", connection=self._label)
 
-    async def reconnected(self) -> None:
+    async def _say_reconnected(self) -> None:
         self._last_error = ""
-        log.info("bus_reconnected", connection=self._name)
-        if self._reconnected is not None:
-            await self._reconnected()
+        log.info("bus_reconnected", connection=self._label)
+        for hook in self._hooks:
+            await hook()
 
 
 async def connect(
-    settings: Settings,
-    name: str,
-    *,
-    inbox_prefix: str = "_INBOX",
-    reconnected: Hook | None = None,
-    url: str | None = None,
+    settings: Settings, name: str, *, inbox_prefix: str = "_INBOX", reconnected: Hook | None = None
 ) -> Client:
     """A client that is connected now and reconnects for ever; waits for as long as no server is there.
 
-    `reconnected` is awaited after each reconnection: a KV watch stalls unless it is made again there.
+    `name` is what `nats server report connections` shows; `reconnected` as in `Client.on_reconnect`.
     """
-    narrator = _Narrator(name, reconnected)
-    return await nats.connect(
-        url or settings.nats_url,
+    client = Client(name)
+    if reconnected:
+        client.on_reconnect(reconnected)
+    await client.connect(
+        settings.nats_url,
         name=name,
         inbox_prefix=inbox_prefix,
         user_credentials=settings.NATS_CREDS,
@@ -83,27 +103,20 @@ async def connect(
         ping_interval=PING_INTERVAL_SECONDS,
         max_outstanding_pings=MAX_OUTSTANDING_PINGS,
         pending_size=PENDING_BYTES,
-        error_cb=narrator.error,
-        disconnected_cb=narrator.disconnected,
-        reconnected_cb=narrator.reconnected,
+        error_cb=client._say_error,  # noqa: SLF001  # our own class
+        disconnected_cb=client._say_disconnected,  # noqa: SLF001
+        reconnected_cb=client._say_reconnected,  # noqa: SLF001
     )
+    return client
 
 
 @asynccontextmanager
-async def connected(settings: Settings, name: str, **options: object) -> AsyncIterator[Client]:
-    """`connect`, closed on the way out; what was published is flushed first where the bus still answers."""
-    client = await connect(settings, name, **options)  # type: ignore[arg-type]  # handed on
+async def connected(
+    settings: Settings, name: str, *, inbox_prefix: str = "_INBOX", reconnected: Hook | None = None
+) -> AsyncIterator[Client]:
+    """`connect` for the length of a block."""
+    client = await connect(settings, name, inbox_prefix=inbox_prefix, reconnected=reconnected)
     try:
         yield client
     finally:
-        await close(client)
-
-
-async def close(client: Client) -> None:
-    """Flushes for a moment, then closes; a bus that is gone does not hold up an exit."""
-    try:
-        if client.is_connected:
-            await client.flush(timeout=1)
-    except (TimeoutError, nats.errors.Error, OSError):
-        log.debug("bus_closed_unflushed")
-    await client.close()
+        await client.farewell()

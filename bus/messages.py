@@ -72,7 +72,7 @@ class Window(Struct, kw_only=True, frozen=True):
     since: datetime
     until: datetime
     seconds: Duration
-    mark: str
+    mark: str | None = None
 
 
 class GpuReport(Struct, kw_only=True, frozen=True):
@@ -101,13 +101,13 @@ class UptimeReport(Message, kw_only=True, frozen=True):
     """An agent's answer to a ping. The scheduler keeps its exact bytes in the state and so in history."""
 
     agent_id: AgentId
-    boot_id: str
-    session_id: str
     window: Window
     uptime_percent: Percent | None
-    seconds: Seconds
     gpu_available: bool
-    reported_at: datetime
+    seconds: Seconds = Seconds()
+    boot_id: str = ""
+    session_id: str = ""
+    reported_at: datetime | None = None
     gpus: tuple[GpuReport, ...] = ()
     incidents: tuple[Incident, ...] = ()
     checks: int = 0

@@ -1,0 +1,64 @@
+"""Atomic batches: many writes into the bucket, all or none, each with its compare-and-set.
+
+The server keeps the messages of a batch back until its commit and then writes them with consecutive
+sequences (NATS ADR-50). A batch holds at most 1,000 messages, and a subject at most once.
+"""
+
+import asyncio
+import json
+import secrets
+from itertools import count
+from typing import NamedTuple
+
+import nats.errors
+from nats.aio.client import Client
+
+from bus.errors import BusError, StaleError, UnavailableError
+
+MAX_MESSAGES = 1000
+_STALE = {10071}  # wrong last sequence; the server does not say for which subject
+_process = secrets.token_hex(6)  # batch ids must differ between writers of one bucket
+_numbers = count(1)
+
+
+class Write(NamedTuple):
+    """One message of a batch. `expected` is the last sequence its subject must have (0: none), None: any."""
+
+    subject: str
+    payload: bytes
+    headers: dict[str, str] = {}
+    expected: int | None = None
+
+
+async def commit(client: Client, writes: list[Write], *, timeout: float = 5.0) -> int:
+    """Writes all or nothing; returns the stream sequence of the first, the others follow it one by one.
+
+    Raises StaleError when a compare-and-set failed, UnavailableError when no answer came: then the batch may
+    or may not have been written, and only reading tells.
+    """
+    batch = f"{_process}-{next(_numbers)}"
+    for number, write in enumerate(writes[:-1], 1):
+        await client.publish(write.subject, write.payload, headers=_headers(write, batch, number))
+    last = writes[-1]
+    headers = _headers(last, batch, len(writes)) | {"Nats-Batch-Commit": "1"}
+    try:
+        reply = await client.request(last.subject, last.payload, timeout=timeout, headers=headers)
+    except (nats.errors.Error, asyncio.TimeoutError) as error:
+        raise UnavailableError(f"the bucket did not answer a write: {type(error).__name__}") from None
+    return _first_sequence(reply.data, len(writes))
+
+
+def _headers(write: Write, batch: str, number: int) -> dict[str, str]:
+    headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)} | write.headers
+    if write.expected is not None:
+        headers["Nats-Expected-Last-Subject-Sequence"] = str(write.expected)
+    return headers
+
+
+def _first_sequence(data: bytes, size: int) -> int:
+    answer = json.loads(data)
+    if error := answer.get("error"):
+        kind = StaleError if error.get("err_code") in _STALE else BusError
+        raise kind(f"the bucket refused a write: {error.get('description')} [{error.get('err_code')}]")
+    first: int = answer["seq"] - size + 1
+    return first
