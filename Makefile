@@ -1,0 +1,85 @@
+# Everything a person does with a clone. Each target sets up what it needs by itself, and only when something changed.
+#
+#   make up      the whole system on this machine; ARGS='--port 8123 --register-agents 4' are handed to `gpuping up`
+#   make test    the test suite            make check   formatting, types, import directions
+#   make bench   benchmarks (QUICK=1)      make soak    the tests that take minutes
+#   make web     the page's libraries      make lock    new pins in requirements*.txt
+#
+# Needed beforehand: Python 3.11 or newer with venv, Node.js with npm, a package index.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# PYTHON may be set; otherwise the first of these that is new enough
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
+RUNTIME := $(VENV)/.runtime-installed
+DEVELOPMENT := $(VENV)/.development-installed
+WEB := gateway/static/vendor/.built
+UV_COMPILE = $(VENV)/uv/bin/uv pip compile --quiet --python-version 3.11 --universal --generate-hashes \
+	--no-header --no-annotate --constraints constraints.txt --group build pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check soak bench web lock format clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+up: $(RUNTIME) $(WEB)
+	@$(BIN)/gpuping up $(ARGS)
+
+test: $(DEVELOPMENT) $(WEB)
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+soak: $(DEVELOPMENT) $(WEB)
+	$(BIN)/pytest -m slow --timeout 3600 $(ARGS)
+
+check: $(DEVELOPMENT)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEVELOPMENT)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEVELOPMENT)
+	@QUICK=$(QUICK) $(BIN)/python -m bench $(ARGS)
+
+web: $(WEB)
+
+# the newest versions within the ranges of pyproject.toml, pinned by hash; a lock names no registry
+lock: $(VENV)/bin/python
+	@test -x $(VENV)/uv/bin/uv || { $(BIN)/python -m venv $(VENV)/uv && $(VENV)/uv/bin/pip install --quiet uv; }
+	$(UV_COMPILE) --upgrade --extra all --output-file requirements.txt
+	$(UV_COMPILE) --upgrade --extra dev --output-file requirements-dev.txt
+
+clean:
+	rm -rf $(VENV) node_modules gateway/static/vendor build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+		.import_linter_cache .hypothesis
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; install it, or say where: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Making the Python environment in $(VENV) ($(PYTHON)) ..."
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: 'python -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+# every package is checked against its hash; the project itself is installed as the folder that it is
+$(RUNTIME): requirements.txt pyproject.toml | $(VENV)/bin/python
+	@echo "Installing Python packages (requirements.txt) ..."
+	@$(PIP) install --require-hashes -r requirements.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEVELOPMENT): requirements-dev.txt $(RUNTIME)
+	@echo "Installing Python packages for development (requirements-dev.txt) ..."
+	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(WEB): package.json package-lock.json $(wildcard gateway/web-build.mjs)
+	@command -v npm >/dev/null || { echo "make: npm not found; install Node.js 18 or newer (the page's libraries come from npm)" >&2; exit 1; }
+	@echo "Fetching the page's libraries (package-lock.json) ..."
+	@npm ci --no-audit --no-fund --loglevel=error
+	@npm run --silent build
+	@touch $@
