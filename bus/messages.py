@@ -137,6 +137,9 @@ class AgentEntry(Message, kw_only=True, frozen=True):
     removed_at: datetime | None = None
 
 
+NO_REPORT = Raw(b"null")
+
+
 class Outcome(Struct, kw_only=True, frozen=True):
     """What came of one ping, as the state keeps it. `report` is the agent's answer, byte for byte."""
 
@@ -151,7 +154,7 @@ class Outcome(Struct, kw_only=True, frozen=True):
     window_seconds: Duration | None = None
     response_ms: float | None = None
     late_ms: float | None = None
-    report: Raw | None = None
+    report: Raw = NO_REPORT  # never None: msgspec has no union with Raw; `report_of` tells
 
 
 class Standing(Message, kw_only=True, frozen=True):
@@ -212,4 +215,5 @@ def decode(data: bytes, kind: type[T]) -> T:
 
 def report_of(outcome: Outcome) -> UptimeReport | None:
     """The report inside an outcome, decoded; None where there is none."""
-    return None if outcome.report is None else decode(bytes(outcome.report), UptimeReport)
+    data = bytes(outcome.report)
+    return None if data in {b"null", b""} else decode(data, UptimeReport)
