@@ -1,0 +1,15 @@
+"""Opens the probe that the settings ask for: a scenario player, or NVML in a child process."""
+
+from agentd import health_store, scenario
+from agentd.samples import Probe
+from bus.clock import boottime
+from bus.settings import Settings
+
+
+def open_probe(settings: Settings, agent_id: str, scenario_name: str | None = None) -> Probe:
+    """A probe, not yet asked anything. The scenario's name or file wins over AGENT_SCENARIO. Raises SettingsError."""
+    xids = health_store.load_xid_table(settings.AGENT_XID_TABLE)
+    name = scenario_name or settings.AGENT_SCENARIO
+    if name:
+        return scenario.ScenarioProbe(scenario.load(name), agent_id, xids, boottime())
+    raise NotImplementedError
