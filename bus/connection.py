@@ -35,9 +35,7 @@ def _next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, 
 
 
 class Client(NatsClient):
-    """A connection that narrates each change once: nats-py reports every failed attempt, a hundred agents
-    would fill the disk.
-    """
+    """A connection that narrates each change once: nats-py reports every failed attempt, for ever."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -88,14 +86,14 @@ async def connect(
 
     `name` is what `nats server report connections` shows; `reconnected` as in `Client.on_reconnect`.
     """
+    address, identity = _address_and_identity(settings)
     client = Client(name)
     if reconnected:
         client.on_reconnect(reconnected)
     await client.connect(
-        settings.nats_url,
+        address,
         name=name,
-        inbox_prefix=inbox_prefix,
-        user_credentials=settings.NATS_CREDS,
+        **({"inbox_prefix": inbox_prefix} | identity),
         max_reconnect_attempts=-1,
         reconnect_to_server_handler=_next_server,
         reconnect_time_wait=1,  # between attempts of the first connection; later ones follow _next_server
@@ -108,6 +106,15 @@ async def connect(
         reconnected_cb=client._say_reconnected,  # noqa: SLF001
     )
     return client
+
+
+def _address_and_identity(settings: Settings) -> tuple[str, dict[str, Any]]:
+    """NATS_URL and NATS_CREDS win over what the context that NATS_CONTEXT names says."""
+    context = contexts.load(settings.NATS_CONTEXT) if settings.NATS_CONTEXT else contexts.Context()
+    identity = contexts.connect_options(context)
+    if settings.NATS_CREDS:
+        identity["user_credentials"] = settings.NATS_CREDS
+    return settings.NATS_URL or context.url or settings.nats_url, identity
 
 
 @asynccontextmanager

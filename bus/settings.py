@@ -57,6 +57,7 @@ class Settings(Struct, kw_only=True, frozen=True):
 
     GPUPING_DATA_DIR: str | None = None
     GPUPING_TOKENS_FILE: str | None = None
+    GPUPING_TOKEN: str | None = None  # what `gpuping top --server-url` and its like show to a gateway with tokens
     GATEWAY_HOST: str = "127.0.0.1"
     GATEWAY_PORT: Port = 8000
 
