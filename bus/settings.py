@@ -60,6 +60,7 @@ class Settings(Struct, kw_only=True, frozen=True):
     GPUPING_TOKEN: str | None = None  # what `gpuping top --server-url` and its like show to a gateway with tokens
     GATEWAY_HOST: str = "127.0.0.1"
     GATEWAY_PORT: Port = 8000
+    GATEWAY_REQUESTS_PER_SECOND: Positive = 500.0  # of one token or address, on average; four seconds' worth at once
 
     GPUPING_REPLICAS: Literal[1, 3, 5] = 1
     GPUPING_HISTORY_STREAM_DAYS: Annotated[int, Meta(ge=1, le=36_500)] = 400

@@ -1,0 +1,63 @@
+"""What routes have in common: checked parameters, request bodies, and the descriptions of both."""
+
+import asyncio
+from typing import Annotated, Any, TypeVar
+
+from litestar import Request
+from litestar.params import Parameter
+from msgspec import Struct
+
+from bus.messages import decode
+from gateway.problems import ProblemError
+
+BODY_BYTES = 64 * 1024
+BODY_SECONDS = 10.0
+DEEPEST_BODY = 32
+
+Hours = Annotated[float, Parameter(gt=0.0, le=87_600.0, description="how far back, in hours")]
+Limit = Annotated[int, Parameter(ge=1, le=1000, description="the most entries on a page")]
+
+S = TypeVar("S", bound=Struct)
+
+
+async def body(request: Request[Any, Any, Any], kind: type[S]) -> S:
+    """The JSON body as `kind`. Raises what becomes a 400, or a 413. Unknown fields are ignored, as on the wire."""
+    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise ProblemError(400, f"the body is {content_type[:80]}; send application/json")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            data = await request.body()
+    except TimeoutError:
+        raise ProblemError(400, f"the body did not arrive within {BODY_SECONDS:g} s") from None
+    if not data.strip():
+        raise ProblemError(400, "the body is empty; a JSON object is expected")
+    return decode(data, kind)
+
+
+def check_depth(value: Any, limit: int = DEEPEST_BODY) -> None:
+    """Refuses what nests so deep that a reader further on may choke on it."""
+    if limit < 0:
+        raise ProblemError(400, f"the body nests deeper than {DEEPEST_BODY} levels")
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for child in children:
+        check_depth(child, limit - 1)
+
+
+def preferred(accept: str) -> str:
+    """Which of our formats an Accept header likes best: json unless csv or parquet stands higher."""
+    liked = {"text/csv": "csv", "application/vnd.apache.parquet": "parquet", "application/json": "json"}
+    best, best_quality = "json", 0.0
+    for part in accept.split(","):
+        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = next((_quality(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
+        if media_type in liked and quality > best_quality:
+            best, best_quality = liked[media_type], quality
+    return best
+
+
+def _quality(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,151 @@
+"""Every question that the gateway asks on the bus, as typed calls. It asks these and nothing else.
+
+An answer that is not the message it should be is a fault behind us (500, or 504 where an agent gave it), never
+the caller's bad request: both are told apart here.
+"""
+
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Raw, Struct
+from nats.aio.client import Client
+
+from bus import subjects
+from bus.errors import BadMessageError, BusError, UnavailableError
+from bus.messages import UptimeReport
+from bus.questions import (
+    Agent,
+    AgentPage,
+    Fleet,
+    HistoryReply,
+    HistoryRequest,
+    ListRequest,
+    OverviewReply,
+    OverviewRequest,
+    Ping,
+    RegisterReply,
+    RegisterRequest,
+    StorageStats,
+    UptimesReply,
+    UptimesRequest,
+)
+from bus.services import ask, ask_raw
+from gateway.problems import ProblemError
+
+log = structlog.get_logger("gateway")
+
+SCHEDULER = "the scheduler"
+STORAGE = "storage"
+ANSWER_SECONDS = 5.0
+HISTORY_SECONDS = 15.0  # a year of history may take storage its whole query time-out
+EMBELLISHMENT_SECONDS = 1.0  # for what a page can do without
+PING_MARGIN_SECONDS = 5.0  # the scheduler's own work around a ping that times out
+
+T = TypeVar("T")
+
+
+class Backends:
+    """The scheduler, storage and the agents, seen from the gateway."""
+
+    def __init__(self, client: Client, ping_timeout_seconds: float) -> None:
+        self.client = client
+        self._ping_timeout = ping_timeout_seconds
+
+    async def register(self, agent_id: str, request: RegisterRequest) -> RegisterReply:
+        """Registers an agent, or updates a known one."""
+        return await self._ask(SCHEDULER, subjects.register(agent_id), request, RegisterReply)
+
+    async def remove(self, agent_id: str) -> None:
+        """Removes an agent; RefusedError 404 when there is none."""
+        await ask_raw(self.client, subjects.remove(agent_id), b"", who=SCHEDULER)
+
+    async def agent(self, agent_id: str) -> Agent:
+        """One agent; RefusedError 404 when it is unknown or removed."""
+        return await self._ask(SCHEDULER, subjects.get(agent_id), None, Agent)
+
+    async def agents(self, request: ListRequest) -> AgentPage:
+        """A page of agents."""
+        return await self._ask(SCHEDULER, subjects.LIST, request, AgentPage)
+
+    async def fleet(self, timeout: float = ANSWER_SECONDS) -> Fleet:
+        """The fleet in numbers."""
+        return await self._ask(SCHEDULER, subjects.FLEET, None, Fleet, timeout)
+
+    async def ping_now(self, agent_id: str) -> Ping:
+        """Pings at once; the outcome counts. Lasts as long as an agent may take to answer."""
+        patience = self._ping_timeout + PING_MARGIN_SECONDS
+        return await self._ask(SCHEDULER, subjects.ping_now(agent_id), None, Ping, patience)
+
+    async def history(self, agent_id: str, request: HistoryRequest) -> HistoryReply:
+        """One page of an agent's outcomes."""
+        return await self._ask(STORAGE, subjects.history(agent_id), request, HistoryReply, HISTORY_SECONDS)
+
+    async def uptimes(self, request: UptimesRequest) -> UptimesReply:
+        """Time-weighted uptime of the agents of one page."""
+        return await self._ask(STORAGE, subjects.UPTIMES, request, UptimesReply, EMBELLISHMENT_SECONDS)
+
+    async def overview(self, request: OverviewRequest, timeout: float = ANSWER_SECONDS) -> OverviewReply:
+        """The fleet's last hours."""
+        return await self._ask(STORAGE, subjects.OVERVIEW, request, OverviewReply, timeout)
+
+    async def storage_stats(self, timeout: float = ANSWER_SECONDS) -> StorageStats:
+        """How far ingest has come."""
+        return await self._ask(STORAGE, subjects.STORAGE_STATS, None, StorageStats, timeout)
+
+    async def look(self, agent_id: str) -> UptimeReport:
+        """The agent's own report since its last ping; changes nothing anywhere."""
+        data = await self._ask_agent(agent_id, subjects.ping(agent_id))
+        report = _of_agent(agent_id, data, UptimeReport)
+        if report.agent_id != agent_id:
+            raise ProblemError(504, f"agent {agent_id} answered with a report of another agent")
+        return report
+
+    async def gpu_status(self, agent_id: str) -> Raw:
+        """The details of the agent's GPUs, as it gave them."""
+        return _json_of_agent(agent_id, await self._ask_agent(agent_id, subjects.gpu_status(agent_id)))
+
+    async def health(self, agent_id: str) -> Raw:
+        """The agent's own health, as it gave it."""
+        return _json_of_agent(agent_id, await self._ask_agent(agent_id, subjects.health(agent_id)))
+
+    async def _ask(
+        self, who: str, subject: str, request: Struct | None, reply: type[T], timeout: float = ANSWER_SECONDS
+    ) -> T:
+        try:
+            return await ask(self.client, subject, request, reply, who=who, timeout=timeout)
+        except BadMessageError as error:
+            log.error("bad_answer", who=who, detail=str(error))
+            raise BusError(f"{who} gave an answer that is none") from error
+
+    async def _ask_agent(self, agent_id: str, subject: str) -> bytes:
+        await self.agent(agent_id)  # an agent that nobody registered is unknown, even where one answers
+        try:
+            return await ask_raw(self.client, subject, b"", who=f"agent {agent_id}", timeout=self._ping_timeout)
+        except UnavailableError as error:
+            if not self.client.is_connected:
+                raise
+            raise ProblemError(504, str(error)) from None
+
+
+async def optional(question: Awaitable[T]) -> T | None:
+    """The answer, or None where the service behind is away: for what a page can do without."""
+    try:
+        return await question
+    except BusError as error:
+        log.debug("left_out", detail=str(error))
+        return None
+
+
+def _of_agent(agent_id: str, data: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ProblemError(504, f"agent {agent_id} answered with something that is no report") from None
+
+
+def _json_of_agent(agent_id: str, data: bytes) -> Raw:
+    """The agent's bytes, once they are known to be a JSON object."""
+    _of_agent(agent_id, data, dict[str, Any])
+    return Raw(data)

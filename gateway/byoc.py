@@ -1,0 +1,61 @@
+"""What Livepeer BYOC job runners ask: can this agent's GPU take work, and how reliable was it."""
+
+from datetime import datetime
+from typing import Any
+
+from litestar import Request, post
+from msgspec import Struct
+
+from bus.messages import AgentId, Percent, Status
+from bus.questions import Agent
+from bus.subjects import check_agent_id
+from gateway import asking
+from gateway.backends import Backends
+from gateway.openapi import takes
+from gateway.problems import described
+
+
+class GpuCheck(Struct, kw_only=True, frozen=True):
+    """Who is asked about."""
+
+    agent_id: AgentId
+
+
+class GpuAnswer(Struct, kw_only=True, frozen=True):
+    """`uptime_percent` is the last judged one. `gpu_available` is null for an agent that never answered."""
+
+    agent_id: str
+    uptime_percent: Percent | None
+    gpu_available: bool | None
+    status: Status
+    last_ping_at: datetime | None
+
+
+@post(
+    ["/worker/gpu-check", "/gpu-check"],
+    status_code=200,
+    tags=["fleet"],
+    summary="Can this agent's GPU take work?",
+    operation_class=takes(GpuCheck),
+    responses=described(401, 403, 404, 413),
+)
+async def gpu_check(request: Request[Any, Any, Any], backends: Backends) -> GpuAnswer:
+    """From the registry, without a ping: as fresh as the agent's last one."""
+    body = await asking.body(request, GpuCheck)
+    agent = await backends.agent(check_agent_id(body.agent_id))
+    return GpuAnswer(
+        agent_id=agent.agent_id,
+        uptime_percent=agent.uptime_percent,
+        gpu_available=_available(agent),
+        status=agent.status,
+        last_ping_at=agent.last_ping_at,
+    )
+
+
+def _available(agent: Agent) -> bool | None:
+    """A host that does not answer takes no work, whatever its GPUs were when it last did."""
+    if agent.last_answered_at is None:
+        return None
+    if agent.status == "missing":
+        return False
+    return any(gpu.state in {"up", "degraded"} for gpu in agent.gpus)
