@@ -43,6 +43,7 @@ class Client(NatsClient):
         self._last_error = ""
         self._closing = False
         self._hooks: list[Hook] = []
+        self.denied: list[str] = []  # the first few refusals of the server, in its words
 
     def on_reconnect(self, hook: Hook) -> None:
         """Awaits `hook` after each reconnection: a consumer that is being read stalls unless it is renewed there."""
@@ -63,6 +64,7 @@ class Client(NatsClient):
         if self._closing:
             return
         if "permissions violation" in text.lower():
+            self.denied = [*self.denied, str(error)][:10]
             log.warning("bus_permission_denied", connection=self._label, detail=str(error))
         elif text != self._last_error:
             log.warning("bus_trouble", connection=self._label, detail=text)

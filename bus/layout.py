@@ -92,6 +92,22 @@ async def ensure(client: Client, settings: Settings) -> None:
     await _ensure_consumer(client, subjects.BUCKET_STREAM, due_consumer_config(settings))
 
 
+async def inspect(client: Client, settings: Settings) -> list[str]:
+    """What `ensure` would have to make or change, in words; empty when the layout stands. Changes nothing."""
+    wanted = {f"STREAM.INFO.{c['name']}": (c["name"], c) for c in (bucket_config(settings), history_config(settings))}
+    consumer = due_consumer_config(settings)
+    name = consumer["durable_name"]
+    wanted[f"CONSUMER.INFO.{subjects.BUCKET_STREAM}.{name}"] = (f"consumer {name}", consumer)
+    problems = []
+    for verb, (label, config) in wanted.items():
+        info = await api(client, verb)
+        if "error" in info:
+            problems.append(f"{label} does not exist")
+        elif differing := _differences(config, _config(info, label)):
+            problems.append(f"{label} differs in {', '.join(differing)}")
+    return problems
+
+
 def check_server(client: Client) -> None:
     """Says so when the server is too old for scheduled messages."""
     version = str(client.connected_server_version)

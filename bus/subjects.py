@@ -38,6 +38,8 @@ OVERVIEW = "gpuping.storage.overview"
 REPORT_ALL = "gpuping.storage.report.*"
 STORAGE_STATS = "gpuping.storage.stats"
 
+MICRO_PING = "$SRV.PING"  # every micro service on the bus answers
+
 EVENT_ALL = "gpuping.event.*"
 
 
