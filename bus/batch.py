@@ -4,10 +4,11 @@ The server keeps the messages of a batch back until its commit and then writes t
 sequences (NATS ADR-50). A batch holds at most 1,000 messages, and a subject at most once.
 """
 
-import asyncio
 import json
 import secrets
+from collections.abc import Mapping
 from itertools import count
+from types import MappingProxyType
 from typing import NamedTuple
 
 import nats.errors
@@ -26,7 +27,7 @@ class Write(NamedTuple):
 
     subject: str
     payload: bytes
-    headers: dict[str, str] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
     expected: int | None = None
 
 
@@ -43,13 +44,13 @@ async def commit(client: Client, writes: list[Write], *, timeout: float = 5.0) -
     headers = _headers(last, batch, len(writes)) | {"Nats-Batch-Commit": "1"}
     try:
         reply = await client.request(last.subject, last.payload, timeout=timeout, headers=headers)
-    except (nats.errors.Error, asyncio.TimeoutError) as error:
+    except (nats.errors.Error, TimeoutError) as error:
         raise UnavailableError(f"the bucket did not answer a write: {type(error).__name__}") from None
     return _first_sequence(reply.data, len(writes))
 
 
 def _headers(write: Write, batch: str, number: int) -> dict[str, str]:
-    headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)} | write.headers
+    headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)} | dict(write.headers)
     if write.expected is not None:
         headers["Nats-Expected-Last-Subject-Sequence"] = str(write.expected)
     return headers

@@ -34,13 +34,16 @@ class Follower:
     ) -> None:
         self._client, self._stream, self._filter, self._apply = client, stream, subject_filter, apply
         self._position = 0
+        self._deliveries = 0
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._lost = asyncio.Event()
         self.loaded = asyncio.Event()
 
     async def run(self) -> None:
         """Follows until cancelled; `loaded` is set when everything there was at the start has been applied."""
+        self._client.on_reconnect(self._on_lost)  # what was on the wire is lost, and not redelivered
         while True:
+            self._lost.clear()
             try:
                 consumer, pending = await self._make_consumer()
             except BusError as error:
@@ -49,7 +52,7 @@ class Follower:
                 continue
             if pending == 0:
                 self.loaded.set()
-            self._lost.clear()
+            self._deliveries = 0
             await self._pull(consumer)
 
     async def reached(self, sequence: int, timeout: float) -> None:
@@ -95,9 +98,11 @@ class Follower:
         return answer["name"], answer["num_pending"]
 
     def _deliver(self, message: Msg) -> None:
-        sequence, time_ns, pending = position(message)
-        if sequence <= self._position:
+        sequence, delivery, time_ns, pending = position(message)
+        if delivery != self._deliveries + 1:  # something fell out on the way
+            self._lost.set()
             return
+        self._deliveries = delivery
         deleted = bool(message.headers and message.headers.get("KV-Operation"))
         self._apply(message.subject, message.data, sequence, time_ns, deleted)
         self._position = sequence

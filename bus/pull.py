@@ -25,9 +25,10 @@ _NANOSECONDS = 1_000_000_000
 
 
 class Position(NamedTuple):
-    """What a message's reply subject tells of it: stream sequence, time (ns since 1970), messages still pending."""
+    """What a reply subject tells: stream sequence, the consumer's count, time (ns since 1970), messages to come."""
 
     sequence: int
+    delivery: int
     time_ns: int
     pending: int
 
@@ -36,7 +37,7 @@ def position(message: Msg) -> Position:
     """Read from `$JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<cseq>.<time>.<pending>` (or with a domain)."""
     tokens = message.reply.split(".")
     tokens = tokens[-7:] if len(tokens) == 9 else tokens[4:11]
-    return Position(int(tokens[3]), int(tokens[5]), int(tokens[6]))
+    return Position(int(tokens[3]), int(tokens[4]), int(tokens[5]), int(tokens[6]))
 
 
 class Puller:
@@ -65,7 +66,6 @@ class Puller:
     async def run(self) -> None:
         """Pulls until cancelled."""
         subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._receive, pending_bytes_limit=0)
-        self._client.on_reconnect(self.renew)
         try:
             while True:
                 self._wake.clear()
@@ -80,7 +80,7 @@ class Puller:
         self._wake.set()
 
     async def renew(self) -> None:
-        """What was asked for before a reconnection is forgotten by the server: asks again."""
+        """Asks again: to be called after a reconnection, when the server has forgotten what was asked."""
         self._asked = 0
         self._wake.set()
 

@@ -243,3 +243,23 @@ def ping_of(state: AgentState) -> Ping:
         late_ms=last.late_ms,
         gpus=report.gpus if report else (),
     )
+
+
+class SchedulerStats(Message, kw_only=True, frozen=True):
+    """What one scheduler has done since its start. Histograms: count of values up to each bound (seconds)."""
+
+    instance: str
+    started_at: datetime
+    verdicts: dict[str, int]
+    in_flight: int
+    in_flight_limit: int
+    waiting: int  # due pings that wait for a place below the limit
+    held_back_seconds: float  # time in which that limit was what held pings back
+    commits: int  # atomic batches
+    lost_races: int  # outcomes that another scheduler had recorded already
+    bad_messages: int
+    timers_restored: int
+    ping_seconds: dict[str, int]
+    late_seconds: dict[str, int]
+    ping_seconds_sum: float = 0.0
+    late_seconds_sum: float = 0.0

@@ -1,0 +1,130 @@
+"""Writes outcomes into the bucket: many agents in one atomic batch, a compare-and-set for each.
+
+While one batch is on its way the next gathers by itself, so batches are as large as the load makes them.
+A loser of the compare-and-set shrugs: somebody else recorded that ping.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from bus import subjects
+from bus.batch import MAX_MESSAGES, Write, commit
+from bus.bucket import read
+from bus.clock import utc_now
+from bus.connection import Client
+from bus.errors import BusError, StaleError, UnavailableError
+from bus.messages import AgentEntry, AgentState
+from scheduler.directory import Directory
+from scheduler.flight import Flight
+from scheduler.outcomes import next_state, writes
+from scheduler.policy import Event, Policy
+
+log = structlog.get_logger("scheduler.committer")
+
+WRITERS = 2
+MAX_OUTCOMES = MAX_MESSAGES // 3
+RETRY_SECONDS = 0.5
+
+Landed = tuple[Flight, Event]
+
+
+class Committer:
+    """`settled` hears of every flight, once, with the state that is now in the bucket.
+
+    Except those that `again` gets back to be flown anew, because the state they built upon had changed.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        directory: Directory,
+        policy: Policy,
+        settled: Callable[[Flight, AgentState, bool], None],
+        again: Callable[[Flight], None],
+    ) -> None:
+        self._client, self._directory, self._policy = client, directory, policy
+        self._settled, self._again = settled, again
+        self._landed: asyncio.Queue[Landed] = asyncio.Queue()
+        self.commits = 0
+        self.lost_races = 0
+
+    def submit(self, flight: Flight, event: Event) -> None:
+        """Takes a landed flight; its outcome will be written however long the bus is away."""
+        self._landed.put_nowait((flight, event))
+
+    async def run(self) -> None:
+        """Writes until cancelled."""
+        await asyncio.gather(*(self._writer() for _ in range(WRITERS)))
+
+    async def _writer(self) -> None:
+        while True:
+            batch = [await self._landed.get()]
+            while len(batch) < MAX_OUTCOMES and not self._landed.empty():
+                batch.append(self._landed.get_nowait())
+            await self._write(batch)
+
+    async def _write(self, batch: list[Landed]) -> None:
+        now = utc_now()
+        states = [next_state(flight, event, now, self._policy) for flight, event in batch]
+        groups = [writes(flight, state) for (flight, _), state in zip(batch, states, strict=True)]
+        try:
+            first = await commit(self._client, [write for group in groups for write in group])
+        except UnavailableError as error:  # written or not: only reading tells
+            log.warning("outcomes_wait", outcomes=len(batch), detail=str(error))
+            await self._refresh_and_retry(batch)
+        except BusError as error:
+            await self._refused(batch, error)
+        else:
+            self.commits += 1
+            self._settle(batch, states, groups, first, now)
+
+    def _settle(
+        self, batch: list[Landed], states: list[AgentState], groups: list[list[Write]], first: int, now: datetime
+    ) -> None:
+        sequence, time_ns = first, int(now.timestamp() * 1e9)
+        for (flight, _), state, group in zip(batch, states, groups, strict=True):
+            self._directory.apply_state(flight.agent_id, state, sequence, time_ns)
+            sequence += len(group)
+            self._settled(flight, state, True)
+
+    async def _refused(self, batch: list[Landed], error: BusError) -> None:
+        """The refusal does not name the agent: halves until that one stands alone."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self._write(batch[:middle])
+            await self._write(batch[middle:])
+            return
+        if not isinstance(error, StaleError):
+            log.error("outcome_refused", agent_id=batch[0][0].agent_id, detail=str(error), action="trying again")
+            await asyncio.sleep(RETRY_SECONDS)
+        await self._refresh_and_retry(batch)
+
+    async def _refresh_and_retry(self, batch: list[Landed]) -> None:
+        """Reads what is there: an outcome recorded meanwhile (perhaps our own) settles the flight."""
+        for flight, event in batch:
+            await self._refresh(flight.agent_id)
+            state = flight.tracked.state
+            if state is None or flight.tracked.state_revision == flight.revision:
+                self.submit(flight, event)
+            elif flight.is_settled_by(state):
+                ours = state.last.ping_id == flight.ping_id
+                self.lost_races += not ours
+                self._settled(flight, state, ours)
+            else:
+                self._again(flight)
+
+    async def _refresh(self, agent_id: str) -> None:
+        while True:
+            try:
+                if found := await read(self._client, subjects.state_key(agent_id), AgentState):
+                    self._directory.apply_state(agent_id, found.value, found.revision, found.time_ns)
+                if entry := await read(self._client, subjects.agent_key(agent_id), AgentEntry):
+                    self._directory.apply_entry(agent_id, entry.value, entry.revision)
+            except BusError as error:
+                log.warning("bucket_unreadable", agent_id=agent_id, detail=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return

@@ -1,0 +1,168 @@
+"""What a scheduler knows of the fleet, in memory: entries, states, their revisions, statuses, who is due.
+
+Kept by following the bucket and by the scheduler's own commits; the bucket stays the only truth, and every
+write is a compare-and-set against a revision known here. Memory only: no I/O, no clock.
+"""
+
+import bisect
+import heapq
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+
+from bus.messages import AgentEntry, AgentState, Status
+from scheduler import policy as rules
+from scheduler.policy import Policy
+
+
+class Tracked:
+    """One agent as known here. Revisions are stream sequences; 0: no such key yet."""
+
+    __slots__ = ("committed_ns", "entry", "entry_revision", "state", "state_revision", "status")
+
+    def __init__(self) -> None:
+        self.entry: AgentEntry | None = None
+        self.entry_revision = 0
+        self.state: AgentState | None = None
+        self.state_revision = 0
+        self.committed_ns = 0  # when the last outcome was written, nanoseconds since 1970
+        self.status: Status | None = None  # as counted; None: not registered
+
+    @property
+    def registered(self) -> bool:
+        """Known, and not removed."""
+        return self.entry is not None and self.entry.removed_at is None
+
+    @property
+    def next_seq(self) -> int:
+        """The ping_seq of the next outcome."""
+        return self.state.ping_seq + 1 if self.state else 1
+
+    def window_from_mark(self) -> bool:
+        """Whether the next window starts at the last answered report; else it starts at the enrolment."""
+        state, entry = self.state, self.entry
+        if state is None or entry is None or state.since_mark is None or state.last_answered_at is None:
+            return False
+        return state.last_answered_at >= entry.enrolled_at
+
+    def next_ping_at(self, policy: Policy) -> datetime | None:
+        """When the next ping is due; None for an agent that is not registered."""
+        if self.entry is None or self.entry.removed_at is not None:
+            return None
+        if self.state is None:
+            return rules.first_ping_at(self.entry.enrolled_at, policy)
+        return max(self.state.next_ping_at, self.entry.enrolled_at)
+
+    def in_maintenance(self, now: datetime) -> bool:
+        """Whether a maintenance window covers `now`."""
+        return self.entry is not None and any(span.since <= now < span.until for span in self.entry.maintenance)
+
+
+class Directory:
+    """All agents by id."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._agents: dict[str, Tracked] = {}
+        self._ids: list[str] = []  # sorted, registered or not; see _sorted_ids
+        self._ids_dirty = False
+        self._upcoming: list[tuple[datetime, str]] = []  # heap, entries may be out of date
+        self._due: dict[str, datetime] = {}
+        self.by_status: dict[Status, dict[str, None]] = {}
+        self.totals: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return self.totals["agents"]
+
+    def get(self, agent_id: str) -> Tracked | None:
+        """The agent, or None when nothing was ever heard of it."""
+        return self._agents.get(agent_id)
+
+    def apply_entry(self, agent_id: str, entry: AgentEntry, revision: int) -> bool:
+        """A revision of `agent.<id>`; false when a newer one is known already."""
+        tracked = self._tracked(agent_id)
+        if revision <= tracked.entry_revision:
+            return False
+        tracked.entry, tracked.entry_revision = entry, revision
+        self._refresh(agent_id, tracked)
+        return True
+
+    def apply_state(self, agent_id: str, state: AgentState, revision: int, time_ns: int) -> bool:
+        """A revision of `state.<id>`; false when a newer one is known already."""
+        tracked = self._tracked(agent_id)
+        if revision <= tracked.state_revision:
+            return False
+        self._count(tracked, -1)
+        tracked.state, tracked.state_revision, tracked.committed_ns = state, revision, time_ns
+        self._count(tracked, +1)
+        self._refresh(agent_id, tracked)
+        return True
+
+    def due(self, now: datetime) -> dict[str, datetime]:
+        """Those whose time has come, by id, with the time it came. The caller does not change it."""
+        while self._upcoming and self._upcoming[0][0] <= now:
+            _, agent_id = heapq.heappop(self._upcoming)
+            next_at = self._agents[agent_id].next_ping_at(self._policy)
+            if next_at is not None and next_at <= now:
+                self._due[agent_id] = next_at
+        return self._due
+
+    def next_ping_at(self, now: datetime) -> datetime | None:
+        """The earliest time that is still to come."""
+        self.due(now)
+        while self._upcoming:
+            at, agent_id = self._upcoming[0]
+            if self._agents[agent_id].next_ping_at(self._policy) == at:
+                return at
+            heapq.heappop(self._upcoming)
+        return None
+
+    def ids_after(self, cursor: str | None) -> Iterator[str]:
+        """Registered ids in order, after `cursor`."""
+        ids = self._sorted_ids()
+        for index in range(_after(ids, cursor), len(ids)):
+            if self._agents[ids[index]].registered:
+                yield ids[index]
+
+    def status_of(self, tracked: Tracked, now: datetime) -> Status:
+        """The status now: the standing's, or maintenance."""
+        return rules.status(tracked.state, maintenance=tracked.in_maintenance(now))
+
+    def _tracked(self, agent_id: str) -> Tracked:
+        tracked = self._agents.get(agent_id)
+        if tracked is None:
+            tracked = self._agents[agent_id] = Tracked()
+            self._ids.append(agent_id)
+            self._ids_dirty = True
+        return tracked
+
+    def _refresh(self, agent_id: str, tracked: Tracked) -> None:
+        """Counts and queues follow what is known now."""
+        status = rules.status(tracked.state, maintenance=False) if tracked.registered else None
+        if status != tracked.status:
+            if tracked.status is not None:
+                del self.by_status[tracked.status][agent_id]
+                self.totals["agents"] -= 1
+            if status is not None:
+                self.by_status.setdefault(status, {})[agent_id] = None
+                self.totals["agents"] += 1
+            tracked.status = status
+        self._due.pop(agent_id, None)
+        next_at = tracked.next_ping_at(self._policy)
+        if next_at is not None:
+            heapq.heappush(self._upcoming, (next_at, agent_id))
+
+    def _count(self, tracked: Tracked, sign: int) -> None:
+        if tracked.state:
+            self.totals["pings"] += sign * tracked.state.ping_seq
+            self.totals["missed"] += sign * tracked.state.missed
+
+    def _sorted_ids(self) -> list[str]:
+        if self._ids_dirty:
+            self._ids.sort()
+            self._ids_dirty = False
+        return self._ids
+
+
+def _after(ids: list[str], cursor: str | None) -> int:
+    return 0 if cursor is None else bisect.bisect_right(ids, cursor)

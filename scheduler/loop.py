@@ -1,0 +1,203 @@
+"""The ping loop: take what is due, launch it, hand what landed to the committer, settle.
+
+A due message is acknowledged only when its outcome stands in the bucket; a scheduler that dies leaves its
+due messages to another. Each agent has at most one flight here, which a ping by hand joins.
+"""
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+
+from bus import subjects
+from bus.clock import boottime, utc_now
+from bus.connection import Client
+from bus.errors import BadMessageError
+from bus.messages import AgentState, Timer, decode
+from bus.questions import Ping, ping_of
+from scheduler.directory import Directory, Tracked
+from scheduler.flight import Flight
+from scheduler.outcomes import MIN_SECONDS_BETWEEN_OUTCOMES
+from scheduler.pinger import Pinger, new_ping_ids
+from scheduler.registry import unknown
+
+log = structlog.get_logger("scheduler.loop")
+
+
+class Due:
+    """A due message that waits for its turn."""
+
+    __slots__ = ("ack", "agent_id", "due_at", "seq")
+
+    def __init__(self, agent_id: str, seq: int, due_at: datetime, ack: str) -> None:
+        self.agent_id, self.seq, self.due_at, self.ack = agent_id, seq, due_at, ack
+
+
+class PingLoop:
+    """At most `limit` pings are in flight at once (PING_MAX_CONCURRENT_AGENTS); by-hand pings go first."""
+
+    def __init__(self, client: Client, directory: Directory, limit: int, settled: Callable[[AgentState], None]) -> None:
+        self._client, self._directory, self._limit, self._on_settled = client, directory, limit, settled
+        self._next_id = new_ping_ids()
+        self._waiting: deque[Due] = deque()
+        self._held: list[tuple[float, str, Due]] = []  # heap: too soon after the agent's last outcome
+        self._by_hand: deque[Flight] = deque()
+        self._active: dict[str, Flight] = {}
+        self._again: deque[Flight] = deque()
+        self._acks: list[str] = []
+        self._work = asyncio.Event()
+        self.pinger: Pinger  # both set by the composition, which joins loop, pinger, committer and puller in a ring
+        self.more: Callable[[], None]
+        self.bad_messages = 0
+        self.held_back_seconds = 0.0
+        self._held_back_since: float | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Due pings that wait for a place below the limit."""
+        return len(self._waiting)
+
+    @property
+    def active(self) -> dict[str, Flight]:
+        """Flights from launch to commit, by agent."""
+        return self._active
+
+    def room(self) -> int:
+        """How many due messages may be asked for: as many again as may fly, and never a flood."""
+        return max(0, 2 * self._limit - len(self._waiting) - len(self._held) - len(self._active))
+
+    def take(self, message: Msg) -> None:
+        """A due message from the shared consumer."""
+        try:
+            agent_id = subjects.last_token(message.subject)
+            timer = decode(message.data, Timer)
+        except BadMessageError as error:
+            self.bad_messages += 1
+            log.warning("bad_due_message", subject=message.subject, detail=str(error))
+            self._acknowledge([message.reply])
+            return
+        self._waiting.append(Due(agent_id, timer.seq, timer.due_at, message.reply))
+        self._work.set()
+
+    async def run(self) -> None:
+        """Launches what is due until cancelled."""
+        while True:
+            self._release_held(boottime())
+            await self._send_acks()
+            if self.pinger.in_flight < self._limit and (flight := self._next_flight()):
+                await self.pinger.launch(flight)
+                continue
+            self._note_held_back()
+            await self._until_work()
+
+    async def ping_now(self, agent_id: str) -> Ping:
+        """A ping by hand, which counts. Joins one in flight; within a second of an outcome, returns that one."""
+        tracked = self._directory.get(agent_id)
+        if tracked is None or not tracked.registered:
+            raise unknown(agent_id)
+        flight = self._active.get(agent_id)
+        if flight is None:
+            if tracked.state and self._too_soon(tracked) > 0:
+                return ping_of(tracked.state)
+            flight = self._new_flight(agent_id, tracked, None)
+            self._by_hand.append(flight)
+            self._work.set()
+        waiter: asyncio.Future[Ping] = asyncio.get_running_loop().create_future()
+        flight.waiters.append(waiter)
+        return await waiter
+
+    def settled(self, flight: Flight, state: AgentState, ours: bool) -> None:
+        """The outcome stands in the bucket: acknowledges, tells who waits, makes room."""
+        self._active.pop(flight.agent_id, None)
+        self._acknowledge(flight.acks)
+        if flight.waiters:
+            ping = ping_of(state)
+            for waiter in flight.waiters:
+                if not waiter.done():
+                    waiter.set_result(ping)
+        if ours:
+            self._on_settled(state)
+        self._work.set()
+        self.more()
+
+    def fly_again(self, flight: Flight) -> None:
+        """The state under a flight changed before its outcome was written: pings anew, from the state there is."""
+        self._again.append(flight)
+        self._work.set()
+
+    def _next_flight(self) -> Flight | None:
+        if self._again:
+            return self._again.popleft()
+        if self._by_hand:
+            return self._by_hand.popleft()
+        while self._waiting:
+            if flight := self._admit(self._waiting.popleft()):
+                return flight
+        return None
+
+    def _admit(self, due: Due) -> Flight | None:
+        """A flight for a due that still counts. One that was overtaken, or whose agent is gone, is acknowledged."""
+        if flight := self._active.get(due.agent_id):
+            self._join(flight, due)  # delivered again, or joined to a ping by hand
+            return None
+        tracked = self._directory.get(due.agent_id)
+        if tracked is None or not tracked.registered or due.seq < tracked.next_seq:
+            self._acknowledge([due.ack])
+            self.more()
+            return None
+        if (wait := self._too_soon(tracked)) > 0:
+            heapq.heappush(self._held, (boottime() + wait, due.agent_id, due))
+            return None
+        flight = self._new_flight(due.agent_id, tracked, due.due_at)
+        self._join(flight, due)
+        return flight
+
+    def _join(self, flight: Flight, due: Due) -> None:
+        flight.acks.append(due.ack)
+        flight.due_seq = max(flight.due_seq, due.seq)
+
+    def _new_flight(self, agent_id: str, tracked: Tracked, due_at: datetime | None) -> Flight:
+        flight = self._active[agent_id] = Flight(agent_id, tracked, self._next_id(), due_at)
+        return flight
+
+    def _too_soon(self, tracked: Tracked) -> float:
+        """Seconds until this agent may have another outcome."""
+        since = utc_now().timestamp() - tracked.committed_ns / 1e9
+        return MIN_SECONDS_BETWEEN_OUTCOMES - since if 0 <= since < MIN_SECONDS_BETWEEN_OUTCOMES else 0.0
+
+    def _release_held(self, now: float) -> None:
+        while self._held and self._held[0][0] <= now:
+            self._waiting.appendleft(heapq.heappop(self._held)[2])
+
+    async def _until_work(self) -> None:
+        pause = max(0.0, self._held[0][0] - boottime()) if self._held else None
+        self._work.clear()
+        try:
+            await asyncio.wait_for(self._work.wait(), pause)
+        except TimeoutError:
+            return
+
+    def _note_held_back(self) -> None:
+        """Adds up the time in which pings waited for nothing but the limit."""
+        now = boottime()
+        if self._held_back_since is not None:
+            self.held_back_seconds += now - self._held_back_since
+        self._held_back_since = now if self._waiting or self._by_hand else None
+
+    def _acknowledge(self, replies: list[str]) -> None:
+        self._acks += replies
+        self._work.set()
+
+    async def _send_acks(self) -> None:
+        """What is not acknowledged for want of a bus is delivered again, and then found overtaken."""
+        acks, self._acks = self._acks, []
+        for reply in acks:
+            try:
+                await self._client.publish(reply, b"+ACK")
+            except nats.errors.Error:
+                return

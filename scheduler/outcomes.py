@@ -1,0 +1,123 @@
+"""Turns what came of a ping into what is written: the next state, the next timer, and the fleet's expectations.
+
+Pure: the step of the policy, and the shape of the keys.
+"""
+
+from datetime import datetime, timedelta
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from bus import subjects
+from bus.batch import Write
+from bus.messages import (
+    NO_REPORT,
+    AgentEntry,
+    AgentState,
+    Outcome,
+    Result,
+    Standing,
+    Timer,
+    UptimeReport,
+    decode,
+    encode,
+    report_of,
+)
+from scheduler import policy as rules
+from scheduler.flight import Flight
+from scheduler.policy import Answer, Event, Excuse, Miss, Policy, Step
+
+MIN_SECONDS_BETWEEN_OUTCOMES = 1.0  # the history stream must be able to follow each revision of a state
+_STANDING_FIELDS = Standing.__struct_fields__
+
+
+def next_state(flight: Flight, event: Event, now: datetime, policy: Policy) -> AgentState:
+    """The agent's state after this outcome."""
+    before = flight.base
+    step = rules.advance(before or Standing(), event, policy)
+    report = decode(flight.report, UptimeReport) if flight.report is not None and isinstance(event, Answer) else None
+    assert flight.pinged_at  # noqa: S101  # a flight that landed has departed
+    return AgentState(
+        **{name: getattr(step.standing, name) for name in _STANDING_FIELDS},
+        agent_id=flight.agent_id,
+        ping_seq=flight.seq,
+        missed=(before.missed if before else 0) + isinstance(event, Miss),
+        interval_seconds=step.interval_seconds,
+        next_ping_at=_next_ping_at(flight.pinged_at, event, step, now),
+        since_mark=report.window.mark if report else (before.since_mark if before else None),
+        last_answered_at=_answered_at(report, flight.pinged_at, before),
+        last=_outcome(flight, event, step, report),
+    )
+
+
+def writes(flight: Flight, state: AgentState) -> list[Write]:
+    """State, next timer, and on the first report the GPUs that are expected from now on; state first."""
+    tracked = flight.tracked
+    batch = [Write(subjects.state_key(state.agent_id), encode(state), expected=flight.revision)]
+    if tracked.registered and tracked.entry is not None:
+        batch.append(timer(state.agent_id, state.ping_seq + 1, state.next_ping_at))
+        if entry := _expecting(tracked.entry, state):
+            batch.append(Write(subjects.agent_key(state.agent_id), encode(entry), expected=tracked.entry_revision))
+    return batch
+
+
+def timer(agent_id: str, seq: int, due_at: datetime) -> Write:
+    """A schedule that fires `due.<id>` once; it replaces the one before it."""
+    at = due_at.isoformat().replace("+00:00", "Z")
+    headers = {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": subjects.due_key(agent_id)}
+    return Write(subjects.timer_key(agent_id), encode(Timer(seq=seq, due_at=due_at)), headers)
+
+
+def cancel_timer(agent_id: str) -> Write:
+    """A deletion in the bucket's own way; the schedule goes with it."""
+    return Write(subjects.timer_key(agent_id), b"", {"KV-Operation": "DEL"})
+
+
+def _next_ping_at(pinged_at: datetime, event: Event, step: Step, now: datetime) -> datetime:
+    if isinstance(event, Excuse):  # asked again as soon as an outcome may follow this one
+        return now + timedelta(seconds=MIN_SECONDS_BETWEEN_OUTCOMES)
+    return rules.next_ping_at(pinged_at, step.interval_seconds, now)
+
+
+def _answered_at(report: UptimeReport | None, pinged_at: datetime, before: AgentState | None) -> datetime | None:
+    if report is not None:
+        return pinged_at
+    return before.last_answered_at if before else None
+
+
+def _outcome(flight: Flight, event: Event, step: Step, report: UptimeReport | None) -> Outcome:
+    assert flight.pinged_at  # noqa: S101
+    judged = report is not None and step.verdict in {"good", "poor"}
+    return Outcome(
+        ping_id=flight.ping_id,
+        ping_seq=flight.seq,
+        pinged_at=flight.pinged_at,
+        outcome=_result(event),
+        verdict=step.verdict,
+        reason=step.reason,
+        uptime_percent=report.uptime_percent if report and judged else None,
+        seconds=report.seconds if report else None,
+        window_seconds=report.window.seconds if report else None,
+        response_ms=flight.response_ms if report else None,
+        late_ms=flight.late_ms(),
+        report=Raw(flight.report) if report and flight.report else NO_REPORT,
+    )
+
+
+def _result(event: Event) -> Result:
+    match event:
+        case Answer():
+            return "answered"
+        case Miss():
+            return "missed"
+        case Excuse():
+            return "excused"
+
+
+def _expecting(entry: AgentEntry, state: AgentState) -> AgentEntry | None:
+    """The entry with the GPUs of the first report that shows any; None when there is nothing to note."""
+    if entry.expected_gpus:
+        return None
+    report = report_of(state.last)
+    uuids = tuple(gpu.uuid for gpu in report.gpus) if report else ()
+    return replace(entry, expected_gpus=uuids) if uuids else None

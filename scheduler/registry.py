@@ -1,0 +1,101 @@
+"""Registering and removing agents: the only writer of `agent.<id>`, beside the first report's expected GPUs.
+
+Registering again updates what the agent says of itself and never touches its ping state, else a host could
+wash its record clean. Removing keeps state and history, and cancels the next ping in the same batch.
+"""
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from bus import subjects
+from bus.batch import Write, commit
+from bus.bucket import read
+from bus.connection import Client
+from bus.errors import RefusedError, StaleError, UnavailableError
+from bus.messages import AgentEntry, AgentState, encode
+from bus.questions import RegisterRequest
+from scheduler import policy as rules
+from scheduler.directory import Directory, Tracked
+from scheduler.outcomes import cancel_timer, timer
+from scheduler.policy import Policy
+
+ATTEMPTS = 5
+
+
+class Registry:
+    """Writes by compare-and-set; another scheduler's write in between is read and built upon."""
+
+    def __init__(self, client: Client, directory: Directory, policy: Policy) -> None:
+        self._client, self._directory, self._policy = client, directory, policy
+
+    async def register(self, agent_id: str, request: RegisterRequest, now: datetime) -> tuple[Tracked, bool]:
+        """The agent, and whether it was new (or removed before)."""
+        for _ in range(ATTEMPTS):
+            tracked = self._directory.get(agent_id) or await self._reload(agent_id)
+            before = tracked.entry if tracked else None
+            if before is None or before.removed_at is not None:
+                written = await self._try(agent_id, *self._enrolment(agent_id, tracked, request, now))
+                created = True
+            else:
+                entry = _updated(before, request)
+                written = entry == before or await self._try(agent_id, entry, tracked, [])
+                created = False
+            if written and (known := self._directory.get(agent_id)):
+                return known, created
+        raise UnavailableError(f"agent {agent_id!r} is being changed by others at the same time: try again")
+
+    async def remove(self, agent_id: str, now: datetime) -> None:
+        """Marks the agent removed and cancels its next ping. Raises RefusedError 404 when there is none."""
+        for _ in range(ATTEMPTS):
+            tracked = self._directory.get(agent_id) or await self._reload(agent_id)
+            if tracked is None or tracked.entry is None or tracked.entry.removed_at is not None:
+                raise unknown(agent_id)
+            entry = replace(tracked.entry, removed_at=now)
+            if await self._try(agent_id, entry, tracked, [cancel_timer(agent_id)]):
+                return
+        raise UnavailableError(f"agent {agent_id!r} is being changed by others at the same time: try again")
+
+    def _enrolment(
+        self, agent_id: str, tracked: Tracked | None, request: RegisterRequest, now: datetime
+    ) -> tuple[AgentEntry, Tracked | None, list[Write]]:
+        """A new enrolment begins now; an old ping state is resumed, and its next ping is no earlier than it was."""
+        before = tracked.entry if tracked else None
+        state = tracked.state if tracked else None
+        fresh = AgentEntry(agent_id=agent_id, registered_at=now, enrolled_at=now)
+        if before is not None:
+            fresh = replace(before, enrolled_at=now, removed_at=None)
+        due_at = max(now, state.next_ping_at) if state else rules.first_ping_at(now, self._policy)
+        return _updated(fresh, request), tracked, [timer(agent_id, state.ping_seq + 1 if state else 1, due_at)]
+
+    async def _try(self, agent_id: str, entry: AgentEntry, tracked: Tracked | None, others: list[Write]) -> bool:
+        revision = tracked.entry_revision if tracked else 0
+        write = Write(subjects.agent_key(agent_id), encode(entry), expected=revision)
+        try:
+            sequence = await commit(self._client, [write, *others])
+        except StaleError:
+            await self._reload(agent_id)
+            return False
+        self._directory.apply_entry(agent_id, entry, sequence)
+        return True
+
+    async def _reload(self, agent_id: str) -> Tracked | None:
+        if entry := await read(self._client, subjects.agent_key(agent_id), AgentEntry):
+            self._directory.apply_entry(agent_id, entry.value, entry.revision)
+        if state := await read(self._client, subjects.state_key(agent_id), AgentState):
+            self._directory.apply_state(agent_id, state.value, state.revision, state.time_ns)
+        return self._directory.get(agent_id)
+
+
+def unknown(agent_id: str) -> RefusedError:
+    """The refusal for an agent that is not registered."""
+    return RefusedError(404, f"no agent {agent_id!r} is registered")
+
+
+def _updated(entry: AgentEntry, request: RegisterRequest) -> AgentEntry:
+    given = {
+        "agent_url": request.agent_url,
+        "capabilities": request.capabilities,
+        "metadata": request.metadata,
+    }
+    return replace(entry, **{name: value for name, value in given.items() if value is not None})

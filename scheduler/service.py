@@ -1,0 +1,171 @@
+"""One scheduler, put together: any number of them share the work on one bus, without a leader."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import structlog
+
+from bus import connection, layout, subjects
+from bus.background import Start, background
+from bus.clock import utc_now
+from bus.connection import Client
+from bus.errors import BadMessageError
+from bus.follow import Follower
+from bus.messages import AgentEntry, AgentState, decode, encode
+from bus.pull import Puller
+from bus.questions import Agent, Event, SchedulerStats, ping_of
+from bus.settings import Settings
+from scheduler.answers import Answers
+from scheduler.committer import Committer
+from scheduler.directory import Directory
+from scheduler.loop import PingLoop
+from scheduler.pinger import Pinger, new_ping_ids
+from scheduler.policy import Policy
+from scheduler.pulse import Pulse
+from scheduler.registry import Registry
+from scheduler.restore import Restorer
+from scheduler.stats import counters
+from scheduler.views import agent_view
+
+log = structlog.get_logger("scheduler")
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The fleet's rules, in seconds."""
+    return Policy(
+        base_seconds=settings.base_interval_seconds,
+        max_seconds=settings.max_interval_seconds,
+        multiplier=settings.PING_ESCALATION_MULTIPLIER,
+        threshold_percent=settings.PING_UPTIME_THRESHOLD,
+        recovery_pings=settings.PING_RECOVERY_THRESHOLD_PINGS,
+        grace=settings.PING_FIRST_PING_GRACE_PERIOD,
+    )
+
+
+class Scheduler:
+    """The parts of one scheduler and how they are joined: puller -> loop -> pinger -> committer -> loop."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self.client = client
+        self.policy = policy_of(settings)
+        self.instance = new_ping_ids()()
+        self._counters = counters(utc_now())
+        self._limit = settings.PING_MAX_CONCURRENT_AGENTS
+        self._bad_values = 0
+        self._outbox: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+
+        self.directory = Directory(self.policy)
+        self.registry = Registry(client, self.directory, self.policy)
+        self.entries = Follower(client, subjects.BUCKET_STREAM, subjects.agent_key("*"), self._entry_changed)
+        self.states = Follower(client, subjects.BUCKET_STREAM, subjects.state_key("*"), self._state_changed)
+        self.pulse = Pulse(client)
+        self.loop = PingLoop(client, self.directory, self._limit, self._recorded)
+        self.committer = Committer(client, self.directory, self.policy, self.loop.settled, self.loop.fly_again)
+        self.loop.pinger = Pinger(client, self.pulse, settings.PING_RESPONSE_TIMEOUT_SECONDS, self.committer.submit)
+        self.puller = Puller(
+            client, subjects.BUCKET_STREAM, subjects.DUE_CONSUMER, self.loop.take, self.loop.room, self._consumer_lost
+        )
+        self.loop.more = self.puller.poke
+        self.restorer = Restorer(client, self.directory, self.loop)
+        self._settings = settings
+
+    async def load(self, start: Start) -> None:
+        """Knows the fleet when this returns."""
+        start(self.entries.run())
+        start(self.states.run())
+        await self.entries.loaded.wait()
+        await self.states.loaded.wait()
+        log.info("scheduler_loaded", agents=len(self.directory))
+
+    def start(self, start: Start) -> None:
+        """Pings from now on."""
+        self.client.on_reconnect(self.puller.renew)
+        for part in (self.pulse, self.committer, self.loop.pinger, self.loop, self.puller, self.restorer):
+            start(part.run())
+        start(self._publish_events())
+
+    def announce(self, kind: Literal["registered", "removed"], agent_id: str, agent: Agent | None) -> None:
+        """Tells live views of the registry."""
+        self._publish(Event(kind=kind, agent_id=agent_id, at=utc_now(), agent=agent))
+
+    def stats(self) -> SchedulerStats:
+        """This scheduler in numbers, since its start."""
+        counted = self._counters
+        return SchedulerStats(
+            instance=self.instance,
+            started_at=counted.started_at,
+            verdicts=dict(counted.verdicts),
+            in_flight=self.loop.pinger.in_flight,
+            in_flight_limit=self._limit,
+            waiting=self.loop.waiting,
+            held_back_seconds=self.loop.held_back_seconds,
+            commits=self.committer.commits,
+            lost_races=self.committer.lost_races,
+            bad_messages=self.loop.bad_messages + self.loop.pinger.bad_messages + self._bad_values,
+            timers_restored=self.restorer.restored,
+            ping_seconds=counted.ping.cumulative(),
+            late_seconds=counted.late.cumulative(),
+            ping_seconds_sum=counted.ping.sum,
+            late_seconds_sum=counted.late.sum,
+        )
+
+    def _recorded(self, state: AgentState) -> None:
+        """An outcome of ours stands in the bucket."""
+        self._counters.record(state)
+        last = state.last
+        log.debug("pinged", agent_id=state.agent_id, seq=last.ping_seq, verdict=last.verdict, reason=last.reason)
+        tracked = self.directory.get(state.agent_id)
+        agent = agent_view(tracked, self.policy, utc_now()) if tracked and tracked.registered else None
+        self._publish(Event(kind="ping", agent_id=state.agent_id, at=utc_now(), agent=agent, ping=ping_of(state)))
+
+    def _publish(self, event: Event) -> None:
+        self._outbox.put_nowait((subjects.event(event.agent_id), encode(event)))
+
+    async def _publish_events(self) -> None:
+        while True:
+            subject, data = await self._outbox.get()
+            if self.client.is_connected:  # live views lose them without harm
+                await self.client.publish(subject, data)
+
+    def _entry_changed(self, subject: str, data: bytes, sequence: int, _time_ns: int, deleted: bool) -> None:
+        try:
+            agent_id = subjects.last_token(subject)
+            if not deleted:
+                self.directory.apply_entry(agent_id, decode(data, AgentEntry), sequence)
+        except BadMessageError as error:
+            self._bad_value(subject, error)
+
+    def _state_changed(self, subject: str, data: bytes, sequence: int, time_ns: int, deleted: bool) -> None:
+        try:
+            agent_id = subjects.last_token(subject)
+            tracked = self.directory.get(agent_id)
+            if deleted or (tracked and sequence <= tracked.state_revision):
+                return  # most are our own commits, known before they came back
+            self.directory.apply_state(agent_id, decode(data, AgentState), sequence, time_ns)
+        except BadMessageError as error:
+            self._bad_value(subject, error)
+
+    def _bad_value(self, subject: str, error: BadMessageError) -> None:
+        self._bad_values += 1
+        log.error("bad_value_in_bucket", subject=subject, detail=str(error), action="left alone; put it right by hand")
+
+    async def _consumer_lost(self) -> None:
+        await layout.ensure(self.client, self._settings)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Scheduler]:
+    """A scheduler for the length of a block: knows the fleet and pings when entered."""
+    async with connection.connected(settings, "scheduler") as client:
+        await layout.ensure(client, settings)
+        scheduler = Scheduler(client, settings)
+        async with background() as start:
+            await scheduler.load(start)
+            scheduler.start(start)
+            service = await Answers(scheduler).serve()
+            try:
+                yield scheduler
+            finally:
+                await service.stop()
