@@ -45,6 +45,11 @@ class Client(NatsClient):
         self._hooks: list[Hook] = []
         self.denied: list[str] = []  # the first few refusals of the server, in its words
 
+    @property
+    def address(self) -> str:
+        """The server that it is connected to; empty while it is not."""
+        return self.connected_url.geturl() if self.connected_url else ""
+
     def on_reconnect(self, hook: Hook) -> None:
         """Awaits `hook` after each reconnection: a consumer that is being read stalls unless it is renewed there."""
         self._hooks.append(hook)

@@ -1,0 +1,116 @@
+"""The looking verbs' answers from the bus: what a base install suffices for."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import nats.errors
+from msgspec.structs import replace
+
+from bus import clock, connection, subjects
+from bus.errors import BusError
+from bus.messages import UptimeReport
+from bus.questions import (
+    AgentPage,
+    Fleet,
+    HistoryReply,
+    HistoryRequest,
+    ListRequest,
+    OverviewReply,
+    OverviewRequest,
+    UptimesReply,
+    UptimesRequest,
+)
+from bus.services import ask
+from bus.settings import Settings
+from bus.subjects import check_agent_id
+from gpuping.dashboard import WORST, Dashboard, FleetUptime, Totals
+from gpuping.discovery import located
+
+SCHEDULER, STORAGE = "the scheduler", "storage"
+FIND_SECONDS = 3.0
+QUERY_SECONDS = 15.0
+
+
+class NothingRunsError(BusError):
+    """No bus where we looked."""
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[connection.Client]:
+    """The bus of the running system. Raises NothingRunsError that says what to do when there is none."""
+    found = located(settings)
+    try:
+        client = await asyncio.wait_for(connection.connect(found, "gpuping"), FIND_SECONDS)
+    except (TimeoutError, OSError, nats.errors.Error):
+        where = f"context {found.NATS_CONTEXT}" if found.NATS_CONTEXT and not found.NATS_URL else found.nats_url
+        raise NothingRunsError(
+            f"no running system found (no bus at {where}): start one with `gpuping up`, "
+            "or say where it is with --data-dir, NATS_URL or --server-url"
+        ) from None
+    try:
+        yield client
+    finally:
+        await client.farewell()
+
+
+class BusSource:
+    """Asks the micro services."""
+
+    def __init__(self, client: connection.Client) -> None:
+        self._client = client
+
+    async def dashboard(self) -> Dashboard:
+        """The fleet; what storage does not answer is left out."""
+        fleet = await ask(self._client, subjects.FLEET, None, Fleet, who=SCHEDULER)
+        page = await self._page(ListRequest(order="worst", limit=WORST))
+        overview = await self._overview()
+        return Dashboard(
+            generated_at=clock.utc_now(),
+            totals=Totals(agents=fleet.agents, pings=fleet.pings, missed=fleet.missed),
+            by_status=fleet.by_status,
+            due=fleet.due,
+            next_ping_at=fleet.next_ping_at,
+            uptime=FleetUptime(uptime_percent=overview.uptime_percent if overview else None),
+            response_ms=overview.response_ms if overview else {},
+            agents=page.agents,
+            recent=overview.recent if overview else (),
+        )
+
+    async def agents(self, status: str | None, capability: str | None) -> AgentPage:
+        """Every agent that fits, on however many pages."""
+        request = ListRequest(status=status, capability=capability)  # type: ignore[arg-type]  # checked by the scheduler
+        page = await self._page(request)
+        agents = list(page.agents)
+        while page.next_cursor:
+            page = await self._page(ListRequest(status=request.status, capability=capability, cursor=page.next_cursor))
+            agents += page.agents
+        return AgentPage(agents=tuple(agents), total=page.total)
+
+    async def history(self, agent_id: str, hours: float, limit: int) -> HistoryReply:
+        """The newest `limit` outcomes, and the summary of all."""
+        request = HistoryRequest(hours=hours, limit=limit)
+        subject = subjects.history(check_agent_id(agent_id))
+        return await ask(self._client, subject, request, HistoryReply, who=STORAGE, timeout=QUERY_SECONDS)
+
+    async def look(self, agent_id: str) -> UptimeReport:
+        """The agent's own report since its last ping; changes nothing anywhere."""
+        subject = subjects.ping(check_agent_id(agent_id))
+        return await ask(self._client, subject, None, UptimeReport, who=f"agent {agent_id}")
+
+    async def _page(self, request: ListRequest) -> AgentPage:
+        """One page, with the uptime of its agents filled in from history where storage answers."""
+        page = await ask(self._client, subjects.LIST, request, AgentPage, who=SCHEDULER)
+        wanted = UptimesRequest(agent_ids=tuple(agent.agent_id for agent in page.agents))
+        try:
+            known = await ask(self._client, subjects.UPTIMES, wanted, UptimesReply, who=STORAGE)
+        except BusError:
+            return page
+        filled = (replace(agent, uptime_24h_percent=known.uptimes.get(agent.agent_id)) for agent in page.agents)
+        return replace(page, agents=tuple(filled))
+
+    async def _overview(self) -> OverviewReply | None:
+        try:
+            return await ask(self._client, subjects.OVERVIEW, OverviewRequest(recent=10), OverviewReply, who=STORAGE)
+        except BusError:
+            return None

@@ -1,0 +1,83 @@
+"""`gpuping doctor`: checks this machine and the bus, and says what to do about what it finds."""
+
+from collections.abc import Awaitable, Callable, Iterable
+
+import nats.errors
+from rich.table import Table
+from rich.text import Text
+
+from bus.connection import Client
+from bus.errors import GpupingError
+from bus.settings import Settings
+from gpuping import bus_source, discovery, doctor_bus, doctor_machine
+from gpuping.findings import Finding, Level, failure, note, ok
+from gpuping.rest_source import RestSource
+
+MARKS: dict[Level, tuple[str, str]] = {
+    "ok": ("ok", "green"),
+    "note": ("note", "cyan"),
+    "warning": ("warn", "yellow"),
+    "failure": ("FAIL", "bold red"),
+}
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Every finding, in the order in which things depend on each other."""
+    findings = [doctor_machine.disk(settings), doctor_machine.clock(settings), await doctor_machine.gpus(settings)]
+    running = discovery.find(settings.data_dir)
+    if running:
+        findings.append(ok("up", f"`gpuping up` runs (pid {running.pid}), dashboard {running.gateway_url}/"))
+    else:
+        findings.append(note("up", f"no `gpuping up` runs on {settings.data_dir}"))
+    findings += await _bus(settings)
+    if running:
+        findings.append(await _gateway(running.gateway_url))
+    return findings
+
+
+async def _bus(settings: Settings) -> list[Finding]:
+    try:
+        async with bus_source.connected(settings) as client:
+            return await _asked(client, settings)
+    except bus_source.NothingRunsError as error:
+        return [failure("bus", str(error), "start `gpuping up`, or set NATS_URL to the bus that you use")]
+
+
+async def _asked(client: Client, settings: Settings) -> list[Finding]:
+    checks: dict[str, Callable[[], Awaitable[Finding]]] = {
+        "bus": lambda: doctor_bus.server(client),
+        "permissions": lambda: doctor_bus.permissions(client),
+        "jetstream": lambda: doctor_bus.jetstream(client),
+        "streams": lambda: doctor_bus.streams(client, settings),
+        "services": lambda: doctor_bus.services(client),
+        "bus clock": lambda: doctor_bus.server_clock(client),
+    }
+    return [await _safely(name, check) for name, check in checks.items()]
+
+
+async def _safely(name: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
+    """One check that breaks must not hide what the others find."""
+    try:
+        return await check()
+    except (TimeoutError, GpupingError, nats.errors.Error) as error:
+        return failure(name, f"{type(error).__name__}: {error}", "see the log of the bus")
+
+
+async def _gateway(url: str) -> Finding:
+    try:
+        await RestSource(url, None).ready()
+    except GpupingError as error:
+        return failure("gateway", str(error), "see the log of `gpuping up`")
+    return ok("gateway", f"{url} is ready")
+
+
+def table(findings: Iterable[Finding]) -> Table:
+    """For people: what was checked, what was found, and beneath it what to do."""
+    grid = Table.grid(padding=(0, 2))
+    for finding in findings:
+        mark, colour = MARKS[finding.level]
+        text = Text(finding.detail)
+        if finding.advice:
+            text.append(f"\n-> {finding.advice}", colour)
+        grid.add_row(Text(mark, colour), Text(finding.check, "bold"), text)
+    return grid

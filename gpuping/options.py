@@ -1,0 +1,45 @@
+"""The `gpuping` application and the options that several verbs share. The verbs: run_verbs.py, look_verbs.py."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Group, Parameter
+
+from bus import services
+
+RUN, LOOK, CHECK = (Group.create_ordered(name) for name in ("Run", "Look", "Set up and check"))
+
+app = App(
+    name="gpuping",
+    version=services.VERSION,
+    help_format="markdown",
+    help="""\
+GPU uptime that can be paid on: pings GPU hosts over NATS, keeps every outcome, proves who was up.
+
+Begin with `gpuping up`: it runs everything on this machine and says where the dashboard is.
+Then, in another terminal, `gpuping top` watches the fleet.
+""",
+    help_epilogue="""\
+Settings are environment variables (PING_BASE_INTERVAL_MINUTES, NATS_URL, AGENT_ID ...): see docs/operations.md.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
+""",
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+)
+app["--help"].group = app["--version"].group = CHECK
+app.register_install_completion_command(name="completion", group=CHECK, help="Install completion for your shell.")
+
+DataDir = Annotated[Path | None, Parameter(help="where state is kept [GPUPING_DATA_DIR]")]
+Scenario = Annotated[
+    str | None, Parameter(help="simulate GPUs: a TOML file, or a built-in such as flapping [AGENT_SCENARIO]")
+]
+ServerUrl = Annotated[str | None, Parameter(name="--server-url", help="ask this gateway over HTTP instead of the bus")]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="print JSON, for machines")]
+AgentId = Annotated[str, Parameter(name="ID", help="the agent's id")]
+
+
+def examples(*lines: str) -> str:
+    """An epilogue of command lines to copy."""
+    return "Examples:\n\n" + "\n".join(f"    {line}" for line in lines) + "\n"

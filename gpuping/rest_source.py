@@ -1,0 +1,92 @@
+"""The looking verbs' answers from a gateway's REST interface, for `--server-url`.
+
+urllib, because a base install has no other HTTP client; in threads, because urllib waits.
+"""
+
+import asyncio
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import TypeVar
+
+import msgspec
+
+from bus.errors import BusError, GpupingError, RefusedError, SettingsError
+from bus.messages import UptimeReport, decode
+from bus.questions import AgentPage, HistoryReply
+from bus.subjects import check_agent_id
+from gpuping.dashboard import Dashboard
+
+TIMEOUT_SECONDS = 15.0
+
+T = TypeVar("T")
+
+
+class RestSource:
+    """Asks `server_url`, with a bearer token where one is given."""
+
+    def __init__(self, server_url: str, token: str | None) -> None:
+        parts = urllib.parse.urlsplit(server_url)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            raise SettingsError(f"--server-url={server_url!r}: expected an address like http://localhost:8000")
+        self._base = server_url.rstrip("/")
+        self._token = token
+
+    async def dashboard(self) -> Dashboard:
+        """The fleet, as the gateway's page shows it."""
+        return await self._get("/ping-system/dashboard", Dashboard)
+
+    async def agents(self, status: str | None, capability: str | None) -> AgentPage:
+        """Every agent that fits, on however many pages."""
+        query = {"status": status, "capability": capability, "limit": "1000"}
+        page = await self._get("/ping-system/agents", AgentPage, query)
+        agents = list(page.agents)
+        while page.next_cursor:
+            page = await self._get("/ping-system/agents", AgentPage, query | {"cursor": page.next_cursor})
+            agents += page.agents
+        return AgentPage(agents=tuple(agents), total=page.total)
+
+    async def history(self, agent_id: str, hours: float, limit: int) -> HistoryReply:
+        """The newest `limit` outcomes, and the summary of all."""
+        path = f"/ping-system/agents/{check_agent_id(agent_id)}/history"
+        return await self._get(path, HistoryReply, {"hours": f"{hours:g}", "limit": str(limit)})
+
+    async def look(self, agent_id: str) -> UptimeReport:
+        """The agent's own report since its last ping; changes nothing anywhere."""
+        return await self._get(f"/ping-system/agents/{check_agent_id(agent_id)}/uptime", UptimeReport)
+
+    async def ready(self) -> None:
+        """Returns when the gateway says that it can do its work; raises the reason when it cannot."""
+        await asyncio.to_thread(self._fetch, f"{self._base}/readyz")
+
+    async def _get(self, path: str, kind: type[T], query: dict[str, str | None] | None = None) -> T:
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        address = f"{self._base}{path}" + (f"?{urllib.parse.urlencode(given)}" if given else "")
+        return decode(await asyncio.to_thread(self._fetch, address), kind)
+
+    def _fetch(self, address: str) -> bytes:
+        headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
+        request = urllib.request.Request(address, headers=headers)  # noqa: S310  # http and https only: see __init__
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310  # as above
+                body: bytes = answer.read()
+        except urllib.error.HTTPError as error:
+            raise _refusal(error) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise BusError(
+                f"{self._base} does not answer ({reason}): is `gpuping up` running there, and is the address right?"
+            ) from None
+        return body
+
+
+def _refusal(error: urllib.error.HTTPError) -> GpupingError:
+    """The `detail` of the gateway's problem document, or what the status line says."""
+    try:
+        problem = msgspec.json.decode(error.read())
+        detail = str(problem["detail"])
+    except (msgspec.DecodeError, KeyError, TypeError, OSError):
+        detail = f"HTTP {error.code} {error.reason}"
+    if error.code == 401:
+        detail += " (the token goes into GPUPING_TOKEN)"
+    return RefusedError(error.code, detail)
