@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, delete, get, post
+from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import Meta, Struct
 
 from bus.messages import AgentId, Status
@@ -57,7 +58,7 @@ class DueAgents(Struct, kw_only=True, frozen=True):
     responses={200: ResponseSpec(Registered, description="Known already, updated", generate_examples=False)}
     | described(401, 403, 413),
 )
-async def register(request: Request[Any, Any, Any], backends: Backends) -> Response[Registered]:
+async def register(request: Request[Any, Any, Any], backends: NamedDependency[Backends]) -> Response[Registered]:
     """201 for a new agent, 200 for a known one. Registering again never touches an agent's ping state."""
     body = await asking.body(request, Registration)
     _check(body)
@@ -77,11 +78,11 @@ def _check(body: Registration) -> None:
 
 @get(AGENTS, tags=["agents"], summary="List agents", responses=described(401, 403))
 async def list_agents(
-    backends: Backends,
-    status: Status | None = None,
-    capability: Annotated[str | None, Parameter(min_length=1, max_length=100)] = None,
+    backends: NamedDependency[Backends],
+    status: FromQuery[Status | None] = None,
+    capability: Annotated[str | None, QueryParameter(min_length=1, max_length=100)] = None,
     limit: asking.Limit = 1000,
-    cursor: Annotated[str | None, Parameter(description="`next_cursor` of the page before")] = None,
+    cursor: Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")] = None,
 ) -> AgentPage:
     """By id, a page at a time. `uptime_24h_percent` is null while storage does not answer."""
     after = check_agent_id(cursor) if cursor else None
@@ -90,21 +91,21 @@ async def list_agents(
 
 
 @get(f"{AGENTS}/due-for-ping", tags=["agents"], summary="List agents due for a ping", responses=described(401, 403))
-async def list_due(backends: Backends, limit: asking.Limit = 1000) -> DueAgents:
+async def list_due(backends: NamedDependency[Backends], limit: asking.Limit = 1000) -> DueAgents:
     """Those whose `next_ping_at` has come, most overdue first."""
     page = await backends.agents(ListRequest(order="due", limit=limit))
     return DueAgents(agents=await with_uptimes(backends, page.agents), total=page.total)
 
 
 @get(f"{AGENTS}/{{agent_id:str}}", tags=["agents"], summary="Show an agent", responses=described(401, 403, 404))
-async def show_agent(agent_id: str, backends: Backends) -> Agent:
+async def show_agent(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> Agent:
     """One agent as lists show it."""
     agent = await backends.agent(check_agent_id(agent_id))
     return (await with_uptimes(backends, (agent,)))[0]
 
 
 @delete(f"{AGENTS}/{{agent_id:str}}", tags=["agents"], summary="Remove an agent", responses=described(401, 403, 404))
-async def remove_agent(agent_id: str, backends: Backends) -> None:
+async def remove_agent(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> None:
     """No more pings; its history stays and can still be asked for."""
     await backends.remove(check_agent_id(agent_id))
 

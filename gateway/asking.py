@@ -4,18 +4,19 @@ import asyncio
 from typing import Annotated, Any, TypeVar
 
 from litestar import Request
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from msgspec import Struct
 
+from bus.errors import BadMessageError
 from bus.messages import decode
-from gateway.problems import ProblemError
+from gateway.problems import ProblemError, bad_request
 
 BODY_BYTES = 64 * 1024
 BODY_SECONDS = 10.0
 DEEPEST_BODY = 32
 
-Hours = Annotated[float, Parameter(gt=0.0, le=87_600.0, description="how far back, in hours")]
-Limit = Annotated[int, Parameter(ge=1, le=1000, description="the most entries on a page")]
+Hours = Annotated[float, QueryParameter(gt=0.0, le=87_600.0, description="how far back, in hours")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="the most entries on a page")]
 
 S = TypeVar("S", bound=Struct)
 
@@ -32,7 +33,10 @@ async def body(request: Request[Any, Any, Any], kind: type[S]) -> S:
         raise ProblemError(400, f"the body did not arrive within {BODY_SECONDS:g} s") from None
     if not data.strip():
         raise ProblemError(400, "the body is empty; a JSON object is expected")
-    return decode(data, kind)
+    try:
+        return decode(data, kind)
+    except BadMessageError as error:
+        raise bad_request(str(error).removeprefix(f"{kind.__name__}: ")) from None
 
 
 def check_depth(value: Any, limit: int = DEEPEST_BODY) -> None:

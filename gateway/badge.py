@@ -3,6 +3,8 @@
 from xml.sax.saxutils import escape
 
 from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 
 from bus.messages import Status
 from bus.questions import Agent
@@ -31,7 +33,7 @@ _PADDING = 12
     summary="Status badge (`/badge/<agent id>.svg`)",
     responses=described(401, 403, 404),
 )
-async def badge(file_name: str, backends: Backends) -> Response[str]:
+async def badge(file_name: FromPath[str], backends: NamedDependency[Backends]) -> Response[str]:
     """The agent's status and its uptime of the last 24 hours."""
     agent_id, dot, kind = file_name.rpartition(".")
     if not dot or kind != "svg":

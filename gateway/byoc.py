@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from litestar import Request, post
+from litestar.di import NamedDependency
 from msgspec import Struct
 
 from bus.messages import AgentId, Percent, Status
@@ -39,7 +40,7 @@ class GpuAnswer(Struct, kw_only=True, frozen=True):
     operation_class=takes(GpuCheck),
     responses=described(401, 403, 404, 413),
 )
-async def gpu_check(request: Request[Any, Any, Any], backends: Backends) -> GpuAnswer:
+async def gpu_check(request: Request[Any, Any, Any], backends: NamedDependency[Backends]) -> GpuAnswer:
     """From the registry, without a ping: as fresh as the agent's last one."""
     body = await asking.body(request, GpuCheck)
     agent = await backends.agent(check_agent_id(body.agent_id))

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import get_args
 
 from litestar import get
+from litestar.di import NamedDependency
 from msgspec import Struct
 
 from bus.clock import utc_now
@@ -55,7 +56,7 @@ class Dashboard(Struct, kw_only=True, frozen=True):
 
 
 @get("/ping-system/dashboard", tags=["fleet"], summary="The fleet at a glance", responses=described(401, 403))
-async def dashboard(backends: Backends) -> Dashboard:
+async def dashboard(backends: NamedDependency[Backends]) -> Dashboard:
     """The 100 worst agents, the newest outcomes and the totals. Without storage: nulls, and `degraded` says so."""
     question = OverviewRequest(hours=PERIOD_HOURS, recent=RECENT_PINGS)
     fleet, agents, overview = await asyncio.gather(

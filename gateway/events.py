@@ -5,7 +5,8 @@ from collections.abc import Coroutine
 from typing import Annotated, Any
 
 from litestar import Response, get
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import HeaderParameter
 from litestar.types import Receive, Scope, Send
 
 from gateway.live import Hub, Viewer
@@ -67,8 +68,8 @@ async def _left(receive: Receive) -> None:
     responses=described(401, 403),
 )
 async def events(
-    hub: Hub,
-    last_event_id: Annotated[str | None, Parameter(header="Last-Event-ID")] = None,
+    hub: NamedDependency[Hub],
+    last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
 ) -> EventStream:
     """Server-sent events `ping`, `status`, `registered` and `removed`; `reset` when some were missed for good.
 

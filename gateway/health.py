@@ -4,6 +4,7 @@ import asyncio
 from typing import Literal
 
 from litestar import get
+from litestar.di import NamedDependency
 from msgspec import Struct
 
 from gateway.backends import EMBELLISHMENT_SECONDS, Backends, optional
@@ -30,7 +31,7 @@ async def healthz() -> Alive:
 
 
 @get("/readyz", tags=["operation"], summary="Readiness", responses=described())
-async def readyz(backends: Backends) -> Ready:
+async def readyz(backends: NamedDependency[Backends]) -> Ready:
     """200 when bus, scheduler and storage answer; else a 503 problem that names the `missing` ones."""
     checks = await check(backends)
     missing = [name for name, present in checks.items() if not present]

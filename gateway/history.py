@@ -7,7 +7,8 @@ import asyncio
 from typing import Annotated, Any, Literal
 
 from litestar import Request, Response, get
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
 from bus.errors import RefusedError
@@ -31,12 +32,12 @@ Format = Literal["json", "csv", "parquet"]
 )
 async def history(
     request: Request[Any, Any, Any],
-    agent_id: str,
-    backends: Backends,
+    agent_id: FromPath[str],
+    backends: NamedDependency[Backends],
     hours: asking.Hours = 24.0,
     limit: asking.Limit = 1000,
-    cursor: Annotated[int | None, Parameter(ge=0, description="`next_cursor` of the page before")] = None,
-    file_format: Annotated[Format | None, Parameter(query="format", description="wins over Accept")] = None,
+    cursor: Annotated[int | None, QueryParameter(ge=0, description="`next_cursor` of the page before")] = None,
+    file_format: Annotated[Format | None, QueryParameter(name="format", description="wins over Accept")] = None,
 ) -> Response[HistoryReply]:
     """A page as JSON; `summary` is always of the whole period. CSV and Parquet hold the period without pages."""
     check_agent_id(agent_id)

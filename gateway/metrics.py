@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, get_args
 
 from litestar import Request, Response, get
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import QueryParameter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
@@ -78,10 +79,10 @@ class _Scrape(Collector):
 @get("/metrics", media_type="text/plain", tags=["operation"], summary="Prometheus metrics", responses=described(401))
 async def metrics(
     request: Request[Any, Any, Any],
-    metrics: Metrics,
-    backends: Backends,
-    hub: Hub,
-    agents: Annotated[bool, Parameter(description="also one set of series an agent")] = False,
+    metrics: NamedDependency[Metrics],
+    backends: NamedDependency[Backends],
+    hub: NamedDependency[Hub],
+    agents: Annotated[bool, QueryParameter(description="also one set of series an agent")] = False,
 ) -> Response[bytes]:
     """What a service behind us does not answer is left out, and `gpuping_service_up` says so."""
     fleet, overview, storage = await asyncio.gather(
@@ -93,7 +94,7 @@ async def metrics(
     if agents:
         families += per_agent([agent async for agent in _every_agent(backends)])
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(_Scrape(metrics.registry, families)), media_type=content_type)
+    return Response(encode(_Scrape(metrics.registry, families)), headers={"Content-Type": content_type})
 
 
 def _gauge(name: str, text: str, value: float | None) -> list[Metric]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from litestar import Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 from msgspec import Struct
 
 from gateway import asking
@@ -61,24 +63,25 @@ def _read(path: Path, stamp: tuple[int, int]) -> Asset:
     is_text = media_type.startswith(_COMPRESSIBLE)
     compressed = gzip.compress(body, 6) if is_text and len(body) >= WORTH_COMPRESSING else None
     etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
-    charset = "; charset=utf-8" if media_type.startswith("text/") else ""
-    return Asset(stamp, body, compressed, media_type + charset, etag)
+    return Asset(stamp, body, compressed, media_type, etag)
 
 
 @get("/", include_in_schema=False)
-async def index(request: Request[Any, Any, Any], assets: Assets) -> Response[bytes]:
+async def index(request: Request[Any, Any, Any], assets: NamedDependency[Assets]) -> Response[bytes]:
     """The dashboard. The page holds no data; what it asks for needs a token where tokens are set."""
     return _send(request, assets.find("index.html"))
 
 
 @get("/favicon.ico", include_in_schema=False)
-async def favicon(request: Request[Any, Any, Any], assets: Assets) -> Response[bytes]:
+async def favicon(request: Request[Any, Any, Any], assets: NamedDependency[Assets]) -> Response[bytes]:
     """Browsers ask for it at this address whatever the page says."""
     return _send(request, assets.find("favicon.svg"))
 
 
 @get("/static/{path:path}", include_in_schema=False)
-async def static(request: Request[Any, Any, Any], path: Path, assets: Assets) -> Response[bytes]:
+async def static(
+    request: Request[Any, Any, Any], path: FromPath[Path], assets: NamedDependency[Assets]
+) -> Response[bytes]:
     """A file of the dashboard."""
     return _send(request, assets.find(str(path)))
 
@@ -103,7 +106,7 @@ class Login(Struct, frozen=True):
 
 
 @post("/login", status_code=204, tags=["operation"], summary="Begin a browser session", responses=described(401, 429))
-async def login(request: Request[Any, Any, Any], guard: Guard) -> Response[None]:
+async def login(request: Request[Any, Any, Any], guard: NamedDependency[Guard]) -> Response[None]:
     """Sets the session cookie. Browsers need it, because an event stream cannot carry an Authorization header."""
     body = await asking.body(request, Login)
     if guard.is_open:

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 from litestar import Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 
 from bus.messages import UptimeReport
 from bus.questions import Ping
@@ -20,7 +22,7 @@ from gateway.problems import ProblemError, described
     summary="Ping an agent now",
     responses=described(401, 403, 404, 504),
 )
-async def ping_now(agent_id: str, backends: Backends) -> Ping:
+async def ping_now(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> Ping:
     """The outcome counts as that of any ping. A miss is a 504 problem that carries the outcome as `ping`."""
     ping = await backends.ping_now(check_agent_id(agent_id))
     if ping.outcome == "missed":
@@ -35,7 +37,7 @@ async def ping_now(agent_id: str, backends: Backends) -> Ping:
     summary="Uptime since the last ping",
     responses=described(401, 403, 404, 504),
 )
-async def uptime(agent_id: str, backends: Backends) -> UptimeReport:
+async def uptime(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> UptimeReport:
     """A look: answered by the agent from its ledger; changes nothing anywhere."""
     return await backends.look(check_agent_id(agent_id))
 
@@ -46,7 +48,7 @@ async def uptime(agent_id: str, backends: Backends) -> UptimeReport:
     summary="Details of an agent's GPUs",
     responses=described(401, 403, 404, 504),
 )
-async def gpu_status(agent_id: str, backends: Backends) -> Response[dict[str, Any]]:
+async def gpu_status(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> Response[dict[str, Any]]:
     """Temperature, power, memory, errors and links of each GPU, as the agent sees them now."""
     return _as_given(await backends.gpu_status(check_agent_id(agent_id)))
 
@@ -57,7 +59,7 @@ async def gpu_status(agent_id: str, backends: Backends) -> Response[dict[str, An
     summary="An agent's own health",
     responses=described(401, 403, 404, 504),
 )
-async def health(agent_id: str, backends: Backends) -> Response[dict[str, Any]]:
+async def health(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> Response[dict[str, Any]]:
     """How the agent's daemon itself fares."""
     return _as_given(await backends.health(check_agent_id(agent_id)))
 

@@ -83,7 +83,7 @@ def problem_of(error: Exception) -> ProblemError:  # noqa: PLR0911  # one line a
         case ProblemError():
             return error
         case BadMessageError():
-            return bad_request(error)
+            return bad_request(str(error))
         case UnavailableError():
             return ProblemError(503, str(error))
         case RefusedError():
@@ -105,9 +105,8 @@ def problem_of(error: Exception) -> ProblemError:  # noqa: PLR0911  # one line a
 _STATUSES = frozenset(status.value for status in HTTPStatus if status >= 400)
 
 
-def bad_request(error: Exception) -> ProblemError:
+def bad_request(text: str) -> ProblemError:
     """400 with the place in the body, where msgspec names one: `... - at `$.capabilities[0]``."""
-    text = str(error).removeprefix("Registration: ").removeprefix("GpuCheck: ")
     place = _WHERE.search(text)
     if not place:
         return ProblemError(400, text)
