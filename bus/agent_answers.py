@@ -1,32 +1,24 @@
 """What an agent tells of itself besides its uptime: its GPUs in detail, and its own daemon's health."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from bus.messages import AgentId, Message
 
 
-class GpuDetails(Struct, kw_only=True, frozen=True):
-    """One GPU: what the ledger says of it now, and what the driver tells (None where it was not asked in time)."""
-
-    uuid: str
-    index: int | None
-    name: str
-    state: str
-    reasons: tuple[str, ...]
-    expected: bool
-    details: dict[str, Any] | None = None
-
-
 class GpuStatus(Message, kw_only=True, frozen=True):
-    """`gpuping.gpu-status.<id>`. `details_error` says why the driver's part is missing."""
+    """`gpuping.gpu-status.<id>`.
+
+    Each GPU carries uuid, index, name, state, reasons and expected, which the ledger knows at once, and what
+    the driver told besides; `details_error` says why that part is missing.
+    """
 
     agent_id: AgentId
     gpu_available: bool
     simulated: bool
-    gpus: tuple[GpuDetails, ...]
+    gpus: tuple[dict[str, Any], ...]
     reported_at: datetime
     details_error: str | None = None
 
@@ -52,10 +44,10 @@ class BusHealth(Struct, kw_only=True, frozen=True):
 
 
 class AgentHealth(Message, kw_only=True, frozen=True):
-    """`gpuping.health.<id>`: the daemon itself. `status` is `ok` while the newest sample is still good."""
+    """`gpuping.health.<id>`: the daemon itself. `stale` means that no sample came in time."""
 
     agent_id: AgentId
-    status: str
+    status: Literal["ok", "stale"]
     agent_version: str
     boot_id: str
     session_id: str

@@ -1,0 +1,80 @@
+"""The agent's line to the bus: connects, serves its endpoints, registers, and begins again when it is cut off.
+
+Nothing that happens to the bus may end an agent: the ledger goes on without one.
+"""
+
+import asyncio
+from typing import Any
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.micro.service import Service
+
+from agentd import registration
+from agentd.registration import Enrolled
+from bus import connection, services, subjects
+from bus.agent_answers import BusHealth
+from bus.services import Endpoint
+from bus.settings import Settings
+
+log = structlog.get_logger("agentd.link")
+
+BEGIN_AGAIN_SECONDS = 2.0
+STOP_SECONDS = 1.0
+DESCRIPTION = "Uptime of this host's GPUs"
+
+
+class Link:
+    """`serving` is set once the agent answers on the bus, `registered` once the registry knows it."""
+
+    def __init__(self, settings: Settings, agent_id: str, metadata: dict[str, Any] | None) -> None:
+        self.serving = asyncio.Event()
+        self.registered = asyncio.Event()
+        self._settings = settings
+        self._agent_id = agent_id
+        self._metadata = metadata
+        self._client: Client | None = None
+
+    def health(self) -> BusHealth:
+        """The connection as the agent's health shows it."""
+        client = self._client
+        return BusHealth(
+            connected=client is not None and client.is_connected,
+            reconnects=client.stats["reconnects"] if client else 0,
+            registered=self.registered.is_set(),
+        )
+
+    async def run(self, endpoints: list[Endpoint], enrolled: Enrolled) -> None:
+        """On the bus for ever. Raises SettingsError for credentials that cannot be used."""
+        while True:
+            try:
+                await self._once(endpoints, enrolled)
+            except (TimeoutError, nats.errors.Error, OSError) as error:
+                log.warning("off_the_bus", agent=self._agent_id, detail=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(BEGIN_AGAIN_SECONDS)
+
+    async def _once(self, endpoints: list[Endpoint], enrolled: Enrolled) -> None:
+        again = asyncio.Event()
+
+        async def reconnected() -> None:
+            again.set()
+
+        name, inbox = subjects.agent_connection(self._agent_id), subjects.inbox_prefix(self._agent_id)
+        async with connection.connected(self._settings, name, inbox_prefix=inbox, reconnected=reconnected) as client:
+            self._client = client
+            service = await services.serve(client, subjects.AGENTD_SERVICE, DESCRIPTION, endpoints)
+            self.serving.set()
+            try:
+                await registration.keep(client, self._agent_id, self._metadata, again, enrolled)
+            finally:
+                self.serving.clear()
+                await _stop(service)
+
+
+async def _stop(service: Service) -> None:
+    """A bus that is gone does not hold up an exit."""
+    try:
+        await asyncio.wait_for(service.stop(), STOP_SECONDS)
+    except (TimeoutError, nats.errors.Error):
+        log.debug("service_left_unstopped")
