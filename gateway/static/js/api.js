@@ -1,0 +1,54 @@
+/**
+ * The gateway's REST interface. Addresses are relative, so that the page also works behind a path of a proxy.
+ */
+
+/** A refusal or a failure, with a sentence for people in `message`. */
+export class Problem extends Error {
+  constructor(status, message, document = null) {
+    super(message);
+    this.status = status;
+    this.document = document;
+  }
+}
+
+async function problemOf(response) {
+  const document = await response.json().catch(() => null);
+  const sentence = document?.detail || document?.title || `The gateway answered ${response.status}.`;
+  return new Problem(response.status, asSentence(sentence), document);
+}
+
+export function asSentence(text) {
+  const trimmed = text.trim();
+  const first = trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
+  return /[.!?]$/.test(first) ? first : `${first}.`;
+}
+
+async function request(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, { headers: { Accept: "application/json" }, credentials: "same-origin", ...options });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, "The gateway does not answer.");
+  }
+  if (!response.ok) throw await problemOf(response);
+  return response.status === 204 ? null : response.json();
+}
+
+const agentPath = (id, rest = "") => `ping-system/agents/${encodeURIComponent(id)}${rest}`;
+
+export const dashboard = () => request("ping-system/dashboard");
+export const agent = (id) => request(agentPath(id));
+export const agents = (query) => request(`ping-system/agents?${new URLSearchParams(query)}`);
+export const history = (id, query) => request(agentPath(id, `/history?${new URLSearchParams(query)}`));
+export const gpuStatus = (id, options) => request(agentPath(id, "/gpu-status"), options);
+export const pingNow = (id) => request(agentPath(id, "/ping"), { method: "POST" });
+export const exportLink = (id, hours, format) => agentPath(id, `/history?hours=${hours}&format=${format}`);
+export const EVENTS = "ping-system/events";
+
+export const login = (token) =>
+  request("login", {
+    method: "POST",
+    headers: { Accept: "application/json", "Content-Type": "application/json" },
+    body: JSON.stringify({ token }),
+  });

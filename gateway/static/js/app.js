@@ -1,0 +1,59 @@
+/** The page: which of its parts are shown, and in what order. */
+
+import { Detail } from "./parts/detail.js";
+import { Empty } from "./parts/empty.js";
+import { Feed } from "./parts/feed.js";
+import { Header } from "./parts/header.js";
+import { Horizon } from "./parts/horizon.js";
+import { Login } from "./parts/login.js";
+import { Summary } from "./parts/summary.js";
+import { Table } from "./parts/table.js";
+import { Tiles } from "./parts/tiles.js";
+import { Tooltip } from "./parts/tooltip.js";
+import { moment } from "./format.js";
+import { classes, html } from "./preact.js";
+import { useRoute } from "./route.js";
+import { useFound } from "./found.js";
+import { useStore } from "./store.js";
+
+export function App() {
+  const state = useStore();
+  const route = useRoute();
+  return html`
+    <${Header} live=${state.live} phase=${state.phase} />
+    <${Trouble} state=${state} />
+    ${state.phase === "login" && html`<${Login} />`}
+    ${state.phase === "loading" && html`<${Loading} />`}
+    ${state.phase === "ready" && html`<${Fleet} fleet=${state.fleet} route=${route} />`}
+    <${Tooltip} />
+  `;
+}
+
+function Fleet({ fleet, route }) {
+  const found = useFound(fleet, route);
+  if (fleet.total === 0 && fleet.agents.size === 0 && !route.agent) return html`<main><${Empty} /></main>`;
+  return html`<div class=${classes({ page: true, "has-detail": route.agent })}>
+    <main>
+      <${Summary} fleet=${fleet} />
+      <${Tiles} fleet=${fleet} only=${route.status} />
+      <${Horizon} agents=${[...fleet.agents.values()]} />
+      <div class="columns">
+        <${Table} fleet=${fleet} route=${route} found=${found} />
+        <${Feed} recent=${fleet.recent} />
+      </div>
+    </main>
+    ${route.agent && html`<${Detail} key=${route.agent} id=${route.agent} known=${fleet.agents.get(route.agent)} beats=${fleet.beats.get(route.agent)} />`}
+  </div>`;
+}
+
+/** What is wrong at the moment, as a sentence. */
+function Trouble({ state }) {
+  const since = state.heardAt ? ` Shown is what was known at ${moment(new Date(state.heardAt).toISOString())}.` : "";
+  if (state.problem) return html`<p class="trouble is-bad" role="alert"><strong>${state.problem}</strong>${since} Trying again by itself.</p>`;
+  if (state.fleet.degraded.includes("storage")) {
+    return html`<p class="trouble" role="status"><strong>Storage does not answer.</strong> Pings go on; uptimes of 24 h and history are back when it is.</p>`;
+  }
+  return null;
+}
+
+const Loading = () => html`<main class="loading" aria-busy="true" aria-label="Loading"><i></i><i></i><i></i></main>`;

@@ -1,0 +1,79 @@
+/**
+ * Numbers and times as people read them. Pure, so that `node --test` can hold it to account.
+ *
+ * Someone is paid by these percentages: they are cut, never rounded up, so that 99.9999 is not shown as 100.
+ */
+
+export const NOTHING = "–";
+const number = new Intl.NumberFormat("en");
+
+export const count = (value) => (value == null ? NOTHING : number.format(value));
+
+/** 0..100 with three decimals near the top, where they decide; null is a dash, never 0. */
+export function percent(value) {
+  if (value == null) return NOTHING;
+  if (value >= 100) return "100%";
+  const places = value >= 99 ? 3 : value >= 10 ? 1 : 2;
+  const scale = 10 ** places;
+  return `${(Math.floor(value * scale + 1e-9) / scale).toFixed(places)}%`;
+}
+
+export function milliseconds(value) {
+  if (value == null) return NOTHING;
+  if (value < 10) return `${value.toFixed(1)} ms`;
+  if (value < 1000) return `${Math.round(value)} ms`;
+  return `${(value / 1000).toFixed(2)} s`;
+}
+
+const UNITS = [
+  ["d", 86_400],
+  ["h", 3_600],
+  ["min", 60],
+  ["s", 1],
+];
+
+/** Two units at most: `45 s`, `3 min 20 s`, `1 d 2 h`; fractions of a second below ten. */
+export function duration(seconds) {
+  if (seconds == null) return NOTHING;
+  if (seconds < 10) return `${Number(seconds.toFixed(1))} s`;
+  let rest = Math.round(seconds);
+  const parts = [];
+  for (const [unit, size] of UNITS) {
+    const whole = Math.floor(rest / size);
+    rest -= whole * size;
+    if (whole > 0) parts.push(`${whole} ${unit}`);
+    else if (parts.length > 0) break;
+  }
+  return parts.slice(0, 2).join(" ");
+}
+
+/** `0:07`, `14:59`, `2:03:11`. */
+export function countdown(seconds) {
+  const whole = Math.max(0, Math.ceil(seconds));
+  const two = (value) => String(value).padStart(2, "0");
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  return hours > 0 ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
+}
+
+const clockOf = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const dayOf = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const fullOf = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+
+/** The time of day, with the day when it is not today. */
+export function moment(iso, now = Date.now()) {
+  if (!iso) return NOTHING;
+  const at = new Date(iso);
+  const clock = clockOf.format(at);
+  return at.toDateString() === new Date(now).toDateString() ? clock : `${dayOf.format(at)}, ${clock}`;
+}
+
+export const fullMoment = (iso) => (iso ? fullOf.format(new Date(iso)) : NOTHING);
+
+export function ago(iso, now) {
+  if (!iso) return "never";
+  const seconds = (now - Date.parse(iso)) / 1000;
+  if (seconds < 2) return "just now";
+  return `${duration(Math.floor(seconds)).split(" ").slice(0, 2).join(" ")} ago`;
+}
+
+export const plural = (value, word) => `${count(value)} ${word}${value === 1 ? "" : "s"}`;

@@ -1,0 +1,69 @@
+/** Uptime and response time of an agent over a period, drawn by uPlot, which is loaded when first needed. */
+
+import { NOTHING, percent } from "../format.js";
+import { html, useEffect, useRef, useState } from "../preact.js";
+import { serverNow } from "../store.js";
+import { responseChart, uptimeChart } from "./plots.js";
+
+const PERIODS = [
+  { hours: 24, label: "24 h" },
+  { hours: 24 * 7, label: "7 d" },
+];
+
+export function Charts({ outcomes, hours, setHours }) {
+  const { pings, summary, problem } = outcomes;
+  const value = percent(summary?.uptime_percent);
+  return html`<section class="block" aria-label="Uptime">
+    <div class="block-head">
+      <h2>Uptime <span class="quiet">${value === NOTHING ? "not judged yet" : value}</span></h2>
+      <div class="periods" role="group" aria-label="Period">${PERIODS.map((period) => html`<button
+        key=${period.hours} type="button" aria-pressed=${period.hours === hours ? "true" : "false"} onClick=${() => setHours(period.hours)}
+      >${period.label}</button>`)}</div>
+    </div>
+    <${Plot} of=${uptimeChart} pings=${pings} hours=${hours} label=${`Uptime of each window in the last ${hours} hours; the table below holds the same`} />
+    <h3 class="quiet">Response time</h3>
+    <${Plot} of=${responseChart} pings=${pings} hours=${hours} label="Response time of each ping in milliseconds" />
+    ${problem && html`<p class="note">The chart shows what came in live; history is away: ${problem}</p>`}
+  </section>`;
+}
+
+function Plot({ of, pings, hours, label }) {
+  const place = useRef();
+  const [width, setWidth] = useState(0);
+  const theme = useThemeChanges();
+  useEffect(() => {
+    const observer = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width)));
+    observer.observe(place.current);
+    return () => observer.disconnect();
+  }, []);
+  useEffect(() => {
+    if (width === 0) return undefined;
+    let [plot, isOver] = [null, false];
+    import("../../vendor/uplot.js").then(({ default: UPlot }) => {
+      if (isOver) return;
+      const now = serverNow();
+      plot = of(UPlot, place.current, pings, { width, since: (now - hours * 3_600_000) / 1000, until: now / 1000 });
+    });
+    return () => {
+      isOver = true;
+      plot?.destroy();
+    };
+  }, [pings[0]?.ping_seq, pings.length, hours, width, theme]);
+  return html`<div class="plot" role="img" aria-label=${label} ref=${place}></div>`;
+}
+
+/** A number that changes with the colours, so that the canvas is drawn again. */
+function useThemeChanges() {
+  const [changes, setChanges] = useState(0);
+  useEffect(() => {
+    const bump = () => setChanges((times) => times + 1);
+    const system = matchMedia("(prefers-color-scheme: dark)");
+    addEventListener("themechange", bump);
+    system.addEventListener("change", bump);
+    return () => {
+      removeEventListener("themechange", bump);
+      system.removeEventListener("change", bump);
+    };
+  }, []);
+  return changes;
+}

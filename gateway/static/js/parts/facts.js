@@ -1,0 +1,40 @@
+/** The plain facts of an agent. */
+
+import { ago, count, fullMoment, percent } from "../format.js";
+import { html } from "../preact.js";
+import { useNow } from "../store.js";
+import { Countdown } from "./countdown.js";
+import { Interval } from "./row.js";
+
+export function Facts({ agent }) {
+  const now = useNow();
+  const streak = agent.good_streak > 0 ? `${count(agent.good_streak)} good in a row` : "no good streak";
+  return html`<dl class="facts">
+    <${Fact} name="Next ping"><${Countdown} at=${agent.next_ping_at} interval=${agent.current_interval_minutes} /><//>
+    <${Fact} name="Interval" note=${streak}><${Interval} agent=${agent} /><//>
+    <${Fact} name="Uptime, last judged">${percent(agent.uptime_percent)}<//>
+    <${Fact} name="Uptime, 24 h">${percent(agent.uptime_24h_percent)}<//>
+    <${Fact} name="Last answer" note=${fullMoment(agent.last_answered_at)}>${ago(agent.last_answered_at, now)}<//>
+    <${Fact} name="Pings" note=${`${count(agent.missed_pings)} missed`}>${count(agent.total_pings)}<//>
+    <${Fact} name="Connection" note="as the bus sees it">${connection(agent.connected)}<//>
+    <${Fact} name="Registered" note=${fullMoment(agent.registered_at)}>${ago(agent.registered_at, now)}<//>
+  </dl>
+  <${Labels} agent=${agent} />`;
+}
+
+const Fact = ({ name, note, children }) =>
+  html`<div><dt>${name}</dt><dd>${children}</dd>${note && html`<dd class="note">${note}</dd>`}</div>`;
+
+const connection = (connected) => (connected == null ? "not known" : connected ? "connected" : "not connected");
+
+/** What the operator wrote at registration. The URL is a label: it is shown, never linked or fetched. */
+function Labels({ agent }) {
+  const metadata = Object.entries(agent.metadata ?? {});
+  const hasAny = agent.agent_url || agent.capabilities?.length > 0 || metadata.length > 0;
+  if (!hasAny) return null;
+  return html`<ul class="labels" aria-label="Labels">
+    ${agent.agent_url && html`<li><code>${agent.agent_url}</code></li>`}
+    ${(agent.capabilities ?? []).map((capability) => html`<li key=${capability}>${capability}</li>`)}
+    ${metadata.map(([name, value]) => html`<li key=${name}><span class="quiet">${name}</span> ${typeof value === "string" ? value : JSON.stringify(value)}</li>`)}
+  </ul>`;
+}

@@ -1,0 +1,35 @@
+/** The newest outcomes of the whole fleet. */
+
+import { milliseconds, moment, percent } from "../format.js";
+import { html, memo } from "../preact.js";
+import { link } from "../route.js";
+import { BEATS, beatKind, reason } from "../words.js";
+import { Glyph } from "./glyph.js";
+
+const SHOWN = 30;
+
+export function Feed({ recent }) {
+  return html`<section class="feed" aria-label="Recent outcomes">
+    <h2>Recent outcomes</h2>
+    ${recent.length === 0 && html`<p class="quiet">The first one shows up here by itself.</p>`}
+    <ol>${recent.slice(0, SHOWN).map((ping) => html`<${Item} key=${`${ping.agent_id} ${ping.ping_seq}`} ping=${ping} />`)}</ol>
+  </section>`;
+}
+
+const Item = memo(({ ping }) => {
+  const kind = beatKind(ping);
+  return html`<li class="tone-${kind}">
+    <${Glyph} name=${kind} />
+    <a href=${link({ agent: ping.agent_id })}>${ping.agent_id}</a>
+    <time datetime=${ping.pinged_at}>${moment(ping.pinged_at)}</time>
+    <span class="what"><b>${BEATS[kind]}</b>${said(ping)}</span>
+  </li>`;
+});
+
+export function said(ping) {
+  const parts = [];
+  if (ping.uptime_percent != null) parts.push(percent(ping.uptime_percent));
+  if (ping.response_ms != null) parts.push(milliseconds(ping.response_ms));
+  if (ping.outcome !== "answered" && ping.reason) parts.push(reason(ping.reason));
+  return parts.length > 0 ? `, ${parts.join(", ")}` : "";
+}

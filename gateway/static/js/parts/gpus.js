@@ -1,0 +1,62 @@
+/** The GPUs of an agent: the state that counts, and what the driver tells right now, asked of the agent itself. */
+
+import * as api from "../api.js";
+import { count, percent } from "../format.js";
+import { html, useEffect, useState } from "../preact.js";
+import { reason } from "../words.js";
+import { Chip } from "./glyph.js";
+
+export function Gpus({ agent, newest }) {
+  const [now, setNow] = useState({ gpus: new Map(), problem: null, isSimulated: false });
+  useEffect(() => {
+    const controller = new AbortController();
+    api.gpuStatus(agent.agent_id, { signal: controller.signal }).then(
+      (answer) => setNow({
+        gpus: new Map((answer.gpus ?? []).map((gpu) => [gpu.uuid, gpu])),
+        problem: answer.details_error ?? null,
+        isSimulated: answer.simulated,
+      }),
+      (error) => error.name !== "AbortError" && setNow((before) => ({ ...before, problem: error.message })),
+    );
+    return () => controller.abort();
+  }, [agent.agent_id, newest]);
+  const gpus = now.gpus.size > 0 ? [...now.gpus.values()] : (agent.gpus ?? []);
+  return html`<section class="block" aria-label="GPUs">
+    <h2>GPUs <span class="quiet">${count(gpus.length)}${now.isSimulated ? ", simulated" : ""}</span></h2>
+    ${now.problem && html`<p class="note">No readings just now: ${now.problem}</p>`}
+    ${gpus.length === 0 && html`<p class="quiet">None seen yet.</p>`}
+    <ul class="gpus">${gpus.map((gpu) => html`<${Gpu} key=${gpu.uuid} gpu=${gpu} />`)}</ul>
+  </section>`;
+}
+
+function Gpu({ gpu }) {
+  const details = gpu.details ?? {};
+  const readings = readingsOf(details);
+  return html`<li class="gpu">
+    <div class="gpu-head">
+      <span class="gpu-index">${gpu.index ?? "–"}</span>
+      <span class="gpu-name">${gpu.name || "GPU"}<code title=${gpu.uuid}>${gpu.uuid.slice(0, 12)}</code></span>
+      <${Chip} name=${gpu.state} label=${gpu.state} />
+    </div>
+    ${gpu.reasons?.length > 0 && html`<p class="gpu-reasons">${gpu.reasons.map(reason).join("; ")}</p>`}
+    ${readings.length > 0 && html`<dl class="readings">${readings.map(([name, text, share]) => html`<div key=${name}>
+      <dt>${name}</dt><dd>${text}</dd>${share != null && html`<span class="meter" aria-hidden="true"><i style=${{ width: `${Math.min(100, share * 100)}%` }}></i></span>`}
+    </div>`)}</dl>`}
+  </li>`;
+}
+
+/** Name, text, and for a reading with a limit its share of it. What the driver does not say is left out. */
+function readingsOf(details) {
+  const has = (name) => details[name] != null;
+  const gib = (bytes) => (bytes / 2 ** 30).toFixed(1);
+  const share = (part, whole) => (has(whole) && details[whole] > 0 ? details[part] / details[whole] : null);
+  return [
+    has("utilization_percent") && ["Load", percent(details.utilization_percent).replace(/\.\d+/, ""), details.utilization_percent / 100],
+    has("memory_used_bytes") && ["Memory", `${gib(details.memory_used_bytes)}${has("memory_total_bytes") ? ` of ${gib(details.memory_total_bytes)}` : ""} GiB`, share("memory_used_bytes", "memory_total_bytes")],
+    has("power_watts") && ["Power", `${Math.round(details.power_watts)} W`, share("power_watts", "power_limit_watts")],
+    has("temperature_celsius") && ["Temperature", `${details.temperature_celsius} °C`, details.temperature_celsius / 100],
+    has("pcie_width") && ["PCIe", `gen ${details.pcie_generation ?? "?"} ×${details.pcie_width}`],
+    details.ecc_uncorrected_volatile > 0 && ["ECC errors", count(details.ecc_uncorrected_volatile)],
+    has("processes") && ["Processes", count(details.processes)],
+  ].filter(Boolean);
+}

@@ -1,0 +1,36 @@
+/** The top of the page: what it is, whether it is live, and the theme. */
+
+import { html, useState } from "../preact.js";
+import { setTheme, theme, THEMES } from "../theme.js";
+import { Icon } from "./glyph.js";
+
+const LIVE = {
+  connecting: { label: "Connecting", note: "asking the gateway for its events" },
+  live: { label: "Live", note: "every outcome shows up as it happens" },
+  reconnecting: { label: "Reconnecting", note: "the event stream was lost; it is being opened again" },
+};
+
+export function Header({ live, phase }) {
+  const { label, note } = LIVE[live];
+  return html`<header class="top">
+    <a class="brand" href="#/" aria-label="gpuping, the whole fleet"><img src="static/favicon.svg" alt="" width="28" height="28" /><span>gpuping</span></a>
+    ${phase !== "login" && html`<span class="live is-${live}" role="status" title=${note}><i aria-hidden="true"></i>${label}</span>`}
+    <nav aria-label="More">
+      <a href="schema">API</a>
+      <a href="metrics">Metrics</a>
+      <${ThemeButton} />
+    </nav>
+  </header>`;
+}
+
+function ThemeButton() {
+  const [name, setName] = useState(theme());
+  const next = THEMES[(THEMES.indexOf(name) + 1) % THEMES.length];
+  const press = () => {
+    setTheme(next);
+    setName(next);
+  };
+  return html`<button type="button" class="plain" onClick=${press} title=${`Theme: ${name}`} aria-label=${`Theme: ${name}. Switch to ${next}`}>
+    <${Icon} name=${name} />
+  </button>`;
+}

@@ -1,0 +1,87 @@
+/**
+ * The last outcomes of an agent as one bar each, newest on the right.
+ *
+ * Shapes tell them apart without colour: good is a full bar, poor is filled as far as the uptime was, missed is
+ * hollow, excused is broken, the first ping is short. A number that never reached history leaves its place empty.
+ */
+
+import { BEATS_SHOWN } from "../fleet.js";
+import { duration, fullMoment, milliseconds, percent } from "../format.js";
+import { html, memo } from "../preact.js";
+import { BEATS, beatKind, reason } from "../words.js";
+import { tip } from "./tooltip.js";
+
+const [SLOT, BAR, HEIGHT] = [6, 4, 28];
+
+const box = (x, y, height) => `M${x} ${y}h${BAR}v${height}h${-BAR}z`;
+
+function shape(ping, x) {
+  switch (beatKind(ping)) {
+    case "poor": {
+      const filled = Math.max(3, (HEIGHT * (ping.uptime_percent ?? 0)) / 100);
+      return { poor: box(x, HEIGHT - filled, filled), rest: box(x, 0, HEIGHT - filled) };
+    }
+    case "missed":
+      return { missed: box(x + 0.5, 0.5, HEIGHT - 1).replaceAll(`h${BAR}`, `h${BAR - 1}`).replaceAll(`h${-BAR}`, `h${1 - BAR}`) };
+    case "excused":
+      return { excused: [0, 11, 22].map((y) => box(x, y, 6)).join("") };
+    case "first":
+      return { first: box(x, HEIGHT - 11, 11) };
+    default:
+      return { good: box(x, 0, HEIGHT) };
+  }
+}
+
+/** One path a kind: a table of a hundred agents stays light. */
+function paths(pings, newest) {
+  const all = {};
+  const place = (seq) => (BEATS_SHOWN - 1 - (newest - seq)) * SLOT + 1;
+  const taken = new Set(pings.map((ping) => ping.ping_seq));
+  for (const ping of pings) {
+    for (const [kind, d] of Object.entries(shape(ping, place(ping.ping_seq)))) all[kind] = (all[kind] ?? "") + d;
+  }
+  for (let seq = newest; seq > newest - BEATS_SHOWN; seq -= 1) {
+    if (!taken.has(seq)) all.none = (all.none ?? "") + box(place(seq), HEIGHT - 3, 3);
+  }
+  return all;
+}
+
+export function summary(pings) {
+  if (pings.length === 0) return "no outcome yet";
+  const counts = new Map();
+  for (const ping of pings) counts.set(beatKind(ping), (counts.get(beatKind(ping)) ?? 0) + 1);
+  const parts = [...counts].map(([kind, times]) => `${times} ${BEATS[kind]}`);
+  return `last ${pings.length} outcomes: ${parts.join(", ")}`;
+}
+
+export function BeatNote({ ping }) {
+  const kind = beatKind(ping);
+  return html`<div>
+    <strong class="tone-${kind}">${BEATS[kind]}</strong> <span class="quiet">#${ping.ping_seq}</span>
+    <div>${fullMoment(ping.pinged_at)}</div>
+    ${ping.uptime_percent != null && html`<div>uptime ${percent(ping.uptime_percent)}${ping.window_seconds ? ` of ${duration(ping.window_seconds)}` : ""}</div>`}
+    ${ping.response_ms != null && html`<div>answered in ${milliseconds(ping.response_ms)}</div>`}
+    ${ping.reason && html`<div>${reason(ping.reason)}</div>`}
+  </div>`;
+}
+
+export const Heartbeat = memo(({ pings }) => {
+  const newest = pings[0]?.ping_seq ?? 0;
+  const all = paths(pings, newest);
+  const point = (event) => {
+    const area = event.currentTarget.getBoundingClientRect();
+    const slot = Math.floor(((event.clientX - area.left) / area.width) * BEATS_SHOWN);
+    const seq = newest - (BEATS_SHOWN - 1 - slot);
+    const ping = pings.find((other) => other.ping_seq === seq);
+    tip(ping && html`<${BeatNote} ping=${ping} />`, area.left + ((slot + 0.5) / BEATS_SHOWN) * area.width, area.top);
+  };
+  return html`<svg
+    class="beats" role="img" aria-label=${summary(pings)} data-newest=${newest}
+    viewBox="0 0 ${BEATS_SHOWN * SLOT} ${HEIGHT}" preserveAspectRatio="none"
+    onPointerMove=${point} onPointerLeave=${() => tip(null)}
+  >
+    <g key=${newest} class="beats-moving">
+      ${Object.keys(all).map((kind) => html`<path key=${kind} class="beat-${kind}" d=${all[kind]} />`)}
+    </g>
+  </svg>`;
+});

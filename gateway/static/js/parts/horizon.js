@@ -1,0 +1,77 @@
+/**
+ * When everybody is pinged next: each agent is a dot that drifts towards "now", and is thrown back by its ping.
+ *
+ * Hosts in good standing cluster near the base interval; whoever escalated hangs far out. The scale is
+ * logarithmic, because intervals differ 96-fold.
+ */
+
+import { countdown, duration } from "../format.js";
+import { html, useEffect, useRef, useState } from "../preact.js";
+import { go } from "../route.js";
+import { useNow } from "../store.js";
+import { status } from "../words.js";
+import { tip } from "./tooltip.js";
+
+const TICKS = [2, 5, 10, 30, 60, 300, 900, 1800, 3600, 10_800, 21_600, 43_200, 86_400];
+const [LANES, EDGE] = [5, 14];
+
+/** Seconds to a share of the width; `end` is the right edge. */
+export function scale(end) {
+  const near = Math.min(10, end / 3);
+  return (seconds) => Math.min(1, Math.log1p(Math.max(0, seconds) / near) / Math.log1p(end / near));
+}
+
+const lane = (id) => [...id].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 9973, 7) % LANES;
+
+export function Horizon({ agents }) {
+  const now = useNow();
+  const [width, frame] = useWidth();
+  const dots = agents
+    .filter((agent) => agent.next_ping_at)
+    .map((agent) => ({ agent, left: (Date.parse(agent.next_ping_at) - now) / 1000 }));
+  const longest = Math.max(6, ...dots.map((dot) => Math.max(dot.left, dot.agent.current_interval_minutes * 60)));
+  const toShare = scale(longest);
+  const x = (seconds) => EDGE + toShare(seconds) * (width - 2 * EDGE);
+  return html`<section class="horizon" aria-label="When each agent is pinged next">
+    <h2>Next pings</h2>
+    <div class="horizon-frame" ref=${frame}>
+      <div class="horizon-now"><span>now</span></div>
+      ${ticks(longest, x).map((seconds) => html`<div key=${seconds} class="horizon-tick" style=${{ transform: `translateX(${x(seconds)}px)` }}><span>${duration(seconds)}</span></div>`)}
+      ${width > 0 && dots.map(({ agent, left }) => html`<${Dot} key=${agent.agent_id} agent=${agent} left=${left} x=${x(left)} />`)}
+    </div>
+  </section>`;
+}
+
+/** Ticks that keep clear of each other and of both ends. */
+function ticks(longest, x) {
+  let last = x(0);
+  return TICKS.filter((seconds) => {
+    const isClear = seconds <= longest && x(seconds) - last > 64;
+    if (isClear) last = x(seconds);
+    return isClear;
+  });
+}
+
+function Dot({ agent, left, x }) {
+  const { name, label } = status(agent.status);
+  const note = html`<div><strong>${agent.agent_id}</strong><div class="tone-${name}">${label}</div><div>${left > 0 ? `pinged in ${countdown(left)}` : "due now"}</div></div>`;
+  const point = (event) => {
+    const area = event.currentTarget.getBoundingClientRect();
+    tip(note, area.left + area.width / 2, area.top);
+  };
+  return html`<span
+    class="dot tone-${name} lane-${lane(agent.agent_id)} ${left <= 0 ? "is-due" : ""}" style=${{ transform: `translateX(${x.toFixed(1)}px)` }}
+    onPointerEnter=${point} onPointerLeave=${() => tip(null)} onClick=${() => go({ agent: agent.agent_id }, { step: true })}
+  ></span>`;
+}
+
+function useWidth() {
+  const [width, setWidth] = useState(0);
+  const frame = useRef();
+  useEffect(() => {
+    const observer = new ResizeObserver(([entry]) => setWidth(entry.contentRect.width));
+    observer.observe(frame.current);
+    return () => observer.disconnect();
+  }, []);
+  return [width, frame];
+}

@@ -1,0 +1,68 @@
+/** One agent: how it stands, its last outcomes, and when it is pinged next. */
+
+import { duration, fullMoment, milliseconds, percent, plural } from "../format.js";
+import { wantBeats } from "../live.js";
+import { classes, html, memo, useEffect, useRef } from "../preact.js";
+import { go, link } from "../route.js";
+import { status } from "../words.js";
+import { Countdown } from "./countdown.js";
+import { Chip } from "./glyph.js";
+import { Heartbeat } from "./heartbeat.js";
+
+export const Row = memo(({ agent, beats, isStale, isOpen }) => {
+  const { label } = status(agent.status);
+  const row = useRef();
+  useWanted(row, agent.agent_id, isStale);
+  const open = (event) => {
+    if (!event.target.closest("a, button") && !getSelection().toString()) go({ agent: agent.agent_id }, { step: true });
+  };
+  return html`<div ref=${row} class=${classes({ row: true, "is-open": isOpen })} role="row" data-agent=${agent.agent_id} data-status=${agent.status} onClick=${open}>
+    <div class="cell cell-id" role="cell">
+      <a href=${link({ agent: agent.agent_id })} aria-current=${isOpen ? "true" : undefined}>${agent.agent_id}</a>
+      <span class="quiet">${gpuLine(agent)}</span>
+    </div>
+    <div class="cell cell-status" role="cell"><${Chip} name=${agent.status} label=${label} /></div>
+    <div class="cell cell-beats" role="cell"><${Heartbeat} pings=${beats} /></div>
+    <div class="cell cell-uptime number" role="cell" data-label="Uptime 24 h">${percent(agent.uptime_24h_percent)}</div>
+    <div class="cell cell-interval" role="cell" data-label="Interval"><${Interval} agent=${agent} /></div>
+    <div class="cell cell-next number" role="cell" data-label="Next ping"><${Countdown} at=${agent.next_ping_at} interval=${agent.current_interval_minutes} /></div>
+    <div class="cell cell-response number" role="cell" data-label="Response" title=${`last answered: ${fullMoment(agent.last_answered_at)}`}>${milliseconds(agent.last_response_ms)}</div>
+  </div>`;
+});
+
+/** Asks for the beats of a row once it is on the screen. */
+function useWanted(row, id, isStale) {
+  useEffect(() => {
+    if (!isStale) return undefined;
+    const observer = new IntersectionObserver(
+      ([entry]) => {
+        if (!entry.isIntersecting) return;
+        observer.disconnect();
+        wantBeats(id);
+      },
+      { rootMargin: "200px" },
+    );
+    observer.observe(row.current);
+    return () => observer.disconnect();
+  }, [id, isStale]);
+}
+
+export function gpuLine(agent) {
+  const gpus = agent.gpus ?? [];
+  if (gpus.length === 0) return agent.metadata?.gpu_model ?? "no GPU seen yet";
+  const name = gpus[0].name.replace(/^NVIDIA (GeForce )?/, "");
+  const bad = gpus.filter((gpu) => gpu.state !== "up");
+  const troubled = bad.length > 0 ? `, ${bad.length} ${bad.length === 1 ? bad[0].state : "not up"}` : "";
+  return `${gpus.length} × ${name}${troubled}`;
+}
+
+/** The interval with its escalation: a step for every poor outcome that still counts. */
+export function Interval({ agent }) {
+  const level = agent.consecutive_poor_uptime;
+  const steps = Math.min(level, 6);
+  return html`<span>${duration(agent.current_interval_minutes * 60)}</span>
+    ${level > 0 && html`<span class="escalation" title=${`escalated by ${plural(level, "poor outcome")} in a row`}>
+      <span class="steps" aria-hidden="true">${Array.from({ length: steps }, (_, at) => html`<i key=${at} class=${`step-${at + 1}`}></i>`)}</span>
+      <span><span class="spoken">escalation level </span>×${level}</span>
+    </span>`}`;
+}

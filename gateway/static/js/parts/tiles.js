@@ -1,0 +1,27 @@
+/** The fleet by status; a press shows only those, a second press all again. */
+
+import { count } from "../format.js";
+import { html } from "../preact.js";
+import { go } from "../route.js";
+import { STATUSES } from "../words.js";
+import { Glyph } from "./glyph.js";
+
+export function Tiles({ fleet, only }) {
+  return html`<div class="tiles" role="group" aria-label="Show agents by status">
+    <${Tile} label="All agents" number=${fleet.total} pressed=${!only} press=${() => go({ status: null })} />
+    ${STATUSES.toReversed().map(({ name, label, meaning }) => html`<${Tile}
+      key=${name} name=${name} label=${label} meaning=${meaning} number=${fleet.byStatus[name] ?? 0}
+      pressed=${only === name} press=${() => go({ status: only === name ? null : name })}
+    />`)}
+  </div>`;
+}
+
+function Tile({ name, label, meaning, number, pressed, press }) {
+  return html`<button
+    type="button" class="tile ${name ? `tone-${name}` : ""} ${number === 0 ? "is-zero" : ""}" data-status=${name ?? "all"}
+    aria-pressed=${pressed ? "true" : "false"} title=${meaning} onClick=${press}
+  >
+    <span class="tile-number">${count(number)}</span>
+    <span class="tile-label">${name && html`<${Glyph} name=${name} />`}${label}</span>
+  </button>`;
+}

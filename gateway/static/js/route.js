@@ -1,0 +1,53 @@
+/**
+ * Where the page is, kept in the address after the hash so that it can be shared: `#/agent/ID?status=poor&q=gpu`.
+ */
+
+import { useEffect, useState } from "./preact.js";
+
+const DEFAULTS = { agent: null, status: null, search: "", sort: "status", reverse: false };
+
+export function parse(hash) {
+  const [path, query = ""] = hash.replace(/^#/, "").split("?");
+  const parameters = new URLSearchParams(query);
+  const agent = path.match(/^\/agent\/([^/]+)$/)?.[1];
+  return {
+    agent: agent ? decodeURIComponent(agent) : null,
+    status: parameters.get("status"),
+    search: parameters.get("q") ?? "",
+    sort: parameters.get("sort") ?? DEFAULTS.sort,
+    reverse: parameters.has("reverse"),
+  };
+}
+
+export function format({ agent, status, search, sort, reverse }) {
+  const parameters = new URLSearchParams();
+  if (status) parameters.set("status", status);
+  if (search) parameters.set("q", search);
+  if (sort !== DEFAULTS.sort) parameters.set("sort", sort);
+  if (reverse) parameters.set("reverse", "");
+  const query = parameters.toString().replace(/=(?=&|$)/g, "");
+  return `#/${agent ? `agent/${encodeURIComponent(agent)}` : ""}${query ? `?${query}` : ""}`;
+}
+
+/** The address of the present place with some of it changed. */
+export const link = (part) => format({ ...parse(location.hash), ...part });
+
+/** Opening an agent is a step that "back" undoes; filters and searches are not. */
+export function go(part, { step = false } = {}) {
+  const hash = link(part);
+  if (step) location.hash = hash;
+  else {
+    history.replaceState(null, "", hash);
+    dispatchEvent(new HashChangeEvent("hashchange"));
+  }
+}
+
+export function useRoute() {
+  const [route, setRoute] = useState(parse(location.hash));
+  useEffect(() => {
+    const follow = () => setRoute(parse(location.hash));
+    addEventListener("hashchange", follow);
+    return () => removeEventListener("hashchange", follow);
+  }, []);
+  return route;
+}
