@@ -18,6 +18,7 @@ log = structlog.get_logger("agentd.daemon")
 
 GIVE_UP_SECONDS = 10.0  # a probe answers in bounded time; one that does not is called hung from here on
 LAST_WRITE_SECONDS = 3.0
+STALL_SECONDS = 5.0
 
 
 def moment() -> Moment:
@@ -48,6 +49,10 @@ class Daemon:
         """Hands records on to be written soon."""
         self.keeper.note(records)
         self._unwritten.set()
+
+    def is_turning(self) -> bool:
+        """The loop showed a sign of life of late; a hung driver does not stop it."""
+        return clock.boottime() - self.turned_at < 3 * self.interval + STALL_SECONDS
 
     # ---- checks ----------------------------------------------------------------------------------------
 
