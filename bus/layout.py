@@ -110,10 +110,15 @@ async def inspect(client: Client, settings: Settings) -> list[str]:
 
 def check_server(client: Client) -> None:
     """Says so when the server is too old for scheduled messages."""
-    version = str(client.connected_server_version)
-    numbers = re.match(r"v?(\d+)\.(\d+)", version)
+    version = server_version(client)
+    numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers and tuple(map(int, numbers.groups())) < OLDEST_SERVER:
         raise LayoutError(f"nats-server {version} is too old: gpuping needs 2.12 or newer (scheduled messages)")
+
+
+def server_version(client: Client) -> str:
+    """`2.15.1`; nats-py dresses it up as `<nats server v2.15.1>`."""
+    return str(client.connected_server_version).removeprefix("<nats server v").removesuffix(">")
 
 
 async def api(client: Client, verb: str, body: dict[str, Any] | None = None, timeout: float = 5.0) -> dict[str, Any]:

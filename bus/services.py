@@ -48,6 +48,8 @@ def _answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
     tasks: set[asyncio.Task[None]] = set()
 
     async def answer(request: Request) -> None:
+        if not request._msg.reply:  # noqa: SLF001  # nats.micro shows it nowhere else
+            return  # a plain publish (`nats pub`) asks for no answer, and gets none
         try:
             reply = await endpoint.handler(request)
             await request.respond(reply if isinstance(reply, bytes) else encode(reply))
