@@ -94,6 +94,11 @@ def ping_now(agent_id: str) -> str:
     return f"gpuping.scheduler.ping.{agent_id}"
 
 
+def micro_ping(service: str) -> str:
+    """Asks whether any instance of a micro service is there."""
+    return f"{MICRO_PING}.{service}"
+
+
 def history(agent_id: str) -> str:
     """Asks storage for an agent's outcomes."""
     return f"gpuping.storage.history.{agent_id}"

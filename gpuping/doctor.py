@@ -1,24 +1,15 @@
 """`gpuping doctor`: checks this machine and the bus, and says what to do about what it finds."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 import nats.errors
-from rich.table import Table
-from rich.text import Text
 
 from bus.connection import Client
 from bus.errors import GpupingError
 from bus.settings import Settings
 from gpuping import bus_source, discovery, doctor_bus, doctor_machine
-from gpuping.findings import Finding, Level, failure, note, ok
+from gpuping.findings import Finding, failure, note, ok
 from gpuping.rest_source import RestSource
-
-MARKS: dict[Level, tuple[str, str]] = {
-    "ok": ("ok", "green"),
-    "note": ("note", "cyan"),
-    "warning": ("warn", "yellow"),
-    "failure": ("FAIL", "bold red"),
-}
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -33,6 +24,12 @@ async def examine(settings: Settings) -> list[Finding]:
     if running:
         findings.append(await _gateway(running.gateway_url))
     return findings
+
+
+async def answers(settings: Settings, service: str) -> list[Finding]:
+    """Whether one service answers on the bus: for health checks, quick and without advice."""
+    async with bus_source.connected(settings) as client:
+        return [await _safely(service, lambda: doctor_bus.answers(client, f"gpuping-{service}"))]
 
 
 async def _bus(settings: Settings) -> list[Finding]:
@@ -69,15 +66,3 @@ async def _gateway(url: str) -> Finding:
     except GpupingError as error:
         return failure("gateway", str(error), "see the log of `gpuping up`")
     return ok("gateway", f"{url} is ready")
-
-
-def table(findings: Iterable[Finding]) -> Table:
-    """For people: what was checked, what was found, and beneath it what to do."""
-    grid = Table.grid(padding=(0, 2))
-    for finding in findings:
-        mark, colour = MARKS[finding.level]
-        text = Text(finding.detail)
-        if finding.advice:
-            text.append(f"\n-> {finding.advice}", colour)
-        grid.add_row(Text(mark, colour), Text(finding.check, "bold"), text)
-    return grid

@@ -1,13 +1,14 @@
 """The checks of `gpuping doctor` that ask the bus: server, JetStream, streams, services, permissions, clock."""
 
-import asyncio
+import contextlib
 import json
 import time
 from datetime import datetime
 
 from bus import clock, layout, subjects
 from bus.connection import Client
-from bus.errors import BusError
+from bus.errors import BusError, RefusedError, UnavailableError
+from bus.services import ask_raw
 from bus.settings import Settings
 from gpuping.findings import Finding, failure, note, ok, warning
 
@@ -21,9 +22,7 @@ async def server(client: Client) -> Finding:
     began = time.perf_counter()
     await client.flush(timeout=5)
     milliseconds = (time.perf_counter() - began) * 1000
-    detail = (
-        f"nats-server {client.connected_server_version} at {client.address}, {milliseconds:.1f} ms away"
-    )
+    detail = f"nats-server {layout.server_version(client)} at {client.address}, {milliseconds:.1f} ms away"
     try:
         layout.check_server(client)
     except BusError as error:
@@ -66,6 +65,12 @@ async def services(client: Client) -> Finding:
     return ok("services", f"answering: {found}")
 
 
+async def answers(client: Client, name: str) -> Finding:
+    """Whether a micro service of that name answers."""
+    await ask_raw(client, subjects.micro_ping(name), b"", who=name, timeout=2.0)
+    return ok(name, "answers")
+
+
 async def _discovered(client: Client) -> dict[str, int]:
     counts: dict[str, int] = {}
     inbox = client.new_inbox()
@@ -99,11 +104,10 @@ async def server_clock(client: Client) -> Finding:
 
 
 async def permissions(client: Client) -> Finding:
-    """What a looking verb needs: answers of services, the live events, the bucket."""
+    """What a looking verb needs: to ask services, and to hear the live events."""
     subscription = await client.subscribe(subjects.EVENT_ALL)
-    await client.publish(subjects.FLEET, b"")
-    await client.flush(timeout=5)
-    await asyncio.sleep(0)  # the server's refusals come before its PONG; let them be heard
+    with contextlib.suppress(UnavailableError, RefusedError):  # whether it runs is asked elsewhere
+        await ask_raw(client, subjects.FLEET, b"", who="the scheduler", timeout=1.0)
     await subscription.unsubscribe()
     if client.denied:
         return warning("permissions", "; ".join(client.denied), "ask the bus's operator for the role of a viewer")

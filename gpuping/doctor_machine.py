@@ -21,9 +21,8 @@ _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
 
 def disk(settings: Settings) -> Finding:
     """The data dir takes writes, has room, and a write reaches the disk soon: each ping's outcome is such a write."""
-    folder = settings.data_dir
+    folder = next(path for path in (settings.data_dir, *settings.data_dir.absolute().parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         seconds = _fsync_seconds(folder / ".doctor")
         free = shutil.disk_usage(folder).free
     except OSError as error:

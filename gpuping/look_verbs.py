@@ -11,7 +11,7 @@ from bus import clock
 from bus.settings import Settings
 from gpuping import lifecycle, terminal
 from gpuping.lifecycle import Lifecycle
-from gpuping.options import CHECK, LOOK, AgentId, DataDir, Json, ServerUrl, app, examples
+from gpuping.options import LOOK, AgentId, DataDir, Json, ServerUrl, app, examples
 from gpuping.run_verbs import load
 from gpuping.sources import Source, opened
 
@@ -109,32 +109,12 @@ def history(
     return _ask(show, data_dir, server_url)
 
 
-@app.command(group=CHECK, help_epilogue=examples("gpuping doctor", "NATS_URL=nats://bus.example gpuping doctor --json"))
-def doctor(*, data_dir: DataDir = None, as_json: Json = False) -> int:
-    """Check this machine and the bus, and say what to do. Exit code 1 where something does not work."""
-    from gpuping import doctor as checks
-
-    loaded = load(quiet=True, GPUPING_DATA_DIR=data_dir)
-    failed = False
-
-    async def main(_: Lifecycle) -> None:
-        nonlocal failed
-        findings = await checks.examine(loaded)
-        failed = any(finding.level == "failure" for finding in findings)
-        if as_json:
-            _print_json(findings)
-        else:
-            terminal.console().print(checks.table(findings))
-
-    return lifecycle.run(main) or (lifecycle.FAILED if failed else lifecycle.DONE)
-
-
 Show = Callable[[Source, Lifecycle, Console], Awaitable[None]]
 
 
 def _ask(show: Show, data_dir: Any, server_url: str | None) -> int:
     """Opens the source that the options name, shows, and returns the exit code."""
-    loaded: Settings = load(quiet=True, GPUPING_DATA_DIR=data_dir)
+    loaded: Settings = load(level="error", GPUPING_DATA_DIR=data_dir)
 
     async def main(life: Lifecycle) -> None:
         async with opened(loaded, server_url) as source:

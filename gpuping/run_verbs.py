@@ -49,7 +49,9 @@ def up(
     from gpuping import up as composition
 
     started = lifecycle.process_started()
-    loaded = load(GATEWAY_HOST=host, GATEWAY_PORT=port, GPUPING_DATA_DIR=data_dir, AGENT_SCENARIO=scenario, quiet=True)
+    loaded = load(
+        GATEWAY_HOST=host, GATEWAY_PORT=port, GPUPING_DATA_DIR=data_dir, AGENT_SCENARIO=scenario, level="warning"
+    )
     if loaded.AGENT_MODE:
         return _agent(loaded, serve_http=True)
     options = composition.Options(agent, register_agents, dashboard_interval)
@@ -132,11 +134,11 @@ def _agent(loaded: Settings, *, serve_http: bool) -> int:
     return lifecycle.run(lambda life: agents.run_alone(located(loaded), life, serve_http=serve_http))
 
 
-def load(*, quiet: bool = False, **options: Any) -> Settings:
-    """Settings of environment and options, with logging set up by them. `quiet`: warnings only, unless asked."""
+def load(*, level: str | None = None, **options: Any) -> Settings:
+    """Settings of environment and options, with logging set up by them. LOG_LEVEL wins over the verb's `level`."""
     texts: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    if quiet and not os.environ.get("LOG_LEVEL"):
-        texts["LOG_LEVEL"] = "warning"
+    if not os.environ.get("LOG_LEVEL"):
+        texts["LOG_LEVEL"] = level
     loaded = settings.load(**texts)
     logs.setup(loaded)
     return loaded

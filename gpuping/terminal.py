@@ -11,6 +11,7 @@ from rich.text import Text
 from bus import clock
 from bus.messages import Seconds, UptimeReport
 from bus.questions import Agent, HistorySummary, Ping
+from gpuping.findings import Finding, Level
 
 STATUS_COLOURS = {
     "healthy": "green",
@@ -22,6 +23,12 @@ STATUS_COLOURS = {
 }
 VERDICT_COLOURS = {"good": "green", "first": "cyan", "poor": "yellow", "excused": "blue"}
 STATE_COLOURS = {"up": "green", "degraded": "yellow", "down": "red", "unknown": "bright_black"}
+MARKS: dict[Level, tuple[str, str]] = {
+    "ok": ("ok", "green"),
+    "note": ("note", "cyan"),
+    "warning": ("warn", "yellow"),
+    "failure": ("FAIL", "bold red"),
+}
 NOTHING = Text("-", style="bright_black")
 
 
@@ -110,6 +117,18 @@ def seconds_line(seconds: Seconds) -> str:
     return ", ".join(parts) or "nothing accounted"
 
 
+def findings_table(findings: Iterable[Finding]) -> Table:
+    """For people: what was checked, what was found, and beneath it what to do."""
+    grid = Table.grid(padding=(0, 2))
+    for finding in findings:
+        mark, colour = MARKS[finding.level]
+        text = Text(finding.detail)
+        if finding.advice:
+            text.append(f"\n-> {finding.advice}", colour)
+        grid.add_row(Text(mark, colour), Text(finding.check, "bold"), text)
+    return grid
+
+
 def percent(value: float | None) -> Text:
     """Never rounded up to 100: 99.996 shows as 99.99."""
     if value is None:
@@ -120,6 +139,8 @@ def percent(value: float | None) -> Text:
 
 def duration(seconds: float) -> str:
     """The two largest units: 90 s is `1m 30s`."""
+    if seconds == 0:
+        return "-"
     if seconds < 0.0995:
         return f"{seconds * 1000:.0f}ms"
     if seconds < 59.95:

@@ -57,7 +57,8 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
 
 async def _start_services(stack: AsyncExitStack, settings: Settings) -> str:
     """All are imported before the first starts: an import of half a second would hold up its pings."""
-    with extras.needed("server"):
+    with extras.needed("all"):
+        import agentd.service  # noqa: F401  # for agents.start
         from gateway import service as gateway
         from scheduler import service as scheduler
         from storage import service as storage
