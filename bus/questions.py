@@ -258,7 +258,7 @@ class SchedulerStats(Message, kw_only=True, frozen=True):
     commits: int  # atomic batches
     lost_races: int  # outcomes that another scheduler had recorded already
     bad_messages: int
-    timers_restored: int
+    timers_put_off: int  # timers of overdue agents that were moved so as not to fire all at once
     ping_seconds: dict[str, int]
     late_seconds: dict[str, int]
     ping_seconds_sum: float = 0.0

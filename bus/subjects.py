@@ -30,6 +30,7 @@ LIST = "gpuping.registry.list"
 FLEET = "gpuping.scheduler.fleet"
 PING_NOW_ALL = "gpuping.scheduler.ping.*"
 STATS = "gpuping.scheduler.stats"
+ALIVE_ALL = "gpuping.scheduler.alive.*"
 
 HISTORY_ALL = "gpuping.storage.history.*"
 EXPORT_ALL = "gpuping.storage.export.*"
@@ -97,6 +98,11 @@ def ping_now(agent_id: str) -> str:
 def micro_ping(service: str) -> str:
     """Asks whether any instance of a micro service is there."""
     return f"{MICRO_PING}.{service}"
+
+
+def alive(instance: str) -> str:
+    """Where a scheduler tells the others that it is there."""
+    return f"gpuping.scheduler.alive.{instance}"
 
 
 def history(agent_id: str) -> str:

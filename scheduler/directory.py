@@ -6,8 +6,8 @@ write is a compare-and-set against a revision known here. Memory only: no I/O, n
 
 import bisect
 import heapq
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from bus.messages import AgentEntry, AgentState, Status
@@ -62,12 +62,14 @@ class Directory:
     """All agents by id."""
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+        self.policy = policy
         self._agents: dict[str, Tracked] = {}
         self._ids: list[str] = []  # sorted, registered or not; see _sorted_ids
         self._ids_dirty = False
         self._upcoming: list[tuple[datetime, str]] = []  # heap, entries may be out of date
         self._due: dict[str, datetime] = {}
+        self._fresh: deque[str] = deque()  # due and not yet taken, oldest first
+        self.changed: Callable[[], None] = lambda: None  # called when an agent may have become due
         self.by_status: dict[Status, dict[str, None]] = {}
         self.totals: Counter[str] = Counter()
 
@@ -102,17 +104,31 @@ class Directory:
         """Those whose time has come, by id, with the time it came. The caller does not change it."""
         while self._upcoming and self._upcoming[0][0] <= now:
             _, agent_id = heapq.heappop(self._upcoming)
-            next_at = self._agents[agent_id].next_ping_at(self._policy)
-            if next_at is not None and next_at <= now:
+            next_at = self._agents[agent_id].next_ping_at(self.policy)
+            if next_at is not None and next_at <= now and agent_id not in self._due:
                 self._due[agent_id] = next_at
+                self._fresh.append(agent_id)
         return self._due
+
+    def take_due(self, now: datetime) -> str | None:
+        """The next agent that is due, oldest first; each is handed out once, until `offer_again`."""
+        due = self.due(now)
+        while self._fresh:
+            agent_id = self._fresh.popleft()
+            if agent_id in due:
+                return agent_id
+        return None
+
+    def offer_again(self, agent_ids: Iterable[str]) -> None:
+        """Hands out due agents once more: those that another scheduler did not look after, for one."""
+        self._fresh.extend(agent_ids)
 
     def next_ping_at(self, now: datetime) -> datetime | None:
         """The earliest time that is still to come."""
         self.due(now)
         while self._upcoming:
             at, agent_id = self._upcoming[0]
-            if self._agents[agent_id].next_ping_at(self._policy) == at:
+            if self._agents[agent_id].next_ping_at(self.policy) == at:
                 return at
             heapq.heappop(self._upcoming)
         return None
@@ -148,9 +164,10 @@ class Directory:
                 self.totals["agents"] += 1
             tracked.status = status
         self._due.pop(agent_id, None)
-        next_at = tracked.next_ping_at(self._policy)
+        next_at = tracked.next_ping_at(self.policy)
         if next_at is not None:
             heapq.heappush(self._upcoming, (next_at, agent_id))
+            self.changed()
 
     def _count(self, tracked: Tracked, sign: int) -> None:
         if tracked.state:

@@ -1,7 +1,8 @@
-"""The ping loop: take what is due, launch it, hand what landed to the committer, settle.
+"""The ping loop: take who is due, launch, hand what landed to the committer, settle.
 
-A due message is acknowledged only when its outcome stands in the bucket; a scheduler that dies leaves its
-due messages to another. Each agent has at most one flight here, which a ping by hand joins.
+Who is due is read from the directory, in which every scheduler has every next_ping_at; the agent's timer in
+the bucket fires only where that did not happen, and its due message is acknowledged when the outcome stands
+in the bucket. Each agent has at most one flight here, which a ping by hand joins.
 """
 
 import asyncio
@@ -23,14 +24,17 @@ from bus.questions import Ping, ping_of
 from scheduler.directory import Directory, Tracked
 from scheduler.flight import Flight
 from scheduler.outcomes import MIN_SECONDS_BETWEEN_OUTCOMES
+from scheduler.peers import Peers
 from scheduler.pinger import Pinger, new_ping_ids
 from scheduler.registry import unknown
 
 log = structlog.get_logger("scheduler.loop")
 
+OFFER_SECONDS = 1.0
+
 
 class Due:
-    """A due message that waits for its turn."""
+    """A timer that fired, and waits for its turn."""
 
     __slots__ = ("ack", "agent_id", "due_at", "seq")
 
@@ -41,11 +45,15 @@ class Due:
 class PingLoop:
     """At most `limit` pings are in flight at once (PING_MAX_CONCURRENT_AGENTS); by-hand pings go first."""
 
-    def __init__(self, client: Client, directory: Directory, limit: int, settled: Callable[[AgentState], None]) -> None:
-        self._client, self._directory, self._limit, self._on_settled = client, directory, limit, settled
+    def __init__(
+        self, client: Client, directory: Directory, peers: Peers, limit: int, settled: Callable[[AgentState], None]
+    ) -> None:
+        self._client, self._directory, self._peers = client, directory, peers
+        self._limit, self._on_settled = limit, settled
+        directory.changed = self._wake
         self._next_id = new_ping_ids()
         self._waiting: deque[Due] = deque()
-        self._held: list[tuple[float, str, Due]] = []  # heap: too soon after the agent's last outcome
+        self._held: list[tuple[float, str]] = []  # heap: too soon after the agent's last outcome
         self._by_hand: deque[Flight] = deque()
         self._active: dict[str, Flight] = {}
         self._again: deque[Flight] = deque()
@@ -56,11 +64,16 @@ class PingLoop:
         self.bad_messages = 0
         self.held_back_seconds = 0.0
         self._held_back_since: float | None = None
+        self._offered_at = 0.0
+        self._ready: Flight | None = None  # the next to launch, taken while there was no place below the limit
 
     @property
     def waiting(self) -> int:
-        """Due pings that wait for a place below the limit."""
-        return len(self._waiting)
+        """Agents that are due and not in flight."""
+        return max(0, len(self._directory.due(utc_now())) - len(self._active))
+
+    def _wake(self) -> None:
+        self._work.set()
 
     @property
     def active(self) -> dict[str, Flight]:
@@ -68,8 +81,8 @@ class PingLoop:
         return self._active
 
     def room(self) -> int:
-        """How many due messages may be asked for: as many again as may fly, and never a flood."""
-        return max(0, 2 * self._limit - len(self._waiting) - len(self._held) - len(self._active))
+        """How many due messages may be asked for."""
+        return max(0, self._limit - len(self._waiting))
 
     def take(self, message: Msg) -> None:
         """A due message from the shared consumer."""
@@ -89,11 +102,14 @@ class PingLoop:
         while True:
             self._release_held(boottime())
             await self._send_acks()
-            if self.pinger.in_flight < self._limit and (flight := self._next_flight()):
+            self._ready = self._ready or self._next_flight(utc_now())
+            free = self.pinger.in_flight < self._limit
+            self._note_held_back(held_back=self._ready is not None and not free)
+            if self._ready and free:
+                flight, self._ready = self._ready, None
                 await self.pinger.launch(flight)
-                continue
-            self._note_held_back()
-            await self._until_work()
+            else:
+                await self._until_work()
 
     async def ping_now(self, agent_id: str) -> Ping:
         """A ping by hand, which counts. Joins one in flight; within a second of an outcome, returns that one."""
@@ -130,7 +146,7 @@ class PingLoop:
         self._again.append(flight)
         self._work.set()
 
-    def _next_flight(self) -> Flight | None:
+    def _next_flight(self, now: datetime) -> Flight | None:
         if self._again:
             return self._again.popleft()
         if self._by_hand:
@@ -138,7 +154,28 @@ class PingLoop:
         while self._waiting:
             if flight := self._admit(self._waiting.popleft()):
                 return flight
+        while agent_id := self._directory.take_due(now):
+            if flight := self._due_flight(agent_id):
+                return flight
         return None
+
+    def _due_flight(self, agent_id: str) -> Flight | None:
+        """A flight for an agent whose time has come; None when it is in flight, or another scheduler's."""
+        tracked = self._directory.get(agent_id)
+        if tracked is None or agent_id in self._active or not self._peers.is_mine(agent_id):
+            return None
+        if (wait := self._too_soon(tracked)) > 0:
+            heapq.heappush(self._held, (boottime() + wait, agent_id))
+            return None
+        due_at = tracked.next_ping_at(self._directory.policy)
+        return self._new_flight(agent_id, tracked, due_at) if due_at else None
+
+    def _offer_overdue(self, now: float) -> None:
+        """Those that are due and nobody's flight are offered again: their scheduler may be gone."""
+        if now - self._offered_at < OFFER_SECONDS:
+            return
+        self._offered_at = now
+        self._directory.offer_again([i for i in self._directory.due(utc_now()) if i not in self._active])
 
     def _admit(self, due: Due) -> Flight | None:
         """A flight for a due that still counts. One that was overtaken, or whose agent is gone, is acknowledged."""
@@ -149,9 +186,6 @@ class PingLoop:
         if tracked is None or not tracked.registered or due.seq < tracked.next_seq:
             self._acknowledge([due.ack])
             self.more()
-            return None
-        if (wait := self._too_soon(tracked)) > 0:
-            heapq.heappush(self._held, (boottime() + wait, due.agent_id, due))
             return None
         flight = self._new_flight(due.agent_id, tracked, due.due_at)
         self._join(flight, due)
@@ -171,23 +205,32 @@ class PingLoop:
         return MIN_SECONDS_BETWEEN_OUTCOMES - since if 0 <= since < MIN_SECONDS_BETWEEN_OUTCOMES else 0.0
 
     def _release_held(self, now: float) -> None:
+        released = []
         while self._held and self._held[0][0] <= now:
-            self._waiting.appendleft(heapq.heappop(self._held)[2])
+            released.append(heapq.heappop(self._held)[1])
+        self._directory.offer_again(released)
 
     async def _until_work(self) -> None:
-        pause = max(0.0, self._held[0][0] - boottime()) if self._held else None
+        """Until something changes, or the next agent is due."""
+        now = boottime()
+        self._offer_overdue(now)
         self._work.clear()
+        pause = OFFER_SECONDS
+        if self._ready is None and (next_at := self._directory.next_ping_at(utc_now())):
+            pause = min(pause, max(0.0, (next_at - utc_now()).total_seconds()))
+        if self._held:
+            pause = min(pause, max(0.0, self._held[0][0] - now))
         try:
             await asyncio.wait_for(self._work.wait(), pause)
         except TimeoutError:
             return
 
-    def _note_held_back(self) -> None:
-        """Adds up the time in which pings waited for nothing but the limit."""
+    def _note_held_back(self, *, held_back: bool) -> None:
+        """Adds up the time in which a ping waited for nothing but the limit."""
         now = boottime()
         if self._held_back_since is not None:
             self.held_back_seconds += now - self._held_back_since
-        self._held_back_since = now if self._waiting or self._by_hand else None
+        self._held_back_since = now if held_back else None
 
     def _acknowledge(self, replies: list[str]) -> None:
         self._acks += replies

@@ -21,12 +21,13 @@ from scheduler.answers import Answers
 from scheduler.committer import Committer
 from scheduler.directory import Directory
 from scheduler.loop import PingLoop
+from scheduler.peers import Peers
 from scheduler.pinger import Pinger, new_ping_ids
 from scheduler.policy import Policy
 from scheduler.pulse import Pulse
 from scheduler.registry import Registry
-from scheduler.restore import Restorer
 from scheduler.stats import counters
+from scheduler.timekeeper import Timekeeper
 from scheduler.views import agent_view
 
 log = structlog.get_logger("scheduler")
@@ -61,14 +62,15 @@ class Scheduler:
         self.entries = Follower(client, subjects.BUCKET_STREAM, subjects.agent_key("*"), self._entry_changed)
         self.states = Follower(client, subjects.BUCKET_STREAM, subjects.state_key("*"), self._state_changed)
         self.pulse = Pulse(client)
-        self.loop = PingLoop(client, self.directory, self._limit, self._recorded)
+        self.peers = Peers(client, self.instance)
+        self.loop = PingLoop(client, self.directory, self.peers, self._limit, self._recorded)
         self.committer = Committer(client, self.directory, self.policy, self.loop.settled, self.loop.fly_again)
         self.loop.pinger = Pinger(client, self.pulse, settings.PING_RESPONSE_TIMEOUT_SECONDS, self.committer.submit)
         self.puller = Puller(
             client, subjects.BUCKET_STREAM, subjects.DUE_CONSUMER, self.loop.take, self.loop.room, self._consumer_lost
         )
         self.loop.more = self.puller.poke
-        self.restorer = Restorer(client, self.directory, self.loop)
+        self.timekeeper = Timekeeper(client, self.directory, self.loop)
         self._settings = settings
 
     async def load(self, start: Start) -> None:
@@ -82,7 +84,7 @@ class Scheduler:
     def start(self, start: Start) -> None:
         """Pings from now on."""
         self.client.on_reconnect(self.puller.renew)
-        for part in (self.pulse, self.committer, self.loop.pinger, self.loop, self.puller, self.restorer):
+        for part in (self.peers, self.pulse, self.committer, self.loop.pinger, self.puller, self.timekeeper, self.loop):
             start(part.run())
         start(self._publish_events())
 
@@ -104,7 +106,7 @@ class Scheduler:
             commits=self.committer.commits,
             lost_races=self.committer.lost_races,
             bad_messages=self.loop.bad_messages + self.loop.pinger.bad_messages + self._bad_values,
-            timers_restored=self.restorer.restored,
+            timers_put_off=self.timekeeper.put_off,
             ping_seconds=counted.ping.cumulative(),
             late_seconds=counted.late.cumulative(),
             ping_seconds_sum=counted.ping.sum,

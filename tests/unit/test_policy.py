@@ -15,10 +15,11 @@ POLICY = Policy(
     base_seconds=900.0, max_seconds=86_400.0, multiplier=2.0, threshold_percent=99.0, recovery_pings=3, grace=True
 )
 GOOD, BAD = Answer(100.0, True), Answer(98.9, True)
+FRESH = Standing()
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
-def walk(*events: rules.Event, policy: Policy = POLICY, standing: Standing = Standing()) -> list[Step]:
+def walk(*events: rules.Event, policy: Policy = POLICY, standing: Standing = FRESH) -> list[Step]:
     steps = []
     for event in events:
         steps.append(advance(standing, event, policy))
@@ -96,7 +97,7 @@ def test_an_excuse_leaves_the_counters_alone():
 
 
 def test_an_answer_with_nothing_to_judge_is_excused():
-    first, poor, nothing = walk(GOOD, BAD, Answer(None, True))
+    _, poor, nothing = walk(GOOD, BAD, Answer(None, True))
     assert (nothing.verdict, nothing.reason) == ("excused", "nothing_to_judge")
     assert nothing.standing.consecutive_poor == poor.standing.consecutive_poor == 1
     assert nothing.standing.answered == 3

@@ -1,0 +1,84 @@
+"""Which schedulers are alive, and which of them looks after an agent.
+
+Only a division of labour, never a matter of truth: two that both believe an agent theirs ping it twice, and
+the compare-and-set lets one outcome stand; an agent that nobody believes his is caught by its timer.
+"""
+
+import asyncio
+import zlib
+
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+
+from bus import subjects
+from bus.clock import boottime
+from bus.connection import Client
+
+log = structlog.get_logger("scheduler.peers")
+
+BEAT_SECONDS = 1.0
+SILENT_SECONDS = 3.5
+GREETING_SECONDS = 0.25
+_HELLO, _HERE, _BYE = b"hello", b"here", b"bye"
+
+
+class Peers:
+    """Schedulers heard lately, this one among them. `changes` counts comings and goings."""
+
+    def __init__(self, client: Client, instance: str) -> None:
+        self._client, self._instance = client, instance
+        self._heard: dict[str, float] = {}
+        self._alive: tuple[str, ...] = (instance,)
+        self.changes = 0
+
+    async def run(self) -> None:
+        """Says that it is here until cancelled, and then goodbye."""
+        subscription = await self._client.subscribe(subjects.ALIVE_ALL, cb=self._hear)
+        await self._say(_HELLO)
+        try:
+            while True:
+                await asyncio.sleep(BEAT_SECONDS)
+                await self._say(_HERE)
+                self._forget_silent(boottime())
+        finally:
+            if self._client.is_connected:
+                await self._say(_BYE)
+                await subscription.unsubscribe()
+
+    def is_mine(self, agent_id: str) -> bool:
+        """Whether this scheduler looks after the agent: the highest random weight wins, so few agents move at a change."""
+        if len(self._alive) == 1:
+            return True
+        return max(self._alive, key=lambda peer: zlib.crc32(f"{peer}:{agent_id}".encode())) == self._instance
+
+    async def _say(self, word: bytes) -> None:
+        try:
+            await self._client.publish(subjects.alive(self._instance), word)
+        except nats.errors.Error as error:
+            log.debug("peers_not_told", detail=str(error))
+
+    async def _hear(self, message: Msg) -> None:
+        peer = message.subject.rpartition(".")[2]
+        if peer == self._instance:
+            return
+        if message.data == _BYE:
+            self._heard.pop(peer, None)
+        else:
+            self._heard[peer] = boottime()
+        self._settle()
+        if message.data == _HELLO:
+            await self._say(_HERE)
+
+    def _forget_silent(self, now: float) -> None:
+        if not self._client.is_connected:
+            return  # everybody is silent when the bus is away
+        self._heard = {peer: at for peer, at in self._heard.items() if now - at < SILENT_SECONDS}
+        self._settle()
+
+    def _settle(self) -> None:
+        alive = tuple(sorted((*self._heard, self._instance)))
+        if alive != self._alive:
+            log.info("schedulers_changed", alive=len(alive))
+            self._alive = alive
+            self.changes += 1
