@@ -25,13 +25,13 @@ THERMAL_WINDOW_SECONDS = 600.0
 THERMAL_LIMIT_SECONDS = 360.0
 _THERMAL_BITS = 0x20 | 0x40  # SwThermalSlowdown, HwThermalSlowdown; power caps (0x4, 0x80) are normal
 _FABRIC_COMPLETED = 3
-_SAME_XID_SECONDS = 10.0  # event set and kernel log tell of the same XID at almost the same time
 
 
 class Reading(Struct, kw_only=True, frozen=True):
     """What one check read of one GPU (or MIG device), unjudged. None: not supported there, or not asked.
 
-    `error` is the NVML return code of a call that says the GPU itself is in trouble. `pci` is the address as
+    `error` is the NVML return code of a call that says the GPU itself is in trouble, `unread` why nothing at all
+    is known of it (that is no evidence against it). `pci` is the address as
     sysfs spells it; `gi` and `ci` are set for a MIG device, whose `uuid` is then `<GPU UUID>/<GI>/<CI>`.
     """
 
@@ -43,6 +43,7 @@ class Reading(Struct, kw_only=True, frozen=True):
     ci: int | None = None
     error: int | None = None
     hung: bool = False
+    unread: str | None = None
     suspended: bool = False
     recovery_action: int | None = None
     remap_failed: bool | None = None
@@ -56,12 +57,17 @@ class Reading(Struct, kw_only=True, frozen=True):
     @property
     def gpu_uuid(self) -> str:
         """The physical GPU's UUID, of a MIG device too."""
-        return self.uuid.split("/", 1)[0]
+        return gpu_of(self.uuid)
 
     @property
     def heat(self) -> bool:
         """Slowed down by heat at this moment."""
         return bool((self.throttle or 0) & _THERMAL_BITS)
+
+
+def gpu_of(uuid: str) -> str:
+    """The physical GPU that a UUID, or a MIG device's `<GPU UUID>/<GI>/<CI>`, belongs to."""
+    return uuid.partition("/")[0]
 
 
 class Rule(NamedTuple):
@@ -110,10 +116,11 @@ FAILURES: dict[int, str] = {
     9: "driver-not-loaded",
     10: "timeout",
     12: "library-absent",
+    15: "lost",
+    16: "reset-required",
     18: "driver-mismatch",
     999: "unknown-error",
 }
-TROUBLE = frozenset({9, 10, 15, 16, 999})  # codes that say something of the GPU; any other skips the one signal
 
 XidEffect = Literal["down", "degraded", "none", "incident"]
 XidTable = Mapping[int, XidEffect]
@@ -146,6 +153,11 @@ XIDS: dict[int, XidRule] = {
     109: XidRule("none", "context switch timeout", f"{CATALOG}; {PLUGIN}"),
 }
 DEFAULT_XIDS: XidTable = {xid: rule.effect for xid, rule in XIDS.items()}
+
+
+def failure_of(code: int) -> str:
+    """The reason for which no GPU could be asked, from the NVML return code."""
+    return FAILURES.get(code, f"nvml-error-{code}")
 
 
 def xid_table(text: str) -> XidTable:

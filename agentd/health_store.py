@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
+import msgspec
+import structlog
+
 from agentd import health
+from agentd.judge import HealthMemory
 from bus.errors import SettingsError
+
+log = structlog.get_logger("agentd.health")
 
 
 def load_xid_table(path: str | None) -> health.XidTable:
@@ -20,3 +26,31 @@ def load_xid_table(path: str | None) -> health.XidTable:
 
 def _refusal(path: str, why: str) -> SettingsError:
     return SettingsError(f"AGENT_XID_TABLE={path!r}: {' '.join(why.split())}")
+
+
+def load_memory(path: Path, boot_id: str) -> HealthMemory:
+    """What was remembered in this boot; nothing after a reboot, which resets GPUs.
+
+    A corrupt file is set aside, loudly.
+    """
+    try:
+        memory = msgspec.json.decode(path.read_bytes(), type=HealthMemory)
+    except FileNotFoundError:
+        return HealthMemory(boot_id=boot_id)
+    except (OSError, ValueError) as error:
+        aside = path.with_suffix(".corrupt")
+        log.error("health_memory_corrupt", file=str(path), set_aside=str(aside), detail=str(error))
+        path.replace(aside)
+        return HealthMemory(boot_id=boot_id)
+    return memory if memory.boot_id == boot_id else HealthMemory(boot_id=boot_id)
+
+
+def save_memory(path: Path, memory: HealthMemory) -> None:
+    """Written beside and renamed. Not fsynced: it must survive kill -9, and after a power cut it is void anyway."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".new")
+        beside.write_bytes(msgspec.json.encode(memory))
+        beside.replace(path)
+    except OSError as error:  # a full disk must not stop the checks
+        log.error("health_memory_not_saved", file=str(path), detail=str(error))

@@ -1,6 +1,7 @@
 """Opens the probe that the settings ask for: a scenario player, or NVML in a child process."""
 
 from agentd import health_store, scenario
+from agentd.nvml_probe import NvmlProbe
 from agentd.samples import Probe
 from bus.clock import boottime
 from bus.settings import Settings
@@ -12,4 +13,4 @@ def open_probe(settings: Settings, agent_id: str, scenario_name: str | None = No
     name = scenario_name or settings.AGENT_SCENARIO
     if name:
         return scenario.ScenarioProbe(scenario.load(name), agent_id, xids, boottime())
-    raise NotImplementedError
+    return NvmlProbe(settings.AGENT_GPU_CHECK_INTERVAL_SECONDS, xids, settings.agent_state_dir / "health.json")

@@ -1,0 +1,82 @@
+"""XIDs from the kernel log, where it may be read: they are there even when NVML itself no longer answers.
+
+In a container, or without CAP_SYSLOG on a hardened kernel, it may not; then the event set of NVML is all there is.
+"""
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+KERNEL_LOG = Path("/dev/kmsg")
+_RECORD = re.compile(rb"^\d+,(\d+),(\d+),[^;]*;")
+_XID = re.compile(rb"NVRM: Xid \(PCI:([0-9a-fA-F:.]+)\): (\d+)")
+_RECORD_LIMIT = 8192  # the kernel's longest record
+_MAX_RECORDS = 100_000  # the ring buffer holds fewer
+
+
+class LoggedXid(NamedTuple):
+    """An XID as the kernel logged it: at a CLOCK_BOOTTIME, by a GPU's PCI address as sysfs spells it."""
+
+    at: float
+    pci: str
+    number: int
+
+
+class KernelLog:
+    """Follows /dev/kmsg from message `after` on; None: from now on, for what was before us is not ours to judge."""
+
+    def __init__(self, after: int | None, path: Path = KERNEL_LOG) -> None:
+        self.last = after
+        self._descriptor: int | None = None
+        with contextlib.suppress(OSError):
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        if after is None:
+            for _ in self.xids():
+                pass
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is a log to read."""
+        return self._descriptor is not None
+
+    def xids(self) -> Iterator[LoggedXid]:
+        """Those logged since the last call."""
+        for record in self._records():
+            head = _RECORD.match(record)
+            if head is None or (self.last is not None and int(head[1]) <= self.last):
+                continue
+            self.last = int(head[1])
+            if xid := _XID.match(record, head.end()):
+                yield LoggedXid(_boottime(int(head[2])), xid[1].decode().lower(), int(xid[2]))
+
+    def _records(self) -> Iterator[bytes]:
+        for _ in range(_MAX_RECORDS):
+            if self._descriptor is None:
+                return
+            try:
+                record = os.read(self._descriptor, _RECORD_LIMIT)
+            except BlockingIOError:
+                return
+            except BrokenPipeError:
+                continue  # records were overwritten before we read them; the next read goes on behind the gap
+            except OSError:
+                return self.close()
+            if not record:
+                return
+            yield record
+
+    def close(self) -> None:
+        """Closes the log."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _boottime(logged_microseconds: int) -> float:
+    """The log's clock stands still in suspend, as CLOCK_MONOTONIC does; ours does not."""
+    ago = time.clock_gettime(time.CLOCK_MONOTONIC) - logged_microseconds / 1e6
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - max(0.0, ago)
