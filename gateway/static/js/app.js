@@ -33,7 +33,7 @@ function Fleet({ fleet, route }) {
   const found = useFound(fleet, route);
   if (fleet.total === 0 && fleet.agents.size === 0 && !route.agent) return html`<main><${Empty} /></main>`;
   return html`<div class=${classes({ page: true, "has-detail": route.agent })}>
-    <main>
+    <main class="fleet">
       <${Summary} fleet=${fleet} />
       <${Tiles} fleet=${fleet} only=${route.status} />
       <${Horizon} agents=${[...fleet.agents.values()]} />

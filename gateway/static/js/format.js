@@ -5,6 +5,7 @@
  */
 
 export const NOTHING = "–";
+export const SPACE = "\u00a0"; // keeps a number and its unit on one line
 const number = new Intl.NumberFormat("en");
 
 export const count = (value) => (value == null ? NOTHING : number.format(value));
@@ -20,9 +21,9 @@ export function percent(value) {
 
 export function milliseconds(value) {
   if (value == null) return NOTHING;
-  if (value < 10) return `${value.toFixed(1)} ms`;
-  if (value < 1000) return `${Math.round(value)} ms`;
-  return `${(value / 1000).toFixed(2)} s`;
+  if (value < 10) return `${value.toFixed(1)}${SPACE}ms`;
+  if (value < 1000) return `${Math.round(value)}${SPACE}ms`;
+  return `${(value / 1000).toFixed(2)}${SPACE}s`;
 }
 
 const UNITS = [
@@ -32,16 +33,16 @@ const UNITS = [
   ["s", 1],
 ];
 
-/** Two units at most: `45 s`, `3 min 20 s`, `1 d 2 h`; fractions of a second below ten. */
+/** Two units at most: `45 s`, `3 min 20 s`, `1 d 2 h`; tenths of a second below ten. */
 export function duration(seconds) {
   if (seconds == null) return NOTHING;
-  if (seconds < 10) return `${Number(seconds.toFixed(1))} s`;
+  if (seconds < 10) return `${Number(seconds.toFixed(1))}${SPACE}s`;
   let rest = Math.round(seconds);
   const parts = [];
   for (const [unit, size] of UNITS) {
     const whole = Math.floor(rest / size);
     rest -= whole * size;
-    if (whole > 0) parts.push(`${whole} ${unit}`);
+    if (whole > 0) parts.push(`${whole}${SPACE}${unit}`);
     else if (parts.length > 0) break;
   }
   return parts.slice(0, 2).join(" ");
@@ -73,7 +74,7 @@ export function ago(iso, now) {
   if (!iso) return "never";
   const seconds = (now - Date.parse(iso)) / 1000;
   if (seconds < 2) return "just now";
-  return `${duration(Math.floor(seconds)).split(" ").slice(0, 2).join(" ")} ago`;
+  return `${duration(Math.floor(seconds))} ago`;
 }
 
 export const plural = (value, word) => `${count(value)} ${word}${value === 1 ? "" : "s"}`;

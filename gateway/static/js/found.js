@@ -7,6 +7,7 @@ import { useEffect, useState } from "./preact.js";
 
 const TYPING_MS = 250;
 const ID = /^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/;
+const LETTERS = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"; // of ids, in their order
 const NONE = [];
 
 export function useFound(fleet, { status, search }) {
@@ -30,13 +31,20 @@ export function useFound(fleet, { status, search }) {
   return found;
 }
 
-/** Ids are listed in order: those that begin with what was typed follow it. */
 async function find(status, search) {
-  if (!search) return (await api.agents({ status, limit: 100 })).agents;
-  if (!ID.test(search)) return NONE;
-  const [exact, after] = await Promise.all([
-    api.agent(search).then((agent) => [agent], () => NONE),
-    api.agents({ limit: 50, cursor: search, ...(status && { status }) }).then((page) => page.agents),
-  ]);
-  return [...exact, ...after.filter((agent) => agent.agent_id.startsWith(search))];
+  if (search && !ID.test(search)) return NONE;
+  const cursor = search ? before(search) : null;
+  const page = await api.agents({ limit: 100, ...(status && { status }), ...(cursor && { cursor }) });
+  return page.agents.filter((agent) => agent.agent_id.startsWith(search));
+}
+
+/**
+ * The last possible id before all that begin with `text`. Ids are listed in order after a cursor, so that what
+ * begins with `text` comes first. Null: there is none before.
+ */
+export function before(text) {
+  const smaller = LETTERS[LETTERS.indexOf(text.at(-1)) - 1];
+  const head = text.slice(0, -1);
+  if (smaller == null || (head === "" && !/[A-Za-z0-9]/.test(smaller))) return head || null;
+  return (head + smaller).padEnd(63, "z");
 }

@@ -27,6 +27,14 @@ export function Charts({ outcomes, hours, setHours }) {
   </section>`;
 }
 
+/** The hours asked for, or less where nothing is known of their beginning. */
+function period(pings, hours) {
+  const until = serverNow() / 1000;
+  const oldest = pings.at(-1);
+  const known = oldest ? Date.parse(oldest.pinged_at) / 1000 - (oldest.window_seconds ?? 0) : 0;
+  return { since: Math.min(until - 60, Math.max(until - hours * 3600, known)), until };
+}
+
 function Plot({ of, pings, hours, label }) {
   const place = useRef();
   const [width, setWidth] = useState(0);
@@ -41,8 +49,7 @@ function Plot({ of, pings, hours, label }) {
     let [plot, isOver] = [null, false];
     import("../../vendor/uplot.js").then(({ default: UPlot }) => {
       if (isOver) return;
-      const now = serverNow();
-      plot = of(UPlot, place.current, pings, { width, since: (now - hours * 3_600_000) / 1000, until: now / 1000 });
+      plot = of(UPlot, place.current, pings, { width, ...period(pings, hours) });
     });
     return () => {
       isOver = true;

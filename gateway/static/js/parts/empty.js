@@ -7,7 +7,7 @@ export function Empty() {
   const here = location.origin + location.pathname.replace(/\/$/, "");
   const body = `'{"agent_id": "agent-001"}'`;
   return html`<section class="empty" aria-label="No agents yet">
-    <svg class="flatline" viewBox="0 0 400 60" aria-hidden="true"><path d="M0 40h150l8-8 8 8h14l10-30 14 46 10-16h186" /></svg>
+    <svg class="flatline" viewBox="0 0 400 60" preserveAspectRatio="xMinYMid meet" aria-hidden="true"><path d="M0 40h150l8-8 8 8h14l10-30 14 46 10-16h186" /></svg>
     <h1>Nobody to ping yet</h1>
     <p>The first agent shows up on this page by itself, with its first ping within seconds. Start one:</p>
     <ol>

@@ -16,7 +16,7 @@ export function Facts({ agent }) {
     <${Fact} name="Uptime, 24 h">${percent(agent.uptime_24h_percent)}<//>
     <${Fact} name="Last answer" note=${fullMoment(agent.last_answered_at)}>${ago(agent.last_answered_at, now)}<//>
     <${Fact} name="Pings" note=${`${count(agent.missed_pings)} missed`}>${count(agent.total_pings)}<//>
-    <${Fact} name="Connection" note="as the bus sees it">${connection(agent.connected)}<//>
+    <${Fact} name="Connection">${connection(agent.connected)}<//>
     <${Fact} name="Registered" note=${fullMoment(agent.registered_at)}>${ago(agent.registered_at, now)}<//>
   </dl>
   <${Labels} agent=${agent} />`;

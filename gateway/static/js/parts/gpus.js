@@ -1,7 +1,7 @@
 /** The GPUs of an agent: the state that counts, and what the driver tells right now, asked of the agent itself. */
 
 import * as api from "../api.js";
-import { count, percent } from "../format.js";
+import { count, percent, SPACE } from "../format.js";
 import { html, useEffect, useState } from "../preact.js";
 import { reason } from "../words.js";
 import { Chip } from "./glyph.js";
@@ -52,9 +52,9 @@ function readingsOf(details) {
   const share = (part, whole) => (has(whole) && details[whole] > 0 ? details[part] / details[whole] : null);
   return [
     has("utilization_percent") && ["Load", percent(details.utilization_percent).replace(/\.\d+/, ""), details.utilization_percent / 100],
-    has("memory_used_bytes") && ["Memory", `${gib(details.memory_used_bytes)}${has("memory_total_bytes") ? ` of ${gib(details.memory_total_bytes)}` : ""} GiB`, share("memory_used_bytes", "memory_total_bytes")],
-    has("power_watts") && ["Power", `${Math.round(details.power_watts)} W`, share("power_watts", "power_limit_watts")],
-    has("temperature_celsius") && ["Temperature", `${details.temperature_celsius} °C`, details.temperature_celsius / 100],
+    has("memory_used_bytes") && ["Memory", `${gib(details.memory_used_bytes)}${has("memory_total_bytes") ? `/${Math.round(details.memory_total_bytes / 2 ** 30)}` : ""}${SPACE}GiB`, share("memory_used_bytes", "memory_total_bytes")],
+    has("power_watts") && ["Power", `${Math.round(details.power_watts)}${SPACE}W`, share("power_watts", "power_limit_watts")],
+    has("temperature_celsius") && ["Heat", `${details.temperature_celsius}${SPACE}°C`, details.temperature_celsius / 100],
     has("pcie_width") && ["PCIe", `gen ${details.pcie_generation ?? "?"} ×${details.pcie_width}`],
     details.ecc_uncorrected_volatile > 0 && ["ECC errors", count(details.ecc_uncorrected_volatile)],
     has("processes") && ["Processes", count(details.processes)],

@@ -6,14 +6,14 @@
  */
 
 import { countdown, duration } from "../format.js";
-import { html, useEffect, useRef, useState } from "../preact.js";
+import { classes, html, useEffect, useRef, useState } from "../preact.js";
 import { go } from "../route.js";
 import { useNow } from "../store.js";
 import { status } from "../words.js";
 import { tip } from "./tooltip.js";
 
 const TICKS = [2, 5, 10, 30, 60, 300, 900, 1800, 3600, 10_800, 21_600, 43_200, 86_400];
-const [LANES, EDGE] = [5, 14];
+const [LANES, EDGE, NAMED, ROOM_FOR_NAME] = [5, 14, 8, 130];
 
 /** Seconds to a share of the width; `end` is the right edge. */
 export function scale(end) {
@@ -21,13 +21,16 @@ export function scale(end) {
   return (seconds) => Math.min(1, Math.log1p(Math.max(0, seconds) / near) / Math.log1p(end / near));
 }
 
-const lane = (id) => [...id].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 9973, 7) % LANES;
+/** A few stand in order; of many each keeps a place of its own, whoever comes and goes. */
+const laneOf = (id, at, all) =>
+  all <= NAMED ? at % LANES : [...id].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 9973, 7) % LANES;
 
 export function Horizon({ agents }) {
   const now = useNow();
   const [width, frame] = useWidth();
   const dots = agents
     .filter((agent) => agent.next_ping_at)
+    .sort((one, other) => (one.agent_id < other.agent_id ? -1 : 1))
     .map((agent) => ({ agent, left: (Date.parse(agent.next_ping_at) - now) / 1000 }));
   const longest = Math.max(6, ...dots.map((dot) => Math.max(dot.left, dot.agent.current_interval_minutes * 60)));
   const toShare = scale(longest);
@@ -37,7 +40,10 @@ export function Horizon({ agents }) {
     <div class="horizon-frame" ref=${frame}>
       <div class="horizon-now"><span>now</span></div>
       ${ticks(longest, x).map((seconds) => html`<div key=${seconds} class="horizon-tick" style=${{ transform: `translateX(${x(seconds)}px)` }}><span>${duration(seconds)}</span></div>`)}
-      ${width > 0 && dots.map(({ agent, left }) => html`<${Dot} key=${agent.agent_id} agent=${agent} left=${left} x=${x(left)} />`)}
+      ${width > 0 && dots.map(({ agent, left }, at) => html`<${Mark}
+        key=${agent.agent_id} agent=${agent} left=${left} x=${x(left)} lane=${laneOf(agent.agent_id, at, dots.length)}
+        isNamed=${dots.length <= NAMED} isLast=${x(left) > width - ROOM_FOR_NAME}
+      />`)}
     </div>
   </section>`;
 }
@@ -52,17 +58,17 @@ function ticks(longest, x) {
   });
 }
 
-function Dot({ agent, left, x }) {
+function Mark({ agent, left, x, lane, isNamed, isLast }) {
   const { name, label } = status(agent.status);
   const note = html`<div><strong>${agent.agent_id}</strong><div class="tone-${name}">${label}</div><div>${left > 0 ? `pinged in ${countdown(left)}` : "due now"}</div></div>`;
   const point = (event) => {
     const area = event.currentTarget.getBoundingClientRect();
     tip(note, area.left + area.width / 2, area.top);
   };
-  return html`<span
-    class="dot tone-${name} lane-${lane(agent.agent_id)} ${left <= 0 ? "is-due" : ""}" style=${{ transform: `translateX(${x.toFixed(1)}px)` }}
+  return html`<div
+    class=${classes({ mark: true, [`lane-${lane}`]: true, "is-due": left <= 0, "is-last": isNamed && isLast })} style=${{ transform: `translateX(${x.toFixed(1)}px)` }}
     onPointerEnter=${point} onPointerLeave=${() => tip(null)} onClick=${() => go({ agent: agent.agent_id }, { step: true })}
-  ></span>`;
+  ><i class="dot tone-${name}"></i>${isNamed && html`<span>${agent.agent_id}</span>`}</div>`;
 }
 
 function useWidth() {

@@ -1,6 +1,6 @@
-/** How outcomes become lines on a canvas. An uptime holds for the whole window before its ping, hence the steps. */
+/** How outcomes become lines on a canvas. An uptime holds for the whole window before its ping. */
 
-import { milliseconds, percent } from "../format.js";
+import { milliseconds } from "../format.js";
 import { html } from "../preact.js";
 import { beatKind } from "../words.js";
 import { BeatNote } from "./heartbeat.js";
@@ -20,7 +20,7 @@ function colour(place, name) {
 
 const transparent = (value, alpha) => `color-mix(in srgb, ${value} ${alpha * 100}%, transparent)`;
 
-const times = (pings) => pings.map((ping) => Date.parse(ping.pinged_at) / 1000);
+const secondsOf = (ping) => Date.parse(ping.pinged_at) / 1000;
 
 function axes(place, valueOf) {
   const shared = { stroke: colour(place, "--quiet"), font: FONT, grid: { stroke: colour(place, "--line"), width: 1 }, ticks: { show: false } };
@@ -48,7 +48,7 @@ function options(place, frame, pings, { height, axis, series, range, hooks = {} 
     height,
     padding: [8, 6, 0, 0],
     legend: { show: false },
-    cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
+    cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
     scales: { x: { range: [frame.since, frame.until] }, y: { range } },
     axes: [{ ...x, values: clockLabels }, y],
     series: [{}, series],
@@ -57,24 +57,49 @@ function options(place, frame, pings, { height, axis, series, range, hooks = {} 
 }
 
 function note(plot, pings) {
-  const { idx, left } = plot.cursor;
-  if (idx == null || left < 0) return tip(null);
+  const { left } = plot.cursor;
+  if (left == null || left < 0 || pings.length === 0) return tip(null);
+  const pointed = plot.posToVal(left, "x");
+  const away = (ping) => Math.abs(secondsOf(ping) - pointed);
+  const ping = pings.reduce((nearest, other) => (away(other) < away(nearest) ? other : nearest));
   const area = plot.over.getBoundingClientRect();
-  return tip(html`<${BeatNote} ping=${pings[idx]} />`, area.left + left, area.top);
+  return tip(html`<${BeatNote} ping=${ping} />`, area.left + plot.valToPos(secondsOf(ping), "x"), area.top);
+}
+
+/**
+ * Each judged window as a level line from its beginning to its end. A window reaches back over the misses before
+ * it, so nothing is missing there; where no window was, the line is broken.
+ */
+export function levels(pings) {
+  const [times, values] = [[], []];
+  let reached = Number.NEGATIVE_INFINITY;
+  for (const ping of pings) {
+    if (ping.uptime_percent == null || !ping.window_seconds) continue;
+    const end = secondsOf(ping);
+    const begin = Math.max(reached, end - ping.window_seconds);
+    if (begin > reached + 1 && times.length > 0) {
+      times.push((begin + reached) / 2);
+      values.push(null);
+    }
+    times.push(begin, end);
+    values.push(ping.uptime_percent, ping.uptime_percent);
+    reached = end;
+  }
+  return [times, values];
 }
 
 export function uptimeChart(UPlot, place, newestFirst, frame) {
   const pings = newestFirst.toReversed();
-  const values = pings.map((ping) => ping.uptime_percent);
-  const lowest = Math.min(99, ...values.filter((value) => value != null));
+  const data = levels(pings);
+  const lowest = Math.min(99, ...data[1].filter((value) => value != null));
   const bottom = Math.max(0, Math.floor(lowest - (100 - lowest) * 0.15));
   const line = colour(place, "--healthy");
   const marks = (plot) => markTroubles(plot, pings, { missed: colour(place, "--missing"), excused: colour(place, "--maintenance") });
-  const series = { stroke: line, width: 1.5, fill: transparent(line, 0.14), paths: UPlot.paths.stepped({ align: -1 }), points: { show: pings.length < 3 } };
+  const series = { stroke: line, width: 1.5, fill: transparent(line, 0.14), points: { show: false } };
   const all = options(place, frame, pings, {
-    height: 150, series, range: [bottom, 100.0001], hooks: { draw: [marks] }, axis: (value) => percent(value).replace(/\.?0+%$/, "%"),
+    height: 150, series, range: [bottom, 100.0001], hooks: { draw: [marks] }, axis: (value) => `${Number(value.toFixed(2))}%`,
   });
-  return new UPlot(all, [times(pings), values], place);
+  return new UPlot(all, data, place);
 }
 
 /** A cross for each miss, two strokes for what was excused: there is no uptime to draw at those. */
@@ -85,7 +110,7 @@ function markTroubles({ ctx, bbox, valToPos }, pings, colours) {
   for (const ping of pings) {
     const kind = beatKind(ping);
     if (!colours[kind]) continue;
-    const x = valToPos(Date.parse(ping.pinged_at) / 1000, "x", true);
+    const x = valToPos(secondsOf(ping), "x", true);
     const y = bbox.top + bbox.height - 2.5 * size;
     if (x < bbox.left) continue;
     ctx.strokeStyle = colours[kind];
@@ -107,5 +132,5 @@ export function responseChart(UPlot, place, newestFirst, frame) {
   const line = colour(place, "--recovering");
   const series = { stroke: line, width: 1.25, points: { show: pings.length < 200, size: 4, fill: line, stroke: line } };
   const all = options(place, frame, pings, { height: 96, series, range: [0, highest * 1.15], axis: milliseconds });
-  return new UPlot(all, [times(pings), values], place);
+  return new UPlot(all, [pings.map(secondsOf), values], place);
 }

@@ -3,7 +3,7 @@
 import { count, duration, milliseconds, NOTHING, percent } from "../format.js";
 import { html } from "../preact.js";
 import { useNow } from "../store.js";
-import { BEATS, SECONDS } from "../words.js";
+import { SECONDS } from "../words.js";
 import { Countdown } from "./countdown.js";
 
 export function Summary({ fleet }) {
@@ -62,7 +62,7 @@ function Pings({ fleet }) {
     <h2>Pings, 24 h</h2>
     <p class="big" data-name="pings">${count(total)}</p>
     <p class="note" title=${`since the beginning: ${count(fleet.totals.pings)}, ${count(fleet.totals.missed)} missed`}>
-      ${verdicts.map(([name, times]) => `${count(times)} ${BEATS[name] ?? name}`).join(", ") || "none yet"}
+      ${verdicts.map(([name, times]) => `${count(times)} ${name}`).join(", ") || "none yet"}
     </p>
   </div>`;
 }

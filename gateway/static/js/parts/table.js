@@ -40,8 +40,9 @@ export function Table({ fleet, route, found }) {
 }
 
 function described(shown, known, total, route) {
-  if (total > known) return `${count(shown)} shown of ${count(total)}; the worst first`;
-  if (route.search || route.status) return `${count(shown)} of ${count(total)}`;
+  const isChosen = route.search || route.status;
+  if (total > known && !isChosen) return `the ${count(shown)} worst of ${count(total)}`;
+  if (isChosen) return `${count(shown)} of ${count(total)}`;
   return count(total);
 }
 
