@@ -37,12 +37,15 @@ class Follower:
         self._deliveries = 0
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._lost = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._wanted.set()
         self.loaded = asyncio.Event()
 
     async def run(self) -> None:
         """Follows until cancelled; `loaded` is set when everything there was at the start has been applied."""
         self._client.on_reconnect(self._on_lost)  # what was on the wire is lost, and not redelivered
         while True:
+            await self._wanted.wait()
             self._lost.clear()
             try:
                 consumer, pending = await self._make_consumer()
@@ -62,6 +65,15 @@ class Follower:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((sequence, waiter))
         await asyncio.wait_for(waiter, timeout)
+
+    def pause(self) -> None:
+        """Stops following for now; `resume` goes on from here, with the last revision of what changed meanwhile."""
+        self._wanted.clear()
+        self._lost.set()
+
+    def resume(self) -> None:
+        """Follows again."""
+        self._wanted.set()
 
     async def _pull(self, consumer: str) -> None:
         puller = Puller(self._client, self._stream, consumer, self._deliver, lambda: WINDOW, self._on_lost)

@@ -18,6 +18,7 @@ from bus.messages import (
     Result,
     Seconds,
     Status,
+    UptimeReport,
     Verdict,
     report_of,
 )
@@ -219,13 +220,17 @@ class StorageStats(Message, kw_only=True, frozen=True):
     last_sequence: int
     lag: int
     missing_seqs: int
+    poisoned: int = 0  # messages that were no outcome and were set aside
     ingest_waiting: str | None = None
 
 
-def ping_of(state: AgentState) -> Ping:
-    """The last outcome of a state in the shape that history and the REST interface show."""
+def ping_of(state: AgentState, report: UptimeReport | None = None) -> Ping:
+    """The last outcome of a state in the shape that history and the REST interface show.
+
+    `report` spares reading it from the state once more.
+    """
     last = state.last
-    report = report_of(last)
+    report = report or report_of(last)
     return Ping(
         agent_id=state.agent_id,
         ping_seq=last.ping_seq,
@@ -258,6 +263,7 @@ class SchedulerStats(Message, kw_only=True, frozen=True):
     commits: int  # atomic batches
     lost_races: int  # outcomes that another scheduler had recorded already
     bad_messages: int
+    events_dropped: int  # for want of time: pings come first, live views second
     timers_put_off: int  # timers of overdue agents that were moved so as not to fire all at once
     ping_seconds: dict[str, int]
     late_seconds: dict[str, int]

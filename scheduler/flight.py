@@ -3,7 +3,7 @@
 import asyncio
 from datetime import datetime
 
-from bus.messages import AgentState, PingRequest, Span, encode
+from bus.messages import AgentState, PingRequest, Span, Status, UptimeReport, encode
 from bus.questions import Ping
 from scheduler.directory import Tracked
 
@@ -14,6 +14,7 @@ class Flight:
     __slots__ = (
         "acks",
         "agent_id",
+        "answer",
         "base",
         "due_at",
         "due_seq",
@@ -27,6 +28,7 @@ class Flight:
         "send_at",
         "seq",
         "started",
+        "status_before",
         "tracked",
         "waiters",
     )
@@ -41,6 +43,7 @@ class Flight:
         self.revision = 0
         self.seq = 0  # the ping_seq of its outcome
         self.acks: list[str] = []
+        self.status_before: Status | None = None
         self.waiters: list[asyncio.Future[Ping]] = []
         self.request = b""
         self.pinged_at: datetime | None = None
@@ -48,7 +51,8 @@ class Flight:
         self.send_at = 0.0  # when to send next
         self.no_responders = False
         self.response_ms: float | None = None
-        self.report: bytes | None = None
+        self.report: bytes | None = None  # the answer as it came, and as it was read
+        self.answer: UptimeReport | None = None
 
     def depart(self, now: datetime, boottime: float, nonce: str) -> None:
         """Fixes when the ping was made, what it asks, and the state that it builds upon.
@@ -58,7 +62,8 @@ class Flight:
         """
         self.base, self.revision, self.seq = self.tracked.state, self.tracked.state_revision, self.tracked.next_seq
         self.pinged_at, self.started = now, boottime
-        self.report = self.response_ms = None
+        self.status_before = self.tracked.status
+        self.report = self.answer = self.response_ms = None
         self.no_responders = False
         self.request = encode(_request(self.tracked, self.ping_id, now, nonce))
 

@@ -46,7 +46,12 @@ class PingLoop:
     """At most `limit` pings are in flight at once (PING_MAX_CONCURRENT_AGENTS); by-hand pings go first."""
 
     def __init__(
-        self, client: Client, directory: Directory, peers: Peers, limit: int, settled: Callable[[AgentState], None]
+        self,
+        client: Client,
+        directory: Directory,
+        peers: Peers,
+        limit: int,
+        settled: Callable[[Flight, AgentState], None],
     ) -> None:
         self._client, self._directory, self._peers = client, directory, peers
         self._limit, self._on_settled = limit, settled
@@ -137,7 +142,7 @@ class PingLoop:
                 if not waiter.done():
                     waiter.set_result(ping)
         if ours:
-            self._on_settled(state)
+            self._on_settled(flight, state)
         self._work.set()
         self.more()
 

@@ -19,9 +19,7 @@ from bus.messages import (
     Standing,
     Timer,
     UptimeReport,
-    decode,
     encode,
-    report_of,
 )
 from scheduler import policy as rules
 from scheduler.flight import Flight
@@ -38,7 +36,7 @@ def next_state(flight: Flight, event: Event, now: datetime, policy: Policy) -> A
     """The agent's state after this outcome."""
     before = flight.base
     step = rules.advance(before or Standing(), event, policy)
-    report = decode(flight.report, UptimeReport) if flight.report is not None and isinstance(event, Answer) else None
+    report = flight.answer
     assert flight.pinged_at  # noqa: S101  # a flight that landed has departed
     return AgentState(
         **{name: getattr(step.standing, name) for name in _STANDING_FIELDS},
@@ -59,7 +57,7 @@ def writes(flight: Flight, state: AgentState) -> list[Write]:
     batch = [Write(subjects.state_key(state.agent_id), encode(state), expected=flight.revision)]
     if tracked.registered and tracked.entry is not None:
         batch.append(timer(state.agent_id, state.ping_seq + 1, state.next_ping_at))
-        if entry := _expecting(tracked.entry, state):
+        if entry := _expecting(tracked.entry, flight.answer):
             batch.append(Write(subjects.agent_key(state.agent_id), encode(entry), expected=tracked.entry_revision))
     return batch
 
@@ -117,10 +115,9 @@ def _result(event: Event) -> Result:
             return "excused"
 
 
-def _expecting(entry: AgentEntry, state: AgentState) -> AgentEntry | None:
+def _expecting(entry: AgentEntry, report: UptimeReport | None) -> AgentEntry | None:
     """The entry with the GPUs of the first report that shows any; None when there is nothing to note."""
-    if entry.expected_gpus:
+    if entry.expected_gpus or report is None:
         return None
-    report = report_of(state.last)
-    uuids = tuple(gpu.uuid for gpu in report.gpus) if report else ()
+    uuids = tuple(gpu.uuid for gpu in report.gpus)
     return replace(entry, expected_gpus=uuids) if uuids else None

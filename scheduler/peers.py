@@ -6,6 +6,7 @@ the compare-and-set lets one outcome stand; an agent that nobody believes his is
 
 import asyncio
 import zlib
+from collections.abc import Callable
 
 import nats.errors
 import structlog
@@ -24,13 +25,13 @@ _HELLO, _HERE, _BYE = b"hello", b"here", b"bye"
 
 
 class Peers:
-    """Schedulers heard lately, this one among them. `changes` counts comings and goings."""
+    """Schedulers heard lately, this one among them."""
 
     def __init__(self, client: Client, instance: str) -> None:
         self._client, self._instance = client, instance
         self._heard: dict[str, float] = {}
         self._alive: tuple[str, ...] = (instance,)
-        self.changes = 0
+        self.changed: Callable[[], None] = lambda: None  # called when one comes or goes
 
     async def run(self) -> None:
         """Says that it is here until cancelled, and then goodbye."""
@@ -47,10 +48,15 @@ class Peers:
                 await subscription.unsubscribe()
 
     def is_mine(self, agent_id: str) -> bool:
-        """Whether this scheduler looks after the agent: the highest random weight wins, so few agents move at a change."""
-        if len(self._alive) == 1:
+        """Whether this scheduler looks after the agent: highest random weight, so few agents move at a change."""
+        if self.alone:
             return True
         return max(self._alive, key=lambda peer: zlib.crc32(f"{peer}:{agent_id}".encode())) == self._instance
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other scheduler is about."""
+        return len(self._alive) == 1
 
     async def _say(self, word: bytes) -> None:
         try:
@@ -81,4 +87,4 @@ class Peers:
         if alive != self._alive:
             log.info("schedulers_changed", alive=len(alive))
             self._alive = alive
-            self.changes += 1
+            self.changed()

@@ -5,7 +5,7 @@ No task and no timer per ping: one inbox for all answers, one tick for all deadl
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import nats.errors
 import structlog
@@ -39,6 +39,7 @@ class Pinger:
         self._inbox = client.new_inbox()
         self._flights: dict[str, Flight] = {}
         self._verifying: set[asyncio.Task[None]] = set()
+        self._nonces = nonces().__next__
         self.bad_messages = 0
 
     @property
@@ -60,7 +61,7 @@ class Pinger:
     async def launch(self, flight: Flight) -> None:
         """Sends the ping."""
         now = boottime()
-        flight.depart(utc_now(), now, secrets.token_hex(8))
+        flight.depart(utc_now(), now, self._nonces())
         self._flights[flight.ping_id] = flight
         await self._send(flight, now)
 
@@ -95,7 +96,7 @@ class Pinger:
             self.bad_messages += 1
             log.warning("bad_report", agent_id=flight.agent_id, detail=str(error), bytes=len(data))
             return Miss("bad_report")
-        flight.report = data
+        flight.report, flight.answer = data, report
         return Answer(report.uptime_percent, report.gpu_available)
 
     async def _tick(self, now: float) -> None:
@@ -146,3 +147,10 @@ def new_ping_ids() -> Callable[[], str]:
         return f"{prefix}-{number:x}"
 
     return next_id
+
+
+def nonces() -> Iterator[str]:
+    """128 unpredictable bits each, for the agent's signature; drawn from the system a few hundred at a time."""
+    while True:
+        drawn = secrets.token_hex(16 * 256)
+        yield from (drawn[start : start + 32] for start in range(0, len(drawn), 32))

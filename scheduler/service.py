@@ -1,6 +1,7 @@
 """One scheduler, put together: any number of them share the work on one bus, without a leader."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
@@ -20,6 +21,7 @@ from bus.settings import Settings
 from scheduler.answers import Answers
 from scheduler.committer import Committer
 from scheduler.directory import Directory
+from scheduler.flight import Flight
 from scheduler.loop import PingLoop
 from scheduler.peers import Peers
 from scheduler.pinger import Pinger, new_ping_ids
@@ -31,6 +33,8 @@ from scheduler.timekeeper import Timekeeper
 from scheduler.views import agent_view
 
 log = structlog.get_logger("scheduler")
+
+EVENTS_KEPT = 200  # above that, events that change no status are dropped
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -55,7 +59,9 @@ class Scheduler:
         self._counters = counters(utc_now())
         self._limit = settings.PING_MAX_CONCURRENT_AGENTS
         self._bad_values = 0
-        self._outbox: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self._outbox: deque[Event] = deque()
+        self._outbox_filled = asyncio.Event()
+        self._events_dropped = 0
 
         self.directory = Directory(self.policy)
         self.registry = Registry(client, self.directory, self.policy)
@@ -63,6 +69,7 @@ class Scheduler:
         self.states = Follower(client, subjects.BUCKET_STREAM, subjects.state_key("*"), self._state_changed)
         self.pulse = Pulse(client)
         self.peers = Peers(client, self.instance)
+        self.peers.changed = self._company_changed
         self.loop = PingLoop(client, self.directory, self.peers, self._limit, self._recorded)
         self.committer = Committer(client, self.directory, self.policy, self.loop.settled, self.loop.fly_again)
         self.loop.pinger = Pinger(client, self.pulse, settings.PING_RESPONSE_TIMEOUT_SECONDS, self.committer.submit)
@@ -79,6 +86,7 @@ class Scheduler:
         start(self.states.run())
         await self.entries.loaded.wait()
         await self.states.loaded.wait()
+        self._company_changed()
         log.info("scheduler_loaded", agents=len(self.directory))
 
     def start(self, start: Start) -> None:
@@ -106,6 +114,7 @@ class Scheduler:
             commits=self.committer.commits,
             lost_races=self.committer.lost_races,
             bad_messages=self.loop.bad_messages + self.loop.pinger.bad_messages + self._bad_values,
+            events_dropped=self._events_dropped,
             timers_put_off=self.timekeeper.put_off,
             ping_seconds=counted.ping.cumulative(),
             late_seconds=counted.late.cumulative(),
@@ -113,23 +122,47 @@ class Scheduler:
             late_seconds_sum=counted.late.sum,
         )
 
-    def _recorded(self, state: AgentState) -> None:
+    def _company_changed(self) -> None:
+        """The states that others write must be followed; a scheduler that is alone writes them all itself."""
+        if self.peers.alone:
+            self.states.pause()
+        else:
+            self.states.resume()
+
+    def _recorded(self, flight: Flight, state: AgentState) -> None:
         """An outcome of ours stands in the bucket."""
         self._counters.record(state)
-        last = state.last
-        log.debug("pinged", agent_id=state.agent_id, seq=last.ping_seq, verdict=last.verdict, reason=last.reason)
-        tracked = self.directory.get(state.agent_id)
-        agent = agent_view(tracked, self.policy, utc_now()) if tracked and tracked.registered else None
-        self._publish(Event(kind="ping", agent_id=state.agent_id, at=utc_now(), agent=agent, ping=ping_of(state)))
+        if flight.status_before == flight.tracked.status and len(self._outbox) >= EVENTS_KEPT:
+            self._events_dropped += 1  # pings come first, live views second
+            return
+        now, tracked = utc_now(), flight.tracked
+        agent = agent_view(tracked, self.policy, now, flight.answer) if tracked.registered else None
+        ping = ping_of(state, flight.answer)
+        self._publish(
+            Event(
+                kind="ping",
+                agent_id=state.agent_id,
+                at=now,
+                agent=agent,
+                ping=ping,
+                previous_status=flight.status_before,
+            )
+        )
 
     def _publish(self, event: Event) -> None:
-        self._outbox.put_nowait((subjects.event(event.agent_id), encode(event)))
+        self._outbox.append(event)
+        self._outbox_filled.set()
 
     async def _publish_events(self) -> None:
+        """One at a time, each after whatever else is ready to run."""
         while True:
-            subject, data = await self._outbox.get()
+            if not self._outbox:
+                self._outbox_filled.clear()
+                await self._outbox_filled.wait()
+            event = self._outbox.popleft()
             if self.client.is_connected:  # live views lose them without harm
-                await self.client.publish(subject, data)
+                await self.client.publish(subjects.event(event.agent_id), encode(event))
+            await asyncio.sleep(0)
 
     def _entry_changed(self, subject: str, data: bytes, sequence: int, _time_ns: int, deleted: bool) -> None:
         try:
@@ -143,8 +176,9 @@ class Scheduler:
         try:
             agent_id = subjects.last_token(subject)
             tracked = self.directory.get(agent_id)
-            if deleted or (tracked and sequence <= tracked.state_revision):
-                return  # most are our own commits, known before they came back
+            # our own commits are known; what interferes with a flight of ours, its compare-and-set will find out
+            if deleted or agent_id in self.loop.active or (tracked and sequence <= tracked.state_revision):
+                return
             self.directory.apply_state(agent_id, decode(data, AgentState), sequence, time_ns)
         except BadMessageError as error:
             self._bad_value(subject, error)

@@ -9,8 +9,11 @@ from scheduler.directory import Tracked
 from scheduler.policy import Policy
 
 
-def agent_view(tracked: Tracked, policy: Policy, now: datetime) -> Agent:
-    """One registered agent. `uptime_24h_percent` is history's to say, and is left empty here."""
+def agent_view(tracked: Tracked, policy: Policy, now: datetime, report: UptimeReport | None = None) -> Agent:
+    """One registered agent. `uptime_24h_percent` is history's to say, and is left empty here.
+
+    `report` spares reading it from the state once more.
+    """
     entry, state = tracked.entry, tracked.state
     assert entry is not None  # noqa: S101  # callers show registered agents only
     interval = state.interval_seconds if state else rules.interval_seconds(0, policy)
@@ -33,7 +36,7 @@ def agent_view(tracked: Tracked, policy: Policy, now: datetime) -> Agent:
         missed_pings=state.missed if state else 0,
         last_response_ms=state.last.response_ms if state else None,
         connected=_connected(state),
-        gpus=_gpus(entry, state),
+        gpus=_gpus(entry, report or (report_of(state.last) if state else None)),
         expected_gpus=entry.expected_gpus,
     )
 
@@ -45,9 +48,8 @@ def _connected(state: AgentState | None) -> bool | None:
     return state.last.reason != "no_responders"
 
 
-def _gpus(entry: AgentEntry, state: AgentState | None) -> tuple[GpuSummary, ...]:
+def _gpus(entry: AgentEntry, report: UptimeReport | None) -> tuple[GpuSummary, ...]:
     """As last reported; expected GPUs are `unknown` after an outcome without a report, never as they were before."""
-    report: UptimeReport | None = report_of(state.last) if state else None
     if report is None:
         return tuple(GpuSummary(uuid=uuid, index=None, name="", state="unknown") for uuid in entry.expected_gpus)
     return tuple(
