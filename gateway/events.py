@@ -13,6 +13,7 @@ from gateway.live import Hub, Viewer
 from gateway.problems import described
 
 HEARTBEAT_SECONDS = 15.0
+LAST_WORDS_SECONDS = 0.5
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -34,7 +35,7 @@ class EventStream(Response[bytes]):
 
     async def _run(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Whatever ends first ends it all: a client that stopped reading blocks only its own `_write`."""
-        ends: tuple[Coroutine[Any, Any, Any], ...] = (self._write(send), _left(receive), self._viewer.dropped.wait())
+        ends: tuple[Coroutine[Any, Any, None], ...] = (self._write(send), _left(receive), self._dropped())
         tasks = [asyncio.create_task(end) for end in ends]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -49,6 +50,11 @@ class EventStream(Response[bytes]):
         await _piece(send, b": gpuping\nretry: 2000\n\n")
         while not self._viewer.dropped.is_set():
             await _piece(send, await self._viewer.next(HEARTBEAT_SECONDS) or b": still here\n\n")
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _dropped(self) -> None:
+        await self._viewer.dropped.wait()
+        await asyncio.sleep(LAST_WORDS_SECONDS)  # for `_write` to end in good order, where the client still reads
 
 
 async def _piece(send: Send, body: bytes) -> None:

@@ -4,6 +4,7 @@ Nothing in either points outside: the page works on a machine without a network,
 was opened.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -102,6 +103,7 @@ def takes(body: type[Struct]) -> type[Operation]:
     schema = components.get(body.__name__, described)
     media = {"application/json": OpenAPIMediaType(schema=_schema(schema))}
 
+    @dataclass
     class Taking(Operation):
         def __post_init__(self) -> None:
             self.request_body = RequestBody(content=media, required=True)

@@ -111,7 +111,7 @@ def bad_request(text: str) -> ProblemError:
     if not place:
         return ProblemError(400, text)
     detail = text[: place.start()].replace("`", "")
-    pointer = "#" + re.sub(r"\.|\[", "/", place["path"].removeprefix("$")).replace("]", "")
+    pointer = "#" + re.sub(r"[.\[]", "/", place["path"].removeprefix("$").partition("[...]")[0]).replace("]", "")
     return ProblemError(400, f"{detail} at {pointer}", errors=(FieldError(detail=detail, pointer=pointer),))
 
 

@@ -120,6 +120,7 @@ def _config(application: object) -> uvicorn.Config:
         ws="none",
         http="h11",
         log_config=None,
+        log_level="critical",  # what fails is logged by the door, with its reason
         access_log=False,
         server_header=False,
         proxy_headers=False,  # nobody may claim another's address

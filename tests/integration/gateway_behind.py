@@ -1,0 +1,266 @@
+"""A scheduler and a storage of a few lines, as real micro services on the real bus, for tests of the gateway.
+
+They answer what the contract says that the real ones answer, from what the test puts into them, and can be told to
+be silent or to talk nonsense, which real ones cannot.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import msgspec
+from nats.micro.request import Request
+
+from bus import services, settings, subjects
+from bus.connection import Client, connected
+from bus.errors import RefusedError
+from bus.messages import Seconds, UptimeReport, Window, decode, encode
+from bus.questions import (
+    Agent,
+    AgentPage,
+    Event,
+    Fleet,
+    HistoryReply,
+    HistoryRequest,
+    HistorySummary,
+    ListRequest,
+    OverviewReply,
+    OverviewRequest,
+    Ping,
+    RegisterReply,
+    RegisterRequest,
+    StorageStats,
+    UptimesReply,
+    UptimesRequest,
+)
+from bus.services import Endpoint
+from bus.settings import Settings
+from gateway import service
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+NONSENSE = b'{"agents": 7'
+
+
+def agent(agent_id: str, **fields) -> Agent:
+    plain = {
+        "agent_url": None,
+        "capabilities": (),
+        "metadata": {},
+        "status": "pending",
+        "registered_at": NOW,
+        "uptime_percent": None,
+        "uptime_24h_percent": None,
+        "consecutive_poor_uptime": 0,
+        "good_streak": 0,
+        "current_interval_minutes": 15.0,
+        "next_ping_at": NOW,
+        "last_ping_at": None,
+        "last_answered_at": None,
+        "total_pings": 0,
+        "missed_pings": 0,
+        "last_response_ms": None,
+        "connected": None,
+    }
+    return Agent(agent_id=agent_id, **(plain | fields))
+
+
+def ping(agent_id: str, seq: int, outcome: str = "answered", **fields) -> Ping:
+    plain = {
+        "pinged_at": NOW + timedelta(minutes=15 * seq),
+        "outcome": outcome,
+        "reason": None if outcome == "answered" else "no_responders",
+        "verdict": "good" if outcome == "answered" else "poor",
+        "uptime_percent": 99.5 if outcome == "answered" else None,
+        "seconds": Seconds(up=895.5, down=4.5) if outcome == "answered" else None,
+        "window_seconds": 900.0 if outcome == "answered" else None,
+        "consecutive_poor_uptime": 0,
+        "interval_minutes": 15.0,
+        "next_ping_at": NOW + timedelta(minutes=15 * seq + 15),
+        "response_ms": 1.5 if outcome == "answered" else None,
+        "late_ms": 3.0,
+    }
+    return Ping(agent_id=agent_id, ping_seq=seq, **(plain | fields))
+
+
+def report(agent_id: str) -> UptimeReport:
+    return UptimeReport(
+        agent_id=agent_id,
+        boot_id="b",
+        session_id="s",
+        window=Window(since=NOW, until=NOW + timedelta(seconds=60), seconds=60.0, mark="m"),
+        uptime_percent=100.0,
+        seconds=Seconds(up=60.0),
+        gpu_available=True,
+        reported_at=NOW,
+    )
+
+
+def quick(base: Settings, **more) -> Settings:
+    """Any free port, and agents that are given up on soon."""
+    return settings.load({}, NATS_URL=base.NATS_URL, GATEWAY_PORT=0, PING_RESPONSE_TIMEOUT_SECONDS=0.4, **more)
+
+
+class Behind:
+    """What the gateway finds on the bus. `silent` and `nonsense` hold the names of endpoints that misbehave."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.agents: dict[str, Agent] = {}
+        self.pings: dict[str, list[Ping]] = {}
+        self.uptimes: dict[str, float] = {}
+        self.silent: set[str] = set()
+        self.nonsense: set[str] = set()
+        self.asked: list[tuple[str, object]] = []
+        self._stop: list[object] = []
+
+    async def serve_scheduler(self) -> None:
+        endpoints = {
+            "register": (subjects.REGISTER_ALL, self._register),
+            "remove": (subjects.REMOVE_ALL, self._remove),
+            "get": (subjects.GET_ALL, self._get),
+            "list": (subjects.LIST, self._list),
+            "fleet": (subjects.FLEET, self._fleet),
+            "ping": (subjects.PING_NOW_ALL, self._ping_now),
+        }
+        await self._serve(subjects.SCHEDULER_SERVICE, endpoints)
+
+    async def serve_storage(self) -> None:
+        endpoints = {
+            "history": (subjects.HISTORY_ALL, self._history),
+            "uptimes": (subjects.UPTIMES, self._uptimes),
+            "overview": (subjects.OVERVIEW, self._overview),
+            "stats": (subjects.STORAGE_STATS, self._stats),
+        }
+        await self._serve(subjects.STORAGE_SERVICE, endpoints)
+
+    async def serve_agent(self, agent_id: str, answer: bytes | None = None) -> None:
+        async def respond(request: Request) -> bytes:
+            return answer if answer is not None else encode(report(agent_id))
+
+        async def details(request: Request) -> bytes:
+            return answer if answer is not None else b'{"agent_id": "%s", "gpus": []}' % agent_id.encode()
+
+        endpoints = {
+            "ping": (subjects.ping(agent_id), respond),
+            "gpu-status": (subjects.gpu_status(agent_id), details),
+            "health": (subjects.health(agent_id), details),
+        }
+        await self._serve(subjects.AGENTD_SERVICE, endpoints)
+
+    async def happens(self, event: Event) -> None:
+        await self.client.publish(subjects.event(event.agent_id), encode(event))
+        await self.client.flush()
+
+    async def _serve(self, name: str, endpoints: dict) -> None:
+        listed = [Endpoint(n, subject, self._told(n, handler)) for n, (subject, handler) in endpoints.items()]
+        await services.serve(self.client, name, "of a test", listed)
+
+    def _told(self, name: str, handler):
+        async def answer(request: Request):
+            if name in self.silent:
+                await asyncio.Event().wait()
+            return NONSENSE if name in self.nonsense else await handler(request)
+
+        return answer
+
+    # ---- the scheduler
+
+    async def _register(self, request: Request) -> RegisterReply:
+        agent_id = subjects.last_token(request.subject)
+        wanted = decode(request.data, RegisterRequest)
+        self.asked.append(("register", wanted))
+        created = agent_id not in self.agents
+        old = self.agents.get(agent_id) or agent(agent_id)
+        changes = {name: getattr(wanted, name) for name in ("agent_url", "capabilities", "metadata")}
+        self.agents[agent_id] = msgspec.structs.replace(old, **{n: v for n, v in changes.items() if v is not None})
+        return RegisterReply(agent=self.agents[agent_id], created=created)
+
+    async def _remove(self, request: Request) -> bytes:
+        await self._get(request)
+        del self.agents[subjects.last_token(request.subject)]
+        return b"{}"
+
+    async def _get(self, request: Request) -> Agent:
+        agent_id = subjects.last_token(request.subject)
+        if agent_id not in self.agents:
+            raise RefusedError(404, f"agent {agent_id} is not registered")
+        return self.agents[agent_id]
+
+    async def _list(self, request: Request) -> AgentPage:
+        question = decode(request.data, ListRequest)
+        self.asked.append(("list", question))
+        fitting = [
+            one
+            for _, one in sorted(self.agents.items())
+            if (question.status in {None, one.status})
+            and (question.capability is None or question.capability in one.capabilities)
+        ]
+        after = [one for one in fitting if question.cursor is None or one.agent_id > question.cursor]
+        page = after[: question.limit]
+        more = page[-1].agent_id if len(after) > len(page) else None
+        return AgentPage(agents=tuple(page), total=len(fitting), next_cursor=more)
+
+    async def _fleet(self, request: Request) -> Fleet:
+        by_status: dict[str, int] = {}
+        for one in self.agents.values():
+            by_status[one.status] = by_status.get(one.status, 0) + 1
+        return Fleet(
+            agents=len(self.agents), pings=sum(map(len, self.pings.values())), missed=1, due=2, in_flight=3,
+            by_status=by_status, next_ping_at=NOW,
+        )  # fmt: skip
+
+    async def _ping_now(self, request: Request) -> Ping:
+        await self._get(request)
+        return self.pings[subjects.last_token(request.subject)][0]
+
+    # ---- storage
+
+    async def _history(self, request: Request) -> HistoryReply:
+        agent_id = subjects.last_token(request.subject)
+        question = decode(request.data, HistoryRequest)
+        self.asked.append(("history", question))
+        every = self.pings.get(agent_id, [])
+        rest = [one for one in every if question.cursor is None or one.ping_seq < question.cursor]
+        page = rest[: question.limit]
+        answered = sum(one.outcome == "answered" for one in every)
+        summary = HistorySummary(
+            pings=len(every), answered=answered, missed=len(every) - answered, excused=0, first=0, good=answered,
+            poor=len(every) - answered, missing_seqs=0, uptime_percent=99.5, seconds=Seconds(up=1.0),
+        )  # fmt: skip
+        more = page[-1].ping_seq if len(rest) > len(page) else None
+        return HistoryReply(
+            agent_id=agent_id, hours=question.hours, pings=tuple(page), summary=summary, next_cursor=more
+        )
+
+    async def _uptimes(self, request: Request) -> UptimesReply:
+        asked = decode(request.data, UptimesRequest).agent_ids
+        self.asked.append(("uptimes", asked))
+        return UptimesReply(uptimes={name: value for name, value in self.uptimes.items() if name in asked})
+
+    async def _overview(self, request: Request) -> OverviewReply:
+        question = decode(request.data, OverviewRequest)
+        newest = [one for every in self.pings.values() for one in every][: question.recent]
+        return OverviewReply(
+            pings=len(newest), verdicts={"good": 1}, uptime_percent=99.5, seconds=Seconds(up=1.0),
+            response_ms={"p50": 1.5, "p95": 2.0}, late_ms={"p50": 3.0}, recent=tuple(newest),
+        )  # fmt: skip
+
+    async def _stats(self, request: Request) -> StorageStats:
+        return StorageStats(rows=12, last_sequence=12, lag=4, missing_seqs=1)
+
+
+@asynccontextmanager
+async def gateway_and_behind(
+    chosen: Settings, *, scheduler: bool = True, storage: bool = True
+) -> AsyncIterator[tuple[httpx.AsyncClient, Behind]]:
+    """A running gateway, an HTTP client of it, and what it finds on the bus."""
+    async with connected(chosen, "behind") as client:
+        behind = Behind(client)
+        if scheduler:
+            await behind.serve_scheduler()
+        if storage:
+            await behind.serve_storage()
+        async with service.running(chosen) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=20) as http:
+            yield http, behind

@@ -1,0 +1,183 @@
+"""Who may do what, on a running gateway: tokens, roles, sessions, foreign pages, and where it may listen."""
+
+import asyncio
+import socket
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from gateway_behind import agent, gateway_and_behind, ping, quick
+
+from bus.clock import utc_now
+from bus.errors import SettingsError
+from gateway import service, tokens
+
+AGENTS = "/ping-system/agents"
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # what must be refused without tokens
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> dict[str, str]:
+    made = {role: tokens.create(f"the-{role}", role) for role in ("viewer", "operator", "admin")}
+    made["late"] = tokens.create("late", "admin", utc_now() - timedelta(seconds=1))
+    (tmp_path / "tokens.toml").write_text("\n".join(tokens.as_toml(entry) for _, entry in made.values()))
+    return {name: secret for name, (secret, _) in made.items()}
+
+
+@pytest.fixture
+def guarded(base_settings, secrets, tmp_path: Path):
+    return quick(base_settings, GPUPING_TOKENS_FILE=str(tmp_path / "tokens.toml"))
+
+
+def bearing(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+async def test_roles_are_what_they_may_do(guarded, secrets):
+    calls = [
+        ("GET", AGENTS, None, 0),
+        ("GET", "/metrics", None, 0),
+        ("GET", "/badge/a.svg", None, 0),
+        ("POST", "/gpu-check", {"agent_id": "a"}, 0),
+        ("POST", f"{AGENTS}/register", {"agent_id": "b"}, 1),
+        ("POST", f"{AGENTS}/a/ping", None, 1),
+        ("DELETE", f"{AGENTS}/b", None, 2),
+    ]
+    async with gateway_and_behind(guarded) as (http, behind):
+        for rank, role in enumerate(("viewer", "operator", "admin")):
+            behind.agents = {"a": agent("a"), "b": agent("b")}
+            behind.pings["a"] = [ping("a", 1)]
+            for method, path, body, needed in calls:
+                answer = await http.request(method, path, json=body, headers=bearing(secrets[role]))
+                assert (answer.status_code == 403) is (rank < needed), (role, path, answer.text)
+                assert answer.status_code in {200, 201, 204, 403}
+
+
+async def test_without_a_good_token_nobody_learns_anything(guarded, secrets):
+    async with gateway_and_behind(guarded) as (http, behind):
+        behind.agents["a"] = agent("a")
+        wrong = [
+            {},
+            bearing("x"),
+            {"Authorization": "Bearer"},
+            bearing(secrets["late"]),
+            {"Authorization": f"Basic {secrets['admin']}"},
+        ]
+        wrong += [{"Cookie": "gpuping_session=x"}, bearing(secrets["admin"] + "x"), bearing("x" * 5000)]
+        for headers in wrong:
+            for path in (AGENTS, f"{AGENTS}/a", f"{AGENTS}/a.b", "/nope", "/ping-system/events", "/schema"):
+                answer = await http.get(path, headers=headers)
+                if answer.status_code == 429:
+                    continue
+                assert answer.status_code == 401
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert answer.headers["www-authenticate"].startswith("Bearer")
+        for path in ("/healthz", "/readyz", "/", "/static/favicon.svg"):
+            assert (await http.get(path)).status_code == 200
+        assert not behind.asked
+
+
+async def test_guessing_is_slowed_down_and_harms_nobody_else(guarded, secrets):
+    async with gateway_and_behind(guarded) as (http, _):
+        answers = [await http.get(AGENTS, headers=bearing(f"guess-{number}")) for number in range(60)]
+        assert answers[0].status_code == 401
+        assert answers[-1].status_code == 429
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        assert (await http.get(AGENTS, headers=bearing(secrets["viewer"]))).status_code == 200
+
+
+async def test_a_browser_session(guarded, secrets):
+    async with gateway_and_behind(guarded) as (http, _):
+        assert (await http.post("/login", json={"token": "wrong"})).status_code == 401
+        answer = await http.post("/login", json={"token": secrets["viewer"]})
+        assert answer.status_code == 204
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert (await http.get(AGENTS)).status_code == 200  # the client keeps cookies, as a browser does
+        async with http.stream("GET", "/ping-system/events") as response:
+            assert response.status_code == 200
+        assert (await http.post("/logout")).status_code == 204
+        assert (await http.get(AGENTS)).status_code == 401
+
+
+async def test_a_token_that_is_taken_out_of_the_file_is_refused(guarded, secrets, tmp_path):
+    path = tmp_path / "tokens.toml"
+    async with gateway_and_behind(guarded) as (http, _):
+        headers = bearing(secrets["viewer"])
+        assert (await http.get(AGENTS, headers=headers)).status_code == 200
+        path.write_text("half a file [[")
+        await asyncio.sleep(1.1)  # the file is looked at once a second; here nothing must change
+        assert (await http.get(AGENTS, headers=headers)).status_code == 200
+        _, other = tokens.create("other", "viewer")
+        path.write_text(tokens.as_toml(other))
+        async with asyncio.timeout(5):
+            while (await http.get(AGENTS, headers=headers)).status_code != 401:  # noqa: ASYNC110  # asked over HTTP
+                await asyncio.sleep(0.05)
+
+
+async def test_pages_of_other_sites_reach_nothing(base_settings):
+    async with gateway_and_behind(quick(base_settings)) as (http, behind):
+        behind.agents["a"] = agent("a")
+        for host in ("evil.example", "evil.example:8000", "10.0.0.1", "localhost.evil.example", "[2001:db8::1]:80"):
+            assert (await http.get(AGENTS, headers={"Host": host})).status_code == 403, host
+        for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000", "fleet.localhost"):
+            assert (await http.get(AGENTS, headers={"Host": host})).status_code == 200, host
+        foreign = [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "http://evil.example"}]
+        foreign += [{"Origin": "null"}, {"Origin": "http://localhost:1"}]
+        for headers in foreign:
+            assert (await http.delete(f"{AGENTS}/a", headers=headers)).status_code == 403, headers
+            assert (await http.get(AGENTS, headers=headers)).status_code == 200  # a foreign page cannot read it
+        own = {"Origin": str(http.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
+        assert (await http.delete(f"{AGENTS}/a", headers=own)).status_code == 204
+
+
+async def test_a_runaway_client_is_told_to_wait(base_settings):
+    async with gateway_and_behind(quick(base_settings, GATEWAY_REQUESTS_PER_SECOND=5.0)) as (http, _):
+        answers = [await http.get("/healthz") for _ in range(30)]
+        assert [a.status_code for a in answers[:20]] == [200] * 20
+        assert answers[-1].status_code == 429
+        assert answers[-1].headers["retry-after"] == "1"
+        assert answers[-1].headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("host", [EVERYWHERE, "::", "192.0.2.1", "example.org", ""])
+async def test_outside_loopback_it_needs_tokens(base_settings, host):
+    with pytest.raises(SettingsError, match="GPUPING_TOKENS_FILE"):
+        async with service.running(quick(base_settings, GATEWAY_HOST=host)):
+            pass
+
+
+async def test_outside_loopback_with_tokens_it_answers(guarded, base_settings, secrets, tmp_path):
+    wide = msgspec.structs.replace(guarded, GATEWAY_HOST=EVERYWHERE)
+    async with gateway_and_behind(wide) as (http, _):
+        assert str(http.base_url).startswith("http://127.0.0.1:")
+        headers = bearing(secrets["viewer"]) | {"Host": "gpuping.example"}
+        assert (await http.get(AGENTS, headers=headers)).status_code == 200
+
+
+async def test_a_busy_port_is_one_line(base_settings):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"GATEWAY_PORT={port}: cannot listen") as caught:
+            async with service.running(_with_port(base_settings, port)):
+                pass
+        assert "\n" not in str(caught.value)
+
+
+def _with_port(base_settings, port: int):
+    return msgspec.structs.replace(base_settings, GATEWAY_PORT=port)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "token = 1", "[[token]]\nname='x'\nrole='king'\nsha256='0'", "\x00", "[[token]]"]
+)
+async def test_a_tokens_file_that_is_none_stops_the_start(base_settings, tmp_path, content):
+    (tmp_path / "bad.toml").write_text(content)
+    for name in ("bad.toml", "absent.toml"):
+        with pytest.raises(SettingsError, match="GPUPING_TOKENS_FILE="):
+            async with service.running(quick(base_settings, GPUPING_TOKENS_FILE=str(tmp_path / name))):
+                pass

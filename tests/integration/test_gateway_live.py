@@ -1,0 +1,168 @@
+"""The live stream on real sockets: what happens arrives at once, what was missed is made up for, nothing leaks."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import msgspec
+import pytest
+from gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
+
+from bus import subjects
+from bus.connection import connected
+from bus.questions import Event
+from bus.settings import Settings
+from gateway import service
+
+EVENTS = "/ping-system/events"
+
+
+@pytest.fixture
+async def both(base_settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Behind]]:
+    async with gateway_and_behind(quick(base_settings)) as pair:
+        yield pair
+
+
+def outcome(seq: int, previous: str = "healthy") -> Event:
+    return Event(
+        kind="ping",
+        agent_id="a",
+        at=NOW,
+        agent=agent("a", status="healthy"),
+        ping=ping("a", seq),
+        previous_status=previous,
+    )
+
+
+class Reader:
+    """Server-sent events of one stream, parsed."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._lines = response.aiter_lines()
+
+    async def next(self) -> dict[str, str]:
+        fields: dict[str, str] = {}
+        async with asyncio.timeout(5):
+            async for line in self._lines:
+                if not line and "data" in fields:
+                    return fields
+                name, _, value = line.partition(": ")
+                if name:
+                    fields[name] = value
+        raise EOFError
+
+
+@asynccontextmanager
+async def following(http: httpx.AsyncClient, last: str | None = None) -> AsyncIterator[Reader]:
+    headers = {"Last-Event-ID": last} if last else {}
+    async with http.stream("GET", EVENTS, headers=headers) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        yield Reader(response)
+
+
+async def viewers(http: httpx.AsyncClient) -> int:
+    text = (await http.get("/metrics")).text
+    (line,) = [line for line in text.splitlines() if line.startswith("gpuping_gateway_event_streams ")]
+    return int(float(line.split()[1]))
+
+
+async def until_viewers(http: httpx.AsyncClient, count: int) -> None:
+    async with asyncio.timeout(10):
+        while await viewers(http) != count:  # noqa: ASYNC110  # the count is read over HTTP
+            await asyncio.sleep(0.02)  # polling: a stream that closes announces itself nowhere else
+
+
+async def test_outcomes_and_status_changes_arrive_at_once_at_every_viewer(both):
+    http, behind = both
+    async with following(http) as one, following(http) as other:
+        await behind.happens(outcome(1, previous="poor"))
+        for reader in (one, other):
+            first = await reader.next()
+            assert first["event"] == "ping"
+            data = json.loads(first["data"])
+            assert (data["agent_id"], data["ping"]["ping_seq"], data["previous_status"]) == ("a", 1, "poor")
+            change = await reader.next()
+            assert change["event"] == "status"
+            assert json.loads(change["data"])["status"] == "healthy"
+        await behind.happens(Event(kind="removed", agent_id="a", at=NOW))
+        assert (await one.next())["event"] == "removed"
+    await until_viewers(http, 0)
+
+
+async def test_the_first_bytes_come_before_anything_happens(both):
+    http, _ = both
+    async with http.stream("GET", EVENTS) as response:
+        async with asyncio.timeout(2):
+            assert (await anext(response.aiter_bytes())).startswith(b": gpuping\nretry: 2000\n\n")
+
+
+async def test_a_viewer_who_was_away_gets_what_it_missed(both):
+    http, behind = both
+    async with following(http) as reader:
+        await behind.happens(outcome(1))
+        last = (await reader.next())["id"]
+    for seq in (2, 3):
+        await behind.happens(outcome(seq))
+    async with following(http, last) as reader:
+        seen = [json.loads((await reader.next())["data"])["ping"]["ping_seq"] for _ in range(2)]
+        assert seen == [2, 3]
+        await behind.happens(outcome(4))
+        assert json.loads((await reader.next())["data"])["ping"]["ping_seq"] == 4
+
+
+async def test_an_id_of_another_run_is_told_that_events_were_missed(both):
+    http, behind = both
+    for last in ("elsewhere-7", "x", "-", "0", "1" * 300):
+        async with following(http, last) as reader:
+            assert (await reader.next())["event"] == "reset", last
+            await behind.happens(outcome(5))
+            assert (await reader.next())["event"] == "ping", last
+
+
+def large(seq: int) -> Event:
+    """One that soon fills the kernel's buffers, which hold many megabytes."""
+    return msgspec.structs.replace(outcome(seq), agent=agent("a", status="healthy", metadata={"x": "y" * 20_000}))
+
+
+async def test_a_viewer_that_does_not_read_is_dropped_and_harms_nobody(both):
+    http, behind = both
+    with socket.create_connection((http.base_url.host, http.base_url.port)) as deaf:  # never reads a byte
+        deaf.sendall(b"GET /ping-system/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await until_viewers(http, 1)
+        async with following(http) as reader:
+            await until_viewers(http, 2)
+            last = 0
+            while last < 4_000 and await viewers(http) == 2:
+                for seq in range(last + 1, last + 101):
+                    await behind.happens(large(seq))
+                while last < seq:
+                    last = json.loads((await reader.next())["data"])["ping"]["ping_seq"]
+            assert await viewers(http) == 1, "the viewer that does not read is still there"
+            await behind.happens(outcome(last + 1))
+            assert json.loads((await reader.next())["data"])["ping"]["ping_seq"] == last + 1
+
+
+async def test_garbage_on_the_bus_is_passed_over(both):
+    http, behind = both
+    async with following(http) as reader:
+        for garbage in (b"", b"\xff", b"{}", b"[" * 5000):
+            await behind.client.publish(subjects.event("a"), garbage)
+        await behind.happens(outcome(1))
+        assert json.loads((await reader.next())["data"])["ping"]["ping_seq"] == 1
+
+
+async def test_a_gateway_stops_within_three_seconds_with_streams_open(base_settings):
+    loop = asyncio.get_running_loop()
+    async with httpx.AsyncClient(timeout=20) as http, connected(base_settings, "t"):
+        async with service.running(quick(base_settings)) as gateway:
+            responses = [
+                await http.send(http.build_request("GET", gateway.url + EVENTS), stream=True) for _ in range(5)
+            ]
+            began = loop.time()
+        assert loop.time() - began < 3
+        for response in responses:
+            await response.aclose()

@@ -1,0 +1,232 @@
+"""What a browser, a probe and Prometheus fetch: the page's files, the description, badges, health, metrics."""
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from bus.messages import Status
+from bus.questions import Event, GpuSummary
+from bus.settings import Settings
+from gateway.app import ROUTES
+
+
+@pytest.fixture
+async def both(base_settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Behind]]:
+    async with gateway_and_behind(quick(base_settings)) as pair:
+        yield pair
+
+
+@pytest.fixture
+def http(both) -> httpx.AsyncClient:
+    return both[0]
+
+
+@pytest.fixture
+def behind(both) -> Behind:
+    return both[1]
+
+
+async def test_the_page_and_its_files(http):
+    page = await http.get("/")
+    assert page.status_code == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = page.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    script = await http.get("/static/js/main.js")
+    assert script.headers["content-type"] == "text/javascript; charset=utf-8"
+    icon = await http.get("/static/favicon.svg")
+    assert icon.headers["content-type"] == "image/svg+xml"
+    for answer in (page, script, icon):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-cache"
+        unchanged = await http.get(answer.url, headers={"If-None-Match": answer.headers["etag"]})
+        assert (unchanged.status_code, unchanged.content) == (304, b"")
+
+
+async def test_files_come_compressed_to_who_can_read_it(http):
+    compressed = await http.get("/static/js/fleet.js", headers={"Accept-Encoding": "gzip"})
+    plain = await http.get("/static/js/fleet.js", headers={"Accept-Encoding": "identity"})
+    assert compressed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert compressed.content == plain.content
+    assert int(compressed.headers["content-length"]) < int(plain.headers["content-length"])
+
+
+@pytest.mark.parametrize(
+    "path", ["../app.py", "%2e%2e/app.py", "..%2fapp.py", "js/%2e%2e/%2e%2e/app.py", "/etc/passwd", "%00", ".", "js"]
+)
+async def test_nothing_outside_the_folder_is_served(http, path):
+    answer = await http.get(f"/static/{path}")
+    assert answer.status_code == 404
+    assert b"import" not in answer.content
+
+
+async def test_a_head_is_a_get_without_its_body(http, behind):
+    for path in ("/", "/healthz", "/ping-system/agents", "/ping-system/events", "/static/js/main.js"):
+        answer = await http.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
+async def test_the_description_covers_every_route_and_names_no_outside_address(http):
+    answer = await http.get("/schema/openapi.json")
+    described = answer.json()
+    assert described["openapi"].startswith("3.1")
+    for route in ROUTES:
+        if route.resolve_include_in_schema() is False:
+            continue
+        for path in route.paths:
+            operation = described["paths"][path.replace(":str", "")]
+            assert set(operation) & {method.lower() for method in route.http_methods}
+    register = described["paths"]["/ping-system/agents/register"]["post"]
+    body = register["requestBody"]["content"]["application/json"]["schema"]
+    assert set(body["properties"]) == {"agent_id", "agent_url", "capabilities", "metadata"}
+    assert body["required"] == ["agent_id"]
+    page = await http.get("/schema")
+    script = await http.get("/schema/page.js")
+    for text in (answer.text, page.text, script.text):
+        assert "http://" not in text
+        assert "https://" not in text
+        assert "//" not in text
+
+
+async def test_every_reference_in_the_description_leads_somewhere(http):
+    described = (await http.get("/schema/openapi.json")).json()
+
+    def references(value):
+        if isinstance(value, dict):
+            yield from ([value["$ref"]] if "$ref" in value else [])
+            for child in value.values():
+                yield from references(child)
+        elif isinstance(value, list):
+            for child in value:
+                yield from references(child)
+
+    found = set(references(described))
+    assert found
+    for reference in found:
+        place = described
+        for step in reference.removeprefix("#/").split("/"):
+            place = place[step]
+
+
+async def test_badges(http, behind):
+    colours = set()
+    for status in Status.__args__:
+        behind.agents["a"] = agent("a", status=status)
+        behind.uptimes["a"] = 99.999
+        badge = await http.get("/badge/a.svg")
+        assert badge.headers["content-type"] == "image/svg+xml"
+        assert badge.headers["cache-control"] == "max-age=30"
+        picture = ET.fromstring(badge.text)  # noqa: S314  # our own answer
+        assert picture.attrib["aria-label"] == f"a: {status} 99.99 %"
+        colours.add(badge.text.split('fill="')[2][:7])
+    assert len(colours) == len(Status.__args__)
+    assert (await http.get("/badge/unknown.svg")).status_code == 404
+    assert (await http.get("/badge/a.b.svg")).status_code == 400
+
+
+async def test_readiness_names_what_is_missing(base_settings):
+    for scheduler, storage, missing in (
+        (1, 1, []),
+        (1, 0, ["storage"]),
+        (0, 1, ["scheduler"]),
+        (0, 0, ["scheduler", "storage"]),
+    ):
+        async with gateway_and_behind(quick(base_settings), scheduler=bool(scheduler), storage=bool(storage)) as (
+            http,
+            _,
+        ):
+            answer = await http.get("/readyz")
+            assert answer.status_code == (503 if missing else 200)
+            assert answer.json().get("missing", []) == missing
+            assert (await http.get("/healthz")).json() == {"status": "ok"}
+
+
+async def test_readiness_without_the_bus(http, nats_server):
+    nats_server._supervisor.cancel()  # it stays dead
+    nats_server.process.kill()
+    await nats_server.process.wait()
+    for _ in range(200):
+        answer = await http.get("/readyz")
+        if answer.json()["missing"] == ["bus", "scheduler", "storage"]:
+            break
+    assert answer.status_code == 503
+    assert answer.json()["missing"] == ["bus", "scheduler", "storage"]
+    assert (await http.get("/healthz")).status_code == 200
+
+
+def samples(text: str) -> dict[tuple, float]:
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in parse_text(text)
+        for sample in family.samples
+    }
+
+
+async def test_metrics_of_fleet_gateway_and_pings(http, behind):
+    behind.agents = {"a": agent("a", status="healthy", total_pings=3), "b": agent("b", status="poor")}
+    async with http.stream("GET", "/ping-system/events") as stream:
+        chunks = stream.aiter_bytes()
+        await anext(chunks)
+        await behind.happens(Event(kind="ping", agent_id="a", at=NOW, agent=behind.agents["a"], ping=ping("a", 3)))
+        await behind.happens(Event(kind="ping", agent_id="b", at=NOW, ping=ping("b", 1, "missed")))
+        text = ""
+        while text.count("event: ping") < 2:
+            text += (await anext(chunks)).decode()
+    await http.get("/ping-system/agents/a")
+    await http.get("/ping-system/agents/never-heard-of")
+    answer = await http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    seen = samples(answer.text)
+    assert seen["gpuping_agents", ("status", "healthy")] == 1
+    assert seen["gpuping_agents", ("status", "missing")] == 0
+    assert seen[("gpuping_due_agents",)] == 2
+    assert seen[("gpuping_ingest_lag_outcomes",)] == 4
+    assert seen[("gpuping_bus_connected",)] == 1
+    assert seen["gpuping_service_up", ("service", "storage")] == 1
+    assert seen["gpuping_build_info", ("version", "0.1.0")] == 1
+    assert seen["gpuping_pings_total", ("outcome", "answered"), ("verdict", "good")] == 1
+    assert seen["gpuping_pings_total", ("outcome", "missed"), ("verdict", "poor")] == 1
+    assert seen[("gpuping_ping_seconds_count",)] == 1
+    assert seen[("gpuping_ping_late_seconds_count",)] == 2
+    route = ("route", "/ping-system/agents/{agent_id}")
+    assert seen["gpuping_gateway_requests_total", ("code", "200"), ("method", "GET"), route] == 1
+    assert seen["gpuping_gateway_requests_total", ("code", "404"), ("method", "GET"), route] == 1
+    assert "never-heard-of" not in answer.text
+    assert 'agent_id="' not in answer.text
+
+
+async def test_metrics_an_agent(http, behind):
+    gpus = (
+        GpuSummary(uuid="g0", index=0, name="x", state="up"),
+        GpuSummary(uuid="g1", index=1, name="x", state="down"),
+    )
+    behind.agents = {f"a{n:04}": agent(f"a{n:04}", uptime_percent=0.0 if n else None, gpus=gpus) for n in range(1_200)}
+    text = (await http.get("/metrics?agents=true")).text
+    seen = samples(text)
+    assert (await http.get("/metrics?agents=1")).status_code == 200
+    assert seen["gpuping_agent_uptime_ratio", ("agent_id", "a1199")] == 0.0  # beyond the first page, and no value lost
+    assert ("gpuping_agent_uptime_ratio", ("agent_id", "a0000")) not in seen
+    assert seen["gpuping_agent_gpus", ("agent_id", "a0000"), ("state", "down")] == 1
+
+
+async def test_metrics_for_openmetrics_and_with_everything_away(base_settings):
+    async with gateway_and_behind(quick(base_settings), scheduler=False, storage=False) as (http, _):
+        answer = await http.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+        names = {family.name for family in parse_openmetrics(answer.text)}
+        assert "gpuping_service_up" in names
+        assert "gpuping_agents" not in names  # unknown is not zero
+
+
+async def test_no_answer_is_kept_by_a_cache_unless_it_says_so(http, behind):
+    for path in ("/ping-system/agents", "/ping-system/dashboard", "/nope", "/metrics", "/readyz"):
+        assert (await http.get(path)).headers["cache-control"] == "no-store"
+        assert json.dumps(dict((await http.get(path)).headers)).count("nosniff") == 1

@@ -1,0 +1,261 @@
+"""The REST interface against its contract: shapes, pages, and what a service that is away does to an answer."""
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from gateway_behind import Behind, agent, gateway_and_behind, ping, quick
+
+from bus.settings import Settings
+
+
+def _names(text: str) -> set[str]:
+    return set(text.split())
+
+
+AGENT_FIELDS = _names(
+    "agent_id agent_url capabilities metadata status registered_at uptime_percent uptime_24h_percent "
+    "consecutive_poor_uptime good_streak current_interval_minutes next_ping_at last_ping_at last_answered_at "
+    "total_pings missed_pings last_response_ms connected gpus"
+)
+PING_FIELDS = _names(
+    "agent_id ping_seq pinged_at outcome reason verdict uptime_percent seconds window_seconds "
+    "consecutive_poor_uptime interval_minutes next_ping_at response_ms late_ms gpus"
+)
+GUIDE_BODY = {
+    "agent_id": "agent-001",
+    "agent_url": "http://agent-host:8001",
+    "capabilities": ["gpu-compute", "image-generation"],
+    "metadata": {"gpu_model": "RTX 4090"},
+}
+
+
+@pytest.fixture
+def gateway_settings(base_settings: Settings) -> Settings:
+    return quick(base_settings)
+
+
+@pytest.fixture
+async def both(gateway_settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Behind]]:
+    async with gateway_and_behind(gateway_settings) as pair:
+        yield pair
+
+
+@pytest.fixture
+def http(both) -> httpx.AsyncClient:
+    return both[0]
+
+
+@pytest.fixture
+def behind(both) -> Behind:
+    return both[1]
+
+
+async def test_the_body_of_the_guide_registers_and_registers_again(http, behind):
+    first = await http.post("/ping-system/agents/register", json=GUIDE_BODY)
+    assert first.status_code == 201
+    assert first.json() == GUIDE_BODY | {
+        "status": "pending",
+        "registered_at": "2026-11-23T12:00:00Z",
+        "next_ping_at": "2026-11-23T12:00:00Z",
+    }
+    again = await http.post("/ping-system/agents/register", json=GUIDE_BODY)
+    assert again.status_code == 200
+    assert again.json() == first.json()
+
+
+async def test_what_a_registration_leaves_out_is_left_alone(http, behind):
+    answer = await http.post("/ping-system/agents/register", json={"agent_id": "a", "tomorrow": 1, "metadata": None})
+    assert answer.status_code == 201
+    _, wanted = behind.asked[-1]
+    assert (wanted.agent_url, wanted.capabilities, wanted.metadata) == (None, None, None)
+
+
+async def test_lists_page_through_and_filter(http, behind):
+    for number in range(5):
+        status = "healthy" if number % 2 else "poor"
+        behind.agents[f"a{number}"] = agent(f"a{number}", status=status, capabilities=("gpu",) if number == 3 else ())
+    behind.uptimes = {"a0": 0.0, "a1": 99.25}
+    page = (await http.get("/ping-system/agents", params={"limit": 2})).json()
+    assert [one["agent_id"] for one in page["agents"]] == ["a0", "a1"]
+    assert page["total"] == 5
+    assert [one["uptime_24h_percent"] for one in page["agents"]] == [0.0, 99.25]
+    assert set(page["agents"][0]) >= AGENT_FIELDS
+    rest = (await http.get("/ping-system/agents", params={"cursor": page["next_cursor"]})).json()
+    assert [one["agent_id"] for one in rest["agents"]] == ["a2", "a3", "a4"]
+    assert rest["next_cursor"] is None
+    healthy = (await http.get("/ping-system/agents?status=healthy")).json()
+    assert [one["agent_id"] for one in healthy["agents"]] == ["a1", "a3"]
+    capable = (await http.get("/ping-system/agents?capability=gpu")).json()
+    assert [one["agent_id"] for one in capable["agents"]] == ["a3"]
+    asked = [what for name, what in behind.asked if name == "uptimes"]
+    assert asked[0] == ("a0", "a1")  # one question a page
+    assert len(asked) == 4
+
+
+async def test_lists_do_without_storage(http, behind):
+    behind.agents["a"] = agent("a")
+    behind.silent = {"uptimes"}
+    one = (await http.get("/ping-system/agents/a")).json()
+    assert one["agent_id"] == "a"
+    assert one["uptime_24h_percent"] is None
+
+
+async def test_due_agents(http, behind):
+    behind.agents["a"] = agent("a")
+    due = (await http.get("/ping-system/agents/due-for-ping")).json()
+    assert set(due) == {"agents", "total"}
+    assert ("list", "due") in [(name, getattr(what, "order", None)) for name, what in behind.asked]
+
+
+async def test_removal(http, behind):
+    behind.agents["a"] = agent("a")
+    gone = await http.delete("/ping-system/agents/a")
+    assert (gone.status_code, gone.content) == (204, b"")
+    assert (await http.delete("/ping-system/agents/a")).status_code == 404
+    assert (await http.get("/ping-system/agents/a")).status_code == 404
+
+
+async def test_a_ping_by_hand_shows_its_outcome(http, behind):
+    behind.agents["a"] = agent("a")
+    behind.pings["a"] = [ping("a", 7)]
+    answer = await http.post("/ping-system/agents/a/ping")
+    assert answer.status_code == 200
+    assert set(answer.json()) >= PING_FIELDS
+    assert answer.json()["ping_seq"] == 7
+
+
+async def test_a_missed_ping_is_a_504_that_carries_the_outcome(http, behind):
+    behind.agents["a"] = agent("a")
+    behind.pings["a"] = [ping("a", 8, "missed")]
+    answer = await http.post("/ping-system/agents/a/ping")
+    assert answer.status_code == 504
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["ping"]["ping_seq"] == 8
+    assert answer.json()["ping"]["pinged_at"] == "2026-11-23T14:00:00Z"
+
+
+async def test_history_pages_newest_first(http, behind):
+    behind.agents["a"] = agent("a")
+    behind.pings["a"] = [ping("a", seq) for seq in (3, 2, 1)]
+    page = (await http.get("/ping-system/agents/a/history", params={"hours": 24, "limit": 2})).json()
+    assert [one["ping_seq"] for one in page["pings"]] == [3, 2]
+    assert (page["agent_id"], page["hours"], page["summary"]["pings"]) == ("a", 24.0, 3)
+    rest = (await http.get("/ping-system/agents/a/history", params={"cursor": page["next_cursor"]})).json()
+    assert [one["ping_seq"] for one in rest["pings"]] == [1]
+
+
+async def test_history_of_a_new_a_removed_and_an_unknown_agent(http, behind):
+    behind.agents["new"] = agent("new")
+    assert (await http.get("/ping-system/agents/new/history")).json()["pings"] == []
+    behind.pings["removed"] = [ping("removed", 1)]
+    assert (await http.get("/ping-system/agents/removed/history")).status_code == 200
+    assert (await http.get("/ping-system/agents/unknown/history")).status_code == 404
+
+
+async def test_history_does_without_the_scheduler(gateway_settings):
+    async with gateway_and_behind(gateway_settings, scheduler=False) as (http, behind):
+        behind.pings["a"] = [ping("a", 1)]
+        assert (await http.get("/ping-system/agents/a/history")).status_code == 200
+        unsure = await http.get("/ping-system/agents/b/history")
+        assert unsure.status_code == 503  # who is known, nobody can tell
+
+
+async def test_history_as_csv_holds_every_page(http, behind):
+    behind.agents["a"] = agent("a")
+    behind.pings["a"] = [ping("a", seq, "missed" if seq == 2 else "answered") for seq in range(1500, 0, -1)]
+    for answer in (
+        await http.get("/ping-system/agents/a/history?format=csv"),
+        await http.get("/ping-system/agents/a/history", headers={"Accept": "text/csv"}),
+    ):
+        assert answer.headers["content-type"].startswith("text/csv")
+        rows = list(csv.DictReader(io.StringIO(answer.text)))
+        assert [int(row["ping_seq"]) for row in rows] == list(range(1500, 0, -1))
+        assert rows[0]["up_seconds"] == "895.5"
+        assert rows[-2]["uptime_percent"] == ""  # a miss observed nothing
+        assert rows[0]["pinged_at"] == "2026-12-09T03:00:00Z"
+
+
+async def test_an_export_is_json_where_accept_says_so(http, behind):
+    behind.agents["a"] = agent("a")
+    answer = await http.get("/ping-system/agents/a/history", headers={"Accept": "text/csv;q=0.1, application/json"})
+    assert answer.headers["content-type"] == "application/json"
+
+
+async def test_the_dashboard_and_what_it_shows_without_storage(gateway_settings):
+    async with gateway_and_behind(gateway_settings) as (http, behind):
+        behind.agents["a"] = agent("a", status="poor")
+        behind.pings["a"] = [ping("a", 1)]
+        whole = (await http.get("/ping-system/dashboard")).json()
+        assert set(whole) >= _names("generated_at totals by_status uptime response_ms due agents recent")
+        assert whole["by_status"] == {
+            "maintenance": 0, "pending": 0, "missing": 0, "poor": 1, "recovering": 0, "healthy": 0,
+        }  # fmt: skip
+        assert whole["totals"]["agents"] == 1
+        assert whole["recent"][0]["ping_seq"] == 1
+        assert whole["degraded"] == []
+        behind.silent = {"overview", "uptimes"}
+        part = (await http.get("/ping-system/dashboard")).json()
+        assert part["degraded"] == ["storage"]
+        assert (part["uptime"]["uptime_percent"], part["recent"], part["response_ms"]["p50"]) == (None, [], None)
+        assert part["agents"][0]["agent_id"] == "a"
+
+
+async def test_questions_to_the_agent_itself(http, behind):
+    behind.agents["a"] = agent("a")
+    behind.agents["away"] = agent("away")
+    await behind.serve_agent("a")
+    assert (await http.get("/ping-system/agents/a/uptime")).json()["uptime_percent"] == 100.0
+    assert (await http.get("/ping-system/agents/a/gpu-status")).json() == {"agent_id": "a", "gpus": []}
+    assert (await http.get("/ping-system/agents/a/health")).json()["agent_id"] == "a"
+    for question in ("uptime", "gpu-status", "health"):
+        assert (await http.get(f"/ping-system/agents/away/{question}")).status_code == 504
+        assert (await http.get(f"/ping-system/agents/unknown/{question}")).status_code == 404
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\xff\xfe", b"[" * 100_000, b'{"agent_id": "b"}', b"[]"])
+async def test_an_agent_that_talks_nonsense_is_a_504(http, behind, garbage):
+    behind.agents["a"] = agent("a")
+    await behind.serve_agent("a", garbage)
+    answer = await http.get("/ping-system/agents/a/uptime")
+    assert answer.status_code == 504
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/worker/gpu-check", "/gpu-check"])
+async def test_the_job_runners_question(http, behind, path):
+    fields = {
+        "uptime_percent": 98.0,
+        "last_ping_at": agent("x").registered_at,
+        "last_answered_at": agent("x").registered_at,
+    }
+    behind.agents["lost"] = agent("lost", status="missing", **fields)
+    behind.agents["new"] = agent("new")
+    lost = await http.post(path, json={"agent_id": "lost"})
+    assert lost.status_code == 200
+    assert lost.json() == {
+        "agent_id": "lost",
+        "uptime_percent": 98.0,
+        "gpu_available": False,
+        "status": "missing",
+        "last_ping_at": "2026-11-23T12:00:00Z",
+    }
+    assert (await http.post(path, json={"agent_id": "new"})).json()["gpu_available"] is None
+    assert (await http.post(path, json={"agent_id": "unknown"})).status_code == 404
+    assert (await http.post(path, json={"agent": "new"})).status_code == 400
+
+
+async def test_a_hundred_agents_answer_well_below_half_a_second(http, behind):
+    names = [f"agent-{number:03}" for number in range(100)]
+    registered = await asyncio.gather(
+        *(http.post("/ping-system/agents/register", json=GUIDE_BODY | {"agent_id": name}) for name in names)
+    )
+    assert {answer.status_code for answer in registered} == {201}
+    loop = asyncio.get_running_loop()
+    for path in ("/ping-system/agents", "/ping-system/dashboard", "/ping-system/agents/agent-007"):
+        began = loop.time()
+        assert (await http.get(path)).status_code == 200
+        assert loop.time() - began < 0.5, path
