@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 KERNEL_LOG = Path("/dev/kmsg")
-_RECORD = re.compile(rb"^\d+,(\d+),(\d+),[^;]*;")
+_RECORD = re.compile(rb"^[0-7],(\d+),(\d+),[^;]*;")  # a priority above 7 is user space writing
 _XID = re.compile(rb"NVRM: Xid \(PCI:([0-9a-fA-F:.]+)\): (\d+)")
 _RECORD_LIMIT = 8192  # the kernel's longest record
 _MAX_RECORDS = 100_000  # the ring buffer holds fewer

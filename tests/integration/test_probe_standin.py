@@ -1,0 +1,301 @@
+"""The whole probe, real pynvml in a real child process, against the C stand-in for NVML in every state."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agentd.health import DEFAULT_XIDS
+from agentd.nvml_probe import NvmlProbe
+from bus.clock import boottime
+from tests import standin
+
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to build the stand-in with")
+pytestmark = needs_cc
+
+UUIDS = [f"GPU-5ca1ab1e-0000-4000-8000-{gpu:012}" for gpu in range(8)]
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory) -> Path:
+    return standin.build(tmp_path_factory.mktemp("standin"))
+
+
+@pytest.fixture
+async def gpus(library, tmp_path):
+    """`gpus(events)` opens a probe on GPUs to which these events happen, `elapsed` seconds after the start."""
+    opened = []
+
+    def open_on(events="", *, count=2, elapsed=0.0, interval=1.0, **more):
+        scenario = tmp_path / "scenario.toml"
+        scenario.write_text(f"gpus = {count}\n{events}")
+        environ = standin.environ(library, scenario, started=boottime() - elapsed, **more)
+        opened.append(NvmlProbe(interval, DEFAULT_XIDS, tmp_path / "health.json", environ))
+        return opened[-1]
+
+    yield open_on
+    for probe in opened:
+        await probe.close()
+
+
+def event(state, gpu=0, at=0.0, **more):
+    lines = {"at": at, "gpu": f'"{gpu}"' if gpu == "all" else gpu, "state": f'"{state}"'} | more
+    return "[[event]]\n" + "".join(f"{key} = {value}\n" for key, value in lines.items())
+
+
+def seen(sample):
+    return {gpu.index: (gpu.state, gpu.reasons) for gpu in sample.gpus}
+
+
+async def until(probe, wanted, expected=(), within=10.0):
+    """Checks until the sample is as wanted; fails with the last one."""
+    deadline = time.monotonic() + within
+    while not wanted(sample := await probe.check(expected)):
+        assert time.monotonic() < deadline, sample
+        await asyncio.sleep(0.05)
+    return sample
+
+
+async def test_healthy_gpus(gpus):
+    sample = await gpus(count=8).check(())
+    assert sample.failure is None
+    assert [gpu.uuid for gpu in sample.gpus] == UUIDS
+    assert {(gpu.name, gpu.state, gpu.reasons) for gpu in sample.gpus} == {("NVIDIA Stand-in", "up", ())}
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("ok", ("up", ())),
+        ("ecc", ("down", ("ecc",))),
+        ("remap-pending", ("degraded", ("remap-pending",))),
+        ("remap-failed", ("down", ("remap-failed",))),
+        ("not-supported", ("up", ())),
+        ("thermal", ("up", ())),  # degraded only after six minutes of it: tests/unit/test_health_rules.py
+    ],
+)
+async def test_states_of_one_gpu_leave_the_other_alone(gpus, word, expected):
+    assert seen(await gpus(event(word), elapsed=1).check(())) == {0: expected, 1: ("up", ())}
+
+
+async def test_lost_while_running_and_back(gpus):
+    probe = gpus(event("lost", at=0.5, **{"for": 1.0}))
+    await until(probe, lambda s: seen(s)[0] == ("up", ()))
+    lost = await until(probe, lambda s: seen(s)[0] == ("down", ("lost",)), UUIDS[:2])
+    assert (lost.gpus[0].uuid, lost.gpus[0].name, seen(lost)[1]) == (UUIDS[0], "NVIDIA Stand-in", ("up", ()))
+    assert seen(await probe.check(tuple(UUIDS[:2])))[0] == ("down", ("lost",))  # NVML was opened anew in between
+    await until(probe, lambda s: seen(s)[0] == ("up", ()), UUIDS[:2])
+
+
+async def test_a_gpu_that_is_lost_at_start_is_known_by_the_enrolment(gpus):
+    sample = await gpus(event("lost"), elapsed=1).check(tuple(UUIDS[:2]))
+    assert {gpu.uuid: gpu.reasons for gpu in sample.gpus} == {UUIDS[0]: ("lost",), UUIDS[1]: ()}
+
+
+async def test_missing_at_start_is_absent_and_indices_shift(gpus):
+    sample = await gpus(event("missing"), elapsed=1).check(tuple(UUIDS[:2]))
+    assert [(gpu.uuid, gpu.index) for gpu in sample.gpus] == [(UUIDS[1], 0)]
+
+
+async def test_missing_while_running_and_back(gpus):
+    probe = gpus(event("missing", at=0.5, **{"for": 1.0}))
+    await until(probe, lambda s: len(s.gpus) == 2, UUIDS[:2])
+    await until(probe, lambda s: [gpu.uuid for gpu in s.gpus] == [UUIDS[1]], UUIDS[:2])
+    await until(probe, lambda s: len(s.gpus) == 2, UUIDS[:2])
+
+
+async def test_xids_come_by_the_event_set(gpus):
+    at = 0.7
+    probe = gpus("".join(event(f"xid:{xid}", gpu, at) for gpu, xid in enumerate([79, 94, 31, 8])), count=4)
+    await probe.check(())
+    events = []
+
+    def told(sample):
+        events.extend(sample.events)
+        return seen(sample)[0][0] == "down"
+
+    sample = await until(probe, told)
+    assert seen(sample) == {
+        0: ("down", ("recovery-reset", "xid:79")),
+        1: ("degraded", ("recovery-drain-p2p", "xid:94")),
+        2: ("up", ()),
+        3: ("up", ()),
+    }
+    assert [(e.uuid, e.reason) for e in events] == [(UUIDS[3], "xid:8")]
+    assert [one["xids"] for one in await probe.details()] == [{"79": 1}, {"94": 1}, {"31": 1}, {"8": 1}]
+
+
+async def test_an_xid_outlives_a_restart_of_agentd_and_ends_with_recovery(gpus):
+    events = event("xid:79", at=0.5, **{"for": 2.0})
+    first = gpus(events)
+    await first.check(())
+    await until(first, lambda s: "xid:79" in seen(s)[0][1])
+    await first.close()
+    second = gpus(events, elapsed=1.5)
+    assert "xid:79" in seen(await second.check(()))[0][1]
+    await until(second, lambda s: seen(s)[0] == ("up", ()))
+
+
+async def test_details(gpus):
+    details = await (probe := gpus()).details()
+    assert details == []  # who there is, is known after a check
+    await probe.check(())
+    details = await probe.details()
+    assert len(details) == 2
+    assert details[1] | {
+        "uuid": UUIDS[1], "index": 1, "name": "NVIDIA Stand-in", "serial": "standin-1", "driver": "570.00-standin",
+        "temperature_celsius": 41, "power_watts": 150.5, "power_limit_watts": 700.0, "utilization_percent": 37,
+        "memory_total_bytes": 80 << 30, "memory_used_bytes": 10 << 30, "pcie_generation": 4, "pcie_width": 16,
+        "throttle_bits": 4, "ecc_uncorrected_volatile": 0, "processes": 1, "xids": {}, "simulated": False,
+    } == details[1]  # fmt: skip
+
+
+async def test_details_that_are_not_supported_are_none(gpus):
+    probe = gpus(event("not-supported"), elapsed=1)
+    await probe.check(())
+    first, second = await probe.details()
+    assert (first["temperature_celsius"], first["processes"], first["name"]) == (None, None, "NVIDIA Stand-in")
+    assert second["temperature_celsius"] == 41
+
+
+async def test_mig_devices(gpus):
+    sample = await gpus(NVML_STANDIN_MIG="1").check(())
+    assert [gpu.uuid for gpu in sample.gpus] == [UUIDS[0], f"{UUIDS[1]}/1/0", f"{UUIDS[1]}/2/0"]
+
+
+async def test_xid_on_a_mig_gpu_counts_for_its_devices(gpus):
+    probe = gpus(event("xid:79", 1, 0.5), NVML_STANDIN_MIG="1")
+    await probe.check(())
+    sample = await until(probe, lambda s: any("xid:79" in gpu.reasons for gpu in s.gpus))
+    assert [gpu.state for gpu in sample.gpus] == ["up", "down", "down"]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(9, "driver-not-loaded"), (999, "unknown-error"), (18, "driver-mismatch"), (15, "lost")]
+)
+async def test_a_library_that_does_not_open(gpus, code, reason):
+    sample = await gpus(NVML_STANDIN_INIT=str(code)).check((UUIDS[0],))
+    assert (sample.failure, sample.gpus) == (reason, ())
+
+
+async def test_no_library(tmp_path):
+    if any(Path(folder, "libnvidia-ml.so.1").exists() for folder in ("/usr/lib/x86_64-linux-gnu", "/usr/lib64")):
+        pytest.skip("this machine has the real library")
+    probe = NvmlProbe(1.0, DEFAULT_XIDS, tmp_path / "health.json")
+    assert (await probe.check(())).failure == "library-absent"
+    assert await probe.details() == []
+    await probe.close()
+
+
+class TestHang:
+    """A call that never returns is seen within one check, hides no other GPU, and stops nothing."""
+
+    async def test_one_gpu_hangs_and_comes_back(self, gpus):
+        probe = gpus(event("hang", 1, 0.7, **{"for": 2.0}), count=3)
+        await probe.check(())
+        begun = time.monotonic()
+        sample = await until(probe, lambda s: seen(s).get(1) == ("down", ("hung",)))
+        assert (seen(sample)[0], seen(sample)[2]) == (("up", ()), ("up", ()))
+        assert time.monotonic() - begun < 0.7 + 2.0
+        assert seen(await probe.check(()))[1] == ("down", ("hung",))  # until a check of it succeeds
+        await until(probe, lambda s: seen(s)[1] == ("up", ()))
+
+    async def test_a_check_takes_two_seconds_at_most(self, gpus):
+        probe = gpus(event("hang", "all", 0.5), count=8, interval=5.0)
+        await probe.check(())
+        await asyncio.sleep(0.6)  # the scenario's own time: its hang has begun then
+        begun = time.monotonic()
+        sample = await probe.check(tuple(UUIDS))
+        assert time.monotonic() - begun < 2.5
+        assert {(gpu.state, gpu.reasons) for gpu in sample.gpus} == {("down", ("hung",))}
+        assert {gpu.uuid for gpu in sample.gpus} == set(UUIDS)
+
+    async def test_all_hang_and_come_back(self, gpus):
+        probe = gpus(event("hang", "all", 0.5, **{"for": 1.5}))
+        await probe.check(())
+        await until(probe, lambda s: {gpu.reasons for gpu in s.gpus} == {("hung",)})
+        await until(probe, lambda s: {gpu.state for gpu in s.gpus} == {"up"})
+
+    async def test_a_hang_at_start_is_unknown_then_hung_and_its_end_is_seen(self, gpus):
+        probe = gpus(event("hang", "all", **{"for": 3.0}), elapsed=1.0)
+        begun = time.monotonic()
+        sample = await probe.check(())  # the library may take long to open for the first time: it is waited for
+        assert time.monotonic() - begun < 11.0
+        assert {gpu.state for gpu in sample.gpus} == {"up"}
+
+    async def test_close_while_hung_is_quick_and_leaves_nobody(self, gpus):
+        probe = gpus(event("hang", "all", 0.5))
+        await probe.check(())
+        await until(probe, lambda s: {gpu.reasons for gpu in s.gpus} == {("hung",)})
+        child = probe._asker._child
+        begun = time.monotonic()
+        await probe.close()
+        assert time.monotonic() - begun < 1.0
+        assert child is None or child.dead()
+
+    async def test_a_cancelled_check_does_no_harm(self, gpus):
+        probe = gpus(event("hang", 0, 0.5, **{"for": 1.0}))
+        await probe.check(())
+        await asyncio.sleep(0.6)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await probe.check(())
+        await until(probe, lambda s: seen(s) == {0: ("up", ()), 1: ("up", ())})
+
+    async def test_a_crash_of_the_library_is_unknown_not_down(self, gpus):
+        probe = gpus(NVML_STANDIN_CRASH="0")
+        sample = await probe.check((UUIDS[0],))
+        assert [(gpu.state, gpu.reasons) for gpu in sample.gpus] == [("unknown", ("probe-died",))]
+
+    async def test_a_killed_child_is_replaced_within_the_check(self, gpus):
+        probe = gpus(interval=5.0)
+        await probe.check(())
+        os.kill(probe._asker._child.pid, signal.SIGKILL)
+        assert {gpu.state for gpu in (await probe.check(())).gpus} == {"up"}
+
+
+_PARENT = """
+import asyncio, pathlib, sys
+from agentd.health import DEFAULT_XIDS
+from agentd.nvml_probe import NvmlProbe
+
+async def main():
+    probe = NvmlProbe(60.0, DEFAULT_XIDS, pathlib.Path(sys.argv[1]))
+    await probe.check(())
+    print(probe._asker._child.pid, flush=True)
+    await asyncio.sleep(0.6)
+    asking = asyncio.create_task(probe.check(()))
+    await asyncio.sleep(0.2)
+    print("asked into the hang", flush=True)
+    await asking
+
+asyncio.run(main())
+"""
+
+
+async def test_the_child_dies_with_its_parent_even_in_a_hang(library, tmp_path):
+    """A parent that is killed cannot tidy up; the kernel does it."""
+    scenario = tmp_path / "hang.toml"
+    scenario.write_text("gpus = 1\n" + event("hang", "all", 0.5))
+    process = subprocess.Popen(  # noqa: ASYNC220  # nothing else runs in this test
+        [sys.executable, "-c", _PARENT, str(tmp_path / "health.json")],
+        stdout=subprocess.PIPE,
+        env=standin.environ(library, scenario),
+        cwd=Path(__file__).parents[2],
+    )
+    child = int(process.stdout.readline())
+    descriptor = os.pidfd_open(child)
+    assert process.stdout.readline() == b"asked into the hang\n"
+    process.kill()
+    process.wait()
+    gone, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(descriptor, gone.set)
+    await asyncio.wait_for(gone.wait(), 5.0)
+    loop.remove_reader(descriptor)
+    os.close(descriptor)
