@@ -46,6 +46,7 @@ export const pingNow = (id) => request(agentPath(id, "/ping"), { method: "POST" 
 export const exportLink = (id, hours, format) => agentPath(id, `/history?hours=${hours}&format=${format}`);
 export const EVENTS = "ping-system/events";
 
+export const logout = () => request("logout", { method: "POST" });
 export const login = (token) =>
   request("login", {
     method: "POST",

@@ -37,10 +37,27 @@ const REASONS = {
   timeout: "no answer in time",
   bad_report: "the answer made no sense",
   no_gpu: "no GPU found",
-  below_threshold: "uptime below the threshold",
+  uptime_below_threshold: "", // the uptime beside it says so
+  nothing_to_judge: "nothing to judge in this window",
+  bus_outage: "our own bus was away",
+  own_outage: "we were away ourselves",
+
+  // of GPUs
+  hung: "hung: a call to the driver never came back",
+  lost: "lost: no longer on the bus",
+  missing: "missing: expected, but not found",
+  ecc: "memory errors that could not be corrected",
+  "reset-required": "needs a reset",
+  "recovery-reset": "asks for a reset",
+  "recovery-reboot": "asks for a reboot",
+  "recovery-drain-and-reset": "asks to be drained and reset",
+  "remap-failed": "remapping of memory rows failed",
+  "remap-pending": "remapped memory rows wait for a reset",
+  thermal: "slowed down by heat",
+  "driver-not-loaded": "the driver is not loaded",
 };
 
-export const reason = (code) => (code ? (REASONS[code] ?? code.replaceAll(/[_-]/g, " ")) : "");
+export const reason = (code) => (code ? (REASONS[code] ?? code.replace(/^xid:/, "XID ").replaceAll(/[_-]/g, " ")) : "");
 
 export const SECONDS = [
   { name: "up", label: "up" },

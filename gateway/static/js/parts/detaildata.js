@@ -5,6 +5,7 @@ import { wantBeats } from "../live.js";
 import { useEffect, useState } from "../preact.js";
 
 const PAGE = 1000;
+const STORAGE_MS = 1500;
 
 /** The agent as listed; one that is not listed is asked for, and again after each of its outcomes. */
 export function useAgent(id, known, newest) {
@@ -34,7 +35,23 @@ export function useOutcomes(id, hours, beats) {
     );
   };
   useEffect(() => ask(), [id, hours]);
+  useSummary(id, hours, beats?.[0]?.ping_seq, (summary) => setAnswer((now) => ({ ...now, summary })));
   return { ...answer, pings: withLive(answer.pings, beats), more: answer.next ? () => ask(answer.next) : null };
+}
+
+/** The sums over the period, asked for again a moment after each outcome: storage needs that moment. */
+function useSummary(id, hours, newest, heard) {
+  useEffect(() => {
+    if (!newest) return undefined;
+    let stop = () => {};
+    const timer = setTimeout(() => {
+      stop = latest(api.history(id, { hours, limit: 1 }), (page) => heard(page.summary), () => {});
+    }, STORAGE_MS);
+    return () => {
+      clearTimeout(timer);
+      stop();
+    };
+  }, [id, hours, newest]);
 }
 
 /** What came by event since the answer; storage may be a moment behind. */

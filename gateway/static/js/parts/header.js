@@ -1,6 +1,7 @@
 /** The top of the page: what it is, whether it is live, and the theme. */
 
 import { html, useState } from "../preact.js";
+import { isRemembered, signOut } from "../session.js";
 import { setTheme, theme, THEMES } from "../theme.js";
 import { Icon } from "./glyph.js";
 
@@ -18,6 +19,7 @@ export function Header({ live, phase }) {
     <nav aria-label="More">
       <a href="schema">API</a>
       <a href="metrics">Metrics</a>
+      ${phase === "ready" && isRemembered() && html`<button type="button" class="linklike" onClick=${signOut}>Sign out</button>`}
       <${ThemeButton} />
     </nav>
   </header>`;

@@ -61,7 +61,7 @@ export function BeatNote({ ping }) {
     <div>${fullMoment(ping.pinged_at)}</div>
     ${ping.uptime_percent != null && html`<div>uptime ${percent(ping.uptime_percent)}${ping.window_seconds ? ` of ${duration(ping.window_seconds)}` : ""}</div>`}
     ${ping.response_ms != null && html`<div>answered in ${milliseconds(ping.response_ms)}</div>`}
-    ${ping.reason && html`<div>${reason(ping.reason)}</div>`}
+    ${reason(ping.reason) && html`<div>${reason(ping.reason)}</div>`}
   </div>`;
 }
 

@@ -7,6 +7,7 @@ import { BeatNote } from "./heartbeat.js";
 import { tip } from "./tooltip.js";
 
 const FONT = "11px Inter, system-ui, sans-serif";
+const LABEL_ROOM = 70;
 
 /** The colour that a custom property stands for just now, as the canvas wants it. */
 function colour(place, name) {
@@ -25,18 +26,20 @@ const secondsOf = (ping) => Date.parse(ping.pinged_at) / 1000;
 function axes(place, valueOf) {
   const shared = { stroke: colour(place, "--quiet"), font: FONT, grid: { stroke: colour(place, "--line"), width: 1 }, ticks: { show: false } };
   return [
-    { ...shared, grid: { show: false }, size: 24, space: 70 },
+    { ...shared, grid: { show: false }, size: 24, space: LABEL_ROOM },
     { ...shared, size: 56, gap: 6, values: (_plot, splits) => splits.map((value) => (value == null ? "" : valueOf(value))) },
   ];
 }
 
 const two = (value) => String(value).padStart(2, "0");
 
-/** Hours within a day, else days. */
+/** Seconds where minutes would repeat, days where hours would. */
 function clockLabels(_plot, splits, _axis, _space, step) {
   return splits.map((seconds) => {
     const at = new Date(seconds * 1000);
-    if (step < 86_400) return `${two(at.getHours())}:${two(at.getMinutes())}`;
+    const clock = `${two(at.getHours())}:${two(at.getMinutes())}`;
+    if (step < 60) return `${clock}:${two(at.getSeconds())}`;
+    if (step < 86_400) return clock;
     return at.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
   });
 }
@@ -46,7 +49,7 @@ function options(place, frame, pings, { height, axis, series, range, hooks = {} 
   return {
     width: frame.width,
     height,
-    padding: [8, 6, 0, 0],
+    padding: [8, 22, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
     scales: { x: { range: [frame.since, frame.until] }, y: { range } },
