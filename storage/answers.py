@@ -1,0 +1,175 @@
+"""Answers about the past. Uptime is always a ratio of summed milliseconds, never a mean of percentages.
+
+Each function runs in a reader's thread on one snapshot of the history; the clock is read by who calls.
+"""
+
+from datetime import datetime
+
+from bus.messages import Seconds
+from bus.questions import (
+    HistoryReply,
+    HistoryRequest,
+    HistorySummary,
+    OverviewReply,
+    OverviewRequest,
+    Ping,
+    UptimesReply,
+    UptimesRequest,
+)
+from storage.database import rows_of, sql
+from storage.partitions import DAY_US, HOUR_US
+from storage.pings import assemble, seconds_of
+from storage.rollups import sealed_until
+from storage.rows import microseconds
+from storage.store import Reader
+
+EXACT_PINGS = 50_000  # up to so many, percentiles are exact; above, within 1 %
+RECENT_US = 10 * 60_000_000
+_BUCKET = 1.02
+_NEVER = 2**62
+_QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+def history(reader: Reader, agent_id: str, request: HistoryRequest, now: datetime) -> HistoryReply:
+    """A page of an agent's outcomes and the sums of the whole period; nothing for an agent nobody knows."""
+    since_us = microseconds(now) - int(request.hours * HOUR_US)
+    found = rows_of(reader.cursor, sql("agent_number"), {"agent_id": agent_id})
+    if not found:
+        return HistoryReply(agent_id=agent_id, hours=request.hours, pings=(), summary=NOTHING)
+    agent = found[0][0]
+    fill = reader.partitions.fill
+    before_us = _NEVER
+    if request.cursor is not None:
+        asked = {"agent": agent, "cursor": request.cursor, "since_us": since_us}
+        before_us = rows_of(reader.cursor, fill(sql("cursor_moment"), since_us), asked)[0][0] or 0
+    parameters = {"agent": agent, "since_us": since_us, "before_us": before_us, "limit": request.limit + 1}
+    rows = rows_of(reader.cursor, fill(sql("history_page"), since_us), parameters)
+    pings = assemble(reader, rows[: request.limit])
+    return HistoryReply(
+        agent_id=agent_id,
+        hours=request.hours,
+        pings=pings,
+        summary=_summary(reader, agent, since_us),
+        next_cursor=pings[-1].ping_seq if len(rows) > request.limit else None,
+    )
+
+
+def uptimes(reader: Reader, request: UptimesRequest, now: datetime) -> UptimesReply:
+    """Time-weighted uptime by agent."""
+    since_us = microseconds(now) - int(request.hours * HOUR_US)
+    first, end, edges = _stretches(reader, "agent_days", DAY_US, since_us)
+    parameters = {"first_day": first, "end_day": end, "agent_ids": list(request.agent_ids)} | edges
+    rows = rows_of(reader.cursor, reader.partitions.fill(sql("uptimes"), since_us), parameters)
+    return UptimesReply(uptimes={agent_id: 100.0 * good / judged for agent_id, good, judged in rows})
+
+
+def overview(reader: Reader, request: OverviewRequest, now: datetime) -> OverviewReply:
+    """The fleet's sums and percentiles, and its newest outcomes."""
+    since_us = microseconds(now) - int(request.hours * HOUR_US)
+    first, end, edges = _stretches(reader, "fleet_hours", HOUR_US, since_us)
+    parameters = {"first_hour": first, "end_hour": end} | edges
+    text = reader.partitions.fill(sql("overview"), since_us)
+    sums = [value or 0 for value in rows_of(reader.cursor, text, parameters)[0]]
+    response, late = _latencies(reader, sums[0], since_us, parameters)
+    seconds = seconds_of(tuple(sums[5:])) or Seconds()
+    return OverviewReply(
+        pings=sums[0],
+        verdicts={"first": sums[2], "good": sums[3], "poor": sums[4], "excused": sums[1]},
+        uptime_percent=percent(sums[5] + sums[6], sum(sums[5:9])),
+        seconds=seconds,
+        response_ms=response,
+        late_ms=late,
+        recent=_recent(reader, request.recent, since_us),
+    )
+
+
+def percent(good_ms: int, judged_ms: int) -> float | None:
+    """100 x (up + degraded) / (window - excused); None where nothing is left to judge."""
+    return 100.0 * good_ms / judged_ms if judged_ms > 0 else None
+
+
+def _summary(reader: Reader, agent: int, since_us: int) -> HistorySummary:
+    text = reader.partitions.fill(sql("history_summary"), since_us)
+    row = rows_of(reader.cursor, text, {"agent": agent, "since_us": since_us})[0]
+    first_seq, last_seq, p50, p95 = row[12:]
+    return HistorySummary(
+        pings=row[0],
+        answered=row[1],
+        missed=row[2],
+        excused=row[3],
+        first=row[4],
+        good=row[5],
+        poor=row[6],
+        missing_seqs=0 if first_seq is None else reader.numbering.missing_within(agent, first_seq, last_seq),
+        uptime_percent=percent(row[7] + row[8], sum(row[7:11])),
+        seconds=seconds_of(row[7:12]) or Seconds(),
+        response_ms_p50=None if p50 is None else p50 / 1000,
+        response_ms_p95=None if p95 is None else p95 / 1000,
+    )
+
+
+def _stretches(reader: Reader, rollup: str, grain: int, since_us: int) -> tuple[int, int, dict[str, int]]:
+    """The whole sealed stretches since then, and the edges that are summed from the rows."""
+    first, end = -(-since_us // grain), sealed_until(reader.cursor)[rollup] // grain
+    if end <= first:
+        return 0, 0, {"since_us": since_us, "head_until_us": since_us, "tail_since_us": since_us}
+    return first, end, {"since_us": since_us, "head_until_us": first * grain, "tail_since_us": end * grain}
+
+
+def _latencies(
+    reader: Reader, pings: int, since_us: int, parameters: dict[str, int]
+) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    if pings <= EXACT_PINGS:
+        text = reader.partitions.fill(sql("latencies"), since_us)
+        exact = rows_of(reader.cursor, text, {"since_us": since_us})[0]
+        response, late = (dict(zip(_QUANTILES, values or (None,) * 3, strict=True)) for values in exact)
+        return _in_ms(response), _in_ms(late)
+    buckets = rows_of(reader.cursor, reader.partitions.fill(sql("latency_buckets"), since_us), parameters)
+    by_measure = {m: [(bucket, n) for measure, bucket, n in buckets if measure == m] for m in ("response", "late")}
+    return _in_ms(_quantiles(by_measure["response"])), _in_ms(_quantiles(by_measure["late"]))
+
+
+def _quantiles(buckets: list[tuple[int, int]]) -> dict[str, float | None]:
+    total = sum(count for _, count in buckets)
+    found: dict[str, float | None] = dict.fromkeys(_QUANTILES)
+    for name, share in _QUANTILES.items():
+        below = 0
+        for bucket, count in buckets:
+            below += count
+            if below >= share * total:
+                found[name] = _BUCKET**bucket
+                break
+    return found
+
+
+def _in_ms(values: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else round(value / 1000, 3) for name, value in values.items()}
+
+
+def _recent(reader: Reader, limit: int, since_us: int) -> tuple[Ping, ...]:
+    if not limit:
+        return ()
+    newest = rows_of(reader.cursor, "SELECT max(pinged_us) FROM pings")[0][0]
+    if newest is None:
+        return ()
+    rows: list[tuple[object, ...]] = []
+    for start_us in (max(since_us, newest - RECENT_US), since_us):  # a busy fleet fills the list from few minutes
+        text = reader.partitions.fill(sql("recent_pings"), start_us)
+        rows = rows_of(reader.cursor, text, {"since_us": start_us, "limit": limit})
+        if len(rows) == limit:
+            break
+    return assemble(reader, rows)
+
+
+NOTHING = HistorySummary(
+    pings=0,
+    answered=0,
+    missed=0,
+    excused=0,
+    first=0,
+    good=0,
+    poor=0,
+    missing_seqs=0,
+    uptime_percent=None,
+    seconds=Seconds(),
+)

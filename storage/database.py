@@ -1,0 +1,120 @@
+"""The history file: opened, locked down, set aside when it is damaged. Every statement lives in a `.sql` file.
+
+One process owns the file and one thread the connection that writes; readers have cursors of their own.
+Nothing here knows of the bus.
+"""
+
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import structlog
+
+from bus.settings import Settings
+from storage.errors import CannotWriteError, DamagedError, explained
+
+log = structlog.get_logger("storage")
+
+FORMAT = "v1.5.0"  # readable by DuckDB 1.5 and 2.0
+SCHEMA_VERSION = 1
+_HERE = Path(__file__).parent
+
+Connection = duckdb.DuckDBPyConnection
+
+
+@cache
+def sql(name: str) -> str:
+    """The text of queries/<name>.sql."""
+    return (_HERE / "queries" / f"{name}.sql").read_text()
+
+
+class Places:
+    """Where one storage keeps what: the name tells replicas on one machine apart."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.folder = settings.data_dir / "storage"
+        self.file = self.folder / f"{settings.STORAGE_NAME}.duckdb"
+        self.archive = self.folder / f"{settings.STORAGE_NAME}.archive"
+        self.scratch = self.folder / f"{settings.STORAGE_NAME}.tmp"
+
+    def make(self) -> None:
+        """The folders stand when this returns. Raises CannotWriteError."""
+        try:
+            for folder in (self.folder, self.archive, self.scratch):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explained(error, self.folder) from None
+
+
+def open_file(settings: Settings, places: Places, file: Path | None = None) -> Connection:
+    """The file, made with its schema when it is new. Raises CannotWriteError or DamagedError."""
+    places.make()
+    file = file or places.file
+    connection = duckdb.connect(":memory:")
+    try:
+        _lock_down(connection, settings, places, file)
+        _ensure_schema(connection)
+    except (duckdb.Error, OSError) as error:
+        connection.close()
+        raise explained(error, file) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def set_aside(file: Path, now: datetime) -> list[Path]:
+    """Renames a damaged file and its log, so that nobody loses what may be saved by hand."""
+    stamp = now.strftime("%Y%m%dT%H%M%S%fZ")
+    parts = [part for part in (file, file.with_name(file.name + ".wal")) if part.exists()]
+    return [part.rename(part.with_name(f"{part.name}.damaged-{stamp}")) for part in parts]
+
+
+def _lock_down(connection: Connection, settings: Settings, places: Places, file: Path) -> None:
+    """Memory and files are limited to what is ours, and nothing can lift the limits again."""
+    run = connection.execute
+    run(f"SET memory_limit = '{settings.STORAGE_MEMORY_LIMIT_MB}MB'")
+    run("SET threads = 2")
+    run(f"SET temp_directory = {_quoted(places.scratch)}")
+    run("SET autoinstall_known_extensions = false")
+    run("SET autoload_known_extensions = false")
+    run("SET preserve_insertion_order = false")
+    run("SET TimeZone = 'UTC'")
+    run("SET wal_autocheckpoint = '64MB'")
+    run(f"ATTACH {_quoted(file)} AS history (STORAGE_VERSION '{FORMAT}')")
+    run("USE history")
+    run(f"SET allowed_directories = [{_quoted(places.folder)}]")
+    run("SET enable_external_access = false")
+    run("SET lock_configuration = true")
+
+
+def _ensure_schema(connection: Connection) -> None:
+    tables = connection.execute("SELECT count(*) FROM duckdb_tables() WHERE database_name = 'history'").fetchone()
+    if tables == (0,):
+        connection.execute("BEGIN")
+        connection.execute((_HERE / "schema.sql").read_text())
+        connection.execute("COMMIT")
+        return
+    try:
+        found = connection.execute("SELECT schema_version FROM about").fetchone()
+    except duckdb.CatalogException:
+        raise DamagedError("the history file is not ours: it has no table `about`") from None
+    if found != (SCHEMA_VERSION,):
+        raise CannotWriteError(f"the history file has schema {found}, and this program needs ({SCHEMA_VERSION},)")
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def execute_all(connection: Connection, text: str, parameters: dict[str, Any]) -> None:
+    """Every statement of a file, each with those parameters that it names (DuckDB gives them to the last only)."""
+    for statement in connection.extract_statements(text):
+        connection.execute(statement, {name: parameters[name] for name in statement.named_parameters})
+
+
+def rows_of(cursor: Connection, text: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+    """One question, its rows."""
+    return cursor.execute(text, parameters or {}).fetchall()

@@ -1,0 +1,199 @@
+"""From the history stream into the store: read in order, written in batches, acknowledged after the commit.
+
+The history file is the authority on how far ingest has come, not the consumer: at each (re)connection the
+durable consumer is made anew behind the file's position. Deliveries are counted; when one falls out, the same
+is done again. So nothing here depends on redelivery, and the consumer's own state is for people to look at.
+"""
+
+import asyncio
+import base64
+from datetime import datetime
+from typing import Any
+
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+
+from bus import layout, subjects
+from bus.clock import boottime, utc_now
+from bus.connection import Client
+from bus.errors import BusError, LayoutError
+from bus.pull import Puller, position
+from bus.settings import Settings
+from storage.errors import CannotWriteError, DamagedError
+from storage.ingest import Position, fingerprint
+from storage.rows import SIGNATURE_HEADER, TOMBSTONE_HEADER, Arrival, microseconds
+from storage.store import Store
+
+log = structlog.get_logger("storage")
+
+BATCH_ROWS = 10_000
+BATCH_SECONDS = 0.1
+ROOM = 20_000  # messages in memory
+RETRY_SECONDS = 1.0
+REWIND_SECONDS = 3600.0
+
+
+class Feed:
+    """Keeps the store up with the stream until cancelled."""
+
+    def __init__(self, client: Client, settings: Settings, store: Store) -> None:
+        self._client, self._settings, self._store = client, settings, store
+        self._lost = asyncio.Event()
+        self._arrived = asyncio.Event()
+        self._buffer: list[tuple[Msg, int]] = []
+        self._deliveries = 0
+        self._stream_us = 0
+        self._trouble = ""
+        client.on_reconnect(self._on_lost)
+
+    async def run(self) -> None:
+        """Never ends by itself: a bus that is away and a disk that is full are waited for."""
+        while True:
+            try:
+                if self._store.waiting is not None:
+                    await self._store.open(utc_now())
+                await self._attach()
+                self._say_trouble("")
+                await self._follow()
+            except (BusError, CannotWriteError, DamagedError) as error:
+                self._say_trouble(str(error))
+                if not isinstance(error, DamagedError):
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    async def _attach(self) -> None:
+        """A consumer that begins right after what the file holds."""
+        await layout.ensure(self._client, self._settings)
+        self._lost.clear()
+        self._arrived.clear()
+        self._buffer.clear()
+        self._deliveries = 0
+        info = await layout.api(self._client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
+        if "error" in info:
+            raise LayoutError(f"{subjects.HISTORY_STREAM}: {info['error'].get('description')}")
+        self._stream_us = microseconds(datetime.fromisoformat(info["created"]))
+        await self._make_consumer(await self._start(info["state"]))
+
+    async def _start(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Where to begin. What is read twice is known by the outcome itself, so a step back is harmless."""
+        assert self._store.ingest  # noqa: S101  # open
+        held: Position | None = self._store.ingest.position
+        if held is None or held.stream_us != self._stream_us:
+            log.info("ingest_from_the_beginning", messages=state["messages"])
+            return {"deliver_policy": "all"}
+        if held.sequence < state["first_seq"]:
+            lost = state["first_seq"] - held.sequence - 1
+            if lost > 0:
+                log.warning("history_expired_before_it_was_read", messages=lost)
+            return {"deliver_policy": "all"}
+        if await self._fingerprint_at(held.sequence) == held.fingerprint:
+            return {"deliver_policy": "by_start_sequence", "opt_start_seq": held.sequence + 1}
+        log.warning("stream_numbered_anew", after=held.sequence, action=f"reading the last {REWIND_SECONDS:g} s again")
+        since = datetime.fromtimestamp(utc_now().timestamp() - REWIND_SECONDS, utc_now().tzinfo)
+        return {"deliver_policy": "by_start_time", "opt_start_time": since.isoformat()}
+
+    async def _fingerprint_at(self, sequence: int) -> str | None:
+        answer = await layout.api(self._client, f"STREAM.MSG.GET.{subjects.HISTORY_STREAM}", {"seq": sequence})
+        if "error" in answer:
+            return None
+        return fingerprint(base64.b64decode(answer["message"].get("data", "")))
+
+    async def _make_consumer(self, start: dict[str, Any]) -> None:
+        name = self._settings.STORAGE_NAME
+        await layout.api(self._client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}")
+        config = start | {
+            "durable_name": name,
+            "ack_policy": "all",
+            "ack_wait": 3600 * 1_000_000_000,  # redelivery is not what we rely on
+            "max_ack_pending": 4 * ROOM,
+        }
+        body = {"stream_name": subjects.HISTORY_STREAM, "config": config}
+        answer = await layout.api(self._client, f"CONSUMER.DURABLE.CREATE.{subjects.HISTORY_STREAM}.{name}", body)
+        if "error" in answer:
+            raise LayoutError(f"consumer {name}: {answer['error'].get('description')}")
+
+    async def _follow(self) -> None:
+        """Pulls and writes until the consumer or a delivery is lost."""
+        puller = Puller(
+            self._client, subjects.HISTORY_STREAM, self._settings.STORAGE_NAME, self._deliver, self._room, self._on_lost
+        )
+        pulling = asyncio.create_task(puller.run())
+        pulling.add_done_callback(lambda _: self._lose())
+        try:
+            while not self._lost.is_set():
+                if batch := await self._batch():
+                    await self._write(batch)
+                    puller.poke()
+        finally:
+            while not pulling.done():  # wait_for of Python 3.11 can swallow a cancellation
+                pulling.cancel()
+                await asyncio.wait([pulling], timeout=0.1)
+
+    async def _batch(self) -> list[tuple[Msg, int]]:
+        """What has arrived: at once when much has, else a moment after the first."""
+        await self._arrived.wait()
+        deadline = boottime() + BATCH_SECONDS
+        while len(self._buffer) < BATCH_ROWS and not self._lost.is_set() and (left := deadline - boottime()) > 0:
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._arrived.wait()
+            except TimeoutError:
+                break
+        batch, self._buffer[:BATCH_ROWS] = self._buffer[:BATCH_ROWS], []
+        if self._buffer or self._lost.is_set():
+            self._arrived.set()
+        else:
+            self._arrived.clear()
+        return batch
+
+    async def _write(self, batch: list[tuple[Msg, int]]) -> None:
+        arrivals = [_arrival(message, sequence) for message, sequence in batch if not _is_tombstone(message)]
+        if arrivals:
+            await self._store.write(self._stream_us, arrivals)
+        if self._client.is_connected:
+            try:
+                await self._client.publish(batch[-1][0].reply, b"+ACK")
+            except nats.errors.Error as error:
+                log.debug("ack_lost", detail=str(error))  # for people to look at only
+
+    def _room(self) -> int:
+        return ROOM - len(self._buffer)
+
+    def _deliver(self, message: Msg) -> None:
+        where = position(message)
+        if where.delivery != self._deliveries + 1:
+            self._lost.set()
+        if not self._lost.is_set():
+            self._deliveries = where.delivery
+            self._buffer.append((message, where.sequence))
+        self._arrived.set()
+
+    async def _on_lost(self) -> None:
+        self._lose()
+
+    def _lose(self) -> None:
+        self._lost.set()
+        self._arrived.set()
+
+    def _say_trouble(self, detail: str) -> None:
+        """Each trouble once, and its end."""
+        if detail and detail != self._trouble:
+            log.error("ingest_waits", detail=detail)
+        elif self._trouble and not detail:
+            log.info("ingest_goes_on")
+        self._trouble = detail
+
+
+def _arrival(message: Msg, sequence: int) -> Arrival:
+    return Arrival(
+        sequence=sequence,
+        agent_id=message.subject.removeprefix(subjects.HISTORY_PREFIX),
+        data=message.data,
+        signature=(message.headers or {}).get(SIGNATURE_HEADER),
+    )
+
+
+def _is_tombstone(message: Msg) -> bool:
+    """A key that was deleted by hand: no outcome."""
+    return bool(message.headers and TOMBSTONE_HEADER in message.headers)

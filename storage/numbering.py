@@ -1,0 +1,76 @@
+"""Which ping_seq of which agent history holds already: tells a new outcome from one that came again. Pure.
+
+Numbers run 1, 2, 3 ... an agent without gaps, so a few runs of numbers stand for millions of rows, and what
+lies between the runs is missing.
+"""
+
+from bisect import bisect_right
+
+
+class Numbering:
+    """Runs of numbers held, by agent. A run is `[first, last]`, both held; runs never touch."""
+
+    def __init__(self) -> None:
+        self._runs: dict[int, list[list[int]]] = {}
+        self._base: dict[int, int] = {}  # the number before the first that can be missed
+        self.missing = 0
+
+    def load(self, agent: int, runs: list[tuple[int, int]], *, base: int = 0, settled: int = 0) -> None:
+        """What the database holds of an agent, in ascending order. `settled`: missing before a restart."""
+        self._runs[agent] = [list(run) for run in runs]
+        self._base[agent] = min(base, runs[0][0] - 1)
+        self.missing += settled + self._missing_of(agent)
+
+    def holds(self, agent: int, number: int) -> bool:
+        """Whether this number is there already."""
+        runs = self._runs.get(agent)
+        if not runs or number > runs[-1][1]:
+            return False
+        place = bisect_right(runs, number, key=lambda run: run[0]) - 1
+        return place >= 0 and number <= runs[place][1]
+
+    def add(self, agent: int, number: int) -> int:
+        """Takes a number in; returns how many more are missing for it (negative: it filled a gap)."""
+        runs = self._runs.get(agent)
+        if runs and number == runs[-1][1] + 1:  # nearly always
+            runs[-1][1] = number
+            return 0
+        before = self.missing
+        self._insert(self._runs.setdefault(agent, []), agent, number)
+        return self.missing - before
+
+    def missing_within(self, agent: int, first: int, last: int) -> int:
+        """Numbers missing up to `last`, those directly before `first` included."""
+        runs = [tuple(run) for run in self._runs.get(agent, ())]
+        before = max((run[1] for run in runs if run[0] < first and run[1] < first), default=self._base.get(agent, 0))
+        before = max((first - 1 for run in runs if run[0] < first <= run[1]), default=before)
+        held = sum(min(run[1], last) - max(run[0], first) + 1 for run in runs if run[0] <= last and run[1] >= first)
+        return max(0, last - before - held)
+
+    def restart(self, agent: int) -> None:
+        """The agent's numbers begin again; what was missing stays missing."""
+        self._runs[agent] = []
+        self._base[agent] = 0
+
+    def _insert(self, runs: list[list[int]], agent: int, number: int) -> None:
+        self.missing -= self._missing_of(agent)
+        self._base[agent] = min(self._base.get(agent, 0), number - 1)
+        place = bisect_right(runs, number, key=lambda run: run[0])
+        if place == 0 or runs[place - 1][1] < number:
+            runs.insert(place, [number, number])
+            self._join(runs, place)
+            self._join(runs, place - 1)
+        self.missing += self._missing_of(agent)
+
+    @staticmethod
+    def _join(runs: list[list[int]], place: int) -> None:
+        """Makes one of a run and the next, where they touch."""
+        if 0 <= place < len(runs) - 1 and runs[place][1] + 1 == runs[place + 1][0]:
+            runs[place][1] = runs.pop(place + 1)[1]
+
+    def _missing_of(self, agent: int) -> int:
+        runs = self._runs.get(agent)
+        if not runs:
+            return 0
+        held = sum(last - first + 1 for first, last in runs)
+        return runs[-1][1] - self._base.get(agent, 0) - held

@@ -1,0 +1,1 @@
+INSERT INTO archived SELECT $day, $generation, count(*) FROM read_parquet($file);

@@ -1,0 +1,1 @@
+SELECT agent FROM agents WHERE agent_id = $agent_id;

@@ -1,0 +1,3 @@
+SELECT count(*) FROM pings
+UNION ALL
+SELECT coalesce(sum(pings), 0)::BIGINT FROM archived;

@@ -1,0 +1,10 @@
+DELETE FROM pings WHERE pinged_us < $until_us;
+DELETE FROM gpus WHERE pinged_us < $until_us;
+DELETE FROM incidents WHERE pinged_us < $until_us;
+DELETE FROM evidence WHERE pinged_us < $until_us;
+DELETE FROM archived WHERE day < $until_us // 86400000000;
+DELETE FROM agent_days WHERE day < $until_us // 86400000000;
+DELETE FROM fleet_hours WHERE hour < $until_us // 3600000000;
+DELETE FROM fleet_latencies WHERE hour < $until_us // 3600000000;
+DELETE FROM forgotten;
+INSERT INTO forgotten VALUES ($until_us);

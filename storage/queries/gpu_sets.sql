@@ -1,0 +1,1 @@
+SELECT gpu_set, gpus FROM gpu_sets WHERE list_contains($gpu_sets, gpu_set);

@@ -1,0 +1,72 @@
+"""Sums by day and hour: sealed when a stretch is over, made again when an outcome comes late, never trusted blindly.
+
+What is not sealed yet is summed from the rows when it is asked for, so an answer never depends on when the
+sealing ran. `remake` makes all of it again; the sums are then the same.
+"""
+
+from storage.database import Connection, execute_all, rows_of, sql
+from storage.partitions import DAY_US, HOUR_US, Partitions
+
+GRACE_US = 2 * HOUR_US  # outcomes that come later than this after their day or hour cost a summing anew
+GRAINS = {"agent_days": DAY_US, "fleet_hours": HOUR_US}
+
+
+def sealed_until(connection: Connection) -> dict[str, int]:
+    """Up to where each rollup stands, in microseconds; 0: nothing yet."""
+    return dict.fromkeys(GRAINS, 0) | dict(rows_of(connection, "SELECT rollup, until_us FROM sealed"))
+
+
+def seal(connection: Connection, partitions: Partitions, newest_us: int) -> bool:
+    """Sums the next day that ended well before the newest outcome; true while there may be more."""
+    more = False
+    for rollup, until_us in sealed_until(connection).items():
+        grain = GRAINS[rollup]
+        end = (newest_us - GRACE_US) // grain * grain
+        start = until_us or _first(connection, partitions) // grain * grain
+        if end <= start:
+            continue
+        step = min(end, start + DAY_US)
+        connection.execute("BEGIN")
+        try:
+            _sum(connection, partitions, rollup, start, step)
+            connection.execute("DELETE FROM sealed WHERE rollup = $1", [rollup])
+            connection.execute("INSERT INTO sealed VALUES ($1, $2)", [rollup, step])
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        more = more or step < end
+    return more
+
+
+def _first(connection: Connection, partitions: Partitions) -> int:
+    """When the oldest outcome was pinged."""
+    oldest: int | None = rows_of(connection, partitions.fill("SELECT min(pinged_us) FROM {pings}"))[0][0]
+    return oldest or 0
+
+
+def make_again(connection: Connection, partitions: Partitions, pinged_us: list[int]) -> None:
+    """Within the caller's transaction: sums the sealed stretches anew that these late outcomes fall into."""
+    for rollup, until_us in sealed_until(connection).items():
+        grain = GRAINS[rollup]
+        for start in sorted({pinged // grain * grain for pinged in pinged_us if pinged < until_us}):
+            _clear(connection, rollup, start, start + grain)
+            _sum(connection, partitions, rollup, start, start + grain)
+
+
+def remake(connection: Connection, partitions: Partitions) -> None:
+    """All sums anew, from the rows."""
+    connection.execute("BEGIN")
+    for rollup, until_us in sealed_until(connection).items():
+        _clear(connection, rollup, 0, until_us)
+        _sum(connection, partitions, rollup, 0, until_us)
+    connection.execute("COMMIT")
+
+
+def _clear(connection: Connection, rollup: str, since_us: int, until_us: int) -> None:
+    execute_all(connection, sql(f"clear_{rollup}"), {"since_us": since_us, "until_us": until_us})
+
+
+def _sum(connection: Connection, partitions: Partitions, rollup: str, since_us: int, until_us: int) -> None:
+    text = partitions.fill(sql(f"sum_{rollup}"), since_us, until_us)
+    execute_all(connection, text, {"since_us": since_us, "until_us": until_us})

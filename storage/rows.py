@@ -1,0 +1,212 @@
+"""From a message of the history stream to the rows that are kept of it. Pure: no clock, no database.
+
+A message is decoded once, into no more than what history keeps. What cannot be read becomes `Poisoned`, a
+value like any other: one bad record never stops the loop.
+"""
+
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Struct
+
+from bus.errors import BadMessageError
+from bus.messages import AgentState, GpuReport, Incident, Outcome, Seconds, Span, decode
+
+SIGNATURE_HEADER = "Gpuping-Signature"
+TOMBSTONE_HEADER = "KV-Operation"
+_LARGEST = 2**62  # of what goes into a BIGINT
+
+
+class Arrival(Struct, frozen=True):
+    """One message as it came: where in the stream, on which subject, and its bytes."""
+
+    sequence: int
+    agent_id: str
+    data: bytes
+    signature: str | None = None
+
+
+class PingRow(Struct, kw_only=True, omit_defaults=True):
+    """A row of `pings`. The defaults are a healthy ping's; `agent` and `gpu_set` are filled in by ingest."""
+
+    agent: int
+    ping_seq: int
+    pinged_us: int
+    next_us: int
+    interval_seconds: float
+    outcome: str = "answered"
+    verdict: str = "good"
+    reason: str | None = None
+    uptime_percent: float | None = 100.0
+    up_ms: int | None = None
+    degraded_ms: int | None = 0
+    down_ms: int | None = 0
+    unknown_ms: int | None = 0
+    excused_ms: int | None = 0
+    window_ms: int | None = None
+    until_ms: int | None = None
+    since_ms: int | None = None
+    consecutive_poor: int = 0
+    response_us: int | None = None
+    late_us: int | None = None
+    gpu_set: int | None = None
+
+
+class Entry(Struct):
+    """An outcome, taken apart: its row, and what is kept beside it where there is more to say."""
+
+    sequence: int
+    agent_id: str
+    ping: PingRow
+    gpu_names: str | None = None  # JSON [[uuid, index, name], ...]
+    gpus: tuple[GpuReport, ...] = ()  # empty where the host's row says it all
+    incidents: tuple[Incident, ...] = ()
+    evidence: tuple[str, str] | None = None  # signature, payload
+
+
+class Poisoned(Struct, frozen=True):
+    """A message that is no outcome, and why."""
+
+    arrival: Arrival
+    detail: str
+
+
+class _Report(Struct, kw_only=True, frozen=True):
+    """The part of an UptimeReport that history keeps in columns."""
+
+    window: Span
+    gpus: tuple[GpuReport, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+
+
+class _Outcome(Outcome, kw_only=True, frozen=True):
+    report: _Report | None = None  # type: ignore[assignment]  # the same bytes, decoded at once
+
+
+class _State(AgentState, kw_only=True, frozen=True):
+    last: _Outcome
+
+
+def read(arrival: Arrival) -> Entry | Poisoned:
+    """The outcome in a message, or why there is none."""
+    try:
+        state = decode(arrival.data, _State)
+        _check(state, arrival)
+        return _entry(arrival, state)
+    except (BadMessageError, ValueError, OverflowError) as error:
+        return Poisoned(arrival, f"{error}"[:500])
+
+
+def microseconds(moment: datetime) -> int:
+    """Since 1970, exact."""
+    return round(moment.timestamp() * 1e6)  # a double holds microseconds exactly until the year 2255
+
+
+def moment(since_1970_us: int) -> datetime:
+    """The inverse of `microseconds`."""
+    return datetime.fromtimestamp(since_1970_us // 1_000_000, UTC).replace(microsecond=since_1970_us % 1_000_000)
+
+
+def milliseconds(seconds: float) -> int:
+    """The ledger's grain."""
+    return round(seconds * 1000)
+
+
+def _check(state: _State, arrival: Arrival) -> None:
+    if state.agent_id != arrival.agent_id:
+        raise BadMessageError(f"the state of {state.agent_id!r} on the subject of {arrival.agent_id!r}")
+    if state.last.ping_seq < 1:
+        raise BadMessageError(f"ping_seq {state.last.ping_seq}: expected 1 or more")
+
+
+def _entry(arrival: Arrival, state: _State) -> Entry:
+    last = state.last
+    row = _row(state)
+    entry = Entry(sequence=arrival.sequence, agent_id=state.agent_id, ping=row)
+    if report := last.report:
+        seconds = last.seconds or Seconds()
+        _window(row, report.window)
+        entry.incidents = report.incidents
+        if report.gpus:
+            entry.gpu_names = msgspec.json.encode([(g.uuid, g.index, g.name) for g in report.gpus]).decode()
+            if not all(_says_no_more(gpu, seconds, last.uptime_percent) for gpu in report.gpus):
+                entry.gpus = report.gpus
+    if arrival.signature is not None:
+        payload = bytes(decode(arrival.data, AgentState).last.report).decode()
+        entry.evidence = (arrival.signature, payload)
+    return entry
+
+
+def _row(state: _State) -> PingRow:
+    last = state.last
+    pinged_us = microseconds(last.pinged_at)
+    row = PingRow(
+        agent=0,
+        ping_seq=last.ping_seq,
+        pinged_us=pinged_us,
+        next_us=microseconds(state.next_ping_at) - pinged_us,
+        interval_seconds=state.interval_seconds,
+        outcome=last.outcome,
+        verdict=last.verdict,
+        reason=last.reason,
+        uptime_percent=last.uptime_percent,
+        consecutive_poor=state.consecutive_poor,
+        response_us=_scaled(last.response_ms),
+        late_us=_scaled(last.late_ms),
+    )
+    _account(row, last.seconds, last.window_seconds)
+    return row
+
+
+def _account(row: PingRow, seconds: Seconds | None, window_seconds: float | None) -> None:
+    window_ms = None if window_seconds is None else milliseconds(window_seconds)
+    if seconds is None:
+        row.up_ms = row.degraded_ms = row.down_ms = row.unknown_ms = row.excused_ms = None
+        row.window_ms = window_ms
+        return
+    row.up_ms = milliseconds(seconds.up)
+    row.degraded_ms = milliseconds(seconds.degraded)
+    row.down_ms = milliseconds(seconds.down)
+    row.unknown_ms = milliseconds(seconds.unknown)
+    row.excused_ms = milliseconds(seconds.excused)
+    row.window_ms = None if window_ms == _accounted(row) else window_ms
+
+
+def _accounted(row: PingRow) -> int:
+    return (
+        (row.up_ms or 0) + (row.degraded_ms or 0) + (row.down_ms or 0) + (row.unknown_ms or 0) + (row.excused_ms or 0)
+    )
+
+
+def _window(row: PingRow, window: Span) -> None:
+    until_us, since_us = microseconds(window.until), microseconds(window.since)
+    row.until_ms = (until_us - row.pinged_us) // 1000
+    row.since_ms = (until_us - since_us) // 1000 - _accounted(row)
+
+
+def _says_no_more(gpu: GpuReport, host: Seconds, uptime_percent: float | None) -> bool:
+    return gpu.state == "up" and not gpu.reasons and gpu.seconds == host and gpu.uptime_percent == uptime_percent
+
+
+def _scaled(thousandths: float | None) -> int | None:
+    """Milliseconds as whole microseconds."""
+    if thousandths is None:
+        return None
+    scaled = round(thousandths * 1000)
+    if abs(scaled) > _LARGEST:
+        raise BadMessageError(f"{thousandths:g} ms: too large to be a time")
+    return scaled
+
+
+def is_healthy(row: PingRow) -> bool:
+    """Most rows: judged good, up throughout, nothing beside it. They take a short road into the database."""
+    return (
+        row.verdict == "good"
+        and row.outcome == "answered"
+        and row.uptime_percent == 100.0
+        and not (row.degraded_ms or row.down_ms or row.unknown_ms or row.excused_ms)
+        and row.degraded_ms is not None
+        and row.consecutive_poor == 0
+        and row.reason is None
+        and row.window_ms is None
+    )

@@ -1,0 +1,124 @@
+"""The storage service: ingest, answers and housekeeping, composed.
+
+Ready when entered. While the history file cannot be used, questions are refused with the reason and pings go
+on: the stream keeps what ingest has not taken in.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from nats.micro.request import Request
+
+from bus import connection, layout, subjects
+from bus.clock import utc_now
+from bus.errors import BusError
+from bus.messages import decode
+from bus.questions import (
+    HistoryReply,
+    HistoryRequest,
+    OverviewReply,
+    OverviewRequest,
+    StorageStats,
+    UptimesReply,
+    UptimesRequest,
+)
+from bus.services import Endpoint, serve
+from bus.settings import Settings
+from storage import answers
+from storage.errors import CannotWriteError, DamagedError
+from storage.feed import Feed
+from storage.store import Store
+
+log = structlog.get_logger("storage")
+
+TEND_SECONDS = 300.0
+
+
+class Storage:
+    """The running service."""
+
+    def __init__(self, client: connection.Client, settings: Settings) -> None:
+        self.client = client
+        self.settings = settings
+        self.store = Store(settings)
+        self.feed = Feed(client, settings, self.store)
+
+    def endpoints(self) -> list[Endpoint]:
+        """What storage answers."""
+        return [
+            Endpoint("history", subjects.HISTORY_ALL, self.history),
+            Endpoint("uptimes", subjects.UPTIMES, self.uptimes),
+            Endpoint("overview", subjects.OVERVIEW, self.overview),
+            Endpoint("stats", subjects.STORAGE_STATS, self.stats),
+        ]
+
+    async def history(self, request: Request) -> HistoryReply:
+        """A page of an agent's outcomes."""
+        agent_id = subjects.last_token(request.subject)
+        asked = decode(request.data or b"{}", HistoryRequest)
+        now = utc_now()
+        return await self.store.read(lambda reader: answers.history(reader, agent_id, asked, now))
+
+    async def uptimes(self, request: Request) -> UptimesReply:
+        """Uptime of several agents."""
+        asked = decode(request.data, UptimesRequest)
+        now = utc_now()
+        return await self.store.read(lambda reader: answers.uptimes(reader, asked, now))
+
+    async def overview(self, request: Request) -> OverviewReply:
+        """The fleet in numbers."""
+        asked = decode(request.data or b"{}", OverviewRequest)
+        now = utc_now()
+        return await self.store.read(lambda reader: answers.overview(reader, asked, now))
+
+    async def stats(self, _request: Request) -> StorageStats:
+        """Answers while the file cannot be used, too: it says why."""
+        ingest = self.store.ingest
+        held = ingest.position if ingest else None
+        info = await layout.api(self.client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
+        last = info.get("state", {}).get("last_seq", 0)
+        return StorageStats(
+            rows=ingest.rows if ingest else 0,
+            last_sequence=held.sequence if held else 0,
+            lag=max(0, last - (held.sequence if held else 0)),
+            missing_seqs=ingest.numbering.missing if ingest else 0,
+            poisoned=ingest.poisoned if ingest else 0,
+            ingest_waiting=self.store.waiting,
+        )
+
+    async def tend(self) -> None:
+        """Housekeeping, a step at a time so that ingest comes in between."""
+        while True:
+            try:
+                while self.store.waiting is None and await self.store.tend(utc_now()):
+                    pass
+            except (CannotWriteError, DamagedError) as error:
+                log.error("housekeeping_failed", detail=str(error))
+            await asyncio.sleep(TEND_SECONDS)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Storage]:
+    """Storage for the length of a block."""
+    async with connection.connected(settings, settings.STORAGE_NAME) as client:
+        storage = Storage(client, settings)
+        await layout.ensure(client, settings)
+        try:
+            await storage.store.open(utc_now())
+        except CannotWriteError as error:
+            log.error("history_cannot_be_opened", detail=str(error), action="waiting; pings go on")
+        service = await serve(client, subjects.STORAGE_SERVICE, "history that can be paid on", storage.endpoints())
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(storage.feed.run()), group.create_task(storage.tend())]
+                yield storage
+                for task in tasks:
+                    task.cancel()
+        finally:
+            try:
+                await service.stop()
+            except (BusError, OSError, TimeoutError):
+                log.debug("service_stopped_without_the_bus")
+            await storage.store.close()

@@ -1,0 +1,164 @@
+"""The history file for asyncio: one thread writes, a few read, and a file that fails is opened again.
+
+The event loop never waits for the disk. A question that takes too long is interrupted; a disk that is full
+makes ingest wait; a damaged file is set aside and made again from the stream and the archive.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import TypeVar
+
+import duckdb
+import structlog
+from msgspec import Struct
+
+from bus.errors import UnavailableError
+from bus.settings import Settings
+from storage import archive, database, rollups
+from storage.errors import CannotWriteError, DamagedError, explained
+from storage.ingest import Ingest, Written
+from storage.numbering import Numbering
+from storage.partitions import Partitions
+from storage.rows import Arrival, microseconds
+
+log = structlog.get_logger("storage")
+
+READERS = 3
+T = TypeVar("T")
+
+
+class Reader(Struct, frozen=True):
+    """What a question needs: a snapshot's cursor, where the rows are, and which numbers are held."""
+
+    cursor: database.Connection
+    partitions: Partitions
+    numbering: Numbering
+
+
+class Store:
+    """Open or waiting; `waiting` says why."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.places = database.Places(settings)
+        self.waiting: str | None = "starting"
+        self.ingest: Ingest | None = None
+        self._writer = ThreadPoolExecutor(1, "storage-writer")
+        self._readers = ThreadPoolExecutor(READERS, "storage-reader")
+        self._idle: asyncio.Queue[database.Connection] = asyncio.Queue()
+        self._connection: database.Connection | None = None
+
+    async def open(self, now: datetime) -> None:
+        """Opens the file, a damaged one set aside first. Raises CannotWriteError; `waiting` then says why."""
+        try:
+            await self._in_writer(lambda: self._open(now))
+        except CannotWriteError as error:
+            self.waiting = str(error)
+            raise
+        assert self._connection  # noqa: S101  # just opened
+        self._idle = asyncio.Queue()
+        for cursor in [self._connection.cursor() for _ in range(READERS)]:
+            cursor.execute("USE history")
+            self._idle.put_nowait(cursor)
+        self.waiting = None
+
+    async def close(self) -> None:
+        """Ends what runs, writes the log into the file, closes."""
+        await self._in_writer(self._close)
+        self._writer.shutdown()
+        self._readers.shutdown()
+
+    async def write(self, stream_us: int, batch: list[Arrival]) -> Written:
+        """Rows and position, committed. After CannotWriteError or DamagedError, `open` again before anything else."""
+        assert self.ingest  # noqa: S101  # the feed writes after open
+        ingest = self.ingest
+        return await self._in_writer(lambda: ingest.write(stream_us, batch))
+
+    async def tend(self, now: datetime) -> bool:
+        """One step of sealing rollups, or of moving old days into Parquet; true while there is more to do."""
+        assert self.ingest  # noqa: S101  # tended while open
+        ingest, now_us = self.ingest, microseconds(now)
+
+        def step() -> bool:
+            settled_us = min(ingest.newest_us, now_us)
+            return rollups.seal(ingest.connection, ingest.partitions, settled_us) or archive.tend(
+                ingest.connection, ingest.partitions, self.settings, now_us
+            )
+
+        return await self._in_writer(step)
+
+    async def read(self, question: Callable[[Reader], T]) -> T:
+        """Answers from a snapshot. Raises UnavailableError while the file is not open, or when it takes too long."""
+        if self.waiting is not None:
+            raise UnavailableError(f"history cannot be read now: {self.waiting}")
+        assert self.ingest  # noqa: S101  # open
+        numbering = self.ingest.numbering
+        idle, cursor = self._idle, await self._idle.get()
+        timeout = self.settings.STORAGE_QUERY_TIMEOUT_SECONDS
+        loop = asyncio.get_running_loop()
+        alarm = loop.call_later(timeout, cursor.interrupt)
+        try:
+            return await loop.run_in_executor(self._readers, lambda: self._snapshot(cursor, numbering, question))
+        except duckdb.InterruptException:
+            raise UnavailableError(f"the question took longer than {timeout:g} s; ask for a shorter period") from None
+        except duckdb.OutOfMemoryException:
+            raise UnavailableError("the question needs more memory than STORAGE_MEMORY_LIMIT_MB allows") from None
+        except duckdb.Error as error:
+            raise await self._failed(error) from None
+        finally:
+            alarm.cancel()
+            idle.put_nowait(cursor)
+
+    async def _in_writer(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+        except (duckdb.Error, OSError) as error:
+            raise await self._failed(error) from error
+
+    async def _failed(self, error: Exception) -> Exception:
+        failure = explained(error, self.places.file)
+        if isinstance(failure, CannotWriteError | DamagedError):
+            self.waiting = str(failure)
+        return failure
+
+    def _open(self, now: datetime) -> None:
+        self._close()
+        try:
+            self._connection = self._opened()
+        except DamagedError as error:
+            self._set_aside(error, now)
+            self._connection = self._opened()
+
+    def _opened(self) -> database.Connection:
+        connection = database.open_file(self.settings, self.places)
+        try:
+            partitions = archive.adopt(connection, self.places.archive)
+            self.ingest = Ingest(connection, partitions)
+        except duckdb.Error as error:
+            connection.close()
+            raise explained(error, self.places.file) from None
+        return connection
+
+    def _set_aside(self, error: DamagedError, now: datetime) -> None:
+        moved = database.set_aside(self.places.file, now)
+        log.error(
+            "history_file_damaged",
+            detail=str(error),
+            set_aside=[str(path) for path in moved],
+            action="making it again from the stream and the archive",
+        )
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _snapshot(self, cursor: database.Connection, numbering: Numbering, question: Callable[[Reader], T]) -> T:
+        cursor.execute("BEGIN")
+        try:
+            # which days are archived is part of the snapshot: a day that moves meanwhile is neither lost nor doubled
+            return question(Reader(cursor, archive.partitions(cursor, self.places.archive), numbering))
+        finally:
+            cursor.execute("ROLLBACK")
