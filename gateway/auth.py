@@ -7,9 +7,9 @@ header and the fetch metadata of the browser tell both.
 
 import ipaddress
 import math
+import re
 from http.cookies import CookieError, SimpleCookie
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from bus.clock import boottime, utc_now
 from gateway.limits import RateLimit
@@ -20,6 +20,7 @@ COOKIE = "gpuping_session"
 SESSION_SECONDS = 12 * 3600
 FAILURES_PER_SECOND, FAILURES_AT_ONCE = 1.0, 20.0
 BURST_SECONDS = 4.0
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::\d*)?")  # name or address, without its port
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _OPEN = frozenset({"/", "/healthz", "/readyz", "/login", "/logout", "/favicon.ico"})  # the page itself holds no data
 _READING_POSTS = frozenset({"/gpu-check", "/worker/gpu-check"})
@@ -139,8 +140,8 @@ def _unauthorized(detail: str) -> ProblemError:
 
 def _check_host(call: Call) -> None:
     host = call.headers.get("host", "")
-    name = host if host.count(":") > 1 and not host.startswith("[") else urlsplit(f"//{host}").hostname or ""
-    if host and not is_loopback(name):
+    name = _HOST.fullmatch(host)
+    if host and not (name and is_loopback(name[1])):
         raise ProblemError(403, "without a tokens file this gateway answers only to loopback names, such as localhost")
 
 
@@ -149,5 +150,5 @@ def _check_origin(call: Call) -> None:
     site = call.headers.get("sec-fetch-site", "none")
     origin = call.headers.get("origin")
     own = call.headers.get("host", "")
-    if site not in {"none", "same-origin"} or (origin is not None and urlsplit(origin).netloc != own):
+    if site not in {"none", "same-origin"} or (origin is not None and origin.partition("://")[2] != own):
         raise ProblemError(403, "a page of another site may not do this")

@@ -27,6 +27,7 @@ from bus.questions import (
     Ping,
     RegisterReply,
     RegisterRequest,
+    SchedulerStats,
     StorageStats,
     UptimesReply,
     UptimesRequest,
@@ -72,6 +73,10 @@ class Backends:
     async def fleet(self, timeout: float = ANSWER_SECONDS) -> Fleet:
         """The fleet in numbers."""
         return await self._ask(SCHEDULER, subjects.FLEET, None, Fleet, timeout)
+
+    async def scheduler_stats(self, timeout: float = ANSWER_SECONDS) -> SchedulerStats:
+        """What one of the schedulers has done since its start."""
+        return await self._ask(SCHEDULER, subjects.STATS, None, SchedulerStats, timeout)
 
     async def ping_now(self, agent_id: str) -> Ping:
         """Pings at once; the outcome counts. Lasts as long as an agent may take to answer."""

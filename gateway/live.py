@@ -7,7 +7,6 @@ who reads too slowly is dropped and comes back the same way; it never slows the 
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,8 +23,6 @@ REMEMBERED = 2_000
 BACKLOG = 1_000  # frames that may wait for one viewer
 MOST_VIEWERS = 1_000
 _GONE = b'event: reset\ndata: {"detail": "events were missed; read the dashboard again"}\n\n'
-
-Listener = Callable[[Event], None]
 
 
 class Frame(NamedTuple):
@@ -75,9 +72,8 @@ class Viewer:
 class Hub:
     """Everything that happens, to everybody who looks. `epoch` sets this run's ids apart from those of others."""
 
-    def __init__(self, listener: Listener | None = None) -> None:
+    def __init__(self) -> None:
         self.epoch = secrets.token_hex(4)
-        self._listener = listener
         self._number = 0
         self._memory: deque[Frame] = deque(maxlen=REMEMBERED)
         self._viewers: set[Viewer] = set()
@@ -94,8 +90,6 @@ class Hub:
         except BadMessageError as error:
             log.warning("bad_event", detail=str(error))
             return
-        if self._listener:
-            self._listener(event)
         self._publish(event.kind, event)
         agent = event.agent
         if agent and event.previous_status and event.previous_status != agent.status:
@@ -130,6 +124,7 @@ class Hub:
     def _missed(self, last_event_id: str) -> list[bytes]:
         epoch, _, number = last_event_id.partition("-")
         known = epoch == self.epoch and number.isascii() and number.isdecimal() and len(number) < 19
-        if not known or not self._number - len(self._memory) <= int(number) <= self._number:
+        missed = self._number - int(number) if known else -1
+        if not 0 <= missed <= min(len(self._memory), BACKLOG):
             return [_GONE]
-        return [frame.data for frame in self._memory if frame.number > int(number)][-BACKLOG:]
+        return [frame.data for frame in self._memory if frame.number > int(number)]

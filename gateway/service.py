@@ -74,12 +74,11 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
 
 
 def _parts(settings: Settings, client: Client, tokens: TokenFile | None) -> Parts:
-    metrics = Metrics()
     return Parts(
         backends=Backends(client, settings.PING_RESPONSE_TIMEOUT_SECONDS),
-        hub=Hub(metrics.observe_event),
+        hub=Hub(),
         guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND),
-        metrics=metrics,
+        metrics=Metrics(),
         assets=Assets(STATIC),
     )
 

@@ -31,6 +31,7 @@ from bus.questions import (
     Ping,
     RegisterReply,
     RegisterRequest,
+    SchedulerStats,
     StorageStats,
     UptimesReply,
     UptimesRequest,
@@ -123,6 +124,7 @@ class Behind:
             "list": (subjects.LIST, self._list),
             "fleet": (subjects.FLEET, self._fleet),
             "ping": (subjects.PING_NOW_ALL, self._ping_now),
+            "stats": (subjects.STATS, self._scheduler_stats),
         }
         await self._serve(subjects.SCHEDULER_SERVICE, endpoints)
 
@@ -214,6 +216,13 @@ class Behind:
     async def _ping_now(self, request: Request) -> Ping:
         await self._get(request)
         return self.pings[subjects.last_token(request.subject)][0]
+
+    async def _scheduler_stats(self, request: Request) -> SchedulerStats:
+        return SchedulerStats(
+            instance="s1", started_at=NOW, verdicts={"good": 7, "poor": 2}, in_flight=3, in_flight_limit=100, waiting=0,
+            held_back_seconds=1.5, commits=5, lost_races=1, bad_messages=0, events_dropped=0, timers_put_off=0,
+            ping_seconds={"0.01": 6, "+Inf": 7}, late_seconds={"0.1": 9, "+Inf": 9}, ping_seconds_sum=0.5,
+        )  # fmt: skip
 
     # ---- storage
 

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
+from gateway_behind import Behind, agent, gateway_and_behind, quick
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from bus.messages import Status
-from bus.questions import Event, GpuSummary
+from bus.questions import GpuSummary
 from bus.settings import Settings
 from gateway.app import ROUTES
 
@@ -173,14 +173,6 @@ def samples(text: str) -> dict[tuple, float]:
 
 async def test_metrics_of_fleet_gateway_and_pings(http, behind):
     behind.agents = {"a": agent("a", status="healthy", total_pings=3), "b": agent("b", status="poor")}
-    async with http.stream("GET", "/ping-system/events") as stream:
-        chunks = stream.aiter_bytes()
-        await anext(chunks)
-        await behind.happens(Event(kind="ping", agent_id="a", at=NOW, agent=behind.agents["a"], ping=ping("a", 3)))
-        await behind.happens(Event(kind="ping", agent_id="b", at=NOW, ping=ping("b", 1, "missed")))
-        text = ""
-        while text.count("event: ping") < 2:
-            text += (await anext(chunks)).decode()
     await http.get("/ping-system/agents/a")
     await http.get("/ping-system/agents/never-heard-of")
     answer = await http.get("/metrics")
@@ -193,10 +185,13 @@ async def test_metrics_of_fleet_gateway_and_pings(http, behind):
     assert seen[("gpuping_bus_connected",)] == 1
     assert seen["gpuping_service_up", ("service", "storage")] == 1
     assert seen["gpuping_build_info", ("version", "0.1.0")] == 1
-    assert seen["gpuping_pings_total", ("outcome", "answered"), ("verdict", "good")] == 1
-    assert seen["gpuping_pings_total", ("outcome", "missed"), ("verdict", "poor")] == 1
-    assert seen[("gpuping_ping_seconds_count",)] == 1
-    assert seen[("gpuping_ping_late_seconds_count",)] == 2
+    instance = ("instance", "s1")
+    assert seen["gpuping_pings_total", instance, ("verdict", "good")] == 7
+    assert seen["gpuping_pings_total", instance, ("verdict", "poor")] == 2
+    assert seen["gpuping_ping_seconds_count", instance] == 7
+    assert seen["gpuping_ping_seconds_bucket", instance, ("le", "0.01")] == 6
+    assert seen["gpuping_ping_late_seconds_count", instance] == 9
+    assert seen["gpuping_scheduler_held_back_seconds_total", instance] == 1.5
     route = ("route", "/ping-system/agents/{agent_id}")
     assert seen["gpuping_gateway_requests_total", ("code", "200"), ("method", "GET"), route] == 1
     assert seen["gpuping_gateway_requests_total", ("code", "404"), ("method", "GET"), route] == 1

@@ -1,0 +1,313 @@
+"""The gateway's rules without a network: tokens, limits, ids in paths, formats, live frames, badges."""
+
+import asyncio
+import tomllib
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus.errors import BadMessageError, GpupingError, RefusedError, SettingsError, UnavailableError
+from bus.messages import encode
+from bus.questions import Event
+from gateway import auth, live, tokens
+from gateway.asking import check_depth, preferred
+from gateway.badge import truncated
+from gateway.door import check_path
+from gateway.exports import _harmless
+from gateway.limits import MOST_CALLERS, RateLimit
+from gateway.problems import ProblemError, bad_request, problem_of
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # what is no loopback
+
+
+def refused(action) -> int | None:
+    """The status of the problem that an action raises, if it does."""
+    try:
+        action()
+    except ProblemError as problem:
+        return problem.status
+    return None
+
+
+# ---- tokens
+
+
+def test_a_token_is_recognised_and_its_file_does_not_hold_it(tmp_path):
+    secret, entry = tokens.create("ops", "operator", NOW + timedelta(days=1))
+    text = tokens.as_toml(entry)
+    assert secret not in text
+    (tmp_path / "t.toml").write_text(text)
+    (read,) = tokens.load(tmp_path / "t.toml")
+    assert read == entry
+    assert tokens.verify(secret, [read], NOW) == entry
+    assert tokens.verify(secret, [read], NOW + timedelta(days=1)) is None
+    assert tokens.verify(secret[:-1], [read], NOW) is None
+    assert tokens.verify(read.sha256, [read], NOW) is None  # the hash opens nothing
+
+
+def test_every_secret_is_its_own():
+    assert len({tokens.create("a", "viewer")[0] for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize("name", ["", "a b", 'a"', "a\n[[token]]", "-a", "x" * 80])
+def test_names_that_would_need_quoting_are_refused(name):
+    with pytest.raises((SettingsError, ValueError)):
+        tokens.create(name, "viewer")
+
+
+def test_a_file_with_the_same_name_twice_or_a_time_without_zone_is_refused(tmp_path):
+    path = tmp_path / "t.toml"
+    path.write_text("\n".join(tokens.as_toml(tokens.create("a", "viewer")[1]) for _ in range(2)))
+    with pytest.raises(SettingsError, match="twice"):
+        tokens.load(path)
+    path.write_text(tokens.as_toml(tokens.create("a", "viewer", NOW)[1]).replace("Z\n", "\n"))
+    with pytest.raises(SettingsError, match="time zone"):
+        tokens.load(path)
+    assert tomllib.loads(path.read_text())["token"][0]["name"] == "a"
+
+
+# ---- limits
+
+
+@given(st.lists(st.floats(min_value=0.0, max_value=0.5), max_size=300))
+def test_no_caller_gets_more_than_burst_and_rate_allow(pauses):
+    limit, clock, passed = RateLimit(10.0, 20.0), 0.0, 0
+    for pause in pauses:
+        clock += pause
+        passed += limit.take("a", clock) == 0.0
+    assert passed <= 20 + 10 * clock + 1e-6
+
+
+def test_who_waits_as_told_passes():
+    limit = RateLimit(10.0, 1.0)
+    assert limit.take("a", 0.0) == 0.0
+    wait = limit.take("a", 0.0)
+    assert wait == pytest.approx(0.1)
+    assert limit.take("b", 0.0) == 0.0
+    assert limit.take("a", wait + 1e-9) == 0.0
+
+
+def test_callers_of_long_ago_are_forgotten():
+    limit = RateLimit(1.0, 1.0)
+    for number in range(MOST_CALLERS + 100):
+        limit.take(str(number), 0.0)
+    assert len(limit._buckets) == MOST_CALLERS
+
+
+# ---- who may do what
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST", "localhost.", "127.0.0.1", "127.9.9.9", "::1", "[::1]", "a.localhost"]
+)
+def test_loopback(host):
+    assert auth.is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", EVERYWHERE, "::", "10.0.0.1", "localhost.example", "127.0.0.1.example", "127.1", "[", "x"]
+)
+def test_not_loopback(host):
+    assert not auth.is_loopback(host)
+
+
+@given(st.sampled_from(["GET", "POST", "DELETE", "PUT", "x"]), st.text(max_size=30))
+def test_only_reading_is_for_viewers(method, path):
+    if auth.role_for(method, path) == "viewer":
+        assert method == "GET" or path in {"/gpu-check", "/worker/gpu-check"}
+
+
+@given(st.text(), st.text())
+def test_garbage_in_headers_is_no_token(authorization, cookie):
+    secret = auth._presented({"authorization": authorization, "cookie": cookie})
+    assert tokens.verify(secret or "", [tokens.create("a", "admin")[1]], NOW) is None
+
+
+@given(st.text(), st.text(), st.text())
+def test_garbage_in_hosts_and_origins_is_refused_cleanly(host, origin, site):
+    guard = auth.Guard(None, 1e9)
+    headers = {"host": host, "origin": origin, "sec-fetch-site": site}
+    with pytest.raises(ProblemError) as caught:
+        guard.admit(auth.Call("DELETE", "/ping-system/agents/a", headers | {"sec-fetch-site": "cross-site"}, "c"))
+    assert caught.value.status == 403
+    assert refused(lambda: guard.admit(auth.Call("POST", "/ping-system/agents/a", headers, "c"))) in {None, 403}
+
+
+# ---- ids in paths
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/ping-system/agents",
+        "/ping-system/agents/",
+        "/ping-system/agents/register",
+        "/ping-system/agents/due-for-ping",
+        "/ping-system/agents/a-1_B/history",
+        "/other/a.b",
+    ],
+)
+def test_paths_that_pass(path):
+    check_path(path)
+
+
+@pytest.mark.parametrize("last", ["a.b", "a%2Fb", "%", "%zz", "register/ping", "due-for-ping/", "a%0a", "%ff"])
+def test_paths_that_do_not(last):
+    with pytest.raises(ProblemError):
+        check_path(f"/ping-system/agents/{last}")
+
+
+@given(st.text(max_size=80))
+def test_any_path_passes_or_is_a_400(path):
+    assert refused(lambda: check_path(f"/ping-system/agents/{path}")) in {None, 400}
+
+
+# ---- formats
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("", "json"),
+        ("*/*", "json"),
+        ("text/csv", "csv"),
+        ("TEXT/CSV; charset=utf-8", "csv"),
+        ("application/json, text/csv", "json"),
+        ("text/csv;q=0.9, application/json;q=0.1", "csv"),
+        ("text/csv;q=0", "json"),
+        ("text/csv;q=x", "json"),
+        ("application/vnd.apache.parquet", "parquet"),
+        ("image/png", "json"),
+        (",;,;q=", "json"),
+    ],
+)
+def test_the_format_that_accept_likes_best(accept, chosen):
+    assert preferred(accept) == chosen
+
+
+@given(st.text())
+def test_any_accept_header_is_answered(accept):
+    assert preferred(accept) in {"json", "csv", "parquet"}
+
+
+def test_depth():
+    deep: object = 1
+    for _ in range(32):
+        deep = {"a": [deep]}
+    check_depth({"a": [{"b": 1}] * 100})
+    with pytest.raises(ProblemError):
+        check_depth(deep)
+
+
+@pytest.mark.parametrize(
+    ("percent", "shown"), [(100.0, "100"), (99.999, "99.99"), (0.0, "0"), (99.5, "99.5"), (0.004, "0")]
+)
+def test_a_percentage_is_never_rounded_up(percent, shown):
+    assert truncated(percent) == shown
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t="])
+def test_no_formula_reaches_a_spreadsheet(text):
+    assert _harmless(text).startswith("'")
+    assert _harmless("GPU-1=up") == "GPU-1=up"
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (BadMessageError("x"), 400),
+        (UnavailableError("x"), 503),
+        (RefusedError(404, "x"), 404),
+        (RefusedError(409, "x"), 409),
+        (RefusedError(99, "x"), 500),
+        (RefusedError(200, "x"), 500),
+        (GpupingError("x"), 500),
+        (ZeroDivisionError("secret"), 500),
+    ],
+)
+def test_errors_become_problems(error, status):
+    problem = problem_of(error)
+    assert problem.status == status
+    assert "secret" not in str(problem.document())
+    assert ("Retry-After" in problem.headers) is (status == 503)
+
+
+def test_a_place_in_a_body_is_a_json_pointer():
+    def pointer(path: str) -> str:
+        (field,) = bad_request(f"Expected `str` - at `{path}`").errors
+        return field.pointer
+
+    assert pointer("$.agent_id") == "#/agent_id"
+    assert pointer("$.capabilities[12]") == "#/capabilities/12"
+    assert pointer("$.metadata[...]") == "#/metadata"
+    assert pointer("$") == "#"
+
+
+# ---- live frames
+
+
+def happening(number: int) -> bytes:
+    return encode(Event(kind="ping", agent_id=f"a{number}", at=NOW))
+
+
+@given(st.integers(1, 40), st.integers(0, 40))
+def test_what_was_missed_is_what_came_after(total, seen):
+    hub = live.Hub()
+    for number in range(1, total + 1):
+        hub.receive(happening(number))
+    text = asyncio.run(hub.join(f"{hub.epoch}-{seen}").next(0.0)).decode()
+    if seen > total:
+        assert "event: reset" in text
+    else:
+        assert [f"id: {hub.epoch}-{n}\n" in text for n in range(1, total + 1)] == [
+            n > seen for n in range(1, total + 1)
+        ]
+
+
+async def test_what_is_out_of_memory_is_told():
+    hub = live.Hub()
+    for number in range(live.REMEMBERED + 10):
+        hub.receive(happening(number))
+    assert b"event: reset" in await hub.join(f"{hub.epoch}-5").next(0.0)
+    assert b"event: reset" not in await hub.join(f"{hub.epoch}-{live.REMEMBERED}").next(0.0)
+
+
+async def test_a_viewer_who_missed_more_than_it_may_have_waiting_is_told():
+    hub = live.Hub()
+    for number in range(live.BACKLOG + 500):
+        hub.receive(happening(number))
+    assert b"event: reset" in await hub.join(f"{hub.epoch}-1").next(0.0)
+
+
+async def test_a_viewer_is_dropped_when_too_much_waits_and_others_are_not():
+    hub = live.Hub()
+    slow, quick = hub.join(), hub.join()
+    for number in range(live.BACKLOG + 1):
+        hub.receive(happening(number))
+        assert await quick.next(0.0)
+    assert slow.dropped.is_set()
+    assert not quick.dropped.is_set()
+
+
+async def test_there_is_an_end_to_viewers():
+    hub = live.Hub()
+    viewers = [hub.join() for _ in range(live.MOST_VIEWERS)]
+    with pytest.raises(ProblemError) as caught:
+        hub.join()
+    assert caught.value.status == 503
+    hub.leave(viewers[0])
+    hub.join()
+
+
+@given(st.binary(max_size=200))
+def test_garbage_changes_nothing(data):
+    hub = live.Hub()
+    hub.receive(data)
+    assert not hub._memory
