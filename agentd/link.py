@@ -75,6 +75,7 @@ class Link:
 async def _stop(service: Service) -> None:
     """A bus that is gone does not hold up an exit."""
     try:
-        await asyncio.wait_for(service.stop(), STOP_SECONDS)
+        async with asyncio.timeout(STOP_SECONDS):
+            await service.stop()
     except (TimeoutError, nats.errors.Error):
         log.debug("service_left_unstopped")

@@ -76,7 +76,8 @@ class Responder:
         details: dict[str, dict[str, Any]] = {}
         trouble = None
         try:
-            told = await asyncio.wait_for(self._daemon.probe.details(), DETAILS_SECONDS)
+            async with asyncio.timeout(DETAILS_SECONDS):
+                told = await self._daemon.probe.details()
             details = {str(gpu.get("uuid")): gpu for gpu in told}
         except TimeoutError:
             trouble = f"the driver did not answer within {DETAILS_SECONDS:g} s"

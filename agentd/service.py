@@ -20,6 +20,7 @@ from agentd.probe import open_probe
 from agentd.responder import Responder
 from agentd.samples import Probe
 from bus import clock, subjects
+from bus.background import background
 from bus.questions import RegisterReply
 from bus.settings import Settings
 
@@ -98,18 +99,17 @@ def _kept_ledger(settings: Settings, agent_id: str, state_dir: Path | None) -> I
 async def _at_work(agent: Agent) -> AsyncIterator[None]:
     """Checks, writes and answers in the background; a crash of one ends the block."""
     daemon, link = agent.daemon, agent.link
-    work = (daemon.check(), daemon.save(), link.run(agent.responder.endpoints(), agent.enrolled))
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(each) for each in work]
+    async with background() as start:
+        for work in (daemon.check(), daemon.save(), link.run(agent.responder.endpoints(), agent.enrolled)):
+            start(work)
         await daemon.observed.wait()
         await _patiently(link.serving)
         yield
-        for task in tasks:
-            task.cancel()
 
 
 async def _patiently(serving: asyncio.Event) -> None:
     try:
-        await asyncio.wait_for(serving.wait(), BUS_PATIENCE_SECONDS)
+        async with asyncio.timeout(BUS_PATIENCE_SECONDS):
+            await serving.wait()
     except TimeoutError:
         log.warning("no_bus_yet", action="the ledger runs; the agent answers once there is a bus")

@@ -62,7 +62,8 @@ class EmbeddedServer:
         process.send_signal(signal.SIGCONT)
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()
@@ -97,7 +98,8 @@ class EmbeddedServer:
                 break
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                greeting = await asyncio.wait_for(reader.readline(), 5)
+                async with asyncio.timeout(5):
+                    greeting = await reader.readline()
                 writer.close()
                 if greeting.startswith(b"INFO"):
                     return

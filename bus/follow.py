@@ -64,7 +64,8 @@ class Follower:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((sequence, waiter))
-        await asyncio.wait_for(waiter, timeout)
+        async with asyncio.timeout(timeout):
+            await waiter
 
     def pause(self) -> None:
         """Stops following for now; `resume` goes on from here, with the last revision of what changed meanwhile."""

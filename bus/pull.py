@@ -86,7 +86,8 @@ class Puller:
 
     async def _until_woken(self) -> None:
         try:
-            await asyncio.wait_for(self._wake.wait(), HEARTBEAT_SECONDS)
+            async with asyncio.timeout(HEARTBEAT_SECONDS):  # wait_for can swallow a cancellation before Python 3.12
+                await self._wake.wait()
         except TimeoutError:
             if self._asked and boottime() - self._heard > SILENCE_SECONDS:
                 self._asked = 0

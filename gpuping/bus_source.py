@@ -25,7 +25,7 @@ from bus.services import ask
 from bus.settings import Settings
 from bus.subjects import check_agent_id
 from gpuping.dashboard import WORST, Dashboard, FleetUptime, Totals
-from gpuping.discovery import located
+from gpuping.discovery import left_behind, located
 
 SCHEDULER, STORAGE = "the scheduler", "storage"
 FIND_SECONDS = 3.0
@@ -40,8 +40,11 @@ class NothingRunsError(BusError):
 async def connected(settings: Settings) -> AsyncIterator[connection.Client]:
     """The bus of the running system. Raises NothingRunsError that says what to do when there is none."""
     found = located(settings)
+    if not found.NATS_URL and not found.NATS_CONTEXT and left_behind(settings.data_dir):
+        raise NothingRunsError(f"the `gpuping up` of {settings.data_dir} is gone: start it again, or set NATS_URL")
     try:
-        client = await asyncio.wait_for(connection.connect(found, "gpuping"), FIND_SECONDS)
+        async with asyncio.timeout(FIND_SECONDS):
+            client = await connection.connect(found, "gpuping")
     except (TimeoutError, OSError, nats.errors.Error):
         where = f"context {found.NATS_CONTEXT}" if found.NATS_CONTEXT and not found.NATS_URL else found.nats_url
         raise NothingRunsError(

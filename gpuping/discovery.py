@@ -61,6 +61,11 @@ def find(data_dir: Path) -> BusFile | None:
     return file if _process_started(file.pid) == file.process_started else None
 
 
+def left_behind(data_dir: Path) -> bool:
+    """Whether the last `up` on this data dir ended without tidying up, and nothing runs there now."""
+    return _path(data_dir).exists() and find(data_dir) is None
+
+
 def located(settings: Settings) -> Settings:
     """The settings with the address of the running system: NATS_URL or NATS_CONTEXT, or else what bus.json says."""
     if settings.NATS_URL or settings.NATS_CONTEXT:

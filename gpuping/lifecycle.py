@@ -12,7 +12,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import structlog
+
 from bus.errors import GpupingError, SettingsError
+
+log = structlog.get_logger("gpuping")
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 STOP_SECONDS = 8.0
@@ -58,10 +62,12 @@ def run(main: Main) -> int:
     return DONE
 
 
-async def serve(service: AbstractAsyncContextManager[object], lifecycle: Lifecycle) -> None:
+async def serve(name: str, service: AbstractAsyncContextManager[object], lifecycle: Lifecycle) -> None:
     """One service until it is told to stop. A crash inside it ends the block with its error."""
     async with service:
+        log.info("ready", service=name)
         await lifecycle.until_stopped()
+        log.info("stopping", service=name)
 
 
 def report(error: BaseException) -> int:

@@ -98,7 +98,7 @@ def scheduler(*, data_dir: DataDir = None) -> int:
     with extras.needed("server"):
         from scheduler import service
     loaded = located(load(GPUPING_DATA_DIR=data_dir))
-    return lifecycle.run(lambda life: lifecycle.serve(service.running(loaded), life))
+    return lifecycle.run(lambda life: lifecycle.serve("scheduler", service.running(loaded), life))
 
 
 @app.command(group=RUN)
@@ -112,7 +112,7 @@ def gateway(
     with extras.needed("server"):
         from gateway import service
     loaded = located(load(GATEWAY_HOST=host, GATEWAY_PORT=port, GPUPING_DATA_DIR=data_dir))
-    return lifecycle.run(lambda life: lifecycle.serve(service.running(loaded), life))
+    return lifecycle.run(lambda life: lifecycle.serve("gateway", service.running(loaded), life))
 
 
 storage_app = App(name="storage", group=RUN, help_format="markdown")
@@ -125,7 +125,7 @@ def storage(*, data_dir: DataDir = None) -> int:
     with extras.needed("server"):
         from storage import service
     loaded = located(load(GPUPING_DATA_DIR=data_dir))
-    return lifecycle.run(lambda life: lifecycle.serve(service.running(loaded), life))
+    return lifecycle.run(lambda life: lifecycle.serve("storage", service.running(loaded), life))
 
 
 def _agent(loaded: Settings, *, serve_http: bool) -> int:

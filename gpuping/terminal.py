@@ -82,7 +82,8 @@ def summary_line(summary: HistorySummary) -> str:
         f"{count} {name}" for name in ("first", "good", "poor", "missed", "excused") if (count := _of(summary, name))
     ]
     uptime = "no uptime observed" if summary.uptime_percent is None else f"uptime {summary.uptime_percent:.3f} %"
-    return f"{summary.pings} pings ({', '.join(parts) or 'none'}); {uptime}; {seconds_line(summary.seconds)}"
+    counted = f"{summary.pings} ping{'' if summary.pings == 1 else 's'}"
+    return f"{counted} ({', '.join(parts) or 'none'}); {uptime}; {seconds_line(summary.seconds)}"
 
 
 def report_table(report: UptimeReport) -> Table:

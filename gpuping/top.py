@@ -52,4 +52,5 @@ async def live(source: Source, lifecycle: Lifecycle, console: Console, interval:
             except BusError as error:
                 view.update(Text(f"{error}; trying again ...", "yellow"), refresh=True)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(ending), interval)
+                async with asyncio.timeout(interval):
+                    await asyncio.shield(ending)

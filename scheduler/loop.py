@@ -226,7 +226,8 @@ class PingLoop:
         if self._held:
             pause = min(pause, max(0.0, self._held[0][0] - now))
         try:
-            await asyncio.wait_for(self._work.wait(), pause)
+            async with asyncio.timeout(pause):
+                await self._work.wait()
         except TimeoutError:
             return
 

@@ -12,6 +12,7 @@ import structlog
 from nats.micro.request import Request
 
 from bus import connection, layout, subjects
+from bus.background import background
 from bus.clock import utc_now
 from bus.errors import BusError
 from bus.messages import decode
@@ -111,11 +112,10 @@ async def running(settings: Settings) -> AsyncIterator[Storage]:
             log.error("history_cannot_be_opened", detail=str(error), action="waiting; pings go on")
         service = await serve(client, subjects.STORAGE_SERVICE, "history that can be paid on", storage.endpoints())
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(storage.feed.run()), group.create_task(storage.tend())]
+            async with background() as start:
+                start(storage.feed.run())
+                start(storage.tend())
                 yield storage
-                for task in tasks:
-                    task.cancel()
         finally:
             try:
                 await service.stop()
