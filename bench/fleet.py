@@ -1,0 +1,37 @@
+"""A fleet for benchmarks: agents enrolled straight into the bucket, with timers, in atomic batches."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from bus import subjects
+from bus.batch import MAX_MESSAGES, Write, commit
+from bus.connection import Client
+from bus.messages import AgentEntry, encode
+from scheduler.outcomes import timer
+
+
+def agent_id(number: int) -> str:
+    """Names as long as real ones are."""
+    return f"bench-{number:07d}"
+
+
+async def enrol(
+    client: Client, agents: int, due_at: Callable[[int], datetime], *, now: datetime, progress: Callable[[int], None]
+) -> None:
+    """Registers agents 0..n-1, each with its first timer. Two keys each, 500 agents a batch."""
+    step = MAX_MESSAGES // 2
+    for first in range(0, agents, step):
+        writes: list[Write] = []
+        for number in range(first, min(first + step, agents)):
+            name = agent_id(number)
+            entry = AgentEntry(
+                agent_id=name, registered_at=now, enrolled_at=now, expected_gpus=(f"GPU-{number:032x}",)
+            )
+            writes += [Write(subjects.agent_key(name), encode(entry)), timer(name, 1, due_at(number))]
+        await commit(client, writes, timeout=60)
+        progress(len(writes) // 2)
+
+
+def spread(start: datetime, seconds: float, agents: int) -> Callable[[int], datetime]:
+    """Due times evenly over a period."""
+    return lambda number: start + timedelta(seconds=seconds * number / agents)

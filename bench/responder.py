@@ -1,0 +1,67 @@
+"""A process that answers for a whole fleet, as fast as one Python process can: `python -m bench.responder URL`.
+
+The one place where a wildcard may cover the ping subjects: it is the agents.
+"""
+
+import asyncio
+import sys
+from datetime import UTC, datetime, timedelta
+
+import uvloop
+from nats.aio.msg import Msg
+
+from bus import connection, settings
+from bus.messages import GpuReport, PingRequest, Seconds, UptimeReport, Window, decode, encode
+
+
+def answer(agent: str, request: PingRequest, now: datetime) -> bytes:
+    """A healthy report, of the size that a real one has."""
+    length = round(request.window_seconds or 0.0, 3)
+    seconds = Seconds(up=length)
+    gpu = GpuReport(
+        uuid=f"GPU-{agent:>32}".replace(" ", "0"),
+        index=0,
+        name="NVIDIA H100 80GB HBM3",
+        state="up",
+        uptime_percent=100.0,
+        seconds=seconds,
+    )
+    window = Window(since=now - timedelta(seconds=length), until=now, seconds=length, mark=f"b3f1:{int(length)}")
+    report = UptimeReport(
+        agent_id=agent,
+        boot_id="0a4c1e9e-7c1e-4b1e-9d53-1b8a6f5f0c11",
+        session_id="f00dfeed",
+        window=window,
+        uptime_percent=100.0,
+        seconds=seconds,
+        gpu_available=True,
+        gpus=(gpu,),
+        checks=180,
+        agent_version="0.1.0",
+        reported_at=now,
+        ping_id=request.ping_id,
+        nonce=request.nonce,
+    )
+    return encode(report)
+
+
+async def main(url: str) -> None:
+    """Answers until killed; also a bare subject, for the raw request-reply of the same run."""
+    async with connection.connected(settings.load({}, NATS_URL=url), "bench-responder") as client:
+
+        async def ping(message: Msg) -> None:
+            request = decode(message.data, PingRequest)
+            await client.publish(message.reply, answer(message.subject[13:], request, datetime.now(UTC)))
+
+        async def raw(message: Msg) -> None:
+            await client.publish(message.reply, message.data)
+
+        await client.subscribe("gpuping.ping.*", cb=ping)
+        await client.subscribe("bench.raw", cb=raw)
+        await client.flush()
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1]))

@@ -1,0 +1,278 @@
+"""One scheduler on a real bus: outcomes, registry, pings by hand, bad messages."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from bus import connection, services, subjects
+from bus.bucket import read
+from bus.errors import RefusedError
+from bus.messages import AgentEntry, AgentState, Timer, decode, encode
+from bus.questions import Agent, AgentPage, Event, Fleet, ListRequest, Ping, RegisterReply, RegisterRequest
+from bus.settings import Settings
+from scheduler.service import Scheduler, running
+from tests.agents import TestAgents, answering, report, silent, uptime
+from tests.history import assert_gapless, until_history
+
+
+@pytest.fixture
+def config(base_settings: Settings) -> Settings:
+    """A base interval of 1.2 s, capped at 4.8 s, and a second of patience."""
+    return replace(
+        base_settings,
+        PING_BASE_INTERVAL_MINUTES=0.02,
+        PING_MAX_INTERVAL_HOURS=4.8 / 3600,
+        PING_RESPONSE_TIMEOUT_SECONDS=1.0,
+    )
+
+
+@pytest.fixture
+async def scheduler(bus: connection.Client, config: Settings) -> AsyncIterator[Scheduler]:
+    async with running(config) as scheduler:
+        yield scheduler
+
+
+@pytest.fixture
+async def agents(bus: connection.Client, config: Settings) -> AsyncIterator[TestAgents]:
+    async with answering(config) as agents:
+        yield agents
+
+
+async def register(bus: connection.Client, agent_id: str, **fields: object) -> RegisterReply:
+    request = RegisterRequest(**fields)  # type: ignore[arg-type]
+    return await services.ask(bus, subjects.register(agent_id), request, RegisterReply, who="scheduler")
+
+
+async def agent(bus: connection.Client, agent_id: str) -> Agent:
+    return await services.ask(bus, subjects.get(agent_id), None, Agent, who="scheduler")
+
+
+async def ping_now(bus: connection.Client, agent_id: str) -> Ping:
+    return await services.ask(bus, subjects.ping_now(agent_id), None, Ping, who="scheduler", timeout=15)
+
+
+async def state(bus: connection.Client, agent_id: str) -> AgentState:
+    found = await read(bus, subjects.state_key(agent_id), AgentState)
+    assert found
+    return found.value
+
+
+async def test_first_ping_comes_at_registration_and_enrols_the_gpus(bus, scheduler, agents):
+    await agents.add("a")
+    reply = await register(bus, "a", capabilities=("gpu-compute",), metadata={"gpu_model": "RTX 4090"})
+    assert (reply.created, reply.agent.status, reply.agent.connected) == (True, "pending", None)
+    history = await until_history(bus, lambda h: len(h["a"]) >= 2)
+    first, second = history["a"][:2]
+    assert (first.last.outcome, first.last.verdict, first.interval_seconds) == ("answered", "first", 1.2)
+    assert (second.last.verdict, second.last.uptime_percent, second.good_streak) == ("good", 100.0, 1)
+    assert first.last.late_ms is not None
+    assert 0 <= first.last.late_ms < 1000
+    entry = await read(bus, subjects.agent_key("a"), AgentEntry)
+    assert entry
+    assert entry.value.expected_gpus == ("GPU-a-0",)
+    # each window begins where the last answered one ended
+    assert agents.asked["a"][1].since_mark == first.since_mark
+    assert first.next_ping_at == first.last.pinged_at + timedelta(seconds=1.2)
+
+
+async def test_misses_have_a_reason_escalate_and_delay_nobody(bus, scheduler, agents):
+    await agents.add("lively")
+    await agents.add("silent", silent)
+    for agent_id in ("lively", "silent", "nobody"):
+        await register(bus, agent_id)
+    history = await until_history(
+        bus, lambda h: len(h["silent"]) >= 2 and len(h["nobody"]) >= 2 and len(h["lively"]) >= 3
+    )
+    assert {s.last.reason for s in history["silent"]} == {"timeout"}
+    assert {s.last.reason for s in history["nobody"]} == {"no_responders"}
+    assert {s.last.verdict for s in history["nobody"]} == {"first"}  # never answered: nothing is judged yet
+    assert all(s.last.late_ms is None or s.last.late_ms < 500 for s in history["lively"])
+    assert (await agent(bus, "nobody")).connected is False
+    assert (await agent(bus, "nobody")).status == "pending"
+    assert_gapless(history)
+
+
+async def test_an_agent_that_stops_answering_is_missing_then_recovers(bus, scheduler, agents):
+    alive = True
+    await agents.add("a", lambda i, r: encode(report(i, r)) if alive else None)
+    await register(bus, "a")
+    await until_history(bus, lambda h: len(h["a"]) >= 1)
+    alive = False
+    history = await until_history(bus, lambda h: h["a"] and h["a"][-1].consecutive_poor >= 2)
+    assert [s.interval_seconds for s in history["a"][-2:]] == [2.4, 4.8]
+    missing = await agent(bus, "a")
+    assert (missing.status, missing.uptime_percent, missing.missed_pings) == ("missing", None, 2)
+    alive = True
+    poor = history["a"][-1].ping_seq
+    history = await until_history(bus, lambda h: len(h["a"]) >= poor + 3)
+    assert [s.consecutive_poor for s in history["a"][poor : poor + 3]] == [1, 0, 0]
+    assert [s.interval_seconds for s in history["a"][poor : poor + 3]] == [2.4, 1.2, 1.2]
+    assert (await agent(bus, "a")).status == "healthy"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda _i, _r: b"garbage",
+        lambda _i, _r: b"",
+        lambda _i, _r: b"[]",
+        lambda _i, r: encode(report("other", r)),
+        lambda i, r: encode(report(i, r, ping_id="another-ping")),
+        lambda i, r: encode(report(i, r, uptime_percent=101)),
+        lambda i, r: encode(report(i, r, window=replace(report(i, r).window, seconds=1e6))),
+        lambda _i, _r: b"x" * 70_000,
+    ],
+    ids=["garbage", "empty", "wrong-shape", "other-agent", "other-ping", "percent-101", "sums-wrong", "too-large"],
+)  # fmt: skip
+async def test_a_bad_report_is_a_miss_with_that_reason_and_harms_nobody(bus, scheduler, agents, answer):
+    await agents.add("bad", answer)
+    await agents.add("fine")
+    await register(bus, "bad")
+    await register(bus, "fine")
+    history = await until_history(bus, lambda h: len(h["bad"]) >= 1 and len(h["fine"]) >= 2)
+    assert (history["bad"][0].last.outcome, history["bad"][0].last.reason) == ("missed", "bad_report")
+    assert history["fine"][1].last.verdict == "good"
+    assert scheduler.stats().bad_messages >= 1
+
+
+async def test_registering_again_updates_the_entry_and_never_the_standing(bus, scheduler, agents):
+    await agents.add("a", uptime(0.5))
+    await register(bus, "a", metadata={"rack": 1})
+    await until_history(bus, lambda h: len(h["a"]) >= 2)
+    again = await register(bus, "a", metadata={"rack": 2})
+    assert not again.created
+    assert again.agent.metadata == {"rack": 2}
+    assert again.agent.consecutive_poor_uptime >= 1
+    assert again.agent.status == "poor"
+    kept = await register(bus, "a")  # fields left out stay
+    assert kept.agent.metadata == {"rack": 2}
+
+
+async def test_removing_cancels_the_next_ping_and_registering_again_resumes(bus, scheduler, agents):
+    await agents.add("a", uptime(0.0))
+    await register(bus, "a")
+    before = (await until_history(bus, lambda h: h["a"] and h["a"][-1].consecutive_poor == 2))["a"][-1]
+    await services.ask_raw(bus, subjects.remove("a"), b"", who="scheduler")
+    with pytest.raises(RefusedError, match="no agent 'a'"):
+        await agent(bus, "a")
+    with pytest.raises(RefusedError):
+        await services.ask_raw(bus, subjects.remove("a"), b"", who="scheduler")
+    with pytest.raises(RefusedError):
+        await ping_now(bus, "a")
+    assert await read(bus, subjects.timer_key("a"), Timer) is None
+    assert (await state(bus, "a")).ping_seq == before.ping_seq  # the state stays
+
+    now = datetime.now(UTC)
+    again = await register(bus, "a")
+    assert again.created
+    assert again.agent.registered_at < now
+    assert again.agent.consecutive_poor_uptime == 2
+    assert again.agent.next_ping_at == max(before.next_ping_at, again.agent.next_ping_at)
+    await until_history(bus, lambda h: len(h["a"]) > before.ping_seq)
+    resumed = agents.asked["a"][-1]
+    assert resumed.since_mark is None  # the window starts at the new enrolment
+    assert resumed.window_seconds <= (datetime.now(UTC) - now).total_seconds()
+
+
+async def test_pings_by_hand_join_count_and_are_a_second_apart(bus, config, agents):
+    slow = replace(config, PING_BASE_INTERVAL_MINUTES=10.0, PING_MAX_INTERVAL_HOURS=1.0)
+    async with running(slow):
+        await agents.add("a")
+        await register(bus, "a")
+        first = (await until_history(bus, lambda h: len(h["a"]) == 1))["a"][0]
+        soon = await ping_now(bus, "a")
+        assert soon.ping_seq == first.ping_seq == 1  # within a second: the last outcome
+        await asyncio.sleep(1.05)
+        both = await asyncio.gather(ping_now(bus, "a"), ping_now(bus, "a"))
+        assert [p.ping_seq for p in both] == [2, 2]
+        assert len(agents.asked["a"]) == 2
+        assert both[0].late_ms is None
+        assert (await agent(bus, "a")).next_ping_at == both[0].pinged_at + timedelta(minutes=10)
+
+
+async def test_lists_pages_filters_and_the_fleet(bus, config, agents):
+    slow = replace(config, PING_BASE_INTERVAL_MINUTES=10.0, PING_MAX_INTERVAL_HOURS=1.0)
+
+    async def ask(**fields: object) -> AgentPage:
+        return await services.ask(bus, subjects.LIST, ListRequest(**fields), AgentPage, who="scheduler")  # type: ignore[arg-type]
+
+    async with running(slow):
+        names = [f"a{number:02d}" for number in range(12)]
+        for number, name in enumerate(names):
+            await agents.add(name)
+            await register(bus, name, capabilities=("even",) if number % 2 == 0 else ("odd",))
+        await until_history(bus, lambda h: len(h) == 12)
+        seen, cursor = [], None
+        while True:
+            page = await ask(limit=5, cursor=cursor)
+            assert page.total == 12
+            seen += [a.agent_id for a in page.agents]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert seen == names
+        even = await ask(capability="even", limit=4)
+        assert (even.total, [a.agent_id for a in even.agents], even.next_cursor) == (6, names[0:8:2], "a06")
+        assert (await ask(status="healthy")).total == 12
+        assert (await ask(status="missing")).agents == ()
+        assert (await ask(order="due")).total == 0
+        fleet = await services.ask(bus, subjects.FLEET, None, Fleet, who="scheduler")
+        assert (fleet.agents, fleet.pings, fleet.due, fleet.by_status["healthy"]) == (12, 12, 0, 12)
+
+
+async def test_overdue_agents_are_listed_most_overdue_first(bus, config):
+    # one place in flight, held by an agent that never answers: the others become due and wait
+    patient = replace(config, PING_MAX_CONCURRENT_AGENTS=1, PING_RESPONSE_TIMEOUT_SECONDS=30.0)
+    async with running(patient), answering(patient) as agents:
+        await agents.add("hog", silent)
+        await register(bus, "hog")
+        for _ in range(200):
+            if agents.asked.get("hog"):
+                break
+            await asyncio.sleep(0.01)
+        for name in ("late", "later"):
+            await register(bus, name)
+        page = await services.ask(bus, subjects.LIST, ListRequest(order="due"), AgentPage, who="scheduler")
+        assert [a.agent_id for a in page.agents] == ["hog", "late", "later"]
+
+
+async def test_every_outcome_and_registration_is_an_event(bus, scheduler, agents):
+    events: asyncio.Queue[Event] = asyncio.Queue()
+
+    async def hear(message) -> None:
+        events.put_nowait(decode(message.data, Event))
+
+    await bus.subscribe(subjects.EVENT_ALL, cb=hear)
+    await agents.add("a", uptime(0.0))
+    await register(bus, "a")
+    registered, first, poor = [await asyncio.wait_for(events.get(), 5) for _ in range(3)]
+    assert (registered.kind, registered.agent.status) == ("registered", "pending")
+    assert (first.kind, first.ping.verdict, first.previous_status, first.agent.status) == (
+        "ping", "first", "pending", "healthy",
+    )  # fmt: skip
+    assert (poor.ping.verdict, poor.previous_status, poor.agent.status) == ("poor", "healthy", "poor")
+
+
+async def test_garbage_in_the_bucket_and_on_due_is_counted_and_set_aside(bus, scheduler, agents):
+    bucket = await bus.jetstream().key_value(subjects.BUCKET)
+    await bucket.put("agent.broken", b"{not json")
+    await bucket.put("due.broken", b"also not")
+    await bucket.put("due.ghost", encode(Timer(seq=1, due_at=datetime.now(UTC))))
+    await agents.add("a")
+    await register(bus, "a")
+    await until_history(bus, lambda h: len(h["a"]) >= 2)
+    assert scheduler.stats().bad_messages >= 2
+
+
+async def test_without_grace_the_first_ping_comes_one_interval_after_registration_and_is_judged(bus, config, agents):
+    strict = replace(config, PING_FIRST_PING_GRACE_PERIOD=False)
+    async with running(strict):
+        await agents.add("a", uptime(0.5))
+        reply = await register(bus, "a")
+        assert reply.agent.next_ping_at == reply.agent.registered_at + timedelta(seconds=1.2)
+        first = (await until_history(bus, lambda h: len(h["a"]) >= 1))["a"][0]
+        assert (first.last.verdict, first.consecutive_poor) == ("poor", 1)
+        assert first.last.window_seconds == pytest.approx(1.2, abs=0.3)
