@@ -65,12 +65,13 @@ class NvmlProbe:
         return next((uuid for address, uuid in self._uuid_at.items() if address.startswith(pci)), None)
 
     def _remember(self, memory: HealthMemory, *, changed: bool) -> None:
+        """Saved only when there is news: whoever looks besides (`gpuping doctor`) must not write over agentd's file."""
         before, self._memory = self._memory, structs.replace(memory, kernel_log=self._kernel_log.last)
         fresh = [xid for xid in memory.recent if xid not in before.recent]
         for xid in fresh:
             self._seen.setdefault(xid.uuid or "", Counter())[xid.number] += 1
             log.warning("xid", gpu=xid.uuid, xid=xid.number)
-        first = before.checked_at is None
+        first = before.checked_at is None and not self._file.exists()
         if changed or first or [*map(_standing, memory.latches)] != [*map(_standing, before.latches)]:
             health_store.save_memory(self._file, self._memory)
 
@@ -96,8 +97,6 @@ class NvmlProbe:
         if self._asker is not None:
             await self._asker.close()
         self._kernel_log.close()
-        if self._memory.checked_at is not None:
-            health_store.save_memory(self._file, self._memory)
 
 
 def _standing(latch: Any) -> tuple[str, int, float, bool]:
