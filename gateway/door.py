@@ -107,7 +107,7 @@ class _Answer:
     async def __call__(self, message: AsgiMessage) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": guarded(list(message.get("headers", ())))}
+            message = {**message, "headers": guarded(list(message.get("headers", ())), self.status)}
         elif self.is_head:
             if self._is_over:
                 return
@@ -124,8 +124,10 @@ class _Answer:
         return receive_or_leave
 
 
-def guarded(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def guarded(headers: list[tuple[bytes, bytes]], status: int = 200) -> list[tuple[bytes, bytes]]:
     """The headers with those that keep a browser safe; what a route set itself stands."""
+    if status == 304:
+        return headers  # they would replace those of the page that the browser kept (RFC 9111, 3.2)
     present = {name.lower(): value for name, value in headers}
     is_page = present.get(b"content-type", b"").startswith(b"text/html")
     policy = _PAGE_POLICY if is_page else _DATA_POLICY
