@@ -76,7 +76,7 @@ def tend(connection: Connection, known: Partitions, settings: Settings, now_us: 
 def move_day(connection: Connection, known: Partitions, day: int) -> None:
     """A day's rows, late ones included, become a partition of a new generation."""
     generation = max(known.days.get(day, 0), found(known.folder).get(day, 0)) + 1
-    pings = _write(connection, known, day, generation)
+    pings = write_day(connection, known, day, generation)
     connection.execute("BEGIN")
     try:
         parameters = {"since_us": day * DAY_US, "until_us": (day + 1) * DAY_US}
@@ -91,7 +91,8 @@ def move_day(connection: Connection, known: Partitions, day: int) -> None:
     log.info("day_archived", day=label(day), pings=pings, generation=generation)
 
 
-def _write(connection: Connection, known: Partitions, day: int, generation: int) -> int:
+def write_day(connection: Connection, known: Partitions, day: int, generation: int) -> int:
+    """Writes the partition and makes it last; it counts only when the transaction names it."""
     since_us, until_us = day * DAY_US, (day + 1) * DAY_US
     pings = 0
     for table in TABLES:

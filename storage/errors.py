@@ -7,7 +7,7 @@ from bus.errors import GpupingError
 _DAMAGE = ("corrupt", "checksum", "not a valid duckdb", "serialization", "deserial", "wal file", "while replaying")
 _ROOM = (
     *("no space", "file too large", "permission denied", "read-only", "not a directory", "could not set lock"),
-    *("quota", "cannot open file", "input/output error", "file exists", "no such file"),
+    *("already attached", "quota", "cannot open file", "input/output error", "file exists", "no such file"),
 )
 
 

@@ -37,8 +37,9 @@ REWIND_SECONDS = 3600.0
 class Feed:
     """Keeps the store up with the stream until cancelled."""
 
-    def __init__(self, client: Client, settings: Settings, store: Store) -> None:
+    def __init__(self, client: Client, settings: Settings, store: Store, consumer: str | None = None) -> None:
         self._client, self._settings, self._store = client, settings, store
+        self._consumer = consumer or settings.STORAGE_NAME
         self._lost = asyncio.Event()
         self._arrived = asyncio.Event()
         self._buffer: list[tuple[Msg, int]] = []
@@ -99,7 +100,7 @@ class Feed:
         return fingerprint(base64.b64decode(answer["message"].get("data", "")))
 
     async def _make_consumer(self, start: dict[str, Any]) -> None:
-        name = self._settings.STORAGE_NAME
+        name = self._consumer
         await layout.api(self._client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}")
         config = start | {
             "durable_name": name,
@@ -115,7 +116,7 @@ class Feed:
     async def _follow(self) -> None:
         """Pulls and writes until the consumer or a delivery is lost."""
         puller = Puller(
-            self._client, subjects.HISTORY_STREAM, self._settings.STORAGE_NAME, self._deliver, self._room, self._on_lost
+            self._client, subjects.HISTORY_STREAM, self._consumer, self._deliver, self._room, self._on_lost
         )
         pulling = asyncio.create_task(puller.run())
         pulling.add_done_callback(lambda _: self._lose())

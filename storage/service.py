@@ -93,7 +93,9 @@ class Storage:
         """Housekeeping, a step at a time so that ingest comes in between."""
         while True:
             try:
-                while self.store.waiting is None and await self.store.tend(utc_now()):
+                while self.store.waiting is None and await self.store.seal(utc_now()):
+                    pass
+                while self.store.waiting is None and await self.store.move(utc_now()):
                     pass
             except (CannotWriteError, DamagedError) as error:
                 log.error("housekeeping_failed", detail=str(error))

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 from typing import TypeVar
 
 import duckdb
@@ -40,9 +41,10 @@ class Reader(Struct, frozen=True):
 class Store:
     """Open or waiting; `waiting` says why."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, file: Path | None = None) -> None:
         self.settings = settings
         self.places = database.Places(settings)
+        self.file = file or self.places.file
         self.waiting: str | None = "starting"
         self.ingest: Ingest | None = None
         self._writer = ThreadPoolExecutor(1, "storage-writer")
@@ -76,18 +78,20 @@ class Store:
         ingest = self.ingest
         return await self._in_writer(lambda: ingest.write(stream_us, batch))
 
-    async def tend(self, now: datetime) -> bool:
-        """One step of sealing rollups, or of moving old days into Parquet; true while there is more to do."""
-        assert self.ingest  # noqa: S101  # tended while open
+    async def seal(self, now: datetime) -> bool:
+        """Sums one more day; true while there is more to do."""
+        assert self.ingest  # noqa: S101  # open
         ingest, now_us = self.ingest, microseconds(now)
+        settled_us = min(ingest.newest_us, now_us)
+        return await self._in_writer(lambda: rollups.seal(ingest.connection, ingest.partitions, settled_us))
 
-        def step() -> bool:
-            settled_us = min(ingest.newest_us, now_us)
-            return rollups.seal(ingest.connection, ingest.partitions, settled_us) or archive.tend(
-                ingest.connection, ingest.partitions, self.settings, now_us
-            )
-
-        return await self._in_writer(step)
+    async def move(self, now: datetime) -> bool:
+        """Moves one more old day into Parquet, and lets go what retention does not keep; true while there is more."""
+        assert self.ingest  # noqa: S101  # open
+        ingest, now_us = self.ingest, microseconds(now)
+        return await self._in_writer(
+            lambda: archive.tend(ingest.connection, ingest.partitions, self.settings, now_us)
+        )
 
     async def read(self, question: Callable[[Reader], T]) -> T:
         """Answers from a snapshot. Raises UnavailableError while the file is not open, or when it takes too long."""
@@ -118,7 +122,7 @@ class Store:
             raise await self._failed(error) from error
 
     async def _failed(self, error: Exception) -> Exception:
-        failure = explained(error, self.places.file)
+        failure = explained(error, self.file)
         if isinstance(failure, CannotWriteError | DamagedError):
             self.waiting = str(failure)
         return failure
@@ -132,17 +136,17 @@ class Store:
             self._connection = self._opened()
 
     def _opened(self) -> database.Connection:
-        connection = database.open_file(self.settings, self.places)
+        connection = database.open_file(self.settings, self.places, self.file)
         try:
             partitions = archive.adopt(connection, self.places.archive)
             self.ingest = Ingest(connection, partitions)
         except duckdb.Error as error:
             connection.close()
-            raise explained(error, self.places.file) from None
+            raise explained(error, self.file) from None
         return connection
 
     def _set_aside(self, error: DamagedError, now: datetime) -> None:
-        moved = database.set_aside(self.places.file, now)
+        moved = database.set_aside(self.file, now)
         log.error(
             "history_file_damaged",
             detail=str(error),

@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from bus import services, subjects
 from bus.connection import Client
+from bus.errors import UnavailableError
 from bus.messages import AgentState, GpuReport, Incident, Outcome, Seconds, UptimeReport, Window, encode
 from bus.questions import StorageStats
 
@@ -127,7 +128,10 @@ async def caught_up(client: Client, rows: int, seconds: float = 20.0) -> Storage
     found: list[StorageStats] = []
 
     async def there() -> bool:
-        found.append(await services.ask(client, subjects.STORAGE_STATS, None, StorageStats, who="storage"))
+        try:
+            found.append(await services.ask(client, subjects.STORAGE_STATS, None, StorageStats, who="storage"))
+        except UnavailableError:
+            return False  # it starts
         return found[-1].rows >= rows and found[-1].lag == 0
 
     try:

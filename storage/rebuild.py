@@ -1,0 +1,142 @@
+"""Makes the history file again from the Parquet archive and the stream, and proves that it is the same.
+
+For `gpuping storage rebuild`, with the service stopped. The new file grows beside the old one and takes its
+place only when it holds the same; the old one is kept under another name.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import structlog
+from msgspec import Struct
+
+from bus import connection, layout, subjects
+from bus.clock import utc_now
+from bus.connection import Client
+from bus.settings import Settings
+from storage import archive, database
+from storage.database import Connection, rows_of, sql
+from storage.errors import DamagedError, explained
+from storage.feed import Feed
+from storage.store import Store
+
+log = structlog.get_logger("storage")
+
+Progress = Callable[[int, int], None]  # messages read, messages there
+Content = dict[str, tuple[int, int]]  # rows and hash by table
+
+
+class Rebuilt(Struct, kw_only=True, frozen=True):
+    """`before` is None where the old file could not be read. `kept` is the file that is not in use."""
+
+    before: Content | None
+    after: Content
+    replaced: bool
+    kept: Path | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether the new file holds what the old one held."""
+        return self.before == self.after
+
+
+def content(connection: Connection, folder: Path) -> Content:
+    """Counts and hashes of all that history holds, archive included."""
+    known = archive.partitions(connection, folder)
+    return {table: (count, value) for table, count, value in rows_of(connection, known.fill(sql("fingerprint")))}
+
+
+async def rebuild(settings: Settings, *, force: bool = False, progress: Progress = lambda _read, _there: None) -> Rebuilt:
+    """Rebuilds; a file that would differ from a readable one replaces it only with `force`.
+
+    Raises CannotWriteError while the service runs (it owns the file), BusError when the stream cannot be read.
+    """
+    places = database.Places(settings)
+    before = _content_before(settings, places)
+    fresh = places.file.with_name(f"{places.file.name}.rebuilding")
+    for leftover in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+        leftover.unlink(missing_ok=True)
+    store = Store(settings, fresh)
+    await store.open(utc_now())
+    try:
+        async with connection.connected(settings, f"{settings.STORAGE_NAME}-rebuild") as client:
+            await _read_all(client, settings, store, progress)
+        while await store.seal(utc_now()):
+            pass
+    finally:
+        await store.close()
+    after = _content_of(settings, places, fresh)
+    if before is not None and before != after and not force:
+        log.error("rebuilt_file_differs", before=before, after=after, action="the old file stays in use")
+        return Rebuilt(before=before, after=after, replaced=False, kept=fresh)
+    return Rebuilt(before=before, after=after, replaced=True, kept=_swap(places.file, fresh, utc_now()))
+
+
+def main_rebuild(settings: Settings, *, force: bool = False) -> int:
+    """The command: progress and result on the log; 0 when the rebuilt file is in use, else 1."""
+    said = 0
+
+    def progress(read: int, there: int) -> None:
+        nonlocal said
+        if there and (percent := 100 * read // there) >= said + 10:
+            said = percent
+            log.info("rebuilding", percent=percent, messages=read, of=there)
+
+    result = asyncio.run(rebuild(settings, force=force, progress=progress))
+    log.info("rebuilt", equal=result.equal, replaced=result.replaced, rows=result.after["pings"][0], kept=str(result.kept))
+    return 0 if result.replaced else 1
+
+
+async def _read_all(client: Client, settings: Settings, store: Store, progress: Progress) -> None:
+    """Ingest, by the same road as always, up to what the stream holds now."""
+    assert store.ingest  # noqa: S101  # open
+    info = await layout.api(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
+    last = info.get("state", {}).get("last_seq", 0) if info.get("state", {}).get("messages") else 0
+    name = f"{settings.STORAGE_NAME}-rebuild"
+    feeding = asyncio.create_task(Feed(client, settings, store, consumer=name).run())
+    try:
+        while (read := store.ingest.position.sequence if store.ingest.position else 0) < last:
+            progress(read, last)
+            done, _ = await asyncio.wait([feeding], timeout=0.2)
+            if done:
+                feeding.result()
+        progress(last, last)
+    finally:
+        feeding.cancel()
+        await asyncio.gather(feeding, return_exceptions=True)
+        await layout.api(client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}")
+
+
+def _content_before(settings: Settings, places: database.Places) -> Content | None:
+    if not places.file.exists():
+        return None
+    try:
+        return _content_of(settings, places, places.file)
+    except DamagedError as error:
+        log.error("history_file_damaged", detail=str(error), action="rebuilding without comparing")
+        return None
+
+
+def _content_of(settings: Settings, places: database.Places, file: Path) -> Content:
+    opened = database.open_file(settings, places, file)
+    try:
+        return content(opened, places.archive)
+    except duckdb.Error as error:
+        raise explained(error, file) from None
+    finally:
+        opened.close()
+
+
+def _swap(file: Path, fresh: Path, now: datetime) -> Path | None:
+    """The new file takes the old one's place; each step leaves a state that the next start can use."""
+    kept = None
+    stamp = now.strftime("%Y%m%dT%H%M%SZ")
+    for part in (file.with_name(f"{file.name}.wal"), file):
+        if part.exists():
+            kept = part.rename(part.with_name(f"{part.name}.before-rebuild-{stamp}"))
+    fresh.rename(file)
+    return kept
+
