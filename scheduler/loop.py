@@ -21,16 +21,19 @@ from bus.connection import Client
 from bus.errors import BadMessageError
 from bus.messages import AgentState, Timer, decode
 from bus.questions import Ping, ping_of
+from scheduler.committer import Committer
 from scheduler.directory import Directory, Tracked
 from scheduler.flight import Flight
 from scheduler.outcomes import MIN_SECONDS_BETWEEN_OUTCOMES
 from scheduler.peers import Peers
 from scheduler.pinger import Pinger, new_ping_ids
+from scheduler.policy import Event
 from scheduler.registry import unknown
 
 log = structlog.get_logger("scheduler.loop")
 
 OFFER_SECONDS = 1.0
+UNWRITTEN_LIMIT = 1000  # outcomes that may wait for the bucket before no more pings are sent
 
 
 class Due:
@@ -64,7 +67,9 @@ class PingLoop:
         self._again: deque[Flight] = deque()
         self._acks: list[str] = []
         self._work = asyncio.Event()
-        self.pinger: Pinger  # both set by the composition, which joins loop, pinger, committer and puller in a ring
+        # set by the composition, which joins the parts in a ring
+        self.pinger: Pinger
+        self.committer: Committer
         self.more: Callable[[], None]
         self.bad_messages = 0
         self.held_back_seconds = 0.0
@@ -108,7 +113,7 @@ class PingLoop:
             self._release_held(boottime())
             await self._send_acks()
             self._ready = self._ready or self._next_flight(utc_now())
-            free = self.pinger.in_flight < self._limit
+            free = self.pinger.in_flight < self._limit and len(self._active) < self._limit + UNWRITTEN_LIMIT
             self._note_held_back(held_back=self._ready is not None and not free)
             if self._ready and free:
                 flight, self._ready = self._ready, None
@@ -131,6 +136,11 @@ class PingLoop:
         waiter: asyncio.Future[Ping] = asyncio.get_running_loop().create_future()
         flight.waiters.append(waiter)
         return await waiter
+
+    def landed(self, flight: Flight, event: Event) -> None:
+        """A ping came to its end: its outcome goes to the committer, its place to the next."""
+        self.committer.submit(flight, event)
+        self._work.set()
 
     def settled(self, flight: Flight, state: AgentState, ours: bool) -> None:
         """The outcome stands in the bucket: acknowledges, tells who waits, makes room."""

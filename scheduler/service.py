@@ -1,6 +1,7 @@
 """One scheduler, put together: any number of them share the work on one bus, without a leader."""
 
 import asyncio
+import gc
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,6 +35,7 @@ from scheduler.views import agent_view
 
 log = structlog.get_logger("scheduler")
 
+LARGE_FLEET = 10_000  # agents
 EVENTS_KEPT = 200  # above that, events that change no status are dropped
 
 
@@ -71,8 +73,8 @@ class Scheduler:
         self.peers = Peers(client, self.instance)
         self.peers.changed = self._company_changed
         self.loop = PingLoop(client, self.directory, self.peers, self._limit, self._recorded)
-        self.committer = Committer(client, self.directory, self.policy, self.loop.settled, self.loop.fly_again)
-        self.loop.pinger = Pinger(client, self.pulse, settings.PING_RESPONSE_TIMEOUT_SECONDS, self.committer.submit)
+        self.loop.committer = Committer(client, self.directory, self.policy, self.loop.settled, self.loop.fly_again)
+        self.loop.pinger = Pinger(client, self.pulse, settings.PING_RESPONSE_TIMEOUT_SECONDS, self.loop.landed)
         self.puller = Puller(
             client, subjects.BUCKET_STREAM, subjects.DUE_CONSUMER, self.loop.take, self.loop.room, self._consumer_lost
         )
@@ -87,12 +89,23 @@ class Scheduler:
         await self.entries.loaded.wait()
         await self.states.loaded.wait()
         self._company_changed()
+        if len(self.directory) >= LARGE_FLEET:
+            gc.collect()
+            gc.freeze()  # a full collection of a million agents would stop the loop for seconds, and find nothing
         log.info("scheduler_loaded", agents=len(self.directory))
 
     def start(self, start: Start) -> None:
         """Pings from now on."""
         self.client.on_reconnect(self.puller.renew)
-        for part in (self.peers, self.pulse, self.committer, self.loop.pinger, self.puller, self.timekeeper, self.loop):
+        for part in (
+            self.peers,
+            self.pulse,
+            self.loop.committer,
+            self.loop.pinger,
+            self.puller,
+            self.timekeeper,
+            self.loop,
+        ):
             start(part.run())
         start(self._publish_events())
 
@@ -111,8 +124,8 @@ class Scheduler:
             in_flight_limit=self._limit,
             waiting=self.loop.waiting,
             held_back_seconds=self.loop.held_back_seconds,
-            commits=self.committer.commits,
-            lost_races=self.committer.lost_races,
+            commits=self.loop.committer.commits,
+            lost_races=self.loop.committer.lost_races,
             bad_messages=self.loop.bad_messages + self.loop.pinger.bad_messages + self._bad_values,
             events_dropped=self._events_dropped,
             timers_put_off=self.timekeeper.put_off,
