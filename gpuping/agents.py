@@ -1,14 +1,11 @@
 """The agents that `up` runs itself: one for this machine, and test agents with simulated GPUs."""
 
 import ctypes
-import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bus.settings import Settings
-from gpuping import extras
-from gpuping.lifecycle import Lifecycle
 
 DEFAULT_SCENARIO = "healthy"
 
@@ -47,10 +44,10 @@ def has_nvidia_driver() -> bool:
     return True
 
 
-async def start(stack: AsyncExitStack, settings: Settings, agent: LocalAgent, *, serve_http: bool = False) -> None:
+async def start(stack: AsyncExitStack, settings: Settings, agent: LocalAgent) -> None:
     """Runs the agent until the stack is closed."""
-    with extras.needed("agentd"):
-        from agentd import probe, service
+    from agentd import probe, service
+
     metadata: dict[str, Any] = {"simulated": True, "scenario": agent.scenario} if agent.scenario else {}
     await stack.enter_async_context(
         service.running(
@@ -58,19 +55,6 @@ async def start(stack: AsyncExitStack, settings: Settings, agent: LocalAgent, *,
             agent_id=agent.agent_id,
             probe=probe.open_probe(settings, agent.agent_id, agent.scenario),
             state_dir=agent.state_dir,
-            serve_http=serve_http,
             metadata=metadata,
         )
     )
-
-
-async def run_alone(settings: Settings, lifecycle: Lifecycle, *, serve_http: bool) -> None:
-    """This machine's agent and nothing else, until it is told to stop. It simulates only when it was asked to."""
-    agent = LocalAgent(settings.agent_id, settings.agent_state_dir, settings.AGENT_SCENARIO)
-    played = f" with simulated GPUs (scenario {agent.scenario})" if agent.scenario else ""
-    print(f"agent {agent.agent_id}{played}, bus {settings.nats_url}", file=sys.stderr)
-    if serve_http:
-        print(f"http://{settings.AGENT_HTTP_HOST}:{settings.AGENT_HTTP_PORT}/agent/health", file=sys.stderr)
-    async with AsyncExitStack() as stack:
-        await start(stack, settings, agent, serve_http=serve_http)
-        await lifecycle.until_stopped()

@@ -11,6 +11,7 @@ from bus import clock, connection, subjects
 from bus.errors import BusError
 from bus.messages import UptimeReport
 from bus.questions import (
+    Agent,
     AgentPage,
     Fleet,
     HistoryReply,
@@ -94,7 +95,10 @@ class BusSource:
         """The newest `limit` outcomes, and the summary of all."""
         request = HistoryRequest(hours=hours, limit=limit)
         subject = subjects.history(check_agent_id(agent_id))
-        return await ask(self._client, subject, request, HistoryReply, who=STORAGE, timeout=QUERY_SECONDS)
+        reply = await ask(self._client, subject, request, HistoryReply, who=STORAGE, timeout=QUERY_SECONDS)
+        if not reply.pings:  # storage knows pings only; whether there is such an agent, the registry knows
+            await ask(self._client, subjects.get(agent_id), None, Agent, who=SCHEDULER)
+        return reply
 
     async def look(self, agent_id: str) -> UptimeReport:
         """The agent's own report since its last ping; changes nothing anywhere."""

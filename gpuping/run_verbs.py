@@ -53,7 +53,7 @@ def up(
         GATEWAY_HOST=host, GATEWAY_PORT=port, GPUPING_DATA_DIR=data_dir, AGENT_SCENARIO=scenario, level="warning"
     )
     if loaded.AGENT_MODE:
-        return _agent(loaded, serve_http=True)
+        return _agent(loaded)
     options = composition.Options(agent, register_agents, dashboard_interval)
     return lifecycle.run(lambda life: _up(loaded, options, life, started))
 
@@ -89,7 +89,7 @@ def agentd(
             from agentd import install as installer
         installer.install(loaded)
         return lifecycle.DONE
-    return _agent(loaded, serve_http=loaded.AGENT_MODE)
+    return _agent(loaded)
 
 
 @app.command(group=RUN)
@@ -128,10 +128,16 @@ def storage(*, data_dir: DataDir = None) -> int:
     return lifecycle.run(lambda life: lifecycle.serve("storage", service.running(loaded), life))
 
 
-def _agent(loaded: Settings, *, serve_http: bool) -> int:
-    from gpuping import agents
-
-    return lifecycle.run(lambda life: agents.run_alone(located(loaded), life, serve_http=serve_http))
+def _agent(loaded: Settings) -> int:
+    """This host's agent alone. It simulates GPUs only when it was asked to: a missing driver must not look healthy."""
+    with extras.needed("agentd"):
+        from agentd import process
+    found = located(loaded)
+    played = f" with simulated GPUs (scenario {found.AGENT_SCENARIO})" if found.AGENT_SCENARIO else ""
+    lifecycle.complain(f"agent {found.agent_id}{played} on the bus at {found.nats_url}; Ctrl-C stops it")
+    if found.AGENT_MODE:
+        lifecycle.complain(f"http://{found.AGENT_HTTP_HOST}:{found.AGENT_HTTP_PORT}/agent/health")
+    return lifecycle.run(lambda _: process.run(found))
 
 
 def load(*, level: str | None = None, **options: Any) -> Settings:

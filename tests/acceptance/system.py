@@ -1,0 +1,127 @@
+"""`gpuping` as a user runs it: real processes, their output, their exit codes, their REST interface."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+START_SECONDS = 40.0  # for machines under load; what must be quicker is asserted where it matters
+T = TypeVar("T")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The caller's environment without our settings (tests/conftest.py took them out), and these."""
+    return os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "160"} | variables
+
+
+def run(*arguments: str, timeout: float = 30.0, **variables: str) -> subprocess.CompletedProcess[str]:
+    """One `gpuping` command to its end."""
+    command = [sys.executable, "-m", "gpuping", *arguments]
+    return subprocess.run(
+        command, env=environment(**variables), capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def until(get: Callable[[], T | None], what: str, seconds: float = START_SECONDS, step: float = 0.05) -> T:
+    """Asks again and again until there is an answer; fails loudly at the deadline."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = get()
+        if answer:
+            return answer
+        time.sleep(step)
+    raise AssertionError(f"{what}: not within {seconds:g} s")
+
+
+class Program:
+    """A `gpuping` process that goes on, and what it has printed so far."""
+
+    def __init__(self, *arguments: str, **variables: str) -> None:
+        self.started = time.monotonic()
+        self.output = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gpuping", *arguments],
+            env=environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def printed(self, pattern: str, seconds: float = START_SECONDS) -> re.Match[str]:
+        """Waits until the output holds the pattern."""
+
+        def look() -> re.Match[str] | None:
+            found = re.search(pattern, self.output)
+            assert found or self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.output}"
+            return found
+
+        return until(look, f"{pattern!r} in the output:\n{self.output}", seconds)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 15.0) -> int:
+        """Signals, waits for the end, and returns the exit code."""
+        self.process.send_signal(how)
+        code = self.process.wait(seconds)
+        self._reader.join(5)
+        return code
+
+    def kill(self) -> None:
+        """SIGKILL: nothing gets a chance to tidy up."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.output += line
+
+
+class Up(Program):
+    """`gpuping up` on a free port and a data dir."""
+
+    def __init__(self, data_dir: Path, *arguments: str, **variables: str) -> None:
+        self.data_dir = data_dir
+        variables = {"NATS_PORT": "0"} | variables
+        super().__init__("up", "--port", "0", "--data-dir", str(data_dir), *arguments, **variables)
+
+    def ready(self) -> "Up":
+        """Waits until it says that it is ready."""
+        self.printed("ready after")
+        self.url = self.printed(r"dashboard +(http://\S+)/")[1]
+        self.nats_url = self.printed(r"bus +(nats://\S+)")[1]
+        return self
+
+    def get(self, path: str) -> Any:
+        """A REST answer that must be a success."""
+        answer = httpx.get(f"{self.url}{path}", timeout=10)
+        assert answer.is_success, f"{path}: {answer.status_code} {answer.text}"
+        return answer.json()
+
+    def agents(self) -> dict[str, dict[str, Any]]:
+        """Every agent, by id."""
+        return {agent["agent_id"]: agent for agent in self.get("/ping-system/agents")["agents"]}
+
+    def pings(self, agent_id: str) -> list[dict[str, Any]]:
+        """An agent's history, oldest first."""
+        path = f"/ping-system/agents/{agent_id}/history?hours=24&limit=1000"
+        return list(reversed(self.get(path)["pings"]))
+
+    def ping_by_hand(self, agent_id: str) -> dict[str, Any]:
+        """A ping that counts, now."""
+        answer = httpx.post(f"{self.url}/ping-system/agents/{agent_id}/ping", timeout=20)
+        assert answer.is_success, answer.text
+        return dict(answer.json())
+
+    def bus_file(self) -> dict[str, Any]:
+        """What other verbs find it by."""
+        return dict(json.loads((self.data_dir / "bus.json").read_text()))

@@ -1,0 +1,60 @@
+"""What cannot be used is refused at once: one line with name, value and what was expected; exit code 2."""
+
+import pytest
+from system import run
+
+BAD = [
+    ("PING_UPTIME_THRESHOLD", "101", "float <= 100.0"),
+    ("PING_UPTIME_THRESHOLD", "nan", "finite"),
+    ("PING_BASE_INTERVAL_MINUTES", "0", "float > 0.0"),
+    ("PING_BASE_INTERVAL_MINUTES", "soon", "float"),
+    ("PING_MAX_INTERVAL_HOURS", "0.1", "at least the base interval"),
+    ("PING_ESCALATION_MULTIPLIER", "0.5", "float >= 1.0"),
+    ("PING_RECOVERY_THRESHOLD_PINGS", "2.5", "int"),
+    ("PING_FIRST_PING_GRACE_PERIOD", "perhaps", "true or false"),
+    ("PING_MAX_CONCURRENT_AGENTS", "0", "int >= 1"),
+    ("AGENT_ID", "agent.001", "regex"),
+    ("AGENT_SCENARIO", "no-such-scenario", "healthy"),
+    ("GATEWAY_PORT", "70000", "int <= 65535"),
+    ("GATEWAY_HOST", "0.0.0.0", "GPUPING_TOKENS_FILE"),  # noqa: S104  # refused is the point
+    ("LOG_LEVEL", "loud", "enum"),
+    ("PING_BASE_INTERVALL_MINUTES", "15", "did you mean PING_BASE_INTERVAL_MINUTES?"),
+    ("GPUPING_COLOUR", "red", "no such setting"),
+    ("NATS_CONTEXT", "nowhere", "a saved context"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), BAD)
+def test_a_bad_setting_is_one_line_and_exit_code_2(tmp_path, name, value, expected) -> None:
+    ended = (
+        run("up", "--data-dir", str(tmp_path), "--port", "0", **{name: value})
+        if name != "GATEWAY_PORT"
+        else run("up", "--data-dir", str(tmp_path), GATEWAY_PORT=value)
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    assert name in ended.stderr
+    assert value in ended.stderr
+    assert expected.lower() in ended.stderr.lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["upp"], 'Did you mean "up"?'),
+        (["up", "--colour"], "--colour"),
+        (["up", "--port", "eighty"], "--port"),
+        (["up", "--register-agents", "-1"], "--register-agents"),
+        (["up", "--register-agents", "100000"], "--register-agents"),
+        (["up", "--dashboard-interval", "0"], "--dashboard-interval"),
+        (["history", "agent-001", "--hours", "0"], "--hours"),
+        (["history", "agent-001", "--hours", "1e9"], "--hours"),
+        (["history"], "ID"),
+        (["top", "--server-url", "localhost:8000"], "--server-url"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(arguments, expected) -> None:
+    ended = run(*arguments)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    assert expected in ended.stderr

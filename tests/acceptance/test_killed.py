@@ -1,0 +1,96 @@
+"""`gpuping up` killed with SIGKILL at any moment and started again: nothing is lost, nothing happens twice."""
+
+import itertools
+import random
+import time
+from datetime import datetime
+
+from system import Up, until
+
+EVERY_THREE_SECONDS = {"PING_BASE_INTERVAL_MINUTES": "0.05"}
+FLEET = ("--no-agent", "--register-agents", "3")
+IDS = ("sim-001", "sim-002", "sim-003")
+ROUNDING = 0.002  # seconds: due times are kept to the microsecond, timers to the millisecond
+
+
+def at(text: str) -> float:
+    """An RFC 3339 time as seconds."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def check_history(pings: list[dict]) -> None:
+    """Every number once, none missing, and none before the one ahead of it had said so."""
+    assert [ping["ping_seq"] for ping in pings] == list(range(1, len(pings) + 1))
+    for earlier, later in itertools.pairwise(pings):
+        assert at(later["pinged_at"]) >= at(earlier["next_ping_at"]) - ROUNDING
+
+
+def complete(up: Up, agent_id: str) -> list[dict]:
+    """The history once it holds every ping that the agent has had."""
+
+    def look() -> list[dict] | None:
+        total = up.agents()[agent_id]["total_pings"]
+        pings = up.pings(agent_id)
+        return pings if len(pings) >= total > 0 else None
+
+    return until(look, f"the history of {agent_id} is complete")
+
+
+def test_killed_at_random_moments(launch) -> None:
+    moments = random.Random(20261123)
+    seen: dict[str, list[dict]] = {}
+    registered: dict[str, str] = {}
+    for _ in range(5):
+        up = launch(*FLEET, **EVERY_THREE_SECONDS)
+        if moments.random() < 0.4:  # in the middle of the start
+            until(lambda up=up: up.data_dir.exists(), "it has begun")
+            time.sleep(moments.uniform(0.0, 1.2))  # the random moment is what is tested
+        else:
+            up.ready()
+            time.sleep(moments.uniform(0.0, 4.0))
+            for agent_id, agent in up.agents().items():
+                assert registered.setdefault(agent_id, agent["registered_at"]) == agent["registered_at"]
+                pings = up.pings(agent_id)
+                known = seen.get(agent_id, [])
+                assert pings[: len(known)] == known, "what history once showed, it shows for ever"
+                seen[agent_id] = pings
+        up.kill()
+
+    up = launch(*FLEET, **EVERY_THREE_SECONDS).ready()
+    assert set(up.agents()) == set(IDS)
+    for agent_id in IDS:
+        pings = complete(up, agent_id)
+        check_history(pings)
+        assert pings[: len(seen[agent_id])] == seen[agent_id]
+        assert not [ping for ping in pings if ping["outcome"] == "missed"], "our own outage is no agent's miss"
+
+
+def test_a_ping_that_came_due_meanwhile_happens_once(launch) -> None:
+    up = launch(*FLEET, **EVERY_THREE_SECONDS).ready()
+    before = {agent_id: until(lambda i=agent_id: up.pings(i), "a first ping")[0] for agent_id in IDS}
+    up.kill()
+    due = max(at(ping["next_ping_at"]) for ping in before.values())
+    until(lambda: time.time() > due + 1.0, "all have come due", step=0.1)
+
+    restarted = time.time()
+    up = launch(*FLEET, **EVERY_THREE_SECONDS).ready()
+    for agent_id in IDS:
+        until(lambda i=agent_id: len(up.pings(i)) >= 3, f"{agent_id} goes on")
+        pings = complete(up, agent_id)
+        check_history(pings)
+        assert pings[0] == before[agent_id]
+        assert pings[1]["pinged_at"]
+        assert at(pings[1]["pinged_at"]) > restarted
+        assert pings[1]["late_ms"] >= 1000.0
+        assert at(pings[2]["pinged_at"]) - at(pings[1]["pinged_at"]) >= 3.0 - ROUNDING
+
+
+def test_killed_before_it_is_due_it_keeps_the_due_time(launch) -> None:
+    up = launch(*FLEET).ready()
+    until(lambda: all(agent["total_pings"] for agent in up.agents().values()), "all are pinged")
+    before = up.agents()
+    up.kill()
+    after = launch(*FLEET).ready().agents()
+    for agent_id in IDS:
+        for field in ("next_ping_at", "registered_at", "total_pings", "status", "current_interval_minutes"):
+            assert after[agent_id][field] == before[agent_id][field]

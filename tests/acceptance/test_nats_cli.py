@@ -1,0 +1,77 @@
+"""What the `nats` CLI shows of the system: through nats-py in every run, and by the real CLI where it is installed."""
+
+import json
+import shutil
+import subprocess
+
+import nats
+import pytest
+from system import Up, until
+
+AGENT = "sim-001"
+
+
+async def test_an_empty_request_is_a_look(fleet: Up) -> None:
+    before = fleet.agents()[AGENT]["total_pings"]
+    client = await nats.connect(fleet.nats_url)
+    report = json.loads((await client.request(f"gpuping.ping.{AGENT}", b"")).data)
+    await client.close()
+    assert report["agent_id"] == AGENT
+    assert report["gpu_available"] is True
+    assert report["schema_version"] == 1
+    assert fleet.agents()[AGENT]["total_pings"] == before, "a look counts nowhere"
+
+
+async def test_micro_services_can_be_discovered(fleet: Up) -> None:
+    client = await nats.connect(fleet.nats_url)
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox)
+    await client.publish("$SRV.INFO", reply=inbox)
+    infos = [json.loads((await subscription.next_msg(timeout=5)).data) for _ in range(4)]
+    await client.close()
+    names = sorted(info["name"] for info in infos)
+    assert names == ["gpuping-agentd", "gpuping-agentd", "gpuping-scheduler", "gpuping-storage"]
+    served = {endpoint["subject"] for info in infos for endpoint in info["endpoints"]}
+    assert {f"gpuping.ping.{AGENT}", f"gpuping.gpu-status.{AGENT}", f"gpuping.health.{AGENT}"} <= served
+
+
+async def test_the_bucket_opens_like_any_bucket(fleet: Up) -> None:
+    client = await nats.connect(fleet.nats_url)
+    bucket = await client.jetstream().key_value("gpuping")
+    state = json.loads((await bucket.get(f"state.{AGENT}")).value)
+    keys = await bucket.keys()
+    await client.close()
+    assert state["agent_id"] == AGENT
+    assert state["ping_seq"] == 1
+    assert {f"agent.{AGENT}", f"state.{AGENT}", f"timer.{AGENT}"} <= set(keys)
+
+
+async def test_history_is_in_its_stream(fleet: Up) -> None:
+    client = await nats.connect(fleet.nats_url)
+    message = await client.jetstream().get_last_msg("GPUPING_HISTORY", f"gpuping.history.{AGENT}")
+    await client.close()
+    assert json.loads(message.data)["last"]["outcome"] == "answered"
+
+
+CLI = shutil.which("nats")
+COMMANDS = [
+    (["req", f"gpuping.ping.{AGENT}", "", "--raw"], f'"agent_id":"{AGENT}"'),
+    (["micro", "ls"], "gpuping-scheduler"),
+    (["micro", "info", "gpuping-storage"], "gpuping.storage.history.*"),
+    (["kv", "get", "gpuping", f"state.{AGENT}", "--raw"], '"ping_seq":1'),
+    (["kv", "ls", "gpuping"], f"timer.{AGENT}"),
+    (["stream", "ls"], "GPUPING_HISTORY"),
+]
+
+
+# without the CLI there is nothing to collect, and nothing to skip: the tests above ask the same through nats-py
+@pytest.mark.parametrize(("arguments", "expected"), COMMANDS if CLI else [])
+def test_the_nats_cli_itself(fleet: Up, tmp_path, arguments, expected) -> None:
+    def ask() -> str | None:
+        command = [str(CLI), "--server", fleet.nats_url, *arguments]
+        ended = subprocess.run(
+            command, env={"HOME": str(tmp_path)}, capture_output=True, text=True, timeout=20, check=False
+        )
+        return ended.stdout if expected in ended.stdout else None
+
+    until(ask, f"nats {' '.join(arguments)} shows {expected}", seconds=15)

@@ -1,0 +1,151 @@
+"""The first minutes of a new user: one command, an answered ping, a page, a clean end (issue 2, items 1 and 6)."""
+
+import json
+import signal
+import socket
+import stat
+import time
+
+import httpx
+import pytest
+from system import Program, Up, run, until
+
+
+def test_the_first_answered_ping_comes_within_ten_seconds(launch) -> None:
+    up = launch(AGENT_ID="agent-001")
+    up.printed("first answered ping agent-001")
+    assert time.monotonic() - up.started < 10.0
+    up.ready()
+    assert "simulated GPUs, scenario healthy" in up.output or "libnvidia" in up.output
+    page = httpx.get(f"{up.url}/")
+    assert page.status_code == 200
+    assert "text/html" in page.headers["content-type"]
+    assert up.agents()["agent-001"]["status"] == "healthy"
+
+
+def test_a_simulated_agent_says_so_in_its_metadata(launch) -> None:
+    up = launch("--scenario", "healthy", AGENT_ID="agent-001").ready()
+    assert until(lambda: up.agents().get("agent-001"), "agent-001 is registered")["metadata"]["simulated"] is True
+
+
+def test_sigterm_ends_it_cleanly_and_keeps_everything(launch) -> None:
+    up = launch("--register-agents", "2", "--no-agent").ready()
+    until(lambda: all(agent["total_pings"] for agent in up.agents().values()) and up.agents(), "both are pinged")
+    until(lambda: up.pings("sim-001"), "history has the ping")
+    before, history = up.agents(), up.pings("sim-001")
+    assert stat.S_IMODE((up.data_dir / "bus.json").stat().st_mode) == 0o600
+    asked = time.monotonic()
+    assert up.stop() == 0, up.output
+    assert time.monotonic() - asked < 8.0
+    assert "Traceback" not in up.output
+    assert not (up.data_dir / "bus.json").exists()
+
+    again = launch("--register-agents", "2", "--no-agent").ready()
+    after = again.agents()
+    assert set(after) == {"sim-001", "sim-002"}
+    for agent_id, agent in after.items():
+        assert agent["next_ping_at"] == before[agent_id]["next_ping_at"]
+        assert agent["registered_at"] == before[agent_id]["registered_at"]
+        assert agent["total_pings"] == before[agent_id]["total_pings"]
+    assert again.pings("sim-001") == history
+    assert "next ping" in again.output
+
+
+def test_ctrl_c_ends_it_like_sigterm(launch) -> None:
+    up = launch("--no-agent").ready()
+    assert up.stop(signal.SIGINT) == 0
+    assert "Traceback" not in up.output
+
+
+def test_a_signal_during_the_start_ends_it_too(launch) -> None:
+    up = launch("--no-agent")
+    until((up.data_dir / "nats").exists, "its nats-server is being started")
+    assert up.stop() == 0
+    assert "Traceback" not in up.output
+
+
+def test_a_second_up_on_the_same_data_dir_is_refused(launch) -> None:
+    up = launch("--no-agent").ready()
+    second = run("up", "--port", "0", "--data-dir", str(up.data_dir))
+    assert second.returncode == 1
+    assert second.stderr.count("\n") == 1
+    assert f"already runs on {up.data_dir} (pid {up.process.pid})" in second.stderr
+    assert up.get("/healthz")
+
+
+def test_a_busy_port_is_said_in_one_line_before_anything_starts(tmp_path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = run("up", "--port", str(port), "--data-dir", str(tmp_path))
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert f"GATEWAY_PORT={port}" in ended.stderr
+    assert "--port" in ended.stderr
+    assert not (tmp_path / "nats").exists()
+
+
+def test_the_dashboard_is_printed_at_intervals(launch) -> None:
+    up = launch("--register-agents", "2", "--no-agent", "--dashboard-interval", "0.5").ready()
+    up.printed(r"2 agents  2 healthy")
+    seen = up.output.count(" UTC  ")
+    until(lambda: up.output.count(" UTC  ") > seen, "another dashboard")
+
+
+def test_with_nats_url_it_starts_no_server_of_its_own(launch, tmp_path) -> None:
+    first = launch("--no-agent").ready()
+    second = Up(tmp_path / "other", "--scenario", "healthy", AGENT_ID="agent-007", NATS_URL=first.nats_url)
+    try:
+        second.ready()
+        assert second.nats_url == first.nats_url
+        assert not (tmp_path / "other" / "nats").exists()
+        until(lambda: first.agents().get("agent-007"), "the first system knows the second one's agent")
+    finally:
+        second.stop()
+
+
+@pytest.mark.parametrize("verb", ["agentd", "up"])
+def test_agent_mode_is_the_agent_alone_with_its_own_endpoints(launch, programs, tmp_path, verb) -> None:
+    up = launch("--no-agent").ready()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    agent = Program(
+        verb,
+        "--data-dir",
+        str(tmp_path / "host"),
+        "--scenario",
+        "healthy",
+        AGENT_MODE="true",
+        AGENT_ID="agent-001",
+        AGENT_HTTP_PORT=str(port),
+        NATS_URL=up.nats_url,
+    )
+    programs.append(agent)
+    known = until(lambda: up.agents().get("agent-001", {}).get("total_pings"), "agent-001 is registered and pinged")
+    assert known == 1
+    for path in ("uptime-since-last-ping", "gpu-status", "health"):
+        answer = httpx.get(f"http://127.0.0.1:{port}/agent/{path}")
+        assert answer.status_code == 200, answer.text
+        assert "agent-001" in answer.text
+    assert agent.stop() == 0
+    assert "Traceback" not in agent.output
+
+
+def test_bus_json_names_the_running_system(launch) -> None:
+    up = launch("--no-agent").ready()
+    file = up.bus_file()
+    assert file["pid"] == up.process.pid
+    assert file["nats_url"] == up.nats_url
+    assert file["gateway_url"] == up.url
+
+
+def test_a_stale_bus_json_counts_for_nothing(launch) -> None:
+    up = launch("--no-agent").ready()
+    up.kill()
+    assert (up.data_dir / "bus.json").exists()
+    ended = run("agents", "--data-dir", str(up.data_dir))
+    assert ended.returncode == 1
+    assert f"the `gpuping up` of {up.data_dir} is gone: start it again" in ended.stderr
+    assert json.loads((up.data_dir / "bus.json").read_text())["pid"] == up.process.pid
