@@ -1,0 +1,108 @@
+"""A real agentd process on the stand-in: a hung driver stops neither its answers nor its exit."""
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nats.errors
+import pytest
+
+from bus import subjects
+from bus.clock import boottime
+from bus.messages import UptimeReport, decode
+from tests import standin
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to build the stand-in with")
+
+
+@pytest.fixture
+async def agentd(tmp_path, bus, base_settings):
+    """`agentd(scenario)` starts one named agent-001, checking every second; all of them are ended at the end."""
+    library = standin.build(tmp_path / "standin")
+    started = []
+
+    def start(scenario, **more):
+        file = tmp_path / "scenario.toml"
+        file.write_text(scenario)
+        environ = standin.environ(library, file, started=boottime(), **more)
+        environ |= {
+            "NATS_URL": base_settings.nats_url,
+            "AGENT_ID": "agent-001",
+            "AGENT_STATE_DIR": str(tmp_path / "state"),
+            "AGENT_GPU_CHECK_INTERVAL_SECONDS": "1",
+        }
+        root = Path(__file__).parents[2]
+        started.append(subprocess.Popen([sys.executable, "-m", "agentd"], cwd=root, env=environ))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+async def look(bus) -> tuple[UptimeReport | None, float]:
+    """The answer to an empty ping (None: nobody there yet), and how long it took."""
+    begun = time.monotonic()
+    try:
+        reply = await bus.request(subjects.ping("agent-001"), b"", timeout=1.0)
+    except nats.errors.NoRespondersError:
+        return None, 0.0
+    return decode(reply.data, UptimeReport), time.monotonic() - begun
+
+
+async def look_until(bus, wanted, within=20.0) -> UptimeReport:
+    """Looks until the report is as wanted; every answer on the way must come within a second."""
+    deadline = time.monotonic() + within
+    while True:
+        report, took = await look(bus)
+        assert took < 1.0
+        if report is not None and wanted(report):
+            return report
+        assert time.monotonic() < deadline, report
+        await asyncio.sleep(0.1)
+
+
+def all_are(state, *reasons):
+    return lambda report: bool(report.gpus) and all(
+        gpu.state == state and set(reasons) <= set(gpu.reasons) for gpu in report.gpus
+    )
+
+
+HANG = 'gpus = 2\n[[event]]\nat = 4\ngpu = "all"\nstate = "hang"\n'
+
+
+async def test_a_hang_is_answered_as_hung_and_sigterm_ends_it_within_five_seconds(agentd, bus):
+    process = agentd(HANG)
+    await look_until(bus, all_are("up"))
+    report = await look_until(bus, all_are("down", "hung"))
+    assert report.gpu_available is False
+    assert {incident.reason for incident in report.incidents} == {"hung"}
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.wait, 10) == 0
+    assert time.monotonic() - begun < 5.0
+    assert children
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+async def test_seconds_of_a_loss_are_down_and_the_rest_is_up(agentd, bus):
+    agentd('gpus = 2\n[[event]]\nat = 4\ngpu = 1\nstate = "lost"\nfor = 3\n')
+    await look_until(bus, all_are("up"))
+    await look_until(bus, lambda report: report.gpus[1].reasons == ("lost",))
+    report = await look_until(bus, all_are("up"))
+    first, second = report.gpus
+    assert first.seconds.down == 0.0
+    assert 2.0 <= second.seconds.down <= 4.0  # three seconds, give or take one check
+
+
+async def test_the_library_is_absent(agentd, bus, tmp_path):
+    (tmp_path / "standin" / "libnvidia-ml.so.1").unlink()
+    agentd("gpus = 1\n", LD_LIBRARY_PATH=str(tmp_path))
+    report = await look_until(bus, lambda _: True)
+    assert (report.gpu_available, report.gpus) == (False, ())
