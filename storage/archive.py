@@ -17,10 +17,18 @@ from storage.partitions import DAY_US, TABLES, Partitions, label
 
 log = structlog.get_logger("storage")
 
+Content = dict[str, tuple[int, int]]  # rows and hash by table
+
 
 def partitions(connection: Connection, folder: Path) -> Partitions:
     """The archived days, as this connection's snapshot sees them."""
     return Partitions(folder, dict(rows_of(connection, "SELECT day, generation FROM archived")))
+
+
+def content(connection: Connection, folder: Path) -> Content:
+    """Counts and hashes of all that history holds, archive included."""
+    known = partitions(connection, folder)
+    return {table: (count, value) for table, count, value in rows_of(connection, known.fill(sql("fingerprint")))}
 
 
 def adopt(connection: Connection, folder: Path) -> Partitions:

@@ -4,7 +4,16 @@ import duckdb
 
 from bus.errors import GpupingError
 
-_DAMAGE = ("corrupt", "checksum", "not a valid duckdb", "serialization", "deserial", "wal file", "while replaying")
+_DAMAGE = (
+    "corrupt",
+    "checksum",
+    "not a valid duckdb",
+    "serialization",
+    "deserial",
+    "wal file",
+    "while replaying",
+    "could not read enough",
+)
 _ROOM = (
     *("no space", "file too large", "permission denied", "read-only", "not a directory", "could not set lock"),
     *("already attached", "quota", "cannot open file", "input/output error", "file exists", "no such file"),
@@ -29,6 +38,6 @@ def explained(error: Exception, path: object) -> StorageError:
     lowered = text.lower()
     if isinstance(error, OSError) or any(sign in lowered for sign in _ROOM):
         return CannotWriteError(f"{path}: {text[:300]}")
-    if any(sign in lowered for sign in _DAMAGE) or isinstance(error, duckdb.InternalException):
+    if any(sign in lowered for sign in _DAMAGE) or isinstance(error, duckdb.InternalException | duckdb.IOException):
         return DamagedError(f"{path}: {text[:300]}")
     return StorageError(f"{path}: {text[:300]}")

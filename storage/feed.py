@@ -115,17 +115,18 @@ class Feed:
 
     async def _follow(self) -> None:
         """Pulls and writes until the consumer or a delivery is lost."""
-        puller = Puller(
-            self._client, subjects.HISTORY_STREAM, self._consumer, self._deliver, self._room, self._on_lost
-        )
+        puller = Puller(self._client, subjects.HISTORY_STREAM, self._consumer, self._deliver, self._room, self._on_lost)
         pulling = asyncio.create_task(puller.run())
         pulling.add_done_callback(lambda _: self._lose())
+        failing = asyncio.create_task(self._store.failed.wait())
+        failing.add_done_callback(lambda _: self._lose())
         try:
             while not self._lost.is_set():
                 if batch := await self._batch():
                     await self._write(batch)
                     puller.poke()
         finally:
+            failing.cancel()
             while not pulling.done():  # wait_for of Python 3.11 can swallow a cancellation
                 pulling.cancel()
                 await asyncio.wait([pulling], timeout=0.1)

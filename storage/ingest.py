@@ -168,8 +168,10 @@ class Ingest:
         before = self.numbering.missing
         self._restarted |= {entry.ping.agent: entry.ping.pinged_us for entry in restarts}
         begins = {id(entry) for entry in restarts}
-        for entry in fresh:
-            self._number(entry, id(entry) in begins)
+        gaps = [entry.agent_id for entry in fresh if self._number(entry, id(entry) in begins) > 0]
+        if gaps:  # once a batch, not once an agent: a lost stream must not fill the disk with log
+            missing = self.numbering.missing
+            log.warning("ping_seq_missing", new=missing - before, all=missing, agents=len(gaps), among=gaps[:5])
         for one in poisoned:
             log.error("message_set_aside", sequence=one.arrival.sequence, of=one.arrival.agent_id, detail=one.detail)
         self.newest_us = max([self.newest_us, *(entry.ping.pinged_us for entry in fresh)])
@@ -178,16 +180,14 @@ class Ingest:
         duplicates = taken - len(fresh) - len(poisoned)
         return Written(len(fresh), duplicates, len(poisoned), self.numbering.missing - before)
 
-    def _number(self, entry: Entry, begins: bool) -> None:
+    def _number(self, entry: Entry, begins: bool) -> int:
         agent, number = entry.ping.agent, entry.ping.ping_seq
         if entry.ping.pinged_us < self._restarted.get(agent, 0):
-            return  # of a numbering that has ended
+            return 0  # of a numbering that has ended
         if begins:
             log.warning("ping_seq_restarted", agent_id=entry.agent_id, ping_seq=number)
             self.numbering.restart(agent)
-        missing = self.numbering.add(agent, number)
-        if missing > 0:
-            log.warning("ping_seq_missing", agent_id=entry.agent_id, before=number, count=missing)
+        return self.numbering.add(agent, number)
 
 
 class _Names:

@@ -18,7 +18,6 @@ from bus.clock import utc_now
 from bus.connection import Client
 from bus.settings import Settings
 from storage import archive, database
-from storage.database import Connection, rows_of, sql
 from storage.errors import DamagedError, explained
 from storage.feed import Feed
 from storage.store import Store
@@ -26,14 +25,13 @@ from storage.store import Store
 log = structlog.get_logger("storage")
 
 Progress = Callable[[int, int], None]  # messages read, messages there
-Content = dict[str, tuple[int, int]]  # rows and hash by table
 
 
 class Rebuilt(Struct, kw_only=True, frozen=True):
     """`before` is None where the old file could not be read. `kept` is the file that is not in use."""
 
-    before: Content | None
-    after: Content
+    before: archive.Content | None
+    after: archive.Content
     replaced: bool
     kept: Path | None
 
@@ -43,13 +41,9 @@ class Rebuilt(Struct, kw_only=True, frozen=True):
         return self.before == self.after
 
 
-def content(connection: Connection, folder: Path) -> Content:
-    """Counts and hashes of all that history holds, archive included."""
-    known = archive.partitions(connection, folder)
-    return {table: (count, value) for table, count, value in rows_of(connection, known.fill(sql("fingerprint")))}
-
-
-async def rebuild(settings: Settings, *, force: bool = False, progress: Progress = lambda _read, _there: None) -> Rebuilt:
+async def rebuild(
+    settings: Settings, *, force: bool = False, progress: Progress = lambda _read, _there: None
+) -> Rebuilt:
     """Rebuilds; a file that would differ from a readable one replaces it only with `force`.
 
     Raises CannotWriteError while the service runs (it owns the file), BusError when the stream cannot be read.
@@ -86,7 +80,9 @@ def main_rebuild(settings: Settings, *, force: bool = False) -> int:
             log.info("rebuilding", percent=percent, messages=read, of=there)
 
     result = asyncio.run(rebuild(settings, force=force, progress=progress))
-    log.info("rebuilt", equal=result.equal, replaced=result.replaced, rows=result.after["pings"][0], kept=str(result.kept))
+    log.info(
+        "rebuilt", equal=result.equal, replaced=result.replaced, rows=result.after["pings"][0], kept=str(result.kept)
+    )
     return 0 if result.replaced else 1
 
 
@@ -110,7 +106,7 @@ async def _read_all(client: Client, settings: Settings, store: Store, progress: 
         await layout.api(client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}")
 
 
-def _content_before(settings: Settings, places: database.Places) -> Content | None:
+def _content_before(settings: Settings, places: database.Places) -> archive.Content | None:
     if not places.file.exists():
         return None
     try:
@@ -120,10 +116,10 @@ def _content_before(settings: Settings, places: database.Places) -> Content | No
         return None
 
 
-def _content_of(settings: Settings, places: database.Places, file: Path) -> Content:
+def _content_of(settings: Settings, places: database.Places, file: Path) -> archive.Content:
     opened = database.open_file(settings, places, file)
     try:
-        return content(opened, places.archive)
+        return archive.content(opened, places.archive)
     except duckdb.Error as error:
         raise explained(error, file) from None
     finally:
@@ -139,4 +135,3 @@ def _swap(file: Path, fresh: Path, now: datetime) -> Path | None:
             kept = part.rename(part.with_name(f"{part.name}.before-rebuild-{stamp}"))
     fresh.rename(file)
     return kept
-

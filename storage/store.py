@@ -18,7 +18,7 @@ from msgspec import Struct
 from bus.errors import UnavailableError
 from bus.settings import Settings
 from storage import archive, database, rollups
-from storage.errors import CannotWriteError, DamagedError, explained
+from storage.errors import CannotWriteError, DamagedError, StorageError, explained
 from storage.ingest import Ingest, Written
 from storage.numbering import Numbering
 from storage.partitions import Partitions
@@ -47,6 +47,8 @@ class Store:
         self.file = file or self.places.file
         self.waiting: str | None = "starting"
         self.ingest: Ingest | None = None
+        self.failed = asyncio.Event()  # the file must be opened again
+        self._suspect = False  # damage was seen while it was open: opening alone proves nothing
         self._writer = ThreadPoolExecutor(1, "storage-writer")
         self._readers = ThreadPoolExecutor(READERS, "storage-reader")
         self._idle: asyncio.Queue[database.Connection] = asyncio.Queue()
@@ -65,6 +67,7 @@ class Store:
             cursor.execute("USE history")
             self._idle.put_nowait(cursor)
         self.waiting = None
+        self.failed.clear()
 
     async def close(self) -> None:
         """Ends what runs, writes the log into the file, closes."""
@@ -89,9 +92,7 @@ class Store:
         """Moves one more old day into Parquet, and lets go what retention does not keep; true while there is more."""
         assert self.ingest  # noqa: S101  # open
         ingest, now_us = self.ingest, microseconds(now)
-        return await self._in_writer(
-            lambda: archive.tend(ingest.connection, ingest.partitions, self.settings, now_us)
-        )
+        return await self._in_writer(lambda: archive.tend(ingest.connection, ingest.partitions, self.settings, now_us))
 
     async def read(self, question: Callable[[Reader], T]) -> T:
         """Answers from a snapshot. Raises UnavailableError while the file is not open, or when it takes too long."""
@@ -125,15 +126,24 @@ class Store:
         failure = explained(error, self.file)
         if isinstance(failure, CannotWriteError | DamagedError):
             self.waiting = str(failure)
+            self._suspect = self._suspect or isinstance(failure, DamagedError)
+            self.failed.set()
         return failure
 
     def _open(self, now: datetime) -> None:
         self._close()
         try:
             self._connection = self._opened()
-        except DamagedError as error:
+            if self._suspect:
+                log.warning("history_file_checked", file=str(self.file), reason="damage was seen while it was read")
+                self._read_all(self._connection)
+        except CannotWriteError:
+            raise
+        except StorageError as error:
+            self._close()
             self._set_aside(error, now)
             self._connection = self._opened()
+        self._suspect = False
 
     def _opened(self) -> database.Connection:
         connection = database.open_file(self.settings, self.places, self.file)
@@ -143,9 +153,19 @@ class Store:
         except duckdb.Error as error:
             connection.close()
             raise explained(error, self.file) from None
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
-    def _set_aside(self, error: DamagedError, now: datetime) -> None:
+    def _read_all(self, connection: database.Connection) -> None:
+        """Reads every column of every row. Raises DamagedError."""
+        try:
+            archive.content(connection, self.places.archive)
+        except duckdb.Error as error:
+            raise DamagedError(f"{self.file}: {error}") from None
+
+    def _set_aside(self, error: Exception, now: datetime) -> None:
         moved = database.set_aside(self.file, now)
         log.error(
             "history_file_damaged",

@@ -32,8 +32,15 @@ def mixed(agents: int = 3, days: int = 6) -> list[AgentState]:
             bad = number % 5 == agent
             lost = Incident(gpu="GPU-x", state="down", reason="lost", since=at - timedelta(seconds=400), until=at)
             states.append(
-                state(f"agent-{agent}", number, at, BAD, gpus=(gpu(BAD, state="down", reasons=("lost",)),),
-                      incidents=(lost,), verdict="poor")
+                state(
+                    f"agent-{agent}",
+                    number,
+                    at,
+                    BAD,
+                    gpus=(gpu(BAD, state="down", reasons=("lost",)),),
+                    incidents=(lost,),
+                    verdict="poor",
+                )
                 if bad
                 else state(f"agent-{agent}", number, at)
             )
@@ -55,14 +62,14 @@ async def opened(settings: Settings) -> Store:
     return store
 
 
-async def everything(store: Store) -> rebuild.Content:
-    return await store.read(lambda reader: rebuild.content(reader.cursor, store.places.archive))
+async def everything(store: Store) -> archive.Content:
+    return await store.read(lambda reader: archive.content(reader.cursor, store.places.archive))
 
 
 async def rollup_rows(store: Store) -> list[list[tuple[object, ...]]]:
     tables = ("agent_days", "fleet_hours", "fleet_latencies")
     return await store.read(
-        lambda reader: [sorted(rows_of(reader.cursor, f"FROM {t}"), key=repr) for t in tables]  # noqa: S608
+        lambda reader: [sorted(rows_of(reader.cursor, f"FROM {t}"), key=repr) for t in tables]
     )
 
 
@@ -125,7 +132,8 @@ async def test_rollups_equal_the_raw_sums_and_can_be_made_again(kept: Settings):
     connection, partitions = store.ingest.connection, store.ingest.partitions
     raw = rows_of(
         connection,
-        "SELECT sum(up_ms), sum(down_ms), count(*) FROM pings WHERE pinged_us < (SELECT until_us FROM sealed WHERE rollup = 'agent_days')",
+        "SELECT sum(up_ms), sum(down_ms), count(*) FROM pings"
+        " WHERE pinged_us < (SELECT until_us FROM sealed WHERE rollup = 'agent_days')",
     )[0]
     rolled = rows_of(connection, "SELECT sum(up_ms), sum(down_ms), sum(pings) FROM agent_days")[0]
     assert raw == rolled
