@@ -1,0 +1,92 @@
+"""A hundred agents on one machine: registered through REST, answered by real agentd bus clients, beside dead ones.
+
+The promises of the guide and the contract are held by medians, so that a busy machine does not decide; the
+figures themselves are printed (`pytest -s`), and `make bench` measures what a ping costs.
+"""
+
+import asyncio
+import statistics
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+
+from agentd.probe import open_probe
+from agentd.service import running
+from bus import settings
+
+AGENTS, DEAD = 100, 20
+ANSWER_SECONDS = 0.5  # the guide's "ping response time"; REST is held to the same
+EVERY = {"PING_BASE_INTERVAL_MINUTES": "0.05", "PING_RESPONSE_TIMEOUT_SECONDS": "2"}
+
+
+class Rest:
+    """Timed requests: `took` holds the seconds of each."""
+
+    def __init__(self, url: str) -> None:
+        self._client = httpx.AsyncClient(base_url=url, timeout=20)
+        self.took: list[float] = []
+
+    async def ask(self, method: str, path: str, **options: object) -> httpx.Response:
+        began = time.monotonic()
+        answer = await self._client.request(method, path, **options)  # type: ignore[arg-type]
+        self.took.append(time.monotonic() - began)
+        return answer
+
+
+async def register(rest: Rest, agent_id: str) -> None:
+    body = {"agent_id": agent_id, "capabilities": ["gpu-compute"], "metadata": {"rack": 7}}
+    answer = await rest.ask("POST", "/ping-system/agents/register", json=body)
+    assert answer.status_code in {200, 201}, answer.text
+
+
+async def outcomes(rest: Rest, agent_id: str) -> list[dict]:
+    answer = await rest.ask("GET", f"/ping-system/agents/{agent_id}/history?hours=1")
+    assert answer.status_code == 200, answer.text
+    return list(reversed(answer.json()["pings"]))
+
+
+async def test_a_hundred_agents_are_pinged_on_time_beside_dead_ones(launch, tmp_path: Path) -> None:
+    up = await asyncio.to_thread(lambda: launch("--no-agent", **EVERY).ready())
+    rest = Rest(up.url)
+    alive = [f"agent-{number:03d}" for number in range(AGENTS)]
+    dead = [f"dead-{number:03d}" for number in range(DEAD)]
+    async with AsyncExitStack() as stack:
+        for agent_id in alive:
+            config = settings.load({}, NATS_URL=up.nats_url, GPUPING_DATA_DIR=str(tmp_path / agent_id))
+            probe = open_probe(config, agent_id, "healthy")
+            await stack.enter_async_context(running(config, agent_id=agent_id, probe=probe))
+        for agent_id in alive + dead:
+            await register(rest, agent_id)
+        await _until_pinged(rest, alive[-1], 3)
+
+        for path in ("/ping-system/agents", "/ping-system/dashboard", "/ping-system/agents/due-for-ping"):
+            assert (await rest.ask("GET", path)).status_code == 200
+        histories = {agent_id: await outcomes(rest, agent_id) for agent_id in alive}
+        missed = {agent_id: await outcomes(rest, agent_id) for agent_id in dead}
+
+    for agent_id, pings in histories.items():
+        assert {ping["outcome"] for ping in pings} == {"answered"}, agent_id
+        assert [ping["ping_seq"] for ping in pings] == list(range(1, len(pings) + 1))
+        assert pings[0]["verdict"] == "first"
+        assert {ping["verdict"] for ping in pings[1:]} == {"good"}
+    for agent_id, pings in missed.items():
+        assert pings, agent_id
+        assert {(ping["outcome"], ping["reason"]) for ping in pings} == {("missed", "no_responders")}
+    every = [ping for pings in histories.values() for ping in pings]
+    figures = {
+        "REST answer": sorted(rest.took),
+        "ping answer": sorted(ping["response_ms"] / 1000 for ping in every),
+        "lateness": sorted(ping["late_ms"] / 1000 for ping in every),
+    }
+    for name, seconds in figures.items():
+        median, worst = statistics.median(seconds), seconds[-1]
+        print(f"{name}: median {1000 * median:.1f} ms, worst {1000 * worst:.1f} ms of {len(seconds)}")  # noqa: T201
+        assert median < ANSWER_SECONDS, name
+
+
+async def _until_pinged(rest: Rest, agent_id: str, times: int) -> None:
+    async with asyncio.timeout(30):
+        while len(await outcomes(rest, agent_id)) < times:  # noqa: ASYNC110  # another process tells no event
+            await asyncio.sleep(0.1)
