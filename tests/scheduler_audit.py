@@ -1,0 +1,222 @@
+"""Audits the history against what the agents know to have said: an independent reading of the decisions.
+
+The policy is written here a second time, from requirements/decisions.md, and shares nothing with the scheduler's.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from bus.messages import AgentState
+from bus.settings import Settings
+from tests.history import History
+from tests.ledger_agents import Answer, LedgerAgent, LedgerAgents
+
+SLACK = timedelta(milliseconds=300)  # between the agent's hearing and the scheduler's clock, on a busy machine
+
+
+class Verdict(NamedTuple):
+    """What the decisions make of one outcome."""
+
+    verdict: str
+    reason: str | None
+    interval: float
+
+
+class Truth:
+    """One agent's record by the decisions: the guide's counters, and what its status follows from."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.answered = self.poor = self.streak = self.missed = 0
+        self.recovering = self.no_gpu = False
+        self.last_judged: str | None = None
+        self.last_outcome: str | None = None
+        self.uptime: float | None = None
+        self.mark: str | None = None
+        self.answered_at: datetime | None = None
+
+    def interval(self) -> float:
+        """Rule 5."""
+        base, longest = self._settings.PING_BASE_INTERVAL_MINUTES * 60, self._settings.PING_MAX_INTERVAL_HOURS * 3600
+        return float(min(base * self._settings.PING_ESCALATION_MULTIPLIER**self.poor, longest))
+
+    def excused(self, reason: str | None) -> Verdict:
+        """Rule 6: takes a number, leaves the counters alone."""
+        self.last_outcome = "excused"
+        return Verdict("excused", reason, self.interval())
+
+    def miss(self, reason: str | None) -> Verdict:
+        """Rules 2 and 4."""
+        self.missed += 1
+        self.last_outcome, self.uptime = "missed", None
+        if self._settings.PING_FIRST_PING_GRACE_PERIOD and self.answered == 0:
+            return Verdict("first", reason, self.interval())
+        return self._poor(reason)
+
+    def answer(self, uptime: float | None, gpu_available: bool) -> Verdict:
+        """Rules 2, 3, 4, 9 and 10."""
+        self.answered += 1
+        self.last_outcome, self.no_gpu = "answered", not gpu_available
+        if self._settings.PING_FIRST_PING_GRACE_PERIOD and self.answered == 1:
+            return Verdict("first", None if gpu_available else "no_gpu", self.interval())
+        if uptime is None:
+            return Verdict("excused", "nothing_to_judge", self.interval())
+        self.uptime = uptime
+        if uptime < self._settings.PING_UPTIME_THRESHOLD:
+            return self._poor("uptime_below_threshold" if gpu_available else "no_gpu")
+        self.streak += 1
+        self.poor = max(0, self.poor - 1)
+        self.last_judged = "good"
+        if self.streak >= self._settings.PING_RECOVERY_THRESHOLD_PINGS:
+            self.poor, self.recovering = 0, False
+        return Verdict("good", None, self.interval())
+
+    def _poor(self, reason: str | None) -> Verdict:
+        self.streak, self.recovering, self.last_judged = 0, True, "poor"
+        self.poor += 1
+        return Verdict("poor", reason, self.interval())
+
+    def status(self) -> str:
+        """The first that holds."""
+        if self.answered == 0:
+            return "pending"
+        if self.last_outcome == "missed":
+            return "missing"
+        if self.last_judged == "poor" or self.no_gpu:
+            return "poor"
+        return "recovering" if self.recovering else "healthy"
+
+
+Excusable = Callable[[AgentState], bool]
+
+
+class Audit:
+    """One agent's history, replayed outcome by outcome; `truth` is the record after the last of them."""
+
+    def __init__(
+        self, agent: LedgerAgent, settings: Settings, enrolments: Sequence[datetime], excusable: Excusable
+    ) -> None:
+        self._agent, self._settings, self._excusable = agent, settings, excusable
+        self._enrolments = enrolments
+        self._before: AgentState | None = None
+        self._window: Answer | None = None  # of the last answer that was recorded
+        self.truth = Truth(settings)
+
+    def replay(self, states: Sequence[AgentState]) -> Truth:
+        """Raises AssertionError at the first outcome that is not as it must be."""
+        for number, state in enumerate(states, 1):
+            assert state.ping_seq == state.last.ping_seq == number, self._where(state)
+            expected = self._judge(state)
+            self._compare(state, expected)
+            self._punctual(state, expected)
+            self._before = state
+        return self.truth
+
+    def _judge(self, state: AgentState) -> Verdict:
+        last = state.last
+        match last.outcome:
+            case "answered":
+                return self._answered(state)
+            case "missed":
+                self._deserved(state)
+                return self.truth.miss(last.reason)
+            case "excused":
+                assert self._excusable(state), f"excused without an outage: {self._where(state)}"
+                return self.truth.excused(last.reason)
+
+    def _answered(self, state: AgentState) -> Verdict:
+        last = state.last
+        answer = self._agent.answers[last.ping_id]
+        assert answer.valid, self._where(state)
+        assert bytes(last.report) == answer.data, self._where(state)
+        self._tiles(state, answer)
+        self.truth.mark, self.truth.answered_at = answer.mark, last.pinged_at
+        self._window = answer
+        verdict = self.truth.answer(answer.uptime, answer.gpu_available)
+        judged = verdict.verdict in {"good", "poor"}
+        assert last.uptime_percent == (answer.uptime if judged else None), self._where(state)
+        assert last.window_seconds == (answer.until - answer.since) / 1000, self._where(state)
+        return verdict
+
+    def _tiles(self, state: AgentState, answer: Answer) -> None:
+        """No second twice, and none left out within one enrolment."""
+        if self._window is None:
+            return
+        assert answer.since >= self._window.until, f"windows overlap: {self._where(state)}"
+        began = max(at for at in self._enrolments if at <= self._agent.asked[state.last.ping_id].at)
+        assert self.truth.answered_at
+        if began < self.truth.answered_at:
+            assert self._agent.asked[state.last.ping_id].request.since_mark == self._window.mark, self._where(state)
+            assert answer.since == self._window.until, f"a gap between windows: {self._where(state)}"
+
+    def _deserved(self, state: AgentState) -> None:
+        """A miss needs an agent that could be missed."""
+        last, agent = state.last, self._agent
+        patience = timedelta(seconds=self._settings.PING_RESPONSE_TIMEOUT_SECONDS)
+        manners = agent.manners_between(last.pinged_at - SLACK, last.pinged_at + patience + SLACK)
+        answer = agent.answers.get(last.ping_id)
+        match last.reason:
+            case "bad_report":
+                assert answer, self._where(state)
+                assert not answer.valid, self._where(state)
+            case "no_responders":
+                assert "absent" in manners, self._where(state)
+            case "timeout":
+                assert manners & {"silent", "absent"}, self._where(state)
+                assert answer is None or answer.at > last.pinged_at + patience - SLACK, self._where(state)
+            case _:
+                raise AssertionError(f"unknown reason: {self._where(state)}")
+
+    def _compare(self, state: AgentState, expected: Verdict) -> None:
+        truth = self.truth
+        found = {
+            "verdict": state.last.verdict,
+            "reason": state.last.reason,
+            "interval": state.interval_seconds,
+            "answered": state.answered,
+            "poor": state.consecutive_poor,
+            "streak": state.good_streak,
+            "recovering": state.recovering,
+            "no_gpu": state.no_gpu,
+            "last_judged": state.last_judged,
+            "last_outcome": state.last_outcome,
+            "uptime": state.uptime_percent,
+            "missed": state.missed,
+            "mark": state.since_mark,
+            "answered_at": state.last_answered_at,
+        }
+        wanted = expected._asdict() | {name: getattr(truth, name) for name in found if name not in Verdict._fields}
+        assert found == wanted, self._where(state)
+
+    def _punctual(self, state: AgentState, expected: Verdict) -> None:
+        """Rule 10, and never before it is due; when it is late, the outcome says by how much."""
+        last = state.last
+        due = last.pinged_at + timedelta(seconds=expected.interval)
+        if last.outcome != "excused" and state.next_ping_at != due:  # written after the next was due already
+            assert due < state.next_ping_at <= datetime.now(UTC), self._where(state)
+        if self._before is None or last.late_ms is None:
+            return
+        was_due = max(self._before.next_ping_at, max(at for at in self._enrolments if at <= last.pinged_at))
+        late = (last.pinged_at - was_due).total_seconds() * 1000
+        assert abs(late - last.late_ms) < 1.0, f"{late} ms late, not {last.late_ms}: {self._where(state)}"
+
+    def _where(self, state: AgentState) -> str:
+        last = state.last
+        said = self._agent.answers.get(last.ping_id)
+        return f"{state.agent_id} #{state.ping_seq} {last.outcome} {last.verdict} {last.reason}; it said {said}"
+
+
+def audit(
+    history: History,
+    agents: LedgerAgents,
+    settings: Settings,
+    enrolments: dict[str, list[datetime]],
+    excusable: Excusable = lambda _state: False,
+) -> dict[str, Truth]:
+    """Every agent's record by the decisions, after its whole history was found to be as it must be."""
+    assert not set(history) - set(agents), "outcomes of agents that were never there"
+    return {
+        agent_id: Audit(agents[agent_id], settings, enrolments[agent_id], excusable).replay(states)
+        for agent_id, states in history.items()
+    }

@@ -1,0 +1,68 @@
+"""Schedulers as processes of their own, to be killed, frozen and started again."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from bus.settings import Settings
+
+READY_SECONDS = 60.0  # several start at once on a machine that is busy
+_PASSED_ON = (
+    "NATS_URL",
+    "PING_BASE_INTERVAL_MINUTES",
+    "PING_MAX_INTERVAL_HOURS",
+    "PING_RESPONSE_TIMEOUT_SECONDS",
+    "PING_MAX_CONCURRENT_AGENTS",
+)
+
+
+class SchedulerProcess:
+    """One place in the line-up: a scheduler that may die and come back as another."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._environment = {name: str(getattr(settings, name)) for name in _PASSED_ON} | {"LOG_LEVEL": "error"}
+        self._child: asyncio.subprocess.Process | None = None
+        self.kills = 0
+
+    async def start(self) -> None:
+        """Pings when this returns."""
+        self._child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "scheduler"), stdout=asyncio.subprocess.PIPE, env=os.environ | self._environment
+        )
+        assert self._child.stdout
+        async with asyncio.timeout(READY_SECONDS):
+            assert await self._child.stdout.readline() == b"ready\n"
+
+    @property
+    def alive(self) -> bool:
+        return self._child is not None and self._child.returncode is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """SIGSTOP and SIGCONT, for one."""
+        assert self._child
+        self._child.send_signal(number)
+
+    async def kill(self) -> None:
+        """Without a goodbye; dead when this returns."""
+        if self._child is None:
+            return
+        self.kills += 1
+        with suppress(ProcessLookupError):
+            self._child.kill()
+        await self._child.wait()
+        self._child = None
+
+
+@asynccontextmanager
+async def scheduler_processes(settings: Settings, count: int) -> AsyncIterator[list[SchedulerProcess]]:
+    """That many, all ready; none of them survives the block."""
+    processes = [SchedulerProcess(settings) for _ in range(count)]
+    try:
+        await asyncio.gather(*(process.start() for process in processes))
+        yield processes
+    finally:
+        for process in processes:
+            await process.kill()
