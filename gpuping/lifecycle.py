@@ -20,6 +20,7 @@ log = structlog.get_logger("gpuping")
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 STOP_SECONDS = 8.0
+SAME_SIGNAL_SECONDS = 0.5
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -30,6 +31,7 @@ class Lifecycle:
         self.stopping = asyncio.Event()
         self._main = main
         self._ready = False
+        self._signalled_at = 0.0
 
     async def until_stopped(self) -> None:
         """Waits for the first signal. Before this is called, a signal cancels the start instead."""
@@ -37,11 +39,14 @@ class Lifecycle:
         await self.stopping.wait()
 
     def signalled(self, number: int) -> None:
-        """The handler of both signals."""
-        if self.stopping.is_set():
-            _end_now(f"stopped at once ({signal.Signals(number).name} again)", 128 + number)
-        self.stopping.set()
+        """The handler of both signals. `make` and process managers may send one to us twice in the same moment."""
         loop = asyncio.get_running_loop()
+        if self.stopping.is_set():
+            if loop.time() - self._signalled_at > SAME_SIGNAL_SECONDS:
+                _end_now(f"stopped at once ({signal.Signals(number).name} again)", 128 + number)
+            return
+        self.stopping.set()
+        self._signalled_at = loop.time()
         loop.call_later(STOP_SECONDS, _end_now, f"did not stop within {STOP_SECONDS:g} s: ended by force", FAILED)
         if not self._ready:
             self._main.cancel()

@@ -1,10 +1,12 @@
 """The first minutes of a new user: one command, an answered ping, a page, a clean end (issue 2, items 1 and 6)."""
 
 import json
+import os
 import signal
 import socket
 import stat
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -62,6 +64,27 @@ def test_a_signal_during_the_start_ends_it_too(launch) -> None:
     until((up.data_dir / "nats").exists, "its nats-server is being started")
     assert up.stop() == 0
     assert "Traceback" not in up.output
+
+
+def test_the_same_signal_twice_in_one_moment_is_one(launch) -> None:
+    up = launch("--no-agent").ready()
+    up.process.send_signal(signal.SIGTERM)
+    assert up.stop() == 0
+    assert "stopped at once" not in up.output
+
+
+def test_a_second_ctrl_c_ends_it_at_once(launch) -> None:
+    up = launch("--no-agent").ready()
+    server = int((up.data_dir / "nats" / "nats-server.pid").read_text())
+    os.kill(server, signal.SIGSTOP)  # now a clean stop takes longer than a person waits
+    up.process.send_signal(signal.SIGINT)
+    up.printed("stopping")
+    time.sleep(0.6)  # a second one counts from half a second on
+    asked = time.monotonic()
+    assert up.stop(signal.SIGINT) == 128 + signal.SIGINT
+    assert time.monotonic() - asked < 2.0
+    assert "stopped at once (SIGINT again)" in up.output
+    until(lambda: not Path(f"/proc/{server}").exists(), "the nats-server dies with it")
 
 
 def test_a_second_up_on_the_same_data_dir_is_refused(launch) -> None:
