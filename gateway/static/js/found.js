@@ -43,8 +43,8 @@ async function find(status, search) {
  * begins with `text` comes first. Null: there is none before.
  */
 export function before(text) {
-  const smaller = LETTERS[LETTERS.indexOf(text.at(-1)) - 1];
   const head = text.slice(0, -1);
-  if (smaller == null || (head === "" && !/[A-Za-z0-9]/.test(smaller))) return head || null;
-  return (head + smaller).padEnd(63, "z");
+  const letters = head ? LETTERS : LETTERS.replace(/[_-]/g, ""); // an id begins with a letter or digit
+  const smaller = letters[letters.indexOf(text.at(-1)) - 1];
+  return smaller ? (head + smaller).padEnd(63, "z") : head || null;
 }

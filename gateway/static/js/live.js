@@ -9,7 +9,8 @@ import { change, current } from "./store.js";
 
 const REFRESH_MS = 30_000;
 const REFRESH_AFTER_EVENTS_MS = 5_000;
-const RETRY_MS = [1_000, 2_000, 4_000, 8_000, 15_000];
+const RETRY_MS = [1_000, 2_000, 4_000, 8_000];
+const SLOWEST_RETRY_MS = RETRY_MS.at(-1);
 const KINDS = ["ping", "registered", "removed"]; // `status` repeats what `ping` says
 
 let source = null;
@@ -53,30 +54,25 @@ function failed(error) {
   const wait = RETRY_MS[Math.min(retries, RETRY_MS.length - 1)];
   retries += 1;
   change({ problem: error.message });
-  schedule(wait, start);
+  schedule(wait);
 }
 
-function schedule(wait, next = refresh) {
+function schedule(wait) {
   clearTimeout(timer);
   refreshAt = Date.now() + wait;
-  timer = setTimeout(next, wait);
+  timer = setTimeout(start, wait);
 }
 
 function follow() {
   source = new EventSource(api.EVENTS);
-  let wasLost = false;
   source.addEventListener("open", () => {
     change({ live: "live" });
-    if (wasLost) refresh(); // what happened meanwhile
-    wasLost = false;
+    refresh(); // what happened before the stream was open
   });
   source.addEventListener("error", () => {
-    wasLost = true;
     change({ live: "reconnecting" });
-    if (source?.readyState === EventSource.CLOSED) {
-      source = null; // refused, not lost: the browser gives up, we do not
-      schedule(RETRY_MS[Math.min(retries++, RETRY_MS.length - 1)], start);
-    }
+    if (source?.readyState === EventSource.CLOSED) source = null; // refused: the browser gives up, we do not
+    if (refreshAt > Date.now() + SLOWEST_RETRY_MS) schedule(RETRY_MS[0]); // is only the stream lost, or all?
   });
   source.addEventListener("reset", refresh); // some were missed for good
   for (const kind of KINDS) source.addEventListener(kind, heard);

@@ -11,12 +11,20 @@ export function parse(hash) {
   const parameters = new URLSearchParams(query);
   const agent = path.match(/^\/agent\/([^/]+)$/)?.[1];
   return {
-    agent: agent ? decodeURIComponent(agent) : null,
+    agent: agent ? decoded(agent) : null,
     status: parameters.get("status"),
     search: parameters.get("q") ?? "",
     sort: parameters.get("sort") ?? DEFAULTS.sort,
     reverse: parameters.has("reverse"),
   };
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return null; // somebody typed it
+  }
 }
 
 export function format({ agent, status, search, sort, reverse }) {

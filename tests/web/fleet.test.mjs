@@ -1,0 +1,87 @@
+/** What the dashboard's answer and the events make of the fleet. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { BEATS_SHOWN, chosen, EMPTY, fromDashboard, fromEvent, fromHistory } from "../../gateway/static/js/fleet.js";
+
+const at = (seconds) => new Date(Date.parse("2026-11-23T12:00:00Z") + seconds * 1000).toISOString();
+
+const agent = (id, part = {}) => ({
+  agent_id: id, status: "healthy", total_pings: 0, last_ping_at: null, uptime_24h_percent: null, gpus: [],
+  consecutive_poor_uptime: 0, current_interval_minutes: 15, next_ping_at: at(900), last_response_ms: 2, ...part,
+});
+const ping = (id, seq, part = {}) => ({
+  agent_id: id, ping_seq: seq, pinged_at: at(seq), outcome: "answered", verdict: "good", ...part,
+});
+const event = (id, seq, part = {}) => ({
+  kind: "ping", agent_id: id, ping: ping(id, seq), agent: agent(id, { total_pings: seq, last_ping_at: at(seq) }), ...part,
+});
+const answer = (agents, part = {}) => ({ agents, totals: { agents: agents.length }, by_status: {}, recent: [], ...part });
+
+test("an event puts its outcome into the row and into the feed, each once", () => {
+  const before = fromDashboard(EMPTY, answer([agent("a")]));
+  const after = [event("a", 1), event("a", 2), event("a", 2)].reduce(fromEvent, before);
+  assert.deepEqual(after.beats.get("a").map((beat) => beat.ping_seq), [2, 1]);
+  assert.deepEqual(after.recent.map((beat) => beat.ping_seq), [2, 1]);
+  assert.equal(after.stale.has("a"), false);
+  assert.equal(before.beats.has("a"), false, "the fleet before is not touched");
+});
+
+test("a gap in the numbers asks for the history, which fills it", () => {
+  const known = [event("a", 1), event("a", 4)].reduce(fromEvent, fromDashboard(EMPTY, answer([agent("a")])));
+  assert.equal(known.stale.has("a"), true);
+  const filled = fromHistory(known, "a", [3, 2, 1].map((seq) => ping("a", seq)));
+  assert.deepEqual(filled.beats.get("a").map((beat) => beat.ping_seq), [4, 3, 2, 1]);
+  assert.equal(filled.stale.has("a"), false);
+});
+
+test("no more outcomes are kept than are shown", () => {
+  const events = Array.from({ length: BEATS_SHOWN + 20 }, (_, at) => event("a", at + 1));
+  const fleet = events.reduce(fromEvent, fromDashboard(EMPTY, answer([agent("a")])));
+  assert.equal(fleet.beats.get("a").length, BEATS_SHOWN);
+});
+
+test("events carry no uptime of 24 h: the last one known stays", () => {
+  const fleet = fromEvent(fromDashboard(EMPTY, answer([agent("a", { uptime_24h_percent: 99.5 })])), event("a", 1));
+  assert.equal(fleet.agents.get("a").uptime_24h_percent, 99.5);
+});
+
+test("statuses are counted as they change, also of agents that are not listed", () => {
+  const listed = Array.from({ length: 100 }, (_, at) => agent(`a${at}`, { status: "poor" }));
+  const big = fromDashboard(EMPTY, answer(listed, { totals: { agents: 500 }, by_status: { poor: 100, healthy: 400 } }));
+  const one = fromEvent(big, event("a1", 1));
+  assert.deepEqual(one.byStatus, { poor: 99, healthy: 401 });
+  const other = event("z9", 7, { agent: agent("z9", { status: "missing" }), previous_status: "healthy" });
+  const two = fromEvent(one, other);
+  assert.deepEqual(two.byStatus, { poor: 99, healthy: 400, missing: 1 });
+  assert.equal(two.agents.has("z9"), false);
+  assert.equal(two.beats.has("z9"), false, "a big fleet must not fill the memory");
+  assert.equal(two.recent[0].agent_id, "z9");
+});
+
+test("a new agent comes, a removed one goes", () => {
+  const came = fromEvent(EMPTY, { kind: "registered", agent_id: "a", agent: agent("a", { status: "pending" }) });
+  assert.deepEqual([came.total, came.byStatus], [1, { pending: 1 }]);
+  const left = fromEvent(came, { kind: "removed", agent_id: "a" });
+  assert.deepEqual([left.total, left.byStatus, left.agents.size], [0, { pending: 0 }, 0]);
+});
+
+test("a row whose agent did not change is not drawn again", () => {
+  const first = fromDashboard(EMPTY, answer([agent("a"), agent("b")]));
+  const second = fromDashboard(first, answer([agent("a"), agent("b", { status: "poor" })]));
+  assert.equal(second.agents.get("a"), first.agents.get("a"));
+  assert.notEqual(second.agents.get("b"), first.agents.get("b"));
+});
+
+test("rows: worst first, filtered, searched, in either direction", () => {
+  const all = [
+    agent("b"), agent("a"), agent("m", { status: "missing" }),
+    agent("p", { status: "poor", consecutive_poor_uptime: 1 }), agent("q", { status: "poor", consecutive_poor_uptime: 4 }),
+    agent("h", { gpus: [{ name: "NVIDIA H100" }] }),
+  ];
+  const ids = (part) => chosen(all, { status: null, search: "", sort: "status", reverse: false, ...part }).map((row) => row.agent_id);
+  assert.deepEqual(ids(), ["m", "q", "p", "a", "b", "h"]);
+  assert.deepEqual(ids({ status: "poor", reverse: true }), ["p", "q"]);
+  assert.deepEqual(ids({ search: " h100 " }), ["h"]);
+  assert.deepEqual(ids({ sort: "no such order" }), ids());
+});

@@ -1,0 +1,41 @@
+/** Numbers and times as the page shows them. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ago, countdown, duration, milliseconds, NOTHING, percent, SPACE } from "../../gateway/static/js/format.js";
+
+const plain = (text) => text.replaceAll(SPACE, " ");
+
+test("a percentage is cut, never rounded up to one that was not reached", () => {
+  assert.equal(percent(99.99999), "99.999%");
+  assert.equal(percent(98.999), "98.9%");
+  assert.equal(percent(99), "99.000%");
+  assert.equal(percent(99.41), "99.410%"); // not 99.409: binary fractions fall just below what was meant
+  assert.equal(percent(100), "100%");
+});
+
+test("nothing observed is a dash, and nought is nought", () => {
+  assert.equal(percent(null), NOTHING);
+  assert.equal(percent(0), "0.00%");
+  assert.equal(milliseconds(null), NOTHING);
+  assert.equal(milliseconds(0), "0.0 ms".replace(" ", SPACE));
+});
+
+test("durations have two units at most", () => {
+  const shown = [0.5, 59, 60, 61, 3_600, 3_661, 90_061, 86_400].map((seconds) => plain(duration(seconds)));
+  assert.deepEqual(shown, ["0.5 s", "59 s", "1 min", "1 min 1 s", "1 h", "1 h 1 min", "1 d 1 h", "1 d"]);
+});
+
+test("a countdown reaches nought when the time has come, not a second before", () => {
+  assert.equal(countdown(0.4), "0:01");
+  assert.equal(countdown(0), "0:00");
+  assert.equal(countdown(899.2), "15:00");
+  assert.equal(countdown(3_600), "1:00:00");
+});
+
+test("how long ago", () => {
+  const now = Date.parse("2026-11-23T12:00:00Z");
+  assert.equal(ago(null, now), "never");
+  assert.equal(ago("2026-11-23T11:59:59Z", now), "just now");
+  assert.equal(plain(ago("2026-11-23T11:57:40Z", now)), "2 min 20 s ago");
+});
