@@ -120,6 +120,11 @@ def report(agent_id: str) -> str:
     return f"gpuping.storage.report.{agent_id}"
 
 
+def file(instance: str, token: str) -> str:
+    """Where one process hands out the pieces of a file that it offered."""
+    return f"gpuping.storage.file.{instance}.{token}"
+
+
 def event(agent_id: str) -> str:
     """Live events of one agent: core messages, lost without harm."""
     return f"gpuping.event.{agent_id}"

@@ -1,0 +1,136 @@
+"""The uptime statement of one agent's month, the rules it can be replayed under, and who asks for it how.
+
+Seconds are exact to the millisecond and add up; percents are ratios of them, None where there is nothing to
+judge. What could not be divided exactly at the month's edge says so.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from bus.messages import Duration, Incident, Message, Percent, Seconds
+
+Month = Annotated[str, Meta(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+StatementFormat = Literal["json", "csv", "parquet", "html"]
+
+
+class Band(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """From this uptime on (percent, inclusive), this share of the full rate is paid."""
+
+    at_least: Percent
+    rate: Share
+
+
+class Rules(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How uptime becomes pay. A policy file is this, as TOML.
+
+    `basis` month: one uptime for the whole month. window: each report's window is paid by its own uptime.
+    `forgiven_seconds` of downtime are given back. Below `leaves_below` the host leaves the pool: nothing is paid.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    source: Annotated[str, Meta(max_length=500)] = ""
+    basis: Literal["month", "window"] = "month"
+    bands: Annotated[tuple[Band, ...], Meta(min_length=1, max_length=100)]
+    forgiven_seconds: Duration = 0.0
+    leaves_below: Percent | None = None
+    degraded_counts_as_up: bool = True
+    unknown_counts: Literal["down", "excused"] = "down"
+
+
+class StatementRequest(Message, kw_only=True, frozen=True):
+    """Asks for a month. `enrolled_since` and `enrolled_until` come from the registry, where the asker knows them.
+
+    With `threshold` or `policy` (the text of a TOML file, or the name of a ready-made one) the same month is
+    shown under other rules besides.
+    """
+
+    month: Month
+    format: StatementFormat = "json"
+    enrolled_since: datetime | None = None
+    enrolled_until: datetime | None = None
+    threshold: Percent | None = None
+    policy: Annotated[str, Meta(max_length=100_000)] | None = None
+
+
+class Account(Struct, kw_only=True, frozen=True):
+    """One GPU's, or the host's, month. `unreported_seconds`: enrolled time that no report covers; never up."""
+
+    seconds: Seconds
+    unreported_seconds: Duration
+    coverage_percent: Percent | None
+    uptime_percent: Percent | None
+
+
+class GpuAccount(Account, kw_only=True, frozen=True):
+    """`enrolled_seconds`: from when the GPU was first seen in this month's reports, or the host's if before."""
+
+    uuid: str
+    name: str
+    index: int | None
+    enrolled_seconds: Duration
+
+
+class Split(Struct, kw_only=True, frozen=True):
+    """A report's window that crosses the month's edge, and how its seconds were divided there."""
+
+    ping_seq: int
+    since: datetime
+    until: datetime
+    at: datetime
+    method: Literal["exact", "prorated"]
+
+
+class Pay(Struct, kw_only=True, frozen=True):
+    """What a month is worth under some rules: `paid_percent` of the full rate over the enrolled time."""
+
+    rules: str
+    source: str
+    uptime_percent: Percent | None
+    paid_percent: Percent | None
+    in_pool: bool
+    good_pings: int
+    poor_pings: int
+
+
+class Replay(Struct, kw_only=True, frozen=True):
+    """The same month under the rules in force and under others: who gains, who loses."""
+
+    now: Pay
+    then: Pay
+    change_percent: float
+    change: Literal["gains", "loses", "same"]
+
+
+class Statement(Message, kw_only=True, frozen=True):
+    """An agent's month. `final` once the month is over and reported, or can no longer be reported.
+
+    Times are `[since, until)`: the enrolled part of the month, up to the last outcome while the month runs.
+    """
+
+    agent_id: str
+    month: str
+    generated_at: datetime
+    since: datetime
+    until: datetime
+    final: bool
+    enrolled_seconds: Duration
+    host: Account
+    gpus: tuple[GpuAccount, ...]
+    incidents: tuple[Incident, ...]
+    splits: tuple[Split, ...]
+    pings: int
+    answered: int
+    missed: int
+    excused: int
+    missing_seqs: int
+    replay: Replay | None = None
+
+
+class ExportRequest(Message, kw_only=True, frozen=True):
+    """An agent's history as a file: the last `hours`, oldest first."""
+
+    hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
+    format: Literal["csv", "parquet"] = "csv"
