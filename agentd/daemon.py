@@ -76,6 +76,7 @@ class Daemon:
                 await asyncio.wait({checking}, timeout=self.interval)
                 self.turned_at = clock.boottime()
                 if not checking.done():
+                    self.ledger.wait(began, moment())
                     self._overdue(began)
             self._take(checking.result())
         except Exception as error:  # noqa: BLE001  # whatever the probe's trouble, time goes on: unknown, not down

@@ -62,6 +62,7 @@ class Ledger:
         self.known = Known(0, began.wall, 0)
         self.counted: int | None = None
         self.good_until = 0
+        self._watched = 0  # how far a check that has not returned was waited for without a break
 
     # ---- records ---------------------------------------------------------------------------------------
 
@@ -173,11 +174,21 @@ class Ledger:
         self.present = frozenset(gpu.uuid for gpu in sample.gpus[:MOST_GPUS])
         done += self._applied(self._changes(sample, at))
         done += self._applied(self._notes(sample, now))
-        # a check that hung was being watched all the while; any other sample speaks for when it began
-        until = arrived if _hung(sample) else at
+        # a check that hung was waited for all the while; any other sample speaks for when it began
+        until = self._waited(at, arrived) if _hung(sample) else at
         self.good_until = until + self.good_for
         done += self._applied(self._forgotten())
         return [*done, *self._applied([self._known(until, now, self.known.checks + 1)])]
+
+    def wait(self, began: float, now: Moment) -> None:
+        """The check that began then (BOOTTIME, s) has not returned, and this process is there waiting for it."""
+        since = self.position(Moment(round(began * 1000), now.wall))
+        self._watched = self._waited(since, self.position(now))
+
+    def _waited(self, since: int, now: int) -> int:
+        """How far a wait reaches: to now, unless this process itself was stopped meanwhile."""
+        reached = max(since, self._watched)
+        return now if now - reached <= self.good_for else reached
 
     def _labels(self, sample: Sample) -> Iterator[Record]:
         if not self.expected and sample.gpus:
