@@ -166,3 +166,22 @@ async def test_a_gateway_stops_within_three_seconds_with_streams_open(base_setti
         assert loop.time() - began < 3
         for response in responses:
             await response.aclose()
+
+
+async def test_what_goes_wrong_beside_it_comes_through_as_it_is(base_settings):
+    with pytest.raises(ZeroDivisionError):
+        async with service.running(quick(base_settings)):
+            raise ZeroDivisionError
+
+
+async def test_a_gateway_that_crashes_ends_its_block(base_settings, monkeypatch):
+    class CrashError(Exception):
+        pass
+
+    async def crash(self, counter: int) -> bool:
+        raise CrashError
+
+    monkeypatch.setattr("uvicorn.Server.on_tick", crash)  # the library's code, not ours: nothing else makes it crash
+    with pytest.raises(CrashError):
+        async with service.running(quick(base_settings)):
+            await asyncio.Event().wait()

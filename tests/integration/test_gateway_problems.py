@@ -213,3 +213,19 @@ async def test_a_bus_that_freezes_is_a_503_and_comes_back(http, behind, nats_ser
             break
         await asyncio.sleep(0.05)  # polling: nobody announces that a bus is back
     assert seen == {503, 200}
+
+
+TWO_LENGTHS = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"
+
+
+async def test_bytes_that_are_no_http_get_a_problem_too(http):
+    for nonsense in (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nHost\r\n\r\n", TWO_LENGTHS):
+        reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
+        writer.write(nonsense)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert b"application/problem+json" in head
+        assert json.loads(body)["status"] == 400
+        writer.close()
