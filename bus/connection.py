@@ -67,6 +67,15 @@ class Client(NatsClient):
         await self._send_command(b"".join(frames))
         await self._flush_pending()
 
+    async def flush(self, timeout: float = 10) -> None:  # type: ignore[override]  # seconds need not be whole
+        """A round trip behind everything sent so far.
+
+        nats-py 2.16 writes its PING past the commands that still wait for its flusher: a subscription might not
+        stand yet when its `flush` returns. Here they go first.
+        """
+        await self._flush_pending(force_flush=True)
+        await super().flush(timeout)  # type: ignore[arg-type]
+
     async def farewell(self) -> None:
         """Flushes for a moment, then closes; a bus that is gone does not hold up an exit."""
         self._closing = True

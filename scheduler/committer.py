@@ -8,19 +8,21 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime
 
+import nats.errors
 import structlog
 
 from bus import subjects
 from bus.batch import MAX_MESSAGES, Write, commit
-from bus.bucket import read
+from bus.bucket import last_sequence, read
 from bus.clock import utc_now
 from bus.connection import Client
-from bus.errors import BusError, StaleError, UnavailableError
+from bus.errors import BadMessageError, BusError, StaleError, UnavailableError
 from bus.messages import AgentEntry, AgentState
 from scheduler.directory import Directory
 from scheduler.flight import Flight
 from scheduler.outcomes import next_state, writes
 from scheduler.policy import Event, Policy
+from scheduler.rescue import last_good_state
 
 log = structlog.get_logger("scheduler.committer")
 
@@ -119,12 +121,28 @@ class Committer:
     async def _refresh(self, agent_id: str) -> None:
         while True:
             try:
-                if found := await read(self._client, subjects.state_key(agent_id), AgentState):
-                    self._directory.apply_state(agent_id, found.value, found.revision, found.time_ns)
-                if entry := await read(self._client, subjects.agent_key(agent_id), AgentEntry):
-                    self._directory.apply_entry(agent_id, entry.value, entry.revision)
-            except BusError as error:
+                await self._reread(agent_id)
+            except (BusError, nats.errors.Error, TimeoutError) as error:
                 log.warning("bucket_unreadable", agent_id=agent_id, detail=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return
+
+    async def _reread(self, agent_id: str) -> None:
+        key = subjects.state_key(agent_id)
+        try:
+            found = await read(self._client, key, AgentState)
+        except BadMessageError as error:
+            log.error("bad_value_in_bucket", subject=key, detail=str(error))
+            found = None
+        if found:
+            self._directory.apply_state(agent_id, found.value, found.revision, found.time_ns)
+        elif revision := await last_sequence(self._client, key):  # something is there, and it is no state
+            self._directory.replace_state(agent_id, await last_good_state(self._client, agent_id), revision)
+        try:
+            entry = await read(self._client, subjects.agent_key(agent_id), AgentEntry)
+        except BadMessageError as error:
+            log.error("bad_value_in_bucket", subject=subjects.agent_key(agent_id), detail=str(error))
+            return
+        if entry:
+            self._directory.apply_entry(agent_id, entry.value, entry.revision)

@@ -100,6 +100,14 @@ class Directory:
         self._refresh(agent_id, tracked)
         return True
 
+    def replace_state(self, agent_id: str, state: AgentState | None, revision: int) -> None:
+        """What is in the bucket at `revision` is no state: goes on from `state`, and overwrites that revision."""
+        tracked = self._tracked(agent_id)
+        self._count(tracked, -1)
+        tracked.state, tracked.state_revision = state, revision
+        self._count(tracked, +1)
+        self._refresh(agent_id, tracked)
+
     def due(self, now: datetime) -> dict[str, datetime]:
         """Those whose time has come, by id, with the time it came. The caller does not change it."""
         while self._upcoming and self._upcoming[0][0] <= now:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from msgspec.structs import replace
 
 from bus import connection, services, subjects
 from bus.bucket import read
-from bus.errors import RefusedError
+from bus.errors import BadMessageError, RefusedError
 from bus.messages import AgentEntry, AgentState, Timer, decode, encode
 from bus.questions import Agent, AgentPage, Event, Fleet, ListRequest, Ping, RegisterReply, RegisterRequest
 from bus.settings import Settings
@@ -248,7 +249,7 @@ async def test_every_outcome_and_registration_is_an_event(bus, scheduler, agents
     await bus.subscribe(subjects.EVENT_ALL, cb=hear)
     await agents.add("a", uptime(0.0))
     await register(bus, "a")
-    registered, first, poor = [await asyncio.wait_for(events.get(), 5) for _ in range(3)]
+    registered, first, poor = [await events.get() for _ in range(3)]
     assert (registered.kind, registered.agent.status) == ("registered", "pending")
     assert (first.kind, first.ping.verdict, first.previous_status, first.agent.status) == (
         "ping", "first", "pending", "healthy",
@@ -265,6 +266,25 @@ async def test_garbage_in_the_bucket_and_on_due_is_counted_and_set_aside(bus, sc
     await register(bus, "a")
     await until_history(bus, lambda h: len(h["a"]) >= 2)
     assert scheduler.stats().bad_messages >= 2
+
+
+@pytest.mark.parametrize("how", ["ruined", "deleted"])
+async def test_a_state_spoilt_by_hand_is_taken_up_from_history(bus, config, agents, how):
+    await agents.add("a", uptime(0.0))
+    async with running(config):
+        await register(bus, "a")
+        before = (await until_history(bus, lambda h: h["a"] and h["a"][-1].consecutive_poor == 2))["a"][-1]
+    bucket = await bus.jetstream().key_value(subjects.BUCKET)
+    await (bucket.put("state.a", b"{ruined") if how == "ruined" else bucket.delete("state.a"))
+    async with running(config), asyncio.timeout(20):  # a scheduler that remembers nothing
+        while True:
+            with suppress(BadMessageError):
+                found = await read(bus, subjects.state_key("a"), AgentState)
+                if found and found.value.ping_seq > before.ping_seq:
+                    break
+            await asyncio.sleep(0.1)
+    assert found.value.ping_seq == before.ping_seq + 1
+    assert found.value.consecutive_poor == before.consecutive_poor + 1
 
 
 async def test_without_grace_the_first_ping_comes_one_interval_after_registration_and_is_judged(bus, config, agents):
