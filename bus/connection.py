@@ -67,7 +67,7 @@ class Client(NatsClient):
         await self._send_command(b"".join(frames))
         await self._flush_pending()
 
-    async def flush(self, timeout: float = 10) -> None:  # type: ignore[override]  # seconds need not be whole
+    async def flush(self, timeout: float = 10) -> None:
         """A round trip behind everything sent so far.
 
         nats-py 2.16 writes its PING past the commands that still wait for its flusher: a subscription might not
