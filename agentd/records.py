@@ -113,9 +113,9 @@ def _parse(raw: bytes) -> Record | None:
         return None
     checksum, _, body = raw[:-1].partition(b" ")
     try:
-        if int(checksum, 16) == zlib.crc32(body):
+        if checksum == b"%08x" % zlib.crc32(body):
             record: Record = _decoder.decode(body)
             return record
-    except ValueError:  # no number, or (msgspec's errors are ValueErrors) no record
+    except ValueError:  # msgspec's errors are ValueErrors: what checks out, but is no record of ours
         pass
     return None

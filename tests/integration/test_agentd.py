@@ -1,0 +1,342 @@
+"""A running agentd on a real bus: pings, looks, duplicates, registration, a hung probe, a bus that goes away."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from agentd import service
+from agentd.samples import GpuSample, Sample
+from bus import clock, connection, services, subjects
+from bus.agent_answers import AgentHealth, GpuStatus
+from bus.messages import PingRequest, UptimeReport, decode, encode
+from bus.questions import Agent, RegisterReply, RegisterRequest
+from bus.services import Endpoint
+
+INTERVAL = 0.1
+NOTHING_YET = (
+    *("agent_url", "uptime_percent", "uptime_24h_percent", "next_ping_at", "last_ping_at"),
+    *("last_answered_at", "last_response_ms", "connected"),
+)
+NONE_YET = ("consecutive_poor_uptime", "good_streak", "current_interval_minutes", "total_pings", "missed_pings")
+
+
+class ScriptedProbe:
+    """Says what the test says; `hang` makes a check that does not return."""
+
+    simulated = True
+
+    def __init__(self, *gpus: str) -> None:
+        self.states = dict.fromkeys(gpus or ("GPU-a",), "up")
+        self.failure: str | None = None
+        self.error: Exception | None = None
+        self.hang = asyncio.Event()
+        self.hang.set()
+        self.checked = asyncio.Condition()
+        self.closed = False
+
+    async def check(self, expected: tuple[str, ...]) -> Sample:
+        began = clock.boottime()
+        await self.hang.wait()
+        async with self.checked:
+            self.checked.notify_all()
+        if self.error:
+            raise self.error
+        gpus = tuple(
+            GpuSample(uuid=uuid, index=index, name="Scripted", state=state, reasons=() if state == "up" else ("ecc",))
+            for index, (uuid, state) in enumerate(self.states.items())
+        )
+        return Sample(at=began, gpus=gpus, failure=self.failure)
+
+    async def details(self) -> list[dict[str, Any]]:
+        await self.hang.wait()
+        return [{"uuid": uuid, "temperature_celsius": 41} for uuid in self.states]
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def quick(base_settings):
+    return type(base_settings)(
+        NATS_URL=base_settings.NATS_URL,
+        GPUPING_DATA_DIR=base_settings.GPUPING_DATA_DIR,
+        AGENT_GPU_CHECK_INTERVAL_SECONDS=INTERVAL,
+    )
+
+
+async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it never came about"
+        await asyncio.sleep(0.01)
+    return found
+
+
+async def ping(bus, agent_id: str = "a-1", **fields: Any) -> UptimeReport:
+    data = encode(PingRequest(**fields)) if fields else b""
+    return decode(await services.ask_raw(bus, subjects.ping(agent_id), data, who="agent"), UptimeReport)
+
+
+def registry(bus, heard: list[tuple[str, RegisterRequest]], expected: tuple[str, ...] = ()):
+    """What the scheduler does with a registration, as far as an agent can see."""
+
+    async def register(request) -> RegisterReply:
+        agent_id = subjects.last_token(request.subject)
+        heard.append((agent_id, decode(request.data, RegisterRequest)))
+        now = clock.utc_now()
+        agent = Agent(
+            **dict.fromkeys(NOTHING_YET),
+            **dict.fromkeys(NONE_YET, 0),
+            agent_id=agent_id,
+            capabilities=(),
+            metadata={},
+            status="pending",
+            registered_at=now,
+            expected_gpus=expected,
+        )
+        return RegisterReply(agent=agent, created=True)
+
+    return services.serve(
+        bus, subjects.SCHEDULER_SERVICE, "a registry", [Endpoint("register", subjects.REGISTER_ALL, register)]
+    )
+
+
+async def test_answers_as_soon_as_it_runs_and_windows_tile(bus, quick):
+    probe = ScriptedProbe()
+    async with service.running(quick, agent_id="a-1", probe=probe):
+        first = await ping(bus, ping_id="1", nonce="n")
+        assert (first.agent_id, first.ping_id, first.nonce) == ("a-1", "1", "n")
+        assert first.gpu_available
+        async with probe.checked:
+            await probe.checked.wait()
+        second = await ping(bus, ping_id="2", since_mark=first.window.mark)
+        assert second.uptime_percent == 100.0
+        assert second.window.seconds == pytest.approx(
+            (second.window.until - first.window.until).total_seconds(), abs=0.003
+        )
+    assert probe.closed
+
+
+async def test_an_empty_request_is_a_look_that_changes_nothing(bus, quick):
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
+        counted = await ping(bus, ping_id="1")
+        for _ in range(3):
+            look = await ping(bus)
+            assert abs((look.window.since - counted.window.until).total_seconds()) < 0.005
+            assert look.ping_id is None
+        assert agent.daemon.ledger.counted == int(counted.window.mark.split(".")[1])
+
+
+async def test_a_duplicate_ping_gets_the_same_bytes(bus, quick):
+    probe = ScriptedProbe()
+    async with service.running(quick, agent_id="a-1", probe=probe):
+        request = encode(PingRequest(ping_id="same"))
+        first = await services.ask_raw(bus, subjects.ping("a-1"), request, who="agent")
+        async with probe.checked:
+            await probe.checked.wait()
+        again = await services.ask_raw(bus, subjects.ping("a-1"), request, who="agent")
+        other = await services.ask_raw(bus, subjects.ping("a-1"), encode(PingRequest(ping_id="other")), who="agent")
+        assert first == again
+        assert first != other
+
+
+@pytest.mark.parametrize("garbage", [b"{", b"[]", b'{"ping_id": 5}', b'{"window_seconds": -1}', b"\xff\xfe", b"null"])
+async def test_garbage_is_refused_and_the_next_ping_is_answered(bus, quick, garbage):
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()):
+        answer = await bus.request(subjects.ping("a-1"), garbage, timeout=2)
+        assert answer.headers["Nats-Service-Error-Code"] == "400"
+        assert (await ping(bus)).agent_id == "a-1"
+
+
+async def test_the_wire_is_tolerant_and_extremes_do_no_harm(bus, quick):
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()):
+        wild = {
+            "window_seconds": 1e300,
+            "of_the_future": {"x": 1},
+            "excused": [
+                {"since": "0001-01-01T00:00:00Z", "until": "9999-12-31T23:59:59Z"},
+                {"since": "2026-01-01T00:00:00", "until": "2026-01-02T00:00:00"},
+            ],
+        }
+        answer = await services.ask_raw(bus, subjects.ping("a-1"), json.dumps(wild).encode(), who="agent")
+        report = decode(answer, UptimeReport)
+        assert report.uptime_percent is None
+        assert report.seconds.excused == report.window.seconds
+
+
+async def test_a_healthy_report_of_one_gpu_is_small(bus, quick):
+    async with service.running(quick, agent_id="agent-001", probe=ScriptedProbe("GPU-" + "0" * 36)):
+        request = PingRequest(ping_id="0" * 32, nonce="1" * 32)
+        answer = await services.ask_raw(bus, subjects.ping("agent-001"), encode(request), who="agent")
+        assert len(answer) < 900
+
+
+async def test_registers_itself_and_is_told_which_gpus_are_expected(bus, quick):
+    heard: list[tuple[str, RegisterRequest]] = []
+    await registry(bus, heard, expected=("GPU-a", "GPU-gone"))
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe(), metadata={"rack": 7}) as agent:
+        async with asyncio.timeout(5):
+            await agent.registered.wait()
+        assert heard == [("a-1", RegisterRequest(metadata={"rack": 7}))]
+        await until(lambda: "GPU-gone" in agent.daemon.ledger.timelines)
+        report = await ping(bus)
+        assert {gpu.uuid: (gpu.state, gpu.reasons) for gpu in report.gpus}["GPU-gone"] == ("down", ("missing",))
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
+        assert agent.daemon.ledger.expected == ("GPU-a", "GPU-gone")  # remembered, before any registry is heard
+
+
+async def test_registration_is_asked_again_until_somebody_answers(bus, quick):
+    heard: list[tuple[str, RegisterRequest]] = []
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
+        assert not agent.registered.is_set()
+        await registry(bus, heard)
+        async with asyncio.timeout(10):
+            await agent.registered.wait()
+
+
+async def test_registers_again_and_answers_after_the_bus_came_back(bus, quick, nats_server):
+    heard: list[tuple[str, RegisterRequest]] = []
+    await registry(bus, heard)
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
+        async with asyncio.timeout(5):
+            await agent.registered.wait()
+        mark = (await ping(bus, ping_id="1")).window.mark
+        checks = agent.daemon.ledger.known.checks
+        nats_server.process.kill()
+        await until(lambda: len(heard) >= 2, 30)
+        report = await ping(bus, ping_id="2", since_mark=mark)
+        assert report.checks > checks
+        assert report.uptime_percent > 0
+
+
+async def test_runs_without_a_bus_and_answers_once_there_is_one(tmp_path, base_settings, nats_server):
+    os.kill(nats_server.process.pid, signal.SIGSTOP)
+    quick = type(base_settings)(
+        NATS_URL="nats://127.0.0.1:1", AGENT_GPU_CHECK_INTERVAL_SECONDS=INTERVAL, GPUPING_DATA_DIR=str(tmp_path)
+    )
+    try:
+        async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
+            assert not agent.link.serving.is_set()
+            await until(lambda: agent.daemon.ledger.known.checks > 3)
+            assert agent.responder.health().bus.connected is False
+            began = time.monotonic()
+        assert time.monotonic() - began < 3
+    finally:
+        os.kill(nats_server.process.pid, signal.SIGCONT)
+
+
+async def test_a_hung_check_delays_no_answer_and_no_exit(bus, quick):
+    probe = ScriptedProbe()
+    async with service.running(quick, agent_id="a-1", probe=probe) as agent:
+        probe.hang.clear()
+        await until(lambda: agent.responder.health().status == "stale")
+        began = time.monotonic()
+        report = await ping(bus)
+        assert time.monotonic() - began < 0.5
+        assert report.gpus[0].state == "unknown"
+        assert not report.gpu_available
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+
+
+async def test_a_probe_that_says_hung_is_down_hung(bus, quick):
+    probe = ScriptedProbe()
+    async with service.running(quick, agent_id="a-1", probe=probe) as agent:
+        probe.states.clear()
+        probe.failure = "hung"
+        await until(lambda: agent.daemon.ledger.now_is("GPU-a", 0).state == "down")
+        report = await ping(bus)
+        assert (report.gpus[0].state, report.gpus[0].reasons) == ("down", ("hung",))
+
+
+async def test_a_probe_that_breaks_is_unknown_and_comes_back(bus, quick):
+    probe = ScriptedProbe()
+    async with service.running(quick, agent_id="a-1", probe=probe) as agent:
+        probe.error = RuntimeError("the child died")
+        await until(lambda: agent.daemon.dropped >= 3)
+        assert (await ping(bus)).gpus[0].state == "unknown"
+        probe.error = None
+        await until(lambda: agent.responder.health().status == "ok")
+        assert (await ping(bus)).gpus[0].state == "up"
+
+
+async def test_gpu_status_joins_the_ledger_with_the_driver(bus, quick):
+    probe = ScriptedProbe("GPU-a", "GPU-b")
+    probe.states["GPU-b"] = "degraded"
+    async with service.running(quick, agent_id="a-1", probe=probe):
+        answer = await services.ask(bus, subjects.gpu_status("a-1"), None, GpuStatus, who="agent")
+        assert [gpu["state"] for gpu in answer.gpus] == ["up", "degraded"]
+        assert answer.gpus[1] == {
+            "uuid": "GPU-b",
+            "index": 1,
+            "name": "Scripted",
+            "state": "degraded",
+            "reasons": ["ecc"],
+            "expected": True,
+            "temperature_celsius": 41,
+        }
+        probe.hang.clear()
+        answer = await services.ask(bus, subjects.gpu_status("a-1"), None, GpuStatus, who="agent")
+        assert "within" in (answer.details_error or "")
+        assert [gpu["uuid"] for gpu in answer.gpus] == ["GPU-a", "GPU-b"]
+
+
+async def test_health_tells_of_the_daemon_itself(bus, quick):
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
+        await until(lambda: agent.daemon.keeper.bytes > 0)
+        health = await services.ask(bus, subjects.health("a-1"), None, AgentHealth, who="agent")
+        assert health.status == "ok"
+        assert health.bus.connected
+        assert not health.bus.registered
+        assert health.ledger.file_bytes > 0
+        assert health.ledger.trouble is None
+        assert health.last_sample_age_seconds < 3
+        assert health.boot_id == clock.boot_id()
+        assert health.expected_gpus == ("GPU-a",)
+
+
+async def test_is_a_nats_micro_service(bus, quick):
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()):
+        answer = json.loads((await bus.request(f"$SRV.INFO.{subjects.AGENTD_SERVICE}", b"", timeout=2)).data)
+        assert {endpoint["subject"] for endpoint in answer["endpoints"]} == {
+            subjects.ping("a-1"),
+            subjects.gpu_status("a-1"),
+            subjects.health("a-1"),
+        }
+
+
+async def test_its_connection_can_be_pinned_to_its_id(bus, quick):
+    registrations = await bus.subscribe(subjects.REGISTER_ALL)
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
+        asked = await registrations.next_msg(5)
+        assert asked.reply.startswith(subjects.inbox_prefix("a-1") + ".")
+        assert agent.link._client.options["name"] == subjects.agent_connection("a-1")
+
+
+async def test_a_hundred_agents_live_in_one_process(bus, quick, tmp_path):
+    async with asyncio.timeout(60), AsyncExitStack() as stack:
+        for n in range(100):
+            await stack.enter_async_context(service.running(quick, agent_id=f"sim-{n:03}", probe=ScriptedProbe()))
+        reports = await asyncio.gather(*(ping(bus, f"sim-{n:03}", ping_id="1") for n in range(100)))
+        assert {report.agent_id for report in reports} == {f"sim-{n:03}" for n in range(100)}
+        assert len({report.session_id for report in reports}) == 100
+
+
+async def test_an_impossible_id_is_refused(quick):
+    with pytest.raises(Exception, match="not valid"):
+        async with service.running(quick, agent_id="a.b", probe=ScriptedProbe()):
+            pass
+
+
+async def test_the_bus_client_is_closed_on_the_way_out(bus, quick):
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
+        client = agent.link._client
+    assert isinstance(client, connection.Client)
+    assert client.is_closed
