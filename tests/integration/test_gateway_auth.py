@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from gateway_behind import agent, gateway_and_behind, ping, quick
 
 from bus.clock import utc_now
 from bus.errors import SettingsError
 from gateway import service, tokens
+from tests.gateway_behind import agent, gateway_and_behind, ping, quick
 
 AGENTS = "/ping-system/agents"
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # what must be refused without tokens

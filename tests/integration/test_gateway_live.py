@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 import httpx
 import msgspec
 import pytest
-from gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
 
 from bus import subjects
 from bus.connection import connected
 from bus.questions import Event
 from bus.settings import Settings
 from gateway import service
+from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
 
 EVENTS = "/ping-system/events"
 

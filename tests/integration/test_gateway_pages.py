@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from gateway_behind import Behind, agent, gateway_and_behind, quick
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -14,6 +13,7 @@ from bus.messages import Status
 from bus.questions import GpuSummary
 from bus.settings import Settings
 from gateway.app import ROUTES
+from tests.gateway_behind import Behind, agent, gateway_and_behind, quick
 
 
 @pytest.fixture

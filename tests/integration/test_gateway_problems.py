@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from gateway_behind import Behind, agent, gateway_and_behind, quick
 
 from bus.settings import Settings
+from tests.gateway_behind import Behind, agent, gateway_and_behind, quick
 
 AGENTS = "/ping-system/agents"
 REGISTER = f"{AGENTS}/register"

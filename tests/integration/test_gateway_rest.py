@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from gateway_behind import Behind, agent, gateway_and_behind, ping, quick
 
 from bus.settings import Settings
+from tests.gateway_behind import Behind, agent, gateway_and_behind, ping, quick
 
 
 def _names(text: str) -> set[str]:

@@ -68,8 +68,8 @@ async def look_until(bus, wanted, within=20.0) -> UptimeReport:
 
 
 def all_are(state, *reasons):
-    return lambda report: bool(report.gpus) and all(
-        gpu.state == state and set(reasons) <= set(gpu.reasons) for gpu in report.gpus
+    return lambda report: (
+        bool(report.gpus) and all(gpu.state == state and set(reasons) <= set(gpu.reasons) for gpu in report.gpus)
     )
 
 

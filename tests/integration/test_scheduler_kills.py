@@ -55,14 +55,14 @@ def config(base_settings: Settings) -> Settings:
 
 async def enrol(bus: connection.Client, agents: LedgerAgents, count: int) -> dict[str, list[datetime]]:
     """Registers that many agents; when each was enrolled, as the audit wants it."""
-    enrolled = {}
-    for number in range(count):
-        agent_id = f"a{number:03d}"
-        await agents.add(agent_id)
-        subject = subjects.register(agent_id)
-        reply = await services.ask(bus, subject, RegisterRequest(), RegisterReply, who="scheduler", timeout=15)
-        enrolled[agent_id] = [reply.agent.registered_at]
-    return enrolled
+    names = [f"a{number:03d}" for number in range(count)]
+    for name in names:
+        await agents.add(name)
+    asked = (
+        services.ask(bus, subjects.register(name), RegisterRequest(), RegisterReply, who="scheduler", timeout=30)
+        for name in names
+    )
+    return {reply.agent.agent_id: [reply.agent.registered_at] for reply in await asyncio.gather(*asked)}
 
 
 async def storm(

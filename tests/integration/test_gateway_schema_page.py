@@ -1,0 +1,37 @@
+"""The page of the REST description in a real browser: it shows every route, and asks nobody outside."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bus.settings import Settings
+from gateway import service
+from gateway.app import ROUTES
+from gateway.pages import STATIC
+from tests.browser import Browser, chromium, origins
+from tests.gateway_behind import quick
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    with chromium(tmp_path / "profile") as opened:
+        yield opened
+
+
+@pytest.mark.skipif(not (STATIC / "vendor/swagger-ui-bundle.js").exists(), reason="the page's parts: make web")
+async def test_the_page_of_the_description(base_settings: Settings, browser: Browser):
+    async with service.running(quick(base_settings)) as gateway:
+
+        shown = sum(len(route.paths) for route in ROUTES if route.resolve_include_in_schema() is not False)
+
+        def look() -> None:
+            browser.open(f"{gateway.url}/schema")
+            browser.see(".info .title", "gpuping")
+            browser.see(".opblock-summary-path", "register")
+            assert len(browser.all(".opblock")) == shown
+            assert browser.console_errors() == []
+            assert origins(browser.addresses()) == {gateway.url}
+
+        await asyncio.to_thread(look)
