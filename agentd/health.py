@@ -23,7 +23,18 @@ NVML = "NVML API reference (nvml.h)"
 
 THERMAL_WINDOW_SECONDS = 600.0
 THERMAL_LIMIT_SECONDS = 360.0
-_THERMAL_BITS = 0x20 | 0x40  # SwThermalSlowdown, HwThermalSlowdown; power caps (0x4, 0x80) are normal
+THROTTLE_BITS = {  # nvmlClocksEventReasons; power caps are normal
+    0x1: "idle",
+    0x2: "application-clocks",
+    0x4: "software-power-cap",
+    0x8: "hardware-slowdown",
+    0x10: "sync-boost",
+    0x20: "software-thermal",
+    0x40: "hardware-thermal",
+    0x80: "power-brake",
+    0x100: "display-clocks",
+}
+_THERMAL_BITS = 0x20 | 0x40
 _FABRIC_COMPLETED = 3
 
 
@@ -158,6 +169,11 @@ DEFAULT_XIDS: XidTable = {xid: rule.effect for xid, rule in XIDS.items()}
 def failure_of(code: int) -> str:
     """The reason for which no GPU could be asked, from the NVML return code."""
     return FAILURES.get(code, f"nvml-error-{code}")
+
+
+def throttle_names(bits: int | None) -> list[str] | None:
+    """Why the clocks are what they are, in words."""
+    return None if bits is None else [name for bit, name in THROTTLE_BITS.items() if bits & bit]
 
 
 def xid_table(text: str) -> XidTable:

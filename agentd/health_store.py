@@ -1,5 +1,6 @@
 """What health keeps on disk, or reads from it: the operator's XID table, and the memory across restarts."""
 
+import contextlib
 from pathlib import Path
 
 import msgspec
@@ -37,10 +38,14 @@ def load_memory(path: Path, boot_id: str) -> HealthMemory:
         memory = msgspec.json.decode(path.read_bytes(), type=HealthMemory)
     except FileNotFoundError:
         return HealthMemory(boot_id=boot_id)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        log.error("health_memory_unreadable", file=str(path), detail=str(error))
+        return HealthMemory(boot_id=boot_id)
+    except ValueError as error:
         aside = path.with_suffix(".corrupt")
         log.error("health_memory_corrupt", file=str(path), set_aside=str(aside), detail=str(error))
-        path.replace(aside)
+        with contextlib.suppress(OSError):
+            path.replace(aside)
         return HealthMemory(boot_id=boot_id)
     return memory if memory.boot_id == boot_id else HealthMemory(boot_id=boot_id)
 

@@ -42,10 +42,15 @@ class Latch(Struct, frozen=True, kw_only=True):
 
 
 class HealthMemory(Struct, frozen=True, kw_only=True):
-    """What health must remember. `boot_id` bounds it; `kernel_log` is the last message of the log that was read."""
+    """What health must remember. `boot_id` bounds it.
+
+    `kernel_log` is the last message of the log that was read, `addresses` the GPU's UUID at each PCI address: the
+    log names GPUs by that, and one that fell off the bus no longer tells it.
+    """
 
     boot_id: str = ""
     kernel_log: int | None = None
+    addresses: dict[str, str] = {}
     latches: tuple[Latch, ...] = ()
     recent: tuple[Xid, ...] = ()
     heat: dict[str, tuple[tuple[float, float], ...]] = {}
@@ -74,11 +79,7 @@ def judge(
     latches = tuple(kept for latch in latches if (kept := _after(latch, readings, failure)) is not None)
     heat = memory.heat if failure else {r.uuid: _heat(r, memory, now) for r in readings}
     gpus = tuple(_sample(reading, latches, heat.get(reading.uuid, ()), table) for reading in readings)
-    events = tuple(
-        GpuEvent(at=x.at, uuid=x.uuid, reason=f"xid:{x.number}")
-        for x in fresh
-        if effect_of(x.number, table) == "incident"
-    )
+    events = tuple(GpuEvent(at=x.at, uuid=x.uuid, reason=f"xid:{x.number}") for x in fresh if _is_incident(x, table))
     remembered = structs.replace(memory, latches=latches, recent=recent, heat=heat, checked_at=now)
     return Judgement(gpus, events, remembered)
 
@@ -98,6 +99,12 @@ def _fresh(xids: Sequence[Xid], recent: tuple[Xid, ...], now: float) -> tuple[li
             fresh.append(xid)
             known[xid.uuid, xid.number] = xid
     return fresh, tuple(known.values())
+
+
+def _is_incident(xid: Xid, table: XidTable) -> bool:
+    """Recorded only; so is what should count against a GPU that we cannot name."""
+    effect = effect_of(xid.number, table)
+    return effect == "incident" or (xid.uuid is None and effect != "none")
 
 
 def _latched(latches: tuple[Latch, ...], fresh: list[Xid], table: XidTable) -> tuple[Latch, ...]:
@@ -132,7 +139,8 @@ def _heat(reading: Reading, memory: HealthMemory, now: float) -> tuple[tuple[flo
         since = max(memory.checked_at, now - _CHECK_REACH_SECONDS)
         if spans and spans[-1][1] >= since:
             since = spans.pop()[0]
-        spans.append((since, now))
+        if since < now:
+            spans.append((since, now))
     return tuple(spans)
 
 

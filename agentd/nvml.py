@@ -17,6 +17,7 @@ _ASK_AGAIN_SECONDS = 600.0  # a signal that a GPU does not support is asked for 
 _REINIT_SHARE = 10.0  # in trouble NVML is opened anew at each check, unless opening takes over a tenth of the time
 _RECOVERY_ACTION = 230  # NVML_FI_DEV_GET_GPU_RECOVERY_ACTION
 _XID_EVENT = 0x8
+SYSFS = Path("/sys/bus/pci/devices")
 _MAX_EVENTS = 1000  # a storm of events must not become a hang
 
 Json = dict[str, Any]
@@ -34,7 +35,8 @@ class GpuTroubleError(Exception):
 class Nvml:
     """One opened NVML library."""
 
-    def __init__(self) -> None:
+    def __init__(self, sysfs: Path = SYSFS) -> None:
+        self._sysfs = sysfs
         self._opened = False
         self._opened_at = 0.0
         self._opening_took = 0.0
@@ -134,7 +136,7 @@ class Nvml:
         reading: Json = {"uuid": uuid, "index": index, "name": "", "pci": None}
         try:
             reading["name"], reading["pci"] = self._identity(uuid, handle)
-            if _suspended(reading["pci"]):
+            if self._suspended(reading["pci"]):
                 return [reading | {"suspended": True}]
             self._watch(uuid, handle)
             reading |= self._signals(uuid, handle)
@@ -144,6 +146,13 @@ class Nvml:
         except GpuTroubleError as error:
             self._trouble = True
             return [reading | {"error": error.code}]
+
+    def _suspended(self, pci: str | None) -> bool:
+        """Asked of sysfs, because to ask NVML would wake the GPU."""
+        try:
+            return pci is not None and (self._sysfs / pci / "power/runtime_status").read_text() == "suspended\n"
+        except OSError:
+            return False
 
     def _signals(self, uuid: str, handle: Any) -> Json:
         remapped = self._ask(uuid, "remap", lambda: nv.nvmlDeviceGetRemappedRows(handle))
@@ -231,14 +240,6 @@ def sysfs_address(pci: str) -> str:
     """NVML writes 00000000:3B:00.0, sysfs and the kernel log 0000:3b:00(.0)."""
     domain, _, rest = pci.lower().partition(":")
     return f"{domain[-4:]}:{rest}"
-
-
-def _suspended(pci: str | None) -> bool:
-    """Asked of sysfs, because the question alone would wake the GPU if NVML were asked."""
-    try:
-        return pci is not None and Path(f"/sys/bus/pci/devices/{pci}/power/runtime_status").read_text() == "suspended\n"
-    except OSError:
-        return False
 
 
 def _field(handle: Any, field: int) -> int:

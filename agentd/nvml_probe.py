@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from msgspec import structs
 from agentd import health_store
 from agentd.asker import Answer, Asker
 from agentd.child import can_be_started
-from agentd.health import XidTable, gpu_of
+from agentd.health import Reading, XidTable, gpu_of, throttle_names
 from agentd.judge import HealthMemory, Xid, judge
 from agentd.kernel_log import KernelLog
 from agentd.samples import Sample
@@ -35,7 +35,6 @@ class NvmlProbe:
         self._file = memory_file
         self._memory = health_store.load_memory(memory_file, boot_id())
         self._kernel_log = KernelLog(self._memory.kernel_log)
-        self._uuid_at: dict[str, str] = {}  # by PCI address
         self._seen: dict[str, Counter[int]] = {}
         self._failure: str | None = None
         self._lock = asyncio.Lock()
@@ -45,7 +44,7 @@ class NvmlProbe:
         now = boottime()
         async with self._lock:
             answer = await self._ask(expected)
-        self._uuid_at |= {reading.pci: reading.gpu_uuid for reading in answer.readings if reading.pci}
+        self._locate(answer.readings)
         xids = [Xid(uuid, number, now) for uuid, number in answer.xids] + list(self._logged())
         judged = judge(answer.readings, xids, self._memory, now, self._xids, answer.failure)
         self._remember(judged.memory, changed=bool(xids))
@@ -57,12 +56,18 @@ class NvmlProbe:
             return Answer(failure="library-absent")
         return await self._asker.check(expected, {latch.uuid for latch in self._memory.latches})
 
+    def _locate(self, readings: Sequence[Reading]) -> None:
+        addresses = self._memory.addresses | {reading.pci: reading.gpu_uuid for reading in readings if reading.pci}
+        if addresses != self._memory.addresses:
+            self._memory = structs.replace(self._memory, addresses=addresses)
+            health_store.save_memory(self._file, self._memory)
+
     def _logged(self) -> list[Xid]:
         """The kernel names a GPU by its PCI address, without the function."""
         return [Xid(self._uuid_of(xid.pci), xid.number, xid.at) for xid in self._kernel_log.xids()]
 
     def _uuid_of(self, pci: str) -> str | None:
-        return next((uuid for address, uuid in self._uuid_at.items() if address.startswith(pci)), None)
+        return next((uuid for address, uuid in self._memory.addresses.items() if address.startswith(pci)), None)
 
     def _remember(self, memory: HealthMemory, *, changed: bool) -> None:
         """Saved only when there is news: whoever looks besides (`gpuping doctor`) must not write over agentd's file."""
@@ -86,7 +91,12 @@ class NvmlProbe:
             return []
         async with self._lock:
             details = await self._asker.details()
-        return [one | {"simulated": False, "xids": self._xids_seen(one["uuid"])} for one in details]
+        return [
+            one
+            | {"simulated": False, "xids": self._xids_seen(one["uuid"])}
+            | {"throttle_reasons": throttle_names(one.get("throttle_bits"))}
+            for one in details
+        ]
 
     def _xids_seen(self, uuid: str) -> dict[str, int]:
         """How often each XID was seen since agentd's start."""

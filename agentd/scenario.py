@@ -148,6 +148,6 @@ _NO_DETAILS: dict[str, Any] = dict.fromkeys(
     (
         "driver", "serial", "pci", "temperature_celsius", "power_watts", "power_limit_watts", "utilization_percent",
         "memory_total_bytes", "memory_used_bytes", "ecc_uncorrected_volatile", "pcie_generation", "pcie_width",
-        "throttle_bits", "processes",
+        "throttle_bits", "throttle_reasons", "processes",
     )
 ) | {"simulated": True, "xids": {}}  # fmt: skip

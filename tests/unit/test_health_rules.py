@@ -259,6 +259,11 @@ class TestRecovery:
         assert len(host.events) == 1
 
 
+def test_a_fatal_xid_of_a_gpu_without_a_name_is_not_lost():
+    events = judge([WELL], [Xid(None, 79, 1.0), Xid(None, 31, 1.0)], HealthMemory(), 1.0, DEFAULT_XIDS).events
+    assert [(event.uuid, event.reason) for event in events] == [(None, "xid:79")]
+
+
 class TestOverriddenXids:
     def test_an_operator_makes_an_application_xid_matter_and_a_fatal_one_not(self):
         host = Host(table=xid_table('[xid]\n31 = "degraded"\n48 = "incident"\n'))
