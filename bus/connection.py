@@ -3,6 +3,7 @@
 A frozen server leaves a TCP connection "connected"; two unanswered pings 5 s apart find it out within 15 s.
 """
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -73,7 +74,11 @@ class Client(NatsClient):
         nats-py 2.16 writes its PING past the commands that still wait for its flusher: a subscription might not
         stand yet when its `flush` returns. Here they go first.
         """
-        await self._flush_pending(force_flush=True)
+        try:
+            async with asyncio.timeout(timeout):  # a server that is frozen takes nothing more
+                await self._flush_pending(force_flush=True)
+        except TimeoutError:
+            raise nats.errors.FlushTimeoutError from None
         await super().flush(timeout)  # type: ignore[arg-type]
 
     async def farewell(self) -> None:
