@@ -26,7 +26,7 @@ from bus.services import ask
 from bus.settings import Settings
 from bus.subjects import check_agent_id
 from gpuping.dashboard import WORST, Dashboard, FleetUptime, Totals
-from gpuping.discovery import left_behind, located
+from gpuping.discovery import is_stopped, located
 
 SCHEDULER, STORAGE = "the scheduler", "storage"
 FIND_SECONDS = 3.0
@@ -41,8 +41,10 @@ class NothingRunsError(BusError):
 async def connected(settings: Settings) -> AsyncIterator[connection.Client]:
     """The bus of the running system. Raises NothingRunsError that says what to do when there is none."""
     found = located(settings)
-    if not found.NATS_URL and not found.NATS_CONTEXT and left_behind(settings.data_dir):
-        raise NothingRunsError(f"the `gpuping up` of {settings.data_dir} is gone: start it again, or set NATS_URL")
+    if not found.NATS_URL and not found.NATS_CONTEXT and is_stopped(settings.data_dir):
+        raise NothingRunsError(
+            f"the system of {settings.data_dir} does not run: start it with `gpuping up`, or set NATS_URL"
+        )
     try:
         async with asyncio.timeout(FIND_SECONDS):
             client = await connection.connect(found, "gpuping")

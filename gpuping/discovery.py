@@ -61,9 +61,9 @@ def find(data_dir: Path) -> BusFile | None:
     return file if _process_started(file.pid) == file.process_started else None
 
 
-def left_behind(data_dir: Path) -> bool:
-    """Whether the last `up` on this data dir ended without tidying up, and nothing runs there now."""
-    return _path(data_dir).exists() and find(data_dir) is None
+def is_stopped(data_dir: Path) -> bool:
+    """Whether a system lives in this data dir and does not run now. Then another one must not be taken for it."""
+    return (data_dir / "nats").is_dir() and find(data_dir) is None
 
 
 def located(settings: Settings) -> Settings:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter, validators
+from cyclopts import Parameter, validators
 
 from bus import logs, settings
 from bus.settings import Settings
@@ -113,19 +113,6 @@ def gateway(
         from gateway import service
     loaded = located(load(GATEWAY_HOST=host, GATEWAY_PORT=port, GPUPING_DATA_DIR=data_dir))
     return lifecycle.run(lambda life: lifecycle.serve("gateway", service.running(loaded), life))
-
-
-storage_app = App(name="storage", group=RUN, help_format="markdown")
-app.command(storage_app)
-
-
-@storage_app.default
-def storage(*, data_dir: DataDir = None) -> int:
-    """Run storage: it keeps the history in DuckDB and answers questions about it."""
-    with extras.needed("server"):
-        from storage import service
-    loaded = located(load(GPUPING_DATA_DIR=data_dir))
-    return lifecycle.run(lambda life: lifecycle.serve("storage", service.running(loaded), life))
 
 
 def _agent(loaded: Settings) -> int:

@@ -170,5 +170,27 @@ def test_a_stale_bus_json_counts_for_nothing(launch) -> None:
     assert (up.data_dir / "bus.json").exists()
     ended = run("agents", "--data-dir", str(up.data_dir))
     assert ended.returncode == 1
-    assert f"the `gpuping up` of {up.data_dir} is gone: start it again" in ended.stderr
+    assert f"the system of {up.data_dir} does not run: start it with `gpuping up`" in ended.stderr
     assert json.loads((up.data_dir / "bus.json").read_text())["pid"] == up.process.pid
+
+
+def test_a_stopped_system_is_never_mistaken_for_another_one(launch) -> None:
+    up = launch("--no-agent").ready()
+    assert up.stop() == 0
+    ended = run("top", "--data-dir", str(up.data_dir))
+    assert ended.returncode == 1
+    assert "does not run" in ended.stderr
+
+
+def test_storage_rebuild_makes_the_same_history_again(launch) -> None:
+    up = launch("--no-agent", "--register-agents", "2").ready()
+    before = until(lambda: up.pings("sim-002") and up.pings("sim-001"), "history has both pings")
+    while_it_runs = run("storage", "rebuild", "--data-dir", str(up.data_dir))
+    assert while_it_runs.returncode == 1
+    assert f"pid {up.process.pid}" in while_it_runs.stderr
+    assert up.stop() == 0
+
+    rebuilt = run("storage", "rebuild", "--data-dir", str(up.data_dir), LOG_LEVEL="warning")
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    assert "rebuilt: 2 pings, the same as before" in rebuilt.stdout
+    assert launch("--no-agent").ready().pings("sim-001") == before
