@@ -181,6 +181,8 @@ class AgentState(Standing, kw_only=True, frozen=True):
     missed: int = 0
     since_mark: str | None = None
     last_answered_at: datetime | None = None
+    boot_ids: tuple[str, ...] = ()  # of the reports, newest first
+    conflicting_boot_ids: tuple[str, ...] = ()  # of two hosts that answer under this one id
 
 
 class Timer(Message, kw_only=True, frozen=True):

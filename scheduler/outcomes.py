@@ -21,6 +21,7 @@ from bus.messages import (
     UptimeReport,
     encode,
 )
+from scheduler import identity
 from scheduler import policy as rules
 from scheduler.flight import Flight
 from scheduler.policy import Answer, Event, Excuse, Miss, Policy, Step
@@ -47,6 +48,8 @@ def next_state(flight: Flight, event: Event, now: datetime, policy: Policy) -> A
         next_ping_at=_next_ping_at(flight.pinged_at, event, step, now),
         since_mark=report.window.mark if report else (before.since_mark if before else None),
         last_answered_at=_answered_at(report, flight.pinged_at, before),
+        boot_ids=identity.boots(before, report),
+        conflicting_boot_ids=identity.conflict(before, report),
         last=_outcome(flight, event, step, report),
     )
 

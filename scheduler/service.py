@@ -145,6 +145,8 @@ class Scheduler:
     def _recorded(self, flight: Flight, state: AgentState) -> None:
         """An outcome of ours stands in the bucket."""
         self._counters.record(state)
+        if state.conflicting_boot_ids and not (flight.base and flight.base.conflicting_boot_ids):
+            log.error("two_hosts_under_one_id", agent_id=state.agent_id, boot_ids=state.conflicting_boot_ids)
         if flight.status_before == flight.tracked.status and len(self._outbox) >= EVENTS_KEPT:
             self._events_dropped += 1  # pings come first, live views second
             return

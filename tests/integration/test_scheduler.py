@@ -268,6 +268,15 @@ async def test_garbage_in_the_bucket_and_on_due_is_counted_and_set_aside(bus, sc
     assert scheduler.stats().bad_messages >= 2
 
 
+async def test_two_hosts_under_one_id_are_flagged_and_a_reboot_is_not(bus, scheduler, agents):
+    boots = iter(["one", "one", "two", "two", "one"])
+    await agents.add("a", lambda i, r: encode(report(i, r, boot_id=next(boots, "one"))))
+    await register(bus, "a")
+    history = await until_history(bus, lambda h: len(h["a"]) >= 5)
+    assert [s.conflicting_boot_ids for s in history["a"][:5]] == [(), (), (), (), ("one", "two")]
+    assert (await agent(bus, "a")).conflicting_boot_ids == ("one", "two")
+
+
 @pytest.mark.parametrize("how", ["ruined", "deleted"])
 async def test_a_state_spoilt_by_hand_is_taken_up_from_history(bus, config, agents, how):
     await agents.add("a", uptime(0.0))
