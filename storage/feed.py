@@ -15,6 +15,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from bus import layout, subjects
+from bus.background import end
 from bus.clock import boottime, utc_now
 from bus.connection import Client
 from bus.errors import BusError, LayoutError
@@ -126,10 +127,7 @@ class Feed:
                     await self._write(batch)
                     puller.poke()
         finally:
-            failing.cancel()
-            while not pulling.done():  # wait_for of Python 3.11 can swallow a cancellation
-                pulling.cancel()
-                await asyncio.wait([pulling], timeout=0.1)
+            await end([pulling, failing])
 
     async def _batch(self) -> list[tuple[Msg, int]]:
         """What has arrived: at once when much has, else a moment after the first."""

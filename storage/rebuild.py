@@ -14,6 +14,7 @@ import structlog
 from msgspec import Struct
 
 from bus import connection, layout, subjects
+from bus.background import end
 from bus.clock import utc_now
 from bus.connection import Client
 from bus.settings import Settings
@@ -101,8 +102,7 @@ async def _read_all(client: Client, settings: Settings, store: Store, progress: 
                 feeding.result()
         progress(last, last)
     finally:
-        feeding.cancel()
-        await asyncio.gather(feeding, return_exceptions=True)
+        await end([feeding])
         await layout.api(client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}")
 
 

@@ -27,7 +27,9 @@ from bus.questions import (
 )
 from bus.services import Endpoint, serve
 from bus.settings import Settings
-from storage import answers
+from bus.statements import ExportRequest, Statement, StatementRequest
+from bus.transfer import FileOffer, Files
+from storage import answers, exports, reports
 from storage.errors import CannotWriteError, DamagedError
 from storage.feed import Feed
 from storage.store import Store
@@ -45,6 +47,7 @@ class Storage:
         self.settings = settings
         self.store = Store(settings)
         self.feed = Feed(client, settings, self.store)
+        self.files = Files(client)
 
     def endpoints(self) -> list[Endpoint]:
         """What storage answers."""
@@ -52,6 +55,8 @@ class Storage:
             Endpoint("history", subjects.HISTORY_ALL, self.history),
             Endpoint("uptimes", subjects.UPTIMES, self.uptimes),
             Endpoint("overview", subjects.OVERVIEW, self.overview),
+            Endpoint("report", subjects.REPORT_ALL, self.report),
+            Endpoint("export", subjects.EXPORT_ALL, self.export),
             Endpoint("stats", subjects.STORAGE_STATS, self.stats),
         ]
 
@@ -73,6 +78,33 @@ class Storage:
         asked = decode(request.data or b"{}", OverviewRequest)
         now = utc_now()
         return await self.store.read(lambda reader: answers.overview(reader, asked, now))
+
+    async def report(self, request: Request) -> Statement | FileOffer:
+        """The uptime statement of a month: itself, or the offer of a file in the format asked for."""
+        agent_id = subjects.last_token(request.subject)
+        asked = decode(request.data, StatementRequest)
+        now, threshold = utc_now(), self.settings.PING_UPTIME_THRESHOLD
+        if asked.format == "json":
+            return await self.store.read(lambda reader: reports.statement(reader, agent_id, asked, now, threshold))
+        self.files.check_room()
+        scratch = self.store.places.scratch
+        return self.files.offer(
+            *await self.store.read(
+                lambda reader: exports.statement(
+                    reader, scratch, reports.statement(reader, agent_id, asked, now, threshold), asked
+                )
+            )
+        )
+
+    async def export(self, request: Request) -> FileOffer:
+        """An agent's history as a file, to be fetched with `bus.transfer.receive`."""
+        agent_id = subjects.last_token(request.subject)
+        asked = decode(request.data or b"{}", ExportRequest)
+        now, scratch = utc_now(), self.store.places.scratch
+        self.files.check_room()
+        return self.files.offer(
+            *await self.store.read(lambda reader: exports.history(reader, scratch, agent_id, asked, now))
+        )
 
     async def stats(self, _request: Request) -> StorageStats:
         """Answers while the file cannot be used, too: it says why."""
@@ -112,6 +144,7 @@ async def running(settings: Settings) -> AsyncIterator[Storage]:
             await storage.store.open(utc_now())
         except CannotWriteError as error:
             log.error("history_cannot_be_opened", detail=str(error), action="waiting; pings go on")
+        await storage.files.start()
         service = await serve(client, subjects.STORAGE_SERVICE, "history that can be paid on", storage.endpoints())
         try:
             async with background() as start:
@@ -123,4 +156,5 @@ async def running(settings: Settings) -> AsyncIterator[Storage]:
                 await service.stop()
             except (BusError, OSError, TimeoutError):
                 log.debug("service_stopped_without_the_bus")
+            await storage.files.stop()
             await storage.store.close()

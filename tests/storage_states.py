@@ -28,7 +28,7 @@ def gpu(seconds: Seconds, **about: Any) -> GpuReport:
 
 def percent(seconds: Seconds) -> float | None:
     judged = seconds.up + seconds.degraded + seconds.down + seconds.unknown
-    return 100.0 * (seconds.up + seconds.degraded) / judged if judged else None
+    return min(100.0, 100.0 * (seconds.up + seconds.degraded) / judged) if judged else None
 
 
 def total(seconds: Seconds) -> float:

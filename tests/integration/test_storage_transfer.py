@@ -1,0 +1,47 @@
+"""Files over the bus in many pieces, at the receiver's pace."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bus import transfer
+from bus.connection import Client
+from bus.errors import RefusedError
+
+
+async def test_a_large_file_comes_whole_and_is_let_go(bus: Client, tmp_path: Path):
+    data = os.urandom(3 * transfer.PIECE_BYTES + 12_345)
+    path = tmp_path / "large"
+    path.write_bytes(data)
+    files = transfer.Files(bus)
+    await files.start()
+    offer = files.offer(path, "large.bin", "application/octet-stream")
+    pieces = [piece async for piece in transfer.receive(bus, offer)]
+    assert [len(piece) for piece in pieces] == [transfer.PIECE_BYTES] * 3 + [12_345]
+    assert b"".join(pieces) == data
+    assert not path.exists()
+    await files.stop()
+
+
+async def test_an_empty_file_is_a_file(bus: Client, tmp_path: Path):
+    path = tmp_path / "empty"
+    path.touch()
+    files = transfer.Files(bus)
+    await files.start()
+    assert [piece async for piece in transfer.receive(bus, files.offer(path, "e", "text/csv"))] == []
+    assert not path.exists()
+    await files.stop()
+
+
+async def test_files_that_nobody_fetches_are_limited_and_let_go_at_the_end(bus: Client, tmp_path: Path):
+    files = transfer.Files(bus)
+    for number in range(transfer.MOST_FILES):
+        files.check_room()
+        path = tmp_path / str(number)
+        path.touch()
+        files.offer(path, path.name, "text/csv")
+    with pytest.raises(RefusedError):
+        files.check_room()
+    await files.stop()
+    assert not list(tmp_path.glob("[0-9]*"))
