@@ -1,7 +1,7 @@
 """Fixtures for every test: a real nats-server, and clients of it."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,17 @@ from bus.settings import Settings
 
 for _name in [n for n in os.environ if n.startswith(("PING_", "AGENT_", "GPUPING_", "GATEWAY_", "NATS_"))]:
     del os.environ[_name]  # the caller's environment must not decide what tests see
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skip is a failure: no part may be missing unnoticed. Only containers and GPUs may be absent."""
+    report = yield
+    excused = item.get_closest_marker("docker") or item.get_closest_marker("gpu") or hasattr(report, "wasxfail")
+    if report.skipped and os.environ.get("CI") and not excused:
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+    return report
 
 
 @pytest.fixture
