@@ -21,7 +21,8 @@ from bus.settings import Settings
 log = structlog.get_logger("agentd.http")
 
 LONGEST_HEAD = 8 * 1024
-MOST_CONNECTIONS = 32
+MOST_CONNECTIONS = 32  # beyond it: 503; beyond twice as many: not even that
+LINGER_SECONDS = 0.5
 REQUEST_SECONDS = 5.0
 
 Answer = Callable[[], Awaitable[bytes]]
@@ -88,9 +89,11 @@ class _Endpoints:
         assert task  # noqa: S101  # asyncio runs this as a task
         self._tasks.add(task)
         try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                writer.write(_wire(*await self._reply(reader)))
-                await writer.drain()
+            if len(self._tasks) <= 2 * MOST_CONNECTIONS:
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    writer.write(_wire(*await self._reply(reader)))
+                    await writer.drain()
+                await _linger(reader, writer)
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
             log.debug("http_gave_up")
         finally:
@@ -122,6 +125,14 @@ class _Endpoints:
         except Exception as error:  # one bad request never stops the agent
             log.error("http_request_crashed", target=target, exc_info=error)
             return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an error of ours; the agent's log has the details")
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Reads what is left of a request for a moment: closing over unread bytes would reset our answer away."""
+    writer.write_eof()
+    async with asyncio.timeout(LINGER_SECONDS):
+        while await reader.read(LONGEST_HEAD):
+            pass
 
 
 def _request_line(head: bytes) -> tuple[str, str]:

@@ -30,7 +30,6 @@ async def keep(
 ) -> None:
     """Registers now and whenever `again` is set; returns only when the client has closed for good."""
     while not client.is_closed:
-        again.clear()
         await _until_acknowledged(client, agent_id, metadata, again, enrolled)
         while not client.is_closed and not again.is_set():
             await _set_within(again, LOOK_AFTER_CLIENT_SECONDS)
@@ -42,6 +41,7 @@ async def _until_acknowledged(
     pause, told = FIRST_RETRY_SECONDS, ""
     request = RegisterRequest(metadata=metadata)
     while not client.is_closed:
+        again.clear()  # before asking: a reconnection while we ask is asked after
         try:
             subject = subjects.register(agent_id)
             reply = await ask(client, subject, request, RegisterReply, who="the scheduler", timeout=ASK_SECONDS)
@@ -52,7 +52,6 @@ async def _until_acknowledged(
         else:
             enrolled(reply)
             break
-        again.clear()
         # a fleet that comes back must not ask all at once; a bus that comes back is asked at once
         await _set_within(again, random.uniform(pause / 2, pause))  # noqa: S311  # spreads load, keeps no secret
         pause = min(pause * 2, SLOWEST_RETRY_SECONDS)
