@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from litestar import Litestar
 from litestar.di import Provide
 
-from gateway import agents, badge, byoc, dashboard, events, health, history, metrics, openapi, pages, pings
+from gateway import agents, badge, byoc, dashboard, events, health, history, metrics, openapi, pages, pings, reports
 from gateway.asking import BODY_BYTES
 from gateway.auth import Guard
 from gateway.backends import Backends
@@ -26,6 +26,7 @@ ROUTES = [
     pings.gpu_status,
     pings.health,
     history.history,
+    reports.report,
     dashboard.dashboard,
     events.events,
     byoc.gpu_check,

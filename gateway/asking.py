@@ -1,7 +1,7 @@
 """What routes have in common: checked parameters, request bodies, and the descriptions of both."""
 
 import asyncio
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from litestar import Request
 from litestar.params import QueryParameter
@@ -18,6 +18,7 @@ DEEPEST_BODY = 32
 Hours = Annotated[float, QueryParameter(gt=0.0, le=87_600.0, description="how far back, in hours")]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="the most entries on a page")]
 
+Format = Literal["json", "csv", "parquet"]
 S = TypeVar("S", bound=Struct)
 
 
@@ -48,10 +49,15 @@ def check_depth(value: Any, limit: int = DEEPEST_BODY) -> None:
         check_depth(child, limit - 1)
 
 
-def preferred(accept: str) -> str:
+def preferred(accept: str) -> Format:
     """Which of our formats an Accept header likes best: json unless csv or parquet stands higher."""
-    liked = {"text/csv": "csv", "application/vnd.apache.parquet": "parquet", "application/json": "json"}
-    best, best_quality = "json", 0.0
+    liked: dict[str, Format] = {
+        "text/csv": "csv",
+        "application/vnd.apache.parquet": "parquet",
+        "application/json": "json",
+    }
+    best: Format = "json"
+    best_quality = 0.0
     for part in accept.split(","):
         media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
         quality = next((_quality(p[2:]) for p in parameters if p.startswith("q=")), 1.0)

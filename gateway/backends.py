@@ -4,16 +4,16 @@ An answer that is not the message it should be is a fault behind us (500, or 504
 the caller's bad request: both are told apart here.
 """
 
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
 
 import msgspec
 import structlog
 from msgspec import Raw, Struct
-from nats.aio.client import Client
 
 from bus import subjects
-from bus.errors import BadMessageError, BusError, UnavailableError
+from bus.connection import Client
+from bus.errors import BadMessageError, BusError, RefusedError, UnavailableError
 from bus.messages import UptimeReport
 from bus.questions import (
     Agent,
@@ -33,6 +33,8 @@ from bus.questions import (
     UptimesRequest,
 )
 from bus.services import ask, ask_raw
+from bus.statements import ExportRequest, Statement, StatementRequest
+from bus.transfer import FileOffer, receive
 from gateway.problems import ProblemError
 
 log = structlog.get_logger("gateway")
@@ -41,6 +43,7 @@ SCHEDULER = "the scheduler"
 STORAGE = "storage"
 ANSWER_SECONDS = 5.0
 HISTORY_SECONDS = 15.0  # a year of history may take storage its whole query time-out
+FILE_SECONDS = 60.0  # storage writes a whole file first
 EMBELLISHMENT_SECONDS = 1.0  # for what a page can do without
 PING_MARGIN_SECONDS = 5.0  # the scheduler's own work around a ping that times out
 
@@ -86,6 +89,22 @@ class Backends:
     async def history(self, agent_id: str, request: HistoryRequest) -> HistoryReply:
         """One page of an agent's outcomes."""
         return await self._ask(STORAGE, subjects.history(agent_id), request, HistoryReply, HISTORY_SECONDS)
+
+    async def export(self, agent_id: str, request: ExportRequest) -> FileOffer:
+        """An agent's history as a file; RefusedError 404 for one without an outcome."""
+        return await self._ask(STORAGE, subjects.export(agent_id), request, FileOffer, FILE_SECONDS)
+
+    async def statement(self, agent_id: str, request: StatementRequest) -> Statement:
+        """An agent's month, as JSON."""
+        return await self._ask(STORAGE, subjects.report(agent_id), request, Statement, FILE_SECONDS)
+
+    async def statement_file(self, agent_id: str, request: StatementRequest) -> FileOffer:
+        """An agent's month, in any other format."""
+        return await self._ask(STORAGE, subjects.report(agent_id), request, FileOffer, FILE_SECONDS)
+
+    def file(self, offer: FileOffer) -> AsyncIterator[bytes]:
+        """The pieces of a file that storage offered."""
+        return receive(self.client, offer)
 
     async def uptimes(self, request: UptimesRequest) -> UptimesReply:
         """Time-weighted uptime of the agents of one page."""
@@ -141,6 +160,16 @@ async def optional(question: Awaitable[T]) -> T | None:
     except BusError as error:
         log.debug("left_out", detail=str(error))
         return None
+
+
+async def registered(backends: Backends, agent_id: str) -> Agent | None:
+    """The agent, or None where it is unknown or removed."""
+    try:
+        return await backends.agent(agent_id)
+    except RefusedError as error:
+        if error.code == 404:
+            return None
+        raise
 
 
 def _of_agent(agent_id: str, data: bytes, kind: type[T]) -> T:

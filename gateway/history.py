@@ -4,24 +4,22 @@ A removed agent keeps its history. An agent that nobody ever registered has none
 """
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
-from litestar.response import Stream
 
 from bus.errors import RefusedError
-from bus.questions import HistoryReply, HistoryRequest
+from bus.questions import Agent, HistoryReply, HistoryRequest
+from bus.statements import ExportRequest
 from bus.subjects import check_agent_id
 from gateway import asking, exports
 from gateway.agents import AGENTS
-from gateway.backends import Backends
+from gateway.backends import Backends, registered
 from gateway.problems import ProblemError, described
 
 EVER_HOURS = 87_600.0
-
-Format = Literal["json", "csv", "parquet"]
 
 
 @get(
@@ -37,46 +35,44 @@ async def history(
     hours: asking.Hours = 24.0,
     limit: asking.Limit = 1000,
     cursor: Annotated[int | None, QueryParameter(ge=0, description="`next_cursor` of the page before")] = None,
-    file_format: Annotated[Format | None, QueryParameter(name="format", description="wins over Accept")] = None,
+    file_format: Annotated[asking.Format | None, QueryParameter(name="format", description="wins over Accept")] = None,
 ) -> Response[HistoryReply]:
-    """A page as JSON; `summary` is always of the whole period. CSV and Parquet hold the period without pages."""
+    """A page as JSON, newest first; `summary` is of the whole period. CSV and Parquet hold the period, oldest first."""
     check_agent_id(agent_id)
     wanted = file_format or asking.preferred(request.headers.get("accept", ""))
     if wanted == "json":
         page = await known_history(backends, agent_id, HistoryRequest(hours=hours, limit=limit, cursor=cursor))
         return Response(page)
-    # the first page decides between a file and a problem: once a file has begun it is too late for either
-    first = await known_history(backends, agent_id, HistoryRequest(hours=hours))
-    export = exports.csv_pieces if wanted == "csv" else exports.parquet_pieces
-    pieces = await export(backends, first)
-    headers = {"Content-Disposition": f'attachment; filename="{agent_id}-{hours:g}h.{wanted}"', "Vary": "Accept"}
-    return Stream(pieces, media_type=exports.MEDIA_TYPES[wanted], headers=headers)  # type: ignore[return-value]
+    return await _file(backends, agent_id, ExportRequest(hours=hours, format=wanted))
+
+
+async def _file(backends: Backends, agent_id: str, request: ExportRequest) -> Response[Any]:
+    try:
+        offer = await backends.export(agent_id, request)
+    except RefusedError as error:
+        if error.code != 404:
+            raise
+        await known_history(backends, agent_id, HistoryRequest(hours=request.hours, limit=1))
+        if request.format == "parquet":
+            raise ProblemError(404, f"agent {agent_id} was not pinged yet: a file of nothing has no columns") from None
+        return exports.without_rows(agent_id)
+    return await exports.passed_on(backends, offer)
 
 
 async def known_history(backends: Backends, agent_id: str, question: HistoryRequest) -> HistoryReply:
     """The page, for an agent that is registered or ever was. Raises a 404 problem for any other."""
-    registered, page = await asyncio.gather(
-        _is_registered(backends, agent_id), backends.history(agent_id, question), return_exceptions=True
+    agent, page = await asyncio.gather(
+        registered(backends, agent_id), backends.history(agent_id, question), return_exceptions=True
     )
     if isinstance(page, BaseException):
         raise page
-    if page.pings or page.summary.pings or registered is True:
+    if page.pings or page.summary.pings or isinstance(agent, Agent):
         return page
     if await _has_ever(backends, agent_id):
         return page
-    if isinstance(registered, BaseException):
-        raise registered
+    if isinstance(agent, BaseException):
+        raise agent
     raise ProblemError(404, f"agent {agent_id} is not known")
-
-
-async def _is_registered(backends: Backends, agent_id: str) -> bool:
-    try:
-        await backends.agent(agent_id)
-    except RefusedError as error:
-        if error.code == 404:
-            return False
-        raise
-    return True
 
 
 async def _has_ever(backends: Backends, agent_id: str) -> bool:

@@ -7,12 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bus import subjects
 from bus.background import background
-from bus.connection import connected
+from bus.connection import Client, connected
 from bus.errors import SettingsError
 from bus.settings import Settings
 from gateway.app import Parts, build

@@ -5,9 +5,12 @@ be silent or to talk nonsense, which real ones cannot.
 """
 
 import asyncio
+import os
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import msgspec
@@ -38,6 +41,8 @@ from bus.questions import (
 )
 from bus.services import Endpoint
 from bus.settings import Settings
+from bus.statements import Account, ExportRequest, Statement, StatementRequest
+from bus.transfer import FileOffer, Files
 from gateway import service
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -114,7 +119,8 @@ class Behind:
         self.silent: set[str] = set()
         self.nonsense: set[str] = set()
         self.asked: list[tuple[str, object]] = []
-        self._stop: list[object] = []
+        self.files = Files(client)
+        self.file = b""  # what an export and a statement hold
 
     async def serve_scheduler(self) -> None:
         endpoints = {
@@ -134,7 +140,10 @@ class Behind:
             "uptimes": (subjects.UPTIMES, self._uptimes),
             "overview": (subjects.OVERVIEW, self._overview),
             "stats": (subjects.STORAGE_STATS, self._stats),
+            "export": (subjects.EXPORT_ALL, self._export),
+            "report": (subjects.REPORT_ALL, self._report),
         }
+        await self.files.start()
         await self._serve(subjects.STORAGE_SERVICE, endpoints)
 
     async def serve_agent(self, agent_id: str, answer: bytes | None = None) -> None:
@@ -255,6 +264,33 @@ class Behind:
             pings=len(newest), verdicts={"good": 1}, uptime_percent=99.5, seconds=Seconds(up=1.0),
             response_ms={"p50": 1.5, "p95": 2.0}, late_ms={"p50": 3.0}, recent=tuple(newest),
         )  # fmt: skip
+
+    async def _export(self, request: Request) -> FileOffer:
+        question = decode(request.data, ExportRequest)
+        if not self.pings.get(subjects.last_token(request.subject)):
+            raise RefusedError(404, "no history")
+        return self._offer(f"history.{question.format}", f"text/{question.format}; charset=utf-8")
+
+    async def _report(self, request: Request) -> Statement | FileOffer:
+        question = decode(request.data, StatementRequest)
+        self.asked.append(("report", question))
+        agent_id = subjects.last_token(request.subject)
+        if not self.pings.get(agent_id):
+            raise RefusedError(404, "no history")
+        if question.format != "json":
+            return self._offer(f"month.{question.format}", f"text/{question.format}")
+        host = Account(seconds=Seconds(up=1.0), unreported_seconds=0.0, coverage_percent=100.0, uptime_percent=100.0)
+        return Statement(
+            agent_id=agent_id, month=question.month, generated_at=NOW, since=NOW, until=NOW, final=False,
+            enrolled_seconds=1.0, host=host, gpus=(), incidents=(), splits=(), pings=1, answered=1, missed=0, excused=0,
+            missing_seqs=0,
+        )  # fmt: skip
+
+    def _offer(self, name: str, media_type: str) -> FileOffer:
+        handle, path = tempfile.mkstemp()
+        os.write(handle, self.file)
+        os.close(handle)
+        return self.files.offer(Path(path), name, media_type)
 
     async def _stats(self, request: Request) -> StorageStats:
         return StorageStats(rows=12, last_sequence=12, lag=4, missing_seqs=1)

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+import os
 from collections.abc import AsyncIterator
 
 import httpx
@@ -164,19 +165,63 @@ async def test_history_does_without_the_scheduler(gateway_settings):
         assert unsure.status_code == 503  # who is known, nobody can tell
 
 
-async def test_history_as_csv_holds_every_page(http, behind):
+async def test_history_as_a_file_passes_through_byte_by_byte(http, behind):
     behind.agents["a"] = agent("a")
-    behind.pings["a"] = [ping("a", seq, "missed" if seq == 2 else "answered") for seq in range(1500, 0, -1)]
+    behind.pings["a"] = [ping("a", 1)]
+    behind.file = os.urandom(3_000_000)  # far more than one message holds
     for answer in (
         await http.get("/ping-system/agents/a/history?format=csv"),
         await http.get("/ping-system/agents/a/history", headers={"Accept": "text/csv"}),
+        await http.get("/ping-system/agents/a/history?format=parquet", headers={"Accept": "text/csv"}),
     ):
-        assert answer.headers["content-type"].startswith("text/csv")
-        rows = list(csv.DictReader(io.StringIO(answer.text)))
-        assert [int(row["ping_seq"]) for row in rows] == list(range(1500, 0, -1))
-        assert rows[0]["up_seconds"] == "895.5"
-        assert rows[-2]["uptime_percent"] == ""  # a miss observed nothing
-        assert rows[0]["pinged_at"] == "2026-12-09T03:00:00Z"
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] in {"text/csv; charset=utf-8", "text/parquet; charset=utf-8"}
+        assert answer.headers["content-length"] == "3000000"
+        assert "attachment" in answer.headers["content-disposition"]
+        assert answer.content == behind.file
+
+
+async def test_a_file_that_breaks_off_cannot_pass_for_whole(http, behind):
+    behind.agents["a"] = agent("a")
+    behind.pings["a"] = [ping("a", 1)]
+    behind.file = os.urandom(8_000_000)
+    with pytest.raises(httpx.RemoteProtocolError):
+        async with http.stream("GET", "/ping-system/agents/a/history?format=csv") as answer:
+            assert answer.status_code == 200
+            await behind.files.stop()
+            async for _ in answer.aiter_bytes():
+                pass
+
+
+async def test_files_of_agents_without_history(http, behind):
+    behind.agents["new"] = agent("new")
+    empty = await http.get("/ping-system/agents/new/history?format=csv")
+    assert empty.status_code == 200
+    assert [*csv.DictReader(io.StringIO(empty.text))] == []
+    assert empty.text.startswith("agent_id,ping_seq,pinged_at,outcome,")
+    assert (await http.get("/ping-system/agents/new/history?format=parquet")).status_code == 404
+    assert (await http.get("/ping-system/agents/unknown/history?format=csv")).status_code == 404
+
+
+async def test_the_statement_of_a_month(http, behind):
+    behind.agents["a"] = agent("a")
+    behind.pings["a"] = behind.pings["removed"] = [ping("a", 1)]
+    answer = await http.get("/ping-system/agents/a/report?month=2026-10&threshold=98&policy=livepeer")
+    assert answer.status_code == 200
+    assert answer.json()["month"] == "2026-10"
+    _, asked = behind.asked[-1]
+    assert (asked.threshold, asked.policy, asked.enrolled_since) == (98.0, "livepeer", agent("a").registered_at)
+    assert (await http.get("/ping-system/agents/removed/report")).status_code == 200
+    _, asked = behind.asked[-1]
+    assert asked.enrolled_since is None
+    behind.file = b"<!doctype html><style>p { color: red }</style>"
+    page = await http.get("/ping-system/agents/a/report?format=html")
+    assert page.content == behind.file
+    assert "sandbox" in page.headers["content-security-policy"]
+    assert "script-src" not in page.headers["content-security-policy"]
+    assert (await http.get("/ping-system/agents/unknown/report")).status_code == 404
+    for query in ("month=2026-13", "month=x", "format=pdf", "threshold=101", "policy=" + "x" * 16_001):
+        assert (await http.get(f"/ping-system/agents/a/report?{query}")).status_code == 400, query[:20]
 
 
 async def test_an_export_is_json_where_accept_says_so(http, behind):

@@ -23,7 +23,6 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
 @pytest.mark.skipif(not (STATIC / "vendor/swagger-ui-bundle.js").exists(), reason="the page's parts: make web")
 async def test_the_page_of_the_description(base_settings: Settings, browser: Browser):
     async with service.running(quick(base_settings)) as gateway:
-
         shown = sum(len(route.paths) for route in ROUTES if route.resolve_include_in_schema() is not False)
 
         def look() -> None:
