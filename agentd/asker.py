@@ -17,6 +17,7 @@ from agentd.child import Child, ChildDiedError
 from agentd.health import Reading, failure_of, gpu_of
 
 SILENCE_SECONDS = 1.0  # at most; half a check interval where that is less
+START_SECONDS = 5.0  # until the child is heard of for the first time
 FIRST_OPENING_SECONDS = 10.0  # how long the very first check waits for the library, and when opening counts as hung
 OPENING_LIMIT_SECONDS = 30.0  # after which a child that is still opening is given up
 RETRY_LIMIT_SECONDS = 15.0  # a GPU that hung is asked again at the latest after this
@@ -64,6 +65,7 @@ class Asker:
         self._interval = interval
         self._environ = environ
         self._child: Child | None = None
+        self._started = False  # the child has been heard of
         self._outstanding = False  # a question whose answer has not ended yet
         self._opening_since: float | None = None
         self._opened_once = False
@@ -130,7 +132,9 @@ class Asker:
 
     async def _listen(self, child: Child, reads: _Reads) -> None:
         while self._outstanding:
-            match await self._line(child):
+            line = await self._line(child)
+            self._started = True
+            match line:
                 case {"opening": _}:
                     self._opening_since = time.monotonic()
                 case {"opened": code}:
@@ -149,9 +153,11 @@ class Asker:
                     self._outstanding = False
 
     async def _line(self, child: Child) -> dict[str, Any]:
-        now = time.monotonic()
-        first_opening = self._opening_since is not None and not self._opened_once
-        wait = FIRST_OPENING_SECONDS if first_opening else self._silence
+        now, wait = time.monotonic(), self._silence
+        if not self._started:
+            wait = START_SECONDS  # Python is starting, which says nothing of the driver
+        elif self._opening_since is not None and not self._opened_once:
+            wait = max(wait, self._opening_since + FIRST_OPENING_SECONDS - now)
         try:
             return await child.line(wait)
         except TimeoutError:
@@ -167,7 +173,7 @@ class Asker:
                 raise TimeoutError
             self._started_at = now
             self._child = await Child.start(self._environ)
-            self._outstanding, self._opening_since = False, now  # it opens the library first of all
+            self._started, self._outstanding, self._opening_since = False, False, now
         return self._child
 
     # ---- when it falls silent ----

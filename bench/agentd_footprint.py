@@ -22,7 +22,6 @@ from pathlib import Path
 
 import scheduler.service
 from bus import embedded, settings
-from bus.clock import boottime
 from tests import standin
 
 GPUS = 8
@@ -66,12 +65,8 @@ async def _observe(pid: int, seconds: float) -> dict[str, float]:
 
 @contextmanager
 def _agentd(folder: Path, nats_url: str) -> Iterator[int]:
-    scenario = folder / "eight.toml"
-    scenario.write_text(f"gpus = {GPUS}\n")
-    environ = standin.environ(
-        standin.build(folder / "standin"),
-        scenario,
-        started=boottime(),
+    stage = standin.Stage(standin.build(folder / "standin"), folder, f"gpus = {GPUS}\n")
+    environ = stage.environ(
         NATS_URL=nats_url,
         AGENT_ID="footprint",
         AGENT_STATE_DIR=str(folder / "state"),

@@ -12,7 +12,6 @@ import nats.errors
 import pytest
 
 from bus import subjects
-from bus.clock import boottime
 from bus.messages import UptimeReport, decode
 from tests import standin
 
@@ -21,14 +20,12 @@ pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compile
 
 @pytest.fixture
 async def agentd(tmp_path, bus, base_settings):
-    """`agentd(scenario)` starts one named agent-001, checking every second; all of them are ended at the end."""
+    """`agentd(scenario)` starts one named agent-001, checking every second, and says what drives its time."""
     library = standin.build(tmp_path / "standin")
     started = []
 
-    def start(scenario, **more):
-        file = tmp_path / "scenario.toml"
-        file.write_text(scenario)
-        environ = standin.environ(library, file, started=boottime(), **more)
+    def start(stage, **more):
+        environ = stage.environ(**more)
         environ |= {
             "NATS_URL": base_settings.nats_url,
             "AGENT_ID": "agent-001",
@@ -39,7 +36,11 @@ async def agentd(tmp_path, bus, base_settings):
         started.append(subprocess.Popen([sys.executable, "-m", "agentd"], cwd=root, env=environ))
         return started[-1]
 
-    yield start
+    def staged(scenario, **more):
+        stage = standin.Stage(library, tmp_path, scenario)
+        return start(stage, **more), stage
+
+    yield staged
     for process in started:
         process.kill()
         process.wait()
@@ -77,8 +78,9 @@ HANG = 'gpus = 2\n[[event]]\nat = 4\ngpu = "all"\nstate = "hang"\n'
 
 
 async def test_a_hang_is_answered_as_hung_and_sigterm_ends_it_within_five_seconds(agentd, bus):
-    process = agentd(HANG)
+    process, stage = agentd(HANG)
     await look_until(bus, all_are("up"))
+    stage.to(4)
     report = await look_until(bus, all_are("down", "hung"))
     assert report.gpu_available is False
     assert {incident.reason for incident in report.incidents} == {"hung"}
@@ -92,13 +94,18 @@ async def test_a_hang_is_answered_as_hung_and_sigterm_ends_it_within_five_second
 
 
 async def test_seconds_of_a_loss_are_down_and_the_rest_is_up(agentd, bus):
-    agentd('gpus = 2\n[[event]]\nat = 4\ngpu = 1\nstate = "lost"\nfor = 3\n')
+    _, stage = agentd('gpus = 2\n[[event]]\nat = 4\ngpu = 1\nstate = "lost"\nfor = 3\n')
     await look_until(bus, all_are("up"))
+    stage.to(4)
+    begun = time.monotonic()
     await look_until(bus, lambda report: report.gpus[1].reasons == ("lost",))
+    await asyncio.sleep(2.0)  # of loss, which the report must account for
+    stage.to(7)
+    lost = time.monotonic() - begun
     report = await look_until(bus, all_are("up"))
     first, second = report.gpus
     assert first.seconds.down == 0.0
-    assert 2.0 <= second.seconds.down <= 4.0  # three seconds, give or take one check
+    assert lost - 1.5 <= second.seconds.down <= lost + 1.5  # a check a second, and slack for a loaded machine
 
 
 async def test_the_library_is_absent(agentd, bus, tmp_path):

@@ -13,7 +13,6 @@ import pytest
 
 from agentd.health import DEFAULT_XIDS
 from agentd.nvml_probe import NvmlProbe
-from bus.clock import boottime
 from tests import standin
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to build the stand-in with")
@@ -27,20 +26,29 @@ def library(tmp_path_factory) -> Path:
     return standin.build(tmp_path_factory.mktemp("standin"))
 
 
+class Gpus:
+    """Opens probes on GPUs to which something happens; `now` says when in the scenario it is."""
+
+    def __init__(self, library, folder):
+        self._library, self._folder = library, folder
+        self.opened = []
+
+    def __call__(self, events="", *, count=2, at=0.0, interval=1.0, **more):
+        self.stage = standin.Stage(self._library, self._folder, f"gpus = {count}\n{events}")
+        self.now(at)
+        memory = self._folder / "health.json"
+        self.opened.append(NvmlProbe(interval, DEFAULT_XIDS, memory, self.stage.environ(**more)))
+        return self.opened[-1]
+
+    def now(self, seconds):
+        self.stage.to(seconds)
+
+
 @pytest.fixture
 async def gpus(library, tmp_path):
-    """`gpus(events)` opens a probe on GPUs to which these events happen, `elapsed` seconds after the start."""
-    opened = []
-
-    def open_on(events="", *, count=2, elapsed=0.0, interval=1.0, **more):
-        scenario = tmp_path / "scenario.toml"
-        scenario.write_text(f"gpus = {count}\n{events}")
-        environ = standin.environ(library, scenario, started=boottime() - elapsed, **more)
-        opened.append(NvmlProbe(interval, DEFAULT_XIDS, tmp_path / "health.json", environ))
-        return opened[-1]
-
-    yield open_on
-    for probe in opened:
+    gpus = Gpus(library, tmp_path)
+    yield gpus
+    for probe in gpus.opened:
         await probe.close()
 
 
@@ -81,64 +89,65 @@ async def test_healthy_gpus(gpus):
     ],
 )
 async def test_states_of_one_gpu_leave_the_other_alone(gpus, word, expected):
-    assert seen(await gpus(event(word), elapsed=1).check(())) == {0: expected, 1: ("up", ())}
+    assert seen(await gpus(event(word), at=1).check(())) == {0: expected, 1: ("up", ())}
 
 
 async def test_lost_while_running_and_back(gpus):
-    probe = gpus(event("lost", at=0.5, **{"for": 1.0}))
-    await until(probe, lambda s: seen(s)[0] == ("up", ()))
-    lost = await until(probe, lambda s: seen(s)[0] == ("down", ("lost",)), UUIDS[:2])
+    probe = gpus(event("lost", at=1, **{"for": 1}))
+    assert seen(await probe.check(()))[0] == ("up", ())
+    gpus.now(1)
+    lost = await probe.check(tuple(UUIDS[:2]))
+    assert seen(lost)[0] == ("down", ("lost",))
     assert (lost.gpus[0].uuid, lost.gpus[0].name, seen(lost)[1]) == (UUIDS[0], "NVIDIA Stand-in", ("up", ()))
     assert seen(await probe.check(tuple(UUIDS[:2])))[0] == ("down", ("lost",))  # NVML was opened anew in between
+    gpus.now(2)
     await until(probe, lambda s: seen(s)[0] == ("up", ()), UUIDS[:2])
 
 
 async def test_a_gpu_that_is_lost_at_start_is_known_by_the_enrolment(gpus):
-    sample = await gpus(event("lost"), elapsed=1).check(tuple(UUIDS[:2]))
+    sample = await gpus(event("lost"), at=1).check(tuple(UUIDS[:2]))
     assert {gpu.uuid: gpu.reasons for gpu in sample.gpus} == {UUIDS[0]: ("lost",), UUIDS[1]: ()}
 
 
 async def test_missing_at_start_is_absent_and_indices_shift(gpus):
-    sample = await gpus(event("missing"), elapsed=1).check(tuple(UUIDS[:2]))
+    sample = await gpus(event("missing"), at=1).check(tuple(UUIDS[:2]))
     assert [(gpu.uuid, gpu.index) for gpu in sample.gpus] == [(UUIDS[1], 0)]
 
 
 async def test_missing_while_running_and_back(gpus):
-    probe = gpus(event("missing", at=0.5, **{"for": 1.0}))
+    probe = gpus(event("missing", at=1, **{"for": 1}))
     await until(probe, lambda s: len(s.gpus) == 2, UUIDS[:2])
+    gpus.now(1)
     await until(probe, lambda s: [gpu.uuid for gpu in s.gpus] == [UUIDS[1]], UUIDS[:2])
+    gpus.now(2)
     await until(probe, lambda s: len(s.gpus) == 2, UUIDS[:2])
 
 
 async def test_xids_come_by_the_event_set(gpus):
-    at = 0.7
-    probe = gpus("".join(event(f"xid:{xid}", gpu, at) for gpu, xid in enumerate([79, 94, 31, 8])), count=4)
+    probe = gpus("".join(event(f"xid:{xid}", gpu, 1) for gpu, xid in enumerate([79, 94, 31, 8])), count=4)
     await probe.check(())
-    events = []
-
-    def told(sample):
-        events.extend(sample.events)
-        return seen(sample)[0][0] == "down"
-
-    sample = await until(probe, told)
+    gpus.now(1)
+    sample = await probe.check(())
     assert seen(sample) == {
         0: ("down", ("recovery-reset", "xid:79")),
         1: ("degraded", ("recovery-drain-p2p", "xid:94")),
         2: ("up", ()),
         3: ("up", ()),
     }
-    assert [(e.uuid, e.reason) for e in events] == [(UUIDS[3], "xid:8")]
+    assert [(e.uuid, e.reason) for e in sample.events] == [(UUIDS[3], "xid:8")]
     assert [one["xids"] for one in await probe.details()] == [{"79": 1}, {"94": 1}, {"31": 1}, {"8": 1}]
 
 
 async def test_an_xid_outlives_a_restart_of_agentd_and_ends_with_recovery(gpus):
-    events = event("xid:79", at=0.5, **{"for": 2.0})
+    events = event("xid:79", at=1, **{"for": 5})
     first = gpus(events)
     await first.check(())
-    await until(first, lambda s: "xid:79" in seen(s)[0][1])
+    gpus.now(1)
+    assert "xid:79" in seen(await first.check(()))[0][1]
     await first.close()
-    second = gpus(events, elapsed=1.5)
+    second = gpus(events, at=2)
     assert "xid:79" in seen(await second.check(()))[0][1]
+    gpus.now(6)
     await until(second, lambda s: seen(s)[0] == ("up", ()))
 
 
@@ -159,7 +168,7 @@ async def test_details(gpus):
 
 
 async def test_details_that_are_not_supported_are_none(gpus):
-    probe = gpus(event("not-supported"), elapsed=1)
+    probe = gpus(event("not-supported"), at=1)
     await probe.check(())
     first, second = await probe.details()
     assert (first["temperature_celsius"], first["processes"], first["name"]) == (None, None, "NVIDIA Stand-in")
@@ -172,9 +181,11 @@ async def test_mig_devices(gpus):
 
 
 async def test_xid_on_a_mig_gpu_counts_for_its_devices(gpus):
-    probe = gpus(event("xid:79", 1, 0.5), NVML_STANDIN_MIG="1")
+    probe = gpus(event("xid:79", 1, 1), NVML_STANDIN_MIG="1")
     await probe.check(())
-    sample = await until(probe, lambda s: any("xid:79" in gpu.reasons for gpu in s.gpus))
+    gpus.now(1)
+    sample = await probe.check(())
+    assert ["xid:79" in gpu.reasons for gpu in sample.gpus] == [False, True, True]
     assert [gpu.state for gpu in sample.gpus] == ["up", "down", "down"]
 
 
@@ -199,41 +210,52 @@ class TestHang:
     """A call that never returns is seen within one check, hides no other GPU, and stops nothing."""
 
     async def test_one_gpu_hangs_and_comes_back(self, gpus):
-        probe = gpus(event("hang", 1, 0.7, **{"for": 2.0}), count=3)
+        probe = gpus(event("hang", 1, 1, **{"for": 1}), count=3, interval=2.0)
         await probe.check(())
-        begun = time.monotonic()
-        sample = await until(probe, lambda s: seen(s).get(1) == ("down", ("hung",)))
-        assert (seen(sample)[0], seen(sample)[2]) == (("up", ()), ("up", ()))
-        assert time.monotonic() - begun < 0.7 + 2.0
+        gpus.now(1)
+        assert seen(await probe.check(())) == {0: ("up", ()), 1: ("down", ("hung",)), 2: ("up", ())}
         assert seen(await probe.check(()))[1] == ("down", ("hung",))  # until a check of it succeeds
+        gpus.now(2)
         await until(probe, lambda s: seen(s)[1] == ("up", ()))
 
     async def test_a_check_takes_two_seconds_at_most(self, gpus):
-        probe = gpus(event("hang", "all", 0.5), count=8, interval=5.0)
+        probe = gpus(event("hang", "all", 1), count=8, interval=5.0)
         await probe.check(())
-        await asyncio.sleep(0.6)  # the scenario's own time: its hang has begun then
+        gpus.now(1)
         begun = time.monotonic()
         sample = await probe.check(tuple(UUIDS))
-        assert time.monotonic() - begun < 2.5
+        assert time.monotonic() - begun < 4.0  # two seconds, and slack for a loaded machine
         assert {(gpu.state, gpu.reasons) for gpu in sample.gpus} == {("down", ("hung",))}
         assert {gpu.uuid for gpu in sample.gpus} == set(UUIDS)
 
     async def test_all_hang_and_come_back(self, gpus):
-        probe = gpus(event("hang", "all", 0.5, **{"for": 1.5}))
+        probe = gpus(event("hang", "all", 1, **{"for": 1}))
         await probe.check(())
+        gpus.now(1)
         await until(probe, lambda s: {gpu.reasons for gpu in s.gpus} == {("hung",)})
+        gpus.now(2)
         await until(probe, lambda s: {gpu.state for gpu in s.gpus} == {"up"})
 
-    async def test_a_hang_at_start_is_unknown_then_hung_and_its_end_is_seen(self, gpus):
-        probe = gpus(event("hang", "all", **{"for": 3.0}), elapsed=1.0)
+    async def test_a_library_that_opens_slowly_is_waited_for_once(self, gpus):
+        probe = gpus(event("hang", "all", **{"for": 1}))
+        first = asyncio.create_task(probe.check(()))
+        done, _ = await asyncio.wait({first}, timeout=1.5)
+        assert not done  # longer than a silence that would be a hang later on
+        gpus.now(1)
+        assert {gpu.state for gpu in (await first).gpus} == {"up"}
+
+    async def test_a_library_that_never_opens_is_a_hang(self, gpus):
+        probe = gpus(event("hang", "all"))
         begun = time.monotonic()
-        sample = await probe.check(())  # the library may take long to open for the first time: it is waited for
-        assert time.monotonic() - begun < 11.0
-        assert {gpu.state for gpu in sample.gpus} == {"up"}
+        sample = await probe.check(())
+        assert (sample.failure, sample.gpus) == ("hung", ())
+        assert 9.0 < time.monotonic() - begun < 15.0
+        assert {gpu.reasons for gpu in (await probe.check((UUIDS[0],))).gpus} == {("hung",)}
 
     async def test_close_while_hung_is_quick_and_leaves_nobody(self, gpus):
-        probe = gpus(event("hang", "all", 0.5))
+        probe = gpus(event("hang", "all", 1))
         await probe.check(())
+        gpus.now(1)
         await until(probe, lambda s: {gpu.reasons for gpu in s.gpus} == {("hung",)})
         child = probe._asker._child
         begun = time.monotonic()
@@ -242,12 +264,13 @@ class TestHang:
         assert child is None or child.dead()
 
     async def test_a_cancelled_check_does_no_harm(self, gpus):
-        probe = gpus(event("hang", 0, 0.5, **{"for": 1.0}))
+        probe = gpus(event("hang", 0, 1, **{"for": 1}))
         await probe.check(())
-        await asyncio.sleep(0.6)
+        gpus.now(1)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await probe.check(())
+        gpus.now(2)
         await until(probe, lambda s: seen(s) == {0: ("up", ()), 1: ("up", ())})
 
     async def test_a_crash_of_the_library_is_unknown_not_down(self, gpus):
@@ -267,15 +290,14 @@ def test_a_suspended_gpu_is_not_woken(library, tmp_path):
     power = tmp_path / "sysfs/0000:f0:00.0/power"
     power.mkdir(parents=True)
     (power / "runtime_status").write_text("suspended\n")
-    scenario = tmp_path / "hang.toml"
-    scenario.write_text("gpus = 2\n" + event("hang"))
+    stage = standin.Stage(library, tmp_path, "gpus = 2\n" + event("hang"))
     asking = (
         "import pathlib, sys\nfrom agentd.nvml import Nvml\nnvml = Nvml(pathlib.Path(sys.argv[1]))\n"
         "nvml.open()\nfound, _ = nvml.enumerate([])\nprint(nvml.read(found[0], energy=False)[0]['suspended'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", asking, str(tmp_path / "sysfs")], timeout=10, check=True, capture_output=True,
-        env=standin.environ(library, scenario), cwd=Path(__file__).parents[2],
+        env=stage.environ(), cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.stdout == b"True\n"
 
@@ -309,7 +331,7 @@ async def main():
     probe = NvmlProbe(60.0, DEFAULT_XIDS, pathlib.Path(sys.argv[1]))
     await probe.check(())
     print(probe._asker._child.pid, flush=True)
-    await asyncio.sleep(0.6)
+    sys.stdin.readline()
     asking = asyncio.create_task(probe.check(()))
     await asyncio.sleep(0.2)
     print("asked into the hang", flush=True)
@@ -321,16 +343,19 @@ asyncio.run(main())
 
 async def test_the_child_dies_with_its_parent_even_in_a_hang(library, tmp_path):
     """A parent that is killed cannot tidy up; the kernel does it."""
-    scenario = tmp_path / "hang.toml"
-    scenario.write_text("gpus = 1\n" + event("hang", "all", 0.5))
+    stage = standin.Stage(library, tmp_path, "gpus = 1\n" + event("hang", "all", 1))
     process = subprocess.Popen(  # noqa: ASYNC220  # nothing else runs in this test
         [sys.executable, "-c", _PARENT, str(tmp_path / "health.json")],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=standin.environ(library, scenario),
+        bufsize=0,
+        env=stage.environ(),
         cwd=Path(__file__).parents[2],
     )
     child = int(process.stdout.readline())
     descriptor = os.pidfd_open(child)
+    stage.to(1)
+    assert process.stdin.write(b"go on\n")
     assert process.stdout.readline() == b"asked into the hang\n"
     process.kill()
     process.wait()

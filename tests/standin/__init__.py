@@ -4,8 +4,6 @@ import os
 import subprocess
 from pathlib import Path
 
-from bus.clock import boottime
-
 _HERE = Path(__file__).parent
 _SOURCES = [_HERE / "nvml.c", _HERE / "scenario.c"]
 _FLAGS = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-fPIC", "-shared", "-fvisibility=hidden"]
@@ -19,12 +17,28 @@ def build(folder: Path) -> Path:
     return folder
 
 
-def environ(folder: Path, scenario: Path | None, *, started: float | None = None, **more: str) -> dict[str, str]:
-    """Our environment with the stand-in in it. `started`: the scenario's zero, CLOCK_BOOTTIME (now)."""
-    return {
-        **os.environ,
-        "LD_LIBRARY_PATH": str(folder),
-        "NVML_STANDIN_STARTED": f"{boottime() if started is None else started:.6f}",
-        **({"NVML_STANDIN_SCENARIO": str(scenario)} if scenario else {}),
-        **more,
-    }
+class Stage:
+    """A scenario whose time the test drives, so that no loaded machine is ever late for it."""
+
+    def __init__(self, library: Path, folder: Path, scenario: str) -> None:
+        self._library = library
+        self._scenario = folder / "scenario.toml"
+        self._clock = folder / "scenario.clock"
+        self._scenario.write_text(scenario)
+        self.to(0.0)
+
+    def to(self, seconds: float) -> None:
+        """It is now so many seconds after the scenario's start, and stays so."""
+        beside = self._clock.with_suffix(".new")
+        beside.write_text(f"{seconds}\n")
+        beside.replace(self._clock)
+
+    def environ(self, **more: str) -> dict[str, str]:
+        """Our environment, with the stand-in in it."""
+        return {
+            **os.environ,
+            "LD_LIBRARY_PATH": str(self._library),
+            "NVML_STANDIN_SCENARIO": str(self._scenario),
+            "NVML_STANDIN_CLOCK": str(self._clock),
+            **more,
+        }
