@@ -16,6 +16,8 @@ from gpuping.lifecycle import Lifecycle
 from gpuping.top import screen
 from gpuping.up import System
 
+NEXT_PING_AFTER_SECONDS = 2.0
+
 
 async def until_stopped(
     system: System, lifecycle: Lifecycle, console: Console, *, started: float, dashboard_interval: float | None
@@ -67,14 +69,22 @@ def _span(ids: list[str]) -> str:
 
 async def _tell_first_answer(system: System, console: Console, started: float) -> None:
     try:
+        async with asyncio.timeout(NEXT_PING_AFTER_SECONDS):
+            ping = await system.first_answer.ping()
+    except TimeoutError:  # a restart, most often: nobody is due yet
+        await _tell_next_ping(system, console)
+        ping = await system.first_answer.ping()
+    console.print(first_answer_line(ping, boottime() - started))
+
+
+async def _tell_next_ping(system: System, console: Console) -> None:
+    try:
         fleet = await ask(system.client, subjects.FLEET, None, Fleet, who=SCHEDULER)
     except BusError:
-        fleet = None
-    now = terminal.now()
-    if fleet and fleet.next_ping_at and (fleet.next_ping_at - now).total_seconds() > 5:
-        console.print(Text("next ping  ", "bright_black").append_text(terminal.moment(fleet.next_ping_at, now)))
-    ping = await system.first_answer.ping()
-    console.print(first_answer_line(ping, boottime() - started))
+        return
+    if fleet.next_ping_at:
+        line = Text(f"{fleet.agents} known agents, next ping ", "bright_black")
+        console.print(line.append_text(terminal.moment(fleet.next_ping_at, terminal.now())))
 
 
 def first_answer_line(ping: Ping, after_seconds: float) -> Text:

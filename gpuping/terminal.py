@@ -67,7 +67,7 @@ def pings_table(pings: Iterable[Ping], now: datetime, *, with_agent: bool = Fals
             str(ping.ping_seq),
             moment(ping.pinged_at, now),
             _coloured(ping.verdict, VERDICT_COLOURS),
-            f"{ping.outcome} ({ping.reason})" if ping.reason else ping.outcome,
+            _outcome(ping),
             percent(ping.uptime_percent),
             str(ping.consecutive_poor_uptime),
             duration(ping.interval_minutes * 60),
@@ -184,6 +184,12 @@ def _table(*headings: str) -> Table:
 
 def _coloured(word: str, colours: dict[str, str]) -> Text:
     return Text(word, style=colours.get(word, ""))
+
+
+def _outcome(ping: Ping) -> str:
+    """With its reason, unless the verdict says as much."""
+    told = ping.reason and ping.reason != "uptime_below_threshold"
+    return f"{ping.outcome} ({ping.reason})" if told else ping.outcome
 
 
 def _gpus(agent: Agent) -> Text:
