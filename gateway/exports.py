@@ -13,7 +13,7 @@ from gateway.backends import Backends
 # what storage's printable page needs, and nothing else; `sandbox`: whatever an agent smuggled into it stays text
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
 # the columns of storage/queries/export_history.sql, for an agent that has no outcome yet
-_COLUMNS = (
+COLUMNS = (
     "agent_id,ping_seq,pinged_at,outcome,verdict,reason,uptime_percent,up_seconds,degraded_seconds,down_seconds,"
     "unknown_seconds,excused_seconds,window_seconds,consecutive_poor_uptime,interval_minutes,next_ping_at,"
     "response_ms,late_ms\n"
@@ -38,7 +38,7 @@ async def passed_on(backends: Backends, offer: FileOffer) -> Stream:
 def without_rows(agent_id: str) -> Stream:
     """The CSV file of an agent that was not pinged yet."""
     headers = {"Content-Disposition": f'attachment; filename="{agent_id}-history.csv"', "Vary": "Accept"}
-    return Stream([_COLUMNS], media_type="text/csv", headers=headers)
+    return Stream([COLUMNS], media_type="text/csv", headers=headers)
 
 
 async def _all(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

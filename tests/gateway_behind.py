@@ -307,5 +307,8 @@ async def gateway_and_behind(
             await behind.serve_scheduler()
         if storage:
             await behind.serve_storage()
-        async with service.running(chosen) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=20) as http:
-            yield http, behind
+        try:
+            async with service.running(chosen) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=20) as http:
+                yield http, behind
+        finally:
+            await behind.files.stop()

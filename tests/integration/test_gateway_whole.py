@@ -1,0 +1,108 @@
+"""The gateway with the real scheduler, the real storage and a real agentd behind it: the guide's whole interface."""
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncIterator
+
+import duckdb
+import httpx
+import pytest
+
+import agentd.service
+import scheduler.service
+import storage.service
+from bus import settings
+from bus.settings import Settings
+from gateway import exports, service
+
+AGENTS = "/ping-system/agents"
+
+
+@pytest.fixture
+def whole_settings(base_settings: Settings, tmp_path) -> Settings:
+    return settings.load(
+        {},
+        NATS_URL=base_settings.NATS_URL,
+        GPUPING_DATA_DIR=str(tmp_path / "data"),
+        GATEWAY_PORT=0,
+        PING_RESPONSE_TIMEOUT_SECONDS=0.5,
+        AGENT_ID="real",
+        AGENT_SCENARIO="healthy",
+        AGENT_GPU_CHECK_INTERVAL_SECONDS=0.2,
+    )
+
+
+@pytest.fixture
+async def http(whole_settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        scheduler.service.running(whole_settings),
+        storage.service.running(whole_settings),
+        service.running(whole_settings) as gateway,
+        agentd.service.running(whole_settings),
+        httpx.AsyncClient(base_url=gateway.url, timeout=20) as client,
+    ):
+        yield client
+
+
+async def until(http: httpx.AsyncClient, path: str, is_so) -> dict:
+    """The JSON answer, once it is as wanted: ingest follows the pings in its own time."""
+    async with asyncio.timeout(20):
+        while True:
+            answer = await http.get(path)
+            if answer.status_code == 200 and is_so(answer.json()):
+                return answer.json()
+            await asyncio.sleep(0.05)
+
+
+async def test_the_whole_interface(http: httpx.AsyncClient, tmp_path):
+    assert (await http.get("/readyz")).status_code == 200
+    await until(http, f"{AGENTS}/real", lambda agent: agent["status"] == "healthy" or agent["total_pings"] > 0)
+    body = {"agent_id": "agent-001", "agent_url": "http://agent-host:8001", "metadata": {"gpu_model": "RTX 4090"}}
+    assert (await http.post(f"{AGENTS}/register", json=body)).status_code == 201
+    assert (await http.get(f"{AGENTS}/agent-001")).json()["metadata"] == body["metadata"]  # seen at once
+    assert (await http.post(f"{AGENTS}/register", json=body)).status_code == 200
+
+    missed = await http.post(f"{AGENTS}/agent-001/ping")
+    assert missed.status_code == 504
+    seq = missed.json()["ping"]["ping_seq"]
+    answered = await http.post(f"{AGENTS}/real/ping")
+    assert answered.status_code == 200
+    assert (await http.get(f"{AGENTS}/real/uptime")).json()["gpu_available"] is True
+    for question in ("gpu-status", "health"):
+        assert (await http.get(f"{AGENTS}/real/{question}")).json()["agent_id"] == "real"
+
+    page = await until(http, f"{AGENTS}/agent-001/history", lambda page: len(page["pings"]) >= seq)
+    assert page["pings"][0]["outcome"] == "missed"
+    assert page["summary"]["missed"] == seq
+    board = await until(http, "/ping-system/dashboard", lambda board: len(board["recent"]) > 1)
+    assert board["degraded"] == []
+    assert {agent["agent_id"] for agent in board["agents"]} == {"real", "agent-001"}
+
+    await files_and_statement(http, tmp_path)
+
+    assert (await http.delete(f"{AGENTS}/agent-001")).status_code == 204
+    assert (await http.get(f"{AGENTS}/agent-001")).status_code == 404
+    assert (await http.post(f"{AGENTS}/agent-001/ping")).status_code == 404
+    assert (await http.get(f"{AGENTS}/agent-001/history")).json()["pings"] == page["pings"]
+    assert (await http.get(f"{AGENTS}/never/history")).status_code == 404
+    metrics = (await http.get("/metrics")).text
+    assert 'gpuping_service_up{service="storage"} 1.0' in metrics
+    assert 'gpuping_pings_total{instance="' in metrics
+
+
+async def files_and_statement(http: httpx.AsyncClient, tmp_path) -> None:
+    await until(http, f"{AGENTS}/real/history", lambda page: len(page["pings"]) > 0)
+    text = (await http.get(f"{AGENTS}/real/history?format=csv")).text
+    assert text.partition("\n")[0] == exports.COLUMNS.strip()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert rows[0]["ping_seq"] == "1"
+    parquet = tmp_path / "history.parquet"
+    parquet.write_bytes((await http.get(f"{AGENTS}/real/history?format=parquet")).content)
+    assert duckdb.read_parquet(str(parquet)).columns == list(rows[0])
+    statement = await http.get(f"{AGENTS}/real/report")
+    assert statement.status_code == 200, statement.text
+    assert statement.json()["agent_id"] == "real"
+    printable = await http.get(f"{AGENTS}/real/report?format=html")
+    assert printable.headers["content-type"] == "text/html; charset=utf-8"
+    assert (await http.get(f"{AGENTS}/real/report?policy=nonsense")).status_code == 400
