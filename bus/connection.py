@@ -81,6 +81,12 @@ class Client(NatsClient):
             raise nats.errors.FlushTimeoutError from None
         await super().flush(timeout)  # type: ignore[arg-type]
 
+    async def _process_pong(self) -> None:
+        """nats-py 2.16 dies of a PONG whose `flush` has given up: it stops reading, stays "connected", tells nobody."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def farewell(self) -> None:
         """Flushes for a moment, then closes; a bus that is gone does not hold up an exit."""
         self._closing = True
