@@ -105,6 +105,8 @@ RULES: tuple[Rule, ...] = (
     Rule("reset-required", "down", _error(16), f"{NVML}: NVML_ERROR_RESET_REQUIRED; {GPUD}"),
     Rule("timeout", "down", _error(10), f"{NVML}: NVML_ERROR_TIMEOUT; {GCM}"),
     Rule("unknown-error", "down", _error(999), f"{NVML}: NVML_ERROR_UNKNOWN; {PLUGIN}"),
+    Rule("insufficient-power", "down", _error(8), f"{NVML}: NVML_ERROR_INSUFFICIENT_POWER, no power cable attached"),
+    Rule("irq-issue", "down", _error(11), f"{NVML}: NVML_ERROR_IRQ_ISSUE, the driver gets no interrupts from it"),
     Rule("driver-not-loaded", "down", _error(9), f"{NVML}: NVML_ERROR_DRIVER_NOT_LOADED; {GCM}"),
     Rule("recovery-reset", "down", _action(1, 6), f"{NVML}: NVML_GPU_RECOVERY_ACTION_GPU_RESET, BUS_RESET"),
     Rule("recovery-reboot", "down", _action(2, 7), f"{NVML}: NVML_GPU_RECOVERY_ACTION_NODE_REBOOT, SYSTEM_REBOOT"),
@@ -121,6 +123,8 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 THERMAL = Rule("thermal", "degraded", lambda r: r.heat, f"{GPUD}/hw-slowdown: 6 of the last 10 minutes")
+
+_ERRORS_OF_GPUS = frozenset({8, 9, 10, 11, 15, 16, 999})
 
 # Failures of the whole library or driver: every expected GPU is down for them (NVML return codes of nvmlInit).
 FAILURES: dict[int, str] = {
@@ -174,6 +178,13 @@ def failure_of(code: int) -> str:
 def throttle_names(bits: int | None) -> list[str] | None:
     """Why the clocks are what they are, in words."""
     return None if bits is None else [name for bit, name in THROTTLE_BITS.items() if bits & bit]
+
+
+def why_unknown(reading: Reading) -> str | None:
+    """Why this reading is no evidence either way: nothing was read, or an error that speaks of us, not of the GPU."""
+    if reading.unread or reading.error is None or reading.error in _ERRORS_OF_GPUS:
+        return reading.unread
+    return failure_of(reading.error)
 
 
 def xid_table(text: str) -> XidTable:

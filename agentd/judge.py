@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 from msgspec import Struct, structs
 
-from agentd.health import RULES, THERMAL, THERMAL_LIMIT_SECONDS, THERMAL_WINDOW_SECONDS, Reading, XidTable, effect_of
+from agentd.health import (
+    RULES,
+    THERMAL,
+    THERMAL_LIMIT_SECONDS,
+    THERMAL_WINDOW_SECONDS,
+    Reading,
+    XidTable,
+    effect_of,
+    why_unknown,
+)
 from agentd.samples import GpuEvent, GpuSample
 from bus.messages import GpuState
 
@@ -147,10 +156,8 @@ def _heat(reading: Reading, memory: HealthMemory, now: float) -> tuple[tuple[flo
 def _sample(
     reading: Reading, latches: tuple[Latch, ...], heat: tuple[tuple[float, float], ...], table: XidTable
 ) -> GpuSample:
-    if reading.unread:
-        return GpuSample(
-            uuid=reading.uuid, index=reading.index, name=reading.name, state="unknown", reasons=(reading.unread,)
-        )
+    if why := why_unknown(reading):
+        return GpuSample(uuid=reading.uuid, index=reading.index, name=reading.name, state="unknown", reasons=(why,))
     found: list[tuple[GpuState, str]] = []
     if not reading.suspended:
         found += [(rule.state, rule.reason) for rule in RULES if rule.holds(reading)]

@@ -18,7 +18,7 @@ class GpuSample(Struct, kw_only=True, frozen=True):
 
 
 class GpuEvent(Struct, kw_only=True, frozen=True):
-    """Something worth an incident that does not change a state by itself (an application XID, for one)."""
+    """Something worth an incident that does not change a state by itself (an XID that no rule names, for one)."""
 
     at: float  # CLOCK_BOOTTIME, seconds
     uuid: str | None

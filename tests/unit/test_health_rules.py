@@ -188,6 +188,12 @@ def test_what_could_not_be_read_is_unknown_and_not_down():
     assert verdict(unread="probe-starting") == ("unknown", ("probe-starting",))
 
 
+def test_a_gpu_that_cannot_be_opened():
+    assert verdict(error=8) == ("down", ("insufficient-power",))
+    assert verdict(error=11) == ("down", ("irq-issue",))
+    assert verdict(error=4) == ("unknown", ("nvml-error-4",))  # no permission: says nothing of the GPU
+
+
 def test_every_rule_and_xid_names_its_source():
     assert all(rule.source for rule in (*RULES, THERMAL))
     assert all(rule.source and rule.meaning for rule in XIDS.values())
