@@ -120,6 +120,7 @@ class Behind:
         self.nonsense: set[str] = set()
         self.asked: list[tuple[str, object]] = []
         self.files = Files(client)
+        self.offered: Path | None = None
         self.file = b""  # what an export and a statement hold
 
     async def serve_scheduler(self) -> None:
@@ -290,7 +291,8 @@ class Behind:
         handle, path = tempfile.mkstemp()
         os.write(handle, self.file)
         os.close(handle)
-        return self.files.offer(Path(path), name, media_type)
+        self.offered = Path(path)
+        return self.files.offer(self.offered, name, media_type)
 
     async def _stats(self, request: Request) -> StorageStats:
         return StorageStats(rows=12, last_sequence=12, lag=4, missing_seqs=1)
