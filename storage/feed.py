@@ -24,7 +24,7 @@ from bus.settings import Settings
 from storage.errors import CannotWriteError, DamagedError
 from storage.ingest import Position, fingerprint
 from storage.rows import SIGNATURE_HEADER, TOMBSTONE_HEADER, Arrival, microseconds
-from storage.store import Store
+from storage.store import Prepared, Store
 
 log = structlog.get_logger("storage")
 
@@ -121,13 +121,18 @@ class Feed:
         pulling.add_done_callback(lambda _: self._lose())
         failing = asyncio.create_task(self._store.failed.wait())
         failing.add_done_callback(lambda _: self._lose())
+        writing: asyncio.Task[None] | None = None
         try:
             while not self._lost.is_set():
                 if batch := await self._batch():
-                    await self._write(batch)
-                    puller.poke()
+                    prepared = await self._store.prepare(_arrivals(batch))
+                    if writing is not None:
+                        await writing
+                    writing = asyncio.create_task(self._write(prepared, batch[-1][0], puller))
         finally:
             await end([pulling, failing])
+            if writing is not None:
+                await writing  # begun: the next position follows from it
 
     async def _batch(self) -> list[tuple[Msg, int]]:
         """What has arrived: at once when much has, else a moment after the first."""
@@ -147,13 +152,13 @@ class Feed:
             self._arrived.clear()
         return batch
 
-    async def _write(self, batch: list[tuple[Msg, int]]) -> None:
-        arrivals = [_arrival(message, sequence) for message, sequence in batch if not _is_tombstone(message)]
-        if arrivals:
-            await self._store.write(self._stream_us, arrivals)
+    async def _write(self, prepared: Prepared, last: Msg, puller: Puller) -> None:
+        if prepared.batch:
+            await self._store.write(self._stream_us, prepared)
+        puller.poke()
         if self._client.is_connected:
             try:
-                await self._client.publish(batch[-1][0].reply, b"+ACK")
+                await self._client.publish(last.reply, b"+ACK")
             except nats.errors.Error as error:
                 log.debug("ack_lost", detail=str(error))  # for people to look at only
 
@@ -183,6 +188,10 @@ class Feed:
         elif self._trouble and not detail:
             log.info("ingest_goes_on")
         self._trouble = detail
+
+
+def _arrivals(batch: list[tuple[Msg, int]]) -> list[Arrival]:
+    return [_arrival(message, sequence) for message, sequence in batch if not _is_tombstone(message)]
 
 
 def _arrival(message: Msg, sequence: int) -> Arrival:

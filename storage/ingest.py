@@ -11,22 +11,18 @@ from typing import Any
 import duckdb
 import msgspec
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from bus.messages import GpuReport
 from storage import rollups
 from storage.database import Connection, execute_all, rows_of, sql
 from storage.numbering import Numbering
 from storage.partitions import Partitions
-from storage.rows import Arrival, Entry, Poisoned, is_healthy, microseconds, milliseconds, read
+from storage.rows import Arrival, Entry, Poisoned, is_healthy, microseconds, milliseconds
 
 log = structlog.get_logger("storage")
 
 _DATA_ERRORS = (duckdb.DataError, duckdb.InvalidInputException, duckdb.ConstraintException)
-_HEALTHY_COLUMNS = (
-    *("agent", "ping_seq", "pinged_us", "next_us", "interval_seconds", "up_ms"),
-    *("until_ms", "since_ms", "response_us", "late_us", "gpu_set"),
-)
 
 
 class Position(Struct, frozen=True):
@@ -61,19 +57,17 @@ class Ingest:
         self.poisoned = rows_of(connection, "SELECT count(*) FROM poisoned")[0][0]
         self.newest_us = rows_of(connection, "SELECT max(pinged_us) FROM pings")[0][0] or 0
 
-    def write(self, stream_us: int, batch: list[Arrival]) -> Written:
+    def write(self, stream_us: int, batch: list[Arrival], taken: list[Entry | Poisoned]) -> Written:
         """One transaction. Rows that the database refuses are told apart by halving, and set aside."""
-        taken = [read(arrival) for arrival in batch]
         try:
             return self._commit(stream_us, batch, taken)
         except _DATA_ERRORS as error:
             if len(batch) == 1:
                 return self._commit(stream_us, batch, [Poisoned(batch[0], f"{error}"[:500])])
         middle = len(batch) // 2
-        one, two = self.write(stream_us, batch[:middle]), self.write(stream_us, batch[middle:])
-        return Written(
-            *(a + b for a, b in zip(msgspec.structs.astuple(one), msgspec.structs.astuple(two), strict=True))
-        )
+        one = self.write(stream_us, batch[:middle], taken[:middle])
+        two = self.write(stream_us, batch[middle:], taken[middle:])
+        return Written(*(a + b for a, b in zip(structs.astuple(one), structs.astuple(two), strict=True)))
 
     def _commit(self, stream_us: int, batch: list[Arrival], taken: list[Entry | Poisoned]) -> Written:
         names = _Names(self._agents, self._sets)
@@ -86,7 +80,7 @@ class Ingest:
         self.connection.execute("BEGIN")
         try:
             self._insert(names, fresh, restarts, poisoned, stream_us)
-            execute_all(self.connection, sql("set_position"), msgspec.structs.asdict(position))
+            execute_all(self.connection, sql("set_position"), structs.asdict(position))
             self.connection.execute("COMMIT")
         except BaseException:
             _roll_back(self.connection)
@@ -147,11 +141,11 @@ class Ingest:
     ) -> None:
         self._put("insert_agents", [{"agent": n, "agent_id": a} for a, n in names.new_agents.items()])
         self._put("insert_gpu_sets", [{"gpu_set": n, "gpus": g} for g, n in names.new_sets.items()])
-        self._put("insert_healthy", [_short(entry) for entry in fresh if is_healthy(entry.ping)])
-        self._put("insert_pings", [msgspec.structs.asdict(e.ping) for e in fresh if not is_healthy(e.ping)])
-        self._put("insert_gpus", [row for entry in fresh for row in _gpu_rows(entry)])
-        self._put("insert_incidents", [row for entry in fresh for row in _incident_rows(entry)])
-        self._put("insert_evidence", [row for entry in fresh for row in _evidence_rows(entry)])
+        self._put("insert_healthy", [entry.ping for entry in fresh if is_healthy(entry.ping)])
+        self._put("insert_pings", [structs.asdict(e.ping) for e in fresh if not is_healthy(e.ping)])
+        self._put("insert_gpus", [row for entry in fresh if entry.gpus for row in _gpu_rows(entry)])
+        self._put("insert_incidents", [row for entry in fresh if entry.incidents for row in _incident_rows(entry)])
+        self._put("insert_evidence", [row for entry in fresh if entry.evidence for row in _evidence_rows(entry)])
         for entry in restarts:
             self.connection.execute("INSERT INTO restarts VALUES ($1, $2)", [entry.ping.agent, entry.ping.pinged_us])
         for one in poisoned:
@@ -257,11 +251,6 @@ def _json(rows: list[Any]) -> str:
     return msgspec.json.encode(rows).decode()
 
 
-def _short(entry: Entry) -> dict[str, Any]:
-    row = entry.ping
-    return {name: getattr(row, name) for name in _HEALTHY_COLUMNS}
-
-
 def _key(entry: Entry) -> dict[str, Any]:
     return {"agent": entry.ping.agent, "ping_seq": entry.ping.ping_seq, "pinged_us": entry.ping.pinged_us}
 
@@ -271,7 +260,7 @@ def _gpu_rows(entry: Entry) -> list[dict[str, Any]]:
 
 
 def _gpu_row(place: int, gpu: GpuReport) -> dict[str, Any]:
-    seconds = {f"{name}_ms": milliseconds(value) for name, value in msgspec.structs.asdict(gpu.seconds).items()}
+    seconds = {f"{name}_ms": milliseconds(value) for name, value in structs.asdict(gpu.seconds).items()}
     about = {"place": place, "uuid": gpu.uuid, "gpu_index": gpu.index, "name": gpu.name, "state": gpu.state}
     judged = {"reasons": _json(list(gpu.reasons)), "uptime_percent": gpu.uptime_percent}
     return about | judged | seconds

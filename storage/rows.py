@@ -10,14 +10,14 @@ import msgspec
 from msgspec import Struct
 
 from bus.errors import BadMessageError
-from bus.messages import AgentState, GpuReport, Incident, Outcome, Seconds, Span, decode
+from bus.messages import AgentState, Duration, GpuReport, Incident, Percent, Result, Seconds, Span, Verdict, decode
 
 SIGNATURE_HEADER = "Gpuping-Signature"
 TOMBSTONE_HEADER = "KV-Operation"
 _LARGEST = 2**62  # of what goes into a BIGINT
 
 
-class Arrival(Struct, frozen=True):
+class Arrival(Struct, frozen=True, gc=False):
     """One message as it came: where in the stream, on which subject, and its bytes."""
 
     sequence: int
@@ -26,8 +26,11 @@ class Arrival(Struct, frozen=True):
     signature: str | None = None
 
 
-class PingRow(Struct, kw_only=True, omit_defaults=True):
-    """A row of `pings`. The defaults are a healthy ping's; `agent` and `gpu_set` are filled in by ingest."""
+class PingRow(Struct, kw_only=True, omit_defaults=True, gc=False):
+    """A row of `pings`. The defaults are a healthy ping's, and encode to nothing: `insert_healthy.sql` knows them.
+
+    `agent` and `gpu_set` are filled in by ingest. (gc=False: ten thousand rows at once hold no cycles.)
+    """
 
     agent: int
     ping_seq: int
@@ -52,7 +55,7 @@ class PingRow(Struct, kw_only=True, omit_defaults=True):
     gpu_set: int | None = None
 
 
-class Entry(Struct):
+class Entry(Struct, gc=False):
     """An outcome, taken apart: its row, and what is kept beside it where there is more to say."""
 
     sequence: int
@@ -71,7 +74,7 @@ class Poisoned(Struct, frozen=True):
     detail: str
 
 
-class _Report(Struct, kw_only=True, frozen=True):
+class _Report(Struct, kw_only=True, frozen=True, gc=False):
     """The part of an UptimeReport that history keeps in columns."""
 
     window: Span
@@ -79,12 +82,30 @@ class _Report(Struct, kw_only=True, frozen=True):
     incidents: tuple[Incident, ...] = ()
 
 
-class _Outcome(Outcome, kw_only=True, frozen=True):
-    report: _Report | None = None  # type: ignore[assignment]  # the same bytes, decoded at once
+class _Outcome(Struct, kw_only=True, frozen=True, gc=False):
+    """bus.messages.Outcome, its report decoded at once."""
+
+    ping_seq: int
+    pinged_at: datetime
+    outcome: Result
+    verdict: Verdict
+    reason: str | None = None
+    uptime_percent: Percent | None = None
+    seconds: Seconds | None = None
+    window_seconds: Duration | None = None
+    response_ms: float | None = None
+    late_ms: float | None = None
+    report: _Report | None = None
 
 
-class _State(AgentState, kw_only=True, frozen=True):
+class _State(Struct, kw_only=True, frozen=True, gc=False):
+    """The part of an AgentState that history keeps; its id is checked against the subject, which is checked."""
+
+    agent_id: str
+    interval_seconds: float
+    next_ping_at: datetime
     last: _Outcome
+    consecutive_poor: int = 0
 
 
 def read(arrival: Arrival) -> Entry | Poisoned:

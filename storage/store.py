@@ -22,7 +22,7 @@ from storage.errors import CannotWriteError, DamagedError, StorageError, explain
 from storage.ingest import Ingest, Written
 from storage.numbering import Numbering
 from storage.partitions import Partitions
-from storage.rows import Arrival, microseconds
+from storage.rows import Arrival, Entry, Poisoned, microseconds, read
 
 log = structlog.get_logger("storage")
 
@@ -38,6 +38,13 @@ class Reader(Struct, frozen=True):
     numbering: Numbering
 
 
+class Prepared(Struct, frozen=True, gc=False):
+    """A batch, and what it says."""
+
+    batch: list[Arrival]
+    taken: list[Entry | Poisoned]
+
+
 class Store:
     """Open or waiting; `waiting` says why."""
 
@@ -50,6 +57,7 @@ class Store:
         self.failed = asyncio.Event()  # the file must be opened again
         self._suspect = False  # damage was seen while it was open: opening alone proves nothing
         self._writer = ThreadPoolExecutor(1, "storage-writer")
+        self._decoder = ThreadPoolExecutor(1, "storage-decoder")
         self._readers = ThreadPoolExecutor(READERS, "storage-reader")
         self._idle: asyncio.Queue[database.Connection] = asyncio.Queue()
         self._connection: database.Connection | None = None
@@ -73,13 +81,18 @@ class Store:
         """Ends what runs, writes the log into the file, closes."""
         await self._in_writer(self._close)
         self._writer.shutdown()
+        self._decoder.shutdown()
         self._readers.shutdown()
 
-    async def write(self, stream_us: int, batch: list[Arrival]) -> Written:
+    async def prepare(self, batch: list[Arrival]) -> Prepared:
+        """Decodes a batch in a thread of its own, while the one before it is written."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, _prepare, batch)
+
+    async def write(self, stream_us: int, prepared: Prepared) -> Written:
         """Rows and position, committed. After CannotWriteError or DamagedError, `open` again before anything else."""
         assert self.ingest  # noqa: S101  # the feed writes after open
         ingest = self.ingest
-        return await self._in_writer(lambda: ingest.write(stream_us, batch))
+        return await self._in_writer(lambda: ingest.write(stream_us, prepared.batch, prepared.taken))
 
     async def seal(self, now: datetime) -> bool:
         """Sums one more day; true while there is more to do."""
@@ -186,3 +199,7 @@ class Store:
             return question(Reader(cursor, archive.partitions(cursor, self.places.archive), numbering))
         finally:
             cursor.execute("ROLLBACK")
+
+
+def _prepare(batch: list[Arrival]) -> Prepared:
+    return Prepared(batch, [read(arrival) for arrival in batch])

@@ -1,19 +1,23 @@
 -- Whole sealed days from the rollup, the edges from the rows; the sums are the same either way.
-SELECT a.agent_id, sum(s.good_ms)::BIGINT, sum(s.judged_ms)::BIGINT
-FROM (
+WITH asked AS (
+    SELECT agent, agent_id FROM agents WHERE agent_id IN (SELECT unnest($agent_ids))
+),
+parts AS NOT MATERIALIZED (
     SELECT agent, up_ms + degraded_ms AS good_ms, up_ms + degraded_ms + down_ms + unknown_ms AS judged_ms
     FROM agent_days
-    WHERE day >= $first_day AND day < $end_day
+    WHERE day >= $first_day AND day < $end_day AND agent IN (SELECT agent FROM asked)
     UNION ALL
     SELECT agent, up_ms + degraded_ms, up_ms + degraded_ms + down_ms + unknown_ms
     FROM {pings}
-    WHERE pinged_us >= $since_us AND pinged_us < $head_until_us AND up_ms IS NOT NULL
+    WHERE pinged_us >= $since_us AND pinged_us < $head_until_us AND agent IN (SELECT agent FROM asked)
     UNION ALL
     SELECT agent, up_ms + degraded_ms, up_ms + degraded_ms + down_ms + unknown_ms
     FROM {pings}
-    WHERE pinged_us >= $tail_since_us AND up_ms IS NOT NULL
-) AS s
-JOIN agents AS a USING (agent)
-WHERE list_contains($agent_ids, a.agent_id)
-GROUP BY a.agent_id
-HAVING sum(s.judged_ms) > 0;
+    WHERE pinged_us >= $tail_since_us AND agent IN (SELECT agent FROM asked)
+)
+SELECT asked.agent_id, sums.good_ms, sums.judged_ms
+FROM (
+    SELECT agent, sum(good_ms)::BIGINT AS good_ms, sum(judged_ms)::BIGINT AS judged_ms FROM parts GROUP BY agent
+) AS sums
+JOIN asked USING (agent)
+WHERE sums.judged_ms > 0;

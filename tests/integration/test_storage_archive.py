@@ -15,6 +15,7 @@ from bus.settings import Settings, load
 from storage import archive, rebuild, rollups, service
 from storage.database import rows_of
 from storage.errors import CannotWriteError
+from storage.ingest import Written
 from storage.rows import Arrival
 from storage.store import Store
 from tests.storage_states import AgentState, caught_up, gpu, publish, series, state
@@ -62,20 +63,22 @@ async def opened(settings: Settings) -> Store:
     return store
 
 
+async def written_to(store: Store, batch: list[Arrival]) -> Written:
+    return await store.write(1, await store.prepare(batch))
+
+
 async def everything(store: Store) -> archive.Content:
     return await store.read(lambda reader: archive.content(reader.cursor, store.places.archive))
 
 
 async def rollup_rows(store: Store) -> list[list[tuple[object, ...]]]:
     tables = ("agent_days", "fleet_hours", "fleet_latencies")
-    return await store.read(
-        lambda reader: [sorted(rows_of(reader.cursor, f"FROM {t}"), key=repr) for t in tables]
-    )
+    return await store.read(lambda reader: [sorted(rows_of(reader.cursor, f"FROM {t}"), key=repr) for t in tables])
 
 
 async def test_archived_days_are_read_as_if_they_had_never_moved(kept: Settings):
     store = await opened(kept)
-    await store.write(1, arrivals(mixed()))
+    await written_to(store, arrivals(mixed()))
     before = await everything(store)
     while await store.move(NOW):
         pass
@@ -89,7 +92,7 @@ async def test_archived_days_are_read_as_if_they_had_never_moved(kept: Settings)
     assert await everything(again) == before
     assert again.ingest is not None
     assert again.ingest.numbering.missing == 0
-    written = await again.write(1, arrivals(mixed()))
+    written = await written_to(again, arrivals(mixed()))
     assert (written.rows, written.duplicates) == (0, len(mixed()))  # held, wherever it lies
     await again.close()
 
@@ -98,12 +101,12 @@ async def test_a_late_outcome_of_an_archived_day_is_added_and_moved_too(kept: Se
     states = mixed()
     late = states.pop(4)
     store = await opened(kept)
-    await store.write(1, arrivals(states))
+    await written_to(store, arrivals(states))
     while await store.seal(NOW):
         pass
     while await store.move(NOW):
         pass
-    written = await store.write(1, arrivals([late], 1000))
+    written = await written_to(store, arrivals([late], 1000))
     assert written.rows == 1
     while await store.move(NOW):
         pass
@@ -113,7 +116,7 @@ async def test_a_late_outcome_of_an_archived_day_is_added_and_moved_too(kept: Se
 
     other = Store(msgspec.structs.replace(kept, STORAGE_NAME="other"))
     await other.open(NOW)
-    await other.write(1, arrivals(mixed()))
+    await written_to(other, arrivals(mixed()))
     while await other.seal(NOW):
         pass
     assert await everything(other) == shown
@@ -123,7 +126,7 @@ async def test_a_late_outcome_of_an_archived_day_is_added_and_moved_too(kept: Se
 
 async def test_rollups_equal_the_raw_sums_and_can_be_made_again(kept: Settings):
     store = await opened(kept)
-    await store.write(1, arrivals(mixed()))
+    await written_to(store, arrivals(mixed()))
     while await store.seal(NOW):
         pass
     sealed = await rollup_rows(store)
@@ -145,7 +148,7 @@ async def test_rollups_equal_the_raw_sums_and_can_be_made_again(kept: Settings):
 async def test_retention_lets_go_of_all_of_a_day(kept: Settings):
     short = msgspec.structs.replace(kept, STORAGE_RETENTION_DAYS=3)
     store = await opened(short)
-    await store.write(1, arrivals(mixed()))
+    await written_to(store, arrivals(mixed()))
     while await store.move(NOW):
         pass
     await store.move(NOW)
@@ -161,7 +164,7 @@ async def test_retention_lets_go_of_all_of_a_day(kept: Settings):
 
 async def test_a_crash_between_partition_and_commit_leaves_one_history(kept: Settings):
     store = await opened(kept)
-    await store.write(1, arrivals(mixed()))
+    await written_to(store, arrivals(mixed()))
     before = await everything(store)
     assert store.ingest is not None
     day = rows_of(store.ingest.connection, "SELECT min(pinged_us) // 86400000000 FROM pings")[0][0]
@@ -212,7 +215,7 @@ async def test_long_periods_are_the_same_from_rollups_and_archive(bus: Client, b
     settings = msgspec.structs.replace(base_settings, STORAGE_ARCHIVE_AFTER_DAYS=2)
     states = mixed(agents=2, days=4)
     async with service.running(settings) as storage:
-        await storage.store.write(1, arrivals(states))
+        await written_to(storage.store, arrivals(states))
         asked = UptimesRequest(agent_ids=("agent-0", "agent-1"), hours=2000)
         raw = await services.ask(bus, subjects.UPTIMES, asked, UptimesReply, who="storage")
         page = await _history(bus)

@@ -1,0 +1,104 @@
+"""Ingest in batch, and what a healthy ping costs on disk.
+
+Messages as the scheduler writes them (10,000 agents in no order, each at a number of its own, one GPU, times and
+latencies that jitter) go through the whole road from bytes to the committed transaction, in batches of the feed's
+size. The file is then closed, and its bytes divided by its rows; the payloads are counted apart.
+
+    python -m bench.storage_ingest --rows 500000
+"""
+
+import argparse
+import asyncio
+import random
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from msgspec import Raw
+
+from bus import settings
+from bus.messages import AgentState, GpuReport, Outcome, Seconds, UptimeReport, Window, encode
+from storage.feed import BATCH_ROWS
+from storage.ingest import Written
+from storage.rows import Arrival
+from storage.store import Store
+
+QUICK: dict[str, Any] = {"rows": 100_000}
+FULL: dict[str, Any] = {"rows": 1_000_000}
+AGENTS = 10_000
+START = datetime(2026, 9, 1, tzinfo=UTC)
+
+
+async def measure(rows: int = 1_000_000) -> dict[str, float]:
+    """Flat keys with their units."""
+    chance = random.Random(5)
+    first = [chance.randrange(1, 5_000) for _ in range(AGENTS)]
+    with tempfile.TemporaryDirectory() as scratch:
+        store = Store(settings.load({}, GPUPING_DATA_DIR=scratch))
+        await store.open(START)
+        payload, batches = 0, []
+        for begin in range(0, rows, BATCH_ROWS):
+            batch = [_arrival(i, first, chance) for i in range(begin, min(rows, begin + BATCH_ROWS))]
+            payload += sum(len(arrival.data) for arrival in batch)
+            batches.append(batch)
+        began = time.perf_counter()
+        await _pour(store, batches)
+        spent = time.perf_counter() - began
+        await store.close()
+        size = Path(store.file).stat().st_size
+    return {
+        "ingest_rows_per_second": round(rows / spent),
+        "history_bytes_per_row": round(size / rows, 2),
+        "history_payload_bytes_per_row": round(payload / rows),
+    }
+
+
+async def _pour(store: Store, batches: list[list[Arrival]]) -> None:
+    """As the feed does: a batch is decoded while the one before it is written."""
+    writing: asyncio.Task[Written] | None = None
+    for batch in batches:
+        prepared = await store.prepare(batch)
+        if writing is not None:
+            await writing
+        writing = asyncio.create_task(store.write(1, prepared))
+    if writing is not None:
+        await writing
+
+
+def _arrival(i: int, first: list[int], chance: random.Random) -> Arrival:
+    """The i-th outcome of a fleet that is pinged every 15 minutes, its agents spread over the interval."""
+    agent = (i * 7919) % AGENTS
+    agent_id = f"agent-{agent:05}"
+    pinged = START + timedelta(seconds=900 * i / AGENTS, microseconds=chance.randrange(20_000))
+    up = 900.0 + chance.randrange(-200, 200) / 1000
+    seconds = Seconds(up=up)
+    until = pinged + timedelta(microseconds=chance.randrange(600, 8_000))
+    gpu = GpuReport(
+        uuid=f"GPU-{agent:08}-2222-3333-4444-555555555555", index=0, name="NVIDIA GeForce RTX 4090",
+        state="up", uptime_percent=100.0, seconds=seconds,
+    )  # fmt: skip
+    report = UptimeReport(
+        agent_id=agent_id, boot_id="b" * 36, session_id="s" * 32, uptime_percent=100.0, seconds=seconds,
+        window=Window(since=until - timedelta(seconds=up), until=until, seconds=up, mark="m" * 24),
+        gpu_available=True, reported_at=until, gpus=(gpu,), checks=180, agent_version="0.1.0", ping_id="p" * 32,
+    )  # fmt: skip
+    number = first[agent] + i // AGENTS
+    last = Outcome(
+        ping_id="p" * 32, ping_seq=number, pinged_at=pinged, outcome="answered", verdict="good", uptime_percent=100.0,
+        seconds=seconds, window_seconds=up, response_ms=chance.randrange(800, 12_000) / 1000,
+        late_ms=chance.randrange(0, 200_000) / 1000, report=Raw(encode(report)),
+    )  # fmt: skip
+    state = AgentState(
+        agent_id=agent_id, ping_seq=number, interval_seconds=900.0,
+        next_ping_at=pinged + timedelta(seconds=900), last=last,
+    )  # fmt: skip
+    return Arrival(i + 1, agent_id, encode(state))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=FULL["rows"])
+    for name, value in asyncio.run(measure(parser.parse_args().rows)).items():
+        print(f"{name:32} {value:>14,}")
