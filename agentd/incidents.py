@@ -38,7 +38,7 @@ def incidents(ledger: Ledger, since: int, now: int) -> list[Occurrence]:
 
 def _of(ledger: Ledger, gpu: str, since: int, now: int) -> Iterator[Occurrence]:
     open_ones: dict[tuple[str, str], int] = {}
-    for piece in ledger.pieces(gpu, ledger.timelines[gpu].began(since), now):
+    for piece in ledger.pieces(gpu, ledger.timelines[gpu].began(since, 2 * NEWEST), now):
         holds = {(piece.kind.state, reason) for reason in _told(gpu, piece.kind)}
         for key in [key for key in open_ones if key not in holds]:
             yield Occurrence(open_ones.pop(key), piece.since, gpu, *key)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from agentd.records import HOST, Began, Change, Counted, Expected, Forgot, Known, Noted, Record, Resumed, Seen
 from agentd.samples import Sample
-from agentd.timeline import Kind, Piece, Timeline
+from agentd.timeline import Kind, Piece, Sums, Timeline
 
 HUNG = "hung"
 NO_SAMPLE = Kind("unknown", ("no-sample",), wide=True)
@@ -239,10 +239,21 @@ class Ledger:
     def pieces(self, gpu: str, since: int, until: int) -> Iterator[Piece]:
         """Exactly `[since, until)` of a GPU or HOST, in order: the timeline, and unknown past its last sample."""
         timeline = self.timelines.get(gpu) or Timeline()
-        cut = until if timeline.current.state == "unknown" else min(until, max(since, self._holds_until))
+        cut = self._holds(timeline, since, until)
         yield from timeline.pieces(since, cut)
         if cut < until:
             yield Piece(cut, until, NO_SAMPLE)
+
+    def sums(self, gpu: str, since: int, until: int) -> Sums:
+        """The same, added up by state."""
+        timeline = self.timelines.get(gpu) or Timeline()
+        cut = self._holds(timeline, since, until)
+        up, degraded, down, unknown = timeline.sums(since, cut)
+        return up, degraded, down, unknown + until - cut
+
+    def _holds(self, timeline: Timeline, since: int, until: int) -> int:
+        """How far the timeline speaks for `[since, until)`: to where its last sample ran out."""
+        return until if timeline.current.state == "unknown" else min(until, max(since, self._holds_until))
 
     def now_is(self, gpu: str, at: int) -> Kind:
         """What holds at this very moment."""

@@ -70,7 +70,8 @@ def _shown(ledger: Ledger, since: int, now: int) -> list[str]:
     """Expected GPUs, and others that are there now or were within the window; in order of their index."""
 
     def was_there(gpu: str) -> bool:
-        return any(piece.kind.state != "unknown" for piece in ledger.pieces(gpu, since, now))
+        *known, _ = ledger.sums(gpu, since, now)
+        return any(known)
 
     extras = ledger.timelines.keys() - {HOST, *ledger.expected}
     shown = [*ledger.expected, *(gpu for gpu in extras if gpu in ledger.present or was_there(gpu))]

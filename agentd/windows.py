@@ -84,11 +84,9 @@ def judged_stretches(since: int, until: int, excused: list[Stretch]) -> list[Str
 
 def tally(ledger: Ledger, gpu: str, judged: list[Stretch], excused: list[Stretch]) -> Tally:
     """One GPU's (or the HOST's) milliseconds in a window."""
-    sums = {"up": 0, "degraded": 0, "down": 0, "unknown": 0}
-    for since, until in judged:
-        for piece in ledger.pieces(gpu, since, until):
-            sums[piece.kind.state] += piece.until - piece.since
-    return Tally(**sums, excused=sum(end - begin for begin, end in excused))
+    parts = [ledger.sums(gpu, since, until) for since, until in judged] or [(0, 0, 0, 0)]
+    up, degraded, down, unknown = map(sum, zip(*parts, strict=True))
+    return Tally(up, degraded, down, unknown, excused=sum(end - begin for begin, end in excused))
 
 
 def _milliseconds(at: datetime) -> int:
