@@ -1,6 +1,7 @@
 """Makes the history file again from the Parquet archive and the stream, and proves that it is the same.
 
-For `gpuping storage rebuild`, with the service stopped. The new file grows beside the old one and takes its
+For `gpuping storage rebuild` (it calls `rebuild`), with the service stopped.
+The new file grows beside the old one and takes its
 place only when it holds the same; the old one is kept under another name.
 """
 
@@ -68,23 +69,6 @@ async def rebuild(
         log.error("rebuilt_file_differs", before=before, after=after, action="the old file stays in use")
         return Rebuilt(before=before, after=after, replaced=False, kept=fresh)
     return Rebuilt(before=before, after=after, replaced=True, kept=_swap(places.file, fresh, utc_now()))
-
-
-def main_rebuild(settings: Settings, *, force: bool = False) -> int:
-    """The command: progress and result on the log; 0 when the rebuilt file is in use, else 1."""
-    said = 0
-
-    def progress(read: int, there: int) -> None:
-        nonlocal said
-        if there and (percent := 100 * read // there) >= said + 10:
-            said = percent
-            log.info("rebuilding", percent=percent, messages=read, of=there)
-
-    result = asyncio.run(rebuild(settings, force=force, progress=progress))
-    log.info(
-        "rebuilt", equal=result.equal, replaced=result.replaced, rows=result.after["pings"][0], kept=str(result.kept)
-    )
-    return 0 if result.replaced else 1
 
 
 async def _read_all(client: Client, settings: Settings, store: Store, progress: Progress) -> None:

@@ -14,6 +14,7 @@ from bus.messages import AgentState, Duration, GpuReport, Incident, Percent, Res
 
 SIGNATURE_HEADER = "Gpuping-Signature"
 TOMBSTONE_HEADER = "KV-Operation"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LARGEST = 2**62  # of what goes into a BIGINT
 
 
@@ -120,7 +121,8 @@ def read(arrival: Arrival) -> Entry | Poisoned:
 
 def microseconds(moment: datetime) -> int:
     """Since 1970, exact."""
-    return round(moment.timestamp() * 1e6)  # a double holds microseconds exactly until the year 2255
+    since = moment - _EPOCH  # not timestamp(): a double loses microseconds in a hundred years
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def moment(since_1970_us: int) -> datetime:

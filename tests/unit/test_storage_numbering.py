@@ -1,0 +1,47 @@
+"""Which numbers are held: against a plain set."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.numbering import Numbering
+
+numbers = st.lists(st.integers(1, 40), max_size=60)
+
+
+@given(numbers)
+def test_any_order_with_any_duplicates(arriving: list[int]):
+    numbering, truth = Numbering(), set[int]()
+    for number in arriving:
+        assert numbering.holds(7, number) == (number in truth)
+        before = numbering.missing
+        change = numbering.add(7, number) if number not in truth else 0
+        truth.add(number)
+        assert numbering.missing - before == change
+        assert numbering.missing == max(truth) - len(truth)
+    assert {n for n in range(1, 45) if numbering.holds(7, n)} == truth
+
+
+@given(numbers.filter(bool), st.data())
+def test_missing_within_a_page(arriving: list[int], data: st.DataObject):
+    numbering, truth = Numbering(), sorted(set(arriving))
+    for number in truth:
+        numbering.add(1, number)
+    first = data.draw(st.sampled_from(truth))
+    last = data.draw(st.sampled_from([n for n in truth if n >= first]))
+    before = max([n for n in truth if n < first], default=0)
+    assert numbering.missing_within(1, first, last) == len(set(range(before + 1, last + 1)) - set(truth))
+
+
+def test_loaded_runs_count_like_added_ones_and_a_restart_begins_anew():
+    numbering = Numbering()
+    numbering.load(1, [(3, 5), (8, 9)])
+    assert numbering.missing == 4
+    numbering.load(2, [(50, 60)], base=49)  # what retention let go is not missing
+    assert numbering.missing == 4
+    assert numbering.add(1, 6) == -1
+    assert numbering.add(1, 7) == -1
+    assert numbering.missing == 2
+    numbering.restart(1)
+    assert not numbering.holds(1, 3)
+    numbering.add(1, 1)
+    assert numbering.missing == 2  # what never came before stays missing
