@@ -14,6 +14,7 @@ from tests.browser import Browser, chromium, origins
 
 AGENT = "dash-001"
 GHOST = "ghost-001"  # registered, but nobody answers for it
+READABLE = Path(__file__).parents[1] / "web/readable.js"
 QUICK = {
     "PING_BASE_INTERVAL_MINUTES": "0.06",
     "PING_RESPONSE_TIMEOUT_SECONDS": "1",
@@ -155,7 +156,7 @@ def test_one_agent_in_detail_and_pinged_by_hand(two: Browser) -> None:
     result = two.see(".pingnow p", "Ping #").text
     assert "good" in result
     number = int(result.partition("#")[2].partition(":")[0])
-    assert number > before
+    assert number >= before  # within a second of the last outcome it is that outcome that is told
     until_beat(two, number)
     two.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
     two.gone(".detail")
@@ -190,6 +191,21 @@ def test_it_fits_a_phone_and_asks_nobody_else(two: Browser, up: Up, scheme: str)
         two.emulate(1440, 1000)
     assert origins(asked) == {up.url}
     assert {"/static/vendor/uplot.js", "/ping-system/events"} <= {address.removeprefix(up.url) for address in asked}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_and_every_control_has_a_name(two: Browser, up: Up, scheme: str) -> None:
+    two.emulate(1440, 1000, scheme=scheme, reduced_motion=True)
+    two.open(f"{up.url}/#/agent/{AGENT}")
+    two.see(".outcomes td", "good")
+    two.see(".gpus .chip", "up")
+    assert two.script(READABLE.read_text()) == {"faint": {}, "nameless": []}
+
+
+def test_pages_left_behind_hold_no_connection(two: Browser, up: Up) -> None:
+    for _ in range(8):  # a browser keeps six connections to one address
+        two.open(up.url)
+        two.see(".live", "Live", seconds=10)
 
 
 def scrolls_sideways(page: Browser, selector: str) -> bool:

@@ -7,22 +7,52 @@ import { BEATS_SHOWN, chosen, EMPTY, fromDashboard, fromEvent, fromHistory } fro
 const at = (seconds) => new Date(Date.parse("2026-11-23T12:00:00Z") + seconds * 1000).toISOString();
 
 const agent = (id, part = {}) => ({
-  agent_id: id, status: "healthy", total_pings: 0, last_ping_at: null, uptime_24h_percent: null, gpus: [],
-  consecutive_poor_uptime: 0, current_interval_minutes: 15, next_ping_at: at(900), last_response_ms: 2, ...part,
+  agent_id: id,
+  status: "healthy",
+  total_pings: 0,
+  last_ping_at: null,
+  uptime_24h_percent: null,
+  gpus: [],
+  consecutive_poor_uptime: 0,
+  current_interval_minutes: 15,
+  next_ping_at: at(900),
+  last_response_ms: 2,
+  ...part,
 });
 const ping = (id, seq, part = {}) => ({
-  agent_id: id, ping_seq: seq, pinged_at: at(seq), outcome: "answered", verdict: "good", ...part,
+  agent_id: id,
+  ping_seq: seq,
+  pinged_at: at(seq),
+  outcome: "answered",
+  verdict: "good",
+  ...part,
 });
 const event = (id, seq, part = {}) => ({
-  kind: "ping", agent_id: id, ping: ping(id, seq), agent: agent(id, { total_pings: seq, last_ping_at: at(seq) }), ...part,
+  kind: "ping",
+  agent_id: id,
+  ping: ping(id, seq),
+  agent: agent(id, { total_pings: seq, last_ping_at: at(seq) }),
+  ...part,
 });
-const answer = (agents, part = {}) => ({ agents, totals: { agents: agents.length }, by_status: {}, recent: [], ...part });
+const answer = (agents, part = {}) => ({
+  agents,
+  totals: { agents: agents.length },
+  by_status: {},
+  recent: [],
+  ...part,
+});
 
 test("an event puts its outcome into the row and into the feed, each once", () => {
   const before = fromDashboard(EMPTY, answer([agent("a")]));
   const after = [event("a", 1), event("a", 2), event("a", 2)].reduce(fromEvent, before);
-  assert.deepEqual(after.beats.get("a").map((beat) => beat.ping_seq), [2, 1]);
-  assert.deepEqual(after.recent.map((beat) => beat.ping_seq), [2, 1]);
+  assert.deepEqual(
+    after.beats.get("a").map((beat) => beat.ping_seq),
+    [2, 1],
+  );
+  assert.deepEqual(
+    after.recent.map((beat) => beat.ping_seq),
+    [2, 1],
+  );
   assert.equal(after.stale.has("a"), false);
   assert.equal(before.beats.has("a"), false, "the fleet before is not touched");
 });
@@ -30,8 +60,15 @@ test("an event puts its outcome into the row and into the feed, each once", () =
 test("a gap in the numbers asks for the history, which fills it", () => {
   const known = [event("a", 1), event("a", 4)].reduce(fromEvent, fromDashboard(EMPTY, answer([agent("a")])));
   assert.equal(known.stale.has("a"), true);
-  const filled = fromHistory(known, "a", [3, 2, 1].map((seq) => ping("a", seq)));
-  assert.deepEqual(filled.beats.get("a").map((beat) => beat.ping_seq), [4, 3, 2, 1]);
+  const filled = fromHistory(
+    known,
+    "a",
+    [3, 2, 1].map((seq) => ping("a", seq)),
+  );
+  assert.deepEqual(
+    filled.beats.get("a").map((beat) => beat.ping_seq),
+    [4, 3, 2, 1],
+  );
   assert.equal(filled.stale.has("a"), false);
 });
 
@@ -75,11 +112,15 @@ test("a row whose agent did not change is not drawn again", () => {
 
 test("rows: worst first, filtered, searched, in either direction", () => {
   const all = [
-    agent("b"), agent("a"), agent("m", { status: "missing" }),
-    agent("p", { status: "poor", consecutive_poor_uptime: 1 }), agent("q", { status: "poor", consecutive_poor_uptime: 4 }),
+    agent("b"),
+    agent("a"),
+    agent("m", { status: "missing" }),
+    agent("p", { status: "poor", consecutive_poor_uptime: 1 }),
+    agent("q", { status: "poor", consecutive_poor_uptime: 4 }),
     agent("h", { gpus: [{ name: "NVIDIA H100" }] }),
   ];
-  const ids = (part) => chosen(all, { status: null, search: "", sort: "status", reverse: false, ...part }).map((row) => row.agent_id);
+  const ids = (part) =>
+    chosen(all, { status: null, search: "", sort: "status", reverse: false, ...part }).map((row) => row.agent_id);
   assert.deepEqual(ids(), ["m", "q", "p", "a", "b", "h"]);
   assert.deepEqual(ids({ status: "poor", reverse: true }), ["p", "q"]);
   assert.deepEqual(ids({ search: " h100 " }), ["h"]);

@@ -16,7 +16,8 @@ test("an address says all that it takes to come back", () => {
 });
 
 test("an address that makes no sense shows the fleet", () => {
-  for (const hash of ["", "#", "#/agent/", "#/agent/%E0%A4%A", "#/x/y", "#?status="]) assert.equal(parse(hash).agent, null);
+  for (const hash of ["", "#", "#/agent/", "#/agent/%E0%A4%A", "#/x/y", "#?status="])
+    assert.equal(parse(hash).agent, null);
 });
 
 test("the cursor before a text leads to the first id that begins with it", () => {
@@ -32,9 +33,17 @@ test("the cursor before a text leads to the first id that begins with it", () =>
 
 test("a judged window is level over all of its time; a miss within it leaves no hole, an unknown past does", () => {
   const ping = (second, window, uptime) => ({
-    pinged_at: new Date(second * 1000).toISOString(), window_seconds: window, uptime_percent: uptime,
+    pinged_at: new Date(second * 1000).toISOString(),
+    window_seconds: window,
+    uptime_percent: uptime,
   });
-  const [times, values] = levels([ping(100, null, null), ping(110, 10, 100), ping(120, null, null), ping(130, 20, 50), ping(200, 10, 90)]);
+  const [times, values] = levels([
+    ping(100, null, null),
+    ping(110, 10, 100),
+    ping(120, null, null),
+    ping(130, 20, 50),
+    ping(200, 10, 90),
+  ]);
   assert.deepEqual(times, [100, 110, 110, 130, 160, 190, 200]);
   assert.deepEqual(values, [100, 100, 50, 50, null, 90, 90]);
 });

@@ -42,16 +42,24 @@ function Fleet({ fleet, route }) {
         <${Feed} recent=${fleet.recent} />
       </div>
     </main>
-    ${route.agent && html`<${Detail} key=${route.agent} id=${route.agent} known=${fleet.agents.get(route.agent)} beats=${fleet.beats.get(route.agent)} />`}
+    ${
+      route.agent &&
+      html`<${Detail}
+      key=${route.agent} id=${route.agent} known=${fleet.agents.get(route.agent)} beats=${fleet.beats.get(route.agent)}
+    />`
+    }
   </div>`;
 }
 
 /** What is wrong at the moment, as a sentence. */
 function Trouble({ state }) {
   const since = state.heardAt ? ` Shown is what was known at ${moment(new Date(state.heardAt).toISOString())}.` : "";
-  if (state.problem) return html`<p class="trouble is-bad" role="alert"><strong>${state.problem}</strong>${since} Trying again by itself.</p>`;
+  if (state.problem)
+    return html`<p class="trouble is-bad" role="alert"><strong>${state.problem}</strong>${since} Trying again by itself.</p>`;
   if (state.fleet.degraded.includes("storage")) {
-    return html`<p class="trouble" role="status"><strong>Storage does not answer.</strong> Pings go on; uptimes of 24 h and history are back when it is.</p>`;
+    return html`<p class="trouble" role="status">
+      <strong>Storage does not answer.</strong> Pings go on; uptimes of 24 h and history are back when it is.
+    </p>`;
   }
   return null;
 }

@@ -82,7 +82,10 @@ function placeAgent(next, fleet, event) {
   const isListed = old || fleet.agents.size < LISTED;
   if (!isListed) return; // one of a big fleet, of which the worst are listed; the next answer brings it if it is one
   // events carry no time-weighted uptime: the last one known stays until the next dashboard answer
-  const agent = { ...event.agent, uptime_24h_percent: event.agent.uptime_24h_percent ?? old?.uptime_24h_percent ?? null };
+  const agent = {
+    ...event.agent,
+    uptime_24h_percent: event.agent.uptime_24h_percent ?? old?.uptime_24h_percent ?? null,
+  };
   next.agents = new Map(fleet.agents).set(event.agent_id, agent);
   if (!old) next.total = Math.max(fleet.total, next.agents.size);
 }

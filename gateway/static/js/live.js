@@ -21,7 +21,23 @@ let timer = null;
 /** Asks for everything now, and follows the events from then on. */
 export async function start() {
   await refresh();
-  if (current().phase === "ready" && !source) follow();
+  if (current().phase === "ready" && !source && !document.hidden) follow();
+}
+
+/**
+ * A page that nobody sees lets its stream go: browsers keep six connections to one address, and a stream in each
+ * of six tabs, or of pages kept for "back", would leave none for the seventh.
+ */
+export function followWhileSeen() {
+  document.addEventListener("visibilitychange", () => (document.hidden ? rest() : start()));
+  addEventListener("pagehide", rest);
+  addEventListener("pageshow", (event) => event.persisted && start());
+}
+
+function rest() {
+  clearTimeout(timer);
+  stopFollowing();
+  change({ live: "connecting" });
 }
 
 async function refresh() {
@@ -91,7 +107,7 @@ function heard(message) {
 
 // ---- beats of the rows that are seen ------------------------------------------------------------------------
 
-const AT_ONCE = 3;
+const AT_ONCE = 4; // of the six connections that a browser keeps to one address; the events have one for themselves
 const wanted = new Map(); // id -> waits its turn
 const asking = new Set();
 

@@ -16,11 +16,15 @@ export function Charts({ outcomes, hours, setHours }) {
   return html`<section class="block" aria-label="Uptime">
     <div class="block-head">
       <h2>Uptime <span class="quiet">${value === NOTHING ? "not judged yet" : value}</span></h2>
-      <div class="periods" role="group" aria-label="Period">${PERIODS.map((period) => html`<button
-        key=${period.hours} type="button" aria-pressed=${period.hours === hours ? "true" : "false"} onClick=${() => setHours(period.hours)}
-      >${period.label}</button>`)}</div>
+      <div class="periods" role="group" aria-label="Period">${PERIODS.map(
+        (period) => html`<button
+        key=${period.hours} type="button"
+        aria-pressed=${period.hours === hours ? "true" : "false"} onClick=${() => setHours(period.hours)}
+      >${period.label}</button>`,
+      )}</div>
     </div>
-    <${Plot} of=${uptimeChart} pings=${pings} hours=${hours} label=${`Uptime of each window in the last ${hours} hours; the table below holds the same`} />
+    <${Plot} of=${uptimeChart} pings=${pings} hours=${hours}
+      label=${`Uptime of each window in the last ${hours} hours; the table below holds the same`} />
     <h3 class="quiet">Response time</h3>
     <${Plot} of=${responseChart} pings=${pings} hours=${hours} label="Response time of each ping in milliseconds" />
     ${problem && html`<p class="note">The chart shows what came in live; history is away: ${problem}</p>`}

@@ -14,7 +14,11 @@ export function useAgent(id, known, newest) {
   useEffect(() => {
     wantBeats(id);
     if (isListed) return undefined;
-    return latest(api.agent(id), (agent) => setAsked({ agent, problem: null }), (problem) => setAsked({ agent: null, problem: problem.message }));
+    return latest(
+      api.agent(id),
+      (agent) => setAsked({ agent, problem: null }),
+      (problem) => setAsked({ agent: null, problem: problem.message }),
+    );
   }, [id, isListed, newest]);
   return isListed ? { agent: known, problem: null } : asked;
 }
@@ -27,10 +31,14 @@ export function useOutcomes(id, hours, beats) {
     const query = { hours, limit: PAGE, ...(cursor && { cursor }) };
     return latest(
       api.history(id, query),
-      (page) => setAnswer((now) => ({
-        pings: cursor ? [...now.pings, ...page.pings] : page.pings,
-        summary: page.summary, next: page.next_cursor, problem: null, isLoading: false,
-      })),
+      (page) =>
+        setAnswer((now) => ({
+          pings: cursor ? [...now.pings, ...page.pings] : page.pings,
+          summary: page.summary,
+          next: page.next_cursor,
+          problem: null,
+          isLoading: false,
+        })),
       (problem) => setAnswer((now) => ({ ...now, problem: problem.message, isLoading: false })),
     );
   };
@@ -45,7 +53,11 @@ function useSummary(id, hours, newest, heard) {
     if (!newest) return undefined;
     let stop = () => {};
     const timer = setTimeout(() => {
-      stop = latest(api.history(id, { hours, limit: 1 }), (page) => heard(page.summary), () => {});
+      stop = latest(
+        api.history(id, { hours, limit: 1 }),
+        (page) => heard(page.summary),
+        () => {},
+      );
     }, STORAGE_MS);
     return () => {
       clearTimeout(timer);

@@ -7,7 +7,9 @@ export function Empty() {
   const here = location.origin + location.pathname.replace(/\/$/, "");
   const body = `'{"agent_id": "agent-001"}'`;
   return html`<section class="empty" aria-label="No agents yet">
-    <svg class="flatline" viewBox="0 0 400 60" preserveAspectRatio="xMinYMid meet" aria-hidden="true"><path d="M0 40h150l8-8 8 8h14l10-30 14 46 10-16h186" /></svg>
+    <svg class="flatline" viewBox="0 0 400 60" preserveAspectRatio="xMinYMid meet" aria-hidden="true">
+      <path d="M0 40h150l8-8 8 8h14l10-30 14 46 10-16h186" />
+    </svg>
     <h1>Nobody to ping yet</h1>
     <p>The first agent shows up on this page by itself, with its first ping within seconds. Start one:</p>
     <ol>
@@ -16,7 +18,8 @@ export function Empty() {
       <li><h2>Just to see it work</h2><p>Four test agents with simulated GPUs.</p>
         <${Copyable} label="start with test agents" text="gpuping up --register-agents 4 --scenario flapping" /></li>
       <li><h2>Over REST</h2><p>Announces a host whose agent starts later; until then it stays pending.</p>
-        <${Copyable} label="register over REST" text=${`curl ${here}/ping-system/agents/register -H 'Content-Type: application/json' -d ${body}`} /></li>
+        <${Copyable} label="register over REST"
+          text=${`curl ${here}/ping-system/agents/register -H 'Content-Type: application/json' -d ${body}`} /></li>
     </ol>
   </section>`;
 }

@@ -27,6 +27,8 @@ const Fact = ({ name, note, children }) =>
 
 const connection = (connected) => (connected == null ? "not known" : connected ? "connected" : "not connected");
 
+const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+
 /** What the operator wrote at registration. The URL is a label: it is shown, never linked or fetched. */
 function Labels({ agent }) {
   const metadata = Object.entries(agent.metadata ?? {});
@@ -35,6 +37,6 @@ function Labels({ agent }) {
   return html`<ul class="labels" aria-label="Labels">
     ${agent.agent_url && html`<li><code>${agent.agent_url}</code></li>`}
     ${(agent.capabilities ?? []).map((capability) => html`<li key=${capability}>${capability}</li>`)}
-    ${metadata.map(([name, value]) => html`<li key=${name}><span class="quiet">${name}</span> ${typeof value === "string" ? value : JSON.stringify(value)}</li>`)}
+    ${metadata.map(([name, value]) => html`<li key=${name}><span class="quiet">${name}</span> ${asText(value)}</li>`)}
   </ul>`;
 }

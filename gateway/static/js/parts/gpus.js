@@ -11,11 +11,12 @@ export function Gpus({ agent, newest }) {
   useEffect(() => {
     const controller = new AbortController();
     api.gpuStatus(agent.agent_id, { signal: controller.signal }).then(
-      (answer) => setNow({
-        gpus: new Map((answer.gpus ?? []).map((gpu) => [gpu.uuid, gpu])),
-        problem: answer.details_error ?? null,
-        isSimulated: answer.simulated,
-      }),
+      (answer) =>
+        setNow({
+          gpus: new Map((answer.gpus ?? []).map((gpu) => [gpu.uuid, gpu])),
+          problem: answer.details_error ?? null,
+          isSimulated: answer.simulated,
+        }),
       (error) => error.name !== "AbortError" && setNow((before) => ({ ...before, problem: error.message })),
     );
     return () => controller.abort();
@@ -39,22 +40,47 @@ function Gpu({ gpu }) {
       <${Chip} name=${gpu.state} label=${gpu.state} />
     </div>
     ${gpu.reasons?.length > 0 && html`<p class="gpu-reasons">${gpu.reasons.map(reason).join("; ")}</p>`}
-    ${readings.length > 0 && html`<dl class="readings">${readings.map(([name, text, share]) => html`<div key=${name}>
-      <dt>${name}</dt><dd>${text}</dd>${share != null && html`<span class="meter" aria-hidden="true"><i style=${{ width: `${Math.min(100, share * 100)}%` }}></i></span>`}
-    </div>`)}</dl>`}
+    ${
+      readings.length > 0 &&
+      html`<dl class="readings">${readings.map(
+        ([name, text, share]) => html`<div key=${name}>
+      <dt>${name}</dt><dd>${text}</dd>${share != null && html`<${Meter} share=${share} />`}
+    </div>`,
+      )}</dl>`
+    }
   </li>`;
 }
+
+const Meter = ({ share }) =>
+  html`<span class="meter" aria-hidden="true"><i style=${{ width: `${Math.min(100, share * 100)}%` }}></i></span>`;
 
 /** Name, text, and for a reading with a limit its share of it. What the driver does not say is left out. */
 function readingsOf(details) {
   const has = (name) => details[name] != null;
   const gib = (bytes) => (bytes / 2 ** 30).toFixed(1);
+  const total = has("memory_total_bytes") ? `/${Math.round(details.memory_total_bytes / 2 ** 30)}` : "";
   const share = (part, whole) => (has(whole) && details[whole] > 0 ? details[part] / details[whole] : null);
   return [
-    has("utilization_percent") && ["Load", percent(details.utilization_percent).replace(/\.\d+/, ""), details.utilization_percent / 100],
-    has("memory_used_bytes") && ["Memory", `${gib(details.memory_used_bytes)}${has("memory_total_bytes") ? `/${Math.round(details.memory_total_bytes / 2 ** 30)}` : ""}${SPACE}GiB`, share("memory_used_bytes", "memory_total_bytes")],
-    has("power_watts") && ["Power", `${Math.round(details.power_watts)}${SPACE}W`, share("power_watts", "power_limit_watts")],
-    has("temperature_celsius") && ["Heat", `${details.temperature_celsius}${SPACE}°C`, details.temperature_celsius / 100],
+    has("utilization_percent") && [
+      "Load",
+      percent(details.utilization_percent).replace(/\.\d+/, ""),
+      details.utilization_percent / 100,
+    ],
+    has("memory_used_bytes") && [
+      "Memory",
+      `${gib(details.memory_used_bytes)}${total}${SPACE}GiB`,
+      share("memory_used_bytes", "memory_total_bytes"),
+    ],
+    has("power_watts") && [
+      "Power",
+      `${Math.round(details.power_watts)}${SPACE}W`,
+      share("power_watts", "power_limit_watts"),
+    ],
+    has("temperature_celsius") && [
+      "Heat",
+      `${details.temperature_celsius}${SPACE}°C`,
+      details.temperature_celsius / 100,
+    ],
     has("pcie_width") && ["PCIe", `gen ${details.pcie_generation ?? "?"} ×${details.pcie_width}`],
     details.ecc_uncorrected_volatile > 0 && ["ECC errors", count(details.ecc_uncorrected_volatile)],
     has("processes") && ["Processes", count(details.processes)],

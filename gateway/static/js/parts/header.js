@@ -14,16 +14,20 @@ const LIVE = {
 export function Header({ live, phase }) {
   const { label, note } = LIVE[live];
   return html`<header class="top">
-    <a class="brand" href="#/" aria-label="gpuping, the whole fleet"><img src="static/favicon.svg" alt="" width="28" height="28" /><span>gpuping</span></a>
+    <a class="brand" href="#/" aria-label="gpuping, the whole fleet">
+      <img src="static/favicon.svg" alt="" width="28" height="28" /><span>gpuping</span>
+    </a>
     ${phase !== "login" && html`<span class="live is-${live}" role="status" title=${note}><i aria-hidden="true"></i>${label}</span>`}
     <nav aria-label="More">
       <a href="schema">API</a>
       <a href="metrics">Metrics</a>
-      ${phase === "ready" && isRemembered() && html`<button type="button" class="linklike" onClick=${signOut}>Sign out</button>`}
+      ${phase === "ready" && isRemembered() && html`<${SignOut} />`}
       <${ThemeButton} />
     </nav>
   </header>`;
 }
+
+const SignOut = () => html`<button type="button" class="linklike" onClick=${signOut}>Sign out</button>`;
 
 function ThemeButton() {
   const [name, setName] = useState(theme());
@@ -32,7 +36,8 @@ function ThemeButton() {
     setTheme(next);
     setName(next);
   };
-  return html`<button type="button" class="plain" onClick=${press} title=${`Theme: ${name}`} aria-label=${`Theme: ${name}. Switch to ${next}`}>
+  const label = `Theme: ${name}. Switch to ${next}`;
+  return html`<button type="button" class="plain" onClick=${press} title=${`Theme: ${name}`} aria-label=${label}>
     <${Icon} name=${name} />
   </button>`;
 }

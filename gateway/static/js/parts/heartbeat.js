@@ -22,7 +22,11 @@ function shape(ping, x) {
       return { poor: box(x, HEIGHT - filled, filled), rest: box(x, 0, HEIGHT - filled) };
     }
     case "missed":
-      return { missed: box(x + 0.5, 0.5, HEIGHT - 1).replaceAll(`h${BAR}`, `h${BAR - 1}`).replaceAll(`h${-BAR}`, `h${1 - BAR}`) };
+      return {
+        missed: box(x + 0.5, 0.5, HEIGHT - 1)
+          .replaceAll(`h${BAR}`, `h${BAR - 1}`)
+          .replaceAll(`h${-BAR}`, `h${1 - BAR}`),
+      };
     case "excused":
       return { excused: [0, 11, 22].map((y) => box(x, y, 6)).join("") };
     case "first":
@@ -56,10 +60,11 @@ export function summary(pings) {
 
 export function BeatNote({ ping }) {
   const kind = beatKind(ping);
+  const window = ping.window_seconds ? ` of ${duration(ping.window_seconds)}` : "";
   return html`<div>
     <strong class="tone-${kind}">${BEATS[kind]}</strong> <span class="quiet">#${ping.ping_seq}</span>
     <div>${fullMoment(ping.pinged_at)}</div>
-    ${ping.uptime_percent != null && html`<div>uptime ${percent(ping.uptime_percent)}${ping.window_seconds ? ` of ${duration(ping.window_seconds)}` : ""}</div>`}
+    ${ping.uptime_percent != null && html`<div>uptime ${percent(ping.uptime_percent)}${window}</div>`}
     ${ping.response_ms != null && html`<div>answered in ${milliseconds(ping.response_ms)}</div>`}
     ${reason(ping.reason) && html`<div>${reason(ping.reason)}</div>`}
   </div>`;

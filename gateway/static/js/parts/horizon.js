@@ -39,11 +39,16 @@ export function Horizon({ agents }) {
     <h2>Next pings</h2>
     <div class="horizon-frame" ref=${frame}>
       <div class="horizon-now"><span>now</span></div>
-      ${ticks(longest, x).map((seconds) => html`<div key=${seconds} class="horizon-tick" style=${{ transform: `translateX(${x(seconds)}px)` }}><span>${duration(seconds)}</span></div>`)}
-      ${width > 0 && dots.map(({ agent, left }, at) => html`<${Mark}
+      ${ticks(longest, x).map((seconds) => html`<${Tick} key=${seconds} seconds=${seconds} x=${x(seconds)} />`)}
+      ${
+        width > 0 &&
+        dots.map(
+          ({ agent, left }, at) => html`<${Mark}
         key=${agent.agent_id} agent=${agent} left=${left} x=${x(left)} lane=${laneOf(agent.agent_id, at, dots.length)}
         isNamed=${dots.length <= NAMED} isLast=${x(left) > width - ROOM_FOR_NAME}
-      />`)}
+      />`,
+        )
+      }
     </div>
   </section>`;
 }
@@ -58,15 +63,20 @@ function ticks(longest, x) {
   });
 }
 
+const Tick = ({ seconds, x }) =>
+  html`<div class="horizon-tick" style=${{ transform: `translateX(${x}px)` }}><span>${duration(seconds)}</span></div>`;
+
 function Mark({ agent, left, x, lane, isNamed, isLast }) {
   const { name, label } = status(agent.status);
-  const note = html`<div><strong>${agent.agent_id}</strong><div class="tone-${name}">${label}</div><div>${left > 0 ? `pinged in ${countdown(left)}` : "due now"}</div></div>`;
+  const when = left > 0 ? `pinged in ${countdown(left)}` : "due now";
+  const note = html`<div><strong>${agent.agent_id}</strong><div>${label}</div><div>${when}</div></div>`;
   const point = (event) => {
     const area = event.currentTarget.getBoundingClientRect();
     tip(note, area.left + area.width / 2, area.top);
   };
   return html`<div
-    class=${classes({ mark: true, [`lane-${lane}`]: true, "is-due": left <= 0, "is-last": isNamed && isLast })} style=${{ transform: `translateX(${x.toFixed(1)}px)` }}
+    class=${classes({ mark: true, [`lane-${lane}`]: true, "is-due": left <= 0, "is-last": isNamed && isLast })}
+    style=${{ transform: `translateX(${x.toFixed(1)}px)` }}
     onPointerEnter=${point} onPointerLeave=${() => tip(null)} onClick=${() => go({ agent: agent.agent_id }, { step: true })}
   ><i class="dot tone-${name}"></i>${isNamed && html`<span>${agent.agent_id}</span>`}</div>`;
 }

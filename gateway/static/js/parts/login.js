@@ -27,8 +27,11 @@ export function Login() {
   return html`<section class="login" aria-labelledby="login-title">
     <form onSubmit=${submit}>
       <h1 id="login-title">Who is looking?</h1>
-      <p>This gateway answers to bearers of a token only. A viewer's token is enough to look. The operator makes one with <code>gpuping token NAME</code>.</p>
-      <label>Token <input ref=${field} type="password" name="token" autocomplete="current-password" required aria-describedby="login-problem" /></label>
+      <p>This gateway answers to bearers of a token only. A viewer's token is enough to look. The operator makes one
+        with <code>gpuping token NAME</code>.</p>
+      <label>Token <input
+        ref=${field} type="password" name="token" autocomplete="current-password" required aria-describedby="login-problem"
+      /></label>
       <p id="login-problem" class="problem" role="alert">${problem}</p>
       <button type="submit" class="primary" disabled=${isBusy}>${isBusy ? "Looking it up" : "Sign in"}</button>
     </form>

@@ -8,6 +8,7 @@ import { Glyph } from "./glyph.js";
 import { Accounted } from "./summary.js";
 
 const STEP = 25;
+const COLUMNS = ["Time", "Outcome", "Uptime", "Answered in", "Next after"];
 
 export function Outcomes({ id, outcomes, hours }) {
   const [shown, setShown] = useState(STEP);
@@ -17,17 +18,21 @@ export function Outcomes({ id, outcomes, hours }) {
     setShown(shown + 4 * STEP);
     if (more && shown + 4 * STEP > pings.length) more();
   };
+  const nothing = outcomes.isLoading ? "Reading the history." : "Nothing in this period.";
   const hasMore = shown < pings.length || more;
   return html`<section class="block" aria-label="History">
     <h2>History <span class="quiet">${summary ? `${plural(summary.pings, "ping")}, ${count(summary.missed)} missed` : ""}</span></h2>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     ${summary && html`<${Accounted} seconds=${summary.seconds} />`}
     ${summary?.missing_seqs > 0 && html`<p class="problem">${plural(summary.missing_seqs, "outcome")} never reached history.</p>`}
-    ${pings.length === 0 && !problem && html`<p class="quiet">${outcomes.isLoading ? "Reading the history." : "Nothing in this period."}</p>`}
-    ${pings.length > 0 && html`<div class="scroller" tabindex="0" role="region" aria-label="Outcomes, newest first"><table class="outcomes">
-      <thead><tr><th scope="col">Time</th><th scope="col">Outcome</th><th scope="col">Uptime</th><th scope="col">Answered in</th><th scope="col">Next after</th></tr></thead>
+    ${pings.length === 0 && !problem && html`<p class="quiet">${nothing}</p>`}
+    ${
+      pings.length > 0 &&
+      html`<div class="scroller" tabindex="0" role="region" aria-label="Outcomes, newest first"><table class="outcomes">
+      <thead><tr>${COLUMNS.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
       <tbody>${pings.slice(0, shown).map((ping) => html`<${Line} key=${ping.ping_seq} ping=${ping} />`)}</tbody>
-    </table></div>`}
+    </table></div>`
+    }
     <p class="after">
       ${hasMore && html`<button type="button" onClick=${next}>Show more</button>`}
       <a href=${exportLink(id, hours, "csv")} download>CSV</a> <a href=${exportLink(id, hours, "parquet")} download>Parquet</a>
@@ -38,11 +43,12 @@ export function Outcomes({ id, outcomes, hours }) {
 const Line = memo(({ ping }) => {
   const kind = beatKind(ping);
   const why = reason(ping.reason);
+  const level = ping.consecutive_poor_uptime;
   return html`<tr>
     <td><time datetime=${ping.pinged_at}>${moment(ping.pinged_at)}</time></td>
     <td class="tone-${kind}"><${Glyph} name=${kind} />${BEATS[kind]}${why && html`<span class="quiet">${why}</span>`}</td>
     <td title=${ping.window_seconds ? `of ${duration(ping.window_seconds)}` : undefined}>${percent(ping.uptime_percent)}</td>
     <td>${milliseconds(ping.response_ms)}</td>
-    <td>${duration(ping.interval_minutes * 60)}${ping.consecutive_poor_uptime > 0 && html`<span class="quiet">×${ping.consecutive_poor_uptime}</span>`}</td>
+    <td>${duration(ping.interval_minutes * 60)}${level > 0 && html`<span class="quiet">×${level}</span>`}</td>
   </tr>`;
 });

@@ -24,10 +24,20 @@ const transparent = (value, alpha) => `color-mix(in srgb, ${value} ${alpha * 100
 const secondsOf = (ping) => Date.parse(ping.pinged_at) / 1000;
 
 function axes(place, valueOf) {
-  const shared = { stroke: colour(place, "--quiet"), font: FONT, grid: { stroke: colour(place, "--line"), width: 1 }, ticks: { show: false } };
+  const shared = {
+    stroke: colour(place, "--quiet"),
+    font: FONT,
+    grid: { stroke: colour(place, "--line"), width: 1 },
+    ticks: { show: false },
+  };
   return [
     { ...shared, grid: { show: false }, size: 24, space: LABEL_ROOM },
-    { ...shared, size: 56, gap: 6, values: (_plot, splits) => splits.map((value) => (value == null ? "" : valueOf(value))) },
+    {
+      ...shared,
+      size: 56,
+      gap: 6,
+      values: (_plot, splits) => splits.map((value) => (value == null ? "" : valueOf(value))),
+    },
   ];
 }
 
@@ -97,10 +107,15 @@ export function uptimeChart(UPlot, place, newestFirst, frame) {
   const lowest = Math.min(99, ...data[1].filter((value) => value != null));
   const bottom = Math.max(0, Math.floor(lowest - (100 - lowest) * 0.15));
   const line = colour(place, "--healthy");
-  const marks = (plot) => markTroubles(plot, pings, { missed: colour(place, "--missing"), excused: colour(place, "--maintenance") });
+  const marks = (plot) =>
+    markTroubles(plot, pings, { missed: colour(place, "--missing"), excused: colour(place, "--maintenance") });
   const series = { stroke: line, width: 1.5, fill: transparent(line, 0.14), points: { show: false } };
   const all = options(place, frame, pings, {
-    height: 150, series, range: [bottom, 100.0001], hooks: { draw: [marks] }, axis: (value) => `${Number(value.toFixed(2))}%`,
+    height: 150,
+    series,
+    range: [bottom, 100.0001],
+    hooks: { draw: [marks] },
+    axis: (value) => `${Number(value.toFixed(2))}%`,
   });
   return new UPlot(all, data, place);
 }
@@ -118,7 +133,16 @@ function markTroubles({ ctx, bbox, valToPos }, pings, colours) {
     if (x < bbox.left) continue;
     ctx.strokeStyle = colours[kind];
     ctx.beginPath();
-    const ends = kind === "missed" ? [[-1, -1, 1, 1], [1, -1, -1, 1]] : [[-0.6, -1, -0.6, 1], [0.6, -1, 0.6, 1]];
+    const ends =
+      kind === "missed"
+        ? [
+            [-1, -1, 1, 1],
+            [1, -1, -1, 1],
+          ]
+        : [
+            [-0.6, -1, -0.6, 1],
+            [0.6, -1, 0.6, 1],
+          ];
     for (const [fromX, fromY, toX, toY] of ends) {
       ctx.moveTo(x + fromX * size, y + fromY * size);
       ctx.lineTo(x + toX * size, y + toY * size);

@@ -16,17 +16,24 @@ export const Row = memo(({ agent, beats, isStale, isOpen }) => {
   const open = (event) => {
     if (!event.target.closest("a, button") && !getSelection().toString()) go({ agent: agent.agent_id }, { step: true });
   };
-  return html`<div ref=${row} class=${classes({ row: true, "is-open": isOpen })} role="row" data-agent=${agent.agent_id} data-status=${agent.status} onClick=${open}>
+  return html`<div
+    ref=${row} class=${classes({ row: true, "is-open": isOpen })} role="row" onClick=${open}
+    data-agent=${agent.agent_id} data-status=${agent.status}
+  >
     <div class="cell cell-id" role="cell">
       <a href=${link({ agent: agent.agent_id })} aria-current=${isOpen ? "true" : undefined}>${agent.agent_id}</a>
       <span class="quiet">${gpuLine(agent)}</span>
     </div>
     <div class="cell cell-status" role="cell"><${Chip} name=${agent.status} label=${label} /></div>
     <div class="cell cell-beats" role="cell"><${Heartbeat} pings=${beats} /></div>
-    <div class="cell cell-uptime number" role="cell" data-label="Uptime 24 h">${percent(agent.uptime_24h_percent)}</div>
-    <div class="cell cell-interval" role="cell" data-label="Interval"><${Interval} agent=${agent} /></div>
-    <div class="cell cell-next number" role="cell" data-label="Next ping"><${Countdown} at=${agent.next_ping_at} interval=${agent.current_interval_minutes} /></div>
-    <div class="cell cell-response number" role="cell" data-label="Response" title=${`last answered: ${fullMoment(agent.last_answered_at)}`}>${milliseconds(agent.last_response_ms)}</div>
+    <div class="cell cell-uptime number" role="cell">${percent(agent.uptime_24h_percent)}</div>
+    <div class="cell cell-interval" role="cell"><${Interval} agent=${agent} /></div>
+    <div class="cell cell-next number" role="cell">
+      <${Countdown} at=${agent.next_ping_at} interval=${agent.current_interval_minutes} />
+    </div>
+    <div class="cell cell-response number" role="cell" title=${`last answered: ${fullMoment(agent.last_answered_at)}`}>
+      ${milliseconds(agent.last_response_ms)}
+    </div>
   </div>`;
 });
 
@@ -50,19 +57,24 @@ function useWanted(row, id, isStale) {
 export function gpuLine(agent) {
   const gpus = agent.gpus ?? [];
   if (gpus.length === 0) return agent.metadata?.gpu_model ?? "no GPU seen yet";
-  const name = gpus[0].name.replace(/^NVIDIA (GeForce )?/, "");
-  const bad = gpus.filter((gpu) => gpu.state !== "up");
-  const troubled = bad.length > 0 ? `, ${bad.length} ${bad.length === 1 ? bad[0].state : "not up"}` : "";
-  return `${gpus.length} × ${name}${troubled}`;
+  const name = gpus[0].name.replace(/^NVIDIA (GeForce )?/, "") || "GPU";
+  const troubled = ["down", "degraded", "unknown"]
+    .map((state) => [gpus.filter((gpu) => gpu.state === state).length, state])
+    .filter(([number]) => number > 0)
+    .map(([number, state]) => `, ${number} ${state}`);
+  return `${gpus.length} × ${name}${troubled.join("")}`;
 }
 
 /** The interval with its escalation: a step for every poor outcome that still counts. */
 export function Interval({ agent }) {
   const level = agent.consecutive_poor_uptime;
-  const steps = Math.min(level, 6);
+  const steps = [1, 2, 3, 4, 5, 6].slice(0, level);
   return html`<span>${duration(agent.current_interval_minutes * 60)}</span>
-    ${level > 0 && html`<span class="escalation" title=${`escalated by ${plural(level, "poor outcome")} in a row`}>
-      <span class="steps" aria-hidden="true">${Array.from({ length: steps }, (_, at) => html`<i key=${at} class=${`step-${at + 1}`}></i>`)}</span>
+    ${
+      level > 0 &&
+      html`<span class="escalation" title=${`escalated by ${plural(level, "poor outcome")} in a row`}>
+      <span class="steps" aria-hidden="true">${steps.map((step) => html`<i key=${step} class="step-${step}"></i>`)}</span>
       <span><span class="spoken">escalation level </span>×${level}</span>
-    </span>`}`;
+    </span>`
+    }`;
 }

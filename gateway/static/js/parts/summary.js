@@ -24,13 +24,19 @@ function Uptime({ uptime }) {
   return html`<div class="figure figure-main">
     <h2>Fleet uptime, 24 h</h2>
     <p class="big" data-name="uptime">${value}</p>
-    ${value === NOTHING ? html`<p class="note">known after the second ping of an agent</p>` : html`<${Accounted} seconds=${uptime.seconds} />`}
+    ${
+      value === NOTHING
+        ? html`<p class="note">known after the second ping of an agent</p>`
+        : html`<${Accounted} seconds=${uptime.seconds} />`
+    }
   </div>`;
 }
 
 /** Where the seconds went, as one bar and in words. */
 export function Accounted({ seconds }) {
-  const parts = SECONDS.map(({ name, label }) => ({ name, label, value: seconds?.[name] ?? 0 })).filter((part) => part.value > 0);
+  const parts = SECONDS.map(({ name, label }) => ({ name, label, value: seconds?.[name] ?? 0 })).filter(
+    (part) => part.value > 0,
+  );
   const total = parts.reduce((sum, part) => sum + part.value, 0);
   if (total <= 0) return null;
   const words = parts.map((part) => `${duration(part.value)} ${part.label}`);
@@ -38,20 +44,28 @@ export function Accounted({ seconds }) {
     <div class="stack" role="img" aria-label=${words.join(", ")}>
       ${parts.map((part) => html`<i key=${part.name} class="fill-${part.name}" style=${{ flexGrow: part.value / total }}></i>`)}
     </div>
-    <p class="note">${parts.map((part) => html`<span key=${part.name} class="key key-${part.name}">${duration(part.value)} ${part.label}</span>`)}</p>
+    <p class="note">${parts.map(
+      ({ name, label, value }) => html`<span key=${name} class="key key-${name}">${duration(value)} ${label}</span>`,
+    )}</p>
   </div>`;
 }
 
 function Due({ fleet }) {
   const now = useNow();
-  const times = [...fleet.agents.values()].map((agent) => agent.next_ping_at && Date.parse(agent.next_ping_at)).filter(Boolean);
+  const times = [...fleet.agents.values()]
+    .map((agent) => agent.next_ping_at && Date.parse(agent.next_ping_at))
+    .filter(Boolean);
   const listsAll = fleet.agents.size >= fleet.total;
   const due = listsAll ? times.filter((at) => at <= now).length : fleet.due;
   const next = Math.min(...times.filter((at) => at > now));
   return html`<div class="figure">
     <h2>Due now</h2>
     <p class="big" data-name="due">${count(due)}</p>
-    <p class="note">${Number.isFinite(next) ? html`next ping in <b><${Countdown} at=${new Date(next).toISOString()} /></b>` : "no ping planned"}</p>
+    <p class="note">${
+      Number.isFinite(next)
+        ? html`next ping in <b><${Countdown} at=${new Date(next).toISOString()} /></b>`
+        : "no ping planned"
+    }</p>
   </div>`;
 }
 

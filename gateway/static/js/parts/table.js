@@ -21,7 +21,10 @@ const COLUMNS = [
 const NO_BEATS = [];
 
 export function Table({ fleet, route, found }) {
-  const known = found.length > 0 ? new Map([...fleet.agents, ...found.map((agent) => [agent.agent_id, fleet.agents.get(agent.agent_id) ?? agent])]) : fleet.agents;
+  const known =
+    found.length > 0
+      ? new Map([...fleet.agents, ...found.map((agent) => [agent.agent_id, fleet.agents.get(agent.agent_id) ?? agent])])
+      : fleet.agents;
   const rows = chosen(known.values(), route);
   return html`<section class="agents" aria-label="Agents">
     <div class="agents-head">
@@ -29,11 +32,15 @@ export function Table({ fleet, route, found }) {
       <${Search} value=${route.search} />
     </div>
     <div class="table" role="table" aria-label="Agents" aria-rowcount=${rows.length + 1}>
-      <div class="row head" role="row">${COLUMNS.map((column) => html`<${Heading} key=${column.label} ...${column} route=${route} />`)}</div>
-      ${rows.map((agent) => html`<${Row}
+      <div class="row head" role="row">
+        ${COLUMNS.map((column) => html`<${Heading} key=${column.label} ...${column} route=${route} />`)}
+      </div>
+      ${rows.map(
+        (agent) => html`<${Row}
         key=${agent.agent_id} agent=${agent} beats=${fleet.beats.get(agent.agent_id) ?? NO_BEATS}
         isStale=${fleet.stale.has(agent.agent_id)} isOpen=${route.agent === agent.agent_id}
-      />`)}
+      />`,
+      )}
       ${rows.length === 0 && html`<${NoRows} route=${route} />`}
     </div>
   </section>`;
@@ -50,9 +57,14 @@ function Heading({ sort, label, note, isNumber, route }) {
   const isSorted = sort && route.sort === sort;
   const name = classes({ cell: true, number: isNumber });
   const press = () => go({ sort, reverse: isSorted ? !route.reverse : false });
+  const arrow = isSorted && html`<${Icon} name=${route.reverse ? "down" : "up"} />`;
   const direction = isSorted ? (route.reverse ? "descending" : "ascending") : undefined;
   return html`<div class=${name} role="columnheader" aria-sort=${direction}>
-    ${sort ? html`<button type="button" class="sort" onClick=${press}>${label}${isSorted && html`<${Icon} name=${route.reverse ? "down" : "up"} />`}</button>` : html`<span title=${note}>${label}</span>`}
+    ${
+      sort
+        ? html`<button type="button" class="sort" onClick=${press}>${label}${arrow}</button>`
+        : html`<span title=${note}>${label}</span>`
+    }
   </div>`;
 }
 
@@ -64,4 +76,3 @@ function NoRows({ route }) {
     <button type="button" onClick=${() => go({ status: null, search: "" })}>Show all agents</button>
   </div></div>`;
 }
-

@@ -9,10 +9,12 @@ import { Glyph } from "./glyph.js";
 export function Tiles({ fleet, only }) {
   return html`<div class="tiles" role="group" aria-label="Show agents by status">
     <${Tile} label="All agents" number=${fleet.total} pressed=${!only} press=${() => go({ status: null })} />
-    ${STATUSES.toReversed().map(({ name, label, meaning }) => html`<${Tile}
+    ${STATUSES.toReversed().map(
+      ({ name, label, meaning }) => html`<${Tile}
       key=${name} name=${name} label=${label} meaning=${meaning} number=${fleet.byStatus[name] ?? 0}
       pressed=${only === name} press=${() => go({ status: only === name ? null : name })}
-    />`)}
+    />`,
+    )}
   </div>`;
 }
 
