@@ -47,15 +47,13 @@ def percent(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Days, hours, minutes; seconds with their milliseconds where it is short."""
-    if seconds < 60:
-        return f"{seconds:.3f} s" if seconds else "0"
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(int(minutes), 60)
+    """For people, and exact below it."""
+    if not seconds:
+        return "0"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours:02} h {minutes:02} m"
-    return f"{hours} h {minutes:02} m" if hours else f"{minutes} m {rest:04.1f} s"
+    return (f"{days} d " if days else "") + f"{hours}:{minutes:02}:{rest:02}"
 
 
 def stamp(moment: datetime) -> str:
@@ -70,12 +68,15 @@ def _account(subject: str, uuid: str, enrolled: float, account: Account) -> str:
         for state, value in seconds.items()
         if enrolled and value
     )
-    cells = "".join(f"<td>{duration(value)}</td>" for value in (*seconds.values(), account.unreported_seconds))
+    cells = "".join(_seconds(value) for value in (*seconds.values(), account.unreported_seconds))
     name = escape(subject) + (f"<small>{escape(uuid)}</small>" if uuid else "")
     return (
-        f'<tr><td>{name}</td><td><div class="bar">{bar}</div></td>{cells}'
-        f"<td><b>{percent(account.uptime_percent)}</b></td></tr>"
+        f'<tr><td>{name}<div class="bar">{bar}</div></td>{cells}<td><b>{percent(account.uptime_percent)}</b></td></tr>'
     )
+
+
+def _seconds(value: float) -> str:
+    return f"<td>{duration(value)}<small>{value:,.3f} s</small></td>" if value else "<td>0</td>"
 
 
 def _notes(made: Statement) -> str:
