@@ -77,6 +77,7 @@ class Agent(Message, kw_only=True, frozen=True):
     connected: bool | None
     gpus: tuple[GpuSummary, ...] = ()
     expected_gpus: tuple[str, ...] = ()
+    enrolled_at: datetime | None = None  # start of the present enrolment: later than registered_at after a removal
     conflicting_boot_ids: tuple[str, ...] = ()  # two hosts answer under this id, an operator has to look
 
 

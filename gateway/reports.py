@@ -44,7 +44,7 @@ async def report(
     question = StatementRequest(
         month=month or f"{utc_now():%Y-%m}",
         format=file_format,
-        enrolled_since=agent.registered_at if agent else None,
+        enrolled_since=(agent.enrolled_at or agent.registered_at) if agent else None,
         threshold=threshold,
         policy=policy,
     )

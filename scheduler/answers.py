@@ -7,7 +7,7 @@ until the directory has followed the bucket that far.
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from nats.micro.service import Service
 from bus import bucket, subjects
 from bus.clock import utc_now
 from bus.errors import UnavailableError
-from bus.messages import Message, Status, decode
+from bus.messages import Message, Status, decode, encode
 from bus.questions import Agent, AgentPage, Fleet, ListRequest, Ping, RegisterReply, RegisterRequest, SchedulerStats
 from bus.services import Endpoint, serve
 from scheduler.directory import Tracked
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 CATCH_UP_SECONDS = 5.0
 SCAN_STEP = 5000  # agents looked at before the loop gets its turn again
 WORST_SCAN = 20_000
+PAGE_BYTES = 900_000  # the bus carries messages of 1 MB
 BADNESS: tuple[Status, ...] = ("missing", "poor", "recovering", "pending", "maintenance", "healthy")
 
 
@@ -146,7 +147,8 @@ class Answers:
                         page.append(tracked)
             if looked % SCAN_STEP == 0:
                 await asyncio.sleep(0)
-        views = tuple(self._view(tracked) for tracked in page)
+        views = _fitting(self._view(tracked) for tracked in page)
+        more = more or len(views) < len(page)
         return AgentPage(agents=views, total=total, next_cursor=views[-1].agent_id if more and views else None)
 
     def _due_page(self, asked: ListRequest) -> AgentPage:
@@ -178,7 +180,18 @@ class Answers:
 
     def _views(self, ids: Sequence[str]) -> tuple[Agent, ...]:
         found = (self._scheduler.directory.get(agent_id) for agent_id in ids)
-        return tuple(self._view(tracked) for tracked in found if tracked is not None)
+        return _fitting(self._view(tracked) for tracked in found if tracked is not None)
 
     def _view(self, tracked: Tracked) -> Agent:
         return agent_view(tracked, self._scheduler.policy, utc_now())
+
+
+def _fitting(views: Iterable[Agent]) -> tuple[Agent, ...]:
+    """As many as one message holds: a thousand hosts of many GPUs each are more than the bus carries at once."""
+    kept, size = [], 0
+    for view in views:
+        size += len(encode(view))
+        if size > PAGE_BYTES:
+            break
+        kept.append(view)
+    return tuple(kept)

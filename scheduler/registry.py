@@ -9,7 +9,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from bus import subjects
-from bus.batch import Write, commit
+from bus.batch import Write
 from bus.bucket import read
 from bus.connection import Client
 from bus.errors import RefusedError, StaleError, UnavailableError
@@ -17,6 +17,7 @@ from bus.messages import AgentEntry, AgentState, encode
 from bus.questions import RegisterRequest
 from scheduler import policy as rules
 from scheduler.directory import Directory, Tracked
+from scheduler.gather import Gatherer
 from scheduler.outcomes import cancel_timer, timer
 from scheduler.policy import Policy
 
@@ -28,6 +29,7 @@ class Registry:
 
     def __init__(self, client: Client, directory: Directory, policy: Policy) -> None:
         self._client, self._directory, self._policy = client, directory, policy
+        self.gatherer = Gatherer(client)
 
     async def register(self, agent_id: str, request: RegisterRequest, now: datetime) -> tuple[Tracked, bool]:
         """The agent, and whether it was new (or removed before)."""
@@ -72,7 +74,7 @@ class Registry:
         revision = tracked.entry_revision if tracked else 0
         write = Write(subjects.agent_key(agent_id), encode(entry), expected=revision)
         try:
-            sequence = await commit(self._client, [write, *others])
+            sequence = await self.gatherer.write([write, *others])
         except StaleError:
             await self._reload(agent_id)
             return False

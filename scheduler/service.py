@@ -98,6 +98,7 @@ class Scheduler:
         """Pings from now on."""
         self.client.on_reconnect(self.puller.renew)
         for part in (
+            self.registry.gatherer,
             self.peers,
             self.pulse,
             self.loop.committer,

@@ -38,6 +38,7 @@ def agent_view(tracked: Tracked, policy: Policy, now: datetime, report: UptimeRe
         connected=_connected(state),
         gpus=_gpus(entry, report or (report_of(state.last) if state else None)),
         expected_gpus=entry.expected_gpus,
+        enrolled_at=entry.enrolled_at,
         conflicting_boot_ids=state.conflicting_boot_ids if state else (),
     )
 

@@ -305,3 +305,31 @@ async def test_without_grace_the_first_ping_comes_one_interval_after_registratio
         first = (await until_history(bus, lambda h: len(h["a"]) >= 1))["a"][0]
         assert (first.last.verdict, first.consecutive_poor) == ("poor", 1)
         assert first.last.window_seconds == pytest.approx(1.2, abs=0.3)
+
+
+async def test_many_registrations_at_once_each_get_their_answer(bus, config):
+    slow = replace(config, PING_BASE_INTERVAL_MINUTES=10.0, PING_MAX_INTERVAL_HOURS=1.0)
+    async with running(slow) as one:
+        names = [f"a{number:03d}" for number in range(300)]
+        # each of them twice at the same moment: one is new, the other finds it known, and no batch is lost by that
+        replies = await asyncio.gather(*(register(bus, name) for name in names for _ in range(2)))
+        assert sum(reply.created for reply in replies) == len(names)
+        assert {reply.agent.agent_id for reply in replies} == set(names)
+        assert len(one.directory) == len(names)
+
+
+async def test_a_page_of_large_agents_fits_into_a_message(bus, config):
+    slow = replace(config, PING_BASE_INTERVAL_MINUTES=10.0, PING_MAX_INTERVAL_HOURS=1.0)
+    async with running(slow):
+        for number in range(12):
+            await register(bus, f"a{number:02d}", metadata={"note": "x" * 200_000})
+        seen: list[str] = []
+        cursor = None
+        while len(seen) < 12:
+            page = await services.ask(bus, subjects.LIST, ListRequest(cursor=cursor), AgentPage, who="scheduler")
+            assert page.total == 12
+            assert page.agents
+            seen += [a.agent_id for a in page.agents]
+            cursor = page.next_cursor
+        assert cursor is None
+        assert seen == sorted(set(seen))
