@@ -76,7 +76,7 @@ class Committer:
             first = await commit(self._client, [write for group in groups for write in group])
         except UnavailableError as error:  # written or not: only reading tells
             log.warning("outcomes_wait", outcomes=len(batch), detail=str(error))
-            await self._refresh_and_retry(batch)
+            await self._refresh_and_retry(batch, always=True)
         except BusError as error:
             await self._refused(batch, error)
         else:
@@ -93,30 +93,45 @@ class Committer:
             self._settled(flight, state, True)
 
     async def _refused(self, batch: list[Landed], error: BusError) -> None:
-        """The refusal does not name the agent: halves until that one stands alone."""
+        """The refusal does not name the agent: reads them all at once, and halves where that teaches nothing.
+
+        After an outage every second flight may have lost its race: found out one by one, they would hold up the rest.
+        """
+        if isinstance(error, StaleError) and await self._refresh_and_retry(batch):
+            return
         if len(batch) > 1:
             middle = len(batch) // 2
             await self._write(batch[:middle])
             await self._write(batch[middle:])
             return
-        if not isinstance(error, StaleError):
-            log.error("outcome_refused", agent_id=batch[0][0].agent_id, detail=str(error), action="trying again")
-            await asyncio.sleep(RETRY_SECONDS)
-        await self._refresh_and_retry(batch)
+        log.error("outcome_refused", agent_id=batch[0][0].agent_id, detail=str(error), action="trying again")
+        await asyncio.sleep(RETRY_SECONDS)
+        await self._refresh_and_retry(batch, always=True)
 
-    async def _refresh_and_retry(self, batch: list[Landed]) -> None:
-        """Reads what is there: an outcome recorded meanwhile (perhaps our own) settles the flight."""
+    async def _refresh_and_retry(self, batch: list[Landed], *, always: bool = False) -> bool:
+        """Reads what is there: an outcome recorded meanwhile (perhaps our own) settles the flight.
+
+        False when nothing new was read: then nothing was done, unless `always`.
+        """
+        built_upon = [(flight.revision, flight.tracked.entry_revision) for flight, _ in batch]
+        await asyncio.gather(*(self._refresh(flight.agent_id) for flight, _ in batch))
+        there = [(flight.tracked.state_revision, flight.tracked.entry_revision) for flight, _ in batch]
+        if built_upon == there and not always:
+            return False
         for flight, event in batch:
-            await self._refresh(flight.agent_id)
-            state = flight.tracked.state
-            if state is None or flight.tracked.state_revision == flight.revision:
-                self.submit(flight, event)
-            elif flight.is_settled_by(state):
-                ours = state.last.ping_id == flight.ping_id
-                self.lost_races += not ours
-                self._settled(flight, state, ours)
-            else:
-                self._again(flight)
+            self._settle_or_retry(flight, event)
+        return True
+
+    def _settle_or_retry(self, flight: Flight, event: Event) -> None:
+        state = flight.tracked.state
+        if state is None or flight.tracked.state_revision == flight.revision:
+            self.submit(flight, event)
+        elif flight.is_settled_by(state):
+            ours = state.last.ping_id == flight.ping_id
+            self.lost_races += not ours
+            self._settled(flight, state, ours)
+        else:
+            self._again(flight)
 
     async def _refresh(self, agent_id: str) -> None:
         while True:

@@ -108,7 +108,8 @@ class PingLoop:
         self._work.set()
 
     async def run(self) -> None:
-        """Launches what is due until cancelled."""
+        """Launches what is due until cancelled. A newcomer greets first, or it would ping what others look after."""
+        await self._peers.greeted.wait()
         while True:
             self._release_held(boottime())
             await self._send_acks()

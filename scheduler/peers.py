@@ -30,18 +30,22 @@ class Peers:
     def __init__(self, client: Client, instance: str) -> None:
         self._client, self._instance = client, instance
         self._heard: dict[str, float] = {}
+        self._heard_self = 0.0
         self._alive: tuple[str, ...] = (instance,)
         self.changed: Callable[[], None] = lambda: None  # called when one comes or goes
+        self.greeted = asyncio.Event()  # those who are there had time to say so
 
     async def run(self) -> None:
         """Says that it is here until cancelled, and then goodbye."""
         subscription = await self._client.subscribe(subjects.ALIVE_ALL, cb=self._hear)
         await self._say(_HELLO)
+        await asyncio.sleep(GREETING_SECONDS)
+        self.greeted.set()
         try:
             while True:
                 await asyncio.sleep(BEAT_SECONDS)
                 await self._say(_HERE)
-                self._forget_silent(boottime())
+                self._forget_silent()
         finally:
             if self._client.is_connected:
                 await self._say(_BYE)
@@ -67,6 +71,7 @@ class Peers:
     async def _hear(self, message: Msg) -> None:
         peer = message.subject.rpartition(".")[2]
         if peer == self._instance:
+            self._heard_self = boottime()
             return
         if message.data == _BYE:
             self._heard.pop(peer, None)
@@ -76,10 +81,9 @@ class Peers:
         if message.data == _HELLO:
             await self._say(_HERE)
 
-    def _forget_silent(self, now: float) -> None:
-        if not self._client.is_connected:
-            return  # everybody is silent when the bus is away
-        self._heard = {peer: at for peer, at in self._heard.items() if now - at < SILENT_SECONDS}
+    def _forget_silent(self) -> None:
+        """Silent is who was not heard while this scheduler heard itself: when the bus is away, everybody is silent."""
+        self._heard = {peer: at for peer, at in self._heard.items() if self._heard_self - at < SILENT_SECONDS}
         self._settle()
 
     def _settle(self) -> None:

@@ -1,0 +1,110 @@
+"""Schedulers side by side: who looks after whom while the bus is away, and what a lost race costs."""
+
+import asyncio
+import secrets
+import signal
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from bus import connection, subjects
+from bus.batch import Write, commit
+from bus.bucket import read
+from bus.clock import boottime
+from bus.messages import AgentEntry, AgentState, encode
+from bus.settings import Settings
+from scheduler.committer import Committer
+from scheduler.directory import Directory
+from scheduler.flight import Flight
+from scheduler.outcomes import next_state
+from scheduler.policy import Miss
+from scheduler.service import policy_of, running
+
+
+@pytest.fixture
+def config(base_settings: Settings) -> Settings:
+    """Pings every 1.2 s."""
+    return replace(base_settings, PING_BASE_INTERVAL_MINUTES=0.02, PING_MAX_INTERVAL_HOURS=4.8 / 3600)
+
+
+async def until(holds, *, within: float = 10.0) -> None:
+    async with asyncio.timeout(within):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+async def test_a_frozen_bus_makes_no_scheduler_think_that_it_is_alone(bus, config, nats_server):
+    async with running(config) as one, running(config) as two:
+        await until(lambda: not one.peers.alone and not two.peers.alone)
+        lonely = []
+        for scheduler in (one, two):
+            scheduler.peers.changed = lambda: lonely.append(datetime.now(UTC))
+        nats_server.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(6)
+        nats_server.process.send_signal(signal.SIGCONT)
+        await bus.flush()
+        await asyncio.sleep(1.5)  # more than a beat
+        assert not lonely
+
+
+async def test_a_newcomer_knows_who_is_there_before_it_pings(bus, config):
+    async with running(config) as one, running(config) as two:
+        await two.peers.greeted.wait()
+        assert not two.peers.alone
+        assert not one.peers.alone
+
+
+async def test_a_dead_scheduler_is_forgotten_by_those_who_hear_themselves(bus, config):
+    async with running(config) as one:
+        ghost = secrets.token_hex(5)
+        await bus.publish(subjects.alive(ghost), b"hello")
+        await until(lambda: not one.peers.alone)
+        await until(lambda: one.peers.alone, within=8)
+
+
+async def test_lost_races_in_a_batch_do_not_hold_up_the_others(bus, config):
+    """A hundred outcomes, every second one recorded by somebody else meanwhile: one refusal, not fifty."""
+    policy, now = policy_of(config), datetime.now(UTC)
+    directory = Directory(policy)
+    settled: dict[str, tuple[AgentState, bool]] = {}
+    committer = Committer(
+        bus,
+        directory,
+        policy,
+        lambda flight, state, ours: settled.update({flight.agent_id: (state, ours)}),
+        lambda flight: pytest.fail(f"{flight.agent_id} was to be flown again"),
+    )
+    flights = [await flight_of(bus, directory, f"a{number:02d}", now) for number in range(100)]
+    theirs = [
+        (flight, replace_ping(next_state(flight, Miss("timeout"), now, policy), "another")) for flight in flights[::2]
+    ]
+    await commit(
+        bus, [Write(subjects.state_key(flight.agent_id), encode(state), expected=0) for flight, state in theirs]
+    )
+    for flight in flights:
+        committer.submit(flight, Miss("timeout"))
+    writing = asyncio.create_task(committer.run())
+    await until(lambda: len(settled) == len(flights))
+    writing.cancel()
+    assert [settled[flight.agent_id][1] for flight in flights] == [False, True] * 50
+    for flight in flights:
+        found = await read(bus, subjects.state_key(flight.agent_id), AgentState)
+        assert found
+        assert found.value == settled[flight.agent_id][0]
+    assert (committer.lost_races, committer.commits) == (50, 1)
+
+
+async def flight_of(bus: connection.Client, directory: Directory, agent_id: str, now: datetime) -> Flight:
+    entry = AgentEntry(agent_id=agent_id, registered_at=now, enrolled_at=now - timedelta(seconds=5))
+    revision = await commit(bus, [Write(subjects.agent_key(agent_id), encode(entry), expected=0)])
+    directory.apply_entry(agent_id, entry, revision)
+    tracked = directory.get(agent_id)
+    assert tracked
+    flight = Flight(agent_id, tracked, f"ours-{agent_id}", now)
+    flight.depart(now, boottime(), "")
+    return flight
+
+
+def replace_ping(state: AgentState, ping_id: str) -> AgentState:
+    return replace(state, last=replace(state.last, ping_id=ping_id))
