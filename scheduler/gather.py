@@ -27,12 +27,13 @@ class Gatherer:
 
     async def run(self) -> None:
         """Writes until cancelled."""
+        waiting: list[Item] = []
         while True:
-            batch = [await self._queue.get()]
-            size = len(batch[0][0])
-            while not self._queue.empty() and size < MAX_MESSAGES // 2:
-                batch.append(self._queue.get_nowait())
-                size += len(batch[-1][0])
+            if not waiting:
+                waiting.append(await self._queue.get())
+            while not self._queue.empty():
+                waiting.append(self._queue.get_nowait())
+            batch, waiting = _batch(waiting)
             await self._commit(batch)
 
     async def _commit(self, batch: list[Item]) -> None:
@@ -51,6 +52,21 @@ class Gatherer:
             if not written.done():
                 written.set_result(sequence)
             sequence += len(writes)
+
+
+def _batch(waiting: list[Item]) -> tuple[list[Item], list[Item]]:
+    """What goes together, in order, and the rest: a subject may stand in a batch only once."""
+    batch: list[Item] = []
+    rest: list[Item] = []
+    subjects: set[str] = set()
+    for item in waiting:
+        mine = {write.subject for write in item[0]}
+        if len(subjects) + len(mine) > MAX_MESSAGES or not subjects.isdisjoint(mine):
+            rest.append(item)
+        else:
+            batch.append(item)
+            subjects |= mine
+    return batch, rest
 
 
 def _refuse(batch: list[Item], error: BusError) -> None:
