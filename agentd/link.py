@@ -15,6 +15,7 @@ from agentd import registration
 from agentd.registration import Enrolled
 from bus import connection, services, subjects
 from bus.agent_answers import BusHealth
+from bus.errors import SettingsError
 from bus.services import Endpoint
 from bus.settings import Settings
 
@@ -46,12 +47,18 @@ class Link:
         )
 
     async def run(self, endpoints: list[Endpoint], enrolled: Enrolled) -> None:
-        """On the bus for ever. Raises SettingsError for credentials that cannot be used."""
+        """On the bus for ever. Raises SettingsError for settings that no waiting will mend."""
+        told = ""
         while True:
             try:
                 await self._once(endpoints, enrolled)
-            except (TimeoutError, nats.errors.Error, OSError) as error:
-                log.warning("off_the_bus", agent=self._agent_id, detail=f"{type(error).__name__}: {error}")
+            except SettingsError:
+                raise
+            except Exception as error:  # noqa: BLE001  # bad credentials, an odd server: the ledger is worth more
+                text = f"{type(error).__name__}: {error}"
+                if text != told:
+                    log.error("off_the_bus", agent=self._agent_id, detail=text, action="trying again")
+                told = text
             await asyncio.sleep(BEGIN_AGAIN_SECONDS)
 
     async def _once(self, endpoints: list[Endpoint], enrolled: Enrolled) -> None:

@@ -14,6 +14,7 @@ from bus.settings import Settings
 log = structlog.get_logger("agentd.process")
 
 STOP_SECONDS = 4.0
+LAST_RESORT_SECONDS = 5  # then the kernel ends us: a disk that never returns may hold the loop itself
 
 
 async def run(settings: Settings) -> None:
@@ -27,6 +28,7 @@ async def run(settings: Settings) -> None:
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    signal.alarm(LAST_RESORT_SECONDS)
     notifier.stopping()
     serving.cancel()
     done, _ = await asyncio.wait({serving}, timeout=STOP_SECONDS)

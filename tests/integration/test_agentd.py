@@ -2,18 +2,17 @@
 
 import asyncio
 import json
-import os
-import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 import pytest
 
 from agentd import service
 from agentd.samples import GpuSample, Sample
-from bus import clock, connection, services, subjects
+from bus import clock, connection, embedded, services, subjects
 from bus.agent_answers import AgentHealth, GpuStatus
 from bus.messages import PingRequest, UptimeReport, decode, encode
 from bus.questions import Agent, RegisterReply, RegisterRequest
@@ -64,11 +63,7 @@ class ScriptedProbe:
 
 @pytest.fixture
 def quick(base_settings):
-    return type(base_settings)(
-        NATS_URL=base_settings.NATS_URL,
-        GPUPING_DATA_DIR=base_settings.GPUPING_DATA_DIR,
-        AGENT_GPU_CHECK_INTERVAL_SECONDS=INTERVAL,
-    )
+    return msgspec.structs.replace(base_settings, AGENT_GPU_CHECK_INTERVAL_SECONDS=INTERVAL)
 
 
 async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
@@ -217,19 +212,23 @@ async def test_registers_again_and_answers_after_the_bus_came_back(bus, quick, n
 
 
 async def test_runs_without_a_bus_and_answers_once_there_is_one(tmp_path, base_settings, nats_server):
-    os.kill(nats_server.process.pid, signal.SIGSTOP)
-    quick = type(base_settings)(
-        NATS_URL="nats://127.0.0.1:1", AGENT_GPU_CHECK_INTERVAL_SECONDS=INTERVAL, GPUPING_DATA_DIR=str(tmp_path)
-    )
-    try:
-        async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
-            assert not agent.link.serving.is_set()
-            await until(lambda: agent.daemon.ledger.known.checks > 3)
-            assert agent.responder.health().bus.connected is False
-            began = time.monotonic()
-        assert time.monotonic() - began < 3
-    finally:
-        os.kill(nats_server.process.pid, signal.SIGCONT)
+    port = nats_server.port
+    await nats_server.stop()
+    quick = msgspec.structs.replace(base_settings, AGENT_GPU_CHECK_INTERVAL_SECONDS=INTERVAL)
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
+        assert not agent.link.serving.is_set()
+        assert agent.responder.health().bus.connected is False
+        async with embedded.running(tmp_path / "later", port=port), asyncio.timeout(30):
+            await agent.link.serving.wait()
+            async with connection.connected(quick, "test") as client:
+                assert (await ping(client)).uptime_percent > 0
+
+
+async def test_without_a_bus_it_stops_at_once(base_settings):
+    nowhere = msgspec.structs.replace(base_settings, NATS_URL="nats://127.0.0.1:1")
+    async with service.running(nowhere, agent_id="a-1", probe=ScriptedProbe()):
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
 
 
 async def test_a_hung_check_delays_no_answer_and_no_exit(bus, quick):
@@ -327,6 +326,16 @@ async def test_a_hundred_agents_live_in_one_process(bus, quick, tmp_path):
         reports = await asyncio.gather(*(ping(bus, f"sim-{n:03}", ping_id="1") for n in range(100)))
         assert {report.agent_id for report in reports} == {f"sim-{n:03}" for n in range(100)}
         assert len({report.session_id for report in reports}) == 100
+
+
+async def test_an_address_that_cannot_be_used_does_not_end_the_ledger(base_settings, capsys):
+    odd = msgspec.structs.replace(
+        base_settings, NATS_URL="nats://127.0.0.1:no-port", AGENT_GPU_CHECK_INTERVAL_SECONDS=INTERVAL
+    )
+    async with service.running(odd, agent_id="a-1", probe=ScriptedProbe()) as agent:
+        checks = agent.daemon.ledger.known.checks
+        await until(lambda: agent.daemon.ledger.known.checks > checks + 5)  # the bus is tried a second time meanwhile
+    assert capsys.readouterr().out.count("off_the_bus") == 1
 
 
 async def test_an_impossible_id_is_refused(quick):
