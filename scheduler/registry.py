@@ -4,7 +4,9 @@ Registering again updates what the agent says of itself and never touches its pi
 wash its record clean. Removing keeps state and history, and cancels the next ping in the same batch.
 """
 
+import asyncio
 from datetime import datetime
+from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
@@ -30,9 +32,14 @@ class Registry:
     def __init__(self, client: Client, directory: Directory, policy: Policy) -> None:
         self._client, self._directory, self._policy = client, directory, policy
         self.gatherer = Gatherer(client)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # one change of an agent at a time
 
     async def register(self, agent_id: str, request: RegisterRequest, now: datetime) -> tuple[Tracked, bool]:
         """The agent, and whether it was new (or removed before)."""
+        async with self._lock(agent_id):
+            return await self._register(agent_id, request, now)
+
+    async def _register(self, agent_id: str, request: RegisterRequest, now: datetime) -> tuple[Tracked, bool]:
         for _ in range(ATTEMPTS):
             tracked = self._directory.get(agent_id) or await self._reload(agent_id)
             before = tracked.entry if tracked else None
@@ -49,6 +56,10 @@ class Registry:
 
     async def remove(self, agent_id: str, now: datetime) -> None:
         """Marks the agent removed and cancels its next ping. Raises RefusedError 404 when there is none."""
+        async with self._lock(agent_id):
+            await self._remove(agent_id, now)
+
+    async def _remove(self, agent_id: str, now: datetime) -> None:
         for _ in range(ATTEMPTS):
             tracked = self._directory.get(agent_id) or await self._reload(agent_id)
             if tracked is None or tracked.entry is None or tracked.entry.removed_at is not None:
@@ -57,6 +68,9 @@ class Registry:
             if await self._try(agent_id, entry, tracked, [cancel_timer(agent_id)]):
                 return
         raise UnavailableError(f"agent {agent_id!r} is being changed by others at the same time: try again")
+
+    def _lock(self, agent_id: str) -> asyncio.Lock:
+        return self._locks.setdefault(agent_id, asyncio.Lock())
 
     def _enrolment(
         self, agent_id: str, tracked: Tracked | None, request: RegisterRequest, now: datetime
