@@ -31,6 +31,12 @@ class Write(NamedTuple):
     expected: int | None = None
 
 
+def only_if(write: Write, subject: str, sequence: int) -> Write:
+    """The write, on the condition that another subject's last sequence is this one (0: it has none)."""
+    headers = dict(write.headers) | {"Nats-Expected-Last-Subject-Sequence-Subject": subject}
+    return write._replace(headers=headers, expected=sequence)
+
+
 async def commit(client: Client, writes: list[Write], *, timeout: float = 5.0) -> int:
     """Writes all or nothing; returns the stream sequence of the first, the others follow it one by one.
 

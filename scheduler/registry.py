@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from msgspec.structs import replace
 
 from bus import subjects
-from bus.batch import Write
+from bus.batch import Write, only_if
 from bus.bucket import read
 from bus.connection import Client
 from bus.errors import RefusedError, StaleError, UnavailableError
@@ -48,7 +48,9 @@ class Registry:
                 created = True
             else:
                 entry = _updated(before, request)
-                written = entry == before or await self._try(agent_id, entry, tracked, [])
+                written = await (
+                    self._is_last(agent_id, before) if entry == before else self._try(agent_id, entry, tracked, [])
+                )
                 created = False
             if written and (known := self._directory.get(agent_id)):
                 return known, created
@@ -61,8 +63,10 @@ class Registry:
 
     async def _remove(self, agent_id: str, now: datetime) -> None:
         for _ in range(ATTEMPTS):
-            tracked = self._directory.get(agent_id) or await self._reload(agent_id)
-            if tracked is None or tracked.entry is None or tracked.entry.removed_at is not None:
+            tracked = self._directory.get(agent_id)
+            if tracked is None or not tracked.registered:  # as far as was heard; another may have registered it
+                tracked = await self._reload(agent_id)
+            if tracked is None or tracked.entry is None or not tracked.registered:
                 raise unknown(agent_id)
             entry = replace(tracked.entry, removed_at=now)
             if await self._try(agent_id, entry, tracked, [cancel_timer(agent_id)]):
@@ -82,7 +86,14 @@ class Registry:
         if before is not None:
             fresh = replace(before, enrolled_at=now, removed_at=None)
         due_at = max(now, state.next_ping_at) if state else rules.first_ping_at(now, self._policy)
-        return _updated(fresh, request), tracked, [timer(agent_id, state.ping_seq + 1 if state else 1, due_at)]
+        next_timer = timer(agent_id, state.ping_seq + 1 if state else 1, due_at)
+        guarded = only_if(next_timer, subjects.state_key(agent_id), tracked.state_revision if tracked else 0)
+        return _updated(fresh, request), tracked, [guarded]
+
+    async def _is_last(self, agent_id: str, entry: AgentEntry) -> bool:
+        """Whether the entry known here is the bucket's: another scheduler may have removed the agent since."""
+        tracked = await self._reload(agent_id)
+        return tracked is not None and tracked.entry == entry
 
     async def _try(self, agent_id: str, entry: AgentEntry, tracked: Tracked | None, others: list[Write]) -> bool:
         revision = tracked.entry_revision if tracked else 0

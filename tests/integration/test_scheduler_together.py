@@ -9,15 +9,17 @@ import pytest
 from msgspec.structs import replace
 
 from bus import connection, subjects
-from bus.batch import Write, commit
+from bus.batch import Write, commit, only_if
 from bus.bucket import read
 from bus.clock import boottime
+from bus.errors import RefusedError, StaleError
 from bus.messages import AgentEntry, AgentState, encode
+from bus.questions import RegisterRequest
 from bus.settings import Settings
 from scheduler.committer import Committer
 from scheduler.directory import Directory
 from scheduler.flight import Flight
-from scheduler.outcomes import next_state
+from scheduler.outcomes import next_state, timer
 from scheduler.policy import Miss
 from scheduler.service import policy_of, running
 
@@ -30,7 +32,7 @@ def config(base_settings: Settings) -> Settings:
 
 async def until(holds, *, within: float = 10.0) -> None:
     async with asyncio.timeout(within):
-        while not holds():
+        while not holds():  # noqa: ASYNC110  # looks at what is not ours to signal
             await asyncio.sleep(0.02)
 
 
@@ -108,3 +110,29 @@ async def flight_of(bus: connection.Client, directory: Directory, agent_id: str,
 
 def replace_ping(state: AgentState, ping_id: str) -> AgentState:
     return replace(state, last=replace(state.last, ping_id=ping_id))
+
+
+async def test_what_another_scheduler_did_to_an_agent_is_seen_before_it_is_answered(bus, config):
+    """Acknowledged by one, asked of the other at once: the follower may not have heard of it yet."""
+    async with running(config) as one, running(config) as two:
+        for number in range(30):
+            name, now = f"n{number}", datetime.now(UTC)
+            here, there = (one, two) if number % 2 else (two, one)
+            _, created = await here.registry.register(name, RegisterRequest(), now)
+            assert created
+            _, again = await there.registry.register(name, RegisterRequest(), now)
+            assert not again
+            await here.registry.remove(name, now)
+            _, back = await there.registry.register(name, RegisterRequest(), now)
+            assert back, f"{name} was removed, and would have stayed so"
+            await here.registry.remove(name, now)
+            with pytest.raises(RefusedError):
+                await there.registry.remove(name, now)
+
+
+async def test_a_timer_is_not_written_for_a_state_that_has_moved_on(bus, config):
+    write = timer("a", 1, datetime.now(UTC))
+    sequence = await commit(bus, [Write(subjects.state_key("a"), b"{}", expected=0)])
+    await commit(bus, [only_if(write, subjects.state_key("a"), sequence)])
+    with pytest.raises(StaleError):
+        await commit(bus, [only_if(write, subjects.state_key("a"), 0)])
