@@ -1,0 +1,47 @@
+"""A fleet in mid-life: agents that answered before, each with the state and the timer that its last ping left.
+
+A fleet that was only enrolled has no states, and states are most of what a million agents weigh. Made by the
+scheduler's own rules and writers, so that they are what it would have written.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from bench.fleet import agent_id
+from bench.responder import answer
+from bus import subjects
+from bus.batch import MAX_MESSAGES, Write, commit
+from bus.connection import Client
+from bus.messages import AgentEntry, PingRequest, UptimeReport, decode, encode
+from scheduler.directory import Tracked
+from scheduler.flight import Flight
+from scheduler.outcomes import next_state, writes
+from scheduler.policy import Answer, Policy
+
+KEYS_EACH = 3
+
+
+async def enrol(
+    client: Client, agents: int, due_at: Callable[[int], datetime], policy: Policy, progress: Callable[[int], None]
+) -> None:
+    """Agents 0..n-1, each with one answered ping behind it and due again when `due_at` says."""
+    step = MAX_MESSAGES // KEYS_EACH
+    for first in range(0, agents, step):
+        numbers = range(first, min(first + step, agents))
+        batch = [write for number in numbers for write in _veteran(number, due_at(number), policy)]
+        await commit(client, batch, timeout=60)
+        progress(len(numbers))
+
+
+def _veteran(number: int, due_at: datetime, policy: Policy) -> list[Write]:
+    name, pinged_at = agent_id(number), due_at - timedelta(seconds=policy.base_seconds)
+    tracked = Tracked()
+    tracked.entry = AgentEntry(
+        agent_id=name, registered_at=pinged_at, enrolled_at=pinged_at, expected_gpus=(f"GPU-{number:032x}",)
+    )
+    flight = Flight(name, tracked, f"veteran-{number:x}", pinged_at)
+    flight.depart(pinged_at, 0.0, f"{number:032x}")
+    flight.report = answer(name, PingRequest(ping_id=flight.ping_id, window_seconds=policy.base_seconds), pinged_at)
+    flight.answer, flight.response_ms = decode(flight.report, UptimeReport), 0.5
+    state = next_state(flight, Answer(100.0, gpu_available=True), pinged_at, policy)
+    return [Write(subjects.agent_key(name), encode(tracked.entry)), *writes(flight, state)]
