@@ -112,7 +112,7 @@ async def test_answers_as_soon_as_it_runs_and_windows_tile(bus, quick):
         async with probe.checked:
             await probe.checked.wait()
         second = await ping(bus, ping_id="2", since_mark=first.window.mark)
-        assert second.uptime_percent == 100.0
+        assert second.seconds.down == 0.0  # a busy machine may have missed a check of 0.1 s
         assert second.window.seconds == pytest.approx(
             (second.window.until - first.window.until).total_seconds(), abs=0.003
         )

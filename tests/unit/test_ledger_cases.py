@@ -245,7 +245,9 @@ def test_zero_percent_is_a_value(world):
     world.pass_time(INTERVAL)
     mark = world.ask(ping(1)).window.mark
     world.pass_time(MINUTE)
-    assert world.ask(ping(2, mark)).uptime_percent == 0.0
+    report = world.ask(ping(2, mark))
+    assert report.uptime_percent == 0.0
+    assert not report.gpu_available  # they are there, and none of them works
 
 
 def test_all_unknown_is_zero_percent_and_not_null(world):
