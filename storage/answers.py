@@ -33,10 +33,9 @@ _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 def history(reader: Reader, agent_id: str, request: HistoryRequest, now: datetime) -> HistoryReply:
     """A page of an agent's outcomes and the sums of the whole period; nothing for an agent nobody knows."""
     since_us = microseconds(now) - int(request.hours * HOUR_US)
-    found = rows_of(reader.cursor, sql("agent_number"), {"agent_id": agent_id})
-    if not found:
+    agent = reader.known.agents.get(agent_id)
+    if agent is None:
         return HistoryReply(agent_id=agent_id, hours=request.hours, pings=(), summary=NOTHING)
-    agent = found[0][0]
     fill = reader.partitions.fill
     before_us = _NEVER
     if request.cursor is not None:
@@ -58,7 +57,7 @@ def uptimes(reader: Reader, request: UptimesRequest, now: datetime) -> UptimesRe
     """Time-weighted uptime by agent."""
     since_us = microseconds(now) - int(request.hours * HOUR_US)
     first, end, edges = _stretches(reader, "agent_days", DAY_US, since_us)
-    parameters = {"first_day": first, "end_day": end, "agent_ids": list(request.agent_ids)} | edges
+    parameters = {"first_day": first, "end_day": end, "agent_ids": sorted(set(request.agent_ids))} | edges
     rows = rows_of(reader.cursor, reader.partitions.fill(sql("uptimes"), since_us), parameters)
     return UptimesReply(uptimes={agent_id: 100.0 * good / judged for agent_id, good, judged in rows})
 
@@ -149,16 +148,17 @@ def _in_ms(values: dict[str, float | None]) -> dict[str, float | None]:
 def _recent(reader: Reader, limit: int, since_us: int) -> tuple[Ping, ...]:
     if not limit:
         return ()
-    newest = rows_of(reader.cursor, "SELECT max(pinged_us) FROM pings")[0][0]
-    if newest is None:
-        return ()
-    rows: list[tuple[object, ...]] = []
-    for start_us in (max(since_us, newest - RECENT_US), since_us):  # a busy fleet fills the list from few minutes
-        text = reader.partitions.fill(sql("recent_pings"), start_us)
-        rows = rows_of(reader.cursor, text, {"since_us": start_us, "limit": limit})
-        if len(rows) == limit:
+    for start_us in (max(since_us, reader.newest_us - RECENT_US), since_us):  # few minutes of a busy fleet will do
+        asked = {"since_us": start_us, "limit": limit}
+        text = reader.partitions.fill(sql("recent_moment"), start_us)
+        moment_us, found = rows_of(reader.cursor, text, asked)[0]
+        if found == limit or start_us == since_us:
             break
-    return assemble(reader, rows)
+    if not found:
+        return ()
+    text = reader.partitions.fill(sql("recent_pings"), moment_us)
+    rows = rows_of(reader.cursor, text, {"since_us": moment_us})
+    return assemble(reader, sorted(rows, key=lambda row: -row[2])[:limit])  # pinged_us, newest first
 
 
 NOTHING = HistorySummary(

@@ -12,7 +12,7 @@ import msgspec
 from bus.errors import RefusedError
 from bus.statements import Account, ExportRequest, Statement, StatementRequest
 from storage import page
-from storage.database import rows_of, sql
+from storage.database import sql
 from storage.partitions import HOUR_US
 from storage.rows import microseconds
 from storage.store import Reader
@@ -43,14 +43,14 @@ class Written(NamedTuple):
 
 def history(reader: Reader, scratch: Path, agent_id: str, request: ExportRequest, now: datetime) -> Written:
     """An agent's outcomes. Raises RefusedError (404) for one without history."""
-    found = rows_of(reader.cursor, sql("agent_number"), {"agent_id": agent_id})
-    if not found:
+    agent = reader.known.agents.get(agent_id)
+    if agent is None:
         raise RefusedError(404, f"no history of agent {agent_id}")
     since_us = microseconds(now) - int(request.hours * HOUR_US)
     path = _new_file(scratch, request.format)
     text = reader.partitions.fill(sql("export_history"), since_us)
     for mark, value in {
-        "{agent}": str(found[0][0]),
+        "{agent}": str(agent),
         "{since_us}": str(since_us),
         "{file}": quoted(str(path)),
         "{format}": _FORMATS[request.format],

@@ -33,6 +33,28 @@ class Position(Struct, frozen=True):
     fingerprint: str
 
 
+class Known:
+    """The names that the file has numbers for. Numbers are dense, in the order of the dictionaries."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.agents = {a: n for n, a in rows_of(connection, "SELECT agent, agent_id FROM agents ORDER BY agent")}
+        self.gpu_sets = {g: n for n, g in rows_of(connection, "SELECT gpu_set, gpus FROM gpu_sets ORDER BY gpu_set")}
+        self._ids: list[str] = []
+        self._gpus: list[str] = []
+
+    def agent_id(self, number: int) -> str:
+        """The agent's id."""
+        if number >= len(self._ids):
+            self._ids = list(self.agents)
+        return self._ids[number]
+
+    def gpus(self, number: int) -> list[tuple[str, int | None, str]]:
+        """A set of GPUs: uuid, index and name of each."""
+        if number >= len(self._gpus):
+            self._gpus = list(self.gpu_sets)
+        return msgspec.json.decode(self._gpus[number], type=list[tuple[str, int | None, str]])
+
+
 class Written(Struct, frozen=True):
     """What came of a batch."""
 
@@ -48,8 +70,7 @@ class Ingest:
     def __init__(self, connection: Connection, partitions: Partitions) -> None:
         self.connection = connection
         self.partitions = partitions
-        self._agents = {name: number for number, name in rows_of(connection, "SELECT agent, agent_id FROM agents")}
-        self._sets = {gpus: number for number, gpus in rows_of(connection, "SELECT gpu_set, gpus FROM gpu_sets")}
+        self.known = Known(connection)
         self._restarted = dict(rows_of(connection, "SELECT agent, max(pinged_us) FROM restarts GROUP BY agent"))
         self.numbering = load_numbering(connection, partitions, set(self._restarted))
         self.position = _position(connection)
@@ -70,7 +91,7 @@ class Ingest:
         return Written(*(a + b for a, b in zip(structs.astuple(one), structs.astuple(two), strict=True)))
 
     def _commit(self, stream_us: int, batch: list[Arrival], taken: list[Entry | Poisoned]) -> Written:
-        names = _Names(self._agents, self._sets)
+        names = _Names(self.known.agents, self.known.gpu_sets)
         for entry in taken:
             if isinstance(entry, Entry):
                 names.number(entry)
@@ -85,8 +106,8 @@ class Ingest:
         except BaseException:
             _roll_back(self.connection)
             raise
-        self._agents |= names.new_agents
-        self._sets |= names.new_sets
+        self.known.agents |= names.new_agents
+        self.known.gpu_sets |= names.new_sets
         self.position = position
         return self._remember(fresh, restarts, poisoned, len(taken))
 
@@ -213,13 +234,15 @@ def load_numbering(connection: Connection, partitions: Partitions, restarted: se
     numbering = Numbering()
     forgot = bool(rows_of(connection, "SELECT 1 FROM forgotten"))
     spans = rows_of(connection, partitions.fill(sql("numbers_held")))
-    uneven = [agent for agent, first, last, held in spans if agent in restarted or last - first + 1 != held]
+    uneven = {agent for agent, first, last, held in spans if agent in restarted or last - first + 1 != held}
     for agent, first, last, _ in spans:
-        if agent not in set(uneven):
+        if agent not in uneven:
             numbering.load(agent, [(first, last)], base=first - 1 if forgot else 0)
+    if not uneven:
+        return numbering
     settled = dict(rows_of(connection, partitions.fill(sql("missing_before_restart")))) if restarted else {}
     runs: dict[int, list[tuple[int, int]]] = {}
-    for agent, first, last in rows_of(connection, partitions.fill(sql("runs_held")), {"agents": uneven}):
+    for agent, first, last in rows_of(connection, partitions.fill(sql("runs_held")), {"agents": sorted(uneven)}):
         runs.setdefault(agent, []).append((first, last))
     for agent, held in runs.items():
         base = held[0][0] - 1 if forgot and agent not in restarted else 0

@@ -19,10 +19,10 @@ def assemble(reader: Reader, rows: list[Row]) -> tuple[Ping, ...]:
     if not rows:
         return ()
     agents = sorted({row[_AGENT] for row in rows})
-    names = dict(rows_of(reader.cursor, sql("agent_names"), {"agents": agents}))
-    shared = _shared_gpus(reader, sorted({row[_GPU_SET] for row in rows if row[_GPU_SET] is not None}))
+    known = reader.known
+    shared = {number: known.gpus(number) for number in {row[_GPU_SET] for row in rows if row[_GPU_SET] is not None}}
     own = _own_gpus(reader, agents, rows)
-    return tuple(_ping(names[row[_AGENT]], row, own.get(row[:3]) or _healthy(row, shared)) for row in rows)
+    return tuple(_ping(known.agent_id(row[_AGENT]), row, own.get(row[:3]) or _healthy(row, shared)) for row in rows)
 
 
 def seconds_of(row: Row) -> Seconds | None:
@@ -31,11 +31,6 @@ def seconds_of(row: Row) -> Seconds | None:
         return None
     up, degraded, down, unknown, excused = (value / 1000 for value in row)
     return Seconds(up=up, degraded=degraded, down=down, unknown=unknown, excused=excused)
-
-
-def _shared_gpus(reader: Reader, numbers: list[int]) -> dict[int, list[tuple[str, int | None, str]]]:
-    found = rows_of(reader.cursor, sql("gpu_sets"), {"gpu_sets": numbers}) if numbers else []
-    return {number: msgspec.json.decode(gpus, type=list[tuple[str, int | None, str]]) for number, gpus in found}
 
 
 def _own_gpus(reader: Reader, agents: list[int], rows: list[Row]) -> dict[Row, tuple[GpuReport, ...]]:

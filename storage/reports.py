@@ -3,7 +3,6 @@
 from datetime import datetime
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from bus.errors import RefusedError
@@ -32,10 +31,9 @@ class Outcomes(Struct, frozen=True):
 
 def statement(reader: Reader, agent_id: str, request: StatementRequest, now: datetime, threshold: float) -> Statement:
     """The statement. Raises RefusedError (404) for an agent without history, (400) for a month to come."""
-    found = rows_of(reader.cursor, sql("agent_number"), {"agent_id": agent_id})
-    if not found:
+    agent = reader.known.agents.get(agent_id)
+    if agent is None:
         raise RefusedError(404, f"no history of agent {agent_id}")
-    agent = found[0][0]
     since_us, until_us = month_bounds(request.month)
     if since_us > microseconds(now):
         raise RefusedError(400, f"{request.month} has not begun")
@@ -97,10 +95,7 @@ def _outcomes(reader: Reader, agent: int, since_us: int, until_us: int) -> Outco
 
     pings = rows("statement_windows")
     numbers = sorted({row[12] for row in pings if row[12] is not None})
-    sets = {
-        number: msgspec.json.decode(gpus, type=list[tuple[str, int | None, str]])
-        for number, gpus in (rows("gpu_sets", gpu_sets=numbers) if numbers else [])
-    }
+    sets = {number: reader.known.gpus(number) for number in numbers}
     names = {uuid: (index, name) for gpus in sets.values() for uuid, index, name in gpus}
     own: dict[int, dict[str, Milliseconds]] = {}
     for gpu in rows("gpus_of_pings", agents=[agent], since_us=since_us, until_us=until_us):

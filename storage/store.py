@@ -19,7 +19,7 @@ from bus.errors import UnavailableError
 from bus.settings import Settings
 from storage import archive, database, rollups
 from storage.errors import CannotWriteError, DamagedError, StorageError, explained
-from storage.ingest import Ingest, Written
+from storage.ingest import Ingest, Known, Written
 from storage.numbering import Numbering
 from storage.partitions import Partitions
 from storage.rows import Arrival, Entry, Poisoned, microseconds, read
@@ -31,11 +31,13 @@ T = TypeVar("T")
 
 
 class Reader(Struct, frozen=True):
-    """What a question needs: a snapshot's cursor, where the rows are, and which numbers are held."""
+    """What a question needs: a snapshot's cursor, where the rows are, and what ingest remembers anyway."""
 
     cursor: database.Connection
     partitions: Partitions
+    known: Known
     numbering: Numbering
+    newest_us: int
 
 
 class Prepared(Struct, frozen=True, gc=False):
@@ -112,13 +114,13 @@ class Store:
         if self.waiting is not None:
             raise UnavailableError(f"history cannot be read now: {self.waiting}")
         assert self.ingest  # noqa: S101  # open
-        numbering = self.ingest.numbering
+        ingest = self.ingest
         idle, cursor = self._idle, await self._idle.get()
         timeout = self.settings.STORAGE_QUERY_TIMEOUT_SECONDS
         loop = asyncio.get_running_loop()
         alarm = loop.call_later(timeout, cursor.interrupt)
         try:
-            return await loop.run_in_executor(self._readers, lambda: self._snapshot(cursor, numbering, question))
+            return await loop.run_in_executor(self._readers, lambda: self._snapshot(cursor, ingest, question))
         except duckdb.InterruptException:
             raise UnavailableError(f"the question took longer than {timeout:g} s; ask for a shorter period") from None
         except duckdb.OutOfMemoryException:
@@ -192,11 +194,12 @@ class Store:
             self._connection.close()
             self._connection = None
 
-    def _snapshot(self, cursor: database.Connection, numbering: Numbering, question: Callable[[Reader], T]) -> T:
+    def _snapshot(self, cursor: database.Connection, ingest: Ingest, question: Callable[[Reader], T]) -> T:
         cursor.execute("BEGIN")
         try:
             # which days are archived is part of the snapshot: a day that moves meanwhile is neither lost nor doubled
-            return question(Reader(cursor, archive.partitions(cursor, self.places.archive), numbering))
+            partitions = archive.partitions(cursor, self.places.archive)
+            return question(Reader(cursor, partitions, ingest.known, ingest.numbering, ingest.newest_us))
         finally:
             cursor.execute("ROLLBACK")
 

@@ -1,1 +1,0 @@
-SELECT agent, agent_id FROM agents WHERE list_contains($agents, agent);

@@ -1,1 +1,0 @@
-SELECT agent FROM agents WHERE agent_id = $agent_id;
