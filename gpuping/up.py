@@ -3,6 +3,7 @@
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import ModuleType
 from typing import NamedTuple
 
 import msgspec
@@ -36,6 +37,7 @@ class System(NamedTuple):
 @asynccontextmanager
 async def running(settings: Settings, options: Options) -> AsyncIterator[System]:
     """The whole system for the length of a block; its state stays in the data dir."""
+    scheduler, storage, gateway = _imported()
     async with AsyncExitStack() as stack:
         stack.enter_context(discovery.locked(settings.data_dir))
         refuse_busy_port(settings)
@@ -46,26 +48,25 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
         client = await stack.enter_async_context(connection.connected(settings, "gpuping-up"))
         await layout.ensure(client, settings)
         first_answer = await FirstAnswer.watch(client)
-        gateway_url = await _start_services(stack, settings)
+        for service in (scheduler, storage):
+            await stack.enter_async_context(service.running(settings))
+        handle = await stack.enter_async_context(gateway.running(settings))
         running_agents = agents.planned(settings, local=options.local_agent, tests=options.test_agents)
         for agent in running_agents:
             await agents.start(stack, settings, agent)
         stack.callback(discovery.remove, settings.data_dir)
-        discovery.write(settings.data_dir, clock.utc_now(), client.address, gateway_url)
-        yield System(settings, client, gateway_url, own_server, running_agents, first_answer)
+        discovery.write(settings.data_dir, clock.utc_now(), client.address, handle.url)
+        yield System(settings, client, handle.url, own_server, running_agents, first_answer)
 
 
-async def _start_services(stack: AsyncExitStack, settings: Settings) -> str:
-    """All are imported before the first starts: an import of half a second would hold up its pings."""
+def _imported() -> tuple[ModuleType, ModuleType, ModuleType]:
+    """Before anything is started: what is missing is said at once, and no import holds up a ping later."""
     with extras.needed("all"):
         import agentd.service  # noqa: F401  # for agents.start
-        from gateway import service as gateway
-        from scheduler import service as scheduler
-        from storage import service as storage
-    await stack.enter_async_context(scheduler.running(settings))
-    await stack.enter_async_context(storage.running(settings))
-    handle = await stack.enter_async_context(gateway.running(settings))
-    return handle.url
+        import gateway.service
+        import scheduler.service
+        import storage.service
+    return scheduler.service, storage.service, gateway.service
 
 
 def refuse_busy_port(settings: Settings) -> None:
