@@ -16,7 +16,7 @@ from bus.questions import (
     UptimesReply,
     UptimesRequest,
 )
-from storage.database import rows_of, sql
+from storage.database import listed, rows_of, sql
 from storage.partitions import DAY_US, HOUR_US
 from storage.pings import assemble, seconds_of
 from storage.rollups import sealed_until
@@ -57,7 +57,7 @@ def uptimes(reader: Reader, request: UptimesRequest, now: datetime) -> UptimesRe
     """Time-weighted uptime by agent."""
     since_us = microseconds(now) - int(request.hours * HOUR_US)
     first, end, edges = _stretches(reader, "agent_days", DAY_US, since_us)
-    parameters = {"first_day": first, "end_day": end, "agent_ids": sorted(set(request.agent_ids))} | edges
+    parameters = {"first_day": first, "end_day": end, "agent_ids": listed(set(request.agent_ids))} | edges
     rows = rows_of(reader.cursor, reader.partitions.fill(sql("uptimes"), since_us), parameters)
     return UptimesReply(uptimes={agent_id: 100.0 * good / judged for agent_id, good, judged in rows})
 

@@ -4,12 +4,14 @@ One process owns the file and one thread the connection that writes; readers hav
 Nothing here knows of the bus.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import structlog
 
 from bus.settings import Settings
@@ -118,3 +120,8 @@ def execute_all(connection: Connection, text: str, parameters: dict[str, Any]) -
 def rows_of(cursor: Connection, text: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
     """One question, its rows."""
     return cursor.execute(text, parameters or {}).fetchall()
+
+
+def listed(values: Iterable[object]) -> str:
+    """A list as a parameter for `from_json`: bound as a list, a thousand ids cost 100 ms, as JSON 0.1 ms (measured)."""
+    return msgspec.json.encode(list(values)).decode()

@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 
 from bus.messages import GpuReport
 from storage import rollups
-from storage.database import Connection, execute_all, rows_of, sql
+from storage.database import Connection, execute_all, listed, rows_of, sql
 from storage.numbering import Numbering
 from storage.partitions import Partitions
 from storage.rows import Arrival, Entry, Poisoned, is_healthy, microseconds, milliseconds
@@ -242,7 +242,7 @@ def load_numbering(connection: Connection, partitions: Partitions, restarted: se
         return numbering
     settled = dict(rows_of(connection, partitions.fill(sql("missing_before_restart")))) if restarted else {}
     runs: dict[int, list[tuple[int, int]]] = {}
-    for agent, first, last in rows_of(connection, partitions.fill(sql("runs_held")), {"agents": sorted(uneven)}):
+    for agent, first, last in rows_of(connection, partitions.fill(sql("runs_held")), {"agents": listed(uneven)}):
         runs.setdefault(agent, []).append((first, last))
     for agent, held in runs.items():
         base = held[0][0] - 1 if forgot and agent not in restarted else 0

@@ -6,7 +6,7 @@ import msgspec
 
 from bus.messages import GpuReport, Seconds
 from bus.questions import Ping
-from storage.database import rows_of, sql
+from storage.database import listed, rows_of, sql
 from storage.rows import moment
 from storage.store import Reader
 
@@ -36,7 +36,7 @@ def seconds_of(row: Row) -> Seconds | None:
 def _own_gpus(reader: Reader, agents: list[int], rows: list[Row]) -> dict[Row, tuple[GpuReport, ...]]:
     times = [row[_PINGED] for row in rows]
     text = reader.partitions.fill(sql("gpus_of_pings"), min(times), max(times))
-    parameters = {"agents": agents, "since_us": min(times), "until_us": max(times)}
+    parameters = {"agents": listed(agents), "since_us": min(times), "until_us": max(times)}
     own: dict[Row, tuple[GpuReport, ...]] = {}
     for gpu in rows_of(reader.cursor, text, parameters):
         own[gpu[:3]] = (*own.get(gpu[:3], ()), gpu_of(gpu[3:]))

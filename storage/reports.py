@@ -9,7 +9,7 @@ from bus.errors import RefusedError
 from bus.messages import Incident
 from bus.statements import Replay, Statement, StatementRequest
 from storage import rules
-from storage.database import rows_of, sql
+from storage.database import listed, rows_of, sql
 from storage.partitions import DAY_US
 from storage.rows import microseconds, moment
 from storage.statement import SETTLED_US, Period, account, add_up, gpu_accounts, month_bounds
@@ -17,7 +17,8 @@ from storage.store import Reader
 from storage.windows import Milliseconds, Window, within
 
 BEFORE_US = 1 * DAY_US  # an agent's clock may be ahead of ours
-AFTER_US = 40 * DAY_US  # misses put off the report that covers a month's end
+AFTER_US = 2 * DAY_US  # the report that covers a month's end comes within the longest interval,
+LATE_US = 40 * DAY_US  # unless misses put it off: then it is looked for further on
 _EVER = 2**62
 
 
@@ -38,6 +39,8 @@ def statement(reader: Reader, agent_id: str, request: StatementRequest, now: dat
     if since_us > microseconds(now):
         raise RefusedError(400, f"{request.month} has not begun")
     outcomes = _outcomes(reader, agent, since_us - BEFORE_US, until_us + AFTER_US)
+    if microseconds(now) > until_us + AFTER_US and not _reaches(outcomes, until_us):
+        outcomes = _outcomes(reader, agent, since_us - BEFORE_US, until_us + LATE_US)
     period = _period(reader, agent, request, outcomes, (since_us, until_us, microseconds(now)))
     month = add_up(outcomes.windows.values(), period)
     pinged = [row for row in outcomes.rows if since_us <= row[1] < until_us]
@@ -84,7 +87,12 @@ def _period(
 
 
 def _is_final(outcomes: Outcomes, until_us: int, now_us: int) -> bool:
-    return any(w.until_us >= until_us for w in outcomes.windows.values()) or now_us >= until_us + SETTLED_US
+    return _reaches(outcomes, until_us) or now_us >= until_us + SETTLED_US
+
+
+def _reaches(outcomes: Outcomes, until_us: int) -> bool:
+    """Whether a report covers this moment, so that none to come can tell of what was before."""
+    return any(window.until_us >= until_us for window in outcomes.windows.values())
 
 
 def _outcomes(reader: Reader, agent: int, since_us: int, until_us: int) -> Outcomes:
@@ -98,7 +106,7 @@ def _outcomes(reader: Reader, agent: int, since_us: int, until_us: int) -> Outco
     sets = {number: reader.known.gpus(number) for number in numbers}
     names = {uuid: (index, name) for gpus in sets.values() for uuid, index, name in gpus}
     own: dict[int, dict[str, Milliseconds]] = {}
-    for gpu in rows("gpus_of_pings", agents=[agent], since_us=since_us, until_us=until_us):
+    for gpu in rows("gpus_of_pings", agents=listed([agent]), since_us=since_us, until_us=until_us):
         own.setdefault(gpu[2], {})[gpu[3]] = Milliseconds(*gpu[9:14])
     told: dict[int, list[Incident]] = {}
     for _, pinged_us, uuid, state, reason, begun, ended in rows("statement_incidents"):

@@ -6,7 +6,7 @@ FROM (
         SELECT DISTINCT p.agent, p.ping_seq
         FROM {pings} AS p
         LEFT JOIN (SELECT agent, max(pinged_us) AS since_us FROM restarts GROUP BY agent) AS r USING (agent)
-        WHERE p.agent IN (SELECT unnest($agents)) AND p.pinged_us >= coalesce(r.since_us, p.pinged_us)
+        WHERE p.agent IN (SELECT unnest(from_json($agents, '["INTEGER"]'))) AND p.pinged_us >= coalesce(r.since_us, p.pinged_us)
     )
 )
 GROUP BY agent, run

@@ -22,5 +22,5 @@ FROM (
     GROUP BY agent
 ) AS sums
 JOIN agents AS a USING (agent)
-JOIN (SELECT unnest($agent_ids) AS agent_id) AS asked USING (agent_id)
+JOIN (SELECT unnest(from_json($agent_ids, '["VARCHAR"]')) AS agent_id) AS asked USING (agent_id)
 WHERE sums.judged_ms > 0;
