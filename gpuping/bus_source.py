@@ -8,7 +8,7 @@ import nats.errors
 from msgspec.structs import replace
 
 from bus import clock, connection, subjects
-from bus.errors import BusError
+from bus.errors import BusError, RefusedError
 from bus.messages import UptimeReport
 from bus.questions import (
     Agent,
@@ -24,6 +24,7 @@ from bus.questions import (
 )
 from bus.services import ask
 from bus.settings import Settings
+from bus.statements import Statement, StatementRequest
 from bus.subjects import check_agent_id
 from gpuping.dashboard import WORST, Dashboard, FleetUptime, Totals
 from gpuping.discovery import is_stopped, located
@@ -106,6 +107,17 @@ class BusSource:
         """The agent's own report since its last ping; changes nothing anywhere."""
         subject = subjects.ping(check_agent_id(agent_id))
         return await ask(self._client, subject, None, UptimeReport, who=f"agent {agent_id}")
+
+    async def report(self, agent_id: str, request: StatementRequest) -> Statement:
+        """The uptime statement of one month, over the time in which the agent was enrolled."""
+        subject = subjects.report(check_agent_id(agent_id))
+        try:
+            agent = await ask(self._client, subjects.get(agent_id), None, Agent, who=SCHEDULER)
+        except RefusedError:  # removed: its history is still there
+            pass
+        else:
+            request = replace(request, enrolled_since=agent.enrolled_at or agent.registered_at)
+        return await ask(self._client, subject, request, Statement, who=STORAGE, timeout=QUERY_SECONDS)
 
     async def _page(self, request: ListRequest) -> AgentPage:
         """One page, with the uptime of its agents filled in from history where storage answers."""

@@ -16,7 +16,7 @@ from gpuping.run_verbs import load
 from gpuping.sources import Source, opened
 
 Hours = Annotated[float, Parameter(validator=validators.Number(gt=0, lte=87_600), help="how far back")]
-Month = Annotated[str | None, Parameter(help="YYYY-MM; without it, this month so far")]
+Month = Annotated[str | None, Parameter(help="such as 2026-11; without it, this month so far")]
 
 
 @app.command(
@@ -105,6 +105,42 @@ def history(
             return
         console.print(terminal.pings_table(reply.pings, clock.utc_now()))
         console.print(terminal.summary_line(reply.summary))
+
+    return _ask(show, data_dir, server_url)
+
+
+@app.command(
+    group=LOOK,
+    help_epilogue=examples(
+        "gpuping report agent-001 --month 2026-11",
+        "gpuping report agent-001 --month 2026-11 --policy livepeer",
+        "gpuping report agent-001 --threshold 98 --json",
+    ),
+)
+def report(
+    agent_id: AgentId,
+    /,
+    *,
+    month: Month = None,
+    threshold: Annotated[float | None, Parameter(help="also under this threshold, in percent")] = None,
+    policy: Annotated[
+        str | None, Parameter(help="also under these rules of payment: livepeer, runpod, or a file")
+    ] = None,
+    server_url: ServerUrl = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> int:
+    """Show an agent's uptime statement of a month: what somebody is paid on."""
+    from gpuping import statements
+
+    request = statements.request(month or f"{clock.utc_now():%Y-%m}", threshold, policy)
+
+    async def show(source: Source, _: Lifecycle, console: Console) -> None:
+        statement = await source.report(agent_id, request)
+        if as_json:
+            _print_json(statement)
+        else:
+            console.print(statements.shown(statement))
 
     return _ask(show, data_dir, server_url)
 

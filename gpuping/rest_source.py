@@ -14,6 +14,7 @@ import msgspec
 from bus.errors import BusError, GpupingError, RefusedError, SettingsError
 from bus.messages import UptimeReport, decode
 from bus.questions import AgentPage, HistoryReply
+from bus.statements import Statement, StatementRequest
 from bus.subjects import check_agent_id
 from gpuping.dashboard import Dashboard
 
@@ -54,6 +55,12 @@ class RestSource:
     async def look(self, agent_id: str) -> UptimeReport:
         """The agent's own report since its last ping; changes nothing anywhere."""
         return await self._get(f"/ping-system/agents/{check_agent_id(agent_id)}/uptime", UptimeReport)
+
+    async def report(self, agent_id: str, request: StatementRequest) -> Statement:
+        """The uptime statement of one month."""
+        threshold = None if request.threshold is None else f"{request.threshold:g}"
+        query = {"month": request.month, "threshold": threshold, "policy": request.policy}
+        return await self._get(f"/ping-system/agents/{check_agent_id(agent_id)}/report", Statement, query)
 
     async def ready(self) -> None:
         """Returns when the gateway says that it can do its work; raises the reason when it cannot."""

@@ -40,7 +40,7 @@ def console(*, error: bool = False) -> Console:
 
 def agents_table(agents: Iterable[Agent], now: datetime) -> Table:
     """One line an agent."""
-    table = _table("AGENT", "STATUS", "GPUS", ">UPTIME", ">24 H", ">POOR", ">INTERVAL", "LAST PING", "NEXT PING")
+    table = plain_table("AGENT", "STATUS", "GPUS", ">UPTIME", ">24 H", ">POOR", ">INTERVAL", "LAST PING", "NEXT PING")
     for agent in agents:
         table.add_row(
             agent.agent_id,
@@ -58,7 +58,7 @@ def agents_table(agents: Iterable[Agent], now: datetime) -> Table:
 
 def pings_table(pings: Iterable[Ping], now: datetime, *, with_agent: bool = False) -> Table:
     """One line an outcome, newest first."""
-    table = _table(*(["AGENT"] if with_agent else []), ">PING", "WHEN", "VERDICT", "OUTCOME", ">UPTIME", ">POOR")
+    table = plain_table(*(["AGENT"] if with_agent else []), ">PING", "WHEN", "VERDICT", "OUTCOME", ">UPTIME", ">POOR")
     for heading in ("INTERVAL", "TOOK"):
         table.add_column(heading, justify="right", no_wrap=True)
     for ping in pings:
@@ -88,7 +88,7 @@ def summary_line(summary: HistorySummary) -> str:
 
 def report_table(report: UptimeReport) -> Table:
     """An agent's own report, one line a GPU."""
-    table = _table("GPU", "NAME", "STATE", "REASONS", ">UPTIME", ">UP", ">DEGRADED", ">DOWN", ">UNKNOWN")
+    table = plain_table("GPU", "NAME", "STATE", "REASONS", ">UPTIME", ">UP", ">DEGRADED", ">DOWN", ">UNKNOWN")
     for gpu in report.gpus:
         spent = (gpu.seconds.up, gpu.seconds.degraded, gpu.seconds.down, gpu.seconds.unknown)
         table.add_row(
@@ -174,7 +174,8 @@ def now() -> datetime:
     return clock.utc_now()
 
 
-def _table(*headings: str) -> Table:
+def plain_table(*headings: str) -> Table:
+    """Ours: no boxes; a heading that begins with > is of a column of numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for heading in headings:
         right = heading.startswith(">")

@@ -50,6 +50,7 @@ def test_a_bad_setting_is_one_line_and_exit_code_2(tmp_path, name, value, expect
         (["history", "agent-001", "--hours", "0"], "--hours"),
         (["history", "agent-001", "--hours", "1e9"], "--hours"),
         (["history"], "ID"),
+        (["report", "agent-001", "--month", "2026-13"], "--month='2026-13'"),
         (["top", "--server-url", "localhost:8000"], "--server-url"),
     ],
 )

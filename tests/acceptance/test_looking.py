@@ -44,6 +44,17 @@ def test_history(fleet: Up, where: list[str]) -> None:
     assert "1 ping (1 first)" in asked("history", "sim-001", *where)
 
 
+def test_report(fleet: Up, where: list[str]) -> None:
+    until(lambda: fleet.pings("sim-001"), "the first ping is in history")
+    statement = json.loads(asked("report", "sim-001", "--json", *where))
+    assert statement["agent_id"] == "sim-001"
+    assert statement["host"]["uptime_percent"] is not None
+    assert len(statement["gpus"]) == 2
+    text = asked("report", "sim-001", "--policy", "livepeer", *where)
+    assert "so far" in text
+    assert "Livepeer" in text
+
+
 def test_top_prints_one_screen_where_there_is_no_terminal(fleet: Up, where: list[str]) -> None:
     assert "2 agents  2 healthy" in asked("top", *where)
     dashboard = json.loads(asked("top", "--json", *where))
@@ -68,6 +79,7 @@ def test_doctor_answers_for_one_service(fleet: Up, service: str) -> None:
     [
         (["ping", "nobody"], "nobody"),
         (["history", "nobody"], "nobody"),
+        (["report", "nobody"], "nobody"),
         (["ping", "not.an.id"], "not valid"),
         (["history", "register"], "reserved"),
     ],
