@@ -134,3 +134,34 @@ class ExportRequest(Message, kw_only=True, frozen=True):
 
     hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
     format: Literal["csv", "parquet"] = "csv"
+
+
+class FleetReplayRequest(Message, kw_only=True, frozen=True):
+    """Asks for the whole fleet's month under other rules; `threshold` and `policy` as in StatementRequest."""
+
+    month: Month
+    threshold: Percent | None = None
+    policy: Annotated[str, Meta(max_length=100_000)] | None = None
+
+
+class AgentReplay(Struct, kw_only=True, frozen=True):
+    """One agent's month in both rules, in short."""
+
+    agent_id: str
+    uptime_percent: Percent | None
+    now_paid_percent: Percent | None
+    then_paid_percent: Percent | None
+    change_percent: float
+    change: Literal["gains", "loses", "same"]
+
+
+class FleetReplay(Message, kw_only=True, frozen=True):
+    """Who gains and who loses, the greatest change first. At most 1,000 agents are listed; all are counted."""
+
+    month: str
+    now: str
+    then: str
+    gains: int
+    loses: int
+    same: int
+    agents: tuple[AgentReplay, ...]

@@ -37,6 +37,7 @@ EXPORT_ALL = "gpuping.storage.export.*"
 UPTIMES = "gpuping.storage.uptimes"
 OVERVIEW = "gpuping.storage.overview"
 REPORT_ALL = "gpuping.storage.report.*"
+REPLAY = "gpuping.storage.replay"
 STORAGE_STATS = "gpuping.storage.stats"
 
 MICRO_PING = "$SRV.PING"  # every micro service on the bus answers

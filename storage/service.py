@@ -27,9 +27,9 @@ from bus.questions import (
 )
 from bus.services import Endpoint, serve
 from bus.settings import Settings
-from bus.statements import ExportRequest, Statement, StatementRequest
+from bus.statements import ExportRequest, FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.transfer import FileOffer, Files
-from storage import answers, exports, reports
+from storage import answers, exports, replays, reports
 from storage.errors import CannotWriteError, DamagedError
 from storage.feed import Feed
 from storage.store import Store
@@ -56,6 +56,7 @@ class Storage:
             Endpoint("uptimes", subjects.UPTIMES, self.uptimes),
             Endpoint("overview", subjects.OVERVIEW, self.overview),
             Endpoint("report", subjects.REPORT_ALL, self.report),
+            Endpoint("replay", subjects.REPLAY, self.replay),
             Endpoint("export", subjects.EXPORT_ALL, self.export),
             Endpoint("stats", subjects.STORAGE_STATS, self.stats),
         ]
@@ -95,6 +96,12 @@ class Storage:
                 )
             )
         )
+
+    async def replay(self, request: Request) -> FleetReplay:
+        """The fleet's month under other rules."""
+        asked = decode(request.data, FleetReplayRequest)
+        threshold = self.settings.PING_UPTIME_THRESHOLD
+        return await self.store.read(lambda reader: replays.fleet(reader, asked, threshold))
 
     async def export(self, request: Request) -> FileOffer:
         """An agent's history as a file, to be fetched with `bus.transfer.receive`."""

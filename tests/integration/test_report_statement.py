@@ -14,7 +14,7 @@ from bus.connection import Client
 from bus.errors import RefusedError, UnavailableError
 from bus.messages import AgentState, GpuReport, Incident, Seconds, report_of
 from bus.settings import Settings
-from bus.statements import ExportRequest, Statement, StatementRequest
+from bus.statements import ExportRequest, FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.transfer import FileOffer
 from storage import service
 from tests.history import read_history
@@ -199,6 +199,26 @@ async def test_the_same_month_under_other_rules(bus: Client, base_settings: Sett
     assert runpod.then.paid_percent == 100.0
     assert half
     assert half.then.paid_percent == 50.0
+
+
+async def test_who_in_the_fleet_gains_and_who_loses(bus: Client, base_settings: Settings):
+    at = datetime(2026, 10, 10, tzinfo=UTC)
+    half, most = Seconds(up=500.0, down=500.0), Seconds(up=985.0, down=15.0)
+    states = [state("best", 1, at, Seconds(up=1000.0)), state("most", 1, at, most), state("half", 1, at, half)]
+    async with service.running(base_settings):
+        await publish(bus, states)
+        await caught_up(bus, 3)
+        asked = FleetReplayRequest(month="2026-10", threshold=98.0)
+        made = await services.ask(bus, subjects.REPLAY, asked, FleetReplay, who="storage")
+        strict = FleetReplayRequest(month="2026-10", threshold=100.0, policy="livepeer")
+        livepeer = await services.ask(bus, subjects.REPLAY, strict, FleetReplay, who="storage")
+    assert (made.gains, made.loses, made.same) == (1, 0, 2)
+    assert (made.agents[0].agent_id, made.agents[0].change_percent) == ("most", 100.0)
+    assert {one.agent_id: one.then_paid_percent for one in livepeer.agents} == {
+        "best": 100.0,
+        "most": 50.0,
+        "half": 0.0,
+    }
 
 
 async def test_every_format_says_the_same(bus: Client, base_settings: Settings, tmp_path: Path):
