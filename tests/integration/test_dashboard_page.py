@@ -202,6 +202,13 @@ def test_every_text_stands_out_and_every_control_has_a_name(two: Browser, up: Up
     assert two.script(READABLE.read_text()) == {"faint": {}, "nameless": []}
 
 
+def test_the_page_of_the_interface_asks_nobody_else(two: Browser, up: Up) -> None:
+    two.open(f"{up.url}/schema")
+    two.see("#swagger-ui", "Register an agent")
+    assert origins(two.addresses()) == {up.url}
+    assert two.console_errors() == []
+
+
 def test_pages_left_behind_hold_no_connection(two: Browser, up: Up) -> None:
     for _ in range(8):  # a browser keeps six connections to one address
         two.open(up.url)

@@ -13,6 +13,7 @@ import { status } from "../words.js";
 import { tip } from "./tooltip.js";
 
 const TICKS = [2, 5, 10, 30, 60, 300, 900, 1800, 3600, 10_800, 21_600, 43_200, 86_400];
+const NEAR_SECONDS = 12; // only here is a glide seen; gliding everywhere is dear
 const [LANES, EDGE, NAMED, ROOM_FOR_NAME] = [5, 14, 8, 130];
 
 /** Seconds to a share of the width; `end` is the right edge. */
@@ -74,9 +75,10 @@ function Mark({ agent, left, x, lane, isNamed, isLast }) {
     const area = event.currentTarget.getBoundingClientRect();
     tip(note, area.left + area.width / 2, area.top);
   };
+  const names = { mark: true, [`lane-${lane}`]: true, "is-due": left <= 0, "is-near": left < NEAR_SECONDS };
   return html`<div
-    class=${classes({ mark: true, [`lane-${lane}`]: true, "is-due": left <= 0, "is-last": isNamed && isLast })}
-    style=${{ transform: `translateX(${x.toFixed(1)}px)` }}
+    class=${classes({ ...names, "is-last": isNamed && isLast })}
+    style=${{ transform: `translateX(${Math.round(x)}px)` }}
     onPointerEnter=${point} onPointerLeave=${() => tip(null)} onClick=${() => go({ agent: agent.agent_id }, { step: true })}
   ><i class="dot tone-${name}"></i>${isNamed && html`<span>${agent.agent_id}</span>`}</div>`;
 }
