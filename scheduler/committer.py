@@ -6,7 +6,6 @@ A loser of the compare-and-set shrugs: somebody else recorded that ping.
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
 
 import nats.errors
 import structlog
@@ -72,6 +71,7 @@ class Committer:
         now = utc_now()
         states = [next_state(flight, event, now, self._policy) for flight, event in batch]
         groups = [writes(flight, state) for (flight, _), state in zip(batch, states, strict=True)]
+        entries = [flight.tracked.entry_revision for flight, _ in batch]
         try:
             first = await commit(self._client, [write for group in groups for write in group])
         except UnavailableError as error:  # written or not: only reading tells
@@ -81,12 +81,13 @@ class Committer:
             await self._refused(batch, error)
         else:
             self.commits += 1
-            self._settle(batch, states, groups, first, now)
+            self._settle(batch, states, groups, first)
+            for (flight, _), revision in zip(batch, entries, strict=True):
+                if flight.tracked.entry_revision != revision:
+                    self._directory.crossed(flight.agent_id)
 
-    def _settle(
-        self, batch: list[Landed], states: list[AgentState], groups: list[list[Write]], first: int, now: datetime
-    ) -> None:
-        sequence, time_ns = first, int(now.timestamp() * 1e9)
+    def _settle(self, batch: list[Landed], states: list[AgentState], groups: list[list[Write]], first: int) -> None:
+        sequence, time_ns = first, int(utc_now().timestamp() * 1e9)  # a write that took long is no older for it
         for (flight, _), state, group in zip(batch, states, groups, strict=True):
             self._directory.apply_state(flight.agent_id, state, sequence, time_ns)
             sequence += len(group)

@@ -70,6 +70,7 @@ class Directory:
         self._due: dict[str, datetime] = {}
         self._fresh: deque[str] = deque()  # due and not yet taken, oldest first
         self.changed: Callable[[], None] = lambda: None  # called when an agent may have become due
+        self.crossed: Callable[[str], None] = lambda _agent_id: None  # called for an entry older than the known state
         self.by_status: dict[Status, dict[str, None]] = {}
         self.totals: Counter[str] = Counter()
 
@@ -85,8 +86,11 @@ class Directory:
         tracked = self._tracked(agent_id)
         if revision <= tracked.entry_revision:
             return False
+        crossed = tracked.entry is not None and revision < tracked.state_revision
         tracked.entry, tracked.entry_revision = entry, revision
         self._refresh(agent_id, tracked)
+        if crossed:
+            self.crossed(agent_id)
         return True
 
     def apply_state(self, agent_id: str, state: AgentState, revision: int, time_ns: int) -> bool:
@@ -119,7 +123,7 @@ class Directory:
         return self._due
 
     def take_due(self, now: datetime) -> str | None:
-        """The next agent that is due, oldest first; each is handed out once, until `offer_again`."""
+        """The next agent that is due, oldest first; each is handed out once, until it is offered again."""
         due = self.due(now)
         while self._fresh:
             agent_id = self._fresh.popleft()
@@ -128,7 +132,7 @@ class Directory:
         return None
 
     def offer_again(self, agent_ids: Iterable[str]) -> None:
-        """Hands out due agents once more: those that another scheduler did not look after, for one."""
+        """Hands out these once more."""
         self._fresh.extend(agent_ids)
 
     def next_ping_at(self, now: datetime) -> datetime | None:

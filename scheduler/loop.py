@@ -75,6 +75,7 @@ class PingLoop:
         self.held_back_seconds = 0.0
         self._held_back_since: float | None = None
         self._offered_at = 0.0
+        self._others: dict[str, None] = {}  # due, and in flight or another scheduler's: offered again every second
         self._ready: Flight | None = None  # the next to launch, taken while there was no place below the limit
 
     @property
@@ -111,7 +112,9 @@ class PingLoop:
         """Launches what is due until cancelled. A newcomer greets first, or it would ping what others look after."""
         await self._peers.greeted.wait()
         while True:
-            self._release_held(boottime())
+            now = boottime()
+            self._release_held(now)
+            self._offer_overdue(now)
             await self._send_acks()
             self._ready = self._ready or self._next_flight(utc_now())
             free = self.pinger.in_flight < self._limit and len(self._active) < self._limit + UNWRITTEN_LIMIT
@@ -178,7 +181,10 @@ class PingLoop:
     def _due_flight(self, agent_id: str) -> Flight | None:
         """A flight for an agent whose time has come; None when it is in flight, or another scheduler's."""
         tracked = self._directory.get(agent_id)
-        if tracked is None or agent_id in self._active or not self._peers.is_mine(agent_id):
+        if tracked is None:
+            return None
+        if agent_id in self._active or not self._peers.is_mine(agent_id):
+            self._others[agent_id] = None
             return None
         if (wait := self._too_soon(tracked)) > 0:
             heapq.heappush(self._held, (boottime() + wait, agent_id))
@@ -187,11 +193,12 @@ class PingLoop:
         return self._new_flight(agent_id, tracked, due_at) if due_at else None
 
     def _offer_overdue(self, now: float) -> None:
-        """Those that are due and nobody's flight are offered again: their scheduler may be gone."""
+        """Those that were left to another flight or another scheduler are offered again: that one may be gone."""
         if now - self._offered_at < OFFER_SECONDS:
             return
         self._offered_at = now
-        self._directory.offer_again([i for i in self._directory.due(utc_now()) if i not in self._active])
+        others, self._others = self._others, {}
+        self._directory.offer_again(others)
 
     def _admit(self, due: Due) -> Flight | None:
         """A flight for a due that still counts. One that was overtaken, or whose agent is gone, is acknowledged."""
@@ -229,7 +236,6 @@ class PingLoop:
     async def _until_work(self) -> None:
         """Until something changes, or the next agent is due."""
         now = boottime()
-        self._offer_overdue(now)
         self._work.clear()
         pause = OFFER_SECONDS
         if self._ready is None and (next_at := self._directory.next_ping_at(utc_now())):

@@ -24,6 +24,7 @@ from scheduler.committer import Committer
 from scheduler.directory import Directory
 from scheduler.flight import Flight
 from scheduler.loop import PingLoop
+from scheduler.mender import Mender
 from scheduler.peers import Peers
 from scheduler.pinger import Pinger, new_ping_ids
 from scheduler.policy import Policy
@@ -80,6 +81,7 @@ class Scheduler:
         )
         self.loop.more = self.puller.poke
         self.timekeeper = Timekeeper(client, self.directory, self.loop)
+        self.mender = Mender(client, self.directory)
         self._settings = settings
 
     async def load(self, start: Start) -> None:
@@ -97,8 +99,10 @@ class Scheduler:
     def start(self, start: Start) -> None:
         """Pings from now on."""
         self.client.on_reconnect(self.puller.renew)
+        self.directory.crossed = self.mender.crossed  # while loading, states may come before their entries
         for part in (
             self.registry.gatherer,
+            self.mender,
             self.peers,
             self.pulse,
             self.loop.committer,

@@ -13,7 +13,7 @@ from bus.batch import Write, commit, only_if
 from bus.bucket import read
 from bus.clock import boottime
 from bus.errors import RefusedError, StaleError
-from bus.messages import AgentEntry, AgentState, encode
+from bus.messages import AgentEntry, AgentState, Timer, encode
 from bus.questions import RegisterRequest
 from bus.settings import Settings
 from scheduler.committer import Committer
@@ -22,6 +22,8 @@ from scheduler.flight import Flight
 from scheduler.outcomes import next_state, timer
 from scheduler.policy import Miss
 from scheduler.service import policy_of, running
+from tests.agents import answering
+from tests.history import until_history
 
 
 @pytest.fixture
@@ -136,3 +138,32 @@ async def test_a_timer_is_not_written_for_a_state_that_has_moved_on(bus, config)
     await commit(bus, [only_if(write, subjects.state_key("a"), sequence)])
     with pytest.raises(StaleError):
         await commit(bus, [only_if(write, subjects.state_key("a"), 0)])
+
+
+@pytest.mark.parametrize("back", [False, True])
+async def test_an_outcome_that_crosses_a_removal_leaves_no_timer_behind(bus, config, back):
+    """Whatever comes first: the timer is there for a registered agent only, and for the next outcome."""
+    patient = replace(config, PING_BASE_INTERVAL_MINUTES=10.0, PING_MAX_INTERVAL_HOURS=1.0)
+    async with running(patient) as one, running(patient) as two, answering(patient) as agents:
+        for number in range(10):
+            name = f"x{number}"
+            await agents.add(name)
+            await one.registry.register(name, RegisterRequest(), datetime.now(UTC))
+        await until_history(bus, lambda h: all(h[f"x{number}"] for number in range(10)))
+        await asyncio.sleep(1.1)  # an outcome may follow the first
+        for number in range(10):
+            name = f"x{number}"
+            pinging = asyncio.create_task(two.loop.ping_now(name))
+            await asyncio.sleep(number / 2000)
+            await one.registry.remove(name, datetime.now(UTC))
+            if back:
+                await two.registry.register(name, RegisterRequest(), datetime.now(UTC))
+            await pinging
+            async with asyncio.timeout(3):
+                while await timer_seq(bus, name) != (3 if back else None):  # noqa: ASYNC110  # the bucket tells nobody
+                    await asyncio.sleep(0.02)
+
+
+async def timer_seq(bus: connection.Client, agent_id: str) -> int | None:
+    found = await read(bus, subjects.timer_key(agent_id), Timer)
+    return found.value.seq if found else None

@@ -1,0 +1,82 @@
+"""Who is due is handed out once, oldest first, however often it is offered again."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+from msgspec.structs import replace
+
+from bus.connection import Client
+from bus.messages import AgentEntry
+from scheduler.directory import Directory
+from scheduler.loop import PingLoop
+from scheduler.peers import Peers
+from scheduler.pinger import Pinger
+from scheduler.policy import Policy
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+POLICY = Policy(
+    base_seconds=900, max_seconds=86_400, multiplier=2.0, threshold_percent=99.0, recovery_pings=3, grace=True
+)
+
+
+def directory_of(count: int) -> Directory:
+    """Due one second after the other, the last of them at NOW."""
+    directory = Directory(POLICY)
+    for number in range(count):
+        at = NOW - timedelta(seconds=count - 1 - number)
+        directory.apply_entry(f"a{number}", AgentEntry(agent_id=f"a{number}", registered_at=at, enrolled_at=at), 1)
+    return directory
+
+
+def handed_out(directory: Directory) -> list[str]:
+    taken = []
+    while agent_id := directory.take_due(NOW):
+        taken.append(agent_id)
+    return taken
+
+
+def test_each_is_handed_out_once_and_oldest_first():
+    directory = directory_of(5)
+    assert handed_out(directory) == ["a0", "a1", "a2", "a3", "a4"]
+    assert handed_out(directory) == []
+
+
+def test_what_was_handed_out_and_not_looked_after_is_offered_again():
+    directory = directory_of(2)
+    assert handed_out(directory) == ["a0", "a1"]
+    directory.offer_again(["a0"])
+    assert handed_out(directory) == ["a0"]
+
+
+def test_who_is_no_longer_due_is_not_handed_out():
+    directory = directory_of(2)
+    tracked = directory.get("a0")
+    assert tracked
+    assert tracked.entry
+    directory.apply_entry("a0", replace(tracked.entry, removed_at=NOW), 2)
+    assert handed_out(directory) == ["a1"]
+
+
+async def test_a_backlog_that_waits_for_a_place_does_not_pile_up():
+    """Nobody answers and one place only: whatever is offered again each second must not grow what waits."""
+    directory = directory_of(1000)
+    peers = Peers(Client("nobody"), "me")
+    peers.greeted.set()
+    loop = PingLoop(Client("nobody"), directory, peers, 1, lambda _flight, _state: None)
+    loop.pinger = cast("Pinger", FullPinger())
+    waiting = asyncio.create_task(loop.run())
+    await asyncio.sleep(0)
+    for seconds in range(1, 50):
+        loop._offered_at = -seconds  # as if a second had gone by
+        loop._work.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    waiting.cancel()
+    assert len(directory._fresh) <= 1000
+
+
+class FullPinger:
+    """No place is free."""
+
+    in_flight = 1
