@@ -22,7 +22,6 @@ const PARTS = {
   "jetbrains-mono.LICENSE.txt": "@fontsource-variable/jetbrains-mono/LICENSE",
   // the page of /schema
   "swagger-ui-bundle.js": "swagger-ui-dist/swagger-ui-bundle.js",
-  "swagger-ui-standalone-preset.js": "swagger-ui-dist/swagger-ui-standalone-preset.js",
   "swagger-ui.css": "swagger-ui-dist/swagger-ui.css",
   "swagger-ui.LICENSE.txt": "swagger-ui-dist/LICENSE",
 };

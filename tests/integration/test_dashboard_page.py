@@ -204,7 +204,7 @@ def test_every_text_stands_out_and_every_control_has_a_name(two: Browser, up: Up
 
 def test_the_page_of_the_interface_asks_nobody_else(two: Browser, up: Up) -> None:
     two.open(f"{up.url}/schema")
-    two.see("#swagger-ui", "Register an agent")
+    two.see(".swagger-ui", "Register an agent")
     assert origins(two.addresses()) == {up.url}
     assert two.console_errors() == []
 
