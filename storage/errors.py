@@ -16,7 +16,15 @@ _DAMAGE = (
 )
 _ROOM = (
     *("no space", "file too large", "permission denied", "read-only", "not a directory", "could not set lock"),
-    *("already attached", "quota", "cannot open file", "input/output error", "file exists", "no such file"),
+    *(
+        "already attached",
+        "out of memory",
+        "quota",
+        "cannot open file",
+        "input/output error",
+        "file exists",
+        "no such file",
+    ),
 )
 
 

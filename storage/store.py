@@ -92,22 +92,27 @@ class Store:
 
     async def write(self, stream_us: int, prepared: Prepared) -> Written:
         """Rows and position, committed. After CannotWriteError or DamagedError, `open` again before anything else."""
-        assert self.ingest  # noqa: S101  # the feed writes after open
-        ingest = self.ingest
-        return await self._in_writer(lambda: ingest.write(stream_us, prepared.batch, prepared.taken))
+        return await self._in_writer(lambda: self._open_ingest().write(stream_us, prepared.batch, prepared.taken))
 
     async def seal(self, now: datetime) -> bool:
         """Sums one more day; true while there is more to do."""
-        assert self.ingest  # noqa: S101  # open
-        ingest, now_us = self.ingest, microseconds(now)
-        settled_us = min(ingest.newest_us, now_us)
-        return await self._in_writer(lambda: rollups.seal(ingest.connection, ingest.partitions, settled_us))
+        now_us = microseconds(now)
+
+        def step() -> bool:
+            ingest = self._open_ingest()
+            return rollups.seal(ingest.connection, ingest.partitions, min(ingest.newest_us, now_us))
+
+        return await self._in_writer(step)
 
     async def move(self, now: datetime) -> bool:
         """Moves one more old day into Parquet, and lets go what retention does not keep; true while there is more."""
-        assert self.ingest  # noqa: S101  # open
-        ingest, now_us = self.ingest, microseconds(now)
-        return await self._in_writer(lambda: archive.tend(ingest.connection, ingest.partitions, self.settings, now_us))
+        now_us = microseconds(now)
+
+        def step() -> bool:
+            ingest = self._open_ingest()
+            return archive.tend(ingest.connection, ingest.partitions, self.settings, now_us)
+
+        return await self._in_writer(step)
 
     async def read(self, question: Callable[[Reader], T]) -> T:
         """Answers from a snapshot. Raises UnavailableError while the file is not open, or when it takes too long."""
@@ -130,6 +135,12 @@ class Store:
         finally:
             alarm.cancel()
             idle.put_nowait(cursor)
+
+    def _open_ingest(self) -> Ingest:
+        """In the writer's thread: the file may have been closed since the work was ordered."""
+        if self.ingest is None or self._connection is None:
+            raise CannotWriteError(self.waiting or "the history file is not open")
+        return self.ingest
 
     async def _in_writer(self, work: Callable[[], T]) -> T:
         try:

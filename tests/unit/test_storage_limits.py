@@ -1,0 +1,57 @@
+"""The history file is locked down, and a question has limits of time and memory."""
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from bus.clock import utc_now
+from bus.errors import UnavailableError
+from bus.settings import load
+from storage.database import rows_of
+from storage.store import Store
+
+
+async def opened(folder: Path, **more: object) -> Store:
+    store = Store(load({}, GPUPING_DATA_DIR=str(folder), **more))
+    await store.open(utc_now())
+    return store
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "COPY agents TO '{outside}/stolen.csv'",
+        "SELECT * FROM read_csv('/etc/hostname')",
+        "ATTACH '{outside}/other.duckdb' AS other",
+        "SET memory_limit = '100GB'",
+        "SET enable_external_access = true",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+    ],
+)
+async def test_nothing_outside_its_folder_can_be_touched(tmp_path: Path, text: str):
+    store = await opened(tmp_path / "data")
+    assert store.ingest
+    with pytest.raises(duckdb.Error, match=r"(?i)permission|disabled|locked|not allowed|cannot change"):
+        store.ingest.connection.execute(text.format(outside=tmp_path))
+    await store.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+async def test_a_question_that_takes_too_long_is_interrupted_and_the_next_is_answered(tmp_path: Path):
+    store = await opened(tmp_path, STORAGE_QUERY_TIMEOUT_SECONDS=0.3)
+    slow = "SELECT count(*) FROM range(1000000) AS a(i), range(1000000) AS b(j) WHERE i * j % 7 = 3"
+    with pytest.raises(UnavailableError, match=r"longer than 0\.3 s"):
+        await store.read(lambda reader: rows_of(reader.cursor, slow))
+    assert await store.read(lambda reader: rows_of(reader.cursor, "SELECT 1")) == [(1,)]
+    await store.close()
+
+
+async def test_a_question_may_not_use_more_memory_than_is_set(tmp_path: Path):
+    store = await opened(tmp_path, STORAGE_MEMORY_LIMIT_MB=64)
+    greedy = "SELECT list(i), list(i + 1), list(i + 2) FROM range(50000000) AS t(i)"
+    with pytest.raises(UnavailableError, match="memory"):
+        await store.read(lambda reader: rows_of(reader.cursor, greedy))
+    assert await store.read(lambda reader: rows_of(reader.cursor, "SELECT 1")) == [(1,)]
+    await store.close()
