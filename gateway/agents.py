@@ -69,7 +69,7 @@ async def register(request: Request[Any, Any, Any], backends: NamedDependency[Ba
 
 
 def _check(body: Registration) -> None:
-    check_agent_id(body.agent_id)
+    asking.body_id(body.agent_id)
     if body.agent_url and not body.agent_url.isprintable():
         detail = "agent_url holds control characters"
         raise ProblemError(400, detail, errors=(FieldError(detail=detail, pointer="#/agent_url"),))

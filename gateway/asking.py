@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from bus.errors import BadMessageError
 from bus.messages import decode
-from gateway.problems import ProblemError, bad_request
+from bus.subjects import check_agent_id
+from gateway.problems import ProblemError, bad_body
 
 BODY_BYTES = 64 * 1024
 BODY_SECONDS = 10.0
@@ -26,24 +27,32 @@ async def body(request: Request[Any, Any, Any], kind: type[S]) -> S:
     """The JSON body as `kind`. Raises what becomes a 400, or a 413. Unknown fields are ignored, as on the wire."""
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
-        raise ProblemError(400, f"the body is {content_type[:80]}; send application/json")
+        raise bad_body(f"the body is {content_type[:80]}; send application/json")
     try:
         async with asyncio.timeout(BODY_SECONDS):
             data = await request.body()
     except TimeoutError:
         raise ProblemError(400, f"the body did not arrive within {BODY_SECONDS:g} s") from None
     if not data.strip():
-        raise ProblemError(400, "the body is empty; a JSON object is expected")
+        raise bad_body("the body is empty; a JSON object is expected")
     try:
         return decode(data, kind)
     except BadMessageError as error:
-        raise bad_request(str(error).removeprefix(f"{kind.__name__}: ")) from None
+        raise bad_body(str(error).removeprefix(f"{kind.__name__}: ")) from None
+
+
+def body_id(agent_id: str) -> str:
+    """The id of a body, as `check_agent_id` wants it; its fault is pointed at."""
+    try:
+        return check_agent_id(agent_id)
+    except BadMessageError as error:
+        raise bad_body(str(error), "#/agent_id") from None
 
 
 def check_depth(value: Any, limit: int = DEEPEST_BODY) -> None:
     """Refuses what nests so deep that a reader further on may choke on it."""
     if limit < 0:
-        raise ProblemError(400, f"the body nests deeper than {DEEPEST_BODY} levels")
+        raise bad_body(f"the body nests deeper than {DEEPEST_BODY} levels")
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for child in children:
         check_depth(child, limit - 1)

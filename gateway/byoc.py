@@ -9,7 +9,6 @@ from msgspec import Struct
 
 from bus.messages import AgentId, Percent, Status
 from bus.questions import Agent
-from bus.subjects import check_agent_id
 from gateway import asking
 from gateway.backends import Backends
 from gateway.openapi import takes
@@ -43,7 +42,7 @@ class GpuAnswer(Struct, kw_only=True, frozen=True):
 async def gpu_check(request: Request[Any, Any, Any], backends: NamedDependency[Backends]) -> GpuAnswer:
     """From the registry, without a ping: as fresh as the agent's last one."""
     body = await asking.body(request, GpuCheck)
-    agent = await backends.agent(check_agent_id(body.agent_id))
+    agent = await backends.agent(asking.body_id(body.agent_id))
     return GpuAnswer(
         agent_id=agent.agent_id,
         uptime_percent=agent.uptime_percent,

@@ -115,6 +115,14 @@ def bad_request(text: str) -> ProblemError:
     return ProblemError(400, f"{detail} at {pointer}", errors=(FieldError(detail=detail, pointer=pointer),))
 
 
+def bad_body(text: str, pointer: str = "#") -> ProblemError:
+    """`bad_request` for a body: `errors` is always there, and what names no place is wrong at `pointer`."""
+    problem = bad_request(text)
+    if problem.errors:
+        return problem
+    return ProblemError(problem.status, problem.detail, errors=(FieldError(detail=problem.detail, pointer=pointer),))
+
+
 def _invalid_parameters(error: ValidationException) -> ProblemError:
     listed = error.extra if isinstance(error.extra, list) else []
     errors = tuple(

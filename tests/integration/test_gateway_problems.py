@@ -128,7 +128,17 @@ BAD_BODIES = [
 async def test_bodies_that_are_none(http, behind):
     for content in BAD_BODIES:
         answer = await http.post(REGISTER, content=content, headers={"Content-Type": "application/json"})
-        assert_problem(answer, 400)
+        problem = assert_problem(answer, 400)
+        assert problem["errors"], content  # the contract: every bad body has them
+        assert all(error["pointer"].startswith("#") and error["detail"] for error in problem["errors"])
+    assert not behind.asked
+
+
+async def test_an_id_in_a_body_that_is_none_is_pointed_at(http, behind):
+    for path in (REGISTER, "/gpu-check", "/worker/gpu-check"):
+        for agent_id in ("register", "a.b", 7):
+            problem = assert_problem(await http.post(path, json={"agent_id": agent_id}), 400)
+            assert [error["pointer"] for error in problem["errors"]] == ["#/agent_id"]
     assert not behind.asked
 
 
