@@ -38,7 +38,7 @@ class Pinger:
         self._client, self._pulse, self._timeout, self._landed = client, pulse, timeout_seconds, landed
         self._inbox = client.new_inbox()
         self._flights: dict[str, Flight] = {}
-        self._verifying: set[asyncio.Task[None]] = set()
+        self._verifying: asyncio.TaskGroup  # one that fails ends the pinger loudly: its flights would hang for ever
         self._nonces = nonces().__next__
         self.bad_messages = 0
 
@@ -51,9 +51,10 @@ class Pinger:
         """Receives answers and watches deadlines until cancelled."""
         subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._receive)
         try:
-            while True:
-                await self._tick(boottime())
-                await asyncio.sleep(TICK_SECONDS)
+            async with asyncio.TaskGroup() as self._verifying:
+                while True:
+                    await self._tick(boottime())
+                    await asyncio.sleep(TICK_SECONDS)
         finally:
             if not self._client.is_closed:
                 await subscription.unsubscribe()
@@ -104,9 +105,7 @@ class Pinger:
         for flight in expired:
             del self._flights[flight.ping_id]
         if expired:
-            task = asyncio.create_task(self._verify(expired, now))
-            self._verifying.add(task)
-            task.add_done_callback(self._verifying.discard)
+            self._verifying.create_task(self._verify(expired, now))
         for flight in [f for f in self._flights.values() if now >= f.send_at]:
             await self._send(flight, now)
 

@@ -20,7 +20,9 @@ from scheduler.committer import Committer
 from scheduler.directory import Directory
 from scheduler.flight import Flight
 from scheduler.outcomes import next_state, timer
+from scheduler.pinger import Pinger
 from scheduler.policy import Miss
+from scheduler.pulse import Pulse
 from scheduler.service import policy_of, running
 from tests.agents import answering
 from tests.history import until_history
@@ -167,3 +169,21 @@ async def test_an_outcome_that_crosses_a_removal_leaves_no_timer_behind(bus, con
 async def timer_seq(bus: connection.Client, agent_id: str) -> int | None:
     found = await read(bus, subjects.timer_key(agent_id), Timer)
     return found.value.seq if found else None
+
+
+class BrokenPulse(Pulse):
+    """Fails in a way that nobody foresaw."""
+
+    async def prove(self) -> None:
+        raise RuntimeError("the pulse stopped")
+
+
+async def test_a_failure_while_a_time_out_is_judged_ends_the_pinger_loudly(bus, config):
+    """Else the flight would hang, and with it its agent, for as long as the scheduler lives."""
+    pinger = Pinger(bus, BrokenPulse(bus), 0.1, lambda flight, event: pytest.fail(f"{flight.agent_id}: {event}"))
+    flight = await flight_of(bus, Directory(policy_of(config)), "a", datetime.now(UTC))
+    await pinger.launch(flight)
+    with pytest.raises(ExceptionGroup) as raised:
+        async with asyncio.timeout(5):
+            await pinger.run()
+    assert raised.group_contains(RuntimeError, match="the pulse stopped")
