@@ -130,10 +130,10 @@ class LedgerAgents(dict[str, LedgerAgent]):
 
     def __init__(self, client: connection.Client) -> None:
         super().__init__()
-        self._client = client
+        self.client = client
 
     async def add(self, agent_id: str, manner: Manner = "answering", up: float = 1.0) -> LedgerAgent:
-        agent = self[agent_id] = LedgerAgent(self._client, agent_id)
+        agent = self[agent_id] = LedgerAgent(self.client, agent_id)
         await agent.behave(manner, up)
         return agent
 

@@ -197,7 +197,7 @@ class Audit:
             assert due < state.next_ping_at <= datetime.now(UTC), self._where(state)
         if self._before is None or last.late_ms is None:
             return
-        was_due = max(self._before.next_ping_at, max(at for at in self._enrolments if at <= last.pinged_at))
+        was_due = max(self._before.next_ping_at, *(at for at in self._enrolments if at <= last.pinged_at))
         late = (last.pinged_at - was_due).total_seconds() * 1000
         assert abs(late - last.late_ms) < 1.0, f"{late} ms late, not {last.late_ms}: {self._where(state)}"
 

@@ -1,4 +1,4 @@
-"""Schedulers as processes of their own, to be killed, frozen and started again."""
+"""Schedulers that come and go: as processes, to be killed and frozen, and within the process of the test."""
 
 import asyncio
 import os
@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from bus.settings import Settings
+from scheduler.service import running
 
 READY_SECONDS = 60.0  # several start at once on a machine that is busy
 _PASSED_ON = (
@@ -54,6 +55,39 @@ class SchedulerProcess:
             self._child.kill()
         await self._child.wait()
         self._child = None
+
+
+class InnerScheduler:
+    """A scheduler within this process. It lives in a task of its own, because its block must end where it began."""
+
+    def __init__(self, config: Settings) -> None:
+        self._config = config
+        self._stop: asyncio.Event | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._task is not None
+
+    async def start(self) -> None:
+        self._stop, started = asyncio.Event(), asyncio.Event()
+        self._task = asyncio.create_task(self._live(self._stop, started))
+        waiting = asyncio.create_task(started.wait())
+        await asyncio.wait({self._task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if self._task.done():
+            self._task.result()
+
+    async def _live(self, stop: asyncio.Event, started: asyncio.Event) -> None:
+        async with running(self._config):
+            started.set()
+            await stop.wait()
+
+    async def kill(self) -> None:
+        """In good order: the abrupt ends are those of processes."""
+        if self._task and self._stop:
+            self._stop.set()
+            await self._task
+            self._task = None
 
 
 @asynccontextmanager

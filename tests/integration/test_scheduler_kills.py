@@ -22,8 +22,7 @@ from tests.scheduler_audit import audit
 from tests.scheduler_processes import SchedulerProcess, scheduler_processes
 
 GHOST_SECONDS = 3.5  # for so long the others wait for a dead scheduler before they do its work
-STARTING_SECONDS = 4.0  # a scheduler of this kind, on a machine that is busy
-LATEST_SECONDS = 10.0  # no ping may be later than this, whoever dies
+LATEST_SECONDS = 30.0  # no ping may be later than this, though more die than are found out: half of a timer's patience
 
 
 class Figures(NamedTuple):
@@ -37,6 +36,7 @@ class Figures(NamedTuple):
     unrecorded: int  # of those, the ones that came to nothing: another recorded that ping, or its scheduler died
     worst_late_ms: float
     p99_late_ms: float
+    p50_late_ms: float
     shares: list[int]  # outcomes by scheduler, once all were there again
     seconds: float
 
@@ -76,6 +76,7 @@ async def storm(
         await kill_at_random(processes, kills, chance)
         shares = await shares_when_all_are_back(bus, agents)
         history = await read_history(bus)
+        assert_nothing_outstanding(history)
         audit(history, fleet, config, enrolled, lambda state: state.last.reason == "bus_outage")
     return figures(history, fleet, kills, shares, (datetime.now(UTC) - begun).total_seconds())
 
@@ -97,12 +98,17 @@ async def shares_when_all_are_back(bus: connection.Client, agents: int) -> list[
     """How many of the last outcomes each scheduler made, after each has forgotten the dead."""
     await asyncio.sleep(GHOST_SECONDS + 1.5)
     since = datetime.now(UTC)
-    history = await until_history(
-        bus, lambda h: all(states[-1].last.pinged_at > since + timedelta(seconds=2) for states in h.values())
-    )
+    async with asyncio.timeout(LATEST_SECONDS):
+        while True:
+            history = await read_history(bus)
+            if all(states[-1].last.pinged_at > since + timedelta(seconds=2) for states in history.values()):
+                break
+            await asyncio.sleep(0.2)  # the server follows on its own
     assert len(history) == agents
     # the first part of a ping_id tells the scheduler
-    made = Counter(s.last.ping_id.split("-")[0] for states in history.values() for s in states if s.last.pinged_at > since)
+    made = Counter(
+        s.last.ping_id.split("-")[0] for states in history.values() for s in states if s.last.pinged_at > since
+    )
     return sorted(made.values())
 
 
@@ -121,6 +127,7 @@ def figures(history: History, fleet: LedgerAgents, kills: int, shares: list[int]
         unrecorded=len(asked - recorded),
         worst_late_ms=round(late[-1]),
         p99_late_ms=round(late[int(len(late) * 0.99)]),
+        p50_late_ms=round(late[len(late) // 2]),
         shares=shares,
         seconds=round(seconds),
     )
@@ -134,24 +141,31 @@ def assert_unharmed(history: History) -> None:
         assert "missed" not in {state.last.outcome for state in states}
 
 
-def assert_due_times_met(history: History, latest: float) -> None:
-    """Every due time led to an outcome: each within bounds, and none is outstanding now."""
+def assert_nothing_outstanding(history: History) -> None:
+    """Every due time led to an outcome: none that has come waits for one, but those of this very moment."""
     now = datetime.now(UTC)
+    overdue = {agent: now - states[-1].next_ping_at for agent, states in history.items()}
+    agent, longest = max(overdue.items(), key=lambda pair: pair[1])
+    assert longest < timedelta(seconds=5), (agent, longest)
+
+
+def assert_due_times_met(history: History) -> None:
+    """Each within bounds."""
     for states in history.values():
         worst = max(states, key=lambda state: state.last.late_ms or 0.0)
-        assert (worst.last.late_ms or 0.0) < latest * 1000, (worst.agent_id, worst.ping_seq, worst.last)
-        assert now - states[-1].next_ping_at < timedelta(seconds=latest), states[-1]
+        late = worst.last.late_ms or 0.0
+        assert late < LATEST_SECONDS * 1000, (worst.agent_id, worst.ping_seq, late)
 
 
 async def assert_came_through(bus: connection.Client, found: Figures) -> None:
     history = await read_history(bus)
     assert_unharmed(history)
-    assert_due_times_met(history, LATEST_SECONDS)
+    assert_due_times_met(history)
     assert min(found.shares) > 0.1 * sum(found.shares), found
 
 
 async def test_a_scheduler_killed_three_times_under_load_harms_nobody(bus, config):
-    found = await storm(bus, config, schedulers=2, agents=60, kills=3, seed=random.randrange(2**32))
+    found = await storm(bus, config, schedulers=2, agents=40, kills=3, seed=random.randrange(2**32))
     await assert_came_through(bus, found)
     assert len(found.shares) == 2, found
 
@@ -168,7 +182,8 @@ async def test_a_hundred_kills_under_load_harm_nobody(bus, config, schedulers, r
     assert found.excused == 0, found
 
 
-async def test_a_scheduler_that_was_frozen_excuses_and_misses_nobody(bus, config):
+@pytest.mark.parametrize("seconds", [5, pytest.param(12, marks=pytest.mark.slow)])
+async def test_a_scheduler_that_was_frozen_excuses_and_misses_nobody(bus, config, seconds):
     """Alone: nobody takes over, so what was in flight is its own outage."""
     async with scheduler_processes(config, 1) as (process,), ledger_agents(config) as fleet:
         enrolled = await enrol(bus, fleet, 20)
@@ -176,7 +191,7 @@ async def test_a_scheduler_that_was_frozen_excuses_and_misses_nobody(bus, config
         await until_heard_again(fleet, "a000")
         process.signal(signal.SIGSTOP)
         frozen = datetime.now(UTC)
-        await asyncio.sleep(12)
+        await asyncio.sleep(seconds)
         thawed = datetime.now(UTC)
         process.signal(signal.SIGCONT)
         await fleet["a000"].behave("answering")

@@ -1,0 +1,202 @@
+"""nats-server killed and frozen under load: nothing acknowledged is lost, and no agent pays for it.
+
+Half of the fleet are test agents that remember what they said, the others real agentds with simulated GPUs.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from msgspec.structs import replace
+
+from agentd import scenario
+from agentd import service as agentd
+from bus import connection, embedded, services, subjects
+from bus.clock import boottime
+from bus.questions import RegisterReply, RegisterRequest
+from bus.settings import Settings
+from scheduler.service import Scheduler, running
+from tests.history import History, assert_gapless, read_history
+from tests.ledger_agents import ledger_agents
+from tests.scheduler_audit import audit
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+AGENTS, AGENTDS = 200, 10
+BACK_SECONDS = 30.0  # within which each agent has answered again, counted from the end of the outage
+ROUND_SECONDS = 8.0  # several intervals
+Seen = dict[tuple[str, int], str]
+
+
+@pytest.fixture
+def config(base_settings: Settings) -> Settings:
+    """Pings every 1.8 s, given up after 4 s."""
+    return replace(
+        base_settings,
+        PING_BASE_INTERVAL_MINUTES=0.03,
+        PING_MAX_INTERVAL_HOURS=60 / 3600,
+        PING_RESPONSE_TIMEOUT_SECONDS=4.0,
+        PING_MAX_CONCURRENT_AGENTS=1000,
+    )
+
+
+async def kill(server: embedded.EmbeddedServer) -> None:
+    """The supervisor starts it again at once."""
+    assert server.process
+    server.process.kill()
+    await server.process.wait()
+
+
+async def freeze(server: embedded.EmbeddedServer, seconds: float) -> None:
+    assert server.process
+    server.process.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(seconds)
+    server.process.send_signal(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def real_agents(config: Settings, folder: Path) -> AsyncIterator[list[str]]:
+    """agentds, each with a connection and a ledger of its own."""
+    names = [f"real-{number:02d}" for number in range(AGENTDS)]
+    async with AsyncExitStack() as stack:
+        for name in names:
+            probe = scenario.ScenarioProbe(scenario.load("healthy"), name, {}, boottime())
+            agent = await stack.enter_async_context(
+                agentd.running(config, agent_id=name, probe=probe, state_dir=folder / name)
+            )
+            await agent.registered.wait()
+        yield names
+
+
+async def register(bus: connection.Client, agent_id: str) -> RegisterReply:
+    subject = subjects.register(agent_id)
+    return await services.ask(bus, subject, RegisterRequest(), RegisterReply, who="scheduler", timeout=30)
+
+
+async def watch_acknowledged(schedulers: list[Scheduler], agent_ids: list[str], seen: Seen) -> None:
+    """Notes each revision that a scheduler takes for written; an agent has at most one a second."""
+    while True:
+        for scheduler in schedulers:
+            for agent_id in agent_ids:
+                tracked = scheduler.directory.get(agent_id)
+                if tracked and tracked.state:
+                    seen[agent_id, tracked.state.ping_seq] = tracked.state.last.ping_id
+        await asyncio.sleep(0.2)
+
+
+async def history_when(bus: connection.Client, since: datetime, agent_ids: list[str]) -> tuple[History, float]:
+    """The history once each agent answered a ping made after `since`, and how many seconds after it that was."""
+    while True:
+        with suppress(Exception):  # the bus is coming back
+            async with asyncio.timeout(10):
+                history = await read_history(bus)
+            first = {
+                agent_id: next((s for s in history[agent_id] if s.last.outcome == "answered" and at(s) > since), None)
+                for agent_id in agent_ids
+            }
+            if all(first.values()):
+                return history, max((at(state) - since).total_seconds() for state in first.values() if state)
+        assert (datetime.now(UTC) - since).total_seconds() < 4 * BACK_SECONDS, "the fleet does not come back"
+        await asyncio.sleep(0.5)
+
+
+def at(state) -> datetime:
+    return state.last.pinged_at
+
+
+class Report(NamedTuple):
+    """What docs/decisions tells of an outage."""
+
+    outage: str
+    outcomes: int
+    excused: int
+    acknowledged_seen: int
+    all_answered_again_seconds: float
+    worst_late_ms: float
+
+
+OUTAGES = {
+    "killed": kill,
+    "frozen for 15 s": lambda server: freeze(server, 15),
+    "frozen for 60 s": lambda server: freeze(server, 60),
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+async def test_no_agent_pays_for_an_outage_of_the_server(bus, config, nats_server, tmp_path, outage):
+    seen: Seen = {}
+    async with (
+        running(config) as one,
+        running(config) as two,
+        ledger_agents(config) as fleet,
+        real_agents(config, tmp_path) as real,
+    ):
+        names = [f"a{number:03d}" for number in range(AGENTS)]
+        for name in names:
+            await fleet.add(name)
+        replies = await asyncio.gather(*(register(bus, name) for name in names))
+        enrolled = {reply.agent.agent_id: [reply.agent.registered_at] for reply in replies}
+        everybody = [*fleet, *real]
+        watching = asyncio.create_task(watch_acknowledged([one, two], everybody, seen))
+        await history_when(bus, datetime.now(UTC), everybody)
+        began = datetime.now(UTC)
+        await OUTAGES[outage](nats_server)
+        ended = datetime.now(UTC)
+        _, back = await history_when(bus, ended, everybody)
+        await asyncio.sleep(ROUND_SECONDS)
+        watching.cancel()
+        await asyncio.sleep(1.0)  # what was acknowledged last has reached the history by now
+        history = await read_history(bus)
+    states = [state for of_one in history.values() for state in of_one]
+    print(  # noqa: T201  # with -s: what docs/decisions reports
+        Report(
+            outage=outage,
+            outcomes=len(states),
+            excused=sum(s.last.outcome == "excused" for s in states),
+            acknowledged_seen=len(seen),
+            all_answered_again_seconds=round(back, 1),
+            worst_late_ms=round(max(s.last.late_ms or 0.0 for s in states)),
+        )
+    )
+    assert_gapless(history)
+    assert_nothing_acknowledged_was_lost(history, seen)
+    assert_nobody_escalated(history)
+    audit(
+        {n: s for n, s in history.items() if n in fleet}, fleet, config, enrolled, lambda s: at(s) > began_before(began)
+    )
+    for name in real:
+        assert_windows_tile(history, name)
+    assert back < BACK_SECONDS
+
+
+def began_before(began: datetime) -> datetime:
+    """Pings that were in flight when the outage began are excused as well."""
+    return began.fromtimestamp(began.timestamp() - 5, UTC)
+
+
+def assert_nothing_acknowledged_was_lost(history: History, seen: Seen) -> None:
+    recorded = {(agent_id, s.ping_seq): s.last.ping_id for agent_id, states in history.items() for s in states}
+    lost = {key: ping_id for key, ping_id in seen.items() if recorded.get(key) != ping_id}
+    assert not lost, f"{len(lost)} of {len(seen)} acknowledged outcomes are not in the history: {list(lost)[:5]}"
+
+
+def assert_nobody_escalated(history: History) -> None:
+    for agent_id, states in history.items():
+        worse = [state for state in states if state.consecutive_poor or state.last.outcome == "missed"]
+        assert not worse, (agent_id, worse[0].ping_seq, worse[0].last)
+
+
+def assert_windows_tile(history: History, agent_id: str) -> None:
+    """agentd's marks are positions of its ledger: each window is the stretch between two of them."""
+    answered = [state for state in history[agent_id] if state.last.outcome == "answered"]
+    for before, after in pairwise(answered):
+        ledger, _, since = (before.since_mark or "").partition(".")
+        same_ledger, _, until = (after.since_mark or "").partition(".")
+        assert ledger == same_ledger
+        assert after.last.window_seconds == (int(until) - int(since)) / 1000, (agent_id, after.ping_seq)
