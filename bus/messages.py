@@ -41,7 +41,7 @@ class Span(Struct, frozen=True):
     until: datetime
 
 
-class PingRequest(Message, kw_only=True, frozen=True, omit_defaults=True):
+class PingRequest(Message, kw_only=True, frozen=True):
     """What the scheduler asks. Every field is optional: an empty request is a look, answered from the ledger.
 
     `since_mark` is the ledger position of the last answered report; `window_seconds` stands in for it when
