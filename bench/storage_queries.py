@@ -124,9 +124,7 @@ def _make_rows(connection: Connection, rows: int) -> None:
     connection.execute(_NAMES.format(agents=AGENTS))
     start = int(START.timestamp() * 1e6)
     for begin in range(0, rows, CHUNK):
-        text = _ROWS.format(
-            agents=AGENTS, start=start, spacing=SPACING_US, begin=begin, end=min(rows, begin + CHUNK)
-        )
+        text = _ROWS.format(agents=AGENTS, start=start, spacing=SPACING_US, begin=begin, end=min(rows, begin + CHUNK))
         connection.execute(text)
         connection.execute("CHECKPOINT")
 

@@ -15,8 +15,8 @@ from msgspec import Struct, structs
 
 from bus.messages import GpuReport
 from storage import rollups
-from storage.database import Connection, execute_all, listed, rows_of, sql
-from storage.numbering import Numbering
+from storage.database import Connection, execute_all, rows_of, sql
+from storage.known import Known, load_numbering
 from storage.partitions import Partitions
 from storage.rows import Arrival, Entry, Poisoned, is_healthy, microseconds, milliseconds
 
@@ -31,28 +31,6 @@ class Position(Struct, frozen=True):
     stream_us: int
     sequence: int
     fingerprint: str
-
-
-class Known:
-    """The names that the file has numbers for. Numbers are dense, in the order of the dictionaries."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.agents = {a: n for n, a in rows_of(connection, "SELECT agent, agent_id FROM agents ORDER BY agent")}
-        self.gpu_sets = {g: n for n, g in rows_of(connection, "SELECT gpu_set, gpus FROM gpu_sets ORDER BY gpu_set")}
-        self._ids: list[str] = []
-        self._gpus: list[str] = []
-
-    def agent_id(self, number: int) -> str:
-        """The agent's id."""
-        if number >= len(self._ids):
-            self._ids = list(self.agents)
-        return self._ids[number]
-
-    def gpus(self, number: int) -> list[tuple[str, int | None, str]]:
-        """A set of GPUs: uuid, index and name of each."""
-        if number >= len(self._gpus):
-            self._gpus = list(self.gpu_sets)
-        return msgspec.json.decode(self._gpus[number], type=list[tuple[str, int | None, str]])
 
 
 class Written(Struct, frozen=True):
@@ -227,27 +205,6 @@ class _Names:
 def fingerprint(data: bytes) -> str:
     """Tells whether a message is still the one that stood there."""
     return hashlib.sha256(data).hexdigest()[:32]
-
-
-def load_numbering(connection: Connection, partitions: Partitions, restarted: set[int]) -> Numbering:
-    """The numbers that the file holds. Only agents with gaps or restarts need a look at each row."""
-    numbering = Numbering()
-    forgot = bool(rows_of(connection, "SELECT 1 FROM forgotten"))
-    spans = rows_of(connection, partitions.fill(sql("numbers_held")))
-    uneven = {agent for agent, first, last, held in spans if agent in restarted or last - first + 1 != held}
-    for agent, first, last, _ in spans:
-        if agent not in uneven:
-            numbering.load(agent, [(first, last)], base=first - 1 if forgot else 0)
-    if not uneven:
-        return numbering
-    settled = dict(rows_of(connection, partitions.fill(sql("missing_before_restart")))) if restarted else {}
-    runs: dict[int, list[tuple[int, int]]] = {}
-    for agent, first, last in rows_of(connection, partitions.fill(sql("runs_held")), {"agents": listed(uneven)}):
-        runs.setdefault(agent, []).append((first, last))
-    for agent, held in runs.items():
-        base = held[0][0] - 1 if forgot and agent not in restarted else 0
-        numbering.load(agent, held, base=base, settled=settled.get(agent, 0))
-    return numbering
 
 
 def _position(connection: Connection) -> Position | None:

@@ -19,7 +19,8 @@ from bus.errors import UnavailableError
 from bus.settings import Settings
 from storage import archive, database, rollups
 from storage.errors import CannotWriteError, DamagedError, StorageError, explained
-from storage.ingest import Ingest, Known, Written
+from storage.ingest import Ingest, Written
+from storage.known import Known
 from storage.numbering import Numbering
 from storage.partitions import Partitions
 from storage.rows import Arrival, Entry, Poisoned, microseconds, read

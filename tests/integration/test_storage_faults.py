@@ -161,7 +161,10 @@ async def _filled(bus: Client, settings: Settings) -> list[tuple[str, int, int]]
     return rows_in(settings)
 
 
-@pytest.mark.parametrize("where", [0, 4096 * 3 + 100, 0.5, 0.9, "truncated", "emptied", "one column"])
+@pytest.mark.parametrize(
+    "where",
+    [0, 0.5, "truncated", "one column", *(pytest.param(w, marks=pytest.mark.slow) for w in (12_388, 0.9, "emptied"))],
+)
 async def test_a_damaged_file_is_set_aside_and_made_again(bus: Client, base_settings: Settings, where: float | str):
     before = await _filled(bus, base_settings)
     file = database.Places(base_settings).file
@@ -212,7 +215,7 @@ async def _everything_can_be_read(bus: Client) -> None:
     await until(readable)
 
 
-@pytest.mark.parametrize("damage", ["flipped", "torn", "garbage"])
+@pytest.mark.parametrize("damage", ["flipped", "torn", pytest.param("garbage", marks=pytest.mark.slow)])
 async def test_a_damaged_log_loses_nothing(bus: Client, base_settings: Settings, damage: str):
     async with process(base_settings) as storage:
         await pour(bus, 2, per_second=900)
