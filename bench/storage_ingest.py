@@ -25,7 +25,7 @@ from storage.ingest import Written
 from storage.rows import Arrival
 from storage.store import Store
 
-QUICK: dict[str, Any] = {"rows": 100_000, "agents": 1_000}  # as many pings of each agent as in the full run
+QUICK: dict[str, Any] = {"rows": 200_000, "agents": 10_000}
 FULL: dict[str, Any] = {"rows": 1_000_000}
 START = datetime(2026, 9, 1, tzinfo=UTC)
 
@@ -71,31 +71,58 @@ def _arrival(i: int, first: list[int], chance: random.Random) -> Arrival:
     """The i-th outcome of a fleet that is pinged every 15 minutes, its agents spread over the interval."""
     agents = len(first)
     agent = (i * 7919) % agents
-    agent_id = f"agent-{agent:05}"
     pinged = START + timedelta(seconds=900 * i / agents, microseconds=chance.randrange(20_000))
     up = 900.0 + chance.randrange(-200, 200) / 1000
-    seconds = Seconds(up=up)
     until = pinged + timedelta(microseconds=chance.randrange(600, 8_000))
+    values = {
+        "agent": f"agent-{agent:05}",
+        "uuid": f"GPU-{agent:08}-2222-3333-4444-555555555555",
+        "number": first[agent] + i // agents,
+        "pinged": pinged.isoformat(),
+        "next": (pinged + timedelta(seconds=900)).isoformat(),
+        "until": until.isoformat(),
+        "since": (until - timedelta(seconds=up)).isoformat(),
+        "up": up,
+        "response": chance.randrange(800, 12_000) / 1000,
+        "late": chance.randrange(0, 200_000) / 1000,
+    }
+    return Arrival(i + 1, values["agent"], (_TEMPLATE % values).encode())
+
+
+def _template() -> str:
+    """A state as the scheduler writes it, with the values that differ left open."""
+    moments = {
+        name: START.replace(year=2001 + place) for place, name in enumerate(("pinged", "next", "until", "since"))
+    }
+    seconds = Seconds(up=111.5)
     gpu = GpuReport(
-        uuid=f"GPU-{agent:08}-2222-3333-4444-555555555555", index=0, name="NVIDIA GeForce RTX 4090",
-        state="up", uptime_percent=100.0, seconds=seconds,
-    )  # fmt: skip
+        uuid="%(uuid)s", index=0, name="NVIDIA GeForce RTX 4090", state="up", uptime_percent=100.0, seconds=seconds
+    )
     report = UptimeReport(
-        agent_id=agent_id, boot_id="b" * 36, session_id="s" * 32, uptime_percent=100.0, seconds=seconds,
-        window=Window(since=until - timedelta(seconds=up), until=until, seconds=up, mark="m" * 24),
-        gpu_available=True, reported_at=until, gpus=(gpu,), checks=180, agent_version="0.1.0", ping_id="p" * 32,
+        agent_id="a-number", boot_id="b" * 36, session_id="s" * 32, uptime_percent=100.0, seconds=seconds,
+        window=Window(since=moments["since"], until=moments["until"], seconds=111.5, mark="m" * 24),
+        gpu_available=True, reported_at=moments["until"], gpus=(gpu,), checks=180, agent_version="0.1.0",
+        ping_id="p" * 32,
     )  # fmt: skip
-    number = first[agent] + i // agents
     last = Outcome(
-        ping_id="p" * 32, ping_seq=number, pinged_at=pinged, outcome="answered", verdict="good", uptime_percent=100.0,
-        seconds=seconds, window_seconds=up, response_ms=chance.randrange(800, 12_000) / 1000,
-        late_ms=chance.randrange(0, 200_000) / 1000, report=Raw(encode(report)),
+        ping_id="p" * 32, ping_seq=222, pinged_at=moments["pinged"], outcome="answered", verdict="good",
+        uptime_percent=100.0, seconds=seconds, window_seconds=111.5, response_ms=333.5, late_ms=444.5,
+        report=Raw(encode(report)),
     )  # fmt: skip
     state = AgentState(
-        agent_id=agent_id, ping_seq=number, interval_seconds=900.0,
-        next_ping_at=pinged + timedelta(seconds=900), last=last,
-    )  # fmt: skip
-    return Arrival(i + 1, agent_id, encode(state))
+        agent_id="a-number", ping_seq=222, interval_seconds=900.0, next_ping_at=moments["next"], last=last
+    )
+    text = encode(state).decode()
+    for name, moment in moments.items():
+        text = text.replace(moment.isoformat().replace("+00:00", "Z"), f"%({name})s")
+    for value, name in (
+        ("a-number", "agent"), ("111.5", "up"), ("222,", "number"), ("333.5", "response"), ("444.5", "late")
+    ):  # fmt: skip
+        text = text.replace(value, f"%({name})s" + ("," if value.endswith(",") else ""))
+    return text
+
+
+_TEMPLATE = _template()
 
 
 if __name__ == "__main__":

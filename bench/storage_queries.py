@@ -65,7 +65,7 @@ async def measure(rows: int = 100_000_000, rounds: int = 200, folder: str | None
         began = time.perf_counter()
         await store.open(now)
         opened = time.perf_counter() - began
-        assert store.ingest
+        assert store.ingest  # noqa: S101  # open
         if store.ingest.rows < rows:
             await _fill(store, rows, now)
         figures = {"history_rows": store.ingest.rows, "history_open_seconds": round(opened, 2)}
@@ -108,7 +108,7 @@ async def _time(store: Store, name: str, question: Callable[[Reader], object], r
 
 
 async def _fill(store: Store, rows: int, now: datetime) -> None:
-    assert store.ingest
+    assert store.ingest  # noqa: S101  # open
     connection = store.ingest.connection
     await asyncio.to_thread(_make_rows, connection, rows)
     await store.close()
@@ -116,7 +116,7 @@ async def _fill(store: Store, rows: int, now: datetime) -> None:
     await store.open(now)
     while await store.seal(now):
         pass
-    assert store.ingest
+    assert store.ingest  # noqa: S101  # open
     store.ingest.connection.execute("CHECKPOINT")
 
 
