@@ -45,7 +45,7 @@ ANSWERED_SHARE = 0.98
 UP_SHARE = 0.999
 CHANGE_SECONDS = 60.0  # its discovery looks every 5 s, and so does its scrape manager after it
 TYPICAL_CHANGE_SECONDS = 4.5
-SMALLEST_FACTOR, LARGEST_FACTOR = 1.2, 2.5  # from one rate to the next
+SMALLEST_FACTOR, LARGEST_FACTOR = 1.2, 1.6  # from one rate to the next
 ADDRESSES = 16  # it keeps at most 1,000 idle connections to one: with fewer addresses it would dial anew under load
 OWN_SAMPLES = 5  # up, scrape_duration_seconds and their like, which it adds to each scrape
 
@@ -62,8 +62,8 @@ class Step(NamedTuple):
 
     @property
     def done(self) -> float:
-        """Scrapes that both sides saw."""
-        return min(self.answered, self.stored)
+        """Scrapes a second that both sides saw; what was made up for from before the window is not sustained."""
+        return min(self.answered, self.stored, self.demanded)
 
     def sustained(self, targets: int) -> bool:
         """Whether nothing fell out."""
