@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from bus import connection, embedded, layout, services, settings, subjects
+from bus.background import end
 from bus.clock import boottime
 from bus.errors import RefusedError, UnavailableError
 from bus.messages import AgentState
@@ -71,7 +72,7 @@ class World:
         self._watching = asyncio.create_task(self._watch_stalls())
 
     async def close(self) -> None:
-        self._watching.cancel()
+        await end([self._watching])
         for scheduler in self.schedulers:
             await scheduler.kill()
         await self.agents.client.farewell()

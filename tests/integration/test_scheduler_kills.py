@@ -75,8 +75,9 @@ async def storm(
         await until_history(bus, lambda h: len(h) == agents)
         await kill_at_random(processes, kills, chance)
         shares = await shares_when_all_are_back(bus, agents)
+        now = datetime.now(UTC)  # reading a long history takes its time
         history = await read_history(bus)
-        assert_nothing_outstanding(history)
+        assert_nothing_outstanding(history, now)
         audit(history, fleet, config, enrolled, lambda state: state.last.reason == "bus_outage")
     return figures(history, fleet, kills, shares, (datetime.now(UTC) - begun).total_seconds())
 
@@ -141,9 +142,8 @@ def assert_unharmed(history: History) -> None:
         assert "missed" not in {state.last.outcome for state in states}
 
 
-def assert_nothing_outstanding(history: History) -> None:
+def assert_nothing_outstanding(history: History, now: datetime) -> None:
     """Every due time led to an outcome: none that has come waits for one, but those of this very moment."""
-    now = datetime.now(UTC)
     overdue = {agent: now - states[-1].next_ping_at for agent, states in history.items()}
     agent, longest = max(overdue.items(), key=lambda pair: pair[1])
     assert longest < timedelta(seconds=5), (agent, longest)
