@@ -14,6 +14,7 @@ Being late is not held against it, nor, in a full run, is one failure.
 
 import asyncio
 import json
+import math
 import os
 import re
 import shutil
@@ -108,7 +109,9 @@ class Prometheus:
         await self._everyone_was_scraped()
 
     async def step(self, rate: float, seconds: float) -> Step:
-        """Watches for that long."""
+        """Watches for at least that long: whole intervals, for within one the targets are not spread evenly."""
+        interval = self.targets / rate
+        seconds = math.ceil(seconds / interval - 0.01) * interval
         answered, appended = await self._counts()
         began, cpu = time.monotonic(), self._cpu_seconds()
         await asyncio.sleep(seconds)
