@@ -24,9 +24,7 @@ async def enrol(
         writes: list[Write] = []
         for number in range(first, min(first + step, agents)):
             name = agent_id(number)
-            entry = AgentEntry(
-                agent_id=name, registered_at=now, enrolled_at=now, expected_gpus=(f"GPU-{number:032x}",)
-            )
+            entry = AgentEntry(agent_id=name, registered_at=now, enrolled_at=now, expected_gpus=(f"GPU-{number:032x}",))
             writes += [Write(subjects.agent_key(name), encode(entry)), timer(name, 1, due_at(number))]
         await commit(client, writes, timeout=60)
         progress(len(writes) // 2)
