@@ -18,7 +18,7 @@ from storage import rollups
 from storage.database import Connection, execute_all, rows_of, sql
 from storage.known import Known, load_numbering
 from storage.partitions import Partitions
-from storage.rows import Arrival, Entry, Poisoned, is_healthy, microseconds, milliseconds
+from storage.rows import Arrival, Entry, PingRow, Poisoned, is_healthy, microseconds, milliseconds
 
 log = structlog.get_logger("storage")
 
@@ -140,8 +140,9 @@ class Ingest:
     ) -> None:
         self._put("insert_agents", [{"agent": n, "agent_id": a} for a, n in names.new_agents.items()])
         self._put("insert_gpu_sets", [{"gpu_set": n, "gpus": g} for g, n in names.new_sets.items()])
-        self._put("insert_healthy", [entry.ping for entry in fresh if is_healthy(entry.ping)])
-        self._put("insert_pings", [structs.asdict(e.ping) for e in fresh if not is_healthy(e.ping)])
+        healthy, others = _parted(fresh)
+        self._put("insert_healthy", healthy)
+        self._put("insert_pings", [structs.asdict(ping) for ping in others])
         self._put("insert_gpus", [row for entry in fresh if entry.gpus for row in _gpu_rows(entry)])
         self._put("insert_incidents", [row for entry in fresh if entry.incidents for row in _incident_rows(entry)])
         self._put("insert_evidence", [row for entry in fresh if entry.evidence for row in _evidence_rows(entry)])
@@ -181,6 +182,15 @@ class Ingest:
             log.warning("ping_seq_restarted", agent_id=entry.agent_id, ping_seq=number)
             self.numbering.restart(agent)
         return self.numbering.add(agent, number)
+
+
+def _parted(fresh: list[Entry]) -> tuple[list[PingRow], list[PingRow]]:
+    """Healthy rows, and the others."""
+    healthy: list[PingRow] = []
+    others: list[PingRow] = []
+    for entry in fresh:
+        (healthy if is_healthy(entry.ping) else others).append(entry.ping)
+    return healthy, others
 
 
 class _Names:
