@@ -10,13 +10,13 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
 
 from bus.errors import SettingsError
-from bus.subjects import AGENT_ID_PATTERN
+from bus.subjects import AGENT_ID_PATTERN, RESERVED_IDS
 
 Positive = Annotated[float, Meta(gt=0.0, le=1e9)]
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -24,6 +24,8 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 AgentIdSetting = Annotated[str, Meta(pattern=AGENT_ID_PATTERN)]
 
 _OURS = ("PING_", "AGENT_", "GPUPING_", "GATEWAY_", "STORAGE_")
+_LOOSE_NUMBER = re.compile(r"\+?\.\d+|\+?\d+\.|\+\d+(\.\d+)?")
+_BUS_ADDRESS = re.compile(r"((nats|tls|ws|wss)://)?[^/\s]+/?")
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 
 
@@ -103,7 +105,7 @@ class Settings(Struct, kw_only=True, frozen=True):
         if self.AGENT_ID:
             return self.AGENT_ID
         fitted = re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname()).lstrip("-_")[:63]
-        return fitted or "agent"
+        return fitted if fitted and fitted not in RESERVED_IDS else "agent"
 
     @property
     def agent_state_dir(self) -> Path:
@@ -147,8 +149,16 @@ def _convert(name: str, value: Any) -> Any:
             raise msgspec.ValidationError("Expected a finite number")
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        expected = str(error).replace("Expected", "expected", 1).replace("`", "")
-        raise SettingsError(f"{name}={value!r}: {expected}") from None
+        if isinstance(value, str) and _LOOSE_NUMBER.fullmatch(value):
+            return _convert(name, repr(float(value)))  # `.5`, `5.` and `+5` as JSON spells them
+        raise SettingsError(f"{name}={value!r}: {_expected(kind, str(error))}") from None
+
+
+def _expected(kind: Any, error: str) -> str:
+    if get_origin(kind) is Literal:
+        return f"expected one of {', '.join(str(choice) for choice in get_args(kind))}"
+    text = error.replace("Expected", "expected", 1).replace("`", "")
+    return re.sub(r"\bint( \| null)?, got str", "a whole number", text).replace("float, got str", "a number")
 
 
 def _check_together(settings: Settings) -> Settings:
@@ -157,4 +167,9 @@ def _check_together(settings: Settings) -> Settings:
             f"PING_MAX_INTERVAL_HOURS={settings.PING_MAX_INTERVAL_HOURS:g}: expected at least the base interval, "
             f"{settings.PING_BASE_INTERVAL_MINUTES / 60:g} hours (PING_BASE_INTERVAL_MINUTES)"
         )
+    if settings.AGENT_ID in RESERVED_IDS:
+        raise SettingsError(f"AGENT_ID={settings.AGENT_ID!r}: expected another id, this one is reserved")
+    for address in settings.nats_url.split(","):
+        if not _BUS_ADDRESS.fullmatch(address.strip()):
+            raise SettingsError(f"NATS_URL={settings.NATS_URL!r}: expected an address like nats://127.0.0.1:4222")
     return settings
