@@ -47,7 +47,7 @@ def next_state(flight: Flight, event: Event, now: datetime, policy: Policy) -> A
         interval_seconds=step.interval_seconds,
         next_ping_at=_next_ping_at(flight.pinged_at, event, step, now),
         since_mark=report.window.mark if report else (before.since_mark if before else None),
-        last_answered_at=_answered_at(report, flight.pinged_at, before),
+        last_answered_at=_answered_at(flight),
         boot_ids=identity.boots(before, report),
         conflicting_boot_ids=identity.conflict(before, report),
         last=_outcome(flight, event, step, report),
@@ -83,10 +83,17 @@ def _next_ping_at(pinged_at: datetime, event: Event, step: Step, now: datetime) 
     return rules.next_ping_at(pinged_at, step.interval_seconds, now)
 
 
-def _answered_at(report: UptimeReport | None, pinged_at: datetime, before: AgentState | None) -> datetime | None:
-    if report is not None:
-        return pinged_at
-    return before.last_answered_at if before else None
+def _answered_at(flight: Flight) -> datetime | None:
+    """When the last answered ping was made; when the answer came, if the agent was enrolled anew in between.
+
+    Such an answer covers the beginning of the new enrolment, so the next window must begin at its mark.
+    """
+    if flight.answer is None or flight.pinged_at is None:
+        return flight.base.last_answered_at if flight.base else None
+    entry = flight.tracked.entry
+    landed = flight.pinged_at + timedelta(milliseconds=flight.response_ms or 0.0)
+    crossed = entry is not None and flight.pinged_at < entry.enrolled_at <= landed
+    return landed if crossed else flight.pinged_at
 
 
 def _outcome(flight: Flight, event: Event, step: Step, report: UptimeReport | None) -> Outcome:

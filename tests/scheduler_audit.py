@@ -131,13 +131,19 @@ class Audit:
         assert answer.valid, self._where(state)
         assert bytes(last.report) == answer.data, self._where(state)
         self._tiles(state, answer)
-        self.truth.mark, self.truth.answered_at = answer.mark, last.pinged_at
+        self.truth.mark, self.truth.answered_at = answer.mark, self._answered_at(state)
         self._window = answer
         verdict = self.truth.answer(answer.uptime, answer.gpu_available)
         judged = verdict.verdict in {"good", "poor"}
         assert last.uptime_percent == (answer.uptime if judged else None), self._where(state)
         assert last.window_seconds == (answer.until - answer.since) / 1000, self._where(state)
         return verdict
+
+    def _answered_at(self, state: AgentState) -> datetime:
+        """When the ping was made; when its answer came, if a new enrolment began in between (windows do not overlap)."""
+        made = state.last.pinged_at
+        came = made + timedelta(milliseconds=state.last.response_ms or 0.0)
+        return came if any(made < began <= came for began in self._enrolments) else made
 
     def _tiles(self, state: AgentState, answer: Answer) -> None:
         """No second twice, and none left out within one enrolment."""

@@ -13,7 +13,7 @@ from bus.batch import Write, commit, only_if
 from bus.bucket import read
 from bus.clock import boottime
 from bus.errors import RefusedError, StaleError
-from bus.messages import AgentEntry, AgentState, Timer, encode
+from bus.messages import AgentEntry, AgentState, PingRequest, Timer, encode
 from bus.questions import RegisterRequest
 from bus.settings import Settings
 from scheduler.committer import Committer
@@ -24,7 +24,7 @@ from scheduler.pinger import Pinger
 from scheduler.policy import Miss
 from scheduler.pulse import Pulse
 from scheduler.service import policy_of, running
-from tests.agents import answering
+from tests.agents import answering, report
 from tests.history import until_history
 
 
@@ -164,6 +164,33 @@ async def test_an_outcome_that_crosses_a_removal_leaves_no_timer_behind(bus, con
             async with asyncio.timeout(3):
                 while await timer_seq(bus, name) != (3 if back else None):  # noqa: ASYNC110  # the bucket tells nobody
                     await asyncio.sleep(0.02)
+
+
+async def test_an_answer_that_comes_after_a_new_enrolment_is_where_the_next_window_begins(bus, config):
+    """No second is counted in two windows."""
+    patient = replace(config, PING_BASE_INTERVAL_MINUTES=10.0, PING_MAX_INTERVAL_HOURS=1.0)
+    heard = asyncio.Event()
+
+    def second_time(agent_id: str, request: PingRequest) -> bytes | None:
+        if request.seq == 2 and not heard.is_set():
+            heard.set()
+            return None
+        return encode(report(agent_id, request))
+
+    async with running(patient) as scheduler, answering(patient) as agents:
+        await agents.add("a", second_time)
+        await scheduler.registry.register("a", RegisterRequest(), datetime.now(UTC))
+        await until_history(bus, lambda h: h["a"])
+        await asyncio.sleep(1.1)  # an outcome may follow the first
+        pinging = asyncio.create_task(scheduler.loop.ping_now("a"))
+        await heard.wait()
+        await scheduler.registry.remove("a", datetime.now(UTC))
+        await scheduler.registry.register("a", RegisterRequest(), datetime.now(UTC))
+        assert (await pinging).outcome == "answered"
+        await asyncio.sleep(1.1)
+        await scheduler.loop.ping_now("a")
+        history = await until_history(bus, lambda h: len(h["a"]) == 3)
+    assert agents.asked["a"][-1].since_mark == history["a"][1].since_mark
 
 
 async def timer_seq(bus: connection.Client, agent_id: str) -> int | None:
