@@ -116,14 +116,15 @@ class PingLoop:
             self._release_held(now)
             self._offer_overdue(now)
             await self._send_acks()
-            self._ready = self._ready or self._next_flight(utc_now())
+            turn = utc_now()
+            self._ready = self._ready or self._next_flight(turn)
             free = self.pinger.in_flight < self._limit and len(self._active) < self._limit + UNWRITTEN_LIMIT
             self._note_held_back(held_back=self._ready is not None and not free)
             if self._ready and free:
                 flight, self._ready = self._ready, None
                 await self.pinger.launch(flight)
             else:
-                await self._until_work()
+                await self._until_work(turn)
 
     async def ping_now(self, agent_id: str) -> Ping:
         """A ping by hand, which counts. Joins one in flight; within a second of an outcome, returns that one."""
@@ -233,12 +234,12 @@ class PingLoop:
             released.append(heapq.heappop(self._held)[1])
         self._directory.offer_again(released)
 
-    async def _until_work(self) -> None:
-        """Until something changes, or the next agent is due."""
+    async def _until_work(self, turn: datetime) -> None:
+        """Until something changes, or the next agent is due. Whose time came since the turn began is next, not past."""
         now = boottime()
         self._work.clear()
         pause = OFFER_SECONDS
-        if self._ready is None and (next_at := self._directory.next_ping_at(utc_now())):
+        if self._ready is None and (next_at := self._directory.next_ping_at(turn)):
             pause = min(pause, max(0.0, (next_at - utc_now()).total_seconds()))
         if self._held:
             pause = min(pause, max(0.0, self._held[0][0] - now))

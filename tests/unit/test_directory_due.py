@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from bus.connection import Client
 from bus.messages import AgentEntry
 from scheduler.directory import Directory
+from scheduler.flight import Flight
 from scheduler.loop import PingLoop
 from scheduler.peers import Peers
 from scheduler.pinger import Pinger
@@ -74,6 +75,50 @@ async def test_a_backlog_that_waits_for_a_place_does_not_pile_up():
         await asyncio.sleep(0)
     waiting.cancel()
     assert len(directory._fresh) <= 1000
+
+
+async def test_whose_time_comes_while_the_loop_looks_is_pinged_at_once():
+    """Not a second later: the loop slept on, having read the clock a second time in the same turn."""
+    directory = LateLook(POLICY)
+    now = datetime.now(UTC)
+    directory.apply_entry("a0", AgentEntry(agent_id="a0", registered_at=now, enrolled_at=directory.due_at), 1)
+    peers = Peers(Client("nobody"), "me")
+    peers.greeted.set()
+    loop = PingLoop(Client("nobody"), directory, peers, 1, lambda _flight, _state: None)
+    pinger = LaunchedPinger()
+    loop.pinger = cast("Pinger", pinger)
+    running = asyncio.create_task(loop.run())
+    async with asyncio.timeout(5):
+        flight = await pinger.launched
+    running.cancel()
+    assert datetime.now(UTC) - directory.due_at < timedelta(seconds=0.5)
+    assert flight.agent_id == "a0"
+
+
+class LateLook(Directory):
+    """The only agent becomes due just after the loop saw that it was not."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self.due_at = datetime.now(UTC) + timedelta(seconds=0.2)
+
+    def take_due(self, now: datetime) -> str | None:
+        taken = super().take_due(now)
+        while now < self.due_at and datetime.now(UTC) <= self.due_at:
+            pass  # the processor is given to nobody: that moment is what is tested
+        return taken
+
+
+class LaunchedPinger:
+    """Shows the first flight."""
+
+    in_flight = 0
+
+    def __init__(self) -> None:
+        self.launched: asyncio.Future[Flight] = asyncio.get_running_loop().create_future()
+
+    async def launch(self, flight: Flight) -> None:
+        self.launched.set_result(flight)
 
 
 class FullPinger:
