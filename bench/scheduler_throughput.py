@@ -29,7 +29,8 @@ async def process(*arguments: str, env: dict[str, str] | None = None) -> AsyncIt
     )
     assert child.stdout  # noqa: S101
     try:
-        await asyncio.wait_for(child.stdout.readline(), 120)
+        async with asyncio.timeout(120):
+            await child.stdout.readline()
         yield child
     finally:
         if child.returncode is None:

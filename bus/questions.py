@@ -6,6 +6,7 @@ The gateway hands most of these on unchanged: their field names are the REST con
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from bus.messages import (
@@ -191,9 +192,10 @@ class UptimesRequest(Message, kw_only=True, frozen=True):
 
 
 class UptimesReply(Message, kw_only=True, frozen=True):
-    """Agents without an accounted second are left out."""
+    """Percent, and the seconds it is of; agents without an accounted second are left out."""
 
     uptimes: dict[str, float]
+    judged_seconds: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class OverviewRequest(Message, kw_only=True, frozen=True):

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from bus.messages import AgentId, Status
 from bus.questions import Agent, AgentPage, Capability, ListRequest, RegisterRequest, UptimesRequest
 from bus.subjects import check_agent_id
+from bus.uptimes import with_uptime
 from gateway import asking
 from gateway.backends import Backends, optional
 from gateway.openapi import takes
@@ -117,6 +118,4 @@ async def with_uptimes(backends: Backends, agents: tuple[Agent, ...]) -> tuple[A
     reply = await optional(backends.uptimes(UptimesRequest(agent_ids=tuple(agent.agent_id for agent in agents))))
     if reply is None:
         return agents
-    return tuple(
-        msgspec.structs.replace(agent, uptime_24h_percent=reply.uptimes.get(agent.agent_id)) for agent in agents
-    )
+    return tuple(with_uptime(agent, reply) for agent in agents)

@@ -26,6 +26,7 @@ from bus.services import ask
 from bus.settings import Settings
 from bus.statements import Statement, StatementRequest
 from bus.subjects import check_agent_id
+from bus.uptimes import with_uptime
 from gpuping.dashboard import WORST, Dashboard, FleetUptime, Totals
 from gpuping.discovery import is_stopped, located
 
@@ -127,8 +128,7 @@ class BusSource:
             known = await ask(self._client, subjects.UPTIMES, wanted, UptimesReply, who=STORAGE)
         except BusError:
             return page
-        filled = (replace(agent, uptime_24h_percent=known.uptimes.get(agent.agent_id)) for agent in page.agents)
-        return replace(page, agents=tuple(filled))
+        return replace(page, agents=tuple(with_uptime(agent, known) for agent in page.agents))
 
     async def _overview(self) -> OverviewReply | None:
         try:

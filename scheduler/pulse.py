@@ -33,6 +33,7 @@ class Pulse:
 
     async def run(self) -> None:
         """Beats until cancelled."""
+        self._last = boottime()  # loading a large fleet before was no outage
         while True:
             await self.prove()
             await asyncio.sleep(BEAT_SECONDS)

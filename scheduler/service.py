@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 import structlog
+from msgspec.structs import replace
 
 from bus import connection, layout, subjects
 from bus.background import Start, background
@@ -50,6 +51,11 @@ def policy_of(settings: Settings) -> Policy:
         recovery_pings=settings.PING_RECOVERY_THRESHOLD_PINGS,
         grace=settings.PING_FIRST_PING_GRACE_PERIOD,
     )
+
+
+def without_message(state: AgentState) -> AgentState:
+    """The state with a copy of its report, which else would keep the whole message in memory."""
+    return replace(state, last=replace(state.last, report=state.last.report.copy()))
 
 
 class Scheduler:
@@ -199,7 +205,7 @@ class Scheduler:
             # our own commits are known; what interferes with a flight of ours, its compare-and-set will find out
             if deleted or agent_id in self.loop.active or (tracked and sequence <= tracked.state_revision):
                 return
-            self.directory.apply_state(agent_id, decode(data, AgentState), sequence, time_ns)
+            self.directory.apply_state(agent_id, without_message(decode(data, AgentState)), sequence, time_ns)
         except BadMessageError as error:
             self._bad_value(subject, error)
 

@@ -59,7 +59,10 @@ def uptimes(reader: Reader, request: UptimesRequest, now: datetime) -> UptimesRe
     first, end, edges = _stretches(reader, "agent_days", DAY_US, since_us)
     parameters = {"first_day": first, "end_day": end, "agent_ids": listed(set(request.agent_ids))} | edges
     rows = rows_of(reader.cursor, reader.partitions.fill(sql("uptimes"), since_us), parameters)
-    return UptimesReply(uptimes={agent_id: 100.0 * good / judged for agent_id, good, judged in rows})
+    return UptimesReply(
+        uptimes={agent_id: 100.0 * good / judged for agent_id, good, judged in rows},
+        judged_seconds={agent_id: judged / 1000.0 for agent_id, _, judged in rows},
+    )
 
 
 def overview(reader: Reader, request: OverviewRequest, now: datetime) -> OverviewReply:

@@ -40,7 +40,8 @@ async def scheduler_process(config: Settings) -> AsyncIterator[asyncio.subproces
     )
     try:
         assert child.stdout
-        assert await asyncio.wait_for(child.stdout.readline(), 30) == b"ready\n"
+        async with asyncio.timeout(30):
+            assert await child.stdout.readline() == b"ready\n"
         yield child
     finally:
         with suppress(ProcessLookupError):

@@ -1,0 +1,40 @@
+"""The uptime that lists show: history, and the time that nobody has accounted for."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bus.messages import Status
+from bus.questions import Agent, UptimesReply
+from bus.uptimes import with_uptime
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def agent(status: Status, silent_hours: float) -> Agent:
+    return Agent(
+        agent_id="a", agent_url=None, capabilities=(), metadata={}, status=status, registered_at=NOW,
+        uptime_percent=None, uptime_24h_percent=None, consecutive_poor_uptime=0, good_streak=0,
+        current_interval_minutes=15.0, next_ping_at=NOW, last_ping_at=NOW,
+        last_answered_at=NOW - timedelta(hours=silent_hours), total_pings=9, missed_pings=0, last_response_ms=None,
+        connected=None,
+    )  # fmt: skip
+
+
+def known(percent: float, hours: float) -> UptimesReply:
+    return UptimesReply(uptimes={"a": percent}, judged_seconds={"a": hours * 3600})
+
+
+@pytest.mark.parametrize(
+    ("status", "silent", "reply", "expected"),
+    [
+        ("healthy", 0.0, known(100.0, 24), 100.0),
+        ("healthy", 0.2, known(75.0, 4), 75.0),  # the time since the last answer is not due yet
+        ("missing", 12.0, known(100.0, 12), 50.0),
+        ("missing", 6.0, known(50.0, 6), 25.0),
+        ("missing", 100.0, UptimesReply(uptimes={}), 0.0),
+        ("pending", 0.0, UptimesReply(uptimes={}), None),
+    ],
+)
+def test_silence_counts_against_a_host_that_misses_its_pings(status, silent, reply, expected):
+    assert with_uptime(agent(status, silent), reply).uptime_24h_percent == expected
