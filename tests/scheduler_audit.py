@@ -140,7 +140,7 @@ class Audit:
         return verdict
 
     def _answered_at(self, state: AgentState) -> datetime:
-        """When the ping was made; when its answer came, if a new enrolment began in between (windows do not overlap)."""
+        """When the ping was made; when its answer came, if a new enrolment began in between: windows tile."""
         made = state.last.pinged_at
         came = made + timedelta(milliseconds=state.last.response_ms or 0.0)
         return came if any(made < began <= came for began in self._enrolments) else made
