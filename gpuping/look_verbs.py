@@ -8,6 +8,7 @@ from cyclopts import Parameter, validators
 from rich.console import Console
 
 from bus import clock
+from bus.messages import Status
 from bus.settings import Settings
 from gpuping import lifecycle, terminal
 from gpuping.lifecycle import Lifecycle
@@ -62,7 +63,7 @@ def ping(agent_id: AgentId, /, *, server_url: ServerUrl = None, data_dir: DataDi
 @app.command(group=LOOK, help_epilogue=examples("gpuping agents", "gpuping agents --status missing --json"))
 def agents(
     *,
-    status: Annotated[str | None, Parameter(help="only these: healthy, poor, missing ...")] = None,
+    status: Annotated[Status | None, Parameter(help="only these")] = None,
     capability: Annotated[str | None, Parameter(help="only those that have it")] = None,
     server_url: ServerUrl = None,
     data_dir: DataDir = None,

@@ -6,6 +6,8 @@ from typing import Annotated
 from cyclopts import App, Group, Parameter
 
 from bus import services
+from bus.errors import BadMessageError
+from bus.subjects import check_agent_id
 
 RUN, LOOK, CHECK = (Group.create_ordered(name) for name in ("Run", "Look", "Set up and check"))
 
@@ -37,7 +39,17 @@ Scenario = Annotated[
 ]
 ServerUrl = Annotated[str | None, Parameter(name="--server-url", help="ask this gateway over HTTP instead of the bus")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="print JSON, for machines")]
-AgentId = Annotated[str, Parameter(name="ID", help="the agent's id")]
+
+
+def _is_id(_kind: object, text: str) -> None:
+    """For cyclopts, which makes wrong usage of a ValueError."""
+    try:
+        check_agent_id(text)
+    except BadMessageError as error:
+        raise ValueError(str(error)) from None
+
+
+AgentId = Annotated[str, Parameter(name="ID", validator=_is_id, help="the agent's id")]
 
 
 def examples(*lines: str) -> str:

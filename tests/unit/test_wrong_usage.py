@@ -1,0 +1,32 @@
+"""What cannot be meant is told in one line and ends with exit code 2, before anything is asked or started."""
+
+import pytest
+
+from gpuping.cli import main
+
+WRONG = [
+    ["frobnicate"],
+    ["ping"],
+    ["ping", "a.b"],
+    ["ping", "a" * 64],
+    ["ping", "register"],
+    ["history", "a b"],
+    ["history", "a-1", "--hours", "0"],
+    ["history", "a-1", "--hours", "87601"],
+    ["history", "a-1", "--limit", "1001"],
+    ["report", "a*", "--month", "2026-11"],
+    ["report", "a-1", "--month", "2026-13"],
+    ["agents", "--status", "splendid"],
+    ["up", "--port", "http"],
+    ["up", "--register-agents", "-1"],
+    ["up", "--no-such-option"],
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+def test_wrong_usage_ends_with_2_and_one_line(arguments, capsys):
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("gpuping: ")
+    assert said.err.count("\n") == 1
