@@ -31,7 +31,7 @@ def screen(dashboard: Dashboard, height: int | None = None) -> Group:
 
 def headline(dashboard: Dashboard) -> Text:
     """The fleet in one line."""
-    line = Text(f"{dashboard.generated_at:%Y-%m-%d %H:%M:%S} UTC  ", "bold").append(f"{dashboard.totals.agents} agents")
+    line = Text(f"{dashboard.generated_at:%Y-%m-%d %H:%M:%S} UTC  ", "bold").append(_agents(dashboard.totals.agents))
     for status, colour in terminal.STATUS_COLOURS.items():
         if count := dashboard.by_status.get(status):
             line.append("  ").append(f"{count} {status}", colour)
@@ -40,6 +40,10 @@ def headline(dashboard: Dashboard) -> Text:
     if (median := dashboard.response_ms.get("p50")) is not None:
         line.append(f"  answers in {median:.1f} ms")
     return line
+
+
+def _agents(count: int) -> str:
+    return f"{count} agent{'' if count == 1 else 's'}"
 
 
 async def live(source: Source, lifecycle: Lifecycle, console: Console, interval: float) -> None:
