@@ -84,24 +84,20 @@ def _before(window: Window, gpu: str | None, whole: Milliseconds, moment_us: int
     if sum(1 for state in STATES if getattr(whole, state)) <= 1:
         return Part(shared, "exact")
     timeline = _timeline(window, gpu)
-    if any(abs(_sum(timeline, s, window.until_us) - getattr(whole, s)) > TOLERANCE_MS for s in _WORST_FIRST):
+    if any(abs(_sum(timeline, s, window.until_us) // 1000 - getattr(whole, s)) > TOLERANCE_MS for s in _WORST_FIRST):
         return Part(shared, "prorated")
-    if whole.excused:
-        return Part(shared, "prorated")  # nothing says when it was
-    bad = {s: min(_sum(timeline, s, moment_us), getattr(whole, s)) for s in _WORST_FIRST}
-    up = min(whole.up, max(0, shared.total - sum(bad.values())))
+    stepped = abs((window.until_us - window.since_us) // 1000 - whole.total) > TOLERANCE_MS
+    if whole.excused or stepped:
+        return Part(shared, "prorated")  # nothing says when it was, or the host's clock cannot say it
+    bad_us = {s: _sum(timeline, s, moment_us) for s in _WORST_FIRST}
+    bad = {s: min(spent // 1000, getattr(whole, s)) for s, spent in bad_us.items()}
+    up = min(whole.up, (moment_us - window.since_us - sum(bad_us.values())) // 1000)
     return Part(Milliseconds(up=up, **bad), "exact")
 
 
 def _share(whole: Milliseconds, part_us: int, length_us: int) -> Milliseconds:
-    """In proportion, the states' roundings never apart from the total's by more than they must."""
-    shares, given, wanted = [], 0, 0
-    for state in STATES:
-        wanted += getattr(whole, state)
-        upto = (wanted * part_us + length_us // 2) // length_us
-        shares.append(upto - given)
-        given = upto
-    return Milliseconds(*shares)
+    """In proportion, each state rounded down: so no state shrinks as the moment moves on, and no part is negative."""
+    return Milliseconds(*(getattr(whole, state) * part_us // length_us for state in STATES))
 
 
 def _timeline(window: Window, gpu: str | None) -> list[tuple[int, int, str]]:
@@ -127,5 +123,5 @@ def _clip(window: Window, moment: datetime | None) -> int:
 
 
 def _sum(timeline: list[tuple[int, int, str]], state: str, until_us: int) -> int:
-    """Milliseconds of a state before a moment."""
-    return round(sum(max(0, min(end, until_us) - start) for start, end, found in timeline if found == state) / 1000)
+    """Microseconds of a state before a moment."""
+    return sum(max(0, min(end, until_us) - start) for start, end, found in timeline if found == state)

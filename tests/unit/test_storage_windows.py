@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bus.messages import Incident
@@ -22,6 +22,7 @@ def window(account: Milliseconds, length_us: int, incidents: tuple[Incident, ...
 
 
 @given(accounts, st.integers(1, 100 * HOUR), st.lists(st.integers(0, 101 * HOUR), max_size=4))
+@example(Milliseconds(unknown=1, excused=1), 5, [2, 3])
 def test_the_parts_add_up_to_the_whole(account: Milliseconds, length_us: int, cuts: list[int]):
     one = window(account, length_us)
     edges = [START_US - HOUR, *sorted(START_US + cut for cut in cuts), START_US + 200 * HOUR]
