@@ -13,6 +13,7 @@ import structlog
 
 from bus.errors import BadMessageError
 from bus.subjects import check_agent_id
+from gateway import openapi
 from gateway.auth import Call, Guard
 from gateway.problems import ProblemError, as_asgi, problem_of
 
@@ -69,6 +70,7 @@ class Door:
         client = scope["client"][0] if scope.get("client") else "?"
         self._guard.admit(Call(scope["method"], scope["path"], headers, client))
         check_path(scope.get("raw_path", b"").decode("latin-1"))
+        scope["path"] = openapi.address(scope["path"], headers.get("accept", "").lower())
         await self._application(scope, receive, answer)
 
 

@@ -90,6 +90,12 @@ def config() -> OpenAPIConfig:
     )
 
 
+def address(path: str, accept: str) -> str:
+    """The description itself for a program that asks the page's address for JSON; every other path as it is."""
+    is_page = path.rstrip("/") == PATH
+    return f"{PATH}/openapi.json" if is_page and "json" in accept and "text/html" not in accept else path
+
+
 async def _refuse_unknown(response: Response[Any]) -> Response[Any]:
     """Litestar answers an unknown page below its own with HTML; ours is a problem like any other."""
     if response.status_code == 404:

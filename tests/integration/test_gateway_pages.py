@@ -77,6 +77,17 @@ async def test_a_head_is_a_get_without_its_body(http, behind):
         assert (answer.status_code, answer.content) == (200, b"")
 
 
+async def test_a_program_that_wants_json_gets_the_description_at_the_pages_address(http):
+    described = (await http.get("/schema/openapi.json")).json()
+    for accept in ("application/json", "application/vnd.oai.openapi+json"):
+        answer = await http.get("/schema", headers={"Accept": accept})
+        assert answer.json() == described
+        assert answer.json()["openapi"].startswith("3.1")
+    for accept in ("*/*", "text/html,application/xhtml+xml,application/json;q=0.9"):
+        answer = await http.get("/schema", headers={"Accept": accept})
+        assert answer.headers["content-type"].startswith("text/html")
+
+
 async def test_the_description_covers_every_route_and_names_no_outside_address(http):
     answer = await http.get("/schema/openapi.json")
     described = answer.json()
