@@ -13,10 +13,11 @@ HOURS = 24.0
 
 def with_uptime(agent: Agent, reply: UptimesReply) -> Agent:
     """The agent with its `uptime_24h_percent`; None where not a second was accounted for or missed."""
-    percent, judged = reply.uptimes.get(agent.agent_id), reply.judged_seconds.get(agent.agent_id, 0.0)
-    good = (percent or 0.0) / 100.0 * judged
-    total = judged + _unreported_seconds(agent)
-    return replace(agent, uptime_24h_percent=min(100.0, 100.0 * good / total) if total > 0 else None)
+    percent, unreported = reply.uptimes.get(agent.agent_id), _unreported_seconds(agent)
+    if unreported > 0.0:
+        judged = reply.judged_seconds.get(agent.agent_id, 0.0)
+        percent = (percent or 0.0) * judged / (judged + unreported)
+    return replace(agent, uptime_24h_percent=percent)
 
 
 def _unreported_seconds(agent: Agent) -> float:
