@@ -30,7 +30,7 @@ def known(percent: float, hours: float) -> UptimesReply:
     [
         ("healthy", 0.0, known(100.0, 24), 100.0),
         ("healthy", 0.2, known(75.0, 4), 75.0),  # the time since the last answer is not due yet
-        ("poor", 0.2, UptimesReply(uptimes={"a": 88.3529411764706}), 88.3529411764706),  # history's figure, to the last digit
+        ("poor", 0.2, UptimesReply(uptimes={"a": 88.3529411764706}), 88.3529411764706),  # as it is
         ("missing", 12.0, known(100.0, 12), 50.0),
         ("missing", 6.0, known(50.0, 6), 25.0),
         ("missing", 100.0, UptimesReply(uptimes={}), 0.0),
