@@ -67,14 +67,14 @@ class Answers:
         tracked, created = await self._scheduler.registry.register(agent_id, asked, utc_now())
         reply = RegisterReply(agent=self._view(tracked), created=created)
         if created:
-            self._scheduler.announce("registered", agent_id, reply.agent)
+            self._scheduler.events.registry("registered", agent_id, reply.agent)
         return reply
 
     async def remove(self, request: Request) -> Removed:
         """`gpuping.registry.remove.<id>`."""
         agent_id = subjects.last_token(request.subject)
         await self._scheduler.registry.remove(agent_id, utc_now())
-        self._scheduler.announce("removed", agent_id, None)
+        self._scheduler.events.registry("removed", agent_id, None)
         return Removed(agent_id=agent_id)
 
     async def get(self, request: Request) -> Agent:
