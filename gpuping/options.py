@@ -46,7 +46,7 @@ def _is_id(_kind: object, text: str) -> None:
     try:
         check_agent_id(text)
     except BadMessageError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"{error}.") from None
 
 
 AgentId = Annotated[str, Parameter(name="ID", validator=_is_id, help="the agent's id")]

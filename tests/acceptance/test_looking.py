@@ -80,8 +80,6 @@ def test_doctor_answers_for_one_service(fleet: Up, service: str) -> None:
         (["ping", "nobody"], "nobody"),
         (["history", "nobody"], "nobody"),
         (["report", "nobody"], "nobody"),
-        (["ping", "not.an.id"], "not valid"),
-        (["history", "register"], "reserved"),
     ],
 )
 def test_a_question_about_nobody_is_one_line(fleet: Up, where: list[str], arguments: list[str], said: str) -> None:

@@ -30,3 +30,10 @@ def test_wrong_usage_ends_with_2_and_one_line(arguments, capsys):
     assert said.out == ""
     assert said.err.startswith("gpuping: ")
     assert said.err.count("\n") == 1
+
+
+def test_an_id_that_is_none_says_what_an_id_looks_like(capsys):
+    assert main(["ping", "not.an.id"]) == 2
+    assert "not valid: use 1 to 63 of" in capsys.readouterr().err
+    assert main(["history", "register"]) == 2
+    assert "is reserved: choose another. Try" in capsys.readouterr().err
