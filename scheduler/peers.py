@@ -7,6 +7,7 @@ the compare-and-set lets one outcome stand; an agent that nobody believes his is
 import asyncio
 import zlib
 from collections.abc import Callable
+from typing import Literal
 
 import nats.errors
 import structlog
@@ -15,13 +16,21 @@ from nats.aio.msg import Msg
 from bus import subjects
 from bus.clock import boottime
 from bus.connection import Client
+from bus.errors import BadMessageError
+from bus.messages import Message, decode, encode
 
 log = structlog.get_logger("scheduler.peers")
 
 BEAT_SECONDS = 1.0
 SILENT_SECONDS = 3.5
 GREETING_SECONDS = 0.25
-_HELLO, _HERE, _BYE = b"hello", b"here", b"bye"
+Word = Literal["hello", "here", "bye"]
+
+
+class Alive(Message, kw_only=True, frozen=True):
+    """What one scheduler tells the others; its subject says who."""
+
+    word: Word
 
 
 class Peers:
@@ -38,17 +47,17 @@ class Peers:
     async def run(self) -> None:
         """Says that it is here until cancelled, and then goodbye."""
         subscription = await self._client.subscribe(subjects.ALIVE_ALL, cb=self._hear)
-        await self._say(_HELLO)
+        await self._say("hello")
         await asyncio.sleep(GREETING_SECONDS)
         self.greeted.set()
         try:
             while True:
                 await asyncio.sleep(BEAT_SECONDS)
-                await self._say(_HERE)
+                await self._say("here")
                 self._forget_silent()
         finally:
             if self._client.is_connected:
-                await self._say(_BYE)
+                await self._say("bye")
                 await subscription.unsubscribe()
 
     def is_mine(self, agent_id: str) -> bool:
@@ -62,9 +71,9 @@ class Peers:
         """Whether no other scheduler is about."""
         return len(self._alive) == 1
 
-    async def _say(self, word: bytes) -> None:
+    async def _say(self, word: Word) -> None:
         try:
-            await self._client.publish(subjects.alive(self._instance), word)
+            await self._client.publish(subjects.alive(self._instance), encode(Alive(word=word)))
         except nats.errors.Error as error:
             log.debug("peers_not_told", detail=str(error))
 
@@ -73,13 +82,18 @@ class Peers:
         if peer == self._instance:
             self._heard_self = boottime()
             return
-        if message.data == _BYE:
+        try:
+            word = decode(message.data, Alive).word
+        except BadMessageError as error:
+            log.warning("bad_alive_message", detail=str(error))
+            return
+        if word == "bye":
             self._heard.pop(peer, None)
         else:
             self._heard[peer] = boottime()
         self._settle()
-        if message.data == _HELLO:
-            await self._say(_HERE)
+        if word == "hello":
+            await self._say("here")
 
     def _forget_silent(self) -> None:
         """Silent is who was not heard while this scheduler heard itself: when the bus is away, everybody is silent."""

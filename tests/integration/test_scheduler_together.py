@@ -20,6 +20,7 @@ from scheduler.committer import Committer
 from scheduler.directory import Directory
 from scheduler.flight import Flight
 from scheduler.outcomes import next_state, timer
+from scheduler.peers import Alive
 from scheduler.pinger import Pinger
 from scheduler.policy import Miss
 from scheduler.pulse import Pulse
@@ -64,7 +65,8 @@ async def test_a_newcomer_knows_who_is_there_before_it_pings(bus, config):
 async def test_a_dead_scheduler_is_forgotten_by_those_who_hear_themselves(bus, config):
     async with running(config) as one:
         ghost = secrets.token_hex(5)
-        await bus.publish(subjects.alive(ghost), b"hello")
+        await bus.publish(subjects.alive(ghost), b"no word of ours")
+        await bus.publish(subjects.alive(ghost), encode(Alive(word="hello")))
         await until(lambda: not one.peers.alone)
         await until(lambda: one.peers.alone, within=8)
 
