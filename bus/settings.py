@@ -42,7 +42,7 @@ class Settings(Struct, kw_only=True, frozen=True):
     PING_MAX_CONCURRENT_AGENTS: Annotated[int, Meta(ge=1, le=100_000)] = 100
 
     AGENT_GPU_CHECK_INTERVAL_SECONDS: Annotated[float, Meta(ge=0.05, le=3600.0)] = 5.0
-    AGENT_MAX_HISTORY_SIZE: Annotated[int, Meta(ge=10, le=10_000_000)] = 10_000
+    AGENT_MAX_HISTORY_SIZE: Count = 10_000
     AGENT_CHECKPOINT_INTERVAL: Count = 100
     AGENT_MODE: bool = False
     AGENT_ID: AgentIdSetting | None = None

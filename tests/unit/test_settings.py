@@ -37,7 +37,10 @@ def test_numbers_may_be_fractions_however_they_are_spelt(text, minutes):
     assert minutes == settings.load({"PING_BASE_INTERVAL_MINUTES": text}).PING_BASE_INTERVAL_MINUTES
 
 
-@pytest.mark.parametrize(("name", "text"), [("PING_ESCALATION_MULTIPLIER", "1"), ("PING_UPTIME_THRESHOLD", "0")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("PING_ESCALATION_MULTIPLIER", "1"), ("PING_UPTIME_THRESHOLD", "0"), ("AGENT_MAX_HISTORY_SIZE", "1")],
+)
 def test_edges_that_are_legal(name, text):
     assert getattr(settings.load({name: text}), name) == float(text)
     assert settings.load({"PING_UPTIME_THRESHOLD": "100"}).PING_UPTIME_THRESHOLD == 100
