@@ -14,7 +14,6 @@ from typing import Protocol
 
 import nats.errors
 import structlog
-from msgspec import Struct
 from nats.aio.msg import Msg
 
 from bus import subjects
@@ -40,7 +39,7 @@ class FileOffer(Message, kw_only=True, frozen=True):
     piece_bytes: int
 
 
-class PieceRequest(Struct, kw_only=True, frozen=True):
+class PieceRequest(Message, kw_only=True, frozen=True):
     """Bytes from `offset` on; an offset at the end says that all has arrived, and lets the file go."""
 
     offset: int
