@@ -130,9 +130,11 @@ class Statement(Message, kw_only=True, frozen=True):
 
 
 class ExportRequest(Message, kw_only=True, frozen=True):
-    """An agent's history as a file: the last `hours`, oldest first."""
+    """An agent's history as a file: the last `hours`, newest first; `limit` and `cursor` as for a page, None: all."""
 
     hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
+    limit: Annotated[int, Meta(ge=1)] | None = None
+    cursor: int | None = None
     format: Literal["csv", "parquet"] = "csv"
 
 

@@ -20,6 +20,7 @@ from gateway.backends import Backends, registered
 from gateway.problems import ProblemError, described
 
 EVER_HOURS = 87_600.0
+PAGE = 1000
 
 
 @get(
@@ -33,17 +34,19 @@ async def history(
     agent_id: FromPath[str],
     backends: NamedDependency[Backends],
     hours: asking.Hours = 24.0,
-    limit: asking.Limit = 1000,
+    limit: Annotated[
+        int | None, QueryParameter(ge=1, le=1000, description="the most entries, on a page (1000) or in a file (all)")
+    ] = None,
     cursor: Annotated[int | None, QueryParameter(ge=0, description="`next_cursor` of the page before")] = None,
     file_format: Annotated[asking.Format | None, QueryParameter(name="format", description="wins over Accept")] = None,
 ) -> Response[HistoryReply]:
-    """A page as JSON, newest first; `summary` is of the whole period. CSV and Parquet hold the period, oldest first."""
+    """A page as JSON, newest first; `summary` is of the whole period. In CSV and Parquet, all of it without `limit`."""
     check_agent_id(agent_id)
     wanted = file_format or asking.preferred(request.headers.get("accept", ""))
     if wanted == "json":
-        page = await known_history(backends, agent_id, HistoryRequest(hours=hours, limit=limit, cursor=cursor))
+        page = await known_history(backends, agent_id, HistoryRequest(hours=hours, limit=limit or PAGE, cursor=cursor))
         return Response(page)
-    return await _file(backends, agent_id, ExportRequest(hours=hours, format=wanted))
+    return await _file(backends, agent_id, ExportRequest(hours=hours, format=wanted, limit=limit, cursor=cursor))
 
 
 async def _file(backends: Backends, agent_id: str, request: ExportRequest) -> Response[Any]:

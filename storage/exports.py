@@ -22,6 +22,7 @@ MEDIA_TYPES = {
     "parquet": "application/vnd.apache.parquet",
     "html": "text/html; charset=utf-8",
 }
+_ALL = 2**31 - 1  # more than an agent ever has, one outcome a second at most
 _FORMATS = {"csv": "FORMAT csv, HEADER", "parquet": "FORMAT parquet, COMPRESSION zstd"}
 _STATEMENT_ROW = """
 COPY (SELECT unnest(from_json({rows}, '[{
@@ -52,6 +53,8 @@ def history(reader: Reader, scratch: Path, agent_id: str, request: ExportRequest
     for mark, value in {
         "{agent}": str(agent),
         "{since_us}": str(since_us),
+        "{cursor}": str(_ALL if request.cursor is None else min(request.cursor, _ALL)),
+        "{limit}": str(min(request.limit or _ALL, _ALL)),
         "{file}": quoted(str(path)),
         "{format}": _FORMATS[request.format],
     }.items():

@@ -1,4 +1,4 @@
--- For people and for other programs: times as text, durations in seconds, one row an outcome, oldest first.
+-- For people and for other programs: times as text, durations in seconds, one row an outcome, newest first.
 COPY (
     SELECT
         a.agent_id,
@@ -21,6 +21,7 @@ COPY (
         p.late_us / 1000 AS late_ms
     FROM {pings} AS p
     JOIN agents AS a USING (agent)
-    WHERE p.agent = {agent} AND p.pinged_us >= {since_us}
-    ORDER BY p.pinged_us
+    WHERE p.agent = {agent} AND p.pinged_us >= {since_us} AND p.ping_seq < {cursor}
+    ORDER BY p.pinged_us DESC, p.ping_seq DESC
+    LIMIT {limit}
 ) TO {file} ({format});

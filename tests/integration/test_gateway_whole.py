@@ -96,7 +96,10 @@ async def files_and_statement(http: httpx.AsyncClient, tmp_path) -> None:
     text = (await http.get(f"{AGENTS}/real/history?format=csv")).text
     assert text.partition("\n")[0] == exports.COLUMNS.strip()
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert rows[0]["ping_seq"] == "1"
+    numbers = [int(row["ping_seq"]) for row in rows]
+    assert numbers == list(range(len(rows), 0, -1)), "newest first, like the page"
+    few = (await http.get(f"{AGENTS}/real/history?format=csv&limit=1&cursor=2")).text
+    assert [row["ping_seq"] for row in csv.DictReader(io.StringIO(few))] == ["1"]
     parquet = tmp_path / "history.parquet"
     parquet.write_bytes((await http.get(f"{AGENTS}/real/history?format=parquet")).content)
     assert duckdb.read_parquet(str(parquet)).columns == list(rows[0])

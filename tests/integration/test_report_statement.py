@@ -259,11 +259,15 @@ async def test_history_exports_come_whole_in_small_pieces(bus: Client, base_sett
         offer = await services.ask(bus, subjects.export("a0"), request, FileOffer, who="storage")
         text = (await fetch(bus, offer)).decode()
         rows = list(csv.DictReader(io.StringIO(text)))
-        assert [int(row["ping_seq"]) for row in rows] == list(range(1, 40))
-        assert rows[0]["pinged_at"] == "2026-10-01T00:00:00.000000Z"
+        assert [int(row["ping_seq"]) for row in rows] == list(range(39, 0, -1))
+        assert rows[-1]["pinged_at"] == "2026-10-01T00:00:00.000000Z"
         assert rows[0]["up_seconds"] == "900.0"
         with pytest.raises(UnavailableError, match="ended at byte 0"):
             await fetch(bus, offer)  # once only
+        some = ExportRequest(hours=80_000.0, format="csv", limit=3, cursor=30)
+        offer = await services.ask(bus, subjects.export("a0"), some, FileOffer, who="storage")
+        few = csv.DictReader(io.StringIO((await fetch(bus, offer)).decode()))
+        assert [row["ping_seq"] for row in few] == ["29", "28", "27"]
         parquet = await services.ask(
             bus, subjects.export("a0"), ExportRequest(hours=80_000.0, format="parquet"), FileOffer, who="storage"
         )
