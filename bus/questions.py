@@ -115,6 +115,12 @@ class ListRequest(Message, kw_only=True, frozen=True):
     order: Literal["id", "due", "worst"] = "id"
 
 
+class GetRequest(Message, kw_only=True, frozen=True):
+    """One agent; an empty request is one as well. `removed_too`: also one that was removed, which keeps its history."""
+
+    removed_too: bool = False
+
+
 class AgentPage(Message, kw_only=True, frozen=True):
     """`total` counts every agent that fits the filters, on all pages."""
 

@@ -19,6 +19,7 @@ from bus.questions import (
     Agent,
     AgentPage,
     Fleet,
+    GetRequest,
     HistoryReply,
     HistoryRequest,
     ListRequest,
@@ -65,9 +66,9 @@ class Backends:
         """Removes an agent; RefusedError 404 when there is none."""
         await ask_raw(self.client, subjects.remove(agent_id), b"", who=SCHEDULER)
 
-    async def agent(self, agent_id: str) -> Agent:
+    async def agent(self, agent_id: str, *, removed_too: bool = False) -> Agent:
         """One agent; RefusedError 404 when it is unknown or removed."""
-        return await self._ask(SCHEDULER, subjects.get(agent_id), None, Agent)
+        return await self._ask(SCHEDULER, subjects.get(agent_id), GetRequest(removed_too=removed_too), Agent)
 
     async def agents(self, request: ListRequest) -> AgentPage:
         """A page of agents."""
@@ -162,10 +163,10 @@ async def optional(question: Awaitable[T]) -> T | None:
         return None
 
 
-async def registered(backends: Backends, agent_id: str) -> Agent | None:
+async def registered(backends: Backends, agent_id: str, *, removed_too: bool = False) -> Agent | None:
     """The agent, or None where it is unknown or removed."""
     try:
-        return await backends.agent(agent_id)
+        return await backends.agent(agent_id, removed_too=removed_too)
     except RefusedError as error:
         if error.code == 404:
             return None

@@ -65,7 +65,7 @@ async def _file(backends: Backends, agent_id: str, request: ExportRequest) -> Re
 async def known_history(backends: Backends, agent_id: str, question: HistoryRequest) -> HistoryReply:
     """The page, for an agent that is registered or ever was. Raises a 404 problem for any other."""
     agent, page = await asyncio.gather(
-        registered(backends, agent_id), backends.history(agent_id, question), return_exceptions=True
+        registered(backends, agent_id, removed_too=True), backends.history(agent_id, question), return_exceptions=True
     )
     if isinstance(page, BaseException):
         raise page

@@ -18,7 +18,17 @@ from bus import bucket, subjects
 from bus.clock import utc_now
 from bus.errors import UnavailableError
 from bus.messages import Message, Status, decode, encode
-from bus.questions import Agent, AgentPage, Fleet, ListRequest, Ping, RegisterReply, RegisterRequest, SchedulerStats
+from bus.questions import (
+    Agent,
+    AgentPage,
+    Fleet,
+    GetRequest,
+    ListRequest,
+    Ping,
+    RegisterReply,
+    RegisterRequest,
+    SchedulerStats,
+)
 from bus.services import Endpoint, serve
 from scheduler.directory import Tracked
 from scheduler.registry import unknown
@@ -80,9 +90,10 @@ class Answers:
     async def get(self, request: Request) -> Agent:
         """`gpuping.registry.get.<id>`."""
         agent_id = subjects.last_token(request.subject)
+        asked = decode(request.data or b"{}", GetRequest)
         await self._caught_up()
         tracked = self._scheduler.directory.get(agent_id)
-        if tracked is None or not tracked.registered:
+        if tracked is None or tracked.entry is None or not (tracked.registered or asked.removed_too):
             raise unknown(agent_id)
         return self._view(tracked)
 

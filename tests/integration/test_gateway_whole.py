@@ -86,6 +86,10 @@ async def test_the_whole_interface(http: httpx.AsyncClient, tmp_path):
     assert (await http.post(f"{AGENTS}/agent-001/ping")).status_code == 404
     assert (await http.get(f"{AGENTS}/agent-001/history")).json()["pings"] == page["pings"]
     assert (await http.get(f"{AGENTS}/never/history")).status_code == 404
+    assert (await http.post(f"{AGENTS}/register", json={"agent_id": "brief"})).status_code == 201
+    assert (await http.delete(f"{AGENTS}/brief")).status_code == 204
+    brief = await http.get(f"{AGENTS}/brief/history")  # before any outcome: it was here, and nothing came of it yet
+    assert (brief.status_code, brief.json()["pings"]) == (200, [])
     metrics = (await http.get("/metrics")).text
     assert 'gpuping_service_up{service="storage"} 1.0' in metrics
     assert 'gpuping_pings_total{instance="' in metrics
