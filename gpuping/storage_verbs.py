@@ -1,11 +1,14 @@
 """The verbs of storage: the service, and what is done to the history while the service is stopped."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from cyclopts import App, Parameter
+from rich.progress import Progress
 
 from bus import embedded
 from bus.errors import GpupingError
@@ -20,7 +23,7 @@ storage_app = App(
     group=RUN,
     help_format="markdown",
     help="Run storage: it keeps the history in DuckDB and answers questions about it.",
-    help_epilogue=examples("gpuping storage", "gpuping storage rebuild"),
+    help_epilogue=examples("gpuping storage", "gpuping storage rebuild", "gpuping storage import /mnt/old/archive"),
 )
 app.command(storage_app)
 
@@ -76,6 +79,36 @@ async def _rebuilt(loaded: Settings, *, force: bool) -> bool:
     else:
         console.print(f"not replaced: the rebuilt file ({result.kept}) differs; --force uses it all the same")
     return result.replaced
+
+
+@storage_app.command(name="import")
+def import_folder(folder: Path, *, data_dir: DataDir = None) -> int:
+    """Take a Parquet archive (folders `day=YYYY-MM-DD`) into the history; what is held already stays as it is.
+
+    Storage must be stopped meanwhile. It may be done twice without harm.
+
+    Parameters
+    ----------
+    folder
+        Where the archive is.
+    """
+    with extras.needed("server"):
+        from storage.imports import import_archive
+    loaded = load(GPUPING_DATA_DIR=data_dir)
+    console = terminal.console()
+    taken = 0
+
+    async def main(_: Lifecycle) -> None:
+        nonlocal taken
+        with Progress(console=console, disable=not console.is_terminal) as bar:
+            task = bar.add_task("days", total=None)
+            result = await asyncio.to_thread(
+                import_archive, loaded, folder, progress=lambda done, all_: bar.update(task, completed=done, total=all_)
+            )
+        taken = result.days
+        console.print(f"imported {result.days} days: {result.added} outcomes are new, {result.held} were held already")
+
+    return lifecycle.run(main) or (lifecycle.DONE if taken else lifecycle.FAILED)
 
 
 @asynccontextmanager
