@@ -14,6 +14,7 @@ from bus.questions import (
     Agent,
     AgentPage,
     Fleet,
+    GetRequest,
     HistoryReply,
     HistoryRequest,
     ListRequest,
@@ -101,7 +102,7 @@ class BusSource:
         subject = subjects.history(check_agent_id(agent_id))
         reply = await ask(self._client, subject, request, HistoryReply, who=STORAGE, timeout=QUERY_SECONDS)
         if not reply.pings:  # storage knows pings only; whether there is such an agent, the registry knows
-            await ask(self._client, subjects.get(agent_id), None, Agent, who=SCHEDULER)
+            await ask(self._client, subjects.get(agent_id), GetRequest(removed_too=True), Agent, who=SCHEDULER)
         return reply
 
     async def look(self, agent_id: str) -> UptimeReport:
