@@ -20,6 +20,9 @@ WEB := gateway/static/vendor/.built
 UV_COMPILE = $(VENV)/uv/bin/uv pip compile --quiet --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --constraints constraints.txt --group build pyproject.toml
 
+# most tests wait for real time to pass; a file's tests stay together, in order
+SIDE_BY_SIDE ?= -n 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help up test check soak bench web lock format clean
 
@@ -30,7 +33,7 @@ up: $(RUNTIME) $(WEB)
 	@$(BIN)/gpuping up $(ARGS)
 
 test: $(DEVELOPMENT) $(WEB)
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow" $(SIDE_BY_SIDE) $(ARGS)
 
 soak: $(DEVELOPMENT) $(WEB)
 	$(BIN)/pytest -m slow --timeout 3600 $(ARGS)
