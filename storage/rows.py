@@ -5,6 +5,7 @@ value like any other: one bad record never stops the loop.
 """
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import msgspec
 from msgspec import Struct
@@ -151,13 +152,19 @@ def _entry(arrival: Arrival, state: _State) -> Entry:
         _window(row, report.window)
         entry.incidents = report.incidents
         if report.gpus:
-            entry.gpu_names = msgspec.json.encode([(g.uuid, g.index, g.name) for g in report.gpus]).decode()
+            entry.gpu_names = _names(tuple([(g.uuid, g.index, g.name) for g in report.gpus]))
             if not all(_says_no_more(gpu, seconds, last.uptime_percent) for gpu in report.gpus):
                 entry.gpus = report.gpus
     if arrival.signature is not None:
         payload = bytes(decode(arrival.data, AgentState).last.report).decode()
         entry.evidence = (arrival.signature, payload)
     return entry
+
+
+@lru_cache(maxsize=100_000)
+def _names(gpus: tuple[tuple[str, int | None, str], ...]) -> str:
+    """A host has the same GPUs in every report."""
+    return msgspec.json.encode(gpus).decode()
 
 
 def _row(state: _State) -> PingRow:
@@ -188,11 +195,12 @@ def _account(row: PingRow, seconds: Seconds | None, window_seconds: float | None
         row.window_ms = window_ms
         return
     row.up_ms = milliseconds(seconds.up)
-    row.degraded_ms = milliseconds(seconds.degraded)
-    row.down_ms = milliseconds(seconds.down)
-    row.unknown_ms = milliseconds(seconds.unknown)
-    row.excused_ms = milliseconds(seconds.excused)
-    row.window_ms = None if window_ms == _accounted(row) else window_ms
+    if seconds.up != window_seconds or seconds.degraded or seconds.down or seconds.unknown or seconds.excused:
+        row.degraded_ms = milliseconds(seconds.degraded)
+        row.down_ms = milliseconds(seconds.down)
+        row.unknown_ms = milliseconds(seconds.unknown)
+        row.excused_ms = milliseconds(seconds.excused)
+        row.window_ms = None if window_ms == _accounted(row) else window_ms
 
 
 def _accounted(row: PingRow) -> int:
