@@ -112,6 +112,12 @@ class Directory:
         self._count(tracked, +1)
         self._refresh(agent_id, tracked)
 
+    def settle(self) -> None:
+        """Forgets what loading queued before a state was read: a million agents would take the first turn seconds."""
+        known = ((tracked.next_ping_at(self.policy), agent_id) for agent_id, tracked in self._agents.items())
+        self._upcoming = [(at, agent_id) for at, agent_id in known if at is not None]
+        heapq.heapify(self._upcoming)
+
     def due(self, now: datetime) -> dict[str, datetime]:
         """Those whose time has come, by id, with the time it came. The caller does not change it."""
         while self._upcoming and self._upcoming[0][0] <= now:

@@ -91,6 +91,7 @@ class Scheduler:
         start(self.states.run())
         await self.entries.loaded.wait()
         await self.states.loaded.wait()
+        self.directory.settle()
         self._company_changed()
         if len(self.directory) >= LARGE_FLEET:
             gc.collect()

@@ -125,3 +125,9 @@ class FullPinger:
     """No place is free."""
 
     in_flight = 1
+
+
+def test_what_loading_queued_too_early_is_forgotten():
+    directory = directory_of(3)
+    directory.settle()
+    assert handed_out(directory) == ["a0", "a1", "a2"]
