@@ -26,7 +26,7 @@ from tests import standin
 
 GPUS = 8
 CHECK_INTERVAL = 5.0
-SETTLE_SECONDS = 12.0  # registration, the first ping and the first checks are over by then
+SETTLE_SECONDS = 8.0  # registration, the first ping and the first checks are over by then
 
 
 async def measure(seconds: float = 60.0) -> dict[str, float]:

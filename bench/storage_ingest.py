@@ -25,7 +25,7 @@ from storage.ingest import Written
 from storage.rows import Arrival
 from storage.store import Store
 
-QUICK: dict[str, Any] = {"rows": 200_000, "agents": 10_000}
+QUICK: dict[str, Any] = {"rows": 300_000, "agents": 10_000}
 FULL: dict[str, Any] = {"rows": 1_000_000}
 START = datetime(2026, 9, 1, tzinfo=UTC)
 

@@ -146,7 +146,7 @@ def run(life: list[tuple[int, tuple]], checkpoint: int, deadline: int) -> None:
         shutil.rmtree(folder)
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(lives, checkpoints, deadlines)
 def test_any_life_is_accounted_truly(life, checkpoint, deadline):
     run(life, checkpoint, deadline)
