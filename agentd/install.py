@@ -28,7 +28,7 @@ def install(settings: Settings, *, root: Path = Path("/"), say: Callable[[str], 
     """Installs, enables and (re)starts the service. Raises InstallError. `root` other than / only writes files."""
     here = root == Path("/")
     if here:
-        _check_host()
+        check_host()
     unit, environment, credentials = (
         root / "etc/systemd/system" / UNIT,
         root / "etc/gpuping/agentd.env",
@@ -70,8 +70,9 @@ def _quoted(value: object) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _check_host() -> None:
-    if not Path("/run/systemd/system").is_dir():
+def check_host(running: Path = Path("/run/systemd/system")) -> None:
+    """Raises InstallError where the service could not run. `running` is the folder that a running systemd makes."""
+    if not running.is_dir():
         raise InstallError(f"systemd does not run here: start `{sys.executable} -m agentd` under what supervises here")
     if os.geteuid() != 0:
         raise InstallError("installing a service needs root: sudo gpuping agentd --install")
