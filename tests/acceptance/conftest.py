@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from system import Program, Up
+from system import Program, Up, until
 
 Launch = Callable[..., Up]
 
@@ -37,6 +37,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     up = Up(tmp_path_factory.mktemp("fleet"), "--register-agents", "2", "--no-agent")
     try:
         up.ready().printed("first answered ping")
+        until(lambda: up.pings("sim-001") and up.pings("sim-002"), "both agents have history")
         yield up
     finally:
         up.stop()

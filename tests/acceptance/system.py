@@ -112,9 +112,13 @@ class Up(Program):
         return {agent["agent_id"]: agent for agent in self.get("/ping-system/agents")["agents"]}
 
     def pings(self, agent_id: str) -> list[dict[str, Any]]:
-        """An agent's history, oldest first."""
+        """An agent's history, oldest first; empty for one that has not registered yet."""
         path = f"/ping-system/agents/{agent_id}/history?hours=24&limit=1000"
-        return list(reversed(self.get(path)["pings"]))
+        answer = httpx.get(f"{self.url}{path}", timeout=10)
+        if answer.status_code == 404:
+            return []
+        assert answer.is_success, f"{path}: {answer.status_code} {answer.text}"
+        return list(reversed(answer.json()["pings"]))
 
     def ping_by_hand(self, agent_id: str) -> dict[str, Any]:
         """A ping that counts, now."""

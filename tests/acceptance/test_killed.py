@@ -29,9 +29,9 @@ def complete(up: Up, agent_id: str) -> list[dict]:
     """The history once it holds every ping that the agent has had."""
 
     def look() -> list[dict] | None:
-        total = up.agents()[agent_id]["total_pings"]
+        agent = up.agents().get(agent_id)  # at a first start it may not have registered yet
         pings = up.pings(agent_id)
-        return pings if len(pings) >= total > 0 else None
+        return pings if agent and len(pings) >= agent["total_pings"] > 0 else None
 
     return until(look, f"the history of {agent_id} is complete")
 
