@@ -15,6 +15,12 @@ Month = Annotated[str, Meta(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 StatementFormat = Literal["json", "csv", "parquet", "html"]
 
+# the policies that come with the program (storage/policies/*.toml), for whoever explains the choice
+READY_MADE = {
+    "livepeer": "each report's window by its uptime: 99 % full rate, from 95 % half, from 90 % a tenth, below none",
+    "runpod": "the whole month: (minutes - downtime + 10) / minutes; full rate from 98 %, below it out of the pool",
+}
+
 
 class Band(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """From this uptime on (percent, inclusive), this share of the full rate is paid."""
@@ -130,24 +136,33 @@ class Statement(Message, kw_only=True, frozen=True):
 
 
 class ExportRequest(Message, kw_only=True, frozen=True):
-    """An agent's history as a file: the last `hours`, newest first; `limit` and `cursor` as for a page, None: all."""
+    """An agent's history as a file: the last `hours`, newest first; `limit` and `cursor` as for a page, None: all.
+
+    `registered`: the asker knows the agent, so that no outcome yet is an empty file and not an unknown agent.
+    """
 
     hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
     limit: Annotated[int, Meta(ge=1)] | None = None
     cursor: int | None = None
     format: Literal["csv", "parquet"] = "csv"
+    registered: bool = False
 
 
 class FleetReplayRequest(Message, kw_only=True, frozen=True):
-    """Asks for the whole fleet's month under other rules; `threshold` and `policy` as in StatementRequest."""
+    """Asks for the whole fleet's month under other rules; `threshold` and `policy` as in StatementRequest.
+
+    As JSON the `limit` agents whose pay changes most are listed; CSV and Parquet are files that hold every agent.
+    """
 
     month: Month
+    format: Literal["json", "csv", "parquet"] = "json"
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
     threshold: Percent | None = None
     policy: Annotated[str, Meta(max_length=100_000)] | None = None
 
 
 class AgentReplay(Struct, kw_only=True, frozen=True):
-    """One agent's month in both rules, in short."""
+    """One agent's month in both rules, in short. `covered_seconds`: the time that its reports account for."""
 
     agent_id: str
     uptime_percent: Percent | None
@@ -155,10 +170,14 @@ class AgentReplay(Struct, kw_only=True, frozen=True):
     then_paid_percent: Percent | None
     change_percent: float
     change: Literal["gains", "loses", "same"]
+    covered_seconds: Duration = 0.0
 
 
 class FleetReplay(Message, kw_only=True, frozen=True):
-    """Who gains and who loses, the greatest change first. At most 1,000 agents are listed; all are counted."""
+    """Who gains and who loses, the greatest change first. At most 1,000 agents are listed; all are counted.
+
+    The fleet's own percents weigh each agent's by the time that is paid for.
+    """
 
     month: str
     now: str
@@ -167,3 +186,5 @@ class FleetReplay(Message, kw_only=True, frozen=True):
     loses: int
     same: int
     agents: tuple[AgentReplay, ...]
+    now_paid_percent: Percent | None = None
+    then_paid_percent: Percent | None = None

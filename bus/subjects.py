@@ -38,6 +38,7 @@ UPTIMES = "gpuping.storage.uptimes"
 OVERVIEW = "gpuping.storage.overview"
 REPORT_ALL = "gpuping.storage.report.*"
 REPLAY = "gpuping.storage.replay"
+TABLE = "gpuping.storage.table"
 STORAGE_STATS = "gpuping.storage.stats"
 
 MICRO_PING = "$SRV.PING"  # every micro service on the bus answers
