@@ -115,14 +115,17 @@ class Store:
 
         return await self._in_writer(step)
 
-    async def read(self, question: Callable[[Reader], T]) -> T:
-        """Answers from a snapshot. Raises UnavailableError while the file is not open, or when it takes too long."""
+    async def read(self, question: Callable[[Reader], T], seconds: float | None = None) -> T:
+        """Answers from a snapshot. Raises UnavailableError while the file is not open, or when it takes too long.
+
+        `seconds`: how long it may take, where that is not STORAGE_QUERY_TIMEOUT_SECONDS.
+        """
         if self.waiting is not None:
             raise UnavailableError(f"history cannot be read now: {self.waiting}")
         assert self.ingest  # noqa: S101  # open
         ingest = self.ingest
         idle, cursor = self._idle, await self._idle.get()
-        timeout = self.settings.STORAGE_QUERY_TIMEOUT_SECONDS
+        timeout = self.settings.STORAGE_QUERY_TIMEOUT_SECONDS if seconds is None else seconds
         loop = asyncio.get_running_loop()
         alarm = loop.call_later(timeout, cursor.interrupt)
         try:
