@@ -29,7 +29,8 @@ TABLES: dict[Table, str] = {
 class TableRequest(Message, kw_only=True, frozen=True):
     """Asks for a table as a file: over the last `hours`, or over a calendar month (UTC), which wins.
 
-    `agent_id` limits it to one agent, where a row is of one (not in fleet); `by` divides what is summed.
+    `agent_id` limits it to one agent (not in fleet); `by` divides what is summed. `registered`: the asker knows the
+    agent, so that no outcome yet is an empty file and not an unknown agent.
     """
 
     table: Table
@@ -38,3 +39,4 @@ class TableRequest(Message, kw_only=True, frozen=True):
     hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
     month: Month | None = None
     by: By = "period"
+    registered: bool = False

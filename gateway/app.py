@@ -5,7 +5,21 @@ from typing import Any, NamedTuple
 from litestar import Litestar
 from litestar.di import Provide
 
-from gateway import agents, badge, byoc, dashboard, events, health, history, metrics, openapi, pages, pings, reports
+from gateway import (
+    agents,
+    badge,
+    byoc,
+    dashboard,
+    events,
+    health,
+    history,
+    metrics,
+    openapi,
+    pages,
+    pings,
+    reports,
+    tables,
+)
 from gateway.asking import BODY_BYTES
 from gateway.auth import Guard
 from gateway.backends import Backends
@@ -27,6 +41,8 @@ ROUTES = [
     pings.health,
     history.history,
     reports.report,
+    reports.replay,
+    tables.export,
     dashboard.dashboard,
     events.events,
     byoc.gpu_check,

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from bus.errors import BadMessageError
 from bus.messages import decode
+from bus.statements import READY_MADE
 from bus.subjects import check_agent_id
 from gateway.problems import ProblemError, bad_body
 
@@ -20,6 +21,20 @@ Hours = Annotated[float, QueryParameter(gt=0.0, le=87_600.0, description="how fa
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="the most entries on a page")]
 
 Format = Literal["json", "csv", "parquet"]
+FileFormat = Annotated[Format | None, QueryParameter(name="format", description="wins over Accept; json without both")]
+_MONTH = r"^\d{4}-(0[1-9]|1[0-2])$"
+Month = Annotated[str | None, QueryParameter(pattern=_MONTH, description="`2026-11`; absent: this month, UTC")]
+SomeMonth = Annotated[str | None, QueryParameter(pattern=_MONTH, description="`2026-11`, UTC")]
+_POLICIES = ", ".join(READY_MADE)
+Policy = Annotated[
+    str | None,
+    QueryParameter(
+        max_length=16_000, description=f"a ready-made policy's name ({_POLICIES}), or a policy file's text (TOML)"
+    ),
+]
+Threshold = Annotated[
+    float | None, QueryParameter(ge=0.0, le=100.0, description="an uptime threshold, in percent, instead of ours")
+]
 S = TypeVar("S", bound=Struct)
 
 
@@ -56,6 +71,11 @@ def check_depth(value: Any, limit: int = DEEPEST_BODY) -> None:
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for child in children:
         check_depth(child, limit - 1)
+
+
+def accepted(request: Request[Any, Any, Any]) -> Format:
+    """The format that a request likes best without saying `format`."""
+    return preferred(request.headers.get("accept", ""))
 
 
 def preferred(accept: str) -> Format:

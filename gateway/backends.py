@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 from bus import subjects
 from bus.connection import Client
 from bus.errors import BadMessageError, BusError, RefusedError, UnavailableError
+from bus.exports import TableRequest
 from bus.messages import UptimeReport
 from bus.questions import (
     Agent,
@@ -34,7 +35,7 @@ from bus.questions import (
     UptimesRequest,
 )
 from bus.services import ask, ask_raw
-from bus.statements import ExportRequest, Statement, StatementRequest
+from bus.statements import ExportRequest, FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.transfer import FileOffer, receive
 from gateway.problems import ProblemError
 
@@ -44,7 +45,7 @@ SCHEDULER = "the scheduler"
 STORAGE = "storage"
 ANSWER_SECONDS = 5.0
 HISTORY_SECONDS = 15.0  # a year of history may take storage its whole query time-out
-FILE_SECONDS = 60.0  # storage writes a whole file first
+FILE_SECONDS = 250.0  # storage writes a whole file first: a month of 10,000 agents takes it a minute
 EMBELLISHMENT_SECONDS = 1.0  # for what a page can do without
 PING_MARGIN_SECONDS = 5.0  # the scheduler's own work around a ping that times out
 
@@ -102,6 +103,18 @@ class Backends:
     async def statement_file(self, agent_id: str, request: StatementRequest) -> FileOffer:
         """An agent's month, in any other format."""
         return await self._ask(STORAGE, subjects.report(agent_id), request, FileOffer, FILE_SECONDS)
+
+    async def replay(self, request: FleetReplayRequest) -> FleetReplay:
+        """The fleet's month under other rules, as JSON."""
+        return await self._ask(STORAGE, subjects.REPLAY, request, FleetReplay, FILE_SECONDS)
+
+    async def replay_file(self, request: FleetReplayRequest) -> FileOffer:
+        """The same with every agent, as a file."""
+        return await self._ask(STORAGE, subjects.REPLAY, request, FileOffer, FILE_SECONDS)
+
+    async def table(self, request: TableRequest) -> FileOffer:
+        """Any other answer of history, as a file."""
+        return await self._ask(STORAGE, subjects.TABLE, request, FileOffer, FILE_SECONDS)
 
     def file(self, offer: FileOffer) -> AsyncIterator[bytes]:
         """The pieces of a file that storage offered."""

@@ -2,17 +2,20 @@
 
 import asyncio
 from datetime import datetime
-from typing import get_args
+from typing import Any, get_args
 
-from litestar import get
+from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from msgspec import Struct
 
 from bus.clock import utc_now
+from bus.exports import TableRequest
 from bus.messages import Percent, Seconds, Status
 from bus.questions import Agent, Fleet, ListRequest, OverviewReply, OverviewRequest, Ping
+from gateway import asking, exports
 from gateway.agents import with_uptimes
 from gateway.backends import EMBELLISHMENT_SECONDS, Backends, optional
+from gateway.openapi import CSV, PARQUET, gives
 from gateway.problems import described
 
 WORST_AGENTS = 100
@@ -55,9 +58,29 @@ class Dashboard(Struct, kw_only=True, frozen=True):
     degraded: tuple[str, ...]
 
 
-@get("/ping-system/dashboard", tags=["fleet"], summary="The fleet at a glance", responses=described(401, 403))
-async def dashboard(backends: NamedDependency[Backends]) -> Dashboard:
-    """The 100 worst agents, the newest outcomes and the totals. Without storage: nulls, and `degraded` says so."""
+@get(
+    "/ping-system/dashboard",
+    tags=["fleet"],
+    summary="The fleet at a glance",
+    operation_class=gives(CSV, PARQUET),
+    responses=described(401, 403, 507),
+)
+async def dashboard(
+    request: Request[Any, Any, Any], backends: NamedDependency[Backends], file_format: asking.FileFormat = None
+) -> Response[Dashboard]:
+    """The 100 worst agents, the newest outcomes and the totals. Without storage: nulls, and `degraded` says so.
+
+    In CSV and Parquet: every agent of the last 24 h as its newest outcome left it, worst first.
+    """
+    wanted = file_format or asking.accepted(request)
+    if wanted == "json":
+        return Response(await glance(backends))
+    offer = await backends.table(TableRequest(table="dashboard", format=wanted, hours=PERIOD_HOURS))
+    return await exports.passed_on(backends, offer)  # type: ignore[return-value]
+
+
+async def glance(backends: Backends) -> Dashboard:
+    """The document, from the scheduler and from storage at once."""
     question = OverviewRequest(hours=PERIOD_HOURS, recent=RECENT_PINGS)
     fleet, agents, overview = await asyncio.gather(
         backends.fleet(), _worst(backends), optional(backends.overview(question, EMBELLISHMENT_SECONDS))

@@ -1,4 +1,4 @@
-"""History and statements as files. Storage writes them; they pass through piece by piece, never whole in memory.
+"""Answers about the past as files. Storage writes them; they pass through piece by piece, never whole in memory.
 
 The whole length is announced, so that a transfer that breaks off cannot pass for a file.
 """
@@ -12,12 +12,6 @@ from gateway.backends import Backends
 
 # what storage's printable page needs, and nothing else; `sandbox`: whatever an agent smuggled into it stays text
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
-# the columns of storage/queries/export_history.sql, for an agent that has no outcome yet
-COLUMNS = (
-    "agent_id,ping_seq,pinged_at,outcome,verdict,reason,uptime_percent,up_seconds,degraded_seconds,down_seconds,"
-    "unknown_seconds,excused_seconds,window_seconds,consecutive_poor_uptime,interval_minutes,next_ping_at,"
-    "response_ms,late_ms\n"
-)
 
 
 async def passed_on(backends: Backends, offer: FileOffer) -> Stream:
@@ -33,12 +27,6 @@ async def passed_on(backends: Backends, offer: FileOffer) -> Stream:
     if offer.media_type.startswith("text/html"):
         headers["Content-Security-Policy"] = _PAGE_POLICY
     return Stream(_all(first, pieces), headers=headers)
-
-
-def without_rows(agent_id: str) -> Stream:
-    """The CSV file of an agent that was not pinged yet."""
-    headers = {"Content-Disposition": f'attachment; filename="{agent_id}-history.csv"', "Vary": "Accept"}
-    return Stream([COLUMNS], media_type="text/csv", headers=headers)
 
 
 async def _all(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
+from msgspec.structs import replace
 
 from bus.errors import RefusedError
 from bus.questions import Agent, HistoryReply, HistoryRequest
@@ -17,6 +18,7 @@ from bus.subjects import check_agent_id
 from gateway import asking, exports
 from gateway.agents import AGENTS
 from gateway.backends import Backends, registered
+from gateway.openapi import CSV, PARQUET, gives
 from gateway.problems import ProblemError, described
 
 EVER_HOURS = 87_600.0
@@ -27,7 +29,8 @@ PAGE = 1000
     f"{AGENTS}/{{agent_id:str}}/history",
     tags=["pings"],
     summary="An agent's outcomes, newest first",
-    responses=described(401, 403, 404),
+    operation_class=gives(CSV, PARQUET),
+    responses=described(401, 403, 404, 507),
 )
 async def history(
     request: Request[Any, Any, Any],
@@ -38,11 +41,11 @@ async def history(
         int | None, QueryParameter(ge=1, le=1000, description="the most entries, on a page (1000) or in a file (all)")
     ] = None,
     cursor: Annotated[int | None, QueryParameter(ge=0, description="`next_cursor` of the page before")] = None,
-    file_format: Annotated[asking.Format | None, QueryParameter(name="format", description="wins over Accept")] = None,
+    file_format: asking.FileFormat = None,
 ) -> Response[HistoryReply]:
     """A page as JSON, newest first; `summary` is of the whole period. In CSV and Parquet, all of it without `limit`."""
     check_agent_id(agent_id)
-    wanted = file_format or asking.preferred(request.headers.get("accept", ""))
+    wanted = file_format or asking.accepted(request)
     if wanted == "json":
         page = await known_history(backends, agent_id, HistoryRequest(hours=hours, limit=limit or PAGE, cursor=cursor))
         return Response(page)
@@ -55,11 +58,14 @@ async def _file(backends: Backends, agent_id: str, request: ExportRequest) -> Re
     except RefusedError as error:
         if error.code != 404:
             raise
-        await known_history(backends, agent_id, HistoryRequest(hours=request.hours, limit=1))
-        if request.format == "parquet":
-            raise ProblemError(404, f"agent {agent_id} was not pinged yet: a file of nothing has no columns") from None
-        return exports.without_rows(agent_id)
+        await check_known(backends, agent_id)
+        offer = await backends.export(agent_id, replace(request, registered=True))
     return await exports.passed_on(backends, offer)
+
+
+async def check_known(backends: Backends, agent_id: str) -> None:
+    """Raises a 404 problem for an agent that is not registered and never was."""
+    await known_history(backends, agent_id, HistoryRequest(hours=EVER_HOURS, limit=1))
 
 
 async def known_history(backends: Backends, agent_id: str, question: HistoryRequest) -> HistoryReply:

@@ -11,7 +11,18 @@ import msgspec
 from litestar import Request, Response, Router
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
-from litestar.openapi.spec import Components, OpenAPIMediaType, Operation, RequestBody, Schema, SecurityScheme, Tag
+from litestar.openapi.spec import (
+    Components,
+    OpenAPIFormat,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    RequestBody,
+    Schema,
+    SecurityScheme,
+    Tag,
+)
 from msgspec import Struct
 
 from bus.services import VERSION
@@ -19,6 +30,8 @@ from gateway.problems import ProblemError
 
 PATH = "/schema"
 VENDOR = "/static/vendor"
+CSV, PARQUET, HTML = "text/csv", "application/vnd.apache.parquet", "text/html"
+_SHAPES = {PARQUET: OpenAPIFormat.BINARY}
 
 _PAGE = f"""<!doctype html>
 <html lang="en">
@@ -115,6 +128,21 @@ def takes(body: type[Struct]) -> type[Operation]:
             self.request_body = RequestBody(content=media, required=True)
 
     return Taking
+
+
+def gives(*media_types: str, json: bool = True) -> type[Operation]:
+    """An operation that answers with files too, or without `json` with nothing else."""
+    files = {
+        name: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING, format=_SHAPES.get(name))) for name in media_types
+    }
+
+    @dataclass
+    class Giving(Operation):
+        def __post_init__(self) -> None:
+            if self.responses and isinstance(answer := self.responses.get("200"), OpenAPIResponse):
+                answer.content = {**((answer.content or {}) if json else {}), **files}
+
+    return Giving
 
 
 def _schema(plain: dict[str, Any]) -> Schema:

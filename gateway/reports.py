@@ -1,27 +1,22 @@
-"""The uptime statement of an agent's month: what somebody is paid on."""
+"""What somebody is paid on: the uptime statement of an agent's month, and the fleet's month under other rules."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import Response, get
+from litestar import Request, Response, get
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, QueryParameter
 
 from bus.clock import utc_now
-from bus.messages import Percent
-from bus.statements import Statement, StatementFormat, StatementRequest
+from bus.statements import FleetReplay, FleetReplayRequest, Statement, StatementFormat, StatementRequest
 from bus.subjects import check_agent_id
-from gateway import exports
+from gateway import asking, exports
 from gateway.agents import AGENTS
 from gateway.backends import Backends, registered
-from gateway.problems import described
+from gateway.openapi import CSV, HTML, PARQUET, gives
+from gateway.problems import FieldError, ProblemError, described
 
-LONGEST_POLICY = 16_000
-_MONTH = r"^\d{4}-(0[1-9]|1[0-2])$"
-
-Month = Annotated[str | None, QueryParameter(pattern=_MONTH, description="`2026-11`; absent: this month, UTC")]
-Form = Annotated[StatementFormat, QueryParameter(name="format", description="html is made to print")]
-Policy = Annotated[
-    str | None, QueryParameter(max_length=LONGEST_POLICY, description="a ready-made policy's name, or one as TOML")
+Form = Annotated[
+    StatementFormat | None, QueryParameter(name="format", description="wins over Accept; html is made to print")
 ]
 
 
@@ -29,25 +24,62 @@ Policy = Annotated[
     f"{AGENTS}/{{agent_id:str}}/report",
     tags=["pings"],
     summary="An agent's uptime statement of a month",
-    responses=described(401, 403, 404),
+    operation_class=gives(CSV, PARQUET, HTML),
+    responses=described(401, 403, 404, 507),
 )
 async def report(
+    request: Request[Any, Any, Any],
     agent_id: FromPath[str],
     backends: NamedDependency[Backends],
-    month: Month = None,
-    file_format: Form = "json",
-    threshold: FromQuery[Percent | None] = None,
-    policy: Policy = None,
+    month: asking.Month = None,
+    file_format: Form = None,
+    threshold: asking.Threshold = None,
+    policy: asking.Policy = None,
 ) -> Response[Statement]:
     """Seconds by GPU and host, incidents, uptime over enrolled time; with `threshold` or `policy` a replay."""
     agent = await registered(backends, check_agent_id(agent_id))
     question = StatementRequest(
         month=month or f"{utc_now():%Y-%m}",
-        format=file_format,
+        format=file_format or asking.accepted(request),
         enrolled_since=(agent.enrolled_at or agent.registered_at) if agent else None,
         threshold=threshold,
         policy=policy,
     )
-    if file_format == "json":
+    if question.format == "json":
         return Response(await backends.statement(agent_id, question))
     return await exports.passed_on(backends, await backends.statement_file(agent_id, question))  # type: ignore[return-value]
+
+
+@get(
+    "/ping-system/replay",
+    tags=["fleet"],
+    summary="The fleet's month under other rules: who gains, who loses",
+    operation_class=gives(CSV, PARQUET),
+    responses=described(401, 403, 507),
+)
+async def replay(
+    request: Request[Any, Any, Any],
+    backends: NamedDependency[Backends],
+    month: asking.Month = None,
+    threshold: asking.Threshold = None,
+    policy: asking.Policy = None,
+    limit: asking.Limit = 1000,
+    file_format: asking.FileFormat = None,
+) -> Response[FleetReplay]:
+    """The greatest change first. JSON counts all agents and lists `limit` of them; CSV and Parquet list all.
+
+    Over the time that reports cover; a policy's own bands count instead of `threshold`. One of the two is needed.
+    """
+    if threshold is None and policy is None:
+        detail = "give threshold or policy: the rules to replay the month under"
+        raise ProblemError(400, detail, errors=(FieldError(detail=detail, parameter="policy"),))
+    question = FleetReplayRequest(
+        month=month or f"{utc_now():%Y-%m}",
+        format=file_format or asking.accepted(request),
+        limit=limit,
+        threshold=threshold,
+        policy=policy,
+    )
+    if question.format == "json":
+        return Response(await backends.replay(question))
+    return await exports.passed_on(backends, await backends.replay_file(question))  # type: ignore[return-value]

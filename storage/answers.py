@@ -28,6 +28,7 @@ RECENT_US = 10 * 60_000_000
 _BUCKET = 1.02
 _NEVER = 2**62
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+Rolled = tuple[int, int, int, int]  # first and end of the sealed stretches; until where the head, from where the tail
 
 
 def history(reader: Reader, agent_id: str, request: HistoryRequest, now: datetime) -> HistoryReply:
@@ -56,7 +57,8 @@ def history(reader: Reader, agent_id: str, request: HistoryRequest, now: datetim
 def uptimes(reader: Reader, request: UptimesRequest, now: datetime) -> UptimesReply:
     """Time-weighted uptime by agent."""
     since_us = microseconds(now) - int(request.hours * HOUR_US)
-    first, end, edges = _stretches(reader, "agent_days", DAY_US, since_us)
+    first, end, head_until, tail_since = stretches(reader, "agent_days", DAY_US, since_us)
+    edges = {"since_us": since_us, "head_until_us": head_until, "tail_since_us": tail_since}
     parameters = {"first_day": first, "end_day": end, "agent_ids": listed(set(request.agent_ids))} | edges
     rows = rows_of(reader.cursor, reader.partitions.fill(sql("uptimes"), since_us), parameters)
     return UptimesReply(
@@ -68,7 +70,8 @@ def uptimes(reader: Reader, request: UptimesRequest, now: datetime) -> UptimesRe
 def overview(reader: Reader, request: OverviewRequest, now: datetime) -> OverviewReply:
     """The fleet's sums and percentiles, and its newest outcomes."""
     since_us = microseconds(now) - int(request.hours * HOUR_US)
-    first, end, edges = _stretches(reader, "fleet_hours", HOUR_US, since_us)
+    first, end, head_until, tail_since = stretches(reader, "fleet_hours", HOUR_US, since_us)
+    edges = {"since_us": since_us, "head_until_us": head_until, "tail_since_us": tail_since}
     parameters = {"first_hour": first, "end_hour": end} | edges
     text = reader.partitions.fill(sql("overview"), since_us)
     sums = [value or 0 for value in rows_of(reader.cursor, text, parameters)[0]]
@@ -110,12 +113,13 @@ def _summary(reader: Reader, agent: int, since_us: int) -> HistorySummary:
     )
 
 
-def _stretches(reader: Reader, rollup: str, grain: int, since_us: int) -> tuple[int, int, dict[str, int]]:
-    """The whole sealed stretches since then, and the edges that are summed from the rows."""
-    first, end = -(-since_us // grain), sealed_until(reader.cursor)[rollup] // grain
+def stretches(reader: Reader, rollup: str, grain: int, since_us: int, until_us: int = _NEVER) -> Rolled:
+    """The whole sealed stretches in `[since, until)`, and where the edges are that are summed from the rows."""
+    first = -(-since_us // grain)
+    end = min(sealed_until(reader.cursor)[rollup], until_us) // grain
     if end <= first:
-        return 0, 0, {"since_us": since_us, "head_until_us": since_us, "tail_since_us": since_us}
-    return first, end, {"since_us": since_us, "head_until_us": first * grain, "tail_since_us": end * grain}
+        return 0, 0, since_us, since_us
+    return first, end, first * grain, end * grain
 
 
 def _latencies(

@@ -1,37 +1,38 @@
-"""History and statements as files: CSV, Parquet, and a page to print. Written to the scratch folder, then offered."""
+"""The one place where CSV and Parquet are written: any question's rows, into a file of the scratch folder.
 
-import csv
-import io
+A question says what (a SELECT with times as TIMESTAMPTZ); this says how each format shows it. DuckDB writes as
+it reads, so a file of any length takes no more memory than a question may. The file is then offered for fetching.
+
+CSV may be opened by a spreadsheet, and some text comes from hosts that are not ours: the names of their GPUs, the
+reasons that they give. Text that a spreadsheet would take for a formula gets an apostrophe in front (OWASP's
+advice); numbers are numbers, and Parquet holds everything as it is.
+"""
+
+import contextlib
 import secrets
-from datetime import datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
+import duckdb
 
 from bus.errors import RefusedError
-from bus.statements import Account, ExportRequest, Statement, StatementRequest
-from storage import page
-from storage.database import sql
-from storage.partitions import HOUR_US
-from storage.rows import microseconds
-from storage.store import Reader
+from bus.exports import FileFormat
+from storage.database import Connection
+from storage.errors import CannotWriteError, explained
 
 MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",
     "html": "text/html; charset=utf-8",
 }
-_ALL = 2**31 - 1  # more than an agent ever has, one outcome a second at most
-_FORMATS = {"csv": "FORMAT csv, HEADER", "parquet": "FORMAT parquet, COMPRESSION zstd"}
-_STATEMENT_ROW = """
-COPY (SELECT unnest(from_json({rows}, '[{
-    "agent_id": "VARCHAR", "month": "VARCHAR", "subject": "VARCHAR", "gpu_name": "VARCHAR", "final": "BOOLEAN",
-    "enrolled_seconds": "DOUBLE", "up_seconds": "DOUBLE", "degraded_seconds": "DOUBLE", "down_seconds": "DOUBLE",
-    "unknown_seconds": "DOUBLE", "excused_seconds": "DOUBLE", "unreported_seconds": "DOUBLE",
-    "coverage_percent": "DOUBLE", "uptime_percent": "DOUBLE"
-}]'), recursive := true)) TO {file} (FORMAT parquet)
-"""
+_PREFIX = "export-"
+_OPTIONS: dict[FileFormat, str] = {
+    "csv": "FORMAT csv, HEADER, TIMESTAMPFORMAT '%Y-%m-%dT%H:%M:%S.%fZ'",
+    "parquet": "FORMAT parquet, COMPRESSION zstd",
+}
+# first characters by which a spreadsheet knows a formula, their full-width twins among them
+_FORMULA = r"'^[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]'"
 
 
 class Written(NamedTuple):
@@ -42,76 +43,66 @@ class Written(NamedTuple):
     media_type: str
 
 
-def history(reader: Reader, scratch: Path, agent_id: str, request: ExportRequest, now: datetime) -> Written:
-    """An agent's outcomes. Raises RefusedError (404) for one without history."""
-    agent = reader.known.agents.get(agent_id)
-    if agent is None:
-        raise RefusedError(404, f"no history of agent {agent_id}")
-    since_us = microseconds(now) - int(request.hours * HOUR_US)
-    path = _new_file(scratch, request.format)
-    text = reader.partitions.fill(sql("export_history"), since_us)
-    for mark, value in {
-        "{agent}": str(agent),
-        "{since_us}": str(since_us),
-        "{cursor}": str(_ALL if request.cursor is None else min(request.cursor, _ALL)),
-        "{limit}": str(min(request.limit or _ALL, _ALL)),
-        "{file}": quoted(str(path)),
-        "{format}": _FORMATS[request.format],
-    }.items():
-        text = text.replace(mark, value)
-    reader.cursor.execute(text)
-    return Written(path, f"{agent_id}-history.{request.format}", MEDIA_TYPES[request.format])
+class Question(NamedTuple):
+    """A SELECT and its parameters; more of them may be given than it names."""
+
+    text: str
+    parameters: dict[str, Any]
 
 
-def statement(reader: Reader, scratch: Path, made: Statement, request: StatementRequest) -> Written:
-    """A statement in another form than JSON; sums as rows: the host, then each GPU."""
-    path = _new_file(scratch, request.format)
-    match request.format:
-        case "html":
-            path.write_text(page.render(made), encoding="utf-8")
-        case "csv":
-            path.write_text(_as_csv(_rows(made)), encoding="utf-8")
-        case _:
-            listed = quoted(msgspec.json.encode(_rows(made)).decode())
-            reader.cursor.execute(_STATEMENT_ROW.replace("{file}", quoted(str(path))).replace("{rows}", listed))
-    name = f"{made.agent_id}-{made.month}.{request.format}"
-    return Written(path, name, MEDIA_TYPES[request.format])
+def write(cursor: Connection, scratch: Path, question: Question, name: str, form: FileFormat) -> Written:
+    """The question's rows as a file, `name` without its suffix; RefusedError (507) where it cannot be written."""
+    path = new_file(scratch, form)
+    asked = {key: question.parameters[key] for key in cursor.extract_statements(question.text)[0].named_parameters}
+    columns = cursor.execute(f"DESCRIBE {question.text}", asked).fetchall()
+    shown = _defused(columns) if form == "csv" else "*"
+    rows = f"SELECT {shown} FROM ({question.text})"  # noqa: S608  # our own texts; values are parameters
+    with _room(path):
+        cursor.execute(f"COPY ({rows}) TO {_quoted(path)} ({_OPTIONS[form]})", asked)
+    return Written(path, f"{name}.{form}", MEDIA_TYPES[form])
 
 
-def _rows(made: Statement) -> list[dict[str, Any]]:
-    return [
-        _row(made, "host", "", made.enrolled_seconds, made.host),
-        *(_row(made, gpu.uuid, gpu.name, gpu.enrolled_seconds, gpu) for gpu in made.gpus),
-    ]
+def write_text(scratch: Path, text: str, name: str, form: str) -> Written:
+    """A file that is text already: the page to print."""
+    path = new_file(scratch, form)
+    with _room(path):
+        path.write_text(text, encoding="utf-8")
+    return Written(path, f"{name}.{form}", MEDIA_TYPES[form])
 
 
-def _row(made: Statement, subject: str, gpu_name: str, enrolled: float, account: Account) -> dict[str, Any]:
-    about = {"agent_id": made.agent_id, "month": made.month, "subject": subject, "gpu_name": gpu_name}
-    seconds = {f"{name}_seconds": value for name, value in msgspec.structs.asdict(account.seconds).items()}
-    return (
-        about
-        | {"final": made.final, "enrolled_seconds": enrolled}
-        | seconds
-        | {
-            "unreported_seconds": account.unreported_seconds,
-            "coverage_percent": account.coverage_percent,
-            "uptime_percent": account.uptime_percent,
-        }
-    )
+def sweep(scratch: Path) -> None:
+    """Removes what a killed process left behind."""
+    for leftover in scratch.glob(f"*{_PREFIX}*"):
+        leftover.unlink(missing_ok=True)
 
 
-def _as_csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def new_file(scratch: Path, suffix: str) -> Path:
+    """A name that nobody else has."""
+    return scratch / f"{_PREFIX}{secrets.token_hex(8)}.{suffix}"
 
 
-def _new_file(scratch: Path, suffix: str) -> Path:
-    return scratch / f"export-{secrets.token_hex(8)}.{suffix}"
+def _defused(columns: list[tuple[Any, ...]]) -> str:
+    """Every column; those of text with what would be a formula defused."""
+    texts = [f'"{name}"' for name, kind, *_ in columns if kind == "VARCHAR"]
+    if not texts:
+        return "*"
+    guarded = (f"CASE WHEN regexp_matches({c}, {_FORMULA}) THEN '''' || {c} ELSE {c} END AS {c}" for c in texts)
+    return f"* REPLACE ({', '.join(guarded)})"
 
 
-def quoted(text: str) -> str:
-    """A literal; COPY takes no parameters."""
-    return "'" + text.replace("'", "''") + "'"
+@contextlib.contextmanager
+def _room(path: Path) -> Iterator[None]:
+    """A file that fails is taken away. That it found no room is not a fault of the history, and refused as such."""
+    try:
+        yield
+    except (duckdb.Error, OSError) as error:
+        for part in (path, path.with_name(f"tmp_{path.name}")):
+            part.unlink(missing_ok=True)
+        if isinstance(explained(error, path), CannotWriteError) and not isinstance(error, duckdb.OutOfMemoryException):
+            raise RefusedError(507, "storage has no room for the file, or may not write it: see its disk") from error
+        raise
+
+
+def _quoted(path: Path) -> str:
+    """A literal; where COPY writes to cannot be a parameter."""
+    return "'" + str(path).replace("'", "''") + "'"

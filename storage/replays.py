@@ -1,44 +1,76 @@
 """The fleet's month under other rules: who gains, who loses.
 
-Windows of one agent that are equal under every rule are summed by the database first: a month of 10,000 agents
-is then a few ten thousand rows and not thirty million.
+Windows of one agent that are paid alike under both rules are summed by the database first: a month of 10,000
+agents is then a few ten thousand rows and not thirty million.
 """
 
+from datetime import datetime
 from itertools import groupby
 
-from bus.statements import AgentReplay, FleetReplay, FleetReplayRequest
+from bus.errors import RefusedError
+from bus.statements import AgentReplay, FleetReplay, FleetReplayRequest, Replay, Rules
 from storage import rules
 from storage.database import rows_of, sql
+from storage.rows import microseconds
 from storage.statement import Period, month_bounds
 from storage.store import Reader
 from storage.windows import Milliseconds
 
-LISTED = 1000
 
+def fleet(reader: Reader, request: FleetReplayRequest, now: datetime, threshold: float) -> FleetReplay:
+    """Every agent's pay over the time that its reports cover, under the rules in force and under the others.
 
-def fleet(reader: Reader, request: FleetReplayRequest, threshold: float) -> FleetReplay:
-    """Each agent's pay over the time that its reports cover, under the rules in force and under the others."""
+    Raises RefusedError (400) for a month to come, BadMessageError for a policy that is none.
+    """
     then_threshold = threshold if request.threshold is None else request.threshold
-    now = rules.threshold_rules(threshold)
-    then = rules.threshold_rules(then_threshold) if request.policy is None else rules.read_rules(request.policy)
+    old = rules.threshold_rules(threshold)
+    new = rules.threshold_rules(then_threshold) if request.policy is None else rules.read_rules(request.policy)
     since_us, until_us = month_bounds(request.month)
-    text = reader.partitions.fill(sql("replay_windows"), since_us, until_us)
+    if since_us > microseconds(now):
+        raise RefusedError(400, f"{request.month} has not begun")
+    text = sql("replay_windows").replace("{now}", _reached(old)).replace("{then}", _reached(new))
+    text = reader.partitions.fill(text, since_us, until_us)
     rows = rows_of(reader.cursor, text, {"since_us": since_us, "until_us": until_us})
     agents = []
     for agent, windows in groupby(rows, key=lambda row: row[0]):
-        judged = [rules.Judged(Milliseconds(*row[2:7]), True, True, row[1]) for row in windows]
-        period = Period(0, sum(window.account.total for window in judged) * 1000)
-        replay = rules.replay(judged, period, (now, threshold), (then, then_threshold))
-        agents.append(
-            AgentReplay(
-                agent_id=reader.known.agent_id(agent),
-                uptime_percent=replay.now.uptime_percent,
-                now_paid_percent=replay.now.paid_percent,
-                then_paid_percent=replay.then.paid_percent,
-                change_percent=replay.change_percent,
-                change=replay.change,
-            )
-        )
+        judged = [rules.Judged(Milliseconds(*row[1:]), False, True, None) for row in windows]
+        covered_ms = sum(window.account.total for window in judged)
+        replayed = rules.replay(judged, Period(0, covered_ms * 1000), (old, threshold), (new, then_threshold))
+        agents.append(_agent(reader.known.agent_id(agent), replayed, covered_ms))
     agents.sort(key=lambda one: (-abs(one.change_percent), one.agent_id))
-    counts = {word: sum(1 for one in agents if one.change == word) for word in ("gains", "loses", "same")}
-    return FleetReplay(month=request.month, now=now.name, then=then.name, agents=tuple(agents[:LISTED]), **counts)
+    return FleetReplay(
+        month=request.month,
+        now=old.name,
+        then=new.name,
+        agents=tuple(agents),
+        now_paid_percent=_weighed([(one.now_paid_percent, one.covered_seconds) for one in agents]),
+        then_paid_percent=_weighed([(one.then_paid_percent, one.covered_seconds) for one in agents]),
+        **{word: sum(1 for one in agents if one.change == word) for word in ("gains", "loses", "same")},
+    )
+
+
+def _agent(agent_id: str, replayed: Replay, covered_ms: int) -> AgentReplay:
+    return AgentReplay(
+        agent_id=agent_id,
+        uptime_percent=replayed.now.uptime_percent,
+        now_paid_percent=replayed.now.paid_percent,
+        then_paid_percent=replayed.then.paid_percent,
+        change_percent=replayed.change_percent,
+        change=replayed.change,
+        covered_seconds=covered_ms / 1000,
+    )
+
+
+def _reached(chosen: Rules) -> str:
+    """SQL: how many of the rules' bands a window reaches, by the arithmetic of `rules` to the last bit."""
+    base = "up_ms + degraded_ms + down_ms" + (" + unknown_ms" if chosen.unknown_counts == "down" else "")
+    good = "up_ms" + (" + degraded_ms" if chosen.degraded_counts_as_up else "")
+    uptime = f"100.0::DOUBLE * ({good}) / nullif({base}, 0)"
+    return " + ".join(f"coalesce(({uptime} >= {band.at_least!r}::DOUBLE)::INTEGER, 0)" for band in chosen.bands)
+
+
+def _weighed(paid: list[tuple[float | None, float]]) -> float | None:
+    """The mean, each agent by its time; None where nothing is left to pay for."""
+    known = [(percent, seconds) for percent, seconds in paid if percent is not None]
+    total = sum(seconds for _, seconds in known)
+    return min(100.0, sum(percent * seconds for percent, seconds in known) / total) if total else None

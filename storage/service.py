@@ -5,16 +5,18 @@ on: the stream keeps what ingest has not taken in.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
+from msgspec.structs import replace
 from nats.micro.request import Request
 
 from bus import connection, layout, subjects
 from bus.background import background
 from bus.clock import utc_now
 from bus.errors import BusError
+from bus.exports import FileFormat, TableRequest
 from bus.messages import decode
 from bus.questions import (
     HistoryReply,
@@ -29,14 +31,17 @@ from bus.services import Endpoint, serve
 from bus.settings import Settings
 from bus.statements import ExportRequest, FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.transfer import FileOffer, Files
-from storage import answers, exports, replays, reports
+from storage import answers, exports, page, replays, reports, tables
 from storage.errors import CannotWriteError, DamagedError
+from storage.exports import Question, Written
 from storage.feed import Feed
-from storage.store import Store
+from storage.store import Reader, Store
 
 log = structlog.get_logger("storage")
 
 TEND_SECONDS = 300.0
+FILE_SECONDS = 240.0  # what a file may take to be written: a month of 10,000 agents
+FILES_AT_ONCE = 2  # of the three readers, so that one is left for questions
 
 
 class Storage:
@@ -48,6 +53,7 @@ class Storage:
         self.store = Store(settings)
         self.feed = Feed(client, settings, self.store)
         self.files = Files(client)
+        self._writing = asyncio.Semaphore(FILES_AT_ONCE)
 
     def endpoints(self) -> list[Endpoint]:
         """What storage answers."""
@@ -58,6 +64,7 @@ class Storage:
             Endpoint("report", subjects.REPORT_ALL, self.report),
             Endpoint("replay", subjects.REPLAY, self.replay),
             Endpoint("export", subjects.EXPORT_ALL, self.export),
+            Endpoint("table", subjects.TABLE, self.table),
             Endpoint("stats", subjects.STORAGE_STATS, self.stats),
         ]
 
@@ -85,33 +92,62 @@ class Storage:
         agent_id = subjects.last_token(request.subject)
         asked = decode(request.data, StatementRequest)
         now, threshold = utc_now(), self.settings.PING_UPTIME_THRESHOLD
-        if asked.format == "json":
-            return await self.store.read(lambda reader: reports.statement(reader, agent_id, asked, now, threshold))
-        self.files.check_room()
-        scratch = self.store.places.scratch
-        return self.files.offer(
-            *await self.store.read(
-                lambda reader: exports.statement(
-                    reader, scratch, reports.statement(reader, agent_id, asked, now, threshold), asked
-                )
-            )
+        form, scratch = asked.format, self.store.places.scratch
+
+        def made(reader: Reader) -> Statement:
+            return reports.statement(reader, agent_id, asked, now, threshold)
+
+        name = f"{agent_id}-{asked.month}"
+        if form == "json":
+            return await self.store.read(made)
+        if form == "html":
+            return await self._offer(lambda reader: exports.write_text(scratch, page.render(made(reader)), name, form))
+        return await self._offer(
+            lambda reader: exports.write(reader.cursor, scratch, tables.statement(made(reader)), name, form)
         )
 
-    async def replay(self, request: Request) -> FleetReplay:
-        """The fleet's month under other rules."""
+    async def replay(self, request: Request) -> FleetReplay | FileOffer:
+        """The fleet's month under other rules: those whose pay changes most, or the offer of a file with all."""
         asked = decode(request.data, FleetReplayRequest)
-        threshold = self.settings.PING_UPTIME_THRESHOLD
-        return await self.store.read(lambda reader: replays.fleet(reader, asked, threshold))
+        now, threshold = utc_now(), self.settings.PING_UPTIME_THRESHOLD
+        form, scratch = asked.format, self.store.places.scratch
+
+        def made(reader: Reader) -> FleetReplay:
+            return replays.fleet(reader, asked, now, threshold)
+
+        if form == "json":
+            replayed = await self.store.read(made, FILE_SECONDS)
+            return replace(replayed, agents=replayed.agents[: asked.limit])
+        name = f"fleet-replay-{asked.month}"
+        return await self._offer(
+            lambda reader: exports.write(reader.cursor, scratch, tables.replay(made(reader)), name, form)
+        )
 
     async def export(self, request: Request) -> FileOffer:
         """An agent's history as a file, to be fetched with `bus.transfer.receive`."""
         agent_id = subjects.last_token(request.subject)
         asked = decode(request.data or b"{}", ExportRequest)
-        now, scratch = utc_now(), self.store.places.scratch
-        self.files.check_room()
-        return self.files.offer(
-            *await self.store.read(lambda reader: exports.history(reader, scratch, agent_id, asked, now))
+        now = utc_now()
+        return await self._rows(
+            lambda reader: tables.history(reader, agent_id, asked, now), f"{agent_id}-history", asked.format
         )
+
+    async def table(self, request: Request) -> FileOffer:
+        """Any other answer as a file."""
+        asked = decode(request.data, TableRequest)
+        now = utc_now()
+        name = "-".join(part for part in (asked.agent_id, asked.table, asked.month) if part)
+        return await self._rows(lambda reader: tables.table(reader, asked, now), name, asked.format)
+
+    async def _rows(self, question: Callable[[Reader], Question], name: str, form: FileFormat) -> FileOffer:
+        scratch = self.store.places.scratch
+        return await self._offer(lambda reader: exports.write(reader.cursor, scratch, question(reader), name, form))
+
+    async def _offer(self, write: Callable[[Reader], Written]) -> FileOffer:
+        """A file, written in a reader's thread. A few at once: questions shall not wait for them."""
+        self.files.check_room()
+        async with self._writing:
+            return self.files.offer(*await self.store.read(write, FILE_SECONDS))
 
     async def stats(self, _request: Request) -> StorageStats:
         """Answers while the file cannot be used, too: it says why."""
@@ -151,6 +187,7 @@ async def running(settings: Settings) -> AsyncIterator[Storage]:
             await storage.store.open(utc_now())
         except CannotWriteError as error:
             log.error("history_cannot_be_opened", detail=str(error), action="waiting; pings go on")
+        exports.sweep(storage.store.places.scratch)
         await storage.files.start()
         service = await serve(client, subjects.STORAGE_SERVICE, "history that can be paid on", storage.endpoints())
         try:

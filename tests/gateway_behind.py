@@ -19,6 +19,7 @@ from nats.micro.request import Request
 from bus import services, settings, subjects
 from bus.connection import Client, connected
 from bus.errors import RefusedError
+from bus.exports import TableRequest
 from bus.messages import Seconds, UptimeReport, Window, decode, encode
 from bus.questions import (
     Agent,
@@ -41,7 +42,14 @@ from bus.questions import (
 )
 from bus.services import Endpoint
 from bus.settings import Settings
-from bus.statements import Account, ExportRequest, Statement, StatementRequest
+from bus.statements import (
+    Account,
+    ExportRequest,
+    FleetReplay,
+    FleetReplayRequest,
+    Statement,
+    StatementRequest,
+)
 from bus.transfer import FileOffer, Files
 from gateway import service
 
@@ -143,6 +151,8 @@ class Behind:
             "stats": (subjects.STORAGE_STATS, self._stats),
             "export": (subjects.EXPORT_ALL, self._export),
             "report": (subjects.REPORT_ALL, self._report),
+            "replay": (subjects.REPLAY, self._replay),
+            "table": (subjects.TABLE, self._table),
         }
         await self.files.start()
         await self._serve(subjects.STORAGE_SERVICE, endpoints)
@@ -268,9 +278,23 @@ class Behind:
 
     async def _export(self, request: Request) -> FileOffer:
         question = decode(request.data, ExportRequest)
-        if not self.pings.get(subjects.last_token(request.subject)):
+        if not question.registered and not self.pings.get(subjects.last_token(request.subject)):
             raise RefusedError(404, "no history")
         return self._offer(f"history.{question.format}", f"text/{question.format}; charset=utf-8")
+
+    async def _table(self, request: Request) -> FileOffer:
+        question = decode(request.data, TableRequest)
+        self.asked.append(("table", question))
+        if question.agent_id and not question.registered and not self.pings.get(question.agent_id):
+            raise RefusedError(404, "no history")
+        return self._offer(f"{question.table}.{question.format}", f"text/{question.format}; charset=utf-8")
+
+    async def _replay(self, request: Request) -> FleetReplay | FileOffer:
+        question = decode(request.data, FleetReplayRequest)
+        self.asked.append(("replay", question))
+        if question.format != "json":
+            return self._offer(f"replay.{question.format}", f"text/{question.format}; charset=utf-8")
+        return FleetReplay(month=question.month, now="ours", then="others", gains=1, loses=2, same=3, agents=())
 
     async def _report(self, request: Request) -> Statement | FileOffer:
         question = decode(request.data, StatementRequest)

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from bus.exports import TABLES
 from bus.messages import Status
 from bus.questions import GpuSummary
 from bus.settings import Settings
@@ -108,6 +109,23 @@ async def test_the_description_covers_every_route_and_names_no_outside_address(h
         assert "http://" not in text
         assert "https://" not in text
         assert "//" not in text
+
+
+async def test_the_description_names_every_format(http):
+    paths = (await http.get("/schema/openapi.json")).json()["paths"]
+    csv, parquet = "text/csv", "application/vnd.apache.parquet"
+    for path, others in {
+        "/ping-system/agents/{agent_id}/history": {"application/json"},
+        "/ping-system/agents/{agent_id}/report": {"application/json", "text/html"},
+        "/ping-system/dashboard": {"application/json"},
+        "/ping-system/replay": {"application/json"},
+        "/ping-system/export/{table}": set(),
+    }.items():
+        assert set(paths[path]["get"]["responses"]["200"]["content"]) == {csv, parquet} | others, path
+    export = paths["/ping-system/export/{table}"]["get"]
+    assert all(f"`{table}`" in export["description"] for table in TABLES)
+    policy = next(one for one in paths["/ping-system/replay"]["get"]["parameters"] if one["name"] == "policy")
+    assert "livepeer, runpod" in policy["description"]
 
 
 async def test_every_reference_in_the_description_leads_somewhere(http):

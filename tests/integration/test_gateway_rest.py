@@ -1,14 +1,13 @@
 """The REST interface against its contract: shapes, pages, and what a service that is away does to an answer."""
 
 import asyncio
-import csv
-import io
 import os
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
+from bus.exports import TABLES
 from bus.settings import Settings
 from tests.gateway_behind import Behind, agent, gateway_and_behind, ping, quick
 
@@ -192,14 +191,65 @@ async def test_a_file_that_breaks_off_cannot_pass_for_whole(http, behind):
             await answer.aread()
 
 
-async def test_files_of_agents_without_history(http, behind):
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("path", ["agents/{}/history?format={}", "export/incidents?agent_id={}&format={}"])
+async def test_files_of_agents_without_history(http, behind, path, form):
     behind.agents["new"] = agent("new")
-    empty = await http.get("/ping-system/agents/new/history?format=csv")
+    behind.file = b"columns without rows"
+    empty = await http.get("/ping-system/" + path.format("new", form))
     assert empty.status_code == 200
-    assert [*csv.DictReader(io.StringIO(empty.text))] == []
-    assert empty.text.startswith("agent_id,ping_seq,pinged_at,outcome,")
-    assert (await http.get("/ping-system/agents/new/history?format=parquet")).status_code == 404
-    assert (await http.get("/ping-system/agents/unknown/history?format=csv")).status_code == 404
+    assert empty.content == behind.file
+    assert (await http.get("/ping-system/" + path.format("unknown", form))).status_code == 404
+
+
+async def test_tables_of_history(http, behind):
+    behind.file = b"a,b\n1,2\n"
+    for name in TABLES:
+        answer = await http.get(f"/ping-system/export/{name}?month=2026-10&by=day")
+        assert answer.content == behind.file
+        assert answer.headers["content-disposition"] == f'attachment; filename="{name}.csv"'
+        _, asked = behind.asked[-1]
+        assert (asked.table, asked.month, asked.by, asked.format) == (name, "2026-10", "day", "csv")
+    behind.pings["a"] = [ping("a", 1)]
+    accept = {"Accept": "application/vnd.apache.parquet"}
+    await http.get("/ping-system/export/history?agent_id=a&hours=2.5", headers=accept)
+    _, asked = behind.asked[-1]
+    assert (asked.agent_id, asked.hours, asked.format) == ("a", 2.5, "parquet")
+    board = await http.get("/ping-system/dashboard", headers={"Accept": "text/csv"})
+    assert board.content == behind.file
+    assert (await http.get("/ping-system/dashboard", headers={"Accept": "text/html"})).json()["agents"] == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "nonsense",
+        "fleet?format=json",
+        "fleet?by=minute",
+        "agents?hours=0",
+        "agents?month=2026-13",
+        "agents?agent_id=a.b",
+    ],
+)
+async def test_a_table_that_cannot_be_is_a_problem(http, behind, query):
+    answer = await http.get(f"/ping-system/export/{query}")
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert not behind.asked
+
+
+async def test_the_fleet_under_other_rules(http, behind):
+    answer = await http.get("/ping-system/replay?month=2026-10&policy=livepeer&threshold=98&limit=7")
+    assert answer.json()["loses"] == 2
+    _, asked = behind.asked[-1]
+    assert (asked.month, asked.policy, asked.threshold, asked.limit) == ("2026-10", "livepeer", 98.0, 7)
+    behind.file = b"all of them"
+    assert (await http.get("/ping-system/replay?threshold=98&format=csv")).content == behind.file
+    assert (await http.get("/ping-system/replay?threshold=98", headers={"Accept": "text/csv"})).content == behind.file
+    for query in ("", "month=2026-10", "threshold=101", "threshold=98&format=html", "threshold=98&limit=0"):
+        refused = await http.get(f"/ping-system/replay?{query}")
+        assert refused.status_code == 400, query
+        assert refused.headers["content-type"] == "application/problem+json"
 
 
 async def test_the_statement_of_a_month(http, behind):

@@ -13,10 +13,16 @@ import agentd.service
 import scheduler.service
 import storage.service
 from bus import settings
+from bus.exports import TABLES
 from bus.settings import Settings
-from gateway import exports, service
+from gateway import service
 
 AGENTS = "/ping-system/agents"
+COLUMNS = (
+    "agent_id,ping_seq,pinged_at,outcome,verdict,reason,uptime_percent,up_seconds,degraded_seconds,down_seconds,"
+    "unknown_seconds,excused_seconds,window_seconds,consecutive_poor_uptime,interval_minutes,next_ping_at,"
+    "response_ms,late_ms"
+)
 
 
 @pytest.fixture
@@ -98,7 +104,7 @@ async def test_the_whole_interface(http: httpx.AsyncClient, tmp_path):
 async def files_and_statement(http: httpx.AsyncClient, tmp_path) -> None:
     await until(http, f"{AGENTS}/real/history", lambda page: len(page["pings"]) > 0)
     text = (await http.get(f"{AGENTS}/real/history?format=csv")).text
-    assert text.partition("\n")[0] == exports.COLUMNS.strip()
+    assert text.partition("\n")[0] == COLUMNS
     rows = list(csv.DictReader(io.StringIO(text)))
     numbers = [int(row["ping_seq"]) for row in rows]
     assert numbers == list(range(len(rows), 0, -1)), "newest first, like the page"
@@ -107,9 +113,28 @@ async def files_and_statement(http: httpx.AsyncClient, tmp_path) -> None:
     parquet = tmp_path / "history.parquet"
     parquet.write_bytes((await http.get(f"{AGENTS}/real/history?format=parquet")).content)
     assert duckdb.read_parquet(str(parquet)).columns == list(rows[0])
+    await http.post(f"{AGENTS}/register", json={"agent_id": "new"})
+    await http.delete(f"{AGENTS}/new")  # known, and never pinged
+    assert (await http.get(f"{AGENTS}/new/history?format=csv")).text.splitlines() == [COLUMNS]
+    parquet.write_bytes((await http.get(f"{AGENTS}/new/history?format=parquet")).content)
+    empty = duckdb.read_parquet(str(parquet))
+    assert (empty.columns, empty.fetchall()) == (COLUMNS.split(","), [])
     statement = await http.get(f"{AGENTS}/real/report")
     assert statement.status_code == 200, statement.text
     assert statement.json()["agent_id"] == "real"
     printable = await http.get(f"{AGENTS}/real/report?format=html")
     assert printable.headers["content-type"] == "text/html; charset=utf-8"
     assert (await http.get(f"{AGENTS}/real/report?policy=nonsense")).status_code == 400
+    for table in TABLES:
+        answer = await http.get(f"/ping-system/export/{table}?format=parquet")
+        assert answer.status_code == 200, answer.text
+        parquet.write_bytes(answer.content)
+        columns = duckdb.read_parquet(str(parquet)).columns
+        text = (await http.get(f"/ping-system/export/{table}")).text
+        assert next(csv.reader(io.StringIO(text))) == columns
+    board = list(csv.DictReader(io.StringIO((await http.get("/ping-system/dashboard?format=csv")).text)))
+    assert {row["agent_id"] for row in board} == {"real", "agent-001"}
+    replay = (await http.get("/ping-system/replay?threshold=50")).json()
+    assert replay["gains"] + replay["loses"] + replay["same"] == len(replay["agents"])
+    assert (await http.get("/ping-system/replay?policy=nonsense")).status_code == 400
+    assert (await http.get("/ping-system/replay?threshold=50&month=2199-01")).status_code == 400

@@ -19,12 +19,12 @@ from msgspec.structs import replace
 from bus import clock, services, subjects
 from bus.connection import Client
 from bus.errors import UnavailableError
-from bus.messages import AgentState
+from bus.messages import AgentState, decode
 from bus.questions import HistoryReply, HistoryRequest, RegisterReply, RegisterRequest
 from bus.settings import Settings
 from storage import database
 from tests.agents import answering
-from tests.history import History, assert_gapless, read_history
+from tests.history import History, assert_gapless, until_history
 from tests.scheduler_processes import scheduler_processes
 from tests.storage_process import StorageProcess, storage_process
 from tests.storage_states import caught_up
@@ -78,7 +78,7 @@ async def drill(bus: Client, config: Settings, how: How, seconds: float, agents:
         await returns(storage, how)
         took = await until_caught_up(bus, asked)
         await line_up[0].kill()
-        history = await read_history(bus)
+        history = await all_that_was_written(bus, names)
         await caught_up(bus, sum(map(len, history.values())), CATCH_UP_SECONDS)
         await storage.end()
     check(history, names, (gone, back), config.base_interval_seconds)
@@ -117,6 +117,16 @@ async def until_caught_up(bus: Client, rows: int) -> float:
     began = clock.boottime()
     await caught_up(bus, rows, CATCH_UP_SECONDS)
     return clock.boottime() - began
+
+
+async def all_that_was_written(bus: Client, names: Sequence[str]) -> History:
+    """The stream, once it has followed the bucket to its end: the server writes it a moment later."""
+    js = bus.jetstream()
+    newest = {}
+    for name in names:
+        message = await js.get_last_msg(subjects.BUCKET_STREAM, subjects.state_key(name))
+        newest[name] = decode(message.data or b"", AgentState).ping_seq
+    return await until_history(bus, lambda history: {name: len(rows) for name, rows in history.items()} == newest)
 
 
 def check(history: History, names: Sequence[str], absence: tuple[datetime, datetime], interval: float) -> None:
