@@ -40,7 +40,7 @@ def _veteran(number: int, due_at: datetime, policy: Policy) -> list[Write]:
         agent_id=name, registered_at=pinged_at, enrolled_at=pinged_at, expected_gpus=(f"GPU-{number:032x}",)
     )
     flight = Flight(name, tracked, f"veteran-{number:x}", pinged_at)
-    flight.depart(pinged_at, 0.0, f"{number:032x}")
+    flight.depart(pinged_at, f"{number:032x}")
     flight.report = answer(name, PingRequest(ping_id=flight.ping_id, window_seconds=policy.base_seconds), pinged_at)
     flight.answer, flight.response_ms = decode(flight.report, UptimeReport), 0.5
     state = next_state(flight, Answer(100.0, gpu_available=True), pinged_at, policy)

@@ -43,28 +43,58 @@ async def commit(client: Client, writes: list[Write], *, timeout: float = 5.0) -
     Raises StaleError when a compare-and-set failed, UnavailableError when no answer came: then the batch may
     or may not have been written, and only reading tells.
     """
-    batch = f"{_process}-{next(_numbers)}"
-    last = writes[-1]
-    headers = _headers(last, batch, len(writes)) | {"Nats-Batch-Commit": "1"}
-    try:
-        await client.send_frames([_frame(write, batch, number) for number, write in enumerate(writes[:-1], 1)])
-        reply = await client.request(last.subject, last.payload, timeout=timeout, headers=headers)
-    except (nats.errors.Error, TimeoutError) as error:
-        raise UnavailableError(f"the bucket did not answer a write: {type(error).__name__}") from None
-    return _first_sequence(reply.data, len(writes))
+    batch = Batch(client)
+    await batch.send(writes)
+    return await batch.commit(timeout=timeout)
 
 
-def _headers(write: Write, batch: str, number: int) -> dict[str, str]:
-    headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number), **write.headers}
-    if write.expected is not None:
-        headers["Nats-Expected-Last-Subject-Sequence"] = str(write.expected)
-    return headers
+class Batch:
+    """A batch that is sent while it is still being made: the server takes in its first writes meanwhile."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._id = f"{_process}-{next(_numbers)}"
+        self._sent = 0
+        self._last: Write | None = None  # kept back, for the last write carries the commit
+
+    async def send(self, writes: list[Write]) -> None:
+        """More of its writes. Raises UnavailableError when there is no connection: then the batch is lost."""
+        ready = writes if self._last is None else [self._last, *writes]
+        self._last = ready.pop()
+        frames = [_frame(write, self._id, number) for number, write in enumerate(ready, self._sent + 1)]
+        self._sent += len(frames)
+        try:
+            await self._client.send_frames(frames)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise UnavailableError(f"the bucket did not take a write: {type(error).__name__}") from None
+
+    async def commit(self, *, timeout: float = 5.0) -> int:
+        """As the function `commit`, for all that was sent."""
+        assert self._last  # noqa: S101  # a batch without writes is none
+        size = self._sent + 1
+        headers = _own_headers(self._last) | {
+            "Nats-Batch-Id": self._id,
+            "Nats-Batch-Sequence": str(size),
+            "Nats-Batch-Commit": "1",
+        }
+        try:
+            reply = await self._client.request(self._last.subject, self._last.payload, timeout=timeout, headers=headers)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise UnavailableError(f"the bucket did not answer a write: {type(error).__name__}") from None
+        return _first_sequence(reply.data, size)
+
+
+def _own_headers(write: Write) -> dict[str, str]:
+    if write.expected is None:
+        return dict(write.headers)
+    return {**write.headers, "Nats-Expected-Last-Subject-Sequence": str(write.expected)}
 
 
 def _frame(write: Write, batch: str, number: int) -> bytes:
     """One HPUB of the NATS protocol. Subjects and header values are our own: no check for line ends is owed."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in _headers(write, batch, number).items()])
-    head = f"NATS/1.0\r\n{lines}\r\n".encode()
+    expected = "" if write.expected is None else f"Nats-Expected-Last-Subject-Sequence: {write.expected}\r\n"
+    others = "".join([f"{name}: {value}\r\n" for name, value in write.headers.items()]) if write.headers else ""
+    head = f"NATS/1.0\r\nNats-Batch-Id: {batch}\r\nNats-Batch-Sequence: {number}\r\n{expected}{others}\r\n".encode()
     size = len(head) + len(write.payload)
     return b"HPUB %b %d %d\r\n%b%b\r\n" % (write.subject.encode(), len(head), size, head, write.payload)
 

@@ -5,13 +5,14 @@ A loser of the compare-and-set shrugs: somebody else recorded that ping.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import nats.errors
 import structlog
 
 from bus import subjects
-from bus.batch import MAX_MESSAGES, Write, commit
+from bus.batch import MAX_MESSAGES, Batch, Write
 from bus.bucket import last_sequence, read
 from bus.clock import utc_now
 from bus.connection import Client
@@ -27,9 +28,20 @@ log = structlog.get_logger("scheduler.committer")
 
 WRITERS = 2
 MAX_OUTCOMES = MAX_MESSAGES // 3
+PIECE = 40  # outcomes worked on in one go: 2 ms
 RETRY_SECONDS = 0.5
 
+T = TypeVar("T")
 Landed = tuple[Flight, Event]
+
+
+class _Made(NamedTuple):
+    """An outcome on its way into the bucket: the state, how many writes it takes, and the entry they are made for."""
+
+    flight: Flight
+    state: AgentState
+    writes: int
+    entry_revision: int
 
 
 class Committer:
@@ -68,12 +80,10 @@ class Committer:
             await self._write(batch)
 
     async def _write(self, batch: list[Landed]) -> None:
-        now = utc_now()
-        states = [next_state(flight, event, now, self._policy) for flight, event in batch]
-        groups = [writes(flight, state) for (flight, _), state in zip(batch, states, strict=True)]
-        entries = [flight.tracked.entry_revision for flight, _ in batch]
+        sending = Batch(self._client)
         try:
-            first = await commit(self._client, [write for group in groups for write in group])
+            made = await self._make(batch, sending)
+            first = await sending.commit()
         except UnavailableError as error:  # written or not: only reading tells
             log.warning("outcomes_wait", outcomes=len(batch), detail=str(error))
             await self._refresh_and_retry(batch, always=True)
@@ -81,17 +91,32 @@ class Committer:
             await self._refused(batch, error)
         else:
             self.commits += 1
-            self._settle(batch, states, groups, first)
-            for (flight, _), revision in zip(batch, entries, strict=True):
-                if flight.tracked.entry_revision != revision:
-                    self._directory.crossed(flight.agent_id)
+            await self._settle(made, first)
 
-    def _settle(self, batch: list[Landed], states: list[AgentState], groups: list[list[Write]], first: int) -> None:
+    async def _make(self, batch: list[Landed], sending: Batch) -> list[_Made]:
+        """The next states, sent piece by piece: the server takes in the first while the last are being made."""
+        made: list[_Made] = []
+        for piece in _pieces(batch):
+            now, ready = utc_now(), list[Write]()
+            for flight, event in piece:
+                state = next_state(flight, event, now, self._policy)
+                group = writes(flight, state)
+                made.append(_Made(flight, state, len(group), flight.tracked.entry_revision))
+                ready += group
+            await sending.send(ready)
+            await asyncio.sleep(0)  # pings go out and answers come in between
+        return made
+
+    async def _settle(self, batch: list[_Made], first: int) -> None:
         sequence, time_ns = first, int(utc_now().timestamp() * 1e9)  # a write that took long is no older for it
-        for (flight, _), state, group in zip(batch, states, groups, strict=True):
-            self._directory.apply_state(flight.agent_id, state, sequence, time_ns)
-            sequence += len(group)
-            self._settled(flight, state, True)
+        for piece in _pieces(batch):
+            for flight, state, size, entry_revision in piece:
+                self._directory.apply_state(flight.agent_id, state, sequence, time_ns)
+                sequence += size
+                self._settled(flight, state, True)
+                if flight.tracked.entry_revision != entry_revision:
+                    self._directory.crossed(flight.agent_id)
+            await asyncio.sleep(0)
 
     async def _refused(self, batch: list[Landed], error: BusError) -> None:
         """The refusal does not name the agent: reads them all at once, and halves where that teaches nothing.
@@ -162,3 +187,7 @@ class Committer:
             return
         if entry:
             self._directory.apply_entry(agent_id, entry.value, entry.revision)
+
+
+def _pieces(batch: list[T]) -> Iterator[list[T]]:
+    return (batch[start : start + PIECE] for start in range(0, len(batch), PIECE))

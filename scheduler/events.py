@@ -19,7 +19,7 @@ from scheduler.policy import Policy
 from scheduler.views import agent_view
 
 MOMENT_SECONDS = 0.05
-EVENTS_A_MOMENT = 100  # 2,000 a second
+EVENTS_A_MOMENT = 25  # 500 a second
 LONGEST_OUTBOX = 10_000  # while the bus is away
 
 

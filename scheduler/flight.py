@@ -54,14 +54,14 @@ class Flight:
         self.report: bytes | None = None  # the answer as it came, and as it was read
         self.answer: UptimeReport | None = None
 
-    def depart(self, now: datetime, boottime: float, nonce: str) -> None:
+    def depart(self, now: datetime, nonce: str) -> None:
         """Fixes when the ping was made, what it asks, and the state that it builds upon.
 
         Should that state change, the answer's window would no longer tile. The same bytes are sent again until the
         time-out.
         """
         self.base, self.revision, self.seq = self.tracked.state, self.tracked.state_revision, self.tracked.next_seq
-        self.pinged_at, self.started = now, boottime
+        self.pinged_at = now
         self.status_before = self.tracked.status
         self.report = self.answer = self.response_ms = None
         self.no_responders = False

@@ -33,6 +33,7 @@ from scheduler.registry import unknown
 log = structlog.get_logger("scheduler.loop")
 
 OFFER_SECONDS = 1.0
+MOST_AT_ONCE = 50  # pings sent in one go: 1 ms
 UNWRITTEN_LIMIT = 1000  # outcomes that may wait for the bucket before no more pings are sent
 
 
@@ -117,12 +118,8 @@ class PingLoop:
             self._offer_overdue(now)
             await self._send_acks()
             turn = utc_now()
-            self._ready = self._ready or self._next_flight(turn)
-            free = self.pinger.in_flight < self._limit and len(self._active) < self._limit + UNWRITTEN_LIMIT
-            self._note_held_back(held_back=self._ready is not None and not free)
-            if self._ready and free:
-                flight, self._ready = self._ready, None
-                await self.pinger.launch(flight)
+            if flights := self._departing(turn):
+                await self.pinger.launch(flights)
             else:
                 await self._until_work(turn)
 
@@ -165,6 +162,19 @@ class PingLoop:
         """The state under a flight changed before its outcome was written: pings anew, from the state there is."""
         self._again.append(flight)
         self._work.set()
+
+    def _departing(self, now: datetime) -> list[Flight]:
+        """The next flights, as many as there is room for below the limit; notes when nothing else holds one back."""
+        flights: list[Flight] = []
+        room = min(self._limit - self.pinger.in_flight, MOST_AT_ONCE)
+        while flight := self._ready or self._next_flight(now):
+            self._ready = None
+            if len(flights) >= room or len(self._active) > self._limit + UNWRITTEN_LIMIT:
+                self._ready = flight
+                break
+            flights.append(flight)
+        self._note_held_back(held_back=self._ready is not None and not flights)
+        return flights
 
     def _next_flight(self, now: datetime) -> Flight | None:
         if self._again:

@@ -59,24 +59,36 @@ class Pinger:
             if not self._client.is_closed:
                 await subscription.unsubscribe()
 
-    async def launch(self, flight: Flight) -> None:
-        """Sends the ping."""
+    async def launch(self, flights: list[Flight]) -> None:
+        """Sends the pings, all in one go."""
+        turn = utc_now()
+        for flight in flights:
+            flight.depart(turn, self._nonces())
+            self._flights[flight.ping_id] = flight
         now = boottime()
-        flight.depart(utc_now(), now, self._nonces())
-        self._flights[flight.ping_id] = flight
-        await self._send(flight, now)
+        for flight in flights:
+            flight.started = now
+        await self._send(flights, now)
 
-    async def _send(self, flight: Flight, now: float) -> None:
-        flight.send_at = now + (RESEND_SECONDS if self._client.is_connected else ASK_AGAIN_SECONDS)
-        if not self._client.is_connected:
+    async def _send(self, flights: list[Flight], now: float) -> None:
+        connected = self._client.is_connected
+        send_at = now + (RESEND_SECONDS if connected else ASK_AGAIN_SECONDS)
+        for flight in flights:
+            flight.send_at = send_at
+            flight.no_responders = flight.no_responders and not connected
+        if not connected:
             return  # nothing piles up for a bus that is away
-        flight.no_responders = False
         try:
-            await self._client.publish(
-                subjects.ping(flight.agent_id), flight.request, reply=f"{self._inbox}.{flight.ping_id}"
-            )
+            await self._client.send_frames([self._frame(flight) for flight in flights])
         except nats.errors.Error as error:
-            log.warning("ping_not_sent", agent_id=flight.agent_id, detail=str(error))
+            log.warning("pings_not_sent", pings=len(flights), detail=str(error))
+
+    def _frame(self, flight: Flight) -> bytes:
+        """A PUB of the NATS protocol."""
+        subject, reply = subjects.ping(flight.agent_id), f"{self._inbox}.{flight.ping_id}"
+        return b"PUB %b %b %d\r\n%b\r\n" % (
+            subject.encode(), reply.encode(), len(flight.request), flight.request
+        )  # fmt: skip
 
     async def _receive(self, message: Msg) -> None:
         flight = self._flights.get(message.subject.rpartition(".")[2])
@@ -106,8 +118,8 @@ class Pinger:
             del self._flights[flight.ping_id]
         if expired:
             self._verifying.create_task(self._verify(expired, now))
-        for flight in [f for f in self._flights.values() if now >= f.send_at]:
-            await self._send(flight, now)
+        if unanswered := [f for f in self._flights.values() if now >= f.send_at]:
+            await self._send(unanswered, now)
 
     async def _verify(self, flights: list[Flight], ended: float) -> None:
         """Before a miss is called, the bus must prove that it was there."""

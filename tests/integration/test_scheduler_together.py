@@ -110,7 +110,7 @@ async def flight_of(bus: connection.Client, directory: Directory, agent_id: str,
     tracked = directory.get(agent_id)
     assert tracked
     flight = Flight(agent_id, tracked, f"ours-{agent_id}", now)
-    flight.depart(now, boottime(), "")
+    flight.depart(now, "")
     return flight
 
 
@@ -211,7 +211,7 @@ async def test_a_failure_while_a_time_out_is_judged_ends_the_pinger_loudly(bus, 
     """Else the flight would hang, and with it its agent, for as long as the scheduler lives."""
     pinger = Pinger(bus, BrokenPulse(bus), 0.1, lambda flight, event: pytest.fail(f"{flight.agent_id}: {event}"))
     flight = await flight_of(bus, Directory(policy_of(config)), "a", datetime.now(UTC))
-    await pinger.launch(flight)
+    await pinger.launch([flight])
     with pytest.raises(ExceptionGroup) as raised:
         async with asyncio.timeout(5):
             await pinger.run()

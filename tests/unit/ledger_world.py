@@ -87,6 +87,8 @@ class World:
         self.next_check = self.true
         self.pending = None
         self.pass_time(0)
+        if set(self.ledger.expected) != set(self.expected):
+            self.blur(INTERVAL)  # a new ledger: its next check acts on the registry's word
         self.keeper.note(self.ledger.enroll(self.expected))
 
     def stop(self) -> None:

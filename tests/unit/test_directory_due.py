@@ -117,8 +117,8 @@ class LaunchedPinger:
     def __init__(self) -> None:
         self.launched: asyncio.Future[Flight] = asyncio.get_running_loop().create_future()
 
-    async def launch(self, flight: Flight) -> None:
-        self.launched.set_result(flight)
+    async def launch(self, flights: list[Flight]) -> None:
+        self.launched.set_result(flights[0])
 
 
 class FullPinger:

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ledger_world import INTERVAL, World
 
@@ -35,6 +35,7 @@ lives = st.lists(st.tuples(short, op), min_size=1, max_size=25)
 checkpoints = st.sampled_from([1, 4, 100])
 deadlines = st.sampled_from([100, INTERVAL // 2, 2 * INTERVAL + 700])
 BLUNDER = 13
+GONE = ("gpu", "GPU-0", "missing")
 
 
 class Scheduler:
@@ -129,7 +130,6 @@ def act(world: World, scheduler: Scheduler, what: str, details: list) -> None:  
 def wipe(world: World, away: int) -> None:
     """The disk is wiped: a new ledger, which knows nothing of the time before it."""
     world.kill()
-    world.blur(INTERVAL)  # until the registry's word on the expected GPUs is heard
     world.path.unlink(missing_ok=True)
     world.synced = (b"", world.true)
     world.pass_time(away)
@@ -148,6 +148,8 @@ def run(life: list[tuple[int, tuple]], checkpoint: int, deadline: int) -> None:
 
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(lives, checkpoints, deadlines)
+@example([(0, GONE), (0, ("wipe", 2602)), (4999, ("ping", "answered"))], 1, 100)
+@example([(0, GONE), (0, ("wipe", 0)), (0, ("restart", 2602, False)), (4999, ("ping", "answered"))], 1, 100)
 def test_any_life_is_accounted_truly(life, checkpoint, deadline):
     run(life, checkpoint, deadline)
 
