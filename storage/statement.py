@@ -4,12 +4,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from bus.messages import Incident
 from bus.statements import Account, GpuAccount, Split
 from storage.rows import microseconds, moment
 from storage.windows import Milliseconds, Part, Window, within
 
+Kind = tuple[str | None, str, str]  # GPU, state, reason
+JITTER_US = 100_000
 SETTLED_US = 48 * 3600 * 1_000_000  # so long after a month's end nobody waits for reports of it any more
 
 
@@ -46,7 +49,8 @@ def add_up(windows: Iterable[Window], period: Period) -> Month:
     """Every window's part in the period; windows that cross an edge are cut there."""
     month = Month(Milliseconds(), {}, {}, [], [])
     host = month.host
-    incidents: dict[tuple[str | None, str, str, datetime], Incident] = {}
+    incidents: list[Incident] = []
+    open_until: dict[Kind, tuple[int, int]] = {}
     for window in windows:
         if window.until_us <= period.since_us or window.since_us >= period.until_us:
             continue
@@ -58,9 +62,10 @@ def add_up(windows: Iterable[Window], period: Period) -> Month:
             month.gpus[uuid] = month.gpus.get(uuid, Milliseconds()).plus(share)
             month.first_seen_us.setdefault(uuid, max(window.since_us, period.since_us))
         for incident in window.incidents:
-            _keep(incidents, incident, period)
-    ordered = sorted(incidents.values(), key=lambda one: (one.since, one.gpu or "", one.state))
-    return Month(host, month.gpus, month.first_seen_us, month.splits, ordered)
+            _tell(incidents, open_until, incident, window.until_us)
+    within_month = [one for one in incidents if _touches(one, period)]
+    within_month.sort(key=lambda one: (one.since, one.gpu or "", one.state))
+    return Month(host, month.gpus, month.first_seen_us, month.splits, within_month)
 
 
 def account(sums: Milliseconds, enrolled_ms: int) -> Account:
@@ -111,10 +116,24 @@ def _splits(window: Window, period: Period, part: Part) -> list[Split]:
     ]
 
 
-def _keep(kept: dict[tuple[str | None, str, str, datetime], Incident], one: Incident, period: Period) -> None:
-    """An incident that goes on is told by every report; its last telling counts."""
-    if microseconds(one.since) >= period.until_us:
-        return
-    if one.until is not None and microseconds(one.until) < period.since_us:
-        return
-    kept[one.gpu, one.state, one.reason, one.since] = one
+def _tell(told: list[Incident], going_on: dict[Kind, tuple[int, int]], one: Incident, until_us: int) -> None:
+    """An incident that goes on is told by every report, its last telling counts.
+
+    It is the same one when it began before the report that left it open did end; its label of time may differ a little,
+    because the host's clock is corrected while it runs. `going_on`: where each kind's open one is, and that end.
+    """
+    kind = (one.gpu, one.state, one.reason)
+    place, before_us = going_on.pop(kind, (-1, 0))
+    if place >= 0 and microseconds(one.since) <= before_us + JITTER_US:
+        told[place] = replace(one, since=told[place].since)
+    else:
+        place = len(told)
+        told.append(one)
+    if one.until is None:
+        going_on[kind] = (place, until_us)
+
+
+def _touches(one: Incident, period: Period) -> bool:
+    return microseconds(one.since) < period.until_us and (
+        one.until is None or microseconds(one.until) >= period.since_us
+    )

@@ -189,17 +189,39 @@ async def test_sealed_and_archived_days_change_nothing(kept: Kept):
 
 
 async def test_incidents_are_told_once_with_their_end(kept: Kept):
+    """Each report labels the same beginning a little differently; another one of the same kind is another one."""
     at = OCTOBER + timedelta(days=3)
 
-    def told(number: int, until: datetime | None) -> AgentState:
-        lost = Incident(gpu="GPU-x", state="down", reason="lost", since=at, until=until)
-        return state("a", number, at + timedelta(minutes=15 * number), Seconds(up=1.0), incidents=(lost,))
+    def told(number: int, *incidents: tuple[timedelta, timedelta | None]) -> AgentState:
+        lost = tuple(
+            Incident(gpu="GPU-x", state="down", reason="lost", since=at + a, until=None if b is None else at + b)
+            for a, b in incidents
+        )
+        return state("a", number, at + timedelta(minutes=15 * number), Seconds(up=900.0), incidents=lost)
 
-    await kept.fill([told(1, None), told(2, None), told(3, at + timedelta(minutes=40)), state("b", 1, at, None)])
-    (row,) = await kept.table("incidents")
-    assert (row["agent_id"], row["gpu"], row["seconds"]) == ("a", "GPU-x", "2400.0")
-    assert row["until"] == "2026-10-04T00:40:00.000000Z"
+    minute, tick = timedelta(minutes=1), timedelta(milliseconds=1)
+    states = [
+        told(1, (10 * minute, None)),
+        told(2, (10 * minute + tick, None)),
+        told(3, (10 * minute - tick, 40 * minute), (40 * minute + tick, 41 * minute), (42 * minute, None)),
+        told(4, (42 * minute + tick, None)),
+    ]
+    await kept.fill([*states, state("b", 1, at, None)])
+    rows = await kept.table("incidents")
+    assert [(row["agent_id"], row["gpu"], row["seconds"]) for row in rows] == [
+        ("a", "GPU-x", "1800.0"),
+        ("a", "GPU-x", "59.999"),
+        ("a", "GPU-x", ""),
+    ]
+    assert rows[0]["until"] == "2026-10-04T00:40:00.000000Z"
     assert not await kept.table("incidents", agent_id="b")
+    asked = StatementRequest(month=MONTH)
+    made = await kept.store.read(lambda reader: reports.statement(reader, "a", asked, NOW, 99.0))
+    assert [(one.since - at, one.until and one.until - at) for one in made.incidents] == [
+        (10 * minute, 40 * minute),
+        (40 * minute + tick, 41 * minute),
+        (42 * minute, None),
+    ]
 
 
 async def test_text_of_strangers_is_no_formula(kept: Kept):
