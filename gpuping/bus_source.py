@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import nats.errors
+from msgspec import Struct
 from msgspec.structs import replace
 
 from bus import clock, connection, subjects
 from bus.errors import BusError, RefusedError
+from bus.exports import TableRequest
 from bus.messages import UptimeReport
 from bus.questions import (
     Agent,
@@ -25,15 +27,18 @@ from bus.questions import (
 )
 from bus.services import ask
 from bus.settings import Settings
-from bus.statements import Statement, StatementRequest
+from bus.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.subjects import check_agent_id
+from bus.transfer import FileOffer, receive
 from bus.uptimes import with_uptime
 from gpuping.dashboard import WORST, Dashboard, FleetUptime, Totals
 from gpuping.discovery import is_stopped, located
+from gpuping.download import Download
 
 SCHEDULER, STORAGE = "the scheduler", "storage"
 FIND_SECONDS = 3.0
 QUERY_SECONDS = 15.0
+FILE_SECONDS = 250.0  # storage writes a whole file first
 
 
 class NothingRunsError(BusError):
@@ -112,14 +117,44 @@ class BusSource:
 
     async def report(self, agent_id: str, request: StatementRequest) -> Statement:
         """The uptime statement of one month, over the time in which the agent was enrolled."""
-        subject = subjects.report(check_agent_id(agent_id))
+        subject, request = subjects.report(check_agent_id(agent_id)), await self._enrolled(agent_id, request)
+        return await ask(self._client, subject, request, Statement, who=STORAGE, timeout=QUERY_SECONDS)
+
+    async def report_file(self, agent_id: str, request: StatementRequest) -> Download:
+        """The same in any other format."""
+        subject, request = subjects.report(check_agent_id(agent_id)), await self._enrolled(agent_id, request)
+        return await self._file(subject, request)
+
+    async def replay(self, request: FleetReplayRequest) -> FleetReplay:
+        """The fleet's month under other rules."""
+        return await ask(self._client, subjects.REPLAY, request, FleetReplay, who=STORAGE, timeout=FILE_SECONDS)
+
+    async def replay_file(self, request: FleetReplayRequest) -> Download:
+        """The same with every agent."""
+        return await self._file(subjects.REPLAY, request)
+
+    async def table(self, request: TableRequest) -> Download:
+        """Any other answer about the past as a file."""
+        try:
+            return await self._file(subjects.TABLE, request)
+        except RefusedError as error:
+            if error.code != 404 or request.agent_id is None:
+                raise
+        known = GetRequest(removed_too=True)  # storage knows pings only; whether there is such an agent, the registry
+        await ask(self._client, subjects.get(request.agent_id), known, Agent, who=SCHEDULER)
+        return await self._file(subjects.TABLE, replace(request, registered=True))
+
+    async def _file(self, subject: str, request: Struct) -> Download:
+        offer = await ask(self._client, subject, request, FileOffer, who=STORAGE, timeout=FILE_SECONDS)
+        return Download(offer.name, offer.total_bytes, receive(self._client, offer))
+
+    async def _enrolled(self, agent_id: str, request: StatementRequest) -> StatementRequest:
+        """The question with the agent's enrolment, which storage does not know."""
         try:
             agent = await ask(self._client, subjects.get(agent_id), None, Agent, who=SCHEDULER)
         except RefusedError:  # removed: its history is still there
-            pass
-        else:
-            request = replace(request, enrolled_since=agent.enrolled_at or agent.registered_at)
-        return await ask(self._client, subject, request, Statement, who=STORAGE, timeout=QUERY_SECONDS)
+            return request
+        return replace(request, enrolled_since=agent.enrolled_at or agent.registered_at)
 
     async def _page(self, request: ListRequest) -> AgentPage:
         """One page, with the uptime of its agents filled in from history where storage answers."""

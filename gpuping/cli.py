@@ -2,10 +2,10 @@
 
 from cyclopts import CycloptsError
 
-from gpuping import check_verbs, lifecycle, look_verbs, run_verbs, storage_verbs
+from gpuping import check_verbs, export_verb, lifecycle, look_verbs, report_verbs, run_verbs, storage_verbs
 from gpuping.options import app
 
-VERBS = (run_verbs, storage_verbs, look_verbs, check_verbs)
+VERBS = (run_verbs, storage_verbs, look_verbs, report_verbs, export_verb, check_verbs)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Group, Parameter, validators
 
 from bus import services
 from bus.errors import BadMessageError
+from bus.statements import READY_MADE
 from bus.subjects import check_agent_id
 
 RUN, LOOK, CHECK = (Group.create_ordered(name) for name in ("Run", "Look", "Set up and check"))
@@ -40,9 +41,22 @@ Scenario = Annotated[
 ServerUrl = Annotated[str | None, Parameter(name="--server-url", help="ask this gateway over HTTP instead of the bus")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="print JSON, for machines")]
 
+Month = Annotated[str | None, Parameter(help="such as 2026-11; without it, this month so far")]
+Threshold = Annotated[
+    float | None,
+    Parameter(validator=validators.Number(gte=0, lte=100), help="under this uptime threshold, in percent"),
+]
+Policy = Annotated[str | None, Parameter(help=f"under these rules of payment: {', '.join(READY_MADE)}, or a TOML file")]
+Output = Annotated[
+    Path | None,
+    Parameter(name=["--output", "-o"], help="write to this file, or into this folder; its suffix may tell the format"),
+]
 
-def _is_id(_kind: object, text: str) -> None:
+
+def _is_id(_kind: object, text: str | None) -> None:
     """For cyclopts, which makes wrong usage of a ValueError."""
+    if text is None:
+        return
     try:
         check_agent_id(text)
     except BadMessageError as error:
@@ -50,6 +64,7 @@ def _is_id(_kind: object, text: str) -> None:
 
 
 AgentId = Annotated[str, Parameter(name="ID", validator=_is_id, help="the agent's id")]
+OneAgent = Annotated[str | None, Parameter(name="ID", validator=_is_id, help="only this agent")]
 
 
 def examples(*lines: str) -> str:

@@ -7,18 +7,25 @@ import asyncio
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import AsyncIterator
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from bus.errors import BusError, GpupingError, RefusedError, SettingsError
+from bus.exports import TableRequest
 from bus.messages import UptimeReport, decode
 from bus.questions import AgentPage, HistoryReply
-from bus.statements import Statement, StatementRequest
+from bus.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.subjects import check_agent_id
 from gpuping.dashboard import Dashboard
+from gpuping.download import Download
 
 TIMEOUT_SECONDS = 15.0
+FILE_SECONDS = 260.0  # storage writes a whole file first
+PIECE_BYTES = 256 * 1024
 
 T = TypeVar("T")
 
@@ -58,25 +65,59 @@ class RestSource:
 
     async def report(self, agent_id: str, request: StatementRequest) -> Statement:
         """The uptime statement of one month."""
-        threshold = None if request.threshold is None else f"{request.threshold:g}"
-        query = {"month": request.month, "threshold": threshold, "policy": request.policy}
-        return await self._get(f"/ping-system/agents/{check_agent_id(agent_id)}/report", Statement, query)
+        return await self._get(_report(agent_id), Statement, _rules(request))
+
+    async def report_file(self, agent_id: str, request: StatementRequest) -> Download:
+        """The same in any other format."""
+        return await self._file(_report(agent_id), _rules(request))
+
+    async def replay(self, request: FleetReplayRequest) -> FleetReplay:
+        """The fleet's month under other rules."""
+        return await self._get("/ping-system/replay", FleetReplay, _rules(request) | {"limit": str(request.limit)})
+
+    async def replay_file(self, request: FleetReplayRequest) -> Download:
+        """The same with every agent."""
+        return await self._file("/ping-system/replay", _rules(request))
+
+    async def table(self, request: TableRequest) -> Download:
+        """Any other answer about the past as a file."""
+        asked = {"agent_id": request.agent_id, "month": request.month, "by": request.by, "format": request.format}
+        hours = None if request.month else f"{request.hours:g}"
+        return await self._file(f"/ping-system/export/{request.table}", asked | {"hours": hours})
 
     async def ready(self) -> None:
         """Returns when the gateway says that it can do its work; raises the reason when it cannot."""
         await asyncio.to_thread(self._fetch, f"{self._base}/readyz")
 
     async def _get(self, path: str, kind: type[T], query: dict[str, str | None] | None = None) -> T:
+        return decode(await asyncio.to_thread(self._fetch, self._address(path, query)), kind)
+
+    async def _file(self, path: str, query: dict[str, str | None]) -> Download:
+        answer = await asyncio.to_thread(self._open, self._address(path, query), FILE_SECONDS)
+        name = answer.headers.get_filename() or path.rpartition("/")[2]
+        return Download(Path(name).name, int(answer.headers["Content-Length"]), self._pieces(answer))
+
+    async def _pieces(self, answer: HTTPResponse) -> AsyncIterator[bytes]:
+        with answer:
+            try:
+                while piece := await asyncio.to_thread(answer.read, PIECE_BYTES):
+                    yield piece
+            except (OSError, HTTPException) as error:
+                raise BusError(f"{self._base} broke off: {error}") from None
+
+    def _address(self, path: str, query: dict[str, str | None] | None) -> str:
         given = {name: value for name, value in (query or {}).items() if value is not None}
-        address = f"{self._base}{path}" + (f"?{urllib.parse.urlencode(given)}" if given else "")
-        return decode(await asyncio.to_thread(self._fetch, address), kind)
+        return f"{self._base}{path}" + (f"?{urllib.parse.urlencode(given)}" if given else "")
 
     def _fetch(self, address: str) -> bytes:
+        with self._open(address, TIMEOUT_SECONDS) as answer:
+            return answer.read()
+
+    def _open(self, address: str, timeout: float) -> HTTPResponse:
         headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
         request = urllib.request.Request(address, headers=headers)  # noqa: S310  # http and https only: see __init__
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310  # as above
-                body: bytes = answer.read()
+            answer: HTTPResponse = urllib.request.urlopen(request, timeout=timeout)  # noqa: S310  # as above
         except urllib.error.HTTPError as error:
             raise _refusal(error) from None
         except (OSError, ValueError) as error:
@@ -84,7 +125,16 @@ class RestSource:
             raise BusError(
                 f"{self._base} does not answer ({reason}): is `gpuping up` running there, and is the address right?"
             ) from None
-        return body
+        return answer
+
+
+def _report(agent_id: str) -> str:
+    return f"/ping-system/agents/{check_agent_id(agent_id)}/report"
+
+
+def _rules(request: StatementRequest | FleetReplayRequest) -> dict[str, str | None]:
+    threshold = None if request.threshold is None else f"{request.threshold!r}"
+    return {"month": request.month, "threshold": threshold, "policy": request.policy, "format": request.format}
 
 
 def _refusal(error: urllib.error.HTTPError) -> GpupingError:

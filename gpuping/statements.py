@@ -1,25 +1,80 @@
-"""An uptime statement in the terminal, and the question for one."""
+"""Accounts of a month in the terminal, and the questions for them: a statement, and the fleet under other rules."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from rich.console import Group
 from rich.text import Text
 
+from bus import clock
 from bus.errors import SettingsError
-from bus.statements import Account, Pay, Statement, StatementRequest
+from bus.statements import READY_MADE, Account, FleetReplay, FleetReplayRequest, Pay, Statement, StatementRequest
 from gpuping import terminal
 
+CHANGE_COLOURS = {"gains": "green", "loses": "red", "same": "bright_black"}
+R = TypeVar("R", StatementRequest, FleetReplayRequest)
 
-def request(month: str, threshold: float | None, policy: str | None) -> StatementRequest:
-    """The question. `policy` may be a file; then its text is asked with. Raises SettingsError for what is no month."""
-    asked = {"month": month, "threshold": threshold, "policy": _text_of(policy) if policy else None}
+
+def request(month: str | None, threshold: float | None, policy: str | None) -> StatementRequest:
+    """The question for one agent's month. `policy` may be a file; then its text is asked with. Raises SettingsError."""
+    return _asked(StatementRequest, month, threshold, policy)
+
+
+def replay_request(month: str | None, threshold: float | None, policy: str | None) -> FleetReplayRequest:
+    """The question for the fleet's month under other rules. Raises SettingsError where no rules are given."""
+    if threshold is None and policy is None:
+        raise SettingsError(f"--threshold, --policy: expected one of them; ready-made: {', '.join(READY_MADE)}")
+    return _asked(FleetReplayRequest, month, threshold, policy)
+
+
+def no_month(month: str | None) -> SettingsError:
+    """What to raise for something that is no month."""
+    return SettingsError(f"--month={month!r}: expected a month, such as 2026-11")
+
+
+def _asked(kind: type[R], month: str | None, threshold: float | None, policy: str | None) -> R:
+    """Without a month, this one."""
+    asked = {
+        "month": f"{clock.utc_now():%Y-%m}" if month is None else month,
+        "threshold": threshold,
+        "policy": _text_of(policy) if policy else None,
+    }
     try:
-        return msgspec.convert(asked, StatementRequest)
+        return msgspec.convert(asked, kind)
     except msgspec.ValidationError as error:
         if "$.month" in str(error):
-            raise SettingsError(f"--month={month!r}: expected a month, such as 2026-11") from None
+            raise no_month(month) from None
         raise SettingsError(f"--threshold, --policy: {error}") from None
+
+
+def replayed(made: FleetReplay) -> Group:
+    """Who gains and who loses, and what it comes to."""
+    table = terminal.plain_table("AGENT", "", ">CHANGE", ">PAID NOW", ">PAID THEN", ">UPTIME", ">COVERED")
+    for agent in made.agents:
+        table.add_row(
+            agent.agent_id,
+            Text(agent.change, CHANGE_COLOURS[agent.change]),
+            Text(f"{agent.change_percent:+.2f} %", CHANGE_COLOURS[agent.change]),
+            terminal.percent(agent.now_paid_percent),
+            terminal.percent(agent.then_paid_percent),
+            terminal.percent(agent.uptime_percent),
+            terminal.duration(agent.covered_seconds),
+        )
+    return Group(*_replay_headline(made), table, *_left_out(made))
+
+
+def _replay_headline(made: FleetReplay) -> list[Text]:
+    line = Text(made.month, "bold").append(f"  {made.now} -> {made.then}  ", "default")
+    line.append(f"{made.gains} gain", CHANGE_COLOURS["gains"]).append(", ")
+    line.append(f"{made.loses} lose", CHANGE_COLOURS["loses"]).append(f", {made.same} stay the same")
+    paid = Text("of the full rate the fleet is paid ").append_text(terminal.percent(made.now_paid_percent))
+    return [line, paid.append(", and then ").append_text(terminal.percent(made.then_paid_percent))]
+
+
+def _left_out(made: FleetReplay) -> list[Text]:
+    left = made.gains + made.loses + made.same - len(made.agents)
+    return [Text(f"and {left} more, whose pay changes less: --format csv has all", "bright_black")] if left else []
 
 
 def shown(statement: Statement) -> Group:

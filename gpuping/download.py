@@ -1,0 +1,12 @@
+"""A file that is ready to be fetched, whichever source it comes from."""
+
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+
+class Download(NamedTuple):
+    """`total_bytes` is what must arrive; `name` is one to save it under."""
+
+    name: str
+    total_bytes: int
+    pieces: AsyncIterator[bytes]
