@@ -34,7 +34,7 @@ class Message(Struct, kw_only=True, frozen=True):
 # ---- the ping and its answer -------------------------------------------------------------------------------
 
 
-class Span(Struct, frozen=True):
+class Span(Struct, frozen=True, gc=False):
     """A half-open stretch of wall time `[since, until)`."""
 
     since: datetime
@@ -56,7 +56,7 @@ class PingRequest(Message, kw_only=True, frozen=True):
     nonce: str | None = None
 
 
-class Seconds(Struct, kw_only=True, frozen=True):
+class Seconds(Struct, kw_only=True, frozen=True, gc=False):
     """A window, accounted: the five add up to the window to the millisecond."""
 
     up: Duration = 0.0
@@ -66,7 +66,7 @@ class Seconds(Struct, kw_only=True, frozen=True):
     excused: Duration = 0.0
 
 
-class Window(Struct, kw_only=True, frozen=True):
+class Window(Struct, kw_only=True, frozen=True, gc=False):
     """The time a report covers. `mark` is the opaque ledger position of its end."""
 
     since: datetime
@@ -75,7 +75,7 @@ class Window(Struct, kw_only=True, frozen=True):
     mark: str | None = None
 
 
-class GpuReport(Struct, kw_only=True, frozen=True):
+class GpuReport(Struct, kw_only=True, frozen=True, gc=False):
     """One GPU in a report: its state now, and its share of the window."""
 
     uuid: str
@@ -87,7 +87,7 @@ class GpuReport(Struct, kw_only=True, frozen=True):
     seconds: Seconds = Seconds()
 
 
-class Incident(Struct, kw_only=True, frozen=True):
+class Incident(Struct, kw_only=True, frozen=True, gc=False):
     """A stretch in which a GPU (None: the host) was not plainly up, or an event worth keeping."""
 
     gpu: str | None = None
