@@ -21,6 +21,8 @@ log = structlog.get_logger("storage")
 
 FORMAT = "v1.5.0"  # readable by DuckDB 1.5 and 2.0
 SCHEMA_VERSION = 1
+APART_MB = 256  # of the process, and no part of what DuckDB counts: Python, messages on their way, allocator's gaps
+LEAST_MB = 64  # with less DuckDB does not work
 _HERE = Path(__file__).parent
 
 Connection = duckdb.DuckDBPyConnection
@@ -67,6 +69,11 @@ def open_file(settings: Settings, places: Places, file: Path | None = None) -> C
     return connection
 
 
+def engine_memory_mb(settings: Settings) -> int:
+    """What DuckDB may take, so that the whole process stays below the limit that is set."""
+    return max(LEAST_MB, settings.STORAGE_MEMORY_LIMIT_MB - APART_MB)
+
+
 def set_aside(file: Path, now: datetime) -> list[Path]:
     """Renames a damaged file and its log, so that nobody loses what may be saved by hand."""
     stamp = now.strftime("%Y%m%dT%H%M%S%fZ")
@@ -77,7 +84,7 @@ def set_aside(file: Path, now: datetime) -> list[Path]:
 def _lock_down(connection: Connection, settings: Settings, places: Places, file: Path) -> None:
     """Memory and files are limited to what is ours, and nothing can lift the limits again."""
     run = connection.execute
-    run(f"SET memory_limit = '{settings.STORAGE_MEMORY_LIMIT_MB}MB'")
+    run(f"SET memory_limit = '{engine_memory_mb(settings)}MB'")
     run("SET threads = 2")
     run(f"SET temp_directory = {_quoted(places.scratch)}")
     run("SET autoinstall_known_extensions = false")

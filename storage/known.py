@@ -5,6 +5,7 @@ import msgspec
 from storage.database import Connection, listed, rows_of, sql
 from storage.numbering import Numbering
 from storage.partitions import Partitions
+from storage.rows import Entry
 
 
 class Known:
@@ -27,6 +28,35 @@ class Known:
         if number >= len(self._gpus):
             self._gpus = list(self.gpu_sets)
         return msgspec.json.decode(self._gpus[number], type=list[tuple[str, int | None, str]])
+
+
+class NewNames:
+    """Numbers for the names in a batch; new ones become known when the transaction is committed."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+        self.agents: dict[str, int] = {}
+        self.gpu_sets: dict[str, int] = {}
+
+    def number(self, entries: list[Entry]) -> None:
+        """Puts the numbers into the rows."""
+        agents, gpu_sets = self._known.agents, self._known.gpu_sets
+        for entry in entries:
+            row = entry.ping
+            agent = agents.get(entry.agent_id)
+            row.agent = self._new(entry.agent_id, agents, self.agents) if agent is None else agent
+            if entry.gpu_names is not None:
+                gpu_set = gpu_sets.get(entry.gpu_names)
+                row.gpu_set = self._new(entry.gpu_names, gpu_sets, self.gpu_sets) if gpu_set is None else gpu_set
+
+    def become_known(self) -> None:
+        """They are in the file."""
+        self._known.agents |= self.agents
+        self._known.gpu_sets |= self.gpu_sets
+
+    @staticmethod
+    def _new(name: str, known: dict[str, int], new: dict[str, int]) -> int:
+        return new.setdefault(name, len(known) + len(new))
 
 
 def load_numbering(connection: Connection, partitions: Partitions, restarted: set[int]) -> Numbering:

@@ -29,11 +29,23 @@ class Numbering:
         place = bisect_right(runs, number, key=lambda run: run[0]) - 1
         return place >= 0 and number <= runs[place][1]
 
+    def last(self, agent: int) -> int:
+        """The highest number held; 0 where there is none."""
+        runs = self._runs.get(agent)
+        return runs[-1][1] if runs else 0
+
+    def extend(self, agent: int, number: int) -> None:
+        """Takes in all numbers after the last, up to this one."""
+        runs = self._runs.setdefault(agent, [])
+        if runs:
+            runs[-1][1] = number
+        else:
+            runs.append([1, number])
+
     def add(self, agent: int, number: int) -> int:
         """Takes a number in; returns how many more are missing for it (negative: it filled a gap)."""
-        runs = self._runs.get(agent)
-        if runs and number == runs[-1][1] + 1:  # nearly always
-            runs[-1][1] = number
+        if number == self.last(agent) + 1:  # nearly always
+            self.extend(agent, number)
             return 0
         before = self.missing
         self._insert(self._runs.setdefault(agent, []), agent, number)

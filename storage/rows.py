@@ -11,13 +11,14 @@ import msgspec
 from msgspec import Struct
 
 from bus.errors import BadMessageError
-from bus.messages import AgentState, Duration, GpuReport, Incident, Percent, Result, Seconds, Span, Verdict, decode
+from bus.messages import AgentState, GpuReport, Incident, Seconds, decode
+from storage.states import LONGEST, Period, State
 
 SIGNATURE_HEADER = "Gpuping-Signature"
 TOMBSTONE_HEADER = "KV-Operation"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_LARGEST = 2**62  # of what goes into a BIGINT
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Arrival(Struct, frozen=True, gc=False):
@@ -29,10 +30,11 @@ class Arrival(Struct, frozen=True, gc=False):
     signature: str | None = None
 
 
-class PingRow(Struct, kw_only=True, omit_defaults=True, gc=False):
+class PingRow(Struct, omit_defaults=True, gc=False):
     """A row of `pings`. The defaults are a healthy ping's, and encode to nothing: `insert_healthy.sql` knows them.
 
-    `agent` and `gpu_set` are filled in by ingest. (gc=False: ten thousand rows at once hold no cycles.)
+    What differs from one healthy ping to the next comes first, to be given by place. `agent` and `gpu_set` are filled
+    in by ingest. (gc=False: ten thousand rows at once hold no cycles.)
     """
 
     agent: int
@@ -40,31 +42,31 @@ class PingRow(Struct, kw_only=True, omit_defaults=True, gc=False):
     pinged_us: int
     next_us: int
     interval_seconds: float
+    up_ms: int | None = None
+    until_ms: int | None = None
+    since_ms: int | None = None
+    response_us: int | None = None
+    late_us: int | None = None
+    gpu_set: int | None = None
     outcome: str = "answered"
     verdict: str = "good"
     reason: str | None = None
     uptime_percent: float | None = 100.0
-    up_ms: int | None = None
     degraded_ms: int | None = 0
     down_ms: int | None = 0
     unknown_ms: int | None = 0
     excused_ms: int | None = 0
     window_ms: int | None = None
-    until_ms: int | None = None
-    since_ms: int | None = None
     consecutive_poor: int = 0
-    response_us: int | None = None
-    late_us: int | None = None
-    gpu_set: int | None = None
 
 
 class Entry(Struct, gc=False):
     """An outcome, taken apart: its row, and what is kept beside it where there is more to say."""
 
-    sequence: int
     agent_id: str
     ping: PingRow
     gpu_names: str | None = None  # JSON [[uuid, index, name], ...]
+    healthy: bool = False  # the row's first eleven columns say it all
     gpus: tuple[GpuReport, ...] = ()  # empty where the host's row says it all
     incidents: tuple[Incident, ...] = ()
     evidence: tuple[str, str] | None = None  # signature, payload
@@ -77,45 +79,14 @@ class Poisoned(Struct, frozen=True):
     detail: str
 
 
-class _Report(Struct, kw_only=True, frozen=True, gc=False):
-    """The part of an UptimeReport that history keeps in columns."""
-
-    window: Span
-    gpus: tuple[GpuReport, ...] = ()
-    incidents: tuple[Incident, ...] = ()
-
-
-class _Outcome(Struct, kw_only=True, frozen=True, gc=False):
-    """bus.messages.Outcome, its report decoded at once."""
-
-    ping_seq: int
-    pinged_at: datetime
-    outcome: Result
-    verdict: Verdict
-    reason: str | None = None
-    uptime_percent: Percent | None = None
-    seconds: Seconds | None = None
-    window_seconds: Duration | None = None
-    response_ms: float | None = None
-    late_ms: float | None = None
-    report: _Report | None = None
-
-
-class _State(Struct, kw_only=True, frozen=True, gc=False):
-    """The part of an AgentState that history keeps; its id is checked against the subject, which is checked."""
-
-    agent_id: str
-    interval_seconds: float
-    next_ping_at: datetime
-    last: _Outcome
-    consecutive_poor: int = 0
-
-
 def read(arrival: Arrival) -> Entry | Poisoned:
     """The outcome in a message, or why there is none."""
     try:
-        state = decode(arrival.data, _State)
-        _check(state, arrival)
+        state = decode(arrival.data, State)
+        if state.agent_id != arrival.agent_id:
+            raise BadMessageError(f"the state of {state.agent_id!r} on the subject of {arrival.agent_id!r}")
+        if arrival.signature is None and _is_healthy(state):
+            return _healthy(state)
         return _entry(arrival, state)
     except (BadMessageError, ValueError, OverflowError) as error:
         return Poisoned(arrival, f"{error}"[:500])
@@ -136,24 +107,58 @@ def milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _check(state: _State, arrival: Arrival) -> None:
-    if state.agent_id != arrival.agent_id:
-        raise BadMessageError(f"the state of {state.agent_id!r} on the subject of {arrival.agent_id!r}")
-    if state.last.ping_seq < 1:
-        raise BadMessageError(f"ping_seq {state.last.ping_seq}: expected 1 or more")
+def _is_healthy(state: State) -> bool:
+    """Nearly all: answered, judged good, up throughout, and nothing more to say of any GPU."""
+    last, report = state.last, state.last.report
+    seconds = last.seconds
+    return (
+        report is not None
+        and seconds is not None
+        and last.verdict == "good"
+        and last.outcome == "answered"
+        and last.uptime_percent == 100.0
+        and seconds.up == last.window_seconds
+        and not (seconds.degraded or seconds.down or seconds.unknown or seconds.excused)
+        and state.consecutive_poor == 0
+        and last.reason is None
+        and not report.incidents
+        and _say_no_more(report.gpus, seconds, 100.0)
+    )
 
 
-def _entry(arrival: Arrival, state: _State) -> Entry:
+def _healthy(state: State) -> Entry:
+    """What `_entry` makes of a healthy state, in fewer steps."""
+    last, report = state.last, state.last.report
+    assert report  # noqa: S101  # healthy
+    assert last.seconds  # noqa: S101
+    pinged, until = last.pinged_at, report.window.until
+    up_ms = round(last.seconds.up * 1000)
+    row = PingRow(
+        0,
+        last.ping_seq,
+        (pinged - _EPOCH) // _MICROSECOND,
+        (state.next_ping_at - pinged) // _MICROSECOND,
+        state.interval_seconds,
+        up_ms,
+        (until - pinged) // _MILLISECOND,
+        (until - report.window.since) // _MILLISECOND - up_ms,
+        None if last.response_ms is None else round(last.response_ms * 1000),
+        None if last.late_ms is None else round(last.late_ms * 1000),
+    )
+    return Entry(state.agent_id, row, _names(report.gpus) if report.gpus else None, True)
+
+
+def _entry(arrival: Arrival, state: State) -> Entry:
     last = state.last
     row = _row(state)
-    entry = Entry(sequence=arrival.sequence, agent_id=state.agent_id, ping=row)
+    entry = Entry(state.agent_id, row)
     if report := last.report:
         seconds = last.seconds or Seconds()
         _window(row, report.window)
         entry.incidents = report.incidents
         if report.gpus:
-            entry.gpu_names = _names(tuple([(g.uuid, g.index, g.name) for g in report.gpus]))
-            if not all(_says_no_more(gpu, seconds, last.uptime_percent) for gpu in report.gpus):
+            entry.gpu_names = _names(report.gpus)
+            if not _say_no_more(report.gpus, seconds, last.uptime_percent):
                 entry.gpus = report.gpus
     if arrival.signature is not None:
         payload = bytes(decode(arrival.data, AgentState).last.report).decode()
@@ -161,13 +166,17 @@ def _entry(arrival: Arrival, state: _State) -> Entry:
     return entry
 
 
+def _names(gpus: tuple[GpuReport, ...]) -> str:
+    return _named(tuple([(gpu.uuid, gpu.index, gpu.name) for gpu in gpus]))
+
+
 @lru_cache(maxsize=100_000)
-def _names(gpus: tuple[tuple[str, int | None, str], ...]) -> str:
+def _named(gpus: tuple[tuple[str, int | None, str], ...]) -> str:
     """A host has the same GPUs in every report."""
     return msgspec.json.encode(gpus).decode()
 
 
-def _row(state: _State) -> PingRow:
+def _row(state: State) -> PingRow:
     last = state.last
     pinged_us = microseconds(last.pinged_at)
     row = PingRow(
@@ -200,6 +209,8 @@ def _account(row: PingRow, seconds: Seconds | None, window_seconds: float | None
         row.down_ms = milliseconds(seconds.down)
         row.unknown_ms = milliseconds(seconds.unknown)
         row.excused_ms = milliseconds(seconds.excused)
+        if _accounted(row) > LONGEST:
+            raise BadMessageError(f"{_accounted(row)} ms: too long to be a window")
         row.window_ms = None if window_ms == _accounted(row) else window_ms
 
 
@@ -209,35 +220,20 @@ def _accounted(row: PingRow) -> int:
     )
 
 
-def _window(row: PingRow, window: Span) -> None:
+def _window(row: PingRow, window: Period) -> None:
     until_us, since_us = microseconds(window.until), microseconds(window.since)
     row.until_ms = (until_us - row.pinged_us) // 1000
     row.since_ms = (until_us - since_us) // 1000 - _accounted(row)
 
 
-def _says_no_more(gpu: GpuReport, host: Seconds, uptime_percent: float | None) -> bool:
-    return gpu.state == "up" and not gpu.reasons and gpu.seconds == host and gpu.uptime_percent == uptime_percent
+def _say_no_more(gpus: tuple[GpuReport, ...], host: Seconds, uptime_percent: float | None) -> bool:
+    """Whether each GPU is up, with the host's own account."""
+    for gpu in gpus:
+        if gpu.state != "up" or gpu.reasons or gpu.seconds != host or gpu.uptime_percent != uptime_percent:
+            return False
+    return True
 
 
 def _scaled(thousandths: float | None) -> int | None:
     """Milliseconds as whole microseconds."""
-    if thousandths is None:
-        return None
-    scaled = round(thousandths * 1000)
-    if abs(scaled) > _LARGEST:
-        raise BadMessageError(f"{thousandths:g} ms: too large to be a time")
-    return scaled
-
-
-def is_healthy(row: PingRow) -> bool:
-    """Most rows: judged good, up throughout, nothing beside it. They take a short road into the database."""
-    return (
-        row.verdict == "good"
-        and row.outcome == "answered"
-        and row.uptime_percent == 100.0
-        and not (row.degraded_ms or row.down_ms or row.unknown_ms or row.excused_ms)
-        and row.degraded_ms is not None
-        and row.consecutive_poor == 0
-        and row.reason is None
-        and row.window_ms is None
-    )
+    return None if thousandths is None else round(thousandths * 1000)

@@ -1,3 +1,3 @@
 INSERT INTO agents BY NAME
 SELECT row.*
-FROM (SELECT unnest(from_json($rows, '[{"agent": "INTEGER", "agent_id": "VARCHAR"}]')) AS row);
+FROM (SELECT from_json(unnest(string_split($rows, chr(10))), '{"agent": "INTEGER", "agent_id": "VARCHAR"}') AS row);

@@ -1,7 +1,7 @@
 INSERT INTO evidence BY NAME
 SELECT row.*
 FROM (
-    SELECT unnest(from_json($rows, '[{
+    SELECT from_json(unnest(string_split($rows, chr(10))), '{
         "agent": "INTEGER", "ping_seq": "BIGINT", "pinged_us": "BIGINT", "signature": "VARCHAR", "payload": "VARCHAR"
-    }]')) AS row
+    }') AS row
 );

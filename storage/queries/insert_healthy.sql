@@ -5,7 +5,7 @@ SELECT
     'answered' AS outcome, 'good' AS verdict, 100.0 AS uptime_percent, 0 AS consecutive_poor,
     0 AS degraded_ms, 0 AS down_ms, 0 AS unknown_ms, 0 AS excused_ms
 FROM (
-    SELECT unnest(from_json($rows, '[{
+    SELECT from_json(unnest(string_split($rows, chr(10))), '{
         "agent": "INTEGER",
         "ping_seq": "BIGINT",
         "pinged_us": "BIGINT",
@@ -17,5 +17,5 @@ FROM (
         "response_us": "BIGINT",
         "late_us": "BIGINT",
         "gpu_set": "INTEGER"
-    }]')) AS row
+    }') AS row
 );

@@ -1,0 +1,58 @@
+"""What history keeps of a scheduler's state: a message is decoded once, into no more than this.
+
+Narrower than the messages' own types where a value could not be a row: no outcome without a time zone, no time too
+long for its column. (gc=False: ten thousand of them at once hold no cycles, and looking for some costs 1.6 us a message.)
+"""
+
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from bus.messages import GpuReport, Incident, Percent, Result, Seconds, Verdict
+
+LONGEST = 2.0**52  # of times, in whatever unit: far from what a BIGINT cannot hold
+
+Moment = Annotated[datetime, Meta(tz=True)]
+Milliseconds = Annotated[float, Meta(ge=-LONGEST, le=LONGEST)]
+
+
+class Period(Struct, frozen=True, gc=False):
+    """The window of a report."""
+
+    since: Moment
+    until: Moment
+
+
+class Report(Struct, frozen=True, gc=False):
+    """The part of an UptimeReport that history keeps in columns."""
+
+    window: Period
+    gpus: tuple[GpuReport, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+
+
+class Outcome(Struct, frozen=True, gc=False):
+    """bus.messages.Outcome, its report decoded at once."""
+
+    ping_seq: Annotated[int, Meta(ge=1)]
+    pinged_at: Moment
+    outcome: Result
+    verdict: Verdict
+    reason: str | None = None
+    uptime_percent: Percent | None = None
+    seconds: Seconds | None = None
+    window_seconds: Annotated[float, Meta(ge=0.0, le=LONGEST)] | None = None
+    response_ms: Milliseconds | None = None
+    late_ms: Milliseconds | None = None
+    report: Report | None = None
+
+
+class State(Struct, frozen=True, gc=False):
+    """The part of an AgentState that history keeps; its id is checked against the subject, which is checked."""
+
+    agent_id: str
+    interval_seconds: float
+    next_ping_at: Moment
+    last: Outcome
+    consecutive_poor: int = 0
