@@ -78,7 +78,12 @@ class Scheduler:
         self.loop.committer = Committer(client, self.directory, self.policy, self.loop.settled, self.loop.fly_again)
         self.loop.pinger = Pinger(client, self.pulse, settings.PING_RESPONSE_TIMEOUT_SECONDS, self.loop.landed)
         self.puller = Puller(
-            client, subjects.BUCKET_STREAM, subjects.DUE_CONSUMER, self.loop.take, self.loop.room, self._consumer_lost
+            client,
+            subjects.BUCKET_STREAM,
+            subjects.DUE_CONSUMER,
+            self.loop.take,
+            self.loop.queue.room,
+            self._consumer_lost,
         )
         self.loop.more = self.puller.poke
         self.timekeeper = Timekeeper(client, self.directory, self.loop)
@@ -126,11 +131,11 @@ class Scheduler:
             verdicts=dict(counted.verdicts),
             in_flight=self.loop.pinger.in_flight,
             in_flight_limit=self._limit,
-            waiting=self.loop.waiting,
+            waiting=self.loop.queue.waiting,
             held_back_seconds=self.loop.held_back_seconds,
             commits=self.loop.committer.commits,
             lost_races=self.loop.committer.lost_races,
-            bad_messages=self.loop.bad_messages + self.loop.pinger.bad_messages + self._bad_values,
+            bad_messages=self.loop.queue.bad_messages + self.loop.pinger.bad_messages + self._bad_values,
             events_dropped=self.events.dropped,
             timers_put_off=self.timekeeper.put_off,
             ping_seconds=counted.ping.cumulative(),

@@ -69,7 +69,7 @@ async def test_a_backlog_that_waits_for_a_place_does_not_pile_up():
     waiting = asyncio.create_task(loop.run())
     await asyncio.sleep(0)
     for seconds in range(1, 50):
-        loop._offered_at = -seconds  # as if a second had gone by
+        loop.queue._offered_at = -seconds  # as if a second had gone by
         loop._work.set()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
