@@ -22,6 +22,7 @@ log = structlog.get_logger("gateway")
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
+_NAMES = {"file_format": "format"}  # parameters that are called otherwise in our code
 _WHERE = re.compile(r" - at `(?P<path>[^`]+)`$")
 
 
@@ -126,12 +127,17 @@ def bad_body(text: str, pointer: str = "#") -> ProblemError:
 def _invalid_parameters(error: ValidationException) -> ProblemError:
     listed = error.extra if isinstance(error.extra, list) else []
     errors = tuple(
-        FieldError(detail=str(item["message"]).replace("`", ""), parameter=str(item.get("key", "")).partition(".")[0])
+        FieldError(detail=str(item["message"]).replace("`", ""), parameter=_parameter(str(item.get("key", ""))))
         for item in listed
         if isinstance(item, dict) and "message" in item
     )
     detail = "; ".join(f"{item.parameter}: {item.detail}" for item in errors) or "a parameter is not valid"
     return ProblemError(400, detail, errors=errors)
+
+
+def _parameter(key: str) -> str:
+    name = key.partition(".")[0]
+    return _NAMES.get(name, name)
 
 
 def handle(_request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:

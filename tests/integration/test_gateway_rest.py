@@ -238,6 +238,12 @@ async def test_a_table_that_cannot_be_is_a_problem(http, behind, query):
     assert not behind.asked
 
 
+async def test_a_wrong_format_is_named_as_it_was_asked_for(http):
+    for path in ("export/fleet", "dashboard", "agents/a/report", "agents/a/history"):
+        answer = await http.get(f"/ping-system/{path}?format=xml")
+        assert [error["parameter"] for error in answer.json()["errors"]] == ["format"], path
+
+
 async def test_the_fleet_under_other_rules(http, behind):
     answer = await http.get("/ping-system/replay?month=2026-10&policy=livepeer&threshold=98&limit=7")
     assert answer.json()["loses"] == 2
