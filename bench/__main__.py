@@ -2,7 +2,7 @@
 
 A bench is a module of this folder with `async def measure(**arguments) -> dict[str, float]`, flat keys with their
 units; its `QUICK` and `FULL` are the arguments of a run that must be short, and of one that must be sure. QUICK=1
-ends within a minute.
+ends within a minute, and leaves out what takes minutes to mean anything.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from bus import logs, settings
 QUICK_SECONDS = 57.0  # on a machine that is busy with other things a bench may be cut off; it is then said
 LATEST = Path(__file__).with_name("latest.json")
 BENCHES = ("scheduler_throughput", "prometheus_peer", "storage_ingest", "storage_queries", "agentd_footprint")
+LONG_BENCHES = ("timers", "registry_memory", "million")
 DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {  # for benches that do not say it themselves
     "scheduler_throughput": {"QUICK": {"agents": 20_000, "raw_seconds": 2.0}, "FULL": {"agents": 100_000}},
     "agentd_footprint": {"QUICK": {"seconds": 10.0}, "FULL": {"seconds": 60.0}},
@@ -68,7 +69,7 @@ def main() -> int:
     failed = []
     logs.setup(settings.load({}, LOG_LEVEL="error"))
     ends = time.monotonic() + QUICK_SECONDS if quick else None
-    for name in sys.argv[1:] or BENCHES:
+    for name in sys.argv[1:] or (BENCHES if quick else BENCHES + LONG_BENCHES):
         began = time.monotonic()
         try:
             figures |= run(name, quick=quick, seconds=ends - began if ends else None)
