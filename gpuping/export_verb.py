@@ -93,7 +93,7 @@ def export(  # noqa: PLR0913  # options of a command line
     fetch = fetching(Asked(table, agent_id, hours, month, by, threshold, policy), to.form)  # type: ignore[arg-type]  # see above
 
     async def show(source: Source, _life: Lifecycle, _console: Console) -> None:
-        await files.save(await fetch(source), to.output)
+        await files.save(fetch(source), to.output)
 
     return ask(show, data_dir, server_url)
 

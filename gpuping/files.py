@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -56,8 +56,10 @@ def show(answer: Any, shown: RenderableType, to: Target) -> None:
     _tell(to.output, len(text.encode()))
 
 
-async def save(download: Download, output: Path | None) -> None:
-    """Fetches all of it, with a bar where somebody watches. Raises BusError when it ends early."""
+async def save(asked: Awaitable[Download], output: Path | None) -> None:
+    """Waits for the file, fetches all of it, with a bar where somebody watches. Raises BusError when it ends early."""
+    with waiting("storage writes the file"):
+        download = await asked
     if output is not None and output.is_dir():
         output /= download.name
     arrived = 0
@@ -72,6 +74,14 @@ async def save(download: Download, output: Path | None) -> None:
         if arrived != download.total_bytes:
             raise BusError(f"{download.name} ended at byte {arrived} of {download.total_bytes}")
     _tell(output, arrived)
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Says so where somebody watches: a month of a large fleet takes storage a while."""
+    console = terminal.console(error=True)
+    with console.status(what) if console.is_terminal else contextlib.nullcontext():
+        yield
 
 
 def _check(output: Path) -> None:

@@ -71,7 +71,7 @@ def report(  # noqa: PLR0913  # options of a command line
             files.show(statement, statements.shown(statement), to)
             return
         wanted: StatementFormat = to.form  # type: ignore[assignment]  # the others are above
-        await files.save(await source.report_file(agent_id, replace(request, format=wanted)), to.output)
+        await files.save(source.report_file(agent_id, replace(request, format=wanted)), to.output)
 
     return ask(show, data_dir, server_url)
 
@@ -111,10 +111,11 @@ def replay(  # noqa: PLR0913  # options of a command line
     async def show(source: Source, _: Lifecycle, __: Console) -> None:
         if to.form in {"table", "json"}:
             listed = limit or (1000 if to.form == "json" else SHOWN_AGENTS)
-            replayed = await source.replay(replace(request, limit=listed))
+            with files.waiting("storage replays the month"):
+                replayed = await source.replay(replace(request, limit=listed))
             files.show(replayed, statements.replayed(replayed), to)
             return
         wanted: FileFormat = to.form  # type: ignore[assignment]  # the others are above
-        await files.save(await source.replay_file(replace(request, format=wanted)), to.output)
+        await files.save(source.replay_file(replace(request, format=wanted)), to.output)
 
     return ask(show, data_dir, server_url)
