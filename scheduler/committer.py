@@ -20,14 +20,13 @@ from bus.errors import BadMessageError, BusError, StaleError, UnavailableError
 from bus.messages import AgentEntry, AgentState
 from scheduler.directory import Directory
 from scheduler.flight import Flight
-from scheduler.outcomes import next_state, writes
+from scheduler.outcomes import MOST_WRITES, most_writes, next_state, writes
 from scheduler.policy import Event, Policy
 from scheduler.rescue import last_good_state
 
 log = structlog.get_logger("scheduler.committer")
 
 WRITERS = 2
-MAX_OUTCOMES = MAX_MESSAGES // 3
 PIECE = 40  # outcomes worked on in one go: 2 ms
 RETRY_SECONDS = 0.5
 
@@ -75,8 +74,10 @@ class Committer:
     async def _writer(self) -> None:
         while True:
             batch = [await self._landed.get()]
-            while len(batch) < MAX_OUTCOMES and not self._landed.empty():
+            room = MAX_MESSAGES - 2 * MOST_WRITES
+            while room >= 0 and not self._landed.empty():
                 batch.append(self._landed.get_nowait())
+                room -= most_writes(batch[-1][0])
             await self._write(batch)
 
     async def _write(self, batch: list[Landed]) -> None:

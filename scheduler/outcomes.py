@@ -30,6 +30,7 @@ MIN_SECONDS_BETWEEN_OUTCOMES = 1.0  # the history stream must be able to follow 
 # A timer that fires costs the server an fsync of its own (2,000 a second here); one that is replaced in the batch of
 # its agent's outcome costs none. So schedulers ping from memory when the time comes, and the timer is the net below.
 TIMER_PATIENCE = timedelta(seconds=60)
+MOST_WRITES = 3  # state, timer, expected GPUs
 _STANDING_FIELDS = Standing.__struct_fields__
 
 
@@ -63,6 +64,12 @@ def writes(flight: Flight, state: AgentState) -> list[Write]:
         if entry := _expecting(tracked.entry, flight.answer):
             batch.append(Write(subjects.agent_key(state.agent_id), encode(entry), expected=tracked.entry_revision))
     return batch
+
+
+def most_writes(flight: Flight) -> int:
+    """How many `writes` there will be, at most: only a fleet's first reports bring a third."""
+    entry = flight.tracked.entry
+    return MOST_WRITES if entry is not None and not entry.expected_gpus else MOST_WRITES - 1
 
 
 def timer(agent_id: str, seq: int, due_at: datetime, patience: timedelta = TIMER_PATIENCE) -> Write:
