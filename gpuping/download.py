@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 
 class Download(NamedTuple):
-    """`total_bytes` is what must arrive; `name` is one to save it under."""
+    """`total_bytes` is what must arrive, None where a proxy hides it; `name` is one to save it under."""
 
     name: str
-    total_bytes: int
+    total_bytes: int | None
     pieces: AsyncIterator[bytes]

@@ -95,7 +95,8 @@ class RestSource:
     async def _file(self, path: str, query: dict[str, str | None]) -> Download:
         answer = await asyncio.to_thread(self._open, self._address(path, query), FILE_SECONDS)
         name = answer.headers.get_filename() or path.rpartition("/")[2]
-        return Download(Path(name).name, int(answer.headers["Content-Length"]), self._pieces(answer))
+        length = answer.headers["Content-Length"]
+        return Download(Path(name).name, int(length) if length else None, self._pieces(answer))
 
     async def _pieces(self, answer: HTTPResponse) -> AsyncIterator[bytes]:
         with answer:

@@ -98,7 +98,8 @@ def _room(path: Path) -> Iterator[None]:
     except (duckdb.Error, OSError) as error:
         for part in (path, path.with_name(f"tmp_{path.name}")):
             part.unlink(missing_ok=True)
-        if isinstance(explained(error, path), CannotWriteError) and not isinstance(error, duckdb.OutOfMemoryException):
+        written = isinstance(error, OSError) or path.name in str(error)  # else it is about a file that was read
+        if written and isinstance(explained(error, path), CannotWriteError):
             raise RefusedError(507, "storage has no room for the file, or may not write it: see its disk") from error
         raise
 
