@@ -4,9 +4,9 @@ import csv
 import io
 import random
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,72 +18,17 @@ import pytest
 from bus.connection import Client
 from bus.errors import RefusedError
 from bus.exports import TABLES, TableRequest
-from bus.messages import GpuReport, Incident, Seconds, encode
+from bus.messages import GpuReport, Incident, Seconds
 from bus.settings import Settings, load
-from bus.statements import READY_MADE, ExportRequest, FleetReplayRequest, StatementRequest
-from storage import exports, replays, reports, rules, service, tables
+from bus.statements import ExportRequest, FleetReplayRequest, StatementRequest
+from storage import exports, replays, reports, service, tables
 from storage.answers import EXACT_PINGS
 from storage.database import rows_of
-from storage.rows import Arrival
-from storage.statement import Period
-from storage.store import Reader, Store
-from storage.windows import Milliseconds
-from tests.storage_states import AgentState, percent, state
+from storage.store import Reader
+from tests.storage_kept import MONTH, NOW, OCTOBER, Kept, fleet
+from tests.storage_states import AgentState, state
 
-OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
-NOW = datetime(2026, 11, 20, tzinfo=UTC)
-MONTH = "2026-10"
 EVIL = '=HYPERLINK("//evil","x")'
-
-
-def fleet(agents: int = 4, pings: int = 200) -> list[AgentState]:
-    """Some weeks of pings, good ones, poor ones and misses, every window as its agent likes."""
-    chance = random.Random(5)
-    states = []
-    for number in range(1, pings + 1):
-        at = OCTOBER + timedelta(hours=3 * number)
-        for agent in range(agents):
-            bad = {name: chance.randrange(0, 40_000) / 1000 for name in ("degraded", "down", "unknown")}
-            seconds = Seconds(up=900.0) if chance.random() < 0.7 else Seconds(up=900.0 - sum(bad.values()), **bad)
-            missed = chance.random() < 0.1
-            states.append(
-                state(f"agent-{agent}", number, at + timedelta(seconds=agent), None)
-                if missed
-                else state(
-                    f"agent-{agent}",
-                    number,
-                    at + timedelta(seconds=agent),
-                    seconds,
-                    verdict="good" if (percent(seconds) or 0) >= 99 else "poor",
-                    response_ms=chance.randrange(1000, 9000) / 1000,
-                )
-            )
-    return states
-
-
-class Kept:
-    """A store with rows in it, and files out of it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.store = Store(settings)
-
-    async def fill(self, states: list[AgentState]) -> None:
-        await self.store.open(NOW)
-        batch = [Arrival(i, one.agent_id, encode(one)) for i, one in enumerate(states, 1)]
-        await self.store.write(1, await self.store.prepare(batch))
-
-    async def file(self, question: Callable[[Reader], exports.Question], form: Any = "csv") -> bytes:
-        scratch = self.store.places.scratch
-        written = await self.store.read(lambda r: exports.write(r.cursor, scratch, question(r), "x", form))
-        data = written.path.read_bytes()
-        written.path.unlink()
-        assert not list(scratch.glob("*"))
-        return data
-
-    async def table(self, table: Any, **asked: Any) -> list[dict[str, str]]:
-        request = TableRequest(table=table, **({"month": MONTH} | asked))
-        text = (await self.file(lambda reader: tables.table(reader, request, NOW))).decode()
-        return list(csv.DictReader(io.StringIO(text)))
 
 
 @pytest.fixture
@@ -273,43 +218,6 @@ async def test_a_file_of_an_agent_that_was_never_pinged_has_columns(kept: Kept):
         with pytest.raises(RefusedError) as refused:
             await kept.table(**bad)
         assert refused.value.code == 400
-
-
-@pytest.mark.parametrize("policy", [None, *READY_MADE, "own"])
-async def test_the_fleet_is_paid_as_window_by_window(kept: Kept, policy: str | None):
-    """Windows are summed by class in the database; paid one by one they come to the same."""
-    states = fleet()
-    await kept.fill(states)
-    own = (
-        'name = "own"\nbasis = "window"\ndegraded_counts_as_up = false\nunknown_counts = "excused"\n'
-        "[[bands]]\nat_least = 97.0\nrate = 1.0\n[[bands]]\nat_least = 91.5\nrate = 0.3\n"
-    )
-    chosen = own if policy == "own" else policy
-    asked = FleetReplayRequest(month=MONTH, threshold=97.5, policy=chosen)
-    made = await kept.store.read(lambda reader: replays.fleet(reader, asked, NOW, 99.0))
-    assert made.gains + made.loses + made.same == len(made.agents) == 4
-    then = rules.threshold_rules(97.5) if chosen is None else rules.read_rules(chosen)
-    for agent in made.agents:
-        spent = [one.last.seconds for one in states if one.agent_id == agent.agent_id and one.last.seconds]
-        windows = [
-            rules.Judged(Milliseconds(*(round(getattr(s, n) * 1000) for n in s.__struct_fields__)), False, True, None)
-            for s in spent
-        ]
-        period = Period(0, sum(one.account.total for one in windows) * 1000)
-        expected = rules.replay(windows, period, (rules.threshold_rules(99.0), 99.0), (then, 97.5))
-        assert agent.now_paid_percent == pytest.approx(expected.now.paid_percent, abs=1e-9)
-        assert agent.then_paid_percent == pytest.approx(expected.then.paid_percent, abs=1e-9)
-        assert agent.change == expected.change
-        assert agent.covered_seconds == pytest.approx(period.length_ms / 1000)
-    changes = [abs(agent.change_percent) for agent in made.agents]
-    assert changes == sorted(changes, reverse=True)
-    assert made.now_paid_percent == pytest.approx(
-        sum(a.now_paid_percent * a.covered_seconds for a in made.agents) / sum(a.covered_seconds for a in made.agents)
-    )
-
-
-def test_the_policies_named_for_people_are_those_that_there_are():
-    assert sorted(READY_MADE) == rules.ready_made()
 
 
 @contextmanager
