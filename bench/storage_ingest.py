@@ -39,7 +39,7 @@ async def measure(rows: int = 1_000_000, agents: int = 10_000) -> dict[str, floa
         await store.open(START)
         payload, batches = 0, []
         for begin in range(0, rows, BATCH_ROWS):
-            batch = [_arrival(i, first, chance) for i in range(begin, min(rows, begin + BATCH_ROWS))]
+            batch = [arrival(i, first, chance) for i in range(begin, min(rows, begin + BATCH_ROWS))]
             payload += sum(len(arrival.data) for arrival in batch)
             batches.append(batch)
         began, used = time.perf_counter(), time.process_time()
@@ -67,7 +67,7 @@ async def _pour(store: Store, batches: list[list[Arrival]]) -> None:
         await writing
 
 
-def _arrival(i: int, first: list[int], chance: random.Random) -> Arrival:
+def arrival(i: int, first: list[int], chance: random.Random) -> Arrival:
     """The i-th outcome of a fleet that is pinged every 15 minutes, its agents spread over the interval."""
     agents = len(first)
     agent = (i * 7919) % agents

@@ -85,9 +85,8 @@ def read(arrival: Arrival) -> Entry | Poisoned:
         state = decode(arrival.data, State)
         if state.agent_id != arrival.agent_id:
             raise BadMessageError(f"the state of {state.agent_id!r} on the subject of {arrival.agent_id!r}")
-        if arrival.signature is None and _is_healthy(state):
-            return _healthy(state)
-        return _entry(arrival, state)
+        entry = _healthy(state) if arrival.signature is None else None
+        return entry or _entry(arrival, state)
     except (BadMessageError, ValueError, OverflowError) as error:
         return Poisoned(arrival, f"{error}"[:500])
 
@@ -107,32 +106,31 @@ def milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _is_healthy(state: State) -> bool:
-    """Nearly all: answered, judged good, up throughout, and nothing more to say of any GPU."""
-    last, report = state.last, state.last.report
-    seconds = last.seconds
-    return (
-        report is not None
-        and seconds is not None
-        and last.verdict == "good"
-        and last.outcome == "answered"
-        and last.uptime_percent == 100.0
-        and seconds.up == last.window_seconds
-        and not (seconds.degraded or seconds.down or seconds.unknown or seconds.excused)
-        and state.consecutive_poor == 0
-        and last.reason is None
-        and not report.incidents
-        and _say_no_more(report.gpus, seconds, 100.0)
-    )
+def _healthy(state: State) -> Entry | None:
+    """What `_entry` makes of a healthy host's state, in fewer steps; None for all others.
 
-
-def _healthy(state: State) -> Entry:
-    """What `_entry` makes of a healthy state, in fewer steps."""
-    last, report = state.last, state.last.report
-    assert report  # noqa: S101  # healthy
-    assert last.seconds  # noqa: S101
+    Nearly all are: answered, judged good, up throughout, and nothing more to say of any GPU.
+    """
+    last, report, seconds = state.last, state.last.report, state.last.seconds
+    if (
+        report is None
+        or seconds is None
+        or last.verdict != "good"
+        or last.outcome != "answered"
+        or last.uptime_percent != 100.0
+        or seconds.up != last.window_seconds
+        or seconds.degraded
+        or seconds.down
+        or seconds.unknown
+        or seconds.excused
+        or state.consecutive_poor
+        or last.reason is not None
+        or report.incidents
+        or not _say_no_more(report.gpus, seconds, 100.0)
+    ):
+        return None
     pinged, until = last.pinged_at, report.window.until
-    up_ms = round(last.seconds.up * 1000)
+    up_ms = round(seconds.up * 1000)
     row = PingRow(
         0,
         last.ping_seq,

@@ -1,7 +1,7 @@
 """What history keeps of a scheduler's state: a message is decoded once, into no more than this.
 
 Narrower than the messages' own types where a value could not be a row: no outcome without a time zone, no time too
-long for its column. (gc=False: ten thousand of them at once hold no cycles, and looking for some costs 1.6 us a message.)
+long for its column. (gc=False: ten thousand at once hold no cycles, and looking for some costs 1.6 us a message.)
 """
 
 from datetime import datetime
