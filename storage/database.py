@@ -21,8 +21,8 @@ log = structlog.get_logger("storage")
 
 FORMAT = "v1.5.0"  # readable by DuckDB 1.5 and 2.0
 SCHEMA_VERSION = 1
-APART_MB = 256  # of the process, and no part of what DuckDB counts: Python, messages on their way, allocator's gaps
-LEAST_MB = 64  # with less DuckDB does not work
+APART_MB = 384  # of the process, and no part of what DuckDB counts: Python, messages on their way, gaps (280 measured)
+LEAST_MB = 64
 _HERE = Path(__file__).parent
 
 Connection = duckdb.DuckDBPyConnection
@@ -70,8 +70,12 @@ def open_file(settings: Settings, places: Places, file: Path | None = None) -> C
 
 
 def engine_memory_mb(settings: Settings) -> int:
-    """What DuckDB may take, so that the whole process stays below the limit that is set."""
-    return max(LEAST_MB, settings.STORAGE_MEMORY_LIMIT_MB - APART_MB)
+    """What DuckDB may take, so that the whole process stays below the limit that is set, if that is 600 MB or more.
+
+    Never less than half: with too little, questions are refused and old days cannot be moved.
+    """
+    limit = settings.STORAGE_MEMORY_LIMIT_MB
+    return max(LEAST_MB, limit // 2, limit - APART_MB)
 
 
 def set_aside(file: Path, now: datetime) -> list[Path]:

@@ -55,3 +55,13 @@ async def test_a_question_may_not_use_more_memory_than_is_set(tmp_path: Path):
         await store.read(lambda reader: rows_of(reader.cursor, greedy))
     assert await store.read(lambda reader: rows_of(reader.cursor, "SELECT 1")) == [(1,)]
     await store.close()
+
+
+@pytest.mark.parametrize(("limit", "engine"), [(64, 64), (512, 256), (1024, 640)])
+async def test_the_limit_is_the_process_and_duckdb_gets_what_the_rest_leaves(tmp_path: Path, limit: int, engine: int):
+    store = await opened(tmp_path, STORAGE_MEMORY_LIMIT_MB=limit)
+    shown = await store.read(lambda reader: rows_of(reader.cursor, "SELECT current_setting('memory_limit')"))
+    number, unit = shown[0][0].split()
+    bytes_ = float(number) * {"MiB": 2**20, "GiB": 2**30}[unit]
+    assert round(bytes_ / 1e6, -1) == round(engine, -1)
+    await store.close()

@@ -45,3 +45,19 @@ def test_loaded_runs_count_like_added_ones_and_a_restart_begins_anew():
     assert not numbering.holds(1, 3)
     numbering.add(1, 1)
     assert numbering.missing == 2  # what never came before stays missing
+
+
+@given(numbers, st.integers(0, 60))
+def test_taking_in_all_up_to_a_number_is_taking_in_each(arriving: list[int], more: int):
+    one, other = Numbering(), Numbering()
+    for number in set(arriving):
+        one.add(7, number)
+        other.add(7, number)
+    last = one.last(7)
+    assert last == max(arriving, default=0)
+    for number in range(last + 1, last + more + 1):
+        one.add(7, number)
+    if more:
+        other.extend(7, last + more)
+    assert (one.missing, one.last(7)) == (other.missing, other.last(7))
+    assert [one.holds(7, n) for n in range(1, 120)] == [other.holds(7, n) for n in range(1, 120)]
