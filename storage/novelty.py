@@ -60,8 +60,7 @@ class Novelty:
         self._restarted |= {entry.ping.agent: entry.ping.pinged_us for entry in fresh.restarts}
         begins = {id(entry) for entry in fresh.restarts}
         if not begins:
-            for agent, number in fresh.reached.items():
-                self.numbering.extend(agent, number)
+            self.numbering.extend(fresh.reached)
         one_by_one = sorted(fresh.others, key=_BY_TIME) if not begins else fresh.entries
         return [entry.agent_id for entry in one_by_one if self._number(entry, id(entry) in begins) > 0]
 
@@ -70,10 +69,10 @@ class Novelty:
         going_on: list[Entry] = []
         others: list[Entry] = []
         reached: dict[int, int] = {}
-        last, restarted = self.numbering.last, self._restarted
+        before, restarted = self.numbering.reached, self._restarted
         for entry in entries:
             agent, number = entry.ping.agent, entry.ping.ping_seq
-            if number == (reached.get(agent) or last(agent)) + 1 and agent not in restarted:
+            if number == (reached.get(agent) or before.get(agent, 0)) + 1 and agent not in restarted:
                 reached[agent] = number
                 going_on.append(entry)
             else:
@@ -86,7 +85,7 @@ class Novelty:
         return (
             agent in self._restarted
             or self.numbering.holds(agent, number)
-            or self.numbering.last(agent) < number <= reached.get(agent, 0)
+            or self.numbering.reached.get(agent, 0) < number <= reached.get(agent, 0)
         )
 
     def _new_among(self, doubtful: dict[Key, Entry], certain: list[Entry]) -> list[Entry]:

@@ -8,9 +8,14 @@ from bisect import bisect_right
 
 
 class Numbering:
-    """Runs of numbers held, by agent. A run is `[first, last]`, both held; runs never touch."""
+    """Runs of numbers held, by agent. A run is `[first, last]`, both held; runs never touch.
+
+    The end of an agent's last run stands in `reached` and is put into the run only when it is looked at: to take in
+    numbers that follow, which nearly all do, is then one update of a dictionary for a whole batch.
+    """
 
     def __init__(self) -> None:
+        self.reached: dict[int, int] = {}  # the highest number held; to be read only
         self._runs: dict[int, list[list[int]]] = {}
         self._base: dict[int, int] = {}  # the number before the first that can be missed
         self.missing = 0
@@ -18,42 +23,37 @@ class Numbering:
     def load(self, agent: int, runs: list[tuple[int, int]], *, base: int = 0, settled: int = 0) -> None:
         """What the database holds of an agent, in ascending order. `settled`: missing before a restart."""
         self._runs[agent] = [list(run) for run in runs]
+        self.reached[agent] = runs[-1][1]
         self._base[agent] = min(base, runs[0][0] - 1)
         self.missing += settled + self._missing_of(agent)
 
     def holds(self, agent: int, number: int) -> bool:
         """Whether this number is there already."""
-        runs = self._runs.get(agent)
-        if not runs or number > runs[-1][1]:
+        if number > self.reached.get(agent, 0):
             return False
+        runs = self._runs_of(agent)
         place = bisect_right(runs, number, key=lambda run: run[0]) - 1
         return place >= 0 and number <= runs[place][1]
 
-    def last(self, agent: int) -> int:
-        """The highest number held; 0 where there is none."""
-        runs = self._runs.get(agent)
-        return runs[-1][1] if runs else 0
-
-    def extend(self, agent: int, number: int) -> None:
-        """Takes in all numbers after the last, up to this one."""
-        runs = self._runs.setdefault(agent, [])
-        if runs:
-            runs[-1][1] = number
-        else:
-            runs.append([1, number])
+    def extend(self, reached: dict[int, int]) -> None:
+        """Takes in, for each of these agents, all numbers after the highest one held, up to this one."""
+        self.reached.update(reached)
 
     def add(self, agent: int, number: int) -> int:
         """Takes a number in; returns how many more are missing for it (negative: it filled a gap)."""
-        if number == self.last(agent) + 1:  # nearly always
-            self.extend(agent, number)
+        if number == self.reached.get(agent, 0) + 1:
+            self.reached[agent] = number
             return 0
         before = self.missing
-        self._insert(self._runs.setdefault(agent, []), agent, number)
+        self._insert(self._runs_of(agent), agent, number)
         return self.missing - before
 
     def missing_within(self, agent: int, first: int, last: int) -> int:
-        """Numbers missing up to `last`, those directly before `first` included."""
-        runs = [tuple(run) for run in self._runs.get(agent, ())]
+        """Numbers missing up to `last`, those directly before `first` included; changes nothing (readers ask)."""
+        runs = [(run[0], run[1]) for run in self._runs.get(agent, ())]
+        if reached := self.reached.get(agent, 0):
+            start, end = runs.pop() if runs else (1, 0)
+            runs.append((start, max(end, reached)))
         before = max((run[1] for run in runs if run[0] < first and run[1] < first), default=self._base.get(agent, 0))
         before = max((first - 1 for run in runs if run[0] < first <= run[1]), default=before)
         held = sum(min(run[1], last) - max(run[0], first) + 1 for run in runs if run[0] <= last and run[1] >= first)
@@ -63,6 +63,16 @@ class Numbering:
         """The agent's numbers begin again; what was missing stays missing."""
         self._runs[agent] = []
         self._base[agent] = 0
+        self.reached[agent] = 0
+
+    def _runs_of(self, agent: int) -> list[list[int]]:
+        """The runs as they are: a first number 1 begins one, and the last one reaches as far as is known."""
+        runs = self._runs.setdefault(agent, [])
+        if last := self.reached.get(agent, 0):
+            if not runs:
+                runs.append([1, last])
+            runs[-1][1] = last
+        return runs
 
     def _insert(self, runs: list[list[int]], agent: int, number: int) -> None:
         self.missing -= self._missing_of(agent)
@@ -72,6 +82,7 @@ class Numbering:
             runs.insert(place, [number, number])
             self._join(runs, place)
             self._join(runs, place - 1)
+            self.reached[agent] = runs[-1][1]
         self.missing += self._missing_of(agent)
 
     @staticmethod
@@ -81,7 +92,7 @@ class Numbering:
             runs[place][1] = runs.pop(place + 1)[1]
 
     def _missing_of(self, agent: int) -> int:
-        runs = self._runs.get(agent)
+        runs = self._runs_of(agent)
         if not runs:
             return 0
         held = sum(last - first + 1 for first, last in runs)
