@@ -26,7 +26,7 @@ from scheduler.rescue import last_good_state
 
 log = structlog.get_logger("scheduler.committer")
 
-WRITERS = 2
+WRITERS = 3  # one batch being made, one being written, one on its way
 PIECE = 40  # outcomes worked on in one go: 2 ms
 RETRY_SECONDS = 0.5
 
@@ -60,6 +60,7 @@ class Committer:
         self._client, self._directory, self._policy = client, directory, policy
         self._settled, self._again = settled, again
         self._landed: asyncio.Queue[Landed] = asyncio.Queue()
+        self._making = asyncio.Lock()  # one batch is made while the server writes another, instead of both at a time
         self.commits = 0
         self.lost_races = 0
 
@@ -83,7 +84,8 @@ class Committer:
     async def _write(self, batch: list[Landed]) -> None:
         sending = Batch(self._client)
         try:
-            made = await self._make(batch, sending)
+            async with self._making:
+                made = await self._make(batch, sending)
             first = await sending.commit()
         except UnavailableError as error:  # written or not: only reading tells
             log.warning("outcomes_wait", outcomes=len(batch), detail=str(error))

@@ -25,7 +25,7 @@ from scheduler.queue import OFFER_SECONDS, Queue
 from scheduler.registry import unknown
 
 MOST_AT_ONCE = 50  # pings sent in one go: 1 ms
-UNWRITTEN_LIMIT = 1000  # outcomes that may wait for the bucket before no more pings are sent
+UNWRITTEN_LIMIT = 2000  # outcomes that may wait for the bucket before no more pings are sent
 
 
 class PingLoop:
