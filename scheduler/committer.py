@@ -5,6 +5,7 @@ A loser of the compare-and-set shrugs: somebody else recorded that ping.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
@@ -59,14 +60,16 @@ class Committer:
     ) -> None:
         self._client, self._directory, self._policy = client, directory, policy
         self._settled, self._again = settled, again
-        self._landed: asyncio.Queue[Landed] = asyncio.Queue()
+        self._landed: deque[Landed] = deque()
+        self._some = asyncio.Event()
         self._making = asyncio.Lock()  # one batch is made while the server writes another, instead of both at a time
         self.commits = 0
         self.lost_races = 0
 
     def submit(self, flight: Flight, event: Event) -> None:
         """Takes a landed flight; its outcome will be written however long the bus is away."""
-        self._landed.put_nowait((flight, event))
+        self._landed.append((flight, event))
+        self._some.set()
 
     async def run(self) -> None:
         """Writes until cancelled."""
@@ -74,12 +77,20 @@ class Committer:
 
     async def _writer(self) -> None:
         while True:
-            batch = [await self._landed.get()]
-            room = MAX_MESSAGES - 2 * MOST_WRITES
-            while room >= 0 and not self._landed.empty():
-                batch.append(self._landed.get_nowait())
-                room -= most_writes(batch[-1][0])
-            await self._write(batch)
+            await self._some.wait()
+            if batch := self._gathered():
+                await self._write(batch)
+            else:
+                self._some.clear()
+
+    def _gathered(self) -> list[Landed]:
+        """As many as are sure to find room in one batch."""
+        batch: list[Landed] = []
+        room = MAX_MESSAGES - MOST_WRITES
+        while self._landed and room >= 0:
+            batch.append(self._landed.popleft())
+            room -= most_writes(batch[-1][0])
+        return batch
 
     async def _write(self, batch: list[Landed]) -> None:
         sending = Batch(self._client)

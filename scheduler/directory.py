@@ -55,7 +55,9 @@ class Tracked:
 
     def in_maintenance(self, now: datetime) -> bool:
         """Whether a maintenance window covers `now`."""
-        return self.entry is not None and any(span.since <= now < span.until for span in self.entry.maintenance)
+        if self.entry is None or not self.entry.maintenance:
+            return False
+        return any(span.since <= now < span.until for span in self.entry.maintenance)
 
 
 class Directory:
