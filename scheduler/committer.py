@@ -27,8 +27,8 @@ from scheduler.rescue import last_good_state
 
 log = structlog.get_logger("scheduler.committer")
 
-WRITERS = 3  # one batch being made, one being written, one on its way
-PIECE = 40  # outcomes worked on in one go: 2 ms
+WRITERS = 2  # one batch is being made while the server writes the other
+PIECE = 100  # outcomes worked on in one go: 4 ms
 RETRY_SECONDS = 0.5
 
 T = TypeVar("T")
