@@ -1,7 +1,7 @@
 """Live events: every outcome, registration and removal, on `gpuping.event.<id>`; lost without harm.
 
-Pings come first, live views second: of outcomes that change no status, at most a budget is told each moment, far
-more than a person can follow; the others are counted as dropped. Every change of a status is told.
+Pings come first, live views second: each moment a budget is told, far more than a person can follow, most of it kept
+for outcomes that change a status; the others are counted as dropped. Views read everything anew now and then.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from scheduler.views import agent_view
 
 MOMENT_SECONDS = 0.05
 EVENTS_A_MOMENT = 25  # 500 a second
+CHANGES_A_MOMENT = 100  # 2,000 a second: a whole fleet that comes or goes
 LONGEST_OUTBOX = 10_000  # while the bus is away
 
 
@@ -40,8 +41,8 @@ class Events:
 
     def outcome(self, flight: Flight, state: AgentState, now: datetime) -> None:
         """A ping came to its end."""
-        unchanged = flight.status_before == flight.tracked.status
-        if unchanged and not self._within_budget(boottime()):
+        changed = flight.status_before != flight.tracked.status
+        if not self._within_budget(CHANGES_A_MOMENT if changed else EVENTS_A_MOMENT, boottime()):
             self.dropped += 1
             return
         tracked = flight.tracked
@@ -61,11 +62,13 @@ class Events:
                 await self._client.send_frames([_frame(event) for event in events])
             await asyncio.sleep(MOMENT_SECONDS)
 
-    def _within_budget(self, now: float) -> bool:
+    def _within_budget(self, budget: int, now: float) -> bool:
         if now - self._moment > MOMENT_SECONDS:
             self._moment, self._told = now, 0
+        if self._told >= budget:
+            return False
         self._told += 1
-        return self._told <= EVENTS_A_MOMENT
+        return True
 
     def _put(self, event: Event) -> None:
         self._outbox.append(event)
