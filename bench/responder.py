@@ -70,18 +70,18 @@ async def main(url: str) -> None:
     async with connection.connected(settings.load({}, NATS_URL=url), "bench-responder") as client:
         replies = Replies(client)
 
-        async def ping(message: Msg) -> None:
+        def ping(message: Msg) -> None:
             request = decode(message.data, PingRequest)
             replies.add(message.reply, answer(message.subject[13:], request, datetime.now(UTC)))
 
         async def raw(message: Msg) -> None:
             await client.publish(message.reply, message.data)
 
-        await client.subscribe("gpuping.ping.*", cb=ping)
         await client.subscribe("bench.raw", cb=raw)
-        await client.flush()
-        print("ready", flush=True)
-        await asyncio.Event().wait()
+        async with client.listening("gpuping.ping.*", ping):
+            await client.flush()
+            print("ready", flush=True)
+            await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

@@ -74,8 +74,9 @@ def arrival(i: int, first: list[int], chance: random.Random) -> Arrival:
     pinged = START + timedelta(seconds=900 * i / agents, microseconds=chance.randrange(20_000))
     up = 900.0 + chance.randrange(-200, 200) / 1000
     until = pinged + timedelta(microseconds=chance.randrange(600, 8_000))
+    name = f"agent-{agent:05}"
     values = {
-        "agent": f"agent-{agent:05}",
+        "agent": name,
         "uuid": f"GPU-{agent:08}-2222-3333-4444-555555555555",
         "number": first[agent] + i // agents,
         "pinged": pinged.isoformat(),
@@ -86,7 +87,7 @@ def arrival(i: int, first: list[int], chance: random.Random) -> Arrival:
         "response": chance.randrange(800, 12_000) / 1000,
         "late": chance.randrange(0, 200_000) / 1000,
     }
-    return Arrival(i + 1, values["agent"], (_TEMPLATE % values).encode())
+    return Arrival(i + 1, name, (_TEMPLATE % values).encode())
 
 
 def _template() -> str:

@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 
 from bus.clock import boottime
 from bus.connection import Client
+from bus.errors import BusError
 
 log = structlog.get_logger("bus.pull")
 
@@ -61,19 +62,18 @@ class Puller:
         self._inbox = client.new_inbox()
         self._asked = 0  # messages asked for and not yet delivered
         self._heard = boottime()
+        self._gone = False  # the consumer
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
         """Pulls until cancelled."""
-        subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._receive, pending_bytes_limit=0)
-        try:
+        async with self._client.listening(f"{self._inbox}.*", self._receive):
             while True:
                 self._wake.clear()
+                if self._gone:
+                    await self._make_again()
                 await self._ask_for_more()
                 await self._until_woken()
-        finally:
-            if not self._client.is_closed:
-                await subscription.unsubscribe()
 
     def poke(self) -> None:
         """There is room again."""
@@ -107,7 +107,15 @@ class Puller:
         self._asked += wanted
         await self._client.publish(self._subject, json.dumps(body).encode(), reply=f"{self._inbox}.{wanted}")
 
-    async def _receive(self, message: Msg) -> None:
+    async def _make_again(self) -> None:
+        try:
+            await self._lost()
+        except BusError as error:
+            log.warning("consumer_not_made", consumer=self._subject.rpartition(".")[2], detail=str(error))
+        else:
+            self._gone = False
+
+    def _receive(self, message: Msg) -> None:
         self._heard = boottime()
         if message.reply and not (message.headers and "Status" in message.headers):
             self._asked = max(0, self._asked - 1)
@@ -115,9 +123,9 @@ class Puller:
             if self._asked == 0 or self._room() > 2 * self._asked:
                 self._wake.set()
             return
-        await self._status(message)
+        self._status(message)
 
-    async def _status(self, message: Msg) -> None:
+    def _status(self, message: Msg) -> None:
         headers = message.headers or {}
         status = headers.get("Status", "")
         if status == "100":  # a heartbeat
@@ -126,5 +134,5 @@ class Puller:
         if status == "503" or (status == "409" and "Deleted" in headers.get("Description", "")):
             log.warning("consumer_lost", consumer=self._subject.rpartition(".")[2], status=status)
             self._asked = 0
-            await self._lost()
+            self._gone = True
         self._wake.set()

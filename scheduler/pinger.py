@@ -49,15 +49,10 @@ class Pinger:
 
     async def run(self) -> None:
         """Receives answers and watches deadlines until cancelled."""
-        subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._receive)
-        try:
-            async with asyncio.TaskGroup() as self._verifying:
-                while True:
-                    await self._tick(boottime())
-                    await asyncio.sleep(TICK_SECONDS)
-        finally:
-            if not self._client.is_closed:
-                await subscription.unsubscribe()
+        async with self._client.listening(f"{self._inbox}.*", self._receive), asyncio.TaskGroup() as self._verifying:
+            while True:
+                await self._tick(boottime())
+                await asyncio.sleep(TICK_SECONDS)
 
     async def launch(self, flights: list[Flight]) -> None:
         """Sends the pings, all in one go."""
@@ -90,7 +85,7 @@ class Pinger:
             subject.encode(), reply.encode(), len(flight.request), flight.request
         )  # fmt: skip
 
-    async def _receive(self, message: Msg) -> None:
+    def _receive(self, message: Msg) -> None:
         flight = self._flights.get(message.subject.rpartition(".")[2])
         if flight is None:
             return  # late: the window was not lost, the next report covers it

@@ -1,6 +1,11 @@
 """What our connection adds to nats-py's."""
 
+import asyncio
+
+from nats.aio.msg import Msg
+
 from bus import connection
+from bus.embedded import EmbeddedServer
 from bus.settings import Settings
 
 
@@ -15,3 +20,47 @@ async def test_a_subscription_stands_when_flush_returns(bus: connection.Client, 
             await client.subscribe(f"answers.{number}", cb=answer)
             await client.flush()
             assert (await bus.request(f"answers.{number}", b"", timeout=5)).data == b"here"
+
+
+async def test_a_listener_hears_in_order_and_survives_what_it_raises(bus: connection.Client):
+    heard: list[bytes] = []
+
+    def hear(message: Msg) -> None:
+        heard.append(message.data)
+        if message.data == b"3":
+            raise ValueError("this one cannot be understood")
+
+    async with bus.listening("numbers.*", hear):
+        for number in range(10):
+            await bus.publish("numbers.a", str(number).encode(), headers={"of": "a test"} if number % 2 else None)
+        await bus.flush()
+        assert heard == [str(number).encode() for number in range(10)]
+
+
+async def test_a_listener_hears_headers_and_who_wants_a_reply(bus: connection.Client):
+    heard: list[Msg] = []
+    async with bus.listening("asked", heard.append):
+        await bus.publish("asked", b"x", reply="back.here", headers={"Name": "value"})
+        await bus.flush()
+    assert (heard[0].subject, heard[0].reply, heard[0].headers) == ("asked", "back.here", {"Name": "value"})
+
+
+async def test_nothing_is_heard_after_the_block(bus: connection.Client):
+    heard: list[Msg] = []
+    async with bus.listening("numbers", heard.append):
+        pass
+    await bus.publish("numbers", b"1")
+    await bus.flush()
+    assert not heard
+
+
+async def test_a_listener_hears_again_after_the_server_came_back(nats_server: EmbeddedServer, base_settings: Settings):
+    heard = asyncio.Event()
+    async with connection.connected(base_settings, "ear") as client, client.listening("after", lambda _: heard.set()):
+        assert nats_server.process
+        nats_server.process.kill()
+        async with asyncio.timeout(20):
+            while not heard.is_set():
+                if client.is_connected:
+                    await client.publish("after", b"")
+                await asyncio.sleep(0.05)
