@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from bus import connection, subjects
 from bus.batch import Write, commit, only_if
 from bus.bucket import read
-from bus.clock import boottime
 from bus.errors import RefusedError, StaleError
 from bus.messages import AgentEntry, AgentState, PingRequest, Timer, encode
 from bus.questions import RegisterRequest
