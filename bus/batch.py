@@ -59,8 +59,7 @@ class Batch:
 
     async def send(self, writes: list[Write]) -> None:
         """More of its writes. Raises UnavailableError when there is no connection: then the batch is lost."""
-        ready = writes if self._last is None else [self._last, *writes]
-        self._last = ready.pop()
+        *ready, self._last = writes if self._last is None else [self._last, *writes]
         frames = [_frame(write, self._id, number) for number, write in enumerate(ready, self._sent + 1)]
         self._sent += len(frames)
         try:

@@ -68,3 +68,10 @@ async def test_batches_under_way_at_once_do_not_mix(bucket: Client):
     assert await two.commit() < await one.commit()
     sequences = [await last_sequence(bucket, subjects.state_key(name)) for name in "cdabe"]
     assert sequences == sorted(sequences)
+
+
+async def test_what_was_handed_over_stays_whole(bucket: Client):
+    """Whoever was refused tries again with the same list, and counts it."""
+    writes = [write("a"), write("b")]
+    await commit(bucket, writes)
+    assert writes == [write("a"), write("b")]
