@@ -28,7 +28,6 @@ LATEST = Path(__file__).with_name("latest.json")
 BENCHES = ("scheduler_throughput", "prometheus_peer", "storage_ingest", "storage_queries", "agentd_footprint")
 LONG_BENCHES = ("timers", "registry_memory", "million")
 DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {  # for benches that do not say it themselves
-    "scheduler_throughput": {"QUICK": {"agents": 20_000, "raw_seconds": 2.0}, "FULL": {"agents": 100_000}},
     "agentd_footprint": {"QUICK": {"seconds": 10.0}, "FULL": {"seconds": 60.0}},
 }
 

@@ -7,7 +7,7 @@ from bus import subjects
 from bus.batch import MAX_MESSAGES, Write, commit
 from bus.connection import Client
 from bus.messages import AgentEntry, encode
-from scheduler.outcomes import timer
+from scheduler.timers import timer
 
 
 def agent_id(number: int) -> str:

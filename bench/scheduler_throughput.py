@@ -1,53 +1,85 @@
-"""Durable pings a second: the whole loop, from a timer that fired to a message in GPUPING_HISTORY.
+"""Durable pings a second: the whole loop, from the moment an agent is due to a message in GPUPING_HISTORY.
 
-Compared in the same run with raw request-reply over the same server and responder.
+Measured sustained (agents that are due again a second later, more of them than can be pinged) and for a backlog
+(a whole fleet due at once, as after an outage). Beside it, in the same run and before and after the sustained
+pings, raw request-reply over the same server and responder: the machine's speed changes within minutes.
 """
 
 import asyncio
-import os
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from bench.fleet import agent_id, enrol
+from bench import lateness
+from bench.fleet import enrol
+from bench.processes import cpu_seconds, python_module
 from bus import connection, embedded, layout, settings, subjects
 from bus.connection import Client
-from bus.settings import Settings
 
 IN_FLIGHT = 200
+INTERVAL_SECONDS = 1.0  # the shortest there is: outcomes of one agent are at least a second apart
+LONGEST_SECONDS = 300.0
+
+QUICK: dict[str, Any] = {"agents": 20_000, "seconds": 6.0, "raw_seconds": 1.5, "backlog": 20_000, "check": False}
+FULL: dict[str, Any] = {"agents": 20_000, "seconds": 30.0, "raw_seconds": 5.0, "backlog": 100_000, "check": True}
+
+
+class Bus:
+    """A server with a responder for every agent, and nothing else on it."""
+
+    def __init__(self, client: Client, url: str, server_pid: int) -> None:
+        self.client, self.url, self.server_pid = client, url, server_pid
+
+    async def history(self) -> int:
+        """How many outcomes were ever in the history stream."""
+        return await history_messages(self.client)
+
+    async def until_history(self, outcomes: int) -> None:
+        """Raises TimeoutError when they are not there after five minutes."""
+        async with asyncio.timeout(LONGEST_SECONDS):
+            while await self.history() < outcomes:  # noqa: ASYNC110  # another process's doing: nothing here to wait on
+                await asyncio.sleep(0.1)
+
+    async def enrol(self, agents: int) -> None:
+        """A fleet that is due at once and was never pinged."""
+        now = datetime.now(UTC)
+        await enrol(self.client, agents, lambda _: now - timedelta(seconds=1), now=now, progress=lambda _: None)
+
+    @asynccontextmanager
+    async def scheduler(self, interval_seconds: float = 900.0) -> AsyncIterator[int]:
+        """A scheduler that knows the fleet; its process id."""
+        env = {
+            "NATS_URL": self.url,
+            "PING_MAX_CONCURRENT_AGENTS": str(IN_FLIGHT),
+            "PING_BASE_INTERVAL_MINUTES": str(interval_seconds / 60),
+            "LOG_LEVEL": "warning",
+        }
+        async with python_module("scheduler", env=env) as child:
+            yield child.pid
 
 
 @asynccontextmanager
-async def process(*arguments: str, env: dict[str, str] | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A Python child that has printed `ready`; stopped at the end of the block."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *arguments, stdout=asyncio.subprocess.PIPE, env={**os.environ, **(env or {})}
-    )
-    assert child.stdout  # noqa: S101
-    try:
-        async with asyncio.timeout(120):
-            await child.stdout.readline()
-        yield child
-    finally:
-        if child.returncode is None:
-            child.terminate()
-        await child.wait()
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+async def fresh_bus() -> AsyncIterator[Bus]:
+    """One for the length of a block."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with embedded.running(Path(folder), port=0) as server:
+            assert server.process  # noqa: S101
+            config = settings.load({}, NATS_URL=server.url)
+            async with connection.connected(config, "bench") as client, python_module("bench.responder", server.url):
+                await layout.ensure(client, config)
+                yield Bus(client, server.url, server.process.pid)
 
 
 async def history_messages(client: Client) -> int:
-    """How many outcomes are in the history stream."""
+    """How many outcomes were ever in the history stream."""
     info = await layout.api(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}", timeout=30)
-    return int(info["state"]["messages"])
+    return int(info["state"]["last_seq"])
 
 
 async def raw_requests(client: Client, seconds: float, in_flight: int = 100) -> float:
@@ -65,41 +97,57 @@ async def raw_requests(client: Client, seconds: float, in_flight: int = 100) -> 
     return done / (time.monotonic() - began)
 
 
-async def durable_pings(client: Client, config: Settings, agents: int, server_pid: int) -> dict[str, float]:
-    """Enrols a fleet that is due at once and measures until every outcome is history."""
-    now = datetime.now(UTC)
-    await enrol(client, agents, lambda _: now - timedelta(seconds=1), now=now, progress=lambda _: None)
-    env = {"NATS_URL": config.nats_url, "PING_MAX_CONCURRENT_AGENTS": str(IN_FLIGHT), "LOG_LEVEL": "warning"}
-    async with process("scheduler", env=env) as scheduler:
-        began, cpu, server_cpu = time.monotonic(), cpu_seconds(scheduler.pid), cpu_seconds(server_pid)
-        before = await history_messages(client)
-        while (done := await history_messages(client)) < agents:
-            await asyncio.sleep(0.2)
-            if time.monotonic() - began > 300:
-                raise TimeoutError(f"{done} of {agents} after 300 s")
-        took, pings = time.monotonic() - began, agents - before
+async def sustained_pings(bus: Bus, agents: int, seconds: float) -> dict[str, float]:
+    """Pings the fleet again and again; counts once each agent has had its first ping."""
+    await bus.enrol(agents)
+    async with bus.scheduler(INTERVAL_SECONDS) as pid:
+        await bus.until_history(2 * agents)
+        began, cpu, server_cpu = time.monotonic(), cpu_seconds(pid), cpu_seconds(bus.server_pid)
+        before = await bus.history()
+        await asyncio.sleep(seconds)
+        pings, took = await bus.history() - before, time.monotonic() - began
         return {
             "pings_per_second": pings / took,
-            "scheduler_cpu_ms_per_ping": 1000 * (cpu_seconds(scheduler.pid) - cpu) / pings,
-            "nats_cpu_ms_per_ping": 1000 * (cpu_seconds(server_pid) - server_cpu) / pings,
+            "scheduler_cpu_ms_per_ping": 1000 * (cpu_seconds(pid) - cpu) / pings,
+            "nats_cpu_ms_per_ping": 1000 * (cpu_seconds(bus.server_pid) - server_cpu) / pings,
         }
 
 
-async def measure(agents: int, raw_seconds: float = 3.0) -> dict[str, float]:
-    """Both, on one server of their own."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with embedded.running(Path(folder), port=0) as server:
-            assert server.process  # noqa: S101
-            config = settings.load({}, NATS_URL=server.url)
-            async with connection.connected(config, "bench") as client, process("bench.responder", server.url):
-                await layout.ensure(client, config)
-                result = await durable_pings(client, config, agents, server.process.pid)
-                result["raw_requests_per_second"] = await raw_requests(client, raw_seconds)
-                result["pings_to_raw_ratio"] = result["pings_per_second"] / result["raw_requests_per_second"]
-                return result
+async def backlog_pings(bus: Bus, agents: int) -> float:
+    """Pings a second until every agent of a fleet that is due at once has its first outcome."""
+    await bus.enrol(agents)
+    async with bus.scheduler():
+        began, before = time.monotonic(), await bus.history()
+        await bus.until_history(agents)
+        return (await bus.history() - before) / (time.monotonic() - began)
+
+
+async def wrong_numbers(client: Client) -> dict[str, float]:
+    """Each agent's outcomes are numbered 1, 2, 3 ...: how many are missing, how many there twice."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for agent_id, ping_seq in (await lateness.read(client, 1, lambda _: None)).agents:
+        numbers[agent_id].append(ping_seq)
+    lost = sum(max(seen) - len(set(seen)) for seen in numbers.values())
+    doubled = sum(len(seen) - len(set(seen)) for seen in numbers.values())
+    return {"pings_lost": lost, "pings_doubled": doubled}
+
+
+async def measure(agents: int, seconds: float, raw_seconds: float, backlog: int, *, check: bool) -> dict[str, float]:
+    """Sustained pings between two measurements of raw request-reply; then a backlog, on a server of its own."""
+    async with fresh_bus() as bus:
+        raw = await raw_requests(bus.client, raw_seconds)
+        result = await sustained_pings(bus, agents, seconds)
+        raw = (raw + await raw_requests(bus.client, raw_seconds)) / 2
+        result |= await wrong_numbers(bus.client) if check else {}
+    async with fresh_bus() as bus:
+        result["backlog_pings_per_second"] = await backlog_pings(bus, backlog)
+    return result | {
+        "raw_requests_per_second": raw,
+        "pings_to_raw_ratio": result["pings_per_second"] / raw,
+    }
 
 
 if __name__ == "__main__":
     import uvloop
 
-    print(agent_id(0), uvloop.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 50_000)))
+    print(uvloop.run(measure(**QUICK if "quick" in sys.argv else FULL)))

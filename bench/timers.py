@@ -28,7 +28,7 @@ from bus.errors import BusError
 from bus.follow import Follower
 from bus.messages import Timer, decode
 from bus.settings import Settings
-from scheduler.outcomes import timer
+from scheduler.timers import timer
 
 QUICK: dict[str, Any] = {"sizes": (10_000,), "rates": (1_000,), "seconds": 2.0}
 FULL: dict[str, Any] = {}

@@ -7,6 +7,7 @@ A loser of the compare-and-set shrugs: somebody else recorded that ping.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 import nats.errors
@@ -24,6 +25,7 @@ from scheduler.flight import Flight
 from scheduler.outcomes import MOST_WRITES, most_writes, next_state, writes
 from scheduler.policy import Event, Policy
 from scheduler.rescue import last_good_state
+from scheduler.timers import BUSY, busy_fires_at
 
 log = structlog.get_logger("scheduler.committer")
 
@@ -36,12 +38,16 @@ Landed = tuple[Flight, Event]
 
 
 class _Made(NamedTuple):
-    """An outcome on its way into the bucket: the state, how many writes it takes, and the entry they are made for."""
+    """An outcome on its way into the bucket: the state, how many writes it takes, and the entry they are made for.
+
+    `timer_at` is when the agent's timer will fire then; noted while the server is busy.
+    """
 
     flight: Flight
     state: AgentState
     writes: int
     entry_revision: int
+    timer_at: datetime | None
 
 
 class Committer:
@@ -110,12 +116,14 @@ class Committer:
     async def _make(self, batch: list[Landed], sending: Batch) -> list[_Made]:
         """The next states, sent piece by piece: the server takes in the first while the last are being made."""
         made: list[_Made] = []
+        busy = len(batch) >= BUSY
         for piece in _pieces(batch):
             now, ready = utc_now(), list[Write]()
             for flight, event in piece:
                 state = next_state(flight, event, now, self._policy)
-                group = writes(flight, state)
-                made.append(_Made(flight, state, len(group), flight.tracked.entry_revision))
+                timer_at = busy_fires_at(state, flight.tracked.timer_at) if busy else None
+                group = writes(flight, state, timer_at)
+                made.append(_Made(flight, state, len(group), flight.tracked.entry_revision, timer_at))
                 ready += group
             await sending.send(ready)
             await asyncio.sleep(0)  # pings go out and answers come in between
@@ -124,11 +132,13 @@ class Committer:
     async def _settle(self, batch: list[_Made], first: int) -> None:
         sequence, time_ns = first, int(utc_now().timestamp() * 1e9)  # a write that took long is no older for it
         for piece in _pieces(batch):
-            for flight, state, size, entry_revision in piece:
+            for flight, state, size, entry_revision, timer_at in piece:
                 self._directory.apply_state(flight.agent_id, state, sequence, time_ns)
                 sequence += size
                 self._settled(flight, state, True)
-                if flight.tracked.entry_revision != entry_revision:
+                if flight.tracked.entry_revision == entry_revision:
+                    flight.tracked.timer_at = timer_at
+                else:
                     self._directory.crossed(flight.agent_id)
             await asyncio.sleep(0)
 

@@ -18,7 +18,7 @@ from scheduler.policy import Policy
 class Tracked:
     """One agent as known here. Revisions are stream sequences; 0: no such key yet."""
 
-    __slots__ = ("committed_ns", "entry", "entry_revision", "state", "state_revision", "status")
+    __slots__ = ("committed_ns", "entry", "entry_revision", "state", "state_revision", "status", "timer_at")
 
     def __init__(self) -> None:
         self.entry: AgentEntry | None = None
@@ -26,6 +26,7 @@ class Tracked:
         self.state: AgentState | None = None
         self.state_revision = 0
         self.committed_ns = 0  # when the last outcome was written, nanoseconds since 1970
+        self.timer_at: datetime | None = None  # when the agent's timer fires, where that is known
         self.status: Status | None = None  # as counted; None: not registered
 
     @property
@@ -89,7 +90,7 @@ class Directory:
         if revision <= tracked.entry_revision:
             return False
         crossed = tracked.entry is not None and revision < tracked.state_revision
-        tracked.entry, tracked.entry_revision = entry, revision
+        tracked.entry, tracked.entry_revision, tracked.timer_at = entry, revision, None
         self._refresh(agent_id, tracked)
         if crossed:
             self.crossed(agent_id)
@@ -100,19 +101,13 @@ class Directory:
         tracked = self._tracked(agent_id)
         if revision <= tracked.state_revision:
             return False
-        self._count(tracked, -1)
-        tracked.state, tracked.state_revision, tracked.committed_ns = state, revision, time_ns
-        self._count(tracked, +1)
-        self._refresh(agent_id, tracked)
+        self._set_state(agent_id, tracked, state, revision)
+        tracked.committed_ns = time_ns
         return True
 
     def replace_state(self, agent_id: str, state: AgentState | None, revision: int) -> None:
         """What is in the bucket at `revision` is no state: goes on from `state`, and overwrites that revision."""
-        tracked = self._tracked(agent_id)
-        self._count(tracked, -1)
-        tracked.state, tracked.state_revision = state, revision
-        self._count(tracked, +1)
-        self._refresh(agent_id, tracked)
+        self._set_state(agent_id, self._tracked(agent_id), state, revision)
 
     def settle(self) -> None:
         """Forgets what loading queued before a state was read: a million agents would take the first turn seconds."""
@@ -189,16 +184,23 @@ class Directory:
             heapq.heappush(self._upcoming, (next_at, agent_id))
             self.changed()
 
-    def _count(self, tracked: Tracked, sign: int) -> None:
-        if tracked.state:
-            self.totals["pings"] += sign * tracked.state.ping_seq
-            self.totals["missed"] += sign * tracked.state.missed
+    def _set_state(self, agent_id: str, tracked: Tracked, state: AgentState | None, revision: int) -> None:
+        pings, missed = _counted(tracked.state)
+        tracked.state, tracked.state_revision, tracked.timer_at = state, revision, None
+        pings_now, missed_now = _counted(state)
+        self.totals["pings"] += pings_now - pings
+        self.totals["missed"] += missed_now - missed
+        self._refresh(agent_id, tracked)
 
     def _sorted_ids(self) -> list[str]:
         if self._ids_dirty:
             self._ids.sort()
             self._ids_dirty = False
         return self._ids
+
+
+def _counted(state: AgentState | None) -> tuple[int, int]:
+    return (state.ping_seq, state.missed) if state else (0, 0)
 
 
 def _after(ids: list[str], cursor: str | None) -> int:

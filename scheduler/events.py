@@ -6,7 +6,6 @@ for outcomes that change a status; the others are counted as dropped. Views read
 
 import asyncio
 from collections import deque
-from datetime import datetime
 from typing import Literal
 
 from bus import subjects
@@ -39,13 +38,13 @@ class Events:
         """An agent came or went."""
         self._put(Event(kind=kind, agent_id=agent_id, at=utc_now(), agent=agent))
 
-    def outcome(self, flight: Flight, state: AgentState, now: datetime) -> None:
+    def outcome(self, flight: Flight, state: AgentState) -> None:
         """A ping came to its end."""
         changed = flight.status_before != flight.tracked.status
         if not self._within_budget(CHANGES_A_MOMENT if changed else EVENTS_A_MOMENT, boottime()):
             self.dropped += 1
             return
-        tracked = flight.tracked
+        tracked, now = flight.tracked, utc_now()
         agent = agent_view(tracked, self._policy, now, flight.answer) if tracked.registered else None
         ping = ping_of(state, flight.answer)
         before = flight.status_before

@@ -12,7 +12,7 @@ REMEMBERED_BOOTS = 4
 def boots(before: AgentState | None, report: UptimeReport | None) -> tuple[str, ...]:
     """The boot_ids seen lately, newest first."""
     known = before.boot_ids if before else ()
-    if report is None or not report.boot_id:
+    if report is None or not report.boot_id or known[:1] == (report.boot_id,):
         return known
     return (report.boot_id, *(boot for boot in known if boot != report.boot_id))[:REMEMBERED_BOOTS]
 

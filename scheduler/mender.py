@@ -13,7 +13,7 @@ from bus.batch import commit, only_if
 from bus.connection import Client
 from bus.errors import StaleError, UnavailableError
 from scheduler.directory import Directory
-from scheduler.outcomes import cancel_timer, timer
+from scheduler.timers import cancel_timer, timer
 
 log = structlog.get_logger("scheduler.mender")
 

@@ -17,7 +17,6 @@ from bus.messages import (
     Outcome,
     Result,
     Standing,
-    Timer,
     UptimeReport,
     encode,
 )
@@ -25,11 +24,9 @@ from scheduler import identity
 from scheduler import policy as rules
 from scheduler.flight import Flight
 from scheduler.policy import Answer, Event, Excuse, Miss, Policy, Step
+from scheduler.timers import timer
 
 MIN_SECONDS_BETWEEN_OUTCOMES = 1.0  # the history stream must be able to follow each revision of a state
-# A timer that fires costs the server an fsync of its own (2,000 a second here); one that is replaced in the batch of
-# its agent's outcome costs none. So schedulers ping from memory when the time comes, and the timer is the net below.
-TIMER_PATIENCE = timedelta(seconds=60)
 MOST_WRITES = 3  # state, timer, expected GPUs
 _STANDING_FIELDS = Standing.__struct_fields__
 
@@ -55,12 +52,16 @@ def next_state(flight: Flight, event: Event, now: datetime, policy: Policy) -> A
     )
 
 
-def writes(flight: Flight, state: AgentState) -> list[Write]:
-    """State, next timer, and on the first report the GPUs that are expected from now on; state first."""
+def writes(flight: Flight, state: AgentState, fires_at: datetime | None = None) -> list[Write]:
+    """State, next timer, and on the first report the GPUs that are expected from now on; state first.
+
+    No timer where the one that stands shall fire at `fires_at` already.
+    """
     tracked = flight.tracked
     batch = [Write(subjects.state_key(state.agent_id), encode(state), expected=flight.revision)]
     if tracked.registered and tracked.entry is not None:
-        batch.append(timer(state.agent_id, state.ping_seq + 1, state.next_ping_at))
+        if fires_at is None or fires_at != tracked.timer_at:
+            batch.append(timer(state.agent_id, state.ping_seq + 1, state.next_ping_at, fires_at))
         if entry := _expecting(tracked.entry, flight.answer):
             batch.append(Write(subjects.agent_key(state.agent_id), encode(entry), expected=tracked.entry_revision))
     return batch
@@ -70,18 +71,6 @@ def most_writes(flight: Flight) -> int:
     """How many `writes` there will be, at most: only a fleet's first reports bring a third."""
     entry = flight.tracked.entry
     return MOST_WRITES if entry is not None and not entry.expected_gpus else MOST_WRITES - 1
-
-
-def timer(agent_id: str, seq: int, due_at: datetime, patience: timedelta = TIMER_PATIENCE) -> Write:
-    """The schedule that fires `due.<id>` when no scheduler has seen to the ping; it replaces the one before it."""
-    at = (due_at + patience).isoformat().replace("+00:00", "Z")
-    headers = {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": subjects.due_key(agent_id)}
-    return Write(subjects.timer_key(agent_id), encode(Timer(seq=seq, due_at=due_at)), headers)
-
-
-def cancel_timer(agent_id: str) -> Write:
-    """A deletion in the bucket's own way; the schedule goes with it."""
-    return Write(subjects.timer_key(agent_id), b"", {"KV-Operation": "DEL"})
 
 
 def _next_ping_at(pinged_at: datetime, event: Event, step: Step, now: datetime) -> datetime:
@@ -98,9 +87,10 @@ def _answered_at(flight: Flight) -> datetime | None:
     if flight.answer is None or flight.pinged_at is None:
         return flight.base.last_answered_at if flight.base else None
     entry = flight.tracked.entry
+    if entry is None or flight.pinged_at >= entry.enrolled_at:
+        return flight.pinged_at
     landed = flight.pinged_at + timedelta(milliseconds=flight.response_ms or 0.0)
-    crossed = entry is not None and flight.pinged_at < entry.enrolled_at <= landed
-    return landed if crossed else flight.pinged_at
+    return landed if entry.enrolled_at <= landed else flight.pinged_at
 
 
 def _outcome(flight: Flight, event: Event, step: Step, report: UptimeReport | None) -> Outcome:

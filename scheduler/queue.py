@@ -21,6 +21,7 @@ from scheduler.flight import Flight
 from scheduler.outcomes import MIN_SECONDS_BETWEEN_OUTCOMES
 from scheduler.peers import Peers
 from scheduler.pinger import new_ping_ids
+from scheduler.timers import is_overdue
 
 log = structlog.get_logger("scheduler.queue")
 
@@ -92,7 +93,7 @@ class Queue:
         if self._by_hand:
             return self._by_hand.popleft()
         while self._fired:
-            if flight := self._admit(self._fired.popleft()):
+            if flight := self._admit(self._fired.popleft(), now):
                 return flight
         while agent_id := self._directory.take_due(now):
             if flight := self._due_flight(agent_id):
@@ -138,18 +139,31 @@ class Queue:
         due_at = tracked.next_ping_at(self._directory.policy)
         return self._flight(agent_id, tracked, due_at) if due_at else None
 
-    def _admit(self, due: Due) -> Flight | None:
+    def _admit(self, due: Due, now: datetime) -> Flight | None:
         """A flight for a due that still counts. One that was overtaken, or whose agent is gone, is acknowledged."""
         if flight := self.active.get(due.agent_id):
             _join(flight, due)  # delivered again, or joined to a ping by hand
             return None
         tracked = self._directory.get(due.agent_id)
-        if tracked is None or not tracked.registered or due.seq < tracked.next_seq:
+        due_at = self._still_due_at(due, tracked, now) if tracked else None
+        if tracked is None or due_at is None:
             self._acknowledge([due.ack])
             return None
-        flight = self._flight(due.agent_id, tracked, due.due_at)
+        flight = self._flight(due.agent_id, tracked, due_at)
         _join(flight, due)
         return flight
+
+    def _still_due_at(self, due: Due, tracked: Tracked, now: datetime) -> datetime | None:
+        """Since when the ping is due that this timer stands for; None where it was overtaken.
+
+        A timer that stood through several outcomes names an early one of them: it counts if the agent waits for long.
+        """
+        next_at = tracked.next_ping_at(self._directory.policy)
+        if next_at is None:
+            return None
+        if due.seq >= tracked.next_seq:
+            return due.due_at
+        return next_at if is_overdue(next_at, now) else None
 
     def _flight(self, agent_id: str, tracked: Tracked, due_at: datetime | None) -> Flight:
         flight = self.active[agent_id] = Flight(agent_id, tracked, self._next_id(), due_at)

@@ -20,8 +20,8 @@ from bus.questions import RegisterRequest
 from scheduler import policy as rules
 from scheduler.directory import Directory, Tracked
 from scheduler.gather import Gatherer
-from scheduler.outcomes import cancel_timer, timer
 from scheduler.policy import Policy
+from scheduler.timers import cancel_timer, timer
 
 ATTEMPTS = 5
 

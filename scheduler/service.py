@@ -156,7 +156,7 @@ class Scheduler:
         self._counters.record(state)
         if state.conflicting_boot_ids and not (flight.base and flight.base.conflicting_boot_ids):
             log.error("two_hosts_under_one_id", agent_id=state.agent_id, boot_ids=state.conflicting_boot_ids)
-        self.events.outcome(flight, state, utc_now())
+        self.events.outcome(flight, state)
 
     def _entry_changed(self, subject: str, data: bytes, sequence: int, _time_ns: int, deleted: bool) -> None:
         try:

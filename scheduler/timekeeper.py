@@ -10,19 +10,19 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from bus.batch import MAX_MESSAGES, commit
+from bus.batch import MAX_MESSAGES, Write, commit
 from bus.clock import utc_now
 from bus.connection import Client
 from bus.errors import BusError
-from scheduler.directory import Directory
+from scheduler.directory import Directory, Tracked
 from scheduler.loop import PingLoop
-from scheduler.outcomes import TIMER_PATIENCE, timer
+from scheduler.timers import is_overdue, timer
 
 log = structlog.get_logger("scheduler.timekeeper")
 
 LOOK_SECONDS = 5.0
-OVERDUE = TIMER_PATIENCE / 2
 PUT_OFF = timedelta(minutes=10)
+SAFE = timedelta(seconds=30)  # a timer that fires no earlier can wait for the next look
 BATCHES_A_LOOK = 50
 
 
@@ -31,7 +31,6 @@ class Timekeeper:
 
     def __init__(self, client: Client, directory: Directory, loop: PingLoop) -> None:
         self._client, self._directory, self._loop = client, directory, loop
-        self._moved: dict[str, datetime] = {}  # when the moved timer of an agent will fire
         self.put_off = 0
 
     async def run(self) -> None:
@@ -45,29 +44,30 @@ class Timekeeper:
 
     async def _look(self, now: datetime) -> None:
         due = self._directory.due(now)
-        self._moved = {agent_id: until for agent_id, until in self._moved.items() if agent_id in due}
         overdue = [
             agent_id
             for agent_id, at in due.items()
-            if now - at > OVERDUE and agent_id not in self._loop.active and not self._is_safe(agent_id, now)
+            if is_overdue(at, now) and agent_id not in self._loop.active and not self._is_safe(agent_id, now)
         ]
         for first in range(0, min(len(overdue), BATCHES_A_LOOK * MAX_MESSAGES), MAX_MESSAGES):
             await self._move(overdue[first : first + MAX_MESSAGES], now)
 
     def _is_safe(self, agent_id: str, now: datetime) -> bool:
-        until = self._moved.get(agent_id)
-        return until is not None and until - now > OVERDUE
+        tracked = self._directory.get(agent_id)
+        return tracked is not None and tracked.timer_at is not None and tracked.timer_at - now > SAFE
 
     async def _move(self, agent_ids: list[str], now: datetime) -> None:
-        known = ((agent_id, self._directory.get(agent_id)) for agent_id in agent_ids)
-        writes = [
-            timer(agent_id, tracked.next_seq, at, now + PUT_OFF - at)
-            for agent_id, tracked in known
-            if tracked and (at := tracked.next_ping_at(self._directory.policy))
-        ]
+        until = now + PUT_OFF
+        moving, writes = list[tuple[Tracked, int]](), list[Write]()
+        for agent_id in agent_ids:
+            tracked = self._directory.get(agent_id)
+            if tracked and (at := tracked.next_ping_at(self._directory.policy)):
+                moving.append((tracked, tracked.state_revision))
+                writes.append(timer(agent_id, tracked.next_seq, at, until))
         if not writes:
             return
         await commit(self._client, writes)
-        self._moved.update((agent_id, now + PUT_OFF) for agent_id in agent_ids)
+        for tracked, revision in moving:  # of two writes that crossed, nobody knows which timer stands
+            tracked.timer_at = until if tracked.state_revision == revision else None
         self.put_off += len(writes)
         log.warning("timers_put_off", agents=len(writes))

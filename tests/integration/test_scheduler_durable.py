@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from bus import connection, embedded, services, subjects
 from bus.questions import AgentPage, ListRequest, RegisterReply, RegisterRequest
 from bus.settings import Settings
-from scheduler.outcomes import TIMER_PATIENCE
 from scheduler.service import running
+from scheduler.timers import PATIENCE
 from tests.agents import answering
 from tests.history import assert_gapless, read_history, until_history
 
@@ -111,7 +111,7 @@ async def test_the_survivor_takes_over_from_a_killed_one(bus, config):
     assert_gapless(history)
     assert good_only(history)
     worst = max(s.last.late_ms or 0 for states in history.values() for s in states)
-    assert worst < TIMER_PATIENCE.total_seconds() * 1000  # taken over by listening, not by waiting for timers
+    assert worst < PATIENCE.total_seconds() * 1000  # taken over by listening, not by waiting for timers
 
 
 async def test_nats_killed_under_load_costs_no_agent_anything(bus, config, nats_server: embedded.EmbeddedServer):

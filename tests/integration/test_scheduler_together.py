@@ -18,12 +18,13 @@ from bus.settings import Settings
 from scheduler.committer import Committer
 from scheduler.directory import Directory
 from scheduler.flight import Flight
-from scheduler.outcomes import next_state, timer
+from scheduler.outcomes import next_state
 from scheduler.peers import Alive
 from scheduler.pinger import Pinger
 from scheduler.policy import Miss
 from scheduler.pulse import Pulse
 from scheduler.service import policy_of, running
+from scheduler.timers import timer
 from tests.agents import answering, report
 from tests.history import until_history
 

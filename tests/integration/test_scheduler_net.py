@@ -1,0 +1,116 @@
+"""The net under the pings: timers that a busy scheduler leaves standing, and what comes of them when they fire."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec.structs import replace
+from nats.aio.msg import Msg
+
+from bus import connection, layout, subjects
+from bus.batch import Write, commit
+from bus.messages import AgentEntry, Timer, encode
+from bus.settings import Settings
+from scheduler.committer import Committer
+from scheduler.directory import Directory
+from scheduler.flight import Flight
+from scheduler.peers import Peers
+from scheduler.policy import Answer
+from scheduler.queue import Queue
+from scheduler.service import policy_of
+from scheduler.timers import BUSY, LONG_PATIENCE, PATIENCE
+
+AGENTS = BUSY + 20
+
+
+@pytest.fixture
+def config(base_settings: Settings) -> Settings:
+    """Pings every 1.2 s."""
+    return replace(base_settings, PING_BASE_INTERVAL_MINUTES=0.02, PING_MAX_INTERVAL_HOURS=4.8 / 3600)
+
+
+async def fleet(bus: connection.Client, directory: Directory, now: datetime, size: int = AGENTS) -> list[str]:
+    names = [f"a{number:03d}" for number in range(size)]
+    entries = [AgentEntry(agent_id=name, registered_at=now, enrolled_at=now, expected_gpus=("G",)) for name in names]
+    first = await commit(bus, [Write(subjects.agent_key(e.agent_id), encode(e), expected=0) for e in entries])
+    for revision, entry in enumerate(entries, first):
+        directory.apply_entry(entry.agent_id, entry, revision)
+    return names
+
+
+async def record(committer: Committer, directory: Directory, names: list[str], now: datetime) -> None:
+    """One good outcome each, all at once; returns when they stand in the bucket."""
+    before = {name: directory.get(name).state_revision for name in names}
+    for name in names:
+        flight = Flight(name, directory.get(name), f"p-{name}", now)
+        flight.depart(now, "")
+        committer.submit(flight, Answer(100.0, gpu_available=True))
+    async with asyncio.timeout(10):
+        while any(directory.get(name).state_revision == before[name] for name in names):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def last_sequence(bus: connection.Client) -> int:
+    info = await layout.api(bus, f"STREAM.INFO.{subjects.BUCKET_STREAM}")
+    return int(info["state"]["last_seq"])
+
+
+async def fires(bus: connection.Client, name: str) -> datetime:
+    message = await bus.jetstream().get_last_msg(subjects.BUCKET_STREAM, subjects.timer_key(name))
+    assert message.headers
+    return datetime.fromisoformat(message.headers["Nats-Schedule"].removeprefix("@at "))
+
+
+async def test_a_busy_scheduler_leaves_timers_standing_that_fire_late_enough(bus, config):
+    directory, now = Directory(policy_of(config)), datetime.now(UTC)
+    names = await fleet(bus, directory, now)
+    again = pytest.fail
+    committer = Committer(bus, directory, directory.policy, lambda _flight, _state, _ours: None, again)
+    writing = asyncio.create_task(committer.run())
+    try:
+        before = await last_sequence(bus)
+        await record(committer, directory, names, now)
+        assert await last_sequence(bus) == before + 2 * AGENTS  # states and timers
+        first_due = directory.get(names[0]).state.next_ping_at
+        assert await fires(bus, names[0]) == first_due + LONG_PATIENCE
+
+        await record(committer, directory, names, now + timedelta(seconds=1.2))
+        assert await last_sequence(bus) == before + 3 * AGENTS  # states only
+        assert await fires(bus, names[0]) == first_due + LONG_PATIENCE
+
+        await record(committer, directory, names[:1], now + timedelta(seconds=2.4))  # a quiet moment: as ever
+        assert await fires(bus, names[0]) == directory.get(names[0]).state.next_ping_at + PATIENCE
+
+        directory.apply_entry(names[1], directory.get(names[1]).entry, await last_sequence(bus) + 1)
+        await record(committer, directory, names, now + timedelta(seconds=3.6))
+        due = directory.get(names[1]).state.next_ping_at  # its entry was written: whose timer stands is not known
+        assert await fires(bus, names[1]) == due + LONG_PATIENCE
+        assert await fires(bus, names[2]) == first_due + LONG_PATIENCE
+    finally:
+        writing.cancel()
+
+
+async def test_a_timer_that_stood_through_outcomes_counts_when_its_agent_waits_for_long(bus, config):
+    directory, now = Directory(policy_of(config)), datetime.now(UTC)
+    name = (await fleet(bus, directory, now, size=1))[0]
+    committer = Committer(bus, directory, directory.policy, lambda _flight, _state, _ours: None, pytest.fail)
+    writing = asyncio.create_task(committer.run())
+    try:
+        for seconds in (0.0, 1.2):
+            await record(committer, directory, [name], now + timedelta(seconds=seconds))
+    finally:
+        writing.cancel()
+    acknowledged: list[str] = []
+    queue = Queue(directory, Peers(bus, "one"), 10, acknowledged.extend)
+    due_at = directory.get(name).state.next_ping_at
+    fired = Msg(bus, subjects.due_key(name), "ack.1", encode(Timer(seq=1, due_at=now)))  # two outcomes ago
+
+    queue.take(fired)
+    assert queue.next(due_at - timedelta(seconds=1)) is None
+    assert acknowledged == ["ack.1"]
+
+    queue.take(Msg(bus, subjects.due_key(name), "ack.2", encode(Timer(seq=1, due_at=now))))
+    flight = queue.next(due_at + PATIENCE)
+    assert flight
+    assert (flight.agent_id, flight.due_at, flight.acks) == (name, due_at, ["ack.2"])
+    assert acknowledged == ["ack.1"]
