@@ -40,7 +40,7 @@ QUICK: dict[str, Any] = {
     "attempts": 1,
     "budget_seconds": 20.0,
 }
-FULL: dict[str, Any] = {}
+FULL: dict[str, Any] = {"targets": 20_000}  # as many as agents in scheduler_throughput
 
 ANSWERED_SHARE = 0.98
 UP_SHARE = 0.999
