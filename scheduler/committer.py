@@ -133,13 +133,13 @@ class Committer:
         sequence, time_ns = first, int(utc_now().timestamp() * 1e9)  # a write that took long is no older for it
         for piece in _pieces(batch):
             for flight, state, size, entry_revision, timer_at in piece:
-                self._directory.apply_state(flight.agent_id, state, sequence, time_ns)
+                newest = self._directory.apply_state(flight.agent_id, state, sequence, time_ns)
                 sequence += size
                 self._settled(flight, state, True)
-                if flight.tracked.entry_revision == entry_revision:
-                    flight.tracked.timer_at = timer_at
-                else:
+                if flight.tracked.entry_revision != entry_revision:
                     self._directory.crossed(flight.agent_id)
+                elif newest:
+                    flight.tracked.timer_at = timer_at
             await asyncio.sleep(0)
 
     async def _refused(self, batch: list[Landed], error: BusError) -> None:

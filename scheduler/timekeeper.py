@@ -58,16 +58,20 @@ class Timekeeper:
 
     async def _move(self, agent_ids: list[str], now: datetime) -> None:
         until = now + PUT_OFF
-        moving, writes = list[tuple[Tracked, int]](), list[Write]()
+        moving, writes = list[tuple[Tracked, tuple[int, int]]](), list[Write]()
         for agent_id in agent_ids:
             tracked = self._directory.get(agent_id)
             if tracked and (at := tracked.next_ping_at(self._directory.policy)):
-                moving.append((tracked, tracked.state_revision))
+                moving.append((tracked, _revisions(tracked)))
                 writes.append(timer(agent_id, tracked.next_seq, at, until))
         if not writes:
             return
         await commit(self._client, writes)
-        for tracked, revision in moving:  # of two writes that crossed, nobody knows which timer stands
-            tracked.timer_at = until if tracked.state_revision == revision else None
+        for tracked, revisions in moving:  # of two writes that crossed, nobody knows which timer stands
+            tracked.timer_at = until if _revisions(tracked) == revisions else None
         self.put_off += len(writes)
         log.warning("timers_put_off", agents=len(writes))
+
+
+def _revisions(tracked: Tracked) -> tuple[int, int]:
+    return tracked.state_revision, tracked.entry_revision
