@@ -16,7 +16,7 @@ from storage.states import LONGEST, Period, State
 
 SIGNATURE_HEADER = "Gpuping-Signature"
 TOMBSTONE_HEADER = "KV-Operation"
-_state_of = msgspec.json.Decoder(State).decode  # bound once: 0.4 us a row less than looking the decoder up
+_state_of = msgspec.json.Decoder(State).decode  # bound once, for it is called for each row
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MILLISECOND = timedelta(milliseconds=1)
