@@ -24,6 +24,7 @@ from storage.feed import BATCH_ROWS
 from storage.ingest import Written
 from storage.rows import Arrival
 from storage.store import Store
+from storage.turns import short_turns
 
 QUICK: dict[str, Any] = {"rows": 300_000, "agents": 10_000}
 FULL: dict[str, Any] = {"rows": 1_000_000}
@@ -43,7 +44,8 @@ async def measure(rows: int = 1_000_000, agents: int = 10_000) -> dict[str, floa
             payload += sum(len(arrival.data) for arrival in batch)
             batches.append(batch)
         began, used = time.perf_counter(), time.process_time()
-        await _pour(store, batches)
+        with short_turns():
+            await _pour(store, batches)
         spent, used = time.perf_counter() - began, time.process_time() - used
         await store.close()
         size = Path(store.file).stat().st_size

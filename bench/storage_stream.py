@@ -23,6 +23,7 @@ from bus.batch import MAX_MESSAGES, Write, commit
 from bus.connection import Client
 from storage.feed import Feed
 from storage.store import Store
+from storage.turns import short_turns
 
 QUICK: dict[str, Any] = {"rows": 30_000}
 FULL: dict[str, Any] = {"rows": 200_000}
@@ -40,7 +41,8 @@ async def measure(rows: int = 200_000) -> dict[str, float]:
                 store = Store(chosen)
                 await store.open(START)
                 began, used = time.perf_counter(), time.process_time()
-                await _read(Feed(client, chosen, store), store, rows)
+                with short_turns():
+                    await _read(Feed(client, chosen, store), store, rows)
                 spent, used = time.perf_counter() - began, time.process_time() - used
                 await store.close()
     return {

@@ -36,6 +36,7 @@ from storage.errors import CannotWriteError, DamagedError
 from storage.exports import Question, Written
 from storage.feed import Feed
 from storage.store import Reader, Store
+from storage.turns import short_turns
 
 log = structlog.get_logger("storage")
 
@@ -191,10 +192,11 @@ async def running(settings: Settings) -> AsyncIterator[Storage]:
         await storage.files.start()
         service = await serve(client, subjects.STORAGE_SERVICE, "history that can be paid on", storage.endpoints())
         try:
-            async with background() as start:
-                start(storage.feed.run())
-                start(storage.tend())
-                yield storage
+            with short_turns():
+                async with background() as start:
+                    start(storage.feed.run())
+                    start(storage.tend())
+                    yield storage
         finally:
             try:
                 await service.stop()

@@ -1,0 +1,29 @@
+"""The interpreter's switch interval is short while history is taken in, and as it was afterwards."""
+
+import sys
+
+import pytest
+
+from bus.connection import Client
+from bus.settings import Settings
+from storage import service, turns
+
+
+def test_the_interval_is_put_back_even_after_an_error():
+    before = sys.getswitchinterval()
+    with pytest.raises(ZeroDivisionError):
+        _fail_in_short_turns()
+    assert sys.getswitchinterval() == before
+
+
+def _fail_in_short_turns():
+    with turns.short_turns():
+        assert sys.getswitchinterval() == pytest.approx(turns.SECONDS)
+        raise ZeroDivisionError
+
+
+async def test_the_service_takes_short_turns(bus: Client, base_settings: Settings):
+    before = sys.getswitchinterval()
+    async with service.running(base_settings):
+        assert sys.getswitchinterval() == pytest.approx(turns.SECONDS)
+    assert sys.getswitchinterval() == before
