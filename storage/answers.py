@@ -34,7 +34,7 @@ Rolled = tuple[int, int, int, int]  # first and end of the sealed stretches; unt
 def history(reader: Reader, agent_id: str, request: HistoryRequest, now: datetime) -> HistoryReply:
     """A page of an agent's outcomes and the sums of the whole period; nothing for an agent nobody knows."""
     since_us = microseconds(now) - int(request.hours * HOUR_US)
-    agent = reader.known.agents.get(agent_id)
+    agent = reader.names.agents.find(agent_id)
     if agent is None:
         return HistoryReply(agent_id=agent_id, hours=request.hours, pings=(), summary=NOTHING)
     fill = reader.partitions.fill

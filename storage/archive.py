@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from bus.settings import Settings
-from storage.database import Connection, execute_all, rows_of, sql
+from storage.database import Connection, execute_all, rows_of, sql, transaction
 from storage.partitions import DAY_US, TABLES, Partitions, label
 
 log = structlog.get_logger("storage")
@@ -43,15 +43,10 @@ def adopt(connection: Connection, folder: Path) -> Partitions:
 def adopt_day(connection: Connection, known: Partitions, day: int, generation: int) -> int:
     """One partition, its names numbered and its rows counted, in a transaction. Returns its pings."""
     file = str(known.file(day, "pings", generation))
-    connection.execute("BEGIN")
-    try:
+    with transaction(connection):
         for name in ("adopt_agents", "adopt_gpu_sets"):
             connection.execute(sql(name), {"file": file})
         connection.execute(sql("adopt_day"), {"file": file, "day": day, "generation": generation})
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
     known.days[day] = generation
     pings: int = rows_of(connection, "SELECT pings FROM archived WHERE day = $day", {"day": day})[0][0]
     log.info("archive_day_adopted", day=label(day), pings=pings)
@@ -85,16 +80,10 @@ def move_day(connection: Connection, known: Partitions, day: int) -> None:
     """A day's rows, late ones included, become a partition of a new generation."""
     generation = max(known.days.get(day, 0), found(known.folder).get(day, 0)) + 1
     pings = write_day(connection, known, day, generation)
-    connection.execute("BEGIN")
-    try:
-        parameters = {"since_us": day * DAY_US, "until_us": (day + 1) * DAY_US}
-        execute_all(connection, sql("delete_live"), parameters)
+    with transaction(connection):
+        execute_all(connection, sql("delete_live"), {"since_us": day * DAY_US, "until_us": (day + 1) * DAY_US})
         connection.execute("DELETE FROM archived WHERE day = $1", [day])
         connection.execute("INSERT INTO archived VALUES ($1, $2, $3)", [day, generation, pings])
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
     known.days[day] = generation
     log.info("day_archived", day=label(day), pings=pings, generation=generation)
 
@@ -135,13 +124,8 @@ def _forget(connection: Connection, known: Partitions, before_day: int) -> None:
     oldest = rows_of(connection, known.fill("SELECT min(pinged_us) // 86400000000 FROM {pings}"))[0][0]
     if oldest is None or oldest >= before_day:
         return
-    connection.execute("BEGIN")
-    try:
+    with transaction(connection):
         execute_all(connection, sql("forget"), {"until_us": before_day * DAY_US})
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
     for day in [day for day in known.days if day < before_day]:
         del known.days[day]
     log.info("history_forgotten", before=label(before_day))

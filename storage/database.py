@@ -4,7 +4,8 @@ One process owns the file and one thread the connection that writes; readers hav
 Nothing here knows of the bus.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -106,9 +107,8 @@ def _lock_down(connection: Connection, settings: Settings, places: Places, file:
 def _ensure_schema(connection: Connection) -> None:
     tables = connection.execute("SELECT count(*) FROM duckdb_tables() WHERE database_name = 'history'").fetchone()
     if tables == (0,):
-        connection.execute("BEGIN")
-        connection.execute((_HERE / "schema.sql").read_text())
-        connection.execute("COMMIT")
+        with transaction(connection):
+            connection.execute((_HERE / "schema.sql").read_text())
         return
     try:
         found = connection.execute("SELECT schema_version FROM about").fetchone()
@@ -120,6 +120,21 @@ def _ensure_schema(connection: Connection) -> None:
 
 def _quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """All of a block or nothing of it."""
+    connection.execute("BEGIN")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        try:
+            connection.execute("ROLLBACK")
+        except duckdb.Error as error:  # the transaction is gone already: the first error tells more
+            log.debug("rollback_refused", detail=str(error))
+        raise
 
 
 def execute_all(connection: Connection, text: str, parameters: dict[str, Any]) -> None:

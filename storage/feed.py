@@ -23,7 +23,8 @@ from bus.pull import Puller, position
 from bus.settings import Settings
 from storage.errors import CannotWriteError, DamagedError
 from storage.ingest import Position, fingerprint
-from storage.rows import SIGNATURE_HEADER, TOMBSTONE_HEADER, Arrival, microseconds
+from storage.reading import SIGNATURE_HEADER, TOMBSTONE_HEADER
+from storage.rows import Arrival, microseconds
 from storage.store import Prepared, Store
 
 log = structlog.get_logger("storage")

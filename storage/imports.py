@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from bus.settings import Settings
 from storage import archive, database, rollups
-from storage.database import Connection, rows_of, sql
+from storage.database import Connection, rows_of, sql, transaction
 from storage.errors import StorageError, explained
 from storage.partitions import DAY_US, TABLES, Partitions, label
 
@@ -61,25 +61,20 @@ def _day(connection: Connection, known: Partitions, foreign: Partitions, day: in
     """One partition in one transaction: how many of its outcomes were new, and how many it has."""
     since_us, until_us = day * DAY_US, (day + 1) * DAY_US
     copies = _copied(foreign, day, scratch)  # the database may read its own folder only
-    connection.execute("BEGIN")
     try:
-        for name in ("adopt_agents", "adopt_gpu_sets"):
-            connection.execute(sql(name), {"file": str(copies["pings"])})
-        new = 0
-        for table, copy in copies.items():
-            text = known.fill(sql(f"import_{table}"), since_us, until_us - 1)
-            asked = {"file": str(copy), "since_us": since_us, "until_us": until_us}
-            count: int = rows_of(connection, text, asked)[0][0]
-            new = count if table == "pings" else new
-        there: int = rows_of(connection, "SELECT count(*) FROM read_parquet($file)", {"file": str(copies["pings"])})[0][
-            0
-        ]
-        if new:
-            rollups.make_again(connection, known, list(range(since_us, until_us, rollups.GRAINS["fleet_hours"])))
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
+        with transaction(connection):
+            for name in ("adopt_agents", "adopt_gpu_sets"):
+                connection.execute(sql(name), {"file": str(copies["pings"])})
+            new = 0
+            for table, copy in copies.items():
+                text = known.fill(sql(f"import_{table}"), since_us, until_us - 1)
+                asked = {"file": str(copy), "since_us": since_us, "until_us": until_us}
+                count: int = rows_of(connection, text, asked)[0][0]
+                new = count if table == "pings" else new
+            count_rows = "SELECT count(*) FROM read_parquet($file)"
+            there: int = rows_of(connection, count_rows, {"file": str(copies["pings"])})[0][0]
+            if new:
+                rollups.make_again(connection, known, list(range(since_us, until_us, rollups.GRAINS["fleet_hours"])))
     finally:
         for copy in copies.values():
             copy.unlink()

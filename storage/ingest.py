@@ -15,12 +15,12 @@ import structlog
 from msgspec import Struct, structs
 
 from storage import rollups
-from storage.beside import evidence_rows, gpu_rows, incident_rows
-from storage.database import Connection, execute_all, listed, rows_of, sql
-from storage.known import Known, NewNames, load_numbering
+from storage.beside import evidence_rows, gpu_rows, incident_rows, ping_row
+from storage.database import Connection, execute_all, listed, rows_of, sql, transaction
+from storage.known import load_names, load_numbering
 from storage.novelty import Fresh, Key, Novelty
 from storage.partitions import Partitions
-from storage.rows import Arrival, Entry, Poisoned
+from storage.rows import Arrival, FullRow, HealthyRow, Poisoned, Row
 
 log = structlog.get_logger("storage")
 
@@ -51,7 +51,7 @@ class Ingest:
     def __init__(self, connection: Connection, partitions: Partitions) -> None:
         self.connection = connection
         self.partitions = partitions
-        self.known = Known(connection)
+        self.names = load_names(connection)
         restarted = dict(rows_of(connection, "SELECT agent, max(pinged_us) FROM restarts GROUP BY agent"))
         self.numbering = load_numbering(connection, partitions, set(restarted))
         self._novelty = Novelty(self.numbering, restarted, self._held)
@@ -60,7 +60,7 @@ class Ingest:
         self.poisoned = rows_of(connection, "SELECT count(*) FROM poisoned")[0][0]
         self.newest_us = rows_of(connection, "SELECT max(pinged_us) FROM pings")[0][0] or 0
 
-    def write(self, stream_us: int, batch: list[Arrival], taken: list[Entry | Poisoned]) -> Written:
+    def write(self, stream_us: int, batch: list[Arrival], taken: list[Row | Poisoned]) -> Written:
         """One transaction. Rows that the database refuses are told apart by halving, and set aside."""
         try:
             return self._commit(stream_us, batch, taken)
@@ -72,24 +72,26 @@ class Ingest:
         two = self.write(stream_us, batch[middle:], taken[middle:])
         return Written(*(a + b for a, b in zip(structs.astuple(one), structs.astuple(two), strict=True)))
 
-    def _commit(self, stream_us: int, batch: list[Arrival], taken: list[Entry | Poisoned]) -> Written:
-        entries = [entry for entry in taken if isinstance(entry, Entry)]
-        poisoned = [entry for entry in taken if isinstance(entry, Poisoned)]
-        names = NewNames(self.known)
-        names.number(entries)
-        fresh = self._novelty.find(entries)
+    def _commit(self, stream_us: int, batch: list[Arrival], taken: list[Row | Poisoned]) -> Written:
+        poisoned = [one for one in taken if isinstance(one, Poisoned)]
+        fresh = self._novelty.find([one for one in taken if not isinstance(one, Poisoned)])
         position = _reached(self.position, stream_us, batch)
-        self.connection.execute("BEGIN")
-        try:
-            self._insert(names, fresh, poisoned, stream_us)
+        self._write_names()
+        with transaction(self.connection):
+            self._insert(fresh, poisoned, stream_us)
             execute_all(self.connection, sql("set_position"), structs.asdict(position))
-            self.connection.execute("COMMIT")
-        except BaseException:
-            _roll_back(self.connection)
-            raise
-        names.become_known()
         self.position = position
         return self._remember(fresh, poisoned, len(taken))
+
+    def _write_names(self) -> None:
+        """Before the rows that use them, in a transaction of their own: no row that is refused takes a name with it."""
+        agents, gpu_sets = self.names.agents.new(), self.names.gpu_sets.new()
+        if agents or gpu_sets:
+            with transaction(self.connection):
+                self._put("insert_agents", [{"agent": number, "agent_id": name} for number, name in agents])
+                self._put("insert_gpu_sets", [{"gpu_set": number, "gpus": name} for number, name in gpu_sets])
+            self.names.agents.written(len(agents))
+            self.names.gpu_sets.written(len(gpu_sets))
 
     def _held(self, keys: list[Key]) -> list[Key]:
         """Which of these outcomes are in the file."""
@@ -101,23 +103,20 @@ class Ingest:
         parameters = {"rows": listed(asked), "since_us": min(times), "until_us": max(times)}
         return [(row[0], row[1], row[2]) for row in rows_of(self.connection, text, parameters)]
 
-    def _insert(self, names: NewNames, fresh: Fresh, poisoned: list[Poisoned], stream_us: int) -> None:
-        entries = fresh.entries
-        self._put("insert_agents", [{"agent": n, "agent_id": a} for a, n in names.agents.items()])
-        self._put("insert_gpu_sets", [{"gpu_set": n, "gpus": g} for g, n in names.gpu_sets.items()])
-        self._put("insert_healthy", [entry.ping for entry in entries if entry.healthy])
-        others = [entry for entry in entries if not entry.healthy]
-        self._put("insert_pings", [structs.asdict(entry.ping) for entry in others])
-        self._put("insert_gpus", [row for entry in others for row in gpu_rows(entry)])
-        self._put("insert_incidents", [row for entry in others for row in incident_rows(entry)])
-        self._put("insert_evidence", [row for entry in others for row in evidence_rows(entry)])
-        restarts = [{"agent": entry.ping.agent, "pinged_us": entry.ping.pinged_us} for entry in fresh.restarts]
+    def _insert(self, fresh: Fresh, poisoned: list[Poisoned], stream_us: int) -> None:
+        self._put("insert_healthy", [row for row in fresh.rows if isinstance(row, HealthyRow)])
+        full = [row for row in fresh.rows if isinstance(row, FullRow)]
+        self._put("insert_pings", [ping_row(row) for row in full])
+        self._put("insert_gpus", [gpu for row in full for gpu in gpu_rows(row)])
+        self._put("insert_incidents", [incident for row in full for incident in incident_rows(row)])
+        self._put("insert_evidence", [evidence for row in full for evidence in evidence_rows(row)])
+        restarts = [{"agent": row.agent, "pinged_us": row.pinged_us} for row in fresh.restarts]
         self._put("insert_restarts", restarts)
         for one in poisoned:
             arrival = one.arrival
             row = [stream_us, arrival.sequence, arrival.agent_id, one.detail, arrival.data]
             self.connection.execute("INSERT INTO poisoned VALUES ($1, $2, $3, $4, $5)", row)
-        rollups.make_again(self.connection, self.partitions, [entry.ping.pinged_us for entry in entries])
+        rollups.make_again(self.connection, self.partitions, [row.pinged_us for row in fresh.rows])
 
     def _put(self, statement: str, rows: list[Any]) -> None:
         """A line a row: `from_json` takes a third of the time that it needs for them in one list (measured)."""
@@ -128,13 +127,17 @@ class Ingest:
         before = self.numbering.missing
         gaps = self._novelty.remember(fresh)
         missing = self.numbering.missing
+        name = self.names.agents.name
+        for row in fresh.restarts:
+            log.warning("ping_seq_restarted", agent_id=name(row.agent), ping_seq=row.ping_seq)
         if gaps:  # once a batch, not once an agent: a lost stream must not fill the disk with log
-            log.warning("ping_seq_missing", new=missing - before, all=missing, agents=len(gaps), among=gaps[:5])
+            among = [name(agent) for agent in gaps[:5]]
+            log.warning("ping_seq_missing", new=missing - before, all=missing, agents=len(gaps), among=among)
         for one in poisoned:
             log.error("message_set_aside", sequence=one.arrival.sequence, of=one.arrival.agent_id, detail=one.detail)
-        rows = len(fresh.entries)
+        rows = len(fresh.rows)
         if rows:
-            self.newest_us = max(self.newest_us, fresh.entries[-1].ping.pinged_us)
+            self.newest_us = max(self.newest_us, fresh.rows[-1].pinged_us)
         self.rows += rows
         self.poisoned += len(poisoned)
         return Written(rows, taken - rows - len(poisoned), len(poisoned), missing - before)
@@ -156,10 +159,3 @@ def _reached(before: Position | None, stream_us: int, batch: list[Arrival]) -> P
     if before and before.stream_us == stream_us and before.sequence >= last.sequence:
         return before
     return Position(stream_us, last.sequence, fingerprint(last.data))
-
-
-def _roll_back(connection: Connection) -> None:
-    try:
-        connection.execute("ROLLBACK")
-    except duckdb.Error as error:  # the transaction is gone already: the first error tells more
-        log.debug("rollback_refused", detail=str(error))

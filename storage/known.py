@@ -1,62 +1,16 @@
 """What ingest remembers of the file between batches: its names, and which numbers it holds. Loaded at each opening."""
 
-import msgspec
-
 from storage.database import Connection, listed, rows_of, sql
+from storage.names import Names
 from storage.numbering import Numbering
 from storage.partitions import Partitions
-from storage.rows import Entry
 
 
-class Known:
-    """The names that the file has numbers for. Numbers are dense, in the order of the dictionaries."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.agents = {a: n for n, a in rows_of(connection, "SELECT agent, agent_id FROM agents ORDER BY agent")}
-        self.gpu_sets = {g: n for n, g in rows_of(connection, "SELECT gpu_set, gpus FROM gpu_sets ORDER BY gpu_set")}
-        self._ids: list[str] = []
-        self._gpus: list[str] = []
-
-    def agent_id(self, number: int) -> str:
-        """The agent's id."""
-        if number >= len(self._ids):
-            self._ids = list(self.agents)
-        return self._ids[number]
-
-    def gpus(self, number: int) -> list[tuple[str, int | None, str]]:
-        """A set of GPUs: uuid, index and name of each."""
-        if number >= len(self._gpus):
-            self._gpus = list(self.gpu_sets)
-        return msgspec.json.decode(self._gpus[number], type=list[tuple[str, int | None, str]])
-
-
-class NewNames:
-    """Numbers for the names in a batch; new ones become known when the transaction is committed."""
-
-    def __init__(self, known: Known) -> None:
-        self._known = known
-        self.agents: dict[str, int] = {}
-        self.gpu_sets: dict[str, int] = {}
-
-    def number(self, entries: list[Entry]) -> None:
-        """Puts the numbers into the rows."""
-        agents, gpu_sets = self._known.agents, self._known.gpu_sets
-        for entry in entries:
-            row = entry.ping
-            agent = agents.get(entry.agent_id)
-            row.agent = self._new(entry.agent_id, agents, self.agents) if agent is None else agent
-            if entry.gpu_names is not None:
-                gpu_set = gpu_sets.get(entry.gpu_names)
-                row.gpu_set = self._new(entry.gpu_names, gpu_sets, self.gpu_sets) if gpu_set is None else gpu_set
-
-    def become_known(self) -> None:
-        """They are in the file."""
-        self._known.agents |= self.agents
-        self._known.gpu_sets |= self.gpu_sets
-
-    @staticmethod
-    def _new(name: str, known: dict[str, int], new: dict[str, int]) -> int:
-        return new.setdefault(name, len(known) + len(new))
+def load_names(connection: Connection) -> Names:
+    """The names that the file has numbers for."""
+    agents = rows_of(connection, "SELECT agent_id, agent FROM agents ORDER BY agent")
+    gpu_sets = rows_of(connection, "SELECT gpus, gpu_set FROM gpu_sets ORDER BY gpu_set")
+    return Names([(name, number) for name, number in agents], [(name, number) for name, number in gpu_sets])
 
 
 def load_numbering(connection: Connection, partitions: Partitions, restarted: set[int]) -> Numbering:

@@ -7,25 +7,22 @@ proves it new without a look at the file; only the others are looked up there.
 from collections.abc import Callable
 from operator import attrgetter
 
-import structlog
 from msgspec import Struct
 
 from storage.numbering import Numbering
-from storage.rows import Entry
-
-log = structlog.get_logger("storage")
+from storage.rows import Row
 
 Key = tuple[int, int, int]  # agent, ping_seq, pinged_us
-_BY_TIME = attrgetter("ping.pinged_us")  # packs tighter, and a day's rows lie together
+_BY_TIME = attrgetter("pinged_us")  # packs tighter, and a day's rows lie together
 
 
 class Fresh(Struct, frozen=True):
     """What is new in a batch: all of it in the order of time, and what `Novelty.remember` needs of it."""
 
-    entries: list[Entry]
-    restarts: list[Entry]  # with each of these an agent's numbers began again
+    rows: list[Row]
+    restarts: list[Row]  # with each of these an agent's numbers began again
     reached: dict[int, int]  # the last number of agents that went on without a gap
-    others: list[Entry]
+    others: list[Row]
 
 
 class Novelty:
@@ -36,85 +33,82 @@ class Novelty:
         self._restarted = restarted  # microseconds of the last restart, by agent
         self._held = held
 
-    def find(self, entries: list[Entry]) -> Fresh:
+    def find(self, rows: list[Row]) -> Fresh:
         """Changes nothing: the batch may fail yet."""
-        going_on, others, reached = self._parted(entries)
-        certain: list[Entry] = []
-        doubtful: dict[Key, Entry] = {}
+        going_on, others, reached = self._parted(rows)
+        certain: list[Row] = []
+        doubtful: dict[Key, Row] = {}
         numbers: set[tuple[int, int]] = set()
-        for entry in others:
-            row = entry.ping
+        for row in others:
             agent, number = row.agent, row.ping_seq
-            if self._is_taken(entry, reached) or (agent, number) in numbers:
-                doubtful.setdefault((agent, number, row.pinged_us), entry)
+            if self._is_taken(row, reached) or (agent, number) in numbers:
+                doubtful.setdefault((agent, number, row.pinged_us), row)
             else:
                 numbers.add((agent, number))
-                certain.append(entry)
+                certain.append(row)
         if doubtful:
             certain += self._new_among(doubtful, going_on + certain)
         fresh = sorted(going_on + certain, key=_BY_TIME)
         return Fresh(fresh, self._restarts(fresh) if doubtful else [], reached, certain)
 
-    def remember(self, fresh: Fresh) -> list[str]:
+    def remember(self, fresh: Fresh) -> list[int]:
         """Once it is written. Returns the agents that miss numbers for it."""
-        self._restarted |= {entry.ping.agent: entry.ping.pinged_us for entry in fresh.restarts}
-        begins = {id(entry) for entry in fresh.restarts}
+        self._restarted |= {row.agent: row.pinged_us for row in fresh.restarts}
+        begins = {id(row) for row in fresh.restarts}
         if not begins:
             self.numbering.extend(fresh.reached)
-        one_by_one = sorted(fresh.others, key=_BY_TIME) if not begins else fresh.entries
-        return [entry.agent_id for entry in one_by_one if self._number(entry, id(entry) in begins) > 0]
+        one_by_one = sorted(fresh.others, key=_BY_TIME) if not begins else fresh.rows
+        return [row.agent for row in one_by_one if self._number(row, id(row) in begins) > 0]
 
-    def _parted(self, entries: list[Entry]) -> tuple[list[Entry], list[Entry], dict[int, int]]:
+    def _parted(self, rows: list[Row]) -> tuple[list[Row], list[Row], dict[int, int]]:
         """Outcomes whose numbers follow the last one held, and the others."""
-        going_on: list[Entry] = []
-        others: list[Entry] = []
+        going_on: list[Row] = []
+        others: list[Row] = []
         reached: dict[int, int] = {}
         before, restarted = self.numbering.reached, self._restarted
-        for entry in entries:
-            agent, number = entry.ping.agent, entry.ping.ping_seq
+        for row in rows:
+            agent, number = row.agent, row.ping_seq
             if number == (reached.get(agent) or before.get(agent, 0)) + 1 and agent not in restarted:
                 reached[agent] = number
-                going_on.append(entry)
+                going_on.append(row)
             else:
-                others.append(entry)
+                others.append(row)
         return going_on, others, reached
 
-    def _is_taken(self, entry: Entry, reached: dict[int, int]) -> bool:
+    def _is_taken(self, row: Row, reached: dict[int, int]) -> bool:
         """Whether the number proves nothing: history or this batch holds it, or they began again once."""
-        agent, number = entry.ping.agent, entry.ping.ping_seq
+        agent, number = row.agent, row.ping_seq
         return (
             agent in self._restarted
             or self.numbering.holds(agent, number)
             or self.numbering.reached.get(agent, 0) < number <= reached.get(agent, 0)
         )
 
-    def _new_among(self, doubtful: dict[Key, Entry], certain: list[Entry]) -> list[Entry]:
-        for entry in certain:
-            row = entry.ping
+    def _new_among(self, doubtful: dict[Key, Row], certain: list[Row]) -> list[Row]:
+        for row in certain:
             doubtful.pop((row.agent, row.ping_seq, row.pinged_us), None)
         for held in self._held(list(doubtful)):
             doubtful.pop(held, None)
         return list(doubtful.values())
 
-    def _restarts(self, fresh: list[Entry]) -> list[Entry]:
+    def _restarts(self, fresh: list[Row]) -> list[Row]:
         """New outcomes under numbers that are taken: with each of them an agent's numbers began again."""
-        restarts: dict[int, Entry] = {}
+        restarts: dict[int, Row] = {}
         taken: dict[int, set[int]] = {}
-        for entry in fresh:
-            agent, number = entry.ping.agent, entry.ping.ping_seq
+        for row in fresh:
+            agent, number = row.agent, row.ping_seq
             here = taken.setdefault(agent, set())
             known = agent not in restarts and self.numbering.holds(agent, number)
-            if (known or number in here) and entry.ping.pinged_us > self._restarted.get(agent, -1):
-                restarts[agent] = entry
+            if (known or number in here) and row.pinged_us > self._restarted.get(agent, -1):
+                restarts[agent] = row
                 here.clear()
             here.add(number)
         return list(restarts.values())
 
-    def _number(self, entry: Entry, begins: bool) -> int:
-        agent, number = entry.ping.agent, entry.ping.ping_seq
-        if entry.ping.pinged_us < self._restarted.get(agent, 0):
+    def _number(self, row: Row, begins: bool) -> int:
+        agent, number = row.agent, row.ping_seq
+        if row.pinged_us < self._restarted.get(agent, 0):
             return 0  # of a numbering that has ended
         if begins:
-            log.warning("ping_seq_restarted", agent_id=entry.agent_id, ping_seq=number)
             self.numbering.restart(agent)
         return self.numbering.add(agent, number)

@@ -19,10 +19,10 @@ def assemble(reader: Reader, rows: list[Row]) -> tuple[Ping, ...]:
     if not rows:
         return ()
     agents = sorted({row[_AGENT] for row in rows})
-    known = reader.known
-    shared = {number: known.gpus(number) for number in {row[_GPU_SET] for row in rows if row[_GPU_SET] is not None}}
+    names = reader.names
+    shared = {number: names.gpus(number) for number in {row[_GPU_SET] for row in rows if row[_GPU_SET] is not None}}
     own = _own_gpus(reader, agents, rows)
-    return tuple(_ping(known.agent_id(row[_AGENT]), row, own.get(row[:3]) or _healthy(row, shared)) for row in rows)
+    return tuple(_ping(names.agents.name(row[_AGENT]), row, own.get(row[:3]) or _healthy(row, shared)) for row in rows)
 
 
 def seconds_of(row: Row) -> Seconds | None:

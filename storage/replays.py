@@ -36,7 +36,7 @@ def fleet(reader: Reader, request: FleetReplayRequest, now: datetime, threshold:
         judged = [rules.Judged(Milliseconds(*row[1:]), False, True, None) for row in windows]
         covered_ms = sum(window.account.total for window in judged)
         replayed = rules.replay(judged, Period(0, covered_ms * 1000), (old, threshold), (new, then_threshold))
-        agents.append(_agent(reader.known.agent_id(agent), replayed, covered_ms))
+        agents.append(_agent(reader.names.agents.name(agent), replayed, covered_ms))
     agents.sort(key=lambda one: (-abs(one.change_percent), one.agent_id))
     return FleetReplay(
         month=request.month,

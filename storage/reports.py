@@ -32,7 +32,7 @@ class Outcomes(Struct, frozen=True):
 
 def statement(reader: Reader, agent_id: str, request: StatementRequest, now: datetime, threshold: float) -> Statement:
     """The statement. Raises RefusedError (404) for an agent without history, (400) for a month to come."""
-    agent = reader.known.agents.get(agent_id)
+    agent = reader.names.agents.find(agent_id)
     if agent is None:
         raise RefusedError(404, f"no history of agent {agent_id}")
     since_us, until_us = month_bounds(request.month)
@@ -103,7 +103,7 @@ def _outcomes(reader: Reader, agent: int, since_us: int, until_us: int) -> Outco
 
     pings = rows("statement_windows")
     numbers = sorted({row[12] for row in pings if row[12] is not None})
-    sets = {number: reader.known.gpus(number) for number in numbers}
+    sets = {number: reader.names.gpus(number) for number in numbers}
     names = {uuid: (index, name) for gpus in sets.values() for uuid, index, name in gpus}
     own: dict[int, dict[str, Milliseconds]] = {}
     for gpu in rows("gpus_of_pings", agents=listed([agent]), since_us=since_us, until_us=until_us):

@@ -4,7 +4,7 @@ What is not sealed yet is summed from the rows when it is asked for, so an answe
 sealing ran. `remake` makes all of it again; the sums are then the same.
 """
 
-from storage.database import Connection, execute_all, rows_of, sql
+from storage.database import Connection, execute_all, rows_of, sql, transaction
 from storage.partitions import DAY_US, HOUR_US, Partitions
 
 GRACE_US = 2 * HOUR_US  # outcomes that come later than this after their day or hour cost a summing anew
@@ -26,15 +26,10 @@ def seal(connection: Connection, partitions: Partitions, newest_us: int) -> bool
         if end <= start:
             continue
         step = min(end, start + DAY_US)
-        connection.execute("BEGIN")
-        try:
+        with transaction(connection):
             _sum(connection, partitions, rollup, start, step)
             connection.execute("DELETE FROM sealed WHERE rollup = $1", [rollup])
             connection.execute("INSERT INTO sealed VALUES ($1, $2)", [rollup, step])
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
         more = more or step < end
     return more
 
@@ -46,8 +41,10 @@ def _first(connection: Connection, partitions: Partitions) -> int:
 
 
 def make_again(connection: Connection, partitions: Partitions, pinged_us: list[int]) -> None:
-    """Within the caller's transaction: sums the sealed stretches anew that these late outcomes fall into."""
+    """Within the caller's transaction: sums the sealed stretches anew that these outcomes, in order, fall into."""
     for rollup, until_us in sealed_until(connection).items():
+        if not pinged_us or pinged_us[0] >= until_us:
+            continue
         grain = GRAINS[rollup]
         for start in sorted({pinged // grain * grain for pinged in pinged_us if pinged < until_us}):
             _clear(connection, rollup, start, start + grain)
@@ -56,11 +53,10 @@ def make_again(connection: Connection, partitions: Partitions, pinged_us: list[i
 
 def remake(connection: Connection, partitions: Partitions) -> None:
     """All sums anew, from the rows."""
-    connection.execute("BEGIN")
-    for rollup, until_us in sealed_until(connection).items():
-        _clear(connection, rollup, 0, until_us)
-        _sum(connection, partitions, rollup, 0, until_us)
-    connection.execute("COMMIT")
+    with transaction(connection):
+        for rollup, until_us in sealed_until(connection).items():
+            _clear(connection, rollup, 0, until_us)
+            _sum(connection, partitions, rollup, 0, until_us)
 
 
 def _clear(connection: Connection, rollup: str, since_us: int, until_us: int) -> None:

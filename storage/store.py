@@ -20,10 +20,11 @@ from bus.settings import Settings
 from storage import archive, database, rollups
 from storage.errors import CannotWriteError, DamagedError, StorageError, explained
 from storage.ingest import Ingest, Written
-from storage.known import Known
+from storage.names import Names
 from storage.numbering import Numbering
 from storage.partitions import Partitions
-from storage.rows import Arrival, Entry, Poisoned, microseconds, read
+from storage.reading import read
+from storage.rows import Arrival, Poisoned, Row, microseconds
 
 log = structlog.get_logger("storage")
 
@@ -36,16 +37,17 @@ class Reader(Struct, frozen=True):
 
     cursor: database.Connection
     partitions: Partitions
-    known: Known
+    names: Names
     numbering: Numbering
     newest_us: int
 
 
 class Prepared(Struct, frozen=True, gc=False):
-    """A batch, and what it says."""
+    """A batch, what it says, and the names that its rows have numbers of."""
 
     batch: list[Arrival]
-    taken: list[Entry | Poisoned]
+    taken: list[Row | Poisoned]
+    names: Names
 
 
 class Store:
@@ -89,11 +91,19 @@ class Store:
 
     async def prepare(self, batch: list[Arrival]) -> Prepared:
         """Decodes a batch in a thread of its own, while the one before it is written."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoder, _prepare, batch)
+        names = self._open_ingest().names
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, _prepare, batch, names)
 
     async def write(self, stream_us: int, prepared: Prepared) -> Written:
         """Rows and position, committed. After CannotWriteError or DamagedError, `open` again before anything else."""
-        return await self._in_writer(lambda: self._open_ingest().write(stream_us, prepared.batch, prepared.taken))
+
+        def step() -> Written:
+            ingest = self._open_ingest()
+            if ingest.names is not prepared.names:
+                raise CannotWriteError("the history file was opened again after this batch was decoded")
+            return ingest.write(stream_us, prepared.batch, prepared.taken)
+
+        return await self._in_writer(step)
 
     async def seal(self, now: datetime) -> bool:
         """Sums one more day; true while there is more to do."""
@@ -141,7 +151,7 @@ class Store:
             idle.put_nowait(cursor)
 
     def _open_ingest(self) -> Ingest:
-        """In the writer's thread: the file may have been closed since the work was ordered."""
+        """Looked at where the work is done: the file may have been closed since it was ordered."""
         if self.ingest is None or self._connection is None:
             raise CannotWriteError(self.waiting or "the history file is not open")
         return self.ingest
@@ -214,10 +224,10 @@ class Store:
         try:
             # which days are archived is part of the snapshot: a day that moves meanwhile is neither lost nor doubled
             partitions = archive.partitions(cursor, self.places.archive)
-            return question(Reader(cursor, partitions, ingest.known, ingest.numbering, ingest.newest_us))
+            return question(Reader(cursor, partitions, ingest.names, ingest.numbering, ingest.newest_us))
         finally:
             cursor.execute("ROLLBACK")
 
 
-def _prepare(batch: list[Arrival]) -> Prepared:
-    return Prepared(batch, [read(arrival) for arrival in batch])
+def _prepare(batch: list[Arrival], names: Names) -> Prepared:
+    return Prepared(batch, [read(arrival, names) for arrival in batch], names)

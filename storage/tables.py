@@ -155,7 +155,7 @@ def _chosen(reader: Reader, agent_id: str | None, *, registered: bool) -> str:
     """The condition for one agent or all."""
     if agent_id is None:
         return "true"
-    agent = reader.known.agents.get(agent_id)
+    agent = reader.names.agents.find(agent_id)
     if agent is None and not registered:
         raise RefusedError(404, f"no history of agent {agent_id}")
     return "false" if agent is None else f"p.agent = {agent:d}"

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from bus import settings as gpuping_settings
 from bus.messages import Incident, Seconds, encode
 from storage import archive
-from storage.rows import Arrival, Poisoned, read
+from storage.names import Names
+from storage.reading import read
+from storage.rows import Arrival, Poisoned
 from storage.store import Store
 from tests.storage_states import START, AgentState, gpu, series, state
 
@@ -60,11 +62,11 @@ def test_reversed_and_doubled_delivery_changes_nothing():
 
 @given(st.binary(max_size=200))
 def test_garbage_is_set_aside_and_never_raises(data: bytes):
-    assert isinstance(read(Arrival(1, "a", data)), Poisoned)
+    assert isinstance(read(Arrival(1, "a", data), Names([], [])), Poisoned)
 
 
 @given(st.data())
 def test_a_message_with_a_flipped_byte_is_an_outcome_or_poison(data: st.DataObject):
     whole = bytearray(ARRIVALS[0].data)
     whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    read(Arrival(1, "a", bytes(whole)))
+    read(Arrival(1, "a", bytes(whole)), Names([], []))

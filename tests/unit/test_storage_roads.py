@@ -1,7 +1,10 @@
 """The short road of healthy messages gives the rows of the long one; what is no outcome takes neither."""
 
+from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
+import duckdb
 import msgspec
 import pytest
 from hypothesis import example, given
@@ -9,8 +12,12 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from bus.messages import AgentState, Incident, Outcome, Seconds, encode
-from storage import rows, states
-from storage.rows import Arrival, Entry, Poisoned, read
+from storage import database, states
+from storage.beside import ping_row
+from storage.database import sql
+from storage.names import Names
+from storage.reading import full, read
+from storage.rows import Arrival, FullRow, HealthyRow, Poisoned
 from tests.storage_states import START, gpu, state
 
 times = st.one_of(st.just(0.0), st.floats(0, 1e6, allow_subnormal=False))
@@ -49,32 +56,48 @@ def scheduler_states(draw: st.DrawFn) -> AgentState:
     return structs.replace(made, consecutive_poor=draw(st.integers(1, 9)) if "poor" in odd else 0)
 
 
-def by_the_long_road(arrival: Arrival) -> Entry:
-    return rows._entry(arrival, msgspec.json.decode(arrival.data, type=states.State))
+@pytest.fixture(scope="module")
+def tables() -> Iterator[duckdb.DuckDBPyConnection]:
+    connection = duckdb.connect(":memory:")
+    connection.execute((Path(database.__file__).parent / "schema.sql").read_text())
+    yield connection
+    connection.close()
+
+
+def written(tables: duckdb.DuckDBPyConnection, statement: str, row: object) -> list[tuple[object, ...]]:
+    """The row as it comes back."""
+    tables.execute(sql(statement), {"rows": msgspec.json.encode(row).decode()})
+    found = tables.execute("SELECT * FROM pings").fetchall()
+    tables.execute("DELETE FROM pings")
+    return found
 
 
 @given(scheduler_states())
 @example(state("a", 1, START))
-def test_both_roads_give_the_same_rows(one: AgentState):
-    arrival = Arrival(1, "a", encode(one))
-    found = read(arrival)
-    assert isinstance(found, Entry)
-    healthy, found.healthy = found.healthy, False
-    assert found == by_the_long_road(arrival)
-    if healthy:  # the columns that `insert_healthy.sql` fills in by itself
-        defaults = rows.PingRow(0, 1, 0, 0, 0.0)
-        assert structs.astuple(found.ping)[11:] == structs.astuple(defaults)[11:]
-        assert (found.gpus, found.incidents, found.evidence) == ((), (), None)
+def test_both_roads_give_the_same_rows(tables: duckdb.DuckDBPyConnection, one: AgentState):
+    arrival, names = Arrival(1, "a", encode(one)), Names([("b", 0), ("a", 1)], [])
+    found, whole = read(arrival, names), full(arrival, names)
+    if isinstance(found, HealthyRow):
+        assert written(tables, "insert_healthy", found) == written(tables, "insert_pings", ping_row(whole))
+        assert (whole.gpus, whole.incidents, whole.evidence) == ((), (), None)
+    else:
+        assert found == whole
 
 
 def test_the_short_road_is_taken():
-    found = read(Arrival(1, "a", encode(state("a", 1, START))))
-    assert isinstance(found, Entry)
-    assert found.healthy
-    signed = read(Arrival(1, "a", encode(state("a", 1, START)), signature="s"))
-    assert isinstance(signed, Entry)
-    assert not signed.healthy
+    data = encode(state("a", 1, START))
+    assert isinstance(read(Arrival(1, "a", data), Names([], [])), HealthyRow)
+    signed = read(Arrival(1, "a", data, signature="s"), Names([], []))
+    assert isinstance(signed, FullRow)
     assert signed.evidence
+
+
+@pytest.mark.parametrize("seconds", [0.5, 900.25, 2.0**60])
+def test_an_interval_that_is_no_number_of_seconds_is_kept_as_it_is(tables: duckdb.DuckDBPyConnection, seconds: float):
+    one = structs.replace(state("a", 1, START), interval_seconds=seconds)
+    found = read(Arrival(1, "a", encode(one)), Names([], []))
+    assert isinstance(found, FullRow)
+    assert seconds in written(tables, "insert_pings", ping_row(found))[0]
 
 
 def _with(outcome: dict[str, object]) -> bytes:
@@ -96,9 +119,11 @@ def _with(outcome: dict[str, object]) -> bytes:
     ],
 )
 def test_what_is_no_outcome_is_set_aside_with_the_reason(outcome: dict[str, object], detail: str):
-    found = read(Arrival(1, "a", _with(outcome)))
+    names = Names([], [])
+    found = read(Arrival(1, "a", _with(outcome)), names)
     assert isinstance(found, Poisoned)
     assert detail in found.detail
+    assert names.agents.new() == []
 
 
 def test_the_types_here_know_all_that_they_keep():
