@@ -27,13 +27,13 @@ class _Seconds(Struct, frozen=True, gc=False):
     excused: _NoTime = 0.0
 
 
-class _Gpu(Struct, frozen=True, gc=False):
+class _Gpu(Struct, kw_only=True, frozen=True, gc=False):
     uuid: str
-    state: Literal["up"]
-    uptime_percent: _Full
     index: int | None = None
     name: str = ""
+    state: Literal["up"]
     reasons: _Nothing = ()
+    uptime_percent: _Full
     seconds: _Seconds = _Seconds()
 
 
@@ -43,26 +43,26 @@ class _Report(Struct, frozen=True, gc=False):
     incidents: _Nothing = ()
 
 
-class _Outcome(Struct, frozen=True, gc=False):
+class _Outcome(Struct, kw_only=True, frozen=True, gc=False):
     ping_seq: Annotated[int, Meta(ge=1)]
     pinged_at: Moment
     outcome: Literal["answered"]
     verdict: Literal["good"]
+    reason: None = None
     uptime_percent: _Full
     seconds: _Seconds
     window_seconds: float
-    report: _Report
-    reason: None = None
     response_ms: Milliseconds | None = None
     late_ms: Milliseconds | None = None
+    report: _Report
 
 
-class _State(Struct, frozen=True, gc=False):
+class _State(Struct, kw_only=True, frozen=True, gc=False):
+    consecutive_poor: Literal[0] = 0
     agent_id: str
     interval_seconds: Annotated[float, Meta(ge=0.0, le=LONGEST, multiple_of=1)]
     next_ping_at: Moment
     last: _Outcome
-    consecutive_poor: Literal[0] = 0
 
 
 _state_of = msgspec.json.Decoder(_State).decode  # bound once, for it is called for each row
