@@ -17,6 +17,7 @@ from bus.settings import Settings
 from scheduler.service import running
 from scheduler.timers import PATIENCE
 from tests.agents import answering
+from tests.freezing import frozen
 from tests.history import assert_gapless, read_history, until_history
 
 
@@ -129,10 +130,8 @@ async def test_nats_frozen_is_our_outage_and_excused(bus, config, nats_server: e
     async with running(config), answering(config) as agents:
         names = await enrol(bus, agents, 10)
         await until_history(bus, lambda h: all(len(h[n]) >= 1 for n in names))
-        assert nats_server.process
-        nats_server.process.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(7)  # longer than the time-out: each ping in flight expires
-        nats_server.process.send_signal(signal.SIGCONT)
+        async with frozen(nats_server.process):
+            await asyncio.sleep(7)  # longer than the time-out: each ping in flight expires
         history = await until_history_after_outage(bus, names, 2)
     assert_gapless(history)
     assert good_only(history)

@@ -4,7 +4,6 @@ Half of the fleet are test agents that remember what they said, the others real 
 """
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from bus.clock import boottime
 from bus.questions import RegisterReply, RegisterRequest
 from bus.settings import Settings
 from scheduler.service import Scheduler, running
+from tests.freezing import frozen
 from tests.history import History, assert_gapless, read_history
 from tests.ledger_agents import ledger_agents
 from tests.scheduler_audit import audit
@@ -54,10 +54,8 @@ async def kill(server: embedded.EmbeddedServer) -> None:
 
 
 async def freeze(server: embedded.EmbeddedServer, seconds: float) -> None:
-    assert server.process
-    server.process.send_signal(signal.SIGSTOP)
-    await asyncio.sleep(seconds)
-    server.process.send_signal(signal.SIGCONT)
+    async with frozen(server.process):
+        await asyncio.sleep(seconds)
 
 
 @asynccontextmanager

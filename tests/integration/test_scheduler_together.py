@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import signal
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -26,6 +25,7 @@ from scheduler.pulse import Pulse
 from scheduler.service import policy_of, running
 from scheduler.timers import timer
 from tests.agents import answering, report
+from tests.freezing import frozen
 from tests.history import until_history
 
 
@@ -47,9 +47,8 @@ async def test_a_frozen_bus_makes_no_scheduler_think_that_it_is_alone(bus, confi
         lonely = []
         for scheduler in (one, two):
             scheduler.peers.changed = lambda: lonely.append(datetime.now(UTC))
-        nats_server.process.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(6)
-        nats_server.process.send_signal(signal.SIGCONT)
+        async with frozen(nats_server.process):
+            await asyncio.sleep(6)
         await bus.flush()
         await asyncio.sleep(1.5)  # more than a beat
         assert not lonely

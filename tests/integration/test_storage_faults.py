@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 import resource
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from bus.messages import encode
 from bus.questions import HistoryReply, HistoryRequest, StorageStats
 from bus.settings import Settings
 from storage import database, service
+from tests.freezing import frozen
 from tests.history import read_history
 from tests.storage_states import AgentState, caught_up, followed, publish, series, state, until
 
@@ -133,9 +133,8 @@ async def test_server_killed_and_frozen_under_ingest(bus: Client, base_settings:
         nats_server.process.kill()
         await until(_answers(bus))
         await publish(bus, [state(f"a{i}", 2, utc_now()) for i in range(200)])
-        nats_server.process.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(0.3)  # frozen for a moment
-        nats_server.process.send_signal(signal.SIGCONT)
+        async with frozen(nats_server.process):
+            await asyncio.sleep(0.3)
         await publish(bus, [state(f"a{i}", 3, utc_now()) for i in range(200)])
         await caught_up(bus, 600, 60)
     assert rows_in(base_settings) == await stream_rows(bus)
