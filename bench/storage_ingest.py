@@ -2,7 +2,8 @@
 
 Messages as the scheduler writes them (10,000 agents in no order, each at a number of its own, one GPU, times and
 latencies that jitter) go through the whole road from bytes to the committed transaction, in batches of the feed's
-size. The file is then closed, and its bytes divided by its rows; the payloads are counted apart.
+size. The file is then closed, and its bytes divided by its rows; the payloads are counted apart. Before and after,
+DuckDB alone reads some of the same messages: the raw limit of the same minute.
 
     python -m bench.storage_ingest --rows 500000
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from bench import duckdb_raw
 from bus import settings
 from bus.messages import AgentState, GpuReport, Outcome, Seconds, UptimeReport, Window, encode
 from storage.feed import BATCH_ROWS
@@ -29,6 +31,7 @@ from storage.turns import short_turns
 QUICK: dict[str, Any] = {"rows": 300_000, "agents": 10_000}
 FULL: dict[str, Any] = {"rows": 1_000_000}
 START = datetime(2026, 9, 1, tzinfo=UTC)
+RAW_BATCHES = 5
 
 
 async def measure(rows: int = 1_000_000, agents: int = 10_000) -> dict[str, float]:
@@ -43,18 +46,26 @@ async def measure(rows: int = 1_000_000, agents: int = 10_000) -> dict[str, floa
             batch = [arrival(i, first, chance) for i in range(begin, min(rows, begin + BATCH_ROWS))]
             payload += sum(len(arrival.data) for arrival in batch)
             batches.append(batch)
+        raw = _raw(batches)
         began, used = time.perf_counter(), time.process_time()
         with short_turns():
             await _pour(store, batches)
         spent, used = time.perf_counter() - began, time.process_time() - used
         await store.close()
         size = Path(store.file).stat().st_size
+    raw = (raw + _raw(batches)) / 2
     return {
         "ingest_rows_per_second": round(rows / spent),
+        "ingest_raw_rows_per_second": round(raw),
+        "ingest_to_raw_ratio": round(rows / spent / raw, 2),
         "ingest_cpu_microseconds_per_row": round(used / rows * 1e6, 1),
         "history_bytes_per_row": round(size / rows, 2),
         "history_payload_bytes_per_row": round(payload / rows),
     }
+
+
+def _raw(batches: list[list[Arrival]]) -> float:
+    return duckdb_raw.rows_per_second(arrival.data for batch in batches[:RAW_BATCHES] for arrival in batch)
 
 
 async def _pour(store: Store, batches: list[list[Arrival]]) -> None:
