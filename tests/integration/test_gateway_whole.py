@@ -1,12 +1,14 @@
 """The gateway with the real scheduler, the real storage and a real agentd behind it: the guide's whole interface."""
 
 import asyncio
+import contextlib
 import csv
 import io
 from collections.abc import AsyncIterator
 
 import duckdb
 import httpx
+import msgspec
 import pytest
 
 import agentd.service
@@ -41,11 +43,17 @@ def whole_settings(base_settings: Settings, tmp_path) -> Settings:
 
 @pytest.fixture
 async def http(whole_settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    async with fleet(whole_settings) as client, agentd.service.running(whole_settings):
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def fleet(config: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """The services, and a client of the gateway."""
     async with (
-        scheduler.service.running(whole_settings),
-        storage.service.running(whole_settings),
-        service.running(whole_settings) as gateway,
-        agentd.service.running(whole_settings),
+        scheduler.service.running(config),
+        storage.service.running(config),
+        service.running(config) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=20) as client,
     ):
         yield client
@@ -92,10 +100,6 @@ async def test_the_whole_interface(http: httpx.AsyncClient, tmp_path):
     assert (await http.post(f"{AGENTS}/agent-001/ping")).status_code == 404
     assert (await http.get(f"{AGENTS}/agent-001/history")).json()["pings"] == page["pings"]
     assert (await http.get(f"{AGENTS}/never/history")).status_code == 404
-    assert (await http.post(f"{AGENTS}/register", json={"agent_id": "brief"})).status_code == 201
-    assert (await http.delete(f"{AGENTS}/brief")).status_code == 204
-    brief = await http.get(f"{AGENTS}/brief/history")  # before any outcome: it was here, and nothing came of it yet
-    assert (brief.status_code, brief.json()["pings"]) == (200, [])
     metrics = (await http.get("/metrics")).text
     assert 'gpuping_service_up{service="storage"} 1.0' in metrics
     assert 'gpuping_pings_total{instance="' in metrics
@@ -113,12 +117,6 @@ async def files_and_statement(http: httpx.AsyncClient, tmp_path) -> None:
     parquet = tmp_path / "history.parquet"
     parquet.write_bytes((await http.get(f"{AGENTS}/real/history?format=parquet")).content)
     assert duckdb.read_parquet(str(parquet)).columns == list(rows[0])
-    await http.post(f"{AGENTS}/register", json={"agent_id": "new"})
-    await http.delete(f"{AGENTS}/new")  # known, and never pinged
-    assert (await http.get(f"{AGENTS}/new/history?format=csv")).text.splitlines() == [COLUMNS]
-    parquet.write_bytes((await http.get(f"{AGENTS}/new/history?format=parquet")).content)
-    empty = duckdb.read_parquet(str(parquet))
-    assert (empty.columns, empty.fetchall()) == (COLUMNS.split(","), [])
     statement = await http.get(f"{AGENTS}/real/report")
     assert statement.status_code == 200, statement.text
     assert statement.json()["agent_id"] == "real"
@@ -138,3 +136,19 @@ async def files_and_statement(http: httpx.AsyncClient, tmp_path) -> None:
     assert replay["gains"] + replay["loses"] + replay["same"] == len(replay["agents"])
     assert (await http.get("/ping-system/replay?policy=nonsense")).status_code == 400
     assert (await http.get("/ping-system/replay?threshold=50&month=2199-01")).status_code == 400
+
+
+async def test_an_agent_removed_before_its_first_ping_was_here_and_has_an_empty_history(whole_settings, tmp_path):
+    later = msgspec.structs.replace(
+        whole_settings, PING_FIRST_PING_GRACE_PERIOD=False
+    )  # the first ping comes after a base interval
+    async with fleet(later) as http:
+        assert (await http.post(f"{AGENTS}/register", json={"agent_id": "brief"})).status_code == 201
+        assert (await http.delete(f"{AGENTS}/brief")).status_code == 204
+        page = await http.get(f"{AGENTS}/brief/history")
+        assert (page.status_code, page.json()["pings"]) == (200, [])
+        assert (await http.get(f"{AGENTS}/brief/history?format=csv")).text.splitlines() == [COLUMNS]
+        parquet = tmp_path / "history.parquet"
+        parquet.write_bytes((await http.get(f"{AGENTS}/brief/history?format=parquet")).content)
+        empty = duckdb.read_parquet(str(parquet))
+        assert (empty.columns, empty.fetchall()) == (COLUMNS.split(","), [])
