@@ -53,6 +53,10 @@ AIMS = {
     "agentd_cpu_percent": Aim(0.2, most=True),
     "ingest_rows_per_second": Aim(100_000),
     "history_bytes_per_row": Aim(16, most=True),
+    "agent_history_24h_p99_ms": Aim(100, most=True),
+    "dashboard_24h_p99_ms": Aim(100, most=True),
+    "fleet_month_p99_ms": Aim(100, most=True),
+    "storage_peak_megabytes": Aim(1024, most=True),  # the default of STORAGE_MEMORY_LIMIT_MB
 }
 RATIOS = {  # name: figure over figure
     "pings_to_raw_ratio": ("pings_per_second", "raw_requests_per_second"),
