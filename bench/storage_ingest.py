@@ -92,15 +92,20 @@ def arrival(i: int, first: list[int], chance: random.Random) -> Arrival:
         "agent": name,
         "uuid": f"GPU-{agent:08}-2222-3333-4444-555555555555",
         "number": first[agent] + i // agents,
-        "pinged": pinged.isoformat(),
-        "next": (pinged + timedelta(seconds=900)).isoformat(),
-        "until": until.isoformat(),
-        "since": (until - timedelta(seconds=up)).isoformat(),
+        "pinged": _text(pinged),
+        "next": _text(pinged + timedelta(seconds=900)),
+        "until": _text(until),
+        "since": _text(until - timedelta(seconds=up)),
         "up": up,
         "response": chance.randrange(800, 12_000) / 1000,
         "late": chance.randrange(0, 200_000) / 1000,
     }
     return Arrival(i + 1, name, (_TEMPLATE % values).encode())
+
+
+def _text(moment: datetime) -> str:
+    """As messages write it."""
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _template() -> str:
@@ -128,7 +133,7 @@ def _template() -> str:
     )
     text = encode(state).decode()
     for name, moment in moments.items():
-        text = text.replace(moment.isoformat().replace("+00:00", "Z"), f"%({name})s")
+        text = text.replace(_text(moment), f"%({name})s")
     for value, name in (
         ("a-number", "agent"), ("111.5", "up"), ("222,", "number"), ("333.5", "response"), ("444.5", "late")
     ):  # fmt: skip

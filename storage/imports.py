@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import structlog
 from msgspec import Struct
 
@@ -74,7 +75,7 @@ def _day(connection: Connection, known: Partitions, foreign: Partitions, day: in
             count_rows = "SELECT count(*) FROM read_parquet($file)"
             there: int = rows_of(connection, count_rows, {"file": str(copies["pings"])})[0][0]
             if new:
-                rollups.make_again(connection, known, list(range(since_us, until_us, rollups.GRAINS["fleet_hours"])))
+                rollups.make_again(connection, known, np.arange(since_us, until_us, rollups.GRAINS["fleet_hours"]))
     finally:
         for copy in copies.values():
             copy.unlink()

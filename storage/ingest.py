@@ -20,7 +20,8 @@ from storage.database import Connection, execute_all, listed, rows_of, sql, tran
 from storage.known import load_names, load_numbering
 from storage.novelty import Fresh, Key, Novelty
 from storage.partitions import Partitions
-from storage.rows import Arrival, FullRow, HealthyRow, Poisoned, Row
+from storage.reading import Taken, read
+from storage.rows import Arrival, HealthyRows, Poisoned
 
 log = structlog.get_logger("storage")
 
@@ -60,28 +61,33 @@ class Ingest:
         self.poisoned = rows_of(connection, "SELECT count(*) FROM poisoned")[0][0]
         self.newest_us = rows_of(connection, "SELECT max(pinged_us) FROM pings")[0][0] or 0
 
-    def write(self, stream_us: int, batch: list[Arrival], taken: list[Row | Poisoned]) -> Written:
+    def write(self, stream_us: int, batch: list[Arrival], taken: Taken) -> Written:
         """One transaction. Rows that the database refuses are told apart by halving, and set aside."""
         try:
             return self._commit(stream_us, batch, taken)
         except _DATA_ERRORS as error:
             if len(batch) == 1:
-                return self._commit(stream_us, batch, [Poisoned(batch[0], f"{error}"[:500])])
+                none = read([], self.names)
+                refused = Taken(none.healthy, none.full, [Poisoned(batch[0], f"{error}"[:500])])
+                return self._commit(stream_us, batch, refused)
         middle = len(batch) // 2
-        one = self.write(stream_us, batch[:middle], taken[:middle])
-        two = self.write(stream_us, batch[middle:], taken[middle:])
-        return Written(*(a + b for a, b in zip(structs.astuple(one), structs.astuple(two), strict=True)))
+        halves = [self.write(stream_us, half, read(half, self.names)) for half in (batch[:middle], batch[middle:])]
+        return Written(*map(sum, zip(*map(structs.astuple, halves), strict=True)))
 
-    def _commit(self, stream_us: int, batch: list[Arrival], taken: list[Row | Poisoned]) -> Written:
-        poisoned = [one for one in taken if isinstance(one, Poisoned)]
-        fresh = self._novelty.find([one for one in taken if not isinstance(one, Poisoned)])
+    def _commit(self, stream_us: int, batch: list[Arrival], taken: Taken) -> Written:
+        outcomes = taken.outcomes()
+        fresh = self._novelty.find(outcomes)
+        pinged_us = outcomes.pinged_us[fresh.places]
         position = _reached(self.position, stream_us, batch)
         self._write_names()
         with transaction(self.connection):
-            self._insert(fresh, poisoned, stream_us)
+            self._insert(taken, fresh, stream_us)
+            rollups.make_again(self.connection, self.partitions, pinged_us)
             execute_all(self.connection, sql("set_position"), structs.asdict(position))
         self.position = position
-        return self._remember(fresh, poisoned, len(taken))
+        if len(pinged_us):
+            self.newest_us = max(self.newest_us, int(pinged_us[-1]))
+        return self._remember(taken, fresh)
 
     def _write_names(self) -> None:
         """Before the rows that use them, in a transaction of their own: no row that is refused takes a name with it."""
@@ -103,44 +109,49 @@ class Ingest:
         parameters = {"rows": listed(asked), "since_us": min(times), "until_us": max(times)}
         return [(row[0], row[1], row[2]) for row in rows_of(self.connection, text, parameters)]
 
-    def _insert(self, fresh: Fresh, poisoned: list[Poisoned], stream_us: int) -> None:
-        self._put("insert_healthy", [row for row in fresh.rows if isinstance(row, HealthyRow)])
-        full = [row for row in fresh.rows if isinstance(row, FullRow)]
+    def _insert(self, taken: Taken, fresh: Fresh, stream_us: int) -> None:
+        among_healthy = fresh.places < len(taken.healthy)
+        self._insert_healthy(taken.healthy.take(fresh.places[among_healthy]))
+        full = [taken.full[place] for place in (fresh.places[~among_healthy] - len(taken.healthy)).tolist()]
         self._put("insert_pings", [ping_row(row) for row in full])
         self._put("insert_gpus", [gpu for row in full for gpu in gpu_rows(row)])
         self._put("insert_incidents", [incident for row in full for incident in incident_rows(row)])
         self._put("insert_evidence", [evidence for row in full for evidence in evidence_rows(row)])
-        restarts = [{"agent": row.agent, "pinged_us": row.pinged_us} for row in fresh.restarts]
-        self._put("insert_restarts", restarts)
-        for one in poisoned:
+        self._put("insert_restarts", [{"agent": agent, "pinged_us": pinged} for agent, _, pinged in fresh.restarts])
+        for one in taken.poisoned:
             arrival = one.arrival
             row = [stream_us, arrival.sequence, arrival.agent_id, one.detail, arrival.data]
             self.connection.execute("INSERT INTO poisoned VALUES ($1, $2, $3, $4, $5)", row)
-        rollups.make_again(self.connection, self.partitions, [row.pinged_us for row in fresh.rows])
+
+    def _insert_healthy(self, rows: HealthyRows) -> None:
+        """DuckDB reads the columns where they are."""
+        if len(rows):
+            self.connection.register("healthy", structs.asdict(rows))
+            self.connection.execute(sql("insert_healthy"))
+            self.connection.unregister("healthy")
 
     def _put(self, statement: str, rows: list[Any]) -> None:
         """A line a row: `from_json` takes a third of the time that it needs for them in one list (measured)."""
         if rows:
             self.connection.execute(sql(statement), {"rows": _encode_lines(rows)[:-1].decode()})
 
-    def _remember(self, fresh: Fresh, poisoned: list[Poisoned], taken: int) -> Written:
+    def _remember(self, taken: Taken, fresh: Fresh) -> Written:
         before = self.numbering.missing
         gaps = self._novelty.remember(fresh)
         missing = self.numbering.missing
         name = self.names.agents.name
-        for row in fresh.restarts:
-            log.warning("ping_seq_restarted", agent_id=name(row.agent), ping_seq=row.ping_seq)
+        for agent, number, _ in fresh.restarts:
+            log.warning("ping_seq_restarted", agent_id=name(agent), ping_seq=number)
         if gaps:  # once a batch, not once an agent: a lost stream must not fill the disk with log
             among = [name(agent) for agent in gaps[:5]]
             log.warning("ping_seq_missing", new=missing - before, all=missing, agents=len(gaps), among=among)
-        for one in poisoned:
+        for one in taken.poisoned:
             log.error("message_set_aside", sequence=one.arrival.sequence, of=one.arrival.agent_id, detail=one.detail)
-        rows = len(fresh.rows)
-        if rows:
-            self.newest_us = max(self.newest_us, fresh.rows[-1].pinged_us)
+        rows = len(fresh.places)
         self.rows += rows
-        self.poisoned += len(poisoned)
-        return Written(rows, taken - rows - len(poisoned), len(poisoned), missing - before)
+        self.poisoned += len(taken.poisoned)
+        duplicates = len(taken.healthy) + len(taken.full) - rows
+        return Written(rows, duplicates, len(taken.poisoned), missing - before)
 
 
 def fingerprint(data: bytes) -> str:

@@ -1,28 +1,43 @@
 """Tells new outcomes from those that came again, and outcomes under numbers that began again from both.
 
-An outcome is known by (agent, ping_seq, pinged_at). Nearly always its number follows the last one held, which
-proves it new without a look at the file; only the others are looked up there.
+An outcome is known by (agent, ping_seq, pinged_at). Nearly always an agent's numbers in a batch follow the last one
+held, which proves them new without a look at the file, all of them at once. The agents of which that is not so are
+looked at outcome by outcome.
 """
 
-from collections.abc import Callable
-from operator import attrgetter
+from collections.abc import Callable, Iterator
+from operator import itemgetter
 
-from msgspec import Struct
+import numpy as np
+from msgspec import Struct, structs
+from numpy.typing import NDArray
 
 from storage.numbering import Numbering
-from storage.rows import Row
 
 Key = tuple[int, int, int]  # agent, ping_seq, pinged_us
-_BY_TIME = attrgetter("pinged_us")  # packs tighter, and a day's rows lie together
+_BY_TIME = itemgetter(2)
+
+
+class Outcomes(Struct, frozen=True):
+    """The keys of a batch's outcomes, a column each."""
+
+    agent: NDArray[np.int64]
+    ping_seq: NDArray[np.int64]
+    pinged_us: NDArray[np.int64]
+
+    def keys(self, places: NDArray[np.int64]) -> Iterator[Key]:
+        """Of the outcomes in these places."""
+        return zip(*(column[places].tolist() for column in structs.astuple(self)), strict=True)
 
 
 class Fresh(Struct, frozen=True):
-    """What is new in a batch: all of it in the order of time, and what `Novelty.remember` needs of it."""
+    """What is new in a batch, and what `Novelty.remember` needs of it."""
 
-    rows: list[Row]
-    restarts: list[Row]  # with each of these an agent's numbers began again
-    reached: dict[int, int]  # the last number of agents that went on without a gap
-    others: list[Row]
+    places: NDArray[np.int64]  # in the batch, in the order of time: packs tighter, and a day's rows lie together
+    agents: NDArray[np.int64]  # those that went on without a gap,
+    reached: NDArray[np.int64]  # and the last number of each
+    others: list[Key]  # in the order of time
+    restarts: list[Key]  # with each of these an agent's numbers began again
 
 
 class Novelty:
@@ -33,81 +48,75 @@ class Novelty:
         self._restarted = restarted  # microseconds of the last restart, by agent
         self._held = held
 
-    def find(self, rows: list[Row]) -> Fresh:
+    def find(self, outcomes: Outcomes) -> Fresh:
         """Changes nothing: the batch may fail yet."""
-        going_on, others, reached = self._parted(rows)
-        certain: list[Row] = []
-        doubtful: dict[Key, Row] = {}
-        numbers: set[tuple[int, int]] = set()
-        for row in others:
-            agent, number = row.agent, row.ping_seq
-            if self._is_taken(row, reached) or (agent, number) in numbers:
-                doubtful.setdefault((agent, number, row.pinged_us), row)
-            else:
-                numbers.add((agent, number))
-                certain.append(row)
-        if doubtful:
-            certain += self._new_among(doubtful, going_on + certain)
-        fresh = sorted(going_on + certain, key=_BY_TIME)
-        return Fresh(fresh, self._restarts(fresh) if doubtful else [], reached, certain)
+        follow, agents, reached = self._parted(outcomes)
+        others, any_taken = self._new_among(outcomes, np.flatnonzero(~follow))
+        places = np.concatenate([np.flatnonzero(follow), np.array(list(others.values()), dtype=np.int64)])
+        places = places[np.argsort(outcomes.pinged_us[places], kind="stable")]
+        keys = sorted(others, key=_BY_TIME)
+        return Fresh(places, agents, reached, keys, self._restarts(keys) if any_taken else [])
 
     def remember(self, fresh: Fresh) -> list[int]:
         """Once it is written. Returns the agents that miss numbers for it."""
-        self._restarted |= {row.agent: row.pinged_us for row in fresh.restarts}
-        begins = {id(row) for row in fresh.restarts}
-        if not begins:
-            self.numbering.extend(fresh.reached)
-        one_by_one = sorted(fresh.others, key=_BY_TIME) if not begins else fresh.rows
-        return [row.agent for row in one_by_one if self._number(row, id(row) in begins) > 0]
+        self._restarted |= {agent: pinged_us for agent, _, pinged_us in fresh.restarts}
+        begins = set(fresh.restarts)
+        self.numbering.extend(fresh.agents, fresh.reached)
+        return [key[0] for key in fresh.others if self._number(key, begins=key in begins) > 0]
 
-    def _parted(self, rows: list[Row]) -> tuple[list[Row], list[Row], dict[int, int]]:
-        """Outcomes whose numbers follow the last one held, and the others."""
-        going_on: list[Row] = []
-        others: list[Row] = []
-        reached: dict[int, int] = {}
-        before, restarted = self.numbering.reached, self._restarted
-        for row in rows:
-            agent, number = row.agent, row.ping_seq
-            if number == (reached.get(agent) or before.get(agent, 0)) + 1 and agent not in restarted:
-                reached[agent] = number
-                going_on.append(row)
+    def _parted(self, outcomes: Outcomes) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
+        """Which outcomes are of agents whose numbers all follow the last one held; those agents, how far each gets."""
+        order = np.lexsort((outcomes.ping_seq, outcomes.agent))
+        agent, number = outcomes.agent[order], outcomes.ping_seq[order]
+        first = np.flatnonzero(np.diff(agent, prepend=-1))  # where each agent's outcomes begin
+        count = np.diff(first, append=len(agent))
+        expected = self.numbering.reached(agent) + 1 + np.arange(len(agent)) - np.repeat(first, count)
+        as_expected = (number == expected) & ~np.isin(agent, list(self._restarted))
+        whole = np.logical_and.reduceat(as_expected, first)
+        follow = np.empty(len(agent), dtype=np.bool_)
+        follow[order] = np.repeat(whole, count)
+        return follow, agent[first[whole]], number[(first + count - 1)[whole]]
+
+    def _new_among(self, outcomes: Outcomes, places: NDArray[np.int64]) -> tuple[dict[Key, int], bool]:
+        """The new ones and their places, looked at one by one; and whether any number among all of them was taken."""
+        certain: dict[Key, int] = {}
+        doubtful: dict[Key, int] = {}
+        numbers: set[tuple[int, int]] = set()
+        for key, place in zip(outcomes.keys(places), places.tolist(), strict=True):
+            if key[:2] in numbers or self._is_taken(key):
+                doubtful.setdefault(key, place)
             else:
-                others.append(row)
-        return going_on, others, reached
+                numbers.add(key[:2])
+                certain[key] = place
+        any_taken = bool(doubtful)
+        for key in [key for key in doubtful if key in certain]:
+            del doubtful[key]
+        for key in self._held(list(doubtful)):
+            doubtful.pop(key, None)
+        return certain | doubtful, any_taken
 
-    def _is_taken(self, row: Row, reached: dict[int, int]) -> bool:
-        """Whether the number proves nothing: history or this batch holds it, or they began again once."""
-        agent, number = row.agent, row.ping_seq
-        return (
-            agent in self._restarted
-            or self.numbering.holds(agent, number)
-            or self.numbering.reached.get(agent, 0) < number <= reached.get(agent, 0)
-        )
+    def _is_taken(self, key: Key) -> bool:
+        """Whether the number proves nothing: history holds it, or they began again once."""
+        agent, number, _ = key
+        return agent in self._restarted or self.numbering.holds(agent, number)
 
-    def _new_among(self, doubtful: dict[Key, Row], certain: list[Row]) -> list[Row]:
-        for row in certain:
-            doubtful.pop((row.agent, row.ping_seq, row.pinged_us), None)
-        for held in self._held(list(doubtful)):
-            doubtful.pop(held, None)
-        return list(doubtful.values())
-
-    def _restarts(self, fresh: list[Row]) -> list[Row]:
+    def _restarts(self, fresh: list[Key]) -> list[Key]:
         """New outcomes under numbers that are taken: with each of them an agent's numbers began again."""
-        restarts: dict[int, Row] = {}
+        restarts: dict[int, Key] = {}
         taken: dict[int, set[int]] = {}
-        for row in fresh:
-            agent, number = row.agent, row.ping_seq
+        for key in fresh:
+            agent, number, pinged_us = key
             here = taken.setdefault(agent, set())
             known = agent not in restarts and self.numbering.holds(agent, number)
-            if (known or number in here) and row.pinged_us > self._restarted.get(agent, -1):
-                restarts[agent] = row
+            if (known or number in here) and pinged_us > self._restarted.get(agent, -1):
+                restarts[agent] = key
                 here.clear()
             here.add(number)
         return list(restarts.values())
 
-    def _number(self, row: Row, begins: bool) -> int:
-        agent, number = row.agent, row.ping_seq
-        if row.pinged_us < self._restarted.get(agent, 0):
+    def _number(self, key: Key, *, begins: bool) -> int:
+        agent, number, pinged_us = key
+        if pinged_us < self._restarted.get(agent, 0):
             return 0  # of a numbering that has ended
         if begins:
             self.numbering.restart(agent)

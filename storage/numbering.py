@@ -6,16 +6,19 @@ lies between the runs is missing.
 
 from bisect import bisect_right
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 class Numbering:
     """Runs of numbers held, by agent. A run is `[first, last]`, both held; runs never touch.
 
-    The end of an agent's last run stands in `reached` and is put into the run only when it is looked at: to take in
-    numbers that follow, which nearly all do, is then one update of a dictionary for a whole batch.
+    The end of an agent's last run stands in `_reached` and is put into the run only when it is looked at: to take in
+    numbers that follow, which nearly all do, is then one step for a whole batch.
     """
 
     def __init__(self) -> None:
-        self.reached: dict[int, int] = {}  # the highest number held; to be read only
+        self._reached = np.zeros(1024, dtype=np.int64)  # the highest number held, by agent; 0: none
         self._runs: dict[int, list[list[int]]] = {}
         self._base: dict[int, int] = {}  # the number before the first that can be missed
         self.missing = 0
@@ -23,26 +26,32 @@ class Numbering:
     def load(self, agent: int, runs: list[tuple[int, int]], *, base: int = 0, settled: int = 0) -> None:
         """What the database holds of an agent, in ascending order. `settled`: missing before a restart."""
         self._runs[agent] = [list(run) for run in runs]
-        self.reached[agent] = runs[-1][1]
+        self._reach(agent, runs[-1][1])
         self._base[agent] = min(base, runs[0][0] - 1)
         self.missing += settled + self._missing_of(agent)
 
+    def reached(self, agents: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The highest number held of each of these agents; 0 where there is none."""
+        self._make_room(agents)
+        return self._reached[agents]
+
     def holds(self, agent: int, number: int) -> bool:
         """Whether this number is there already."""
-        if number > self.reached.get(agent, 0):
+        if number > self._end(agent):
             return False
         runs = self._runs_of(agent)
         place = bisect_right(runs, number, key=lambda run: run[0]) - 1
         return place >= 0 and number <= runs[place][1]
 
-    def extend(self, reached: dict[int, int]) -> None:
-        """Takes in, for each of these agents, all numbers after the highest one held, up to this one."""
-        self.reached.update(reached)
+    def extend(self, agents: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+        """Takes in, for each of these agents, all numbers after the highest one held, up to the one given."""
+        self._make_room(agents)
+        self._reached[agents] = numbers
 
     def add(self, agent: int, number: int) -> int:
         """Takes a number in; returns how many more are missing for it (negative: it filled a gap)."""
-        if number == self.reached.get(agent, 0) + 1:
-            self.reached[agent] = number
+        if number == self._end(agent) + 1:
+            self._reach(agent, number)
             return 0
         before = self.missing
         self._insert(self._runs_of(agent), agent, number)
@@ -51,7 +60,7 @@ class Numbering:
     def missing_within(self, agent: int, first: int, last: int) -> int:
         """Numbers missing up to `last`, those directly before `first` included; changes nothing (readers ask)."""
         runs = [(run[0], run[1]) for run in self._runs.get(agent, ())]
-        if reached := self.reached.get(agent, 0):
+        if reached := self._end(agent):
             start, end = runs.pop() if runs else (1, 0)
             runs.append((start, max(end, reached)))
         before = max((run[1] for run in runs if run[0] < first and run[1] < first), default=self._base.get(agent, 0))
@@ -63,12 +72,26 @@ class Numbering:
         """The agent's numbers begin again; what was missing stays missing."""
         self._runs[agent] = []
         self._base[agent] = 0
-        self.reached[agent] = 0
+        self._reach(agent, 0)
+
+    def _end(self, agent: int) -> int:
+        return int(self._reached[agent]) if agent < len(self._reached) else 0
+
+    def _reach(self, agent: int, number: int) -> None:
+        self._make_room(np.array([agent]))
+        self._reached[agent] = number
+
+    def _make_room(self, agents: NDArray[np.int64]) -> None:
+        """Doubled, for agents are numbered one after the other. Readers keep the array that they have."""
+        here = len(self._reached)
+        if len(agents) and (highest := int(agents.max())) >= here:
+            more = np.zeros(max(here, highest + 1 - here), dtype=np.int64)
+            self._reached = np.concatenate([self._reached, more])
 
     def _runs_of(self, agent: int) -> list[list[int]]:
         """The runs as they are: a first number 1 begins one, and the last one reaches as far as is known."""
         runs = self._runs.setdefault(agent, [])
-        if last := self.reached.get(agent, 0):
+        if last := self._end(agent):
             if not runs:
                 runs.append([1, last])
             runs[-1][1] = last
@@ -82,7 +105,7 @@ class Numbering:
             runs.insert(place, [number, number])
             self._join(runs, place)
             self._join(runs, place - 1)
-            self.reached[agent] = runs[-1][1]
+            self._reach(agent, runs[-1][1])
         self.missing += self._missing_of(agent)
 
     @staticmethod

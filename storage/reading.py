@@ -1,23 +1,19 @@
-"""From a message of the history stream to its row. Pure: no clock, no database.
+"""From messages of the history stream to their rows. Pure: no clock, no database.
 
 A message is decoded once, into no more than what history keeps. What cannot be read becomes `Poisoned`, a
 value like any other: one bad record never stops the loop.
 """
 
 import msgspec
+import numpy as np
+from msgspec import Struct
 
 from bus.errors import BadMessageError
 from bus.messages import AgentState, GpuReport, Seconds, decode
 from storage.healthy import healthy
 from storage.names import Names
-from storage.rows import (
-    Arrival,
-    FullRow,
-    Poisoned,
-    Row,
-    microseconds,
-    milliseconds,
-)
+from storage.novelty import Outcomes
+from storage.rows import Arrival, FullRow, HealthyRows, Poisoned, microseconds, milliseconds
 from storage.states import LONGEST, Period, State
 
 SIGNATURE_HEADER = "Gpuping-Signature"
@@ -25,16 +21,33 @@ TOMBSTONE_HEADER = "KV-Operation"
 _state_of = msgspec.json.Decoder(State).decode
 
 
-def read(arrival: Arrival, names: Names) -> Row | Poisoned:
-    """The row of the outcome in a message, or why there is none. Names that are new are given numbers."""
-    try:
-        row = healthy(arrival, names) if arrival.signature is None else None
-        return row or full(arrival, names)
-    except (BadMessageError, msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
-        return Poisoned(arrival, f"{error}"[:500])
+class Taken(Struct, frozen=True):
+    """What a batch of messages says."""
+
+    healthy: HealthyRows
+    full: list[FullRow]
+    poisoned: list[Poisoned]
+
+    def outcomes(self) -> Outcomes:
+        """The keys of all outcomes: the healthy ones, then the others."""
+        full = np.array([(row.agent, row.ping_seq, row.pinged_us) for row in self.full], dtype=np.int64).reshape(-1, 3)
+        healthy = self.healthy.agent, self.healthy.ping_seq, self.healthy.pinged_us
+        return Outcomes(*(np.concatenate(both) for both in zip(healthy, full.T, strict=True)))
 
 
-def full(arrival: Arrival, names: Names) -> FullRow:
+def read(batch: list[Arrival], names: Names) -> Taken:
+    """The rows of the outcomes in these messages, and why some have none. Names that are new are given numbers."""
+    rows, others = healthy(batch, names)
+    full, poisoned = [], []
+    for arrival in others:
+        try:
+            full.append(full_row(arrival, names))
+        except (BadMessageError, msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
+            poisoned.append(Poisoned(arrival, f"{error}"[:500]))
+    return Taken(rows, full, poisoned)
+
+
+def full_row(arrival: Arrival, names: Names) -> FullRow:
     """The long road: the row of any outcome, whole."""
     state = _state_of(arrival.data)
     if state.agent_id != arrival.agent_id:

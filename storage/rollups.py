@@ -4,6 +4,9 @@ What is not sealed yet is summed from the rows when it is asked for, so an answe
 sealing ran. `remake` makes all of it again; the sums are then the same.
 """
 
+import numpy as np
+from numpy.typing import NDArray
+
 from storage.database import Connection, execute_all, rows_of, sql, transaction
 from storage.partitions import DAY_US, HOUR_US, Partitions
 
@@ -40,13 +43,12 @@ def _first(connection: Connection, partitions: Partitions) -> int:
     return oldest or 0
 
 
-def make_again(connection: Connection, partitions: Partitions, pinged_us: list[int]) -> None:
+def make_again(connection: Connection, partitions: Partitions, pinged_us: NDArray[np.int64]) -> None:
     """Within the caller's transaction: sums the sealed stretches anew that these outcomes, in order, fall into."""
     for rollup, until_us in sealed_until(connection).items():
-        if not pinged_us or pinged_us[0] >= until_us:
-            continue
+        late = pinged_us[: np.searchsorted(pinged_us, until_us)]
         grain = GRAINS[rollup]
-        for start in sorted({pinged // grain * grain for pinged in pinged_us if pinged < until_us}):
+        for start in np.unique(late // grain * grain).tolist():
             _clear(connection, rollup, start, start + grain)
             _sum(connection, partitions, rollup, start, start + grain)
 

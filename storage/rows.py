@@ -2,13 +2,15 @@
 
 from datetime import UTC, datetime, timedelta
 
-from msgspec import Struct
+import numpy as np
+from msgspec import Struct, structs
+from numpy.typing import NDArray
 
 from bus.messages import GpuReport, Incident
 
+NO_GPUS = -1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-MILLISECOND = timedelta(milliseconds=1)
 
 
 class Arrival(Struct, frozen=True, gc=False):
@@ -20,24 +22,35 @@ class Arrival(Struct, frozen=True, gc=False):
     signature: str | None = None
 
 
-class HealthyRow(Struct, array_like=True, gc=False):
-    """A row of `pings` as nearly all are: what differs from one healthy ping to the next.
+class HealthyRows(Struct, frozen=True):
+    """Rows of `pings` as nearly all are: what differs from one healthy ping to the next, a column each.
 
-    All whole numbers, and written as a list: `insert_healthy.sql` knows the places, and the other columns. (gc=False:
-    ten thousand rows at once hold no cycles.)
+    All of one length. `insert_healthy.sql` knows the names, and the columns that are the same in all of them.
     """
 
-    agent: int
-    ping_seq: int
-    pinged_us: int
-    next_us: int
-    interval_seconds: int
-    up_ms: int
-    until_ms: int
-    since_ms: int
-    response_us: int | None
-    late_us: int | None
-    gpu_set: int | None
+    agent: NDArray[np.int64]
+    ping_seq: NDArray[np.int64]
+    pinged_us: NDArray[np.int64]
+    next_us: NDArray[np.int64]
+    interval_seconds: NDArray[np.int64]
+    up_ms: NDArray[np.int64]
+    until_ms: NDArray[np.int64]
+    since_ms: NDArray[np.int64]
+    response_us: NDArray[np.float64]  # whole numbers, or NaN: not known
+    late_us: NDArray[np.float64]
+    gpu_set: NDArray[np.int64]  # or NO_GPUS
+
+    def __len__(self) -> int:
+        return len(self.agent)
+
+    @classmethod
+    def joined(cls, parts: "list[HealthyRows]") -> "HealthyRows":
+        """One after the other; there must be one at least."""
+        return cls(*map(np.concatenate, zip(*map(structs.astuple, parts), strict=True)))
+
+    def take(self, places: NDArray[np.int64]) -> "HealthyRows":
+        """Those rows, in that order."""
+        return HealthyRows(*(column[places] for column in structs.astuple(self)))
 
 
 class PingRow(Struct, gc=False):
@@ -72,9 +85,6 @@ class FullRow(PingRow, gc=False):
     gpus: tuple[GpuReport, ...] = ()  # empty where the host's row says it all
     incidents: tuple[Incident, ...] = ()
     evidence: tuple[str, str] | None = None  # signature, payload
-
-
-Row = HealthyRow | FullRow
 
 
 class Poisoned(Struct, frozen=True):

@@ -13,6 +13,7 @@ from bus.messages import GpuReport, Incident, Percent, Result, Seconds, Verdict
 
 LONGEST = 2.0**52  # of times, in whatever unit: far from what a BIGINT cannot hold
 
+Number = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Milliseconds = Annotated[float, Meta(ge=-LONGEST, le=LONGEST)]
 
@@ -35,7 +36,7 @@ class Report(Struct, frozen=True, gc=False):
 class Outcome(Struct, frozen=True, gc=False):
     """bus.messages.Outcome, its report decoded at once."""
 
-    ping_seq: Annotated[int, Meta(ge=1)]
+    ping_seq: Number
     pinged_at: Moment
     outcome: Result
     verdict: Verdict

@@ -23,8 +23,8 @@ from storage.ingest import Ingest, Written
 from storage.names import Names
 from storage.numbering import Numbering
 from storage.partitions import Partitions
-from storage.reading import read
-from storage.rows import Arrival, Poisoned, Row, microseconds
+from storage.reading import Taken, read
+from storage.rows import Arrival, microseconds
 
 log = structlog.get_logger("storage")
 
@@ -46,7 +46,7 @@ class Prepared(Struct, frozen=True, gc=False):
     """A batch, what it says, and the names that its rows have numbers of."""
 
     batch: list[Arrival]
-    taken: list[Row | Poisoned]
+    taken: Taken
     names: Names
 
 
@@ -230,4 +230,4 @@ class Store:
 
 
 def _prepare(batch: list[Arrival], names: Names) -> Prepared:
-    return Prepared(batch, [read(arrival, names) for arrival in batch], names)
+    return Prepared(batch, read(batch, names), names)

@@ -12,7 +12,7 @@ from bus.messages import Incident, Seconds, encode
 from storage import archive
 from storage.names import Names
 from storage.reading import read
-from storage.rows import Arrival, Poisoned
+from storage.rows import Arrival
 from storage.store import Store
 from tests.storage_states import START, AgentState, gpu, series, state
 
@@ -62,11 +62,15 @@ def test_reversed_and_doubled_delivery_changes_nothing():
 
 @given(st.binary(max_size=200))
 def test_garbage_is_set_aside_and_never_raises(data: bytes):
-    assert isinstance(read(Arrival(1, "a", data), Names([], [])), Poisoned)
+    names = Names([], [])
+    taken = read([Arrival(1, "a", data)], names)
+    assert [one.arrival.data for one in taken.poisoned] == [data]
+    assert len(taken.outcomes().agent) == len(names.agents) == 0
 
 
 @given(st.data())
 def test_a_message_with_a_flipped_byte_is_an_outcome_or_poison(data: st.DataObject):
     whole = bytearray(ARRIVALS[0].data)
     whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    read(Arrival(1, "a", bytes(whole)), Names([], []))
+    taken = read([Arrival(1, "a", bytes(whole))], Names([], []))
+    assert len(taken.healthy) + len(taken.full) + len(taken.poisoned) == 1

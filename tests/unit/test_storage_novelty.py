@@ -1,11 +1,11 @@
 """What is new in a batch: against a plain set of all that was ever taken in."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.novelty import Key, Novelty
+from storage.novelty import Fresh, Key, Novelty, Outcomes
 from storage.numbering import Numbering
-from storage.rows import FullRow, HealthyRow, Row
 
 # numbers of few agents; the moment follows from the number and from how often the numbers began again
 outcomes = st.tuples(st.integers(0, 2), st.integers(1, 8), st.integers(0, 2)).map(
@@ -17,15 +17,12 @@ in_order = st.lists(st.integers(1, 12), max_size=4).map(
 batches = st.lists(st.one_of(st.lists(outcomes, max_size=10), in_order), max_size=6)
 
 
-def row(key: Key) -> Row:
-    """Of either kind: they are told apart nowhere here."""
-    if key[1] % 2:
-        return FullRow(*key, 0, 900.0, "missed", "poor")
-    return HealthyRow(*key, 0, 900, 900_000, 3, 0, None, None, None)
+def outcomes_of(keys: list[Key]) -> Outcomes:
+    return Outcomes(*np.array(keys, dtype=np.int64).reshape(-1, 3).T)
 
 
-def key_of(one: Row) -> Key:
-    return (one.agent, one.ping_seq, one.pinged_us)
+def found_among(keys: list[Key], fresh: Fresh) -> list[Key]:
+    return [keys[place] for place in fresh.places]
 
 
 @given(batches)
@@ -33,8 +30,8 @@ def test_each_outcome_is_new_once(delivered: list[list[Key]]):
     held: set[Key] = set()
     novelty = Novelty(Numbering(), {}, lambda asked: [key for key in asked if key in held])
     for batch in delivered:
-        fresh = novelty.find([row(key) for key in batch])
-        found = [key_of(one) for one in fresh.rows]
+        fresh = novelty.find(outcomes_of(batch))
+        found = found_among(batch, fresh)
         assert sorted(found) == sorted(set(batch) - held)
         assert [key[2] for key in found] == sorted(key[2] for key in found)
         novelty.remember(fresh)
@@ -50,17 +47,19 @@ def test_numbers_that_follow_are_not_looked_up():
 
     novelty = Novelty(Numbering(), {}, held)
     for first in range(1, 100, 10):
-        novelty.remember(novelty.find([row((agent, n, n)) for n in range(first, first + 10) for agent in range(3)]))
+        keys = [(agent, n, n) for n in range(first, first + 10) for agent in range(3)]
+        novelty.remember(novelty.find(outcomes_of(keys)))
     assert asked == []
     assert novelty.numbering.missing == 0
-    novelty.find([row((1, 50, 50))])
+    novelty.find(outcomes_of([(1, 50, 50)]))
     assert asked == [(1, 50, 50)]
 
 
 def test_many_agents_that_begin_again_at_once_are_told_in_one_go():
     novelty = Novelty(Numbering(), {}, lambda _: [])
     agents = range(5_000)
-    novelty.remember(novelty.find([row((agent, n, n)) for agent in agents for n in (1, 2)]))
-    fresh = novelty.find([row((agent, n, 1_000 + n)) for agent in agents for n in (1, 2)])  # the bucket was lost
-    assert len(fresh.rows) == 10_000
-    assert sorted(key_of(one) for one in fresh.restarts) == [(agent, 1, 1_001) for agent in agents]
+    novelty.remember(novelty.find(outcomes_of([(agent, n, n) for agent in agents for n in (1, 2)])))
+    after_the_bucket_was_lost = [(agent, n, 1_000 + n) for agent in agents for n in (1, 2)]
+    fresh = novelty.find(outcomes_of(after_the_bucket_was_lost))
+    assert len(fresh.places) == 10_000
+    assert sorted(fresh.restarts) == [(agent, 1, 1_001) for agent in agents]

