@@ -87,6 +87,7 @@ def arrival(i: int, first: list[int], chance: random.Random) -> Arrival:
     pinged = START + timedelta(seconds=900 * i / agents, microseconds=chance.randrange(20_000))
     up = 900.0 + chance.randrange(-200, 200) / 1000
     until = pinged + timedelta(microseconds=chance.randrange(600, 8_000))
+    until = until.replace(microsecond=until.microsecond // 1000 * 1000)  # an agent's moments are whole milliseconds
     name = f"agent-{agent:05}"
     values = {
         "agent": name,
