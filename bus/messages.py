@@ -18,7 +18,9 @@ SCHEMA_VERSION = 1
 
 AgentId = Annotated[str, Meta(pattern=AGENT_ID_PATTERN)]
 Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
-Duration = Annotated[float, Meta(ge=0.0)]
+Duration = Annotated[float, Meta(ge=0.0, le=2.0**32)]  # 136 years: as milliseconds, millions of them have a sum
+Moment = Annotated[datetime, Meta(tz=True)]
+Index = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 GpuState = Literal["up", "degraded", "down", "unknown"]
 Result = Literal["answered", "missed", "excused"]
 Verdict = Literal["first", "good", "poor", "excused"]
@@ -37,8 +39,8 @@ class Message(Struct, kw_only=True, frozen=True):
 class Span(Struct, frozen=True, gc=False):
     """A half-open stretch of wall time `[since, until)`."""
 
-    since: datetime
-    until: datetime
+    since: Moment
+    until: Moment
 
 
 class PingRequest(Message, kw_only=True, frozen=True):
@@ -69,8 +71,8 @@ class Seconds(Struct, kw_only=True, frozen=True, gc=False):
 class Window(Struct, kw_only=True, frozen=True, gc=False):
     """The time a report covers. `mark` is the opaque ledger position of its end."""
 
-    since: datetime
-    until: datetime
+    since: Moment
+    until: Moment
     seconds: Duration
     mark: str | None = None
 
@@ -79,7 +81,7 @@ class GpuReport(Struct, kw_only=True, frozen=True, gc=False):
     """One GPU in a report: its state now, and its share of the window."""
 
     uuid: str
-    index: int | None = None
+    index: Index | None = None
     name: str = ""
     state: GpuState = "unknown"
     reasons: tuple[str, ...] = ()
@@ -93,8 +95,8 @@ class Incident(Struct, kw_only=True, frozen=True, gc=False):
     gpu: str | None = None
     state: str
     reason: str
-    since: datetime
-    until: datetime | None = None
+    since: Moment
+    until: Moment | None = None
 
 
 class UptimeReport(Message, kw_only=True, frozen=True):
@@ -107,7 +109,7 @@ class UptimeReport(Message, kw_only=True, frozen=True):
     seconds: Seconds = Seconds()
     boot_id: str = ""
     session_id: str = ""
-    reported_at: datetime | None = None
+    reported_at: Moment | None = None
     gpus: tuple[GpuReport, ...] = ()
     incidents: tuple[Incident, ...] = ()
     checks: int = 0
@@ -127,14 +129,14 @@ class AgentEntry(Message, kw_only=True, frozen=True):
     """
 
     agent_id: AgentId
-    registered_at: datetime
-    enrolled_at: datetime
+    registered_at: Moment
+    enrolled_at: Moment
     agent_url: str | None = None
     capabilities: tuple[str, ...] = ()
     metadata: dict[str, Any] = {}
     expected_gpus: tuple[str, ...] = ()
     maintenance: tuple[Span, ...] = ()
-    removed_at: datetime | None = None
+    removed_at: Moment | None = None
 
 
 NO_REPORT = Raw(b"null")
@@ -145,7 +147,7 @@ class Outcome(Struct, kw_only=True, frozen=True):
 
     ping_id: str
     ping_seq: int
-    pinged_at: datetime
+    pinged_at: Moment
     outcome: Result
     verdict: Verdict
     reason: str | None = None
@@ -176,11 +178,11 @@ class AgentState(Standing, kw_only=True, frozen=True):
     agent_id: AgentId
     ping_seq: int
     interval_seconds: float
-    next_ping_at: datetime
+    next_ping_at: Moment
     last: Outcome
     missed: int = 0
     since_mark: str | None = None
-    last_answered_at: datetime | None = None
+    last_answered_at: Moment | None = None
     boot_ids: tuple[str, ...] = ()  # of the reports, newest first
     conflicting_boot_ids: tuple[str, ...] = ()  # of two hosts that answer under this one id
 
@@ -189,7 +191,7 @@ class Timer(Message, kw_only=True, frozen=True):
     """`timer.<id>` and what it fires: the sequence number that the next ping will have."""
 
     seq: int
-    due_at: datetime
+    due_at: Moment
 
 
 # ---- encoding ----------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ gives the same row for one that does. Rows are columns of numbers, for what is d
 more than all the rest (measured).
 """
 
-from itertools import compress
+from itertools import chain, compress
 from typing import Annotated, Literal
 
 import msgspec
@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from bus.messages import Duration, Index
 from storage.moments import moments
 from storage.names import GpuNames, Names
 from storage.rows import NO_GPUS, Arrival, HealthyRows
@@ -23,12 +24,11 @@ PIECE = 500  # messages: what is made of them is used up while the processor sti
 
 _NoTime = Annotated[float, Meta(ge=0.0, le=0.0)]
 _Full = Annotated[float, Meta(ge=100.0, le=100.0)]
-_Index = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _Nothing = Annotated[tuple[msgspec.Raw, ...], Meta(max_length=0)]
 
 
 class _Seconds(Struct, frozen=True, gc=False):
-    up: Annotated[float, Meta(ge=0.0, le=LONGEST)] = 0.0
+    up: Duration = 0.0
     degraded: _NoTime = 0.0
     down: _NoTime = 0.0
     unknown: _NoTime = 0.0
@@ -37,7 +37,7 @@ class _Seconds(Struct, frozen=True, gc=False):
 
 class _Gpu(Struct, kw_only=True, frozen=True, gc=False):
     uuid: str
-    index: _Index | None = None
+    index: Index | None = None
     name: str = ""
     state: Literal["up"]
     reasons: _Nothing = ()
@@ -79,53 +79,60 @@ class _State(Struct, kw_only=True, frozen=True, gc=False):
 
 
 class _Gathered(Struct, frozen=True):
-    """What many messages say, value by value; lists that one is cut from each time are flat."""
+    """What many messages say, value by value. `numbers` and `moments` are flat: four for each message."""
 
-    arrivals: list[Arrival]
+    places: list[int]  # of the messages in their batch
     agents: list[str]
     ping_seqs: list[int]
-    numbers: list[float | None]  # up_seconds, interval_seconds, response_ms, late_ms of each
-    moments: list[str]  # pinged_at, next_ping_at, since, until of each
+    numbers: list[float | None]  # up_seconds, interval_seconds, response_ms, late_ms
+    moments: list[str]  # pinged_at, next_ping_at, since, until
     gpus: list[GpuNames]
+
+
+class Healthy(Struct, frozen=True):
+    """Rows, and the places of their messages in the batch; `others` are the places of messages that are others."""
+
+    rows: HealthyRows
+    places: NDArray[np.int64]
+    others: list[int]
 
 
 _state_of = msgspec.json.Decoder(_State).decode  # bound once, for it is called for each row
 
 
-def healthy(batch: list[Arrival], names: Names, piece: int = PIECE) -> tuple[HealthyRows, list[Arrival]]:
-    """The rows of healthy hosts' messages, and the messages that are others."""
-    pieces, others = [], []
-    for start in range(0, len(batch) or 1, piece):
-        rows, left = _piece(batch[start : start + piece], names)
-        pieces.append(rows)
-        others += left
-    return HealthyRows.joined(pieces), others
+def healthy(batch: list[Arrival], names: Names, piece: int = PIECE) -> Healthy:
+    """The rows of healthy hosts' messages. Names that are new are given numbers."""
+    pieces = [_piece(batch, start, start + piece, names) for start in range(0, len(batch) or 1, piece)]
+    return Healthy(
+        HealthyRows.joined([one.rows for one in pieces]),
+        np.concatenate([one.places for one in pieces]),
+        sorted(chain.from_iterable(one.others for one in pieces)),
+    )
 
 
-def _piece(batch: list[Arrival], names: Names) -> tuple[HealthyRows, list[Arrival]]:
-    gathered, others = _gather(batch)
+def _piece(batch: list[Arrival], start: int, stop: int, names: Names) -> Healthy:
+    gathered, others = _gather(batch, start, stop)
     times = moments(gathered.moments).reshape(-1, 4)
-    odd: NDArray[np.bool_] = np.logical_or.reduce(np.isnat(times), axis=1)
-    if odd.any():  # hardly ever; and what is set aside is given no name
-        rows, _ = _piece(list(compress(gathered.arrivals, (~odd).tolist())), names)
-        return rows, [*others, *compress(gathered.arrivals, odd.tolist())]
-    return _rows(gathered, times.astype(np.int64), names), others
+    readable: NDArray[np.bool_] = ~np.logical_or.reduce(np.isnat(times), axis=1)
+    places = _whole(gathered.places)
+    rows = _rows(gathered, times[readable].astype(np.int64), readable, names)
+    return Healthy(rows, places[readable], others + places[~readable].tolist())
 
 
-def _gather(batch: list[Arrival]) -> tuple[_Gathered, list[Arrival]]:
-    """Of host and GPUs that were up throughout the window, to the last digit; and the messages that are others."""
-    arrivals: list[Arrival] = []
+def _gather(batch: list[Arrival], start: int, stop: int) -> tuple[_Gathered, list[int]]:
+    """Of host and GPUs that were up throughout the window, to the last digit; and the places of other messages."""
+    places: list[int] = []
     agents: list[str] = []
     ping_seqs: list[int] = []
     numbers: list[float | None] = []
     times: list[str] = []
     gpus: list[GpuNames] = []
-    others: list[Arrival] = []
-    for arrival in batch:
+    others: list[int] = []
+    for place, arrival in enumerate(batch[start:stop], start):
         try:
             state = _state_of(arrival.data)
         except (msgspec.DecodeError, ValueError, RecursionError):  # the long road says why
-            others.append(arrival)
+            others.append(place)
             continue
         last, report, window = state.last, state.last.report, state.last.report.window
         up = last.seconds.up
@@ -136,25 +143,27 @@ def _gather(batch: list[Arrival]) -> tuple[_Gathered, list[Arrival]]:
                     break
                 seen += ((gpu.uuid, gpu.index, gpu.name),)
             else:
-                arrivals.append(arrival)
+                places.append(place)
                 agents.append(state.agent_id)
                 ping_seqs.append(last.ping_seq)
                 numbers += (up, state.interval_seconds, last.response_ms, last.late_ms)
                 times += (last.pinged_at, state.next_ping_at, window.since, window.until)
                 gpus.append(seen)
                 continue
-        others.append(arrival)
-    return _Gathered(arrivals, agents, ping_seqs, numbers, times, gpus), others
+        others.append(place)
+    return _Gathered(places, agents, ping_seqs, numbers, times, gpus), others
 
 
-def _rows(gathered: _Gathered, times: NDArray[np.int64], names: Names) -> HealthyRows:
-    numbers = np.array(gathered.numbers, dtype=np.float64).reshape(-1, 4)  # NaN for None
+def _rows(gathered: _Gathered, times: NDArray[np.int64], readable: NDArray[np.bool_], names: Names) -> HealthyRows:
+    """What is not readable is given no name."""
+    numbers = np.array(gathered.numbers, dtype=np.float64).reshape(-1, 4)[readable]  # NaN for None
     up_seconds, interval_seconds, response_ms, late_ms = numbers.T
     pinged_us, next_us, since_us, until_us = times.T
     up_ms = np.rint(up_seconds * 1000).astype(np.int64)
+    chosen = readable.tolist()
     return HealthyRows(
-        agent=_whole([names.agents[agent_id] for agent_id in gathered.agents]),
-        ping_seq=_whole(gathered.ping_seqs),
+        agent=_whole([names.agents[agent_id] for agent_id in compress(gathered.agents, chosen)]),
+        ping_seq=_whole(gathered.ping_seqs)[readable],
         pinged_us=pinged_us,
         next_us=next_us - pinged_us,
         interval_seconds=interval_seconds.astype(np.int64),
@@ -163,7 +172,7 @@ def _rows(gathered: _Gathered, times: NDArray[np.int64], names: Names) -> Health
         since_ms=(until_us - since_us) // 1000 - up_ms,
         response_us=np.rint(response_ms * 1000),
         late_us=np.rint(late_ms * 1000),
-        gpu_set=_whole([names.gpu_set(each) if each else NO_GPUS for each in gathered.gpus]),
+        gpu_set=_whole([names.gpu_set(each) if each else NO_GPUS for each in compress(gathered.gpus, chosen)]),
     )
 
 

@@ -13,6 +13,7 @@ import duckdb
 import msgspec
 import structlog
 from msgspec import Struct, structs
+from msgspec.structs import replace
 
 from storage import rollups
 from storage.beside import evidence_rows, gpu_rows, incident_rows, ping_row
@@ -20,13 +21,16 @@ from storage.database import Connection, execute_all, listed, rows_of, sql, tran
 from storage.known import load_names, load_numbering
 from storage.novelty import Fresh, Key, Novelty
 from storage.partitions import Partitions
-from storage.reading import Taken, read
+from storage.reading import Taken
 from storage.rows import Arrival, HealthyRows, Poisoned
 
 log = structlog.get_logger("storage")
 
 _encode_lines = msgspec.json.Encoder().encode_lines
-_DATA_ERRORS = (duckdb.DataError, duckdb.InvalidInputException, duckdb.ConstraintException)
+# what one row can bring about, in the database or on the way there
+_ROW_ERRORS = (
+    duckdb.DataError, duckdb.InvalidInputException, duckdb.ConstraintException, TypeError, ValueError, OverflowError,
+)  # fmt: skip
 
 
 class Position(Struct, frozen=True):
@@ -63,15 +67,18 @@ class Ingest:
 
     def write(self, stream_us: int, batch: list[Arrival], taken: Taken) -> Written:
         """One transaction. Rows that the database refuses are told apart by halving, and set aside."""
+        return self._write(stream_us, batch, taken, range(len(batch)))
+
+    def _write(self, stream_us: int, batch: list[Arrival], taken: Taken, part: range) -> Written:
         try:
-            return self._commit(stream_us, batch, taken)
-        except _DATA_ERRORS as error:
-            if len(batch) == 1:
-                none = read([], self.names)
-                refused = Taken(none.healthy, none.full, [Poisoned(batch[0], f"{error}"[:500])])
-                return self._commit(stream_us, batch, refused)
-        middle = len(batch) // 2
-        halves = [self.write(stream_us, half, read(half, self.names)) for half in (batch[:middle], batch[middle:])]
+            return self._commit(stream_us, batch[part.start : part.stop], taken.within(part))
+        except _ROW_ERRORS as error:
+            if len(part) == 1:
+                refused = {part.start: Poisoned(batch[part.start], f"{error}"[:500])}
+                nothing = taken.within(range(0))
+                return self._commit(stream_us, [batch[part.start]], replace(nothing, poisoned=refused))
+        middle = len(part) // 2
+        halves = [self._write(stream_us, batch, taken, half) for half in (part[:middle], part[middle:])]
         return Written(*map(sum, zip(*map(structs.astuple, halves), strict=True)))
 
     def _commit(self, stream_us: int, batch: list[Arrival], taken: Taken) -> Written:
@@ -112,13 +119,14 @@ class Ingest:
     def _insert(self, taken: Taken, fresh: Fresh, stream_us: int) -> None:
         among_healthy = fresh.places < len(taken.healthy)
         self._insert_healthy(taken.healthy.take(fresh.places[among_healthy]))
-        full = [taken.full[place] for place in (fresh.places[~among_healthy] - len(taken.healthy)).tolist()]
+        others = list(taken.full.values())
+        full = [others[place] for place in (fresh.places[~among_healthy] - len(taken.healthy)).tolist()]
         self._put("insert_pings", [ping_row(row) for row in full])
         self._put("insert_gpus", [gpu for row in full for gpu in gpu_rows(row)])
         self._put("insert_incidents", [incident for row in full for incident in incident_rows(row)])
         self._put("insert_evidence", [evidence for row in full for evidence in evidence_rows(row)])
         self._put("insert_restarts", [{"agent": agent, "pinged_us": pinged} for agent, _, pinged in fresh.restarts])
-        for one in taken.poisoned:
+        for one in taken.poisoned.values():
             arrival = one.arrival
             row = [stream_us, arrival.sequence, arrival.agent_id, one.detail, arrival.data]
             self.connection.execute("INSERT INTO poisoned VALUES ($1, $2, $3, $4, $5)", row)
@@ -145,7 +153,7 @@ class Ingest:
         if gaps:  # once a batch, not once an agent: a lost stream must not fill the disk with log
             among = [name(agent) for agent in gaps[:5]]
             log.warning("ping_seq_missing", new=missing - before, all=missing, agents=len(gaps), among=among)
-        for one in taken.poisoned:
+        for one in taken.poisoned.values():
             log.error("message_set_aside", sequence=one.arrival.sequence, of=one.arrival.agent_id, detail=one.detail)
         rows = len(fresh.places)
         self.rows += rows

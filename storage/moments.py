@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bus.messages import Moment
 from storage.rows import microseconds
-from storage.states import Moment
 
 FORM = "2026-11-01T00:00:00.000000Z"  # as our messages write all but whole seconds
 _LETTERS = np.frombuffer(FORM.encode() + b"\0", np.uint8)[:, np.newaxis]
@@ -24,10 +24,9 @@ _NONE = np.datetime64("NaT", "us")
 
 
 def moments(texts: Sequence[str]) -> NDArray[np.datetime64]:
-    """In whole microseconds; NaT where a text is no moment. Those in `FORM` are read together, others one by one.
-
-    (NULs behind one in `FORM` are overlooked: numpy does not tell them from its own.)
-    """
+    """In whole microseconds; NaT where a text is no moment. Those in `FORM` are read together, others one by one."""
+    if "\0" in "".join(texts):  # numpy would take it for the end
+        return _each(texts)
     try:
         letters = np.array(texts, dtype=f"S{len(FORM) + 1}")  # one more: what is longer must be seen to be
         by_place = letters.view(np.uint8).reshape(len(texts), len(FORM) + 1).T.copy()
@@ -36,11 +35,15 @@ def moments(texts: Sequence[str]) -> NDArray[np.datetime64]:
         without_zone[~in_form] = b"NaT"
         found = without_zone.astype("datetime64[us]")
     except ValueError:  # a letter beyond ASCII, or a thirteenth month, among them
-        return np.array([_moment(text) for text in texts], dtype="datetime64[us]")
+        return _each(texts)
     for place in np.flatnonzero(~in_form).tolist():
         found[place] = _moment(texts[place])
     found[found < _FIRST] = _NONE
     return found
+
+
+def _each(texts: Sequence[str]) -> NDArray[np.datetime64]:
+    return np.array([_moment(text) for text in texts], dtype="datetime64[us]")
 
 
 def _moment(text: str) -> np.datetime64:

@@ -5,11 +5,11 @@ held, which proves them new without a look at the file, all of them at once. The
 looked at outcome by outcome.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from operator import itemgetter
 
 import numpy as np
-from msgspec import Struct, structs
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from storage.numbering import Numbering
@@ -19,21 +19,24 @@ _BY_TIME = itemgetter(2)
 
 
 class Outcomes(Struct, frozen=True):
-    """The keys of a batch's outcomes, a column each."""
+    """The keys of a batch's outcomes, a column each, and where in the batch each came."""
 
     agent: NDArray[np.int64]
     ping_seq: NDArray[np.int64]
     pinged_us: NDArray[np.int64]
+    came: NDArray[np.int64]
 
-    def keys(self, places: NDArray[np.int64]) -> Iterator[Key]:
-        """Of the outcomes in these places."""
-        return zip(*(column[places].tolist() for column in structs.astuple(self)), strict=True)
+    def as_they_came(self, places: NDArray[np.int64]) -> list[tuple[int, Key]]:
+        """Of the outcomes in these places: places and keys, in the order in which they came."""
+        places = places[np.argsort(self.came[places])]
+        columns = (column[places].tolist() for column in (self.agent, self.ping_seq, self.pinged_us))
+        return list(zip(places.tolist(), zip(*columns, strict=True), strict=True))
 
 
 class Fresh(Struct, frozen=True):
     """What is new in a batch, and what `Novelty.remember` needs of it."""
 
-    places: NDArray[np.int64]  # in the batch, in the order of time: packs tighter, and a day's rows lie together
+    places: NDArray[np.int64]  # among its outcomes, in the order of time: packs tighter, a day's rows lie together
     agents: NDArray[np.int64]  # those that went on without a gap,
     reached: NDArray[np.int64]  # and the last number of each
     others: list[Key]  # in the order of time
@@ -82,7 +85,7 @@ class Novelty:
         certain: dict[Key, int] = {}
         doubtful: dict[Key, int] = {}
         numbers: set[tuple[int, int]] = set()
-        for key, place in zip(outcomes.keys(places), places.tolist(), strict=True):
+        for place, key in outcomes.as_they_came(places):
             if key[:2] in numbers or self._is_taken(key):
                 doubtful.setdefault(key, place)
             else:
@@ -106,9 +109,10 @@ class Novelty:
         taken: dict[int, set[int]] = {}
         for key in fresh:
             agent, number, pinged_us = key
+            began = self._restarted.get(agent)
             here = taken.setdefault(agent, set())
             known = agent not in restarts and self.numbering.holds(agent, number)
-            if (known or number in here) and pinged_us > self._restarted.get(agent, -1):
+            if (known or number in here) and (began is None or pinged_us > began):
                 restarts[agent] = key
                 here.clear()
             here.add(number)
@@ -116,7 +120,8 @@ class Novelty:
 
     def _number(self, key: Key, *, begins: bool) -> int:
         agent, number, pinged_us = key
-        if pinged_us < self._restarted.get(agent, 0):
+        began = self._restarted.get(agent)
+        if began is not None and pinged_us < began:
             return 0  # of a numbering that has ended
         if begins:
             self.numbering.restart(agent)

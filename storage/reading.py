@@ -1,12 +1,13 @@
 """From messages of the history stream to their rows. Pure: no clock, no database.
 
-A message is decoded once, into no more than what history keeps. What cannot be read becomes `Poisoned`, a
+A message is decoded into no more than what history keeps. What cannot be read becomes `Poisoned`, a
 value like any other: one bad record never stops the loop.
 """
 
 import msgspec
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from bus.errors import BadMessageError
 from bus.messages import AgentState, GpuReport, Seconds, decode
@@ -14,7 +15,7 @@ from storage.healthy import healthy
 from storage.names import Names
 from storage.novelty import Outcomes
 from storage.rows import Arrival, FullRow, HealthyRows, Poisoned, microseconds, milliseconds
-from storage.states import LONGEST, Period, State
+from storage.states import Period, State
 
 SIGNATURE_HEADER = "Gpuping-Signature"
 TOMBSTONE_HEADER = "KV-Operation"
@@ -22,29 +23,41 @@ _state_of = msgspec.json.Decoder(State).decode
 
 
 class Taken(Struct, frozen=True):
-    """What a batch of messages says."""
+    """What a batch of messages says; what is not healthy stands under its message's place in the batch."""
 
     healthy: HealthyRows
-    full: list[FullRow]
-    poisoned: list[Poisoned]
+    places: NDArray[np.int64]  # of the healthy ones
+    full: dict[int, FullRow]
+    poisoned: dict[int, Poisoned]
 
     def outcomes(self) -> Outcomes:
         """The keys of all outcomes: the healthy ones, then the others."""
-        full = np.array([(row.agent, row.ping_seq, row.pinged_us) for row in self.full], dtype=np.int64).reshape(-1, 3)
-        healthy = self.healthy.agent, self.healthy.ping_seq, self.healthy.pinged_us
-        return Outcomes(*(np.concatenate(both) for both in zip(healthy, full.T, strict=True)))
+        full = [(row.agent, row.ping_seq, row.pinged_us, place) for place, row in self.full.items()]
+        healthy = self.healthy.agent, self.healthy.ping_seq, self.healthy.pinged_us, self.places
+        columns = np.array(full, dtype=np.int64).reshape(-1, 4).T
+        return Outcomes(*(np.concatenate(both) for both in zip(healthy, columns, strict=True)))
+
+    def within(self, part: range) -> "Taken":
+        """What the messages in these places say."""
+        inside = np.flatnonzero((self.places >= part.start) & (self.places < part.stop))
+        return Taken(
+            self.healthy.take(inside),
+            self.places[inside],
+            {place: row for place, row in self.full.items() if place in part},
+            {place: one for place, one in self.poisoned.items() if place in part},
+        )
 
 
 def read(batch: list[Arrival], names: Names) -> Taken:
     """The rows of the outcomes in these messages, and why some have none. Names that are new are given numbers."""
-    rows, others = healthy(batch, names)
-    full, poisoned = [], []
-    for arrival in others:
+    short = healthy(batch, names)
+    full, poisoned = {}, {}
+    for place in short.others:
         try:
-            full.append(full_row(arrival, names))
+            full[place] = full_row(batch[place], names)
         except (BadMessageError, msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
-            poisoned.append(Poisoned(arrival, f"{error}"[:500]))
-    return Taken(rows, full, poisoned)
+            poisoned[place] = Poisoned(batch[place], f"{error}"[:500])
+    return Taken(short.rows, short.places, full, poisoned)
 
 
 def full_row(arrival: Arrival, names: Names) -> FullRow:
@@ -95,8 +108,6 @@ def _account(row: FullRow, seconds: Seconds | None, window_seconds: float | None
         row.down_ms = milliseconds(seconds.down)
         row.unknown_ms = milliseconds(seconds.unknown)
         row.excused_ms = milliseconds(seconds.excused)
-        if _accounted(row) > LONGEST:
-            raise BadMessageError(f"{_accounted(row)} ms: too long to be a window")
         row.window_ms = None if window_ms == _accounted(row) else window_ms
 
 

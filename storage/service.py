@@ -32,7 +32,7 @@ from bus.settings import Settings
 from bus.statements import ExportRequest, FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.transfer import FileOffer, Files
 from storage import answers, exports, page, replays, reports, tables
-from storage.errors import CannotWriteError, DamagedError
+from storage.errors import CannotWriteError, StorageError
 from storage.exports import Question, Written
 from storage.feed import Feed
 from storage.store import Reader, Store
@@ -173,7 +173,7 @@ class Storage:
                     pass
                 while self.store.waiting is None and await self.store.move(utc_now()):
                     pass
-            except (CannotWriteError, DamagedError) as error:
+            except StorageError as error:
                 log.error("housekeeping_failed", detail=str(error))
             await asyncio.sleep(TEND_SECONDS)
 

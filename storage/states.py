@@ -1,20 +1,18 @@
 """What history keeps of a scheduler's state: a message is decoded once, into no more than this.
 
-Narrower than the messages' own types where a value could not be a row: no outcome without a time zone, no time too
-long for its column. (gc=False: ten thousand at once hold no cycles, and looking for some costs 1.6 us a message.)
+Narrower than the messages' own types where a value could not be a row: no number and no latency too long for its
+column. (gc=False: ten thousand at once hold no cycles, and looking for some costs 1.6 us a message.)
 """
 
-from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.messages import GpuReport, Incident, Percent, Result, Seconds, Verdict
+from bus.messages import Duration, GpuReport, Incident, Moment, Percent, Result, Seconds, Verdict
 
-LONGEST = 2.0**52  # of times, in whatever unit: far from what a BIGINT cannot hold
+LONGEST = 2.0**52  # of latencies and intervals: a thousand times as much is still a BIGINT
 
 Number = Annotated[int, Meta(ge=1, le=2**63 - 1)]
-Moment = Annotated[datetime, Meta(tz=True)]
 Milliseconds = Annotated[float, Meta(ge=-LONGEST, le=LONGEST)]
 
 
@@ -43,7 +41,7 @@ class Outcome(Struct, frozen=True, gc=False):
     reason: str | None = None
     uptime_percent: Percent | None = None
     seconds: Seconds | None = None
-    window_seconds: Annotated[float, Meta(ge=0.0, le=LONGEST)] | None = None
+    window_seconds: Duration | None = None
     response_ms: Milliseconds | None = None
     late_ms: Milliseconds | None = None
     report: Report | None = None

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from bus import connection, services, subjects
 from bus.bucket import read
 from bus.errors import BadMessageError, RefusedError
-from bus.messages import AgentEntry, AgentState, Timer, decode, encode
+from bus.messages import AgentEntry, AgentState, GpuReport, Incident, Seconds, Timer, decode, encode
 from bus.questions import Agent, AgentPage, Event, Fleet, ListRequest, Ping, RegisterReply, RegisterRequest
 from bus.settings import Settings
 from scheduler.service import Scheduler, running
@@ -125,8 +125,11 @@ async def test_an_agent_that_stops_answering_is_missing_then_recovers(bus, sched
         lambda i, r: encode(report(i, r, uptime_percent=101)),
         lambda i, r: encode(report(i, r, window=replace(report(i, r).window, seconds=1e6))),
         lambda _i, _r: b"x" * 70_000,
+        lambda i, r: encode(replace(report(i, r), gpus=(GpuReport(uuid="GPU-1", seconds=Seconds(up=1e308)),))),
+        lambda i, r: encode(report(i, r, incidents=(Incident(state="up", reason="x", since=datetime(2026, 11, 1)),))),  # noqa: DTZ001
     ],
-    ids=["garbage", "empty", "wrong-shape", "other-agent", "other-ping", "percent-101", "sums-wrong", "too-large"],
+    ids=["garbage", "empty", "wrong-shape", "other-agent", "other-ping", "percent-101", "sums-wrong", "too-large",
+         "absurd-time", "no-zone"],
 )  # fmt: skip
 async def test_a_bad_report_is_a_miss_with_that_reason_and_harms_nobody(bus, scheduler, agents, answer):
     await agents.add("bad", answer)

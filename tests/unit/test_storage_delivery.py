@@ -2,14 +2,18 @@
 
 import asyncio
 import tempfile
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from bus import settings as gpuping_settings
 from bus.messages import Incident, Seconds, encode
 from storage import archive
+from storage.ingest import Written
 from storage.names import Names
 from storage.reading import read
 from storage.rows import Arrival
@@ -60,11 +64,65 @@ def test_reversed_and_doubled_delivery_changes_nothing():
     assert asyncio.run(_history([ARRIVALS[::-1], ARRIVALS])) == EXPECTED
 
 
+def test_what_came_first_counts_however_the_batches_are_cut():
+    """The same outcome, told twice and differently: no writer does that, and a rebuild must not differ if one does."""
+    first = structs.replace(state("a", 1, START), consecutive_poor=3)
+    told = [Arrival(1, "a", encode(first)), Arrival(2, "a", encode(state("a", 1, START)))]
+    assert asyncio.run(_history([told])) == asyncio.run(_history([told[:1], told[1:]]))
+    signed = [Arrival(1, "a", encode(first), signature="s"), Arrival(2, "a", encode(state("a", 1, START)))]
+    assert asyncio.run(_history([signed])) == asyncio.run(_history([signed[:1], signed[1:]]))
+
+
+def test_outcomes_before_1970_are_taken_in_once_too():
+    told = [Arrival(i + 1, "a", encode(one)) for i, one in enumerate(series("a", 3, datetime(1969, 12, 1, tzinfo=UTC)))]
+    assert asyncio.run(_history([told, told[::2], told, told[1:]])) == asyncio.run(_history([told]))
+    assert asyncio.run(_history([told[2:], told[2:], told[2:]]))[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [
+        (b'"seconds":{"up":900.0,', b'"seconds":{"up":1e308,'),  # of the report, of its GPU, of the outcome
+        (b'"since":"2026-11-01T00:00:00Z"', b'"since":"2026-11-01T00:00:00"'),
+        (b'"index":0', b'"index":99999999999'),
+        (b'"name":"RTX 4090"', b'"name":"\\u0000"'),
+    ],
+)
+def test_whatever_a_host_says_stops_nobody_else(said: bytes, instead: bytes):
+    incident = Incident(gpu=None, state="up", reason="restarted", since=START)
+    odd = encode(state("a", 1, START + timedelta(hours=1), incidents=(incident,)))
+    assert said in odd
+    for replaced in (odd.replace(said, instead), odd.replace(said, instead, 1)):
+        batch = [Arrival(1, "a", replaced), Arrival(2, "b", encode(state("b", 1, START)))]
+        content, rows = asyncio.run(_history([batch]))
+        assert rows in {1, 2}
+        assert (content, rows) == asyncio.run(_history([batch[:1], batch[1:]]))
+
+
+def test_rows_that_cannot_be_made_are_told_apart_and_set_aside(tmp_path: Path):
+    """What decoding ought to have refused: the rest of its batch is taken in, the odd one once."""
+
+    async def steps() -> tuple[Written, int]:
+        store = Store(gpuping_settings.load({}, GPUPING_DATA_DIR=str(tmp_path)))
+        await store.open(START)
+        prepared = await store.prepare(ARRIVALS)
+        worst = next(row for row in prepared.taken.full.values() if row.incidents)
+        worst.incidents = (structs.replace(LOST, since=START.replace(tzinfo=None)),)
+        written = await store.write(1, prepared)
+        assert store.ingest
+        poisoned = store.ingest.poisoned
+        await store.close()
+        return written, poisoned
+
+    written, poisoned = asyncio.run(steps())
+    assert (written.rows, written.duplicates, written.poisoned, poisoned) == (len(ARRIVALS) - 1, 0, 1, 1)
+
+
 @given(st.binary(max_size=200))
 def test_garbage_is_set_aside_and_never_raises(data: bytes):
     names = Names([], [])
     taken = read([Arrival(1, "a", data)], names)
-    assert [one.arrival.data for one in taken.poisoned] == [data]
+    assert [one.arrival.data for one in taken.poisoned.values()] == [data]
     assert len(taken.outcomes().agent) == len(names.agents) == 0
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bus.messages import Moment
 from storage.moments import FORM, moments
 from storage.rows import microseconds
-from storage.states import Moment
 
 times = st.datetimes(timezones=st.just(UTC))
 odd_digits = st.builds(
@@ -53,6 +53,8 @@ def test_each_is_read_as_the_long_road_reads_it(texts: list[str]):
         "2026-11-01T00:00:60.000000Z",
         "+026-11-01T00:00:00.000000Z",
         "2026-11-01T00:00:00.000000",  # nobody knows when that was
+        FORM + "\0",
+        FORM + "\0 whatever",
         "NaT",
         "now",
         "",

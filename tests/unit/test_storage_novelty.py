@@ -18,7 +18,7 @@ batches = st.lists(st.one_of(st.lists(outcomes, max_size=10), in_order), max_siz
 
 
 def outcomes_of(keys: list[Key]) -> Outcomes:
-    return Outcomes(*np.array(keys, dtype=np.int64).reshape(-1, 3).T)
+    return Outcomes(*np.array(keys, dtype=np.int64).reshape(-1, 3).T, came=np.arange(len(keys)))
 
 
 def found_among(keys: list[Key], fresh: Fresh) -> list[Key]:
