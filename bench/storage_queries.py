@@ -28,7 +28,7 @@ from storage.store import Reader, Store
 
 QUICK: dict[str, Any] = {"rows": 1_000_000, "rounds": 20}
 FULL: dict[str, Any] = {"rows": 100_000_000, "rounds": 200}
-PATIENCE_SECONDS = 4 * 3600.0  # to make 100 million rows takes most of an hour
+PATIENCE_SECONDS = 4 * 3600.0  # to make 100 million rows takes minutes, or most of an hour
 
 
 async def measure(rows: int = 100_000_000, rounds: int = 200, folder: str | None = None) -> dict[str, float]:
