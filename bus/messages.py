@@ -39,8 +39,8 @@ class Message(Struct, kw_only=True, frozen=True):
 class Span(Struct, frozen=True, gc=False):
     """A half-open stretch of wall time `[since, until)`."""
 
-    since: Moment
-    until: Moment
+    since: datetime
+    until: datetime
 
 
 class PingRequest(Message, kw_only=True, frozen=True):
@@ -53,7 +53,7 @@ class PingRequest(Message, kw_only=True, frozen=True):
     ping_id: str | None = None
     seq: int | None = None
     since_mark: str | None = None
-    window_seconds: Duration | None = None
+    window_seconds: Annotated[float, Meta(ge=0.0)] | None = None  # however long: the ledger goes back as far as it can
     excused: tuple[Span, ...] = ()
     nonce: str | None = None
 
