@@ -3,8 +3,11 @@
 A bench is a module of this folder with `async def measure(**arguments) -> dict[str, float]`, flat keys with their
 units; its `QUICK` and `FULL` are the arguments of a run that must be short, and of one that must be sure. QUICK=1
 ends within a minute, and leaves out what takes minutes to mean anything.
+
+    make bench ARGS="storage_ingest storage_queries"
 """
 
+import argparse
 import asyncio
 import importlib
 import json
@@ -66,20 +69,17 @@ RATIOS = {  # name: figure over figure
 
 def main() -> int:
     """Runs the benches named as arguments, or all. Exit code 1 where one failed; a missed aim is no failure."""
+    named = asked()
     quick = os.environ.get("QUICK", "") not in {"", "0"}
     console = Console(width=110) if not sys.stdout.isatty() else Console()
     figures: dict[str, float] = {}
     failed = []
     logs.setup(settings.load({}, LOG_LEVEL="error"))
     ends = time.monotonic() + QUICK_SECONDS if quick else None
-    for name in sys.argv[1:] or (BENCHES if quick else BENCHES + LONG_BENCHES):
+    for name in named or (BENCHES if quick else BENCHES + LONG_BENCHES):
         began = time.monotonic()
         try:
             figures |= run(name, quick=quick, seconds=ends - began if ends else None)
-        except ModuleNotFoundError as error:
-            if error.name != f"bench.{name}":
-                raise
-            continue  # not built yet
         except Exception as error:  # noqa: BLE001  # one bench that breaks must not cost the others' figures
             failed.append(name)
             console.print(f"{name} failed: {type(error).__name__}: {error}", style="red")
@@ -88,6 +88,19 @@ def main() -> int:
     LATEST.write_text(json.dumps(machine(quick=quick) | figures, indent=2) + "\n")
     console.print(table(figures))
     return 1 if failed else 0
+
+
+def asked() -> list[str]:
+    """The benches named on the command line. A name that is none ends it: one line, exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = BENCHES + LONG_BENCHES
+    parser.add_argument("names", nargs="*", metavar="BENCH", help=f"one of {', '.join(known)}; none: all of them")
+    named: list[str] = parser.parse_args().names
+    if unknown := [name for name in named if name not in known]:
+        parser.exit(2, f"no bench {unknown[0]!r}; there are {', '.join(known)}\n")
+    return named
 
 
 def run(name: str, *, quick: bool, seconds: float | None) -> dict[str, float]:
