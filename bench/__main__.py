@@ -29,7 +29,7 @@ from bus import logs, settings
 QUICK_SECONDS = 57.0  # on a machine that is busy with other things a bench may be cut off; it is then said
 LATEST = Path(__file__).with_name("latest.json")
 BENCHES = ("scheduler_throughput", "prometheus_peer", "storage_ingest", "storage_queries", "agentd_footprint")
-LONG_BENCHES = ("timers", "registry_memory", "million")
+LONG_BENCHES = ("storage_stream", "timers", "registry_memory", "million")
 DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {  # for benches that do not say it themselves
     "agentd_footprint": {"QUICK": {"seconds": 10.0}, "FULL": {"seconds": 60.0}},
 }
