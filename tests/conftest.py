@@ -15,7 +15,7 @@ for _name in [n for n in os.environ if n.startswith(("PING_", "AGENT_", "GPUPING
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI a skip or an xfail is a failure: no part may be missing unnoticed. Only containers and GPUs may be absent."""
+    """In CI a skip or an xfail is a failure: no part may be missing unnoticed. Only containers and GPUs may be."""
     report = yield
     excused = item.get_closest_marker("docker") or item.get_closest_marker("gpu")
     if report.skipped and os.environ.get("CI") and not excused:
