@@ -43,6 +43,13 @@ class Span(Struct, frozen=True, gc=False):
     until: datetime
 
 
+class Enrolment(Struct, frozen=True):
+    """`[since, until)` in which an agent was registered; without `until` it still is."""
+
+    since: Moment
+    until: Moment | None = None
+
+
 class PingRequest(Message, kw_only=True, frozen=True):
     """What the scheduler asks. Every field is optional: an empty request is a look, answered from the ledger.
 
@@ -124,7 +131,8 @@ class UptimeReport(Message, kw_only=True, frozen=True):
 class AgentEntry(Message, kw_only=True, frozen=True):
     """`agent.<id>`: the registry entry. A removed agent keeps its entry, so that it can be told from an unknown one.
 
-    `enrolled_at` is the start of the present enrolment (a re-registration after a removal moves it).
+    `enrolled_at` is the start of the present enrolment (a re-registration after a removal moves it), or of the last
+    one where `removed_at` ended it; `earlier` are those before, the oldest first: statements count all of them.
     `expected_gpus` are the UUIDs of the first report; only an operator changes them.
     """
 
@@ -137,6 +145,7 @@ class AgentEntry(Message, kw_only=True, frozen=True):
     expected_gpus: tuple[str, ...] = ()
     maintenance: tuple[Span, ...] = ()
     removed_at: Moment | None = None
+    earlier: tuple[Span, ...] = ()
 
 
 NO_REPORT = Raw(b"null")

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from bus.messages import (
     AgentState,
     Duration,
+    Enrolment,
     GpuReport,
     GpuState,
     Message,
@@ -79,6 +80,7 @@ class Agent(Message, kw_only=True, frozen=True):
     gpus: tuple[GpuSummary, ...] = ()
     expected_gpus: tuple[str, ...] = ()
     enrolled_at: datetime | None = None  # start of the present enrolment: later than registered_at after a removal
+    enrolments: tuple[Enrolment, ...] = ()  # all there were, the oldest first: what statements are made over
     conflicting_boot_ids: tuple[str, ...] = ()  # two hosts answer under this id, an operator has to look
 
 

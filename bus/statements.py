@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from bus.messages import Duration, Incident, Message, Percent, Seconds
+from bus.messages import Duration, Enrolment, Incident, Message, Percent, Seconds, Span
 
-Month = Annotated[str, Meta(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
+MONTH_PATTERN = r"^(?!0000|9999-12)[0-9]{4}-(0[1-9]|1[0-2])$(?!\n)"  # whose bounds a datetime can hold
+Month = Annotated[str, Meta(pattern=MONTH_PATTERN)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 StatementFormat = Literal["json", "csv", "parquet", "html"]
 
@@ -47,7 +48,7 @@ class Rules(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class StatementRequest(Message, kw_only=True, frozen=True):
-    """Asks for a month. `enrolled_since` and `enrolled_until` come from the registry, where the asker knows them.
+    """Asks for a month. `enrolments`, oldest first, come from the registry; without them history tells when it began.
 
     With `threshold` or `policy` (the text of a TOML file, or the name of a ready-made one) the same month is
     shown under other rules besides.
@@ -55,8 +56,7 @@ class StatementRequest(Message, kw_only=True, frozen=True):
 
     month: Month
     format: StatementFormat = "json"
-    enrolled_since: datetime | None = None
-    enrolled_until: datetime | None = None
+    enrolments: Annotated[tuple[Enrolment, ...], Meta(max_length=10_000)] = ()
     threshold: Percent | None = None
     policy: Annotated[str, Meta(max_length=100_000)] | None = None
 
@@ -71,7 +71,10 @@ class Account(Struct, kw_only=True, frozen=True):
 
 
 class GpuAccount(Account, kw_only=True, frozen=True):
-    """`enrolled_seconds`: from when the GPU was first seen in this month's reports, or the host's if before."""
+    """`enrolled_seconds`: the host's, from when the GPU came to when it was gone.
+
+    It was there throughout where the month's first and last report have it.
+    """
 
     uuid: str
     name: str
@@ -90,7 +93,10 @@ class Split(Struct, kw_only=True, frozen=True):
 
 
 class Pay(Struct, kw_only=True, frozen=True):
-    """What a month is worth under some rules: `paid_percent` of the full rate over the enrolled time."""
+    """What a month is worth under some rules: `paid_percent` of the full rate over the enrolled time.
+
+    `due_seconds` are those that could be paid for (excused time cannot), `paid_seconds` as many at the full rate.
+    """
 
     rules: str
     source: str
@@ -99,6 +105,8 @@ class Pay(Struct, kw_only=True, frozen=True):
     in_pool: bool
     good_pings: int
     poor_pings: int
+    due_seconds: Duration = 0.0
+    paid_seconds: Duration = 0.0
 
 
 class Replay(Struct, kw_only=True, frozen=True):
@@ -113,7 +121,9 @@ class Replay(Struct, kw_only=True, frozen=True):
 class Statement(Message, kw_only=True, frozen=True):
     """An agent's month. `final` once the month is over and reported, or can no longer be reported.
 
-    Times are `[since, until)`: the enrolled part of the month, up to the last outcome while the month runs.
+    Times are `[since, until)`, from the first to the last enrolled moment of the month, up to the last outcome while it
+    runs; `enrolled` is each part where there are several. An enrolment that ended counts up to its last outcome.
+    `forgotten_until`: what was before is no longer kept, and is not in the account.
     """
 
     agent_id: str
@@ -132,6 +142,8 @@ class Statement(Message, kw_only=True, frozen=True):
     missed: int
     excused: int
     missing_seqs: int
+    enrolled: tuple[Span, ...] = ()
+    forgotten_until: datetime | None = None
     replay: Replay | None = None
 
 
@@ -176,7 +188,7 @@ class AgentReplay(Struct, kw_only=True, frozen=True):
 class FleetReplay(Message, kw_only=True, frozen=True):
     """Who gains and who loses, the greatest change first. At most 1,000 agents are listed; all are counted.
 
-    The fleet's own percents weigh each agent's by the time that is paid for.
+    The fleet's own percents are the paid seconds of all agents over those that could be paid for.
     """
 
     month: str

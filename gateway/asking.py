@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from bus.errors import BadMessageError
 from bus.messages import decode
-from bus.statements import READY_MADE
+from bus.statements import MONTH_PATTERN, READY_MADE
 from bus.subjects import check_agent_id
 from gateway.problems import ProblemError, bad_body
 
@@ -22,9 +22,8 @@ Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="the most entri
 
 Format = Literal["json", "csv", "parquet"]
 FileFormat = Annotated[Format | None, QueryParameter(name="format", description="wins over Accept; json without both")]
-_MONTH = r"^\d{4}-(0[1-9]|1[0-2])$"
-Month = Annotated[str | None, QueryParameter(pattern=_MONTH, description="`2026-11`; absent: this month, UTC")]
-SomeMonth = Annotated[str | None, QueryParameter(pattern=_MONTH, description="`2026-11`, UTC")]
+Month = Annotated[str | None, QueryParameter(pattern=MONTH_PATTERN, description="`2026-11`; absent: this month, UTC")]
+SomeMonth = Annotated[str | None, QueryParameter(pattern=MONTH_PATTERN, description="`2026-11`, UTC")]
 _POLICIES = ", ".join(READY_MADE)
 Policy = Annotated[
     str | None,

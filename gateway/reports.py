@@ -37,11 +37,11 @@ async def report(
     policy: asking.Policy = None,
 ) -> Response[Statement]:
     """Seconds by GPU and host, incidents, uptime over enrolled time; with `threshold` or `policy` a replay."""
-    agent = await registered(backends, check_agent_id(agent_id))
+    agent = await registered(backends, check_agent_id(agent_id), removed_too=True)
     question = StatementRequest(
         month=month or f"{utc_now():%Y-%m}",
         format=file_format or asking.accepted(request),
-        enrolled_since=(agent.enrolled_at or agent.registered_at) if agent else None,
+        enrolments=agent.enrolments if agent else (),
         threshold=threshold,
         policy=policy,
     )

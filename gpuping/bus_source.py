@@ -149,12 +149,13 @@ class BusSource:
         return Download(offer.name, offer.total_bytes, receive(self._client, offer))
 
     async def _enrolled(self, agent_id: str, request: StatementRequest) -> StatementRequest:
-        """The question with the agent's enrolment, which storage does not know."""
+        """The question with the agent's enrolments, which storage does not know."""
         try:
-            agent = await ask(self._client, subjects.get(agent_id), None, Agent, who=SCHEDULER)
-        except RefusedError:  # removed: its history is still there
+            known = GetRequest(removed_too=True)
+            agent = await ask(self._client, subjects.get(agent_id), known, Agent, who=SCHEDULER)
+        except RefusedError:  # the registry was lost: its history is still there
             return request
-        return replace(request, enrolled_since=agent.enrolled_at or agent.registered_at)
+        return replace(request, enrolments=agent.enrolments)
 
     async def _page(self, request: ListRequest) -> AgentPage:
         """One page, with the uptime of its agents filled in from history where storage answers."""

@@ -48,7 +48,7 @@ def show(answer: Any, shown: RenderableType, to: Target) -> None:
         terminal.console().print(shown)
         return
     else:
-        console = Console(file=io.StringIO(), width=WIDTH, highlight=False)
+        console = Console(file=io.StringIO(), width=WIDTH, highlight=False, markup=False, emoji=False)
         console.print(shown)
         text = console.file.getvalue()  # type: ignore[attr-defined]  # the StringIO from above
     with _opened(to.output, "answer") as file:

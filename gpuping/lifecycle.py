@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from bus.errors import GpupingError, SettingsError
+from bus.errors import GpupingError, RefusedError, SettingsError
 
 log = structlog.get_logger("gpuping")
 
@@ -84,7 +84,12 @@ def report(error: BaseException) -> int:
         return FAILED
     for cause in foreseen[:1]:
         complain(str(cause))
-    return WRONG_USAGE if isinstance(foreseen[0], SettingsError) else FAILED
+    return WRONG_USAGE if _is_wrong_usage(foreseen[0]) else FAILED
+
+
+def _is_wrong_usage(error: GpupingError) -> bool:
+    """Told here, or by a service that was asked something that cannot be meant."""
+    return isinstance(error, SettingsError) or (isinstance(error, RefusedError) and error.code == 400)
 
 
 def complain(text: str) -> None:

@@ -57,7 +57,7 @@ class RestSource:
     async def history(self, agent_id: str, hours: float, limit: int) -> HistoryReply:
         """The newest `limit` outcomes, and the summary of all."""
         path = f"/ping-system/agents/{check_agent_id(agent_id)}/history"
-        return await self._get(path, HistoryReply, {"hours": f"{hours:g}", "limit": str(limit)})
+        return await self._get(path, HistoryReply, {"hours": str(hours), "limit": str(limit)})
 
     async def look(self, agent_id: str) -> UptimeReport:
         """The agent's own report since its last ping; changes nothing anywhere."""
@@ -82,7 +82,7 @@ class RestSource:
     async def table(self, request: TableRequest) -> Download:
         """Any other answer about the past as a file."""
         asked = {"agent_id": request.agent_id, "month": request.month, "by": request.by, "format": request.format}
-        hours = None if request.month else f"{request.hours:g}"
+        hours = None if request.month else str(request.hours)
         return await self._file(f"/ping-system/export/{request.table}", asked | {"hours": hours})
 
     async def ready(self) -> None:

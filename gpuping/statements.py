@@ -38,7 +38,7 @@ def _asked(kind: type[R], month: str | None, threshold: float | None, policy: st
     asked = {
         "month": f"{clock.utc_now():%Y-%m}" if month is None else month,
         "threshold": threshold,
-        "policy": _text_of(policy) if policy else None,
+        "policy": None if policy is None else _text_of(policy),
     }
     try:
         return msgspec.convert(asked, kind)
@@ -84,7 +84,8 @@ def shown(statement: Statement) -> Group:
     )
     table.add_row("host", *_cells(statement.host))
     for gpu in statement.gpus:
-        table.add_row(f"GPU {'-' if gpu.index is None else gpu.index}  {gpu.name}", *_cells(gpu))
+        place = "-" if gpu.index is None else gpu.index
+        table.add_row(terminal.foreign(f"GPU {place}  {gpu.name}"), *_cells(gpu))
     return Group(_headline(statement), table, *_footer(statement))
 
 
@@ -101,6 +102,12 @@ def _footer(statement: Statement) -> list[Text]:
             f"{statement.excused} excused; incidents: {len(statement.incidents)} (--json has them)"
         )
     ]
+    if statement.forgotten_until:
+        lines.append(
+            Text(f"what was before {statement.forgotten_until:%Y-%m-%d %H:%M} UTC is no longer kept", "yellow")
+        )
+    if len(statement.enrolled) > 1:
+        lines.append(Text(f"enrolled {len(statement.enrolled)} times (--json has when)"))
     if statement.missing_seqs:
         lines.append(Text(f"{statement.missing_seqs} outcomes never reached history", "red"))
     if replay := statement.replay:
@@ -128,6 +135,6 @@ def _text_of(policy: str) -> str:
     """A file's text, or the name as it is: storage knows the ready-made ones."""
     path = Path(policy).expanduser()
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else policy
+        return path.read_text(encoding="utf-8-sig") if path.is_file() else policy
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"--policy={policy!r}: expected a readable TOML file: {error}") from None

@@ -34,8 +34,8 @@ NOTHING = Text("-", style="bright_black")
 
 def console(*, error: bool = False) -> Console:
     """Standard output (or error); plain and unwrapped where it is no terminal."""
-    made = Console(stderr=error, highlight=False, soft_wrap=False)
-    return made if made.is_terminal else Console(stderr=error, highlight=False, width=160)
+    made = Console(stderr=error, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    return made if made.is_terminal else Console(stderr=error, highlight=False, markup=False, emoji=False, width=160)
 
 
 def agents_table(agents: Iterable[Agent], now: datetime) -> Table:
@@ -93,9 +93,9 @@ def report_table(report: UptimeReport) -> Table:
         spent = (gpu.seconds.up, gpu.seconds.degraded, gpu.seconds.down, gpu.seconds.unknown)
         table.add_row(
             "-" if gpu.index is None else str(gpu.index),
-            gpu.name,
+            foreign(gpu.name),
             _coloured(gpu.state, STATE_COLOURS),
-            ", ".join(gpu.reasons),
+            foreign(", ".join(gpu.reasons)),
             percent(gpu.uptime_percent),
             *(duration(seconds) for seconds in spent),
         )
@@ -181,6 +181,11 @@ def plain_table(*headings: str) -> Table:
         right = heading.startswith(">")
         table.add_column(heading.lstrip(">"), justify="right" if right else "left", no_wrap=True)
     return table
+
+
+def foreign(text: str) -> Text:
+    """What a host says of itself, to be read and not obeyed: no markup, nothing that moves the cursor."""
+    return Text("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text))
 
 
 def _coloured(word: str, colours: dict[str, str]) -> Text:

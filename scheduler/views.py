@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from bus.messages import AgentEntry, AgentState, UptimeReport, report_of
+from bus.messages import AgentEntry, AgentState, Enrolment, UptimeReport, report_of
 from bus.questions import Agent, GpuSummary
 from scheduler import policy as rules
 from scheduler.directory import Tracked
@@ -39,6 +39,10 @@ def agent_view(tracked: Tracked, policy: Policy, now: datetime, report: UptimeRe
         gpus=_gpus(entry, report or (report_of(state.last) if state else None)),
         expected_gpus=entry.expected_gpus,
         enrolled_at=entry.enrolled_at,
+        enrolments=(
+            *(Enrolment(span.since, span.until) for span in entry.earlier),
+            Enrolment(entry.enrolled_at, entry.removed_at),
+        ),
         conflicting_boot_ids=state.conflicting_boot_ids if state else (),
     )
 

@@ -1,6 +1,6 @@
 """The statement as a page to print: one self-contained file, no script, no outside address."""
 
-from datetime import datetime
+from datetime import date, datetime
 from html import escape
 from pathlib import Path
 from string import Template
@@ -16,7 +16,7 @@ def render(made: Statement) -> str:
     """The page's text."""
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(f"{made.agent_id} {made.month} uptime statement"),
-        month=f"{made.since:%B %Y}",
+        month=f"{date.fromisoformat(f'{made.month}-01'):%B %Y}",
         agent_id=escape(made.agent_id),
         uptime=percent(made.host.uptime_percent),
         enrolled=duration(made.enrolled_seconds),
@@ -83,8 +83,13 @@ def _notes(made: Statement) -> str:
     notes = []
     if not made.final:
         notes.append("Provisional: reports that belong to this period may still come.")
+    if made.forgotten_until:
+        notes.append(f"What was before {stamp(made.forgotten_until)} is no longer kept, and not in this account.")
+    if len(made.enrolled) > 1:
+        parts = ", ".join(f"{stamp(one.since)} to {stamp(one.until)}" for one in made.enrolled)
+        notes.append(f"The host was removed and registered again meanwhile. Enrolled were: {parts}.")
     if made.missing_seqs:
-        notes.append(f"{made.missing_seqs} outcomes never reached history; what they covered is in the next report.")
+        notes.append(f"{made.missing_seqs} outcomes never reached history; what they reported is unreported here.")
     if made.missed or made.excused:
         notes.append(f"{made.missed} pings were missed, {made.excused} excused as an outage of our own.")
     return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)

@@ -6,13 +6,14 @@ agents is then a few ten thousand rows and not thirty million.
 
 from datetime import datetime
 from itertools import groupby
+from math import fsum
 
 from bus.errors import RefusedError
-from bus.statements import AgentReplay, FleetReplay, FleetReplayRequest, Replay, Rules
+from bus.statements import AgentReplay, FleetReplay, FleetReplayRequest, Pay, Replay, Rules
 from storage import rules
 from storage.database import rows_of, sql
 from storage.rows import microseconds
-from storage.statement import Period, month_bounds
+from storage.statement import month_bounds
 from storage.store import Reader
 from storage.windows import Milliseconds
 
@@ -31,11 +32,12 @@ def fleet(reader: Reader, request: FleetReplayRequest, now: datetime, threshold:
     text = sql("replay_windows").replace("{now}", _reached(old)).replace("{then}", _reached(new))
     text = reader.partitions.fill(text, since_us, until_us)
     rows = rows_of(reader.cursor, text, {"since_us": since_us, "until_us": until_us})
-    agents = []
+    agents, paid = [], []
     for agent, windows in groupby(rows, key=lambda row: row[0]):
         judged = [rules.Judged(Milliseconds(*row[1:]), False, True, None) for row in windows]
         covered_ms = sum(window.account.total for window in judged)
-        replayed = rules.replay(judged, Period(0, covered_ms * 1000), (old, threshold), (new, then_threshold))
+        replayed = rules.replay(judged, covered_ms, (old, threshold), (new, then_threshold))
+        paid.append(replayed)
         agents.append(_agent(reader.names.agents.name(agent), replayed, covered_ms))
     agents.sort(key=lambda one: (-abs(one.change_percent), one.agent_id))
     return FleetReplay(
@@ -43,8 +45,8 @@ def fleet(reader: Reader, request: FleetReplayRequest, now: datetime, threshold:
         now=old.name,
         then=new.name,
         agents=tuple(agents),
-        now_paid_percent=_weighed([(one.now_paid_percent, one.covered_seconds) for one in agents]),
-        then_paid_percent=_weighed([(one.then_paid_percent, one.covered_seconds) for one in agents]),
+        now_paid_percent=_paid([one.now for one in paid]),
+        then_paid_percent=_paid([one.then for one in paid]),
         **{word: sum(1 for one in agents if one.change == word) for word in ("gains", "loses", "same")},
     )
 
@@ -69,8 +71,7 @@ def _reached(chosen: Rules) -> str:
     return " + ".join(f"coalesce(({uptime} >= {band.at_least!r}::DOUBLE)::INTEGER, 0)" for band in chosen.bands)
 
 
-def _weighed(paid: list[tuple[float | None, float]]) -> float | None:
-    """The mean, each agent by its time; None where nothing is left to pay for."""
-    known = [(percent, seconds) for percent, seconds in paid if percent is not None]
-    total = sum(seconds for _, seconds in known)
-    return min(100.0, sum(percent * seconds for percent, seconds in known) / total) if total else None
+def _paid(agents: list[Pay]) -> float | None:
+    """Of the full rate, over all agents' time; None where nothing could be paid for."""
+    due = fsum(one.due_seconds for one in agents)
+    return 100.0 * (fsum(one.paid_seconds for one in agents) / due) if due else None

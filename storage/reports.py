@@ -1,143 +1,126 @@
-"""The uptime statement, asked of the history: finds the windows, leaves the arithmetic to pure modules."""
+"""The uptime statement, asked of the history: finds the outcomes, leaves the arithmetic to pure modules."""
 
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
-
-from msgspec import Struct
 
 from bus.errors import RefusedError
-from bus.messages import Incident
+from bus.messages import Span
 from bus.statements import Replay, Statement, StatementRequest
 from storage import rules
-from storage.database import listed, rows_of, sql
+from storage.database import rows_of
+from storage.enrolments import Known, Period, ended, periods
+from storage.outcomes import Outcomes, first_us, outcomes
 from storage.partitions import DAY_US
 from storage.rows import microseconds, moment
-from storage.statement import SETTLED_US, Period, account, add_up, gpu_accounts, month_bounds
+from storage.statement import account, add_up, gpu_accounts, month_bounds, part
 from storage.store import Reader
-from storage.windows import Milliseconds, Window, within
+from storage.windows import Milliseconds, Window
 
-BEFORE_US = 1 * DAY_US  # an agent's clock may be ahead of ours
+BEFORE_US = 1 * DAY_US
 AFTER_US = 2 * DAY_US  # the report that covers a month's end comes within the longest interval,
-LATE_US = 40 * DAY_US  # unless misses put it off: then it is looked for further on
-_EVER = 2**62
-
-
-class Outcomes(Struct, frozen=True):
-    """What history has of an agent around a month. `names` are the GPUs' places and models."""
-
-    rows: list[tuple[Any, ...]]
-    windows: dict[int, Window]  # by pinged_us
-    names: dict[str, tuple[int | None, str]]
+LATE_US = 40 * DAY_US  # unless misses put it off: so long it is waited for, and then no longer
 
 
 def statement(reader: Reader, agent_id: str, request: StatementRequest, now: datetime, threshold: float) -> Statement:
-    """The statement. Raises RefusedError (404) for an agent without history, (400) for a month to come."""
-    agent = reader.names.agents.find(agent_id)
-    if agent is None:
-        raise RefusedError(404, f"no history of agent {agent_id}")
-    since_us, until_us = month_bounds(request.month)
-    if since_us > microseconds(now):
+    """The statement.
+
+    Raises RefusedError: 404 for an agent that nobody knows or a month that is no longer kept, 400 for one to come.
+    """
+    month, now_us = Period(*month_bounds(request.month)), microseconds(now)
+    if month.since_us > now_us:
         raise RefusedError(400, f"{request.month} has not begun")
-    outcomes = _outcomes(reader, agent, since_us - BEFORE_US, until_us + AFTER_US)
-    if microseconds(now) > until_us + AFTER_US and not _reaches(outcomes, until_us):
-        outcomes = _outcomes(reader, agent, since_us - BEFORE_US, until_us + LATE_US)
-    period = _period(reader, agent, request, outcomes, (since_us, until_us, microseconds(now)))
-    month = add_up(outcomes.windows.values(), period)
-    pinged = [row for row in outcomes.rows if since_us <= row[1] < until_us]
-    numbers = [row[0] for row in pinged]
+    forgotten_us = _forgotten(reader, request.month, month)
+    found, first = _found(reader, agent_id, request, month, now_us)
+    kept = Period(max(month.since_us, forgotten_us), month.until_us)
+    known = Known([one.pinged_us for one in found.told], found.windows, first)
+    enrolled = periods(request.enrolments, known, kept, now_us)
+    sums = add_up(found.windows.values(), enrolled)
+    enrolled_ms = sum(period.length_ms for period in enrolled)
     return Statement(
         agent_id=agent_id,
         month=request.month,
         generated_at=now,
-        since=moment(period.since_us),
-        until=moment(period.until_us),
-        final=_is_final(outcomes, until_us, microseconds(now)),
-        enrolled_seconds=period.length_ms / 1000,
-        host=account(month.host, period.length_ms),
-        gpus=gpu_accounts(month, period, outcomes.names),
-        incidents=tuple(month.incidents),
-        splits=tuple(month.splits),
-        pings=len(pinged),
-        answered=sum(1 for row in pinged if row[2] == "answered"),
-        missed=sum(1 for row in pinged if row[2] == "missed"),
-        excused=sum(1 for row in pinged if row[2] == "excused"),
-        missing_seqs=reader.numbering.missing_within(agent, min(numbers), max(numbers)) if numbers else 0,
-        replay=_replay(request, outcomes, period, threshold, (since_us, until_us)),
+        since=moment(enrolled[0].since_us if enrolled else kept.since_us),
+        until=moment(enrolled[-1].until_us if enrolled else kept.since_us),
+        final=_is_final(reader, request, found.windows.values(), month, now_us),
+        enrolled_seconds=enrolled_ms / 1000,
+        host=account(sums.host, enrolled_ms),
+        gpus=gpu_accounts(sums, enrolled, found.names),
+        incidents=tuple(sums.incidents),
+        splits=tuple(sums.splits),
+        enrolled=tuple(Span(moment(period.since_us), moment(period.until_us)) for period in enrolled),
+        forgotten_until=moment(forgotten_us) if forgotten_us > month.since_us else None,
+        replay=_replay(request, found, enrolled, threshold, month),
+        **_counts(reader, agent_id, found, month),
     )
 
 
-def _period(
-    reader: Reader, agent: int, request: StatementRequest, outcomes: Outcomes, bounds: tuple[int, int, int]
-) -> Period:
-    """The enrolled part of the month. While it runs, up to the last outcome: what follows is not known yet."""
-    since_us, until_us, now_us = bounds
-    if request.enrolled_since is not None:
-        begins = microseconds(request.enrolled_since)
-    else:
-        asked = {"agent": agent, "ever": _EVER}
-        first = rows_of(reader.cursor, reader.partitions.fill(sql("first_outcome")), asked)[0][0]
-        window = outcomes.windows.get(first)
-        begins = first if window is None else min(first, window.since_us)
-    ends = until_us if request.enrolled_until is None else min(until_us, microseconds(request.enrolled_until))
-    if now_us < until_us:
-        told = [row[1] if row[10] is None else row[10] for row in outcomes.rows]
-        ends = min(ends, max(told, default=now_us), now_us)
-    begins = max(since_us, begins)
-    return Period(begins, max(begins, ends))
+def _forgotten(reader: Reader, name: str, month: Period) -> int:
+    """Before this moment nothing is kept. Raises RefusedError (404) where that is the whole month."""
+    found = rows_of(reader.cursor, "SELECT until_us FROM forgotten")
+    until_us: int = found[0][0] if found else 0
+    if until_us >= month.until_us:
+        raise RefusedError(404, f"{name} is no longer kept: history begins {moment(until_us):%Y-%m-%d}")
+    return until_us
 
 
-def _is_final(outcomes: Outcomes, until_us: int, now_us: int) -> bool:
-    return _reaches(outcomes, until_us) or now_us >= until_us + SETTLED_US
+def _found(
+    reader: Reader, agent_id: str, request: StatementRequest, month: Period, now_us: int
+) -> tuple[Outcomes, int | None]:
+    """The outcomes that tell of the month, and when the agent's history begins."""
+    agent = reader.names.agents.find(agent_id)
+    if agent is None:
+        if not request.enrolments:
+            raise RefusedError(404, f"no history of agent {agent_id}")
+        return Outcomes([], {}, {}), None
+    since_us = month.since_us - BEFORE_US
+    found = outcomes(reader, agent, since_us, month.until_us + AFTER_US)
+    if now_us > month.until_us + AFTER_US and not _reach(found.windows.values(), month):
+        found = outcomes(reader, agent, since_us, month.until_us + LATE_US)
+    return found, first_us(reader, agent)
 
 
-def _reaches(outcomes: Outcomes, until_us: int) -> bool:
-    """Whether a report covers this moment, so that none to come can tell of what was before."""
-    return any(window.until_us >= until_us for window in outcomes.windows.values())
+def _counts(reader: Reader, agent_id: str, found: Outcomes, month: Period) -> dict[str, int]:
+    """The month's pings by outcome, and how many are missing between the first and the last."""
+    pinged = [one for one in found.told if one.pinged_us in month]
+    by_outcome = Counter(one.outcome for one in pinged)
+    missing, agent = 0, reader.names.agents.find(agent_id)
+    if pinged and agent is not None:
+        numbers = [one.ping_seq for one in pinged]
+        missing = reader.numbering.missing_within(agent, min(numbers), max(numbers))
+    kinds = {kind: by_outcome[kind] for kind in ("answered", "missed", "excused")}
+    return {"pings": len(pinged), "missing_seqs": missing} | kinds
 
 
-def _outcomes(reader: Reader, agent: int, since_us: int, until_us: int) -> Outcomes:
-    asked = {"agent": agent, "since_us": since_us, "until_us": until_us}
+def _is_final(reader: Reader, request: StatementRequest, windows: Iterable[Window], month: Period, now_us: int) -> bool:
+    """Whether no outcome to come can change it: none is awaited, and ingest has got that far."""
+    if now_us >= month.until_us + LATE_US:
+        return True
+    end_us = ended(request.enrolments, month, now_us)
+    if now_us < month.until_us or reader.newest_us < min(month.until_us, end_us or month.until_us):
+        return False
+    return end_us is not None or _reach(windows, month)
 
-    def rows(name: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        return rows_of(reader.cursor, reader.partitions.fill(sql(name), since_us, until_us), parameters or asked)
 
-    pings = rows("statement_windows")
-    numbers = sorted({row[12] for row in pings if row[12] is not None})
-    sets = {number: reader.names.gpus(number) for number in numbers}
-    names = {uuid: (index, name) for gpus in sets.values() for uuid, index, name in gpus}
-    own: dict[int, dict[str, Milliseconds]] = {}
-    for gpu in rows("gpus_of_pings", agents=listed([agent]), since_us=since_us, until_us=until_us):
-        own.setdefault(gpu[2], {})[gpu[3]] = Milliseconds(*gpu[9:14])
-    told: dict[int, list[Incident]] = {}
-    for _, pinged_us, uuid, state, reason, begun, ended in rows("statement_incidents"):
-        incident = Incident(
-            gpu=uuid, state=state, reason=reason, since=moment(begun), until=None if ended is None else moment(ended)
-        )
-        told.setdefault(pinged_us, []).append(incident)
-    windows = {}
-    for row in pings:
-        if row[5] is None or row[10] is None:
-            continue
-        host = Milliseconds(*row[5:10])
-        shared = {uuid: host for uuid, _, _ in sets.get(row[12], [])}
-        incidents = tuple(told.get(row[1], ()))
-        windows[row[1]] = Window(row[0], row[11], row[10], host, own.get(row[1], shared), incidents)
-    return Outcomes(pings, windows, names)
+def _reach(windows: Iterable[Window], month: Period) -> bool:
+    """Whether a report covers the month's end, so that none to come can tell of what was before."""
+    return any(window.until_us >= month.until_us for window in windows)
 
 
 def _replay(
-    request: StatementRequest, outcomes: Outcomes, period: Period, threshold: float, bounds: tuple[int, int]
+    request: StatementRequest, found: Outcomes, enrolled: list[Period], threshold: float, month: Period
 ) -> Replay | None:
     if request.threshold is None and request.policy is None:
         return None
     judged = []
-    for row in outcomes.rows:
-        window = outcomes.windows.get(row[1])
-        part = Milliseconds()
-        if window is not None and window.until_us > period.since_us and window.since_us < period.until_us:
-            part = within(window, None, period.since_us, period.until_us).account
-        in_month = bounds[0] <= row[1] < bounds[1]
-        judged.append(rules.Judged(part, in_month and row[3] in {"good", "poor"}, row[2] == "answered", row[4]))
+    for one in found.told:
+        window = found.windows.get(one.pinged_us)
+        account = Milliseconds() if window is None else part(window, None, enrolled)
+        counts = one.pinged_us in month and one.verdict in {"good", "poor"}
+        whole = None if window is None else window.host
+        judged.append(rules.Judged(account, counts, one.outcome == "answered", one.uptime_percent, whole))
     then_threshold = threshold if request.threshold is None else request.threshold
     then = rules.threshold_rules(then_threshold) if request.policy is None else rules.read_rules(request.policy)
-    return rules.replay(judged, period, (rules.threshold_rules(threshold), threshold), (then, then_threshold))
+    enrolled_ms = sum(period.length_ms for period in enrolled)
+    return rules.replay(judged, enrolled_ms, (rules.threshold_rules(threshold), threshold), (then, then_threshold))

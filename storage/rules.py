@@ -5,6 +5,7 @@ Rules are data (bus.statements.Rules); the ready-made ones are the TOML files be
 
 import tomllib
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
 import msgspec
@@ -12,19 +13,22 @@ from msgspec import Struct
 
 from bus.errors import BadMessageError
 from bus.statements import Band, Pay, Replay, Rules
-from storage.statement import Period
 from storage.windows import Milliseconds
 
 POLICIES = Path(__file__).parent / "policies"
 
 
 class Judged(Struct, frozen=True):
-    """A window's part in the period, and whether its ping was judged at all (the first one is not)."""
+    """A window's part in what is paid for, and whether its ping was judged at all (the first one is not).
+
+    `whole`: the window's own account, by which its part is paid; None where the part is all of it.
+    """
 
     account: Milliseconds
     judged: bool
     answered: bool
     uptime_percent: float | None
+    whole: Milliseconds | None = None
 
 
 def ready_made() -> list[str]:
@@ -40,7 +44,11 @@ def read_rules(text: str) -> Rules:
         text = (POLICIES / f"{text}.toml").read_text()
     try:
         rules = msgspec.convert(tomllib.loads(text), Rules)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (
+        ValueError,
+        RecursionError,
+        OverflowError,
+    ) as error:  # numbers of thousands of digits, lists in lists in lists
         raise BadMessageError(f"policy: {error}") from None
     return msgspec.structs.replace(rules, bands=tuple(sorted(rules.bands, key=lambda band: -band.at_least)))
 
@@ -48,50 +56,53 @@ def read_rules(text: str) -> Rules:
 def threshold_rules(threshold: float) -> Rules:
     """Our own rule: a window at or above the threshold is paid in full, below it not at all."""
     return Rules(
-        name=f"threshold {threshold:g} %",
+        name=f"threshold {threshold:.15g} %",
         source="PING_UPTIME_THRESHOLD",
         basis="window",
         bands=(Band(at_least=threshold, rate=1.0),),
     )
 
 
-def replay(windows: list[Judged], period: Period, now: tuple[Rules, float], then: tuple[Rules, float]) -> Replay:
+def replay(windows: list[Judged], enrolled_ms: int, now: tuple[Rules, float], then: tuple[Rules, float]) -> Replay:
     """The month under the rules in force and under others, each with its threshold for good and poor pings."""
-    before, after = pay(windows, period, *now), pay(windows, period, *then)
+    before, after = pay(windows, enrolled_ms, *now), pay(windows, enrolled_ms, *then)
     change = (after.paid_percent or 0.0) - (before.paid_percent or 0.0)
     word = "same" if abs(change) < 1e-9 else "gains" if change > 0 else "loses"
     return Replay(now=before, then=after, change_percent=change, change=word)  # type: ignore[arg-type]  # of three
 
 
-def pay(windows: list[Judged], period: Period, rules: Rules, threshold: float) -> Pay:
-    """What the period is worth. Enrolled time without a report is down."""
+def pay(windows: list[Judged], enrolled_ms: int, rules: Rules, threshold: float) -> Pay:
+    """What so much enrolled time is worth. What no report covers of it is down."""
     sums = _sum(window.account for window in windows)
-    unreported = max(0, period.length_ms - sums.total)
+    unreported = max(0, enrolled_ms - sums.total)
     uptime = _uptime(sums, unreported, rules)
     in_pool = uptime is None or rules.leaves_below is None or uptime >= rules.leaves_below
     good, poor = _verdicts(windows, threshold)
+    due_ms = _base(sums, unreported, rules)
+    paid_ms = _paid(windows, due_ms, uptime, rules) if in_pool else Fraction()
     return Pay(
         rules=rules.name,
         source=rules.source,
         uptime_percent=uptime,
-        paid_percent=_paid(windows, unreported, uptime, rules) if in_pool else 0.0,
+        paid_percent=float(100 * paid_ms / due_ms) if due_ms else None,
         in_pool=in_pool,
         good_pings=good,
         poor_pings=poor,
+        due_seconds=due_ms / 1000,
+        paid_seconds=float(paid_ms / 1000),
     )
 
 
-def _paid(windows: list[Judged], unreported: int, uptime: float | None, rules: Rules) -> float | None:
+def _paid(windows: list[Judged], due_ms: int, uptime: float | None, rules: Rules) -> Fraction:
+    """Milliseconds at the full rate, exact: the fleet's pay is a sum of them."""
     if rules.basis == "month":
-        return None if uptime is None else 100.0 * _rate(uptime, rules)
-    paid = due = 0.0
+        return _share(uptime, rules) * due_ms
+    unforgiving = msgspec.structs.replace(rules, forgiven_seconds=0.0)
+    paid = Fraction()
     for window in windows:
-        weight = _base(window.account, 0, rules)
-        percent = _uptime(window.account, 0, msgspec.structs.replace(rules, forgiven_seconds=0.0))
-        due += weight
-        paid += weight * (_rate(percent, rules) if percent is not None else 0.0)
-    due += unreported
-    return 100.0 * min(due, paid) / due if due else None
+        percent = _uptime(window.whole or window.account, 0, unforgiving)
+        paid += _share(percent, rules) * _base(window.account, 0, rules)
+    return paid
 
 
 def _uptime(sums: Milliseconds, unreported: int, rules: Rules) -> float | None:
@@ -108,8 +119,11 @@ def _base(sums: Milliseconds, unreported: int, rules: Rules) -> int:
     return sums.up + sums.degraded + sums.down + unknown + unreported
 
 
-def _rate(uptime: float, rules: Rules) -> float:
-    return next((band.rate for band in rules.bands if uptime >= band.at_least), 0.0)
+def _share(uptime: float | None, rules: Rules) -> Fraction:
+    """Of the full rate, as somebody wrote it down: 0.1 is a tenth, and not the nearest number to it."""
+    if uptime is None:
+        return Fraction()
+    return next((Fraction(str(band.rate)) for band in rules.bands if uptime >= band.at_least), Fraction())
 
 
 def _verdicts(windows: list[Judged], threshold: float) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """One agent's month, accounted: from windows to a statement. Pure; the clock is read by who asks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -8,32 +8,26 @@ from msgspec.structs import replace
 
 from bus.messages import Incident
 from bus.statements import Account, GpuAccount, Split
+from storage.enrolments import Period
 from storage.rows import microseconds, moment
-from storage.windows import Milliseconds, Part, Window, within
+from storage.windows import Milliseconds, Window, within
 
 Kind = tuple[str | None, str, str]  # GPU, state, reason
 JITTER_US = 100_000
-SETTLED_US = 48 * 3600 * 1_000_000  # so long after a month's end nobody waits for reports of it any more
 
 
-class Period(Struct, frozen=True):
-    """`[since, until)`, the enrolled part of a month in microseconds."""
+class Stay(Struct, frozen=True):
+    """A GPU's account, and the time in which it was there."""
 
-    since_us: int
-    until_us: int
-
-    @property
-    def length_ms(self) -> int:
-        """Whole milliseconds."""
-        return max(0, self.until_us - self.since_us) // 1000
+    sums: Milliseconds
+    while_there: Period
 
 
 class Month(Struct, frozen=True):
-    """What the windows of a period add up to."""
+    """What the windows of some periods add up to."""
 
     host: Milliseconds
-    gpus: dict[str, Milliseconds]
-    first_seen_us: dict[str, int]
+    gpus: dict[str, Stay]
     splits: list[Split]
     incidents: list[Incident]
 
@@ -45,27 +39,28 @@ def month_bounds(month: str) -> tuple[int, int]:
     return microseconds(datetime(year, number, 1, tzinfo=UTC)), microseconds(datetime(*following, 1, tzinfo=UTC))
 
 
-def add_up(windows: Iterable[Window], period: Period) -> Month:
-    """Every window's part in the period; windows that cross an edge are cut there."""
-    month = Month(Milliseconds(), {}, {}, [], [])
-    host = month.host
+def add_up(windows: Iterable[Window], periods: Sequence[Period]) -> Month:
+    """Every window's part in the periods; windows that cross an edge are cut there."""
+    reported = [window for window in windows if _touching(window, periods)]
+    host = Milliseconds()
     incidents: list[Incident] = []
     open_until: dict[Kind, tuple[int, int]] = {}
-    for window in windows:
-        if window.until_us <= period.since_us or window.since_us >= period.until_us:
-            continue
-        part = within(window, None, period.since_us, period.until_us)
-        host = host.plus(part.account)
-        month.splits.extend(_splits(window, period, part))
-        for uuid in window.gpus:
-            share = within(window, uuid, period.since_us, period.until_us).account
-            month.gpus[uuid] = month.gpus.get(uuid, Milliseconds()).plus(share)
-            month.first_seen_us.setdefault(uuid, max(window.since_us, period.since_us))
+    for window in reported:
+        host = host.plus(part(window, None, periods))
         for incident in window.incidents:
             _tell(incidents, open_until, incident, window.until_us)
-    within_month = [one for one in incidents if _touches(one, period)]
-    within_month.sort(key=lambda one: (one.since, one.gpu or "", one.state))
-    return Month(host, month.gpus, month.first_seen_us, month.splits, within_month)
+    told = [one for one in incidents if any(_touches(one, period) for period in periods)]
+    told.sort(key=lambda one: (one.since, one.gpu or "", one.state))
+    splits = [split for window in reported for period in periods for split in _splits(window, period)]
+    return Month(host, _stays(reported, periods), splits, told)
+
+
+def part(window: Window, gpu: str | None, periods: Iterable[Period]) -> Milliseconds:
+    """The part of the host's (or a GPU's) account that lies in any of the periods."""
+    sums = Milliseconds()
+    for period in _touching(window, periods):
+        sums = sums.plus(within(window, gpu, period.since_us, period.until_us).account)
+    return sums
 
 
 def account(sums: Milliseconds, enrolled_ms: int) -> Account:
@@ -80,12 +75,15 @@ def account(sums: Milliseconds, enrolled_ms: int) -> Account:
     )
 
 
-def gpu_accounts(month: Month, period: Period, names: dict[str, tuple[int | None, str]]) -> tuple[GpuAccount, ...]:
-    """By GPU; one that came during the month is accounted from then on."""
+def gpu_accounts(
+    month: Month, periods: Iterable[Period], names: dict[str, tuple[int | None, str]]
+) -> tuple[GpuAccount, ...]:
+    """By GPU; one that came or went during the month is accounted while it was there."""
     accounts = []
-    for uuid, sums in month.gpus.items():
-        enrolled_ms = max(0, period.until_us - month.first_seen_us[uuid]) // 1000
-        base = account(sums, enrolled_ms)
+    for uuid, stay in month.gpus.items():
+        there = (period.overlap(stay.while_there.since_us, stay.while_there.until_us) for period in periods)
+        enrolled_ms = sum(period.length_ms for period in there)
+        base = account(stay.sums, enrolled_ms)
         index, name = names.get(uuid, (None, ""))
         accounts.append(
             GpuAccount(
@@ -102,7 +100,34 @@ def gpu_accounts(month: Month, period: Period, names: dict[str, tuple[int | None
     return tuple(sorted(accounts, key=lambda one: (one.index is None, one.index or 0, one.uuid)))
 
 
-def _splits(window: Window, period: Period, part: Part) -> list[Split]:
+def _stays(reported: list[Window], periods: Sequence[Period]) -> dict[str, Stay]:
+    """A GPU that the first report has was there from the beginning, one that the last has stays to the end."""
+    stays: dict[str, Stay] = {}
+    for place, window in enumerate(reported):
+        ends = periods[-1].until_us if place == len(reported) - 1 else window.until_us
+        for uuid in window.gpus:
+            sums = part(window, uuid, periods)
+            if before := stays.get(uuid):
+                stays[uuid] = Stay(before.sums.plus(sums), Period(before.while_there.since_us, ends))
+            elif place == 0:
+                stays[uuid] = Stay(sums, Period(periods[0].since_us, ends))
+            else:
+                stays[uuid] = _arrived(window, sums, ends)
+    return stays
+
+
+def _arrived(window: Window, sums: Milliseconds, ends_us: int) -> Stay:
+    """The host reported before without this GPU: what is unknown in its first report was before it came."""
+    known = replace(sums, unknown=0)
+    return Stay(known, Period(min(window.until_us, ends_us) - known.total * 1000, ends_us))
+
+
+def _touching(window: Window, periods: Iterable[Period]) -> list[Period]:
+    return [one for one in periods if window.until_us > one.since_us and window.since_us < one.until_us]
+
+
+def _splits(window: Window, period: Period) -> list[Split]:
+    method = within(window, None, period.since_us, period.until_us).method
     edges = [edge for edge in (period.since_us, period.until_us) if window.since_us < edge < window.until_us]
     return [
         Split(
@@ -110,7 +135,7 @@ def _splits(window: Window, period: Period, part: Part) -> list[Split]:
             since=moment(window.since_us),
             until=moment(window.until_us),
             at=moment(edge),
-            method=part.method,
+            method=method,
         )
         for edge in edges
     ]

@@ -48,7 +48,10 @@ class Milliseconds(Struct, frozen=True):
 
 
 class Window(Struct, frozen=True):
-    """`[since, until)` by the agent's clock in microseconds, what was accounted in it, and by GPU."""
+    """`[since, until)` in microseconds, what was accounted in it, and by GPU.
+
+    `stepped`: the host's clock was set meanwhile, so that nothing says where in the window something was.
+    """
 
     ping_seq: int
     since_us: int
@@ -56,6 +59,7 @@ class Window(Struct, frozen=True):
     host: Milliseconds
     gpus: dict[str, Milliseconds]
     incidents: tuple[Incident, ...] = ()
+    stepped: bool = False
 
 
 class Part(Struct, frozen=True):
@@ -86,9 +90,9 @@ def _before(window: Window, gpu: str | None, whole: Milliseconds, moment_us: int
     timeline = _timeline(window, gpu)
     if any(abs(_sum(timeline, s, window.until_us) // 1000 - getattr(whole, s)) > TOLERANCE_MS for s in _WORST_FIRST):
         return Part(shared, "prorated")
-    stepped = abs((window.until_us - window.since_us) // 1000 - whole.total) > TOLERANCE_MS
+    stepped = window.stepped or abs((window.until_us - window.since_us) // 1000 - whole.total) > TOLERANCE_MS
     if whole.excused or stepped:
-        return Part(shared, "prorated")  # nothing says when it was, or the host's clock cannot say it
+        return Part(shared, "prorated")  # nothing says when it was
     bad_us = {s: _sum(timeline, s, moment_us) for s in _WORST_FIRST}
     bad = {s: min(spent // 1000, getattr(whole, s)) for s, spent in bad_us.items()}
     up = min(whole.up, (moment_us - window.since_us - sum(bad_us.values())) // 1000)

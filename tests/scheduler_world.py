@@ -199,6 +199,7 @@ class World:
             assert (entry.removed_at is None) == known.registered, agent_id
             assert (entry.metadata, entry.capabilities) == (known.metadata, known.capabilities), agent_id
             assert (entry.registered_at, entry.enrolled_at) == (known.registered_at, known.enrolments[-1]), agent_id
+            assert [span.since for span in entry.earlier] == known.enrolments[:-1], agent_id
             await self._check_timer(agent_id, known.registered)
 
     async def _check_timer(self, agent_id: str, registered: bool) -> None:

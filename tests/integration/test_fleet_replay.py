@@ -7,7 +7,6 @@ import pytest
 from bus.settings import load
 from bus.statements import READY_MADE, FleetReplayRequest
 from storage import replays, rules
-from storage.statement import Period
 from storage.windows import Milliseconds
 from tests.storage_kept import MONTH, NOW, Kept, fleet
 
@@ -39,12 +38,12 @@ async def test_the_fleet_is_paid_as_window_by_window(kept: Kept, policy: str | N
             rules.Judged(Milliseconds(*(round(getattr(s, n) * 1000) for n in s.__struct_fields__)), False, True, None)
             for s in spent
         ]
-        period = Period(0, sum(one.account.total for one in windows) * 1000)
-        expected = rules.replay(windows, period, (rules.threshold_rules(99.0), 99.0), (then, 97.5))
+        covered_ms = sum(one.account.total for one in windows)
+        expected = rules.replay(windows, covered_ms, (rules.threshold_rules(99.0), 99.0), (then, 97.5))
         assert agent.now_paid_percent == pytest.approx(expected.now.paid_percent, abs=1e-9)
         assert agent.then_paid_percent == pytest.approx(expected.then.paid_percent, abs=1e-9)
         assert agent.change == expected.change
-        assert agent.covered_seconds == pytest.approx(period.length_ms / 1000)
+        assert agent.covered_seconds == pytest.approx(covered_ms / 1000)
     changes = [abs(agent.change_percent) for agent in made.agents]
     assert changes == sorted(changes, reverse=True)
     assert made.now_paid_percent == pytest.approx(

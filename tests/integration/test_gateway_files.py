@@ -7,8 +7,9 @@ import httpx
 import pytest
 
 from bus.exports import TABLES
+from bus.messages import Enrolment
 from bus.settings import Settings
-from tests.gateway_behind import Behind, agent, gateway_and_behind, ping, quick
+from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
 
 
 @pytest.fixture
@@ -127,23 +128,26 @@ async def test_the_fleet_under_other_rules(http, behind):
 
 
 async def test_the_statement_of_a_month(http, behind):
-    behind.agents["a"] = agent("a")
+    behind.agents["a"] = agent("a", enrolments=(Enrolment(NOW),))
     behind.pings["a"] = behind.pings["removed"] = [ping("a", 1)]
     answer = await http.get("/ping-system/agents/a/report?month=2026-10&threshold=98&policy=livepeer")
     assert answer.status_code == 200
     assert answer.json()["month"] == "2026-10"
     _, asked = behind.asked[-1]
-    assert (asked.threshold, asked.policy, asked.enrolled_since) == (98.0, "livepeer", agent("a").registered_at)
+    assert (asked.threshold, asked.policy, asked.enrolments) == (98.0, "livepeer", (Enrolment(NOW),))
     assert (await http.get("/ping-system/agents/removed/report")).status_code == 200
     _, asked = behind.asked[-1]
-    assert asked.enrolled_since is None
+    assert asked.enrolments == ()
     behind.file = b"<!doctype html><style>p { color: red }</style>"
     page = await http.get("/ping-system/agents/a/report?format=html")
     assert page.content == behind.file
     assert "sandbox" in page.headers["content-security-policy"]
     assert "script-src" not in page.headers["content-security-policy"]
     assert (await http.get("/ping-system/agents/unknown/report")).status_code == 404
-    for query in ("month=2026-13", "month=x", "format=pdf", "threshold=101", "policy=" + "x" * 16_001):
+    months = [
+        f"month={month}&format=csv" for month in ("2026-13", "x", "0000-01", "9999-12", "2026-11%0A", "\uff12026-11")
+    ]
+    for query in (*months, "format=pdf", "threshold=101", "policy=" + "x" * 16_001):
         assert (await http.get(f"/ping-system/agents/a/report?{query}")).status_code == 400, query[:20]
 
 

@@ -12,7 +12,7 @@ import pytest
 from bus import services, subjects, transfer
 from bus.connection import Client
 from bus.errors import RefusedError, UnavailableError
-from bus.messages import AgentState, GpuReport, Incident, Seconds, report_of
+from bus.messages import AgentState, Enrolment, GpuReport, Incident, Seconds, report_of
 from bus.settings import Settings
 from bus.statements import ExportRequest, FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.transfer import FileOffer
@@ -136,7 +136,7 @@ async def test_a_partial_first_month_and_time_that_nobody_reported(bus: Client, 
         await publish(bus, states)
         await caught_up(bus, 3)
         made = await ask(bus, "new")
-        told = await ask(bus, "new", enrolled_since=enrolled, enrolled_until=enrolled + timedelta(days=3))
+        told = await ask(bus, "new", enrolments=(Enrolment(enrolled, enrolled + timedelta(days=3)),))
     assert made.enrolled_seconds == 12 * 86_400
     assert made.host.unreported_seconds == 9 * 86_400
     assert made.host.uptime_percent == pytest.approx(100 * 86_400 / (12 * 86_400 - 172_700))
@@ -150,7 +150,7 @@ async def test_nothing_left_to_judge_is_no_value(bus: Client, base_settings: Set
     async with service.running(base_settings):
         await publish(bus, [state("x", 1, at, Seconds(up=0.0, excused=3600.0), until=at)])
         await caught_up(bus, 1)
-        made = await ask(bus, "x", enrolled_until=at)
+        made = await ask(bus, "x", enrolments=(Enrolment(at - timedelta(hours=1), at),))
         assert made.host.uptime_percent is None
         assert made.host.coverage_percent == 100.0
         with pytest.raises(RefusedError, match="no history") as refused:

@@ -12,7 +12,7 @@ from bus import connection, services, subjects
 from bus.bucket import read
 from bus.errors import BadMessageError, RefusedError
 from bus.messages import AgentEntry, AgentState, GpuReport, Incident, Seconds, Timer, decode, encode
-from bus.questions import Agent, AgentPage, Event, Fleet, ListRequest, Ping, RegisterReply, RegisterRequest
+from bus.questions import Agent, AgentPage, Event, Fleet, GetRequest, ListRequest, Ping, RegisterReply, RegisterRequest
 from bus.settings import Settings
 from scheduler.service import Scheduler, running
 from tests.agents import TestAgents, answering, report, silent, uptime
@@ -166,6 +166,8 @@ async def test_removing_cancels_the_next_ping_and_registering_again_resumes(bus,
         await services.ask_raw(bus, subjects.remove("a"), b"", who="scheduler")
     with pytest.raises(RefusedError):
         await ping_now(bus, "a")
+    gone = await services.ask(bus, subjects.get("a"), GetRequest(removed_too=True), Agent, who="scheduler")
+    assert [one.until is None for one in gone.enrolments] == [False]
     assert await read(bus, subjects.timer_key("a"), Timer) is None
     assert (await state(bus, "a")).ping_seq == before.ping_seq  # the state stays
 
@@ -176,6 +178,11 @@ async def test_removing_cancels_the_next_ping_and_registering_again_resumes(bus,
     assert again.agent.consecutive_poor_uptime == 2
     assert again.agent.next_ping_at == max(before.next_ping_at, again.agent.next_ping_at)
     await until_history(bus, lambda h: len(h["a"]) > before.ping_seq)
+    first, second = (await agent(bus, "a")).enrolments
+    assert first.since == again.agent.registered_at
+    assert first.until
+    assert first.since < first.until < second.since == again.agent.enrolled_at
+    assert second.until is None
     resumed = agents.asked["a"][-1]
     assert resumed.since_mark is None  # the window starts at the new enrolment
     assert resumed.window_seconds <= (datetime.now(UTC) - now).total_seconds()

@@ -1,0 +1,131 @@
+"""The time that a statement accounts for, and where windows lie in it: pure rules, case by case."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus.messages import Enrolment
+from storage.enrolments import Known, Period, ended, periods
+from storage.placing import AGREES_US, placed
+from storage.rows import microseconds
+from storage.windows import Milliseconds, Window
+
+DAY = 86_400_000_000
+MONTH = Period(microseconds(datetime(2026, 10, 1, tzinfo=UTC)), microseconds(datetime(2026, 11, 1, tzinfo=UTC)))
+START = datetime(2026, 10, 1, tzinfo=UTC)
+LATER = MONTH.until_us + 100 * DAY
+
+
+def on(day: float) -> datetime:
+    return START + timedelta(days=day)
+
+
+def at(day: float) -> int:
+    return MONTH.since_us + round(day * DAY)
+
+
+def known(*days: tuple[float, float], misses: tuple[float, ...] = ()) -> Known:
+    """An agent whose reports cover these days, each pinged at its end."""
+    windows = {
+        at(end): Window(n, at(begin), at(end), Milliseconds(up=(at(end) - at(begin)) // 1000), {})
+        for n, (begin, end) in enumerate(days, 1)
+    }
+    pinged = sorted([*windows, *(at(day) for day in misses)])
+    return Known(pinged, windows, pinged[0] if pinged else None)
+
+
+def found(enrolments: list[Enrolment], outcomes: Known, now_us: int = LATER) -> list[tuple[float, float]]:
+    return [
+        ((one.since_us - MONTH.since_us) / DAY, (one.until_us - MONTH.since_us) / DAY)
+        for one in periods(enrolments, outcomes, MONTH, now_us)
+    ]
+
+
+def test_one_that_goes_on_counts_to_the_month_s_end_though_nobody_reported():
+    assert found([Enrolment(on(-20))], known((0, 1))) == [(0, 31)]
+    assert found([Enrolment(on(10))], known((10, 11))) == [(10, 31)]
+
+
+def test_while_the_month_runs_it_counts_to_the_last_outcome():
+    assert found([Enrolment(on(-20))], known((0, 1), misses=(2,)), now_us=at(5)) == [(0, 2)]
+    assert found([Enrolment(on(3))], known(), now_us=at(5)) == []
+
+
+def test_one_that_ended_counts_to_its_last_outcome_and_never_beyond():
+    assert found([Enrolment(on(-20), on(9.5))], known((8, 9))) == [(0, 9)]
+    assert found([Enrolment(on(-20), on(9.5))], known((8, 9), misses=(9.4,))) == [(0, 9.4)]
+    assert found([Enrolment(on(-20), on(9.5))], known((8, 9), (9, 9.6))) == [(0, 9)]
+    assert found([Enrolment(on(-20), on(-5))], known()) == []
+    assert found([Enrolment(on(-20), on(40))], known((0, 31), (31, 35))) == [(0, 31)]
+
+
+def test_each_enrolment_counts_and_what_lies_between_does_not():
+    two = [Enrolment(on(-20), on(5)), Enrolment(on(20))]
+    assert found(two, known((3, 5), (20, 31))) == [(0, 5), (20, 31)]
+
+
+def test_history_from_before_a_lost_registry_counts_as_an_enrolment_that_ended():
+    assert found([Enrolment(on(20))], known((1, 3), (3, 12), (20, 31))) == [(1, 12), (20, 31)]
+    assert found([], known((4, 6), misses=(5,))) == [(4, 31)]
+    assert found([], known((1, 6), misses=(5,))) == [(1, 31)]  # the first outcome, a miss, lies within the first window
+
+
+@pytest.mark.parametrize("off_us", [-9_000_000, -1, 60_000, 9_000_000])
+def test_a_ping_s_way_at_the_beginning_is_no_time_that_nobody_reported(off_us):
+    begins = Window(1, at(10) + off_us, at(11), Milliseconds(up=1), {})
+    outcomes = Known([at(11)], {at(11): begins}, at(11))
+    assert periods([Enrolment(on(10))], outcomes, MONTH, LATER) == [Period(at(10) + off_us, MONTH.until_us)]
+
+
+def test_a_longer_way_is():
+    late = Window(1, at(10) + 60_000_000, at(11), Milliseconds(up=1), {})
+    outcomes = Known([at(11)], {at(11): late}, at(11))
+    assert periods([Enrolment(on(10))], outcomes, MONTH, LATER) == [Period(at(10), MONTH.until_us)]
+
+
+def test_when_the_last_enrolment_ended():
+    assert ended([], MONTH, LATER) is None
+    assert ended([Enrolment(on(1))], MONTH, LATER) is None
+    assert ended([Enrolment(on(1), on(3))], MONTH, LATER) == at(3)
+    assert ended([Enrolment(on(1), on(3))], MONTH, at(2)) is None
+    assert ended([Enrolment(on(1), on(3)), Enrolment(on(4))], MONTH, LATER) is None
+    assert ended([Enrolment(on(1), on(3)), Enrolment(on(40))], MONTH, LATER) == at(
+        3
+    )  # the later one is of another month
+
+
+def test_a_label_that_agrees_with_our_clock_stands():
+    assert placed(at(5), 40_000, (at(4), at(5) + 3_000), DAY) == (
+        place := placed(at(5), None, (at(4), at(5) + 3_000), DAY)
+    )
+    assert (place.since_us, place.until_us, place.shift_us, place.stepped) == (at(4), at(5) + 3_000, 0, False)
+    slow = placed(at(5), 9_000_000, (at(4), at(5) + 13_000_000), DAY)  # the answer took 9 s
+    assert slow.until_us == at(5) + 13_000_000
+
+
+@pytest.mark.parametrize("off_us", [-40 * 365 * DAY, -3_600_000_000, 3_600_000_000, 3 * DAY])
+def test_the_window_of_a_clock_that_is_off_lies_where_the_ping_was(off_us):
+    place = placed(at(5), 1_000, (at(4) + off_us, at(5) + off_us), DAY)
+    assert (place.since_us, place.until_us, place.shift_us, place.stepped) == (at(4), at(5), -off_us, False)
+
+
+def test_a_clock_that_is_set_within_the_window_gives_its_length_no_other_beginning():
+    place = placed(at(5), 1_000, (at(4) - 3_600_000_000, at(5)), DAY)
+    assert (place.since_us, place.until_us, place.shift_us, place.stepped) == (at(4), at(5), 0, True)
+
+
+@given(
+    st.lists(st.integers(-10 * DAY, 10 * DAY), min_size=2, max_size=12),
+    st.lists(st.integers(1_000, DAY), min_size=12, max_size=12),
+)
+def test_windows_tile_however_the_host_s_clock_is_set(offsets, lengths):
+    """What lies between two windows, or in both, is less than a clock may differ that is still believed."""
+    true = before = at(0)
+    for offset, length in zip(offsets, lengths, strict=False):
+        true += length
+        place = placed(true, 5_000, (true - length + offset, true + offset), length)
+        assert place.until_us - place.since_us == length
+        assert abs(place.since_us - before) <= 2 * AGREES_US
+        before = place.until_us
