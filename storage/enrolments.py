@@ -6,6 +6,7 @@ lost, though history has its outcomes.
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from msgspec import Struct
 
@@ -68,11 +69,16 @@ def ended(enrolments: Sequence[Enrolment], month: Period, now_us: int) -> int | 
 
 def _spans(enrolments: Iterable[Enrolment], known: Known) -> list[tuple[int, int | None]]:
     """With one in front where history begins before the first that is known."""
-    spans = [(microseconds(one.since), None if one.until is None else microseconds(one.until)) for one in enrolments]
+    spans = [(_whole(one.since), None if one.until is None else _whole(one.until)) for one in enrolments]
     if known.first_us is not None and (not spans or known.first_us < spans[0][0]):
         begins = min([known.first_us, *(window.since_us for window in known.windows.values())])
         spans.insert(0, (begins, spans[0][0] if spans else None))
     return spans
+
+
+def _whole(moment: datetime) -> int:
+    """Microseconds, cut to the ledger's grain."""
+    return microseconds(moment) // 1000 * 1000
 
 
 def _begin(since_us: int, windows: Iterable[Window]) -> int:

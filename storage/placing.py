@@ -23,10 +23,15 @@ class Place(Struct, frozen=True):
 
 
 def placed(pinged_us: int, response_us: int | None, label: tuple[int, int], spent_us: int) -> Place:
-    """A window that the agent labels `[since, until)`, and in which it accounts for `spent_us`."""
-    since_us, until_us = label
+    """A window that the agent labels `[since, until)`, and in which it accounts for `spent_us`.
+
+    In whole milliseconds, the ledger's grain, so that windows tile: history keeps a label as so many of them after the
+    ping, rounded down, and the label itself is a whole one.
+    """
+    rest_us = -label[1] % 1000
+    since_us, until_us = label[0] + rest_us, label[1] + rest_us
     agrees = pinged_us - AGREES_US <= until_us <= pinged_us + (response_us or 0) + AGREES_US
-    shift_us = 0 if agrees else pinged_us - until_us
+    shift_us = 0 if agrees else pinged_us - pinged_us % 1000 - until_us
     if abs(until_us - since_us - spent_us) > AGREES_US:
         return Place(until_us + shift_us - spent_us, until_us + shift_us, shift_us, stepped=True)
     return Place(since_us + shift_us, until_us + shift_us, shift_us)

@@ -13,7 +13,7 @@ from storage.enrolments import Known, Period, ended, periods
 from storage.outcomes import Outcomes, first_us, outcomes
 from storage.partitions import DAY_US
 from storage.rows import microseconds, moment
-from storage.statement import account, add_up, gpu_accounts, month_bounds, part
+from storage.statement import account, add_up, enrolled, gpu_accounts, month_bounds, part
 from storage.store import Reader
 from storage.windows import Milliseconds, Window
 
@@ -34,24 +34,24 @@ def statement(reader: Reader, agent_id: str, request: StatementRequest, now: dat
     found, first = _found(reader, agent_id, request, month, now_us)
     kept = Period(max(month.since_us, forgotten_us), month.until_us)
     known = Known([one.pinged_us for one in found.told], found.windows, first)
-    enrolled = periods(request.enrolments, known, kept, now_us)
-    sums = add_up(found.windows.values(), enrolled)
-    enrolled_ms = sum(period.length_ms for period in enrolled)
+    within = periods(request.enrolments, known, kept, now_us)
+    sums = add_up(found.windows.values(), within)
+    enrolled_ms = enrolled(sums.host, within)
     return Statement(
         agent_id=agent_id,
         month=request.month,
         generated_at=now,
-        since=moment(enrolled[0].since_us if enrolled else kept.since_us),
-        until=moment(enrolled[-1].until_us if enrolled else kept.since_us),
+        since=moment(within[0].since_us if within else kept.since_us),
+        until=moment(within[-1].until_us if within else kept.since_us),
         final=_is_final(reader, request, found.windows.values(), month, now_us),
         enrolled_seconds=enrolled_ms / 1000,
         host=account(sums.host, enrolled_ms),
-        gpus=gpu_accounts(sums, enrolled, found.names),
+        gpus=gpu_accounts(sums, within, found.names),
         incidents=tuple(sums.incidents),
         splits=tuple(sums.splits),
-        enrolled=tuple(Span(moment(period.since_us), moment(period.until_us)) for period in enrolled),
+        enrolled=tuple(Span(moment(period.since_us), moment(period.until_us)) for period in within),
         forgotten_until=moment(forgotten_us) if forgotten_us > month.since_us else None,
-        replay=_replay(request, found, enrolled, threshold, month),
+        replay=_replay(request, _judged(found, within, month), enrolled_ms, threshold),
         **_counts(reader, agent_id, found, month),
     )
 
@@ -108,19 +108,21 @@ def _reach(windows: Iterable[Window], month: Period) -> bool:
     return any(window.until_us >= month.until_us for window in windows)
 
 
-def _replay(
-    request: StatementRequest, found: Outcomes, enrolled: list[Period], threshold: float, month: Period
-) -> Replay | None:
-    if request.threshold is None and request.policy is None:
-        return None
+def _judged(found: Outcomes, within: list[Period], month: Period) -> list[rules.Judged]:
+    """Every outcome, with its window's part in the account."""
     judged = []
     for one in found.told:
         window = found.windows.get(one.pinged_us)
-        account = Milliseconds() if window is None else part(window, None, enrolled)
+        account = Milliseconds() if window is None else part(window, None, within)
         counts = one.pinged_us in month and one.verdict in {"good", "poor"}
         whole = None if window is None else window.host
         judged.append(rules.Judged(account, counts, one.outcome == "answered", one.uptime_percent, whole))
+    return judged
+
+
+def _replay(request: StatementRequest, judged: list[rules.Judged], enrolled_ms: int, threshold: float) -> Replay | None:
+    if request.threshold is None and request.policy is None:
+        return None
     then_threshold = threshold if request.threshold is None else request.threshold
     then = rules.threshold_rules(then_threshold) if request.policy is None else rules.read_rules(request.policy)
-    enrolled_ms = sum(period.length_ms for period in enrolled)
     return rules.replay(judged, enrolled_ms, (rules.threshold_rules(threshold), threshold), (then, then_threshold))

@@ -14,6 +14,7 @@ from storage.windows import Milliseconds, Window, within
 
 Kind = tuple[str | None, str, str]  # GPU, state, reason
 JITTER_US = 100_000
+GRAIN_MS = 3  # less is no time that nobody reported
 
 
 class Stay(Struct, frozen=True):
@@ -49,6 +50,7 @@ def add_up(windows: Iterable[Window], periods: Sequence[Period]) -> Month:
         host = host.plus(part(window, None, periods))
         for incident in window.incidents:
             _tell(incidents, open_until, incident, window.until_us)
+        _end_untold(incidents, open_until, window.until_us)
     told = [one for one in incidents if any(_touches(one, period) for period in periods)]
     told.sort(key=lambda one: (one.since, one.gpu or "", one.state))
     splits = [split for window in reported for period in periods for split in _splits(window, period)]
@@ -61,6 +63,15 @@ def part(window: Window, gpu: str | None, periods: Iterable[Period]) -> Millisec
     for period in _touching(window, periods):
         sums = sums.plus(within(window, gpu, period.since_us, period.until_us).account)
     return sums
+
+
+def enrolled(sums: Milliseconds, periods: Iterable[Period]) -> int:
+    """Milliseconds to account for: those of the periods, but that reports of all of it are all of it.
+
+    Both ends of each window are rounded labels of a clock that is not the ledger's, so the two differ by a few.
+    """
+    length_ms = sum(period.length_ms for period in periods)
+    return sums.total if length_ms <= sums.total + GRAIN_MS else length_ms
 
 
 def account(sums: Milliseconds, enrolled_ms: int) -> Account:
@@ -82,7 +93,7 @@ def gpu_accounts(
     accounts = []
     for uuid, stay in month.gpus.items():
         there = (period.overlap(stay.while_there.since_us, stay.while_there.until_us) for period in periods)
-        enrolled_ms = sum(period.length_ms for period in there)
+        enrolled_ms = enrolled(stay.sums, there)
         base = account(stay.sums, enrolled_ms)
         index, name = names.get(uuid, (None, ""))
         accounts.append(
@@ -156,6 +167,14 @@ def _tell(told: list[Incident], going_on: dict[Kind, tuple[int, int]], one: Inci
         told.append(one)
     if one.until is None:
         going_on[kind] = (place, until_us)
+
+
+def _end_untold(told: list[Incident], going_on: dict[Kind, tuple[int, int]], until_us: int) -> None:
+    """What the report before left open and this one does not tell is known up to that report's end, and no further."""
+    for kind, (place, before_us) in list(going_on.items()):
+        if before_us < until_us:
+            told[place] = replace(told[place], until=moment(before_us))
+            del going_on[kind]
 
 
 def _touches(one: Incident, period: Period) -> bool:

@@ -225,3 +225,27 @@ async def test_a_fleet_of_perfect_hosts_is_paid_in_full(kept: Kept):
     made = await kept.store.read(lambda reader: replays.fleet(reader, asked, NOW, 99.0))
     assert (made.now_paid_percent, made.then_paid_percent) == (100.0, 100.0)
     assert made.then == "threshold 99.99999 %"
+
+
+async def test_labels_that_are_a_millisecond_off_are_no_unreported_time_and_sums_add_up(kept: Kept):
+    states = [
+        state("a", n, (at := OCTOBER + DAY * n), FULL, until=at + timedelta(milliseconds=n % 3)) for n in range(1, 20)
+    ]
+    await kept.put(states)
+    for after_ms in range(4):
+        until = OCTOBER + DAY * 19 + timedelta(milliseconds=after_ms)
+        made = await kept.statement("a", enrolments=(Enrolment(OCTOBER - DAY, until),))
+        assert made.host.seconds.up == made.enrolled_seconds == pytest.approx(19 * 86_400, abs=0.01)
+        assert (made.host.uptime_percent, made.host.unreported_seconds) == (100.0, 0)
+
+
+async def test_an_incident_that_no_later_report_tells_did_not_go_on(kept: Kept):
+    since = OCTOBER + DAY * 2.5
+    one = Incident(gpu="G", state="down", reason="lost", since=since)
+    await kept.put(days("a", OCTOBER, 2))
+    await kept.put(days("a", OCTOBER + DAY * 2, 1, first=3, incidents=(one,)))
+    open_yet = await kept.statement("a")
+    assert [(told.since, told.until) for told in open_yet.incidents] == [(since, None)]
+    await kept.put(days("a", OCTOBER + DAY * 3, 2, first=4))
+    ended = await kept.statement("a")
+    assert [(told.since, told.until) for told in ended.incidents] == [(since, OCTOBER + DAY * 3)]

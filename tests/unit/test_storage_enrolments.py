@@ -72,7 +72,7 @@ def test_history_from_before_a_lost_registry_counts_as_an_enrolment_that_ended()
     assert found([], known((1, 6), misses=(5,))) == [(1, 31)]  # the first outcome, a miss, lies within the first window
 
 
-@pytest.mark.parametrize("off_us", [-9_000_000, -1, 60_000, 9_000_000])
+@pytest.mark.parametrize("off_us", [-9_000_000, -1_000, 60_000, 9_000_000])
 def test_a_ping_s_way_at_the_beginning_is_no_time_that_nobody_reported(off_us):
     begins = Window(1, at(10) + off_us, at(11), Milliseconds(up=1), {})
     outcomes = Known([at(11)], {at(11): begins}, at(11))
@@ -116,6 +116,15 @@ def test_a_clock_that_is_set_within_the_window_gives_its_length_no_other_beginni
     assert (place.since_us, place.until_us, place.shift_us, place.stepped) == (at(4), at(5), 0, True)
 
 
+@given(st.integers(0, 999), st.integers(-3_000, 3_000))
+def test_a_label_is_found_again_to_the_millisecond_however_the_ping_s_moment_falls(phase_us, after_ms):
+    """History keeps it as whole milliseconds after the ping, rounded down."""
+    pinged_us, label_us = at(5) + phase_us, at(5) + after_ms * 1000
+    kept_us = pinged_us + (label_us - pinged_us) // 1000 * 1000
+    place = placed(pinged_us, None, (kept_us - DAY, kept_us), DAY)
+    assert (place.since_us, place.until_us) == (label_us - DAY, label_us)
+
+
 @given(
     st.lists(st.integers(-10 * DAY, 10 * DAY), min_size=2, max_size=12),
     st.lists(st.integers(1_000, DAY), min_size=12, max_size=12),
@@ -124,7 +133,7 @@ def test_windows_tile_however_the_host_s_clock_is_set(offsets, lengths):
     """What lies between two windows, or in both, is less than a clock may differ that is still believed."""
     true = before = at(0)
     for offset, length in zip(offsets, lengths, strict=False):
-        true += length
+        true += (length := length // 1000 * 1000)
         place = placed(true, 5_000, (true - length + offset, true + offset), length)
         assert place.until_us - place.since_us == length
         assert abs(place.since_us - before) <= 2 * AGREES_US
