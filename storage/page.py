@@ -89,10 +89,16 @@ def _notes(made: Statement) -> str:
         parts = ", ".join(f"{stamp(one.since)} to {stamp(one.until)}" for one in made.enrolled)
         notes.append(f"The host was removed and registered again meanwhile. Enrolled were: {parts}.")
     if made.missing_seqs:
-        notes.append(f"{made.missing_seqs} outcomes never reached history; what they reported is unreported here.")
+        notes.append(
+            f"{_counted(made.missing_seqs, 'outcome')} never reached history; what was reported there is unreported here."
+        )
     if made.missed or made.excused:
-        notes.append(f"{made.missed} pings were missed, {made.excused} excused as an outage of our own.")
+        notes.append(f"{_counted(made.missed, 'ping')} missed, {made.excused} excused as an outage of our own.")
     return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _replay(replay: Replay) -> str:
