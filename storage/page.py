@@ -90,7 +90,7 @@ def _notes(made: Statement) -> str:
         notes.append(f"The host was removed and registered again meanwhile. Enrolled were: {parts}.")
     if made.missing_seqs:
         notes.append(
-            f"{_counted(made.missing_seqs, 'outcome')} never reached history; what was reported there is unreported here."
+            f"{_counted(made.missing_seqs, 'outcome')} never reached history; what they told is unreported here."
         )
     if made.missed or made.excused:
         notes.append(f"{_counted(made.missed, 'ping')} missed, {made.excused} excused as an outage of our own.")
