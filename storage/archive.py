@@ -6,62 +6,49 @@ count; a late outcome for an archived day makes a new generation.
 """
 
 import os
-from datetime import date
 from pathlib import Path
 
 import structlog
 
 from bus.settings import Settings
 from storage.database import Connection, execute_all, rows_of, sql, transaction
-from storage.partitions import DAY_US, TABLES, Partitions, label
+from storage.partitions import DAY_US, EVER, TABLES, Kept, Partitions, label, parts
 
 log = structlog.get_logger("storage")
 
 Content = dict[str, tuple[int, int]]  # rows and hash by table
 
 
-def partitions(connection: Connection, folder: Path) -> Partitions:
+def days(connection: Connection) -> dict[int, Kept]:
     """The archived days, as this connection's snapshot sees them."""
-    return Partitions(folder, dict(rows_of(connection, "SELECT day, generation FROM archived")))
+    rows = rows_of(connection, f"SELECT day, generation, {', '.join(TABLES)} FROM archived")  # noqa: S608  # ours
+    return {day: Kept(generation, dict(zip(TABLES, counts, strict=True))) for day, generation, *counts in rows}
+
+
+def partitions(connection: Connection, folder: Path) -> Partitions:
+    """The same, and where they lie."""
+    return Partitions(folder, days(connection))
 
 
 def content(connection: Connection, folder: Path) -> Content:
     """Counts and hashes of all that history holds, archive included."""
-    known = partitions(connection, folder)
+    return content_of(connection, partitions(connection, folder))
+
+
+def content_of(connection: Connection, known: Partitions) -> Content:
+    """Counts and hashes of what the file and these partitions hold."""
     return {table: (count, value) for table, count, value in rows_of(connection, known.fill(sql("fingerprint")))}
 
 
-def adopt(connection: Connection, folder: Path) -> Partitions:
-    """Takes in partitions that the file does not know: a file made anew finds its old days here."""
-    known = partitions(connection, folder)
-    for day, generation in sorted(found(folder).items()):
-        if day not in known.days and not _live(connection, day):
-            adopt_day(connection, known, day, generation)
-    return known
+def record(connection: Connection, day: int, kept: Kept) -> None:
+    """Within the caller's transaction: from its end on, this partition is the day's."""
+    execute_all(connection, sql("record_day"), {"day": day, "generation": kept.generation, **kept.rows})
 
 
-def adopt_day(connection: Connection, known: Partitions, day: int, generation: int) -> int:
-    """One partition, its names numbered and its rows counted, in a transaction. Returns its pings."""
-    file = str(known.file(day, "pings", generation))
-    with transaction(connection):
-        for name in ("adopt_agents", "adopt_gpu_sets"):
-            connection.execute(sql(name), {"file": file})
-        connection.execute(sql("adopt_day"), {"file": file, "day": day, "generation": generation})
-    known.days[day] = generation
-    pings: int = rows_of(connection, "SELECT pings FROM archived WHERE day = $day", {"day": day})[0][0]
-    log.info("archive_day_adopted", day=label(day), pings=pings)
-    return pings
-
-
-def found(folder: Path) -> dict[int, int]:
-    """The newest generation of each day's partition on disk."""
-    newest: dict[int, int] = {}
-    for file in folder.glob("day=*/pings-*.parquet"):
-        day = _day_of(file.parent.name)
-        generation = file.stem.rpartition("-")[2]
-        if day is not None and generation.isdigit():
-            newest[day] = max(newest.get(day, 0), int(generation))
-    return newest
+def forgotten_us(connection: Connection) -> int:
+    """Retention has let go of what is before this."""
+    until_us: int | None = rows_of(connection, "SELECT max(until_us) FROM forgotten")[0][0]
+    return EVER[0] if until_us is None else until_us
 
 
 def tend(connection: Connection, known: Partitions, settings: Settings, now_us: int) -> bool:
@@ -70,7 +57,7 @@ def tend(connection: Connection, known: Partitions, settings: Settings, now_us: 
     _forget(connection, known, today - settings.STORAGE_RETENTION_DAYS)
     oldest = rows_of(connection, "SELECT min(pinged_us) // 86400000000 FROM pings")[0][0]
     if oldest is None or oldest >= today - settings.STORAGE_ARCHIVE_AFTER_DAYS:
-        _sweep(known)
+        _sweep(connection, known)
         return False
     move_day(connection, known, oldest)
     return True
@@ -78,34 +65,37 @@ def tend(connection: Connection, known: Partitions, settings: Settings, now_us: 
 
 def move_day(connection: Connection, known: Partitions, day: int) -> None:
     """A day's rows, late ones included, become a partition of a new generation."""
-    generation = max(known.days.get(day, 0), found(known.folder).get(day, 0)) + 1
-    pings = write_day(connection, known, day, generation)
+    taken = [generation for one, _, generation, _ in parts(known.folder) if one == day]
+    generation = max(taken, default=0) + 1
+    kept = Kept(generation, write_day(connection, known, day, generation))
     with transaction(connection):
         execute_all(connection, sql("delete_live"), {"since_us": day * DAY_US, "until_us": (day + 1) * DAY_US})
-        connection.execute("DELETE FROM archived WHERE day = $1", [day])
-        connection.execute("INSERT INTO archived VALUES ($1, $2, $3)", [day, generation, pings])
-    known.days[day] = generation
-    log.info("day_archived", day=label(day), pings=pings, generation=generation)
+        record(connection, day, kept)
+    known.days[day] = kept
+    log.info("day_archived", day=label(day), pings=kept.rows["pings"], generation=generation)
 
 
-def write_day(connection: Connection, known: Partitions, day: int, generation: int) -> int:
-    """Writes the partition and makes it last; it counts only when the transaction names it."""
-    since_us, until_us = day * DAY_US, (day + 1) * DAY_US
-    pings = 0
+def write_day(connection: Connection, known: Partitions, day: int, generation: int) -> dict[str, int]:
+    """Writes the partition and makes it last; it counts only when the transaction names it. Returns rows by table."""
+    rows = {}
     for table in TABLES:
         file = known.file(day, table, generation)
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
-        text = known.fill(sql(f"archive_{table}"), since_us, until_us - 1).replace("{file}", _quoted(partial))
-        text = text.replace("{since_us}", str(since_us)).replace("{until_us}", str(until_us))  # COPY has no parameters
-        count: int = rows_of(connection, text)[0][0]
-        if table == "pings":
-            pings = count
-        elif not count:
+        rows[table] = _copy(connection, known, table, day, partial)
+        if rows[table] or table == "pings":
+            _settle(partial, file)
+        else:
             partial.unlink()
-            continue
-        _settle(partial, file)
-    return pings
+    return rows
+
+
+def _copy(connection: Connection, known: Partitions, table: str, day: int, partial: Path) -> int:
+    since_us, until_us = day * DAY_US, (day + 1) * DAY_US
+    text = sql(f"archive_{table}").replace("{since_us}", str(since_us)).replace("{until_us}", str(until_us))
+    text = known.fill(text, since_us, until_us - 1).replace("{file}", _quoted(partial))  # COPY has no parameters
+    count: int = rows_of(connection, text)[0][0]
+    return count
 
 
 def _settle(partial: Path, file: Path) -> None:
@@ -131,28 +121,20 @@ def _forget(connection: Connection, known: Partitions, before_day: int) -> None:
     log.info("history_forgotten", before=label(before_day))
 
 
-def _sweep(known: Partitions) -> None:
+def _sweep(connection: Connection, known: Partitions) -> None:
     """Removes files that do not count; not at once when they stop counting, for a question may be reading them."""
-    for file in known.folder.glob("day=*/*"):
-        day = _day_of(file.parent.name)
-        if day is None or file.stem.rpartition("-")[2] == str(known.days.get(day)):
-            continue
-        file.unlink(missing_ok=True)
-        if not any(file.parent.iterdir()):
-            file.parent.rmdir()
-
-
-def _live(connection: Connection, day: int) -> bool:
-    asked = {"since_us": day * DAY_US, "until_us": (day + 1) * DAY_US}
-    text = "SELECT 1 FROM pings WHERE pinged_us >= $since_us AND pinged_us < $until_us LIMIT 1"
-    return bool(rows_of(connection, text, asked))
-
-
-def _day_of(name: str) -> int | None:
-    try:
-        return date.fromisoformat(name.removeprefix("day=")).toordinal() - date(1970, 1, 1).toordinal()
-    except ValueError:
-        return None
+    kept_from_us = forgotten_us(connection)
+    for day, _, generation, path in list(parts(known.folder)):
+        if path.suffix not in {".parquet", ".partial"}:
+            continue  # set aside
+        if day in known.days:
+            counts = generation == known.days[day].generation and path.suffix == ".parquet"
+        else:
+            counts = day * DAY_US >= kept_from_us
+        if not counts:
+            path.unlink(missing_ok=True)
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
 
 
 def _quoted(path: Path) -> str:

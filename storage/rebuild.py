@@ -10,7 +10,6 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-import duckdb
 import structlog
 from msgspec import Struct
 
@@ -19,8 +18,8 @@ from bus.background import end
 from bus.clock import utc_now
 from bus.connection import Client
 from bus.settings import Settings
-from storage import archive, database
-from storage.errors import DamagedError, explained
+from storage import archive, database, inspection
+from storage.errors import CannotWriteError, StorageError, explained
 from storage.feed import Feed
 from storage.store import Store
 
@@ -95,8 +94,10 @@ def _content_before(settings: Settings, places: database.Places) -> archive.Cont
         return None
     try:
         return _content_of(settings, places, places.file)
-    except DamagedError as error:
-        log.error("history_file_damaged", detail=str(error), action="rebuilding without comparing")
+    except CannotWriteError:
+        raise
+    except StorageError as error:  # the file or, in any of DuckDB's ways, a partition
+        log.error("history_damaged", detail=str(error), action="rebuilding without comparing")
         return None
 
 
@@ -104,7 +105,7 @@ def _content_of(settings: Settings, places: database.Places, file: Path) -> arch
     opened = database.open_file(settings, places, file)
     try:
         return archive.content(opened, places.archive)
-    except duckdb.Error as error:
+    except inspection.READING_ERRORS as error:
         raise explained(error, file) from None
     finally:
         opened.close()

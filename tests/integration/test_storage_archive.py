@@ -9,73 +9,19 @@ import pytest
 from bus import services, subjects
 from bus.clock import utc_now
 from bus.connection import Client
-from bus.messages import Incident, Seconds, encode
 from bus.questions import HistoryReply, HistoryRequest, UptimesReply, UptimesRequest
 from bus.settings import Settings, load
 from storage import archive, imports, rebuild, rollups, service
 from storage.database import rows_of
 from storage.errors import CannotWriteError, StorageError
-from storage.ingest import Written
-from storage.rows import Arrival
 from storage.store import Store
-from tests.storage_states import AgentState, caught_up, gpu, publish, series, state
-
-NOW = utc_now().replace(hour=12, minute=0, second=0, microsecond=0)
-BAD = Seconds(up=500.0, down=400.0)
-
-
-def mixed(agents: int = 3, days: int = 6) -> list[AgentState]:
-    """Days of pings, some with details of GPUs and incidents, oldest first."""
-    states = []
-    for number in range(1, days * 8 + 1):
-        at = NOW - timedelta(days=days) + timedelta(hours=3) * (number - 1)
-        for agent in range(agents):
-            bad = number % 5 == agent
-            lost = Incident(gpu="GPU-x", state="down", reason="lost", since=at - timedelta(seconds=400), until=at)
-            states.append(
-                state(
-                    f"agent-{agent}",
-                    number,
-                    at,
-                    BAD,
-                    gpus=(gpu(BAD, state="down", reasons=("lost",)),),
-                    incidents=(lost,),
-                    verdict="poor",
-                )
-                if bad
-                else state(f"agent-{agent}", number, at)
-            )
-    return states
-
-
-def arrivals(states: list[AgentState], first: int = 1) -> list[Arrival]:
-    return [Arrival(first + i, one.agent_id, encode(one)) for i, one in enumerate(states)]
+from tests.storage_days import NOW, arrivals, everything, mixed, opened, rollup_rows, written_to
+from tests.storage_states import caught_up, publish, series
 
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Settings:
     return load({}, GPUPING_DATA_DIR=str(tmp_path), STORAGE_ARCHIVE_AFTER_DAYS=2)
-
-
-async def opened(settings: Settings) -> Store:
-    store = Store(settings)
-    await store.open(NOW)
-    return store
-
-
-async def written_to(store: Store, batch: list[Arrival]) -> Written:
-    return await store.write(1, await store.prepare(batch))
-
-
-async def everything(store: Store) -> archive.Content:
-    return await store.read(lambda reader: archive.content(reader.cursor, store.places.archive))
-
-
-async def rollup_rows(store: Store) -> list[list[tuple[object, ...]]]:
-    """By the agents' names: their numbers are each file's own."""
-    by_name = "SELECT agent_id, agent_days.* EXCLUDE (agent) FROM agent_days JOIN agents USING (agent)"
-    questions = (by_name, "FROM fleet_hours", "FROM fleet_latencies")
-    return await store.read(lambda reader: [sorted(rows_of(reader.cursor, text), key=repr) for text in questions])
 
 
 async def test_archived_days_are_read_as_if_they_had_never_moved(kept: Settings):
