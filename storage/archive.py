@@ -1,14 +1,16 @@
 """Old days as Parquet: one folder a day, readable by any engine, and read together with the file as one history.
 
-A day moves in three steps that a crash may interrupt anywhere: write and fsync the partition, check it, then
-one transaction that deletes the rows and names the partition's generation. Files of another generation do not
-count; a late outcome for an archived day makes a new generation.
+A day moves in three steps that a crash may interrupt anywhere: write and fsync the files beside the outcomes, then the
+outcomes, whose file makes it a partition and says what lies beside it; then one transaction that deletes the rows and
+names the partition's generation. Files of another generation do not count; a late outcome for an archived day makes a
+new generation.
 """
 
 import os
 from pathlib import Path
 
 import structlog
+from msgspec.json import encode
 
 from bus.settings import Settings
 from storage.database import Connection, execute_all, rows_of, sql, transaction
@@ -77,12 +79,13 @@ def move_day(connection: Connection, known: Partitions, day: int) -> None:
 
 def write_day(connection: Connection, known: Partitions, day: int, generation: int) -> dict[str, int]:
     """Writes the partition and makes it last; it counts only when the transaction names it. Returns rows by table."""
-    rows = {}
-    for table in TABLES:
+    rows: dict[str, int] = {}
+    for table in reversed(TABLES):  # outcomes last: what a crash leaves without them is no partition
         file = known.file(day, table, generation)
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
-        rows[table] = _copy(connection, known, table, day, partial)
+        text = sql(f"archive_{table}").replace("{beside}", encode(rows).decode())
+        rows[table] = _copy(connection, known, text, day, partial)
         if rows[table] or table == "pings":
             _settle(partial, file)
         else:
@@ -90,10 +93,11 @@ def write_day(connection: Connection, known: Partitions, day: int, generation: i
     return rows
 
 
-def _copy(connection: Connection, known: Partitions, table: str, day: int, partial: Path) -> int:
+def _copy(connection: Connection, known: Partitions, text: str, day: int, partial: Path) -> int:
+    """COPY has no parameters."""
     since_us, until_us = day * DAY_US, (day + 1) * DAY_US
-    text = sql(f"archive_{table}").replace("{since_us}", str(since_us)).replace("{until_us}", str(until_us))
-    text = known.fill(text, since_us, until_us - 1).replace("{file}", _quoted(partial))  # COPY has no parameters
+    text = text.replace("{since_us}", str(since_us)).replace("{until_us}", str(until_us))
+    text = known.fill(text, since_us, until_us - 1).replace("{file}", _quoted(partial))
     count: int = rows_of(connection, text)[0][0]
     return count
 
@@ -131,7 +135,7 @@ def _sweep(connection: Connection, known: Partitions) -> None:
             counts = generation == known.days[day].generation and path.suffix == ".parquet"
         else:
             counts = day * DAY_US >= kept_from_us
-        if not counts:
+        if not counts and not path.is_dir():
             path.unlink(missing_ok=True)
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()

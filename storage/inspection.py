@@ -50,8 +50,10 @@ def counted(known: Partitions, day: int, generation: int, *, once: bool = True) 
     """
     files = {table: known.file(day, table, generation) for table in TABLES}
     there = {table: file for table, file in files.items() if table == "pings" or file.exists() or file.is_symlink()}
-    with _reader(known.folder) as reader:
+    with _reader(known.folder) as reader, _blamed(files["pings"]):
         rows = {table: _inspect(reader, table, file, day) for table, file in there.items()}
+        for table, expected in _beside(reader, files["pings"]).items():
+            _check_count(files[table], rows.get(table, 0), expected)
         if once and _twice(reader, files["pings"]):
             raise FlawedError(f"{files['pings']}: it has outcomes twice")
     return dict.fromkeys(TABLES, 0) | rows
@@ -62,28 +64,47 @@ def _flaws(reader: Connection, known: Partitions, days: list[int]) -> dict[int, 
     for day in days:
         try:
             for table, file in known.files(day).items():
-                rows, expected = _inspect(reader, table, file, day), known.days[day].rows[table]
-                if expected not in {rows, None}:
-                    raise FlawedError(f"{file}: it has {rows} rows, not {expected}")
+                _check_count(file, _inspect(reader, table, file, day), known.days[day].rows[table])
         except FlawedError as flaw:
             found[day] = str(flaw)
     return found
+
+
+def _check_count(file: Path, rows: int, expected: int | None) -> None:
+    if expected not in {rows, None}:
+        raise FlawedError(f"{file}: it has {rows} rows, not {expected}" if rows else f"{file}: it is missing")
+
+
+def _beside(reader: Connection, pings: Path) -> dict[str, int]:
+    """What a partition says of itself; nothing where it was written by somebody else, or long ago."""
+    text = "SELECT decode(value) FROM parquet_kv_metadata($file) WHERE decode(key) = 'gpuping_beside'"
+    for (value,) in rows_of(reader, text, {"file": str(pings)}):
+        said = msgspec.json.decode(value, type=dict[str, int])
+        return {table: rows for table, rows in said.items() if table in TABLES}
+    return {}
 
 
 def _inspect(reader: Connection, table: str, file: Path, day: int) -> int:
     """How many rows the file has. Raises FlawedError; CannotWriteError where that is not the file's fault."""
     if not file.is_file():
         raise FlawedError(f"{file}: it is missing")
-    try:
+    with _blamed(file):
         _check_columns(reader, table, file)
         rows = _check_rows(reader, table, file, day)
         _check_texts(reader, table, file)
-    except READING_ERRORS as error:
+    return rows
+
+
+@contextmanager
+def _blamed(file: Path) -> Iterator[None]:
+    """What fails here is this file's fault, unless it is about room or rights."""
+    try:
+        yield
+    except (*READING_ERRORS, msgspec.DecodeError) as error:
         failure = explained(error, file)
         if isinstance(failure, CannotWriteError):
             raise failure from None
         raise FlawedError(f"{file}: {str(error).splitlines()[0][:300]}") from None
-    return rows
 
 
 def _check_columns(reader: Connection, table: str, file: Path) -> None:

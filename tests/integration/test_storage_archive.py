@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
+import duckdb
 import msgspec
 import pytest
 
@@ -14,8 +15,9 @@ from bus.settings import Settings, load
 from storage import archive, imports, rebuild, rollups, service
 from storage.database import rows_of
 from storage.errors import CannotWriteError, StorageError
+from storage.partitions import TABLES
 from storage.store import Store
-from tests.storage_days import NOW, arrivals, everything, mixed, opened, rollup_rows, written_to
+from tests.storage_days import NOW, arrivals, everything, mixed, opened, rollup_rows, tended, written_to
 from tests.storage_states import caught_up, publish, series
 
 
@@ -122,6 +124,45 @@ async def test_a_crash_between_partition_and_commit_leaves_one_history(kept: Set
     assert await everything(again) == before
     while await again.move(NOW):
         pass
+    assert await everything(again) == before
+    await again.close()
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_half_a_partition_is_none_when_the_file_is_lost_too(kept: Settings, table: str):
+    store = await opened(kept)
+    await written_to(store, arrivals(mixed()))
+    before = await everything(store)
+    assert store.ingest is not None
+    connection, known = store.ingest.connection, store.ingest.partitions
+    day = rows_of(connection, "SELECT min(pinged_us) // 86400000000 FROM pings")[0][0]
+    wall = known.file(day, table, 1).with_suffix(".partial")
+    wall.mkdir(parents=True)
+    with pytest.raises((duckdb.Error, OSError)):
+        archive.write_day(connection, known, day, 1)  # ends there, like a killed process
+    await store.close()
+    wall.rmdir()
+    store.places.file.unlink()
+    again = await opened(kept)
+    await written_to(again, arrivals(mixed()))
+    assert await everything(again) == before
+    await tended(again)
+    assert await everything(again) == before
+    await again.close()
+
+
+@pytest.mark.parametrize("table", ["gpus", "incidents"])
+async def test_a_partition_that_lost_a_file_is_none_when_the_history_file_is_lost_too(kept: Settings, table: str):
+    store = await opened(kept)
+    await written_to(store, arrivals(mixed()))
+    await tended(store)
+    before = await everything(store)
+    await store.close()
+    for file in store.places.archive.glob(f"day=*/{table}-1.parquet"):
+        file.unlink()
+    store.places.file.unlink()
+    again = await opened(kept)
+    await written_to(again, arrivals(mixed()))
     assert await everything(again) == before
     await again.close()
 
