@@ -50,7 +50,8 @@ def counted(known: Partitions, day: int, generation: int, *, once: bool = True) 
     """
     files = {table: known.file(day, table, generation) for table in TABLES}
     there = {table: file for table, file in files.items() if table == "pings" or file.exists() or file.is_symlink()}
-    with _reader(known.folder) as reader, _blamed(files["pings"]):
+    folders = {known.folder, *(file.resolve().parent for file in there.values())}  # a person may import what is linked
+    with _reader(*folders) as reader, _blamed(files["pings"]):
         rows = {table: _inspect(reader, table, file, day) for table, file in there.items()}
         for table, expected in _beside(reader, files["pings"]).items():
             _check_count(files[table], rows.get(table, 0), expected)
@@ -158,10 +159,11 @@ def _columns(table: str) -> list[tuple[str, str, bool]]:
 
 
 @contextmanager
-def _reader(folder: Path) -> Iterator[Connection]:
-    """A database of its own that may read this folder, and do nothing else."""
+def _reader(*folders: Path) -> Iterator[Connection]:
+    """A database of its own that may read these folders, and do nothing else."""
+    allowed = ", ".join("'" + str(folder).replace("'", "''") + "'" for folder in folders)
     with in_memory() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(f"SET allowed_directories = ['{str(folder).replace(chr(39), chr(39) * 2)}']")
+        connection.execute(f"SET allowed_directories = [{allowed}]")
         connection.execute("SET enable_external_access = false")
         yield connection

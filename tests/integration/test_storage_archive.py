@@ -12,9 +12,9 @@ from bus.clock import utc_now
 from bus.connection import Client
 from bus.questions import HistoryReply, HistoryRequest, UptimesReply, UptimesRequest
 from bus.settings import Settings, load
-from storage import archive, imports, rebuild, rollups, service
+from storage import archive, rebuild, rollups, service
 from storage.database import rows_of
-from storage.errors import CannotWriteError, StorageError
+from storage.errors import CannotWriteError
 from storage.partitions import TABLES
 from storage.store import Store
 from tests.storage_days import NOW, arrivals, everything, mixed, opened, rollup_rows, tended, written_to
@@ -219,40 +219,3 @@ async def test_long_periods_are_the_same_from_rollups_and_archive(bus: Client, b
 async def _history(bus: Client) -> HistoryReply:
     asked = HistoryRequest(hours=2000.0)
     return await services.ask(bus, subjects.history("agent-0"), asked, HistoryReply, who="storage")
-
-
-async def test_an_archive_is_taken_in_once_and_completely(kept: Settings, tmp_path: Path):
-    whole = await opened(kept)
-    await written_to(whole, arrivals(mixed()))
-    while await whole.move(NOW):
-        pass
-    folder = whole.places.archive
-    await whole.close()
-
-    other = msgspec.structs.replace(kept, STORAGE_NAME="other", STORAGE_ARCHIVE_AFTER_DAYS=90)
-    some = await opened(other)
-    await written_to(some, arrivals(mixed()[::3]))
-    while await some.seal(NOW):
-        pass
-    await some.close()
-    seen: list[tuple[int, int]] = []
-    first = imports.import_archive(other, folder, progress=lambda done, there: seen.append((done, there)))
-    again = imports.import_archive(other, folder)
-    assert first.added > 0
-    assert first.held > 0
-    assert (again.added, again.held) == (0, first.added + first.held)
-    assert seen[-1] == (4, 4)
-
-    merged = await opened(other)
-    await written_to(merged, arrivals(mixed()))  # the days that were not archived
-    expected = Store(msgspec.structs.replace(other, STORAGE_NAME="expected"))
-    await expected.open(NOW)
-    await written_to(expected, arrivals(mixed()))
-    while await expected.seal(NOW):
-        pass
-    assert await everything(merged) == await everything(expected)
-    assert await rollup_rows(merged) == await rollup_rows(expected)
-    await merged.close()
-    await expected.close()
-    with pytest.raises(StorageError, match="no partitions"):
-        imports.import_archive(other, tmp_path / "nothing")
