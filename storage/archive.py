@@ -7,6 +7,7 @@ new generation.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
@@ -126,19 +127,22 @@ def _forget(connection: Connection, known: Partitions, before_day: int) -> None:
 
 
 def _sweep(connection: Connection, known: Partitions) -> None:
-    """Removes files that do not count; not at once when they stop counting, for a question may be reading them."""
-    kept_from_us = forgotten_us(connection)
-    for day, _, generation, path in list(parts(known.folder)):
-        if path.suffix not in {".parquet", ".partial"}:
-            continue  # set aside
-        if day in known.days:
-            counts = generation == known.days[day].generation and path.suffix == ".parquet"
-        else:
-            counts = day * DAY_US >= kept_from_us
-        if not counts and not path.is_dir():
-            path.unlink(missing_ok=True)
-            if not any(path.parent.iterdir()):
-                path.parent.rmdir()
+    """Removes files that did not count at the last sweep either: until then a question might have been reading them."""
+    stale = set(_stale(known, forgotten_us(connection)))
+    for path in stale & known.stale:
+        path.unlink(missing_ok=True)
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    known.stale = stale
+
+
+def _stale(known: Partitions, kept_from_us: int) -> Iterator[Path]:
+    """Other generations of archived days, half written files, and what was forgotten; never what was set aside."""
+    for day, _, generation, path in parts(known.folder):
+        counts = day in known.days and generation == known.days[day].generation and path.suffix == ".parquet"
+        superseded = day in known.days or day * DAY_US < kept_from_us
+        if superseded and not counts and path.suffix in {".parquet", ".partial"} and not path.is_dir():
+            yield path
 
 
 def _quoted(path: Path) -> str:

@@ -56,6 +56,7 @@ class Partitions:
         self.folder = folder
         self.days = days
         self.touched: set[int] = set()  # the days that questions were given so far
+        self.stale: set[Path] = set()  # files that did not count when they were last looked at
 
     def file(self, day: int, table: str, generation: int | None = None) -> Path:
         """A partition's file, of the generation that counts unless it is said."""

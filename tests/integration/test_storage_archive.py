@@ -1,5 +1,7 @@
 """Old days in Parquet, read as one history with the file; retention; rebuild from archive and stream."""
 
+import asyncio
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from storage import archive, rebuild, rollups, service
 from storage.database import rows_of
 from storage.errors import CannotWriteError
 from storage.partitions import TABLES
-from storage.store import Store
+from storage.store import Reader, Store
 from tests.storage_days import NOW, arrivals, everything, mixed, opened, rollup_rows, tended, written_to
 from tests.storage_states import caught_up, publish, series
 
@@ -110,6 +112,34 @@ async def test_retention_lets_go_of_all_of_a_day(kept: Settings):
     assert again.ingest is not None
     assert again.ingest.numbering.missing == 0  # what was let go is not missing
     await again.close()
+
+
+async def test_a_question_keeps_its_files_while_a_new_generation_is_written(kept: Settings):
+    states = mixed()
+    store = await opened(kept)
+    await written_to(store, arrivals([one for one in states if one is not states[4]]))
+    await tended(store)
+    asked, written = threading.Event(), threading.Event()
+
+    def question(reader: Reader) -> list[list[tuple[int]]]:
+        text = "SELECT count(*) FROM {pings}"
+        first = rows_of(reader.cursor, reader.partitions.fill(text))
+        asked.set()
+        assert written.wait(20)
+        return [first, rows_of(reader.cursor, reader.partitions.fill(text))]
+
+    answering = asyncio.create_task(store.read(question))
+    await asyncio.to_thread(asked.wait, 20)
+    await written_to(store, arrivals([states[4]], 1000))
+    await tended(store)
+    written.set()
+    assert await answering == [[(len(states) - 1,)]] * 2
+    assert len(list(store.places.archive.glob("day=*/pings-2.parquet"))) == 1
+    first = list(store.places.archive.glob("day=*/pings-1.parquet"))
+    await tended(store)
+    left = list(store.places.archive.glob("day=*/pings-1.parquet"))
+    assert len(left) == len(first) - 1  # gone one tend later
+    await store.close()
 
 
 async def test_a_crash_between_partition_and_commit_leaves_one_history(kept: Settings):
