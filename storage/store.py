@@ -109,7 +109,7 @@ class Store:
         return await self._in_writer(step)
 
     async def seal(self, now: datetime) -> bool:
-        """Sums one more day; true while there is more to do."""
+        """Sums one more day; true while there is more to do. Time is what both clocks say, ours and the outcomes'."""
         now_us = microseconds(now)
 
         def step() -> bool:
@@ -119,12 +119,15 @@ class Store:
         return await self._in_writer(step)
 
     async def move(self, now: datetime) -> bool:
-        """Moves one more old day into Parquet, and lets go what retention does not keep; true while there is more."""
+        """Moves one more old day into Parquet, and lets go what retention does not keep; true while there is more.
+
+        Like `seal`: a clock of this host that is far ahead makes nothing old.
+        """
         now_us = microseconds(now)
 
         def step() -> bool:
             ingest = self._open_ingest()
-            return archive.tend(ingest.connection, ingest.partitions, self.settings, now_us)
+            return archive.tend(ingest.connection, ingest.partitions, self.settings, min(ingest.newest_us, now_us))
 
         return await self._in_writer(step)
 
