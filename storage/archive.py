@@ -57,7 +57,7 @@ def forgotten_us(connection: Connection) -> int:
 def tend(connection: Connection, known: Partitions, settings: Settings, now_us: int) -> bool:
     """Moves one day that is old enough, and lets go what retention does not keep; true while there is more."""
     today = now_us // DAY_US
-    _forget(connection, known, today - settings.STORAGE_RETENTION_DAYS)
+    _forget_old(connection, known, today - settings.STORAGE_RETENTION_DAYS)
     oldest = rows_of(connection, "SELECT min(pinged_us) // 86400000000 FROM pings")[0][0]
     if oldest is None or oldest >= today - settings.STORAGE_ARCHIVE_AFTER_DAYS:
         _sweep(connection, known)
@@ -115,10 +115,14 @@ def _settle(partial: Path, file: Path) -> None:
         os.close(folder)
 
 
-def _forget(connection: Connection, known: Partitions, before_day: int) -> None:
+def _forget_old(connection: Connection, known: Partitions, before_day: int) -> None:
     oldest = rows_of(connection, known.fill("SELECT min(pinged_us) // 86400000000 FROM {pings}"))[0][0]
-    if oldest is None or oldest >= before_day:
-        return
+    if oldest is not None and oldest < before_day:
+        forget(connection, known, before_day)
+
+
+def forget(connection: Connection, known: Partitions, before_day: int) -> None:
+    """Lets go of all before that day; their files are swept later."""
     with transaction(connection):
         execute_all(connection, sql("forget"), {"until_us": before_day * DAY_US})
     for day in [day for day in known.days if day < before_day]:

@@ -24,7 +24,7 @@ from storage.errors import CannotWriteError, DamagedError, FlawedError, StorageE
 from storage.ingest import Ingest, Written
 from storage.names import Names
 from storage.numbering import Numbering
-from storage.partitions import Partitions
+from storage.partitions import DAY_US, Partitions
 from storage.reading import Taken, read
 from storage.rows import Arrival, microseconds
 
@@ -130,6 +130,15 @@ class Store:
             return archive.tend(ingest.connection, ingest.partitions, self.settings, min(ingest.newest_us, now_us))
 
         return await self._in_writer(step)
+
+    async def forget(self, before_us: int) -> None:
+        """Lets go of the days before this moment, whatever retention says."""
+
+        def step() -> None:
+            ingest = self._open_ingest()
+            archive.forget(ingest.connection, ingest.partitions, before_us // DAY_US)
+
+        await self._in_writer(step)
 
     async def read(self, question: Callable[[Reader], T], seconds: float | None = None) -> T:
         """Answers from a snapshot. Raises UnavailableError while the file is not open, or when it takes too long.

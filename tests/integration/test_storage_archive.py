@@ -237,6 +237,22 @@ async def test_rebuild_from_stream_and_archive_has_equal_hashes(bus: Client, bas
         await caught_up(bus, len(states))
 
 
+async def test_rebuild_lets_go_what_retention_had_let_go(bus: Client, base_settings: Settings):
+    """The stream may hold more than retention keeps."""
+    settings = msgspec.structs.replace(base_settings, STORAGE_ARCHIVE_AFTER_DAYS=1, STORAGE_RETENTION_DAYS=2)
+    states = mixed(agents=3, days=5)
+    async with service.running(settings) as storage:
+        await publish(bus, states)
+        await caught_up(bus, len(states))
+        await tended(storage.store, utc_now())
+        before = await everything(storage.store)
+        assert 0 < before["pings"][0] < len(states)
+    result = await rebuild.rebuild(settings)
+    assert result.equal
+    assert result.replaced
+    assert result.after == before
+
+
 async def test_a_rebuild_that_would_lose_something_leaves_the_old_file(bus: Client, base_settings: Settings):
     async with service.running(base_settings):
         await publish(bus, series("a", 4))
