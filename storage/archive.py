@@ -58,11 +58,11 @@ def tend(connection: Connection, known: Partitions, settings: Settings, now_us: 
     """Moves one day that is old enough, and lets go what retention does not keep; true while there is more."""
     today = now_us // DAY_US
     _forget_old(connection, known, today - settings.STORAGE_RETENTION_DAYS)
-    oldest = rows_of(connection, "SELECT min(pinged_us) // 86400000000 FROM pings")[0][0]
-    if oldest is None or oldest >= today - settings.STORAGE_ARCHIVE_AFTER_DAYS:
+    oldest_us = rows_of(connection, "SELECT min(pinged_us) FROM pings")[0][0]
+    if oldest_us is None or oldest_us // DAY_US >= today - settings.STORAGE_ARCHIVE_AFTER_DAYS:
         _sweep(connection, known)
         return False
-    move_day(connection, known, oldest)
+    move_day(connection, known, oldest_us // DAY_US)
     return True
 
 
@@ -116,8 +116,8 @@ def _settle(partial: Path, file: Path) -> None:
 
 
 def _forget_old(connection: Connection, known: Partitions, before_day: int) -> None:
-    oldest = rows_of(connection, known.fill("SELECT min(pinged_us) // 86400000000 FROM {pings}"))[0][0]
-    if oldest is not None and oldest < before_day:
+    oldest_us = rows_of(connection, known.fill("SELECT min(pinged_us) FROM {pings}"))[0][0]
+    if oldest_us is not None and oldest_us < before_day * DAY_US:
         forget(connection, known, before_day)
 
 

@@ -16,7 +16,7 @@ from bus.messages import AgentId
 from storage.database import Connection, in_memory, rows_of, schema, sql
 from storage.errors import CannotWriteError, FlawedError, explained
 from storage.names import GpuNames
-from storage.partitions import TABLES, Partitions, label, rows_in
+from storage.partitions import DAY_US, TABLES, Partitions, label, rows_in
 
 READING_ERRORS = (duckdb.Error, UnicodeDecodeError)  # what a damaged file can bring about
 _IN_FULL = {"agent": ("agent_id", "VARCHAR"), "gpu_set": ("gpus", "VARCHAR")}  # in place of the file's own numbers
@@ -125,7 +125,8 @@ def _check_rows(reader: Connection, table: str, file: Path, day: int) -> int:
     text = sql("inspect_rows").replace("{columns}", ", ".join(f"{name}::{kind} AS {name}" for name, kind, _ in columns))
     text = text.replace("{empty}", " OR ".join(f"{name} IS NULL" for name, _, needed in columns if needed))
     text = text.replace("{rows}", rows_in(table, [file]))
-    rows, elsewhere, empty, unnumbered, _ = rows_of(reader, text, {"day": day})[0]
+    asked = {"since_us": day * DAY_US, "until_us": (day + 1) * DAY_US}
+    rows, elsewhere, empty, unnumbered, _ = rows_of(reader, text, asked)[0]
     counts = {f"outside of {label(day)}": elsewhere, "with empty columns": empty, "numbered below 1": unnumbered}
     for what, count in counts.items():
         if count:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -20,7 +20,7 @@ from storage.errors import CannotWriteError
 from storage.partitions import TABLES
 from storage.store import Reader, Store
 from tests.storage_days import NOW, arrivals, everything, mixed, opened, rollup_rows, tended, written_to
-from tests.storage_states import caught_up, publish, series
+from tests.storage_states import caught_up, publish, series, state
 
 
 @pytest.fixture
@@ -95,6 +95,49 @@ async def test_rollups_equal_the_raw_sums_and_can_be_made_again(kept: Settings):
     rollups.remake(connection, partitions)
     assert await rollup_rows(store) == sealed
     await store.close()
+
+
+@pytest.mark.parametrize("year", [1, 1969, 1970])
+async def test_years_without_outcomes_are_passed_over(kept: Settings, year: int):
+    """A host's clock that was not set yet: one outcome of long ago."""
+    ago = datetime(year, 12, 31, 0, 0, 30, tzinfo=UTC)
+    store = await opened(msgspec.structs.replace(kept, STORAGE_RETENTION_DAYS=36_500))
+    await written_to(store, arrivals(mixed()))
+    await written_to(store, arrivals([state("boot", 1, ago)], 1000))
+    steps = 0
+    while await store.seal(NOW):
+        steps += 1
+    assert steps < 20
+    sums = await rollup_rows(store)
+    assert ("boot", ago.toordinal() - date(1970, 1, 1).toordinal()) in {row[:2] for row in sums[0]}
+    assert store.ingest is not None
+    rollups.remake(store.ingest.connection, store.ingest.partitions)
+    assert await rollup_rows(store) == sums
+    written = await written_to(store, arrivals([state("boot", 2, ago + timedelta(minutes=15))], 1001))
+    assert written.rows == 1  # late: its day is summed anew
+    sums = await rollup_rows(store)
+    rollups.remake(store.ingest.connection, store.ingest.partitions)
+    assert await rollup_rows(store) == sums
+    await store.close()
+
+
+@pytest.mark.parametrize("year", [1969, 1970])
+async def test_outcomes_of_long_ago_are_archived_and_known(kept: Settings, year: int):
+    settings = msgspec.structs.replace(kept, STORAGE_RETENTION_DAYS=36_500)
+    ago = series("boot", 3, datetime(year, 12, 31, 0, 0, 30, tzinfo=UTC))
+    store = await opened(settings)
+    await written_to(store, arrivals(mixed() + ago))
+    before = await everything(store)
+    await tended(store)
+    assert await everything(store) == before
+    assert await store.read(lambda reader: len(reader.partitions.days)) == 5
+    await store.close()
+    store.places.file.unlink()
+    again = await opened(settings)
+    written = await written_to(again, arrivals(mixed() + ago))
+    assert written.duplicates == len(mixed()) + 3 - written.rows > 3
+    assert await everything(again) == before
+    await again.close()
 
 
 async def test_retention_lets_go_of_all_of_a_day(kept: Settings):
