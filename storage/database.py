@@ -21,9 +21,10 @@ from storage.errors import CannotWriteError, DamagedError, explained
 log = structlog.get_logger("storage")
 
 FORMAT = "v1.5.0"  # readable by DuckDB 1.5 and 2.0
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APART_MB = 384  # of the process, and no part of what DuckDB counts: Python, messages on their way, gaps (280 measured)
 LEAST_MB = 64
+BESIDE_MB = 256  # of a database beside it: a day's partition of 10,000 agents is read with less
 _HERE = Path(__file__).parent
 
 Connection = duckdb.DuckDBPyConnection
@@ -33,6 +34,12 @@ Connection = duckdb.DuckDBPyConnection
 def sql(name: str) -> str:
     """The text of queries/<name>.sql."""
     return (_HERE / "queries" / f"{name}.sql").read_text()
+
+
+@cache
+def schema() -> str:
+    """The tables of a history file."""
+    return (_HERE / "schema.sql").read_text()
 
 
 class Places:
@@ -68,6 +75,19 @@ def open_file(settings: Settings, places: Places, file: Path | None = None) -> C
         connection.close()
         raise
     return connection
+
+
+@contextmanager
+def in_memory() -> Iterator[Connection]:
+    """A small database beside the history file, for what must not depend on it."""
+    connection = duckdb.connect(":memory:")
+    try:
+        connection.execute(f"SET memory_limit = '{BESIDE_MB}MB'")
+        connection.execute("SET temp_directory = ''")
+        connection.execute("SET threads = 2")
+        yield connection
+    finally:
+        connection.close()
 
 
 def engine_memory_mb(settings: Settings) -> int:
@@ -108,12 +128,16 @@ def _ensure_schema(connection: Connection) -> None:
     tables = connection.execute("SELECT count(*) FROM duckdb_tables() WHERE database_name = 'history'").fetchone()
     if tables == (0,):
         with transaction(connection):
-            connection.execute((_HERE / "schema.sql").read_text())
+            connection.execute(schema())
         return
     try:
         found = connection.execute("SELECT schema_version FROM about").fetchone()
     except duckdb.CatalogException:
         raise DamagedError("the history file is not ours: it has no table `about`") from None
+    if found == (1,):
+        with transaction(connection):
+            execute_all(connection, sql("upgrade_1"), {})
+        found = (2,)
     if found != (SCHEMA_VERSION,):
         raise CannotWriteError(f"the history file has schema {found}, and this program needs ({SCHEMA_VERSION},)")
 

@@ -15,16 +15,9 @@ _DAMAGE = (
     "could not read enough",
 )
 _ROOM = (
-    *("no space", "file too large", "permission denied", "read-only", "not a directory", "could not set lock"),
-    *(
-        "already attached",
-        "out of memory",
-        "quota",
-        "cannot open file",
-        "input/output error",
-        "file exists",
-        "no such file",
-    ),
+    *("no space", "file too large", "permission denied", "permission error", "read-only", "not a directory"),
+    *("could not set lock", "already attached", "out of memory", "quota", "cannot open file", "input/output error"),
+    *("file exists", "no such file"),
 )
 
 
@@ -38,6 +31,10 @@ class CannotWriteError(StorageError):
 
 class DamagedError(StorageError):
     """The history file or its log is not what DuckDB wrote: set it aside and make it again."""
+
+
+class FlawedError(DamagedError):
+    """A partition of the archive is not what it should be: it is set aside by itself, the history file stays."""
 
 
 def explained(error: Exception, path: object) -> StorageError:

@@ -11,16 +11,18 @@ from typing import Any
 
 import duckdb
 import msgspec
+import numpy as np
 import structlog
 from msgspec import Struct, structs
 from msgspec.structs import replace
 
-from storage import rollups
+from storage import inspection, rollups
 from storage.beside import evidence_rows, gpu_rows, incident_rows, ping_row
 from storage.database import Connection, execute_all, listed, rows_of, sql, transaction
+from storage.errors import FlawedError
 from storage.known import load_names, load_numbering
 from storage.novelty import Fresh, Key, Novelty
-from storage.partitions import Partitions
+from storage.partitions import DAY_US, Partitions
 from storage.reading import Taken
 from storage.rows import Arrival, HealthyRows, Poisoned
 
@@ -62,8 +64,10 @@ class Ingest:
         self._novelty = Novelty(self.numbering, restarted, self._held)
         self.position = _position(connection)
         self.rows = sum(row[0] for row in rows_of(connection, partitions.fill(sql("count_rows"))))
-        self.poisoned = rows_of(connection, "SELECT count(*) FROM poisoned")[0][0]
-        self.newest_us = rows_of(connection, "SELECT max(pinged_us) FROM pings")[0][0] or 0
+        self.poisoned = _poisoned(connection)
+        live_us = rows_of(connection, "SELECT max(pinged_us) FROM pings")[0][0]
+        archived_us = [(day + 1) * DAY_US - 1 for day in partitions.days]
+        self.newest_us = max([*archived_us, live_us or 0])  # of a day that is archived, its end: near enough
 
     def write(self, stream_us: int, batch: list[Arrival], taken: Taken) -> Written:
         """One transaction. Rows that the database refuses are told apart by halving, and set aside."""
@@ -74,12 +78,22 @@ class Ingest:
             return self._commit(stream_us, batch[part.start : part.stop], taken.within(part))
         except _ROW_ERRORS as error:
             if len(part) == 1:
+                self._blame_archive(error, taken.within(part))
                 refused = {part.start: Poisoned(batch[part.start], f"{error}"[:500])}
                 nothing = taken.within(range(0))
                 return self._commit(stream_us, [batch[part.start]], replace(nothing, poisoned=refused))
         middle = len(part) // 2
         halves = [self._write(stream_us, batch, taken, half) for half in (part[:middle], part[middle:])]
         return Written(*map(sum, zip(*map(structs.astuple, halves), strict=True)))
+
+    def _blame_archive(self, error: Exception, taken: Taken) -> None:
+        """A damaged partition of the outcome's day shows in the same errors; the outcome is right then.
+
+        Raises FlawedError.
+        """
+        days = np.unique(taken.outcomes().pinged_us // DAY_US).tolist()
+        if flaws := inspection.flaws(self.partitions, days, error):
+            raise FlawedError("; ".join(flaws.values()))
 
     def _commit(self, stream_us: int, batch: list[Arrival], taken: Taken) -> Written:
         outcomes = taken.outcomes()
@@ -129,7 +143,7 @@ class Ingest:
         for one in taken.poisoned.values():
             arrival = one.arrival
             row = [stream_us, arrival.sequence, arrival.agent_id, one.detail, arrival.data]
-            self.connection.execute("INSERT INTO poisoned VALUES ($1, $2, $3, $4, $5)", row)
+            self.connection.execute(sql("insert_poisoned"), row)
 
     def _insert_healthy(self, rows: HealthyRows) -> None:
         """DuckDB reads the columns where they are."""
@@ -157,7 +171,8 @@ class Ingest:
             log.error("message_set_aside", sequence=one.arrival.sequence, of=one.arrival.agent_id, detail=one.detail)
         rows = len(fresh.places)
         self.rows += rows
-        self.poisoned += len(taken.poisoned)
+        if taken.poisoned:
+            self.poisoned = _poisoned(self.connection)
         duplicates = len(taken.healthy) + len(taken.full) - rows
         return Written(rows, duplicates, len(taken.poisoned), missing - before)
 
@@ -165,6 +180,11 @@ class Ingest:
 def fingerprint(data: bytes) -> str:
     """Tells whether a message is still the one that stood there."""
     return hashlib.sha256(data).hexdigest()[:32]
+
+
+def _poisoned(connection: Connection) -> int:
+    count: int = rows_of(connection, "SELECT count(*) FROM poisoned")[0][0]
+    return count
 
 
 def _position(connection: Connection) -> Position | None:

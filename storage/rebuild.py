@@ -10,7 +10,6 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-import duckdb
 import structlog
 from msgspec import Struct
 
@@ -19,14 +18,22 @@ from bus.background import end
 from bus.clock import utc_now
 from bus.connection import Client
 from bus.settings import Settings
-from storage import archive, database
-from storage.errors import DamagedError, explained
+from storage import archive, database, inspection
+from storage.errors import CannotWriteError, StorageError, explained
 from storage.feed import Feed
+from storage.partitions import EVER
 from storage.store import Store
 
 log = structlog.get_logger("storage")
 
 Progress = Callable[[int, int], None]  # messages read, messages there
+
+
+class Held(Struct, frozen=True):
+    """What a history file holds, and from where on: retention has let go what is before."""
+
+    content: archive.Content
+    since_us: int
 
 
 class Rebuilt(Struct, kw_only=True, frozen=True):
@@ -51,8 +58,8 @@ async def rebuild(
     Raises CannotWriteError while the service runs (it owns the file), BusError when the stream cannot be read.
     """
     places = database.Places(settings)
-    before = _content_before(settings, places)
-    fresh = places.file.with_name(f"{places.file.name}.rebuilding")
+    before = _held_before(settings, places)
+    fresh = _fresh(places)
     for leftover in (fresh, fresh.with_name(f"{fresh.name}.wal")):
         leftover.unlink(missing_ok=True)
     store = Store(settings, fresh)
@@ -62,13 +69,24 @@ async def rebuild(
             await _read_all(client, settings, store, progress)
         while await store.seal(utc_now()):
             pass
+        if before is not None and before.since_us > EVER[0]:
+            await store.forget(before.since_us)  # the stream may reach further back than retention
     finally:
         await store.close()
-    after = _content_of(settings, places, fresh)
+    return _decide(places, before.content if before else None, _held(settings, places, fresh).content, force=force)
+
+
+def _decide(places: database.Places, before: archive.Content | None, after: archive.Content, *, force: bool) -> Rebuilt:
+    fresh = _fresh(places)
     if before is not None and before != after and not force:
         log.error("rebuilt_file_differs", before=before, after=after, action="the old file stays in use")
         return Rebuilt(before=before, after=after, replaced=False, kept=fresh)
     return Rebuilt(before=before, after=after, replaced=True, kept=_swap(places.file, fresh, utc_now()))
+
+
+def _fresh(places: database.Places) -> Path:
+    """Where the new file grows."""
+    return places.file.with_name(f"{places.file.name}.rebuilding")
 
 
 async def _read_all(client: Client, settings: Settings, store: Store, progress: Progress) -> None:
@@ -90,21 +108,23 @@ async def _read_all(client: Client, settings: Settings, store: Store, progress: 
         await layout.api(client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}")
 
 
-def _content_before(settings: Settings, places: database.Places) -> archive.Content | None:
+def _held_before(settings: Settings, places: database.Places) -> Held | None:
     if not places.file.exists():
         return None
     try:
-        return _content_of(settings, places, places.file)
-    except DamagedError as error:
-        log.error("history_file_damaged", detail=str(error), action="rebuilding without comparing")
+        return _held(settings, places, places.file)
+    except CannotWriteError:
+        raise
+    except StorageError as error:  # the file or, in any of DuckDB's ways, a partition
+        log.error("history_damaged", detail=str(error), action="rebuilding without comparing")
         return None
 
 
-def _content_of(settings: Settings, places: database.Places, file: Path) -> archive.Content:
+def _held(settings: Settings, places: database.Places, file: Path) -> Held:
     opened = database.open_file(settings, places, file)
     try:
-        return archive.content(opened, places.archive)
-    except duckdb.Error as error:
+        return Held(archive.content(opened, places.archive), archive.forgotten_us(opened))
+    except inspection.READING_ERRORS as error:
         raise explained(error, file) from None
     finally:
         opened.close()

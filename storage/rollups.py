@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.database import Connection, execute_all, rows_of, sql, transaction
-from storage.partitions import DAY_US, HOUR_US, Partitions
+from storage.partitions import DAY_US, EVER, HOUR_US, Partitions
 
 GRACE_US = 2 * HOUR_US  # outcomes that come later than this after their day or hour cost a summing anew
 GRAINS = {"agent_days": DAY_US, "fleet_hours": HOUR_US}
 
 
 def sealed_until(connection: Connection) -> dict[str, int]:
-    """Up to where each rollup stands, in microseconds; 0: nothing yet."""
-    return dict.fromkeys(GRAINS, 0) | dict(rows_of(connection, "SELECT rollup, until_us FROM sealed"))
+    """Up to where each rollup stands, in microseconds; long before any outcome: nothing yet."""
+    return dict.fromkeys(GRAINS, EVER[0]) | dict(rows_of(connection, "SELECT rollup, until_us FROM sealed"))
 
 
 def seal(connection: Connection, partitions: Partitions, newest_us: int) -> bool:
@@ -25,9 +25,10 @@ def seal(connection: Connection, partitions: Partitions, newest_us: int) -> bool
     for rollup, until_us in sealed_until(connection).items():
         grain = GRAINS[rollup]
         end = (newest_us - GRACE_US) // grain * grain
-        start = until_us or _first(connection, partitions) // grain * grain
-        if end <= start:
+        following = _following(connection, partitions, until_us, end) if until_us < end else None
+        if end <= until_us or (following is None and until_us == EVER[0]):
             continue
+        start = end if following is None else following // grain * grain
         step = min(end, start + DAY_US)
         with transaction(connection):
             _sum(connection, partitions, rollup, start, step)
@@ -37,10 +38,14 @@ def seal(connection: Connection, partitions: Partitions, newest_us: int) -> bool
     return more
 
 
-def _first(connection: Connection, partitions: Partitions) -> int:
-    """When the oldest outcome was pinged."""
-    oldest: int | None = rows_of(connection, partitions.fill("SELECT min(pinged_us) FROM {pings}"))[0][0]
-    return oldest or 0
+def _following(connection: Connection, partitions: Partitions, since_us: int, until_us: int) -> int | None:
+    """The next outcome that is not summed yet: of that day nearly always, else years without any are passed over."""
+    for end_us in (min(since_us + DAY_US, until_us), until_us):
+        text = partitions.fill(sql("first_within"), since_us, end_us - 1)
+        found: int | None = rows_of(connection, text, {"since_us": since_us, "until_us": end_us})[0][0]
+        if found is not None:
+            return found
+    return None
 
 
 def make_again(connection: Connection, partitions: Partitions, pinged_us: NDArray[np.int64]) -> None:
@@ -57,8 +62,8 @@ def remake(connection: Connection, partitions: Partitions) -> None:
     """All sums anew, from the rows."""
     with transaction(connection):
         for rollup, until_us in sealed_until(connection).items():
-            _clear(connection, rollup, 0, until_us)
-            _sum(connection, partitions, rollup, 0, until_us)
+            _clear(connection, rollup, EVER[0], until_us)
+            _sum(connection, partitions, rollup, EVER[0], until_us)
 
 
 def _clear(connection: Connection, rollup: str, since_us: int, until_us: int) -> None:

@@ -109,9 +109,13 @@ CREATE TABLE fleet_latencies (hour INTEGER NOT NULL, measure VARCHAR NOT NULL, b
 -- Up to where the sums above are made; what is newer is summed from `pings` when it is asked for.
 CREATE TABLE sealed (rollup VARCHAR NOT NULL, until_us BIGINT NOT NULL);
 
--- Days whose outcomes live in Parquet (files of that generation, no others), and what retention has let go.
-CREATE TABLE archived (day INTEGER NOT NULL, generation INTEGER NOT NULL, pings BIGINT NOT NULL);
+-- Days whose outcomes live in Parquet (files of that generation, no others), with the rows of each file: where there
+-- are none there is no file, null where they were not counted yet (schema 1). And what retention has let go.
+CREATE TABLE archived (
+    day INTEGER NOT NULL, generation INTEGER NOT NULL,
+    pings BIGINT NOT NULL, gpus BIGINT, incidents BIGINT, evidence BIGINT
+);
 CREATE TABLE forgotten (until_us BIGINT NOT NULL);
 
 CREATE TABLE about (schema_version INTEGER NOT NULL);
-INSERT INTO about VALUES (1);
+INSERT INTO about VALUES (2);

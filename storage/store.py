@@ -1,13 +1,15 @@
 """The history file for asyncio: one thread writes, a few read, and a file that fails is opened again.
 
 The event loop never waits for the disk. A question that takes too long is interrupted; a disk that is full
-makes ingest wait; a damaged file is set aside and made again from the stream and the archive.
+makes ingest wait; what is damaged, the file or a partition of the archive, is set aside by itself and made again
+from the stream and what is left of both.
 """
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,12 +19,12 @@ from msgspec import Struct
 
 from bus.errors import UnavailableError
 from bus.settings import Settings
-from storage import archive, database, rollups
-from storage.errors import CannotWriteError, DamagedError, StorageError, explained
+from storage import adoption, archive, database, inspection, repair, rollups
+from storage.errors import CannotWriteError, DamagedError, FlawedError, StorageError, explained
 from storage.ingest import Ingest, Written
 from storage.names import Names
 from storage.numbering import Numbering
-from storage.partitions import Partitions
+from storage.partitions import DAY_US, Partitions
 from storage.reading import Taken, read
 from storage.rows import Arrival, microseconds
 
@@ -61,6 +63,7 @@ class Store:
         self.ingest: Ingest | None = None
         self.failed = asyncio.Event()  # the file must be opened again
         self._suspect = False  # damage was seen while it was open: opening alone proves nothing
+        self._flawed: set[int] = set()  # days whose partitions were seen to be damaged
         self._writer = ThreadPoolExecutor(1, "storage-writer")
         self._decoder = ThreadPoolExecutor(1, "storage-decoder")
         self._readers = ThreadPoolExecutor(READERS, "storage-reader")
@@ -106,7 +109,7 @@ class Store:
         return await self._in_writer(step)
 
     async def seal(self, now: datetime) -> bool:
-        """Sums one more day; true while there is more to do."""
+        """Sums one more day; true while there is more to do. Time is what both clocks say, ours and the outcomes'."""
         now_us = microseconds(now)
 
         def step() -> bool:
@@ -116,14 +119,26 @@ class Store:
         return await self._in_writer(step)
 
     async def move(self, now: datetime) -> bool:
-        """Moves one more old day into Parquet, and lets go what retention does not keep; true while there is more."""
+        """Moves one more old day into Parquet, and lets go what retention does not keep; true while there is more.
+
+        Like `seal`: a clock of this host that is far ahead makes nothing old.
+        """
         now_us = microseconds(now)
 
         def step() -> bool:
             ingest = self._open_ingest()
-            return archive.tend(ingest.connection, ingest.partitions, self.settings, now_us)
+            return archive.tend(ingest.connection, ingest.partitions, self.settings, min(ingest.newest_us, now_us))
 
         return await self._in_writer(step)
+
+    async def forget(self, before_us: int) -> None:
+        """Lets go of the days before this moment, whatever retention says."""
+
+        def step() -> None:
+            ingest = self._open_ingest()
+            archive.forget(ingest.connection, ingest.partitions, before_us // DAY_US)
+
+        await self._in_writer(step)
 
     async def read(self, question: Callable[[Reader], T], seconds: float | None = None) -> T:
         """Answers from a snapshot. Raises UnavailableError while the file is not open, or when it takes too long.
@@ -133,19 +148,21 @@ class Store:
         if self.waiting is not None:
             raise UnavailableError(f"history cannot be read now: {self.waiting}")
         assert self.ingest  # noqa: S101  # open
-        ingest = self.ingest
+        ingest, known = self.ingest, Partitions(self.places.archive, {})
         idle, cursor = self._idle, await self._idle.get()
         timeout = self.settings.STORAGE_QUERY_TIMEOUT_SECONDS if seconds is None else seconds
         loop = asyncio.get_running_loop()
         alarm = loop.call_later(timeout, cursor.interrupt)
         try:
-            return await loop.run_in_executor(self._readers, lambda: self._snapshot(cursor, ingest, question))
+            return await loop.run_in_executor(self._readers, lambda: _snapshot(cursor, ingest, known, question))
         except duckdb.InterruptException:
             raise UnavailableError(f"the question took longer than {timeout:g} s; ask for a shorter period") from None
         except duckdb.OutOfMemoryException:
             raise UnavailableError("the question needs more memory than STORAGE_MEMORY_LIMIT_MB allows") from None
-        except duckdb.Error as error:
-            raise await self._failed(error) from None
+        except inspection.READING_ERRORS as error:
+            if idle is not self._idle:
+                raise UnavailableError("the history file was opened again meanwhile; ask again") from None
+            raise await self._failed(error, known, self._readers) from None
         finally:
             alarm.cancel()
             idle.put_nowait(cursor)
@@ -159,50 +176,70 @@ class Store:
     async def _in_writer(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._writer, work)
-        except (duckdb.Error, OSError) as error:
-            raise await self._failed(error) from error
+        except (*inspection.READING_ERRORS, OSError, FlawedError) as error:
+            known = self.ingest.partitions if self.ingest else Partitions(self.places.archive, {})
+            raise await self._failed(error, known, self._writer) from error
 
-    async def _failed(self, error: Exception) -> Exception:
-        failure = explained(error, self.file)
+    async def _failed(self, error: Exception, known: Partitions, thread: Executor) -> Exception:
+        """What it means, and what is done about it at the next opening. Partitions that were read come first."""
+        failure = error if isinstance(error, FlawedError) else explained(error, self.file)
+        if not isinstance(failure, CannotWriteError) and known.touched:
+            work = partial(inspection.flaws, known, known.touched, error)
+            if flaws := await asyncio.get_running_loop().run_in_executor(thread, work):
+                self._flawed.update(flaws)
+                failure = FlawedError("; ".join(flaws.values()))
         if isinstance(failure, CannotWriteError | DamagedError):
             self.waiting = str(failure)
-            self._suspect = self._suspect or isinstance(failure, DamagedError)
+            self._suspect = self._suspect or (
+                isinstance(failure, DamagedError) and not isinstance(failure, FlawedError)
+            )
             self.failed.set()
         return failure
 
     def _open(self, now: datetime) -> None:
         self._close()
         try:
-            self._connection = self._opened()
-            if self._suspect:
-                log.warning("history_file_checked", file=str(self.file), reason="damage was seen while it was read")
-                self._read_all(self._connection)
+            self._connection = self._opened(now)
         except CannotWriteError:
             raise
         except StorageError as error:
             self._close()
             self._set_aside(error, now)
-            self._connection = self._opened()
+            self._connection = self._opened(now)
         self._suspect = False
 
-    def _opened(self) -> database.Connection:
-        connection = database.open_file(self.settings, self.places, self.file)
+    def _opened(self, now: datetime) -> database.Connection:
+        connection, known = database.open_file(self.settings, self.places, self.file), None
         try:
-            partitions = archive.adopt(connection, self.places.archive)
-            self.ingest = Ingest(connection, partitions)
-        except duckdb.Error as error:
+            known = adoption.adopt(connection, self.places.archive, now)
+            self._mend(connection, known, now)
+            self.ingest = Ingest(connection, known)
+        except inspection.READING_ERRORS as error:
             connection.close()
-            raise explained(error, self.file) from None
+            flaws = inspection.flaws(known, known.touched, error) if known else {}
+            if not flaws:
+                raise explained(error, self.file) from None
+            self._flawed.update(flaws)
+            return self._opened(now)
         except BaseException:
             connection.close()
             raise
         return connection
 
+    def _mend(self, connection: database.Connection, known: Partitions, now: datetime) -> None:
+        """Looks at what damage was seen in. Lets go of partitions; raises DamagedError for the file itself."""
+        days = known.days if self._suspect else self._flawed
+        repair.let_go(connection, known, inspection.flaws(known, days), now)
+        self._flawed.clear()
+        if self._suspect:
+            log.warning("history_file_checked", file=str(self.file), reason="damage was seen while it was read")
+            self._read_all(connection)
+
     def _read_all(self, connection: database.Connection) -> None:
-        """Reads every column of every row. Raises DamagedError."""
+        """Reads every column of every row of the file itself. Raises DamagedError."""
         try:
-            archive.content(connection, self.places.archive)
-        except duckdb.Error as error:
+            archive.content_of(connection, Partitions(self.places.archive, {}))
+        except inspection.READING_ERRORS as error:
             raise DamagedError(f"{self.file}: {error}") from None
 
     def _set_aside(self, error: Exception, now: datetime) -> None:
@@ -219,14 +256,15 @@ class Store:
             self._connection.close()
             self._connection = None
 
-    def _snapshot(self, cursor: database.Connection, ingest: Ingest, question: Callable[[Reader], T]) -> T:
-        cursor.execute("BEGIN")
-        try:
-            # which days are archived is part of the snapshot: a day that moves meanwhile is neither lost nor doubled
-            partitions = archive.partitions(cursor, self.places.archive)
-            return question(Reader(cursor, partitions, ingest.names, ingest.numbering, ingest.newest_us))
-        finally:
-            cursor.execute("ROLLBACK")
+
+def _snapshot(cursor: database.Connection, ingest: Ingest, known: Partitions, question: Callable[[Reader], T]) -> T:
+    cursor.execute("BEGIN")
+    try:
+        # which days are archived is part of the snapshot: a day that moves meanwhile is neither lost nor doubled
+        known.days |= archive.days(cursor)
+        return question(Reader(cursor, known, ingest.names, ingest.numbering, ingest.newest_us))
+    finally:
+        cursor.execute("ROLLBACK")
 
 
 def _prepare(batch: list[Arrival], names: Names) -> Prepared:

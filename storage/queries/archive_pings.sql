@@ -1,3 +1,4 @@
+-- Says of itself how many rows of which tables lie beside it.
 COPY (
     SELECT a.agent_id, s.gpus, p.* EXCLUDE (agent, gpu_set)
     FROM {pings} AS p
@@ -5,4 +6,4 @@ COPY (
     LEFT JOIN gpu_sets AS s USING (gpu_set)
     WHERE p.pinged_us >= {since_us} AND p.pinged_us < {until_us}
     ORDER BY a.agent_id, p.pinged_us
-) TO {file} (FORMAT parquet, COMPRESSION zstd);
+) TO {file} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {gpuping_beside: '{beside}'});

@@ -1,7 +1,8 @@
 INSERT INTO gpus BY NAME
 SELECT a.agent, x.* EXCLUDE (agent_id)
-FROM read_parquet($file) AS x
+FROM ({partition}) AS x
 JOIN agents AS a USING (agent_id)
 ANTI JOIN (SELECT agent, ping_seq, pinged_us FROM {gpus} WHERE pinged_us >= $since_us AND pinged_us < $until_us) AS held
     ON held.agent = a.agent AND held.ping_seq = x.ping_seq AND held.pinged_us = x.pinged_us
+QUALIFY row_number() OVER (PARTITION BY x.agent_id, x.ping_seq, x.pinged_us, x.place) = 1
 ORDER BY x.pinged_us;

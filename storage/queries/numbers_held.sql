@@ -4,7 +4,7 @@ FROM (
     SELECT agent, first_seq, last_seq, pings FROM agent_days
     UNION ALL
     SELECT agent, min(ping_seq), max(ping_seq), count(*) FROM {pings}
-    WHERE pinged_us >= coalesce((SELECT until_us FROM sealed WHERE rollup = 'agent_days'), 0)
+    WHERE pinged_us >= coalesce((SELECT until_us FROM sealed WHERE rollup = 'agent_days'), -4611686018427387904)
     GROUP BY agent
 )
 GROUP BY agent;

@@ -1,7 +1,7 @@
 INSERT INTO agent_days BY NAME
 SELECT
     agent,
-    pinged_us // 86400000000 AS day,
+    floor(pinged_us / 86400000000)::INTEGER AS day, -- `//` rounds towards 1970
     count(*) AS pings,
     count(*) FILTER (outcome = 'answered') AS answered,
     count(*) FILTER (outcome = 'missed') AS missed,

@@ -1,6 +1,6 @@
 INSERT INTO fleet_hours BY NAME
 SELECT
-    pinged_us // 3600000000 AS hour,
+    floor(pinged_us / 3600000000)::INTEGER AS hour,
     count(*) AS pings,
     count(*) FILTER (outcome = 'answered') AS answered,
     count(*) FILTER (outcome = 'missed') AS missed,
@@ -22,7 +22,7 @@ INSERT INTO fleet_latencies BY NAME
 SELECT hour, measure, bucket, count(*) AS pings
 FROM (
     SELECT
-        pinged_us // 3600000000 AS hour,
+        floor(pinged_us / 3600000000)::INTEGER AS hour,
         unnest(['response', 'late']) AS measure,
         unnest([round(ln(greatest(response_us, 1)) / ln(1.02)), round(ln(greatest(late_us, 1)) / ln(1.02))])::INTEGER AS bucket
     FROM {pings}

@@ -1,81 +1,31 @@
 """Old days in Parquet, read as one history with the file; retention; rebuild from archive and stream."""
 
-from datetime import timedelta
+import asyncio
+import threading
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import msgspec
 import pytest
 
 from bus import services, subjects
 from bus.clock import utc_now
 from bus.connection import Client
-from bus.messages import Incident, Seconds, encode
 from bus.questions import HistoryReply, HistoryRequest, UptimesReply, UptimesRequest
 from bus.settings import Settings, load
-from storage import archive, imports, rebuild, rollups, service
+from storage import archive, rebuild, rollups, service
 from storage.database import rows_of
-from storage.errors import CannotWriteError, StorageError
-from storage.ingest import Written
-from storage.rows import Arrival
-from storage.store import Store
-from tests.storage_states import AgentState, caught_up, gpu, publish, series, state
-
-NOW = utc_now().replace(hour=12, minute=0, second=0, microsecond=0)
-BAD = Seconds(up=500.0, down=400.0)
-
-
-def mixed(agents: int = 3, days: int = 6) -> list[AgentState]:
-    """Days of pings, some with details of GPUs and incidents, oldest first."""
-    states = []
-    for number in range(1, days * 8 + 1):
-        at = NOW - timedelta(days=days) + timedelta(hours=3) * (number - 1)
-        for agent in range(agents):
-            bad = number % 5 == agent
-            lost = Incident(gpu="GPU-x", state="down", reason="lost", since=at - timedelta(seconds=400), until=at)
-            states.append(
-                state(
-                    f"agent-{agent}",
-                    number,
-                    at,
-                    BAD,
-                    gpus=(gpu(BAD, state="down", reasons=("lost",)),),
-                    incidents=(lost,),
-                    verdict="poor",
-                )
-                if bad
-                else state(f"agent-{agent}", number, at)
-            )
-    return states
-
-
-def arrivals(states: list[AgentState], first: int = 1) -> list[Arrival]:
-    return [Arrival(first + i, one.agent_id, encode(one)) for i, one in enumerate(states)]
+from storage.errors import CannotWriteError
+from storage.partitions import TABLES
+from storage.store import Reader, Store
+from tests.storage_days import NOW, arrivals, everything, mixed, opened, rollup_rows, tended, written_to
+from tests.storage_states import caught_up, publish, series, state
 
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Settings:
     return load({}, GPUPING_DATA_DIR=str(tmp_path), STORAGE_ARCHIVE_AFTER_DAYS=2)
-
-
-async def opened(settings: Settings) -> Store:
-    store = Store(settings)
-    await store.open(NOW)
-    return store
-
-
-async def written_to(store: Store, batch: list[Arrival]) -> Written:
-    return await store.write(1, await store.prepare(batch))
-
-
-async def everything(store: Store) -> archive.Content:
-    return await store.read(lambda reader: archive.content(reader.cursor, store.places.archive))
-
-
-async def rollup_rows(store: Store) -> list[list[tuple[object, ...]]]:
-    """By the agents' names: their numbers are each file's own."""
-    by_name = "SELECT agent_id, agent_days.* EXCLUDE (agent) FROM agent_days JOIN agents USING (agent)"
-    questions = (by_name, "FROM fleet_hours", "FROM fleet_latencies")
-    return await store.read(lambda reader: [sorted(rows_of(reader.cursor, text), key=repr) for text in questions])
 
 
 async def test_archived_days_are_read_as_if_they_had_never_moved(kept: Settings):
@@ -147,6 +97,49 @@ async def test_rollups_equal_the_raw_sums_and_can_be_made_again(kept: Settings):
     await store.close()
 
 
+@pytest.mark.parametrize("year", [1, 1969, 1970])
+async def test_years_without_outcomes_are_passed_over(kept: Settings, year: int):
+    """A host's clock that was not set yet: one outcome of long ago."""
+    ago = datetime(year, 12, 31, 0, 0, 30, tzinfo=UTC)
+    store = await opened(msgspec.structs.replace(kept, STORAGE_RETENTION_DAYS=36_500))
+    await written_to(store, arrivals(mixed()))
+    await written_to(store, arrivals([state("boot", 1, ago)], 1000))
+    steps = 0
+    while await store.seal(NOW):
+        steps += 1
+    assert steps < 20
+    sums = await rollup_rows(store)
+    assert ("boot", ago.toordinal() - date(1970, 1, 1).toordinal()) in {row[:2] for row in sums[0]}
+    assert store.ingest is not None
+    rollups.remake(store.ingest.connection, store.ingest.partitions)
+    assert await rollup_rows(store) == sums
+    written = await written_to(store, arrivals([state("boot", 2, ago + timedelta(minutes=15))], 1001))
+    assert written.rows == 1  # late: its day is summed anew
+    sums = await rollup_rows(store)
+    rollups.remake(store.ingest.connection, store.ingest.partitions)
+    assert await rollup_rows(store) == sums
+    await store.close()
+
+
+@pytest.mark.parametrize("year", [1969, 1970])
+async def test_outcomes_of_long_ago_are_archived_and_known(kept: Settings, year: int):
+    settings = msgspec.structs.replace(kept, STORAGE_RETENTION_DAYS=36_500)
+    ago = series("boot", 3, datetime(year, 12, 31, 0, 0, 30, tzinfo=UTC))
+    store = await opened(settings)
+    await written_to(store, arrivals(mixed() + ago))
+    before = await everything(store)
+    await tended(store)
+    assert await everything(store) == before
+    assert await store.read(lambda reader: len(reader.partitions.days)) == 5
+    await store.close()
+    store.places.file.unlink()
+    again = await opened(settings)
+    written = await written_to(again, arrivals(mixed() + ago))
+    assert written.duplicates == len(mixed()) + 3 - written.rows > 3
+    assert await everything(again) == before
+    await again.close()
+
+
 async def test_retention_lets_go_of_all_of_a_day(kept: Settings):
     short = msgspec.structs.replace(kept, STORAGE_RETENTION_DAYS=3)
     store = await opened(short)
@@ -161,6 +154,52 @@ async def test_retention_lets_go_of_all_of_a_day(kept: Settings):
     again = await opened(short)
     assert again.ingest is not None
     assert again.ingest.numbering.missing == 0  # what was let go is not missing
+    await again.close()
+
+
+async def test_a_question_keeps_its_files_while_a_new_generation_is_written(kept: Settings):
+    states = mixed()
+    store = await opened(kept)
+    await written_to(store, arrivals([one for one in states if one is not states[4]]))
+    await tended(store)
+    asked, written = threading.Event(), threading.Event()
+
+    def question(reader: Reader) -> list[list[tuple[int]]]:
+        text = "SELECT count(*) FROM {pings}"
+        first = rows_of(reader.cursor, reader.partitions.fill(text))
+        asked.set()
+        assert written.wait(20)
+        return [first, rows_of(reader.cursor, reader.partitions.fill(text))]
+
+    answering = asyncio.create_task(store.read(question))
+    await asyncio.to_thread(asked.wait, 20)
+    await written_to(store, arrivals([states[4]], 1000))
+    await tended(store)
+    written.set()
+    assert await answering == [[(len(states) - 1,)]] * 2
+    assert len(list(store.places.archive.glob("day=*/pings-2.parquet"))) == 1
+    first = list(store.places.archive.glob("day=*/pings-1.parquet"))
+    await tended(store)
+    left = list(store.places.archive.glob("day=*/pings-1.parquet"))
+    assert len(left) == len(first) - 1  # gone one tend later
+    await store.close()
+
+
+async def test_a_clock_that_is_far_ahead_makes_nothing_old(kept: Settings):
+    store = await opened(kept)
+    await written_to(store, arrivals(mixed()))
+    await tended(store)
+    before, files = await everything(store), sorted(store.places.archive.rglob("*"))
+    await tended(store, NOW.replace(year=2037))
+    assert await everything(store) == before
+    assert sorted(store.places.archive.rglob("*")) == files
+    assert store.ingest is not None
+    store.ingest.connection.execute("DELETE FROM pings")  # all that is left lies in the archive
+    await store.close()
+    again = await opened(kept)
+    await tended(again, NOW.replace(year=2037))
+    assert [path for path in files if path.is_file() and not path.exists()] == []
+    assert await again.read(lambda reader: len(reader.partitions.days)) == 4
     await again.close()
 
 
@@ -180,9 +219,48 @@ async def test_a_crash_between_partition_and_commit_leaves_one_history(kept: Set
     await again.close()
 
 
+@pytest.mark.parametrize("table", TABLES)
+async def test_half_a_partition_is_none_when_the_file_is_lost_too(kept: Settings, table: str):
+    store = await opened(kept)
+    await written_to(store, arrivals(mixed()))
+    before = await everything(store)
+    assert store.ingest is not None
+    connection, known = store.ingest.connection, store.ingest.partitions
+    day = rows_of(connection, "SELECT min(pinged_us) // 86400000000 FROM pings")[0][0]
+    wall = known.file(day, table, 1).with_suffix(".partial")
+    wall.mkdir(parents=True)
+    with pytest.raises((duckdb.Error, OSError)):
+        archive.write_day(connection, known, day, 1)  # ends there, like a killed process
+    await store.close()
+    wall.rmdir()
+    store.places.file.unlink()
+    again = await opened(kept)
+    await written_to(again, arrivals(mixed()))
+    assert await everything(again) == before
+    await tended(again)
+    assert await everything(again) == before
+    await again.close()
+
+
+@pytest.mark.parametrize("table", ["gpus", "incidents"])
+async def test_a_partition_that_lost_a_file_is_none_when_the_history_file_is_lost_too(kept: Settings, table: str):
+    store = await opened(kept)
+    await written_to(store, arrivals(mixed()))
+    await tended(store)
+    before = await everything(store)
+    await store.close()
+    for file in store.places.archive.glob(f"day=*/{table}-1.parquet"):
+        file.unlink()
+    store.places.file.unlink()
+    again = await opened(kept)
+    await written_to(again, arrivals(mixed()))
+    assert await everything(again) == before
+    await again.close()
+
+
 async def test_rebuild_from_stream_and_archive_has_equal_hashes(bus: Client, base_settings: Settings):
     settings = msgspec.structs.replace(base_settings, STORAGE_ARCHIVE_AFTER_DAYS=2)
-    states = mixed(agents=40, days=3)[:240]
+    states = mixed(agents=8, days=4)
     async with service.running(settings) as storage:
         await publish(bus, states)
         await caught_up(bus, len(states))
@@ -191,7 +269,7 @@ async def test_rebuild_from_stream_and_archive_has_equal_hashes(bus: Client, bas
         while await storage.store.move(utc_now()):
             pass
         before = await everything(storage.store)
-    await bus.jetstream().purge_stream(subjects.HISTORY_STREAM, keep=150)  # the older part is in the archive only
+    await bus.jetstream().purge_stream(subjects.HISTORY_STREAM, keep=180)  # the older part is in the archive only
     seen: list[tuple[int, int]] = []
     result = await rebuild.rebuild(settings, progress=lambda read, there: seen.append((read, there)))
     assert result.equal
@@ -200,6 +278,22 @@ async def test_rebuild_from_stream_and_archive_has_equal_hashes(bus: Client, bas
     assert seen[-1] == (len(states), len(states))
     async with service.running(settings):
         await caught_up(bus, len(states))
+
+
+async def test_rebuild_lets_go_what_retention_had_let_go(bus: Client, base_settings: Settings):
+    """The stream may hold more than retention keeps."""
+    settings = msgspec.structs.replace(base_settings, STORAGE_ARCHIVE_AFTER_DAYS=1, STORAGE_RETENTION_DAYS=2)
+    states = mixed(agents=3, days=5)
+    async with service.running(settings) as storage:
+        await publish(bus, states)
+        await caught_up(bus, len(states))
+        await tended(storage.store, utc_now())
+        before = await everything(storage.store)
+        assert 0 < before["pings"][0] < len(states)
+    result = await rebuild.rebuild(settings)
+    assert result.equal
+    assert result.replaced
+    assert result.after == before
 
 
 async def test_a_rebuild_that_would_lose_something_leaves_the_old_file(bus: Client, base_settings: Settings):
@@ -232,40 +326,3 @@ async def test_long_periods_are_the_same_from_rollups_and_archive(bus: Client, b
 async def _history(bus: Client) -> HistoryReply:
     asked = HistoryRequest(hours=2000.0)
     return await services.ask(bus, subjects.history("agent-0"), asked, HistoryReply, who="storage")
-
-
-async def test_an_archive_is_taken_in_once_and_completely(kept: Settings, tmp_path: Path):
-    whole = await opened(kept)
-    await written_to(whole, arrivals(mixed()))
-    while await whole.move(NOW):
-        pass
-    folder = whole.places.archive
-    await whole.close()
-
-    other = msgspec.structs.replace(kept, STORAGE_NAME="other", STORAGE_ARCHIVE_AFTER_DAYS=90)
-    some = await opened(other)
-    await written_to(some, arrivals(mixed()[::3]))
-    while await some.seal(NOW):
-        pass
-    await some.close()
-    seen: list[tuple[int, int]] = []
-    first = imports.import_archive(other, folder, progress=lambda done, there: seen.append((done, there)))
-    again = imports.import_archive(other, folder)
-    assert first.added > 0
-    assert first.held > 0
-    assert (again.added, again.held) == (0, first.added + first.held)
-    assert seen[-1] == (4, 4)
-
-    merged = await opened(other)
-    await written_to(merged, arrivals(mixed()))  # the days that were not archived
-    expected = Store(msgspec.structs.replace(other, STORAGE_NAME="expected"))
-    await expected.open(NOW)
-    await written_to(expected, arrivals(mixed()))
-    while await expected.seal(NOW):
-        pass
-    assert await everything(merged) == await everything(expected)
-    assert await rollup_rows(merged) == await rollup_rows(expected)
-    await merged.close()
-    await expected.close()
-    with pytest.raises(StorageError, match="no partitions"):
-        imports.import_archive(other, tmp_path / "nothing")

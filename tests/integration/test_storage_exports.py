@@ -33,7 +33,7 @@ EVIL = '=HYPERLINK("//evil","x")'
 
 @pytest.fixture
 async def kept(tmp_path: Path):
-    made = Kept(load({}, GPUPING_DATA_DIR=str(tmp_path), STORAGE_ARCHIVE_AFTER_DAYS=20))
+    made = Kept(load({}, GPUPING_DATA_DIR=str(tmp_path), STORAGE_ARCHIVE_AFTER_DAYS=5))
     yield made
     await made.store.close()
 

@@ -1,1 +1,0 @@
-INSERT INTO archived SELECT $day, $generation, count(*) FROM read_parquet($file);

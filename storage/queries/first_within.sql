@@ -1,0 +1,2 @@
+-- When the first outcome of a stretch was pinged.
+SELECT min(pinged_us) FROM {pings} WHERE pinged_us >= $since_us AND pinged_us < $until_us;
