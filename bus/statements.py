@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from bus.messages import Duration, Incident, Message, Percent, Seconds
+from bus.questions import Cursor
 
 Month = Annotated[str, Meta(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -143,7 +144,7 @@ class ExportRequest(Message, kw_only=True, frozen=True):
 
     hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
     limit: Annotated[int, Meta(ge=1)] | None = None
-    cursor: int | None = None
+    cursor: Cursor | None = None
     format: Literal["csv", "parquet"] = "csv"
     registered: bool = False
 

@@ -60,8 +60,7 @@ class RestSource:
         path = f"/ping-system/agents/{check_agent_id(agent_id)}/history"
 
         async def page(request: HistoryRequest) -> HistoryReply:
-            cursor = None if request.cursor is None else str(request.cursor)
-            asked = {"hours": f"{request.hours:g}", "limit": str(request.limit), "cursor": cursor}
+            asked = {"hours": f"{request.hours:g}", "limit": str(request.limit), "cursor": request.cursor}
             return await self._get(path, HistoryReply, asked)
 
         return await newest(HistoryRequest(hours=hours, limit=limit), page)

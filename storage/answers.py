@@ -18,6 +18,7 @@ from bus.questions import (
 )
 from bus.sizes import PAGE_BYTES
 from storage.database import listed, rows_of, sql
+from storage.order import cursor_at, older_than
 from storage.partitions import DAY_US, HOUR_US
 from storage.pings import assemble, carried, seconds_of
 from storage.rollups import sealed_until
@@ -43,20 +44,15 @@ def history(
     agent = reader.names.agents.find(agent_id)
     if agent is None:
         return HistoryReply(agent_id=agent_id, hours=request.hours, pings=(), summary=NOTHING)
-    fill = reader.partitions.fill
-    before_us = _NEVER
-    if request.cursor is not None:
-        asked = {"agent": agent, "cursor": request.cursor, "since_us": since_us}
-        before_us = rows_of(reader.cursor, fill(sql("cursor_moment"), since_us), asked)[0][0] or 0
-    parameters = {"agent": agent, "since_us": since_us, "before_us": before_us, "limit": request.limit + 1}
-    rows = rows_of(reader.cursor, fill(sql("history_page"), since_us), parameters)
+    asked = {"agent": agent, "since_us": since_us, "limit": request.limit + 1} | older_than(request.cursor)
+    rows = rows_of(reader.cursor, reader.partitions.fill(sql("history_page"), since_us), asked)
     pings = carried(assemble(reader, rows[: request.limit]), most_bytes)
     return HistoryReply(
         agent_id=agent_id,
         hours=request.hours,
         pings=pings,
         summary=_summary(reader, agent, since_us),
-        next_cursor=pings[-1].ping_seq if len(rows) > len(pings) else None,
+        next_cursor=cursor_at(pings[-1].pinged_at, pings[-1].ping_seq) if pings and len(rows) > len(pings) else None,
     )
 
 
