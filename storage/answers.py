@@ -18,6 +18,7 @@ from bus.questions import (
 )
 from bus.sizes import PAGE_BYTES
 from storage.database import listed, rows_of, sql
+from storage.missing import began_us, missing
 from storage.order import cursor_at, older_than
 from storage.partitions import DAY_US, HOUR_US
 from storage.pings import assemble, carried, seconds_of
@@ -97,7 +98,8 @@ def percent(good_ms: int, judged_ms: int) -> float | None:
 
 def _summary(reader: Reader, agent: int, since_us: int) -> HistorySummary:
     text = reader.partitions.fill(sql("history_summary"), since_us)
-    row = rows_of(reader.cursor, text, {"agent": agent, "since_us": since_us})[0]
+    began = began_us(reader, agent)
+    row = rows_of(reader.cursor, text, {"agent": agent, "since_us": since_us, "began_us": began})[0]
     first_seq, last_seq, p50, p95 = row[12:]
     return HistorySummary(
         pings=row[0],
@@ -107,7 +109,7 @@ def _summary(reader: Reader, agent: int, since_us: int) -> HistorySummary:
         first=row[4],
         good=row[5],
         poor=row[6],
-        missing_seqs=0 if first_seq is None else reader.numbering.missing_within(agent, first_seq, last_seq),
+        missing_seqs=missing(reader, agent, began, (first_seq, last_seq), since_us),
         uptime_percent=percent(row[7] + row[8], sum(row[7:11])),
         seconds=seconds_of(row[7:12]) or Seconds(),
         response_ms_p50=None if p50 is None else p50 / 1000,

@@ -10,6 +10,7 @@ from bus.messages import Incident
 from bus.statements import Replay, Statement, StatementRequest
 from storage import rules
 from storage.database import listed, rows_of, sql
+from storage.missing import began_us, missing
 from storage.partitions import DAY_US
 from storage.rows import microseconds, moment
 from storage.statement import SETTLED_US, Period, account, add_up, gpu_accounts, month_bounds
@@ -44,7 +45,9 @@ def statement(reader: Reader, agent_id: str, request: StatementRequest, now: dat
     period = _period(reader, agent, request, outcomes, (since_us, until_us, microseconds(now)))
     month = add_up(outcomes.windows.values(), period)
     pinged = [row for row in outcomes.rows if since_us <= row[1] < until_us]
-    numbers = [row[0] for row in pinged]
+    began = began_us(reader, agent)
+    numbers = [row[0] for row in pinged if row[1] >= began]
+    span = (min(numbers, default=None), max(numbers, default=None))
     return Statement(
         agent_id=agent_id,
         month=request.month,
@@ -61,7 +64,7 @@ def statement(reader: Reader, agent_id: str, request: StatementRequest, now: dat
         answered=sum(1 for row in pinged if row[2] == "answered"),
         missed=sum(1 for row in pinged if row[2] == "missed"),
         excused=sum(1 for row in pinged if row[2] == "excused"),
-        missing_seqs=reader.numbering.missing_within(agent, min(numbers), max(numbers)) if numbers else 0,
+        missing_seqs=missing(reader, agent, began, span, since_us, until_us),
         replay=_replay(request, outcomes, period, threshold, (since_us, until_us)),
     )
 
