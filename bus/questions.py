@@ -23,6 +23,7 @@ from bus.messages import (
     Verdict,
     report_of,
 )
+from bus.subjects import END
 
 
 class GpuSummary(Struct, kw_only=True, frozen=True):
@@ -155,7 +156,7 @@ class Event(Message, kw_only=True, frozen=True):
 # ---- questions to storage ----------------------------------------------------------------------------------
 
 
-CURSOR_PATTERN = r"^[0-9]{1,18}-[0-9]{1,19}$(?!\n)"  # a place in time (storage/order.py), opaque to everybody else
+CURSOR_PATTERN = r"^[0-9]{1,18}-[0-9]{1,19}" + END  # a place in time (storage/order.py), opaque to everybody else
 Cursor = Annotated[str, Meta(pattern=CURSOR_PATTERN)]
 
 

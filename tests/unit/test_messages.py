@@ -7,8 +7,10 @@ import msgspec
 import pytest
 from msgspec import Struct
 
+from agentd.scenario import Event as ScenarioEvent
 from bus import agent_answers, messages, questions, statements, transfer
 from bus.errors import BadMessageError
+from bus.exports import TableRequest
 from bus.messages import (
     AgentEntry,
     AgentState,
@@ -24,7 +26,9 @@ from bus.messages import (
     decode,
     encode,
 )
+from bus.settings import Settings
 from bus.transfer import PieceRequest
+from gateway.tokens import Token
 from scheduler.pinger import read_report
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -98,3 +102,35 @@ def test_a_report_with_such_a_moment_is_a_bad_report(text: str):
     read_report(encode(fine), "a", "p")
     with pytest.raises(BadMessageError, match="1970 to 9998"):
         read_report(json.dumps(said).encode(), "a", "p")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (UptimeReport, json.loads(encode(DATED[3]))),
+        (AgentState, json.loads(encode(DATED[5]))),
+        (TableRequest, {"table": "history", "agent_id": "a"}),
+    ],
+)
+def test_an_id_ends_where_it_ends(kind: type[Message], said: dict[str, object]):
+    """To Python, `$` is before a newline, too: such an id would be another to whoever compares it."""
+    decode(json.dumps(said).encode(), kind)
+    for odd in ("a\n", "\na", "a\n\n", "a\r"):
+        with pytest.raises(BadMessageError, match="agent_id"):
+            decode(json.dumps(said | {"agent_id": odd}).encode(), kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "field"),
+    [
+        (Token, {"name": "ops", "role": "viewer", "sha256": "0" * 64}, "name"),
+        (Token, {"name": "ops", "role": "viewer", "sha256": "0" * 64}, "sha256"),
+        (ScenarioEvent, {"at": 1.0, "gpu": 0, "state": "xid:79"}, "state"),
+        (Settings, {"AGENT_ID": "a"}, "AGENT_ID"),
+        (Settings, {"STORAGE_NAME": "a"}, "STORAGE_NAME"),
+    ],
+)
+def test_so_do_names_in_files_and_settings(kind: type[Struct], said: dict[str, object], field: str):
+    msgspec.convert(said, kind)
+    with pytest.raises(msgspec.ValidationError, match=field):
+        msgspec.convert(said | {field: f"{said[field]}\n"}, kind)
