@@ -18,9 +18,10 @@ from agentd import health
 from agentd.samples import GpuEvent, GpuSample, Sample
 from bus.clock import boottime
 from bus.errors import SettingsError
+from bus.subjects import END
 
 BUILT_IN = Path(__file__).with_name("scenarios")
-STATE_PATTERN = r"^(ok|lost|missing|hang|ecc|xid:[0-9]{1,4}|remap-pending|remap-failed|thermal|not-supported)$"
+STATE_PATTERN = r"^(ok|lost|missing|hang|ecc|xid:[0-9]{1,4}|remap-pending|remap-failed|thermal|not-supported)" + END
 _NAMESPACE = uuid.UUID("6b0d1f0e-3a52-5d1c-9d55-0c2f7a1b9e42")  # arbitrary, and for ever: UUIDs follow from it
 _Seconds = Annotated[float, Meta(ge=0.0, le=1e9)]
 _Length = Annotated[float, Meta(gt=0.0, le=1e9)]

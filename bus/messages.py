@@ -5,7 +5,7 @@ Times are aware UTC datetimes (RFC 3339 in JSON), durations are seconds, percent
 where nothing was observed. What services ask each other stands in `bus/questions.py`.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -19,7 +19,9 @@ SCHEMA_VERSION = 1
 AgentId = Annotated[str, Meta(pattern=AGENT_ID_PATTERN)]
 Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
 Duration = Annotated[float, Meta(ge=0.0, le=2.0**32)]  # 136 years: as milliseconds, millions of them have a sum
-Moment = Annotated[datetime, Meta(tz=True)]
+Moment = Annotated[datetime, Meta(tz=True)]  # from EARLIEST on, before LATEST: `check_moments`
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(9999, 1, 1, tzinfo=UTC)  # with an offset, the last hours before year 10000 are after it
 Index = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 GpuState = Literal["up", "degraded", "down", "unknown"]
 Result = Literal["answered", "missed", "excused"]
@@ -31,6 +33,13 @@ class Message(Struct, kw_only=True, frozen=True):
     """What every message carries."""
 
     schema_version: int = SCHEMA_VERSION
+
+
+def check_moments(*moments: datetime | None) -> None:
+    """Raises ValueError, by which a message is none, for a moment that not everybody can write down in UTC."""
+    for moment in moments:
+        if moment is not None and not EARLIEST <= moment < LATEST:
+            raise ValueError(f"expected a moment from 1970 to 9998, UTC: {moment}")
 
 
 # ---- the ping and its answer -------------------------------------------------------------------------------
@@ -83,6 +92,9 @@ class Window(Struct, kw_only=True, frozen=True, gc=False):
     seconds: Duration
     mark: str | None = None
 
+    def __post_init__(self) -> None:
+        check_moments(self.since, self.until)
+
 
 class GpuReport(Struct, kw_only=True, frozen=True, gc=False):
     """One GPU in a report: its state now, and its share of the window."""
@@ -105,6 +117,9 @@ class Incident(Struct, kw_only=True, frozen=True, gc=False):
     since: Moment
     until: Moment | None = None
 
+    def __post_init__(self) -> None:
+        check_moments(self.since, self.until)
+
 
 class UptimeReport(Message, kw_only=True, frozen=True):
     """An agent's answer to a ping. The scheduler keeps its exact bytes in the state and so in history."""
@@ -123,6 +138,9 @@ class UptimeReport(Message, kw_only=True, frozen=True):
     agent_version: str = ""
     ping_id: str | None = None
     nonce: str | None = None
+
+    def __post_init__(self) -> None:
+        check_moments(self.reported_at)
 
 
 # ---- the bucket --------------------------------------------------------------------------------------------
@@ -147,6 +165,9 @@ class AgentEntry(Message, kw_only=True, frozen=True):
     removed_at: Moment | None = None
     earlier: tuple[Span, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_moments(self.registered_at, self.enrolled_at, self.removed_at)
+
 
 NO_REPORT = Raw(b"null")
 
@@ -166,6 +187,9 @@ class Outcome(Struct, kw_only=True, frozen=True):
     response_ms: float | None = None
     late_ms: float | None = None
     report: Raw = NO_REPORT  # never None: msgspec has no union with Raw; `report_of` tells
+
+    def __post_init__(self) -> None:
+        check_moments(self.pinged_at)
 
 
 class Standing(Message, kw_only=True, frozen=True):
@@ -195,12 +219,18 @@ class AgentState(Standing, kw_only=True, frozen=True):
     boot_ids: tuple[str, ...] = ()  # of the reports, newest first
     conflicting_boot_ids: tuple[str, ...] = ()  # of two hosts that answer under this one id
 
+    def __post_init__(self) -> None:
+        check_moments(self.next_ping_at, self.last_answered_at)
+
 
 class Timer(Message, kw_only=True, frozen=True):
     """`timer.<id>` and what it fires: the sequence number that the next ping will have."""
 
     seq: int
     due_at: Moment
+
+    def __post_init__(self) -> None:
+        check_moments(self.due_at)
 
 
 # ---- encoding ----------------------------------------------------------------------------------------------

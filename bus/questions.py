@@ -24,6 +24,7 @@ from bus.messages import (
     Verdict,
     report_of,
 )
+from bus.subjects import END
 
 
 class GpuSummary(Struct, kw_only=True, frozen=True):
@@ -157,12 +158,16 @@ class Event(Message, kw_only=True, frozen=True):
 # ---- questions to storage ----------------------------------------------------------------------------------
 
 
+CURSOR_PATTERN = r"^[0-9]{1,18}-[0-9]{1,19}" + END  # a place in time (storage/order.py), opaque to everybody else
+Cursor = Annotated[str, Meta(pattern=CURSOR_PATTERN)]
+
+
 class HistoryRequest(Message, kw_only=True, frozen=True):
-    """Outcomes of the last `hours`, newest first, older than `cursor` (a ping_seq)."""
+    """Outcomes of the last `hours`, newest first, from `cursor` on: `next_cursor` of the page before."""
 
     hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
-    cursor: int | None = None
+    cursor: Cursor | None = None
 
 
 class HistorySummary(Struct, kw_only=True, frozen=True):
@@ -183,13 +188,13 @@ class HistorySummary(Struct, kw_only=True, frozen=True):
 
 
 class HistoryReply(Message, kw_only=True, frozen=True):
-    """One page of an agent's history."""
+    """One page of an agent's history: `limit` outcomes, or as many as a message of the bus carries."""
 
     agent_id: str
     hours: float
     pings: tuple[Ping, ...]
     summary: HistorySummary
-    next_cursor: int | None = None
+    next_cursor: Cursor | None = None
 
 
 class UptimesRequest(Message, kw_only=True, frozen=True):

@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from bus.messages import Duration, Enrolment, Incident, Message, Percent, Seconds, Span
+from bus.questions import Cursor
+from bus.subjects import END
 
-MONTH_PATTERN = r"^(?!0000|9999-12)[0-9]{4}-(0[1-9]|1[0-2])$(?!\n)"  # whose bounds a datetime can hold
+MONTH_PATTERN = r"^(?!0000|9999-12)[0-9]{4}-(0[1-9]|1[0-2])" + END  # whose bounds a datetime can hold
 Month = Annotated[str, Meta(pattern=MONTH_PATTERN)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 StatementFormat = Literal["json", "csv", "parquet", "html"]
@@ -155,7 +157,7 @@ class ExportRequest(Message, kw_only=True, frozen=True):
 
     hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
     limit: Annotated[int, Meta(ge=1)] | None = None
-    cursor: int | None = None
+    cursor: Cursor | None = None
     format: Literal["csv", "parquet"] = "csv"
     registered: bool = False
 

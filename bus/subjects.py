@@ -8,7 +8,8 @@ import re
 
 from bus.errors import BadMessageError
 
-AGENT_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+END = r"$(?!\n)"  # of a pattern: `$` alone lets a newline follow, to Python and so to msgspec
+AGENT_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}" + END
 RESERVED_IDS = frozenset({"register", "due-for-ping"})  # they are paths of the REST interface
 _AGENT_ID = re.compile(AGENT_ID_PATTERN)
 

@@ -35,6 +35,7 @@ from bus.questions import (
     UptimesRequest,
 )
 from bus.services import ask, ask_raw
+from bus.sizes import ask_whole
 from bus.statements import ExportRequest, FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.transfer import FileOffer, receive
 from gateway.problems import ProblemError
@@ -98,7 +99,7 @@ class Backends:
 
     async def statement(self, agent_id: str, request: StatementRequest) -> Statement:
         """An agent's month, as JSON."""
-        return await self._ask(STORAGE, subjects.report(agent_id), request, Statement, FILE_SECONDS)
+        return await self._ask_whole(STORAGE, subjects.report(agent_id), request, Statement)
 
     async def statement_file(self, agent_id: str, request: StatementRequest) -> FileOffer:
         """An agent's month, in any other format."""
@@ -106,7 +107,7 @@ class Backends:
 
     async def replay(self, request: FleetReplayRequest) -> FleetReplay:
         """The fleet's month under other rules, as JSON."""
-        return await self._ask(STORAGE, subjects.REPLAY, request, FleetReplay, FILE_SECONDS)
+        return await self._ask_whole(STORAGE, subjects.REPLAY, request, FleetReplay)
 
     async def replay_file(self, request: FleetReplayRequest) -> FileOffer:
         """The same with every agent, as a file."""
@@ -151,11 +152,11 @@ class Backends:
     async def _ask(
         self, who: str, subject: str, request: Struct | None, reply: type[T], timeout: float = ANSWER_SECONDS
     ) -> T:
-        try:
-            return await ask(self.client, subject, request, reply, who=who, timeout=timeout)
-        except BadMessageError as error:
-            log.error("bad_answer", who=who, detail=str(error))
-            raise BusError(f"{who} gave an answer that is none") from error
+        return await _understood(who, ask(self.client, subject, request, reply, who=who, timeout=timeout))
+
+    async def _ask_whole(self, who: str, subject: str, request: Struct, reply: type[T]) -> T:
+        """For answers that may be larger than a message."""
+        return await _understood(who, ask_whole(self.client, subject, request, reply, who=who, timeout=FILE_SECONDS))
 
     async def _ask_agent(self, agent_id: str, subject: str) -> bytes:
         await self.agent(agent_id)  # an agent that nobody registered is unknown, even where one answers
@@ -184,6 +185,14 @@ async def registered(backends: Backends, agent_id: str, *, removed_too: bool = F
         if error.code == 404:
             return None
         raise
+
+
+async def _understood(who: str, answer: Awaitable[T]) -> T:
+    try:
+        return await answer
+    except BadMessageError as error:
+        log.error("bad_answer", who=who, detail=str(error))
+        raise BusError(f"{who} gave an answer that is none") from error
 
 
 def _of_agent(agent_id: str, data: bytes, kind: type[T]) -> T:

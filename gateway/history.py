@@ -12,7 +12,7 @@ from litestar.params import FromPath, QueryParameter
 from msgspec.structs import replace
 
 from bus.errors import RefusedError
-from bus.questions import Agent, HistoryReply, HistoryRequest
+from bus.questions import CURSOR_PATTERN, Agent, HistoryReply, HistoryRequest
 from bus.statements import ExportRequest
 from bus.subjects import check_agent_id
 from gateway import asking, exports
@@ -40,7 +40,9 @@ async def history(
     limit: Annotated[
         int | None, QueryParameter(ge=1, le=1000, description="the most entries, on a page (1000) or in a file (all)")
     ] = None,
-    cursor: Annotated[int | None, QueryParameter(ge=0, description="`next_cursor` of the page before")] = None,
+    cursor: Annotated[
+        str | None, QueryParameter(pattern=CURSOR_PATTERN, description="`next_cursor` of the page before")
+    ] = None,
     file_format: asking.FileFormat = None,
 ) -> Response[HistoryReply]:
     """A page as JSON, newest first; `summary` is of the whole period. In CSV and Parquet, all of it without `limit`."""

@@ -26,6 +26,7 @@ import structlog
 from msgspec import Meta, Struct
 
 from bus.errors import SettingsError
+from bus.subjects import END
 
 log = structlog.get_logger("gateway.tokens")
 
@@ -39,9 +40,9 @@ RECHECK_SECONDS = 1.0
 class Token(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """One entry of the file."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$")]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}" + END)]
     role: Role
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}" + END)]
     expires: datetime | None = None
 
 

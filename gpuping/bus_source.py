@@ -27,6 +27,7 @@ from bus.questions import (
 )
 from bus.services import ask
 from bus.settings import Settings
+from bus.sizes import ask_whole
 from bus.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.subjects import check_agent_id
 from bus.transfer import FileOffer, receive
@@ -34,6 +35,7 @@ from bus.uptimes import with_uptime
 from gpuping.dashboard import WORST, Dashboard, FleetUptime, Totals
 from gpuping.discovery import is_stopped, located
 from gpuping.download import Download
+from gpuping.paging import newest
 
 SCHEDULER, STORAGE = "the scheduler", "storage"
 FIND_SECONDS = 3.0
@@ -103,9 +105,12 @@ class BusSource:
 
     async def history(self, agent_id: str, hours: float, limit: int) -> HistoryReply:
         """The newest `limit` outcomes, and the summary of all."""
-        request = HistoryRequest(hours=hours, limit=limit)
         subject = subjects.history(check_agent_id(agent_id))
-        reply = await ask(self._client, subject, request, HistoryReply, who=STORAGE, timeout=QUERY_SECONDS)
+
+        async def page(request: HistoryRequest) -> HistoryReply:
+            return await ask(self._client, subject, request, HistoryReply, who=STORAGE, timeout=QUERY_SECONDS)
+
+        reply = await newest(HistoryRequest(hours=hours, limit=limit), page)
         if not reply.pings:  # storage knows pings only; whether there is such an agent, the registry knows
             await ask(self._client, subjects.get(agent_id), GetRequest(removed_too=True), Agent, who=SCHEDULER)
         return reply
@@ -118,7 +123,7 @@ class BusSource:
     async def report(self, agent_id: str, request: StatementRequest) -> Statement:
         """The uptime statement of one month, over the time in which the agent was enrolled."""
         subject, request = subjects.report(check_agent_id(agent_id)), await self._enrolled(agent_id, request)
-        return await ask(self._client, subject, request, Statement, who=STORAGE, timeout=QUERY_SECONDS)
+        return await ask_whole(self._client, subject, request, Statement, who=STORAGE, timeout=QUERY_SECONDS)
 
     async def report_file(self, agent_id: str, request: StatementRequest) -> Download:
         """The same in any other format."""
@@ -127,7 +132,7 @@ class BusSource:
 
     async def replay(self, request: FleetReplayRequest) -> FleetReplay:
         """The fleet's month under other rules."""
-        return await ask(self._client, subjects.REPLAY, request, FleetReplay, who=STORAGE, timeout=FILE_SECONDS)
+        return await ask_whole(self._client, subjects.REPLAY, request, FleetReplay, who=STORAGE, timeout=FILE_SECONDS)
 
     async def replay_file(self, request: FleetReplayRequest) -> Download:
         """The same with every agent."""

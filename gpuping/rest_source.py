@@ -17,11 +17,12 @@ import msgspec
 from bus.errors import BusError, GpupingError, RefusedError, SettingsError
 from bus.exports import TableRequest
 from bus.messages import UptimeReport, decode
-from bus.questions import AgentPage, HistoryReply
+from bus.questions import AgentPage, HistoryReply, HistoryRequest
 from bus.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.subjects import check_agent_id
 from gpuping.dashboard import Dashboard
 from gpuping.download import Download
+from gpuping.paging import newest
 
 TIMEOUT_SECONDS = 15.0
 FILE_SECONDS = 260.0  # storage writes a whole file first
@@ -57,7 +58,12 @@ class RestSource:
     async def history(self, agent_id: str, hours: float, limit: int) -> HistoryReply:
         """The newest `limit` outcomes, and the summary of all."""
         path = f"/ping-system/agents/{check_agent_id(agent_id)}/history"
-        return await self._get(path, HistoryReply, {"hours": str(hours), "limit": str(limit)})
+
+        async def page(request: HistoryRequest) -> HistoryReply:
+            asked = {"hours": str(request.hours), "limit": str(request.limit), "cursor": request.cursor}
+            return await self._get(path, HistoryReply, asked)
+
+        return await newest(HistoryRequest(hours=hours, limit=limit), page)
 
     async def look(self, agent_id: str) -> UptimeReport:
         """The agent's own report since its last ping; changes nothing anywhere."""

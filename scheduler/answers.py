@@ -17,7 +17,7 @@ from nats.micro.service import Service
 from bus import bucket, subjects
 from bus.clock import utc_now
 from bus.errors import UnavailableError
-from bus.messages import Message, Status, decode, encode
+from bus.messages import Message, Status, decode
 from bus.questions import (
     Agent,
     AgentPage,
@@ -30,6 +30,7 @@ from bus.questions import (
     SchedulerStats,
 )
 from bus.services import Endpoint, serve
+from bus.sizes import fitting, room
 from scheduler.directory import Tracked
 from scheduler.registry import unknown
 from scheduler.views import agent_view
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 CATCH_UP_SECONDS = 5.0
 SCAN_STEP = 5000  # agents looked at before the loop gets its turn again
 WORST_SCAN = 20_000
-PAGE_BYTES = 900_000  # the bus carries messages of 1 MB
 BADNESS: tuple[Status, ...] = ("missing", "poor", "recovering", "pending", "maintenance", "healthy")
 
 
@@ -158,7 +158,7 @@ class Answers:
                         page.append(tracked)
             if looked % SCAN_STEP == 0:
                 await asyncio.sleep(0)
-        views = _fitting(self._view(tracked) for tracked in page)
+        views = self._fitting(page)
         more = more or len(views) < len(page)
         return AgentPage(agents=views, total=total, next_cursor=views[-1].agent_id if more and views else None)
 
@@ -191,18 +191,11 @@ class Answers:
 
     def _views(self, ids: Sequence[str]) -> tuple[Agent, ...]:
         found = (self._scheduler.directory.get(agent_id) for agent_id in ids)
-        return _fitting(self._view(tracked) for tracked in found if tracked is not None)
+        return self._fitting(tracked for tracked in found if tracked is not None)
+
+    def _fitting(self, found: Iterable[Tracked]) -> tuple[Agent, ...]:
+        """A thousand hosts of many GPUs each are more than the bus carries at once."""
+        return fitting((self._view(tracked) for tracked in found), room(self._scheduler.client))
 
     def _view(self, tracked: Tracked) -> Agent:
         return agent_view(tracked, self._scheduler.policy, utc_now())
-
-
-def _fitting(views: Iterable[Agent]) -> tuple[Agent, ...]:
-    """As many as one message holds: a thousand hosts of many GPUs each are more than the bus carries at once."""
-    kept, size = [], 0
-    for view in views:
-        size += len(encode(view))
-        if size > PAGE_BYTES:
-            break
-        kept.append(view)
-    return tuple(kept)

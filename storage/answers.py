@@ -16,9 +16,12 @@ from bus.questions import (
     UptimesReply,
     UptimesRequest,
 )
+from bus.sizes import PAGE_BYTES
 from storage.database import listed, rows_of, sql
+from storage.missing import began_us, missing
+from storage.order import cursor_at, older_than
 from storage.partitions import DAY_US, HOUR_US
-from storage.pings import assemble, seconds_of
+from storage.pings import assemble, carried, seconds_of
 from storage.rollups import sealed_until
 from storage.rows import microseconds
 from storage.store import Reader
@@ -31,26 +34,26 @@ _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 Rolled = tuple[int, int, int, int]  # first and end of the sealed stretches; until where the head, from where the tail
 
 
-def history(reader: Reader, agent_id: str, request: HistoryRequest, now: datetime) -> HistoryReply:
-    """A page of an agent's outcomes and the sums of the whole period; nothing for an agent nobody knows."""
+def history(
+    reader: Reader, agent_id: str, request: HistoryRequest, now: datetime, most_bytes: int = PAGE_BYTES
+) -> HistoryReply:
+    """A page of an agent's outcomes and the sums of the whole period; nothing for an agent nobody knows.
+
+    A page ends early where a message would not carry more.
+    """
     since_us = microseconds(now) - int(request.hours * HOUR_US)
     agent = reader.names.agents.find(agent_id)
     if agent is None:
         return HistoryReply(agent_id=agent_id, hours=request.hours, pings=(), summary=NOTHING)
-    fill = reader.partitions.fill
-    before_us = _NEVER
-    if request.cursor is not None:
-        asked = {"agent": agent, "cursor": request.cursor, "since_us": since_us}
-        before_us = rows_of(reader.cursor, fill(sql("cursor_moment"), since_us), asked)[0][0] or 0
-    parameters = {"agent": agent, "since_us": since_us, "before_us": before_us, "limit": request.limit + 1}
-    rows = rows_of(reader.cursor, fill(sql("history_page"), since_us), parameters)
-    pings = assemble(reader, rows[: request.limit])
+    asked = {"agent": agent, "since_us": since_us, "limit": request.limit + 1} | older_than(request.cursor)
+    rows = rows_of(reader.cursor, reader.partitions.fill(sql("history_page"), since_us), asked)
+    pings = carried(assemble(reader, rows[: request.limit]), most_bytes)
     return HistoryReply(
         agent_id=agent_id,
         hours=request.hours,
         pings=pings,
         summary=_summary(reader, agent, since_us),
-        next_cursor=pings[-1].ping_seq if len(rows) > request.limit else None,
+        next_cursor=cursor_at(pings[-1].pinged_at, pings[-1].ping_seq) if pings and len(rows) > len(pings) else None,
     )
 
 
@@ -67,8 +70,8 @@ def uptimes(reader: Reader, request: UptimesRequest, now: datetime) -> UptimesRe
     )
 
 
-def overview(reader: Reader, request: OverviewRequest, now: datetime) -> OverviewReply:
-    """The fleet's sums and percentiles, and its newest outcomes."""
+def overview(reader: Reader, request: OverviewRequest, now: datetime, most_bytes: int = PAGE_BYTES) -> OverviewReply:
+    """The fleet's sums and percentiles, and its newest outcomes, as many as a message carries."""
     since_us = microseconds(now) - int(request.hours * HOUR_US)
     first, end, head_until, tail_since = stretches(reader, "fleet_hours", HOUR_US, since_us)
     edges = {"since_us": since_us, "head_until_us": head_until, "tail_since_us": tail_since}
@@ -84,7 +87,7 @@ def overview(reader: Reader, request: OverviewRequest, now: datetime) -> Overvie
         seconds=seconds,
         response_ms=response,
         late_ms=late,
-        recent=_recent(reader, request.recent, since_us),
+        recent=carried(_recent(reader, request.recent, since_us), most_bytes),
     )
 
 
@@ -95,7 +98,8 @@ def percent(good_ms: int, judged_ms: int) -> float | None:
 
 def _summary(reader: Reader, agent: int, since_us: int) -> HistorySummary:
     text = reader.partitions.fill(sql("history_summary"), since_us)
-    row = rows_of(reader.cursor, text, {"agent": agent, "since_us": since_us})[0]
+    began = began_us(reader, agent)
+    row = rows_of(reader.cursor, text, {"agent": agent, "since_us": since_us, "began_us": began})[0]
     first_seq, last_seq, p50, p95 = row[12:]
     return HistorySummary(
         pings=row[0],
@@ -105,7 +109,7 @@ def _summary(reader: Reader, agent: int, since_us: int) -> HistorySummary:
         first=row[4],
         good=row[5],
         poor=row[6],
-        missing_seqs=0 if first_seq is None else reader.numbering.missing_within(agent, first_seq, last_seq),
+        missing_seqs=missing(reader, agent, began, (first_seq, last_seq), since_us),
         uptime_percent=percent(row[7] + row[8], sum(row[7:11])),
         seconds=seconds_of(row[7:12]) or Seconds(),
         response_ms_p50=None if p50 is None else p50 / 1000,

@@ -25,6 +25,7 @@ MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",
     "html": "text/html; charset=utf-8",
+    "json": "application/json",
 }
 _PREFIX = "export-"
 _OPTIONS: dict[FileFormat, str] = {
@@ -63,7 +64,7 @@ def write(cursor: Connection, scratch: Path, question: Question, name: str, form
 
 
 def write_text(scratch: Path, text: str, name: str, form: str) -> Written:
-    """A file that is text already: the page to print."""
+    """A file that is text already: the page to print, an answer in JSON."""
     path = new_file(scratch, form)
     with _room(path):
         path.write_text(text, encoding="utf-8")

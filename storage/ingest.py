@@ -17,10 +17,11 @@ from msgspec import Struct, structs
 from msgspec.structs import replace
 
 from storage import inspection, rollups
+from storage.archive import forgotten_us
 from storage.beside import evidence_rows, gpu_rows, incident_rows, ping_row
 from storage.database import Connection, execute_all, listed, rows_of, sql, transaction
 from storage.errors import FlawedError
-from storage.known import load_names, load_numbering
+from storage.known import let_go, load_names, load_numbering
 from storage.novelty import Fresh, Key, Novelty
 from storage.partitions import DAY_US, Partitions
 from storage.reading import Taken
@@ -60,10 +61,10 @@ class Ingest:
         self.partitions = partitions
         self.names = load_names(connection)
         restarted = dict(rows_of(connection, "SELECT agent, max(pinged_us) FROM restarts GROUP BY agent"))
-        self.numbering = load_numbering(connection, partitions, set(restarted))
-        self._novelty = Novelty(self.numbering, restarted, self._held)
+        self.numbering = load_numbering(connection, partitions, restarted)
+        self._novelty = Novelty(self.numbering, restarted, self._held, forgotten_us(connection))
         self.position = _position(connection)
-        self.rows = sum(row[0] for row in rows_of(connection, partitions.fill(sql("count_rows"))))
+        self.rows = self._count()
         self.poisoned = _poisoned(connection)
         live_us = rows_of(connection, "SELECT max(pinged_us) FROM pings")[0][0]
         archived_us = [(day + 1) * DAY_US - 1 for day in partitions.days]
@@ -72,6 +73,17 @@ class Ingest:
     def write(self, stream_us: int, batch: list[Arrival], taken: Taken) -> Written:
         """One transaction. Rows that the database refuses are told apart by halving, and set aside."""
         return self._write(stream_us, batch, taken, range(len(batch)))
+
+    def let_go(self) -> None:
+        """What retention has let go is no longer counted, held or missing."""
+        rows = self._count()
+        if rows != self.rows:
+            let_go(self.connection, self.partitions, self._novelty.restarted, self.numbering)
+            self._novelty.forgotten_us = forgotten_us(self.connection)
+            self.rows = rows
+
+    def _count(self) -> int:
+        return sum(row[0] for row in rows_of(self.connection, sql("count_rows")))
 
     def _write(self, stream_us: int, batch: list[Arrival], taken: Taken, part: range) -> Written:
         try:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bus.messages import Moment
+from bus.messages import EARLIEST, LATEST, Moment
 from storage.rows import microseconds
 
 FORM = "2026-11-01T00:00:00.000000Z"  # as our messages write all but whole seconds
@@ -19,12 +19,18 @@ _ZERO, _NINE = np.frombuffer(b"09", np.uint8)
 _IS_DIGIT = (_ZERO <= _LETTERS) & (_LETTERS <= _NINE)
 _LOWEST = np.where(_IS_DIGIT, _ZERO, _LETTERS)
 _HIGHEST = np.where(_IS_DIGIT, _NINE, _LETTERS)
-_FIRST = np.datetime64("0001-01-01", "us")
+_EARLIEST, _LATEST = (np.datetime64(microseconds(each), "us") for each in (EARLIEST, LATEST))
 _NONE = np.datetime64("NaT", "us")
 
 
 def moments(texts: Sequence[str]) -> NDArray[np.datetime64]:
     """In whole microseconds; NaT where a text is no moment. Those in `FORM` are read together, others one by one."""
+    found = _read(texts)
+    found[(found < _EARLIEST) | (found >= _LATEST)] = _NONE
+    return found
+
+
+def _read(texts: Sequence[str]) -> NDArray[np.datetime64]:
     if "\0" in "".join(texts):  # numpy would take it for the end
         return _each(texts)
     try:
@@ -38,7 +44,6 @@ def moments(texts: Sequence[str]) -> NDArray[np.datetime64]:
         return _each(texts)
     for place in np.flatnonzero(~in_form).tolist():
         found[place] = _moment(texts[place])
-    found[found < _FIRST] = _NONE
     return found
 
 

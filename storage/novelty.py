@@ -46,9 +46,16 @@ class Fresh(Struct, frozen=True):
 class Novelty:
     """The numbers held, and where numberings began again. `held` looks outcomes up in the file."""
 
-    def __init__(self, numbering: Numbering, restarted: dict[int, int], held: Callable[[list[Key]], list[Key]]) -> None:
+    def __init__(
+        self,
+        numbering: Numbering,
+        restarted: dict[int, int],
+        held: Callable[[list[Key]], list[Key]],
+        forgotten_us: int = 0,
+    ) -> None:
         self.numbering = numbering
-        self._restarted = restarted  # microseconds of the last restart, by agent
+        self.forgotten_us = forgotten_us  # what was pinged before is no longer held
+        self.restarted = restarted  # microseconds of the last restart, by agent
         self._held = held
 
     def find(self, outcomes: Outcomes) -> Fresh:
@@ -62,7 +69,7 @@ class Novelty:
 
     def remember(self, fresh: Fresh) -> list[int]:
         """Once it is written. Returns the agents that miss numbers for it."""
-        self._restarted |= {agent: pinged_us for agent, _, pinged_us in fresh.restarts}
+        self.restarted |= {agent: pinged_us for agent, _, pinged_us in fresh.restarts}
         begins = set(fresh.restarts)
         self.numbering.extend(fresh.agents, fresh.reached)
         return [key[0] for key in fresh.others if self._number(key, begins=key in begins) > 0]
@@ -74,7 +81,7 @@ class Novelty:
         first = np.flatnonzero(np.diff(agent, prepend=-1))  # where each agent's outcomes begin
         count = np.diff(first, append=len(agent))
         expected = self.numbering.reached(agent) + 1 + np.arange(len(agent)) - np.repeat(first, count)
-        as_expected = (number == expected) & ~np.isin(agent, list(self._restarted))
+        as_expected = (number == expected) & ~np.isin(agent, list(self.restarted))
         whole = np.logical_and.reduceat(as_expected, first)
         follow = np.empty(len(agent), dtype=np.bool_)
         follow[order] = np.repeat(whole, count)
@@ -99,9 +106,14 @@ class Novelty:
         return certain | doubtful, any_taken
 
     def _is_taken(self, key: Key) -> bool:
-        """Whether the number proves nothing: history holds it, or they began again once."""
-        agent, number, _ = key
-        return agent in self._restarted or self.numbering.holds(agent, number)
+        """Whether the number proves nothing: another outcome had it, or they began again once."""
+        return key[0] in self.restarted or self._had(key)
+
+    def _had(self, key: Key) -> bool:
+        """Whether history holds the number, or let it go with an outcome that was before this one."""
+        agent, number, pinged_us = key
+        has_let_go = pinged_us >= self.forgotten_us and self.numbering.has_let_go(agent, number)
+        return has_let_go or self.numbering.holds(agent, number)
 
     def _restarts(self, fresh: list[Key]) -> list[Key]:
         """New outcomes under numbers that are taken: with each of them an agent's numbers began again."""
@@ -109,9 +121,9 @@ class Novelty:
         taken: dict[int, set[int]] = {}
         for key in fresh:
             agent, number, pinged_us = key
-            began = self._restarted.get(agent)
+            began = self.restarted.get(agent)
             here = taken.setdefault(agent, set())
-            known = agent not in restarts and self.numbering.holds(agent, number)
+            known = agent not in restarts and self._had(key)
             if (known or number in here) and (began is None or pinged_us > began):
                 restarts[agent] = key
                 here.clear()
@@ -120,7 +132,7 @@ class Novelty:
 
     def _number(self, key: Key, *, begins: bool) -> int:
         agent, number, pinged_us = key
-        began = self._restarted.get(agent)
+        began = self.restarted.get(agent)
         if began is not None and pinged_us < began:
             return 0  # of a numbering that has ended
         if begins:

@@ -9,6 +9,8 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
+_ANY = 2**62  # as a base: the next number begins what is held
+
 
 class Numbering:
     """Runs of numbers held, by agent. A run is `[first, last]`, both held; runs never touch.
@@ -21,14 +23,16 @@ class Numbering:
         self._reached = np.zeros(1024, dtype=np.int64)  # the highest number held, by agent; 0: none
         self._runs: dict[int, list[list[int]]] = {}
         self._base: dict[int, int] = {}  # the number before the first that can be missed
+        self._settled: dict[int, int] = {}  # missing in numberings that have ended
         self.missing = 0
 
     def load(self, agent: int, runs: list[tuple[int, int]], *, base: int = 0, settled: int = 0) -> None:
         """What the database holds of an agent, in ascending order. `settled`: missing before a restart."""
         self._runs[agent] = [list(run) for run in runs]
         self._reach(agent, runs[-1][1])
-        self._base[agent] = min(base, runs[0][0] - 1)
-        self.missing += settled + self._missing_of(agent)
+        self._base[agent] = base
+        self.missing += self._missing_of(agent)
+        self.settle(agent, settled)
 
     def reached(self, agents: NDArray[np.int64]) -> NDArray[np.int64]:
         """The highest number held of each of these agents; 0 where there is none."""
@@ -63,16 +67,37 @@ class Numbering:
         if reached := self._end(agent):
             start, end = runs.pop() if runs else (1, 0)
             runs.append((start, max(end, reached)))
-        before = max((run[1] for run in runs if run[0] < first and run[1] < first), default=self._base.get(agent, 0))
+        base = self._base_of(agent, runs[0][0] if runs else first)
+        before = max((run[1] for run in runs if run[0] < first and run[1] < first), default=base)
         before = max((first - 1 for run in runs if run[0] < first <= run[1]), default=before)
         held = sum(min(run[1], last) - max(run[0], first) + 1 for run in runs if run[0] <= last and run[1] >= first)
         return max(0, last - before - held)
 
     def restart(self, agent: int) -> None:
         """The agent's numbers begin again; what was missing stays missing."""
+        self._settled[agent] = self._settled.get(agent, 0) + self._missing_of(agent)
         self._runs[agent] = []
         self._base[agent] = 0
         self._reach(agent, 0)
+
+    def settle(self, agent: int, missing: int) -> None:
+        """So many are missing in numberings that have ended."""
+        self.missing += missing - self._settled.get(agent, 0)
+        self._settled[agent] = missing
+
+    def let_go(self, agent: int, first: int | None = None) -> None:
+        """Numbers below `first` (None: all) are held no more, and none of them is missing."""
+        self.missing -= self._missing_of(agent)
+        held = [] if first is None else [run for run in self._runs_of(agent) if run[1] >= first]
+        self._runs[agent] = [[max(run[0], first or 0), run[1]] for run in held]
+        self._base[agent] = _ANY if first is None else first - 1
+        self._reach(agent, held[-1][1] if held else 0)
+        self.missing += self._missing_of(agent)
+
+    def has_let_go(self, agent: int, number: int) -> bool:
+        """Whether this number was held and is no more. Of an agent of which nothing is held, nobody knows."""
+        base = self._base.get(agent, 0)
+        return number <= base != _ANY
 
     def _end(self, agent: int) -> int:
         return int(self._reached[agent]) if agent < len(self._reached) else 0
@@ -99,7 +124,7 @@ class Numbering:
 
     def _insert(self, runs: list[list[int]], agent: int, number: int) -> None:
         self.missing -= self._missing_of(agent)
-        self._base[agent] = min(self._base.get(agent, 0), number - 1)
+        self._base[agent] = self._base_of(agent, min(number, runs[0][0]) if runs else number)
         place = bisect_right(runs, number, key=lambda run: run[0])
         if place == 0 or runs[place - 1][1] < number:
             runs.insert(place, [number, number])
@@ -119,4 +144,8 @@ class Numbering:
         if not runs:
             return 0
         held = sum(last - first + 1 for first, last in runs)
-        return runs[-1][1] - self._base.get(agent, 0) - held
+        return runs[-1][1] - self._base_of(agent, runs[0][0]) - held
+
+    def _base_of(self, agent: int, first: int) -> int:
+        """Never above the first number held: after a time without any, the next may be any number."""
+        return min(self._base.get(agent, 0), first - 1)

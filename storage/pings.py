@@ -3,9 +3,11 @@
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from bus.messages import GpuReport, Seconds
+from bus.messages import GpuReport, Seconds, encode
 from bus.questions import Ping
+from bus.sizes import fitting
 from storage.database import listed, rows_of, sql
 from storage.rows import moment
 from storage.store import Reader
@@ -23,6 +25,15 @@ def assemble(reader: Reader, rows: list[Row]) -> tuple[Ping, ...]:
     shared = {number: names.gpus(number) for number in {row[_GPU_SET] for row in rows if row[_GPU_SET] is not None}}
     own = _own_gpus(reader, agents, rows)
     return tuple(_ping(names.agents.name(row[_AGENT]), row, own.get(row[:3]) or _healthy(row, shared)) for row in rows)
+
+
+def carried(pings: tuple[Ping, ...], most_bytes: int) -> tuple[Ping, ...]:
+    """As many as a message has room for, from the first on.
+
+    A scheduler's report, 64 kB at most, is a fraction of it. One that fills a message alone is of another hand: it is
+    shown without its GPUs, for a page that cannot be sent would hide all that is older.
+    """
+    return fitting((one if len(encode(one)) < most_bytes else replace(one, gpus=()) for one in pings), most_bytes)
 
 
 def seconds_of(row: Row) -> Seconds | None:

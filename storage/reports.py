@@ -7,10 +7,10 @@ from datetime import datetime
 from bus.errors import RefusedError
 from bus.messages import Span
 from bus.statements import Replay, Statement, StatementRequest
-from storage import rules
-from storage.database import rows_of
+from storage import archive, rules
 from storage.enrolments import Known, Period, ended, periods
-from storage.outcomes import Outcomes, first_us, outcomes
+from storage.missing import began_us, missing
+from storage.outcomes import Outcomes, Told, first_us, outcomes
 from storage.partitions import DAY_US
 from storage.rows import microseconds, moment
 from storage.statement import account, add_up, enrolled, gpu_accounts, month_bounds, part
@@ -58,8 +58,7 @@ def statement(reader: Reader, agent_id: str, request: StatementRequest, now: dat
 
 def _forgotten(reader: Reader, name: str, month: Period) -> int:
     """Before this moment nothing is kept. Raises RefusedError (404) where that is the whole month."""
-    found = rows_of(reader.cursor, "SELECT until_us FROM forgotten")
-    until_us: int = found[0][0] if found else 0
+    until_us = archive.forgotten_us(reader.cursor)
     if until_us >= month.until_us:
         raise RefusedError(404, f"{name} is no longer kept: history begins {moment(until_us):%Y-%m-%d}")
     return until_us
@@ -85,12 +84,18 @@ def _counts(reader: Reader, agent_id: str, found: Outcomes, month: Period) -> di
     """The month's pings by outcome, and how many are missing between the first and the last."""
     pinged = [one for one in found.told if one.pinged_us in month]
     by_outcome = Counter(one.outcome for one in pinged)
-    missing, agent = 0, reader.names.agents.find(agent_id)
-    if pinged and agent is not None:
-        numbers = [one.ping_seq for one in pinged]
-        missing = reader.numbering.missing_within(agent, min(numbers), max(numbers))
+    agent = reader.names.agents.find(agent_id)
     kinds = {kind: by_outcome[kind] for kind in ("answered", "missed", "excused")}
-    return {"pings": len(pinged), "missing_seqs": missing} | kinds
+    lacking = 0 if agent is None else _lacking(reader, agent, pinged, month)
+    return {"pings": len(pinged), "missing_seqs": lacking} | kinds
+
+
+def _lacking(reader: Reader, agent: int, pinged: list[Told], month: Period) -> int:
+    """How many of the month's outcomes never reached history."""
+    began = began_us(reader, agent)
+    numbers = [one.ping_seq for one in pinged if one.pinged_us >= began]
+    span = (min(numbers, default=None), max(numbers, default=None))
+    return missing(reader, agent, began, span, month.since_us, month.until_us)
 
 
 def _is_final(reader: Reader, request: StatementRequest, windows: Iterable[Window], month: Period, now_us: int) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
+from msgspec import Struct
 from msgspec.structs import replace
 from nats.micro.request import Request
 
@@ -17,7 +18,7 @@ from bus.background import background
 from bus.clock import utc_now
 from bus.errors import BusError
 from bus.exports import FileFormat, TableRequest
-from bus.messages import decode
+from bus.messages import decode, encode
 from bus.questions import (
     HistoryReply,
     HistoryRequest,
@@ -29,6 +30,7 @@ from bus.questions import (
 )
 from bus.services import Endpoint, serve
 from bus.settings import Settings
+from bus.sizes import room
 from bus.statements import ExportRequest, FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.transfer import FileOffer, Files
 from storage import answers, exports, page, replays, reports, tables
@@ -74,7 +76,8 @@ class Storage:
         agent_id = subjects.last_token(request.subject)
         asked = decode(request.data or b"{}", HistoryRequest)
         now = utc_now()
-        return await self.store.read(lambda reader: answers.history(reader, agent_id, asked, now))
+        most = room(self.client)
+        return await self.store.read(lambda reader: answers.history(reader, agent_id, asked, now, most))
 
     async def uptimes(self, request: Request) -> UptimesReply:
         """Uptime of several agents."""
@@ -86,9 +89,10 @@ class Storage:
         """The fleet in numbers."""
         asked = decode(request.data or b"{}", OverviewRequest)
         now = utc_now()
-        return await self.store.read(lambda reader: answers.overview(reader, asked, now))
+        most = room(self.client)
+        return await self.store.read(lambda reader: answers.overview(reader, asked, now, most))
 
-    async def report(self, request: Request) -> Statement | FileOffer:
+    async def report(self, request: Request) -> bytes | FileOffer:
         """The uptime statement of a month: itself, or the offer of a file in the format asked for."""
         agent_id = subjects.last_token(request.subject)
         asked = decode(request.data, StatementRequest)
@@ -100,14 +104,14 @@ class Storage:
 
         name = f"{agent_id}-{asked.month}"
         if form == "json":
-            return await self.store.read(made)
+            return await self._whole(made, name)
         if form == "html":
             return await self._offer(lambda reader: exports.write_text(scratch, page.render(made(reader)), name, form))
         return await self._offer(
             lambda reader: exports.write(reader.cursor, scratch, tables.statement(made(reader)), name, form)
         )
 
-    async def replay(self, request: Request) -> FleetReplay | FileOffer:
+    async def replay(self, request: Request) -> bytes | FileOffer:
         """The fleet's month under other rules: those whose pay changes most, or the offer of a file with all."""
         asked = decode(request.data, FleetReplayRequest)
         now, threshold = utc_now(), self.settings.PING_UPTIME_THRESHOLD
@@ -116,10 +120,13 @@ class Storage:
         def made(reader: Reader) -> FleetReplay:
             return replays.fleet(reader, asked, now, threshold)
 
-        if form == "json":
-            replayed = await self.store.read(made, FILE_SECONDS)
+        def listed(reader: Reader) -> FleetReplay:
+            replayed = made(reader)
             return replace(replayed, agents=replayed.agents[: asked.limit])
+
         name = f"fleet-replay-{asked.month}"
+        if form == "json":
+            return await self._whole(listed, name, FILE_SECONDS)
         return await self._offer(
             lambda reader: exports.write(reader.cursor, scratch, tables.replay(made(reader)), name, form)
         )
@@ -143,6 +150,16 @@ class Storage:
     async def _rows(self, question: Callable[[Reader], Question], name: str, form: FileFormat) -> FileOffer:
         scratch = self.store.places.scratch
         return await self._offer(lambda reader: exports.write(reader.cursor, scratch, question(reader), name, form))
+
+    async def _whole(
+        self, make: Callable[[Reader], Struct], name: str, seconds: float | None = None
+    ) -> bytes | FileOffer:
+        """An answer in JSON: itself, or the offer of a file with it where a message would not carry it."""
+        data = await self.store.read(lambda reader: encode(make(reader)), seconds)
+        if len(data) <= room(self.client):
+            return data
+        scratch = self.store.places.scratch
+        return await self._offer(lambda _: exports.write_text(scratch, data.decode(), name, "json"))
 
     async def _offer(self, write: Callable[[Reader], Written]) -> FileOffer:
         """A file, written in a reader's thread. A few at once: questions shall not wait for them."""

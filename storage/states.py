@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.messages import Duration, GpuReport, Incident, Moment, Percent, Result, Seconds, Verdict
+from bus.messages import Duration, GpuReport, Incident, Moment, Percent, Result, Seconds, Verdict, check_moments
 
 LONGEST = 2.0**52  # of latencies and intervals: a thousand times as much is still a BIGINT
 
@@ -21,6 +21,9 @@ class Period(Struct, frozen=True, gc=False):
 
     since: Moment
     until: Moment
+
+    def __post_init__(self) -> None:
+        check_moments(self.since, self.until)
 
 
 class Report(Struct, frozen=True, gc=False):
@@ -46,6 +49,9 @@ class Outcome(Struct, frozen=True, gc=False):
     late_ms: Milliseconds | None = None
     report: Report | None = None
 
+    def __post_init__(self) -> None:
+        check_moments(self.pinged_at)
+
 
 class State(Struct, frozen=True, gc=False):
     """The part of an AgentState that history keeps; its id is checked against the subject, which is checked."""
@@ -55,3 +61,6 @@ class State(Struct, frozen=True, gc=False):
     next_ping_at: Moment
     last: Outcome
     consecutive_poor: int = 0
+
+    def __post_init__(self) -> None:
+        check_moments(self.next_ping_at)

@@ -127,7 +127,9 @@ class Store:
 
         def step() -> bool:
             ingest = self._open_ingest()
-            return archive.tend(ingest.connection, ingest.partitions, self.settings, min(ingest.newest_us, now_us))
+            more = archive.tend(ingest.connection, ingest.partitions, self.settings, min(ingest.newest_us, now_us))
+            ingest.let_go()
+            return more
 
         return await self._in_writer(step)
 

@@ -15,6 +15,7 @@ from bus.statements import Account, ExportRequest, FleetReplay, Statement
 from storage.answers import EXACT_PINGS, Rolled, stretches
 from storage.database import rows_of, sql
 from storage.exports import Question
+from storage.order import older_than
 from storage.partitions import DAY_US, HOUR_US
 from storage.rows import microseconds
 from storage.statement import month_bounds
@@ -26,6 +27,7 @@ _TIMED = (
     "make_timestamp(greatest(key, $since_us))::TIMESTAMPTZ AS since, "
     "make_timestamp(least(key + $grain, $until_us))::TIMESTAMPTZ AS until"
 )
+_NEWEST_FIRST = "ORDER BY p.pinged_us DESC, p.ping_seq DESC"
 _BY_TIME = "$base_us + (pinged_us - $base_us) // $grain * $grain"
 
 
@@ -44,7 +46,7 @@ def table(reader: Reader, request: TableRequest, now: datetime) -> Question:
     chosen = _chosen(reader, request.agent_id, registered=request.registered)
     match request.table:
         case "history":
-            order = "" if request.agent_id is None else "ORDER BY p.pinged_us DESC, p.ping_seq DESC"
+            order = "" if request.agent_id is None else _NEWEST_FIRST
             return _filled(reader, "table_history", stretch, chosen=chosen, order=order)
         case "incidents":
             text = reader.partitions.fill(sql("table_incidents"), stretch.since_us)  # later reports tell the ends
@@ -66,13 +68,10 @@ def table(reader: Reader, request: TableRequest, now: datetime) -> Question:
 def history(reader: Reader, agent_id: str, request: ExportRequest, now: datetime) -> Question:
     """An agent's outcomes of the last hours, newest first, as many as asked for; RefusedError (404) as above."""
     chosen = _chosen(reader, agent_id, registered=request.registered)
-    if request.cursor is not None:
-        chosen += f" AND p.ping_seq < {request.cursor:d}"
-    order = "ORDER BY p.pinged_us DESC, p.ping_seq DESC"
-    if request.limit is not None:
-        order += f" LIMIT {request.limit:d}"
-    asked = TableRequest(table="history", hours=request.hours)
-    return _filled(reader, "table_history", _stretch(reader, asked, microseconds(now)), chosen=chosen, order=order)
+    limit = "" if request.limit is None else f" LIMIT {request.limit:d}"
+    stretch = _stretch(reader, TableRequest(table="history", hours=request.hours), microseconds(now))
+    question = _filled(reader, "table_history", stretch, chosen=chosen, order=_NEWEST_FIRST + limit)
+    return Question(question.text, question.parameters | older_than(request.cursor))
 
 
 def statement(made: Statement) -> Question:
@@ -148,7 +147,7 @@ def _put_in(
 
 def _parameters(stretch: Stretch, rolled: Rolled = (0, 0, 0, 0)) -> dict[str, Any]:
     names = ("first", "end", "head_until_us", "tail_since_us")
-    return msgspec.structs.asdict(stretch) | dict(zip(names, rolled, strict=True))
+    return msgspec.structs.asdict(stretch) | dict(zip(names, rolled, strict=True)) | older_than(None)
 
 
 def _chosen(reader: Reader, agent_id: str | None, *, registered: bool) -> str:

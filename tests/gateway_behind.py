@@ -251,14 +251,16 @@ class Behind:
         question = decode(request.data, HistoryRequest)
         self.asked.append(("history", question))
         every = self.pings.get(agent_id, [])
-        rest = [one for one in every if question.cursor is None or one.ping_seq < question.cursor]
+        rest = [
+            one for one in every if question.cursor is None or one.ping_seq < int(question.cursor.partition("-")[2])
+        ]
         page = rest[: question.limit]
         answered = sum(one.outcome == "answered" for one in every)
         summary = HistorySummary(
             pings=len(every), answered=answered, missed=len(every) - answered, excused=0, first=0, good=answered,
             poor=len(every) - answered, missing_seqs=0, uptime_percent=99.5, seconds=Seconds(up=1.0),
         )  # fmt: skip
-        more = page[-1].ping_seq if len(rest) > len(page) else None
+        more = f"0-{page[-1].ping_seq}" if len(rest) > len(page) else None
         return HistoryReply(
             agent_id=agent_id, hours=question.hours, pings=tuple(page), summary=summary, next_cursor=more
         )

@@ -11,8 +11,8 @@ SELECT
     coalesce(sum(down_ms), 0)::BIGINT,
     coalesce(sum(unknown_ms), 0)::BIGINT,
     coalesce(sum(excused_ms), 0)::BIGINT,
-    min(ping_seq),
-    max(ping_seq),
+    min(ping_seq) FILTER (pinged_us >= $began_us),
+    max(ping_seq) FILTER (pinged_us >= $began_us),
     quantile_cont(response_us, 0.5),
     quantile_cont(response_us, 0.95)
 FROM {pings}

@@ -1,10 +1,23 @@
--- Numbers that never came, in numberings that ended with a restart.
-SELECT agent, sum(last_seq - held)::BIGINT
+-- Numbers that never came, by agent, in numberings that ended with a restart: those of a period, and those directly
+-- before its first. Of a numbering whose beginning retention let go, what comes before the first held is not missing.
+SELECT agent, sum(greatest(last_seq - before_seq - held, 0))::BIGINT
 FROM (
-    SELECT p.agent, count(DISTINCT p.ping_seq) AS held, max(p.ping_seq) AS last_seq
+    SELECT
+        p.agent,
+        count(DISTINCT p.ping_seq) FILTER (p.pinged_us >= $since_us) AS held,
+        max(p.ping_seq) FILTER (p.pinged_us >= $since_us) AS last_seq,
+        coalesce(
+            max(p.ping_seq) FILTER (p.pinged_us < $since_us),
+            if(n.began_us < coalesce((SELECT max(until_us) FROM forgotten), 0), min(p.ping_seq) - 1, 0)
+        ) AS before_seq
     FROM {pings} AS p
-    JOIN (SELECT agent, pinged_us AS until_us, lag(pinged_us, 1, 0) OVER (PARTITION BY agent ORDER BY pinged_us) AS since_us FROM restarts) AS r
-        ON p.agent = r.agent AND p.pinged_us >= r.since_us AND p.pinged_us < r.until_us
-    GROUP BY p.agent, r.until_us
+    JOIN (
+        SELECT agent, pinged_us AS ended_us, lag(pinged_us, 1, 0) OVER (PARTITION BY agent ORDER BY pinged_us) AS began_us
+        FROM restarts
+        WHERE agent IN (SELECT unnest(from_json($agents, '["INTEGER"]')))
+    ) AS n ON p.agent = n.agent AND p.pinged_us >= n.began_us AND p.pinged_us < n.ended_us
+    WHERE n.ended_us > $since_us AND p.pinged_us < $until_us
+    GROUP BY p.agent, n.began_us, n.ended_us
 )
+WHERE last_seq IS NOT NULL
 GROUP BY agent;

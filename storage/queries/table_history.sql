@@ -1,4 +1,4 @@
--- One row an outcome. {chosen}: one agent, or all.
+-- One row an outcome. {chosen}: one agent, or all; from a place in time on (storage/order.py).
 SELECT
     a.agent_id,
     p.ping_seq,
@@ -21,4 +21,5 @@ SELECT
 FROM {pings} AS p
 JOIN agents AS a USING (agent)
 WHERE {chosen} AND p.pinged_us >= $since_us AND p.pinged_us < $until_us
+    AND p.pinged_us <= $before_us AND (p.pinged_us < $before_us OR p.ping_seq < $before_seq)
 {order}

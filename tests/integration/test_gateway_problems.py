@@ -63,7 +63,7 @@ async def test_hours_at_and_within_the_bounds(http, behind):
 async def test_questions_that_are_none(http, behind):
     for query in ("status=good", "capability=", "cursor=a.b", "cursor=*"):
         assert_problem(await http.get(f"{AGENTS}?{query}"), 400)
-    for query in ("format=xml", "cursor=-1", "cursor=x"):
+    for query in ("format=xml", "cursor=-1", "cursor=x", "cursor=30", "cursor=1-2%0A", "cursor=1-2-3"):
         assert_problem(await http.get(f"{AGENTS}/a/history?{query}"), 400)
     assert_problem(await http.get("/metrics?agents=perhaps"), 400)
     assert not behind.asked

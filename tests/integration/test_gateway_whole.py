@@ -112,8 +112,10 @@ async def files_and_statement(http: httpx.AsyncClient, tmp_path) -> None:
     rows = list(csv.DictReader(io.StringIO(text)))
     numbers = [int(row["ping_seq"]) for row in rows]
     assert numbers == list(range(len(rows), 0, -1)), "newest first, like the page"
-    few = (await http.get(f"{AGENTS}/real/history?format=csv&limit=1&cursor=2")).text
-    assert [row["ping_seq"] for row in csv.DictReader(io.StringIO(few))] == ["1"]
+    one = (await http.get(f"{AGENTS}/real/history?format=csv&limit=1")).text
+    assert [row["ping_seq"] for row in csv.DictReader(io.StringIO(one))] == [rows[0]["ping_seq"]]
+    older = (await http.get(f"{AGENTS}/real/history?format=csv&cursor=0-0")).text
+    assert list(csv.DictReader(io.StringIO(older))) == []
     parquet = tmp_path / "history.parquet"
     parquet.write_bytes((await http.get(f"{AGENTS}/real/history?format=parquet")).content)
     assert duckdb.read_parquet(str(parquet)).columns == list(rows[0])

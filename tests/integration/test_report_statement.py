@@ -13,6 +13,7 @@ from bus import services, subjects, transfer
 from bus.connection import Client
 from bus.errors import RefusedError, UnavailableError
 from bus.messages import AgentState, Enrolment, GpuReport, Incident, Seconds, report_of
+from bus.questions import HistoryReply, HistoryRequest
 from bus.settings import Settings
 from bus.statements import ExportRequest, FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.transfer import FileOffer
@@ -264,7 +265,9 @@ async def test_history_exports_come_whole_in_small_pieces(bus: Client, base_sett
         assert rows[0]["up_seconds"] == "900.0"
         with pytest.raises(UnavailableError, match="ended at byte 0"):
             await fetch(bus, offer)  # once only
-        some = ExportRequest(hours=80_000.0, format="csv", limit=3, cursor=30)
+        page = HistoryRequest(hours=80_000.0, limit=10)
+        before = await services.ask(bus, subjects.history("a0"), page, HistoryReply, who="storage")
+        some = ExportRequest(hours=80_000.0, format="csv", limit=3, cursor=before.next_cursor)
         offer = await services.ask(bus, subjects.export("a0"), some, FileOffer, who="storage")
         few = csv.DictReader(io.StringIO((await fetch(bus, offer)).decode()))
         assert [row["ping_seq"] for row in few] == ["29", "28", "27"]

@@ -3,9 +3,33 @@
 import json
 from datetime import UTC, datetime
 
+import msgspec
+import pytest
+from msgspec import Struct
+
+from agentd.scenario import Event as ScenarioEvent
 from bus import agent_answers, messages, questions, statements, transfer
-from bus.messages import Message, PingRequest, Span, decode, encode
+from bus.errors import BadMessageError
+from bus.exports import TableRequest
+from bus.messages import (
+    AgentEntry,
+    AgentState,
+    Incident,
+    Message,
+    Moment,
+    Outcome,
+    PingRequest,
+    Span,
+    Timer,
+    UptimeReport,
+    Window,
+    decode,
+    encode,
+)
+from bus.settings import Settings
 from bus.transfer import PieceRequest
+from gateway.tokens import Token
+from scheduler.pinger import read_report
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -34,3 +58,79 @@ def test_a_ping_tells_its_schema_version():
 def test_a_ping_without_optional_fields_is_understood():
     assert decode(b'{"ping_id": "a-1"}', PingRequest) == PingRequest(ping_id="a-1")
     assert decode(b'{"since_mark": null, "excused": [], "more": 1}', PingRequest) == PingRequest()
+
+
+OUTSIDE = ("0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59Z", "9999-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00")
+WINDOW = Window(since=NOW, until=NOW, seconds=0.0)
+OUTCOME = Outcome(ping_id="p", ping_seq=1, pinged_at=NOW, outcome="missed", verdict="poor")
+DATED = [
+    WINDOW,
+    OUTCOME,
+    Incident(state="down", reason="lost", since=NOW, until=NOW),
+    UptimeReport(agent_id="a", window=WINDOW, uptime_percent=None, gpu_available=True, reported_at=NOW),
+    AgentEntry(agent_id="a", registered_at=NOW, enrolled_at=NOW, removed_at=NOW),
+    AgentState(agent_id="a", ping_seq=1, interval_seconds=1.0, next_ping_at=NOW, last_answered_at=NOW, last=OUTCOME),
+    Timer(seq=1, due_at=NOW),
+]
+
+
+def moments_of(kind: type[Struct]) -> list[str]:
+    """The fields that are a Moment, or may be one."""
+    kinds = msgspec.structs.fields(kind)
+    return [one.encode_name for one in kinds if one.type in {Moment, Moment | None}]
+
+
+def test_no_moment_is_outside_what_utc_can_say():
+    """One that is, and is written down, spoils every answer that shows it."""
+    kinds = [one for one in vars(messages).values() if isinstance(one, type) and issubclass(one, Struct)]
+    assert {kind for kind in kinds if moments_of(kind)} == {type(one) for one in DATED}
+    for one in DATED:
+        assert decode(encode(one), type(one)) == one
+        for name in moments_of(type(one)):
+            for text in OUTSIDE:
+                odd = json.dumps(json.loads(encode(one)) | {name: text}).encode()
+                with pytest.raises(BadMessageError, match="1970 to 9998"):
+                    decode(odd, type(one))
+
+
+@pytest.mark.parametrize("text", OUTSIDE)
+def test_a_report_with_such_a_moment_is_a_bad_report(text: str):
+    lost = Incident(state="down", reason="lost", since=NOW)
+    fine = UptimeReport(agent_id="a", window=WINDOW, uptime_percent=None, gpu_available=True, incidents=(lost,))
+    said = json.loads(encode(fine))
+    said["incidents"][0]["since"] = text
+    read_report(encode(fine), "a", "p")
+    with pytest.raises(BadMessageError, match="1970 to 9998"):
+        read_report(json.dumps(said).encode(), "a", "p")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (UptimeReport, json.loads(encode(DATED[3]))),
+        (AgentState, json.loads(encode(DATED[5]))),
+        (TableRequest, {"table": "history", "agent_id": "a"}),
+    ],
+)
+def test_an_id_ends_where_it_ends(kind: type[Message], said: dict[str, object]):
+    """To Python, `$` is before a newline, too: such an id would be another to whoever compares it."""
+    decode(json.dumps(said).encode(), kind)
+    for odd in ("a\n", "\na", "a\n\n", "a\r"):
+        with pytest.raises(BadMessageError, match="agent_id"):
+            decode(json.dumps(said | {"agent_id": odd}).encode(), kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "field"),
+    [
+        (Token, {"name": "ops", "role": "viewer", "sha256": "0" * 64}, "name"),
+        (Token, {"name": "ops", "role": "viewer", "sha256": "0" * 64}, "sha256"),
+        (ScenarioEvent, {"at": 1.0, "gpu": 0, "state": "xid:79"}, "state"),
+        (Settings, {"AGENT_ID": "a"}, "AGENT_ID"),
+        (Settings, {"STORAGE_NAME": "a"}, "STORAGE_NAME"),
+    ],
+)
+def test_so_do_names_in_files_and_settings(kind: type[Struct], said: dict[str, object], field: str):
+    msgspec.convert(said, kind)
+    with pytest.raises(msgspec.ValidationError, match=field):
+        msgspec.convert(said | {field: f"{said[field]}\n"}, kind)

@@ -74,3 +74,32 @@ def test_agents_of_any_number_have_room():
     assert numbering.holds(70_000, 8)
     assert not numbering.holds(900_000, 1)
     assert numbering.missing_within(900_000, 1, 1) == 1
+
+
+@given(numbers.filter(bool), st.integers(1, 41), numbers)
+def test_what_is_let_go_is_neither_held_nor_missing(arriving: list[int], first: int, later: list[int]):
+    numbering, truth = Numbering(), set(arriving)
+    for number in truth:
+        numbering.add(7, number)
+    truth = {number for number in truth if number >= first}
+    first = min(truth, default=0)
+    numbering.let_go(7, first or None)
+    assert numbering.missing == (max(truth) - first + 1 - len(truth) if truth else 0)
+    assert {n for n in range(1, 45) if numbering.holds(7, n)} == truth
+    for number in later:
+        if number not in truth:
+            numbering.add(7, number)
+            truth.add(number)
+        assert numbering.missing == max(truth) - min(truth) + 1 - len(truth)
+        assert numbering.missing_within(7, min(truth), max(truth)) == numbering.missing
+
+
+def test_missing_before_a_restart_is_settled_anew():
+    numbering = Numbering()
+    numbering.load(1, [(3, 5)], settled=10)
+    assert numbering.missing == 12
+    numbering.restart(1)
+    numbering.add(1, 2)
+    assert numbering.missing == 13
+    numbering.settle(1, 4)
+    assert numbering.missing == 5

@@ -171,6 +171,46 @@ def test_what_is_no_outcome_is_set_aside_with_the_reason(outcome: dict[str, obje
     assert names.agents.new() == []
 
 
+OUTSIDE = [
+    "0001-01-01T00:00:00+14:00",
+    "1969-12-31T23:59:59.999999Z",
+    "9999-01-01T00:00:00Z",
+    "9999-12-31T23:59:59-14:00",
+]
+INSIDE = ["1970-01-01T00:00:00Z", "9998-12-31T23:59:59.999999Z", "1969-12-31T23:00:00-01:00"]
+
+
+def _with_moment(field: str, text: str, *, is_healthy: bool) -> bytes:
+    """A message in which one moment is another; one that is not healthy takes the long road."""
+    incident = Incident(gpu=None, state="up", reason="restarted", since=START, until=START)
+    made = msgspec.json.decode(encode(state("a", 1, START, incidents=() if is_healthy else (incident,))))
+    *path, last = field.split(".")
+    inner = made
+    for name in path:
+        inner = inner[int(name) if name.isdigit() else name]
+    inner[last] = text
+    return msgspec.json.encode(made)
+
+
+@pytest.mark.parametrize(
+    "field", ["last.pinged_at", "next_ping_at", "last.report.window.since", "last.report.window.until"]
+)
+@pytest.mark.parametrize("text", OUTSIDE + INSIDE)
+def test_both_roads_take_the_same_moments(field: str, text: str):
+    """An answer shows moments in UTC: one that UTC cannot say would spoil it for good."""
+    for is_healthy in (True, False):
+        taken = read_one(_with_moment(field, text, is_healthy=is_healthy), Names([], []))
+        assert (len(taken.healthy), len(taken.full)) == ((0, 0) if text in OUTSIDE else (is_healthy, not is_healthy))
+        assert all("1970 to 9998" in one.detail for one in taken.poisoned.values())
+
+
+@pytest.mark.parametrize("edge", ["since", "until"])
+@pytest.mark.parametrize("text", OUTSIDE)
+def test_an_incident_at_no_moment_is_set_aside(edge: str, text: str):
+    odd = _with_moment(f"last.report.incidents.0.{edge}", text, is_healthy=False)
+    assert "1970 to 9998" in read_one(odd, Names([], [])).poisoned[0].detail
+
+
 def test_the_types_here_know_all_that_they_keep():
     """A field that messages carry and storage ought to keep is not overlooked by renaming it in one place only."""
     assert set(states.Outcome.__struct_fields__) <= set(Outcome.__struct_fields__)

@@ -1,0 +1,8 @@
+-- When the first of these agents' numberings began that a restart ended after a moment; null: there is none.
+SELECT min(began_us)
+FROM (
+    SELECT pinged_us AS ended_us, lag(pinged_us, 1, 0) OVER (PARTITION BY agent ORDER BY pinged_us) AS began_us
+    FROM restarts
+    WHERE agent IN (SELECT unnest(from_json($agents, '["INTEGER"]')))
+)
+WHERE ended_us > $since_us;
