@@ -21,8 +21,9 @@ from bus.connection import Client
 from bus.errors import BusError, LayoutError
 from bus.pull import Puller, position
 from bus.settings import Settings
+from storage.beginning import Start, Stream, beginning
 from storage.errors import CannotWriteError, DamagedError
-from storage.ingest import Position, fingerprint
+from storage.ingest import fingerprint
 from storage.reading import SIGNATURE_HEADER, TOMBSTONE_HEADER
 from storage.rows import Arrival, microseconds
 from storage.store import Prepared, Store
@@ -33,7 +34,6 @@ BATCH_ROWS = 20_000  # a transaction's own cost is a fifth of the whole with hal
 BATCH_SECONDS = 0.1
 ROOM = 20_000  # messages that wait in memory; as many are decoded, and as many written
 RETRY_SECONDS = 1.0
-REWIND_SECONDS = 3600.0
 
 
 class Feed:
@@ -75,25 +75,17 @@ class Feed:
         if "error" in info:
             raise LayoutError(f"{subjects.HISTORY_STREAM}: {info['error'].get('description')}")
         self._stream_us = microseconds(datetime.fromisoformat(info["created"]))
-        await self._make_consumer(await self._start(info["state"]))
+        await self._make_consumer(await self._start(info))
 
-    async def _start(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Where to begin. What is read twice is known by the outcome itself, so a step back is harmless."""
+    async def _start(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Where to begin, as the consumer must be told."""
         assert self._store.ingest  # noqa: S101  # open
-        held: Position | None = self._store.ingest.position
-        if held is None or held.stream_us != self._stream_us:
-            log.info("ingest_from_the_beginning", messages=state["messages"])
-            return {"deliver_policy": "all"}
-        if held.sequence < state["first_seq"]:
-            lost = state["first_seq"] - held.sequence - 1
-            if lost > 0:
-                log.warning("history_expired_before_it_was_read", messages=lost)
-            return {"deliver_policy": "all"}
-        if await self._fingerprint_at(held.sequence) == held.fingerprint:
-            return {"deliver_policy": "by_start_sequence", "opt_start_seq": held.sequence + 1}
-        log.warning("stream_numbered_anew", after=held.sequence, action=f"reading the last {REWIND_SECONDS:g} s again")
-        since = datetime.fromtimestamp(utc_now().timestamp() - REWIND_SECONDS, utc_now().tzinfo)
-        return {"deliver_policy": "by_start_time", "opt_start_time": since.isoformat()}
+        held, newest_us = self._store.ingest.position, self._store.ingest.newest_us
+        there = await self._fingerprint_at(held.sequence) if held else None
+        stream = Stream(self._stream_us, info["state"]["first_seq"], there)
+        start = beginning(held, stream, newest_us, utc_now())
+        _say_start(start, info["state"]["messages"])
+        return start.consumer
 
     async def _fingerprint_at(self, sequence: int) -> str | None:
         answer = await layout.api(self._client, f"STREAM.MSG.GET.{subjects.HISTORY_STREAM}", {"seq": sequence})
@@ -189,6 +181,17 @@ class Feed:
         elif self._trouble and not detail:
             log.info("ingest_goes_on")
         self._trouble = detail
+
+
+def _say_start(start: Start, messages: int) -> None:
+    """What is as usual is not worth a line."""
+    match start.reason:
+        case "ingest_from_the_beginning":
+            log.info(start.reason, messages=messages)
+        case "history_expired_before_it_was_read":
+            log.warning(start.reason, messages=start.unread)
+        case "stream_numbered_anew":
+            log.warning(start.reason, reading=start.consumer.get("opt_start_time", "all of it"))
 
 
 def _arrivals(batch: list[tuple[Msg, int]]) -> list[Arrival]:
