@@ -24,6 +24,7 @@ from bus.settings import Settings
 from storage.beginning import Start, Stream, beginning
 from storage.errors import CannotWriteError, DamagedError
 from storage.ingest import fingerprint
+from storage.intake import Intake
 from storage.reading import SIGNATURE_HEADER, TOMBSTONE_HEADER
 from storage.rows import Arrival, microseconds
 from storage.store import Prepared, Store
@@ -42,6 +43,7 @@ class Feed:
     def __init__(self, client: Client, settings: Settings, store: Store, consumer: str | None = None) -> None:
         self._client, self._settings, self._store = client, settings, store
         self._consumer = consumer or settings.STORAGE_NAME
+        self.intake = Intake()
         self._lost = asyncio.Event()
         self._arrived = asyncio.Event()
         self._buffer: list[tuple[Msg, int]] = []
@@ -55,6 +57,7 @@ class Feed:
         while True:
             try:
                 if self._store.waiting is not None:
+                    self.intake.unknown()
                     await self._store.open(utc_now())
                 await self._attach()
                 self._say_trouble("")
@@ -75,7 +78,7 @@ class Feed:
         if "error" in info:
             raise LayoutError(f"{subjects.HISTORY_STREAM}: {info['error'].get('description')}")
         self._stream_us = microseconds(datetime.fromisoformat(info["created"]))
-        await self._make_consumer(await self._start(info))
+        self.intake.begins(await self._make_consumer(await self._start(info)))
 
     async def _start(self, info: dict[str, Any]) -> dict[str, Any]:
         """Where to begin, as the consumer must be told."""
@@ -91,9 +94,11 @@ class Feed:
         answer = await layout.api(self._client, f"STREAM.MSG.GET.{subjects.HISTORY_STREAM}", {"seq": sequence})
         if "error" in answer:
             return None
-        return fingerprint(base64.b64decode(answer["message"].get("data", "")))
+        message = answer["message"]
+        return fingerprint(base64.b64decode(message.get("data", "")), _agent_id(message["subject"]))
 
-    async def _make_consumer(self, start: dict[str, Any]) -> None:
+    async def _make_consumer(self, start: dict[str, Any]) -> int:
+        """Returns how many messages it has to deliver as things are."""
         name = self._consumer
         await layout.api(self._client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}")
         config = start | {
@@ -106,6 +111,7 @@ class Feed:
         answer = await layout.api(self._client, f"CONSUMER.DURABLE.CREATE.{subjects.HISTORY_STREAM}.{name}", body)
         if "error" in answer:
             raise LayoutError(f"consumer {name}: {answer['error'].get('description')}")
+        return int(answer["num_pending"])
 
     async def _follow(self) -> None:
         """Pulls and writes until the consumer or a delivery is lost."""
@@ -146,8 +152,9 @@ class Feed:
         return batch
 
     async def _write(self, prepared: Prepared, last: Msg, puller: Puller) -> None:
-        if prepared.batch:
-            await self._store.write(self._stream_us, prepared)
+        await self._store.write(self._stream_us, prepared)
+        where = position(last)
+        self.intake.reached(where.delivery, where.pending)
         puller.poke()
         if self._client.is_connected:
             try:
@@ -195,18 +202,19 @@ def _say_start(start: Start, messages: int) -> None:
 
 
 def _arrivals(batch: list[tuple[Msg, int]]) -> list[Arrival]:
-    return [_arrival(message, sequence) for message, sequence in batch if not _is_tombstone(message)]
+    return [_arrival(message, sequence) for message, sequence in batch]
 
 
 def _arrival(message: Msg, sequence: int) -> Arrival:
+    headers = message.headers or {}
     return Arrival(
         sequence=sequence,
-        agent_id=message.subject.removeprefix(subjects.HISTORY_PREFIX),
+        agent_id=_agent_id(message.subject),
         data=message.data,
-        signature=(message.headers or {}).get(SIGNATURE_HEADER),
+        signature=headers.get(SIGNATURE_HEADER),
+        tombstone=TOMBSTONE_HEADER in headers,
     )
 
 
-def _is_tombstone(message: Msg) -> bool:
-    """A key that was deleted by hand: no outcome."""
-    return bool(message.headers and TOMBSTONE_HEADER in message.headers)
+def _agent_id(subject: str) -> str:
+    return subject.removeprefix(subjects.HISTORY_PREFIX)

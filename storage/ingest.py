@@ -162,9 +162,9 @@ class Ingest:
         return Written(rows, duplicates, len(taken.poisoned), missing - before)
 
 
-def fingerprint(data: bytes) -> str:
-    """Tells whether a message is still the one that stood there."""
-    return hashlib.sha256(data).hexdigest()[:32]
+def fingerprint(data: bytes, agent_id: str) -> str:
+    """Tells whether a message is still the one that stood there. Tombstones are empty: those are told by their key."""
+    return hashlib.sha256(data or agent_id.encode()).hexdigest()[:32]
 
 
 def _position(connection: Connection) -> Position | None:
@@ -177,4 +177,4 @@ def _reached(before: Position | None, stream_us: int, batch: list[Arrival]) -> P
     last = max(batch, key=attrgetter("sequence"))
     if before and before.stream_us == stream_us and before.sequence >= last.sequence:
         return before
-    return Position(stream_us, last.sequence, fingerprint(last.data))
+    return Position(stream_us, last.sequence, fingerprint(last.data, last.agent_id))
