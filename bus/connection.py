@@ -87,6 +87,8 @@ class Client(NatsClient):
                 await subscription.unsubscribe()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """A name that is not UTF-8 must not raise: it would end the reading, and again after each reconnection."""
+        subject, reply = _legible(subject), _legible(reply)
         hear = self._listeners.get(sid)
         if hear is None:
             await super()._process_msg(sid, subject, reply, data, headers)
@@ -99,6 +101,14 @@ class Client(NatsClient):
             hear(message)
         except Exception:  # what it raises would end the reading of the whole connection
             log.exception("message_not_heard", subject=message.subject)
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        """None where they cannot be read: any publisher may write what it likes."""
+        try:
+            return await super()._process_headers(headers)
+        except (ValueError, IndexError) as error:
+            log.warning("headers_not_read", connection=self._label, detail=f"{error}")
+            return None
 
     async def flush(self, timeout: float = 10) -> None:
         """A round trip behind everything sent so far.
@@ -149,6 +159,11 @@ class Client(NatsClient):
         log.info("bus_reconnected", connection=self._label)
         for hook in self._hooks:
             await hook()
+
+
+def _legible(name: bytes) -> bytes:
+    """As it is, but what is no UTF-8 in it is spelled out with backslashes, which no name of ours has."""
+    return name if name.isascii() else name.decode(errors="backslashreplace").encode()
 
 
 async def connect(

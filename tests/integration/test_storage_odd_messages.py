@@ -1,14 +1,19 @@
 """Messages in the history stream that are no outcome, and what is gone from it: nothing waits for them for ever."""
 
 import asyncio
+from datetime import timedelta
 
+import duckdb
 import pytest
 
 from bus import layout, subjects
 from bus.connection import Client
+from bus.embedded import EmbeddedServer
+from bus.messages import encode
 from bus.settings import Settings
-from storage import rebuild, service
-from tests.storage_states import caught_up, publish, series, until
+from storage import database, rebuild, service
+from tests.raw_protocol import send
+from tests.storage_states import START, caught_up, publish, series, state, until
 
 
 async def stands(client: Client, sequence: int) -> None:
@@ -52,3 +57,20 @@ async def test_a_rebuild_ends_where_the_newest_message_is_no_outcome(bus: Client
     async with asyncio.timeout(20):
         result = await rebuild.rebuild(base_settings)
     assert result.equal == (how == "tombstone")
+
+
+async def test_a_key_whose_name_is_not_utf8_is_set_aside_and_ingest_goes_on(
+    nats_server: EmbeddedServer, bus: Client, base_settings: Settings
+):
+    whole = encode(state("a", 2, START + timedelta(hours=1)))
+    async with service.running(base_settings):
+        await publish(bus, series("a", 1))
+        key = subjects.state_key("").encode() + b"\xff\xfe"
+        await send(nats_server, b"PUB %s 1\r\nx\r\nPUB %s %d\r\n%s\r\n" % (key, key + b"a", len(whole), whole))
+        await publish(bus, series("b", 1))
+        stats = await caught_up(bus, 2)
+    assert (stats.rows, stats.poisoned, stats.last_sequence) == (2, 2, 4)
+    rows = duckdb.connect(str(database.Places(base_settings).file), read_only=True).execute(
+        "SELECT subject, payload FROM poisoned ORDER BY sequence"
+    )
+    assert rows.fetchall() == [("\\xff\\xfe", b"x"), ("\\xff\\xfea", whole)]
