@@ -88,13 +88,14 @@ class Ingest:
         position = _reached(self.position, stream_us, batch)
         self._write_names()
         with transaction(self.connection):
-            self._insert(taken, fresh, stream_us)
+            self._insert(taken, fresh)
+            set_aside = [one for one in taken.poisoned.values() if self._set_aside(one, stream_us)]
             rollups.make_again(self.connection, self.partitions, pinged_us)
             execute_all(self.connection, sql("set_position"), structs.asdict(position))
         self.position = position
         if len(pinged_us):
             self.newest_us = max(self.newest_us, int(pinged_us[-1]))
-        return self._remember(taken, fresh)
+        return self._remember(taken, fresh, set_aside)
 
     def _write_names(self) -> None:
         """Before the rows that use them, in a transaction of their own: no row that is refused takes a name with it."""
@@ -116,7 +117,7 @@ class Ingest:
         parameters = {"rows": listed(asked), "since_us": min(times), "until_us": max(times)}
         return [(row[0], row[1], row[2]) for row in rows_of(self.connection, text, parameters)]
 
-    def _insert(self, taken: Taken, fresh: Fresh, stream_us: int) -> None:
+    def _insert(self, taken: Taken, fresh: Fresh) -> None:
         among_healthy = fresh.places < len(taken.healthy)
         self._insert_healthy(taken.healthy.take(fresh.places[among_healthy]))
         others = list(taken.full.values())
@@ -126,10 +127,18 @@ class Ingest:
         self._put("insert_incidents", [incident for row in full for incident in incident_rows(row)])
         self._put("insert_evidence", [evidence for row in full for evidence in evidence_rows(row)])
         self._put("insert_restarts", [{"agent": agent, "pinged_us": pinged} for agent, _, pinged in fresh.restarts])
-        for one in taken.poisoned.values():
-            arrival = one.arrival
-            row = [stream_us, arrival.sequence, arrival.agent_id, one.detail, arrival.data]
-            self.connection.execute("INSERT INTO poisoned VALUES ($1, $2, $3, $4, $5)", row)
+
+    def _set_aside(self, one: Poisoned, stream_us: int) -> bool:
+        """Whether it was not set aside before."""
+        arrival = one.arrival
+        row = {
+            "stream_us": stream_us,
+            "sequence": arrival.sequence,
+            "subject": arrival.agent_id,
+            "detail": one.detail,
+            "payload": arrival.data,
+        }
+        return rows_of(self.connection, sql("insert_poisoned"), row) == [(1,)]
 
     def _insert_healthy(self, rows: HealthyRows) -> None:
         """DuckDB reads the columns where they are."""
@@ -143,7 +152,7 @@ class Ingest:
         if rows:
             self.connection.execute(sql(statement), {"rows": _encode_lines(rows)[:-1].decode()})
 
-    def _remember(self, taken: Taken, fresh: Fresh) -> Written:
+    def _remember(self, taken: Taken, fresh: Fresh, set_aside: list[Poisoned]) -> Written:
         before = self.numbering.missing
         gaps = self._novelty.remember(fresh)
         missing = self.numbering.missing
@@ -153,13 +162,13 @@ class Ingest:
         if gaps:  # once a batch, not once an agent: a lost stream must not fill the disk with log
             among = [name(agent) for agent in gaps[:5]]
             log.warning("ping_seq_missing", new=missing - before, all=missing, agents=len(gaps), among=among)
-        for one in taken.poisoned.values():
+        for one in set_aside:
             log.error("message_set_aside", sequence=one.arrival.sequence, of=one.arrival.agent_id, detail=one.detail)
         rows = len(fresh.places)
         self.rows += rows
-        self.poisoned += len(taken.poisoned)
+        self.poisoned += len(set_aside)
         duplicates = len(taken.healthy) + len(taken.full) - rows
-        return Written(rows, duplicates, len(taken.poisoned), missing - before)
+        return Written(rows, duplicates, len(set_aside), missing - before)
 
 
 def fingerprint(data: bytes, agent_id: str) -> str:

@@ -151,6 +151,28 @@ def test_rows_that_cannot_be_made_are_told_apart_and_set_aside(tmp_path: Path):
     assert (written.rows, written.duplicates, written.poisoned, poisoned) == (len(ARRIVALS) - 1, 0, 1, 1)
 
 
+def test_poison_that_comes_again_is_set_aside_once(tmp_path: Path):
+    """By its bytes and its key: after a crash of the server it may stand under another number."""
+    poison = [Arrival(1, "a", b"garbage"), Arrival(2, "b", b"garbage"), Arrival(3, "a", b"another")]
+    again = [structs.replace(arrival, sequence=arrival.sequence + 10) for arrival in poison]
+
+    async def steps() -> tuple[list[int], int, int]:
+        settings = gpuping_settings.load({}, GPUPING_DATA_DIR=str(tmp_path))
+        store = Store(settings)
+        await store.open(START)
+        written = []
+        for stream_us, batch in ((1, poison[:2]), (1, [*poison, *again]), (2, poison)):
+            written.append((await store.write(stream_us, await store.prepare(batch))).poisoned)
+        assert store.ingest
+        counted = store.ingest.poisoned
+        await store.open(START)
+        found = store.ingest.poisoned
+        await store.close()
+        return written, counted, found
+
+    assert asyncio.run(steps()) == ([2, 1, 0], 3, 3)
+
+
 @given(st.binary(max_size=200))
 def test_garbage_is_set_aside_and_never_raises(data: bytes):
     names = Names([], [])
