@@ -28,6 +28,7 @@ from storage.intake import Intake
 from storage.reading import SIGNATURE_HEADER, TOMBSTONE_HEADER
 from storage.rows import Arrival, microseconds
 from storage.store import Prepared, Store
+from storage.trouble import Trouble
 
 log = structlog.get_logger("storage")
 
@@ -44,12 +45,12 @@ class Feed:
         self._client, self._settings, self._store = client, settings, store
         self._consumer = consumer or settings.STORAGE_NAME
         self.intake = Intake()
+        self.trouble = Trouble()
         self._lost = asyncio.Event()
         self._arrived = asyncio.Event()
         self._buffer: list[tuple[Msg, int]] = []
         self._deliveries = 0
         self._stream_us = 0
-        self._trouble = ""
         client.on_reconnect(self._on_lost)
 
     async def run(self) -> None:
@@ -60,10 +61,11 @@ class Feed:
                     self.intake.unknown()
                     await self._store.open(utc_now())
                 await self._attach()
-                self._say_trouble("")
+                if self.intake.whole:
+                    self.trouble.over()
                 await self._follow()
             except (BusError, CannotWriteError, DamagedError) as error:
-                self._say_trouble(str(error))
+                self.trouble.waits(str(error))
                 if not isinstance(error, DamagedError):
                     await asyncio.sleep(RETRY_SECONDS)
 
@@ -119,7 +121,7 @@ class Feed:
         pulling = asyncio.create_task(puller.run())
         pulling.add_done_callback(lambda _: self._lose())
         failing = asyncio.create_task(self._store.failed.wait())
-        failing.add_done_callback(lambda _: self._lose())
+        failing.add_done_callback(self._on_failed)
         writing: asyncio.Task[None] | None = None
         try:
             while not self._lost.is_set():
@@ -155,6 +157,7 @@ class Feed:
         await self._store.write(self._stream_us, prepared)
         where = position(last)
         self.intake.reached(where.delivery, where.pending)
+        self.trouble.over()
         puller.poke()
         if self._client.is_connected:
             try:
@@ -177,17 +180,14 @@ class Feed:
     async def _on_lost(self) -> None:
         self._lose()
 
+    def _on_failed(self, failing: asyncio.Task[bool]) -> None:
+        if not failing.cancelled():
+            self.intake.unknown()
+        self._lose()
+
     def _lose(self) -> None:
         self._lost.set()
         self._arrived.set()
-
-    def _say_trouble(self, detail: str) -> None:
-        """Each trouble once, and its end."""
-        if detail and detail != self._trouble:
-            log.error("ingest_waits", detail=detail)
-        elif self._trouble and not detail:
-            log.info("ingest_goes_on")
-        self._trouble = detail
 
 
 def _say_start(start: Start, messages: int) -> None:
