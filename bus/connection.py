@@ -4,6 +4,7 @@ A frozen server leaves a TCP connection "connected"; two unanswered pings 5 s ap
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import structlog
 from nats.aio.client import Client as NatsClient
 from nats.aio.client import Server
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from bus import contexts
 from bus.settings import Settings
@@ -122,6 +124,20 @@ class Client(NatsClient):
         except TimeoutError:
             raise nats.errors.FlushTimeoutError from None
         await super().flush(timeout)  # type: ignore[arg-type]
+
+    async def settle(self) -> None:
+        """A flush that need not succeed: whoever reconnects subscribes to what it wants by then."""
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            await self.flush()
+
+    async def hear_out(self, subscriptions: list[Subscription]) -> None:
+        """Ends subscriptions with callbacks; what the server had sent on them before is heard yet."""
+        for subscription in subscriptions:
+            await self._send_unsubscribe(subscription._id)  # noqa: SLF001
+        await self.settle()
+        for subscription in subscriptions:
+            await subscription._pending_queue.join()  # noqa: SLF001
+            await subscription.unsubscribe()
 
     async def _process_pong(self) -> None:
         """nats-py 2.16 dies of a PONG whose `flush` has given up: it stops reading, stays "connected", tells nobody."""

@@ -5,6 +5,8 @@ Counted in deliveries and not in sequence numbers: what was deleted by hand, or 
 
 import asyncio
 
+from bus.errors import UnavailableError
+
 
 class Intake:
     """`whole` once all of it is in the file; what comes later is taken in within a moment."""
@@ -28,6 +30,14 @@ class Intake:
         if self.there is not None:
             whole = self.whole or to_come == 0 or delivery >= self.there
             self._set(min(delivery, self.there), self.there, whole=whole)
+
+    def check(self) -> None:
+        """Raises UnavailableError while an answer may lack outcomes that the stream has: none to be paid on."""
+        if not self.whole:
+            so_far = (
+                "the stream has not been read yet" if self.there is None else f"{self.read} of {self.there} outcomes"
+            )
+            raise UnavailableError(f"history is still being taken in: {so_far}")
 
     def _set(self, read: int, there: int | None, *, whole: bool) -> None:
         self.read, self.there, self.whole = read, there, whole

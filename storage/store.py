@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from bus.errors import UnavailableError
 from bus.settings import Settings
-from storage import archive, database, rollups
+from storage import archive, database, exports, rollups
 from storage.errors import CannotWriteError, DamagedError, StorageError, explained
 from storage.ingest import Ingest, Written
 from storage.names import Names
@@ -60,6 +60,7 @@ class Store:
         self.waiting: str | None = "starting"
         self.ingest: Ingest | None = None
         self.failed = asyncio.Event()  # the file must be opened again
+        self._swept = False
         self._suspect = False  # damage was seen while it was open: opening alone proves nothing
         self._writer = ThreadPoolExecutor(1, "storage-writer")
         self._decoder = ThreadPoolExecutor(1, "storage-decoder")
@@ -184,6 +185,9 @@ class Store:
             self._set_aside(error, now)
             self._connection = self._opened()
         self._suspect = False
+        if not self._swept:  # what others wrote here, nobody offers any more: the file is ours
+            exports.sweep(self.places.scratch)
+            self._swept = True
 
     def _opened(self) -> database.Connection:
         connection = database.open_file(self.settings, self.places, self.file)
