@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from msgspec import Struct
 from bus.errors import UnavailableError
 from bus.settings import Settings
 from storage import archive, database, exports, rollups
+from storage.alarm import Alarm
 from storage.errors import CannotWriteError, DamagedError, StorageError, explained
 from storage.ingest import Ingest, Written
 from storage.names import Names
@@ -137,10 +139,10 @@ class Store:
         ingest = self.ingest
         idle, cursor = self._idle, await self._idle.get()
         timeout = self.settings.STORAGE_QUERY_TIMEOUT_SECONDS if seconds is None else seconds
-        loop = asyncio.get_running_loop()
-        alarm = loop.call_later(timeout, cursor.interrupt)
+        alarm = Alarm(cursor, timeout)
+        work = partial(self._snapshot, cursor, ingest, question, alarm)
         try:
-            return await loop.run_in_executor(self._readers, lambda: self._snapshot(cursor, ingest, question))
+            return await asyncio.get_running_loop().run_in_executor(self._readers, work)
         except duckdb.InterruptException:
             raise UnavailableError(f"the question took longer than {timeout:g} s; ask for a shorter period") from None
         except duckdb.OutOfMemoryException:
@@ -223,13 +225,16 @@ class Store:
             self._connection.close()
             self._connection = None
 
-    def _snapshot(self, cursor: database.Connection, ingest: Ingest, question: Callable[[Reader], T]) -> T:
+    def _snapshot(
+        self, cursor: database.Connection, ingest: Ingest, question: Callable[[Reader], T], alarm: Alarm
+    ) -> T:
         cursor.execute("BEGIN")
         try:
             # which days are archived is part of the snapshot: a day that moves meanwhile is neither lost nor doubled
             partitions = archive.partitions(cursor, self.places.archive)
             return question(Reader(cursor, partitions, ingest.names, ingest.numbering, ingest.newest_us))
         finally:
+            alarm.ended()
             cursor.execute("ROLLBACK")
 
 
