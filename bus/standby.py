@@ -16,7 +16,7 @@ from bus.connection import Client
 from bus.services import Endpoint, Handler, add
 
 STANDBY_GROUP = "standby"
-READY_SECONDS = 1.0  # who is ready says so within this time, whatever else it does
+READY_SECONDS = 0.5  # who is ready says so within this time, whatever else it does
 
 
 class Replica:
