@@ -12,6 +12,7 @@ from msgspec import Struct
 from storage.ingest import Position
 from storage.rows import moment
 
+DAY = timedelta(days=1)
 REWIND = timedelta(hours=1)  # by which the clocks of bus and schedulers may differ, at the most
 
 Reason = Literal["ingest_from_the_beginning", "history_expired_before_it_was_read", "stream_numbered_anew", "goes_on"]
@@ -49,10 +50,13 @@ def beginning(held: Position | None, stream: Stream, newest_us: int, now: dateti
 def _again(newest_us: int, now: datetime) -> dict[str, Any]:
     """From before the newest outcome that the file has, however long ago that was: what followed may all be unread.
 
-    One that is known to nobody, or pinged in the future, tells nothing: then all is read.
+    One that is known to nobody, or pinged in the future, tells nothing: then all is read. Of days that may be archived
+    no more than the day need be known.
     """
     newest = moment(newest_us)
     if newest_us <= 0 or newest > now + REWIND:
         return {"deliver_policy": "all"}
+    if newest < now - DAY:
+        newest = newest.replace(hour=0, minute=0, second=0, microsecond=0)
     since = min(now, newest) - REWIND
     return {"deliver_policy": "by_start_time", "opt_start_time": since.isoformat()}

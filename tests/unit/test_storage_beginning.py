@@ -33,12 +33,18 @@ def test_what_expired_unread_is_counted():
     assert begun(Stream(7, 101, None)) == Start({"deliver_policy": "all"}, "goes_on")
 
 
-@pytest.mark.parametrize("away", [timedelta(minutes=1), timedelta(hours=5), timedelta(days=90)])
+@pytest.mark.parametrize("away", [timedelta(minutes=1), timedelta(hours=5), timedelta(hours=23)])
 @pytest.mark.parametrize("there", ["another", None])
 def test_a_stream_numbered_anew_is_read_from_before_the_newest_outcome(away: timedelta, there: str | None):
     start = begun(Stream(7, 1, there), NOW - away)
     assert start.reason == "stream_numbered_anew"
     assert datetime.fromisoformat(start.consumer["opt_start_time"]) == NOW - away - REWIND
+
+
+@pytest.mark.parametrize("known", [timedelta(0), timedelta(hours=6), timedelta(hours=11, minutes=59)])
+def test_of_a_day_that_may_be_archived_no_more_than_the_day_is_relied_on(known: timedelta):
+    start = begun(Stream(7, 1, None), NOW - timedelta(days=90) + known)
+    assert datetime.fromisoformat(start.consumer["opt_start_time"]) == datetime(2026, 8, 27, tzinfo=UTC) - REWIND
 
 
 def test_a_scheduler_whose_clock_is_a_little_ahead_shortens_nothing():
