@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
@@ -125,6 +126,28 @@ async def test_a_waiting_storage_takes_over_when_the_first_one_ends(bus: Client,
         assert not left_behind.exists()
     finally:
         await second.__aexit__(None, None, None)
+
+
+async def test_a_replica_whose_disk_is_full_leaves_the_questions_to_the_other(bus: Client, base_settings: Settings):
+    replica = msgspec.structs.replace(base_settings, STORAGE_NAME="replica")
+    async with service.running(base_settings), storage_process(replica) as second:
+        await publish(bus, series("a", 2, utc_now() - timedelta(hours=1)))
+        await caught_up(bus, 2)
+        await until(lambda: _both_ready(bus))
+        second.allow(60_000)
+        await a_fleet(bus)
+        await until_one_stands_by(bus)
+        await caught_up(bus, AGENTS + 2)
+        for _ in range(30):
+            assert len((await history(bus)).pings) == 2
+            assert (await stats(bus)).ingest_waiting is None
+        second.allow(resource.RLIM_INFINITY)
+        await until(lambda: _both_ready(bus))
+
+
+async def _both_ready(client: Client) -> bool:
+    found = await groups(client)
+    return len(found) == 2 and STANDBY_GROUP not in set.union(*found)
 
 
 async def test_a_storage_that_waits_alone_says_why_at_once(bus: Client, base_settings: Settings):
