@@ -4,6 +4,7 @@ A frozen server leaves a TCP connection "connected"; two unanswered pings 5 s ap
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import structlog
 from nats.aio.client import Client as NatsClient
 from nats.aio.client import Server
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from bus import contexts
 from bus.settings import Settings
@@ -87,6 +89,8 @@ class Client(NatsClient):
                 await subscription.unsubscribe()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """A name that is not UTF-8 must not raise: it would end the reading, and again after each reconnection."""
+        subject, reply = _legible(subject), _legible(reply)
         hear = self._listeners.get(sid)
         if hear is None:
             await super()._process_msg(sid, subject, reply, data, headers)
@@ -100,6 +104,14 @@ class Client(NatsClient):
         except Exception:  # what it raises would end the reading of the whole connection
             log.exception("message_not_heard", subject=message.subject)
 
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        """None where they cannot be read: any publisher may write what it likes."""
+        try:
+            return await super()._process_headers(headers)
+        except (ValueError, IndexError) as error:
+            log.warning("headers_not_read", connection=self._label, detail=f"{error}")
+            return None
+
     async def flush(self, timeout: float = 10) -> None:
         """A round trip behind everything sent so far.
 
@@ -112,6 +124,20 @@ class Client(NatsClient):
         except TimeoutError:
             raise nats.errors.FlushTimeoutError from None
         await super().flush(timeout)  # type: ignore[arg-type]
+
+    async def settle(self) -> None:
+        """A flush that need not succeed: whoever reconnects subscribes to what it wants by then."""
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            await self.flush()
+
+    async def hear_out(self, subscriptions: list[Subscription]) -> None:
+        """Ends subscriptions with callbacks; what the server had sent on them before is heard yet."""
+        for subscription in subscriptions:
+            await self._send_unsubscribe(subscription._id)  # noqa: SLF001
+        await self.settle()
+        for subscription in subscriptions:
+            await subscription._pending_queue.join()  # noqa: SLF001
+            await subscription.unsubscribe()
 
     async def _process_pong(self) -> None:
         """nats-py 2.16 dies of a PONG whose `flush` has given up: it stops reading, stays "connected", tells nobody."""
@@ -149,6 +175,11 @@ class Client(NatsClient):
         log.info("bus_reconnected", connection=self._label)
         for hook in self._hooks:
             await hook()
+
+
+def _legible(name: bytes) -> bytes:
+    """As it is, but what is no UTF-8 in it is spelled out with backslashes, which no name of ours has."""
+    return name if name.isascii() else name.decode(errors="backslashreplace").encode()
 
 
 async def connect(

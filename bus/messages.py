@@ -58,6 +58,9 @@ class Enrolment(Struct, frozen=True):
     since: Moment
     until: Moment | None = None
 
+    def __post_init__(self) -> None:
+        check_moments(self.since, self.until)
+
 
 class PingRequest(Message, kw_only=True, frozen=True):
     """What the scheduler asks. Every field is optional: an empty request is a look, answered from the ledger.

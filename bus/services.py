@@ -14,6 +14,7 @@ import structlog
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER, Request
+from nats.micro.service import Endpoint as Standing
 from nats.micro.service import Service
 
 from bus.errors import BadMessageError, GpupingError, RefusedError, UnavailableError
@@ -23,7 +24,7 @@ log = structlog.get_logger("bus.services")
 
 VERSION = "0.1.0"
 T = TypeVar("T")
-Handler = Callable[[Request], Awaitable[Struct | bytes]]
+Handler = Callable[[Request], Awaitable[Struct | bytes | None]]  # None: it is for another replica to answer
 
 
 class Endpoint(NamedTuple):
@@ -39,9 +40,18 @@ async def serve(client: Client, name: str, description: str, endpoints: list[End
     """Starts the micro service; it stops with `await service.stop()`."""
     service = await nats.micro.add_service(client, name=name, version=VERSION, description=description)
     for endpoint in endpoints:
-        await service.add_endpoint(name=endpoint.name, subject=endpoint.subject, handler=_answering(endpoint))
+        await add(service, endpoint)
     await client.flush()
     return service
+
+
+async def add(service: Service, endpoint: Endpoint, group: str | None = None) -> Standing:
+    """One more endpoint, in the queue group of all or in another; it stands after the next flush."""
+    await service.add_endpoint(
+        name=endpoint.name, subject=endpoint.subject, handler=_answering(endpoint), queue_group=group
+    )
+    standing: Standing = service._endpoints[-1]  # noqa: SLF001  # nats.micro returns nothing
+    return standing
 
 
 def _answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
@@ -52,7 +62,8 @@ def _answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
             return  # a plain publish (`nats pub`) asks for no answer, and gets none
         try:
             reply = await endpoint.handler(request)
-            await request.respond(reply if isinstance(reply, bytes) else encode(reply))
+            if reply is not None:
+                await request.respond(reply if isinstance(reply, bytes) else encode(reply))
         except Exception as error:  # noqa: BLE001  # one bad request never stops the loop
             code, detail = _refusal(error, endpoint)
             await request.respond_error(str(code), detail)

@@ -26,6 +26,7 @@ AgentIdSetting = Annotated[str, Meta(pattern=AGENT_ID_PATTERN)]
 _OURS = ("PING_", "AGENT_", "GPUPING_", "GATEWAY_", "STORAGE_")
 _LOOSE_NUMBER = re.compile(r"\+?\.\d+|\+?\d+\.|\+\d+(\.\d+)?")
 _BUS_ADDRESS = re.compile(r"((nats|tls|ws|wss)://)?[^/\s]+/?")
+_PATTERN = re.compile(r"[*?\[]")
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 
 
@@ -169,6 +170,10 @@ def _check_together(settings: Settings) -> Settings:
         )
     if settings.AGENT_ID in RESERVED_IDS:
         raise SettingsError(f"AGENT_ID={settings.AGENT_ID!r}: expected another id, this one is reserved")
+    if _PATTERN.search(str(settings.data_dir)):  # DuckDB would read the files of every folder that fits
+        raise SettingsError(
+            f"GPUPING_DATA_DIR={str(settings.data_dir)!r}: expected a path without * ? [, which stand for other names"
+        )
     for address in settings.nats_url.split(","):
         if not _BUS_ADDRESS.fullmatch(address.strip()):
             raise SettingsError(f"NATS_URL={settings.NATS_URL!r}: expected an address like nats://127.0.0.1:4222")

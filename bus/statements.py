@@ -156,7 +156,7 @@ class ExportRequest(Message, kw_only=True, frozen=True):
     """
 
     hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
-    limit: Annotated[int, Meta(ge=1)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
     cursor: Cursor | None = None
     format: Literal["csv", "parquet"] = "csv"
     registered: bool = False

@@ -41,6 +41,7 @@ REPORT_ALL = "gpuping.storage.report.*"
 REPLAY = "gpuping.storage.replay"
 TABLE = "gpuping.storage.table"
 STORAGE_STATS = "gpuping.storage.stats"
+STORAGE_READY = "gpuping.storage.ready"
 
 MICRO_PING = "$SRV.PING"  # every micro service on the bus answers
 

@@ -10,15 +10,16 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import nats.errors
 import structlog
+from msgspec import Meta
 from nats.aio.msg import Msg
 
 from bus import subjects
 from bus.connection import Client
-from bus.errors import RefusedError, UnavailableError
+from bus.errors import BadMessageError, RefusedError, UnavailableError
 from bus.messages import Message, decode, encode
 
 log = structlog.get_logger("bus.transfer")
@@ -42,7 +43,7 @@ class FileOffer(Message, kw_only=True, frozen=True):
 class PieceRequest(Message, kw_only=True, frozen=True):
     """Bytes from `offset` on; an offset at the end says that all has arrived, and lets the file go."""
 
-    offset: int
+    offset: Annotated[int, Meta(ge=0, le=2**62)]
 
 
 class _Subscription(Protocol):
@@ -52,8 +53,9 @@ class _Subscription(Protocol):
 class Files:
     """The side that offers. Files are deleted when they were fetched, or when nobody asks any more."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, idle_seconds: float = IDLE_SECONDS) -> None:
         self._client = client
+        self._idle_seconds = idle_seconds
         self._instance = secrets.token_hex(8)
         self._held: dict[str, tuple[Path, asyncio.TimerHandle]] = {}
         self._subscription: _Subscription | None = None
@@ -93,17 +95,23 @@ class Files:
         if held is None or not message.reply:
             return
         path, alarm = held
+        try:
+            offset = decode(message.data, PieceRequest).offset
+        except BadMessageError as error:
+            log.warning("bad_piece_request", detail=str(error))
+            return  # the file's alarm goes on
         alarm.cancel()
-        offset = decode(message.data, PieceRequest).offset
-        piece = await asyncio.to_thread(_read, path, offset, min(PIECE_BYTES, self._client.max_payload // 2))
-        await message.respond(piece)
+        try:
+            piece = await asyncio.to_thread(_read, path, offset, min(PIECE_BYTES, self._client.max_payload // 2))
+            await message.respond(piece)
+        finally:
+            if token in self._held:
+                self._held[token] = (path, self._alarm(token))
         if not piece:
             self._drop(token)
-        elif token in self._held:
-            self._held[token] = (path, self._alarm(token))
 
     def _alarm(self, token: str) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(IDLE_SECONDS, self._drop, token)
+        return asyncio.get_running_loop().call_later(self._idle_seconds, self._drop, token)
 
     def _drop(self, token: str) -> None:
         if held := self._held.pop(token, None):

@@ -21,11 +21,14 @@ from bus.connection import Client
 from bus.errors import BusError, LayoutError
 from bus.pull import Puller, position
 from bus.settings import Settings
+from storage.beginning import Start, Stream, beginning
 from storage.errors import CannotWriteError, DamagedError
-from storage.ingest import Position, fingerprint
+from storage.ingest import fingerprint
+from storage.intake import Intake
 from storage.reading import SIGNATURE_HEADER, TOMBSTONE_HEADER
 from storage.rows import Arrival, microseconds
 from storage.store import Prepared, Store
+from storage.trouble import Trouble
 
 log = structlog.get_logger("storage")
 
@@ -33,7 +36,6 @@ BATCH_ROWS = 20_000  # a transaction's own cost is a fifth of the whole with hal
 BATCH_SECONDS = 0.1
 ROOM = 20_000  # messages that wait in memory; as many are decoded, and as many written
 RETRY_SECONDS = 1.0
-REWIND_SECONDS = 3600.0
 
 
 class Feed:
@@ -42,12 +44,13 @@ class Feed:
     def __init__(self, client: Client, settings: Settings, store: Store, consumer: str | None = None) -> None:
         self._client, self._settings, self._store = client, settings, store
         self._consumer = consumer or settings.STORAGE_NAME
+        self.intake = Intake()
+        self.trouble = Trouble()
         self._lost = asyncio.Event()
         self._arrived = asyncio.Event()
         self._buffer: list[tuple[Msg, int]] = []
         self._deliveries = 0
         self._stream_us = 0
-        self._trouble = ""
         client.on_reconnect(self._on_lost)
 
     async def run(self) -> None:
@@ -55,12 +58,14 @@ class Feed:
         while True:
             try:
                 if self._store.waiting is not None:
+                    self.intake.unknown()
                     await self._store.open(utc_now())
                 await self._attach()
-                self._say_trouble("")
+                if self.intake.whole:
+                    self.trouble.over()
                 await self._follow()
             except (BusError, CannotWriteError, DamagedError) as error:
-                self._say_trouble(str(error))
+                self.trouble.waits(str(error))
                 if not isinstance(error, DamagedError):
                     await asyncio.sleep(RETRY_SECONDS)
 
@@ -75,33 +80,27 @@ class Feed:
         if "error" in info:
             raise LayoutError(f"{subjects.HISTORY_STREAM}: {info['error'].get('description')}")
         self._stream_us = microseconds(datetime.fromisoformat(info["created"]))
-        await self._make_consumer(await self._start(info["state"]))
+        self.intake.begins(await self._make_consumer(await self._start(info)))
 
-    async def _start(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Where to begin. What is read twice is known by the outcome itself, so a step back is harmless."""
+    async def _start(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Where to begin, as the consumer must be told."""
         assert self._store.ingest  # noqa: S101  # open
-        held: Position | None = self._store.ingest.position
-        if held is None or held.stream_us != self._stream_us:
-            log.info("ingest_from_the_beginning", messages=state["messages"])
-            return {"deliver_policy": "all"}
-        if held.sequence < state["first_seq"]:
-            lost = state["first_seq"] - held.sequence - 1
-            if lost > 0:
-                log.warning("history_expired_before_it_was_read", messages=lost)
-            return {"deliver_policy": "all"}
-        if await self._fingerprint_at(held.sequence) == held.fingerprint:
-            return {"deliver_policy": "by_start_sequence", "opt_start_seq": held.sequence + 1}
-        log.warning("stream_numbered_anew", after=held.sequence, action=f"reading the last {REWIND_SECONDS:g} s again")
-        since = datetime.fromtimestamp(utc_now().timestamp() - REWIND_SECONDS, utc_now().tzinfo)
-        return {"deliver_policy": "by_start_time", "opt_start_time": since.isoformat()}
+        held, newest_us = self._store.ingest.position, self._store.ingest.newest_us
+        there = await self._fingerprint_at(held.sequence) if held else None
+        stream = Stream(self._stream_us, info["state"]["first_seq"], there)
+        start = beginning(held, stream, newest_us, utc_now())
+        _say_start(start, info["state"]["messages"])
+        return start.consumer
 
     async def _fingerprint_at(self, sequence: int) -> str | None:
         answer = await layout.api(self._client, f"STREAM.MSG.GET.{subjects.HISTORY_STREAM}", {"seq": sequence})
         if "error" in answer:
             return None
-        return fingerprint(base64.b64decode(answer["message"].get("data", "")))
+        message = answer["message"]
+        return fingerprint(base64.b64decode(message.get("data", "")), _agent_id(message["subject"]))
 
-    async def _make_consumer(self, start: dict[str, Any]) -> None:
+    async def _make_consumer(self, start: dict[str, Any]) -> int:
+        """Returns how many messages it has to deliver as things are."""
         name = self._consumer
         await layout.api(self._client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}")
         config = start | {
@@ -114,6 +113,7 @@ class Feed:
         answer = await layout.api(self._client, f"CONSUMER.DURABLE.CREATE.{subjects.HISTORY_STREAM}.{name}", body)
         if "error" in answer:
             raise LayoutError(f"consumer {name}: {answer['error'].get('description')}")
+        return int(answer["num_pending"])
 
     async def _follow(self) -> None:
         """Pulls and writes until the consumer or a delivery is lost."""
@@ -121,7 +121,7 @@ class Feed:
         pulling = asyncio.create_task(puller.run())
         pulling.add_done_callback(lambda _: self._lose())
         failing = asyncio.create_task(self._store.failed.wait())
-        failing.add_done_callback(lambda _: self._lose())
+        failing.add_done_callback(self._on_failed)
         writing: asyncio.Task[None] | None = None
         try:
             while not self._lost.is_set():
@@ -154,8 +154,10 @@ class Feed:
         return batch
 
     async def _write(self, prepared: Prepared, last: Msg, puller: Puller) -> None:
-        if prepared.batch:
-            await self._store.write(self._stream_us, prepared)
+        await self._store.write(self._stream_us, prepared)
+        where = position(last)
+        self.intake.reached(where.delivery, where.pending)
+        self.trouble.over()
         puller.poke()
         if self._client.is_connected:
             try:
@@ -178,32 +180,41 @@ class Feed:
     async def _on_lost(self) -> None:
         self._lose()
 
+    def _on_failed(self, failing: asyncio.Task[bool]) -> None:
+        if not failing.cancelled():
+            self.intake.unknown()
+        self._lose()
+
     def _lose(self) -> None:
         self._lost.set()
         self._arrived.set()
 
-    def _say_trouble(self, detail: str) -> None:
-        """Each trouble once, and its end."""
-        if detail and detail != self._trouble:
-            log.error("ingest_waits", detail=detail)
-        elif self._trouble and not detail:
-            log.info("ingest_goes_on")
-        self._trouble = detail
+
+def _say_start(start: Start, messages: int) -> None:
+    """What is as usual is not worth a line."""
+    match start.reason:
+        case "ingest_from_the_beginning":
+            log.info(start.reason, messages=messages)
+        case "history_expired_before_it_was_read":
+            log.warning(start.reason, messages=start.unread)
+        case "stream_numbered_anew":
+            log.warning(start.reason, reading=start.consumer.get("opt_start_time", "all of it"))
 
 
 def _arrivals(batch: list[tuple[Msg, int]]) -> list[Arrival]:
-    return [_arrival(message, sequence) for message, sequence in batch if not _is_tombstone(message)]
+    return [_arrival(message, sequence) for message, sequence in batch]
 
 
 def _arrival(message: Msg, sequence: int) -> Arrival:
+    headers = message.headers or {}
     return Arrival(
         sequence=sequence,
-        agent_id=message.subject.removeprefix(subjects.HISTORY_PREFIX),
+        agent_id=_agent_id(message.subject),
         data=message.data,
-        signature=(message.headers or {}).get(SIGNATURE_HEADER),
+        signature=headers.get(SIGNATURE_HEADER),
+        tombstone=TOMBSTONE_HEADER in headers,
     )
 
 
-def _is_tombstone(message: Msg) -> bool:
-    """A key that was deleted by hand: no outcome."""
-    return bool(message.headers and TOMBSTONE_HEADER in message.headers)
+def _agent_id(subject: str) -> str:
+    return subject.removeprefix(subjects.HISTORY_PREFIX)

@@ -65,7 +65,7 @@ class Ingest:
         self._novelty = Novelty(self.numbering, restarted, self._held, forgotten_us(connection))
         self.position = _position(connection)
         self.rows = self._count()
-        self.poisoned = _poisoned(connection)
+        self.poisoned = rows_of(connection, "SELECT count(*) FROM poisoned")[0][0]
         live_us = rows_of(connection, "SELECT max(pinged_us) FROM pings")[0][0]
         archived_us = [(day + 1) * DAY_US - 1 for day in partitions.days]
         self.newest_us = max([*archived_us, live_us or 0])  # of a day that is archived, its end: near enough
@@ -114,13 +114,14 @@ class Ingest:
         position = _reached(self.position, stream_us, batch)
         self._write_names()
         with transaction(self.connection):
-            self._insert(taken, fresh, stream_us)
+            self._insert(taken, fresh)
+            set_aside = [one for one in taken.poisoned.values() if self._set_aside(one, stream_us)]
             rollups.make_again(self.connection, self.partitions, pinged_us)
             execute_all(self.connection, sql("set_position"), structs.asdict(position))
         self.position = position
         if len(pinged_us):
             self.newest_us = max(self.newest_us, int(pinged_us[-1]))
-        return self._remember(taken, fresh)
+        return self._remember(taken, fresh, set_aside)
 
     def _write_names(self) -> None:
         """Before the rows that use them, in a transaction of their own: no row that is refused takes a name with it."""
@@ -142,7 +143,7 @@ class Ingest:
         parameters = {"rows": listed(asked), "since_us": min(times), "until_us": max(times)}
         return [(row[0], row[1], row[2]) for row in rows_of(self.connection, text, parameters)]
 
-    def _insert(self, taken: Taken, fresh: Fresh, stream_us: int) -> None:
+    def _insert(self, taken: Taken, fresh: Fresh) -> None:
         among_healthy = fresh.places < len(taken.healthy)
         self._insert_healthy(taken.healthy.take(fresh.places[among_healthy]))
         others = list(taken.full.values())
@@ -152,10 +153,18 @@ class Ingest:
         self._put("insert_incidents", [incident for row in full for incident in incident_rows(row)])
         self._put("insert_evidence", [evidence for row in full for evidence in evidence_rows(row)])
         self._put("insert_restarts", [{"agent": agent, "pinged_us": pinged} for agent, _, pinged in fresh.restarts])
-        for one in taken.poisoned.values():
-            arrival = one.arrival
-            row = [stream_us, arrival.sequence, arrival.agent_id, one.detail, arrival.data]
-            self.connection.execute(sql("insert_poisoned"), row)
+
+    def _set_aside(self, one: Poisoned, stream_us: int) -> bool:
+        """Whether it was not set aside before."""
+        arrival = one.arrival
+        row = {
+            "stream_us": stream_us,
+            "sequence": arrival.sequence,
+            "subject": arrival.agent_id,
+            "detail": one.detail,
+            "payload": arrival.data,
+        }
+        return rows_of(self.connection, sql("insert_poisoned"), row) == [(1,)]
 
     def _insert_healthy(self, rows: HealthyRows) -> None:
         """DuckDB reads the columns where they are."""
@@ -169,7 +178,7 @@ class Ingest:
         if rows:
             self.connection.execute(sql(statement), {"rows": _encode_lines(rows)[:-1].decode()})
 
-    def _remember(self, taken: Taken, fresh: Fresh) -> Written:
+    def _remember(self, taken: Taken, fresh: Fresh, set_aside: list[Poisoned]) -> Written:
         before = self.numbering.missing
         gaps = self._novelty.remember(fresh)
         missing = self.numbering.missing
@@ -179,24 +188,18 @@ class Ingest:
         if gaps:  # once a batch, not once an agent: a lost stream must not fill the disk with log
             among = [name(agent) for agent in gaps[:5]]
             log.warning("ping_seq_missing", new=missing - before, all=missing, agents=len(gaps), among=among)
-        for one in taken.poisoned.values():
+        for one in set_aside:
             log.error("message_set_aside", sequence=one.arrival.sequence, of=one.arrival.agent_id, detail=one.detail)
         rows = len(fresh.places)
         self.rows += rows
-        if taken.poisoned:
-            self.poisoned = _poisoned(self.connection)
+        self.poisoned += len(set_aside)
         duplicates = len(taken.healthy) + len(taken.full) - rows
-        return Written(rows, duplicates, len(taken.poisoned), missing - before)
+        return Written(rows, duplicates, len(set_aside), missing - before)
 
 
-def fingerprint(data: bytes) -> str:
-    """Tells whether a message is still the one that stood there."""
-    return hashlib.sha256(data).hexdigest()[:32]
-
-
-def _poisoned(connection: Connection) -> int:
-    count: int = rows_of(connection, "SELECT count(*) FROM poisoned")[0][0]
-    return count
+def fingerprint(data: bytes, agent_id: str) -> str:
+    """Tells whether a message is still the one that stood there. Tombstones are empty: those are told by their key."""
+    return hashlib.sha256(data or agent_id.encode()).hexdigest()[:32]
 
 
 def _position(connection: Connection) -> Position | None:
@@ -209,4 +212,4 @@ def _reached(before: Position | None, stream_us: int, batch: list[Arrival]) -> P
     last = max(batch, key=attrgetter("sequence"))
     if before and before.stream_us == stream_us and before.sequence >= last.sequence:
         return before
-    return Position(stream_us, last.sequence, fingerprint(last.data))
+    return Position(stream_us, last.sequence, fingerprint(last.data, last.agent_id))

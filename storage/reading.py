@@ -53,6 +53,8 @@ def read(batch: list[Arrival], names: Names) -> Taken:
     short = healthy(batch, names)
     full, poisoned = {}, {}
     for place in short.others:
+        if batch[place].tombstone:
+            continue
         try:
             full[place] = full_row(batch[place], names)
         except (BadMessageError, msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:

@@ -91,18 +91,16 @@ def _fresh(places: database.Places) -> Path:
 
 async def _read_all(client: Client, settings: Settings, store: Store, progress: Progress) -> None:
     """Ingest, by the same road as always, up to what the stream holds now."""
-    assert store.ingest  # noqa: S101  # open
-    info = await layout.api(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
-    last = info.get("state", {}).get("last_seq", 0) if info.get("state", {}).get("messages") else 0
     name = f"{settings.STORAGE_NAME}-rebuild"
-    feeding = asyncio.create_task(Feed(client, settings, store, consumer=name).run())
+    feed = Feed(client, settings, store, consumer=name)
+    feeding = asyncio.create_task(feed.run())
     try:
-        while (read := store.ingest.position.sequence if store.ingest.position else 0) < last:
-            progress(read, last)
+        while not feed.intake.whole:
+            progress(feed.intake.read, feed.intake.there or 0)
             done, _ = await asyncio.wait([feeding], timeout=0.2)
             if done:
                 feeding.result()
-        progress(last, last)
+        progress(feed.intake.read, feed.intake.there or 0)
     finally:
         await end([feeding])
         await layout.api(client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}")

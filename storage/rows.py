@@ -14,12 +14,16 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class Arrival(Struct, frozen=True, gc=False):
-    """One message as it came: where in the stream, on which subject, and its bytes."""
+    """One message as it came: where in the stream, on which subject, and its bytes.
+
+    A tombstone (its key was deleted by hand) is no outcome, yet it has its place in the stream.
+    """
 
     sequence: int
     agent_id: str
     data: bytes
     signature: str | None = None
+    tombstone: bool = False
 
 
 class HealthyRows(Struct, frozen=True):

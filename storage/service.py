@@ -1,7 +1,8 @@
 """The storage service: ingest, answers and housekeeping, composed.
 
-Ready when entered. While the history file cannot be used, questions are refused with the reason and pings go
-on: the stream keeps what ingest has not taken in.
+Answers when entered. While the history file cannot be used, or lacks outcomes that the stream has, another storage
+that is ready gets the questions; where there is none, they are refused with the reason, or answered as far as
+nobody is paid on it. Pings go on: the stream keeps what ingest has not taken in.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ from bus.questions import (
 from bus.services import Endpoint, serve
 from bus.settings import Settings
 from bus.sizes import room
+from bus.standby import Replica
 from bus.statements import ExportRequest, FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.transfer import FileOffer, Files
 from storage import answers, exports, page, replays, reports, tables
@@ -94,6 +96,7 @@ class Storage:
 
     async def report(self, request: Request) -> bytes | FileOffer:
         """The uptime statement of a month: itself, or the offer of a file in the format asked for."""
+        self._check_whole()
         agent_id = subjects.last_token(request.subject)
         asked = decode(request.data, StatementRequest)
         now, threshold = utc_now(), self.settings.PING_UPTIME_THRESHOLD
@@ -113,6 +116,7 @@ class Storage:
 
     async def replay(self, request: Request) -> bytes | FileOffer:
         """The fleet's month under other rules: those whose pay changes most, or the offer of a file with all."""
+        self._check_whole()
         asked = decode(request.data, FleetReplayRequest)
         now, threshold = utc_now(), self.settings.PING_UPTIME_THRESHOLD
         form, scratch = asked.format, self.store.places.scratch
@@ -141,8 +145,10 @@ class Storage:
         )
 
     async def table(self, request: Request) -> FileOffer:
-        """Any other answer as a file."""
+        """Any other answer as a file; a month's sums are paid on like its statements."""
         asked = decode(request.data, TableRequest)
+        if asked.month is not None:
+            self._check_whole()
         now = utc_now()
         name = "-".join(part for part in (asked.agent_id, asked.table, asked.month) if part)
         return await self._rows(lambda reader: tables.table(reader, asked, now), name, asked.format)
@@ -179,8 +185,20 @@ class Storage:
             lag=max(0, last - (held.sequence if held else 0)),
             missing_seqs=ingest.numbering.missing if ingest else 0,
             poisoned=ingest.poisoned if ingest else 0,
-            ingest_waiting=self.store.waiting,
+            ingest_waiting=self.store.waiting or self.feed.trouble.detail,
         )
+
+    async def stand(self, replica: Replica) -> None:
+        """Ready while the file can be used and lacks nothing; else a replica that is shall have the questions."""
+        while True:
+            self.feed.intake.changed.clear()
+            await replica.be(ready=self.store.waiting is None and self.feed.intake.whole)
+            await self.feed.intake.changed.wait()
+
+    def _check_whole(self) -> None:
+        """Before what is paid on. Why the file cannot be used, whoever reads it says."""
+        if self.store.waiting is None:
+            self.feed.intake.check()
 
     async def tend(self) -> None:
         """Housekeeping, a step at a time so that ingest comes in between."""
@@ -205,14 +223,16 @@ async def running(settings: Settings) -> AsyncIterator[Storage]:
             await storage.store.open(utc_now())
         except CannotWriteError as error:
             log.error("history_cannot_be_opened", detail=str(error), action="waiting; pings go on")
-        exports.sweep(storage.store.places.scratch)
         await storage.files.start()
-        service = await serve(client, subjects.STORAGE_SERVICE, "history that can be paid on", storage.endpoints())
+        service = await serve(client, subjects.STORAGE_SERVICE, "history that can be paid on", [])
+        replica = Replica(client, service, subjects.STORAGE_READY, storage.endpoints())
+        await replica.be(ready=False)
         try:
             with short_turns():
                 async with background() as start:
                     start(storage.feed.run())
                     start(storage.tend())
+                    start(storage.stand(replica))
                     yield storage
         finally:
             try:

@@ -19,7 +19,8 @@ from msgspec import Struct
 
 from bus.errors import UnavailableError
 from bus.settings import Settings
-from storage import adoption, archive, database, inspection, repair, rollups
+from storage import adoption, archive, database, exports, inspection, repair, rollups
+from storage.alarm import Alarm
 from storage.errors import CannotWriteError, DamagedError, FlawedError, StorageError, explained
 from storage.ingest import Ingest, Written
 from storage.names import Names
@@ -62,6 +63,7 @@ class Store:
         self.waiting: str | None = "starting"
         self.ingest: Ingest | None = None
         self.failed = asyncio.Event()  # the file must be opened again
+        self._swept = False
         self._suspect = False  # damage was seen while it was open: opening alone proves nothing
         self._flawed: set[int] = set()  # days whose partitions were seen to be damaged
         self._writer = ThreadPoolExecutor(1, "storage-writer")
@@ -153,10 +155,10 @@ class Store:
         ingest, known = self.ingest, Partitions(self.places.archive, {})
         idle, cursor = self._idle, await self._idle.get()
         timeout = self.settings.STORAGE_QUERY_TIMEOUT_SECONDS if seconds is None else seconds
-        loop = asyncio.get_running_loop()
-        alarm = loop.call_later(timeout, cursor.interrupt)
+        alarm = Alarm(cursor, timeout)
+        work = partial(_snapshot, cursor, ingest, known, question, alarm)
         try:
-            return await loop.run_in_executor(self._readers, lambda: _snapshot(cursor, ingest, known, question))
+            return await asyncio.get_running_loop().run_in_executor(self._readers, work)
         except duckdb.InterruptException:
             raise UnavailableError(f"the question took longer than {timeout:g} s; ask for a shorter period") from None
         except duckdb.OutOfMemoryException:
@@ -209,6 +211,9 @@ class Store:
             self._set_aside(error, now)
             self._connection = self._opened(now)
         self._suspect = False
+        if not self._swept:  # what others wrote here, nobody offers any more: the file is ours
+            exports.sweep(self.places.scratch)
+            self._swept = True
 
     def _opened(self, now: datetime) -> database.Connection:
         connection, known = database.open_file(self.settings, self.places, self.file), None
@@ -259,13 +264,16 @@ class Store:
             self._connection = None
 
 
-def _snapshot(cursor: database.Connection, ingest: Ingest, known: Partitions, question: Callable[[Reader], T]) -> T:
+def _snapshot(
+    cursor: database.Connection, ingest: Ingest, known: Partitions, question: Callable[[Reader], T], alarm: Alarm
+) -> T:
     cursor.execute("BEGIN")
     try:
         # which days are archived is part of the snapshot: a day that moves meanwhile is neither lost nor doubled
         known.days |= archive.days(cursor)
         return question(Reader(cursor, known, ingest.names, ingest.numbering, ingest.newest_us))
     finally:
+        alarm.ended()
         cursor.execute("ROLLBACK")
 
 

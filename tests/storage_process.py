@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -15,7 +16,11 @@ class StorageProcess:
     """One storage; after it ended it can be started again on the same file."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = {"NATS_URL": settings.nats_url, "GPUPING_DATA_DIR": str(settings.data_dir)}
+        self._settings = {
+            "NATS_URL": settings.nats_url,
+            "GPUPING_DATA_DIR": str(settings.data_dir),
+            "STORAGE_NAME": settings.STORAGE_NAME,
+        }
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -30,6 +35,11 @@ class StorageProcess:
         """SIGSTOP and SIGCONT, for two."""
         assert self._process
         self._process.send_signal(number)
+
+    def allow(self, file_bytes: int) -> None:
+        """No file may grow larger: to a program, the same as a disk that is full."""
+        assert self._process
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signals, waits for the end, and returns the exit code."""

@@ -1,4 +1,4 @@
--- Once, however often the stream is read again.
+-- Once: the same bytes under the same name are the same message, wherever in whichever stream they come again.
 INSERT INTO poisoned
-SELECT $1, $2, $3, $4, $5
-WHERE NOT EXISTS (SELECT 1 FROM poisoned WHERE stream_us = $1 AND sequence = $2);
+SELECT $stream_us, $sequence, $subject, $detail, $payload
+WHERE NOT EXISTS (FROM poisoned WHERE subject = $subject AND payload = $payload);

@@ -40,6 +40,15 @@ def test_a_bad_setting_is_one_line_and_exit_code_2(tmp_path, name, value, expect
     assert expected.lower() in ended.stderr.lower()
 
 
+def test_a_data_dir_that_reads_as_a_pattern_is_one_line_and_exit_code_2(tmp_path) -> None:
+    folder = tmp_path / "what?"
+    ended = run("storage", "--data-dir", str(folder))
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    assert str(folder) in ended.stderr
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

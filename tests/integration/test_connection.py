@@ -7,6 +7,7 @@ from nats.aio.msg import Msg
 from bus import connection
 from bus.embedded import EmbeddedServer
 from bus.settings import Settings
+from tests.raw_protocol import send
 
 
 async def test_a_subscription_stands_when_flush_returns(bus: connection.Client, base_settings: Settings):
@@ -43,6 +44,33 @@ async def test_a_listener_hears_headers_and_who_wants_a_reply(bus: connection.Cl
         await bus.publish("asked", b"x", reply="back.here", headers={"Name": "value"})
         await bus.flush()
     assert (heard[0].subject, heard[0].reply, heard[0].headers) == ("asked", "back.here", {"Name": "value"})
+
+
+async def test_what_cannot_be_decoded_ends_nobodys_reading(nats_server: EmbeddedServer, bus: connection.Client):
+    heard: list[Msg] = []
+    plain = await bus.subscribe("odd.>")
+    async with bus.listening("odd.>", heard.append):
+        await bus.flush()
+        await send(
+            nats_server,
+            b"PUB odd.\xff\xfe back.\xff 1\r\n1\r\n"
+            b"PUB odd.\xc3\xa4 1\r\n2\r\n"
+            b"HPUB odd.status 15 16\r\nNATS/1.0 \xff\xff\r\n\r\n3\r\n"
+            b"HPUB odd.none 8 9\r\nNATS/1.04\r\n"
+            b"HPUB odd.value 20 21\r\nNATS/1.0\r\na: \xff\xff\xff\r\n\r\n5\r\n",
+        )
+        await bus.publish("odd.fine", b"6")
+        await bus.flush()
+    assert [(one.subject, one.data) for one in heard] == [
+        ("odd.\\xff\\xfe", b"1"),
+        ("odd.ä", b"2"),
+        ("odd.status", b"3"),
+        ("odd.none", b"4"),
+        ("odd.value", b"5"),
+        ("odd.fine", b"6"),
+    ]
+    assert heard[0].reply == "back.\\xff"
+    assert [(await plain.next_msg()).data for _ in heard] == [one.data for one in heard]
 
 
 async def test_nothing_is_heard_after_the_block(bus: connection.Client):

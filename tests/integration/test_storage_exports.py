@@ -15,6 +15,7 @@ import duckdb
 import msgspec
 import pytest
 
+from bus import services, subjects
 from bus.connection import Client
 from bus.errors import RefusedError
 from bus.exports import TABLES, TableRequest
@@ -256,3 +257,14 @@ async def test_what_a_killed_storage_left_in_its_scratch_folder_is_swept(bus: Cl
         (scratch / name).touch()
     async with service.running(settings):
         assert not list(scratch.glob("*export*"))
+
+
+@pytest.mark.parametrize("limit", [0, 2**31, 2**63, 2**200])
+async def test_a_limit_that_no_table_reaches_is_refused_in_plain_words(
+    bus: Client, base_settings: Settings, limit: int
+):
+    async with service.running(base_settings):
+        with pytest.raises(RefusedError, match="limit") as refused:
+            await services.ask_raw(bus, subjects.export("a"), b'{"limit":%d}' % limit, who="storage")
+    assert refused.value.code == 400
+    assert "SELECT" not in refused.value.detail

@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from bus import services, subjects
+from bus import layout, services, subjects
 from bus.clock import utc_now
 from bus.connection import Client
 from bus.embedded import EmbeddedServer
@@ -261,6 +261,40 @@ async def test_a_full_disk_makes_ingest_wait_and_loses_nothing(bus: Client, base
         assert stats.ingest_waiting is None
         await storage.kill()
     assert rows_in(base_settings) == await stream_rows(bus)
+
+
+async def test_a_disk_that_stays_full_is_told_once(
+    bus: Client, base_settings: Settings, capfd: pytest.CaptureFixture[str]
+):
+    """However often it is tried again: each time the file can be opened, and nothing be written."""
+    consumers: set[str] = set()
+
+    async def tried_again() -> bool:
+        info = await layout.api(bus, f"CONSUMER.INFO.{subjects.HISTORY_STREAM}.{base_settings.STORAGE_NAME}")
+        if "created" in info:
+            consumers.add(info["created"])
+            stats = await services.ask(bus, subjects.STORAGE_STATS, None, StorageStats, who="storage")
+            assert stats.ingest_waiting is not None
+        return len(consumers) > 3
+
+    async with process(base_settings, limit_bytes=100_000) as storage:
+        poured = await pour(bus, 2, per_second=900)
+        await until(lambda: _waits(bus), 30)
+        await until(tried_again, 30)
+        assert storage.process
+        resource.prlimit(storage.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        await caught_up(bus, len(poured))
+        await storage.kill()
+    said = "".join(capfd.readouterr())
+    assert said.count("ingest_waits") == said.count("ingest_goes_on") == 1
+
+
+async def _waits(client: Client) -> bool:
+    try:
+        stats = await services.ask(client, subjects.STORAGE_STATS, None, StorageStats, who="storage")
+    except UnavailableError:
+        return False  # it starts
+    return stats.ingest_waiting is not None and stats.ingest_waiting != "starting"
 
 
 async def test_a_folder_that_cannot_be_made_is_waited_for(bus: Client, base_settings: Settings):

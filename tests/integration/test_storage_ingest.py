@@ -1,6 +1,6 @@
 """Ingest and answers of the real service on a real server, with a real DuckDB file."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from bus import layout, services, subjects
 from bus.clock import utc_now
@@ -17,6 +17,7 @@ from bus.questions import (
 )
 from bus.settings import Settings
 from storage import service
+from storage.beginning import REWIND
 from tests.storage_states import START, caught_up, followed, gpu, publish, series, state
 
 
@@ -156,6 +157,21 @@ async def test_a_stream_made_anew_adds_no_row_twice(bus: Client, base_settings: 
         stats = await caught_up(bus, 4)
         assert stats.rows == 4
         assert stats.missing_seqs == 0
+
+
+async def test_a_tail_lost_while_storage_was_away_for_hours_leaves_no_gap(bus: Client, base_settings: Settings):
+    """What a crash of the server does: the message at the file's position is gone, and others follow."""
+    long_ago = utc_now() - timedelta(hours=5)
+    async with service.running(base_settings):
+        await publish(bus, series("a", 2, long_ago))
+        reached = (await caught_up(bus, 2)).last_sequence
+    await bus.jetstream().delete_msg(subjects.HISTORY_STREAM, reached)
+    await publish(bus, series("a", 2, long_ago + timedelta(hours=1), first=3))
+    async with service.running(base_settings):
+        await caught_up(bus, 4)
+        info = await layout.api(bus, f"CONSUMER.INFO.{subjects.HISTORY_STREAM}.{base_settings.STORAGE_NAME}")
+    newest_read = long_ago + timedelta(seconds=900)
+    assert datetime.fromisoformat(info["config"]["opt_start_time"]) == newest_read - REWIND
 
 
 async def test_numbers_that_begin_again_are_new_outcomes(bus: Client, base_settings: Settings):

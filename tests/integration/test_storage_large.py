@@ -16,7 +16,7 @@ from bus import services, sizes, subjects
 from bus.clock import utc_now
 from bus.connection import Client
 from bus.errors import RefusedError
-from bus.messages import AgentState, Incident, Seconds, encode
+from bus.messages import AgentState, Enrolment, Incident, Seconds, encode
 from bus.questions import HistoryReply, HistoryRequest, OverviewReply, OverviewRequest, ping_of
 from bus.settings import Settings
 from bus.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
@@ -127,7 +127,7 @@ async def test_a_long_statement_comes_as_a_file_and_a_short_one_as_itself(
     bus: Client, storage: Storage, base_settings: Settings
 ):
     await put(storage, flapping_month())
-    asked = StatementRequest(month="2026-10", enrolled_since=OCTOBER)
+    asked = StatementRequest(month="2026-10", enrolments=(Enrolment(OCTOBER),))
     offer = await services.ask(bus, subjects.report("flap"), asked, FileOffer, who="storage")
     assert (offer.name, offer.media_type) == ("flap-2026-10.json", "application/json")
     assert offer.total_bytes > 1_000_000
@@ -136,7 +136,7 @@ async def test_a_long_statement_comes_as_a_file_and_a_short_one_as_itself(
     short = await services.ask_raw(bus, subjects.report("flap"), encode(replace(asked, month="2026-11")), who="storage")
     assert msgspec.json.decode(short, type=Statement).month == "2026-11"
     with pytest.raises(RefusedError, match="no history"):
-        await sizes.ask_whole(bus, subjects.report("nobody"), asked, Statement, who="storage")
+        await sizes.ask_whole(bus, subjects.report("nobody"), replace(asked, enrolments=()), Statement, who="storage")
     chosen = quick(base_settings)
     async with (
         scheduler.service.running(chosen),

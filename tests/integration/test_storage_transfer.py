@@ -8,6 +8,7 @@ import pytest
 from bus import transfer
 from bus.connection import Client
 from bus.errors import RefusedError
+from tests.storage_states import until
 
 
 async def test_a_large_file_comes_whole_and_is_let_go(bus: Client, tmp_path: Path):
@@ -45,3 +46,37 @@ async def test_files_that_nobody_fetches_are_limited_and_let_go_at_the_end(bus: 
         files.check_room()
     await files.stop()
     assert not list(tmp_path.glob("[0-9]*"))
+
+
+@pytest.mark.parametrize("request_", [b'{"offset":-1}', b'{"offset":9223372036854775808}', b"nonsense", b""])
+async def test_a_file_that_was_asked_for_wrongly_is_let_go_all_the_same(bus: Client, tmp_path: Path, request_: bytes):
+    files = transfer.Files(bus, idle_seconds=0.3)
+    await files.start()
+    path = tmp_path / "file"
+    path.write_bytes(b"data")
+    offer = files.offer(path, "f", "text/csv")
+    with pytest.raises(TimeoutError):
+        await bus.request(offer.subject, request_, timeout=0.1)
+    assert path.exists()
+    await until(lambda: _gone(path), 5)
+    await files.stop()
+
+
+async def _gone(path: Path) -> bool:
+    return not path.exists()
+
+
+async def test_a_piece_that_cannot_be_read_leaves_the_alarm_on(bus: Client, tmp_path: Path):
+    files = transfer.Files(bus, idle_seconds=0.3)
+    await files.start()
+    path = tmp_path / "file"
+    path.write_bytes(b"data")
+    offer = files.offer(path, "f", "text/csv")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(TimeoutError):
+        await bus.request(offer.subject, b'{"offset":0}', timeout=0.1)
+    path.rmdir()
+    path.write_bytes(b"data")
+    await until(lambda: _gone(path), 5)
+    await files.stop()

@@ -14,6 +14,7 @@ from bus.exports import TableRequest
 from bus.messages import (
     AgentEntry,
     AgentState,
+    Enrolment,
     Incident,
     Message,
     Moment,
@@ -71,6 +72,7 @@ DATED = [
     AgentEntry(agent_id="a", registered_at=NOW, enrolled_at=NOW, removed_at=NOW),
     AgentState(agent_id="a", ping_seq=1, interval_seconds=1.0, next_ping_at=NOW, last_answered_at=NOW, last=OUTCOME),
     Timer(seq=1, due_at=NOW),
+    Enrolment(NOW, NOW),
 ]
 
 

@@ -93,3 +93,15 @@ def test_an_id_that_is_a_path_of_the_rest_interface_is_no_agents(agent_id):
 )
 def test_addresses_of_a_bus(url):
     assert settings.load({"NATS_URL": url}).nats_url == url
+
+
+@pytest.mark.parametrize("folder", ["/data/*", "/data/what?", "/data/[prod]", "~/a*b"])
+def test_a_data_dir_that_would_be_taken_for_a_pattern_is_refused(folder: str):
+    assert "a path without * ? [" in refusal(GPUPING_DATA_DIR=folder)
+    with pytest.raises(SettingsError):
+        settings.load({}, GPUPING_DATA_DIR=folder)
+
+
+@pytest.mark.parametrize("folder", ["/data/env=prod", "/data/it's", "/data/a b;c#d%20", "/data/ä"])
+def test_other_data_dirs_are_fine(folder: str):
+    assert str(settings.load({"GPUPING_DATA_DIR": folder}).data_dir) == folder

@@ -14,7 +14,7 @@ from msgspec import structs
 from bus import settings as gpuping_settings
 from bus.messages import Incident, Seconds, encode
 from storage import archive
-from storage.ingest import Written
+from storage.ingest import Written, fingerprint
 from storage.names import Names
 from storage.reading import read
 from storage.rows import Arrival
@@ -63,6 +63,39 @@ def test_any_delivery_makes_the_same_history(order: list[Arrival], again: list[A
 
 def test_reversed_and_doubled_delivery_changes_nothing():
     assert asyncio.run(_history([ARRIVALS[::-1], ARRIVALS])) == EXPECTED
+
+
+def test_a_tombstone_moves_the_position_and_is_no_outcome(tmp_path: Path):
+    """Whatever it holds; a batch of nothing else, too: else whoever waits for the stream's end waits for ever."""
+    tombstones = [
+        Arrival(101, "a", b"", tombstone=True),
+        Arrival(102, "a", ARRIVALS[0].data, tombstone=True),
+        Arrival(103, "gone", b"", tombstone=True),
+    ]
+
+    async def steps() -> tuple[list[Written], list[int]]:
+        store = Store(gpuping_settings.load({}, GPUPING_DATA_DIR=str(tmp_path)))
+        await store.open(START)
+        written, reached = [], []
+        for batch in (tombstones[:2] + ARRIVALS, tombstones[2:], tombstones):
+            written.append(await store.write(1, await store.prepare(batch)))
+            assert store.ingest
+            assert store.ingest.position
+            reached.append(store.ingest.position.sequence)
+        await store.close()
+        return written, reached
+
+    assert asyncio.run(steps()) == ([Written(len(ARRIVALS)), Written(), Written()], [102, 103, 103])
+
+
+def test_tombstones_in_between_change_no_history():
+    among = [one for arrival in ARRIVALS for one in (arrival, structs.replace(arrival, tombstone=True))]
+    assert asyncio.run(_history([among, among[::-1]])) == EXPECTED
+
+
+def test_tombstones_of_two_keys_are_not_taken_for_each_other():
+    assert fingerprint(b"", "a") != fingerprint(b"", "b")
+    assert fingerprint(b"data", "a") == fingerprint(b"data", "b")
 
 
 def test_what_came_first_counts_however_the_batches_are_cut():
@@ -117,6 +150,28 @@ def test_rows_that_cannot_be_made_are_told_apart_and_set_aside(tmp_path: Path):
 
     written, poisoned = asyncio.run(steps())
     assert (written.rows, written.duplicates, written.poisoned, poisoned) == (len(ARRIVALS) - 1, 0, 1, 1)
+
+
+def test_poison_that_comes_again_is_set_aside_once(tmp_path: Path):
+    """By its bytes and its key: after a crash of the server it may stand under another number."""
+    poison = [Arrival(1, "a", b"garbage"), Arrival(2, "b", b"garbage"), Arrival(3, "a", b"another")]
+    again = [structs.replace(arrival, sequence=arrival.sequence + 10) for arrival in poison]
+
+    async def steps() -> tuple[list[int], int, int]:
+        settings = gpuping_settings.load({}, GPUPING_DATA_DIR=str(tmp_path))
+        store = Store(settings)
+        await store.open(START)
+        written = []
+        for stream_us, batch in ((1, poison[:2]), (1, [*poison, *again]), (2, poison)):
+            written.append((await store.write(stream_us, await store.prepare(batch))).poisoned)
+        assert store.ingest
+        counted = store.ingest.poisoned
+        await store.open(START)
+        found = store.ingest.poisoned
+        await store.close()
+        return written, counted, found
+
+    assert asyncio.run(steps()) == ([2, 1, 0], 3, 3)
 
 
 @given(st.binary(max_size=200))

@@ -1,5 +1,7 @@
 """The history file is locked down, and a question has limits of time and memory."""
 
+import asyncio
+import threading
 from pathlib import Path
 
 import duckdb
@@ -9,7 +11,9 @@ from bus.clock import utc_now
 from bus.errors import UnavailableError
 from bus.settings import load
 from storage.database import rows_of
-from storage.store import Store
+from storage.store import Reader, Store
+
+SLOW = "SELECT count(*) FROM range(1000000) AS a(i), range(1000000) AS b(j) WHERE i * j % 7 = 3"
 
 
 async def opened(folder: Path, **more: object) -> Store:
@@ -41,10 +45,42 @@ async def test_nothing_outside_its_folder_can_be_touched(tmp_path: Path, text: s
 
 async def test_a_question_that_takes_too_long_is_interrupted_and_the_next_is_answered(tmp_path: Path):
     store = await opened(tmp_path, STORAGE_QUERY_TIMEOUT_SECONDS=0.3)
-    slow = "SELECT count(*) FROM range(1000000) AS a(i), range(1000000) AS b(j) WHERE i * j % 7 = 3"
     with pytest.raises(UnavailableError, match=r"longer than 0\.3 s"):
-        await store.read(lambda reader: rows_of(reader.cursor, slow))
+        await store.read(lambda reader: rows_of(reader.cursor, SLOW))
     assert await store.read(lambda reader: rows_of(reader.cursor, "SELECT 1")) == [(1,)]
+    await store.close()
+
+
+async def test_a_question_that_computes_when_its_time_is_over_is_interrupted_too(tmp_path: Path):
+    """Between two statements nothing is there to interrupt; the next one must not have all the time in the world."""
+    store = await opened(tmp_path, STORAGE_QUERY_TIMEOUT_SECONDS=0.2)
+    over = threading.Event()
+    asyncio.get_running_loop().call_later(0.4, over.set)  # after the time limit, and while no statement runs
+
+    def question(reader: Reader) -> object:
+        over.wait()
+        return rows_of(reader.cursor, SLOW)
+
+    async with asyncio.timeout(5):
+        with pytest.raises(UnavailableError, match=r"longer than 0\.2 s"):
+            await store.read(question)
+    for _ in range(3):  # of three readers each is in order
+        assert await store.read(lambda reader: rows_of(reader.cursor, "SELECT 1")) == [(1,)]
+    await store.close()
+
+
+async def test_what_tidies_up_after_a_question_is_never_interrupted(tmp_path: Path):
+    store = await opened(tmp_path, STORAGE_QUERY_TIMEOUT_SECONDS=0.02)
+
+    def question(reader: Reader) -> None:
+        while True:
+            rows_of(reader.cursor, "SELECT count(*) FROM range(100000)")
+
+    for _ in range(30):
+        with pytest.raises(UnavailableError, match="longer than"):
+            await store.read(question)
+    assert await store.read(lambda reader: rows_of(reader.cursor, "SELECT 1"), 5.0) == [(1,)]
+    assert store.waiting is None
     await store.close()
 
 

@@ -1,0 +1,89 @@
+"""Replicas that are ready, and those that stand by."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from nats.micro.request import Request
+
+from bus import connection
+from bus.connection import Client
+from bus.errors import RefusedError, UnavailableError
+from bus.services import Endpoint, ask_raw, serve
+from bus.settings import Settings
+from bus.standby import Replica
+
+QUESTION, READY = "replicas.question", "replicas.ready"
+
+
+async def replica(client: Client, name: str) -> Replica:
+    async def answer(_request: Request) -> bytes:
+        if name == "refuses":
+            raise RefusedError(503, "it cannot")
+        return name.encode()
+
+    service = await serve(client, "replicas", "for a test", [])
+    return Replica(client, service, READY, [Endpoint("question", QUESTION, answer)])
+
+
+@pytest.fixture
+async def other(base_settings: Settings) -> AsyncIterator[Client]:
+    async with connection.connected(base_settings, "other") as client:
+        yield client
+
+
+async def ask(client: Client) -> bytes:
+    return await ask_raw(client, QUESTION, b"", who="nobody", timeout=2)
+
+
+async def test_who_stands_by_is_silent_beside_one_that_is_ready(bus: Client, other: Client):
+    one, two = await replica(bus, "ready"), await replica(other, "refuses")
+    await one.be(ready=True)
+    await two.be(ready=False)
+    assert {await ask(bus) for _ in range(50)} == {b"ready"}
+
+
+async def test_alone_it_answers_at_once(bus: Client):
+    one = await replica(bus, "alone")
+    await one.be(ready=False)
+    async with asyncio.timeout(0.5):
+        assert await ask(bus) == b"alone"
+
+
+async def test_a_refusal_of_who_waits_alone_is_told(bus: Client):
+    one = await replica(bus, "refuses")
+    await one.be(ready=False)
+    with pytest.raises(RefusedError, match="it cannot"):
+        await ask(bus)
+
+
+async def test_no_question_is_lost_while_it_changes(bus: Client, other: Client):
+    one = await replica(bus, "one")
+    await one.be(ready=False)
+    done = asyncio.Event()
+    heard: list[bytes] = []
+
+    async def asking() -> None:
+        while not done.is_set():
+            heard.append(await ask(other))
+
+    askers = [asyncio.create_task(asking()) for _ in range(5)]
+    for number in range(41):
+        await one.be(ready=number % 2 == 0)
+    done.set()
+    await asyncio.gather(*askers)
+    assert set(heard) == {b"one"}
+    assert len(heard) > 100
+
+
+async def test_endpoints_are_not_left_standing(bus: Client):
+    one = await replica(bus, "one")
+    await one.be(ready=True)
+    before = len(bus._subs)
+    await one.be(ready=False)
+    await one.be(ready=True)
+    await one.be(ready=True)
+    assert len(bus._subs) == before
+    await one._service.stop()
+    with pytest.raises(UnavailableError, match="not on the bus"):
+        await ask(bus)

@@ -1,0 +1,23 @@
+"""A trouble of ingest is told once."""
+
+from structlog.testing import capture_logs
+
+from storage.trouble import Trouble
+
+
+def test_one_trouble_is_told_once_in_each_of_its_words_and_so_is_its_end():
+    trouble = Trouble()
+    with capture_logs() as told:
+        for _ in range(3):
+            trouble.waits("no room")
+            trouble.waits("no room for the log")
+        assert trouble.detail == "no room for the log"
+        trouble.over()
+        trouble.over()
+        trouble.waits("no room")
+    assert [(one["event"], one.get("detail")) for one in told] == [
+        ("ingest_waits", "no room"),
+        ("ingest_waits", "no room for the log"),
+        ("ingest_goes_on", None),
+        ("ingest_waits", "no room"),
+    ]
