@@ -4,7 +4,7 @@ Wall times in a report are labels: ledger time counted back from the present rea
 they fit together within a report whatever the clock did meanwhile.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -12,10 +12,9 @@ from agentd import incidents, windows
 from agentd.ledger import Ledger, Moment
 from agentd.records import HOST
 from agentd.windows import Stretch
-from bus.messages import GpuReport, Incident, PingRequest, UptimeReport, Window, encode
+from bus.messages import EARLIEST, GpuReport, Incident, PingRequest, UptimeReport, Window, encode
 
 LARGEST_BYTES = 48_000  # a state in the bucket keeps these bytes; well below 64 kB with all around it
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def report(ledger: Ledger, agent_id: str, request: PingRequest, moment: Moment, version: str) -> UptimeReport:
@@ -34,7 +33,7 @@ def report(ledger: Ledger, agent_id: str, request: PingRequest, moment: Moment, 
         ping_id=request.ping_id,
         nonce=request.nonce,
         window=Window(
-            since=until - timedelta(milliseconds=now - since),
+            since=_earlier(until, now - since),
             until=until,
             seconds=(now - since) / 1000,
             mark=windows.mark(ledger, now),
@@ -100,7 +99,7 @@ def _gpu(ledger: Ledger, gpu: str, now: int, judged: list[Stretch], excused: lis
 
 def _incidents(ledger: Ledger, since: int, now: int, until: datetime) -> tuple[Incident, ...]:
     def wall(at: int) -> datetime:
-        return until - timedelta(milliseconds=now - at)
+        return _earlier(until, now - at)
 
     return tuple(
         Incident(
@@ -116,4 +115,9 @@ def _incidents(ledger: Ledger, since: int, now: int, until: datetime) -> tuple[I
 
 def label(wall: int) -> datetime:
     """Milliseconds of the Unix epoch as a datetime."""
-    return _EPOCH + timedelta(milliseconds=wall)
+    return EARLIEST + timedelta(milliseconds=wall)
+
+
+def _earlier(until: datetime, milliseconds: int) -> datetime:
+    """Not before 1970, where a clock begins that nobody has set: such a label would make the report a bad one."""
+    return max(EARLIEST, until - timedelta(milliseconds=milliseconds))

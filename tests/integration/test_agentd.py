@@ -14,7 +14,7 @@ from agentd import service
 from agentd.samples import GpuSample, Sample
 from bus import clock, connection, embedded, services, subjects
 from bus.agent_answers import AgentHealth, GpuStatus
-from bus.messages import PingRequest, UptimeReport, decode, encode
+from bus.messages import EARLIEST, PingRequest, UptimeReport, decode, encode
 from bus.questions import Agent, RegisterReply, RegisterRequest
 from bus.services import Endpoint
 
@@ -164,6 +164,7 @@ async def test_the_wire_is_tolerant_and_extremes_do_no_harm(bus, quick):
         report = decode(answer, UptimeReport)
         assert report.uptime_percent is None
         assert report.seconds.excused == report.window.seconds
+        assert report.window.since == EARLIEST  # a label; the seconds are as many as were asked for
 
 
 async def test_a_healthy_report_of_one_gpu_is_small(bus, quick):

@@ -18,6 +18,9 @@ from scheduler.service import Scheduler, running
 from tests.agents import TestAgents, answering, report, silent, uptime
 from tests.history import assert_gapless, until_history
 
+LOST = Incident(state="down", reason="lost", since=datetime(2026, 11, 1, tzinfo=UTC))
+BEFORE_YEAR_1 = b"0001-01-01T00:00:00+14:00"  # a moment to the decoder, and none that UTC can say
+
 
 @pytest.fixture
 def config(base_settings: Settings) -> Settings:
@@ -126,10 +129,11 @@ async def test_an_agent_that_stops_answering_is_missing_then_recovers(bus, sched
         lambda i, r: encode(report(i, r, window=replace(report(i, r).window, seconds=1e6))),
         lambda _i, _r: b"x" * 70_000,
         lambda i, r: encode(replace(report(i, r), gpus=(GpuReport(uuid="GPU-1", seconds=Seconds(up=1e308)),))),
-        lambda i, r: encode(report(i, r, incidents=(Incident(state="up", reason="x", since=datetime(2026, 11, 1)),))),  # noqa: DTZ001
+        lambda i, r: encode(report(i, r, incidents=(LOST,))).replace(b"2026-11-01T00:00:00Z", b"2026-11-01T00:00:00"),
+        lambda i, r: encode(report(i, r, incidents=(LOST,))).replace(b"2026-11-01T00:00:00Z", BEFORE_YEAR_1),
     ],
     ids=["garbage", "empty", "wrong-shape", "other-agent", "other-ping", "percent-101", "sums-wrong", "too-large",
-         "absurd-time", "no-zone"],
+         "absurd-time", "no-zone", "before-year-1"],
 )  # fmt: skip
 async def test_a_bad_report_is_a_miss_with_that_reason_and_harms_nobody(bus, scheduler, agents, answer):
     await agents.add("bad", answer)
