@@ -54,8 +54,9 @@ def opened(settings: Settings, places: Places, file: Path, damage: Damage, now: 
 def _opened(settings: Settings, places: Places, file: Path, damage: Damage, now: datetime) -> Ingest:
     connection, known = database.open_file(settings, places, file), Partitions(places.archive, {})
     try:
-        known = adoption.adopt(connection, places.archive, now)
+        known = adoption.recorded(connection, places.archive, now)
         _mend(connection, known, file, damage, now)
+        adoption.adopt(connection, known, now)
         return Ingest(connection, known)
     except inspection.READING_ERRORS as error:
         connection.close()
