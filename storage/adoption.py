@@ -16,16 +16,20 @@ from storage.partitions import DAY_US, TABLES, Kept, Partitions, label, named
 log = structlog.get_logger("storage")
 
 
-def adopt(connection: Connection, folder: Path, now: datetime) -> Partitions:
-    """Lets go of partitions that have lost a file, and takes in those that the file does not know."""
+def recorded(connection: Connection, folder: Path, now: datetime) -> Partitions:
+    """The partitions that the file knows, without those that have lost a file."""
     known = archive.partitions(connection, folder)
     repair.let_go(connection, known, inspection.lacking(known), now)
     repair.let_go(connection, known, _count(connection, known), now)
+    return known
+
+
+def adopt(connection: Connection, known: Partitions, now: datetime) -> None:
+    """Takes in the partitions that the file does not know, but for days that it holds itself or has forgotten."""
     kept_from_us = archive.forgotten_us(connection)
-    for day, generations in sorted(found(folder).items()):
+    for day, generations in sorted(found(known.folder).items()):
         if day not in known.days and day * DAY_US >= kept_from_us and not _live(connection, day):
             _adopt_newest(connection, known, day, generations, now)
-    return known
 
 
 def adopt_names(connection: Connection, pings: Path) -> None:

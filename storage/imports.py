@@ -18,7 +18,7 @@ from bus.settings import Settings
 from storage import adoption, database, inspection, rollups
 from storage.database import Connection, rows_of, sql, transaction
 from storage.errors import StorageError, explained
-from storage.partitions import DAY_US, Kept, Partitions, label, rows_in
+from storage.partitions import DAY_US, HOUR_US, Kept, Partitions, label, rows_in
 
 log = structlog.get_logger("storage")
 
@@ -44,7 +44,8 @@ def import_archive(settings: Settings, folder: Path, *, progress: Progress = lam
     places = database.Places(settings)
     connection = database.open_file(settings, places)
     try:
-        known = adoption.adopt(connection, places.archive, utc_now())
+        known = adoption.recorded(connection, places.archive, utc_now())
+        adoption.adopt(connection, known, utc_now())
         added = held = 0
         for done, (day, generations) in enumerate(sorted(foreign.items()), 1):
             new, there = _day(connection, known, _inspected(folder, day, generations[0]), day, places.scratch)
@@ -67,29 +68,25 @@ def _inspected(folder: Path, day: int, generation: int) -> Partitions:
 
 def _day(connection: Connection, known: Partitions, foreign: Partitions, day: int, scratch: Path) -> tuple[int, int]:
     """One partition in one transaction: how many of its outcomes were new, and how many it has."""
-    since_us, until_us = day * DAY_US, (day + 1) * DAY_US
-    copies = _copied(foreign, day, scratch)  # the database may read its own folder only
-    new = 0
+    hours = np.arange(day * DAY_US, (day + 1) * DAY_US, HOUR_US)
+    copies = {table: scratch / f"import-{secrets.token_hex(8)}.parquet" for table in foreign.files(day)}
     try:
+        for table, file in foreign.files(day).items():
+            shutil.copyfile(file, copies[table])  # the database may read its own folder only
         with transaction(connection):
             adoption.adopt_names(connection, copies["pings"])
-            for table, copy in copies.items():
-                text = known.fill(sql(f"import_{table}"), since_us, until_us - 1)
-                text = text.replace("{partition}", rows_in(table, [copy]))
-                count: int = rows_of(connection, text, {"since_us": since_us, "until_us": until_us})[0][0]
-                new = count if table == "pings" else new
-            if new:
-                rollups.make_again(connection, known, np.arange(since_us, until_us, rollups.GRAINS["fleet_hours"]))
+            new = {table: _insert(connection, known, table, copies[table], day) for table in reversed(copies)}
+            if new["pings"]:
+                rollups.make_again(connection, known, hours)
     finally:
         for copy in copies.values():
             copy.unlink(missing_ok=True)
-    return new, foreign.days[day].rows["pings"] or 0
+    return new["pings"], foreign.days[day].rows["pings"] or 0
 
 
-def _copied(foreign: Partitions, day: int, scratch: Path) -> dict[str, Path]:
-    """Copies of a day's files in a folder of ours; details first, for they ask which outcomes are not held yet."""
-    files = foreign.files(day)
-    copies = {table: scratch / f"import-{secrets.token_hex(8)}.parquet" for table in reversed(files)}
-    for table, copy in copies.items():
-        shutil.copyfile(files[table], copy)
-    return copies
+def _insert(connection: Connection, known: Partitions, table: str, copy: Path, day: int) -> int:
+    """What is not held yet; returns how much that is."""
+    since_us, until_us = day * DAY_US, (day + 1) * DAY_US
+    text = known.fill(sql(f"import_{table}"), since_us, until_us - 1).replace("{partition}", rows_in(table, [copy]))
+    count: int = rows_of(connection, text, {"since_us": since_us, "until_us": until_us})[0][0]
+    return count

@@ -1,6 +1,6 @@
 """Whether a partition's files are what they should be: each is read whole, by itself.
 
-A damaged Parquet file fails in many ways, and most of DuckDB's errors name no file (88 of 144, measured). So whoever
+A damaged Parquet file fails in many ways, and most of DuckDB's errors name no file (two of three, measured). So whoever
 met an error asks here which file is to blame. The history file takes no part in it: it may be damaged itself.
 """
 

@@ -14,22 +14,19 @@ from pathlib import Path
 from typing import TypeVar
 
 import duckdb
-import structlog
 from msgspec import Struct
 
 from bus.errors import UnavailableError
 from bus.settings import Settings
-from storage import adoption, archive, database, exports, inspection, repair, rollups
+from storage import archive, database, exports, inspection, opening, rollups
 from storage.alarm import Alarm
-from storage.errors import CannotWriteError, DamagedError, FlawedError, StorageError, explained
+from storage.errors import CannotWriteError, DamagedError, FlawedError
 from storage.ingest import Ingest, Written
 from storage.names import Names
 from storage.numbering import Numbering
 from storage.partitions import DAY_US, Partitions
 from storage.reading import Taken, read
 from storage.rows import Arrival, microseconds
-
-log = structlog.get_logger("storage")
 
 READERS = 3
 T = TypeVar("T")
@@ -64,8 +61,7 @@ class Store:
         self.ingest: Ingest | None = None
         self.failed = asyncio.Event()  # the file must be opened again
         self._swept = False
-        self._suspect = False  # damage was seen while it was open: opening alone proves nothing
-        self._flawed: set[int] = set()  # days whose partitions were seen to be damaged
+        self._damage = opening.Damage()
         self._writer = ThreadPoolExecutor(1, "storage-writer")
         self._decoder = ThreadPoolExecutor(1, "storage-decoder")
         self._readers = ThreadPoolExecutor(READERS, "storage-reader")
@@ -185,78 +181,21 @@ class Store:
             raise await self._failed(error, known, self._writer) from error
 
     async def _failed(self, error: Exception, known: Partitions, thread: Executor) -> Exception:
-        """What it means, and what is done about it at the next opening. Partitions that were read come first."""
-        failure = error if isinstance(error, FlawedError) else explained(error, self.file)
-        if not isinstance(failure, CannotWriteError) and known.touched:
-            work = partial(inspection.flaws, known, known.touched, error)
-            if flaws := await asyncio.get_running_loop().run_in_executor(thread, work):
-                self._flawed.update(flaws)
-                failure = FlawedError("; ".join(flaws.values()))
+        """What it means, and whether the history must be opened again for it."""
+        look = partial(self._damage.note, error, known, self.file)
+        failure = await asyncio.get_running_loop().run_in_executor(thread, look)
         if isinstance(failure, CannotWriteError | DamagedError):
             self.waiting = str(failure)
-            self._suspect = self._suspect or (
-                isinstance(failure, DamagedError) and not isinstance(failure, FlawedError)
-            )
             self.failed.set()
         return failure
 
     def _open(self, now: datetime) -> None:
         self._close()
-        try:
-            self._connection = self._opened(now)
-        except CannotWriteError:
-            raise
-        except StorageError as error:
-            self._close()
-            self._set_aside(error, now)
-            self._connection = self._opened(now)
-        self._suspect = False
+        self.ingest = opening.opened(self.settings, self.places, self.file, self._damage, now)
+        self._connection = self.ingest.connection
         if not self._swept:  # what others wrote here, nobody offers any more: the file is ours
             exports.sweep(self.places.scratch)
             self._swept = True
-
-    def _opened(self, now: datetime) -> database.Connection:
-        connection, known = database.open_file(self.settings, self.places, self.file), None
-        try:
-            known = adoption.adopt(connection, self.places.archive, now)
-            self._mend(connection, known, now)
-            self.ingest = Ingest(connection, known)
-        except inspection.READING_ERRORS as error:
-            connection.close()
-            flaws = inspection.flaws(known, known.touched, error) if known else {}
-            if not flaws:
-                raise explained(error, self.file) from None
-            self._flawed.update(flaws)
-            return self._opened(now)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _mend(self, connection: database.Connection, known: Partitions, now: datetime) -> None:
-        """Looks at what damage was seen in. Lets go of partitions; raises DamagedError for the file itself."""
-        days = known.days if self._suspect else self._flawed
-        repair.let_go(connection, known, inspection.flaws(known, days), now)
-        self._flawed.clear()
-        if self._suspect:
-            log.warning("history_file_checked", file=str(self.file), reason="damage was seen while it was read")
-            self._read_all(connection)
-
-    def _read_all(self, connection: database.Connection) -> None:
-        """Reads every column of every row of the file itself. Raises DamagedError."""
-        try:
-            archive.content_of(connection, Partitions(self.places.archive, {}))
-        except inspection.READING_ERRORS as error:
-            raise DamagedError(f"{self.file}: {error}") from None
-
-    def _set_aside(self, error: Exception, now: datetime) -> None:
-        moved = database.set_aside(self.file, now)
-        log.error(
-            "history_file_damaged",
-            detail=str(error),
-            set_aside=[str(path) for path in moved],
-            action="making it again from the stream and the archive",
-        )
 
     def _close(self) -> None:
         if self._connection is not None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
@@ -168,6 +169,27 @@ async def test_a_late_outcome_of_a_damaged_day_is_not_taken_for_poison(kept: Set
     assert store.ingest
     assert (store.ingest.poisoned, store.ingest.rows) == (0, len(states) + 3)
     await store.close()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_an_older_generation_stands_in_while_it_is_there(kept: Settings, lost: bool):
+    """Even where the stream has nothing of the day any more, only what came late is lost."""
+    store = await opened(kept)
+    await written_to(store, arrivals([one for one in STATES if one is not STATES[4]]))
+    await tended(store)
+    await written_to(store, arrivals(STATES[4:5], 1000))
+    await tended(store)
+    await store.close()
+    file = next(store.places.archive.glob("day=*/pings-2.parquet"))
+    file.write_bytes(b"")
+    if lost:
+        store.places.file.unlink()
+    again = await opened(kept)
+    live = [one for one in STATES if one.last.pinged_at.date() >= (NOW - timedelta(days=2)).date()]
+    await written_to(again, arrivals(live))
+    assert (await everything(again))["pings"][0] == len(STATES) - 1
+    assert len(set_aside(kept)) == 3
+    await again.close()
 
 
 @pytest.mark.parametrize("table", ["pings", "gpus", "incidents"])
