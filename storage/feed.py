@@ -22,7 +22,7 @@ from bus.errors import BusError, LayoutError
 from bus.pull import Puller, position
 from bus.settings import Settings
 from storage.beginning import Start, Stream, beginning
-from storage.errors import CannotWriteError, DamagedError
+from storage.errors import CannotWriteError, DamagedError, StorageError
 from storage.ingest import fingerprint
 from storage.intake import Intake
 from storage.reading import SIGNATURE_HEADER, TOMBSTONE_HEADER
@@ -154,16 +154,26 @@ class Feed:
         return batch
 
     async def _write(self, prepared: Prepared, last: Msg, puller: Puller) -> None:
-        await self._store.write(self._stream_us, prepared)
         where = position(last)
+        try:
+            await self._store.write(self._stream_us, prepared)
+        except StorageError:
+            self.trouble.stuck(where.sequence)
+            raise
         self.intake.reached(where.delivery, where.pending)
-        self.trouble.over()
+        self._say_written(where.sequence)
         puller.poke()
         if self._client.is_connected:
             try:
                 await self._client.publish(last.reply, b"+ACK")
             except nats.errors.Error as error:
                 log.debug("ack_lost", detail=str(error))  # for people to look at only
+
+    def _say_written(self, sequence: int) -> None:
+        if self.intake.whole:
+            self.trouble.over()
+        else:
+            self.trouble.written(sequence)
 
     def _room(self) -> int:
         return ROOM - len(self._buffer)

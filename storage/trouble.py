@@ -11,6 +11,7 @@ class Trouble:
     def __init__(self) -> None:
         self.detail: str | None = None
         self._told: set[str] = set()  # of this trouble: a full disk says it in two ways, in turn
+        self._stuck_at = 0  # the message up to which nothing could be written
 
     def waits(self, detail: str) -> None:
         """It was tried, and failed."""
@@ -19,9 +20,19 @@ class Trouble:
         self._told.add(detail)
         self.detail = detail
 
+    def stuck(self, sequence: int) -> None:
+        """What ends with this message could not be written."""
+        self._stuck_at = max(self._stuck_at, sequence)
+
+    def written(self, sequence: int) -> None:
+        """Up to this message. A smaller batch may find room where the one before did not: that is no end."""
+        if sequence >= self._stuck_at:
+            self.over()
+
     def over(self) -> None:
-        """Proven by what was written, or by nothing being left to write: that a file can be opened proves nothing."""
+        """Nothing is left to write, or what could not be written has been: that a file can be opened proves nothing."""
         if self.detail is not None:
             log.info("ingest_goes_on")
         self._told.clear()
+        self._stuck_at = 0
         self.detail = None

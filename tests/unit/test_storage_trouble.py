@@ -21,3 +21,18 @@ def test_one_trouble_is_told_once_in_each_of_its_words_and_so_is_its_end():
         ("ingest_goes_on", None),
         ("ingest_waits", "no room"),
     ]
+
+
+def test_it_is_over_when_what_could_not_be_written_has_been():
+    trouble = Trouble()
+    trouble.waits("no room")
+    trouble.stuck(1000)
+    trouble.waits("no room")
+    trouble.stuck(900)
+    trouble.written(999)
+    assert trouble.detail == "no room"
+    trouble.written(1000)
+    assert trouble.detail is None
+    trouble.waits("away")
+    trouble.written(7)
+    assert trouble.detail is None
