@@ -217,12 +217,13 @@ def _arrivals(batch: list[tuple[Msg, int]]) -> list[Arrival]:
 
 def _arrival(message: Msg, sequence: int) -> Arrival:
     headers = message.headers or {}
+    tombstone = TOMBSTONE_HEADER in headers
     return Arrival(
         sequence=sequence,
         agent_id=_agent_id(message.subject),
-        data=message.data,
+        data=b"" if tombstone else message.data,
         signature=headers.get(SIGNATURE_HEADER),
-        tombstone=TOMBSTONE_HEADER in headers,
+        tombstone=tombstone,
     )
 
 

@@ -136,8 +136,7 @@ def _gather(batch: list[Arrival], start: int, stop: int) -> tuple[_Gathered, lis
             continue
         last, report, window = state.last, state.last.report, state.last.report.window
         up = last.seconds.up
-        plain = arrival.signature is None and not arrival.tombstone
-        if plain and state.agent_id == arrival.agent_id and up == last.window_seconds:
+        if state.agent_id == arrival.agent_id and up == last.window_seconds and arrival.signature is None:
             seen: GpuNames = ()
             for gpu in report.gpus:
                 if gpu.seconds.up != up:

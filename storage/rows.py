@@ -16,7 +16,7 @@ MICROSECOND = timedelta(microseconds=1)
 class Arrival(Struct, frozen=True, gc=False):
     """One message as it came: where in the stream, on which subject, and its bytes.
 
-    A tombstone (its key was deleted by hand) is no outcome, yet it has its place in the stream.
+    A tombstone (its key was deleted by hand) is empty and no outcome, yet it has its place in the stream.
     """
 
     sequence: int
