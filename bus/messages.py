@@ -166,7 +166,7 @@ class AgentEntry(Message, kw_only=True, frozen=True):
     expected_gpus: tuple[str, ...] = ()
     maintenance: tuple[Span, ...] = ()
     removed_at: Moment | None = None
-    earlier: tuple[Span, ...] = ()
+    earlier: tuple[Enrolment, ...] = ()
 
     def __post_init__(self) -> None:
         check_moments(self.registered_at, self.enrolled_at, self.removed_at)

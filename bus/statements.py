@@ -58,7 +58,7 @@ class StatementRequest(Message, kw_only=True, frozen=True):
 
     month: Month
     format: StatementFormat = "json"
-    enrolments: Annotated[tuple[Enrolment, ...], Meta(max_length=10_000)] = ()
+    enrolments: Annotated[tuple[Enrolment, ...], Meta(max_length=1_001)] = ()
     threshold: Percent | None = None
     policy: Annotated[str, Meta(max_length=100_000)] | None = None
 

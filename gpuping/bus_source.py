@@ -158,8 +158,10 @@ class BusSource:
         try:
             known = GetRequest(removed_too=True)
             agent = await ask(self._client, subjects.get(agent_id), known, Agent, who=SCHEDULER)
-        except RefusedError:  # the registry was lost: its history is still there
-            return request
+        except RefusedError as error:
+            if error.code != 404:
+                raise
+            return request  # the registry was lost: its history is still there
         return replace(request, enrolments=agent.enrolments)
 
     async def _page(self, request: ListRequest) -> AgentPage:

@@ -15,7 +15,7 @@ from bus.batch import Write, only_if
 from bus.bucket import read
 from bus.connection import Client
 from bus.errors import RefusedError, StaleError, UnavailableError
-from bus.messages import AgentEntry, AgentState, Span, encode
+from bus.messages import AgentEntry, AgentState, Enrolment, encode
 from bus.questions import RegisterRequest
 from scheduler import policy as rules
 from scheduler.directory import Directory, Tracked
@@ -85,7 +85,7 @@ class Registry:
         state = tracked.state if tracked else None
         fresh = AgentEntry(agent_id=agent_id, registered_at=now, enrolled_at=now)
         if before is not None and before.removed_at is not None:
-            earlier = (*before.earlier, Span(before.enrolled_at, before.removed_at))
+            earlier = (*before.earlier, Enrolment(before.enrolled_at, before.removed_at))
             fresh = replace(before, enrolled_at=now, removed_at=None, earlier=earlier[-MAX_ENROLMENTS:])
         due_at = max(now, state.next_ping_at) if state else rules.first_ping_at(now, self._policy)
         next_timer = timer(agent_id, state.ping_seq + 1 if state else 1, due_at)

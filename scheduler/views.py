@@ -39,10 +39,7 @@ def agent_view(tracked: Tracked, policy: Policy, now: datetime, report: UptimeRe
         gpus=_gpus(entry, report or (report_of(state.last) if state else None)),
         expected_gpus=entry.expected_gpus,
         enrolled_at=entry.enrolled_at,
-        enrolments=(
-            *(Enrolment(span.since, span.until) for span in entry.earlier),
-            Enrolment(entry.enrolled_at, entry.removed_at),
-        ),
+        enrolments=(*entry.earlier, Enrolment(entry.enrolled_at, entry.removed_at)),
         conflicting_boot_ids=state.conflicting_boot_ids if state else (),
     )
 

@@ -5,16 +5,19 @@ known yet. One that ended counts up to its last outcome, for nobody asked after 
 lost, though history has its outcomes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from msgspec import Struct
 
 from bus.messages import Enrolment
+from storage.placing import AGREES_US
 from storage.rows import microseconds
 from storage.windows import Window
 
-NEAR_US = 15_000_000  # the first window of an enrolment begins with it, but for a ping's way and a clock's error
+NEAR_US = (
+    AGREES_US + 1_000_000
+)  # the first window of an enrolment begins with it, but for a clock's error and a ping's way
 
 
 class Period(Struct, frozen=True):
@@ -55,22 +58,33 @@ def periods(enrolments: Iterable[Enrolment], known: Known, month: Period, now_us
         else:
             ends = month.until_us
         found.append(Period(begins, ends if until_us is None else min(ends, until_us)))
-    within = [one.overlap(month.since_us, month.until_us) for one in found]
-    return [one for one in within if one.until_us > one.since_us]
+    return list(_apart(one.overlap(month.since_us, month.until_us) for one in found))
 
 
 def ended(enrolments: Sequence[Enrolment], month: Period, now_us: int) -> int | None:
-    """When the last enrolment that touches the month ended; None where it goes on, or none is known."""
-    touching = [one for one in enrolments if microseconds(one.since) < month.until_us]
-    if not touching or (last := touching[-1].until) is None:
-        return None
-    return microseconds(last) if microseconds(last) <= now_us else None
+    """When the last enrolment that may touch the month ended; None where it goes on, or none is known.
+
+    One that the registry has lost ended when the first that is known began.
+    """
+    touching = [one.until for one in enrolments if microseconds(one.since) < month.until_us]
+    last = touching[-1] if touching else enrolments[0].since if enrolments else None
+    return None if last is None or microseconds(last) > now_us else microseconds(last)
+
+
+def _apart(periods: Iterable[Period]) -> Iterator[Period]:
+    """In order, each beginning no earlier than the one before ended, for no time counts twice; none is empty."""
+    ended_us = -(2**62)
+    for period in sorted(periods, key=lambda one: one.since_us):
+        rest = period.overlap(max(period.since_us, ended_us), period.until_us)
+        ended_us = max(ended_us, rest.until_us)
+        if rest.until_us > rest.since_us:
+            yield rest
 
 
 def _spans(enrolments: Iterable[Enrolment], known: Known) -> list[tuple[int, int | None]]:
     """With one in front where history begins before the first that is known."""
-    spans = [(_whole(one.since), None if one.until is None else _whole(one.until)) for one in enrolments]
-    if known.first_us is not None and (not spans or known.first_us < spans[0][0]):
+    spans = [(_whole(one.since), None if one.until is None else _whole(one.until) + 1000) for one in enrolments]
+    if known.first_us is not None and (not spans or known.first_us < spans[0][0] - NEAR_US):
         begins = min([known.first_us, *(window.since_us for window in known.windows.values())])
         spans.insert(0, (begins, spans[0][0] if spans else None))
     return spans
@@ -83,7 +97,8 @@ def _whole(moment: datetime) -> int:
 
 def _begin(since_us: int, windows: Iterable[Window]) -> int:
     """An enrolment's first window begins with it, to the ping's way: that is no time that nobody reported."""
-    near = [window.since_us for window in windows if abs(window.since_us - since_us) <= NEAR_US]
+    mine = [window.since_us for window in windows if window.until_us > since_us]
+    near = [begins for begins in mine if abs(begins - since_us) <= NEAR_US]
     return min(near, key=lambda begins: abs(begins - since_us), default=since_us)
 
 

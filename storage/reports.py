@@ -19,6 +19,7 @@ from storage.windows import Milliseconds, Window
 
 BEFORE_US = 1 * DAY_US
 AFTER_US = 2 * DAY_US  # the report that covers a month's end comes within the longest interval,
+FLIGHT_US = 60_000_000  # a ping that was on its way when its agent was removed is recorded by then
 LATE_US = 40 * DAY_US  # unless misses put it off: so long it is waited for, and then no longer
 
 
@@ -33,7 +34,7 @@ def statement(reader: Reader, agent_id: str, request: StatementRequest, now: dat
     forgotten_us = _forgotten(reader, request.month, month)
     found, first = _found(reader, agent_id, request, month, now_us)
     kept = Period(max(month.since_us, forgotten_us), month.until_us)
-    known = Known([one.pinged_us for one in found.told], found.windows, first)
+    known = Known([one.pinged_us for one in found.told if one.outcome != "excused"], found.windows, first)
     within = periods(request.enrolments, known, kept, now_us)
     sums = add_up(found.windows.values(), within)
     enrolled_ms = enrolled(sums.host, within)
@@ -100,12 +101,15 @@ def _lacking(reader: Reader, agent: int, pinged: list[Told], month: Period) -> i
 
 def _is_final(reader: Reader, request: StatementRequest, windows: Iterable[Window], month: Period, now_us: int) -> bool:
     """Whether no outcome to come can change it: none is awaited, and ingest has got that far."""
-    if now_us >= month.until_us + LATE_US:
-        return True
-    end_us = ended(request.enrolments, month, now_us)
-    if now_us < month.until_us or reader.newest_us < min(month.until_us, end_us or month.until_us):
+    if now_us < month.until_us:
         return False
-    return end_us is not None or _reach(windows, month)
+    if reader.newest_us >= month.until_us and _reach(windows, month):
+        return True
+    if (end_us := ended(request.enrolments, month, now_us)) is None:
+        return reader.newest_us >= month.until_us + LATE_US
+    return (
+        reader.newest_us >= end_us + FLIGHT_US or now_us >= month.until_us + LATE_US
+    )  # perhaps it was the last of all
 
 
 def _reach(windows: Iterable[Window], month: Period) -> bool:

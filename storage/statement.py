@@ -42,7 +42,9 @@ def month_bounds(month: str) -> tuple[int, int]:
 
 def add_up(windows: Iterable[Window], periods: Sequence[Period]) -> Month:
     """Every window's part in the periods; windows that cross an edge are cut there."""
+    windows = list(windows)
     reported = [window for window in windows if _touching(window, periods)]
+    before = windows[max(0, windows.index(reported[0]) - 1)].gpus if reported else {}
     host = Milliseconds()
     incidents: list[Incident] = []
     open_until: dict[Kind, tuple[int, int]] = {}
@@ -54,7 +56,7 @@ def add_up(windows: Iterable[Window], periods: Sequence[Period]) -> Month:
     told = [one for one in incidents if any(_touches(one, period) for period in periods)]
     told.sort(key=lambda one: (one.since, one.gpu or "", one.state))
     splits = [split for window in reported for period in periods for split in _splits(window, period)]
-    return Month(host, _stays(reported, periods), splits, told)
+    return Month(host, _stays(reported, set(before), periods), splits, told)
 
 
 def part(window: Window, gpu: str | None, periods: Iterable[Period]) -> Milliseconds:
@@ -111,16 +113,19 @@ def gpu_accounts(
     return tuple(sorted(accounts, key=lambda one: (one.index is None, one.index or 0, one.uuid)))
 
 
-def _stays(reported: list[Window], periods: Sequence[Period]) -> dict[str, Stay]:
-    """A GPU that the first report has was there from the beginning, one that the last has stays to the end."""
+def _stays(reported: list[Window], before: set[str], periods: Sequence[Period]) -> dict[str, Stay]:
+    """A GPU that the first report has was there from the beginning, one that the last has stays to the end.
+
+    But not one that the report `before` these did not have: where there is none, this is the first one itself.
+    """
     stays: dict[str, Stay] = {}
     for place, window in enumerate(reported):
         ends = periods[-1].until_us if place == len(reported) - 1 else window.until_us
         for uuid in window.gpus:
             sums = part(window, uuid, periods)
-            if before := stays.get(uuid):
-                stays[uuid] = Stay(before.sums.plus(sums), Period(before.while_there.since_us, ends))
-            elif place == 0:
+            if so_far := stays.get(uuid):
+                stays[uuid] = Stay(so_far.sums.plus(sums), Period(so_far.while_there.since_us, ends))
+            elif place == 0 and uuid in before:
                 stays[uuid] = Stay(sums, Period(periods[0].since_us, ends))
             else:
                 stays[uuid] = _arrived(window, sums, ends)
@@ -178,6 +183,5 @@ def _end_untold(told: list[Incident], going_on: dict[Kind, tuple[int, int]], unt
 
 
 def _touches(one: Incident, period: Period) -> bool:
-    return microseconds(one.since) < period.until_us and (
-        one.until is None or microseconds(one.until) >= period.since_us
-    )
+    begins, ends = microseconds(one.since), None if one.until is None else microseconds(one.until)
+    return begins < period.until_us and (begins >= period.since_us or ends is None or ends > period.since_us)

@@ -119,10 +119,45 @@ async def test_final_is_said_only_of_what_no_report_to_come_can_change(kept: Kep
     late = await kept.statement("cut", now=NOVEMBER + DAY * 6, enrolments=enrolled)
     assert (late.final, late.host.uptime_percent) == (True, 100.0)
     await kept.put(days("dead", OCTOBER, 5))
-    assert not (await kept.statement("dead", now=NOVEMBER + DAY * 39, enrolments=enrolled)).final
-    assert (await kept.statement("dead", now=NOVEMBER + DAY * 40, enrolments=enrolled)).final
+    assert not (await kept.statement("dead", now=NOVEMBER + DAY * 50, enrolments=enrolled)).final  # ingest lags
+    await kept.put([state("other", 41, NOVEMBER + DAY * 40)])
+    assert (await kept.statement("dead", now=NOVEMBER + DAY * 50, enrolments=enrolled)).final
     ahead = await kept.statement("other", now=NOVEMBER - DAY, enrolments=enrolled)
     assert not ahead.final  # the month still runs, whatever a host's clock says
+
+
+async def test_a_host_removed_after_the_month_is_final_once_its_last_answer_is_taken_in(kept: Kept):
+    removed = NOVEMBER + DAY * 4 + timedelta(hours=10)
+    enrolled = (Enrolment(OCTOBER, removed),)
+    await kept.put([*days("cut", OCTOBER, 27), *days("other", OCTOBER, 33)])
+    early = await kept.statement("cut", now=removed + DAY, enrolments=enrolled)
+    assert (early.final, early.host.unreported_seconds) == (False, 0)
+    back = OCTOBER + DAY * 34
+    await kept.put([state("cut", 28, back, Seconds(up=4 * 86_400.0, down=3 * 86_400.0), until=back)])
+    assert (await kept.statement("cut", now=removed + DAY, enrolments=enrolled)).final
+
+
+async def test_an_outage_of_ours_at_the_end_is_not_held_against_the_host(kept: Kept):
+    removed = OCTOBER + DAY * 2.6
+    ours = state("a", 3, OCTOBER + DAY * 2.5, None, outcome="excused", verdict="excused", reason="bus_outage")
+    await kept.put([*days("a", OCTOBER, 2), ours])
+    for until in (removed, None):
+        made = await kept.statement("a", now=removed + DAY, enrolments=(Enrolment(OCTOBER, until),))
+        assert (made.enrolled_seconds, made.host.uptime_percent) == (2 * 86_400, 100.0)
+
+
+async def test_a_gpu_that_comes_in_the_window_across_the_month_s_edge_had_not_been_there(kept: Kept):
+    edge = NOVEMBER + timedelta(hours=4)
+    seconds = Seconds(up=2 * 3600.0, unknown=22 * 3600.0)
+    came = Incident(gpu="new", state="unknown", reason="not_running", since=edge - DAY, until=edge - timedelta(hours=2))
+    await kept.put(days("a", OCTOBER + timedelta(hours=4), 30, gpus=(gpu("old"),)))
+    both = (gpu("old"), GpuReport(uuid="new", state="up", uptime_percent=8.0, seconds=seconds))
+    await kept.put([state("a", 31, edge, FULL, gpus=both, incidents=(came,), until=edge)])
+    await kept.put(days("a", edge, 30, first=32, gpus=(gpu("old"), gpu("new"))))
+    made = await kept.statement("a", "2026-11", enrolments=(Enrolment(OCTOBER),))
+    new = next(one for one in made.gpus if one.uuid == "new")
+    assert (new.uptime_percent, new.unreported_seconds, new.seconds.unknown) == (100.0, 0, 0)
+    assert new.enrolled_seconds == 30 * 86_400 - 2 * 3600
 
 
 def gpu(uuid: str, seconds: Seconds = FULL) -> GpuReport:

@@ -72,11 +72,27 @@ def test_history_from_before_a_lost_registry_counts_as_an_enrolment_that_ended()
     assert found([], known((1, 6), misses=(5,))) == [(1, 31)]  # the first outcome, a miss, lies within the first window
 
 
-@pytest.mark.parametrize("off_us", [-9_000_000, -1_000, 60_000, 9_000_000])
+@pytest.mark.parametrize("off_us", [-5_000_000, -1_000, 60_000, 5_000_000])
 def test_a_ping_s_way_at_the_beginning_is_no_time_that_nobody_reported(off_us):
     begins = Window(1, at(10) + off_us, at(11), Milliseconds(up=1), {})
     outcomes = Known([at(11)], {at(11): begins}, at(11))
     assert periods([Enrolment(on(10))], outcomes, MONTH, LATER) == [Period(at(10) + off_us, MONTH.until_us)]
+
+
+def test_no_time_counts_twice_though_enrolments_touch_overlap_or_come_twice():
+    """Removed and registered again within seconds; by schedulers whose clocks differ; told twice, in no order."""
+    second = 1 / 86_400
+    soon = [Enrolment(on(1), on(2)), Enrolment(on(2 + second))]
+    told = known((1, 2 - second), (2 + second, 3))
+    assert found(soon, told, now_us=at(5)) == [(1, 2 - second), (2 + second, 3)]
+    over = [Enrolment(on(1), on(3)), Enrolment(on(2))]
+    assert found(over, known((1, 2), (2, 4))) == [(1, 2), (2, 31)]
+    assert found([Enrolment(on(2)), Enrolment(on(1)), Enrolment(on(2))], known((1, 4))) == [(1, 31)]
+
+
+def test_a_first_ping_labelled_before_its_enrolment_makes_no_other():
+    first = known((3, 4), misses=(3 - 1 / 86_400,))
+    assert len(found([Enrolment(on(3))], first)) == 1
 
 
 def test_a_longer_way_is():
