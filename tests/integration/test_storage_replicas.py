@@ -5,6 +5,7 @@ import json
 import resource
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -89,12 +90,18 @@ async def until_one_stands_by(client: Client) -> None:
     await until(there)
 
 
+async def two_outcomes_and_a_file(bus: Client, storage: service.Storage) -> Path:
+    """History of an agent, and a file such as a storage has on offer."""
+    await publish(bus, series("a", 2, utc_now() - timedelta(hours=1)))
+    await caught_up(bus, 2)
+    file = new_file(storage.store.places.scratch, "csv")
+    file.touch()
+    return file
+
+
 async def test_a_waiting_storage_takes_no_question_from_one_that_answers(bus: Client, base_settings: Settings):
     async with service.running(base_settings) as storage:
-        await publish(bus, series("a", 2, utc_now() - timedelta(hours=1)))
-        await caught_up(bus, 2)
-        in_use = new_file(storage.store.places.scratch, "csv")
-        in_use.touch()
+        in_use = await two_outcomes_and_a_file(bus, storage)
         async with storage_process(base_settings) as second:
             await until_one_stands_by(bus)
             for _ in range(30):
@@ -112,10 +119,7 @@ async def _alone(client: Client) -> bool:
 
 async def test_a_waiting_storage_takes_over_when_the_first_one_ends(bus: Client, base_settings: Settings):
     async with service.running(base_settings) as storage:
-        await publish(bus, series("a", 2, utc_now() - timedelta(hours=1)))
-        await caught_up(bus, 2)
-        left_behind = new_file(storage.store.places.scratch, "csv")
-        left_behind.touch()
+        left_behind = await two_outcomes_and_a_file(bus, storage)
         second = storage_process(base_settings)
         await second.__aenter__()
         await until_one_stands_by(bus)
