@@ -13,9 +13,9 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from agentd.responder import Responder
+from agentd.messaging.responder import Responder
+from bus.contract.messages import PingRequest, encode
 from bus.errors import GpupingError
-from bus.messages import PingRequest, encode
 from bus.settings import Settings
 
 log = structlog.get_logger("agentd.http")
@@ -48,7 +48,9 @@ async def serving(responder: Responder, settings: Settings) -> AsyncIterator[int
     try:
         server = await asyncio.start_server(endpoints.connection, host, port, limit=LONGEST_HEAD)
     except OSError as error:
-        raise HttpPortError(f"AGENT_HTTP_PORT={port}: cannot listen on {host}: {error.strerror or error}") from None
+        raise HttpPortError(
+            f"AGENT_HTTP_PORT={port}: cannot listen on {host}: {error.strerror or error}"
+        ) from None
     chosen: int = server.sockets[0].getsockname()[1]
     log.info("agent_http", host=host, port=chosen)
     try:
@@ -103,7 +105,9 @@ class _Endpoints:
     async def _reply(self, reader: asyncio.StreamReader) -> tuple[Reply, bool]:
         """The reply, and whether its body is to be left out (HEAD)."""
         if len(self._tasks) > MOST_CONNECTIONS:
-            return _problem(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", "Retry-After: 1"), False
+            return _problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", "Retry-After: 1"
+            ), False
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
@@ -119,12 +123,17 @@ class _Endpoints:
         if answer is None:
             return _problem(HTTPStatus.NOT_FOUND, f"there is {', '.join(self._routes)}")
         if method not in ("GET", "HEAD"):
-            return _problem(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here", "Allow: GET, HEAD")
+            return _problem(
+                HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here", "Allow: GET, HEAD"
+            )
         try:
             return Reply(HTTPStatus.OK, await answer())
         except Exception as error:  # one bad request never stops the agent
             log.error("http_request_crashed", target=target, exc_info=error)
-            return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an error of ours; the agent's log has the details")
+            return _problem(
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                "an error of ours; the agent's log has the details",
+            )
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,7 +156,9 @@ def _request_line(head: bytes) -> tuple[str, str]:
 
 def _problem(status: HTTPStatus, detail: str, *headers: str) -> Reply:
     body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
-    return Reply(status, msgspec.json.encode(body), ("Content-Type: application/problem+json", *headers))
+    return Reply(
+        status, msgspec.json.encode(body), ("Content-Type: application/problem+json", *headers)
+    )
 
 
 def _wire(reply: Reply, without_body: bool) -> bytes:

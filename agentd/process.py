@@ -8,13 +8,15 @@ import signal
 import structlog
 
 from agentd import service
-from agentd.notify import Notifier
+from agentd.host.systemd_notify import Notifier
 from bus.settings import Settings
 
 log = structlog.get_logger("agentd.process")
 
 STOP_SECONDS = 4.0
-LAST_RESORT_SECONDS = 5  # then the kernel ends us: a disk that never returns may hold the loop itself
+LAST_RESORT_SECONDS = (
+    5  # then the kernel ends us: a disk that never returns may hold the loop itself
+)
 
 
 async def run(settings: Settings) -> None:

@@ -4,11 +4,11 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from bus.messages import GpuState
+from bus.contract.messages import GpuState
 
 
 class GpuSample(Struct, kw_only=True, frozen=True):
-    """One GPU at one check, judged by `agentd/health.py`. `uuid` names it for life; `index` only for now."""
+    """One GPU at one check, judged by `agentd/health/rules.py`. `uuid` names it for life; `index` only for now."""
 
     uuid: str
     index: int | None

@@ -14,15 +14,20 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from agentd import health
+from agentd.health import rules
 from agentd.samples import GpuEvent, GpuSample, Sample
 from bus.clock import boottime
+from bus.contract.subjects import END
 from bus.errors import SettingsError
-from bus.subjects import END
 
 BUILT_IN = Path(__file__).with_name("scenarios")
-STATE_PATTERN = r"^(ok|lost|missing|hang|ecc|xid:[0-9]{1,4}|remap-pending|remap-failed|thermal|not-supported)" + END
-_NAMESPACE = uuid.UUID("6b0d1f0e-3a52-5d1c-9d55-0c2f7a1b9e42")  # arbitrary, and for ever: UUIDs follow from it
+STATE_PATTERN = (
+    r"^(ok|lost|missing|hang|ecc|xid:[0-9]{1,4}|remap-pending|remap-failed|thermal|not-supported)"
+    + END
+)
+_NAMESPACE = uuid.UUID(
+    "6b0d1f0e-3a52-5d1c-9d55-0c2f7a1b9e42"
+)  # arbitrary, and for ever: UUIDs follow from it
 _Seconds = Annotated[float, Meta(ge=0.0, le=1e9)]
 _Length = Annotated[float, Meta(gt=0.0, le=1e9)]
 
@@ -40,7 +45,9 @@ class Event(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         """When the occurrence that holds at `elapsed` began; None where none does."""
         if elapsed < self.at:
             return None
-        began = self.at + ((elapsed - self.at) // self.every) * self.every if self.every else self.at
+        began = (
+            self.at + ((elapsed - self.at) // self.every) * self.every if self.every else self.at
+        )
         return began if self.lasts is None or elapsed < began + self.lasts else None
 
 
@@ -85,7 +92,9 @@ def parse(text: str) -> Scenario:
     scenario = msgspec.convert(tomllib.loads(text), Scenario)
     for number, event in enumerate(scenario.events, 1):
         if event.gpu != "all" and event.gpu >= scenario.gpus:
-            raise ValueError(f'event {number}: gpu = {event.gpu}: expected below {scenario.gpus} or "all"')
+            raise ValueError(
+                f'event {number}: gpu = {event.gpu}: expected below {scenario.gpus} or "all"'
+            )
     return scenario
 
 
@@ -104,7 +113,9 @@ class ScenarioProbe:
 
     simulated = True
 
-    def __init__(self, scenario: Scenario, agent_id: str, xids: health.XidTable, started: float) -> None:
+    def __init__(
+        self, scenario: Scenario, agent_id: str, xids: rules.XidTable, started: float
+    ) -> None:
         self._scenario = scenario
         self._uuids = tuple(simulated_uuid(agent_id, gpu) for gpu in range(scenario.gpus))
         self._xids = xids
@@ -115,7 +126,9 @@ class ScenarioProbe:
     async def check(self, expected: tuple[str, ...] = ()) -> Sample:  # noqa: ARG002  # the player knows its GPUs
         """What the scenario says of this moment. XIDs without an effect are told once, when they happen."""
         now = boottime()
-        states = [self._scenario.state(gpu, now - self._started) for gpu in range(self._scenario.gpus)]
+        states = [
+            self._scenario.state(gpu, now - self._started) for gpu in range(self._scenario.gpus)
+        ]
         if states == self._states:
             return Sample(at=now, gpus=self._gpus)
         events = tuple(self._events(states))
@@ -125,21 +138,34 @@ class ScenarioProbe:
 
     def _judged(self) -> tuple[GpuSample, ...]:
         return tuple(
-            GpuSample(uuid=self._uuids[gpu], index=gpu, name="Simulated GPU", state=verdict, reasons=reasons)
+            GpuSample(
+                uuid=self._uuids[gpu],
+                index=gpu,
+                name="Simulated GPU",
+                state=verdict,
+                reasons=reasons,
+            )
             for gpu, (word, _) in enumerate(self._states)
             if word != "missing"
-            for verdict, reasons in [health.verdict_on(word, self._xids)]
+            for verdict, reasons in [rules.verdict_on(word, self._xids)]
         )
 
     def _events(self, states: list[tuple[str, float]]) -> Iterable[GpuEvent]:
         for gpu, (word, since) in enumerate(states):
             fresh = (word, since) != self._states[gpu]
-            if fresh and word.startswith("xid:") and health.effect_of(int(word[4:]), self._xids) == "incident":
+            if (
+                fresh
+                and word.startswith("xid:")
+                and rules.effect_of(int(word[4:]), self._xids) == "incident"
+            ):
                 yield GpuEvent(at=self._started + since, uuid=self._uuids[gpu], reason=word)
 
     async def details(self) -> list[dict[str, Any]]:
         """The fields that the real probe has; what no scenario speaks of is None."""
-        return [{**_NO_DETAILS, "uuid": gpu.uuid, "index": gpu.index, "name": gpu.name} for gpu in self._gpus]
+        return [
+            {**_NO_DETAILS, "uuid": gpu.uuid, "index": gpu.index, "name": gpu.name}
+            for gpu in self._gpus
+        ]
 
     async def close(self) -> None:
         """Nothing to end."""

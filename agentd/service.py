@@ -13,20 +13,23 @@ from typing import Any
 import structlog
 
 from agentd import http
-from agentd.daemon import Daemon, moment
-from agentd.keeper import Keeper
-from agentd.link import Link
-from agentd.probe import open_probe
-from agentd.responder import Responder
+from agentd.check_loop import Daemon, moment
+from agentd.ledger.store import Keeper
+from agentd.messaging.connection import Link
+from agentd.messaging.responder import Responder
+from agentd.probe_selection import open_probe
 from agentd.samples import Probe
-from bus import clock, subjects
+from bus import clock
 from bus.background import background
-from bus.questions import RegisterReply
+from bus.contract import subjects
+from bus.contract.questions import RegisterReply
 from bus.settings import Settings
 
 log = structlog.get_logger("agentd")
 
-BUS_PATIENCE_SECONDS = 2.0  # how long entering waits for the bus; without one the agent runs all the same
+BUS_PATIENCE_SECONDS = (
+    2.0  # how long entering waits for the bus; without one the agent runs all the same
+)
 
 
 class Agent:
@@ -100,7 +103,11 @@ async def _at_work(agent: Agent) -> AsyncIterator[None]:
     """Checks, writes and answers in the background; a crash of one ends the block."""
     daemon, link = agent.daemon, agent.link
     async with background() as start:
-        for work in (daemon.check(), daemon.save(), link.run(agent.responder.endpoints(), agent.enrolled)):
+        for work in (
+            daemon.check(),
+            daemon.save(),
+            link.run(agent.responder.endpoints(), agent.enrolled),
+        ):
             start(work)
         await daemon.observed.wait()
         await _patiently(link.serving)

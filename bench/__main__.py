@@ -26,9 +26,17 @@ from rich.table import Table
 
 from bus import logs, settings
 
-QUICK_SECONDS = 57.0  # on a machine that is busy with other things a bench may be cut off; it is then said
+QUICK_SECONDS = (
+    57.0  # on a machine that is busy with other things a bench may be cut off; it is then said
+)
 LATEST = Path(__file__).with_name("latest.json")
-BENCHES = ("scheduler_throughput", "prometheus_peer", "storage_ingest", "storage_queries", "agentd_footprint")
+BENCHES = (
+    "scheduler_throughput",
+    "prometheus_peer",
+    "storage_ingest",
+    "storage_queries",
+    "agentd_footprint",
+)
 LONG_BENCHES = ("storage_stream", "timers", "registry_memory", "million")
 DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {  # for benches that do not say it themselves
     "agentd_footprint": {"QUICK": {"seconds": 10.0}, "FULL": {"seconds": 60.0}},
@@ -94,10 +102,14 @@ def main() -> int:
 def asked() -> list[str]:
     """The benches named on the command line. A name that is none ends it: one line, exit code 2."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     known = BENCHES + LONG_BENCHES
-    parser.add_argument("names", nargs="*", metavar="BENCH", help=f"one of {', '.join(known)}; none: all of them")
+    parser.add_argument(
+        "names", nargs="*", metavar="BENCH", help=f"one of {', '.join(known)}; none: all of them"
+    )
     named: list[str] = parser.parse_args().names
     if unknown := [name for name in named if name not in known]:
         parser.exit(2, f"no bench {unknown[0]!r}; there are {', '.join(known)}\n")
@@ -110,7 +122,9 @@ def run(name: str, *, quick: bool, seconds: float | None) -> dict[str, float]:
 
     async def measured() -> dict[str, float]:
         async with asyncio.timeout(seconds):
-            figures: dict[str, float] = await module.measure(**arguments(module, name, "QUICK" if quick else "FULL"))
+            figures: dict[str, float] = await module.measure(
+                **arguments(module, name, "QUICK" if quick else "FULL")
+            )
             return figures
 
     return uvloop.run(measured())
@@ -142,12 +156,22 @@ def machine(*, quick: bool) -> dict[str, Any]:
 
 def table(figures: dict[str, float]) -> Table:
     made = Table(title="gpuping bench", header_style="bold")
-    for heading, justify in (("FIGURE", "left"), ("VALUE", "right"), ("AIM", "right"), ("", "left")):
+    for heading, justify in (
+        ("FIGURE", "left"),
+        ("VALUE", "right"),
+        ("AIM", "right"),
+        ("", "left"),
+    ):
         made.add_column(heading, justify=justify)  # type: ignore[arg-type]  # rich's own literals
     for name, value in figures.items():
         aim = AIMS.get(name)
         verdict = "" if aim is None else "[green]met[/]" if aim.met(value) else "[yellow]missed[/]"
-        made.add_row(name, f"{value:,.3f}" if value < 100 else f"{value:,.0f}", str(aim) if aim else "", verdict)
+        made.add_row(
+            name,
+            f"{value:,.3f}" if value < 100 else f"{value:,.0f}",
+            str(aim) if aim else "",
+            verdict,
+        )
     return made
 
 

@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import scheduler.service
-from bus import embedded, settings
+from bus import settings
+from bus.transport import embedded_server
 from tests import standin
 
 GPUS = 8
@@ -35,7 +36,7 @@ async def measure(seconds: float = 60.0) -> dict[str, float]:
         return {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        async with embedded.running(folder / "bus", port=0) as server:
+        async with embedded_server.running(folder / "bus", port=0) as server:
             loaded = settings.load({}, NATS_URL=server.url, GPUPING_DATA_DIR=str(folder / "data"))
             async with scheduler.service.running(loaded):
                 with _agentd(folder, server.url) as pid:
@@ -74,7 +75,9 @@ def _agentd(folder: Path, nats_url: str) -> Iterator[int]:
     )
     root = Path(__file__).parent.parent
     with (folder / "agentd.log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "agentd"], cwd=root, env=environ, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "agentd"], cwd=root, env=environ, stderr=log
+        )
         try:
             yield process.pid
             if process.poll() is not None:
@@ -123,7 +126,9 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=20.0 if os.environ.get("QUICK") else 60.0)
     print(json.dumps(asyncio.run(measure(parser.parse_args().seconds)), indent=2))
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from bus import subjects
-from bus.batch import MAX_MESSAGES, Write, commit
-from bus.connection import Client
-from bus.messages import AgentEntry, encode
-from scheduler.timers import timer
+from bus.contract import subjects
+from bus.contract.messages import AgentEntry, encode
+from bus.transport.batch import MAX_MESSAGES, Write, commit
+from bus.transport.connection import Client
+from scheduler.write.timers import timer
 
 
 def agent_id(number: int) -> str:
@@ -16,7 +16,12 @@ def agent_id(number: int) -> str:
 
 
 async def enrol(
-    client: Client, agents: int, due_at: Callable[[int], datetime], *, now: datetime, progress: Callable[[int], None]
+    client: Client,
+    agents: int,
+    due_at: Callable[[int], datetime],
+    *,
+    now: datetime,
+    progress: Callable[[int], None],
 ) -> None:
     """Registers agents 0..n-1, each with its first timer. Two keys each, 500 agents a batch."""
     step = MAX_MESSAGES // 2
@@ -24,8 +29,16 @@ async def enrol(
         writes: list[Write] = []
         for number in range(first, min(first + step, agents)):
             name = agent_id(number)
-            entry = AgentEntry(agent_id=name, registered_at=now, enrolled_at=now, expected_gpus=(f"GPU-{number:032x}",))
-            writes += [Write(subjects.agent_key(name), encode(entry)), timer(name, 1, due_at(number))]
+            entry = AgentEntry(
+                agent_id=name,
+                registered_at=now,
+                enrolled_at=now,
+                expected_gpus=(f"GPU-{number:032x}",),
+            )
+            writes += [
+                Write(subjects.agent_key(name), encode(entry)),
+                timer(name, 1, due_at(number)),
+            ]
         await commit(client, writes, timeout=60)
         progress(len(writes) // 2)
 

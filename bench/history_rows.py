@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import track
 
 from bus import logs, settings
-from storage.database import Connection
-from storage.store import Store
+from storage.engine.database import Connection
+from storage.store.store import Store
 
 AGENTS = 10_000
 SPACING_US = 900_000_000 // AGENTS
@@ -73,13 +73,21 @@ def _make(connection: Connection, rows: int) -> None:
     start = int(START.timestamp() * 1e6)
     shown = Console(stderr=True)
     for begin in track(range(0, rows, CHUNK), "Making history", console=shown, transient=True):
-        text = _ROWS.format(agents=AGENTS, start=start, spacing=SPACING_US, begin=begin, end=min(rows, begin + CHUNK))
+        text = _ROWS.format(
+            agents=AGENTS,
+            start=start,
+            spacing=SPACING_US,
+            begin=begin,
+            end=min(rows, begin + CHUNK),
+        )
         connection.execute(text)
         connection.execute("CHECKPOINT")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, default=100_000_000)
     chosen = parser.parse_args()

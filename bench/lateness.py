@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 
-from bus import layout, subjects
 from bus.background import background
-from bus.connection import Client
+from bus.contract import subjects
 from bus.errors import BusError
-from bus.pull import Puller, position
+from bus.transport import layout
+from bus.transport.connection import Client
+from bus.transport.pull_consumer import Puller, position
 
 WINDOW = 4000
 QUIET_SECONDS = 20.0
@@ -41,7 +42,9 @@ class Seen(msgspec.Struct):
     outcomes: dict[str, int] = msgspec.field(default_factory=dict)
     due_at: list[float] = msgspec.field(default_factory=list)  # seconds since 1970
     late_ms: list[float] = msgspec.field(default_factory=list)
-    durable_ms: list[float] = msgspec.field(default_factory=list)  # from due until it stood in the history stream
+    durable_ms: list[float] = msgspec.field(
+        default_factory=list
+    )  # from due until it stood in the history stream
 
 
 async def read(client: Client, first_sequence: int, progress: Callable[[int], None]) -> Seen:
@@ -79,7 +82,9 @@ async def _pull(client: Client, consumer: str, seen: Seen, progress: Callable[[i
         raise BusError("the history consumer was lost: read again")
 
     async with background() as start:
-        start(Puller(client, subjects.HISTORY_STREAM, consumer, deliver, lambda: WINDOW, lost).run())
+        start(
+            Puller(client, subjects.HISTORY_STREAM, consumer, deliver, lambda: WINDOW, lost).run()
+        )
         while not done.is_set():
             heard.clear()
             async with asyncio.timeout(QUIET_SECONDS):

@@ -17,22 +17,32 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from bench import lateness, veterans
 from bench.fleet import spread
 from bench.processes import cpu_seconds, disk_megabytes, memory, pid_of, python_module
 from bench.scheduler_throughput import history_messages
-from bus import connection, embedded, layout, settings
-from bus.connection import Client
+from bus import settings
 from bus.settings import Settings
+from bus.transport import connection, embedded_server, layout
+from bus.transport.connection import Client
 from scheduler.service import policy_of
 
 FULL_FLEET, FULL_INTERVAL_MINUTES = 1_000_000, 15.0
 QUICK: dict[str, Any] = {"agents": 20_000, "minutes": 0.2}
 FULL: dict[str, Any] = {}
 
-ENROL_SECONDS_EACH = 300e-6  # generous: due times must not begin before the fleet stands and is loaded
+ENROL_SECONDS_EACH = (
+    300e-6  # generous: due times must not begin before the fleet stands and is loaded
+)
 LOAD_SECONDS_EACH = 120e-6
 MARGIN_SECONDS = 10.0
 SETTLE_SECONDS = 3.0  # after the last due time that counts, until its outcome is read
@@ -41,7 +51,13 @@ SETTLE_SECONDS = 3.0  # after the last due time that counts, until its outcome i
 class Run:
     """One fleet on one server: enrolled, pinged for a while, read back."""
 
-    def __init__(self, client: Client, server: embedded.EmbeddedServer, agents: int, interval_minutes: float) -> None:
+    def __init__(
+        self,
+        client: Client,
+        server: embedded_server.EmbeddedServer,
+        agents: int,
+        interval_minutes: float,
+    ) -> None:
         self.client, self.server, self.agents = client, server, agents
         self.env = {
             "NATS_URL": server.url,
@@ -57,7 +73,11 @@ class Run:
         """The fleet stands in the bucket, and its past in history."""
         task = bar.add_task("enrol", total=self.agents)
         await veterans.enrol(
-            self.client, self.agents, self.due_at, policy_of(self.settings), lambda n: bar.advance(task, n)
+            self.client,
+            self.agents,
+            self.due_at,
+            policy_of(self.settings),
+            lambda n: bar.advance(task, n),
         )
         follow = bar.add_task("history follows", total=self.agents)
         while (there := await history_messages(self.client)) < self.agents:
@@ -75,11 +95,19 @@ class Run:
             figures = {"million_start_seconds": time.monotonic() - began}  # responder and scheduler
             wait = (self.starts - datetime.now(UTC)).total_seconds()
             if wait < 0:
-                bar.console.print(f"the fleet was {-wait:.0f} s late: what was due by then is not counted")
+                bar.console.print(
+                    f"the fleet was {-wait:.0f} s late: what was due by then is not counted"
+                )
             await self._pass(bar, "wait for the first due time", max(0.0, wait))
-            self.first_counted = datetime.now(UTC) + timedelta(seconds=1.0 if wait >= 0 else 5.0 - wait)
+            self.first_counted = datetime.now(UTC) + timedelta(
+                seconds=1.0 if wait >= 0 else 5.0 - wait
+            )
             await asyncio.sleep(max(0.0, (self.first_counted - datetime.now(UTC)).total_seconds()))
-            pids = {"scheduler": scheduler.pid, "nats": pid_of(self.server), "responder": responder.pid}
+            pids = {
+                "scheduler": scheduler.pid,
+                "nats": pid_of(self.server),
+                "responder": responder.pid,
+            }
             cpu, began = {name: cpu_seconds(pid) for name, pid in pids.items()}, time.monotonic()
             await self._pass(bar, "ping", seconds)
             took = time.monotonic() - began
@@ -96,7 +124,9 @@ class Run:
     async def read_back(self, bar: Progress) -> dict[str, float]:
         """Lateness of every ping whose due time lay in the counted time, and whether each was made once."""
         task = bar.add_task("read history", total=await history_messages(self.client) - self.agents)
-        seen = await lateness.read(self.client, self.agents + 1, lambda n: bar.update(task, completed=n))
+        seen = await lateness.read(
+            self.client, self.agents + 1, lambda n: bar.update(task, completed=n)
+        )
         bar.update(task, completed=len(seen.agents))
         since, until = self.first_counted.timestamp(), self.last_counted.timestamp()
         counted = [i for i, at in enumerate(seen.due_at) if since <= at < until]
@@ -116,7 +146,9 @@ class Run:
     def _due_between(self, since: float, until: float, seen: lateness.Seen) -> int:
         """How many pings there should be: each agent's first due time, and one interval after each outcome."""
         interval = self.settings.base_interval_seconds
-        first = sum(since <= self.due_at(number).timestamp() < until for number in range(self.agents))
+        first = sum(
+            since <= self.due_at(number).timestamp() < until for number in range(self.agents)
+        )
         made = (at + late / 1000 for at, late in zip(seen.due_at, seen.late_ms, strict=True))
         return first + sum(since <= at + interval < until for at in made)
 
@@ -137,7 +169,10 @@ def percentiles(ordered: list[float]) -> dict[str, float]:
 
 
 async def measure(
-    agents: int = FULL_FLEET, minutes: float = 10.0, interval_minutes: float | None = None, folder: str | None = None
+    agents: int = FULL_FLEET,
+    minutes: float = 10.0,
+    interval_minutes: float | None = None,
+    folder: str | None = None,
 ) -> dict[str, float]:
     """`interval_minutes`: by default as much shorter than 15 as the fleet is smaller, so that the rate is the same."""
     interval = interval_minutes or FULL_INTERVAL_MINUTES * agents / FULL_FLEET
@@ -150,7 +185,7 @@ async def measure(
     )
     with tempfile.TemporaryDirectory(dir=folder) as scratch, Progress(*columns) as bar:
         async with (
-            embedded.running(Path(scratch), port=0) as server,
+            embedded_server.running(Path(scratch), port=0) as server,
             connection.connected(settings.load({}, NATS_URL=server.url), "bench") as client,
         ):
             run = Run(client, server, agents, interval)
@@ -164,11 +199,15 @@ async def measure(
 def main() -> None:
     import uvloop  # noqa: PLC0415  # an extra
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--agents", type=int, default=FULL_FLEET)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--interval-minutes", type=float)
-    parser.add_argument("--folder", help="where the server's files go; the system's temporary folder by default")
+    parser.add_argument(
+        "--folder", help="where the server's files go; the system's temporary folder by default"
+    )
     given = parser.parse_args()
     figures = uvloop.run(measure(given.agents, given.minutes, given.interval_minutes, given.folder))
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=2))

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bus.embedded import EmbeddedServer
+from bus.transport.embedded_server import EmbeddedServer
 
 _MEGABYTE = 1024 * 1024
 
@@ -41,7 +41,11 @@ async def python_module(
     Raises TimeoutError when it was not ready in time, RuntimeError when it ended instead.
     """
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *arguments, stdout=asyncio.subprocess.PIPE, env={**os.environ, **(env or {})}
+        sys.executable,
+        "-m",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, **(env or {})},
     )
     assert child.stdout  # noqa: S101
     try:

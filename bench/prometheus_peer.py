@@ -85,7 +85,10 @@ class Prometheus:
         instances = [
             {
                 "targets": [f"127.0.0.{1 + number % ADDRESSES}:{self._target_port}"],
-                "labels": {"instance": f"bench-{number:07d}", "__metrics_path__": f"/agents/bench-{number:07d}"},
+                "labels": {
+                    "instance": f"bench-{number:07d}",
+                    "__metrics_path__": f"/agents/bench-{number:07d}",
+                },
             }
             for number in range(self.targets)
         ]
@@ -116,7 +119,8 @@ class Prometheus:
         began, cpu = time.monotonic(), self._cpu_seconds()
         await asyncio.sleep(seconds)
         answered, appended = (
-            after - before for after, before in zip(await self._counts(), (answered, appended), strict=True)
+            after - before
+            for after, before in zip(await self._counts(), (answered, appended), strict=True)
         )
         took = time.monotonic() - began
         return Step(
@@ -134,7 +138,9 @@ class Prometheus:
 
     def _configure(self, rate: float) -> None:
         milliseconds = round(1000 * self.targets / rate)
-        self._interval = f"{milliseconds / 1000:g}s" if milliseconds >= 1000 else f"{milliseconds}ms"  # as Go writes it
+        self._interval = (
+            f"{milliseconds / 1000:g}s" if milliseconds >= 1000 else f"{milliseconds}ms"
+        )  # as Go writes it
         interval = f"{milliseconds}ms"
         (self._folder / "prometheus.yml").write_text(
             f"global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}\n"
@@ -154,8 +160,12 @@ class Prometheus:
 
     async def _counts(self) -> tuple[float, float]:
         """Scrapes answered by the targets, samples appended by Prometheus."""
-        answered, own = await asyncio.gather(_get(self._target_port, COUNT_PATH), _get(self._port, "/metrics"))
-        appended = re.findall(r"^prometheus_tsdb_head_samples_appended_total\{.*?\} (\S+)$", own, re.MULTILINE)
+        answered, own = await asyncio.gather(
+            _get(self._target_port, COUNT_PATH), _get(self._port, "/metrics")
+        )
+        appended = re.findall(
+            r"^prometheus_tsdb_head_samples_appended_total\{.*?\} (\S+)$", own, re.MULTILINE
+        )
         return float(answered), sum(map(float, appended))
 
     async def _intervals(self) -> defaultdict[str, "Interval"]:
@@ -166,8 +176,12 @@ class Prometheus:
             own = ""
         found: defaultdict[str, Interval] = defaultdict(lambda: Interval(0.0, 0))
         name = "prometheus_target_interval_length_seconds"
-        p99 = dict(re.findall(rf'^{name}{{interval="(\S+)",quantile="0.99"}} (\S+)$', own, re.MULTILINE))
-        for interval, count in re.findall(rf'^{name}_count{{interval="(\S+)"}} (\S+)$', own, re.MULTILINE):
+        p99 = dict(
+            re.findall(rf'^{name}{{interval="(\S+)",quantile="0.99"}} (\S+)$', own, re.MULTILINE)
+        )
+        for interval, count in re.findall(
+            rf'^{name}_count{{interval="(\S+)"}} (\S+)$', own, re.MULTILINE
+        ):
             found[interval] = Interval(float(p99[interval]), int(float(count)))
         return found
 
@@ -196,12 +210,16 @@ async def measure(
     async with _scraping(targets, first_rate) as prometheus:
         steps = [await prometheus.step(first_rate, window_seconds)]
         failures = 0
-        while failures < attempts and time.monotonic() + window_seconds + TYPICAL_CHANGE_SECONDS < end:
+        while (
+            failures < attempts and time.monotonic() + window_seconds + TYPICAL_CHANGE_SECONDS < end
+        ):
             rate = _next_rate(steps, targets)
             await prometheus.ask_for(rate)
             steps.append(await prometheus.step(rate, window_seconds))
             failures = 0 if steps[-1].sustained(targets) else failures + 1
-        return _summary(steps, targets) | {"prometheus_pss_megabytes": memory(prometheus.process.pid).pss}
+        return _summary(steps, targets) | {
+            "prometheus_pss_megabytes": memory(prometheus.process.pid).pss
+        }
 
 
 def _next_rate(steps: list[Step], targets: int) -> float:
@@ -225,7 +243,10 @@ def _summary(steps: list[Step], targets: int) -> dict[str, float]:
         "prometheus_targets": float(targets),
     }
     if best:
-        result |= {"prometheus_cpu_percent": best.cpu_percent, "prometheus_interval_p99_ratio": best.late_p99}
+        result |= {
+            "prometheus_cpu_percent": best.cpu_percent,
+            "prometheus_interval_p99_ratio": best.late_p99,
+        }
     return result
 
 

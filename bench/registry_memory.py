@@ -19,7 +19,8 @@ from bench import veterans
 from bench.fleet import spread
 from bench.processes import disk_megabytes, memory, pid_of, python_module
 from bench.scheduler_throughput import history_messages
-from bus import connection, embedded, layout, settings
+from bus import settings
+from bus.transport import connection, embedded_server, layout
 from scheduler.service import policy_of
 
 QUICK: dict[str, Any] = {"small": 1_000, "large": 10_000}
@@ -46,7 +47,9 @@ async def measure(small: int = 1_000, large: int = 100_000) -> dict[str, float]:
     return {
         "registry_agents": float(large),
         "registry_nats_bytes_per_agent": _each(light.nats, heavy.nats, large - small),
-        "registry_scheduler_bytes_per_agent": _each(light.scheduler, heavy.scheduler, large - small),
+        "registry_scheduler_bytes_per_agent": _each(
+            light.scheduler, heavy.scheduler, large - small
+        ),
         "registry_disk_bytes_per_agent": _each(light.disk, heavy.disk, large - small),
         "registry_nats_megabytes": heavy.nats,
         "registry_nats_after_load_megabytes": heavy.nats_loaded,
@@ -60,7 +63,7 @@ async def measure(small: int = 1_000, large: int = 100_000) -> dict[str, float]:
 
 async def _weigh(agents: int) -> Weighed:
     with tempfile.TemporaryDirectory() as scratch:
-        async with embedded.running(Path(scratch), port=0) as server:
+        async with embedded_server.running(Path(scratch), port=0) as server:
             config = settings.load({}, NATS_URL=server.url)
             async with connection.connected(config, "bench") as client:
                 await layout.ensure(client, config)
@@ -76,7 +79,9 @@ async def _weigh(agents: int) -> Weighed:
                 await asyncio.sleep(SETTLE_SECONDS)
                 held = memory(scheduler.pid)
                 loaded = memory(pid_of(server)).pss
-            return Weighed(nats, loaded, held.pss, held.peak, started, disk_megabytes(Path(scratch)))
+            return Weighed(
+                nats, loaded, held.pss, held.peak, started, disk_megabytes(Path(scratch))
+            )
 
 
 def _each(light: float, heavy: float, agents: int) -> float:
@@ -87,4 +92,6 @@ if __name__ == "__main__":
     import uvloop
 
     sizes = tuple(map(int, sys.argv[1:])) or (1_000, 100_000)
-    print(json.dumps({name: round(v, 3) for name, v in uvloop.run(measure(*sizes)).items()}, indent=2))
+    print(
+        json.dumps({name: round(v, 3) for name, v in uvloop.run(measure(*sizes)).items()}, indent=2)
+    )

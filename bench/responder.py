@@ -10,9 +10,18 @@ from datetime import UTC, datetime, timedelta
 import uvloop
 from nats.aio.msg import Msg
 
-from bus import connection, settings
-from bus.connection import Client
-from bus.messages import GpuReport, PingRequest, Seconds, UptimeReport, Window, decode, encode
+from bus import settings
+from bus.contract.messages import (
+    GpuReport,
+    PingRequest,
+    Seconds,
+    UptimeReport,
+    Window,
+    decode,
+    encode,
+)
+from bus.transport import connection
+from bus.transport.connection import Client
 
 
 def answer(agent: str, request: PingRequest, now: datetime) -> bytes:
@@ -27,7 +36,9 @@ def answer(agent: str, request: PingRequest, now: datetime) -> bytes:
         uptime_percent=100.0,
         seconds=seconds,
     )
-    window = Window(since=now - timedelta(seconds=length), until=now, seconds=length, mark=f"b3f1:{int(length)}")
+    window = Window(
+        since=now - timedelta(seconds=length), until=now, seconds=length, mark=f"b3f1:{int(length)}"
+    )
     report = UptimeReport(
         agent_id=agent,
         boot_id="0a4c1e9e-7c1e-4b1e-9d53-1b8a6f5f0c11",

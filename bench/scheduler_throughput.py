@@ -19,15 +19,29 @@ from typing import Any
 from bench import lateness
 from bench.fleet import enrol
 from bench.processes import cpu_seconds, python_module
-from bus import connection, embedded, layout, settings, subjects
-from bus.connection import Client
+from bus import settings
+from bus.contract import subjects
+from bus.transport import connection, embedded_server, layout
+from bus.transport.connection import Client
 
 IN_FLIGHT = 200
 INTERVAL_SECONDS = 1.0  # the shortest there is: outcomes of one agent are at least a second apart
 LONGEST_SECONDS = 300.0
 
-QUICK: dict[str, Any] = {"agents": 20_000, "seconds": 6.0, "raw_seconds": 1.5, "backlog": 20_000, "check": False}
-FULL: dict[str, Any] = {"agents": 20_000, "seconds": 30.0, "raw_seconds": 5.0, "backlog": 100_000, "check": True}
+QUICK: dict[str, Any] = {
+    "agents": 20_000,
+    "seconds": 6.0,
+    "raw_seconds": 1.5,
+    "backlog": 20_000,
+    "check": False,
+}
+FULL: dict[str, Any] = {
+    "agents": 20_000,
+    "seconds": 30.0,
+    "raw_seconds": 5.0,
+    "backlog": 100_000,
+    "check": True,
+}
 
 
 class Bus:
@@ -49,7 +63,13 @@ class Bus:
     async def enrol(self, agents: int) -> None:
         """A fleet that is due at once and was never pinged."""
         now = datetime.now(UTC)
-        await enrol(self.client, agents, lambda _: now - timedelta(seconds=1), now=now, progress=lambda _: None)
+        await enrol(
+            self.client,
+            agents,
+            lambda _: now - timedelta(seconds=1),
+            now=now,
+            progress=lambda _: None,
+        )
 
     @asynccontextmanager
     async def scheduler(self, interval_seconds: float = 900.0) -> AsyncIterator[int]:
@@ -68,10 +88,13 @@ class Bus:
 async def fresh_bus() -> AsyncIterator[Bus]:
     """One for the length of a block."""
     with tempfile.TemporaryDirectory() as folder:
-        async with embedded.running(Path(folder), port=0) as server:
+        async with embedded_server.running(Path(folder), port=0) as server:
             assert server.process  # noqa: S101
             config = settings.load({}, NATS_URL=server.url)
-            async with connection.connected(config, "bench") as client, python_module("bench.responder", server.url):
+            async with (
+                connection.connected(config, "bench") as client,
+                python_module("bench.responder", server.url),
+            ):
                 await layout.ensure(client, config)
                 yield Bus(client, server.url, server.process.pid)
 
@@ -132,7 +155,9 @@ async def wrong_numbers(client: Client) -> dict[str, float]:
     return {"pings_lost": lost, "pings_doubled": doubled}
 
 
-async def measure(agents: int, seconds: float, raw_seconds: float, backlog: int, *, check: bool) -> dict[str, float]:
+async def measure(
+    agents: int, seconds: float, raw_seconds: float, backlog: int, *, check: bool
+) -> dict[str, float]:
     """Sustained pings between two measurements of raw request-reply; then a backlog, on a server of its own."""
     async with fresh_bus() as bus:
         raw = await raw_requests(bus.client, raw_seconds)

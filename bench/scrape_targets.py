@@ -40,7 +40,9 @@ class Target(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if data.startswith(self._count):
             self._transport.write(response(str(Target.answered).encode()))
-        elif data.endswith(b"\r\n\r\n"):  # a request without a body; its last piece, if it came in pieces
+        elif data.endswith(
+            b"\r\n\r\n"
+        ):  # a request without a body; its last piece, if it came in pieces
             Target.answered += 1
             self._transport.write(self._scraped)
 

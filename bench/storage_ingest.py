@@ -21,12 +21,20 @@ from msgspec import Raw
 
 from bench import duckdb_raw
 from bus import settings
-from bus.messages import AgentState, GpuReport, Outcome, Seconds, UptimeReport, Window, encode
-from storage.feed import BATCH_ROWS
-from storage.ingest import Written
-from storage.rows import Arrival
-from storage.store import Store
-from storage.turns import short_turns
+from bus.contract.messages import (
+    AgentState,
+    GpuReport,
+    Outcome,
+    Seconds,
+    UptimeReport,
+    Window,
+    encode,
+)
+from storage.engine.rows import Arrival
+from storage.ingest.writer import Written
+from storage.store.store import Store
+from storage.store.switch_interval import short_turns
+from storage.stream.feed import BATCH_ROWS
 
 QUICK: dict[str, Any] = {"rows": 300_000, "agents": 10_000}
 FULL: dict[str, Any] = {"rows": 1_000_000}
@@ -65,7 +73,9 @@ async def measure(rows: int = 1_000_000, agents: int = 10_000) -> dict[str, floa
 
 
 def _raw(batches: list[list[Arrival]]) -> float:
-    return duckdb_raw.rows_per_second(arrival.data for batch in batches[:RAW_BATCHES] for arrival in batch)
+    return duckdb_raw.rows_per_second(
+        arrival.data for batch in batches[:RAW_BATCHES] for arrival in batch
+    )
 
 
 async def _pour(store: Store, batches: list[list[Arrival]]) -> None:
@@ -87,7 +97,9 @@ def arrival(i: int, first: list[int], chance: random.Random) -> Arrival:
     pinged = START + timedelta(seconds=900 * i / agents, microseconds=chance.randrange(20_000))
     up = 900.0 + chance.randrange(-200, 200) / 1000
     until = pinged + timedelta(microseconds=chance.randrange(600, 8_000))
-    until = until.replace(microsecond=until.microsecond // 1000 * 1000)  # an agent's moments are whole milliseconds
+    until = until.replace(
+        microsecond=until.microsecond // 1000 * 1000
+    )  # an agent's moments are whole milliseconds
     name = f"agent-{agent:05}"
     values = {
         "agent": name,
@@ -112,11 +124,17 @@ def _text(moment: datetime) -> str:
 def _template() -> str:
     """A state as the scheduler writes it, with the values that differ left open."""
     moments = {
-        name: START.replace(year=2001 + place) for place, name in enumerate(("pinged", "next", "until", "since"))
+        name: START.replace(year=2001 + place)
+        for place, name in enumerate(("pinged", "next", "until", "since"))
     }
     seconds = Seconds(up=111.5)
     gpu = GpuReport(
-        uuid="%(uuid)s", index=0, name="NVIDIA GeForce RTX 4090", state="up", uptime_percent=100.0, seconds=seconds
+        uuid="%(uuid)s",
+        index=0,
+        name="NVIDIA GeForce RTX 4090",
+        state="up",
+        uptime_percent=100.0,
+        seconds=seconds,
     )
     report = UptimeReport(
         agent_id="a-number", boot_id="b" * 36, session_id="s" * 32, uptime_percent=100.0, seconds=seconds,
@@ -130,7 +148,11 @@ def _template() -> str:
         report=Raw(encode(report)),
     )  # fmt: skip
     state = AgentState(
-        agent_id="a-number", ping_seq=222, interval_seconds=900.0, next_ping_at=moments["next"], last=last
+        agent_id="a-number",
+        ping_seq=222,
+        interval_seconds=900.0,
+        next_ping_at=moments["next"],
+        last=last,
     )
     text = encode(state).decode()
     for name, moment in moments.items():
@@ -146,7 +168,9 @@ _TEMPLATE = _template()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=FULL["rows"])
     for name, value in asyncio.run(measure(parser.parse_args().rows)).items():
         print(f"{name:32} {value:>14,}")

@@ -21,17 +21,20 @@ from typing import Any
 from bench.history_rows import AGENTS, agent_id, ends
 from bench.processes import memory, python_module
 from bus import logs, settings
-from bus.questions import HistoryRequest, OverviewRequest, UptimesRequest
-from bus.statements import StatementRequest
-from storage import answers, reports
-from storage.store import Reader, Store
+from bus.contract.questions import HistoryRequest, OverviewRequest, UptimesRequest
+from bus.contract.statements import StatementRequest
+from storage.answers import history
+from storage.statements import build
+from storage.store.store import Reader, Store
 
 QUICK: dict[str, Any] = {"rows": 1_000_000, "rounds": 20}
 FULL: dict[str, Any] = {"rows": 100_000_000, "rounds": 200}
 PATIENCE_SECONDS = 4 * 3600.0  # to make 100 million rows takes minutes, or most of an hour
 
 
-async def measure(rows: int = 100_000_000, rounds: int = 200, folder: str | None = None) -> dict[str, float]:
+async def measure(
+    rows: int = 100_000_000, rounds: int = 200, folder: str | None = None
+) -> dict[str, float]:
     """Flat keys with their units. With a `folder`, a history that is there already is used again."""
     with tempfile.TemporaryDirectory() as scratch:
         place = folder or scratch
@@ -52,7 +55,9 @@ async def ask(rows: int, rounds: int, folder: str) -> dict[str, float]:
     assert store.ingest  # noqa: S101  # open
     store.ingest.connection.execute("CHECKPOINT")
     figures["history_rows"] = store.ingest.rows
-    figures["history_bytes_per_row_at_scale"] = round(store.file.stat().st_size / store.ingest.rows, 2)
+    figures["history_bytes_per_row_at_scale"] = round(
+        store.file.stat().st_size / store.ingest.rows, 2
+    )
     figures["storage_sealing_peak_megabytes"] = round(memory(os.getpid()).peak)
     for name, question in _questions(now).items():
         figures |= await _time(store, name, question, rounds)
@@ -70,19 +75,31 @@ def _questions(now: datetime) -> dict[str, Callable[[Reader], object]]:
     page = tuple(agent_id(number) for number in range(1000))
     month = f"{now - timedelta(days=31):%Y-%m}"
     return {
-        "agent_history_24h": lambda r: answers.history(r, agent(), HistoryRequest(), now),
-        "dashboard_24h": lambda r: answers.overview(r, OverviewRequest(), now),
-        "fleet_month": lambda r: answers.overview(r, OverviewRequest(hours=720.0), now),
-        "uptimes_24h_1000_agents": lambda r: answers.uptimes(r, UptimesRequest(agent_ids=page), now),
-        "uptimes_month_1000_agents": lambda r: answers.uptimes(r, UptimesRequest(agent_ids=page, hours=720.0), now),
-        "agent_statement": lambda r: reports.statement(r, agent(), StatementRequest(month=month), now, 99.0),
-        "agent_history_year": lambda r: answers.history(r, agent(), HistoryRequest(hours=8760.0), now),
+        "agent_history_24h": lambda r: history.history(r, agent(), HistoryRequest(), now),
+        "dashboard_24h": lambda r: history.overview(r, OverviewRequest(), now),
+        "fleet_month": lambda r: history.overview(r, OverviewRequest(hours=720.0), now),
+        "uptimes_24h_1000_agents": lambda r: history.uptimes(
+            r, UptimesRequest(agent_ids=page), now
+        ),
+        "uptimes_month_1000_agents": lambda r: history.uptimes(
+            r, UptimesRequest(agent_ids=page, hours=720.0), now
+        ),
+        "agent_statement": lambda r: build.statement(
+            r, agent(), StatementRequest(month=month), now, 99.0
+        ),
+        "agent_history_year": lambda r: history.history(
+            r, agent(), HistoryRequest(hours=8760.0), now
+        ),
     }
 
 
-async def _time(store: Store, name: str, question: Callable[[Reader], object], rounds: int) -> dict[str, float]:
+async def _time(
+    store: Store, name: str, question: Callable[[Reader], object], rounds: int
+) -> dict[str, float]:
     spent = []
-    for _ in range(rounds if "year" not in name and "statement" not in name else max(5, rounds // 10)):
+    for _ in range(
+        rounds if "year" not in name and "statement" not in name else max(5, rounds // 10)
+    ):
         began = time.perf_counter()
         await store.read(question)
         spent.append((time.perf_counter() - began) * 1000)
@@ -98,11 +115,18 @@ async def _ended(*arguments: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=FULL["rows"])
     parser.add_argument("--rounds", type=int, default=FULL["rounds"])
-    parser.add_argument("--folder", help="where the history is made and kept; without it, it is thrown away afterwards")
-    parser.add_argument("--asked", action="store_true", help="only put the questions, here, and print them as JSON")
+    parser.add_argument(
+        "--folder",
+        help="where the history is made and kept; without it, it is thrown away afterwards",
+    )
+    parser.add_argument(
+        "--asked", action="store_true", help="only put the questions, here, and print them as JSON"
+    )
     chosen = parser.parse_args()
     logs.setup(settings.load({}, LOG_LEVEL="error"))
     if chosen.asked:

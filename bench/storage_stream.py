@@ -17,13 +17,15 @@ from typing import Any
 import uvloop
 
 from bench.storage_ingest import START, arrival
-from bus import connection, embedded, layout, settings, subjects
+from bus import settings
 from bus.background import end
-from bus.batch import MAX_MESSAGES, Write, commit
-from bus.connection import Client
-from storage.feed import Feed
-from storage.store import Store
-from storage.turns import short_turns
+from bus.contract import subjects
+from bus.transport import connection, embedded_server, layout
+from bus.transport.batch import MAX_MESSAGES, Write, commit
+from bus.transport.connection import Client
+from storage.store.store import Store
+from storage.store.switch_interval import short_turns
+from storage.stream.feed import Feed
 
 QUICK: dict[str, Any] = {"rows": 30_000}
 FULL: dict[str, Any] = {"rows": 200_000}
@@ -33,7 +35,7 @@ AGENTS = 10_000
 async def measure(rows: int = 200_000) -> dict[str, float]:
     """Flat keys with their units."""
     with tempfile.TemporaryDirectory() as scratch:
-        async with embedded.running(Path(scratch) / "bus", port=0) as server:
+        async with embedded_server.running(Path(scratch) / "bus", port=0) as server:
             chosen = settings.load({}, NATS_URL=server.url, GPUPING_DATA_DIR=scratch)
             async with connection.connected(chosen, "bench") as client:
                 await layout.ensure(client, chosen)
@@ -58,8 +60,14 @@ async def _fill(client: Client, rows: int) -> None:
     for begin in range(0, rows, AGENTS):
         until = min(rows, begin + AGENTS)
         for start in range(begin, until, MAX_MESSAGES):
-            made = (arrival(i, first, chance) for i in range(start, min(until, start + MAX_MESSAGES)))
-            await commit(client, [Write(subjects.state_key(one.agent_id), one.data) for one in made], timeout=60)
+            made = (
+                arrival(i, first, chance) for i in range(start, min(until, start + MAX_MESSAGES))
+            )
+            await commit(
+                client,
+                [Write(subjects.state_key(one.agent_id), one.data) for one in made],
+                timeout=60,
+            )
         while await _in_history(client) < until:  # noqa: ASYNC110  # another server's progress: only looking tells
             await asyncio.sleep(0.05)
 
@@ -82,7 +90,9 @@ async def _read(feed: Feed, store: Store, rows: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=FULL["rows"])
     for name, value in uvloop.run(measure(parser.parse_args().rows)).items():
         print(f"{name:36} {value:>14,}")

@@ -19,16 +19,18 @@ from typing import Any
 from bench.fleet import agent_id
 from bench.million import percentiles
 from bench.processes import disk_megabytes, memory, pid_of
-from bus import connection, embedded, layout, settings, subjects
+from bus import settings
 from bus.background import background
-from bus.batch import MAX_MESSAGES, commit
-from bus.connection import Client
-from bus.embedded import EmbeddedServer
+from bus.contract import subjects
+from bus.contract.messages import Timer, decode
 from bus.errors import BusError
-from bus.follow import Follower
-from bus.messages import Timer, decode
 from bus.settings import Settings
-from scheduler.timers import timer
+from bus.transport import connection, embedded_server, layout
+from bus.transport.batch import MAX_MESSAGES, commit
+from bus.transport.connection import Client
+from bus.transport.embedded_server import EmbeddedServer
+from bus.transport.kv_watcher import Follower
+from scheduler.write.timers import timer
 
 QUICK: dict[str, Any] = {"sizes": (10_000,), "rates": (1_000,), "seconds": 2.0}
 FULL: dict[str, Any] = {}
@@ -53,13 +55,19 @@ async def measure(
     return figures
 
 
-async def _one_size(folder: Path, size: int, rates: tuple[int, ...], seconds: float) -> dict[str, float]:
-    async with embedded.running(folder, port=0) as server:
+async def _one_size(
+    folder: Path, size: int, rates: tuple[int, ...], seconds: float
+) -> dict[str, float]:
+    async with embedded_server.running(folder, port=0) as server:
         config = settings.load({}, NATS_URL=server.url)
         async with connection.connected(config, "bench") as client:
             await layout.ensure(client, config)
             before = memory(pid_of(server)).pss
-            figures = {"publish_seconds": await _publish(client, 0, size, lambda _: datetime.now(UTC) + FAR)}
+            figures = {
+                "publish_seconds": await _publish(
+                    client, 0, size, lambda _: datetime.now(UTC) + FAR
+                )
+            }
             held = memory(pid_of(server))
             figures |= {
                 "server_megabytes": held.pss,
@@ -80,7 +88,9 @@ async def _publish(client: Client, first: int, count: int, due_at: Any) -> float
     began = time.monotonic()
     for start in range(first, first + count, MAX_MESSAGES):
         numbers = range(start, min(start + MAX_MESSAGES, first + count))
-        await commit(client, [timer(agent_id(n), 1, due_at(n), AT_ONCE) for n in numbers], timeout=60)
+        await commit(
+            client, [timer(agent_id(n), 1, due_at(n), AT_ONCE) for n in numbers], timeout=60
+        )
     return time.monotonic() - began
 
 
@@ -129,7 +139,9 @@ async def _fire(client: Client, size: int, rate: int, count: int) -> dict[str, f
                 await all_fired.wait()
         except TimeoutError:
             pass  # the figure below says how many were missing
-    figures = {f"late_{name}_at_{rate}_per_second_ms": ms for name, ms in percentiles(sorted(late)).items()}
+    figures = {
+        f"late_{name}_at_{rate}_per_second_ms": ms for name, ms in percentiles(sorted(late)).items()
+    }
     return figures | {f"not_fired_at_{rate}_per_second": float(count - len(late))}
 
 
@@ -150,4 +162,6 @@ if __name__ == "__main__":
     import uvloop
 
     chosen = tuple(map(int, sys.argv[1:])) or (10_000, 100_000, 1_000_000)
-    print(json.dumps({name: round(v, 3) for name, v in uvloop.run(measure(chosen)).items()}, indent=2))
+    print(
+        json.dumps({name: round(v, 3) for name, v in uvloop.run(measure(chosen)).items()}, indent=2)
+    )

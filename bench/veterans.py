@@ -9,20 +9,24 @@ from datetime import datetime, timedelta
 
 from bench.fleet import agent_id
 from bench.responder import answer
-from bus import subjects
-from bus.batch import MAX_MESSAGES, Write, commit
-from bus.connection import Client
-from bus.messages import AgentEntry, PingRequest, UptimeReport, decode, encode
-from scheduler.directory import Tracked
-from scheduler.flight import Flight
-from scheduler.outcomes import next_state, writes
+from bus.contract import subjects
+from bus.contract.messages import AgentEntry, PingRequest, UptimeReport, decode, encode
+from bus.transport.batch import MAX_MESSAGES, Write, commit
+from bus.transport.connection import Client
+from scheduler.fleet.directory import Tracked
+from scheduler.ping.attempt import Flight
+from scheduler.ping.next_state import next_state, writes
 from scheduler.policy import Answer, Policy
 
 KEYS_EACH = 3
 
 
 async def enrol(
-    client: Client, agents: int, due_at: Callable[[int], datetime], policy: Policy, progress: Callable[[int], None]
+    client: Client,
+    agents: int,
+    due_at: Callable[[int], datetime],
+    policy: Policy,
+    progress: Callable[[int], None],
 ) -> None:
     """Agents 0..n-1, each with one answered ping behind it and due again when `due_at` says."""
     step = MAX_MESSAGES // KEYS_EACH
@@ -37,11 +41,16 @@ def _veteran(number: int, due_at: datetime, policy: Policy) -> list[Write]:
     name, pinged_at = agent_id(number), due_at - timedelta(seconds=policy.base_seconds)
     tracked = Tracked()
     tracked.entry = AgentEntry(
-        agent_id=name, registered_at=pinged_at, enrolled_at=pinged_at, expected_gpus=(f"GPU-{number:032x}",)
+        agent_id=name,
+        registered_at=pinged_at,
+        enrolled_at=pinged_at,
+        expected_gpus=(f"GPU-{number:032x}",),
     )
     flight = Flight(name, tracked, f"veteran-{number:x}", pinged_at)
     flight.depart(pinged_at, f"{number:032x}")
-    flight.report = answer(name, PingRequest(ping_id=flight.ping_id, window_seconds=policy.base_seconds), pinged_at)
+    flight.report = answer(
+        name, PingRequest(ping_id=flight.ping_id, window_seconds=policy.base_seconds), pinged_at
+    )
     flight.answer, flight.response_ms = decode(flight.report, UptimeReport), 0.5
     state = next_state(flight, Answer(100.0, gpu_available=True), pinged_at, policy)
     return [Write(subjects.agent_key(name), encode(tracked.entry)), *writes(flight, state)]

@@ -1,4 +1,4 @@
-"""One error root for the whole system; `gateway/problems.py` is the one place that maps it to HTTP."""
+"""One error root for the whole system; `gateway/web/problems.py` is the one place that maps it to HTTP."""
 
 
 class GpupingError(Exception):

@@ -28,5 +28,9 @@ def setup(settings: Settings) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=max(level, logging.WARNING), stream=sys.stderr, format="%(name)s: %(message)s")
-    logging.getLogger("nats").setLevel(logging.CRITICAL)  # bus/connection.py says what matters, once
+    logging.basicConfig(
+        level=max(level, logging.WARNING), stream=sys.stderr, format="%(name)s: %(message)s"
+    )
+    logging.getLogger("nats").setLevel(
+        logging.CRITICAL
+    )  # bus/transport/connection.py says what matters, once

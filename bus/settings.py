@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
+from bus.contract.subjects import AGENT_ID_PATTERN, RESERVED_IDS
 from bus.errors import SettingsError
-from bus.subjects import AGENT_ID_PATTERN, RESERVED_IDS
 
 Positive = Annotated[float, Meta(gt=0.0, le=1e9)]
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -54,16 +54,22 @@ class Settings(Struct, kw_only=True, frozen=True):
     AGENT_XID_TABLE: str | None = None
 
     NATS_URL: str | None = None
-    NATS_PORT: Port | None = None  # of the embedded server; None: 4222, or a free one when that is busy
+    NATS_PORT: Port | None = (
+        None  # of the embedded server; None: 4222, or a free one when that is busy
+    )
     NATS_CREDS: str | None = None
     NATS_CONTEXT: str | None = None
 
     GPUPING_DATA_DIR: str | None = None
     GPUPING_TOKENS_FILE: str | None = None
-    GPUPING_TOKEN: str | None = None  # what `gpuping top --server-url` and its like show to a gateway with tokens
+    GPUPING_TOKEN: str | None = (
+        None  # what `gpuping top --server-url` and its like show to a gateway with tokens
+    )
     GATEWAY_HOST: str = "127.0.0.1"
     GATEWAY_PORT: Port = 8000
-    GATEWAY_REQUESTS_PER_SECOND: Positive = 500.0  # of one token or address, on average; four seconds' worth at once
+    GATEWAY_REQUESTS_PER_SECOND: Positive = (
+        500.0  # of one token or address, on average; four seconds' worth at once
+    )
 
     GPUPING_REPLICAS: Literal[1, 3, 5] = 1
     GPUPING_HISTORY_STREAM_DAYS: Annotated[int, Meta(ge=1, le=36_500)] = 400
@@ -111,13 +117,19 @@ class Settings(Struct, kw_only=True, frozen=True):
     @property
     def agent_state_dir(self) -> Path:
         """Where agentd keeps its ledger."""
-        return Path(self.AGENT_STATE_DIR).expanduser() if self.AGENT_STATE_DIR else self.data_dir / "agentd"
+        return (
+            Path(self.AGENT_STATE_DIR).expanduser()
+            if self.AGENT_STATE_DIR
+            else self.data_dir / "agentd"
+        )
 
 
 def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
     """Settings from the environment; `overrides` (of command-line options) win. Raises SettingsError."""
     _refuse_unknown(environ)
-    values: dict[str, Any] = {n: environ[n].strip() for n in Settings.__struct_fields__ if environ.get(n, "").strip()}
+    values: dict[str, Any] = {
+        n: environ[n].strip() for n in Settings.__struct_fields__ if environ.get(n, "").strip()
+    }
     values |= {name: value for name, value in overrides.items() if value is not None}
     settings = Settings(**{name: _convert(name, value) for name, value in values.items()})
     return _check_together(settings)
@@ -159,7 +171,9 @@ def _expected(kind: Any, error: str) -> str:
     if get_origin(kind) is Literal:
         return f"expected one of {', '.join(str(choice) for choice in get_args(kind))}"
     text = error.replace("Expected", "expected", 1).replace("`", "")
-    return re.sub(r"\bint( \| null)?, got str", "a whole number", text).replace("float, got str", "a number")
+    return re.sub(r"\bint( \| null)?, got str", "a whole number", text).replace(
+        "float, got str", "a number"
+    )
 
 
 def _check_together(settings: Settings) -> Settings:
@@ -169,12 +183,18 @@ def _check_together(settings: Settings) -> Settings:
             f"{settings.PING_BASE_INTERVAL_MINUTES / 60:g} hours (PING_BASE_INTERVAL_MINUTES)"
         )
     if settings.AGENT_ID in RESERVED_IDS:
-        raise SettingsError(f"AGENT_ID={settings.AGENT_ID!r}: expected another id, this one is reserved")
-    if _PATTERN.search(str(settings.data_dir)):  # DuckDB would read the files of every folder that fits
+        raise SettingsError(
+            f"AGENT_ID={settings.AGENT_ID!r}: expected another id, this one is reserved"
+        )
+    if _PATTERN.search(
+        str(settings.data_dir)
+    ):  # DuckDB would read the files of every folder that fits
         raise SettingsError(
             f"GPUPING_DATA_DIR={str(settings.data_dir)!r}: expected a path without * ? [, which stand for other names"
         )
     for address in settings.nats_url.split(","):
         if not _BUS_ADDRESS.fullmatch(address.strip()):
-            raise SettingsError(f"NATS_URL={settings.NATS_URL!r}: expected an address like nats://127.0.0.1:4222")
+            raise SettingsError(
+                f"NATS_URL={settings.NATS_URL!r}: expected an address like nats://127.0.0.1:4222"
+            )
     return settings

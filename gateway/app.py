@@ -5,29 +5,29 @@ from typing import Any, NamedTuple
 from litestar import Litestar
 from litestar.di import Provide
 
-from gateway import (
+from gateway import metrics
+from gateway.backends import Backends
+from gateway.broadcast import Hub
+from gateway.metrics import Metrics
+from gateway.routes import (
     agents,
     badge,
     byoc,
     dashboard,
     events,
+    exports,
     health,
     history,
-    metrics,
-    openapi,
     pages,
     pings,
-    reports,
-    tables,
+    statements,
 )
-from gateway.asking import BODY_BYTES
-from gateway.auth import Guard
-from gateway.backends import Backends
-from gateway.door import Door
-from gateway.live import Hub
-from gateway.metrics import Metrics
-from gateway.pages import Assets
-from gateway.problems import handle
+from gateway.routes.pages import Assets
+from gateway.web import openapi
+from gateway.web.auth import Guard
+from gateway.web.middleware import Door
+from gateway.web.params import BODY_BYTES
+from gateway.web.problems import handle
 
 ROUTES = [
     agents.register,
@@ -40,9 +40,9 @@ ROUTES = [
     pings.gpu_status,
     pings.health,
     history.history,
-    reports.report,
-    reports.replay,
-    tables.export,
+    statements.report,
+    statements.replay,
+    exports.export,
     dashboard.dashboard,
     events.events,
     byoc.gpu_check,

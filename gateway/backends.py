@@ -11,12 +11,10 @@ import msgspec
 import structlog
 from msgspec import Raw, Struct
 
-from bus import subjects
-from bus.connection import Client
-from bus.errors import BadMessageError, BusError, RefusedError, UnavailableError
-from bus.exports import TableRequest
-from bus.messages import UptimeReport
-from bus.questions import (
+from bus.contract import subjects
+from bus.contract.exports import TableRequest
+from bus.contract.messages import UptimeReport
+from bus.contract.questions import (
     Agent,
     AgentPage,
     Fleet,
@@ -34,11 +32,19 @@ from bus.questions import (
     UptimesReply,
     UptimesRequest,
 )
-from bus.services import ask, ask_raw
-from bus.sizes import ask_whole
-from bus.statements import ExportRequest, FleetReplay, FleetReplayRequest, Statement, StatementRequest
-from bus.transfer import FileOffer, receive
-from gateway.problems import ProblemError
+from bus.contract.statements import (
+    ExportRequest,
+    FleetReplay,
+    FleetReplayRequest,
+    Statement,
+    StatementRequest,
+)
+from bus.errors import BadMessageError, BusError, RefusedError, UnavailableError
+from bus.transport.connection import Client
+from bus.transport.file_transfer import FileOffer, receive
+from bus.transport.large_answers import ask_whole
+from bus.transport.micro_services import ask, ask_raw
+from gateway.web.problems import ProblemError
 
 log = structlog.get_logger("gateway")
 
@@ -46,7 +52,9 @@ SCHEDULER = "the scheduler"
 STORAGE = "storage"
 ANSWER_SECONDS = 5.0
 HISTORY_SECONDS = 15.0  # a year of history may take storage its whole query time-out
-FILE_SECONDS = 250.0  # storage writes a whole file first: a month of 10,000 agents takes it a minute
+FILE_SECONDS = (
+    250.0  # storage writes a whole file first: a month of 10,000 agents takes it a minute
+)
 EMBELLISHMENT_SECONDS = 1.0  # for what a page can do without
 PING_MARGIN_SECONDS = 5.0  # the scheduler's own work around a ping that times out
 
@@ -70,7 +78,9 @@ class Backends:
 
     async def agent(self, agent_id: str, *, removed_too: bool = False) -> Agent:
         """One agent; RefusedError 404 when it is unknown or removed."""
-        return await self._ask(SCHEDULER, subjects.get(agent_id), GetRequest(removed_too=removed_too), Agent)
+        return await self._ask(
+            SCHEDULER, subjects.get(agent_id), GetRequest(removed_too=removed_too), Agent
+        )
 
     async def agents(self, request: ListRequest) -> AgentPage:
         """A page of agents."""
@@ -91,7 +101,9 @@ class Backends:
 
     async def history(self, agent_id: str, request: HistoryRequest) -> HistoryReply:
         """One page of an agent's outcomes."""
-        return await self._ask(STORAGE, subjects.history(agent_id), request, HistoryReply, HISTORY_SECONDS)
+        return await self._ask(
+            STORAGE, subjects.history(agent_id), request, HistoryReply, HISTORY_SECONDS
+        )
 
     async def export(self, agent_id: str, request: ExportRequest) -> FileOffer:
         """An agent's history as a file; RefusedError 404 for one without an outcome."""
@@ -123,9 +135,13 @@ class Backends:
 
     async def uptimes(self, request: UptimesRequest) -> UptimesReply:
         """Time-weighted uptime of the agents of one page."""
-        return await self._ask(STORAGE, subjects.UPTIMES, request, UptimesReply, EMBELLISHMENT_SECONDS)
+        return await self._ask(
+            STORAGE, subjects.UPTIMES, request, UptimesReply, EMBELLISHMENT_SECONDS
+        )
 
-    async def overview(self, request: OverviewRequest, timeout: float = ANSWER_SECONDS) -> OverviewReply:
+    async def overview(
+        self, request: OverviewRequest, timeout: float = ANSWER_SECONDS
+    ) -> OverviewReply:
         """The fleet's last hours."""
         return await self._ask(STORAGE, subjects.OVERVIEW, request, OverviewReply, timeout)
 
@@ -143,25 +159,40 @@ class Backends:
 
     async def gpu_status(self, agent_id: str) -> Raw:
         """The details of the agent's GPUs, as it gave them."""
-        return _json_of_agent(agent_id, await self._ask_agent(agent_id, subjects.gpu_status(agent_id)))
+        return _json_of_agent(
+            agent_id, await self._ask_agent(agent_id, subjects.gpu_status(agent_id))
+        )
 
     async def health(self, agent_id: str) -> Raw:
         """The agent's own health, as it gave it."""
         return _json_of_agent(agent_id, await self._ask_agent(agent_id, subjects.health(agent_id)))
 
     async def _ask(
-        self, who: str, subject: str, request: Struct | None, reply: type[T], timeout: float = ANSWER_SECONDS
+        self,
+        who: str,
+        subject: str,
+        request: Struct | None,
+        reply: type[T],
+        timeout: float = ANSWER_SECONDS,
     ) -> T:
-        return await _understood(who, ask(self.client, subject, request, reply, who=who, timeout=timeout))
+        return await _understood(
+            who, ask(self.client, subject, request, reply, who=who, timeout=timeout)
+        )
 
     async def _ask_whole(self, who: str, subject: str, request: Struct, reply: type[T]) -> T:
         """For answers that may be larger than a message."""
-        return await _understood(who, ask_whole(self.client, subject, request, reply, who=who, timeout=FILE_SECONDS))
+        return await _understood(
+            who, ask_whole(self.client, subject, request, reply, who=who, timeout=FILE_SECONDS)
+        )
 
     async def _ask_agent(self, agent_id: str, subject: str) -> bytes:
-        await self.agent(agent_id)  # an agent that nobody registered is unknown, even where one answers
+        await self.agent(
+            agent_id
+        )  # an agent that nobody registered is unknown, even where one answers
         try:
-            return await ask_raw(self.client, subject, b"", who=f"agent {agent_id}", timeout=self._ping_timeout)
+            return await ask_raw(
+                self.client, subject, b"", who=f"agent {agent_id}", timeout=self._ping_timeout
+            )
         except UnavailableError as error:
             if not self.client.is_connected:
                 raise
@@ -177,7 +208,9 @@ async def optional(question: Awaitable[T]) -> T | None:
         return None
 
 
-async def registered(backends: Backends, agent_id: str, *, removed_too: bool = False) -> Agent | None:
+async def registered(
+    backends: Backends, agent_id: str, *, removed_too: bool = False
+) -> Agent | None:
     """The agent, or None where it is unknown or removed."""
     try:
         return await backends.agent(agent_id, removed_too=removed_too)
@@ -199,7 +232,9 @@ def _of_agent(agent_id: str, data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ProblemError(504, f"agent {agent_id} answered with something that is no report") from None
+        raise ProblemError(
+            504, f"agent {agent_id} answered with something that is no report"
+        ) from None
 
 
 def _json_of_agent(agent_id: str, data: bytes) -> Raw:

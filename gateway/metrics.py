@@ -15,12 +15,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from bus.questions import Agent, ListRequest, OverviewRequest
-from bus.services import VERSION
-from gateway import families
+from bus.contract.questions import Agent, ListRequest, OverviewRequest
+from bus.transport.micro_services import VERSION
+from gateway import metric_families
 from gateway.backends import EMBELLISHMENT_SECONDS, Backends, optional
-from gateway.live import Hub
-from gateway.problems import described
+from gateway.broadcast import Hub
+from gateway.web.problems import described
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -60,7 +60,13 @@ class _Scrape(Collector):
         yield from self._read
 
 
-@get("/metrics", media_type="text/plain", tags=["operation"], summary="Prometheus metrics", responses=described(401))
+@get(
+    "/metrics",
+    media_type="text/plain",
+    tags=["operation"],
+    summary="Prometheus metrics",
+    responses=described(401),
+)
 async def metrics(
     request: Request[Any, Any, Any],
     metrics: NamedDependency[Metrics],
@@ -76,10 +82,14 @@ async def metrics(
         optional(backends.storage_stats(EMBELLISHMENT_SECONDS)),
     )
     up = {"scheduler": fleet is not None, "storage": storage is not None}
-    read = [*_gateway(backends, hub, up), *families.of_fleet(fleet), *families.of_scheduler(scheduler)]
-    read += families.of_storage(overview, storage)
+    read = [
+        *_gateway(backends, hub, up),
+        *metric_families.of_fleet(fleet),
+        *metric_families.of_scheduler(scheduler),
+    ]
+    read += metric_families.of_storage(overview, storage)
     if agents:
-        read += families.of_agents([agent async for agent in _every_agent(backends)])
+        read += metric_families.of_agents([agent async for agent in _every_agent(backends)])
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(_Scrape(metrics.registry, read)), headers={"Content-Type": content_type})
 
@@ -90,8 +100,14 @@ def _gateway(backends: Backends, hub: Hub, up: dict[str, bool]) -> list[Metric]:
     )
     for name, answers in up.items():
         services.add_metric([name], float(answers))
-    connected = families.gauge("bus_connected", "Whether the bus is connected", float(backends.client.is_connected))
-    return [services, *connected, *families.gauge("gateway_event_streams", "Open live streams", hub.viewers)]
+    connected = metric_families.gauge(
+        "bus_connected", "Whether the bus is connected", float(backends.client.is_connected)
+    )
+    return [
+        services,
+        *connected,
+        *metric_families.gauge("gateway_event_streams", "Open live streams", hub.viewers),
+    ]
 
 
 async def _every_agent(backends: Backends) -> AsyncIterator[Agent]:

@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 from nats.aio.msg import Msg
 
-from bus import subjects
 from bus.background import background
-from bus.connection import Client, connected
+from bus.contract import subjects
 from bus.errors import SettingsError
 from bus.settings import Settings
+from bus.transport.connection import Client, connected
 from gateway.app import Parts, build
-from gateway.auth import Guard, is_loopback
 from gateway.backends import Backends
-from gateway.live import Hub
+from gateway.broadcast import Hub
 from gateway.metrics import Metrics
-from gateway.pages import STATIC, Assets
-from gateway.server import Server, listen
-from gateway.tokens import TokenFile
+from gateway.routes.pages import STATIC, Assets
+from gateway.web.auth import Guard, is_loopback
+from gateway.web.server import Server, listen
+from gateway.web.tokens import TokenFile
 
 _ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared with, not listened on
 

@@ -2,10 +2,11 @@
 
 from cyclopts import CycloptsError
 
-from gpuping import check_verbs, export_verb, lifecycle, look_verbs, report_verbs, run_verbs, storage_verbs
-from gpuping.options import app
+from gpuping import lifecycle
+from gpuping.commands import check, export, look, report, run, storage
+from gpuping.commands.options import app
 
-VERBS = (run_verbs, storage_verbs, look_verbs, report_verbs, export_verb, check_verbs)
+VERBS = (run, storage, look, report, export, check)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -47,7 +47,12 @@ class Lifecycle:
             return
         self.stopping.set()
         self._signalled_at = loop.time()
-        loop.call_later(STOP_SECONDS, _end_now, f"did not stop within {STOP_SECONDS:g} s: ended by force", FAILED)
+        loop.call_later(
+            STOP_SECONDS,
+            _end_now,
+            f"did not stop within {STOP_SECONDS:g} s: ended by force",
+            FAILED,
+        )
         if not self._ready:
             self._main.cancel()
 
@@ -67,7 +72,9 @@ def run(main: Main) -> int:
     return DONE
 
 
-async def serve(name: str, service: AbstractAsyncContextManager[object], lifecycle: Lifecycle) -> None:
+async def serve(
+    name: str, service: AbstractAsyncContextManager[object], lifecycle: Lifecycle
+) -> None:
     """One service until it is told to stop. A crash inside it ends the block with its error."""
     async with service:
         log.info("ready", service=name)
@@ -89,7 +96,9 @@ def report(error: BaseException) -> int:
 
 def _is_wrong_usage(error: GpupingError) -> bool:
     """Told here, or by a service that was asked something that cannot be meant."""
-    return isinstance(error, SettingsError) or (isinstance(error, RefusedError) and error.code == 400)
+    return isinstance(error, SettingsError) or (
+        isinstance(error, RefusedError) and error.code == 400
+    )
 
 
 def complain(text: str) -> None:

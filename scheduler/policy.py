@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bus.messages import Standing, Status, Verdict
+from bus.contract.messages import Standing, Status, Verdict
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -120,9 +120,16 @@ def _answered(standing: Standing, answer: Answer, policy: Policy) -> Step:
         no_gpu=not answer.gpu_available,
     )
     if first:
-        return Step(standing, "first", None if answer.gpu_available else "no_gpu", policy.base_seconds)
+        return Step(
+            standing, "first", None if answer.gpu_available else "no_gpu", policy.base_seconds
+        )
     if answer.uptime_percent is None:
-        return Step(standing, "excused", "nothing_to_judge", interval_seconds(standing.consecutive_poor, policy))
+        return Step(
+            standing,
+            "excused",
+            "nothing_to_judge",
+            interval_seconds(standing.consecutive_poor, policy),
+        )
     standing = replace(standing, uptime_percent=answer.uptime_percent)
     if answer.uptime_percent >= policy.threshold_percent:
         return _good(standing, policy)
@@ -145,5 +152,7 @@ def _good(standing: Standing, policy: Policy) -> Step:
 
 def _poor(standing: Standing, reason: str, policy: Policy) -> Step:
     poor = standing.consecutive_poor + 1
-    standing = replace(standing, good_streak=0, consecutive_poor=poor, recovering=True, last_judged="poor")
+    standing = replace(
+        standing, good_streak=0, consecutive_poor=poor, recovering=True, last_judged="poor"
+    )
     return Step(standing, "poor", reason, interval_seconds(poor, policy))

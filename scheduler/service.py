@@ -7,35 +7,40 @@ from contextlib import asynccontextmanager
 import structlog
 from msgspec.structs import replace
 
-from bus import connection, layout, subjects
 from bus.background import Start, background
 from bus.clock import utc_now
-from bus.connection import Client
+from bus.contract import subjects
+from bus.contract.messages import AgentEntry, AgentState, decode
+from bus.contract.questions import SchedulerStats
 from bus.errors import BadMessageError
-from bus.follow import Follower
-from bus.messages import AgentEntry, AgentState, decode
-from bus.pull import Puller
-from bus.questions import SchedulerStats
 from bus.settings import Settings
-from scheduler.answers import Answers
-from scheduler.committer import Committer
-from scheduler.directory import Directory
-from scheduler.events import Events
-from scheduler.flight import Flight
-from scheduler.loop import PingLoop
-from scheduler.mender import Mender
-from scheduler.peers import Peers
-from scheduler.pinger import Pinger, new_ping_ids
+from bus.transport import connection, layout
+from bus.transport.connection import Client
+from bus.transport.kv_watcher import Follower
+from bus.transport.pull_consumer import Puller
+from scheduler.cluster.peers import Peers
+from scheduler.endpoints import Answers
+from scheduler.fleet.directory import Directory
+from scheduler.fleet.registry import Registry
+from scheduler.fleet.timer_reconciler import Mender
+from scheduler.ping.attempt import Flight
+from scheduler.ping.bus_monitor import Pulse
+from scheduler.ping.committer import Committer
+from scheduler.ping.live_events import Events
+from scheduler.ping.loop import PingLoop
+from scheduler.ping.pinger import Pinger, new_ping_ids
+from scheduler.ping.timer_deferral import Timekeeper
 from scheduler.policy import Policy
-from scheduler.pulse import Pulse
-from scheduler.registry import Registry
 from scheduler.stats import counters
-from scheduler.timekeeper import Timekeeper
 
 log = structlog.get_logger("scheduler")
 
 LARGE_FLEET = 10_000  # agents
-LARGE_FLEET_COLLECTIONS = (100_000, 20, 100)  # 12 % of the time went into looking for garbage that is not there
+LARGE_FLEET_COLLECTIONS = (
+    100_000,
+    20,
+    100,
+)  # 12 % of the time went into looking for garbage that is not there
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -69,14 +74,22 @@ class Scheduler:
 
         self.directory = Directory(self.policy)
         self.registry = Registry(client, self.directory, self.policy)
-        self.entries = Follower(client, subjects.BUCKET_STREAM, subjects.agent_key("*"), self._entry_changed)
-        self.states = Follower(client, subjects.BUCKET_STREAM, subjects.state_key("*"), self._state_changed)
+        self.entries = Follower(
+            client, subjects.BUCKET_STREAM, subjects.agent_key("*"), self._entry_changed
+        )
+        self.states = Follower(
+            client, subjects.BUCKET_STREAM, subjects.state_key("*"), self._state_changed
+        )
         self.pulse = Pulse(client)
         self.peers = Peers(client, self.instance)
         self.peers.changed = self._company_changed
         self.loop = PingLoop(client, self.directory, self.peers, self._limit, self._recorded)
-        self.loop.committer = Committer(client, self.directory, self.policy, self.loop.settled, self.loop.fly_again)
-        self.loop.pinger = Pinger(client, self.pulse, settings.PING_RESPONSE_TIMEOUT_SECONDS, self.loop.landed)
+        self.loop.committer = Committer(
+            client, self.directory, self.policy, self.loop.settled, self.loop.fly_again
+        )
+        self.loop.pinger = Pinger(
+            client, self.pulse, settings.PING_RESPONSE_TIMEOUT_SECONDS, self.loop.landed
+        )
         self.puller = Puller(
             client,
             subjects.BUCKET_STREAM,
@@ -107,7 +120,9 @@ class Scheduler:
     def start(self, start: Start) -> None:
         """Pings from now on."""
         self.client.on_reconnect(self.puller.renew)
-        self.directory.crossed = self.mender.crossed  # while loading, states may come before their entries
+        self.directory.crossed = (
+            self.mender.crossed
+        )  # while loading, states may come before their entries
         for part in (
             self.registry.gatherer,
             self.events,
@@ -135,7 +150,9 @@ class Scheduler:
             held_back_seconds=self.loop.held_back_seconds,
             commits=self.loop.committer.commits,
             lost_races=self.loop.committer.lost_races,
-            bad_messages=self.loop.queue.bad_messages + self.loop.pinger.bad_messages + self._bad_values,
+            bad_messages=self.loop.queue.bad_messages
+            + self.loop.pinger.bad_messages
+            + self._bad_values,
             events_dropped=self.events.dropped,
             timers_put_off=self.timekeeper.put_off,
             ping_seconds=counted.ping.cumulative(),
@@ -155,10 +172,16 @@ class Scheduler:
         """An outcome of ours stands in the bucket."""
         self._counters.record(state)
         if state.conflicting_boot_ids and not (flight.base and flight.base.conflicting_boot_ids):
-            log.error("two_hosts_under_one_id", agent_id=state.agent_id, boot_ids=state.conflicting_boot_ids)
+            log.error(
+                "two_hosts_under_one_id",
+                agent_id=state.agent_id,
+                boot_ids=state.conflicting_boot_ids,
+            )
         self.events.outcome(flight, state)
 
-    def _entry_changed(self, subject: str, data: bytes, sequence: int, _time_ns: int, deleted: bool) -> None:
+    def _entry_changed(
+        self, subject: str, data: bytes, sequence: int, _time_ns: int, deleted: bool
+    ) -> None:
         try:
             agent_id = subjects.last_token(subject)
             if not deleted:
@@ -166,20 +189,33 @@ class Scheduler:
         except BadMessageError as error:
             self._bad_value(subject, error)
 
-    def _state_changed(self, subject: str, data: bytes, sequence: int, time_ns: int, deleted: bool) -> None:
+    def _state_changed(
+        self, subject: str, data: bytes, sequence: int, time_ns: int, deleted: bool
+    ) -> None:
         try:
             agent_id = subjects.last_token(subject)
             tracked = self.directory.get(agent_id)
             # our own commits are known; what interferes with a flight of ours, its compare-and-set will find out
-            if deleted or agent_id in self.loop.active or (tracked and sequence <= tracked.state_revision):
+            if (
+                deleted
+                or agent_id in self.loop.active
+                or (tracked and sequence <= tracked.state_revision)
+            ):
                 return
-            self.directory.apply_state(agent_id, without_message(decode(data, AgentState)), sequence, time_ns)
+            self.directory.apply_state(
+                agent_id, without_message(decode(data, AgentState)), sequence, time_ns
+            )
         except BadMessageError as error:
             self._bad_value(subject, error)
 
     def _bad_value(self, subject: str, error: BadMessageError) -> None:
         self._bad_values += 1
-        log.error("bad_value_in_bucket", subject=subject, detail=str(error), action="left alone; put it right by hand")
+        log.error(
+            "bad_value_in_bucket",
+            subject=subject,
+            detail=str(error),
+            action="left alone; put it right by hand",
+        )
 
     async def _consumer_lost(self) -> None:
         await layout.ensure(self.client, self._settings)

@@ -5,7 +5,7 @@ from collections import Counter
 from datetime import datetime
 from typing import NamedTuple
 
-from bus.messages import AgentState
+from bus.contract.messages import AgentState
 
 # seconds; from a LAN round trip to the longest time-out, and from the tick of a timer to an hour behind
 PING_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -14,13 +14,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 from nats.micro.request import Request
 
-from bus import connection, layout, subjects
 from bus.background import background
 from bus.clock import utc_now
-from bus.errors import BusError
-from bus.exports import FileFormat, TableRequest
-from bus.messages import decode, encode
-from bus.questions import (
+from bus.contract import subjects
+from bus.contract.exports import FileFormat, TableRequest
+from bus.contract.messages import decode, encode
+from bus.contract.questions import (
     HistoryReply,
     HistoryRequest,
     OverviewReply,
@@ -29,18 +28,28 @@ from bus.questions import (
     UptimesReply,
     UptimesRequest,
 )
-from bus.services import Endpoint, serve
+from bus.contract.statements import (
+    ExportRequest,
+    FleetReplay,
+    FleetReplayRequest,
+    Statement,
+    StatementRequest,
+)
+from bus.errors import BusError
 from bus.settings import Settings
-from bus.sizes import room
-from bus.standby import Replica
-from bus.statements import ExportRequest, FleetReplay, FleetReplayRequest, Statement, StatementRequest
-from bus.transfer import FileOffer, Files
-from storage import answers, exports, page, replays, reports, tables
-from storage.errors import CannotWriteError, StorageError
-from storage.exports import Question, Written
-from storage.feed import Feed
-from storage.store import Reader, Store
-from storage.turns import short_turns
+from bus.transport import connection, layout
+from bus.transport.file_transfer import FileOffer, Files
+from bus.transport.large_answers import room
+from bus.transport.micro_services import Endpoint, serve
+from bus.transport.standby import Replica
+from storage.answers import history, tables
+from storage.engine import table_files
+from storage.engine.errors import CannotWriteError, StorageError
+from storage.engine.table_files import Question, Written
+from storage.statements import build, page, replay
+from storage.store.store import Reader, Store
+from storage.store.switch_interval import short_turns
+from storage.stream.feed import Feed
 
 log = structlog.get_logger("storage")
 
@@ -79,20 +88,22 @@ class Storage:
         asked = decode(request.data or b"{}", HistoryRequest)
         now = utc_now()
         most = room(self.client)
-        return await self.store.read(lambda reader: answers.history(reader, agent_id, asked, now, most))
+        return await self.store.read(
+            lambda reader: history.history(reader, agent_id, asked, now, most)
+        )
 
     async def uptimes(self, request: Request) -> UptimesReply:
         """Uptime of several agents."""
         asked = decode(request.data, UptimesRequest)
         now = utc_now()
-        return await self.store.read(lambda reader: answers.uptimes(reader, asked, now))
+        return await self.store.read(lambda reader: history.uptimes(reader, asked, now))
 
     async def overview(self, request: Request) -> OverviewReply:
         """The fleet in numbers."""
         asked = decode(request.data or b"{}", OverviewRequest)
         now = utc_now()
         most = room(self.client)
-        return await self.store.read(lambda reader: answers.overview(reader, asked, now, most))
+        return await self.store.read(lambda reader: history.overview(reader, asked, now, most))
 
     async def report(self, request: Request) -> bytes | FileOffer:
         """The uptime statement of a month: itself, or the offer of a file in the format asked for."""
@@ -103,15 +114,21 @@ class Storage:
         form, scratch = asked.format, self.store.places.scratch
 
         def made(reader: Reader) -> Statement:
-            return reports.statement(reader, agent_id, asked, now, threshold)
+            return build.statement(reader, agent_id, asked, now, threshold)
 
         name = f"{agent_id}-{asked.month}"
         if form == "json":
             return await self._whole(made, name)
         if form == "html":
-            return await self._offer(lambda reader: exports.write_text(scratch, page.render(made(reader)), name, form))
+            return await self._offer(
+                lambda reader: table_files.write_text(
+                    scratch, page.render(made(reader)), name, form
+                )
+            )
         return await self._offer(
-            lambda reader: exports.write(reader.cursor, scratch, tables.statement(made(reader)), name, form)
+            lambda reader: table_files.write(
+                reader.cursor, scratch, tables.statement(made(reader)), name, form
+            )
         )
 
     async def replay(self, request: Request) -> bytes | FileOffer:
@@ -122,7 +139,7 @@ class Storage:
         form, scratch = asked.format, self.store.places.scratch
 
         def made(reader: Reader) -> FleetReplay:
-            return replays.fleet(reader, asked, now, threshold)
+            return replay.fleet(reader, asked, now, threshold)
 
         def listed(reader: Reader) -> FleetReplay:
             replayed = made(reader)
@@ -132,7 +149,9 @@ class Storage:
         if form == "json":
             return await self._whole(listed, name, FILE_SECONDS)
         return await self._offer(
-            lambda reader: exports.write(reader.cursor, scratch, tables.replay(made(reader)), name, form)
+            lambda reader: table_files.write(
+                reader.cursor, scratch, tables.replay(made(reader)), name, form
+            )
         )
 
     async def export(self, request: Request) -> FileOffer:
@@ -141,7 +160,9 @@ class Storage:
         asked = decode(request.data or b"{}", ExportRequest)
         now = utc_now()
         return await self._rows(
-            lambda reader: tables.history(reader, agent_id, asked, now), f"{agent_id}-history", asked.format
+            lambda reader: tables.history(reader, agent_id, asked, now),
+            f"{agent_id}-history",
+            asked.format,
         )
 
     async def table(self, request: Request) -> FileOffer:
@@ -153,9 +174,13 @@ class Storage:
         name = "-".join(part for part in (asked.agent_id, asked.table, asked.month) if part)
         return await self._rows(lambda reader: tables.table(reader, asked, now), name, asked.format)
 
-    async def _rows(self, question: Callable[[Reader], Question], name: str, form: FileFormat) -> FileOffer:
+    async def _rows(
+        self, question: Callable[[Reader], Question], name: str, form: FileFormat
+    ) -> FileOffer:
         scratch = self.store.places.scratch
-        return await self._offer(lambda reader: exports.write(reader.cursor, scratch, question(reader), name, form))
+        return await self._offer(
+            lambda reader: table_files.write(reader.cursor, scratch, question(reader), name, form)
+        )
 
     async def _whole(
         self, make: Callable[[Reader], Struct], name: str, seconds: float | None = None
@@ -165,7 +190,9 @@ class Storage:
         if len(data) <= room(self.client):
             return data
         scratch = self.store.places.scratch
-        return await self._offer(lambda _: exports.write_text(scratch, data.decode(), name, "json"))
+        return await self._offer(
+            lambda _: table_files.write_text(scratch, data.decode(), name, "json")
+        )
 
     async def _offer(self, write: Callable[[Reader], Written]) -> FileOffer:
         """A file, written in a reader's thread. A few at once: questions shall not wait for them."""

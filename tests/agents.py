@@ -6,14 +6,25 @@ from datetime import UTC, datetime, timedelta
 
 from nats.aio.msg import Msg
 
-from bus import connection, subjects
-from bus.messages import GpuReport, PingRequest, Seconds, UptimeReport, Window, decode, encode
+from bus.contract import subjects
+from bus.contract.messages import (
+    GpuReport,
+    PingRequest,
+    Seconds,
+    UptimeReport,
+    Window,
+    decode,
+    encode,
+)
 from bus.settings import Settings
+from bus.transport import connection
 
 Answer = Callable[[str, PingRequest], bytes | None]
 
 
-def report(agent_id: str, request: PingRequest, *, up: float = 1.0, gpus: int = 1, **changes: object) -> UptimeReport:
+def report(
+    agent_id: str, request: PingRequest, *, up: float = 1.0, gpus: int = 1, **changes: object
+) -> UptimeReport:
     """A report over the window asked for, `up` of it spent up and the rest down."""
     now = datetime.now(UTC)
     length = round(request.window_seconds or 0.0, 3)
@@ -23,12 +34,20 @@ def report(agent_id: str, request: PingRequest, *, up: float = 1.0, gpus: int = 
         "agent_id": agent_id,
         "boot_id": "boot",
         "session_id": "session",
-        "window": Window(since=now - timedelta(seconds=length), until=now, seconds=length, mark=now.isoformat()),
+        "window": Window(
+            since=now - timedelta(seconds=length), until=now, seconds=length, mark=now.isoformat()
+        ),
         "uptime_percent": percent,
         "seconds": seconds,
         "gpu_available": gpus > 0,
         "gpus": tuple(
-            GpuReport(uuid=f"GPU-{agent_id}-{index}", index=index, name="Test GPU", state="up", seconds=seconds)
+            GpuReport(
+                uuid=f"GPU-{agent_id}-{index}",
+                index=index,
+                name="Test GPU",
+                state="up",
+                seconds=seconds,
+            )
             for index in range(gpus)
         ),
         "reported_at": now,

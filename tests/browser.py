@@ -48,7 +48,9 @@ class Browser:
         """The first element that fits the selector, is shown, and holds the text."""
 
         def look(_: object) -> WebElement | None:
-            return next((e for e in self.all(selector) if e.is_displayed() and text in _text(e)), None)
+            return next(
+                (e for e in self.all(selector) if e.is_displayed() and text in _text(e)), None
+            )
 
         waiting = WebDriverWait(self.driver, seconds, 0.05, (StaleElementReferenceException,))
         found = waiting.until(look, f"{selector} with {text!r} is not shown")
@@ -57,7 +59,9 @@ class Browser:
 
     def gone(self, selector: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Waits until nothing fits the selector."""
-        WebDriverWait(self.driver, seconds, 0.05).until(lambda _: not self.all(selector), f"{selector} is still there")
+        WebDriverWait(self.driver, seconds, 0.05).until(
+            lambda _: not self.all(selector), f"{selector} is still there"
+        )
 
     def all(self, selector: str) -> list[WebElement]:
         """Every element that fits, now."""
@@ -65,7 +69,9 @@ class Browser:
 
     def text(self, selector: str) -> str:
         """What the first fitting element says, with plain spaces; empty where there is none."""
-        found = self.driver.execute_script("return document.querySelector(arguments[0])?.innerText", selector)
+        found = self.driver.execute_script(
+            "return document.querySelector(arguments[0])?.innerText", selector
+        )
         return str(found or "").replace("\u00a0", " ").strip()
 
     def script(self, code: str) -> object:
@@ -81,9 +87,15 @@ class Browser:
         """Every address that was asked for since this was last asked."""
         entries = self.driver.get_log("performance")  # type: ignore[no-untyped-call]  # selenium leaves it untyped
         events = [json.loads(entry["message"])["message"] for entry in entries]
-        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        return [
+            e["params"]["request"]["url"]
+            for e in events
+            if e["method"] == "Network.requestWillBeSent"
+        ]
 
-    def emulate(self, width: int, height: int, *, scheme: str = "light", reduced_motion: bool = False) -> None:
+    def emulate(
+        self, width: int, height: int, *, scheme: str = "light", reduced_motion: bool = False
+    ) -> None:
         """A screen, and what its user prefers."""
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         motion = "reduce" if reduced_motion else "no-preference"
@@ -102,7 +114,11 @@ def _text(element: WebElement) -> str:
 def origins(addresses: list[str]) -> set[str]:
     """Whom a page asked; `data:` and `blob:` ask nobody."""
     parts = [urlsplit(address) for address in addresses]
-    return {f"{part.scheme}://{part.netloc}" for part in parts if part.scheme not in {"data", "blob", "about"}}
+    return {
+        f"{part.scheme}://{part.netloc}"
+        for part in parts
+        if part.scheme not in {"data", "blob", "about"}
+    }
 
 
 @contextmanager

@@ -6,15 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from bus import connection, embedded, layout, settings
+from bus import settings
 from bus.settings import Settings
+from bus.transport import connection, embedded_server, layout
 
-for _name in [n for n in os.environ if n.startswith(("PING_", "AGENT_", "GPUPING_", "GATEWAY_", "NATS_"))]:
+for _name in [
+    n for n in os.environ if n.startswith(("PING_", "AGENT_", "GPUPING_", "GATEWAY_", "NATS_"))
+]:
     del os.environ[_name]  # the caller's environment must not decide what tests see
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI a skip or an xfail is a failure: no part may be missing unnoticed. Only containers and GPUs may be."""
     report = yield
     excused = item.get_closest_marker("docker") or item.get_closest_marker("gpu")
@@ -25,14 +30,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture
-async def nats_server(tmp_path: Path) -> AsyncIterator[embedded.EmbeddedServer]:
+async def nats_server(tmp_path: Path) -> AsyncIterator[embedded_server.EmbeddedServer]:
     """A real nats-server of this test's own; `.process` may be killed or frozen."""
-    async with embedded.running(tmp_path / "bus", port=0) as server:
+    async with embedded_server.running(tmp_path / "bus", port=0) as server:
         yield server
 
 
 @pytest.fixture
-def base_settings(nats_server: embedded.EmbeddedServer, tmp_path: Path) -> Settings:
+def base_settings(nats_server: embedded_server.EmbeddedServer, tmp_path: Path) -> Settings:
     """Settings that point at this test's server and a folder of its own; no environment."""
     return settings.load({}, NATS_URL=nats_server.url, GPUPING_DATA_DIR=str(tmp_path / "data"))
 

@@ -16,12 +16,11 @@ import httpx
 import msgspec
 from nats.micro.request import Request
 
-from bus import services, settings, subjects
-from bus.connection import Client, connected
-from bus.errors import RefusedError
-from bus.exports import TableRequest
-from bus.messages import Seconds, UptimeReport, Window, decode, encode
-from bus.questions import (
+from bus import settings
+from bus.contract import subjects
+from bus.contract.exports import TableRequest
+from bus.contract.messages import Seconds, UptimeReport, Window, decode, encode
+from bus.contract.questions import (
     Agent,
     AgentPage,
     Event,
@@ -40,9 +39,7 @@ from bus.questions import (
     UptimesReply,
     UptimesRequest,
 )
-from bus.services import Endpoint
-from bus.settings import Settings
-from bus.statements import (
+from bus.contract.statements import (
     Account,
     ExportRequest,
     FleetReplay,
@@ -50,7 +47,12 @@ from bus.statements import (
     Statement,
     StatementRequest,
 )
-from bus.transfer import FileOffer, Files
+from bus.errors import RefusedError
+from bus.settings import Settings
+from bus.transport import micro_services
+from bus.transport.connection import Client, connected
+from bus.transport.file_transfer import FileOffer, Files
+from bus.transport.micro_services import Endpoint
 from gateway import service
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -113,7 +115,9 @@ def report(agent_id: str) -> UptimeReport:
 
 def quick(base: Settings, **more) -> Settings:
     """Any free port, and agents that are given up on soon."""
-    return settings.load({}, NATS_URL=base.NATS_URL, GATEWAY_PORT=0, PING_RESPONSE_TIMEOUT_SECONDS=0.4, **more)
+    return settings.load(
+        {}, NATS_URL=base.NATS_URL, GATEWAY_PORT=0, PING_RESPONSE_TIMEOUT_SECONDS=0.4, **more
+    )
 
 
 class Behind:
@@ -162,7 +166,11 @@ class Behind:
             return answer if answer is not None else encode(report(agent_id))
 
         async def details(request: Request) -> bytes:
-            return answer if answer is not None else b'{"agent_id": "%s", "gpus": []}' % agent_id.encode()
+            return (
+                answer
+                if answer is not None
+                else b'{"agent_id": "%s", "gpus": []}' % agent_id.encode()
+            )
 
         endpoints = {
             "ping": (subjects.ping(agent_id), respond),
@@ -176,8 +184,11 @@ class Behind:
         await self.client.flush()
 
     async def _serve(self, name: str, endpoints: dict) -> None:
-        listed = [Endpoint(n, subject, self._told(n, handler)) for n, (subject, handler) in endpoints.items()]
-        await services.serve(self.client, name, "of a test", listed)
+        listed = [
+            Endpoint(n, subject, self._told(n, handler))
+            for n, (subject, handler) in endpoints.items()
+        ]
+        await micro_services.serve(self.client, name, "of a test", listed)
 
     def _told(self, name: str, handler):
         async def answer(request: Request):
@@ -195,8 +206,12 @@ class Behind:
         self.asked.append(("register", wanted))
         created = agent_id not in self.agents
         old = self.agents.get(agent_id) or agent(agent_id)
-        changes = {name: getattr(wanted, name) for name in ("agent_url", "capabilities", "metadata")}
-        self.agents[agent_id] = msgspec.structs.replace(old, **{n: v for n, v in changes.items() if v is not None})
+        changes = {
+            name: getattr(wanted, name) for name in ("agent_url", "capabilities", "metadata")
+        }
+        self.agents[agent_id] = msgspec.structs.replace(
+            old, **{n: v for n, v in changes.items() if v is not None}
+        )
         return RegisterReply(agent=self.agents[agent_id], created=created)
 
     async def _remove(self, request: Request) -> bytes:
@@ -219,7 +234,9 @@ class Behind:
             if (question.status in {None, one.status})
             and (question.capability is None or question.capability in one.capabilities)
         ]
-        after = [one for one in fitting if question.cursor is None or one.agent_id > question.cursor]
+        after = [
+            one for one in fitting if question.cursor is None or one.agent_id > question.cursor
+        ]
         page = after[: question.limit]
         more = page[-1].agent_id if len(after) > len(page) else None
         return AgentPage(agents=tuple(page), total=len(fitting), next_cursor=more)
@@ -252,7 +269,9 @@ class Behind:
         self.asked.append(("history", question))
         every = self.pings.get(agent_id, [])
         rest = [
-            one for one in every if question.cursor is None or one.ping_seq < int(question.cursor.partition("-")[2])
+            one
+            for one in every
+            if question.cursor is None or one.ping_seq < int(question.cursor.partition("-")[2])
         ]
         page = rest[: question.limit]
         answered = sum(one.outcome == "answered" for one in every)
@@ -262,13 +281,19 @@ class Behind:
         )  # fmt: skip
         more = f"0-{page[-1].ping_seq}" if len(rest) > len(page) else None
         return HistoryReply(
-            agent_id=agent_id, hours=question.hours, pings=tuple(page), summary=summary, next_cursor=more
+            agent_id=agent_id,
+            hours=question.hours,
+            pings=tuple(page),
+            summary=summary,
+            next_cursor=more,
         )
 
     async def _uptimes(self, request: Request) -> UptimesReply:
         asked = decode(request.data, UptimesRequest).agent_ids
         self.asked.append(("uptimes", asked))
-        return UptimesReply(uptimes={name: value for name, value in self.uptimes.items() if name in asked})
+        return UptimesReply(
+            uptimes={name: value for name, value in self.uptimes.items() if name in asked}
+        )
 
     async def _overview(self, request: Request) -> OverviewReply:
         question = decode(request.data, OverviewRequest)
@@ -289,14 +314,20 @@ class Behind:
         self.asked.append(("table", question))
         if question.agent_id and not question.registered and not self.pings.get(question.agent_id):
             raise RefusedError(404, "no history")
-        return self._offer(f"{question.table}.{question.format}", f"text/{question.format}; charset=utf-8")
+        return self._offer(
+            f"{question.table}.{question.format}", f"text/{question.format}; charset=utf-8"
+        )
 
     async def _replay(self, request: Request) -> FleetReplay | FileOffer:
         question = decode(request.data, FleetReplayRequest)
         self.asked.append(("replay", question))
         if question.format != "json":
-            return self._offer(f"replay.{question.format}", f"text/{question.format}; charset=utf-8")
-        return FleetReplay(month=question.month, now="ours", then="others", gains=1, loses=2, same=3, agents=())
+            return self._offer(
+                f"replay.{question.format}", f"text/{question.format}; charset=utf-8"
+            )
+        return FleetReplay(
+            month=question.month, now="ours", then="others", gains=1, loses=2, same=3, agents=()
+        )
 
     async def _report(self, request: Request) -> Statement | FileOffer:
         question = decode(request.data, StatementRequest)
@@ -306,7 +337,12 @@ class Behind:
             raise RefusedError(404, "no history")
         if question.format != "json":
             return self._offer(f"month.{question.format}", f"text/{question.format}")
-        host = Account(seconds=Seconds(up=1.0), unreported_seconds=0.0, coverage_percent=100.0, uptime_percent=100.0)
+        host = Account(
+            seconds=Seconds(up=1.0),
+            unreported_seconds=0.0,
+            coverage_percent=100.0,
+            uptime_percent=100.0,
+        )
         return Statement(
             agent_id=agent_id, month=question.month, generated_at=NOW, since=NOW, until=NOW, final=False,
             enrolled_seconds=1.0, host=host, gpus=(), incidents=(), splits=(), pings=1, answered=1, missed=0, excused=0,
@@ -336,7 +372,10 @@ async def gateway_and_behind(
         if storage:
             await behind.serve_storage()
         try:
-            async with service.running(chosen) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=20) as http:
+            async with (
+                service.running(chosen) as gateway,
+                httpx.AsyncClient(base_url=gateway.url, timeout=20) as http,
+            ):
                 yield http, behind
         finally:
             await behind.files.stop()

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import nats.errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from bus import connection, subjects
-from bus.messages import AgentState, decode
+from bus.contract import subjects
+from bus.contract.messages import AgentState, decode
+from bus.transport import connection
 
 History = dict[str, list[AgentState]]
 
@@ -16,8 +17,12 @@ History = dict[str, list[AgentState]]
 async def read_history(client: connection.Client) -> History:
     """Every revision in the stream, by agent, in order."""
     js = client.jetstream()
-    config = ConsumerConfig(ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL, inactive_threshold=30)
-    subscription = await js.pull_subscribe(f"{subjects.HISTORY_PREFIX}*", stream=subjects.HISTORY_STREAM, config=config)
+    config = ConsumerConfig(
+        ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL, inactive_threshold=30
+    )
+    subscription = await js.pull_subscribe(
+        f"{subjects.HISTORY_PREFIX}*", stream=subjects.HISTORY_STREAM, config=config
+    )
     history: History = defaultdict(list)
     left = (await subscription.consumer_info()).num_pending or 0
     while left > 0:
@@ -43,7 +48,8 @@ async def until_history(
             return history
         if asyncio.get_running_loop().time() > deadline:
             found = {
-                agent: [(s.ping_seq, s.last.outcome, s.last.reason) for s in rows] for agent, rows in history.items()
+                agent: [(s.ping_seq, s.last.outcome, s.last.reason) for s in rows]
+                for agent, rows in history.items()
             }
             raise AssertionError(f"not within {within} s; history is {found}")
         await asyncio.sleep(0.05)

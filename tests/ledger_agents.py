@@ -11,12 +11,23 @@ from typing import Literal, NamedTuple
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus import connection, subjects
 from bus.clock import boottime
-from bus.messages import GpuReport, PingRequest, Seconds, UptimeReport, Window, decode, encode
+from bus.contract import subjects
+from bus.contract.messages import (
+    GpuReport,
+    PingRequest,
+    Seconds,
+    UptimeReport,
+    Window,
+    decode,
+    encode,
+)
 from bus.settings import Settings
+from bus.transport import connection
 
-Manner = Literal["answering", "no_gpu", "nothing_to_judge", "silent", "absent", "garbage", "other_agent"]
+Manner = Literal[
+    "answering", "no_gpu", "nothing_to_judge", "silent", "absent", "garbage", "other_agent"
+]
 BAD: frozenset[Manner] = frozenset({"garbage", "other_agent"})
 UNHEARD: frozenset[Manner] = frozenset({"silent", "absent"})
 
@@ -65,14 +76,20 @@ class LedgerAgent:
                 await self._subscription.unsubscribe()
                 self._subscription = None
         elif self._subscription is None:
-            self._subscription = await self._client.subscribe(subjects.ping(self.agent_id), cb=self._hear)
+            self._subscription = await self._client.subscribe(
+                subjects.ping(self.agent_id), cb=self._hear
+            )
         await self._client.flush()
         self.manners.append((datetime.now(UTC), manner))
 
     def manners_between(self, since: datetime, until: datetime) -> set[Manner]:
         """All that held at some moment of the stretch."""
         ends = [at for at, _ in self.manners[1:]] + [datetime.max.replace(tzinfo=UTC)]
-        return {m for (at, m), end in zip(self.manners, ends, strict=True) if at <= until and end >= since}
+        return {
+            m
+            for (at, m), end in zip(self.manners, ends, strict=True)
+            if at <= until and end >= since
+        }
 
     async def _hear(self, message: Msg) -> None:
         request, now = decode(message.data, PingRequest), datetime.now(UTC)
@@ -80,7 +97,9 @@ class LedgerAgent:
         self.asked.setdefault(request.ping_id, Asked(now, request))
         if self.manner in UNHEARD:
             return
-        answer = self.answers.get(request.ping_id)  # a ping heard before gets the bytes that it got before
+        answer = self.answers.get(
+            request.ping_id
+        )  # a ping heard before gets the bytes that it got before
         if answer is None:
             answer = self.answers[request.ping_id] = self._answer(request, now)
         await message.respond(answer.data)
@@ -92,7 +111,9 @@ class LedgerAgent:
         data = b"{ garbage" if self.manner == "garbage" else encode(report)
         valid = self.manner not in BAD
         mark = report.window.mark or ""
-        return Answer(now, data, report.uptime_percent, report.gpu_available, since, until, mark, valid)
+        return Answer(
+            now, data, report.uptime_percent, report.gpu_available, since, until, mark, valid
+        )
 
     def _since(self, request: PingRequest, until: int) -> int:
         if request.since_mark is not None:
@@ -102,19 +123,25 @@ class LedgerAgent:
         assert request.window_seconds is not None
         return until - round(request.window_seconds * 1000)
 
-    def _report(self, request: PingRequest, now: datetime, milliseconds: int, mark: str) -> UptimeReport:
+    def _report(
+        self, request: PingRequest, now: datetime, milliseconds: int, mark: str
+    ) -> UptimeReport:
         length = milliseconds / 1000
         up = 0 if self.manner == "no_gpu" else round(milliseconds * self.up)
         seconds = Seconds(up=up / 1000, down=(milliseconds - up) / 1000)
         percent = 100.0 * up / milliseconds if milliseconds else None
         if self.manner == "nothing_to_judge":
             seconds, percent = Seconds(excused=length), None
-        gpu = GpuReport(uuid=f"GPU-{self.agent_id}", index=0, name="Test GPU", state="up", seconds=seconds)
+        gpu = GpuReport(
+            uuid=f"GPU-{self.agent_id}", index=0, name="Test GPU", state="up", seconds=seconds
+        )
         return UptimeReport(
             agent_id="somebody-else" if self.manner == "other_agent" else self.agent_id,
             boot_id="boot",
             session_id="session",
-            window=Window(since=now - timedelta(seconds=length), until=now, seconds=length, mark=mark),
+            window=Window(
+                since=now - timedelta(seconds=length), until=now, seconds=length, mark=mark
+            ),
             uptime_percent=percent,
             seconds=seconds,
             gpu_available=self.manner != "no_gpu",
@@ -132,7 +159,9 @@ class LedgerAgents(dict[str, LedgerAgent]):
         super().__init__()
         self.client = client
 
-    async def add(self, agent_id: str, manner: Manner = "answering", up: float = 1.0) -> LedgerAgent:
+    async def add(
+        self, agent_id: str, manner: Manner = "answering", up: float = 1.0
+    ) -> LedgerAgent:
         agent = self[agent_id] = LedgerAgent(self.client, agent_id)
         await agent.behave(manner, up)
         return agent

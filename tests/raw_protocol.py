@@ -2,13 +2,15 @@
 
 import asyncio
 
-from bus.embedded import EmbeddedServer
+from bus.transport.embedded_server import EmbeddedServer
 
 
 async def send(server: EmbeddedServer, frames: bytes) -> None:
     """Protocol frames as they are; the server has taken them when this returns."""
     reader, writer = await asyncio.open_connection(*server.url.removeprefix("nats://").split(":"))
     await reader.readline()
-    writer.write(b'CONNECT {"verbose":false,"pedantic":false,"headers":true}\r\n' + frames + b"PING\r\n")
+    writer.write(
+        b'CONNECT {"verbose":false,"pedantic":false,"headers":true}\r\n' + frames + b"PING\r\n"
+    )
     assert (await reader.readline()).startswith(b"PONG")
     writer.close()

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from bus.messages import AgentState
+from bus.contract.messages import AgentState
 from bus.settings import Settings
 from tests.history import History
 from tests.ledger_agents import Answer, LedgerAgent, LedgerAgents
 
-SLACK = timedelta(milliseconds=300)  # between the agent's hearing and the scheduler's clock, on a busy machine
+SLACK = timedelta(
+    milliseconds=300
+)  # between the agent's hearing and the scheduler's clock, on a busy machine
 
 
 class Verdict(NamedTuple):
@@ -38,7 +40,10 @@ class Truth:
 
     def interval(self) -> float:
         """Rule 5."""
-        base, longest = self._settings.PING_BASE_INTERVAL_MINUTES * 60, self._settings.PING_MAX_INTERVAL_HOURS * 3600
+        base, longest = (
+            self._settings.PING_BASE_INTERVAL_MINUTES * 60,
+            self._settings.PING_MAX_INTERVAL_HOURS * 3600,
+        )
         return float(min(base * self._settings.PING_ESCALATION_MULTIPLIER**self.poor, longest))
 
     def excused(self, reason: str | None) -> Verdict:
@@ -95,7 +100,11 @@ class Audit:
     """One agent's history, replayed outcome by outcome; `truth` is the record after the last of them."""
 
     def __init__(
-        self, agent: LedgerAgent, settings: Settings, enrolments: Sequence[datetime], excusable: Excusable
+        self,
+        agent: LedgerAgent,
+        settings: Settings,
+        enrolments: Sequence[datetime],
+        excusable: Excusable,
     ) -> None:
         self._agent, self._settings, self._excusable = agent, settings, excusable
         self._enrolments = enrolments
@@ -153,8 +162,12 @@ class Audit:
         began = max(at for at in self._enrolments if at <= self._agent.asked[state.last.ping_id].at)
         assert self.truth.answered_at
         if began < self.truth.answered_at:
-            assert self._agent.asked[state.last.ping_id].request.since_mark == self._window.mark, self._where(state)
-            assert answer.since == self._window.until, f"a gap between windows: {self._where(state)}"
+            assert self._agent.asked[state.last.ping_id].request.since_mark == self._window.mark, (
+                self._where(state)
+            )
+            assert answer.since == self._window.until, (
+                f"a gap between windows: {self._where(state)}"
+            )
 
     def _deserved(self, state: AgentState) -> None:
         """A miss needs an agent that could be missed."""
@@ -170,7 +183,9 @@ class Audit:
                 assert "absent" in manners, self._where(state)
             case "timeout":
                 assert manners & {"silent", "absent"}, self._where(state)
-                assert answer is None or answer.at > last.pinged_at + patience - SLACK, self._where(state)
+                assert answer is None or answer.at > last.pinged_at + patience - SLACK, self._where(
+                    state
+                )
             case _:
                 raise AssertionError(f"unknown reason: {self._where(state)}")
 
@@ -192,20 +207,28 @@ class Audit:
             "mark": state.since_mark,
             "answered_at": state.last_answered_at,
         }
-        wanted = expected._asdict() | {name: getattr(truth, name) for name in found if name not in Verdict._fields}
+        wanted = expected._asdict() | {
+            name: getattr(truth, name) for name in found if name not in Verdict._fields
+        }
         assert found == wanted, self._where(state)
 
     def _punctual(self, state: AgentState, expected: Verdict) -> None:
         """Rule 10, and never before it is due; when it is late, the outcome says by how much."""
         last = state.last
         due = last.pinged_at + timedelta(seconds=expected.interval)
-        if last.outcome != "excused" and state.next_ping_at != due:  # written after the next was due already
+        if (
+            last.outcome != "excused" and state.next_ping_at != due
+        ):  # written after the next was due already
             assert due < state.next_ping_at <= datetime.now(UTC), self._where(state)
         if self._before is None or last.late_ms is None:
             return
-        was_due = max(self._before.next_ping_at, *(at for at in self._enrolments if at <= last.pinged_at))
+        was_due = max(
+            self._before.next_ping_at, *(at for at in self._enrolments if at <= last.pinged_at)
+        )
         late = (last.pinged_at - was_due).total_seconds() * 1000
-        assert abs(late - last.late_ms) < 1.0, f"{late} ms late, not {last.late_ms}: {self._where(state)}"
+        assert abs(late - last.late_ms) < 1.0, (
+            f"{late} ms late, not {last.late_ms}: {self._where(state)}"
+        )
 
     def _where(self, state: AgentState) -> str:
         last = state.last

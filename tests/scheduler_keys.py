@@ -6,8 +6,9 @@ from typing import NamedTuple
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from bus import connection, subjects
-from bus.messages import AgentEntry, AgentState, Timer, decode
+from bus.contract import subjects
+from bus.contract.messages import AgentEntry, AgentState, Timer, decode
+from bus.transport import connection
 
 TIMER_SECONDS = 60  # after its due time an agent's timer fires, if nobody pinged it before
 
@@ -26,7 +27,9 @@ async def snapshot(bus: connection.Client, agent_id: str) -> Snapshot:
         first = await _keys(bus, agent_id)
         second = await _keys(bus, agent_id)
         if [m and m.seq for m in first] == [m and m.seq for m in second]:
-            entry, state, timer = (m if m and m.data else None for m in first)  # a deletion has no data
+            entry, state, timer = (
+                m if m and m.data else None for m in first
+            )  # a deletion has no data
             return Snapshot(
                 decode(entry.data or b"", AgentEntry) if entry else None,
                 decode(state.data or b"", AgentState) if state else None,
@@ -35,7 +38,11 @@ async def snapshot(bus: connection.Client, agent_id: str) -> Snapshot:
 
 
 async def _keys(bus: connection.Client, agent_id: str) -> list[RawStreamMsg | None]:
-    keys = (subjects.agent_key(agent_id), subjects.state_key(agent_id), subjects.timer_key(agent_id))
+    keys = (
+        subjects.agent_key(agent_id),
+        subjects.state_key(agent_id),
+        subjects.timer_key(agent_id),
+    )
     return [await _last(bus, key) for key in keys]
 
 

@@ -24,14 +24,18 @@ class SchedulerProcess:
     """One place in the line-up: a scheduler that may die and come back as another."""
 
     def __init__(self, settings: Settings) -> None:
-        self._environment = {name: str(getattr(settings, name)) for name in _PASSED_ON} | {"LOG_LEVEL": "error"}
+        self._environment = {name: str(getattr(settings, name)) for name in _PASSED_ON} | {
+            "LOG_LEVEL": "error"
+        }
         self._child: asyncio.subprocess.Process | None = None
         self.kills = 0
 
     async def start(self) -> None:
         """Pings when this returns."""
         self._child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "scheduler"), stdout=asyncio.subprocess.PIPE, env=os.environ | self._environment
+            *(sys.executable, "-m", "scheduler"),
+            stdout=asyncio.subprocess.PIPE,
+            env=os.environ | self._environment,
         )
         assert self._child.stdout
         async with asyncio.timeout(READY_SECONDS):
@@ -91,7 +95,9 @@ class InnerScheduler:
 
 
 @asynccontextmanager
-async def scheduler_processes(settings: Settings, count: int) -> AsyncIterator[list[SchedulerProcess]]:
+async def scheduler_processes(
+    settings: Settings, count: int
+) -> AsyncIterator[list[SchedulerProcess]]:
     """That many, all ready; none of them survives the block."""
     processes = [SchedulerProcess(settings) for _ in range(count)]
     try:

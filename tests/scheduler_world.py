@@ -11,13 +11,22 @@ from typing import Any
 
 from msgspec import Struct
 
-from bus import connection, embedded, layout, services, settings, subjects
+from bus import settings
 from bus.background import end
 from bus.clock import boottime
+from bus.contract import subjects
+from bus.contract.messages import AgentState
+from bus.contract.questions import (
+    Agent,
+    AgentPage,
+    ListRequest,
+    Ping,
+    RegisterReply,
+    RegisterRequest,
+)
 from bus.errors import RefusedError, UnavailableError
-from bus.messages import AgentState
-from bus.questions import Agent, AgentPage, ListRequest, Ping, RegisterReply, RegisterRequest
 from bus.settings import Settings
+from bus.transport import connection, embedded_server, layout, micro_services
 from tests.history import History, assert_gapless, read_history
 from tests.ledger_agents import LedgerAgents
 from tests.scheduler_audit import Truth, audit
@@ -26,7 +35,9 @@ from tests.scheduler_processes import InnerScheduler, SchedulerProcess
 
 ASK_SECONDS = 20.0
 STALL_SECONDS = 0.5  # of this machine: what may make a scheduler take its own pulse for stopped
-MENDED_SECONDS = 3.0  # within which a timer is right again after an outcome crossed a change of the registry
+MENDED_SECONDS = (
+    3.0  # within which a timer is right again after an outcome crossed a change of the registry
+)
 
 
 def world_settings(url: str) -> Settings:
@@ -59,7 +70,7 @@ class World:
         self._stalls: list[tuple[datetime, datetime]] = []
 
     async def open(self) -> None:
-        self.server = embedded.EmbeddedServer(self._folder, port=0)
+        self.server = embedded_server.EmbeddedServer(self._folder, port=0)
         await self.server.start()
         self.config = world_settings(self.server.url)
         self.bus = await connection.connect(self.config, "model")
@@ -108,7 +119,9 @@ class World:
         request = RegisterRequest(metadata=metadata, capabilities=capabilities)
         asked = datetime.now(UTC)
         reply = await self._ask(subjects.register(agent_id), request, RegisterReply)
-        assert reply.created == (not before.registered), f"{agent_id}: created is {reply.created}, it was {before}"
+        assert reply.created == (not before.registered), (
+            f"{agent_id}: created is {reply.created}, it was {before}"
+        )
         await self._note_registration(agent_id, before, request, asked)
         self._compare_view(reply.agent)
 
@@ -124,7 +137,9 @@ class World:
         self.known[agent_id] = Registration(
             registered=True,
             metadata=before.metadata if request.metadata is None else request.metadata,
-            capabilities=before.capabilities if request.capabilities is None else request.capabilities,
+            capabilities=before.capabilities
+            if request.capabilities is None
+            else request.capabilities,
             registered_at=before.registered_at or entry.enrolled_at,
             enrolments=enrolments,
         )
@@ -133,7 +148,9 @@ class World:
         """Gone at once, or refused where there is none."""
         known = self.known.get(agent_id)
         try:
-            await services.ask_raw(self.bus, subjects.remove(agent_id), b"", who="scheduler", timeout=ASK_SECONDS)
+            await micro_services.ask_raw(
+                self.bus, subjects.remove(agent_id), b"", who="scheduler", timeout=ASK_SECONDS
+            )
         except RefusedError as error:
             self._check_refusal(agent_id, error)
         else:
@@ -161,7 +178,9 @@ class World:
         subject = subjects.register(agent_id) if verb == "register" else subjects.remove(agent_id)
         body = request if verb == "register" else None
         asked = datetime.now(UTC)
-        asking = asyncio.create_task(services.ask(self.bus, subject, body, dict, who="scheduler", timeout=3.0))
+        asking = asyncio.create_task(
+            micro_services.ask(self.bus, subject, body, dict, who="scheduler", timeout=3.0)
+        )
         await asyncio.sleep(0.001)
         await self.schedulers[0].kill()
         await asyncio.wait({asking})
@@ -181,7 +200,9 @@ class World:
         """Again when a scheduler died over it; all that is asked so may be asked twice."""
         for _ in range(3):
             try:
-                return await services.ask(self.bus, subject, request, reply, who="scheduler", timeout=ASK_SECONDS)
+                return await micro_services.ask(
+                    self.bus, subject, request, reply, who="scheduler", timeout=ASK_SECONDS
+                )
             except UnavailableError:
                 continue
         raise AssertionError(f"nobody answers {subject}")
@@ -197,8 +218,13 @@ class World:
                 continue
             assert entry, agent_id
             assert (entry.removed_at is None) == known.registered, agent_id
-            assert (entry.metadata, entry.capabilities) == (known.metadata, known.capabilities), agent_id
-            assert (entry.registered_at, entry.enrolled_at) == (known.registered_at, known.enrolments[-1]), agent_id
+            assert (entry.metadata, entry.capabilities) == (known.metadata, known.capabilities), (
+                agent_id
+            )
+            assert (entry.registered_at, entry.enrolled_at) == (
+                known.registered_at,
+                known.enrolments[-1],
+            ), agent_id
             assert [span.since for span in entry.earlier] == known.enrolments[:-1], agent_id
             await self._check_timer(agent_id, known.registered)
 
@@ -210,7 +236,9 @@ class World:
             wanted = wanted_timer(agent_id, entry, state) if registered else None
             if found_timer(timer) == wanted:
                 return
-            assert boottime() < deadline, f"the timer of {agent_id} is {found_timer(timer)}, not {wanted}"
+            assert boottime() < deadline, (
+                f"the timer of {agent_id} is {found_timer(timer)}, not {wanted}"
+            )
             await asyncio.sleep(0.05)
 
     async def check_history(self) -> History:
@@ -218,8 +246,13 @@ class World:
         async with asyncio.timeout(10):
             while True:
                 history = await read_history(self.bus)
-                snapshots = {agent_id: await snapshot(self.bus, agent_id) for agent_id in self.known}
-                if all(not s.state or (history[i] and history[i][-1] == s.state) for i, s in snapshots.items()):
+                snapshots = {
+                    agent_id: await snapshot(self.bus, agent_id) for agent_id in self.known
+                }
+                if all(
+                    not s.state or (history[i] and history[i][-1] == s.state)
+                    for i, s in snapshots.items()
+                ):
                     break
                 await asyncio.sleep(0.05)  # the server follows on its own
         assert_gapless(history)
@@ -237,7 +270,9 @@ class World:
         for agent_id, known in self.known.items():
             entry = snapshots[agent_id].entry
             shown = any(
-                s.last.outcome == "answered" and not s.no_gpu and s.last.pinged_at >= known.enrolments[-1]
+                s.last.outcome == "answered"
+                and not s.no_gpu
+                and s.last.pinged_at >= known.enrolments[-1]
                 for s in history.get(agent_id, ())
             )
             if entry and known.registered and shown:
@@ -246,13 +281,19 @@ class World:
     async def check_views(self) -> None:
         """The list is the model's registry; each agent is shown as the record says, as of its last outcome."""
         page = await self._ask(subjects.LIST, ListRequest(), AgentPage)
-        assert {a.agent_id for a in page.agents} == {i for i, known in self.known.items() if known.registered}
+        assert {a.agent_id for a in page.agents} == {
+            i for i, known in self.known.items() if known.registered
+        }
         history = await self.check_history()
         for view in page.agents:
             self._compare_view(view)
             states = history.get(view.agent_id, [])[: view.total_pings]
             assert len(states) == view.total_pings, view
-            truth = self._audit({view.agent_id: states})[view.agent_id] if states else Truth(self.config)
+            truth = (
+                self._audit({view.agent_id: states})[view.agent_id]
+                if states
+                else Truth(self.config)
+            )
             shown = (view.status, view.consecutive_poor_uptime, view.good_streak, view.missed_pings)
             assert shown == (truth.status(), truth.poor, truth.streak, truth.missed), view
             assert view.uptime_percent == truth.uptime, view

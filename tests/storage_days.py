@@ -3,13 +3,13 @@
 from datetime import datetime, timedelta
 
 from bus.clock import utc_now
-from bus.messages import Incident, Seconds, encode
+from bus.contract.messages import Incident, Seconds, encode
 from bus.settings import Settings
-from storage import archive
-from storage.database import rows_of
-from storage.ingest import Written
-from storage.rows import Arrival
-from storage.store import Store
+from storage.archive import day_folders
+from storage.engine.database import rows_of
+from storage.engine.rows import Arrival
+from storage.ingest.writer import Written
+from storage.store.store import Store
 from tests.storage_states import AgentState, gpu, state
 
 NOW = utc_now().replace(hour=12, minute=0, second=0, microsecond=0)
@@ -23,7 +23,13 @@ def mixed(agents: int = 3, days: int = 6) -> list[AgentState]:
         at = NOW - timedelta(days=days) + timedelta(hours=3) * (number - 1)
         for agent in range(agents):
             bad = number % 5 == agent
-            lost = Incident(gpu="GPU-x", state="down", reason="lost", since=at - timedelta(seconds=400), until=at)
+            lost = Incident(
+                gpu="GPU-x",
+                state="down",
+                reason="lost",
+                since=at - timedelta(seconds=400),
+                until=at,
+            )
             states.append(
                 state(
                     f"agent-{agent}",
@@ -54,8 +60,8 @@ async def written_to(store: Store, batch: list[Arrival]) -> Written:
     return await store.write(1, await store.prepare(batch))
 
 
-async def everything(store: Store) -> archive.Content:
-    return await store.read(lambda reader: archive.content_of(reader.cursor, reader.partitions))
+async def everything(store: Store) -> day_folders.Content:
+    return await store.read(lambda reader: day_folders.content_of(reader.cursor, reader.partitions))
 
 
 async def tended(store: Store, now: datetime = NOW) -> None:
@@ -68,6 +74,10 @@ async def tended(store: Store, now: datetime = NOW) -> None:
 
 async def rollup_rows(store: Store) -> list[list[tuple[object, ...]]]:
     """By the agents' names: their numbers are each file's own."""
-    by_name = "SELECT agent_id, agent_days.* EXCLUDE (agent) FROM agent_days JOIN agents USING (agent)"
+    by_name = (
+        "SELECT agent_id, agent_days.* EXCLUDE (agent) FROM agent_days JOIN agents USING (agent)"
+    )
     questions = (by_name, "FROM fleet_hours", "FROM fleet_latencies")
-    return await store.read(lambda reader: [sorted(rows_of(reader.cursor, text), key=repr) for text in questions])
+    return await store.read(
+        lambda reader: [sorted(rows_of(reader.cursor, text), key=repr) for text in questions]
+    )

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bus.exports import TableRequest
-from bus.messages import Seconds, encode
+from bus.contract.exports import TableRequest
+from bus.contract.messages import Seconds, encode
 from bus.settings import Settings
-from storage import exports, tables
-from storage.rows import Arrival
-from storage.store import Reader, Store
+from storage.answers import tables
+from storage.engine import table_files
+from storage.engine.rows import Arrival
+from storage.store.store import Reader, Store
 from tests.storage_states import AgentState, percent, state
 
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
@@ -27,8 +28,14 @@ def fleet(agents: int = 4, pings: int = 200) -> list[AgentState]:
     for number in range(1, pings + 1):
         at = OCTOBER + timedelta(hours=3 * number)
         for agent in range(agents):
-            bad = {name: chance.randrange(0, 40_000) / 1000 for name in ("degraded", "down", "unknown")}
-            seconds = Seconds(up=900.0) if chance.random() < 0.7 else Seconds(up=900.0 - sum(bad.values()), **bad)
+            bad = {
+                name: chance.randrange(0, 40_000) / 1000 for name in ("degraded", "down", "unknown")
+            }
+            seconds = (
+                Seconds(up=900.0)
+                if chance.random() < 0.7
+                else Seconds(up=900.0 - sum(bad.values()), **bad)
+            )
             missed = chance.random() < 0.1
             states.append(
                 state(f"agent-{agent}", number, at + timedelta(seconds=agent), None)
@@ -56,9 +63,13 @@ class Kept:
         batch = [Arrival(i, one.agent_id, encode(one)) for i, one in enumerate(states, 1)]
         await self.store.write(1, await self.store.prepare(batch))
 
-    async def file(self, question: Callable[[Reader], exports.Question], form: Any = "csv") -> bytes:
+    async def file(
+        self, question: Callable[[Reader], table_files.Question], form: Any = "csv"
+    ) -> bytes:
         scratch = self.store.places.scratch
-        written = await self.store.read(lambda r: exports.write(r.cursor, scratch, question(r), "x", form))
+        written = await self.store.read(
+            lambda r: table_files.write(r.cursor, scratch, question(r), "x", form)
+        )
         data = written.path.read_bytes()
         written.path.unlink()
         assert not list(scratch.glob("*"))

@@ -39,7 +39,9 @@ class StorageProcess:
     def allow(self, file_bytes: int) -> None:
         """No file may grow larger: to a program, the same as a disk that is full."""
         assert self._process
-        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
+        resource.prlimit(
+            self._process.pid, resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY)
+        )
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signals, waits for the end, and returns the exit code."""

@@ -10,11 +10,21 @@ import msgspec
 import nats.js.errors
 from msgspec import Raw
 
-from bus import services, subjects
-from bus.connection import Client
+from bus.contract import subjects
+from bus.contract.messages import (
+    AgentState,
+    GpuReport,
+    Incident,
+    Outcome,
+    Seconds,
+    UptimeReport,
+    Window,
+    encode,
+)
+from bus.contract.questions import StorageStats
 from bus.errors import UnavailableError
-from bus.messages import AgentState, GpuReport, Incident, Outcome, Seconds, UptimeReport, Window, encode
-from bus.questions import StorageStats
+from bus.transport import micro_services
+from bus.transport.connection import Client
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 HEALTHY = Seconds(up=900.0)
@@ -22,7 +32,13 @@ GPU = "GPU-11111111-2222-3333-4444-555555555555"
 
 
 def gpu(seconds: Seconds, **about: Any) -> GpuReport:
-    given = {"uuid": GPU, "index": 0, "name": "RTX 4090", "state": "up", "uptime_percent": percent(seconds)} | about
+    given = {
+        "uuid": GPU,
+        "index": 0,
+        "name": "RTX 4090",
+        "state": "up",
+        "uptime_percent": percent(seconds),
+    } | about
     return GpuReport(seconds=seconds, **given)
 
 
@@ -32,7 +48,9 @@ def percent(seconds: Seconds) -> float | None:
 
 
 def total(seconds: Seconds) -> float:
-    return round(seconds.up + seconds.degraded + seconds.down + seconds.unknown + seconds.excused, 3)
+    return round(
+        seconds.up + seconds.degraded + seconds.down + seconds.unknown + seconds.excused, 3
+    )
 
 
 def report(
@@ -42,7 +60,12 @@ def report(
     gpus: tuple[GpuReport, ...] | None = None,
     incidents: tuple[Incident, ...] = (),
 ) -> UptimeReport:
-    window = Window(since=until - timedelta(seconds=total(seconds)), until=until, seconds=total(seconds), mark="m")
+    window = Window(
+        since=until - timedelta(seconds=total(seconds)),
+        until=until,
+        seconds=total(seconds),
+        mark="m",
+    )
     return UptimeReport(
         agent_id=agent_id,
         boot_id="boot",
@@ -71,21 +94,38 @@ def state(
     """An answered, good ping; without `seconds` a miss."""
     last: dict[str, Any] = {"outcome": "missed", "verdict": "poor", "reason": "timeout"}
     if seconds is not None:
-        given = report(agent_id, until or pinged_at + timedelta(milliseconds=3), seconds, gpus, incidents)
-        last = {"outcome": "answered", "verdict": "good", "uptime_percent": percent(seconds), "seconds": seconds}
-        last |= {"window_seconds": total(seconds), "response_ms": 3.25, "report": Raw(encode(given))}
+        given = report(
+            agent_id, until or pinged_at + timedelta(milliseconds=3), seconds, gpus, incidents
+        )
+        last = {
+            "outcome": "answered",
+            "verdict": "good",
+            "uptime_percent": percent(seconds),
+            "seconds": seconds,
+        }
+        last |= {
+            "window_seconds": total(seconds),
+            "response_ms": 3.25,
+            "report": Raw(encode(given)),
+        }
     return AgentState(
         agent_id=agent_id,
         ping_seq=number,
         interval_seconds=900.0,
         next_ping_at=pinged_at + timedelta(seconds=900),
         last=Outcome(
-            ping_id=f"{agent_id}-{number}", ping_seq=number, pinged_at=pinged_at, late_ms=12.5, **(last | about)
+            ping_id=f"{agent_id}-{number}",
+            ping_seq=number,
+            pinged_at=pinged_at,
+            late_ms=12.5,
+            **(last | about),
         ),
     )
 
 
-def series(agent_id: str, count: int, start: datetime = START, first: int = 1, **about: Any) -> list[AgentState]:
+def series(
+    agent_id: str, count: int, start: datetime = START, first: int = 1, **about: Any
+) -> list[AgentState]:
     """Good pings a quarter of an hour apart."""
     step = timedelta(seconds=900)
     return [state(agent_id, first + i, start + i * step, **about) for i in range(count)]
@@ -129,7 +169,11 @@ async def caught_up(client: Client, rows: int, seconds: float = 20.0) -> Storage
 
     async def there() -> bool:
         try:
-            found.append(await services.ask(client, subjects.STORAGE_STATS, None, StorageStats, who="storage"))
+            found.append(
+                await micro_services.ask(
+                    client, subjects.STORAGE_STATS, None, StorageStats, who="storage"
+                )
+            )
         except UnavailableError:
             return False  # it starts
         return found[-1].rows >= rows and found[-1].lag == 0

@@ -23,15 +23,24 @@ def environment(**variables: str) -> dict[str, str]:
     return os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "160"} | variables
 
 
-def run(*arguments: str, timeout: float = 30.0, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, timeout: float = 30.0, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """One `gpuping` command to its end."""
     command = [sys.executable, "-m", "gpuping", *arguments]
     return subprocess.run(
-        command, env=environment(**variables), capture_output=True, text=True, timeout=timeout, check=False
+        command,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
 
 
-def until(get: Callable[[], T | None], what: str, seconds: float = START_SECONDS, step: float = 0.05) -> T:
+def until(
+    get: Callable[[], T | None], what: str, seconds: float = START_SECONDS, step: float = 0.05
+) -> T:
     """Asks again and again until there is an answer; fails loudly at the deadline."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -63,7 +72,9 @@ class Program:
 
         def look() -> re.Match[str] | None:
             found = re.search(pattern, self.output)
-            assert found or self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.output}"
+            assert found or self.process.poll() is None, (
+                f"ended with {self.process.returncode}:\n{self.output}"
+            )
             return found
 
         return until(look, f"{pattern!r} in the output:\n{self.output}", seconds)

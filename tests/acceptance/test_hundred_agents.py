@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from agentd.probe import open_probe
+from agentd.probe_selection import open_probe
 from agentd.service import running
 from bus import settings
 
@@ -54,14 +54,20 @@ async def test_a_hundred_agents_are_pinged_on_time_beside_dead_ones(launch, tmp_
     dead = [f"dead-{number:03d}" for number in range(DEAD)]
     async with AsyncExitStack() as stack:
         for agent_id in alive:
-            config = settings.load({}, NATS_URL=up.nats_url, GPUPING_DATA_DIR=str(tmp_path / agent_id))
+            config = settings.load(
+                {}, NATS_URL=up.nats_url, GPUPING_DATA_DIR=str(tmp_path / agent_id)
+            )
             probe = open_probe(config, agent_id, "healthy")
             await stack.enter_async_context(running(config, agent_id=agent_id, probe=probe))
         for agent_id in alive + dead:
             await register(rest, agent_id)
         await _until_pinged(rest, alive[-1], 3)
 
-        for path in ("/ping-system/agents", "/ping-system/dashboard", "/ping-system/agents/due-for-ping"):
+        for path in (
+            "/ping-system/agents",
+            "/ping-system/dashboard",
+            "/ping-system/agents/due-for-ping",
+        ):
             assert (await rest.ask("GET", path)).status_code == 200
         histories = {agent_id: await outcomes(rest, agent_id) for agent_id in alive}
         missed = {agent_id: await outcomes(rest, agent_id) for agent_id in dead}
@@ -73,7 +79,9 @@ async def test_a_hundred_agents_are_pinged_on_time_beside_dead_ones(launch, tmp_
         assert {ping["verdict"] for ping in pings[1:]} == {"good"}
     for agent_id, pings in missed.items():
         assert pings, agent_id
-        assert {(ping["outcome"], ping["reason"]) for ping in pings} == {("missed", "no_responders")}
+        assert {(ping["outcome"], ping["reason"]) for ping in pings} == {
+            ("missed", "no_responders")
+        }
     every = [ping for pings in histories.values() for ping in pings]
     figures = {
         "REST answer": sorted(rest.took),
@@ -82,7 +90,9 @@ async def test_a_hundred_agents_are_pinged_on_time_beside_dead_ones(launch, tmp_
     }
     for name, seconds in figures.items():
         median, worst = statistics.median(seconds), seconds[-1]
-        print(f"{name}: median {1000 * median:.1f} ms, worst {1000 * worst:.1f} ms of {len(seconds)}")  # noqa: T201
+        print(
+            f"{name}: median {1000 * median:.1f} ms, worst {1000 * worst:.1f} ms of {len(seconds)}"
+        )
         assert median < ANSWER_SECONDS, name
 
 

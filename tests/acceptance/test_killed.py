@@ -49,7 +49,10 @@ def test_killed_at_random_moments(launch) -> None:
             up.ready()
             time.sleep(moments.uniform(0.0, 4.0))
             for agent_id, agent in up.agents().items():
-                assert registered.setdefault(agent_id, agent["registered_at"]) == agent["registered_at"]
+                assert (
+                    registered.setdefault(agent_id, agent["registered_at"])
+                    == agent["registered_at"]
+                )
                 pings = up.pings(agent_id)
                 known = seen.get(agent_id, [])
                 assert pings[: len(known)] == known, "what history once showed, it shows for ever"
@@ -62,12 +65,16 @@ def test_killed_at_random_moments(launch) -> None:
         pings = complete(up, agent_id)
         check_history(pings)
         assert pings[: len(seen[agent_id])] == seen[agent_id]
-        assert not [ping for ping in pings if ping["outcome"] == "missed"], "our own outage is no agent's miss"
+        assert not [ping for ping in pings if ping["outcome"] == "missed"], (
+            "our own outage is no agent's miss"
+        )
 
 
 def test_a_ping_that_came_due_meanwhile_happens_once(launch) -> None:
     up = launch(*FLEET, **EVERY_THREE_SECONDS).ready()
-    before = {agent_id: until(lambda i=agent_id: up.pings(i), "a first ping")[0] for agent_id in IDS}
+    before = {
+        agent_id: until(lambda i=agent_id: up.pings(i), "a first ping")[0] for agent_id in IDS
+    }
     up.kill()
     due = max(at(ping["next_ping_at"]) for ping in before.values())
     until(lambda: time.time() > due + 1.0, "all have come due", step=0.1)
@@ -92,5 +99,11 @@ def test_killed_before_it_is_due_it_keeps_the_due_time(launch) -> None:
     up.kill()
     after = launch(*FLEET).ready().agents()
     for agent_id in IDS:
-        for field in ("next_ping_at", "registered_at", "total_pings", "status", "current_interval_minutes"):
+        for field in (
+            "next_ping_at",
+            "registered_at",
+            "total_pings",
+            "status",
+            "current_interval_minutes",
+        ):
             assert after[agent_id][field] == before[agent_id][field]

@@ -10,7 +10,11 @@ from system import Program, Up, run, until
 @pytest.fixture(params=["bus", "rest"])
 def where(request: pytest.FixtureRequest, fleet: Up) -> list[str]:
     """The options by which a verb finds the system."""
-    return ["--data-dir", str(fleet.data_dir)] if request.param == "bus" else ["--server-url", fleet.url]
+    return (
+        ["--data-dir", str(fleet.data_dir)]
+        if request.param == "bus"
+        else ["--server-url", fleet.url]
+    )
 
 
 def asked(*arguments: str) -> str:
@@ -65,7 +69,10 @@ def test_top_prints_one_screen_where_there_is_no_terminal(fleet: Up, where: list
 def test_doctor_finds_nothing_wrong(fleet: Up) -> None:
     findings = json.loads(asked("doctor", "--json", "--data-dir", str(fleet.data_dir)))
     levels = {finding["check"]: finding["level"] for finding in findings}
-    assert {levels[check] for check in ("bus", "permissions", "jetstream", "streams", "services", "gateway")} == {"ok"}
+    assert {
+        levels[check]
+        for check in ("bus", "permissions", "jetstream", "streams", "services", "gateway")
+    } == {"ok"}
     assert "services" in asked("doctor", "--data-dir", str(fleet.data_dir))
 
 
@@ -82,7 +89,9 @@ def test_doctor_answers_for_one_service(fleet: Up, service: str) -> None:
         (["report", "nobody"], "nobody"),
     ],
 )
-def test_a_question_about_nobody_is_one_line(fleet: Up, where: list[str], arguments: list[str], said: str) -> None:
+def test_a_question_about_nobody_is_one_line(
+    fleet: Up, where: list[str], arguments: list[str], said: str
+) -> None:
     ended = run(*arguments, *where)
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1, ended.stderr
@@ -97,9 +106,13 @@ def test_without_a_running_system_they_say_what_to_do(tmp_path, verb: list[str])
     assert "Traceback" not in ended.stderr
 
 
-def test_each_service_runs_by_itself_until_sigterm(fleet: Up, programs: list[Program], tmp_path) -> None:
+def test_each_service_runs_by_itself_until_sigterm(
+    fleet: Up, programs: list[Program], tmp_path
+) -> None:
     for verb in (["scheduler"], ["gateway", "--port", "0"], ["agentd", "--scenario", "healthy"]):
-        program = Program(*verb, "--data-dir", str(tmp_path), NATS_URL=fleet.nats_url, AGENT_ID="agent-009")
+        program = Program(
+            *verb, "--data-dir", str(tmp_path), NATS_URL=fleet.nats_url, AGENT_ID="agent-009"
+        )
         programs.append(program)
         if verb[0] == "agentd":
             until(lambda: "agent-009" in fleet.agents(), "it registers itself")

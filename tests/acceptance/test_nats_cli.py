@@ -32,7 +32,11 @@ async def test_micro_services_can_be_discovered(fleet: Up) -> None:
     names = sorted(info["name"] for info in infos)
     assert names == ["gpuping-agentd", "gpuping-agentd", "gpuping-scheduler", "gpuping-storage"]
     served = {endpoint["subject"] for info in infos for endpoint in info["endpoints"]}
-    assert {f"gpuping.ping.{AGENT}", f"gpuping.gpu-status.{AGENT}", f"gpuping.health.{AGENT}"} <= served
+    assert {
+        f"gpuping.ping.{AGENT}",
+        f"gpuping.gpu-status.{AGENT}",
+        f"gpuping.health.{AGENT}",
+    } <= served
 
 
 async def test_the_bucket_opens_like_any_bucket(fleet: Up) -> None:
@@ -71,7 +75,12 @@ if CLI:  # without it there is nothing to collect, and nothing to skip: the test
         def ask() -> str | None:
             command = [str(CLI), "--server", fleet.nats_url, *arguments]
             ended = subprocess.run(
-                command, env={"HOME": str(tmp_path)}, capture_output=True, text=True, timeout=20, check=False
+                command,
+                env={"HOME": str(tmp_path)},
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=False,
             )
             return ended.stdout if expected in ended.stdout else None
 

@@ -50,7 +50,10 @@ def test_history_shows_the_policy_to_the_letter(launch, tmp_path) -> None:
         PING_MAX_INTERVAL_HOURS=str(MAX_HOURS),
         AGENT_GPU_CHECK_INTERVAL_SECONDS="0.1",
     ).ready()
-    until(lambda: [p for p in up.pings("agent-001") if p["verdict"] == "poor"][1:], "two poor pings by timer")
+    until(
+        lambda: [p for p in up.pings("agent-001") if p["verdict"] == "poor"][1:],
+        "two poor pings by timer",
+    )
     by_timer = up.pings("agent-001")
 
     capped = MAX_HOURS * 60
@@ -60,11 +63,18 @@ def test_history_shows_the_policy_to_the_letter(launch, tmp_path) -> None:
     pings = until(lambda: recovered(up.pings("agent-001")), "history has it all")
 
     assert [ping["ping_seq"] for ping in pings] == list(range(1, len(pings) + 1))
-    seen = [(p["verdict"], p["consecutive_poor_uptime"], pytest.approx(p["interval_minutes"])) for p in pings]
+    seen = [
+        (p["verdict"], p["consecutive_poor_uptime"], pytest.approx(p["interval_minutes"]))
+        for p in pings
+    ]
     assert seen == expected(pings)
     for earlier, later in itertools.pairwise(by_timer):
         waited = timestamp(later["pinged_at"]) - timestamp(earlier["pinged_at"])
-        assert earlier["interval_minutes"] * 60 <= waited + 0.01 < earlier["interval_minutes"] * 60 + 2.0
+        assert (
+            earlier["interval_minutes"] * 60
+            <= waited + 0.01
+            < earlier["interval_minutes"] * 60 + 2.0
+        )
 
     verdicts = [ping["verdict"] for ping in pings]
     counts = [ping["consecutive_poor_uptime"] for ping in pings]
@@ -73,7 +83,9 @@ def test_history_shows_the_policy_to_the_letter(launch, tmp_path) -> None:
     back = verdicts.index("good", verdicts.index("poor"))
     assert verdicts[back : back + 3] == ["good", "good", "good"]
     deepest = counts[back - 1]
-    assert counts[back : back + 3] == [deepest - 1, deepest - 2, 0], "one step down a good ping, all at the third"
+    assert counts[back : back + 3] == [deepest - 1, deepest - 2, 0], (
+        "one step down a good ping, all at the third"
+    )
     assert pings[back + 2]["interval_minutes"] == pytest.approx(BASE_MINUTES)
 
 
@@ -83,7 +95,11 @@ def hand(up: Any) -> dict[str, Any]:
 
 
 def recovered(pings: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    return pings if pings and pings[-1]["consecutive_poor_uptime"] == 0 and pings[-1]["verdict"] == "good" else None
+    return (
+        pings
+        if pings and pings[-1]["consecutive_poor_uptime"] == 0 and pings[-1]["verdict"] == "good"
+        else None
+    )
 
 
 def timestamp(text: str) -> float:

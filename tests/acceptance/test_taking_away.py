@@ -10,14 +10,20 @@ import duckdb
 import pytest
 from system import Up, environment, run, until
 
-from bus.exports import TABLES
+from bus.contract.exports import TABLES
 
 
 @pytest.fixture(params=["bus", "rest"])
 def where(request: pytest.FixtureRequest, fleet: Up) -> list[str]:
     """The options by which a verb finds the system."""
-    until(lambda: fleet.pings("sim-001") and fleet.pings("sim-002"), "the first pings are in history")
-    return ["--data-dir", str(fleet.data_dir)] if request.param == "bus" else ["--server-url", fleet.url]
+    until(
+        lambda: fleet.pings("sim-001") and fleet.pings("sim-002"), "the first pings are in history"
+    )
+    return (
+        ["--data-dir", str(fleet.data_dir)]
+        if request.param == "bus"
+        else ["--server-url", fleet.url]
+    )
 
 
 def asked(*arguments: str) -> str:
@@ -31,13 +37,27 @@ def test_a_statement_in_every_format(where: list[str], tmp_path: Path) -> None:
     assert rows[0]["subject"] == "host"
     assert len(rows) == 3
     for suffix in ("csv", "parquet", "html", "json", "txt"):
-        asked("report", "sim-001", "--policy", "livepeer", "--output", str(tmp_path / f"s.{suffix}"), *where)
+        asked(
+            "report",
+            "sim-001",
+            "--policy",
+            "livepeer",
+            "--output",
+            str(tmp_path / f"s.{suffix}"),
+            *where,
+        )
     assert duckdb.read_parquet(str(tmp_path / "s.parquet")).columns == list(rows[0])
     assert "<!doctype html>" in (tmp_path / "s.html").read_text()
     assert "Livepeer" in (tmp_path / "s.html").read_text()
     assert json.loads((tmp_path / "s.json").read_text())["agent_id"] == "sim-001"
     assert "GPU 1" in (tmp_path / "s.txt").read_text()
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".html", ".json", ".parquet", ".txt"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [
+        ".csv",
+        ".html",
+        ".json",
+        ".parquet",
+        ".txt",
+    ]
 
 
 def test_the_fleet_under_other_rules(where: list[str], tmp_path: Path) -> None:
@@ -48,7 +68,11 @@ def test_the_fleet_under_other_rules(where: list[str], tmp_path: Path) -> None:
     assert "Livepeer" in text
     own = tmp_path / "own.toml"
     own.write_text('name = "half for all"\n[[bands]]\nat_least = 0.0\nrate = 0.5\n')
-    rows = list(csv.DictReader(asked("replay", "--policy", str(own), "--format", "csv", *where).splitlines()))
+    rows = list(
+        csv.DictReader(
+            asked("replay", "--policy", str(own), "--format", "csv", *where).splitlines()
+        )
+    )
     assert {row["then"] for row in rows} == {"half for all"}
     assert {row["agent_id"] for row in rows} == {"sim-001", "sim-002"}
 
@@ -58,7 +82,9 @@ def test_every_table(where: list[str], tmp_path: Path) -> None:
         columns = asked("export", table, *where).splitlines()[0].split(",")
         asked("export", table, "--format", "parquet", "--output", str(tmp_path), *where)
         assert duckdb.read_parquet(str(tmp_path / f"{table}.parquet")).columns == columns
-    rows = list(csv.DictReader(asked("export", "agents", "sim-002", "--hours", "1", *where).splitlines()))
+    rows = list(
+        csv.DictReader(asked("export", "agents", "sim-002", "--hours", "1", *where).splitlines())
+    )
     assert [row["agent_id"] for row in rows] == ["sim-002"]
     assert len(asked("export", "statement", "sim-001", *where).splitlines()) == 4
     assert len(asked("export", "replay", "--threshold", "1", *where).splitlines()) == 3
@@ -69,7 +95,9 @@ def test_every_table(where: list[str], tmp_path: Path) -> None:
 
 def test_a_reader_that_has_had_enough_is_no_error(where: list[str]) -> None:
     command = [sys.executable, "-m", "gpuping", "export", "history", *where]
-    ended = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    ended = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert ended.stdout
     assert ended.stderr
     ended.stdout.close()  # before anything came

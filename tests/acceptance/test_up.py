@@ -27,12 +27,20 @@ def test_the_first_answered_ping_comes_within_ten_seconds(launch) -> None:
 
 def test_a_simulated_agent_says_so_in_its_metadata(launch) -> None:
     up = launch("--scenario", "healthy", AGENT_ID="agent-001").ready()
-    assert until(lambda: up.agents().get("agent-001"), "agent-001 is registered")["metadata"]["simulated"] is True
+    assert (
+        until(lambda: up.agents().get("agent-001"), "agent-001 is registered")["metadata"][
+            "simulated"
+        ]
+        is True
+    )
 
 
 def test_sigterm_ends_it_cleanly_and_keeps_everything(launch) -> None:
     up = launch("--register-agents", "2", "--no-agent").ready()
-    until(lambda: all(agent["total_pings"] for agent in up.agents().values()) and up.agents(), "both are pinged")
+    until(
+        lambda: all(agent["total_pings"] for agent in up.agents().values()) and up.agents(),
+        "both are pinged",
+    )
     until(lambda: up.pings("sim-001"), "history has the ping")
     before, history = up.agents(), up.pings("sim-001")
     assert stat.S_IMODE((up.data_dir / "bus.json").stat().st_mode) == 0o600
@@ -118,18 +126,24 @@ def test_the_dashboard_is_printed_at_intervals(launch) -> None:
 
 def test_with_nats_url_it_starts_no_server_of_its_own(launch, tmp_path) -> None:
     first = launch("--no-agent").ready()
-    second = Up(tmp_path / "other", "--scenario", "healthy", AGENT_ID="agent-007", NATS_URL=first.nats_url)
+    second = Up(
+        tmp_path / "other", "--scenario", "healthy", AGENT_ID="agent-007", NATS_URL=first.nats_url
+    )
     try:
         second.ready()
         assert second.nats_url == first.nats_url
         assert not (tmp_path / "other" / "nats").exists()
-        until(lambda: first.agents().get("agent-007"), "the first system knows the second one's agent")
+        until(
+            lambda: first.agents().get("agent-007"), "the first system knows the second one's agent"
+        )
     finally:
         second.stop()
 
 
 @pytest.mark.parametrize("verb", ["agentd", "up"])
-def test_agent_mode_is_the_agent_alone_with_its_own_endpoints(launch, programs, tmp_path, verb) -> None:
+def test_agent_mode_is_the_agent_alone_with_its_own_endpoints(
+    launch, programs, tmp_path, verb
+) -> None:
     up = launch("--no-agent").ready()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -146,7 +160,10 @@ def test_agent_mode_is_the_agent_alone_with_its_own_endpoints(launch, programs, 
         NATS_URL=up.nats_url,
     )
     programs.append(agent)
-    known = until(lambda: up.agents().get("agent-001", {}).get("total_pings"), "agent-001 is registered and pinged")
+    known = until(
+        lambda: up.agents().get("agent-001", {}).get("total_pings"),
+        "agent-001 is registered and pinged",
+    )
     assert known == 1
     for path in ("uptime-since-last-ping", "gpu-status", "health"):
         answer = httpx.get(f"http://127.0.0.1:{port}/agent/{path}")

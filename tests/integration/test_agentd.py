@@ -12,18 +12,26 @@ import pytest
 
 from agentd import service
 from agentd.samples import GpuSample, Sample
-from bus import clock, connection, embedded, services, subjects
-from bus.agent_answers import AgentHealth, GpuStatus
-from bus.messages import EARLIEST, PingRequest, UptimeReport, decode, encode
-from bus.questions import Agent, RegisterReply, RegisterRequest
-from bus.services import Endpoint
+from bus import clock
+from bus.contract import subjects
+from bus.contract.agent_answers import AgentHealth, GpuStatus
+from bus.contract.messages import EARLIEST, PingRequest, UptimeReport, decode, encode
+from bus.contract.questions import Agent, RegisterReply, RegisterRequest
+from bus.transport import connection, embedded_server, micro_services
+from bus.transport.micro_services import Endpoint
 
 INTERVAL = 0.1
 NOTHING_YET = (
     *("agent_url", "uptime_percent", "uptime_24h_percent", "next_ping_at", "last_ping_at"),
     *("last_answered_at", "last_response_ms", "connected"),
 )
-NONE_YET = ("consecutive_poor_uptime", "good_streak", "current_interval_minutes", "total_pings", "missed_pings")
+NONE_YET = (
+    "consecutive_poor_uptime",
+    "good_streak",
+    "current_interval_minutes",
+    "total_pings",
+    "missed_pings",
+)
 
 
 class ScriptedProbe:
@@ -48,7 +56,13 @@ class ScriptedProbe:
         if self.error:
             raise self.error
         gpus = tuple(
-            GpuSample(uuid=uuid, index=index, name="Scripted", state=state, reasons=() if state == "up" else ("ecc",))
+            GpuSample(
+                uuid=uuid,
+                index=index,
+                name="Scripted",
+                state=state,
+                reasons=() if state == "up" else ("ecc",),
+            )
             for index, (uuid, state) in enumerate(self.states.items())
         )
         return Sample(at=began, gpus=gpus, failure=self.failure)
@@ -76,7 +90,9 @@ async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
 
 async def ping(bus, agent_id: str = "a-1", **fields: Any) -> UptimeReport:
     data = encode(PingRequest(**fields)) if fields else b""
-    return decode(await services.ask_raw(bus, subjects.ping(agent_id), data, who="agent"), UptimeReport)
+    return decode(
+        await micro_services.ask_raw(bus, subjects.ping(agent_id), data, who="agent"), UptimeReport
+    )
 
 
 def registry(bus, heard: list[tuple[str, RegisterRequest]], expected: tuple[str, ...] = ()):
@@ -98,8 +114,11 @@ def registry(bus, heard: list[tuple[str, RegisterRequest]], expected: tuple[str,
         )
         return RegisterReply(agent=agent, created=True)
 
-    return services.serve(
-        bus, subjects.SCHEDULER_SERVICE, "a registry", [Endpoint("register", subjects.REGISTER_ALL, register)]
+    return micro_services.serve(
+        bus,
+        subjects.SCHEDULER_SERVICE,
+        "a registry",
+        [Endpoint("register", subjects.REGISTER_ALL, register)],
     )
 
 
@@ -133,16 +152,20 @@ async def test_a_duplicate_ping_gets_the_same_bytes(bus, quick):
     probe = ScriptedProbe()
     async with service.running(quick, agent_id="a-1", probe=probe):
         request = encode(PingRequest(ping_id="same"))
-        first = await services.ask_raw(bus, subjects.ping("a-1"), request, who="agent")
+        first = await micro_services.ask_raw(bus, subjects.ping("a-1"), request, who="agent")
         async with probe.checked:
             await probe.checked.wait()
-        again = await services.ask_raw(bus, subjects.ping("a-1"), request, who="agent")
-        other = await services.ask_raw(bus, subjects.ping("a-1"), encode(PingRequest(ping_id="other")), who="agent")
+        again = await micro_services.ask_raw(bus, subjects.ping("a-1"), request, who="agent")
+        other = await micro_services.ask_raw(
+            bus, subjects.ping("a-1"), encode(PingRequest(ping_id="other")), who="agent"
+        )
         assert first == again
         assert first != other
 
 
-@pytest.mark.parametrize("garbage", [b"{", b"[]", b'{"ping_id": 5}', b'{"window_seconds": -1}', b"\xff\xfe", b"null"])
+@pytest.mark.parametrize(
+    "garbage", [b"{", b"[]", b'{"ping_id": 5}', b'{"window_seconds": -1}', b"\xff\xfe", b"null"]
+)
 async def test_garbage_is_refused_and_the_next_ping_is_answered(bus, quick, garbage):
     async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()):
         answer = await bus.request(subjects.ping("a-1"), garbage, timeout=2)
@@ -160,7 +183,9 @@ async def test_the_wire_is_tolerant_and_extremes_do_no_harm(bus, quick):
                 {"since": "2026-01-01T00:00:00", "until": "2026-01-02T00:00:00"},
             ],
         }
-        answer = await services.ask_raw(bus, subjects.ping("a-1"), json.dumps(wild).encode(), who="agent")
+        answer = await micro_services.ask_raw(
+            bus, subjects.ping("a-1"), json.dumps(wild).encode(), who="agent"
+        )
         report = decode(answer, UptimeReport)
         assert report.uptime_percent is None
         assert report.seconds.excused == report.window.seconds
@@ -170,22 +195,32 @@ async def test_the_wire_is_tolerant_and_extremes_do_no_harm(bus, quick):
 async def test_a_healthy_report_of_one_gpu_is_small(bus, quick):
     async with service.running(quick, agent_id="agent-001", probe=ScriptedProbe("GPU-" + "0" * 36)):
         request = PingRequest(ping_id="0" * 32, nonce="1" * 32)
-        answer = await services.ask_raw(bus, subjects.ping("agent-001"), encode(request), who="agent")
+        answer = await micro_services.ask_raw(
+            bus, subjects.ping("agent-001"), encode(request), who="agent"
+        )
         assert len(answer) < 900
 
 
 async def test_registers_itself_and_is_told_which_gpus_are_expected(bus, quick):
     heard: list[tuple[str, RegisterRequest]] = []
     await registry(bus, heard, expected=("GPU-a", "GPU-gone"))
-    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe(), metadata={"rack": 7}) as agent:
+    async with service.running(
+        quick, agent_id="a-1", probe=ScriptedProbe(), metadata={"rack": 7}
+    ) as agent:
         async with asyncio.timeout(5):
             await agent.registered.wait()
         assert heard == [("a-1", RegisterRequest(metadata={"rack": 7}))]
         await until(lambda: "GPU-gone" in agent.daemon.ledger.timelines)
         report = await ping(bus)
-        assert {gpu.uuid: (gpu.state, gpu.reasons) for gpu in report.gpus}["GPU-gone"] == ("down", ("missing",))
+        assert {gpu.uuid: (gpu.state, gpu.reasons) for gpu in report.gpus}["GPU-gone"] == (
+            "down",
+            ("missing",),
+        )
     async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
-        assert agent.daemon.ledger.expected == ("GPU-a", "GPU-gone")  # remembered, before any registry is heard
+        assert agent.daemon.ledger.expected == (
+            "GPU-a",
+            "GPU-gone",
+        )  # remembered, before any registry is heard
 
 
 async def test_registration_is_asked_again_until_somebody_answers(bus, quick):
@@ -212,14 +247,16 @@ async def test_registers_again_and_answers_after_the_bus_came_back(bus, quick, n
         assert report.uptime_percent > 0
 
 
-async def test_runs_without_a_bus_and_answers_once_there_is_one(tmp_path, base_settings, nats_server):
+async def test_runs_without_a_bus_and_answers_once_there_is_one(
+    tmp_path, base_settings, nats_server
+):
     port = nats_server.port
     await nats_server.stop()
     quick = msgspec.structs.replace(base_settings, AGENT_GPU_CHECK_INTERVAL_SECONDS=INTERVAL)
     async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
         assert not agent.link.serving.is_set()
         assert agent.responder.health().bus.connected is False
-        async with embedded.running(tmp_path / "later", port=port), asyncio.timeout(30):
+        async with embedded_server.running(tmp_path / "later", port=port), asyncio.timeout(30):
             await agent.link.serving.wait()
             async with connection.connected(quick, "test") as client:
                 assert (await ping(client)).uptime_percent > 0
@@ -271,7 +308,9 @@ async def test_gpu_status_joins_the_ledger_with_the_driver(bus, quick):
     probe = ScriptedProbe("GPU-a", "GPU-b")
     probe.states["GPU-b"] = "degraded"
     async with service.running(quick, agent_id="a-1", probe=probe):
-        answer = await services.ask(bus, subjects.gpu_status("a-1"), None, GpuStatus, who="agent")
+        answer = await micro_services.ask(
+            bus, subjects.gpu_status("a-1"), None, GpuStatus, who="agent"
+        )
         assert [gpu["state"] for gpu in answer.gpus] == ["up", "degraded"]
         assert answer.gpus[1] == {
             "uuid": "GPU-b",
@@ -283,7 +322,9 @@ async def test_gpu_status_joins_the_ledger_with_the_driver(bus, quick):
             "temperature_celsius": 41,
         }
         probe.hang.clear()
-        answer = await services.ask(bus, subjects.gpu_status("a-1"), None, GpuStatus, who="agent")
+        answer = await micro_services.ask(
+            bus, subjects.gpu_status("a-1"), None, GpuStatus, who="agent"
+        )
         assert "within" in (answer.details_error or "")
         assert [gpu["uuid"] for gpu in answer.gpus] == ["GPU-a", "GPU-b"]
 
@@ -291,7 +332,9 @@ async def test_gpu_status_joins_the_ledger_with_the_driver(bus, quick):
 async def test_health_tells_of_the_daemon_itself(bus, quick):
     async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
         await until(lambda: agent.daemon.keeper.bytes > 0)
-        health = await services.ask(bus, subjects.health("a-1"), None, AgentHealth, who="agent")
+        health = await micro_services.ask(
+            bus, subjects.health("a-1"), None, AgentHealth, who="agent"
+        )
         assert health.status == "ok"
         assert health.bus.connected
         assert not health.bus.registered
@@ -304,7 +347,9 @@ async def test_health_tells_of_the_daemon_itself(bus, quick):
 
 async def test_is_a_nats_micro_service(bus, quick):
     async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()):
-        answer = json.loads((await bus.request(f"$SRV.INFO.{subjects.AGENTD_SERVICE}", b"", timeout=2)).data)
+        answer = json.loads(
+            (await bus.request(f"$SRV.INFO.{subjects.AGENTD_SERVICE}", b"", timeout=2)).data
+        )
         assert {endpoint["subject"] for endpoint in answer["endpoints"]} == {
             subjects.ping("a-1"),
             subjects.gpu_status("a-1"),
@@ -323,7 +368,9 @@ async def test_its_connection_can_be_pinned_to_its_id(bus, quick):
 async def test_a_hundred_agents_live_in_one_process(bus, quick, tmp_path):
     async with asyncio.timeout(60), AsyncExitStack() as stack:
         for n in range(100):
-            await stack.enter_async_context(service.running(quick, agent_id=f"sim-{n:03}", probe=ScriptedProbe()))
+            await stack.enter_async_context(
+                service.running(quick, agent_id=f"sim-{n:03}", probe=ScriptedProbe())
+            )
         reports = await asyncio.gather(*(ping(bus, f"sim-{n:03}", ping_id="1") for n in range(100)))
         assert {report.agent_id for report in reports} == {f"sim-{n:03}" for n in range(100)}
         assert len({report.session_id for report in reports}) == 100
@@ -331,11 +378,15 @@ async def test_a_hundred_agents_live_in_one_process(bus, quick, tmp_path):
 
 async def test_an_address_that_cannot_be_used_does_not_end_the_ledger(base_settings, capsys):
     odd = msgspec.structs.replace(
-        base_settings, NATS_URL="nats://127.0.0.1:no-port", AGENT_GPU_CHECK_INTERVAL_SECONDS=INTERVAL
+        base_settings,
+        NATS_URL="nats://127.0.0.1:no-port",
+        AGENT_GPU_CHECK_INTERVAL_SECONDS=INTERVAL,
     )
     async with service.running(odd, agent_id="a-1", probe=ScriptedProbe()) as agent:
         checks = agent.daemon.ledger.known.checks
-        await until(lambda: agent.daemon.ledger.known.checks > checks + 5)  # the bus is tried a second time meanwhile
+        await until(
+            lambda: agent.daemon.ledger.known.checks > checks + 5
+        )  # the bus is tried a second time meanwhile
     assert capsys.readouterr().out.count("off_the_bus") == 1
 
 

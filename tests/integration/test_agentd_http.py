@@ -11,7 +11,7 @@ import pytest
 
 from agentd import http, service
 from bus import settings
-from bus.messages import UptimeReport, decode
+from bus.contract.messages import UptimeReport, decode
 
 
 class Answer(NamedTuple):
@@ -51,7 +51,9 @@ async def send(port: int, request: bytes) -> bytes:
 
 
 async def ask(port: int, path: str, method: str = "GET") -> Answer:
-    head, _, body = (await send(port, f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())).partition(b"\r\n\r\n")
+    head, _, body = (
+        await send(port, f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    ).partition(b"\r\n\r\n")
     first, *rest = head.decode().split("\r\n")
     return Answer(int(first.split()[1]), dict(line.lower().split(": ", 1) for line in rest), body)
 
@@ -61,7 +63,9 @@ async def test_the_three_endpoints_answer(agent):
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
     assert decode(answer.body, UptimeReport).agent_id == "agent-001"
-    assert (await ask(agent.http_port, "/agent/gpu-status?pretty=1")).json()["gpus"][0]["state"] == "up"
+    assert (await ask(agent.http_port, "/agent/gpu-status?pretty=1")).json()["gpus"][0][
+        "state"
+    ] == "up"
     assert (await ask(agent.http_port, "/agent/health")).json()["status"] == "ok"
     assert agent.daemon.ledger.counted is None  # a look over HTTP counts for nothing
 
@@ -74,7 +78,12 @@ async def test_head_has_no_body(agent):
 
 @pytest.mark.parametrize(
     ("path", "method", "status"),
-    [("/", "GET", 404), ("/agent", "GET", 404), ("/agent/health/", "GET", 404), ("/agent/health", "POST", 405)],
+    [
+        ("/", "GET", 404),
+        ("/agent", "GET", 404),
+        ("/agent/health/", "GET", 404),
+        ("/agent/health", "POST", 405),
+    ],
 )
 async def test_errors_are_problem_documents(agent, path, method, status):
     answer = await ask(agent.http_port, path, method)

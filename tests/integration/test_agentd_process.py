@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from agentd import records
-from agentd.keeper import Keeper
-from agentd.ledger import NOT_RUNNING, Ledger
-from agentd.records import HOST, Began
-from bus import clock, embedded, services, settings, subjects
-from bus.agent_answers import AgentHealth
+from agentd.ledger import records
+from agentd.ledger.ledger import NOT_RUNNING, Ledger
+from agentd.ledger.records import HOST, Began
+from agentd.ledger.store import Keeper
+from bus import clock, settings
+from bus.contract import subjects
+from bus.contract.agent_answers import AgentHealth
+from bus.transport import embedded_server, micro_services
 
 INTERVAL = 0.5
 NOBODY = "nats://127.0.0.1:1"  # no bus: the ledger runs all the same
@@ -37,7 +39,9 @@ def agentd(folder: Path, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
         "NATS_URL": NOBODY,
     }
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen([sys.executable, "-m", "agentd"], env=os.environ | own | environ, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "agentd"], env=os.environ | own | environ, stderr=log
+        )
     try:
         yield process
     finally:
@@ -87,7 +91,9 @@ def kill_and_restart(folder: Path, times: int) -> None:
         if after and after.known.checks > (before.known.checks if before else 0):
             assert after.offset is not None
             unsaved = killed_at - after.offset - after.known.until
-            assert unsaved <= 1500 * INTERVAL  # what the kill itself cost; the rest of the gap it was away
+            assert (
+                unsaved <= 1500 * INTERVAL
+            )  # what the kill itself cost; the rest of the gap it was away
             killed_with_checks += 1
     assert killed_with_checks >= times // 2
     with agentd(folder) as process:
@@ -134,7 +140,11 @@ def test_two_processes_with_one_ledger_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("AGENT_GPU_CHECK_INTERVAL_SECONDS", "often"), ("AGENT_ID", "a.b"), ("AGENT_SCENARIO", "nonesuch")],
+    [
+        ("AGENT_GPU_CHECK_INTERVAL_SECONDS", "often"),
+        ("AGENT_ID", "a.b"),
+        ("AGENT_SCENARIO", "nonesuch"),
+    ],
 )
 def test_a_bad_setting_is_one_line_and_exit_code_2(tmp_path, name, value):
     with agentd(tmp_path, **{name: value}) as process:
@@ -155,13 +165,15 @@ def test_systemd_is_told_ready_alive_and_stopping(tmp_path):
             assert ears.recv(100) == b"WATCHDOG=1"
             assert ears.recv(100) == b"WATCHDOG=1"
             process.terminate()
-            heard = itertools.takewhile(lambda said: said != b"STOPPING=1", iter(lambda: ears.recv(100), None))
+            heard = itertools.takewhile(
+                lambda said: said != b"STOPPING=1", iter(lambda: ears.recv(100), None)
+            )
             assert set(heard) <= {b"WATCHDOG=1"}
             assert process.wait(5) == 0
 
 
 async def test_frozen_agent_comes_back_with_the_frozen_time_unknown(
-    tmp_path, nats_server: embedded.EmbeddedServer, bus
+    tmp_path, nats_server: embedded_server.EmbeddedServer, bus
 ):
     with agentd(tmp_path, NATS_URL=nats_server.url) as process:
         wait_for_checks(tmp_path, 2, process)
@@ -169,22 +181,32 @@ async def test_frozen_agent_comes_back_with_the_frozen_time_unknown(
         await asyncio.sleep(2.0)
         process.send_signal(signal.SIGCONT)
         async with asyncio.timeout(20):
-            health = await services.ask(bus, subjects.health("a-1"), None, AgentHealth, who="agent")
+            health = await micro_services.ask(
+                bus, subjects.health("a-1"), None, AgentHealth, who="agent"
+            )
             before = health.checks
             while health.checks <= before:
-                health = await services.ask(bus, subjects.health("a-1"), None, AgentHealth, who="agent")
+                health = await micro_services.ask(
+                    bus, subjects.health("a-1"), None, AgentHealth, who="agent"
+                )
         process.terminate()
         process.wait(5)
     ledger = kept(tmp_path)
     assert ledger is not None
-    frozen = [piece for piece in ledger.pieces(HOST, 0, ledger.known.until) if piece.kind.reasons == ("no-sample",)]
+    frozen = [
+        piece
+        for piece in ledger.pieces(HOST, 0, ledger.known.until)
+        if piece.kind.reasons == ("no-sample",)
+    ]
     assert sum(piece.until - piece.since for piece in frozen) >= 2000 - 1500 * INTERVAL - 50
 
 
 def test_the_process_imports_only_what_it_needs():
     code = "import sys, agentd.process; print(*sys.modules)"
     loaded = set(
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout.split()
     )
     # structlog itself takes rich where it is installed
     assert not loaded & {"litestar", "duckdb", "cyclopts", "uvicorn", "pynvml", "prometheus_client"}
@@ -196,7 +218,9 @@ def test_a_day_old_ledger_of_a_flapping_host_opens_quickly(tmp_path):
     keeper._file.rewrite(
         records.line(keeper.ledger.began)
         + b"".join(
-            records.line(records.Change(at * 5_000, f"GPU-{gpu}", "up" if at % 2 else "down", ("missing",)))
+            records.line(
+                records.Change(at * 5_000, f"GPU-{gpu}", "up" if at % 2 else "down", ("missing",))
+            )
             for at in range(10_000)
             for gpu in range(8)
         )

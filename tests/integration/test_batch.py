@@ -2,12 +2,13 @@
 
 import pytest
 
-from bus import layout, subjects
-from bus.batch import Batch, Write, commit
-from bus.bucket import last_sequence
-from bus.connection import Client
+from bus.contract import subjects
 from bus.errors import BusError, StaleError
 from bus.settings import Settings
+from bus.transport import layout
+from bus.transport.batch import Batch, Write, commit
+from bus.transport.bucket import last_sequence
+from bus.transport.connection import Client
 
 
 def write(name: str, expected: int | None = None) -> Write:

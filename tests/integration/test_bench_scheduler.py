@@ -13,8 +13,18 @@ async def test_each_ping_of_a_small_fleet_is_read_back_once() -> None:
     figures = await million.measure(agents=500, minutes=0.2, interval_minutes=0.1)
 
     assert 900 <= figures["million_pings"] <= 1_100  # 500 agents, 12 s, every 6 s
-    assert figures["million_pings_lost"] == figures["million_pings_doubled"] == figures["million_not_answered"] == 0
-    assert 0 <= figures["million_late_p50_ms"] <= figures["million_durable_p50_ms"] <= figures["million_durable_max_ms"]
+    assert (
+        figures["million_pings_lost"]
+        == figures["million_pings_doubled"]
+        == figures["million_not_answered"]
+        == 0
+    )
+    assert (
+        0
+        <= figures["million_late_p50_ms"]
+        <= figures["million_durable_p50_ms"]
+        <= figures["million_durable_max_ms"]
+    )
     assert figures["million_scheduler_pss_megabytes"] > 10
 
 
@@ -39,5 +49,9 @@ async def test_a_rate_that_prometheus_sustains_is_found() -> None:
         targets=500, window_seconds=2.0, first_rate=250.0, attempts=1, budget_seconds=15
     )
 
-    assert 240 <= figures["prometheus_scrapes_per_second"] <= figures["prometheus_peak_scrapes_per_second"]
+    assert (
+        240
+        <= figures["prometheus_scrapes_per_second"]
+        <= figures["prometheus_peak_scrapes_per_second"]
+    )
     assert figures["prometheus_targets"] == 500

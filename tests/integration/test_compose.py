@@ -56,18 +56,25 @@ def test_every_settings_variable_exists() -> None:
 
 
 def test_nats_conf_is_accepted_by_the_server(tmp_path: Path) -> None:
-    from bus.embedded import find_binary
+    from bus.transport.embedded_server import find_binary
 
     configuration = tmp_path / "nats.conf"
-    configuration.write_text((ROOT / "deploy/nats.conf").read_text().replace("/data", str(tmp_path)))
-    ended = subprocess.run([find_binary(), "-t", "-c", configuration], capture_output=True, text=True, check=False)
+    configuration.write_text(
+        (ROOT / "deploy/nats.conf").read_text().replace("/data", str(tmp_path))
+    )
+    ended = subprocess.run(
+        [find_binary(), "-t", "-c", configuration], capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr
 
 
 def has_compose() -> bool:
     docker = shutil.which("docker")
     asked = [docker, "compose", "version"]
-    return docker is not None and subprocess.run(asked, capture_output=True, check=False).returncode == 0
+    return (
+        docker is not None
+        and subprocess.run(asked, capture_output=True, check=False).returncode == 0
+    )
 
 
 @pytest.mark.docker
@@ -76,5 +83,7 @@ def test_docker_compose_accepts_it(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.toml"
     tokens.touch()
     command = ["docker", "compose", "-f", str(ROOT / "compose.yaml"), "config", "--quiet"]
-    ended = subprocess.run(command, env=os.environ | {"GPUPING_TOKENS_FILE": str(tokens)}, check=False)
+    ended = subprocess.run(
+        command, env=os.environ | {"GPUPING_TOKENS_FILE": str(tokens)}, check=False
+    )
     assert ended.returncode == 0

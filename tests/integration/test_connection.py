@@ -4,13 +4,15 @@ import asyncio
 
 from nats.aio.msg import Msg
 
-from bus import connection
-from bus.embedded import EmbeddedServer
 from bus.settings import Settings
+from bus.transport import connection
+from bus.transport.embedded_server import EmbeddedServer
 from tests.raw_protocol import send
 
 
-async def test_a_subscription_stands_when_flush_returns(bus: connection.Client, base_settings: Settings):
+async def test_a_subscription_stands_when_flush_returns(
+    bus: connection.Client, base_settings: Settings
+):
     """nats-py's own flush overtakes what waits to be written: among many commands, some request finds nobody."""
     async with connection.connected(base_settings, "subscriber") as client:
 
@@ -33,7 +35,9 @@ async def test_a_listener_hears_in_order_and_survives_what_it_raises(bus: connec
 
     async with bus.listening("numbers.*", hear):
         for number in range(10):
-            await bus.publish("numbers.a", str(number).encode(), headers={"of": "a test"} if number % 2 else None)
+            await bus.publish(
+                "numbers.a", str(number).encode(), headers={"of": "a test"} if number % 2 else None
+            )
         await bus.flush()
         assert heard == [str(number).encode() for number in range(10)]
 
@@ -43,10 +47,16 @@ async def test_a_listener_hears_headers_and_who_wants_a_reply(bus: connection.Cl
     async with bus.listening("asked", heard.append):
         await bus.publish("asked", b"x", reply="back.here", headers={"Name": "value"})
         await bus.flush()
-    assert (heard[0].subject, heard[0].reply, heard[0].headers) == ("asked", "back.here", {"Name": "value"})
+    assert (heard[0].subject, heard[0].reply, heard[0].headers) == (
+        "asked",
+        "back.here",
+        {"Name": "value"},
+    )
 
 
-async def test_what_cannot_be_decoded_ends_nobodys_reading(nats_server: EmbeddedServer, bus: connection.Client):
+async def test_what_cannot_be_decoded_ends_nobodys_reading(
+    nats_server: EmbeddedServer, bus: connection.Client
+):
     heard: list[Msg] = []
     plain = await bus.subscribe("odd.>")
     async with bus.listening("odd.>", heard.append):
@@ -82,9 +92,14 @@ async def test_nothing_is_heard_after_the_block(bus: connection.Client):
     assert not heard
 
 
-async def test_a_listener_hears_again_after_the_server_came_back(nats_server: EmbeddedServer, base_settings: Settings):
+async def test_a_listener_hears_again_after_the_server_came_back(
+    nats_server: EmbeddedServer, base_settings: Settings
+):
     heard = asyncio.Event()
-    async with connection.connected(base_settings, "ear") as client, client.listening("after", lambda _: heard.set()):
+    async with (
+        connection.connected(base_settings, "ear") as client,
+        client.listening("after", lambda _: heard.set()),
+    ):
         assert nats_server.process
         nats_server.process.kill()
         async with asyncio.timeout(20):

@@ -39,14 +39,21 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 @pytest.fixture(scope="module")
-def watched(up: Up, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def watched(
+    up: Up, browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Browser]:
     """The page, opened before there is any agent, and never loaded again while the agent comes."""
     browser.open(up.url)
     browser.see("h1", "Nobody to ping yet")
     browser.script("window.wasNeverLoadedAgain = true")
     state = str(tmp_path_factory.mktemp("agentd"))
     agent = Program(
-        "agentd", AGENT_ID=AGENT, AGENT_STATE_DIR=state, AGENT_SCENARIO="healthy", NATS_URL=up.nats_url, **QUICK
+        "agentd",
+        AGENT_ID=AGENT,
+        AGENT_STATE_DIR=state,
+        AGENT_SCENARIO="healthy",
+        NATS_URL=up.nats_url,
+        **QUICK,
     )
     try:
         browser.see(f"[data-agent={AGENT}]")
@@ -56,14 +63,22 @@ def watched(up: Up, browser: Browser, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def newest_beat(page: Browser) -> int:
-    return int(str(page.script(f"return document.querySelector('[data-agent={AGENT}] .beats')?.dataset.newest ?? 0")))
+    return int(
+        str(
+            page.script(
+                f"return document.querySelector('[data-agent={AGENT}] .beats')?.dataset.newest ?? 0"
+            )
+        )
+    )
 
 
 def until_beat(page: Browser, number: int) -> None:
     page.see(f"[data-agent={AGENT}] .cell-next")
     deadline = time.monotonic() + 30
     while newest_beat(page) < number:
-        assert time.monotonic() < deadline, f"outcome {number} did not show up; the page says:\n{page.text('body')}"
+        assert time.monotonic() < deadline, (
+            f"outcome {number} did not show up; the page says:\n{page.text('body')}"
+        )
         time.sleep(0.05)
 
 
@@ -74,7 +89,9 @@ def test_the_first_ping_and_the_next_show_up_live(watched: Browser) -> None:
     until_beat(watched, 2)
     watched.see(f"[data-agent={AGENT}] .chip", "Healthy")
     watched.see(f"[data-agent={AGENT}] .beat-good")
-    watched.see("[data-name=uptime]", "100%")  # the fleet's, asked for again a moment after the event
+    watched.see(
+        "[data-name=uptime]", "100%"
+    )  # the fleet's, asked for again a moment after the event
     assert watched.script("return window.wasNeverLoadedAgain") is True
     assert watched.text(".live") == "Live"
     assert watched.console_errors() == []
@@ -95,7 +112,10 @@ def test_the_countdown_ticks(watched: Browser) -> None:
 
 def falling(seen: list[str]) -> list[int]:
     """The longest run at the end of the list that counts down by single seconds."""
-    values = [int(minutes) * 60 + int(seconds) for minutes, _, seconds in (text.partition(":") for text in seen)]
+    values = [
+        int(minutes) * 60 + int(seconds)
+        for minutes, _, seconds in (text.partition(":") for text in seen)
+    ]
     run: list[int] = []
     for value in values:
         run = [*run, value] if run and value == run[-1] - 1 else [value]
@@ -134,13 +154,17 @@ def test_search_and_sort(two: Browser) -> None:
     two.see(".no-rows", "No agent")
     field.send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.DELETE)
     two.see(f"[data-agent={AGENT}]")
-    two.driver.find_element("xpath", "//button[contains(@class, 'sort')][starts-with(., 'Agent')]").click()
+    two.driver.find_element(
+        "xpath", "//button[contains(@class, 'sort')][starts-with(., 'Agent')]"
+    ).click()
     two.see("[aria-sort=ascending]", "Agent")
     assert listed(two) == [AGENT, GHOST]
     two.see("[aria-sort=ascending] button").click()
     two.see("[aria-sort=descending]", "Agent")
     assert listed(two) == [GHOST, AGENT]
-    two.driver.find_element("xpath", "//button[contains(@class, 'sort')][starts-with(., 'Status')]").click()
+    two.driver.find_element(
+        "xpath", "//button[contains(@class, 'sort')][starts-with(., 'Status')]"
+    ).click()
 
 
 def test_one_agent_in_detail_and_pinged_by_hand(two: Browser) -> None:
@@ -171,7 +195,9 @@ def test_a_missed_ping_by_hand_is_told_as_a_sentence(two: Browser) -> None:
     two.see(f"[data-agent={GHOST}] .beat-missed")
     two.see(".detail .close").click()
     two.gone(".detail")
-    assert all(" 504 " in error for error in two.console_errors())  # the browser tells of each refused request
+    assert all(
+        " 504 " in error for error in two.console_errors()
+    )  # the browser tells of each refused request
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -190,11 +216,15 @@ def test_it_fits_a_phone_and_asks_nobody_else(two: Browser, up: Up, scheme: str)
     finally:
         two.emulate(1440, 1000)
     assert origins(asked) == {up.url}
-    assert {"/static/vendor/uplot.js", "/ping-system/events"} <= {address.removeprefix(up.url) for address in asked}
+    assert {"/static/vendor/uplot.js", "/ping-system/events"} <= {
+        address.removeprefix(up.url) for address in asked
+    }
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_stands_out_and_every_control_has_a_name(two: Browser, up: Up, scheme: str) -> None:
+def test_every_text_stands_out_and_every_control_has_a_name(
+    two: Browser, up: Up, scheme: str
+) -> None:
     two.emulate(1440, 1000, scheme=scheme, reduced_motion=True)
     two.open(f"{up.url}/#/agent/{AGENT}")
     two.see(".outcomes td", "good")
@@ -216,7 +246,9 @@ def test_pages_left_behind_hold_no_connection(two: Browser, up: Up) -> None:
 
 
 def scrolls_sideways(page: Browser, selector: str) -> bool:
-    widths = f"const it = document.querySelector('{selector}'); return it.scrollWidth > it.clientWidth"
+    widths = (
+        f"const it = document.querySelector('{selector}'); return it.scrollWidth > it.clientWidth"
+    )
     return bool(page.script(widths))
 
 

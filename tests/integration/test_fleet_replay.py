@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from bus.contract.statements import READY_MADE, FleetReplayRequest
 from bus.settings import load
-from bus.statements import READY_MADE, FleetReplayRequest
-from storage import replays, rules
-from storage.windows import Milliseconds
+from storage.statements import payment, replay
+from storage.statements.windows import Milliseconds
 from tests.storage_kept import MONTH, NOW, Kept, fleet
 
 
@@ -29,17 +29,28 @@ async def test_the_fleet_is_paid_as_window_by_window(kept: Kept, policy: str | N
     )
     chosen = own if policy == "own" else policy
     asked = FleetReplayRequest(month=MONTH, threshold=97.5, policy=chosen)
-    made = await kept.store.read(lambda reader: replays.fleet(reader, asked, NOW, 99.0))
+    made = await kept.store.read(lambda reader: replay.fleet(reader, asked, NOW, 99.0))
     assert made.gains + made.loses + made.same == len(made.agents) == 4
-    then = rules.threshold_rules(97.5) if chosen is None else rules.read_rules(chosen)
+    then = payment.threshold_rules(97.5) if chosen is None else payment.read_rules(chosen)
     for agent in made.agents:
-        spent = [one.last.seconds for one in states if one.agent_id == agent.agent_id and one.last.seconds]
+        spent = [
+            one.last.seconds
+            for one in states
+            if one.agent_id == agent.agent_id and one.last.seconds
+        ]
         windows = [
-            rules.Judged(Milliseconds(*(round(getattr(s, n) * 1000) for n in s.__struct_fields__)), False, True, None)
+            payment.Judged(
+                Milliseconds(*(round(getattr(s, n) * 1000) for n in s.__struct_fields__)),
+                False,
+                True,
+                None,
+            )
             for s in spent
         ]
         covered_ms = sum(one.account.total for one in windows)
-        expected = rules.replay(windows, covered_ms, (rules.threshold_rules(99.0), 99.0), (then, 97.5))
+        expected = payment.replay(
+            windows, covered_ms, (payment.threshold_rules(99.0), 99.0), (then, 97.5)
+        )
         assert agent.now_paid_percent == pytest.approx(expected.now.paid_percent, abs=1e-9)
         assert agent.then_paid_percent == pytest.approx(expected.then.paid_percent, abs=1e-9)
         assert agent.change == expected.change
@@ -47,9 +58,10 @@ async def test_the_fleet_is_paid_as_window_by_window(kept: Kept, policy: str | N
     changes = [abs(agent.change_percent) for agent in made.agents]
     assert changes == sorted(changes, reverse=True)
     assert made.now_paid_percent == pytest.approx(
-        sum(a.now_paid_percent * a.covered_seconds for a in made.agents) / sum(a.covered_seconds for a in made.agents)
+        sum(a.now_paid_percent * a.covered_seconds for a in made.agents)
+        / sum(a.covered_seconds for a in made.agents)
     )
 
 
 def test_the_policies_named_for_people_are_those_that_there_are():
-    assert sorted(READY_MADE) == rules.ready_made()
+    assert sorted(READY_MADE) == payment.ready_made()

@@ -10,7 +10,8 @@ import pytest
 
 from bus.clock import utc_now
 from bus.errors import SettingsError
-from gateway import service, tokens
+from gateway import service
+from gateway.web import tokens
 from tests.gateway_behind import agent, gateway_and_behind, ping, quick
 
 AGENTS = "/ping-system/agents"
@@ -21,7 +22,9 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104  # what must be refused without tokens
 def secrets(tmp_path: Path) -> dict[str, str]:
     made = {role: tokens.create(f"the-{role}", role) for role in ("viewer", "operator", "admin")}
     made["late"] = tokens.create("late", "admin", utc_now() - timedelta(seconds=1))
-    (tmp_path / "tokens.toml").write_text("\n".join(tokens.as_toml(entry) for _, entry in made.values()))
+    (tmp_path / "tokens.toml").write_text(
+        "\n".join(tokens.as_toml(entry) for _, entry in made.values())
+    )
     return {name: secret for name, (secret, _) in made.items()}
 
 
@@ -64,9 +67,20 @@ async def test_without_a_good_token_nobody_learns_anything(guarded, secrets):
             bearing(secrets["late"]),
             {"Authorization": f"Basic {secrets['admin']}"},
         ]
-        wrong += [{"Cookie": "gpuping_session=x"}, bearing(secrets["admin"] + "x"), bearing("x" * 5000)]
+        wrong += [
+            {"Cookie": "gpuping_session=x"},
+            bearing(secrets["admin"] + "x"),
+            bearing("x" * 5000),
+        ]
         for headers in wrong:
-            for path in (AGENTS, f"{AGENTS}/a", f"{AGENTS}/a.b", "/nope", "/ping-system/events", "/schema"):
+            for path in (
+                AGENTS,
+                f"{AGENTS}/a",
+                f"{AGENTS}/a.b",
+                "/nope",
+                "/ping-system/events",
+                "/schema",
+            ):
                 answer = await http.get(path, headers=headers)
                 if answer.status_code == 429:
                     continue
@@ -80,7 +94,9 @@ async def test_without_a_good_token_nobody_learns_anything(guarded, secrets):
 
 async def test_guessing_is_slowed_down_and_harms_nobody_else(guarded, secrets):
     async with gateway_and_behind(guarded) as (http, _):
-        answers = [await http.get(AGENTS, headers=bearing(f"guess-{number}")) for number in range(60)]
+        answers = [
+            await http.get(AGENTS, headers=bearing(f"guess-{number}")) for number in range(60)
+        ]
         assert answers[0].status_code == 401
         assert answers[-1].status_code == 429
         assert int(answers[-1].headers["retry-after"]) >= 1
@@ -95,7 +111,9 @@ async def test_a_browser_session(guarded, secrets):
         cookie = answer.headers["set-cookie"]
         assert "HttpOnly" in cookie
         assert "SameSite=Strict" in cookie
-        assert (await http.get(AGENTS)).status_code == 200  # the client keeps cookies, as a browser does
+        assert (
+            await http.get(AGENTS)
+        ).status_code == 200  # the client keeps cookies, as a browser does
         async with http.stream("GET", "/ping-system/events") as response:
             assert response.status_code == 200
         assert (await http.post("/logout")).status_code == 204
@@ -120,21 +138,36 @@ async def test_a_token_that_is_taken_out_of_the_file_is_refused(guarded, secrets
 async def test_pages_of_other_sites_reach_nothing(base_settings):
     async with gateway_and_behind(quick(base_settings)) as (http, behind):
         behind.agents["a"] = agent("a")
-        for host in ("evil.example", "evil.example:8000", "10.0.0.1", "localhost.evil.example", "[2001:db8::1]:80"):
+        for host in (
+            "evil.example",
+            "evil.example:8000",
+            "10.0.0.1",
+            "localhost.evil.example",
+            "[2001:db8::1]:80",
+        ):
             assert (await http.get(AGENTS, headers={"Host": host})).status_code == 403, host
         for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000", "fleet.localhost"):
             assert (await http.get(AGENTS, headers={"Host": host})).status_code == 200, host
-        foreign = [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "http://evil.example"}]
+        foreign = [
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Site": "same-site"},
+            {"Origin": "http://evil.example"},
+        ]
         foreign += [{"Origin": "null"}, {"Origin": "http://localhost:1"}]
         for headers in foreign:
             assert (await http.delete(f"{AGENTS}/a", headers=headers)).status_code == 403, headers
-            assert (await http.get(AGENTS, headers=headers)).status_code == 200  # a foreign page cannot read it
+            assert (
+                await http.get(AGENTS, headers=headers)
+            ).status_code == 200  # a foreign page cannot read it
         own = {"Origin": str(http.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
         assert (await http.delete(f"{AGENTS}/a", headers=own)).status_code == 204
 
 
 async def test_a_runaway_client_is_told_to_wait(base_settings):
-    async with gateway_and_behind(quick(base_settings, GATEWAY_REQUESTS_PER_SECOND=5.0)) as (http, _):
+    async with gateway_and_behind(quick(base_settings, GATEWAY_REQUESTS_PER_SECOND=5.0)) as (
+        http,
+        _,
+    ):
         answers = [await http.get("/healthz") for _ in range(30)]
         assert [a.status_code for a in answers[:20]] == [200] * 20
         assert answers[-1].status_code == 429
@@ -173,11 +206,14 @@ def _with_port(base_settings, port: int):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "token = 1", "[[token]]\nname='x'\nrole='king'\nsha256='0'", "\x00", "[[token]]"]
+    "content",
+    ["", "token = 1", "[[token]]\nname='x'\nrole='king'\nsha256='0'", "\x00", "[[token]]"],
 )
 async def test_a_tokens_file_that_is_none_stops_the_start(base_settings, tmp_path, content):
     (tmp_path / "bad.toml").write_text(content)
     for name in ("bad.toml", "absent.toml"):
         with pytest.raises(SettingsError, match="GPUPING_TOKENS_FILE="):
-            async with service.running(quick(base_settings, GPUPING_TOKENS_FILE=str(tmp_path / name))):
+            async with service.running(
+                quick(base_settings, GPUPING_TOKENS_FILE=str(tmp_path / name))
+            ):
                 pass

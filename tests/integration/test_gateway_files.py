@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from bus.exports import TABLES
-from bus.messages import Enrolment
+from bus.contract.exports import TABLES
+from bus.contract.messages import Enrolment
 from bus.settings import Settings
 from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
 
@@ -40,10 +40,15 @@ async def test_history_as_a_file_passes_through_byte_by_byte(http, behind):
     for answer in (
         await http.get("/ping-system/agents/a/history?format=csv"),
         await http.get("/ping-system/agents/a/history", headers={"Accept": "text/csv"}),
-        await http.get("/ping-system/agents/a/history?format=parquet", headers={"Accept": "text/csv"}),
+        await http.get(
+            "/ping-system/agents/a/history?format=parquet", headers={"Accept": "text/csv"}
+        ),
     ):
         assert answer.status_code == 200
-        assert answer.headers["content-type"] in {"text/csv; charset=utf-8", "text/parquet; charset=utf-8"}
+        assert answer.headers["content-type"] in {
+            "text/csv; charset=utf-8",
+            "text/parquet; charset=utf-8",
+        }
         assert answer.headers["content-length"] == "3000000"
         assert "attachment" in answer.headers["content-disposition"]
         assert answer.content == behind.file
@@ -61,7 +66,9 @@ async def test_a_file_that_breaks_off_cannot_pass_for_whole(http, behind):
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-@pytest.mark.parametrize("path", ["agents/{}/history?format={}", "export/incidents?agent_id={}&format={}"])
+@pytest.mark.parametrize(
+    "path", ["agents/{}/history?format={}", "export/incidents?agent_id={}&format={}"]
+)
 async def test_files_of_agents_without_history(http, behind, path, form):
     behind.agents["new"] = agent("new")
     behind.file = b"columns without rows"
@@ -86,7 +93,9 @@ async def test_tables_of_history(http, behind):
     assert (asked.agent_id, asked.hours, asked.format) == ("a", 2.5, "parquet")
     board = await http.get("/ping-system/dashboard", headers={"Accept": "text/csv"})
     assert board.content == behind.file
-    assert (await http.get("/ping-system/dashboard", headers={"Accept": "text/html"})).json()["agents"] == []
+    assert (await http.get("/ping-system/dashboard", headers={"Accept": "text/html"})).json()[
+        "agents"
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -114,14 +123,29 @@ async def test_a_wrong_format_is_named_as_it_was_asked_for(http):
 
 
 async def test_the_fleet_under_other_rules(http, behind):
-    answer = await http.get("/ping-system/replay?month=2026-10&policy=livepeer&threshold=98&limit=7")
+    answer = await http.get(
+        "/ping-system/replay?month=2026-10&policy=livepeer&threshold=98&limit=7"
+    )
     assert answer.json()["loses"] == 2
     _, asked = behind.asked[-1]
-    assert (asked.month, asked.policy, asked.threshold, asked.limit) == ("2026-10", "livepeer", 98.0, 7)
+    assert (asked.month, asked.policy, asked.threshold, asked.limit) == (
+        "2026-10",
+        "livepeer",
+        98.0,
+        7,
+    )
     behind.file = b"all of them"
     assert (await http.get("/ping-system/replay?threshold=98&format=csv")).content == behind.file
-    assert (await http.get("/ping-system/replay?threshold=98", headers={"Accept": "text/csv"})).content == behind.file
-    for query in ("", "month=2026-10", "threshold=101", "threshold=98&format=html", "threshold=98&limit=0"):
+    assert (
+        await http.get("/ping-system/replay?threshold=98", headers={"Accept": "text/csv"})
+    ).content == behind.file
+    for query in (
+        "",
+        "month=2026-10",
+        "threshold=101",
+        "threshold=98&format=html",
+        "threshold=98&limit=0",
+    ):
         refused = await http.get(f"/ping-system/replay?{query}")
         assert refused.status_code == 400, query
         assert refused.headers["content-type"] == "application/problem+json"
@@ -130,11 +154,17 @@ async def test_the_fleet_under_other_rules(http, behind):
 async def test_the_statement_of_a_month(http, behind):
     behind.agents["a"] = agent("a", enrolments=(Enrolment(NOW),))
     behind.pings["a"] = behind.pings["removed"] = [ping("a", 1)]
-    answer = await http.get("/ping-system/agents/a/report?month=2026-10&threshold=98&policy=livepeer")
+    answer = await http.get(
+        "/ping-system/agents/a/report?month=2026-10&threshold=98&policy=livepeer"
+    )
     assert answer.status_code == 200
     assert answer.json()["month"] == "2026-10"
     _, asked = behind.asked[-1]
-    assert (asked.threshold, asked.policy, asked.enrolments) == (98.0, "livepeer", (Enrolment(NOW),))
+    assert (asked.threshold, asked.policy, asked.enrolments) == (
+        98.0,
+        "livepeer",
+        (Enrolment(NOW),),
+    )
     assert (await http.get("/ping-system/agents/removed/report")).status_code == 200
     _, asked = behind.asked[-1]
     assert asked.enrolments == ()
@@ -145,13 +175,18 @@ async def test_the_statement_of_a_month(http, behind):
     assert "script-src" not in page.headers["content-security-policy"]
     assert (await http.get("/ping-system/agents/unknown/report")).status_code == 404
     months = [
-        f"month={month}&format=csv" for month in ("2026-13", "x", "0000-01", "9999-12", "2026-11%0A", "\uff12026-11")
+        f"month={month}&format=csv"
+        for month in ("2026-13", "x", "0000-01", "9999-12", "2026-11%0A", "\uff12026-11")
     ]
     for query in (*months, "format=pdf", "threshold=101", "policy=" + "x" * 16_001):
-        assert (await http.get(f"/ping-system/agents/a/report?{query}")).status_code == 400, query[:20]
+        assert (await http.get(f"/ping-system/agents/a/report?{query}")).status_code == 400, query[
+            :20
+        ]
 
 
 async def test_an_export_is_json_where_accept_says_so(http, behind):
     behind.agents["a"] = agent("a")
-    answer = await http.get("/ping-system/agents/a/history", headers={"Accept": "text/csv;q=0.1, application/json"})
+    answer = await http.get(
+        "/ping-system/agents/a/history", headers={"Accept": "text/csv;q=0.1, application/json"}
+    )
     assert answer.headers["content-type"] == "application/json"

@@ -10,10 +10,10 @@ import httpx
 import msgspec
 import pytest
 
-from bus import subjects
-from bus.connection import connected
-from bus.questions import Event
+from bus.contract import subjects
+from bus.contract.questions import Event
 from bus.settings import Settings
+from bus.transport.connection import connected
 from gateway import service
 from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
 
@@ -66,7 +66,9 @@ async def following(http: httpx.AsyncClient, last: str | None = None) -> AsyncIt
 
 async def viewers(http: httpx.AsyncClient) -> int:
     text = (await http.get("/metrics")).text
-    (line,) = [line for line in text.splitlines() if line.startswith("gpuping_gateway_event_streams ")]
+    (line,) = [
+        line for line in text.splitlines() if line.startswith("gpuping_gateway_event_streams ")
+    ]
     return int(float(line.split()[1]))
 
 
@@ -84,7 +86,11 @@ async def test_outcomes_and_status_changes_arrive_at_once_at_every_viewer(both):
             first = await reader.next()
             assert first["event"] == "ping"
             data = json.loads(first["data"])
-            assert (data["agent_id"], data["ping"]["ping_seq"], data["previous_status"]) == ("a", 1, "poor")
+            assert (data["agent_id"], data["ping"]["ping_seq"], data["previous_status"]) == (
+                "a",
+                1,
+                "poor",
+            )
             change = await reader.next()
             assert change["event"] == "status"
             assert json.loads(change["data"])["status"] == "healthy"
@@ -125,12 +131,16 @@ async def test_an_id_of_another_run_is_told_that_events_were_missed(both):
 
 def large(seq: int) -> Event:
     """One that soon fills the kernel's buffers, which hold many megabytes."""
-    return msgspec.structs.replace(outcome(seq), agent=agent("a", status="healthy", metadata={"x": "y" * 20_000}))
+    return msgspec.structs.replace(
+        outcome(seq), agent=agent("a", status="healthy", metadata={"x": "y" * 20_000})
+    )
 
 
 async def test_a_viewer_that_does_not_read_is_dropped_and_harms_nobody(both):
     http, behind = both
-    with socket.create_connection((http.base_url.host, http.base_url.port)) as deaf:  # never reads a byte
+    with socket.create_connection(
+        (http.base_url.host, http.base_url.port)
+    ) as deaf:  # never reads a byte
         deaf.sendall(b"GET /ping-system/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until_viewers(http, 1)
         async with following(http) as reader:
@@ -160,7 +170,8 @@ async def test_a_gateway_stops_within_three_seconds_with_streams_open(base_setti
     async with httpx.AsyncClient(timeout=20) as http, connected(base_settings, "t"):
         async with service.running(quick(base_settings)) as gateway:
             responses = [
-                await http.send(http.build_request("GET", gateway.url + EVENTS), stream=True) for _ in range(5)
+                await http.send(http.build_request("GET", gateway.url + EVENTS), stream=True)
+                for _ in range(5)
             ]
             began = loop.time()
         assert loop.time() - began < 3
@@ -181,7 +192,9 @@ async def test_a_gateway_that_crashes_ends_its_block(base_settings, monkeypatch)
     async def crash(self, counter: int) -> bool:
         raise CrashError
 
-    monkeypatch.setattr("uvicorn.Server.on_tick", crash)  # the library's code, not ours: nothing else makes it crash
+    monkeypatch.setattr(
+        "uvicorn.Server.on_tick", crash
+    )  # the library's code, not ours: nothing else makes it crash
     with pytest.raises(CrashError):
         async with service.running(quick(base_settings)):
             await asyncio.Event().wait()

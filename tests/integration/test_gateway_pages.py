@@ -9,9 +9,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from bus.exports import TABLES
-from bus.messages import Status
-from bus.questions import GpuSummary
+from bus.contract.exports import TABLES
+from bus.contract.messages import Status
+from bus.contract.questions import GpuSummary
 from bus.settings import Settings
 from gateway.app import ROUTES
 from tests.gateway_behind import Behind, agent, gateway_and_behind, quick
@@ -64,7 +64,17 @@ async def test_files_come_compressed_to_who_can_read_it(http):
 
 
 @pytest.mark.parametrize(
-    "path", ["../app.py", "%2e%2e/app.py", "..%2fapp.py", "js/%2e%2e/%2e%2e/app.py", "/etc/passwd", "%00", ".", "js"]
+    "path",
+    [
+        "../app.py",
+        "%2e%2e/app.py",
+        "..%2fapp.py",
+        "js/%2e%2e/%2e%2e/app.py",
+        "/etc/passwd",
+        "%00",
+        ".",
+        "js",
+    ],
 )
 async def test_nothing_outside_the_folder_is_served(http, path):
     answer = await http.get(f"/static/{path}")
@@ -73,7 +83,13 @@ async def test_nothing_outside_the_folder_is_served(http, path):
 
 
 async def test_a_head_is_a_get_without_its_body(http, behind):
-    for path in ("/", "/healthz", "/ping-system/agents", "/ping-system/events", "/static/js/main.js"):
+    for path in (
+        "/",
+        "/healthz",
+        "/ping-system/agents",
+        "/ping-system/events",
+        "/static/js/main.js",
+    ):
         answer = await http.head(path)
         assert (answer.status_code, answer.content) == (200, b"")
 
@@ -121,10 +137,14 @@ async def test_the_description_names_every_format(http):
         "/ping-system/replay": {"application/json"},
         "/ping-system/export/{table}": set(),
     }.items():
-        assert set(paths[path]["get"]["responses"]["200"]["content"]) == {csv, parquet} | others, path
+        assert set(paths[path]["get"]["responses"]["200"]["content"]) == {csv, parquet} | others, (
+            path
+        )
     export = paths["/ping-system/export/{table}"]["get"]
     assert all(f"`{table}`" in export["description"] for table in TABLES)
-    policy = next(one for one in paths["/ping-system/replay"]["get"]["parameters"] if one["name"] == "policy")
+    policy = next(
+        one for one in paths["/ping-system/replay"]["get"]["parameters"] if one["name"] == "policy"
+    )
     assert "livepeer, runpod" in policy["description"]
 
 
@@ -171,7 +191,9 @@ async def test_readiness_names_what_is_missing(base_settings):
         (0, 1, ["scheduler"]),
         (0, 0, ["scheduler", "storage"]),
     ):
-        async with gateway_and_behind(quick(base_settings), scheduler=bool(scheduler), storage=bool(storage)) as (
+        async with gateway_and_behind(
+            quick(base_settings), scheduler=bool(scheduler), storage=bool(storage)
+        ) as (
             http,
             _,
         ):
@@ -203,7 +225,10 @@ def samples(text: str) -> dict[tuple, float]:
 
 
 async def test_metrics_of_fleet_gateway_and_pings(http, behind):
-    behind.agents = {"a": agent("a", status="healthy", total_pings=3), "b": agent("b", status="poor")}
+    behind.agents = {
+        "a": agent("a", status="healthy", total_pings=3),
+        "b": agent("b", status="poor"),
+    }
     await http.get("/ping-system/agents/a")
     await http.get("/ping-system/agents/never-heard-of")
     answer = await http.get("/metrics")
@@ -235,18 +260,28 @@ async def test_metrics_an_agent(http, behind):
         GpuSummary(uuid="g0", index=0, name="x", state="up"),
         GpuSummary(uuid="g1", index=1, name="x", state="down"),
     )
-    behind.agents = {f"a{n:04}": agent(f"a{n:04}", uptime_percent=0.0 if n else None, gpus=gpus) for n in range(1_200)}
+    behind.agents = {
+        f"a{n:04}": agent(f"a{n:04}", uptime_percent=0.0 if n else None, gpus=gpus)
+        for n in range(1_200)
+    }
     text = (await http.get("/metrics?agents=true")).text
     seen = samples(text)
     assert (await http.get("/metrics?agents=1")).status_code == 200
-    assert seen["gpuping_agent_uptime_ratio", ("agent_id", "a1199")] == 0.0  # beyond the first page, and no value lost
+    assert (
+        seen["gpuping_agent_uptime_ratio", ("agent_id", "a1199")] == 0.0
+    )  # beyond the first page, and no value lost
     assert ("gpuping_agent_uptime_ratio", ("agent_id", "a0000")) not in seen
     assert seen["gpuping_agent_gpus", ("agent_id", "a0000"), ("state", "down")] == 1
 
 
 async def test_metrics_for_openmetrics_and_with_everything_away(base_settings):
-    async with gateway_and_behind(quick(base_settings), scheduler=False, storage=False) as (http, _):
-        answer = await http.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    async with gateway_and_behind(quick(base_settings), scheduler=False, storage=False) as (
+        http,
+        _,
+    ):
+        answer = await http.get(
+            "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}
+        )
         names = {family.name for family in parse_openmetrics(answer.text)}
         assert "gpuping_service_up" in names
         assert "gpuping_agents" not in names  # unknown is not zero

@@ -45,7 +45,9 @@ def assert_problem(answer: httpx.Response, status: int) -> dict:
 async def test_hours_and_limits_that_are_none(http, behind):
     behind.agents["a"] = agent("a")
     for hours in ("0", "-1", "1e9", "x", "nan", "inf", "", "0x10", "87600.01", "1,5"):
-        problem = assert_problem(await http.get(f"{AGENTS}/a/history", params={"hours": hours}), 400)
+        problem = assert_problem(
+            await http.get(f"{AGENTS}/a/history", params={"hours": hours}), 400
+        )
         assert problem["errors"][0]["parameter"] == "hours"
     for limit in ("0", "1001", "-5", "1.5", "x", "", "99999999999999999999"):
         for path in (AGENTS, f"{AGENTS}/due-for-ping", f"{AGENTS}/a/history"):
@@ -63,7 +65,14 @@ async def test_hours_at_and_within_the_bounds(http, behind):
 async def test_questions_that_are_none(http, behind):
     for query in ("status=good", "capability=", "cursor=a.b", "cursor=*"):
         assert_problem(await http.get(f"{AGENTS}?{query}"), 400)
-    for query in ("format=xml", "cursor=-1", "cursor=x", "cursor=30", "cursor=1-2%0A", "cursor=1-2-3"):
+    for query in (
+        "format=xml",
+        "cursor=-1",
+        "cursor=x",
+        "cursor=30",
+        "cursor=1-2%0A",
+        "cursor=1-2-3",
+    ):
         assert_problem(await http.get(f"{AGENTS}/a/history?{query}"), 400)
     assert_problem(await http.get("/metrics?agents=perhaps"), 400)
     assert not behind.asked
@@ -89,7 +98,12 @@ BAD_IDS = [
 
 async def test_ids_that_are_none(http, behind):
     for agent_id in [*BAD_IDS, "register", "due-for-ping"]:
-        for method, rest in (("GET", "/history"), ("POST", "/ping"), ("GET", "/uptime"), ("GET", "/gpu-status")):
+        for method, rest in (
+            ("GET", "/history"),
+            ("POST", "/ping"),
+            ("GET", "/uptime"),
+            ("GET", "/gpu-status"),
+        ):
             assert_problem(await http.request(method, f"{AGENTS}/{agent_id}{rest}"), 400)
     for agent_id in BAD_IDS:
         assert_problem(await http.get(f"{AGENTS}/{agent_id}"), 400)
@@ -127,10 +141,14 @@ BAD_BODIES = [
 
 async def test_bodies_that_are_none(http, behind):
     for content in BAD_BODIES:
-        answer = await http.post(REGISTER, content=content, headers={"Content-Type": "application/json"})
+        answer = await http.post(
+            REGISTER, content=content, headers={"Content-Type": "application/json"}
+        )
         problem = assert_problem(answer, 400)
         assert problem["errors"], content  # the contract: every bad body has them
-        assert all(error["pointer"].startswith("#") and error["detail"] for error in problem["errors"])
+        assert all(
+            error["pointer"].startswith("#") and error["detail"] for error in problem["errors"]
+        )
     assert not behind.asked
 
 
@@ -143,13 +161,17 @@ async def test_an_id_in_a_body_that_is_none_is_pointed_at(http, behind):
 
 
 async def test_a_fault_in_a_body_is_pointed_at(http):
-    problem = assert_problem(await http.post(REGISTER, json={"agent_id": "a", "capabilities": ["x", 7]}), 400)
+    problem = assert_problem(
+        await http.post(REGISTER, json={"agent_id": "a", "capabilities": ["x", 7]}), 400
+    )
     assert problem["errors"] == [{"detail": "Expected str, got int", "pointer": "#/capabilities/1"}]
 
 
 async def test_bodies_of_another_kind(http):
     for content_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
-        answer = await http.post(REGISTER, content=b'{"agent_id": "a"}', headers={"Content-Type": content_type})
+        answer = await http.post(
+            REGISTER, content=b'{"agent_id": "a"}', headers={"Content-Type": content_type}
+        )
         assert content_type in assert_problem(answer, 400)["detail"]
 
 
@@ -167,7 +189,14 @@ async def test_bodies_that_are_too_large(http, behind):
 
 
 async def test_addresses_that_lead_nowhere(http):
-    for path in ("/nope", "/ping-system", f"{AGENTS}/a/nope", "/schema/nope", "/static/nope.js", "/badge/a.png"):
+    for path in (
+        "/nope",
+        "/ping-system",
+        f"{AGENTS}/a/nope",
+        "/schema/nope",
+        "/static/nope.js",
+        "/badge/a.png",
+    ):
         assert_problem(await http.get(path), 404)
 
 
@@ -188,7 +217,10 @@ async def test_methods_that_an_address_does_not_know(http):
 
 async def test_services_that_are_away_are_a_503_to_ask_again(base_settings):
     paths = (AGENTS, f"{AGENTS}/a", f"{AGENTS}/a/history", "/ping-system/dashboard", "/badge/a.svg")
-    async with gateway_and_behind(quick(base_settings), scheduler=False, storage=False) as (http, _):
+    async with gateway_and_behind(quick(base_settings), scheduler=False, storage=False) as (
+        http,
+        _,
+    ):
         for path in paths:
             answer = await http.get(path)
             assert_problem(answer, 503)
@@ -225,11 +257,17 @@ async def test_a_bus_that_freezes_is_a_503_and_comes_back(http, behind, nats_ser
     assert seen == {503, 200}
 
 
-TWO_LENGTHS = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"
+TWO_LENGTHS = (
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"
+)
 
 
 async def test_bytes_that_are_no_http_get_a_problem_too(http):
-    for nonsense in (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nHost\r\n\r\n", TWO_LENGTHS):
+    for nonsense in (
+        b"\x16\x03\x01\x02\x00\x01\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost\r\n\r\n",
+        TWO_LENGTHS,
+    ):
         reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
         writer.write(nonsense)
         async with asyncio.timeout(5):

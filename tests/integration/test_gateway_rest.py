@@ -66,7 +66,9 @@ async def test_the_body_of_the_guide_registers_and_registers_again(http, behind)
 
 
 async def test_what_a_registration_leaves_out_is_left_alone(http, behind):
-    answer = await http.post("/ping-system/agents/register", json={"agent_id": "a", "tomorrow": 1, "metadata": None})
+    answer = await http.post(
+        "/ping-system/agents/register", json={"agent_id": "a", "tomorrow": 1, "metadata": None}
+    )
     assert answer.status_code == 201
     _, wanted = behind.asked[-1]
     assert (wanted.agent_url, wanted.capabilities, wanted.metadata) == (None, None, None)
@@ -75,7 +77,9 @@ async def test_what_a_registration_leaves_out_is_left_alone(http, behind):
 async def test_lists_page_through_and_filter(http, behind):
     for number in range(5):
         status = "healthy" if number % 2 else "poor"
-        behind.agents[f"a{number}"] = agent(f"a{number}", status=status, capabilities=("gpu",) if number == 3 else ())
+        behind.agents[f"a{number}"] = agent(
+            f"a{number}", status=status, capabilities=("gpu",) if number == 3 else ()
+        )
     behind.uptimes = {"a0": 0.0, "a1": 99.25}
     page = (await http.get("/ping-system/agents", params={"limit": 2})).json()
     assert [one["agent_id"] for one in page["agents"]] == ["a0", "a1"]
@@ -139,10 +143,14 @@ async def test_a_missed_ping_is_a_504_that_carries_the_outcome(http, behind):
 async def test_history_pages_newest_first(http, behind):
     behind.agents["a"] = agent("a")
     behind.pings["a"] = [ping("a", seq) for seq in (3, 2, 1)]
-    page = (await http.get("/ping-system/agents/a/history", params={"hours": 24, "limit": 2})).json()
+    page = (
+        await http.get("/ping-system/agents/a/history", params={"hours": 24, "limit": 2})
+    ).json()
     assert [one["ping_seq"] for one in page["pings"]] == [3, 2]
     assert (page["agent_id"], page["hours"], page["summary"]["pings"]) == ("a", 24.0, 3)
-    rest = (await http.get("/ping-system/agents/a/history", params={"cursor": page["next_cursor"]})).json()
+    rest = (
+        await http.get("/ping-system/agents/a/history", params={"cursor": page["next_cursor"]})
+    ).json()
     assert [one["ping_seq"] for one in rest["pings"]] == [1]
 
 
@@ -167,7 +175,9 @@ async def test_the_dashboard_and_what_it_shows_without_storage(gateway_settings)
         behind.agents["a"] = agent("a", status="poor")
         behind.pings["a"] = [ping("a", 1)]
         whole = (await http.get("/ping-system/dashboard")).json()
-        assert set(whole) >= _names("generated_at totals by_status uptime response_ms due agents recent")
+        assert set(whole) >= _names(
+            "generated_at totals by_status uptime response_ms due agents recent"
+        )
         assert whole["by_status"] == {
             "maintenance": 0, "pending": 0, "missing": 0, "poor": 1, "recovering": 0, "healthy": 0,
         }  # fmt: skip
@@ -177,7 +187,11 @@ async def test_the_dashboard_and_what_it_shows_without_storage(gateway_settings)
         behind.silent = {"overview", "uptimes"}
         part = (await http.get("/ping-system/dashboard")).json()
         assert part["degraded"] == ["storage"]
-        assert (part["uptime"]["uptime_percent"], part["recent"], part["response_ms"]["p50"]) == (None, [], None)
+        assert (part["uptime"]["uptime_percent"], part["recent"], part["response_ms"]["p50"]) == (
+            None,
+            [],
+            None,
+        )
         assert part["agents"][0]["agent_id"] == "a"
 
 
@@ -186,7 +200,10 @@ async def test_questions_to_the_agent_itself(http, behind):
     behind.agents["away"] = agent("away")
     await behind.serve_agent("a")
     assert (await http.get("/ping-system/agents/a/uptime")).json()["uptime_percent"] == 100.0
-    assert (await http.get("/ping-system/agents/a/gpu-status")).json() == {"agent_id": "a", "gpus": []}
+    assert (await http.get("/ping-system/agents/a/gpu-status")).json() == {
+        "agent_id": "a",
+        "gpus": [],
+    }
     assert (await http.get("/ping-system/agents/a/health")).json()["agent_id"] == "a"
     for question in ("uptime", "gpu-status", "health"):
         assert (await http.get(f"/ping-system/agents/away/{question}")).status_code == 504
@@ -228,7 +245,10 @@ async def test_the_job_runners_question(http, behind, path):
 async def test_a_hundred_agents_answer_well_below_half_a_second(http, behind):
     names = [f"agent-{number:03}" for number in range(100)]
     registered = await asyncio.gather(
-        *(http.post("/ping-system/agents/register", json=GUIDE_BODY | {"agent_id": name}) for name in names)
+        *(
+            http.post("/ping-system/agents/register", json=GUIDE_BODY | {"agent_id": name})
+            for name in names
+        )
     )
     assert {answer.status_code for answer in registered} == {201}
     loop = asyncio.get_running_loop()

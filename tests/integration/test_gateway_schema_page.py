@@ -9,7 +9,7 @@ import pytest
 from bus.settings import Settings
 from gateway import service
 from gateway.app import ROUTES
-from gateway.pages import STATIC
+from gateway.routes.pages import STATIC
 from tests.browser import Browser, chromium, origins
 from tests.gateway_behind import quick
 
@@ -20,10 +20,14 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
         yield opened
 
 
-@pytest.mark.skipif(not (STATIC / "vendor/swagger-ui-bundle.js").exists(), reason="the page's parts: make web")
+@pytest.mark.skipif(
+    not (STATIC / "vendor/swagger-ui-bundle.js").exists(), reason="the page's parts: make web"
+)
 async def test_the_page_of_the_description(base_settings: Settings, browser: Browser):
     async with service.running(quick(base_settings)) as gateway:
-        shown = sum(len(route.paths) for route in ROUTES if route.resolve_include_in_schema() is not False)
+        shown = sum(
+            len(route.paths) for route in ROUTES if route.resolve_include_in_schema() is not False
+        )
 
         def look() -> None:
             browser.open(f"{gateway.url}/schema")

@@ -15,7 +15,7 @@ import agentd.service
 import scheduler.service
 import storage.service
 from bus import settings
-from bus.exports import TABLES
+from bus.contract.exports import TABLES
 from bus.settings import Settings
 from gateway import service
 
@@ -71,10 +71,20 @@ async def until(http: httpx.AsyncClient, path: str, is_so) -> dict:
 
 async def test_the_whole_interface(http: httpx.AsyncClient, tmp_path):
     assert (await http.get("/readyz")).status_code == 200
-    await until(http, f"{AGENTS}/real", lambda agent: agent["status"] == "healthy" or agent["total_pings"] > 0)
-    body = {"agent_id": "agent-001", "agent_url": "http://agent-host:8001", "metadata": {"gpu_model": "RTX 4090"}}
+    await until(
+        http,
+        f"{AGENTS}/real",
+        lambda agent: agent["status"] == "healthy" or agent["total_pings"] > 0,
+    )
+    body = {
+        "agent_id": "agent-001",
+        "agent_url": "http://agent-host:8001",
+        "metadata": {"gpu_model": "RTX 4090"},
+    }
     assert (await http.post(f"{AGENTS}/register", json=body)).status_code == 201
-    assert (await http.get(f"{AGENTS}/agent-001")).json()["metadata"] == body["metadata"]  # seen at once
+    assert (await http.get(f"{AGENTS}/agent-001")).json()["metadata"] == body[
+        "metadata"
+    ]  # seen at once
     assert (await http.post(f"{AGENTS}/register", json=body)).status_code == 200
 
     missed = await http.post(f"{AGENTS}/agent-001/ping")
@@ -132,7 +142,9 @@ async def files_and_statement(http: httpx.AsyncClient, tmp_path) -> None:
         columns = duckdb.read_parquet(str(parquet)).columns
         text = (await http.get(f"/ping-system/export/{table}")).text
         assert next(csv.reader(io.StringIO(text))) == columns
-    board = list(csv.DictReader(io.StringIO((await http.get("/ping-system/dashboard?format=csv")).text)))
+    board = list(
+        csv.DictReader(io.StringIO((await http.get("/ping-system/dashboard?format=csv")).text))
+    )
     assert {row["agent_id"] for row in board} == {"real", "agent-001"}
     replay = (await http.get("/ping-system/replay?threshold=50")).json()
     assert replay["gains"] + replay["loses"] + replay["same"] == len(replay["agents"])
@@ -140,12 +152,16 @@ async def files_and_statement(http: httpx.AsyncClient, tmp_path) -> None:
     assert (await http.get("/ping-system/replay?threshold=50&month=2199-01")).status_code == 400
 
 
-async def test_an_agent_removed_before_its_first_ping_was_here_and_has_an_empty_history(whole_settings, tmp_path):
+async def test_an_agent_removed_before_its_first_ping_was_here_and_has_an_empty_history(
+    whole_settings, tmp_path
+):
     later = msgspec.structs.replace(
         whole_settings, PING_FIRST_PING_GRACE_PERIOD=False
     )  # the first ping comes after a base interval
     async with fleet(later) as http:
-        assert (await http.post(f"{AGENTS}/register", json={"agent_id": "brief"})).status_code == 201
+        assert (
+            await http.post(f"{AGENTS}/register", json={"agent_id": "brief"})
+        ).status_code == 201
         assert (await http.delete(f"{AGENTS}/brief")).status_code == 204
         page = await http.get(f"{AGENTS}/brief/history")
         assert (page.status_code, page.json()["pings"]) == (200, [])

@@ -2,12 +2,15 @@
 
 import pytest
 
-from bus import connection, layout, subjects
+from bus.contract import subjects
 from bus.errors import LayoutError
 from bus.settings import Settings
+from bus.transport import connection, layout
 
 
-async def test_layout_is_made_once_and_found_the_second_time(bus: connection.Client, base_settings: Settings):
+async def test_layout_is_made_once_and_found_the_second_time(
+    bus: connection.Client, base_settings: Settings
+):
     await layout.ensure(bus, base_settings)
     info = await layout.api(bus, f"STREAM.INFO.{subjects.BUCKET_STREAM}")
     assert info["config"]["allow_msg_schedules"] is True
@@ -16,7 +19,9 @@ async def test_layout_is_made_once_and_found_the_second_time(bus: connection.Cli
     assert (await bucket.get("agent.a")).value == b"{}"
 
 
-async def test_a_stream_made_otherwise_is_brought_into_line_or_refused(bus: connection.Client, base_settings: Settings):
+async def test_a_stream_made_otherwise_is_brought_into_line_or_refused(
+    bus: connection.Client, base_settings: Settings
+):
     other = layout.bucket_config(base_settings) | {"max_msgs_per_subject": 5}
     await layout.api(bus, f"STREAM.UPDATE.{subjects.BUCKET_STREAM}", other)
     await layout.ensure(bus, base_settings)

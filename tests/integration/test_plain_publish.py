@@ -1,8 +1,8 @@
 """A message without a reply subject, as `nats pub` sends it, must not disturb a service."""
 
-from bus import subjects
-from bus.connection import Client
-from bus.services import Endpoint, ask_raw, serve
+from bus.contract import subjects
+from bus.transport.connection import Client
+from bus.transport.micro_services import Endpoint, ask_raw, serve
 
 
 async def test_a_plain_publish_is_no_question(bus: Client) -> None:
@@ -12,7 +12,9 @@ async def test_a_plain_publish_is_no_question(bus: Client) -> None:
         asked.append(request.data)
         return b"answer"
 
-    service = await serve(bus, "test-service", "for this test", [Endpoint("stats", subjects.STATS, handler)])
+    service = await serve(
+        bus, "test-service", "for this test", [Endpoint("stats", subjects.STATS, handler)]
+    )
     await bus.publish(subjects.STATS, b"nobody waits")
     assert await ask_raw(bus, subjects.STATS, b"a question", who="the service") == b"answer"
     assert asked == [b"a question"]

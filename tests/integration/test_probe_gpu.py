@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from agentd.health import DEFAULT_XIDS
-from agentd.nvml_probe import NvmlProbe
+from agentd.health.rules import DEFAULT_XIDS
+from agentd.nvml.probe import NvmlProbe
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not Path("/proc/driver/nvidia/version").exists(), reason="no NVIDIA driver on this machine"),
+    pytest.mark.skipif(
+        not Path("/proc/driver/nvidia/version").exists(), reason="no NVIDIA driver on this machine"
+    ),
 ]
 
 
@@ -25,7 +27,10 @@ async def test_real_gpus_are_found_and_judged(probe):
     sample = await probe.check(())
     assert sample.failure is None
     assert sample.gpus
-    assert all(gpu.uuid.startswith("GPU-") and gpu.name and gpu.state in ("up", "degraded") for gpu in sample.gpus)
+    assert all(
+        gpu.uuid.startswith("GPU-") and gpu.name and gpu.state in ("up", "degraded")
+        for gpu in sample.gpus
+    )
 
 
 async def test_a_check_is_quick_once_the_library_is_open(probe):

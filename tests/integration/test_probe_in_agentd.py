@@ -11,11 +11,13 @@ from pathlib import Path
 import nats.errors
 import pytest
 
-from bus import subjects
-from bus.messages import UptimeReport, decode
+from bus.contract import subjects
+from bus.contract.messages import UptimeReport, decode
 from tests import standin
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to build the stand-in with")
+pytestmark = pytest.mark.skipif(
+    shutil.which("cc") is None, reason="no C compiler to build the stand-in with"
+)
 
 
 @pytest.fixture
@@ -70,7 +72,8 @@ async def look_until(bus, wanted, within=20.0) -> UptimeReport:
 
 def all_are(state, *reasons):
     return lambda report: (
-        bool(report.gpus) and all(gpu.state == state and set(reasons) <= set(gpu.reasons) for gpu in report.gpus)
+        bool(report.gpus)
+        and all(gpu.state == state and set(reasons) <= set(gpu.reasons) for gpu in report.gpus)
     )
 
 
@@ -105,7 +108,9 @@ async def test_seconds_of_a_loss_are_down_and_the_rest_is_up(agentd, bus):
     report = await look_until(bus, all_are("up"))
     first, second = report.gpus
     assert first.seconds.down == 0.0
-    assert lost - 1.5 <= second.seconds.down <= lost + 1.5  # a check a second, and slack for a loaded machine
+    assert (
+        lost - 1.5 <= second.seconds.down <= lost + 1.5
+    )  # a check a second, and slack for a loaded machine
 
 
 async def test_the_library_is_absent(agentd, bus, tmp_path):

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from agentd.health import DEFAULT_XIDS
-from agentd.nvml_probe import NvmlProbe
+from agentd.health.rules import DEFAULT_XIDS
+from agentd.nvml.probe import NvmlProbe
 from tests import standin
 
-needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to build the stand-in with")
+needs_cc = pytest.mark.skipif(
+    shutil.which("cc") is None, reason="no C compiler to build the stand-in with"
+)
 pytestmark = needs_cc
 
 UUIDS = [f"GPU-5ca1ab1e-0000-4000-8000-{gpu:012}" for gpu in range(8)]
@@ -74,7 +76,9 @@ async def test_healthy_gpus(gpus):
     sample = await gpus(count=8).check(())
     assert sample.failure is None
     assert [gpu.uuid for gpu in sample.gpus] == UUIDS
-    assert {(gpu.name, gpu.state, gpu.reasons) for gpu in sample.gpus} == {("NVIDIA Stand-in", "up", ())}
+    assert {(gpu.name, gpu.state, gpu.reasons) for gpu in sample.gpus} == {
+        ("NVIDIA Stand-in", "up", ())
+    }
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,10 @@ async def test_healthy_gpus(gpus):
         ("remap-pending", ("degraded", ("remap-pending",))),
         ("remap-failed", ("down", ("remap-failed",))),
         ("not-supported", ("up", ())),
-        ("thermal", ("up", ())),  # degraded only after six minutes of it: tests/unit/test_health_rules.py
+        (
+            "thermal",
+            ("up", ()),
+        ),  # degraded only after six minutes of it: tests/unit/test_health_rules.py
     ],
 )
 async def test_states_of_one_gpu_leave_the_other_alone(gpus, word, expected):
@@ -98,8 +105,15 @@ async def test_lost_while_running_and_back(gpus):
     gpus.now(1)
     lost = await probe.check(tuple(UUIDS[:2]))
     assert seen(lost)[0] == ("down", ("lost",))
-    assert (lost.gpus[0].uuid, lost.gpus[0].name, seen(lost)[1]) == (UUIDS[0], "NVIDIA Stand-in", ("up", ()))
-    assert seen(await probe.check(tuple(UUIDS[:2])))[0] == ("down", ("lost",))  # NVML was opened anew in between
+    assert (lost.gpus[0].uuid, lost.gpus[0].name, seen(lost)[1]) == (
+        UUIDS[0],
+        "NVIDIA Stand-in",
+        ("up", ()),
+    )
+    assert seen(await probe.check(tuple(UUIDS[:2])))[0] == (
+        "down",
+        ("lost",),
+    )  # NVML was opened anew in between
     gpus.now(2)
     await until(probe, lambda s: seen(s)[0] == ("up", ()), UUIDS[:2])
 
@@ -124,7 +138,9 @@ async def test_missing_while_running_and_back(gpus):
 
 
 async def test_xids_come_by_the_event_set(gpus):
-    probe = gpus("".join(event(f"xid:{xid}", gpu, 1) for gpu, xid in enumerate([79, 94, 31, 8])), count=4)
+    probe = gpus(
+        "".join(event(f"xid:{xid}", gpu, 1) for gpu, xid in enumerate([79, 94, 31, 8])), count=4
+    )
     await probe.check(())
     gpus.now(1)
     sample = await probe.check(())
@@ -135,7 +151,12 @@ async def test_xids_come_by_the_event_set(gpus):
         3: ("up", ()),
     }
     assert [(e.uuid, e.reason) for e in sample.events] == [(UUIDS[3], "xid:8")]
-    assert [one["xids"] for one in await probe.details()] == [{"79": 1}, {"94": 1}, {"31": 1}, {"8": 1}]
+    assert [one["xids"] for one in await probe.details()] == [
+        {"79": 1},
+        {"94": 1},
+        {"31": 1},
+        {"8": 1},
+    ]
 
 
 async def test_an_xid_outlives_a_restart_of_agentd_and_ends_with_recovery(gpus):
@@ -171,7 +192,11 @@ async def test_details_that_are_not_supported_are_none(gpus):
     probe = gpus(event("not-supported"), at=1)
     await probe.check(())
     first, second = await probe.details()
-    assert (first["temperature_celsius"], first["processes"], first["name"]) == (None, None, "NVIDIA Stand-in")
+    assert (first["temperature_celsius"], first["processes"], first["name"]) == (
+        None,
+        None,
+        "NVIDIA Stand-in",
+    )
     assert second["temperature_celsius"] == 41
 
 
@@ -190,7 +215,8 @@ async def test_xid_on_a_mig_gpu_counts_for_its_devices(gpus):
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"), [(9, "driver-not-loaded"), (999, "unknown-error"), (18, "driver-mismatch"), (15, "lost")]
+    ("code", "reason"),
+    [(9, "driver-not-loaded"), (999, "unknown-error"), (18, "driver-mismatch"), (15, "lost")],
 )
 async def test_a_library_that_does_not_open(gpus, code, reason):
     sample = await gpus(NVML_STANDIN_INIT=str(code)).check((UUIDS[0],))
@@ -198,7 +224,10 @@ async def test_a_library_that_does_not_open(gpus, code, reason):
 
 
 async def test_no_library(tmp_path):
-    if any(Path(folder, "libnvidia-ml.so.1").exists() for folder in ("/usr/lib/x86_64-linux-gnu", "/usr/lib64")):
+    if any(
+        Path(folder, "libnvidia-ml.so.1").exists()
+        for folder in ("/usr/lib/x86_64-linux-gnu", "/usr/lib64")
+    ):
         pytest.skip("this machine has the real library")
     probe = NvmlProbe(1.0, DEFAULT_XIDS, tmp_path / "health.json")
     assert (await probe.check(())).failure == "library-absent"

@@ -9,14 +9,21 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from bus import services, subjects, transfer
-from bus.connection import Client
+from bus.contract import subjects
+from bus.contract.messages import AgentState, Enrolment, GpuReport, Incident, Seconds, report_of
+from bus.contract.questions import HistoryReply, HistoryRequest
+from bus.contract.statements import (
+    ExportRequest,
+    FleetReplay,
+    FleetReplayRequest,
+    Statement,
+    StatementRequest,
+)
 from bus.errors import RefusedError, UnavailableError
-from bus.messages import AgentState, Enrolment, GpuReport, Incident, Seconds, report_of
-from bus.questions import HistoryReply, HistoryRequest
 from bus.settings import Settings
-from bus.statements import ExportRequest, FleetReplay, FleetReplayRequest, Statement, StatementRequest
-from bus.transfer import FileOffer
+from bus.transport import file_transfer, micro_services
+from bus.transport.connection import Client
+from bus.transport.file_transfer import FileOffer
 from storage import service
 from tests.history import read_history
 from tests.storage_states import caught_up, percent, publish, state
@@ -26,7 +33,9 @@ STATES = ("up", "degraded", "down", "unknown", "excused")
 Timeline = list[tuple[datetime, datetime, str]]
 
 
-def life(agent_id: str, chance: random.Random, begins: datetime, ends: datetime) -> list[AgentState]:
+def life(
+    agent_id: str, chance: random.Random, begins: datetime, ends: datetime
+) -> list[AgentState]:
     """Months of an agent: windows of hours that tile, one GPU that fails now and then, misses in between."""
     states, at, number = [], begins, 0
     while at < ends:
@@ -42,7 +51,9 @@ def life(agent_id: str, chance: random.Random, begins: datetime, ends: datetime)
     return states
 
 
-def answered(agent_id: str, number: int, since: datetime, until: datetime, chance: random.Random) -> AgentState:
+def answered(
+    agent_id: str, number: int, since: datetime, until: datetime, chance: random.Random
+) -> AgentState:
     timeline: Timeline = []
     at = since
     for _ in range(chance.choice([0, 0, 1, 3])):
@@ -51,18 +62,37 @@ def answered(agent_id: str, number: int, since: datetime, until: datetime, chanc
         timeline.append((start, end, chance.choice(STATES[1:4])))
         at = end
     seconds = spent(timeline, since, until, since, until)
-    incidents = tuple(Incident(gpu="GPU-A", state=s, reason="test", since=a, until=b) for a, b, s in timeline)
+    incidents = tuple(
+        Incident(gpu="GPU-A", state=s, reason="test", since=a, until=b) for a, b, s in timeline
+    )
     whole = Seconds(up=(until - since).total_seconds())
     gpus = (
-        GpuReport(uuid="GPU-A", index=0, name="H100", state="up", uptime_percent=percent(seconds), seconds=seconds),
-        GpuReport(uuid="GPU-B", index=1, name="H100", state="up", uptime_percent=100.0, seconds=whole),
+        GpuReport(
+            uuid="GPU-A",
+            index=0,
+            name="H100",
+            state="up",
+            uptime_percent=percent(seconds),
+            seconds=seconds,
+        ),
+        GpuReport(
+            uuid="GPU-B", index=1, name="H100", state="up", uptime_percent=100.0, seconds=whole
+        ),
     )
     return state(
-        agent_id, number, until - timedelta(milliseconds=5), seconds, gpus=gpus, incidents=incidents, until=until
+        agent_id,
+        number,
+        until - timedelta(milliseconds=5),
+        seconds,
+        gpus=gpus,
+        incidents=incidents,
+        until=until,
     )
 
 
-def spent(timeline: Timeline, since: datetime, until: datetime, begins: datetime, ends: datetime) -> Seconds:
+def spent(
+    timeline: Timeline, since: datetime, until: datetime, begins: datetime, ends: datetime
+) -> Seconds:
     """Seconds by state within `[begins, ends)`: a plain walk over the truth, sharing nothing with storage."""
     begins, ends = max(begins, since), min(ends, until)
     sums = dict.fromkeys(STATES, 0.0)
@@ -89,17 +119,24 @@ def independently(states: list[AgentState], begins: datetime, ends: datetime) ->
 
 async def ask(bus: Client, agent_id: str, month: str = "2026-10", **more) -> Statement:
     request = StatementRequest(month=month, **more)
-    return await services.ask(bus, subjects.report(agent_id), request, Statement, who="storage")
+    return await micro_services.ask(
+        bus, subjects.report(agent_id), request, Statement, who="storage"
+    )
 
 
 async def fetch(bus: Client, offer: FileOffer) -> bytes:
-    return b"".join([piece async for piece in transfer.receive(bus, offer, timeout=2.0)])
+    return b"".join([piece async for piece in file_transfer.receive(bus, offer, timeout=2.0)])
 
 
 async def test_monthly_sums_equal_an_independent_computation(bus: Client, base_settings: Settings):
     chance = random.Random(7)
     lives = [
-        life(f"agent-{n}", chance, datetime(2026, 9, 28, 5, tzinfo=UTC), datetime(2026, 11, 2, tzinfo=UTC))
+        life(
+            f"agent-{n}",
+            chance,
+            datetime(2026, 9, 28, 5, tzinfo=UTC),
+            datetime(2026, 11, 2, tzinfo=UTC),
+        )
         for n in range(4)
     ]
     by_number = [one for batch in zip(*lives, strict=False) for one in batch]
@@ -114,7 +151,9 @@ async def test_monthly_sums_equal_an_independent_computation(bus: Client, base_s
             expected = independently(states, OCTOBER, NOVEMBER)
             found = {name: round(getattr(made.host.seconds, name) * 1000) for name in STATES}
             assert found == expected
-            assert sum(found.values()) == 31 * 86_400_000  # windows tile: not a millisecond lost or doubled
+            assert (
+                sum(found.values()) == 31 * 86_400_000
+            )  # windows tile: not a millisecond lost or doubled
             assert made.host.unreported_seconds == 0
             assert made.host.coverage_percent == 100.0
             assert made.final
@@ -124,7 +163,9 @@ async def test_monthly_sums_equal_an_independent_computation(bus: Client, base_s
             assert gpus["GPU-B"].uptime_percent == 100.0
 
 
-async def test_a_partial_first_month_and_time_that_nobody_reported(bus: Client, base_settings: Settings):
+async def test_a_partial_first_month_and_time_that_nobody_reported(
+    bus: Client, base_settings: Settings
+):
     enrolled = datetime(2026, 10, 20, tzinfo=UTC)
     day = Seconds(up=86_400.0)
     states = [
@@ -137,7 +178,9 @@ async def test_a_partial_first_month_and_time_that_nobody_reported(bus: Client, 
         await publish(bus, states)
         await caught_up(bus, 3)
         made = await ask(bus, "new")
-        told = await ask(bus, "new", enrolments=(Enrolment(enrolled, enrolled + timedelta(days=3)),))
+        told = await ask(
+            bus, "new", enrolments=(Enrolment(enrolled, enrolled + timedelta(days=3)),)
+        )
     assert made.enrolled_seconds == 12 * 86_400
     assert made.host.unreported_seconds == 9 * 86_400
     assert made.host.uptime_percent == pytest.approx(100 * 86_400 / (12 * 86_400 - 172_700))
@@ -160,7 +203,9 @@ async def test_nothing_left_to_judge_is_no_value(bus: Client, base_settings: Set
         with pytest.raises(RefusedError, match="has not begun"):
             await ask(bus, "x", month="2199-01")
         with pytest.raises(RefusedError, match="month"):
-            await services.ask(bus, subjects.report("x"), ExportRequest(), Statement, who="storage")
+            await micro_services.ask(
+                bus, subjects.report("x"), ExportRequest(), Statement, who="storage"
+            )
 
 
 async def test_the_same_month_under_other_rules(bus: Client, base_settings: Settings):
@@ -187,7 +232,10 @@ async def test_the_same_month_under_other_rules(bus: Client, base_settings: Sett
             with pytest.raises(RefusedError, match="polic"):
                 await ask(bus, "a", policy=bad)
     assert softer
-    assert (softer.now.good_pings, softer.then.good_pings) == (15, 30)  # the last ping is November's, its window is not
+    assert (softer.now.good_pings, softer.then.good_pings) == (
+        15,
+        30,
+    )  # the last ping is November's, its window is not
     assert softer.now.paid_percent == pytest.approx(100 * 15 / 31)
     assert softer.then.paid_percent == 100.0
     assert softer.change == "gains"
@@ -195,7 +243,9 @@ async def test_the_same_month_under_other_rules(bus: Client, base_settings: Sett
     assert livepeer.then.paid_percent == pytest.approx(100 * (15 + 0.5 * 16) / 31)
     assert runpod
     downtime = 16 * 86_400 * 0.015
-    assert runpod.then.uptime_percent == pytest.approx(100 * (31 * 86_400 - downtime + 600) / (31 * 86_400))
+    assert runpod.then.uptime_percent == pytest.approx(
+        100 * (31 * 86_400 - downtime + 600) / (31 * 86_400)
+    )
     assert runpod.then.in_pool
     assert runpod.then.paid_percent == 100.0
     assert half
@@ -205,14 +255,20 @@ async def test_the_same_month_under_other_rules(bus: Client, base_settings: Sett
 async def test_who_in_the_fleet_gains_and_who_loses(bus: Client, base_settings: Settings):
     at = datetime(2026, 10, 10, tzinfo=UTC)
     half, most = Seconds(up=500.0, down=500.0), Seconds(up=985.0, down=15.0)
-    states = [state("best", 1, at, Seconds(up=1000.0)), state("most", 1, at, most), state("half", 1, at, half)]
+    states = [
+        state("best", 1, at, Seconds(up=1000.0)),
+        state("most", 1, at, most),
+        state("half", 1, at, half),
+    ]
     async with service.running(base_settings):
         await publish(bus, states)
         await caught_up(bus, 3)
         asked = FleetReplayRequest(month="2026-10", threshold=98.0)
-        made = await services.ask(bus, subjects.REPLAY, asked, FleetReplay, who="storage")
+        made = await micro_services.ask(bus, subjects.REPLAY, asked, FleetReplay, who="storage")
         strict = FleetReplayRequest(month="2026-10", threshold=100.0, policy="livepeer")
-        livepeer = await services.ask(bus, subjects.REPLAY, strict, FleetReplay, who="storage")
+        livepeer = await micro_services.ask(
+            bus, subjects.REPLAY, strict, FleetReplay, who="storage"
+        )
     assert (made.gains, made.loses, made.same) == (1, 0, 2)
     assert (made.agents[0].agent_id, made.agents[0].change_percent) == ("most", 100.0)
     assert {one.agent_id: one.then_paid_percent for one in livepeer.agents} == {
@@ -232,7 +288,9 @@ async def test_every_format_says_the_same(bus: Client, base_settings: Settings, 
         files = {}
         for form in ("csv", "parquet", "html"):
             request = StatementRequest(month="2026-10", format=form, policy="livepeer")
-            offer = await services.ask(bus, subjects.report("a"), request, FileOffer, who="storage")
+            offer = await micro_services.ask(
+                bus, subjects.report("a"), request, FileOffer, who="storage"
+            )
             assert offer.name == f"a-2026-10.{form}"
             files[form] = await fetch(bus, offer)
         assert not list(storage.store.places.scratch.glob("export-*"))  # fetched, and gone
@@ -240,7 +298,9 @@ async def test_every_format_says_the_same(bus: Client, base_settings: Settings, 
     assert [row["subject"] for row in rows] == ["host", "GPU-A", "GPU-B"]
     assert float(rows[0]["down_seconds"]) == made.host.seconds.down
     (tmp_path / "s.parquet").write_bytes(files["parquet"])
-    found = duckdb.sql(f"SELECT subject, up_seconds, uptime_percent FROM '{tmp_path}/s.parquet'").fetchall()  # noqa: S608
+    found = duckdb.sql(
+        f"SELECT subject, up_seconds, uptime_percent FROM '{tmp_path}/s.parquet'"
+    ).fetchall()
     assert found[0] == ("host", made.host.seconds.up, made.host.uptime_percent)
     page = files["html"].decode()
     assert "GPU-B" in page
@@ -249,7 +309,9 @@ async def test_every_format_says_the_same(bus: Client, base_settings: Settings, 
     assert "<script" not in page
 
 
-async def test_history_exports_come_whole_in_small_pieces(bus: Client, base_settings: Settings, tmp_path: Path):
+async def test_history_exports_come_whole_in_small_pieces(
+    bus: Client, base_settings: Settings, tmp_path: Path
+):
     begins = datetime(2026, 10, 1, tzinfo=UTC)
     states = [state(f"a{n}", 1, begins) for n in range(3)]
     states += [state("a0", n, begins + timedelta(minutes=n)) for n in range(2, 40)]
@@ -257,7 +319,9 @@ async def test_history_exports_come_whole_in_small_pieces(bus: Client, base_sett
         await publish(bus, states)
         await caught_up(bus, len(states))
         request = ExportRequest(hours=80_000.0, format="csv")
-        offer = await services.ask(bus, subjects.export("a0"), request, FileOffer, who="storage")
+        offer = await micro_services.ask(
+            bus, subjects.export("a0"), request, FileOffer, who="storage"
+        )
         text = (await fetch(bus, offer)).decode()
         rows = list(csv.DictReader(io.StringIO(text)))
         assert [int(row["ping_seq"]) for row in rows] == list(range(39, 0, -1))
@@ -266,14 +330,22 @@ async def test_history_exports_come_whole_in_small_pieces(bus: Client, base_sett
         with pytest.raises(UnavailableError, match="ended at byte 0"):
             await fetch(bus, offer)  # once only
         page = HistoryRequest(hours=80_000.0, limit=10)
-        before = await services.ask(bus, subjects.history("a0"), page, HistoryReply, who="storage")
+        before = await micro_services.ask(
+            bus, subjects.history("a0"), page, HistoryReply, who="storage"
+        )
         some = ExportRequest(hours=80_000.0, format="csv", limit=3, cursor=before.next_cursor)
-        offer = await services.ask(bus, subjects.export("a0"), some, FileOffer, who="storage")
+        offer = await micro_services.ask(bus, subjects.export("a0"), some, FileOffer, who="storage")
         few = csv.DictReader(io.StringIO((await fetch(bus, offer)).decode()))
         assert [row["ping_seq"] for row in few] == ["29", "28", "27"]
-        parquet = await services.ask(
-            bus, subjects.export("a0"), ExportRequest(hours=80_000.0, format="parquet"), FileOffer, who="storage"
+        parquet = await micro_services.ask(
+            bus,
+            subjects.export("a0"),
+            ExportRequest(hours=80_000.0, format="parquet"),
+            FileOffer,
+            who="storage",
         )
         (tmp_path / "h.parquet").write_bytes(await fetch(bus, parquet))
-        count = duckdb.sql(f"SELECT count(*), sum(up_seconds) FROM '{tmp_path}/h.parquet'").fetchall()  # noqa: S608
+        count = duckdb.sql(
+            f"SELECT count(*), sum(up_seconds) FROM '{tmp_path}/h.parquet'"
+        ).fetchall()
         assert count == [(39, 39 * 900.0)]

@@ -8,12 +8,32 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from bus import connection, services, subjects
-from bus.bucket import read
+from bus.contract import subjects
+from bus.contract.messages import (
+    AgentEntry,
+    AgentState,
+    GpuReport,
+    Incident,
+    Seconds,
+    Timer,
+    decode,
+    encode,
+)
+from bus.contract.questions import (
+    Agent,
+    AgentPage,
+    Event,
+    Fleet,
+    GetRequest,
+    ListRequest,
+    Ping,
+    RegisterReply,
+    RegisterRequest,
+)
 from bus.errors import BadMessageError, RefusedError
-from bus.messages import AgentEntry, AgentState, GpuReport, Incident, Seconds, Timer, decode, encode
-from bus.questions import Agent, AgentPage, Event, Fleet, GetRequest, ListRequest, Ping, RegisterReply, RegisterRequest
 from bus.settings import Settings
+from bus.transport import connection, micro_services
+from bus.transport.bucket import read
 from scheduler.service import Scheduler, running
 from tests.agents import TestAgents, answering, report, silent, uptime
 from tests.history import assert_gapless, until_history
@@ -47,15 +67,19 @@ async def agents(bus: connection.Client, config: Settings) -> AsyncIterator[Test
 
 async def register(bus: connection.Client, agent_id: str, **fields: object) -> RegisterReply:
     request = RegisterRequest(**fields)  # type: ignore[arg-type]
-    return await services.ask(bus, subjects.register(agent_id), request, RegisterReply, who="scheduler")
+    return await micro_services.ask(
+        bus, subjects.register(agent_id), request, RegisterReply, who="scheduler"
+    )
 
 
 async def agent(bus: connection.Client, agent_id: str) -> Agent:
-    return await services.ask(bus, subjects.get(agent_id), None, Agent, who="scheduler")
+    return await micro_services.ask(bus, subjects.get(agent_id), None, Agent, who="scheduler")
 
 
 async def ping_now(bus: connection.Client, agent_id: str) -> Ping:
-    return await services.ask(bus, subjects.ping_now(agent_id), None, Ping, who="scheduler", timeout=15)
+    return await micro_services.ask(
+        bus, subjects.ping_now(agent_id), None, Ping, who="scheduler", timeout=15
+    )
 
 
 async def state(bus: connection.Client, agent_id: str) -> AgentState:
@@ -66,12 +90,22 @@ async def state(bus: connection.Client, agent_id: str) -> AgentState:
 
 async def test_first_ping_comes_at_registration_and_enrols_the_gpus(bus, scheduler, agents):
     await agents.add("a")
-    reply = await register(bus, "a", capabilities=("gpu-compute",), metadata={"gpu_model": "RTX 4090"})
+    reply = await register(
+        bus, "a", capabilities=("gpu-compute",), metadata={"gpu_model": "RTX 4090"}
+    )
     assert (reply.created, reply.agent.status, reply.agent.connected) == (True, "pending", None)
     history = await until_history(bus, lambda h: len(h["a"]) >= 2)
     first, second = history["a"][:2]
-    assert (first.last.outcome, first.last.verdict, first.interval_seconds) == ("answered", "first", 1.2)
-    assert (second.last.verdict, second.last.uptime_percent, second.good_streak) == ("good", 100.0, 1)
+    assert (first.last.outcome, first.last.verdict, first.interval_seconds) == (
+        "answered",
+        "first",
+        1.2,
+    )
+    assert (second.last.verdict, second.last.uptime_percent, second.good_streak) == (
+        "good",
+        100.0,
+        1,
+    )
     assert first.last.late_ms is not None
     assert 0 <= first.last.late_ms < 1000
     entry = await read(bus, subjects.agent_key("a"), AgentEntry)
@@ -92,7 +126,9 @@ async def test_misses_have_a_reason_escalate_and_delay_nobody(bus, scheduler, ag
     )
     assert {s.last.reason for s in history["silent"]} == {"timeout"}
     assert {s.last.reason for s in history["nobody"]} == {"no_responders"}
-    assert {s.last.verdict for s in history["nobody"]} == {"first"}  # never answered: nothing is judged yet
+    assert {s.last.verdict for s in history["nobody"]} == {
+        "first"
+    }  # never answered: nothing is judged yet
     assert all(s.last.late_ms is None or s.last.late_ms < 500 for s in history["lively"])
     assert (await agent(bus, "nobody")).connected is False
     assert (await agent(bus, "nobody")).status == "pending"
@@ -135,13 +171,18 @@ async def test_an_agent_that_stops_answering_is_missing_then_recovers(bus, sched
     ids=["garbage", "empty", "wrong-shape", "other-agent", "other-ping", "percent-101", "sums-wrong", "too-large",
          "absurd-time", "no-zone", "before-year-1"],
 )  # fmt: skip
-async def test_a_bad_report_is_a_miss_with_that_reason_and_harms_nobody(bus, scheduler, agents, answer):
+async def test_a_bad_report_is_a_miss_with_that_reason_and_harms_nobody(
+    bus, scheduler, agents, answer
+):
     await agents.add("bad", answer)
     await agents.add("fine")
     await register(bus, "bad")
     await register(bus, "fine")
     history = await until_history(bus, lambda h: len(h["bad"]) >= 1 and len(h["fine"]) >= 2)
-    assert (history["bad"][0].last.outcome, history["bad"][0].last.reason) == ("missed", "bad_report")
+    assert (history["bad"][0].last.outcome, history["bad"][0].last.reason) == (
+        "missed",
+        "bad_report",
+    )
     assert history["fine"][1].last.verdict == "good"
     assert scheduler.stats().bad_messages >= 1
 
@@ -162,15 +203,19 @@ async def test_registering_again_updates_the_entry_and_never_the_standing(bus, s
 async def test_removing_cancels_the_next_ping_and_registering_again_resumes(bus, scheduler, agents):
     await agents.add("a", uptime(0.0))
     await register(bus, "a")
-    before = (await until_history(bus, lambda h: h["a"] and h["a"][-1].consecutive_poor == 2))["a"][-1]
-    await services.ask_raw(bus, subjects.remove("a"), b"", who="scheduler")
+    before = (await until_history(bus, lambda h: h["a"] and h["a"][-1].consecutive_poor == 2))["a"][
+        -1
+    ]
+    await micro_services.ask_raw(bus, subjects.remove("a"), b"", who="scheduler")
     with pytest.raises(RefusedError, match="no agent 'a'"):
         await agent(bus, "a")
     with pytest.raises(RefusedError):
-        await services.ask_raw(bus, subjects.remove("a"), b"", who="scheduler")
+        await micro_services.ask_raw(bus, subjects.remove("a"), b"", who="scheduler")
     with pytest.raises(RefusedError):
         await ping_now(bus, "a")
-    gone = await services.ask(bus, subjects.get("a"), GetRequest(removed_too=True), Agent, who="scheduler")
+    gone = await micro_services.ask(
+        bus, subjects.get("a"), GetRequest(removed_too=True), Agent, who="scheduler"
+    )
     assert [one.until is None for one in gone.enrolments] == [False]
     assert await read(bus, subjects.timer_key("a"), Timer) is None
     assert (await state(bus, "a")).ping_seq == before.ping_seq  # the state stays
@@ -212,7 +257,9 @@ async def test_lists_pages_filters_and_the_fleet(bus, config, agents):
     slow = replace(config, PING_BASE_INTERVAL_MINUTES=10.0, PING_MAX_INTERVAL_HOURS=1.0)
 
     async def ask(**fields: object) -> AgentPage:
-        return await services.ask(bus, subjects.LIST, ListRequest(**fields), AgentPage, who="scheduler")  # type: ignore[arg-type]
+        return await micro_services.ask(
+            bus, subjects.LIST, ListRequest(**fields), AgentPage, who="scheduler"
+        )  # type: ignore[arg-type]
 
     async with running(slow):
         names = [f"a{number:02d}" for number in range(12)]
@@ -230,11 +277,15 @@ async def test_lists_pages_filters_and_the_fleet(bus, config, agents):
                 break
         assert seen == names
         even = await ask(capability="even", limit=4)
-        assert (even.total, [a.agent_id for a in even.agents], even.next_cursor) == (6, names[0:8:2], "a06")
+        assert (even.total, [a.agent_id for a in even.agents], even.next_cursor) == (
+            6,
+            names[0:8:2],
+            "a06",
+        )
         assert (await ask(status="healthy")).total == 12
         assert (await ask(status="missing")).agents == ()
         assert (await ask(order="due")).total == 0
-        fleet = await services.ask(bus, subjects.FLEET, None, Fleet, who="scheduler")
+        fleet = await micro_services.ask(bus, subjects.FLEET, None, Fleet, who="scheduler")
         assert (fleet.agents, fleet.pings, fleet.due, fleet.by_status["healthy"]) == (12, 12, 0, 12)
 
 
@@ -250,7 +301,9 @@ async def test_overdue_agents_are_listed_most_overdue_first(bus, config):
             await asyncio.sleep(0.01)
         for name in ("late", "later"):
             await register(bus, name)
-        page = await services.ask(bus, subjects.LIST, ListRequest(order="due"), AgentPage, who="scheduler")
+        page = await micro_services.ask(
+            bus, subjects.LIST, ListRequest(order="due"), AgentPage, who="scheduler"
+        )
         assert [a.agent_id for a in page.agents] == ["hog", "late", "later"]
 
 
@@ -268,7 +321,11 @@ async def test_every_outcome_and_registration_is_an_event(bus, scheduler, agents
     assert (first.kind, first.ping.verdict, first.previous_status, first.agent.status) == (
         "ping", "first", "pending", "healthy",
     )  # fmt: skip
-    assert (poor.ping.verdict, poor.previous_status, poor.agent.status) == ("poor", "healthy", "poor")
+    assert (poor.ping.verdict, poor.previous_status, poor.agent.status) == (
+        "poor",
+        "healthy",
+        "poor",
+    )
 
 
 async def test_garbage_in_the_bucket_and_on_due_is_counted_and_set_aside(bus, scheduler, agents):
@@ -296,7 +353,9 @@ async def test_a_state_spoilt_by_hand_is_taken_up_from_history(bus, config, agen
     await agents.add("a", uptime(0.0))
     async with running(config):
         await register(bus, "a")
-        before = (await until_history(bus, lambda h: h["a"] and h["a"][-1].consecutive_poor == 2))["a"][-1]
+        before = (await until_history(bus, lambda h: h["a"] and h["a"][-1].consecutive_poor == 2))[
+            "a"
+        ][-1]
     bucket = await bus.jetstream().key_value(subjects.BUCKET)
     await (bucket.put("state.a", b"{ruined") if how == "ruined" else bucket.delete("state.a"))
     async with running(config), asyncio.timeout(20):  # a scheduler that remembers nothing
@@ -310,7 +369,9 @@ async def test_a_state_spoilt_by_hand_is_taken_up_from_history(bus, config, agen
     assert found.value.consecutive_poor == before.consecutive_poor + 1
 
 
-async def test_without_grace_the_first_ping_comes_one_interval_after_registration_and_is_judged(bus, config, agents):
+async def test_without_grace_the_first_ping_comes_one_interval_after_registration_and_is_judged(
+    bus, config, agents
+):
     strict = replace(config, PING_FIRST_PING_GRACE_PERIOD=False)
     async with running(strict):
         await agents.add("a", uptime(0.5))
@@ -340,7 +401,9 @@ async def test_a_page_of_large_agents_fits_into_a_message(bus, config):
         seen: list[str] = []
         cursor = None
         while len(seen) < 12:
-            page = await services.ask(bus, subjects.LIST, ListRequest(cursor=cursor), AgentPage, who="scheduler")
+            page = await micro_services.ask(
+                bus, subjects.LIST, ListRequest(cursor=cursor), AgentPage, who="scheduler"
+            )
             assert page.total == 12
             assert page.agents
             seen += [a.agent_id for a in page.agents]

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 import pytest
 from msgspec.structs import replace
 
-from bus import connection, embedded, services, subjects
-from bus.questions import AgentPage, ListRequest, RegisterReply, RegisterRequest
+from bus.contract import subjects
+from bus.contract.questions import AgentPage, ListRequest, RegisterReply, RegisterRequest
 from bus.settings import Settings
+from bus.transport import connection, embedded_server, micro_services
 from scheduler.service import running
-from scheduler.timers import PATIENCE
+from scheduler.write.timers import PATIENCE
 from tests.agents import answering
 from tests.freezing import frozen
 from tests.history import assert_gapless, read_history, until_history
@@ -51,7 +52,12 @@ async def scheduler_process(config: Settings) -> AsyncIterator[asyncio.subproces
 
 
 def _as_environment(config: Settings) -> dict[str, object]:
-    names = ("NATS_URL", "PING_BASE_INTERVAL_MINUTES", "PING_MAX_INTERVAL_HOURS", "PING_RESPONSE_TIMEOUT_SECONDS")
+    names = (
+        "NATS_URL",
+        "PING_BASE_INTERVAL_MINUTES",
+        "PING_MAX_INTERVAL_HOURS",
+        "PING_RESPONSE_TIMEOUT_SECONDS",
+    )
     return {name: getattr(config, name) for name in names} | {"LOG_LEVEL": "warning"}
 
 
@@ -59,7 +65,14 @@ async def enrol(bus: connection.Client, agents, count: int) -> list[str]:
     names = [f"a{number:03d}" for number in range(count)]
     for name in names:
         await agents.add(name)
-        await services.ask(bus, subjects.register(name), RegisterRequest(), RegisterReply, who="scheduler", timeout=15)
+        await micro_services.ask(
+            bus,
+            subjects.register(name),
+            RegisterRequest(),
+            RegisterReply,
+            who="scheduler",
+            timeout=15,
+        )
     return names
 
 
@@ -81,8 +94,12 @@ async def test_a_scheduler_sees_what_another_registered(bus, config):
     async with running(config) as one, running(config) as two:
         for number in range(20):
             name = f"n{number}"
-            await (one if number % 2 else two).registry.register(name, RegisterRequest(), datetime.now(UTC))
-            page = await services.ask(bus, subjects.LIST, ListRequest(), AgentPage, who="scheduler")
+            await (one if number % 2 else two).registry.register(
+                name, RegisterRequest(), datetime.now(UTC)
+            )
+            page = await micro_services.ask(
+                bus, subjects.LIST, ListRequest(), AgentPage, who="scheduler"
+            )
             assert page.total == number + 1  # whichever of the two answered
 
 
@@ -94,28 +111,40 @@ async def test_a_killed_scheduler_loses_and_doubles_nothing(bus, config):
         await first.wait()
         async with running(config):
             before = await read_history(bus)
-            history = await until_history(bus, lambda h: all(len(h[n]) >= len(before[n]) + 2 for n in names))
+            history = await until_history(
+                bus, lambda h: all(len(h[n]) >= len(before[n]) + 2 for n in names)
+            )
     assert_gapless(history)
     assert good_only(history)
 
 
 async def test_the_survivor_takes_over_from_a_killed_one(bus, config):
-    async with running(config) as survivor, answering(config) as agents, scheduler_process(config) as victim:
+    async with (
+        running(config) as survivor,
+        answering(config) as agents,
+        scheduler_process(config) as victim,
+    ):
         names = await enrol(bus, agents, 20)
         await until_history(bus, lambda h: all(len(h[n]) >= 1 for n in names))
         victim.send_signal(signal.SIGKILL)
         await victim.wait()
         counted = sum(survivor.stats().verdicts.values())
         before = await read_history(bus)
-        history = await until_history(bus, lambda h: all(len(h[n]) >= len(before[n]) + 2 for n in names), within=15)
+        history = await until_history(
+            bus, lambda h: all(len(h[n]) >= len(before[n]) + 2 for n in names), within=15
+        )
         assert sum(survivor.stats().verdicts.values()) > counted
     assert_gapless(history)
     assert good_only(history)
     worst = max(s.last.late_ms or 0 for states in history.values() for s in states)
-    assert worst < PATIENCE.total_seconds() * 1000  # taken over by listening, not by waiting for timers
+    assert (
+        worst < PATIENCE.total_seconds() * 1000
+    )  # taken over by listening, not by waiting for timers
 
 
-async def test_nats_killed_under_load_costs_no_agent_anything(bus, config, nats_server: embedded.EmbeddedServer):
+async def test_nats_killed_under_load_costs_no_agent_anything(
+    bus, config, nats_server: embedded_server.EmbeddedServer
+):
     async with running(config), answering(config) as agents:
         names = await enrol(bus, agents, 20)
         await until_history(bus, lambda h: all(len(h[n]) >= 1 for n in names))
@@ -126,7 +155,9 @@ async def test_nats_killed_under_load_costs_no_agent_anything(bus, config, nats_
     assert good_only(history)
 
 
-async def test_nats_frozen_is_our_outage_and_excused(bus, config, nats_server: embedded.EmbeddedServer):
+async def test_nats_frozen_is_our_outage_and_excused(
+    bus, config, nats_server: embedded_server.EmbeddedServer
+):
     async with running(config), answering(config) as agents:
         names = await enrol(bus, agents, 10)
         await until_history(bus, lambda h: all(len(h[n]) >= 1 for n in names))
@@ -149,6 +180,8 @@ async def until_history_after_outage(bus, names, more: int):
         await asyncio.sleep(0.2)
     for _ in range(100):
         with suppress(Exception):
-            return await until_history(bus, lambda h: all(len(h[n]) >= before[n] + more for n in names), within=40)
+            return await until_history(
+                bus, lambda h: all(len(h[n]) >= before[n] + more for n in names), within=40
+            )
         await asyncio.sleep(0.2)
     raise AssertionError("the bus did not come back")

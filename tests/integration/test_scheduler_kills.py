@@ -13,9 +13,10 @@ from typing import NamedTuple
 import pytest
 from msgspec.structs import replace
 
-from bus import connection, services, subjects
-from bus.questions import RegisterReply, RegisterRequest
+from bus.contract import subjects
+from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.settings import Settings
+from bus.transport import connection, micro_services
 from tests.history import History, assert_gapless, read_history, until_history
 from tests.ledger_agents import LedgerAgents, ledger_agents
 from tests.scheduler_audit import audit
@@ -53,16 +54,27 @@ def config(base_settings: Settings) -> Settings:
     )
 
 
-async def enrol(bus: connection.Client, agents: LedgerAgents, count: int) -> dict[str, list[datetime]]:
+async def enrol(
+    bus: connection.Client, agents: LedgerAgents, count: int
+) -> dict[str, list[datetime]]:
     """Registers that many agents; when each was enrolled, as the audit wants it."""
     names = [f"a{number:03d}" for number in range(count)]
     for name in names:
         await agents.add(name)
     asked = (
-        services.ask(bus, subjects.register(name), RegisterRequest(), RegisterReply, who="scheduler", timeout=30)
+        micro_services.ask(
+            bus,
+            subjects.register(name),
+            RegisterRequest(),
+            RegisterReply,
+            who="scheduler",
+            timeout=30,
+        )
         for name in names
     )
-    return {reply.agent.agent_id: [reply.agent.registered_at] for reply in await asyncio.gather(*asked)}
+    return {
+        reply.agent.agent_id: [reply.agent.registered_at] for reply in await asyncio.gather(*asked)
+    }
 
 
 async def storm(
@@ -82,7 +94,9 @@ async def storm(
     return figures(history, fleet, kills, shares, (datetime.now(UTC) - begun).total_seconds())
 
 
-async def kill_at_random(processes: list[SchedulerProcess], kills: int, chance: random.Random) -> None:
+async def kill_at_random(
+    processes: list[SchedulerProcess], kills: int, chance: random.Random
+) -> None:
     """At moments that know nothing of pings, the starting of another among them."""
     restarts: dict[int, asyncio.Task[None]] = {}
     for _ in range(kills):
@@ -102,22 +116,35 @@ async def shares_when_all_are_back(bus: connection.Client, agents: int) -> list[
     async with asyncio.timeout(LATEST_SECONDS):
         while True:
             history = await read_history(bus)
-            if all(states[-1].last.pinged_at > since + timedelta(seconds=2) for states in history.values()):
+            if all(
+                states[-1].last.pinged_at > since + timedelta(seconds=2)
+                for states in history.values()
+            ):
                 break
             await asyncio.sleep(0.2)  # the server follows on its own
     assert len(history) == agents
     # the first part of a ping_id tells the scheduler
     made = Counter(
-        s.last.ping_id.split("-")[0] for states in history.values() for s in states if s.last.pinged_at > since
+        s.last.ping_id.split("-")[0]
+        for states in history.values()
+        for s in states
+        if s.last.pinged_at > since
     )
     return sorted(made.values())
 
 
-def figures(history: History, fleet: LedgerAgents, kills: int, shares: list[int], seconds: float) -> Figures:
+def figures(
+    history: History, fleet: LedgerAgents, kills: int, shares: list[int], seconds: float
+) -> Figures:
     states = [state for of_one in history.values() for state in of_one]
     recorded = {state.last.ping_id for state in states}
     settled = datetime.now(UTC) - timedelta(seconds=2)
-    asked = {ping_id for agent in fleet.values() for ping_id, asked in agent.asked.items() if asked.at < settled}
+    asked = {
+        ping_id
+        for agent in fleet.values()
+        for ping_id, asked in agent.asked.items()
+        if asked.at < settled
+    }
     late = sorted(state.last.late_ms or 0.0 for state in states)
     return Figures(
         kills=kills,
@@ -174,7 +201,9 @@ async def test_a_scheduler_killed_three_times_under_load_harms_nobody(bus, confi
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("schedulers", [2, 3])
 async def test_a_hundred_kills_under_load_harm_nobody(bus, config, schedulers, record_property):
-    found = await storm(bus, config, schedulers=schedulers, agents=300, kills=100, seed=random.randrange(2**32))
+    found = await storm(
+        bus, config, schedulers=schedulers, agents=300, kills=100, seed=random.randrange(2**32)
+    )
     record_property("figures", found)
     print(found)  # noqa: T201  # with -s: what docs/decisions reports
     await assert_came_through(bus, found)
@@ -203,7 +232,12 @@ async def test_a_scheduler_that_was_frozen_excuses_and_misses_nobody(bus, config
     assert_unharmed(history)
     excused = [s for s in history["a000"] if s.last.outcome == "excused"]
     assert [s.last.reason for s in excused] == ["bus_outage"]
-    assert all(s.last.pinged_at < frozen for states in history.values() for s in states if s.last.outcome == "excused")
+    assert all(
+        s.last.pinged_at < frozen
+        for states in history.values()
+        for s in states
+        if s.last.outcome == "excused"
+    )
 
 
 async def until_heard_again(fleet: LedgerAgents, agent_id: str) -> None:

@@ -18,17 +18,26 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from bus.questions import Ping
+from bus.contract.questions import Ping
 from tests.ledger_agents import Manner
 from tests.scheduler_world import World
 
 AGENT_IDS = [f"m{number}" for number in range(8)]
-PATIENT: list[Manner] = ["answering", "answering", "no_gpu", "nothing_to_judge", "garbage", "other_agent"]
+PATIENT: list[Manner] = [
+    "answering",
+    "answering",
+    "no_gpu",
+    "nothing_to_judge",
+    "garbage",
+    "other_agent",
+]
 some_agent = st.sampled_from(AGENT_IDS)
 some_manner = st.sampled_from([*PATIENT, "silent", "absent"])
 some_uptime = st.sampled_from([1.0, 0.995, 0.99, 0.98, 0.5, 0.0])
 some_metadata = st.none() | st.fixed_dictionaries({"rack": st.integers(0, 3)})
-some_capabilities = st.none() | st.sampled_from([(), ("gpu-compute",), ("gpu-compute", "image-generation")])
+some_capabilities = st.none() | st.sampled_from(
+    [(), ("gpu-compute",), ("gpu-compute", "image-generation")]
+)
 
 
 class SchedulerModel(RuleBasedStateMachine):
@@ -36,7 +45,9 @@ class SchedulerModel(RuleBasedStateMachine):
 
     @initialize(
         schedulers=st.sampled_from([(0,), (1,), (0, 1)]),
-        manners=st.lists(st.tuples(some_manner, some_uptime), min_size=len(AGENT_IDS), max_size=len(AGENT_IDS)),
+        manners=st.lists(
+            st.tuples(some_manner, some_uptime), min_size=len(AGENT_IDS), max_size=len(AGENT_IDS)
+        ),
         registered=st.integers(2, len(AGENT_IDS)),
     )
     def begin(self, schedulers, manners, registered):
@@ -93,7 +104,14 @@ class SchedulerModel(RuleBasedStateMachine):
         history = (await self.world.check_history())[agent_id]
         for ping in pings:
             state = history[ping.ping_seq - 1]
-            told = (ping.pinged_at, ping.outcome, ping.verdict, ping.reason, ping.uptime_percent, ping.next_ping_at)
+            told = (
+                ping.pinged_at,
+                ping.outcome,
+                ping.verdict,
+                ping.reason,
+                ping.uptime_percent,
+                ping.next_ping_at,
+            )
             last = state.last
             assert told == (
                 *(last.pinged_at, last.outcome, last.verdict, last.reason, last.uptime_percent),
@@ -183,10 +201,14 @@ COMMON = {
 
 @pytest.mark.timeout(120)
 def test_the_bucket_equals_the_model():
-    run_state_machine_as_test(SchedulerModel, settings=settings(max_examples=2, stateful_step_count=12, **COMMON))
+    run_state_machine_as_test(
+        SchedulerModel, settings=settings(max_examples=2, stateful_step_count=12, **COMMON)
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_bucket_equals_the_model_at_length():
-    run_state_machine_as_test(SchedulerModel, settings=settings(max_examples=60, stateful_step_count=40, **COMMON))
+    run_state_machine_as_test(
+        SchedulerModel, settings=settings(max_examples=60, stateful_step_count=40, **COMMON)
+    )

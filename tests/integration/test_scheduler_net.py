@@ -7,18 +7,19 @@ import pytest
 from msgspec.structs import replace
 from nats.aio.msg import Msg
 
-from bus import connection, layout, subjects
-from bus.batch import Write, commit
-from bus.messages import AgentEntry, Timer, encode
+from bus.contract import subjects
+from bus.contract.messages import AgentEntry, Timer, encode
 from bus.settings import Settings
-from scheduler.committer import Committer
-from scheduler.directory import Directory
-from scheduler.flight import Flight
-from scheduler.peers import Peers
+from bus.transport import connection, layout
+from bus.transport.batch import Write, commit
+from scheduler.cluster.peers import Peers
+from scheduler.fleet.directory import Directory
+from scheduler.ping.attempt import Flight
+from scheduler.ping.committer import Committer
+from scheduler.ping.due_queue import Queue
 from scheduler.policy import Answer
-from scheduler.queue import Queue
 from scheduler.service import policy_of
-from scheduler.timers import BUSY, LONG_PATIENCE, PATIENCE
+from scheduler.write.timers import BUSY, LONG_PATIENCE, PATIENCE
 
 AGENTS = BUSY + 20
 
@@ -26,19 +27,30 @@ AGENTS = BUSY + 20
 @pytest.fixture
 def config(base_settings: Settings) -> Settings:
     """Pings every 1.2 s."""
-    return replace(base_settings, PING_BASE_INTERVAL_MINUTES=0.02, PING_MAX_INTERVAL_HOURS=4.8 / 3600)
+    return replace(
+        base_settings, PING_BASE_INTERVAL_MINUTES=0.02, PING_MAX_INTERVAL_HOURS=4.8 / 3600
+    )
 
 
-async def fleet(bus: connection.Client, directory: Directory, now: datetime, size: int = AGENTS) -> list[str]:
+async def fleet(
+    bus: connection.Client, directory: Directory, now: datetime, size: int = AGENTS
+) -> list[str]:
     names = [f"a{number:03d}" for number in range(size)]
-    entries = [AgentEntry(agent_id=name, registered_at=now, enrolled_at=now, expected_gpus=("G",)) for name in names]
-    first = await commit(bus, [Write(subjects.agent_key(e.agent_id), encode(e), expected=0) for e in entries])
+    entries = [
+        AgentEntry(agent_id=name, registered_at=now, enrolled_at=now, expected_gpus=("G",))
+        for name in names
+    ]
+    first = await commit(
+        bus, [Write(subjects.agent_key(e.agent_id), encode(e), expected=0) for e in entries]
+    )
     for revision, entry in enumerate(entries, first):
         directory.apply_entry(entry.agent_id, entry, revision)
     return names
 
 
-async def record(committer: Committer, directory: Directory, names: list[str], now: datetime) -> None:
+async def record(
+    committer: Committer, directory: Directory, names: list[str], now: datetime
+) -> None:
     """One good outcome each, all at once; returns when they stand in the bucket."""
     before = {name: directory.get(name).state_revision for name in names}
     for name in names:
@@ -65,7 +77,9 @@ async def test_a_busy_scheduler_leaves_timers_standing_that_fire_late_enough(bus
     directory, now = Directory(policy_of(config)), datetime.now(UTC)
     names = await fleet(bus, directory, now)
     again = pytest.fail
-    committer = Committer(bus, directory, directory.policy, lambda _flight, _state, _ours: None, again)
+    committer = Committer(
+        bus, directory, directory.policy, lambda _flight, _state, _ours: None, again
+    )
     writing = asyncio.create_task(committer.run())
     try:
         before = await last_sequence(bus)
@@ -78,22 +92,30 @@ async def test_a_busy_scheduler_leaves_timers_standing_that_fire_late_enough(bus
         assert await last_sequence(bus) == before + 3 * AGENTS  # states only
         assert await fires(bus, names[0]) == first_due + LONG_PATIENCE
 
-        await record(committer, directory, names[:1], now + timedelta(seconds=2.4))  # a quiet moment: as ever
+        await record(
+            committer, directory, names[:1], now + timedelta(seconds=2.4)
+        )  # a quiet moment: as ever
         assert await fires(bus, names[0]) == directory.get(names[0]).state.next_ping_at + PATIENCE
 
         directory.apply_entry(names[1], directory.get(names[1]).entry, await last_sequence(bus) + 1)
         await record(committer, directory, names, now + timedelta(seconds=3.6))
-        due = directory.get(names[1]).state.next_ping_at  # its entry was written: whose timer stands is not known
+        due = directory.get(
+            names[1]
+        ).state.next_ping_at  # its entry was written: whose timer stands is not known
         assert await fires(bus, names[1]) == due + LONG_PATIENCE
         assert await fires(bus, names[2]) == first_due + LONG_PATIENCE
     finally:
         writing.cancel()
 
 
-async def test_a_timer_that_stood_through_outcomes_counts_when_its_agent_waits_for_long(bus, config):
+async def test_a_timer_that_stood_through_outcomes_counts_when_its_agent_waits_for_long(
+    bus, config
+):
     directory, now = Directory(policy_of(config)), datetime.now(UTC)
     name = (await fleet(bus, directory, now, size=1))[0]
-    committer = Committer(bus, directory, directory.policy, lambda _flight, _state, _ours: None, pytest.fail)
+    committer = Committer(
+        bus, directory, directory.policy, lambda _flight, _state, _ours: None, pytest.fail
+    )
     writing = asyncio.create_task(committer.run())
     try:
         for seconds in (0.0, 1.2):
@@ -103,7 +125,9 @@ async def test_a_timer_that_stood_through_outcomes_counts_when_its_agent_waits_f
     acknowledged: list[str] = []
     queue = Queue(directory, Peers(bus, "one"), 10, acknowledged.extend)
     due_at = directory.get(name).state.next_ping_at
-    fired = Msg(bus, subjects.due_key(name), "ack.1", encode(Timer(seq=1, due_at=now)))  # two outcomes ago
+    fired = Msg(
+        bus, subjects.due_key(name), "ack.1", encode(Timer(seq=1, due_at=now))
+    )  # two outcomes ago
 
     queue.take(fired)
     assert queue.next(due_at - timedelta(seconds=1)) is None

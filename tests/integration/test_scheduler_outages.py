@@ -16,10 +16,11 @@ from msgspec.structs import replace
 
 from agentd import scenario
 from agentd import service as agentd
-from bus import connection, embedded, services, subjects
 from bus.clock import boottime
-from bus.questions import RegisterReply, RegisterRequest
+from bus.contract import subjects
+from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.settings import Settings
+from bus.transport import connection, embedded_server, micro_services
 from scheduler.service import Scheduler, running
 from tests.freezing import frozen
 from tests.history import History, assert_gapless, read_history
@@ -29,7 +30,9 @@ from tests.scheduler_audit import audit
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 AGENTS, AGENTDS = 200, 10
-BACK_SECONDS = 30.0  # within which each agent has answered again, counted from the end of the outage
+BACK_SECONDS = (
+    30.0  # within which each agent has answered again, counted from the end of the outage
+)
 ROUND_SECONDS = 8.0  # several intervals
 Seen = dict[tuple[str, int], str]
 
@@ -46,14 +49,14 @@ def config(base_settings: Settings) -> Settings:
     )
 
 
-async def kill(server: embedded.EmbeddedServer) -> None:
+async def kill(server: embedded_server.EmbeddedServer) -> None:
     """The supervisor starts it again at once."""
     assert server.process
     server.process.kill()
     await server.process.wait()
 
 
-async def freeze(server: embedded.EmbeddedServer, seconds: float) -> None:
+async def freeze(server: embedded_server.EmbeddedServer, seconds: float) -> None:
     async with frozen(server.process):
         await asyncio.sleep(seconds)
 
@@ -74,7 +77,9 @@ async def real_agents(config: Settings, folder: Path) -> AsyncIterator[list[str]
 
 async def register(bus: connection.Client, agent_id: str) -> RegisterReply:
     subject = subjects.register(agent_id)
-    return await services.ask(bus, subject, RegisterRequest(), RegisterReply, who="scheduler", timeout=30)
+    return await micro_services.ask(
+        bus, subject, RegisterRequest(), RegisterReply, who="scheduler", timeout=30
+    )
 
 
 async def watch_acknowledged(schedulers: list[Scheduler], agent_ids: list[str], seen: Seen) -> None:
@@ -88,19 +93,32 @@ async def watch_acknowledged(schedulers: list[Scheduler], agent_ids: list[str], 
         await asyncio.sleep(0.2)
 
 
-async def history_when(bus: connection.Client, since: datetime, agent_ids: list[str]) -> tuple[History, float]:
+async def history_when(
+    bus: connection.Client, since: datetime, agent_ids: list[str]
+) -> tuple[History, float]:
     """The history once each agent answered a ping made after `since`, and how many seconds after it that was."""
     while True:
         with suppress(Exception):  # the bus is coming back
             async with asyncio.timeout(10):
                 history = await read_history(bus)
             first = {
-                agent_id: next((s for s in history[agent_id] if s.last.outcome == "answered" and at(s) > since), None)
+                agent_id: next(
+                    (
+                        s
+                        for s in history[agent_id]
+                        if s.last.outcome == "answered" and at(s) > since
+                    ),
+                    None,
+                )
                 for agent_id in agent_ids
             }
             if all(first.values()):
-                return history, max((at(state) - since).total_seconds() for state in first.values() if state)
-        assert (datetime.now(UTC) - since).total_seconds() < 4 * BACK_SECONDS, "the fleet does not come back"
+                return history, max(
+                    (at(state) - since).total_seconds() for state in first.values() if state
+                )
+        assert (datetime.now(UTC) - since).total_seconds() < 4 * BACK_SECONDS, (
+            "the fleet does not come back"
+        )
         await asyncio.sleep(0.5)
 
 
@@ -127,7 +145,9 @@ OUTAGES = {
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
-async def test_no_agent_pays_for_an_outage_of_the_server(bus, config, nats_server, tmp_path, outage):
+async def test_no_agent_pays_for_an_outage_of_the_server(
+    bus, config, nats_server, tmp_path, outage
+):
     seen: Seen = {}
     async with (
         running(config) as one,
@@ -166,7 +186,11 @@ async def test_no_agent_pays_for_an_outage_of_the_server(bus, config, nats_serve
     assert_nothing_acknowledged_was_lost(history, seen)
     assert_nobody_escalated(history)
     audit(
-        {n: s for n, s in history.items() if n in fleet}, fleet, config, enrolled, lambda s: at(s) > began_before(began)
+        {n: s for n, s in history.items() if n in fleet},
+        fleet,
+        config,
+        enrolled,
+        lambda s: at(s) > began_before(began),
     )
     for name in real:
         assert_windows_tile(history, name)
@@ -179,14 +203,22 @@ def began_before(began: datetime) -> datetime:
 
 
 def assert_nothing_acknowledged_was_lost(history: History, seen: Seen) -> None:
-    recorded = {(agent_id, s.ping_seq): s.last.ping_id for agent_id, states in history.items() for s in states}
+    recorded = {
+        (agent_id, s.ping_seq): s.last.ping_id
+        for agent_id, states in history.items()
+        for s in states
+    }
     lost = {key: ping_id for key, ping_id in seen.items() if recorded.get(key) != ping_id}
-    assert not lost, f"{len(lost)} of {len(seen)} acknowledged outcomes are not in the history: {list(lost)[:5]}"
+    assert not lost, (
+        f"{len(lost)} of {len(seen)} acknowledged outcomes are not in the history: {list(lost)[:5]}"
+    )
 
 
 def assert_nobody_escalated(history: History) -> None:
     for agent_id, states in history.items():
-        worse = [state for state in states if state.consecutive_poor or state.last.outcome == "missed"]
+        worse = [
+            state for state in states if state.consecutive_poor or state.last.outcome == "missed"
+        ]
         assert not worse, (agent_id, worse[0].ping_seq, worse[0].last)
 
 
@@ -197,4 +229,7 @@ def assert_windows_tile(history: History, agent_id: str) -> None:
         ledger, _, since = (before.since_mark or "").partition(".")
         same_ledger, _, until = (after.since_mark or "").partition(".")
         assert ledger == same_ledger
-        assert after.last.window_seconds == (int(until) - int(since)) / 1000, (agent_id, after.ping_seq)
+        assert after.last.window_seconds == (int(until) - int(since)) / 1000, (
+            agent_id,
+            after.ping_seq,
+        )

@@ -7,23 +7,24 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from bus import connection, subjects
-from bus.batch import Write, commit, only_if
-from bus.bucket import read
+from bus.contract import subjects
+from bus.contract.messages import AgentEntry, AgentState, PingRequest, Timer, encode
+from bus.contract.questions import RegisterRequest
 from bus.errors import RefusedError, StaleError
-from bus.messages import AgentEntry, AgentState, PingRequest, Timer, encode
-from bus.questions import RegisterRequest
 from bus.settings import Settings
-from scheduler.committer import Committer
-from scheduler.directory import Directory
-from scheduler.flight import Flight
-from scheduler.outcomes import next_state
-from scheduler.peers import Alive
-from scheduler.pinger import Pinger
+from bus.transport import connection
+from bus.transport.batch import Write, commit, only_if
+from bus.transport.bucket import read
+from scheduler.cluster.peers import Alive
+from scheduler.fleet.directory import Directory
+from scheduler.ping.attempt import Flight
+from scheduler.ping.bus_monitor import Pulse
+from scheduler.ping.committer import Committer
+from scheduler.ping.next_state import next_state
+from scheduler.ping.pinger import Pinger
 from scheduler.policy import Miss
-from scheduler.pulse import Pulse
 from scheduler.service import policy_of, running
-from scheduler.timers import timer
+from scheduler.write.timers import timer
 from tests.agents import answering, report
 from tests.freezing import frozen
 from tests.history import until_history
@@ -32,7 +33,9 @@ from tests.history import until_history
 @pytest.fixture
 def config(base_settings: Settings) -> Settings:
     """Pings every 1.2 s."""
-    return replace(base_settings, PING_BASE_INTERVAL_MINUTES=0.02, PING_MAX_INTERVAL_HOURS=4.8 / 3600)
+    return replace(
+        base_settings, PING_BASE_INTERVAL_MINUTES=0.02, PING_MAX_INTERVAL_HOURS=4.8 / 3600
+    )
 
 
 async def until(holds, *, within: float = 10.0) -> None:
@@ -84,10 +87,15 @@ async def test_lost_races_in_a_batch_do_not_hold_up_the_others(bus, config):
     )
     flights = [await flight_of(bus, directory, f"a{number:02d}", now) for number in range(100)]
     theirs = [
-        (flight, replace_ping(next_state(flight, Miss("timeout"), now, policy), "another")) for flight in flights[::2]
+        (flight, replace_ping(next_state(flight, Miss("timeout"), now, policy), "another"))
+        for flight in flights[::2]
     ]
     await commit(
-        bus, [Write(subjects.state_key(flight.agent_id), encode(state), expected=0) for flight, state in theirs]
+        bus,
+        [
+            Write(subjects.state_key(flight.agent_id), encode(state), expected=0)
+            for flight, state in theirs
+        ],
     )
     for flight in flights:
         committer.submit(flight, Miss("timeout"))
@@ -102,7 +110,9 @@ async def test_lost_races_in_a_batch_do_not_hold_up_the_others(bus, config):
     assert (committer.lost_races, committer.commits) == (50, 1)
 
 
-async def flight_of(bus: connection.Client, directory: Directory, agent_id: str, now: datetime) -> Flight:
+async def flight_of(
+    bus: connection.Client, directory: Directory, agent_id: str, now: datetime
+) -> Flight:
     entry = AgentEntry(agent_id=agent_id, registered_at=now, enrolled_at=now - timedelta(seconds=5))
     revision = await commit(bus, [Write(subjects.agent_key(agent_id), encode(entry), expected=0)])
     directory.apply_entry(agent_id, entry, revision)
@@ -167,7 +177,9 @@ async def test_an_outcome_that_crosses_a_removal_leaves_no_timer_behind(bus, con
                     await asyncio.sleep(0.02)
 
 
-async def test_an_answer_that_comes_after_a_new_enrolment_is_where_the_next_window_begins(bus, config):
+async def test_an_answer_that_comes_after_a_new_enrolment_is_where_the_next_window_begins(
+    bus, config
+):
     """No second is counted in two windows."""
     patient = replace(config, PING_BASE_INTERVAL_MINUTES=10.0, PING_MAX_INTERVAL_HOURS=1.0)
     heard = asyncio.Event()
@@ -208,7 +220,9 @@ class BrokenPulse(Pulse):
 
 async def test_a_failure_while_a_time_out_is_judged_ends_the_pinger_loudly(bus, config):
     """Else the flight would hang, and with it its agent, for as long as the scheduler lives."""
-    pinger = Pinger(bus, BrokenPulse(bus), 0.1, lambda flight, event: pytest.fail(f"{flight.agent_id}: {event}"))
+    pinger = Pinger(
+        bus, BrokenPulse(bus), 0.1, lambda flight, event: pytest.fail(f"{flight.agent_id}: {event}")
+    )
     flight = await flight_of(bus, Directory(policy_of(config)), "a", datetime.now(UTC))
     await pinger.launch([flight])
     with pytest.raises(ExceptionGroup) as raised:

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 import pytest
 from nats.micro.request import Request
 
-from bus import connection
-from bus.connection import Client
 from bus.errors import RefusedError, UnavailableError
-from bus.services import Endpoint, ask_raw, serve
 from bus.settings import Settings
-from bus.standby import Replica
+from bus.transport import connection
+from bus.transport.connection import Client
+from bus.transport.micro_services import Endpoint, ask_raw, serve
+from bus.transport.standby import Replica
 
 QUESTION, READY = "replicas.question", "replicas.ready"
 

@@ -9,16 +9,28 @@ import duckdb
 import msgspec
 import pytest
 
-from bus import services, subjects
 from bus.clock import utc_now
-from bus.connection import Client
-from bus.questions import HistoryReply, HistoryRequest, UptimesReply, UptimesRequest
+from bus.contract import subjects
+from bus.contract.questions import HistoryReply, HistoryRequest, UptimesReply, UptimesRequest
 from bus.settings import Settings, load
-from storage import archive, rollups, service
-from storage.database import rows_of
-from storage.partitions import TABLES
-from storage.store import Reader, Store
-from tests.storage_days import NOW, arrivals, everything, mixed, opened, rollup_rows, tended, written_to
+from bus.transport import micro_services
+from bus.transport.connection import Client
+from storage import service
+from storage.archive import day_folders
+from storage.engine import rollups
+from storage.engine.database import rows_of
+from storage.engine.partitions import TABLES
+from storage.store.store import Reader, Store
+from tests.storage_days import (
+    NOW,
+    arrivals,
+    everything,
+    mixed,
+    opened,
+    rollup_rows,
+    tended,
+    written_to,
+)
 from tests.storage_states import series, state
 
 
@@ -35,7 +47,9 @@ async def test_archived_days_are_read_as_if_they_had_never_moved(kept: Settings)
         pass
     days = sorted(path.name for path in store.places.archive.iterdir())
     assert len(days) == 4
-    live = await store.read(lambda reader: rows_of(reader.cursor, "SELECT count(*) FROM pings")[0][0])
+    live = await store.read(
+        lambda reader: rows_of(reader.cursor, "SELECT count(*) FROM pings")[0][0]
+    )
     assert 0 < live < before["pings"][0]
     assert await everything(store) == before
     await store.close()
@@ -112,7 +126,9 @@ async def test_years_without_outcomes_are_passed_over(kept: Settings, year: int)
     assert store.ingest is not None
     rollups.remake(store.ingest.connection, store.ingest.partitions)
     assert await rollup_rows(store) == sums
-    written = await written_to(store, arrivals([state("boot", 2, ago + timedelta(minutes=15))], 1001))
+    written = await written_to(
+        store, arrivals([state("boot", 2, ago + timedelta(minutes=15))], 1001)
+    )
     assert written.rows == 1  # late: its day is summed anew
     sums = await rollup_rows(store)
     rollups.remake(store.ingest.connection, store.ingest.partitions)
@@ -146,9 +162,14 @@ async def test_retention_lets_go_of_all_of_a_day(kept: Settings):
     while await store.move(NOW):
         pass
     await store.move(NOW)
-    oldest = await store.read(lambda r: rows_of(r.cursor, r.partitions.fill("SELECT min(pinged_us) FROM {pings}")))
+    oldest = await store.read(
+        lambda r: rows_of(r.cursor, r.partitions.fill("SELECT min(pinged_us) FROM {pings}"))
+    )
     assert oldest[0][0] >= (NOW - timedelta(days=3)).replace(hour=0).timestamp() * 1e6
-    assert all(path.name >= f"day={NOW - timedelta(days=3):%Y-%m-%d}" for path in store.places.archive.iterdir())
+    assert all(
+        path.name >= f"day={NOW - timedelta(days=3):%Y-%m-%d}"
+        for path in store.places.archive.iterdir()
+    )
     await store.close()
     again = await opened(short)
     assert again.ingest is not None
@@ -208,7 +229,9 @@ async def test_a_crash_between_partition_and_commit_leaves_one_history(kept: Set
     before = await everything(store)
     assert store.ingest is not None
     day = rows_of(store.ingest.connection, "SELECT min(pinged_us) // 86400000000 FROM pings")[0][0]
-    archive.write_day(store.ingest.connection, store.ingest.partitions, day, 1)  # and the power goes
+    day_folders.write_day(
+        store.ingest.connection, store.ingest.partitions, day, 1
+    )  # and the power goes
     await store.close()
     again = await opened(kept)
     assert await everything(again) == before
@@ -229,7 +252,7 @@ async def test_half_a_partition_is_none_when_the_file_is_lost_too(kept: Settings
     wall = known.file(day, table, 1).with_suffix(".partial")
     wall.mkdir(parents=True)
     with pytest.raises((duckdb.Error, OSError)):
-        archive.write_day(connection, known, day, 1)  # ends there, like a killed process
+        day_folders.write_day(connection, known, day, 1)  # ends there, like a killed process
     await store.close()
     wall.rmdir()
     store.places.file.unlink()
@@ -242,7 +265,9 @@ async def test_half_a_partition_is_none_when_the_file_is_lost_too(kept: Settings
 
 
 @pytest.mark.parametrize("table", ["gpus", "incidents"])
-async def test_a_partition_that_lost_a_file_is_none_when_the_history_file_is_lost_too(kept: Settings, table: str):
+async def test_a_partition_that_lost_a_file_is_none_when_the_history_file_is_lost_too(
+    kept: Settings, table: str
+):
     store = await opened(kept)
     await written_to(store, arrivals(mixed()))
     await tended(store)
@@ -257,22 +282,29 @@ async def test_a_partition_that_lost_a_file_is_none_when_the_history_file_is_los
     await again.close()
 
 
-async def test_long_periods_are_the_same_from_rollups_and_archive(bus: Client, base_settings: Settings):
+async def test_long_periods_are_the_same_from_rollups_and_archive(
+    bus: Client, base_settings: Settings
+):
     settings = msgspec.structs.replace(base_settings, STORAGE_ARCHIVE_AFTER_DAYS=2)
     states = mixed(agents=2, days=4)
     async with service.running(settings) as storage:
         await written_to(storage.store, arrivals(states))
         asked = UptimesRequest(agent_ids=("agent-0", "agent-1"), hours=2000)
-        raw = await services.ask(bus, subjects.UPTIMES, asked, UptimesReply, who="storage")
+        raw = await micro_services.ask(bus, subjects.UPTIMES, asked, UptimesReply, who="storage")
         page = await _history(bus)
         while await storage.store.seal(utc_now()):
             pass
         while await storage.store.move(utc_now()):
             pass
-        assert await services.ask(bus, subjects.UPTIMES, asked, UptimesReply, who="storage") == raw
+        assert (
+            await micro_services.ask(bus, subjects.UPTIMES, asked, UptimesReply, who="storage")
+            == raw
+        )
         assert await _history(bus) == page
 
 
 async def _history(bus: Client) -> HistoryReply:
     asked = HistoryRequest(hours=2000.0)
-    return await services.ask(bus, subjects.history("agent-0"), asked, HistoryReply, who="storage")
+    return await micro_services.ask(
+        bus, subjects.history("agent-0"), asked, HistoryReply, who="storage"
+    )

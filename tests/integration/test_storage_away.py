@@ -16,13 +16,15 @@ import duckdb
 import pytest
 from msgspec.structs import replace
 
-from bus import clock, services, subjects
-from bus.connection import Client
+from bus import clock
+from bus.contract import subjects
+from bus.contract.messages import AgentState, decode
+from bus.contract.questions import HistoryReply, HistoryRequest, RegisterReply, RegisterRequest
 from bus.errors import UnavailableError
-from bus.messages import AgentState, decode
-from bus.questions import HistoryReply, HistoryRequest, RegisterReply, RegisterRequest
 from bus.settings import Settings
-from storage import database
+from bus.transport import micro_services
+from bus.transport.connection import Client
+from storage.engine import database
 from tests.agents import answering
 from tests.history import History, assert_gapless, until_history
 from tests.scheduler_processes import scheduler_processes
@@ -87,7 +89,9 @@ async def drill(bus: Client, config: Settings, how: How, seconds: float, agents:
 
 
 async def register(bus: Client, name: str) -> None:
-    await services.ask(bus, subjects.register(name), RegisterRequest(), RegisterReply, who="scheduler", timeout=30)
+    await micro_services.ask(
+        bus, subjects.register(name), RegisterRequest(), RegisterReply, who="scheduler", timeout=30
+    )
 
 
 async def away(storage: StorageProcess, how: How) -> None:
@@ -106,7 +110,14 @@ async def returns(storage: StorageProcess, how: How) -> None:
 
 async def answers(bus: Client) -> bool:
     try:
-        await services.ask(bus, subjects.history("agent-000"), HistoryRequest(), HistoryReply, who="storage", timeout=1)
+        await micro_services.ask(
+            bus,
+            subjects.history("agent-000"),
+            HistoryRequest(),
+            HistoryReply,
+            who="storage",
+            timeout=1,
+        )
     except UnavailableError:
         return False
     return True
@@ -126,15 +137,22 @@ async def all_that_was_written(bus: Client, names: Sequence[str]) -> History:
     for name in names:
         message = await js.get_last_msg(subjects.BUCKET_STREAM, subjects.state_key(name))
         newest[name] = decode(message.data or b"", AgentState).ping_seq
-    return await until_history(bus, lambda history: {name: len(rows) for name, rows in history.items()} == newest)
+    return await until_history(
+        bus, lambda history: {name: len(rows) for name, rows in history.items()} == newest
+    )
 
 
-def check(history: History, names: Sequence[str], absence: tuple[datetime, datetime], interval: float) -> None:
+def check(
+    history: History, names: Sequence[str], absence: tuple[datetime, datetime], interval: float
+) -> None:
     """No number is missing, nobody was missed or escalated, and everybody was pinged as often as before."""
     assert sorted(history) == sorted(names)
     assert_gapless(history)
     states = [state for rows in history.values() for state in rows]
-    assert {state.last.outcome for state in states} <= {"answered", "excused"}  # excused: this machine stood still
+    assert {state.last.outcome for state in states} <= {
+        "answered",
+        "excused",
+    }  # excused: this machine stood still
     assert all(state.consecutive_poor == 0 for state in states)
     assert all(state.interval_seconds == interval for state in states)
     assert longest_gap(history) < interval + STALL_SECONDS
@@ -153,7 +171,10 @@ def longest_gap(history: History) -> float:
 def rate_within(states: Sequence[AgentState], stretch: tuple[datetime, datetime]) -> float:
     """Pings a second in a stretch of time."""
     since, until = stretch
-    return sum(since <= state.last.pinged_at < until for state in states) / (until - since).total_seconds()
+    return (
+        sum(since <= state.last.pinged_at < until for state in states)
+        / (until - since).total_seconds()
+    )
 
 
 def compare_with_the_file(config: Settings, history: History) -> None:
@@ -164,7 +185,11 @@ def compare_with_the_file(config: Settings, history: History) -> None:
         rows = sorted(connection.execute(text).fetchall())
     finally:
         connection.close()
-    streamed = [(a, s.ping_seq, round(s.last.pinged_at.timestamp() * 1e6)) for a, of in history.items() for s in of]
+    streamed = [
+        (a, s.ping_seq, round(s.last.pinged_at.timestamp() * 1e6))
+        for a, of in history.items()
+        for s in of
+    ]
     assert rows == sorted(streamed)
 
 

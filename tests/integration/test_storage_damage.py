@@ -9,18 +9,30 @@ import duckdb
 import msgspec
 import pytest
 
-from bus import services, subjects
 from bus.clock import utc_now
-from bus.connection import Client
+from bus.contract import subjects
+from bus.contract.questions import HistoryReply, HistoryRequest
 from bus.errors import RefusedError, UnavailableError
-from bus.questions import HistoryReply, HistoryRequest
 from bus.settings import Settings, load
-from storage import database, rebuild, service
-from storage.archive import Content
-from storage.database import rows_of
-from storage.errors import FlawedError
-from storage.store import Store
-from tests.storage_days import NOW, arrivals, everything, mixed, opened, rollup_rows, tended, written_to
+from bus.transport import micro_services
+from bus.transport.connection import Client
+from storage import service
+from storage.archive.day_folders import Content
+from storage.engine import database
+from storage.engine.database import rows_of
+from storage.engine.errors import FlawedError
+from storage.store.store import Store
+from storage.stream import rebuild
+from tests.storage_days import (
+    NOW,
+    arrivals,
+    everything,
+    mixed,
+    opened,
+    rollup_rows,
+    tended,
+    written_to,
+)
 from tests.storage_states import AgentState, caught_up, publish, series, until
 
 STATES = mixed(agents=4, days=4)
@@ -52,7 +64,9 @@ def damage(settings: Settings, kind: str, table: str = "pings", number: int = 1)
         file.unlink()
     else:
         file.write_bytes(ruin(file.read_bytes()))
-        os.utime(file, (0, 0))  # DuckDB remembers what it read of a file, as long as it is of the same time
+        os.utime(
+            file, (0, 0)
+        )  # DuckDB remembers what it read of a file, as long as it is of the same time
     return file
 
 
@@ -75,7 +89,9 @@ def archiving(base_settings: Settings) -> Settings:
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-async def test_a_damaged_partition_is_set_aside_and_its_day_comes_back(bus: Client, archiving: Settings, kind: str):
+async def test_a_damaged_partition_is_set_aside_and_its_day_comes_back(
+    bus: Client, archiving: Settings, kind: str
+):
     before = await filled(bus, archiving)
     damage(archiving, kind)
     inode = database.Places(archiving).file.stat().st_ino
@@ -89,8 +105,12 @@ async def test_a_damaged_partition_is_set_aside_and_its_day_comes_back(bus: Clie
         assert await rollup_rows(storage.store) == sums
         assert storage.store.ingest
         assert storage.store.ingest.numbering.missing == 0
-    assert database.Places(archiving).file.stat().st_ino == inode  # the history file had no part in it
-    there = ["gpus-1.parquet", "incidents-1.parquet", "pings-1.parquet"][: 2 if kind == "missing" else 3]
+    assert (
+        database.Places(archiving).file.stat().st_ino == inode
+    )  # the history file had no part in it
+    there = ["gpus-1.parquet", "incidents-1.parquet", "pings-1.parquet"][
+        : 2 if kind == "missing" else 3
+    ]
     assert [name.partition(".damaged-")[0] for name in set_aside(archiving)] == there
 
 
@@ -102,7 +122,9 @@ async def _readable(bus: Client) -> bool:
     for agent in range(4):
         try:
             answers.append(
-                await services.ask(bus, subjects.history(f"agent-{agent}"), asked, HistoryReply, who="storage")
+                await micro_services.ask(
+                    bus, subjects.history(f"agent-{agent}"), asked, HistoryReply, who="storage"
+                )
             )
         except UnavailableError:
             return False  # it starts

@@ -15,17 +15,21 @@ import duckdb
 import msgspec
 import pytest
 
-from bus import services, subjects
-from bus.connection import Client
+from bus.contract import subjects
+from bus.contract.exports import TABLES, TableRequest
+from bus.contract.messages import GpuReport, Incident, Seconds
+from bus.contract.statements import ExportRequest, FleetReplayRequest, StatementRequest
 from bus.errors import RefusedError
-from bus.exports import TABLES, TableRequest
-from bus.messages import GpuReport, Incident, Seconds
 from bus.settings import Settings, load
-from bus.statements import ExportRequest, FleetReplayRequest, StatementRequest
-from storage import exports, replays, reports, service, tables
-from storage.answers import EXACT_PINGS
-from storage.database import rows_of
-from storage.store import Reader
+from bus.transport import micro_services
+from bus.transport.connection import Client
+from storage import service
+from storage.answers import tables
+from storage.answers.history import EXACT_PINGS
+from storage.engine import table_files
+from storage.engine.database import rows_of
+from storage.statements import build, replay
+from storage.store.store import Reader
 from tests.storage_kept import MONTH, NOW, OCTOBER, Kept, fleet
 from tests.storage_states import AgentState, state
 
@@ -40,8 +44,12 @@ async def kept(tmp_path: Path):
 
 
 def uptime(states: list[AgentState]) -> float:
-    good = sum(one.last.seconds.up + one.last.seconds.degraded for one in states if one.last.seconds)
-    lost = sum(one.last.seconds.down + one.last.seconds.unknown for one in states if one.last.seconds)
+    good = sum(
+        one.last.seconds.up + one.last.seconds.degraded for one in states if one.last.seconds
+    )
+    lost = sum(
+        one.last.seconds.down + one.last.seconds.unknown for one in states if one.last.seconds
+    )
     return 100 * good / (good + lost)
 
 
@@ -59,7 +67,10 @@ async def test_tables_say_what_the_outcomes_say(kept: Kept):
     whole, *none = await kept.table("fleet")
     assert not none
     assert float(whole["uptime_percent"]) == pytest.approx(uptime(states), abs=1e-9)
-    assert (whole["since"], whole["until"]) == ("2026-10-01T00:00:00.000000Z", "2026-11-01T00:00:00.000000Z")
+    assert (whole["since"], whole["until"]) == (
+        "2026-10-01T00:00:00.000000Z",
+        "2026-11-01T00:00:00.000000Z",
+    )
     days = await kept.table("fleet", by="day")
     assert sum(int(row["pings"]) for row in days) == len(states)
     assert days[1]["since"] == "2026-10-02T00:00:00.000000Z"
@@ -69,7 +80,9 @@ async def test_tables_say_what_the_outcomes_say(kept: Kept):
     )
     board = await kept.table("dashboard")
     newest = {one.agent_id: one for one in states}  # the last one wins
-    assert {row["agent_id"]: row["outcome"] for row in board} == {a: one.last.outcome for a, one in newest.items()}
+    assert {row["agent_id"]: row["outcome"] for row in board} == {
+        a: one.last.outcome for a, one in newest.items()
+    }
     own = await kept.table("history", agent_id="agent-2")
     assert [int(row["ping_seq"]) for row in own] == list(range(200, 0, -1))
 
@@ -94,7 +107,12 @@ async def test_percentiles_are_exact_for_few_pings(kept: Kept):
 async def test_percentiles_of_many_pings_are_within_one_percent(kept: Kept):
     chance = random.Random(9)
     states = [
-        state(f"agent-{a:02}", n, OCTOBER + timedelta(minutes=15 * n), response_ms=chance.lognormvariate(1, 1))
+        state(
+            f"agent-{a:02}",
+            n,
+            OCTOBER + timedelta(minutes=15 * n),
+            response_ms=chance.lognormvariate(1, 1),
+        )
         for n in range(1, 2601)
         for a in range(20)
     ]
@@ -103,15 +121,23 @@ async def test_percentiles_of_many_pings_are_within_one_percent(kept: Kept):
     while await kept.store.seal(NOW):
         pass
     for asked in ({}, {"agent_id": "agent-07"}):
-        took = [one.last.response_ms for one in states if one.agent_id == asked.get("agent_id", one.agent_id)]
+        took = [
+            one.last.response_ms
+            for one in states
+            if one.agent_id == asked.get("agent_id", one.agent_id)
+        ]
         (row,) = await kept.table("response-times", **asked)
         assert int(row["pings"]) == len(took)
         for share in (50, 95, 99):
-            assert float(row[f"p{share}_ms"]) == pytest.approx(quantile(took, share / 100), rel=0.02)
+            assert float(row[f"p{share}_ms"]) == pytest.approx(
+                quantile(took, share / 100), rel=0.02
+            )
     days = await kept.table("response-times", by="day")
     assert sum(int(row["pings"]) for row in days) == len(states)
     by_agent = await kept.table("lateness", by="agent")
-    assert {row["agent_id"]: row["pings"] for row in by_agent} == {f"agent-{a:02}": "2600" for a in range(20)}
+    assert {row["agent_id"]: row["pings"] for row in by_agent} == {
+        f"agent-{a:02}": "2600" for a in range(20)
+    }
     assert all(float(row["p50_ms"]) == pytest.approx(12.5, rel=0.01) for row in by_agent)
 
 
@@ -123,7 +149,10 @@ async def test_sealed_and_archived_days_change_nothing(kept: Kept):
         {"table": "agents", "agent_id": "agent-1"},
         {"table": "fleet", "by": "hour"},
     ]
-    asked += [{"table": "agents", "month": None, "hours": 500.0}, {"table": "fleet", "month": None, "hours": 700.5}]
+    asked += [
+        {"table": "agents", "month": None, "hours": 500.0},
+        {"table": "fleet", "month": None, "hours": 700.5},
+    ]
     before = [sorted(map(str, await kept.table(**one))) for one in asked]
     while await kept.store.seal(NOW):
         pass
@@ -140,16 +169,29 @@ async def test_incidents_are_told_once_with_their_end(kept: Kept):
 
     def told(number: int, *incidents: tuple[timedelta, timedelta | None]) -> AgentState:
         lost = tuple(
-            Incident(gpu="GPU-x", state="down", reason="lost", since=at + a, until=None if b is None else at + b)
+            Incident(
+                gpu="GPU-x",
+                state="down",
+                reason="lost",
+                since=at + a,
+                until=None if b is None else at + b,
+            )
             for a, b in incidents
         )
-        return state("a", number, at + timedelta(minutes=15 * number), Seconds(up=900.0), incidents=lost)
+        return state(
+            "a", number, at + timedelta(minutes=15 * number), Seconds(up=900.0), incidents=lost
+        )
 
     minute, tick = timedelta(minutes=1), timedelta(milliseconds=1)
     states = [
         told(1, (10 * minute, None)),
         told(2, (10 * minute + tick, None)),
-        told(3, (10 * minute - tick, 40 * minute), (40 * minute + tick, 41 * minute), (42 * minute, None)),
+        told(
+            3,
+            (10 * minute - tick, 40 * minute),
+            (40 * minute + tick, 41 * minute),
+            (42 * minute, None),
+        ),
         told(4, (42 * minute + tick, None)),
     ]
     await kept.fill([*states, state("b", 1, at, None)])
@@ -162,7 +204,7 @@ async def test_incidents_are_told_once_with_their_end(kept: Kept):
     assert rows[0]["until"] == "2026-10-04T00:40:00.000000Z"
     assert not await kept.table("incidents", agent_id="b")
     asked = StatementRequest(month=MONTH)
-    made = await kept.store.read(lambda reader: reports.statement(reader, "a", asked, NOW, 99.0))
+    made = await kept.store.read(lambda reader: build.statement(reader, "a", asked, NOW, 99.0))
     assert [(one.since - at, one.until and one.until - at) for one in made.incidents] == [
         (10 * minute, 40 * minute),
         (40 * minute + tick, 41 * minute),
@@ -180,16 +222,18 @@ async def test_text_of_strangers_is_no_formula(kept: Kept):
     assert (row["gpu"], row["reason"]) == ("'-GPU", "'=1+1,\"\n")
     request = StatementRequest(month=MONTH)
 
-    def sums(reader: Reader) -> exports.Question:
-        return tables.statement(reports.statement(reader, "a", request, NOW, 99.0))
+    def sums(reader: Reader) -> table_files.Question:
+        return tables.statement(build.statement(reader, "a", request, NOW, 99.0))
 
     _, shown = csv.DictReader(io.StringIO((await kept.file(sums)).decode()))
     assert (shown["subject"], shown["gpu_name"]) == ("'-GPU", f"'{EVIL}")
     assert float(shown["down_seconds"]) == 450.0
 
-    def loses(reader: Reader) -> exports.Question:
-        asked = FleetReplayRequest(month=MONTH, policy='name = "+all"\n[[bands]]\nat_least = 60.0\nrate = 1.0\n')
-        return tables.replay(replays.fleet(reader, asked, NOW, 10.0))
+    def loses(reader: Reader) -> table_files.Question:
+        asked = FleetReplayRequest(
+            month=MONTH, policy='name = "+all"\n[[bands]]\nat_least = 60.0\nrate = 1.0\n'
+        )
+        return tables.replay(replay.fleet(reader, asked, NOW, 10.0))
 
     (row,) = csv.DictReader(io.StringIO((await kept.file(loses)).decode()))
     assert (row["then"], row["change_percent"]) == ("'+all", "-100.0")  # numbers stay numbers
@@ -199,7 +243,7 @@ async def test_text_of_strangers_is_no_formula(kept: Kept):
     assert names == [("",), (EVIL,)]  # as it is
 
 
-def outcomes_of(agent_id: str, reader: Reader) -> exports.Question:
+def outcomes_of(agent_id: str, reader: Reader) -> table_files.Question:
     return tables.history(reader, agent_id, ExportRequest(hours=10_000.0, registered=True), NOW)
 
 
@@ -239,17 +283,21 @@ async def test_a_file_without_room_is_refused_and_harms_nothing(kept: Kept):
     def write(reader: Reader) -> None:
         question = tables.table(reader, TableRequest(table="history", month=MONTH), NOW)
         with largest_file(50_000):
-            exports.write(reader.cursor, scratch, question, "x", "csv")
+            table_files.write(reader.cursor, scratch, question, "x", "csv")
 
     with pytest.raises(RefusedError, match="no room") as refused:
         await kept.store.read(write)
     assert refused.value.code == 507
     assert kept.store.waiting is None
     assert not list(scratch.glob("*"))
-    assert await kept.store.read(lambda r: rows_of(r.cursor, "SELECT count(*) FROM pings")) == [(1600,)]
+    assert await kept.store.read(lambda r: rows_of(r.cursor, "SELECT count(*) FROM pings")) == [
+        (1600,)
+    ]
 
 
-async def test_what_a_killed_storage_left_in_its_scratch_folder_is_swept(bus: Client, base_settings: Settings):
+async def test_what_a_killed_storage_left_in_its_scratch_folder_is_swept(
+    bus: Client, base_settings: Settings
+):
     settings = msgspec.structs.replace(base_settings, STORAGE_NAME="swept")
     async with service.running(settings) as storage:
         scratch = storage.store.places.scratch
@@ -265,6 +313,8 @@ async def test_a_limit_that_no_table_reaches_is_refused_in_plain_words(
 ):
     async with service.running(base_settings):
         with pytest.raises(RefusedError, match="limit") as refused:
-            await services.ask_raw(bus, subjects.export("a"), b'{"limit":%d}' % limit, who="storage")
+            await micro_services.ask_raw(
+                bus, subjects.export("a"), b'{"limit":%d}' % limit, who="storage"
+            )
     assert refused.value.code == 400
     assert "SELECT" not in refused.value.detail

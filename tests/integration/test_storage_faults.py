@@ -13,15 +13,17 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from bus import layout, services, subjects
 from bus.clock import utc_now
-from bus.connection import Client
-from bus.embedded import EmbeddedServer
+from bus.contract import subjects
+from bus.contract.messages import encode
+from bus.contract.questions import HistoryReply, HistoryRequest, StorageStats
 from bus.errors import RefusedError, UnavailableError
-from bus.messages import encode
-from bus.questions import HistoryReply, HistoryRequest, StorageStats
 from bus.settings import Settings
-from storage import database, service
+from bus.transport import layout, micro_services
+from bus.transport.connection import Client
+from bus.transport.embedded_server import EmbeddedServer
+from storage import service
+from storage.engine import database
 from tests.freezing import frozen
 from tests.history import read_history
 from tests.storage_states import AgentState, caught_up, followed, publish, series, state, until
@@ -126,7 +128,9 @@ async def test_killed_fifty_times(bus: Client, base_settings: Settings):
     await _killed_again_and_again(bus, base_settings, kills=50, rounds=100)
 
 
-async def test_server_killed_and_frozen_under_ingest(bus: Client, base_settings: Settings, nats_server: EmbeddedServer):
+async def test_server_killed_and_frozen_under_ingest(
+    bus: Client, base_settings: Settings, nats_server: EmbeddedServer
+):
     async with service.running(base_settings):
         await publish(bus, [state(f"a{i}", 1, utc_now()) for i in range(200)])
         assert nats_server.process
@@ -155,16 +159,30 @@ async def _filled(bus: Client, settings: Settings) -> list[tuple[str, int, int]]
     chance = random.Random(1)
     async with service.running(settings):
         for number in range(1, 4):
-            await publish(bus, [state(f"a{i}", number, utc_now(), response_ms=chance.random()) for i in range(300)])
+            await publish(
+                bus,
+                [
+                    state(f"a{i}", number, utc_now(), response_ms=chance.random())
+                    for i in range(300)
+                ],
+            )
         await caught_up(bus, 900)
     return rows_in(settings)
 
 
 @pytest.mark.parametrize(
     "where",
-    [0, 0.5, "truncated", "one column", *(pytest.param(w, marks=pytest.mark.slow) for w in (12_388, 0.9, "emptied"))],
+    [
+        0,
+        0.5,
+        "truncated",
+        "one column",
+        *(pytest.param(w, marks=pytest.mark.slow) for w in (12_388, 0.9, "emptied")),
+    ],
 )
-async def test_a_damaged_file_is_set_aside_and_made_again(bus: Client, base_settings: Settings, where: float | str):
+async def test_a_damaged_file_is_set_aside_and_made_again(
+    bus: Client, base_settings: Settings, where: float | str
+):
     before = await _filled(bus, base_settings)
     file = database.Places(base_settings).file
     data = bytearray(file.read_bytes())
@@ -205,7 +223,9 @@ async def _everything_can_be_read(bus: Client) -> None:
         try:
             asked = HistoryRequest(hours=87_600.0)
             for i in range(0, 300, 60):
-                reply = await services.ask(bus, subjects.history(f"a{i}"), asked, HistoryReply, who="storage")
+                reply = await micro_services.ask(
+                    bus, subjects.history(f"a{i}"), asked, HistoryReply, who="storage"
+                )
                 assert [ping.ping_seq for ping in reply.pings] == [3, 2, 1]
         except (RefusedError, UnavailableError, AssertionError):
             return False
@@ -214,7 +234,9 @@ async def _everything_can_be_read(bus: Client) -> None:
     await until(readable)
 
 
-@pytest.mark.parametrize("damage", ["flipped", "torn", pytest.param("garbage", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "damage", ["flipped", "torn", pytest.param("garbage", marks=pytest.mark.slow)]
+)
 async def test_a_damaged_log_loses_nothing(bus: Client, base_settings: Settings, damage: str):
     async with process(base_settings) as storage:
         await pour(bus, 2, per_second=900)
@@ -236,27 +258,37 @@ async def test_a_damaged_log_loses_nothing(bus: Client, base_settings: Settings,
     assert rows_in(base_settings) == await stream_rows(bus)
 
 
-async def test_a_full_disk_makes_ingest_wait_and_loses_nothing(bus: Client, base_settings: Settings):
+async def test_a_full_disk_makes_ingest_wait_and_loses_nothing(
+    bus: Client, base_settings: Settings
+):
     async with process(base_settings, limit_bytes=200_000) as storage:
         poured = await pour(bus, 4, per_second=900)
 
         async def waiting() -> bool:
             try:
-                stats = await services.ask(bus, subjects.STORAGE_STATS, None, StorageStats, who="storage")
+                stats = await micro_services.ask(
+                    bus, subjects.STORAGE_STATS, None, StorageStats, who="storage"
+                )
             except UnavailableError:
                 return False  # it starts
             return stats.ingest_waiting is not None and stats.rows < len(poured)
 
         await until(waiting, 30)
-        stats = await services.ask(bus, subjects.STORAGE_STATS, None, StorageStats, who="storage")
+        stats = await micro_services.ask(
+            bus, subjects.STORAGE_STATS, None, StorageStats, who="storage"
+        )
         assert stats.ingest_waiting
         assert "storage" in stats.ingest_waiting
         assert stats.lag > 0
         with pytest.raises(RefusedError, match="history cannot be read now"):
-            await services.ask(bus, subjects.history("agent-001"), HistoryRequest(), HistoryReply, who="storage")
+            await micro_services.ask(
+                bus, subjects.history("agent-001"), HistoryRequest(), HistoryReply, who="storage"
+            )
         assert storage.process
         no_limit = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-        resource.prlimit(storage.process.pid, resource.RLIMIT_FSIZE, no_limit)  # the disk has room again
+        resource.prlimit(
+            storage.process.pid, resource.RLIMIT_FSIZE, no_limit
+        )  # the disk has room again
         stats = await caught_up(bus, len(poured), 60)
         assert stats.ingest_waiting is None
         await storage.kill()
@@ -270,10 +302,14 @@ async def test_a_disk_that_stays_full_is_told_once(
     consumers: set[str] = set()
 
     async def tried_again() -> bool:
-        info = await layout.api(bus, f"CONSUMER.INFO.{subjects.HISTORY_STREAM}.{base_settings.STORAGE_NAME}")
+        info = await layout.api(
+            bus, f"CONSUMER.INFO.{subjects.HISTORY_STREAM}.{base_settings.STORAGE_NAME}"
+        )
         if "created" in info:
             consumers.add(info["created"])
-            stats = await services.ask(bus, subjects.STORAGE_STATS, None, StorageStats, who="storage")
+            stats = await micro_services.ask(
+                bus, subjects.STORAGE_STATS, None, StorageStats, who="storage"
+            )
             assert stats.ingest_waiting is not None
         return len(consumers) > 3
 
@@ -282,7 +318,11 @@ async def test_a_disk_that_stays_full_is_told_once(
         await until(lambda: _waits(bus), 30)
         await until(tried_again, 30)
         assert storage.process
-        resource.prlimit(storage.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        resource.prlimit(
+            storage.process.pid,
+            resource.RLIMIT_FSIZE,
+            (resource.RLIM_INFINITY, resource.RLIM_INFINITY),
+        )
         await caught_up(bus, len(poured))
         await storage.kill()
     said = "".join(capfd.readouterr())
@@ -291,7 +331,9 @@ async def test_a_disk_that_stays_full_is_told_once(
 
 async def _waits(client: Client) -> bool:
     try:
-        stats = await services.ask(client, subjects.STORAGE_STATS, None, StorageStats, who="storage")
+        stats = await micro_services.ask(
+            client, subjects.STORAGE_STATS, None, StorageStats, who="storage"
+        )
     except UnavailableError:
         return False  # it starts
     return stats.ingest_waiting is not None and stats.ingest_waiting != "starting"
@@ -302,7 +344,9 @@ async def test_a_folder_that_cannot_be_made_is_waited_for(bus: Client, base_sett
     base_settings.data_dir.write_text("a file where the folder should be")
     async with service.running(base_settings):
         await publish(bus, series("a", 2, utc_now() - timedelta(hours=1)))
-        stats = await services.ask(bus, subjects.STORAGE_STATS, None, StorageStats, who="storage")
+        stats = await micro_services.ask(
+            bus, subjects.STORAGE_STATS, None, StorageStats, who="storage"
+        )
         assert stats.ingest_waiting is not None
         assert str(base_settings.data_dir) in stats.ingest_waiting
         base_settings.data_dir.unlink()

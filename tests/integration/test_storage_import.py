@@ -9,10 +9,19 @@ import msgspec
 import pytest
 
 from bus.settings import Settings, load
-from storage import imports
-from storage.errors import StorageError
-from storage.store import Store
-from tests.storage_days import NOW, arrivals, everything, mixed, opened, rollup_rows, tended, written_to
+from storage.archive import imports
+from storage.engine.errors import StorageError
+from storage.store.store import Store
+from tests.storage_days import (
+    NOW,
+    arrivals,
+    everything,
+    mixed,
+    opened,
+    rollup_rows,
+    tended,
+    written_to,
+)
 
 OLDEST = f"day={NOW - timedelta(days=6):%Y-%m-%d}"
 
@@ -52,7 +61,9 @@ async def test_an_archive_is_taken_in_once_and_completely(kept: Settings, tmp_pa
         pass
     await some.close()
     seen: list[tuple[int, int]] = []
-    first = imports.import_archive(other, folder, progress=lambda done, there: seen.append((done, there)))
+    first = imports.import_archive(
+        other, folder, progress=lambda done, there: seen.append((done, there))
+    )
     again = imports.import_archive(other, folder)
     assert first.added > 0
     assert first.held > 0
@@ -85,7 +96,9 @@ async def test_a_second_generation_is_taken_in(kept: Settings, other: Settings):
     folder, shown = store.places.archive, await everything(store)
     await store.close()
     assert list(folder.glob("day=*/pings-2.parquet"))
-    columns = duckdb.sql(f"FROM read_parquet('{folder}/*/*-2.parquet', hive_partitioning = false)").columns
+    columns = duckdb.sql(
+        f"FROM read_parquet('{folder}/*/*-2.parquet', hive_partitioning = false)"
+    ).columns
     assert "day" not in columns
     assert imports.import_archive(other, folder).added > 0
     merged = await opened(other)
@@ -106,7 +119,10 @@ async def test_a_column_too_many_goes_nowhere(archive: Path, other: Settings, tm
 async def test_each_outcome_comes_in_once(archive: Path, other: Settings, tmp_path: Path):
     folder = _copied(archive, tmp_path, "FROM {file} UNION ALL FROM {file}")
     assert imports.import_archive(other, folder) == imports.Imported(days=1, added=12, held=12)
-    merged, whole = await opened(other), await opened(msgspec.structs.replace(other, STORAGE_NAME="whole"))
+    merged, whole = (
+        await opened(other),
+        await opened(msgspec.structs.replace(other, STORAGE_NAME="whole")),
+    )
     day = [one for one in mixed() if f"day={one.last.pinged_at:%Y-%m-%d}" == OLDEST]
     await written_to(whole, arrivals(day))
     assert await everything(merged) == await everything(whole)
@@ -114,7 +130,9 @@ async def test_each_outcome_comes_in_once(archive: Path, other: Settings, tmp_pa
     await whole.close()
 
 
-def _copied(archive: Path, tmp_path: Path, rows: str, name: str = f"{OLDEST}/pings-1.parquet") -> Path:
+def _copied(
+    archive: Path, tmp_path: Path, rows: str, name: str = f"{OLDEST}/pings-1.parquet"
+) -> Path:
     """A foreign archive of one day, its files made from ours. `name`: what its outcomes are called."""
     folder = tmp_path / "foreign"
     for file in (archive / OLDEST).iterdir():
@@ -131,13 +149,19 @@ def _copied(archive: Path, tmp_path: Path, rows: str, name: str = f"{OLDEST}/pin
     [
         ("SELECT 1 AS x", "no column agent_id"),
         ("SELECT * EXCLUDE (late_us) FROM {file}", "no column late_us"),
-        ("SELECT * REPLACE (ping_seq::VARCHAR AS ping_seq) FROM {file}", "ping_seq is VARCHAR, not BIGINT"),
+        (
+            "SELECT * REPLACE (ping_seq::VARCHAR AS ping_seq) FROM {file}",
+            "ping_seq is VARCHAR, not BIGINT",
+        ),
         ("SELECT * REPLACE ('odd' AS outcome) FROM {file}", "'odd'"),
         ("SELECT * REPLACE (NULL::VARCHAR AS agent_id) FROM {file}", "12 rows with empty columns"),
         ("SELECT * REPLACE (-ping_seq AS ping_seq) FROM {file}", "12 rows numbered below 1"),
         ("SELECT * REPLACE ('no JSON' AS gpus) FROM {file}", "'no JSON' cannot be its gpus"),
         ("SELECT * REPLACE ('../x y' AS agent_id) FROM {file}", "'../x y' cannot be its agent_id"),
-        ("SELECT * REPLACE (pinged_us - 86400000000 AS pinged_us) FROM {file}", "12 rows outside of"),
+        (
+            "SELECT * REPLACE (pinged_us - 86400000000 AS pinged_us) FROM {file}",
+            "12 rows outside of",
+        ),
     ],
 )
 async def test_rows_that_are_none_are_refused_in_one_line(
@@ -174,8 +198,16 @@ def test_files_that_are_none_are_refused_in_one_line(other: Settings, tmp_path: 
 @pytest.mark.parametrize(
     "name",
     [
-        *("day=20261101/pings-1.parquet", "day=2026-W45-1/pings-1.parquet", "day=2026-02-30/pings-1.parquet"),
-        *(f"{OLDEST}/pings-01.parquet", f"{OLDEST}/pings-0.parquet", f"{OLDEST}/pings-\N{SUPERSCRIPT TWO}.parquet"),
+        *(
+            "day=20261101/pings-1.parquet",
+            "day=2026-W45-1/pings-1.parquet",
+            "day=2026-02-30/pings-1.parquet",
+        ),
+        *(
+            f"{OLDEST}/pings-01.parquet",
+            f"{OLDEST}/pings-0.parquet",
+            f"{OLDEST}/pings-\N{SUPERSCRIPT TWO}.parquet",
+        ),
         *(f"{OLDEST}/pings-99999999999.parquet", f"{OLDEST}/pings-1'x.parquet"),
     ],
 )
@@ -198,7 +230,9 @@ async def test_linked_files_are_taken_in(archive: Path, other: Settings, tmp_pat
     assert imports.import_archive(other, folder).added == 12
 
 
-async def test_the_services_own_archive_is_inspected_alike(archive: Path, kept: Settings, tmp_path: Path):
+async def test_the_services_own_archive_is_inspected_alike(
+    archive: Path, kept: Settings, tmp_path: Path
+):
     """Where the history file is lost, a partition that is none is set aside, and the others come in."""
     odd = _copied(archive, tmp_path, "FROM {file} UNION ALL FROM {file}") / OLDEST
     for file in odd.iterdir():

@@ -2,11 +2,10 @@
 
 from datetime import datetime, timedelta
 
-from bus import layout, services, subjects
 from bus.clock import utc_now
-from bus.connection import Client
-from bus.messages import Incident, Seconds, encode
-from bus.questions import (
+from bus.contract import subjects
+from bus.contract.messages import Incident, Seconds, encode
+from bus.contract.questions import (
     HistoryReply,
     HistoryRequest,
     OverviewReply,
@@ -16,20 +15,26 @@ from bus.questions import (
     ping_of,
 )
 from bus.settings import Settings
+from bus.transport import layout, micro_services
+from bus.transport.connection import Client
 from storage import service
-from storage.beginning import REWIND
+from storage.stream.resume import REWIND
 from tests.storage_states import START, caught_up, followed, gpu, publish, series, state
 
 
 async def history(client: Client, agent_id: str, **asked) -> HistoryReply:
     request = HistoryRequest(**({"hours": 87_600.0} | asked))
-    return await services.ask(client, subjects.history(agent_id), request, HistoryReply, who="storage")
+    return await micro_services.ask(
+        client, subjects.history(agent_id), request, HistoryReply, who="storage"
+    )
 
 
 async def test_history_shows_each_outcome_as_it_was(bus: Client, base_settings: Settings):
     now = utc_now()
     bad = Seconds(up=600.0, degraded=100.5, down=150.25, unknown=49.25, excused=0.0)
-    down = Incident(gpu="GPU-1", state="down", reason="lost", since=now - timedelta(seconds=150), until=None)
+    down = Incident(
+        gpu="GPU-1", state="down", reason="lost", since=now - timedelta(seconds=150), until=None
+    )
     gpus = (
         gpu(bad, state="down", reasons=("lost", "xid:79")),
         gpu(Seconds(up=900.0), uuid="GPU-2", index=None, name=""),
@@ -37,9 +42,19 @@ async def test_history_shows_each_outcome_as_it_was(bus: Client, base_settings: 
     states = [
         state("a", 1, now - timedelta(seconds=2000), Seconds(), verdict="first"),
         state("a", 2, now - timedelta(seconds=1100)),
-        state("a", 3, now - timedelta(seconds=200), bad, gpus=gpus, incidents=(down,), verdict="poor"),
+        state(
+            "a", 3, now - timedelta(seconds=200), bad, gpus=gpus, incidents=(down,), verdict="poor"
+        ),
         state("a", 4, now - timedelta(seconds=100), None),
-        state("a", 5, now - timedelta(seconds=50), None, outcome="excused", verdict="excused", reason="bus"),
+        state(
+            "a",
+            5,
+            now - timedelta(seconds=50),
+            None,
+            outcome="excused",
+            verdict="excused",
+            reason="bus",
+        ),
     ]
     async with service.running(base_settings):
         await publish(bus, states)
@@ -52,7 +67,9 @@ async def test_history_shows_each_outcome_as_it_was(bus: Client, base_settings: 
     assert reply.summary.missing_seqs == 0
 
 
-async def test_a_row_is_there_soon_and_unknown_agents_have_no_history(bus: Client, base_settings: Settings):
+async def test_a_row_is_there_soon_and_unknown_agents_have_no_history(
+    bus: Client, base_settings: Settings
+):
     async with service.running(base_settings):
         began = utc_now()
         await publish(bus, series("a", 1, utc_now()))
@@ -63,7 +80,9 @@ async def test_a_row_is_there_soon_and_unknown_agents_have_no_history(bus: Clien
         assert reply.summary.uptime_percent is None
 
 
-async def test_pages_follow_one_another_without_gap_or_overlap(bus: Client, base_settings: Settings):
+async def test_pages_follow_one_another_without_gap_or_overlap(
+    bus: Client, base_settings: Settings
+):
     async with service.running(base_settings):
         await publish(bus, series("a", 10, utc_now() - timedelta(hours=4)))
         await caught_up(bus, 10)
@@ -88,9 +107,13 @@ async def test_overview_and_uptimes_are_sums_of_seconds(bus: Client, base_settin
     async with service.running(base_settings):
         await publish(bus, states)
         await caught_up(bus, 3)
-        overview = await services.ask(bus, subjects.OVERVIEW, OverviewRequest(), OverviewReply, who="storage")
+        overview = await micro_services.ask(
+            bus, subjects.OVERVIEW, OverviewRequest(), OverviewReply, who="storage"
+        )
         asked = UptimesRequest(agent_ids=("a", "b", "c", "nobody"))
-        uptimes = await services.ask(bus, subjects.UPTIMES, asked, UptimesReply, who="storage")
+        uptimes = await micro_services.ask(
+            bus, subjects.UPTIMES, asked, UptimesReply, who="storage"
+        )
     assert overview.uptime_percent == 100 * 60 / 86_460
     assert overview.verdicts == {"first": 0, "good": 1, "poor": 2, "excused": 0}
     assert overview.response_ms["p50"] == 3.25
@@ -103,7 +126,9 @@ async def test_twice_the_same_and_a_missing_number(bus: Client, base_settings: S
     one, two, five = series("a", 5)[0], series("a", 5)[1], series("a", 5)[4]
     async with service.running(base_settings):
         await publish(bus, [one, two])
-        await bus.jetstream().publish(subjects.state_key("a"), encode(two))  # a writer that is not sure, again
+        await bus.jetstream().publish(
+            subjects.state_key("a"), encode(two)
+        )  # a writer that is not sure, again
         await publish(bus, [five])
         stats = await caught_up(bus, 3)
         reply = await history(bus, "a")
@@ -112,7 +137,9 @@ async def test_twice_the_same_and_a_missing_number(bus: Client, base_settings: S
     assert reply.summary.missing_seqs == 2
 
 
-async def test_poisoned_messages_are_set_aside_and_stop_nobody(bus: Client, base_settings: Settings):
+async def test_poisoned_messages_are_set_aside_and_stop_nobody(
+    bus: Client, base_settings: Settings
+):
     good = series("good", 2)
     huge = state("huge", 1, START, Seconds(up=900.0), response_ms=1e30)
     async with service.running(base_settings):
@@ -122,7 +149,9 @@ async def test_poisoned_messages_are_set_aside_and_stop_nobody(bus: Client, base
             "other": encode(good[0]),  # the state of somebody else
             "zero": encode(state("zero", 0, START)),
             "huge": encode(huge),
-            "poor": encode(state("poor", 1, START)).replace(b'"consecutive_poor":0', b'"consecutive_poor":99999999999'),
+            "poor": encode(state("poor", 1, START)).replace(
+                b'"consecutive_poor":0', b'"consecutive_poor":99999999999'
+            ),
         }.items():
             await bus.jetstream().publish(subjects.state_key(key), data)
         await publish(bus, good[1:])
@@ -159,7 +188,9 @@ async def test_a_stream_made_anew_adds_no_row_twice(bus: Client, base_settings: 
         assert stats.missing_seqs == 0
 
 
-async def test_a_tail_lost_while_storage_was_away_for_hours_leaves_no_gap(bus: Client, base_settings: Settings):
+async def test_a_tail_lost_while_storage_was_away_for_hours_leaves_no_gap(
+    bus: Client, base_settings: Settings
+):
     """What a crash of the server does: the message at the file's position is gone, and others follow."""
     long_ago = utc_now() - timedelta(hours=5)
     async with service.running(base_settings):
@@ -169,7 +200,9 @@ async def test_a_tail_lost_while_storage_was_away_for_hours_leaves_no_gap(bus: C
     await publish(bus, series("a", 2, long_ago + timedelta(hours=1), first=3))
     async with service.running(base_settings):
         await caught_up(bus, 4)
-        info = await layout.api(bus, f"CONSUMER.INFO.{subjects.HISTORY_STREAM}.{base_settings.STORAGE_NAME}")
+        info = await layout.api(
+            bus, f"CONSUMER.INFO.{subjects.HISTORY_STREAM}.{base_settings.STORAGE_NAME}"
+        )
     newest_read = long_ago + timedelta(seconds=900)
     assert datetime.fromisoformat(info["config"]["opt_start_time"]) == newest_read - REWIND
 

@@ -12,20 +12,27 @@ from msgspec.structs import replace
 
 import gateway.service
 import scheduler.service
-from bus import services, sizes, subjects
 from bus.clock import utc_now
-from bus.connection import Client
+from bus.contract import subjects
+from bus.contract.messages import AgentState, Enrolment, Incident, Seconds, encode
+from bus.contract.questions import (
+    HistoryReply,
+    HistoryRequest,
+    OverviewReply,
+    OverviewRequest,
+    ping_of,
+)
+from bus.contract.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.errors import RefusedError
-from bus.messages import AgentState, Enrolment, Incident, Seconds, encode
-from bus.questions import HistoryReply, HistoryRequest, OverviewReply, OverviewRequest, ping_of
 from bus.settings import Settings
-from bus.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
-from bus.transfer import FileOffer
-from gpuping.bus_source import BusSource
-from gpuping.rest_source import RestSource
-from scheduler.pinger import REPORT_LIMIT_BYTES, read_report
+from bus.transport import large_answers, micro_services
+from bus.transport.connection import Client
+from bus.transport.file_transfer import FileOffer
+from gpuping.client.bus_source import BusSource
+from gpuping.client.rest_source import RestSource
+from scheduler.ping.pinger import REPORT_LIMIT_BYTES, read_report
 from storage import service
-from storage.rows import Arrival
+from storage.engine.rows import Arrival
 from storage.service import Storage
 from tests.gateway_behind import quick
 from tests.storage_states import HEALTHY, gpu, series, state
@@ -48,7 +55,9 @@ async def put(storage: Storage, states: list[AgentState]) -> None:
 
 
 def eight_gpus(count: int) -> list[AgentState]:
-    gpus = tuple(gpu(HEALTHY, uuid=f"GPU-{i}1111111-2222-3333-4444-555555555555", index=i) for i in range(8))
+    gpus = tuple(
+        gpu(HEALTHY, uuid=f"GPU-{i}1111111-2222-3333-4444-555555555555", index=i) for i in range(8)
+    )
     return series("many", count, utc_now() - timedelta(days=20), gpus=gpus)
 
 
@@ -59,11 +68,17 @@ def flapping_month() -> list[AgentState]:
         at = OCTOBER + timedelta(minutes=15 * number)
         lost = tuple(
             Incident(
-                gpu=f"GPU-{'1' * 36}", state="down", reason="lost", since=since, until=since + timedelta(seconds=120)
+                gpu=f"GPU-{'1' * 36}",
+                state="down",
+                reason="lost",
+                since=since,
+                until=since + timedelta(seconds=120),
             )
             for since in (at - timedelta(seconds=900 - 300 * k) for k in range(3))
         )
-        states.append(state("flap", number, at, FLAPS, gpus=(gpu(FLAPS),), incidents=lost, verdict="poor"))
+        states.append(
+            state("flap", number, at, FLAPS, gpus=(gpu(FLAPS),), incidents=lost, verdict="poor")
+        )
     return states
 
 
@@ -76,10 +91,14 @@ def of_another_hand() -> AgentState:
 
 async def history(client: Client, agent_id: str, **asked) -> HistoryReply:
     request = HistoryRequest(**({"hours": EVER} | asked))
-    return await services.ask(client, subjects.history(agent_id), request, HistoryReply, who="storage")
+    return await micro_services.ask(
+        client, subjects.history(agent_id), request, HistoryReply, who="storage"
+    )
 
 
-async def test_a_page_ends_where_a_message_would_and_the_next_goes_on(bus: Client, storage: Storage):
+async def test_a_page_ends_where_a_message_would_and_the_next_goes_on(
+    bus: Client, storage: Storage
+):
     await put(storage, eight_gpus(1_000))
     page = await history(bus, "many")
     assert 300 < len(page.pings) < 1_000
@@ -97,10 +116,12 @@ async def test_a_page_ends_where_a_message_would_and_the_next_goes_on(bus: Clien
 async def test_recent_pings_are_as_many_as_a_message_carries(bus: Client, storage: Storage):
     await put(storage, eight_gpus(1_000))
     asked = OverviewRequest(hours=EVER, recent=1_000)
-    found = await services.ask(bus, subjects.OVERVIEW, asked, OverviewReply, who="storage")
+    found = await micro_services.ask(bus, subjects.OVERVIEW, asked, OverviewReply, who="storage")
     assert found.pings == 1_000
     assert 300 < len(found.recent) < 1_000
-    assert [ping.ping_seq for ping in found.recent] == list(range(1_000, 1_000 - len(found.recent), -1))
+    assert [ping.ping_seq for ping in found.recent] == list(
+        range(1_000, 1_000 - len(found.recent), -1)
+    )
 
 
 def test_the_longest_report_that_a_scheduler_takes_is_less_than_a_page():
@@ -112,14 +133,18 @@ def test_the_longest_report_that_a_scheduler_takes_is_less_than_a_page():
     data = json.dumps(told, separators=(",", ":")).encode()
     assert len(data) > REPORT_LIMIT_BYTES - 20
     report = read_report(data, "a", "a-1")
-    assert len(encode(ping_of(state("a", 1, OCTOBER), report))) < sizes.PAGE_BYTES
+    assert len(encode(ping_of(state("a", 1, OCTOBER), report))) < large_answers.PAGE_BYTES
 
 
-async def test_an_outcome_that_no_message_carries_hides_nothing_that_is_older(bus: Client, storage: Storage):
+async def test_an_outcome_that_no_message_carries_hides_nothing_that_is_older(
+    bus: Client, storage: Storage
+):
     await put(storage, [*series("a", 2, utc_now() - timedelta(hours=1)), of_another_hand()])
     page = await history(bus, "a")
     assert [(ping.ping_seq, len(ping.gpus)) for ping in page.pings] == [(3, 0), (2, 1), (1, 1)]
-    overview = await services.ask(bus, subjects.OVERVIEW, OverviewRequest(), OverviewReply, who="storage")
+    overview = await micro_services.ask(
+        bus, subjects.OVERVIEW, OverviewRequest(), OverviewReply, who="storage"
+    )
     assert len(overview.recent) == 3
 
 
@@ -128,15 +153,21 @@ async def test_a_long_statement_comes_as_a_file_and_a_short_one_as_itself(
 ):
     await put(storage, flapping_month())
     asked = StatementRequest(month="2026-10", enrolments=(Enrolment(OCTOBER),))
-    offer = await services.ask(bus, subjects.report("flap"), asked, FileOffer, who="storage")
+    offer = await micro_services.ask(bus, subjects.report("flap"), asked, FileOffer, who="storage")
     assert (offer.name, offer.media_type) == ("flap-2026-10.json", "application/json")
     assert offer.total_bytes > 1_000_000
-    made = await sizes.ask_whole(bus, subjects.report("flap"), asked, Statement, who="storage")
+    made = await large_answers.ask_whole(
+        bus, subjects.report("flap"), asked, Statement, who="storage"
+    )
     assert len(made.incidents) == 3 * (31 * 96 - 1)
-    short = await services.ask_raw(bus, subjects.report("flap"), encode(replace(asked, month="2026-11")), who="storage")
+    short = await micro_services.ask_raw(
+        bus, subjects.report("flap"), encode(replace(asked, month="2026-11")), who="storage"
+    )
     assert msgspec.json.decode(short, type=Statement).month == "2026-11"
     with pytest.raises(RefusedError, match="no history"):
-        await sizes.ask_whole(bus, subjects.report("nobody"), replace(asked, enrolments=()), Statement, who="storage")
+        await large_answers.ask_whole(
+            bus, subjects.report("nobody"), replace(asked, enrolments=()), Statement, who="storage"
+        )
     chosen = quick(base_settings)
     async with (
         scheduler.service.running(chosen),
@@ -153,14 +184,19 @@ async def test_a_long_statement_comes_as_a_file_and_a_short_one_as_itself(
 
 async def test_where_messages_are_smaller_so_are_the_answers(bus: Client, storage: Storage):
     storage.client._max_payload = 64_000  # as a server that is set so would have said
-    await put(storage, [state(f"agent-{number:04}", 1, utc_now(), FLAPS, verdict="poor") for number in range(500)])
+    await put(
+        storage,
+        [state(f"agent-{number:04}", 1, utc_now(), FLAPS, verdict="poor") for number in range(500)],
+    )
     asked = FleetReplayRequest(month=f"{utc_now():%Y-%m}", threshold=50.0)
-    offer = await services.ask(bus, subjects.REPLAY, asked, FileOffer, who="storage")
+    offer = await micro_services.ask(bus, subjects.REPLAY, asked, FileOffer, who="storage")
     assert (offer.name, offer.piece_bytes) == (f"fleet-replay-{asked.month}.json", 32_000)
-    made = await sizes.ask_whole(bus, subjects.REPLAY, asked, FleetReplay, who="storage")
+    made = await large_answers.ask_whole(bus, subjects.REPLAY, asked, FleetReplay, who="storage")
     assert len(made.agents) == 500
-    few = await services.ask(bus, subjects.REPLAY, replace(asked, limit=3), FleetReplay, who="storage")
+    few = await micro_services.ask(
+        bus, subjects.REPLAY, replace(asked, limit=3), FleetReplay, who="storage"
+    )
     assert len(few.agents) == 3
     overview = OverviewRequest(recent=1_000)
-    found = await services.ask(bus, subjects.OVERVIEW, overview, OverviewReply, who="storage")
+    found = await micro_services.ask(bus, subjects.OVERVIEW, overview, OverviewReply, who="storage")
     assert 50 < len(found.recent) < 100

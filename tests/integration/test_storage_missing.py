@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from bus.messages import AgentState, encode
-from bus.questions import HistoryRequest
+from bus.contract.messages import AgentState, encode
+from bus.contract.questions import HistoryRequest
+from bus.contract.statements import StatementRequest
 from bus.settings import Settings, load
-from bus.statements import StatementRequest
-from storage import answers, archive, reports
-from storage.database import rows_of
-from storage.rows import Arrival
-from storage.store import Store
+from storage.answers import history
+from storage.archive import day_folders
+from storage.engine.database import rows_of
+from storage.engine.rows import Arrival
+from storage.statements import build
+from storage.store.store import Store
 from tests.storage_kept import NOW
 from tests.storage_states import series, state
 
@@ -25,7 +27,9 @@ Numberings = list[list[AgentState]]
 
 @pytest.fixture
 def keeps_five_days(tmp_path: Path) -> Settings:
-    return load({}, GPUPING_DATA_DIR=str(tmp_path), STORAGE_RETENTION_DAYS=5, STORAGE_ARCHIVE_AFTER_DAYS=3)
+    return load(
+        {}, GPUPING_DATA_DIR=str(tmp_path), STORAGE_RETENTION_DAYS=5, STORAGE_ARCHIVE_AFTER_DAYS=3
+    )
 
 
 @asynccontextmanager
@@ -55,7 +59,7 @@ async def tend(store: Store) -> None:
 async def missing(store: Store, agent_id: str, hours: float = 87_600.0) -> int:
     """As the summary of a period says."""
     asked = HistoryRequest(hours=hours, limit=1)
-    reply = await store.read(lambda reader: answers.history(reader, agent_id, asked, NOW))
+    reply = await store.read(lambda reader: history.history(reader, agent_id, asked, NOW))
     return reply.summary.missing_seqs
 
 
@@ -66,7 +70,9 @@ def counted(store: Store) -> tuple[int, int]:
 
 
 async def held(store: Store) -> int:
-    content = await store.read(lambda reader: archive.content(reader.cursor, store.places.archive))
+    content = await store.read(
+        lambda reader: day_folders.content(reader.cursor, store.places.archive)
+    )
     return content["pings"][0]
 
 
@@ -77,7 +83,9 @@ def life(chance: random.Random, begins: datetime) -> Numberings:
     for _ in range(chance.randrange(1, 4)):
         last = chance.randrange(10, 90)
         lost = set(chance.sample(range(2, last), chance.randrange(last // 3)))
-        numberings.append([state("a", n, at + n * HOUR) for n in range(1, last + 1) if n not in lost])
+        numberings.append(
+            [state("a", n, at + n * HOUR) for n in range(1, last + 1) if n not in lost]
+        )
         at += (last + 1) * HOUR
     return numberings
 
@@ -102,13 +110,15 @@ async def test_a_gap_between_two_numberings_is_none(keeps_five_days: Settings):
         await put(store, series("a", 50, NOW - timedelta(days=1)))
         assert await missing(store, "a") == 0
         asked = StatementRequest(month="2026-11")
-        made = await store.read(lambda reader: reports.statement(reader, "a", asked, NOW, 99.0))
+        made = await store.read(lambda reader: build.statement(reader, "a", asked, NOW, 99.0))
         assert (made.pings, made.missing_seqs) == (150, 0)
         assert counted(store) == (0, 151)
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_what_is_missing_is_what_never_came_before_and_after_retention(keeps_five_days: Settings, seed: int):
+async def test_what_is_missing_is_what_never_came_before_and_after_retention(
+    keeps_five_days: Settings, seed: int
+):
     chance = random.Random(seed)
     numberings = life(chance, NOW - timedelta(days=9))
     horizon = NOW - timedelta(days=5)
@@ -123,7 +133,9 @@ async def test_what_is_missing_is_what_never_came_before_and_after_retention(kee
         await tell(store, numberings, horizon, periods)
 
 
-async def tell(store: Store, numberings: Numberings, kept_since: datetime, periods: list[int]) -> None:
+async def tell(
+    store: Store, numberings: Numberings, kept_since: datetime, periods: list[int]
+) -> None:
     everything = truly_missing(numberings, kept_since, kept_since)
     assert counted(store) == (everything, await held(store))
     for hours in periods:
@@ -136,7 +148,10 @@ async def test_an_agent_that_comes_back_after_all_of_it_was_let_go_misses_nothin
     keeps_five_days: Settings, anew: bool
 ):
     async with opened(keeps_five_days) as store:
-        await put(store, series("a", 90, NOW - timedelta(days=12)) + series("b", 40, NOW - timedelta(days=2)))
+        await put(
+            store,
+            series("a", 90, NOW - timedelta(days=12)) + series("b", 40, NOW - timedelta(days=2)),
+        )
         await tend(store)
         assert counted(store) == (0, 41)
         if not anew:
@@ -151,16 +166,23 @@ async def comes_back(store: Store) -> None:
     assert (counted(store), await missing(store, "a")) == ((0, 43), 0)
     await put(store, series("a", 1, NOW - HOUR, first=95))
     assert (counted(store), await missing(store, "a")) == ((2, 44), 2)
-    await put(store, series("a", 1, NOW - HOUR / 2))  # the bucket is lost: number 1 was let go, and is another
+    await put(
+        store, series("a", 1, NOW - HOUR / 2)
+    )  # the bucket is lost: number 1 was let go, and is another
     assert (counted(store), await missing(store, "a")) == ((2, 45), 2)
 
 
 async def test_what_was_let_go_and_comes_again_begins_no_numbering(keeps_five_days: Settings):
-    old, new = series("a", 90, NOW - timedelta(days=6)), series("a", 90, NOW - timedelta(days=2), first=91)
+    old, new = (
+        series("a", 90, NOW - timedelta(days=6)),
+        series("a", 90, NOW - timedelta(days=2), first=91),
+    )
     async with opened(keeps_five_days) as store:
         await put(store, old + new)
         await tend(store)
         await put(store, old + new)  # the stream is read again
         await tend(store)
         assert (counted(store), await missing(store, "a")) == ((0, 91), 0)
-        assert await store.read(lambda reader: rows_of(reader.cursor, "SELECT * FROM restarts")) == []
+        assert (
+            await store.read(lambda reader: rows_of(reader.cursor, "SELECT * FROM restarts")) == []
+        )

@@ -6,12 +6,15 @@ from datetime import timedelta
 import duckdb
 import pytest
 
-from bus import layout, subjects
-from bus.connection import Client
-from bus.embedded import EmbeddedServer
-from bus.messages import encode
+from bus.contract import subjects
+from bus.contract.messages import encode
 from bus.settings import Settings
-from storage import database, rebuild, service
+from bus.transport import layout
+from bus.transport.connection import Client
+from bus.transport.embedded_server import EmbeddedServer
+from storage import service
+from storage.engine import database
+from storage.stream import rebuild
 from tests.raw_protocol import send
 from tests.storage_states import START, caught_up, publish, series, state, until
 
@@ -45,7 +48,9 @@ async def test_ingest_steps_over_a_tombstone_that_comes_last(bus: Client, base_s
 
 
 @pytest.mark.parametrize("how", ["tombstone", "message deleted"])
-async def test_a_rebuild_ends_where_the_newest_message_is_no_outcome(bus: Client, base_settings: Settings, how: str):
+async def test_a_rebuild_ends_where_the_newest_message_is_no_outcome(
+    bus: Client, base_settings: Settings, how: str
+):
     async with service.running(base_settings):
         await publish(bus, series("a", 3) + series("b", 1))
         reached = (await caught_up(bus, 4)).last_sequence
@@ -66,7 +71,10 @@ async def test_a_key_whose_name_is_not_utf8_is_set_aside_and_ingest_goes_on(
     async with service.running(base_settings):
         await publish(bus, series("a", 1))
         key = subjects.state_key("").encode() + b"\xff\xfe"
-        await send(nats_server, b"PUB %s 1\r\nx\r\nPUB %s %d\r\n%s\r\n" % (key, key + b"a", len(whole), whole))
+        await send(
+            nats_server,
+            b"PUB %s 1\r\nx\r\nPUB %s %d\r\n%s\r\n" % (key, key + b"a", len(whole), whole),
+        )
         await publish(bus, series("b", 1))
         stats = await caught_up(bus, 2)
     assert (stats.rows, stats.poisoned, stats.last_sequence) == (2, 2, 4)

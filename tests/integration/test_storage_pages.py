@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from bus.contract.messages import AgentState, decode, encode
+from bus.contract.questions import HistoryReply, HistoryRequest
+from bus.contract.statements import ExportRequest
 from bus.errors import BadMessageError
-from bus.messages import AgentState, decode, encode
-from bus.questions import HistoryReply, HistoryRequest
 from bus.settings import load
-from bus.statements import ExportRequest
-from storage import answers, tables
-from storage.rows import Arrival
+from storage.answers import history, tables
+from storage.engine.rows import Arrival
 from tests.storage_kept import NOW, Kept
 from tests.storage_states import series, state
 
@@ -38,7 +38,7 @@ async def put(kept: Kept, states: list[AgentState]) -> None:
 
 async def page(kept: Kept, cursor: str | None, limit: int) -> HistoryReply:
     asked = HistoryRequest(hours=EVER, limit=limit, cursor=cursor)
-    return await kept.store.read(lambda reader: answers.history(reader, "a", asked, NOW))
+    return await kept.store.read(lambda reader: history.history(reader, "a", asked, NOW))
 
 
 async def pages(kept: Kept, limit: int) -> list[Place]:
@@ -60,7 +60,10 @@ def places(states: list[AgentState]) -> list[Place]:
 
 @pytest.mark.parametrize("limit", [1, 7, 30])
 async def test_numbers_that_begin_again_end_no_page_early_and_none_late(kept: Kept, limit: int):
-    first, second = series("a", 100, NOW - timedelta(days=3)), series("a", 50, NOW - timedelta(days=1))
+    first, second = (
+        series("a", 100, NOW - timedelta(days=3)),
+        series("a", 50, NOW - timedelta(days=1)),
+    )
     await put(kept, first)
     await put(kept, second)
     assert await pages(kept, limit) == places(first + second)
@@ -70,7 +73,8 @@ async def test_numbers_that_begin_again_end_no_page_early_and_none_late(kept: Ke
 async def test_outcomes_of_the_same_microsecond_are_on_some_page_each(kept: Kept, limit: int):
     at = NOW - timedelta(hours=2)
     alike = [
-        state("a", number, at if number in {3, 4} else at + timedelta(seconds=number - 3.5)) for number in range(1, 7)
+        state("a", number, at if number in {3, 4} else at + timedelta(seconds=number - 3.5))
+        for number in range(1, 7)
     ]
     await put(kept, alike)
     assert await pages(kept, limit) == places(alike)
@@ -114,7 +118,9 @@ async def test_a_file_goes_on_where_a_page_does(kept: Kept):
         assert rows == [number for _, number in places(states)[35:][:limit]]
 
 
-@pytest.mark.parametrize("cursor", ["30", "-1", "1-2\n", "1-2-3", "", "x", "1" * 30 + "-1", "\uff11-1"])
+@pytest.mark.parametrize(
+    "cursor", ["30", "-1", "1-2\n", "1-2-3", "", "x", "1" * 30 + "-1", "\uff11-1"]
+)
 def test_what_is_no_cursor_is_refused(cursor: str):
     with pytest.raises(BadMessageError, match="cursor"):
         decode(encode(HistoryRequest(cursor=cursor)), HistoryRequest)

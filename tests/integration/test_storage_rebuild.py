@@ -3,17 +3,20 @@
 import msgspec
 import pytest
 
-from bus import subjects
 from bus.clock import utc_now
-from bus.connection import Client
+from bus.contract import subjects
 from bus.settings import Settings
-from storage import rebuild, service
-from storage.errors import CannotWriteError
+from bus.transport.connection import Client
+from storage import service
+from storage.engine.errors import CannotWriteError
+from storage.stream import rebuild
 from tests.storage_days import everything, mixed, tended
 from tests.storage_states import caught_up, publish, series
 
 
-async def test_rebuild_from_stream_and_archive_has_equal_hashes(bus: Client, base_settings: Settings):
+async def test_rebuild_from_stream_and_archive_has_equal_hashes(
+    bus: Client, base_settings: Settings
+):
     settings = msgspec.structs.replace(base_settings, STORAGE_ARCHIVE_AFTER_DAYS=2)
     states = mixed(agents=8, days=4)
     async with service.running(settings) as storage:
@@ -24,9 +27,13 @@ async def test_rebuild_from_stream_and_archive_has_equal_hashes(bus: Client, bas
         while await storage.store.move(utc_now()):
             pass
         before = await everything(storage.store)
-    await bus.jetstream().purge_stream(subjects.HISTORY_STREAM, keep=180)  # the older part is in the archive only
+    await bus.jetstream().purge_stream(
+        subjects.HISTORY_STREAM, keep=180
+    )  # the older part is in the archive only
     seen: list[tuple[int, int]] = []
-    result = await rebuild.rebuild(settings, progress=lambda read, there: seen.append((read, there)))
+    result = await rebuild.rebuild(
+        settings, progress=lambda read, there: seen.append((read, there))
+    )
     assert result.equal
     assert result.replaced
     assert result.after == before
@@ -38,7 +45,9 @@ async def test_rebuild_from_stream_and_archive_has_equal_hashes(bus: Client, bas
 
 async def test_rebuild_lets_go_what_retention_had_let_go(bus: Client, base_settings: Settings):
     """The stream may hold more than retention keeps."""
-    settings = msgspec.structs.replace(base_settings, STORAGE_ARCHIVE_AFTER_DAYS=1, STORAGE_RETENTION_DAYS=2)
+    settings = msgspec.structs.replace(
+        base_settings, STORAGE_ARCHIVE_AFTER_DAYS=1, STORAGE_RETENTION_DAYS=2
+    )
     states = mixed(agents=3, days=5)
     async with service.running(settings) as storage:
         await publish(bus, states)
@@ -52,7 +61,9 @@ async def test_rebuild_lets_go_what_retention_had_let_go(bus: Client, base_setti
     assert result.after == before
 
 
-async def test_a_rebuild_that_would_lose_something_leaves_the_old_file(bus: Client, base_settings: Settings):
+async def test_a_rebuild_that_would_lose_something_leaves_the_old_file(
+    bus: Client, base_settings: Settings
+):
     async with service.running(base_settings):
         await publish(bus, series("a", 4))
         await caught_up(bus, 4)

@@ -11,19 +11,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus import services, subjects
 from bus.clock import utc_now
-from bus.connection import Client
+from bus.contract import subjects
+from bus.contract.exports import TableRequest
+from bus.contract.messages import encode
+from bus.contract.questions import HistoryReply, HistoryRequest, StorageStats
+from bus.contract.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.errors import RefusedError, UnavailableError
-from bus.exports import TableRequest
-from bus.messages import encode
-from bus.questions import HistoryReply, HistoryRequest, StorageStats
 from bus.settings import Settings
-from bus.standby import STANDBY_GROUP
-from bus.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
-from bus.transfer import FileOffer
+from bus.transport import micro_services
+from bus.transport.connection import Client
+from bus.transport.file_transfer import FileOffer
+from bus.transport.standby import STANDBY_GROUP
 from storage import service
-from storage.exports import new_file
+from storage.engine.table_files import new_file
 from tests.storage_process import storage_process
 from tests.storage_states import caught_up, followed, publish, series, state, until
 
@@ -36,22 +37,24 @@ def month() -> str:
 
 
 async def history(client: Client) -> HistoryReply:
-    return await services.ask(client, subjects.history("a"), HistoryRequest(), HistoryReply, who="storage")
+    return await micro_services.ask(
+        client, subjects.history("a"), HistoryRequest(), HistoryReply, who="storage"
+    )
 
 
 async def statement(client: Client) -> Statement:
     asked = StatementRequest(month=month())
-    return await services.ask(client, subjects.report("a"), asked, Statement, who="storage")
+    return await micro_services.ask(client, subjects.report("a"), asked, Statement, who="storage")
 
 
 async def page(client: Client) -> FileOffer:
     asked = StatementRequest(month=month(), format="html")
-    return await services.ask(client, subjects.report("a"), asked, FileOffer, who="storage")
+    return await micro_services.ask(client, subjects.report("a"), asked, FileOffer, who="storage")
 
 
 async def replay(client: Client, form: Any = "json", kind: Any = FleetReplay) -> Any:
     asked = FleetReplayRequest(month=month(), format=form, threshold=50.0)
-    return await services.ask(client, subjects.REPLAY, asked, kind, who="storage")
+    return await micro_services.ask(client, subjects.REPLAY, asked, kind, who="storage")
 
 
 async def replay_file(client: Client) -> FileOffer:
@@ -60,11 +63,13 @@ async def replay_file(client: Client) -> FileOffer:
 
 async def sums_of_the_month(client: Client) -> FileOffer:
     asked = TableRequest(table="agents", month=month())
-    return await services.ask(client, subjects.TABLE, asked, FileOffer, who="storage")
+    return await micro_services.ask(client, subjects.TABLE, asked, FileOffer, who="storage")
 
 
 async def stats(client: Client) -> StorageStats:
-    return await services.ask(client, subjects.STORAGE_STATS, None, StorageStats, who="storage")
+    return await micro_services.ask(
+        client, subjects.STORAGE_STATS, None, StorageStats, who="storage"
+    )
 
 
 async def groups(client: Client) -> list[set[str]]:
@@ -99,7 +104,9 @@ async def two_outcomes_and_a_file(bus: Client, storage: service.Storage) -> Path
     return file
 
 
-async def test_a_waiting_storage_takes_no_question_from_one_that_answers(bus: Client, base_settings: Settings):
+async def test_a_waiting_storage_takes_no_question_from_one_that_answers(
+    bus: Client, base_settings: Settings
+):
     async with service.running(base_settings) as storage:
         in_use = await two_outcomes_and_a_file(bus, storage)
         async with storage_process(base_settings) as second:
@@ -117,7 +124,9 @@ async def _alone(client: Client) -> bool:
     return len(await groups(client)) == 1
 
 
-async def test_a_waiting_storage_takes_over_when_the_first_one_ends(bus: Client, base_settings: Settings):
+async def test_a_waiting_storage_takes_over_when_the_first_one_ends(
+    bus: Client, base_settings: Settings
+):
     async with service.running(base_settings) as storage:
         left_behind = await two_outcomes_and_a_file(bus, storage)
         second = storage_process(base_settings)
@@ -132,7 +141,9 @@ async def test_a_waiting_storage_takes_over_when_the_first_one_ends(bus: Client,
         await second.__aexit__(None, None, None)
 
 
-async def test_a_replica_whose_disk_is_full_leaves_the_questions_to_the_other(bus: Client, base_settings: Settings):
+async def test_a_replica_whose_disk_is_full_leaves_the_questions_to_the_other(
+    bus: Client, base_settings: Settings
+):
     replica = msgspec.structs.replace(base_settings, STORAGE_NAME="replica")
     async with service.running(base_settings), storage_process(replica) as second:
         await publish(bus, series("a", 2, utc_now() - timedelta(hours=1)))
@@ -160,23 +171,31 @@ async def test_a_storage_that_waits_alone_says_why_at_once(bus: Client, base_set
     async with service.running(base_settings):
         for ask in (history, statement, replay_file):
             async with asyncio.timeout(1):
-                with pytest.raises(RefusedError, match=r"history cannot be read now: .*data") as refused:
+                with pytest.raises(
+                    RefusedError, match=r"history cannot be read now: .*data"
+                ) as refused:
                     await ask(bus)
             assert refused.value.code == 503
 
 
 @pytest.mark.parametrize("ask", [statement, page, replay, replay_file, sums_of_the_month])
-async def test_what_is_paid_on_is_refused_while_outcomes_are_missing(bus: Client, base_settings: Settings, ask: Ask):
+async def test_what_is_paid_on_is_refused_while_outcomes_are_missing(
+    bus: Client, base_settings: Settings, ask: Ask
+):
     async with service.running(base_settings) as storage:
         await publish(bus, series("a", 2, utc_now() - timedelta(hours=1)))
         await caught_up(bus, 2)
         await answered(ask, bus)
         storage.feed.intake.begins(100)
         storage.feed.intake.reached(40, to_come=60)
-        with pytest.raises(RefusedError, match="still being taken in: 40 of 100 outcomes") as refused:
+        with pytest.raises(
+            RefusedError, match="still being taken in: 40 of 100 outcomes"
+        ) as refused:
             await ask(bus)
         assert refused.value.code == 503
-        assert len((await history(bus)).pings) == 2, "what nobody is paid on is answered as far as it is known"
+        assert len((await history(bus)).pings) == 2, (
+            "what nobody is paid on is answered as far as it is known"
+        )
         storage.feed.intake.reached(100, to_come=0)
         await ask(bus)
 
@@ -202,7 +221,9 @@ async def a_fleet(client: Client) -> None:
             await followed(client, one)
 
 
-async def test_the_first_replay_that_a_fresh_storage_answers_is_whole(bus: Client, base_settings: Settings):
+async def test_the_first_replay_that_a_fresh_storage_answers_is_whole(
+    bus: Client, base_settings: Settings
+):
     await a_fleet(bus)
     refused = 0
     async with service.running(base_settings), asyncio.timeout(30):
@@ -217,7 +238,9 @@ async def test_the_first_replay_that_a_fresh_storage_answers_is_whole(bus: Clien
     assert refused > 0
 
 
-async def test_a_fresh_replica_leaves_the_questions_to_the_one_that_has_it_all(bus: Client, base_settings: Settings):
+async def test_a_fresh_replica_leaves_the_questions_to_the_one_that_has_it_all(
+    bus: Client, base_settings: Settings
+):
     await a_fleet(bus)
     replica = msgspec.structs.replace(base_settings, STORAGE_NAME="replica")
     async with service.running(base_settings):

@@ -4,9 +4,10 @@ import sys
 
 import pytest
 
-from bus.connection import Client
 from bus.settings import Settings
-from storage import service, turns
+from bus.transport.connection import Client
+from storage import service
+from storage.store import switch_interval
 
 
 def test_the_interval_is_put_back_even_after_an_error():
@@ -17,13 +18,13 @@ def test_the_interval_is_put_back_even_after_an_error():
 
 
 def _fail_in_short_turns():
-    with turns.short_turns():
-        assert sys.getswitchinterval() == pytest.approx(turns.SECONDS)
+    with switch_interval.short_turns():
+        assert sys.getswitchinterval() == pytest.approx(switch_interval.SECONDS)
         raise ZeroDivisionError
 
 
 async def test_the_service_takes_short_turns(bus: Client, base_settings: Settings):
     before = sys.getswitchinterval()
     async with service.running(base_settings):
-        assert sys.getswitchinterval() == pytest.approx(turns.SECONDS)
+        assert sys.getswitchinterval() == pytest.approx(switch_interval.SECONDS)
     assert sys.getswitchinterval() == before

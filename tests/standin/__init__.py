@@ -6,7 +6,16 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 _SOURCES = [_HERE / "nvml.c", _HERE / "scenario.c"]
-_FLAGS = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-fPIC", "-shared", "-fvisibility=hidden"]
+_FLAGS = [
+    "-std=gnu11",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-O1",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+]
 
 
 def build(folder: Path) -> Path:

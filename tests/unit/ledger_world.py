@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from agentd import reports
-from agentd.keeper import Keeper
-from agentd.ledger import HUNG, Ledger, Moment
+from agentd.ledger import reports
+from agentd.ledger.ledger import HUNG, Ledger, Moment
+from agentd.ledger.store import Keeper
 from agentd.samples import GpuEvent, GpuSample, Sample
 from bus import settings
-from bus.messages import PingRequest, Seconds, Span, UptimeReport, decode
+from bus.contract.messages import PingRequest, Seconds, Span, UptimeReport, decode
 
 INTERVAL = 5_000  # ms between checks
 GOOD = INTERVAL * 3 // 2
@@ -33,7 +33,13 @@ class World:
     """One host. `true` is time as it truly passes; the host's own clocks are `boot` and `wall`."""
 
     def __init__(
-        self, folder: Path, gpus: int = 2, *, checkpoint: int = 100, history: int = 10_000, deadline: int = 2_500
+        self,
+        folder: Path,
+        gpus: int = 2,
+        *,
+        checkpoint: int = 100,
+        history: int = 10_000,
+        deadline: int = 2_500,
     ) -> None:
         self.settings = settings.load(
             {},
@@ -55,11 +61,16 @@ class World:
         self.pending: int | None = None  # true time at which a check began that has not returned
         self.events: list[GpuEvent] = []
         self.truth: list[Segment] = []
-        self.tolerances: list[tuple[int, int]] = []  # true time, ms by which it may blur the seconds
+        self.tolerances: list[
+            tuple[int, int]
+        ] = []  # true time, ms by which it may blur the seconds
         self.slack = 0  # ms by which reboots under a stepped clock may have bent ledger time
         self.checked = 0  # true time of the last check
         self.steps: list[tuple[int, int]] = []  # true time, ms by which the wall clock was set
-        self.synced = (b"", 0)  # what a power cut leaves of the file, and the true time of its last check
+        self.synced = (
+            b"",
+            0,
+        )  # what a power cut leaves of the file, and the true time of its last check
 
     # ---- the host ----------------------------------------------------------------------------------------
 
@@ -155,7 +166,9 @@ class World:
     def _next_event(self) -> int:
         if self.pending is None:
             return self.next_check
-        return min(self.next_wait, max(self.pending, min(self.pending + self.deadline, self.hung_until)))
+        return min(
+            self.next_wait, max(self.pending, min(self.pending + self.deadline, self.hung_until))
+        )
 
     def _elapse(self, milliseconds: int, *, seen: bool) -> None:
         if milliseconds <= 0:
@@ -181,7 +194,7 @@ class World:
     # ---- agentd's loop -----------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        """What `agentd/daemon.py` does when the next thing is due."""
+        """What `agentd/check_loop.py` does when the next thing is due."""
         hung = self.true < self.hung_until
         if self.pending is None:
             self.pending = self.true
@@ -194,18 +207,28 @@ class World:
             self.next_wait = self.true + INTERVAL
             return
         began, self.pending = self.pending, None
-        self.next_check += INTERVAL + max(0, self.true - self.next_check - INTERVAL) // INTERVAL * INTERVAL
+        self.next_check += (
+            INTERVAL + max(0, self.true - self.next_check - INTERVAL) // INTERVAL * INTERVAL
+        )
         self._observe(began, HUNG if hung else None)
 
     def _observe(self, began: int, failure: str | None) -> None:
         assert self.keeper
         at = (self.boot - (self.true - began)) / 1000
         seen = tuple(
-            GpuSample(uuid=gpu, index=index, name="Simulated", state=state, reasons=() if state == "up" else (state,))
+            GpuSample(
+                uuid=gpu,
+                index=index,
+                name="Simulated",
+                state=state,
+                reasons=() if state == "up" else (state,),
+            )
             for index, (gpu, state) in enumerate(self.gpus.items())
             if state != "missing"
         )
-        sample = Sample(at=at, gpus=() if failure else seen, failure=failure, events=tuple(self.events))
+        sample = Sample(
+            at=at, gpus=() if failure else seen, failure=failure, events=tuple(self.events)
+        )
         self.events.clear()
         self.keeper.note(self.ledger.observe(sample, self.moment()))
         batch = self.keeper.take()
@@ -246,8 +269,14 @@ class World:
         """Every second of `[since, now)` true time is accounted, rightly but for the blur of transitions."""
         window = round(report.window.seconds * 1000)
         assert abs(window - (self.true - since)) <= self.slack
-        blur = sum(blur for at, blur in self.tolerances if at >= since - GOOD - self.deadline) + self.slack
-        for name, seconds in [(HOST, report.seconds), *((gpu.uuid, gpu.seconds) for gpu in report.gpus)]:
+        blur = (
+            sum(blur for at, blur in self.tolerances if at >= since - GOOD - self.deadline)
+            + self.slack
+        )
+        for name, seconds in [
+            (HOST, report.seconds),
+            *((gpu.uuid, gpu.seconds) for gpu in report.gpus),
+        ]:
             for state in ("up", "degraded", "down", "unknown"):
                 told = round(getattr(seconds, state) * 1000)
                 true = sum(until - begin for begin, until in self._when(name, state, since))
@@ -263,7 +292,9 @@ class World:
     def span(self, since: int, until: int) -> Span:
         """A stretch of true time by the host's present wall clock."""
         label = reports.label
-        return Span(since=label(self.wall + since - self.true), until=label(self.wall + until - self.true))
+        return Span(
+            since=label(self.wall + since - self.true), until=label(self.wall + until - self.true)
+        )
 
 
 def check_sums(report: UptimeReport) -> None:
@@ -289,7 +320,10 @@ def check_sums(report: UptimeReport) -> None:
 
 def milliseconds(seconds: Seconds) -> dict[str, int]:
     """Seconds of a report as whole milliseconds; they must be whole."""
-    parts = {name: getattr(seconds, name) * 1000 for name in ("up", "degraded", "down", "unknown", "excused")}
+    parts = {
+        name: getattr(seconds, name) * 1000
+        for name in ("up", "degraded", "down", "unknown", "excused")
+    }
     assert all(abs(value - round(value)) < 1e-6 for value in parts.values())
     return {name: round(value) for name, value in parts.items()}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import agentd
-from agentd.install import InstallError, check_host, install
+from agentd import host
+from agentd.host.install import InstallError, check_host, install
 from bus import settings
 
-UNIT = Path(agentd.__file__).with_name("gpuping-agentd.service")
+UNIT = Path(host.__file__).with_name("gpuping-agentd.service")
 
 
 def put(root, **given):
@@ -24,7 +24,12 @@ def put(root, **given):
 def test_it_writes_unit_settings_and_credentials(tmp_path):
     creds = tmp_path / "agent-001.creds"
     creds.write_text("-----BEGIN NATS USER JWT-----\n")
-    put(tmp_path / "root", NATS_CREDS=str(creds), AGENT_ID="agent-001", NATS_URL="tls://bus.example:4222")
+    put(
+        tmp_path / "root",
+        NATS_CREDS=str(creds),
+        AGENT_ID="agent-001",
+        NATS_URL="tls://bus.example:4222",
+    )
     kept = tmp_path / "root/etc/gpuping/agentd.creds"
     assert kept.read_text() == creds.read_text()
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
@@ -43,7 +48,8 @@ def test_without_credentials_the_unit_asks_for_none(tmp_path):
 
 
 needs_systemd_analyze = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="no systemd-analyze here: it comes with the package systemd"
+    shutil.which("systemd-analyze") is None,
+    reason="no systemd-analyze here: it comes with the package systemd",
 )
 
 
@@ -79,5 +85,7 @@ def test_the_hardening_scores_at_most_one_and_a_half():
 def test_systemd_understands_every_line(tmp_path):
     put(tmp_path)
     unit = tmp_path / "etc/systemd/system/gpuping-agentd.service"
-    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False
+    )
     assert done.stderr.replace("\n", "") == ""

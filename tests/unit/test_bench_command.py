@@ -8,7 +8,9 @@ from bench.__main__ import BENCHES, LATEST, LONG_BENCHES
 
 
 def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "bench", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def test_help_names_every_bench() -> None:

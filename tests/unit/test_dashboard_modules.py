@@ -12,5 +12,7 @@ def test_the_modules_of_the_page():
     assert node, "node is not installed; `make web` needs it as well"
     files = sorted(str(path) for path in (ROOT / "tests/web").glob("*.test.mjs"))
     assert files
-    done = subprocess.run([node, "--test", *files], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [node, "--test", *files], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

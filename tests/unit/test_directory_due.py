@@ -6,18 +6,23 @@ from typing import cast
 
 from msgspec.structs import replace
 
-from bus.connection import Client
-from bus.messages import AgentEntry
-from scheduler.directory import Directory
-from scheduler.flight import Flight
-from scheduler.loop import PingLoop
-from scheduler.peers import Peers
-from scheduler.pinger import Pinger
+from bus.contract.messages import AgentEntry
+from bus.transport.connection import Client
+from scheduler.cluster.peers import Peers
+from scheduler.fleet.directory import Directory
+from scheduler.ping.attempt import Flight
+from scheduler.ping.loop import PingLoop
+from scheduler.ping.pinger import Pinger
 from scheduler.policy import Policy
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 POLICY = Policy(
-    base_seconds=900, max_seconds=86_400, multiplier=2.0, threshold_percent=99.0, recovery_pings=3, grace=True
+    base_seconds=900,
+    max_seconds=86_400,
+    multiplier=2.0,
+    threshold_percent=99.0,
+    recovery_pings=3,
+    grace=True,
 )
 
 
@@ -26,7 +31,9 @@ def directory_of(count: int) -> Directory:
     directory = Directory(POLICY)
     for number in range(count):
         at = NOW - timedelta(seconds=count - 1 - number)
-        directory.apply_entry(f"a{number}", AgentEntry(agent_id=f"a{number}", registered_at=at, enrolled_at=at), 1)
+        directory.apply_entry(
+            f"a{number}", AgentEntry(agent_id=f"a{number}", registered_at=at, enrolled_at=at), 1
+        )
     return directory
 
 
@@ -81,7 +88,9 @@ async def test_whose_time_comes_while_the_loop_looks_is_pinged_at_once():
     """Not a second later: the loop slept on, having read the clock a second time in the same turn."""
     directory = LateLook(POLICY)
     now = datetime.now(UTC)
-    directory.apply_entry("a0", AgentEntry(agent_id="a0", registered_at=now, enrolled_at=directory.due_at), 1)
+    directory.apply_entry(
+        "a0", AgentEntry(agent_id="a0", registered_at=now, enrolled_at=directory.due_at), 1
+    )
     peers = Peers(Client("nobody"), "me")
     peers.greeted.set()
     loop = PingLoop(Client("nobody"), directory, peers, 1, lambda _flight, _state: None)

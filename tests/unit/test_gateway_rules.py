@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bus.contract.messages import encode
+from bus.contract.questions import Event
 from bus.errors import BadMessageError, GpupingError, RefusedError, SettingsError, UnavailableError
-from bus.messages import encode
-from bus.questions import Event
-from gateway import auth, live, tokens
-from gateway.asking import check_depth, preferred
-from gateway.badge import truncated
-from gateway.door import check_path
-from gateway.limits import MOST_CALLERS, RateLimit
-from gateway.problems import ProblemError, bad_request, problem_of
+from gateway import broadcast
+from gateway.routes.badge import truncated
+from gateway.web import auth, tokens
+from gateway.web.middleware import check_path
+from gateway.web.params import check_depth, preferred
+from gateway.web.problems import ProblemError, bad_request, problem_of
+from gateway.web.rate_limit import MOST_CALLERS, RateLimit
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # what is no loopback
@@ -100,14 +101,25 @@ def test_callers_of_long_ago_are_forgotten():
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST", "localhost.", "127.0.0.1", "127.9.9.9", "::1", "[::1]", "a.localhost"]
+    "host",
+    [
+        "localhost",
+        "LOCALHOST",
+        "localhost.",
+        "127.0.0.1",
+        "127.9.9.9",
+        "::1",
+        "[::1]",
+        "a.localhost",
+    ],
 )
 def test_loopback(host):
     assert auth.is_loopback(host)
 
 
 @pytest.mark.parametrize(
-    "host", ["", EVERYWHERE, "::", "10.0.0.1", "localhost.example", "127.0.0.1.example", "127.1", "[", "x"]
+    "host",
+    ["", EVERYWHERE, "::", "10.0.0.1", "localhost.example", "127.0.0.1.example", "127.1", "[", "x"],
 )
 def test_not_loopback(host):
     assert not auth.is_loopback(host)
@@ -130,9 +142,15 @@ def test_garbage_in_hosts_and_origins_is_refused_cleanly(host, origin, site):
     guard = auth.Guard(None, 1e9)
     headers = {"host": host, "origin": origin, "sec-fetch-site": site}
     with pytest.raises(ProblemError) as caught:
-        guard.admit(auth.Call("DELETE", "/ping-system/agents/a", headers | {"sec-fetch-site": "cross-site"}, "c"))
+        guard.admit(
+            auth.Call(
+                "DELETE", "/ping-system/agents/a", headers | {"sec-fetch-site": "cross-site"}, "c"
+            )
+        )
     assert caught.value.status == 403
-    assert refused(lambda: guard.admit(auth.Call("POST", "/ping-system/agents/a", headers, "c"))) in {None, 403}
+    assert refused(
+        lambda: guard.admit(auth.Call("POST", "/ping-system/agents/a", headers, "c"))
+    ) in {None, 403}
 
 
 # ---- ids in paths
@@ -154,7 +172,9 @@ def test_paths_that_pass(path):
     check_path(path)
 
 
-@pytest.mark.parametrize("last", ["a.b", "a%2Fb", "%", "%zz", "register/ping", "due-for-ping/", "a%0a", "%ff"])
+@pytest.mark.parametrize(
+    "last", ["a.b", "a%2Fb", "%", "%zz", "register/ping", "due-for-ping/", "a%0a", "%ff"]
+)
 def test_paths_that_do_not(last):
     with pytest.raises(ProblemError):
         check_path(f"/ping-system/agents/{last}")
@@ -203,7 +223,8 @@ def test_depth():
 
 
 @pytest.mark.parametrize(
-    ("percent", "shown"), [(100.0, "100"), (99.999, "99.99"), (0.0, "0"), (99.5, "99.5"), (0.004, "0")]
+    ("percent", "shown"),
+    [(100.0, "100"), (99.999, "99.99"), (0.0, "0"), (99.5, "99.5"), (0.004, "0")],
 )
 def test_a_percentage_is_never_rounded_up(percent, shown):
     assert truncated(percent) == shown
@@ -252,7 +273,7 @@ def happening(number: int) -> bytes:
 
 @given(st.integers(1, 40), st.integers(0, 40))
 def test_what_was_missed_is_what_came_after(total, seen):
-    hub = live.Hub()
+    hub = broadcast.Hub()
     for number in range(1, total + 1):
         hub.receive(happening(number))
     text = asyncio.run(hub.join(f"{hub.epoch}-{seen}").next(0.0)).decode()
@@ -265,24 +286,24 @@ def test_what_was_missed_is_what_came_after(total, seen):
 
 
 async def test_what_is_out_of_memory_is_told():
-    hub = live.Hub()
-    for number in range(live.REMEMBERED + 10):
+    hub = broadcast.Hub()
+    for number in range(broadcast.REMEMBERED + 10):
         hub.receive(happening(number))
     assert b"event: reset" in await hub.join(f"{hub.epoch}-5").next(0.0)
-    assert b"event: reset" not in await hub.join(f"{hub.epoch}-{live.REMEMBERED}").next(0.0)
+    assert b"event: reset" not in await hub.join(f"{hub.epoch}-{broadcast.REMEMBERED}").next(0.0)
 
 
 async def test_a_viewer_who_missed_more_than_it_may_have_waiting_is_told():
-    hub = live.Hub()
-    for number in range(live.BACKLOG + 500):
+    hub = broadcast.Hub()
+    for number in range(broadcast.BACKLOG + 500):
         hub.receive(happening(number))
     assert b"event: reset" in await hub.join(f"{hub.epoch}-1").next(0.0)
 
 
 async def test_a_viewer_is_dropped_when_too_much_waits_and_others_are_not():
-    hub = live.Hub()
+    hub = broadcast.Hub()
     slow, quick = hub.join(), hub.join()
-    for number in range(live.BACKLOG + 1):
+    for number in range(broadcast.BACKLOG + 1):
         hub.receive(happening(number))
         assert await quick.next(0.0)
     assert slow.dropped.is_set()
@@ -290,8 +311,8 @@ async def test_a_viewer_is_dropped_when_too_much_waits_and_others_are_not():
 
 
 async def test_there_is_an_end_to_viewers():
-    hub = live.Hub()
-    viewers = [hub.join() for _ in range(live.MOST_VIEWERS)]
+    hub = broadcast.Hub()
+    viewers = [hub.join() for _ in range(broadcast.MOST_VIEWERS)]
     with pytest.raises(ProblemError) as caught:
         hub.join()
     assert caught.value.status == 503
@@ -301,6 +322,6 @@ async def test_there_is_an_end_to_viewers():
 
 @given(st.binary(max_size=200))
 def test_garbage_changes_nothing(data):
-    hub = live.Hub()
+    hub = broadcast.Hub()
     hub.receive(data)
     assert not hub._memory

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentd.health import DEFAULT_XIDS, Reading
-from agentd.judge import HealthMemory, Xid, judge
+from agentd.health.judgement import HealthMemory, Xid, judge
+from agentd.health.rules import DEFAULT_XIDS, Reading
 from agentd.scenario import parse
 from bus.clock import boottime
 from tests import standin
@@ -38,7 +38,9 @@ readings = st.builds(
 checks = st.tuples(
     st.floats(0.0, 700.0),
     st.lists(readings, max_size=4, unique_by=lambda r: r.uuid),
-    st.lists(st.tuples(st.none() | st.sampled_from(["GPU-0", "GPU-1"]), st.integers(1, 150)), max_size=4),
+    st.lists(
+        st.tuples(st.none() | st.sampled_from(["GPU-0", "GPU-1"]), st.integers(1, 150)), max_size=4
+    ),
     st.none() | st.sampled_from(["hung", "driver-not-loaded"]),
 )
 
@@ -50,7 +52,9 @@ def test_every_reading_gets_one_verdict_with_its_reasons_and_memory_stays_small(
     for after, found, told, failure in turns:
         now += after
         given_readings = [] if failure else found
-        judged = judge(given_readings, [Xid(u, n, now) for u, n in told], memory, now, DEFAULT_XIDS, failure)
+        judged = judge(
+            given_readings, [Xid(u, n, now) for u, n in told], memory, now, DEFAULT_XIDS, failure
+        )
         memory = judged.memory
         assert [gpu.uuid for gpu in judged.gpus] == [reading.uuid for reading in given_readings]
         for gpu in judged.gpus:
@@ -79,7 +83,18 @@ library.scenario_now.restype = Now
 found = [library.scenario_now(gpu) for gpu in range(library.scenario_gpus())]
 print(json.dumps([[now.state, now.xid] for now in found]))
 """
-WORDS = ["ok", "lost", "missing", "hang", "ecc", "xid:79", "remap-pending", "remap-failed", "thermal", "not-supported"]
+WORDS = [
+    "ok",
+    "lost",
+    "missing",
+    "hang",
+    "ecc",
+    "xid:79",
+    "remap-pending",
+    "remap-failed",
+    "thermal",
+    "not-supported",
+]
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to build the stand-in with")
@@ -90,7 +105,9 @@ def test_the_player_and_the_stand_in_read_a_scenario_alike(tmp_path):
     for seed in range(12):
         chance = random.Random(seed)
         text = "gpus = 4  # any\n" + "".join(_event(chance) for _ in range(10))
-        elapsed = chance.randrange(0, 400, 4) + 2.0  # all else happens at multiples of four: no race with the clock
+        elapsed = (
+            chance.randrange(0, 400, 4) + 2.0
+        )  # all else happens at multiples of four: no race with the clock
         (tmp_path / "any.toml").write_text(text)
         environ = {"NVML_STANDIN_SCENARIO": str(tmp_path / "any.toml")}
         environ |= {"NVML_STANDIN_STARTED": f"{boottime() - elapsed:.6f}"}

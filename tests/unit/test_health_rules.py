@@ -3,8 +3,17 @@
 import pytest
 from msgspec import structs
 
-from agentd.health import DEFAULT_XIDS, RULES, THERMAL, XIDS, Reading, effect_of, failure_of, xid_table
-from agentd.judge import HealthMemory, Xid, cleared, judge
+from agentd.health.judgement import HealthMemory, Xid, cleared, judge
+from agentd.health.rules import (
+    DEFAULT_XIDS,
+    RULES,
+    THERMAL,
+    XIDS,
+    Reading,
+    effect_of,
+    failure_of,
+    xid_table,
+)
 
 GPU = "GPU-0"
 WELL = Reading(
@@ -48,11 +57,16 @@ def test_reset_required():
 
 def test_lost_is_down_until_seen_healthy_again():
     host = Host()
-    assert [host.check(error=15)[0], host.check(error=15)[0], host.check()[0]] == ["down", "down", "up"]
+    assert [host.check(error=15)[0], host.check(error=15)[0], host.check()[0]] == [
+        "down",
+        "down",
+        "up",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"), [(9, "driver-not-loaded"), (10, "timeout"), (999, "unknown-error"), (12, "library-absent")]
+    ("code", "reason"),
+    [(9, "driver-not-loaded"), (10, "timeout"), (999, "unknown-error"), (12, "library-absent")],
 )
 def test_failures_of_the_driver_and_library_have_a_name(code, reason):
     assert failure_of(code) == reason
@@ -160,11 +174,16 @@ def test_fabric_failed():
 def test_mig_devices_are_keyed_and_share_the_health_of_their_gpu():
     devices = [structs.replace(WELL, uuid=f"{GPU}/{gi}/0", gi=gi, ci=0) for gi in (1, 2)]
     gpus = judge(devices, [Xid(GPU, 79, 5.0)], HealthMemory(), 5.0, DEFAULT_XIDS).gpus
-    assert [(gpu.uuid, gpu.state) for gpu in gpus] == [(f"{GPU}/1/0", "down"), (f"{GPU}/2/0", "down")]
+    assert [(gpu.uuid, gpu.state) for gpu in gpus] == [
+        (f"{GPU}/1/0", "down"),
+        (f"{GPU}/2/0", "down"),
+    ]
 
 
 def test_runtime_suspended_is_up():
-    nothing = dict.fromkeys(("recovery_action", "ecc_uncorrected", "throttle", "remap_failed", "remap_pending"))
+    nothing = dict.fromkeys(
+        ("recovery_action", "ecc_uncorrected", "throttle", "remap_failed", "remap_pending")
+    )
     assert verdict(suspended=True, **nothing) == ("up", ())
 
 
@@ -173,8 +192,13 @@ def test_signals_that_are_not_supported_are_skipped():
 
 
 def test_no_reason_hides_another_and_the_worst_decides():
-    state, reasons = verdict(ecc_uncorrected=3, remap_pending=True, remap_failed=True, recovery_action=3)
-    assert (state, set(reasons)) == ("down", {"ecc", "remap-failed", "remap-pending", "recovery-drain-p2p"})
+    state, reasons = verdict(
+        ecc_uncorrected=3, remap_pending=True, remap_failed=True, recovery_action=3
+    )
+    assert (state, set(reasons)) == (
+        "down",
+        {"ecc", "remap-failed", "remap-pending", "recovery-drain-p2p"},
+    )
     assert reasons[:2] == ("ecc", "remap-failed")
 
 
@@ -191,7 +215,10 @@ def test_what_could_not_be_read_is_unknown_and_not_down():
 def test_a_gpu_that_cannot_be_opened():
     assert verdict(error=8) == ("down", ("insufficient-power",))
     assert verdict(error=11) == ("down", ("irq-issue",))
-    assert verdict(error=4) == ("unknown", ("nvml-error-4",))  # no permission: says nothing of the GPU
+    assert verdict(error=4) == (
+        "unknown",
+        ("nvml-error-4",),
+    )  # no permission: says nothing of the GPU
 
 
 def test_every_rule_and_xid_names_its_source():
@@ -266,7 +293,9 @@ class TestRecovery:
 
 
 def test_a_fatal_xid_of_a_gpu_without_a_name_is_not_lost():
-    events = judge([WELL], [Xid(None, 79, 1.0), Xid(None, 31, 1.0)], HealthMemory(), 1.0, DEFAULT_XIDS).events
+    events = judge(
+        [WELL], [Xid(None, 79, 1.0), Xid(None, 31, 1.0)], HealthMemory(), 1.0, DEFAULT_XIDS
+    ).events
     assert [(event.uuid, event.reason) for event in events] == [(None, "xid:79")]
 
 
@@ -277,7 +306,9 @@ class TestOverriddenXids:
         assert [event.reason for event in host.events] == ["xid:48"]
         assert host.check(79)[0] == "down"
 
-    @pytest.mark.parametrize("text", ['[xid]\n31 = "bad"', '[xid]\nabc = "down"', "[xid]\n31 = 4", "[other]\n", "x"])
+    @pytest.mark.parametrize(
+        "text", ['[xid]\n31 = "bad"', '[xid]\nabc = "down"', "[xid]\n31 = 4", "[other]\n", "x"]
+    )
     def test_nonsense_is_refused(self, text):
         with pytest.raises(ValueError, match=r"."):
             xid_table(text)

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from agentd.health import DEFAULT_XIDS
-from agentd.health_store import load_memory, load_xid_table, save_memory
-from agentd.judge import HealthMemory, Latch
-from agentd.kernel_log import KernelLog
+from agentd.health.judgement import HealthMemory, Latch
+from agentd.health.rules import DEFAULT_XIDS
+from agentd.health.store import load_memory, load_xid_table, save_memory
+from agentd.host.kernel_log import KernelLog
 from bus.errors import SettingsError
 
 MEMORY = HealthMemory(boot_id="b1", kernel_log=7, latches=(Latch(uuid="GPU-0", xid=79, since=5.0),))
@@ -67,7 +67,9 @@ class TestKernelLog:
 
     def test_an_xid_of_the_kernel_is_found(self, log):
         kernel, write = log
-        write(b"4,11,900,-;NVRM: Xid (PCI:0000:3B:00): 79, pid=1234, GPU has fallen off the bus.\n SUBSYSTEM=pci\n")
+        write(
+            b"4,11,900,-;NVRM: Xid (PCI:0000:3B:00): 79, pid=1234, GPU has fallen off the bus.\n SUBSYSTEM=pci\n"
+        )
         (xid,) = kernel.xids()
         assert (xid.pci, xid.number, kernel.last) == ("0000:3b:00", 79, 11)
         assert list(kernel.xids()) == []

@@ -5,8 +5,8 @@ import random
 import pytest
 from ledger_world import GOOD, INTERVAL, World, milliseconds
 
-from agentd.ledger import Moment
-from bus.messages import PingRequest, Span
+from agentd.ledger.ledger import Moment
+from bus.contract.messages import PingRequest, Span
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -35,7 +35,13 @@ def test_agent_restart(world):
     world.start()
     world.pass_time(30_000)
     report = world.ask(ping(2, mark))
-    assert milliseconds(report.seconds) == {"up": 30_000, "degraded": 0, "down": 0, "unknown": 20_000, "excused": 0}
+    assert milliseconds(report.seconds) == {
+        "up": 30_000,
+        "degraded": 0,
+        "down": 0,
+        "unknown": 20_000,
+        "excused": 0,
+    }
     assert reasons(report) == {(None, "unknown", "not-running")}
     assert report.window.mark.split(".")[0] == mark.split(".")[0]
 
@@ -77,7 +83,13 @@ def test_a_file_without_a_valid_beginning_is_set_aside_and_the_ledger_begins_ane
     world.pass_time(INTERVAL)
     report = world.ask(PingRequest(ping_id="2", since_mark=mark, window_seconds=20.0))
     assert report.window.mark.split(".")[0] != mark.split(".")[0]
-    assert milliseconds(report.seconds) == {"up": 5_000, "degraded": 0, "down": 0, "unknown": 15_000, "excused": 0}
+    assert milliseconds(report.seconds) == {
+        "up": 5_000,
+        "degraded": 0,
+        "down": 0,
+        "unknown": 15_000,
+        "excused": 0,
+    }
     assert (None, "unknown", "not-recorded") in reasons(report)
 
 
@@ -155,7 +167,9 @@ def test_late_reply_after_the_timeout_costs_nothing(world):
     mark = world.ask(ping(1)).window.mark
     world.pass_time(MINUTE)
     late = world.ask(ping(2, mark))
-    world.pass_time(20_000)  # beyond the scheduler's time-out: it drops the report and keeps its mark
+    world.pass_time(
+        20_000
+    )  # beyond the scheduler's time-out: it drops the report and keeps its mark
     report = world.ask(ping(3, mark))
     assert report.window.since == late.window.since
     assert report.window.seconds == late.window.seconds + 20.0
@@ -197,7 +211,12 @@ def test_gpu_missing_at_start(tmp_path):
     assert report.uptime_percent == 0.0
     assert report.gpu_available
     missing = report.gpus[-1]
-    assert (missing.uuid, missing.state, missing.reasons, missing.index) == ("GPU-1", "down", ("missing",), None)
+    assert (missing.uuid, missing.state, missing.reasons, missing.index) == (
+        "GPU-1",
+        "down",
+        ("missing",),
+        None,
+    )
     assert ("GPU-1", "down", "missing") in reasons(report)
 
 
@@ -278,7 +297,9 @@ def test_empty_window_is_null_and_not_the_last_value(world):
 def test_wholly_excused_window_is_null(world):
     mark = world.ask(ping(1)).window.mark
     world.pass_time(MINUTE)
-    report = world.ask(PingRequest(ping_id="2", since_mark=mark, excused=(world.span(-MINUTE, HOUR),)))
+    report = world.ask(
+        PingRequest(ping_id="2", since_mark=mark, excused=(world.span(-MINUTE, HOUR),))
+    )
     assert report.uptime_percent is None
     assert milliseconds(report.seconds)["excused"] == MINUTE
 
@@ -286,7 +307,13 @@ def test_wholly_excused_window_is_null(world):
 def test_partial_first_month_time_before_the_ledger_is_unknown(world):
     world.pass_time(10 * 24 * HOUR // 240)  # an hour, to keep the test quick
     report = world.ask(PingRequest(ping_id="1", window_seconds=7200.0))
-    assert milliseconds(report.seconds) == {"up": HOUR, "degraded": 0, "down": 0, "unknown": HOUR, "excused": 0}
+    assert milliseconds(report.seconds) == {
+        "up": HOUR,
+        "degraded": 0,
+        "down": 0,
+        "unknown": HOUR,
+        "excused": 0,
+    }
 
 
 def test_overlapping_maintenance_counts_once(world):
@@ -297,7 +324,9 @@ def test_overlapping_maintenance_counts_once(world):
         world.span(1 * MINUTE, 3 * MINUTE),
         world.span(4 * MINUTE, 4 * MINUTE + 1),
         world.span(9 * MINUTE, 30 * MINUTE),
-        Span(since=world.span(0, 8 * MINUTE).until, until=world.span(0, 7 * MINUTE).until),  # upside down: nothing
+        Span(
+            since=world.span(0, 8 * MINUTE).until, until=world.span(0, 7 * MINUTE).until
+        ),  # upside down: nothing
     )
     report = world.ask(PingRequest(ping_id="2", since_mark=mark, excused=booked))
     assert milliseconds(report.seconds)["excused"] == 5 * MINUTE
@@ -361,7 +390,9 @@ def test_a_day_of_checks_is_exact_within_the_guides_history_size(tmp_path):
     seconds = milliseconds(report.seconds)
     assert report.window.seconds == 86_400.0
     assert seconds["unknown"] == 0
-    assert abs(seconds["down"] - down) <= INTERVAL  # every change is seen one check late: they cancel but one
+    assert (
+        abs(seconds["down"] - down) <= INTERVAL
+    )  # every change is seen one check late: they cancel but one
     assert seconds["up"] + seconds["down"] == 86_400_000
 
 
@@ -374,7 +405,13 @@ def test_beyond_the_history_size_the_oldest_time_is_unknown_and_never_invented(t
     report = world.ask()
     flapping, calm = report.gpus
     assert milliseconds(flapping.seconds)["unknown"] == 31 * INTERVAL
-    assert milliseconds(calm.seconds) == {"up": 40 * INTERVAL, "degraded": 0, "down": 0, "unknown": 0, "excused": 0}
+    assert milliseconds(calm.seconds) == {
+        "up": 40 * INTERVAL,
+        "degraded": 0,
+        "down": 0,
+        "unknown": 0,
+        "excused": 0,
+    }
 
 
 def test_power_cut_loses_what_was_not_synced_and_says_unknown(tmp_path):

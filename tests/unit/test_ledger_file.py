@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledger_world import INTERVAL, World
 
-from agentd import records
-from agentd.keeper import Keeper
-from agentd.ledger import Moment
-from agentd.ledger_file import LedgerFile, LedgerInUseError
-from agentd.records import Began, Change, Known, Noted
+from agentd.ledger import records
+from agentd.ledger.file import LedgerFile, LedgerInUseError
+from agentd.ledger.ledger import Moment
+from agentd.ledger.records import Began, Change, Known, Noted
+from agentd.ledger.store import Keeper
 from agentd.samples import GpuSample, Sample
 from bus import settings
 
@@ -23,7 +23,12 @@ texts = st.text(max_size=20)
 some_records = st.lists(
     st.one_of(
         st.builds(
-            Change, st.integers(0, 2**60), texts, st.sampled_from(["up", "down"]), st.tuples(texts), st.booleans()
+            Change,
+            st.integers(0, 2**60),
+            texts,
+            st.sampled_from(["up", "down"]),
+            st.tuples(texts),
+            st.booleans(),
         ),
         st.builds(Known, st.integers(0, 2**60), st.integers(0, 2**60), st.integers(0, 2**60)),
         st.builds(Noted, st.integers(0, 2**60), texts, texts),
@@ -47,7 +52,9 @@ def test_damage_anywhere_keeps_exactly_the_lines_before_it(written, data):
     found, good = records.read(bytes(whole))
     assert good <= at
     assert b"".join(lines).startswith(bytes(whole)[:good])
-    assert len(b"".join(lines[: len(found) + 1])) > at  # nothing that was intact before the damage is lost
+    assert (
+        len(b"".join(lines[: len(found) + 1])) > at
+    )  # nothing that was intact before the damage is lost
 
 
 @given(st.binary(max_size=300))
@@ -100,7 +107,9 @@ def test_a_check_costs_few_bytes_and_a_day_stays_small(tmp_path):
     assert largest < 300_000
 
 
-def test_a_full_disk_is_told_once_and_everything_is_written_when_there_is_room(keep, capsys, tmp_path):
+def test_a_full_disk_is_told_once_and_everything_is_written_when_there_is_room(
+    keep, capsys, tmp_path
+):
     keeper = keep()
     keeper.open(1)
     keeper.resume("s", "b", Moment(1_000, 1_000))
@@ -127,7 +136,9 @@ def test_a_write_that_was_cut_short_is_taken_back(tmp_path):
     file.rewrite(records.line(BEGAN))
     size = file.size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))  # the disk takes ten bytes and no more
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (size + 10, before[1])
+    )  # the disk takes ten bytes and no more
     try:
         with pytest.raises(OSError, match="only a part"):
             file.append(b"x" * 100)

@@ -5,11 +5,11 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentd import windows
-from agentd.ledger import Moment
-from agentd.reports import label
-from agentd.timeline import NOT_RECORDED, STATES, Kind, Timeline
-from bus.messages import Span
+from agentd.ledger import windows
+from agentd.ledger.ledger import Moment
+from agentd.ledger.reports import label
+from agentd.ledger.timeline import NOT_RECORDED, STATES, Kind, Timeline
+from bus.contract.messages import Span
 
 kinds = st.builds(Kind, st.sampled_from(STATES), st.sampled_from([(), ("a",), ("b",)]))
 changes = st.lists(st.tuples(st.integers(0, 20), kinds), max_size=30)
@@ -66,10 +66,17 @@ def test_excused_and_judged_time_are_the_window_and_never_overlap(booked, one, o
     since, now = sorted((one, other))
     moment = Moment(0, 1_800_000_000_000)
     day = label(moment.wall) - timedelta(milliseconds=now)
-    wall = [Span(since=day + timedelta(milliseconds=a), until=day + timedelta(milliseconds=b)) for a, b in booked]
+    wall = [
+        Span(since=day + timedelta(milliseconds=a), until=day + timedelta(milliseconds=b))
+        for a, b in booked
+    ]
     excused = windows.excused_stretches(wall, since, now, moment)
     judged = windows.judged_stretches(since, now, excused)
-    covered = sorted(millisecond for begin, end in [*excused, *judged] for millisecond in range(begin, end))
+    covered = sorted(
+        millisecond for begin, end in [*excused, *judged] for millisecond in range(begin, end)
+    )
     assert covered == list(range(since, now))
-    wanted = {millisecond for a, b in booked for millisecond in range(a, b)} & set(range(since, now))
+    wanted = {millisecond for a, b in booked for millisecond in range(a, b)} & set(
+        range(since, now)
+    )
     assert {millisecond for begin, end in excused for millisecond in range(begin, end)} == wanted

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ledger_world import INTERVAL, World
 
-from bus.messages import PingRequest
+from bus.contract.messages import PingRequest
 
 _SHM = Path("/dev/shm")  # noqa: S108  # mkdtemp makes names there that nobody can guess
 MEMORY = _SHM if _SHM.is_dir() else None  # fsync costs nothing there; the code is the same
@@ -21,10 +21,14 @@ gpu_names = st.sampled_from(["GPU-0", "GPU-1"])
 op = st.one_of(
     st.tuples(st.just("pass"), long),
     st.tuples(st.just("gpu"), gpu_names, st.sampled_from(["up", "degraded", "down", "missing"])),
-    st.tuples(st.just("ping"), st.sampled_from(["answered", "lost", "late", "twice", "two schedulers"])),
+    st.tuples(
+        st.just("ping"), st.sampled_from(["answered", "lost", "late", "twice", "two schedulers"])
+    ),
     st.tuples(st.just("look")),
     st.tuples(st.just("restart"), short, st.booleans()),
-    st.tuples(st.just("reboot"), long, st.sampled_from(["clean", "crash", "power cut"]), st.integers()),
+    st.tuples(
+        st.just("reboot"), long, st.sampled_from(["clean", "crash", "power cut"]), st.integers()
+    ),
     st.tuples(st.just("step"), st.sampled_from([-3_600_000, 3_600_000, -1, 700, -86_400_000])),
     st.tuples(st.just("sleep"), long),
     st.tuples(st.just("hang"), long),
@@ -46,7 +50,9 @@ class Scheduler:
         self.mark: str | None = None
         self.since = 0  # true time of the last answer taken; the ledger's beginning before that
         self.asked = 0
-        self.blunder = 0  # ms by which its own clock misjudges a window; a mark that is known makes up for it
+        self.blunder = (
+            0  # ms by which its own clock misjudges a window; a mark that is known makes up for it
+        )
 
     def request(self) -> PingRequest:
         self.asked += 1
@@ -141,7 +147,9 @@ def run(life: list[tuple[int, tuple]], checkpoint: int, deadline: int) -> None:
     folder = Path(tempfile.mkdtemp(dir=MEMORY, prefix="gpuping-ledger-"))
     try:
         live(World(folder, checkpoint=checkpoint, deadline=deadline), life)
-        assert not list(folder.glob("*.corrupt-*")) or any(what == "reboot" for _, (what, *_) in life)
+        assert not list(folder.glob("*.corrupt-*")) or any(
+            what == "reboot" for _, (what, *_) in life
+        )
     finally:
         shutil.rmtree(folder)
 
@@ -149,7 +157,11 @@ def run(life: list[tuple[int, tuple]], checkpoint: int, deadline: int) -> None:
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(lives, checkpoints, deadlines)
 @example([(0, GONE), (0, ("wipe", 2602)), (4999, ("ping", "answered"))], 1, 100)
-@example([(0, GONE), (0, ("wipe", 0)), (0, ("restart", 2602, False)), (4999, ("ping", "answered"))], 1, 100)
+@example(
+    [(0, GONE), (0, ("wipe", 0)), (0, ("restart", 2602, False)), (4999, ("ping", "answered"))],
+    1,
+    100,
+)
 def test_any_life_is_accounted_truly(life, checkpoint, deadline):
     run(life, checkpoint, deadline)
 

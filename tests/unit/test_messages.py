@@ -8,10 +8,9 @@ import pytest
 from msgspec import Struct
 
 from agentd.scenario import Event as ScenarioEvent
-from bus import agent_answers, messages, questions, statements, transfer
-from bus.errors import BadMessageError
-from bus.exports import TableRequest
-from bus.messages import (
+from bus.contract import agent_answers, messages, questions, statements
+from bus.contract.exports import TableRequest
+from bus.contract.messages import (
     AgentEntry,
     AgentState,
     Enrolment,
@@ -27,10 +26,12 @@ from bus.messages import (
     decode,
     encode,
 )
+from bus.errors import BadMessageError
 from bus.settings import Settings
-from bus.transfer import PieceRequest
-from gateway.tokens import Token
-from scheduler.pinger import read_report
+from bus.transport import file_transfer
+from bus.transport.file_transfer import PieceRequest
+from gateway.web.tokens import Token
+from scheduler.ping.pinger import read_report
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -40,7 +41,9 @@ def kinds_of(kind: type[Message]) -> set[type[Message]]:
 
 
 def test_every_message_is_encoded_with_its_schema_version():
-    modules = {one.__name__ for one in (agent_answers, messages, questions, statements, transfer)}
+    modules = {
+        one.__name__ for one in (agent_answers, messages, questions, statements, file_transfer)
+    }
     kinds = {kind for kind in kinds_of(Message) if kind.__module__ in modules}
     assert {PingRequest, PieceRequest} <= kinds
     left_out = {kind.__name__ for kind in kinds if kind.__struct_config__.omit_defaults}
@@ -49,7 +52,9 @@ def test_every_message_is_encoded_with_its_schema_version():
 
 def test_a_ping_tells_its_schema_version():
     """Agents of another hand read it, and the contract promises it of every message."""
-    sent = json.loads(encode(PingRequest(ping_id="a-1", seq=1, excused=(Span(since=NOW, until=NOW),))))
+    sent = json.loads(
+        encode(PingRequest(ping_id="a-1", seq=1, excused=(Span(since=NOW, until=NOW),)))
+    )
     assert sent["schema_version"] == 1
     assert set(sent) == {
         "schema_version", "ping_id", "seq", "since_mark", "window_seconds", "excused", "nonce",
@@ -61,16 +66,30 @@ def test_a_ping_without_optional_fields_is_understood():
     assert decode(b'{"since_mark": null, "excused": [], "more": 1}', PingRequest) == PingRequest()
 
 
-OUTSIDE = ("0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59Z", "9999-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00")
+OUTSIDE = (
+    "0001-01-01T00:00:00+14:00",
+    "1969-12-31T23:59:59Z",
+    "9999-01-01T00:00:00Z",
+    "9999-12-31T23:59:59-14:00",
+)
 WINDOW = Window(since=NOW, until=NOW, seconds=0.0)
 OUTCOME = Outcome(ping_id="p", ping_seq=1, pinged_at=NOW, outcome="missed", verdict="poor")
 DATED = [
     WINDOW,
     OUTCOME,
     Incident(state="down", reason="lost", since=NOW, until=NOW),
-    UptimeReport(agent_id="a", window=WINDOW, uptime_percent=None, gpu_available=True, reported_at=NOW),
+    UptimeReport(
+        agent_id="a", window=WINDOW, uptime_percent=None, gpu_available=True, reported_at=NOW
+    ),
     AgentEntry(agent_id="a", registered_at=NOW, enrolled_at=NOW, removed_at=NOW),
-    AgentState(agent_id="a", ping_seq=1, interval_seconds=1.0, next_ping_at=NOW, last_answered_at=NOW, last=OUTCOME),
+    AgentState(
+        agent_id="a",
+        ping_seq=1,
+        interval_seconds=1.0,
+        next_ping_at=NOW,
+        last_answered_at=NOW,
+        last=OUTCOME,
+    ),
     Timer(seq=1, due_at=NOW),
     Enrolment(NOW, NOW),
 ]
@@ -84,7 +103,9 @@ def moments_of(kind: type[Struct]) -> list[str]:
 
 def test_no_moment_is_outside_what_utc_can_say():
     """One that is, and is written down, spoils every answer that shows it."""
-    kinds = [one for one in vars(messages).values() if isinstance(one, type) and issubclass(one, Struct)]
+    kinds = [
+        one for one in vars(messages).values() if isinstance(one, type) and issubclass(one, Struct)
+    ]
     assert {kind for kind in kinds if moments_of(kind)} == {type(one) for one in DATED}
     for one in DATED:
         assert decode(encode(one), type(one)) == one
@@ -98,7 +119,9 @@ def test_no_moment_is_outside_what_utc_can_say():
 @pytest.mark.parametrize("text", OUTSIDE)
 def test_a_report_with_such_a_moment_is_a_bad_report(text: str):
     lost = Incident(state="down", reason="lost", since=NOW)
-    fine = UptimeReport(agent_id="a", window=WINDOW, uptime_percent=None, gpu_available=True, incidents=(lost,))
+    fine = UptimeReport(
+        agent_id="a", window=WINDOW, uptime_percent=None, gpu_available=True, incidents=(lost,)
+    )
     said = json.loads(encode(fine))
     said["incidents"][0]["since"] = text
     read_report(encode(fine), "a", "p")

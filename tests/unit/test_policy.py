@@ -7,12 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bus.messages import Standing
+from bus.contract.messages import Standing
 from scheduler import policy as rules
 from scheduler.policy import Answer, Excuse, Miss, Policy, Step, advance
 
 POLICY = Policy(
-    base_seconds=900.0, max_seconds=86_400.0, multiplier=2.0, threshold_percent=99.0, recovery_pings=3, grace=True
+    base_seconds=900.0,
+    max_seconds=86_400.0,
+    multiplier=2.0,
+    threshold_percent=99.0,
+    recovery_pings=3,
+    grace=True,
 )
 GOOD, BAD = Answer(100.0, True), Answer(98.9, True)
 FRESH = Standing()
@@ -34,7 +39,11 @@ def intervals(steps: list[Step]) -> list[float]:
 def test_first_answer_checks_only_that_a_gpu_exists():
     (step,) = walk(Answer(0.0, True))
     assert (step.verdict, step.reason, step.interval_seconds) == ("first", None, 900.0)
-    assert (step.standing.consecutive_poor, step.standing.good_streak, step.standing.answered) == (0, 0, 1)
+    assert (step.standing.consecutive_poor, step.standing.good_streak, step.standing.answered) == (
+        0,
+        0,
+        1,
+    )
     assert rules.status(step.standing, maintenance=False) == "healthy"
 
 
@@ -42,7 +51,11 @@ def test_first_answer_without_a_gpu_uses_up_the_grace():
     first, second = walk(Answer(None, False), Answer(0.0, False))
     assert (first.verdict, first.reason, first.standing.consecutive_poor) == ("first", "no_gpu", 0)
     assert rules.status(first.standing, maintenance=False) == "poor"
-    assert (second.verdict, second.reason, second.standing.consecutive_poor) == ("poor", "no_gpu", 1)
+    assert (second.verdict, second.reason, second.standing.consecutive_poor) == (
+        "poor",
+        "no_gpu",
+        1,
+    )
 
 
 def test_a_miss_before_the_first_answer_changes_nothing():
@@ -78,7 +91,9 @@ def test_a_poor_ping_ends_the_streak():
     assert [s.standing.good_streak for s in steps[4:]] == [0, 1, 2, 0, 1]
 
 
-@pytest.mark.parametrize(("uptime", "verdict"), [(99.0, "good"), (98.999999, "poor"), (0.0, "poor"), (100.0, "good")])
+@pytest.mark.parametrize(
+    ("uptime", "verdict"), [(99.0, "good"), (98.999999, "poor"), (0.0, "poor"), (100.0, "good")]
+)
 def test_the_threshold_itself_is_good(uptime: float, verdict: str):
     assert walk(GOOD, Answer(uptime, True))[1].verdict == verdict
 
@@ -164,7 +179,9 @@ def test_the_formula_of_the_guide(poor: int):
 
 
 @given(st.lists(events, max_size=60))
-def test_recovery_takes_the_configured_number_of_good_pings_however_deep(sequence: list[rules.Event]):
+def test_recovery_takes_the_configured_number_of_good_pings_however_deep(
+    sequence: list[rules.Event],
+):
     standing = Standing()
     for step in walk(GOOD, *sequence):
         standing = step.standing

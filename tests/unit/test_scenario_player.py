@@ -5,8 +5,8 @@ import time
 import pytest
 
 from agentd import scenario
-from agentd.health import DEFAULT_XIDS
-from agentd.probe import open_probe
+from agentd.health.rules import DEFAULT_XIDS
+from agentd.probe_selection import open_probe
 from agentd.scenario import ScenarioProbe, parse
 from bus import settings
 from bus.clock import boottime
@@ -42,13 +42,22 @@ def test_flapping_is_the_file_of_the_contract():
 
 
 def test_the_built_in_scenarios():
-    names = {"flapping", "healthy", "dying", "hung", "lost-and-back", "thermal", "eight-gpus-one-bad"}
+    names = {
+        "flapping",
+        "healthy",
+        "dying",
+        "hung",
+        "lost-and-back",
+        "thermal",
+        "eight-gpus-one-bad",
+    }
     assert set(scenario.names()) == names
     assert all(scenario.load(name).gpus for name in names)
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "state"), [(7.9, "ok"), (8, "lost"), (13.9, "lost"), (14, "ok"), (28.1, "lost"), (34.1, "ok")]
+    ("elapsed", "state"),
+    [(7.9, "ok"), (8, "lost"), (13.9, "lost"), (14, "ok"), (28.1, "lost"), (34.1, "ok")],
 )
 def test_at_for_and_every(elapsed, state):
     assert parse(FLAPPING).state(0, elapsed)[0] == state
@@ -78,11 +87,16 @@ async def test_every_word_of_the_vocabulary(word, expected):
 
 
 async def test_a_missing_gpu_is_not_in_the_sample():
-    assert await states('gpus = 2\n[[event]]\nat = 0\ngpu = 0\nstate = "missing"\n', 1.0) == [(1, "up", ())]
+    assert await states('gpus = 2\n[[event]]\nat = 0\ngpu = 0\nstate = "missing"\n', 1.0) == [
+        (1, "up", ())
+    ]
 
 
 async def test_all_means_all():
-    assert {s for _, s, _ in await states('gpus = 3\n[[event]]\nat = 0\ngpu = "all"\nstate = "lost"\n', 1)} == {"down"}
+    assert {
+        s
+        for _, s, _ in await states('gpus = 3\n[[event]]\nat = 0\ngpu = "all"\nstate = "lost"\n', 1)
+    } == {"down"}
 
 
 def test_of_two_events_the_one_that_began_last_holds():
@@ -97,14 +111,20 @@ async def test_an_xid_without_effect_is_told_once():
 
 
 async def test_uuids_are_the_same_at_every_start_and_differ_between_agents():
-    first, again, other = [await at(FLAPPING, 0, who).check(()) for who in ("sim-001", "sim-001", "sim-002")]
+    first, again, other = [
+        await at(FLAPPING, 0, who).check(()) for who in ("sim-001", "sim-001", "sim-002")
+    ]
     assert [gpu.uuid for gpu in first.gpus] == [gpu.uuid for gpu in again.gpus]
     assert len({gpu.uuid for sample in (first, other) for gpu in sample.gpus}) == 4
 
 
 async def test_details_say_that_it_is_simulated_and_invent_nothing():
     (details,) = await at(one("ok"), 0).details()
-    assert (details["simulated"], details["name"], details["temperature_celsius"]) == (True, "Simulated GPU", None)
+    assert (details["simulated"], details["name"], details["temperature_celsius"]) == (
+        True,
+        "Simulated GPU",
+        None,
+    )
 
 
 def test_gpus_may_be_none_at_all():
@@ -126,7 +146,10 @@ def test_without_a_scenario_it_is_the_real_library(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("gpus = 2\n[[event]]\nat = 1\ngpu = 2\nstate = 'lost'", "event 1: gpu = 2: expected below 2"),
+        (
+            "gpus = 2\n[[event]]\nat = 1\ngpu = 2\nstate = 'lost'",
+            "event 1: gpu = 2: expected below 2",
+        ),
         ("[[event]]\nat = 1\ngpu = 0\nstate = 'melted'", "$.event[0].state"),
         ("[[event]]\nat = -1\ngpu = 0\nstate = 'lost'", "$.event[0].at"),
         ("[[event]]\nat = 1\ngpu = 0\nstate = 'lost'\nevery = 0", "$.event[0].every"),

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bus.messages import AgentState, Outcome
-from scheduler.timers import LONG_PATIENCE, PATIENCE, busy_fires_at
+from bus.contract.messages import AgentState, Outcome
+from scheduler.write.timers import LONG_PATIENCE, PATIENCE, busy_fires_at
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from nats.aio.client import ServerVersion
 
-from bus import layout
 from bus.errors import LayoutError
+from bus.transport import layout
 
 
 @pytest.mark.parametrize("version", ["2.11.9", "2.9.25", "1.4.0"])

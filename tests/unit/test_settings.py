@@ -31,7 +31,8 @@ def test_the_defaults_of_the_guide():
 
 
 @pytest.mark.parametrize(
-    ("text", "minutes"), [("0.05", 0.05), (".05", 0.05), ("5.", 5.0), ("+5", 5.0), ("+0.5", 0.5), ("1e-2", 0.01)]
+    ("text", "minutes"),
+    [("0.05", 0.05), (".05", 0.05), ("5.", 5.0), ("+5", 5.0), ("+0.5", 0.5), ("1e-2", 0.01)],
 )
 def test_numbers_may_be_fractions_however_they_are_spelt(text, minutes):
     assert minutes == settings.load({"PING_BASE_INTERVAL_MINUTES": text}).PING_BASE_INTERVAL_MINUTES
@@ -39,7 +40,11 @@ def test_numbers_may_be_fractions_however_they_are_spelt(text, minutes):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("PING_ESCALATION_MULTIPLIER", "1"), ("PING_UPTIME_THRESHOLD", "0"), ("AGENT_MAX_HISTORY_SIZE", "1")],
+    [
+        ("PING_ESCALATION_MULTIPLIER", "1"),
+        ("PING_UPTIME_THRESHOLD", "0"),
+        ("AGENT_MAX_HISTORY_SIZE", "1"),
+    ],
 )
 def test_edges_that_are_legal(name, text):
     assert getattr(settings.load({name: text}), name) == float(text)
@@ -69,7 +74,13 @@ def test_what_is_refused_says_what_was_expected(name, text):
 
 
 @pytest.mark.parametrize(
-    "name", ["PING_RECOVERY_THRESHOLD_PINGS", "PING_MAX_CONCURRENT_AGENTS", "AGENT_CHECKPOINT_INTERVAL", "NATS_PORT"]
+    "name",
+    [
+        "PING_RECOVERY_THRESHOLD_PINGS",
+        "PING_MAX_CONCURRENT_AGENTS",
+        "AGENT_CHECKPOINT_INTERVAL",
+        "NATS_PORT",
+    ],
 )
 def test_counts_are_whole_numbers(name):
     assert refusal(**{name: "2.5"}).endswith("expected a whole number")
@@ -89,7 +100,14 @@ def test_an_id_that_is_a_path_of_the_rest_interface_is_no_agents(agent_id):
 
 
 @pytest.mark.parametrize(
-    "url", ["nats://127.0.0.1:4222", "127.0.0.1:4222", "tls://a.b:1, nats://c", "ws://u:p@h:80/", "nats://[::1]:4222"]
+    "url",
+    [
+        "nats://127.0.0.1:4222",
+        "127.0.0.1:4222",
+        "tls://a.b:1, nats://c",
+        "ws://u:p@h:80/",
+        "nats://[::1]:4222",
+    ],
 )
 def test_addresses_of_a_bus(url):
     assert settings.load({"NATS_URL": url}).nats_url == url

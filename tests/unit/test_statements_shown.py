@@ -5,27 +5,48 @@ import io
 import pytest
 from rich.console import Console
 
+from bus.contract.messages import GpuReport, Seconds
 from bus.errors import BadMessageError, RefusedError, SettingsError
-from bus.messages import GpuReport, Seconds
-from gpuping import lifecycle, statements, terminal
-from storage import rules
+from gpuping import lifecycle
+from gpuping.output import statements, terminal
+from storage.statements import payment
 from tests.storage_states import START, report
 
-HOSTILE = ["RTX [/x]", "[bold red]H100[/]", "[link=http://x]y[/link]", "a :smile: b", "\x1b[2Jgone", "one\rtwo"]
+HOSTILE = [
+    "RTX [/x]",
+    "[bold red]H100[/]",
+    "[link=http://x]y[/link]",
+    "a :smile: b",
+    "\x1b[2Jgone",
+    "one\rtwo",
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_name_is_shown_as_it_is_and_obeyed_in_nothing(name: str, capsys: pytest.CaptureFixture[str]):
+def test_a_name_is_shown_as_it_is_and_obeyed_in_nothing(
+    name: str, capsys: pytest.CaptureFixture[str]
+):
     gpu = GpuReport(uuid="G", name=name, reasons=(name,), state="up", seconds=Seconds(up=1.0))
-    terminal.console().print(terminal.report_table(report("a", START, Seconds(up=1.0), gpus=(gpu,))))
+    terminal.console().print(
+        terminal.report_table(report("a", START, Seconds(up=1.0), gpus=(gpu,)))
+    )
     said = capsys.readouterr().out
-    assert said.count(name.replace("\x1b", "\N{REPLACEMENT CHARACTER}").replace("\r", "\N{REPLACEMENT CHARACTER}")) == 2
+    assert (
+        said.count(
+            name.replace("\x1b", "\N{REPLACEMENT CHARACTER}").replace(
+                "\r", "\N{REPLACEMENT CHARACTER}"
+            )
+        )
+        == 2
+    )
     assert "\x1b" not in said
 
 
 def test_a_table_without_a_console_of_ours_obeys_nothing_either():
     text = io.StringIO()
-    Console(file=text, force_terminal=True, width=80).print(terminal.foreign("[red]x[/] \x1b]0;title\x07"))
+    Console(file=text, force_terminal=True, width=80).print(
+        terminal.foreign("[red]x[/] \x1b]0;title\x07")
+    )
     assert "[red]x[/]" in text.getvalue()
     assert "\x1b]0" not in text.getvalue()
 
@@ -41,15 +62,17 @@ def test_what_a_service_cannot_make_sense_of_is_wrong_usage(error, code, capsys)
 def test_an_empty_policy_is_one_that_is_none(tmp_path):
     assert statements.request("2026-11", None, "").policy == ""
     with pytest.raises(BadMessageError, match="no policy ''"):
-        rules.read_rules("")
+        payment.read_rules("")
     file = tmp_path / "x.toml"
     file.write_text("\ufeffname = 'x'\n[[bands]]\nat_least = 1.0\nrate = 1.0\n", encoding="utf-8")
     text = statements.request("2026-11", None, str(file)).policy
     assert text
-    assert rules.read_rules(text).name == "x"
+    assert payment.read_rules(text).name == "x"
 
 
-@pytest.mark.parametrize("text", ["x = " + "[" * 20_000, "x = " + "9" * 5_000, "x = " + "{b=" * 3_000, "x = 1\x00"])
+@pytest.mark.parametrize(
+    "text", ["x = " + "[" * 20_000, "x = " + "9" * 5_000, "x = " + "{b=" * 3_000, "x = 1\x00"]
+)
 def test_a_policy_file_that_chokes_the_parser_is_refused(text: str):
     with pytest.raises(BadMessageError, match="policy: "):
-        rules.read_rules(text)
+        payment.read_rules(text)

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from storage.beginning import REWIND, Start, Stream, beginning
-from storage.ingest import Position
-from storage.rows import microseconds
+from storage.engine.rows import microseconds
+from storage.ingest.writer import Position
+from storage.stream.resume import REWIND, Start, Stream, beginning
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 HELD = Position(stream_us=7, sequence=100, fingerprint="same")
@@ -23,7 +23,9 @@ def test_it_goes_on_behind_the_position():
 
 @pytest.mark.parametrize(("held", "created"), [(None, 7), (HELD, 8)])
 def test_a_stream_that_is_not_known_is_read_whole(held: Position | None, created: int):
-    assert begun(Stream(created, 1, "same"), NOW, held) == Start({"deliver_policy": "all"}, "ingest_from_the_beginning")
+    assert begun(Stream(created, 1, "same"), NOW, held) == Start(
+        {"deliver_policy": "all"}, "ingest_from_the_beginning"
+    )
 
 
 def test_what_expired_unread_is_counted():
@@ -35,16 +37,23 @@ def test_what_expired_unread_is_counted():
 
 @pytest.mark.parametrize("away", [timedelta(minutes=1), timedelta(hours=5), timedelta(hours=23)])
 @pytest.mark.parametrize("there", ["another", None])
-def test_a_stream_numbered_anew_is_read_from_before_the_newest_outcome(away: timedelta, there: str | None):
+def test_a_stream_numbered_anew_is_read_from_before_the_newest_outcome(
+    away: timedelta, there: str | None
+):
     start = begun(Stream(7, 1, there), NOW - away)
     assert start.reason == "stream_numbered_anew"
     assert datetime.fromisoformat(start.consumer["opt_start_time"]) == NOW - away - REWIND
 
 
-@pytest.mark.parametrize("known", [timedelta(0), timedelta(hours=6), timedelta(hours=11, minutes=59)])
+@pytest.mark.parametrize(
+    "known", [timedelta(0), timedelta(hours=6), timedelta(hours=11, minutes=59)]
+)
 def test_of_a_day_that_may_be_archived_no_more_than_the_day_is_relied_on(known: timedelta):
     start = begun(Stream(7, 1, None), NOW - timedelta(days=90) + known)
-    assert datetime.fromisoformat(start.consumer["opt_start_time"]) == datetime(2026, 8, 27, tzinfo=UTC) - REWIND
+    assert (
+        datetime.fromisoformat(start.consumer["opt_start_time"])
+        == datetime(2026, 8, 27, tzinfo=UTC) - REWIND
+    )
 
 
 def test_a_scheduler_whose_clock_is_a_little_ahead_shortens_nothing():

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from bus import settings as gpuping_settings
-from bus.messages import Incident, Seconds, encode
-from storage import archive
-from storage.ingest import Written, fingerprint
-from storage.names import Names
-from storage.reading import read
-from storage.rows import Arrival
-from storage.store import Store
+from bus.contract.messages import Incident, Seconds, encode
+from storage.archive import day_folders
+from storage.engine.dictionary import Names
+from storage.engine.rows import Arrival
+from storage.ingest.decode import read
+from storage.ingest.writer import Written, fingerprint
+from storage.store.store import Store
 from tests.storage_states import START, AgentState, gpu, series, state
 
 BAD = Seconds(up=800.0, down=100.0)
@@ -26,23 +26,34 @@ LOST = Incident(gpu="GPU-1", state="down", reason="lost", since=START, until=Non
 STATES: list[AgentState] = [
     *series("a", 6),
     *series("b", 4, START + timedelta(days=1)),
-    state("b", 5, START + timedelta(days=2), BAD, gpus=(gpu(BAD, state="down"),), incidents=(LOST,), verdict="poor"),
+    state(
+        "b",
+        5,
+        START + timedelta(days=2),
+        BAD,
+        gpus=(gpu(BAD, state="down"),),
+        incidents=(LOST,),
+        verdict="poor",
+    ),
     state("b", 6, START + timedelta(days=3), None),
     *series("a", 2, START + timedelta(days=9)),  # numbers that begin again
 ]
 ARRIVALS = [
-    Arrival(i + 1, one.agent_id, encode(one), signature="s" if i == 2 else None) for i, one in enumerate(STATES)
+    Arrival(i + 1, one.agent_id, encode(one), signature="s" if i == 2 else None)
+    for i, one in enumerate(STATES)
 ]
 
 
-async def _history(batches: list[list[Arrival]]) -> tuple[archive.Content, int]:
+async def _history(batches: list[list[Arrival]]) -> tuple[day_folders.Content, int]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(gpuping_settings.load({}, GPUPING_DATA_DIR=folder))
         await store.open(START + timedelta(days=30))
         for batch in batches:
             await store.write(1, await store.prepare(batch))
             await store.seal(START + timedelta(days=30))
-        content = await store.read(lambda reader: archive.content(reader.cursor, store.places.archive))
+        content = await store.read(
+            lambda reader: day_folders.content(reader.cursor, store.places.archive)
+        )
         assert store.ingest
         rows = store.ingest.rows
         await store.close()
@@ -52,7 +63,9 @@ async def _history(batches: list[list[Arrival]]) -> tuple[archive.Content, int]:
 EXPECTED = asyncio.run(_history([ARRIVALS]))
 
 
-@given(st.permutations(ARRIVALS), st.lists(st.sampled_from(ARRIVALS), max_size=8), st.integers(1, 7))
+@given(
+    st.permutations(ARRIVALS), st.lists(st.sampled_from(ARRIVALS), max_size=8), st.integers(1, 7)
+)
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_delivery_makes_the_same_history(order: list[Arrival], again: list[Arrival], size: int):
     delivered = order + again
@@ -89,7 +102,11 @@ def test_a_tombstone_moves_the_position_and_is_no_outcome(tmp_path: Path):
 
 
 def test_tombstones_in_between_change_no_history():
-    among = [one for arrival in ARRIVALS for one in (arrival, structs.replace(arrival, data=b"", tombstone=True))]
+    among = [
+        one
+        for arrival in ARRIVALS
+        for one in (arrival, structs.replace(arrival, data=b"", tombstone=True))
+    ]
     assert asyncio.run(_history([among, among[::-1]])) == EXPECTED
 
 
@@ -103,12 +120,18 @@ def test_what_came_first_counts_however_the_batches_are_cut():
     first = structs.replace(state("a", 1, START), consecutive_poor=3)
     told = [Arrival(1, "a", encode(first)), Arrival(2, "a", encode(state("a", 1, START)))]
     assert asyncio.run(_history([told])) == asyncio.run(_history([told[:1], told[1:]]))
-    signed = [Arrival(1, "a", encode(first), signature="s"), Arrival(2, "a", encode(state("a", 1, START)))]
+    signed = [
+        Arrival(1, "a", encode(first), signature="s"),
+        Arrival(2, "a", encode(state("a", 1, START))),
+    ]
     assert asyncio.run(_history([signed])) == asyncio.run(_history([signed[:1], signed[1:]]))
 
 
 def test_outcomes_of_1970_are_taken_in_once_too():
-    told = [Arrival(i + 1, "a", encode(one)) for i, one in enumerate(series("a", 3, datetime(1970, 1, 2, tzinfo=UTC)))]
+    told = [
+        Arrival(i + 1, "a", encode(one))
+        for i, one in enumerate(series("a", 3, datetime(1970, 1, 2, tzinfo=UTC)))
+    ]
     assert asyncio.run(_history([told, told[::2], told, told[1:]])) == asyncio.run(_history([told]))
     assert asyncio.run(_history([told[2:], told[2:], told[2:]]))[1] == 1
 
@@ -116,7 +139,10 @@ def test_outcomes_of_1970_are_taken_in_once_too():
 @pytest.mark.parametrize(
     ("said", "instead"),
     [
-        (b'"seconds":{"up":900.0,', b'"seconds":{"up":1e308,'),  # of the report, of its GPU, of the outcome
+        (
+            b'"seconds":{"up":900.0,',
+            b'"seconds":{"up":1e308,',
+        ),  # of the report, of its GPU, of the outcome
         (b'"since":"2026-11-01T00:00:00Z"', b'"since":"2026-11-01T00:00:00"'),
         (b'"index":0', b'"index":99999999999'),
         (b'"name":"RTX 4090"', b'"name":"\\u0000"'),
@@ -141,7 +167,9 @@ def test_rows_that_cannot_be_made_are_told_apart_and_set_aside(tmp_path: Path):
         await store.open(START)
         prepared = await store.prepare(ARRIVALS)
         worst = next(row for row in prepared.taken.full.values() if row.incidents)
-        worst.incidents = (SimpleNamespace(**structs.asdict(LOST) | {"since": START.replace(tzinfo=None)}),)
+        worst.incidents = (
+            SimpleNamespace(**structs.asdict(LOST) | {"since": START.replace(tzinfo=None)}),
+        )
         written = await store.write(1, prepared)
         assert store.ingest
         poisoned = store.ingest.poisoned
@@ -149,7 +177,12 @@ def test_rows_that_cannot_be_made_are_told_apart_and_set_aside(tmp_path: Path):
         return written, poisoned
 
     written, poisoned = asyncio.run(steps())
-    assert (written.rows, written.duplicates, written.poisoned, poisoned) == (len(ARRIVALS) - 1, 0, 1, 1)
+    assert (written.rows, written.duplicates, written.poisoned, poisoned) == (
+        len(ARRIVALS) - 1,
+        0,
+        1,
+        1,
+    )
 
 
 def test_poison_that_comes_again_is_set_aside_once(tmp_path: Path):

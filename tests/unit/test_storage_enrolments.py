@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.messages import Enrolment
-from storage.enrolments import Known, Period, ended, periods
-from storage.placing import AGREES_US, placed
-from storage.rows import microseconds
-from storage.windows import Milliseconds, Window
+from bus.contract.messages import Enrolment
+from storage.engine.rows import microseconds
+from storage.statements.alignment import AGREES_US, placed
+from storage.statements.enrolments import Known, Period, ended, periods
+from storage.statements.windows import Milliseconds, Window
 
 DAY = 86_400_000_000
-MONTH = Period(microseconds(datetime(2026, 10, 1, tzinfo=UTC)), microseconds(datetime(2026, 11, 1, tzinfo=UTC)))
+MONTH = Period(
+    microseconds(datetime(2026, 10, 1, tzinfo=UTC)), microseconds(datetime(2026, 11, 1, tzinfo=UTC))
+)
 START = datetime(2026, 10, 1, tzinfo=UTC)
 LATER = MONTH.until_us + 100 * DAY
 
@@ -36,7 +38,9 @@ def known(*days: tuple[float, float], misses: tuple[float, ...] = ()) -> Known:
     return Known(pinged, windows, pinged[0] if pinged else None)
 
 
-def found(enrolments: list[Enrolment], outcomes: Known, now_us: int = LATER) -> list[tuple[float, float]]:
+def found(
+    enrolments: list[Enrolment], outcomes: Known, now_us: int = LATER
+) -> list[tuple[float, float]]:
     return [
         ((one.since_us - MONTH.since_us) / DAY, (one.until_us - MONTH.since_us) / DAY)
         for one in periods(enrolments, outcomes, MONTH, now_us)
@@ -69,14 +73,18 @@ def test_each_enrolment_counts_and_what_lies_between_does_not():
 def test_history_from_before_a_lost_registry_counts_as_an_enrolment_that_ended():
     assert found([Enrolment(on(20))], known((1, 3), (3, 12), (20, 31))) == [(1, 12), (20, 31)]
     assert found([], known((4, 6), misses=(5,))) == [(4, 31)]
-    assert found([], known((1, 6), misses=(5,))) == [(1, 31)]  # the first outcome, a miss, lies within the first window
+    assert found([], known((1, 6), misses=(5,))) == [
+        (1, 31)
+    ]  # the first outcome, a miss, lies within the first window
 
 
 @pytest.mark.parametrize("off_us", [-5_000_000, -1_000, 60_000, 5_000_000])
 def test_a_ping_s_way_at_the_beginning_is_no_time_that_nobody_reported(off_us):
     begins = Window(1, at(10) + off_us, at(11), Milliseconds(up=1), {})
     outcomes = Known([at(11)], {at(11): begins}, at(11))
-    assert periods([Enrolment(on(10))], outcomes, MONTH, LATER) == [Period(at(10) + off_us, MONTH.until_us)]
+    assert periods([Enrolment(on(10))], outcomes, MONTH, LATER) == [
+        Period(at(10) + off_us, MONTH.until_us)
+    ]
 
 
 def test_no_time_counts_twice_though_enrolments_touch_overlap_or_come_twice():
@@ -116,7 +124,12 @@ def test_a_label_that_agrees_with_our_clock_stands():
     assert placed(at(5), 40_000, (at(4), at(5) + 3_000), DAY) == (
         place := placed(at(5), None, (at(4), at(5) + 3_000), DAY)
     )
-    assert (place.since_us, place.until_us, place.shift_us, place.stepped) == (at(4), at(5) + 3_000, 0, False)
+    assert (place.since_us, place.until_us, place.shift_us, place.stepped) == (
+        at(4),
+        at(5) + 3_000,
+        0,
+        False,
+    )
     slow = placed(at(5), 9_000_000, (at(4), at(5) + 13_000_000), DAY)  # the answer took 9 s
     assert slow.until_us == at(5) + 13_000_000
 
@@ -124,16 +137,28 @@ def test_a_label_that_agrees_with_our_clock_stands():
 @pytest.mark.parametrize("off_us", [-40 * 365 * DAY, -3_600_000_000, 3_600_000_000, 3 * DAY])
 def test_the_window_of_a_clock_that_is_off_lies_where_the_ping_was(off_us):
     place = placed(at(5), 1_000, (at(4) + off_us, at(5) + off_us), DAY)
-    assert (place.since_us, place.until_us, place.shift_us, place.stepped) == (at(4), at(5), -off_us, False)
+    assert (place.since_us, place.until_us, place.shift_us, place.stepped) == (
+        at(4),
+        at(5),
+        -off_us,
+        False,
+    )
 
 
 def test_a_clock_that_is_set_within_the_window_gives_its_length_no_other_beginning():
     place = placed(at(5), 1_000, (at(4) - 3_600_000_000, at(5)), DAY)
-    assert (place.since_us, place.until_us, place.shift_us, place.stepped) == (at(4), at(5), 0, True)
+    assert (place.since_us, place.until_us, place.shift_us, place.stepped) == (
+        at(4),
+        at(5),
+        0,
+        True,
+    )
 
 
 @given(st.integers(0, 999), st.integers(-3_000, 3_000))
-def test_a_label_is_found_again_to_the_millisecond_however_the_ping_s_moment_falls(phase_us, after_ms):
+def test_a_label_is_found_again_to_the_millisecond_however_the_ping_s_moment_falls(
+    phase_us, after_ms
+):
     """History keeps it as whole milliseconds after the ping, rounded down."""
     pinged_us, label_us = at(5) + phase_us, at(5) + after_ms * 1000
     kept_us = pinged_us + (label_us - pinged_us) // 1000 * 1000

@@ -1,6 +1,6 @@
 """When what stood in the stream counts as taken in."""
 
-from storage.intake import Intake
+from storage.stream.catch_up import Intake
 
 
 def begun(there: int) -> Intake:

@@ -8,12 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.messages import Moment, check_moments
-from storage.moments import FORM, moments
-from storage.rows import microseconds
+from bus.contract.messages import Moment, check_moments
+from storage.engine.rows import microseconds
+from storage.ingest.timestamps import FORM, moments
 
-times = st.datetimes(timezones=st.just(UTC), min_value=datetime(1970, 1, 1), max_value=datetime(9998, 12, 31))  # noqa: DTZ001  # in UTC
-any_times = st.datetimes(timezones=st.integers(-1439, 1439).map(lambda m: timezone(timedelta(minutes=m))))
+times = st.datetimes(
+    timezones=st.just(UTC), min_value=datetime(1970, 1, 1), max_value=datetime(9998, 12, 31)
+)  # in UTC
+any_times = st.datetimes(
+    timezones=st.integers(-1439, 1439).map(lambda m: timezone(timedelta(minutes=m)))
+)
 odd_digits = st.builds(
     lambda place, letter: FORM[:place] + letter + FORM[place + 1 :],
     st.integers(0, len(FORM) - 1),
@@ -31,11 +35,18 @@ def test_what_messages_write_is_read_exactly(several: list[datetime]):
     assert found.astype(np.int64).tolist() == [microseconds(moment) for moment in several]
 
 
-@given(st.lists(st.one_of(odd_digits, st.text(max_size=30), any_times.map(text_of), any_times.map(str)), max_size=8))
+@given(
+    st.lists(
+        st.one_of(odd_digits, st.text(max_size=30), any_times.map(text_of), any_times.map(str)),
+        max_size=8,
+    )
+)
 def test_each_is_read_as_the_long_road_reads_it(texts: list[str]):
     for text, one in zip(texts, moments(texts), strict=True):
         try:
-            expected = msgspec.convert(text.removesuffix("\0"), Moment)  # one NUL at its end is overlooked
+            expected = msgspec.convert(
+                text.removesuffix("\0"), Moment
+            )  # one NUL at its end is overlooked
             check_moments(expected)
         except ValueError:
             assert np.isnat(one)
@@ -71,7 +82,13 @@ def test_one_that_is_none_hides_no_other(text: str):
 
 
 @pytest.mark.parametrize(
-    "text", ["2026-11-01T00:00:00Z", "2026-11-01T00:00:00.000Z", "2026-11-01T02:00:00.0+02:00", "2026-11-01 00:00:00Z"]
+    "text",
+    [
+        "2026-11-01T00:00:00Z",
+        "2026-11-01T00:00:00.000Z",
+        "2026-11-01T02:00:00.0+02:00",
+        "2026-11-01 00:00:00Z",
+    ],
 )
 def test_other_ways_to_write_a_moment_are_read_one_by_one(text: str):
     first, second, third = moments([FORM, text, FORM])

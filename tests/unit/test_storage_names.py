@@ -1,6 +1,6 @@
 """Numbers for names: dense, in order, and found by others only once they are in the file."""
 
-from storage.names import Names, Numbers
+from storage.engine.dictionary import Names, Numbers
 
 
 def test_a_new_name_is_given_the_next_number_once():

@@ -4,15 +4,19 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.novelty import Fresh, Key, Novelty, Outcomes
-from storage.numbering import Numbering
+from storage.ingest.dedup import Fresh, Key, Novelty, Outcomes
+from storage.ingest.sequences import Numbering
 
 # numbers of few agents; the moment follows from the number and from how often the numbers began again
 outcomes = st.tuples(st.integers(0, 2), st.integers(1, 8), st.integers(0, 2)).map(
     lambda one: (one[0], one[1], one[2] * 1_000 + one[1])
 )
 in_order = st.lists(st.integers(1, 12), max_size=4).map(
-    lambda counts: [(0, n, 1_000 * numbering + n) for numbering, count in enumerate(counts) for n in range(1, count)]
+    lambda counts: [
+        (0, n, 1_000 * numbering + n)
+        for numbering, count in enumerate(counts)
+        for n in range(1, count)
+    ]
 )
 batches = st.lists(st.one_of(st.lists(outcomes, max_size=10), in_order), max_size=6)
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.numbering import Numbering
+from storage.ingest.sequences import Numbering
 
 numbers = st.lists(st.integers(1, 40), max_size=60)
 
@@ -30,7 +30,9 @@ def test_missing_within_a_page(arriving: list[int], data: st.DataObject):
     first = data.draw(st.sampled_from(truth))
     last = data.draw(st.sampled_from([n for n in truth if n >= first]))
     before = max([n for n in truth if n < first], default=0)
-    assert numbering.missing_within(1, first, last) == len(set(range(before + 1, last + 1)) - set(truth))
+    assert numbering.missing_within(1, first, last) == len(
+        set(range(before + 1, last + 1)) - set(truth)
+    )
 
 
 def test_loaded_runs_count_like_added_ones_and_a_restart_begins_anew():
@@ -77,7 +79,9 @@ def test_agents_of_any_number_have_room():
 
 
 @given(numbers.filter(bool), st.integers(1, 41), numbers)
-def test_what_is_let_go_is_neither_held_nor_missing(arriving: list[int], first: int, later: list[int]):
+def test_what_is_let_go_is_neither_held_nor_missing(
+    arriving: list[int], first: int, later: list[int]
+):
     numbering, truth = Numbering(), set(arriving)
     for number in truth:
         numbering.add(7, number)

@@ -11,14 +11,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from bus.messages import AgentState, Incident, Outcome, Seconds, encode
-from storage import database, states
-from storage.beside import ping_row
-from storage.database import sql
-from storage.healthy import healthy
-from storage.names import Names
-from storage.reading import Taken, full_row, read
-from storage.rows import Arrival, HealthyRows, PingRow
+from bus.contract.messages import AgentState, Incident, Outcome, Seconds, encode
+from storage.engine import database
+from storage.engine.database import sql
+from storage.engine.dictionary import Names
+from storage.engine.rows import Arrival, HealthyRows, PingRow
+from storage.ingest import wire
+from storage.ingest.decode import Taken, full_row, read
+from storage.ingest.detail_rows import ping_row
+from storage.ingest.fast_path import healthy
 from tests.storage_states import START, gpu, state
 
 times = st.one_of(st.just(0.0), st.floats(0, 1e6, allow_subnormal=False))
@@ -33,10 +34,19 @@ accounts = st.one_of(
 def scheduler_states(draw: st.DrawFn) -> AgentState:
     """From wholly healthy to odd in one or more ways."""
     seconds = draw(accounts)
-    odd = draw(st.sets(st.sampled_from(["gpu", "gpus", "percent", "window", "poor", "reason", "incident", "none"])))
+    odd = draw(
+        st.sets(
+            st.sampled_from(
+                ["gpu", "gpus", "percent", "window", "poor", "reason", "incident", "none"]
+            )
+        )
+    )
     gpus = (gpu(seconds), gpu(seconds, uuid="GPU-2", index=None, name=""))
     if "gpu" in odd:
-        gpus = (gpus[0], gpu(draw(accounts), state=draw(st.sampled_from(["up", "degraded", "unknown"]))))
+        gpus = (
+            gpus[0],
+            gpu(draw(accounts), state=draw(st.sampled_from(["up", "degraded", "unknown"]))),
+        )
     about: dict[str, object] = {"response_ms": draw(latencies)}
     if "percent" in odd:
         about["uptime_percent"] = draw(st.one_of(st.none(), st.floats(0, 100)))
@@ -71,7 +81,9 @@ def written(tables: duckdb.DuckDBPyConnection, row: PingRow) -> list[tuple[objec
     return _taken_out(tables)
 
 
-def written_healthy(tables: duckdb.DuckDBPyConnection, rows: HealthyRows) -> list[tuple[object, ...]]:
+def written_healthy(
+    tables: duckdb.DuckDBPyConnection, rows: HealthyRows
+) -> list[tuple[object, ...]]:
     tables.register("healthy", structs.asdict(rows))
     tables.execute(sql("insert_healthy"))
     tables.unregister("healthy")
@@ -139,7 +151,9 @@ def test_an_index_that_is_none_stops_nobody_else(index: int):
 
 
 @pytest.mark.parametrize("seconds", [0.5, 900.25, 2.0**60])
-def test_an_interval_that_is_no_number_of_seconds_is_kept_as_it_is(tables: duckdb.DuckDBPyConnection, seconds: float):
+def test_an_interval_that_is_no_number_of_seconds_is_kept_as_it_is(
+    tables: duckdb.DuckDBPyConnection, seconds: float
+):
     one = structs.replace(state("a", 1, START), interval_seconds=seconds)
     found = read_one(encode(one), Names([], [])).full[0]
     assert seconds in written(tables, found)[0]
@@ -183,7 +197,9 @@ INSIDE = ["1970-01-01T00:00:00Z", "9998-12-31T23:59:59.999999Z", "1969-12-31T23:
 def _with_moment(field: str, text: str, *, is_healthy: bool) -> bytes:
     """A message in which one moment is another; one that is not healthy takes the long road."""
     incident = Incident(gpu=None, state="up", reason="restarted", since=START, until=START)
-    made = msgspec.json.decode(encode(state("a", 1, START, incidents=() if is_healthy else (incident,))))
+    made = msgspec.json.decode(
+        encode(state("a", 1, START, incidents=() if is_healthy else (incident,)))
+    )
     *path, last = field.split(".")
     inner = made
     for name in path:
@@ -193,14 +209,17 @@ def _with_moment(field: str, text: str, *, is_healthy: bool) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "field", ["last.pinged_at", "next_ping_at", "last.report.window.since", "last.report.window.until"]
+    "field",
+    ["last.pinged_at", "next_ping_at", "last.report.window.since", "last.report.window.until"],
 )
 @pytest.mark.parametrize("text", OUTSIDE + INSIDE)
 def test_both_roads_take_the_same_moments(field: str, text: str):
     """An answer shows moments in UTC: one that UTC cannot say would spoil it for good."""
     for is_healthy in (True, False):
         taken = read_one(_with_moment(field, text, is_healthy=is_healthy), Names([], []))
-        assert (len(taken.healthy), len(taken.full)) == ((0, 0) if text in OUTSIDE else (is_healthy, not is_healthy))
+        assert (len(taken.healthy), len(taken.full)) == (
+            (0, 0) if text in OUTSIDE else (is_healthy, not is_healthy)
+        )
         assert all("1970 to 9998" in one.detail for one in taken.poisoned.values())
 
 
@@ -213,5 +232,5 @@ def test_an_incident_at_no_moment_is_set_aside(edge: str, text: str):
 
 def test_the_types_here_know_all_that_they_keep():
     """A field that messages carry and storage ought to keep is not overlooked by renaming it in one place only."""
-    assert set(states.Outcome.__struct_fields__) <= set(Outcome.__struct_fields__)
-    assert set(states.State.__struct_fields__) <= set(AgentState.__struct_fields__)
+    assert set(wire.Outcome.__struct_fields__) <= set(Outcome.__struct_fields__)
+    assert set(wire.State.__struct_fields__) <= set(AgentState.__struct_fields__)

@@ -2,7 +2,7 @@
 
 from structlog.testing import capture_logs
 
-from storage.trouble import Trouble
+from storage.stream.wait_log import Trouble
 
 
 def test_one_trouble_is_told_once_in_each_of_its_words_and_so_is_its_end():

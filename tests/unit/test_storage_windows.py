@@ -6,9 +6,9 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bus.messages import Incident
-from storage.rows import microseconds, moment
-from storage.windows import STATES, Milliseconds, Window, within
+from bus.contract.messages import Incident
+from storage.engine.rows import microseconds, moment
+from storage.statements.windows import STATES, Milliseconds, Window, within
 
 START = datetime(2026, 10, 31, 12, tzinfo=UTC)
 START_US = microseconds(START)
@@ -27,19 +27,27 @@ def test_the_parts_add_up_to_the_whole(account: Milliseconds, length_us: int, cu
     one = window(account, length_us)
     edges = [START_US - HOUR, *sorted(START_US + cut for cut in cuts), START_US + 200 * HOUR]
     parts = [within(one, None, a, b).account for a, b in pairwise(edges)]
-    assert [sum(getattr(part, name) for part in parts) for name in STATES] == [getattr(account, n) for n in STATES]
+    assert [sum(getattr(part, name) for part in parts) for name in STATES] == [
+        getattr(account, n) for n in STATES
+    ]
     assert all(getattr(part, name) >= 0 for part in parts for name in STATES)
 
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 5_000), st.integers(1, 5_000), st.sampled_from(["down", "degraded", "unknown"])),
+        st.tuples(
+            st.integers(0, 5_000),
+            st.integers(1, 5_000),
+            st.sampled_from(["down", "degraded", "unknown"]),
+        ),
         min_size=1,
         max_size=6,
     ),
     st.floats(0, 1),
 )
-def test_incidents_put_each_millisecond_on_its_side(spells: list[tuple[int, int, str]], share: float):
+def test_incidents_put_each_millisecond_on_its_side(
+    spells: list[tuple[int, int, str]], share: float
+):
     at, incidents, sums = START, [], dict.fromkeys(STATES, 0)
     timeline = []
     for gap, length, name in spells:
@@ -65,7 +73,12 @@ def test_what_incidents_do_not_explain_is_shared_out_and_said():
 
 
 def test_a_window_in_one_state_is_cut_exactly():
-    part = within(window(Milliseconds(unknown=4_000), 4_000_000), None, START_US + 1_000_000, START_US + 2_000_000)
+    part = within(
+        window(Milliseconds(unknown=4_000), 4_000_000),
+        None,
+        START_US + 1_000_000,
+        START_US + 2_000_000,
+    )
     assert (part.account, part.method) == (Milliseconds(unknown=1_000), "exact")
 
 

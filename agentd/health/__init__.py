@@ -1,0 +1,1 @@
+"""Decides from readings whether a GPU is up, degraded, down or unknown."""

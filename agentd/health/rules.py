@@ -1,0 +1,265 @@
+"""When a GPU is up: every rule in one place, as data, each with its source.
+
+Pure: what NVML said goes in as `Reading`s, what it means comes out. What one check cannot tell (an XID
+holds until recovery, heat counts over ten minutes) is carried in `HealthMemory`, which the probe keeps.
+"""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from bus.contract.messages import GpuState
+
+# Sources, by the names that the rules below use.
+DCGM = "NVIDIA/DCGM modules/health"
+GPUD = "leptonai/gpud components/accelerator/nvidia"
+PLUGIN = "NVIDIA/k8s-device-plugin internal/rm/health.go"
+GCM = "facebookresearch/gcm gcm/health_checks"
+CATALOG = "NVIDIA XID catalog (docs.nvidia.com/deploy/xid-errors)"
+NVML = "NVML API reference (nvml.h)"
+
+THERMAL_WINDOW_SECONDS = 600.0
+THERMAL_LIMIT_SECONDS = 360.0
+THROTTLE_BITS = {  # nvmlClocksEventReasons; power caps are normal
+    0x1: "idle",
+    0x2: "application-clocks",
+    0x4: "software-power-cap",
+    0x8: "hardware-slowdown",
+    0x10: "sync-boost",
+    0x20: "software-thermal",
+    0x40: "hardware-thermal",
+    0x80: "power-brake",
+    0x100: "display-clocks",
+}
+_THERMAL_BITS = 0x20 | 0x40
+_FABRIC_COMPLETED = 3
+
+
+class Reading(Struct, kw_only=True, frozen=True):
+    """What one check read of one GPU (or MIG device), unjudged. None: not supported there, or not asked.
+
+    `error` is the NVML return code of a call that says the GPU itself is in trouble, `unread` why nothing at all
+    is known of it (that is no evidence against it). `pci` is the address as
+    sysfs spells it; `gi` and `ci` are set for a MIG device, whose `uuid` is then `<GPU UUID>/<GI>/<CI>`.
+    """
+
+    uuid: str
+    index: int | None = None
+    name: str = ""
+    pci: str | None = None
+    gi: int | None = None
+    ci: int | None = None
+    error: int | None = None
+    hung: bool = False
+    unread: str | None = None
+    suspended: bool = False
+    recovery_action: int | None = None
+    remap_failed: bool | None = None
+    remap_pending: bool | None = None
+    ecc_uncorrected: int | None = None
+    throttle: int | None = None  # bits of the clocks' event reasons
+    fabric_state: int | None = None
+    fabric_status: int | None = None
+    energy_mj: int | None = None  # since the driver was loaded; a GPU reset takes it back to zero
+
+    @property
+    def gpu_uuid(self) -> str:
+        """The physical GPU's UUID, of a MIG device too."""
+        return gpu_of(self.uuid)
+
+    @property
+    def heat(self) -> bool:
+        """Slowed down by heat at this moment."""
+        return bool((self.throttle or 0) & _THERMAL_BITS)
+
+
+def gpu_of(uuid: str) -> str:
+    """The physical GPU that a UUID, or a MIG device's `<GPU UUID>/<GI>/<CI>`, belongs to."""
+    return uuid.partition("/")[0]
+
+
+class Rule(NamedTuple):
+    """If `holds`, the GPU is in `state` for `reason`."""
+
+    reason: str
+    state: GpuState
+    holds: Callable[[Reading], bool]
+    source: str
+
+
+def _error(code: int) -> Callable[[Reading], bool]:
+    return lambda reading: reading.error == code
+
+
+def _action(*codes: int) -> Callable[[Reading], bool]:
+    return lambda reading: reading.recovery_action in codes
+
+
+# Every rule that one reading decides, worst first: a sample's reasons stand in this order.
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "hung",
+        "down",
+        lambda r: r.hung,
+        "a call that never returns is evidence; NVIDIA/NVSentinel#1576",
+    ),
+    Rule("lost", "down", _error(15), f"{NVML}: NVML_ERROR_GPU_IS_LOST; {GCM}; {DCGM}"),
+    Rule("reset-required", "down", _error(16), f"{NVML}: NVML_ERROR_RESET_REQUIRED; {GPUD}"),
+    Rule("timeout", "down", _error(10), f"{NVML}: NVML_ERROR_TIMEOUT; {GCM}"),
+    Rule("unknown-error", "down", _error(999), f"{NVML}: NVML_ERROR_UNKNOWN; {PLUGIN}"),
+    Rule(
+        "insufficient-power",
+        "down",
+        _error(8),
+        f"{NVML}: NVML_ERROR_INSUFFICIENT_POWER, no power cable attached",
+    ),
+    Rule(
+        "irq-issue",
+        "down",
+        _error(11),
+        f"{NVML}: NVML_ERROR_IRQ_ISSUE, the driver gets no interrupts from it",
+    ),
+    Rule("driver-not-loaded", "down", _error(9), f"{NVML}: NVML_ERROR_DRIVER_NOT_LOADED; {GCM}"),
+    Rule(
+        "recovery-reset",
+        "down",
+        _action(1, 6),
+        f"{NVML}: NVML_GPU_RECOVERY_ACTION_GPU_RESET, BUS_RESET",
+    ),
+    Rule(
+        "recovery-reboot",
+        "down",
+        _action(2, 7),
+        f"{NVML}: NVML_GPU_RECOVERY_ACTION_NODE_REBOOT, SYSTEM_REBOOT",
+    ),
+    Rule(
+        "recovery-drain-and-reset",
+        "down",
+        _action(4),
+        f"{NVML}: NVML_GPU_RECOVERY_ACTION_DRAIN_AND_RESET",
+    ),
+    Rule(
+        "ecc",
+        "down",
+        lambda r: (r.ecc_uncorrected or 0) > 0,
+        f"{DCGM}: volatile double-bit errors; {GCM}",
+    ),
+    Rule("remap-failed", "down", lambda r: r.remap_failed is True, f"{GPUD}/remapped-rows; {DCGM}"),
+    Rule(
+        "recovery-drain-p2p",
+        "degraded",
+        _action(3, 5),
+        f"{NVML}: NVML_GPU_RECOVERY_ACTION_DRAIN_P2P, IMEX_DOMAIN",
+    ),
+    Rule(
+        "remap-pending",
+        "degraded",
+        lambda r: r.remap_pending is True,
+        f"{GPUD}/remapped-rows; NVIDIA/DCGM#263",
+    ),
+    Rule(
+        "fabric",
+        "degraded",
+        lambda r: r.fabric_state == _FABRIC_COMPLETED and r.fabric_status not in (None, 0),
+        f"{GPUD}/fabric-manager; {NVML}: nvmlGpuFabricInfo_t.status",
+    ),
+)
+THERMAL = Rule(
+    "thermal", "degraded", lambda r: r.heat, f"{GPUD}/hw-slowdown: 6 of the last 10 minutes"
+)
+
+_ERRORS_OF_GPUS = frozenset({8, 9, 10, 11, 15, 16, 999})
+
+# Failures of the whole library or driver: every expected GPU is down for them (NVML return codes of nvmlInit).
+FAILURES: dict[int, str] = {
+    9: "driver-not-loaded",
+    10: "timeout",
+    12: "library-absent",
+    15: "lost",
+    16: "reset-required",
+    18: "driver-mismatch",
+    999: "unknown-error",
+}
+
+XidEffect = Literal["down", "degraded", "none", "incident"]
+XidTable = Mapping[int, XidEffect]
+
+
+class XidRule(NamedTuple):
+    """What an XID does to a GPU until recovery. `none` is an application's error, `incident` is only recorded."""
+
+    effect: XidEffect
+    meaning: str
+    source: str
+
+
+XIDS: dict[int, XidRule] = {
+    48: XidRule("down", "double-bit ECC error", f"{CATALOG}; {PLUGIN}"),
+    62: XidRule("down", "internal micro-controller halt", f"{CATALOG}; {GPUD}"),
+    64: XidRule("down", "row remapper failure", f"{CATALOG}; {GPUD}"),
+    79: XidRule("down", "GPU has fallen off the bus", f"{CATALOG}; {PLUGIN}; {GPUD}"),
+    95: XidRule("down", "uncontained memory error", f"{CATALOG}; {GPUD}"),
+    119: XidRule("down", "GSP RPC timeout", f"{CATALOG}; {GPUD}"),
+    120: XidRule("down", "GSP error", f"{CATALOG}; {GPUD}"),
+    140: XidRule("down", "unrecovered ECC error", f"{CATALOG}; {GPUD}"),
+    74: XidRule("degraded", "NVLink error", f"{CATALOG}; {GPUD}"),
+    94: XidRule("degraded", "contained memory error", f"{CATALOG}; {GPUD}"),
+    13: XidRule("none", "graphics engine exception", f"{CATALOG}; {PLUGIN}"),
+    31: XidRule("none", "memory page fault", f"{CATALOG}; {PLUGIN}"),
+    43: XidRule("none", "GPU stopped processing", f"{CATALOG}; {PLUGIN}"),
+    45: XidRule("none", "preemptive cleanup", f"{CATALOG}; {PLUGIN}"),
+    68: XidRule("none", "video processor exception", f"{CATALOG}; {PLUGIN}"),
+    109: XidRule("none", "context switch timeout", f"{CATALOG}; {PLUGIN}"),
+}
+DEFAULT_XIDS: XidTable = {xid: rule.effect for xid, rule in XIDS.items()}
+
+
+def failure_of(code: int) -> str:
+    """The reason for which no GPU could be asked, from the NVML return code."""
+    return FAILURES.get(code, f"nvml-error-{code}")
+
+
+def throttle_names(bits: int | None) -> list[str] | None:
+    """Why the clocks are what they are, in words."""
+    return None if bits is None else [name for bit, name in THROTTLE_BITS.items() if bits & bit]
+
+
+def why_unknown(reading: Reading) -> str | None:
+    """Why this reading is no evidence either way: nothing was read, or an error that speaks of us, not of the GPU."""
+    if reading.unread or reading.error is None or reading.error in _ERRORS_OF_GPUS:
+        return reading.unread
+    return failure_of(reading.error)
+
+
+def xid_table(text: str) -> XidTable:
+    """The built-in table with an operator's TOML over it: `[xid]`, then lines such as `31 = "degraded"`.
+
+    Effects: down, degraded, incident, none. Raises ValueError that says which line and what was expected.
+    """
+    given = msgspec.convert(tomllib.loads(text), dict[Literal["xid"], dict[str, XidEffect]]).get(
+        "xid", {}
+    )
+    for number in given:
+        if not (number.isascii() and number.isdigit() and len(number) <= 4):
+            raise ValueError(f"xid {number!r}: expected a number of at most four digits")
+    return {**DEFAULT_XIDS, **{int(number): effect for number, effect in given.items()}}
+
+
+def effect_of(xid: int, table: XidTable) -> XidEffect:
+    """What the XID does; one that no table names is recorded and does nothing."""
+    return table.get(xid, "incident")
+
+
+_STATES: dict[str, GpuState] = {rule.reason: rule.state for rule in (*RULES, THERMAL)}
+
+
+def verdict_on(word: str, table: XidTable) -> tuple[GpuState, tuple[str, ...]]:
+    """State and reasons that a state of the scenario vocabulary comes to."""
+    if word.startswith("xid:"):
+        effect = effect_of(int(word[4:]), table)
+        return (effect, (word,)) if effect in ("down", "degraded") else ("up", ())
+    reason = "hung" if word == "hang" else word
+    return (_STATES[reason], (reason,)) if reason in _STATES else ("up", ())

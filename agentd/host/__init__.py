@@ -1,0 +1,1 @@
+"""The machine around agentd: systemd, the kernel log and installation as a service."""

@@ -1,0 +1,1 @@
+"""Keeps and sums what became of every millisecond of every GPU."""

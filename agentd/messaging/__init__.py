@@ -1,0 +1,1 @@
+"""The agent on the bus: its connection, its registration and its answers."""

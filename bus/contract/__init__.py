@@ -1,0 +1,1 @@
+"""What services and agents say to each other: subjects, messages, questions and their answers."""

@@ -1,0 +1,1 @@
+"""How it travels: the connection, JetStream's layout, consumers, batches, micro services and files."""

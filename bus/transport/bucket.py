@@ -1,0 +1,56 @@
+"""Reading one key of the bucket from the stream's leader: what was acknowledged before is seen."""
+
+import base64
+from datetime import datetime
+from typing import Generic, NamedTuple, TypeVar
+
+from msgspec import Struct
+
+from bus.contract import subjects
+from bus.contract.messages import decode
+from bus.errors import BusError
+from bus.transport import layout
+from bus.transport.connection import Client
+
+S = TypeVar("S", bound=Struct)
+_NO_MESSAGE = 10037
+
+
+class Found(NamedTuple, Generic[S]):
+    """A value, its revision (stream sequence) and when it was written (nanoseconds since 1970)."""
+
+    value: S
+    revision: int
+    time_ns: int
+
+
+async def read(client: Client, key: str, kind: type[S]) -> Found[S] | None:
+    """The last revision of a key (a full subject), or None when there is none or it was deleted.
+
+    Raises UnavailableError, or BadMessageError for a value that is not a `kind`.
+    """
+    message = await _last(client, key)
+    if message is None or "data" not in message:
+        return None
+    value = decode(base64.b64decode(message["data"]), kind)
+    return Found(
+        value, message["seq"], int(datetime.fromisoformat(message["time"]).timestamp() * 1e9)
+    )
+
+
+async def last_sequence(client: Client, subject_filter: str) -> int:
+    """The sequence of the newest message under a subject filter; 0 when there is none."""
+    message = await _last(client, subject_filter)
+    return message["seq"] if message else 0
+
+
+async def _last(client: Client, subject: str) -> dict | None:  # type: ignore[type-arg]  # JSON as it came
+    answer = await layout.api(
+        client, f"STREAM.MSG.GET.{subjects.BUCKET_STREAM}", {"last_by_subj": subject}
+    )
+    if error := answer.get("error"):
+        if error.get("err_code") == _NO_MESSAGE:
+            return None
+        raise BusError(f"{subject}: {error.get('description')} [{error.get('err_code')}]")
+    message: dict[str, object] = answer["message"]
+    return message

@@ -1,0 +1,147 @@
+"""Asking and answering over the bus: NATS micro services with typed messages.
+
+`nats micro ls/info/stats` see every endpoint. A refusal travels in the standard service error headers, its
+code an HTTP status; `gateway/web/problems.py` turns it into a problem document unchanged.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
+
+import nats.errors
+import nats.micro
+import structlog
+from msgspec import Struct
+from nats.aio.client import Client
+from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER, Request
+from nats.micro.service import Endpoint as Standing
+from nats.micro.service import Service
+
+from bus.contract.messages import decode, encode
+from bus.errors import BadMessageError, GpupingError, RefusedError, UnavailableError
+
+log = structlog.get_logger("bus.transport.micro_services")
+
+VERSION = "0.1.0"
+T = TypeVar("T")
+Handler = Callable[
+    [Request], Awaitable[Struct | bytes | None]
+]  # None: it is for another replica to answer
+
+
+class Endpoint(NamedTuple):
+    """One answerable subject. `concurrent` handlers run as tasks, for answers that take their time."""
+
+    name: str
+    subject: str
+    handler: Handler
+    concurrent: bool = True
+
+
+async def serve(client: Client, name: str, description: str, endpoints: list[Endpoint]) -> Service:
+    """Starts the micro service; it stops with `await service.stop()`."""
+    service = await nats.micro.add_service(
+        client, name=name, version=VERSION, description=description
+    )
+    for endpoint in endpoints:
+        await add(service, endpoint)
+    await client.flush()
+    return service
+
+
+async def add(service: Service, endpoint: Endpoint, group: str | None = None) -> Standing:
+    """One more endpoint, in the queue group of all or in another; it stands after the next flush."""
+    await service.add_endpoint(
+        name=endpoint.name,
+        subject=endpoint.subject,
+        handler=_answering(endpoint),
+        queue_group=group,
+    )
+    standing: Standing = service._endpoints[-1]  # noqa: SLF001  # nats.micro returns nothing
+    return standing
+
+
+def _answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def answer(request: Request) -> None:
+        if not request._msg.reply:  # noqa: SLF001  # nats.micro shows it nowhere else
+            return  # a plain publish (`nats pub`) asks for no answer, and gets none
+        try:
+            reply = await endpoint.handler(request)
+            if reply is not None:
+                await request.respond(reply if isinstance(reply, bytes) else encode(reply))
+        except Exception as error:  # noqa: BLE001  # one bad request never stops the loop
+            code, detail = _refusal(error, endpoint)
+            await request.respond_error(str(code), detail)
+
+    async def spawn(request: Request) -> None:
+        task = asyncio.create_task(answer(request))
+        tasks.add(task)  # the loop itself keeps only weak references
+        task.add_done_callback(tasks.discard)
+
+    return spawn if endpoint.concurrent else answer
+
+
+def _refusal(error: Exception, endpoint: Endpoint) -> tuple[int, str]:
+    match error:
+        case RefusedError():
+            return error.code, error.detail
+        case BadMessageError():
+            log.warning("bad_request", endpoint=endpoint.name, detail=str(error))
+            return 400, _one_line(error)
+        case GpupingError() | nats.errors.Error() | asyncio.TimeoutError():
+            log.warning(
+                "request_failed", endpoint=endpoint.name, detail=f"{type(error).__name__}: {error}"
+            )
+            return 503, _one_line(error) or "the bus did not answer in time"
+        case _:
+            log.error("request_crashed", endpoint=endpoint.name, exc_info=error)
+            return 500, "an error of ours; the service's log has the details"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())  # headers hold one line
+
+
+async def ask(
+    client: Client,
+    subject: str,
+    request: Struct | None,
+    reply: type[T],
+    *,
+    who: str,
+    timeout: float = 5.0,
+) -> T:
+    """Asks `who` (for the error's text) and returns the typed answer.
+
+    Raises RefusedError when it says no, UnavailableError when nobody answers, BadMessageError for nonsense.
+    """
+    return decode(
+        await ask_raw(
+            client, subject, encode(request) if request else b"", who=who, timeout=timeout
+        ),
+        reply,
+    )
+
+
+async def ask_raw(
+    client: Client, subject: str, data: bytes, *, who: str, timeout: float = 5.0
+) -> bytes:
+    """`ask` with bytes in and out."""
+    if not client.is_connected:
+        raise UnavailableError("the bus is not connected")
+    try:
+        answer = await client.request(subject, data, timeout=timeout)
+    except nats.errors.NoRespondersError:
+        raise UnavailableError(f"{who} is not on the bus") from None
+    except (TimeoutError, nats.errors.TimeoutError):
+        raise UnavailableError(f"{who} did not answer within {timeout:g} s") from None
+    except nats.errors.Error as error:
+        raise UnavailableError(f"the bus failed: {error}") from None
+    headers = answer.headers or {}
+    if code := headers.get(ERROR_CODE_HEADER):
+        raise RefusedError(
+            int(code) if code.isdigit() else 500, headers.get(ERROR_HEADER, "refused")
+        )
+    return answer.data

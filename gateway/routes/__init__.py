@@ -1,0 +1,1 @@
+"""The REST endpoints, one module for each kind of thing they show."""

@@ -1,0 +1,161 @@
+"""Registering, listing, showing and removing agents."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, FromQuery, QueryParameter
+from msgspec import Meta, Struct
+
+from bus.contract.messages import AgentId, Status
+from bus.contract.questions import (
+    Agent,
+    AgentPage,
+    Capability,
+    ListRequest,
+    RegisterRequest,
+    UptimesRequest,
+)
+from bus.contract.subjects import check_agent_id
+from bus.contract.uptimes import with_uptime
+from gateway.backends import Backends, optional
+from gateway.web import params
+from gateway.web.openapi import takes
+from gateway.web.problems import FieldError, ProblemError, described
+
+AGENTS = "/ping-system/agents"
+
+
+class Registration(Struct, kw_only=True, frozen=True):
+    """The body of the guide. `agent_url` is a label and is never fetched."""
+
+    agent_id: AgentId
+    agent_url: Annotated[str, Meta(max_length=2048)] | None = None
+    capabilities: Annotated[tuple[Capability, ...], Meta(max_length=100)] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class Registered(Struct, kw_only=True, frozen=True):
+    """What a registration answers."""
+
+    agent_id: str
+    agent_url: str | None
+    capabilities: tuple[str, ...]
+    metadata: dict[str, Any]
+    status: Status
+    registered_at: datetime
+    next_ping_at: datetime | None
+
+
+class DueAgents(Struct, kw_only=True, frozen=True):
+    """Agents whose next ping has come, most overdue first; `total` counts those beyond the page as well."""
+
+    agents: tuple[Agent, ...]
+    total: int
+
+
+@post(
+    f"{AGENTS}/register",
+    status_code=201,
+    tags=["agents"],
+    summary="Register an agent, or update a known one",
+    operation_class=takes(Registration),
+    responses={
+        200: ResponseSpec(Registered, description="Known already, updated", generate_examples=False)
+    }
+    | described(401, 403, 413),
+)
+async def register(
+    request: Request[Any, Any, Any], backends: NamedDependency[Backends]
+) -> Response[Registered]:
+    """201 for a new agent, 200 for a known one. Registering again never touches an agent's ping state."""
+    body = await params.body(request, Registration)
+    _check(body)
+    wanted = RegisterRequest(
+        agent_url=body.agent_url, capabilities=body.capabilities, metadata=body.metadata
+    )
+    reply = await backends.register(body.agent_id, wanted)
+    shown = Registered(
+        **{name: getattr(reply.agent, name) for name in Registered.__struct_fields__}
+    )
+    return Response(
+        shown,
+        status_code=201 if reply.created else 200,
+        headers={"Location": f"{AGENTS}/{body.agent_id}"},
+    )
+
+
+def _check(body: Registration) -> None:
+    params.body_id(body.agent_id)
+    if body.agent_url and not body.agent_url.isprintable():
+        detail = "agent_url holds control characters"
+        raise ProblemError(400, detail, errors=(FieldError(detail=detail, pointer="#/agent_url"),))
+    params.check_depth(body.metadata)
+
+
+@get(AGENTS, tags=["agents"], summary="List agents", responses=described(401, 403))
+async def list_agents(
+    backends: NamedDependency[Backends],
+    status: FromQuery[Status | None] = None,
+    capability: Annotated[str | None, QueryParameter(min_length=1, max_length=100)] = None,
+    limit: params.Limit = 1000,
+    cursor: Annotated[
+        str | None, QueryParameter(description="`next_cursor` of the page before")
+    ] = None,
+) -> AgentPage:
+    """By id, a page at a time. `uptime_24h_percent` is null while storage does not answer."""
+    after = check_agent_id(cursor) if cursor else None
+    page = await backends.agents(
+        ListRequest(status=status, capability=capability, limit=limit, cursor=after)
+    )
+    return msgspec.structs.replace(page, agents=await with_uptimes(backends, page.agents))
+
+
+@get(
+    f"{AGENTS}/due-for-ping",
+    tags=["agents"],
+    summary="List agents due for a ping",
+    responses=described(401, 403),
+)
+async def list_due(backends: NamedDependency[Backends], limit: params.Limit = 1000) -> DueAgents:
+    """Those whose `next_ping_at` has come, most overdue first."""
+    page = await backends.agents(ListRequest(order="due", limit=limit))
+    return DueAgents(agents=await with_uptimes(backends, page.agents), total=page.total)
+
+
+@get(
+    f"{AGENTS}/{{agent_id:str}}",
+    tags=["agents"],
+    summary="Show an agent",
+    responses=described(401, 403, 404),
+)
+async def show_agent(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> Agent:
+    """One agent as lists show it."""
+    agent = await backends.agent(check_agent_id(agent_id))
+    return (await with_uptimes(backends, (agent,)))[0]
+
+
+@delete(
+    f"{AGENTS}/{{agent_id:str}}",
+    tags=["agents"],
+    summary="Remove an agent",
+    responses=described(401, 403, 404),
+)
+async def remove_agent(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> None:
+    """No more pings; its history stays and can still be asked for."""
+    await backends.remove(check_agent_id(agent_id))
+
+
+async def with_uptimes(backends: Backends, agents: tuple[Agent, ...]) -> tuple[Agent, ...]:
+    """The agents with their uptime of the last 24 h, from storage in one question."""
+    if not agents:
+        return agents
+    reply = await optional(
+        backends.uptimes(UptimesRequest(agent_ids=tuple(agent.agent_id for agent in agents)))
+    )
+    if reply is None:
+        return agents
+    return tuple(with_uptime(agent, reply) for agent in agents)

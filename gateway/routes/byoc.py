@@ -1,0 +1,63 @@
+"""What Livepeer BYOC job runners ask: can this agent's GPU take work, and how reliable was it."""
+
+from datetime import datetime
+from typing import Any
+
+from litestar import Request, post
+from litestar.di import NamedDependency
+from msgspec import Struct
+
+from bus.contract.messages import AgentId, Percent, Status
+from bus.contract.questions import Agent
+from gateway.backends import Backends
+from gateway.web import params
+from gateway.web.openapi import takes
+from gateway.web.problems import described
+
+
+class GpuCheck(Struct, kw_only=True, frozen=True):
+    """Who is asked about."""
+
+    agent_id: AgentId
+
+
+class GpuAnswer(Struct, kw_only=True, frozen=True):
+    """`uptime_percent` is the last judged one. `gpu_available` is null for an agent that never answered."""
+
+    agent_id: str
+    uptime_percent: Percent | None
+    gpu_available: bool | None
+    status: Status
+    last_ping_at: datetime | None
+
+
+@post(
+    ["/worker/gpu-check", "/gpu-check"],
+    status_code=200,
+    tags=["fleet"],
+    summary="Can this agent's GPU take work?",
+    operation_class=takes(GpuCheck),
+    responses=described(401, 403, 404, 413),
+)
+async def gpu_check(
+    request: Request[Any, Any, Any], backends: NamedDependency[Backends]
+) -> GpuAnswer:
+    """From the registry, without a ping: as fresh as the agent's last one."""
+    body = await params.body(request, GpuCheck)
+    agent = await backends.agent(params.body_id(body.agent_id))
+    return GpuAnswer(
+        agent_id=agent.agent_id,
+        uptime_percent=agent.uptime_percent,
+        gpu_available=_available(agent),
+        status=agent.status,
+        last_ping_at=agent.last_ping_at,
+    )
+
+
+def _available(agent: Agent) -> bool | None:
+    """A host that does not answer takes no work, whatever its GPUs were when it last did."""
+    if agent.last_answered_at is None:
+        return None
+    if agent.status == "missing":
+        return False
+    return any(gpu.state in {"up", "degraded"} for gpu in agent.gpus)

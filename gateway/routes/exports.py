@@ -1,0 +1,69 @@
+"""Every answer about the past as a table, to be taken away as CSV or Parquet."""
+
+from typing import Annotated, Any
+
+from litestar import Request, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
+from litestar.response import Stream
+from msgspec.structs import replace
+
+from bus.contract.exports import TABLES, By, FileFormat, Table, TableRequest
+from bus.contract.subjects import check_agent_id
+from bus.errors import RefusedError
+from bus.transport.file_transfer import FileOffer
+from gateway.backends import Backends
+from gateway.routes.history import check_known
+from gateway.web import file_response, params
+from gateway.web.openapi import CSV, PARQUET, gives
+from gateway.web.problems import described
+
+_ROWS = "\n".join(f"- `{name}`: {row}" for name, row in TABLES.items())
+
+
+@get(
+    "/ping-system/export/{table:str}",
+    tags=["pings"],
+    summary="History as a table: CSV or Parquet",
+    description=f"Over the last `hours`, or over a `month`, which wins.\n\n{_ROWS}",
+    operation_class=gives(CSV, PARQUET, json=False),
+    responses=described(401, 403, 404, 507),
+)
+async def export(
+    request: Request[Any, Any, Any],
+    table: FromPath[Table],
+    backends: NamedDependency[Backends],
+    agent_id: Annotated[
+        str | None, QueryParameter(description="only this agent; not of the fleet's sums")
+    ] = None,
+    hours: params.Hours = 24.0,
+    month: params.SomeMonth = None,
+    by: Annotated[
+        By, QueryParameter(description="what a row of fleet, response-times, lateness is of")
+    ] = "period",
+    file_format: Annotated[
+        FileFormat | None,
+        QueryParameter(name="format", description="wins over Accept; csv without both"),
+    ] = None,
+) -> Stream:
+    """The whole table: nothing is cut off, and its length is announced."""
+    liked = params.accepted(request)
+    question = TableRequest(
+        table=table,
+        format=file_format or ("csv" if liked == "json" else liked),
+        agent_id=None if agent_id is None else check_agent_id(agent_id),
+        hours=hours,
+        month=month,
+        by=by,
+    )
+    return await file_response.passed_on(backends, await _offer(backends, question))
+
+
+async def _offer(backends: Backends, question: TableRequest) -> FileOffer:
+    try:
+        return await backends.table(question)
+    except RefusedError as error:
+        if error.code != 404 or question.agent_id is None:
+            raise
+        await check_known(backends, question.agent_id)
+        return await backends.table(replace(question, registered=True))

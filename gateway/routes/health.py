@@ -1,0 +1,53 @@
+"""Liveness and readiness, for probes. Neither needs a token; neither tells more than the names of our parts."""
+
+import asyncio
+from typing import Literal
+
+from litestar import get
+from litestar.di import NamedDependency
+from msgspec import Struct
+
+from gateway.backends import EMBELLISHMENT_SECONDS, Backends, optional
+from gateway.web.problems import ProblemError, described
+
+
+class Alive(Struct, frozen=True):
+    """This process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(Struct, kw_only=True, frozen=True):
+    """Everything behind the gateway answers."""
+
+    status: Literal["ready"] = "ready"
+    checks: dict[str, bool]
+
+
+@get("/healthz", tags=["operation"], summary="Liveness")
+async def healthz() -> Alive:
+    """Says only that the gateway's process is alive: a restart would not mend what is behind it."""
+    return Alive()
+
+
+@get("/readyz", tags=["operation"], summary="Readiness", responses=described())
+async def readyz(backends: NamedDependency[Backends]) -> Ready:
+    """200 when bus, scheduler and storage answer; else a 503 problem that names the `missing` ones."""
+    checks = await check(backends)
+    missing = [name for name, present in checks.items() if not present]
+    if missing:
+        raise ProblemError(
+            503, f"not answering: {', '.join(missing)}", missing=missing, checks=checks
+        )
+    return Ready(checks=checks)
+
+
+async def check(backends: Backends) -> dict[str, bool]:
+    """Which of the parts behind the gateway answer now."""
+    if not backends.client.is_connected:
+        return {"bus": False, "scheduler": False, "storage": False}
+    fleet, storage = await asyncio.gather(
+        optional(backends.fleet(EMBELLISHMENT_SECONDS)),
+        optional(backends.storage_stats(EMBELLISHMENT_SECONDS)),
+    )
+    return {"bus": True, "scheduler": fleet is not None, "storage": storage is not None}

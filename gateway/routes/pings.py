@@ -1,0 +1,72 @@
+"""Pinging an agent now, and asking it directly."""
+
+from typing import Any
+
+import msgspec
+from litestar import Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from bus.contract.messages import UptimeReport
+from bus.contract.questions import Ping
+from bus.contract.subjects import check_agent_id
+from gateway.backends import Backends
+from gateway.routes.agents import AGENTS
+from gateway.web.problems import ProblemError, described
+
+
+@post(
+    f"{AGENTS}/{{agent_id:str}}/ping",
+    status_code=200,
+    tags=["pings"],
+    summary="Ping an agent now",
+    responses=described(401, 403, 404, 504),
+)
+async def ping_now(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> Ping:
+    """The outcome counts as that of any ping. A miss is a 504 problem that carries the outcome as `ping`."""
+    ping = await backends.ping_now(check_agent_id(agent_id))
+    if ping.outcome == "missed":
+        detail = f"agent {agent_id} did not answer ({ping.reason}); the miss counts"
+        raise ProblemError(504, detail, ping=msgspec.to_builtins(ping))
+    return ping
+
+
+@get(
+    f"{AGENTS}/{{agent_id:str}}/uptime",
+    tags=["live"],
+    summary="Uptime since the last ping",
+    responses=described(401, 403, 404, 504),
+)
+async def uptime(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> UptimeReport:
+    """A look: answered by the agent from its ledger; changes nothing anywhere."""
+    return await backends.look(check_agent_id(agent_id))
+
+
+@get(
+    f"{AGENTS}/{{agent_id:str}}/gpu-status",
+    tags=["live"],
+    summary="Details of an agent's GPUs",
+    responses=described(401, 403, 404, 504),
+)
+async def gpu_status(
+    agent_id: FromPath[str], backends: NamedDependency[Backends]
+) -> Response[dict[str, Any]]:
+    """Temperature, power, memory, errors and links of each GPU, as the agent sees them now."""
+    return _as_given(await backends.gpu_status(check_agent_id(agent_id)))
+
+
+@get(
+    f"{AGENTS}/{{agent_id:str}}/health",
+    tags=["live"],
+    summary="An agent's own health",
+    responses=described(401, 403, 404, 504),
+)
+async def health(
+    agent_id: FromPath[str], backends: NamedDependency[Backends]
+) -> Response[dict[str, Any]]:
+    """How the agent's daemon itself fares."""
+    return _as_given(await backends.health(check_agent_id(agent_id)))
+
+
+def _as_given(data: msgspec.Raw) -> Response[dict[str, Any]]:
+    return Response(data, media_type="application/json")  # type: ignore[arg-type]  # Raw encodes as what it holds

@@ -1,0 +1,1 @@
+"""What every request passes: middleware, authentication, parameters, errors, OpenAPI and the HTTP server."""

@@ -1,0 +1,1 @@
+"""Asks a running system, over the bus or over REST."""

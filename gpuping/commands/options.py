@@ -1,0 +1,85 @@
+"""The `gpuping` application and the options that several verbs share. The verbs: run_verbs.py, look_verbs.py."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Group, Parameter, validators
+
+from bus.contract.statements import READY_MADE
+from bus.contract.subjects import check_agent_id
+from bus.errors import BadMessageError
+from bus.transport import micro_services
+
+RUN, LOOK, CHECK = (Group.create_ordered(name) for name in ("Run", "Look", "Set up and check"))
+
+app = App(
+    name="gpuping",
+    version=micro_services.VERSION,
+    help_format="markdown",
+    help="""\
+GPU uptime that can be paid on: pings GPU hosts over NATS, keeps every outcome, proves who was up.
+
+Begin with `gpuping up`: it runs everything on this machine and says where the dashboard is.
+Then, in another terminal, `gpuping top` watches the fleet.
+""",
+    help_epilogue="""\
+Settings are environment variables (PING_BASE_INTERVAL_MINUTES, NATS_URL, AGENT_ID ...): see docs/operations.md.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
+""",
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+)
+app["--help"].group = app["--version"].group = CHECK
+app.register_install_completion_command(
+    name="completion", group=CHECK, help="Install completion for your shell."
+)
+
+DataDir = Annotated[Path | None, Parameter(help="where state is kept [GPUPING_DATA_DIR]")]
+Scenario = Annotated[
+    str | None,
+    Parameter(help="simulate GPUs: a TOML file, or a built-in such as flapping [AGENT_SCENARIO]"),
+]
+ServerUrl = Annotated[
+    str | None, Parameter(name="--server-url", help="ask this gateway over HTTP instead of the bus")
+]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="print JSON, for machines")]
+
+Month = Annotated[str | None, Parameter(help="such as 2026-11; without it, this month so far")]
+Threshold = Annotated[
+    float | None,
+    Parameter(
+        validator=validators.Number(gte=0, lte=100), help="under this uptime threshold, in percent"
+    ),
+]
+Policy = Annotated[
+    str | None,
+    Parameter(help=f"under these rules of payment: {', '.join(READY_MADE)}, or a TOML file"),
+]
+Output = Annotated[
+    Path | None,
+    Parameter(
+        name=["--output", "-o"],
+        help="write to this file, or into this folder; its suffix may tell the format",
+    ),
+]
+
+
+def _is_id(_kind: object, text: str | None) -> None:
+    """For cyclopts, which makes wrong usage of a ValueError."""
+    if text is None:
+        return
+    try:
+        check_agent_id(text)
+    except BadMessageError as error:
+        raise ValueError(f"{error}.") from None
+
+
+AgentId = Annotated[str, Parameter(name="ID", validator=_is_id, help="the agent's id")]
+OneAgent = Annotated[str | None, Parameter(name="ID", validator=_is_id, help="only this agent")]
+
+
+def examples(*lines: str) -> str:
+    """An epilogue of command lines to copy."""
+    return "Examples:\n\n" + "\n".join(f"    {line}" for line in lines) + "\n"

@@ -1,0 +1,1 @@
+"""`gpuping up`: the whole system in one process."""

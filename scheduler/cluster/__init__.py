@@ -1,0 +1,1 @@
+"""How several schedulers divide the agents among themselves."""

@@ -1,0 +1,1 @@
+"""Old days as Parquet: written, inspected, adopted, repaired and imported."""

@@ -1,0 +1,1 @@
+"""DuckDB: the file, its schema, partitions, rollups and errors."""

@@ -1,0 +1,1 @@
+"""Turns messages of the history stream into rows, each exactly once."""

@@ -1,0 +1,1 @@
+"""Accounts one agent's month, and replays months under other rules."""

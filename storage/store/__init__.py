@@ -1,0 +1,1 @@
+"""The history file as asyncio uses it: one writing thread, several readers."""

@@ -1,0 +1,249 @@
+"""From the history stream into the store: read in order, written in batches, acknowledged after the commit.
+
+The history file is the authority on how far ingest has come, not the consumer: at each (re)connection the
+durable consumer is made anew behind the file's position. Deliveries are counted; when one falls out, the same
+is done again. So nothing here depends on redelivery, and the consumer's own state is for people to look at.
+"""
+
+import asyncio
+import base64
+from datetime import datetime
+from typing import Any
+
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+
+from bus.background import end
+from bus.clock import boottime, utc_now
+from bus.contract import subjects
+from bus.errors import BusError, LayoutError
+from bus.settings import Settings
+from bus.transport import layout
+from bus.transport.connection import Client
+from bus.transport.pull_consumer import Puller, position
+from storage.engine.errors import CannotWriteError, DamagedError, StorageError
+from storage.engine.rows import Arrival, microseconds
+from storage.ingest.decode import SIGNATURE_HEADER, TOMBSTONE_HEADER
+from storage.ingest.writer import fingerprint
+from storage.store.store import Prepared, Store
+from storage.stream.catch_up import Intake
+from storage.stream.resume import Start, Stream, beginning
+from storage.stream.wait_log import Trouble
+
+log = structlog.get_logger("storage")
+
+BATCH_ROWS = 20_000  # a transaction's own cost is a fifth of the whole with half as many
+BATCH_SECONDS = 0.1
+ROOM = 20_000  # messages that wait in memory; as many are decoded, and as many written
+RETRY_SECONDS = 1.0
+
+
+class Feed:
+    """Keeps the store up with the stream until cancelled."""
+
+    def __init__(
+        self, client: Client, settings: Settings, store: Store, consumer: str | None = None
+    ) -> None:
+        self._client, self._settings, self._store = client, settings, store
+        self._consumer = consumer or settings.STORAGE_NAME
+        self.intake = Intake()
+        self.trouble = Trouble()
+        self._lost = asyncio.Event()
+        self._arrived = asyncio.Event()
+        self._buffer: list[tuple[Msg, int]] = []
+        self._deliveries = 0
+        self._stream_us = 0
+        client.on_reconnect(self._on_lost)
+
+    async def run(self) -> None:
+        """Never ends by itself: a bus that is away and a disk that is full are waited for."""
+        while True:
+            try:
+                if self._store.waiting is not None:
+                    self.intake.unknown()
+                    await self._store.open(utc_now())
+                await self._attach()
+                if self.intake.whole:
+                    self.trouble.over()
+                await self._follow()
+            except (BusError, CannotWriteError, DamagedError) as error:
+                self.trouble.waits(str(error))
+                if not isinstance(error, DamagedError):
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    async def _attach(self) -> None:
+        """A consumer that begins right after what the file holds."""
+        await layout.ensure(self._client, self._settings)
+        self._lost.clear()
+        self._arrived.clear()
+        self._buffer.clear()
+        self._deliveries = 0
+        info = await layout.api(self._client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
+        if "error" in info:
+            raise LayoutError(f"{subjects.HISTORY_STREAM}: {info['error'].get('description')}")
+        self._stream_us = microseconds(datetime.fromisoformat(info["created"]))
+        self.intake.begins(await self._make_consumer(await self._start(info)))
+
+    async def _start(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Where to begin, as the consumer must be told."""
+        assert self._store.ingest  # noqa: S101  # open
+        held, newest_us = self._store.ingest.position, self._store.ingest.newest_us
+        there = await self._fingerprint_at(held.sequence) if held else None
+        stream = Stream(self._stream_us, info["state"]["first_seq"], there)
+        start = beginning(held, stream, newest_us, utc_now())
+        _say_start(start, info["state"]["messages"])
+        return start.consumer
+
+    async def _fingerprint_at(self, sequence: int) -> str | None:
+        answer = await layout.api(
+            self._client, f"STREAM.MSG.GET.{subjects.HISTORY_STREAM}", {"seq": sequence}
+        )
+        if "error" in answer:
+            return None
+        message = answer["message"]
+        return fingerprint(base64.b64decode(message.get("data", "")), _agent_id(message["subject"]))
+
+    async def _make_consumer(self, start: dict[str, Any]) -> int:
+        """Returns how many messages it has to deliver as things are."""
+        name = self._consumer
+        await layout.api(self._client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}")
+        config = start | {
+            "durable_name": name,
+            "ack_policy": "all",
+            "ack_wait": 3600 * 1_000_000_000,  # redelivery is not what we rely on
+            "max_ack_pending": 4 * ROOM,
+        }
+        body = {"stream_name": subjects.HISTORY_STREAM, "config": config}
+        answer = await layout.api(
+            self._client, f"CONSUMER.DURABLE.CREATE.{subjects.HISTORY_STREAM}.{name}", body
+        )
+        if "error" in answer:
+            raise LayoutError(f"consumer {name}: {answer['error'].get('description')}")
+        return int(answer["num_pending"])
+
+    async def _follow(self) -> None:
+        """Pulls and writes until the consumer or a delivery is lost."""
+        puller = Puller(
+            self._client,
+            subjects.HISTORY_STREAM,
+            self._consumer,
+            self._deliver,
+            self._room,
+            self._on_lost,
+        )
+        pulling = asyncio.create_task(puller.run())
+        pulling.add_done_callback(lambda _: self._lose())
+        failing = asyncio.create_task(self._store.failed.wait())
+        failing.add_done_callback(self._on_failed)
+        writing: asyncio.Task[None] | None = None
+        try:
+            while not self._lost.is_set():
+                if batch := await self._batch():
+                    prepared = await self._store.prepare(_arrivals(batch))
+                    if writing is not None:
+                        await writing
+                    writing = asyncio.create_task(self._write(prepared, batch[-1][0], puller))
+        finally:
+            await end([pulling, failing])
+            if writing is not None:
+                await writing  # begun: the next position follows from it
+
+    async def _batch(self) -> list[tuple[Msg, int]]:
+        """What has arrived: at once when much has, else a moment after the first."""
+        await self._arrived.wait()
+        deadline = boottime() + BATCH_SECONDS
+        while (
+            len(self._buffer) < BATCH_ROWS
+            and not self._lost.is_set()
+            and (left := deadline - boottime()) > 0
+        ):
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._arrived.wait()
+            except TimeoutError:
+                break
+        batch, self._buffer[:BATCH_ROWS] = self._buffer[:BATCH_ROWS], []
+        if self._buffer or self._lost.is_set():
+            self._arrived.set()
+        else:
+            self._arrived.clear()
+        return batch
+
+    async def _write(self, prepared: Prepared, last: Msg, puller: Puller) -> None:
+        where = position(last)
+        try:
+            await self._store.write(self._stream_us, prepared)
+        except StorageError:
+            self.trouble.stuck(where.sequence)
+            raise
+        self.intake.reached(where.delivery, where.pending)
+        self._say_written(where.sequence)
+        puller.poke()
+        if self._client.is_connected:
+            try:
+                await self._client.publish(last.reply, b"+ACK")
+            except nats.errors.Error as error:
+                log.debug("ack_lost", detail=str(error))  # for people to look at only
+
+    def _say_written(self, sequence: int) -> None:
+        if self.intake.whole:
+            self.trouble.over()
+        else:
+            self.trouble.written(sequence)
+
+    def _room(self) -> int:
+        return ROOM - len(self._buffer)
+
+    def _deliver(self, message: Msg) -> None:
+        where = position(message)
+        if where.delivery != self._deliveries + 1:
+            self._lost.set()
+        if not self._lost.is_set():
+            self._deliveries = where.delivery
+            self._buffer.append((message, where.sequence))
+        self._arrived.set()
+
+    async def _on_lost(self) -> None:
+        self._lose()
+
+    def _on_failed(self, failing: asyncio.Task[bool]) -> None:
+        if not failing.cancelled():
+            self.intake.unknown()
+        self._lose()
+
+    def _lose(self) -> None:
+        self._lost.set()
+        self._arrived.set()
+
+
+def _say_start(start: Start, messages: int) -> None:
+    """What is as usual is not worth a line."""
+    match start.reason:
+        case "ingest_from_the_beginning":
+            log.info(start.reason, messages=messages)
+        case "history_expired_before_it_was_read":
+            log.warning(start.reason, messages=start.unread)
+        case "stream_numbered_anew":
+            log.warning(start.reason, reading=start.consumer.get("opt_start_time", "all of it"))
+
+
+def _arrivals(batch: list[tuple[Msg, int]]) -> list[Arrival]:
+    return [_arrival(message, sequence) for message, sequence in batch]
+
+
+def _arrival(message: Msg, sequence: int) -> Arrival:
+    headers = message.headers or {}
+    tombstone = TOMBSTONE_HEADER in headers
+    return Arrival(
+        sequence=sequence,
+        agent_id=_agent_id(message.subject),
+        data=b"" if tombstone else message.data,
+        signature=headers.get(SIGNATURE_HEADER),
+        tombstone=tombstone,
+    )
+
+
+def _agent_id(subject: str) -> str:
+    return subject.removeprefix(subjects.HISTORY_PREFIX)
