@@ -25,7 +25,7 @@ from gateway.routes import (
 from gateway.routes.pages import Assets
 from gateway.web import openapi
 from gateway.web.auth import Guard
-from gateway.web.middleware import Door
+from gateway.web.middleware import OuterMiddleware
 from gateway.web.params import BODY_BYTES
 from gateway.web.problems import handle
 
@@ -68,7 +68,7 @@ class Parts(NamedTuple):
     assets: Assets
 
 
-def build(parts: Parts) -> Door:
+def build(parts: Parts) -> OuterMiddleware:
     """The whole application, door included."""
     application = Litestar(
         route_handlers=ROUTES,
@@ -79,7 +79,7 @@ def build(parts: Parts) -> Door:
         logging_config=None,
         debug=False,
     )
-    return Door(application, parts.guard, parts.metrics.observe_request)
+    return OuterMiddleware(application, parts.guard, parts.metrics.observe_request)
 
 
 def _given(part: Any) -> Provide:

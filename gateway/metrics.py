@@ -20,7 +20,7 @@ from bus.transport.micro_services import VERSION
 from gateway import metric_families
 from gateway.backends import EMBELLISHMENT_SECONDS, Backends, optional
 from gateway.broadcast import Hub
-from gateway.web.problems import described
+from gateway.web.problems import error_responses
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -65,7 +65,7 @@ class _Scrape(Collector):
     media_type="text/plain",
     tags=["operation"],
     summary="Prometheus metrics",
-    responses=described(401),
+    responses=error_responses(401),
 )
 async def metrics(
     request: Request[Any, Any, Any],

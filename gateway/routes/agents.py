@@ -23,8 +23,8 @@ from bus.contract.subjects import check_agent_id
 from bus.contract.uptimes import with_uptime
 from gateway.backends import Backends, optional
 from gateway.web import params
-from gateway.web.openapi import takes
-from gateway.web.problems import FieldError, ProblemError, described
+from gateway.web.openapi import request_body
+from gateway.web.problems import FieldError, ProblemError, error_responses
 
 AGENTS = "/ping-system/agents"
 
@@ -62,11 +62,11 @@ class DueAgents(Struct, kw_only=True, frozen=True):
     status_code=201,
     tags=["agents"],
     summary="Register an agent, or update a known one",
-    operation_class=takes(Registration),
+    operation_class=request_body(Registration),
     responses={
         200: ResponseSpec(Registered, description="Known already, updated", generate_examples=False)
     }
-    | described(401, 403, 413),
+    | error_responses(401, 403, 413),
 )
 async def register(
     request: Request[Any, Any, Any], backends: NamedDependency[Backends]
@@ -96,7 +96,7 @@ def _check(body: Registration) -> None:
     params.check_depth(body.metadata)
 
 
-@get(AGENTS, tags=["agents"], summary="List agents", responses=described(401, 403))
+@get(AGENTS, tags=["agents"], summary="List agents", responses=error_responses(401, 403))
 async def list_agents(
     backends: NamedDependency[Backends],
     status: FromQuery[Status | None] = None,
@@ -118,7 +118,7 @@ async def list_agents(
     f"{AGENTS}/due-for-ping",
     tags=["agents"],
     summary="List agents due for a ping",
-    responses=described(401, 403),
+    responses=error_responses(401, 403),
 )
 async def list_due(backends: NamedDependency[Backends], limit: params.Limit = 1000) -> DueAgents:
     """Those whose `next_ping_at` has come, most overdue first."""
@@ -130,7 +130,7 @@ async def list_due(backends: NamedDependency[Backends], limit: params.Limit = 10
     f"{AGENTS}/{{agent_id:str}}",
     tags=["agents"],
     summary="Show an agent",
-    responses=described(401, 403, 404),
+    responses=error_responses(401, 403, 404),
 )
 async def show_agent(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> Agent:
     """One agent as lists show it."""
@@ -142,7 +142,7 @@ async def show_agent(agent_id: FromPath[str], backends: NamedDependency[Backends
     f"{AGENTS}/{{agent_id:str}}",
     tags=["agents"],
     summary="Remove an agent",
-    responses=described(401, 403, 404),
+    responses=error_responses(401, 403, 404),
 )
 async def remove_agent(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> None:
     """No more pings; its history stays and can still be asked for."""

@@ -11,7 +11,7 @@ from bus.contract.questions import Agent
 from bus.contract.subjects import check_agent_id
 from gateway.backends import Backends
 from gateway.routes.agents import with_uptimes
-from gateway.web.problems import ProblemError, described
+from gateway.web.problems import ProblemError, error_responses
 
 CACHE_SECONDS = 30
 _COLOURS: dict[Status, str] = {
@@ -31,7 +31,7 @@ _PADDING = 12
     media_type="image/svg+xml",
     tags=["fleet"],
     summary="Status badge (`/badge/<agent id>.svg`)",
-    responses=described(401, 403, 404),
+    responses=error_responses(401, 403, 404),
 )
 async def badge(file_name: FromPath[str], backends: NamedDependency[Backends]) -> Response[str]:
     """The agent's status and its uptime of the last 24 hours."""

@@ -11,8 +11,8 @@ from bus.contract.messages import AgentId, Percent, Status
 from bus.contract.questions import Agent
 from gateway.backends import Backends
 from gateway.web import params
-from gateway.web.openapi import takes
-from gateway.web.problems import described
+from gateway.web.openapi import request_body
+from gateway.web.problems import error_responses
 
 
 class GpuCheck(Struct, kw_only=True, frozen=True):
@@ -36,8 +36,8 @@ class GpuAnswer(Struct, kw_only=True, frozen=True):
     status_code=200,
     tags=["fleet"],
     summary="Can this agent's GPU take work?",
-    operation_class=takes(GpuCheck),
-    responses=described(401, 403, 404, 413),
+    operation_class=request_body(GpuCheck),
+    responses=error_responses(401, 403, 404, 413),
 )
 async def gpu_check(
     request: Request[Any, Any, Any], backends: NamedDependency[Backends]

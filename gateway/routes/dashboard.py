@@ -15,8 +15,8 @@ from bus.contract.questions import Agent, Fleet, ListRequest, OverviewReply, Ove
 from gateway.backends import EMBELLISHMENT_SECONDS, Backends, optional
 from gateway.routes.agents import with_uptimes
 from gateway.web import file_response, params
-from gateway.web.openapi import CSV, PARQUET, gives
-from gateway.web.problems import described
+from gateway.web.openapi import CSV, PARQUET, response_formats
+from gateway.web.problems import error_responses
 
 WORST_AGENTS = 100
 RECENT_PINGS = 50
@@ -62,8 +62,8 @@ class Dashboard(Struct, kw_only=True, frozen=True):
     "/ping-system/dashboard",
     tags=["fleet"],
     summary="The fleet at a glance",
-    operation_class=gives(CSV, PARQUET),
-    responses=described(401, 403, 507),
+    operation_class=response_formats(CSV, PARQUET),
+    responses=error_responses(401, 403, 507),
 )
 async def dashboard(
     request: Request[Any, Any, Any],
@@ -78,7 +78,7 @@ async def dashboard(
     if wanted == "json":
         return Response(await glance(backends))
     offer = await backends.table(TableRequest(table="dashboard", format=wanted, hours=PERIOD_HOURS))
-    return await file_response.passed_on(backends, offer)  # type: ignore[return-value]
+    return await file_response.stream_file(backends, offer)  # type: ignore[return-value]
 
 
 async def glance(backends: Backends) -> Dashboard:

@@ -10,7 +10,7 @@ from litestar.params import HeaderParameter
 from litestar.types import Receive, Scope, Send
 
 from gateway.broadcast import Hub, Viewer
-from gateway.web.problems import described
+from gateway.web.problems import error_responses
 
 HEARTBEAT_SECONDS = 15.0
 LAST_WORDS_SECONDS = 0.5
@@ -77,7 +77,7 @@ async def _left(receive: Receive) -> None:
     media_type="text/event-stream",
     tags=["fleet"],
     summary="What happens, live",
-    responses=described(401, 403),
+    responses=error_responses(401, 403),
 )
 async def events(
     hub: NamedDependency[Hub],

@@ -15,8 +15,8 @@ from bus.transport.file_transfer import FileOffer
 from gateway.backends import Backends
 from gateway.routes.history import check_known
 from gateway.web import file_response, params
-from gateway.web.openapi import CSV, PARQUET, gives
-from gateway.web.problems import described
+from gateway.web.openapi import CSV, PARQUET, response_formats
+from gateway.web.problems import error_responses
 
 _ROWS = "\n".join(f"- `{name}`: {row}" for name, row in TABLES.items())
 
@@ -26,8 +26,8 @@ _ROWS = "\n".join(f"- `{name}`: {row}" for name, row in TABLES.items())
     tags=["pings"],
     summary="History as a table: CSV or Parquet",
     description=f"Over the last `hours`, or over a `month`, which wins.\n\n{_ROWS}",
-    operation_class=gives(CSV, PARQUET, json=False),
-    responses=described(401, 403, 404, 507),
+    operation_class=response_formats(CSV, PARQUET, json=False),
+    responses=error_responses(401, 403, 404, 507),
 )
 async def export(
     request: Request[Any, Any, Any],
@@ -56,7 +56,7 @@ async def export(
         month=month,
         by=by,
     )
-    return await file_response.passed_on(backends, await _offer(backends, question))
+    return await file_response.stream_file(backends, await _offer(backends, question))
 
 
 async def _offer(backends: Backends, question: TableRequest) -> FileOffer:

@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from msgspec import Struct
 
 from gateway.backends import EMBELLISHMENT_SECONDS, Backends, optional
-from gateway.web.problems import ProblemError, described
+from gateway.web.problems import ProblemError, error_responses
 
 
 class Alive(Struct, frozen=True):
@@ -30,7 +30,7 @@ async def healthz() -> Alive:
     return Alive()
 
 
-@get("/readyz", tags=["operation"], summary="Readiness", responses=described())
+@get("/readyz", tags=["operation"], summary="Readiness", responses=error_responses())
 async def readyz(backends: NamedDependency[Backends]) -> Ready:
     """200 when bus, scheduler and storage answer; else a 503 problem that names the `missing` ones."""
     checks = await check(backends)

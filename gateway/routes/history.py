@@ -18,8 +18,8 @@ from bus.errors import RefusedError
 from gateway.backends import Backends, registered
 from gateway.routes.agents import AGENTS
 from gateway.web import file_response, params
-from gateway.web.openapi import CSV, PARQUET, gives
-from gateway.web.problems import ProblemError, described
+from gateway.web.openapi import CSV, PARQUET, response_formats
+from gateway.web.problems import ProblemError, error_responses
 
 EVER_HOURS = 87_600.0
 PAGE = 1000
@@ -29,8 +29,8 @@ PAGE = 1000
     f"{AGENTS}/{{agent_id:str}}/history",
     tags=["pings"],
     summary="An agent's outcomes, newest first",
-    operation_class=gives(CSV, PARQUET),
-    responses=described(401, 403, 404, 507),
+    operation_class=response_formats(CSV, PARQUET),
+    responses=error_responses(401, 403, 404, 507),
 )
 async def history(
     request: Request[Any, Any, Any],
@@ -70,7 +70,7 @@ async def _file(backends: Backends, agent_id: str, request: ExportRequest) -> Re
             raise
         await check_known(backends, agent_id)
         offer = await backends.export(agent_id, replace(request, registered=True))
-    return await file_response.passed_on(backends, offer)
+    return await file_response.stream_file(backends, offer)
 
 
 async def check_known(backends: Backends, agent_id: str) -> None:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from gateway.web import params
 from gateway.web.auth import Guard, no_cookie, session_cookie
-from gateway.web.problems import ProblemError, described
+from gateway.web.problems import ProblemError, error_responses
 
 STATIC = Path(__file__).parent.parent / "static"
 WORTH_COMPRESSING = 1_000
@@ -123,7 +123,7 @@ class Login(Struct, frozen=True):
     status_code=204,
     tags=["operation"],
     summary="Begin a browser session",
-    responses=described(401, 429),
+    responses=error_responses(401, 429),
 )
 async def login(request: Request[Any, Any, Any], guard: NamedDependency[Guard]) -> Response[None]:
     """Sets the session cookie. Browsers need it, because an event stream cannot carry an Authorization header."""

@@ -12,7 +12,7 @@ from bus.contract.questions import Ping
 from bus.contract.subjects import check_agent_id
 from gateway.backends import Backends
 from gateway.routes.agents import AGENTS
-from gateway.web.problems import ProblemError, described
+from gateway.web.problems import ProblemError, error_responses
 
 
 @post(
@@ -20,7 +20,7 @@ from gateway.web.problems import ProblemError, described
     status_code=200,
     tags=["pings"],
     summary="Ping an agent now",
-    responses=described(401, 403, 404, 504),
+    responses=error_responses(401, 403, 404, 504),
 )
 async def ping_now(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> Ping:
     """The outcome counts as that of any ping. A miss is a 504 problem that carries the outcome as `ping`."""
@@ -35,7 +35,7 @@ async def ping_now(agent_id: FromPath[str], backends: NamedDependency[Backends])
     f"{AGENTS}/{{agent_id:str}}/uptime",
     tags=["live"],
     summary="Uptime since the last ping",
-    responses=described(401, 403, 404, 504),
+    responses=error_responses(401, 403, 404, 504),
 )
 async def uptime(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> UptimeReport:
     """A look: answered by the agent from its ledger; changes nothing anywhere."""
@@ -46,7 +46,7 @@ async def uptime(agent_id: FromPath[str], backends: NamedDependency[Backends]) -
     f"{AGENTS}/{{agent_id:str}}/gpu-status",
     tags=["live"],
     summary="Details of an agent's GPUs",
-    responses=described(401, 403, 404, 504),
+    responses=error_responses(401, 403, 404, 504),
 )
 async def gpu_status(
     agent_id: FromPath[str], backends: NamedDependency[Backends]
@@ -59,7 +59,7 @@ async def gpu_status(
     f"{AGENTS}/{{agent_id:str}}/health",
     tags=["live"],
     summary="An agent's own health",
-    responses=described(401, 403, 404, 504),
+    responses=error_responses(401, 403, 404, 504),
 )
 async def health(
     agent_id: FromPath[str], backends: NamedDependency[Backends]

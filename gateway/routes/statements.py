@@ -18,8 +18,8 @@ from bus.contract.subjects import check_agent_id
 from gateway.backends import Backends, registered
 from gateway.routes.agents import AGENTS
 from gateway.web import file_response, params
-from gateway.web.openapi import CSV, HTML, PARQUET, gives
-from gateway.web.problems import FieldError, ProblemError, described
+from gateway.web.openapi import CSV, HTML, PARQUET, response_formats
+from gateway.web.problems import FieldError, ProblemError, error_responses
 
 Form = Annotated[
     StatementFormat | None,
@@ -31,8 +31,8 @@ Form = Annotated[
     f"{AGENTS}/{{agent_id:str}}/report",
     tags=["pings"],
     summary="An agent's uptime statement of a month",
-    operation_class=gives(CSV, PARQUET, HTML),
-    responses=described(401, 403, 404, 507),
+    operation_class=response_formats(CSV, PARQUET, HTML),
+    responses=error_responses(401, 403, 404, 507),
 )
 async def report(
     request: Request[Any, Any, Any],
@@ -54,7 +54,7 @@ async def report(
     )
     if question.format == "json":
         return Response(await backends.statement(agent_id, question))
-    return await file_response.passed_on(
+    return await file_response.stream_file(
         backends, await backends.statement_file(agent_id, question)
     )  # type: ignore[return-value]
 
@@ -63,8 +63,8 @@ async def report(
     "/ping-system/replay",
     tags=["fleet"],
     summary="The fleet's month under other rules: who gains, who loses",
-    operation_class=gives(CSV, PARQUET),
-    responses=described(401, 403, 507),
+    operation_class=response_formats(CSV, PARQUET),
+    responses=error_responses(401, 403, 507),
 )
 async def replay(
     request: Request[Any, Any, Any],
@@ -91,4 +91,4 @@ async def replay(
     )
     if question.format == "json":
         return Response(await backends.replay(question))
-    return await file_response.passed_on(backends, await backends.replay_file(question))  # type: ignore[return-value]
+    return await file_response.stream_file(backends, await backends.replay_file(question))  # type: ignore[return-value]

@@ -16,7 +16,7 @@ _PAGE_POLICY = (
 )
 
 
-async def passed_on(backends: Backends, offer: FileOffer) -> Stream:
+async def stream_file(backends: Backends, offer: FileOffer) -> Stream:
     """The file as an answer. Its first piece is fetched here: once an answer has begun it cannot become a problem."""
     pieces = backends.file(offer)
     first = await anext(pieces, b"")

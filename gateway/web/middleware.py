@@ -42,7 +42,7 @@ _EVERYWHERE = {
 }
 
 
-class Door:
+class OuterMiddleware:
     """The ASGI application that the server runs. `observe` hears method, route template, status and seconds."""
 
     def __init__(self, application: Application, guard: Guard, observe: Observe) -> None:

@@ -124,7 +124,7 @@ async def _refuse_unknown(response: Response[Any]) -> Response[Any]:
     return response
 
 
-def takes(body: type[Struct]) -> type[Operation]:
+def request_body(body: type[Struct]) -> type[Operation]:
     """An operation whose body is `body`: routes read it themselves, so that every fault is told the same way."""
     (described,), components = msgspec.json.schema_components([body], ref_template="#/{name}")
     schema = components.get(body.__name__, described)
@@ -138,7 +138,7 @@ def takes(body: type[Struct]) -> type[Operation]:
     return Taking
 
 
-def gives(*media_types: str, json: bool = True) -> type[Operation]:
+def response_formats(*media_types: str, json: bool = True) -> type[Operation]:
     """An operation that answers with files too, or without `json` with nothing else."""
     files = {
         name: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING, format=_SHAPES.get(name)))

@@ -170,7 +170,7 @@ def handle(_request: Request[Any, Any, Any], error: Exception) -> Response[dict[
     )
 
 
-def described(*statuses: int) -> dict[int, ResponseSpec]:
+def error_responses(*statuses: int) -> dict[int, ResponseSpec]:
     """What the OpenAPI description says of a route's errors."""
     return {
         status: ResponseSpec(
