@@ -25,8 +25,8 @@ from gateway.routes import (
 from gateway.routes.pages import Assets
 from gateway.web import openapi
 from gateway.web.auth import Guard
+from gateway.web.json_body import MAX_BODY_BYTES
 from gateway.web.middleware import OuterMiddleware
-from gateway.web.params import BODY_BYTES
 from gateway.web.problems import handle
 
 ROUTES = [
@@ -74,7 +74,7 @@ def build(parts: Parts) -> OuterMiddleware:
         route_handlers=ROUTES,
         dependencies={name: _given(part) for name, part in parts._asdict().items()},
         exception_handlers={Exception: handle},
-        request_max_body_size=BODY_BYTES,
+        request_max_body_size=MAX_BODY_BYTES,
         openapi_config=openapi.config(),
         logging_config=None,
         debug=False,

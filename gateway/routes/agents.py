@@ -22,7 +22,7 @@ from bus.contract.questions import (
 from bus.contract.subjects import check_agent_id
 from bus.contract.uptimes import with_uptime
 from gateway.backends import Backends, optional
-from gateway.web import params
+from gateway.web import json_body, params
 from gateway.web.openapi import request_body
 from gateway.web.problems import FieldError, ProblemError, error_responses
 
@@ -72,7 +72,7 @@ async def register(
     request: Request[Any, Any, Any], backends: NamedDependency[Backends]
 ) -> Response[Registered]:
     """201 for a new agent, 200 for a known one. Registering again never touches an agent's ping state."""
-    body = await params.body(request, Registration)
+    body = await json_body.read_json(request, Registration)
     _check(body)
     wanted = RegisterRequest(
         agent_url=body.agent_url, capabilities=body.capabilities, metadata=body.metadata
@@ -89,11 +89,11 @@ async def register(
 
 
 def _check(body: Registration) -> None:
-    params.body_id(body.agent_id)
+    json_body.check_body_agent_id(body.agent_id)
     if body.agent_url and not body.agent_url.isprintable():
         detail = "agent_url holds control characters"
         raise ProblemError(400, detail, errors=(FieldError(detail=detail, pointer="#/agent_url"),))
-    params.check_depth(body.metadata)
+    json_body.check_depth(body.metadata)
 
 
 @get(AGENTS, tags=["agents"], summary="List agents", responses=error_responses(401, 403))

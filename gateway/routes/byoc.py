@@ -10,7 +10,7 @@ from msgspec import Struct
 from bus.contract.messages import AgentId, Percent, Status
 from bus.contract.questions import Agent
 from gateway.backends import Backends
-from gateway.web import params
+from gateway.web import json_body
 from gateway.web.openapi import request_body
 from gateway.web.problems import error_responses
 
@@ -43,8 +43,8 @@ async def gpu_check(
     request: Request[Any, Any, Any], backends: NamedDependency[Backends]
 ) -> GpuAnswer:
     """From the registry, without a ping: as fresh as the agent's last one."""
-    body = await params.body(request, GpuCheck)
-    agent = await backends.agent(params.body_id(body.agent_id))
+    body = await json_body.read_json(request, GpuCheck)
+    agent = await backends.agent(json_body.check_body_agent_id(body.agent_id))
     return GpuAnswer(
         agent_id=agent.agent_id,
         uptime_percent=agent.uptime_percent,

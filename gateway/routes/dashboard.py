@@ -15,6 +15,7 @@ from bus.contract.questions import Agent, Fleet, ListRequest, OverviewReply, Ove
 from gateway.backends import EMBELLISHMENT_SECONDS, Backends, optional
 from gateway.routes.agents import with_uptimes
 from gateway.web import file_response, params
+from gateway.web.accept import accepted
 from gateway.web.openapi import CSV, PARQUET, response_formats
 from gateway.web.problems import error_responses
 
@@ -74,7 +75,7 @@ async def dashboard(
 
     In CSV and Parquet: every agent of the last 24 h as its newest outcome left it, worst first.
     """
-    wanted = file_format or params.accepted(request)
+    wanted = file_format or accepted(request)
     if wanted == "json":
         return Response(await glance(backends))
     offer = await backends.table(TableRequest(table="dashboard", format=wanted, hours=PERIOD_HOURS))

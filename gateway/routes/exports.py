@@ -15,6 +15,7 @@ from bus.transport.file_transfer import FileOffer
 from gateway.backends import Backends
 from gateway.routes.history import check_known
 from gateway.web import file_response, params
+from gateway.web.accept import accepted
 from gateway.web.openapi import CSV, PARQUET, response_formats
 from gateway.web.problems import error_responses
 
@@ -37,7 +38,7 @@ async def export(
         str | None, QueryParameter(description="only this agent; not of the fleet's sums")
     ] = None,
     hours: params.Hours = 24.0,
-    month: params.SomeMonth = None,
+    month: params.OptionalMonth = None,
     by: Annotated[
         By, QueryParameter(description="what a row of fleet, response-times, lateness is of")
     ] = "period",
@@ -47,7 +48,7 @@ async def export(
     ] = None,
 ) -> Stream:
     """The whole table: nothing is cut off, and its length is announced."""
-    liked = params.accepted(request)
+    liked = accepted(request)
     question = TableRequest(
         table=table,
         format=file_format or ("csv" if liked == "json" else liked),

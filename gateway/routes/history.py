@@ -18,6 +18,7 @@ from bus.errors import RefusedError
 from gateway.backends import Backends, registered
 from gateway.routes.agents import AGENTS
 from gateway.web import file_response, params
+from gateway.web.accept import accepted
 from gateway.web.openapi import CSV, PARQUET, response_formats
 from gateway.web.problems import ProblemError, error_responses
 
@@ -51,7 +52,7 @@ async def history(
 ) -> Response[HistoryReply]:
     """A page as JSON, newest first; `summary` is of the whole period. In CSV and Parquet, all of it without `limit`."""
     check_agent_id(agent_id)
-    wanted = file_format or params.accepted(request)
+    wanted = file_format or accepted(request)
     if wanted == "json":
         page = await known_history(
             backends, agent_id, HistoryRequest(hours=hours, limit=limit or PAGE, cursor=cursor)

@@ -14,8 +14,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import Struct
 
-from gateway.web import params
-from gateway.web.auth import Guard, no_cookie, session_cookie
+from gateway.web import json_body
+from gateway.web.auth import Guard, expired_session_cookie, session_cookie
 from gateway.web.problems import ProblemError, error_responses
 
 STATIC = Path(__file__).parent.parent / "static"
@@ -127,7 +127,7 @@ class Login(Struct, frozen=True):
 )
 async def login(request: Request[Any, Any, Any], guard: NamedDependency[Guard]) -> Response[None]:
     """Sets the session cookie. Browsers need it, because an event stream cannot carry an Authorization header."""
-    body = await params.body(request, Login)
+    body = await json_body.read_json(request, Login)
     if guard.is_open:
         return Response(None, status_code=204)
     secret = body.token.strip()
@@ -139,4 +139,4 @@ async def login(request: Request[Any, Any, Any], guard: NamedDependency[Guard]) 
 @post("/logout", status_code=204, tags=["operation"], summary="End a browser session")
 async def logout() -> Response[None]:
     """Takes the session cookie back."""
-    return Response(None, status_code=204, headers={"Set-Cookie": no_cookie()})
+    return Response(None, status_code=204, headers={"Set-Cookie": expired_session_cookie()})

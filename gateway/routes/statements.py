@@ -18,6 +18,7 @@ from bus.contract.subjects import check_agent_id
 from gateway.backends import Backends, registered
 from gateway.routes.agents import AGENTS
 from gateway.web import file_response, params
+from gateway.web.accept import accepted
 from gateway.web.openapi import CSV, HTML, PARQUET, response_formats
 from gateway.web.problems import FieldError, ProblemError, error_responses
 
@@ -47,7 +48,7 @@ async def report(
     agent = await registered(backends, check_agent_id(agent_id), removed_too=True)
     question = StatementRequest(
         month=month or f"{utc_now():%Y-%m}",
-        format=file_format or params.accepted(request),
+        format=file_format or accepted(request),
         enrolments=agent.enrolments if agent else (),
         threshold=threshold,
         policy=policy,
@@ -84,7 +85,7 @@ async def replay(
         raise ProblemError(400, detail, errors=(FieldError(detail=detail, parameter="policy"),))
     question = FleetReplayRequest(
         month=month or f"{utc_now():%Y-%m}",
-        format=file_format or params.accepted(request),
+        format=file_format or accepted(request),
         limit=limit,
         threshold=threshold,
         policy=policy,

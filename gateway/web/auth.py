@@ -1,8 +1,9 @@
-"""Who may do what: bearer tokens and roles, sessions of browsers, and what a foreign web page must not reach.
+"""Who may do what: bearer tokens, roles, browser sessions, and protection from foreign web pages.
 
-Without a tokens file the gateway listens on loopback only. Then a web page on the same machine is the threat: it
-may name a host of its own that resolves to 127.0.0.1 (DNS rebinding), or post a form across sites. The Host
-header and the fetch metadata of the browser tell both.
+Without a tokens file the gateway listens on loopback only, and a web page open on the same machine
+is the threat. Such a page may use a host name of its own that resolves to 127.0.0.1 (DNS rebinding),
+or post a form across sites. The Host header gives away the first, the browser's Sec-Fetch-Site and
+Origin headers the second.
 """
 
 import ipaddress
@@ -18,91 +19,100 @@ from gateway.web.tokens import RANK, Role, Token, TokenFile, verify
 
 COOKIE = "gpuping_session"
 SESSION_SECONDS = 12 * 3600
-FAILURES_PER_SECOND, FAILURES_AT_ONCE = 1.0, 20.0
-BURST_SECONDS = 4.0
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::\d*)?")  # name or address, without its port
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_OPEN = frozenset(
-    {"/", "/healthz", "/readyz", "/login", "/logout", "/favicon.ico"}
-)  # the page itself holds no data
+FAILURES_PER_SECOND = 1.0
+FAILURES_AT_ONCE = 20.0
+BURST_SECONDS = 4.0  # a caller may spend the requests of this long at once
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::\d*)?")  # group 1: the host without its port
+_READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _READING_POSTS = frozenset({"/gpu-check", "/worker/gpu-check"})
+_PUBLIC_PATHS = frozenset({"/", "/healthz", "/readyz", "/login", "/logout", "/favicon.ico"})
 
 
-class Call(NamedTuple):
-    """What the door knows of a request. Header names are in lower case."""
+class RequestHead(NamedTuple):
+    """What is known of a request before it is routed. Header names are in lower case."""
 
     method: str
     path: str
     headers: dict[str, str]
-    client: str
+    client: str  # the peer's address; `?` where the server knows none
 
 
 class Guard:
-    """Lets a request in, or raises the problem that it is."""
+    """Decides whether a request may pass, and raises the problem to answer with if not.
+
+    `tokens` is None for a gateway without a tokens file, where every local caller may do everything.
+    """
 
     def __init__(self, tokens: TokenFile | None, requests_per_second: float) -> None:
+        burst = requests_per_second * BURST_SECONDS
         self._tokens = tokens
-        self._requests = RateLimit(requests_per_second, requests_per_second * BURST_SECONDS)
+        self._requests = RateLimit(requests_per_second, burst)
         self._failures = RateLimit(FAILURES_PER_SECOND, FAILURES_AT_ONCE)
 
     @property
     def is_open(self) -> bool:
-        """No tokens: everybody on this machine may do everything."""
+        """True without a tokens file."""
         return self._tokens is None
 
-    def admit(self, call: Call) -> Token | None:
-        """Who it is (None: nobody needs to be known). Raises 401, 403 or 429."""
+    def admit(self, request: RequestHead) -> Token | None:
+        """The caller's token, or None where none is needed. Raises a 401, 403 or 429 problem."""
         if self.is_open:
-            _check_host(call)
-        if call.method not in _SAFE:
-            _check_origin(call)
-        token = self._identify(call)
-        self._spend(f"token {token.name}" if token else call.client)
+            _check_host(request)
+        if request.method not in _READING_METHODS:
+            _check_origin(request)
+        token = self._authenticate(request)
+        caller = f"token {token.name}" if token else request.client
+        wait = self._requests.take(caller, boottime())
+        if wait:
+            raise _too_many("too many requests", wait)
         return token
 
     def log_in(self, secret: str, client: str) -> Token:
-        """The token that somebody typed into the page. Raises 401, or 429 after too many wrong ones."""
-        now, clock = utc_now(), boottime()
-        if token := verify(secret, self._tokens.tokens(clock), now) if self._tokens else None:
-            return token  # whatever others at this address try: a proxy's address is everybody's
-        if wait := self._failures.take(client, clock):
-            headers = {"Retry-After": str(math.ceil(wait))}
-            raise ProblemError(429, "too many wrong tokens from this address", headers=headers)
+        """The token whose secret this is. Raises a 401 problem, or 429 after too many wrong ones.
+
+        A right secret is accepted however many wrong ones its address sent before: behind a proxy
+        all callers share one address.
+        """
+        clock = boottime()
+        token = None
+        if self._tokens is not None:
+            token = verify(secret, self._tokens.tokens(clock), utc_now())
+        if token is not None:
+            return token
+        wait = self._failures.take(client, clock)
+        if wait:
+            raise _too_many("too many wrong tokens from this address", wait)
         raise _unauthorized("this token is not known, or has expired")
 
-    def _identify(self, call: Call) -> Token | None:
-        if self._tokens is None or is_public(call.path):
+    def _authenticate(self, request: RequestHead) -> Token | None:
+        if self._tokens is None or is_public(request.path):
             return None
-        secret = _presented(call.headers)
+        secret = _presented_secret(request.headers)
         if secret is None:
             raise _unauthorized("a bearer token is needed")
-        token = self.log_in(secret, call.client)
-        needed = role_for(call.method, call.path)
+        token = self.log_in(secret, request.client)
+        needed = role_for(request.method, request.path)
         if RANK[token.role] < RANK[needed]:
             raise ProblemError(403, f"this needs the role {needed}; {token.name} is {token.role}")
         return token
 
-    def _spend(self, caller: str) -> None:
-        if wait := self._requests.take(caller, boottime()):
-            raise ProblemError(
-                429, "too many requests", headers={"Retry-After": str(math.ceil(wait))}
-            )
-
 
 def is_public(path: str) -> bool:
-    """Needs no token even where tokens are set: probes, and the page's own files, which hold no data."""
-    return path in _OPEN or path.startswith("/static/")
+    """Whether a path needs no token: probes, sign-in, and the page's files, which hold no data."""
+    return path in _PUBLIC_PATHS or path.startswith("/static/")
 
 
 def role_for(method: str, path: str) -> Role:
-    """The least role: viewers read, operators register and ping, admins remove."""
-    if method in _SAFE or path in _READING_POSTS:
+    """The lowest role that may do this: viewers read, operators register and ping, admins remove."""
+    if method in _READING_METHODS or path in _READING_POSTS:
         return "viewer"
-    return "admin" if method == "DELETE" else "operator"
+    if method == "DELETE":
+        return "admin"
+    return "operator"
 
 
 def is_loopback(host: str) -> bool:
-    """A name or address that only this machine can reach."""
+    """Whether a host name or address can be reached from this machine only."""
     name = host.strip("[]").rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -113,12 +123,16 @@ def is_loopback(host: str) -> bool:
 
 
 def session_cookie(secret: str, *, secure: bool) -> str:
-    """Set-Cookie for a browser, whose EventSource can send no header. No script reads it, no other site sends it."""
+    """The Set-Cookie value that begins a session.
+
+    A browser needs the cookie because its EventSource cannot send an Authorization header. Scripts
+    cannot read it, and other sites cannot have it sent.
+    """
     return _cookie(secret, SESSION_SECONDS, secure=secure)
 
 
-def no_cookie() -> str:
-    """Set-Cookie that ends the session."""
+def expired_session_cookie() -> str:
+    """The Set-Cookie value that ends a session."""
     return _cookie("", 0, secure=False)
 
 
@@ -127,37 +141,51 @@ def _cookie(value: str, max_age: int, *, secure: bool) -> str:
     return f"{COOKIE}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Strict{flags}"
 
 
-def _presented(headers: dict[str, str]) -> str | None:
+def _presented_secret(headers: dict[str, str]) -> str | None:
+    """The secret in the Authorization header, else the one in the session cookie, else None."""
     scheme, _, secret = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and secret.strip():
-        return secret.strip()
+    secret = secret.strip()
+    if scheme.lower() == "bearer" and secret:
+        return secret
     try:
         morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
     except CookieError:
         return None
-    return morsel.value if morsel and morsel.value else None
+    if morsel is None:
+        return None
+    return morsel.value or None
 
 
 def _unauthorized(detail: str) -> ProblemError:
     return ProblemError(401, detail, headers={"WWW-Authenticate": 'Bearer realm="gpuping"'})
 
 
-def _check_host(call: Call) -> None:
-    host = call.headers.get("host", "")
-    name = _HOST.fullmatch(host)
-    if host and not (name and is_loopback(name[1])):
+def _too_many(detail: str, wait_seconds: float) -> ProblemError:
+    return ProblemError(429, detail, headers={"Retry-After": str(math.ceil(wait_seconds))})
+
+
+def _check_host(request: RequestHead) -> None:
+    """Raises a 403 problem for a Host that is not loopback. A request without a Host passes."""
+    host = request.headers.get("host", "")
+    if not host:
+        return
+    match = _HOST.fullmatch(host)
+    if match is None or not is_loopback(match[1]):
         raise ProblemError(
             403,
             "without a tokens file this gateway answers only to loopback names, such as localhost",
         )
 
 
-def _check_origin(call: Call) -> None:
-    """A browser says where a request comes from; programs say nothing and pass."""
-    site = call.headers.get("sec-fetch-site", "none")
-    origin = call.headers.get("origin")
-    own = call.headers.get("host", "")
-    if site not in {"none", "same-origin"} or (
-        origin is not None and origin.partition("://")[2] != own
-    ):
+def _check_origin(request: RequestHead) -> None:
+    """Raises a 403 problem for a request from another site's page.
+
+    Only browsers send these headers; a request without them comes from a program and passes.
+    """
+    site = request.headers.get("sec-fetch-site", "none")
+    is_same_site = site in {"none", "same-origin"}
+    origin = request.headers.get("origin")
+    own_host = request.headers.get("host", "")
+    is_own_origin = origin is None or origin.partition("://")[2] == own_host
+    if not (is_same_site and is_own_origin):
         raise ProblemError(403, "a page of another site may not do this")

@@ -1,7 +1,7 @@
-"""What every request passes before a route is found, and every answer on its way out.
+"""The outermost ASGI layer: access checks, security headers, HEAD requests, request metrics.
 
-Litestar runs middleware only after routing, so that an unknown path would slip past it. This wraps the whole
-application instead: who may come in, which ids are ids, the headers that keep a browser safe, HEAD, metrics.
+Litestar runs its own middleware only after routing, so that a request for an unknown path would get
+past it. This layer wraps the whole Litestar application instead.
 """
 
 import time
@@ -14,26 +14,28 @@ import structlog
 from bus.contract.subjects import check_agent_id
 from bus.errors import BadMessageError
 from gateway.web import openapi
-from gateway.web.auth import Call, Guard
+from gateway.web.auth import Guard, RequestHead
 from gateway.web.problems import ProblemError, as_asgi, problem_of
 
 log = structlog.get_logger("gateway")
 
 AsgiScope = dict[str, Any]
 AsgiMessage = dict[str, Any]
+AsgiHeaders = list[tuple[bytes, bytes]]
 Receive = Callable[[], Awaitable[AsgiMessage]]
 Send = Callable[[AsgiMessage], Awaitable[None]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
-Observe = Callable[[str, str, int, float], None]
+ObserveRequest = Callable[[str, str, int, float], None]
 
-UNMATCHED = "(no route)"
-_FIXED_NAMES = frozenset({"register", "due-for-ping"})
+UNMATCHED_ROUTE = "(no route)"
+_RESERVED_NAMES = frozenset({"register", "due-for-ping"})  # paths below /agents that are no agent
 _PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
 )
 _DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
-_EVERYWHERE = {
+_SECURITY_HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
     b"referrer-policy": b"no-referrer",
@@ -43,98 +45,135 @@ _EVERYWHERE = {
 
 
 class OuterMiddleware:
-    """The ASGI application that the server runs. `observe` hears method, route template, status and seconds."""
+    """The ASGI application that the server runs.
 
-    def __init__(self, application: Application, guard: Guard, observe: Observe) -> None:
+    After each request it calls `observe` with method, route template, status and seconds.
+    """
+
+    def __init__(self, application: Application, guard: Guard, observe: ObserveRequest) -> None:
         self._application = application
         self._guard = guard
         self._observe = observe
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """One request, from its door to its last byte."""
+        """Answers one request. A HEAD request runs as a GET whose body is left out."""
         if scope["type"] != "http":
             return
-        began = time.perf_counter()
-        answer = _Answer(send, is_head=scope["method"] == "HEAD")
-        inner = {**scope, "method": "GET"} if answer.is_head else scope
+        started = time.perf_counter()
+        method = scope["method"]
+        response = _ResponseSender(send, is_head=method == "HEAD")
+        inner_scope = dict(scope)
+        if response.is_head:
+            inner_scope["method"] = "GET"
         try:
-            await self._pass(inner, answer.receiving(receive), answer)
+            await self._handle(inner_scope, response.wrap_receive(receive), response)
         except Exception as error:  # noqa: BLE001  # the last place that can still answer
-            await _fail(answer, error)
+            await _send_problem(response, error)
         finally:
-            template = inner.get("path_template") or UNMATCHED
-            self._observe(scope["method"], template, answer.status, time.perf_counter() - began)
+            route = inner_scope.get("path_template") or UNMATCHED_ROUTE
+            seconds = time.perf_counter() - started
+            self._observe(method, route, response.status, seconds)
 
-    async def _pass(self, scope: AsgiScope, receive: Receive, answer: "_Answer") -> None:
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in scope["headers"]
-        }
-        client = scope["client"][0] if scope.get("client") else "?"
-        self._guard.admit(Call(scope["method"], scope["path"], headers, client))
+    async def _handle(
+        self, scope: AsgiScope, receive: Receive, response: "_ResponseSender"
+    ) -> None:
+        request = _request_head(scope)
+        self._guard.admit(request)
         check_path(scope.get("raw_path", b"").decode("latin-1"))
-        scope["path"] = openapi.address(scope["path"], headers.get("accept", "").lower())
-        await self._application(scope, receive, answer)
+        accept = request.headers.get("accept", "").lower()
+        scope["path"] = openapi.resolve_path(scope["path"], accept)
+        await self._application(scope, receive, response)
 
 
-async def _fail(answer: "_Answer", error: Exception) -> None:
+def _request_head(scope: AsgiScope) -> RequestHead:
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+    client = scope.get("client")
+    address = client[0] if client else "?"
+    return RequestHead(scope["method"], scope["path"], headers, address)
+
+
+async def _send_problem(response: "_ResponseSender", error: Exception) -> None:
     problem = problem_of(error)
-    if answer.status:
-        log.error("answer_broken_off", detail=problem.detail)
-        return  # half an answer is on its way: the server closes the connection, so that it cannot pass for a whole
+    if response.status:
+        # The response has begun, so it can no longer become a problem document. The server closes
+        # the connection, and the client sees that the response is incomplete.
+        log.error("response_aborted", detail=problem.detail)
+        return
     status, headers, body = as_asgi(problem)
-    await answer({"type": "http.response.start", "status": status, "headers": headers})
-    await answer({"type": "http.response.body", "body": body})
+    await response({"type": "http.response.start", "status": status, "headers": headers})
+    await response({"type": "http.response.body", "body": body})
 
 
 def check_path(raw_path: str) -> None:
-    """Refuses an agent id that is none before the routes see it: decoded, `a%2Fb` would be another address."""
+    """Raises a 400 problem for a path whose agent id is malformed.
+
+    This looks at the path before it is decoded: `a%2Fb` would become the path of another route.
+    """
     parts = raw_path.partition("?")[0].split("/")
-    if parts[:3] != ["", "ping-system", "agents"] or len(parts) < 4 or not parts[3]:
+    if parts[:3] != ["", "ping-system", "agents"] or len(parts) < 4:
         return
-    if len(parts) == 4 and parts[3] in _FIXED_NAMES:
+    agent_id = parts[3]
+    if not agent_id:
+        return
+    if len(parts) == 4 and agent_id in _RESERVED_NAMES:
         return
     try:
-        check_agent_id(unquote(parts[3]))
+        check_agent_id(unquote(agent_id))
     except BadMessageError as error:
         raise ProblemError(400, str(error)) from None
 
 
-class _Answer:
-    """ASGI's `send` with our headers added; remembers the status, and leaves out the body of a HEAD."""
+class _ResponseSender:
+    """ASGI's `send` that adds the security headers, records the status and drops a HEAD's body.
+
+    `status` is 0 until the response begins.
+    """
 
     def __init__(self, send: Send, *, is_head: bool) -> None:
         self._send = send
         self.is_head = is_head
         self.status = 0
-        self._is_over = False
+        self._head_answered = False
 
     async def __call__(self, message: AsgiMessage) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": guarded(list(message.get("headers", ())), self.status)}
+            headers = add_security_headers(list(message.get("headers", ())), self.status)
+            message = {**message, "headers": headers}
         elif self.is_head:
-            if self._is_over:
+            if self._head_answered:
                 return
-            self._is_over = True
+            self._head_answered = True
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)
 
-    def receiving(self, receive: Receive) -> Receive:
-        """`receive` for the application: after a HEAD's answer the client counts as gone, so that streams end."""
+    def wrap_receive(self, receive: Receive) -> Receive:
+        """`receive` for the application.
 
-        async def receive_or_leave() -> AsgiMessage:
-            return {"type": "http.disconnect"} if self._is_over else await receive()
+        Once a HEAD request is answered it reports a disconnect, so that an event stream ends.
+        """
 
-        return receive_or_leave
+        async def receive_or_disconnect() -> AsgiMessage:
+            if self._head_answered:
+                return {"type": "http.disconnect"}
+            return await receive()
+
+        return receive_or_disconnect
 
 
-def guarded(headers: list[tuple[bytes, bytes]], status: int = 200) -> list[tuple[bytes, bytes]]:
-    """The headers with those that keep a browser safe; what a route set itself stands."""
+def add_security_headers(headers: AsgiHeaders, status: int = 200) -> AsgiHeaders:
+    """The headers of a response and the security headers that it does not set itself."""
     if status == 304:
-        return headers  # they would replace those of the page that the browser kept (RFC 9111, 3.2)
+        # the browser would overwrite the headers it stored with the page (RFC 9111, section 3.2)
+        return headers
     present = {name.lower(): value for name, value in headers}
     is_page = present.get(b"content-type", b"").startswith(b"text/html")
     policy = _PAGE_POLICY if is_page else _DATA_POLICY
-    wanted = {**_EVERYWHERE, b"content-security-policy": policy.encode()}
-    return headers + [(name, value) for name, value in wanted.items() if name not in present]
+    wanted = {**_SECURITY_HEADERS, b"content-security-policy": policy.encode()}
+    added = list(headers)
+    for name, value in wanted.items():
+        if name not in present:
+            added.append((name, value))
+    return added

@@ -1,7 +1,7 @@
-"""The OpenAPI 3.1 description and its page.
+"""The OpenAPI 3.1 document of the REST interface, and the Swagger UI page that shows it.
 
-Nothing in either points outside: the page works on a machine without a network, and nobody learns that it
-was opened.
+Neither refers to another host: the page works on a machine without a network, and no third party
+learns that somebody opened it.
 """
 
 from dataclasses import dataclass
@@ -30,8 +30,10 @@ from gateway.web.problems import ProblemError
 
 PATH = "/schema"
 VENDOR = "/static/vendor"
-CSV, PARQUET, HTML = "text/csv", "application/vnd.apache.parquet", "text/html"
-_SHAPES = {PARQUET: OpenAPIFormat.BINARY}
+CSV = "text/csv"
+PARQUET = "application/vnd.apache.parquet"
+HTML = "text/html"
+_STRING_FORMATS = {PARQUET: OpenAPIFormat.BINARY}
 
 _PAGE = f"""<!doctype html>
 <html lang="en">
@@ -43,7 +45,9 @@ _PAGE = f"""<!doctype html>
 <link rel="stylesheet" href="{VENDOR}/swagger-ui.css">
 </head>
 <body>
-<div id="page"><p>The description itself is at <a href="{PATH}/openapi.json">{PATH}/openapi.json</a>.</p></div>
+<div id="page">
+<p>The description itself is at <a href="{PATH}/openapi.json">{PATH}/openapi.json</a>.</p>
+</div>
 <script src="{VENDOR}/swagger-ui-bundle.js"></script>
 <script src="{PATH}/page.js"></script>
 </body>
@@ -52,50 +56,67 @@ _PAGE = f"""<!doctype html>
 
 _SCRIPT = f"""if (window.SwaggerUIBundle) {{
   SwaggerUIBundle({{
-    url: "{PATH}/openapi.json", dom_id: "#page", validatorUrl: null, deepLinking: true, displayRequestDuration: true,
+    url: "{PATH}/openapi.json",
+    dom_id: "#page",
+    validatorUrl: null,
+    deepLinking: true,
+    displayRequestDuration: true,
   }});
 }}
 """
 
 
-class _Page(OpenAPIRenderPlugin):
-    """Swagger UI from our own vendor folder; without that folder, a link to the description."""
+class _SwaggerPage(OpenAPIRenderPlugin):
+    """Serves Swagger UI from the vendor folder. Without that folder the page is a plain link."""
 
-    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002
+    def render(
+        self,
+        request: Request[Any, Any, Any],  # noqa: ARG002
+        openapi_schema: dict[str, Any],  # noqa: ARG002
+    ) -> bytes:
         return _PAGE.encode()
 
 
-class _Script(OpenAPIRenderPlugin):
-    """A file of its own, because the content security policy forbids scripts inside a page."""
+class _SwaggerScript(OpenAPIRenderPlugin):
+    """Serves the page's script as a file: the content security policy forbids inline scripts."""
 
-    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002
+    def render(
+        self,
+        request: Request[Any, Any, Any],  # noqa: ARG002
+        openapi_schema: dict[str, Any],  # noqa: ARG002
+    ) -> bytes:
         return _SCRIPT.encode()
 
 
 def config() -> OpenAPIConfig:
-    """What Litestar needs to describe the routes."""
-    page = _Page(path="/")
+    """Litestar's settings for the document and its pages, all of which lie below `PATH`."""
+    page = _SwaggerPage(path="/")
+    script = _SwaggerScript(
+        path="/page.js",
+        media_type="text/javascript",  # type: ignore[arg-type]  # Litestar accepts any string
+    )
+    bearer = SecurityScheme(
+        type="http",
+        scheme="bearer",
+        description="where a tokens file is set",
+    )
+    router = Router(
+        PATH,
+        route_handlers=[],
+        include_in_schema=False,
+        after_request=_replace_html_404,
+    )
     return OpenAPIConfig(
         title="gpuping",
         version=VERSION,
         summary="GPU uptime that can be paid on",
-        description="Every error is an `application/problem+json` document. Times are RFC 3339 UTC, durations are "
-        "seconds, percents are 0..100 or null where nothing was observed.",
-        openapi_router=Router(
-            PATH, route_handlers=[], include_in_schema=False, after_request=_refuse_unknown
-        ),
-        render_plugins=[
-            page,
-            _Script(path="/page.js", media_type="text/javascript"),  # type: ignore[arg-type]  # any string serves
-            JsonRenderPlugin(),
-        ],
-        components=Components(
-            security_schemes={
-                "bearer": SecurityScheme(
-                    type="http", scheme="bearer", description="where a tokens file is set"
-                )
-            }
-        ),
+        description="Every error is an `application/problem+json` document. "
+        "Times are RFC 3339 UTC, durations are seconds, "
+        "percents are 0..100 or null where nothing was observed.",
+        openapi_router=router,
+        render_plugins=[page, script, JsonRenderPlugin()],
+        components=Components(security_schemes={"bearer": bearer}),
+        # a gateway without a tokens file asks for no token, hence the empty alternative
         security=[{}, {"bearer": []}],
         tags=[
             Tag("agents", "Who is monitored"),
@@ -107,56 +128,68 @@ def config() -> OpenAPIConfig:
     )
 
 
-def address(path: str, accept: str) -> str:
-    """The description itself for a program that asks the page's address for JSON; every other path as it is."""
+def resolve_path(path: str, accept: str) -> str:
+    """The path to route: `/schema` becomes `/schema/openapi.json` for a client that accepts JSON.
+
+    A browser accepts HTML and gets the page. `accept` is the Accept header in lower case.
+    """
     is_page = path.rstrip("/") == PATH
-    return (
-        f"{PATH}/openapi.json"
-        if is_page and "json" in accept and "text/html" not in accept
-        else path
-    )
+    wants_json = "json" in accept and "text/html" not in accept
+    if is_page and wants_json:
+        return f"{PATH}/openapi.json"
+    return path
 
 
-async def _refuse_unknown(response: Response[Any]) -> Response[Any]:
-    """Litestar answers an unknown page below its own with HTML; ours is a problem like any other."""
+async def _replace_html_404(response: Response[Any]) -> Response[Any]:
+    """Raises a 404 problem where Litestar would answer an unknown path below `PATH` with HTML."""
     if response.status_code == 404:
         raise ProblemError(404, "nothing is at this address")
     return response
 
 
 def request_body(body: type[Struct]) -> type[Operation]:
-    """An operation whose body is `body`: routes read it themselves, so that every fault is told the same way."""
-    (described,), components = msgspec.json.schema_components([body], ref_template="#/{name}")
-    schema = components.get(body.__name__, described)
-    media = {"application/json": OpenAPIMediaType(schema=_schema(schema))}
+    """An operation class that documents `body` as the JSON request body.
+
+    The routes read the body themselves (`json_body.read_json`), so that every fault becomes a
+    problem document; Litestar therefore cannot document it.
+    """
+    schemas, components = msgspec.json.schema_components([body], ref_template="#/{name}")
+    schema = _to_schema(components.get(body.__name__, schemas[0]))
+    content = {"application/json": OpenAPIMediaType(schema=schema)}
 
     @dataclass
-    class Taking(Operation):
+    class OperationWithBody(Operation):
         def __post_init__(self) -> None:
-            self.request_body = RequestBody(content=media, required=True)
+            self.request_body = RequestBody(content=content, required=True)
 
-    return Taking
+    return OperationWithBody
 
 
 def response_formats(*media_types: str, json: bool = True) -> type[Operation]:
-    """An operation that answers with files too, or without `json` with nothing else."""
-    files = {
-        name: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING, format=_SHAPES.get(name)))
-        for name in media_types
-    }
+    """An operation class that documents files of `media_types` as further 200 responses.
+
+    Without `json` the files replace the JSON response.
+    """
+    files: dict[str, OpenAPIMediaType] = {}
+    for media_type in media_types:
+        schema = Schema(type=OpenAPIType.STRING, format=_STRING_FORMATS.get(media_type))
+        files[media_type] = OpenAPIMediaType(schema=schema)
 
     @dataclass
-    class Giving(Operation):
+    class OperationWithFiles(Operation):
         def __post_init__(self) -> None:
-            if self.responses and isinstance(answer := self.responses.get("200"), OpenAPIResponse):
-                answer.content = {**((answer.content or {}) if json else {}), **files}
+            success = (self.responses or {}).get("200")
+            if not isinstance(success, OpenAPIResponse):
+                return
+            kept = success.content if json else None
+            success.content = {**(kept or {}), **files}
 
-    return Giving
+    return OperationWithFiles
 
 
-def _schema(plain: dict[str, Any]) -> Schema:
-    """A JSON schema of msgspec as Litestar's object, as far as our bodies go."""
-    return Schema(
+def _to_schema(plain: dict[str, Any]) -> Schema:
+    """A JSON schema from msgspec as Litestar's object. Covers the keywords that our bodies use."""
+    schema = Schema(
         type=plain.get("type"),
         title=plain.get("title"),
         description=plain.get("description"),
@@ -165,8 +198,13 @@ def _schema(plain: dict[str, Any]) -> Schema:
         min_length=plain.get("minLength"),
         max_length=plain.get("maxLength"),
         max_items=plain.get("maxItems"),
-        items=_schema(plain["items"]) if plain.get("items") else None,
-        any_of=[_schema(choice) for choice in plain["anyOf"]] if "anyOf" in plain else None,
-        properties={name: _schema(value) for name, value in plain.get("properties", {}).items()}
-        or None,
     )
+    if "items" in plain:
+        schema.items = _to_schema(plain["items"])
+    if "anyOf" in plain:
+        schema.any_of = [_to_schema(choice) for choice in plain["anyOf"]]
+    if "properties" in plain:
+        schema.properties = {}
+        for name, value in plain["properties"].items():
+            schema.properties[name] = _to_schema(value)
+    return schema

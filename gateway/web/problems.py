@@ -1,15 +1,15 @@
 """Every error as a problem document (RFC 9457). The one place where errors become HTTP.
 
-Litestar's own plugin swaps title and detail and leaves 500s as plain JSON, hence this file. What an error of
-ours says inside stays in the log: a 500 tells only that there is an entry.
+Litestar's own plugin swaps title and detail and leaves a 500 as plain JSON, so it is not used.
+The text of an unexpected error stays in the log; the 500 says only that the log has it.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import (
@@ -27,12 +27,13 @@ log = structlog.get_logger("gateway")
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
-_NAMES = {"file_format": "format"}  # parameters that are called otherwise in our code
-_WHERE = re.compile(r" - at `(?P<path>[^`]+)`$")
+_PUBLIC_NAMES = {"file_format": "format"}  # query parameters whose Python name differs
+_MSGSPEC_PATH = re.compile(r" - at `(?P<path>[^`]+)`$")
+_ERROR_STATUSES = frozenset(status.value for status in HTTPStatus if status >= 400)
 
 
 class FieldError(Struct, kw_only=True, frozen=True):
-    """One thing wrong with a request: a place in its body (JSON pointer) or the name of a parameter."""
+    """One fault of a request. It names a place in the body (a JSON pointer) or a parameter."""
 
     detail: str
     pointer: str | UnsetType = UNSET
@@ -40,7 +41,7 @@ class FieldError(Struct, kw_only=True, frozen=True):
 
 
 class Problem(Struct, kw_only=True, frozen=True):
-    """The document, for the OpenAPI description. Some problems carry more members (`ping`, `missing`)."""
+    """The members of every problem document. Some carry more, such as `ping` or `missing`."""
 
     type: str
     title: str
@@ -50,7 +51,10 @@ class Problem(Struct, kw_only=True, frozen=True):
 
 
 class ProblemError(GpupingError):
-    """An answer that is an error. `extra` become further members of the document."""
+    """Raised to answer with an error. Keyword arguments in `extra` become members of the document.
+
+    A 429 or 503 always carries a Retry-After header.
+    """
 
     def __init__(
         self,
@@ -83,8 +87,12 @@ class ProblemError(GpupingError):
         return members | self.extra
 
 
-def problem_of(error: Exception) -> ProblemError:  # noqa: PLR0911  # one line a kind of error is the table itself
-    """The problem that an error is to the outside."""
+def problem_of(error: Exception) -> ProblemError:  # noqa: PLR0911  # a table: one line per kind
+    """The problem that a client sees for an error.
+
+    A BadMessageError is the caller's fault here, hence 400: a service's unreadable answer is raised
+    as BusError. What this table does not know is logged and becomes a 500.
+    """
     match error:
         case ProblemError():
             return error
@@ -92,13 +100,12 @@ def problem_of(error: Exception) -> ProblemError:  # noqa: PLR0911  # one line a
             return bad_request(str(error))
         case UnavailableError():
             return ProblemError(503, str(error))
+        case RefusedError() if error.code in _ERROR_STATUSES:
+            return ProblemError(error.code, error.detail)
         case RefusedError():
-            return ProblemError(error.code if error.code in _STATUSES else 500, error.detail)
+            return ProblemError(500, error.detail)
         case MethodNotAllowedException():
-            allow = {key.title(): value for key, value in (error.headers or {}).items()}
-            return ProblemError(
-                405, "this address does not know that method; see Allow", headers=allow
-            )
+            return _method_not_allowed(error)
         case NotFoundException():
             return ProblemError(404, "nothing is at this address")
         case ValidationException():
@@ -110,57 +117,79 @@ def problem_of(error: Exception) -> ProblemError:  # noqa: PLR0911  # one line a
             return ProblemError(500, "an error of ours; the gateway's log has the details")
 
 
-_STATUSES = frozenset(status.value for status in HTTPStatus if status >= 400)
+def _method_not_allowed(error: MethodNotAllowedException) -> ProblemError:
+    headers: dict[str, str] = {}
+    for name, value in (error.headers or {}).items():
+        headers[name.title()] = value
+    detail = "this address does not know that method; see Allow"
+    return ProblemError(405, detail, headers=headers)
 
 
 def bad_request(text: str) -> ProblemError:
-    """400 with the place in the body, where msgspec names one: `... - at `$.capabilities[0]``."""
-    place = _WHERE.search(text)
-    if not place:
+    """A 400 for an error text of msgspec, such as ``Expected `str` - at `$.capabilities[0]` ``.
+
+    The place that msgspec names becomes a JSON pointer in `errors`; without one, `errors` is empty.
+    """
+    match = _MSGSPEC_PATH.search(text)
+    if match is None:
         return ProblemError(400, text)
-    detail = text[: place.start()].replace("`", "")
-    pointer = "#" + re.sub(
-        r"[.\[]", "/", place["path"].removeprefix("$").partition("[...]")[0]
-    ).replace("]", "")
-    return ProblemError(
-        400, f"{detail} at {pointer}", errors=(FieldError(detail=detail, pointer=pointer),)
-    )
+    detail = text[: match.start()].replace("`", "")
+    pointer = _json_pointer(match["path"])
+    field = FieldError(detail=detail, pointer=pointer)
+    return ProblemError(400, f"{detail} at {pointer}", errors=(field,))
+
+
+def _json_pointer(path: str) -> str:
+    """`$.a.b[0]` as `#/a/b/0`. msgspec writes `[...]` for any key; the pointer ends before it."""
+    known = path.removeprefix("$").partition("[...]")[0]
+    return "#" + re.sub(r"[.\[]", "/", known).replace("]", "")
 
 
 def bad_body(text: str, pointer: str = "#") -> ProblemError:
-    """`bad_request` for a body: `errors` is always there, and what names no place is wrong at `pointer`."""
+    """A 400 like `bad_request`, whose `errors` is never empty.
+
+    `pointer` says what is wrong where the text names no place.
+    """
     problem = bad_request(text)
     if problem.errors:
         return problem
-    return ProblemError(
-        problem.status, problem.detail, errors=(FieldError(detail=problem.detail, pointer=pointer),)
-    )
+    return field_problem(problem.detail, pointer=pointer)
+
+
+def field_problem(
+    detail: str,
+    *,
+    pointer: str | UnsetType = UNSET,
+    parameter: str | UnsetType = UNSET,
+) -> ProblemError:
+    """A 400 for one fault, which lies at `pointer` in the body or in the query `parameter`."""
+    field = FieldError(detail=detail, pointer=pointer, parameter=parameter)
+    return ProblemError(400, detail, errors=(field,))
 
 
 def _invalid_parameters(error: ValidationException) -> ProblemError:
-    listed = error.extra if isinstance(error.extra, list) else []
-    errors = tuple(
-        FieldError(
-            detail=str(item["message"]).replace("`", ""),
-            parameter=_parameter(str(item.get("key", ""))),
-        )
-        for item in listed
-        if isinstance(item, dict) and "message" in item
-    )
-    detail = (
-        "; ".join(f"{item.parameter}: {item.detail}" for item in errors)
-        or "a parameter is not valid"
-    )
-    return ProblemError(400, detail, errors=errors)
+    """A 400 that lists what Litestar found wrong with path, query or header parameters."""
+    errors: list[FieldError] = []
+    sentences: list[str] = []
+    for item in error.extra if isinstance(error.extra, list) else []:
+        if not isinstance(item, dict) or "message" not in item:
+            continue
+        detail = str(item["message"]).replace("`", "")
+        parameter = _public_name(str(item.get("key", "")))
+        errors.append(FieldError(detail=detail, parameter=parameter))
+        sentences.append(f"{parameter}: {detail}")
+    summary = "; ".join(sentences) or "a parameter is not valid"
+    return ProblemError(400, summary, errors=tuple(errors))
 
 
-def _parameter(key: str) -> str:
+def _public_name(key: str) -> str:
+    """The parameter's name in the URL. Litestar's key is its Python name and a path into it."""
     name = key.partition(".")[0]
-    return _NAMES.get(name, name)
+    return _PUBLIC_NAMES.get(name, name)
 
 
 def handle(_request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
-    """Litestar's hook for whatever a route, or the routing itself, raises."""
+    """Litestar's exception handler, for errors of routes and of routing."""
     problem = problem_of(error)
     return Response(
         problem.document(),
@@ -171,24 +200,27 @@ def handle(_request: Request[Any, Any, Any], error: Exception) -> Response[dict[
 
 
 def error_responses(*statuses: int) -> dict[int, ResponseSpec]:
-    """What the OpenAPI description says of a route's errors."""
-    return {
-        status: ResponseSpec(
+    """The error responses of a route in the OpenAPI document. 400, 500 and 503 are always added."""
+    responses: dict[int, ResponseSpec] = {}
+    for status in sorted({*statuses, 400, 500, 503}):
+        responses[status] = ResponseSpec(
             Problem,
             description=HTTPStatus(status).phrase,
             media_type=MEDIA_TYPE,
             generate_examples=False,
         )
-        for status in sorted({*statuses, 400, 500, 503})
-    }
+    return responses
 
 
 def as_asgi(problem: ProblemError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Status, headers and body, for the door, which answers before any route is reached."""
-    body = json.dumps(problem.document()).encode()
-    headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), **problem.headers}
-    return (
-        problem.status,
-        [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
-        body,
-    )
+    """Status, headers and body of a problem that is sent before Litestar sees the request."""
+    body = msgspec.json.encode(problem.document())
+    headers = {
+        "Content-Type": MEDIA_TYPE,
+        "Content-Length": str(len(body)),
+        **problem.headers,
+    }
+    encoded: list[tuple[bytes, bytes]] = []
+    for name, value in headers.items():
+        encoded.append((name.lower().encode(), value.encode("latin-1")))
+    return problem.status, encoded, body

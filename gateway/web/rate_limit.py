@@ -1,18 +1,21 @@
-"""Token buckets, one a caller: generous, so that only a runaway client ever meets them."""
+"""Token buckets, one for each caller. The rates are generous: only a runaway client meets them."""
 
 from collections import OrderedDict
 from typing import NamedTuple
 
-MOST_CALLERS = 10_000
+MAX_CALLERS = 10_000
 
 
 class _Bucket(NamedTuple):
-    level: float
-    at: float
+    level: float  # requests that may still pass at `clock`
+    clock: float
 
 
 class RateLimit:
-    """`per_second` requests on average, `burst` at once. Remembers the callers of late, forgets the rest."""
+    """Lets `per_second` requests of a caller pass on average, and `burst` at once.
+
+    Remembers the MAX_CALLERS callers seen last. A forgotten caller starts with a full bucket.
+    """
 
     def __init__(self, per_second: float, burst: float) -> None:
         self._per_second = per_second
@@ -20,12 +23,23 @@ class RateLimit:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def take(self, caller: str, clock: float) -> float:
-        """0 when the request may pass; else the seconds after which the next one may. `clock` is monotonic."""
+        """Counts a request; returns 0 if it may pass, else the seconds until the next one may.
+
+        `clock` is in seconds and never goes back.
+        """
         bucket = self._buckets.get(caller, _Bucket(self._burst, clock))
-        level = min(self._burst, bucket.level + (clock - bucket.at) * self._per_second)
-        passes = level >= 1.0
-        self._buckets[caller] = _Bucket(level - 1.0 if passes else level, clock)
+        refilled = bucket.level + (clock - bucket.clock) * self._per_second
+        level = min(self._burst, refilled)
+        wait = 0.0
+        if level >= 1.0:
+            level -= 1.0
+        else:
+            wait = (1.0 - level) / self._per_second
+        self._remember(caller, _Bucket(level, clock))
+        return wait
+
+    def _remember(self, caller: str, bucket: _Bucket) -> None:
+        self._buckets[caller] = bucket
         self._buckets.move_to_end(caller)
-        if len(self._buckets) > MOST_CALLERS:
+        if len(self._buckets) > MAX_CALLERS:
             self._buckets.popitem(last=False)
-        return 0.0 if passes else (1.0 - level) / self._per_second

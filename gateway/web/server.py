@@ -1,6 +1,6 @@
-"""uvicorn, made to live inside a larger program: no signals of its own, ready and stopped as events, one socket.
+"""uvicorn as a part of a larger program: it takes no signals and serves one socket that it is given.
 
-Also the one answer that no application sees: bytes that are no HTTP get a problem document like everything else.
+It also answers bytes that are not HTTP with a problem document. No application sees those.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from bus.errors import SettingsError
 from gateway.web.problems import ProblemError, as_asgi
 
-GRACE_SECONDS = 2  # for answers that are under way when the gateway stops
+SHUTDOWN_SECONDS = 2  # for responses that are in progress when the gateway stops
 KEEP_ALIVE_SECONDS = 30
 BACKLOG = 1024
 
 
 class Server(uvicorn.Server):
-    """Serves until `stop`. `ready` is set once it answers, `stopped` once it no longer does."""
+    """Serves until `stop`. `ready` is set once it accepts requests, `stopped` once it has ended."""
 
     def __init__(self, application: Any) -> None:
         super().__init__(_config(application))
@@ -31,39 +31,36 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the program's business."""
+        """Overrides uvicorn's: the program around us handles the signals."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Uvicorn's own, and then says so."""
+        """Overrides uvicorn's: sets `ready` afterwards."""
         await super().startup(sockets)
         self.ready.set()
 
     async def answer(self, listener: socket.socket) -> None:
-        """Serves on a socket that listens; closes it."""
+        """Serves on a listening socket until `stop`, and closes it."""
         try:
             await self.serve([listener])
         finally:
             self.stopped.set()
 
     async def stop(self) -> None:
-        """Ends in good order, within about GRACE_SECONDS."""
+        """Lets responses finish for up to SHUTDOWN_SECONDS, then ends."""
         self.should_exit = True
         await self.stopped.wait()
 
 
-class _Protocol(H11Protocol):
+class _ProblemProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
-        """Uvicorn's hook for a request that cannot be read: ours is a problem document."""
-        status, headers, body = as_asgi(ProblemError(400, msg))
-        if (
-            self.conn.our_state is h11.IDLE
-        ):  # else an answer is under way, and nothing can be said any more
-            for event in (
-                h11.Response(status_code=status, headers=[*headers, (b"connection", b"close")]),
-                h11.Data(data=body),
-                h11.EndOfMessage(),
-            ):
+        """Overrides uvicorn's: answers an unreadable request with a problem document."""
+        # In any other state a response has begun, and all that is left is to close.
+        if self.conn.our_state is h11.IDLE:
+            status, headers, body = as_asgi(ProblemError(400, msg))
+            headers.append((b"connection", b"close"))
+            response = h11.Response(status_code=status, headers=headers)
+            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event))
         self.transport.close()
 
@@ -73,19 +70,19 @@ def _config(application: Any) -> uvicorn.Config:
         application,
         lifespan="off",
         ws="none",
-        http=_Protocol,
+        http=_ProblemProtocol,
         log_config=None,
-        log_level="critical",  # what fails is logged by the door, with its reason
+        log_level="critical",  # the outer middleware logs what fails, with its reason
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # nobody may claim another's address
+        proxy_headers=False,  # a client could otherwise claim any address
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises SettingsError: one line that says what is in the way."""
+    """A listening socket. Raises SettingsError, whose one line says which setting cannot be used."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
@@ -95,10 +92,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)  # so that a port in use is found out now
+        listener.listen(BACKLOG)  # a port that is taken is only reported here
     except OSError as error:
         listener.close()
-        raise SettingsError(
-            f"GATEWAY_PORT={port}: cannot listen on {host}: {error.strerror or error}"
-        ) from None
+        reason = error.strerror or error
+        raise SettingsError(f"GATEWAY_PORT={port}: cannot listen on {host}: {reason}") from None
     return listener

@@ -1,6 +1,6 @@
-"""Bearer tokens: how they are made, kept and recognised.
+"""Bearer tokens: creating them, keeping them in a file, recognising them.
 
-The file is TOML, one table a token, and holds hashes only:
+The file is TOML with one table for each token, and holds hashes only:
 
     [[token]]
     name = "ops-laptop"                  # who holds it; shown in the log
@@ -8,8 +8,9 @@ The file is TOML, one table a token, and holds hashes only:
     sha256 = "9f86d08...0a08"            # of the token
     expires = 2027-01-01T00:00:00Z       # optional
 
-A token is 256 random bits, so a plain SHA-256 keeps it: there is nothing to guess that a slow hash would slow down.
-The file is read again when it changes; a token that was taken out is refused from then on.
+A token is 256 random bits. It cannot be guessed, so a plain SHA-256 is enough and a slow password
+hash would gain nothing. The file is read again when it changes; a token that was taken out of it is
+refused from then on.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ import tomllib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -33,12 +34,12 @@ log = structlog.get_logger("gateway.web.tokens")
 Role = Literal["viewer", "operator", "admin"]
 RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
 PREFIX = "gpuping_"
-LONGEST = 256
+MAX_SECRET_LENGTH = 256
 RECHECK_SECONDS = 1.0
 
 
 class Token(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One entry of the file."""
+    """One token of the file. `sha256` is that of the secret; the secret itself is kept nowhere."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}" + END)]
     role: Role
@@ -50,95 +51,133 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     token: tuple[Token, ...]
 
 
+class _FileStamp(NamedTuple):
+    """What differs after the file was written or replaced."""
+
+    modified_ns: int
+    size: int
+    inode: int
+
+
 def create(name: str, role: Role, expires: datetime | None = None) -> tuple[str, Token]:
-    """A new token: the secret, to be shown once, and its entry for the file. Raises SettingsError for a bad name."""
+    """A new secret, to be shown once, and its entry for the file.
+
+    Raises SettingsError for a name that the file could not hold.
+    """
     secret = PREFIX + secrets.token_urlsafe(32)
-    entry = Token(name=name, role=role, sha256=digest(secret), expires=expires)
-    return secret, _checked({"token": [msgspec.to_builtins(entry)]}, "the new token")[0]
+    token = Token(name=name, role=role, sha256=digest(secret), expires=expires)
+    content = {"token": [msgspec.to_builtins(token)]}
+    checked = _check(content, "the new token")
+    return secret, checked[0]
 
 
 def digest(secret: str) -> str:
-    """What the file keeps of a token."""
+    """The hexadecimal SHA-256 that the file keeps of a secret."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def as_toml(token: Token) -> str:
-    """The entry as text, to be added to the file. Every value is checked to need no quoting."""
-    expires = (
-        f"expires = {token.expires.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}\n" if token.expires else ""
-    )
-    return f'[[token]]\nname = "{token.name}"\nrole = "{token.role}"\nsha256 = "{token.sha256}"\n{expires}'
+    """The entry as text to append to the file. No value can contain what TOML would have quoted."""
+    lines = [
+        "[[token]]",
+        f'name = "{token.name}"',
+        f'role = "{token.role}"',
+        f'sha256 = "{token.sha256}"',
+    ]
+    if token.expires:
+        lines.append(f"expires = {token.expires.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    return "\n".join(lines) + "\n"
 
 
 def load(path: Path) -> tuple[Token, ...]:
-    """The entries of a file. Raises SettingsError: one line that says what is wrong."""
+    """The tokens of a file. Raises SettingsError, whose one line says what is wrong with it."""
+    setting = f"GPUPING_TOKENS_FILE={str(path)!r}"
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(
-            f"GPUPING_TOKENS_FILE={str(path)!r}: {error.strerror or error}"
-        ) from None
+        raise SettingsError(f"{setting}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"GPUPING_TOKENS_FILE={str(path)!r}: no TOML: {error}") from None
-    return _checked(content, f"GPUPING_TOKENS_FILE={str(path)!r}")
+        raise SettingsError(f"{setting}: no TOML: {error}") from None
+    return _check(content, setting)
 
 
-def _checked(content: object, what: str) -> tuple[Token, ...]:
+def _check(content: object, source: str) -> tuple[Token, ...]:
+    """The tokens of a parsed file. Raises SettingsError, which begins with `source`."""
     try:
-        found = msgspec.convert(content, _File).token
+        tokens = msgspec.convert(content, _File).token
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{what}: {str(error).replace('`', '')}") from None
-    if not found:
-        raise SettingsError(f"{what}: it holds no token, so nobody could use the gateway")
-    if len({token.name for token in found}) < len(found):
-        raise SettingsError(f"{what}: a name stands twice")
-    if naive := [token.name for token in found if token.expires and token.expires.tzinfo is None]:
-        raise SettingsError(f"{what}: expires of {naive[0]} names no time zone; end it with Z")
-    return found
+        raise SettingsError(f"{source}: {str(error).replace('`', '')}") from None
+    if not tokens:
+        raise SettingsError(f"{source}: it holds no token, so nobody could use the gateway")
+    names: set[str] = set()
+    for token in tokens:
+        names.add(token.name)
+    if len(names) < len(tokens):
+        raise SettingsError(f"{source}: a name stands twice")
+    for token in tokens:
+        if token.expires and token.expires.tzinfo is None:
+            raise SettingsError(
+                f"{source}: expires of {token.name} names no time zone; end it with Z"
+            )
+    return tokens
 
 
 def verify(secret: str, tokens: Iterable[Token], now: datetime) -> Token | None:
-    """The entry of a token that is known and has not expired. Takes as long for a wrong one as for a right one."""
-    if len(secret) > LONGEST:
+    """The token whose secret this is, or None if it is unknown or has expired.
+
+    Always compares with every token, so that the time taken tells nothing about the secret.
+    """
+    if len(secret) > MAX_SECRET_LENGTH:
         return None
     presented = digest(secret)
     found = None
     for token in tokens:
         if hmac.compare_digest(presented, token.sha256):
             found = token
-    return found if found and (found.expires is None or now < found.expires) else None
+    if found is None:
+        return None
+    if found.expires is not None and found.expires <= now:
+        return None
+    return found
 
 
 class TokenFile:
-    """The file's entries as they are now. A change that cannot be read leaves the old ones in force, loudly."""
+    """The tokens of a file that may change while the gateway runs.
+
+    A changed file that cannot be read or is invalid is logged, and the tokens read before stay valid.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._tokens = load(path)
-        self._stamp = self._look()
-        self._looked_at = 0.0
+        self._stamp = self._read_stamp()
+        self._checked_at = 0.0
 
     def tokens(self, clock: float) -> tuple[Token, ...]:
-        """The entries; `clock` is any clock in seconds that never goes back."""
-        if clock - self._looked_at >= RECHECK_SECONDS:
-            self._looked_at = clock
-            self._reread()
+        """The tokens of now. Looks at the file at most once in RECHECK_SECONDS.
+
+        `clock` is in seconds and never goes back.
+        """
+        if clock - self._checked_at >= RECHECK_SECONDS:
+            self._checked_at = clock
+            self._reload_if_changed()
         return self._tokens
 
-    def _look(self) -> tuple[int, int, int] | None:
+    def _read_stamp(self) -> _FileStamp | None:
         try:
             stat = self._path.stat()
         except OSError:
             return None
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+        return _FileStamp(stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
-    def _reread(self) -> None:
-        stamp = self._look()
+    def _reload_if_changed(self) -> None:
+        stamp = self._read_stamp()
         if stamp == self._stamp:
             return
         self._stamp = stamp
         try:
             self._tokens = load(self._path)
-            log.info("tokens_reread", count=len(self._tokens))
         except SettingsError as error:
-            log.error("tokens_unreadable", detail=str(error), action="the old ones stay in force")
+            log.error("tokens_reload_failed", detail=str(error), action="old tokens stay valid")
+            return
+        log.info("tokens_reloaded", count=len(self._tokens))

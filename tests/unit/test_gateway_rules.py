@@ -14,10 +14,11 @@ from bus.errors import BadMessageError, GpupingError, RefusedError, SettingsErro
 from gateway import broadcast
 from gateway.routes.badge import truncated
 from gateway.web import auth, tokens
+from gateway.web.accept import preferred
+from gateway.web.json_body import check_depth
 from gateway.web.middleware import check_path
-from gateway.web.params import check_depth, preferred
 from gateway.web.problems import ProblemError, bad_request, problem_of
-from gateway.web.rate_limit import MOST_CALLERS, RateLimit
+from gateway.web.rate_limit import MAX_CALLERS, RateLimit
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # what is no loopback
@@ -92,9 +93,9 @@ def test_who_waits_as_told_passes():
 
 def test_callers_of_long_ago_are_forgotten():
     limit = RateLimit(1.0, 1.0)
-    for number in range(MOST_CALLERS + 100):
+    for number in range(MAX_CALLERS + 100):
         limit.take(str(number), 0.0)
-    assert len(limit._buckets) == MOST_CALLERS
+    assert len(limit._buckets) == MAX_CALLERS
 
 
 # ---- who may do what
@@ -133,7 +134,7 @@ def test_only_reading_is_for_viewers(method, path):
 
 @given(st.text(), st.text())
 def test_garbage_in_headers_is_no_token(authorization, cookie):
-    secret = auth._presented({"authorization": authorization, "cookie": cookie})
+    secret = auth._presented_secret({"authorization": authorization, "cookie": cookie})
     assert tokens.verify(secret or "", [tokens.create("a", "admin")[1]], NOW) is None
 
 
@@ -143,13 +144,13 @@ def test_garbage_in_hosts_and_origins_is_refused_cleanly(host, origin, site):
     headers = {"host": host, "origin": origin, "sec-fetch-site": site}
     with pytest.raises(ProblemError) as caught:
         guard.admit(
-            auth.Call(
+            auth.RequestHead(
                 "DELETE", "/ping-system/agents/a", headers | {"sec-fetch-site": "cross-site"}, "c"
             )
         )
     assert caught.value.status == 403
     assert refused(
-        lambda: guard.admit(auth.Call("POST", "/ping-system/agents/a", headers, "c"))
+        lambda: guard.admit(auth.RequestHead("POST", "/ping-system/agents/a", headers, "c"))
     ) in {None, 403}
 
 
