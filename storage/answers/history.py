@@ -5,6 +5,7 @@ Each function runs in a reader's thread on one snapshot of the history; the cloc
 
 from datetime import datetime
 
+from bus.contract.durations import uptime_percent
 from bus.contract.messages import Seconds
 from bus.contract.questions import (
     HistoryReply,
@@ -77,11 +78,15 @@ def uptimes(reader: Reader, request: UptimesRequest, now: datetime) -> UptimesRe
         "end_day": end,
         "agent_ids": listed(set(request.agent_ids)),
     } | edges
-    rows = rows_of(reader.cursor, reader.partitions.fill(sql("uptimes"), since_us), parameters)
-    return UptimesReply(
-        uptimes={agent_id: 100.0 * good / judged for agent_id, good, judged in rows},
-        judged_seconds={agent_id: judged / 1000.0 for agent_id, _, judged in rows},
-    )
+    text = reader.partitions.fill(sql("uptimes"), since_us)
+    percents: dict[str, float] = {}
+    judged_seconds: dict[str, float] = {}
+    for agent_id, good_ms, judged_ms in rows_of(reader.cursor, text, parameters):
+        percent = uptime_percent(good_ms, judged_ms)
+        if percent is not None:
+            percents[agent_id] = percent
+            judged_seconds[agent_id] = judged_ms / 1000.0
+    return UptimesReply(uptimes=percents, judged_seconds=judged_seconds)
 
 
 def overview(
@@ -99,17 +104,12 @@ def overview(
     return OverviewReply(
         pings=sums[0],
         verdicts={"first": sums[2], "good": sums[3], "poor": sums[4], "excused": sums[1]},
-        uptime_percent=percent(sums[5] + sums[6], sum(sums[5:9])),
+        uptime_percent=uptime_percent(sums[5] + sums[6], sum(sums[5:9])),
         seconds=seconds,
         response_ms=response,
         late_ms=late,
         recent=carried(_recent(reader, request.recent, since_us), most_bytes),
     )
-
-
-def percent(good_ms: int, judged_ms: int) -> float | None:
-    """100 x (up + degraded) / (window - excused); None where nothing is left to judge."""
-    return 100.0 * good_ms / judged_ms if judged_ms > 0 else None
 
 
 def _summary(reader: Reader, agent: int, since_us: int) -> HistorySummary:
@@ -126,7 +126,7 @@ def _summary(reader: Reader, agent: int, since_us: int) -> HistorySummary:
         good=row[5],
         poor=row[6],
         missing_seqs=missing(reader, agent, began, (first_seq, last_seq), since_us),
-        uptime_percent=percent(row[7] + row[8], sum(row[7:11])),
+        uptime_percent=uptime_percent(row[7] + row[8], sum(row[7:11])),
         seconds=seconds_of(row[7:12]) or Seconds(),
         response_ms_p50=None if p50 is None else p50 / 1000,
         response_ms_p95=None if p95 is None else p95 / 1000,

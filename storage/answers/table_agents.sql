@@ -9,7 +9,7 @@ SELECT
     down_ms / 1000 AS down_seconds,
     unknown_ms / 1000 AS unknown_seconds,
     excused_ms / 1000 AS excused_seconds,
-    (100.0::DOUBLE * (up_ms + degraded_ms)) / nullif(up_ms + degraded_ms + down_ms + unknown_ms, 0) AS uptime_percent
+    uptime_percent(up_ms + degraded_ms, up_ms + degraded_ms + down_ms + unknown_ms) AS uptime_percent
 FROM (
     SELECT
         agent, sum(pings)::BIGINT AS pings, sum(answered)::BIGINT AS answered, sum(missed)::BIGINT AS missed,

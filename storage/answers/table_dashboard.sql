@@ -13,7 +13,7 @@ SELECT
     newest.late_us / 1000 AS late_ms,
     pings,
     missed,
-    (100.0::DOUBLE * good_ms) / nullif(judged_ms, 0) AS period_uptime_percent
+    uptime_percent(good_ms, judged_ms) AS period_uptime_percent
 FROM (
     SELECT
         agent, max(pinged_us) AS last_us, count(*) AS pings, count(*) FILTER (outcome = 'missed') AS missed,

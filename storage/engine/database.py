@@ -73,6 +73,7 @@ def open_file(settings: Settings, places: Places, file: Path | None = None) -> C
     try:
         _lock_down(connection, settings, places, file)
         _ensure_schema(connection)
+        connection.execute(sql("macros"))
     except (duckdb.Error, OSError) as error:
         connection.close()
         raise explained(error, file) from None
@@ -80,6 +81,14 @@ def open_file(settings: Settings, places: Places, file: Path | None = None) -> C
         connection.close()
         raise
     return connection
+
+
+def reading_cursor(connection: Connection) -> Connection:
+    """Returns a cursor for questions. Schema path and macros belong to a cursor, so each one gets its own."""
+    cursor = connection.cursor()
+    cursor.execute("USE history")
+    cursor.execute(sql("macros"))
+    return cursor
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def _reached(chosen: Rules) -> str:
         " + unknown_ms" if chosen.unknown_counts == "down" else ""
     )
     good = "up_ms" + (" + degraded_ms" if chosen.degraded_counts_as_up else "")
-    uptime = f"100.0::DOUBLE * ({good}) / nullif({base}, 0)"
+    uptime = f"uptime_percent({good}, {base})"
     return " + ".join(
         f"coalesce(({uptime} >= {band.at_least!r}::DOUBLE)::INTEGER, 0)" for band in chosen.bands
     )

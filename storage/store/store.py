@@ -79,9 +79,8 @@ class Store:
             raise
         assert self._connection  # noqa: S101  # just opened
         self._idle = asyncio.Queue()
-        for cursor in [self._connection.cursor() for _ in range(READERS)]:
-            cursor.execute("USE history")
-            self._idle.put_nowait(cursor)
+        for _ in range(READERS):
+            self._idle.put_nowait(database.reading_cursor(self._connection))
         self.waiting = None
         self.failed.clear()
 
