@@ -31,9 +31,9 @@ from bus.contract.messages import (
     encode,
 )
 from storage.engine.rows import Arrival
-from storage.ingest.writer import Written
+from storage.ingest.writer import WriteResult
 from storage.store.store import Store
-from storage.store.switch_interval import short_turns
+from storage.store.switch_interval import short_switch_interval
 from storage.stream.feed import BATCH_ROWS
 
 QUICK: dict[str, Any] = {"rows": 300_000, "agents": 10_000}
@@ -56,7 +56,7 @@ async def measure(rows: int = 1_000_000, agents: int = 10_000) -> dict[str, floa
             batches.append(batch)
         raw = _raw(batches)
         began, used = time.perf_counter(), time.process_time()
-        with short_turns():
+        with short_switch_interval():
             await _pour(store, batches)
         spent, used = time.perf_counter() - began, time.process_time() - used
         await store.close()
@@ -80,7 +80,7 @@ def _raw(batches: list[list[Arrival]]) -> float:
 
 async def _pour(store: Store, batches: list[list[Arrival]]) -> None:
     """As the feed does: a batch is decoded while the one before it is written."""
-    writing: asyncio.Task[Written] | None = None
+    writing: asyncio.Task[WriteResult] | None = None
     for batch in batches:
         prepared = await store.prepare(batch)
         if writing is not None:

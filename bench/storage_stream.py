@@ -24,7 +24,7 @@ from bus.transport import connection, embedded_server, layout
 from bus.transport.batch import MAX_MESSAGES, Write, commit
 from bus.transport.connection import Client
 from storage.store.store import Store
-from storage.store.switch_interval import short_turns
+from storage.store.switch_interval import short_switch_interval
 from storage.stream.feed import Feed
 
 QUICK: dict[str, Any] = {"rows": 30_000}
@@ -43,7 +43,7 @@ async def measure(rows: int = 200_000) -> dict[str, float]:
                 store = Store(chosen)
                 await store.open(START)
                 began, used = time.perf_counter(), time.process_time()
-                with short_turns():
+                with short_switch_interval():
                     await _read(Feed(client, chosen, store), store, rows)
                 spent, used = time.perf_counter() - began, time.process_time() - used
                 await store.close()

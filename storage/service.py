@@ -45,10 +45,10 @@ from bus.transport.standby import Replica
 from storage.answers import history, tables
 from storage.engine import table_files
 from storage.engine.errors import CannotWriteError, StorageError
-from storage.engine.table_files import Question, Written
+from storage.engine.table_files import ExportFile, TableQuery
 from storage.statements import build, page, replay
 from storage.store.store import Reader, Store
-from storage.store.switch_interval import short_turns
+from storage.store.switch_interval import short_switch_interval
 from storage.stream.feed import Feed
 
 log = structlog.get_logger("storage")
@@ -111,7 +111,7 @@ class Storage:
         agent_id = subjects.last_token(request.subject)
         asked = decode(request.data, StatementRequest)
         now, threshold = utc_now(), self.settings.PING_UPTIME_THRESHOLD
-        form, scratch = asked.format, self.store.places.scratch
+        form, scratch = asked.format, self.store.paths.scratch
 
         def made(reader: Reader) -> Statement:
             return build.statement(reader, agent_id, asked, now, threshold)
@@ -136,7 +136,7 @@ class Storage:
         self._check_whole()
         asked = decode(request.data, FleetReplayRequest)
         now, threshold = utc_now(), self.settings.PING_UPTIME_THRESHOLD
-        form, scratch = asked.format, self.store.places.scratch
+        form, scratch = asked.format, self.store.paths.scratch
 
         def made(reader: Reader) -> FleetReplay:
             return replay.fleet(reader, asked, now, threshold)
@@ -175,9 +175,9 @@ class Storage:
         return await self._rows(lambda reader: tables.table(reader, asked, now), name, asked.format)
 
     async def _rows(
-        self, question: Callable[[Reader], Question], name: str, form: FileFormat
+        self, question: Callable[[Reader], TableQuery], name: str, form: FileFormat
     ) -> FileOffer:
-        scratch = self.store.places.scratch
+        scratch = self.store.paths.scratch
         return await self._offer(
             lambda reader: table_files.write(reader.cursor, scratch, question(reader), name, form)
         )
@@ -189,12 +189,12 @@ class Storage:
         data = await self.store.read(lambda reader: encode(make(reader)), seconds)
         if len(data) <= room(self.client):
             return data
-        scratch = self.store.places.scratch
+        scratch = self.store.paths.scratch
         return await self._offer(
             lambda _: table_files.write_text(scratch, data.decode(), name, "json")
         )
 
-    async def _offer(self, write: Callable[[Reader], Written]) -> FileOffer:
+    async def _offer(self, write: Callable[[Reader], ExportFile]) -> FileOffer:
         """A file, written in a reader's thread. A few at once: questions shall not wait for them."""
         self.files.check_room()
         async with self._writing:
@@ -210,22 +210,22 @@ class Storage:
             rows=ingest.rows if ingest else 0,
             last_sequence=held.sequence if held else 0,
             lag=max(0, last - (held.sequence if held else 0)),
-            missing_seqs=ingest.numbering.missing if ingest else 0,
+            missing_seqs=ingest.sequences.missing if ingest else 0,
             poisoned=ingest.poisoned if ingest else 0,
-            ingest_waiting=self.store.waiting or self.feed.trouble.detail,
+            ingest_waiting=self.store.waiting or self.feed.wait_log.detail,
         )
 
     async def stand(self, replica: Replica) -> None:
         """Ready while the file can be used and lacks nothing; else a replica that is shall have the questions."""
         while True:
-            self.feed.intake.changed.clear()
-            await replica.be(ready=self.store.waiting is None and self.feed.intake.whole)
-            await self.feed.intake.changed.wait()
+            self.feed.catch_up.changed.clear()
+            await replica.be(ready=self.store.waiting is None and self.feed.catch_up.complete)
+            await self.feed.catch_up.changed.wait()
 
     def _check_whole(self) -> None:
         """Before what is paid on. Why the file cannot be used, whoever reads it says."""
         if self.store.waiting is None:
-            self.feed.intake.check()
+            self.feed.catch_up.check()
 
     async def tend(self) -> None:
         """Housekeeping, a step at a time so that ingest comes in between."""
@@ -255,7 +255,7 @@ async def running(settings: Settings) -> AsyncIterator[Storage]:
         replica = Replica(client, service, subjects.STORAGE_READY, storage.endpoints())
         await replica.be(ready=False)
         try:
-            with short_turns():
+            with short_switch_interval():
                 async with background() as start:
                     start(storage.feed.run())
                     start(storage.tend())

@@ -8,7 +8,7 @@ from bus.settings import Settings
 from storage.archive import day_folders
 from storage.engine.database import rows_of
 from storage.engine.rows import Arrival
-from storage.ingest.writer import Written
+from storage.ingest.writer import WriteResult
 from storage.store.store import Store
 from tests.storage_states import AgentState, gpu, state
 
@@ -56,7 +56,7 @@ async def opened(settings: Settings) -> Store:
     return store
 
 
-async def written_to(store: Store, batch: list[Arrival]) -> Written:
+async def written_to(store: Store, batch: list[Arrival]) -> WriteResult:
     return await store.write(1, await store.prepare(batch))
 
 

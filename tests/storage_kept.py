@@ -64,9 +64,9 @@ class Kept:
         await self.store.write(1, await self.store.prepare(batch))
 
     async def file(
-        self, question: Callable[[Reader], table_files.Question], form: Any = "csv"
+        self, question: Callable[[Reader], table_files.TableQuery], form: Any = "csv"
     ) -> bytes:
-        scratch = self.store.places.scratch
+        scratch = self.store.paths.scratch
         written = await self.store.read(
             lambda r: table_files.write(r.cursor, scratch, question(r), "x", form)
         )

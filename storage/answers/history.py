@@ -24,7 +24,7 @@ from storage.engine.database import listed, rows_of, sql
 from storage.engine.partitions import DAY_US, HOUR_US
 from storage.engine.rollups import sealed_until
 from storage.engine.rows import microseconds
-from storage.store.missing import began_us, missing
+from storage.store.missing import missing, numbering_began_us
 from storage.store.store import Reader
 
 EXACT_PINGS = 50_000  # up to so many, percentiles are exact; above, within 1 %
@@ -114,7 +114,7 @@ def overview(
 
 def _summary(reader: Reader, agent: int, since_us: int) -> HistorySummary:
     text = reader.partitions.fill(sql("history_summary"), since_us)
-    began = began_us(reader, agent)
+    began = numbering_began_us(reader, agent)
     row = rows_of(reader.cursor, text, {"agent": agent, "since_us": since_us, "began_us": began})[0]
     first_seq, last_seq, p50, p95 = row[12:]
     return HistorySummary(

@@ -9,7 +9,7 @@ from bus.contract.messages import GpuReport, Seconds, encode
 from bus.contract.questions import Ping
 from bus.transport.large_answers import fitting
 from storage.engine.database import listed, rows_of, sql
-from storage.engine.rows import moment
+from storage.engine.rows import from_microseconds
 from storage.store.store import Reader
 
 Row = tuple[Any, ...]
@@ -98,7 +98,7 @@ def _ping(agent_id: str, row: Row, gpus: tuple[GpuReport, ...]) -> Ping:
     return Ping(
         agent_id=agent_id,
         ping_seq=row[_SEQ],
-        pinged_at=moment(row[_PINGED]),
+        pinged_at=from_microseconds(row[_PINGED]),
         outcome=row[3],
         reason=row[4],
         verdict=row[5],
@@ -107,7 +107,7 @@ def _ping(agent_id: str, row: Row, gpus: tuple[GpuReport, ...]) -> Ping:
         window_seconds=None if window_ms is None else window_ms / 1000,
         consecutive_poor_uptime=row[13],
         interval_minutes=row[14] / 60.0,
-        next_ping_at=moment(row[_PINGED] + row[15]),
+        next_ping_at=from_microseconds(row[_PINGED] + row[15]),
         response_ms=_thousandth(row[16]),
         late_ms=_thousandth(row[17]),
         gpus=gpus,

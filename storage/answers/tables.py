@@ -17,7 +17,7 @@ from storage.answers.history import EXACT_PINGS, Rolled, stretches
 from storage.engine.database import rows_of, sql
 from storage.engine.partitions import DAY_US, HOUR_US
 from storage.engine.rows import microseconds
-from storage.engine.table_files import Question
+from storage.engine.table_files import TableQuery
 from storage.statements.account import month_bounds
 from storage.store.store import Reader
 
@@ -40,7 +40,7 @@ class Stretch(Struct, frozen=True):
     grain: int
 
 
-def table(reader: Reader, request: TableRequest, now: datetime) -> Question:
+def table(reader: Reader, request: TableRequest, now: datetime) -> TableQuery:
     """A table's question. Raises RefusedError: 404 for an agent without history, 400 for what cannot be meant."""
     stretch = _stretch(reader, request, microseconds(now))
     chosen = _chosen(reader, request.agent_id, registered=request.registered)
@@ -52,7 +52,7 @@ def table(reader: Reader, request: TableRequest, now: datetime) -> Question:
             text = reader.partitions.fill(
                 sql("table_incidents"), stretch.since_us
             )  # later reports tell the ends
-            return Question(text.replace("{chosen}", chosen), _parameters(stretch))
+            return TableQuery(text.replace("{chosen}", chosen), _parameters(stretch))
         case "agents":
             rolled = stretches(reader, "agent_days", DAY_US, stretch.since_us, stretch.until_us)
             return _filled(reader, "table_agents", stretch, rolled, chosen=chosen)
@@ -69,7 +69,7 @@ def table(reader: Reader, request: TableRequest, now: datetime) -> Question:
             return _latencies(reader, request, stretch, chosen)
 
 
-def history(reader: Reader, agent_id: str, request: ExportRequest, now: datetime) -> Question:
+def history(reader: Reader, agent_id: str, request: ExportRequest, now: datetime) -> TableQuery:
     """An agent's outcomes of the last hours, newest first, as many as asked for; RefusedError (404) as above."""
     chosen = _chosen(reader, agent_id, registered=request.registered)
     limit = "" if request.limit is None else f" LIMIT {request.limit:d}"
@@ -77,21 +77,21 @@ def history(reader: Reader, agent_id: str, request: ExportRequest, now: datetime
         reader, TableRequest(table="history", hours=request.hours), microseconds(now)
     )
     question = _filled(reader, "table_history", stretch, chosen=chosen, order=_NEWEST_FIRST + limit)
-    return Question(question.text, question.parameters | older_than(request.cursor))
+    return TableQuery(question.text, question.parameters | older_than(request.cursor))
 
 
-def statement(made: Statement) -> Question:
+def statement(made: Statement) -> TableQuery:
     """A statement's sums: the host, then each GPU."""
     rows = [
         _account(made, "host", "", made.enrolled_seconds, made.host),
         *(_account(made, gpu.uuid, gpu.name, gpu.enrolled_seconds, gpu) for gpu in made.gpus),
     ]
-    return Question(sql("table_statement"), {"rows": msgspec.json.encode(rows).decode()})
+    return TableQuery(sql("table_statement"), {"rows": msgspec.json.encode(rows).decode()})
 
 
-def replay(made: FleetReplay) -> Question:
+def replay(made: FleetReplay) -> TableQuery:
     """Every agent's pay under both rules, the greatest change first."""
-    return Question(sql("table_replay"), {"rows": msgspec.json.encode([made]).decode()})
+    return TableQuery(sql("table_replay"), {"rows": msgspec.json.encode([made]).decode()})
 
 
 def _account(
@@ -114,7 +114,7 @@ def _account(
     return about | {"final": made.final, "enrolled_seconds": enrolled} | seconds | shares
 
 
-def _latencies(reader: Reader, request: TableRequest, stretch: Stretch, chosen: str) -> Question:
+def _latencies(reader: Reader, request: TableRequest, stretch: Stretch, chosen: str) -> TableQuery:
     """Exact for so few pings as elsewhere; above, by buckets, those of sealed hours where a row is of all agents."""
     measure, column = _MEASURES[request.table]
     by_agent = request.by == "agent"
@@ -138,7 +138,7 @@ def _latencies(reader: Reader, request: TableRequest, stretch: Stretch, chosen: 
     for mark, value in marks.items():
         text = text.replace(mark, value)
     question = _put_in(reader, text, stretch, rolled, chosen=chosen)
-    return Question(question.text, question.parameters | {"measure": measure})
+    return TableQuery(question.text, question.parameters | {"measure": measure})
 
 
 def _count(reader: Reader, stretch: Stretch, chosen: str) -> int:
@@ -157,7 +157,7 @@ def _filled(
     *,
     chosen: str = "true",
     order: str = "",
-) -> Question:
+) -> TableQuery:
     return _put_in(reader, sql(name), stretch, rolled, chosen=chosen, order=order)
 
 
@@ -169,11 +169,11 @@ def _put_in(
     *,
     chosen: str = "true",
     order: str = "",
-) -> Question:
+) -> TableQuery:
     """The text with its tables and conditions, and every parameter that one of ours may name."""
     text = text.replace("{chosen}", chosen).replace("{order}", order)
     text = reader.partitions.fill(text, stretch.since_us, stretch.until_us)
-    return Question(text, _parameters(stretch, rolled))
+    return TableQuery(text, _parameters(stretch, rolled))
 
 
 def _parameters(stretch: Stretch, rolled: Rolled = (0, 0, 0, 0)) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import structlog
 from storage.archive import day_folders, inspection, repair
 from storage.engine.database import Connection, rows_of, sql, transaction
 from storage.engine.errors import FlawedError
-from storage.engine.partitions import DAY_US, TABLES, Kept, Partitions, label, named
+from storage.engine.partitions import DAY_US, TABLES, Partition, Partitions, label, named
 
 log = structlog.get_logger("storage")
 
@@ -26,7 +26,7 @@ def recorded(connection: Connection, folder: Path, now: datetime) -> Partitions:
 
 def adopt(connection: Connection, known: Partitions, now: datetime) -> None:
     """Takes in the partitions that the file does not know, but for days that it holds itself or has forgotten."""
-    kept_from_us = day_folders.forgotten_us(connection)
+    kept_from_us = day_folders.retention_cutoff_us(connection)
     for day, generations in sorted(found(known.folder).items()):
         if day not in known.days and day * DAY_US >= kept_from_us and not _live(connection, day):
             _adopt_newest(connection, known, day, generations, now)
@@ -70,8 +70,8 @@ def _adopt_day(connection: Connection, known: Partitions, day: int, generation: 
     rows = inspection.counted(known, day, generation)
     with transaction(connection):
         adopt_names(connection, known.file(day, "pings", generation))
-        day_folders.record(connection, day, Kept(generation, rows))
-    known.days[day] = Kept(generation, rows)
+        day_folders.record(connection, day, Partition(generation, rows))
+    known.days[day] = Partition(generation, rows)
     log.info("archive_day_adopted", day=label(day), pings=rows["pings"])
 
 
@@ -86,7 +86,7 @@ def _count(connection: Connection, known: Partitions) -> dict[int, str]:
         except inspection.READING_ERRORS as error:
             flaws[day] = str(error)
             continue
-        kept = Kept(known.days[day].generation, rows)
+        kept = Partition(known.days[day].generation, rows)
         with transaction(connection):
             day_folders.record(connection, day, kept)
         known.days[day] = kept

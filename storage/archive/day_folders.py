@@ -15,18 +15,18 @@ from msgspec.json import encode
 
 from bus.settings import Settings
 from storage.engine.database import Connection, execute_all, rows_of, sql, transaction
-from storage.engine.partitions import DAY_US, EVER, TABLES, Kept, Partitions, label, parts
+from storage.engine.partitions import DAY_US, EVER, TABLES, Partition, Partitions, label, parts
 
 log = structlog.get_logger("storage")
 
 Content = dict[str, tuple[int, int]]  # rows and hash by table
 
 
-def days(connection: Connection) -> dict[int, Kept]:
+def days(connection: Connection) -> dict[int, Partition]:
     """The archived days, as this connection's snapshot sees them."""
     rows = rows_of(connection, f"SELECT day, generation, {', '.join(TABLES)} FROM archived")  # noqa: S608  # ours
     return {
-        day: Kept(generation, dict(zip(TABLES, counts, strict=True)))
+        day: Partition(generation, dict(zip(TABLES, counts, strict=True)))
         for day, generation, *counts in rows
     }
 
@@ -49,14 +49,14 @@ def content_of(connection: Connection, known: Partitions) -> Content:
     }
 
 
-def record(connection: Connection, day: int, kept: Kept) -> None:
+def record(connection: Connection, day: int, kept: Partition) -> None:
     """Within the caller's transaction: from its end on, this partition is the day's."""
     execute_all(
         connection, sql("record_day"), {"day": day, "generation": kept.generation, **kept.rows}
     )
 
 
-def forgotten_us(connection: Connection) -> int:
+def retention_cutoff_us(connection: Connection) -> int:
     """Retention has let go of what is before this."""
     until_us: int | None = rows_of(connection, "SELECT max(until_us) FROM forgotten")[0][0]
     return EVER[0] if until_us is None else until_us
@@ -78,7 +78,7 @@ def move_day(connection: Connection, known: Partitions, day: int) -> None:
     """A day's rows, late ones included, become a partition of a new generation."""
     taken = [generation for one, _, generation, _ in parts(known.folder) if one == day]
     generation = max(taken, default=0) + 1
-    kept = Kept(generation, write_day(connection, known, day, generation))
+    kept = Partition(generation, write_day(connection, known, day, generation))
     with transaction(connection):
         execute_all(
             connection,
@@ -148,7 +148,7 @@ def forget(connection: Connection, known: Partitions, before_day: int) -> None:
 
 def _sweep(connection: Connection, known: Partitions) -> None:
     """Removes files that did not count at the last sweep either: until then a question might have been reading them."""
-    stale = set(_stale(known, forgotten_us(connection)))
+    stale = set(_stale(known, retention_cutoff_us(connection)))
     for path in stale & known.stale:
         path.unlink(missing_ok=True)
         if not any(path.parent.iterdir()):

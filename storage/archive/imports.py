@@ -19,7 +19,7 @@ from storage.archive import adoption, inspection
 from storage.engine import database, rollups
 from storage.engine.database import Connection, rows_of, sql, transaction
 from storage.engine.errors import StorageError, explained
-from storage.engine.partitions import DAY_US, HOUR_US, Kept, Partitions, label, rows_in
+from storage.engine.partitions import DAY_US, HOUR_US, Partition, Partitions, label, rows_in
 
 log = structlog.get_logger("storage")
 
@@ -44,15 +44,15 @@ def import_archive(
     foreign = adoption.found(folder)
     if not foreign:
         raise StorageError(f"{folder}: no partitions (day=YYYY-MM-DD/pings-N.parquet) there")
-    places = database.Places(settings)
-    connection = database.open_file(settings, places)
+    paths = database.HistoryPaths(settings)
+    connection = database.open_file(settings, paths)
     try:
-        known = adoption.recorded(connection, places.archive, utc_now())
+        known = adoption.recorded(connection, paths.archive, utc_now())
         adoption.adopt(connection, known, utc_now())
         added = held = 0
         for done, (day, generations) in enumerate(sorted(foreign.items()), 1):
             new, there = _day(
-                connection, known, _inspected(folder, day, generations[0]), day, places.scratch
+                connection, known, _inspected(folder, day, generations[0]), day, paths.scratch
             )
             added, held = added + new, held + there - new
             log.info("day_imported", day=label(day), added=new, held=there - new)
@@ -67,7 +67,9 @@ def import_archive(
 def _inspected(folder: Path, day: int, generation: int) -> Partitions:
     """A day's partition whose files are what they should be. Raises FlawedError."""
     foreign = Partitions(folder, {})
-    foreign.days[day] = Kept(generation, inspection.counted(foreign, day, generation, once=False))
+    foreign.days[day] = Partition(
+        generation, inspection.counted(foreign, day, generation, once=False)
+    )
     return foreign
 
 

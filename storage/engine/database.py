@@ -47,7 +47,7 @@ def schema() -> str:
     return (_HERE / "schema.sql").read_text()
 
 
-class Places:
+class HistoryPaths:
     """Where one storage keeps what: the name tells replicas on one machine apart."""
 
     def __init__(self, settings: Settings) -> None:
@@ -65,13 +65,13 @@ class Places:
             raise explained(error, self.folder) from None
 
 
-def open_file(settings: Settings, places: Places, file: Path | None = None) -> Connection:
+def open_file(settings: Settings, paths: HistoryPaths, file: Path | None = None) -> Connection:
     """The file, made with its schema when it is new. Raises CannotWriteError or DamagedError."""
-    places.make()
-    file = file or places.file
+    paths.make()
+    file = file or paths.file
     connection = duckdb.connect(":memory:")
     try:
-        _lock_down(connection, settings, places, file)
+        _lock_down(connection, settings, paths, file)
         _ensure_schema(connection)
         connection.execute(sql("macros"))
     except (duckdb.Error, OSError) as error:
@@ -120,12 +120,12 @@ def set_aside(file: Path, now: datetime) -> list[Path]:
     return [part.rename(part.with_name(f"{part.name}.damaged-{stamp}")) for part in parts]
 
 
-def _lock_down(connection: Connection, settings: Settings, places: Places, file: Path) -> None:
+def _lock_down(connection: Connection, settings: Settings, paths: HistoryPaths, file: Path) -> None:
     """Memory and files are limited to what is ours, and nothing can lift the limits again."""
     run = connection.execute
     run(f"SET memory_limit = '{engine_memory_mb(settings)}MB'")
     run("SET threads = 2")
-    run(f"SET temp_directory = {_quoted(places.scratch)}")
+    run(f"SET temp_directory = {_quoted(paths.scratch)}")
     run("SET autoinstall_known_extensions = false")
     run("SET autoload_known_extensions = false")
     run("SET preserve_insertion_order = false")
@@ -133,7 +133,7 @@ def _lock_down(connection: Connection, settings: Settings, places: Places, file:
     run("SET wal_autocheckpoint = '64MB'")
     run(f"ATTACH {_quoted(file)} AS history (STORAGE_VERSION '{FORMAT}')")
     run("USE history")
-    run(f"SET allowed_directories = [{_quoted(places.folder)}]")
+    run(f"SET allowed_directories = [{_quoted(paths.folder)}]")
     run("SET enable_external_access = false")
     run("SET lock_configuration = true")
 

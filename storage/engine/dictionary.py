@@ -8,7 +8,7 @@ import msgspec
 GpuNames = tuple[tuple[str, int | None, str], ...]  # uuid, index and name of each
 
 
-class Numbers(dict[str, int]):
+class Dictionary(dict[str, int]):
     """Names and their numbers, dense and in the order of the dictionary. Looking a new name up gives it a number.
 
     One thread gives numbers. `in_file` of them can be found by others: a name is new until it is written.
@@ -44,14 +44,14 @@ class Numbers(dict[str, int]):
         self.in_file += count
 
 
-class Names:
+class Dictionaries:
     """The agents and the sets of GPUs that history has numbers for."""
 
     def __init__(
         self, agents: Iterable[tuple[str, int]], gpu_sets: Iterable[tuple[str, int]]
     ) -> None:
-        self.agents = Numbers(agents)
-        self.gpu_sets = Numbers(gpu_sets)  # named by JSON [[uuid, index, name], ...]
+        self.agents = Dictionary(agents)
+        self.gpu_sets = Dictionary(gpu_sets)  # named by JSON [[uuid, index, name], ...]
         self.gpu_set = lru_cache(maxsize=100_000)(
             self._gpu_set
         )  # a host has the same GPUs in every report

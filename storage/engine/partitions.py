@@ -39,7 +39,7 @@ _EPOCH = date(1970, 1, 1)
 _PART = re.compile(rf"({'|'.join(TABLES)})-([1-9][0-9]{{0,8}})\.")
 
 
-class Kept(Struct, frozen=True):
+class Partition(Struct, frozen=True):
     """A day's partition: the generation of files that counts, and the rows of each. Without rows there is no file.
 
     None: from before rows were counted; then what is there counts.
@@ -52,7 +52,7 @@ class Kept(Struct, frozen=True):
 class Partitions:
     """The days that are archived, and how to read them together with the tables."""
 
-    def __init__(self, folder: Path, days: dict[int, Kept]) -> None:
+    def __init__(self, folder: Path, days: dict[int, Partition]) -> None:
         self.folder = folder
         self.days = days
         self.touched: set[int] = set()  # the days that questions were given so far

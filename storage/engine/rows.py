@@ -105,7 +105,7 @@ def microseconds(moment: datetime) -> int:
     ) // MICROSECOND  # not timestamp(): a double loses microseconds in a hundred years
 
 
-def moment(since_1970_us: int) -> datetime:
+def from_microseconds(since_1970_us: int) -> datetime:
     """The inverse of `microseconds`."""
     return datetime.fromtimestamp(since_1970_us // 1_000_000, UTC).replace(
         microsecond=since_1970_us % 1_000_000

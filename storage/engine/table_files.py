@@ -36,7 +36,7 @@ _OPTIONS: dict[FileFormat, str] = {
 _FORMULA = r"'^[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]'"
 
 
-class Written(NamedTuple):
+class ExportFile(NamedTuple):
     """A file that is ready, the name to save it under, and what it is."""
 
     path: Path
@@ -44,7 +44,7 @@ class Written(NamedTuple):
     media_type: str
 
 
-class Question(NamedTuple):
+class TableQuery(NamedTuple):
     """A SELECT and its parameters; more of them may be given than it names."""
 
     text: str
@@ -52,8 +52,8 @@ class Question(NamedTuple):
 
 
 def write(
-    cursor: Connection, scratch: Path, question: Question, name: str, form: FileFormat
-) -> Written:
+    cursor: Connection, scratch: Path, question: TableQuery, name: str, form: FileFormat
+) -> ExportFile:
     """The question's rows as a file, `name` without its suffix; RefusedError (507) where it cannot be written."""
     path = new_file(scratch, form)
     asked = {
@@ -65,15 +65,15 @@ def write(
     rows = f"SELECT {shown} FROM ({question.text})"  # noqa: S608  # our own texts; values are parameters
     with _room(path):
         cursor.execute(f"COPY ({rows}) TO {_quoted(path)} ({_OPTIONS[form]})", asked)
-    return Written(path, f"{name}.{form}", MEDIA_TYPES[form])
+    return ExportFile(path, f"{name}.{form}", MEDIA_TYPES[form])
 
 
-def write_text(scratch: Path, text: str, name: str, form: str) -> Written:
+def write_text(scratch: Path, text: str, name: str, form: str) -> ExportFile:
     """A file that is text already: the page to print, an answer in JSON."""
     path = new_file(scratch, form)
     with _room(path):
         path.write_text(text, encoding="utf-8")
-    return Written(path, f"{name}.{form}", MEDIA_TYPES[form])
+    return ExportFile(path, f"{name}.{form}", MEDIA_TYPES[form])
 
 
 def sweep(scratch: Path) -> None:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from bus.contract.messages import AgentState, GpuReport, Seconds, decode
 from bus.errors import BadMessageError
-from storage.engine.dictionary import Names
+from storage.engine.dictionary import Dictionaries
 from storage.engine.rows import Arrival, FullRow, HealthyRows, Poisoned, microseconds, milliseconds
-from storage.ingest.dedup import Outcomes
+from storage.ingest.dedup import OutcomeKeys
 from storage.ingest.fast_path import healthy
 from storage.ingest.wire import Period, State
 
@@ -22,7 +22,7 @@ TOMBSTONE_HEADER = "KV-Operation"
 _state_of = msgspec.json.Decoder(State).decode
 
 
-class Taken(Struct, frozen=True):
+class DecodedBatch(Struct, frozen=True):
     """What a batch of messages says; what is not healthy stands under its message's place in the batch."""
 
     healthy: HealthyRows
@@ -30,17 +30,17 @@ class Taken(Struct, frozen=True):
     full: dict[int, FullRow]
     poisoned: dict[int, Poisoned]
 
-    def outcomes(self) -> Outcomes:
+    def outcomes(self) -> OutcomeKeys:
         """The keys of all outcomes: the healthy ones, then the others."""
         full = [(row.agent, row.ping_seq, row.pinged_us, place) for place, row in self.full.items()]
         healthy = self.healthy.agent, self.healthy.ping_seq, self.healthy.pinged_us, self.places
         columns = np.array(full, dtype=np.int64).reshape(-1, 4).T
-        return Outcomes(*(np.concatenate(both) for both in zip(healthy, columns, strict=True)))
+        return OutcomeKeys(*(np.concatenate(both) for both in zip(healthy, columns, strict=True)))
 
-    def within(self, part: range) -> "Taken":
+    def within(self, part: range) -> "DecodedBatch":
         """What the messages in these places say."""
         inside = np.flatnonzero((self.places >= part.start) & (self.places < part.stop))
-        return Taken(
+        return DecodedBatch(
             self.healthy.take(inside),
             self.places[inside],
             {place: row for place, row in self.full.items() if place in part},
@@ -48,7 +48,7 @@ class Taken(Struct, frozen=True):
         )
 
 
-def read(batch: list[Arrival], names: Names) -> Taken:
+def read(batch: list[Arrival], names: Dictionaries) -> DecodedBatch:
     """The rows of the outcomes in these messages, and why some have none. Names that are new are given numbers."""
     short = healthy(batch, names)
     full, poisoned = {}, {}
@@ -65,10 +65,10 @@ def read(batch: list[Arrival], names: Names) -> Taken:
             RecursionError,
         ) as error:
             poisoned[place] = Poisoned(batch[place], f"{error}"[:500])
-    return Taken(short.rows, short.places, full, poisoned)
+    return DecodedBatch(short.rows, short.places, full, poisoned)
 
 
-def full_row(arrival: Arrival, names: Names) -> FullRow:
+def full_row(arrival: Arrival, names: Dictionaries) -> FullRow:
     """The long road: the row of any outcome, whole."""
     state = _state_of(arrival.data)
     if state.agent_id != arrival.agent_id:

@@ -12,13 +12,13 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from storage.ingest.sequences import Numbering
+from storage.ingest.sequences import SequenceRanges
 
 Key = tuple[int, int, int]  # agent, ping_seq, pinged_us
 _BY_TIME = itemgetter(2)
 
 
-class Outcomes(Struct, frozen=True):
+class OutcomeKeys(Struct, frozen=True):
     """The keys of a batch's outcomes, a column each, and where in the batch each came."""
 
     agent: NDArray[np.int64]
@@ -35,8 +35,8 @@ class Outcomes(Struct, frozen=True):
         return list(zip(places.tolist(), zip(*columns, strict=True), strict=True))
 
 
-class Fresh(Struct, frozen=True):
-    """What is new in a batch, and what `Novelty.remember` needs of it."""
+class NewOutcomes(Struct, frozen=True):
+    """What is new in a batch, and what `Deduplicator.remember` needs of it."""
 
     places: NDArray[
         np.int64
@@ -47,22 +47,22 @@ class Fresh(Struct, frozen=True):
     restarts: list[Key]  # with each of these an agent's numbers began again
 
 
-class Novelty:
+class Deduplicator:
     """The numbers held, and where numberings began again. `held` looks outcomes up in the file."""
 
     def __init__(
         self,
-        numbering: Numbering,
+        numbering: SequenceRanges,
         restarted: dict[int, int],
         held: Callable[[list[Key]], list[Key]],
-        forgotten_us: int = 0,
+        retention_cutoff_us: int = 0,
     ) -> None:
-        self.numbering = numbering
-        self.forgotten_us = forgotten_us  # what was pinged before is no longer held
+        self.sequences = numbering
+        self.retention_cutoff_us = retention_cutoff_us  # what was pinged before is no longer held
         self.restarted = restarted  # microseconds of the last restart, by agent
         self._held = held
 
-    def find(self, outcomes: Outcomes) -> Fresh:
+    def find(self, outcomes: OutcomeKeys) -> NewOutcomes:
         """Changes nothing: the batch may fail yet."""
         follow, agents, reached = self._parted(outcomes)
         others, any_taken = self._new_among(outcomes, np.flatnonzero(~follow))
@@ -71,17 +71,17 @@ class Novelty:
         )
         places = places[np.argsort(outcomes.pinged_us[places], kind="stable")]
         keys = sorted(others, key=_BY_TIME)
-        return Fresh(places, agents, reached, keys, self._restarts(keys) if any_taken else [])
+        return NewOutcomes(places, agents, reached, keys, self._restarts(keys) if any_taken else [])
 
-    def remember(self, fresh: Fresh) -> list[int]:
+    def remember(self, fresh: NewOutcomes) -> list[int]:
         """Once it is written. Returns the agents that miss numbers for it."""
         self.restarted |= {agent: pinged_us for agent, _, pinged_us in fresh.restarts}
         begins = set(fresh.restarts)
-        self.numbering.extend(fresh.agents, fresh.reached)
+        self.sequences.extend(fresh.agents, fresh.reached)
         return [key[0] for key in fresh.others if self._number(key, begins=key in begins) > 0]
 
     def _parted(
-        self, outcomes: Outcomes
+        self, outcomes: OutcomeKeys
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
         """Which outcomes are of agents whose numbers all follow the last one held; those agents, how far each gets."""
         order = np.lexsort((outcomes.ping_seq, outcomes.agent))
@@ -89,7 +89,7 @@ class Novelty:
         first = np.flatnonzero(np.diff(agent, prepend=-1))  # where each agent's outcomes begin
         count = np.diff(first, append=len(agent))
         expected = (
-            self.numbering.reached(agent) + 1 + np.arange(len(agent)) - np.repeat(first, count)
+            self.sequences.reached(agent) + 1 + np.arange(len(agent)) - np.repeat(first, count)
         )
         as_expected = (number == expected) & ~np.isin(agent, list(self.restarted))
         whole = np.logical_and.reduceat(as_expected, first)
@@ -98,7 +98,7 @@ class Novelty:
         return follow, agent[first[whole]], number[(first + count - 1)[whole]]
 
     def _new_among(
-        self, outcomes: Outcomes, places: NDArray[np.int64]
+        self, outcomes: OutcomeKeys, places: NDArray[np.int64]
     ) -> tuple[dict[Key, int], bool]:
         """The new ones and their places, looked at one by one; and whether any number among all of them was taken."""
         certain: dict[Key, int] = {}
@@ -124,8 +124,10 @@ class Novelty:
     def _had(self, key: Key) -> bool:
         """Whether history holds the number, or let it go with an outcome that was before this one."""
         agent, number, pinged_us = key
-        has_let_go = pinged_us >= self.forgotten_us and self.numbering.has_let_go(agent, number)
-        return has_let_go or self.numbering.holds(agent, number)
+        has_let_go = pinged_us >= self.retention_cutoff_us and self.sequences.has_let_go(
+            agent, number
+        )
+        return has_let_go or self.sequences.holds(agent, number)
 
     def _restarts(self, fresh: list[Key]) -> list[Key]:
         """New outcomes under numbers that are taken: with each of them an agent's numbers began again."""
@@ -148,5 +150,5 @@ class Novelty:
         if began is not None and pinged_us < began:
             return 0  # of a numbering that has ended
         if begins:
-            self.numbering.restart(agent)
-        return self.numbering.add(agent, number)
+            self.sequences.restart(agent)
+        return self.sequences.add(agent, number)

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from bus.contract.messages import Duration, Index
-from storage.engine.dictionary import GpuNames, Names
+from storage.engine.dictionary import Dictionaries, GpuNames
 from storage.engine.rows import NO_GPUS, Arrival, HealthyRows
 from storage.ingest.timestamps import moments
 from storage.ingest.wire import LONGEST, Milliseconds, Number
@@ -100,7 +100,7 @@ class Healthy(Struct, frozen=True):
 _state_of = msgspec.json.Decoder(_State).decode  # bound once, for it is called for each row
 
 
-def healthy(batch: list[Arrival], names: Names, piece: int = PIECE) -> Healthy:
+def healthy(batch: list[Arrival], names: Dictionaries, piece: int = PIECE) -> Healthy:
     """The rows of healthy hosts' messages. Names that are new are given numbers."""
     pieces = [
         _piece(batch, start, start + piece, names) for start in range(0, len(batch) or 1, piece)
@@ -112,7 +112,7 @@ def healthy(batch: list[Arrival], names: Names, piece: int = PIECE) -> Healthy:
     )
 
 
-def _piece(batch: list[Arrival], start: int, stop: int, names: Names) -> Healthy:
+def _piece(batch: list[Arrival], start: int, stop: int, names: Dictionaries) -> Healthy:
     gathered, others = _gather(batch, start, stop)
     times = moments(gathered.moments).reshape(-1, 4)
     readable: NDArray[np.bool_] = ~np.logical_or.reduce(np.isnat(times), axis=1)
@@ -161,7 +161,7 @@ def _gather(batch: list[Arrival], start: int, stop: int) -> tuple[_Gathered, lis
 
 
 def _rows(
-    gathered: _Gathered, times: NDArray[np.int64], readable: NDArray[np.bool_], names: Names
+    gathered: _Gathered, times: NDArray[np.int64], readable: NDArray[np.bool_], names: Dictionaries
 ) -> HealthyRows:
     """What is not readable is given no name."""
     numbers = np.array(gathered.numbers, dtype=np.float64).reshape(-1, 4)[readable]  # NaN for None

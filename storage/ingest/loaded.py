@@ -5,31 +5,31 @@ Loaded at each opening; when retention lets outcomes go, their numbers are forgo
 
 from collections.abc import Iterable
 
-from storage.archive.day_folders import forgotten_us
+from storage.archive.day_folders import retention_cutoff_us
 from storage.engine.database import Connection, listed, rows_of, sql
-from storage.engine.dictionary import Names
+from storage.engine.dictionary import Dictionaries
 from storage.engine.partitions import EVER, Partitions
-from storage.ingest.sequences import Numbering
+from storage.ingest.sequences import SequenceRanges
 
 
-def load_names(connection: Connection) -> Names:
+def load_names(connection: Connection) -> Dictionaries:
     """The names that the file has numbers for."""
     agents = rows_of(connection, "SELECT agent_id, agent FROM agents ORDER BY agent")
     gpu_sets = rows_of(connection, "SELECT gpus, gpu_set FROM gpu_sets ORDER BY gpu_set")
-    return Names(
+    return Dictionaries(
         [(name, number) for name, number in agents], [(name, number) for name, number in gpu_sets]
     )
 
 
-def load_numbering(
+def load_sequences(
     connection: Connection, partitions: Partitions, restarted: dict[int, int]
-) -> Numbering:
+) -> SequenceRanges:
     """The numbers that the file holds. Only agents with gaps or restarts need a look at each row.
 
     `restarted`: the moment at which an agent's numbers last began again.
     """
-    numbering = Numbering()
-    until_us = forgotten_us(connection)
+    numbering = SequenceRanges()
+    until_us = retention_cutoff_us(connection)
     spans = rows_of(connection, partitions.fill(sql("numbers_held")))
     uneven = {
         agent
@@ -55,10 +55,13 @@ def load_numbering(
 
 
 def let_go(
-    connection: Connection, partitions: Partitions, restarted: dict[int, int], numbering: Numbering
+    connection: Connection,
+    partitions: Partitions,
+    restarted: dict[int, int],
+    numbering: SequenceRanges,
 ) -> None:
     """Retention let outcomes go: their numbers are neither held nor missing any more."""
-    until_us = forgotten_us(connection)
+    until_us = retention_cutoff_us(connection)
     firsts = {
         agent: first
         for agent, first, _, _ in rows_of(connection, partitions.fill(sql("numbers_held")))

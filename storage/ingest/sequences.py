@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 _ANY = 2**62  # as a base: the next number begins what is held
 
 
-class Numbering:
+class SequenceRanges:
     """Runs of numbers held, by agent. A run is `[first, last]`, both held; runs never touch.
 
     The end of an agent's last run stands in `_reached` and is put into the run only when it is looked at: to take in

@@ -17,16 +17,16 @@ from msgspec import Struct, structs
 from msgspec.structs import replace
 
 from storage.archive import inspection
-from storage.archive.day_folders import forgotten_us
+from storage.archive.day_folders import retention_cutoff_us
 from storage.engine import rollups
 from storage.engine.database import Connection, execute_all, listed, rows_of, sql, transaction
 from storage.engine.errors import FlawedError
 from storage.engine.partitions import DAY_US, Partitions
 from storage.engine.rows import Arrival, HealthyRows, Poisoned
-from storage.ingest.decode import Taken
-from storage.ingest.dedup import Fresh, Key, Novelty
+from storage.ingest.decode import DecodedBatch
+from storage.ingest.dedup import Deduplicator, Key, NewOutcomes
 from storage.ingest.detail_rows import evidence_rows, gpu_rows, incident_rows, ping_row
-from storage.ingest.loaded import let_go, load_names, load_numbering
+from storage.ingest.loaded import let_go, load_names, load_sequences
 
 log = structlog.get_logger("storage")
 
@@ -45,7 +45,7 @@ class Position(Struct, frozen=True):
     fingerprint: str
 
 
-class Written(Struct, frozen=True):
+class WriteResult(Struct, frozen=True):
     """What came of a batch."""
 
     rows: int = 0
@@ -64,8 +64,10 @@ class Ingest:
         restarted = dict(
             rows_of(connection, "SELECT agent, max(pinged_us) FROM restarts GROUP BY agent")
         )
-        self.numbering = load_numbering(connection, partitions, restarted)
-        self._novelty = Novelty(self.numbering, restarted, self._held, forgotten_us(connection))
+        self.sequences = load_sequences(connection, partitions, restarted)
+        self._novelty = Deduplicator(
+            self.sequences, restarted, self._held, retention_cutoff_us(connection)
+        )
         self.position = _position(connection)
         self.rows = self._count()
         self.poisoned = rows_of(connection, "SELECT count(*) FROM poisoned")[0][0]
@@ -75,7 +77,7 @@ class Ingest:
             [*archived_us, live_us or 0]
         )  # of a day that is archived, its end: near enough
 
-    def write(self, stream_us: int, batch: list[Arrival], taken: Taken) -> Written:
+    def write(self, stream_us: int, batch: list[Arrival], taken: DecodedBatch) -> WriteResult:
         """One transaction. Rows that the database refuses are told apart by halving, and set aside."""
         return self._write(stream_us, batch, taken, range(len(batch)))
 
@@ -83,14 +85,16 @@ class Ingest:
         """What retention has let go is no longer counted, held or missing."""
         rows = self._count()
         if rows != self.rows:
-            let_go(self.connection, self.partitions, self._novelty.restarted, self.numbering)
-            self._novelty.forgotten_us = forgotten_us(self.connection)
+            let_go(self.connection, self.partitions, self._novelty.restarted, self.sequences)
+            self._novelty.retention_cutoff_us = retention_cutoff_us(self.connection)
             self.rows = rows
 
     def _count(self) -> int:
         return sum(row[0] for row in rows_of(self.connection, sql("count_rows")))
 
-    def _write(self, stream_us: int, batch: list[Arrival], taken: Taken, part: range) -> Written:
+    def _write(
+        self, stream_us: int, batch: list[Arrival], taken: DecodedBatch, part: range
+    ) -> WriteResult:
         try:
             return self._commit(stream_us, batch[part.start : part.stop], taken.within(part))
         except _ROW_ERRORS as error:
@@ -105,9 +109,9 @@ class Ingest:
         halves = [
             self._write(stream_us, batch, taken, half) for half in (part[:middle], part[middle:])
         ]
-        return Written(*map(sum, zip(*map(structs.astuple, halves), strict=True)))
+        return WriteResult(*map(sum, zip(*map(structs.astuple, halves), strict=True)))
 
-    def _blame_archive(self, error: Exception, taken: Taken) -> None:
+    def _blame_archive(self, error: Exception, taken: DecodedBatch) -> None:
         """A damaged partition of the outcome's day shows in the same errors; the outcome is right then.
 
         Raises FlawedError.
@@ -116,7 +120,7 @@ class Ingest:
         if flaws := inspection.flaws(self.partitions, days, error):
             raise FlawedError("; ".join(flaws.values()))
 
-    def _commit(self, stream_us: int, batch: list[Arrival], taken: Taken) -> Written:
+    def _commit(self, stream_us: int, batch: list[Arrival], taken: DecodedBatch) -> WriteResult:
         outcomes = taken.outcomes()
         fresh = self._novelty.find(outcomes)
         pinged_us = outcomes.pinged_us[fresh.places]
@@ -161,7 +165,7 @@ class Ingest:
         parameters = {"rows": listed(asked), "since_us": min(times), "until_us": max(times)}
         return [(row[0], row[1], row[2]) for row in rows_of(self.connection, text, parameters)]
 
-    def _insert(self, taken: Taken, fresh: Fresh) -> None:
+    def _insert(self, taken: DecodedBatch, fresh: NewOutcomes) -> None:
         among_healthy = fresh.places < len(taken.healthy)
         self._insert_healthy(taken.healthy.take(fresh.places[among_healthy]))
         others = list(taken.full.values())
@@ -201,10 +205,12 @@ class Ingest:
         if rows:
             self.connection.execute(sql(statement), {"rows": _encode_lines(rows)[:-1].decode()})
 
-    def _remember(self, taken: Taken, fresh: Fresh, set_aside: list[Poisoned]) -> Written:
-        before = self.numbering.missing
+    def _remember(
+        self, taken: DecodedBatch, fresh: NewOutcomes, set_aside: list[Poisoned]
+    ) -> WriteResult:
+        before = self.sequences.missing
         gaps = self._novelty.remember(fresh)
-        missing = self.numbering.missing
+        missing = self.sequences.missing
         name = self.names.agents.name
         for agent, number, _ in fresh.restarts:
             log.warning("ping_seq_restarted", agent_id=name(agent), ping_seq=number)
@@ -224,7 +230,7 @@ class Ingest:
         self.rows += rows
         self.poisoned += len(set_aside)
         duplicates = len(taken.healthy) + len(taken.full) - rows
-        return Written(rows, duplicates, len(set_aside), missing - before)
+        return WriteResult(rows, duplicates, len(set_aside), missing - before)
 
 
 def fingerprint(data: bytes, agent_id: str) -> str:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from bus.contract.messages import Incident
 from bus.contract.statements import Account, GpuAccount, Split
-from storage.engine.rows import microseconds, moment
+from storage.engine.rows import from_microseconds, microseconds
 from storage.statements.enrolments import Period
 from storage.statements.windows import Milliseconds, Window, within
 
@@ -163,9 +163,9 @@ def _splits(window: Window, period: Period) -> list[Split]:
     return [
         Split(
             ping_seq=window.ping_seq,
-            since=moment(window.since_us),
-            until=moment(window.until_us),
-            at=moment(edge),
+            since=from_microseconds(window.since_us),
+            until=from_microseconds(window.until_us),
+            at=from_microseconds(edge),
             method=method,
         )
         for edge in edges
@@ -195,7 +195,7 @@ def _end_untold(told: list[Incident], going_on: dict[Kind, tuple[int, int]], unt
     """What the report before left open and this one does not tell is known up to that report's end, and no further."""
     for kind, (place, before_us) in list(going_on.items()):
         if before_us < until_us:
-            told[place] = replace(told[place], until=moment(before_us))
+            told[place] = replace(told[place], until=from_microseconds(before_us))
             del going_on[kind]
 
 

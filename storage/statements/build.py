@@ -9,13 +9,13 @@ from bus.contract.statements import Replay, Statement, StatementRequest
 from bus.errors import RefusedError
 from storage.archive import day_folders
 from storage.engine.partitions import DAY_US
-from storage.engine.rows import microseconds, moment
+from storage.engine.rows import from_microseconds, microseconds
 from storage.statements import payment
 from storage.statements.account import account, add_up, enrolled, gpu_accounts, month_bounds, part
 from storage.statements.enrolments import Known, Period, ended, periods
 from storage.statements.outcomes import Outcomes, Told, first_us, outcomes
 from storage.statements.windows import Milliseconds, Window
-from storage.store.missing import began_us, missing
+from storage.store.missing import missing, numbering_began_us
 from storage.store.store import Reader
 
 BEFORE_US = 1 * DAY_US
@@ -47,16 +47,19 @@ def statement(
         agent_id=agent_id,
         month=request.month,
         generated_at=now,
-        since=moment(within[0].since_us if within else kept.since_us),
-        until=moment(within[-1].until_us if within else kept.since_us),
+        since=from_microseconds(within[0].since_us if within else kept.since_us),
+        until=from_microseconds(within[-1].until_us if within else kept.since_us),
         final=_is_final(reader, request, found.windows.values(), month, now_us),
         enrolled_seconds=enrolled_ms / 1000,
         host=account(sums.host, enrolled_ms),
         gpus=gpu_accounts(sums, within, found.names),
         incidents=tuple(sums.incidents),
         splits=tuple(sums.splits),
-        enrolled=tuple(Span(moment(period.since_us), moment(period.until_us)) for period in within),
-        forgotten_until=moment(forgotten_us) if forgotten_us > month.since_us else None,
+        enrolled=tuple(
+            Span(from_microseconds(period.since_us), from_microseconds(period.until_us))
+            for period in within
+        ),
+        forgotten_until=from_microseconds(forgotten_us) if forgotten_us > month.since_us else None,
         replay=_replay(request, _judged(found, within, month), enrolled_ms, threshold),
         **_counts(reader, agent_id, found, month),
     )
@@ -64,10 +67,10 @@ def statement(
 
 def _forgotten(reader: Reader, name: str, month: Period) -> int:
     """Before this moment nothing is kept. Raises RefusedError (404) where that is the whole month."""
-    until_us = day_folders.forgotten_us(reader.cursor)
+    until_us = day_folders.retention_cutoff_us(reader.cursor)
     if until_us >= month.until_us:
         raise RefusedError(
-            404, f"{name} is no longer kept: history begins {moment(until_us):%Y-%m-%d}"
+            404, f"{name} is no longer kept: history begins {from_microseconds(until_us):%Y-%m-%d}"
         )
     return until_us
 
@@ -100,7 +103,7 @@ def _counts(reader: Reader, agent_id: str, found: Outcomes, month: Period) -> di
 
 def _lacking(reader: Reader, agent: int, pinged: list[Told], month: Period) -> int:
     """How many of the month's outcomes never reached history."""
-    began = began_us(reader, agent)
+    began = numbering_began_us(reader, agent)
     numbers = [one.ping_seq for one in pinged if one.pinged_us >= began]
     span = (min(numbers, default=None), max(numbers, default=None))
     return missing(reader, agent, began, span, month.since_us, month.until_us)

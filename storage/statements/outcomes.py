@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from bus.contract.messages import Incident
 from storage.engine.database import listed, rows_of, sql
-from storage.engine.rows import moment
+from storage.engine.rows import from_microseconds
 from storage.statements.alignment import Place, placed
 from storage.statements.windows import Milliseconds, Window
 from storage.store.store import Reader
@@ -125,5 +125,7 @@ def _incident(row: tuple[Any, ...], place: Place) -> Incident:
     """Its moments, which are labels too, moved with the window's."""
     _, _, uuid, state, reason, begun, ended = row
     shift = timedelta(microseconds=place.shift_us)
-    until = None if ended is None else moment(ended) + shift
-    return Incident(gpu=uuid, state=state, reason=reason, since=moment(begun) + shift, until=until)
+    until = None if ended is None else from_microseconds(ended) + shift
+    return Incident(
+        gpu=uuid, state=state, reason=reason, since=from_microseconds(begun) + shift, until=until
+    )

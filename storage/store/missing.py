@@ -9,7 +9,7 @@ from storage.ingest.loaded import missing_before_restart
 from storage.store.store import Reader
 
 
-def began_us(reader: Reader, agent: int) -> int:
+def numbering_began_us(reader: Reader, agent: int) -> int:
     """The moment at which the agent's numbering that goes on began; 0 where there was never another."""
     found = rows_of(
         reader.cursor, "SELECT max(pinged_us) FROM restarts WHERE agent = $agent", {"agent": agent}
@@ -31,7 +31,7 @@ def missing(
     """
     first, last = span
     here = (
-        0 if first is None or last is None else reader.numbering.missing_within(agent, first, last)
+        0 if first is None or last is None else reader.sequences.missing_within(agent, first, last)
     )
     if began <= since_us:
         return here

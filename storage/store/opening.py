@@ -13,7 +13,7 @@ from msgspec import Struct
 from bus.settings import Settings
 from storage.archive import adoption, day_folders, inspection, repair
 from storage.engine import database
-from storage.engine.database import Connection, Places
+from storage.engine.database import Connection, HistoryPaths
 from storage.engine.errors import (
     CannotWriteError,
     DamagedError,
@@ -45,25 +45,27 @@ class Damage(Struct):
         return failure
 
 
-def opened(settings: Settings, places: Places, file: Path, damage: Damage, now: datetime) -> Ingest:
+def opened(
+    settings: Settings, paths: HistoryPaths, file: Path, damage: Damage, now: datetime
+) -> Ingest:
     """The writing side of the open file; `damage` is mended when this returns. Raises CannotWriteError."""
     try:
-        ingest = _opened(settings, places, file, damage, now)
+        ingest = _opened(settings, paths, file, damage, now)
     except CannotWriteError:
         raise
     except StorageError as error:
         _set_aside(file, error, now)
-        ingest = _opened(settings, places, file, damage, now)
+        ingest = _opened(settings, paths, file, damage, now)
     damage.in_file = False
     return ingest
 
 
 def _opened(
-    settings: Settings, places: Places, file: Path, damage: Damage, now: datetime
+    settings: Settings, paths: HistoryPaths, file: Path, damage: Damage, now: datetime
 ) -> Ingest:
-    connection, known = database.open_file(settings, places, file), Partitions(places.archive, {})
+    connection, known = database.open_file(settings, paths, file), Partitions(paths.archive, {})
     try:
-        known = adoption.recorded(connection, places.archive, now)
+        known = adoption.recorded(connection, paths.archive, now)
         _mend(connection, known, file, damage, now)
         adoption.adopt(connection, known, now)
         return Ingest(connection, known)
@@ -75,7 +77,7 @@ def _opened(
     except BaseException:
         connection.close()
         raise
-    return _opened(settings, places, file, damage, now)  # without the partitions that failed
+    return _opened(settings, paths, file, damage, now)  # without the partitions that failed
 
 
 def _mend(

@@ -12,7 +12,7 @@ from storage.engine.database import Connection
 AGAIN_SECONDS = 0.05
 
 
-class Alarm:
+class QueryTimeout:
     """Set in the event loop; `ended` is for the thread that asks, once it has nothing more to ask."""
 
     def __init__(self, cursor: Connection, seconds: float) -> None:

@@ -20,15 +20,15 @@ from bus.errors import UnavailableError
 from bus.settings import Settings
 from storage.archive import day_folders, inspection
 from storage.engine import database, rollups, table_files
-from storage.engine.dictionary import Names
+from storage.engine.dictionary import Dictionaries
 from storage.engine.errors import CannotWriteError, DamagedError, FlawedError
 from storage.engine.partitions import DAY_US, Partitions
 from storage.engine.rows import Arrival, microseconds
-from storage.ingest.decode import Taken, read
-from storage.ingest.sequences import Numbering
-from storage.ingest.writer import Ingest, Written
+from storage.ingest.decode import DecodedBatch, read
+from storage.ingest.sequences import SequenceRanges
+from storage.ingest.writer import Ingest, WriteResult
 from storage.store import opening
-from storage.store.query_timeout import Alarm
+from storage.store.query_timeout import QueryTimeout
 
 READERS = 3
 T = TypeVar("T")
@@ -39,8 +39,8 @@ class Reader(Struct, frozen=True):
 
     cursor: database.Connection
     partitions: Partitions
-    names: Names
-    numbering: Numbering
+    names: Dictionaries
+    sequences: SequenceRanges
     newest_us: int
 
 
@@ -48,8 +48,8 @@ class Prepared(Struct, frozen=True, gc=False):
     """A batch, what it says, and the names that its rows have numbers of."""
 
     batch: list[Arrival]
-    taken: Taken
-    names: Names
+    taken: DecodedBatch
+    names: Dictionaries
 
 
 class Store:
@@ -57,8 +57,8 @@ class Store:
 
     def __init__(self, settings: Settings, file: Path | None = None) -> None:
         self.settings = settings
-        self.places = database.Places(settings)
-        self.file = file or self.places.file
+        self.paths = database.HistoryPaths(settings)
+        self.file = file or self.paths.file
         self.waiting: str | None = "starting"
         self.ingest: Ingest | None = None
         self.failed = asyncio.Event()  # the file must be opened again
@@ -98,10 +98,10 @@ class Store:
             self._decoder, _prepare, batch, names
         )
 
-    async def write(self, stream_us: int, prepared: Prepared) -> Written:
+    async def write(self, stream_us: int, prepared: Prepared) -> WriteResult:
         """Rows and position, committed. After CannotWriteError or DamagedError, `open` again before anything else."""
 
-        def step() -> Written:
+        def step() -> WriteResult:
             ingest = self._open_ingest()
             if ingest.names is not prepared.names:
                 raise CannotWriteError(
@@ -155,10 +155,10 @@ class Store:
         if self.waiting is not None:
             raise UnavailableError(f"history cannot be read now: {self.waiting}")
         assert self.ingest  # noqa: S101  # open
-        ingest, known = self.ingest, Partitions(self.places.archive, {})
+        ingest, known = self.ingest, Partitions(self.paths.archive, {})
         idle, cursor = self._idle, await self._idle.get()
         timeout = self.settings.STORAGE_QUERY_TIMEOUT_SECONDS if seconds is None else seconds
-        alarm = Alarm(cursor, timeout)
+        alarm = QueryTimeout(cursor, timeout)
         work = partial(_snapshot, cursor, ingest, known, question, alarm)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, work)
@@ -190,7 +190,7 @@ class Store:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._writer, work)
         except (*inspection.READING_ERRORS, OSError, FlawedError) as error:
-            known = self.ingest.partitions if self.ingest else Partitions(self.places.archive, {})
+            known = self.ingest.partitions if self.ingest else Partitions(self.paths.archive, {})
             raise await self._failed(error, known, self._writer) from error
 
     async def _failed(self, error: Exception, known: Partitions, thread: Executor) -> Exception:
@@ -204,10 +204,10 @@ class Store:
 
     def _open(self, now: datetime) -> None:
         self._close()
-        self.ingest = opening.opened(self.settings, self.places, self.file, self._damage, now)
+        self.ingest = opening.opened(self.settings, self.paths, self.file, self._damage, now)
         self._connection = self.ingest.connection
         if not self._swept:  # what others wrote here, nobody offers any more: the file is ours
-            table_files.sweep(self.places.scratch)
+            table_files.sweep(self.paths.scratch)
             self._swept = True
 
     def _close(self) -> None:
@@ -221,17 +221,17 @@ def _snapshot(
     ingest: Ingest,
     known: Partitions,
     question: Callable[[Reader], T],
-    alarm: Alarm,
+    alarm: QueryTimeout,
 ) -> T:
     cursor.execute("BEGIN")
     try:
         # which days are archived is part of the snapshot: a day that moves meanwhile is neither lost nor doubled
         known.days |= day_folders.days(cursor)
-        return question(Reader(cursor, known, ingest.names, ingest.numbering, ingest.newest_us))
+        return question(Reader(cursor, known, ingest.names, ingest.sequences, ingest.newest_us))
     finally:
         alarm.ended()
         cursor.execute("ROLLBACK")
 
 
-def _prepare(batch: list[Arrival], names: Names) -> Prepared:
+def _prepare(batch: list[Arrival], names: Dictionaries) -> Prepared:
     return Prepared(batch, read(batch, names), names)

@@ -13,7 +13,7 @@ SECONDS = 0.0005
 
 
 @contextmanager
-def short_turns() -> Iterator[None]:
+def short_switch_interval() -> Iterator[None]:
     """For the length of a block, and for the whole process: there is one interpreter."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(SECONDS)

@@ -8,32 +8,32 @@ import asyncio
 from bus.errors import UnavailableError
 
 
-class Intake:
-    """`whole` once all of it is in the file; what comes later is taken in within a moment."""
+class CatchUp:
+    """`complete` once all of it is in the file; what comes later is taken in within a moment."""
 
     def __init__(self) -> None:
         self.read = 0
         self.there: int | None = None  # None: not known yet
-        self.whole = False
+        self.complete = False
         self.changed = asyncio.Event()  # to be cleared by the one who waits for it
 
     def unknown(self) -> None:
         """The file was opened anew, or cannot be written: what it lacks is found out when reading begins again."""
-        self._set(0, None, whole=False)
+        self._set(0, None, complete=False)
 
     def begins(self, there: int) -> None:
         """Reading begins, with so many messages to come."""
-        self._set(0, there, whole=there == 0)
+        self._set(0, there, complete=there == 0)
 
     def reached(self, delivery: int, to_come: int) -> None:
         """So many have been delivered and written; `to_come` stood behind the last one when it was sent."""
         if self.there is not None:
-            whole = self.whole or to_come == 0 or delivery >= self.there
-            self._set(min(delivery, self.there), self.there, whole=whole)
+            complete = self.complete or to_come == 0 or delivery >= self.there
+            self._set(min(delivery, self.there), self.there, complete=complete)
 
     def check(self) -> None:
         """Raises UnavailableError while an answer may lack outcomes that the stream has: none to be paid on."""
-        if not self.whole:
+        if not self.complete:
             so_far = (
                 "the stream has not been read yet"
                 if self.there is None
@@ -41,6 +41,6 @@ class Intake:
             )
             raise UnavailableError(f"history is still being taken in: {so_far}")
 
-    def _set(self, read: int, there: int | None, *, whole: bool) -> None:
-        self.read, self.there, self.whole = read, there, whole
+    def _set(self, read: int, there: int | None, *, complete: bool) -> None:
+        self.read, self.there, self.complete = read, there, complete
         self.changed.set()

@@ -27,9 +27,9 @@ from storage.engine.rows import Arrival, microseconds
 from storage.ingest.decode import SIGNATURE_HEADER, TOMBSTONE_HEADER
 from storage.ingest.writer import fingerprint
 from storage.store.store import Prepared, Store
-from storage.stream.catch_up import Intake
+from storage.stream.catch_up import CatchUp
 from storage.stream.resume import Start, Stream, beginning
-from storage.stream.wait_log import Trouble
+from storage.stream.wait_log import WaitLog
 
 log = structlog.get_logger("storage")
 
@@ -47,8 +47,8 @@ class Feed:
     ) -> None:
         self._client, self._settings, self._store = client, settings, store
         self._consumer = consumer or settings.STORAGE_NAME
-        self.intake = Intake()
-        self.trouble = Trouble()
+        self.catch_up = CatchUp()
+        self.wait_log = WaitLog()
         self._lost = asyncio.Event()
         self._arrived = asyncio.Event()
         self._buffer: list[tuple[Msg, int]] = []
@@ -61,14 +61,14 @@ class Feed:
         while True:
             try:
                 if self._store.waiting is not None:
-                    self.intake.unknown()
+                    self.catch_up.unknown()
                     await self._store.open(utc_now())
                 await self._attach()
-                if self.intake.whole:
-                    self.trouble.over()
+                if self.catch_up.complete:
+                    self.wait_log.over()
                 await self._follow()
             except (BusError, CannotWriteError, DamagedError) as error:
-                self.trouble.waits(str(error))
+                self.wait_log.waits(str(error))
                 if not isinstance(error, DamagedError):
                     await asyncio.sleep(RETRY_SECONDS)
 
@@ -83,7 +83,7 @@ class Feed:
         if "error" in info:
             raise LayoutError(f"{subjects.HISTORY_STREAM}: {info['error'].get('description')}")
         self._stream_us = microseconds(datetime.fromisoformat(info["created"]))
-        self.intake.begins(await self._make_consumer(await self._start(info)))
+        self.catch_up.begins(await self._make_consumer(await self._start(info)))
 
     async def _start(self, info: dict[str, Any]) -> dict[str, Any]:
         """Where to begin, as the consumer must be told."""
@@ -176,9 +176,9 @@ class Feed:
         try:
             await self._store.write(self._stream_us, prepared)
         except StorageError:
-            self.trouble.stuck(where.sequence)
+            self.wait_log.stuck(where.sequence)
             raise
-        self.intake.reached(where.delivery, where.pending)
+        self.catch_up.reached(where.delivery, where.pending)
         self._say_written(where.sequence)
         puller.poke()
         if self._client.is_connected:
@@ -188,10 +188,10 @@ class Feed:
                 log.debug("ack_lost", detail=str(error))  # for people to look at only
 
     def _say_written(self, sequence: int) -> None:
-        if self.intake.whole:
-            self.trouble.over()
+        if self.catch_up.complete:
+            self.wait_log.over()
         else:
-            self.trouble.written(sequence)
+            self.wait_log.written(sequence)
 
     def _room(self) -> int:
         return ROOM - len(self._buffer)
@@ -210,7 +210,7 @@ class Feed:
 
     def _on_failed(self, failing: asyncio.Task[bool]) -> None:
         if not failing.cancelled():
-            self.intake.unknown()
+            self.catch_up.unknown()
         self._lose()
 
     def _lose(self) -> None:

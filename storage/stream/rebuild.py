@@ -59,9 +59,9 @@ async def rebuild(
 
     Raises CannotWriteError while the service runs (it owns the file), BusError when the stream cannot be read.
     """
-    places = database.Places(settings)
-    before = _held_before(settings, places)
-    fresh = _fresh(places)
+    paths = database.HistoryPaths(settings)
+    before = _held_before(settings, paths)
+    fresh = _fresh(paths)
     for leftover in (fresh, fresh.with_name(f"{fresh.name}.wal")):
         leftover.unlink(missing_ok=True)
     store = Store(settings, fresh)
@@ -76,34 +76,34 @@ async def rebuild(
     finally:
         await store.close()
     return _decide(
-        places,
+        paths,
         before.content if before else None,
-        _held(settings, places, fresh).content,
+        _held(settings, paths, fresh).content,
         force=force,
     )
 
 
 def _decide(
-    places: database.Places,
+    paths: database.HistoryPaths,
     before: day_folders.Content | None,
     after: day_folders.Content,
     *,
     force: bool,
 ) -> Rebuilt:
-    fresh = _fresh(places)
+    fresh = _fresh(paths)
     if before is not None and before != after and not force:
         log.error(
             "rebuilt_file_differs", before=before, after=after, action="the old file stays in use"
         )
         return Rebuilt(before=before, after=after, replaced=False, kept=fresh)
     return Rebuilt(
-        before=before, after=after, replaced=True, kept=_swap(places.file, fresh, utc_now())
+        before=before, after=after, replaced=True, kept=_swap(paths.file, fresh, utc_now())
     )
 
 
-def _fresh(places: database.Places) -> Path:
+def _fresh(paths: database.HistoryPaths) -> Path:
     """Where the new file grows."""
-    return places.file.with_name(f"{places.file.name}.rebuilding")
+    return paths.file.with_name(f"{paths.file.name}.rebuilding")
 
 
 async def _read_all(client: Client, settings: Settings, store: Store, progress: Progress) -> None:
@@ -112,22 +112,22 @@ async def _read_all(client: Client, settings: Settings, store: Store, progress: 
     feed = Feed(client, settings, store, consumer=name)
     feeding = asyncio.create_task(feed.run())
     try:
-        while not feed.intake.whole:
-            progress(feed.intake.read, feed.intake.there or 0)
+        while not feed.catch_up.complete:
+            progress(feed.catch_up.read, feed.catch_up.there or 0)
             done, _ = await asyncio.wait([feeding], timeout=0.2)
             if done:
                 feeding.result()
-        progress(feed.intake.read, feed.intake.there or 0)
+        progress(feed.catch_up.read, feed.catch_up.there or 0)
     finally:
         await end([feeding])
         await layout.api(client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}")
 
 
-def _held_before(settings: Settings, places: database.Places) -> Held | None:
-    if not places.file.exists():
+def _held_before(settings: Settings, paths: database.HistoryPaths) -> Held | None:
+    if not paths.file.exists():
         return None
     try:
-        return _held(settings, places, places.file)
+        return _held(settings, paths, paths.file)
     except CannotWriteError:
         raise
     except StorageError as error:  # the file or, in any of DuckDB's ways, a partition
@@ -135,10 +135,12 @@ def _held_before(settings: Settings, places: database.Places) -> Held | None:
         return None
 
 
-def _held(settings: Settings, places: database.Places, file: Path) -> Held:
-    opened = database.open_file(settings, places, file)
+def _held(settings: Settings, paths: database.HistoryPaths, file: Path) -> Held:
+    opened = database.open_file(settings, paths, file)
     try:
-        return Held(day_folders.content(opened, places.archive), day_folders.forgotten_us(opened))
+        return Held(
+            day_folders.content(opened, paths.archive), day_folders.retention_cutoff_us(opened)
+        )
     except inspection.READING_ERRORS as error:
         raise explained(error, file) from None
     finally:

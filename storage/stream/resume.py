@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from storage.engine.rows import moment
+from storage.engine.rows import from_microseconds
 from storage.ingest.writer import Position
 
 DAY = timedelta(days=1)
@@ -62,7 +62,7 @@ def _again(newest_us: int, now: datetime) -> dict[str, Any]:
     One that is known to nobody, or pinged in the future, tells nothing: then all is read. Of days that may be archived
     no more than the day need be known.
     """
-    newest = moment(newest_us)
+    newest = from_microseconds(newest_us)
     if newest_us <= 0 or newest > now + REWIND:
         return {"deliver_policy": "all"}
     if newest < now - DAY:

@@ -5,7 +5,7 @@ import structlog
 log = structlog.get_logger("storage")
 
 
-class Trouble:
+class WaitLog:
     """`detail` is None while all is well."""
 
     def __init__(self) -> None:

@@ -293,7 +293,7 @@ async def test_every_format_says_the_same(bus: Client, base_settings: Settings, 
             )
             assert offer.name == f"a-2026-10.{form}"
             files[form] = await fetch(bus, offer)
-        assert not list(storage.store.places.scratch.glob("export-*"))  # fetched, and gone
+        assert not list(storage.store.paths.scratch.glob("export-*"))  # fetched, and gone
     rows = list(csv.DictReader(io.StringIO(files["csv"].decode())))
     assert [row["subject"] for row in rows] == ["host", "GPU-A", "GPU-B"]
     assert float(rows[0]["down_seconds"]) == made.host.seconds.down

@@ -45,7 +45,7 @@ async def test_archived_days_are_read_as_if_they_had_never_moved(kept: Settings)
     before = await everything(store)
     while await store.move(NOW):
         pass
-    days = sorted(path.name for path in store.places.archive.iterdir())
+    days = sorted(path.name for path in store.paths.archive.iterdir())
     assert len(days) == 4
     live = await store.read(
         lambda reader: rows_of(reader.cursor, "SELECT count(*) FROM pings")[0][0]
@@ -56,7 +56,7 @@ async def test_archived_days_are_read_as_if_they_had_never_moved(kept: Settings)
     again = await opened(kept)
     assert await everything(again) == before
     assert again.ingest is not None
-    assert again.ingest.numbering.missing == 0
+    assert again.ingest.sequences.missing == 0
     written = await written_to(again, arrivals(mixed()))
     assert (written.rows, written.duplicates) == (0, len(mixed()))  # held, wherever it lies
     await again.close()
@@ -147,7 +147,7 @@ async def test_outcomes_of_long_ago_are_archived_and_known(kept: Settings, year:
     assert await everything(store) == before
     assert await store.read(lambda reader: len(reader.partitions.days)) == 5
     await store.close()
-    store.places.file.unlink()
+    store.paths.file.unlink()
     again = await opened(settings)
     written = await written_to(again, arrivals(mixed() + ago))
     assert written.duplicates == len(mixed()) + 3 - written.rows > 3
@@ -168,12 +168,12 @@ async def test_retention_lets_go_of_all_of_a_day(kept: Settings):
     assert oldest[0][0] >= (NOW - timedelta(days=3)).replace(hour=0).timestamp() * 1e6
     assert all(
         path.name >= f"day={NOW - timedelta(days=3):%Y-%m-%d}"
-        for path in store.places.archive.iterdir()
+        for path in store.paths.archive.iterdir()
     )
     await store.close()
     again = await opened(short)
     assert again.ingest is not None
-    assert again.ingest.numbering.missing == 0  # what was let go is not missing
+    assert again.ingest.sequences.missing == 0  # what was let go is not missing
     await again.close()
 
 
@@ -197,10 +197,10 @@ async def test_a_question_keeps_its_files_while_a_new_generation_is_written(kept
     await tended(store)
     written.set()
     assert await answering == [[(len(states) - 1,)]] * 2
-    assert len(list(store.places.archive.glob("day=*/pings-2.parquet"))) == 1
-    first = list(store.places.archive.glob("day=*/pings-1.parquet"))
+    assert len(list(store.paths.archive.glob("day=*/pings-2.parquet"))) == 1
+    first = list(store.paths.archive.glob("day=*/pings-1.parquet"))
     await tended(store)
-    left = list(store.places.archive.glob("day=*/pings-1.parquet"))
+    left = list(store.paths.archive.glob("day=*/pings-1.parquet"))
     assert len(left) == len(first) - 1  # gone one tend later
     await store.close()
 
@@ -209,10 +209,10 @@ async def test_a_clock_that_is_far_ahead_makes_nothing_old(kept: Settings):
     store = await opened(kept)
     await written_to(store, arrivals(mixed()))
     await tended(store)
-    before, files = await everything(store), sorted(store.places.archive.rglob("*"))
+    before, files = await everything(store), sorted(store.paths.archive.rglob("*"))
     await tended(store, NOW.replace(year=2037))
     assert await everything(store) == before
-    assert sorted(store.places.archive.rglob("*")) == files
+    assert sorted(store.paths.archive.rglob("*")) == files
     assert store.ingest is not None
     store.ingest.connection.execute("DELETE FROM pings")  # all that is left lies in the archive
     await store.close()
@@ -255,7 +255,7 @@ async def test_half_a_partition_is_none_when_the_file_is_lost_too(kept: Settings
         day_folders.write_day(connection, known, day, 1)  # ends there, like a killed process
     await store.close()
     wall.rmdir()
-    store.places.file.unlink()
+    store.paths.file.unlink()
     again = await opened(kept)
     await written_to(again, arrivals(mixed()))
     assert await everything(again) == before
@@ -273,9 +273,9 @@ async def test_a_partition_that_lost_a_file_is_none_when_the_history_file_is_los
     await tended(store)
     before = await everything(store)
     await store.close()
-    for file in store.places.archive.glob(f"day=*/{table}-1.parquet"):
+    for file in store.paths.archive.glob(f"day=*/{table}-1.parquet"):
         file.unlink()
-    store.places.file.unlink()
+    store.paths.file.unlink()
     again = await opened(kept)
     await written_to(again, arrivals(mixed()))
     assert await everything(again) == before

@@ -179,7 +179,7 @@ def rate_within(states: Sequence[AgentState], stretch: tuple[datetime, datetime]
 
 def compare_with_the_file(config: Settings, history: History) -> None:
     """The file, read by somebody else after the service, has each outcome of the stream once."""
-    connection = duckdb.connect(str(database.Places(config).file), read_only=True)
+    connection = duckdb.connect(str(database.HistoryPaths(config).file), read_only=True)
     try:
         text = "SELECT agent_id, ping_seq, pinged_us FROM pings JOIN agents USING (agent)"
         rows = sorted(connection.execute(text).fetchall())

@@ -59,7 +59,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes] | None] = {
 
 def damage(settings: Settings, kind: str, table: str = "pings", number: int = 1) -> Path:
     """Ruins one file of a day's partition."""
-    file = sorted(database.Places(settings).archive.glob(f"day=*/{table}-*.parquet"))[number]
+    file = sorted(database.HistoryPaths(settings).archive.glob(f"day=*/{table}-*.parquet"))[number]
     if (ruin := DAMAGE[kind]) is None:
         file.unlink()
     else:
@@ -71,7 +71,7 @@ def damage(settings: Settings, kind: str, table: str = "pings", number: int = 1)
 
 
 def set_aside(settings: Settings) -> list[str]:
-    return sorted(path.name for path in database.Places(settings).folder.rglob("*.damaged-*"))
+    return sorted(path.name for path in database.HistoryPaths(settings).folder.rglob("*.damaged-*"))
 
 
 async def filled(bus: Client, settings: Settings) -> Content:
@@ -94,7 +94,7 @@ async def test_a_damaged_partition_is_set_aside_and_its_day_comes_back(
 ):
     before = await filled(bus, archiving)
     damage(archiving, kind)
-    inode = database.Places(archiving).file.stat().st_ino
+    inode = database.HistoryPaths(archiving).file.stat().st_ino
     async with service.running(archiving) as storage:
         await until(lambda: _readable(bus))
         await caught_up(bus, len(STATES))
@@ -104,9 +104,9 @@ async def test_a_damaged_partition_is_set_aside_and_its_day_comes_back(
         assert await everything(storage.store) == before
         assert await rollup_rows(storage.store) == sums
         assert storage.store.ingest
-        assert storage.store.ingest.numbering.missing == 0
+        assert storage.store.ingest.sequences.missing == 0
     assert (
-        database.Places(archiving).file.stat().st_ino == inode
+        database.HistoryPaths(archiving).file.stat().st_ino == inode
     )  # the history file had no part in it
     there = ["gpus-1.parquet", "incidents-1.parquet", "pings-1.parquet"][
         : 2 if kind == "missing" else 3
@@ -145,7 +145,7 @@ async def test_a_question_that_meets_damage_is_answered_with_the_files_name(kept
         await everything(store)
     await store.open(NOW)
     assert await store.read(lambda reader: len(reader.partitions.days)) > 0
-    assert not list(store.places.folder.glob("*.damaged-*"))
+    assert not list(store.paths.folder.glob("*.damaged-*"))
     await store.close()
 
 
@@ -161,7 +161,7 @@ async def test_a_day_that_the_stream_has_no_more_is_missing_and_nothing_else(kep
     assert again.ingest.position is None  # the stream is read again
     assert again.ingest.rows == len(STATES) - len(lost)
     assert (await everything(again))["pings"][0] == len(STATES) - len(lost)
-    assert again.ingest.numbering.missing == len(lost)
+    assert again.ingest.sequences.missing == len(lost)
     written = await written_to(again, arrivals(STATES[-20:]))
     assert (written.rows, written.duplicates) == (0, 20)
     sums = await rollup_rows(again)
@@ -202,10 +202,10 @@ async def test_an_older_generation_stands_in_while_it_is_there(kept: Settings, l
     await written_to(store, arrivals(STATES[4:5], 1000))
     await tended(store)
     await store.close()
-    file = next(store.places.archive.glob("day=*/pings-2.parquet"))
+    file = next(store.paths.archive.glob("day=*/pings-2.parquet"))
     file.write_bytes(b"")
     if lost:
-        store.places.file.unlink()
+        store.paths.file.unlink()
     again = await opened(kept)
     live = [one for one in STATES if one.last.pinged_at.date() >= (NOW - timedelta(days=2)).date()]
     await written_to(again, arrivals(live))
@@ -240,7 +240,7 @@ async def test_an_archive_from_before_rows_were_counted_is_counted_once(kept: Se
     await tended(store)
     before, counts = await everything(store), await _counts(store)
     await store.close()
-    _as_schema_1(store.places.file)
+    _as_schema_1(store.paths.file)
     again = await opened(kept)
     assert await everything(again) == before
     assert await _counts(again) == counts

@@ -222,14 +222,14 @@ async def test_text_of_strangers_is_no_formula(kept: Kept):
     assert (row["gpu"], row["reason"]) == ("'-GPU", "'=1+1,\"\n")
     request = StatementRequest(month=MONTH)
 
-    def sums(reader: Reader) -> table_files.Question:
+    def sums(reader: Reader) -> table_files.TableQuery:
         return tables.statement(build.statement(reader, "a", request, NOW, 99.0))
 
     _, shown = csv.DictReader(io.StringIO((await kept.file(sums)).decode()))
     assert (shown["subject"], shown["gpu_name"]) == ("'-GPU", f"'{EVIL}")
     assert float(shown["down_seconds"]) == 450.0
 
-    def loses(reader: Reader) -> table_files.Question:
+    def loses(reader: Reader) -> table_files.TableQuery:
         asked = FleetReplayRequest(
             month=MONTH, policy='name = "+all"\n[[bands]]\nat_least = 60.0\nrate = 1.0\n'
         )
@@ -237,13 +237,13 @@ async def test_text_of_strangers_is_no_formula(kept: Kept):
 
     (row,) = csv.DictReader(io.StringIO((await kept.file(loses)).decode()))
     assert (row["then"], row["change_percent"]) == ("'+all", "-100.0")  # numbers stay numbers
-    file = kept.store.places.folder / "s.parquet"
+    file = kept.store.paths.folder / "s.parquet"
     file.write_bytes(await kept.file(sums, "parquet"))
     names = duckdb.read_parquet(str(file)).project("gpu_name").fetchall()
     assert names == [("",), (EVIL,)]  # as it is
 
 
-def outcomes_of(agent_id: str, reader: Reader) -> table_files.Question:
+def outcomes_of(agent_id: str, reader: Reader) -> table_files.TableQuery:
     return tables.history(reader, agent_id, ExportRequest(hours=10_000.0, registered=True), NOW)
 
 
@@ -251,7 +251,7 @@ async def test_a_file_of_an_agent_that_was_never_pinged_has_columns(kept: Kept):
     await kept.fill(fleet(agents=1, pings=3))
     columns = []
     for name in ("agent-0", "new"):
-        file = kept.store.places.folder / f"{name}.parquet"
+        file = kept.store.paths.folder / f"{name}.parquet"
         file.write_bytes(await kept.file(partial(outcomes_of, name), "parquet"))
         found = duckdb.read_parquet(str(file))
         columns.append(list(zip(found.columns, map(str, found.types), strict=True)))
@@ -278,7 +278,7 @@ def largest_file(size: int) -> Iterator[None]:
 
 async def test_a_file_without_room_is_refused_and_harms_nothing(kept: Kept):
     await kept.fill(fleet(pings=400))
-    scratch = kept.store.places.scratch
+    scratch = kept.store.paths.scratch
 
     def write(reader: Reader) -> None:
         question = tables.table(reader, TableRequest(table="history", month=MONTH), NOW)
@@ -300,7 +300,7 @@ async def test_what_a_killed_storage_left_in_its_scratch_folder_is_swept(
 ):
     settings = msgspec.structs.replace(base_settings, STORAGE_NAME="swept")
     async with service.running(settings) as storage:
-        scratch = storage.store.places.scratch
+        scratch = storage.store.paths.scratch
     for name in ("export-1.csv", "tmp_export-2.parquet"):
         (scratch / name).touch()
     async with service.running(settings):

@@ -85,7 +85,7 @@ async def pour(client: Client, rounds: int, per_second: int) -> list[AgentState]
 
 def rows_in(settings: Settings) -> list[tuple[str, int, int]]:
     """The file read by somebody else, after the service: agent, number, microseconds."""
-    connection = duckdb.connect(str(database.Places(settings).file), read_only=True)
+    connection = duckdb.connect(str(database.HistoryPaths(settings).file), read_only=True)
     try:
         text = "SELECT agent_id, ping_seq, pinged_us FROM pings JOIN agents USING (agent)"
         return sorted(connection.execute(text).fetchall())
@@ -184,7 +184,7 @@ async def test_a_damaged_file_is_set_aside_and_made_again(
     bus: Client, base_settings: Settings, where: float | str
 ):
     before = await _filled(bus, base_settings)
-    file = database.Places(base_settings).file
+    file = database.HistoryPaths(base_settings).file
     data = bytearray(file.read_bytes())
     if where == "truncated":
         data = data[: len(data) // 2]
@@ -242,7 +242,7 @@ async def test_a_damaged_log_loses_nothing(bus: Client, base_settings: Settings,
         await pour(bus, 2, per_second=900)
         await caught_up(bus, 2 * AGENTS)
         await storage.kill()  # leaves the log unread
-    log = database.Places(base_settings).file.with_name("storage.duckdb.wal")
+    log = database.HistoryPaths(base_settings).file.with_name("storage.duckdb.wal")
     data = bytearray(log.read_bytes())
     assert len(data) > 10_000
     middle = len(data) // 2

@@ -38,7 +38,7 @@ async def archive(kept: Settings) -> Path:
     await written_to(store, arrivals(mixed()))
     await tended(store)
     await store.close()
-    return store.places.archive
+    return store.paths.archive
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ async def test_a_second_generation_is_taken_in(kept: Settings, other: Settings):
     for late, again in ((states[4], 1000), (states[5], 2000)):
         await written_to(store, arrivals([late], again))
         await tended(store)
-    folder, shown = store.places.archive, await everything(store)
+    folder, shown = store.paths.archive, await everything(store)
     await store.close()
     assert list(folder.glob("day=*/pings-2.parquet"))
     columns = duckdb.sql(

@@ -231,5 +231,5 @@ async def test_two_names_are_two_replicas(bus: Client, base_settings: Settings):
             await publish(bus, series("b", 1))
             await caught_up(bus, 3)
             await caught_up(bus, 3)
-            assert one.store.places.file != two.store.places.file
-            assert two.store.places.file.exists()
+            assert one.store.paths.file != two.store.paths.file
+            assert two.store.paths.file.exists()

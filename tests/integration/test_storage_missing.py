@@ -66,12 +66,12 @@ async def missing(store: Store, agent_id: str, hours: float = 87_600.0) -> int:
 def counted(store: Store) -> tuple[int, int]:
     """Missing and held, as the statistics have it."""
     assert store.ingest
-    return store.ingest.numbering.missing, store.ingest.rows
+    return store.ingest.sequences.missing, store.ingest.rows
 
 
 async def held(store: Store) -> int:
     content = await store.read(
-        lambda reader: day_folders.content(reader.cursor, store.places.archive)
+        lambda reader: day_folders.content(reader.cursor, store.paths.archive)
     )
     return content["pings"][0]
 

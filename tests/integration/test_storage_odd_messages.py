@@ -78,7 +78,7 @@ async def test_a_key_whose_name_is_not_utf8_is_set_aside_and_ingest_goes_on(
         await publish(bus, series("b", 1))
         stats = await caught_up(bus, 2)
     assert (stats.rows, stats.poisoned, stats.last_sequence) == (2, 2, 4)
-    rows = duckdb.connect(str(database.Places(base_settings).file), read_only=True).execute(
+    rows = duckdb.connect(str(database.HistoryPaths(base_settings).file), read_only=True).execute(
         "SELECT subject, payload FROM poisoned ORDER BY sequence"
     )
     assert rows.fetchall() == [("\\xff\\xfe", b"x"), ("\\xff\\xfea", whole)]

@@ -99,7 +99,7 @@ async def two_outcomes_and_a_file(bus: Client, storage: service.Storage) -> Path
     """History of an agent, and a file such as a storage has on offer."""
     await publish(bus, series("a", 2, utc_now() - timedelta(hours=1)))
     await caught_up(bus, 2)
-    file = new_file(storage.store.places.scratch, "csv")
+    file = new_file(storage.store.paths.scratch, "csv")
     file.touch()
     return file
 
@@ -186,8 +186,8 @@ async def test_what_is_paid_on_is_refused_while_outcomes_are_missing(
         await publish(bus, series("a", 2, utc_now() - timedelta(hours=1)))
         await caught_up(bus, 2)
         await answered(ask, bus)
-        storage.feed.intake.begins(100)
-        storage.feed.intake.reached(40, to_come=60)
+        storage.feed.catch_up.begins(100)
+        storage.feed.catch_up.reached(40, to_come=60)
         with pytest.raises(
             RefusedError, match="still being taken in: 40 of 100 outcomes"
         ) as refused:
@@ -196,7 +196,7 @@ async def test_what_is_paid_on_is_refused_while_outcomes_are_missing(
         assert len((await history(bus)).pings) == 2, (
             "what nobody is paid on is answered as far as it is known"
         )
-        storage.feed.intake.reached(100, to_come=0)
+        storage.feed.catch_up.reached(100, to_come=0)
         await ask(bus)
 
 
@@ -247,7 +247,7 @@ async def test_a_fresh_replica_leaves_the_questions_to_the_one_that_has_it_all(
         await caught_up(bus, AGENTS)
         await answered(replay, bus)
         async with service.running(replica) as fresh:
-            while not fresh.feed.intake.whole:
+            while not fresh.feed.catch_up.complete:
                 replayed = await replay(bus)
                 assert replayed.same + replayed.gains + replayed.loses == AGENTS
                 assert (await stats(bus)).rows == AGENTS

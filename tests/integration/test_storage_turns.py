@@ -18,7 +18,7 @@ def test_the_interval_is_put_back_even_after_an_error():
 
 
 def _fail_in_short_turns():
-    with switch_interval.short_turns():
+    with switch_interval.short_switch_interval():
         assert sys.getswitchinterval() == pytest.approx(switch_interval.SECONDS)
         raise ZeroDivisionError
 

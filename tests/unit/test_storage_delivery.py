@@ -14,10 +14,10 @@ from msgspec import structs
 from bus import settings as gpuping_settings
 from bus.contract.messages import Incident, Seconds, encode
 from storage.archive import day_folders
-from storage.engine.dictionary import Names
+from storage.engine.dictionary import Dictionaries
 from storage.engine.rows import Arrival
 from storage.ingest.decode import read
-from storage.ingest.writer import Written, fingerprint
+from storage.ingest.writer import WriteResult, fingerprint
 from storage.store.store import Store
 from tests.storage_states import START, AgentState, gpu, series, state
 
@@ -52,7 +52,7 @@ async def _history(batches: list[list[Arrival]]) -> tuple[day_folders.Content, i
             await store.write(1, await store.prepare(batch))
             await store.seal(START + timedelta(days=30))
         content = await store.read(
-            lambda reader: day_folders.content(reader.cursor, store.places.archive)
+            lambda reader: day_folders.content(reader.cursor, store.paths.archive)
         )
         assert store.ingest
         rows = store.ingest.rows
@@ -86,7 +86,7 @@ def test_a_tombstone_moves_the_position_and_is_no_outcome(tmp_path: Path):
         Arrival(103, "gone", b"", tombstone=True),
     ]
 
-    async def steps() -> tuple[list[Written], list[int]]:
+    async def steps() -> tuple[list[WriteResult], list[int]]:
         store = Store(gpuping_settings.load({}, GPUPING_DATA_DIR=str(tmp_path)))
         await store.open(START)
         written, reached = [], []
@@ -98,7 +98,10 @@ def test_a_tombstone_moves_the_position_and_is_no_outcome(tmp_path: Path):
         await store.close()
         return written, reached
 
-    assert asyncio.run(steps()) == ([Written(len(ARRIVALS)), Written(), Written()], [102, 103, 103])
+    assert asyncio.run(steps()) == (
+        [WriteResult(len(ARRIVALS)), WriteResult(), WriteResult()],
+        [102, 103, 103],
+    )
 
 
 def test_tombstones_in_between_change_no_history():
@@ -162,7 +165,7 @@ def test_whatever_a_host_says_stops_nobody_else(said: bytes, instead: bytes):
 def test_rows_that_cannot_be_made_are_told_apart_and_set_aside(tmp_path: Path):
     """What decoding ought to have refused: the rest of its batch is taken in, the odd one once."""
 
-    async def steps() -> tuple[Written, int]:
+    async def steps() -> tuple[WriteResult, int]:
         store = Store(gpuping_settings.load({}, GPUPING_DATA_DIR=str(tmp_path)))
         await store.open(START)
         prepared = await store.prepare(ARRIVALS)
@@ -209,7 +212,7 @@ def test_poison_that_comes_again_is_set_aside_once(tmp_path: Path):
 
 @given(st.binary(max_size=200))
 def test_garbage_is_set_aside_and_never_raises(data: bytes):
-    names = Names([], [])
+    names = Dictionaries([], [])
     taken = read([Arrival(1, "a", data)], names)
     assert [one.arrival.data for one in taken.poisoned.values()] == [data]
     assert len(taken.outcomes().agent) == len(names.agents) == 0
@@ -219,5 +222,5 @@ def test_garbage_is_set_aside_and_never_raises(data: bytes):
 def test_a_message_with_a_flipped_byte_is_an_outcome_or_poison(data: st.DataObject):
     whole = bytearray(ARRIVALS[0].data)
     whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    taken = read([Arrival(1, "a", bytes(whole))], Names([], []))
+    taken = read([Arrival(1, "a", bytes(whole))], Dictionaries([], []))
     assert len(taken.healthy) + len(taken.full) + len(taken.poisoned) == 1

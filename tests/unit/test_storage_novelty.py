@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.ingest.dedup import Fresh, Key, Novelty, Outcomes
-from storage.ingest.sequences import Numbering
+from storage.ingest.dedup import Deduplicator, Key, NewOutcomes, OutcomeKeys
+from storage.ingest.sequences import SequenceRanges
 
 # numbers of few agents; the moment follows from the number and from how often the numbers began again
 outcomes = st.tuples(st.integers(0, 2), st.integers(1, 8), st.integers(0, 2)).map(
@@ -21,18 +21,20 @@ in_order = st.lists(st.integers(1, 12), max_size=4).map(
 batches = st.lists(st.one_of(st.lists(outcomes, max_size=10), in_order), max_size=6)
 
 
-def outcomes_of(keys: list[Key]) -> Outcomes:
-    return Outcomes(*np.array(keys, dtype=np.int64).reshape(-1, 3).T, came=np.arange(len(keys)))
+def outcomes_of(keys: list[Key]) -> OutcomeKeys:
+    return OutcomeKeys(*np.array(keys, dtype=np.int64).reshape(-1, 3).T, came=np.arange(len(keys)))
 
 
-def found_among(keys: list[Key], fresh: Fresh) -> list[Key]:
+def found_among(keys: list[Key], fresh: NewOutcomes) -> list[Key]:
     return [keys[place] for place in fresh.places]
 
 
 @given(batches)
 def test_each_outcome_is_new_once(delivered: list[list[Key]]):
     held: set[Key] = set()
-    novelty = Novelty(Numbering(), {}, lambda asked: [key for key in asked if key in held])
+    novelty = Deduplicator(
+        SequenceRanges(), {}, lambda asked: [key for key in asked if key in held]
+    )
     for batch in delivered:
         fresh = novelty.find(outcomes_of(batch))
         found = found_among(batch, fresh)
@@ -49,18 +51,18 @@ def test_numbers_that_follow_are_not_looked_up():
         asked.extend(keys)
         return []
 
-    novelty = Novelty(Numbering(), {}, held)
+    novelty = Deduplicator(SequenceRanges(), {}, held)
     for first in range(1, 100, 10):
         keys = [(agent, n, n) for n in range(first, first + 10) for agent in range(3)]
         novelty.remember(novelty.find(outcomes_of(keys)))
     assert asked == []
-    assert novelty.numbering.missing == 0
+    assert novelty.sequences.missing == 0
     novelty.find(outcomes_of([(1, 50, 50)]))
     assert asked == [(1, 50, 50)]
 
 
 def test_many_agents_that_begin_again_at_once_are_told_in_one_go():
-    novelty = Novelty(Numbering(), {}, lambda _: [])
+    novelty = Deduplicator(SequenceRanges(), {}, lambda _: [])
     agents = range(5_000)
     novelty.remember(novelty.find(outcomes_of([(agent, n, n) for agent in agents for n in (1, 2)])))
     after_the_bucket_was_lost = [(agent, n, 1_000 + n) for agent in agents for n in (1, 2)]

@@ -4,14 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.ingest.sequences import Numbering
+from storage.ingest.sequences import SequenceRanges
 
 numbers = st.lists(st.integers(1, 40), max_size=60)
 
 
 @given(numbers)
 def test_any_order_with_any_duplicates(arriving: list[int]):
-    numbering, truth = Numbering(), set[int]()
+    numbering, truth = SequenceRanges(), set[int]()
     for number in arriving:
         assert numbering.holds(7, number) == (number in truth)
         before = numbering.missing
@@ -24,7 +24,7 @@ def test_any_order_with_any_duplicates(arriving: list[int]):
 
 @given(numbers.filter(bool), st.data())
 def test_missing_within_a_page(arriving: list[int], data: st.DataObject):
-    numbering, truth = Numbering(), sorted(set(arriving))
+    numbering, truth = SequenceRanges(), sorted(set(arriving))
     for number in truth:
         numbering.add(1, number)
     first = data.draw(st.sampled_from(truth))
@@ -36,7 +36,7 @@ def test_missing_within_a_page(arriving: list[int], data: st.DataObject):
 
 
 def test_loaded_runs_count_like_added_ones_and_a_restart_begins_anew():
-    numbering = Numbering()
+    numbering = SequenceRanges()
     numbering.load(1, [(3, 5), (8, 9)])
     assert numbering.missing == 4
     numbering.load(2, [(50, 60)], base=49)  # what retention let go is not missing
@@ -52,7 +52,7 @@ def test_loaded_runs_count_like_added_ones_and_a_restart_begins_anew():
 
 @given(numbers, st.integers(0, 60))
 def test_taking_in_all_up_to_a_number_is_taking_in_each(arriving: list[int], more: int):
-    one, other = Numbering(), Numbering()
+    one, other = SequenceRanges(), SequenceRanges()
     for number in set(arriving):
         one.add(7, number)
         other.add(7, number)
@@ -68,7 +68,7 @@ def test_taking_in_all_up_to_a_number_is_taking_in_each(arriving: list[int], mor
 
 
 def test_agents_of_any_number_have_room():
-    numbering = Numbering()
+    numbering = SequenceRanges()
     assert numbering.reached(np.array([5_000, 3])).tolist() == [0, 0]
     numbering.extend(np.array([3, 70_000]), np.array([9, 8]))
     numbering.add(200_000, 1)
@@ -82,7 +82,7 @@ def test_agents_of_any_number_have_room():
 def test_what_is_let_go_is_neither_held_nor_missing(
     arriving: list[int], first: int, later: list[int]
 ):
-    numbering, truth = Numbering(), set(arriving)
+    numbering, truth = SequenceRanges(), set(arriving)
     for number in truth:
         numbering.add(7, number)
     truth = {number for number in truth if number >= first}
@@ -99,7 +99,7 @@ def test_what_is_let_go_is_neither_held_nor_missing(
 
 
 def test_missing_before_a_restart_is_settled_anew():
-    numbering = Numbering()
+    numbering = SequenceRanges()
     numbering.load(1, [(3, 5)], settled=10)
     assert numbering.missing == 12
     numbering.restart(1)

@@ -14,10 +14,10 @@ from msgspec import structs
 from bus.contract.messages import AgentState, Incident, Outcome, Seconds, encode
 from storage.engine import database
 from storage.engine.database import sql
-from storage.engine.dictionary import Names
+from storage.engine.dictionary import Dictionaries
 from storage.engine.rows import Arrival, HealthyRows, PingRow
 from storage.ingest import wire
-from storage.ingest.decode import Taken, full_row, read
+from storage.ingest.decode import DecodedBatch, full_row, read
 from storage.ingest.detail_rows import ping_row
 from storage.ingest.fast_path import healthy
 from tests.storage_states import START, gpu, state
@@ -96,14 +96,14 @@ def _taken_out(tables: duckdb.DuckDBPyConnection) -> list[tuple[object, ...]]:
     return found
 
 
-def read_one(data: bytes, names: Names, signature: str | None = None) -> Taken:
+def read_one(data: bytes, names: Dictionaries, signature: str | None = None) -> DecodedBatch:
     return read([Arrival(1, "a", data, signature)], names)
 
 
 @given(scheduler_states())
 @example(state("a", 1, START))
 def test_both_roads_give_the_same_rows(tables: duckdb.DuckDBPyConnection, one: AgentState):
-    names = Names([("b", 0), ("a", 1)], [])
+    names = Dictionaries([("b", 0), ("a", 1)], [])
     taken, whole = read_one(encode(one), names), full_row(Arrival(1, "a", encode(one)), names)
     if taken.full:
         assert taken.full == {0: whole}
@@ -114,7 +114,7 @@ def test_both_roads_give_the_same_rows(tables: duckdb.DuckDBPyConnection, one: A
 
 @given(st.lists(scheduler_states(), max_size=12), st.integers(1, 5))
 def test_many_at_once_give_the_rows_of_each(several: list[AgentState], piece: int):
-    names = Names([], [])
+    names = Dictionaries([], [])
     batch = [Arrival(i, "a", encode(one)) for i, one in enumerate(several)]
     found = healthy(batch, names, piece)
     apart = [read([arrival], names) for arrival in batch]
@@ -134,8 +134,8 @@ def rows_of(rows: HealthyRows) -> list[tuple[object, ...]]:
 
 def test_the_short_road_is_taken():
     data = encode(state("a", 1, START + timedelta(microseconds=1)))
-    assert len(read_one(data, Names([], [])).healthy) == 1
-    signed = read_one(data, Names([], []), signature="s")
+    assert len(read_one(data, Dictionaries([], [])).healthy) == 1
+    signed = read_one(data, Dictionaries([], []), signature="s")
     assert len(signed.healthy) == 0
     assert signed.full[0].evidence
 
@@ -145,7 +145,7 @@ def test_an_index_that_is_none_stops_nobody_else(index: int):
     """A host says what it likes of its own GPUs; what cannot be kept is set aside, alone."""
     odd = encode(state("a", 1, START)).replace(b'"index":0', b'"index":%d' % index)
     fine = encode(state("b", 1, START + timedelta(microseconds=1)))
-    taken = read([Arrival(1, "a", odd), Arrival(2, "b", fine)], Names([], []))
+    taken = read([Arrival(1, "a", odd), Arrival(2, "b", fine)], Dictionaries([], []))
     assert len(taken.healthy) == 1
     assert len(taken.full) + len(taken.poisoned) == 1
 
@@ -155,7 +155,7 @@ def test_an_interval_that_is_no_number_of_seconds_is_kept_as_it_is(
     tables: duckdb.DuckDBPyConnection, seconds: float
 ):
     one = structs.replace(state("a", 1, START), interval_seconds=seconds)
-    found = read_one(encode(one), Names([], [])).full[0]
+    found = read_one(encode(one), Dictionaries([], [])).full[0]
     assert seconds in written(tables, found)[0]
 
 
@@ -179,7 +179,7 @@ def _with(outcome: dict[str, object]) -> bytes:
     ],
 )
 def test_what_is_no_outcome_is_set_aside_with_the_reason(outcome: dict[str, object], detail: str):
-    names = Names([], [])
+    names = Dictionaries([], [])
     found = read_one(_with(outcome), names).poisoned[0]
     assert detail in found.detail
     assert names.agents.new() == []
@@ -216,7 +216,7 @@ def _with_moment(field: str, text: str, *, is_healthy: bool) -> bytes:
 def test_both_roads_take_the_same_moments(field: str, text: str):
     """An answer shows moments in UTC: one that UTC cannot say would spoil it for good."""
     for is_healthy in (True, False):
-        taken = read_one(_with_moment(field, text, is_healthy=is_healthy), Names([], []))
+        taken = read_one(_with_moment(field, text, is_healthy=is_healthy), Dictionaries([], []))
         assert (len(taken.healthy), len(taken.full)) == (
             (0, 0) if text in OUTSIDE else (is_healthy, not is_healthy)
         )
@@ -227,7 +227,7 @@ def test_both_roads_take_the_same_moments(field: str, text: str):
 @pytest.mark.parametrize("text", OUTSIDE)
 def test_an_incident_at_no_moment_is_set_aside(edge: str, text: str):
     odd = _with_moment(f"last.report.incidents.0.{edge}", text, is_healthy=False)
-    assert "1970 to 9998" in read_one(odd, Names([], [])).poisoned[0].detail
+    assert "1970 to 9998" in read_one(odd, Dictionaries([], [])).poisoned[0].detail
 
 
 def test_the_types_here_know_all_that_they_keep():

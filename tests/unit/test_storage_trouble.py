@@ -2,11 +2,11 @@
 
 from structlog.testing import capture_logs
 
-from storage.stream.wait_log import Trouble
+from storage.stream.wait_log import WaitLog
 
 
 def test_one_trouble_is_told_once_in_each_of_its_words_and_so_is_its_end():
-    trouble = Trouble()
+    trouble = WaitLog()
     with capture_logs() as told:
         for _ in range(3):
             trouble.waits("no room")
@@ -24,7 +24,7 @@ def test_one_trouble_is_told_once_in_each_of_its_words_and_so_is_its_end():
 
 
 def test_it_is_over_when_what_could_not_be_written_has_been():
-    trouble = Trouble()
+    trouble = WaitLog()
     trouble.waits("no room")
     trouble.stuck(1000)
     trouble.waits("no room")

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bus.contract.messages import Incident
-from storage.engine.rows import microseconds, moment
+from storage.engine.rows import from_microseconds, microseconds
 from storage.statements.windows import STATES, Milliseconds, Window, within
 
 START = datetime(2026, 10, 31, 12, tzinfo=UTC)
@@ -84,4 +84,4 @@ def test_a_window_in_one_state_is_cut_exactly():
 
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_microseconds_are_exact(aware: datetime):
-    assert moment(microseconds(aware)) == aware
+    assert from_microseconds(microseconds(aware)) == aware
