@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from bus.background import background
 from bus.contract import subjects
 from bus.errors import BusError
-from bus.transport import layout
+from bus.transport import jetstream_api
 from bus.transport.connection import Client
 from bus.transport.pull_consumer import Puller, position
 
@@ -59,9 +59,9 @@ async def read(client: Client, first_sequence: int, progress: Callable[[int], No
             "inactive_threshold": 60_000_000_000,
         },
     }
-    answer = await layout.api(client, f"CONSUMER.CREATE.{subjects.HISTORY_STREAM}", body, 30.0)
-    if error := answer.get("error"):
-        raise BusError(f"{subjects.HISTORY_STREAM}: {error.get('description')}")
+    answer = await jetstream_api.call(
+        client, f"CONSUMER.CREATE.{subjects.HISTORY_STREAM}", body, 30.0
+    )
     seen = Seen()
     if answer["num_pending"]:
         await _pull(client, answer["name"], seen, progress)

@@ -21,7 +21,7 @@ from bench.fleet import enrol
 from bench.processes import cpu_seconds, python_module
 from bus import settings
 from bus.contract import subjects
-from bus.transport import connection, embedded_server, layout
+from bus.transport import connection, embedded_server, jetstream_api, layout
 from bus.transport.connection import Client
 
 IN_FLIGHT = 200
@@ -101,7 +101,7 @@ async def fresh_bus() -> AsyncIterator[Bus]:
 
 async def history_messages(client: Client) -> int:
     """How many outcomes were ever in the history stream."""
-    info = await layout.api(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}", timeout=30)
+    info = await jetstream_api.call(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}", timeout=30)
     return int(info["state"]["last_seq"])
 
 

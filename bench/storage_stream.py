@@ -20,7 +20,7 @@ from bench.storage_ingest import START, arrival
 from bus import settings
 from bus.background import end
 from bus.contract import subjects
-from bus.transport import connection, embedded_server, layout
+from bus.transport import connection, embedded_server, jetstream_api, layout
 from bus.transport.batch import MAX_MESSAGES, Write, commit
 from bus.transport.connection import Client
 from storage.store.store import Store
@@ -73,7 +73,7 @@ async def _fill(client: Client, rows: int) -> None:
 
 
 async def _in_history(client: Client) -> int:
-    info = await layout.api(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
+    info = await jetstream_api.call(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
     count: int = info["state"]["messages"]
     return count
 

@@ -25,7 +25,7 @@ from bus.contract import subjects
 from bus.contract.messages import Timer, decode
 from bus.errors import BusError
 from bus.settings import Settings
-from bus.transport import connection, embedded_server, layout
+from bus.transport import connection, embedded_server, jetstream_api, layout
 from bus.transport.batch import MAX_MESSAGES, commit
 from bus.transport.connection import Client
 from bus.transport.embedded_server import EmbeddedServer
@@ -104,7 +104,7 @@ async def _restart(server: EmbeddedServer, config: Settings, size: int) -> float
         while True:
             try:
                 async with connection.connected(config, "bench-restart") as client:
-                    info = await layout.api(client, f"STREAM.INFO.{subjects.BUCKET_STREAM}")
+                    info = await jetstream_api.call(client, f"STREAM.INFO.{subjects.BUCKET_STREAM}")
             except BusError:
                 await asyncio.sleep(0.05)
                 continue

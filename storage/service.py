@@ -37,8 +37,9 @@ from bus.contract.statements import (
 )
 from bus.errors import BusError
 from bus.settings import Settings
-from bus.transport import connection, layout
+from bus.transport import connection, jetstream_api, layout
 from bus.transport.file_transfer import FileOffer, Files
+from bus.transport.jetstream_api import JetStreamApiError
 from bus.transport.large_answers import room
 from bus.transport.micro_services import Endpoint, serve
 from bus.transport.standby import Replica
@@ -204,8 +205,7 @@ class Storage:
         """Answers while the file cannot be used, too: it says why."""
         ingest = self.store.ingest
         held = ingest.position if ingest else None
-        info = await layout.api(self.client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
-        last = info.get("state", {}).get("last_seq", 0)
+        last = await self._last_in_stream()
         return StorageStats(
             rows=ingest.rows if ingest else 0,
             last_sequence=held.sequence if held else 0,
@@ -214,6 +214,15 @@ class Storage:
             poisoned=ingest.poisoned if ingest else 0,
             ingest_waiting=self.store.waiting or self.feed.wait_log.detail,
         )
+
+    async def _last_in_stream(self) -> int:
+        """The last sequence of the history stream; 0 while there is no stream."""
+        try:
+            info = await jetstream_api.call(self.client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
+        except JetStreamApiError:
+            return 0
+        last: int = info["state"]["last_seq"]
+        return last
 
     async def stand(self, replica: Replica) -> None:
         """Ready while the file can be used and lacks nothing; else a replica that is shall have the questions."""

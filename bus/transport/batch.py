@@ -4,7 +4,6 @@ The server keeps the messages of a batch back until its commit and then writes t
 sequences (NATS ADR-50). A batch holds at most 1,000 messages, and a subject at most once.
 """
 
-import json
 import secrets
 from collections.abc import Mapping
 from itertools import count
@@ -14,10 +13,11 @@ from typing import NamedTuple
 import nats.errors
 
 from bus.errors import BusError, StaleError, UnavailableError
+from bus.transport import jetstream_api
 from bus.transport.connection import Client
+from bus.transport.jetstream_api import ErrorCode, JetStreamApiError
 
 MAX_MESSAGES = 1000
-_STALE = {10071}  # wrong last sequence; the server does not say for which subject
 _process = secrets.token_hex(6)  # batch ids must differ between writers of one bucket
 _numbers = count(1)
 
@@ -121,11 +121,12 @@ def _frame(write: Write, batch: str, number: int) -> bytes:
 
 
 def _first_sequence(data: bytes, size: int) -> int:
-    answer = json.loads(data)
-    if error := answer.get("error"):
-        kind = StaleError if error.get("err_code") in _STALE else BusError
-        raise kind(
-            f"the bucket refused a write: {error.get('description')} [{error.get('err_code')}]"
-        )
-    first: int = answer["seq"] - size + 1
-    return first
+    try:
+        answer = jetstream_api.answer_of(data)
+    except JetStreamApiError as error:
+        text = f"the bucket refused a write: {error}"
+        if error.err_code == ErrorCode.WRONG_LAST_SEQUENCE:
+            raise StaleError(text) from None
+        raise BusError(text) from error
+    last: int = answer["seq"]
+    return last - size + 1

@@ -2,18 +2,18 @@
 
 import base64
 from datetime import datetime
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
 
 from bus.contract import subjects
 from bus.contract.messages import decode
 from bus.errors import BusError
-from bus.transport import layout
+from bus.transport import jetstream_api
 from bus.transport.connection import Client
+from bus.transport.jetstream_api import ErrorCode, JetStreamApiError
 
 S = TypeVar("S", bound=Struct)
-_NO_MESSAGE = 10037
 
 
 class Found(NamedTuple, Generic[S]):
@@ -41,16 +41,19 @@ async def read(client: Client, key: str, kind: type[S]) -> Found[S] | None:
 async def last_sequence(client: Client, subject_filter: str) -> int:
     """The sequence of the newest message under a subject filter; 0 when there is none."""
     message = await _last(client, subject_filter)
-    return message["seq"] if message else 0
+    if message is None:
+        return 0
+    sequence: int = message["seq"]
+    return sequence
 
 
-async def _last(client: Client, subject: str) -> dict | None:  # type: ignore[type-arg]  # JSON as it came
-    answer = await layout.api(
-        client, f"STREAM.MSG.GET.{subjects.BUCKET_STREAM}", {"last_by_subj": subject}
-    )
-    if error := answer.get("error"):
-        if error.get("err_code") == _NO_MESSAGE:
+async def _last(client: Client, subject: str) -> dict[str, Any] | None:
+    verb = f"STREAM.MSG.GET.{subjects.BUCKET_STREAM}"
+    try:
+        answer = await jetstream_api.call(client, verb, {"last_by_subj": subject})
+    except JetStreamApiError as error:
+        if error.err_code == ErrorCode.MESSAGE_NOT_FOUND:
             return None
-        raise BusError(f"{subject}: {error.get('description')} [{error.get('err_code')}]")
-    message: dict[str, object] = answer["message"]
+        raise BusError(f"{subject}: {error}") from None
+    message: dict[str, Any] = answer["message"]
     return message

@@ -12,7 +12,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from bus.errors import BusError
-from bus.transport import layout
+from bus.transport import jetstream_api
 from bus.transport.connection import Client
 from bus.transport.pull_consumer import Puller, position
 
@@ -112,14 +112,12 @@ class Follower:
             config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": self._position + 1}
         else:
             config |= {"deliver_policy": "last_per_subject"}
-        answer = await layout.api(
+        answer = await jetstream_api.call(
             self._client,
             f"CONSUMER.CREATE.{self._stream}",
             {"stream_name": self._stream, "config": config},
             30.0,
         )
-        if error := answer.get("error"):
-            raise BusError(f"{error.get('description')} [{error.get('err_code')}]")
         return answer["name"], answer["num_pending"]
 
     def _deliver(self, message: Msg) -> None:

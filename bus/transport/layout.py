@@ -6,25 +6,23 @@ value is what it is stands in docs/decisions.md; `create_key_value()` cannot mak
 `discard: new` forbids message scheduling (server error 10052).
 """
 
-import json
 import re
 from typing import Any
 
-import nats.errors
 import structlog
 from nats.aio.client import Client
 
 from bus.contract import subjects
-from bus.errors import LayoutError, UnavailableError
+from bus.errors import LayoutError
 from bus.settings import Settings
+from bus.transport import jetstream_api
+from bus.transport.jetstream_api import JetStreamApiError
 
 log = structlog.get_logger("bus.transport.layout")
 
 OLDEST_SERVER = (2, 12)  # the first with atomic batches and scheduled messages
 REDELIVERY_MARGIN_SECONDS = 30.0
-_API = "$JS.API"
 _NANOSECONDS = 1_000_000_000
-_NOT_FOUND = {10059, 10014}  # stream, consumer
 
 
 def bucket_config(settings: Settings) -> dict[str, Any]:
@@ -110,10 +108,12 @@ async def inspect(client: Client, settings: Settings) -> list[str]:
     wanted[f"CONSUMER.INFO.{subjects.BUCKET_STREAM}.{name}"] = (f"consumer {name}", consumer)
     problems = []
     for verb, (label, config) in wanted.items():
-        info = await api(client, verb)
-        if "error" in info:
+        actual = await _config_of(client, verb, label)
+        if actual is None:
             problems.append(f"{label} does not exist")
-        elif differing := _differences(config, _config(info, label)):
+            continue
+        differing = _differences(config, actual)
+        if differing:
             problems.append(f"{label} differs in {', '.join(differing)}")
     return problems
 
@@ -133,67 +133,51 @@ def server_version(client: Client) -> str:
     return str(client.connected_server_version).removeprefix("<nats server v").removesuffix(">")
 
 
-async def api(
-    client: Client, verb: str, body: dict[str, Any] | None = None, timeout: float = 5.0
-) -> dict[str, Any]:
-    """One JetStream API call; the answer as it came, an `error` inside it included. Raises UnavailableError."""
-    try:
-        reply = await client.request(
-            f"{_API}.{verb}", json.dumps(body or {}).encode(), timeout=timeout
-        )
-    except nats.errors.NoRespondersError:
-        raise UnavailableError(
-            "JetStream is not enabled on this server: start it with -js, or set jetstream {}"
-        ) from None
-    except (TimeoutError, nats.errors.Error) as error:
-        raise UnavailableError(f"JetStream did not answer {verb}: {type(error).__name__}") from None
-    answer: dict[str, Any] = json.loads(reply.data)
-    return answer
-
-
 async def _ensure_stream(client: Client, wanted: dict[str, Any]) -> None:
     name = wanted["name"]
-    info = await api(client, f"STREAM.INFO.{name}")
-    if info.get("error", {}).get("err_code") in _NOT_FOUND:
-        await _done(client, f"STREAM.CREATE.{name}", wanted, name)
+    actual = await _config_of(client, f"STREAM.INFO.{name}", name)
+    if actual is None:
+        await _change(client, f"STREAM.CREATE.{name}", wanted, name)
         log.info("stream_created", stream=name)
         return
-    differing = _differences(wanted, _config(info, name))
+    differing = _differences(wanted, actual)
     if differing:
-        log.warning("stream_brought_into_line", stream=name, fields=differing)
-        await _done(client, f"STREAM.UPDATE.{name}", _config(info, name) | wanted, name, differing)
+        log.warning("stream_updated", stream=name, fields=differing)
+        await _change(
+            client,
+            f"STREAM.UPDATE.{name}",
+            actual | wanted,
+            f"{name} ({', '.join(differing)} differ)",
+        )
 
 
 async def _ensure_consumer(client: Client, stream: str, wanted: dict[str, Any]) -> None:
     name = wanted["durable_name"]
-    info = await api(client, f"CONSUMER.INFO.{stream}.{name}")
-    if "error" not in info and not _differences(wanted, _config(info, name)):
+    actual = await _config_of(client, f"CONSUMER.INFO.{stream}.{name}", name)
+    if actual is not None and not _differences(wanted, actual):
         return
-    # creating a durable that exists updates it
-    await _done(
-        client,
-        f"CONSUMER.DURABLE.CREATE.{stream}.{name}",
-        {"stream_name": stream, "config": wanted},
-        name,
-    )
+    # creating a durable consumer that exists updates it
+    body = {"stream_name": stream, "config": wanted}
+    await _change(client, f"CONSUMER.DURABLE.CREATE.{stream}.{name}", body, name)
 
 
-async def _done(
-    client: Client, verb: str, body: dict[str, Any], name: str, fields: list[str] | None = None
-) -> None:
-    answer = await api(client, verb, body)
-    if error := answer.get("error"):
-        about = f" ({', '.join(fields)} differ)" if fields else ""
-        raise LayoutError(
-            f"{name}{about}: the server refused it: {error.get('description')} [{error.get('err_code')}]"
-        )
-
-
-def _config(info: dict[str, Any], name: str) -> dict[str, Any]:
-    if error := info.get("error"):
-        raise LayoutError(f"{name}: {error.get('description')} [{error.get('err_code')}]")
+async def _config_of(client: Client, verb: str, label: str) -> dict[str, Any] | None:
+    """The configuration of a stream or consumer; None where it does not exist. Raises LayoutError."""
+    try:
+        info = await jetstream_api.call(client, verb)
+    except JetStreamApiError as error:
+        if error.is_not_found:
+            return None
+        raise LayoutError(f"{label}: {error}") from None
     config: dict[str, Any] = info["config"]
     return config
+
+
+async def _change(client: Client, verb: str, body: dict[str, Any], label: str) -> None:
+    try:
+        await jetstream_api.call(client, verb, body)
+    except JetStreamApiError as error:
+        raise LayoutError(f"{label}: the server refused it: {error}") from None
 
 
 def _differences(wanted: dict[str, Any], actual: dict[str, Any]) -> list[str]:

@@ -10,9 +10,9 @@ from bus.settings import Settings
 from gpuping import lifecycle
 from gpuping.commands.options import CHECK, DataDir, Json, app, examples
 from gpuping.commands.run import load
-from gpuping.output.findings import Finding
 from gpuping.lifecycle import Lifecycle
 from gpuping.output import terminal
+from gpuping.output.findings import Finding
 
 Service = Literal["scheduler", "storage", "agentd"]
 Role = Literal["viewer", "operator", "admin"]

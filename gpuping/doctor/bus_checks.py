@@ -9,8 +9,9 @@ from bus import clock
 from bus.contract import subjects
 from bus.errors import BusError, RefusedError, UnavailableError
 from bus.settings import Settings
-from bus.transport import layout
+from bus.transport import jetstream_api, layout
 from bus.transport.connection import Client
+from bus.transport.jetstream_api import JetStreamApiError
 from bus.transport.micro_services import ask_raw
 from gpuping.output.findings import Finding, failure, note, ok, warning
 
@@ -35,14 +36,12 @@ async def server(client: Client) -> Finding:
 async def jetstream(client: Client) -> Finding:
     """Enabled in this account, and how much it keeps."""
     try:
-        account = await layout.api(client, "INFO")
+        account = await jetstream_api.call(client, "INFO")
+    except JetStreamApiError as refusal:
+        return failure("jetstream", refusal.description, "enable JetStream for this account")
     except BusError as error:
         return failure(
             "jetstream", str(error), "see deploy/nats.conf for a configuration that fits"
-        )
-    if refusal := account.get("error"):
-        return failure(
-            "jetstream", refusal.get("description", "refused"), "enable JetStream for this account"
         )
     return ok(
         "jetstream", f"{account['streams']} streams, {account['storage'] / 2**20:.1f} MiB on disk"
@@ -109,7 +108,10 @@ async def _discovered(client: Client) -> dict[str, int]:
 async def server_clock(client: Client) -> Finding:
     """Our wall clock against the server's: due times and labels are wall time."""
     before = clock.utc_now()
-    answer = await layout.api(client, f"STREAM.INFO.{subjects.BUCKET_STREAM}")
+    try:
+        answer = await jetstream_api.call(client, f"STREAM.INFO.{subjects.BUCKET_STREAM}")
+    except JetStreamApiError:
+        answer = {}
     after = clock.utc_now()
     if "ts" not in answer:
         return note("bus clock", "the server does not tell its time")

@@ -7,6 +7,7 @@ is done again. So nothing here depends on redelivery, and the consumer's own sta
 
 import asyncio
 import base64
+import contextlib
 from datetime import datetime
 from typing import Any
 
@@ -17,10 +18,11 @@ from nats.aio.msg import Msg
 from bus.background import end
 from bus.clock import boottime, utc_now
 from bus.contract import subjects
-from bus.errors import BusError, LayoutError
+from bus.errors import BusError
 from bus.settings import Settings
-from bus.transport import layout
+from bus.transport import jetstream_api, layout
 from bus.transport.connection import Client
+from bus.transport.jetstream_api import JetStreamApiError
 from bus.transport.pull_consumer import Puller, position
 from storage.engine.errors import CannotWriteError, DamagedError, StorageError
 from storage.engine.rows import Arrival, microseconds
@@ -79,9 +81,7 @@ class Feed:
         self._arrived.clear()
         self._buffer.clear()
         self._deliveries = 0
-        info = await layout.api(self._client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
-        if "error" in info:
-            raise LayoutError(f"{subjects.HISTORY_STREAM}: {info['error'].get('description')}")
+        info = await jetstream_api.call(self._client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
         self._stream_us = microseconds(datetime.fromisoformat(info["created"]))
         self.catch_up.begins(await self._make_consumer(await self._start(info)))
 
@@ -96,10 +96,11 @@ class Feed:
         return start.consumer
 
     async def _fingerprint_at(self, sequence: int) -> str | None:
-        answer = await layout.api(
-            self._client, f"STREAM.MSG.GET.{subjects.HISTORY_STREAM}", {"seq": sequence}
-        )
-        if "error" in answer:
+        try:
+            answer = await jetstream_api.call(
+                self._client, f"STREAM.MSG.GET.{subjects.HISTORY_STREAM}", {"seq": sequence}
+            )
+        except JetStreamApiError:
             return None
         message = answer["message"]
         return fingerprint(base64.b64decode(message.get("data", "")), _agent_id(message["subject"]))
@@ -107,7 +108,10 @@ class Feed:
     async def _make_consumer(self, start: dict[str, Any]) -> int:
         """Returns how many messages it has to deliver as things are."""
         name = self._consumer
-        await layout.api(self._client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}")
+        with contextlib.suppress(JetStreamApiError):  # there is none at the first start
+            await jetstream_api.call(
+                self._client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}"
+            )
         config = start | {
             "durable_name": name,
             "ack_policy": "all",
@@ -115,11 +119,9 @@ class Feed:
             "max_ack_pending": 4 * ROOM,
         }
         body = {"stream_name": subjects.HISTORY_STREAM, "config": config}
-        answer = await layout.api(
+        answer = await jetstream_api.call(
             self._client, f"CONSUMER.DURABLE.CREATE.{subjects.HISTORY_STREAM}.{name}", body
         )
-        if "error" in answer:
-            raise LayoutError(f"consumer {name}: {answer['error'].get('description')}")
         return int(answer["num_pending"])
 
     async def _follow(self) -> None:

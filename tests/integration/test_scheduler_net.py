@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from bus.contract import subjects
 from bus.contract.messages import AgentEntry, Timer, encode
 from bus.settings import Settings
-from bus.transport import connection, layout
+from bus.transport import connection, jetstream_api
 from bus.transport.batch import Write, commit
 from scheduler.cluster.peers import Peers
 from scheduler.fleet.directory import Directory
@@ -63,7 +63,7 @@ async def record(
 
 
 async def last_sequence(bus: connection.Client) -> int:
-    info = await layout.api(bus, f"STREAM.INFO.{subjects.BUCKET_STREAM}")
+    info = await jetstream_api.call(bus, f"STREAM.INFO.{subjects.BUCKET_STREAM}")
     return int(info["state"]["last_seq"])
 
 

@@ -15,7 +15,7 @@ from bus.contract.questions import (
     ping_of,
 )
 from bus.settings import Settings
-from bus.transport import layout, micro_services
+from bus.transport import jetstream_api, layout, micro_services
 from bus.transport.connection import Client
 from storage import service
 from storage.stream.resume import REWIND
@@ -179,7 +179,7 @@ async def test_a_stream_made_anew_adds_no_row_twice(bus: Client, base_settings: 
     async with service.running(base_settings):
         await publish(bus, first)
         await caught_up(bus, 3)
-        await layout.api(bus, f"STREAM.DELETE.{subjects.HISTORY_STREAM}")
+        await jetstream_api.call(bus, f"STREAM.DELETE.{subjects.HISTORY_STREAM}")
         await layout.ensure(bus, base_settings)  # sources the newest state of each agent again
         await followed(bus, first[1])
         await publish(bus, series("a", 1, START + timedelta(hours=1), first=3))
@@ -200,7 +200,7 @@ async def test_a_tail_lost_while_storage_was_away_for_hours_leaves_no_gap(
     await publish(bus, series("a", 2, long_ago + timedelta(hours=1), first=3))
     async with service.running(base_settings):
         await caught_up(bus, 4)
-        info = await layout.api(
+        info = await jetstream_api.call(
             bus, f"CONSUMER.INFO.{subjects.HISTORY_STREAM}.{base_settings.STORAGE_NAME}"
         )
     newest_read = long_ago + timedelta(seconds=900)

@@ -9,7 +9,7 @@ import pytest
 from bus.contract import subjects
 from bus.contract.messages import encode
 from bus.settings import Settings
-from bus.transport import layout
+from bus.transport import jetstream_api
 from bus.transport.connection import Client
 from bus.transport.embedded_server import EmbeddedServer
 from storage import service
@@ -23,7 +23,7 @@ async def stands(client: Client, sequence: int) -> None:
     """Waits until the history stream has come so far."""
 
     async def there() -> bool:
-        info = await layout.api(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
+        info = await jetstream_api.call(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
         return bool(info["state"]["last_seq"] >= sequence)
 
     await until(there)

@@ -1,0 +1,80 @@
+"""Calls of the JetStream API, and its refusals as one typed error.
+
+nats-py has exceptions of its own for some of the API; it knows neither all the fields that gpuping sets on streams and
+consumers, nor the codes of atomic batches.
+"""
+
+import json
+from enum import IntEnum
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+
+from bus.errors import BusError, UnavailableError
+
+_PREFIX = "$JS.API"
+
+
+class ErrorCode(IntEnum):
+    """The `err_code` of JetStream's refusals that gpuping tells apart or documents.
+
+    Source: `server/errors.json` of nats-server 2.15.
+    """
+
+    CONSUMER_NOT_FOUND = 10014
+    MESSAGE_NOT_FOUND = 10037
+    STORAGE_EXCEEDED = 10047  # no room is left on the server's disk
+    STREAM_CONFIG_INVALID = 10052
+    STREAM_NOT_FOUND = 10059
+    WRONG_LAST_SEQUENCE = 10071  # a compare-and-set lost; the server does not name the subject
+    WRONG_LAST_SEQUENCE_CONSTANT = 10164  # in a batch: a subject stands in it twice
+
+
+class JetStreamApiError(BusError):
+    """JetStream answered a call and refused it.
+
+    `code` is the class of the error in the manner of HTTP, `err_code` tells the errors apart (`ErrorCode` has those
+    that matter here; others occur), `description` is the server's sentence.
+    """
+
+    def __init__(self, code: int, err_code: int, description: str) -> None:
+        super().__init__(f"{description} [{err_code}]")
+        self.code = code
+        self.err_code = err_code
+        self.description = description
+
+    @property
+    def is_not_found(self) -> bool:
+        """The stream or the consumer that the call names does not exist."""
+        return self.err_code in {ErrorCode.STREAM_NOT_FOUND, ErrorCode.CONSUMER_NOT_FOUND}
+
+
+async def call(
+    client: Client, verb: str, body: dict[str, Any] | None = None, timeout: float = 5.0
+) -> dict[str, Any]:
+    """One call, such as `STREAM.INFO.<stream>`. Returns the answer as it came.
+
+    Raises JetStreamApiError when the server refuses it, UnavailableError when nobody answers.
+    """
+    payload = json.dumps(body or {}).encode()
+    try:
+        reply = await client.request(f"{_PREFIX}.{verb}", payload, timeout=timeout)
+    except nats.errors.NoRespondersError:
+        raise UnavailableError(
+            "JetStream is not enabled on this server: start it with -js, or set jetstream {}"
+        ) from None
+    except (TimeoutError, nats.errors.Error) as error:
+        raise UnavailableError(f"JetStream did not answer {verb}: {type(error).__name__}") from None
+    return answer_of(reply.data)
+
+
+def answer_of(data: bytes) -> dict[str, Any]:
+    """The answer of the API or of a publication. Raises JetStreamApiError for one that holds an error."""
+    answer: dict[str, Any] = json.loads(data)
+    error = answer.get("error")
+    if error:
+        raise JetStreamApiError(
+            error.get("code", 500), error.get("err_code", 0), error.get("description", "refused")
+        )
+    return answer
