@@ -1,14 +1,13 @@
-"""The Litestar application: the routes, what they need, and how errors leave."""
+"""The Litestar application: its routes, their dependencies and its error handling."""
 
 from typing import Any, NamedTuple
 
 from litestar import Litestar
 from litestar.di import Provide
 
-from gateway import metrics
 from gateway.backends import Backends
-from gateway.broadcast import Hub
-from gateway.metrics import Metrics
+from gateway.broadcast import EventBroadcast
+from gateway.request_metrics import RequestMetrics
 from gateway.routes import (
     agents,
     badge,
@@ -18,12 +17,14 @@ from gateway.routes import (
     exports,
     health,
     history,
+    metrics,
     pages,
     pings,
+    sessions,
     statements,
 )
-from gateway.routes.pages import Assets
 from gateway.web import openapi
+from gateway.web.assets import Assets
 from gateway.web.auth import Guard
 from gateway.web.json_body import MAX_BODY_BYTES
 from gateway.web.middleware import OuterMiddleware
@@ -53,34 +54,38 @@ ROUTES = [
     pages.index,
     pages.favicon,
     pages.static,
-    pages.login,
-    pages.logout,
+    sessions.login,
+    sessions.logout,
 ]
 
 
-class Parts(NamedTuple):
-    """What routes ask for by name."""
+class Dependencies(NamedTuple):
+    """What a route gets by naming it as a parameter."""
 
     backends: Backends
-    hub: Hub
+    broadcast: EventBroadcast
     guard: Guard
-    metrics: Metrics
+    request_metrics: RequestMetrics
     assets: Assets
 
 
-def build(parts: Parts) -> OuterMiddleware:
-    """The whole application, door included."""
+def build(dependencies: Dependencies) -> OuterMiddleware:
+    """The ASGI application to serve."""
+    providers: dict[str, Provide] = {}
+    for name, value in dependencies._asdict().items():
+        providers[name] = _provide(value)
     application = Litestar(
         route_handlers=ROUTES,
-        dependencies={name: _given(part) for name, part in parts._asdict().items()},
+        dependencies=providers,
         exception_handlers={Exception: handle},
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=openapi.config(),
         logging_config=None,
         debug=False,
     )
-    return OuterMiddleware(application, parts.guard, parts.metrics.observe_request)
+    observe = dependencies.request_metrics.observe_request
+    return OuterMiddleware(application, dependencies.guard, observe)
 
 
-def _given(part: Any) -> Provide:
-    return Provide(lambda: part, sync_to_thread=False, use_cache=True)
+def _provide(value: Any) -> Provide:
+    return Provide(lambda: value, sync_to_thread=False, use_cache=True)

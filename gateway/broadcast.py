@@ -1,7 +1,8 @@
-"""Live events, fanned out: one bus subscription, a bounded memory of what passed, any number of viewers.
+"""Fan-out of live events: one bus subscription, any number of open event streams.
 
-A viewer who was away tells the last id that it saw and gets what it missed, as far as memory goes. A viewer
-who reads too slowly is dropped and comes back the same way; it never slows the others down.
+The last HISTORY_FRAMES events are kept in memory. A client that reconnects sends the id of the last
+event that it saw, and gets those after it. A client that reads too slowly is dropped; it reconnects
+in the same way and never delays the others.
 """
 
 import asyncio
@@ -19,116 +20,152 @@ from gateway.web.problems import ProblemError
 
 log = structlog.get_logger("gateway.broadcast")
 
-REMEMBERED = 2_000
-BACKLOG = 1_000  # frames that may wait for one viewer
-MOST_VIEWERS = 1_000
-_GONE = b'event: reset\ndata: {"detail": "events were missed; read the dashboard again"}\n\n'
+HISTORY_FRAMES = 2_000
+MAX_QUEUED_FRAMES = 1_000  # of one subscriber
+MAX_SUBSCRIBERS = 1_000
+_RESET_FRAME = b'event: reset\ndata: {"detail": "events were missed; read the dashboard again"}\n\n'
 
 
 class Frame(NamedTuple):
-    """One server-sent event, ready to be written."""
+    """One encoded server-sent event."""
 
     number: int
     data: bytes
 
 
-class Viewer:
-    """One open stream: what waits to be written, and whether it was dropped."""
+class Subscriber:
+    """One open event stream and the frames queued for it. `dropped` is set once it has to end."""
 
-    def __init__(self, waiting: list[bytes]) -> None:
-        self._waiting = waiting
+    def __init__(self, queued: list[bytes]) -> None:
+        self._queued = queued
         self._wake = asyncio.Event()
         self.dropped = asyncio.Event()
-        if waiting:
+        if queued:
             self._wake.set()
 
     def offer(self, frame: bytes) -> None:
-        """Adds a frame; a viewer with too many unread ones is dropped instead."""
-        if len(self._waiting) >= BACKLOG:
+        """Queues a frame. Drops the subscriber instead if MAX_QUEUED_FRAMES are queued already."""
+        if len(self._queued) >= MAX_QUEUED_FRAMES:
             self.drop()
             return
-        self._waiting.append(frame)
+        self._queued.append(frame)
         self._wake.set()
 
     def drop(self) -> None:
-        """Ends the stream."""
-        self._waiting = []
+        """Discards what is queued and ends the stream."""
+        self._queued = []
         self.dropped.set()
         self._wake.set()
 
-    async def next(self, patience: float) -> bytes:
-        """All that waits, in one piece; empty when nothing came within `patience` seconds, or when dropped."""
-        if not self._waiting and not self.dropped.is_set():
+    async def next(self, timeout: float) -> bytes:
+        """All queued frames, joined. Waits up to `timeout` seconds for the first.
+
+        Empty when none came in time, and after a drop.
+        """
+        if not self._queued and not self.dropped.is_set():
             self._wake.clear()
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(timeout):
                     await self._wake.wait()
             except TimeoutError:
                 return b""
-        pieces, self._waiting = self._waiting, []
-        return b"".join(pieces)
+        frames = self._queued
+        self._queued = []
+        return b"".join(frames)
 
 
-class Hub:
-    """Everything that happens, to everybody who looks. `epoch` sets this run's ids apart from those of others."""
+class EventBroadcast:
+    """Sends every event to every subscriber.
+
+    `epoch` begins the ids of this process's events; ids of an earlier process cannot be resumed.
+    """
 
     def __init__(self) -> None:
         self.epoch = secrets.token_hex(4)
-        self._number = 0
-        self._memory: deque[Frame] = deque(maxlen=REMEMBERED)
-        self._viewers: set[Viewer] = set()
+        self._last_number = 0
+        self._history: deque[Frame] = deque(maxlen=HISTORY_FRAMES)
+        self._subscribers: set[Subscriber] = set()
 
     @property
-    def viewers(self) -> int:
+    def subscriber_count(self) -> int:
         """Streams that are open now."""
-        return len(self._viewers)
+        return len(self._subscribers)
 
     def receive(self, data: bytes) -> None:
-        """One message of the bus. What is no event is logged and passed over."""
+        """Sends on one message of the bus. One that is not an event is logged and skipped.
+
+        An event that changed an agent's status is followed by a `status` event.
+        """
         try:
             event = decode(data, Event)
         except BadMessageError as error:
-            log.warning("bad_event", detail=str(error))
+            log.warning("event_decode_failed", detail=str(error))
             return
         self._publish(event.kind, event)
         agent = event.agent
-        if agent and event.previous_status and event.previous_status != agent.status:
-            change = {
-                "status": agent.status,
-                "previous_status": event.previous_status,
-                "agent": agent,
-            }
-            self._publish("status", {"agent_id": event.agent_id, "at": event.at} | change)
+        if agent is None or event.previous_status is None:
+            return
+        if event.previous_status == agent.status:
+            return
+        change = {
+            "agent_id": event.agent_id,
+            "at": event.at,
+            "status": agent.status,
+            "previous_status": event.previous_status,
+            "agent": agent,
+        }
+        self._publish("status", change)
 
-    def join(self, last_event_id: str | None = None) -> Viewer:
-        """A new viewer, who first gets what it missed since `last_event_id`. Raises a 503 when there are too many."""
-        if len(self._viewers) >= MOST_VIEWERS:
-            raise ProblemError(503, f"{MOST_VIEWERS} live streams are open already")
-        viewer = Viewer(self._missed(last_event_id) if last_event_id else [])
-        self._viewers.add(viewer)
-        return viewer
+    def subscribe(self, last_event_id: str | None = None) -> Subscriber:
+        """A new subscriber, whose first frames are those after `last_event_id`.
 
-    def leave(self, viewer: Viewer) -> None:
-        """The stream is closed."""
-        self._viewers.discard(viewer)
+        Raises a 503 problem when MAX_SUBSCRIBERS streams are open.
+        """
+        if len(self._subscribers) >= MAX_SUBSCRIBERS:
+            raise ProblemError(503, f"{MAX_SUBSCRIBERS} live streams are open already")
+        queued: list[bytes] = []
+        if last_event_id:
+            queued = self._frames_after(last_event_id)
+        subscriber = Subscriber(queued)
+        self._subscribers.add(subscriber)
+        return subscriber
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Forgets a subscriber whose stream is closed."""
+        self._subscribers.discard(subscriber)
 
     def close(self) -> None:
-        """Ends every stream, so that a server that stops need not wait for them."""
-        for viewer in list(self._viewers):
-            viewer.drop()
+        """Ends every stream, so that the server can stop without waiting for clients to leave."""
+        for subscriber in list(self._subscribers):
+            subscriber.drop()
 
     def _publish(self, name: str, content: Any) -> None:
-        self._number += 1
-        head = f"id: {self.epoch}-{self._number}\nevent: {name}\ndata: ".encode()
-        frame = Frame(self._number, head + msgspec.json.encode(content) + b"\n\n")
-        self._memory.append(frame)
-        for viewer in list(self._viewers):
-            viewer.offer(frame.data)
+        self._last_number += 1
+        head = f"id: {self.epoch}-{self._last_number}\nevent: {name}\ndata: ".encode()
+        data = head + msgspec.json.encode(content) + b"\n\n"
+        self._history.append(Frame(self._last_number, data))
+        for subscriber in list(self._subscribers):
+            subscriber.offer(data)
 
-    def _missed(self, last_event_id: str) -> list[bytes]:
-        epoch, _, number = last_event_id.partition("-")
-        known = epoch == self.epoch and number.isascii() and number.isdecimal() and len(number) < 19
-        missed = self._number - int(number) if known else -1
-        if not 0 <= missed <= min(len(self._memory), BACKLOG):
-            return [_GONE]
-        return [frame.data for frame in self._memory if frame.number > int(number)]
+    def _frames_after(self, last_event_id: str) -> list[bytes]:
+        """The frames after an id, or a `reset` frame where some of them are no longer kept."""
+        last_seen = self._number_of(last_event_id)
+        if last_seen is None:
+            return [_RESET_FRAME]
+        missed = self._last_number - last_seen
+        available = min(len(self._history), MAX_QUEUED_FRAMES)
+        if missed < 0 or missed > available:
+            return [_RESET_FRAME]
+        frames: list[bytes] = []
+        for frame in self._history:
+            if frame.number > last_seen:
+                frames.append(frame.data)
+        return frames
+
+    def _number_of(self, event_id: str) -> int | None:
+        """The number in an event id; None for an id that this process did not give."""
+        epoch, _, number = event_id.partition("-")
+        is_number = number.isascii() and number.isdecimal() and len(number) < 19
+        if epoch != self.epoch or not is_number:
+            return None
+        return int(number)

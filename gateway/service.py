@@ -1,8 +1,8 @@
-"""The gateway as a service: REST on one side, the bus on the other, no state in between."""
+"""The gateway as a service: REST on one side, the bus on the other, and no state of its own."""
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -14,71 +14,87 @@ from bus.contract import subjects
 from bus.errors import SettingsError
 from bus.settings import Settings
 from bus.transport.connection import Client, connected
-from gateway.app import Parts, build
+from gateway.app import Dependencies, build
 from gateway.backends import Backends
-from gateway.broadcast import Hub
-from gateway.metrics import Metrics
-from gateway.routes.pages import STATIC, Assets
+from gateway.broadcast import EventBroadcast
+from gateway.request_metrics import RequestMetrics
+from gateway.web.assets import STATIC_FOLDER, Assets
 from gateway.web.auth import Guard, is_loopback
 from gateway.web.server import Server, listen
 from gateway.web.tokens import TokenFile
 
-_ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared with, not listened on
+# the address to show for one that means "every interface"
+_SHOWN_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # a key, never listened on
 
 
 class Gateway(NamedTuple):
-    """A gateway that answers. `url` is where; with GATEWAY_PORT=0 it tells which port was free."""
+    """A running gateway. `url` holds the real port, also where GATEWAY_PORT is 0 (any free one)."""
 
     url: str
 
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Gateway]:
-    """A gateway for the length of a block. Raises SettingsError for an address it may not or cannot listen on."""
-    tokens = _tokens(settings)
+    """Runs a gateway for the length of a block, which begins once it accepts requests.
+
+    Raises SettingsError for an address that it may not or cannot listen on, or a bad tokens file.
+    """
+    tokens = _load_tokens(settings)
     with contextlib.closing(listen(settings.GATEWAY_HOST, settings.GATEWAY_PORT)) as listener:
         async with connected(settings, "gateway") as client, background() as start:
-            parts = _parts(settings, client, tokens)
-            server = Server(build(parts))
-            await client.subscribe(subjects.EVENT_ALL, cb=_hearing(parts.hub))
+            broadcast = EventBroadcast()
+            dependencies = _dependencies(settings, client, broadcast, tokens)
+            server = Server(build(dependencies))
+            await _forward_events(client, broadcast)
             start(server.answer(listener))
             await server.ready.wait()
             try:
                 yield Gateway(_url(settings.GATEWAY_HOST, listener))
             finally:
-                parts.hub.close()
+                broadcast.close()
                 await server.stop()
 
 
-def _parts(settings: Settings, client: Client, tokens: TokenFile | None) -> Parts:
-    return Parts(
+def _dependencies(
+    settings: Settings,
+    client: Client,
+    broadcast: EventBroadcast,
+    tokens: TokenFile | None,
+) -> Dependencies:
+    return Dependencies(
         backends=Backends(client, settings.PING_RESPONSE_TIMEOUT_SECONDS),
-        hub=Hub(),
+        broadcast=broadcast,
         guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND),
-        metrics=Metrics(),
-        assets=Assets(STATIC),
+        request_metrics=RequestMetrics(),
+        assets=Assets(STATIC_FOLDER),
     )
 
 
-def _tokens(settings: Settings) -> TokenFile | None:
-    """Refuses to be reachable from elsewhere without knowing who asks."""
+def _load_tokens(settings: Settings) -> TokenFile | None:
+    """The tokens file, or None where none is set.
+
+    Raises SettingsError where none is set and other machines could reach the gateway.
+    """
     if settings.GPUPING_TOKENS_FILE:
         return TokenFile(Path(settings.GPUPING_TOKENS_FILE).expanduser())
     if not is_loopback(settings.GATEWAY_HOST):
         raise SettingsError(
-            f"GATEWAY_HOST={settings.GATEWAY_HOST!r}: outside loopback the gateway needs GPUPING_TOKENS_FILE"
+            f"GATEWAY_HOST={settings.GATEWAY_HOST!r}: "
+            "outside loopback the gateway needs GPUPING_TOKENS_FILE"
         )
     return None
 
 
-def _hearing(hub: Hub) -> Callable[[Msg], Awaitable[None]]:
-    async def hear(message: Msg) -> None:
-        hub.receive(message.data)
+async def _forward_events(client: Client, broadcast: EventBroadcast) -> None:
+    async def on_event(message: Msg) -> None:
+        broadcast.receive(message.data)
 
-    return hear
+    await client.subscribe(subjects.EVENT_ALL, cb=on_event)
 
 
 def _url(host: str, listener: socket.socket) -> str:
-    shown = _ANY_ADDRESS.get(host, host)
+    address = _SHOWN_ADDRESS.get(host, host)
     port = listener.getsockname()[1]
-    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    if ":" in address:
+        return f"http://[{address}]:{port}"
+    return f"http://{address}:{port}"

@@ -1,4 +1,4 @@
-"""A status badge, for a README or a status page."""
+"""A status badge as SVG, for a README or a status page."""
 
 from xml.sax.saxutils import escape
 
@@ -22,8 +22,9 @@ _COLOURS: dict[Status, str] = {
     "maintenance": "#0969da",
     "pending": "#6e7781",
 }
-_CHARACTER = 6.6  # pixels of the 11 px face; textLength makes the text fit whatever face there is
-_PADDING = 12
+# An estimate for the 11 px font. `textLength` stretches the text where the viewer's font differs.
+_CHARACTER_PIXELS = 6.6
+_PADDING_PIXELS = 12
 
 
 @get(
@@ -35,39 +36,52 @@ _PADDING = 12
 )
 async def badge(file_name: FromPath[str], backends: NamedDependency[Backends]) -> Response[str]:
     """The agent's status and its uptime of the last 24 hours."""
-    agent_id, dot, kind = file_name.rpartition(".")
-    if not dot or kind != "svg":
+    agent_id, dot, extension = file_name.rpartition(".")
+    if not dot or extension != "svg":
         raise ProblemError(404, "nothing is at this address; a badge is /badge/<agent id>.svg")
-    (agent,) = await with_uptimes(backends, (await backends.agent(check_agent_id(agent_id)),))
+    agent = await backends.agent(check_agent_id(agent_id))
+    (agent,) = await with_uptimes(backends, (agent,))
     headers = {
         "Cache-Control": f"max-age={CACHE_SECONDS}",
-        "Cross-Origin-Resource-Policy": "cross-origin",
+        "Cross-Origin-Resource-Policy": "cross-origin",  # pages of other sites embed badges
     }
     return Response(draw(agent), media_type="image/svg+xml", headers=headers)
 
 
 def draw(agent: Agent) -> str:
-    """The badge as SVG."""
-    uptime = "" if agent.uptime_24h_percent is None else f" {truncated(agent.uptime_24h_percent)} %"
-    return _svg(agent.agent_id, f"{agent.status}{uptime}", _COLOURS[agent.status])
+    """The badge of an agent, as an SVG document."""
+    value: str = agent.status
+    if agent.uptime_24h_percent is not None:
+        value += f" {truncate_percent(agent.uptime_24h_percent)} %"
+    return _svg(agent.agent_id, value, _COLOURS[agent.status])
 
 
-def truncated(percent: float) -> str:
-    """Two decimals, never rounded up: 99.999 is not 100."""
-    return f"{int(percent * 100) / 100:.2f}".rstrip("0").rstrip(".")
+def truncate_percent(percent: float) -> str:
+    """At most two decimals, never rounded up: 99.999 becomes `99.99` and not `100`."""
+    hundredths = int(percent * 100)
+    return f"{hundredths / 100:.2f}".rstrip("0").rstrip(".")
 
 
 def _svg(label: str, value: str, colour: str) -> str:
-    left, right = (round(len(text) * _CHARACTER + _PADDING) for text in (label, value))
-    label, value = escape(label), escape(value)
+    left = _width(label)
+    right = _width(value)
+    width = left + right
+    label = escape(label)
+    value = escape(value)
     return f"""\
-<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="20" role="img" aria-label="{label}: {value}">
+<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="20" role="img" \
+aria-label="{label}: {value}">
 <title>{label}: {value}</title>
-<clipPath id="r"><rect width="{left + right}" height="20" rx="4"/></clipPath>
+<clipPath id="r"><rect width="{width}" height="20" rx="4"/></clipPath>
 <g clip-path="url(#r)"><rect width="{left}" height="20" fill="#24292f"/>
 <rect x="{left}" width="{right}" height="20" fill="{colour}"/></g>
 <g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11" text-anchor="middle">
-<text x="{left / 2}" y="14" textLength="{left - _PADDING}">{label}</text>
-<text x="{left + right / 2}" y="14" textLength="{right - _PADDING}">{value}</text></g>
+<text x="{left / 2}" y="14" textLength="{left - _PADDING_PIXELS}">{label}</text>
+<text x="{left + right / 2}" y="14" textLength="{right - _PADDING_PIXELS}">{value}</text></g>
 </svg>
 """
+
+
+def _width(text: str) -> int:
+    """Pixels that a text takes with its padding."""
+    return round(len(text) * _CHARACTER_PIXELS + _PADDING_PIXELS)

@@ -9,83 +9,91 @@ from litestar.di import NamedDependency
 from litestar.params import HeaderParameter
 from litestar.types import Receive, Scope, Send
 
-from gateway.broadcast import Hub, Viewer
+from gateway.broadcast import EventBroadcast, Subscriber
+from gateway.request_metrics import EVENT_STREAM_ROUTE
 from gateway.web.problems import error_responses
 
 HEARTBEAT_SECONDS = 15.0
-LAST_WORDS_SECONDS = 0.5
+DROP_GRACE_SECONDS = 0.5
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # nginx holds a stream back otherwise
+    (b"x-accel-buffering", b"no"),  # nginx would buffer the stream
 ]
 
 
 class EventStream(Response[bytes]):
-    """A response that lasts until the client leaves, the viewer is dropped, or the server stops."""
+    """A response that lasts until the client leaves, its subscriber is dropped or the server stops."""
 
-    def __init__(self, hub: Hub, viewer: Viewer) -> None:
+    def __init__(self, broadcast: EventBroadcast, subscriber: Subscriber) -> None:
         super().__init__(b"", media_type="text/event-stream")
-        self._hub = hub
-        self._viewer = viewer
+        self._broadcast = broadcast
+        self._subscriber = subscriber
 
     def to_asgi_response(self, *_: Any, **__: Any) -> Any:
-        """Litestar's hook: what writes the response."""
+        """Litestar's hook: the ASGI application that writes the response."""
         return self._run
 
     async def _run(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Whatever ends first ends it all: a client that stopped reading blocks only its own `_write`."""
-        ends: tuple[Coroutine[Any, Any, None], ...] = (
+        """Ends when the first of its three tasks ends.
+
+        A client that stops reading blocks `_write` only; the other two still end the stream.
+        """
+        ends: list[Coroutine[Any, Any, None]] = [
             self._write(send),
-            _left(receive),
-            self._dropped(),
-        )
+            _wait_for_disconnect(receive),
+            self._wait_for_drop(),
+        ]
         tasks = [asyncio.create_task(end) for end in ends]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._hub.leave(self._viewer)
+            self._broadcast.unsubscribe(self._subscriber)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        await _piece(send, b": gpuping\nretry: 2000\n\n")
-        while not self._viewer.dropped.is_set():
-            await _piece(send, await self._viewer.next(HEARTBEAT_SECONDS) or b": still here\n\n")
+        await _send_piece(send, b": gpuping\nretry: 2000\n\n")
+        while not self._subscriber.dropped.is_set():
+            frames = await self._subscriber.next(HEARTBEAT_SECONDS)
+            await _send_piece(send, frames or b": still here\n\n")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _dropped(self) -> None:
-        await self._viewer.dropped.wait()
-        await asyncio.sleep(
-            LAST_WORDS_SECONDS
-        )  # for `_write` to end in good order, where the client still reads
+    async def _wait_for_drop(self) -> None:
+        """Returns DROP_GRACE_SECONDS after a drop, so that `_write` can end the response first."""
+        await self._subscriber.dropped.wait()
+        await asyncio.sleep(DROP_GRACE_SECONDS)
 
 
-async def _piece(send: Send, body: bytes) -> None:
+async def _send_piece(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
 
 
 @get(
-    "/ping-system/events",
+    EVENT_STREAM_ROUTE,
     media_type="text/event-stream",
     tags=["fleet"],
     summary="What happens, live",
     responses=error_responses(401, 403),
 )
 async def events(
-    hub: NamedDependency[Hub],
+    broadcast: NamedDependency[EventBroadcast],
     last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
 ) -> EventStream:
-    """Server-sent events `ping`, `status`, `registered` and `removed`; `reset` when some were missed for good.
+    """Server-sent events `ping`, `status`, `registered`, `removed`, and `reset`.
 
-    The data of `ping`, `registered` and `removed` is `{kind, agent_id, at, agent, ping, previous_status}`, that
-    of `status` `{agent_id, at, status, previous_status, agent}`. `Last-Event-ID` resumes where a stream broke off.
+    The data of `ping`, `registered` and `removed` is
+    `{kind, agent_id, at, agent, ping, previous_status}`, that of `status`
+    `{agent_id, at, status, previous_status, agent}`. `Last-Event-ID` resumes an interrupted
+    stream; `reset` says that some of the missed events are no longer kept.
     """
-    return EventStream(hub, hub.join(last_event_id))
+    return EventStream(broadcast, broadcast.subscribe(last_event_id))

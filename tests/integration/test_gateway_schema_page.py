@@ -9,7 +9,7 @@ import pytest
 from bus.settings import Settings
 from gateway import service
 from gateway.app import ROUTES
-from gateway.routes.pages import STATIC
+from gateway.web.assets import STATIC_FOLDER
 from tests.browser import Browser, chromium, origins
 from tests.gateway_behind import quick
 
@@ -21,7 +21,8 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
 
 
 @pytest.mark.skipif(
-    not (STATIC / "vendor/swagger-ui-bundle.js").exists(), reason="the page's parts: make web"
+    not (STATIC_FOLDER / "vendor/swagger-ui-bundle.js").exists(),
+    reason="the page's parts: make web",
 )
 async def test_the_page_of_the_description(base_settings: Settings, browser: Browser):
     async with service.running(quick(base_settings)) as gateway:

@@ -12,7 +12,7 @@ from bus.contract.messages import encode
 from bus.contract.questions import Event
 from bus.errors import BadMessageError, GpupingError, RefusedError, SettingsError, UnavailableError
 from gateway import broadcast
-from gateway.routes.badge import truncated
+from gateway.routes.badge import truncate_percent
 from gateway.web import auth, tokens
 from gateway.web.accept import preferred
 from gateway.web.json_body import check_depth
@@ -127,7 +127,7 @@ def test_not_loopback(host):
 
 
 @given(st.sampled_from(["GET", "POST", "DELETE", "PUT", "x"]), st.text(max_size=30))
-def test_only_reading_is_for_viewers(method, path):
+def test_only_reading_is_for_subscribers(method, path):
     if auth.role_for(method, path) == "viewer":
         assert method == "GET" or path in {"/gpu-check", "/worker/gpu-check"}
 
@@ -228,7 +228,7 @@ def test_depth():
     [(100.0, "100"), (99.999, "99.99"), (0.0, "0"), (99.5, "99.5"), (0.004, "0")],
 )
 def test_a_percentage_is_never_rounded_up(percent, shown):
-    assert truncated(percent) == shown
+    assert truncate_percent(percent) == shown
 
 
 # ---- errors
@@ -274,55 +274,57 @@ def happening(number: int) -> bytes:
 
 @given(st.integers(1, 40), st.integers(0, 40))
 def test_what_was_missed_is_what_came_after(total, seen):
-    hub = broadcast.Hub()
+    events = broadcast.EventBroadcast()
     for number in range(1, total + 1):
-        hub.receive(happening(number))
-    text = asyncio.run(hub.join(f"{hub.epoch}-{seen}").next(0.0)).decode()
+        events.receive(happening(number))
+    text = asyncio.run(events.subscribe(f"{events.epoch}-{seen}").next(0.0)).decode()
     if seen > total:
         assert "event: reset" in text
     else:
-        assert [f"id: {hub.epoch}-{n}\n" in text for n in range(1, total + 1)] == [
+        assert [f"id: {events.epoch}-{n}\n" in text for n in range(1, total + 1)] == [
             n > seen for n in range(1, total + 1)
         ]
 
 
 async def test_what_is_out_of_memory_is_told():
-    hub = broadcast.Hub()
-    for number in range(broadcast.REMEMBERED + 10):
-        hub.receive(happening(number))
-    assert b"event: reset" in await hub.join(f"{hub.epoch}-5").next(0.0)
-    assert b"event: reset" not in await hub.join(f"{hub.epoch}-{broadcast.REMEMBERED}").next(0.0)
+    events = broadcast.EventBroadcast()
+    for number in range(broadcast.HISTORY_FRAMES + 10):
+        events.receive(happening(number))
+    assert b"event: reset" in await events.subscribe(f"{events.epoch}-5").next(0.0)
+    assert b"event: reset" not in await events.subscribe(
+        f"{events.epoch}-{broadcast.HISTORY_FRAMES}"
+    ).next(0.0)
 
 
-async def test_a_viewer_who_missed_more_than_it_may_have_waiting_is_told():
-    hub = broadcast.Hub()
-    for number in range(broadcast.BACKLOG + 500):
-        hub.receive(happening(number))
-    assert b"event: reset" in await hub.join(f"{hub.epoch}-1").next(0.0)
+async def test_a_subscriber_who_missed_more_than_it_may_have_waiting_is_told():
+    events = broadcast.EventBroadcast()
+    for number in range(broadcast.MAX_QUEUED_FRAMES + 500):
+        events.receive(happening(number))
+    assert b"event: reset" in await events.subscribe(f"{events.epoch}-1").next(0.0)
 
 
-async def test_a_viewer_is_dropped_when_too_much_waits_and_others_are_not():
-    hub = broadcast.Hub()
-    slow, quick = hub.join(), hub.join()
-    for number in range(broadcast.BACKLOG + 1):
-        hub.receive(happening(number))
+async def test_a_subscriber_is_dropped_when_too_much_waits_and_others_are_not():
+    events = broadcast.EventBroadcast()
+    slow, quick = events.subscribe(), events.subscribe()
+    for number in range(broadcast.MAX_QUEUED_FRAMES + 1):
+        events.receive(happening(number))
         assert await quick.next(0.0)
     assert slow.dropped.is_set()
     assert not quick.dropped.is_set()
 
 
-async def test_there_is_an_end_to_viewers():
-    hub = broadcast.Hub()
-    viewers = [hub.join() for _ in range(broadcast.MOST_VIEWERS)]
+async def test_there_is_an_end_to_subscribers():
+    events = broadcast.EventBroadcast()
+    subscribers = [events.subscribe() for _ in range(broadcast.MAX_SUBSCRIBERS)]
     with pytest.raises(ProblemError) as caught:
-        hub.join()
+        events.subscribe()
     assert caught.value.status == 503
-    hub.leave(viewers[0])
-    hub.join()
+    events.unsubscribe(subscribers[0])
+    events.subscribe()
 
 
 @given(st.binary(max_size=200))
 def test_garbage_changes_nothing(data):
-    hub = broadcast.Hub()
-    hub.receive(data)
-    assert not hub._memory
+    events = broadcast.EventBroadcast()
+    events.receive(data)
+    assert not events._history

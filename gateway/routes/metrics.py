@@ -1,0 +1,107 @@
+"""`/metrics`: Prometheus text about this process and about the fleet at the moment of the scrape.
+
+What the scheduler or storage does not answer is left out and never shown as 0;
+`gpuping_service_up` says which of them answered.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Annotated, Any
+
+from litestar import Request, Response, get
+from litestar.di import NamedDependency
+from litestar.params import QueryParameter
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from bus.contract.questions import Agent, ListRequest, OverviewRequest
+from gateway import metric_families
+from gateway.backends import EMBELLISHMENT_SECONDS, Backends, optional
+from gateway.broadcast import EventBroadcast
+from gateway.request_metrics import RequestMetrics
+from gateway.web.problems import error_responses
+
+
+class _ScrapeCollector(Collector):
+    """The process's own metrics and the families read for this scrape, as one."""
+
+    def __init__(self, registry: CollectorRegistry, families: Iterable[Metric]) -> None:
+        self._registry = registry
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._registry.collect()
+        yield from self._families
+
+
+@get(
+    "/metrics",
+    media_type="text/plain",
+    tags=["operation"],
+    summary="Prometheus metrics",
+    responses=error_responses(401),
+)
+async def metrics(
+    request: Request[Any, Any, Any],
+    request_metrics: NamedDependency[RequestMetrics],
+    backends: NamedDependency[Backends],
+    broadcast: NamedDependency[EventBroadcast],
+    agents: Annotated[bool, QueryParameter(description="also one set of series an agent")] = False,
+) -> Response[bytes]:
+    """The metrics of this gateway, of storage, and of whichever scheduler answers this scrape.
+
+    A scheduler's counters carry its `instance`, so that rates are right with several schedulers.
+    """
+    fleet, scheduler_stats, overview, storage_stats = await asyncio.gather(
+        optional(backends.fleet(EMBELLISHMENT_SECONDS)),
+        optional(backends.scheduler_stats(EMBELLISHMENT_SECONDS)),
+        optional(backends.overview(OverviewRequest(recent=0), EMBELLISHMENT_SECONDS)),
+        optional(backends.storage_stats(EMBELLISHMENT_SECONDS)),
+    )
+    families = [
+        _service_up(scheduler=fleet is not None, storage=storage_stats is not None),
+        metric_families.gauge(
+            "bus_connected",
+            "Whether the bus is connected",
+            float(backends.client.is_connected),
+        ),
+        metric_families.gauge(
+            "gateway_event_streams",
+            "Open live streams",
+            broadcast.subscriber_count,
+        ),
+    ]
+    families += metric_families.fleet_families(fleet)
+    families += metric_families.scheduler_families(scheduler_stats)
+    families += metric_families.storage_families(overview, storage_stats)
+    if agents:
+        every_agent = [agent async for agent in _every_agent(backends)]
+        families += metric_families.agent_families(every_agent)
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    text = encode(_ScrapeCollector(request_metrics.registry, families))
+    return Response(text, headers={"Content-Type": content_type})
+
+
+def _service_up(**answered: bool) -> Metric:
+    family = GaugeMetricFamily(
+        "gpuping_service_up",
+        "Whether a service behind the gateway answers",
+        labels=["service"],
+    )
+    for service, is_up in answered.items():
+        family.add_metric([service], float(is_up))
+    return family
+
+
+async def _every_agent(backends: Backends) -> AsyncIterator[Agent]:
+    """Every registered agent, read page by page."""
+    cursor: str | None = None
+    while True:
+        page = await backends.agents(ListRequest(cursor=cursor))
+        for agent in page.agents:
+            yield agent
+        cursor = page.next_cursor
+        if cursor is None:
+            return
