@@ -16,7 +16,7 @@ from bus.contract import subjects
 from bus.errors import BusError
 from bus.transport import jetstream_api
 from bus.transport.connection import Client
-from bus.transport.pull_consumer import Puller, position
+from bus.transport.pull_consumer import PullConsumer, position
 
 WINDOW = 4000
 QUIET_SECONDS = 20.0
@@ -83,7 +83,9 @@ async def _pull(client: Client, consumer: str, seen: Seen, progress: Callable[[i
 
     async with background() as start:
         start(
-            Puller(client, subjects.HISTORY_STREAM, consumer, deliver, lambda: WINDOW, lost).run()
+            PullConsumer(
+                client, subjects.HISTORY_STREAM, consumer, deliver, lambda: WINDOW, lost
+            ).run()
         )
         while not done.is_set():
             heard.clear()

@@ -29,7 +29,7 @@ from bus.transport import connection, embedded_server, jetstream_api, layout
 from bus.transport.batch import MAX_MESSAGES, commit
 from bus.transport.connection import Client
 from bus.transport.embedded_server import EmbeddedServer
-from bus.transport.kv_watcher import Follower
+from bus.transport.kv_watcher import KeyWatcher
 from scheduler.write.timers import timer
 
 QUICK: dict[str, Any] = {"sizes": (10_000,), "rates": (1_000,), "seconds": 2.0}
@@ -127,11 +127,11 @@ async def _fire(client: Client, size: int, rate: int, count: int) -> dict[str, f
         if len(late) >= count:
             all_fired.set()
 
-    follower = Follower(client, subjects.BUCKET_STREAM, subjects.due_key("*"), fired)
+    watcher = KeyWatcher(client, subjects.BUCKET_STREAM, subjects.due_key("*"), fired)
     step = max(1, size // count)
     async with background() as start:
-        start(follower.run())
-        await follower.loaded.wait()
+        start(watcher.run())
+        await watcher.loaded.wait()
         await _publish_due(client, [n * step % size for n in range(count)], begins, rate)
         patience = (begins - datetime.now(UTC)).total_seconds() + count / rate + 60
         try:

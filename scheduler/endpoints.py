@@ -139,12 +139,12 @@ class Answers:
         return self._scheduler.stats()
 
     async def _caught_up(self) -> None:
-        client, follower = self._scheduler.client, self._scheduler.entries
+        client, watcher = self._scheduler.client, self._scheduler.entries
         if not client.is_connected:
             raise UnavailableError("the bus is not connected")
         newest = await bucket.last_sequence(client, subjects.agent_key("*"))
         try:
-            await follower.reached(newest, CATCH_UP_SECONDS)
+            await watcher.reached(newest, CATCH_UP_SECONDS)
         except TimeoutError:
             raise UnavailableError(
                 "the scheduler is still catching up with the registry: try again"

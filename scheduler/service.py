@@ -16,8 +16,8 @@ from bus.errors import BadMessageError
 from bus.settings import Settings
 from bus.transport import connection, layout
 from bus.transport.connection import Client
-from bus.transport.kv_watcher import Follower
-from bus.transport.pull_consumer import Puller
+from bus.transport.kv_watcher import KeyWatcher
+from bus.transport.pull_consumer import PullConsumer
 from scheduler.cluster.peers import Peers
 from scheduler.endpoints import Answers
 from scheduler.fleet.directory import Directory
@@ -74,10 +74,10 @@ class Scheduler:
 
         self.directory = Directory(self.policy)
         self.registry = Registry(client, self.directory, self.policy)
-        self.entries = Follower(
+        self.entries = KeyWatcher(
             client, subjects.BUCKET_STREAM, subjects.agent_key("*"), self._entry_changed
         )
-        self.states = Follower(
+        self.states = KeyWatcher(
             client, subjects.BUCKET_STREAM, subjects.state_key("*"), self._state_changed
         )
         self.pulse = Pulse(client)
@@ -90,7 +90,7 @@ class Scheduler:
         self.loop.pinger = Pinger(
             client, self.pulse, settings.PING_RESPONSE_TIMEOUT_SECONDS, self.loop.landed
         )
-        self.puller = Puller(
+        self.puller = PullConsumer(
             client,
             subjects.BUCKET_STREAM,
             subjects.DUE_CONSUMER,
@@ -98,7 +98,7 @@ class Scheduler:
             self.loop.queue.room,
             self._consumer_lost,
         )
-        self.loop.more = self.puller.poke
+        self.loop.more = self.puller.room_freed
         self.timekeeper = Timekeeper(client, self.directory, self.loop)
         self.mender = Mender(client, self.directory)
         self._settings = settings
@@ -119,7 +119,7 @@ class Scheduler:
 
     def start(self, start: Start) -> None:
         """Pings from now on."""
-        self.client.on_reconnect(self.puller.renew)
+        self.client.on_reconnect(self.puller.pull_again)
         self.directory.crossed = (
             self.mender.crossed
         )  # while loading, states may come before their entries

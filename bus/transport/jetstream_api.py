@@ -4,6 +4,7 @@ nats-py has exceptions of its own for some of the API; it knows neither all the 
 consumers, nor the codes of atomic batches.
 """
 
+import contextlib
 import json
 from enum import IntEnum
 from typing import Any
@@ -67,6 +68,12 @@ async def call(
     except (TimeoutError, nats.errors.Error) as error:
         raise UnavailableError(f"JetStream did not answer {verb}: {type(error).__name__}") from None
     return answer_of(reply.data)
+
+
+async def delete_consumer(client: Client, stream: str, name: str) -> None:
+    """Deletes a consumer; one that does not exist is as good as deleted. Raises UnavailableError."""
+    with contextlib.suppress(JetStreamApiError):
+        await call(client, f"CONSUMER.DELETE.{stream}.{name}")
 
 
 def answer_of(data: bytes) -> dict[str, Any]:

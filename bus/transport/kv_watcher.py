@@ -1,7 +1,7 @@
-"""Following keys of the bucket: first the last revision of each, then every change, for ever.
+"""A watcher of the bucket's keys: first the last revision of each, then every change, until it is cancelled.
 
-The consumer is made anew whenever it is lost, from the position reached: the bucket keeps the last revision
-of each key, so nothing that still counts can be missed.
+The consumer is made anew whenever it is lost, behind the last sequence that was applied: the bucket keeps the last
+revision of each key, so nothing that still counts can be missed.
 """
 
 import asyncio
@@ -12,17 +12,24 @@ import structlog
 from nats.aio.msg import Msg
 
 from bus.errors import BusError
-from bus.transport import jetstream_api
 from bus.transport.connection import Client
-from bus.transport.pull_consumer import Puller, position
+from bus.transport.ordered_consumer import OrderedConsumer
+from bus.transport.pull_consumer import Position
 
 log = structlog.get_logger("bus.transport.kv_watcher")
 
-WINDOW = 2000
+MAX_PENDING = 2000  # messages asked for and not yet applied
 INACTIVE_SECONDS = 60
+RETRY_SECONDS = 1.0
+_CONSUMER = {
+    "ack_policy": "none",
+    "mem_storage": True,
+    "num_replicas": 1,
+    "inactive_threshold": INACTIVE_SECONDS * 1_000_000_000,
+}
 
 
-class Follower:
+class KeyWatcher:
     """Calls `apply(subject, data, sequence, time_ns, deleted)` for each revision under `subject_filter`, in order."""
 
     def __init__(
@@ -32,42 +39,34 @@ class Follower:
         subject_filter: str,
         apply: Callable[[str, bytes, int, int, bool], None],
     ) -> None:
-        self._client, self._stream, self._filter, self._apply = (
-            client,
-            stream,
-            subject_filter,
-            apply,
-        )
-        self._position = 0
-        self._deliveries = 0
+        self._filter = subject_filter
+        self._apply = apply
+        self._consumer = OrderedConsumer(client, stream, self._deliver, lambda: MAX_PENDING)
+        self._sequence = 0  # the last one applied
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._lost = asyncio.Event()
         self._wanted = asyncio.Event()
         self._wanted.set()
         self.loaded = asyncio.Event()
 
     async def run(self) -> None:
-        """Follows until cancelled; `loaded` is set when everything there was at the start has been applied."""
-        self._client.on_reconnect(
-            self._on_lost
-        )  # what was on the wire is lost, and not redelivered
+        """Watches until cancelled. Sets `loaded` when everything that there was at the start has been applied."""
         while True:
             await self._wanted.wait()
-            self._lost.clear()
             try:
-                consumer, pending = await self._make_consumer()
+                pending = await self._consumer.create(
+                    _CONSUMER | {"filter_subject": self._filter}, self._start()
+                )
             except BusError as error:
-                log.warning("follow_waits", filter=self._filter, detail=str(error))
-                await asyncio.sleep(1.0)
+                log.warning("key_watcher_failed", filter=self._filter, detail=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
                 continue
             if pending == 0:
                 self.loaded.set()
-            self._deliveries = 0
-            await self._pull(consumer)
+            await self._consumer.run()
 
     async def reached(self, sequence: int, timeout: float) -> None:
         """Returns when the revision `sequence` of the stream has been applied. Raises TimeoutError."""
-        if self._position >= sequence:
+        if self._sequence >= sequence:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((sequence, waiter))
@@ -75,67 +74,33 @@ class Follower:
             await waiter
 
     def pause(self) -> None:
-        """Stops following for now; `resume` goes on from here, with the last revision of what changed meanwhile."""
+        """Stops watching for now. `resume` continues with the last revision of what has changed meanwhile."""
         self._wanted.clear()
-        self._lost.set()
+        self._consumer.stop()
 
     def resume(self) -> None:
-        """Follows again."""
+        """Watches again after `pause`."""
         self._wanted.set()
 
-    async def _pull(self, consumer: str) -> None:
-        puller = Puller(
-            self._client, self._stream, consumer, self._deliver, lambda: WINDOW, self._on_lost
-        )
-        task = asyncio.create_task(puller.run())
-        lost = asyncio.create_task(self._lost.wait())
-        try:
-            await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-        finally:
-            task.cancel()
-            lost.cancel()
+    def _start(self) -> dict[str, Any]:
+        if self._sequence == 0:
+            return {"deliver_policy": "last_per_subject"}
+        return {"deliver_policy": "by_start_sequence", "opt_start_seq": self._sequence + 1}
 
-    async def _on_lost(self) -> None:
-        self._lost.set()
-
-    async def _make_consumer(self) -> tuple[str, int]:
-        config: dict[str, Any] = {
-            "filter_subject": self._filter,
-            "ack_policy": "none",
-            "mem_storage": True,
-            "num_replicas": 1,
-            "inactive_threshold": INACTIVE_SECONDS * 1_000_000_000,
-        }
-        if self._position:
-            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": self._position + 1}
-        else:
-            config |= {"deliver_policy": "last_per_subject"}
-        answer = await jetstream_api.call(
-            self._client,
-            f"CONSUMER.CREATE.{self._stream}",
-            {"stream_name": self._stream, "config": config},
-            30.0,
-        )
-        return answer["name"], answer["num_pending"]
-
-    def _deliver(self, message: Msg) -> None:
-        sequence, delivery, time_ns, pending = position(message)
-        if delivery != self._deliveries + 1:  # something fell out on the way
-            self._lost.set()
-            return
-        self._deliveries = delivery
+    def _deliver(self, message: Msg, where: Position) -> None:
         deleted = bool(message.headers and message.headers.get("KV-Operation"))
-        self._apply(message.subject, message.data, sequence, time_ns, deleted)
-        self._position = sequence
-        if pending == 0:
+        self._apply(message.subject, message.data, where.sequence, where.time_ns, deleted)
+        self._sequence = where.sequence
+        if where.pending == 0:
             self.loaded.set()
         if self._waiters:
-            self._release()
+            self._release_waiters()
 
-    def _release(self) -> None:
+    def _release_waiters(self) -> None:
+        waiting = []
         for sequence, waiter in self._waiters:
-            if sequence <= self._position and not waiter.done():
+            if sequence <= self._sequence and not waiter.done():
                 waiter.set_result(None)
-        self._waiters = [pair for pair in self._waiters if not pair[1].done()]
+            if not waiter.done():
+                waiting.append((sequence, waiter))
+        self._waiters = waiting

@@ -41,7 +41,7 @@ def position(message: Msg) -> Position:
     return Position(int(tokens[3]), int(tokens[4]), int(tokens[5]), int(tokens[6]))
 
 
-class Puller:
+class PullConsumer:
     """Feeds `deliver` from a pull consumer; `room` says how many more messages may be asked for now.
 
     `lost` is awaited when the consumer is gone (deleted, or its stream was); make it again there.
@@ -75,11 +75,11 @@ class Puller:
                 await self._ask_for_more()
                 await self._until_woken()
 
-    def poke(self) -> None:
+    def room_freed(self) -> None:
         """There is room again."""
         self._wake.set()
 
-    async def renew(self) -> None:
+    async def pull_again(self) -> None:
         """Asks again: to be called after a reconnection, when the server has forgotten what was asked."""
         self._asked = 0
         self._wake.set()

@@ -7,7 +7,6 @@ is done again. So nothing here depends on redelivery, and the consumer's own sta
 
 import asyncio
 import base64
-import contextlib
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +22,8 @@ from bus.settings import Settings
 from bus.transport import jetstream_api, layout
 from bus.transport.connection import Client
 from bus.transport.jetstream_api import JetStreamApiError
-from bus.transport.pull_consumer import Puller, position
+from bus.transport.ordered_consumer import OrderedConsumer
+from bus.transport.pull_consumer import Position, position
 from storage.engine.errors import CannotWriteError, DamagedError, StorageError
 from storage.engine.rows import Arrival, microseconds
 from storage.ingest.decode import SIGNATURE_HEADER, TOMBSTONE_HEADER
@@ -48,15 +48,13 @@ class Feed:
         self, client: Client, settings: Settings, store: Store, consumer: str | None = None
     ) -> None:
         self._client, self._settings, self._store = client, settings, store
-        self._consumer = consumer or settings.STORAGE_NAME
+        self._durable_name = consumer or settings.STORAGE_NAME
+        self._consumer = OrderedConsumer(client, subjects.HISTORY_STREAM, self._deliver, self._room)
         self.catch_up = CatchUp()
         self.wait_log = WaitLog()
-        self._lost = asyncio.Event()
         self._arrived = asyncio.Event()
         self._buffer: list[tuple[Msg, int]] = []
-        self._deliveries = 0
         self._stream_us = 0
-        client.on_reconnect(self._on_lost)
 
     async def run(self) -> None:
         """Never ends by itself: a bus that is away and a disk that is full are waited for."""
@@ -77,13 +75,13 @@ class Feed:
     async def _attach(self) -> None:
         """A consumer that begins right after what the file holds."""
         await layout.ensure(self._client, self._settings)
-        self._lost.clear()
         self._arrived.clear()
         self._buffer.clear()
-        self._deliveries = 0
         info = await jetstream_api.call(self._client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
         self._stream_us = microseconds(datetime.fromisoformat(info["created"]))
-        self.catch_up.begins(await self._make_consumer(await self._start(info)))
+        start = await self._start(info)
+        pending = await self._consumer.create(self._consumer_config(), start)
+        self.catch_up.begins(pending)
 
     async def _start(self, info: dict[str, Any]) -> dict[str, Any]:
         """Where to begin, as the consumer must be told."""
@@ -105,47 +103,28 @@ class Feed:
         message = answer["message"]
         return fingerprint(base64.b64decode(message.get("data", "")), _agent_id(message["subject"]))
 
-    async def _make_consumer(self, start: dict[str, Any]) -> int:
-        """Returns how many messages it has to deliver as things are."""
-        name = self._consumer
-        with contextlib.suppress(JetStreamApiError):  # there is none at the first start
-            await jetstream_api.call(
-                self._client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}"
-            )
-        config = start | {
-            "durable_name": name,
+    def _consumer_config(self) -> dict[str, Any]:
+        return {
+            "durable_name": self._durable_name,
             "ack_policy": "all",
             "ack_wait": 3600 * 1_000_000_000,  # redelivery is not what we rely on
             "max_ack_pending": 4 * ROOM,
         }
-        body = {"stream_name": subjects.HISTORY_STREAM, "config": config}
-        answer = await jetstream_api.call(
-            self._client, f"CONSUMER.DURABLE.CREATE.{subjects.HISTORY_STREAM}.{name}", body
-        )
-        return int(answer["num_pending"])
 
     async def _follow(self) -> None:
         """Pulls and writes until the consumer or a delivery is lost."""
-        puller = Puller(
-            self._client,
-            subjects.HISTORY_STREAM,
-            self._consumer,
-            self._deliver,
-            self._room,
-            self._on_lost,
-        )
-        pulling = asyncio.create_task(puller.run())
-        pulling.add_done_callback(lambda _: self._lose())
+        pulling = asyncio.create_task(self._consumer.run())
+        pulling.add_done_callback(lambda _: self._arrived.set())
         failing = asyncio.create_task(self._store.failed.wait())
         failing.add_done_callback(self._on_failed)
         writing: asyncio.Task[None] | None = None
         try:
-            while not self._lost.is_set():
+            while not self._consumer.is_lost:
                 if batch := await self._batch():
                     prepared = await self._store.prepare(_arrivals(batch))
                     if writing is not None:
                         await writing
-                    writing = asyncio.create_task(self._write(prepared, batch[-1][0], puller))
+                    writing = asyncio.create_task(self._write(prepared, batch[-1][0]))
         finally:
             await end([pulling, failing])
             if writing is not None:
@@ -157,7 +136,7 @@ class Feed:
         deadline = boottime() + BATCH_SECONDS
         while (
             len(self._buffer) < BATCH_ROWS
-            and not self._lost.is_set()
+            and not self._consumer.is_lost
             and (left := deadline - boottime()) > 0
         ):
             self._arrived.clear()
@@ -167,13 +146,13 @@ class Feed:
             except TimeoutError:
                 break
         batch, self._buffer[:BATCH_ROWS] = self._buffer[:BATCH_ROWS], []
-        if self._buffer or self._lost.is_set():
+        if self._buffer or self._consumer.is_lost:
             self._arrived.set()
         else:
             self._arrived.clear()
         return batch
 
-    async def _write(self, prepared: Prepared, last: Msg, puller: Puller) -> None:
+    async def _write(self, prepared: Prepared, last: Msg) -> None:
         where = position(last)
         try:
             await self._store.write(self._stream_us, prepared)
@@ -182,7 +161,7 @@ class Feed:
             raise
         self.catch_up.reached(where.delivery, where.pending)
         self._say_written(where.sequence)
-        puller.poke()
+        self._consumer.room_freed()
         if self._client.is_connected:
             try:
                 await self._client.publish(last.reply, b"+ACK")
@@ -198,26 +177,14 @@ class Feed:
     def _room(self) -> int:
         return ROOM - len(self._buffer)
 
-    def _deliver(self, message: Msg) -> None:
-        where = position(message)
-        if where.delivery != self._deliveries + 1:
-            self._lost.set()
-        if not self._lost.is_set():
-            self._deliveries = where.delivery
-            self._buffer.append((message, where.sequence))
+    def _deliver(self, message: Msg, where: Position) -> None:
+        self._buffer.append((message, where.sequence))
         self._arrived.set()
-
-    async def _on_lost(self) -> None:
-        self._lose()
 
     def _on_failed(self, failing: asyncio.Task[bool]) -> None:
         if not failing.cancelled():
             self.catch_up.unknown()
-        self._lose()
-
-    def _lose(self) -> None:
-        self._lost.set()
-        self._arrived.set()
+        self._consumer.stop()
 
 
 def _say_start(start: Start, messages: int) -> None:

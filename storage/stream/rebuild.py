@@ -6,7 +6,6 @@ place only when it holds the same; the old one is kept under another name.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +19,6 @@ from bus.contract import subjects
 from bus.settings import Settings
 from bus.transport import connection, jetstream_api
 from bus.transport.connection import Client
-from bus.transport.jetstream_api import JetStreamApiError
 from storage.archive import day_folders, inspection
 from storage.engine import database
 from storage.engine.errors import CannotWriteError, StorageError, explained
@@ -122,8 +120,7 @@ async def _read_all(client: Client, settings: Settings, store: Store, progress: 
         progress(feed.catch_up.read, feed.catch_up.there or 0)
     finally:
         await end([feeding])
-        with contextlib.suppress(JetStreamApiError):
-            await jetstream_api.call(client, f"CONSUMER.DELETE.{subjects.HISTORY_STREAM}.{name}")
+        await jetstream_api.delete_consumer(client, subjects.HISTORY_STREAM, name)
 
 
 def _held_before(settings: Settings, paths: database.HistoryPaths) -> Held | None:

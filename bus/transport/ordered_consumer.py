@@ -1,0 +1,106 @@
+"""Messages of a stream in order and without a gap, as long as the reader makes a new consumer after each loss.
+
+The server numbers a consumer's deliveries 1, 2, 3 ... A number that is missing here was lost on the way, after a
+reconnection for example. Nothing is asked for again: the reader knows how far it has come in the stream, and makes a
+consumer that begins there.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from nats.aio.msg import Msg
+
+from bus.background import end
+from bus.transport import jetstream_api
+from bus.transport.connection import Client
+from bus.transport.pull_consumer import Position, PullConsumer, position
+
+CREATE_SECONDS = (
+    30.0  # a consumer that begins at each key's last message is slow to make in a large stream
+)
+
+
+class OrderedConsumer:
+    """Calls `deliver(message, position)` for each message of one consumer after another.
+
+    `room` says how many messages may be asked for now. Create a consumer with `create`, read it with `run`, and do
+    both again when `run` has returned.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        stream: str,
+        deliver: Callable[[Msg, Position], None],
+        room: Callable[[], int],
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._deliver = deliver
+        self._room = room
+        self._deliveries = 0
+        self._consumer: PullConsumer | None = None
+        self._lost = asyncio.Event()
+        client.on_reconnect(self._on_lost)  # what was on the wire then is not sent again
+
+    @property
+    def is_lost(self) -> bool:
+        """A delivery or the consumer was lost, or `stop` was called: nothing more is delivered until `create`."""
+        return self._lost.is_set()
+
+    async def create(self, config: dict[str, Any], start: dict[str, Any]) -> int:
+        """Makes the consumer that `run` reads. Returns how many messages it has to deliver as things are.
+
+        `config` with a `durable_name` replaces a consumer of that name; without one the consumer is the server's to
+        delete after its `inactive_threshold`. `start` is where it begins: `deliver_policy` and what belongs to it.
+        Raises JetStreamApiError, or UnavailableError when the server does not answer.
+        """
+        self._lost.clear()
+        self._deliveries = 0
+        durable = config.get("durable_name")
+        verb = f"CONSUMER.CREATE.{self._stream}"
+        if durable:
+            await jetstream_api.delete_consumer(self._client, self._stream, durable)
+            verb = f"CONSUMER.DURABLE.CREATE.{self._stream}.{durable}"
+        body = {"stream_name": self._stream, "config": config | start}
+        answer = await jetstream_api.call(self._client, verb, body, CREATE_SECONDS)
+        self._consumer = PullConsumer(
+            self._client, self._stream, answer["name"], self._receive, self._room, self._on_lost
+        )
+        pending: int = answer["num_pending"]
+        return pending
+
+    async def run(self) -> None:
+        """Delivers until the consumer or a delivery is lost, or `stop` is called."""
+        assert self._consumer  # noqa: S101  # `create` comes first
+        pulling = asyncio.create_task(self._consumer.run())
+        losing = asyncio.create_task(self._lost.wait())
+        try:
+            await asyncio.wait({pulling, losing}, return_when=asyncio.FIRST_COMPLETED)
+            if pulling.done():
+                pulling.result()
+        finally:
+            self._lost.set()
+            await end([pulling, losing])
+
+    def stop(self) -> None:
+        """Ends `run`; nothing is delivered after this."""
+        self._lost.set()
+
+    def room_freed(self) -> None:
+        """`room` has become larger: more may be asked for."""
+        if self._consumer is not None:
+            self._consumer.room_freed()
+
+    async def _on_lost(self) -> None:
+        self._lost.set()
+
+    def _receive(self, message: Msg) -> None:
+        where = position(message)
+        if where.delivery != self._deliveries + 1:
+            self._lost.set()
+        if self._lost.is_set():
+            return
+        self._deliveries = where.delivery
+        self._deliver(message, where)
