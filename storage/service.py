@@ -228,7 +228,9 @@ class Storage:
         """Ready while the file can be used and lacks nothing; else a replica that is shall have the questions."""
         while True:
             self.feed.catch_up.changed.clear()
-            await replica.be(ready=self.store.waiting is None and self.feed.catch_up.complete)
+            await replica.set_ready(
+                ready=self.store.waiting is None and self.feed.catch_up.complete
+            )
             await self.feed.catch_up.changed.wait()
 
     def _check_whole(self) -> None:
@@ -262,7 +264,7 @@ async def running(settings: Settings) -> AsyncIterator[Storage]:
         await storage.files.start()
         service = await serve(client, subjects.STORAGE_SERVICE, "history that can be paid on", [])
         replica = Replica(client, service, subjects.STORAGE_READY, storage.endpoints())
-        await replica.be(ready=False)
+        await replica.set_ready(ready=False)
         try:
             with short_switch_interval():
                 async with background() as start:

@@ -16,6 +16,8 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.client import Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.micro.request import Request
+from nats.micro.service import Endpoint, Service
 
 from bus.settings import Settings
 from bus.transport import cli_contexts
@@ -132,7 +134,7 @@ class Client(NatsClient):
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
             await self.flush()
 
-    async def hear_out(self, subscriptions: list[Subscription]) -> None:
+    async def drain_callbacks(self, subscriptions: list[Subscription]) -> None:
         """Ends subscriptions with callbacks; what the server had sent on them before is heard yet."""
         for subscription in subscriptions:
             await self._send_unsubscribe(subscription._id)  # noqa: SLF001
@@ -177,6 +179,23 @@ class Client(NatsClient):
         log.info("bus_reconnected", connection=self._label)
         for hook in self._hooks:
             await hook()
+
+
+def reply_subject(request: Request) -> str:
+    """Where the asker of a micro service waits for the answer; empty for a plain publish."""
+    return request._msg.reply  # noqa: SLF001
+
+
+def last_endpoint(service: Service) -> Endpoint:
+    """The endpoint that was added last: `Service.add_endpoint` does not return it."""
+    endpoint: Endpoint = service._endpoints[-1]  # noqa: SLF001
+    return endpoint
+
+
+def forget_endpoint(service: Service, endpoint: Endpoint) -> Subscription | None:
+    """Takes an endpoint out of a micro service, and returns its subscription for `Client.drain_callbacks`."""
+    service._endpoints.remove(endpoint)  # noqa: SLF001
+    return endpoint._subscription  # noqa: SLF001
 
 
 def _legible(name: bytes) -> bytes:

@@ -14,11 +14,12 @@ import structlog
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER, Request
-from nats.micro.service import Endpoint as Standing
+from nats.micro.service import Endpoint as ServiceEndpoint
 from nats.micro.service import Service
 
 from bus.contract.messages import decode, encode
 from bus.errors import BadMessageError, GpupingError, RefusedError, UnavailableError
+from bus.transport.connection import last_endpoint, reply_subject
 
 log = structlog.get_logger("bus.transport.micro_services")
 
@@ -49,7 +50,7 @@ async def serve(client: Client, name: str, description: str, endpoints: list[End
     return service
 
 
-async def add(service: Service, endpoint: Endpoint, group: str | None = None) -> Standing:
+async def add(service: Service, endpoint: Endpoint, group: str | None = None) -> ServiceEndpoint:
     """One more endpoint, in the queue group of all or in another; it stands after the next flush."""
     await service.add_endpoint(
         name=endpoint.name,
@@ -57,15 +58,14 @@ async def add(service: Service, endpoint: Endpoint, group: str | None = None) ->
         handler=_answering(endpoint),
         queue_group=group,
     )
-    standing: Standing = service._endpoints[-1]  # noqa: SLF001  # nats.micro returns nothing
-    return standing
+    return last_endpoint(service)
 
 
 def _answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
     tasks: set[asyncio.Task[None]] = set()
 
     async def answer(request: Request) -> None:
-        if not request._msg.reply:  # noqa: SLF001  # nats.micro shows it nowhere else
+        if not reply_subject(request):
             return  # a plain publish (`nats pub`) asks for no answer, and gets none
         try:
             reply = await endpoint.handler(request)

@@ -1,7 +1,7 @@
 """Replicas of one service, of which some cannot answer as they should: those stand by.
 
-Who stands by hears the same questions in a queue group of its own, and speaks only where no replica is ready: alone
-it says what it can, or why it cannot; beside one that is ready it takes no question from it.
+Ready replicas share the questions in the service's own queue group. A replica on standby subscribes in a second group, so it
+hears every question too, and answers only where no replica is ready.
 """
 
 import secrets
@@ -9,67 +9,82 @@ import secrets
 import nats.errors
 from msgspec import Struct
 from nats.micro.request import Request
-from nats.micro.service import Endpoint as Standing
+from nats.micro.service import Endpoint as ServiceEndpoint
 from nats.micro.service import Service
 
-from bus.transport.connection import Client
+from bus.transport.connection import Client, forget_endpoint
 from bus.transport.micro_services import Endpoint, Handler, add
 
 STANDBY_GROUP = "standby"
-READY_SECONDS = 0.5  # who is ready says so within this time, whatever else it does
+READY_SECONDS = (
+    0.5  # a ready replica answers on `ready_subject` within this time, whatever else it does
+)
 
 
 class Replica:
-    """The endpoints of a micro service, in one group or the other. Whoever is ready answers on `ready_subject`."""
+    """The endpoints of a micro service in one of the two groups. Ready replicas answer on `ready_subject`."""
 
     def __init__(
         self, client: Client, service: Service, ready_subject: str, endpoints: list[Endpoint]
     ) -> None:
-        self._client, self._service, self._ready_subject = client, service, ready_subject
+        self._client = client
+        self._service = service
+        self._ready_subject = ready_subject
         self._id = secrets.token_hex(8).encode()
-        self._ready = [
-            *endpoints,
-            Endpoint("ready", ready_subject, self._here),
-        ]  # last: it says that the others stand
-        self._standing_by = [
-            one._replace(handler=self._unless_another_is_ready(one.handler)) for one in endpoints
+        # the ready endpoint comes last: when it answers, the others stand
+        self._when_ready = [*endpoints, Endpoint("ready", ready_subject, self._say_ready)]
+        self._on_standby = [
+            endpoint._replace(handler=self._unless_another_is_ready(endpoint.handler))
+            for endpoint in endpoints
         ]
-        self._standing: list[Standing] = []
-        self.ready: bool | None = None  # None: neither yet
+        self._added: list[ServiceEndpoint] = []
+        self.ready: bool | None = None  # None before the first `set_ready`
 
-    async def be(self, *, ready: bool) -> None:
-        """Ready or standing by. At each moment in between it hears every question, a few of them twice."""
+    async def set_ready(self, *, ready: bool) -> None:
+        """Changes the group. The new endpoints are added before the old ones go.
+
+        No question is missed meanwhile; a few are answered twice.
+        """
         if ready == self.ready:
             return
-        before, self._standing = self._standing, []
-        for endpoint in self._ready if ready else self._standing_by:
-            self._standing.append(
-                await add(self._service, endpoint, None if ready else STANDBY_GROUP)
-            )
+        before = self._added
+        self._added = []
+        endpoints = self._when_ready if ready else self._on_standby
+        group = None if ready else STANDBY_GROUP
+        for endpoint in endpoints:
+            self._added.append(await add(self._service, endpoint, group))
         await self._client.settle()
         self.ready = ready
-        await self._leave(before)
+        await self._remove(before)
 
-    async def _leave(self, before: list[Standing]) -> None:
-        """Who is no longer ready says so first: what it would not hear, another must answer."""
-        for one in before:
-            self._service._endpoints.remove(one)  # noqa: SLF001  # nats.micro takes no endpoint back
-        leaving = [one._subscription for one in reversed(before) if one._subscription]  # noqa: SLF001
-        await self._client.hear_out(leaving)
+    async def _remove(self, endpoints: list[ServiceEndpoint]) -> None:
+        """Removes the ready endpoint first, so that no standby leaves a question to this replica."""
+        subscriptions = []
+        for endpoint in reversed(endpoints):
+            subscription = forget_endpoint(self._service, endpoint)
+            if subscription is not None:
+                subscriptions.append(subscription)
+        await self._client.drain_callbacks(subscriptions)
 
     def _unless_another_is_ready(self, handler: Handler) -> Handler:
         async def answer(request: Request) -> Struct | bytes | None:
-            return None if await self._another_is_ready() else await handler(request)
+            if await self._another_is_ready():
+                return None
+            return await handler(request)
 
         return answer
 
     async def _another_is_ready(self) -> bool:
-        """Not this one: it may have become ready after the question came, and would hear it in no other group."""
+        """Whether a replica other than this one is ready.
+
+        This one may have become ready after the question came. It then answers the question itself, because it does
+        not get it in the other group.
+        """
         try:
             reply = await self._client.request(self._ready_subject, b"", timeout=READY_SECONDS)
-        except nats.errors.Error:  # nobody listens, or nobody says so
+        except nats.errors.Error:  # nobody listens there, or nobody answers in time
             return False
         return reply.data != self._id
 
-    async def _here(self, _request: Request) -> bytes:
+    async def _say_ready(self, _request: Request) -> bytes:
         return self._id

@@ -38,28 +38,28 @@ async def ask(client: Client) -> bytes:
 
 async def test_who_stands_by_is_silent_beside_one_that_is_ready(bus: Client, other: Client):
     one, two = await replica(bus, "ready"), await replica(other, "refuses")
-    await one.be(ready=True)
-    await two.be(ready=False)
+    await one.set_ready(ready=True)
+    await two.set_ready(ready=False)
     assert {await ask(bus) for _ in range(50)} == {b"ready"}
 
 
 async def test_alone_it_answers_at_once(bus: Client):
     one = await replica(bus, "alone")
-    await one.be(ready=False)
+    await one.set_ready(ready=False)
     async with asyncio.timeout(0.5):
         assert await ask(bus) == b"alone"
 
 
 async def test_a_refusal_of_who_waits_alone_is_told(bus: Client):
     one = await replica(bus, "refuses")
-    await one.be(ready=False)
+    await one.set_ready(ready=False)
     with pytest.raises(RefusedError, match="it cannot"):
         await ask(bus)
 
 
 async def test_no_question_is_lost_while_it_changes(bus: Client, other: Client):
     one = await replica(bus, "one")
-    await one.be(ready=False)
+    await one.set_ready(ready=False)
     done = asyncio.Event()
     heard: list[bytes] = []
 
@@ -69,7 +69,7 @@ async def test_no_question_is_lost_while_it_changes(bus: Client, other: Client):
 
     askers = [asyncio.create_task(asking()) for _ in range(5)]
     for number in range(41):
-        await one.be(ready=number % 2 == 0)
+        await one.set_ready(ready=number % 2 == 0)
     done.set()
     await asyncio.gather(*askers)
     assert set(heard) == {b"one"}
@@ -78,11 +78,11 @@ async def test_no_question_is_lost_while_it_changes(bus: Client, other: Client):
 
 async def test_endpoints_are_not_left_standing(bus: Client):
     one = await replica(bus, "one")
-    await one.be(ready=True)
+    await one.set_ready(ready=True)
     before = len(bus._subs)
-    await one.be(ready=False)
-    await one.be(ready=True)
-    await one.be(ready=True)
+    await one.set_ready(ready=False)
+    await one.set_ready(ready=True)
+    await one.set_ready(ready=True)
     assert len(bus._subs) == before
     await one._service.stop()
     with pytest.raises(UnavailableError, match="not on the bus"):
