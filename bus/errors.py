@@ -21,6 +21,14 @@ class UnavailableError(BusError):
     """Nobody answered in time, or nobody listens. Asking again later may help (HTTP 503)."""
 
 
+class AgentError(BusError):
+    """An agent that was asked directly did not answer, or its answer cannot be read (HTTP 504)."""
+
+
+class BadAnswerError(BusError):
+    """A service's answer is not the message it should be: a fault of ours, not the caller's (HTTP 500)."""
+
+
 class LayoutError(BusError):
     """A stream or consumer exists but is not what we need, or the server cannot give it."""
 

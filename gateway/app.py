@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from litestar import Litestar
 from litestar.di import Provide
 
-from gateway.backends import Backends
+from bus.client.fleet_client import FleetClient
 from gateway.broadcast import EventBroadcast
 from gateway.request_metrics import RequestMetrics
 from gateway.routes import (
@@ -62,7 +62,7 @@ ROUTES = [
 class Dependencies(NamedTuple):
     """What a route gets by naming it as a parameter."""
 
-    backends: Backends
+    fleet_client: FleetClient
     broadcast: EventBroadcast
     guard: Guard
     request_metrics: RequestMetrics

@@ -10,12 +10,12 @@ from typing import NamedTuple
 from nats.aio.msg import Msg
 
 from bus.background import background
+from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
 from bus.errors import SettingsError
 from bus.settings import Settings
 from bus.transport.connection import Client, connected
 from gateway.app import Dependencies, build
-from gateway.backends import Backends
 from gateway.broadcast import EventBroadcast
 from gateway.request_metrics import RequestMetrics
 from gateway.web.assets import STATIC_FOLDER, Assets
@@ -62,7 +62,7 @@ def _dependencies(
     tokens: TokenFile | None,
 ) -> Dependencies:
     return Dependencies(
-        backends=Backends(client, settings.PING_RESPONSE_TIMEOUT_SECONDS),
+        fleet_client=FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS),
         broadcast=broadcast,
         guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND),
         request_metrics=RequestMetrics(),

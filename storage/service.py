@@ -20,11 +20,11 @@ from bus.contract import subjects
 from bus.contract.exports import FileFormat, TableRequest
 from bus.contract.messages import decode, encode
 from bus.contract.questions import (
-    HistoryReply,
     HistoryRequest,
     OverviewReply,
     OverviewRequest,
     StorageStats,
+    StoredHistory,
     UptimesReply,
     UptimesRequest,
 )
@@ -83,7 +83,7 @@ class Storage:
             Endpoint("stats", subjects.STORAGE_STATS, self.stats),
         ]
 
-    async def history(self, request: Request) -> HistoryReply:
+    async def history(self, request: Request) -> StoredHistory:
         """A page of an agent's outcomes."""
         agent_id = subjects.last_token(request.subject)
         asked = decode(request.data or b"{}", HistoryRequest)

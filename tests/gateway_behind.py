@@ -25,7 +25,6 @@ from bus.contract.questions import (
     AgentPage,
     Event,
     Fleet,
-    HistoryReply,
     HistoryRequest,
     HistorySummary,
     ListRequest,
@@ -36,6 +35,7 @@ from bus.contract.questions import (
     RegisterRequest,
     SchedulerStats,
     StorageStats,
+    StoredHistory,
     UptimesReply,
     UptimesRequest,
 )
@@ -263,7 +263,7 @@ class Behind:
 
     # ---- storage
 
-    async def _history(self, request: Request) -> HistoryReply:
+    async def _history(self, request: Request) -> StoredHistory:
         agent_id = subjects.last_token(request.subject)
         question = decode(request.data, HistoryRequest)
         self.asked.append(("history", question))
@@ -280,12 +280,13 @@ class Behind:
             poor=len(every) - answered, missing_seqs=0, uptime_percent=99.5, seconds=Seconds(up=1.0),
         )  # fmt: skip
         more = f"0-{page[-1].ping_seq}" if len(rest) > len(page) else None
-        return HistoryReply(
+        return StoredHistory(
             agent_id=agent_id,
             hours=question.hours,
             pings=tuple(page),
             summary=summary,
             next_cursor=more,
+            agent_known=bool(every),
         )
 
     async def _uptimes(self, request: Request) -> UptimesReply:

@@ -205,6 +205,26 @@ class HistoryReply(Message, kw_only=True, frozen=True):
     next_cursor: Cursor | None = None
 
 
+class StoredHistory(HistoryReply, kw_only=True, frozen=True):
+    """What storage replies to a history question: a page, and whether it ever recorded the agent.
+
+    `agent_known` is true once history has held an outcome of the agent, however long ago. A registered agent
+    that has not been pinged yet is known to the registry only.
+    """
+
+    agent_known: bool = False
+
+    def page(self) -> HistoryReply:
+        """The page alone, as the REST interface shows it."""
+        return HistoryReply(
+            agent_id=self.agent_id,
+            hours=self.hours,
+            pings=self.pings,
+            summary=self.summary,
+            next_cursor=self.next_cursor,
+        )
+
+
 class UptimesRequest(Message, kw_only=True, frozen=True):
     """Time-weighted uptime of several agents over the last `hours`."""
 

@@ -10,6 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import Meta, Struct
 
+from bus.client.fleet_client import OPTIONAL_SECONDS, FleetClient
 from bus.contract.messages import AgentId, Status
 from bus.contract.questions import (
     Agent,
@@ -17,11 +18,8 @@ from bus.contract.questions import (
     Capability,
     ListRequest,
     RegisterRequest,
-    UptimesRequest,
 )
 from bus.contract.subjects import check_agent_id
-from bus.contract.uptimes import with_uptime
-from gateway.backends import Backends, optional
 from gateway.web import json_body, params
 from gateway.web.openapi import request_body
 from gateway.web.problems import FieldError, ProblemError, error_responses
@@ -69,7 +67,7 @@ class DueAgents(Struct, kw_only=True, frozen=True):
     | error_responses(401, 403, 413),
 )
 async def register(
-    request: Request[Any, Any, Any], backends: NamedDependency[Backends]
+    request: Request[Any, Any, Any], fleet_client: NamedDependency[FleetClient]
 ) -> Response[Registered]:
     """201 for a new agent, 200 for a known one. Registering again never touches an agent's ping state."""
     body = await json_body.read_json(request, Registration)
@@ -77,7 +75,7 @@ async def register(
     wanted = RegisterRequest(
         agent_url=body.agent_url, capabilities=body.capabilities, metadata=body.metadata
     )
-    reply = await backends.register(body.agent_id, wanted)
+    reply = await fleet_client.register(body.agent_id, wanted)
     shown = Registered(
         **{name: getattr(reply.agent, name) for name in Registered.__struct_fields__}
     )
@@ -98,7 +96,7 @@ def _check(body: Registration) -> None:
 
 @get(AGENTS, tags=["agents"], summary="List agents", responses=error_responses(401, 403))
 async def list_agents(
-    backends: NamedDependency[Backends],
+    fleet_client: NamedDependency[FleetClient],
     status: FromQuery[Status | None] = None,
     capability: Annotated[str | None, QueryParameter(min_length=1, max_length=100)] = None,
     limit: params.Limit = 1000,
@@ -108,10 +106,12 @@ async def list_agents(
 ) -> AgentPage:
     """By id, a page at a time. `uptime_24h_percent` is null while storage does not answer."""
     after = check_agent_id(cursor) if cursor else None
-    page = await backends.agents(
+    page = await fleet_client.agents(
         ListRequest(status=status, capability=capability, limit=limit, cursor=after)
     )
-    return msgspec.structs.replace(page, agents=await with_uptimes(backends, page.agents))
+    return msgspec.structs.replace(
+        page, agents=await fleet_client.with_uptimes(page.agents, OPTIONAL_SECONDS)
+    )
 
 
 @get(
@@ -120,10 +120,14 @@ async def list_agents(
     summary="List agents due for a ping",
     responses=error_responses(401, 403),
 )
-async def list_due(backends: NamedDependency[Backends], limit: params.Limit = 1000) -> DueAgents:
+async def list_due(
+    fleet_client: NamedDependency[FleetClient], limit: params.Limit = 1000
+) -> DueAgents:
     """Those whose `next_ping_at` has come, most overdue first."""
-    page = await backends.agents(ListRequest(order="due", limit=limit))
-    return DueAgents(agents=await with_uptimes(backends, page.agents), total=page.total)
+    page = await fleet_client.agents(ListRequest(order="due", limit=limit))
+    return DueAgents(
+        agents=await fleet_client.with_uptimes(page.agents, OPTIONAL_SECONDS), total=page.total
+    )
 
 
 @get(
@@ -132,10 +136,11 @@ async def list_due(backends: NamedDependency[Backends], limit: params.Limit = 10
     summary="Show an agent",
     responses=error_responses(401, 403, 404),
 )
-async def show_agent(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> Agent:
+async def show_agent(agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]) -> Agent:
     """One agent as lists show it."""
-    agent = await backends.agent(check_agent_id(agent_id))
-    return (await with_uptimes(backends, (agent,)))[0]
+    agent = await fleet_client.agent(check_agent_id(agent_id))
+    (agent_with_uptime,) = await fleet_client.with_uptimes((agent,), OPTIONAL_SECONDS)
+    return agent_with_uptime
 
 
 @delete(
@@ -144,18 +149,6 @@ async def show_agent(agent_id: FromPath[str], backends: NamedDependency[Backends
     summary="Remove an agent",
     responses=error_responses(401, 403, 404),
 )
-async def remove_agent(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> None:
+async def remove_agent(agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]) -> None:
     """No more pings; its history stays and can still be asked for."""
-    await backends.remove(check_agent_id(agent_id))
-
-
-async def with_uptimes(backends: Backends, agents: tuple[Agent, ...]) -> tuple[Agent, ...]:
-    """The agents with their uptime of the last 24 h, from storage in one question."""
-    if not agents:
-        return agents
-    reply = await optional(
-        backends.uptimes(UptimesRequest(agent_ids=tuple(agent.agent_id for agent in agents)))
-    )
-    if reply is None:
-        return agents
-    return tuple(with_uptime(agent, reply) for agent in agents)
+    await fleet_client.remove(check_agent_id(agent_id))

@@ -6,11 +6,10 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from bus.client.fleet_client import OPTIONAL_SECONDS, FleetClient
 from bus.contract.messages import Status
 from bus.contract.questions import Agent
 from bus.contract.subjects import check_agent_id
-from gateway.backends import Backends
-from gateway.routes.agents import with_uptimes
 from gateway.web.problems import ProblemError, error_responses
 
 CACHE_SECONDS = 30
@@ -34,13 +33,15 @@ _PADDING_PIXELS = 12
     summary="Status badge (`/badge/<agent id>.svg`)",
     responses=error_responses(401, 403, 404),
 )
-async def badge(file_name: FromPath[str], backends: NamedDependency[Backends]) -> Response[str]:
+async def badge(
+    file_name: FromPath[str], fleet_client: NamedDependency[FleetClient]
+) -> Response[str]:
     """The agent's status and its uptime of the last 24 hours."""
     agent_id, dot, extension = file_name.rpartition(".")
     if not dot or extension != "svg":
         raise ProblemError(404, "nothing is at this address; a badge is /badge/<agent id>.svg")
-    agent = await backends.agent(check_agent_id(agent_id))
-    (agent,) = await with_uptimes(backends, (agent,))
+    agent = await fleet_client.agent(check_agent_id(agent_id))
+    (agent,) = await fleet_client.with_uptimes((agent,), OPTIONAL_SECONDS)
     headers = {
         "Cache-Control": f"max-age={CACHE_SECONDS}",
         "Cross-Origin-Resource-Policy": "cross-origin",  # pages of other sites embed badges

@@ -7,9 +7,9 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from msgspec import Struct
 
+from bus.client.fleet_client import FleetClient
 from bus.contract.messages import AgentId, Percent, Status
 from bus.contract.questions import Agent
-from gateway.backends import Backends
 from gateway.web import json_body
 from gateway.web.openapi import request_body
 from gateway.web.problems import error_responses
@@ -40,11 +40,11 @@ class GpuAnswer(Struct, kw_only=True, frozen=True):
     responses=error_responses(401, 403, 404, 413),
 )
 async def gpu_check(
-    request: Request[Any, Any, Any], backends: NamedDependency[Backends]
+    request: Request[Any, Any, Any], fleet_client: NamedDependency[FleetClient]
 ) -> GpuAnswer:
     """From the registry, without a ping: as fresh as the agent's last one."""
     body = await json_body.read_json(request, GpuCheck)
-    agent = await backends.agent(json_body.check_body_agent_id(body.agent_id))
+    agent = await fleet_client.agent(json_body.check_body_agent_id(body.agent_id))
     return GpuAnswer(
         agent_id=agent.agent_id,
         uptime_percent=agent.uptime_percent,

@@ -8,12 +8,11 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from msgspec import Struct
 
+from bus.client.fleet_client import OPTIONAL_SECONDS, FleetClient, optional
 from bus.clock import utc_now
 from bus.contract.exports import TableRequest
 from bus.contract.messages import Percent, Seconds, Status
 from bus.contract.questions import Agent, Fleet, ListRequest, OverviewReply, OverviewRequest, Ping
-from gateway.backends import EMBELLISHMENT_SECONDS, Backends, optional
-from gateway.routes.agents import with_uptimes
 from gateway.web import file_response, params
 from gateway.web.accept import accepted
 from gateway.web.openapi import CSV, PARQUET, response_formats
@@ -68,7 +67,7 @@ class Dashboard(Struct, kw_only=True, frozen=True):
 )
 async def dashboard(
     request: Request[Any, Any, Any],
-    backends: NamedDependency[Backends],
+    fleet_client: NamedDependency[FleetClient],
     file_format: params.FileFormat = None,
 ) -> Response[Dashboard]:
     """The 100 worst agents, the newest outcomes and the totals. Without storage: nulls, and `degraded` says so.
@@ -77,25 +76,27 @@ async def dashboard(
     """
     wanted = file_format or accepted(request)
     if wanted == "json":
-        return Response(await glance(backends))
-    offer = await backends.table(TableRequest(table="dashboard", format=wanted, hours=PERIOD_HOURS))
-    return await file_response.stream_file(backends, offer)  # type: ignore[return-value]
+        return Response(await glance(fleet_client))
+    offer = await fleet_client.table(
+        TableRequest(table="dashboard", format=wanted, hours=PERIOD_HOURS)
+    )
+    return await file_response.stream_file(fleet_client.file(offer), offer)  # type: ignore[return-value]
 
 
-async def glance(backends: Backends) -> Dashboard:
+async def glance(fleet_client: FleetClient) -> Dashboard:
     """The document, from the scheduler and from storage at once."""
     question = OverviewRequest(hours=PERIOD_HOURS, recent=RECENT_PINGS)
     fleet, agents, overview = await asyncio.gather(
-        backends.fleet(),
-        _worst(backends),
-        optional(backends.overview(question, EMBELLISHMENT_SECONDS)),
+        fleet_client.fleet(),
+        _worst(fleet_client),
+        optional(fleet_client.overview(question, OPTIONAL_SECONDS)),
     )
     return assemble(utc_now(), fleet, agents, overview)
 
 
-async def _worst(backends: Backends) -> tuple[Agent, ...]:
-    page = await backends.agents(ListRequest(order="worst", limit=WORST_AGENTS))
-    return await with_uptimes(backends, page.agents)
+async def _worst(fleet_client: FleetClient) -> tuple[Agent, ...]:
+    page = await fleet_client.agents(ListRequest(order="worst", limit=WORST_AGENTS))
+    return await fleet_client.with_uptimes(page.agents, OPTIONAL_SECONDS)
 
 
 def assemble(

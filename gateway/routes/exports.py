@@ -6,14 +6,10 @@ from litestar import Request, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
-from msgspec.structs import replace
 
+from bus.client.fleet_client import FleetClient
 from bus.contract.exports import TABLES, By, FileFormat, Table, TableRequest
 from bus.contract.subjects import check_agent_id
-from bus.errors import RefusedError
-from bus.transport.file_transfer import FileOffer
-from gateway.backends import Backends
-from gateway.routes.history import check_known
 from gateway.web import file_response, params
 from gateway.web.accept import accepted
 from gateway.web.openapi import CSV, PARQUET, response_formats
@@ -33,7 +29,7 @@ _ROWS = "\n".join(f"- `{name}`: {row}" for name, row in TABLES.items())
 async def export(
     request: Request[Any, Any, Any],
     table: FromPath[Table],
-    backends: NamedDependency[Backends],
+    fleet_client: NamedDependency[FleetClient],
     agent_id: Annotated[
         str | None, QueryParameter(description="only this agent; not of the fleet's sums")
     ] = None,
@@ -57,14 +53,5 @@ async def export(
         month=month,
         by=by,
     )
-    return await file_response.stream_file(backends, await _offer(backends, question))
-
-
-async def _offer(backends: Backends, question: TableRequest) -> FileOffer:
-    try:
-        return await backends.table(question)
-    except RefusedError as error:
-        if error.code != 404 or question.agent_id is None:
-            raise
-        await check_known(backends, question.agent_id)
-        return await backends.table(replace(question, registered=True))
+    offer = await fleet_client.table(question)
+    return await file_response.stream_file(fleet_client.file(offer), offer)

@@ -7,7 +7,7 @@ from litestar import get
 from litestar.di import NamedDependency
 from msgspec import Struct
 
-from gateway.backends import EMBELLISHMENT_SECONDS, Backends, optional
+from bus.client.fleet_client import OPTIONAL_SECONDS, FleetClient, optional
 from gateway.web.problems import ProblemError, error_responses
 
 
@@ -31,9 +31,9 @@ async def healthz() -> Alive:
 
 
 @get("/readyz", tags=["operation"], summary="Readiness", responses=error_responses())
-async def readyz(backends: NamedDependency[Backends]) -> Ready:
+async def readyz(fleet_client: NamedDependency[FleetClient]) -> Ready:
     """200 when bus, scheduler and storage answer; else a 503 problem that names the `missing` ones."""
-    checks = await check(backends)
+    checks = await check(fleet_client)
     missing = [name for name, present in checks.items() if not present]
     if missing:
         raise ProblemError(
@@ -42,12 +42,12 @@ async def readyz(backends: NamedDependency[Backends]) -> Ready:
     return Ready(checks=checks)
 
 
-async def check(backends: Backends) -> dict[str, bool]:
+async def check(fleet_client: FleetClient) -> dict[str, bool]:
     """Which of the parts behind the gateway answer now."""
-    if not backends.client.is_connected:
+    if not fleet_client.is_connected:
         return {"bus": False, "scheduler": False, "storage": False}
     fleet, storage = await asyncio.gather(
-        optional(backends.fleet(EMBELLISHMENT_SECONDS)),
-        optional(backends.storage_stats(EMBELLISHMENT_SECONDS)),
+        optional(fleet_client.fleet(OPTIONAL_SECONDS)),
+        optional(fleet_client.storage_stats(OPTIONAL_SECONDS)),
     )
     return {"bus": True, "scheduler": fleet is not None, "storage": storage is not None}

@@ -16,9 +16,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from bus.client.fleet_client import OPTIONAL_SECONDS, FleetClient, optional
 from bus.contract.questions import Agent, ListRequest, OverviewRequest
 from gateway import metric_families
-from gateway.backends import EMBELLISHMENT_SECONDS, Backends, optional
 from gateway.broadcast import EventBroadcast
 from gateway.request_metrics import RequestMetrics
 from gateway.web.problems import error_responses
@@ -46,7 +46,7 @@ class _ScrapeCollector(Collector):
 async def metrics(
     request: Request[Any, Any, Any],
     request_metrics: NamedDependency[RequestMetrics],
-    backends: NamedDependency[Backends],
+    fleet_client: NamedDependency[FleetClient],
     broadcast: NamedDependency[EventBroadcast],
     agents: Annotated[bool, QueryParameter(description="also one set of series an agent")] = False,
 ) -> Response[bytes]:
@@ -55,17 +55,17 @@ async def metrics(
     A scheduler's counters carry its `instance`, so that rates are right with several schedulers.
     """
     fleet, scheduler_stats, overview, storage_stats = await asyncio.gather(
-        optional(backends.fleet(EMBELLISHMENT_SECONDS)),
-        optional(backends.scheduler_stats(EMBELLISHMENT_SECONDS)),
-        optional(backends.overview(OverviewRequest(recent=0), EMBELLISHMENT_SECONDS)),
-        optional(backends.storage_stats(EMBELLISHMENT_SECONDS)),
+        optional(fleet_client.fleet(OPTIONAL_SECONDS)),
+        optional(fleet_client.scheduler_stats(OPTIONAL_SECONDS)),
+        optional(fleet_client.overview(OverviewRequest(recent=0), OPTIONAL_SECONDS)),
+        optional(fleet_client.storage_stats(OPTIONAL_SECONDS)),
     )
     families = [
         _service_up(scheduler=fleet is not None, storage=storage_stats is not None),
         metric_families.gauge(
             "bus_connected",
             "Whether the bus is connected",
-            float(backends.client.is_connected),
+            float(fleet_client.is_connected),
         ),
         metric_families.gauge(
             "gateway_event_streams",
@@ -77,7 +77,7 @@ async def metrics(
     families += metric_families.scheduler_families(scheduler_stats)
     families += metric_families.storage_families(overview, storage_stats)
     if agents:
-        every_agent = [agent async for agent in _every_agent(backends)]
+        every_agent = [agent async for agent in _every_agent(fleet_client)]
         families += metric_families.agent_families(every_agent)
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     text = encode(_ScrapeCollector(request_metrics.registry, families))
@@ -95,11 +95,11 @@ def _service_up(**answered: bool) -> Metric:
     return family
 
 
-async def _every_agent(backends: Backends) -> AsyncIterator[Agent]:
+async def _every_agent(fleet_client: FleetClient) -> AsyncIterator[Agent]:
     """Every registered agent, read page by page."""
     cursor: str | None = None
     while True:
-        page = await backends.agents(ListRequest(cursor=cursor))
+        page = await fleet_client.agents(ListRequest(cursor=cursor))
         for agent in page.agents:
             yield agent
         cursor = page.next_cursor

@@ -7,10 +7,10 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from bus.client.fleet_client import FleetClient
 from bus.contract.messages import UptimeReport
 from bus.contract.questions import Ping
 from bus.contract.subjects import check_agent_id
-from gateway.backends import Backends
 from gateway.routes.agents import AGENTS
 from gateway.web.problems import ProblemError, error_responses
 
@@ -22,9 +22,9 @@ from gateway.web.problems import ProblemError, error_responses
     summary="Ping an agent now",
     responses=error_responses(401, 403, 404, 504),
 )
-async def ping_now(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> Ping:
+async def ping_now(agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]) -> Ping:
     """The outcome counts as that of any ping. A miss is a 504 problem that carries the outcome as `ping`."""
-    ping = await backends.ping_now(check_agent_id(agent_id))
+    ping = await fleet_client.ping_now(check_agent_id(agent_id))
     if ping.outcome == "missed":
         detail = f"agent {agent_id} did not answer ({ping.reason}); the miss counts"
         raise ProblemError(504, detail, ping=msgspec.to_builtins(ping))
@@ -37,9 +37,12 @@ async def ping_now(agent_id: FromPath[str], backends: NamedDependency[Backends])
     summary="Uptime since the last ping",
     responses=error_responses(401, 403, 404, 504),
 )
-async def uptime(agent_id: FromPath[str], backends: NamedDependency[Backends]) -> UptimeReport:
+async def uptime(
+    agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]
+) -> UptimeReport:
     """A look: answered by the agent from its ledger; changes nothing anywhere."""
-    return await backends.look(check_agent_id(agent_id))
+    await _check_registered(fleet_client, agent_id)
+    return await fleet_client.look(agent_id)
 
 
 @get(
@@ -49,10 +52,11 @@ async def uptime(agent_id: FromPath[str], backends: NamedDependency[Backends]) -
     responses=error_responses(401, 403, 404, 504),
 )
 async def gpu_status(
-    agent_id: FromPath[str], backends: NamedDependency[Backends]
+    agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]
 ) -> Response[dict[str, Any]]:
     """Temperature, power, memory, errors and links of each GPU, as the agent sees them now."""
-    return _as_given(await backends.gpu_status(check_agent_id(agent_id)))
+    await _check_registered(fleet_client, agent_id)
+    return _as_given(await fleet_client.gpu_status(agent_id))
 
 
 @get(
@@ -62,11 +66,17 @@ async def gpu_status(
     responses=error_responses(401, 403, 404, 504),
 )
 async def health(
-    agent_id: FromPath[str], backends: NamedDependency[Backends]
+    agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]
 ) -> Response[dict[str, Any]]:
     """How the agent's daemon itself fares."""
-    return _as_given(await backends.health(check_agent_id(agent_id)))
+    await _check_registered(fleet_client, agent_id)
+    return _as_given(await fleet_client.health(agent_id))
 
 
 def _as_given(data: msgspec.Raw) -> Response[dict[str, Any]]:
     return Response(data, media_type="application/json")  # type: ignore[arg-type]  # Raw encodes as what it holds
+
+
+async def _check_registered(fleet_client: FleetClient, agent_id: str) -> None:
+    """Raises RefusedError 404 for an agent that nobody registered, even if a host answers under its id."""
+    await fleet_client.agent(check_agent_id(agent_id))

@@ -6,6 +6,7 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
+from bus.client.fleet_client import FleetClient
 from bus.clock import utc_now
 from bus.contract.statements import (
     FleetReplay,
@@ -15,7 +16,6 @@ from bus.contract.statements import (
     StatementRequest,
 )
 from bus.contract.subjects import check_agent_id
-from gateway.backends import Backends, registered
 from gateway.routes.agents import AGENTS
 from gateway.web import file_response, params
 from gateway.web.accept import accepted
@@ -38,26 +38,24 @@ Form = Annotated[
 async def report(
     request: Request[Any, Any, Any],
     agent_id: FromPath[str],
-    backends: NamedDependency[Backends],
+    fleet_client: NamedDependency[FleetClient],
     month: params.Month = None,
     file_format: Form = None,
     threshold: params.Threshold = None,
     policy: params.Policy = None,
 ) -> Response[Statement]:
     """Seconds by GPU and host, incidents, uptime over enrolled time; with `threshold` or `policy` a replay."""
-    agent = await registered(backends, check_agent_id(agent_id), removed_too=True)
+    check_agent_id(agent_id)
     question = StatementRequest(
         month=month or f"{utc_now():%Y-%m}",
         format=file_format or accepted(request),
-        enrolments=agent.enrolments if agent else (),
         threshold=threshold,
         policy=policy,
     )
     if question.format == "json":
-        return Response(await backends.statement(agent_id, question))
-    return await file_response.stream_file(
-        backends, await backends.statement_file(agent_id, question)
-    )  # type: ignore[return-value]
+        return Response(await fleet_client.statement(agent_id, question))
+    offer = await fleet_client.statement_file(agent_id, question)
+    return await file_response.stream_file(fleet_client.file(offer), offer)  # type: ignore[return-value]
 
 
 @get(
@@ -69,7 +67,7 @@ async def report(
 )
 async def replay(
     request: Request[Any, Any, Any],
-    backends: NamedDependency[Backends],
+    fleet_client: NamedDependency[FleetClient],
     month: params.Month = None,
     threshold: params.Threshold = None,
     policy: params.Policy = None,
@@ -91,5 +89,6 @@ async def replay(
         policy=policy,
     )
     if question.format == "json":
-        return Response(await backends.replay(question))
-    return await file_response.stream_file(backends, await backends.replay_file(question))  # type: ignore[return-value]
+        return Response(await fleet_client.replay(question))
+    offer = await fleet_client.replay_file(question)
+    return await file_response.stream_file(fleet_client.file(offer), offer)  # type: ignore[return-value]

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from litestar.response import Stream
 
 from bus.transport.file_transfer import FileOffer
-from gateway.backends import Backends
 
 # what storage's printable page needs, and nothing else; `sandbox`: whatever an agent smuggled into it stays text
 _PAGE_POLICY = (
@@ -16,9 +15,8 @@ _PAGE_POLICY = (
 )
 
 
-async def stream_file(backends: Backends, offer: FileOffer) -> Stream:
+async def stream_file(pieces: AsyncIterator[bytes], offer: FileOffer) -> Stream:
     """The file as an answer. Its first piece is fetched here: once an answer has begun it cannot become a problem."""
-    pieces = backends.file(offer)
     first = await anext(pieces, b"")
     headers = {
         "Content-Type": offer.media_type,

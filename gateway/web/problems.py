@@ -21,7 +21,7 @@ from litestar.exceptions import (
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import UNSET, Struct, UnsetType
 
-from bus.errors import BadMessageError, GpupingError, RefusedError, UnavailableError
+from bus.errors import AgentError, BadMessageError, GpupingError, RefusedError, UnavailableError
 
 log = structlog.get_logger("gateway")
 
@@ -87,7 +87,7 @@ class ProblemError(GpupingError):
         return members | self.extra
 
 
-def problem_of(error: Exception) -> ProblemError:  # noqa: PLR0911  # a table: one line per kind
+def problem_of(error: Exception) -> ProblemError:  # noqa: C901, PLR0911  # a table: one line per kind
     """The problem that a client sees for an error.
 
     A BadMessageError is the caller's fault here, hence 400: a service's unreadable answer is raised
@@ -100,6 +100,8 @@ def problem_of(error: Exception) -> ProblemError:  # noqa: PLR0911  # a table: o
             return bad_request(str(error))
         case UnavailableError():
             return ProblemError(503, str(error))
+        case AgentError():
+            return ProblemError(504, str(error))
         case RefusedError() if error.code in _ERROR_STATUSES:
             return ProblemError(error.code, error.detail)
         case RefusedError():

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
+from bus.client.fleet_client import FleetClient
 from bus.settings import Settings
 from gpuping.client import bus_source, rest_source
 
@@ -20,4 +21,5 @@ async def opened(settings: Settings, server_url: str | None) -> AsyncIterator[So
         yield rest_source.RestSource(server_url, settings.GPUPING_TOKEN)
         return
     async with bus_source.connected(settings) as client:
-        yield bus_source.BusSource(client)
+        fleet_client = FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS)
+        yield bus_source.BusSource(fleet_client)

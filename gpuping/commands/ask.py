@@ -2,9 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
-import msgspec
 from rich.console import Console
 
 from bus.settings import Settings
@@ -26,13 +24,3 @@ def ask(show: Show, data_dir: Path | None, server_url: str | None) -> int:
             await show(source, life, terminal.console())
 
     return lifecycle.run(main)
-
-
-def as_json(answer: Any) -> str:
-    """Indented, for eyes and machines alike."""
-    return msgspec.json.format(msgspec.json.encode(answer)).decode()
-
-
-def print_json(answer: Any) -> None:
-    """To standard output."""
-    print(as_json(answer))

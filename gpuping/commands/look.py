@@ -8,10 +8,11 @@ from rich.console import Console
 from bus import clock
 from bus.contract.messages import Status
 from gpuping.client.sources import Source
-from gpuping.commands.ask import ask, print_json
+from gpuping.commands.ask import ask
 from gpuping.commands.options import LOOK, AgentId, DataDir, Json, ServerUrl, app, examples
 from gpuping.lifecycle import Lifecycle
 from gpuping.output import terminal
+from gpuping.output.json_text import print_json
 
 Hours = Annotated[
     float, Parameter(validator=validators.Number(gt=0, lte=87_600), help="how far back")

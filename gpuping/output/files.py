@@ -13,8 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 
 from bus.errors import BusError, GpupingError, SettingsError
 from gpuping.client.download import Download
-from gpuping.commands.ask import as_json
 from gpuping.output import terminal
+from gpuping.output.json_text import json_text
 
 WIDTH = 160  # of a table in a file
 _SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".html": "html", ".htm": "html", ".json": "json"}
@@ -47,7 +47,7 @@ def target(
 def show(answer: Any, shown: RenderableType, to: Target) -> None:
     """An answer that is no file of storage's: JSON, or a table for people."""
     if to.form == "json":
-        text = as_json(answer) + "\n"
+        text = json_text(answer) + "\n"
     elif to.output is None:
         terminal.console().print(shown)
         return

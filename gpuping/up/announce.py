@@ -6,11 +6,9 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from bus.clock import boottime
-from bus.contract import subjects
-from bus.contract.questions import Fleet, Ping
+from bus.contract.questions import Ping
 from bus.errors import BusError
-from bus.transport.micro_services import ask
-from gpuping.client.bus_source import SCHEDULER, BusSource
+from gpuping.client.bus_source import BusSource
 from gpuping.lifecycle import Lifecycle
 from gpuping.output import terminal
 from gpuping.output.top import screen
@@ -91,7 +89,7 @@ async def _tell_first_answer(system: System, console: Console, started: float) -
 
 async def _tell_next_ping(system: System, console: Console) -> None:
     try:
-        fleet = await ask(system.client, subjects.FLEET, None, Fleet, who=SCHEDULER)
+        fleet = await system.fleet_client.fleet()
     except BusError:
         return
     if fleet.next_ping_at:
@@ -110,7 +108,7 @@ def first_answer_line(ping: Ping, after_seconds: float) -> Text:
 
 
 async def _print_dashboard(system: System, console: Console, interval: float) -> None:
-    source = BusSource(system.client)
+    source = BusSource(system.fleet_client)
     while True:
         try:
             console.print(screen(await source.dashboard()))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from bus import clock
+from bus.client.fleet_client import FleetClient
 from bus.errors import SettingsError
 from bus.settings import Settings
 from bus.transport import connection, embedded_server, layout
@@ -30,7 +31,7 @@ class System(NamedTuple):
     """What runs, for those who tell people about it."""
 
     settings: Settings  # with the address of the bus that is really used
-    client: connection.Client
+    fleet_client: FleetClient
     gateway_url: str
     has_own_server: bool
     agents: list[local_agents.LocalAgent]
@@ -63,7 +64,15 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
             await local_agents.start(stack, settings, agent)
         stack.callback(discovery.remove, settings.data_dir)
         discovery.write(settings.data_dir, clock.utc_now(), client.address, handle.url)
-        yield System(settings, client, handle.url, own_server, running_agents, first_answer)
+        fleet_client = FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS)
+        yield System(
+            settings=settings,
+            fleet_client=fleet_client,
+            gateway_url=handle.url,
+            has_own_server=own_server,
+            agents=running_agents,
+            first_answer=first_answer,
+        )
 
 
 def _imported() -> tuple[ModuleType, ModuleType, ModuleType]:

@@ -8,12 +8,12 @@ from datetime import datetime
 from bus.contract.durations import uptime_percent
 from bus.contract.messages import Seconds
 from bus.contract.questions import (
-    HistoryReply,
     HistoryRequest,
     HistorySummary,
     OverviewReply,
     OverviewRequest,
     Ping,
+    StoredHistory,
     UptimesReply,
     UptimesRequest,
 )
@@ -43,7 +43,7 @@ def history(
     request: HistoryRequest,
     now: datetime,
     most_bytes: int = PAGE_BYTES,
-) -> HistoryReply:
+) -> StoredHistory:
     """A page of an agent's outcomes and the sums of the whole period; nothing for an agent nobody knows.
 
     A page ends early where a message would not carry more.
@@ -51,17 +51,18 @@ def history(
     since_us = microseconds(now) - int(request.hours * HOUR_US)
     agent = reader.names.agents.find(agent_id)
     if agent is None:
-        return HistoryReply(agent_id=agent_id, hours=request.hours, pings=(), summary=NOTHING)
+        return StoredHistory(agent_id=agent_id, hours=request.hours, pings=(), summary=NOTHING)
     asked = {"agent": agent, "since_us": since_us, "limit": request.limit + 1} | older_than(
         request.cursor
     )
     rows = rows_of(reader.cursor, reader.partitions.fill(sql("history_page"), since_us), asked)
     pings = carried(assemble(reader, rows[: request.limit]), most_bytes)
-    return HistoryReply(
+    return StoredHistory(
         agent_id=agent_id,
         hours=request.hours,
         pings=pings,
         summary=_summary(reader, agent, since_us),
+        agent_known=True,
         next_cursor=cursor_at(pings[-1].pinged_at, pings[-1].ping_seq)
         if pings and len(rows) > len(pings)
         else None,

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 import gateway.service
 import scheduler.service
+from bus.client.fleet_client import FleetClient
 from bus.clock import utc_now
 from bus.contract import subjects
 from bus.contract.messages import AgentState, Enrolment, Incident, Seconds, encode
@@ -109,7 +110,7 @@ async def test_a_page_ends_where_a_message_would_and_the_next_goes_on(
         seen, pages = seen + [ping.ping_seq for ping in page.pings], pages + 1
     assert seen == list(range(1_000, 0, -1))
     assert pages < 5
-    source = BusSource(bus)
+    source = BusSource(FleetClient(bus, 10.0))
     assert [ping.ping_seq for ping in (await source.history("many", EVER, 900)).pings] == seen[:900]
 
 

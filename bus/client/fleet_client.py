@@ -1,0 +1,309 @@
+"""Every question that the scheduler, storage and the agents answer, as one typed call each.
+
+The gateway and the command line both ask through `FleetClient`, so that they wait equally long and treat a
+missing agent alike. Every call raises a `BusError`:
+
+- `UnavailableError`: nobody answered in time, or the bus is not connected;
+- `RefusedError`: the service answered, and said no;
+- `BadAnswerError`: the service's answer cannot be read, which is a fault of ours and not of the caller;
+- `AgentError`: an agent that was asked directly did not answer, or not with what it should.
+"""
+
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from bus.contract import subjects
+from bus.contract.exports import TableRequest
+from bus.contract.messages import UptimeReport
+from bus.contract.questions import (
+    Agent,
+    AgentPage,
+    Fleet,
+    GetRequest,
+    HistoryReply,
+    HistoryRequest,
+    ListRequest,
+    OverviewReply,
+    OverviewRequest,
+    Ping,
+    RegisterReply,
+    RegisterRequest,
+    SchedulerStats,
+    StorageStats,
+    StoredHistory,
+    UptimesReply,
+    UptimesRequest,
+)
+from bus.contract.statements import (
+    ExportRequest,
+    FleetReplay,
+    FleetReplayRequest,
+    Statement,
+    StatementRequest,
+)
+from bus.contract.uptimes import with_uptime
+from bus.errors import (
+    AgentError,
+    BadAnswerError,
+    BadMessageError,
+    BusError,
+    RefusedError,
+    UnavailableError,
+)
+from bus.transport.connection import Client
+from bus.transport.file_transfer import FileOffer, receive
+from bus.transport.large_answers import ask_whole
+from bus.transport.micro_services import ask, ask_raw
+
+log = structlog.get_logger("bus.client")
+
+SCHEDULER = "the scheduler"
+STORAGE = "storage"
+
+ANSWER_SECONDS = 5.0
+# A year of one agent's history may take storage its whole query time-out.
+HISTORY_SECONDS = 15.0
+# Storage computes a whole statement or file before it answers: a month of 10,000 agents takes a minute.
+FILE_SECONDS = 250.0
+# For a part of an answer that the caller can do without.
+OPTIONAL_SECONDS = 1.0
+# The scheduler's own work around a ping that times out.
+PING_MARGIN_SECONDS = 5.0
+
+ReplyT = TypeVar("ReplyT")
+
+
+class FleetClient:
+    """Asks on `client`. `agent_timeout_seconds` is how long an agent may take to answer a direct question."""
+
+    def __init__(self, client: Client, agent_timeout_seconds: float) -> None:
+        self._client = client
+        self._agent_timeout = agent_timeout_seconds
+
+    @property
+    def is_connected(self) -> bool:
+        """False while the bus is away. Every question then fails at once with UnavailableError."""
+        return self._client.is_connected
+
+    # ---- the scheduler ---------------------------------------------------------------------------
+
+    async def register(self, agent_id: str, request: RegisterRequest) -> RegisterReply:
+        """Registers an agent, or updates one that is registered already."""
+        return await self._ask(SCHEDULER, subjects.register(agent_id), request, RegisterReply)
+
+    async def remove(self, agent_id: str) -> None:
+        """Removes an agent. Raises RefusedError 404 when it is not registered."""
+        await ask_raw(self._client, subjects.remove(agent_id), b"", who=SCHEDULER)
+
+    async def agent(self, agent_id: str, *, removed_too: bool = False) -> Agent:
+        """One agent. Raises RefusedError 404 when it is unknown, or removed without `removed_too`."""
+        request = GetRequest(removed_too=removed_too)
+        return await self._ask(SCHEDULER, subjects.get(agent_id), request, Agent)
+
+    async def find_agent(self, agent_id: str, *, removed_too: bool = False) -> Agent | None:
+        """One agent. Returns None when it is unknown, or removed without `removed_too`."""
+        try:
+            return await self.agent(agent_id, removed_too=removed_too)
+        except RefusedError as error:
+            if error.code != 404:
+                raise
+            return None
+
+    async def agents(self, request: ListRequest) -> AgentPage:
+        """A page of agents, without `uptime_24h_percent`: see `with_uptimes`."""
+        return await self._ask(SCHEDULER, subjects.LIST, request, AgentPage)
+
+    async def fleet(self, timeout: float = ANSWER_SECONDS) -> Fleet:
+        """The fleet in numbers, from the scheduler's memory."""
+        return await self._ask(SCHEDULER, subjects.FLEET, None, Fleet, timeout)
+
+    async def scheduler_stats(self, timeout: float = ANSWER_SECONDS) -> SchedulerStats:
+        """What one of the schedulers has done since it started."""
+        return await self._ask(SCHEDULER, subjects.STATS, None, SchedulerStats, timeout)
+
+    async def ping_now(self, agent_id: str) -> Ping:
+        """Has the scheduler ping the agent at once, and returns the outcome, which counts as any other."""
+        timeout = self._agent_timeout + PING_MARGIN_SECONDS
+        return await self._ask(SCHEDULER, subjects.ping_now(agent_id), None, Ping, timeout)
+
+    # ---- storage ---------------------------------------------------------------------------------
+
+    async def history(self, agent_id: str, request: HistoryRequest) -> HistoryReply:
+        """One page of an agent's outcomes, newest first.
+
+        Raises RefusedError 404 for an agent that has no outcome in history and was never registered. Storage
+        knows only agents with an outcome, so the registry is asked about the others.
+        """
+        subject = subjects.history(agent_id)
+        stored = await self._ask(STORAGE, subject, request, StoredHistory, HISTORY_SECONDS)
+        if not stored.agent_known:
+            await self._check_registered(agent_id)
+        return stored.page()
+
+    async def export(self, agent_id: str, request: ExportRequest) -> FileOffer:
+        """An agent's history as a file. Raises RefusedError 404 as `history` does."""
+        subject = subjects.export(agent_id)
+        try:
+            return await self._ask_file(subject, request)
+        except RefusedError as error:
+            if error.code != 404:
+                raise
+        await self._check_registered(agent_id)
+        return await self._ask_file(subject, replace(request, registered=True))
+
+    async def table(self, request: TableRequest) -> FileOffer:
+        """Any other answer about the past as a file. Raises RefusedError 404 as `history` does."""
+        try:
+            return await self._ask_file(subjects.TABLE, request)
+        except RefusedError as error:
+            if error.code != 404 or request.agent_id is None:
+                raise
+        await self._check_registered(request.agent_id)
+        return await self._ask_file(subjects.TABLE, replace(request, registered=True))
+
+    async def statement(self, agent_id: str, request: StatementRequest) -> Statement:
+        """An agent's month. The agent's enrolments, which storage does not know, are filled in here."""
+        enrolled = await self._with_enrolments(agent_id, request)
+        return await self._ask_whole(subjects.report(agent_id), enrolled, Statement)
+
+    async def statement_file(self, agent_id: str, request: StatementRequest) -> FileOffer:
+        """An agent's month in a format other than JSON. Enrolments are filled in as in `statement`."""
+        enrolled = await self._with_enrolments(agent_id, request)
+        return await self._ask_file(subjects.report(agent_id), enrolled)
+
+    async def replay(self, request: FleetReplayRequest) -> FleetReplay:
+        """The fleet's month under other rules: the agents whose pay changes most."""
+        return await self._ask_whole(subjects.REPLAY, request, FleetReplay)
+
+    async def replay_file(self, request: FleetReplayRequest) -> FileOffer:
+        """The fleet's month under other rules, with every agent, in a format other than JSON."""
+        return await self._ask_file(subjects.REPLAY, request)
+
+    def file(self, offer: FileOffer) -> AsyncIterator[bytes]:
+        """The pieces of a file that storage offered, in order. Raises UnavailableError when it ends early."""
+        return receive(self._client, offer)
+
+    async def uptimes(
+        self, request: UptimesRequest, timeout: float = ANSWER_SECONDS
+    ) -> UptimesReply:
+        """Time-weighted uptime of several agents."""
+        return await self._ask(STORAGE, subjects.UPTIMES, request, UptimesReply, timeout)
+
+    async def with_uptimes(
+        self, agents: tuple[Agent, ...], timeout: float = ANSWER_SECONDS
+    ) -> tuple[Agent, ...]:
+        """The agents with `uptime_24h_percent` filled in, in one question; as they are while storage is away."""
+        if not agents:
+            return agents
+        request = UptimesRequest(agent_ids=tuple(agent.agent_id for agent in agents))
+        reply = await optional(self.uptimes(request, timeout))
+        if reply is None:
+            return agents
+        return tuple(with_uptime(agent, reply) for agent in agents)
+
+    async def overview(
+        self, request: OverviewRequest, timeout: float = ANSWER_SECONDS
+    ) -> OverviewReply:
+        """The fleet's last hours."""
+        return await self._ask(STORAGE, subjects.OVERVIEW, request, OverviewReply, timeout)
+
+    async def storage_stats(self, timeout: float = ANSWER_SECONDS) -> StorageStats:
+        """How far ingest has come."""
+        return await self._ask(STORAGE, subjects.STORAGE_STATS, None, StorageStats, timeout)
+
+    # ---- the agents themselves -------------------------------------------------------------------
+
+    async def look(self, agent_id: str) -> UptimeReport:
+        """The agent's own report since its last ping. Changes nothing, and does not ask who is registered."""
+        data = await self._ask_agent(agent_id, subjects.ping(agent_id))
+        report = _decode_of_agent(agent_id, data, UptimeReport)
+        if report.agent_id != agent_id:
+            raise AgentError(f"agent {agent_id} answered with a report of another agent")
+        return report
+
+    async def gpu_status(self, agent_id: str) -> Raw:
+        """The details of the agent's GPUs: a JSON object, in the agent's own bytes."""
+        data = await self._ask_agent(agent_id, subjects.gpu_status(agent_id))
+        _decode_of_agent(agent_id, data, dict[str, Any])
+        return Raw(data)
+
+    async def health(self, agent_id: str) -> Raw:
+        """The state of the agent's daemon: a JSON object, in the agent's own bytes."""
+        data = await self._ask_agent(agent_id, subjects.health(agent_id))
+        _decode_of_agent(agent_id, data, dict[str, Any])
+        return Raw(data)
+
+    # ---- how they are asked ----------------------------------------------------------------------
+
+    async def _check_registered(self, agent_id: str) -> None:
+        """Raises RefusedError 404 for an agent that is not registered and never was."""
+        agent = await self.find_agent(agent_id, removed_too=True)
+        if agent is None:
+            raise RefusedError(404, f"agent {agent_id} is not known")
+
+    async def _with_enrolments(self, agent_id: str, request: StatementRequest) -> StatementRequest:
+        """Leaves the request as it is when the registry was lost: the agent's history is still there."""
+        agent = await self.find_agent(agent_id, removed_too=True)
+        if agent is None:
+            return request
+        return replace(request, enrolments=agent.enrolments)
+
+    async def _ask(
+        self,
+        who: str,
+        subject: str,
+        request: Struct | None,
+        reply: type[ReplyT],
+        timeout: float = ANSWER_SECONDS,
+    ) -> ReplyT:
+        question = ask(self._client, subject, request, reply, who=who, timeout=timeout)
+        return await _readable(who, question)
+
+    async def _ask_whole(self, subject: str, request: Struct, reply: type[ReplyT]) -> ReplyT:
+        """Asks storage for an answer that may be larger than a message."""
+        question = ask_whole(
+            self._client, subject, request, reply, who=STORAGE, timeout=FILE_SECONDS
+        )
+        return await _readable(STORAGE, question)
+
+    async def _ask_file(self, subject: str, request: Struct) -> FileOffer:
+        return await self._ask(STORAGE, subject, request, FileOffer, FILE_SECONDS)
+
+    async def _ask_agent(self, agent_id: str, subject: str) -> bytes:
+        who = f"agent {agent_id}"
+        try:
+            return await ask_raw(self._client, subject, b"", who=who, timeout=self._agent_timeout)
+        except UnavailableError as error:
+            if not self._client.is_connected:
+                raise
+            raise AgentError(str(error)) from None
+
+
+async def optional(question: Awaitable[ReplyT]) -> ReplyT | None:
+    """The answer to a question that the caller can do without. Returns None when asking failed."""
+    try:
+        return await question
+    except BusError as error:
+        log.debug("optional_answer_missing", detail=str(error))
+        return None
+
+
+async def _readable(who: str, question: Awaitable[ReplyT]) -> ReplyT:
+    """A caller who made no mistake must not be told of a bad message: BadMessageError becomes BadAnswerError."""
+    try:
+        return await question
+    except BadMessageError as error:
+        log.error("bad_answer_received", who=who, detail=str(error))
+        raise BadAnswerError(f"the answer of {who} cannot be read") from error
+
+
+def _decode_of_agent(agent_id: str, data: bytes, kind: type[ReplyT]) -> ReplyT:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise AgentError(f"agent {agent_id} answered with something that cannot be read") from None
