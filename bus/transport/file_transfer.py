@@ -28,6 +28,7 @@ PIECE_BYTES = 256 * 1024
 AHEAD = 4  # pieces asked for at once
 IDLE_SECONDS = 60.0
 MOST_FILES = 16
+LARGEST_FILE_BYTES = 2**50
 
 
 class FileOffer(Message, kw_only=True, frozen=True):
@@ -43,7 +44,7 @@ class FileOffer(Message, kw_only=True, frozen=True):
 class PieceRequest(Message, kw_only=True, frozen=True):
     """Bytes from `offset` on; an offset at the end says that all has arrived, and lets the file go."""
 
-    offset: Annotated[int, Meta(ge=0, le=2**62)]
+    offset: Annotated[int, Meta(ge=0, le=LARGEST_FILE_BYTES)]
 
 
 class _Subscription(Protocol):

@@ -6,16 +6,16 @@ was lost; and a place in time stays where it is while newer outcomes come in.
 
 from datetime import datetime
 
+from storage.engine.bounds import LAST_US
 from storage.engine.rows import microseconds
 
-_NEVER_US = 2**62
 _LARGEST = 2**63 - 1  # BIGINT
 
 
 def older_than(cursor: str | None) -> dict[str, int]:
     """What `history_page.sql` and `table_history.sql` need to begin after a cursor; None: at the newest outcome."""
     if cursor is None:
-        return {"before_us": _NEVER_US, "before_seq": _LARGEST}
+        return {"before_us": LAST_US, "before_seq": _LARGEST}
     pinged_us, number = map(int, cursor.split("-"))
     return {"before_us": pinged_us, "before_seq": min(number, _LARGEST)}
 

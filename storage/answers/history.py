@@ -20,6 +20,7 @@ from bus.contract.questions import (
 from bus.transport.large_answers import PAGE_BYTES
 from storage.answers.cursor import cursor_at, older_than
 from storage.answers.pings import assemble, carried, seconds_of
+from storage.engine.bounds import LAST_US
 from storage.engine.database import listed, rows_of, sql
 from storage.engine.partitions import DAY_US, HOUR_US
 from storage.engine.rollups import sealed_until
@@ -30,7 +31,6 @@ from storage.store.store import Reader
 EXACT_PINGS = 50_000  # up to so many, percentiles are exact; above, within 1 %
 RECENT_US = 10 * 60_000_000
 _BUCKET = 1.02
-_NEVER = 2**62
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 Rolled = tuple[
     int, int, int, int
@@ -135,7 +135,7 @@ def _summary(reader: Reader, agent: int, since_us: int) -> HistorySummary:
 
 
 def stretches(
-    reader: Reader, rollup: str, grain: int, since_us: int, until_us: int = _NEVER
+    reader: Reader, rollup: str, grain: int, since_us: int, until_us: int = LAST_US
 ) -> Rolled:
     """The whole sealed stretches in `[since, until)`, and where the edges are that are summed from the rows."""
     first = -(-since_us // grain)

@@ -14,8 +14,10 @@ import structlog
 from msgspec.json import encode
 
 from bus.settings import Settings
+from storage.engine.bounds import FIRST_US
 from storage.engine.database import Connection, execute_all, rows_of, sql, transaction
-from storage.engine.partitions import DAY_US, EVER, TABLES, Partition, Partitions, label, parts
+from storage.engine.literals import quoted
+from storage.engine.partitions import DAY_US, TABLES, Partition, Partitions, label, parts
 
 log = structlog.get_logger("storage")
 
@@ -59,7 +61,7 @@ def record(connection: Connection, day: int, kept: Partition) -> None:
 def retention_cutoff_us(connection: Connection) -> int:
     """Retention has let go of what is before this."""
     until_us: int | None = rows_of(connection, "SELECT max(until_us) FROM forgotten")[0][0]
-    return EVER[0] if until_us is None else until_us
+    return FIRST_US if until_us is None else until_us
 
 
 def tend(connection: Connection, known: Partitions, settings: Settings, now_us: int) -> bool:
@@ -114,7 +116,7 @@ def _copy(connection: Connection, known: Partitions, text: str, day: int, partia
     """COPY has no parameters."""
     since_us, until_us = day * DAY_US, (day + 1) * DAY_US
     text = text.replace("{since_us}", str(since_us)).replace("{until_us}", str(until_us))
-    text = known.fill(text, since_us, until_us - 1).replace("{file}", _quoted(partial))
+    text = known.fill(text, since_us, until_us - 1).replace("{file}", quoted(partial))
     count: int = rows_of(connection, text)[0][0]
     return count
 
@@ -172,7 +174,3 @@ def _stale(known: Partitions, kept_from_us: int) -> Iterator[Path]:
             and not path.is_dir()
         ):
             yield path
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"

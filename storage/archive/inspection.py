@@ -16,6 +16,7 @@ from bus.contract.messages import AgentId
 from storage.engine.database import Connection, in_memory, rows_of, schema, sql
 from storage.engine.dictionary import GpuNames
 from storage.engine.errors import CannotWriteError, FlawedError, explained
+from storage.engine.literals import quoted_list
 from storage.engine.partitions import DAY_US, TABLES, Partitions, label, rows_in
 
 READING_ERRORS = (duckdb.Error, UnicodeDecodeError)  # what a damaged file can bring about
@@ -195,9 +196,8 @@ def _columns(table: str) -> list[tuple[str, str, bool]]:
 @contextmanager
 def _reader(*folders: Path) -> Iterator[Connection]:
     """A database of its own that may read these folders, and do nothing else."""
-    allowed = ", ".join("'" + str(folder).replace("'", "''") + "'" for folder in folders)
     with in_memory() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(f"SET allowed_directories = [{allowed}]")
+        connection.execute(f"SET allowed_directories = {quoted_list(folders)}")
         connection.execute("SET enable_external_access = false")
         yield connection

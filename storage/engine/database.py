@@ -17,6 +17,7 @@ import structlog
 
 from bus.settings import Settings
 from storage.engine.errors import CannotWriteError, DamagedError, explained
+from storage.engine.literals import quoted
 
 log = structlog.get_logger("storage")
 
@@ -125,15 +126,15 @@ def _lock_down(connection: Connection, settings: Settings, paths: HistoryPaths, 
     run = connection.execute
     run(f"SET memory_limit = '{engine_memory_mb(settings)}MB'")
     run("SET threads = 2")
-    run(f"SET temp_directory = {_quoted(paths.scratch)}")
+    run(f"SET temp_directory = {quoted(paths.scratch)}")
     run("SET autoinstall_known_extensions = false")
     run("SET autoload_known_extensions = false")
     run("SET preserve_insertion_order = false")
     run("SET TimeZone = 'UTC'")
     run("SET wal_autocheckpoint = '64MB'")
-    run(f"ATTACH {_quoted(file)} AS history (STORAGE_VERSION '{FORMAT}')")
+    run(f"ATTACH {quoted(file)} AS history (STORAGE_VERSION '{FORMAT}')")
     run("USE history")
-    run(f"SET allowed_directories = [{_quoted(paths.folder)}]")
+    run(f"SET allowed_directories = [{quoted(paths.folder)}]")
     run("SET enable_external_access = false")
     run("SET lock_configuration = true")
 
@@ -158,10 +159,6 @@ def _ensure_schema(connection: Connection) -> None:
         raise CannotWriteError(
             f"the history file has schema {found}, and this program needs ({SCHEMA_VERSION},)"
         )
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
 
 
 @contextmanager

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from storage.engine.bounds import FIRST_US, LAST_US
 from storage.engine.database import sql
+from storage.engine.literals import quoted_list
 
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
-EVER = (-(2**62), 2**62)
 
 # a partition names agents and GPUs in full, so that any engine reads it and a rebuild can number them anew
 _ARCHIVED = {
@@ -67,7 +68,7 @@ class Partitions:
         """The files that the day must have, by table."""
         return {table: self.file(day, table) for table in TABLES if self._has(day, table)}
 
-    def fill(self, text: str, since_us: int = EVER[0], until_us: int = EVER[1]) -> str:
+    def fill(self, text: str, since_us: int = FIRST_US, until_us: int = LAST_US) -> str:
         """A question's text with its tables put in, for outcomes pinged in `[since, until]`."""
         return _MARK.sub(
             lambda mark: self._source(mark[1], since_us, until_us), text
@@ -91,8 +92,7 @@ class Partitions:
 
 def rows_in(table: str, files: Iterable[Path]) -> str:
     """A SELECT of a table's rows in these files, with the columns that a partition has and no others."""
-    listed = "[" + ", ".join("'" + str(file).replace("'", "''") + "'" for file in files) + "]"
-    return sql(f"partition_{table}").replace("{files}", listed)
+    return sql(f"partition_{table}").replace("{files}", quoted_list(files))
 
 
 def named(path: Path) -> tuple[int, str, int] | None:

@@ -7,8 +7,9 @@ sealing ran. `remake` makes all of it again; the sums are then the same.
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.engine.bounds import FIRST_US
 from storage.engine.database import Connection, execute_all, rows_of, sql, transaction
-from storage.engine.partitions import DAY_US, EVER, HOUR_US, Partitions
+from storage.engine.partitions import DAY_US, HOUR_US, Partitions
 
 GRACE_US = (
     2 * HOUR_US
@@ -18,7 +19,7 @@ GRAINS = {"agent_days": DAY_US, "fleet_hours": HOUR_US}
 
 def sealed_until(connection: Connection) -> dict[str, int]:
     """Up to where each rollup stands, in microseconds; long before any outcome: nothing yet."""
-    return dict.fromkeys(GRAINS, EVER[0]) | dict(
+    return dict.fromkeys(GRAINS, FIRST_US) | dict(
         rows_of(connection, "SELECT rollup, until_us FROM sealed")
     )
 
@@ -30,7 +31,7 @@ def seal(connection: Connection, partitions: Partitions, newest_us: int) -> bool
         grain = GRAINS[rollup]
         end = (newest_us - GRACE_US) // grain * grain
         following = _following(connection, partitions, until_us, end) if until_us < end else None
-        if end <= until_us or (following is None and until_us == EVER[0]):
+        if end <= until_us or (following is None and until_us == FIRST_US):
             continue
         start = end if following is None else following // grain * grain
         step = min(end, start + DAY_US)
@@ -72,8 +73,8 @@ def remake(connection: Connection, partitions: Partitions) -> None:
     """All sums anew, from the rows."""
     with transaction(connection):
         for rollup, until_us in sealed_until(connection).items():
-            _clear(connection, rollup, EVER[0], until_us)
-            _sum(connection, partitions, rollup, EVER[0], until_us)
+            _clear(connection, rollup, FIRST_US, until_us)
+            _sum(connection, partitions, rollup, FIRST_US, until_us)
 
 
 def _clear(connection: Connection, rollup: str, since_us: int, until_us: int) -> None:

@@ -20,6 +20,7 @@ from bus.contract.exports import FileFormat
 from bus.errors import RefusedError
 from storage.engine.database import Connection
 from storage.engine.errors import CannotWriteError, explained
+from storage.engine.literals import quoted
 
 MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
@@ -64,7 +65,7 @@ def write(
     shown = _defused(columns) if form == "csv" else "*"
     rows = f"SELECT {shown} FROM ({question.text})"  # noqa: S608  # our own texts; values are parameters
     with _room(path):
-        cursor.execute(f"COPY ({rows}) TO {_quoted(path)} ({_OPTIONS[form]})", asked)
+        cursor.execute(f"COPY ({rows}) TO {quoted(path)} ({_OPTIONS[form]})", asked)
     return ExportFile(path, f"{name}.{form}", MEDIA_TYPES[form])
 
 
@@ -115,8 +116,3 @@ def _room(path: Path) -> Iterator[None]:
                 507, "storage has no room for the file, or may not write it: see its disk"
             ) from error
         raise
-
-
-def _quoted(path: Path) -> str:
-    """A literal; where COPY writes to cannot be a parameter."""
-    return "'" + str(path).replace("'", "''") + "'"

@@ -6,9 +6,10 @@ Loaded at each opening; when retention lets outcomes go, their numbers are forgo
 from collections.abc import Iterable
 
 from storage.archive.day_folders import retention_cutoff_us
+from storage.engine.bounds import FIRST_US, LAST_US
 from storage.engine.database import Connection, listed, rows_of, sql
 from storage.engine.dictionary import Dictionaries
-from storage.engine.partitions import EVER, Partitions
+from storage.engine.partitions import Partitions
 from storage.ingest.sequences import SequenceRanges
 
 
@@ -47,7 +48,7 @@ def load_sequences(
         numbering.load(
             agent, held, base=0 if whole else held[0][0] - 1, settled=settled.get(agent, 0)
         )
-    if until_us > EVER[0]:
+    if until_us > FIRST_US:
         for (agent,) in rows_of(connection, "SELECT agent FROM agents"):
             if agent not in runs:
                 numbering.let_go(agent)
@@ -77,8 +78,8 @@ def missing_before_restart(
     connection: Connection,
     partitions: Partitions,
     agents: Iterable[int],
-    since_us: int = EVER[0],
-    until_us: int = EVER[1],
+    since_us: int = FIRST_US,
+    until_us: int = LAST_US,
 ) -> dict[int, int]:
     """Numbers missing by agent in a period, in numberings that have ended; agents that miss none may be left out."""
     asked = {"agents": listed(agents), "since_us": since_us}

@@ -9,7 +9,9 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
-_ANY = 2**62  # as a base: the next number begins what is held
+from storage.engine.bounds import FAR
+
+_ANY = FAR  # as a base: the next number begins what is held
 
 
 class SequenceRanges:

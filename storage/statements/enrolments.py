@@ -11,6 +11,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from bus.contract.messages import Enrolment
+from storage.engine.bounds import FIRST_US
 from storage.engine.rows import microseconds
 from storage.statements.alignment import AGREES_US
 from storage.statements.windows import Window
@@ -75,7 +76,7 @@ def ended(enrolments: Sequence[Enrolment], month: Period, now_us: int) -> int | 
 
 def _apart(periods: Iterable[Period]) -> Iterator[Period]:
     """In order, each beginning no earlier than the one before ended, for no time counts twice; none is empty."""
-    ended_us = -(2**62)
+    ended_us = FIRST_US
     for period in sorted(periods, key=lambda one: one.since_us):
         rest = period.overlap(max(period.since_us, ended_us), period.until_us)
         ended_us = max(ended_us, rest.until_us)

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from bus.contract.messages import Incident
+from storage.engine.bounds import LAST_US
 from storage.engine.database import listed, rows_of, sql
 from storage.engine.rows import from_microseconds
 from storage.statements.alignment import Place, placed
 from storage.statements.windows import Milliseconds, Window
 from storage.store.store import Reader
-
-_EVER = 2**62
 
 
 class Told(NamedTuple):
@@ -88,7 +87,7 @@ def outcomes(reader: Reader, agent: int, since_us: int, until_us: int) -> Outcom
 
 def first_us(reader: Reader, agent: int) -> int | None:
     """When the agent's history begins."""
-    asked = {"agent": agent, "ever": _EVER}
+    asked = {"agent": agent, "ever": LAST_US}
     found: int | None = rows_of(reader.cursor, reader.partitions.fill(sql("first_outcome")), asked)[
         0
     ][0]

@@ -3,8 +3,8 @@
 The numbering that goes on is remembered as runs (storage/ingest/sequences.py); those that ended are counted from their rows.
 """
 
+from storage.engine.bounds import LAST_US
 from storage.engine.database import rows_of
-from storage.engine.partitions import EVER
 from storage.ingest.loaded import missing_before_restart
 from storage.store.store import Reader
 
@@ -23,7 +23,7 @@ def missing(
     began: int,
     span: tuple[int | None, int | None],
     since_us: int,
-    until_us: int = EVER[1],
+    until_us: int = LAST_US,
 ) -> int:
     """Numbers missing in a period, and directly before its first.
 

@@ -21,8 +21,8 @@ from bus.transport import connection, jetstream_api
 from bus.transport.connection import Client
 from storage.archive import day_folders, inspection
 from storage.engine import database
+from storage.engine.bounds import FIRST_US
 from storage.engine.errors import CannotWriteError, StorageError, explained
-from storage.engine.partitions import EVER
 from storage.store.store import Store
 from storage.stream.feed import Feed
 
@@ -71,7 +71,7 @@ async def rebuild(
             await _read_all(client, settings, store, progress)
         while await store.seal(utc_now()):
             pass
-        if before is not None and before.since_us > EVER[0]:
+        if before is not None and before.since_us > FIRST_US:
             await store.forget(before.since_us)  # the stream may reach further back than retention
     finally:
         await store.close()
