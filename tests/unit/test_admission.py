@@ -1,0 +1,337 @@
+"""Admission: what a report may say about a window that the scheduler measured.
+
+Single reports first, then lies told for a month, then any numbers at all.
+"""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bus.contract.durations import Durations, Interval
+
+from scheduler.ping.admission import (
+    ALWAYS,
+    Admitted,
+    MeasuredWindow,
+    Refused,
+    ReportedTime,
+    admit,
+    share_out,
+)
+
+HOUR = 3_600_000
+QUARTER = 900_000
+TEN_YEARS = 87_600 * HOUR
+
+
+def measured(
+    length: int = QUARTER,
+    *,
+    answer: int = 50,
+    previous_answer: int = 50,
+    elapsed: int | None = -1,
+    excused: tuple[Interval, ...] = (),
+    expected: dict[str, Interval] | None = None,
+    unheard: int = 0,
+) -> MeasuredWindow:
+    """A window from 0 to `length`, measured by one boot's clock unless `elapsed` says otherwise."""
+    return MeasuredWindow(
+        since=0,
+        until=length,
+        answer=answer,
+        previous_answer=previous_answer,
+        elapsed=length if elapsed == -1 else elapsed,
+        excused=excused,
+        expected={"A": ALWAYS} if expected is None else expected,
+        unheard=unheard,
+    )
+
+
+def said(host: Durations, percent: float | None = -1.0, **gpus: Durations) -> ReportedTime:
+    """A report whose percent fits its seconds, of one GPU that is as its host unless they are named."""
+    rows = gpus or {"A": host}
+    return ReportedTime(
+        host=host,
+        gpus=rows,
+        states=dict.fromkeys(rows, "up"),
+        uptime_percent=host.uptime_percent if percent == -1.0 else percent,
+    )
+
+
+def admitted(window: MeasuredWindow, report: ReportedTime) -> Admitted:
+    result = admit(window, report)
+    assert isinstance(result, Admitted), result
+    return result
+
+
+def test_an_honest_report_is_taken_as_it_is():
+    host = Durations(up=QUARTER - 60_000, degraded=10_000, down=50_000)
+    assert admitted(measured(), said(host)) == Admitted(host, {"A": host})
+
+
+def test_ten_years_of_up_in_one_second_are_refused():
+    result = admit(measured(1_000), said(Durations(up=TEN_YEARS)))
+    assert result == Refused("more_time_than_passed")
+
+
+def test_a_percent_that_its_own_seconds_contradict_is_refused():
+    all_down = Durations(down=QUARTER)
+    assert admit(measured(), said(all_down, 100.0)) == Refused("percent_contradicts_seconds")
+    assert admit(measured(), said(all_down, None)) == Refused("percent_contradicts_seconds")
+    assert isinstance(admit(measured(), said(all_down, 0.009)), Admitted)
+
+
+def test_what_the_host_calls_excused_is_not_excused():
+    excused = Durations(excused=QUARTER)
+    result = admitted(measured(), said(excused))
+    assert result.host == Durations(unknown=QUARTER)
+    assert result.remarks == {"time_missing"}
+
+
+def test_excused_is_what_the_ping_carried_and_no_more():
+    booked = (Interval(100_000, 200_000),)
+    result = admitted(measured(excused=booked), said(Durations(up=800_000, excused=100_000)))
+    assert result.host == Durations(up=800_000, excused=100_000)
+    result = admitted(measured(excused=booked), said(Durations(up=600_000, excused=300_000)))
+    assert result.host.excused == 100_000
+    assert result.host.good == 600_000
+
+
+def test_an_expected_gpu_that_the_report_lacks_is_down():
+    up = Durations(up=QUARTER)
+    window = measured(expected={"A": ALWAYS, "B": ALWAYS})
+    result = admitted(window, said(up, A=up))
+    assert result.gpus["B"] == Durations(down=QUARTER)
+    assert result.host == Durations(down=QUARTER)
+    assert "unreported" in result.remarks
+
+
+def test_another_gpu_does_not_stand_in_for_an_expected_one():
+    up = Durations(up=QUARTER)
+    window = measured(expected={"A": ALWAYS, "B": ALWAYS})
+    result = admitted(window, said(up, A=up, X=up))
+    assert result.host.good == 0
+    assert set(result.gpus) == {"A", "B"}
+
+
+def test_a_host_is_no_better_than_its_worst_expected_gpu():
+    up = Durations(up=QUARTER)
+    half = Durations(up=QUARTER - 300_000, down=200_000, unknown=100_000)
+    result = admitted(measured(expected={"A": ALWAYS, "B": ALWAYS}), said(up, A=up, B=half))
+    assert result.host == half
+    assert "gpus_contradict_host" in result.remarks
+
+
+def test_a_clock_that_is_eight_hours_off_at_boot_makes_no_time():
+    """900 s were 29,700 once, of which nearly all was unknown."""
+    result = admitted(measured(), said(Durations(up=QUARTER - 5_000, unknown=28_800_000)))
+    assert result.host == Durations(up=QUARTER - 5_000, unknown=5_000)
+    assert result.remarks == {"time_cut"}
+
+
+def test_a_clock_that_is_being_corrected_is_scaled_and_said():
+    """NTP clients correct a clock by up to 8.3 %."""
+    result = admitted(measured(), said(Durations(up=975_000)))
+    assert result.host == Durations(up=QUARTER)
+    assert result.remarks == {"clock_disagrees"}
+    over = QUARTER + QUARTER // 10 + QUARTER // 1000 + 50 + 50
+    assert isinstance(admit(measured(), said(Durations(up=over))), Admitted)
+    assert admit(measured(), said(Durations(up=over + 1))) == Refused("more_time_than_passed")
+
+
+def test_tolerance_is_this_answer_when_longer_and_the_previous_answer_when_shorter():
+    slack = QUARTER // 1000 + 50
+    window = measured(answer=3_000, previous_answer=7_000)
+    for length in (QUARTER + 3_000 + slack, QUARTER - 7_000 - slack):
+        assert admitted(window, said(Durations(up=length))) == Admitted(
+            Durations(up=QUARTER), {"A": Durations(up=QUARTER)}
+        )
+    longer = admitted(window, said(Durations(up=QUARTER + 3_001 + slack)))
+    assert longer.remarks == {"clock_disagrees"}
+    shorter = admitted(window, said(Durations(up=QUARTER - 7_001 - slack)))
+    assert shorter.host == Durations(up=QUARTER - 7_001 - slack, unknown=7_001 + slack)
+
+
+def test_two_schedulers_may_be_two_seconds_apart():
+    window = measured(elapsed=None)
+    short_by = 50 + QUARTER // 1000 + 2_000
+    result = admitted(window, said(Durations(up=QUARTER - short_by)))
+    assert result.host == Durations(up=QUARTER)
+    result = admitted(window, said(Durations(up=QUARTER - short_by - 1)))
+    assert result.host.unknown == short_by + 1
+
+
+def test_a_step_of_our_own_clock_is_excused():
+    """The calendar says three hours more than passed: nobody is billed for them."""
+    window = measured(QUARTER + 3 * HOUR, elapsed=QUARTER)
+    result = admitted(window, said(Durations(up=QUARTER)))
+    assert result.host == Durations(up=QUARTER, excused=3 * HOUR)
+
+
+def test_a_calendar_that_ran_backwards_makes_an_empty_window():
+    window = MeasuredWindow(since=3 * HOUR, until=3 * HOUR, elapsed=QUARTER, expected={"A": ALWAYS})
+    assert admitted(window, said(Durations(up=QUARTER))).host == Durations()
+
+
+def test_twenty_days_off_between_two_misses_are_not_believed():
+    """A machine that was off for 20 days and then says "up" was believed for 1,728,000 s."""
+    window = measured(1_728_000_000, unheard=1_700_000_000)
+    result = admitted(window, said(Durations(up=1_728_000_000)))
+    assert result.host == Durations(up=28_000_000, unknown=1_700_000_000)
+    assert result.gpus["A"] == result.host
+    assert result.remarks == {"unheard"}
+
+
+def test_what_was_down_or_unknown_anyway_is_not_taken_twice_for_unheard_time():
+    host = Durations(up=QUARTER - 400_000, down=300_000, unknown=100_000)
+    result = admitted(measured(unheard=350_000), said(host))
+    assert result.host == host
+    assert result.remarks == frozenset()
+
+
+def test_a_replaced_gpu_is_accounted_until_its_end_and_the_new_one_from_there():
+    swap = 300_000
+    expected = {"OLD": Interval(-HOUR, swap), "NEW": Interval(swap, 10 * HOUR)}
+    old = Durations(up=swap, down=QUARTER - swap)
+    new = Durations(up=QUARTER - swap, unknown=swap)
+    host = Durations(up=QUARTER)
+    result = admitted(measured(expected=expected), said(host, OLD=old, NEW=new))
+    assert result.gpus["OLD"] == Durations(up=swap)
+    assert result.gpus["NEW"] == Durations(up=QUARTER - swap)
+    assert result.host == host
+
+
+def test_an_empty_report_of_a_short_window_is_as_the_gpus_are_now():
+    window = measured(100, previous_answer=9_000)
+    down = ReportedTime(
+        host=Durations(), gpus={"A": Durations()}, states={"A": "down"}, uptime_percent=None
+    )
+    assert admitted(window, down).host == Durations(down=100)
+
+
+# ---- liars over a month: none gains over "up" to every ping ------------------------------------------------
+
+LIAR_WINDOW = QUARTER
+LIAR_DOWN = LIAR_WINDOW * 3 // 10
+LIAR_EDGE = 9_900 + LIAR_WINDOW // 1000 + 50
+_UP = Durations(up=LIAR_WINDOW)
+
+
+def _both(**durations: int) -> tuple[Durations, dict[str, Durations]]:
+    row = Durations(**durations)
+    return row, {"A": row, "B": row}
+
+
+LIES = {
+    "always up": _both(up=LIAR_WINDOW),
+    "up for ten years": _both(up=TEN_YEARS),
+    "up as long as is believed": _both(up=LIAR_WINDOW + LIAR_EDGE),
+    "up, then unknown for ten years": _both(up=LIAR_WINDOW, unknown=TEN_YEARS),
+    "down hidden in the tolerance": _both(up=LIAR_WINDOW - LIAR_DOWN, down=LIAR_DOWN - LIAR_EDGE),
+    "a millisecond of up": _both(up=1),
+    "nothing": _both(),
+    "down called excused": _both(up=LIAR_WINDOW - LIAR_DOWN, excused=LIAR_DOWN),
+    "all excused": _both(excused=LIAR_WINDOW),
+    "the dead GPU left out": (_UP, {"A": _UP}),
+    "another GPU in its place": (_UP, {"A": _UP, "X": _UP}),
+    "host up over a dead GPU": (
+        _UP,
+        {"A": _UP, "B": Durations(up=LIAR_WINDOW - LIAR_DOWN, down=LIAR_DOWN)},
+    ),
+    "rows of other lengths": (_UP, {"A": _UP, "B": Durations(up=1)}),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_no_lie_gains_a_millisecond_over_always_saying_up(lie: str):
+    """A quarter of each window is booked. A refused report leaves its window open, as in the scheduler."""
+    host, gpus = LIES[lie]
+    report = ReportedTime(
+        host=host,
+        gpus=gpus,
+        states=dict.fromkeys(gpus, "up"),
+        uptime_percent=host.uptime_percent,
+    )
+    windows = 400
+    earned = since = 0
+    for number in range(1, windows + 1):
+        until = number * LIAR_WINDOW
+        booked = []
+        for end in range(since + LIAR_WINDOW, until + 1, LIAR_WINDOW):
+            booked.append(Interval(end - LIAR_WINDOW // 2, end - LIAR_WINDOW // 4))
+        window = MeasuredWindow(
+            since=since,
+            until=until,
+            previous_answer=9_900,
+            answer=9_900,
+            elapsed=until - since,
+            excused=tuple(booked),
+            expected={"A": ALWAYS, "B": ALWAYS},
+        )
+        result = admit(window, report)
+        if isinstance(result, Admitted):
+            earned += result.host.good
+            since = until
+    honest = windows * LIAR_WINDOW * 3 // 4
+    assert earned <= honest
+
+
+# ---- any numbers at all ------------------------------------------------------------------------------------
+
+times = st.one_of(
+    st.integers(0, 20), st.integers(0, 2_000_000), st.integers(0, 2**40), st.just(QUARTER)
+)
+rows = st.builds(Durations, times, times, times, times, times)
+
+
+@settings(max_examples=500)
+@given(
+    length=times,
+    elapsed=st.one_of(st.none(), times),
+    answer=st.integers(0, 10_000),
+    previous_answer=st.integers(0, 10_000),
+    booked=st.tuples(times, times),
+    unheard=times,
+    host=rows,
+    gpus=st.dictionaries(st.sampled_from("ABCD"), rows),
+    swapped_at=st.one_of(st.none(), times),
+)
+def test_every_row_is_exact_and_no_host_is_better_than_its_gpus(
+    length, elapsed, answer, previous_answer, booked, unheard, host, gpus, swapped_at
+):
+    expected = {"A": ALWAYS, "B": ALWAYS}
+    if swapped_at is not None:
+        expected["C"] = Interval(swapped_at, ALWAYS.end)
+    excused = Interval(min(booked), max(booked))
+    window = measured(
+        length,
+        elapsed=elapsed,
+        answer=answer,
+        previous_answer=previous_answer,
+        excused=(excused,),
+        expected=expected,
+        unheard=unheard,
+    )
+    report = ReportedTime(host=host, gpus=gpus, states={}, uptime_percent=host.uptime_percent)
+    result = admit(window, report)
+    if isinstance(result, Refused):
+        return
+    whole = [result.host, result.gpus["A"], result.gpus["B"]]
+    for row in whole:
+        assert row.window == length
+    for row in (*whole, *result.gpus.values()):
+        assert min(row.up, row.degraded, row.down, row.unknown, row.excused) >= 0
+    for row in (result.gpus["A"], result.gpus["B"]):
+        assert result.host.good <= row.good
+    if elapsed is not None:
+        assert result.host.good <= max(0, elapsed) + 2_000
+
+
+@given(
+    parts=st.tuples(times, times, times, times).filter(any),
+    length=times,
+)
+def test_shares_add_up_exactly(parts, length):
+    shares = share_out(parts, length)
+    assert sum(shares) == length
+    assert min(shares) >= 0
