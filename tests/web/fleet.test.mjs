@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { BEATS_SHOWN, chosen, EMPTY, fromDashboard, fromEvent, fromHistory } from "../../gateway/static/js/fleet.js";
+import { BEATS_SHOWN, selectRows, EMPTY, fromDashboard, fromEvent, fromHistory } from "../../gateway/static/js/fleet.js";
 
 const at = (seconds) => new Date(Date.parse("2026-11-23T12:00:00Z") + seconds * 1000).toISOString();
 
@@ -120,7 +120,7 @@ test("rows: worst first, filtered, searched, in either direction", () => {
     agent("h", { gpus: [{ name: "NVIDIA H100" }] }),
   ];
   const ids = (part) =>
-    chosen(all, { status: null, search: "", sort: "status", reverse: false, ...part }).map((row) => row.agent_id);
+    selectRows(all, { status: null, search: "", sort: "status", reverse: false, ...part }).map((row) => row.agent_id);
   assert.deepEqual(ids(), ["m", "q", "p", "a", "b", "h"]);
   assert.deepEqual(ids({ status: "poor", reverse: true }), ["p", "q"]);
   assert.deepEqual(ids({ search: " h100 " }), ["h"]);

@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { before } from "../../gateway/static/js/found.js";
-import { levels } from "../../gateway/static/js/parts/plots.js";
+import { cursorBefore } from "../../gateway/static/js/agentsearch.js";
+import { uptimeLine } from "../../gateway/static/js/parts/plots.js";
 import { format, parse } from "../../gateway/static/js/route.js";
 
 test("an address says all that it takes to come back", () => {
@@ -23,7 +23,7 @@ test("an address that makes no sense shows the fleet", () => {
 test("the cursor before a text leads to the first id that begins with it", () => {
   const ids = ["0", "a", "a-", "a0", "ab", "abc", "abz", "ac", "b", "B", "a_b", "aZ"].sort();
   for (const text of ["0", "a", "ab", "abc", "a0", "a-", "b", "aZ", "a_"]) {
-    const cursor = before(text);
+    const cursor = cursorBefore(text);
     const page = ids.filter((id) => cursor === null || id > cursor);
     const wanted = ids.filter((id) => id.startsWith(text));
     assert.deepEqual(page.slice(0, wanted.length), wanted, `${text} after ${cursor}`);
@@ -37,7 +37,7 @@ test("a judged window is level over all of its time; a miss within it leaves no 
     window_seconds: window,
     uptime_percent: uptime,
   });
-  const [times, values] = levels([
+  const [times, values] = uptimeLine([
     ping(100, null, null),
     ping(110, 10, 100),
     ping(120, null, null),

@@ -1,8 +1,11 @@
 /**
- * The gateway's REST interface. Addresses are relative, so that the page also works behind a path of a proxy.
+ * The gateway's REST interface. Addresses are relative, so that the page also works below a path prefix of a proxy.
  */
 
-/** A refusal or a failure, with a sentence for people in `message`. */
+/**
+ * An error response of the gateway, or no response: `status` is then 0. `message` is a sentence for people, `document`
+ * the problem document where there is one.
+ */
 export class Problem extends Error {
   constructor(status, message, document = null) {
     super(message);
@@ -17,12 +20,14 @@ async function problemOf(response) {
   return new Problem(response.status, asSentence(sentence), document);
 }
 
+/** The text with a capital letter at its beginning and a full stop at its end. */
 export function asSentence(text) {
   const trimmed = text.trim();
   const first = trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
   return /[.!?]$/.test(first) ? first : `${first}.`;
 }
 
+/** The JSON response, or null for a 204. Throws a Problem, or the AbortError of an aborted request. */
 async function request(path, options = {}) {
   let response;
   try {

@@ -1,4 +1,4 @@
-/** The page: which of its parts are shown, and in what order. */
+/** The root component: it chooses which parts of the page are shown. */
 
 import { Detail } from "./parts/detail.js";
 import { Empty } from "./parts/empty.js";
@@ -10,10 +10,10 @@ import { Summary } from "./parts/summary.js";
 import { Table } from "./parts/table.js";
 import { Tiles } from "./parts/tiles.js";
 import { Tooltip } from "./parts/tooltip.js";
-import { moment } from "./format.js";
+import { formatTime } from "./format.js";
 import { classes, html } from "./preact.js";
 import { useRoute } from "./route.js";
-import { useFound } from "./found.js";
+import { useSearchResults } from "./agentsearch.js";
 import { useStore } from "./store.js";
 
 export function App() {
@@ -21,7 +21,7 @@ export function App() {
   const route = useRoute();
   return html`
     <${Header} live=${state.live} phase=${state.phase} />
-    <${Trouble} state=${state} />
+    <${ProblemBanner} state=${state} />
     ${state.phase === "login" && html`<${Login} />`}
     ${state.phase === "loading" && html`<${Loading} />`}
     ${state.phase === "ready" && html`<${Fleet} fleet=${state.fleet} route=${route} />`}
@@ -30,7 +30,7 @@ export function App() {
 }
 
 function Fleet({ fleet, route }) {
-  const found = useFound(fleet, route);
+  const searchResults = useSearchResults(fleet, route);
   if (fleet.total === 0 && fleet.agents.size === 0 && !route.agent) return html`<main><${Empty} /></main>`;
   return html`<div class=${classes({ page: true, "has-detail": route.agent })}>
     <main class="fleet">
@@ -38,7 +38,7 @@ function Fleet({ fleet, route }) {
       <${Tiles} fleet=${fleet} only=${route.status} />
       <${Horizon} agents=${[...fleet.agents.values()]} />
       <div class="columns">
-        <${Table} fleet=${fleet} route=${route} found=${found} />
+        <${Table} fleet=${fleet} route=${route} searchResults=${searchResults} />
         <${Feed} recent=${fleet.recent} />
       </div>
     </main>
@@ -51,9 +51,9 @@ function Fleet({ fleet, route }) {
   </div>`;
 }
 
-/** What is wrong at the moment, as a sentence. */
-function Trouble({ state }) {
-  const since = state.heardAt ? ` Shown is what was known at ${moment(new Date(state.heardAt).toISOString())}.` : "";
+/** The present failure as a sentence: the gateway does not answer, or storage does not. */
+function ProblemBanner({ state }) {
+  const since = state.heardAt ? ` Shown is what was known at ${formatTime(new Date(state.heardAt).toISOString())}.` : "";
   if (state.problem)
     return html`<p class="trouble is-bad" role="alert"><strong>${state.problem}</strong>${since} Trying again by itself.</p>`;
   if (state.fleet.degraded.includes("storage")) {

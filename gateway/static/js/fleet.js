@@ -1,19 +1,20 @@
 /**
- * The fleet as the page knows it: what the dashboard's answer and each event make of it. Pure.
+ * The page's model of the fleet, and the functions that apply the dashboard's response and live events to it.
  *
- * A fleet is never changed in place: what is the same object was not touched, and its row is not drawn again.
+ * No function here does I/O or changes a fleet in place. An agent that did not change stays the same object, and its
+ * row is then not drawn again.
  */
 
-import { status } from "./words.js";
+import { status } from "./labels.js";
 
 export const BEATS_SHOWN = 40;
 const RECENT_SHOWN = 50;
-const LISTED = 100; // the gateway lists so many
+const LISTED = 100; // the dashboard response lists at most so many agents
 
 export const EMPTY = {
-  agents: new Map(), // by id: those listed
-  beats: new Map(), // by id: outcomes by falling ping_seq, as far as they are known
-  stale: new Set(), // ids whose beats must be asked for
+  agents: new Map(), // the listed agents, by id
+  beats: new Map(), // the known outcomes of an agent, newest first, by id
+  stale: new Set(), // ids of agents whose beats are incomplete and have to be requested
   total: 0,
   byStatus: {},
   totals: {},
@@ -22,66 +23,67 @@ export const EMPTY = {
   lateMs: {},
   due: 0,
   recent: [],
-  degraded: [], // services whose part of the answer is missing
+  degraded: [], // services whose part of the response is missing
 };
 
-/** The fleet after the dashboard's answer; beats that are known are kept. */
-export function fromDashboard(fleet, answer) {
-  const listed = answer.agents.map((agent) => unlessSame(fleet.agents.get(agent.agent_id), agent));
+/** The fleet with the dashboard's response applied. Known beats are kept. */
+export function fromDashboard(fleet, response) {
+  const listed = response.agents.map((agent) => reuseIfEqual(fleet.agents.get(agent.agent_id), agent));
   const agents = new Map(listed.map((agent) => [agent.agent_id, agent]));
   const next = {
     ...fleet,
     agents,
-    beats: kept(fleet.beats, agents),
+    beats: pruneBeats(fleet.beats, agents),
     stale: new Set(fleet.stale),
-    total: answer.totals?.agents ?? agents.size,
-    byStatus: answer.by_status ?? {},
-    totals: answer.totals ?? {},
-    uptime: answer.uptime ?? null,
-    responseMs: answer.response_ms ?? {},
-    lateMs: answer.late_ms ?? {},
-    due: answer.due ?? 0,
-    recent: newest(fleet.recent, answer.recent ?? []),
-    degraded: answer.degraded ?? [],
+    total: response.totals?.agents ?? agents.size,
+    byStatus: response.by_status ?? {},
+    totals: response.totals ?? {},
+    uptime: response.uptime ?? null,
+    responseMs: response.response_ms ?? {},
+    lateMs: response.late_ms ?? {},
+    due: response.due ?? 0,
+    recent: mergeRecent(fleet.recent, response.recent ?? []),
+    degraded: response.degraded ?? [],
   };
   for (const ping of next.recent.filter((other) => agents.has(other.agent_id))) {
-    next.beats.set(ping.agent_id, withPings(next.beats.get(ping.agent_id), [ping]));
+    next.beats.set(ping.agent_id, mergeBeats(next.beats.get(ping.agent_id), [ping]));
   }
   for (const agent of listed) if (!isComplete(next.beats.get(agent.agent_id), agent)) next.stale.add(agent.agent_id);
   return next;
 }
 
-/** Of a big fleet only so many outcomes are kept as people looked at lately. */
-function kept(beats, agents) {
+/** The beats to keep: once they are many, only those of listed agents. */
+function pruneBeats(beats, agents) {
   return new Map(beats.size > 4 * LISTED ? [...beats].filter(([id]) => agents.has(id)) : beats);
 }
 
-/** The same object when nothing in it changed, so that its row stays as it is drawn. */
-function unlessSame(old, fresh) {
+/** The old object when the fresh one is equal, so that its row is not drawn again. */
+function reuseIfEqual(old, fresh) {
   return old && JSON.stringify(old) === JSON.stringify(fresh) ? old : fresh;
 }
 
-/** Storage may lag behind the events: what they brought stays. */
-function newest(known, listed) {
+/** Both lists without duplicates, newest first. Storage may lag behind events, so known outcomes are kept. */
+function mergeRecent(known, listed) {
   const byKey = new Map([...known, ...listed].map((ping) => [`${ping.agent_id} ${ping.ping_seq}`, ping]));
   return [...byKey.values()].sort((a, b) => Date.parse(b.pinged_at) - Date.parse(a.pinged_at)).slice(0, RECENT_SHOWN);
 }
 
-/** The fleet after one event of the stream. */
+/** The fleet with one event of the stream applied. */
 export function fromEvent(fleet, event) {
-  if (event.kind === "removed") return without(fleet, event.agent_id);
+  if (event.kind === "removed") return withoutAgent(fleet, event.agent_id);
   const next = { ...fleet };
-  if (event.agent) placeAgent(next, fleet, event);
-  if (event.ping) placePing(next, fleet, event.ping);
+  if (event.agent) applyAgent(next, fleet, event);
+  if (event.ping) applyPing(next, fleet, event.ping);
   return next;
 }
 
-function placeAgent(next, fleet, event) {
+function applyAgent(next, fleet, event) {
   const old = fleet.agents.get(event.agent_id);
   next.byStatus = recount(fleet.byStatus, old?.status ?? event.previous_status ?? null, event.agent.status);
   const isListed = old || fleet.agents.size < LISTED;
-  if (!isListed) return; // one of a big fleet, of which the worst are listed; the next answer brings it if it is one
-  // events carry no time-weighted uptime: the last one known stays until the next dashboard answer
+  // only the worst of a big fleet are listed; the next response lists this agent if it is one of them
+  if (!isListed) return;
+  // events carry no time-weighted uptime: keep the last one until the next dashboard response
   const agent = {
     ...event.agent,
     uptime_24h_percent: event.agent.uptime_24h_percent ?? old?.uptime_24h_percent ?? null,
@@ -90,17 +92,17 @@ function placeAgent(next, fleet, event) {
   if (!old) next.total = Math.max(fleet.total, next.agents.size);
 }
 
-function placePing(next, fleet, ping) {
+function applyPing(next, fleet, ping) {
   const id = ping.agent_id;
-  next.recent = newest(fleet.recent, [ping]);
+  next.recent = mergeRecent(fleet.recent, [ping]);
   const known = fleet.beats.get(id);
   if (!known && !next.agents.has(id)) return;
-  next.beats = new Map(fleet.beats).set(id, withPings(known, [ping]));
+  next.beats = new Map(fleet.beats).set(id, mergeBeats(known, [ping]));
   const hasGap = known?.length ? ping.ping_seq > known[0].ping_seq + 1 : ping.ping_seq > 1;
   if (hasGap) next.stale = new Set(fleet.stale).add(id);
 }
 
-function without(fleet, id) {
+function withoutAgent(fleet, id) {
   const gone = fleet.agents.get(id);
   const [agents, beats] = [new Map(fleet.agents), new Map(fleet.beats)];
   agents.delete(id);
@@ -117,19 +119,20 @@ function recount(byStatus, from, to) {
   return next;
 }
 
-/** Known outcomes and further ones, newest first, each once, no more than are shown. */
-export function withPings(known = [], pings) {
+/** Both lists without duplicates, newest first, at most BEATS_SHOWN. */
+export function mergeBeats(known = [], pings) {
   const bySeq = new Map([...known, ...pings].map((ping) => [ping.ping_seq, ping]));
   return [...bySeq.values()].sort((a, b) => b.ping_seq - a.ping_seq).slice(0, BEATS_SHOWN);
 }
 
-/** The fleet with an agent's asked-for history in its beats. */
+/** The fleet with an agent's requested history in its beats. */
 export function fromHistory(fleet, id, pings) {
   const stale = new Set(fleet.stale);
   stale.delete(id);
-  return { ...fleet, stale, beats: new Map(fleet.beats).set(id, withPings(fleet.beats.get(id), pings)) };
+  return { ...fleet, stale, beats: new Map(fleet.beats).set(id, mergeBeats(fleet.beats.get(id), pings)) };
 }
 
+/** Whether the beats are the newest BEATS_SHOWN outcomes of the agent, or all it has, without a gap. */
 function isComplete(beats = [], agent) {
   if (!agent.total_pings) return true;
   if (beats.length === 0) return false;
@@ -138,7 +141,7 @@ function isComplete(beats = [], agent) {
   return isRecent && (beats.at(-1).ping_seq === 1 || beats.length >= BEATS_SHOWN) && span === beats.length;
 }
 
-// ---- what the table shows -----------------------------------------------------------------------------------
+// ---- rows of the table ----
 
 const SORTS = {
   status: (agent) => [status(agent.status).severity, -(agent.consecutive_poor_uptime ?? 0)],
@@ -149,18 +152,18 @@ const SORTS = {
   response: (agent) => [-(agent.last_response_ms ?? -1)],
 };
 
-/** Agents that fit the filter and the search, in order; the id decides between equals. */
-export function chosen(agents, { status: only, search, sort, reverse }) {
+/** The agents that match the filter and the search, sorted; equal ones by id. */
+export function selectRows(agents, { status: only, search, sort, reverse }) {
   const needle = search.trim().toLowerCase();
-  const fits = (agent) => (!only || agent.status === only) && (!needle || haystack(agent).includes(needle));
+  const matches = (agent) => (!only || agent.status === only) && (!needle || searchText(agent).includes(needle));
   const key = SORTS[sort] ?? SORTS.status;
-  const sorted = [...agents].filter(fits).map((agent) => [key(agent), agent]);
+  const sorted = [...agents].filter(matches).map((agent) => [key(agent), agent]);
   sorted.sort(([a, one], [b, other]) => compare(a, b) || (one.agent_id < other.agent_id ? -1 : 1));
   const result = sorted.map(([, agent]) => agent);
   return reverse ? result.reverse() : result;
 }
 
-const haystack = (agent) =>
+const searchText = (agent) =>
   [agent.agent_id, agent.agent_url ?? "", ...(agent.capabilities ?? []), ...(agent.gpus ?? []).map((gpu) => gpu.name)]
     .join(" ")
     .toLowerCase();

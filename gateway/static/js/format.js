@@ -1,7 +1,7 @@
 /**
- * Numbers and times as people read them. Pure, so that `node --test` can hold it to account.
+ * Numbers and times as text. No I/O and no clock, so that `node --test` can test it.
  *
- * Someone is paid by these percentages: they are cut, never rounded up, so that 99.9999 is not shown as 100.
+ * Payments depend on these percentages: they are truncated and never rounded up, so that 99.9999 is not shown as 100.
  */
 
 export const NOTHING = "–";
@@ -10,7 +10,7 @@ const number = new Intl.NumberFormat("en");
 
 export const count = (value) => (value == null ? NOTHING : number.format(value));
 
-/** 0..100 with three decimals near the top, where they decide; null is a dash, never 0. */
+/** A percentage of 0 to 100, with three decimals above 99, where thresholds lie. Null becomes a dash, never 0. */
 export function percent(value) {
   if (value == null) return NOTHING;
   if (value >= 100) return "100%";
@@ -60,15 +60,15 @@ const clockOf = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-d
 const dayOf = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
 const fullOf = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
-/** The time of day, with the day when it is not today. */
-export function moment(iso, now = Date.now()) {
+/** The local time of day; on any other day than today with the date. */
+export function formatTime(iso, now = Date.now()) {
   if (!iso) return NOTHING;
   const at = new Date(iso);
   const clock = clockOf.format(at);
   return at.toDateString() === new Date(now).toDateString() ? clock : `${dayOf.format(at)}, ${clock}`;
 }
 
-export const fullMoment = (iso) => (iso ? fullOf.format(new Date(iso)) : NOTHING);
+export const formatFullTime = (iso) => (iso ? fullOf.format(new Date(iso)) : NOTHING);
 
 export function ago(iso, now) {
   if (!iso) return "never";

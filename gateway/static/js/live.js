@@ -1,6 +1,6 @@
 /**
- * Keeps the store true: the dashboard's answer first, then each event as it happens, and the answer again from
- * time to time, because live events may be lost without harm.
+ * Keeps the store up to date: reads the dashboard's response first, then applies each live event. Events can be lost,
+ * so the response is read again from time to time.
  */
 
 import * as api from "./api.js";
@@ -11,32 +11,32 @@ const REFRESH_MS = 30_000;
 const REFRESH_AFTER_EVENTS_MS = 5_000;
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000];
 const SLOWEST_RETRY_MS = RETRY_MS.at(-1);
-const KINDS = ["ping", "registered", "removed"]; // `status` repeats what `ping` says
+const EVENT_KINDS = ["ping", "registered", "removed"]; // a `status` event repeats what a `ping` event says
 
 let source = null;
 let retries = 0;
 let refreshAt = 0;
 let timer = null;
 
-/** Asks for everything now, and follows the events from then on. */
+/** Reads the dashboard now, and opens the event stream once that worked. */
 export async function start() {
   await refresh();
-  if (current().phase === "ready" && !source && !document.hidden) follow();
+  if (current().phase === "ready" && !source && !document.hidden) openStream();
 }
 
 /**
- * A page that nobody sees lets its stream go: browsers keep six connections to one address, and a stream in each
- * of six tabs, or of pages kept for "back", would leave none for the seventh.
+ * Closes the event stream while the page is hidden. A browser keeps at most six connections to one host: streams of six
+ * hidden tabs, or of pages in the back-forward cache, would leave none for a seventh tab.
  */
-export function followWhileSeen() {
-  document.addEventListener("visibilitychange", () => (document.hidden ? rest() : start()));
-  addEventListener("pagehide", rest);
+export function pauseWhileHidden() {
+  document.addEventListener("visibilitychange", () => (document.hidden ? pause() : start()));
+  addEventListener("pagehide", pause);
   addEventListener("pageshow", (event) => event.persisted && start());
 }
 
-function rest() {
+function pause() {
   clearTimeout(timer);
-  stopFollowing();
+  closeStream();
   change({ live: "connecting" });
 }
 
@@ -56,13 +56,13 @@ async function refresh() {
     }));
     schedule(REFRESH_MS);
   } catch (error) {
-    failed(error);
+    onFailure(error);
   }
 }
 
-function failed(error) {
+function onFailure(error) {
   if (error.status === 401) {
-    stopFollowing();
+    closeStream();
     change({ phase: "login", problem: null });
     return;
   }
@@ -79,64 +79,66 @@ function schedule(wait) {
   timer = setTimeout(start, wait);
 }
 
-function follow() {
+function openStream() {
   source = new EventSource(api.EVENTS);
   source.addEventListener("open", () => {
     change({ live: "live" });
-    refresh(); // what happened before the stream was open
+    refresh(); // for what happened before the stream was open
   });
   source.addEventListener("error", () => {
     change({ live: "reconnecting" });
-    if (source?.readyState === EventSource.CLOSED) source = null; // refused: the browser gives up, we do not
-    if (refreshAt > Date.now() + SLOWEST_RETRY_MS) schedule(RETRY_MS[0]); // is only the stream lost, or all?
+    // a refused stream is closed: the browser does not retry it, so `start` has to open another
+    if (source?.readyState === EventSource.CLOSED) source = null;
+    // find out soon whether the gateway answers at all
+    if (refreshAt > Date.now() + SLOWEST_RETRY_MS) schedule(RETRY_MS[0]);
   });
-  source.addEventListener("reset", refresh); // some were missed for good
-  for (const kind of KINDS) source.addEventListener(kind, heard);
+  source.addEventListener("reset", refresh); // the gateway no longer keeps some of the missed events
+  for (const kind of EVENT_KINDS) source.addEventListener(kind, onEvent);
 }
 
-function stopFollowing() {
+function closeStream() {
   source?.close();
   source = null;
 }
 
-function heard(message) {
+function onEvent(message) {
   const event = JSON.parse(message.data);
   change((state) => ({ fleet: fromEvent(state.fleet, event), heardAt: Date.now() }));
   if (refreshAt > Date.now() + REFRESH_AFTER_EVENTS_MS) schedule(REFRESH_AFTER_EVENTS_MS);
 }
 
-// ---- beats of the rows that are seen ------------------------------------------------------------------------
+// ---- beats of the rows on the screen ----
 
-const AT_ONCE = 4; // of the six connections that a browser keeps to one address; the events have one for themselves
-const wanted = new Map(); // id -> waits its turn
-const asking = new Set();
+const MAX_REQUESTS = 4; // a browser keeps six connections to one host; the event stream takes one
+const queued = new Set(); // ids that wait for their request
+const inFlight = new Set();
 
-/** Asks for an agent's recent outcomes, a few agents at a time. */
-export function wantBeats(id) {
-  if (asking.has(id)) return;
-  wanted.set(id, true);
-  pump();
+/** Requests an agent's recent outcomes, at most MAX_REQUESTS agents at a time. */
+export function requestBeats(id) {
+  if (inFlight.has(id)) return;
+  queued.add(id);
+  sendRequests();
 }
 
-function pump() {
-  while (asking.size < AT_ONCE && wanted.size > 0) {
-    const [id] = wanted.keys();
-    wanted.delete(id);
-    asking.add(id);
-    askBeats(id).finally(() => {
-      asking.delete(id);
-      pump();
+function sendRequests() {
+  while (inFlight.size < MAX_REQUESTS && queued.size > 0) {
+    const [id] = queued;
+    queued.delete(id);
+    inFlight.add(id);
+    loadBeats(id).finally(() => {
+      inFlight.delete(id);
+      sendRequests();
     });
   }
 }
 
-async function askBeats(id) {
+async function loadBeats(id) {
   try {
     const answer = await api.history(id, { hours: 24 * 60, limit: 40 });
     change((state) => ({ fleet: fromHistory(state.fleet, id, answer.pings) }));
   } catch (error) {
     if (!(error instanceof api.Problem)) throw error;
-    // no history just now: the row shows what events bring, and asks again after the next refresh
+    // without history the row shows what events bring; it is requested again after the next refresh
     change((state) => ({ fleet: fromHistory(state.fleet, id, []) }));
   }
 }

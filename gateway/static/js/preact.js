@@ -1,10 +1,10 @@
 /**
- * The one place that knows where Preact and htm come from, and the two helpers that their small build lacks.
+ * Preact and htm, imported in this one place, and two helpers that their small build lacks.
  */
 
 import { Component, h, html, render, useEffect, useMemo, useRef, useState } from "../vendor/htm-preact.js";
 
-/** A component that renders again only when one of its properties is another object or value. */
+/** Wraps a component so that it renders again only when one of its properties changed, by identity. */
 export function memo(view) {
   return class extends Component {
     shouldComponentUpdate(next) {
@@ -18,7 +18,7 @@ export function memo(view) {
   };
 }
 
-/** Class names from an object: those whose value holds. */
+/** The keys of an object whose values are truthy, as the text of a class attribute. */
 export const classes = (names) =>
   Object.keys(names)
     .filter((name) => names[name])

@@ -1,5 +1,5 @@
 /**
- * Where the page is, kept in the address after the hash so that it can be shared: `#/agent/ID?status=poor&q=gpu`.
+ * What the page shows, kept in the URL after the hash so that it can be shared: `#/agent/ID?status=poor&q=gpu`.
  */
 
 import { useEffect, useState } from "./preact.js";
@@ -23,7 +23,7 @@ function decoded(text) {
   try {
     return decodeURIComponent(text);
   } catch {
-    return null; // somebody typed it
+    return null; // typed by hand and malformed
   }
 }
 
@@ -37,10 +37,10 @@ export function format({ agent, status, search, sort, reverse }) {
   return `#/${agent ? `agent/${encodeURIComponent(agent)}` : ""}${query ? `?${query}` : ""}`;
 }
 
-/** The address of the present place with some of it changed. */
+/** The hash of the present route with some of its values changed. */
 export const link = (part) => format({ ...parse(location.hash), ...part });
 
-/** Opening an agent is a step that "back" undoes; filters and searches are not. */
+/** Changes the route. With `step` the browser's back button undoes it: for opening an agent, not for filters. */
 export function go(part, { step = false } = {}) {
   const hash = link(part);
   if (step) location.hash = hash;

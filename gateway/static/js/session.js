@@ -1,13 +1,13 @@
 /**
- * Whether this browser signed in here. The session itself is a cookie that no script can read; this only says
- * whether a way out is worth showing.
+ * Remembers that this browser signed in. The session itself is a cookie that no script can read; this mark only decides
+ * whether the page shows "Sign out".
  */
 
 import * as api from "./api.js";
 
 const KEY = "signed-in";
 
-export function isRemembered() {
+export function isSignedIn() {
   try {
     return localStorage.getItem(KEY) != null;
   } catch {
@@ -20,7 +20,7 @@ export function remember(isIn) {
     if (isIn) localStorage.setItem(KEY, "");
     else localStorage.removeItem(KEY);
   } catch {
-    // then no way out is shown; the session ends by itself
+    // "Sign out" is then not shown; the session expires by itself
   }
 }
 

@@ -1,7 +1,7 @@
 /**
- * The page's state, and who is told when it changes.
+ * The page's state and its subscribers.
  *
- * Changes within a moment are drawn together: a fleet that answers a hundred pings a second is drawn ten times.
+ * Changes within DRAW_EVERY_MS are drawn together: a fleet with a hundred outcomes a second is drawn ten times.
  */
 
 import { EMPTY } from "./fleet.js";
@@ -12,10 +12,10 @@ const DRAW_EVERY_MS = 100;
 let state = {
   phase: "loading", // loading | ready | login
   live: "connecting", // connecting | live | reconnecting
-  problem: null, // the sentence of the last failure, until something works again
+  problem: null, // a sentence about the last failure; null once a request worked
   fleet: EMPTY,
-  clockOffset: 0, // the server's clock minus ours, milliseconds
-  heardAt: null, // when the gateway last answered, our clock
+  clockOffset: 0, // the server's clock minus the browser's, milliseconds
+  heardAt: null, // when the gateway last answered, by the browser's clock
 };
 const listeners = new Set();
 let drawing = null;
@@ -24,25 +24,25 @@ export const current = () => state;
 
 export function change(part) {
   state = { ...state, ...(typeof part === "function" ? part(state) : part) };
-  drawing ??= setTimeout(tellAll, DRAW_EVERY_MS);
+  drawing ??= setTimeout(notifyListeners, DRAW_EVERY_MS);
 }
 
-function tellAll() {
+function notifyListeners() {
   drawing = null;
   for (const listener of listeners) listener(state);
 }
 
 export function useStore() {
-  const [seen, see] = useState(state);
+  const [snapshot, setSnapshot] = useState(state);
   useEffect(() => {
-    listeners.add(see);
-    see(state);
-    return () => listeners.delete(see);
+    listeners.add(setSnapshot);
+    setSnapshot(state);
+    return () => listeners.delete(setSnapshot);
   }, []);
-  return seen;
+  return snapshot;
 }
 
-/** Now by the server's clock, milliseconds: countdowns must not lean on the viewer's. */
+/** The server's time in milliseconds. Countdowns use it because the browser's clock may be wrong. */
 export const serverNow = () => Date.now() + state.clockOffset;
 
 const tickers = new Set();
@@ -50,7 +50,7 @@ setInterval(() => {
   for (const tick of tickers) tick(serverNow());
 }, 1000);
 
-/** The server's time, again each second. */
+/** The server's time, updated each second. */
 export function useNow() {
   const [now, setNow] = useState(serverNow());
   useEffect(() => {

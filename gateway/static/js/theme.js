@@ -1,4 +1,4 @@
-/** Light, dark, or as the system says; remembered in this browser. */
+/** The colour theme: light, dark, or the system's. The choice is kept in the browser's local storage. */
 
 export const THEMES = ["system", "light", "dark"];
 
@@ -16,7 +16,7 @@ export function setTheme(name) {
   try {
     localStorage.setItem("theme", name);
   } catch {
-    // it then holds for this visit
+    // the choice then lasts until the page is reloaded
   }
   apply(name);
 }

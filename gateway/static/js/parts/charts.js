@@ -1,4 +1,4 @@
-/** Uptime and response time of an agent over a period, drawn by uPlot, which is loaded when first needed. */
+/** Uptime and response time of an agent over a period, drawn by uPlot, which is loaded on first use. */
 
 import { NOTHING, percent } from "../format.js";
 import { html, useEffect, useRef, useState } from "../preact.js";
@@ -23,15 +23,15 @@ export function Charts({ outcomes, hours, setHours }) {
       >${period.label}</button>`,
       )}</div>
     </div>
-    <${Plot} of=${uptimeChart} pings=${pings} hours=${hours}
+    <${Plot} draw=${uptimeChart} pings=${pings} hours=${hours}
       label=${`Uptime of each window in the last ${hours} hours; the table below holds the same`} />
     <h3 class="quiet">Response time</h3>
-    <${Plot} of=${responseChart} pings=${pings} hours=${hours} label="Response time of each ping in milliseconds" />
+    <${Plot} draw=${responseChart} pings=${pings} hours=${hours} label="Response time of each ping in milliseconds" />
     ${problem && html`<p class="note">The chart shows what came in live; history is away: ${problem}</p>`}
   </section>`;
 }
 
-/** The hours asked for, or less where nothing is known of their beginning. */
+/** The time range of the x axis: the requested hours, or less when the known outcomes begin later. */
 function period(pings, hours) {
   const until = serverNow() / 1000;
   const oldest = pings.at(-1);
@@ -39,31 +39,32 @@ function period(pings, hours) {
   return { since: Math.min(until - 60, Math.max(until - hours * 3600, known)), until };
 }
 
-function Plot({ of, pings, hours, label }) {
-  const place = useRef();
+function Plot({ draw, pings, hours, label }) {
+  const container = useRef();
   const [width, setWidth] = useState(0);
   const theme = useThemeChanges();
   useEffect(() => {
     const observer = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width)));
-    observer.observe(place.current);
+    observer.observe(container.current);
     return () => observer.disconnect();
   }, []);
   useEffect(() => {
     if (width === 0) return undefined;
-    let [plot, isOver] = [null, false];
+    let plot = null;
+    let isCancelled = false;
     import("../../vendor/uplot.js").then(({ default: UPlot }) => {
-      if (isOver) return;
-      plot = of(UPlot, place.current, pings, { width, ...period(pings, hours) });
+      if (isCancelled) return;
+      plot = draw(UPlot, container.current, pings, { width, ...period(pings, hours) });
     });
     return () => {
-      isOver = true;
+      isCancelled = true;
       plot?.destroy();
     };
   }, [pings[0]?.ping_seq, pings.length, hours, width, theme]);
-  return html`<div class="plot" role="img" aria-label=${label} ref=${place}></div>`;
+  return html`<div class="plot" role="img" aria-label=${label} ref=${container}></div>`;
 }
 
-/** A number that changes with the colours, so that the canvas is drawn again. */
+/** A number that changes with the theme, so that the canvas is drawn again in its colours. */
 function useThemeChanges() {
   const [changes, setChanges] = useState(0);
   useEffect(() => {

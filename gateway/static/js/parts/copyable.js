@@ -1,11 +1,11 @@
-/** A line for the terminal, with a button that copies it. */
+/** A command line with a button that copies it to the clipboard. */
 
 import { html, useRef, useState } from "../preact.js";
 import { Icon } from "./glyph.js";
 
 async function copy(text, line) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  // plain HTTP outside localhost has no clipboard: select the line, the older way still copies it
+  // plain HTTP outside localhost has no clipboard API: select the line and use the older command
   getSelection().selectAllChildren(line);
   document.execCommand("copy");
 }

@@ -1,8 +1,8 @@
-/** Everything about one agent, beside the list. Escape closes it; the focus goes back to where it came from. */
+/** The panel about one agent, next to the list. Escape closes it and returns the focus to where it was. */
 
 import { html, useEffect, useRef, useState } from "../preact.js";
 import { go, link } from "../route.js";
-import { status } from "../words.js";
+import { status } from "../labels.js";
 import { Charts } from "./charts.js";
 import { Copyable } from "./copyable.js";
 import { Facts } from "./facts.js";

@@ -1,35 +1,35 @@
-/** What the detail panel shows: the agent, and its outcomes over a period, kept up with what happens live. */
+/** The data of the detail panel: the agent and its outcomes over a period, kept up to date with live events. */
 
 import * as api from "../api.js";
-import { wantBeats } from "../live.js";
+import { requestBeats } from "../live.js";
 import { useEffect, useState } from "../preact.js";
 
 const PAGE = 1000;
-const STORAGE_MS = 1500;
+const STORAGE_DELAY_MS = 1500; // storage needs a moment to write an outcome
 
-/** The agent as listed; one that is not listed is asked for, and again after each of its outcomes. */
+/** The agent as listed. An agent that is not listed is requested, and again after each of its outcomes. */
 export function useAgent(id, known, newest) {
-  const [asked, setAsked] = useState({ agent: null, problem: null });
+  const [requested, setRequested] = useState({ agent: null, problem: null });
   const isListed = Boolean(known);
   useEffect(() => {
-    wantBeats(id);
+    requestBeats(id);
     if (isListed) return undefined;
-    return latest(
+    return cancellable(
       api.agent(id),
-      (agent) => setAsked({ agent, problem: null }),
-      (problem) => setAsked({ agent: null, problem: problem.message }),
+      (agent) => setRequested({ agent, problem: null }),
+      (problem) => setRequested({ agent: null, problem: problem.message }),
     );
   }, [id, isListed, newest]);
-  return isListed ? { agent: known, problem: null } : asked;
+  return isListed ? { agent: known, problem: null } : requested;
 }
 
-/** `{ pings, summary, problem, next, more }`, newest first; `more()` adds the page before. */
+/** `{ pings, summary, problem, next, isLoading, more }`. Pings are newest first; `more()` loads the next older page. */
 export function useOutcomes(id, hours, beats) {
   const [answer, setAnswer] = useState({ pings: [], summary: null, problem: null, next: null, isLoading: true });
   const ask = (cursor = null) => {
     setAnswer((now) => ({ ...now, isLoading: true }));
     const query = { hours, limit: PAGE, ...(cursor && { cursor }) };
-    return latest(
+    return cancellable(
       api.history(id, query),
       (page) =>
         setAnswer((now) => ({
@@ -47,18 +47,18 @@ export function useOutcomes(id, hours, beats) {
   return { ...answer, pings: withLive(answer.pings, beats), more: answer.next ? () => ask(answer.next) : null };
 }
 
-/** The sums over the period, asked for again a moment after each outcome: storage needs that moment. */
-function useSummary(id, hours, newest, heard) {
+/** Requests the summary of the period again, STORAGE_DELAY_MS after each new outcome. */
+function useSummary(id, hours, newest, onSummary) {
   useEffect(() => {
     if (!newest) return undefined;
     let stop = () => {};
     const timer = setTimeout(() => {
-      stop = latest(
+      stop = cancellable(
         api.history(id, { hours, limit: 1 }),
-        (page) => heard(page.summary),
+        (page) => onSummary(page.summary),
         () => {},
       );
-    }, STORAGE_MS);
+    }, STORAGE_DELAY_MS);
     return () => {
       clearTimeout(timer);
       stop();
@@ -66,7 +66,7 @@ function useSummary(id, hours, newest, heard) {
   }, [id, hours, newest]);
 }
 
-/** What came by event since the answer; storage may be a moment behind. */
+/** The pings with those that only came as events: storage may be a moment behind. */
 function withLive(pings, beats = []) {
   const newest = pings[0]?.ping_seq ?? Number.POSITIVE_INFINITY;
   const fresh = beats.filter((ping) => ping.ping_seq > newest);
@@ -74,12 +74,12 @@ function withLive(pings, beats = []) {
   return fresh.length > 0 ? [...fresh, ...pings] : pings;
 }
 
-/** Hears of the answer unless it is no longer wanted by then; returns what ends the wish. */
-function latest(promise, answered, refused) {
+/** Calls one of the callbacks when the promise settles. Returns a function that prevents the call. */
+function cancellable(promise, onAnswer, onProblem) {
   let isWanted = true;
   promise.then(
-    (answer) => isWanted && answered(answer),
-    (problem) => isWanted && refused(problem),
+    (answer) => isWanted && onAnswer(answer),
+    (problem) => isWanted && onProblem(problem),
   );
   return () => {
     isWanted = false;

@@ -1,4 +1,4 @@
-/** A fleet without agents: how the first one comes in. */
+/** Shown for a fleet without agents: three ways to add the first one. */
 
 import { html } from "../preact.js";
 import { Copyable } from "./copyable.js";

@@ -1,6 +1,6 @@
-/** The plain facts of an agent. */
+/** The properties of an agent as a list of names and values. */
 
-import { ago, count, fullMoment, percent } from "../format.js";
+import { ago, count, formatFullTime, percent } from "../format.js";
 import { html } from "../preact.js";
 import { useNow } from "../store.js";
 import { Countdown } from "./countdown.js";
@@ -14,10 +14,10 @@ export function Facts({ agent }) {
     <${Fact} name="Interval" note=${streak}><${Interval} agent=${agent} /><//>
     <${Fact} name="Uptime, last judged">${percent(agent.uptime_percent)}<//>
     <${Fact} name="Uptime, 24 h">${percent(agent.uptime_24h_percent)}<//>
-    <${Fact} name="Last answer" note=${fullMoment(agent.last_answered_at)}>${ago(agent.last_answered_at, now)}<//>
+    <${Fact} name="Last answer" note=${formatFullTime(agent.last_answered_at)}>${ago(agent.last_answered_at, now)}<//>
     <${Fact} name="Pings" note=${`${count(agent.missed_pings)} missed`}>${count(agent.total_pings)}<//>
     <${Fact} name="Connection">${connection(agent.connected)}<//>
-    <${Fact} name="Registered" note=${fullMoment(agent.registered_at)}>${ago(agent.registered_at, now)}<//>
+    <${Fact} name="Registered" note=${formatFullTime(agent.registered_at)}>${ago(agent.registered_at, now)}<//>
   </dl>
   <${Labels} agent=${agent} />`;
 }
@@ -29,7 +29,7 @@ const connection = (connected) => (connected == null ? "not known" : connected ?
 
 const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
-/** What the operator wrote at registration. The URL is a label: it is shown, never linked or fetched. */
+/** The labels given at registration. The URL is a label too: it is shown, and never linked or fetched. */
 function Labels({ agent }) {
   const metadata = Object.entries(agent.metadata ?? {});
   const hasAny = agent.agent_url || agent.capabilities?.length > 0 || metadata.length > 0;

@@ -1,9 +1,9 @@
 /** The newest outcomes of the whole fleet. */
 
-import { milliseconds, moment, percent } from "../format.js";
+import { milliseconds, formatTime, percent } from "../format.js";
 import { html, memo } from "../preact.js";
 import { link } from "../route.js";
-import { BEATS, beatKind, reason } from "../words.js";
+import { BEATS, outcomeKind, reason } from "../labels.js";
 import { Glyph } from "./glyph.js";
 
 const SHOWN = 30;
@@ -17,16 +17,17 @@ export function Feed({ recent }) {
 }
 
 const Item = memo(({ ping }) => {
-  const kind = beatKind(ping);
+  const kind = outcomeKind(ping);
   return html`<li class="tone-${kind}">
     <${Glyph} name=${kind} />
     <a href=${link({ agent: ping.agent_id })}>${ping.agent_id}</a>
-    <time datetime=${ping.pinged_at}>${moment(ping.pinged_at)}</time>
-    <span class="what"><b>${BEATS[kind]}</b>${said(ping)}</span>
+    <time datetime=${ping.pinged_at}>${formatTime(ping.pinged_at)}</time>
+    <span class="what"><b>${BEATS[kind]}</b>${outcomeDetails(ping)}</span>
   </li>`;
 });
 
-export function said(ping) {
+/** Uptime, response time and reason of an outcome, as far as it has them; begins with a comma. */
+export function outcomeDetails(ping) {
   const parts = [];
   if (ping.uptime_percent != null) parts.push(percent(ping.uptime_percent));
   if (ping.response_ms != null) parts.push(milliseconds(ping.response_ms));

@@ -1,9 +1,9 @@
-/** The GPUs of an agent: the state that counts, and what the driver tells right now, asked of the agent itself. */
+/** The GPUs of an agent: their states, and the driver's present readings, requested from the agent itself. */
 
 import * as api from "../api.js";
 import { count, percent, SPACE } from "../format.js";
 import { html, useEffect, useState } from "../preact.js";
-import { reason } from "../words.js";
+import { reason } from "../labels.js";
 import { Chip } from "./glyph.js";
 
 export function Gpus({ agent, newest }) {
@@ -54,7 +54,7 @@ function Gpu({ gpu }) {
 const Meter = ({ share }) =>
   html`<span class="meter" aria-hidden="true"><i style=${{ width: `${Math.min(100, share * 100)}%` }}></i></span>`;
 
-/** Name, text, and for a reading with a limit its share of it. What the driver does not say is left out. */
+/** A list of [name, text, share of the limit if there is one]. Readings that the driver does not give are left out. */
 function readingsOf(details) {
   const has = (name) => details[name] != null;
   const gib = (bytes) => (bytes / 2 ** 30).toFixed(1);

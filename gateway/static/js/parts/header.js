@@ -1,7 +1,7 @@
-/** The top of the page: what it is, whether it is live, and the theme. */
+/** The top of the page: its name, the state of the event stream, links, sign-out and the theme switch. */
 
 import { html, useState } from "../preact.js";
-import { isRemembered, signOut } from "../session.js";
+import { isSignedIn, signOut } from "../session.js";
 import { setTheme, theme, THEMES } from "../theme.js";
 import { Icon } from "./glyph.js";
 
@@ -21,7 +21,7 @@ export function Header({ live, phase }) {
     <nav aria-label="More">
       <a href="schema">API</a>
       <a href="metrics">Metrics</a>
-      ${phase === "ready" && isRemembered() && html`<${SignOut} />`}
+      ${phase === "ready" && isSignedIn() && html`<${SignOut} />`}
       <${ThemeButton} />
     </nav>
   </header>`;

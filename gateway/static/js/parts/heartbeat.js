@@ -1,22 +1,24 @@
 /**
- * The last outcomes of an agent as one bar each, newest on the right.
+ * The last outcomes of an agent, one bar for each, the newest on the right.
  *
- * Shapes tell them apart without colour: good is a full bar, poor is filled as far as the uptime was, missed is
- * hollow, excused is broken, the first ping is short. A number that never reached history leaves its place empty.
+ * The shapes differ without colour: good is a full bar, poor is filled up to its uptime, missed is hollow, excused is
+ * dashed, the first ping is short. A ping_seq without a known outcome leaves a gap.
  */
 
 import { BEATS_SHOWN } from "../fleet.js";
-import { duration, fullMoment, milliseconds, percent } from "../format.js";
+import { duration, formatFullTime, milliseconds, percent } from "../format.js";
 import { html, memo } from "../preact.js";
-import { BEATS, beatKind, reason } from "../words.js";
-import { tip } from "./tooltip.js";
+import { BEATS, outcomeKind, reason } from "../labels.js";
+import { showTooltip } from "./tooltip.js";
 
-const [SLOT, BAR, HEIGHT] = [6, 4, 28];
+const SLOT = 6;
+const BAR = 4;
+const HEIGHT = 28;
 
 const box = (x, y, height) => `M${x} ${y}h${BAR}v${height}h${-BAR}z`;
 
 function shape(ping, x) {
-  switch (beatKind(ping)) {
+  switch (outcomeKind(ping)) {
     case "poor": {
       const filled = Math.max(3, (HEIGHT * (ping.uptime_percent ?? 0)) / 100);
       return { poor: box(x, HEIGHT - filled, filled), rest: box(x, 0, HEIGHT - filled) };
@@ -36,16 +38,16 @@ function shape(ping, x) {
   }
 }
 
-/** One path a kind: a table of a hundred agents stays light. */
+/** One path for all bars of a kind: far fewer elements than one for each bar. */
 function paths(pings, newest) {
   const all = {};
-  const place = (seq) => (BEATS_SHOWN - 1 - (newest - seq)) * SLOT + 1;
-  const taken = new Set(pings.map((ping) => ping.ping_seq));
+  const xOf = (seq) => (BEATS_SHOWN - 1 - (newest - seq)) * SLOT + 1;
+  const known = new Set(pings.map((ping) => ping.ping_seq));
   for (const ping of pings) {
-    for (const [kind, d] of Object.entries(shape(ping, place(ping.ping_seq)))) all[kind] = (all[kind] ?? "") + d;
+    for (const [kind, d] of Object.entries(shape(ping, xOf(ping.ping_seq)))) all[kind] = (all[kind] ?? "") + d;
   }
   for (let seq = newest; seq > newest - BEATS_SHOWN; seq -= 1) {
-    if (!taken.has(seq)) all.none = (all.none ?? "") + box(place(seq), HEIGHT - 3, 3);
+    if (!known.has(seq)) all.none = (all.none ?? "") + box(xOf(seq), HEIGHT - 3, 3);
   }
   return all;
 }
@@ -53,17 +55,17 @@ function paths(pings, newest) {
 export function summary(pings) {
   if (pings.length === 0) return "no outcome yet";
   const counts = new Map();
-  for (const ping of pings) counts.set(beatKind(ping), (counts.get(beatKind(ping)) ?? 0) + 1);
+  for (const ping of pings) counts.set(outcomeKind(ping), (counts.get(outcomeKind(ping)) ?? 0) + 1);
   const parts = [...counts].map(([kind, times]) => `${times} ${BEATS[kind]}`);
   return `last ${pings.length} outcomes: ${parts.join(", ")}`;
 }
 
 export function BeatNote({ ping }) {
-  const kind = beatKind(ping);
+  const kind = outcomeKind(ping);
   const window = ping.window_seconds ? ` of ${duration(ping.window_seconds)}` : "";
   return html`<div>
     <strong class="tone-${kind}">${BEATS[kind]}</strong> <span class="quiet">#${ping.ping_seq}</span>
-    <div>${fullMoment(ping.pinged_at)}</div>
+    <div>${formatFullTime(ping.pinged_at)}</div>
     ${ping.uptime_percent != null && html`<div>uptime ${percent(ping.uptime_percent)}${window}</div>`}
     ${ping.response_ms != null && html`<div>answered in ${milliseconds(ping.response_ms)}</div>`}
     ${reason(ping.reason) && html`<div>${reason(ping.reason)}</div>`}
@@ -78,12 +80,12 @@ export const Heartbeat = memo(({ pings }) => {
     const slot = Math.floor(((event.clientX - area.left) / area.width) * BEATS_SHOWN);
     const seq = newest - (BEATS_SHOWN - 1 - slot);
     const ping = pings.find((other) => other.ping_seq === seq);
-    tip(ping && html`<${BeatNote} ping=${ping} />`, area.left + ((slot + 0.5) / BEATS_SHOWN) * area.width, area.top);
+    showTooltip(ping && html`<${BeatNote} ping=${ping} />`, area.left + ((slot + 0.5) / BEATS_SHOWN) * area.width, area.top);
   };
   return html`<svg
     class="beats" role="img" aria-label=${summary(pings)} data-newest=${newest}
     viewBox="0 0 ${BEATS_SHOWN * SLOT} ${HEIGHT}" preserveAspectRatio="none"
-    onPointerMove=${point} onPointerLeave=${() => tip(null)}
+    onPointerMove=${point} onPointerLeave=${() => showTooltip(null)}
   >
     <g key=${newest} class="beats-moving">
       ${Object.keys(all).map((kind) => html`<path key=${kind} class="beat-${kind}" d=${all[kind]} />`)}

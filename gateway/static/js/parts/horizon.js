@@ -1,30 +1,33 @@
 /**
- * When everybody is pinged next: each agent is a dot that drifts towards "now", and is thrown back by its ping.
+ * The timeline of next pings: each agent is a dot that moves towards "now" and jumps back when it is pinged.
  *
- * Hosts in good standing cluster near the base interval; whoever escalated hangs far out. The scale is
- * logarithmic, because intervals differ 96-fold.
+ * Healthy agents lie near the base interval, escalated ones further right. The scale is logarithmic because intervals
+ * differ by a factor of up to 96.
  */
 
 import { countdown, duration } from "../format.js";
 import { classes, html, useEffect, useRef, useState } from "../preact.js";
 import { go } from "../route.js";
 import { useNow } from "../store.js";
-import { status } from "../words.js";
-import { tip } from "./tooltip.js";
+import { status } from "../labels.js";
+import { showTooltip } from "./tooltip.js";
 
 const TICKS = [2, 5, 10, 30, 60, 300, 900, 1800, 3600, 10_800, 21_600, 43_200, 86_400];
-const NEAR_SECONDS = 12; // only here is a glide seen; gliding everywhere is dear
-const [LANES, EDGE, NAMED, ROOM_FOR_NAME] = [5, 14, 8, 130];
+const NEAR_SECONDS = 12; // dots this close to now are animated; animating all of them would cost too much
+const LANES = 5;
+const EDGE = 14; // pixels left free at both ends
+const MAX_NAMED = 8; // up to so many dots show their names
+const NAME_WIDTH = 130; // pixels
 
-/** Seconds to a share of the width; `end` is the right edge. */
+/** A function from seconds to a share of the width, 0 to 1. `end` is the time at the right edge, in seconds. */
 export function scale(end) {
   const near = Math.min(10, end / 3);
   return (seconds) => Math.min(1, Math.log1p(Math.max(0, seconds) / near) / Math.log1p(end / near));
 }
 
-/** A few stand in order; of many each keeps a place of its own, whoever comes and goes. */
+/** The lane of a dot. Few agents take lanes in turn; of many, each has a fixed lane by the hash of its id. */
 const laneOf = (id, at, all) =>
-  all <= NAMED ? at % LANES : [...id].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 9973, 7) % LANES;
+  all <= MAX_NAMED ? at % LANES : [...id].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 9973, 7) % LANES;
 
 export function Horizon({ agents }) {
   const now = useNow();
@@ -46,7 +49,7 @@ export function Horizon({ agents }) {
         dots.map(
           ({ agent, left }, at) => html`<${Mark}
         key=${agent.agent_id} agent=${agent} left=${left} x=${x(left)} lane=${laneOf(agent.agent_id, at, dots.length)}
-        isNamed=${dots.length <= NAMED} isLast=${x(left) > width - ROOM_FOR_NAME}
+        isNamed=${dots.length <= MAX_NAMED} isLast=${x(left) > width - NAME_WIDTH}
       />`,
         )
       }
@@ -54,7 +57,7 @@ export function Horizon({ agents }) {
   </section>`;
 }
 
-/** Ticks that keep clear of each other and of both ends. */
+/** The ticks that fit without overlapping each other or "now". */
 function ticks(longest, x) {
   let last = x(0);
   return TICKS.filter((seconds) => {
@@ -73,13 +76,13 @@ function Mark({ agent, left, x, lane, isNamed, isLast }) {
   const note = html`<div><strong>${agent.agent_id}</strong><div>${label}</div><div>${when}</div></div>`;
   const point = (event) => {
     const area = event.currentTarget.getBoundingClientRect();
-    tip(note, area.left + area.width / 2, area.top);
+    showTooltip(note, area.left + area.width / 2, area.top);
   };
   const names = { mark: true, [`lane-${lane}`]: true, "is-due": left <= 0, "is-near": left < NEAR_SECONDS };
   return html`<div
     class=${classes({ ...names, "is-last": isNamed && isLast })}
     style=${{ transform: `translateX(${Math.round(x)}px)` }}
-    onPointerEnter=${point} onPointerLeave=${() => tip(null)} onClick=${() => go({ agent: agent.agent_id }, { step: true })}
+    onPointerEnter=${point} onPointerLeave=${() => showTooltip(null)} onClick=${() => go({ agent: agent.agent_id }, { step: true })}
   ><i class="dot tone-${name}"></i>${isNamed && html`<span>${agent.agent_id}</span>`}</div>`;
 }
 

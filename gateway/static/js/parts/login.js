@@ -1,4 +1,4 @@
-/** Asks for a token when the gateway wants one. */
+/** The sign-in form, shown when the gateway requires a token. */
 
 import * as api from "../api.js";
 import { start } from "../live.js";

@@ -1,11 +1,11 @@
-/** The history of an agent as a table, a screenful at a time. */
+/** The history of an agent as a table that grows on request. */
 
 import { exportLink } from "../api.js";
-import { count, duration, milliseconds, moment, percent, plural } from "../format.js";
+import { count, duration, milliseconds, formatTime, percent, plural } from "../format.js";
 import { html, memo, useEffect, useState } from "../preact.js";
-import { BEATS, beatKind, reason } from "../words.js";
+import { BEATS, outcomeKind, reason } from "../labels.js";
 import { Glyph } from "./glyph.js";
-import { Accounted } from "./summary.js";
+import { SecondsByState } from "./summary.js";
 
 const STEP = 25;
 const COLUMNS = ["Time", "Outcome", "Uptime", "Answered in", "Next after"];
@@ -23,7 +23,7 @@ export function Outcomes({ id, outcomes, hours }) {
   return html`<section class="block" aria-label="History">
     <h2>History <span class="quiet">${summary ? `${plural(summary.pings, "ping")}, ${count(summary.missed)} missed` : ""}</span></h2>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-    ${summary && html`<${Accounted} seconds=${summary.seconds} />`}
+    ${summary && html`<${SecondsByState} seconds=${summary.seconds} />`}
     ${summary?.missing_seqs > 0 && html`<p class="problem">${plural(summary.missing_seqs, "outcome")} never reached history.</p>`}
     ${pings.length === 0 && !problem && html`<p class="quiet">${nothing}</p>`}
     ${
@@ -41,11 +41,11 @@ export function Outcomes({ id, outcomes, hours }) {
 }
 
 const Line = memo(({ ping }) => {
-  const kind = beatKind(ping);
+  const kind = outcomeKind(ping);
   const why = reason(ping.reason);
   const level = ping.consecutive_poor_uptime;
   return html`<tr>
-    <td><time datetime=${ping.pinged_at}>${moment(ping.pinged_at)}</time></td>
+    <td><time datetime=${ping.pinged_at}>${formatTime(ping.pinged_at)}</time></td>
     <td class="tone-${kind}"><${Glyph} name=${kind} />${BEATS[kind]}${why && html`<span class="quiet">${why}</span>`}</td>
     <td title=${ping.window_seconds ? `of ${duration(ping.window_seconds)}` : undefined}>${percent(ping.uptime_percent)}</td>
     <td>${milliseconds(ping.response_ms)}</td>

@@ -1,10 +1,10 @@
-/** Pings the agent at once. It counts like any other ping, and the page says what came of it. */
+/** The "Ping now" button and the outcome of its ping, which counts like any other. */
 
 import * as api from "../api.js";
 import { duration } from "../format.js";
 import { html, useState } from "../preact.js";
-import { BEATS, beatKind } from "../words.js";
-import { said } from "./feed.js";
+import { BEATS, outcomeKind } from "../labels.js";
+import { outcomeDetails } from "./feed.js";
 
 export function PingNow({ id }) {
   const [isBusy, setBusy] = useState(false);
@@ -22,13 +22,13 @@ export function PingNow({ id }) {
   };
   return html`<div class="pingnow">
     <button type="button" class="primary" onClick=${press} disabled=${isBusy}>${isBusy ? "Waiting for the answer" : "Ping now"}</button>
-    <p role="status" class=${result ? (result.ping ? `tone-${beatKind(result.ping)}` : "problem") : "quiet"}>
-      ${result ? told(result) : "Counts like any other ping; the next one follows from it."}
+    <p role="status" class=${result ? (result.ping ? `tone-${outcomeKind(result.ping)}` : "problem") : "quiet"}>
+      ${result ? resultText(result) : "Counts like any other ping; the next one follows from it."}
     </p>
   </div>`;
 }
 
-function told({ ping, problem }) {
+function resultText({ ping, problem }) {
   if (problem) return problem;
-  return html`Ping #${ping.ping_seq}: <b>${BEATS[beatKind(ping)]}</b>${said(ping)}. Next in ${duration(ping.interval_minutes * 60)}.`;
+  return html`Ping #${ping.ping_seq}: <b>${BEATS[outcomeKind(ping)]}</b>${outcomeDetails(ping)}. Next in ${duration(ping.interval_minutes * 60)}.`;
 }

@@ -1,19 +1,19 @@
-/** How outcomes become lines on a canvas. An uptime holds for the whole window before its ping. */
+/** The charts' data and options for uPlot. An uptime applies to the whole window before its ping. */
 
 import { milliseconds } from "../format.js";
 import { html } from "../preact.js";
-import { beatKind } from "../words.js";
+import { outcomeKind } from "../labels.js";
 import { BeatNote } from "./heartbeat.js";
-import { tip } from "./tooltip.js";
+import { showTooltip } from "./tooltip.js";
 
 const FONT = "11px Inter, system-ui, sans-serif";
-const LABEL_ROOM = 70;
+const LABEL_WIDTH = 70;
 
-/** The colour that a custom property stands for just now, as the canvas wants it. */
-function colour(place, name) {
+/** The present value of a CSS colour property: a canvas cannot use `var()`. */
+function colour(container, name) {
   const probe = document.createElement("i");
   probe.style.color = `var(${name})`;
-  place.append(probe);
+  container.append(probe);
   const value = getComputedStyle(probe).color;
   probe.remove();
   return value;
@@ -23,15 +23,15 @@ const transparent = (value, alpha) => `color-mix(in srgb, ${value} ${alpha * 100
 
 const secondsOf = (ping) => Date.parse(ping.pinged_at) / 1000;
 
-function axes(place, valueOf) {
+function axes(container, valueOf) {
   const shared = {
-    stroke: colour(place, "--quiet"),
+    stroke: colour(container, "--quiet"),
     font: FONT,
-    grid: { stroke: colour(place, "--line"), width: 1 },
+    grid: { stroke: colour(container, "--line"), width: 1 },
     ticks: { show: false },
   };
   return [
-    { ...shared, grid: { show: false }, size: 24, space: LABEL_ROOM },
+    { ...shared, grid: { show: false }, size: 24, space: LABEL_WIDTH },
     {
       ...shared,
       size: 56,
@@ -43,7 +43,7 @@ function axes(place, valueOf) {
 
 const two = (value) => String(value).padStart(2, "0");
 
-/** Seconds where minutes would repeat, days where hours would. */
+/** Labels of the time axis: with seconds for steps below a minute, as dates for steps of a day or more. */
 function clockLabels(_plot, splits, _axis, _space, step) {
   return splits.map((seconds) => {
     const at = new Date(seconds * 1000);
@@ -54,8 +54,8 @@ function clockLabels(_plot, splits, _axis, _space, step) {
   });
 }
 
-function options(place, frame, pings, { height, axis, series, range, hooks = {} }) {
-  const [x, y] = axes(place, axis);
+function options(container, frame, pings, { height, axis, series, range, hooks = {} }) {
+  const [x, y] = axes(container, axis);
   return {
     width: frame.width,
     height,
@@ -71,20 +71,21 @@ function options(place, frame, pings, { height, axis, series, range, hooks = {} 
 
 function note(plot, pings) {
   const { left } = plot.cursor;
-  if (left == null || left < 0 || pings.length === 0) return tip(null);
+  if (left == null || left < 0 || pings.length === 0) return showTooltip(null);
   const pointed = plot.posToVal(left, "x");
   const away = (ping) => Math.abs(secondsOf(ping) - pointed);
   const ping = pings.reduce((nearest, other) => (away(other) < away(nearest) ? other : nearest));
   const area = plot.over.getBoundingClientRect();
-  return tip(html`<${BeatNote} ping=${ping} />`, area.left + plot.valToPos(secondsOf(ping), "x"), area.top);
+  return showTooltip(html`<${BeatNote} ping=${ping} />`, area.left + plot.valToPos(secondsOf(ping), "x"), area.top);
 }
 
 /**
- * Each judged window as a level line from its beginning to its end. A window reaches back over the misses before
- * it, so nothing is missing there; where no window was, the line is broken.
+ * The points of the uptime line: each judged window is a level piece from its beginning to its end. A window covers the
+ * misses before its ping, so they leave no gap. The line has a gap where there was no window.
  */
-export function levels(pings) {
-  const [times, values] = [[], []];
+export function uptimeLine(pings) {
+  const times = [];
+  const values = [];
   let reached = Number.NEGATIVE_INFINITY;
   for (const ping of pings) {
     if (ping.uptime_percent == null || !ping.window_seconds) continue;
@@ -101,32 +102,32 @@ export function levels(pings) {
   return [times, values];
 }
 
-export function uptimeChart(UPlot, place, newestFirst, frame) {
+export function uptimeChart(UPlot, container, newestFirst, frame) {
   const pings = newestFirst.toReversed();
-  const data = levels(pings);
+  const data = uptimeLine(pings);
   const lowest = Math.min(99, ...data[1].filter((value) => value != null));
   const bottom = Math.max(0, Math.floor(lowest - (100 - lowest) * 0.15));
-  const line = colour(place, "--healthy");
+  const line = colour(container, "--healthy");
   const marks = (plot) =>
-    markTroubles(plot, pings, { missed: colour(place, "--missing"), excused: colour(place, "--maintenance") });
+    markOutages(plot, pings, { missed: colour(container, "--missing"), excused: colour(container, "--maintenance") });
   const series = { stroke: line, width: 1.5, fill: transparent(line, 0.14), points: { show: false } };
-  const all = options(place, frame, pings, {
+  const all = options(container, frame, pings, {
     height: 150,
     series,
     range: [bottom, 100.0001],
     hooks: { draw: [marks] },
     axis: (value) => `${Number(value.toFixed(2))}%`,
   });
-  return new UPlot(all, data, place);
+  return new UPlot(all, data, container);
 }
 
-/** A cross for each miss, two strokes for what was excused: there is no uptime to draw at those. */
-function markTroubles({ ctx, bbox, valToPos }, pings, colours) {
+/** Draws a cross for each miss and two strokes for each excused ping, which have no uptime to draw. */
+function markOutages({ ctx, bbox, valToPos }, pings, colours) {
   const size = 3.5 * devicePixelRatio;
   ctx.save();
   ctx.lineWidth = 1.6 * devicePixelRatio;
   for (const ping of pings) {
-    const kind = beatKind(ping);
+    const kind = outcomeKind(ping);
     if (!colours[kind]) continue;
     const x = valToPos(secondsOf(ping), "x", true);
     const y = bbox.top + bbox.height - 2.5 * size;
@@ -152,12 +153,12 @@ function markTroubles({ ctx, bbox, valToPos }, pings, colours) {
   ctx.restore();
 }
 
-export function responseChart(UPlot, place, newestFirst, frame) {
+export function responseChart(UPlot, container, newestFirst, frame) {
   const pings = newestFirst.toReversed();
   const values = pings.map((ping) => ping.response_ms);
   const highest = Math.max(1, ...values.filter((value) => value != null));
-  const line = colour(place, "--recovering");
+  const line = colour(container, "--recovering");
   const series = { stroke: line, width: 1.25, points: { show: pings.length < 200, size: 4, fill: line, stroke: line } };
-  const all = options(place, frame, pings, { height: 96, series, range: [0, highest * 1.15], axis: milliseconds });
-  return new UPlot(all, [pings.map(secondsOf), values], place);
+  const all = options(container, frame, pings, { height: 96, series, range: [0, highest * 1.15], axis: milliseconds });
+  return new UPlot(all, [pings.map(secondsOf), values], container);
 }

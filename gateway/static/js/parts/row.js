@@ -1,10 +1,10 @@
 /** One agent: how it stands, its last outcomes, and when it is pinged next. */
 
-import { duration, fullMoment, milliseconds, percent, plural } from "../format.js";
-import { wantBeats } from "../live.js";
+import { duration, formatFullTime, milliseconds, percent, plural } from "../format.js";
+import { requestBeats } from "../live.js";
 import { classes, html, memo, useEffect, useRef } from "../preact.js";
 import { go, link } from "../route.js";
-import { status } from "../words.js";
+import { status } from "../labels.js";
 import { Countdown } from "./countdown.js";
 import { Chip } from "./glyph.js";
 import { Heartbeat } from "./heartbeat.js";
@@ -12,7 +12,7 @@ import { Heartbeat } from "./heartbeat.js";
 export const Row = memo(({ agent, beats, isStale, isOpen }) => {
   const { label } = status(agent.status);
   const row = useRef();
-  useWanted(row, agent.agent_id, isStale);
+  useBeatsWhenVisible(row, agent.agent_id, isStale);
   const open = (event) => {
     if (!event.target.closest("a, button") && !getSelection().toString()) go({ agent: agent.agent_id }, { step: true });
   };
@@ -31,21 +31,21 @@ export const Row = memo(({ agent, beats, isStale, isOpen }) => {
     <div class="cell cell-next number" role="cell">
       <${Countdown} at=${agent.next_ping_at} interval=${agent.current_interval_minutes} />
     </div>
-    <div class="cell cell-response number" role="cell" title=${`last answered: ${fullMoment(agent.last_answered_at)}`}>
+    <div class="cell cell-response number" role="cell" title=${`last answered: ${formatFullTime(agent.last_answered_at)}`}>
       ${milliseconds(agent.last_response_ms)}
     </div>
   </div>`;
 });
 
-/** Asks for the beats of a row once it is on the screen. */
-function useWanted(row, id, isStale) {
+/** Requests the beats of a row once it is on the screen. */
+function useBeatsWhenVisible(row, id, isStale) {
   useEffect(() => {
     if (!isStale) return undefined;
     const observer = new IntersectionObserver(
       ([entry]) => {
         if (!entry.isIntersecting) return;
         observer.disconnect();
-        wantBeats(id);
+        requestBeats(id);
       },
       { rootMargin: "200px" },
     );
@@ -65,7 +65,7 @@ export function gpuLine(agent) {
   return `${gpus.length} × ${name}${troubled.join("")}`;
 }
 
-/** The interval with its escalation: a step for every poor outcome that still counts. */
+/** The interval, and a step for each poor outcome in a row that escalated it. */
 export function Interval({ agent }) {
   const level = agent.consecutive_poor_uptime;
   const steps = [1, 2, 3, 4, 5, 6].slice(0, level);

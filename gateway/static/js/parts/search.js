@@ -1,4 +1,4 @@
-/** The search box. `/` jumps to it from anywhere. */
+/** The search box. The `/` key focuses it. */
 
 import { html, useEffect, useRef } from "../preact.js";
 import { go } from "../route.js";

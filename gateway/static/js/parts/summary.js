@@ -1,9 +1,9 @@
-/** The fleet in four numbers. */
+/** The fleet in four figures: uptime, response time, due agents, pings. */
 
 import { count, duration, milliseconds, NOTHING, percent } from "../format.js";
 import { html } from "../preact.js";
 import { useNow } from "../store.js";
-import { SECONDS } from "../words.js";
+import { SECONDS } from "../labels.js";
 import { Countdown } from "./countdown.js";
 
 export function Summary({ fleet }) {
@@ -27,13 +27,13 @@ function Uptime({ uptime }) {
     ${
       value === NOTHING
         ? html`<p class="note">known after the second ping of an agent</p>`
-        : html`<${Accounted} seconds=${uptime.seconds} />`
+        : html`<${SecondsByState} seconds=${uptime.seconds} />`
     }
   </div>`;
 }
 
-/** Where the seconds went, as one bar and in words. */
-export function Accounted({ seconds }) {
+/** The seconds by state, as a bar and as text. */
+export function SecondsByState({ seconds }) {
   const parts = SECONDS.map(({ name, label }) => ({ name, label, value: seconds?.[name] ?? 0 })).filter(
     (part) => part.value > 0,
   );

@@ -1,10 +1,10 @@
-/** The agents: sorted, searched, filtered; a row each. */
+/** The table of agents, sorted, filtered and searched by the route. */
 
-import { chosen } from "../fleet.js";
+import { selectRows } from "../fleet.js";
 import { count } from "../format.js";
 import { classes, html } from "../preact.js";
 import { go } from "../route.js";
-import { status } from "../words.js";
+import { status } from "../labels.js";
 import { Icon } from "./glyph.js";
 import { Row } from "./row.js";
 import { Search } from "./search.js";
@@ -20,15 +20,15 @@ const COLUMNS = [
 ];
 const NO_BEATS = [];
 
-export function Table({ fleet, route, found }) {
+export function Table({ fleet, route, searchResults }) {
   const known =
-    found.length > 0
-      ? new Map([...fleet.agents, ...found.map((agent) => [agent.agent_id, fleet.agents.get(agent.agent_id) ?? agent])])
+    searchResults.length > 0
+      ? new Map([...fleet.agents, ...searchResults.map((agent) => [agent.agent_id, fleet.agents.get(agent.agent_id) ?? agent])])
       : fleet.agents;
-  const rows = chosen(known.values(), route);
+  const rows = selectRows(known.values(), route);
   return html`<section class="agents" aria-label="Agents">
     <div class="agents-head">
-      <h2>Agents <span class="quiet" role="status">${described(rows.length, known.size, fleet.total, route)}</span></h2>
+      <h2>Agents <span class="quiet" role="status">${countText(rows.length, known.size, fleet.total, route)}</span></h2>
       <${Search} value=${route.search} />
     </div>
     <div class="table" role="table" aria-label="Agents" aria-rowcount=${rows.length + 1}>
@@ -46,10 +46,10 @@ export function Table({ fleet, route, found }) {
   </section>`;
 }
 
-function described(shown, known, total, route) {
-  const isChosen = route.search || route.status;
-  if (total > known && !isChosen) return `the ${count(shown)} worst of ${count(total)}`;
-  if (isChosen) return `${count(shown)} of ${count(total)}`;
+function countText(shown, known, total, route) {
+  const isFiltered = route.search || route.status;
+  if (total > known && !isFiltered) return `the ${count(shown)} worst of ${count(total)}`;
+  if (isFiltered) return `${count(shown)} of ${count(total)}`;
   return count(total);
 }
 

@@ -1,9 +1,9 @@
-/** The fleet by status; a press shows only those, a second press all again. */
+/** A tile for each status with its count. A press filters the table by it, a second press removes the filter. */
 
 import { count } from "../format.js";
 import { html } from "../preact.js";
 import { go } from "../route.js";
-import { STATUSES } from "../words.js";
+import { STATUSES } from "../labels.js";
 import { Glyph } from "./glyph.js";
 
 export function Tiles({ fleet, only }) {

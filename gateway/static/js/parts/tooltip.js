@@ -1,11 +1,11 @@
-/** One tooltip for the page, which follows what the pointer is on. */
+/** The page's one tooltip. */
 
 import { html, useEffect, useRef, useState } from "../preact.js";
 
 let show = () => {};
 
-/** `content` beside the point; null hides it. */
-export const tip = (content, x = 0, y = 0) => show(content ? { content, x, y } : null);
+/** Shows `content` at a point of the window, in pixels; null hides the tooltip. */
+export const showTooltip = (content, x = 0, y = 0) => show(content ? { content, x, y } : null);
 
 export function Tooltip() {
   const [now, setNow] = useState(null);

@@ -1,7 +1,7 @@
 /**
- * What the system's words are called on the page: statuses worst first, verdicts, reasons, GPU states.
+ * The page's texts for statuses (worst first), outcomes and reason codes.
  *
- * Every kind has a shape of its own besides its colour; `parts/glyph.js` draws them.
+ * Each status and kind of outcome also has a shape, so that colour is never its only sign: see `parts/glyph.js`.
  */
 
 export const STATUSES = [
@@ -17,8 +17,8 @@ const BY_NAME = new Map(STATUSES.map((status, severity) => [status.name, { ...st
 
 export const status = (name) => BY_NAME.get(name) ?? { name, label: name, meaning: "", severity: STATUSES.length };
 
-/** What an outcome looks like as a beat: a miss is told apart from a poor answer. */
-export function beatKind(ping) {
+/** The kind of an outcome, a key of BEATS. A miss has the verdict `poor` and is shown as a kind of its own. */
+export function outcomeKind(ping) {
   if (ping.outcome === "missed") return "missed";
   if (ping.outcome === "excused" || ping.verdict === "excused") return "excused";
   return ping.verdict;
@@ -37,7 +37,7 @@ const REASONS = {
   timeout: "no answer in time",
   bad_report: "the answer made no sense",
   no_gpu: "no GPU found",
-  uptime_below_threshold: "", // the uptime beside it says so
+  uptime_below_threshold: "", // the uptime is shown next to it
   nothing_to_judge: "nothing to judge in this window",
   bus_outage: "our own bus was away",
   own_outage: "we were away ourselves",
