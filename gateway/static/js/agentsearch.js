@@ -41,8 +41,8 @@ async function findAgents(status, search) {
 }
 
 /**
- * The greatest possible id that sorts cursorBefore every id beginning with `text`; null when none does. As a cursor it makes
- * a page begin with the ids that begin with `text`.
+ * The greatest possible id that sorts before every id beginning with `text`; null when none does. As a cursor it
+ * makes a page begin with the ids that begin with `text`.
  */
 export function cursorBefore(text) {
   const head = text.slice(0, -1);
