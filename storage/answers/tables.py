@@ -18,7 +18,7 @@ from storage.engine.database import rows_of, sql
 from storage.engine.partitions import DAY_US, HOUR_US
 from storage.engine.rows import microseconds
 from storage.engine.table_files import TableQuery
-from storage.statements.account import month_bounds
+from storage.statements.account import month_interval
 from storage.store.store import Reader
 
 _GRAINS = {"day": DAY_US, "hour": HOUR_US}
@@ -198,9 +198,10 @@ def _stretch(reader: Reader, request: TableRequest, now_us: int) -> Stretch:
     until_us = max(now_us, reader.newest_us) + 1
     since_us = now_us - int(request.hours * HOUR_US)
     if request.month is not None:
-        since_us, ends_us = month_bounds(request.month)
-        if since_us > now_us:
+        month = month_interval(request.month)
+        if month.begin > now_us:
             raise RefusedError(400, f"{request.month} has not begun")
-        until_us = min(until_us, ends_us)
+        since_us = month.begin
+        until_us = min(until_us, month.end)
     grain = _GRAINS.get(request.by)
     return Stretch(since_us, until_us, 0 if grain else since_us, grain or until_us - since_us)

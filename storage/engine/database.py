@@ -4,12 +4,12 @@ One process owns the file and one thread the connection that writes; readers hav
 Nothing here knows of the bus.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import msgspec
@@ -29,6 +29,7 @@ BESIDE_MB = 256  # of a database beside it: a day's partition of 10,000 agents i
 _HERE = Path(__file__).parent
 
 Connection = duckdb.DuckDBPyConnection
+T = TypeVar("T")
 
 
 @cache
@@ -189,6 +190,13 @@ def rows_of(
 ) -> list[tuple[Any, ...]]:
     """One question, its rows."""
     return cursor.execute(text, parameters or {}).fetchall()
+
+
+def rows_as(
+    kind: Callable[..., T], cursor: Connection, text: str, parameters: dict[str, Any]
+) -> list[T]:
+    """Returns the rows of a query as `kind`, a NamedTuple whose fields are the query's columns in their order."""
+    return [kind(*row) for row in rows_of(cursor, text, parameters)]
 
 
 def listed(values: Iterable[object]) -> str:

@@ -1,206 +1,182 @@
-"""One agent's month, accounted: from windows to a statement. Pure; the clock is read by who asks."""
+"""Adds up one agent's month: from the windows of its reports to the accounts of a statement. Pure."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from msgspec import Struct
-from msgspec.structs import replace
+from msgspec import Struct, structs
 
+from bus.contract.durations import Durations, Interval, uptime_percent
 from bus.contract.messages import Incident
 from bus.contract.statements import Account, GpuAccount, Split
 from storage.engine.rows import from_microseconds, microseconds
-from storage.statements.enrolments import Period
-from storage.statements.windows import Milliseconds, Window, within
+from storage.statements.incidents import IncidentList
+from storage.statements.windows import ReportWindow, share_within
 
-Kind = tuple[str | None, str, str]  # GPU, state, reason
-JITTER_US = 100_000
-GRAIN_MS = 3  # less is no time that nobody reported
+ROUNDING_MS = 3  # both ends of a window are rounded, so a shorter gap is not unreported time
 
 
-class Stay(Struct, frozen=True):
-    """A GPU's account, and the time in which it was there."""
+class GpuTotals(Struct, frozen=True):
+    """One GPU's durations, and the interval in which it was in the host, in microseconds."""
 
-    sums: Milliseconds
-    while_there: Period
+    durations: Durations
+    present: Interval
 
 
-class Month(Struct, frozen=True):
-    """What the windows of some periods add up to."""
+class MonthTotals(Struct, frozen=True):
+    """What the windows add up to within the enrolled time."""
 
-    host: Milliseconds
-    gpus: dict[str, Stay]
+    host: Durations
+    gpus: dict[str, GpuTotals]
     splits: list[Split]
     incidents: list[Incident]
 
 
-def month_bounds(month: str) -> tuple[int, int]:
-    """A calendar month, UTC, in microseconds."""
-    year, number = (int(part) for part in month.split("-"))
-    following = (year + 1, 1) if number == 12 else (year, number + 1)
-    return microseconds(datetime(year, number, 1, tzinfo=UTC)), microseconds(
-        datetime(*following, 1, tzinfo=UTC)
-    )
+def month_interval(month: str) -> Interval:
+    """Returns a calendar month (`2026-10`, UTC) in microseconds."""
+    year, number = map(int, month.split("-"))
+    following_year, following_number = year, number + 1
+    if number == 12:
+        following_year, following_number = year + 1, 1
+    begin = datetime(year, number, 1, tzinfo=UTC)
+    end = datetime(following_year, following_number, 1, tzinfo=UTC)
+    return Interval(microseconds(begin), microseconds(end))
 
 
-def add_up(windows: Iterable[Window], periods: Sequence[Period]) -> Month:
-    """Every window's part in the periods; windows that cross an edge are cut there."""
-    windows = list(windows)
-    reported = [window for window in windows if _touching(window, periods)]
-    before = windows[max(0, windows.index(reported[0]) - 1)].gpus if reported else {}
-    host = Milliseconds()
-    incidents: list[Incident] = []
-    open_until: dict[Kind, tuple[int, int]] = {}
-    for window in reported:
-        host = host.plus(part(window, None, periods))
-        for incident in window.incidents:
-            _tell(incidents, open_until, incident, window.until_us)
-        _end_untold(incidents, open_until, window.until_us)
-    told = [one for one in incidents if any(_touches(one, period) for period in periods)]
-    told.sort(key=lambda one: (one.since, one.gpu or "", one.state))
-    splits = [
-        split for window in reported for period in periods for split in _splits(window, period)
-    ]
-    return Month(host, _stays(reported, set(before), periods), splits, told)
+def month_totals(windows: Sequence[ReportWindow], enrolled: list[Interval]) -> MonthTotals:
+    """Adds up the windows, in order of time. A window that crosses an edge of the enrolled time is divided there."""
+    host = Durations()
+    incidents = IncidentList()
+    splits: list[Split] = []
+    counted: list[ReportWindow] = []
+    present_before: Iterable[str] = ()
+    for index, window in enumerate(windows):
+        if not _overlapping(window, enrolled):
+            continue
+        if not counted:
+            present_before = windows[max(0, index - 1)].gpus
+        counted.append(window)
+        host += durations_within(window, None, enrolled)
+        incidents.add_report(window.incidents, window.interval.end)
+        for interval in enrolled:
+            splits += _splits(window, interval)
+    gpus = _gpu_totals(counted, set(present_before), enrolled)
+    return MonthTotals(host, gpus, splits, incidents.within(enrolled))
 
 
-def part(window: Window, gpu: str | None, periods: Iterable[Period]) -> Milliseconds:
-    """The part of the host's (or a GPU's) account that lies in any of the periods."""
-    sums = Milliseconds()
-    for period in _touching(window, periods):
-        sums = sums.plus(within(window, gpu, period.since_us, period.until_us).account)
-    return sums
+def durations_within(
+    window: ReportWindow, gpu: str | None, intervals: Iterable[Interval]
+) -> Durations:
+    """Returns the part of one GPU's durations within the intervals; of the host's where `gpu` is None."""
+    durations = Durations()
+    for interval in _overlapping(window, intervals):
+        durations += share_within(window, gpu, interval).durations
+    return durations
 
 
-def enrolled(sums: Milliseconds, periods: Iterable[Period]) -> int:
-    """Milliseconds to account for: those of the periods, but that reports of all of it are all of it.
+def enrolled_ms(durations: Durations, intervals: Iterable[Interval]) -> int:
+    """Returns the milliseconds to account for: the length of the intervals, or of the reports that fill them.
 
-    Both ends of each window are rounded labels of a clock that is not the ledger's, so the two differ by a few.
+    The ends of a window are labels of another clock, rounded, so that the two differ by a few milliseconds.
     """
-    length_ms = sum(period.length_ms for period in periods)
-    return sums.total if length_ms <= sums.total + GRAIN_MS else length_ms
+    length_ms = sum(interval.length // 1000 for interval in intervals)
+    if length_ms <= durations.window + ROUNDING_MS:
+        return durations.window
+    return length_ms
 
 
-def account(sums: Milliseconds, enrolled_ms: int) -> Account:
-    """Percents over the enrolled time; what no report covers is not up."""
-    unreported = max(0, enrolled_ms - sums.total)
-    judged = sums.total + unreported - sums.excused
+def to_account(durations: Durations, enrolled_ms: int) -> Account:
+    """Returns the account of so much enrolled time. Time that no report covers is judged and is not up."""
+    unreported_ms = max(0, enrolled_ms - durations.window)
+    coverage_percent = None
+    if enrolled_ms:
+        coverage_percent = min(100.0, 100.0 * durations.window / enrolled_ms)
     return Account(
-        seconds=sums.seconds(),
-        unreported_seconds=unreported / 1000,
-        coverage_percent=min(100.0, 100.0 * sums.total / enrolled_ms) if enrolled_ms else None,
-        uptime_percent=100.0 * (sums.up + sums.degraded) / judged if judged > 0 else None,
+        seconds=durations.to_seconds(),
+        unreported_seconds=unreported_ms / 1000,
+        coverage_percent=coverage_percent,
+        uptime_percent=uptime_percent(durations.good, durations.judged + unreported_ms),
     )
 
 
 def gpu_accounts(
-    month: Month, periods: Iterable[Period], names: dict[str, tuple[int | None, str]]
+    totals: MonthTotals, enrolled: list[Interval], names: dict[str, tuple[int | None, str]]
 ) -> tuple[GpuAccount, ...]:
-    """By GPU; one that came or went during the month is accounted while it was there."""
+    """Returns an account of each GPU, by index. One that came or went is accounted for while it was there."""
     accounts = []
-    for uuid, stay in month.gpus.items():
-        there = (
-            period.overlap(stay.while_there.since_us, stay.while_there.until_us)
-            for period in periods
-        )
-        enrolled_ms = enrolled(stay.sums, there)
-        base = account(stay.sums, enrolled_ms)
+    for uuid, gpu in totals.gpus.items():
+        present = [interval.intersection(gpu.present) for interval in enrolled]
+        present_ms = enrolled_ms(gpu.durations, present)
+        account = to_account(gpu.durations, present_ms)
         index, name = names.get(uuid, (None, ""))
         accounts.append(
             GpuAccount(
                 uuid=uuid,
                 name=name,
                 index=index,
-                enrolled_seconds=enrolled_ms / 1000,
-                seconds=base.seconds,
-                unreported_seconds=base.unreported_seconds,
-                coverage_percent=base.coverage_percent,
-                uptime_percent=base.uptime_percent,
+                enrolled_seconds=present_ms / 1000,
+                **structs.asdict(account),
             )
         )
-    return tuple(sorted(accounts, key=lambda one: (one.index is None, one.index or 0, one.uuid)))
+    accounts.sort(key=_by_index)
+    return tuple(accounts)
 
 
-def _stays(reported: list[Window], before: set[str], periods: Sequence[Period]) -> dict[str, Stay]:
-    """A GPU that the first report has was there from the beginning, one that the last has stays to the end.
+def _by_index(account: GpuAccount) -> tuple[bool, int, str]:
+    """Orders by index; GPUs without one come last."""
+    return account.index is None, account.index or 0, account.uuid
 
-    But not one that the report `before` these did not have: where there is none, this is the first one itself.
+
+def _gpu_totals(
+    windows: list[ReportWindow], present_before: set[str], enrolled: list[Interval]
+) -> dict[str, GpuTotals]:
+    """Adds up each GPU's windows, and finds when it was there.
+
+    A GPU of the first report was there from the beginning, unless the report before it did not have the GPU
+    (`present_before`). A GPU of the last report stays to the end.
     """
-    stays: dict[str, Stay] = {}
-    for place, window in enumerate(reported):
-        ends = periods[-1].until_us if place == len(reported) - 1 else window.until_us
+    totals: dict[str, GpuTotals] = {}
+    for index, window in enumerate(windows):
+        end_us = window.interval.end
+        if index == len(windows) - 1:
+            end_us = enrolled[-1].end
         for uuid in window.gpus:
-            sums = part(window, uuid, periods)
-            if so_far := stays.get(uuid):
-                stays[uuid] = Stay(
-                    so_far.sums.plus(sums), Period(so_far.while_there.since_us, ends)
-                )
-            elif place == 0 and uuid in before:
-                stays[uuid] = Stay(sums, Period(periods[0].since_us, ends))
+            durations = durations_within(window, uuid, enrolled)
+            known = totals.get(uuid)
+            if known is not None:
+                present = Interval(known.present.begin, end_us)
+                totals[uuid] = GpuTotals(known.durations + durations, present)
+            elif index == 0 and uuid in present_before:
+                totals[uuid] = GpuTotals(durations, Interval(enrolled[0].begin, end_us))
             else:
-                stays[uuid] = _arrived(window, sums, ends)
-    return stays
+                totals[uuid] = _added_gpu(window, durations, end_us)
+    return totals
 
 
-def _arrived(window: Window, sums: Milliseconds, ends_us: int) -> Stay:
-    """The host reported before without this GPU: what is unknown in its first report was before it came."""
-    known = replace(sums, unknown=0)
-    return Stay(known, Period(min(window.until_us, ends_us) - known.total * 1000, ends_us))
+def _added_gpu(window: ReportWindow, durations: Durations, end_us: int) -> GpuTotals:
+    """Returns the totals of a GPU that was added during a window.
 
-
-def _touching(window: Window, periods: Iterable[Period]) -> list[Period]:
-    return [
-        one for one in periods if window.until_us > one.since_us and window.since_us < one.until_us
-    ]
-
-
-def _splits(window: Window, period: Period) -> list[Split]:
-    method = within(window, None, period.since_us, period.until_us).method
-    edges = [
-        edge
-        for edge in (period.since_us, period.until_us)
-        if window.since_us < edge < window.until_us
-    ]
-    return [
-        Split(
-            ping_seq=window.ping_seq,
-            since=from_microseconds(window.since_us),
-            until=from_microseconds(window.until_us),
-            at=from_microseconds(edge),
-            method=method,
-        )
-        for edge in edges
-    ]
-
-
-def _tell(
-    told: list[Incident], going_on: dict[Kind, tuple[int, int]], one: Incident, until_us: int
-) -> None:
-    """An incident that goes on is told by every report, its last telling counts.
-
-    It is the same one when it began before the report that left it open did end; its label of time may differ a little,
-    because the host's clock is corrected while it runs. `going_on`: where each kind's open one is, and that end.
+    What is unknown in the first report that has it was before the GPU came, and does not count.
     """
-    kind = (one.gpu, one.state, one.reason)
-    place, before_us = going_on.pop(kind, (-1, 0))
-    if place >= 0 and microseconds(one.since) <= before_us + JITTER_US:
-        told[place] = replace(one, since=told[place].since)
-    else:
-        place = len(told)
-        told.append(one)
-    if one.until is None:
-        going_on[kind] = (place, until_us)
+    since_added = structs.replace(durations, unknown=0)
+    first_end_us = min(window.interval.end, end_us)
+    return GpuTotals(since_added, Interval(first_end_us - since_added.window * 1000, end_us))
 
 
-def _end_untold(told: list[Incident], going_on: dict[Kind, tuple[int, int]], until_us: int) -> None:
-    """What the report before left open and this one does not tell is known up to that report's end, and no further."""
-    for kind, (place, before_us) in list(going_on.items()):
-        if before_us < until_us:
-            told[place] = replace(told[place], until=from_microseconds(before_us))
-            del going_on[kind]
+def _overlapping(window: ReportWindow, intervals: Iterable[Interval]) -> list[Interval]:
+    return [interval for interval in intervals if window.interval.overlaps(interval)]
 
 
-def _touches(one: Incident, period: Period) -> bool:
-    begins, ends = microseconds(one.since), None if one.until is None else microseconds(one.until)
-    return begins < period.until_us and (
-        begins >= period.since_us or ends is None or ends > period.since_us
-    )
+def _splits(window: ReportWindow, interval: Interval) -> list[Split]:
+    """Returns a split for each end of the interval that lies within the window."""
+    splits = []
+    for edge_us in (interval.begin, interval.end):
+        if window.interval.begin < edge_us < window.interval.end:
+            split = Split(
+                ping_seq=window.ping_seq,
+                since=from_microseconds(window.interval.begin),
+                until=from_microseconds(window.interval.end),
+                at=from_microseconds(edge_us),
+                method=share_within(window, None, interval).method,
+            )
+            splits.append(split)
+    return splits

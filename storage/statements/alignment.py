@@ -1,37 +1,45 @@
-"""Where a report's window lies in time. Pure.
+"""Places a report's window on our clock. Pure.
 
-Lengths are the ledger's and exact; an agent's wall clock is a label, which may be wrong, or be set right in between.
-So a window ends where the agent says while that agrees with our own clock, which saw the ping leave and the answer
-come; else it ends with the ping. Windows of a host whose clock is years off then lie where they belong.
+The length of a window is measured by the agent's ledger and exact. Its ends are labels of the agent's wall clock,
+which may be wrong and may be set while the window runs. A label is believed where it agrees with our own clock, which
+knows when the ping left and when the answer came. Otherwise the window ends when the ping left, so that the windows
+of a host whose clock is years off still lie where they belong.
 """
 
 from msgspec import Struct
 
-AGREES_US = 5_000_000  # a host that keeps time at all is nearer
+from bus.contract.durations import Interval
+
+AGREES_US = 5_000_000  # a host that keeps time at all is nearer than this
 
 
-class Place(Struct, frozen=True):
-    """`[since, until)` in microseconds by our clock. What the agent labels in it moves by `shift_us`.
+class AlignedWindow(Struct, frozen=True):
+    """A window by our clock, in microseconds.
 
-    `stepped`: its clock was set while the window ran, so its labels cannot say where in the window something was.
+    `shift_us` is added to every moment that the agent labels within the window. `clock_stepped`: the agent's clock
+    was set while the window ran, so that its labels do not say where in the window something was.
     """
 
-    since_us: int
-    until_us: int
+    interval: Interval
     shift_us: int = 0
-    stepped: bool = False
+    clock_stepped: bool = False
 
 
-def placed(pinged_us: int, response_us: int | None, label: tuple[int, int], spent_us: int) -> Place:
-    """A window that the agent labels `[since, until)`, and in which it accounts for `spent_us`.
+def align(pinged_us: int, response_us: int | None, label: Interval, spent_us: int) -> AlignedWindow:
+    """Returns where a window lies that the agent labels with `label` and accounts for with `spent_us`.
 
-    In whole milliseconds, the ledger's grain, so that windows tile: history keeps a label as so many of them after the
-    ping, rounded down, and the label itself is a whole one.
+    History keeps a label as whole milliseconds from the ping, rounded down, and the label itself is in whole
+    milliseconds. It is therefore rounded up to the next one here, and successive windows meet exactly.
     """
-    rest_us = -label[1] % 1000
-    since_us, until_us = label[0] + rest_us, label[1] + rest_us
-    agrees = pinged_us - AGREES_US <= until_us <= pinged_us + (response_us or 0) + AGREES_US
-    shift_us = 0 if agrees else pinged_us - pinged_us % 1000 - until_us
-    if abs(until_us - since_us - spent_us) > AGREES_US:
-        return Place(until_us + shift_us - spent_us, until_us + shift_us, shift_us, stepped=True)
-    return Place(since_us + shift_us, until_us + shift_us, shift_us)
+    rounding_us = -label.end % 1000
+    begin_us = label.begin + rounding_us
+    end_us = label.end + rounding_us
+    answered_us = pinged_us + (response_us or 0)
+    shift_us = 0
+    if not pinged_us - AGREES_US <= end_us <= answered_us + AGREES_US:
+        shift_us = pinged_us - pinged_us % 1000 - end_us
+    clock_stepped = abs(end_us - begin_us - spent_us) > AGREES_US
+    if clock_stepped:
+        begin_us = end_us - spent_us
+    interval = Interval(begin_us + shift_us, end_us + shift_us)
+    return AlignedWindow(interval, shift_us, clock_stepped)

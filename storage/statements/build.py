@@ -1,9 +1,12 @@
-"""The uptime statement, asked of the history: finds the outcomes, leaves the arithmetic to pure modules."""
+"""Builds the uptime statement of one agent's month: reads the outcomes, and leaves arithmetic to pure modules."""
 
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 
+from msgspec import Struct
+
+from bus.contract.durations import Durations, Interval
 from bus.contract.messages import Span
 from bus.contract.statements import Replay, Statement, StatementRequest
 from bus.errors import RefusedError
@@ -11,149 +14,210 @@ from storage.archive import day_folders
 from storage.engine.partitions import DAY_US
 from storage.engine.rows import from_microseconds, microseconds
 from storage.statements import payment
-from storage.statements.account import account, add_up, enrolled, gpu_accounts, month_bounds, part
-from storage.statements.enrolments import Known, Period, ended, periods
-from storage.statements.outcomes import Outcomes, Told, first_us, outcomes
-from storage.statements.windows import Milliseconds, Window
+from storage.statements.account import (
+    durations_within,
+    enrolled_ms,
+    gpu_accounts,
+    month_interval,
+    month_totals,
+    to_account,
+)
+from storage.statements.enrolments import AgentHistory, ended_us, enrolled_intervals
+from storage.statements.outcomes import AgentOutcomes, OutcomeRow, first_ping_us, read_outcomes
+from storage.statements.payment import PayableWindow
+from storage.statements.policy_files import asked_terms
+from storage.statements.windows import ReportWindow
 from storage.store.missing import missing, numbering_began_us
 from storage.store.store import Reader
 
 BEFORE_US = 1 * DAY_US
-AFTER_US = 2 * DAY_US  # the report that covers a month's end comes within the longest interval,
-FLIGHT_US = 60_000_000  # a ping that was on its way when its agent was removed is recorded by then
-LATE_US = 40 * DAY_US  # unless misses put it off: so long it is waited for, and then no longer
+# The report that covers a month's end comes within the longest interval between two pings.
+AFTER_US = 2 * DAY_US
+# Misses can put that report off. It is awaited this long and no longer.
+AWAITED_US = 40 * DAY_US
+# A ping that was in flight when its agent was removed is recorded within this time.
+IN_FLIGHT_US = 60_000_000
+
+
+class _Month(Struct, frozen=True):
+    """The month that is asked for, and what history has of the agent around it.
+
+    `retained`: the part of the month that retention keeps. `agent`: its number in history, None for an agent without
+    outcomes.
+    """
+
+    calendar: Interval
+    retained: Interval
+    agent: int | None
+    outcomes: AgentOutcomes
+    first_us: int | None
+
+
+class _PingCounts(Struct, frozen=True):
+    pings: int
+    answered: int
+    missed: int
+    excused: int
+    missing_seqs: int
 
 
 def statement(
     reader: Reader, agent_id: str, request: StatementRequest, now: datetime, threshold: float
 ) -> Statement:
-    """The statement.
+    """Returns the statement. `threshold`: the uptime in percent from which a ping is good.
 
-    Raises RefusedError: 404 for an agent that nobody knows or a month that is no longer kept, 400 for one to come.
+    Raises RefusedError: 404 for an unknown agent or a month that is no longer kept, 400 for a month in the future.
+    Raises BadMessageError for a policy that cannot be read.
     """
-    month, now_us = Period(*month_bounds(request.month)), microseconds(now)
-    if month.since_us > now_us:
-        raise RefusedError(400, f"{request.month} has not begun")
-    forgotten_us = _forgotten(reader, request.month, month)
-    found, first = _found(reader, agent_id, request, month, now_us)
-    kept = Period(max(month.since_us, forgotten_us), month.until_us)
-    known = Known(
-        [one.pinged_us for one in found.told if one.outcome != "excused"], found.windows, first
-    )
-    within = periods(request.enrolments, known, kept, now_us)
-    sums = add_up(found.windows.values(), within)
-    enrolled_ms = enrolled(sums.host, within)
+    now_us = microseconds(now)
+    month = _read_month(reader, agent_id, request, now_us)
+    outcomes = month.outcomes
+    windows = outcomes.aligned_windows()
+    asked_us = [row.pinged_us for row in outcomes.rows if row.outcome != "excused"]
+    history = AgentHistory(asked_us, outcomes.windows, month.first_us)
+    enrolled = enrolled_intervals(request.enrolments, history, month.retained, now_us)
+    totals = month_totals(windows, enrolled)
+    host_ms = enrolled_ms(totals.host, enrolled)
+    counts = _count_pings(reader, month)
+    since_us = until_us = month.retained.begin
+    if enrolled:
+        since_us = enrolled[0].begin
+        until_us = enrolled[-1].end
+    forgotten_until = None
+    if month.retained.begin > month.calendar.begin:
+        forgotten_until = from_microseconds(month.retained.begin)
     return Statement(
         agent_id=agent_id,
         month=request.month,
         generated_at=now,
-        since=from_microseconds(within[0].since_us if within else kept.since_us),
-        until=from_microseconds(within[-1].until_us if within else kept.since_us),
-        final=_is_final(reader, request, found.windows.values(), month, now_us),
-        enrolled_seconds=enrolled_ms / 1000,
-        host=account(sums.host, enrolled_ms),
-        gpus=gpu_accounts(sums, within, found.names),
-        incidents=tuple(sums.incidents),
-        splits=tuple(sums.splits),
-        enrolled=tuple(
-            Span(from_microseconds(period.since_us), from_microseconds(period.until_us))
-            for period in within
-        ),
-        forgotten_until=from_microseconds(forgotten_us) if forgotten_us > month.since_us else None,
-        replay=_replay(request, _judged(found, within, month), enrolled_ms, threshold),
-        **_counts(reader, agent_id, found, month),
+        since=from_microseconds(since_us),
+        until=from_microseconds(until_us),
+        final=_is_final(reader, request, windows, month.calendar, now_us),
+        enrolled_seconds=host_ms / 1000,
+        host=to_account(totals.host, host_ms),
+        gpus=gpu_accounts(totals, enrolled, outcomes.gpu_names),
+        incidents=tuple(totals.incidents),
+        splits=tuple(totals.splits),
+        pings=counts.pings,
+        answered=counts.answered,
+        missed=counts.missed,
+        excused=counts.excused,
+        missing_seqs=counts.missing_seqs,
+        enrolled=tuple(_span(interval) for interval in enrolled),
+        forgotten_until=forgotten_until,
+        replay=_replay(request, _payable_windows(month, enrolled), host_ms, threshold),
     )
 
 
-def _forgotten(reader: Reader, name: str, month: Period) -> int:
-    """Before this moment nothing is kept. Raises RefusedError (404) where that is the whole month."""
-    until_us = day_folders.retention_cutoff_us(reader.cursor)
-    if until_us >= month.until_us:
+def _span(interval: Interval) -> Span:
+    return Span(from_microseconds(interval.begin), from_microseconds(interval.end))
+
+
+def _read_month(reader: Reader, agent_id: str, request: StatementRequest, now_us: int) -> _Month:
+    calendar = month_interval(request.month)
+    if calendar.begin > now_us:
+        raise RefusedError(400, f"{request.month} has not begun")
+    kept_since_us = day_folders.retention_cutoff_us(reader.cursor)
+    if kept_since_us >= calendar.end:
         raise RefusedError(
-            404, f"{name} is no longer kept: history begins {from_microseconds(until_us):%Y-%m-%d}"
+            404,
+            f"{request.month} is no longer kept: history begins {from_microseconds(kept_since_us):%Y-%m-%d}",
         )
-    return until_us
-
-
-def _found(
-    reader: Reader, agent_id: str, request: StatementRequest, month: Period, now_us: int
-) -> tuple[Outcomes, int | None]:
-    """The outcomes that tell of the month, and when the agent's history begins."""
+    retained = Interval(max(calendar.begin, kept_since_us), calendar.end)
     agent = reader.names.agents.find(agent_id)
     if agent is None:
         if not request.enrolments:
             raise RefusedError(404, f"no history of agent {agent_id}")
-        return Outcomes([], {}, {}), None
-    since_us = month.since_us - BEFORE_US
-    found = outcomes(reader, agent, since_us, month.until_us + AFTER_US)
-    if now_us > month.until_us + AFTER_US and not _reach(found.windows.values(), month):
-        found = outcomes(reader, agent, since_us, month.until_us + LATE_US)
-    return found, first_us(reader, agent)
+        return _Month(calendar, retained, None, AgentOutcomes([], {}, {}), None)
+    outcomes = _read_around(reader, agent, calendar, now_us)
+    return _Month(calendar, retained, agent, outcomes, first_ping_us(reader, agent))
 
 
-def _counts(reader: Reader, agent_id: str, found: Outcomes, month: Period) -> dict[str, int]:
-    """The month's pings by outcome, and how many are missing between the first and the last."""
-    pinged = [one for one in found.told if one.pinged_us in month]
-    by_outcome = Counter(one.outcome for one in pinged)
-    agent = reader.names.agents.find(agent_id)
-    kinds = {kind: by_outcome[kind] for kind in ("answered", "missed", "excused")}
-    lacking = 0 if agent is None else _lacking(reader, agent, pinged, month)
-    return {"pings": len(pinged), "missing_seqs": lacking} | kinds
+def _read_around(reader: Reader, agent: int, month: Interval, now_us: int) -> AgentOutcomes:
+    """Reads the outcomes whose reports can account for the month."""
+    since_us = month.begin - BEFORE_US
+    soon_us = month.end + AFTER_US
+    outcomes = read_outcomes(reader, agent, Interval(since_us, soon_us))
+    if now_us <= soon_us or _reach_end(outcomes.aligned_windows(), month):
+        return outcomes
+    return read_outcomes(reader, agent, Interval(since_us, month.end + AWAITED_US))
 
 
-def _lacking(reader: Reader, agent: int, pinged: list[Told], month: Period) -> int:
-    """How many of the month's outcomes never reached history."""
+def _count_pings(reader: Reader, month: _Month) -> _PingCounts:
+    """Counts the month's pings by outcome, and those that are missing between the first and the last."""
+    rows = [row for row in month.outcomes.rows if row.pinged_us in month.calendar]
+    by_outcome = Counter(row.outcome for row in rows)
+    missing_seqs = 0
+    if month.agent is not None:
+        missing_seqs = _count_missing(reader, month.agent, rows, month.calendar)
+    return _PingCounts(
+        pings=len(rows),
+        answered=by_outcome["answered"],
+        missed=by_outcome["missed"],
+        excused=by_outcome["excused"],
+        missing_seqs=missing_seqs,
+    )
+
+
+def _count_missing(reader: Reader, agent: int, rows: list[OutcomeRow], month: Interval) -> int:
+    """Returns how many of the month's outcomes never reached history."""
     began = numbering_began_us(reader, agent)
-    numbers = [one.ping_seq for one in pinged if one.pinged_us >= began]
+    numbers = [row.ping_seq for row in rows if row.pinged_us >= began]
     span = (min(numbers, default=None), max(numbers, default=None))
-    return missing(reader, agent, began, span, month.since_us, month.until_us)
+    return missing(reader, agent, began, span, month.begin, month.end)
 
 
 def _is_final(
-    reader: Reader, request: StatementRequest, windows: Iterable[Window], month: Period, now_us: int
+    reader: Reader,
+    request: StatementRequest,
+    windows: Iterable[ReportWindow],
+    month: Interval,
+    now_us: int,
 ) -> bool:
-    """Whether no outcome to come can change it: none is awaited, and ingest has got that far."""
-    if now_us < month.until_us:
+    """Returns whether no later outcome can change the statement, and ingest has read far enough to know that."""
+    if now_us < month.end:
         return False
-    if reader.newest_us >= month.until_us and _reach(windows, month):
+    if reader.newest_us >= month.end and _reach_end(windows, month):
         return True
-    if (end_us := ended(request.enrolments, month, now_us)) is None:
-        return reader.newest_us >= month.until_us + LATE_US
-    return (
-        reader.newest_us >= end_us + FLIGHT_US or now_us >= month.until_us + LATE_US
-    )  # perhaps it was the last of all
+    last_us = ended_us(request.enrolments, month, now_us)
+    if last_us is None:
+        return reader.newest_us >= month.end + AWAITED_US
+    # The agent may have been the last of the fleet: then no newer outcome comes, and only time tells.
+    return reader.newest_us >= last_us + IN_FLIGHT_US or now_us >= month.end + AWAITED_US
 
 
-def _reach(windows: Iterable[Window], month: Period) -> bool:
-    """Whether a report covers the month's end, so that none to come can tell of what was before."""
-    return any(window.until_us >= month.until_us for window in windows)
+def _reach_end(windows: Iterable[ReportWindow], month: Interval) -> bool:
+    """Returns whether a report covers the month's end, so that no later one can tell of the month."""
+    return any(window.interval.end >= month.end for window in windows)
 
 
-def _judged(found: Outcomes, within: list[Period], month: Period) -> list[payment.Judged]:
-    """Every outcome, with its window's part in the account."""
-    judged = []
-    for one in found.told:
-        window = found.windows.get(one.pinged_us)
-        account = Milliseconds() if window is None else part(window, None, within)
-        counts = one.pinged_us in month and one.verdict in {"good", "poor"}
-        whole = None if window is None else window.host
-        judged.append(
-            payment.Judged(account, counts, one.outcome == "answered", one.uptime_percent, whole)
+def _payable_windows(month: _Month, enrolled: list[Interval]) -> list[PayableWindow]:
+    """Returns every outcome with the part of its window that is enrolled time."""
+    payable = []
+    for row in month.outcomes.rows:
+        window = month.outcomes.windows.get(row.pinged_us)
+        durations = Durations()
+        whole = None
+        if window is not None:
+            durations = durations_within(window, None, enrolled)
+            whole = window.host
+        payable.append(
+            PayableWindow(
+                durations=durations,
+                judged=row.pinged_us in month.calendar and row.verdict in {"good", "poor"},
+                answered=row.outcome == "answered",
+                uptime_percent=row.uptime_percent,
+                whole=whole,
+            )
         )
-    return judged
+    return payable
 
 
 def _replay(
-    request: StatementRequest, judged: list[payment.Judged], enrolled_ms: int, threshold: float
+    request: StatementRequest, windows: list[PayableWindow], host_ms: int, threshold: float
 ) -> Replay | None:
+    """Returns the comparison with the terms that the request names; None where it names none."""
     if request.threshold is None and request.policy is None:
         return None
-    then_threshold = threshold if request.threshold is None else request.threshold
-    then = (
-        payment.threshold_rules(then_threshold)
-        if request.policy is None
-        else payment.read_rules(request.policy)
-    )
-    return payment.replay(
-        judged, enrolled_ms, (payment.threshold_rules(threshold), threshold), (then, then_threshold)
-    )
+    then = asked_terms(request.threshold, request.policy, threshold)
+    return payment.replay(windows, host_ms, payment.threshold_terms(threshold), then)

@@ -1,8 +1,8 @@
 """The time that a statement accounts for: an agent's enrolments within a month. Pure.
 
-An enrolment that goes on counts to the month's end, or up to the last outcome while the month runs: what follows is not
-known yet. One that ended counts up to its last outcome, for nobody asked after it. So does one that the registry has
-lost, though history has its outcomes.
+An enrolment that goes on counts to the end of the month, or to the last outcome while the month runs, because later
+time is not known yet. An enrolment that ended counts to its last outcome, because nobody asked after that. Where
+history has outcomes from before the first enrolment that the registry knows, they count as one that ended.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,109 +10,125 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from bus.contract.durations import Interval
 from bus.contract.messages import Enrolment
 from storage.engine.bounds import FIRST_US
 from storage.engine.rows import microseconds
 from storage.statements.alignment import AGREES_US
-from storage.statements.windows import Window
+from storage.statements.windows import ReportWindow
 
-NEAR_US = (
-    AGREES_US + 1_000_000
-)  # the first window of an enrolment begins with it, but for a clock's error and a ping's way
-
-
-class Period(Struct, frozen=True):
-    """`[since, until)` in microseconds."""
-
-    since_us: int
-    until_us: int
-
-    @property
-    def length_ms(self) -> int:
-        """Whole milliseconds."""
-        return max(0, self.until_us - self.since_us) // 1000
-
-    def __contains__(self, moment_us: int) -> bool:
-        return self.since_us <= moment_us < self.until_us
-
-    def overlap(self, since_us: int, until_us: int) -> "Period":
-        """The part within `[since, until)`, perhaps empty."""
-        begins = max(self.since_us, since_us)
-        return Period(begins, max(begins, min(self.until_us, until_us)))
+# The first window of an enrolment begins this near to it: a clock's error, and the time that a ping takes.
+NEAR_US = AGREES_US + 1_000_000
 
 
-class Known(Struct, frozen=True):
-    """What history has of an agent around a month: when it was pinged, its windows, and the very first ping of all."""
+class AgentHistory(Struct, frozen=True):
+    """What history has of an agent around a month. `first_us` is the first ping of all; None: there is none."""
 
     pinged_us: Sequence[int]
-    windows: dict[int, Window]  # by pinged_us
+    windows: dict[int, ReportWindow]  # by the time of their ping
     first_us: int | None
 
 
-def periods(
-    enrolments: Iterable[Enrolment], known: Known, month: Period, now_us: int
-) -> list[Period]:
-    """The enrolled parts of the month, the oldest first; none is empty."""
+class _Enrolled(Struct, frozen=True):
+    """An enrolment in microseconds; `until_us` is None while it goes on."""
+
+    since_us: int
+    until_us: int | None
+
+
+def enrolled_intervals(
+    enrolments: Iterable[Enrolment], history: AgentHistory, month: Interval, now_us: int
+) -> list[Interval]:
+    """Returns the parts of the month that count, in order; none is empty and no two overlap."""
     found = []
-    for since_us, until_us in _spans(enrolments, known):
-        begins = _begin(since_us, known.windows.values())
-        if until_us is not None or now_us < month.until_us:
-            ends = min(_last(known, since_us, until_us), now_us)
-        else:
-            ends = month.until_us
-        found.append(Period(begins, ends if until_us is None else min(ends, until_us)))
-    return list(_apart(one.overlap(month.since_us, month.until_us) for one in found))
+    for enrolled in _enrolled(enrolments, history):
+        begin_us = _begin_us(enrolled.since_us, history.windows.values())
+        end_us = month.end
+        if enrolled.until_us is not None or now_us < month.end:
+            end_us = min(_last_reported_us(history, enrolled), now_us)
+        if enrolled.until_us is not None:
+            end_us = min(end_us, enrolled.until_us)
+        found.append(Interval(begin_us, end_us).intersection(month))
+    return list(_without_overlaps(found))
 
 
-def ended(enrolments: Sequence[Enrolment], month: Period, now_us: int) -> int | None:
-    """When the last enrolment that may touch the month ended; None where it goes on, or none is known.
+def ended_us(enrolments: Sequence[Enrolment], month: Interval, now_us: int) -> int | None:
+    """Returns when the last enrolment that can touch the month ended.
 
-    One that the registry has lost ended when the first that is known began.
+    Returns None where it goes on, or where no enrolment is known. An enrolment that only history knows ended when
+    the first known one began.
     """
-    touching = [one.until for one in enrolments if microseconds(one.since) < month.until_us]
-    last = touching[-1] if touching else enrolments[0].since if enrolments else None
-    return None if last is None or microseconds(last) > now_us else microseconds(last)
+    if not enrolments:
+        return None
+    ended_at: datetime | None = enrolments[0].since
+    for enrolment in enrolments:
+        if microseconds(enrolment.since) < month.end:
+            ended_at = enrolment.until
+    if ended_at is None or microseconds(ended_at) > now_us:
+        return None
+    return microseconds(ended_at)
 
 
-def _apart(periods: Iterable[Period]) -> Iterator[Period]:
-    """In order, each beginning no earlier than the one before ended, for no time counts twice; none is empty."""
-    ended_us = FIRST_US
-    for period in sorted(periods, key=lambda one: one.since_us):
-        rest = period.overlap(max(period.since_us, ended_us), period.until_us)
-        ended_us = max(ended_us, rest.until_us)
-        if rest.until_us > rest.since_us:
-            yield rest
+def _without_overlaps(intervals: Iterable[Interval]) -> Iterator[Interval]:
+    """Yields the intervals in order, each cut to begin no earlier than the one before ended."""
+    counted_us = FIRST_US
+    for interval in sorted(intervals, key=lambda one: one.begin):
+        begin_us = max(interval.begin, counted_us)
+        counted_us = max(counted_us, interval.end)
+        if begin_us < interval.end:
+            yield Interval(begin_us, interval.end)
 
 
-def _spans(enrolments: Iterable[Enrolment], known: Known) -> list[tuple[int, int | None]]:
-    """With one in front where history begins before the first that is known."""
-    spans = [
-        (_whole(one.since), None if one.until is None else _whole(one.until) + 1000)
-        for one in enrolments
-    ]
-    if known.first_us is not None and (not spans or known.first_us < spans[0][0] - NEAR_US):
-        begins = min([known.first_us, *(window.since_us for window in known.windows.values())])
-        spans.insert(0, (begins, spans[0][0] if spans else None))
-    return spans
+def _enrolled(enrolments: Iterable[Enrolment], history: AgentHistory) -> list[_Enrolled]:
+    """Returns the enrolments, after the one that only history knows, where there is one."""
+    enrolled = []
+    for enrolment in enrolments:
+        until_us = None
+        if enrolment.until is not None:
+            until_us = _whole_milliseconds(enrolment.until) + 1000
+        enrolled.append(_Enrolled(_whole_milliseconds(enrolment.since), until_us))
+    if history.first_us is None:
+        return enrolled
+    first_known_us = None
+    if enrolled:
+        first_known_us = enrolled[0].since_us
+    if first_known_us is None or history.first_us < first_known_us - NEAR_US:
+        begins_us = [window.interval.begin for window in history.windows.values()]
+        enrolled.insert(0, _Enrolled(min([history.first_us, *begins_us]), first_known_us))
+    return enrolled
 
 
-def _whole(moment: datetime) -> int:
-    """Microseconds, cut to the ledger's grain."""
-    return microseconds(moment) // 1000 * 1000
+def _whole_milliseconds(at: datetime) -> int:
+    """Returns microseconds, rounded down to the milliseconds that the ledger counts."""
+    return microseconds(at) // 1000 * 1000
 
 
-def _begin(since_us: int, windows: Iterable[Window]) -> int:
-    """An enrolment's first window begins with it, to the ping's way: that is no time that nobody reported."""
-    mine = [window.since_us for window in windows if window.until_us > since_us]
-    near = [begins for begins in mine if abs(begins - since_us) <= NEAR_US]
-    return min(near, key=lambda begins: abs(begins - since_us), default=since_us)
+def _begin_us(since_us: int, windows: Iterable[ReportWindow]) -> int:
+    """Returns when an enrolment's first window begins, if that is near to the enrolment itself.
+
+    The two differ by the time that a ping takes, and nothing is unreported between them.
+    """
+    nearest_us = since_us
+    nearest_distance_us = NEAR_US + 1
+    for window in windows:
+        distance_us = abs(window.interval.begin - since_us)
+        if window.interval.end > since_us and distance_us < nearest_distance_us:
+            nearest_us = window.interval.begin
+            nearest_distance_us = distance_us
+    return nearest_us
 
 
-def _last(known: Known, since_us: int, until_us: int | None) -> int:
-    """How far the outcomes of an enrolment tell of it."""
-    told = since_us
-    for pinged_us in known.pinged_us:
-        if since_us <= pinged_us and (until_us is None or pinged_us <= until_us):
-            window = known.windows.get(pinged_us)
-            told = max(told, pinged_us if window is None else window.until_us)
-    return told
+def _last_reported_us(history: AgentHistory, enrolled: _Enrolled) -> int:
+    """Returns up to when the outcomes of an enrolment account for it."""
+    reported_us = enrolled.since_us
+    for pinged_us in history.pinged_us:
+        before = pinged_us < enrolled.since_us
+        after = enrolled.until_us is not None and pinged_us > enrolled.until_us
+        if before or after:
+            continue
+        window = history.windows.get(pinged_us)
+        if window is None:
+            reported_us = max(reported_us, pinged_us)
+        else:
+            reported_us = max(reported_us, window.interval.end)
+    return reported_us

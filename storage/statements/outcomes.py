@@ -1,130 +1,181 @@
-"""What history has of one agent around a month, as windows that lie where they belong."""
+"""Reads the outcomes of one agent around a month, and aligns the windows of their reports with our clock."""
 
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from bus.contract.durations import Durations, Interval
 from bus.contract.messages import Incident
 from storage.engine.bounds import LAST_US
-from storage.engine.database import listed, rows_of, sql
+from storage.engine.database import rows_as, rows_of, sql
+from storage.engine.dictionary import GpuNames
 from storage.engine.rows import from_microseconds
-from storage.statements.alignment import Place, placed
-from storage.statements.windows import Milliseconds, Window
+from storage.statements.alignment import AlignedWindow, align
+from storage.statements.windows import ReportWindow
+from storage.store.gpu_rows import gpu_rows
 from storage.store.store import Reader
 
 
-class Told(NamedTuple):
-    """An outcome. `label`, its window by the agent's clock, and the account are None where nothing was reported."""
+class OutcomeRow(NamedTuple):
+    """A row of `statement_windows.sql`. Without a report, the labels and the durations are None."""
 
     ping_seq: int
     pinged_us: int
     outcome: str
     verdict: str
     uptime_percent: float | None
-    label: tuple[int, int] | None
+    labelled_since_us: int | None
+    labelled_until_us: int | None
     response_us: int | None
     gpu_set: int | None
-    account: Milliseconds | None
+    up_ms: int | None
+    degraded_ms: int
+    down_ms: int
+    unknown_ms: int
+    excused_ms: int
 
-    @classmethod
-    def of(cls, row: tuple[Any, ...]) -> "Told":
-        """A row of `statement_windows.sql`: the five stand together, or none of them."""
-        (
-            number,
-            pinged_us,
-            outcome,
-            verdict,
-            percent,
-            since_us,
-            until_us,
-            response_us,
-            gpu_set,
-            *five,
-        ) = row
-        label = None if until_us is None or since_us is None else (since_us, until_us)
-        account = None if five[0] is None else Milliseconds(*five)
-        return cls(
-            number, pinged_us, outcome, verdict, percent, label, response_us, gpu_set, account
+    def label(self) -> Interval | None:
+        """Returns the window as the agent's clock labels it, in microseconds."""
+        if self.labelled_since_us is None or self.labelled_until_us is None:
+            return None
+        return Interval(self.labelled_since_us, self.labelled_until_us)
+
+    def durations(self) -> Durations | None:
+        """Returns the host's durations; None where nothing was reported."""
+        if self.up_ms is None:
+            return None
+        return Durations(
+            self.up_ms, self.degraded_ms, self.down_ms, self.unknown_ms, self.excused_ms
         )
 
 
-class Outcomes(Struct, frozen=True):
-    """In the order of time. `names` are the GPUs' places and models."""
+class _IncidentRow(NamedTuple):
+    """A row of `statement_incidents.sql`."""
 
-    told: list[Told]
-    windows: dict[int, Window]  # by pinged_us
-    names: dict[str, tuple[int | None, str]]
+    ping_seq: int
+    pinged_us: int
+    gpu: str | None
+    state: str
+    reason: str
+    since_us: int
+    until_us: int | None
 
 
-def outcomes(reader: Reader, agent: int, since_us: int, until_us: int) -> Outcomes:
-    """Those whose pings left within `[since, until)`."""
-    asked = {"agent": agent, "since_us": since_us, "until_us": until_us}
+class AgentOutcomes(Struct, frozen=True):
+    """An agent's outcomes and the windows of those with a report, in order of time."""
 
-    def rows(name: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        return rows_of(
-            reader.cursor,
-            reader.partitions.fill(sql(name), since_us, until_us),
-            parameters or asked,
-        )
+    rows: list[OutcomeRow]
+    windows: dict[int, ReportWindow]  # by the time of their ping
+    gpu_names: dict[str, tuple[int | None, str]]  # index and name by UUID
 
-    told = [Told.of(row) for row in rows("statement_windows")]
-    sets = {number: reader.names.gpus(number) for number in sorted(_numbers(told))}
-    own: dict[int, dict[str, Milliseconds]] = {}
-    for gpu in rows("gpus_of_pings", agents=listed([agent]), since_us=since_us, until_us=until_us):
-        own.setdefault(gpu[2], {})[gpu[3]] = Milliseconds(*gpu[9:14])
-    incidents: dict[int, list[tuple[Any, ...]]] = {}
-    for row in rows("statement_incidents"):
-        incidents.setdefault(row[1], []).append(row)
+    def aligned_windows(self) -> list[ReportWindow]:
+        """Returns the windows, in order of their pings."""
+        return list(self.windows.values())
+
+
+class _Details(NamedTuple):
+    """What is kept beside the rows: durations by GPU and incidents, by the time of their ping; and sets of GPUs."""
+
+    gpus: dict[int, dict[str, Durations]]
+    incidents: dict[int, list[_IncidentRow]]
+    gpu_sets: dict[int, GpuNames]
+
+
+def read_outcomes(reader: Reader, agent: int, interval: Interval) -> AgentOutcomes:
+    """Reads the outcomes whose pings were sent within the interval, in microseconds."""
+    asked = {"agent": agent, "since_us": interval.begin, "until_us": interval.end}
+    text = reader.partitions.fill(sql("statement_windows"), interval.begin, interval.end)
+    rows = rows_as(OutcomeRow, reader.cursor, text, asked)
+    details = _Details(
+        _gpu_durations(reader, agent, interval),
+        _incidents(reader, interval, asked),
+        _gpu_sets(reader, rows),
+    )
     windows = {}
-    for one in told:
-        if window := _window(one, sets, own.get(one.pinged_us), incidents.get(one.pinged_us, [])):
-            windows[one.pinged_us] = window
-    names = {uuid: (index, name) for gpus in sets.values() for uuid, index, name in gpus}
-    return Outcomes(told, windows, names)
+    for row in rows:
+        window = _window(row, details)
+        if window is not None:
+            windows[row.pinged_us] = window
+    gpu_names = {}
+    for gpus in details.gpu_sets.values():
+        for uuid, index, name in gpus:
+            gpu_names[uuid] = (index, name)
+    return AgentOutcomes(rows, windows, gpu_names)
 
 
-def first_us(reader: Reader, agent: int) -> int | None:
-    """When the agent's history begins."""
-    asked = {"agent": agent, "ever": LAST_US}
-    found: int | None = rows_of(reader.cursor, reader.partitions.fill(sql("first_outcome")), asked)[
-        0
-    ][0]
-    return found
+def first_ping_us(reader: Reader, agent: int) -> int | None:
+    """Returns when the agent's history begins; None where it has no outcome."""
+    text = reader.partitions.fill(sql("first_outcome"))
+    rows = rows_of(reader.cursor, text, {"agent": agent, "ever": LAST_US})
+    first_us: int | None = rows[0][0]
+    return first_us
 
 
-def _numbers(told: Iterable[Told]) -> set[int]:
-    return {one.gpu_set for one in told if one.gpu_set is not None}
+def _gpu_durations(
+    reader: Reader, agent: int, interval: Interval
+) -> dict[int, dict[str, Durations]]:
+    durations: dict[int, dict[str, Durations]] = {}
+    for row in gpu_rows(reader, [agent], interval):
+        by_gpu = durations.setdefault(row.pinged_us, {})
+        by_gpu[row.uuid] = row.durations()
+    return durations
 
 
-def _window(
-    told: Told,
-    sets: dict[int, Any],
-    own: dict[str, Milliseconds] | None,
-    incidents: list[tuple[Any, ...]],
-) -> Window | None:
-    """None where nothing was reported. GPUs have the host's account where they have none of their own."""
-    if (host := told.account) is None or told.label is None:
+def _incidents(
+    reader: Reader, interval: Interval, asked: dict[str, Any]
+) -> dict[int, list[_IncidentRow]]:
+    text = reader.partitions.fill(sql("statement_incidents"), interval.begin, interval.end)
+    incidents: dict[int, list[_IncidentRow]] = {}
+    for row in rows_as(_IncidentRow, reader.cursor, text, asked):
+        incidents.setdefault(row.pinged_us, []).append(row)
+    return incidents
+
+
+def _gpu_sets(reader: Reader, rows: list[OutcomeRow]) -> dict[int, GpuNames]:
+    numbers = {row.gpu_set for row in rows if row.gpu_set is not None}
+    gpu_sets = {}
+    for number in sorted(numbers):
+        gpu_sets[number] = tuple(reader.names.gpus(number))
+    return gpu_sets
+
+
+def _window(row: OutcomeRow, details: _Details) -> ReportWindow | None:
+    """Returns the window of a report; None where nothing was reported.
+
+    GPUs without durations of their own have those of the host.
+    """
+    host = row.durations()
+    label = row.label()
+    if host is None or label is None:
         return None
-    place = placed(told.pinged_us, told.response_us, told.label, host.total * 1000)
-    shared = {} if told.gpu_set is None else {uuid: host for uuid, _, _ in sets[told.gpu_set]}
-    return Window(
-        told.ping_seq,
-        place.since_us,
-        place.until_us,
-        host,
-        shared if own is None else own,
-        tuple(_incident(row, place) for row in incidents),
-        place.stepped,
+    aligned = align(row.pinged_us, row.response_us, label, host.window * 1000)
+    gpus = details.gpus.get(row.pinged_us)
+    if gpus is None:
+        gpus = {}
+        if row.gpu_set is not None:
+            gpus = {uuid: host for uuid, _, _ in details.gpu_sets[row.gpu_set]}
+    incidents = details.incidents.get(row.pinged_us, [])
+    return ReportWindow(
+        ping_seq=row.ping_seq,
+        interval=aligned.interval,
+        host=host,
+        gpus=gpus,
+        incidents=tuple(_incident(one, aligned) for one in incidents),
+        clock_stepped=aligned.clock_stepped,
     )
 
 
-def _incident(row: tuple[Any, ...], place: Place) -> Incident:
-    """Its moments, which are labels too, moved with the window's."""
-    _, _, uuid, state, reason, begun, ended = row
-    shift = timedelta(microseconds=place.shift_us)
-    until = None if ended is None else from_microseconds(ended) + shift
+def _incident(row: _IncidentRow, aligned: AlignedWindow) -> Incident:
+    """Returns the incident by our clock: its times are labels of the agent's clock, like those of the window."""
+    shift = timedelta(microseconds=aligned.shift_us)
+    until = None
+    if row.until_us is not None:
+        until = from_microseconds(row.until_us) + shift
     return Incident(
-        gpu=uuid, state=state, reason=reason, since=from_microseconds(begun) + shift, until=until
+        gpu=row.gpu,
+        state=row.state,
+        reason=row.reason,
+        since=from_microseconds(row.since_us) + shift,
+        until=until,
     )

@@ -1,146 +1,201 @@
-"""The statement as a page to print: one self-contained file, no script, no outside address."""
+"""The statement as a page to print. One self-contained HTML file without scripts or outside addresses. Pure."""
 
 from datetime import date, datetime
 from html import escape
 from pathlib import Path
 from string import Template
 
-from bus.contract.statements import Account, Pay, Replay, Statement
+from msgspec import structs
+
+from bus.contract.messages import Span
+from bus.contract.statements import Account, Pay, Replay, Split, Statement
 
 SHOWN_INCIDENTS = 200
-_TEMPLATE = Path(__file__).with_name("statement.html")
-_STATES = ("up", "degraded", "down", "unknown", "excused")
+_PAGE = Template(Path(__file__).with_name("statement.html").read_text(encoding="utf-8"))
+_ACCOUNT_ROW = Template(
+    '<tr><td>$name<div class="bar">$bar</div></td>$cells<td><b>$uptime</b></td></tr>'
+)
+_PAY_ROW = Template(
+    "<tr><td>$rules<small>$source</small></td><td>$uptime</td>"
+    "<td>$good / $poor</td><td>$pool</td><td><b>$paid</b></td></tr>"
+)
+_REPLAY = Template(
+    "<h2>Under other rules: $change $points points</h2>"
+    "<table><thead><tr><th>Rules</th><th>Uptime by them</th><th>Good / poor</th><th>Pool</th>"
+    "<th>Paid of full rate</th></tr></thead>"
+    "<tbody>$now$then</tbody></table>"
+)
+_INCIDENT_ROW = Template(
+    "<tr><td>$since</td><td>$until</td><td>$subject</td><td>$state</td><td>$reason</td></tr>"
+)
+_INCIDENTS = Template(
+    '<table class="text"><thead>'
+    "<tr><th>From</th><th>To</th><th>GPU</th><th>State</th><th>Reason</th></tr>"
+    "</thead><tbody>$rows</tbody></table>"
+)
 
 
-def render(made: Statement) -> str:
-    """The page's text."""
-    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=escape(f"{made.agent_id} {made.month} uptime statement"),
-        month=f"{date.fromisoformat(f'{made.month}-01'):%B %Y}",
-        agent_id=escape(made.agent_id),
-        uptime=percent(made.host.uptime_percent),
-        enrolled=duration(made.enrolled_seconds),
-        coverage=percent(made.host.coverage_percent),
-        answered=f"{made.answered} of {made.pings}",
-        final="final" if made.final else "provisional",
-        notes=_notes(made),
-        accounts="\n".join(
-            [
-                _account("Host", "", made.enrolled_seconds, made.host),
-                *(_account(g.name or "GPU", g.uuid, g.enrolled_seconds, g) for g in made.gpus),
-            ]
-        ),
-        replay=_replay(made.replay) if made.replay else "",
-        incidents=_incidents(made),
-        since=stamp(made.since),
-        until=stamp(made.until),
-        splits=_splits(made),
-        generated=stamp(made.generated_at),
+def render(statement: Statement) -> str:
+    """Returns the text of the page."""
+    accounts = [_account_row("Host", "", statement.enrolled_seconds, statement.host)]
+    for gpu in statement.gpus:
+        accounts.append(_account_row(gpu.name or "GPU", gpu.uuid, gpu.enrolled_seconds, gpu))
+    replay = ""
+    if statement.replay:
+        replay = _replay(statement.replay)
+    final = "final" if statement.final else "provisional"
+    return _PAGE.substitute(
+        title=escape(f"{statement.agent_id} {statement.month} uptime statement"),
+        month=f"{date.fromisoformat(f'{statement.month}-01'):%B %Y}",
+        agent_id=escape(statement.agent_id),
+        uptime=percent(statement.host.uptime_percent),
+        enrolled=duration(statement.enrolled_seconds),
+        coverage=percent(statement.host.coverage_percent),
+        answered=f"{statement.answered} of {statement.pings}",
+        final=final,
+        notes=_notes(statement),
+        accounts="\n".join(accounts),
+        replay=replay,
+        incidents=_incidents(statement),
+        since=timestamp(statement.since),
+        until=timestamp(statement.until),
+        splits=_splits(statement),
+        generated=timestamp(statement.generated_at),
     )
 
 
 def percent(value: float | None) -> str:
-    """Cut, not rounded: 99.9996 % is never shown as 100 %."""
+    """Formats a percentage, cut and not rounded: 99.9996 is never shown as 100."""
     if value is None:
         return "-"
-    return "100 %" if value == 100.0 else f"{int(value * 1000) / 1000:.3f} %"
+    if value == 100.0:
+        return "100 %"
+    return f"{int(value * 1000) / 1000:.3f} %"
 
 
 def duration(seconds: float) -> str:
-    """For people, and exact below it."""
+    """Formats a duration as days and hh:mm:ss, cut to the second."""
     if not seconds:
         return "0"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    return (f"{days} d " if days else "") + f"{hours}:{minutes:02}:{rest:02}"
+    minutes, seconds_left = divmod(int(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    days, hours_left = divmod(hours, 24)
+    text = f"{hours_left}:{minutes_left:02}:{seconds_left:02}"
+    if days:
+        return f"{days} d {text}"
+    return text
 
 
-def stamp(moment: datetime) -> str:
-    """A moment, for people."""
-    return f"{moment:%Y-%m-%d %H:%M:%S}"
+def timestamp(at: datetime) -> str:
+    """Formats a UTC time to the second."""
+    return f"{at:%Y-%m-%d %H:%M:%S}"
 
 
-def _account(subject: str, uuid: str, enrolled: float, account: Account) -> str:
-    seconds = {state: getattr(account.seconds, state) for state in _STATES}
-    bar = "".join(
-        f'<i class="{state}" style="width:{100 * value / enrolled:.4f}%"></i>'
-        for state, value in seconds.items()
-        if enrolled and value
-    )
-    cells = "".join(_seconds(value) for value in (*seconds.values(), account.unreported_seconds))
-    name = escape(subject) + (f"<small>{escape(uuid)}</small>" if uuid else "")
-    return f'<tr><td>{name}<div class="bar">{bar}</div></td>{cells}<td><b>{percent(account.uptime_percent)}</b></td></tr>'
+def _account_row(subject: str, uuid: str, enrolled_seconds: float, account: Account) -> str:
+    seconds = structs.asdict(account.seconds)
+    cells = ""
+    bar = ""
+    for state, value in seconds.items():
+        cells += _seconds_cell(value)
+        if enrolled_seconds and value:
+            width = 100 * value / enrolled_seconds
+            bar += f'<i class="{state}" style="width:{width:.4f}%"></i>'
+    cells += _seconds_cell(account.unreported_seconds)
+    name = escape(subject)
+    if uuid:
+        name += f"<small>{escape(uuid)}</small>"
+    uptime = percent(account.uptime_percent)
+    return _ACCOUNT_ROW.substitute(name=name, bar=bar, cells=cells, uptime=uptime)
 
 
-def _seconds(value: float) -> str:
-    return f"<td>{duration(value)}<small>{value:,.3f} s</small></td>" if value else "<td>0</td>"
+def _seconds_cell(value: float) -> str:
+    if not value:
+        return "<td>0</td>"
+    return f"<td>{duration(value)}<small>{value:,.3f} s</small></td>"
 
 
-def _notes(made: Statement) -> str:
+def _notes(statement: Statement) -> str:
     notes = []
-    if not made.final:
+    if not statement.final:
         notes.append("Provisional: reports that belong to this period may still come.")
-    if made.forgotten_until:
-        notes.append(
-            f"What was before {stamp(made.forgotten_until)} is no longer kept, and not in this account."
-        )
-    if len(made.enrolled) > 1:
-        parts = ", ".join(f"{stamp(one.since)} to {stamp(one.until)}" for one in made.enrolled)
+    if statement.forgotten_until:
+        before = timestamp(statement.forgotten_until)
+        notes.append(f"What was before {before} is no longer kept, and not in this account.")
+    if len(statement.enrolled) > 1:
+        parts = ", ".join(_span(span) for span in statement.enrolled)
         notes.append(
             f"The host was removed and registered again meanwhile. Enrolled were: {parts}."
         )
-    if made.missing_seqs:
-        notes.append(
-            f"{_counted(made.missing_seqs, 'outcome')} never reached history; what they told is unreported here."
-        )
-    if made.missed or made.excused:
-        notes.append(
-            f"{_counted(made.missed, 'ping')} missed, {made.excused} excused as an outage of our own."
-        )
+    if statement.missing_seqs:
+        outcomes = _counted(statement.missing_seqs, "outcome")
+        notes.append(f"{outcomes} never reached history; what they told is unreported here.")
+    if statement.missed or statement.excused:
+        missed = _counted(statement.missed, "ping")
+        notes.append(f"{missed} missed, {statement.excused} excused as an outage of our own.")
     return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
 
 
+def _span(span: Span) -> str:
+    return f"{timestamp(span.since)} to {timestamp(span.until)}"
+
+
 def _counted(count: int, thing: str) -> str:
-    return f"{count} {thing}{'' if count == 1 else 's'}"
+    if count == 1:
+        return f"1 {thing}"
+    return f"{count} {thing}s"
 
 
 def _replay(replay: Replay) -> str:
-    def row(pay: Pay) -> str:
-        pool = "in the pool" if pay.in_pool else "leaves the pool"
-        return (
-            f"<tr><td>{escape(pay.rules)}<small>{escape(pay.source)}</small></td><td>{percent(pay.uptime_percent)}</td>"
-            f"<td>{pay.good_pings} / {pay.poor_pings}</td><td>{pool}</td>"
-            f"<td><b>{percent(pay.paid_percent)}</b></td></tr>"
-        )
-
-    return (
-        f"<h2>Under other rules: {replay.change} {abs(replay.change_percent):.3f} points</h2>"
-        "<table><thead><tr><th>Rules</th><th>Uptime by them</th><th>Good / poor</th><th>Pool</th>"
-        "<th>Paid of full rate</th></tr></thead>"
-        f"<tbody>{row(replay.now)}{row(replay.then)}</tbody></table>"
+    return _REPLAY.substitute(
+        change=replay.change,
+        points=f"{abs(replay.change_percent):.3f}",
+        now=_pay_row(replay.now),
+        then=_pay_row(replay.then),
     )
 
 
-def _incidents(made: Statement) -> str:
-    if not made.incidents:
+def _pay_row(pay: Pay) -> str:
+    pool = "in the pool" if pay.in_pool else "leaves the pool"
+    return _PAY_ROW.substitute(
+        rules=escape(pay.rules),
+        source=escape(pay.source),
+        uptime=percent(pay.uptime_percent),
+        good=pay.good_pings,
+        poor=pay.poor_pings,
+        pool=pool,
+        paid=percent(pay.paid_percent),
+    )
+
+
+def _incidents(statement: Statement) -> str:
+    if not statement.incidents:
         return "<p>None.</p>"
-    rows = "".join(
-        f"<tr><td>{stamp(one.since)}</td><td>{stamp(one.until) if one.until else 'went on'}</td>"
-        f"<td>{escape(one.gpu or 'host')}</td><td>{escape(one.state)}</td><td>{escape(one.reason)}</td></tr>"
-        for one in made.incidents[:SHOWN_INCIDENTS]
-    )
-    more = len(made.incidents) - SHOWN_INCIDENTS
-    rest = f"<p>And {more} more, in the JSON form of this statement.</p>" if more > 0 else ""
-    head = "<tr><th>From</th><th>To</th><th>GPU</th><th>State</th><th>Reason</th></tr>"
-    return f'<table class="text"><thead>{head}</thead><tbody>{rows}</tbody></table>{rest}'
+    rows = ""
+    for incident in statement.incidents[:SHOWN_INCIDENTS]:
+        until = "went on"
+        if incident.until:
+            until = timestamp(incident.until)
+        rows += _INCIDENT_ROW.substitute(
+            since=timestamp(incident.since),
+            until=until,
+            subject=escape(incident.gpu or "host"),
+            state=escape(incident.state),
+            reason=escape(incident.reason),
+        )
+    table = _INCIDENTS.substitute(rows=rows)
+    more = len(statement.incidents) - SHOWN_INCIDENTS
+    if more > 0:
+        return f"{table}<p>And {more} more, in the JSON form of this statement.</p>"
+    return table
 
 
-def _splits(made: Statement) -> str:
-    if not made.splits:
+def _splits(statement: Statement) -> str:
+    if not statement.splits:
         return ""
-    told = "; ".join(
-        f"report {one.ping_seq} at {stamp(one.at)}: {'exact' if one.method == 'exact' else 'in proportion'}"
-        for one in made.splits
-    )
-    return f"Reports that cross the period's edge were divided there ({escape(told)})."
+    splits = escape("; ".join(_split(split) for split in statement.splits))
+    return f"Reports that cross the period's edge were divided there ({splits})."
+
+
+def _split(split: Split) -> str:
+    method = "exact" if split.method == "exact" else "in proportion"
+    return f"report {split.ping_seq} at {timestamp(split.at)}: {method}"

@@ -1,153 +1,154 @@
-"""Replaying a month under rules of payment: pure arithmetic over windows, no database and no clock.
+"""Replays a month under payment rules. Pure arithmetic over windows.
 
-Rules are data (bus.statements.Rules); the ready-made ones are the TOML files beside this one.
+Rules are data (`bus.contract.statements.Rules`); `policy_files.py` reads them.
 """
 
-import tomllib
-from collections.abc import Iterable
 from fractions import Fraction
-from pathlib import Path
+from typing import Literal, NamedTuple
 
-import msgspec
 from msgspec import Struct
 
+from bus.contract.durations import Durations, uptime_percent
 from bus.contract.statements import Band, Pay, Replay, Rules
-from bus.errors import BadMessageError
-from storage.statements.windows import Milliseconds
 
-POLICIES = Path(__file__).parent / "policies"
+_SAME_PERCENT = 1e-9  # changes below this are rounding
 
 
-class Judged(Struct, frozen=True):
-    """A window's part in what is paid for, and whether its ping was judged at all (the first one is not).
+class PayableWindow(Struct, frozen=True):
+    """One outcome as it counts for pay: the part of its window that is enrolled time of the month.
 
-    `whole`: the window's own account, by which its part is paid; None where the part is all of it.
+    `judged`: its ping counts as good or poor (a first ping and an excused one do not). `whole`: the durations of the
+    whole window, whose uptime decides the rate; None where the part is the whole.
     """
 
-    account: Milliseconds
+    durations: Durations
     judged: bool
     answered: bool
     uptime_percent: float | None
-    whole: Milliseconds | None = None
+    whole: Durations | None = None
 
 
-def ready_made() -> list[str]:
-    """Names of the policies that come with the program."""
-    return sorted(file.stem for file in POLICIES.glob("*.toml"))
+class Terms(NamedTuple):
+    """Payment rules, and the uptime in percent from which a ping counts as good."""
+
+    rules: Rules
+    threshold: float
 
 
-def read_rules(text: str) -> Rules:
-    """A ready-made policy by name, or the text of a TOML file. Raises BadMessageError that says what is wrong."""
-    if "\n" not in text and "=" not in text:
-        if text not in ready_made():
-            raise BadMessageError(
-                f"no policy {text[:50]!r}: there are {', '.join(ready_made())}, or give a TOML file"
-            )
-        text = (POLICIES / f"{text}.toml").read_text()
-    try:
-        rules = msgspec.convert(tomllib.loads(text), Rules)
-    except (
-        ValueError,
-        RecursionError,
-        OverflowError,
-    ) as error:  # numbers of thousands of digits, lists in lists in lists
-        raise BadMessageError(f"policy: {error}") from None
-    return msgspec.structs.replace(
-        rules, bands=tuple(sorted(rules.bands, key=lambda band: -band.at_least))
-    )
-
-
-def threshold_rules(threshold: float) -> Rules:
-    """Our own rule: a window at or above the threshold is paid in full, below it not at all."""
-    return Rules(
+def threshold_terms(threshold: float) -> Terms:
+    """Returns our own terms: a window at or above the threshold is paid in full, below it not at all."""
+    rules = Rules(
         name=f"threshold {threshold:.15g} %",
         source="PING_UPTIME_THRESHOLD",
         basis="window",
         bands=(Band(at_least=threshold, rate=1.0),),
     )
+    return Terms(rules, threshold)
 
 
-def replay(
-    windows: list[Judged], enrolled_ms: int, now: tuple[Rules, float], then: tuple[Rules, float]
-) -> Replay:
-    """The month under the rules in force and under others, each with its threshold for good and poor pings."""
-    before, after = pay(windows, enrolled_ms, *now), pay(windows, enrolled_ms, *then)
-    change = (after.paid_percent or 0.0) - (before.paid_percent or 0.0)
-    word = "same" if abs(change) < 1e-9 else "gains" if change > 0 else "loses"
-    return Replay(now=before, then=after, change_percent=change, change=word)  # type: ignore[arg-type]  # of three
+def replay(windows: list[PayableWindow], enrolled_ms: int, now: Terms, then: Terms) -> Replay:
+    """Compares the month's pay under the terms in force and under others."""
+    pay_now = pay(windows, enrolled_ms, now)
+    pay_then = pay(windows, enrolled_ms, then)
+    change = (pay_then.paid_percent or 0.0) - (pay_now.paid_percent or 0.0)
+    return Replay(now=pay_now, then=pay_then, change_percent=change, change=_change_word(change))
 
 
-def pay(windows: list[Judged], enrolled_ms: int, rules: Rules, threshold: float) -> Pay:
-    """What so much enrolled time is worth. What no report covers of it is down."""
-    sums = _sum(window.account for window in windows)
-    unreported = max(0, enrolled_ms - sums.total)
-    uptime = _uptime(sums, unreported, rules)
+def pay(windows: list[PayableWindow], enrolled_ms: int, terms: Terms) -> Pay:
+    """Returns what the enrolled time is worth. Time that no report covers counts as down."""
+    rules = terms.rules
+    durations = Durations.total(window.durations for window in windows)
+    unreported_ms = max(0, enrolled_ms - durations.window)
+    due_ms = _judged_ms(durations, rules) + unreported_ms
+    uptime = _uptime(_good_ms(durations, rules) + rules.forgiven_seconds * 1000, due_ms)
     in_pool = uptime is None or rules.leaves_below is None or uptime >= rules.leaves_below
-    good, poor = _verdicts(windows, threshold)
-    due_ms = _base(sums, unreported, rules)
-    paid_ms = _paid(windows, due_ms, uptime, rules) if in_pool else Fraction()
+    paid_ms = Fraction()
+    if in_pool and rules.basis == "month":
+        paid_ms = _rate(uptime, rules) * due_ms
+    elif in_pool:
+        paid_ms = _paid_by_window(windows, rules)
+    paid_percent = None
+    if due_ms:
+        paid_percent = float(100 * paid_ms / due_ms)
+    pings = _count_verdicts(windows, terms.threshold)
     return Pay(
         rules=rules.name,
         source=rules.source,
         uptime_percent=uptime,
-        paid_percent=float(100 * paid_ms / due_ms) if due_ms else None,
+        paid_percent=paid_percent,
         in_pool=in_pool,
-        good_pings=good,
-        poor_pings=poor,
+        good_pings=pings.good,
+        poor_pings=pings.poor,
         due_seconds=due_ms / 1000,
         paid_seconds=float(paid_ms / 1000),
     )
 
 
-def _paid(windows: list[Judged], due_ms: int, uptime: float | None, rules: Rules) -> Fraction:
-    """Milliseconds at the full rate, exact: the fleet's pay is a sum of them."""
-    if rules.basis == "month":
-        return _share(uptime, rules) * due_ms
-    unforgiving = msgspec.structs.replace(rules, forgiven_seconds=0.0)
-    paid = Fraction()
+def _change_word(change_percent: float) -> Literal["gains", "loses", "same"]:
+    if abs(change_percent) < _SAME_PERCENT:
+        return "same"
+    if change_percent > 0:
+        return "gains"
+    return "loses"
+
+
+def _paid_by_window(windows: list[PayableWindow], rules: Rules) -> Fraction:
+    """Returns the milliseconds at the full rate, exact, so that the fleet's pay is their sum.
+
+    Forgiven time is of a whole month, so no window's own uptime has it.
+    """
+    paid_ms = Fraction()
     for window in windows:
-        percent = _uptime(window.whole or window.account, 0, unforgiving)
-        paid += _share(percent, rules) * _base(window.account, 0, rules)
-    return paid
+        whole = window.whole or window.durations
+        uptime = _uptime(_good_ms(whole, rules), _judged_ms(whole, rules))
+        paid_ms += _rate(uptime, rules) * _judged_ms(window.durations, rules)
+    return paid_ms
 
 
-def _uptime(sums: Milliseconds, unreported: int, rules: Rules) -> float | None:
-    base = _base(sums, unreported, rules)
-    if base <= 0:
-        return None
-    good = sums.up + (sums.degraded if rules.degraded_counts_as_up else 0)
-    return 100.0 * min(base, good + rules.forgiven_seconds * 1000) / base
+def _uptime(good_ms: float, judged_ms: int) -> float | None:
+    """Returns the uptime in percent. Forgiven time never makes it more than 100."""
+    return uptime_percent(min(judged_ms, good_ms), judged_ms)
 
 
-def _base(sums: Milliseconds, unreported: int, rules: Rules) -> int:
-    """The time that is judged."""
-    unknown = sums.unknown if rules.unknown_counts == "down" else 0
-    return sums.up + sums.degraded + sums.down + unknown + unreported
+def _good_ms(durations: Durations, rules: Rules) -> int:
+    if rules.degraded_counts_as_up:
+        return durations.good
+    return durations.up
 
 
-def _share(uptime: float | None, rules: Rules) -> Fraction:
-    """Of the full rate, as somebody wrote it down: 0.1 is a tenth, and not the nearest number to it."""
+def _judged_ms(durations: Durations, rules: Rules) -> int:
+    if rules.unknown_counts == "down":
+        return durations.judged
+    return durations.judged - durations.unknown
+
+
+def _rate(uptime: float | None, rules: Rules) -> Fraction:
+    """Returns the share of the full rate, exactly as it is written: 0.1 is a tenth, not the nearest double."""
     if uptime is None:
         return Fraction()
-    return next(
-        (Fraction(str(band.rate)) for band in rules.bands if uptime >= band.at_least), Fraction()
-    )
+    for band in rules.bands:
+        if uptime >= band.at_least:
+            return Fraction(str(band.rate))
+    return Fraction()
 
 
-def _verdicts(windows: list[Judged], threshold: float) -> tuple[int, int]:
-    """Good and poor pings under a threshold; a miss is poor, the first ping and excused ones are neither."""
-    judged = [w for w in windows if w.judged]
-    good = sum(
-        1
-        for w in judged
-        if w.answered and w.uptime_percent is not None and w.uptime_percent >= threshold
-    )
-    excused = sum(1 for w in judged if w.answered and w.uptime_percent is None)
-    return good, len(judged) - good - excused
+class _Verdicts(NamedTuple):
+    good: int
+    poor: int
 
 
-def _sum(accounts: Iterable[Milliseconds]) -> Milliseconds:
-    sums = Milliseconds()
-    for account in accounts:
-        sums = sums.plus(account)
-    return sums
+def _count_verdicts(windows: list[PayableWindow], threshold: float) -> _Verdicts:
+    """Counts good and poor pings. A miss is poor; an answer whose whole window is excused is neither."""
+    good = 0
+    poor = 0
+    for window in windows:
+        if not window.judged:
+            continue
+        if not window.answered:
+            poor += 1
+        elif window.uptime_percent is not None:
+            if window.uptime_percent >= threshold:
+                good += 1
+            else:
+                poor += 1
+    return _Verdicts(good, poor)

@@ -1,66 +1,98 @@
-"""The fleet's month under other rules: who gains, who loses.
+"""Replays the fleet's month under other payment rules, and tells which agents gain and which lose.
 
-Windows of one agent that are paid alike under both rules are summed by the database first: a month of 10,000
-agents is then a few ten thousand rows and not thirty million.
+The database first adds up the windows of one agent that are paid alike under both rules: a month of 10,000 agents is
+then a few ten thousand rows instead of thirty million.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from itertools import groupby
 from math import fsum
+from operator import attrgetter
+from typing import NamedTuple
 
+from bus.contract.durations import Durations
 from bus.contract.statements import AgentReplay, FleetReplay, FleetReplayRequest, Pay, Replay, Rules
 from bus.errors import RefusedError
-from storage.engine.database import rows_of, sql
+from storage.engine.database import rows_as, sql
 from storage.engine.rows import microseconds
 from storage.statements import payment
-from storage.statements.account import month_bounds
-from storage.statements.windows import Milliseconds
+from storage.statements.account import month_interval
+from storage.statements.payment import PayableWindow, Terms
+from storage.statements.policy_files import asked_terms
 from storage.store.store import Reader
+
+
+class _WindowsRow(NamedTuple):
+    """A row of `replay_windows.sql`: the windows of an agent that are paid alike, added up."""
+
+    agent: int
+    up_ms: int
+    degraded_ms: int
+    down_ms: int
+    unknown_ms: int
+    excused_ms: int
+
+    def durations(self) -> Durations:
+        return Durations(
+            self.up_ms, self.degraded_ms, self.down_ms, self.unknown_ms, self.excused_ms
+        )
 
 
 def fleet(
     reader: Reader, request: FleetReplayRequest, now: datetime, threshold: float
 ) -> FleetReplay:
-    """Every agent's pay over the time that its reports cover, under the rules in force and under the others.
+    """Returns every agent's pay over the time that its reports cover, the greatest change first.
 
-    Raises RefusedError (400) for a month to come, BadMessageError for a policy that is none.
+    Raises RefusedError (400) for a month in the future, BadMessageError for a policy that cannot be read.
     """
-    then_threshold = threshold if request.threshold is None else request.threshold
-    old = payment.threshold_rules(threshold)
-    new = (
-        payment.threshold_rules(then_threshold)
-        if request.policy is None
-        else payment.read_rules(request.policy)
-    )
-    since_us, until_us = month_bounds(request.month)
-    if since_us > microseconds(now):
+    month = month_interval(request.month)
+    if month.begin > microseconds(now):
         raise RefusedError(400, f"{request.month} has not begun")
-    text = sql("replay_windows").replace("{now}", _reached(old)).replace("{then}", _reached(new))
-    text = reader.partitions.fill(text, since_us, until_us)
-    rows = rows_of(reader.cursor, text, {"since_us": since_us, "until_us": until_us})
-    agents, paid = [], []
-    for agent, windows in groupby(rows, key=lambda row: row[0]):
-        judged = [payment.Judged(Milliseconds(*row[1:]), False, True, None) for row in windows]
-        covered_ms = sum(window.account.total for window in judged)
-        replayed = payment.replay(judged, covered_ms, (old, threshold), (new, then_threshold))
-        paid.append(replayed)
-        agents.append(_agent(reader.names.agents.name(agent), replayed, covered_ms))
-    agents.sort(key=lambda one: (-abs(one.change_percent), one.agent_id))
+    terms_now = payment.threshold_terms(threshold)
+    terms_then = asked_terms(request.threshold, request.policy, threshold)
+    text = sql("replay_windows")
+    text = text.replace("{now}", _bands_reached(terms_now.rules))
+    text = text.replace("{then}", _bands_reached(terms_then.rules))
+    text = reader.partitions.fill(text, month.begin, month.end)
+    asked = {"since_us": month.begin, "until_us": month.end}
+    rows = rows_as(_WindowsRow, reader.cursor, text, asked)
+    agents = []
+    replays = []
+    for agent, agent_rows in groupby(rows, key=attrgetter("agent")):
+        replayed, covered_ms = _replay_agent(agent_rows, terms_now, terms_then)
+        replays.append(replayed)
+        agents.append(_agent_replay(reader.names.agents.name(agent), replayed, covered_ms))
+    agents.sort(key=_greatest_change_first)
+    changes = Counter(agent.change for agent in agents)
     return FleetReplay(
         month=request.month,
-        now=old.name,
-        then=new.name,
+        now=terms_now.rules.name,
+        then=terms_then.rules.name,
+        gains=changes["gains"],
+        loses=changes["loses"],
+        same=changes["same"],
         agents=tuple(agents),
-        now_paid_percent=_paid([one.now for one in paid]),
-        then_paid_percent=_paid([one.then for one in paid]),
-        **{
-            word: sum(1 for one in agents if one.change == word)
-            for word in ("gains", "loses", "same")
-        },
+        now_paid_percent=_paid_percent([one.now for one in replays]),
+        then_paid_percent=_paid_percent([one.then for one in replays]),
     )
 
 
-def _agent(agent_id: str, replayed: Replay, covered_ms: int) -> AgentReplay:
+def _replay_agent(
+    rows: Iterable[_WindowsRow], terms_now: Terms, terms_then: Terms
+) -> tuple[Replay, int]:
+    """Returns the agent's replay, and the milliseconds that its reports cover."""
+    windows = []
+    covered_ms = 0
+    for row in rows:
+        durations = row.durations()
+        covered_ms += durations.window
+        windows.append(PayableWindow(durations, judged=False, answered=True, uptime_percent=None))
+    return payment.replay(windows, covered_ms, terms_now, terms_then), covered_ms
+
+
+def _agent_replay(agent_id: str, replayed: Replay, covered_ms: int) -> AgentReplay:
     return AgentReplay(
         agent_id=agent_id,
         uptime_percent=replayed.now.uptime_percent,
@@ -72,19 +104,28 @@ def _agent(agent_id: str, replayed: Replay, covered_ms: int) -> AgentReplay:
     )
 
 
-def _reached(chosen: Rules) -> str:
-    """SQL: how many of the rules' bands a window reaches, by the arithmetic of `rules` to the last bit."""
-    base = "up_ms + degraded_ms + down_ms" + (
-        " + unknown_ms" if chosen.unknown_counts == "down" else ""
-    )
-    good = "up_ms" + (" + degraded_ms" if chosen.degraded_counts_as_up else "")
-    uptime = f"uptime_percent({good}, {base})"
-    return " + ".join(
-        f"coalesce(({uptime} >= {band.at_least!r}::DOUBLE)::INTEGER, 0)" for band in chosen.bands
-    )
+def _greatest_change_first(agent: AgentReplay) -> tuple[float, str]:
+    return -abs(agent.change_percent), agent.agent_id
 
 
-def _paid(agents: list[Pay]) -> float | None:
-    """Of the full rate, over all agents' time; None where nothing could be paid for."""
-    due = fsum(one.due_seconds for one in agents)
-    return 100.0 * (fsum(one.paid_seconds for one in agents) / due) if due else None
+def _bands_reached(rules: Rules) -> str:
+    """Returns SQL for the number of bands that a window's uptime reaches, computed as `payment` computes it."""
+    judged = "up_ms + degraded_ms + down_ms"
+    if rules.unknown_counts == "down":
+        judged += " + unknown_ms"
+    good = "up_ms"
+    if rules.degraded_counts_as_up:
+        good += " + degraded_ms"
+    reached = []
+    for band in rules.bands:
+        at_least = f"uptime_percent({good}, {judged}) >= {band.at_least!r}::DOUBLE"
+        reached.append(f"coalesce(({at_least})::INTEGER, 0)")
+    return " + ".join(reached)
+
+
+def _paid_percent(agents: list[Pay]) -> float | None:
+    """Returns the share of the full rate over all agents' time; None where no time can be paid for."""
+    due_seconds = fsum(one.due_seconds for one in agents)
+    if not due_seconds:
+        return None
+    return 100.0 * (fsum(one.paid_seconds for one in agents) / due_seconds)

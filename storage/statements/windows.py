@@ -1,17 +1,18 @@
-"""A report's window, cut at a moment: how many of its milliseconds lie before it. Pure.
+"""One report's window, and how much of its time lies within an interval. Pure.
 
-The report holds sums, not a timeline. A window that was in one state throughout is cut exactly; one of many
-states is cut by its incidents where these account for every millisecond; else its states are shared out in
-proportion, and the statement says so. The parts always add up to the whole.
+A report holds sums by state and no timeline. A window with one state throughout is divided exactly. A window with
+several states is divided by its incidents, where these account for every millisecond. Otherwise every state is
+divided in proportion, and the statement says so. The parts of a window always add up to the whole.
 """
 
 from datetime import datetime
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
-from bus.contract.messages import Incident, Seconds
+from bus.contract.durations import Durations, Interval
+from bus.contract.messages import Incident
 from storage.engine.rows import microseconds
 
 Method = Literal["exact", "prorated"]
@@ -20,123 +21,149 @@ TOLERANCE_MS = 3  # incidents are rounded to the millisecond at each end
 _WORST_FIRST = ("down", "unknown", "degraded")
 
 
-class Milliseconds(Struct, frozen=True):
-    """An account in whole milliseconds."""
+class ReportWindow(Struct, frozen=True):
+    """What one report accounts for, by host and by GPU. `interval` is in microseconds by our clock.
 
-    up: int = 0
-    degraded: int = 0
-    down: int = 0
-    unknown: int = 0
-    excused: int = 0
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.up + self.degraded + self.down + self.unknown + self.excused
-
-    def plus(self, other: "Milliseconds") -> "Milliseconds":
-        """State by state."""
-        return Milliseconds(*(getattr(self, s) + getattr(other, s) for s in STATES))
-
-    def minus(self, other: "Milliseconds") -> "Milliseconds":
-        """State by state."""
-        return Milliseconds(*(getattr(self, s) - getattr(other, s) for s in STATES))
-
-    def seconds(self) -> Seconds:
-        """As everybody else has it."""
-        return Seconds(**{s: getattr(self, s) / 1000 for s in STATES})
-
-
-class Window(Struct, frozen=True):
-    """`[since, until)` in microseconds, what was accounted in it, and by GPU.
-
-    `stepped`: the host's clock was set meanwhile, so that nothing says where in the window something was.
+    `clock_stepped`: the agent's clock was set during the window, so that its labels do not say when anything was.
     """
 
     ping_seq: int
-    since_us: int
-    until_us: int
-    host: Milliseconds
-    gpus: dict[str, Milliseconds]
+    interval: Interval
+    host: Durations
+    gpus: dict[str, Durations]
     incidents: tuple[Incident, ...] = ()
-    stepped: bool = False
+    clock_stepped: bool = False
 
 
-class Part(Struct, frozen=True):
-    """What of an account lies within a stretch, and how that was found."""
+class WindowShare(Struct, frozen=True):
+    """The part of a window's durations that lies within an interval, and how it was found."""
 
-    account: Milliseconds
+    durations: Durations
     method: Method
 
 
-def within(window: Window, gpu: str | None, since_us: int, until_us: int) -> Part:
-    """The part of the host's (or a GPU's) account that lies in `[since, until)`."""
-    whole = window.host if gpu is None else window.gpus[gpu]
-    if since_us <= window.since_us and window.until_us <= until_us:
-        return Part(whole, "exact")
-    till = _before(window, gpu, whole, until_us)
-    start = _before(window, gpu, whole, since_us)
-    return Part(
-        till.account.minus(start.account),
-        "exact" if till.method == start.method == "exact" else "prorated",
-    )
+class _StateInterval(NamedTuple):
+    begin_us: int
+    end_us: int
+    state: str
 
 
-def _before(window: Window, gpu: str | None, whole: Milliseconds, moment_us: int) -> Part:
-    if moment_us <= window.since_us:
-        return Part(Milliseconds(), "exact")
-    if moment_us >= window.until_us:
-        return Part(whole, "exact")
-    shared = _share(whole, moment_us - window.since_us, window.until_us - window.since_us)
-    if sum(1 for state in STATES if getattr(whole, state)) <= 1:
-        return Part(shared, "exact")
+def share_within(window: ReportWindow, gpu: str | None, interval: Interval) -> WindowShare:
+    """Returns the part of one GPU's durations within the interval; of the host's where `gpu` is None."""
+    whole = window.host
+    if gpu is not None:
+        whole = window.gpus[gpu]
+    if interval.begin <= window.interval.begin and window.interval.end <= interval.end:
+        return WindowShare(whole, "exact")
+    to_end = _share_before(window, gpu, whole, interval.end)
+    to_begin = _share_before(window, gpu, whole, interval.begin)
+    method: Method = "prorated"
+    if to_end.method == "exact" and to_begin.method == "exact":
+        method = "exact"
+    return WindowShare(to_end.durations - to_begin.durations, method)
+
+
+def _share_before(
+    window: ReportWindow, gpu: str | None, whole: Durations, at_us: int
+) -> WindowShare:
+    if at_us <= window.interval.begin:
+        return WindowShare(Durations(), "exact")
+    if at_us >= window.interval.end:
+        return WindowShare(whole, "exact")
+    prorated = _prorated(whole, at_us - window.interval.begin, window.interval.length)
+    if _has_one_state(whole):
+        return WindowShare(prorated, "exact")
     timeline = _timeline(window, gpu)
-    if any(
-        abs(_sum(timeline, s, window.until_us) // 1000 - getattr(whole, s)) > TOLERANCE_MS
-        for s in _WORST_FIRST
-    ):
-        return Part(shared, "prorated")
-    stepped = (
-        window.stepped
-        or abs((window.until_us - window.since_us) // 1000 - whole.total) > TOLERANCE_MS
+    if not _labels_are_reliable(window, whole) or not _explains(timeline, whole):
+        return WindowShare(prorated, "prorated")
+    return WindowShare(_spent_before(at_us, window, timeline, whole), "exact")
+
+
+def _has_one_state(whole: Durations) -> bool:
+    spent = [getattr(whole, state) for state in STATES]
+    return spent.count(0) >= len(STATES) - 1
+
+
+def _labels_are_reliable(window: ReportWindow, whole: Durations) -> bool:
+    """Returns whether the times of incidents say when each state was. Nothing says when excused time was."""
+    if whole.excused or window.clock_stepped:
+        return False
+    return abs(window.interval.length // 1000 - whole.window) <= TOLERANCE_MS
+
+
+def _explains(timeline: list[_StateInterval], whole: Durations) -> bool:
+    """Returns whether the timeline has as much of every state that is not up as the report accounts for."""
+    for state in _WORST_FIRST:
+        found_ms = _microseconds_of(timeline, state) // 1000
+        if abs(found_ms - getattr(whole, state)) > TOLERANCE_MS:
+            return False
+    return True
+
+
+def _spent_before(
+    at_us: int, window: ReportWindow, timeline: list[_StateInterval], whole: Durations
+) -> Durations:
+    """Returns the durations before a moment by the timeline; what is not on it was up."""
+    not_up_us = 0
+    not_up_ms: dict[str, int] = {}
+    for state in _WORST_FIRST:
+        spent_us = _microseconds_of(timeline, state, until_us=at_us)
+        not_up_us += spent_us
+        not_up_ms[state] = min(spent_us // 1000, getattr(whole, state))
+    up_ms = (at_us - window.interval.begin - not_up_us) // 1000
+    return Durations(up=min(whole.up, up_ms), **not_up_ms)
+
+
+def _prorated(whole: Durations, part_us: int, length_us: int) -> Durations:
+    """Returns every state in proportion, rounded down.
+
+    Rounding down keeps every state from shrinking as the moment moves on, so that no part is negative.
+    """
+    return Durations(
+        up=whole.up * part_us // length_us,
+        degraded=whole.degraded * part_us // length_us,
+        down=whole.down * part_us // length_us,
+        unknown=whole.unknown * part_us // length_us,
+        excused=whole.excused * part_us // length_us,
     )
-    if whole.excused or stepped:
-        return Part(shared, "prorated")  # nothing says when it was
-    bad_us = {s: _sum(timeline, s, moment_us) for s in _WORST_FIRST}
-    bad = {s: min(spent // 1000, getattr(whole, s)) for s, spent in bad_us.items()}
-    up = min(whole.up, (moment_us - window.since_us - sum(bad_us.values())) // 1000)
-    return Part(Milliseconds(up=up, **bad), "exact")
 
 
-def _share(whole: Milliseconds, part_us: int, length_us: int) -> Milliseconds:
-    """In proportion, each state rounded down: so no state shrinks as the moment moves on, and no part is negative."""
-    return Milliseconds(*(getattr(whole, state) * part_us // length_us for state in STATES))
-
-
-def _timeline(window: Window, gpu: str | None) -> list[tuple[int, int, str]]:
-    """Stretches that were not up: of one GPU, or of the host, where the worst state of any GPU counts."""
-    stretches = [
-        (_clip(window, one.since), _clip(window, one.until), one.state)
-        for one in window.incidents
-        if one.state in _WORST_FIRST and (gpu is None or one.gpu in {gpu, None})
-    ]
-    edges = sorted({edge for start, end, _ in stretches for edge in (start, end)})
+def _timeline(window: ReportWindow, gpu: str | None) -> list[_StateInterval]:
+    """Returns when one GPU was not up; for the host, when any GPU was not, by the worst state of all."""
+    reported = []
+    for incident in window.incidents:
+        concerned = gpu is None or incident.gpu in {gpu, None}
+        if concerned and incident.state in _WORST_FIRST:
+            begin_us = _clipped(window, incident.since)
+            end_us = _clipped(window, incident.until)
+            reported.append(_StateInterval(begin_us, end_us, incident.state))
+    edges = {one.begin_us for one in reported} | {one.end_us for one in reported}
     timeline = []
-    for start, end in pairwise(edges):
-        there = {state for since, until, state in stretches if since <= start and end <= until}
-        if worst := next((state for state in _WORST_FIRST if state in there), None):
-            timeline.append((start, end, worst))
+    for begin_us, end_us in pairwise(sorted(edges)):
+        states = {
+            one.state for one in reported if one.begin_us <= begin_us and end_us <= one.end_us
+        }
+        for state in _WORST_FIRST:
+            if state in states:
+                timeline.append(_StateInterval(begin_us, end_us, state))
+                break
     return timeline
 
 
-def _clip(window: Window, moment: datetime | None) -> int:
-    if moment is None:
-        return window.until_us
-    return min(max(microseconds(moment), window.since_us), window.until_us)
+def _clipped(window: ReportWindow, at: datetime | None) -> int:
+    if at is None:
+        return window.interval.end
+    return min(max(microseconds(at), window.interval.begin), window.interval.end)
 
 
-def _sum(timeline: list[tuple[int, int, str]], state: str, until_us: int) -> int:
-    """Microseconds of a state before a moment."""
-    return sum(
-        max(0, min(end, until_us) - start) for start, end, found in timeline if found == state
-    )
+def _microseconds_of(
+    timeline: list[_StateInterval], state: str, until_us: int | None = None
+) -> int:
+    spent_us = 0
+    for begin_us, end_us, found in timeline:
+        if found != state:
+            continue
+        if until_us is not None:
+            end_us = min(end_us, until_us)  # noqa: PLW2901  # clipped in place
+        spent_us += max(0, end_us - begin_us)
+    return spent_us

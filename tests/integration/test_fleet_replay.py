@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from bus.contract.durations import Durations
 from bus.contract.statements import READY_MADE, FleetReplayRequest
 from bus.settings import load
-from storage.statements import payment, replay
-from storage.statements.windows import Milliseconds
+from storage.statements import payment, policy_files, replay
+from storage.statements.payment import PayableWindow, Terms
 from tests.storage_kept import MONTH, NOW, Kept, fleet
 
 
@@ -31,26 +32,18 @@ async def test_the_fleet_is_paid_as_window_by_window(kept: Kept, policy: str | N
     asked = FleetReplayRequest(month=MONTH, threshold=97.5, policy=chosen)
     made = await kept.store.read(lambda reader: replay.fleet(reader, asked, NOW, 99.0))
     assert made.gains + made.loses + made.same == len(made.agents) == 4
-    then = payment.threshold_rules(97.5) if chosen is None else payment.read_rules(chosen)
+    now = payment.threshold_terms(99.0)
+    then = payment.threshold_terms(97.5)
+    if chosen is not None:
+        then = Terms(policy_files.read_rules(chosen), 97.5)
     for agent in made.agents:
-        spent = [
-            one.last.seconds
+        windows = [
+            PayableWindow(Durations.from_seconds(one.last.seconds), False, True, None)
             for one in states
             if one.agent_id == agent.agent_id and one.last.seconds
         ]
-        windows = [
-            payment.Judged(
-                Milliseconds(*(round(getattr(s, n) * 1000) for n in s.__struct_fields__)),
-                False,
-                True,
-                None,
-            )
-            for s in spent
-        ]
-        covered_ms = sum(one.account.total for one in windows)
-        expected = payment.replay(
-            windows, covered_ms, (payment.threshold_rules(99.0), 99.0), (then, 97.5)
-        )
+        covered_ms = sum(one.durations.window for one in windows)
+        expected = payment.replay(windows, covered_ms, now, then)
         assert agent.now_paid_percent == pytest.approx(expected.now.paid_percent, abs=1e-9)
         assert agent.then_paid_percent == pytest.approx(expected.then.paid_percent, abs=1e-9)
         assert agent.change == expected.change
@@ -64,4 +57,4 @@ async def test_the_fleet_is_paid_as_window_by_window(kept: Kept, policy: str | N
 
 
 def test_the_policies_named_for_people_are_those_that_there_are():
-    assert sorted(READY_MADE) == payment.ready_made()
+    assert sorted(READY_MADE) == policy_files.ready_made()

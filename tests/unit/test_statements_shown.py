@@ -9,7 +9,7 @@ from bus.contract.messages import GpuReport, Seconds
 from bus.errors import BadMessageError, RefusedError, SettingsError
 from gpuping import lifecycle
 from gpuping.output import statements, terminal
-from storage.statements import payment
+from storage.statements import policy_files
 from tests.storage_states import START, report
 
 HOSTILE = [
@@ -62,12 +62,12 @@ def test_what_a_service_cannot_make_sense_of_is_wrong_usage(error, code, capsys)
 def test_an_empty_policy_is_one_that_is_none(tmp_path):
     assert statements.request("2026-11", None, "").policy == ""
     with pytest.raises(BadMessageError, match="no policy ''"):
-        payment.read_rules("")
+        policy_files.read_rules("")
     file = tmp_path / "x.toml"
     file.write_text("\ufeffname = 'x'\n[[bands]]\nat_least = 1.0\nrate = 1.0\n", encoding="utf-8")
     text = statements.request("2026-11", None, str(file)).policy
     assert text
-    assert payment.read_rules(text).name == "x"
+    assert policy_files.read_rules(text).name == "x"
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_an_empty_policy_is_one_that_is_none(tmp_path):
 )
 def test_a_policy_file_that_chokes_the_parser_is_refused(text: str):
     with pytest.raises(BadMessageError, match="policy: "):
-        payment.read_rules(text)
+        policy_files.read_rules(text)

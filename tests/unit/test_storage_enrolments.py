@@ -6,18 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bus.contract.durations import Durations, Interval
 from bus.contract.messages import Enrolment
 from storage.engine.rows import microseconds
-from storage.statements.alignment import AGREES_US, placed
-from storage.statements.enrolments import Known, Period, ended, periods
-from storage.statements.windows import Milliseconds, Window
+from storage.statements.alignment import AGREES_US, AlignedWindow, align
+from storage.statements.enrolments import AgentHistory, ended_us, enrolled_intervals
+from storage.statements.windows import ReportWindow
 
 DAY = 86_400_000_000
-MONTH = Period(
+MONTH = Interval(
     microseconds(datetime(2026, 10, 1, tzinfo=UTC)), microseconds(datetime(2026, 11, 1, tzinfo=UTC))
 )
 START = datetime(2026, 10, 1, tzinfo=UTC)
-LATER = MONTH.until_us + 100 * DAY
+LATER = MONTH.end + 100 * DAY
 
 
 def on(day: float) -> datetime:
@@ -25,25 +26,29 @@ def on(day: float) -> datetime:
 
 
 def at(day: float) -> int:
-    return MONTH.since_us + round(day * DAY)
+    return MONTH.begin + round(day * DAY)
 
 
-def known(*days: tuple[float, float], misses: tuple[float, ...] = ()) -> Known:
+def window(number: int, begin_us: int, end_us: int, up_ms: int = 1) -> ReportWindow:
+    return ReportWindow(number, Interval(begin_us, end_us), Durations(up=up_ms), {})
+
+
+def known(*days: tuple[float, float], misses: tuple[float, ...] = ()) -> AgentHistory:
     """An agent whose reports cover these days, each pinged at its end."""
     windows = {
-        at(end): Window(n, at(begin), at(end), Milliseconds(up=(at(end) - at(begin)) // 1000), {})
+        at(end): window(n, at(begin), at(end), up_ms=(at(end) - at(begin)) // 1000)
         for n, (begin, end) in enumerate(days, 1)
     }
     pinged = sorted([*windows, *(at(day) for day in misses)])
-    return Known(pinged, windows, pinged[0] if pinged else None)
+    return AgentHistory(pinged, windows, pinged[0] if pinged else None)
 
 
 def found(
-    enrolments: list[Enrolment], outcomes: Known, now_us: int = LATER
+    enrolments: list[Enrolment], outcomes: AgentHistory, now_us: int = LATER
 ) -> list[tuple[float, float]]:
     return [
-        ((one.since_us - MONTH.since_us) / DAY, (one.until_us - MONTH.since_us) / DAY)
-        for one in periods(enrolments, outcomes, MONTH, now_us)
+        ((one.begin - MONTH.begin) / DAY, (one.end - MONTH.begin) / DAY)
+        for one in enrolled_intervals(enrolments, outcomes, MONTH, now_us)
     ]
 
 
@@ -80,10 +85,10 @@ def test_history_from_before_a_lost_registry_counts_as_an_enrolment_that_ended()
 
 @pytest.mark.parametrize("off_us", [-5_000_000, -1_000, 60_000, 5_000_000])
 def test_a_ping_s_way_at_the_beginning_is_no_time_that_nobody_reported(off_us):
-    begins = Window(1, at(10) + off_us, at(11), Milliseconds(up=1), {})
-    outcomes = Known([at(11)], {at(11): begins}, at(11))
-    assert periods([Enrolment(on(10))], outcomes, MONTH, LATER) == [
-        Period(at(10) + off_us, MONTH.until_us)
+    begins = window(1, at(10) + off_us, at(11))
+    outcomes = AgentHistory([at(11)], {at(11): begins}, at(11))
+    assert enrolled_intervals([Enrolment(on(10))], outcomes, MONTH, LATER) == [
+        Interval(at(10) + off_us, MONTH.end)
     ]
 
 
@@ -104,55 +109,41 @@ def test_a_first_ping_labelled_before_its_enrolment_makes_no_other():
 
 
 def test_a_longer_way_is():
-    late = Window(1, at(10) + 60_000_000, at(11), Milliseconds(up=1), {})
-    outcomes = Known([at(11)], {at(11): late}, at(11))
-    assert periods([Enrolment(on(10))], outcomes, MONTH, LATER) == [Period(at(10), MONTH.until_us)]
+    late = window(1, at(10) + 60_000_000, at(11))
+    outcomes = AgentHistory([at(11)], {at(11): late}, at(11))
+    assert enrolled_intervals([Enrolment(on(10))], outcomes, MONTH, LATER) == [
+        Interval(at(10), MONTH.end)
+    ]
 
 
 def test_when_the_last_enrolment_ended():
-    assert ended([], MONTH, LATER) is None
-    assert ended([Enrolment(on(1))], MONTH, LATER) is None
-    assert ended([Enrolment(on(1), on(3))], MONTH, LATER) == at(3)
-    assert ended([Enrolment(on(1), on(3))], MONTH, at(2)) is None
-    assert ended([Enrolment(on(1), on(3)), Enrolment(on(4))], MONTH, LATER) is None
-    assert ended([Enrolment(on(1), on(3)), Enrolment(on(40))], MONTH, LATER) == at(
+    assert ended_us([], MONTH, LATER) is None
+    assert ended_us([Enrolment(on(1))], MONTH, LATER) is None
+    assert ended_us([Enrolment(on(1), on(3))], MONTH, LATER) == at(3)
+    assert ended_us([Enrolment(on(1), on(3))], MONTH, at(2)) is None
+    assert ended_us([Enrolment(on(1), on(3)), Enrolment(on(4))], MONTH, LATER) is None
+    assert ended_us([Enrolment(on(1), on(3)), Enrolment(on(40))], MONTH, LATER) == at(
         3
     )  # the later one is of another month
 
 
 def test_a_label_that_agrees_with_our_clock_stands():
-    assert placed(at(5), 40_000, (at(4), at(5) + 3_000), DAY) == (
-        place := placed(at(5), None, (at(4), at(5) + 3_000), DAY)
-    )
-    assert (place.since_us, place.until_us, place.shift_us, place.stepped) == (
-        at(4),
-        at(5) + 3_000,
-        0,
-        False,
-    )
-    slow = placed(at(5), 9_000_000, (at(4), at(5) + 13_000_000), DAY)  # the answer took 9 s
-    assert slow.until_us == at(5) + 13_000_000
+    label = Interval(at(4), at(5) + 3_000)
+    assert align(at(5), 40_000, label, DAY) == AlignedWindow(label)
+    assert align(at(5), None, label, DAY) == AlignedWindow(label)
+    slow = align(at(5), 9_000_000, Interval(at(4), at(5) + 13_000_000), DAY)  # answered after 9 s
+    assert slow.interval.end == at(5) + 13_000_000
 
 
 @pytest.mark.parametrize("off_us", [-40 * 365 * DAY, -3_600_000_000, 3_600_000_000, 3 * DAY])
 def test_the_window_of_a_clock_that_is_off_lies_where_the_ping_was(off_us):
-    place = placed(at(5), 1_000, (at(4) + off_us, at(5) + off_us), DAY)
-    assert (place.since_us, place.until_us, place.shift_us, place.stepped) == (
-        at(4),
-        at(5),
-        -off_us,
-        False,
-    )
+    aligned = align(at(5), 1_000, Interval(at(4) + off_us, at(5) + off_us), DAY)
+    assert aligned == AlignedWindow(Interval(at(4), at(5)), shift_us=-off_us)
 
 
 def test_a_clock_that_is_set_within_the_window_gives_its_length_no_other_beginning():
-    place = placed(at(5), 1_000, (at(4) - 3_600_000_000, at(5)), DAY)
-    assert (place.since_us, place.until_us, place.shift_us, place.stepped) == (
-        at(4),
-        at(5),
-        0,
-        True,
-    )
+    aligned = align(at(5), 1_000, Interval(at(4) - 3_600_000_000, at(5)), DAY)
+    assert aligned == AlignedWindow(Interval(at(4), at(5)), clock_stepped=True)
 
 
 @given(st.integers(0, 999), st.integers(-3_000, 3_000))
@@ -162,8 +153,8 @@ def test_a_label_is_found_again_to_the_millisecond_however_the_ping_s_moment_fal
     """History keeps it as whole milliseconds after the ping, rounded down."""
     pinged_us, label_us = at(5) + phase_us, at(5) + after_ms * 1000
     kept_us = pinged_us + (label_us - pinged_us) // 1000 * 1000
-    place = placed(pinged_us, None, (kept_us - DAY, kept_us), DAY)
-    assert (place.since_us, place.until_us) == (label_us - DAY, label_us)
+    aligned = align(pinged_us, None, Interval(kept_us - DAY, kept_us), DAY)
+    assert aligned.interval == Interval(label_us - DAY, label_us)
 
 
 @given(
@@ -171,11 +162,13 @@ def test_a_label_is_found_again_to_the_millisecond_however_the_ping_s_moment_fal
     st.lists(st.integers(1_000, DAY), min_size=12, max_size=12),
 )
 def test_windows_tile_however_the_host_s_clock_is_set(offsets, lengths):
-    """What lies between two windows, or in both, is less than a clock may differ that is still believed."""
+    """What lies between two windows, or in both, is less than a clock may differ that is believed."""
     true = before = at(0)
-    for offset, length in zip(offsets, lengths, strict=False):
-        true += (length := length // 1000 * 1000)
-        place = placed(true, 5_000, (true - length + offset, true + offset), length)
-        assert place.until_us - place.since_us == length
-        assert abs(place.since_us - before) <= 2 * AGREES_US
-        before = place.until_us
+    for offset, given_length in zip(offsets, lengths, strict=False):
+        length = given_length // 1000 * 1000
+        true += length
+        label = Interval(true - length + offset, true + offset)
+        interval = align(true, 5_000, label, length).interval
+        assert interval.length == length
+        assert abs(interval.begin - before) <= 2 * AGREES_US
+        before = interval.end
