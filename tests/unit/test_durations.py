@@ -61,7 +61,7 @@ def test_an_intersection_holds_what_is_in_both(one: Interval, other: Interval):
 @pytest.fixture(scope="module")
 def reading(tmp_path_factory: pytest.TempPathFactory):
     settings = Settings(GPUPING_DATA_DIR=str(tmp_path_factory.mktemp("data")))
-    connection = database.open_file(settings, database.Places(settings))
+    connection = database.open_file(settings, database.HistoryPaths(settings))
     yield database.reading_cursor(connection)
     connection.close()
 
@@ -75,9 +75,9 @@ def test_sql_and_python_compute_the_same_uptime(reading: database.Connection, sp
 
 def test_the_history_file_contains_no_macro(tmp_path: Path):
     settings = Settings(GPUPING_DATA_DIR=str(tmp_path))
-    places = database.Places(settings)
-    database.open_file(settings, places).close()
+    paths = database.HistoryPaths(settings)
+    database.open_file(settings, paths).close()
     with database.in_memory() as plain:
-        plain.execute(f"ATTACH '{places.file}' AS stored (READ_ONLY)")
+        plain.execute(f"ATTACH '{paths.file}' AS stored (READ_ONLY)")
         counted = "SELECT count(*) FROM duckdb_functions() WHERE function_name = 'uptime_percent'"
         assert plain.execute(counted).fetchone() == (0,)
