@@ -1,6 +1,6 @@
 """GPUs that do not exist: plays a scenario file as a probe, for machines and tests without a GPU.
 
-The vocabulary is the contract's, and the C stand-in for NVML reads the same files. The player shows what the
+The vocabulary is in docs/guide.md#simulated-gpus, and the C stand-in for NVML reads the same files. The player shows what the
 health rules come to in the end; what leads there (ten minutes of heat, a driver's error) is the stand-in's.
 """
 

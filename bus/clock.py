@@ -1,7 +1,7 @@
 """The clocks. Read once a turn, in a loop or at a boundary, and passed on; pure modules never import this.
 
 Wall time is a label. Durations come from CLOCK_BOOTTIME, which counts through a suspend and ignores
-clock steps (design: the uptime ledger).
+clock steps (docs/design/uptime-ledger.md).
 """
 
 import time

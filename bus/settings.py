@@ -31,7 +31,7 @@ _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 
 
 class Settings(Struct, kw_only=True, frozen=True):
-    """The variables of the guide, with its names and defaults, and those of the contract."""
+    """Every setting, with its name in the environment and its default (docs/operations.md#settings)."""
 
     PING_BASE_INTERVAL_MINUTES: Positive = 15.0
     PING_UPTIME_THRESHOLD: Annotated[float, Meta(ge=0.0, le=100.0)] = 99.0

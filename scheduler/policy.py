@@ -1,7 +1,6 @@
 """The ping policy: everything that moves an agent's standing and interval, and nothing else.
 
-Pure: no clock, no I/O. The rules are those of the guide ("Ping Interval Logic") as settled in the decisions
-on it; every step carries its verdict and reason, which logs, metrics, history and tests share.
+Pure: no clock, no I/O. The rules, by number, are those of docs/design/ping-policy.md; every step carries its verdict and reason, which logs, metrics, history and tests share.
 """
 
 import math
@@ -87,7 +86,7 @@ def first_ping_at(enrolled_at: datetime, policy: Policy) -> datetime:
 
 
 def status(standing: Standing | None, *, maintenance: bool) -> Status:
-    """The first that holds, in this order (decisions on the guide)."""
+    """The first that holds, in this order (docs/design/ping-policy.md#status)."""
     if maintenance:
         return "maintenance"
     if standing is None or standing.answered == 0:

@@ -1,6 +1,6 @@
-"""Audits the history against what the agents know to have said: an independent reading of the decisions.
+"""Audits the history against what the agents know to have said: an independent reading of the policy.
 
-The policy is written here a second time, from requirements/decisions.md, and shares nothing with the scheduler's.
+The policy is written here a second time, from docs/design/ping-policy.md, and shares nothing with the scheduler's.
 """
 
 from collections.abc import Callable, Sequence

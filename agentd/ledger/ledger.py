@@ -3,7 +3,7 @@
 Pure: samples and moments come in, records for the file come out; no clock, no file, no bus. Ledger time is
 in integer milliseconds since the ledger's first sample. Within a boot it goes with BOOTTIME (a suspend
 counts, clock steps do not); across a reboot it goes on by wall time, never backwards. The rules, from
-design/uptime-ledger.md:
+docs/design/uptime-ledger.md:
 
 - a sample holds from when its check began until the next one, but at most 1.5 check intervals; what lies
   beyond is unknown, and so is the time between two processes: nobody watched;

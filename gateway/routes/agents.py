@@ -28,7 +28,7 @@ AGENTS = "/ping-system/agents"
 
 
 class Registration(Struct, kw_only=True, frozen=True):
-    """The body of the guide. `agent_url` is a label and is never fetched."""
+    """The body of a registration (docs/api.md). `agent_url` is a label and is never fetched."""
 
     agent_id: AgentId
     agent_url: Annotated[str, Meta(max_length=2048)] | None = None

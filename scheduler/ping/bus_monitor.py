@@ -1,7 +1,7 @@
 """The scheduler's own pulse: a bus round trip every second, so that our outage is never an agent's miss.
 
 A frozen server leaves the client "connected", and a stopped scheduler notices nothing at all; both show as a
-gap between two round trips, measured in BOOTTIME. Rule 6 of the decisions on the guide.
+gap between two round trips, measured in BOOTTIME. Rule 6 of docs/design/ping-policy.md.
 """
 
 import asyncio

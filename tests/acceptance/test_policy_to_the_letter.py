@@ -1,4 +1,4 @@
-"""The guide's policy, read off a real history of real time (issue 2, item 2).
+"""The ping policy (docs/design/ping-policy.md), read off a real history of real time.
 
 A GPU goes down and comes back. The first pings come from timers; then pings by hand, which count, go through the
 long intervals quickly. `expected` is the policy once more, from requirements to test and not from the scheduler.

@@ -1,4 +1,4 @@
-"""The first minutes of a new user: one command, an answered ping, a page, a clean end (issue 2, items 1 and 6)."""
+"""The first minutes of a new user: one command, an answered ping, a page, a clean end."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Every row of design/gpu-health.md, each as a test of its own; then what holds over time."""
+"""Every row of docs/design/gpu-health.md, each as a test of its own; then what holds over time."""
 
 import pytest
 from msgspec import structs

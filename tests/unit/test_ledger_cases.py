@@ -1,4 +1,4 @@
-"""Each case of design/uptime-ledger.md that others got wrong, by its name. Times are true milliseconds."""
+"""Each case of docs/design/uptime-ledger.md that others got wrong, by its name. Times are true milliseconds."""
 
 import random
 

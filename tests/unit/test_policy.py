@@ -1,4 +1,4 @@
-"""The ping policy, to the letter of the decisions on the guide."""
+"""The ping policy, to the letter of docs/design/ping-policy.md."""
 
 from datetime import UTC, datetime, timedelta
 

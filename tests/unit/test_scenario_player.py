@@ -1,4 +1,4 @@
-"""The scenario vocabulary of the contract, and the player that speaks it."""
+"""The scenario vocabulary of docs/guide.md, and the player that speaks it."""
 
 import time
 
