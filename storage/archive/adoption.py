@@ -1,6 +1,7 @@
-"""Partitions that the history file does not know are taken in where they lie: a file made anew finds its old days.
+"""Adds archived days to a history file that does not know them, so that a file made anew finds its old days.
 
-Each is inspected first. One that is not what it should be is set aside, and the others come in.
+The files stay where they are. Each day is inspected first; one that is not what it should be is set aside, and the
+others are added.
 """
 
 from datetime import datetime
@@ -9,53 +10,66 @@ from pathlib import Path
 import structlog
 
 from storage.archive import day_folders, inspection, repair
-from storage.engine.database import Connection, rows_of, sql, transaction
+from storage.engine.database import Connection, rows_of, sql, transaction, value_of
 from storage.engine.errors import FlawedError
-from storage.engine.partitions import DAY_US, TABLES, Partition, Partitions, label, named
+from storage.engine.partitions import (
+    DAY_US,
+    TABLES,
+    Partition,
+    Partitions,
+    day_bounds,
+    label,
+    parse_path,
+)
 
 log = structlog.get_logger("storage")
 
 
 def recorded(connection: Connection, folder: Path, now: datetime) -> Partitions:
-    """The partitions that the file knows, without those that have lost a file."""
+    """Returns the partitions that the history file knows. Those that have lost a file are removed from it first."""
     known = day_folders.partitions(connection, folder)
-    repair.let_go(connection, known, inspection.lacking(known), now)
-    repair.let_go(connection, known, _count(connection, known), now)
+    repair.remove(connection, known, inspection.missing_files(known), now)
+    repair.remove(connection, known, _count_uncounted(connection, known), now)
     return known
 
 
 def adopt(connection: Connection, known: Partitions, now: datetime) -> None:
-    """Takes in the partitions that the file does not know, but for days that it holds itself or has forgotten."""
-    kept_from_us = day_folders.retention_cutoff_us(connection)
-    for day, generations in sorted(found(known.folder).items()):
-        if day not in known.days and day * DAY_US >= kept_from_us and not _live(connection, day):
-            _adopt_newest(connection, known, day, generations, now)
+    """Adds the partitions on disk that the file does not know.
+
+    Days of which the file has rows itself are left out, and days that retention has expired.
+    """
+    cutoff_us = day_folders.retention_cutoff_us(connection)
+    for day, generations in sorted(find_generations(known.folder).items()):
+        if day in known.days or day * DAY_US < cutoff_us or _has_rows(connection, day):
+            continue
+        _adopt_newest(connection, known, day, generations, now)
 
 
 def adopt_names(connection: Connection, pings: Path) -> None:
-    """Gives numbers to the agents and GPUs of a file that the history file does not know."""
+    """Gives numbers to the agents and GPUs of a `pings` file that the history file does not know."""
     for name in ("adopt_agents", "adopt_gpu_sets"):
         connection.execute(sql(name), {"file": str(pings)})
 
 
-def found(folder: Path) -> dict[int, list[int]]:
-    """The generations of each day's partition on disk, the newest first."""
+def find_generations(folder: Path) -> dict[int, list[int]]:
+    """Returns the generations on disk of each day's partition, the newest first."""
     generations: dict[int, list[int]] = {}
     for path in folder.glob("day=*/pings-*.parquet"):
-        if name := named(path):
-            day, _, generation = name
-            generations.setdefault(day, []).append(generation)
+        file = parse_path(path)
+        if file is None:
+            expected = "day=YYYY-MM-DD/pings-N.parquet"
+            log.warning("archive_name_ignored", path=str(path), expected=expected)
         else:
-            log.warning(
-                "archive_name_ignored", path=str(path), expected="day=YYYY-MM-DD/pings-N.parquet"
-            )
-    return {day: sorted(those, reverse=True) for day, those in generations.items()}
+            generations.setdefault(file.day, []).append(file.generation)
+    for numbers in generations.values():
+        numbers.sort(reverse=True)
+    return generations
 
 
 def _adopt_newest(
     connection: Connection, known: Partitions, day: int, generations: list[int], now: datetime
 ) -> None:
-    """The newest that is whole: an older one has all but what came late."""
+    """Adds the newest generation that is intact. An older one lacks only what came late."""
     for generation in generations:
         try:
             _adopt_day(connection, known, day, generation)
@@ -66,41 +80,41 @@ def _adopt_newest(
 
 
 def _adopt_day(connection: Connection, known: Partitions, day: int, generation: int) -> None:
-    """One partition, its names numbered and its rows counted, in a transaction. Raises FlawedError."""
-    rows = inspection.counted(known, day, generation)
+    """Adds one partition in one transaction: its names get numbers, its rows are counted. Raises FlawedError."""
+    rows = inspection.count_rows(known, day, generation)
+    partition = Partition(generation, rows)
     with transaction(connection):
         adopt_names(connection, known.file(day, "pings", generation))
-        day_folders.record(connection, day, Partition(generation, rows))
-    known.days[day] = Partition(generation, rows)
+        day_folders.record(connection, day, partition)
+    known.days[day] = partition
     log.info("archive_day_adopted", day=label(day), pings=rows["pings"])
 
 
-def _count(connection: Connection, known: Partitions) -> dict[int, str]:
-    """Counts rows where a program of schema 1 did not; returns the days whose files cannot be read."""
+def _count_uncounted(connection: Connection, known: Partitions) -> dict[int, str]:
+    """Counts the rows that a program of schema 1 did not count. Returns the days whose files cannot be read, and why."""
     flaws = {}
-    for day in [day for day, kept in known.days.items() if None in kept.rows.values()]:
+    for day, partition in list(known.days.items()):
+        if None not in partition.rows.values():
+            continue
+        rows = dict.fromkeys(TABLES, 0)
         try:
-            rows = dict.fromkeys(TABLES, 0) | {
-                t: _rows(connection, file) for t, file in known.files(day).items()
-            }
+            for table, file in known.files(day).items():
+                rows[table] = _rows_of_file(connection, file)
         except inspection.READING_ERRORS as error:
             flaws[day] = str(error)
             continue
-        kept = Partition(known.days[day].generation, rows)
+        counted = Partition(partition.generation, rows)
         with transaction(connection):
-            day_folders.record(connection, day, kept)
-        known.days[day] = kept
+            day_folders.record(connection, day, counted)
+        known.days[day] = counted
     return flaws
 
 
-def _rows(connection: Connection, file: Path) -> int:
-    count: int = rows_of(
-        connection, "SELECT count(*) FROM read_parquet($file)", {"file": str(file)}
-    )[0][0]
-    return count
+def _rows_of_file(connection: Connection, file: Path) -> int:
+    text = "SELECT count(*) FROM read_parquet($file)"
+    return int(value_of(connection, text, {"file": str(file)}))
 
 
-def _live(connection: Connection, day: int) -> bool:
-    asked = {"since_us": day * DAY_US, "until_us": (day + 1) * DAY_US}
+def _has_rows(connection: Connection, day: int) -> bool:
     text = "SELECT 1 FROM pings WHERE pinged_us >= $since_us AND pinged_us < $until_us LIMIT 1"
-    return bool(rows_of(connection, text, asked))
+    return bool(rows_of(connection, text, day_bounds(day)))

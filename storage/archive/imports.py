@@ -1,7 +1,8 @@
-"""Takes a Parquet archive of another history (or of this one, long ago) into the history file.
+"""Imports a Parquet archive, of another history or an older one of this history, into the history file.
 
-For people, with the service stopped. Outcomes that are held already are left as they are, so it may be done twice;
-a day's partition goes in whole or not at all, each outcome once. One that is not what it should be is refused.
+For `gpuping storage import`, with the service stopped. Outcomes that the file has already are left as they are, so an
+import may be repeated. A day's partition is imported whole or not at all, and each of its outcomes once. A partition
+that is not what it should be is refused.
 """
 
 import secrets
@@ -17,47 +18,62 @@ from bus.clock import utc_now
 from bus.settings import Settings
 from storage.archive import adoption, inspection
 from storage.engine import database, rollups
-from storage.engine.database import Connection, rows_of, sql, transaction
+from storage.engine.database import Connection, sql, transaction, value_of
 from storage.engine.errors import StorageError, explained
-from storage.engine.partitions import DAY_US, HOUR_US, Partition, Partitions, label, rows_in
+from storage.engine.partitions import (
+    DAY_US,
+    HOUR_US,
+    Partition,
+    Partitions,
+    day_bounds,
+    label,
+    rows_in,
+)
 
 log = structlog.get_logger("storage")
 
-Progress = Callable[[int, int], None]  # days taken in, days there
+Progress = Callable[[int, int], None]  # called with the days imported so far, and all days
 
 
 class Imported(Struct, frozen=True):
-    """Days read, outcomes that were new, and those that were held already."""
+    """The days read, the outcomes that were new, and those that the history file had already."""
 
     days: int
     added: int
     held: int
 
 
+def _no_progress(_done: int, _all: int) -> None:
+    pass
+
+
 def import_archive(
-    settings: Settings, folder: Path, *, progress: Progress = lambda _done, _there: None
+    settings: Settings, folder: Path, *, progress: Progress = _no_progress
 ) -> Imported:
-    """Every partition under `folder` (`day=YYYY-MM-DD/pings-N.parquet` and what lies beside it).
+    """Imports every partition under `folder` (`day=YYYY-MM-DD/pings-N.parquet` and the files beside it).
 
     Raises CannotWriteError while the service runs, StorageError for a partition that cannot be read.
     """
-    foreign = adoption.found(folder)
-    if not foreign:
+    generations = adoption.find_generations(folder)
+    if not generations:
         raise StorageError(f"{folder}: no partitions (day=YYYY-MM-DD/pings-N.parquet) there")
     paths = database.HistoryPaths(settings)
     connection = database.open_file(settings, paths)
     try:
         known = adoption.recorded(connection, paths.archive, utc_now())
         adoption.adopt(connection, known, utc_now())
-        added = held = 0
-        for done, (day, generations) in enumerate(sorted(foreign.items()), 1):
-            new, there = _day(
-                connection, known, _inspected(folder, day, generations[0]), day, paths.scratch
-            )
-            added, held = added + new, held + there - new
-            log.info("day_imported", day=label(day), added=new, held=there - new)
-            progress(done, len(foreign))
-        return Imported(len(foreign), added, held)
+        all_added = 0
+        all_held = 0
+        for done, day in enumerate(sorted(generations), 1):
+            newest = generations[day][0]
+            foreign = _inspected(folder, day, newest)
+            added = _import_day(connection, known, foreign, day, paths.scratch)
+            held = (foreign.days[day].rows["pings"] or 0) - added
+            all_added += added
+            all_held += held
+            log.info("day_imported", day=label(day), added=added, held=held)
+            progress(done, len(generations))
+        return Imported(len(generations), all_added, all_held)
     except (*inspection.READING_ERRORS, OSError) as error:
         raise explained(error, folder) from None
     finally:
@@ -65,44 +81,43 @@ def import_archive(
 
 
 def _inspected(folder: Path, day: int, generation: int) -> Partitions:
-    """A day's partition whose files are what they should be. Raises FlawedError."""
+    """A day's partition after its files were inspected. Raises FlawedError."""
     foreign = Partitions(folder, {})
-    foreign.days[day] = Partition(
-        generation, inspection.counted(foreign, day, generation, once=False)
-    )
+    rows = inspection.count_rows(foreign, day, generation, once=False)
+    foreign.days[day] = Partition(generation, rows)
     return foreign
 
 
-def _day(
+def _import_day(
     connection: Connection, known: Partitions, foreign: Partitions, day: int, scratch: Path
-) -> tuple[int, int]:
-    """One partition in one transaction: how many of its outcomes were new, and how many it has."""
+) -> int:
+    """Imports one partition in one transaction. Returns how many of its outcomes were new.
+
+    The files are copied first, for the database may read its own folder only.
+    """
+    files = foreign.files(day)
+    copies = {table: scratch / f"import-{secrets.token_hex(8)}.parquet" for table in files}
     hours = np.arange(day * DAY_US, (day + 1) * DAY_US, HOUR_US)
-    copies = {
-        table: scratch / f"import-{secrets.token_hex(8)}.parquet" for table in foreign.files(day)
-    }
+    added = 0
     try:
-        for table, file in foreign.files(day).items():
-            shutil.copyfile(file, copies[table])  # the database may read its own folder only
+        for table, file in files.items():
+            shutil.copyfile(file, copies[table])
         with transaction(connection):
             adoption.adopt_names(connection, copies["pings"])
-            new = {
-                table: _insert(connection, known, table, copies[table], day)
-                for table in reversed(copies)
-            }
-            if new["pings"]:
-                rollups.make_again(connection, known, hours)
+            # `pings` comes first in TABLES and goes in last.
+            for table in reversed(copies):
+                added = _insert_new(connection, known, table, copies[table], day)
+            if added:
+                rollups.sum_again(connection, known, hours)
     finally:
         for copy in copies.values():
             copy.unlink(missing_ok=True)
-    return new["pings"], foreign.days[day].rows["pings"] or 0
+    return added
 
 
-def _insert(connection: Connection, known: Partitions, table: str, copy: Path, day: int) -> int:
-    """What is not held yet; returns how much that is."""
-    since_us, until_us = day * DAY_US, (day + 1) * DAY_US
-    text = known.fill(sql(f"import_{table}"), since_us, until_us - 1).replace(
-        "{partition}", rows_in(table, [copy])
-    )
-    count: int = rows_of(connection, text, {"since_us": since_us, "until_us": until_us})[0][0]
-    return count
+def _insert_new(connection: Connection, known: Partitions, table: str, copy: Path, day: int) -> int:
+    """Inserts the rows of outcomes that history does not have. Returns how many rows that is."""
+    bounds = day_bounds(day)
+    text = known.fill(sql(f"import_{table}"), bounds["since_us"], bounds["until_us"] - 1)
+    text = text.replace("{partition}", rows_in(table, [copy]))
+    return int(value_of(connection, text, bounds))

@@ -1,7 +1,7 @@
-"""The history file: opened, locked down, set aside when it is damaged. Every statement lives in a `.sql` file.
+"""Opens the history file, limits what DuckDB may do, and runs statements in it.
 
-One process owns the file and one thread the connection that writes; readers have cursors of their own.
-Nothing here knows of the bus.
+One process owns the file. One thread owns the connection that writes, and readers have cursors of their own.
+Every statement of more than a line lies in a `.sql` file beside its user. This module does not know the bus.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,20 +21,29 @@ from storage.engine.literals import quoted
 
 log = structlog.get_logger("storage")
 
-FORMAT = "v1.5.0"  # readable by DuckDB 1.5 and 2.0
+FORMAT = "v1.5.0"  # DuckDB 1.5 and 2.0 read this file format
 SCHEMA_VERSION = 2
-APART_MB = 384  # of the process, and no part of what DuckDB counts: Python, messages on their way, gaps (280 measured)
+
+# Memory of the process that DuckDB does not count: Python, messages on their way, fragmentation.
+# 280 MB were measured.
+OUTSIDE_DUCKDB_MB = 384
 LEAST_MB = 64
-BESIDE_MB = 256  # of a database beside it: a day's partition of 10,000 agents is read with less
+
+# A day's partition of 10,000 agents is read with less than this.
+IN_MEMORY_MB = 256
+
 _HERE = Path(__file__).parent
 
 Connection = duckdb.DuckDBPyConnection
-T = TypeVar("T")
+Row = TypeVar("Row")
 
 
 @cache
 def sql(name: str) -> str:
-    """Returns the text of `<name>.sql`, which lies in the sub-package that uses it. File names are unique."""
+    """Returns the text of `<name>.sql`, which lies in the sub-package that uses it.
+
+    File names are unique within `storage`. Raises KeyError when there is no such file.
+    """
     return _statement_files()[name].read_text()
 
 
@@ -45,12 +54,12 @@ def _statement_files() -> dict[str, Path]:
 
 @cache
 def schema() -> str:
-    """The tables of a history file."""
+    """Returns the statements that create the tables of a history file."""
     return (_HERE / "schema.sql").read_text()
 
 
 class HistoryPaths:
-    """Where one storage keeps what: the name tells replicas on one machine apart."""
+    """The files and folders of one storage. STORAGE_NAME keeps replicas on one machine apart."""
 
     def __init__(self, settings: Settings) -> None:
         self.folder = settings.data_dir / "storage"
@@ -59,7 +68,7 @@ class HistoryPaths:
         self.scratch = self.folder / f"{settings.STORAGE_NAME}.tmp"
 
     def make(self) -> None:
-        """The folders stand when this returns. Raises CannotWriteError."""
+        """Creates the folders that do not exist yet. Raises CannotWriteError."""
         try:
             for folder in (self.folder, self.archive, self.scratch):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -68,9 +77,13 @@ class HistoryPaths:
 
 
 def open_file(settings: Settings, paths: HistoryPaths, file: Path | None = None) -> Connection:
-    """The file, made with its schema when it is new. Raises CannotWriteError or DamagedError."""
+    """Opens the history file, and creates it with its schema when it does not exist.
+
+    Raises CannotWriteError when the file cannot be used now, DamagedError when its content is not ours.
+    """
     paths.make()
-    file = file or paths.file
+    if file is None:
+        file = paths.file
     connection = duckdb.connect(":memory:")
     try:
         _lock_down(connection, settings, paths, file)
@@ -95,10 +108,10 @@ def reading_cursor(connection: Connection) -> Connection:
 
 @contextmanager
 def in_memory() -> Iterator[Connection]:
-    """A small database beside the history file, for what must not depend on it."""
+    """Opens a small database in memory, for work that must not depend on the history file."""
     connection = duckdb.connect(":memory:")
     try:
-        connection.execute(f"SET memory_limit = '{BESIDE_MB}MB'")
+        connection.execute(f"SET memory_limit = '{IN_MEMORY_MB}MB'")
         connection.execute("SET temp_directory = ''")
         connection.execute("SET threads = 2")
         yield connection
@@ -107,23 +120,30 @@ def in_memory() -> Iterator[Connection]:
 
 
 def engine_memory_mb(settings: Settings) -> int:
-    """What DuckDB may take, so that the whole process stays below the limit that is set, if that is 600 MB or more.
+    """Returns the memory that DuckDB may use, in megabytes.
 
-    Never less than half: with too little, questions are refused and old days cannot be moved.
+    With it the whole process stays below STORAGE_MEMORY_LIMIT_MB, where that is 600 or more. DuckDB always gets at
+    least half of the limit: with too little, questions are refused and old days cannot be archived.
     """
     limit = settings.STORAGE_MEMORY_LIMIT_MB
-    return max(LEAST_MB, limit // 2, limit - APART_MB)
+    return max(LEAST_MB, limit // 2, limit - OUTSIDE_DUCKDB_MB)
 
 
 def set_aside(file: Path, now: datetime) -> list[Path]:
-    """Renames a damaged file and its log, so that nobody loses what may be saved by hand."""
+    """Renames a damaged file and its write-ahead log, so that people can still save what is in them.
+
+    Returns the new names.
+    """
     stamp = now.strftime("%Y%m%dT%H%M%S%fZ")
-    parts = [part for part in (file, file.with_name(file.name + ".wal")) if part.exists()]
-    return [part.rename(part.with_name(f"{part.name}.damaged-{stamp}")) for part in parts]
+    renamed = []
+    for path in (file, file.with_name(file.name + ".wal")):
+        if path.exists():
+            renamed.append(path.rename(path.with_name(f"{path.name}.damaged-{stamp}")))
+    return renamed
 
 
 def _lock_down(connection: Connection, settings: Settings, paths: HistoryPaths, file: Path) -> None:
-    """Memory and files are limited to what is ours, and nothing can lift the limits again."""
+    """Limits memory and files to what belongs to this storage. No later statement can lift the limits."""
     run = connection.execute
     run(f"SET memory_limit = '{engine_memory_mb(settings)}MB'")
     run("SET threads = 2")
@@ -141,10 +161,8 @@ def _lock_down(connection: Connection, settings: Settings, paths: HistoryPaths, 
 
 
 def _ensure_schema(connection: Connection) -> None:
-    tables = connection.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'history'"
-    ).fetchone()
-    if tables == (0,):
+    text = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'history'"
+    if value_of(connection, text) == 0:
         with transaction(connection):
             connection.execute(schema())
         return
@@ -164,7 +182,7 @@ def _ensure_schema(connection: Connection) -> None:
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
-    """All of a block or nothing of it."""
+    """Commits what the block does, or nothing of it when the block raises."""
     connection.execute("BEGIN")
     try:
         yield
@@ -172,33 +190,52 @@ def transaction(connection: Connection) -> Iterator[None]:
     except BaseException:
         try:
             connection.execute("ROLLBACK")
-        except duckdb.Error as error:  # the transaction is gone already: the first error tells more
-            log.debug("rollback_refused", detail=str(error))
+        except duckdb.Error as error:
+            # DuckDB has ended the transaction already. The error that is on its way says more.
+            log.debug("rollback_failed", detail=str(error))
         raise
 
 
 def execute_all(connection: Connection, text: str, parameters: dict[str, Any]) -> None:
-    """Every statement of a file, each with those parameters that it names (DuckDB gives them to the last only)."""
+    """Runs every statement of a text, each with the parameters that it names.
+
+    DuckDB's own `execute` passes parameters to the last statement only.
+    """
     for statement in connection.extract_statements(text):
-        connection.execute(
-            statement, {name: parameters[name] for name in statement.named_parameters}
-        )
+        named = {name: parameters[name] for name in statement.named_parameters}
+        connection.execute(statement, named)
 
 
 def rows_of(
     cursor: Connection, text: str, parameters: dict[str, Any] | None = None
 ) -> list[tuple[Any, ...]]:
-    """One question, its rows."""
+    """Runs one question and returns its rows."""
     return cursor.execute(text, parameters or {}).fetchall()
 
 
 def rows_as(
-    kind: Callable[..., T], cursor: Connection, text: str, parameters: dict[str, Any]
-) -> list[T]:
-    """Returns the rows of a query as `kind`, a NamedTuple whose fields are the query's columns in their order."""
-    return [kind(*row) for row in rows_of(cursor, text, parameters)]
+    kind: Callable[..., Row],
+    cursor: Connection,
+    text: str,
+    parameters: dict[str, Any] | None = None,
+) -> list[Row]:
+    """Runs one question and returns its rows as `kind`, a NamedTuple or Struct.
+
+    The fields of `kind` stand in the order of the question's columns.
+    """
+    found = rows_of(cursor, text, parameters)
+    return [kind(*values) for values in found]
+
+
+def value_of(cursor: Connection, text: str, parameters: dict[str, Any] | None = None) -> Any:
+    """Runs a question that has one row of one column, and returns that value."""
+    ((value,),) = rows_of(cursor, text, parameters)
+    return value
 
 
 def listed(values: Iterable[object]) -> str:
-    """A list as a parameter for `from_json`: bound as a list, a thousand ids cost 100 ms, as JSON 0.1 ms (measured)."""
+    """Returns a list as JSON, to be passed to `from_json` as a parameter.
+
+    A thousand ids cost 100 ms when they are bound as a list, and 0.1 ms as JSON (measured).
+    """
     return msgspec.json.encode(list(values)).decode()

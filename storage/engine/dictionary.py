@@ -1,66 +1,72 @@
-"""Small numbers for long names: ten bytes of a row instead of a hundred."""
+"""Numbers for long names, so that a row of history has ten bytes in place of a hundred."""
 
 from collections.abc import Iterable
 from functools import lru_cache
 
 import msgspec
 
-GpuNames = tuple[tuple[str, int | None, str], ...]  # uuid, index and name of each
+GpuNames = tuple[tuple[str, int | None, str], ...]  # uuid, index and name of each GPU
 
 
 class Dictionary(dict[str, int]):
-    """Names and their numbers, dense and in the order of the dictionary. Looking a new name up gives it a number.
+    """Names and their numbers, which run 0, 1, 2 ... Looking up a new name gives it the next number.
 
-    One thread gives numbers. `in_file` of them can be found by others: a name is new until it is written.
+    Only one thread looks names up in this way. Other threads use `find`, which returns a number only once the
+    history file has it: `in_file` counts the names that are written.
     """
 
-    def __init__(self, held: Iterable[tuple[str, int]]) -> None:
-        super().__init__(held)
+    def __init__(self, stored: Iterable[tuple[str, int]]) -> None:
+        super().__init__(stored)
         self.in_file = len(self)
-        self._listed: list[str] = []
+        self._by_number: list[str] = []
 
     def __missing__(self, name: str) -> int:
-        number = self[name] = len(self)
+        number = len(self)
+        self[name] = number
         return number
 
     def find(self, name: str) -> int | None:
-        """The number, where the file has it."""
+        """Returns the number of a name. None when the history file does not have the name."""
         number = self.get(name)
-        return None if number is None or number >= self.in_file else number
+        if number is None or number >= self.in_file:
+            return None
+        return number
 
     def name(self, number: int) -> str:
-        """The inverse."""
-        if number >= len(self._listed):
-            self._listed = list(self)
-        return self._listed[number]
+        """Returns the name that has this number. Raises IndexError when none has."""
+        if number >= len(self._by_number):
+            self._by_number = list(self)
+        return self._by_number[number]
 
     def new(self) -> list[tuple[int, str]]:
-        """Numbers and names that the file does not have yet, in order."""
+        """Returns the numbers and names that are not in the history file yet, in order."""
         start = self.in_file
-        return list(enumerate(list(self)[start:], start)) if len(self) > start else []
+        if len(self) == start:
+            return []
+        names = list(self)[start:]
+        return list(enumerate(names, start))
 
     def written(self, count: int) -> None:
-        """The first `count` of the new ones are in the file."""
+        """Notes that the first `count` of the new names are in the history file."""
         self.in_file += count
 
 
 class Dictionaries:
-    """The agents and the sets of GPUs that history has numbers for."""
+    """The dictionaries of a history file: its agents, and the sets of GPUs that they reported."""
 
     def __init__(
         self, agents: Iterable[tuple[str, int]], gpu_sets: Iterable[tuple[str, int]]
     ) -> None:
         self.agents = Dictionary(agents)
-        self.gpu_sets = Dictionary(gpu_sets)  # named by JSON [[uuid, index, name], ...]
-        self.gpu_set = lru_cache(maxsize=100_000)(
-            self._gpu_set
-        )  # a host has the same GPUs in every report
+        self.gpu_sets = Dictionary(gpu_sets)  # a set's name is JSON: [[uuid, index, name], ...]
+        # A host reports the same GPUs every time, so their JSON is made once.
+        self.gpu_set = lru_cache(maxsize=100_000)(self._gpu_set)
 
     def gpus(self, number: int) -> list[tuple[str, int | None, str]]:
-        """A set of GPUs: uuid, index and name of each."""
-        return msgspec.json.decode(
-            self.gpu_sets.name(number), type=list[tuple[str, int | None, str]]
-        )
+        """Returns uuid, index and name of each GPU of the set that has this number."""
+        name = self.gpu_sets.name(number)
+        return msgspec.json.decode(name, type=list[tuple[str, int | None, str]])
 
     def _gpu_set(self, gpus: GpuNames) -> int:
-        return self.gpu_sets[msgspec.json.encode(gpus).decode()]
+        name = msgspec.json.encode(gpus).decode()
+        return self.gpu_sets[name]

@@ -4,7 +4,9 @@ import duckdb
 
 from bus.errors import GpupingError
 
-_DAMAGE = (
+# Parts of the messages of DuckDB and the operating system, in lower case. Both tables were made by damaging files
+# and filling disks, and reading what came out.
+_DAMAGE_SIGNS = (
     "corrupt",
     "checksum",
     "not a valid duckdb",
@@ -14,51 +16,52 @@ _DAMAGE = (
     "while replaying",
     "could not read enough",
 )
-_ROOM = (
-    *(
-        "no space",
-        "file too large",
-        "permission denied",
-        "permission error",
-        "read-only",
-        "not a directory",
-    ),
-    *(
-        "could not set lock",
-        "already attached",
-        "out of memory",
-        "quota",
-        "cannot open file",
-        "input/output error",
-    ),
-    *("file exists", "no such file"),
+_CANNOT_WRITE_SIGNS = (
+    "no space",
+    "file too large",
+    "permission denied",
+    "permission error",
+    "read-only",
+    "not a directory",
+    "could not set lock",
+    "already attached",
+    "out of memory",
+    "quota",
+    "cannot open file",
+    "input/output error",
+    "file exists",
+    "no such file",
 )
 
 
 class StorageError(GpupingError):
-    """Root of what storage raises on purpose."""
+    """The root of the errors that storage raises on purpose."""
 
 
 class CannotWriteError(StorageError):
-    """The disk is full, the folder cannot be written, another process holds the file: ingest waits."""
+    """The disk is full, the folder cannot be written, or another process holds the file. Ingest waits."""
 
 
 class DamagedError(StorageError):
-    """The history file or its log is not what DuckDB wrote: set it aside and make it again."""
+    """The history file or its log is not what DuckDB wrote. It is set aside and made again."""
 
 
 class FlawedError(DamagedError):
-    """A partition of the archive is not what it should be: it is set aside by itself, the history file stays."""
+    """A partition of the archive is not what it should be. It is set aside alone; the history file stays."""
 
 
 def explained(error: Exception, path: object) -> StorageError:
-    """What an error of DuckDB or the file system means for the history file at `path`."""
+    """Returns what an error of DuckDB or the file system means for the file at `path`.
+
+    The signs that writing is impossible come first: a full disk also breaks reads, and nothing is damaged then.
+    """
     text = " ".join(str(error).split())
+    detail = f"{path}: {text[:300]}"
     lowered = text.lower()
-    if isinstance(error, OSError) or any(sign in lowered for sign in _ROOM):
-        return CannotWriteError(f"{path}: {text[:300]}")
-    if any(sign in lowered for sign in _DAMAGE) or isinstance(
-        error, duckdb.InternalException | duckdb.IOException
-    ):
-        return DamagedError(f"{path}: {text[:300]}")
-    return StorageError(f"{path}: {text[:300]}")
+    if isinstance(error, OSError) or any(sign in lowered for sign in _CANNOT_WRITE_SIGNS):
+        return CannotWriteError(detail)
+    if isinstance(error, duckdb.InternalException | duckdb.IOException):
+        return DamagedError(detail)
+    if any(sign in lowered for sign in _DAMAGE_SIGNS):
+        return DamagedError(detail)
+    return StorageError(detail)

@@ -1,122 +1,161 @@
-"""Where the rows of a stretch of time are: in the file, in Parquet partitions by day, or in both.
+"""Where the rows of a period are: in the history file, in the Parquet partitions of its days, or in both.
 
-Questions are written against `{pings}`, `{gpus}`, `{incidents}` and `{evidence}`; this puts in the table, or the
-table and just those partitions that the stretch touches. Nobody else need know what is archived.
+Questions are written against `{pings}`, `{gpus}`, `{incidents}` and `{evidence}`. `Partitions.fill` replaces each
+mark by the table, or by the table and the partitions of the days that the period touches. So no question needs to
+know what is archived.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from storage.engine.bounds import FIRST_US, LAST_US
-from storage.engine.database import sql
+from storage.engine.columns import partition_columns
 from storage.engine.literals import quoted_list
 
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
+TABLES = ("pings", "gpus", "incidents", "evidence")
 
-# a partition names agents and GPUs in full, so that any engine reads it and a rebuild can number them anew
-_ARCHIVED = {
-    "pings": """(
+_PINGS = """(
         SELECT * FROM pings
         UNION ALL BY NAME
         SELECT a.agent, s.gpu_set, x.* EXCLUDE (agent_id, gpus)
         FROM ({partition}) AS x
         JOIN agents AS a USING (agent_id)
-        LEFT JOIN gpu_sets AS s ON s.gpus = x.gpus)""",
-}
-_BESIDE = """(
+        LEFT JOIN gpu_sets AS s ON s.gpus = x.gpus)"""
+_OTHER_TABLE = """(
         SELECT * FROM {table}
         UNION ALL BY NAME
         SELECT a.agent, x.* EXCLUDE (agent_id)
         FROM ({partition}) AS x
         JOIN agents AS a USING (agent_id))"""
-TABLES = ("pings", "gpus", "incidents", "evidence")
 _MARK = re.compile(rf"{{({'|'.join(TABLES)})}}")
 _EPOCH = date(1970, 1, 1)
-_PART = re.compile(rf"({'|'.join(TABLES)})-([1-9][0-9]{{0,8}})\.")
+_FILE_NAME = re.compile(rf"({'|'.join(TABLES)})-([1-9][0-9]{{0,8}})\.")
 
 
 class Partition(Struct, frozen=True):
-    """A day's partition: the generation of files that counts, and the rows of each. Without rows there is no file.
+    """An archived day: which generation of its files counts, and how many rows each of them has.
 
-    None: from before rows were counted; then what is there counts.
+    A table without rows has no file. The rows of a table are None where a program of schema 1 did not count them;
+    such a table has the file that is found.
     """
 
     generation: int
     rows: Mapping[str, int | None]
 
 
+class PartitionFile(NamedTuple):
+    """A file of the archive and what its name says."""
+
+    day: int
+    table: str
+    generation: int
+    path: Path
+
+
 class Partitions:
-    """The days that are archived, and how to read them together with the tables."""
+    """The archived days, and how their files are read together with the tables.
+
+    `touched` collects the days that questions were given to read. `stale` has the files that did not count when the
+    archive was last swept.
+    """
 
     def __init__(self, folder: Path, days: dict[int, Partition]) -> None:
         self.folder = folder
         self.days = days
-        self.touched: set[int] = set()  # the days that questions were given so far
-        self.stale: set[Path] = set()  # files that did not count when they were last looked at
+        self.touched: set[int] = set()
+        self.stale: set[Path] = set()
 
     def file(self, day: int, table: str, generation: int | None = None) -> Path:
-        """A partition's file, of the generation that counts unless it is said."""
-        generation = self.days[day].generation if generation is None else generation
+        """Returns the path of a partition's file; without `generation`, of the one that counts."""
+        if generation is None:
+            generation = self.days[day].generation
         return self.folder / f"day={label(day)}" / f"{table}-{generation}.parquet"
 
     def files(self, day: int) -> dict[str, Path]:
-        """The files that the day must have, by table."""
-        return {table: self.file(day, table) for table in TABLES if self._has(day, table)}
+        """Returns the files that the day must have, by table."""
+        files = {}
+        for table in TABLES:
+            if self._has_rows(day, table):
+                files[table] = self.file(day, table)
+        return files
 
     def fill(self, text: str, since_us: int = FIRST_US, until_us: int = LAST_US) -> str:
-        """A question's text with its tables put in, for outcomes pinged in `[since, until]`."""
-        return _MARK.sub(
-            lambda mark: self._source(mark[1], since_us, until_us), text
-        )  # at once: a path may say "{gpus}"
+        """Returns a question with its marks replaced, for outcomes pinged from `since_us` to `until_us`, inclusive.
 
-    def _has(self, day: int, table: str) -> bool:
+        All marks are replaced in one pass, for the path of a file may contain "{gpus}".
+        """
+        return _MARK.sub(lambda mark: self._source(mark[1], since_us, until_us), text)
+
+    def _has_rows(self, day: int, table: str) -> bool:
         rows = self.days[day].rows[table]
-        return self.file(day, table).exists() if rows is None else rows > 0
+        if rows is None:
+            return self.file(day, table).exists()
+        return rows > 0
 
     def _source(self, table: str, since_us: int, until_us: int) -> str:
-        within = [day for day in self.days if since_us // DAY_US <= day <= until_us // DAY_US]
-        touched = sorted(day for day in within if self._has(day, table))
-        self.touched.update(touched)
-        if not touched:
+        first, last = since_us // DAY_US, until_us // DAY_US
+        days = []
+        for day in sorted(self.days):
+            if first <= day <= last and self._has_rows(day, table):
+                days.append(day)
+        if not days:
             return table
-        read = rows_in(
-            table, [self.file(day, table) for day in touched]
-        )  # one that is missing must be seen to be
-        return _ARCHIVED.get(table, _BESIDE).replace("{table}", table).replace("{partition}", read)
+        self.touched.update(days)
+        # A file that is missing is named all the same, so that DuckDB reports it.
+        partition = rows_in(table, [self.file(day, table) for day in days])
+        source = _PINGS if table == "pings" else _OTHER_TABLE
+        return source.replace("{table}", table).replace("{partition}", partition)
 
 
 def rows_in(table: str, files: Iterable[Path]) -> str:
-    """A SELECT of a table's rows in these files, with the columns that a partition has and no others."""
-    return sql(f"partition_{table}").replace("{files}", quoted_list(files))
+    """Returns a SELECT of a table's rows in these files.
+
+    It names each column of a partition, so that other columns of a file are left out.
+    """
+    names = ", ".join(column.name for column in partition_columns(table))
+    return f"SELECT {names} FROM read_parquet({quoted_list(files)}, hive_partitioning = false)"  # noqa: S608  # names of ours, paths quoted
 
 
-def named(path: Path) -> tuple[int, str, int] | None:
-    """The day, table and generation that a path names, in the one way that we write it; None for any other name."""
-    day, name = day_of(path.parent.name), _PART.match(path.name)
-    return None if day is None or name is None else (day, name[1], int(name[2]))
+def parse_path(path: Path) -> PartitionFile | None:
+    """Returns what a path in the archive names. None where it is not written exactly as `Partitions.file` does."""
+    day = _day_of(path.parent.name)
+    name = _FILE_NAME.match(path.name)
+    if day is None or name is None:
+        return None
+    return PartitionFile(day, name[1], int(name[2]), path)
 
 
-def parts(folder: Path) -> Iterator[tuple[int, str, int, Path]]:
-    """Whatever has a partition's name, half written and set aside ones included."""
+def partition_files(folder: Path) -> Iterator[PartitionFile]:
+    """Yields every file that has a partition's name, those half written and those set aside too."""
     for path in folder.glob("day=*/*"):
-        if name := named(path):
-            yield *name, path
+        parsed = parse_path(path)
+        if parsed is not None:
+            yield parsed
 
 
 def label(day: int) -> str:
-    """A day number as a date."""
+    """Returns a day number (days since 1970) as an ISO date."""
     return (_EPOCH + timedelta(days=day)).isoformat()
 
 
-def day_of(name: str) -> int | None:
-    """The day of a folder's name, in the one way that we write it."""
+def day_bounds(day: int) -> dict[str, int]:
+    """Returns the half-open period of a day as the parameters `since_us` and `until_us`."""
+    return {"since_us": day * DAY_US, "until_us": (day + 1) * DAY_US}
+
+
+def _day_of(name: str) -> int | None:
+    """The day of a folder's name. None where it is not written exactly as `label` does."""
     try:
         day = (date.fromisoformat(name.removeprefix("day=")) - _EPOCH).days
     except ValueError:
         return None
-    return day if name == f"day={label(day)}" else None
+    if name != f"day={label(day)}":
+        return None
+    return day

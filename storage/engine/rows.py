@@ -1,4 +1,7 @@
-"""The rows that history keeps of an outcome, and what they are made from. Pure: no clock, no database."""
+"""The rows that history has of an outcome, and the messages that they are made from.
+
+Pure: no clock, no database. The columns are declared in `schema.sql`; a test compares them with the rows here.
+"""
 
 from datetime import UTC, datetime, timedelta
 
@@ -14,9 +17,9 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class Arrival(Struct, frozen=True, gc=False):
-    """One message as it came: where in the stream, on which subject, and its bytes.
+    """One message as it came: its sequence number in the stream, its agent by the subject, and its bytes.
 
-    A tombstone (its key was deleted by hand) is empty and no outcome, yet it has its place in the stream.
+    A tombstone is written when a key is deleted by hand. It is empty and no outcome, but has a sequence number.
     """
 
     sequence: int
@@ -27,9 +30,9 @@ class Arrival(Struct, frozen=True, gc=False):
 
 
 class HealthyRows(Struct, frozen=True):
-    """Rows of `pings` as nearly all are: what differs from one healthy ping to the next, a column each.
+    """Rows of `pings` from healthy pings, which nearly all are. Each field is a column; all have one length.
 
-    All of one length. `insert_healthy.sql` knows the names, and the columns that are the same in all of them.
+    Only the columns that differ between healthy pings are here. `insert_healthy.sql` has the values of the others.
     """
 
     agent: NDArray[np.int64]
@@ -40,25 +43,27 @@ class HealthyRows(Struct, frozen=True):
     up_ms: NDArray[np.int64]
     until_ms: NDArray[np.int64]
     since_ms: NDArray[np.int64]
-    response_us: NDArray[np.float64]  # whole numbers, or NaN: not known
+    response_us: NDArray[np.float64]  # whole numbers, NaN where it is not known
     late_us: NDArray[np.float64]
-    gpu_set: NDArray[np.int64]  # or NO_GPUS
+    gpu_set: NDArray[np.int64]  # NO_GPUS where none was reported
 
     def __len__(self) -> int:
         return len(self.agent)
 
     @classmethod
     def joined(cls, parts: "list[HealthyRows]") -> "HealthyRows":
-        """One after the other; there must be one at least."""
-        return cls(*map(np.concatenate, zip(*map(structs.astuple, parts), strict=True)))
+        """Returns the rows of all parts, one part after the other. Raises TypeError for an empty list."""
+        columns = zip(*map(structs.astuple, parts), strict=True)
+        return cls(*map(np.concatenate, columns))
 
-    def take(self, places: NDArray[np.int64]) -> "HealthyRows":
-        """Those rows, in that order."""
-        return HealthyRows(*(column[places] for column in structs.astuple(self)))
+    def take(self, indices: NDArray[np.int64]) -> "HealthyRows":
+        """Returns the rows at these indices, in that order."""
+        columns = [column[indices] for column in structs.astuple(self)]
+        return HealthyRows(*columns)
 
 
 class PingRow(Struct, gc=False):
-    """A row of `pings`, whole: every column by name."""
+    """A row of `pings` with every column."""
 
     agent: int
     ping_seq: int
@@ -84,34 +89,38 @@ class PingRow(Struct, gc=False):
 
 
 class FullRow(PingRow, gc=False):
-    """A whole row, and what is kept beside it where there is more to say."""
+    """A row of `pings`, and what goes into the other tables with it.
 
-    gpus: tuple[GpuReport, ...] = ()  # empty where the host's row says it all
+    `gpus` is empty where every GPU has the host's own times, for then `gpu_set` says all. `evidence` is the
+    signature and the payload of a signed report.
+    """
+
+    gpus: tuple[GpuReport, ...] = ()
     incidents: tuple[Incident, ...] = ()
-    evidence: tuple[str, str] | None = None  # signature, payload
+    evidence: tuple[str, str] | None = None
 
 
 class Poisoned(Struct, frozen=True):
-    """A message that is no outcome, and why."""
+    """A message that is not an outcome, and the reason."""
 
     arrival: Arrival
     detail: str
 
 
-def microseconds(moment: datetime) -> int:
-    """Since 1970, exact."""
-    return (
-        moment - EPOCH
-    ) // MICROSECOND  # not timestamp(): a double loses microseconds in a hundred years
+def microseconds(time: datetime) -> int:
+    """Returns a time as microseconds since 1970, exactly.
+
+    `datetime.timestamp` would lose microseconds: a double has too few digits for them.
+    """
+    return (time - EPOCH) // MICROSECOND
 
 
 def from_microseconds(since_1970_us: int) -> datetime:
-    """The inverse of `microseconds`."""
-    return datetime.fromtimestamp(since_1970_us // 1_000_000, UTC).replace(
-        microsecond=since_1970_us % 1_000_000
-    )
+    """Returns the UTC time that `microseconds` was given. Raises ValueError outside of years 1 to 9999."""
+    seconds, remainder_us = divmod(since_1970_us, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=remainder_us)
 
 
 def milliseconds(seconds: float) -> int:
-    """The ledger's grain."""
+    """Returns seconds as whole milliseconds, the resolution of the agents' ledger."""
     return round(seconds * 1000)

@@ -1,11 +1,11 @@
-"""The one place where CSV and Parquet are written: any question's rows, into a file of the scratch folder.
+"""Writes the rows of any question as a CSV or Parquet file into the scratch folder, from where it is fetched.
 
-A question says what (a SELECT with times as TIMESTAMPTZ); this says how each format shows it. DuckDB writes as
-it reads, so a file of any length takes no more memory than a question may. The file is then offered for fetching.
+A question is a SELECT with times as TIMESTAMPTZ; each format has its own way to show them. DuckDB writes while it
+reads, so a file of any length takes no more memory than a question may.
 
-CSV may be opened by a spreadsheet, and some text comes from hosts that are not ours: the names of their GPUs, the
-reasons that they give. Text that a spreadsheet would take for a formula gets an apostrophe in front (OWASP's
-advice); numbers are numbers, and Parquet holds everything as it is.
+A spreadsheet may open the CSV, and some text comes from hosts that are not ours: the names of their GPUs and the
+reasons that they give. Text that a spreadsheet would take for a formula gets an apostrophe in front, as OWASP advises
+against CSV injection. Numbers stay numbers, and Parquet has everything as it is.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import duckdb
 
 from bus.contract.exports import FileFormat
 from bus.errors import RefusedError
-from storage.engine.database import Connection
+from storage.engine.database import Connection, rows_as
 from storage.engine.errors import CannotWriteError, explained
 from storage.engine.literals import quoted
 
@@ -33,12 +33,12 @@ _OPTIONS: dict[FileFormat, str] = {
     "csv": "FORMAT csv, HEADER, TIMESTAMPFORMAT '%Y-%m-%dT%H:%M:%S.%fZ'",
     "parquet": "FORMAT parquet, COMPRESSION zstd",
 }
-# first characters by which a spreadsheet knows a formula, their full-width twins among them
+# The first characters by which a spreadsheet knows a formula, and their full-width forms.
 _FORMULA = r"'^[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]'"
 
 
 class ExportFile(NamedTuple):
-    """A file that is ready, the name to save it under, and what it is."""
+    """A finished file, the name to save it under, and its media type."""
 
     path: Path
     name: str
@@ -46,73 +46,91 @@ class ExportFile(NamedTuple):
 
 
 class TableQuery(NamedTuple):
-    """A SELECT and its parameters; more of them may be given than it names."""
+    """A SELECT and its parameters. There may be more parameters than the text names."""
 
     text: str
     parameters: dict[str, Any]
 
 
+class _Described(NamedTuple):
+    """A row of DESCRIBE."""
+
+    name: str
+    type: str
+    null: str
+    key: str | None
+    default: str | None
+    extra: str | None
+
+
 def write(
     cursor: Connection, scratch: Path, question: TableQuery, name: str, form: FileFormat
 ) -> ExportFile:
-    """The question's rows as a file, `name` without its suffix; RefusedError (507) where it cannot be written."""
+    """Writes the rows of a question as a file. `name` has no suffix.
+
+    Raises RefusedError (507) when the disk is full or cannot be written.
+    """
     path = new_file(scratch, form)
-    asked = {
-        key: question.parameters[key]
-        for key in cursor.extract_statements(question.text)[0].named_parameters
-    }
-    columns = cursor.execute(f"DESCRIBE {question.text}", asked).fetchall()
-    shown = _defused(columns) if form == "csv" else "*"
+    (statement,) = cursor.extract_statements(question.text)
+    parameters = {key: question.parameters[key] for key in statement.named_parameters}
+    shown = "*"
+    if form == "csv":
+        described = f"DESCRIBE {question.text}"
+        columns = rows_as(_Described, cursor, described, parameters)
+        shown = _without_formulas(columns)
     rows = f"SELECT {shown} FROM ({question.text})"  # noqa: S608  # our own texts; values are parameters
-    with _room(path):
-        cursor.execute(f"COPY ({rows}) TO {quoted(path)} ({_OPTIONS[form]})", asked)
+    with _removed_on_error(path):
+        # COPY takes its target as a literal only.
+        cursor.execute(f"COPY ({rows}) TO {quoted(path)} ({_OPTIONS[form]})", parameters)
     return ExportFile(path, f"{name}.{form}", MEDIA_TYPES[form])
 
 
 def write_text(scratch: Path, text: str, name: str, form: str) -> ExportFile:
-    """A file that is text already: the page to print, an answer in JSON."""
+    """Writes a text as a file, such as the page to print. Raises RefusedError (507) like `write`."""
     path = new_file(scratch, form)
-    with _room(path):
+    with _removed_on_error(path):
         path.write_text(text, encoding="utf-8")
     return ExportFile(path, f"{name}.{form}", MEDIA_TYPES[form])
 
 
 def sweep(scratch: Path) -> None:
-    """Removes what a killed process left behind."""
+    """Removes the files that a killed process left behind."""
     for leftover in scratch.glob(f"*{_PREFIX}*"):
         leftover.unlink(missing_ok=True)
 
 
 def new_file(scratch: Path, suffix: str) -> Path:
-    """A name that nobody else has."""
+    """Returns a path in the scratch folder that no other file has."""
     return scratch / f"{_PREFIX}{secrets.token_hex(8)}.{suffix}"
 
 
-def _defused(columns: list[tuple[Any, ...]]) -> str:
-    """Every column; those of text with what would be a formula defused."""
-    texts = [f'"{name}"' for name, kind, *_ in columns if kind == "VARCHAR"]
-    if not texts:
+def _without_formulas(columns: list[_Described]) -> str:
+    """The list of columns to select, in which text that starts like a formula gets an apostrophe."""
+    replaced = []
+    for column in columns:
+        if column.type == "VARCHAR":
+            name = f'"{column.name}"'
+            is_formula = f"regexp_matches({name}, {_FORMULA})"
+            replaced.append(f"CASE WHEN {is_formula} THEN '''' || {name} ELSE {name} END AS {name}")
+    if not replaced:
         return "*"
-    guarded = (
-        f"CASE WHEN regexp_matches({c}, {_FORMULA}) THEN '''' || {c} ELSE {c} END AS {c}"
-        for c in texts
-    )
-    return f"* REPLACE ({', '.join(guarded)})"
+    return f"* REPLACE ({', '.join(replaced)})"
 
 
 @contextlib.contextmanager
-def _room(path: Path) -> Iterator[None]:
-    """A file that fails is taken away. That it found no room is not a fault of the history, and refused as such."""
+def _removed_on_error(path: Path) -> Iterator[None]:
+    """Removes the file when writing it fails. Raises RefusedError where it found no room.
+
+    A full disk is not a fault of the history, so the history stays open then. An error that does not name the file is
+    about a file that was read, and is passed on.
+    """
     try:
         yield
     except (duckdb.Error, OSError) as error:
-        for part in (path, path.with_name(f"tmp_{path.name}")):
-            part.unlink(missing_ok=True)
-        written = isinstance(error, OSError) or path.name in str(
-            error
-        )  # else it is about a file that was read
-        if written and isinstance(explained(error, path), CannotWriteError):
-            raise RefusedError(
-                507, "storage has no room for the file, or may not write it: see its disk"
-            ) from error
+        path.unlink(missing_ok=True)
+        path.with_name(f"tmp_{path.name}").unlink(missing_ok=True)
+        about_this_file = isinstance(error, OSError) or path.name in str(error)
+        if about_this_file and isinstance(explained(error, path), CannotWriteError):
+            detail = "storage has no room for the file, or may not write it: see its disk"
+            raise RefusedError(507, detail) from error
         raise

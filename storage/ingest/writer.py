@@ -117,7 +117,7 @@ class Ingest:
         Raises FlawedError.
         """
         days = np.unique(taken.outcomes().pinged_us // DAY_US).tolist()
-        if flaws := inspection.flaws(self.partitions, days, error):
+        if flaws := inspection.find_flaws(self.partitions, days, error):
             raise FlawedError("; ".join(flaws.values()))
 
     def _commit(self, stream_us: int, batch: list[Arrival], taken: DecodedBatch) -> WriteResult:
@@ -129,7 +129,7 @@ class Ingest:
         with transaction(self.connection):
             self._insert(taken, fresh)
             set_aside = [one for one in taken.poisoned.values() if self._set_aside(one, stream_us)]
-            rollups.make_again(self.connection, self.partitions, pinged_us)
+            rollups.sum_again(self.connection, self.partitions, pinged_us)
             execute_all(self.connection, sql("set_position"), structs.asdict(position))
         self.position = position
         if len(pinged_us):

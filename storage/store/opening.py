@@ -38,7 +38,7 @@ class Damage(Struct):
         failure = error if isinstance(error, FlawedError) else explained(error, file)
         if isinstance(failure, CannotWriteError):
             return failure
-        if flaws := inspection.flaws(known, known.touched, error):
+        if flaws := inspection.find_flaws(known, known.touched, error):
             self.days.update(flaws)
             return FlawedError("; ".join(flaws.values()))
         self.in_file |= isinstance(failure, DamagedError) and not isinstance(failure, FlawedError)
@@ -85,8 +85,8 @@ def _mend(
 ) -> None:
     """Looks at what damage was seen in. Lets go of partitions; raises DamagedError for the file itself."""
     seen = set(damage.days)
-    repair.let_go(
-        connection, known, inspection.flaws(known, known.days if damage.in_file else seen), now
+    repair.remove(
+        connection, known, inspection.find_flaws(known, known.days if damage.in_file else seen), now
     )
     damage.days -= seen
     if damage.in_file:

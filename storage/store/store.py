@@ -130,7 +130,7 @@ class Store:
 
         def step() -> bool:
             ingest = self._open_ingest()
-            more = day_folders.tend(
+            more = day_folders.archive_step(
                 ingest.connection, ingest.partitions, self.settings, min(ingest.newest_us, now_us)
             )
             ingest.let_go()
@@ -143,7 +143,7 @@ class Store:
 
         def step() -> None:
             ingest = self._open_ingest()
-            day_folders.forget(ingest.connection, ingest.partitions, before_us // DAY_US)
+            day_folders.expire(ingest.connection, ingest.partitions, before_us // DAY_US)
 
         await self._in_writer(step)
 

@@ -290,7 +290,7 @@ async def test_a_month_that_is_no_longer_kept_is_refused_and_a_part_of_one_said(
         {}, GPUPING_DATA_DIR=str(kept.store.settings.GPUPING_DATA_DIR), STORAGE_RETENTION_DAYS=40
     )
     now_us = microseconds(OCTOBER + DAY * 50)
-    day_folders.tend(ingest.connection, ingest.partitions, settings, now_us)
+    day_folders.archive_step(ingest.connection, ingest.partitions, settings, now_us)
     enrolled = (Enrolment(OCTOBER - DAY * 40),)
     with pytest.raises(
         RefusedError, match="2026-09 is no longer kept: history begins 2026-10-11"

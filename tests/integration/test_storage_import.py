@@ -51,7 +51,7 @@ async def test_an_archive_is_taken_in_once_and_completely(kept: Settings, tmp_pa
     await written_to(whole, arrivals(mixed()))
     while await whole.move(NOW):
         pass
-    folder = whole.places.archive
+    folder = whole.paths.archive
     await whole.close()
 
     other = msgspec.structs.replace(kept, STORAGE_NAME="other", STORAGE_ARCHIVE_AFTER_DAYS=90)
