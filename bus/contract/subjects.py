@@ -69,6 +69,16 @@ def ping(agent_id: str) -> str:
     return f"gpuping.ping.{agent_id}"
 
 
+def look(agent_id: str) -> str:
+    """Asks an agent for a look, whatever the request says: anonymous requests arrive on this subject."""
+    return f"gpuping.look.{agent_id}"
+
+
+def renew(agent_id: str) -> str:
+    """Where an agent asks for new credentials before its own expire."""
+    return f"gpuping.enrolment.renew.{agent_id}"
+
+
 def gpu_status(agent_id: str) -> str:
     """Asks an agent for the details of its GPUs."""
     return f"gpuping.gpu-status.{agent_id}"

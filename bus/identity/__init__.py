@@ -1,0 +1,1 @@
+"""Who may do what on the bus: keys, roles, credentials, and the authority that signs them."""

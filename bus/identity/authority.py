@@ -1,0 +1,290 @@
+"""The authority of one fleet: its operator, its accounts and the signing key of each role.
+
+It lives in one folder that only its owner can read:
+
+    operator.seed, account.seed      for cold storage: needed to revoke, to rotate and to change permissions
+    system.creds                     asks the server to take a changed account (claim updates)
+    signing/ROLE.seed                makes users of that role; a service that mints needs only its own
+    fleet.json                       public keys, names, revocations: no secret
+
+The account's key never changes: the server names the folder of the streams by it.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from bus.contract.subjects import check_agent_id, look
+from bus.errors import GpupingError
+from bus.identity import claims, credentials
+from bus.identity.keys import KeyKind, SigningKey, check_public_key
+from bus.identity.roles import ROLES, RoleName, template
+
+USER_DAYS = 90  # agents renew theirs over the bus long before
+SERVICE_DAYS = 3650
+ACCOUNT_NAME = "GPUPING"
+LOOK_ACCOUNT_NAME = "LOOK"
+SYSTEM_ACCOUNT_NAME = "SYS"
+_LOOPBACK = ["127.0.0.0/8", "::1/128"]
+_DAY = 86_400
+_UNLIMITED = -1
+
+
+class AuthorityError(GpupingError):
+    """An authority that does not exist, exists already, or cannot do what was asked."""
+
+
+class Fleet(Struct, frozen=True, kw_only=True):
+    """The public half of an authority: `fleet.json`.
+
+    signing_keys: by role. revoked: public keys of users, each with the second since 1970 until which
+    tokens for it are void; `*` stands for all.
+    """
+
+    operator: str
+    account: str
+    system_account: str
+    look_account: str
+    look_signing_key: str
+    look_user: str
+    signing_keys: dict[str, str]
+    revoked: dict[str, int] = {}
+
+
+class Authority:
+    """An authority whose folder exists. Methods that sign for the account need its seed in the folder."""
+
+    def __init__(self, folder: Path, fleet: Fleet) -> None:
+        self.folder = folder
+        self.fleet = fleet
+
+    @classmethod
+    def create(cls, folder: Path) -> "Authority":
+        """Makes every key. Raises AuthorityError where there is an authority already."""
+        if (folder / "fleet.json").exists():
+            raise AuthorityError(f"{folder} holds an authority already; it is never overwritten")
+        operator = SigningKey.generate(KeyKind.OPERATOR)
+        account = SigningKey.generate(KeyKind.ACCOUNT)
+        system = SigningKey.generate(KeyKind.ACCOUNT)
+        look_account = SigningKey.generate(KeyKind.ACCOUNT)
+        look_signing = SigningKey.generate(KeyKind.ACCOUNT)
+        signing = {role: SigningKey.generate(KeyKind.ACCOUNT) for role in ROLES}
+        secrets = {
+            "operator": operator,
+            "account": account,
+            "system": system,
+            "look": look_account,
+            "signing/look": look_signing,
+        }
+        for role, key in signing.items():
+            secrets[f"signing/{role}"] = key
+        for name, key in secrets.items():
+            credentials.write_secret(folder / f"{name}.seed", key.seed + "\n")
+        fleet = Fleet(
+            operator=operator.public,
+            account=account.public,
+            system_account=system.public,
+            look_account=look_account.public,
+            look_signing_key=look_signing.public,
+            look_user=SigningKey.generate(KeyKind.USER).public,
+            signing_keys={role: key.public for role, key in signing.items()},
+        )
+        authority = cls(folder, fleet)
+        authority._write_system_credentials(system)
+        authority._save(fleet)  # last: without it there is no authority
+        return authority
+
+    @classmethod
+    def load(cls, folder: Path) -> "Authority":
+        """Reads an authority. Raises AuthorityError or CredentialsError."""
+        path = folder / "fleet.json"
+        try:
+            fleet = msgspec.json.decode(path.read_bytes(), type=Fleet)
+        except FileNotFoundError:
+            raise AuthorityError(
+                f"no authority in {folder}: make one with `gpuping creds init`"
+            ) from None
+        except (OSError, msgspec.DecodeError) as error:
+            raise AuthorityError(f"{path} cannot be read: {error}") from None
+        return cls(folder, fleet)
+
+    @property
+    def system_credentials(self) -> Path:
+        """The file of the user that may send changed accounts to the server."""
+        return self.folder / "system.creds"
+
+    # ---- users -----------------------------------------------------------------------------------------
+
+    def mint(
+        self, role: RoleName, name: str, public_key: str, *, now: int, expires_at: int | None
+    ) -> str:
+        """Returns a user's token for a key whose seed stays where it was made.
+
+        The server need not hear of it. An agent's name is its id; a service's begins with `_`, so that no
+        agent can have it. Raises BadMessageError for another name, InvalidKeyError for another key.
+        """
+        check_public_key(public_key, KeyKind.USER)
+        check_agent_id(name.removeprefix("_") if role != "agent" else name)
+        signer = self._seed(f"signing/{role}")
+        body = {"type": "user", "issuer_account": self.fleet.account}
+        return claims.encode(signer, public_key, name, body, now=now, expires_at=expires_at)
+
+    def issue(self, role: RoleName, name: str, path: Path, *, days: int | None = None) -> str:
+        """Makes a key and a token, writes both to a credentials file. Returns the public key."""
+        key = SigningKey.generate(KeyKind.USER)
+        now = int(time.time())
+        valid_days = days if days is not None else _default_days(role)
+        token = self.mint(role, name, key.public, now=now, expires_at=now + valid_days * _DAY)
+        credentials.write_secret(path, credentials.to_text(token, key))
+        return key.public
+
+    # ---- what the server is told -------------------------------------------------------------------------
+
+    def revoke(self, public_key: str, *, now: int) -> None:
+        """Voids every token for this key. The server hears of it with `account_token`."""
+        check_public_key(public_key, KeyKind.USER)
+        self._save(replace(self.fleet, revoked=self.fleet.revoked | {public_key: now}))
+
+    def operator_token(self) -> str:
+        """What the server's configuration calls `operator`."""
+        body = {"type": "operator", "system_account": self.fleet.system_account}
+        return claims.encode(
+            self._seed("operator"), self.fleet.operator, "gpuping", body, now=int(time.time())
+        )
+
+    def account_token(self) -> str:
+        """The fleet's account: the roles' permissions, the export of looks, the revocations."""
+        signing_keys = []
+        for name, role in ROLES.items():
+            signing_keys.append(
+                {
+                    "kind": "user_scope",
+                    "key": self.fleet.signing_keys[name],
+                    "role": name,
+                    "template": template(role),
+                }
+            )
+        body: dict[str, Any] = {
+            "type": "account",
+            "limits": _account_limits(jetstream=True),
+            "signing_keys": signing_keys,
+            "exports": [{"name": "look", "subject": look("*"), "type": "service"}],
+        }
+        if self.fleet.revoked:
+            body["revocations"] = self.fleet.revoked
+        return self._account(self.fleet.account, ACCOUNT_NAME, body)
+
+    def look_account_token(self) -> str:
+        """The account of anonymous looks on loopback: it imports the look of each agent and nothing else.
+
+        A viewer inside the fleet's account could not be kept from writing: JetStream answers a request
+        for a message to whatever reply subject it names, a key of the bucket included.
+        """
+        scope = {
+            "kind": "user_scope",
+            "key": self.fleet.look_signing_key,
+            "role": "look",
+            "template": {
+                "pub": {"allow": ["gpuping.ping.*"]},
+                "sub": {"allow": ["_INBOX.>"]},
+                "subs": 100,
+                "data": _UNLIMITED,
+                "payload": 4096,
+                "bearer_token": True,
+                "src": _LOOPBACK,
+            },
+        }
+        imported = {
+            "name": "look",
+            "subject": look("*"),
+            "local_subject": "gpuping.ping.$1",
+            "account": self.fleet.account,
+            "type": "service",
+        }
+        body = {
+            "type": "account",
+            "limits": _account_limits(jetstream=False),
+            "signing_keys": [scope],
+            "imports": [imported],
+        }
+        return self._account(self.fleet.look_account, LOOK_ACCOUNT_NAME, body)
+
+    def system_account_token(self) -> str:
+        """The server's own account."""
+        body = {"type": "account", "limits": _account_limits(jetstream=False)}
+        return self._account(self.fleet.system_account, SYSTEM_ACCOUNT_NAME, body)
+
+    def anonymous_token(self) -> str:
+        """`default_sentinel` of the server: whoever connects without credentials may look, and no more."""
+        body = {"type": "user", "issuer_account": self.fleet.look_account}
+        return claims.encode(
+            self._seed("signing/look"), self.fleet.look_user, "_look", body, now=int(time.time())
+        )
+
+    def server_tokens(self) -> Mapping[str, str]:
+        """The accounts that a server's resolver is preloaded with, by public key."""
+        return {
+            self.fleet.system_account: self.system_account_token(),
+            self.fleet.account: self.account_token(),
+            self.fleet.look_account: self.look_account_token(),
+        }
+
+    def _account(self, public: str, name: str, body: dict[str, Any]) -> str:
+        return claims.encode(self._seed("operator"), public, name, body, now=int(time.time()))
+
+    def _write_system_credentials(self, system: SigningKey) -> None:
+        key = SigningKey.generate(KeyKind.USER)
+        body = {
+            "type": "user",
+            "pub": {"allow": ["$SYS.REQ.CLAIMS.UPDATE", "$SYS.REQ.ACCOUNT.*.CONNZ"]},
+            "sub": {"allow": ["_INBOX.>", "$SYS.ACCOUNT.*.CONNECT", "$SYS.ACCOUNT.*.DISCONNECT"]},
+            "subs": _UNLIMITED,
+            "data": _UNLIMITED,
+            "payload": _UNLIMITED,
+        }
+        token = claims.encode(system, key.public, "_system", body, now=int(time.time()))
+        credentials.write_secret(self.system_credentials, credentials.to_text(token, key))
+
+    def _seed(self, name: str) -> SigningKey:
+        path = self.folder / f"{name}.seed"
+        if not path.exists():
+            raise AuthorityError(f"{path} is not here: this folder cannot sign with that key")
+        return SigningKey.from_seed(credentials.read_secret(path))
+
+    def _save(self, fleet: Fleet) -> None:
+        text = msgspec.json.format(msgspec.json.encode(fleet)).decode()
+        credentials.write_secret(self.folder / "fleet.json", text + "\n")
+        self.fleet = fleet
+
+
+def _default_days(role: RoleName) -> int:
+    if role == "agent":
+        return USER_DAYS
+    return SERVICE_DAYS
+
+
+def _account_limits(*, jetstream: bool) -> dict[str, Any]:
+    """No limits but those that keep an account from JetStream."""
+    limits: dict[str, Any] = {
+        "subs": _UNLIMITED,
+        "data": _UNLIMITED,
+        "payload": _UNLIMITED,
+        "imports": _UNLIMITED,
+        "exports": _UNLIMITED,
+        "wildcards": True,
+        "conn": _UNLIMITED,
+        "leaf": _UNLIMITED,
+    }
+    if jetstream:
+        limits |= {
+            "mem_storage": _UNLIMITED,
+            "disk_storage": _UNLIMITED,
+            "streams": _UNLIMITED,
+            "consumer": _UNLIMITED,
+        }
+    return limits

@@ -1,0 +1,222 @@
+"""What each role may publish and hear: one table, from which permissions, tests and docs are made.
+
+Each role has a signing key of its own in the account, and the permissions stand with that key: whoever
+holds it can make users of that role and of no other. `{{name()}}` is put in by the server: the name of
+the user, which for an agent is its id. The minter must check names, because a user named `*` would hear
+every agent.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from bus.contract import subjects
+
+RoleName = Literal[
+    "agent", "scheduler", "storage", "gateway", "enrolment", "layout", "operator", "leaf"
+]
+
+OWN_ID = "{{name()}}"
+ANSWER_SECONDS = 60
+_JETSTREAM = "$JS.API"
+_BUCKET = subjects.BUCKET_STREAM
+_HISTORY = subjects.HISTORY_STREAM
+_MICRO_VERBS = ("$SRV.PING", "$SRV.INFO", "$SRV.STATS")
+
+
+class Role(Struct, frozen=True, kw_only=True):
+    """The permissions of one kind of user.
+
+    purpose: one sentence for docs/security.md.
+    publish, subscribe: the subjects that are allowed; everything else is refused by the server.
+    answers: how many messages it may send to the reply subject of one that it heard. Only agents have
+        that right. It overrides the lists: a service that had it deleted the bucket for whoever asked
+        with the deleting subject as the reply subject.
+    max_payload: bytes of one message. max_subscriptions: of one connection. -1: as the server allows.
+    """
+
+    purpose: str
+    publish: tuple[str, ...] = ()
+    subscribe: tuple[str, ...] = ()
+    answers: int = 0
+    max_payload: int = -1
+    max_subscriptions: int = -1
+    is_leaf: bool = False
+
+
+def service_inbox(service: str) -> str:
+    """Where the connections of a service receive their answers."""
+    return f"_INBOX._{service}"
+
+
+def _micro_service(name: str) -> tuple[str, ...]:
+    """What a NATS micro service listens to besides its endpoints."""
+    heard = []
+    for verb in _MICRO_VERBS:
+        heard += [verb, f"{verb}.{name}", f"{verb}.{name}.*"]
+    return tuple(heard)
+
+
+_READ_STREAMS = (
+    f"{_JETSTREAM}.STREAM.INFO.{_BUCKET}",
+    f"{_JETSTREAM}.STREAM.INFO.{_HISTORY}",
+    f"{_JETSTREAM}.STREAM.MSG.GET.{_BUCKET}",
+    f"{_JETSTREAM}.STREAM.MSG.GET.{_HISTORY}",
+    f"{_JETSTREAM}.DIRECT.GET.{_BUCKET}",
+    f"{_JETSTREAM}.DIRECT.GET.{_BUCKET}.>",
+    f"{_JETSTREAM}.DIRECT.GET.{_HISTORY}",
+    f"{_JETSTREAM}.DIRECT.GET.{_HISTORY}.>",
+)
+
+
+def _consume(stream: str) -> tuple[str, ...]:
+    """Making, reading and acknowledging consumers of one stream."""
+    return (
+        f"{_JETSTREAM}.CONSUMER.CREATE.{stream}",
+        f"{_JETSTREAM}.CONSUMER.CREATE.{stream}.>",
+        f"{_JETSTREAM}.CONSUMER.DURABLE.CREATE.{stream}.*",
+        f"{_JETSTREAM}.CONSUMER.INFO.{stream}.*",
+        f"{_JETSTREAM}.CONSUMER.DELETE.{stream}.*",
+        f"{_JETSTREAM}.CONSUMER.MSG.NEXT.{stream}.*",
+        f"$JS.ACK.{stream}.>",
+        f"$JS.FC.{stream}.>",
+    )
+
+
+ROLES: dict[RoleName, Role] = {
+    "agent": Role(
+        purpose="A GPU host. Hears what is asked of itself, answers once, and registers itself.",
+        publish=(
+            subjects.register(OWN_ID),
+            subjects.renew(OWN_ID),
+        ),
+        subscribe=(
+            subjects.ping(OWN_ID),
+            subjects.look(OWN_ID),
+            subjects.gpu_status(OWN_ID),
+            subjects.health(OWN_ID),
+            f"_INBOX.{OWN_ID}.>",
+            *_micro_service(subjects.AGENTD_SERVICE),
+        ),
+        answers=1,
+        max_payload=65_536,
+        max_subscriptions=40,
+    ),
+    "scheduler": Role(
+        purpose="Pings agents, keeps the registry, and is the only writer of the bucket.",
+        publish=(
+            subjects.ping("*"),
+            subjects.EVENT_ALL,
+            subjects.ALIVE_ALL,
+            f"{subjects.KEYS}>",
+            "_INBOX.>",
+            *_READ_STREAMS,
+            *_consume(_BUCKET),
+            *_consume(_HISTORY),
+        ),
+        subscribe=(
+            "gpuping.registry.>",
+            "gpuping.scheduler.>",
+            f"{service_inbox('scheduler')}.>",
+            *_micro_service(subjects.SCHEDULER_SERVICE),
+        ),
+    ),
+    "storage": Role(
+        purpose="Reads the history and answers questions about the past.",
+        publish=(
+            "_INBOX.>",
+            *_READ_STREAMS,
+            *_consume(_HISTORY),
+            f"{_JETSTREAM}.CONSUMER.INFO.{_BUCKET}.*",
+        ),
+        subscribe=(
+            "gpuping.storage.>",
+            f"{service_inbox('storage')}.>",
+            *_micro_service(subjects.STORAGE_SERVICE),
+        ),
+    ),
+    "gateway": Role(
+        purpose="Asks the services and the agents for REST and the page; writes nothing.",
+        publish=(
+            "gpuping.registry.>",
+            subjects.PING_NOW_ALL,
+            subjects.FLEET,
+            subjects.STATS,
+            "gpuping.storage.>",
+            subjects.look("*"),
+            subjects.gpu_status("*"),
+            subjects.health("*"),
+            *_MICRO_VERBS,
+            *(f"{verb}.>" for verb in _MICRO_VERBS),
+        ),
+        subscribe=(subjects.EVENT_ALL, f"{service_inbox('gateway')}.>"),
+    ),
+    "enrolment": Role(
+        purpose="Redeems enrolment tokens and renews agents' credentials; holds the agents' signing key.",
+        publish=("_INBOX.>", f"{subjects.KEYS}enrolment.>", *_READ_STREAMS),
+        subscribe=("gpuping.enrolment.>", f"{service_inbox('enrolment')}.>"),
+    ),
+    "layout": Role(
+        purpose="Makes and changes streams and consumers; used at set-up and upgrades only.",
+        publish=(f"{_JETSTREAM}.>",),
+        subscribe=(f"{service_inbox('layout')}.>",),
+    ),
+    "operator": Role(
+        purpose="A person with the nats CLI and the command line: looks at everything, asks the services.",
+        publish=(
+            "gpuping.registry.>",
+            "gpuping.scheduler.>",
+            "gpuping.storage.>",
+            "gpuping.enrolment.>",
+            subjects.look("*"),
+            subjects.ping("*"),
+            subjects.gpu_status("*"),
+            subjects.health("*"),
+            f"{_JETSTREAM}.INFO",
+            f"{_JETSTREAM}.STREAM.NAMES",
+            f"{_JETSTREAM}.STREAM.LIST",
+            f"{_JETSTREAM}.CONSUMER.NAMES.*",
+            f"{_JETSTREAM}.CONSUMER.LIST.*",
+            *_READ_STREAMS,
+            *_consume(_BUCKET),
+            *_consume(_HISTORY),
+            *_MICRO_VERBS,
+            *(f"{verb}.>" for verb in _MICRO_VERBS),
+        ),
+        subscribe=(subjects.EVENT_ALL, "_INBOX.>"),
+    ),
+    "leaf": Role(
+        purpose="A leaf node of a site behind NAT: carries what its agents may hear and say.",
+        publish=(
+            subjects.register("*"),
+            subjects.renew("*"),
+            "_INBOX.>",
+            "_R_.>",
+            "$SRV.>",
+        ),
+        subscribe=(
+            subjects.ping("*"),
+            subjects.look("*"),
+            subjects.gpu_status("*"),
+            subjects.health("*"),
+            "_INBOX.>",
+            "$SRV.>",
+        ),
+        is_leaf=True,
+    ),
+}
+
+
+def template(role: Role) -> dict[str, object]:
+    """The permissions in the words of a NATS account's scoped signing key."""
+    permissions: dict[str, object] = {
+        "pub": {"allow": list(role.publish)},
+        "sub": {"allow": list(role.subscribe)},
+        "subs": role.max_subscriptions,
+        "data": -1,
+        "payload": role.max_payload,
+        "allowed_connection_types": ["LEAFNODE"] if role.is_leaf else ["STANDARD", "WEBSOCKET"],
+    }
+    if role.answers:
+        permissions["resp"] = {"max": role.answers, "ttl": ANSWER_SECONDS * 1_000_000_000}
+    return permissions

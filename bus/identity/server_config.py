@@ -1,0 +1,40 @@
+"""The part of a nats-server's configuration that makes it believe one authority and nobody else."""
+
+import json
+from pathlib import Path
+
+from bus.identity.authority import Authority
+
+
+def identity_config(authority: Authority, resolver_dir: Path, *, anonymous_looks: bool) -> str:
+    """Returns configuration lines: operator, system account, accounts, and how anonymous clients are treated.
+
+    resolver_dir: where the server keeps accounts as they were last pushed to it; what is there wins over
+        the preloaded ones, so that a revocation outlives a restart.
+    anonymous_looks: lets whoever connects without credentials, from loopback, look at agents.
+    """
+    preloaded = []
+    for public, token in authority.server_tokens().items():
+        preloaded.append(f"  {public}: {token}")
+    lines = [
+        f"operator: {authority.operator_token()}",
+        f"system_account: {authority.fleet.system_account}",
+        "resolver {",
+        "  type: full",
+        f"  dir: {quoted(resolver_dir)}",
+        "  allow_delete: true",
+        '  interval: "2m"',
+        '  timeout: "2s"',
+        "}",
+        "resolver_preload {",
+        *preloaded,
+        "}",
+    ]
+    if anonymous_looks:
+        lines.append(f"default_sentinel: {authority.anonymous_token()}")
+    return "\n".join(lines) + "\n"
+
+
+def quoted(value: object) -> str:
+    """A text as the server's configuration language quotes it; letters beyond ASCII stay as they are."""
+    return json.dumps(str(value), ensure_ascii=False)

@@ -1,0 +1,169 @@
+"""A real nats-server that believes an authority, and clients with a role on it."""
+
+import asyncio
+import contextlib
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+
+from bus.identity.authority import Authority
+from bus.identity.server_config import identity_config, quoted
+from bus.transport.embedded_server import find_binary
+
+
+class IdentityServer:
+    """A running server; `process` may be killed, `start` starts it again on the same folder."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self.port = port
+        self.authority = Authority.create(folder / "authority")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    async def start(self) -> None:
+        config = self.folder / "server.conf"
+        config.write_text(
+            f"host: 127.0.0.1\nport: {self.port}\nlog_file: {quoted(self.folder / 'log')}\n"
+            f"jetstream {{ store_dir: {quoted(self.folder / 'store')}, sync_interval: always }}\n"
+            + identity_config(self.authority, self.folder / "resolver", anonymous_looks=True)
+        )
+        self.process = subprocess.Popen([str(find_binary()), "-c", str(config)])  # noqa: ASYNC220
+        async with asyncio.timeout(20):
+            while not await self._is_up():
+                await asyncio.sleep(0.02)  # a server that starts can only be asked again
+
+    def kill(self) -> None:
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+
+    async def _is_up(self) -> bool:
+        assert self.process
+        assert self.process.poll() is None, self.log
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        greeting = await reader.readline()
+        writer.close()
+        return greeting.startswith(b"INFO")
+
+
+class RoleClient:
+    """A connection that remembers what the server refused it."""
+
+    def __init__(self, nc: Client, refused: list[str]) -> None:
+        self.nc = nc
+        self.refused = refused
+
+    async def may_publish(self, subject: str) -> bool:
+        before = len(self.refused)
+        await self.nc.publish(subject, b"")
+        await self.settle()
+        return len(self.refused) == before
+
+    async def may_subscribe(self, subject: str) -> bool:
+        before = len(self.refused)
+        subscription = await self.nc.subscribe(subject)
+        await self.settle()
+        is_allowed = len(self.refused) == before
+        await subscription.unsubscribe()
+        return is_allowed
+
+    async def settle(self) -> None:
+        """Two round trips: the server has read and answered everything sent before."""
+        await self.nc._flush_pending(force_flush=True)
+        await self.nc.flush()
+        await self.nc.flush()
+
+
+@contextlib.asynccontextmanager
+async def joined(url: str, inbox: str, **options: Any) -> AsyncIterator[RoleClient]:
+    """A connection for the length of a block, by credentials (`user_credentials=`) or anonymous."""
+    refused: list[str] = []
+
+    async def remember(error: Exception) -> None:
+        refused.append(str(error))
+
+    nc = await nats.connect(
+        url,
+        inbox_prefix=inbox,
+        error_cb=remember,
+        allow_reconnect=False,
+        connect_timeout=3,
+        **options,
+    )
+    try:
+        yield RoleClient(nc, refused)
+    finally:
+        with contextlib.suppress(Exception):
+            await nc.close()
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a NATS pattern allows a subject; one wildcard of the subject is matched by a wildcard only."""
+    wanted = pattern.split(".")
+    given = subject.split(".")
+    for index, token in enumerate(wanted):
+        if token == ">":
+            return len(given) > index
+        if index >= len(given):
+            return False
+        if token == "*":
+            if given[index] == ">":
+                return False
+            continue
+        if token != given[index]:
+            return False
+    return len(wanted) == len(given)
+
+
+def any_matches(patterns: tuple[str, ...], name: str, subject: str) -> bool:
+    return any(matches(pattern.replace("{{name()}}", name), subject) for pattern in patterns)
+
+
+def each_subject(own: str, other: str) -> Iterator[str]:
+    """A subject of every kind there is on the bus."""
+    for agent in (own, other, "*"):
+        for what in ("ping", "look", "gpu-status", "health", "event"):
+            yield f"gpuping.{what}.{agent}"
+        for what in ("register", "remove", "get"):
+            yield f"gpuping.registry.{what}.{agent}"
+        for key in ("agent", "state", "timer", "due"):
+            yield f"$KV.gpuping.{key}.{agent}"
+        yield f"gpuping.scheduler.ping.{agent}"
+        yield f"gpuping.scheduler.alive.{agent}"
+        yield f"gpuping.history.{agent}"
+        yield f"gpuping.enrolment.renew.{agent}"
+        yield f"_INBOX.{agent}.x"
+    for subject in ("registry.list", "scheduler.fleet", "scheduler.stats", "enrolment.redeem"):
+        yield f"gpuping.{subject}"
+    for subject in ("history.a", "export.a", "report.a", "uptimes", "overview", "table", "ready"):
+        yield f"gpuping.storage.{subject}"
+    for service in ("scheduler", "storage", "gateway", "layout", "operator", "enrolment"):
+        yield f"_INBOX._{service}.x"
+    for stream in ("KV_gpuping", "GPUPING_HISTORY", "OTHER"):
+        for verb in ("CREATE", "UPDATE", "DELETE", "PURGE", "INFO", "MSG.GET", "MSG.DELETE"):
+            yield f"$JS.API.STREAM.{verb}.{stream}"
+        yield f"$JS.API.STREAM.SNAPSHOT.{stream}"
+        yield f"$JS.API.STREAM.RESTORE.{stream}"
+        yield f"$JS.API.CONSUMER.CREATE.{stream}"
+        yield f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.x"
+        yield f"$JS.API.CONSUMER.MSG.NEXT.{stream}.x"
+        yield f"$JS.API.DIRECT.GET.{stream}"
+        yield f"$JS.ACK.{stream}.x"
+    yield from ("$JS.API.INFO", "$SYS.REQ.CLAIMS.UPDATE", "$SYS.REQ.SERVER.PING")
+    yield from ("$SRV.PING", "$SRV.INFO.gpuping-agentd", "$SRV.STATS.gpuping-scheduler.x")
+    yield from (">", "gpuping.>", "gpuping.ping.>", "$KV.>", "_INBOX.>", "$SYS.>")

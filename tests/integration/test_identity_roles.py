@@ -1,0 +1,76 @@
+"""Every role against every kind of subject, on a real server: what the table grants is allowed, all else refused."""
+
+import socket
+
+import pytest
+
+from bus.identity.roles import ROLES
+from tests.identity import IdentityServer, any_matches, each_subject, joined
+
+OWN = "agent-a"
+OTHER = "agent-b"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+async def server(tmp_path):
+    server = IdentityServer(tmp_path, free_port())
+    await server.start()
+    yield server
+    server.kill()
+
+
+@pytest.mark.parametrize("role_name", [name for name in ROLES if not ROLES[name].is_leaf])
+async def test_a_role_may_do_what_the_table_grants_and_nothing_else(server, tmp_path, role_name):
+    role = ROLES[role_name]
+    name = OWN if role_name == "agent" else f"_{role_name}"
+    path = tmp_path / "user.creds"
+    server.authority.issue(role_name, name, path)
+    wrong = []
+    async with joined(server.url, f"_INBOX.{name}", user_credentials=str(path)) as client:
+        for subject in each_subject(OWN, OTHER):
+            wanted = any_matches(role.subscribe, name, subject)
+            if await client.may_subscribe(subject) != wanted:
+                wrong.append(f"subscribe {subject}: expected {wanted}")
+            if "*" in subject or ">" in subject:
+                continue
+            wanted = any_matches(role.publish, name, subject)
+            if await client.may_publish(subject) != wanted:
+                wrong.append(f"publish {subject}: expected {wanted}")
+    assert not wrong
+
+
+async def test_whoever_has_no_credentials_may_look_and_nothing_else(server):
+    wrong = []
+    async with joined(server.url, "_INBOX") as client:
+        for subject in each_subject(OWN, OTHER):
+            if await client.may_subscribe(subject) != subject.startswith("_INBOX."):
+                wrong.append(f"subscribe {subject}")
+            if "*" in subject or ">" in subject:
+                continue
+            if await client.may_publish(subject) != subject.startswith("gpuping.ping."):
+                wrong.append(f"publish {subject}")
+    assert not wrong
+
+
+async def test_an_anonymous_ping_arrives_as_a_look_whatever_its_body(server, tmp_path):
+    path = tmp_path / "agent.creds"
+    server.authority.issue("agent", OWN, path)
+    async with (
+        joined(server.url, f"_INBOX.{OWN}", user_credentials=str(path)) as agent,
+        joined(server.url, "_INBOX") as anybody,
+    ):
+        for subject in (f"gpuping.ping.{OWN}", f"gpuping.look.{OWN}"):
+
+            async def answer(message, heard_on=subject):
+                await message.respond(heard_on.encode())
+
+            await agent.nc.subscribe(subject, cb=answer)
+        await agent.settle()
+        reply = await anybody.nc.request(f"gpuping.ping.{OWN}", b'{"ping_id":"x"}', timeout=5)
+        assert reply.data == f"gpuping.look.{OWN}".encode()
