@@ -26,7 +26,7 @@ from bus.contract.messages import Timer, decode
 from bus.errors import BusError
 from bus.settings import Settings
 from bus.transport import connection, embedded_server, jetstream_api, layout
-from bus.transport.batch import MAX_MESSAGES, commit
+from bus.transport.batch import MAX_MESSAGES, Write, commit
 from bus.transport.connection import Client
 from bus.transport.embedded_server import EmbeddedServer
 from bus.transport.kv_watcher import KeyWatcher
@@ -36,7 +36,6 @@ QUICK: dict[str, Any] = {"sizes": (10_000,), "rates": (1_000,), "seconds": 2.0}
 FULL: dict[str, Any] = {}
 
 FAR = timedelta(days=1)
-AT_ONCE = timedelta(0)
 LEAD_SECONDS = 1.0
 RESTART_SECONDS = 120.0
 
@@ -88,9 +87,7 @@ async def _publish(client: Client, first: int, count: int, due_at: Any) -> float
     began = time.monotonic()
     for start in range(first, first + count, MAX_MESSAGES):
         numbers = range(start, min(start + MAX_MESSAGES, first + count))
-        await commit(
-            client, [timer(agent_id(n), 1, due_at(n), AT_ONCE) for n in numbers], timeout=60
-        )
+        await commit(client, [_timer_at(n, due_at(n)) for n in numbers], timeout=60)
     return time.monotonic() - began
 
 
@@ -148,10 +145,15 @@ async def _fire(client: Client, size: int, rate: int, count: int) -> dict[str, f
 async def _publish_due(client: Client, numbers: list[int], begins: datetime, rate: int) -> None:
     for first in range(0, len(numbers), MAX_MESSAGES):
         batch = [
-            timer(agent_id(number), 1, begins + timedelta(seconds=(first + index) / rate), AT_ONCE)
+            _timer_at(number, begins + timedelta(seconds=(first + index) / rate))
             for index, number in enumerate(numbers[first : first + MAX_MESSAGES])
         ]
         await commit(client, batch, timeout=60)
+
+
+def _timer_at(number: int, due_at: datetime) -> Write:
+    """A timer that fires at its due time; those of the scheduler fire later."""
+    return timer(agent_id(number), 1, due_at, due_at)
 
 
 def _short(size: int) -> str:

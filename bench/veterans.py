@@ -14,9 +14,9 @@ from bus.contract.messages import AgentEntry, PingRequest, UptimeReport, decode,
 from bus.transport.batch import MAX_MESSAGES, Write, commit
 from bus.transport.connection import Client
 from scheduler.fleet.directory import Tracked
-from scheduler.ping.attempt import Flight
+from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.next_state import next_state, writes
-from scheduler.policy import Answer, Policy
+from scheduler.policy import Answered, Policy
 
 KEYS_EACH = 3
 
@@ -38,7 +38,8 @@ async def enrol(
 
 
 def _veteran(number: int, due_at: datetime, policy: Policy) -> list[Write]:
-    name, pinged_at = agent_id(number), due_at - timedelta(seconds=policy.base_seconds)
+    name = agent_id(number)
+    pinged_at = due_at - timedelta(seconds=policy.base_seconds)
     tracked = Tracked()
     tracked.entry = AgentEntry(
         agent_id=name,
@@ -46,11 +47,11 @@ def _veteran(number: int, due_at: datetime, policy: Policy) -> list[Write]:
         enrolled_at=pinged_at,
         expected_gpus=(f"GPU-{number:032x}",),
     )
-    flight = Flight(name, tracked, f"veteran-{number:x}", pinged_at)
-    flight.depart(pinged_at, f"{number:032x}")
-    flight.report = answer(
-        name, PingRequest(ping_id=flight.ping_id, window_seconds=policy.base_seconds), pinged_at
-    )
-    flight.answer, flight.response_ms = decode(flight.report, UptimeReport), 0.5
-    state = next_state(flight, Answer(100.0, gpu_available=True), pinged_at, policy)
-    return [Write(subjects.agent_key(name), encode(tracked.entry)), *writes(flight, state)]
+    attempt = PingAttempt(name, tracked, f"veteran-{number:x}", pinged_at)
+    attempt.start(pinged_at, f"{number:032x}")
+    request = PingRequest(ping_id=attempt.ping_id, window_seconds=policy.base_seconds)
+    attempt.report_bytes = answer(name, request, pinged_at)
+    attempt.report = decode(attempt.report_bytes, UptimeReport)
+    attempt.response_ms = 0.5
+    state = next_state(attempt, Answered(100.0, gpu_available=True), pinged_at, policy)
+    return [Write(subjects.agent_key(name), encode(tracked.entry)), *writes(attempt, state)]

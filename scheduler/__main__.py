@@ -1,4 +1,7 @@
-"""`python -m scheduler`: one scheduler, for benches and tests that kill it; `gpuping scheduler` is for people."""
+"""`python -m scheduler`: one scheduler in a process of its own, for benches and tests that kill it.
+
+Users start one by `gpuping scheduler`.
+"""
 
 import asyncio
 import contextlib
@@ -13,22 +16,24 @@ from scheduler.service import running
 
 async def _main(loaded: Settings) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, stop.set)
     async with running(loaded):
-        print("ready", flush=True)  # noqa: T201  # whoever started us waits for it
+        print("ready", flush=True)  # noqa: T201  # the parent process waits for this line
         await stop.wait()
 
 
 def main() -> None:
-    """Runs until SIGTERM."""
+    """Runs until SIGTERM or SIGINT."""
     try:
         loaded = settings.load()
     except SettingsError as error:
         sys.exit(f"gpuping: {error}")
     logs.setup(loaded)
     run = asyncio.run
-    with contextlib.suppress(ImportError):  # the fast loop is an extra
+    # uvloop is an extra.
+    with contextlib.suppress(ImportError):
         import uvloop  # noqa: PLC0415
 
         run = uvloop.run

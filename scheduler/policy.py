@@ -1,6 +1,7 @@
-"""The ping policy: everything that moves an agent's standing and interval, and nothing else.
+"""The ping policy: everything that changes an agent's standing and ping interval, and nothing else.
 
-Pure: no clock, no I/O. The rules, by number, are those of docs/design/ping-policy.md; every step carries its verdict and reason, which logs, metrics, history and tests share.
+Pure: no clock and no I/O. The rules are those of docs/design/ping-policy.md. Every step carries its
+verdict and its reason, which logs, metrics, history and tests share.
 """
 
 import math
@@ -23,30 +24,33 @@ class Policy(Struct, frozen=True, kw_only=True):
     grace: bool
 
 
-class Answer(Struct, frozen=True):
-    """The agent answered. `uptime_percent` is None where the window held nothing to judge."""
+class Answered(Struct, frozen=True):
+    """The agent sent a valid report.
+
+    `uptime_percent` (0 to 100) is None when the window held no time that can be judged.
+    """
 
     uptime_percent: float | None
     gpu_available: bool
 
 
-class Miss(Struct, frozen=True):
-    """No usable answer within the time-out; `reason` says of what kind."""
+class Missed(Struct, frozen=True):
+    """No valid report arrived within the time-out; `reason` names the kind of miss."""
 
     reason: str
 
 
-class Excuse(Struct, frozen=True):
-    """The ping could not be judged, through no fault of the agent's."""
+class Excused(Struct, frozen=True):
+    """The ping cannot be judged, and the agent is not at fault; `reason` says why."""
 
     reason: str
 
 
-Event = Answer | Miss | Excuse
+PingResult = Answered | Missed | Excused
 
 
 class Step(Struct, frozen=True):
-    """What one outcome makes of a standing. `interval_seconds` is the distance to the next ping."""
+    """The standing after one ping. The next ping is `interval_seconds` after this one."""
 
     standing: Standing
     verdict: Verdict
@@ -54,19 +58,22 @@ class Step(Struct, frozen=True):
     interval_seconds: float
 
 
-def advance(standing: Standing, event: Event, policy: Policy) -> Step:
-    """One outcome, one step. Never raises for a standing and policy that were built from valid messages."""
-    match event:
-        case Excuse(reason):
+def advance(standing: Standing, result: PingResult, policy: Policy) -> Step:
+    """Applies one ping result. Never raises for a standing and policy from valid messages."""
+    match result:
+        case Excused(reason):
             return _excused(standing, reason, policy)
-        case Miss(reason):
+        case Missed(reason):
             return _missed(standing, reason, policy)
-        case Answer():
-            return _answered(standing, event, policy)
+        case Answered():
+            return _answered(standing, result, policy)
 
 
 def interval_seconds(consecutive_poor: int, policy: Policy) -> float:
-    """`min(base * multiplier ** consecutive_poor, max)`, without overflow however long the row of poor pings."""
+    """Returns `min(base * multiplier ** consecutive_poor, max)`.
+
+    The power is not computed once the maximum is certain, so that it cannot overflow.
+    """
     if policy.multiplier <= 1.0 or consecutive_poor <= 0:
         return min(policy.base_seconds, policy.max_seconds)
     steps_to_cap = math.log(policy.max_seconds / policy.base_seconds) / math.log(policy.multiplier)
@@ -76,17 +83,23 @@ def interval_seconds(consecutive_poor: int, policy: Policy) -> float:
 
 
 def next_ping_at(pinged_at: datetime, interval: float, now: datetime) -> datetime:
-    """The interval counts from the ping, not from its answer; never in the past."""
+    """Returns the due time `interval` seconds after the ping was sent, but never one before now."""
     return max(now, pinged_at + timedelta(seconds=interval))
 
 
 def first_ping_at(enrolled_at: datetime, policy: Policy) -> datetime:
-    """At once with the grace period, which judges nothing; else when there is a base interval to judge."""
-    return enrolled_at if policy.grace else enrolled_at + timedelta(seconds=policy.base_seconds)
+    """Returns when a newly enrolled agent is due.
+
+    With the grace period the first ping judges no uptime, so it is due at once. Without it, the
+    first ping is due when a whole base interval can be judged.
+    """
+    if policy.grace:
+        return enrolled_at
+    return enrolled_at + timedelta(seconds=policy.base_seconds)
 
 
 def status(standing: Standing | None, *, maintenance: bool) -> Status:
-    """The first that holds, in this order (docs/design/ping-policy.md#status)."""
+    """Returns the first status that applies, in the order of docs/design/ping-policy.md#status."""
     if maintenance:
         return "maintenance"
     if standing is None or standing.answered == 0:
@@ -95,7 +108,9 @@ def status(standing: Standing | None, *, maintenance: bool) -> Status:
         return "missing"
     if standing.last_judged == "poor" or standing.no_gpu:
         return "poor"
-    return "recovering" if standing.recovering else "healthy"
+    if standing.recovering:
+        return "recovering"
+    return "healthy"
 
 
 def _excused(standing: Standing, reason: str, policy: Policy) -> Step:
@@ -110,48 +125,51 @@ def _missed(standing: Standing, reason: str, policy: Policy) -> Step:
     return _poor(standing, reason, policy)
 
 
-def _answered(standing: Standing, answer: Answer, policy: Policy) -> Step:
+def _answered(standing: Standing, answered: Answered, policy: Policy) -> Step:
     first = policy.grace and standing.answered == 0
     standing = replace(
         standing,
         answered=standing.answered + 1,
         last_outcome="answered",
-        no_gpu=not answer.gpu_available,
+        no_gpu=not answered.gpu_available,
     )
     if first:
-        return Step(
-            standing, "first", None if answer.gpu_available else "no_gpu", policy.base_seconds
-        )
-    if answer.uptime_percent is None:
-        return Step(
-            standing,
-            "excused",
-            "nothing_to_judge",
-            interval_seconds(standing.consecutive_poor, policy),
-        )
-    standing = replace(standing, uptime_percent=answer.uptime_percent)
-    if answer.uptime_percent >= policy.threshold_percent:
+        reason = None if answered.gpu_available else "no_gpu"
+        return Step(standing, "first", reason, policy.base_seconds)
+    if answered.uptime_percent is None:
+        interval = interval_seconds(standing.consecutive_poor, policy)
+        return Step(standing, "excused", "nothing_to_judge", interval)
+    standing = replace(standing, uptime_percent=answered.uptime_percent)
+    if answered.uptime_percent >= policy.threshold_percent:
         return _good(standing, policy)
-    return _poor(standing, "uptime_below_threshold" if answer.gpu_available else "no_gpu", policy)
+    reason = "uptime_below_threshold" if answered.gpu_available else "no_gpu"
+    return _poor(standing, reason, policy)
 
 
 def _good(standing: Standing, policy: Policy) -> Step:
-    streak = standing.good_streak + 1
-    recovered = streak >= policy.recovery_pings
-    poor = 0 if recovered else max(0, standing.consecutive_poor - 1)
+    good_streak = standing.good_streak + 1
+    recovered = good_streak >= policy.recovery_pings
+    if recovered:
+        consecutive_poor = 0
+    else:
+        consecutive_poor = max(0, standing.consecutive_poor - 1)
     standing = replace(
         standing,
-        good_streak=streak,
-        consecutive_poor=poor,
+        good_streak=good_streak,
+        consecutive_poor=consecutive_poor,
         recovering=standing.recovering and not recovered,
         last_judged="good",
     )
-    return Step(standing, "good", None, interval_seconds(poor, policy))
+    return Step(standing, "good", None, interval_seconds(consecutive_poor, policy))
 
 
 def _poor(standing: Standing, reason: str, policy: Policy) -> Step:
-    poor = standing.consecutive_poor + 1
+    consecutive_poor = standing.consecutive_poor + 1
     standing = replace(
-        standing, good_streak=0, consecutive_poor=poor, recovering=True, last_judged="poor"
+        standing,
+        good_streak=0,
+        consecutive_poor=consecutive_poor,
+        recovering=True,
+        last_judged="poor",
     )
-    return Step(standing, "poor", reason, interval_seconds(poor, policy))
+    return Step(standing, "poor", reason, interval_seconds(consecutive_poor, policy))

@@ -1,4 +1,4 @@
-"""What one scheduler counts about itself, for metrics."""
+"""The counters of one scheduler, from which its metrics are made."""
 
 import bisect
 from collections import Counter
@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from bus.contract.messages import AgentState
 
-# seconds; from a LAN round trip to the longest time-out, and from the tick of a timer to an hour behind
+# Upper bounds in seconds. A ping takes from a LAN round trip to the longest time-out; it is late by
+# anything from the tick of a timer to an hour of backlog.
 PING_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LATE_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 
@@ -21,21 +22,25 @@ class Histogram:
         self.sum = 0.0
 
     def add(self, seconds: float) -> None:
-        """One value."""
-        self._counts[bisect.bisect_left(self._bounds, seconds)] += 1
+        """Counts one value."""
+        bucket = bisect.bisect_left(self._bounds, seconds)
+        self._counts[bucket] += 1
         self.sum += seconds
 
     def cumulative(self) -> dict[str, int]:
-        """How many were at most each bound; the last is all of them."""
-        total, result = 0, {}
-        for bound, number in zip((*self._bounds, "+Inf"), self._counts, strict=True):
-            total += number
-            result[str(bound)] = total
+        """Returns, for each bound, how many values were at most that; `+Inf` counts all values."""
+        labels = [str(bound) for bound in self._bounds]
+        labels.append("+Inf")
+        total = 0
+        result: dict[str, int] = {}
+        for label, count in zip(labels, self._counts, strict=True):
+            total += count
+            result[label] = total
         return result
 
 
 class Counters(NamedTuple):
-    """Counted at each outcome of our own."""
+    """Counts the outcomes that this scheduler wrote since `started_at`."""
 
     started_at: datetime
     verdicts: Counter[str]
@@ -43,14 +48,20 @@ class Counters(NamedTuple):
     late: Histogram
 
     def record(self, state: AgentState) -> None:
-        """One outcome that this scheduler wrote."""
-        self.verdicts[state.last.verdict] += 1
-        if state.last.response_ms is not None:
-            self.ping.add(state.last.response_ms / 1000.0)
-        if state.last.late_ms is not None:
-            self.late.add(state.last.late_ms / 1000.0)
+        """Counts the last outcome of `state`."""
+        outcome = state.last
+        self.verdicts[outcome.verdict] += 1
+        if outcome.response_ms is not None:
+            self.ping.add(outcome.response_ms / 1000.0)
+        if outcome.late_ms is not None:
+            self.late.add(outcome.late_ms / 1000.0)
 
 
-def counters(now: datetime) -> Counters:
-    """All at zero."""
-    return Counters(now, Counter(), Histogram(PING_BOUNDS), Histogram(LATE_BOUNDS))
+def new_counters(now: datetime) -> Counters:
+    """Returns counters that are all at zero."""
+    return Counters(
+        started_at=now,
+        verdicts=Counter(),
+        ping=Histogram(PING_BOUNDS),
+        late=Histogram(LATE_BOUNDS),
+    )

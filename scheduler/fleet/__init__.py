@@ -1,1 +1,1 @@
-"""What a scheduler knows of its agents: the in-memory directory, registration, and how agents are shown."""
+"""What a scheduler knows of its agents: the directory, registration, lists and views."""

@@ -1,7 +1,8 @@
-"""Two hosts under one id: found by the boots that their reports name. Pure.
+"""Detects two hosts that use one agent id, by the boot_ids in their reports. Pure.
 
-One host's boot_id changes at a reboot and never comes back. One that comes back after another has been seen
-belongs to a second host with the same id and credentials: both are flagged, and an operator has to look.
+The boot_id of one host changes at a reboot and the old one never comes back. A boot_id that comes
+back after another one was seen belongs to a second host with the same id and credentials. Both are
+then shown as in conflict until an operator has put it right.
 """
 
 from bus.contract.messages import AgentState, UptimeReport
@@ -10,18 +11,27 @@ REMEMBERED_BOOTS = 4
 
 
 def boots(before: AgentState | None, report: UptimeReport | None) -> tuple[str, ...]:
-    """The boot_ids seen lately, newest first."""
-    known = before.boot_ids if before else ()
+    """Returns the boot_ids seen last, newest first, REMEMBERED_BOOTS at most."""
+    known: tuple[str, ...] = ()
+    if before is not None:
+        known = before.boot_ids
     if report is None or not report.boot_id or known[:1] == (report.boot_id,):
         return known
-    return (report.boot_id, *(boot for boot in known if boot != report.boot_id))[:REMEMBERED_BOOTS]
+    others = [boot_id for boot_id in known if boot_id != report.boot_id]
+    return (report.boot_id, *others)[:REMEMBERED_BOOTS]
 
 
 def conflict(before: AgentState | None, report: UptimeReport | None) -> tuple[str, ...]:
-    """The boot_ids of hosts that answer under the same id. Stays until a boot that is new ends it."""
-    if before is None or report is None or not report.boot_id:
-        return before.conflicting_boot_ids if before else ()
-    returned = report.boot_id in before.boot_ids[1:]
-    if returned:
+    """Returns the boot_ids of the hosts that answer under the same id; empty without a conflict.
+
+    A conflict ends with the first boot_id that was not seen before.
+    """
+    if before is None:
+        return ()
+    if report is None or not report.boot_id:
+        return before.conflicting_boot_ids
+    if report.boot_id in before.boot_ids[1:]:
         return (report.boot_id, before.boot_ids[0])
-    return before.conflicting_boot_ids if report.boot_id in before.boot_ids else ()
+    if report.boot_id in before.boot_ids:
+        return before.conflicting_boot_ids
+    return ()

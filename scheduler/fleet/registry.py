@@ -1,11 +1,15 @@
-"""Registering and removing agents: the only writer of `agent.<id>`, beside the first report's expected GPUs.
+"""Registers and removes agents. The registry writes `agent.<id>`.
 
-Registering again updates what the agent says of itself and never touches its ping state, else a host could
-wash its record clean. Removing keeps state and history, and cancels the next ping in the same batch.
+Only the expected GPUs of an agent are written elsewhere, with the outcome of its first report.
+
+Registering again updates what the agent says about itself and never touches its ping state;
+otherwise a host could erase its record. Removing keeps state and history, and cancels the next ping
+in the same batch.
 """
 
 import asyncio
 from datetime import datetime
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
@@ -20,110 +24,136 @@ from bus.transport.connection import Client
 from scheduler import policy as rules
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.policy import Policy
-from scheduler.write.batcher import Gatherer
+from scheduler.write.batcher import WriteBatcher
 from scheduler.write.timers import cancel_timer, timer
 
 ATTEMPTS = 5
-MAX_ENROLMENTS = 1000  # that an entry remembers; a fleet that is taken down and up every day needs three years for it
+# Remembered by an entry. A fleet that is removed and registered daily reaches this in three years.
+MAX_ENROLMENTS = 1000
+
+
+class Registration(NamedTuple):
+    """`created` tells that the agent was new, or had been removed before."""
+
+    tracked: Tracked
+    created: bool
 
 
 class Registry:
-    """Writes by compare-and-set; another scheduler's write in between is read and built upon."""
+    """Writes entries by compare-and-set.
+
+    When another scheduler wrote in between, its entry is read and the change is applied to that.
+    """
 
     def __init__(self, client: Client, directory: Directory, policy: Policy) -> None:
-        self._client, self._directory, self._policy = client, directory, policy
-        self.gatherer = Gatherer(client)
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = (
-            WeakValueDictionary()
-        )  # one change of an agent at a time
+        self._client = client
+        self._directory = directory
+        self._policy = policy
+        self.batcher = WriteBatcher(client)
+        # One change of an agent at a time.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def register(
         self, agent_id: str, request: RegisterRequest, now: datetime
-    ) -> tuple[Tracked, bool]:
-        """The agent, and whether it was new (or removed before)."""
+    ) -> Registration:
+        """Registers the agent, or updates its entry. Raises UnavailableError."""
         async with self._lock(agent_id):
-            return await self._register(agent_id, request, now)
-
-    async def _register(
-        self, agent_id: str, request: RegisterRequest, now: datetime
-    ) -> tuple[Tracked, bool]:
-        for _ in range(ATTEMPTS):
-            tracked = self._directory.get(agent_id) or await self._reload(agent_id)
-            before = tracked.entry if tracked else None
-            if before is None or before.removed_at is not None:
-                written = await self._try(
-                    agent_id, *self._enrolment(agent_id, tracked, request, now)
-                )
-                created = True
-            else:
-                entry = _updated(before, request)
-                written = await (
-                    self._is_last(agent_id, before)
-                    if entry == before
-                    else self._try(agent_id, entry, tracked, [])
-                )
-                created = False
-            if written and (known := self._directory.get(agent_id)):
-                return known, created
-        raise UnavailableError(
-            f"agent {agent_id!r} is being changed by others at the same time: try again"
-        )
+            for _ in range(ATTEMPTS):
+                registration = await self._try_register(agent_id, request, now)
+                if registration is not None:
+                    return registration
+        raise _contended(agent_id)
 
     async def remove(self, agent_id: str, now: datetime) -> None:
-        """Marks the agent removed and cancels its next ping. Raises RefusedError 404 when there is none."""
-        async with self._lock(agent_id):
-            await self._remove(agent_id, now)
+        """Marks the agent removed and cancels its next ping.
 
-    async def _remove(self, agent_id: str, now: datetime) -> None:
-        for _ in range(ATTEMPTS):
-            tracked = self._directory.get(agent_id)
-            if (
-                tracked is None or not tracked.registered
-            ):  # as far as was heard; another may have registered it
-                tracked = await self._reload(agent_id)
-            if tracked is None or tracked.entry is None or not tracked.registered:
-                raise unknown(agent_id)
-            entry = replace(tracked.entry, removed_at=now)
-            if await self._try(agent_id, entry, tracked, [cancel_timer(agent_id)]):
-                return
-        raise UnavailableError(
-            f"agent {agent_id!r} is being changed by others at the same time: try again"
-        )
+        Raises RefusedError 404 when no such agent is registered, and UnavailableError.
+        """
+        async with self._lock(agent_id):
+            for _ in range(ATTEMPTS):
+                if await self._try_remove(agent_id, now):
+                    return
+        raise _contended(agent_id)
+
+    async def _try_register(
+        self, agent_id: str, request: RegisterRequest, now: datetime
+    ) -> Registration | None:
+        """Returns None when another scheduler changed the agent meanwhile."""
+        tracked = self._directory.get(agent_id)
+        if tracked is None:
+            tracked = await self._reload(agent_id)
+        entry: AgentEntry | None = None
+        if tracked is not None:
+            entry = tracked.entry
+        created = entry is None or entry.removed_at is not None
+        if entry is None or entry.removed_at is not None:
+            written = await self._enrol(agent_id, tracked, request, now)
+        else:
+            updated = _updated(entry, request)
+            if updated == entry:
+                written = await self._is_current(agent_id, entry)
+            else:
+                written = await self._write_entry(agent_id, updated, tracked, [])
+        known = self._directory.get(agent_id)
+        if not written or known is None:
+            return None
+        return Registration(known, created)
+
+    async def _try_remove(self, agent_id: str, now: datetime) -> bool:
+        """Returns False when another scheduler changed the agent meanwhile."""
+        tracked = self._directory.get(agent_id)
+        if tracked is None or not tracked.registered:
+            # Another scheduler may have registered it a moment ago.
+            tracked = await self._reload(agent_id)
+        if tracked is None or tracked.entry is None or not tracked.registered:
+            raise unknown(agent_id)
+        entry = replace(tracked.entry, removed_at=now)
+        return await self._write_entry(agent_id, entry, tracked, [cancel_timer(agent_id)])
 
     def _lock(self, agent_id: str) -> asyncio.Lock:
         return self._locks.setdefault(agent_id, asyncio.Lock())
 
-    def _enrolment(
+    async def _enrol(
         self, agent_id: str, tracked: Tracked | None, request: RegisterRequest, now: datetime
-    ) -> tuple[AgentEntry, Tracked | None, list[Write]]:
-        """A new enrolment begins now; an old ping state is resumed, and its next ping is no earlier than it was."""
-        before = tracked.entry if tracked else None
-        state = tracked.state if tracked else None
-        fresh = AgentEntry(agent_id=agent_id, registered_at=now, enrolled_at=now)
-        if before is not None and before.removed_at is not None:
-            earlier = (*before.earlier, Enrolment(before.enrolled_at, before.removed_at))
-            fresh = replace(
-                before, enrolled_at=now, removed_at=None, earlier=earlier[-MAX_ENROLMENTS:]
-            )
-        due_at = max(now, state.next_ping_at) if state else rules.first_ping_at(now, self._policy)
-        next_timer = timer(agent_id, state.ping_seq + 1 if state else 1, due_at)
-        guarded = only_if(
-            next_timer, subjects.state_key(agent_id), tracked.state_revision if tracked else 0
-        )
-        return _updated(fresh, request), tracked, [guarded]
+    ) -> bool:
+        """Begins a new enrolment now.
 
-    async def _is_last(self, agent_id: str, entry: AgentEntry) -> bool:
-        """Whether the entry known here is the bucket's: another scheduler may have removed the agent since."""
+        An agent that was removed keeps its ping state, and its next ping is due no earlier than it
+        would have been.
+        """
+        entry = AgentEntry(agent_id=agent_id, registered_at=now, enrolled_at=now)
+        due_at = rules.first_ping_at(now, self._policy)
+        next_seq = 1
+        state_revision = 0
+        if tracked is not None:
+            if tracked.entry is not None and tracked.entry.removed_at is not None:
+                entry = _enrolled_again(tracked.entry, tracked.entry.removed_at, now)
+            if tracked.state is not None:
+                due_at = max(now, tracked.state.next_ping_at)
+            next_seq = tracked.next_seq
+            state_revision = tracked.state_revision
+        next_timer = timer(agent_id, next_seq, due_at)
+        guarded = only_if(next_timer, subjects.state_key(agent_id), state_revision)
+        return await self._write_entry(agent_id, _updated(entry, request), tracked, [guarded])
+
+    async def _is_current(self, agent_id: str, entry: AgentEntry) -> bool:
+        """Returns whether `entry` is what the bucket holds.
+
+        Another scheduler may have removed the agent, which is not known here yet.
+        """
         tracked = await self._reload(agent_id)
         return tracked is not None and tracked.entry == entry
 
-    async def _try(
+    async def _write_entry(
         self, agent_id: str, entry: AgentEntry, tracked: Tracked | None, others: list[Write]
     ) -> bool:
-        revision = tracked.entry_revision if tracked else 0
-        write = Write(subjects.agent_key(agent_id), encode(entry), expected=revision)
+        """Writes the entry and the other writes together; returns False if the entry was stale."""
+        expected = 0
+        if tracked is not None:
+            expected = tracked.entry_revision
+        write = Write(subjects.agent_key(agent_id), encode(entry), expected=expected)
         try:
-            sequence = await self.gatherer.write([write, *others])
+            sequence = await self.batcher.write([write, *others])
         except StaleError:
             await self._reload(agent_id)
             return False
@@ -131,22 +161,36 @@ class Registry:
         return True
 
     async def _reload(self, agent_id: str) -> Tracked | None:
-        if entry := await read(self._client, subjects.agent_key(agent_id), AgentEntry):
+        entry = await read(self._client, subjects.agent_key(agent_id), AgentEntry)
+        if entry:
             self._directory.apply_entry(agent_id, entry.value, entry.revision)
-        if state := await read(self._client, subjects.state_key(agent_id), AgentState):
+        state = await read(self._client, subjects.state_key(agent_id), AgentState)
+        if state:
             self._directory.apply_state(agent_id, state.value, state.revision, state.time_ns)
         return self._directory.get(agent_id)
 
 
 def unknown(agent_id: str) -> RefusedError:
-    """The refusal for an agent that is not registered."""
+    """Returns the refusal for an agent that is not registered."""
     return RefusedError(404, f"no agent {agent_id!r} is registered")
 
 
+def _contended(agent_id: str) -> UnavailableError:
+    return UnavailableError(
+        f"agent {agent_id!r} is being changed by others at the same time: try again"
+    )
+
+
+def _enrolled_again(entry: AgentEntry, removed_at: datetime, now: datetime) -> AgentEntry:
+    earlier = (*entry.earlier, Enrolment(entry.enrolled_at, removed_at))
+    return replace(entry, enrolled_at=now, removed_at=None, earlier=earlier[-MAX_ENROLMENTS:])
+
+
 def _updated(entry: AgentEntry, request: RegisterRequest) -> AgentEntry:
-    given = {
-        "agent_url": request.agent_url,
-        "capabilities": request.capabilities,
-        "metadata": request.metadata,
-    }
-    return replace(entry, **{name: value for name, value in given.items() if value is not None})
+    """Returns the entry with the fields that the request gives; a field of None is not given."""
+    given: dict[str, Any] = {}
+    for name in ("agent_url", "capabilities", "metadata"):
+        value = getattr(request, name)
+        if value is not None:
+            given[name] = value
+    return replace(entry, **given)

@@ -1,6 +1,7 @@
-"""The state of an agent whose `state.<id>` was deleted or ruined by hand: its last good revision in history.
+"""Finds the last valid state of an agent whose `state.<id>` was deleted or damaged by hand.
 
-The standing and the numbering go on from there, and the next outcome overwrites what was ruined.
+The state is read from the history stream. The standing and the numbering of pings continue from it,
+and the agent's next outcome overwrites the damaged value.
 """
 
 import structlog
@@ -13,31 +14,38 @@ from bus.transport.connection import Client
 
 log = structlog.get_logger("scheduler.fleet.state_recovery")
 
-PAGE = 500
+PAGE = 500  # messages fetched at once
 INACTIVE_SECONDS = 30
 
 
-async def last_good_state(client: Client, agent_id: str) -> AgentState | None:
-    """Reads the agent's history from its beginning; None when there is no outcome in it. Raises nats.errors.Error."""
+async def last_valid_state(client: Client, agent_id: str) -> AgentState | None:
+    """Reads the agent's history from its beginning; returns None when it holds no valid outcome.
+
+    Raises nats.errors.Error.
+    """
     config = ConsumerConfig(
         ack_policy=AckPolicy.NONE,
         deliver_policy=DeliverPolicy.ALL,
         inactive_threshold=INACTIVE_SECONDS,
     )
-    reading = await client.jetstream().pull_subscribe(
+    subscription = await client.jetstream().pull_subscribe(
         subjects.HISTORY_PREFIX + agent_id, stream=subjects.HISTORY_STREAM, config=config
     )
-    state, left = None, (await reading.consumer_info()).num_pending or 0
-    while left > 0:
-        messages = await reading.fetch(min(left, PAGE), timeout=5)
-        left -= len(messages)
+    consumer = await subscription.consumer_info()
+    unread = consumer.num_pending or 0
+    state: AgentState | None = None
+    while unread > 0:
+        messages = await subscription.fetch(min(unread, PAGE), timeout=5)
+        unread -= len(messages)
         for message in messages:
             try:
                 state = decode(message.data, AgentState)
             except BadMessageError:
                 continue
-    await reading.unsubscribe()
+    await subscription.unsubscribe()
     log.error(
-        "state_rescued_from_history", agent_id=agent_id, ping_seq=state.ping_seq if state else None
+        "state_recovered_from_history",
+        agent_id=agent_id,
+        ping_seq=None if state is None else state.ping_seq,
     )
     return state

@@ -1,1 +1,1 @@
-"""One ping from due to written: the queue, the attempt, its outcome and the batch it is committed in."""
+"""One ping, from its due time to the batch that writes its outcome."""

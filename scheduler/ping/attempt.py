@@ -1,4 +1,4 @@
-"""One ping under way: from the moment it is due (or asked for) until its outcome is written."""
+"""One attempt to ping an agent: from when it is due, or requested, until its outcome is written."""
 
 import asyncio
 from datetime import datetime
@@ -8,26 +8,26 @@ from bus.contract.questions import Ping
 from scheduler.fleet.directory import Tracked
 
 
-class Flight:
-    """Mutable, and owned by one scheduler. `acks` are the reply subjects of the due messages it settles."""
+class PingAttempt:
+    """The mutable data of one attempt. Only the scheduler that made it uses it."""
 
     __slots__ = (
         "acks",
         "agent_id",
-        "answer",
-        "base",
+        "base_revision",
+        "base_state",
         "due_at",
         "due_seq",
+        "first_sent_at",
+        "next_send_at",
         "no_responders",
         "ping_id",
         "pinged_at",
         "report",
+        "report_bytes",
         "request",
         "response_ms",
-        "revision",
-        "send_at",
         "seq",
-        "started",
         "status_before",
         "tracked",
         "waiters",
@@ -39,72 +39,93 @@ class Flight:
         self.agent_id = agent_id
         self.tracked = tracked
         self.ping_id = ping_id
-        self.due_at = due_at  # None: asked for by hand
-        self.due_seq = 0  # the ping_seq that its due messages ask for
-        self.base: AgentState | None = (
-            None  # the state that the window starts from, and its revision
-        )
-        self.revision = 0
-        self.seq = 0  # the ping_seq of its outcome
-        self.acks: list[str] = []
+        self.due_at = due_at  # None: requested by hand
+        self.due_seq = 0  # the highest ping_seq that its due messages ask for
+        self.acks: list[str] = []  # reply subjects of the due messages that its outcome settles
+        self.waiters: list[asyncio.Future[Ping]] = []  # requests by hand that await the outcome
+
+        # Set by `start`.
+        self.base_state: AgentState | None = None  # the state that the outcome is computed from
+        self.base_revision = 0
+        self.seq = 0  # the ping_seq of the outcome
         self.status_before: Status | None = None
-        self.waiters: list[asyncio.Future[Ping]] = []
         self.request = b""
         self.pinged_at: datetime | None = None
-        self.started = 0.0  # CLOCK_BOOTTIME, seconds, of the first sending
-        self.send_at = 0.0  # when to send next
+
+        # Kept by the pinger; times are CLOCK_BOOTTIME in seconds.
+        self.first_sent_at = 0.0
+        self.next_send_at = 0.0
         self.no_responders = False
         self.response_ms: float | None = None
-        self.report: bytes | None = None  # the answer as it came, and as it was read
-        self.answer: UptimeReport | None = None
+        self.report_bytes: bytes | None = None  # as received
+        self.report: UptimeReport | None = None  # the same, decoded
 
-    def depart(self, now: datetime, nonce: str) -> None:
-        """Fixes when the ping was made, what it asks, and the state that it builds upon.
+    def start(self, now: datetime, nonce: str) -> None:
+        """Fixes the ping's timestamp, its request, and the state that its outcome is computed from.
 
-        Should that state change, the answer's window would no longer tile. The same bytes are sent again until the
-        time-out.
+        The same bytes are sent again until the time-out. If the state changes before the outcome is
+        written, the attempt is started anew: the window of the answer would no longer begin where
+        the last counted window ended.
         """
-        self.base, self.revision, self.seq = (
-            self.tracked.state,
-            self.tracked.state_revision,
-            self.tracked.next_seq,
-        )
+        tracked = self.tracked
+        self.base_state = tracked.state
+        self.base_revision = tracked.state_revision
+        self.seq = tracked.next_seq
+        self.status_before = tracked.status
         self.pinged_at = now
-        self.status_before = self.tracked.status
-        self.report = self.answer = self.response_ms = None
         self.no_responders = False
-        self.request = encode(_request(self.tracked, self.ping_id, now, nonce))
+        self.response_ms = None
+        self.report_bytes = None
+        self.report = None
+        self.request = encode(_request(tracked, self.ping_id, now, nonce))
 
     def is_settled_by(self, state: AgentState) -> bool:
-        """Whether an outcome in the bucket is one that this flight was to bring about: its own, or another's."""
+        """Returns whether `state` holds this attempt's outcome, or another's for the same ping."""
         return state.ping_seq >= max(self.seq, self.due_seq)
 
     def late_ms(self) -> float | None:
-        """How long after its due time the ping was made; ours, never billed to the agent."""
+        """Returns how many milliseconds after its due time the ping was sent first.
+
+        This delay is the scheduler's and never counts against the agent. None when the ping was
+        requested by hand.
+        """
         if self.due_at is None or self.pinged_at is None:
             return None
         return max(0.0, (self.pinged_at - self.due_at).total_seconds() * 1000.0)
 
 
 def _request(tracked: Tracked, ping_id: str, now: datetime, nonce: str) -> PingRequest:
-    """The window runs from the last answered report; across a new enrolment, or without one, from the enrolment."""
-    state, entry = tracked.state, tracked.entry
-    from_mark = tracked.window_from_mark()
-    since = (
-        state.last_answered_at if from_mark and state else (entry.enrolled_at if entry else None)
-    )
+    """Returns the request for the window since the last answered report.
+
+    The window starts at the enrolment when there is no such report, or when the agent was enrolled
+    again since.
+    """
+    since: datetime | None = None
+    since_mark: str | None = None
+    if tracked.state is not None and tracked.window_from_mark():
+        since = tracked.state.last_answered_at
+        since_mark = tracked.state.since_mark
+    elif tracked.entry is not None:
+        since = tracked.entry.enrolled_at
+    window_seconds: float | None = None
+    if since is not None:
+        window_seconds = max(0.0, (now - since).total_seconds())
     return PingRequest(
         ping_id=ping_id,
         seq=tracked.next_seq,
-        since_mark=state.since_mark if from_mark and state else None,
-        window_seconds=max(0.0, (now - since).total_seconds()) if since else None,
-        excused=_excused(tracked, since, now),
+        since_mark=since_mark,
+        window_seconds=window_seconds,
+        excused=_maintenance(tracked, since, now),
         nonce=nonce,
     )
 
 
-def _excused(tracked: Tracked, since: datetime | None, now: datetime) -> tuple[Span, ...]:
-    spans = tracked.entry.maintenance if tracked.entry else ()
-    return tuple(
-        span for span in spans if span.since < now and (since is None or span.until > since)
-    )
+def _maintenance(tracked: Tracked, since: datetime | None, now: datetime) -> tuple[Span, ...]:
+    """Returns the maintenance windows that overlap the time from `since` to `now`."""
+    if tracked.entry is None or not tracked.entry.maintenance:
+        return ()
+    overlapping: list[Span] = []
+    for span in tracked.entry.maintenance:
+        if span.since < now and (since is None or span.until > since):
+            overlapping.append(span)
+    return tuple(overlapping)

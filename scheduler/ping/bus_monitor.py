@@ -1,11 +1,14 @@
-"""The scheduler's own pulse: a bus round trip every second, so that our outage is never an agent's miss.
+"""Detects the scheduler's own outages, by one round trip to the bus every second.
 
-A frozen server leaves the client "connected", and a stopped scheduler notices nothing at all; both show as a
-gap between two round trips, measured in BOOTTIME. Rule 6 of docs/design/ping-policy.md.
+A ping that overlaps such an outage must not count as missed by the agent (rule 6 of
+docs/design/ping-policy.md). When the server is frozen the client still counts as connected, and a
+scheduler that was stopped notices nothing. Both show as a gap between two round trips, measured by
+CLOCK_BOOTTIME.
 """
 
 import asyncio
 from collections import deque
+from typing import NamedTuple
 
 import nats.errors
 import structlog
@@ -15,47 +18,64 @@ from bus.transport.connection import Client
 
 log = structlog.get_logger("scheduler.ping.bus_monitor")
 
-BEAT_SECONDS = 1.0
-GAP_SECONDS = 2.0
-# After an outage agents come back one by one (back-off up to 8 s, a frozen connection up to 15 s): one that is not
-# there yet did not miss anything.
+ROUND_TRIP_INTERVAL_SECONDS = 1.0
+RETRY_SECONDS = 0.1
+GAP_SECONDS = 2.0  # between two round trips; a longer gap is an outage
+# After an outage agents reconnect one by one: their back-off takes up to 8 s, a frozen connection up
+# to 15 s. An agent that is not subscribed during that time has not missed a ping.
 SETTLE_SECONDS = 15.0
-REMEMBERED_GAPS = 100
+REMEMBERED_OUTAGES = 100
 
 
-class Pulse:
-    """Knows when the bus was provably there."""
+class Outage(NamedTuple):
+    """The time between two round trips, CLOCK_BOOTTIME in seconds."""
+
+    began: float
+    ended: float
+
+
+class BusMonitor:
+    """Remembers when the bus did not answer."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._last = boottime()
-        self._gaps: deque[tuple[float, float]] = deque(maxlen=REMEMBERED_GAPS)
+        self._last_round_trip = boottime()
+        self._outages: deque[Outage] = deque(maxlen=REMEMBERED_OUTAGES)
 
     async def run(self) -> None:
-        """Beats until cancelled."""
-        self._last = boottime()  # loading a large fleet before was no outage
+        """Monitors until cancelled."""
+        # The fleet was loaded before; that gap is no outage.
+        self._last_round_trip = boottime()
         while True:
-            await self.prove()
-            await asyncio.sleep(BEAT_SECONDS)
+            await self.await_round_trip()
+            await asyncio.sleep(ROUND_TRIP_INTERVAL_SECONDS)
 
-    async def prove(self) -> None:
-        """Returns after a round trip that began now or later, however long that takes."""
-        while not await self._round_trip():  # noqa: ASYNC110  # asks the bus, waits for no event of ours
-            await asyncio.sleep(0.1)
+    async def await_round_trip(self) -> None:
+        """Returns after a round trip that began after the call, however long that takes."""
+        while not await self._round_trip():  # noqa: ASYNC110  # polls the server, no event of ours
+            await asyncio.sleep(RETRY_SECONDS)
         now = boottime()
-        if now - self._last > GAP_SECONDS:
-            self._gaps.append((self._last, now))
+        if now - self._last_round_trip > GAP_SECONDS:
+            self._outages.append(Outage(self._last_round_trip, now))
             log.warning(
-                "own_outage",
-                seconds=round(now - self._last, 3),
-                meaning="pings that overlap it are excused",
+                "bus_outage_detected",
+                seconds=round(now - self._last_round_trip, 3),
+                action="pings that overlap it are excused",
             )
-        self._last = now
+        self._last_round_trip = now
 
-    def excuses(self, started: float, ended: float, *, no_responders: bool) -> bool:
-        """Whether a wait of these BOOTTIME seconds overlaps an outage of ours (or, unheard, its aftermath)."""
-        settle = SETTLE_SECONDS if no_responders else 0.0
-        return any(since < ended and until + settle > started for since, until in self._gaps)
+    def overlaps_outage(self, began: float, ended: float, *, no_responders: bool) -> bool:
+        """Returns whether a wait from `began` to `ended` (CLOCK_BOOTTIME, seconds) met an outage.
+
+        When nobody was subscribed, the SETTLE_SECONDS after an outage count as well.
+        """
+        settle_seconds = 0.0
+        if no_responders:
+            settle_seconds = SETTLE_SECONDS
+        for outage in self._outages:
+            if outage.began < ended and outage.ended + settle_seconds > began:
+                return True
+        return False
 
     async def _round_trip(self) -> bool:
         if not self._client.is_connected:

@@ -1,7 +1,8 @@
-"""Writes outcomes into the bucket: many agents in one atomic batch, a compare-and-set for each.
+"""Writes outcomes into the bucket: many agents in one atomic batch, with a compare-and-set for each.
 
-While one batch is on its way the next gathers by itself, so batches are as large as the load makes them.
-A loser of the compare-and-set shrugs: somebody else recorded that ping.
+While the server writes one batch the next one is collected, so the batches become as large as the
+load makes them. When the compare-and-set of an outcome fails, another scheduler has written one for
+the same ping, and that one counts.
 """
 
 import asyncio
@@ -21,29 +22,38 @@ from bus.transport.batch import MAX_MESSAGES, Batch, Write
 from bus.transport.bucket import last_sequence, read
 from bus.transport.connection import Client
 from scheduler.fleet.directory import Directory
-from scheduler.fleet.state_recovery import last_good_state
-from scheduler.ping.attempt import Flight
-from scheduler.ping.next_state import MOST_WRITES, most_writes, next_state, writes
-from scheduler.policy import Event, Policy
-from scheduler.write.timers import BUSY, busy_fires_at
+from scheduler.fleet.state_recovery import last_valid_state
+from scheduler.ping.attempt import PingAttempt
+from scheduler.ping.next_state import MAX_WRITES, max_writes, next_state, writes
+from scheduler.policy import PingResult, Policy
+from scheduler.write.timers import BUSY_BATCH_SIZE, busy_fires_at
 
 log = structlog.get_logger("scheduler.ping.committer")
 
-WRITERS = 2  # one batch is being made while the server writes the other
-PIECE = 100  # outcomes worked on in one go: 4 ms
+WRITERS = 2  # one prepares a batch while the server writes the other's
+# Outcomes that are worked on before other tasks get a turn; 100 take 4 ms.
+CHUNK = 100
 RETRY_SECONDS = 0.5
 
 T = TypeVar("T")
-Landed = tuple[Flight, Event]
 
 
-class _Made(NamedTuple):
-    """An outcome on its way into the bucket: the state, how many writes it takes, and the entry they are made for.
+class _Finished(NamedTuple):
+    """An attempt whose result is known and not written yet."""
 
-    `timer_at` is when the agent's timer will fire then; noted while the server is busy.
+    attempt: PingAttempt
+    result: PingResult
+
+
+class _Prepared(NamedTuple):
+    """An outcome that is being written.
+
+    `writes` is how many messages of the batch are its own. `entry_revision` is the revision of the
+    agent's entry from which they were made. `timer_at` is when the agent's timer fires after them;
+    it is noted while the server is busy only.
     """
 
-    flight: Flight
+    attempt: PingAttempt
     state: AgentState
     writes: int
     entry_revision: int
@@ -51,9 +61,11 @@ class _Made(NamedTuple):
 
 
 class Committer:
-    """`settled` hears of every flight, once, with the state that is now in the bucket.
+    """Writes the outcome of every attempt that was submitted, however long the bus is away.
 
-    Except those that `again` gets back to be flown anew, because the state they built upon had changed.
+    `on_settled(attempt, state, ours)` is called once the bucket holds an outcome for the attempt;
+    `ours` is False when another scheduler wrote it. If the state changed otherwise and the ping is
+    still to be made, `on_retry(attempt)` is called instead.
     """
 
     def __init__(
@@ -61,100 +73,117 @@ class Committer:
         client: Client,
         directory: Directory,
         policy: Policy,
-        settled: Callable[[Flight, AgentState, bool], None],
-        again: Callable[[Flight], None],
+        on_settled: Callable[[PingAttempt, AgentState, bool], None],
+        on_retry: Callable[[PingAttempt], None],
     ) -> None:
-        self._client, self._directory, self._policy = client, directory, policy
-        self._settled, self._again = settled, again
-        self._landed: deque[Landed] = deque()
-        self._some = asyncio.Event()
-        self._making = (
-            asyncio.Lock()
-        )  # one batch is made while the server writes another, instead of both at a time
+        self._client = client
+        self._directory = directory
+        self._policy = policy
+        self._on_settled = on_settled
+        self._on_retry = on_retry
+        self._finished: deque[_Finished] = deque()
+        self._wake = asyncio.Event()
+        # Two writers that prepare at the same time would only slow each other down.
+        self._preparing = asyncio.Lock()
         self.commits = 0
         self.lost_races = 0
 
-    def submit(self, flight: Flight, event: Event) -> None:
-        """Takes a landed flight; its outcome will be written however long the bus is away."""
-        self._landed.append((flight, event))
-        self._some.set()
+    def submit(self, attempt: PingAttempt, result: PingResult) -> None:
+        """Queues the result of an attempt to be written."""
+        self._finished.append(_Finished(attempt, result))
+        self._wake.set()
 
     async def run(self) -> None:
         """Writes until cancelled."""
-        await asyncio.gather(*(self._writer() for _ in range(WRITERS)))
+        await asyncio.gather(*(self._run_writer() for _ in range(WRITERS)))
 
-    async def _writer(self) -> None:
+    async def _run_writer(self) -> None:
         while True:
-            await self._some.wait()
-            if batch := self._gathered():
+            await self._wake.wait()
+            batch = self._take_batch()
+            if batch:
                 await self._write(batch)
             else:
-                self._some.clear()
+                self._wake.clear()
 
-    def _gathered(self) -> list[Landed]:
-        """As many as are sure to find room in one batch."""
-        batch: list[Landed] = []
-        room = MAX_MESSAGES - MOST_WRITES
-        while self._landed and room >= 0:
-            batch.append(self._landed.popleft())
-            room -= most_writes(batch[-1][0])
+    def _take_batch(self) -> list[_Finished]:
+        """Takes as many results as are certain to fit into one batch."""
+        batch: list[_Finished] = []
+        room = MAX_MESSAGES - MAX_WRITES
+        while self._finished and room >= 0:
+            finished = self._finished.popleft()
+            batch.append(finished)
+            room -= max_writes(finished.attempt)
         return batch
 
-    async def _write(self, batch: list[Landed]) -> None:
+    async def _write(self, batch: list[_Finished]) -> None:
         sending = Batch(self._client)
         try:
-            async with self._making:
-                made = await self._make(batch, sending)
-            first = await sending.commit()
-        except UnavailableError as error:  # written or not: only reading tells
-            log.warning("outcomes_wait", outcomes=len(batch), detail=str(error))
-            await self._refresh_and_retry(batch, always=True)
+            async with self._preparing:
+                prepared = await self._prepare_and_send(batch, sending)
+            first_sequence = await sending.commit()
+        except UnavailableError as error:
+            # Only reading tells whether the batch was written.
+            log.warning("outcome_write_failed", outcomes=len(batch), detail=str(error))
+            await self._refresh_all(batch)
+            self._settle_or_retry(batch)
         except BusError as error:
-            await self._refused(batch, error)
+            await self._on_refusal(batch, error)
         else:
             self.commits += 1
-            await self._settle(made, first)
+            await self._settle(prepared, first_sequence)
 
-    async def _make(self, batch: list[Landed], sending: Batch) -> list[_Made]:
-        """The next states, sent piece by piece: the server takes in the first while the last are being made."""
-        made: list[_Made] = []
-        busy = len(batch) >= BUSY
-        for piece in _pieces(batch):
-            now, ready = utc_now(), list[Write]()
-            for flight, event in piece:
-                state = next_state(flight, event, now, self._policy)
-                timer_at = busy_fires_at(state, flight.tracked.timer_at) if busy else None
-                group = writes(flight, state, timer_at)
-                made.append(
-                    _Made(flight, state, len(group), flight.tracked.entry_revision, timer_at)
+    async def _prepare_and_send(self, batch: list[_Finished], sending: Batch) -> list[_Prepared]:
+        """Computes the next states and sends them chunk by chunk.
+
+        The server receives the first chunks while the last ones are computed.
+        """
+        prepared: list[_Prepared] = []
+        busy = len(batch) >= BUSY_BATCH_SIZE
+        for chunk in _chunks(batch):
+            now = utc_now()
+            chunk_writes: list[Write] = []
+            for attempt, result in chunk:
+                tracked = attempt.tracked
+                state = next_state(attempt, result, now, self._policy)
+                timer_at: datetime | None = None
+                if busy:
+                    timer_at = busy_fires_at(state, tracked.timer_at)
+                outcome_writes = writes(attempt, state, timer_at)
+                prepared.append(
+                    _Prepared(attempt, state, len(outcome_writes), tracked.entry_revision, timer_at)
                 )
-                ready += group
-            await sending.send(ready)
-            await asyncio.sleep(0)  # pings go out and answers come in between
-        return made
+                chunk_writes += outcome_writes
+            await sending.send(chunk_writes)
+            # Pings are sent and answers received in between.
+            await asyncio.sleep(0)
+        return prepared
 
-    async def _settle(self, batch: list[_Made], first: int) -> None:
-        sequence, time_ns = (
-            first,
-            int(utc_now().timestamp() * 1e9),
-        )  # a write that took long is no older for it
-        for piece in _pieces(batch):
-            for flight, state, size, entry_revision, timer_at in piece:
-                newest = self._directory.apply_state(flight.agent_id, state, sequence, time_ns)
-                sequence += size
-                self._settled(flight, state, True)
-                if flight.tracked.entry_revision != entry_revision:
-                    self._directory.crossed(flight.agent_id)
+    async def _settle(self, prepared: list[_Prepared], first_sequence: int) -> None:
+        sequence = first_sequence
+        # All outcomes of the batch were written now, even if settling them takes a while.
+        time_ns = int(utc_now().timestamp() * 1e9)
+        for chunk in _chunks(prepared):
+            for attempt, state, own_writes, entry_revision, timer_at in chunk:
+                agent_id = attempt.agent_id
+                newest = self._directory.apply_state(agent_id, state, sequence, time_ns)
+                sequence += own_writes
+                self._on_settled(attempt, state, True)
+                if attempt.tracked.entry_revision != entry_revision:
+                    self._directory.on_timer_suspect(agent_id)
                 elif newest:
-                    flight.tracked.timer_at = timer_at
+                    attempt.tracked.timer_at = timer_at
             await asyncio.sleep(0)
 
-    async def _refused(self, batch: list[Landed], error: BusError) -> None:
-        """The refusal does not name the agent: reads them all at once, and halves where that teaches nothing.
+    async def _on_refusal(self, batch: list[_Finished], error: BusError) -> None:
+        """Finds out which outcomes of a refused batch can still be written.
 
-        After an outage every second flight may have lost its race: found out one by one, they would hold up the rest.
+        The refusal does not name the agent. After an outage every second compare-and-set may fail,
+        so all states are read at once: finding those agents one by one would delay the others. The
+        batch is halved only if reading shows no change.
         """
-        if isinstance(error, StaleError) and await self._refresh_and_retry(batch):
+        if isinstance(error, StaleError) and await self._refresh_all(batch):
+            self._settle_or_retry(batch)
             return
         if len(batch) > 1:
             middle = len(batch) // 2
@@ -163,75 +192,77 @@ class Committer:
             return
         log.error(
             "outcome_refused",
-            agent_id=batch[0][0].agent_id,
+            agent_id=batch[0].attempt.agent_id,
             detail=str(error),
             action="trying again",
         )
         await asyncio.sleep(RETRY_SECONDS)
-        await self._refresh_and_retry(batch, always=True)
+        await self._refresh_all(batch)
+        self._settle_or_retry(batch)
 
-    async def _refresh_and_retry(self, batch: list[Landed], *, always: bool = False) -> bool:
-        """Reads what is there: an outcome recorded meanwhile (perhaps our own) settles the flight.
+    async def _refresh_all(self, batch: list[_Finished]) -> bool:
+        """Reads the agents of the batch from the bucket; returns whether that showed a change."""
+        used = [(f.attempt.base_revision, f.attempt.tracked.entry_revision) for f in batch]
+        await asyncio.gather(*(self._refresh(f.attempt.agent_id) for f in batch))
+        tracked = [f.attempt.tracked for f in batch]
+        return used != [(t.state_revision, t.entry_revision) for t in tracked]
 
-        False when nothing new was read: then nothing was done, unless `always`.
+    def _settle_or_retry(self, batch: list[_Finished]) -> None:
+        """Handles each attempt by the state that was just read.
+
+        An outcome that was written meanwhile, perhaps by this scheduler, settles the attempt.
         """
-        built_upon = [(flight.revision, flight.tracked.entry_revision) for flight, _ in batch]
-        await asyncio.gather(*(self._refresh(flight.agent_id) for flight, _ in batch))
-        there = [
-            (flight.tracked.state_revision, flight.tracked.entry_revision) for flight, _ in batch
-        ]
-        if built_upon == there and not always:
-            return False
-        for flight, event in batch:
-            self._settle_or_retry(flight, event)
-        return True
-
-    def _settle_or_retry(self, flight: Flight, event: Event) -> None:
-        state = flight.tracked.state
-        if state is None or flight.tracked.state_revision == flight.revision:
-            self.submit(flight, event)
-        elif flight.is_settled_by(state):
-            ours = state.last.ping_id == flight.ping_id
-            self.lost_races += not ours
-            self._settled(flight, state, ours)
-        else:
-            self._again(flight)
+        for attempt, result in batch:
+            state = attempt.tracked.state
+            if state is None or attempt.tracked.state_revision == attempt.base_revision:
+                self.submit(attempt, result)
+            elif attempt.is_settled_by(state):
+                ours = state.last.ping_id == attempt.ping_id
+                if not ours:
+                    self.lost_races += 1
+                self._on_settled(attempt, state, ours)
+            else:
+                self._on_retry(attempt)
 
     async def _refresh(self, agent_id: str) -> None:
+        """Reads the agent's state and entry, again until that succeeds."""
         while True:
             try:
-                await self._reread(agent_id)
+                await self._refresh_state(agent_id)
+                await self._refresh_entry(agent_id)
             except (BusError, nats.errors.Error, TimeoutError) as error:
-                log.warning("bucket_unreadable", agent_id=agent_id, detail=str(error))
+                log.warning("bucket_read_failed", agent_id=agent_id, detail=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return
 
-    async def _reread(self, agent_id: str) -> None:
+    async def _refresh_state(self, agent_id: str) -> None:
         key = subjects.state_key(agent_id)
         try:
             found = await read(self._client, key, AgentState)
         except BadMessageError as error:
-            log.error("bad_value_in_bucket", subject=key, detail=str(error))
+            log.error("bucket_value_rejected", subject=key, detail=str(error))
             found = None
         if found:
             self._directory.apply_state(agent_id, found.value, found.revision, found.time_ns)
-        elif revision := await last_sequence(
-            self._client, key
-        ):  # something is there, and it is no state
-            self._directory.replace_state(
-                agent_id, await last_good_state(self._client, agent_id), revision
-            )
-        try:
-            entry = await read(self._client, subjects.agent_key(agent_id), AgentEntry)
-        except BadMessageError as error:
-            log.error(
-                "bad_value_in_bucket", subject=subjects.agent_key(agent_id), detail=str(error)
-            )
             return
-        if entry:
-            self._directory.apply_entry(agent_id, entry.value, entry.revision)
+        revision = await last_sequence(self._client, key)
+        if revision:
+            # The key was deleted, or holds no valid state.
+            state = await last_valid_state(self._client, agent_id)
+            self._directory.replace_state(agent_id, state, revision)
+
+    async def _refresh_entry(self, agent_id: str) -> None:
+        key = subjects.agent_key(agent_id)
+        try:
+            found = await read(self._client, key, AgentEntry)
+        except BadMessageError as error:
+            log.error("bucket_value_rejected", subject=key, detail=str(error))
+            return
+        if found:
+            self._directory.apply_entry(agent_id, found.value, found.revision)
 
 
-def _pieces(batch: list[T]) -> Iterator[list[T]]:
-    return (batch[start : start + PIECE] for start in range(0, len(batch), PIECE))
+def _chunks(batch: list[T]) -> Iterator[list[T]]:
+    for start in range(0, len(batch), CHUNK):
+        yield batch[start : start + CHUNK]

@@ -1,13 +1,17 @@
-"""Who flies next: who must fly again, who was asked for by hand, whose timer fired, and whoever is due.
+"""Decides which agent is pinged next.
 
-Who is due is read from the directory, in which every scheduler has every next_ping_at; the agent's timer in
-the bucket fires only where that did not happen. Each agent has at most one flight here at a time.
+In this order: attempts that must be started anew, pings requested by hand, agents whose timer fired,
+and all other agents that are due.
+
+The directory knows the due time of every agent, in every scheduler. An agent's timer in the bucket
+fires only if no scheduler has pinged it in time. Each agent has at most one attempt at a time here.
 """
 
 import heapq
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
+from typing import NamedTuple
 
 import structlog
 from nats.aio.msg import Msg
@@ -18,7 +22,7 @@ from bus.contract.messages import Timer, decode
 from bus.errors import BadMessageError
 from scheduler.cluster.peers import Peers
 from scheduler.fleet.directory import Directory, Tracked
-from scheduler.ping.attempt import Flight
+from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.next_state import MIN_SECONDS_BETWEEN_OUTCOMES
 from scheduler.ping.pinger import new_ping_ids
 from scheduler.write.timers import is_overdue
@@ -28,17 +32,21 @@ log = structlog.get_logger("scheduler.ping.due_queue")
 OFFER_SECONDS = 1.0
 
 
-class Due:
-    """A timer that fired, and waits for its turn."""
+class FiredTimer(NamedTuple):
+    """A due message; `ack` is the reply subject that acknowledges it."""
 
-    __slots__ = ("ack", "agent_id", "due_at", "seq")
+    agent_id: str
+    seq: int
+    due_at: datetime
+    ack: str
 
-    def __init__(self, agent_id: str, seq: int, due_at: datetime, ack: str) -> None:
-        self.agent_id, self.seq, self.due_at, self.ack = agent_id, seq, due_at, ack
 
+class DueQueue:
+    """Makes attempts in the order in which they shall be launched.
 
-class Queue:
-    """Makes flights in the order in which they shall leave; `active` holds them until their outcome is written."""
+    `active` holds each of them until its outcome is written. `acknowledge` is called with the reply
+    subjects of due messages that need no ping.
+    """
 
     def __init__(
         self,
@@ -47,139 +55,166 @@ class Queue:
         limit: int,
         acknowledge: Callable[[list[str]], None],
     ) -> None:
-        self._directory, self._peers = directory, peers
-        self._limit, self._acknowledge = limit, acknowledge
+        self._directory = directory
+        self._peers = peers
+        self._limit = limit
+        self._acknowledge = acknowledge
         self._next_id = new_ping_ids()
-        self.active: dict[str, Flight] = {}
-        self._again: deque[Flight] = deque()
-        self._by_hand: deque[Flight] = deque()
-        self._fired: deque[Due] = deque()
-        self._held: list[tuple[float, str]] = []  # heap: too soon after the agent's last outcome
-        self._others: dict[
-            str, None
-        ] = {}  # due, and in flight or another scheduler's: offered again every second
+        self.active: dict[str, PingAttempt] = {}  # by agent_id
+        self._retries: deque[PingAttempt] = deque()
+        self._by_hand: deque[PingAttempt] = deque()
+        self._fired: deque[FiredTimer] = deque()
+        # Due, but too soon after the agent's last outcome: heap by the end of that time (BOOTTIME).
+        self._held: list[tuple[float, str]] = []
+        # Due, but active already or another scheduler's. A dict, because it keeps the order.
+        self._passed_over: dict[str, None] = {}
         self._offered_at = 0.0
         self.bad_messages = 0
 
     @property
     def waiting(self) -> int:
-        """Agents that are due and not in flight."""
+        """How many agents are due and have no active attempt."""
         return max(0, len(self._directory.due(utc_now())) - len(self.active))
 
     def room(self) -> int:
-        """How many due messages may be asked for."""
+        """Returns how many more due messages may be requested."""
         return max(0, self._limit - len(self._fired))
 
-    def take(self, message: Msg) -> None:
-        """A due message from the shared consumer."""
+    def add_due_message(self, message: Msg) -> None:
+        """Adds a due message of the consumer that all schedulers share."""
         try:
             agent_id = subjects.last_token(message.subject)
             timer = decode(message.data, Timer)
         except BadMessageError as error:
             self.bad_messages += 1
-            log.warning("bad_due_message", subject=message.subject, detail=str(error))
+            log.warning("due_message_rejected", subject=message.subject, detail=str(error))
             self._acknowledge([message.reply])
             return
-        self._fired.append(Due(agent_id, timer.seq, timer.due_at, message.reply))
+        self._fired.append(FiredTimer(agent_id, timer.seq, timer.due_at, message.reply))
 
-    def by_hand(self, agent_id: str, tracked: Tracked) -> Flight:
-        """A flight that leaves before whoever is due."""
-        flight = self._flight(agent_id, tracked, None)
-        self._by_hand.append(flight)
-        return flight
+    def add_by_hand(self, agent_id: str, tracked: Tracked) -> PingAttempt:
+        """Returns a new attempt, which is launched before the agents that are due."""
+        attempt = self._new_attempt(agent_id, tracked, None)
+        self._by_hand.append(attempt)
+        return attempt
 
-    def again(self, flight: Flight) -> None:
-        """A flight that leaves once more, before all others."""
-        self._again.append(flight)
+    def add_retry(self, attempt: PingAttempt) -> None:
+        """Queues an attempt that must be started anew; it is launched before all others."""
+        self._retries.append(attempt)
 
-    def next(self, now: datetime) -> Flight | None:
-        """The next flight, if there is one now."""
-        if self._again:
-            return self._again.popleft()
+    def next(self, now: datetime) -> PingAttempt | None:
+        """Returns the next attempt; None when no agent is to be pinged now."""
+        if self._retries:
+            return self._retries.popleft()
         if self._by_hand:
             return self._by_hand.popleft()
         while self._fired:
-            if flight := self._admit(self._fired.popleft(), now):
-                return flight
+            attempt = self._attempt_for_timer(self._fired.popleft(), now)
+            if attempt is not None:
+                return attempt
         while agent_id := self._directory.take_due(now):
-            if flight := self._due_flight(agent_id):
-                return flight
+            attempt = self._attempt_for_due(agent_id)
+            if attempt is not None:
+                return attempt
         return None
 
-    def offer(self, now: float) -> None:
-        """Offers again who was passed over: held until now (BOOTTIME), or left to somebody else who may be gone."""
-        released = []
+    def offer_again(self, now: float) -> None:
+        """Reconsiders the agents that were held until `now` (CLOCK_BOOTTIME, seconds).
+
+        Once every OFFER_SECONDS it also reconsiders those that were passed over: the scheduler that
+        should have pinged them may be gone.
+        """
+        released: list[str] = []
         while self._held and self._held[0][0] <= now:
-            released.append(heapq.heappop(self._held)[1])
+            _, agent_id = heapq.heappop(self._held)
+            released.append(agent_id)
         if now - self._offered_at >= OFFER_SECONDS:
             self._offered_at = now
-            released += self._others
-            self._others = {}
+            released += self._passed_over
+            self._passed_over = {}
         self._directory.offer_again(released)
 
     def seconds_until_next(self, now: float, turn: datetime) -> float:
-        """How long nothing can be due. Whose time came since the turn began is next, not past."""
+        """Returns how long no agent can become due, OFFER_SECONDS at most.
+
+        `turn` is the time for which `next` returned None. An agent that became due since then counts
+        as the next one.
+        """
         pause = OFFER_SECONDS
-        if next_at := self._directory.next_ping_at(turn):
+        next_at = self._directory.next_ping_at(turn)
+        if next_at is not None:
             pause = min(pause, max(0.0, (next_at - utc_now()).total_seconds()))
         if self._held:
             pause = min(pause, max(0.0, self._held[0][0] - now))
         return pause
 
-    def too_soon(self, tracked: Tracked) -> float:
-        """Seconds until this agent may have another outcome."""
-        since = utc_now().timestamp() - tracked.committed_ns / 1e9
-        return (
-            MIN_SECONDS_BETWEEN_OUTCOMES - since
-            if 0 <= since < MIN_SECONDS_BETWEEN_OUTCOMES
-            else 0.0
-        )
+    def seconds_too_soon(self, tracked: Tracked) -> float:
+        """Returns the seconds until this agent may have another outcome; 0 when it may now."""
+        since_last = utc_now().timestamp() - tracked.committed_ns / 1e9
+        if 0 <= since_last < MIN_SECONDS_BETWEEN_OUTCOMES:
+            return MIN_SECONDS_BETWEEN_OUTCOMES - since_last
+        return 0.0
 
-    def _due_flight(self, agent_id: str) -> Flight | None:
-        """A flight for an agent whose time has come; None when it is in flight, or another scheduler's."""
+    def _attempt_for_due(self, agent_id: str) -> PingAttempt | None:
+        """Returns an attempt for a due agent; None when the agent must not be pinged here now."""
         tracked = self._directory.get(agent_id)
         if tracked is None:
             return None
         if agent_id in self.active or not self._peers.is_mine(agent_id):
-            self._others[agent_id] = None
+            self._passed_over[agent_id] = None
             return None
-        if (wait := self.too_soon(tracked)) > 0:
+        wait = self.seconds_too_soon(tracked)
+        if wait > 0:
             heapq.heappush(self._held, (boottime() + wait, agent_id))
             return None
         due_at = tracked.next_ping_at(self._directory.policy)
-        return self._flight(agent_id, tracked, due_at) if due_at else None
-
-    def _admit(self, due: Due, now: datetime) -> Flight | None:
-        """A flight for a due that still counts. One that was overtaken, or whose agent is gone, is acknowledged."""
-        if flight := self.active.get(due.agent_id):
-            _join(flight, due)  # delivered again, or joined to a ping by hand
+        if due_at is None:
             return None
-        tracked = self._directory.get(due.agent_id)
-        due_at = self._still_due_at(due, tracked, now) if tracked else None
+        return self._new_attempt(agent_id, tracked, due_at)
+
+    def _attempt_for_timer(self, fired: FiredTimer, now: datetime) -> PingAttempt | None:
+        """Returns an attempt for a timer that fired.
+
+        Returns None when the agent has an active attempt, which then settles the due message too.
+        Also returns None when the timer is out of date or the agent is gone; the due message is
+        acknowledged then.
+        """
+        active = self.active.get(fired.agent_id)
+        if active is not None:
+            _join(active, fired)
+            return None
+        tracked = self._directory.get(fired.agent_id)
+        due_at: datetime | None = None
+        if tracked is not None:
+            due_at = self._due_at(fired, tracked, now)
         if tracked is None or due_at is None:
-            self._acknowledge([due.ack])
+            self._acknowledge([fired.ack])
             return None
-        flight = self._flight(due.agent_id, tracked, due_at)
-        _join(flight, due)
-        return flight
+        attempt = self._new_attempt(fired.agent_id, tracked, due_at)
+        _join(attempt, fired)
+        return attempt
 
-    def _still_due_at(self, due: Due, tracked: Tracked, now: datetime) -> datetime | None:
-        """Since when the ping is due that this timer stands for; None where it was overtaken.
+    def _due_at(self, fired: FiredTimer, tracked: Tracked, now: datetime) -> datetime | None:
+        """Returns the due time of the ping for which the timer fired; None if it was made already.
 
-        A timer that stood through several outcomes names an early one of them: it counts if the agent waits for long.
+        A timer that was kept through several outcomes names an earlier ping. It counts if the
+        agent's present ping is overdue.
         """
         next_at = tracked.next_ping_at(self._directory.policy)
         if next_at is None:
             return None
-        if due.seq >= tracked.next_seq:
-            return due.due_at
-        return next_at if is_overdue(next_at, now) else None
+        if fired.seq >= tracked.next_seq:
+            return fired.due_at
+        if is_overdue(next_at, now):
+            return next_at
+        return None
 
-    def _flight(self, agent_id: str, tracked: Tracked, due_at: datetime | None) -> Flight:
-        flight = self.active[agent_id] = Flight(agent_id, tracked, self._next_id(), due_at)
-        return flight
+    def _new_attempt(self, agent_id: str, tracked: Tracked, due_at: datetime | None) -> PingAttempt:
+        attempt = PingAttempt(agent_id, tracked, self._next_id(), due_at)
+        self.active[agent_id] = attempt
+        return attempt
 
 
-def _join(flight: Flight, due: Due) -> None:
-    flight.acks.append(due.ack)
-    flight.due_seq = max(flight.due_seq, due.seq)
+def _join(attempt: PingAttempt, fired: FiredTimer) -> None:
+    attempt.acks.append(fired.ack)
+    attempt.due_seq = max(attempt.due_seq, fired.seq)

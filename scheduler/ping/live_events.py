@@ -1,7 +1,8 @@
-"""Live events: every outcome, registration and removal, on `gpuping.event.<id>`; lost without harm.
+"""Publishes live events: every outcome, registration and removal, on `gpuping.event.<id>`.
 
-Pings come first, live views second: each moment a budget is told, far more than a person can follow, most of it kept
-for outcomes that change a status; the others are counted as dropped. Views read everything anew now and then.
+Pings come before live views. In each period of PERIOD_SECONDS only a limited number of outcomes is
+published, far more than a person can follow, and most of that for outcomes that change a status. The
+others are dropped and counted. That does no harm: views read everything again from time to time.
 """
 
 import asyncio
@@ -14,80 +15,83 @@ from bus.contract.messages import AgentState, encode
 from bus.contract.questions import Agent, Event, ping_of
 from bus.transport.connection import Client
 from scheduler.fleet.views import agent_view
-from scheduler.ping.attempt import Flight
+from scheduler.ping.attempt import PingAttempt
 from scheduler.policy import Policy
 
-MOMENT_SECONDS = 0.05
-EVENTS_A_MOMENT = 25  # 500 a second
-CHANGES_A_MOMENT = 100  # 2,000 a second: a whole fleet that comes or goes
-LONGEST_OUTBOX = 10_000  # while the bus is away
+PERIOD_SECONDS = 0.05
+OUTCOMES_A_PERIOD = 25  # 500 a second
+STATUS_CHANGES_A_PERIOD = 100  # 2,000 a second: a whole fleet that fails or returns
+OUTBOX_LIMIT = 10_000  # events kept while the bus is away
 
 
-class Events:
-    """Collects events and sends those of a moment together."""
+class LiveEvents:
+    """Collects events and publishes those of one period together."""
 
     def __init__(self, client: Client, policy: Policy) -> None:
-        self._client, self._policy = client, policy
-        self._outbox: deque[Event] = deque(maxlen=LONGEST_OUTBOX)
-        self._filled = asyncio.Event()
-        self._moment = 0.0
-        self._told = 0
+        self._client = client
+        self._policy = policy
+        self._outbox: deque[Event] = deque(maxlen=OUTBOX_LIMIT)
+        self._wake = asyncio.Event()
+        self._period_began = 0.0  # CLOCK_BOOTTIME, seconds
+        self._published_in_period = 0
         self.dropped = 0
 
-    def registry(
+    def add_registry_change(
         self, kind: Literal["registered", "removed"], agent_id: str, agent: Agent | None
     ) -> None:
-        """An agent came or went."""
-        self._put(Event(kind=kind, agent_id=agent_id, at=utc_now(), agent=agent))
+        """Adds the event of a registration or removal."""
+        self._add(Event(kind=kind, agent_id=agent_id, at=utc_now(), agent=agent))
 
-    def outcome(self, flight: Flight, state: AgentState) -> None:
-        """A ping came to its end."""
-        changed = flight.status_before != flight.tracked.status
-        if not self._within_budget(CHANGES_A_MOMENT if changed else EVENTS_A_MOMENT, boottime()):
+    def add_outcome(self, attempt: PingAttempt, state: AgentState) -> None:
+        """Adds the event of an outcome that this scheduler wrote."""
+        tracked = attempt.tracked
+        budget = OUTCOMES_A_PERIOD
+        if attempt.status_before != tracked.status:
+            budget = STATUS_CHANGES_A_PERIOD
+        if not self._within_budget(budget, boottime()):
             self.dropped += 1
             return
-        tracked, now = flight.tracked, utc_now()
-        agent = (
-            agent_view(tracked, self._policy, now, flight.answer) if tracked.registered else None
+        now = utc_now()
+        agent: Agent | None = None
+        if tracked.registered:
+            agent = agent_view(tracked, self._policy, now, attempt.report)
+        event = Event(
+            kind="ping",
+            agent_id=state.agent_id,
+            at=now,
+            agent=agent,
+            ping=ping_of(state, attempt.report),
+            previous_status=attempt.status_before,
         )
-        ping = ping_of(state, flight.answer)
-        before = flight.status_before
-        self._put(
-            Event(
-                kind="ping",
-                agent_id=state.agent_id,
-                at=now,
-                agent=agent,
-                ping=ping,
-                previous_status=before,
-            )
-        )
+        self._add(event)
 
     async def run(self) -> None:
-        """Sends until cancelled."""
+        """Publishes until cancelled."""
         while True:
-            await self._filled.wait()
-            self._filled.clear()
+            await self._wake.wait()
+            self._wake.clear()
             events = list(self._outbox)
             self._outbox.clear()
             if self._client.is_connected:
                 await self._client.send_frames([_frame(event) for event in events])
-            await asyncio.sleep(MOMENT_SECONDS)
+            await asyncio.sleep(PERIOD_SECONDS)
 
     def _within_budget(self, budget: int, now: float) -> bool:
-        if now - self._moment > MOMENT_SECONDS:
-            self._moment, self._told = now, 0
-        if self._told >= budget:
+        if now - self._period_began > PERIOD_SECONDS:
+            self._period_began = now
+            self._published_in_period = 0
+        if self._published_in_period >= budget:
             return False
-        self._told += 1
+        self._published_in_period += 1
         return True
 
-    def _put(self, event: Event) -> None:
+    def _add(self, event: Event) -> None:
         self._outbox.append(event)
-        self._filled.set()
+        self._wake.set()
 
 
 def _frame(event: Event) -> bytes:
-    """A PUB of the NATS protocol."""
+    """Returns a PUB of the NATS protocol."""
+    subject = subjects.event(event.agent_id).encode()
     payload = encode(event)
-    return b"PUB %b %d\r\n%b\r\n" % (subjects.event(event.agent_id).encode(), len(payload), payload)
+    return b"PUB %b %d\r\n%b\r\n" % (subject, len(payload), payload)

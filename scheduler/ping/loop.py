@@ -1,159 +1,204 @@
-"""The ping loop: launch who is next in the queue, hand what landed to the committer, settle.
+"""The ping loop: launches what is due, has the outcomes written, and settles what waited for them.
 
-A due message is acknowledged when its outcome stands in the bucket. Each agent has at most one flight here,
-which a ping by hand joins.
+A due message is acknowledged once its outcome is in the bucket. Each agent has at most one attempt
+at a time here, which a ping by hand joins.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import nats.errors
 from nats.aio.msg import Msg
 
+from bus.background import Start
 from bus.clock import boottime, utc_now
+from bus.contract import subjects
 from bus.contract.messages import AgentState
 from bus.contract.questions import Ping, ping_of
 from bus.transport.connection import Client
+from bus.transport.pull_consumer import PullConsumer
 from scheduler.cluster.peers import Peers
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.registry import unknown
-from scheduler.ping.attempt import Flight
+from scheduler.ping.attempt import PingAttempt
+from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.committer import Committer
-from scheduler.ping.due_queue import OFFER_SECONDS, Queue
+from scheduler.ping.due_queue import OFFER_SECONDS, DueQueue
 from scheduler.ping.pinger import Pinger
-from scheduler.policy import Event
+from scheduler.policy import PingResult
 
-MOST_AT_ONCE = 50  # pings sent in one go: 1 ms
+LAUNCHED_AT_ONCE = 50  # pings sent in one go; 50 take 1 ms
 UNWRITTEN_LIMIT = 2000  # outcomes that may wait for the bucket before no more pings are sent
 
 
 class PingLoop:
-    """At most `limit` pings are in flight at once (PING_MAX_CONCURRENT_AGENTS); by-hand pings go first."""
+    """Keeps at most `limit` pings in flight (PING_MAX_CONCURRENT_AGENTS); pings by hand go first.
+
+    `wake` is set by the directory when an agent may have become due. `on_recorded` is called with
+    every outcome that this scheduler wrote. `on_consumer_lost` is awaited when the consumer of due
+    messages is gone, and makes it again.
+    """
 
     def __init__(
         self,
         client: Client,
         directory: Directory,
         peers: Peers,
+        wake: asyncio.Event,
+        *,
         limit: int,
-        settled: Callable[[Flight, AgentState], None],
+        timeout_seconds: float,
+        on_recorded: Callable[[PingAttempt, AgentState], None],
+        on_consumer_lost: Callable[[], Awaitable[None]],
     ) -> None:
-        self._client, self._directory, self._peers = client, directory, peers
-        self._limit, self._on_settled = limit, settled
-        self.queue = Queue(directory, peers, limit, self._acknowledge)
+        self._client = client
+        self._directory = directory
+        self._peers = peers
+        self._wake = wake
+        self._limit = limit
+        self._on_recorded = on_recorded
+        self.queue = DueQueue(directory, peers, limit, self._acknowledge)
+        self._bus_monitor = BusMonitor(client)
+        self.pinger = Pinger(client, self._bus_monitor, timeout_seconds, self._on_result)
+        self.committer = Committer(
+            client, directory, directory.policy, self._on_settled, self._retry
+        )
+        self._due_messages = PullConsumer(
+            client,
+            subjects.BUCKET_STREAM,
+            subjects.DUE_CONSUMER,
+            self._on_due_message,
+            self.queue.room,
+            on_consumer_lost,
+        )
         self._acks: list[str] = []
-        self._work = asyncio.Event()
-        directory.changed = self._work.set
-        # set by the composition, which joins the parts in a ring
-        self.pinger: Pinger
-        self.committer: Committer
-        self.more: Callable[[], None]
+        # The next attempt, taken from the queue while the limit left no room for it.
+        self._ready: PingAttempt | None = None
         self.held_back_seconds = 0.0
         self._held_back_since: float | None = None
-        self._ready: Flight | None = (
-            None  # the next to launch, taken while there was no place below the limit
-        )
 
     @property
-    def active(self) -> dict[str, Flight]:
-        """Flights from launch to commit, by agent."""
+    def active(self) -> dict[str, PingAttempt]:
+        """The attempts whose outcome is not written yet, by agent_id."""
         return self.queue.active
 
-    def take(self, message: Msg) -> None:
-        """A due message from the shared consumer."""
-        self.queue.take(message)
-        self._work.set()
+    def start(self, start: Start) -> None:
+        """Starts the loop and its parts in the background."""
+        self._client.on_reconnect(self._due_messages.pull_again)
+        start(self._bus_monitor.run())
+        start(self.committer.run())
+        start(self.pinger.run())
+        start(self._due_messages.run())
+        start(self.run())
 
     async def run(self) -> None:
-        """Launches what is due until cancelled. A newcomer greets first, or it would ping what others look after."""
+        """Launches due pings until cancelled.
+
+        First the peers are greeted: a new scheduler would otherwise ping the agents of the others.
+        """
         await self._peers.greeted.wait()
         while True:
-            self.queue.offer(boottime())
+            self.queue.offer_again(boottime())
             await self._send_acks()
             turn = utc_now()
-            if flights := self._departing(turn):
-                await self.pinger.launch(flights)
+            attempts = self._take_attempts(turn)
+            if attempts:
+                await self.pinger.launch(attempts)
             else:
-                await self._until_work(turn)
+                await self._wait_for_work(turn)
 
     async def ping_now(self, agent_id: str) -> Ping:
-        """A ping by hand, which counts. Joins one in flight; within a second of an outcome, returns that one."""
+        """Pings the agent by hand and returns the outcome, which counts like any other.
+
+        Joins an active attempt. Within MIN_SECONDS_BETWEEN_OUTCOMES of the agent's last outcome,
+        returns that one. Raises RefusedError 404 when no such agent is registered.
+        """
         tracked = self._directory.get(agent_id)
         if tracked is None or not tracked.registered:
             raise unknown(agent_id)
-        flight = self.active.get(agent_id)
-        if flight is None:
-            if tracked.state and self.queue.too_soon(tracked) > 0:
+        attempt = self.active.get(agent_id)
+        if attempt is None:
+            if tracked.state and self.queue.seconds_too_soon(tracked) > 0:
                 return ping_of(tracked.state)
-            flight = self.queue.by_hand(agent_id, tracked)
-            self._work.set()
+            attempt = self.queue.add_by_hand(agent_id, tracked)
+            self._wake.set()
         waiter: asyncio.Future[Ping] = asyncio.get_running_loop().create_future()
-        flight.waiters.append(waiter)
+        attempt.waiters.append(waiter)
         return await waiter
 
-    def landed(self, flight: Flight, event: Event) -> None:
-        """A ping came to its end: its outcome goes to the committer, its place to the next."""
-        self.committer.submit(flight, event)
-        self._work.set()
+    def _on_due_message(self, message: Msg) -> None:
+        self.queue.add_due_message(message)
+        self._wake.set()
 
-    def settled(self, flight: Flight, state: AgentState, ours: bool) -> None:
-        """The outcome stands in the bucket: acknowledges, tells who waits, makes room."""
-        self.active.pop(flight.agent_id, None)
-        if flight.acks:
-            self._acknowledge(flight.acks)
-        if flight.waiters:
+    def _on_result(self, attempt: PingAttempt, result: PingResult) -> None:
+        self.committer.submit(attempt, result)
+        self._wake.set()
+
+    def _on_settled(self, attempt: PingAttempt, state: AgentState, ours: bool) -> None:
+        """Handles an outcome that is in the bucket, be it this scheduler's or another's."""
+        self.active.pop(attempt.agent_id, None)
+        if attempt.acks:
+            self._acknowledge(attempt.acks)
+        if attempt.waiters:
             ping = ping_of(state)
-            for waiter in flight.waiters:
+            for waiter in attempt.waiters:
                 if not waiter.done():
                     waiter.set_result(ping)
         if ours:
-            self._on_settled(flight, state)
-        self._work.set()
+            self._on_recorded(attempt, state)
+        self._wake.set()
 
-    def fly_again(self, flight: Flight) -> None:
-        """The state under a flight changed before its outcome was written: pings anew, from the state there is."""
-        self.queue.again(flight)
-        self._work.set()
+    def _retry(self, attempt: PingAttempt) -> None:
+        """Pings once more, because the state changed before the outcome was written."""
+        self.queue.add_retry(attempt)
+        self._wake.set()
 
-    def _departing(self, now: datetime) -> list[Flight]:
-        """The next flights, as many as there is room for below the limit; notes when nothing else holds one back."""
-        flights: list[Flight] = []
-        room = min(self._limit - self.pinger.in_flight, MOST_AT_ONCE)
-        while flight := self._ready or self.queue.next(now):
+    def _take_attempts(self, now: datetime) -> list[PingAttempt]:
+        """Takes as many attempts from the queue as the limit leaves room for."""
+        attempts: list[PingAttempt] = []
+        room = min(self._limit - self.pinger.in_flight, LAUNCHED_AT_ONCE)
+        while attempt := self._ready or self.queue.next(now):
             self._ready = None
-            if len(flights) >= room or len(self.active) > self._limit + UNWRITTEN_LIMIT:
-                self._ready = flight
+            if len(attempts) >= room or len(self.active) > self._limit + UNWRITTEN_LIMIT:
+                self._ready = attempt
                 break
-            flights.append(flight)
-        self._note_held_back(held_back=self._ready is not None and not flights)
-        return flights
+            attempts.append(attempt)
+        self._measure_held_back(held_back=self._ready is not None and not attempts)
+        return attempts
 
-    def _note_held_back(self, *, held_back: bool) -> None:
-        """Adds up the time in which a ping waited for nothing but the limit."""
+    def _measure_held_back(self, *, held_back: bool) -> None:
+        """Adds up the time during which only the limit kept a ping from being sent."""
         now = boottime()
         if self._held_back_since is not None:
             self.held_back_seconds += now - self._held_back_since
         self._held_back_since = now if held_back else None
 
-    async def _until_work(self, turn: datetime) -> None:
-        """Until something changes, or the next agent is due."""
-        self._work.clear()
-        pause = OFFER_SECONDS if self._ready else self.queue.seconds_until_next(boottime(), turn)
+    async def _wait_for_work(self, turn: datetime) -> None:
+        """Returns when something has changed, or when the next agent is due."""
+        self._wake.clear()
+        pause = OFFER_SECONDS
+        if self._ready is None:
+            pause = self.queue.seconds_until_next(boottime(), turn)
         try:
             async with asyncio.timeout(pause):
-                await self._work.wait()
+                await self._wake.wait()
         except TimeoutError:
             return
 
     def _acknowledge(self, replies: list[str]) -> None:
         self._acks += replies
-        self._work.set()
-        self.more()
+        self._wake.set()
+        self._due_messages.room_freed()
 
     async def _send_acks(self) -> None:
-        """What is not acknowledged for want of a bus is delivered again, and then found overtaken."""
-        acks, self._acks = self._acks, []
+        """Acknowledges due messages.
+
+        If the bus is away the acknowledgements are dropped. The messages are then delivered again,
+        and found to be out of date.
+        """
+        acks = self._acks
+        self._acks = []
         for reply in acks:
             try:
                 await self._client.publish(reply, b"+ACK")

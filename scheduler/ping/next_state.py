@@ -1,6 +1,7 @@
-"""Turns what came of a ping into what is written: the next state, the next timer, and the fleet's expectations.
+"""Turns the result of a ping into the writes of its outcome: the next state and the next timer.
 
-Pure: the step of the policy, and the shape of the keys.
+Pure: it applies the policy and shapes what is written. The first report of an agent also sets the
+GPUs that are expected from then on.
 """
 
 from datetime import datetime, timedelta
@@ -22,117 +23,160 @@ from bus.contract.messages import (
 from bus.transport.batch import Write
 from scheduler import policy as rules
 from scheduler.fleet import duplicate_ids
-from scheduler.ping.attempt import Flight
-from scheduler.policy import Answer, Event, Excuse, Miss, Policy, Step
+from scheduler.ping.attempt import PingAttempt
+from scheduler.policy import Answered, Excused, Missed, PingResult, Policy, Step
 from scheduler.write.timers import timer
 
-MIN_SECONDS_BETWEEN_OUTCOMES = (
-    1.0  # the history stream must be able to follow each revision of a state
-)
-MOST_WRITES = 3  # state, timer, expected GPUs
+# Of one agent. The server copies states to the history stream, and must not skip a revision.
+MIN_SECONDS_BETWEEN_OUTCOMES = 1.0
+MAX_WRITES = 3  # of one outcome: state, timer, expected GPUs
 _STANDING_FIELDS = Standing.__struct_fields__
 
 
-def next_state(flight: Flight, event: Event, now: datetime, policy: Policy) -> AgentState:
-    """The agent's state after this outcome."""
-    before = flight.base
-    step = rules.advance(before or Standing(), event, policy)
-    report = flight.answer
-    assert flight.pinged_at  # noqa: S101  # a flight that landed has departed
+def next_state(
+    attempt: PingAttempt, result: PingResult, now: datetime, policy: Policy
+) -> AgentState:
+    """Returns the agent's state after this result."""
+    before = attempt.base_state
+    report = attempt.report
+    step = rules.advance(before or Standing(), result, policy)
+    standing = {name: getattr(step.standing, name) for name in _STANDING_FIELDS}
+    missed = 0
+    since_mark: str | None = None
+    if before is not None:
+        missed = before.missed
+        since_mark = before.since_mark
+    if isinstance(result, Missed):
+        missed += 1
+    if report is not None:
+        since_mark = report.window.mark
+    assert attempt.pinged_at  # noqa: S101  # an attempt with a result was started
     return AgentState(
-        **{name: getattr(step.standing, name) for name in _STANDING_FIELDS},
-        agent_id=flight.agent_id,
-        ping_seq=flight.seq,
-        missed=(before.missed if before else 0) + isinstance(event, Miss),
+        **standing,
+        agent_id=attempt.agent_id,
+        ping_seq=attempt.seq,
+        missed=missed,
         interval_seconds=step.interval_seconds,
-        next_ping_at=_next_ping_at(flight.pinged_at, event, step, now),
-        since_mark=report.window.mark if report else (before.since_mark if before else None),
-        last_answered_at=_answered_at(flight),
+        next_ping_at=_next_ping_at(attempt.pinged_at, result, step, now),
+        since_mark=since_mark,
+        last_answered_at=_last_answered_at(attempt),
         boot_ids=duplicate_ids.boots(before, report),
         conflicting_boot_ids=duplicate_ids.conflict(before, report),
-        last=_outcome(flight, event, step, report),
+        last=_outcome(attempt, attempt.pinged_at, result, step),
     )
 
 
-def writes(flight: Flight, state: AgentState, fires_at: datetime | None = None) -> list[Write]:
-    """State, next timer, and on the first report the GPUs that are expected from now on; state first.
+def writes(
+    attempt: PingAttempt, state: AgentState, fires_at: datetime | None = None
+) -> list[Write]:
+    """Returns the writes of one outcome; the state comes first.
 
-    No timer where the one that stands shall fire at `fires_at` already.
+    The timer is set to fire at `fires_at`, or at its usual time if that is None. It is not written
+    when the timer in the bucket fires at `fires_at` already.
     """
-    tracked = flight.tracked
-    batch = [Write(subjects.state_key(state.agent_id), encode(state), expected=flight.revision)]
-    if tracked.registered and tracked.entry is not None:
-        if fires_at is None or fires_at != tracked.timer_at:
-            batch.append(timer(state.agent_id, state.ping_seq + 1, state.next_ping_at, fires_at))
-        if entry := _expecting(tracked.entry, flight.answer):
-            batch.append(
-                Write(
-                    subjects.agent_key(state.agent_id),
-                    encode(entry),
-                    expected=tracked.entry_revision,
-                )
-            )
+    tracked = attempt.tracked
+    state_key = subjects.state_key(state.agent_id)
+    batch = [Write(state_key, encode(state), expected=attempt.base_revision)]
+    if not tracked.registered or tracked.entry is None:
+        return batch
+    if fires_at is None or fires_at != tracked.timer_at:
+        batch.append(timer(state.agent_id, state.ping_seq + 1, state.next_ping_at, fires_at))
+    entry = _expecting_gpus(tracked.entry, attempt.report)
+    if entry is not None:
+        agent_key = subjects.agent_key(state.agent_id)
+        batch.append(Write(agent_key, encode(entry), expected=tracked.entry_revision))
     return batch
 
 
-def most_writes(flight: Flight) -> int:
-    """How many `writes` there will be, at most: only a fleet's first reports bring a third."""
-    entry = flight.tracked.entry
-    return MOST_WRITES if entry is not None and not entry.expected_gpus else MOST_WRITES - 1
+def max_writes(attempt: PingAttempt) -> int:
+    """Returns an upper limit for the number of `writes`.
+
+    Only an agent without expected GPUs may need the third write.
+    """
+    entry = attempt.tracked.entry
+    if entry is not None and not entry.expected_gpus:
+        return MAX_WRITES
+    return MAX_WRITES - 1
 
 
-def _next_ping_at(pinged_at: datetime, event: Event, step: Step, now: datetime) -> datetime:
-    if isinstance(event, Excuse):  # asked again as soon as an outcome may follow this one
+def _next_ping_at(pinged_at: datetime, result: PingResult, step: Step, now: datetime) -> datetime:
+    if isinstance(result, Excused):
+        # Nothing was learned about the agent, so it is pinged again as soon as that is allowed.
         return now + timedelta(seconds=MIN_SECONDS_BETWEEN_OUTCOMES)
     return rules.next_ping_at(pinged_at, step.interval_seconds, now)
 
 
-def _answered_at(flight: Flight) -> datetime | None:
-    """When the last answered ping was made; when the answer came, if the agent was enrolled anew in between.
+def _last_answered_at(attempt: PingAttempt) -> datetime | None:
+    """Returns the timestamp of the last answered ping.
 
-    Such an answer covers the beginning of the new enrolment, so the next window must begin at its mark.
+    An agent may be enrolled again between the ping and its answer. The answer then covers the
+    beginning of the new enrolment, and the next window must start at its mark. In that case the
+    timestamp of the answer is returned.
     """
-    if flight.answer is None or flight.pinged_at is None:
-        return flight.base.last_answered_at if flight.base else None
-    entry = flight.tracked.entry
-    if entry is None or flight.pinged_at >= entry.enrolled_at:
-        return flight.pinged_at
-    landed = flight.pinged_at + timedelta(milliseconds=flight.response_ms or 0.0)
-    return landed if entry.enrolled_at <= landed else flight.pinged_at
+    pinged_at = attempt.pinged_at
+    if attempt.report is None or pinged_at is None:
+        if attempt.base_state is None:
+            return None
+        return attempt.base_state.last_answered_at
+    entry = attempt.tracked.entry
+    if entry is None or pinged_at >= entry.enrolled_at:
+        return pinged_at
+    answered_at = pinged_at + timedelta(milliseconds=attempt.response_ms or 0.0)
+    if entry.enrolled_at <= answered_at:
+        return answered_at
+    return pinged_at
 
 
-def _outcome(flight: Flight, event: Event, step: Step, report: UptimeReport | None) -> Outcome:
-    assert flight.pinged_at  # noqa: S101
-    judged = report is not None and step.verdict in {"good", "poor"}
+def _outcome(attempt: PingAttempt, pinged_at: datetime, result: PingResult, step: Step) -> Outcome:
+    report = attempt.report
+    if report is None:
+        return Outcome(
+            ping_id=attempt.ping_id,
+            ping_seq=attempt.seq,
+            pinged_at=pinged_at,
+            outcome=_outcome_word(result),
+            verdict=step.verdict,
+            reason=step.reason,
+            late_ms=attempt.late_ms(),
+        )
+    uptime_percent: float | None = None
+    if step.verdict in {"good", "poor"}:
+        uptime_percent = report.uptime_percent
+    report_json = NO_REPORT
+    if attempt.report_bytes:
+        report_json = Raw(attempt.report_bytes)
     return Outcome(
-        ping_id=flight.ping_id,
-        ping_seq=flight.seq,
-        pinged_at=flight.pinged_at,
-        outcome=_result(event),
+        ping_id=attempt.ping_id,
+        ping_seq=attempt.seq,
+        pinged_at=pinged_at,
+        outcome=_outcome_word(result),
         verdict=step.verdict,
         reason=step.reason,
-        uptime_percent=report.uptime_percent if report and judged else None,
-        seconds=report.seconds if report else None,
-        window_seconds=report.window.seconds if report else None,
-        response_ms=flight.response_ms if report else None,
-        late_ms=flight.late_ms(),
-        report=Raw(flight.report) if report and flight.report else NO_REPORT,
+        uptime_percent=uptime_percent,
+        seconds=report.seconds,
+        window_seconds=report.window.seconds,
+        response_ms=attempt.response_ms,
+        late_ms=attempt.late_ms(),
+        report=report_json,
     )
 
 
-def _result(event: Event) -> Result:
-    match event:
-        case Answer():
+def _outcome_word(result: PingResult) -> Result:
+    match result:
+        case Answered():
             return "answered"
-        case Miss():
+        case Missed():
             return "missed"
-        case Excuse():
+        case Excused():
             return "excused"
 
 
-def _expecting(entry: AgentEntry, report: UptimeReport | None) -> AgentEntry | None:
-    """The entry with the GPUs of the first report that shows any; None when there is nothing to note."""
-    if entry.expected_gpus or report is None:
+def _expecting_gpus(entry: AgentEntry, report: UptimeReport | None) -> AgentEntry | None:
+    """Returns the entry with the GPUs of the agent's first report that lists any.
+
+    Returns None when the entry stays as it is.
+    """
+    if entry.expected_gpus or report is None or not report.gpus:
         return None
     uuids = tuple(gpu.uuid for gpu in report.gpus)
-    return replace(entry, expected_gpus=uuids) if uuids else None
+    return replace(entry, expected_gpus=uuids)

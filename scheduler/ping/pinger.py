@@ -1,6 +1,7 @@
-"""Asks agents and judges their answers: request, resend, time-out, and what kind of miss it was.
+"""Sends pings and receives the answers: request, resend, time-out, and the kind of a miss.
 
-No task and no timer per ping: one inbox for all answers, one tick for all deadlines.
+There is no task and no timer per ping: all answers arrive in one inbox, and one loop checks all
+deadlines every TICK_SECONDS.
 """
 
 import asyncio
@@ -16,135 +17,150 @@ from bus.contract import subjects
 from bus.contract.messages import UptimeReport, decode
 from bus.errors import BadMessageError
 from bus.transport.connection import Client
-from scheduler.ping.attempt import Flight
-from scheduler.ping.bus_monitor import Pulse
-from scheduler.policy import Answer, Event, Excuse, Miss
+from scheduler.ping.attempt import PingAttempt
+from scheduler.ping.bus_monitor import BusMonitor
+from scheduler.policy import Answered, Excused, Missed, PingResult
 
 log = structlog.get_logger("scheduler.ping.pinger")
 
 RESEND_SECONDS = 2.0
-ASK_AGAIN_SECONDS = (
-    0.25  # after "no responders": after a reconnection a subscription may be missing for a moment
-)
+# After "no responders": an agent that reconnects is not subscribed for a moment.
+NO_RESPONDERS_RESEND_SECONDS = 0.25
 TICK_SECONDS = 0.05
 REPORT_LIMIT_BYTES = 64 * 1024
 SUM_TOLERANCE_SECONDS = 0.01
+NONCE_BYTES = 16
+NONCES_DRAWN_AT_ONCE = 256
 
 
 class Pinger:
-    """Every flight handed to `launch` comes back through `landed`, once, with what came of it."""
+    """Calls `on_result` exactly once for every attempt that was given to `launch`."""
 
     def __init__(
         self,
         client: Client,
-        pulse: Pulse,
+        bus_monitor: BusMonitor,
         timeout_seconds: float,
-        landed: Callable[[Flight, Event], None],
+        on_result: Callable[[PingAttempt, PingResult], None],
     ) -> None:
-        self._client, self._pulse, self._timeout, self._landed = (
-            client,
-            pulse,
-            timeout_seconds,
-            landed,
-        )
+        self._client = client
+        self._bus_monitor = bus_monitor
+        self._timeout_seconds = timeout_seconds
+        self._on_result = on_result
         self._inbox = client.new_inbox()
-        self._flights: dict[str, Flight] = {}
-        self._verifying: (
-            asyncio.TaskGroup
-        )  # one that fails ends the pinger loudly: its flights would hang for ever
-        self._nonces = nonces().__next__
+        self._in_flight: dict[str, PingAttempt] = {}  # by ping_id
+        # An unexpected failure in here must end the pinger: its attempts would never get a result.
+        self._expiring: asyncio.TaskGroup
+        self._next_nonce = nonces().__next__
         self.bad_messages = 0
 
     @property
     def in_flight(self) -> int:
-        """Pings that wait for an answer."""
-        return len(self._flights)
+        """How many pings await an answer."""
+        return len(self._in_flight)
 
     async def run(self) -> None:
-        """Receives answers and watches deadlines until cancelled."""
+        """Receives answers and checks deadlines until cancelled."""
         async with (
             self._client.listening(f"{self._inbox}.*", self._receive),
-            asyncio.TaskGroup() as self._verifying,
+            asyncio.TaskGroup() as self._expiring,
         ):
             while True:
                 await self._tick(boottime())
                 await asyncio.sleep(TICK_SECONDS)
 
-    async def launch(self, flights: list[Flight]) -> None:
-        """Sends the pings, all in one go."""
-        turn = utc_now()
-        for flight in flights:
-            flight.depart(turn, self._nonces())
-            self._flights[flight.ping_id] = flight
+    async def launch(self, attempts: list[PingAttempt]) -> None:
+        """Starts these attempts and sends their pings in one go."""
+        timestamp = utc_now()
+        for attempt in attempts:
+            attempt.start(timestamp, self._next_nonce())
+            self._in_flight[attempt.ping_id] = attempt
         now = boottime()
-        for flight in flights:
-            flight.started = now
-        await self._send(flights, now)
+        for attempt in attempts:
+            attempt.first_sent_at = now
+        await self._send(attempts, now)
 
-    async def _send(self, flights: list[Flight], now: float) -> None:
-        connected = self._client.is_connected
-        send_at = now + (RESEND_SECONDS if connected else ASK_AGAIN_SECONDS)
-        for flight in flights:
-            flight.send_at = send_at
-            flight.no_responders = flight.no_responders and not connected
-        if not connected:
-            return  # nothing piles up for a bus that is away
+    async def _send(self, attempts: list[PingAttempt], now: float) -> None:
+        if not self._client.is_connected:
+            # nats-py would queue the pings, and send all of them after the outage.
+            for attempt in attempts:
+                attempt.next_send_at = now + NO_RESPONDERS_RESEND_SECONDS
+            return
+        for attempt in attempts:
+            attempt.next_send_at = now + RESEND_SECONDS
+            attempt.no_responders = False
         try:
-            await self._client.send_frames([self._frame(flight) for flight in flights])
+            await self._client.send_frames([self._frame(attempt) for attempt in attempts])
         except nats.errors.Error as error:
-            log.warning("pings_not_sent", pings=len(flights), detail=str(error))
+            log.warning("ping_send_failed", pings=len(attempts), detail=str(error))
 
-    def _frame(self, flight: Flight) -> bytes:
-        """A PUB of the NATS protocol."""
-        subject, reply = subjects.ping(flight.agent_id), f"{self._inbox}.{flight.ping_id}"
-        return b"PUB %b %b %d\r\n%b\r\n" % (
-            subject.encode(), reply.encode(), len(flight.request), flight.request
-        )  # fmt: skip
+    def _frame(self, attempt: PingAttempt) -> bytes:
+        """Returns a PUB of the NATS protocol."""
+        subject = subjects.ping(attempt.agent_id).encode()
+        reply = f"{self._inbox}.{attempt.ping_id}".encode()
+        request = attempt.request
+        return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(request), request)
 
     def _receive(self, message: Msg) -> None:
-        flight = self._flights.get(message.subject.rpartition(".")[2])
-        if flight is None:
-            return  # late: the window was not lost, the next report covers it
-        if message.headers and message.headers.get("Status") == "503":
-            flight.no_responders = True
-            flight.send_at = boottime() + ASK_AGAIN_SECONDS
+        ping_id = message.subject.rpartition(".")[2]
+        attempt = self._in_flight.get(ping_id)
+        if attempt is None:
+            # The answer is late. Its window is not lost: the agent's next report covers it.
             return
-        del self._flights[flight.ping_id]
-        flight.response_ms = round((boottime() - flight.started) * 1000.0, 3)
-        self._landed(flight, self._judge(flight, message.data))
+        if message.headers and message.headers.get("Status") == "503":
+            attempt.no_responders = True
+            attempt.next_send_at = boottime() + NO_RESPONDERS_RESEND_SECONDS
+            return
+        del self._in_flight[ping_id]
+        attempt.response_ms = round((boottime() - attempt.first_sent_at) * 1000.0, 3)
+        self._on_result(attempt, self._result_of(attempt, message.data))
 
-    def _judge(self, flight: Flight, data: bytes) -> Event:
+    def _result_of(self, attempt: PingAttempt, data: bytes) -> PingResult:
         try:
-            report = read_report(data, flight.agent_id, flight.ping_id)
+            report = read_report(data, attempt.agent_id, attempt.ping_id)
         except BadMessageError as error:
             self.bad_messages += 1
-            log.warning("bad_report", agent_id=flight.agent_id, detail=str(error), bytes=len(data))
-            return Miss("bad_report")
-        flight.report, flight.answer = data, report
-        return Answer(report.uptime_percent, report.gpu_available)
+            log.warning(
+                "report_rejected", agent_id=attempt.agent_id, detail=str(error), bytes=len(data)
+            )
+            return Missed("bad_report")
+        attempt.report_bytes = data
+        attempt.report = report
+        return Answered(report.uptime_percent, report.gpu_available)
 
     async def _tick(self, now: float) -> None:
-        expired = [f for f in self._flights.values() if now - f.started >= self._timeout]
-        for flight in expired:
-            del self._flights[flight.ping_id]
+        sent_before = now - self._timeout_seconds
+        expired = [a for a in self._in_flight.values() if a.first_sent_at <= sent_before]
+        for attempt in expired:
+            del self._in_flight[attempt.ping_id]
         if expired:
-            self._verifying.create_task(self._verify(expired, now))
-        if unanswered := [f for f in self._flights.values() if now >= f.send_at]:
+            self._expiring.create_task(self._expire(expired, now))
+        unanswered = [a for a in self._in_flight.values() if a.next_send_at <= now]
+        if unanswered:
             await self._send(unanswered, now)
 
-    async def _verify(self, flights: list[Flight], ended: float) -> None:
-        """Before a miss is called, the bus must prove that it was there."""
-        await self._pulse.prove()
-        for flight in flights:
-            reason = "no_responders" if flight.no_responders else "timeout"
-            if self._pulse.excuses(flight.started, ended, no_responders=flight.no_responders):
-                self._landed(flight, Excuse("bus_outage"))
+    async def _expire(self, attempts: list[PingAttempt], now: float) -> None:
+        """Decides whether the agents missed these pings, or whether an outage of ours excuses them.
+
+        The bus monitor knows of an outage that goes on only after the next round trip.
+        """
+        await self._bus_monitor.await_round_trip()
+        for attempt in attempts:
+            excused = self._bus_monitor.overlaps_outage(
+                attempt.first_sent_at, now, no_responders=attempt.no_responders
+            )
+            result: PingResult
+            if excused:
+                result = Excused("bus_outage")
+            elif attempt.no_responders:
+                result = Missed("no_responders")
             else:
-                self._landed(flight, Miss(reason))
+                result = Missed("timeout")
+            self._on_result(attempt, result)
 
 
 def read_report(data: bytes, agent_id: str, ping_id: str) -> UptimeReport:
-    """The report, checked against the ping it answers. Raises BadMessageError."""
+    """Returns the report of `agent_id` that answers the ping. Raises BadMessageError."""
     if len(data) > REPORT_LIMIT_BYTES:
         raise BadMessageError(f"the report has {len(data)} bytes, more than {REPORT_LIMIT_BYTES}")
     report = decode(data, UptimeReport)
@@ -162,8 +178,12 @@ def read_report(data: bytes, agent_id: str, ping_id: str) -> UptimeReport:
 
 
 def new_ping_ids() -> Callable[[], str]:
-    """Makes ids no other scheduler makes: they are the last token of a subject."""
-    prefix, number = secrets.token_hex(5), 0
+    """Returns a function that makes ping ids, unique among all schedulers.
+
+    Each is the last token of a reply subject.
+    """
+    prefix = secrets.token_hex(5)
+    number = 0
 
     def next_id() -> str:
         nonlocal number
@@ -174,7 +194,12 @@ def new_ping_ids() -> Callable[[], str]:
 
 
 def nonces() -> Iterator[str]:
-    """128 unpredictable bits each, for the agent's signature; drawn from the system a few hundred at a time."""
+    """Yields unpredictable nonces of 128 bits in hex, which the agent signs with its report.
+
+    Several hundred are drawn at once, so that not every ping calls the system's generator.
+    """
+    size = 2 * NONCE_BYTES
     while True:
-        drawn = secrets.token_hex(16 * 256)
-        yield from (drawn[start : start + 32] for start in range(0, len(drawn), 32))
+        drawn = secrets.token_hex(NONCE_BYTES * NONCES_DRAWN_AT_ONCE)
+        for start in range(0, len(drawn), size):
+            yield drawn[start : start + size]

@@ -1,12 +1,14 @@
-"""Puts off the timers of agents that are overdue and known to be so.
+"""Defers the timers of agents that are overdue, so that they do not all fire.
 
-A timer that fires costs the server an fsync of its own. Were a backlog's timers all to fire, they would hold up
-the very commits that work it off, and the backlog would grow: so they are moved, a thousand in one batch.
-A timer that was lost is put back by the same write.
+A timer that fires costs the server one fsync. If the timers of a whole backlog fired, they would
+delay the very commits that reduce the backlog, and it would grow. A scheduler that knows the agents
+are overdue needs no timer to tell it, so it moves the timers, a thousand in one batch. The same write
+restores a timer that was lost.
 """
 
 import asyncio
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import structlog
 
@@ -20,65 +22,83 @@ from scheduler.write.timers import is_overdue, timer
 
 log = structlog.get_logger("scheduler.ping.timer_deferral")
 
-LOOK_SECONDS = 5.0
-PUT_OFF = timedelta(minutes=10)
-SAFE = timedelta(seconds=30)  # a timer that fires no earlier can wait for the next look
-BATCHES_A_LOOK = 50
+INTERVAL_SECONDS = 5.0
+DEFERRED_BY = timedelta(minutes=10)
+# A timer that fires later than this from now can wait for the next turn.
+MIN_REMAINING = timedelta(seconds=30)
+MAX_BATCHES = 50  # in one turn
 
 
-class Timekeeper:
-    """Looks every few seconds; `put_off` counts the timers it moved."""
+class _Revisions(NamedTuple):
+    """The revisions from which a timer is computed."""
+
+    state: int
+    entry: int
+
+
+class TimerDeferral:
+    """Defers timers every INTERVAL_SECONDS; `deferred` counts them."""
 
     def __init__(self, client: Client, directory: Directory, loop: PingLoop) -> None:
-        self._client, self._directory, self._loop = client, directory, loop
-        self.put_off = 0
+        self._client = client
+        self._directory = directory
+        self._loop = loop
+        self.deferred = 0
 
     async def run(self) -> None:
-        """Looks until cancelled."""
+        """Defers timers until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(INTERVAL_SECONDS)
             try:
-                await self._look(utc_now())
+                await self._defer_all(utc_now())
             except BusError as error:
-                log.warning("timers_wait", detail=str(error))
+                log.warning("timer_deferral_failed", detail=str(error))
 
-    async def _look(self, now: datetime) -> None:
-        due = self._directory.due(now)
-        overdue = [
-            agent_id
-            for agent_id, at in due.items()
-            if is_overdue(at, now)
-            and agent_id not in self._loop.active
-            and not self._is_safe(agent_id, now)
-        ]
-        for first in range(0, min(len(overdue), BATCHES_A_LOOK * MAX_MESSAGES), MAX_MESSAGES):
-            await self._move(overdue[first : first + MAX_MESSAGES], now)
+    async def _defer_all(self, now: datetime) -> None:
+        overdue: list[str] = []
+        for agent_id, due_at in self._directory.due(now).items():
+            if is_overdue(due_at, now) and self._fires_soon(agent_id, now):
+                overdue.append(agent_id)
+        del overdue[MAX_BATCHES * MAX_MESSAGES :]
+        for first in range(0, len(overdue), MAX_MESSAGES):
+            await self._defer(overdue[first : first + MAX_MESSAGES], now)
 
-    def _is_safe(self, agent_id: str, now: datetime) -> bool:
+    def _fires_soon(self, agent_id: str, now: datetime) -> bool:
+        """Returns whether the timer may fire before the next turn.
+
+        An agent with an active attempt needs no deferral: its outcome replaces the timer.
+        """
+        if agent_id in self._loop.active:
+            return False
         tracked = self._directory.get(agent_id)
-        return (
-            tracked is not None and tracked.timer_at is not None and tracked.timer_at - now > SAFE
-        )
+        if tracked is None or tracked.timer_at is None:
+            return True
+        return tracked.timer_at - now <= MIN_REMAINING
 
-    async def _move(self, agent_ids: list[str], now: datetime) -> None:
-        until = now + PUT_OFF
-        moving, writes = list[tuple[Tracked, tuple[int, int]]](), list[Write]()
+    async def _defer(self, agent_ids: list[str], now: datetime) -> None:
+        fires_at = now + DEFERRED_BY
+        deferred: list[tuple[Tracked, _Revisions]] = []
+        writes: list[Write] = []
         for agent_id in agent_ids:
             tracked = self._directory.get(agent_id)
-            if tracked and (at := tracked.next_ping_at(self._directory.policy)):
-                moving.append((tracked, _revisions(tracked)))
-                writes.append(timer(agent_id, tracked.next_seq, at, until))
+            if tracked is None:
+                continue
+            due_at = tracked.next_ping_at(self._directory.policy)
+            if due_at is not None:
+                deferred.append((tracked, _revisions(tracked)))
+                writes.append(timer(agent_id, tracked.next_seq, due_at, fires_at))
         if not writes:
             return
         await commit(self._client, writes)
-        for (
-            tracked,
-            revisions,
-        ) in moving:  # of two writes that crossed, nobody knows which timer stands
-            tracked.timer_at = until if _revisions(tracked) == revisions else None
-        self.put_off += len(writes)
-        log.warning("timers_put_off", agents=len(writes))
+        for tracked, revisions in deferred:
+            if _revisions(tracked) == revisions:
+                tracked.timer_at = fires_at
+            else:
+                # Another write was made meanwhile; which of the two timers is the later is unknown.
+                tracked.timer_at = None
+        self.deferred += len(writes)
+        log.warning("timers_deferred", agents=len(writes))
 
 
-def _revisions(tracked: Tracked) -> tuple[int, int]:
-    return tracked.state_revision, tracked.entry_revision
+def _revisions(tracked: Tracked) -> _Revisions:
+    return _Revisions(tracked.state_revision, tracked.entry_revision)

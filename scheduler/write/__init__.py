@@ -1,1 +1,1 @@
-"""The shape of what is written to the bucket: timers, and writes gathered into batches."""
+"""What is written to the bucket: timers, and writes that are collected into batches."""

@@ -1,77 +1,94 @@
-"""Gathers writes that arrive together into one atomic batch: a thousand registrations cost a few fsyncs only.
+"""Collects writes that arrive together into one atomic batch.
 
-Each caller gets its own answer, as if it had written alone.
+A thousand registrations then cost a few fsyncs instead of a thousand. Each caller gets its own
+result, as if it had written alone.
 """
 
 import asyncio
+from typing import NamedTuple
 
 from bus.errors import BusError, UnavailableError
 from bus.transport.batch import MAX_MESSAGES, Write, commit
 from bus.transport.connection import Client
 
-Item = tuple[list[Write], "asyncio.Future[int]"]
+
+class _Request(NamedTuple):
+    """The writes of one caller, which succeed or fail together."""
+
+    writes: list[Write]
+    done: asyncio.Future[int]
 
 
-class Gatherer:
-    """While one batch is on its way, the next gathers."""
+class WriteBatcher:
+    """Collects the next batch while the server writes the previous one."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._queue: asyncio.Queue[Item] = asyncio.Queue()
+        self._queue: asyncio.Queue[_Request] = asyncio.Queue()
 
     async def write(self, writes: list[Write]) -> int:
-        """`bus.batch.commit`, in company: returns the sequence of the first. Raises what `commit` raises."""
-        written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait((writes, written))
-        return await written
+        """Writes all or nothing; returns the stream sequence of the first write.
+
+        Raises what `bus.transport.batch.commit` raises.
+        """
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(_Request(writes, done))
+        return await done
 
     async def run(self) -> None:
         """Writes until cancelled."""
-        waiting: list[Item] = []
+        waiting: list[_Request] = []
         while True:
             if not waiting:
                 waiting.append(await self._queue.get())
             while not self._queue.empty():
                 waiting.append(self._queue.get_nowait())
-            batch, waiting = _batch(waiting)
+            batch, waiting = _split(waiting)
             await self._commit(batch)
 
-    async def _commit(self, batch: list[Item]) -> None:
-        """A refusal does not name whose write it was: halves until that one stands alone."""
+    async def _commit(self, batch: list[_Request]) -> None:
+        """Commits the batch.
+
+        A refusal does not say which write caused it, so a refused batch is halved until the refused
+        request stands alone.
+        """
+        writes = [write for request in batch for write in request.writes]
         try:
-            sequence = await commit(
-                self._client, [write for writes, _ in batch for write in writes]
-            )
+            sequence = await commit(self._client, writes)
         except BusError as error:
             if len(batch) == 1 or isinstance(error, UnavailableError):
-                _refuse(batch, error)
+                _fail(batch, error)
                 return
             middle = len(batch) // 2
             await self._commit(batch[:middle])
             await self._commit(batch[middle:])
             return
-        for writes, written in batch:
-            if not written.done():
-                written.set_result(sequence)
-            sequence += len(writes)
+        for request in batch:
+            if not request.done.done():
+                request.done.set_result(sequence)
+            sequence += len(request.writes)
 
 
-def _batch(waiting: list[Item]) -> tuple[list[Item], list[Item]]:
-    """What goes together, in order, and the rest: a subject may stand in a batch only once."""
-    batch: list[Item] = []
-    rest: list[Item] = []
-    subjects: set[str] = set()
-    for item in waiting:
-        mine = {write.subject for write in item[0]}
-        if len(subjects) + len(mine) > MAX_MESSAGES or not subjects.isdisjoint(mine):
-            rest.append(item)
+def _split(waiting: list[_Request]) -> tuple[list[_Request], list[_Request]]:
+    """Returns the requests of the next batch and the rest, both in order of arrival.
+
+    A batch may write each subject only once.
+    """
+    batch: list[_Request] = []
+    rest: list[_Request] = []
+    batch_subjects: set[str] = set()
+    for request in waiting:
+        subjects = {write.subject for write in request.writes}
+        fits = len(batch_subjects) + len(subjects) <= MAX_MESSAGES
+        if fits and batch_subjects.isdisjoint(subjects):
+            batch.append(request)
+            batch_subjects |= subjects
         else:
-            batch.append(item)
-            subjects |= mine
+            rest.append(request)
     return batch, rest
 
 
-def _refuse(batch: list[Item], error: BusError) -> None:
-    for _, written in batch:
-        if not written.done():
-            written.set_exception(error)
+def _fail(batch: list[_Request], error: BusError) -> None:
+    for request in batch:
+        if not request.done.done():
+            request.done.set_exception(error)

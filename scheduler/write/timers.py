@@ -1,10 +1,13 @@
-"""The net: `timer.<id>`, which fires `due.<id>` where no scheduler has seen to a ping. Pure.
+"""The timers in the bucket, which cause a ping that no scheduler made in time. Pure.
 
-A timer that fires costs the server an fsync of its own (2,000 a second here); one that is replaced in the batch of
-its agent's outcome costs none. So schedulers ping from memory when the time comes, and timers are set to fire later.
+`timer.<id>` is a schedule of JetStream that publishes `due.<id>`. A timer that fires costs the
+server one fsync (2,000 a second on the development machine). A timer that is replaced in the batch
+of its agent's outcome costs none. Schedulers therefore ping from memory when an agent is due, and
+each timer is set to fire later than that.
 
-Replacing them is half of what a busy server does. So while outcomes come in large batches, an agent that is
-pinged often gets a timer that fires later still, and it stands for as long as it would fire late enough.
+Replacing timers is half of the work of a busy server. While outcomes come in large batches, an agent
+with a short interval gets a timer that fires later still. That timer is not replaced as long as it
+fires late enough for the agent's next ping.
 """
 
 from datetime import datetime, timedelta
@@ -13,37 +16,46 @@ from bus.contract import subjects
 from bus.contract.messages import AgentState, Timer, encode
 from bus.transport.batch import Write
 
-PATIENCE = timedelta(
-    seconds=60
-)  # a timer fires this long after its ping was due, and never earlier
-LONG_PATIENCE = timedelta(minutes=6)
-BUSY = 100  # outcomes in one batch
+TIMER_DELAY = timedelta(seconds=60)  # from the due time of a ping; a timer never fires earlier
+BUSY_TIMER_DELAY = timedelta(minutes=6)  # the same, on a busy server
+BUSY_BATCH_SIZE = 100  # outcomes in one batch from which on the server counts as busy
 
 
-def busy_fires_at(state: AgentState, stands: datetime | None) -> datetime:
-    """When the timer shall fire after this outcome, on a busy server: as the one that `stands`, if that is late enough.
+def busy_fires_at(state: AgentState, current: datetime | None) -> datetime:
+    """Returns when the timer shall fire after this outcome, on a busy server.
 
-    A later one is worth it only where it will outlast the next outcome.
+    `current` is when the timer in the bucket fires, or None when that is not known. It is kept if it
+    is late enough. A new timer fires later than usual only if it can outlast the next outcome.
     """
-    earliest = state.next_ping_at + PATIENCE
-    if stands is not None and stands >= earliest:
-        return stands
-    extra = LONG_PATIENCE - PATIENCE
-    return earliest + extra if state.interval_seconds < extra.total_seconds() else earliest
+    earliest = state.next_ping_at + TIMER_DELAY
+    if current is not None and current >= earliest:
+        return current
+    extra = BUSY_TIMER_DELAY - TIMER_DELAY
+    if state.interval_seconds < extra.total_seconds():
+        return earliest + extra
+    return earliest
 
 
 def is_overdue(next_ping_at: datetime, now: datetime) -> bool:
-    """Whether so much of the patience is used up that the timer is about to fire."""
-    return now - next_ping_at > PATIENCE / 2
+    """Returns whether the ping is so late that its timer is about to fire."""
+    return now - next_ping_at > TIMER_DELAY / 2
 
 
-def timer(agent_id: str, seq: int, due_at: datetime, at: datetime | None = None) -> Write:
-    """The schedule that fires `at` (`due_at` + PATIENCE); it replaces the one before it."""
-    moment = (at or due_at + PATIENCE).isoformat().replace("+00:00", "Z")
-    headers = {"Nats-Schedule": f"@at {moment}", "Nats-Schedule-Target": subjects.due_key(agent_id)}
+def timer(agent_id: str, seq: int, due_at: datetime, fires_at: datetime | None = None) -> Write:
+    """Returns the write that replaces the agent's timer.
+
+    Without `fires_at` the timer fires TIMER_DELAY after `due_at`.
+    """
+    if fires_at is None:
+        fires_at = due_at + TIMER_DELAY
+    timestamp = fires_at.isoformat().replace("+00:00", "Z")
+    headers = {
+        "Nats-Schedule": f"@at {timestamp}",
+        "Nats-Schedule-Target": subjects.due_key(agent_id),
+    }
     return Write(subjects.timer_key(agent_id), encode(Timer(seq=seq, due_at=due_at)), headers)
 
 
 def cancel_timer(agent_id: str) -> Write:
-    """A deletion in the bucket's own way; the schedule goes with it."""
+    """Returns the write that deletes the agent's timer key; the schedule is deleted with it."""
     return Write(subjects.timer_key(agent_id), b"", {"KV-Operation": "DEL"})

@@ -14,14 +14,14 @@ from bus.transport import connection, jetstream_api
 from bus.transport.batch import Write, commit
 from scheduler.cluster.peers import Peers
 from scheduler.fleet.directory import Directory
-from scheduler.ping.attempt import Flight
+from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.committer import Committer
-from scheduler.ping.due_queue import Queue
-from scheduler.policy import Answer
+from scheduler.ping.due_queue import DueQueue
+from scheduler.policy import Answered
 from scheduler.service import policy_of
-from scheduler.write.timers import BUSY, LONG_PATIENCE, PATIENCE
+from scheduler.write.timers import BUSY_BATCH_SIZE, BUSY_TIMER_DELAY, TIMER_DELAY
 
-AGENTS = BUSY + 20
+AGENTS = BUSY_BATCH_SIZE + 20
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ async def record(
     """One good outcome each, all at once; returns when they stand in the bucket."""
     before = {name: directory.get(name).state_revision for name in names}
     for name in names:
-        flight = Flight(name, directory.get(name), f"p-{name}", now)
-        flight.depart(now, "")
-        committer.submit(flight, Answer(100.0, gpu_available=True))
+        attempt = PingAttempt(name, directory.get(name), f"p-{name}", now)
+        attempt.start(now, "")
+        committer.submit(attempt, Answered(100.0, gpu_available=True))
     async with asyncio.timeout(10):
         while any(directory.get(name).state_revision == before[name] for name in names):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -78,7 +78,7 @@ async def test_a_busy_scheduler_leaves_timers_standing_that_fire_late_enough(bus
     names = await fleet(bus, directory, now)
     again = pytest.fail
     committer = Committer(
-        bus, directory, directory.policy, lambda _flight, _state, _ours: None, again
+        bus, directory, directory.policy, lambda _attempt, _state, _ours: None, again
     )
     writing = asyncio.create_task(committer.run())
     try:
@@ -86,24 +86,26 @@ async def test_a_busy_scheduler_leaves_timers_standing_that_fire_late_enough(bus
         await record(committer, directory, names, now)
         assert await last_sequence(bus) == before + 2 * AGENTS  # states and timers
         first_due = directory.get(names[0]).state.next_ping_at
-        assert await fires(bus, names[0]) == first_due + LONG_PATIENCE
+        assert await fires(bus, names[0]) == first_due + BUSY_TIMER_DELAY
 
         await record(committer, directory, names, now + timedelta(seconds=1.2))
         assert await last_sequence(bus) == before + 3 * AGENTS  # states only
-        assert await fires(bus, names[0]) == first_due + LONG_PATIENCE
+        assert await fires(bus, names[0]) == first_due + BUSY_TIMER_DELAY
 
         await record(
             committer, directory, names[:1], now + timedelta(seconds=2.4)
         )  # a quiet moment: as ever
-        assert await fires(bus, names[0]) == directory.get(names[0]).state.next_ping_at + PATIENCE
+        assert (
+            await fires(bus, names[0]) == directory.get(names[0]).state.next_ping_at + TIMER_DELAY
+        )
 
         directory.apply_entry(names[1], directory.get(names[1]).entry, await last_sequence(bus) + 1)
         await record(committer, directory, names, now + timedelta(seconds=3.6))
         due = directory.get(
             names[1]
         ).state.next_ping_at  # its entry was written: whose timer stands is not known
-        assert await fires(bus, names[1]) == due + LONG_PATIENCE
-        assert await fires(bus, names[2]) == first_due + LONG_PATIENCE
+        assert await fires(bus, names[1]) == due + BUSY_TIMER_DELAY
+        assert await fires(bus, names[2]) == first_due + BUSY_TIMER_DELAY
     finally:
         writing.cancel()
 
@@ -114,7 +116,7 @@ async def test_a_timer_that_stood_through_outcomes_counts_when_its_agent_waits_f
     directory, now = Directory(policy_of(config)), datetime.now(UTC)
     name = (await fleet(bus, directory, now, size=1))[0]
     committer = Committer(
-        bus, directory, directory.policy, lambda _flight, _state, _ours: None, pytest.fail
+        bus, directory, directory.policy, lambda _attempt, _state, _ours: None, pytest.fail
     )
     writing = asyncio.create_task(committer.run())
     try:
@@ -123,18 +125,20 @@ async def test_a_timer_that_stood_through_outcomes_counts_when_its_agent_waits_f
     finally:
         writing.cancel()
     acknowledged: list[str] = []
-    queue = Queue(directory, Peers(bus, "one"), 10, acknowledged.extend)
+    queue = DueQueue(directory, Peers(bus, "one", lambda: None), 10, acknowledged.extend)
     due_at = directory.get(name).state.next_ping_at
     fired = Msg(
         bus, subjects.due_key(name), "ack.1", encode(Timer(seq=1, due_at=now))
     )  # two outcomes ago
 
-    queue.take(fired)
+    queue.add_due_message(fired)
     assert queue.next(due_at - timedelta(seconds=1)) is None
     assert acknowledged == ["ack.1"]
 
-    queue.take(Msg(bus, subjects.due_key(name), "ack.2", encode(Timer(seq=1, due_at=now))))
-    flight = queue.next(due_at + PATIENCE)
-    assert flight
-    assert (flight.agent_id, flight.due_at, flight.acks) == (name, due_at, ["ack.2"])
+    queue.add_due_message(
+        Msg(bus, subjects.due_key(name), "ack.2", encode(Timer(seq=1, due_at=now)))
+    )
+    attempt = queue.next(due_at + TIMER_DELAY)
+    assert attempt
+    assert (attempt.agent_id, attempt.due_at, attempt.acks) == (name, due_at, ["ack.2"])
     assert acknowledged == ["ack.1"]

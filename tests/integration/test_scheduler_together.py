@@ -17,12 +17,12 @@ from bus.transport.batch import Write, commit, only_if
 from bus.transport.bucket import read
 from scheduler.cluster.peers import Alive
 from scheduler.fleet.directory import Directory
-from scheduler.ping.attempt import Flight
-from scheduler.ping.bus_monitor import Pulse
+from scheduler.ping.attempt import PingAttempt
+from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.committer import Committer
 from scheduler.ping.next_state import next_state
 from scheduler.ping.pinger import Pinger
-from scheduler.policy import Miss
+from scheduler.policy import Missed, PingResult
 from scheduler.service import policy_of, running
 from scheduler.write.timers import timer
 from tests.agents import answering, report
@@ -49,7 +49,7 @@ async def test_a_frozen_bus_makes_no_scheduler_think_that_it_is_alone(bus, confi
         await until(lambda: not one.peers.alone and not two.peers.alone)
         lonely = []
         for scheduler in (one, two):
-            scheduler.peers.changed = lambda: lonely.append(datetime.now(UTC))
+            scheduler.peers.on_change = lambda: lonely.append(datetime.now(UTC))
         async with frozen(nats_server.process):
             await asyncio.sleep(6)
         await bus.flush()
@@ -82,45 +82,45 @@ async def test_lost_races_in_a_batch_do_not_hold_up_the_others(bus, config):
         bus,
         directory,
         policy,
-        lambda flight, state, ours: settled.update({flight.agent_id: (state, ours)}),
-        lambda flight: pytest.fail(f"{flight.agent_id} was to be flown again"),
+        lambda attempt, state, ours: settled.update({attempt.agent_id: (state, ours)}),
+        lambda attempt: pytest.fail(f"{attempt.agent_id} was to be pinged again"),
     )
-    flights = [await flight_of(bus, directory, f"a{number:02d}", now) for number in range(100)]
+    attempts = [await attempt_of(bus, directory, f"a{number:02d}", now) for number in range(100)]
     theirs = [
-        (flight, replace_ping(next_state(flight, Miss("timeout"), now, policy), "another"))
-        for flight in flights[::2]
+        (attempt, replace_ping(next_state(attempt, Missed("timeout"), now, policy), "another"))
+        for attempt in attempts[::2]
     ]
     await commit(
         bus,
         [
-            Write(subjects.state_key(flight.agent_id), encode(state), expected=0)
-            for flight, state in theirs
+            Write(subjects.state_key(attempt.agent_id), encode(state), expected=0)
+            for attempt, state in theirs
         ],
     )
-    for flight in flights:
-        committer.submit(flight, Miss("timeout"))
+    for attempt in attempts:
+        committer.submit(attempt, Missed("timeout"))
     writing = asyncio.create_task(committer.run())
-    await until(lambda: len(settled) == len(flights))
+    await until(lambda: len(settled) == len(attempts))
     writing.cancel()
-    assert [settled[flight.agent_id][1] for flight in flights] == [False, True] * 50
-    for flight in flights:
-        found = await read(bus, subjects.state_key(flight.agent_id), AgentState)
+    assert [settled[attempt.agent_id][1] for attempt in attempts] == [False, True] * 50
+    for attempt in attempts:
+        found = await read(bus, subjects.state_key(attempt.agent_id), AgentState)
         assert found
-        assert found.value == settled[flight.agent_id][0]
+        assert found.value == settled[attempt.agent_id][0]
     assert (committer.lost_races, committer.commits) == (50, 1)
 
 
-async def flight_of(
+async def attempt_of(
     bus: connection.Client, directory: Directory, agent_id: str, now: datetime
-) -> Flight:
+) -> PingAttempt:
     entry = AgentEntry(agent_id=agent_id, registered_at=now, enrolled_at=now - timedelta(seconds=5))
     revision = await commit(bus, [Write(subjects.agent_key(agent_id), encode(entry), expected=0)])
     directory.apply_entry(agent_id, entry, revision)
     tracked = directory.get(agent_id)
     assert tracked
-    flight = Flight(agent_id, tracked, f"ours-{agent_id}", now)
-    flight.depart(now, "")
-    return flight
+    attempt = PingAttempt(agent_id, tracked, f"ours-{agent_id}", now)
+    attempt.start(now, "")
+    return attempt
 
 
 def replace_ping(state: AgentState, ping_id: str) -> AgentState:
@@ -211,21 +211,23 @@ async def timer_seq(bus: connection.Client, agent_id: str) -> int | None:
     return found.value.seq if found else None
 
 
-class BrokenPulse(Pulse):
-    """Fails in a way that nobody foresaw."""
+class BrokenBusMonitor(BusMonitor):
+    """Fails in an unexpected way."""
 
-    async def prove(self) -> None:
-        raise RuntimeError("the pulse stopped")
+    async def await_round_trip(self) -> None:
+        raise RuntimeError("the bus monitor failed")
 
 
 async def test_a_failure_while_a_time_out_is_judged_ends_the_pinger_loudly(bus, config):
-    """Else the flight would hang, and with it its agent, for as long as the scheduler lives."""
-    pinger = Pinger(
-        bus, BrokenPulse(bus), 0.1, lambda flight, event: pytest.fail(f"{flight.agent_id}: {event}")
-    )
-    flight = await flight_of(bus, Directory(policy_of(config)), "a", datetime.now(UTC))
-    await pinger.launch([flight])
+    """Otherwise the attempt would never end, and its agent would not be pinged again."""
+
+    def fail(attempt: PingAttempt, result: PingResult) -> None:
+        pytest.fail(f"{attempt.agent_id}: {result}")
+
+    pinger = Pinger(bus, BrokenBusMonitor(bus), 0.1, fail)
+    attempt = await attempt_of(bus, Directory(policy_of(config)), "a", datetime.now(UTC))
+    await pinger.launch([attempt])
     with pytest.raises(ExceptionGroup) as raised:
         async with asyncio.timeout(5):
             await pinger.run()
-    assert raised.group_contains(RuntimeError, match="the pulse stopped")
+    assert raised.group_contains(RuntimeError, match="the bus monitor failed")

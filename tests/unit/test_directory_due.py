@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import cast
 
 from msgspec.structs import replace
 
@@ -10,9 +9,7 @@ from bus.contract.messages import AgentEntry
 from bus.transport.connection import Client
 from scheduler.cluster.peers import Peers
 from scheduler.fleet.directory import Directory
-from scheduler.ping.attempt import Flight
 from scheduler.ping.loop import PingLoop
-from scheduler.ping.pinger import Pinger
 from scheduler.policy import Policy
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -67,76 +64,75 @@ def test_who_is_no_longer_due_is_not_handed_out():
 
 
 async def test_a_backlog_that_waits_for_a_place_does_not_pile_up():
-    """Nobody answers and one place only: whatever is offered again each second must not grow what waits."""
+    """No ping may be in flight; offering the due agents again must not make the queue grow."""
+    wake = asyncio.Event()
     directory = directory_of(1000)
-    peers = Peers(Client("nobody"), "me")
-    peers.greeted.set()
-    loop = PingLoop(Client("nobody"), directory, peers, 1, lambda _flight, _state: None)
-    loop.pinger = cast("Pinger", FullPinger())
+    loop = ping_loop(directory, wake, limit=0)
     waiting = asyncio.create_task(loop.run())
     await asyncio.sleep(0)
     for seconds in range(1, 50):
         loop.queue._offered_at = -seconds  # as if a second had gone by
-        loop._work.set()
+        wake.set()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     waiting.cancel()
-    assert len(directory._fresh) <= 1000
+    assert len(directory._untaken) <= 1000
 
 
 async def test_whose_time_comes_while_the_loop_looks_is_pinged_at_once():
     """Not a second later: the loop slept on, having read the clock a second time in the same turn."""
-    directory = LateLook(POLICY)
+    wake = asyncio.Event()
+    directory = LateLook(POLICY, wake)
     now = datetime.now(UTC)
-    directory.apply_entry(
-        "a0", AgentEntry(agent_id="a0", registered_at=now, enrolled_at=directory.due_at), 1
-    )
-    peers = Peers(Client("nobody"), "me")
-    peers.greeted.set()
-    loop = PingLoop(Client("nobody"), directory, peers, 1, lambda _flight, _state: None)
-    pinger = LaunchedPinger()
-    loop.pinger = cast("Pinger", pinger)
+    entry = AgentEntry(agent_id="a0", registered_at=now, enrolled_at=directory.due_at)
+    directory.apply_entry("a0", entry, 1)
+    loop = ping_loop(directory, wake, limit=1)
     running = asyncio.create_task(loop.run())
     async with asyncio.timeout(5):
-        flight = await pinger.launched
+        while loop.pinger.in_flight == 0:  # noqa: ASYNC110  # the pinger signals nobody
+            await asyncio.sleep(0.001)
     running.cancel()
-    assert datetime.now(UTC) - directory.due_at < timedelta(seconds=0.5)
-    assert flight.agent_id == "a0"
+    attempt = loop.active["a0"]
+    assert attempt.pinged_at
+    assert attempt.pinged_at - directory.due_at < timedelta(seconds=0.5)
+
+
+def ping_loop(directory: Directory, wake: asyncio.Event, limit: int) -> PingLoop:
+    """A loop whose client never connects, so that no agent answers."""
+    client = Client("nobody")
+    peers = Peers(client, "me", lambda: None)
+    peers.greeted.set()
+
+    async def restore() -> None:
+        return None
+
+    return PingLoop(
+        client,
+        directory,
+        peers,
+        wake,
+        limit=limit,
+        timeout_seconds=10.0,
+        on_recorded=lambda _attempt, _state: None,
+        on_consumer_lost=restore,
+    )
 
 
 class LateLook(Directory):
-    """The only agent becomes due just after the loop saw that it was not."""
+    """The only agent becomes due just after the loop found that none was due."""
 
-    def __init__(self, policy: Policy) -> None:
-        super().__init__(policy)
+    def __init__(self, policy: Policy, wake: asyncio.Event) -> None:
+        super().__init__(policy, wake.set)
         self.due_at = datetime.now(UTC) + timedelta(seconds=0.2)
 
     def take_due(self, now: datetime) -> str | None:
         taken = super().take_due(now)
         while now < self.due_at and datetime.now(UTC) <= self.due_at:
-            pass  # the processor is given to nobody: that moment is what is tested
+            pass  # no other task may run: this very moment is tested
         return taken
-
-
-class LaunchedPinger:
-    """Shows the first flight."""
-
-    in_flight = 0
-
-    def __init__(self) -> None:
-        self.launched: asyncio.Future[Flight] = asyncio.get_running_loop().create_future()
-
-    async def launch(self, flights: list[Flight]) -> None:
-        self.launched.set_result(flights[0])
-
-
-class FullPinger:
-    """No place is free."""
-
-    in_flight = 1
 
 
 def test_what_loading_queued_too_early_is_forgotten():
     directory = directory_of(3)
-    directory.settle()
+    directory.rebuild_schedule()
     assert handed_out(directory) == ["a0", "a1", "a2"]

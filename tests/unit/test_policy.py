@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from bus.contract.messages import Standing
 from scheduler import policy as rules
-from scheduler.policy import Answer, Excuse, Miss, Policy, Step, advance
+from scheduler.policy import Answered, Excused, Missed, PingResult, Policy, Step, advance
 
 POLICY = Policy(
     base_seconds=900.0,
@@ -19,15 +19,15 @@ POLICY = Policy(
     recovery_pings=3,
     grace=True,
 )
-GOOD, BAD = Answer(100.0, True), Answer(98.9, True)
+GOOD, BAD = Answered(100.0, True), Answered(98.9, True)
 FRESH = Standing()
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
-def walk(*events: rules.Event, policy: Policy = POLICY, standing: Standing = FRESH) -> list[Step]:
+def walk(*results: PingResult, policy: Policy = POLICY, standing: Standing = FRESH) -> list[Step]:
     steps = []
-    for event in events:
-        steps.append(advance(standing, event, policy))
+    for result in results:
+        steps.append(advance(standing, result, policy))
         standing = steps[-1].standing
     return steps
 
@@ -37,7 +37,7 @@ def intervals(steps: list[Step]) -> list[float]:
 
 
 def test_first_answer_checks_only_that_a_gpu_exists():
-    (step,) = walk(Answer(0.0, True))
+    (step,) = walk(Answered(0.0, True))
     assert (step.verdict, step.reason, step.interval_seconds) == ("first", None, 900.0)
     assert (step.standing.consecutive_poor, step.standing.good_streak, step.standing.answered) == (
         0,
@@ -48,7 +48,7 @@ def test_first_answer_checks_only_that_a_gpu_exists():
 
 
 def test_first_answer_without_a_gpu_uses_up_the_grace():
-    first, second = walk(Answer(None, False), Answer(0.0, False))
+    first, second = walk(Answered(None, False), Answered(0.0, False))
     assert (first.verdict, first.reason, first.standing.consecutive_poor) == ("first", "no_gpu", 0)
     assert rules.status(first.standing, maintenance=False) == "poor"
     assert (second.verdict, second.reason, second.standing.consecutive_poor) == (
@@ -59,7 +59,7 @@ def test_first_answer_without_a_gpu_uses_up_the_grace():
 
 
 def test_a_miss_before_the_first_answer_changes_nothing():
-    steps = walk(Miss("timeout"), Miss("no_responders"), GOOD, GOOD)
+    steps = walk(Missed("timeout"), Missed("no_responders"), GOOD, GOOD)
     assert [s.verdict for s in steps] == ["first", "first", "first", "good"]
     assert intervals(steps) == [1, 1, 1, 1]
     assert rules.status(steps[1].standing, maintenance=False) == "pending"
@@ -67,7 +67,7 @@ def test_a_miss_before_the_first_answer_changes_nothing():
 
 def test_without_grace_the_first_ping_is_judged():
     strict = replace(POLICY, grace=False)
-    assert [s.verdict for s in walk(BAD, Miss("timeout"), policy=strict)] == ["poor", "poor"]
+    assert [s.verdict for s in walk(BAD, Missed("timeout"), policy=strict)] == ["poor", "poor"]
     assert rules.first_ping_at(NOW, strict) == NOW + timedelta(seconds=900)
     assert rules.first_ping_at(NOW, POLICY) == NOW
 
@@ -95,36 +95,36 @@ def test_a_poor_ping_ends_the_streak():
     ("uptime", "verdict"), [(99.0, "good"), (98.999999, "poor"), (0.0, "poor"), (100.0, "good")]
 )
 def test_the_threshold_itself_is_good(uptime: float, verdict: str):
-    assert walk(GOOD, Answer(uptime, True))[1].verdict == verdict
+    assert walk(GOOD, Answered(uptime, True))[1].verdict == verdict
 
 
 def test_threshold_zero_and_multiplier_one_are_legal():
     lenient = replace(POLICY, threshold_percent=0.0, multiplier=1.0)
-    steps = walk(GOOD, Answer(0.0, True), Miss("timeout"), policy=lenient)
+    steps = walk(GOOD, Answered(0.0, True), Missed("timeout"), policy=lenient)
     assert [s.verdict for s in steps] == ["first", "good", "poor"]
     assert {s.interval_seconds for s in steps} == {900.0}
 
 
 def test_an_excuse_leaves_the_counters_alone():
-    before, after = walk(GOOD, BAD, Excuse("bus_outage"))[1:]
+    before, after = walk(GOOD, BAD, Excused("bus_outage"))[1:]
     assert after.verdict == "excused"
     assert after.standing == replace(before.standing, last_outcome="excused")
 
 
 def test_an_answer_with_nothing_to_judge_is_excused():
-    _, poor, nothing = walk(GOOD, BAD, Answer(None, True))
+    _, poor, nothing = walk(GOOD, BAD, Answered(None, True))
     assert (nothing.verdict, nothing.reason) == ("excused", "nothing_to_judge")
     assert nothing.standing.consecutive_poor == poor.standing.consecutive_poor == 1
     assert nothing.standing.answered == 3
 
 
 def test_uptime_shown_is_of_the_last_judged_ping_and_never_stale():
-    steps = walk(GOOD, BAD, Excuse("bus_outage"), Miss("timeout"))
+    steps = walk(GOOD, BAD, Excused("bus_outage"), Missed("timeout"))
     assert [s.standing.uptime_percent for s in steps] == [None, 98.9, 98.9, None]
 
 
 def test_status_is_the_first_that_holds():
-    (_, missed) = walk(GOOD, Miss("timeout"))
+    (_, missed) = walk(GOOD, Missed("timeout"))
     assert rules.status(missed.standing, maintenance=True) == "maintenance"
     assert rules.status(missed.standing, maintenance=False) == "missing"
     assert rules.status(None, maintenance=False) == "pending"
@@ -135,10 +135,10 @@ def test_next_ping_counts_from_the_ping_and_is_never_in_the_past():
     assert rules.next_ping_at(NOW, 60.0, NOW + timedelta(seconds=90)) == NOW + timedelta(seconds=90)
 
 
-events = st.one_of(
-    st.builds(Answer, st.none() | st.floats(0.0, 100.0), st.booleans()),
-    st.builds(Miss, st.sampled_from(["timeout", "no_responders", "bad_report"])),
-    st.builds(Excuse, st.just("bus_outage")),
+results = st.one_of(
+    st.builds(Answered, st.none() | st.floats(0.0, 100.0), st.booleans()),
+    st.builds(Missed, st.sampled_from(["timeout", "no_responders", "bad_report"])),
+    st.builds(Excused, st.just("bus_outage")),
 )
 policies = st.builds(
     Policy,
@@ -151,8 +151,8 @@ policies = st.builds(
 )
 
 
-@given(policies, st.floats(1.0, 1e9), st.lists(events, max_size=80))
-def test_any_sequence_keeps_every_bound(policy: Policy, reach: float, sequence: list[rules.Event]):
+@given(policies, st.floats(1.0, 1e9), st.lists(results, max_size=80))
+def test_any_sequence_keeps_every_bound(policy: Policy, reach: float, sequence: list[PingResult]):
     policy = replace(policy, max_seconds=policy.base_seconds * reach)
     before = Standing()
     for step in walk(*sequence, policy=policy):
@@ -178,9 +178,9 @@ def test_the_formula_of_the_guide(poor: int):
     assert rules.interval_seconds(poor, POLICY) == pytest.approx(min(900.0 * 2.0**poor, 86_400.0))
 
 
-@given(st.lists(events, max_size=60))
+@given(st.lists(results, max_size=60))
 def test_recovery_takes_the_configured_number_of_good_pings_however_deep(
-    sequence: list[rules.Event],
+    sequence: list[PingResult],
 ):
     standing = Standing()
     for step in walk(GOOD, *sequence):

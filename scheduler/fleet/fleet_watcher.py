@@ -1,0 +1,122 @@
+"""Keeps the directory up to date with the entries and states in the bucket."""
+
+from collections.abc import Callable
+
+import structlog
+from msgspec.structs import replace
+
+from bus.background import Start
+from bus.contract import subjects
+from bus.contract.messages import AgentEntry, AgentState, decode
+from bus.errors import BadMessageError, UnavailableError
+from bus.transport import bucket
+from bus.transport.connection import Client
+from bus.transport.kv_watcher import KeyWatcher
+from scheduler.fleet.directory import Directory
+
+log = structlog.get_logger("scheduler.fleet.fleet_watcher")
+
+CATCH_UP_SECONDS = 5.0
+
+
+class FleetWatcher:
+    """Applies every revision of `agent.<id>` and `state.<id>` to the directory.
+
+    `is_active` tells whether this scheduler has an attempt for the agent. The states of such an agent
+    are not applied; if another scheduler writes one, the attempt's compare-and-set fails, and it is
+    read then.
+    """
+
+    def __init__(
+        self, client: Client, directory: Directory, is_active: Callable[[str], bool]
+    ) -> None:
+        self._client = client
+        self._directory = directory
+        self._is_active = is_active
+        self._entries = KeyWatcher(
+            client, subjects.BUCKET_STREAM, subjects.agent_key("*"), self._on_entry
+        )
+        self._states = KeyWatcher(
+            client, subjects.BUCKET_STREAM, subjects.state_key("*"), self._on_state
+        )
+        self.bad_values = 0
+
+    async def load(self, start: Start) -> None:
+        """Starts to watch; returns when the directory holds what the bucket held at the start."""
+        start(self._entries.run())
+        start(self._states.run())
+        await self._entries.loaded.wait()
+        await self._states.loaded.wait()
+
+    def watch_states(self, wanted: bool) -> None:
+        """Watches the states, or stops to: a scheduler that is alone writes all states itself."""
+        if wanted:
+            self._states.resume()
+        else:
+            self._states.pause()
+
+    async def catch_up(self) -> None:
+        """Returns when every registration and removal acknowledged so far has been applied.
+
+        Raises UnavailableError when the bus is away, or when that takes too long.
+        """
+        if not self._client.is_connected:
+            raise UnavailableError("the bus is not connected")
+        newest = await bucket.last_sequence(self._client, subjects.agent_key("*"))
+        try:
+            await self._entries.reached(newest, CATCH_UP_SECONDS)
+        except TimeoutError:
+            raise UnavailableError(
+                "the scheduler is still catching up with the registry: try again"
+            ) from None
+
+    def _on_entry(
+        self, subject: str, data: bytes, sequence: int, _time_ns: int, deleted: bool
+    ) -> None:
+        if deleted:
+            return
+        try:
+            agent_id = subjects.last_token(subject)
+            entry = decode(data, AgentEntry)
+        except BadMessageError as error:
+            self._reject(subject, error)
+            return
+        self._directory.apply_entry(agent_id, entry, sequence)
+
+    def _on_state(
+        self, subject: str, data: bytes, sequence: int, time_ns: int, deleted: bool
+    ) -> None:
+        if deleted:
+            return
+        try:
+            agent_id = subjects.last_token(subject)
+            if self._is_active(agent_id) or self._is_known(agent_id, sequence):
+                return
+            state = _without_message(decode(data, AgentState))
+        except BadMessageError as error:
+            self._reject(subject, error)
+            return
+        self._directory.apply_state(agent_id, state, sequence, time_ns)
+
+    def _is_known(self, agent_id: str, sequence: int) -> bool:
+        """Returns whether this revision was applied before: this scheduler wrote it itself."""
+        tracked = self._directory.get(agent_id)
+        return tracked is not None and sequence <= tracked.state_revision
+
+    def _reject(self, subject: str, error: BadMessageError) -> None:
+        self.bad_values += 1
+        log.error(
+            "bucket_value_rejected",
+            subject=subject,
+            detail=str(error),
+            action="the value is left as it is; correct it by hand",
+        )
+
+
+def _without_message(state: AgentState) -> AgentState:
+    """Returns the state with a copy of its report.
+
+    The decoded report is a view that would keep the whole message in memory.
+    """
+    last = replace(state.last, report=state.last.report.copy())
+    return replace(state, last=last)
