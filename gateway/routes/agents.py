@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-import msgspec
 from litestar import Request, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from bus.client.fleet_client import OPTIONAL_SECONDS, FleetClient
 from bus.contract.messages import AgentId, Status
@@ -22,7 +22,7 @@ from bus.contract.questions import (
 from bus.contract.subjects import check_agent_id
 from gateway.web import json_body, params
 from gateway.web.openapi import request_body
-from gateway.web.problems import FieldError, ProblemError, error_responses
+from gateway.web.problems import error_responses, field_problem
 
 AGENTS = "/ping-system/agents"
 
@@ -37,7 +37,7 @@ class Registration(Struct, kw_only=True, frozen=True):
 
 
 class Registered(Struct, kw_only=True, frozen=True):
-    """What a registration answers."""
+    """The agent as it is registered now."""
 
     agent_id: str
     agent_url: str | None
@@ -49,7 +49,7 @@ class Registered(Struct, kw_only=True, frozen=True):
 
 
 class DueAgents(Struct, kw_only=True, frozen=True):
-    """Agents whose next ping has come, most overdue first; `total` counts those beyond the page as well."""
+    """Agents whose next ping has come, the most overdue first. `total` counts all of them."""
 
     agents: tuple[Agent, ...]
     total: int
@@ -69,28 +69,34 @@ class DueAgents(Struct, kw_only=True, frozen=True):
 async def register(
     request: Request[Any, Any, Any], fleet_client: NamedDependency[FleetClient]
 ) -> Response[Registered]:
-    """201 for a new agent, 200 for a known one. Registering again never touches an agent's ping state."""
+    """201 for a new agent, 200 for a known one, whose ping state stays as it is."""
     body = await json_body.read_json(request, Registration)
     _check(body)
-    wanted = RegisterRequest(
-        agent_url=body.agent_url, capabilities=body.capabilities, metadata=body.metadata
+    registration = RegisterRequest(
+        agent_url=body.agent_url,
+        capabilities=body.capabilities,
+        metadata=body.metadata,
     )
-    reply = await fleet_client.register(body.agent_id, wanted)
-    shown = Registered(
-        **{name: getattr(reply.agent, name) for name in Registered.__struct_fields__}
+    reply = await fleet_client.register(body.agent_id, registration)
+    agent = reply.agent
+    registered = Registered(
+        agent_id=agent.agent_id,
+        agent_url=agent.agent_url,
+        capabilities=agent.capabilities,
+        metadata=agent.metadata,
+        status=agent.status,
+        registered_at=agent.registered_at,
+        next_ping_at=agent.next_ping_at,
     )
-    return Response(
-        shown,
-        status_code=201 if reply.created else 200,
-        headers={"Location": f"{AGENTS}/{body.agent_id}"},
-    )
+    status_code = 201 if reply.created else 200
+    headers = {"Location": f"{AGENTS}/{body.agent_id}"}
+    return Response(registered, status_code=status_code, headers=headers)
 
 
 def _check(body: Registration) -> None:
     json_body.check_body_agent_id(body.agent_id)
     if body.agent_url and not body.agent_url.isprintable():
-        detail = "agent_url holds control characters"
-        raise ProblemError(400, detail, errors=(FieldError(detail=detail, pointer="#/agent_url"),))
+        raise field_problem("agent_url holds control characters", pointer="#/agent_url")
     json_body.check_depth(body.metadata)
 
 
@@ -104,14 +110,19 @@ async def list_agents(
         str | None, QueryParameter(description="`next_cursor` of the page before")
     ] = None,
 ) -> AgentPage:
-    """By id, a page at a time. `uptime_24h_percent` is null while storage does not answer."""
-    after = check_agent_id(cursor) if cursor else None
-    page = await fleet_client.agents(
-        ListRequest(status=status, capability=capability, limit=limit, cursor=after)
+    """A page of agents in order of their ids.
+
+    `uptime_24h_percent` is null while storage does not answer.
+    """
+    question = ListRequest(
+        status=status,
+        capability=capability,
+        limit=limit,
+        cursor=check_agent_id(cursor) if cursor else None,
     )
-    return msgspec.structs.replace(
-        page, agents=await fleet_client.with_uptimes(page.agents, OPTIONAL_SECONDS)
-    )
+    page = await fleet_client.agents(question)
+    agents = await fleet_client.with_uptimes(page.agents, OPTIONAL_SECONDS)
+    return replace(page, agents=agents)
 
 
 @get(
@@ -123,11 +134,10 @@ async def list_agents(
 async def list_due(
     fleet_client: NamedDependency[FleetClient], limit: params.Limit = 1000
 ) -> DueAgents:
-    """Those whose `next_ping_at` has come, most overdue first."""
+    """The agents whose `next_ping_at` has come, the most overdue first."""
     page = await fleet_client.agents(ListRequest(order="due", limit=limit))
-    return DueAgents(
-        agents=await fleet_client.with_uptimes(page.agents, OPTIONAL_SECONDS), total=page.total
-    )
+    agents = await fleet_client.with_uptimes(page.agents, OPTIONAL_SECONDS)
+    return DueAgents(agents=agents, total=page.total)
 
 
 @get(
@@ -150,5 +160,5 @@ async def show_agent(agent_id: FromPath[str], fleet_client: NamedDependency[Flee
     responses=error_responses(401, 403, 404),
 )
 async def remove_agent(agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]) -> None:
-    """No more pings; its history stays and can still be asked for."""
+    """The agent is pinged no more. Its history is kept and can still be read."""
     await fleet_client.remove(check_agent_id(agent_id))

@@ -1,4 +1,4 @@
-"""What Livepeer BYOC job runners ask: can this agent's GPU take work, and how reliable was it."""
+"""The question of Livepeer BYOC job runners: can this agent's GPU take work, and was it reliable."""
 
 from datetime import datetime
 from typing import Any
@@ -16,13 +16,13 @@ from gateway.web.problems import error_responses
 
 
 class GpuCheck(Struct, kw_only=True, frozen=True):
-    """Who is asked about."""
+    """The agent in question."""
 
     agent_id: AgentId
 
 
 class GpuAnswer(Struct, kw_only=True, frozen=True):
-    """`uptime_percent` is the last judged one. `gpu_available` is null for an agent that never answered."""
+    """`uptime_percent` is that of the last judged ping. `gpu_available` is null before any answer."""
 
     agent_id: str
     uptime_percent: Percent | None
@@ -42,7 +42,7 @@ class GpuAnswer(Struct, kw_only=True, frozen=True):
 async def gpu_check(
     request: Request[Any, Any, Any], fleet_client: NamedDependency[FleetClient]
 ) -> GpuAnswer:
-    """From the registry, without a ping: as fresh as the agent's last one."""
+    """The agent's state after its last ping. This request does not ping it."""
     body = await json_body.read_json(request, GpuCheck)
     agent = await fleet_client.agent(json_body.check_body_agent_id(body.agent_id))
     return GpuAnswer(
@@ -55,7 +55,7 @@ async def gpu_check(
 
 
 def _available(agent: Agent) -> bool | None:
-    """A host that does not answer takes no work, whatever its GPUs were when it last did."""
+    """False for a missing agent, whatever its GPUs were when it last answered."""
     if agent.last_answered_at is None:
         return None
     if agent.status == "missing":

@@ -1,4 +1,4 @@
-"""The fleet at a glance, for the dashboard page and `gpuping top`."""
+"""The whole fleet in one document, for the dashboard page and `gpuping top`."""
 
 import asyncio
 from datetime import datetime
@@ -7,12 +7,13 @@ from typing import Any, get_args
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from msgspec import Struct
+from msgspec.structs import replace
 
 from bus.client.fleet_client import OPTIONAL_SECONDS, FleetClient, optional
 from bus.clock import utc_now
 from bus.contract.exports import TableRequest
 from bus.contract.messages import Percent, Seconds, Status
-from bus.contract.questions import Agent, Fleet, ListRequest, OverviewReply, OverviewRequest, Ping
+from bus.contract.questions import Agent, ListRequest, OverviewReply, OverviewRequest, Ping
 from gateway.web import file_response, params
 from gateway.web.accept import accepted
 from gateway.web.openapi import CSV, PARQUET, response_formats
@@ -21,11 +22,11 @@ from gateway.web.problems import error_responses
 WORST_AGENTS = 100
 RECENT_PINGS = 50
 PERIOD_HOURS = 24.0
-_NO_FIGURES: dict[str, float | None] = {"p50": None, "p95": None, "p99": None}
+_NO_PERCENTILES: dict[str, float | None] = {"p50": None, "p95": None, "p99": None}
 
 
 class Totals(Struct, kw_only=True, frozen=True):
-    """Agents registered now; pings and misses ever; pings in flight now."""
+    """Agents registered now, pings and misses since they were registered, pings in flight now."""
 
     agents: int
     pings: int
@@ -34,7 +35,10 @@ class Totals(Struct, kw_only=True, frozen=True):
 
 
 class FleetUptime(Struct, kw_only=True, frozen=True):
-    """The whole fleet over the period, from summed seconds. Null: nothing observed, or storage is away."""
+    """The whole fleet over the period, from summed seconds.
+
+    Null where nothing was observed, or while storage does not answer.
+    """
 
     period_hours: float
     uptime_percent: Percent | None
@@ -42,8 +46,16 @@ class FleetUptime(Struct, kw_only=True, frozen=True):
     verdicts: dict[str, int]
 
 
+_NO_UPTIME = FleetUptime(
+    period_hours=PERIOD_HOURS,
+    uptime_percent=None,
+    seconds=None,
+    verdicts={},
+)
+
+
 class Dashboard(Struct, kw_only=True, frozen=True):
-    """`degraded` names the services whose part is missing."""
+    """`degraded` names the services that did not answer, whose parts are therefore missing."""
 
     generated_at: datetime
     totals: Totals
@@ -70,56 +82,67 @@ async def dashboard(
     fleet_client: NamedDependency[FleetClient],
     file_format: params.FileFormat = None,
 ) -> Response[Dashboard]:
-    """The 100 worst agents, the newest outcomes and the totals. Without storage: nulls, and `degraded` says so.
+    """As JSON the totals, the 100 worst agents and the newest outcomes.
 
-    In CSV and Parquet: every agent of the last 24 h as its newest outcome left it, worst first.
+    While storage does not answer, its parts are null or empty and `degraded` names it. As CSV or
+    Parquet every agent with an outcome in the last 24 hours, as that left it, the worst first.
     """
     wanted = file_format or accepted(request)
     if wanted == "json":
-        return Response(await glance(fleet_client))
-    offer = await fleet_client.table(
-        TableRequest(table="dashboard", format=wanted, hours=PERIOD_HOURS)
-    )
-    return await file_response.stream_file(fleet_client.file(offer), offer)  # type: ignore[return-value]
+        return Response(await _read_dashboard(fleet_client))
+    question = TableRequest(table="dashboard", format=wanted, hours=PERIOD_HOURS)
+    offer = await fleet_client.table(question)
+    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]  # a Stream
 
 
-async def glance(fleet_client: FleetClient) -> Dashboard:
-    """The document, from the scheduler and from storage at once."""
+async def _read_dashboard(fleet_client: FleetClient) -> Dashboard:
     question = OverviewRequest(hours=PERIOD_HOURS, recent=RECENT_PINGS)
     fleet, agents, overview = await asyncio.gather(
         fleet_client.fleet(),
-        _worst(fleet_client),
+        _worst_agents(fleet_client),
         optional(fleet_client.overview(question, OPTIONAL_SECONDS)),
     )
-    return assemble(utc_now(), fleet, agents, overview)
-
-
-async def _worst(fleet_client: FleetClient) -> tuple[Agent, ...]:
-    page = await fleet_client.agents(ListRequest(order="worst", limit=WORST_AGENTS))
-    return await fleet_client.with_uptimes(page.agents, OPTIONAL_SECONDS)
-
-
-def assemble(
-    now: datetime, fleet: Fleet, agents: tuple[Agent, ...], overview: OverviewReply | None
-) -> Dashboard:
-    """The document from its parts."""
-    return Dashboard(
-        generated_at=now,
-        totals=Totals(
-            agents=fleet.agents, pings=fleet.pings, missed=fleet.missed, in_flight=fleet.in_flight
-        ),
-        by_status=dict.fromkeys(get_args(Status), 0) | fleet.by_status,
-        uptime=FleetUptime(
-            period_hours=PERIOD_HOURS,
-            uptime_percent=overview.uptime_percent if overview else None,
-            seconds=overview.seconds if overview else None,
-            verdicts=overview.verdicts if overview else {},
-        ),
-        response_ms=overview.response_ms if overview else _NO_FIGURES,
-        late_ms=overview.late_ms if overview else _NO_FIGURES,
+    by_status = dict.fromkeys(get_args(Status), 0) | fleet.by_status
+    totals = Totals(
+        agents=fleet.agents,
+        pings=fleet.pings,
+        missed=fleet.missed,
+        in_flight=fleet.in_flight,
+    )
+    without_storage = Dashboard(
+        generated_at=utc_now(),
+        totals=totals,
+        by_status=by_status,
+        uptime=_NO_UPTIME,
+        response_ms=_NO_PERCENTILES,
+        late_ms=_NO_PERCENTILES,
         due=fleet.due,
         next_ping_at=fleet.next_ping_at,
         agents=agents,
-        recent=overview.recent if overview else (),
-        degraded=() if overview else ("storage",),
+        recent=(),
+        degraded=("storage",),
     )
+    if overview is None:
+        return without_storage
+    return replace(
+        without_storage,
+        uptime=_uptime_of(overview),
+        response_ms=overview.response_ms,
+        late_ms=overview.late_ms,
+        recent=overview.recent,
+        degraded=(),
+    )
+
+
+def _uptime_of(overview: OverviewReply) -> FleetUptime:
+    return FleetUptime(
+        period_hours=PERIOD_HOURS,
+        uptime_percent=overview.uptime_percent,
+        seconds=overview.seconds,
+        verdicts=overview.verdicts,
+    )
+
+
+async def _worst_agents(fleet_client: FleetClient) -> tuple[Agent, ...]:
+    page = await fleet_client.agents(ListRequest(order="worst", limit=WORST_AGENTS))
+    return await fleet_client.with_uptimes(page.agents, OPTIONAL_SECONDS)

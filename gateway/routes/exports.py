@@ -1,4 +1,4 @@
-"""Every answer about the past as a table, to be taken away as CSV or Parquet."""
+"""History and what is derived from it as tables: CSV or Parquet files to download."""
 
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from gateway.web.accept import accepted
 from gateway.web.openapi import CSV, PARQUET, response_formats
 from gateway.web.problems import error_responses
 
-_ROWS = "\n".join(f"- `{name}`: {row}" for name, row in TABLES.items())
+_ROWS = "\n".join(f"- `{name}`: {rows}" for name, rows in TABLES.items())
 
 
 @get(
@@ -43,15 +43,24 @@ async def export(
         QueryParameter(name="format", description="wins over Accept; csv without both"),
     ] = None,
 ) -> Stream:
-    """The whole table: nothing is cut off, and its length is announced."""
-    liked = accepted(request)
+    """The whole table as one file. Content-Length is announced, so an incomplete file is noticed."""
+    if agent_id is not None:
+        check_agent_id(agent_id)
     question = TableRequest(
         table=table,
-        format=file_format or ("csv" if liked == "json" else liked),
-        agent_id=None if agent_id is None else check_agent_id(agent_id),
+        format=file_format or _accepted_file_format(request),
+        agent_id=agent_id,
         hours=hours,
         month=month,
         by=by,
     )
     offer = await fleet_client.table(question)
-    return await file_response.stream_file(fleet_client.file(offer), offer)
+    return await file_response.stream_file(fleet_client, offer)
+
+
+def _accepted_file_format(request: Request[Any, Any, Any]) -> FileFormat:
+    """The file format that the Accept header prefers; csv where it prefers JSON or names none."""
+    preferred = accepted(request)
+    if preferred == "json":
+        return "csv"
+    return preferred

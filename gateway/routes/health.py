@@ -1,4 +1,4 @@
-"""Liveness and readiness, for probes. Neither needs a token; neither tells more than the names of our parts."""
+"""Liveness and readiness, for probes. They need no token and name only the parts behind the gateway."""
 
 import asyncio
 from typing import Literal
@@ -26,28 +26,34 @@ class Ready(Struct, kw_only=True, frozen=True):
 
 @get("/healthz", tags=["operation"], summary="Liveness")
 async def healthz() -> Alive:
-    """Says only that the gateway's process is alive: a restart would not mend what is behind it."""
+    """200 while the gateway's process answers, whatever the state of the services behind it.
+
+    A probe that restarts the gateway would not repair those.
+    """
     return Alive()
 
 
 @get("/readyz", tags=["operation"], summary="Readiness", responses=error_responses())
 async def readyz(fleet_client: NamedDependency[FleetClient]) -> Ready:
-    """200 when bus, scheduler and storage answer; else a 503 problem that names the `missing` ones."""
+    """200 when bus, scheduler and storage answer; else a 503 problem, which names the `missing`."""
     checks = await check(fleet_client)
-    missing = [name for name, present in checks.items() if not present]
+    missing = [name for name, answered in checks.items() if not answered]
     if missing:
-        raise ProblemError(
-            503, f"not answering: {', '.join(missing)}", missing=missing, checks=checks
-        )
+        detail = f"not answering: {', '.join(missing)}"
+        raise ProblemError(503, detail, missing=missing, checks=checks)
     return Ready(checks=checks)
 
 
 async def check(fleet_client: FleetClient) -> dict[str, bool]:
-    """Which of the parts behind the gateway answer now."""
+    """Whether each part behind the gateway answers now, by its name."""
     if not fleet_client.is_connected:
         return {"bus": False, "scheduler": False, "storage": False}
-    fleet, storage = await asyncio.gather(
+    fleet, storage_stats = await asyncio.gather(
         optional(fleet_client.fleet(OPTIONAL_SECONDS)),
         optional(fleet_client.storage_stats(OPTIONAL_SECONDS)),
     )
-    return {"bus": True, "scheduler": fleet is not None, "storage": storage is not None}
+    return {
+        "bus": True,
+        "scheduler": fleet is not None,
+        "storage": storage_stats is not None,
+    }

@@ -1,6 +1,6 @@
 """An agent's history: pages as JSON, the whole period as CSV or Parquet.
 
-A removed agent keeps its history. An agent that nobody ever registered has none to ask for: that is a 404.
+A removed agent keeps its history. An agent that was never registered is a 404.
 """
 
 from typing import Annotated, Any
@@ -19,8 +19,7 @@ from gateway.web.accept import accepted
 from gateway.web.openapi import CSV, PARQUET, response_formats
 from gateway.web.problems import error_responses
 
-EVER_HOURS = 87_600.0
-PAGE = 1000
+PAGE_LIMIT = 1000
 
 
 @get(
@@ -47,12 +46,15 @@ async def history(
     ] = None,
     file_format: params.FileFormat = None,
 ) -> Response[HistoryReply]:
-    """A page as JSON, newest first; `summary` is of the whole period. In CSV and Parquet, all of it without `limit`."""
+    """As JSON a page of outcomes, and a `summary` of the whole period.
+
+    As CSV or Parquet the whole period, or its newest `limit` outcomes.
+    """
     check_agent_id(agent_id)
     wanted = file_format or accepted(request)
     if wanted == "json":
-        question = HistoryRequest(hours=hours, limit=limit or PAGE, cursor=cursor)
+        question = HistoryRequest(hours=hours, limit=limit or PAGE_LIMIT, cursor=cursor)
         return Response(await fleet_client.history(agent_id, question))
     export = ExportRequest(hours=hours, format=wanted, limit=limit, cursor=cursor)
     offer = await fleet_client.export(agent_id, export)
-    return await file_response.stream_file(fleet_client.file(offer), offer)  # type: ignore[return-value]
+    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]  # a Stream

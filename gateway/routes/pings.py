@@ -1,4 +1,4 @@
-"""Pinging an agent now, and asking it directly."""
+"""Pinging an agent now, and questions that the agent itself answers."""
 
 from typing import Any
 
@@ -23,7 +23,10 @@ from gateway.web.problems import ProblemError, error_responses
     responses=error_responses(401, 403, 404, 504),
 )
 async def ping_now(agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]) -> Ping:
-    """The outcome counts as that of any ping. A miss is a 504 problem that carries the outcome as `ping`."""
+    """Pings at once. The outcome counts as that of any other ping.
+
+    A miss is a 504 problem that carries the outcome as `ping`.
+    """
     ping = await fleet_client.ping_now(check_agent_id(agent_id))
     if ping.outcome == "missed":
         detail = f"agent {agent_id} did not answer ({ping.reason}); the miss counts"
@@ -40,7 +43,7 @@ async def ping_now(agent_id: FromPath[str], fleet_client: NamedDependency[FleetC
 async def uptime(
     agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]
 ) -> UptimeReport:
-    """A look: answered by the agent from its ledger; changes nothing anywhere."""
+    """The agent's own report, from its ledger. Asking for it changes nothing, unlike a ping."""
     await _check_registered(fleet_client, agent_id)
     return await fleet_client.look(agent_id)
 
@@ -68,15 +71,16 @@ async def gpu_status(
 async def health(
     agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]
 ) -> Response[dict[str, Any]]:
-    """How the agent's daemon itself fares."""
+    """The state of the agent's daemon: its checks, its ledger and its connection to the bus."""
     await _check_registered(fleet_client, agent_id)
     return _as_given(await fleet_client.health(agent_id))
 
 
 def _as_given(data: msgspec.Raw) -> Response[dict[str, Any]]:
-    return Response(data, media_type="application/json")  # type: ignore[arg-type]  # Raw encodes as what it holds
+    # msgspec encodes a Raw as the JSON that it holds
+    return Response(data, media_type="application/json")  # type: ignore[arg-type]
 
 
 async def _check_registered(fleet_client: FleetClient, agent_id: str) -> None:
-    """Raises RefusedError 404 for an agent that nobody registered, even if a host answers under its id."""
+    """Raises RefusedError 404 for an unregistered agent, even if a host answers under its id."""
     await fleet_client.agent(check_agent_id(agent_id))

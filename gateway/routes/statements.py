@@ -1,4 +1,4 @@
-"""What somebody is paid on: the uptime statement of an agent's month, and the fleet's month under other rules."""
+"""What payments depend on: uptime statements of a month, and the fleet's month under other rules."""
 
 from typing import Annotated, Any
 
@@ -20,9 +20,9 @@ from gateway.routes.agents import AGENTS
 from gateway.web import file_response, params
 from gateway.web.accept import accepted
 from gateway.web.openapi import CSV, HTML, PARQUET, response_formats
-from gateway.web.problems import FieldError, ProblemError, error_responses
+from gateway.web.problems import error_responses, field_problem
 
-Form = Annotated[
+StatementFileFormat = Annotated[
     StatementFormat | None,
     QueryParameter(name="format", description="wins over Accept; html is made to print"),
 ]
@@ -40,14 +40,17 @@ async def report(
     agent_id: FromPath[str],
     fleet_client: NamedDependency[FleetClient],
     month: params.Month = None,
-    file_format: Form = None,
+    file_format: StatementFileFormat = None,
     threshold: params.Threshold = None,
     policy: params.Policy = None,
 ) -> Response[Statement]:
-    """Seconds by GPU and host, incidents, uptime over enrolled time; with `threshold` or `policy` a replay."""
+    """Seconds by GPU and host, incidents, and uptime over enrolled time.
+
+    With `threshold` or `policy` the month is judged by those rules instead of ours.
+    """
     check_agent_id(agent_id)
     question = StatementRequest(
-        month=month or f"{utc_now():%Y-%m}",
+        month=month or _this_month(),
         format=file_format or accepted(request),
         threshold=threshold,
         policy=policy,
@@ -55,7 +58,7 @@ async def report(
     if question.format == "json":
         return Response(await fleet_client.statement(agent_id, question))
     offer = await fleet_client.statement_file(agent_id, question)
-    return await file_response.stream_file(fleet_client.file(offer), offer)  # type: ignore[return-value]
+    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]  # a Stream
 
 
 @get(
@@ -74,15 +77,17 @@ async def replay(
     limit: params.Limit = 1000,
     file_format: params.FileFormat = None,
 ) -> Response[FleetReplay]:
-    """The greatest change first. JSON counts all agents and lists `limit` of them; CSV and Parquet list all.
+    """Agents by the size of their change, the greatest first, over the time that reports cover.
 
-    Over the time that reports cover; a policy's own bands count instead of `threshold`. One of the two is needed.
+    JSON counts all agents and lists `limit` of them; CSV and Parquet list all. `threshold` or
+    `policy` is required. A policy that has bands of its own is judged by them, and not by
+    `threshold`.
     """
     if threshold is None and policy is None:
         detail = "give threshold or policy: the rules to replay the month under"
-        raise ProblemError(400, detail, errors=(FieldError(detail=detail, parameter="policy"),))
+        raise field_problem(detail, parameter="policy")
     question = FleetReplayRequest(
-        month=month or f"{utc_now():%Y-%m}",
+        month=month or _this_month(),
         format=file_format or accepted(request),
         limit=limit,
         threshold=threshold,
@@ -91,4 +96,9 @@ async def replay(
     if question.format == "json":
         return Response(await fleet_client.replay(question))
     offer = await fleet_client.replay_file(question)
-    return await file_response.stream_file(fleet_client.file(offer), offer)  # type: ignore[return-value]
+    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]  # a Stream
+
+
+def _this_month() -> str:
+    """The month of now in UTC, such as `2026-11`."""
+    return f"{utc_now():%Y-%m}"

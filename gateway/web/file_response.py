@@ -1,39 +1,44 @@
-"""Answers about the past as files. Storage writes them; they pass through piece by piece, never whole in memory.
+"""Files from storage as HTTP responses. They are streamed in pieces and never held whole in memory.
 
-The whole length is announced, so that a transfer that breaks off cannot pass for a file.
+Content-Length is the whole file's, so that a client notices a transfer that breaks off.
 """
 
 from collections.abc import AsyncIterator
 
 from litestar.response import Stream
 
+from bus.client.fleet_client import FleetClient
 from bus.transport.file_transfer import FileOffer
 
-# what storage's printable page needs, and nothing else; `sandbox`: whatever an agent smuggled into it stays text
+# Allows what storage's printable page needs. `sandbox` keeps a script from running, should text of
+# an agent ever reach the page unescaped.
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
 )
 
 
-async def stream_file(pieces: AsyncIterator[bytes], offer: FileOffer) -> Stream:
-    """The file as an answer. Its first piece is fetched here: once an answer has begun it cannot become a problem."""
+async def stream_file(fleet_client: FleetClient, offer: FileOffer) -> Stream:
+    """The offered file as a response; a page is shown, any other file is downloaded.
+
+    The first piece is fetched before the response begins, because a failure can become a problem
+    document only until then. Raises UnavailableError when storage does not send it.
+    """
+    pieces = fleet_client.file(offer)
     first = await anext(pieces, b"")
+    is_page = offer.media_type.startswith("text/html")
+    disposition = "inline" if is_page else "attachment"
     headers = {
         "Content-Type": offer.media_type,
         "Content-Length": str(offer.total_bytes),
-        "Content-Disposition": f'{_disposition(offer)}; filename="{offer.name}"',
+        "Content-Disposition": f'{disposition}; filename="{offer.name}"',
         "Vary": "Accept",
     }
-    if offer.media_type.startswith("text/html"):
+    if is_page:
         headers["Content-Security-Policy"] = _PAGE_POLICY
-    return Stream(_all(first, pieces), headers=headers)
+    return Stream(_all_pieces(first, pieces), headers=headers)
 
 
-async def _all(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _all_pieces(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
     async for piece in rest:
         yield piece
-
-
-def _disposition(offer: FileOffer) -> str:
-    return "inline" if offer.media_type.startswith("text/html") else "attachment"
