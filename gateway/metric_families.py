@@ -122,7 +122,7 @@ def storage_families(overview: OverviewReply | None, stats: StorageStats | None)
 
 
 def agent_families(agents: Iterable[Agent]) -> list[Metric]:
-    """A set of series for each agent. A value that was never observed has no sample, and not a 0."""
+    """A set of series for each agent. A value that was never observed has no sample."""
     status = _agent_gauge("status", "1 for the status that the agent has", "status")
     uptime = _agent_gauge("uptime_ratio", "Uptime of the last judged ping")
     poor = _agent_gauge("consecutive_poor", "Steps of escalation")

@@ -23,8 +23,12 @@ from gateway.web.auth import Guard, is_loopback
 from gateway.web.server import Server, listen
 from gateway.web.tokens import TokenFile
 
-# the address to show for one that means "every interface"
-_SHOWN_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # a key, never listened on
+# The address to show for one that means "every interface". Nothing listens on these keys.
+_SHOWN_ADDRESS = {
+    "": "127.0.0.1",
+    "0.0.0.0": "127.0.0.1",  # noqa: S104
+    "::": "::1",
+}
 
 
 class Gateway(NamedTuple):

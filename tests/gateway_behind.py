@@ -1,7 +1,7 @@
-"""A scheduler and a storage of a few lines, as real micro services on the real bus, for tests of the gateway.
+"""A small scheduler and storage, as real micro services on a real bus, for tests of the gateway.
 
-They answer what the contract says that the real ones answer, from what the test puts into them, and can be told to
-be silent or to talk nonsense, which real ones cannot.
+They answer by the contract from what a test puts into them. Unlike real ones they can be told not
+to answer, or to answer with bytes that cannot be read.
 """
 
 import asyncio
@@ -121,7 +121,7 @@ def quick(base: Settings, **more) -> Settings:
 
 
 class Behind:
-    """What the gateway finds on the bus. `silent` and `nonsense` hold the names of endpoints that misbehave."""
+    """The services on the bus. `silent` and `nonsense` name the endpoints that misbehave."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -246,9 +246,14 @@ class Behind:
         for one in self.agents.values():
             by_status[one.status] = by_status.get(one.status, 0) + 1
         return Fleet(
-            agents=len(self.agents), pings=sum(map(len, self.pings.values())), missed=1, due=2, in_flight=3,
-            by_status=by_status, next_ping_at=NOW,
-        )  # fmt: skip
+            agents=len(self.agents),
+            pings=sum(map(len, self.pings.values())),
+            missed=1,
+            due=2,
+            in_flight=3,
+            by_status=by_status,
+            next_ping_at=NOW,
+        )
 
     async def _ping_now(self, request: Request) -> Ping:
         await self._get(request)
@@ -256,10 +261,22 @@ class Behind:
 
     async def _scheduler_stats(self, request: Request) -> SchedulerStats:
         return SchedulerStats(
-            instance="s1", started_at=NOW, verdicts={"good": 7, "poor": 2}, in_flight=3, in_flight_limit=100, waiting=0,
-            held_back_seconds=1.5, commits=5, lost_races=1, bad_messages=0, events_dropped=0, timers_put_off=0,
-            ping_seconds={"0.01": 6, "+Inf": 7}, late_seconds={"0.1": 9, "+Inf": 9}, ping_seconds_sum=0.5,
-        )  # fmt: skip
+            instance="s1",
+            started_at=NOW,
+            verdicts={"good": 7, "poor": 2},
+            in_flight=3,
+            in_flight_limit=100,
+            waiting=0,
+            held_back_seconds=1.5,
+            commits=5,
+            lost_races=1,
+            bad_messages=0,
+            events_dropped=0,
+            timers_put_off=0,
+            ping_seconds={"0.01": 6, "+Inf": 7},
+            late_seconds={"0.1": 9, "+Inf": 9},
+            ping_seconds_sum=0.5,
+        )
 
     # ---- storage
 
@@ -276,9 +293,17 @@ class Behind:
         page = rest[: question.limit]
         answered = sum(one.outcome == "answered" for one in every)
         summary = HistorySummary(
-            pings=len(every), answered=answered, missed=len(every) - answered, excused=0, first=0, good=answered,
-            poor=len(every) - answered, missing_seqs=0, uptime_percent=99.5, seconds=Seconds(up=1.0),
-        )  # fmt: skip
+            pings=len(every),
+            answered=answered,
+            missed=len(every) - answered,
+            excused=0,
+            first=0,
+            good=answered,
+            poor=len(every) - answered,
+            missing_seqs=0,
+            uptime_percent=99.5,
+            seconds=Seconds(up=1.0),
+        )
         more = f"0-{page[-1].ping_seq}" if len(rest) > len(page) else None
         return StoredHistory(
             agent_id=agent_id,
@@ -300,9 +325,14 @@ class Behind:
         question = decode(request.data, OverviewRequest)
         newest = [one for every in self.pings.values() for one in every][: question.recent]
         return OverviewReply(
-            pings=len(newest), verdicts={"good": 1}, uptime_percent=99.5, seconds=Seconds(up=1.0),
-            response_ms={"p50": 1.5, "p95": 2.0}, late_ms={"p50": 3.0}, recent=tuple(newest),
-        )  # fmt: skip
+            pings=len(newest),
+            verdicts={"good": 1},
+            uptime_percent=99.5,
+            seconds=Seconds(up=1.0),
+            response_ms={"p50": 1.5, "p95": 2.0},
+            late_ms={"p50": 3.0},
+            recent=tuple(newest),
+        )
 
     async def _export(self, request: Request) -> FileOffer:
         question = decode(request.data, ExportRequest)
@@ -345,10 +375,23 @@ class Behind:
             uptime_percent=100.0,
         )
         return Statement(
-            agent_id=agent_id, month=question.month, generated_at=NOW, since=NOW, until=NOW, final=False,
-            enrolled_seconds=1.0, host=host, gpus=(), incidents=(), splits=(), pings=1, answered=1, missed=0, excused=0,
+            agent_id=agent_id,
+            month=question.month,
+            generated_at=NOW,
+            since=NOW,
+            until=NOW,
+            final=False,
+            enrolled_seconds=1.0,
+            host=host,
+            gpus=(),
+            incidents=(),
+            splits=(),
+            pings=1,
+            answered=1,
+            missed=0,
+            excused=0,
             missing_seqs=0,
-        )  # fmt: skip
+        )
 
     def _offer(self, name: str, media_type: str) -> FileOffer:
         handle, path = tempfile.mkstemp()

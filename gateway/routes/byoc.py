@@ -1,4 +1,4 @@
-"""The question of Livepeer BYOC job runners: can this agent's GPU take work, and was it reliable."""
+"""What Livepeer BYOC job runners ask: whether an agent's GPU can take work and was reliable."""
 
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ class GpuCheck(Struct, kw_only=True, frozen=True):
 
 
 class GpuAnswer(Struct, kw_only=True, frozen=True):
-    """`uptime_percent` is that of the last judged ping. `gpu_available` is null before any answer."""
+    """`uptime_percent` is of the last judged ping. `gpu_available` is null before any answer."""
 
     agent_id: str
     uptime_percent: Percent | None

@@ -92,7 +92,7 @@ async def dashboard(
         return Response(await _read_dashboard(fleet_client))
     question = TableRequest(table="dashboard", format=wanted, hours=PERIOD_HOURS)
     offer = await fleet_client.table(question)
-    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]  # a Stream
+    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]
 
 
 async def _read_dashboard(fleet_client: FleetClient) -> Dashboard:

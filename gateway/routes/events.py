@@ -23,7 +23,7 @@ _HEADERS = [
 
 
 class EventStream(Response[bytes]):
-    """A response that lasts until the client leaves, its subscriber is dropped or the server stops."""
+    """A response that ends when the client leaves, is dropped as too slow, or the server stops."""
 
     def __init__(self, broadcast: EventBroadcast, subscriber: Subscriber) -> None:
         super().__init__(b"", media_type="text/event-stream")

@@ -43,7 +43,7 @@ async def export(
         QueryParameter(name="format", description="wins over Accept; csv without both"),
     ] = None,
 ) -> Stream:
-    """The whole table as one file. Content-Length is announced, so an incomplete file is noticed."""
+    """The whole table as one file, with its Content-Length: an incomplete file is noticed."""
     if agent_id is not None:
         check_agent_id(agent_id)
     question = TableRequest(

@@ -1,4 +1,4 @@
-"""Liveness and readiness, for probes. They need no token and name only the parts behind the gateway."""
+"""Liveness and readiness, for probes. They need no token, and tell only which parts answer."""
 
 import asyncio
 from typing import Literal

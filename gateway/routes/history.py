@@ -57,4 +57,4 @@ async def history(
         return Response(await fleet_client.history(agent_id, question))
     export = ExportRequest(hours=hours, format=wanted, limit=limit, cursor=cursor)
     offer = await fleet_client.export(agent_id, export)
-    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]  # a Stream
+    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""What payments depend on: uptime statements of a month, and the fleet's month under other rules."""
+"""What payments depend on: monthly uptime statements, and the month under other rules."""
 
 from typing import Annotated, Any
 
@@ -58,7 +58,7 @@ async def report(
     if question.format == "json":
         return Response(await fleet_client.statement(agent_id, question))
     offer = await fleet_client.statement_file(agent_id, question)
-    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]  # a Stream
+    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]
 
 
 @get(
@@ -96,7 +96,7 @@ async def replay(
     if question.format == "json":
         return Response(await fleet_client.replay(question))
     offer = await fleet_client.replay_file(question)
-    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]  # a Stream
+    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]
 
 
 def _this_month() -> str:

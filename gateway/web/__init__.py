@@ -1,1 +1,1 @@
-"""What every request passes: middleware, authentication, parameters, errors, OpenAPI and the HTTP server."""
+"""What every request passes: server, middleware, authentication, parameters, errors, OpenAPI."""

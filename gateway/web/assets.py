@@ -47,7 +47,7 @@ class Assets:
         self._cache: dict[Path, Asset] = {}
 
     def find(self, name: str) -> Asset | None:
-        """The file; None if there is none, it lies outside the folder or a part begins with a dot."""
+        """The file, or None: also for a path out of the folder, or with a part such as `.git`."""
         path = self._resolve(name)
         if path is None:
             return None

@@ -1,9 +1,9 @@
 """Who may do what: bearer tokens, roles, browser sessions, and protection from foreign web pages.
 
 Without a tokens file the gateway listens on loopback only, and a web page open on the same machine
-is the threat. Such a page may use a host name of its own that resolves to 127.0.0.1 (DNS rebinding),
-or post a form across sites. The Host header gives away the first, the browser's Sec-Fetch-Site and
-Origin headers the second.
+is the threat. Such a page may use a host name of its own that resolves to 127.0.0.1 (DNS
+rebinding), or post a form across sites. The Host header gives away the first, the browser's
+Sec-Fetch-Site and Origin headers the second.
 """
 
 import ipaddress
@@ -40,7 +40,7 @@ class RequestHead(NamedTuple):
 class Guard:
     """Decides whether a request may pass, and raises the problem to answer with if not.
 
-    `tokens` is None for a gateway without a tokens file, where every local caller may do everything.
+    `tokens` is None without a tokens file. Every local caller may then do everything.
     """
 
     def __init__(self, tokens: TokenFile | None, requests_per_second: float) -> None:
@@ -103,7 +103,7 @@ def is_public(path: str) -> bool:
 
 
 def role_for(method: str, path: str) -> Role:
-    """The lowest role that may do this: viewers read, operators register and ping, admins remove."""
+    """The lowest role that may: viewers read, operators register and ping, admins remove."""
     if method in _READING_METHODS or path in _READING_POSTS:
         return "viewer"
     if method == "DELETE":

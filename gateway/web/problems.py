@@ -87,7 +87,7 @@ class ProblemError(GpupingError):
         return members | self.extra
 
 
-def problem_of(error: Exception) -> ProblemError:  # noqa: C901, PLR0911  # a table: one line per kind
+def problem_of(error: Exception) -> ProblemError:  # noqa: C901, PLR0911  # a table
     """The problem that a client sees for an error.
 
     A BadMessageError is the caller's fault here, hence 400: a service's unreadable answer is raised

@@ -1,4 +1,4 @@
-"""uvicorn as a part of a larger program: it takes no signals and serves one socket that it is given.
+"""uvicorn as a part of a larger program: it takes no signals and serves one given socket.
 
 It also answers bytes that are not HTTP with a problem document. No application sees those.
 """
@@ -82,7 +82,7 @@ def _config(application: Any) -> uvicorn.Config:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises SettingsError, whose one line says which setting cannot be used."""
+    """A listening socket. Raises SettingsError, which names the setting that cannot be used."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]

@@ -144,7 +144,7 @@ def verify(secret: str, tokens: Iterable[Token], now: datetime) -> Token | None:
 class TokenFile:
     """The tokens of a file that may change while the gateway runs.
 
-    A changed file that cannot be read or is invalid is logged, and the tokens read before stay valid.
+    If a changed file cannot be read or is invalid, that is logged and the old tokens stay valid.
     """
 
     def __init__(self, path: Path) -> None:

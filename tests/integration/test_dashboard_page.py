@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, on a real system: first ping live, filters, one agent, no outside request."""
+"""The dashboard in a real browser on a real system: live pings, filters, details, privacy."""
 
 import socket
 import time

@@ -1,4 +1,4 @@
-"""Answers of the gateway that are files, and the accounts of a month: formats, what is asked behind it, refusals."""
+"""Files and monthly statements over REST: formats, the questions on the bus, refusals."""
 
 import os
 from collections.abc import AsyncIterator

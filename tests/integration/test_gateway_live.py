@@ -1,4 +1,4 @@
-"""The live stream on real sockets: what happens arrives at once, what was missed is made up for, nothing leaks."""
+"""The event stream on real sockets: events arrive at once, missed ones are replayed, none leaks."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a browser, a probe and Prometheus fetch: the page's files, the description, badges, health, metrics."""
+"""What browsers, probes and Prometheus fetch: page files, OpenAPI, badges, health, metrics."""
 
 import json
 import xml.etree.ElementTree as ET
@@ -50,7 +50,8 @@ async def test_the_page_and_its_files(http):
         assert answer.headers["cache-control"] == "no-cache"
         unchanged = await http.get(answer.url, headers={"If-None-Match": answer.headers["etag"]})
         assert (unchanged.status_code, unchanged.content) == (304, b"")
-        # a 304 renews the headers that the browser kept: the policy for data would lock the page out of itself
+        # A 304 replaces the headers that the browser stored. With the policy for data the page
+        # could no longer load its own files.
         assert "content-security-policy" not in unchanged.headers
 
 

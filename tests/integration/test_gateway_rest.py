@@ -1,4 +1,4 @@
-"""The REST interface against its contract: shapes, pages, and what a service that is away does to an answer."""
+"""The REST interface against its contract: fields, paging, and responses while a service is away."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,8 +15,9 @@ def _names(text: str) -> set[str]:
 
 
 AGENT_FIELDS = _names(
-    "agent_id agent_url capabilities metadata status registered_at uptime_percent uptime_24h_percent "
-    "consecutive_poor_uptime good_streak current_interval_minutes next_ping_at last_ping_at last_answered_at "
+    "agent_id agent_url capabilities metadata status registered_at uptime_percent "
+    "uptime_24h_percent consecutive_poor_uptime good_streak current_interval_minutes "
+    "next_ping_at last_ping_at last_answered_at "
     "total_pings missed_pings last_response_ms connected gpus"
 )
 PING_FIELDS = _names(

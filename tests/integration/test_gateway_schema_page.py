@@ -1,4 +1,4 @@
-"""The page of the REST description in a real browser: it shows every route, and asks nobody outside."""
+"""The Swagger UI page in a real browser: it shows every route and makes no outside request."""
 
 import asyncio
 from collections.abc import Iterator

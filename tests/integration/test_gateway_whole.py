@@ -1,4 +1,4 @@
-"""The gateway with the real scheduler, the real storage and a real agentd behind it: the guide's whole interface."""
+"""The whole REST interface with a real scheduler, storage and agentd behind the gateway."""
 
 import asyncio
 import contextlib
@@ -21,8 +21,9 @@ from gateway import service
 
 AGENTS = "/ping-system/agents"
 COLUMNS = (
-    "agent_id,ping_seq,pinged_at,outcome,verdict,reason,uptime_percent,up_seconds,degraded_seconds,down_seconds,"
-    "unknown_seconds,excused_seconds,window_seconds,consecutive_poor_uptime,interval_minutes,next_ping_at,"
+    "agent_id,ping_seq,pinged_at,outcome,verdict,reason,uptime_percent,up_seconds,"
+    "degraded_seconds,down_seconds,unknown_seconds,excused_seconds,window_seconds,"
+    "consecutive_poor_uptime,interval_minutes,next_ping_at,"
     "response_ms,late_ms"
 )
 

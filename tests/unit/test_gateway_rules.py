@@ -1,4 +1,4 @@
-"""The gateway's rules without a network: tokens, limits, ids in paths, formats, live frames, badges."""
+"""The gateway's rules without a network: tokens, limits, paths, formats, event frames, badges."""
 
 import asyncio
 import tomllib

@@ -1,8 +1,15 @@
-/** What the dashboard's answer and the events make of the fleet. */
+/** The fleet after the dashboard's response and after events. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { BEATS_SHOWN, selectRows, EMPTY, fromDashboard, fromEvent, fromHistory } from "../../gateway/static/js/fleet.js";
+import {
+  BEATS_SHOWN,
+  EMPTY,
+  fromDashboard,
+  fromEvent,
+  fromHistory,
+  selectRows,
+} from "../../gateway/static/js/fleet.js";
 
 const at = (seconds) => new Date(Date.parse("2026-11-23T12:00:00Z") + seconds * 1000).toISOString();
 
@@ -58,7 +65,8 @@ test("an event puts its outcome into the row and into the feed, each once", () =
 });
 
 test("a gap in the numbers asks for the history, which fills it", () => {
-  const known = [event("a", 1), event("a", 4)].reduce(fromEvent, fromDashboard(EMPTY, answer([agent("a")])));
+  const before = fromDashboard(EMPTY, answer([agent("a")]));
+  const known = [event("a", 1), event("a", 4)].reduce(fromEvent, before);
   assert.equal(known.stale.has("a"), true);
   const filled = fromHistory(
     known,
@@ -79,16 +87,19 @@ test("no more outcomes are kept than are shown", () => {
 });
 
 test("events carry no uptime of 24 h: the last one known stays", () => {
-  const fleet = fromEvent(fromDashboard(EMPTY, answer([agent("a", { uptime_24h_percent: 99.5 })])), event("a", 1));
+  const before = fromDashboard(EMPTY, answer([agent("a", { uptime_24h_percent: 99.5 })]));
+  const fleet = fromEvent(before, event("a", 1));
   assert.equal(fleet.agents.get("a").uptime_24h_percent, 99.5);
 });
 
 test("statuses are counted as they change, also of agents that are not listed", () => {
   const listed = Array.from({ length: 100 }, (_, at) => agent(`a${at}`, { status: "poor" }));
-  const big = fromDashboard(EMPTY, answer(listed, { totals: { agents: 500 }, by_status: { poor: 100, healthy: 400 } }));
+  const sums = { totals: { agents: 500 }, by_status: { poor: 100, healthy: 400 } };
+  const big = fromDashboard(EMPTY, answer(listed, sums));
   const one = fromEvent(big, event("a1", 1));
   assert.deepEqual(one.byStatus, { poor: 99, healthy: 401 });
-  const other = event("z9", 7, { agent: agent("z9", { status: "missing" }), previous_status: "healthy" });
+  const missing = agent("z9", { status: "missing" });
+  const other = event("z9", 7, { agent: missing, previous_status: "healthy" });
   const two = fromEvent(one, other);
   assert.deepEqual(two.byStatus, { poor: 99, healthy: 400, missing: 1 });
   assert.equal(two.agents.has("z9"), false);
@@ -97,7 +108,8 @@ test("statuses are counted as they change, also of agents that are not listed", 
 });
 
 test("a new agent comes, a removed one goes", () => {
-  const came = fromEvent(EMPTY, { kind: "registered", agent_id: "a", agent: agent("a", { status: "pending" }) });
+  const pending = agent("a", { status: "pending" });
+  const came = fromEvent(EMPTY, { kind: "registered", agent_id: "a", agent: pending });
   assert.deepEqual([came.total, came.byStatus], [1, { pending: 1 }]);
   const left = fromEvent(came, { kind: "removed", agent_id: "a" });
   assert.deepEqual([left.total, left.byStatus, left.agents.size], [0, { pending: 0 }, 0]);
@@ -119,8 +131,8 @@ test("rows: worst first, filtered, searched, in either direction", () => {
     agent("q", { status: "poor", consecutive_poor_uptime: 4 }),
     agent("h", { gpus: [{ name: "NVIDIA H100" }] }),
   ];
-  const ids = (part) =>
-    selectRows(all, { status: null, search: "", sort: "status", reverse: false, ...part }).map((row) => row.agent_id);
+  const route = { status: null, search: "", sort: "status", reverse: false };
+  const ids = (part) => selectRows(all, { ...route, ...part }).map((row) => row.agent_id);
   assert.deepEqual(ids(), ["m", "q", "p", "a", "b", "h"]);
   assert.deepEqual(ids({ status: "poor", reverse: true }), ["p", "q"]);
   assert.deepEqual(ids({ search: " h100 " }), ["h"]);

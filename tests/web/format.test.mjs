@@ -2,7 +2,15 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ago, countdown, duration, milliseconds, NOTHING, percent, SPACE } from "../../gateway/static/js/format.js";
+import {
+  ago,
+  countdown,
+  duration,
+  milliseconds,
+  NOTHING,
+  percent,
+  SPACE,
+} from "../../gateway/static/js/format.js";
 
 const plain = (text) => text.replaceAll(SPACE, " ");
 
@@ -10,7 +18,8 @@ test("a percentage is cut, never rounded up to one that was not reached", () => 
   assert.equal(percent(99.99999), "99.999%");
   assert.equal(percent(98.999), "98.9%");
   assert.equal(percent(99), "99.000%");
-  assert.equal(percent(99.41), "99.410%"); // not 99.409: binary fractions fall just below what was meant
+  // not 99.409%: the binary fraction lies just below 99.41
+  assert.equal(percent(99.41), "99.410%");
   assert.equal(percent(100), "100%");
 });
 
@@ -22,8 +31,12 @@ test("nothing observed is a dash, and nought is nought", () => {
 });
 
 test("durations have two units at most", () => {
-  const shown = [0.5, 59, 60, 61, 3_600, 3_661, 90_061, 86_400].map((seconds) => plain(duration(seconds)));
-  assert.deepEqual(shown, ["0.5 s", "59 s", "1 min", "1 min 1 s", "1 h", "1 h 1 min", "1 d 1 h", "1 d"]);
+  const seconds = [0.5, 59, 60, 61, 3_600, 3_661, 90_061, 86_400];
+  const wanted = ["0.5 s", "59 s", "1 min", "1 min 1 s", "1 h", "1 h 1 min", "1 d 1 h", "1 d"];
+  assert.deepEqual(
+    seconds.map((value) => plain(duration(value))),
+    wanted,
+  );
 });
 
 test("a countdown reaches nought when the time has come, not a second before", () => {

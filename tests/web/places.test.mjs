@@ -1,4 +1,4 @@
-/** Addresses of the page, the search in a big fleet, the scale of the next pings, and the chart's lines. */
+/** The page's routes, the search in a big fleet, and the lines of the charts. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -31,7 +31,7 @@ test("the cursor before a text leads to the first id that begins with it", () =>
   }
 });
 
-test("a judged window is level over all of its time; a miss within it leaves no hole, an unknown past does", () => {
+test("a judged window is a level line; a miss in it leaves no gap, an unknown past does", () => {
   const ping = (second, window, uptime) => ({
     pinged_at: new Date(second * 1000).toISOString(),
     window_seconds: window,

@@ -1,5 +1,6 @@
 /**
- * Run in the page: texts whose contrast is below 4.5 to 1 (WCAG 2, AA), and controls without a name.
+ * Runs in the page. Returns the texts with a contrast below 4.5 to 1 (WCAG 2, AA), and the
+ * controls without a name.
  */
 
 const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -24,20 +25,24 @@ function luminance(rgb) {
 
 function contrast(element) {
   const behind = [];
-  for (let node = element; node; node = node.parentElement) behind.unshift(getComputedStyle(node).backgroundColor);
+  for (let node = element; node; node = node.parentElement) {
+    behind.unshift(getComputedStyle(node).backgroundColor);
+  }
   const grounds = luminance(painted(behind));
   const text = luminance(painted([...behind, getComputedStyle(element).color]));
   return (Math.max(grounds, text) + 0.05) / (Math.min(grounds, text) + 0.05);
 }
 
-const hasText = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+const isText = (node) => node.nodeType === 3 && node.textContent.trim();
+const hasText = (element) => [...element.childNodes].some(isText);
 const isShown = (element) => element.checkVisibility() && !element.closest(".spoken");
 
 const faint = {};
 for (const element of document.querySelectorAll("#app *")) {
   if (!hasText(element) || !isShown(element)) continue;
   const ratio = contrast(element);
-  if (ratio < 4.5) faint[`${element.tagName} ${element.className} ${element.textContent.trim()}`] = ratio;
+  const name = `${element.tagName} ${element.className} ${element.textContent.trim()}`;
+  if (ratio < 4.5) faint[name] = ratio;
 }
 const nameless = [...document.querySelectorAll("button, a, input")]
   .filter((control) => !(control.textContent.trim() || control.ariaLabel || control.labels?.length))
