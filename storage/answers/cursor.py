@@ -1,7 +1,7 @@
-"""The order of an agent's outcomes, newest first, and the cursor that names a place in it: one for pages and for files.
+"""The order of an agent's outcomes, newest first, and the cursor that names a position in it, for pages and files.
 
-By time, and by number where two share a microsecond. Numbers alone order nothing, for they begin again where the bucket
-was lost; and a place in time stays where it is while newer outcomes come in.
+Outcomes are ordered by time, and by number where two have the same microsecond. Numbers alone are no order, because
+they begin again where the bucket was lost. A position in time stays valid while newer outcomes are recorded.
 """
 
 from datetime import datetime
@@ -9,17 +9,20 @@ from datetime import datetime
 from storage.engine.bounds import LAST_US
 from storage.engine.rows import microseconds
 
-_LARGEST = 2**63 - 1  # BIGINT
+_LARGEST_BIGINT = 2**63 - 1
 
 
 def older_than(cursor: str | None) -> dict[str, int]:
-    """What `history_page.sql` and `table_history.sql` need to begin after a cursor; None: at the newest outcome."""
+    """Returns the parameters of `history_page.sql` and `table_history.sql` for outcomes older than the cursor.
+
+    None stands for the position before the newest outcome.
+    """
     if cursor is None:
-        return {"before_us": LAST_US, "before_seq": _LARGEST}
-    pinged_us, number = map(int, cursor.split("-"))
-    return {"before_us": pinged_us, "before_seq": min(number, _LARGEST)}
+        return {"before_us": LAST_US, "before_seq": _LARGEST_BIGINT}
+    pinged_us, ping_seq = map(int, cursor.split("-"))
+    return {"before_us": pinged_us, "before_seq": min(ping_seq, _LARGEST_BIGINT)}
 
 
 def cursor_at(pinged_at: datetime, ping_seq: int) -> str:
-    """The cursor behind an outcome."""
+    """Returns the cursor directly after an outcome."""
     return f"{microseconds(pinged_at)}-{ping_seq}"

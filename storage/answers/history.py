@@ -1,11 +1,12 @@
 """Answers about the past. Uptime is always a ratio of summed milliseconds, never a mean of percentages.
 
-Each function runs in a reader's thread on one snapshot of the history; the clock is read by who calls.
+Each function runs in a reader's thread on one snapshot of the history. The caller reads the clock and passes `now`.
 """
 
 from datetime import datetime
+from typing import Any, NamedTuple
 
-from bus.contract.durations import uptime_percent
+from bus.contract.durations import Durations, uptime_percent
 from bus.contract.messages import Seconds
 from bus.contract.questions import (
     HistoryRequest,
@@ -19,192 +20,18 @@ from bus.contract.questions import (
 )
 from bus.transport.large_answers import PAGE_BYTES
 from storage.answers.cursor import cursor_at, older_than
-from storage.answers.pings import assemble, carried, seconds_of
-from storage.engine.bounds import LAST_US
-from storage.engine.database import listed, rows_of, sql
+from storage.answers.latencies import fleet_latencies
+from storage.answers.pings import HistoryRow, fit_message, to_pings
+from storage.answers.sealed import sealed_range
+from storage.engine.database import listed, rows_as, sql
 from storage.engine.partitions import DAY_US, HOUR_US
-from storage.engine.rollups import sealed_until
 from storage.engine.rows import microseconds
 from storage.store.missing import missing, numbering_began_us
 from storage.store.store import Reader
 
-EXACT_PINGS = 50_000  # up to so many, percentiles are exact; above, within 1 %
-RECENT_US = 10 * 60_000_000
-_BUCKET = 1.02
-_QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-Rolled = tuple[
-    int, int, int, int
-]  # first and end of the sealed stretches; until where the head, from where the tail
-
-
-def history(
-    reader: Reader,
-    agent_id: str,
-    request: HistoryRequest,
-    now: datetime,
-    most_bytes: int = PAGE_BYTES,
-) -> StoredHistory:
-    """A page of an agent's outcomes and the sums of the whole period; nothing for an agent nobody knows.
-
-    A page ends early where a message would not carry more.
-    """
-    since_us = microseconds(now) - int(request.hours * HOUR_US)
-    agent = reader.names.agents.find(agent_id)
-    if agent is None:
-        return StoredHistory(agent_id=agent_id, hours=request.hours, pings=(), summary=NOTHING)
-    asked = {"agent": agent, "since_us": since_us, "limit": request.limit + 1} | older_than(
-        request.cursor
-    )
-    rows = rows_of(reader.cursor, reader.partitions.fill(sql("history_page"), since_us), asked)
-    pings = carried(assemble(reader, rows[: request.limit]), most_bytes)
-    return StoredHistory(
-        agent_id=agent_id,
-        hours=request.hours,
-        pings=pings,
-        summary=_summary(reader, agent, since_us),
-        agent_known=True,
-        next_cursor=cursor_at(pings[-1].pinged_at, pings[-1].ping_seq)
-        if pings and len(rows) > len(pings)
-        else None,
-    )
-
-
-def uptimes(reader: Reader, request: UptimesRequest, now: datetime) -> UptimesReply:
-    """Time-weighted uptime by agent."""
-    since_us = microseconds(now) - int(request.hours * HOUR_US)
-    first, end, head_until, tail_since = stretches(reader, "agent_days", DAY_US, since_us)
-    edges = {"since_us": since_us, "head_until_us": head_until, "tail_since_us": tail_since}
-    parameters = {
-        "first_day": first,
-        "end_day": end,
-        "agent_ids": listed(set(request.agent_ids)),
-    } | edges
-    text = reader.partitions.fill(sql("uptimes"), since_us)
-    percents: dict[str, float] = {}
-    judged_seconds: dict[str, float] = {}
-    for agent_id, good_ms, judged_ms in rows_of(reader.cursor, text, parameters):
-        percent = uptime_percent(good_ms, judged_ms)
-        if percent is not None:
-            percents[agent_id] = percent
-            judged_seconds[agent_id] = judged_ms / 1000.0
-    return UptimesReply(uptimes=percents, judged_seconds=judged_seconds)
-
-
-def overview(
-    reader: Reader, request: OverviewRequest, now: datetime, most_bytes: int = PAGE_BYTES
-) -> OverviewReply:
-    """The fleet's sums and percentiles, and its newest outcomes, as many as a message carries."""
-    since_us = microseconds(now) - int(request.hours * HOUR_US)
-    first, end, head_until, tail_since = stretches(reader, "fleet_hours", HOUR_US, since_us)
-    edges = {"since_us": since_us, "head_until_us": head_until, "tail_since_us": tail_since}
-    parameters = {"first_hour": first, "end_hour": end} | edges
-    text = reader.partitions.fill(sql("overview"), since_us)
-    sums = [value or 0 for value in rows_of(reader.cursor, text, parameters)[0]]
-    response, late = _latencies(reader, sums[0], since_us, parameters)
-    seconds = seconds_of(tuple(sums[5:])) or Seconds()
-    return OverviewReply(
-        pings=sums[0],
-        verdicts={"first": sums[2], "good": sums[3], "poor": sums[4], "excused": sums[1]},
-        uptime_percent=uptime_percent(sums[5] + sums[6], sum(sums[5:9])),
-        seconds=seconds,
-        response_ms=response,
-        late_ms=late,
-        recent=carried(_recent(reader, request.recent, since_us), most_bytes),
-    )
-
-
-def _summary(reader: Reader, agent: int, since_us: int) -> HistorySummary:
-    text = reader.partitions.fill(sql("history_summary"), since_us)
-    began = numbering_began_us(reader, agent)
-    row = rows_of(reader.cursor, text, {"agent": agent, "since_us": since_us, "began_us": began})[0]
-    first_seq, last_seq, p50, p95 = row[12:]
-    return HistorySummary(
-        pings=row[0],
-        answered=row[1],
-        missed=row[2],
-        excused=row[3],
-        first=row[4],
-        good=row[5],
-        poor=row[6],
-        missing_seqs=missing(reader, agent, began, (first_seq, last_seq), since_us),
-        uptime_percent=uptime_percent(row[7] + row[8], sum(row[7:11])),
-        seconds=seconds_of(row[7:12]) or Seconds(),
-        response_ms_p50=None if p50 is None else p50 / 1000,
-        response_ms_p95=None if p95 is None else p95 / 1000,
-    )
-
-
-def stretches(
-    reader: Reader, rollup: str, grain: int, since_us: int, until_us: int = LAST_US
-) -> Rolled:
-    """The whole sealed stretches in `[since, until)`, and where the edges are that are summed from the rows."""
-    first = -(-since_us // grain)
-    end = min(sealed_until(reader.cursor)[rollup], until_us) // grain
-    if end <= first:
-        return 0, 0, since_us, since_us
-    return first, end, first * grain, end * grain
-
-
-def _latencies(
-    reader: Reader, pings: int, since_us: int, parameters: dict[str, int]
-) -> tuple[dict[str, float | None], dict[str, float | None]]:
-    if pings <= EXACT_PINGS:
-        text = reader.partitions.fill(sql("latencies"), since_us)
-        exact = rows_of(reader.cursor, text, {"since_us": since_us})[0]
-        response, late = (
-            dict(zip(_QUANTILES, values or (None,) * 3, strict=True)) for values in exact
-        )
-        return _in_ms(response), _in_ms(late)
-    buckets = rows_of(
-        reader.cursor, reader.partitions.fill(sql("latency_buckets"), since_us), parameters
-    )
-    by_measure = {
-        m: [(bucket, n) for measure, bucket, n in buckets if measure == m]
-        for m in ("response", "late")
-    }
-    return _in_ms(_quantiles(by_measure["response"])), _in_ms(_quantiles(by_measure["late"]))
-
-
-def _quantiles(buckets: list[tuple[int, int]]) -> dict[str, float | None]:
-    total = sum(count for _, count in buckets)
-    found: dict[str, float | None] = dict.fromkeys(_QUANTILES)
-    for name, share in _QUANTILES.items():
-        below = 0
-        for bucket, count in buckets:
-            below += count
-            if below >= share * total:
-                found[name] = _BUCKET**bucket
-                break
-    return found
-
-
-def _in_ms(values: dict[str, float | None]) -> dict[str, float | None]:
-    return {
-        name: None if value is None else round(value / 1000, 3) for name, value in values.items()
-    }
-
-
-def _recent(reader: Reader, limit: int, since_us: int) -> tuple[Ping, ...]:
-    if not limit:
-        return ()
-    for start_us in (
-        max(since_us, reader.newest_us - RECENT_US),
-        since_us,
-    ):  # few minutes of a busy fleet will do
-        asked = {"since_us": start_us, "limit": limit}
-        text = reader.partitions.fill(sql("recent_moment"), start_us)
-        moment_us, found = rows_of(reader.cursor, text, asked)[0]
-        if found == limit or start_us == since_us:
-            break
-    if not found:
-        return ()
-    text = reader.partitions.fill(sql("recent_pings"), moment_us)
-    rows = rows_of(reader.cursor, text, {"since_us": moment_us})
-    return assemble(
-        reader, sorted(rows, key=lambda row: -row[2])[:limit]
-    )  # pinged_us, newest first
-
-
+RECENT_US = (
+    10 * 60_000_000
+)  # of a busy fleet, so few minutes have as many outcomes as are asked for
 NOTHING = HistorySummary(
     pings=0,
     answered=0,
@@ -217,3 +44,185 @@ NOTHING = HistorySummary(
     uptime_percent=None,
     seconds=Seconds(),
 )
+
+
+class _SummaryRow(NamedTuple):
+    """The row of `history_summary.sql`. The sequence numbers are of the numbering that is going on."""
+
+    pings: int
+    answered: int
+    missed: int
+    excused: int
+    first: int
+    good: int
+    poor: int
+    up_ms: int
+    degraded_ms: int
+    down_ms: int
+    unknown_ms: int
+    excused_ms: int
+    first_seq: int | None
+    last_seq: int | None
+    response_p50_us: float | None
+    response_p95_us: float | None
+
+
+class _OverviewRow(NamedTuple):
+    """The row of `overview.sql`."""
+
+    pings: int
+    excused: int
+    first: int
+    good: int
+    poor: int
+    up_ms: int
+    degraded_ms: int
+    down_ms: int
+    unknown_ms: int
+    excused_ms: int
+
+
+class _UptimeRow(NamedTuple):
+    """A row of `uptimes.sql`."""
+
+    agent_id: str
+    good_ms: int
+    judged_ms: int
+
+
+class _RecentRow(NamedTuple):
+    """The row of `recent_since.sql`: when the oldest of the newest outcomes was, and how many there are."""
+
+    since_us: int | None
+    outcomes: int
+
+
+def history(
+    reader: Reader,
+    agent_id: str,
+    request: HistoryRequest,
+    now: datetime,
+    most_bytes: int = PAGE_BYTES,
+) -> StoredHistory:
+    """Returns a page of an agent's outcomes and the sums of the whole period; nothing for an unknown agent.
+
+    A page ends early where a message cannot carry more than `most_bytes`.
+    """
+    since_us = microseconds(now) - int(request.hours * HOUR_US)
+    agent = reader.names.agents.find(agent_id)
+    if agent is None:
+        return StoredHistory(agent_id=agent_id, hours=request.hours, pings=(), summary=NOTHING)
+    asked = older_than(request.cursor)
+    asked |= {"agent": agent, "since_us": since_us, "limit": request.limit + 1}
+    text = reader.partitions.fill(sql("history_page"), since_us)
+    rows = rows_as(HistoryRow, reader.cursor, text, asked)
+    pings = fit_message(to_pings(reader, rows[: request.limit]), most_bytes)
+    next_cursor = None
+    if pings and len(rows) > len(pings):
+        next_cursor = cursor_at(pings[-1].pinged_at, pings[-1].ping_seq)
+    return StoredHistory(
+        agent_id=agent_id,
+        hours=request.hours,
+        pings=pings,
+        summary=_summary(reader, agent, since_us),
+        agent_known=True,
+        next_cursor=next_cursor,
+    )
+
+
+def uptimes(reader: Reader, request: UptimesRequest, now: datetime) -> UptimesReply:
+    """Returns the uptime of each agent, weighted by time. Agents without any judged time are left out."""
+    since_us = microseconds(now) - int(request.hours * HOUR_US)
+    sealed = sealed_range(reader, "agent_days", DAY_US, since_us)
+    asked: dict[str, Any] = {"since_us": since_us, **sealed._asdict()}
+    asked["agent_ids"] = listed(set(request.agent_ids))
+    text = reader.partitions.fill(sql("uptimes"), since_us)
+    percents: dict[str, float] = {}
+    judged_seconds: dict[str, float] = {}
+    for row in rows_as(_UptimeRow, reader.cursor, text, asked):
+        percent = uptime_percent(row.good_ms, row.judged_ms)
+        if percent is not None:
+            percents[row.agent_id] = percent
+            judged_seconds[row.agent_id] = row.judged_ms / 1000.0
+    return UptimesReply(uptimes=percents, judged_seconds=judged_seconds)
+
+
+def overview(
+    reader: Reader, request: OverviewRequest, now: datetime, most_bytes: int = PAGE_BYTES
+) -> OverviewReply:
+    """Returns the fleet's sums and percentiles, and its newest outcomes, as many as a message can carry."""
+    since_us = microseconds(now) - int(request.hours * HOUR_US)
+    sealed = sealed_range(reader, "fleet_hours", HOUR_US, since_us)
+    text = reader.partitions.fill(sql("overview"), since_us)
+    asked = {"since_us": since_us, **sealed._asdict()}
+    row = rows_as(_OverviewRow, reader.cursor, text, asked)[0]
+    durations = Durations(row.up_ms, row.degraded_ms, row.down_ms, row.unknown_ms, row.excused_ms)
+    latencies = fleet_latencies(reader, row.pings, since_us, sealed)
+    recent = _recent_pings(reader, request.recent, since_us)
+    return OverviewReply(
+        pings=row.pings,
+        verdicts={
+            "first": row.first,
+            "good": row.good,
+            "poor": row.poor,
+            "excused": row.excused,
+        },
+        uptime_percent=durations.uptime_percent,
+        seconds=durations.to_seconds(),
+        response_ms=latencies.response_ms,
+        late_ms=latencies.late_ms,
+        recent=fit_message(recent, most_bytes),
+    )
+
+
+def _summary(reader: Reader, agent: int, since_us: int) -> HistorySummary:
+    began_us = numbering_began_us(reader, agent)
+    text = reader.partitions.fill(sql("history_summary"), since_us)
+    asked = {"agent": agent, "since_us": since_us, "began_us": began_us}
+    row = rows_as(_SummaryRow, reader.cursor, text, asked)[0]
+    durations = Durations(row.up_ms, row.degraded_ms, row.down_ms, row.unknown_ms, row.excused_ms)
+    return HistorySummary(
+        pings=row.pings,
+        answered=row.answered,
+        missed=row.missed,
+        excused=row.excused,
+        first=row.first,
+        good=row.good,
+        poor=row.poor,
+        missing_seqs=missing(reader, agent, began_us, (row.first_seq, row.last_seq), since_us),
+        uptime_percent=durations.uptime_percent,
+        seconds=durations.to_seconds(),
+        response_ms_p50=_milliseconds(row.response_p50_us),
+        response_ms_p95=_milliseconds(row.response_p95_us),
+    )
+
+
+def _recent_pings(reader: Reader, limit: int, since_us: int) -> tuple[Ping, ...]:
+    """Returns the newest outcomes of the fleet, newest first."""
+    if not limit:
+        return ()
+    recent_us = max(since_us, reader.newest_us - RECENT_US)
+    found = _find_recent(reader, limit, recent_us)
+    if found.outcomes < limit and recent_us > since_us:
+        found = _find_recent(reader, limit, since_us)
+    if found.since_us is None:
+        return ()
+    text = reader.partitions.fill(sql("recent_pings"), found.since_us)
+    rows = rows_as(HistoryRow, reader.cursor, text, {"since_us": found.since_us})
+    rows.sort(key=_newest_first)
+    return to_pings(reader, rows[:limit])
+
+
+def _find_recent(reader: Reader, limit: int, since_us: int) -> _RecentRow:
+    text = reader.partitions.fill(sql("recent_since"), since_us)
+    return rows_as(_RecentRow, reader.cursor, text, {"since_us": since_us, "limit": limit})[0]
+
+
+def _newest_first(row: HistoryRow) -> int:
+    return -row.pinged_us
+
+
+def _milliseconds(value_us: float | None) -> float | None:
+    if value_us is None:
+        return None
+    return value_us / 1000

@@ -4,9 +4,9 @@ WITH edges AS (
     UNION ALL
     SELECT response_us, late_us FROM {pings} WHERE pinged_us >= $tail_since_us
 )
-SELECT measure, bucket, sum(pings)::BIGINT
+SELECT measure, bucket, sum(pings)::BIGINT AS pings
 FROM (
-    SELECT measure, bucket, pings FROM fleet_latencies WHERE hour >= $first_hour AND hour < $end_hour
+    SELECT measure, bucket, pings FROM fleet_latencies WHERE hour >= $first AND hour < $end
     UNION ALL
     SELECT 'response', round(ln(greatest(response_us, 1)) / ln(1.02))::INTEGER, count(*)
     FROM edges WHERE response_us IS NOT NULL GROUP BY ALL

@@ -1,11 +1,14 @@
 -- The fleet in a period: whole sealed hours from the rollup, the edges from the rows.
 SELECT
-    sum(pings)::BIGINT, sum(excused)::BIGINT, sum(first)::BIGINT, sum(good)::BIGINT, sum(poor)::BIGINT,
-    sum(up_ms)::BIGINT, sum(degraded_ms)::BIGINT, sum(down_ms)::BIGINT, sum(unknown_ms)::BIGINT, sum(excused_ms)::BIGINT
+    sum(pings)::BIGINT AS pings, sum(excused)::BIGINT AS excused, sum(first)::BIGINT AS first,
+    sum(good)::BIGINT AS good, sum(poor)::BIGINT AS poor,
+    coalesce(sum(up_ms), 0)::BIGINT AS up_ms, coalesce(sum(degraded_ms), 0)::BIGINT AS degraded_ms,
+    coalesce(sum(down_ms), 0)::BIGINT AS down_ms, coalesce(sum(unknown_ms), 0)::BIGINT AS unknown_ms,
+    coalesce(sum(excused_ms), 0)::BIGINT AS excused_ms
 FROM (
     SELECT pings, excused, first, good, poor, up_ms, degraded_ms, down_ms, unknown_ms, excused_ms
     FROM fleet_hours
-    WHERE hour >= $first_hour AND hour < $end_hour
+    WHERE hour >= $first AND hour < $end
     UNION ALL
     SELECT
         count(*), count(*) FILTER (verdict = 'excused'), count(*) FILTER (verdict = 'first'),

@@ -1,118 +1,166 @@
-"""Rows of history as the Pings that everybody else knows, their GPUs put together again."""
+"""Turns rows of history into the Pings of the REST interface, with their GPUs."""
 
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
 
-import msgspec
 from msgspec.structs import replace
 
-from bus.contract.messages import GpuReport, Seconds, encode
+from bus.contract.durations import Durations, Interval
+from bus.contract.messages import GpuReport, Result, Seconds, Verdict, encode
 from bus.contract.questions import Ping
 from bus.transport.large_answers import fitting
-from storage.engine.database import listed, rows_of, sql
+from storage.engine.dictionary import GpuNames
 from storage.engine.rows import from_microseconds
+from storage.store.gpu_rows import gpu_rows
 from storage.store.store import Reader
 
-Row = tuple[Any, ...]
-_AGENT, _SEQ, _PINGED, _GPU_SET = 0, 1, 2, 18
+
+class OutcomeKey(NamedTuple):
+    """What tells outcomes apart."""
+
+    agent: int
+    ping_seq: int
+    pinged_us: int
 
 
-def assemble(reader: Reader, rows: list[Row]) -> tuple[Ping, ...]:
-    """The rows of `history_page.sql` or `recent_pings.sql`, in their order."""
+class HistoryRow(NamedTuple):
+    """A row of `history_page.sql` or `recent_pings.sql`. The five durations are None where nothing was reported.
+
+    `next_us`: from this ping to the next. `window_ms`: None where it is the sum of the durations.
+    """
+
+    agent: int
+    ping_seq: int
+    pinged_us: int
+    outcome: Result
+    reason: str | None
+    verdict: Verdict
+    uptime_percent: float | None
+    up_ms: int | None
+    degraded_ms: int
+    down_ms: int
+    unknown_ms: int
+    excused_ms: int
+    window_ms: int | None
+    consecutive_poor: int
+    interval_seconds: float
+    next_us: int
+    response_us: int | None
+    late_us: int | None
+    gpu_set: int | None
+
+    def key(self) -> OutcomeKey:
+        """Returns what tells this outcome from others."""
+        return OutcomeKey(self.agent, self.ping_seq, self.pinged_us)
+
+    def durations(self) -> Durations | None:
+        """Returns the host's durations; None where nothing was reported."""
+        if self.up_ms is None:
+            return None
+        return Durations(
+            self.up_ms, self.degraded_ms, self.down_ms, self.unknown_ms, self.excused_ms
+        )
+
+
+def to_pings(reader: Reader, rows: list[HistoryRow]) -> tuple[Ping, ...]:
+    """Returns the rows as Pings, in their order."""
     if not rows:
         return ()
-    agents = sorted({row[_AGENT] for row in rows})
-    names = reader.names
-    shared = {
-        number: names.gpus(number)
-        for number in {row[_GPU_SET] for row in rows if row[_GPU_SET] is not None}
-    }
-    own = _own_gpus(reader, agents, rows)
-    return tuple(
-        _ping(names.agents.name(row[_AGENT]), row, own.get(row[:3]) or _healthy(row, shared))
-        for row in rows
-    )
+    own_gpus = _own_gpus(reader, rows)
+    gpu_sets: dict[int, GpuNames] = {}
+    pings = []
+    for row in rows:
+        gpus = own_gpus.get(row.key())
+        if gpus is None:
+            gpus = _gpus_like_host(reader, row, gpu_sets)
+        pings.append(_ping(reader, row, tuple(gpus)))
+    return tuple(pings)
 
 
-def carried(pings: tuple[Ping, ...], most_bytes: int) -> tuple[Ping, ...]:
-    """As many as a message has room for, from the first on.
+def fit_message(pings: tuple[Ping, ...], most_bytes: int) -> tuple[Ping, ...]:
+    """Returns as many of the first pings as one message can carry.
 
-    A scheduler's report, 64 kB at most, is a fraction of it. One that fills a message alone is of another hand: it is
-    shown without its GPUs, for a page that cannot be sent would hide all that is older.
+    A report of a scheduler is 64 kB at most, a fraction of a message. A larger one was written by somebody else. It
+    is shown without its GPUs, because a page that cannot be sent would hide everything older.
     """
-    return fitting(
-        (one if len(encode(one)) < most_bytes else replace(one, gpus=()) for one in pings),
-        most_bytes,
-    )
+    return fitting(_shown(pings, most_bytes), most_bytes)
 
 
-def seconds_of(row: Row) -> Seconds | None:
-    """Five columns of milliseconds."""
-    if row[0] is None:
-        return None
-    up, degraded, down, unknown, excused = (value / 1000 for value in row)
-    return Seconds(up=up, degraded=degraded, down=down, unknown=unknown, excused=excused)
+def _shown(pings: tuple[Ping, ...], most_bytes: int) -> Iterator[Ping]:
+    for ping in pings:
+        if len(encode(ping)) < most_bytes:
+            yield ping
+        else:
+            yield replace(ping, gpus=())
 
 
-def _own_gpus(
-    reader: Reader, agents: list[int], rows: list[Row]
-) -> dict[Row, tuple[GpuReport, ...]]:
-    times = [row[_PINGED] for row in rows]
-    text = reader.partitions.fill(sql("gpus_of_pings"), min(times), max(times))
-    parameters = {"agents": listed(agents), "since_us": min(times), "until_us": max(times)}
-    own: dict[Row, tuple[GpuReport, ...]] = {}
-    for gpu in rows_of(reader.cursor, text, parameters):
-        own[gpu[:3]] = (*own.get(gpu[:3], ()), gpu_of(gpu[3:]))
-    return own
+def _own_gpus(reader: Reader, rows: list[HistoryRow]) -> dict[OutcomeKey, list[GpuReport]]:
+    """Returns the GPUs whose durations are not simply those of their host."""
+    agents = sorted({row.agent for row in rows})
+    times_us = [row.pinged_us for row in rows]
+    gpus: dict[OutcomeKey, list[GpuReport]] = defaultdict(list)
+    for row in gpu_rows(reader, agents, Interval(min(times_us), max(times_us))):
+        key = OutcomeKey(row.agent, row.ping_seq, row.pinged_us)
+        gpus[key].append(row.report())
+    return gpus
 
 
-def gpu_of(row: Row) -> GpuReport:
-    """A row of `gpus`, from its uuid on."""
-    return GpuReport(
-        uuid=row[0],
-        index=row[1],
-        name=row[2],
-        state=row[3],
-        reasons=msgspec.json.decode(row[4], type=tuple[str, ...]),
-        uptime_percent=row[5],
-        seconds=seconds_of(row[6:]) or Seconds(),
-    )
+def _gpus_like_host(
+    reader: Reader, row: HistoryRow, gpu_sets: dict[int, GpuNames]
+) -> list[GpuReport]:
+    """Returns the GPUs of a report in which all were up and had the durations of the host.
 
-
-def _healthy(
-    row: Row, shared: dict[int, list[tuple[str, int | None, str]]]
-) -> tuple[GpuReport, ...]:
-    if row[_GPU_SET] is None:
-        return ()
-    seconds = seconds_of(row[7:12]) or Seconds()
-    return tuple(
-        GpuReport(
-            uuid=uuid, index=index, name=name, state="up", uptime_percent=row[6], seconds=seconds
+    `gpu_sets` keeps those that were read, because most rows of a page name the same.
+    """
+    if row.gpu_set is None:
+        return []
+    if row.gpu_set not in gpu_sets:
+        gpu_sets[row.gpu_set] = tuple(reader.names.gpus(row.gpu_set))
+    durations = row.durations() or Durations()
+    seconds = durations.to_seconds()
+    gpus = []
+    for uuid, index, name in gpu_sets[row.gpu_set]:
+        gpu = GpuReport(
+            uuid=uuid,
+            index=index,
+            name=name,
+            state="up",
+            uptime_percent=row.uptime_percent,
+            seconds=seconds,
         )
-        for uuid, index, name in shared[row[_GPU_SET]]
-    )
+        gpus.append(gpu)
+    return gpus
 
 
-def _ping(agent_id: str, row: Row, gpus: tuple[GpuReport, ...]) -> Ping:
-    seconds = seconds_of(row[7:12])
-    window_ms = row[12] if row[12] is not None or seconds is None else sum(row[7:12])
+def _ping(reader: Reader, row: HistoryRow, gpus: tuple[GpuReport, ...]) -> Ping:
+    seconds: Seconds | None = None
+    window_ms = row.window_ms
+    durations = row.durations()
+    if durations is not None:
+        seconds = durations.to_seconds()
+        if window_ms is None:
+            window_ms = durations.window
     return Ping(
-        agent_id=agent_id,
-        ping_seq=row[_SEQ],
-        pinged_at=from_microseconds(row[_PINGED]),
-        outcome=row[3],
-        reason=row[4],
-        verdict=row[5],
-        uptime_percent=row[6],
+        agent_id=reader.names.agents.name(row.agent),
+        ping_seq=row.ping_seq,
+        pinged_at=from_microseconds(row.pinged_us),
+        outcome=row.outcome,
+        reason=row.reason,
+        verdict=row.verdict,
+        uptime_percent=row.uptime_percent,
         seconds=seconds,
-        window_seconds=None if window_ms is None else window_ms / 1000,
-        consecutive_poor_uptime=row[13],
-        interval_minutes=row[14] / 60.0,
-        next_ping_at=from_microseconds(row[_PINGED] + row[15]),
-        response_ms=_thousandth(row[16]),
-        late_ms=_thousandth(row[17]),
+        window_seconds=_thousandth(window_ms),
+        consecutive_poor_uptime=row.consecutive_poor,
+        interval_minutes=row.interval_seconds / 60.0,
+        next_ping_at=from_microseconds(row.pinged_us + row.next_us),
+        response_ms=_thousandth(row.response_us),
+        late_ms=_thousandth(row.late_us),
         gpus=gpus,
     )
 
 
-def _thousandth(value: int | None) -> float | None:
-    return None if value is None else value / 1000
+def _thousandth(value: float | None) -> float | None:
+    if value is None:
+        return None
+    return value / 1000

@@ -1,6 +1,6 @@
-"""What history has to say as tables: for each the SELECT, the stretch of time and how it is divided.
+"""Answers as tables: for each table the SELECT, its period, and how the period is divided into rows.
 
-Sums come from the rollups where hours or days are sealed and from rows at the edges, as in every other answer.
+Sums come from the rollups where hours or days are sealed, and from the rows of history elsewhere, as in every answer.
 """
 
 from datetime import datetime
@@ -13,7 +13,8 @@ from bus.contract.exports import TableRequest
 from bus.contract.statements import Account, ExportRequest, FleetReplay, Statement
 from bus.errors import RefusedError
 from storage.answers.cursor import older_than
-from storage.answers.history import EXACT_PINGS, Rolled, stretches
+from storage.answers.latencies import EXACT_PINGS
+from storage.answers.sealed import SealedRange, nothing_sealed, sealed_range
 from storage.engine.database import rows_of, sql
 from storage.engine.partitions import DAY_US, HOUR_US
 from storage.engine.rows import microseconds
@@ -23,16 +24,26 @@ from storage.store.store import Reader
 
 _GRAINS = {"day": DAY_US, "hour": HOUR_US}
 _MEASURES = {"response-times": ("response", "response_us"), "lateness": ("late", "late_us")}
-_TIMED = (
+_EVERY_AGENT = "true"
+_NO_AGENT = "false"
+_NEWEST_FIRST = "ORDER BY p.pinged_us DESC, p.ping_seq DESC"
+_BUCKET_START = "$base_us + (pinged_us - $base_us) // $grain * $grain"
+_BUCKET_BOUNDS = (
     "make_timestamp(greatest(key, $since_us))::TIMESTAMPTZ AS since, "
     "make_timestamp(least(key + $grain, $until_us))::TIMESTAMPTZ AS until"
 )
-_NEWEST_FIRST = "ORDER BY p.pinged_us DESC, p.ping_seq DESC"
-_BY_TIME = "$base_us + (pinged_us - $base_us) // $grain * $grain"
+_COUNT = (
+    "SELECT count(*) FROM {pings} AS p "
+    "WHERE {chosen} AND pinged_us >= $since_us AND pinged_us < $until_us"
+)
 
 
-class Stretch(Struct, frozen=True):
-    """`[since, until)` in microseconds, and how long a row of it is: aligned to the clock, or all of it."""
+class TimeBuckets(Struct, frozen=True):
+    """A period `[since, until)` and its division into rows, in microseconds, as parameters of a query.
+
+    The rows of a day or an hour begin at multiples of `grain` (UTC; `base_us` is 0). A row of the whole period begins
+    at `base_us`, and `grain` is its length.
+    """
 
     since_us: int
     until_us: int
@@ -41,162 +52,172 @@ class Stretch(Struct, frozen=True):
 
 
 def table(reader: Reader, request: TableRequest, now: datetime) -> TableQuery:
-    """A table's question. Raises RefusedError: 404 for an agent without history, 400 for what cannot be meant."""
-    stretch = _stretch(reader, request, microseconds(now))
-    chosen = _chosen(reader, request.agent_id, registered=request.registered)
+    """Returns a table's query.
+
+    Raises RefusedError: 404 for an agent without history, 400 for a month in the future or a division that the table
+    does not have.
+    """
+    buckets = _buckets(reader, request, microseconds(now))
+    chosen = _chosen_agents(reader, request.agent_id, registered=request.registered)
     match request.table:
         case "history":
-            order = "" if request.agent_id is None else _NEWEST_FIRST
-            return _filled(reader, "table_history", stretch, chosen=chosen, order=order)
+            order = _NEWEST_FIRST
+            if request.agent_id is None:
+                order = ""
+            text = sql("table_history").replace("{order}", order)
+            return _query(reader, text, buckets, chosen=chosen)
         case "incidents":
-            text = reader.partitions.fill(
-                sql("table_incidents"), stretch.since_us
-            )  # later reports tell the ends
-            return TableQuery(text.replace("{chosen}", chosen), _parameters(stretch))
+            # Reports after the period tell when an incident ended, so every partition since its begin is read.
+            text = reader.partitions.fill(sql("table_incidents"), buckets.since_us)
+            return TableQuery(text.replace("{chosen}", chosen), _parameters(buckets))
         case "agents":
-            rolled = stretches(reader, "agent_days", DAY_US, stretch.since_us, stretch.until_us)
-            return _filled(reader, "table_agents", stretch, rolled, chosen=chosen)
+            sealed = _sealed_range(reader, "agent_days", DAY_US, buckets)
+            return _query(reader, sql("table_agents"), buckets, sealed, chosen=chosen)
         case "dashboard":
-            return _filled(reader, "table_dashboard", stretch, chosen=chosen)
+            return _query(reader, sql("table_dashboard"), buckets, chosen=chosen)
         case "fleet":
             if request.agent_id is not None or request.by == "agent":
                 raise RefusedError(
                     400, "fleet is of all agents together: the table agents has one row an agent"
                 )
-            rolled = stretches(reader, "fleet_hours", HOUR_US, stretch.since_us, stretch.until_us)
-            return _filled(reader, "table_fleet", stretch, rolled)
+            sealed = _sealed_range(reader, "fleet_hours", HOUR_US, buckets)
+            return _query(reader, sql("table_fleet"), buckets, sealed)
         case "response-times" | "lateness":
-            return _latencies(reader, request, stretch, chosen)
+            return _latencies(reader, request, buckets, chosen)
 
 
 def history(reader: Reader, agent_id: str, request: ExportRequest, now: datetime) -> TableQuery:
-    """An agent's outcomes of the last hours, newest first, as many as asked for; RefusedError (404) as above."""
-    chosen = _chosen(reader, agent_id, registered=request.registered)
-    limit = "" if request.limit is None else f" LIMIT {request.limit:d}"
-    stretch = _stretch(
-        reader, TableRequest(table="history", hours=request.hours), microseconds(now)
-    )
-    question = _filled(reader, "table_history", stretch, chosen=chosen, order=_NEWEST_FIRST + limit)
-    return TableQuery(question.text, question.parameters | older_than(request.cursor))
+    """Returns the query for an agent's outcomes of the last hours, newest first, as many as asked for.
+
+    Raises RefusedError (404) for an agent without history.
+    """
+    chosen = _chosen_agents(reader, agent_id, registered=request.registered)
+    order = _NEWEST_FIRST
+    if request.limit is not None:
+        order += f" LIMIT {request.limit:d}"
+    period = TableRequest(table="history", hours=request.hours)
+    buckets = _buckets(reader, period, microseconds(now))
+    text = sql("table_history").replace("{order}", order)
+    query = _query(reader, text, buckets, chosen=chosen)
+    return TableQuery(query.text, query.parameters | older_than(request.cursor))
 
 
-def statement(made: Statement) -> TableQuery:
-    """A statement's sums: the host, then each GPU."""
-    rows = [
-        _account(made, "host", "", made.enrolled_seconds, made.host),
-        *(_account(made, gpu.uuid, gpu.name, gpu.enrolled_seconds, gpu) for gpu in made.gpus),
-    ]
+def statement(statement: Statement) -> TableQuery:
+    """Returns the query for a statement's accounts: the host, then each GPU."""
+    rows = [_account_row(statement, "host", "", statement.enrolled_seconds, statement.host)]
+    for gpu in statement.gpus:
+        rows.append(_account_row(statement, gpu.uuid, gpu.name, gpu.enrolled_seconds, gpu))
     return TableQuery(sql("table_statement"), {"rows": msgspec.json.encode(rows).decode()})
 
 
-def replay(made: FleetReplay) -> TableQuery:
-    """Every agent's pay under both rules, the greatest change first."""
-    return TableQuery(sql("table_replay"), {"rows": msgspec.json.encode([made]).decode()})
+def replay(replayed: FleetReplay) -> TableQuery:
+    """Returns the query for every agent's pay under both rules, the greatest change first."""
+    return TableQuery(sql("table_replay"), {"rows": msgspec.json.encode([replayed]).decode()})
 
 
-def _account(
-    made: Statement, subject: str, gpu_name: str, enrolled: float, account: Account
+def _account_row(
+    statement: Statement, subject: str, gpu_name: str, enrolled_seconds: float, account: Account
 ) -> dict[str, Any]:
-    about = {
-        "agent_id": made.agent_id,
-        "month": made.month,
+    row: dict[str, Any] = {
+        "agent_id": statement.agent_id,
+        "month": statement.month,
         "subject": subject,
         "gpu_name": gpu_name,
-    }
-    seconds = {
-        f"{name}_seconds": value for name, value in msgspec.structs.asdict(account.seconds).items()
-    }
-    shares = {
+        "final": statement.final,
+        "enrolled_seconds": enrolled_seconds,
         "unreported_seconds": account.unreported_seconds,
         "coverage_percent": account.coverage_percent,
         "uptime_percent": account.uptime_percent,
     }
-    return about | {"final": made.final, "enrolled_seconds": enrolled} | seconds | shares
+    for state, seconds in msgspec.structs.asdict(account.seconds).items():
+        row[f"{state}_seconds"] = seconds
+    return row
 
 
-def _latencies(reader: Reader, request: TableRequest, stretch: Stretch, chosen: str) -> TableQuery:
-    """Exact for so few pings as elsewhere; above, by buckets, those of sealed hours where a row is of all agents."""
-    measure, column = _MEASURES[request.table]
-    by_agent = request.by == "agent"
-    rolled: Rolled = (0, 0, stretch.since_us, stretch.since_us)
-    if not by_agent and request.agent_id is None:
-        rolled = stretches(reader, "fleet_hours", HOUR_US, stretch.since_us, stretch.until_us)
-    found = (
-        "latencies_exact"
-        if _count(reader, stretch, chosen) <= EXACT_PINGS
-        else "latencies_bucketed"
-    )
-    marks = {
-        "{found}": sql(found),
-        "{sealed}": sql("latencies_sealed") if rolled[0] < rolled[1] else "",
-        "{key}": "agent" if by_agent else _BY_TIME,
-        "{measure}": column,
-        "{shown}": "a.agent_id" if by_agent else _TIMED,
-        "{joined}": "JOIN agents AS a ON a.agent = found.key" if by_agent else "",
-    }
-    text = sql("table_latencies")
-    for mark, value in marks.items():
-        text = text.replace(mark, value)
-    question = _put_in(reader, text, stretch, rolled, chosen=chosen)
-    return TableQuery(question.text, question.parameters | {"measure": measure})
-
-
-def _count(reader: Reader, stretch: Stretch, chosen: str) -> int:
-    text = "SELECT count(*) FROM {pings} AS p WHERE {chosen} AND pinged_us >= $since_us AND pinged_us < $until_us"
-    question = _put_in(reader, text, stretch, chosen=chosen)
-    asked = {name: question.parameters[name] for name in ("since_us", "until_us")}
-    found: int = rows_of(reader.cursor, question.text, asked)[0][0]
-    return found
-
-
-def _filled(
-    reader: Reader,
-    name: str,
-    stretch: Stretch,
-    rolled: Rolled = (0, 0, 0, 0),
-    *,
-    chosen: str = "true",
-    order: str = "",
+def _latencies(
+    reader: Reader, request: TableRequest, buckets: TimeBuckets, chosen: str
 ) -> TableQuery:
-    return _put_in(reader, sql(name), stretch, rolled, chosen=chosen, order=order)
+    """Returns the query for percentiles, which are exact for as few pings as in other answers.
+
+    For more pings they come from latency buckets. Those of sealed hours are used where a row is of all agents.
+    """
+    measure, column = _MEASURES[request.table]
+    sealed = nothing_sealed(buckets.since_us)
+    sealed_text = ""
+    if request.by != "agent" and request.agent_id is None:
+        sealed = _sealed_range(reader, "fleet_hours", HOUR_US, buckets)
+        if sealed.first < sealed.end:
+            sealed_text = sql("latencies_sealed")
+    found = sql("latencies_bucketed")
+    if _count_pings(reader, buckets, chosen) <= EXACT_PINGS:
+        found = sql("latencies_exact")
+    key, shown, joined = _BUCKET_START, _BUCKET_BOUNDS, ""
+    if request.by == "agent":
+        key, shown, joined = "agent", "a.agent_id", "JOIN agents AS a ON a.agent = found.key"
+    # The order matters: the text of {found} has the other placeholders in it.
+    text = sql("table_latencies").replace("{found}", found)
+    text = text.replace("{sealed}", sealed_text)
+    text = text.replace("{key}", key)
+    text = text.replace("{measure}", column)
+    text = text.replace("{shown}", shown)
+    text = text.replace("{joined}", joined)
+    query = _query(reader, text, buckets, sealed, chosen=chosen)
+    return TableQuery(query.text, query.parameters | {"measure": measure})
 
 
-def _put_in(
+def _count_pings(reader: Reader, buckets: TimeBuckets, chosen: str) -> int:
+    text = reader.partitions.fill(
+        _COUNT.replace("{chosen}", chosen), buckets.since_us, buckets.until_us
+    )
+    asked = {"since_us": buckets.since_us, "until_us": buckets.until_us}
+    count: int = rows_of(reader.cursor, text, asked)[0][0]
+    return count
+
+
+def _sealed_range(reader: Reader, rollup: str, grain_us: int, buckets: TimeBuckets) -> SealedRange:
+    return sealed_range(reader, rollup, grain_us, buckets.since_us, buckets.until_us)
+
+
+def _query(
     reader: Reader,
     text: str,
-    stretch: Stretch,
-    rolled: Rolled = (0, 0, 0, 0),
+    buckets: TimeBuckets,
+    sealed: SealedRange | None = None,
     *,
-    chosen: str = "true",
-    order: str = "",
+    chosen: str = _EVERY_AGENT,
 ) -> TableQuery:
-    """The text with its tables and conditions, and every parameter that one of ours may name."""
-    text = text.replace("{chosen}", chosen).replace("{order}", order)
-    text = reader.partitions.fill(text, stretch.since_us, stretch.until_us)
-    return TableQuery(text, _parameters(stretch, rolled))
+    """Returns the query of a text whose tables and condition are put in. `chosen`: the condition for agents."""
+    text = text.replace("{chosen}", chosen)
+    text = reader.partitions.fill(text, buckets.since_us, buckets.until_us)
+    return TableQuery(text, _parameters(buckets, sealed))
 
 
-def _parameters(stretch: Stretch, rolled: Rolled = (0, 0, 0, 0)) -> dict[str, Any]:
-    names = ("first", "end", "head_until_us", "tail_since_us")
-    return (
-        msgspec.structs.asdict(stretch) | dict(zip(names, rolled, strict=True)) | older_than(None)
-    )
+def _parameters(buckets: TimeBuckets, sealed: SealedRange | None = None) -> dict[str, Any]:
+    """Returns every parameter that one of the texts may name; a query uses those that it names."""
+    if sealed is None:
+        sealed = nothing_sealed(buckets.since_us)
+    parameters = msgspec.structs.asdict(buckets)
+    parameters |= sealed._asdict()
+    parameters |= older_than(None)
+    return parameters
 
 
-def _chosen(reader: Reader, agent_id: str | None, *, registered: bool) -> str:
-    """The condition for one agent or all."""
+def _chosen_agents(reader: Reader, agent_id: str | None, *, registered: bool) -> str:
+    """Returns the SQL condition for one agent, or for all where `agent_id` is None."""
     if agent_id is None:
-        return "true"
+        return _EVERY_AGENT
     agent = reader.names.agents.find(agent_id)
-    if agent is None and not registered:
-        raise RefusedError(404, f"no history of agent {agent_id}")
-    return "false" if agent is None else f"p.agent = {agent:d}"
+    if agent is not None:
+        return f"p.agent = {agent:d}"
+    if registered:
+        return _NO_AGENT
+    raise RefusedError(404, f"no history of agent {agent_id}")
 
 
-def _stretch(reader: Reader, request: TableRequest, now_us: int) -> Stretch:
-    """The month, or the last hours up to the newest outcome: its clock may be ahead of ours."""
-    until_us = max(now_us, reader.newest_us) + 1
+def _buckets(reader: Reader, request: TableRequest, now_us: int) -> TimeBuckets:
+    """Returns the month, or the last hours up to the newest outcome, whose clock may be ahead of ours."""
     since_us = now_us - int(request.hours * HOUR_US)
+    until_us = max(now_us, reader.newest_us) + 1
     if request.month is not None:
         month = month_interval(request.month)
         if month.begin > now_us:
@@ -204,4 +225,6 @@ def _stretch(reader: Reader, request: TableRequest, now_us: int) -> Stretch:
         since_us = month.begin
         until_us = min(until_us, month.end)
     grain = _GRAINS.get(request.by)
-    return Stretch(since_us, until_us, 0 if grain else since_us, grain or until_us - since_us)
+    if grain is None:
+        return TimeBuckets(since_us, until_us, base_us=since_us, grain=until_us - since_us)
+    return TimeBuckets(since_us, until_us, base_us=0, grain=grain)

@@ -6,7 +6,7 @@ FROM (
     FROM (
         SELECT agent, sum(up_ms + degraded_ms)::BIGINT AS good_ms, sum(up_ms + degraded_ms + down_ms + unknown_ms)::BIGINT AS judged_ms
         FROM agent_days
-        WHERE day >= $first_day AND day < $end_day
+        WHERE day >= $first AND day < $end
         GROUP BY agent
         UNION ALL
         SELECT agent, sum(up_ms + degraded_ms)::BIGINT, sum(up_ms + degraded_ms + down_ms + unknown_ms)::BIGINT

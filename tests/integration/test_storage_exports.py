@@ -25,7 +25,7 @@ from bus.transport import micro_services
 from bus.transport.connection import Client
 from storage import service
 from storage.answers import tables
-from storage.answers.history import EXACT_PINGS
+from storage.answers.latencies import EXACT_PINGS
 from storage.engine import table_files
 from storage.engine.database import rows_of
 from storage.statements import build, replay
