@@ -41,8 +41,8 @@ class IdentityServer:
         )
         self.process = subprocess.Popen([str(find_binary()), "-c", str(config)])  # noqa: ASYNC220
         async with asyncio.timeout(20):
-            while not await self._is_up():
-                await asyncio.sleep(0.02)  # a server that starts can only be asked again
+            while not await self._is_up():  # noqa: ASYNC110  # a server that starts can only be asked
+                await asyncio.sleep(0.02)
 
     def kill(self) -> None:
         assert self.process
