@@ -65,7 +65,7 @@ class Client(NatsClient):
         """Sends ready-made protocol frames in order, all in one piece.
 
         nats-py's `publish` costs some 15 us with headers, most of it for checks and flushes that a batch of a
-        thousand messages owes once (docs/decisions.md).
+        thousand messages owes once (docs/benchmarks.md).
         """
         if not frames:
             return

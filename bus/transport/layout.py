@@ -2,7 +2,7 @@
 
 Made idempotently by whoever starts first, and checked against what is there: a stream that somebody made
 otherwise is brought into line where the server allows it, and refused loudly where it does not. Why each
-value is what it is stands in docs/decisions.md; `create_key_value()` cannot make this bucket, because its
+value is what it is stands in docs/architecture.md; `create_key_value()` cannot make this bucket, because its
 `discard: new` forbids message scheduling (server error 10052).
 """
 

@@ -2,7 +2,7 @@
 
 Decoding a batch holds the interpreter's lock for a tenth of a second. Whoever else wants it (a question's thread, the
 writer after each step in DuckDB, the event loop) waits for Python's switch interval first, 5 ms by default, some thirty
-times a batch. With a tenth of it a question asked meanwhile takes 31 ms and not 121 (p95, docs/decisions/storage.md).
+times a batch. With a tenth of it a question asked meanwhile takes 31 ms and not 121 (p95, docs/benchmarks.md).
 """
 
 import sys

@@ -205,7 +205,7 @@ async def test_a_hundred_kills_under_load_harm_nobody(bus, config, schedulers, r
         bus, config, schedulers=schedulers, agents=300, kills=100, seed=random.randrange(2**32)
     )
     record_property("figures", found)
-    print(found)  # noqa: T201  # with -s: what docs/decisions reports
+    print(found)  # noqa: T201  # with -s: what docs/benchmarks.md reports
     await assert_came_through(bus, found)
     assert len(found.shares) == schedulers, found
     assert found.excused == 0, found

@@ -127,7 +127,7 @@ def at(state) -> datetime:
 
 
 class Report(NamedTuple):
-    """What docs/decisions tells of an outage."""
+    """What docs/benchmarks.md reports of an outage."""
 
     outage: str
     outcomes: int
@@ -172,7 +172,7 @@ async def test_no_agent_pays_for_an_outage_of_the_server(
         await asyncio.sleep(1.0)  # what was acknowledged last has reached the history by now
         history = await read_history(bus)
     states = [state for of_one in history.values() for state in of_one]
-    print(  # noqa: T201  # with -s: what docs/decisions reports
+    print(  # noqa: T201  # with -s: what docs/benchmarks.md reports
         Report(
             outage=outage,
             outcomes=len(states),
