@@ -2,7 +2,7 @@
 
 from cyclopts import CycloptsError
 
-from gpuping import lifecycle
+from bus import runner
 from gpuping.commands import check, export, look, report, run, storage
 from gpuping.commands.options import app
 
@@ -14,8 +14,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code = app(arguments)
     except CycloptsError as error:
-        lifecycle.complain(f"{error} Try gpuping --help.")
-        return lifecycle.WRONG_USAGE
+        runner.complain(f"{error} Try gpuping --help.")
+        return runner.WRONG_USAGE
     except Exception as error:  # noqa: BLE001  # the last handler there is: says it and sets the exit code
-        return lifecycle.report(error)
-    return code if isinstance(code, int) else lifecycle.DONE
+        return runner.report(error)
+    return code if isinstance(code, int) else runner.DONE

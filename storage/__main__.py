@@ -1,22 +1,9 @@
-"""`python -m storage`: the one service, settings from the environment."""
+"""`python -m storage`: one storage, for benches and tests that kill it; `gpuping storage` is for people."""
 
-import asyncio
-import signal
+import sys
 
-from bus import logs, settings
+from bus.runner import run_service
 from storage.service import running
 
-
-async def main() -> None:
-    """Until SIGTERM or Ctrl-C."""
-    chosen = settings.load()
-    logs.setup(chosen)
-    stop = asyncio.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    async with running(chosen):
-        await stop.wait()
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(run_service("storage", running))

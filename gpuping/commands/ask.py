@@ -5,11 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bus import runner
+from bus.runner import Lifecycle
 from bus.settings import Settings
-from gpuping import lifecycle
 from gpuping.client.sources import Source, opened
 from gpuping.commands.run import load
-from gpuping.lifecycle import Lifecycle
 from gpuping.output import terminal
 
 Show = Callable[[Source, Lifecycle, Console], Awaitable[None]]
@@ -23,4 +23,4 @@ def ask(show: Show, data_dir: Path | None, server_url: str | None) -> int:
         async with opened(loaded, server_url) as source:
             await show(source, life, terminal.console())
 
-    return lifecycle.run(main)
+    return runner.run(main)

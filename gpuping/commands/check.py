@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 import msgspec
 from cyclopts import Parameter
 
+from bus import runner
+from bus.runner import Lifecycle
 from bus.settings import Settings
-from gpuping import lifecycle
 from gpuping.commands.options import CHECK, DataDir, Json, app, examples
 from gpuping.commands.run import load
-from gpuping.lifecycle import Lifecycle
 from gpuping.output import terminal
 from gpuping.output.findings import Finding
 
@@ -37,17 +37,13 @@ def doctor(
     async def main(_: Lifecycle) -> None:
         findings.extend(await _findings(loaded, answers))
 
-    if code := lifecycle.run(main):
+    if code := runner.run(main):
         return code
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(findings)).decode())
     else:
         terminal.console().print(terminal.findings_table(findings))
-    return (
-        lifecycle.FAILED
-        if any(finding.level == "failure" for finding in findings)
-        else lifecycle.DONE
-    )
+    return runner.FAILED if any(finding.level == "failure" for finding in findings) else runner.DONE
 
 
 async def _findings(loaded: Settings, answers: str | None) -> list[Finding]:
@@ -73,4 +69,4 @@ def token(
     from gpuping.commands.token_file import add
 
     print(add(load(level="error", GPUPING_TOKENS_FILE=file), name, role))
-    return lifecycle.DONE
+    return runner.DONE

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from bus.contract.exports import TABLES, By, FileFormat, TableRequest
 from bus.errors import SettingsError
+from bus.runner import Lifecycle
 from gpuping.client.download import Download
 from gpuping.client.sources import Source
 from gpuping.commands.ask import ask
@@ -24,7 +25,6 @@ from gpuping.commands.options import (
     app,
     examples,
 )
-from gpuping.lifecycle import Lifecycle
 from gpuping.output import files, statements
 
 Fetch = Callable[[Source], Awaitable[Download]]

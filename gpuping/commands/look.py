@@ -7,10 +7,10 @@ from rich.console import Console
 
 from bus import clock
 from bus.contract.messages import Status
+from bus.runner import Lifecycle
 from gpuping.client.sources import Source
 from gpuping.commands.ask import ask
 from gpuping.commands.options import LOOK, AgentId, DataDir, Json, ServerUrl, app, examples
-from gpuping.lifecycle import Lifecycle
 from gpuping.output import terminal
 from gpuping.output.json_text import print_json
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from bus.contract.exports import FileFormat
 from bus.contract.statements import READY_MADE, StatementFormat
+from bus.runner import Lifecycle
 from gpuping.client.sources import Source
 from gpuping.commands.ask import ask
 from gpuping.commands.options import (
@@ -23,7 +24,6 @@ from gpuping.commands.options import (
     app,
     examples,
 )
-from gpuping.lifecycle import Lifecycle
 from gpuping.output import files, statements
 
 SHOWN_AGENTS = 40  # of a replay, in the terminal

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from bus import logs, settings
+from bus import logs, runner, settings
+from bus.runner import Lifecycle
 from bus.settings import Settings
-from gpuping import extras, lifecycle
+from gpuping import extras
 from gpuping.client.discovery import located
 from gpuping.commands.options import RUN, DataDir, Scenario, app, examples
-from gpuping.lifecycle import Lifecycle
 from gpuping.output import terminal
 
 TestAgents = Annotated[
@@ -57,9 +57,10 @@ def up(
     Without NATS_URL it runs a nats-server of its own. Everything is kept in the data dir; Ctrl-C stops it.
     With AGENT_MODE=true it is the agent alone, on the bus, with /agent/* on AGENT_HTTP_PORT.
     """
+    from gpuping.up import announce
     from gpuping.up import system as composition
 
-    started = lifecycle.process_started()
+    started = announce.process_started()
     loaded = load(
         GATEWAY_HOST=host,
         GATEWAY_PORT=port,
@@ -70,7 +71,7 @@ def up(
     if loaded.AGENT_MODE:
         return _agent(loaded)
     options = composition.Options(agent, register_agents, dashboard_interval)
-    return lifecycle.run(lambda life: _up(loaded, options, life, started))
+    return runner.run(lambda life: _up(loaded, options, life, started))
 
 
 async def _up(loaded: Settings, options: Any, life: Lifecycle, started: float) -> None:
@@ -109,7 +110,7 @@ def agentd(
         with extras.needed("agentd"):
             from agentd.host import install as installer
         installer.install(loaded)
-        return lifecycle.DONE
+        return runner.DONE
     return _agent(loaded)
 
 
@@ -119,7 +120,7 @@ def scheduler(*, data_dir: DataDir = None) -> int:
     with extras.needed("server"):
         from scheduler import service
     loaded = located(load(GPUPING_DATA_DIR=data_dir))
-    return lifecycle.run(lambda life: lifecycle.serve("scheduler", service.running(loaded), life))
+    return runner.run(lambda life: runner.serve("scheduler", service.running(loaded), life))
 
 
 @app.command(group=RUN)
@@ -135,7 +136,7 @@ def gateway(
     with extras.needed("server"):
         from gateway import service
     loaded = located(load(GATEWAY_HOST=host, GATEWAY_PORT=port, GPUPING_DATA_DIR=data_dir))
-    return lifecycle.run(lambda life: lifecycle.serve("gateway", service.running(loaded), life))
+    return runner.run(lambda life: runner.serve("gateway", service.running(loaded), life))
 
 
 def _agent(loaded: Settings) -> int:
@@ -146,12 +147,12 @@ def _agent(loaded: Settings) -> int:
     played = (
         f" with simulated GPUs (scenario {found.AGENT_SCENARIO})" if found.AGENT_SCENARIO else ""
     )
-    lifecycle.complain(
+    runner.complain(
         f"agent {found.agent_id}{played} on the bus at {found.nats_url}; Ctrl-C stops it"
     )
     if found.AGENT_MODE:
-        lifecycle.complain(f"http://{found.AGENT_HTTP_HOST}:{found.AGENT_HTTP_PORT}/agent/health")
-    return lifecycle.run(lambda _: process.run(found))
+        runner.complain(f"http://{found.AGENT_HTTP_HOST}:{found.AGENT_HTTP_PORT}/agent/health")
+    return process.run(found, program="gpuping")
 
 
 def load(*, level: str | None = None, **options: Any) -> Settings:

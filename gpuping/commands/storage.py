@@ -10,14 +10,15 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.progress import Progress
 
+from bus import runner
 from bus.errors import GpupingError
+from bus.runner import Lifecycle
 from bus.settings import Settings
 from bus.transport import embedded_server
-from gpuping import extras, lifecycle
+from gpuping import extras
 from gpuping.client import discovery
 from gpuping.commands.options import RUN, DataDir, app, examples
 from gpuping.commands.run import load
-from gpuping.lifecycle import Lifecycle
 from gpuping.output import terminal
 
 storage_app = App(
@@ -38,7 +39,7 @@ def storage(*, data_dir: DataDir = None) -> int:
     with extras.needed("server"):
         from storage import service
     loaded = discovery.located(load(GPUPING_DATA_DIR=data_dir))
-    return lifecycle.run(lambda life: lifecycle.serve("storage", service.running(loaded), life))
+    return runner.run(lambda life: runner.serve("storage", service.running(loaded), life))
 
 
 @storage_app.command
@@ -61,7 +62,7 @@ def rebuild(
         nonlocal replaced
         replaced = await _rebuilt(loaded, force=force)
 
-    return lifecycle.run(main) or (lifecycle.DONE if replaced else lifecycle.FAILED)
+    return runner.run(main) or (runner.DONE if replaced else runner.FAILED)
 
 
 async def _rebuilt(loaded: Settings, *, force: bool) -> bool:
@@ -119,7 +120,7 @@ def import_folder(folder: Path, *, data_dir: DataDir = None) -> int:
             f"imported {result.days} days: {result.added} outcomes are new, {result.held} were held already"
         )
 
-    return lifecycle.run(main) or (lifecycle.DONE if taken else lifecycle.FAILED)
+    return runner.run(main) or (runner.DONE if taken else runner.FAILED)
 
 
 @asynccontextmanager

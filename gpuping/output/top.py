@@ -8,9 +8,9 @@ from rich.live import Live
 from rich.text import Text
 
 from bus.errors import BusError
+from bus.runner import Lifecycle
 from gpuping.client.dashboard import Dashboard
 from gpuping.client.sources import Source
-from gpuping.lifecycle import Lifecycle
 from gpuping.output import terminal
 
 SHOWN_PINGS = 10

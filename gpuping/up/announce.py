@@ -1,6 +1,8 @@
 """What `up` tells the person who started it: addresses, agents, the first answered ping, the dashboard."""
 
 import asyncio
+import os
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.text import Text
@@ -8,13 +10,20 @@ from rich.text import Text
 from bus.clock import boottime
 from bus.contract.questions import Ping
 from bus.errors import BusError
+from bus.runner import Lifecycle
 from gpuping.client.bus_source import BusSource
-from gpuping.lifecycle import Lifecycle
 from gpuping.output import terminal
 from gpuping.output.top import screen
 from gpuping.up.system import System
 
 NEXT_PING_AFTER_SECONDS = 2.0
+
+
+def process_started() -> float:
+    """When this process was started, in seconds of CLOCK_BOOTTIME: who waits for `up` waits for its imports too."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    ticks = int(fields[19])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 async def until_stopped(

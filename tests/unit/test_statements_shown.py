@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
+from bus import runner
 from bus.contract.messages import GpuReport, Seconds
 from bus.errors import BadMessageError, RefusedError, SettingsError
-from gpuping import lifecycle
 from gpuping.output import statements, terminal
 from storage.statements import policy_files
 from tests.storage_states import START, report
@@ -55,7 +55,7 @@ def test_a_table_without_a_console_of_ours_obeys_nothing_either():
     (SettingsError("x"), 2), (RefusedError(400, "policy: unknown"), 2), (RefusedError(404, "no agent"), 1)
 ])  # fmt: skip
 def test_what_a_service_cannot_make_sense_of_is_wrong_usage(error, code, capsys):
-    assert lifecycle.report(error) == code
+    assert runner.report(error) == code
     assert capsys.readouterr().err.count("\n") == 1
 
 

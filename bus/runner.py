@@ -1,0 +1,191 @@
+"""The runner of every program: from a coroutine to an exit code, with signals, a deadline and errors as one line each.
+
+The first SIGINT or SIGTERM stops in good order, a second one at once. What has not stopped by the deadline is ended by
+force. A signal before the program is ready cancels its start.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+
+import structlog
+
+from bus import logs, settings
+from bus.errors import GpupingError, RefusedError, SettingsError
+from bus.settings import Settings
+
+log = structlog.get_logger("bus.runner")
+
+DONE = 0
+FAILED = 1
+WRONG_USAGE = 2
+STOP_SECONDS = 8.0
+SAME_SIGNAL_SECONDS = 0.5  # `make` and process managers may send one signal twice in this time
+_PROGRAM = "gpuping"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+class Lifecycle:
+    """What a program is told about its end. `stopping` is set by the first signal.
+
+    `on_signal` is called at the first signal, before anything is stopped.
+    """
+
+    def __init__(
+        self,
+        task: asyncio.Task[None],
+        program: str,
+        stop_seconds: float,
+        on_signal: Callable[[], None] | None,
+    ) -> None:
+        self.stopping = asyncio.Event()
+        self._task = task
+        self._program = program
+        self._stop_seconds = stop_seconds
+        self._on_signal = on_signal
+        self._is_ready = False
+        self._signalled_at = 0.0
+
+    async def until_stopped(self) -> None:
+        """Returns at the first signal. Until this is called, a signal cancels the program's task instead."""
+        self._is_ready = True
+        await self.stopping.wait()
+
+    def signalled(self, number: int) -> None:
+        """The handler of both signals."""
+        loop = asyncio.get_running_loop()
+        if self.stopping.is_set():
+            if loop.time() - self._signalled_at > SAME_SIGNAL_SECONDS:
+                text = f"stopped at once ({signal.Signals(number).name} again)"
+                self._end_now(text, 128 + number)
+            return
+        self.stopping.set()
+        self._signalled_at = loop.time()
+        loop.call_later(self._stop_seconds, self._end_at_deadline)
+        if self._on_signal is not None:
+            self._on_signal()
+        if not self._is_ready:
+            self._task.cancel()
+
+    def _end_at_deadline(self) -> None:
+        text = f"did not stop within {self._stop_seconds:g} s: ended by force"
+        self._end_now(text, FAILED)
+
+    def _end_now(self, text: str, code: int) -> None:
+        complain(text, self._program)
+        os._exit(code)
+
+
+Main = Callable[[Lifecycle], Awaitable[None]]
+
+
+def uvloop_factory() -> LoopFactory | None:
+    """Uvloop's event loop where it is installed: the scheduler's pings cost half as much CPU on it. Else None."""
+    try:
+        import uvloop  # noqa: PLC0415  # an extra that agents do without
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def run(
+    main: Main,
+    *,
+    program: str = _PROGRAM,
+    stop_seconds: float = STOP_SECONDS,
+    on_signal: Callable[[], None] | None = None,
+    loop_factory: Callable[[], LoopFactory | None] = uvloop_factory,
+) -> int:
+    """Runs `main` to its end or to a signal. Returns the exit code.
+
+    0 after a signal too, 1 for a failure, 2 for a setting or an argument that cannot be used. An error that was foreseen
+    (GpupingError) is one line on standard error, any other a traceback.
+    """
+
+    async def with_signals() -> None:
+        task = asyncio.current_task()
+        assert task  # noqa: S101  # a coroutine runs in a task
+        lifecycle = Lifecycle(task, program, stop_seconds, on_signal)
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, lifecycle.signalled, number)
+        await main(lifecycle)
+
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(with_signals())
+    except asyncio.CancelledError:
+        return DONE  # stopped before it was ready
+    except BaseException as error:  # noqa: BLE001  # the last handler that there is
+        return report(error, program)
+    return DONE
+
+
+async def serve(
+    name: str, service: AbstractAsyncContextManager[object], lifecycle: Lifecycle
+) -> None:
+    """One service until a signal. A crash inside it ends the block with its error."""
+    async with service:
+        log.info("ready", service=name)
+        await lifecycle.until_stopped()
+        log.info("stopping", service=name)
+
+
+def run_service(
+    name: str, running: Callable[[Settings], AbstractAsyncContextManager[object]]
+) -> int:
+    """The whole of `python -m <name>`: settings from the environment, one service, an exit code as of `run`.
+
+    Prints the line `ready` on standard output once the service is entered, for whoever started it.
+    """
+    try:
+        loaded = settings.load()
+    except SettingsError as error:
+        return report(error, name)
+    logs.setup(loaded)
+
+    async def main(lifecycle: Lifecycle) -> None:
+        async with running(loaded):
+            print("ready", flush=True)  # noqa: T201
+            await lifecycle.until_stopped()
+
+    return run(main, program=name)
+
+
+def report(error: BaseException, program: str = _PROGRAM) -> int:
+    """Writes what went wrong to standard error, in one line where it was foreseen. Returns the exit code."""
+    causes = list(_leaves(error))
+    for cause in causes:
+        if not isinstance(cause, GpupingError):
+            traceback.print_exception(error)
+            return FAILED
+    first = causes[0]
+    complain(str(first), program)
+    return WRONG_USAGE if _is_wrong_usage(first) else FAILED
+
+
+def complain(text: str, program: str = _PROGRAM) -> None:
+    """One line on standard error, after the program's name."""
+    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
+
+
+def _is_wrong_usage(error: BaseException) -> bool:
+    """A setting that cannot be used, or a question that a service refused as one that cannot be meant."""
+    if isinstance(error, RefusedError):
+        return error.code == 400
+    return isinstance(error, SettingsError)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors inside groups: services end with the group of their TaskGroup."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
