@@ -1,14 +1,16 @@
 """Every subject, bucket, stream and key of the system, built from validated ids.
 
-No other file spells a subject; a test holds that. No stream and no wildcard subscriber may ever cover
-`gpuping.ping.>`: a stream answers the ping itself, and a tap hides that nobody listens.
+No other file spells a subject: tests/unit/test_subject_literals.py reads the product's sources for it.
+
+No stream and no wildcard subscriber may ever cover `gpuping.ping.>`. A stream would acknowledge the ping itself, as if the
+agent had answered; a subscriber would hide from the server that no agent listens.
 """
 
 import re
 
 from bus.errors import BadMessageError
 
-END = r"$(?!\n)"  # of a pattern: `$` alone lets a newline follow, to Python and so to msgspec
+END = r"$(?!\n)"  # ends a pattern: `$` alone matches before a final newline too, in Python and in msgspec
 AGENT_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}" + END
 RESERVED_IDS = frozenset({"register", "due-for-ping"})  # they are paths of the REST interface
 _AGENT_ID = re.compile(AGENT_ID_PATTERN)
@@ -44,15 +46,17 @@ STORAGE_STATS = "gpuping.storage.stats"
 STORAGE_READY = "gpuping.storage.ready"
 
 MICRO_PING = "$SRV.PING"  # every micro service on the bus answers
+INBOX_PREFIX = "_INBOX"  # where a service receives the answers to its questions
 
 EVENT_ALL = "gpuping.event.*"
 
 
 def check_agent_id(agent_id: str) -> str:
-    """The id itself, or BadMessageError that says what an id looks like. `fullmatch`: no newline slips by."""
+    """Returns the id itself. Raises BadMessageError, which says what an id looks like, for any other text."""
     if not _AGENT_ID.fullmatch(agent_id):
         raise BadMessageError(
-            f"agent id {agent_id[:80]!r} is not valid: use 1 to 63 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
+            f"agent id {agent_id[:80]!r} is not valid: "
+            "use 1 to 63 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
         )
     if agent_id in RESERVED_IDS:
         raise BadMessageError(f"agent id {agent_id!r} is reserved: choose another")
@@ -60,12 +64,13 @@ def check_agent_id(agent_id: str) -> str:
 
 
 def last_token(subject: str) -> str:
-    """The agent id that ends a subject, validated."""
-    return check_agent_id(subject.rpartition(".")[2])
+    """The agent id that ends a subject. Raises BadMessageError when it is not a valid one."""
+    token = subject.rpartition(".")[2]
+    return check_agent_id(token)
 
 
 def ping(agent_id: str) -> str:
-    """Asks an agent for its uptime report; empty request or no ping_id: a look."""
+    """Asks an agent for its uptime report. A request without a ping_id is a look, which changes nothing."""
     return f"gpuping.ping.{agent_id}"
 
 
@@ -90,7 +95,7 @@ def health(agent_id: str) -> str:
 
 
 def register(agent_id: str) -> str:
-    """Registers an agent; bus permissions can pin the id."""
+    """Registers an agent. The id is in the subject so that bus permissions can pin it."""
     return f"gpuping.registry.register.{agent_id}"
 
 
@@ -100,7 +105,7 @@ def remove(agent_id: str) -> str:
 
 
 def get(agent_id: str) -> str:
-    """One agent as the REST interface shows it."""
+    """Asks for one agent as the REST interface shows it."""
     return f"gpuping.registry.get.{agent_id}"
 
 
@@ -110,12 +115,12 @@ def ping_now(agent_id: str) -> str:
 
 
 def micro_ping(service: str) -> str:
-    """Asks whether any instance of a micro service is there."""
+    """Asks which instances of a micro service are on the bus."""
     return f"{MICRO_PING}.{service}"
 
 
 def alive(instance: str) -> str:
-    """Where a scheduler tells the others that it is there."""
+    """On this subject a scheduler announces itself to the others."""
     return f"gpuping.scheduler.alive.{instance}"
 
 
@@ -125,7 +130,7 @@ def history(agent_id: str) -> str:
 
 
 def export(agent_id: str) -> str:
-    """Asks storage for an agent's outcomes as a file, in pieces."""
+    """Asks storage for an agent's outcomes as a file."""
     return f"gpuping.storage.export.{agent_id}"
 
 
@@ -135,37 +140,42 @@ def report(agent_id: str) -> str:
 
 
 def file(instance: str, token: str) -> str:
-    """Where one process hands out the pieces of a file that it offered."""
+    """Asks one storage process for a piece of a file that it has offered."""
     return f"gpuping.storage.file.{instance}.{token}"
 
 
 def event(agent_id: str) -> str:
-    """Live events of one agent: core messages, lost without harm."""
+    """Live events of one agent. They are core messages: nothing depends on their arrival."""
     return f"gpuping.event.{agent_id}"
 
 
 def agent_key(agent_id: str) -> str:
-    """Subject of the registry entry."""
+    """Subject of an agent's registry entry."""
     return f"{KEYS}agent.{agent_id}"
 
 
 def state_key(agent_id: str) -> str:
-    """Subject of the policy state and last outcome; written by outcomes only."""
+    """Subject of an agent's policy state and last outcome. Only outcomes are written here."""
     return f"{KEYS}state.{agent_id}"
 
 
 def timer_key(agent_id: str) -> str:
-    """Subject of the next ping's schedule."""
+    """Subject of the schedule of an agent's next ping."""
     return f"{KEYS}timer.{agent_id}"
 
 
 def due_key(agent_id: str) -> str:
-    """Subject on which a timer fires."""
+    """Subject on which an agent's timer fires."""
     return f"{KEYS}due.{agent_id}"
 
 
+def jetstream_api(verb: str) -> str:
+    """Subject of a call of the JetStream API, such as `STREAM.INFO.<stream>`."""
+    return f"$JS.API.{verb}"
+
+
 def inbox_prefix(agent_id: str) -> str:
-    """Where an agent receives its answers, so that permissions can pin it."""
+    """Where an agent receives its answers, apart from all others, so that permissions can pin it."""
     return f"_INBOX_{agent_id}"
 
 

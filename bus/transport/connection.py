@@ -19,6 +19,7 @@ from nats.aio.subscription import Subscription
 from nats.micro.request import Request
 from nats.micro.service import Endpoint, Service
 
+from bus.contract import subjects
 from bus.settings import Settings
 from bus.transport import cli_contexts
 
@@ -204,7 +205,11 @@ def _legible(name: bytes) -> bytes:
 
 
 async def connect(
-    settings: Settings, name: str, *, inbox_prefix: str = "_INBOX", reconnected: Hook | None = None
+    settings: Settings,
+    name: str,
+    *,
+    inbox_prefix: str = subjects.INBOX_PREFIX,
+    reconnected: Hook | None = None,
 ) -> Client:
     """A client that is connected now and reconnects for ever; waits for as long as no server is there.
 
@@ -247,7 +252,11 @@ def _address_and_identity(settings: Settings) -> tuple[str, dict[str, Any]]:
 
 @asynccontextmanager
 async def connected(
-    settings: Settings, name: str, *, inbox_prefix: str = "_INBOX", reconnected: Hook | None = None
+    settings: Settings,
+    name: str,
+    *,
+    inbox_prefix: str = subjects.INBOX_PREFIX,
+    reconnected: Hook | None = None,
 ) -> AsyncIterator[Client]:
     """`connect` for the length of a block."""
     client = await connect(settings, name, inbox_prefix=inbox_prefix, reconnected=reconnected)

@@ -12,9 +12,8 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 
+from bus.contract import subjects
 from bus.errors import BusError, UnavailableError
-
-_PREFIX = "$JS.API"
 
 
 class ErrorCode(IntEnum):
@@ -60,7 +59,7 @@ async def call(
     """
     payload = json.dumps(body or {}).encode()
     try:
-        reply = await client.request(f"{_PREFIX}.{verb}", payload, timeout=timeout)
+        reply = await client.request(subjects.jetstream_api(verb), payload, timeout=timeout)
     except nats.errors.NoRespondersError:
         raise UnavailableError(
             "JetStream is not enabled on this server: start it with -js, or set jetstream {}"

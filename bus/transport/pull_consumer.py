@@ -14,6 +14,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from bus.clock import boottime
+from bus.contract import subjects
 from bus.errors import BusError
 from bus.transport.connection import Client
 
@@ -57,7 +58,7 @@ class PullConsumer:
         lost: Callable[[], Awaitable[None]],
     ) -> None:
         self._client = client
-        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._subject = subjects.jetstream_api(f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._deliver, self._room, self._lost = deliver, room, lost
         self._inbox = client.new_inbox()
         self._asked = 0  # messages asked for and not yet delivered

@@ -1,0 +1,66 @@
+"""No file of the product spells a subject of the bus: `bus/contract/subjects.py` is their one home."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("bus", "scheduler", "agentd", "storage", "gateway", "gpuping")
+SUBJECTS = Path("bus/contract/subjects.py")
+PREFIXES = ("gpuping.", "$KV.", "$JS.", "$SRV.", "_INBOX", "KV_gpuping", "GPUPING_HISTORY")
+
+
+def spelled(source: str) -> Iterator[tuple[int, str]]:
+    """Line and text of each string that looks like a subject or stream; docstrings may name them."""
+    tree = ast.parse(source)
+    docstrings = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    loggers = {
+        id(argument)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("get_logger")
+        for argument in node.args
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+            continue
+        if id(node) in docstrings or id(node) in loggers:
+            continue
+        if node.value.startswith(PREFIXES):
+            yield node.lineno, node.value
+
+
+def files() -> list[Path]:
+    found = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    return [path for path in found if path.relative_to(ROOT) != SUBJECTS]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_subject_is_spelled_outside_of_subjects(package: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {text!r}"
+        for path in files()
+        if path.relative_to(ROOT).parts[0] == package
+        for line, text in spelled(path.read_text())
+    ]
+    assert found == []
+
+
+def test_the_search_finds_what_it_looks_for() -> None:
+    source = '''
+"""gpuping.ping.a in a docstring"""
+log = structlog.get_logger("gpuping.output")
+a = "gpuping.ping.a"
+b = f"$KV.{bucket}.state"
+c = "see gpuping.ping.a"
+'''
+    assert list(spelled(source)) == [(4, "gpuping.ping.a"), (5, "$KV.")]
+
+
+def test_the_home_of_subjects_spells_them() -> None:
+    assert list(spelled((ROOT / SUBJECTS).read_text()))
