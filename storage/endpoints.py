@@ -1,0 +1,240 @@
+"""What storage answers on the bus: one method an endpoint.
+
+An answer that a message cannot carry, and every answer in another format than JSON, is written to a file and the
+reply is an offer of that file. Answers that somebody is paid by are refused while outcomes of the stream are missing
+in history.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from msgspec import Struct
+from msgspec.structs import replace
+from nats.micro.request import Request
+
+from bus.clock import utc_now
+from bus.contract import subjects
+from bus.contract.exports import FileFormat, TableRequest
+from bus.contract.messages import decode, encode
+from bus.contract.questions import (
+    HistoryRequest,
+    OverviewReply,
+    OverviewRequest,
+    StorageStats,
+    StoredHistory,
+    UptimesReply,
+    UptimesRequest,
+)
+from bus.contract.statements import (
+    ExportRequest,
+    FleetReplay,
+    FleetReplayRequest,
+    Statement,
+    StatementRequest,
+)
+from bus.settings import Settings
+from bus.transport import connection, jetstream_api
+from bus.transport.file_transfer import FileOffer, Files
+from bus.transport.jetstream_api import JetStreamApiError
+from bus.transport.large_answers import room
+from bus.transport.micro_services import Endpoint
+from storage.answers import history, tables
+from storage.engine import table_files
+from storage.engine.table_files import ExportFile, TableQuery
+from storage.statements import build, page, replay
+from storage.store.store import Reader, Store
+from storage.stream.feed import Feed
+
+FILE_SECONDS = 240.0  # writing a file may take this long: a month of 10,000 agents
+FILES_AT_ONCE = 2  # of the three readers, so that one is left for other questions
+
+
+class Endpoints:
+    """The answers of one storage. The questions are read by the store's readers, in threads of their own."""
+
+    def __init__(
+        self,
+        client: connection.Client,
+        settings: Settings,
+        store: Store,
+        feed: Feed,
+        files: Files,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._store = store
+        self._feed = feed
+        self._files = files
+        self._writing = asyncio.Semaphore(FILES_AT_ONCE)
+
+    def all(self) -> list[Endpoint]:
+        """Returns every endpoint with its subject."""
+        return [
+            Endpoint("history", subjects.HISTORY_ALL, self.history),
+            Endpoint("uptimes", subjects.UPTIMES, self.uptimes),
+            Endpoint("overview", subjects.OVERVIEW, self.overview),
+            Endpoint("report", subjects.REPORT_ALL, self.report),
+            Endpoint("replay", subjects.REPLAY, self.replay),
+            Endpoint("export", subjects.EXPORT_ALL, self.export),
+            Endpoint("table", subjects.TABLE, self.table),
+            Endpoint("stats", subjects.STORAGE_STATS, self.stats),
+        ]
+
+    async def history(self, request: Request) -> StoredHistory:
+        """Answers with a page of an agent's outcomes."""
+        agent_id = subjects.last_token(request.subject)
+        asked = decode(request.data or b"{}", HistoryRequest)
+        now = utc_now()
+        most_bytes = room(self._client)
+        return await self._store.read(
+            lambda reader: history.history(reader, agent_id, asked, now, most_bytes)
+        )
+
+    async def uptimes(self, request: Request) -> UptimesReply:
+        """Answers with the uptime of several agents."""
+        asked = decode(request.data, UptimesRequest)
+        now = utc_now()
+        return await self._store.read(lambda reader: history.uptimes(reader, asked, now))
+
+    async def overview(self, request: Request) -> OverviewReply:
+        """Answers with the sums, the percentiles and the newest outcomes of the fleet."""
+        asked = decode(request.data or b"{}", OverviewRequest)
+        now = utc_now()
+        most_bytes = room(self._client)
+        return await self._store.read(
+            lambda reader: history.overview(reader, asked, now, most_bytes)
+        )
+
+    async def report(self, request: Request) -> bytes | FileOffer:
+        """Answers with an agent's statement, or with the offer of a file in the format asked for."""
+        self._check_complete()
+        agent_id = subjects.last_token(request.subject)
+        asked = decode(request.data, StatementRequest)
+        now = utc_now()
+        threshold = self._settings.PING_UPTIME_THRESHOLD
+        form = asked.format
+        name = f"{agent_id}-{asked.month}"
+
+        def make(reader: Reader) -> Statement:
+            return build.statement(reader, agent_id, asked, now, threshold)
+
+        if form == "json":
+            return await self._json(make, name)
+        if form == "html":
+            return await self._text_file(lambda reader: page.render(make(reader)), name, form)
+        return await self._table_file(lambda reader: tables.statement(make(reader)), name, form)
+
+    async def replay(self, request: Request) -> bytes | FileOffer:
+        """Answers with the agents whose pay changes most, or with the offer of a file of all agents."""
+        self._check_complete()
+        asked = decode(request.data, FleetReplayRequest)
+        now = utc_now()
+        threshold = self._settings.PING_UPTIME_THRESHOLD
+        form = asked.format
+        name = f"fleet-replay-{asked.month}"
+
+        def make(reader: Reader) -> FleetReplay:
+            return replay.fleet(reader, asked, now, threshold)
+
+        def make_limited(reader: Reader) -> FleetReplay:
+            replayed = make(reader)
+            return replace(replayed, agents=replayed.agents[: asked.limit])
+
+        if form == "json":
+            return await self._json(make_limited, name, FILE_SECONDS)
+        return await self._table_file(lambda reader: tables.replay(make(reader)), name, form)
+
+    async def export(self, request: Request) -> FileOffer:
+        """Answers with the offer of a file of an agent's history (`bus/transport/file_transfer.py`)."""
+        agent_id = subjects.last_token(request.subject)
+        asked = decode(request.data or b"{}", ExportRequest)
+        now = utc_now()
+        return await self._table_file(
+            lambda reader: tables.history(reader, agent_id, asked, now),
+            f"{agent_id}-history",
+            asked.format,
+        )
+
+    async def table(self, request: Request) -> FileOffer:
+        """Answers with the offer of any other table. The sums of a month are paid by, as statements are."""
+        asked = decode(request.data, TableRequest)
+        if asked.month is not None:
+            self._check_complete()
+        now = utc_now()
+        parts = [asked.agent_id, asked.table, asked.month]
+        name = "-".join(part for part in parts if part)
+        return await self._table_file(
+            lambda reader: tables.table(reader, asked, now), name, asked.format
+        )
+
+    async def stats(self, _request: Request) -> StorageStats:
+        """Answers how far ingest has read, also while the history file cannot be used, and says why it cannot."""
+        last_in_stream = await self._last_in_stream()
+        waiting = self._store.waiting or self._feed.wait_log.detail
+        ingest = self._store.ingest
+        if ingest is None:
+            return StorageStats(
+                rows=0,
+                last_sequence=0,
+                lag=last_in_stream,
+                missing_seqs=0,
+                ingest_waiting=waiting,
+            )
+        last_sequence = 0
+        if ingest.position is not None:
+            last_sequence = ingest.position.sequence
+        return StorageStats(
+            rows=ingest.rows,
+            last_sequence=last_sequence,
+            lag=max(0, last_in_stream - last_sequence),
+            missing_seqs=ingest.sequences.missing,
+            poisoned=ingest.poisoned,
+            ingest_waiting=waiting,
+        )
+
+    async def _last_in_stream(self) -> int:
+        """Returns the last sequence of the history stream; 0 while there is no stream."""
+        try:
+            info = await jetstream_api.call(self._client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
+        except JetStreamApiError:
+            return 0
+        last: int = info["state"]["last_seq"]
+        return last
+
+    def _check_complete(self) -> None:
+        """Raises UnavailableError while history lacks outcomes that the stream has.
+
+        While the history file itself cannot be used, the reader raises it with the reason.
+        """
+        if self._store.waiting is None:
+            self._feed.catch_up.check()
+
+    async def _json(
+        self, make: Callable[[Reader], Struct], name: str, seconds: float | None = None
+    ) -> bytes | FileOffer:
+        """Returns an answer as JSON, or the offer of a file of it where one message cannot carry it."""
+        data = await self._store.read(lambda reader: encode(make(reader)), seconds)
+        if len(data) <= room(self._client):
+            return data
+        return await self._text_file(lambda _: data.decode(), name, "json")
+
+    async def _text_file(self, make: Callable[[Reader], str], name: str, form: str) -> FileOffer:
+        scratch = self._store.paths.scratch
+        return await self._offer(
+            lambda reader: table_files.write_text(scratch, make(reader), name, form)
+        )
+
+    async def _table_file(
+        self, query: Callable[[Reader], TableQuery], name: str, form: FileFormat
+    ) -> FileOffer:
+        scratch = self._store.paths.scratch
+        return await self._offer(
+            lambda reader: table_files.write(reader.cursor, scratch, query(reader), name, form)
+        )
+
+    async def _offer(self, write: Callable[[Reader], ExportFile]) -> FileOffer:
+        """Writes a file in a reader's thread and returns its offer. A few are written at once."""
+        self._files.check_room()
+        async with self._writing:
+            file = await self._store.read(write, FILE_SECONDS)
+            return self._files.offer(file.path, file.name, file.media_type)
