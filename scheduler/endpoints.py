@@ -82,7 +82,8 @@ class SchedulerEndpoints:
         agent_id = subjects.last_token(request.subject)
         body = decode(request.data or b"{}", RegisterRequest)
         registration = await self._registry.register(agent_id, body, utc_now())
-        reply = RegisterReply(agent=self._view(registration.tracked), created=registration.created)
+        view = self._view(registration.tracked)
+        reply = RegisterReply(agent=view, created=registration.created)
         if reply.created:
             self._events.add_registry_change("registered", agent_id, reply.agent)
         return reply
@@ -120,7 +121,7 @@ class SchedulerEndpoints:
             case "id":
                 page = await listing.by_id(self._directory, body, utc_now())
                 views = self._views(page.agents)
-                next_cursor: str | None = None
+                next_cursor = None
                 if views and (page.more or len(views) < len(page.agents)):
                     next_cursor = views[-1].agent_id
                 return AgentPage(agents=views, total=page.total, next_cursor=next_cursor)
@@ -158,7 +159,8 @@ class SchedulerEndpoints:
 
         A thousand hosts with many GPUs each may be too large.
         """
-        return fitting((self._view(tracked) for tracked in agents), room(self._client))
+        views = (self._view(tracked) for tracked in agents)
+        return fitting(views, room(self._client))
 
     def _view(self, tracked: Tracked) -> Agent:
         return agent_view(tracked, self._directory.policy, utc_now())

@@ -76,7 +76,8 @@ def interval_seconds(consecutive_poor: int, policy: Policy) -> float:
     """
     if policy.multiplier <= 1.0 or consecutive_poor <= 0:
         return min(policy.base_seconds, policy.max_seconds)
-    steps_to_cap = math.log(policy.max_seconds / policy.base_seconds) / math.log(policy.multiplier)
+    factor_to_cap = policy.max_seconds / policy.base_seconds
+    steps_to_cap = math.log(factor_to_cap) / math.log(policy.multiplier)
     if consecutive_poor > steps_to_cap:
         return policy.max_seconds
     return min(policy.base_seconds * policy.multiplier**consecutive_poor, policy.max_seconds)

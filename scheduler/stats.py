@@ -3,6 +3,7 @@
 import bisect
 from collections import Counter
 from datetime import datetime
+from itertools import accumulate
 from typing import NamedTuple
 
 from bus.contract.messages import AgentState
@@ -29,14 +30,9 @@ class Histogram:
 
     def cumulative(self) -> dict[str, int]:
         """Returns, for each bound, how many values were at most that; `+Inf` counts all values."""
-        labels = [str(bound) for bound in self._bounds]
-        labels.append("+Inf")
-        total = 0
-        result: dict[str, int] = {}
-        for label, count in zip(labels, self._counts, strict=True):
-            total += count
-            result[label] = total
-        return result
+        labels = [*map(str, self._bounds), "+Inf"]
+        totals = accumulate(self._counts)
+        return dict(zip(labels, totals, strict=True))
 
 
 class Counters(NamedTuple):

@@ -85,8 +85,9 @@ class Peers:
         return len(self._alive) == 1
 
     async def _announce(self, word: Word) -> None:
+        message = Alive(word=word)
         try:
-            await self._client.publish(subjects.alive(self._instance), encode(Alive(word=word)))
+            await self._client.publish(subjects.alive(self._instance), encode(message))
         except nats.errors.Error as error:
             log.debug("peer_announce_failed", detail=str(error))
 

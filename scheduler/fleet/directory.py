@@ -156,7 +156,7 @@ class Directory:
 
         With a million agents, the first turn of the loop would take seconds to skip them.
         """
-        upcoming: list[tuple[datetime, str]] = []
+        upcoming = []
         for agent_id, tracked in self._agents.items():
             next_at = tracked.next_ping_at(self.policy)
             if next_at is not None:
@@ -166,8 +166,11 @@ class Directory:
 
     def due(self, now: datetime) -> dict[str, datetime]:
         """Returns the due time of every agent that is due by `now`. The caller must not change it."""
-        while self._upcoming and self._upcoming[0][0] <= now:
-            _, agent_id = heapq.heappop(self._upcoming)
+        while self._upcoming:
+            at, agent_id = self._upcoming[0]
+            if at > now:
+                break
+            heapq.heappop(self._upcoming)
             next_at = self._agents[agent_id].next_ping_at(self.policy)
             if next_at is not None and next_at <= now and agent_id not in self._due:
                 self._due[agent_id] = next_at
@@ -225,7 +228,7 @@ class Directory:
 
     def _refresh(self, agent_id: str, tracked: Tracked) -> None:
         """Updates the counts and the queue of due times after a change of `tracked`."""
-        status: Status | None = None
+        status = None
         if tracked.registered:
             status = rules.status(tracked.state, maintenance=False)
         if status != tracked.status:
@@ -247,7 +250,11 @@ class Directory:
             self.totals["agents"] += 1
 
     def _set_state(
-        self, agent_id: str, tracked: Tracked, state: AgentState | None, revision: int
+        self,
+        agent_id: str,
+        tracked: Tracked,
+        state: AgentState | None,
+        revision: int,
     ) -> None:
         new_pings = 0
         new_missed = 0

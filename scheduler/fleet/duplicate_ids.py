@@ -15,7 +15,9 @@ def boots(before: AgentState | None, report: UptimeReport | None) -> tuple[str, 
     known: tuple[str, ...] = ()
     if before is not None:
         known = before.boot_ids
-    if report is None or not report.boot_id or known[:1] == (report.boot_id,):
+    if report is None or not report.boot_id:
+        return known
+    if known and known[0] == report.boot_id:
         return known
     others = [boot_id for boot_id in known if boot_id != report.boot_id]
     return (report.boot_id, *others)[:REMEMBERED_BOOTS]

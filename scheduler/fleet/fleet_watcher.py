@@ -28,16 +28,25 @@ class FleetWatcher:
     """
 
     def __init__(
-        self, client: Client, directory: Directory, is_active: Callable[[str], bool]
+        self,
+        client: Client,
+        directory: Directory,
+        is_active: Callable[[str], bool],
     ) -> None:
         self._client = client
         self._directory = directory
         self._is_active = is_active
         self._entries = KeyWatcher(
-            client, subjects.BUCKET_STREAM, subjects.agent_key("*"), self._on_entry
+            client,
+            subjects.BUCKET_STREAM,
+            subjects.agent_key("*"),
+            self._on_entry,
         )
         self._states = KeyWatcher(
-            client, subjects.BUCKET_STREAM, subjects.state_key("*"), self._on_state
+            client,
+            subjects.BUCKET_STREAM,
+            subjects.state_key("*"),
+            self._on_state,
         )
         self.bad_values = 0
 
@@ -71,7 +80,12 @@ class FleetWatcher:
             ) from None
 
     def _on_entry(
-        self, subject: str, data: bytes, sequence: int, _time_ns: int, deleted: bool
+        self,
+        subject: str,
+        data: bytes,
+        sequence: int,
+        _time_ns: int,
+        deleted: bool,
     ) -> None:
         if deleted:
             return
@@ -84,7 +98,12 @@ class FleetWatcher:
         self._directory.apply_entry(agent_id, entry, sequence)
 
     def _on_state(
-        self, subject: str, data: bytes, sequence: int, time_ns: int, deleted: bool
+        self,
+        subject: str,
+        data: bytes,
+        sequence: int,
+        time_ns: int,
+        deleted: bool,
     ) -> None:
         if deleted:
             return

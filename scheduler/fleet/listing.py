@@ -58,13 +58,14 @@ async def by_id(directory: Directory, request: ListRequest, now: datetime) -> Li
 
 def by_due_time(directory: Directory, request: ListRequest, now: datetime) -> Listing:
     """Lists the agents that are due, the longest overdue first."""
-    due: list[tuple[datetime, str, Tracked]] = []
+    due = []
     for agent_id, due_at in directory.due(now).items():
         tracked = directory.get(agent_id)
         if tracked is not None and _matches(directory, tracked, request, now):
             due.append((due_at, agent_id, tracked))
     first = heapq.nsmallest(request.limit, due, key=_due_at)
-    return Listing([tracked for _, _, tracked in first], len(due), more=False)
+    agents = [tracked for _, _, tracked in first]
+    return Listing(agents, total=len(due), more=False)
 
 
 def by_badness(directory: Directory, request: ListRequest) -> Listing:

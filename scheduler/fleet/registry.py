@@ -9,7 +9,7 @@ in the same batch.
 
 import asyncio
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
@@ -54,7 +54,10 @@ class Registry:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def register(
-        self, agent_id: str, request: RegisterRequest, now: datetime
+        self,
+        agent_id: str,
+        request: RegisterRequest,
+        now: datetime,
     ) -> Registration:
         """Registers the agent, or updates its entry. Raises UnavailableError."""
         async with self._lock(agent_id):
@@ -76,24 +79,20 @@ class Registry:
         raise _contended(agent_id)
 
     async def _try_register(
-        self, agent_id: str, request: RegisterRequest, now: datetime
+        self,
+        agent_id: str,
+        request: RegisterRequest,
+        now: datetime,
     ) -> Registration | None:
         """Returns None when another scheduler changed the agent meanwhile."""
         tracked = self._directory.get(agent_id)
         if tracked is None:
             tracked = await self._reload(agent_id)
-        entry: AgentEntry | None = None
-        if tracked is not None:
-            entry = tracked.entry
-        created = entry is None or entry.removed_at is not None
-        if entry is None or entry.removed_at is not None:
+        created = not tracked.registered
+        if created:
             written = await self._enrol(agent_id, tracked, request, now)
         else:
-            updated = _updated(entry, request)
-            if updated == entry:
-                written = await self._is_current(agent_id, entry)
-            else:
-                written = await self._write_entry(agent_id, updated, tracked, [])
+            written = await self._update(agent_id, tracked, request)
         known = self._directory.get(agent_id)
         if not written or known is None:
             return None
@@ -105,53 +104,62 @@ class Registry:
         if tracked is None or not tracked.registered:
             # Another scheduler may have registered it a moment ago.
             tracked = await self._reload(agent_id)
-        if tracked is None or tracked.entry is None or not tracked.registered:
+        if tracked.entry is None or not tracked.registered:
             raise unknown(agent_id)
         entry = replace(tracked.entry, removed_at=now)
-        return await self._write_entry(agent_id, entry, tracked, [cancel_timer(agent_id)])
+        cancellation = cancel_timer(agent_id)
+        return await self._write_entry(entry, tracked.entry_revision, [cancellation])
 
     def _lock(self, agent_id: str) -> asyncio.Lock:
         return self._locks.setdefault(agent_id, asyncio.Lock())
 
     async def _enrol(
-        self, agent_id: str, tracked: Tracked | None, request: RegisterRequest, now: datetime
+        self,
+        agent_id: str,
+        tracked: Tracked,
+        request: RegisterRequest,
+        now: datetime,
     ) -> bool:
         """Begins a new enrolment now.
 
         An agent that was removed keeps its ping state, and its next ping is due no earlier than it
         would have been.
         """
-        entry = AgentEntry(agent_id=agent_id, registered_at=now, enrolled_at=now)
-        due_at = rules.first_ping_at(now, self._policy)
-        next_seq = 1
-        state_revision = 0
-        if tracked is not None:
-            if tracked.entry is not None and tracked.entry.removed_at is not None:
-                entry = _enrolled_again(tracked.entry, tracked.entry.removed_at, now)
-            if tracked.state is not None:
-                due_at = max(now, tracked.state.next_ping_at)
-            next_seq = tracked.next_seq
-            state_revision = tracked.state_revision
-        next_timer = timer(agent_id, next_seq, due_at)
-        guarded = only_if(next_timer, subjects.state_key(agent_id), state_revision)
-        return await self._write_entry(agent_id, _updated(entry, request), tracked, [guarded])
+        if tracked.entry is None:
+            entry = AgentEntry(agent_id=agent_id, registered_at=now, enrolled_at=now)
+        else:
+            entry = _enrolled_again(tracked.entry, now)
+        if tracked.state is None:
+            due_at = rules.first_ping_at(now, self._policy)
+        else:
+            due_at = max(now, tracked.state.next_ping_at)
+        next_timer = timer(agent_id, tracked.next_seq, due_at)
+        state_key = subjects.state_key(agent_id)
+        guarded = only_if(next_timer, state_key, tracked.state_revision)
+        entry = _updated(entry, request)
+        return await self._write_entry(entry, tracked.entry_revision, [guarded])
 
-    async def _is_current(self, agent_id: str, entry: AgentEntry) -> bool:
-        """Returns whether `entry` is what the bucket holds.
+    async def _update(self, agent_id: str, tracked: Tracked, request: RegisterRequest) -> bool:
+        """Updates the entry of a registered agent.
 
-        Another scheduler may have removed the agent, which is not known here yet.
+        An entry that stays as it is need not be written, but another scheduler may have removed the
+        agent, which is not known here yet. Returns False then.
         """
-        tracked = await self._reload(agent_id)
-        return tracked is not None and tracked.entry == entry
+        entry = tracked.entry
+        assert entry is not None  # noqa: S101  # a registered agent has one
+        updated = _updated(entry, request)
+        if updated != entry:
+            return await self._write_entry(updated, tracked.entry_revision, [])
+        current = await self._reload(agent_id)
+        return current.entry == entry
 
-    async def _write_entry(
-        self, agent_id: str, entry: AgentEntry, tracked: Tracked | None, others: list[Write]
-    ) -> bool:
-        """Writes the entry and the other writes together; returns False if the entry was stale."""
-        expected = 0
-        if tracked is not None:
-            expected = tracked.entry_revision
-        write = Write(subjects.agent_key(agent_id), encode(entry), expected=expected)
+    async def _write_entry(self, entry: AgentEntry, revision: int, others: list[Write]) -> bool:
+        """Writes the entry over `revision`, together with the other writes.
+
+        Returns False if the bucket holds another revision.
+        """
+        agent_id = entry.agent_id
+        write = Write(subjects.agent_key(agent_id), encode(entry), expected=revision)
         try:
             sequence = await self.batcher.write([write, *others])
         except StaleError:
@@ -160,14 +168,18 @@ class Registry:
         self._directory.apply_entry(agent_id, entry, sequence)
         return True
 
-    async def _reload(self, agent_id: str) -> Tracked | None:
+    async def _reload(self, agent_id: str) -> Tracked:
+        """Returns what the bucket holds of the agent; that may be nothing."""
         entry = await read(self._client, subjects.agent_key(agent_id), AgentEntry)
         if entry:
             self._directory.apply_entry(agent_id, entry.value, entry.revision)
         state = await read(self._client, subjects.state_key(agent_id), AgentState)
         if state:
             self._directory.apply_state(agent_id, state.value, state.revision, state.time_ns)
-        return self._directory.get(agent_id)
+        tracked = self._directory.get(agent_id)
+        if tracked is None:
+            return Tracked()
+        return tracked
 
 
 def unknown(agent_id: str) -> RefusedError:
@@ -181,14 +193,21 @@ def _contended(agent_id: str) -> UnavailableError:
     )
 
 
-def _enrolled_again(entry: AgentEntry, removed_at: datetime, now: datetime) -> AgentEntry:
-    earlier = (*entry.earlier, Enrolment(entry.enrolled_at, removed_at))
-    return replace(entry, enrolled_at=now, removed_at=None, earlier=earlier[-MAX_ENROLMENTS:])
+def _enrolled_again(entry: AgentEntry, now: datetime) -> AgentEntry:
+    """Returns the entry of a removed agent with a new enrolment that begins now."""
+    ended = Enrolment(entry.enrolled_at, entry.removed_at)
+    earlier = (*entry.earlier, ended)
+    return replace(
+        entry,
+        enrolled_at=now,
+        removed_at=None,
+        earlier=earlier[-MAX_ENROLMENTS:],
+    )
 
 
 def _updated(entry: AgentEntry, request: RegisterRequest) -> AgentEntry:
     """Returns the entry with the fields that the request gives; a field of None is not given."""
-    given: dict[str, Any] = {}
+    given = {}
     for name in ("agent_url", "capabilities", "metadata"):
         value = getattr(request, name)
         if value is not None:

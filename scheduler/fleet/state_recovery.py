@@ -29,11 +29,13 @@ async def last_valid_state(client: Client, agent_id: str) -> AgentState | None:
         inactive_threshold=INACTIVE_SECONDS,
     )
     subscription = await client.jetstream().pull_subscribe(
-        subjects.HISTORY_PREFIX + agent_id, stream=subjects.HISTORY_STREAM, config=config
+        subjects.HISTORY_PREFIX + agent_id,
+        stream=subjects.HISTORY_STREAM,
+        config=config,
     )
     consumer = await subscription.consumer_info()
     unread = consumer.num_pending or 0
-    state: AgentState | None = None
+    state = None
     while unread > 0:
         messages = await subscription.fetch(min(unread, PAGE), timeout=5)
         unread -= len(messages)

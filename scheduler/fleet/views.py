@@ -12,7 +12,10 @@ from scheduler.policy import Policy
 
 
 def agent_view(
-    tracked: Tracked, policy: Policy, now: datetime, report: UptimeReport | None = None
+    tracked: Tracked,
+    policy: Policy,
+    now: datetime,
+    report: UptimeReport | None = None,
 ) -> Agent:
     """Returns the view of one registered agent.
 
@@ -85,7 +88,11 @@ def _gpus(entry: AgentEntry, report: UptimeReport | None) -> tuple[GpuSummary, .
         )
     return tuple(
         GpuSummary(
-            uuid=gpu.uuid, index=gpu.index, name=gpu.name, state=gpu.state, reasons=gpu.reasons
+            uuid=gpu.uuid,
+            index=gpu.index,
+            name=gpu.name,
+            state=gpu.state,
+            reasons=gpu.reasons,
         )
         for gpu in report.gpus
     )

@@ -34,7 +34,11 @@ class PingAttempt:
     )
 
     def __init__(
-        self, agent_id: str, tracked: Tracked, ping_id: str, due_at: datetime | None
+        self,
+        agent_id: str,
+        tracked: Tracked,
+        ping_id: str,
+        due_at: datetime | None,
     ) -> None:
         self.agent_id = agent_id
         self.tracked = tracked
@@ -91,7 +95,8 @@ class PingAttempt:
         """
         if self.due_at is None or self.pinged_at is None:
             return None
-        return max(0.0, (self.pinged_at - self.due_at).total_seconds() * 1000.0)
+        late = self.pinged_at - self.due_at
+        return max(0.0, late.total_seconds() * 1000.0)
 
 
 def _request(tracked: Tracked, ping_id: str, now: datetime, nonce: str) -> PingRequest:
@@ -100,14 +105,14 @@ def _request(tracked: Tracked, ping_id: str, now: datetime, nonce: str) -> PingR
     The window starts at the enrolment when there is no such report, or when the agent was enrolled
     again since.
     """
-    since: datetime | None = None
-    since_mark: str | None = None
+    since = None
+    since_mark = None
     if tracked.state is not None and tracked.window_from_mark():
         since = tracked.state.last_answered_at
         since_mark = tracked.state.since_mark
     elif tracked.entry is not None:
         since = tracked.entry.enrolled_at
-    window_seconds: float | None = None
+    window_seconds = None
     if since is not None:
         window_seconds = max(0.0, (now - since).total_seconds())
     return PingRequest(
@@ -124,8 +129,9 @@ def _maintenance(tracked: Tracked, since: datetime | None, now: datetime) -> tup
     """Returns the maintenance windows that overlap the time from `since` to `now`."""
     if tracked.entry is None or not tracked.entry.maintenance:
         return ()
-    overlapping: list[Span] = []
+    overlapping = []
     for span in tracked.entry.maintenance:
-        if span.since < now and (since is None or span.until > since):
+        ended_before = since is not None and span.until <= since
+        if span.since < now and not ended_before:
             overlapping.append(span)
     return tuple(overlapping)

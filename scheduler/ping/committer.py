@@ -18,7 +18,7 @@ from bus.clock import utc_now
 from bus.contract import subjects
 from bus.contract.messages import AgentEntry, AgentState
 from bus.errors import BadMessageError, BusError, StaleError, UnavailableError
-from bus.transport.batch import MAX_MESSAGES, Batch, Write
+from bus.transport.batch import MAX_MESSAGES, Batch
 from bus.transport.bucket import last_sequence, read
 from bus.transport.connection import Client
 from scheduler.fleet.directory import Directory
@@ -95,7 +95,8 @@ class Committer:
 
     async def run(self) -> None:
         """Writes until cancelled."""
-        await asyncio.gather(*(self._run_writer() for _ in range(WRITERS)))
+        writers = [self._run_writer() for _ in range(WRITERS)]
+        await asyncio.gather(*writers)
 
     async def _run_writer(self) -> None:
         while True:
@@ -108,7 +109,7 @@ class Committer:
 
     def _take_batch(self) -> list[_Finished]:
         """Takes as many results as are certain to fit into one batch."""
-        batch: list[_Finished] = []
+        batch = []
         room = MAX_MESSAGES - MAX_WRITES
         while self._finished and room >= 0:
             finished = self._finished.popleft()
@@ -138,20 +139,22 @@ class Committer:
 
         The server receives the first chunks while the last ones are computed.
         """
-        prepared: list[_Prepared] = []
+        prepared = []
         busy = len(batch) >= BUSY_BATCH_SIZE
         for chunk in _chunks(batch):
             now = utc_now()
-            chunk_writes: list[Write] = []
+            chunk_writes = []
             for attempt, result in chunk:
                 tracked = attempt.tracked
                 state = next_state(attempt, result, now, self._policy)
-                timer_at: datetime | None = None
+                timer_at = None
                 if busy:
                     timer_at = busy_fires_at(state, tracked.timer_at)
                 outcome_writes = writes(attempt, state, timer_at)
                 prepared.append(
-                    _Prepared(attempt, state, len(outcome_writes), tracked.entry_revision, timer_at)
+                    _Prepared(
+                        attempt, state, len(outcome_writes), tracked.entry_revision, timer_at
+                    ),
                 )
                 chunk_writes += outcome_writes
             await sending.send(chunk_writes)
@@ -202,10 +205,11 @@ class Committer:
 
     async def _refresh_all(self, batch: list[_Finished]) -> bool:
         """Reads the agents of the batch from the bucket; returns whether that showed a change."""
-        used = [(f.attempt.base_revision, f.attempt.tracked.entry_revision) for f in batch]
-        await asyncio.gather(*(self._refresh(f.attempt.agent_id) for f in batch))
-        tracked = [f.attempt.tracked for f in batch]
-        return used != [(t.state_revision, t.entry_revision) for t in tracked]
+        attempts = [finished.attempt for finished in batch]
+        used = [(a.base_revision, a.tracked.entry_revision) for a in attempts]
+        await asyncio.gather(*(self._refresh(a.agent_id) for a in attempts))
+        found = [(a.tracked.state_revision, a.tracked.entry_revision) for a in attempts]
+        return found != used
 
     def _settle_or_retry(self, batch: list[_Finished]) -> None:
         """Handles each attempt by the state that was just read.

@@ -74,7 +74,8 @@ class DueQueue:
     @property
     def waiting(self) -> int:
         """How many agents are due and have no active attempt."""
-        return max(0, len(self._directory.due(utc_now())) - len(self.active))
+        due = self._directory.due(utc_now())
+        return max(0, len(due) - len(self.active))
 
     def room(self) -> int:
         """Returns how many more due messages may be requested."""
@@ -90,7 +91,8 @@ class DueQueue:
             log.warning("due_message_rejected", subject=message.subject, detail=str(error))
             self._acknowledge([message.reply])
             return
-        self._fired.append(FiredTimer(agent_id, timer.seq, timer.due_at, message.reply))
+        fired = FiredTimer(agent_id, timer.seq, timer.due_at, message.reply)
+        self._fired.append(fired)
 
     def add_by_hand(self, agent_id: str, tracked: Tracked) -> PingAttempt:
         """Returns a new attempt, which is launched before the agents that are due."""
@@ -124,9 +126,12 @@ class DueQueue:
         Once every OFFER_SECONDS it also reconsiders those that were passed over: the scheduler that
         should have pinged them may be gone.
         """
-        released: list[str] = []
-        while self._held and self._held[0][0] <= now:
-            _, agent_id = heapq.heappop(self._held)
+        released = []
+        while self._held:
+            released_at, agent_id = self._held[0]
+            if released_at > now:
+                break
+            heapq.heappop(self._held)
             released.append(agent_id)
         if now - self._offered_at >= OFFER_SECONDS:
             self._offered_at = now
@@ -143,10 +148,12 @@ class DueQueue:
         pause = OFFER_SECONDS
         next_at = self._directory.next_ping_at(turn)
         if next_at is not None:
-            pause = min(pause, max(0.0, (next_at - utc_now()).total_seconds()))
+            until_due = next_at - utc_now()
+            pause = min(pause, until_due.total_seconds())
         if self._held:
-            pause = min(pause, max(0.0, self._held[0][0] - now))
-        return pause
+            released_at, _ = self._held[0]
+            pause = min(pause, released_at - now)
+        return max(0.0, pause)
 
     def seconds_too_soon(self, tracked: Tracked) -> float:
         """Returns the seconds until this agent may have another outcome; 0 when it may now."""
@@ -184,7 +191,7 @@ class DueQueue:
             _join(active, fired)
             return None
         tracked = self._directory.get(fired.agent_id)
-        due_at: datetime | None = None
+        due_at = None
         if tracked is not None:
             due_at = self._due_at(fired, tracked, now)
         if tracked is None or due_at is None:

@@ -37,10 +37,14 @@ class LiveEvents:
         self.dropped = 0
 
     def add_registry_change(
-        self, kind: Literal["registered", "removed"], agent_id: str, agent: Agent | None
+        self,
+        kind: Literal["registered", "removed"],
+        agent_id: str,
+        agent: Agent | None,
     ) -> None:
         """Adds the event of a registration or removal."""
-        self._add(Event(kind=kind, agent_id=agent_id, at=utc_now(), agent=agent))
+        event = Event(kind=kind, agent_id=agent_id, at=utc_now(), agent=agent)
+        self._add(event)
 
     def add_outcome(self, attempt: PingAttempt, state: AgentState) -> None:
         """Adds the event of an outcome that this scheduler wrote."""
@@ -52,7 +56,7 @@ class LiveEvents:
             self.dropped += 1
             return
         now = utc_now()
-        agent: Agent | None = None
+        agent = None
         if tracked.registered:
             agent = agent_view(tracked, self._policy, now, attempt.report)
         event = Event(

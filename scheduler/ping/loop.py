@@ -62,7 +62,11 @@ class PingLoop:
         self._bus_monitor = BusMonitor(client)
         self.pinger = Pinger(client, self._bus_monitor, timeout_seconds, self._on_result)
         self.committer = Committer(
-            client, directory, directory.policy, self._on_settled, self._retry
+            client,
+            directory,
+            directory.policy,
+            self._on_settled,
+            self._retry,
         )
         self._due_messages = PullConsumer(
             client,

@@ -34,7 +34,10 @@ _STANDING_FIELDS = Standing.__struct_fields__
 
 
 def next_state(
-    attempt: PingAttempt, result: PingResult, now: datetime, policy: Policy
+    attempt: PingAttempt,
+    result: PingResult,
+    now: datetime,
+    policy: Policy,
 ) -> AgentState:
     """Returns the agent's state after this result."""
     before = attempt.base_state
@@ -42,7 +45,7 @@ def next_state(
     step = rules.advance(before or Standing(), result, policy)
     standing = {name: getattr(step.standing, name) for name in _STANDING_FIELDS}
     missed = 0
-    since_mark: str | None = None
+    since_mark = None
     if before is not None:
         missed = before.missed
         since_mark = before.since_mark
@@ -67,7 +70,9 @@ def next_state(
 
 
 def writes(
-    attempt: PingAttempt, state: AgentState, fires_at: datetime | None = None
+    attempt: PingAttempt,
+    state: AgentState,
+    fires_at: datetime | None = None,
 ) -> list[Write]:
     """Returns the writes of one outcome; the state comes first.
 
@@ -139,7 +144,7 @@ def _outcome(attempt: PingAttempt, pinged_at: datetime, result: PingResult, step
             reason=step.reason,
             late_ms=attempt.late_ms(),
         )
-    uptime_percent: float | None = None
+    uptime_percent = None
     if step.verdict in {"good", "poor"}:
         uptime_percent = report.uptime_percent
     report_json = NO_REPORT

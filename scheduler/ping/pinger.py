@@ -90,7 +90,8 @@ class Pinger:
             attempt.next_send_at = now + RESEND_SECONDS
             attempt.no_responders = False
         try:
-            await self._client.send_frames([self._frame(attempt) for attempt in attempts])
+            frames = [self._frame(attempt) for attempt in attempts]
+            await self._client.send_frames(frames)
         except nats.errors.Error as error:
             log.warning("ping_send_failed", pings=len(attempts), detail=str(error))
 
@@ -112,7 +113,8 @@ class Pinger:
             attempt.next_send_at = boottime() + NO_RESPONDERS_RESEND_SECONDS
             return
         del self._in_flight[ping_id]
-        attempt.response_ms = round((boottime() - attempt.first_sent_at) * 1000.0, 3)
+        response_seconds = boottime() - attempt.first_sent_at
+        attempt.response_ms = round(response_seconds * 1000.0, 3)
         self._on_result(attempt, self._result_of(attempt, message.data))
 
     def _result_of(self, attempt: PingAttempt, data: bytes) -> PingResult:
@@ -121,7 +123,10 @@ class Pinger:
         except BadMessageError as error:
             self.bad_messages += 1
             log.warning(
-                "report_rejected", agent_id=attempt.agent_id, detail=str(error), bytes=len(data)
+                "report_rejected",
+                agent_id=attempt.agent_id,
+                detail=str(error),
+                bytes=len(data),
             )
             return Missed("bad_report")
         attempt.report_bytes = data
@@ -147,7 +152,9 @@ class Pinger:
         await self._bus_monitor.await_round_trip()
         for attempt in attempts:
             excused = self._bus_monitor.overlaps_outage(
-                attempt.first_sent_at, now, no_responders=attempt.no_responders
+                attempt.first_sent_at,
+                now,
+                no_responders=attempt.no_responders,
             )
             result: PingResult
             if excused:

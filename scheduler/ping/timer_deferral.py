@@ -14,7 +14,7 @@ import structlog
 
 from bus.clock import utc_now
 from bus.errors import BusError
-from bus.transport.batch import MAX_MESSAGES, Write, commit
+from bus.transport.batch import MAX_MESSAGES, commit
 from bus.transport.connection import Client
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.ping.loop import PingLoop
@@ -55,7 +55,7 @@ class TimerDeferral:
                 log.warning("timer_deferral_failed", detail=str(error))
 
     async def _defer_all(self, now: datetime) -> None:
-        overdue: list[str] = []
+        overdue = []
         for agent_id, due_at in self._directory.due(now).items():
             if is_overdue(due_at, now) and self._fires_soon(agent_id, now):
                 overdue.append(agent_id)
@@ -77,8 +77,8 @@ class TimerDeferral:
 
     async def _defer(self, agent_ids: list[str], now: datetime) -> None:
         fires_at = now + DEFERRED_BY
-        deferred: list[tuple[Tracked, _Revisions]] = []
-        writes: list[Write] = []
+        deferred = []
+        writes = []
         for agent_id in agent_ids:
             tracked = self._directory.get(agent_id)
             if tracked is None:

@@ -74,8 +74,8 @@ def _split(waiting: list[_Request]) -> tuple[list[_Request], list[_Request]]:
 
     A batch may write each subject only once.
     """
-    batch: list[_Request] = []
-    rest: list[_Request] = []
+    batch = []
+    rest = []
     batch_subjects: set[str] = set()
     for request in waiting:
         subjects = {write.subject for write in request.writes}

@@ -53,7 +53,8 @@ def timer(agent_id: str, seq: int, due_at: datetime, fires_at: datetime | None =
         "Nats-Schedule": f"@at {timestamp}",
         "Nats-Schedule-Target": subjects.due_key(agent_id),
     }
-    return Write(subjects.timer_key(agent_id), encode(Timer(seq=seq, due_at=due_at)), headers)
+    value = Timer(seq=seq, due_at=due_at)
+    return Write(subjects.timer_key(agent_id), encode(value), headers)
 
 
 def cancel_timer(agent_id: str) -> Write:
