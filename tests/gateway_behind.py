@@ -1,6 +1,6 @@
 """A small scheduler and storage, as real micro services on a real bus, for tests of the gateway.
 
-They answer by the contract from what a test puts into them. Unlike real ones they can be told not
+They answer as docs/api.md says from what a test puts into them. Unlike real ones they can be told not
 to answer, or to answer with bytes that cannot be read.
 """
 

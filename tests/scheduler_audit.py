@@ -18,7 +18,7 @@ SLACK = timedelta(
 
 
 class Verdict(NamedTuple):
-    """What the decisions make of one outcome."""
+    """What the ping policy makes of one outcome."""
 
     verdict: str
     reason: str | None
@@ -26,7 +26,7 @@ class Verdict(NamedTuple):
 
 
 class Truth:
-    """One agent's record by the decisions: the guide's counters, and what its status follows from."""
+    """One agent's record by the ping policy: its counters, and what its status follows from."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -243,7 +243,7 @@ def audit(
     enrolments: dict[str, list[datetime]],
     excusable: Excusable = lambda _state: False,
 ) -> dict[str, Truth]:
-    """Every agent's record by the decisions, after its whole history was found to be as it must be."""
+    """Every agent's record by the ping policy, after its whole history was found to be as it must be."""
     assert not set(history) - set(agents), "outcomes of agents that were never there"
     return {
         agent_id: Audit(agents[agent_id], settings, enrolments[agent_id], excusable).replay(states)

@@ -242,7 +242,7 @@ class World:
             await asyncio.sleep(0.05)
 
     async def check_history(self) -> History:
-        """The stream tells what the agents know, by the decisions; its last words are the bucket's."""
+        """The stream tells what the agents know, by the ping policy; its last words are the bucket's."""
         async with asyncio.timeout(10):
             while True:
                 history = await read_history(self.bus)

@@ -1,6 +1,6 @@
 """A hundred agents on one machine: registered through REST, answered by real agentd bus clients, beside dead ones.
 
-The promises of the guide and the contract are held by medians, so that a busy machine does not decide; the
+The promises of docs/guide.md are held by medians, so that a busy machine does not decide; the
 figures themselves are printed (`pytest -s`), and `make bench` measures what a ping costs.
 """
 
@@ -17,7 +17,7 @@ from agentd.service import running
 from bus import settings
 
 AGENTS, DEAD = 100, 20
-ANSWER_SECONDS = 0.5  # the guide's "ping response time"; REST is held to the same
+ANSWER_SECONDS = 0.5  # docs/guide.md#what-to-expect; REST is held to the same
 EVERY = {"PING_BASE_INTERVAL_MINUTES": "0.05", "PING_RESPONSE_TIMEOUT_SECONDS": "2"}
 
 

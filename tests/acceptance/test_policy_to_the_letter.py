@@ -23,7 +23,7 @@ for = 14.0
 
 
 def expected(pings: list[dict[str, Any]]) -> list[tuple[str, int, float]]:
-    """Verdict, consecutive poor and interval in minutes that the guide demands after each of these."""
+    """Verdict, consecutive poor and interval in minutes that the ping policy demands after each of these."""
     poor = streak = 0
     demanded = []
     for earlier_answers, ping in enumerate(pings):

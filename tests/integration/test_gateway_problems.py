@@ -145,7 +145,7 @@ async def test_bodies_that_are_none(http, behind):
             REGISTER, content=content, headers={"Content-Type": "application/json"}
         )
         problem = assert_problem(answer, 400)
-        assert problem["errors"], content  # the contract: every bad body has them
+        assert problem["errors"], content  # docs/api.md: every bad body has them
         assert all(
             error["pointer"].startswith("#") and error["detail"] for error in problem["errors"]
         )

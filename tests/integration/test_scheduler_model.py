@@ -1,4 +1,4 @@
-"""A model of the scheduler against a real nats-server: whatever happens, the bucket is what the decisions say.
+"""A model of the scheduler against a real nats-server: whatever happens, the bucket is what docs/design/ping-policy.md says.
 
 Hypothesis draws registrations, removals, pings by hand, manners of agents, crashes and time; `World` holds what
 must be true after each step, and audits the whole history at the end.

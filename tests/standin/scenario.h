@@ -1,4 +1,4 @@
-/* The scenario vocabulary of the contract, for the stand-in: the same files that agentd/scenario.py plays. */
+/* The scenario vocabulary of docs/guide.md, for the stand-in: the same files that agentd/scenario.py plays. */
 #ifndef SCENARIO_H
 #define SCENARIO_H
 

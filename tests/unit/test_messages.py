@@ -51,7 +51,7 @@ def test_every_message_is_encoded_with_its_schema_version():
 
 
 def test_a_ping_tells_its_schema_version():
-    """Agents of another hand read it, and the contract promises it of every message."""
+    """Agents written by others read it, and docs/api.md promises it of every message."""
     sent = json.loads(
         encode(PingRequest(ping_id="a-1", seq=1, excused=(Span(since=NOW, until=NOW),)))
     )

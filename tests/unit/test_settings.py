@@ -1,4 +1,4 @@
-"""Settings: the guide's names and defaults, and one line for each that is wrong."""
+"""Settings: the names and defaults of docs/operations.md, and one line for each bad value."""
 
 import pytest
 
