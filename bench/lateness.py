@@ -16,7 +16,7 @@ from bus.contract import subjects
 from bus.errors import BusError
 from bus.transport import jetstream_api
 from bus.transport.connection import Client
-from bus.transport.pull_consumer import PullConsumer, position
+from bus.transport.pull_consumer import PullConsumer, delivery_of
 
 WINDOW = 4000
 QUIET_SECONDS = 20.0
@@ -72,7 +72,7 @@ async def _pull(client: Client, consumer: str, seen: Seen, progress: Callable[[i
     decoder, done, heard = msgspec.json.Decoder(_State), asyncio.Event(), asyncio.Event()
 
     def deliver(message: Msg) -> None:
-        where = position(message)
+        where = delivery_of(message)
         _note(seen, decoder.decode(message.data), where.time_ns)
         heard.set()
         if where.pending == 0:

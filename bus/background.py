@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-Start = Callable[[Coroutine[Any, Any, None]], None]
+StartTask = Callable[[Coroutine[Any, Any, None]], None]
 
 CANCEL_AGAIN_SECONDS = 1.0  # what a cancelled task may take to tidy up
 
 
 @asynccontextmanager
-async def background() -> AsyncIterator[Start]:
+async def background() -> AsyncIterator[StartTask]:
     """Yields `start(coroutine)`. What was started is cancelled at the end of the block, and awaited.
 
     The first failure of a started coroutine cancels the block and is raised from it as it is.

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from bus.contract.messages import decode
-from bus.contract.questions import Event
+from bus.contract.questions import LiveEvent
 from bus.errors import BadMessageError
 from gateway.web.problems import ProblemError
 
@@ -97,7 +97,7 @@ class EventBroadcast:
         An event that changed an agent's status is followed by a `status` event.
         """
         try:
-            event = decode(data, Event)
+            event = decode(data, LiveEvent)
         except BadMessageError as error:
             log.warning("event_decode_failed", detail=str(error))
             return

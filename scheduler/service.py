@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from bus.background import Start, background
+from bus.background import StartTask, background
 from bus.clock import utc_now
 from bus.contract.messages import AgentState
 from bus.contract.questions import SchedulerStats
@@ -86,7 +86,7 @@ class Scheduler:
             self.stats,
         )
 
-    async def load(self, start: Start) -> None:
+    async def load(self, start: StartTask) -> None:
         """Returns when the directory holds the whole fleet."""
         await self.watcher.load(start)
         self.directory.rebuild_schedule()
@@ -99,7 +99,7 @@ class Scheduler:
             gc.set_threshold(*LARGE_FLEET_GC_THRESHOLDS)
         log.info("fleet_loaded", agents=len(self.directory))
 
-    def start(self, start: Start) -> None:
+    def start(self, start: StartTask) -> None:
         """Starts to ping."""
         start(self.registry.batcher.run())
         start(self.events.run())

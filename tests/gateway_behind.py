@@ -23,11 +23,11 @@ from bus.contract.messages import Seconds, UptimeReport, Window, decode, encode
 from bus.contract.questions import (
     Agent,
     AgentPage,
-    Event,
     Fleet,
     HistoryRequest,
     HistorySummary,
     ListRequest,
+    LiveEvent,
     OverviewReply,
     OverviewRequest,
     Ping,
@@ -179,7 +179,7 @@ class Behind:
         }
         await self._serve(subjects.AGENTD_SERVICE, endpoints)
 
-    async def happens(self, event: Event) -> None:
+    async def happens(self, event: LiveEvent) -> None:
         await self.client.publish(subjects.event(event.agent_id), encode(event))
         await self.client.flush()
 

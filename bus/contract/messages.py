@@ -21,7 +21,9 @@ Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
 Duration = Annotated[
     float, Meta(ge=0.0, le=2.0**32)
 ]  # 136 years: as milliseconds, millions of them have a sum
-Moment = Annotated[datetime, Meta(tz=True)]  # from EARLIEST on, before LATEST: `check_moments`
+Timestamp = Annotated[
+    datetime, Meta(tz=True)
+]  # from EARLIEST on, before LATEST: `check_timestamps`
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(
     9999, 1, 1, tzinfo=UTC
@@ -39,7 +41,7 @@ class Message(Struct, kw_only=True, frozen=True):
     schema_version: int = SCHEMA_VERSION
 
 
-def check_moments(*moments: datetime | None) -> None:
+def check_timestamps(*moments: datetime | None) -> None:
     """Raises ValueError, by which a message is none, for a moment that not everybody can write down in UTC."""
     for moment in moments:
         if moment is not None and not EARLIEST <= moment < LATEST:
@@ -59,11 +61,11 @@ class Span(Struct, frozen=True, gc=False):
 class Enrolment(Struct, frozen=True):
     """`[since, until)` in which an agent was registered; without `until` it still is."""
 
-    since: Moment
-    until: Moment | None = None
+    since: Timestamp
+    until: Timestamp | None = None
 
     def __post_init__(self) -> None:
-        check_moments(self.since, self.until)
+        check_timestamps(self.since, self.until)
 
 
 class PingRequest(Message, kw_only=True, frozen=True):
@@ -96,13 +98,13 @@ class Seconds(Struct, kw_only=True, frozen=True, gc=False):
 class Window(Struct, kw_only=True, frozen=True, gc=False):
     """The time a report covers. `mark` is the opaque ledger position of its end."""
 
-    since: Moment
-    until: Moment
+    since: Timestamp
+    until: Timestamp
     seconds: Duration
     mark: str | None = None
 
     def __post_init__(self) -> None:
-        check_moments(self.since, self.until)
+        check_timestamps(self.since, self.until)
 
 
 class GpuReport(Struct, kw_only=True, frozen=True, gc=False):
@@ -123,11 +125,11 @@ class Incident(Struct, kw_only=True, frozen=True, gc=False):
     gpu: str | None = None
     state: str
     reason: str
-    since: Moment
-    until: Moment | None = None
+    since: Timestamp
+    until: Timestamp | None = None
 
     def __post_init__(self) -> None:
-        check_moments(self.since, self.until)
+        check_timestamps(self.since, self.until)
 
 
 class UptimeReport(Message, kw_only=True, frozen=True):
@@ -140,7 +142,7 @@ class UptimeReport(Message, kw_only=True, frozen=True):
     seconds: Seconds = Seconds()
     boot_id: str = ""
     session_id: str = ""
-    reported_at: Moment | None = None
+    reported_at: Timestamp | None = None
     gpus: tuple[GpuReport, ...] = ()
     incidents: tuple[Incident, ...] = ()
     checks: int = 0
@@ -149,7 +151,7 @@ class UptimeReport(Message, kw_only=True, frozen=True):
     nonce: str | None = None
 
     def __post_init__(self) -> None:
-        check_moments(self.reported_at)
+        check_timestamps(self.reported_at)
 
 
 # ---- the bucket --------------------------------------------------------------------------------------------
@@ -164,18 +166,18 @@ class AgentEntry(Message, kw_only=True, frozen=True):
     """
 
     agent_id: AgentId
-    registered_at: Moment
-    enrolled_at: Moment
+    registered_at: Timestamp
+    enrolled_at: Timestamp
     agent_url: str | None = None
     capabilities: tuple[str, ...] = ()
     metadata: dict[str, Any] = {}
     expected_gpus: tuple[str, ...] = ()
     maintenance: tuple[Span, ...] = ()
-    removed_at: Moment | None = None
+    removed_at: Timestamp | None = None
     earlier: tuple[Enrolment, ...] = ()
 
     def __post_init__(self) -> None:
-        check_moments(self.registered_at, self.enrolled_at, self.removed_at)
+        check_timestamps(self.registered_at, self.enrolled_at, self.removed_at)
 
 
 NO_REPORT = Raw(b"null")
@@ -186,7 +188,7 @@ class Outcome(Struct, kw_only=True, frozen=True):
 
     ping_id: str
     ping_seq: int
-    pinged_at: Moment
+    pinged_at: Timestamp
     outcome: Result
     verdict: Verdict
     reason: str | None = None
@@ -198,7 +200,7 @@ class Outcome(Struct, kw_only=True, frozen=True):
     report: Raw = NO_REPORT  # never None: msgspec has no union with Raw; `report_of` tells
 
     def __post_init__(self) -> None:
-        check_moments(self.pinged_at)
+        check_timestamps(self.pinged_at)
 
 
 class Standing(Message, kw_only=True, frozen=True):
@@ -220,26 +222,26 @@ class AgentState(Standing, kw_only=True, frozen=True):
     agent_id: AgentId
     ping_seq: int
     interval_seconds: float
-    next_ping_at: Moment
+    next_ping_at: Timestamp
     last: Outcome
     missed: int = 0
     since_mark: str | None = None
-    last_answered_at: Moment | None = None
+    last_answered_at: Timestamp | None = None
     boot_ids: tuple[str, ...] = ()  # of the reports, newest first
     conflicting_boot_ids: tuple[str, ...] = ()  # of two hosts that answer under this one id
 
     def __post_init__(self) -> None:
-        check_moments(self.next_ping_at, self.last_answered_at)
+        check_timestamps(self.next_ping_at, self.last_answered_at)
 
 
 class Timer(Message, kw_only=True, frozen=True):
     """`timer.<id>` and what it fires: the sequence number that the next ping will have."""
 
     seq: int
-    due_at: Moment
+    due_at: Timestamp
 
     def __post_init__(self) -> None:
-        check_moments(self.due_at)
+        check_timestamps(self.due_at)
 
 
 # ---- encoding ----------------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ class Fleet(Message, kw_only=True, frozen=True):
     next_ping_at: datetime | None = None
 
 
-class Event(Message, kw_only=True, frozen=True):
+class LiveEvent(Message, kw_only=True, frozen=True):
     """`gpuping.event.<id>`: something happened, for live views."""
 
     kind: Literal["ping", "registered", "removed"]

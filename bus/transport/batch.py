@@ -43,12 +43,12 @@ async def commit(client: Client, writes: list[Write], *, timeout: float = 5.0) -
     Raises StaleError when a compare-and-set failed, UnavailableError when no answer came: then the batch may
     or may not have been written, and only reading tells.
     """
-    batch = Batch(client)
+    batch = AtomicBatch(client)
     await batch.send(writes)
     return await batch.commit(timeout=timeout)
 
 
-class Batch:
+class AtomicBatch:
     """A batch that is sent while it is still being made: the server takes in its first writes meanwhile."""
 
     def __init__(self, client: Client) -> None:

@@ -16,7 +16,7 @@ from bus.transport.jetstream_api import ErrorCode, JetStreamApiError
 S = TypeVar("S", bound=Struct)
 
 
-class Found(NamedTuple, Generic[S]):
+class KeyValue(NamedTuple, Generic[S]):
     """A value, its revision (stream sequence) and when it was written (nanoseconds since 1970)."""
 
     value: S
@@ -24,7 +24,7 @@ class Found(NamedTuple, Generic[S]):
     time_ns: int
 
 
-async def read(client: Client, key: str, kind: type[S]) -> Found[S] | None:
+async def read(client: Client, key: str, kind: type[S]) -> KeyValue[S] | None:
     """The last revision of a key (a full subject), or None when there is none or it was deleted.
 
     Raises UnavailableError, or BadMessageError for a value that is not a `kind`.
@@ -33,7 +33,7 @@ async def read(client: Client, key: str, kind: type[S]) -> Found[S] | None:
     if message is None or "data" not in message:
         return None
     value = decode(base64.b64decode(message["data"]), kind)
-    return Found(
+    return KeyValue(
         value, message["seq"], int(datetime.fromisoformat(message["time"]).timestamp() * 1e9)
     )
 

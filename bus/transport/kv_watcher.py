@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from bus.errors import BusError
 from bus.transport.connection import Client
 from bus.transport.ordered_consumer import OrderedConsumer
-from bus.transport.pull_consumer import Position
+from bus.transport.pull_consumer import Delivery
 
 log = structlog.get_logger("bus.transport.kv_watcher")
 
@@ -87,7 +87,7 @@ class KeyWatcher:
             return {"deliver_policy": "last_per_subject"}
         return {"deliver_policy": "by_start_sequence", "opt_start_seq": self._sequence + 1}
 
-    def _deliver(self, message: Msg, where: Position) -> None:
+    def _deliver(self, message: Msg, where: Delivery) -> None:
         deleted = bool(message.headers and message.headers.get("KV-Operation"))
         self._apply(message.subject, message.data, where.sequence, where.time_ns, deleted)
         self._sequence = where.sequence

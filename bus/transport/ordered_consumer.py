@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from bus.background import end
 from bus.transport import jetstream_api
 from bus.transport.connection import Client
-from bus.transport.pull_consumer import Position, PullConsumer, position
+from bus.transport.pull_consumer import Delivery, PullConsumer, delivery_of
 
 CREATE_SECONDS = (
     30.0  # a consumer that begins at each key's last message is slow to make in a large stream
@@ -32,7 +32,7 @@ class OrderedConsumer:
         self,
         client: Client,
         stream: str,
-        deliver: Callable[[Msg, Position], None],
+        deliver: Callable[[Msg, Delivery], None],
         room: Callable[[], int],
     ) -> None:
         self._client = client
@@ -97,10 +97,10 @@ class OrderedConsumer:
         self._lost.set()
 
     def _receive(self, message: Msg) -> None:
-        where = position(message)
-        if where.delivery != self._deliveries + 1:
+        where = delivery_of(message)
+        if where.number != self._deliveries + 1:
             self._lost.set()
         if self._lost.is_set():
             return
-        self._deliveries = where.delivery
+        self._deliveries = where.number
         self._deliver(message, where)

@@ -26,20 +26,20 @@ SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS
 _NANOSECONDS = 1_000_000_000
 
 
-class Position(NamedTuple):
+class Delivery(NamedTuple):
     """What a reply subject tells: stream sequence, the consumer's count, time (ns since 1970), messages to come."""
 
     sequence: int
-    delivery: int
+    number: int
     time_ns: int
     pending: int
 
 
-def position(message: Msg) -> Position:
+def delivery_of(message: Msg) -> Delivery:
     """Read from `$JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<cseq>.<time>.<pending>` (or with a domain)."""
     tokens = message.reply.split(".")
     tokens = tokens[-7:] if len(tokens) == 9 else tokens[4:11]
-    return Position(int(tokens[3]), int(tokens[4]), int(tokens[5]), int(tokens[6]))
+    return Delivery(int(tokens[3]), int(tokens[4]), int(tokens[5]), int(tokens[6]))
 
 
 class PullConsumer:

@@ -6,7 +6,7 @@ from nats.aio.msg import Msg
 
 from bus.contract import subjects
 from bus.contract.messages import decode
-from bus.contract.questions import Event, Ping
+from bus.contract.questions import LiveEvent, Ping
 from bus.errors import BadMessageError
 from bus.transport.connection import Client
 
@@ -34,7 +34,7 @@ class FirstAnswer:
 
     async def _heard(self, message: Msg) -> None:
         try:
-            event = decode(message.data, Event)
+            event = decode(message.data, LiveEvent)
         except BadMessageError:
             return  # live views lose events without harm
         if event.ping and event.ping.outcome == "answered" and not self._answered.done():

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import structlog
 from msgspec.structs import replace
 
-from bus.background import Start
+from bus.background import StartTask
 from bus.contract import subjects
 from bus.contract.messages import AgentEntry, AgentState, decode
 from bus.errors import BadMessageError, UnavailableError
@@ -50,7 +50,7 @@ class FleetWatcher:
         )
         self.bad_values = 0
 
-    async def load(self, start: Start) -> None:
+    async def load(self, start: StartTask) -> None:
         """Starts to watch; returns when the directory holds what the bucket held at the start."""
         start(self._entries.run())
         start(self._states.run())

@@ -18,7 +18,7 @@ from bus.clock import utc_now
 from bus.contract import subjects
 from bus.contract.messages import AgentEntry, AgentState
 from bus.errors import BadMessageError, BusError, StaleError, UnavailableError
-from bus.transport.batch import MAX_MESSAGES, Batch
+from bus.transport.batch import MAX_MESSAGES, AtomicBatch
 from bus.transport.bucket import last_sequence, read
 from bus.transport.connection import Client
 from scheduler.fleet.directory import Directory
@@ -118,7 +118,7 @@ class Committer:
         return batch
 
     async def _write(self, batch: list[_Finished]) -> None:
-        sending = Batch(self._client)
+        sending = AtomicBatch(self._client)
         try:
             async with self._preparing:
                 prepared = await self._prepare_and_send(batch, sending)
@@ -134,7 +134,9 @@ class Committer:
             self.commits += 1
             await self._settle(prepared, first_sequence)
 
-    async def _prepare_and_send(self, batch: list[_Finished], sending: Batch) -> list[_Prepared]:
+    async def _prepare_and_send(
+        self, batch: list[_Finished], sending: AtomicBatch
+    ) -> list[_Prepared]:
         """Computes the next states and sends them chunk by chunk.
 
         The server receives the first chunks while the last ones are computed.

@@ -12,7 +12,7 @@ from typing import Literal
 from bus.clock import boottime, utc_now
 from bus.contract import subjects
 from bus.contract.messages import AgentState, encode
-from bus.contract.questions import Agent, Event, ping_of
+from bus.contract.questions import Agent, LiveEvent, ping_of
 from bus.transport.connection import Client
 from scheduler.fleet.views import agent_view
 from scheduler.ping.attempt import PingAttempt
@@ -30,7 +30,7 @@ class LiveEvents:
     def __init__(self, client: Client, policy: Policy) -> None:
         self._client = client
         self._policy = policy
-        self._outbox: deque[Event] = deque(maxlen=OUTBOX_LIMIT)
+        self._outbox: deque[LiveEvent] = deque(maxlen=OUTBOX_LIMIT)
         self._wake = asyncio.Event()
         self._period_began = 0.0  # CLOCK_BOOTTIME, seconds
         self._published_in_period = 0
@@ -43,7 +43,7 @@ class LiveEvents:
         agent: Agent | None,
     ) -> None:
         """Adds the event of a registration or removal."""
-        event = Event(kind=kind, agent_id=agent_id, at=utc_now(), agent=agent)
+        event = LiveEvent(kind=kind, agent_id=agent_id, at=utc_now(), agent=agent)
         self._add(event)
 
     def add_outcome(self, attempt: PingAttempt, state: AgentState) -> None:
@@ -59,7 +59,7 @@ class LiveEvents:
         agent = None
         if tracked.registered:
             agent = agent_view(tracked, self._policy, now, attempt.report)
-        event = Event(
+        event = LiveEvent(
             kind="ping",
             agent_id=state.agent_id,
             at=now,
@@ -89,12 +89,12 @@ class LiveEvents:
         self._published_in_period += 1
         return True
 
-    def _add(self, event: Event) -> None:
+    def _add(self, event: LiveEvent) -> None:
         self._outbox.append(event)
         self._wake.set()
 
 
-def _frame(event: Event) -> bytes:
+def _frame(event: LiveEvent) -> bytes:
     """Returns a PUB of the NATS protocol."""
     subject = subjects.event(event.agent_id).encode()
     payload = encode(event)

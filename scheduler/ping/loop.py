@@ -11,7 +11,7 @@ from datetime import datetime
 import nats.errors
 from nats.aio.msg import Msg
 
-from bus.background import Start
+from bus.background import StartTask
 from bus.clock import boottime, utc_now
 from bus.contract import subjects
 from bus.contract.messages import AgentState
@@ -87,7 +87,7 @@ class PingLoop:
         """The attempts whose outcome is not written yet, by agent_id."""
         return self.queue.active
 
-    def start(self, start: Start) -> None:
+    def start(self, start: StartTask) -> None:
         """Starts the loop and its parts in the background."""
         self._client.on_reconnect(self._due_messages.pull_again)
         start(self._bus_monitor.run())

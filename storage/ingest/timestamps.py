@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bus.contract.messages import EARLIEST, LATEST, Moment
+from bus.contract.messages import EARLIEST, LATEST, Timestamp
 from storage.engine.rows import microseconds
 
 FORM = "2026-11-01T00:00:00.000000Z"  # as our messages write all but whole seconds
@@ -56,6 +56,6 @@ def _each(texts: Sequence[str]) -> NDArray[np.datetime64]:
 def _moment(text: str) -> np.datetime64:
     """As the long road reads it."""
     try:
-        return np.datetime64(microseconds(msgspec.convert(text, Moment)), "us")
+        return np.datetime64(microseconds(msgspec.convert(text, Timestamp)), "us")
     except msgspec.ValidationError:
         return _NONE

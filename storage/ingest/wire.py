@@ -12,12 +12,12 @@ from bus.contract.messages import (
     Duration,
     GpuReport,
     Incident,
-    Moment,
     Percent,
     Result,
     Seconds,
+    Timestamp,
     Verdict,
-    check_moments,
+    check_timestamps,
 )
 
 LONGEST = 2.0**52  # of latencies and intervals: a thousand times as much is still a BIGINT
@@ -29,11 +29,11 @@ Milliseconds = Annotated[float, Meta(ge=-LONGEST, le=LONGEST)]
 class Period(Struct, frozen=True, gc=False):
     """The window of a report."""
 
-    since: Moment
-    until: Moment
+    since: Timestamp
+    until: Timestamp
 
     def __post_init__(self) -> None:
-        check_moments(self.since, self.until)
+        check_timestamps(self.since, self.until)
 
 
 class Report(Struct, frozen=True, gc=False):
@@ -48,7 +48,7 @@ class Outcome(Struct, frozen=True, gc=False):
     """bus.messages.Outcome, its report decoded at once."""
 
     ping_seq: Number
-    pinged_at: Moment
+    pinged_at: Timestamp
     outcome: Result
     verdict: Verdict
     reason: str | None = None
@@ -60,7 +60,7 @@ class Outcome(Struct, frozen=True, gc=False):
     report: Report | None = None
 
     def __post_init__(self) -> None:
-        check_moments(self.pinged_at)
+        check_timestamps(self.pinged_at)
 
 
 class State(Struct, frozen=True, gc=False):
@@ -68,9 +68,9 @@ class State(Struct, frozen=True, gc=False):
 
     agent_id: str
     interval_seconds: float
-    next_ping_at: Moment
+    next_ping_at: Timestamp
     last: Outcome
     consecutive_poor: int = 0
 
     def __post_init__(self) -> None:
-        check_moments(self.next_ping_at)
+        check_timestamps(self.next_ping_at)

@@ -23,7 +23,7 @@ from bus.transport import jetstream_api, layout
 from bus.transport.connection import Client
 from bus.transport.jetstream_api import JetStreamApiError
 from bus.transport.ordered_consumer import OrderedConsumer
-from bus.transport.pull_consumer import Position, position
+from bus.transport.pull_consumer import Delivery, delivery_of
 from storage.engine.errors import CannotWriteError, DamagedError, StorageError
 from storage.engine.rows import Arrival, microseconds
 from storage.ingest.decode import SIGNATURE_HEADER, TOMBSTONE_HEADER
@@ -153,13 +153,13 @@ class Feed:
         return batch
 
     async def _write(self, prepared: Prepared, last: Msg) -> None:
-        where = position(last)
+        where = delivery_of(last)
         try:
             await self._store.write(self._stream_us, prepared)
         except StorageError:
             self.wait_log.stuck(where.sequence)
             raise
-        self.catch_up.reached(where.delivery, where.pending)
+        self.catch_up.reached(where.number, where.pending)
         self._say_written(where.sequence)
         self._consumer.room_freed()
         if self._client.is_connected:
@@ -177,7 +177,7 @@ class Feed:
     def _room(self) -> int:
         return ROOM - len(self._buffer)
 
-    def _deliver(self, message: Msg, where: Position) -> None:
+    def _deliver(self, message: Msg, where: Delivery) -> None:
         self._buffer.append((message, where.sequence))
         self._arrived.set()
 

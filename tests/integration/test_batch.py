@@ -6,7 +6,7 @@ from bus.contract import subjects
 from bus.errors import BusError, StaleError
 from bus.settings import Settings
 from bus.transport import layout
-from bus.transport.batch import Batch, Write, commit
+from bus.transport.batch import AtomicBatch, Write, commit
 from bus.transport.bucket import last_sequence
 from bus.transport.connection import Client
 
@@ -22,7 +22,7 @@ async def bucket(bus: Client, base_settings: Settings) -> Client:
 
 
 async def test_a_batch_sent_in_pieces_is_written_in_order(bucket: Client):
-    batch = Batch(bucket)
+    batch = AtomicBatch(bucket)
     await batch.send([write("a", 0), write("b")])
     await batch.send([write("c", 0)])
     await batch.send([write("d"), write("e"), write("f")])
@@ -32,7 +32,7 @@ async def test_a_batch_sent_in_pieces_is_written_in_order(bucket: Client):
 
 
 async def test_nothing_of_a_batch_is_written_before_its_commit(bucket: Client):
-    batch = Batch(bucket)
+    batch = AtomicBatch(bucket)
     await batch.send([write("a"), write("b")])
     await bucket.flush()
     assert await last_sequence(bucket, subjects.state_key("a")) == 0
@@ -43,7 +43,7 @@ async def test_nothing_of_a_batch_is_written_before_its_commit(bucket: Client):
 async def test_one_stale_write_in_any_piece_refuses_them_all(bucket: Client):
     await commit(bucket, [write("b")])
     for stale in range(3):
-        batch = Batch(bucket)
+        batch = AtomicBatch(bucket)
         for number, name in enumerate("abc"):
             await batch.send([write(name, 77 if number == stale else None)])
         with pytest.raises(StaleError):
@@ -53,7 +53,7 @@ async def test_one_stale_write_in_any_piece_refuses_them_all(bucket: Client):
 
 async def test_a_batch_that_lost_a_piece_is_refused(bucket: Client):
     """As when the connection broke in the middle: what came before must not be written by itself."""
-    batch = Batch(bucket)
+    batch = AtomicBatch(bucket)
     await batch.send([write("a"), write("b")])
     batch._sent += 1
     with pytest.raises(BusError, match="refused"):
@@ -62,7 +62,7 @@ async def test_a_batch_that_lost_a_piece_is_refused(bucket: Client):
 
 
 async def test_batches_under_way_at_once_do_not_mix(bucket: Client):
-    one, two = Batch(bucket), Batch(bucket)
+    one, two = AtomicBatch(bucket), AtomicBatch(bucket)
     await one.send([write("a"), write("b")])
     await two.send([write("c"), write("d")])
     await one.send([write("e")])

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from bus.contract import subjects
-from bus.contract.questions import Event
+from bus.contract.questions import LiveEvent
 from bus.settings import Settings
 from bus.transport.connection import connected
 from gateway import service
@@ -26,8 +26,8 @@ async def both(base_settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient
         yield pair
 
 
-def outcome(seq: int, previous: str = "healthy") -> Event:
-    return Event(
+def outcome(seq: int, previous: str = "healthy") -> LiveEvent:
+    return LiveEvent(
         kind="ping",
         agent_id="a",
         at=NOW,
@@ -94,7 +94,7 @@ async def test_outcomes_and_status_changes_arrive_at_once_at_every_viewer(both):
             change = await reader.next()
             assert change["event"] == "status"
             assert json.loads(change["data"])["status"] == "healthy"
-        await behind.happens(Event(kind="removed", agent_id="a", at=NOW))
+        await behind.happens(LiveEvent(kind="removed", agent_id="a", at=NOW))
         assert (await one.next())["event"] == "removed"
     await until_viewers(http, 0)
 
@@ -129,7 +129,7 @@ async def test_an_id_of_another_run_is_told_that_events_were_missed(both):
             assert (await reader.next())["event"] == "ping", last
 
 
-def large(seq: int) -> Event:
+def large(seq: int) -> LiveEvent:
     """One that soon fills the kernel's buffers, which hold many megabytes."""
     return msgspec.structs.replace(
         outcome(seq), agent=agent("a", status="healthy", metadata={"x": "y" * 20_000})

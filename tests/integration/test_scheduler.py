@@ -22,7 +22,7 @@ from bus.contract.messages import (
 from bus.contract.questions import (
     Agent,
     AgentPage,
-    Event,
+    LiveEvent,
     Fleet,
     GetRequest,
     ListRequest,
@@ -308,10 +308,10 @@ async def test_overdue_agents_are_listed_most_overdue_first(bus, config):
 
 
 async def test_every_outcome_and_registration_is_an_event(bus, scheduler, agents):
-    events: asyncio.Queue[Event] = asyncio.Queue()
+    events: asyncio.Queue[LiveEvent] = asyncio.Queue()
 
     async def hear(message) -> None:
-        events.put_nowait(decode(message.data, Event))
+        events.put_nowait(decode(message.data, LiveEvent))
 
     await bus.subscribe(subjects.EVENT_ALL, cb=hear)
     await agents.add("a", uptime(0.0))

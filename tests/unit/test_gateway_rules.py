@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.contract.messages import encode
-from bus.contract.questions import Event
+from bus.contract.questions import LiveEvent
 from bus.errors import BadMessageError, GpupingError, RefusedError, SettingsError, UnavailableError
 from gateway import broadcast
 from gateway.routes.badge import truncate_percent
@@ -269,7 +269,7 @@ def test_a_place_in_a_body_is_a_json_pointer():
 
 
 def happening(number: int) -> bytes:
-    return encode(Event(kind="ping", agent_id=f"a{number}", at=NOW))
+    return encode(LiveEvent(kind="ping", agent_id=f"a{number}", at=NOW))
 
 
 @given(st.integers(1, 40), st.integers(0, 40))

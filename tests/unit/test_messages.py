@@ -16,11 +16,11 @@ from bus.contract.messages import (
     Enrolment,
     Incident,
     Message,
-    Moment,
     Outcome,
     PingRequest,
     Span,
     Timer,
+    Timestamp,
     UptimeReport,
     Window,
     decode,
@@ -96,9 +96,9 @@ DATED = [
 
 
 def moments_of(kind: type[Struct]) -> list[str]:
-    """The fields that are a Moment, or may be one."""
+    """The fields that are a Timestamp, or may be one."""
     kinds = msgspec.structs.fields(kind)
-    return [one.encode_name for one in kinds if one.type in {Moment, Moment | None}]
+    return [one.encode_name for one in kinds if one.type in {Timestamp, Timestamp | None}]
 
 
 def test_no_moment_is_outside_what_utc_can_say():

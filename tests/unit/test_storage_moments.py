@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.contract.messages import Moment, check_moments
+from bus.contract.messages import Timestamp, check_timestamps
 from storage.engine.rows import microseconds
 from storage.ingest.timestamps import FORM, moments
 
@@ -45,9 +45,9 @@ def test_each_is_read_as_the_long_road_reads_it(texts: list[str]):
     for text, one in zip(texts, moments(texts), strict=True):
         try:
             expected = msgspec.convert(
-                text.removesuffix("\0"), Moment
+                text.removesuffix("\0"), Timestamp
             )  # one NUL at its end is overlooked
-            check_moments(expected)
+            check_timestamps(expected)
         except ValueError:
             assert np.isnat(one)
         else:
