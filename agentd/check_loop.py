@@ -1,123 +1,130 @@
-"""The check loop: asks the probe, tells the ledger, hands the records to the disk.
+"""The check loop: asks the probe, gives the sample to the ledger, and queues its records for the disk.
 
-Three things run apart, so that none holds up another: checks (a hung driver), writes (a slow disk), and
-answers (`agentd/messaging/responder.py`), which only ever read what is in memory.
+Three things run apart, so that none delays another: checks (which a hung driver blocks), writes (which a slow
+disk blocks) and answers (`agentd/messaging/responder.py`), which only read what is in memory.
 """
 
 import asyncio
 
 import structlog
 
-from agentd.ledger.ledger import HUNG, Ledger, Moment
+from agentd.ledger.ledger import HUNG, ClockReading, Ledger
 from agentd.ledger.records import Record
-from agentd.ledger.store import Keeper
+from agentd.ledger.store import Batch, LedgerStore
 from agentd.samples import Probe, Sample
 from bus import clock
 
 log = structlog.get_logger("agentd.check_loop")
 
-GIVE_UP_SECONDS = (
-    10.0  # a probe answers in bounded time; one that does not is called hung from here on
-)
+# A probe answers in bounded time. One that has not answered by then is called hung.
+GIVE_UP_SECONDS = 10.0
 LAST_WRITE_SECONDS = 3.0
 STALL_SECONDS = 5.0
 
 
-def moment() -> Moment:
+def read_clocks() -> ClockReading:
     """Both clocks, now."""
-    return Moment(round(clock.boottime() * 1000), round(clock.utc_now().timestamp() * 1000))
+    boottime_ms = round(clock.boottime() * 1000)
+    wall_ms = round(clock.utc_now().timestamp() * 1000)
+    return ClockReading(boottime_ms, wall_ms)
 
 
-class Daemon:
-    """Checks every `interval` seconds. `observed` is set once the ledger has its first sample, or its first trouble."""
+class CheckLoop:
+    """Checks the GPUs every `interval` seconds.
 
-    def __init__(self, probe: Probe, keeper: Keeper, interval: float) -> None:
+    `observed` is set once the first check has ended, with a sample or with an error.
+    """
+
+    def __init__(self, probe: Probe, store: LedgerStore, interval: float) -> None:
         self.probe = probe
-        self.keeper = keeper
+        self.store = store
         self.interval = interval
-        self.dropped = 0
+        self.dropped = 0  # checks that were skipped or failed
         self.observed = asyncio.Event()
-        self.turned_at = (
-            clock.boottime()
-        )  # BOOTTIME of the loop's last sign of life, for the watchdog
-        self.sampled_at: float | None = None
-        self._unwritten = asyncio.Event()
-        self._trouble = ""
+        self.sampled_at: float | None = None  # BOOTTIME of the last sample, in seconds
+        self._alive_at = clock.boottime()  # for the watchdog: when the loop last ran
+        self._records_queued = asyncio.Event()
+        self._last_error = ""
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger that this daemon feeds."""
-        return self.keeper.ledger
+        """The ledger that takes in the samples."""
+        return self.store.ledger
 
-    def note(self, records: list[Record]) -> None:
-        """Hands records on to be written soon."""
-        self.keeper.note(records)
-        self._unwritten.set()
+    def queue(self, records: list[Record]) -> None:
+        """Queues records, which are written soon."""
+        self.store.queue(records)
+        self._records_queued.set()
 
-    def is_turning(self) -> bool:
-        """The loop showed a sign of life of late; a hung driver does not stop it."""
-        return clock.boottime() - self.turned_at < 3 * self.interval + STALL_SECONDS
+    def is_alive(self) -> bool:
+        """Whether the loop ran of late. A hung driver does not stop it."""
+        return clock.boottime() - self._alive_at < 3 * self.interval + STALL_SECONDS
 
     # ---- checks ----------------------------------------------------------------------------------------
 
     async def check(self) -> None:
-        """Checks for ever, at a steady pace; turns that could not be had are counted as dropped."""
+        """Checks for ever at a steady pace. Checks whose time has passed are skipped and counted as dropped."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            await self._turn()
+            await self._check_once()
             due += self.interval
-            missed = max(0, int((loop.time() - due) // self.interval))
-            self.dropped += missed
-            due += missed * self.interval
+            skipped = max(0, int((loop.time() - due) // self.interval))
+            self.dropped += skipped
+            due += skipped * self.interval
             await asyncio.sleep(max(0.0, due - loop.time()))
 
-    async def _turn(self) -> None:
+    async def _check_once(self) -> None:
         began = clock.boottime()
         checking = asyncio.ensure_future(self.probe.check(self.ledger.expected))
         try:
             while not checking.done():
                 await asyncio.wait({checking}, timeout=self.interval)
-                self.turned_at = clock.boottime()
+                self._alive_at = clock.boottime()
                 if not checking.done():
-                    self.ledger.wait(began, moment())
-                    self._overdue(began)
-            self._take(checking.result())
-        except Exception as error:  # noqa: BLE001  # whatever the probe's trouble, time goes on: unknown, not down
-            self._without_sample(error)
+                    self.ledger.wait(began, read_clocks())
+                    self._give_up_when_overdue(began)
+            self._on_sample(checking.result())
+        except Exception as error:  # noqa: BLE001  # a probe's error makes the time unknown, not down
+            self._on_failed(error)
         finally:
             checking.cancel()
         self.observed.set()
 
-    def _take(self, sample: Sample) -> None:
-        self.note(self.ledger.observe(sample, moment()))
+    def _on_sample(self, sample: Sample) -> None:
+        self.queue(self.ledger.observe(sample, read_clocks()))
         self.sampled_at = clock.boottime()
-        self._trouble = ""
+        self._last_error = ""
 
-    def _overdue(self, began: float) -> None:
-        """Beyond all patience a check that does not return is evidence: down, hung, since it began."""
-        if clock.boottime() - began >= max(GIVE_UP_SECONDS, 2 * self.interval):
-            self.note(self.ledger.observe(Sample(at=began, failure=HUNG), moment()))
+    def _give_up_when_overdue(self, began: float) -> None:
+        """A check that does not return is evidence: the GPUs are down, reason `hung`, since it began."""
+        patience = max(GIVE_UP_SECONDS, 2 * self.interval)
+        if clock.boottime() - began >= patience:
+            self.queue(self.ledger.observe(Sample(at=began, failure=HUNG), read_clocks()))
             self.observed.set()
 
-    def _without_sample(self, error: Exception) -> None:
+    def _on_failed(self, error: Exception) -> None:
         self.dropped += 1
         text = f"{type(error).__name__}: {error}"
-        if text != self._trouble:
+        if text != self._last_error:
             log.error("check_failed", detail=text, exc_info=error)
-        self._trouble = text
+        self._last_error = text
 
     # ---- the disk --------------------------------------------------------------------------------------
 
     async def save(self) -> None:
-        """Writes for ever what there is to write; never two writes at once, not even on the way out."""
+        """Writes queued records for ever. There are never two writes at once, not even when it is cancelled."""
         while True:
-            await self._unwritten.wait()
-            self._unwritten.clear()
-            if batch := self.keeper.take():
-                writing = asyncio.ensure_future(asyncio.to_thread(self.keeper.write, batch))
-                try:
-                    await asyncio.shield(writing)
-                except asyncio.CancelledError:
-                    await asyncio.wait({writing}, timeout=LAST_WRITE_SECONDS)
-                    raise
+            await self._records_queued.wait()
+            self._records_queued.clear()
+            batch = self.store.take_batch()
+            if batch is not None:
+                await self._write(batch)
+
+    async def _write(self, batch: Batch) -> None:
+        writing = asyncio.ensure_future(asyncio.to_thread(self.store.write, batch))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing}, timeout=LAST_WRITE_SECONDS)
+            raise

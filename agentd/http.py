@@ -1,7 +1,7 @@
 """The three `/agent/*` endpoints of agent mode, over plain asyncio: a GPU host installs no web framework.
 
-Small on purpose: GET only, one request a connection, bounded heads, bounded time, bounded connections.
-Errors are problem documents (RFC 9457), as everywhere.
+It does little: GET only, one request a connection, and heads, time and connections are bounded. Errors are
+problem documents (RFC 9457), as in the gateway.
 """
 
 import asyncio
@@ -21,51 +21,59 @@ from bus.settings import Settings
 log = structlog.get_logger("agentd.http")
 
 LONGEST_HEAD = 8 * 1024
-MOST_CONNECTIONS = 32  # beyond it: 503; beyond twice as many: not even that
+MOST_CONNECTIONS = 32  # beyond this the answer is 503; beyond twice as many there is none
 LINGER_SECONDS = 0.5
 REQUEST_SECONDS = 5.0
 
-Answer = Callable[[], Awaitable[bytes]]
+Handler = Callable[[], Awaitable[bytes]]
 
 
 class HttpPortError(GpupingError):
     """AGENT_HTTP_PORT cannot be listened on."""
 
 
-class Reply(NamedTuple):
-    """What goes back."""
+class Response(NamedTuple):
+    """A response, still without the headers that every response has."""
 
     status: HTTPStatus
     body: bytes
-    headers: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ("Content-Type: application/json",)
+
+
+class RequestLine(NamedTuple):
+    """The method and target of a request."""
+
+    method: str
+    target: str
 
 
 @asynccontextmanager
 async def serving(responder: Responder, settings: Settings) -> AsyncIterator[int]:
     """Listens on AGENT_HTTP_HOST and AGENT_HTTP_PORT; yields the port. Raises HttpPortError."""
     endpoints = _Endpoints(responder)
-    host, port = settings.AGENT_HTTP_HOST, settings.AGENT_HTTP_PORT
+    host = settings.AGENT_HTTP_HOST
+    port = settings.AGENT_HTTP_PORT
     try:
-        server = await asyncio.start_server(endpoints.connection, host, port, limit=LONGEST_HEAD)
+        server = await asyncio.start_server(endpoints.on_connection, host, port, limit=LONGEST_HEAD)
     except OSError as error:
-        raise HttpPortError(
-            f"AGENT_HTTP_PORT={port}: cannot listen on {host}: {error.strerror or error}"
-        ) from None
+        reason = error.strerror or error
+        message = f"AGENT_HTTP_PORT={port}: cannot listen on {host}: {reason}"
+        raise HttpPortError(message) from None
     chosen: int = server.sockets[0].getsockname()[1]
-    log.info("agent_http", host=host, port=chosen)
+    log.info("http_started", host=host, port=chosen)
     try:
         yield chosen
     finally:
         server.close()
-        endpoints.end()
+        endpoints.close_connections()
         await server.wait_closed()
 
 
 class _Endpoints:
     def __init__(self, responder: Responder) -> None:
         self._responder = responder
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._routes: dict[str, Answer] = {
+        self._connections: set[asyncio.Task[None]] = set()
+        self._routes: dict[str, Handler] = {
             "/agent/uptime-since-last-ping": self._uptime,
             "/agent/gpu-status": self._gpu_status,
             "/agent/health": self._health,
@@ -80,94 +88,105 @@ class _Endpoints:
     async def _health(self) -> bytes:
         return encode(self._responder.health())
 
-    def end(self) -> None:
-        """Cuts off whoever is still connected."""
-        for task in self._tasks:
+    def close_connections(self) -> None:
+        """Cuts off every client that is still connected."""
+        for task in self._connections:
             task.cancel()
 
-    async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request, one answer, closed."""
+    async def on_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Answers one request and closes the connection."""
         task = asyncio.current_task()
         assert task  # noqa: S101  # asyncio runs this as a task
-        self._tasks.add(task)
+        self._connections.add(task)
         try:
-            if len(self._tasks) <= 2 * MOST_CONNECTIONS:
+            if len(self._connections) <= 2 * MOST_CONNECTIONS:
                 async with asyncio.timeout(REQUEST_SECONDS):
-                    writer.write(_wire(*await self._reply(reader)))
+                    writer.write(await self._response_bytes(reader))
                     await writer.drain()
                 await _linger(reader, writer)
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
-            log.debug("http_gave_up")
+            log.debug("http_connection_dropped")
         finally:
-            self._tasks.discard(task)
+            self._connections.discard(task)
             writer.close()
 
-    async def _reply(self, reader: asyncio.StreamReader) -> tuple[Reply, bool]:
-        """The reply, and whether its body is to be left out (HEAD)."""
-        if len(self._tasks) > MOST_CONNECTIONS:
-            return _problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", "Retry-After: 1"
-            ), False
+    async def _response_bytes(self, reader: asyncio.StreamReader) -> bytes:
+        if len(self._connections) > MOST_CONNECTIONS:
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            return _wire(_problem(status, "too many connections", "Retry-After: 1"))
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             detail = f"a request's head ends within {LONGEST_HEAD} bytes"
-            return _problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail), False
-        method, target = _request_line(head)
-        return await self._answered(method, target), method == "HEAD"
+            return _wire(_problem(status, detail))
+        request = _request_line(head)
+        if request is None:
+            detail = "this is not an HTTP/1 request"
+            return _wire(_problem(HTTPStatus.BAD_REQUEST, detail))
+        response = await self._respond(request)
+        return _wire(response, without_body=request.method == "HEAD")
 
-    async def _answered(self, method: str, target: str) -> Reply:
-        answer = self._routes.get(target.partition("?")[0])
-        if not method:
-            return _problem(HTTPStatus.BAD_REQUEST, "this is not an HTTP/1 request")
-        if answer is None:
+    async def _respond(self, request: RequestLine) -> Response:
+        path = request.target.partition("?")[0]
+        handler = self._routes.get(path)
+        if handler is None:
             return _problem(HTTPStatus.NOT_FOUND, f"there is {', '.join(self._routes)}")
-        if method not in ("GET", "HEAD"):
-            return _problem(
-                HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here", "Allow: GET, HEAD"
-            )
+        if request.method not in ("GET", "HEAD"):
+            status = HTTPStatus.METHOD_NOT_ALLOWED
+            return _problem(status, "only GET is answered here", "Allow: GET, HEAD")
         try:
-            return Reply(HTTPStatus.OK, await answer())
+            return Response(HTTPStatus.OK, await handler())
         except Exception as error:  # one bad request never stops the agent
-            log.error("http_request_crashed", target=target, exc_info=error)
-            return _problem(
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-                "an error of ours; the agent's log has the details",
-            )
+            log.error("http_request_failed", target=request.target, exc_info=error)
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            return _problem(status, "an error of ours; the agent's log has the details")
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Reads what is left of a request for a moment: closing over unread bytes would reset our answer away."""
+    """Reads the rest of a request for a moment: a close over unread bytes would reset the connection."""
     writer.write_eof()
     async with asyncio.timeout(LINGER_SECONDS):
         while await reader.read(LONGEST_HEAD):
             pass
 
 
-def _request_line(head: bytes) -> tuple[str, str]:
-    """Method and target; two empty strings for what is no request."""
-    words = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
-    match words:
-        case [method, target, version] if version.startswith("HTTP/1.") and target.startswith("/"):
-            return method, target
-        case _:
-            return "", ""
+def _request_line(head: bytes) -> RequestLine | None:
+    """Returns None where the head does not begin with an HTTP/1 request line."""
+    first_line = head.partition(b"\r\n")[0].decode("latin-1")
+    words = first_line.split(" ")
+    if len(words) != 3:
+        return None
+    method, target, version = words
+    if not method or not target.startswith("/") or not version.startswith("HTTP/1."):
+        return None
+    return RequestLine(method, target)
 
 
-def _problem(status: HTTPStatus, detail: str, *headers: str) -> Reply:
-    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
-    return Reply(
-        status, msgspec.json.encode(body), ("Content-Type: application/problem+json", *headers)
-    )
+def _problem(status: HTTPStatus, detail: str, *headers: str) -> Response:
+    body = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+    }
+    content_type = "Content-Type: application/problem+json"
+    return Response(status, msgspec.json.encode(body), (content_type, *headers))
 
 
-def _wire(reply: Reply, without_body: bool) -> bytes:
-    headers = reply.headers or ("Content-Type: application/json",)
+def _wire(response: Response, *, without_body: bool = False) -> bytes:
     head = (
-        f"HTTP/1.1 {reply.status.value} {reply.status.phrase}",
-        *headers,
-        f"Content-Length: {len(reply.body)}",
+        f"HTTP/1.1 {response.status.value} {response.status.phrase}",
+        *response.headers,
+        f"Content-Length: {len(response.body)}",
         "Cache-Control: no-store",
         "Connection: close",
+        "",
+        "",
     )
-    return "\r\n".join((*head, "", "")).encode() + (b"" if without_body else reply.body)
+    head_bytes = "\r\n".join(head).encode()
+    if without_body:
+        return head_bytes
+    return head_bytes + response.body

@@ -10,7 +10,7 @@ from bus.runner import Lifecycle
 from bus.settings import Settings
 
 STOP_SECONDS = 4.0
-# then the kernel ends the process: a disk or a driver that never returns may block the event loop itself
+# After this the kernel ends the process: a disk or a driver that never returns may block the event loop itself.
 LAST_RESORT_SECONDS = 5
 
 
@@ -32,13 +32,13 @@ def run(settings: Settings, program: str = "agentd") -> int:
                 background() as start,
             ):
                 notifier.ready()
-                start(notifier.watch(agent.daemon.is_turning))
+                start(notifier.watch(agent.check_loop.is_alive))
                 await lifecycle.until_stopped()
         finally:
             if not lifecycle.stopping.is_set():  # a crash
                 signal.alarm(LAST_RESORT_SECONDS)
 
-    # the plain event loop: uvloop would cost a GPU host memory and gains nothing at this rate
+    # This is the plain event loop. uvloop would cost a GPU host memory and gain nothing at this rate.
     return runner.run(
         main,
         program=program,

@@ -1,4 +1,4 @@
-"""What a probe sees and how it is asked: the seam between GPU health (probe) and uptime (ledger)."""
+"""What a probe sees and how it is asked: the interface between GPU health (probe) and uptime (ledger)."""
 
 from typing import Any, Protocol
 
@@ -8,7 +8,10 @@ from bus.contract.messages import GpuState
 
 
 class GpuSample(Struct, kw_only=True, frozen=True):
-    """One GPU at one check, judged by `agentd/health/rules.py`. `uuid` names it for life; `index` only for now."""
+    """One GPU at one check, judged by `agentd/health/rules.py`.
+
+    `uuid` names it for life; `index` may change at any restart of the driver.
+    """
 
     uuid: str
     index: int | None
@@ -18,7 +21,7 @@ class GpuSample(Struct, kw_only=True, frozen=True):
 
 
 class GpuEvent(Struct, kw_only=True, frozen=True):
-    """Something worth an incident that does not change a state by itself (an XID that no rule names, for one)."""
+    """An event that becomes an incident and changes no state by itself, such as an XID that no rule names."""
 
     at: float  # CLOCK_BOOTTIME, seconds
     uuid: str | None
@@ -28,10 +31,9 @@ class GpuEvent(Struct, kw_only=True, frozen=True):
 class Sample(Struct, kw_only=True, frozen=True):
     """One check of all GPUs.
 
-    `at` is CLOCK_BOOTTIME in seconds, when the check began. `gpus` are those that were found; the ledger
-    knows which are expected besides, and `failure` says why they could not be asked at all
-    (`driver-not-loaded`, `library-absent`, `hung`, ...): then every expected GPU is down for that reason,
-    except for `library-absent` on a host without enrolled GPUs.
+    `at` is the CLOCK_BOOTTIME in seconds at which the check began. `gpus` are those that were found; the
+    ledger knows which others are expected. `failure` says why no GPU could be asked at all
+    (`driver-not-loaded`, `library-absent`, `hung`, ...): every expected GPU is then down for that reason.
     """
 
     at: float
@@ -46,10 +48,10 @@ class Probe(Protocol):
     simulated: bool
 
     async def check(self, expected: tuple[str, ...]) -> Sample:
-        """One check. Returns in bounded time, a hung driver included (`hung` is then the failure or reason)."""
+        """One check. Returns in bounded time, even when the driver hangs; `hung` is then the failure or reason."""
 
     async def details(self) -> list[dict[str, Any]]:
         """Each GPU's details for `gpu-status`: temperature, power, memory, ECC, link, ..."""
 
     async def close(self) -> None:
-        """Ends the child, by force if need be; never waits for a hung driver."""
+        """Ends the child, by force where it must; never waits for a hung driver."""

@@ -1,15 +1,15 @@
-"""GPUs that do not exist: plays a scenario file as a probe, for machines and tests without a GPU.
+"""Simulated GPUs: plays a scenario file as a probe, for machines and tests without a GPU.
 
-The vocabulary is in docs/guide.md#simulated-gpus, and the C stand-in for NVML reads the same files. The player shows what the
-health rules come to in the end; what leads there (ten minutes of heat, a driver's error) is the stand-in's.
+The vocabulary is in docs/guide.md#simulated-gpus. The C stand-in for NVML in `tests/standin` reads the same
+files. The player shows the state that the health rules
+end up with; the stand-in shows what leads there, such as ten minutes of heat or a driver's error.
 """
 
 import tomllib
 import uuid
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -25,15 +25,14 @@ STATE_PATTERN = (
     r"^(ok|lost|missing|hang|ecc|xid:[0-9]{1,4}|remap-pending|remap-failed|thermal|not-supported)"
     + END
 )
-_NAMESPACE = uuid.UUID(
-    "6b0d1f0e-3a52-5d1c-9d55-0c2f7a1b9e42"
-)  # arbitrary, and for ever: UUIDs follow from it
+# An arbitrary value that must never change: the UUIDs of simulated GPUs follow from it.
+_NAMESPACE = uuid.UUID("6b0d1f0e-3a52-5d1c-9d55-0c2f7a1b9e42")
 _Seconds = Annotated[float, Meta(ge=0.0, le=1e9)]
 _Length = Annotated[float, Meta(gt=0.0, le=1e9)]
 
 
-class Event(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """From `at` on (seconds after agentd's start), `lasts` seconds long, again every `every` seconds."""
+class ScenarioEvent(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """From `at` on (seconds after agentd's start), for `lasts` seconds, again every `every` seconds."""
 
     at: _Seconds
     gpu: Annotated[int, Meta(ge=0)] | Literal["all"]
@@ -42,29 +41,44 @@ class Event(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     every: _Length | None = None
 
     def began(self, elapsed: float) -> float | None:
-        """When the occurrence that holds at `elapsed` began; None where none does."""
+        """When the occurrence that holds at `elapsed` began, in seconds; None where none holds."""
         if elapsed < self.at:
             return None
-        began = (
-            self.at + ((elapsed - self.at) // self.every) * self.every if self.every else self.at
-        )
-        return began if self.lasts is None or elapsed < began + self.lasts else None
+        began = self.at
+        if self.every is not None:
+            repetitions = (elapsed - self.at) // self.every
+            began += repetitions * self.every
+        if self.lasts is not None and elapsed >= began + self.lasts:
+            return None
+        return began
+
+
+class TimedState(NamedTuple):
+    """A word of the scenario vocabulary, and when that state began, in seconds after agentd's start."""
+
+    word: str
+    since: float
+
+
+_OK = TimedState("ok", 0.0)
 
 
 class Scenario(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How many GPUs there are, and what becomes of them."""
+    """How many GPUs there are, and what happens to them."""
 
     gpus: Annotated[int, Meta(ge=0, le=64)] = 1
-    events: tuple[Event, ...] = field(default=(), name="event")
+    events: tuple[ScenarioEvent, ...] = field(default=(), name="event")
 
-    def state(self, gpu: int, elapsed: float) -> tuple[str, float]:
-        """The GPU's state and when it began. Of several events the one that began last holds, then the later line."""
-        found, since = "ok", 0.0
+    def state(self, gpu: int, elapsed: float) -> TimedState:
+        """The GPU's state. Of several events the one that began last holds, then the later one in the file."""
+        found = _OK
         for event in self.events:
-            began = event.began(elapsed) if event.gpu in (gpu, "all") else None
-            if began is not None and began >= since:
-                found, since = event.state, began
-        return found, since
+            if event.gpu not in (gpu, "all"):
+                continue
+            began = event.began(elapsed)
+            if began is not None and began >= found.since:
+                found = TimedState(event.state, began)
+        return found
 
 
 def names() -> tuple[str, ...]:
@@ -74,8 +88,9 @@ def names() -> tuple[str, ...]:
 
 def load(name_or_path: str) -> Scenario:
     """A built-in scenario by its name, or a file. Raises SettingsError, in one line."""
-    built_in = BUILT_IN / f"{name_or_path}.toml"
-    path = built_in if name_or_path in names() else Path(name_or_path).expanduser()
+    path = Path(name_or_path).expanduser()
+    if name_or_path in names():
+        path = BUILT_IN / f"{name_or_path}.toml"
     try:
         return parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -83,7 +98,7 @@ def load(name_or_path: str) -> Scenario:
         raise _refusal(name_or_path, f"expected a scenario file or one of {known}") from None
     except OSError as error:
         raise _refusal(name_or_path, error.strerror or "cannot be read") from None
-    except ValueError as error:  # no TOML, no UTF-8, or not a scenario
+    except ValueError as error:  # not TOML, not UTF-8, or not a scenario
         raise _refusal(name_or_path, str(error)) from None
 
 
@@ -92,14 +107,14 @@ def parse(text: str) -> Scenario:
     scenario = msgspec.convert(tomllib.loads(text), Scenario)
     for number, event in enumerate(scenario.events, 1):
         if event.gpu != "all" and event.gpu >= scenario.gpus:
-            raise ValueError(
-                f'event {number}: gpu = {event.gpu}: expected below {scenario.gpus} or "all"'
-            )
+            expected = f'below {scenario.gpus} or "all"'
+            raise ValueError(f"event {number}: gpu = {event.gpu}: expected {expected}")
     return scenario
 
 
-def _refusal(name: str, why: str) -> SettingsError:
-    return SettingsError(f"AGENT_SCENARIO={name!r}: {' '.join(why.split())}")
+def _refusal(name: str, reason: str) -> SettingsError:
+    one_line = " ".join(reason.split())
+    return SettingsError(f"AGENT_SCENARIO={name!r}: {one_line}")
 
 
 @cache
@@ -109,7 +124,7 @@ def simulated_uuid(agent_id: str, gpu: int) -> str:
 
 
 class ScenarioProbe:
-    """Plays a scenario. No child, no thread, no memory beyond the scenario: hundreds live in one process."""
+    """Plays a scenario. It needs no child, no thread and little memory: hundreds fit into one process."""
 
     simulated = True
 
@@ -120,55 +135,58 @@ class ScenarioProbe:
         self._uuids = tuple(simulated_uuid(agent_id, gpu) for gpu in range(scenario.gpus))
         self._xids = xids
         self._started = started
-        self._states: list[tuple[str, float]] = [("ok", 0.0)] * scenario.gpus
-        self._gpus = self._judged()
+        self._states = [_OK] * scenario.gpus
+        self._gpus = self._judge()
 
     async def check(self, expected: tuple[str, ...] = ()) -> Sample:  # noqa: ARG002  # the player knows its GPUs
-        """What the scenario says of this moment. XIDs without an effect are told once, when they happen."""
+        """The state of this moment. An XID without an effect is an event, once, when it happens."""
         now = boottime()
-        states = [
-            self._scenario.state(gpu, now - self._started) for gpu in range(self._scenario.gpus)
-        ]
+        elapsed = now - self._started
+        states = [self._scenario.state(gpu, elapsed) for gpu in range(self._scenario.gpus)]
         if states == self._states:
             return Sample(at=now, gpus=self._gpus)
-        events = tuple(self._events(states))
+        events = self._events(states)
         self._states = states
-        self._gpus = self._judged()
-        return Sample(at=now, gpus=self._gpus, events=events)
+        self._gpus = self._judge()
+        return Sample(at=now, gpus=self._gpus, events=tuple(events))
 
-    def _judged(self) -> tuple[GpuSample, ...]:
-        return tuple(
-            GpuSample(
-                uuid=self._uuids[gpu],
-                index=gpu,
+    def _judge(self) -> tuple[GpuSample, ...]:
+        gpus = []
+        for index, state in enumerate(self._states):
+            if state.word == "missing":
+                continue
+            verdict, reasons = rules.verdict_on(state.word, self._xids)
+            gpu = GpuSample(
+                uuid=self._uuids[index],
+                index=index,
                 name="Simulated GPU",
                 state=verdict,
                 reasons=reasons,
             )
-            for gpu, (word, _) in enumerate(self._states)
-            if word != "missing"
-            for verdict, reasons in [rules.verdict_on(word, self._xids)]
-        )
+            gpus.append(gpu)
+        return tuple(gpus)
 
-    def _events(self, states: list[tuple[str, float]]) -> Iterable[GpuEvent]:
-        for gpu, (word, since) in enumerate(states):
-            fresh = (word, since) != self._states[gpu]
-            if (
-                fresh
-                and word.startswith("xid:")
-                and rules.effect_of(int(word[4:]), self._xids) == "incident"
-            ):
-                yield GpuEvent(at=self._started + since, uuid=self._uuids[gpu], reason=word)
+    def _events(self, states: list[TimedState]) -> list[GpuEvent]:
+        events = []
+        for gpu, state in enumerate(states):
+            if state == self._states[gpu] or not state.word.startswith("xid:"):
+                continue
+            number = int(state.word.removeprefix("xid:"))
+            if rules.effect_of(number, self._xids) == "incident":
+                at = self._started + state.since
+                events.append(GpuEvent(at=at, uuid=self._uuids[gpu], reason=state.word))
+        return events
 
     async def details(self) -> list[dict[str, Any]]:
-        """The fields that the real probe has; what no scenario speaks of is None."""
-        return [
-            {**_NO_DETAILS, "uuid": gpu.uuid, "index": gpu.index, "name": gpu.name}
-            for gpu in self._gpus
-        ]
+        """The fields that the real probe has. Those that no scenario sets are None."""
+        details = []
+        for gpu in self._gpus:
+            known = {"uuid": gpu.uuid, "index": gpu.index, "name": gpu.name}
+            details.append(_NO_DETAILS | known)
+        return details
 
     async def close(self) -> None:
-        """Nothing to end."""
+        """There is nothing to end."""
 
 
 _NO_DETAILS: dict[str, Any] = dict.fromkeys(

@@ -1,6 +1,6 @@
-"""agentd, composed: probe, ledger, check loop, bus endpoints, registration and the HTTP endpoints of agent mode.
+"""agentd, composed: probe, ledger, check loop, bus endpoints, registration, and the HTTP endpoints of agent mode.
 
-The ledger runs whether or not there is a bus: a host that is cut off still keeps its own books.
+The ledger runs whether or not there is a bus: a host that is cut off goes on measuring.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from typing import Any
 import structlog
 
 from agentd import http
-from agentd.check_loop import Daemon, moment
-from agentd.ledger.store import Keeper
-from agentd.messaging.connection import Link
+from agentd.check_loop import CheckLoop, read_clocks
+from agentd.ledger.store import LedgerStore
+from agentd.messaging.connection import BusSession
 from agentd.messaging.responder import Responder
 from agentd.probe_selection import open_probe
 from agentd.samples import Probe
@@ -27,30 +27,29 @@ from bus.settings import Settings
 
 log = structlog.get_logger("agentd")
 
-BUS_PATIENCE_SECONDS = (
-    2.0  # how long entering waits for the bus; without one the agent runs all the same
-)
+# How long entering waits for the bus. Without a bus the agent runs all the same.
+BUS_WAIT_SECONDS = 2.0
 
 
 class Agent:
     """A running agentd."""
 
-    def __init__(self, agent_id: str, daemon: Daemon, link: Link) -> None:
+    def __init__(self, agent_id: str, check_loop: CheckLoop, bus_session: BusSession) -> None:
         self.agent_id = agent_id
-        self.daemon = daemon
-        self.link = link
-        self.responder = Responder(agent_id, daemon, link.health)
+        self.check_loop = check_loop
+        self.bus_session = bus_session
+        self.responder = Responder(agent_id, check_loop, bus_session.health)
         self.http_port: int | None = None
 
     @property
     def registered(self) -> asyncio.Event:
         """Set once the registry knows the agent."""
-        return self.link.registered
+        return self.bus_session.registered
 
-    def enrolled(self, reply: RegisterReply) -> None:
-        """The registry's answer: from now on the host is judged by the GPUs that it names."""
-        self.daemon.note(self.daemon.ledger.enroll(reply.agent.expected_gpus))
-        log.info("registered", agent=self.agent_id, status=reply.agent.status)
+    def on_registered(self, reply: RegisterReply) -> None:
+        """From now on the host is judged by the GPUs that the registry names."""
+        self.check_loop.queue(self.check_loop.ledger.enroll(reply.agent.expected_gpus))
+        log.info("agent_registered", agent=self.agent_id, status=reply.agent.status)
         self.registered.set()
 
 
@@ -64,18 +63,19 @@ async def running(
     serve_http: bool = False,
     metadata: dict[str, Any] | None = None,
 ) -> AsyncIterator[Agent]:
-    """An agentd for the length of a block. It closes `probe` on the way out, whoever made it.
+    """Runs an agentd for the length of a block, and closes `probe` when it ends, whoever made it.
 
-    Entered when the first check is in the ledger and, where there is a bus, the agent answers on it.
+    The block begins when the first check is in the ledger and, where there is a bus, the agent answers on it.
     Raises SettingsError, LedgerInUseError, or HttpPortError.
     """
     agent_id = subjects.check_agent_id(agent_id or settings.agent_id)
     probe = probe or open_probe(settings, agent_id)
+    ledger_file = (state_dir or settings.agent_state_dir) / f"{agent_id}.ledger"
     try:
-        with _kept_ledger(settings, agent_id, state_dir) as keeper:
-            daemon = Daemon(probe, keeper, settings.AGENT_GPU_CHECK_INTERVAL_SECONDS)
-            agent = Agent(agent_id, daemon, Link(settings, agent_id, metadata))
-            async with _at_work(agent):
+        with _opened_ledger(settings, ledger_file) as store:
+            check_loop = CheckLoop(probe, store, settings.AGENT_GPU_CHECK_INTERVAL_SECONDS)
+            agent = Agent(agent_id, check_loop, BusSession(settings, agent_id, metadata))
+            async with _in_background(agent):
                 if serve_http:
                     async with http.serving(agent.responder, settings) as agent.http_port:
                         yield agent
@@ -86,37 +86,38 @@ async def running(
 
 
 @contextmanager
-def _kept_ledger(settings: Settings, agent_id: str, state_dir: Path | None) -> Iterator[Keeper]:
-    """The ledger, taken up by this process; its last words are written on the way out."""
-    keeper = Keeper((state_dir or settings.agent_state_dir) / f"{agent_id}.ledger", settings)
-    keeper.open(moment().wall)
+def _opened_ledger(settings: Settings, path: Path) -> Iterator[LedgerStore]:
+    """The ledger, taken over by this process. Its last records are written when the block ends."""
+    store = LedgerStore(path, settings)
+    store.open(read_clocks().wall)
     try:
-        keeper.resume(secrets.token_hex(8), clock.boot_id(), moment())
-        yield keeper
+        store.resume(secrets.token_hex(8), clock.boot_id(), read_clocks())
+        yield store
     finally:
-        keeper.stop(moment())
-        keeper.close()
+        store.stop(read_clocks())
+        store.close()
 
 
 @asynccontextmanager
-async def _at_work(agent: Agent) -> AsyncIterator[None]:
-    """Checks, writes and answers in the background; a crash of one ends the block."""
-    daemon, link = agent.daemon, agent.link
+async def _in_background(agent: Agent) -> AsyncIterator[None]:
+    """Checks, writes and answers while the block runs; a crash of one of them ends the block."""
+    check_loop = agent.check_loop
+    bus_session = agent.bus_session
     async with background() as start:
-        for work in (
-            daemon.check(),
-            daemon.save(),
-            link.run(agent.responder.endpoints(), agent.enrolled),
-        ):
-            start(work)
-        await daemon.observed.wait()
-        await _patiently(link.serving)
+        start(check_loop.check())
+        start(check_loop.save())
+        start(bus_session.run(agent.responder.endpoints(), agent.on_registered))
+        await check_loop.observed.wait()
+        await _wait_for_bus(bus_session)
         yield
 
 
-async def _patiently(serving: asyncio.Event) -> None:
+async def _wait_for_bus(bus_session: BusSession) -> None:
     try:
-        async with asyncio.timeout(BUS_PATIENCE_SECONDS):
-            await serving.wait()
+        async with asyncio.timeout(BUS_WAIT_SECONDS):
+            await bus_session.serving.wait()
     except TimeoutError:
-        log.warning("no_bus_yet", action="the ledger runs; the agent answers once there is a bus")
+        log.warning(
+            "bus_connect_timed_out",
+            action="the ledger runs; the agent answers once there is a bus",
+        )

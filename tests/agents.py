@@ -19,7 +19,7 @@ from bus.contract.messages import (
 from bus.settings import Settings
 from bus.transport import connection
 
-Answer = Callable[[str, PingRequest], bytes | None]
+AnswerPing = Callable[[str, PingRequest], bytes | None]
 
 
 def report(
@@ -66,7 +66,7 @@ class TestAgents:
         self._client = client
         self.asked: dict[str, list[PingRequest]] = {}
 
-    async def add(self, agent_id: str, answer: Answer | None = None) -> None:
+    async def add(self, agent_id: str, answer: AnswerPing | None = None) -> None:
         """Listens for the agent; `answer` makes the reply's bytes, None from it stays silent."""
 
         async def reply(message: Msg) -> None:
@@ -87,7 +87,7 @@ async def answering(settings: Settings) -> AsyncIterator[TestAgents]:
         yield TestAgents(client)
 
 
-def uptime(fraction: float) -> Answer:
+def uptime(fraction: float) -> AnswerPing:
     """Answers with this share of the window up."""
     return lambda agent_id, request: encode(report(agent_id, request, up=fraction))
 

@@ -32,7 +32,7 @@ BAD: frozenset[Manner] = frozenset({"garbage", "other_agent"})
 UNHEARD: frozenset[Manner] = frozenset({"silent", "absent"})
 
 
-class Answer(NamedTuple):
+class AgentAnswer(NamedTuple):
     """What an agent said to one ping, and when; positions of its ledger in milliseconds."""
 
     at: datetime
@@ -60,7 +60,7 @@ class LedgerAgent:
         self.up = 1.0
         self.manners: list[tuple[datetime, Manner]] = []
         self.asked: dict[str, Asked] = {}
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[str, AgentAnswer] = {}
         self._subscription: Subscription | None = None
 
     @property
@@ -104,14 +104,14 @@ class LedgerAgent:
             answer = self.answers[request.ping_id] = self._answer(request, now)
         await message.respond(answer.data)
 
-    def _answer(self, request: PingRequest, now: datetime) -> Answer:
+    def _answer(self, request: PingRequest, now: datetime) -> AgentAnswer:
         until = round(boottime() * 1000)
         since = self._since(request, until)
         report = self._report(request, now, until - since, f"{self.agent_id}-ledger.{until}")
         data = b"{ garbage" if self.manner == "garbage" else encode(report)
         valid = self.manner not in BAD
         mark = report.window.mark or ""
-        return Answer(
+        return AgentAnswer(
             now, data, report.uptime_percent, report.gpu_available, since, until, mark, valid
         )
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bus.contract.messages import AgentState
 from bus.settings import Settings
 from tests.history import History
-from tests.ledger_agents import Answer, LedgerAgent, LedgerAgents
+from tests.ledger_agents import AgentAnswer, LedgerAgent, LedgerAgents
 
 SLACK = timedelta(
     milliseconds=300
@@ -109,7 +109,7 @@ class Audit:
         self._agent, self._settings, self._excusable = agent, settings, excusable
         self._enrolments = enrolments
         self._before: AgentState | None = None
-        self._window: Answer | None = None  # of the last answer that was recorded
+        self._window: AgentAnswer | None = None  # of the last answer that was recorded
         self.truth = Truth(settings)
 
     def replay(self, states: Sequence[AgentState]) -> Truth:
@@ -154,7 +154,7 @@ class Audit:
         came = made + timedelta(milliseconds=state.last.response_ms or 0.0)
         return came if any(made < began <= came for began in self._enrolments) else made
 
-    def _tiles(self, state: AgentState, answer: Answer) -> None:
+    def _tiles(self, state: AgentState, answer: AgentAnswer) -> None:
         """No second twice, and none left out within one enrolment."""
         if self._window is None:
             return

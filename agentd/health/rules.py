@@ -1,7 +1,7 @@
 """When a GPU is up: every rule in one place, as data, each with its source.
 
-Pure: what NVML said goes in as `Reading`s, what it means comes out. What one check cannot tell (an XID
-holds until recovery, heat counts over ten minutes) is carried in `HealthMemory`, which the probe keeps.
+Pure: what NVML said comes in as `Reading`s, what it means goes out. What a single check cannot show (an XID
+holds until recovery, thermal slowdown counts over ten minutes) is in `agentd/health/judgement.py`.
 """
 
 import tomllib
@@ -41,9 +41,9 @@ _FABRIC_COMPLETED = 3
 class Reading(Struct, kw_only=True, frozen=True):
     """What one check read of one GPU (or MIG device), unjudged. None: not supported there, or not asked.
 
-    `error` is the NVML return code of a call that says the GPU itself is in trouble, `unread` why nothing at all
-    is known of it (that is no evidence against it). `pci` is the address as
-    sysfs spells it; `gi` and `ci` are set for a MIG device, whose `uuid` is then `<GPU UUID>/<GI>/<CI>`.
+    `error` is the NVML return code of a call that says the GPU itself is in trouble. `unread` says why nothing
+    at all is known of it, which does not count against it. `pci` is the address as sysfs spells it; `gi` and
+    `ci` are set for a MIG device, whose `uuid` is then `<GPU UUID>/<GI>/<CI>`.
     """
 
     uuid: str
@@ -72,8 +72,10 @@ class Reading(Struct, kw_only=True, frozen=True):
 
     @property
     def heat(self) -> bool:
-        """Slowed down by heat at this moment."""
-        return bool((self.throttle or 0) & _THERMAL_BITS)
+        """Whether heat slows it down at this moment."""
+        if self.throttle is None:
+            return False
+        return self.throttle & _THERMAL_BITS != 0
 
 
 def gpu_of(uuid: str) -> str:
@@ -82,7 +84,7 @@ def gpu_of(uuid: str) -> str:
 
 
 class Rule(NamedTuple):
-    """If `holds`, the GPU is in `state` for `reason`."""
+    """Where `holds` returns true, the GPU is in `state` for `reason`. `source` is where the rule comes from."""
 
     reason: str
     state: GpuState
@@ -98,7 +100,7 @@ def _action(*codes: int) -> Callable[[Reading], bool]:
     return lambda reading: reading.recovery_action in codes
 
 
-# Every rule that one reading decides, worst first: a sample's reasons stand in this order.
+# Every rule that one reading decides, worst first. A sample's reasons are in this order.
 RULES: tuple[Rule, ...] = (
     Rule(
         "hung",
@@ -144,7 +146,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "ecc",
         "down",
-        lambda r: (r.ecc_uncorrected or 0) > 0,
+        lambda r: r.ecc_uncorrected is not None and r.ecc_uncorrected > 0,
         f"{DCGM}: volatile double-bit errors; {GCM}",
     ),
     Rule("remap-failed", "down", lambda r: r.remap_failed is True, f"{GPUD}/remapped-rows; {DCGM}"),
@@ -189,7 +191,7 @@ XidTable = Mapping[int, XidEffect]
 
 
 class XidRule(NamedTuple):
-    """What an XID does to a GPU until recovery. `none` is an application's error, `incident` is only recorded."""
+    """The effect of an XID until recovery. `none`: an application's error; `incident`: it is only recorded."""
 
     effect: XidEffect
     meaning: str
@@ -223,33 +225,41 @@ def failure_of(code: int) -> str:
 
 
 def throttle_names(bits: int | None) -> list[str] | None:
-    """Why the clocks are what they are, in words."""
-    return None if bits is None else [name for bit, name in THROTTLE_BITS.items() if bits & bit]
+    """The reasons for the present clocks, in words. Returns None for None."""
+    if bits is None:
+        return None
+    return [name for bit, name in THROTTLE_BITS.items() if bits & bit]
 
 
 def why_unknown(reading: Reading) -> str | None:
-    """Why this reading is no evidence either way: nothing was read, or an error that speaks of us, not of the GPU."""
-    if reading.unread or reading.error is None or reading.error in _ERRORS_OF_GPUS:
+    """Why the GPU's state is unknown: nothing was read, or an error that does not concern the GPU.
+
+    Returns None where the reading tells the state.
+    """
+    if reading.unread:
         return reading.unread
+    if reading.error is None or reading.error in _ERRORS_OF_GPUS:
+        return None
     return failure_of(reading.error)
 
 
 def xid_table(text: str) -> XidTable:
-    """The built-in table with an operator's TOML over it: `[xid]`, then lines such as `31 = "degraded"`.
+    """The built-in table, changed by an operator's TOML: `[xid]`, then lines such as `31 = "degraded"`.
 
     Effects: down, degraded, incident, none. Raises ValueError that says which line and what was expected.
     """
-    given = msgspec.convert(tomllib.loads(text), dict[Literal["xid"], dict[str, XidEffect]]).get(
-        "xid", {}
-    )
-    for number in given:
-        if not (number.isascii() and number.isdigit() and len(number) <= 4):
+    tables = msgspec.convert(tomllib.loads(text), dict[Literal["xid"], dict[str, XidEffect]])
+    table = dict(DEFAULT_XIDS)
+    for number, effect in tables.get("xid", {}).items():
+        is_number = number.isascii() and number.isdigit()
+        if not is_number or len(number) > 4:
             raise ValueError(f"xid {number!r}: expected a number of at most four digits")
-    return {**DEFAULT_XIDS, **{int(number): effect for number, effect in given.items()}}
+        table[int(number)] = effect
+    return table
 
 
 def effect_of(xid: int, table: XidTable) -> XidEffect:
-    """What the XID does; one that no table names is recorded and does nothing."""
+    """The effect of the XID; one that the table does not have is only recorded."""
     return table.get(xid, "incident")
 
 
@@ -257,9 +267,15 @@ _STATES: dict[str, GpuState] = {rule.reason: rule.state for rule in (*RULES, THE
 
 
 def verdict_on(word: str, table: XidTable) -> tuple[GpuState, tuple[str, ...]]:
-    """State and reasons that a state of the scenario vocabulary comes to."""
+    """The state and reasons that follow from a state of the scenario vocabulary, such as `xid:79`."""
     if word.startswith("xid:"):
-        effect = effect_of(int(word[4:]), table)
-        return (effect, (word,)) if effect in ("down", "degraded") else ("up", ())
-    reason = "hung" if word == "hang" else word
-    return (_STATES[reason], (reason,)) if reason in _STATES else ("up", ())
+        effect = effect_of(int(word.removeprefix("xid:")), table)
+        if effect in ("down", "degraded"):
+            return (effect, (word,))
+        return ("up", ())
+    reason = word
+    if word == "hang":
+        reason = "hung"
+    if reason not in _STATES:
+        return ("up", ())
+    return (_STATES[reason], (reason,))

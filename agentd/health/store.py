@@ -1,4 +1,4 @@
-"""What health keeps on disk, or reads from it: the operator's XID table, and the memory across restarts."""
+"""The files of the health rules: the operator's XID table, and what is remembered across restarts."""
 
 import contextlib
 from pathlib import Path
@@ -10,11 +10,11 @@ from agentd.health import rules
 from agentd.health.judgement import HealthMemory
 from bus.errors import SettingsError
 
-log = structlog.get_logger("agentd.health.rules")
+log = structlog.get_logger("agentd.health.store")
 
 
 def load_xid_table(path: str | None) -> rules.XidTable:
-    """AGENT_XID_TABLE over the built-in table. Raises SettingsError, in one line."""
+    """The built-in table, changed by the file AGENT_XID_TABLE. Raises SettingsError, in one line."""
     if path is None:
         return rules.DEFAULT_XIDS
     try:
@@ -30,32 +30,35 @@ def _refusal(path: str, why: str) -> SettingsError:
 
 
 def load_memory(path: Path, boot_id: str) -> HealthMemory:
-    """What was remembered in this boot; nothing after a reboot, which resets GPUs.
+    """What was remembered in this boot. It is empty after a reboot, which resets GPUs.
 
-    A corrupt file is set aside, loudly.
+    A corrupt file is set aside, and an error is logged.
     """
+    empty = HealthMemory(boot_id=boot_id)
     try:
         memory = msgspec.json.decode(path.read_bytes(), type=HealthMemory)
     except FileNotFoundError:
-        return HealthMemory(boot_id=boot_id)
+        return empty
     except OSError as error:
-        log.error("health_memory_unreadable", file=str(path), detail=str(error))
-        return HealthMemory(boot_id=boot_id)
+        log.error("health_memory_read_failed", file=str(path), detail=str(error))
+        return empty
     except ValueError as error:
         aside = path.with_suffix(".corrupt")
         log.error("health_memory_corrupt", file=str(path), set_aside=str(aside), detail=str(error))
         with contextlib.suppress(OSError):
             path.replace(aside)
-        return HealthMemory(boot_id=boot_id)
-    return memory if memory.boot_id == boot_id else HealthMemory(boot_id=boot_id)
+        return empty
+    if memory.boot_id != boot_id:
+        return empty
+    return memory
 
 
 def save_memory(path: Path, memory: HealthMemory) -> None:
-    """Written beside and renamed. Not fsynced: it must survive kill -9, and after a power cut it is void anyway."""
+    """Writes a new file and renames it, without fsync: after a power cut the memory is void anyway."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".new")
         beside.write_bytes(msgspec.json.encode(memory))
         beside.replace(path)
     except OSError as error:  # a full disk must not stop the checks
-        log.error("health_memory_not_saved", file=str(path), detail=str(error))
+        log.error("health_memory_write_failed", file=str(path), detail=str(error))

@@ -1,7 +1,8 @@
 """`gpuping agentd --install`: agentd as a systemd service of this host, with the unit that lies beside this file.
 
-What it writes: the unit, /etc/gpuping/agentd.env (settings, kept when it is there already) and, where NATS_CREDS
-names a file, /etc/gpuping/agentd.creds, which only root can read: systemd hands it to the service (LoadCredential).
+It writes the unit, /etc/gpuping/agentd.env (the settings; an existing file is kept) and, where NATS_CREDS names
+a file, /etc/gpuping/agentd.creds. Only root can read those credentials: systemd hands them to the service
+(LoadCredential).
 """
 
 import os
@@ -14,15 +15,12 @@ from bus.errors import GpupingError
 from bus.settings import Settings
 
 UNIT = "gpuping-agentd.service"
-_SHIPPED = Path(__file__).with_name(UNIT)
-_HOMES = ("/home/", "/root/", "/run/user/", "/tmp/")  # noqa: S108  # where the hardened service cannot look
-_NOT_FOR_THE_FILE = {
-    "NATS_CREDS",
-    "AGENT_STATE_DIR",
-    "GPUPING_DATA_DIR",
-    "LOG_FORMAT",
-}  # the unit's own affair
-_CREDENTIALS = ("LoadCredential=", "Environment=NATS_CREDS=")
+_SHIPPED_UNIT = Path(__file__).with_name(UNIT)
+# The hardened service cannot see files below these folders.
+_HIDDEN_FOLDERS = ("/home/", "/root/", "/run/user/", "/tmp/")  # noqa: S108  # only compared with
+# The unit itself decides these settings.
+_SET_BY_UNIT = frozenset({"NATS_CREDS", "AGENT_STATE_DIR", "GPUPING_DATA_DIR", "LOG_FORMAT"})
+_CREDENTIAL_LINES = ("LoadCredential=", "Environment=NATS_CREDS=")
 
 
 class InstallError(GpupingError):
@@ -32,15 +30,16 @@ class InstallError(GpupingError):
 def install(
     settings: Settings, *, root: Path = Path("/"), say: Callable[[str], None] = print
 ) -> None:
-    """Installs, enables and (re)starts the service. Raises InstallError. `root` other than / only writes files."""
-    here = root == Path("/")
-    if here:
+    """Installs, enables and (re)starts the service. Raises InstallError.
+
+    With a `root` other than / it only writes the files.
+    """
+    on_this_host = root == Path("/")
+    if on_this_host:
         check_host()
-    unit, environment, credentials = (
-        root / "etc/systemd/system" / UNIT,
-        root / "etc/gpuping/agentd.env",
-        root / "etc/gpuping/agentd.creds",
-    )
+    unit = root / "etc/systemd/system" / UNIT
+    environment = root / "etc/gpuping/agentd.env"
+    credentials = root / "etc/gpuping/agentd.creds"
     if settings.NATS_CREDS:
         _write(credentials, _read(Path(settings.NATS_CREDS).expanduser()), 0o600, say)
     if environment.exists():
@@ -48,17 +47,17 @@ def install(
     else:
         _write(environment, environment_file(settings), 0o600, say)
     _write(unit, unit_file(sys.executable, with_credentials=credentials.exists()), 0o644, say)
-    if here:
+    if on_this_host:
         _start(say)
 
 
 def unit_file(python: str, *, with_credentials: bool) -> str:
-    """The shipped unit for this interpreter; without its two lines on credentials where there are none."""
+    """The shipped unit for this interpreter; its two lines on credentials stay only `with_credentials`."""
     lines = []
-    for line in _SHIPPED.read_text(encoding="utf-8").splitlines():
+    for line in _SHIPPED_UNIT.read_text(encoding="utf-8").splitlines():
         if line.startswith("ExecStart="):
             lines.append(f"ExecStart={python} -P -m agentd")
-        elif with_credentials or not line.startswith(_CREDENTIALS):
+        elif with_credentials or not line.startswith(_CREDENTIAL_LINES):
             lines.append(line)
     return "\n".join(lines) + "\n"
 
@@ -66,22 +65,20 @@ def unit_file(python: str, *, with_credentials: bool) -> str:
 def environment_file(settings: Settings) -> str:
     """The settings that differ from their defaults, for EnvironmentFile=."""
     defaults = Settings()
-    names = [name for name in Settings.__struct_fields__ if name not in _NOT_FOR_THE_FILE]
-    given = {
-        name: getattr(settings, name)
-        for name in names
-        if getattr(settings, name) != getattr(defaults, name)
-    }
-    lines = [f"{name}={_quoted(value)}" for name, value in given.items()]
-    return (
-        "\n".join(["# Settings of gpuping-agentd; then: systemctl restart gpuping-agentd", *lines])
-        + "\n"
-    )
+    lines = ["# Settings of gpuping-agentd; then: systemctl restart gpuping-agentd"]
+    for name in Settings.__struct_fields__:
+        value = getattr(settings, name)
+        if name not in _SET_BY_UNIT and value != getattr(defaults, name):
+            lines.append(f"{name}={_quoted(value)}")
+    return "\n".join(lines) + "\n"
 
 
 def _quoted(value: object) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    text = str(value)
+    if isinstance(value, bool):
+        text = text.lower()
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def check_host(running: Path = Path("/run/systemd/system")) -> None:
@@ -92,13 +89,13 @@ def check_host(running: Path = Path("/run/systemd/system")) -> None:
         )
     if os.geteuid() != 0:
         raise InstallError("installing a service needs root: sudo gpuping agentd --install")
-    places = (sys.prefix, os.path.realpath(sys.executable), __file__)
-    if hidden := [place for place in places if place.startswith(_HOMES)]:
-        raise InstallError(
-            f"{hidden[0]} is out of reach for the service, which runs as a user of its own without home folders: "
-            "install gpuping where everyone can read it, as in "
-            "`python3 -m venv /opt/gpuping && /opt/gpuping/bin/pip install 'gpuping[agentd]'`"
-        )
+    for path in (sys.prefix, os.path.realpath(sys.executable), __file__):
+        if path.startswith(_HIDDEN_FOLDERS):
+            raise InstallError(
+                f"{path} is out of reach for the service, which runs as a user of its own without home folders: "
+                "install gpuping where everyone can read it, as in "
+                "`python3 -m venv /opt/gpuping && /opt/gpuping/bin/pip install 'gpuping[agentd]'`"
+            )
 
 
 def _read(path: Path) -> str:
@@ -109,14 +106,13 @@ def _read(path: Path) -> str:
 
 
 def _write(path: Path, content: str, mode: int, say: Callable[[str], None]) -> None:
-    """Written beside and renamed, with its mode from the first byte on."""
+    """Writes a new file beside it and renames it. The file has its mode from the first byte on."""
     beside = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.unlink(missing_ok=True)
-        with os.fdopen(
-            os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8"
-        ) as file:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(content)
         beside.chmod(mode)
         beside.replace(path)

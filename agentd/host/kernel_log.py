@@ -1,6 +1,7 @@
-"""XIDs from the kernel log, where it may be read: they are there even when NVML itself no longer answers.
+"""XIDs from the kernel log, where it can be read: they are there even when NVML itself no longer answers.
 
-In a container, or without CAP_SYSLOG on a hardened kernel, it may not; then the event set of NVML is all there is.
+In a container, or without CAP_SYSLOG on a hardened kernel, the log cannot be read, and XIDs come from NVML's
+event set alone.
 """
 
 import contextlib
@@ -27,7 +28,10 @@ class LoggedXid(NamedTuple):
 
 
 class KernelLog:
-    """Follows /dev/kmsg from message `after` on; None: from now on, for what was before us is not ours to judge."""
+    """Follows /dev/kmsg from message `after` on.
+
+    Without `after` it begins with the next message: what was logged before agentd ran is not counted.
+    """
 
     def __init__(self, after: int | None, path: Path = KERNEL_LOG) -> None:
         self.last = after
@@ -44,14 +48,19 @@ class KernelLog:
         return self._descriptor is not None
 
     def xids(self) -> Iterator[LoggedXid]:
-        """Those logged since the last call."""
+        """The XIDs logged since the last call."""
         for record in self._records():
             head = _RECORD.match(record)
-            if head is None or (self.last is not None and int(head[1]) <= self.last):
+            if head is None:
                 continue
-            self.last = int(head[1])
-            if xid := _XID.match(record, head.end()):
-                yield LoggedXid(_boottime(int(head[2])), xid[1].decode().lower(), int(xid[2]))
+            sequence = int(head[1])
+            if self.last is not None and sequence <= self.last:
+                continue
+            self.last = sequence
+            xid = _XID.match(record, head.end())
+            if xid is not None:
+                pci = xid[1].decode().lower()
+                yield LoggedXid(_boottime(int(head[2])), pci, int(xid[2]))
 
     def _records(self) -> Iterator[bytes]:
         for _ in range(_MAX_RECORDS):
@@ -62,9 +71,10 @@ class KernelLog:
             except BlockingIOError:
                 return
             except BrokenPipeError:
-                continue  # records were overwritten before we read them; the next read goes on behind the gap
+                continue  # records were overwritten before they were read; the next read continues after the gap
             except OSError:
-                return self.close()
+                self.close()
+                return
             if not record:
                 return
             yield record
@@ -77,6 +87,6 @@ class KernelLog:
 
 
 def _boottime(logged_microseconds: int) -> float:
-    """The log's clock stands still in suspend, as CLOCK_MONOTONIC does; ours does not."""
+    """The log's clock, like CLOCK_MONOTONIC, stands still during a suspend; CLOCK_BOOTTIME does not."""
     ago = time.clock_gettime(time.CLOCK_MONOTONIC) - logged_microseconds / 1e6
     return time.clock_gettime(time.CLOCK_BOOTTIME) - max(0.0, ago)

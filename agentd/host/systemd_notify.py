@@ -1,6 +1,6 @@
-"""Tells systemd that agentd is ready, alive and stopping (sd_notify); does nothing where nobody listens.
+"""Notifies systemd that agentd is ready, alive and stopping (sd_notify). Does nothing where nobody listens.
 
-Alive means that the check loop turns: a daemon that only looks alive is what the watchdog is for.
+Alive means that the check loop runs: the watchdog is there for a daemon that only looks alive.
 """
 
 import asyncio
@@ -14,35 +14,44 @@ log = structlog.get_logger("agentd.host.systemd_notify")
 
 
 class Notifier:
-    """Speaks to NOTIFY_SOCKET. `watchdog_seconds` is None where systemd watches nothing."""
+    """Writes to NOTIFY_SOCKET. `watchdog_seconds` is None where systemd sets no watchdog."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")
-        microseconds = environ.get("WATCHDOG_USEC", "")
-        watched = bool(self._address) and microseconds.isdigit() and int(microseconds) > 0
-        self.watchdog_seconds = int(microseconds) / 1e6 if watched else None
+        self.watchdog_seconds = _watchdog_seconds(environ)
 
     def ready(self) -> None:
         """The ledger runs."""
-        self._say("READY=1")
+        self._notify("READY=1")
 
     def stopping(self) -> None:
-        """On the way out."""
-        self._say("STOPPING=1")
+        """The process is about to end."""
+        self._notify("STOPPING=1")
 
-    async def watch(self, alive: Callable[[], bool]) -> None:
-        """Pats the watchdog twice a period for as long as `alive` says so; returns at once where there is none."""
+    async def watch(self, is_alive: Callable[[], bool]) -> None:
+        """Resets the watchdog twice a period while `is_alive` returns true. Returns at once without a watchdog."""
         while self.watchdog_seconds is not None:
-            if alive():
-                self._say("WATCHDOG=1")
+            if is_alive():
+                self._notify("WATCHDOG=1")
             await asyncio.sleep(self.watchdog_seconds / 2)
 
-    def _say(self, message: str) -> None:
+    def _notify(self, message: str) -> None:
         if not self._address:
             return
-        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        address = self._address
+        if address.startswith("@"):
+            address = "\0" + address[1:]  # a socket in Linux's abstract namespace
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
                 out.sendto(message.encode(), address)
         except OSError as error:
-            log.warning("systemd_not_told", message=message, detail=str(error))
+            log.warning("systemd_notify_failed", message=message, detail=str(error))
+
+
+def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
+    microseconds = environ.get("WATCHDOG_USEC", "")
+    if not environ.get("NOTIFY_SOCKET") or not microseconds.isdigit():
+        return None
+    if int(microseconds) == 0:
+        return None
+    return int(microseconds) / 1e6

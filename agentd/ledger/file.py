@@ -1,8 +1,8 @@
-"""The ledger's file: checksummed lines, appended, and now and then written anew.
+"""The ledger's file: checksummed lines, appended, and from time to time written anew.
 
-An append reaches the page cache, so it survives kill -9; only `sync` asks for the disk. What does not
-check out at the end of a file is cut off, and the damaged file is set aside and said loudly: the records
-before it are proven by their checksums and still count, the time after them is unknown.
+An append reaches the page cache, so it survives kill -9; only `sync` waits for the disk. When the end of a
+file fails its checksum, the damaged file is set aside and an error is logged. The records before the damage
+still count, because their checksums prove them; the time after them is unknown.
 """
 
 import fcntl
@@ -12,25 +12,25 @@ from typing import NamedTuple
 
 import structlog
 
-from agentd.ledger.records import FORMAT, Began, Record, read
+from agentd.ledger.records import FORMAT, LedgerCreated, Record, read
 from bus.errors import GpupingError
 
 log = structlog.get_logger("agentd.ledger.file")
 
 
 class LedgerInUseError(GpupingError):
-    """Another process keeps this ledger."""
+    """Another process has this ledger open."""
 
 
 class Found(NamedTuple):
-    """What was in the file: its valid records (none: a new ledger begins), and where the damaged file went."""
+    """The valid records of the file (none: a new ledger begins), and where a damaged file was moved to."""
 
     records: list[Record]
     set_aside: Path | None
 
 
 class LedgerFile:
-    """One file, one process. Raises OSError when the disk refuses; the file then still holds what it held."""
+    """One file, for one process. Raises OSError when the disk refuses; the file then keeps what it held."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,11 +39,10 @@ class LedgerFile:
         self._out: int | None = None
 
     def lock(self) -> None:
-        """Raises LedgerInUseError when another process holds it; a killed one's lock is gone with it."""
+        """Raises LedgerInUseError when another process holds the lock. A killed process holds it no more."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(
-            self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+        lock_file = self.path.with_suffix(".lock")
+        self._lock = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -59,13 +58,13 @@ class LedgerFile:
             return Found([], None)
         except OSError as error:
             return Found([], self._set_aside(wall, detail=str(error)))
-        records, good = read(data)
-        if not _begins_well(records):
+        records, valid_bytes = read(data)
+        lost_bytes = len(data) - valid_bytes
+        if not _is_ledger(records):
             return Found([], self._set_aside(wall, lost_bytes=len(data)))
-        if good < len(data):
-            return Found(
-                records, self._set_aside(wall, kept_bytes=good, lost_bytes=len(data) - good)
-            )
+        if lost_bytes:
+            aside = self._set_aside(wall, kept_bytes=valid_bytes, lost_bytes=lost_bytes)
+            return Found(records, aside)
         return Found(records, None)
 
     def _set_aside(self, wall: int, **details: object) -> Path:
@@ -75,7 +74,7 @@ class LedgerFile:
         return aside
 
     def append(self, lines: bytes) -> None:
-        """Adds lines; a write that fails halfway is taken back."""
+        """Adds lines at the end. A write that fails halfway is undone."""
         if self._out is None:
             raise OSError("the ledger's file was never written")
         try:
@@ -88,16 +87,15 @@ class LedgerFile:
         self.size += written
 
     def sync(self) -> None:
-        """What was appended is on the disk when this returns."""
+        """Returns when everything that was appended is on the disk."""
         if self._out is not None:
             os.fdatasync(self._out)
 
     def rewrite(self, lines: bytes) -> None:
-        """Replaces the whole file: written beside it, synced, renamed. Power may fail at any point."""
+        """Replaces the whole file: writes a new one, syncs it, renames it. Power may fail at any point."""
         beside = self.path.with_suffix(".new")
-        out = os.open(
-            beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600
-        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        out = os.open(beside, flags, 0o600)
         try:
             with memoryview(lines) as rest:
                 done = 0
@@ -111,10 +109,11 @@ class LedgerFile:
             beside.unlink(missing_ok=True)
             raise
         self._close_out()
-        self._out, self.size = out, len(lines)
+        self._out = out
+        self.size = len(lines)
 
     def close(self) -> None:
-        """Lets go of the file and its lock."""
+        """Closes the file and releases its lock."""
         self._close_out()
         if self._lock is not None:
             os.close(self._lock)
@@ -126,8 +125,12 @@ class LedgerFile:
             self._out = None
 
 
-def _begins_well(records: list[Record]) -> bool:
-    return bool(records) and isinstance(records[0], Began) and records[0].format == FORMAT
+def _is_ledger(records: list[Record]) -> bool:
+    """Whether these are the records of a ledger in the format that this version reads."""
+    if not records:
+        return False
+    first = records[0]
+    return isinstance(first, LedgerCreated) and first.format == FORMAT
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""The stretches of a window that were not plainly up, and its events, for a report. Pure.
+"""The times in a window in which a GPU was not up, and its events, for a report. Pure.
 
-One incident a reason: an ECC error that lasts stays one incident while other reasons come and go beside it,
-so that no error hides another. What concerns the whole host is told once, with no GPU.
+There is one incident per reason: an ECC error that lasts stays one incident while other reasons come and go
+beside it, so that no error hides another. A reason that concerns the whole host is reported once, without a GPU.
 """
 
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from agentd.ledger.ledger import Ledger
 from agentd.ledger.records import HOST
-from agentd.ledger.timeline import Kind
+from agentd.ledger.timeline import Condition
 
 NEWEST = 50
 
 
 class Occurrence(NamedTuple):
-    """An incident in ledger time; `until` is None while it lasts. HOST stands for the whole host."""
+    """An incident in ledger time. `until` is None while it lasts; HOST stands for the whole host."""
 
     since: int
     until: int | None
@@ -26,29 +26,34 @@ class Occurrence(NamedTuple):
 
 def incidents(ledger: Ledger, since: int, now: int) -> list[Occurrence]:
     """The newest incidents that overlap `[since, now)`, newest first, each dated back to where it began."""
-    found = [occurrence for gpu in ledger.timelines for occurrence in _of(ledger, gpu, since, now)]
-    found += [
-        Occurrence(event.at, event.at, event.gpu, "event", event.reason)
-        for event in ledger.events
-        if since <= event.at < now
-    ]
+    found: list[Occurrence] = []
+    for gpu in ledger.timelines:
+        found.extend(_of_gpu(ledger, gpu, since, now))
+    for event in ledger.events:
+        if since <= event.at < now:
+            found.append(Occurrence(event.at, event.at, event.gpu, "event", event.reason))
     found.sort(key=lambda occurrence: occurrence.since, reverse=True)
     return found[:NEWEST]
 
 
-def _of(ledger: Ledger, gpu: str, since: int, now: int) -> Iterator[Occurrence]:
-    open_ones: dict[tuple[str, str], int] = {}
-    for piece in ledger.pieces(gpu, ledger.timelines[gpu].began(since, 2 * NEWEST), now):
-        holds = {(piece.kind.state, reason) for reason in _told(gpu, piece.kind)}
-        for key in [key for key in open_ones if key not in holds]:
-            yield Occurrence(open_ones.pop(key), piece.since, gpu, *key)
-        for key in holds:
-            open_ones.setdefault(key, piece.since)
-    for key, began in open_ones.items():
+def _of_gpu(ledger: Ledger, gpu: str, since: int, now: int) -> Iterator[Occurrence]:
+    began_at: dict[tuple[str, str], int] = {}  # of the incidents that last, by state and reason
+    first = ledger.timelines[gpu].began(since, 2 * NEWEST)
+    for interval in ledger.intervals(gpu, first, now):
+        state = interval.condition.state
+        lasting = [(state, reason) for reason in _reported_reasons(gpu, interval.condition)]
+        ended = [key for key in began_at if key not in lasting]
+        for key in ended:
+            yield Occurrence(began_at.pop(key), interval.since, gpu, *key)
+        for key in lasting:
+            began_at.setdefault(key, interval.since)
+    for key, began in began_at.items():
         yield Occurrence(began, None, gpu, *key)
 
 
-def _told(gpu: str, kind: Kind) -> tuple[str, ...]:
-    if kind.state == "up" or kind.wide != (gpu == HOST):
+def _reported_reasons(gpu: str, condition: Condition) -> tuple[str, ...]:
+    """The reasons that this timeline reports; those of the whole host are reported by HOST alone."""
+    belongs_here = condition.host_wide == (gpu == HOST)
+    if condition.state == "up" or not belongs_here:
         return ()
-    return kind.reasons or (kind.state,)
+    return condition.reasons or (condition.state,)

@@ -1,297 +1,350 @@
-"""The uptime ledger: what became of every millisecond of every GPU. Somebody is paid, or not, by this.
+"""The uptime ledger: the state of every GPU in every millisecond. Payments depend on it.
 
-Pure: samples and moments come in, records for the file come out; no clock, no file, no bus. Ledger time is
-in integer milliseconds since the ledger's first sample. Within a boot it goes with BOOTTIME (a suspend
-counts, clock steps do not); across a reboot it goes on by wall time, never backwards. The rules, from
-docs/design/uptime-ledger.md:
+Pure: samples and clock readings come in, records for the file come out; no clock, no file, no bus. Ledger
+time is in integer milliseconds since the ledger's first sample. Within a boot it follows BOOTTIME (a suspend
+counts, steps of the wall clock do not); across a reboot it follows wall time, and never goes backwards.
 
-- a sample holds from when its check began until the next one, but at most 1.5 check intervals; what lies
-  beyond is unknown, and so is the time between two processes: nobody watched;
-- a probe that hangs is evidence: down from when the check that hung began until it is given up;
-- the host is down if any expected GPU is down, up while all are up, degraded while all are up or degraded.
+The rules, from docs/design/uptime-ledger.md:
+
+- A sample holds from when its check began until the next one, but for at most 1.5 check intervals. The time
+  beyond that is unknown, and so is the time between two processes, because nobody watched.
+- A probe that hangs is evidence: the GPUs are down from when the check that hung began until it is given up.
+- The host is down if any expected GPU is down, up while all are up, and degraded while all are up or degraded.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from agentd.ledger.records import (
     HOST,
-    Began,
-    Change,
-    Counted,
-    Expected,
-    Forgot,
-    Known,
-    Noted,
+    ConditionChanged,
+    CountedUntil,
+    EventNoted,
+    ExpectedGpus,
+    GpuForgotten,
+    GpuLabelled,
+    LedgerCreated,
+    ProcessStarted,
+    Progress,
     Record,
-    Resumed,
-    Seen,
 )
-from agentd.ledger.timeline import Kind, Piece, Sums, Timeline
+from agentd.ledger.timeline import Condition, ConditionInterval, Timeline
 from agentd.samples import Sample
+from bus.contract.durations import Durations
+from bus.contract.messages import GpuState
 
 HUNG = "hung"
-NO_SAMPLE = Kind("unknown", ("no-sample",), wide=True)
-NOT_RUNNING = Kind("unknown", ("not-running",), wide=True)
-REBOOT = Kind("unknown", ("reboot",), wide=True)
-ABSENT = Kind("unknown", ("absent",), wide=True)  # a GPU that nobody expects has gone: no incident
-GOOD_FOR = 1.5  # check intervals that a sample holds
+NO_SAMPLE = Condition("unknown", ("no-sample",), host_wide=True)
+NOT_RUNNING = Condition("unknown", ("not-running",), host_wide=True)
+REBOOT = Condition("unknown", ("reboot",), host_wide=True)
+ABSENT = Condition("unknown", ("absent",), host_wide=True)  # a GPU that is not expected has gone
+GOOD_FOR = 1.5  # check intervals for which a sample holds
 MOST_GPUS = 256  # kept at once; MIG instances get new names each time they are made
 MOST_EVENTS = 200
-MOST_REASONS, LONGEST_TEXT = 8, 64
+MOST_REASONS = 8
+LONGEST_TEXT = 64
+
+_HOST_STATES_WORST_FIRST: tuple[GpuState, ...] = ("down", "unknown", "degraded")
 
 
-class Moment(NamedTuple):
+class ClockReading(NamedTuple):
     """Both clocks, read together, in milliseconds: BOOTTIME and the Unix epoch."""
 
     boot: int
     wall: int
 
 
-class Label(NamedTuple):
-    """What a GPU is called for now."""
+class Label(Struct, frozen=True):
+    """A GPU's present index and name."""
 
-    number: int | None
+    index: int | None
     name: str
 
 
 class Ledger:
-    """Give it its records (`apply`), `resume` it once, then `observe` samples; each returns what to write down."""
+    """Rebuild it with `apply`, call `resume` once, then `observe` samples; each call returns the records to write."""
 
-    def __init__(self, began: Began, *, interval: float, limit: int) -> None:
+    def __init__(self, created: LedgerCreated, *, interval: float, limit: int) -> None:
         """`interval`: seconds between checks; `limit`: intervals kept per timeline (AGENT_MAX_HISTORY_SIZE)."""
-        self.began = began
+        self.created = created
         self.good_for = int(interval * 1000 * GOOD_FOR)
         self.limit = limit
         self.expected: tuple[str, ...] = ()
         self.labels: dict[str, Label] = {}
         self.timelines: dict[str, Timeline] = {HOST: Timeline()}
-        self.events: deque[Noted] = deque(maxlen=MOST_EVENTS)
+        self.events: deque[EventNoted] = deque(maxlen=MOST_EVENTS)
         self.present: frozenset[str] = frozenset()  # GPUs of the newest sample
-        self.session, self.boot = "", ""
-        self.offset: int | None = None  # None: no sample yet, so no time yet
-        self.known = Known(0, began.wall, 0)
-        self.counted: int | None = None
+        self.session = ""
+        self.boot = ""
+        self.offset: int | None = None  # None before the first sample, when there is no ledger time
+        self.progress = Progress(0, created.wall, 0)
+        self.counted_until: int | None = None
         self.good_until = 0
-        self._watched = 0  # how far a check that has not returned was waited for without a break
+        self._waited_until = 0  # how far a check that has not returned was waited for without a gap
 
     # ---- records ---------------------------------------------------------------------------------------
 
     def apply(self, record: Record) -> None:
-        """Takes in one record; the same ones in the same order make the same ledger."""
+        """Takes in one record; the same records in the same order make the same ledger."""
         match record:
-            case Change():
+            case ConditionChanged():
                 timeline = self.timelines.setdefault(record.gpu, Timeline())
-                timeline.set(record.at, Kind(record.state, record.reasons, record.wide), self.limit)
-            case Known():
-                self.known = record
-            case Resumed():
-                self.session, self.boot, self.offset = record.session, record.boot, record.offset
-            case Expected():
+                condition = Condition(record.state, record.reasons, record.host_wide)
+                timeline.set(record.at, condition, self.limit)
+            case Progress():
+                self.progress = record
+            case ProcessStarted():
+                self.session = record.session
+                self.boot = record.boot
+                self.offset = record.offset
+            case ExpectedGpus():
                 self.expected = record.uuids
-            case Seen():
+            case GpuLabelled():
                 self.labels[record.uuid] = Label(record.index, record.name)
-            case Forgot():
+            case GpuForgotten():
                 self.timelines.pop(record.uuid, None)
                 self.labels.pop(record.uuid, None)
-            case Noted():
+            case EventNoted():
                 self.events.append(record)
-            case Counted():
-                self.counted = record.at
-            case Began():
-                self.began = record
+            case CountedUntil():
+                self.counted_until = record.at
+            case LedgerCreated():
+                self.created = record
 
     def records(self) -> Iterator[Record]:
-        """The shortest records that make this ledger again."""
-        yield self.began
+        """The shortest list of records that makes this ledger again."""
+        yield self.created
         if self.offset is not None:
-            yield Resumed(self.session, self.boot, self.offset)
-        yield Expected(self.expected)
-        yield from (Seen(uuid, *label) for uuid, label in self.labels.items())
+            yield ProcessStarted(self.session, self.boot, self.offset)
+        yield ExpectedGpus(self.expected)
+        for uuid, label in self.labels.items():
+            yield GpuLabelled(uuid, label.index, label.name)
         for gpu, timeline in self.timelines.items():
-            yield from (Change(at, gpu, *kind) for at, kind in timeline.changes())
+            for at, condition in timeline.changes():
+                yield _change(at, gpu, condition)
         yield from self.events
-        if self.counted is not None:
-            yield Counted(self.counted)
-        yield self.known
+        if self.counted_until is not None:
+            yield CountedUntil(self.counted_until)
+        yield self.progress
 
-    def _applied(self, records: Iterable[Record]) -> list[Record]:
-        done = []
+    def _apply_all(self, records: Iterable[Record]) -> list[Record]:
+        """Applies each record before the next one is made: a generator sees what the ones before it did."""
+        applied = []
         for record in records:
             self.apply(record)
-            done.append(record)
-        return done
+            applied.append(record)
+        return applied
 
     # ---- time ------------------------------------------------------------------------------------------
 
-    def position(self, now: Moment) -> int:
-        """Ledger time at this moment; 0 before the first sample."""
-        return 0 if self.offset is None else max(self.known.until, now.boot - self.offset)
+    def position(self, now: ClockReading) -> int:
+        """Ledger time at this reading of the clocks; 0 before the first sample."""
+        if self.offset is None:
+            return 0
+        return max(self.progress.until, now.boot - self.offset)
 
-    def resume(self, session: str, boot: str, now: Moment) -> list[Record]:
-        """A process takes the ledger up, on this boot. What passed since the last check, nobody watched."""
+    def resume(self, session: str, boot: str, now: ClockReading) -> list[Record]:
+        """A process takes over the ledger, in this boot. Nobody watched since the last check."""
         self.session = session
         if self.offset is None:
             self.boot = boot
             return []
-        known, reboot = self.known, boot != self.boot
-        offset = self.offset
-        if (
-            reboot or now.boot - offset < known.until
-        ):  # BOOTTIME began anew; the wall clock may have been set back
-            gap = max(now.wall - known.wall, now.boot if reboot else 0, 0)
-            offset = now.boot - max(known.until + gap, self.counted or 0)
-        self.good_until = known.until
-        return self._applied(
-            [Resumed(session, boot, offset), *self._lost(REBOOT if reboot else NOT_RUNNING)]
-        )
+        self.good_until = self.progress.until
+        rebooted = boot != self.boot
+        reason = REBOOT if rebooted else NOT_RUNNING
+        started = ProcessStarted(session, boot, self._offset_at_start(now, rebooted))
+        return self._apply_all([started, *self._changes_to_unknown(reason)])
 
-    def stop(self, now: Moment) -> list[Record]:
+    def _offset_at_start(self, now: ClockReading, rebooted: bool) -> int:
+        """The offset that carries ledger time on from where the last process left it."""
+        assert self.offset is not None  # noqa: S101  # the caller saw to it
+        until = self.progress.until
+        boottime_carries_on = not rebooted and now.boot - self.offset >= until
+        if boottime_carries_on:
+            return self.offset
+        # BOOTTIME began anew, and the wall clock may have been set back meanwhile
+        gap = max(now.wall - self.progress.wall, 0)
+        if rebooted:
+            gap = max(gap, now.boot)
+        position = max(until + gap, self.counted_until or 0)
+        return now.boot - position
+
+    def stop(self, now: ClockReading) -> list[Record]:
         """The process ends in good order: the last sample held until now."""
         until = min(self.position(now), self._holds_until)
-        return self._applied([self._known(until, now, self.known.checks)])
+        return self._apply_all([self._progress_at(until, now, self.progress.checks)])
 
-    def _known(self, until: int, now: Moment, checks: int) -> Known:
-        return Known(until, now.wall - (self.position(now) - until), checks)
+    def _progress_at(self, until: int, now: ClockReading, checks: int) -> Progress:
+        wall_at_until = now.wall - (self.position(now) - until)
+        return Progress(until, wall_at_until, checks)
 
     @property
     def _holds_until(self) -> int:
-        return max(self.known.until, self.good_until)
+        return max(self.progress.until, self.good_until)
 
-    def _lost(self, why: Kind) -> list[Record]:
-        """From where the last sample ended nothing is known of anything; an earlier reason stands."""
-        gone = [
-            gpu for gpu, timeline in self.timelines.items() if timeline.current.state != "unknown"
-        ]
-        return [Change(self._holds_until, gpu, *why) for gpu in gone]
+    def _changes_to_unknown(self, reason: Condition) -> list[Record]:
+        """From the end of the last sample on, everything is unknown. An earlier reason for unknown stays."""
+        changes: list[Record] = []
+        for gpu, timeline in self.timelines.items():
+            if timeline.current.state != "unknown":
+                changes.append(_change(self._holds_until, gpu, reason))
+        return changes
 
     # ---- samples ---------------------------------------------------------------------------------------
 
     def enroll(self, expected: tuple[str, ...]) -> list[Record]:
-        """The registry's word on which GPUs are expected. An empty one says that it does not know yet."""
+        """The registry names the expected GPUs. An empty tuple means that it does not know them yet."""
         if not expected or set(expected) == set(self.expected):
             return []
-        return self._applied([Expected(expected)])
+        return self._apply_all([ExpectedGpus(expected)])
 
     def count(self, until: int) -> list[Record]:
         """A counted report covered the time up to `until`."""
-        return self._applied([Counted(until)])
+        return self._apply_all([CountedUntil(until)])
 
-    def observe(self, sample: Sample, now: Moment) -> list[Record]:
-        """Takes in a sample that arrived now. A sample out of order counts from the last one on."""
+    def observe(self, sample: Sample, now: ClockReading) -> list[Record]:
+        """Takes in a sample that arrived now. A sample older than the last one counts from the last one on."""
         began = min(round(sample.at * 1000), now.boot)
-        done: list[Record] = []
+        written: list[Record] = []
         if self.offset is None:
-            done += self._applied([Resumed(self.session, self.boot, began)])
+            written += self._apply_all([ProcessStarted(self.session, self.boot, began)])
         arrived = self.position(now)
-        at = max(self.known.until, self.position(Moment(began, now.wall)))
+        at = max(self.progress.until, self.position(ClockReading(began, now.wall)))
         if at > self._holds_until:
-            done += self._applied(self._lost(NO_SAMPLE))
-        done += self._applied(self._labels(sample))
+            written += self._apply_all(self._changes_to_unknown(NO_SAMPLE))
+        written += self._apply_all(self._label_records(sample))
         self.present = frozenset(gpu.uuid for gpu in sample.gpus[:MOST_GPUS])
-        done += self._applied(self._changes(sample, at))
-        done += self._applied(self._notes(sample, now))
-        # a check that hung was waited for all the while; any other sample speaks for when it began
-        until = self._waited(at, arrived) if _hung(sample) else at
+        written += self._apply_all(self._change_records(sample, at))
+        written += self._apply_all(self._event_records(sample, now))
+        until = at  # a sample says what was when its check began
+        if _hung(sample):
+            until = self._wait_reaches(at, arrived)  # a check that hung hung all the while
         self.good_until = until + self.good_for
-        done += self._applied(self._forgotten())
-        return [*done, *self._applied([self._known(until, now, self.known.checks + 1)])]
+        written += self._apply_all(self._forget_records())
+        written += self._apply_all([self._progress_at(until, now, self.progress.checks + 1)])
+        return written
 
-    def wait(self, began: float, now: Moment) -> None:
-        """The check that began then (BOOTTIME, s) has not returned, and this process is there waiting for it."""
-        since = self.position(Moment(round(began * 1000), now.wall))
-        self._watched = self._waited(since, self.position(now))
+    def wait(self, began: float, now: ClockReading) -> None:
+        """The check that began at `began` (BOOTTIME, seconds) has not returned; this process still waits for it."""
+        since = self.position(ClockReading(round(began * 1000), now.wall))
+        self._waited_until = self._wait_reaches(since, self.position(now))
 
-    def _waited(self, since: int, now: int) -> int:
-        """How far a wait reaches: to now, unless this process itself was stopped meanwhile."""
-        reached = max(since, self._watched)
-        return now if now - reached <= self.good_for else reached
+    def _wait_reaches(self, since: int, now: int) -> int:
+        """How far a wait reaches: until now, unless this process was stopped meanwhile."""
+        reached = max(since, self._waited_until)
+        if now - reached <= self.good_for:
+            return now
+        return reached
 
-    def _labels(self, sample: Sample) -> Iterator[Record]:
-        if not self.expected and sample.gpus:
-            yield Expected(tuple(gpu.uuid for gpu in sample.gpus[:MOST_GPUS]))
-        for gpu in sample.gpus[:MOST_GPUS]:
-            if self.labels.get(gpu.uuid) != (gpu.index, gpu.name[:LONGEST_TEXT]):
-                yield Seen(gpu.uuid, gpu.index, gpu.name[:LONGEST_TEXT])
+    def _label_records(self, sample: Sample) -> Iterator[Record]:
+        gpus = sample.gpus[:MOST_GPUS]
+        if not self.expected and gpus:
+            yield ExpectedGpus(tuple(gpu.uuid for gpu in gpus))
+        for gpu in gpus:
+            label = Label(gpu.index, gpu.name[:LONGEST_TEXT])
+            if self.labels.get(gpu.uuid) != label:
+                yield GpuLabelled(gpu.uuid, label.index, label.name)
 
-    def _changes(self, sample: Sample, at: int) -> Iterator[Record]:
-        kinds = self._kinds(sample)
-        kinds[HOST] = self._host_kind(kinds, sample.failure)
-        for gpu, kind in kinds.items():
+    def _change_records(self, sample: Sample, at: int) -> Iterator[Record]:
+        conditions = self._conditions(sample)
+        conditions[HOST] = self._host_condition(conditions, sample.failure)
+        for gpu, condition in conditions.items():
             timeline = self.timelines.get(gpu)
-            if timeline is None or timeline.current != kind or not timeline:
-                yield Change(at, gpu, *kind)
+            if not timeline or timeline.current != condition:
+                yield _change(at, gpu, condition)
 
-    def _kinds(self, sample: Sample) -> dict[str, Kind]:
-        """Every GPU that is known or expected. One that is expected and not found is down, not forgotten."""
-        kinds = {gpu: ABSENT for gpu in self.timelines if gpu != HOST}
-        gone = Kind("down", (sample.failure or "missing",), wide=sample.failure is not None)
-        kinds |= dict.fromkeys(self.expected, gone)
-        for gpu in sample.gpus[:MOST_GPUS]:
-            kinds[gpu.uuid] = Kind(
-                gpu.state, tuple(text[:LONGEST_TEXT] for text in gpu.reasons[:MOST_REASONS])
-            )
-        return kinds
+    def _conditions(self, sample: Sample) -> dict[str, Condition]:
+        """Of every GPU that is known or expected. An expected one that was not found is down, not forgotten."""
+        conditions: dict[str, Condition] = {}
+        for gpu in self.timelines:
+            if gpu != HOST:
+                conditions[gpu] = ABSENT
+        not_found = Condition("down", ("missing",))
+        if sample.failure is not None:
+            not_found = Condition("down", (sample.failure,), host_wide=True)
+        for gpu in self.expected:
+            conditions[gpu] = not_found
+        for seen in sample.gpus[:MOST_GPUS]:
+            reasons = tuple(text[:LONGEST_TEXT] for text in seen.reasons[:MOST_REASONS])
+            conditions[seen.uuid] = Condition(seen.state, reasons)
+        return conditions
 
-    def _host_kind(self, kinds: dict[str, Kind], failure: str | None) -> Kind:
-        reasons = (failure,) if failure else ()
-        if not self.expected:  # nothing to be judged by, and nothing that could be up
-            return Kind("unknown", reasons or ("no-gpu",), wide=True)
-        states = {kinds[gpu].state for gpu in self.expected}
-        for state in ("down", "unknown", "degraded"):
+    def _host_condition(self, conditions: dict[str, Condition], failure: str | None) -> Condition:
+        """The worst state of the expected GPUs; unknown where none is expected."""
+        reasons: tuple[str, ...] = ()
+        if failure is not None:
+            reasons = (failure,)
+        if not self.expected:
+            return Condition("unknown", reasons or ("no-gpu",), host_wide=True)
+        states = {conditions[gpu].state for gpu in self.expected}
+        for state in _HOST_STATES_WORST_FIRST:
             if state in states:
-                return Kind(state, reasons, wide=bool(reasons))
-        return Kind("up")
+                return Condition(state, reasons, host_wide=bool(reasons))
+        return Condition("up")
 
-    def _forgotten(self) -> Iterator[Record]:
-        """GPUs that nobody expects and that have gone, once there are too many of them; the oldest first."""
-        gone = [
-            gpu
-            for gpu in self.timelines
-            if gpu not in self.present and gpu not in (HOST, *self.expected)
-        ]
-        yield from map(Forgot, gone[: max(0, len(self.timelines) - 1 - MOST_GPUS)])
+    def _forget_records(self) -> Iterator[Record]:
+        """Drops GPUs that are neither expected nor present, the oldest first, where there are too many."""
+        too_many = len(self.timelines) - 1 - MOST_GPUS
+        if too_many <= 0:
+            return
+        kept = {HOST, *self.expected, *self.present}
+        gone = [gpu for gpu in self.timelines if gpu not in kept]
+        for gpu in gone[:too_many]:
+            yield GpuForgotten(gpu)
 
-    def _notes(self, sample: Sample, now: Moment) -> Iterator[Record]:
+    def _event_records(self, sample: Sample, now: ClockReading) -> Iterator[Record]:
         for event in sample.events[:MOST_EVENTS]:
-            at = self.position(Moment(min(round(event.at * 1000), now.boot), now.wall))
-            yield Noted(at, event.uuid or HOST, event.reason[:LONGEST_TEXT])
+            happened = min(round(event.at * 1000), now.boot)
+            at = self.position(ClockReading(happened, now.wall))
+            yield EventNoted(at, event.uuid or HOST, event.reason[:LONGEST_TEXT])
 
     # ---- reading ---------------------------------------------------------------------------------------
 
-    def pieces(self, gpu: str, since: int, until: int) -> Iterator[Piece]:
-        """Exactly `[since, until)` of a GPU or HOST, in order: the timeline, and unknown past its last sample."""
-        timeline = self.timelines.get(gpu) or Timeline()
-        cut = self._holds(timeline, since, until)
-        yield from timeline.pieces(since, cut)
+    def intervals(self, gpu: str, since: int, until: int) -> Iterator[ConditionInterval]:
+        """Exactly `[since, until)` of a GPU or HOST, in order: its timeline, then unknown past its last sample."""
+        timeline = self._timeline(gpu)
+        cut = self._recorded_until(timeline, since, until)
+        yield from timeline.intervals(since, cut)
         if cut < until:
-            yield Piece(cut, until, NO_SAMPLE)
+            yield ConditionInterval(cut, until, NO_SAMPLE)
 
-    def sums(self, gpu: str, since: int, until: int) -> Sums:
-        """The same, added up by state."""
-        timeline = self.timelines.get(gpu) or Timeline()
-        cut = self._holds(timeline, since, until)
-        up, degraded, down, unknown = timeline.sums(since, cut)
-        return up, degraded, down, unknown + until - cut
+    def durations(self, gpu: str, since: int, until: int) -> Durations:
+        """The time of a GPU or HOST in each state within `[since, until)`."""
+        timeline = self._timeline(gpu)
+        cut = self._recorded_until(timeline, since, until)
+        return timeline.durations(since, cut) + Durations(unknown=until - cut)
 
-    def _holds(self, timeline: Timeline, since: int, until: int) -> int:
-        """How far the timeline speaks for `[since, until)`: to where its last sample ran out."""
-        return (
-            until
-            if timeline.current.state == "unknown"
-            else min(until, max(since, self._holds_until))
-        )
+    def _timeline(self, gpu: str) -> Timeline:
+        return self.timelines.get(gpu) or Timeline()
 
-    def now_is(self, gpu: str, at: int) -> Kind:
-        """What holds at this very moment."""
-        current = self.timelines[gpu].current if gpu in self.timelines else NO_SAMPLE
-        return NO_SAMPLE if at > self._holds_until and current.state != "unknown" else current
+    def _recorded_until(self, timeline: Timeline, since: int, until: int) -> int:
+        """How far the timeline covers `[since, until)`: to the end of its last sample, or all of an unknown."""
+        if timeline.current.state == "unknown":
+            return until
+        return min(until, max(since, self._holds_until))
 
-    def intervals(self) -> int:
+    def condition_at(self, gpu: str, at: int) -> Condition:
+        """The condition at `at`, which must be no earlier than the last change."""
+        if gpu not in self.timelines:
+            return NO_SAMPLE
+        current = self.timelines[gpu].current
+        if at > self._holds_until and current.state != "unknown":
+            return NO_SAMPLE
+        return current
+
+    def interval_count(self) -> int:
         """Intervals kept, of all timelines together."""
-        return sum(map(len, self.timelines.values()))
+        return sum(len(timeline) for timeline in self.timelines.values())
+
+
+def _change(at: int, gpu: str, condition: Condition) -> ConditionChanged:
+    return ConditionChanged(at, gpu, condition.state, condition.reasons, condition.host_wide)
 
 
 def _hung(sample: Sample) -> bool:
-    return sample.failure == HUNG or any(HUNG in gpu.reasons for gpu in sample.gpus)
+    if sample.failure == HUNG:
+        return True
+    return any(HUNG in gpu.reasons for gpu in sample.gpus)

@@ -1,7 +1,7 @@
-"""What the ledger's file is made of: one record a line, each behind a checksum, readable with any pager.
+"""The records of the ledger's file: one a line, each behind a checksum, readable with any pager.
 
-The ledger is the sum of its records: replaying them gives it back exactly. Positions (`at`, `until`) are
-milliseconds of ledger time; `wall` is milliseconds of the Unix epoch and only ever a label.
+Replaying all records in order gives the ledger back exactly. Positions (`at`, `until`) are milliseconds of
+ledger time. `wall` is milliseconds of the Unix epoch and is only ever a label.
 """
 
 import zlib
@@ -12,78 +12,88 @@ from msgspec import Struct
 from bus.contract.messages import GpuState
 
 FORMAT = 1
-HOST = ""  # stands where a GPU's UUID stands, for the host's own timeline
+HOST = ""  # stands in the place of a GPU's UUID for the host's own timeline
 
 
-class Began(Struct, frozen=True, array_like=True, tag="began"):
-    """First record of every file: which ledger this is. Marks carry `ledger`, so a wiped one is noticed."""
+class LedgerCreated(Struct, frozen=True, array_like=True, tag="began"):
+    """The first record of every file. Marks carry `ledger`, so a mark of a wiped ledger is recognised."""
 
     format: int
     ledger: str
     wall: int
 
 
-class Resumed(Struct, frozen=True, array_like=True, tag="resumed"):
-    """A process took the ledger up. From here on a position is `BOOTTIME - offset`, on that boot."""
+class ProcessStarted(Struct, frozen=True, array_like=True, tag="resumed"):
+    """A process opened the ledger. From here on, a position is `BOOTTIME - offset` of that boot."""
 
     session: str
     boot: str
     offset: int
 
 
-class Expected(Struct, frozen=True, array_like=True, tag="expected"):
+class ExpectedGpus(Struct, frozen=True, array_like=True, tag="expected"):
     """The GPUs that this host is judged by."""
 
     uuids: tuple[str, ...]
 
 
-class Seen(Struct, frozen=True, array_like=True, tag="gpu"):
-    """A GPU's label."""
+class GpuLabelled(Struct, frozen=True, array_like=True, tag="gpu"):
+    """A GPU's index and name, as last seen."""
 
     uuid: str
     index: int | None
     name: str
 
 
-class Forgot(Struct, frozen=True, array_like=True, tag="forgot"):
-    """A GPU that is gone and that nobody expected."""
+class GpuForgotten(Struct, frozen=True, array_like=True, tag="forgot"):
+    """A GPU that is gone and was not expected; its timeline is dropped."""
 
     uuid: str
 
 
-class Change(Struct, frozen=True, array_like=True, tag="is"):
-    """From `at` on, `gpu` (or HOST) is in this state."""
+class ConditionChanged(Struct, frozen=True, array_like=True, tag="is"):
+    """From `at` on, `gpu` (or HOST) is in this state. `host_wide` reasons concern the whole host."""
 
     at: int
     gpu: str
     state: GpuState
     reasons: tuple[str, ...] = ()
-    wide: bool = False
+    host_wide: bool = False
 
 
-class Known(Struct, frozen=True, array_like=True, tag="known"):
-    """The last change holds at least until here; `checks` were made since the ledger began."""
+class Progress(Struct, frozen=True, array_like=True, tag="known"):
+    """The conditions hold at least until `until`; `checks` were made since the ledger was created."""
 
     until: int
     wall: int
     checks: int
 
 
-class Noted(Struct, frozen=True, array_like=True, tag="event"):
-    """An event that is worth an incident and changes no state."""
+class EventNoted(Struct, frozen=True, array_like=True, tag="event"):
+    """An event that is shown as an incident and changes no state."""
 
     at: int
     gpu: str
     reason: str
 
 
-class Counted(Struct, frozen=True, array_like=True, tag="counted"):
-    """A report that counts covered the time up to here."""
+class CountedUntil(Struct, frozen=True, array_like=True, tag="counted"):
+    """A report that counts covered the time up to `at`."""
 
     at: int
 
 
-Record = Began | Resumed | Expected | Seen | Forgot | Change | Known | Noted | Counted
+Record = (
+    LedgerCreated
+    | ProcessStarted
+    | ExpectedGpus
+    | GpuLabelled
+    | GpuForgotten
+    | ConditionChanged
+    | Progress
+    | EventNoted
+    | CountedUntil
+)
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
@@ -96,28 +106,27 @@ def line(record: Record) -> bytes:
 
 
 def read(data: bytes) -> tuple[list[Record], int]:
-    """The valid records that `data` begins with, and how many bytes of it they are."""
+    """Returns the valid records at the start of `data`, and the number of bytes that they take."""
     records: list[Record] = []
-    good = 0
+    valid_bytes = 0
     for raw in data.splitlines(keepends=True):
         record = _parse(raw)
         if record is None:
             break
         records.append(record)
-        good += len(raw)
-    return records, good
+        valid_bytes += len(raw)
+    return records, valid_bytes
 
 
 def _parse(raw: bytes) -> Record | None:
+    """Returns None for a line that is incomplete, fails its checksum, or is not a record of this format."""
     if not raw.endswith(b"\n"):
         return None
     checksum, _, body = raw[:-1].partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(body):
+        return None
     try:
-        if checksum == b"%08x" % zlib.crc32(body):
-            record: Record = _decoder.decode(body)
-            return record
-    except (
-        ValueError
-    ):  # msgspec's errors are ValueErrors: what checks out, but is no record of ours
-        pass
-    return None
+        record: Record = _decoder.decode(body)
+    except ValueError:  # msgspec's errors are ValueErrors
+        return None
+    return record

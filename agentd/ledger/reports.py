@@ -1,7 +1,7 @@
-"""Makes the uptime report of a ping or a look from the ledger. Pure, and read only.
+"""Makes the uptime report for a ping or a look from the ledger. Pure, and changes nothing.
 
-Wall times in a report are labels: ledger time counted back from the present reading of the wall clock, so
-they fit together within a report whatever the clock did meanwhile.
+Wall times in a report are labels: ledger time counted back from the present reading of the wall clock. They
+fit together within a report, whatever the clock did meanwhile.
 """
 
 from datetime import datetime, timedelta
@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 import msgspec
 
 from agentd.ledger import incidents, windows
-from agentd.ledger.ledger import Ledger, Moment
+from agentd.ledger.ledger import ClockReading, Ledger
 from agentd.ledger.records import HOST
-from agentd.ledger.windows import Stretch
+from bus.contract.durations import Interval
 from bus.contract.messages import (
     EARLIEST,
     GpuReport,
@@ -22,111 +22,124 @@ from bus.contract.messages import (
     encode,
 )
 
-LARGEST_BYTES = (
-    48_000  # a state in the bucket keeps these bytes; well below 64 kB with all around it
-)
+# The state in the bucket keeps these bytes; with all that is around them they stay well below 64 kB.
+LARGEST_BYTES = 48_000
+_INDEX_OF_UNLABELLED = 1_000_000  # sorts behind every real index
 
 
 def report(
-    ledger: Ledger, agent_id: str, request: PingRequest, moment: Moment, version: str
+    ledger: Ledger, agent_id: str, request: PingRequest, clocks: ClockReading, version: str
 ) -> UptimeReport:
-    """What the ledger says of the window that the request asks for, as of this moment. Changes nothing."""
-    now = ledger.position(moment)
-    since = windows.start(ledger, request, now)
-    excused = windows.excused_stretches(request.excused, since, now, moment)
-    judged = windows.judged_stretches(since, now, excused)
-    host = windows.tally(ledger, HOST, judged, excused)
-    gpus = tuple(_gpu(ledger, uuid, now, judged, excused) for uuid in _shown(ledger, since, now))
-    until = label(moment.wall)
+    """The report on the window that the request asks for, as of this reading of the clocks."""
+    now = ledger.position(clocks)
+    since = windows.window_start(ledger, request, now)
+    excused = windows.excused_intervals(request.excused, since, now, clocks)
+    judged = windows.judged_intervals(since, now, excused)
+    host = windows.durations(ledger, HOST, judged, excused)
+    gpus = [_gpu_report(ledger, gpu, now, judged, excused) for gpu in _listed(ledger, since, now)]
+    until = label(clocks.wall)
+    window = Window(
+        since=_earlier(until, now - since),
+        until=until,
+        seconds=(now - since) / 1000,
+        mark=windows.mark(ledger, now),
+    )
     return UptimeReport(
         agent_id=agent_id,
         boot_id=ledger.boot,
         session_id=ledger.session,
         ping_id=request.ping_id,
         nonce=request.nonce,
-        window=Window(
-            since=_earlier(until, now - since),
-            until=until,
-            seconds=(now - since) / 1000,
-            mark=windows.mark(ledger, now),
-        ),
+        window=window,
         uptime_percent=host.uptime_percent,
-        seconds=host.seconds(),
+        seconds=host.to_seconds(),
         gpu_available=gpu_available(ledger, now),
-        gpus=gpus,
+        gpus=tuple(gpus),
         incidents=_incidents(ledger, since, now, until),
-        checks=ledger.known.checks,
+        checks=ledger.progress.checks,
         agent_version=version,
         reported_at=until,
     )
 
 
 def gpu_available(ledger: Ledger, now: int) -> bool:
-    """At least one GPU, expected or not, was in the newest sample and is up or degraded by it at this moment."""
-    return any(ledger.now_is(uuid, now).state in ("up", "degraded") for uuid in ledger.present)
+    """Whether at least one GPU of the newest sample, expected or not, is up or degraded at this moment."""
+    states = {ledger.condition_at(gpu, now).state for gpu in ledger.present}
+    return "up" in states or "degraded" in states
 
 
 def encoded(full: UptimeReport) -> bytes:
-    """The report's bytes, within LARGEST_BYTES: incidents go first, then extras; the seconds always stay."""
+    """The report's bytes, within LARGEST_BYTES: incidents are left out first, then names and further reasons."""
     data = encode(full)
-    if len(data) > LARGEST_BYTES:
-        data = encode(msgspec.structs.replace(full, incidents=()))
-    if len(data) > LARGEST_BYTES:
-        bare = tuple(
-            msgspec.structs.replace(gpu, name="", reasons=gpu.reasons[:1]) for gpu in full.gpus
-        )
-        data = encode(msgspec.structs.replace(full, incidents=(), gpus=bare[:100]))
-    return data
+    if len(data) <= LARGEST_BYTES:
+        return data
+    data = encode(msgspec.structs.replace(full, incidents=()))
+    if len(data) <= LARGEST_BYTES:
+        return data
+    bare = []
+    for gpu in full.gpus[:100]:
+        bare.append(msgspec.structs.replace(gpu, name="", reasons=gpu.reasons[:1]))
+    return encode(msgspec.structs.replace(full, incidents=(), gpus=tuple(bare)))
 
 
-def _shown(ledger: Ledger, since: int, now: int) -> list[str]:
-    """Expected GPUs, and others that are there now or were within the window; in order of their index."""
+def _listed(ledger: Ledger, since: int, now: int) -> list[str]:
+    """The expected GPUs, and others that are present or were so within the window; in order of their index."""
+    listed = list(ledger.expected)
+    for gpu in ledger.timelines:
+        if gpu == HOST or gpu in ledger.expected:
+            continue
+        durations = ledger.durations(gpu, since, now)
+        was_there = durations.window > durations.unknown
+        if was_there or gpu in ledger.present:
+            listed.append(gpu)
+    return sorted(listed, key=lambda gpu: (_sort_index(ledger, gpu), gpu))
 
-    def was_there(gpu: str) -> bool:
-        *known, _ = ledger.sums(gpu, since, now)
-        return any(known)
 
-    extras = ledger.timelines.keys() - {HOST, *ledger.expected}
-    shown = [*ledger.expected, *(gpu for gpu in extras if gpu in ledger.present or was_there(gpu))]
-    return sorted(shown, key=lambda gpu: (_index(ledger, gpu), gpu))
-
-
-def _index(ledger: Ledger, gpu: str) -> int:
+def _sort_index(ledger: Ledger, gpu: str) -> int:
     label = ledger.labels.get(gpu)
-    return 1_000_000 if label is None or label.number is None else label.number
+    if label is None or label.index is None:
+        return _INDEX_OF_UNLABELLED
+    return label.index
 
 
-def _gpu(
-    ledger: Ledger, gpu: str, now: int, judged: list[Stretch], excused: list[Stretch]
+def _gpu_report(
+    ledger: Ledger, gpu: str, now: int, judged: list[Interval], excused: list[Interval]
 ) -> GpuReport:
+    index = None
+    name = ""
     label = ledger.labels.get(gpu)
-    kind = ledger.now_is(gpu, now)
-    tally = windows.tally(ledger, gpu, judged, excused)
+    if label is not None:
+        name = label.name
+        if gpu in ledger.present:
+            index = label.index
+    condition = ledger.condition_at(gpu, now)
+    durations = windows.durations(ledger, gpu, judged, excused)
     return GpuReport(
         uuid=gpu,
-        index=label.number if label and gpu in ledger.present else None,
-        name=label.name if label else "",
-        state=kind.state,
-        reasons=kind.reasons,
-        uptime_percent=tally.uptime_percent,
-        seconds=tally.seconds(),
+        index=index,
+        name=name,
+        state=condition.state,
+        reasons=condition.reasons,
+        uptime_percent=durations.uptime_percent,
+        seconds=durations.to_seconds(),
     )
 
 
 def _incidents(ledger: Ledger, since: int, now: int, until: datetime) -> tuple[Incident, ...]:
-    def wall(at: int) -> datetime:
-        return _earlier(until, now - at)
-
-    return tuple(
-        Incident(
+    reported = []
+    for found in incidents.incidents(ledger, since, now):
+        ended = None
+        if found.until is not None:
+            ended = _earlier(until, now - found.until)
+        incident = Incident(
             gpu=found.gpu or None,
             state=found.state,
             reason=found.reason,
-            since=wall(found.since),
-            until=None if found.until is None else wall(found.until),
+            since=_earlier(until, now - found.since),
+            until=ended,
         )
-        for found in incidents.incidents(ledger, since, now)
-    )
+        reported.append(incident)
+    return tuple(reported)
 
 
 def label(wall: int) -> datetime:
@@ -135,5 +148,5 @@ def label(wall: int) -> datetime:
 
 
 def _earlier(until: datetime, milliseconds: int) -> datetime:
-    """Not before 1970, where a clock begins that nobody has set: such a label would make the report a bad one."""
+    """Never before 1970: a host whose clock was never set must not make a report that cannot be decoded."""
     return max(EARLIEST, until - timedelta(milliseconds=milliseconds))

@@ -1,7 +1,7 @@
-"""Keeps a ledger on disk: opens it, takes what is to be written, writes it, and lives on when the disk is full.
+"""Keeps a ledger on disk: opens it, queues its new records, writes them, and survives a full disk.
 
-`take` belongs to the loop, `write` may run in a thread, one at a time: a slow disk then delays neither
-checks nor answers. kill -9 loses at most what was not yet handed to `write`: one check.
+`take_batch` is called in the event loop, `write` may run in a thread, one at a time: a slow disk then delays
+neither checks nor answers. kill -9 loses at most what was not yet handed to `write`, which is one check.
 """
 
 import secrets
@@ -11,42 +11,50 @@ from typing import NamedTuple
 import structlog
 
 from agentd.ledger.file import LedgerFile
-from agentd.ledger.ledger import Ledger, Moment
-from agentd.ledger.records import FORMAT, Began, Counted, Known, Record, line
+from agentd.ledger.ledger import ClockReading, Ledger
+from agentd.ledger.records import (
+    FORMAT,
+    CountedUntil,
+    LedgerCreated,
+    Progress,
+    Record,
+    line,
+)
 from bus.settings import Settings
 
 log = structlog.get_logger("agentd.ledger.store")
 
-REWRITE_BYTES = (
-    256 * 1024
-)  # appended since the last rewrite, and no less than that rewrite: about twice a day
-MOST_UNSAVED = 10_000  # records; a disk that is stuck for longer gets the whole ledger instead
+# The file is written anew once it has grown by this much, and by no less than its last full length: twice a day.
+REWRITE_BYTES = 256 * 1024
+MOST_QUEUED = (
+    10_000  # records; after a disk was stuck for longer, the whole ledger is written instead
+)
 
 
 class Batch(NamedTuple):
-    """Lines for the file: added, or (`whole`) in place of all that is there."""
+    """Lines for the file: appended, or (`whole`) in place of everything that is there."""
 
     lines: bytes
     whole: bool
     sync: bool
 
 
-class Keeper:
-    """A ledger and its file."""
+class LedgerStore:
+    """A ledger and its file. `write_error` says why the last write failed; None when it succeeded."""
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self._file = LedgerFile(path)
         self._settings = settings
-        self._unsaved: list[Record] = []
-        self._whole = True
+        self._queued: list[Record] = []
+        self._write_whole = True
         self._whole_bytes = 0
         self._checks_unsynced = 0
-        self.trouble: str | None = None
+        self.write_error: str | None = None
         self.ledger: Ledger
 
     @property
     def path(self) -> Path:
-        """Where the ledger lies."""
+        """The ledger's file."""
         return self._file.path
 
     @property
@@ -55,17 +63,23 @@ class Keeper:
         return self._file.size
 
     def open(self, wall: int) -> Ledger:
-        """The ledger as it was left, or a new one. Raises LedgerInUseError; a disk's refusal is only told."""
+        """Loads the ledger as it was left, or begins a new one.
+
+        Raises LedgerInUseError. A disk that refuses is only logged; the ledger then begins anew in memory.
+        """
         records: list[Record] = []
         try:
             self._file.lock()
             records = self._file.load(wall).records
         except OSError as error:
-            self._troubled(error)
-        began = records[0] if records else Began(FORMAT, secrets.token_hex(4), wall)
-        assert isinstance(began, Began)  # noqa: S101  # load() sees to it
+            self._on_write_failed(error)
+        created = LedgerCreated(FORMAT, secrets.token_hex(4), wall)
+        if records:
+            first = records[0]
+            assert isinstance(first, LedgerCreated)  # noqa: S101  # load() refuses any other file
+            created = first
         self.ledger = Ledger(
-            began,
+            created,
             interval=self._settings.AGENT_GPU_CHECK_INTERVAL_SECONDS,
             limit=self._settings.AGENT_MAX_HISTORY_SIZE,
         )
@@ -73,42 +87,48 @@ class Keeper:
             self.ledger.apply(record)
         return self.ledger
 
-    def resume(self, session: str, boot: str, now: Moment) -> None:
-        """This process takes the ledger up."""
-        self.note(self.ledger.resume(session, boot, now))
+    def resume(self, session: str, boot: str, now: ClockReading) -> None:
+        """This process takes over the ledger."""
+        self.queue(self.ledger.resume(session, boot, now))
 
-    def stop(self, now: Moment) -> None:
-        """The process ends in good order: until now the last sample held."""
-        self.note(self.ledger.stop(now))
+    def stop(self, now: ClockReading) -> None:
+        """The process ends in good order: the last sample held until now."""
+        self.queue(self.ledger.stop(now))
 
-    def note(self, records: list[Record]) -> None:
-        """Remembers what is to be written."""
-        self._unsaved += records
-        if len(self._unsaved) > MOST_UNSAVED:
-            self._unsaved.clear()
-            self._whole = True
+    def queue(self, records: list[Record]) -> None:
+        """Adds records to the next batch."""
+        self._queued += records
+        if len(self._queued) > MOST_QUEUED:
+            self._queued.clear()
+            self._write_whole = True
 
-    def take(self, *, final: bool = False) -> Batch | None:
-        """What is to be written now; None when there is nothing."""
-        records, self._unsaved = self._unsaved, []
-        if not (records or self._whole):
+    def take_batch(self, *, final: bool = False) -> Batch | None:
+        """What must be written now; None when there is nothing. `final`: the last batch of this process."""
+        records = self._queued
+        self._queued = []
+        if not records and not self._write_whole:
             return None
-        whole, self._whole = self._whole, False
-        whole |= self._file.size > max(REWRITE_BYTES, 2 * self._whole_bytes)
-        self._checks_unsynced += sum(isinstance(record, Known) for record in records)
-        changed = any(not isinstance(record, Known | Counted) for record in records)
-        sync = (
-            whole
-            or changed
-            or final
-            or self._checks_unsynced >= self._settings.AGENT_CHECKPOINT_INTERVAL
-        )
+        grown = self._file.size > max(REWRITE_BYTES, 2 * self._whole_bytes)
+        whole = self._write_whole or grown
+        self._write_whole = False
+        sync = self._must_sync(records) or whole or final
         if sync:
             self._checks_unsynced = 0
-        return Batch(b"".join(map(line, self.ledger.records() if whole else records)), whole, sync)
+        written = self.ledger.records() if whole else records
+        return Batch(b"".join(map(line, written)), whole, sync)
+
+    def _must_sync(self, records: list[Record]) -> bool:
+        """Whether something changed, or AGENT_CHECKPOINT_INTERVAL checks have passed."""
+        changed = False
+        for record in records:
+            if isinstance(record, Progress):
+                self._checks_unsynced += 1
+            elif not isinstance(record, CountedUntil):
+                changed = True
+        return changed or self._checks_unsynced >= self._settings.AGENT_CHECKPOINT_INTERVAL
 
     def write(self, batch: Batch) -> None:
-        """Writes it. A disk that refuses is told once; the whole ledger is written when it takes it again."""
+        """Writes the batch. After a failure, the next batch is the whole ledger."""
         try:
             if batch.whole:
                 self._file.rewrite(batch.lines)
@@ -118,32 +138,34 @@ class Keeper:
                 if batch.sync:
                     self._file.sync()
         except OSError as error:
-            self._whole = True
-            self._troubled(error)
+            self._write_whole = True
+            self._on_write_failed(error)
         else:
-            self._recovered()
+            self._on_written()
 
     def save(self, *, final: bool = False) -> None:
-        """`take` and `write` in one, for whoever has no loop to keep free."""
-        if batch := self.take(final=final):
+        """`take_batch` and `write` in one, where there is no loop to keep free."""
+        batch = self.take_batch(final=final)
+        if batch is not None:
             self.write(batch)
 
     def close(self) -> None:
-        """Writes what is left and lets go of the file."""
+        """Writes what is queued and closes the file."""
         self.save(final=True)
         self._file.close()
 
-    def _troubled(self, error: OSError) -> None:
-        if self.trouble is None:
+    def _on_write_failed(self, error: OSError) -> None:
+        """Logs the first of several failures in a row."""
+        if self.write_error is None:
             log.error(
-                "ledger_not_written",
+                "ledger_write_failed",
                 file=str(self.path),
                 detail=str(error),
                 action="kept in memory",
             )
-        self.trouble = str(error)
+        self.write_error = str(error)
 
-    def _recovered(self) -> None:
-        if self.trouble is not None:
-            log.warning("ledger_written_again", file=str(self.path))
-        self.trouble = None
+    def _on_written(self) -> None:
+        if self.write_error is not None:
+            log.warning("ledger_write_recovered", file=str(self.path))
+        self.write_error = None

@@ -1,8 +1,8 @@
-"""One GPU's (or the host's) past as run-length intervals: when it changed, and what it was from then on.
+"""The past of one GPU, or of the host, as run-length intervals: when its condition changed, and to what.
 
 Pure arithmetic on integer milliseconds of ledger time. A list of samples would lose the oldest hours of a
 24 h window (17,280 checks); intervals lose nothing until AGENT_MAX_HISTORY_SIZE changes have happened.
-Running totals beside the change points make a window's sums two look-ups, however often a GPU flapped.
+Running totals beside the change points make the sums of a window two look-ups, however often a GPU flapped.
 """
 
 from array import array
@@ -10,112 +10,128 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from bus.contract.durations import Durations
 from bus.contract.messages import GpuState
 
 
-class Kind(NamedTuple):
-    """What held during an interval. `wide`: the reason concerns the whole host and is told once, not per GPU."""
+class Condition(NamedTuple):
+    """A state and its reasons. A `host_wide` reason concerns the whole host and is reported once, not per GPU."""
 
     state: GpuState
     reasons: tuple[str, ...] = ()
-    wide: bool = False
+    host_wide: bool = False
 
 
 STATES: tuple[GpuState, ...] = ("up", "degraded", "down", "unknown")
-_NUMBER = {state: number for number, state in enumerate(STATES)}
-Sums = tuple[int, int, int, int]  # milliseconds in each of STATES
-NOT_RECORDED = Kind("unknown", ("not-recorded",), wide=True)
+NOT_RECORDED = Condition("unknown", ("not-recorded",), host_wide=True)
+
+_NUMBER_OF_STATE = {state: number for number, state in enumerate(STATES)}
 
 
-class Piece(NamedTuple):
-    """A half-open stretch `[since, until)` of ledger time, and what held in it."""
+class ConditionInterval(NamedTuple):
+    """A half-open interval `[since, until)` of ledger time, and the condition that held in it."""
 
     since: int
     until: int
-    kind: Kind
+    condition: Condition
 
 
 class Timeline:
-    """Change points in order. What was before the first of them is not recorded."""
+    """Change points in order. The time before the first of them is not recorded, which counts as unknown."""
 
-    __slots__ = ("_kinds", "_starts", "_totals")
+    __slots__ = ("_conditions", "_starts", "_totals")
 
     def __init__(self) -> None:
         self._starts = array("q")
-        self._kinds: list[Kind] = []
-        self._totals = tuple(
-            array("q") for _ in STATES
-        )  # of each state, from the first change to each change
+        self._conditions: list[Condition] = []
+        # for each state, its milliseconds from the first change point up to each change point
+        self._totals = tuple(array("q") for _ in STATES)
 
     def __len__(self) -> int:
-        return len(self._kinds)
+        return len(self._conditions)
 
     @property
-    def current(self) -> Kind:
-        """What holds from the last change on."""
-        return self._kinds[-1] if self._kinds else NOT_RECORDED
+    def current(self) -> Condition:
+        """The condition from the last change on."""
+        if not self._conditions:
+            return NOT_RECORDED
+        return self._conditions[-1]
 
-    def set(self, at: int, kind: Kind, limit: int) -> None:
-        """From `at` (never before the last change) `kind` holds. More than `limit` intervals: the oldest go."""
+    def set(self, at: int, condition: Condition, limit: int) -> None:
+        """From `at` on, `condition` holds. A time before the last change is taken as that change.
+
+        When there are more than `limit` intervals, the oldest are dropped.
+        """
         if self._starts and at <= self._starts[-1]:
-            at = self._starts[-1]  # nothing held for no time at all
-            self._cut(slice(-1, None))
-        if kind != self.current or not self._kinds:
-            for totals, total in zip(self._totals, self._total_until(at), strict=True):
-                totals.append(total)
-            self._starts.append(at)
-            self._kinds.append(kind)
-        if len(self._kinds) > limit:
-            self._cut(slice(None, -limit))
+            at = self._starts[-1]
+            self._drop(slice(-1, None))  # it would have held for no time at all
+        if condition != self.current or not self._conditions:
+            self._append(at, condition)
+        if len(self._conditions) > limit:
+            self._drop(slice(None, -limit))
 
-    def _cut(self, which: slice) -> None:
-        del self._kinds[which]
-        for column in (self._starts, *self._totals):
+    def _append(self, at: int, condition: Condition) -> None:
+        totals = self._totals_until(at)
+        for state, column in zip(STATES, self._totals, strict=True):
+            column.append(getattr(totals, state))
+        self._starts.append(at)
+        self._conditions.append(condition)
+
+    def _drop(self, which: slice) -> None:
+        del self._conditions[which]
+        del self._starts[which]
+        for column in self._totals:
             del column[which]
 
-    def sums(self, since: int, until: int) -> Sums:
-        """Milliseconds in each of STATES between two points in time; what is not recorded is unknown."""
-        first = min(until, max(since, self._starts[0])) if self._starts else until
-        up, degraded, down, unknown = (
-            late - early
-            for early, late in zip(self._total_until(first), self._total_until(until), strict=True)
-        )
-        return up, degraded, down, unknown + first - since
+    def durations(self, since: int, until: int) -> Durations:
+        """The time in each state between two points in time; what is not recorded is unknown."""
+        recorded_from = until
+        if self._starts:
+            recorded_from = min(until, max(since, self._starts[0]))
+        not_recorded = Durations(unknown=recorded_from - since)
+        recorded = self._totals_until(until) - self._totals_until(recorded_from)
+        return not_recorded + recorded
 
-    def _total_until(self, at: int) -> list[int]:
+    def _totals_until(self, at: int) -> Durations:
         index = bisect_right(self._starts, at) - 1
         if index < 0:
-            return [0] * len(STATES)
-        total = [totals[index] for totals in self._totals]
-        total[_NUMBER[self._kinds[index].state]] += at - self._starts[index]
-        return total
+            return Durations()
+        totals = [column[index] for column in self._totals]
+        state = self._conditions[index].state
+        totals[_NUMBER_OF_STATE[state]] += at - self._starts[index]
+        return Durations(*totals)
 
-    def changes(self) -> Iterator[tuple[int, Kind]]:
+    def changes(self) -> Iterator[tuple[int, Condition]]:
         """Every change point that is kept, oldest first."""
-        return zip(self._starts, self._kinds, strict=True)
+        return zip(self._starts, self._conditions, strict=True)
 
     def began(self, at: int, newest: int) -> int:
-        """Where the interval that holds at `at` began (`at` itself where nothing is recorded).
+        """When the interval that holds at `at` began; `at` itself where nothing is recorded.
 
-        No farther back than the `newest` last intervals: a walk from there is short.
+        Goes no farther back than the `newest` last intervals, so that a walk from there is short.
         """
         index = bisect_right(self._starts, at) - 1
         if index < 0 and len(self) <= newest:
             return at
-        return self._starts[max(index, len(self) - newest)]
+        oldest_allowed = len(self) - newest
+        return self._starts[max(index, oldest_allowed)]
 
-    def pieces(self, since: int, until: int) -> Iterator[Piece]:
-        """Exactly `[since, until)`, in order, without gaps."""
+    def intervals(self, since: int, until: int) -> Iterator[ConditionInterval]:
+        """Exactly `[since, until)`, in order and without gaps."""
         if since >= until:
             return
-        starts, kinds = self._starts, self._kinds
+        starts = self._starts
         if not starts or since < starts[0]:
-            first = min(until, starts[0]) if starts else until
-            yield Piece(since, first, NOT_RECORDED)
+            first = until
+            if starts:
+                first = min(until, starts[0])
+            yield ConditionInterval(since, first, NOT_RECORDED)
             since = first
         index = bisect_right(starts, since) - 1
         while since < until:
-            end = min(until, starts[index + 1]) if index + 1 < len(starts) else until
-            yield Piece(since, end, kinds[index])
+            end = until
+            if index + 1 < len(starts):
+                end = min(until, starts[index + 1])
+            yield ConditionInterval(since, end, self._conditions[index])
             since = end
             index += 1

@@ -1,103 +1,108 @@
-"""Which stretch of ledger time a ping asks for, and how its milliseconds add up. Pure, in whole milliseconds.
+"""The part of ledger time that a ping asks for, and the sum of its milliseconds by state. Pure, in whole milliseconds.
 
 Windows tile: each begins at the mark of the last answered report, so a lost reply makes the next window
-longer and neither loses nor repeats a millisecond. For one window
-`up + degraded + down + unknown + excused` is the window, exactly.
+longer, and no millisecond is lost or counted twice. In one window
+`up + degraded + down + unknown + excused` is exactly the window.
 """
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import NamedTuple
 
-from agentd.ledger.ledger import Ledger, Moment
-from bus.contract.messages import PingRequest, Seconds, Span
+from agentd.ledger.ledger import ClockReading, Ledger
+from bus.contract.durations import Durations, Interval
+from bus.contract.messages import PingRequest, Span
 
-LONGEST = (
-    100 * 365 * 86_400_000
-)  # beyond any window; keeps labels within the years that a datetime can hold
-Stretch = tuple[int, int]
-
-
-class Tally(NamedTuple):
-    """A window in milliseconds, accounted."""
-
-    up: int
-    degraded: int
-    down: int
-    unknown: int
-    excused: int
-
-    @property
-    def window(self) -> int:
-        """The whole window."""
-        return sum(self)
-
-    @property
-    def uptime_percent(self) -> float | None:
-        """Share of what is not excused, 0..100; unknown counts against it. None where nothing is left."""
-        judged = self.window - self.excused
-        return 100.0 * (self.up + self.degraded) / judged if judged else None
-
-    def seconds(self) -> Seconds:
-        """The same for a report."""
-        return Seconds(**{name: value / 1000 for name, value in self._asdict().items()})
+# Longer than any window. It keeps labels within the years that a datetime can hold.
+LONGEST_WINDOW_MS = 100 * 365 * 86_400_000
+_LONGEST_POSITION_DIGITS = 15
 
 
 def mark(ledger: Ledger, at: int) -> str:
-    """The opaque name of a ledger position."""
-    return f"{ledger.began.ledger}.{at}"
+    """The name of a ledger position, opaque to everybody else."""
+    return f"{ledger.created.ledger}.{at}"
 
 
-def start(ledger: Ledger, request: PingRequest, now: int) -> int:
-    """Where the window begins. A mark of another ledger, or one ahead of us, is unknown: `window_seconds` then."""
-    position = _position(ledger, request.since_mark)
+def window_start(ledger: Ledger, request: PingRequest, now: int) -> int:
+    """Where the window begins.
+
+    `window_seconds` decides where the mark is of another ledger or ahead of this one. Without either, the
+    window begins where the last counted report ended.
+    """
+    position = _marked_position(ledger, request.since_mark)
     if position is not None and position <= now:
         return position
     if request.window_seconds is not None:
-        return now - round(min(request.window_seconds * 1000, LONGEST))
-    return ledger.counted or 0
+        length = min(request.window_seconds * 1000, LONGEST_WINDOW_MS)
+        return now - round(length)
+    return ledger.counted_until or 0
 
 
-def _position(ledger: Ledger, since_mark: str | None) -> int | None:
-    name, _, position = (since_mark or "").partition(".")
-    known = (
-        name == ledger.began.ledger
-        and position.isascii()
-        and position.isdigit()
-        and len(position) < 16
-    )
-    return int(position) if known else None
+def _marked_position(ledger: Ledger, since_mark: str | None) -> int | None:
+    """Returns None for a mark of another ledger, and for a text that is no mark."""
+    if since_mark is None:
+        return None
+    name, _, digits = since_mark.partition(".")
+    if name != ledger.created.ledger:
+        return None
+    is_number = digits.isascii() and digits.isdigit()
+    if not is_number or len(digits) > _LONGEST_POSITION_DIGITS:
+        return None
+    return int(digits)
 
 
-def excused_stretches(spans: Iterable[Span], since: int, now: int, moment: Moment) -> list[Stretch]:
-    """Excused wall time as ledger time within the window, overlaps merged, in order."""
-    shift = now - moment.wall
-    stretches = sorted(
-        (_milliseconds(span.since) + shift, _milliseconds(span.until) + shift) for span in spans
-    )
-    merged: list[Stretch] = []
-    for begin, end in stretches:
-        first, last = max(begin, since), min(end, now)
-        if merged and first <= merged[-1][1]:
-            first, last = merged[-1][0], max(last, merged.pop()[1])
-        if first < last:
-            merged.append((first, last))
+def excused_intervals(
+    spans: Iterable[Span], since: int, now: int, clocks: ClockReading
+) -> list[Interval]:
+    """The excused wall time as ledger time within the window, in order, with overlaps merged."""
+    window = Interval(since, now)
+    wall_to_ledger = now - clocks.wall
+    excused: list[Interval] = []
+    for span in spans:
+        begin = _milliseconds(span.since) + wall_to_ledger
+        end = _milliseconds(span.until) + wall_to_ledger
+        within = Interval(begin, end).intersection(window)
+        if within.length > 0:
+            excused.append(within)
+    return _merged(excused)
+
+
+def _merged(intervals: list[Interval]) -> list[Interval]:
+    merged: list[Interval] = []
+    for interval in sorted(intervals, key=lambda interval: interval.begin):
+        begin, end = interval.begin, interval.end
+        if merged and begin <= merged[-1].end:
+            last = merged.pop()
+            begin = last.begin
+            end = max(last.end, end)
+        merged.append(Interval(begin, end))
     return merged
 
 
-def judged_stretches(since: int, until: int, excused: list[Stretch]) -> list[Stretch]:
-    """The window without what is excused."""
-    edges = [since, *(edge for stretch in excused for edge in stretch), until]
-    return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+def judged_intervals(since: int, until: int, excused: list[Interval]) -> list[Interval]:
+    """The window without its excused intervals, which are in order and do not overlap."""
+    judged: list[Interval] = []
+    begin = since
+    for interval in excused:
+        if begin < interval.begin:
+            judged.append(Interval(begin, interval.begin))
+        begin = interval.end
+    if begin < until:
+        judged.append(Interval(begin, until))
+    return judged
 
 
-def tally(ledger: Ledger, gpu: str, judged: list[Stretch], excused: list[Stretch]) -> Tally:
-    """One GPU's (or the HOST's) milliseconds in a window."""
-    parts = [ledger.sums(gpu, since, until) for since, until in judged] or [(0, 0, 0, 0)]
-    up, degraded, down, unknown = map(sum, zip(*parts, strict=True))
-    return Tally(up, degraded, down, unknown, excused=sum(end - begin for begin, end in excused))
+def durations(
+    ledger: Ledger, gpu: str, judged: list[Interval], excused: list[Interval]
+) -> Durations:
+    """The time of one GPU, or of the HOST, in each state within a window."""
+    total = Durations(excused=sum(interval.length for interval in excused))
+    for interval in judged:
+        total += ledger.durations(gpu, interval.begin, interval.end)
+    return total
 
 
 def _milliseconds(at: datetime) -> int:
-    aware = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1000)
+    """Milliseconds of the Unix epoch. A time without a zone is taken as UTC."""
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return round(at.timestamp() * 1000)

@@ -1,6 +1,6 @@
-"""The agent's line to the bus: connects, serves its endpoints, registers, and begins again when it is cut off.
+"""The agent's connection to the bus: connects, serves its endpoints, registers, and starts again when it is cut off.
 
-Nothing that happens to the bus may end an agent: the ledger goes on without one.
+No failure of the bus ends an agent: the ledger runs without one.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from nats.micro.service import Service
 
 from agentd.messaging import registration
-from agentd.messaging.registration import Enrolled
+from agentd.messaging.registration import OnRegistered
 from bus.contract import subjects
 from bus.contract.agent_answers import BusHealth
 from bus.errors import SettingsError
@@ -22,13 +22,13 @@ from bus.transport.micro_services import Endpoint
 
 log = structlog.get_logger("agentd.messaging.connection")
 
-BEGIN_AGAIN_SECONDS = 2.0
+RETRY_SECONDS = 2.0
 STOP_SECONDS = 1.0
 DESCRIPTION = "Uptime of this host's GPUs"
 
 
-class Link:
-    """`serving` is set once the agent answers on the bus, `registered` once the registry knows it."""
+class BusSession:
+    """`serving` is set while the agent answers on the bus, `registered` once the registry knows it."""
 
     def __init__(self, settings: Settings, agent_id: str, metadata: dict[str, Any] | None) -> None:
         self.serving = asyncio.Event()
@@ -40,42 +40,47 @@ class Link:
 
     def health(self) -> BusHealth:
         """The connection as the agent's health shows it."""
-        client = self._client
+        connected = False
+        reconnects = 0
+        if self._client is not None:
+            connected = self._client.is_connected
+            reconnects = self._client.stats["reconnects"]
         return BusHealth(
-            connected=client is not None and client.is_connected,
-            reconnects=client.stats["reconnects"] if client else 0,
+            connected=connected,
+            reconnects=reconnects,
             registered=self.registered.is_set(),
         )
 
-    async def run(self, endpoints: list[Endpoint], enrolled: Enrolled) -> None:
-        """On the bus for ever. Raises SettingsError for settings that no waiting will mend."""
-        told = ""
+    async def run(self, endpoints: list[Endpoint], on_registered: OnRegistered) -> None:
+        """Serves on the bus for ever. Raises SettingsError, because waiting does not correct a setting."""
+        last_error = ""
         while True:
             try:
-                await self._once(endpoints, enrolled)
+                await self._serve_once(endpoints, on_registered)
             except SettingsError:
                 raise
-            except Exception as error:  # noqa: BLE001  # bad credentials, an odd server: the ledger is worth more
+            except Exception as error:  # noqa: BLE001  # nothing that a server answers may end the ledger
                 text = f"{type(error).__name__}: {error}"
-                if text != told:
+                if text != last_error:
                     log.error(
-                        "off_the_bus", agent=self._agent_id, detail=text, action="trying again"
+                        "bus_session_failed",
+                        agent=self._agent_id,
+                        detail=text,
+                        action="trying again",
                     )
-                told = text
-            await asyncio.sleep(BEGIN_AGAIN_SECONDS)
+                last_error = text
+            await asyncio.sleep(RETRY_SECONDS)
 
-    async def _once(self, endpoints: list[Endpoint], enrolled: Enrolled) -> None:
-        again = asyncio.Event()
+    async def _serve_once(self, endpoints: list[Endpoint], on_registered: OnRegistered) -> None:
+        register_again = asyncio.Event()
 
         async def reconnected() -> None:
-            again.set()
+            register_again.set()
 
-        name, inbox = (
-            subjects.agent_connection(self._agent_id),
-            subjects.inbox_prefix(self._agent_id),
-        )
+        name = subjects.agent_connection(self._agent_id)
+        inbox_prefix = subjects.inbox_prefix(self._agent_id)
         async with connection.connected(
-            self._settings, name, inbox_prefix=inbox, reconnected=reconnected
+            self._settings, name, inbox_prefix=inbox_prefix, reconnected=reconnected
         ) as client:
             self._client = client
             service = await micro_services.serve(
@@ -83,16 +88,18 @@ class Link:
             )
             self.serving.set()
             try:
-                await registration.keep(client, self._agent_id, self._metadata, again, enrolled)
+                await registration.keep_registered(
+                    client, self._agent_id, self._metadata, register_again, on_registered
+                )
             finally:
                 self.serving.clear()
                 await _stop(service)
 
 
 async def _stop(service: Service) -> None:
-    """A bus that is gone does not hold up an exit."""
+    """Waits STOP_SECONDS at most, so that a lost bus does not delay the exit."""
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await service.stop()
     except (TimeoutError, nats.errors.Error):
-        log.debug("service_left_unstopped")
+        log.debug("service_stop_failed")

@@ -1,6 +1,6 @@
-"""The agent makes itself known to the registry: when it connects, after each reconnection, until acknowledged.
+"""Registers the agent with the registry: when it connects, after each reconnection, and until it is acknowledged.
 
-The answer names the GPUs that this host is judged by; a wiped disk does not reset them.
+The reply names the GPUs that this host is judged by, so that a wiped disk does not reset them.
 """
 
 import asyncio
@@ -18,58 +18,70 @@ from bus.transport.micro_services import ask
 
 log = structlog.get_logger("agentd.messaging.registration")
 
-ASK_SECONDS = 3.0
-FIRST_RETRY_SECONDS, SLOWEST_RETRY_SECONDS = 0.25, 15.0
-LOOK_AFTER_CLIENT_SECONDS = 5.0
+REQUEST_SECONDS = 3.0
+FIRST_RETRY_SECONDS = 0.25
+SLOWEST_RETRY_SECONDS = 15.0
+CLIENT_CHECK_SECONDS = 5.0
 
-Enrolled = Callable[[RegisterReply], None]
+OnRegistered = Callable[[RegisterReply], None]
 
 
-async def keep(
+async def keep_registered(
     client: Client,
     agent_id: str,
     metadata: dict[str, Any] | None,
-    again: asyncio.Event,
-    enrolled: Enrolled,
+    register_again: asyncio.Event,
+    on_registered: OnRegistered,
 ) -> None:
-    """Registers now and whenever `again` is set; returns only when the client has closed for good."""
+    """Registers now and whenever `register_again` is set. Returns only when the client has closed for good."""
     while not client.is_closed:
-        await _until_acknowledged(client, agent_id, metadata, again, enrolled)
-        while not client.is_closed and not again.is_set():
-            await _set_within(again, LOOK_AFTER_CLIENT_SECONDS)
+        await _register(client, agent_id, metadata, register_again, on_registered)
+        while not client.is_closed and not register_again.is_set():
+            await _wait_at_most(register_again, CLIENT_CHECK_SECONDS)
 
 
-async def _until_acknowledged(
+async def _register(
     client: Client,
     agent_id: str,
     metadata: dict[str, Any] | None,
-    again: asyncio.Event,
-    enrolled: Enrolled,
+    register_again: asyncio.Event,
+    on_registered: OnRegistered,
 ) -> None:
-    pause, told = FIRST_RETRY_SECONDS, ""
+    """Asks until the registry acknowledges."""
+    subject = subjects.register(agent_id)
     request = RegisterRequest(metadata=metadata)
+    pause = FIRST_RETRY_SECONDS
+    last_error = ""
     while not client.is_closed:
-        again.clear()  # before asking: a reconnection while we ask is asked after
+        register_again.clear()  # before asking, so that a reconnection meanwhile is followed by another request
         try:
-            subject = subjects.register(agent_id)
             reply = await ask(
-                client, subject, request, RegisterReply, who="the scheduler", timeout=ASK_SECONDS
+                client,
+                subject,
+                request,
+                RegisterReply,
+                who="the scheduler",
+                timeout=REQUEST_SECONDS,
             )
         except (UnavailableError, RefusedError, BadMessageError) as error:
-            if str(error) != told:
+            if str(error) != last_error:
                 log.warning(
-                    "not_registered", agent=agent_id, detail=str(error), action="asking again"
+                    "registration_failed",
+                    agent=agent_id,
+                    detail=str(error),
+                    action="asking again",
                 )
-            told = str(error)
+            last_error = str(error)
         else:
-            enrolled(reply)
-            break
-        # a fleet that comes back must not ask all at once; a bus that comes back is asked at once
-        await _set_within(again, random.uniform(pause / 2, pause))  # noqa: S311  # spreads load, keeps no secret
+            on_registered(reply)
+            return
+        # A fleet that comes back must not ask all at once; after a reconnection the request goes at once.
+        wait = random.uniform(pause / 2, pause)  # noqa: S311  # it spreads load and keeps no secret
+        await _wait_at_most(register_again, wait)
         pause = min(pause * 2, SLOWEST_RETRY_SECONDS)
 
 
-async def _set_within(event: asyncio.Event, seconds: float) -> None:
+async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -1,35 +1,38 @@
-"""Answers pings, looks and questions about the agent itself, from memory: never waits for the probe's checks.
+"""Answers pings, looks and questions about the agent itself, from memory: it never waits for the probe's checks.
 
-On the bus this is the NATS micro service `gpuping-agentd`; agent mode shows the same answers over HTTP.
+On the bus this is the NATS micro service `gpuping-agentd`; agent mode gives the same answers over HTTP.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from nats.micro.request import Request
 
-from agentd.check_loop import Daemon, moment
+from agentd.check_loop import CheckLoop, read_clocks
 from agentd.ledger import reports
 from bus import clock
 from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, BusHealth, GpuStatus, LedgerHealth
-from bus.contract.messages import PingRequest, UptimeReport, decode
+from bus.contract.messages import GpuReport, PingRequest, UptimeReport, decode
 from bus.transport.micro_services import VERSION, Endpoint
 
-ANSWERS_KEPT = 8  # a scheduler asks again every 2 s with the same ping_id, and gets the same bytes
+# A scheduler repeats an unanswered ping every 2 s under the same ping_id, and gets the same bytes each time.
+ANSWERS_KEPT = 8
 DETAILS_SECONDS = 2.0
 
 
 class Responder:
     """One agent's answers."""
 
-    def __init__(self, agent_id: str, daemon: Daemon, bus: Callable[[], BusHealth]) -> None:
+    def __init__(
+        self, agent_id: str, check_loop: CheckLoop, bus_health: Callable[[], BusHealth]
+    ) -> None:
         self.agent_id = agent_id
-        self._bus = bus
-        self._daemon = daemon
-        self._answers: OrderedDict[str, bytes] = OrderedDict()
+        self._check_loop = check_loop
+        self._bus_health = bus_health
+        self._answers: OrderedDict[str, bytes] = OrderedDict()  # by ping_id
         self._started = clock.boottime()
         self._started_at = clock.utc_now()
 
@@ -42,9 +45,9 @@ class Responder:
         ]
 
     async def _on_ping(self, request: Request) -> bytes:
-        return self.answer(
-            decode(request.data, PingRequest) if request.data.strip() else PingRequest()
-        )
+        if not request.data.strip():
+            return self.answer(PingRequest())
+        return self.answer(decode(request.data, PingRequest))
 
     async def _on_gpu_status(self, _request: Request) -> GpuStatus:
         return await self.gpu_status()
@@ -53,86 +56,100 @@ class Responder:
         return self.health()
 
     def answer(self, request: PingRequest) -> bytes:
-        """The report's bytes. A ping heard before gets the bytes it got before; a look changes nothing."""
-        if request.ping_id is None:
+        """The report's bytes. A repeated ping gets the bytes that it got before; a look changes nothing."""
+        ping_id = request.ping_id
+        if ping_id is None:
             return reports.encoded(self.report(request))
-        answer = self._answers.get(request.ping_id)
+        answer = self._answers.get(ping_id)
         if answer is None:
-            answer = self._answers[request.ping_id] = self._counted(request)
+            answer = self._count_and_report(request)
+            self._answers[ping_id] = answer
             if len(self._answers) > ANSWERS_KEPT:
                 self._answers.popitem(last=False)
         return answer
 
-    def _counted(self, request: PingRequest) -> bytes:
-        now = moment()
-        ledger = self._daemon.ledger
-        report = reports.report(ledger, self.agent_id, request, now, VERSION)
-        self._daemon.note(ledger.count(ledger.position(now)))
+    def _count_and_report(self, request: PingRequest) -> bytes:
+        clocks = read_clocks()
+        ledger = self._check_loop.ledger
+        report = reports.report(ledger, self.agent_id, request, clocks, VERSION)
+        self._check_loop.queue(ledger.count(ledger.position(clocks)))
         return reports.encoded(report)
 
     def report(self, request: PingRequest) -> UptimeReport:
         """The report for this request as of now; changes nothing."""
-        return reports.report(self._daemon.ledger, self.agent_id, request, moment(), VERSION)
+        ledger = self._check_loop.ledger
+        return reports.report(ledger, self.agent_id, request, read_clocks(), VERSION)
 
     async def gpu_status(self) -> GpuStatus:
-        """Each GPU, with the driver's details where they come in time."""
+        """Each GPU, with the driver's details where they come within DETAILS_SECONDS."""
         details: dict[str, dict[str, Any]] = {}
-        trouble = None
+        error_text = None
         try:
             async with asyncio.timeout(DETAILS_SECONDS):
-                told = await self._daemon.probe.details()
-            details = {str(gpu.get("uuid")): gpu for gpu in told}
+                for gpu in await self._check_loop.probe.details():
+                    details[str(gpu.get("uuid"))] = gpu
         except TimeoutError:
-            trouble = f"the driver did not answer within {DETAILS_SECONDS:g} s"
-        except Exception as error:  # noqa: BLE001  # the ledger's part of the answer is owed all the same
-            trouble = f"{type(error).__name__}: {error}"
-        now = moment()
-        report = reports.report(
-            self._daemon.ledger, self.agent_id, PingRequest(window_seconds=0.0), now, VERSION
-        )
-        expected = self._daemon.ledger.expected
+            error_text = f"the driver did not answer within {DETAILS_SECONDS:g} s"
+        except Exception as error:  # noqa: BLE001  # the ledger's part is answered all the same
+            error_text = f"{type(error).__name__}: {error}"
+        report = self.report(PingRequest(window_seconds=0.0))
+        gpus = [self._gpu_with_details(gpu, details.get(gpu.uuid, {})) for gpu in report.gpus]
         return GpuStatus(
             agent_id=self.agent_id,
             gpu_available=report.gpu_available,
-            simulated=self._daemon.probe.simulated,
-            gpus=tuple(
-                details.get(gpu.uuid, {})
-                | {"uuid": gpu.uuid, "index": gpu.index, "name": gpu.name, "state": gpu.state}
-                | {"reasons": gpu.reasons, "expected": gpu.uuid in expected}
-                for gpu in report.gpus
-            ),
-            details_error=trouble,
-            reported_at=reports.label(now.wall),
+            simulated=self._check_loop.probe.simulated,
+            gpus=tuple(gpus),
+            details_error=error_text,
+            reported_at=report.window.until,
         )
 
+    def _gpu_with_details(self, gpu: GpuReport, details: dict[str, Any]) -> dict[str, Any]:
+        known = {
+            "uuid": gpu.uuid,
+            "index": gpu.index,
+            "name": gpu.name,
+            "state": gpu.state,
+            "reasons": gpu.reasons,
+            "expected": gpu.uuid in self._check_loop.ledger.expected,
+        }
+        return details | known
+
     def health(self) -> AgentHealth:
-        """The daemon itself."""
-        daemon, ledger = self._daemon, self._daemon.ledger
-        boot, now = clock.boottime(), moment()
-        age = None if daemon.sampled_at is None else boot - daemon.sampled_at
+        """The health of the daemon itself: `ok` while samples arrive, else `stale`."""
+        check_loop = self._check_loop
+        ledger = check_loop.ledger
+        clocks = read_clocks()
+        boottime = clock.boottime()
+        status: Literal["ok", "stale"] = "stale"
+        sample_age = None
+        if check_loop.sampled_at is not None:
+            exact_age = boottime - check_loop.sampled_at
+            sample_age = round(exact_age, 3)
+            if exact_age * 1000 <= ledger.good_for:
+                status = "ok"
         return AgentHealth(
             agent_id=self.agent_id,
-            status="ok" if age is not None and age * 1000 <= ledger.good_for else "stale",
+            status=status,
             agent_version=VERSION,
             boot_id=ledger.boot,
             session_id=ledger.session,
-            simulated=daemon.probe.simulated,
+            simulated=check_loop.probe.simulated,
             started_at=self._started_at,
-            uptime_seconds=round(boot - self._started, 3),
-            checks=ledger.known.checks,
-            check_interval_seconds=daemon.interval,
-            last_sample_age_seconds=None if age is None else round(age, 3),
-            dropped_samples=daemon.dropped,
+            uptime_seconds=round(boottime - self._started, 3),
+            checks=ledger.progress.checks,
+            check_interval_seconds=check_loop.interval,
+            last_sample_age_seconds=sample_age,
+            dropped_samples=check_loop.dropped,
             ledger=LedgerHealth(
-                ledger_id=ledger.began.ledger,
-                began_at=reports.label(ledger.began.wall),
-                seconds=ledger.position(now) / 1000,
-                intervals=ledger.intervals(),
+                ledger_id=ledger.created.ledger,
+                began_at=reports.label(ledger.created.wall),
+                seconds=ledger.position(clocks) / 1000,
+                intervals=ledger.interval_count(),
                 events=len(ledger.events),
-                file_bytes=daemon.keeper.bytes,
-                trouble=daemon.keeper.trouble,
+                file_bytes=check_loop.store.bytes,
+                trouble=check_loop.store.write_error,
             ),
-            bus=self._bus(),
+            bus=self._bus_health(),
             expected_gpus=ledger.expected,
-            reported_at=reports.label(now.wall),
+            reported_at=reports.label(clocks.wall),
         )

@@ -1,7 +1,7 @@
 """What NVML says of each GPU, unjudged. The one file that imports pynvml; it runs in the probe's child only.
 
 Standard library and pynvml alone: every import here is memory on every GPU host. Answers are plain
-dictionaries with the fields of `agentd.health.Reading`. Any call here may hang; the parent watches.
+dictionaries with the fields of `agentd.health.rules.Reading`. Any call here may hang; the parent watches for that.
 """
 
 import contextlib
@@ -12,15 +12,11 @@ from typing import Any
 
 import pynvml as nv
 
-TROUBLE = (
-    9,
-    10,
-    15,
-    16,
-    999,
-)  # return codes that speak of the GPU itself; any other skips the one signal
+# Return codes that say the GPU itself is in trouble. Any other one only skips the signal that was asked for.
+GPU_TROUBLE_CODES = (9, 10, 15, 16, 999)
 _ASK_AGAIN_SECONDS = 600.0  # a signal that a GPU does not support is asked for again after this
-_REINIT_SHARE = 10.0  # in trouble NVML is opened anew at each check, unless opening takes over a tenth of the time
+# In trouble NVML is opened anew at each check, unless opening takes more than a tenth of the time.
+_REOPEN_SHARE = 10.0
 _RECOVERY_ACTION = 230  # NVML_FI_DEV_GET_GPU_RECOVERY_ACTION
 _XID_EVENT = 0x8
 SYSFS = Path("/sys/bus/pci/devices")
@@ -49,30 +45,33 @@ class Nvml:
         self._trouble = False
         self._handles: dict[str, Any] = {}  # by GPU UUID, as enumerated in this check
         self._uuids: dict[int, str] = {}  # by index, within one opening of the library only
-        self._named: dict[
-            str, tuple[str, str | None]
-        ] = {}  # name and PCI address, which never change
+        # name and PCI address by GPU UUID; they never change
+        self._identities: dict[str, tuple[str, str | None]] = {}
+        # (GPU UUID, signal) to the CLOCK_MONOTONIC time before which it is not asked for again
         self._unsupported: dict[tuple[str, str], float] = {}
         self._events: Any = None
-        self._watched: set[str] = set()
+        self._registered: set[str] = set()  # GPUs whose events were asked for
 
     # ---- opening ----
 
     def needs_opening(self) -> bool:
         """Not open, or in such trouble that only a new enumeration can show what is there."""
-        waited = time.monotonic() - self._opened_at
-        return not self._opened or (self._trouble and waited > _REINIT_SHARE * self._opening_took)
+        if not self._opened:
+            return True
+        open_for = time.monotonic() - self._opened_at
+        return self._trouble and open_for > _REOPEN_SHARE * self._opening_took
 
     def open(self) -> int | None:
-        """Opens the library anew, and with it the enumeration of GPUs. The error's code, or None."""
+        """Opens the library anew, and with it the enumeration of GPUs. Returns the error's code, or None."""
         self.close()
-        begun = time.monotonic()
+        began = time.monotonic()
         try:
             nv.nvmlInit()
         except nv.NVMLError as error:
             return int(error.value)
-        self._opened, self._opened_at = True, time.monotonic()
-        self._opening_took = self._opened_at - begun
+        self._opened = True
+        self._opened_at = time.monotonic()
+        self._opening_took = self._opened_at - began
         try:
             self._events = nv.nvmlEventSetCreate()
         except nv.NVMLError:
@@ -80,7 +79,7 @@ class Nvml:
         return None
 
     def close(self) -> None:
-        """Gives the library back; handles of before are worth nothing then."""
+        """Closes the library, which makes all handles invalid."""
         if self._opened:
             with contextlib.suppress(nv.NVMLError):
                 if self._events is not None:
@@ -88,76 +87,88 @@ class Nvml:
                 nv.nvmlShutdown()
         self._opened = False
         self._events = None
-        self._watched.clear()
+        self._registered.clear()
         self._uuids.clear()
         self._handles.clear()
 
     # ---- enumerating ----
 
     def enumerate(self, expected: list[str]) -> tuple[list[str], list[Json]]:
-        """UUIDs that can be asked, and readings of those that only answer with an error. Never goes by old indices."""
+        """Returns the UUIDs that can be asked, and readings of the GPUs that only answer with an error.
+
+        Indices of an earlier opening are never used: they may have moved.
+        """
         self._handles = {}
         failed: dict[str, int] = {}
-        nameless = []
+        nameless: list[int] = []  # error codes of GPUs whose UUID cannot be read
         count = nv.nvmlDeviceGetCount()
         for index in range(count):
             try:
                 handle = nv.nvmlDeviceGetHandleByIndex(index)
                 uuid = nv.nvmlDeviceGetUUID(handle)
+            except nv.NVMLError as error:
+                code = int(error.value)
+                if index in self._uuids:
+                    failed[self._uuids[index]] = code
+                else:
+                    nameless.append(code)
+            else:
                 self._handles[uuid] = handle
                 self._uuids[index] = uuid
-            except nv.NVMLError as error:
-                if index in self._uuids:
-                    failed[self._uuids[index]] = int(error.value)
-                else:
-                    nameless.append(int(error.value))
-        self._name_the_nameless(expected, failed, nameless)
+        self._identify_nameless(expected, failed, nameless)
         self._trouble = bool(failed or nameless or not count or self._absent(expected))
-        return list(self._handles), [self._failed(uuid, code) for uuid, code in failed.items()]
+        readings = [self._failed_reading(uuid, code) for uuid, code in failed.items()]
+        return list(self._handles), readings
 
     def _absent(self, expected: list[str]) -> list[str]:
-        return [
-            uuid
-            for uuid in dict.fromkeys(u.split("/")[0] for u in expected)
-            if uuid not in self._handles
-        ]
+        """The expected GPUs that were not enumerated."""
+        absent = []
+        for name in expected:
+            uuid = name.split("/")[0]  # a MIG device is named by its GPU first
+            if uuid not in self._handles and uuid not in absent:
+                absent.append(uuid)
+        return absent
 
-    def _name_the_nameless(
+    def _identify_nameless(
         self, expected: list[str], failed: dict[str, int], nameless: list[int]
     ) -> None:
-        """A lost GPU has no UUID to read: it is the expected one that answers so, or the only one that is missing."""
-        absent = [uuid for uuid in self._absent(expected) if uuid not in failed]
-        for uuid in absent:
-            try:
-                nv.nvmlDeviceGetHandleByUUID(uuid.encode())
-            except nv.NVMLError as error:
-                if int(error.value) in TROUBLE:
-                    failed[uuid] = int(error.value)
-        left = [uuid for uuid in absent if uuid not in failed]
+        """Adds to `failed` the GPUs that have no UUID to read, because they are lost.
+
+        Such a GPU is the expected one that answers with that error, or the only one that is missing.
+        """
+        left = []
+        for uuid in self._absent(expected):
+            if uuid in failed:
+                continue
+            code = _error_by_uuid(uuid)
+            if code in GPU_TROUBLE_CODES:
+                failed[uuid] = code
+            else:
+                left.append(uuid)
         if nameless and len(left) == len(nameless):
             failed.update(zip(left, nameless, strict=True))
 
-    def _failed(self, uuid: str, code: int) -> Json:
-        index = next((i for i, known in self._uuids.items() if known == uuid), None)
-        return {
-            "uuid": uuid,
-            "index": index,
-            "name": self._named.get(uuid, ("", None))[0],
-            "error": code,
-        }
+    def _index_of(self, uuid: str) -> int | None:
+        for index, known in self._uuids.items():
+            if known == uuid:
+                return index
+        return None
+
+    def _failed_reading(self, uuid: str, code: int) -> Json:
+        name, _ = self._identities.get(uuid, ("", None))
+        return {"uuid": uuid, "index": self._index_of(uuid), "name": name, "error": code}
 
     # ---- reading ----
 
     def read(self, uuid: str, *, energy: bool) -> list[Json]:
         """The GPU's signals: one reading, or one for each MIG device in it."""
         handle = self._handles[uuid]
-        index = next(i for i, known in self._uuids.items() if known == uuid)
-        reading: Json = {"uuid": uuid, "index": index, "name": "", "pci": None}
+        reading: Json = {"uuid": uuid, "index": self._index_of(uuid), "name": "", "pci": None}
         try:
             reading["name"], reading["pci"] = self._identity(uuid, handle)
-            if self._suspended(reading["pci"]):
+            if self._is_suspended(reading["pci"]):
                 return [reading | {"suspended": True}]
-            self._watch(uuid, handle)
+            self._register_events(uuid, handle)
             reading |= self._signals(uuid, handle)
             if energy:
                 reading["energy_mj"] = self._ask(
@@ -168,52 +179,61 @@ class Nvml:
             self._trouble = True
             return [reading | {"error": error.code}]
 
-    def _suspended(self, pci: str | None) -> bool:
-        """Asked of sysfs, because to ask NVML would wake the GPU."""
+    def _is_suspended(self, pci: str | None) -> bool:
+        """Read from sysfs, because a call to NVML would wake the GPU."""
+        if pci is None:
+            return False
         try:
-            return (
-                pci is not None
-                and (self._sysfs / pci / "power/runtime_status").read_text() == "suspended\n"
-            )
+            status = (self._sysfs / pci / "power/runtime_status").read_text()
         except OSError:
             return False
+        return status == "suspended\n"
 
     def _signals(self, uuid: str, handle: Any) -> Json:
-        remapped = self._ask(uuid, "remap", lambda: nv.nvmlDeviceGetRemappedRows(handle))
-        fabric = self._ask(uuid, "fabric", lambda: _fabric(handle))
-        return {
-            "recovery_action": self._ask(
-                uuid, "recovery", lambda: _field(handle, _RECOVERY_ACTION)
-            ),
-            "ecc_uncorrected": self._ask(
-                uuid, "ecc", lambda: nv.nvmlDeviceGetTotalEccErrors(handle, 1, 0)
-            ),
-            "remap_pending": None if remapped is None else bool(remapped[2]),
-            "remap_failed": None if remapped is None else bool(remapped[3]),
-            "throttle": self._ask(uuid, "throttle", lambda: _throttle(handle)),
-            "fabric_state": fabric and fabric[0],
-            "fabric_status": fabric and fabric[1],
+        signals: Json = {
+            "remap_pending": None,
+            "remap_failed": None,
+            "fabric_state": None,
+            "fabric_status": None,
         }
+        remapped = self._ask(uuid, "remap", lambda: nv.nvmlDeviceGetRemappedRows(handle))
+        if remapped is not None:
+            signals["remap_pending"] = bool(remapped[2])
+            signals["remap_failed"] = bool(remapped[3])
+        fabric = self._ask(uuid, "fabric", lambda: _fabric(handle))
+        if fabric is not None:
+            signals["fabric_state"], signals["fabric_status"] = fabric
+        signals["recovery_action"] = self._ask(
+            uuid, "recovery", lambda: _field(handle, _RECOVERY_ACTION)
+        )
+        signals["ecc_uncorrected"] = self._ask(
+            uuid, "ecc", lambda: nv.nvmlDeviceGetTotalEccErrors(handle, 1, 0)
+        )
+        signals["throttle"] = self._ask(uuid, "throttle", lambda: _throttle(handle))
+        return signals
 
     def _ask(self, uuid: str, signal: str, call: Callable[[], Any]) -> Any:
-        """The answer, or None where this GPU does not have the signal; GpuTroubleError where it is in trouble."""
+        """The answer, or None where this GPU does not have the signal. Raises GpuTroubleError."""
         if self._unsupported.get((uuid, signal), 0.0) > time.monotonic():
             return None
         try:
             return call()
         except nv.NVMLError as error:
             code = int(error.value)
-            if code in TROUBLE:
+            if code in GPU_TROUBLE_CODES:
                 raise GpuTroubleError(code) from None
             self._unsupported[uuid, signal] = time.monotonic() + _ASK_AGAIN_SECONDS
             return None
 
     def _identity(self, uuid: str, handle: Any) -> tuple[str, str | None]:
-        if uuid not in self._named:
-            name = self._ask(uuid, "name", lambda: nv.nvmlDeviceGetName(handle)) or ""
+        """The GPU's name and its PCI address as sysfs spells it."""
+        if uuid not in self._identities:
+            name = self._ask(uuid, "name", lambda: nv.nvmlDeviceGetName(handle))
             pci = self._ask(uuid, "pci", lambda: nv.nvmlDeviceGetPciInfo(handle).busId)
-            self._named[uuid] = (name, pci and sysfs_address(pci))
-        return self._named[uuid]
+            if pci:
+                pci = sysfs_address(pci)
+            self._identities[uuid] = (name or "", pci)
+        return self._identities[uuid]
 
     def _by_mig_device(self, uuid: str, handle: Any, reading: Json) -> list[Json]:
         """MIG devices share their GPU's health, and are keyed by (GPU UUID, GI, CI)."""
@@ -224,35 +244,33 @@ class Nvml:
         for number in range(nv.nvmlDeviceGetMaxMigDeviceCount(handle)):
             try:
                 device = nv.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
-                gi, ci = (
-                    nv.nvmlDeviceGetGpuInstanceId(device),
-                    nv.nvmlDeviceGetComputeInstanceId(device),
-                )
+                gi = nv.nvmlDeviceGetGpuInstanceId(device)
+                ci = nv.nvmlDeviceGetComputeInstanceId(device)
             except nv.NVMLError:
-                continue  # no device in this place
+                continue  # there is no device with this number
             devices.append(reading | {"uuid": f"{uuid}/{gi}/{ci}", "gi": gi, "ci": ci})
         return devices
 
     # ---- XIDs ----
 
-    def _watch(self, uuid: str, handle: Any) -> None:
-        if self._events is None or uuid in self._watched:
+    def _register_events(self, uuid: str, handle: Any) -> None:
+        if self._events is None or uuid in self._registered:
             return
-        self._watched.add(uuid)  # a GPU that refuses is not asked again until NVML is opened anew
+        # a GPU that refuses is not asked again until NVML is opened anew
+        self._registered.add(uuid)
         with contextlib.suppress(nv.NVMLError):
             nv.nvmlDeviceRegisterEvents(handle, _XID_EVENT, self._events)
 
     def xids(self) -> Iterator[tuple[str | None, int]]:
-        """The XIDs that have come since the last call."""
-        for _ in range(_MAX_EVENTS if self._events is not None else 0):
+        """The XIDs that have come since the last call, with the GPU's UUID where it can be read."""
+        if self._events is None:
+            return
+        for _ in range(_MAX_EVENTS):
             try:
                 data = nv.nvmlEventSetWait_v2(self._events, 0)
             except nv.NVMLError:
-                return  # NVML_ERROR_TIMEOUT: no more; anything else: none to be had
-            try:
-                uuid = nv.nvmlDeviceGetUUID(data.device)
-            except nv.NVMLError:
-                uuid = None
+                return  # NVML_ERROR_TIMEOUT: there are no more; any other code: there are none to read
+            uuid = _or_none(lambda: nv.nvmlDeviceGetUUID(data.device))  # noqa: B023  # called at once
             yield uuid, int(data.eventData)
 
     # ---- details ----
@@ -263,7 +281,7 @@ class Nvml:
         shown: Json = {"uuid": uuid, "driver": _or_none(nv.nvmlSystemGetDriverVersion)}
         for name, call in _DETAILS.items():
             shown[name] = _or_none(lambda: call(handle))  # noqa: B023  # called at once
-        shown["name"], shown["pci"] = self._named.get(uuid, ("", None))
+        shown["name"], shown["pci"] = self._identities.get(uuid, ("", None))
         return shown
 
 
@@ -271,6 +289,15 @@ def sysfs_address(pci: str) -> str:
     """NVML writes 00000000:3B:00.0, sysfs and the kernel log 0000:3b:00(.0)."""
     domain, _, rest = pci.lower().partition(":")
     return f"{domain[-4:]}:{rest}"
+
+
+def _error_by_uuid(uuid: str) -> int | None:
+    """The code with which NVML refuses to open the GPU of this UUID; None when it opens it."""
+    try:
+        nv.nvmlDeviceGetHandleByUUID(uuid.encode())
+    except nv.NVMLError as error:
+        return int(error.value)
+    return None
 
 
 def _field(handle: Any, field: int) -> int:

@@ -11,19 +11,19 @@ import structlog
 from msgspec import structs
 
 from agentd.health import store
-from agentd.health.judgement import HealthMemory, Xid, judge
+from agentd.health.judgement import HealthMemory, Latch, Xid, judge
 from agentd.health.rules import Reading, XidTable, gpu_of, throttle_names
 from agentd.host.kernel_log import KernelLog
-from agentd.nvml.supervisor import Answer, Asker
-from agentd.nvml.worker_process import can_be_started
+from agentd.nvml.supervisor import CheckResult, ProbeSupervisor
+from agentd.nvml.worker_process import is_pynvml_installed
 from agentd.samples import Sample
 from bus.clock import boot_id, boottime
 
-log = structlog.get_logger("agentd.probe_selection")
+log = structlog.get_logger("agentd.nvml.probe")
 
 
 class NvmlProbe:
-    """Asks NVML through a child process. `check` comes back in bounded time, whatever the driver does."""
+    """Asks NVML through a child process. `check` returns in bounded time, whatever the driver does."""
 
     simulated = False
 
@@ -34,102 +34,105 @@ class NvmlProbe:
         memory_file: Path,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        self._asker = (
-            Asker(interval, environ) if can_be_started() else None
-        )  # None: pynvml is not installed
+        self._supervisor: ProbeSupervisor | None = None  # None where pynvml is not installed
+        if is_pynvml_installed():
+            self._supervisor = ProbeSupervisor(interval, environ)
         self._xids = xids
         self._file = memory_file
         self._memory = store.load_memory(memory_file, boot_id())
         self._kernel_log = KernelLog(self._memory.kernel_log)
-        self._seen: dict[str, Counter[int]] = {}
+        self._xid_counts: dict[str, Counter[int]] = {}  # by GPU UUID, since agentd's start
         self._failure: str | None = None
         self._lock = asyncio.Lock()
 
     async def check(self, expected: tuple[str, ...] = ()) -> Sample:
-        """One check of every GPU. A hung driver costs it a second or two, a library that opens slowly ten, once."""
+        """One check of every GPU. A hung driver delays it by a second or two, a slow first opening by ten."""
         now = boottime()
         async with self._lock:
-            answer = await self._ask(expected)
-        self._locate(answer.readings)
-        xids = [Xid(uuid, number, now) for uuid, number in answer.xids] + list(self._logged())
-        judged = judge(answer.readings, xids, self._memory, now, self._xids, answer.failure)
-        self._remember(judged.memory, changed=bool(xids))
-        self._tell(answer.failure)
-        return Sample(at=now, gpus=judged.gpus, failure=answer.failure, events=judged.events)
+            result = await self._ask(expected)
+        self._remember_addresses(result.readings)
+        xids = [Xid(uuid, number, now) for uuid, number in result.xids]
+        xids += self._logged_xids()
+        judged = judge(result.readings, xids, self._memory, now, self._xids, result.failure)
+        self._remember(judged.memory, had_xids=bool(xids))
+        self._log_failure(result.failure)
+        return Sample(at=now, gpus=judged.gpus, failure=result.failure, events=judged.events)
 
-    async def _ask(self, expected: tuple[str, ...]) -> Answer:
-        if self._asker is None:
-            return Answer(failure="library-absent")
-        return await self._asker.check(expected, {latch.uuid for latch in self._memory.latches})
+    async def _ask(self, expected: tuple[str, ...]) -> CheckResult:
+        if self._supervisor is None:
+            return CheckResult(failure="library-absent")
+        with_latches = {latch.uuid for latch in self._memory.latches}
+        return await self._supervisor.check(expected, energy=with_latches)
 
-    def _locate(self, readings: Sequence[Reading]) -> None:
-        addresses = self._memory.addresses | {
-            reading.pci: reading.gpu_uuid for reading in readings if reading.pci
-        }
+    def _remember_addresses(self, readings: Sequence[Reading]) -> None:
+        addresses = dict(self._memory.addresses)
+        for reading in readings:
+            if reading.pci:
+                addresses[reading.pci] = reading.gpu_uuid
         if addresses != self._memory.addresses:
             self._memory = structs.replace(self._memory, addresses=addresses)
             store.save_memory(self._file, self._memory)
 
-    def _logged(self) -> list[Xid]:
-        """The kernel names a GPU by its PCI address, without the function."""
-        return [Xid(self._uuid_of(xid.pci), xid.number, xid.at) for xid in self._kernel_log.xids()]
+    def _logged_xids(self) -> list[Xid]:
+        xids = []
+        for logged in self._kernel_log.xids():
+            xids.append(Xid(self._uuid_at(logged.pci), logged.number, logged.at))
+        return xids
 
-    def _uuid_of(self, pci: str) -> str | None:
-        return next(
-            (uuid for address, uuid in self._memory.addresses.items() if address.startswith(pci)),
-            None,
-        )
+    def _uuid_at(self, pci: str) -> str | None:
+        """The GPU at a PCI address. The kernel log writes the address without the function."""
+        for address, uuid in self._memory.addresses.items():
+            if address.startswith(pci):
+                return uuid
+        return None
 
-    def _remember(self, memory: HealthMemory, *, changed: bool) -> None:
-        """Saved only when there is news: whoever looks besides (`gpuping doctor`) must not write over agentd's file."""
-        before, self._memory = (
-            self._memory,
-            structs.replace(memory, kernel_log=self._kernel_log.last),
-        )
-        fresh = [xid for xid in memory.recent if xid not in before.recent]
-        for xid in fresh:
-            self._seen.setdefault(xid.uuid or "", Counter())[xid.number] += 1
-            log.warning("xid", gpu=xid.uuid, xid=xid.number)
-        first = before.checked_at is None and not self._file.exists()
-        if (
-            changed
-            or first
-            or [*map(_standing, memory.latches)] != [*map(_standing, before.latches)]
-        ):
+    def _remember(self, memory: HealthMemory, *, had_xids: bool) -> None:
+        """Saves only what is new: `gpuping doctor`, which checks too, must not overwrite agentd's file."""
+        before = self._memory
+        self._memory = structs.replace(memory, kernel_log=self._kernel_log.last)
+        for xid in memory.recent:
+            if xid not in before.recent:
+                counts = self._xid_counts.setdefault(xid.uuid or "", Counter())
+                counts[xid.number] += 1
+                log.warning("xid_received", gpu=xid.uuid, xid=xid.number)
+        is_first = before.checked_at is None and not self._file.exists()
+        latches_changed = _comparable(memory.latches) != _comparable(before.latches)
+        if had_xids or is_first or latches_changed:
             store.save_memory(self._file, self._memory)
 
-    def _tell(self, failure: str | None) -> None:
-        if failure != self._failure:
-            log.warning("gpus_cannot_be_asked", reason=failure) if failure else log.info(
-                "gpus_can_be_asked"
-            )
-            self._failure = failure
+    def _log_failure(self, failure: str | None) -> None:
+        if failure == self._failure:
+            return
+        self._failure = failure
+        if failure is None:
+            log.info("nvml_recovered")
+        else:
+            log.warning("nvml_failed", reason=failure)
 
     async def details(self) -> list[dict[str, Any]]:
         """Each GPU's details; None where NVML does not say, and only its identity while it hangs."""
-        if self._asker is None:
+        if self._supervisor is None:
             return []
         async with self._lock:
-            details = await self._asker.details()
-        return [
-            one
-            | {"simulated": False, "xids": self._xids_seen(one["uuid"])}
-            | {"throttle_reasons": throttle_names(one.get("throttle_bits"))}
-            for one in details
-        ]
+            details = await self._supervisor.details()
+        for gpu in details:
+            gpu["simulated"] = False
+            gpu["xids"] = self._xids_of(gpu["uuid"])
+            gpu["throttle_reasons"] = throttle_names(gpu.get("throttle_bits"))
+        return details
 
-    def _xids_seen(self, uuid: str) -> dict[str, int]:
+    def _xids_of(self, uuid: str) -> dict[str, int]:
         """How often each XID was seen since agentd's start."""
-        return {
-            str(number): count for number, count in self._seen.get(gpu_of(uuid), Counter()).items()
-        }
+        counts = self._xid_counts.get(gpu_of(uuid), Counter())
+        return {str(number): count for number, count in counts.items()}
 
     async def close(self) -> None:
         """Ends the child within half a second; one that is stuck in the driver is left behind."""
-        if self._asker is not None:
-            await self._asker.close()
+        if self._supervisor is not None:
+            await self._supervisor.close()
         self._kernel_log.close()
 
 
-def _standing(latch: Any) -> tuple[str, int, float, bool]:
-    return (latch.uuid, latch.xid, latch.since, latch.away)
+def _comparable(latches: tuple[Latch, ...]) -> list[tuple[str, int, float, bool]]:
+    """The latches without their energy counters, which change at every check."""
+    return [(latch.uuid, latch.xid, latch.since, latch.away) for latch in latches]

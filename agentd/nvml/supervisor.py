@@ -1,9 +1,9 @@
-"""Asks every GPU through the child, and always comes back: with readings, or with whom the driver hangs on.
+"""Asks every GPU through the child process, and always returns: with readings, or with the GPU that hangs.
 
-The deadlines, and why (docs/decisions/gpu-health.md): a child that says nothing for `silence` seconds hangs on the
-GPU it was reading, and is killed; the GPUs after that one are asked through a new child in the same check. Opening
-the library may rightly take many seconds (a GPU that nobody holds open is started by it), so that is waited for
-longer, in the background, before it is called hung.
+The deadlines, and why (docs/decisions/gpu-health.md): a child that prints nothing for SILENCE_SECONDS hangs on the
+GPU that it was reading, and is killed; the GPUs after that one are asked through a new child in the same check.
+Opening the library may take many seconds in good order (a GPU that nobody holds open is started by it), so that
+is waited for longer, in the background, before it is called hung.
 """
 
 import time
@@ -17,19 +17,18 @@ from agentd.health.rules import Reading, failure_of, gpu_of
 from agentd.nvml.worker_process import Child, ChildDiedError
 
 SILENCE_SECONDS = 1.0  # at most; half a check interval where that is less
-START_SECONDS = 5.0  # until the child is heard of for the first time
-FIRST_OPENING_SECONDS = (
-    10.0  # how long the very first check waits for the library, and when opening counts as hung
-)
-OPENING_LIMIT_SECONDS = 30.0  # after which a child that is still opening is given up
-RETRY_LIMIT_SECONDS = 15.0  # a GPU that hung is asked again at the latest after this
-STUCK_LIMIT = (
-    3  # so many children that not even SIGKILL ends: then one a minute, so that they do not pile up
-)
+START_SECONDS = 5.0  # until the child's first line
+# How long the very first check waits for the library, and when an opening counts as hung.
+FIRST_OPENING_SECONDS = 10.0
+OPENING_LIMIT_SECONDS = 30.0  # after this a child that is still opening is killed
+RETRY_LIMIT_SECONDS = 15.0  # a GPU that hung is asked again after this at the latest
+# With so many children that even SIGKILL does not end, only one a minute is started: they must not pile up.
+STUCK_LIMIT = 3
 STUCK_WAIT_SECONDS = 60.0
+_INDEX_OF_UNKNOWN = 1 << 30  # sorts behind every real index
 
 
-class Answer(NamedTuple):
+class CheckResult(NamedTuple):
     """What one check found. `failure`: nothing could be read, for this reason. `xids`: (GPU UUID, number)."""
 
     readings: Sequence[Reading] = ()
@@ -37,116 +36,136 @@ class Answer(NamedTuple):
     xids: Sequence[tuple[str | None, int]] = ()
 
 
-class _Strike(NamedTuple):
-    """How often a GPU hung in a row, and when (CLOCK_MONOTONIC) it may be asked again."""
+class _HangCount(NamedTuple):
+    """How often a GPU hung in a row, and the CLOCK_MONOTONIC time before which it is not asked again."""
 
     times: int
     not_before: float
 
 
-class _Reads:
-    """What one question has brought so far."""
+class _Answer:
+    """The lines of the child's answer to one question, so far."""
 
     def __init__(self) -> None:
-        self.order: list[str] | None = None
-        self.found: list[str] = []
-        self.given: dict[str, list[dict[str, Any]]] = {}
+        self.order: list[str] = []  # the GPUs that the child will read
+        self.found: list[str] = []  # the GPUs that there are
+        self.readings: dict[str, list[dict[str, Any]]] = {}  # by GPU UUID
         self.xids: list[tuple[str | None, int]] = []
         self.failure: str | None = None
         self.silent = False
 
     @property
-    def stuck_at(self) -> str | None:
-        """The GPU that the child was reading when it was last heard of."""
-        return next((uuid for uuid in self.order or () if uuid not in self.given), None)
+    def being_read(self) -> str | None:
+        """The GPU that the child was reading when it printed its last line."""
+        for uuid in self.order:
+            if uuid not in self.readings:
+                return uuid
+        return None
 
 
-class Asker:
-    """Owns the child and its back-offs. Not for concurrent use: the probe has a lock."""
+class ProbeSupervisor:
+    """Owns the child and its back-offs. Not for concurrent use: the probe holds a lock."""
 
     def __init__(self, interval: float, environ: Mapping[str, str]) -> None:
         self._silence = min(SILENCE_SECONDS, interval / 2.0)
         self._interval = interval
         self._environ = environ
         self._child: Child | None = None
-        self._started = False  # the child has been heard of
-        self._outstanding = False  # a question whose answer has not ended yet
+        self._has_printed = False  # the child has printed a line
+        self._unanswered = False  # a question whose answer has not ended yet
         self._opening_since: float | None = None
         self._opened_once = False
         self._hung = False  # the driver as a whole, until a check succeeds
-        self._strikes: dict[str, _Strike] = {}
-        self._known: dict[str, Reading] = {}
-        self._stuck: list[Child] = []
-        self._started_at = -STUCK_WAIT_SECONDS
+        self._hangs: dict[str, _HangCount] = {}  # by GPU UUID
+        self._known: dict[str, Reading] = {}  # the last reading of each GPU and MIG device
+        self._stuck: list[Child] = []  # killed, and perhaps not dead yet
+        self._child_started_at = -STUCK_WAIT_SECONDS
 
     # ---- the two questions ----
 
-    async def check(self, expected: Collection[str], energy: Collection[str]) -> Answer:
-        """One reading of every GPU, in bounded time."""
-        reads, unfinished = _Reads(), "probe-starting"
-        for _ in range(
-            2
-        ):  # the second time for those behind a GPU that hung, or after the child died
-            question = {
-                "ask": "check",
-                "expected": [*expected],
-                "energy": [*energy],
-                **self._spared(reads),
-            }
+    async def check(self, expected: Collection[str], energy: Collection[str]) -> CheckResult:
+        """Reads every GPU, in bounded time. `energy`: the GPUs whose energy counter is read too."""
+        answer = _Answer()
+        unfinished = "probe-starting"
+        # The second time is for the GPUs behind one that hung, or for a child that died.
+        for _ in range(2):
             try:
-                await self._question(question, reads)
+                await self._ask(self._check_question(expected, energy, answer), answer)
             except TimeoutError:
-                self._note_silence(reads)
+                self._on_silence(answer)
                 if self._child is not None:
-                    break  # it is opening the library, which another child would not do sooner
+                    break  # it is opening the library, and another child would not be faster
             except ChildDiedError:
                 unfinished = "probe-died"
-                self._drop()
+                self._kill_child()
             else:
                 self._hung = False
-                return self._answer(reads, expected, None)
-        return self._answer(reads, expected, "hung" if reads.silent or self._hung else unfinished)
+                return self._result(answer, expected, None)
+        if answer.silent or self._hung:
+            unfinished = "hung"
+        return self._result(answer, expected, unfinished)
+
+    def _check_question(
+        self, expected: Collection[str], energy: Collection[str], answer: _Answer
+    ) -> dict[str, Any]:
+        """GPUs that hung are asked last, and not before their time. Those already read are not asked again."""
+        now = time.monotonic()
+        skipped = list(answer.readings)
+        for uuid, hang in self._hangs.items():
+            if now < hang.not_before:
+                skipped.append(uuid)
+        if answer.silent and answer.being_read is not None:
+            skipped.append(answer.being_read)
+        return {
+            "ask": "check",
+            "expected": list(expected),
+            "energy": list(energy),
+            "last": list(self._hangs),
+            "skip": skipped,
+        }
 
     async def details(self) -> list[dict[str, Any]]:
-        """Each GPU's details; of one that cannot be asked now, only who it is."""
-        reads = _Reads()
-        if not self._strikes and not self._hung:
+        """Each GPU's details; of a GPU that cannot be asked now, only its UUID, index and name."""
+        answer = _Answer()
+        if not self._hangs and not self._hung:
             try:
-                await self._question({"ask": "details"}, reads)
+                await self._ask({"ask": "details"}, answer)
             except TimeoutError:
                 if self._opening_since is None:
-                    self._drop()  # whether it hangs is for the next check to say
+                    self._kill_child()  # the next check finds out whether it hangs
             except ChildDiedError:
-                self._drop()
-        details = {uuid: given[0] for uuid, given in reads.given.items()}
-        return [
-            {"uuid": r.uuid, "index": r.index, "name": r.name}
-            | details.get(r.gpu_uuid, {})
-            | {"uuid": r.uuid}
-            for r in self._known.values()
-        ]
+                self._kill_child()
+        details = []
+        for reading in self._known.values():
+            gpu: dict[str, Any] = {"index": reading.index, "name": reading.name}
+            if reading.gpu_uuid in answer.readings:
+                gpu |= answer.readings[reading.gpu_uuid][0]
+            details.append(gpu | {"uuid": reading.uuid})
+        return details
 
     async def close(self) -> None:
-        """Ends the child, within half a second."""
+        """Ends the child within half a second."""
         if self._child is not None:
-            child, self._child = self._child, None
+            child = self._child
+            self._child = None
             await child.end()
 
     # ---- asking ----
 
-    async def _question(self, question: dict[str, Any], reads: _Reads) -> None:
-        """Raises TimeoutError when the child falls silent, ChildDiedError when it is gone."""
-        child = await self._living_child()
-        if self._outstanding:
-            await self._listen(child, _Reads())  # an answer that came too late is of an old moment
+    async def _ask(self, question: dict[str, Any], answer: _Answer) -> None:
+        """Raises TimeoutError when the child falls silent, ChildDiedError when it has ended."""
+        child = await self._running_child()
+        if self._unanswered:
+            # The end of an answer that came too late: it describes an earlier time.
+            await self._read_answer(child, _Answer())
         child.ask(question)
-        self._outstanding = True
-        await self._listen(child, reads)
+        self._unanswered = True
+        await self._read_answer(child, answer)
 
-    async def _listen(self, child: Child, reads: _Reads) -> None:
-        while self._outstanding:
-            line = await self._line(child)
-            self._started = True
+    async def _read_answer(self, child: Child, answer: _Answer) -> None:
+        while self._unanswered:
+            line = await self._next_line(child)
+            self._has_printed = True
             match line:
                 case {"opening": _}:
                     self._opening_since = time.monotonic()
@@ -154,130 +173,174 @@ class Asker:
                     self._opening_since = None
                     self._opened_once = self._opened_once or code is None
                 case {"order": order, "found": found}:
-                    reads.order = order
-                    reads.found = found
+                    answer.order = order
+                    answer.found = found
                 case {"read": uuid, "readings": readings}:
-                    reads.given[uuid] = readings
+                    answer.readings[uuid] = readings
                 case {"failure": code}:
-                    reads.failure = failure_of(code)
-                    self._outstanding = False
+                    answer.failure = failure_of(code)
+                    self._unanswered = False
                 case {"done": _, "xids": xids}:
-                    reads.xids += [(uuid, number) for uuid, number in xids]
-                    self._outstanding = False
+                    answer.xids += [(uuid, number) for uuid, number in xids]
+                    self._unanswered = False
 
-    async def _line(self, child: Child) -> dict[str, Any]:
-        now, wait = time.monotonic(), self._silence
-        if not self._started:
-            wait = START_SECONDS  # Python is starting, which says nothing of the driver
-        elif self._opening_since is not None and not self._opened_once:
-            wait = max(wait, self._opening_since + FIRST_OPENING_SECONDS - now)
+    async def _next_line(self, child: Child) -> dict[str, Any]:
+        began = time.monotonic()
+        patience = self._patience(began)
         try:
-            return await child.line(wait)
+            return await child.line(patience)
         except TimeoutError:
-            if time.monotonic() - now < wait + self._silence / 2.0:
+            if time.monotonic() - began < patience + self._silence / 2.0:
                 raise
-            return await child.line(
-                self._silence
-            )  # we ourselves were held up, so its silence says nothing yet
+        # This process itself was held up, so the child's silence proves nothing yet.
+        return await child.line(self._silence)
 
-    async def _living_child(self) -> Child:
+    def _patience(self, now: float) -> float:
+        """How long, in seconds, the child may print nothing."""
+        if not self._has_printed:
+            return START_SECONDS  # Python is starting, which proves nothing about the driver
+        if self._opening_since is not None and not self._opened_once:
+            left_for_opening = self._opening_since + FIRST_OPENING_SECONDS - now
+            return max(self._silence, left_for_opening)
+        return self._silence
+
+    async def _running_child(self) -> Child:
+        """Raises TimeoutError while no further child may be started."""
         self._stuck = [child for child in self._stuck if not child.dead()]
         if self._child is None:
             now = time.monotonic()
-            if len(self._stuck) >= STUCK_LIMIT and now - self._started_at < STUCK_WAIT_SECONDS:
+            since_last_start = now - self._child_started_at
+            if len(self._stuck) >= STUCK_LIMIT and since_last_start < STUCK_WAIT_SECONDS:
                 raise TimeoutError
-            self._started_at = now
+            self._child_started_at = now
             self._child = await Child.start(self._environ)
-            self._started, self._outstanding, self._opening_since = False, False, now
+            self._has_printed = False
+            self._unanswered = False
+            self._opening_since = now
         return self._child
 
     # ---- when it falls silent ----
 
-    def _note_silence(self, reads: _Reads) -> None:
+    def _on_silence(self, answer: _Answer) -> None:
         now = time.monotonic()
-        if self._child is None:  # none may be started now: those before it are still stuck
-            reads.silent = True
+        if self._child is None:
+            answer.silent = True  # none may be started now: the ones before it are still stuck
         elif self._opening_since is not None:
-            age = now - self._opening_since
-            self._hung = self._hung or bool(self._strikes) or age >= FIRST_OPENING_SECONDS
-            if age >= OPENING_LIMIT_SECONDS:
-                self._drop()
+            opening_for = now - self._opening_since
+            if self._hangs or opening_for >= FIRST_OPENING_SECONDS:
+                self._hung = True
+            if opening_for >= OPENING_LIMIT_SECONDS:
+                self._kill_child()
         else:
-            reads.silent = True
-            self._strike(reads.stuck_at, now)
-            self._drop()
+            answer.silent = True
+            self._note_hang(answer.being_read, now)
+            self._kill_child()
 
-    def _strike(self, uuid: str | None, now: float) -> None:
+    def _note_hang(self, uuid: str | None, now: float) -> None:
         if uuid is None:
             self._hung = True
             return
-        times = self._strikes[uuid].times + 1 if uuid in self._strikes else 1
-        self._strikes[uuid] = _Strike(
-            times, now + min(RETRY_LIMIT_SECONDS, self._interval * (times - 1))
-        )
+        times = 1
+        if uuid in self._hangs:
+            times = self._hangs[uuid].times + 1
+        wait = min(RETRY_LIMIT_SECONDS, self._interval * (times - 1))
+        self._hangs[uuid] = _HangCount(times, now + wait)
 
-    def _spared(self, reads: _Reads) -> dict[str, list[str]]:
-        """GPUs that hung are asked last, and not at all before their time; those already read are not asked again."""
-        now = time.monotonic()
-        resting = [uuid for uuid, strike in self._strikes.items() if now < strike.not_before]
-        hung_now = [reads.stuck_at] if reads.silent and reads.stuck_at else []
-        return {"last": list(self._strikes), "skip": [*resting, *hung_now, *reads.given]}
-
-    def _drop(self) -> None:
+    def _kill_child(self) -> None:
         if self._child is not None:
             self._child.kill()
             self._stuck.append(self._child)
             self._child = None
 
-    # ---- what it comes to ----
+    # ---- the result ----
 
-    def _answer(self, reads: _Reads, expected: Collection[str], unfinished: str | None) -> Answer:
-        self._forgive(reads, done=unfinished is None)
-        readings = [self._identified(one) for given in reads.given.values() for one in given]
-        if reads.failure and not readings:
-            return Answer(failure=reads.failure, xids=reads.xids)
-        present = {reading.gpu_uuid for reading in readings}
-        kept = {uuid: r for uuid, r in self._known.items() if r.gpu_uuid not in present}
-        self._known = kept | {r.uuid: r for r in readings}
-        waiting = {*self._known, *expected} if unfinished else self._struck()
-        if unfinished == "hung" and not readings and not waiting:
-            return Answer(failure="hung")
-        rest = [self._unread(uuid, unfinished) for uuid in waiting if gpu_of(uuid) not in present]
-        self._known = {
-            uuid: r for uuid, r in self._known.items() if r.gpu_uuid in present or uuid in waiting
-        }
-        return Answer(sorted([*readings, *rest], key=_by_index), None, reads.xids)
+    def _result(
+        self, answer: _Answer, expected: Collection[str], unfinished: str | None
+    ) -> CheckResult:
+        """`unfinished` says why the answer did not end; None when it did."""
+        self._forget_hangs(answer, finished=unfinished is None)
+        readings = self._identified_readings(answer)
+        if answer.failure and not readings:
+            return CheckResult(failure=answer.failure, xids=answer.xids)
+        read = {reading.gpu_uuid for reading in readings}
+        self._remember_readings(readings, read)
+        not_read = self._hanging()
+        if unfinished:
+            not_read = {*self._known, *expected}
+        if unfinished == "hung" and not readings and not not_read:
+            return CheckResult(failure="hung")
+        for uuid in list(self._known):
+            if self._known[uuid].gpu_uuid not in read and uuid not in not_read:
+                del self._known[uuid]
+        for uuid in not_read:
+            if gpu_of(uuid) not in read:
+                readings.append(self._reading_of_unread(uuid, unfinished))
+        return CheckResult(sorted(readings, key=_by_index), None, answer.xids)
 
-    def _identified(self, given: dict[str, Any]) -> Reading:
-        """A lost GPU no longer says its index and name; those it had are kept."""
-        reading = msgspec.convert(given, Reading)
-        if reading.error is None or (known := self._known.get(reading.uuid)) is None:
-            return reading
-        index = known.index if reading.index is None else reading.index
-        return structs.replace(
-            reading, index=index, name=reading.name or known.name, pci=reading.pci or known.pci
-        )
+    def _identified_readings(self, answer: _Answer) -> list[Reading]:
+        """The readings. A lost GPU no longer says its index, name and address: those it had before are kept."""
+        identified = []
+        for given_of_gpu in answer.readings.values():
+            for given in given_of_gpu:
+                reading = msgspec.convert(given, Reading)
+                known = self._known.get(reading.uuid)
+                if reading.error is not None and known is not None:
+                    reading = _with_identity_of(known, reading)
+                identified.append(reading)
+        return identified
 
-    def _forgive(self, reads: _Reads, *, done: bool) -> None:
-        """A GPU that was read hangs no more, and one that is gone does not hang."""
-        gone = {uuid for uuid in self._strikes if uuid not in reads.found} if done else set()
-        for uuid in {*reads.given, *gone}:
-            self._strikes.pop(uuid, None)
+    def _remember_readings(self, readings: list[Reading], read: set[str]) -> None:
+        """Replaces what was known of the GPUs in `read`, of all their MIG devices too."""
+        for uuid in list(self._known):
+            if self._known[uuid].gpu_uuid in read:
+                del self._known[uuid]
+        for reading in readings:
+            self._known[reading.uuid] = reading
 
-    def _struck(self) -> set[str]:
-        """GPUs that hang, or their MIG devices where those are known."""
-        known = {uuid for uuid, reading in self._known.items() if reading.gpu_uuid in self._strikes}
-        return known | {uuid for uuid in self._strikes if all(gpu_of(k) != uuid for k in known)}
+    def _forget_hangs(self, answer: _Answer, *, finished: bool) -> None:
+        """A GPU that was read hangs no more, and neither does one that is gone."""
+        for uuid in list(self._hangs):
+            gone = finished and uuid not in answer.found
+            if gone or uuid in answer.readings:
+                del self._hangs[uuid]
 
-    def _unread(self, uuid: str, unfinished: str | None) -> Reading:
+    def _hanging(self) -> set[str]:
+        """The GPUs that hang; where their MIG devices are known, those in their place."""
+        hanging = set()
+        for gpu in self._hangs:
+            devices = [uuid for uuid, known in self._known.items() if known.gpu_uuid == gpu]
+            hanging.update(devices or [gpu])
+        return hanging
+
+    def _reading_of_unread(self, uuid: str, unfinished: str | None) -> Reading:
+        """The reading of a GPU that was not read: `hung`, or unknown because the check did not finish."""
         known = self._known.get(uuid) or Reading(uuid=uuid)
-        who = Reading(
-            uuid=uuid, index=known.index, name=known.name, pci=known.pci, gi=known.gi, ci=known.ci
+        hung = gpu_of(uuid) in self._hangs or unfinished in (None, "hung")
+        return Reading(
+            uuid=uuid,
+            index=known.index,
+            name=known.name,
+            pci=known.pci,
+            gi=known.gi,
+            ci=known.ci,
+            hung=hung,
+            unread=None if hung else unfinished,
         )
-        if gpu_of(uuid) in self._strikes or unfinished in (None, "hung"):
-            return structs.replace(who, hung=True)
-        return structs.replace(who, unread=unfinished)
+
+
+def _with_identity_of(known: Reading, reading: Reading) -> Reading:
+    index = reading.index
+    if index is None:
+        index = known.index
+    return structs.replace(
+        reading,
+        index=index,
+        name=reading.name or known.name,
+        pci=reading.pci or known.pci,
+    )
 
 
 def _by_index(reading: Reading) -> tuple[int, str]:
-    return (reading.index if reading.index is not None else 1 << 30, reading.uuid)
+    if reading.index is None:
+        return (_INDEX_OF_UNKNOWN, reading.uuid)
+    return (reading.index, reading.uuid)

@@ -1,7 +1,8 @@
-"""The probe's child process: asks NVML and prints what it says, one JSON line at a time.
+"""The probe's child process: asks NVML and prints what it answers, one JSON line at a time.
 
-A process of its own because an NVML call may never return, and a stuck thread would keep Python from exiting.
-It dies with agentd. Started by `agentd/nvml/worker_process.py` in a bare interpreter: standard library and pynvml alone.
+It is a process of its own because an NVML call may never return, and a stuck thread would keep Python from
+exiting. It dies with agentd. `agentd/nvml/worker_process.py` starts it in a bare interpreter, with the standard
+library and pynvml alone.
 
 Asked `{"ask": "check", "expected": [...], "last": [...], "skip": [...], "energy": [...]}` it prints, in this order:
 
@@ -10,8 +11,8 @@ Asked `{"ask": "check", "expected": [...], "last": [...], "skip": [...], "energy
     {"read": UUID, "readings": [...]}                    for each
     {"xids": [[UUID, NUMBER], ...], "done": true}        the end; or {"failure": CODE} at any point
 
-`{"ask": "details"}` is answered alike. Each line is written as soon as it is known, so that the parent sees which
-GPU a hang belongs to.
+`{"ask": "details"}` is answered in the same way. Each line is written as soon as it is known, so that the parent
+sees which GPU a hang belongs to.
 """
 
 import ctypes
@@ -27,43 +28,61 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int) -> None:
-    """Answers questions until the parent goes."""
+    """Answers questions until the process `parent` has gone."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is the parent's to handle, which then ends us
+    # The parent handles Ctrl-C, and then ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     nvml = Nvml()
-    while os.getppid() == parent and (line := sys.stdin.buffer.readline()):
+    while os.getppid() == parent:
+        line = sys.stdin.buffer.readline()
+        if not line:
+            return
         question = json.loads(line)
         try:
             _answer(nvml, question)
         except NvmlError as error:
-            _say(failure=int(error.value))
+            _print(failure=int(error.value))
             nvml.close()
 
 
-def _say(**fields: Any) -> None:
-    os.write(sys.stdout.fileno(), json.dumps(fields, separators=(",", ":")).encode() + b"\n")
+def _print(**fields: Any) -> None:
+    line = json.dumps(fields, separators=(",", ":")) + "\n"
+    os.write(sys.stdout.fileno(), line.encode())
 
 
 def _answer(nvml: Nvml, question: dict[str, Any]) -> None:
     if nvml.needs_opening():
-        _say(opening=True)
+        _print(opening=True)
         code = nvml.open()
-        _say(opened=code)
+        _print(opened=code)
         if code is not None:
-            return _say(failure=code)
+            _print(failure=code)
+            return
+    skipped = set(question.get("skip", []))
     found, failed = nvml.enumerate(question.get("expected", []))
-    last, skip = question.get("last", []), set(question.get("skip", []))
-    order = [uuid for uuid in found if uuid not in last] + [uuid for uuid in last if uuid in found]
-    order = [uuid for uuid in order if uuid not in skip]
-    _say(order=order, found=found)
+    order = _reading_order(found, question.get("last", []), skipped)
+    _print(order=order, found=found)
     for reading in failed:
-        if reading["uuid"] not in skip:
-            _say(read=reading["uuid"], readings=[reading])
+        if reading["uuid"] not in skipped:
+            _print(read=reading["uuid"], readings=[reading])
+    if question["ask"] == "details":
+        for uuid in order:
+            _print(read=uuid, readings=[nvml.details(uuid)])
+        _print(xids=[], done=True)
+        return
+    wants_energy = question.get("energy", [])
     for uuid in order:
-        if question["ask"] == "details":
-            _say(read=uuid, readings=[nvml.details(uuid)])
-        else:
-            _say(read=uuid, readings=nvml.read(uuid, energy=uuid in question.get("energy", [])))
-    return _say(xids=list(nvml.xids()) if question["ask"] == "check" else [], done=True)
+        _print(read=uuid, readings=nvml.read(uuid, energy=uuid in wants_energy))
+    _print(xids=list(nvml.xids()), done=True)
+
+
+def _reading_order(found: list[str], last: list[str], skipped: set[str]) -> list[str]:
+    """The GPUs to read: those that hung before come last, so that they hold up no other."""
+    order = []
+    for uuid in found:
+        if uuid not in last and uuid not in skipped:
+            order.append(uuid)
+    for uuid in last:
+        if uuid in found and uuid not in skipped:
+            order.append(uuid)
+    return order

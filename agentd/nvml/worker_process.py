@@ -1,7 +1,7 @@
 """The parent's end of the probe's child process: starts it, asks it, kills it, and never waits for it.
 
-A process stuck in the driver may outlive SIGKILL. Such a one is set aside and looked at again later; nothing
-here ever blocks on it. What the child's answers mean is `agentd/nvml/probe.py`'s.
+A process that is stuck in the driver may outlive SIGKILL. It is set aside and looked at again later; nothing
+here ever blocks on it. `agentd/nvml/supervisor.py` interprets what the child answers.
 """
 
 import asyncio
@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE_HOME = str(Path(__file__).resolve().parents[2])
-_START = "import sys; sys.path += sys.argv[2:]; from agentd.nvml.worker import main; main(int(sys.argv[1]))"
-_SECRETS = (
-    "NATS_",
-    "GPUPING_",
-    "CREDENTIALS_",
-)  # the child speaks to the driver; it has no business with them
+_START = (
+    "import sys; sys.path += sys.argv[2:]; "
+    "from agentd.nvml.worker import main; main(int(sys.argv[1]))"
+)
+# The child only speaks to the driver, so it gets none of these variables.
+_SECRETS = ("NATS_", "GPUPING_", "CREDENTIALS_")
 _LINE_LIMIT = 1 << 20
 _REAP_SECONDS = 0.5
 
 
 class ChildDiedError(Exception):
-    """The child is gone, and said no more."""
+    """The child has ended, or its output has."""
 
 
 class Child:
-    """One child process, alive or not."""
+    """One child process, alive or dead."""
 
     def __init__(
         self,
@@ -45,17 +45,21 @@ class Child:
 
     @classmethod
     async def start(cls, environ: Mapping[str, str]) -> "Child":
-        """Starts it; it says nothing until it is asked."""
-        command = [sys.executable, "-I", "-S", "-c", _START, str(os.getpid()), *_import_places()]
-        process = subprocess.Popen(  # noqa: S603, ASYNC220  # our own code; a fork takes a millisecond, and no thread waits for it
+        """Starts a child, which prints nothing until it is asked."""
+        command = [sys.executable, "-I", "-S", "-c", _START, str(os.getpid()), *_import_paths()]
+        passed_on = {
+            name: value for name, value in environ.items() if not name.startswith(_SECRETS)
+        }
+        process = subprocess.Popen(  # noqa: S603, ASYNC220  # our own code; a fork takes a millisecond
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
-            env={name: value for name, value in environ.items() if not name.startswith(_SECRETS)},
+            env=passed_on,
         )
+        loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=_LINE_LIMIT)
-        pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+        pipe, _ = await loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), process.stdout
         )
         return cls(process, reader, pipe)
@@ -66,14 +70,15 @@ class Child:
         return self._process.pid
 
     def ask(self, question: dict[str, Any]) -> None:
-        """Sends a question. Ask one at a time: a second before the answer's end would be answered after it."""
+        """Sends one question; ask the next one only when this one's answer has ended. Raises ChildDiedError."""
+        line = json.dumps(question).encode() + b"\n"
         try:
-            self._process.stdin.write(json.dumps(question).encode() + b"\n")  # type: ignore[union-attr]  # it is a pipe
+            self._process.stdin.write(line)  # type: ignore[union-attr]  # it is a pipe
         except OSError as error:
             raise ChildDiedError from error
 
     async def line(self, timeout: float) -> dict[str, Any]:
-        """The next line of the answer. Raises TimeoutError, and ChildDiedError at its end."""
+        """The next line of the answer. Raises TimeoutError, and ChildDiedError when the output has ended."""
         async with asyncio.timeout(timeout):
             line = await self._reader.readline()
         try:
@@ -82,46 +87,49 @@ class Child:
             raise ChildDiedError from error
 
     def kill(self) -> None:
-        """SIGKILL, and out of our sight. Whether it died is `dead()`'s to tell."""
+        """Sends SIGKILL and closes the pipes. `dead` tells whether the process has ended."""
         self._pipe.close()
         with contextlib.suppress(OSError):
             self._process.stdin.close()  # type: ignore[union-attr]  # it is a pipe
         self._process.kill()
 
     def dead(self) -> bool:
-        """Reaps it if it has ended; never waits."""
+        """Whether it has ended; reaps it then. Never waits."""
         return self._process.poll() is not None
 
     async def end(self) -> None:
-        """Kills and reaps it, waiting half a second at most: a child stuck in the driver is left behind."""
+        """Kills and reaps it within half a second. A child that is stuck in the driver is left behind."""
         self.kill()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REAP_SECONDS):
-                await _exited(self.pid)
+                await _wait_until_ended(self.pid)
         self.dead()
 
 
-async def _exited(pid: int) -> None:
-    """Returns once the process has ended."""
-    loop, gone = asyncio.get_running_loop(), asyncio.Event()
+async def _wait_until_ended(pid: int) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    loop.add_reader(descriptor, gone.set)
+    loop.add_reader(descriptor, ended.set)
     try:
-        await gone.wait()
+        await ended.wait()
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
 
 
-def _import_places() -> list[str]:
-    """Where a bare interpreter finds our package and pynvml (without importing it here: it costs 4 MB)."""
+def _import_paths() -> list[str]:
+    """Where a bare interpreter finds this package and pynvml, which is not imported here: it costs 4 MB."""
+    paths = [_PACKAGE_HOME]
     spec = importlib.util.find_spec("pynvml")
-    return [_PACKAGE_HOME, *([str(Path(spec.origin).parent)] if spec and spec.origin else [])]
+    if spec is not None and spec.origin is not None:
+        paths.append(str(Path(spec.origin).parent))
+    return paths
 
 
-def can_be_started() -> bool:
-    """Whether pynvml is installed at all."""
+def is_pynvml_installed() -> bool:
+    """Whether a child could import pynvml at all."""
     return importlib.util.find_spec("pynvml") is not None

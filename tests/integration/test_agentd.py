@@ -145,7 +145,7 @@ async def test_an_empty_request_is_a_look_that_changes_nothing(bus, quick):
             look = await ping(bus)
             assert abs((look.window.since - counted.window.until).total_seconds()) < 0.005
             assert look.ping_id is None
-        assert agent.daemon.ledger.counted == int(counted.window.mark.split(".")[1])
+        assert agent.check_loop.ledger.counted_until == int(counted.window.mark.split(".")[1])
 
 
 async def test_a_duplicate_ping_gets_the_same_bytes(bus, quick):
@@ -210,14 +210,14 @@ async def test_registers_itself_and_is_told_which_gpus_are_expected(bus, quick):
         async with asyncio.timeout(5):
             await agent.registered.wait()
         assert heard == [("a-1", RegisterRequest(metadata={"rack": 7}))]
-        await until(lambda: "GPU-gone" in agent.daemon.ledger.timelines)
+        await until(lambda: "GPU-gone" in agent.check_loop.ledger.timelines)
         report = await ping(bus)
         assert {gpu.uuid: (gpu.state, gpu.reasons) for gpu in report.gpus}["GPU-gone"] == (
             "down",
             ("missing",),
         )
     async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
-        assert agent.daemon.ledger.expected == (
+        assert agent.check_loop.ledger.expected == (
             "GPU-a",
             "GPU-gone",
         )  # remembered, before any registry is heard
@@ -239,7 +239,7 @@ async def test_registers_again_and_answers_after_the_bus_came_back(bus, quick, n
         async with asyncio.timeout(5):
             await agent.registered.wait()
         mark = (await ping(bus, ping_id="1")).window.mark
-        checks = agent.daemon.ledger.known.checks
+        checks = agent.check_loop.ledger.progress.checks
         nats_server.process.kill()
         await until(lambda: len(heard) >= 2, 30)
         report = await ping(bus, ping_id="2", since_mark=mark)
@@ -254,10 +254,10 @@ async def test_runs_without_a_bus_and_answers_once_there_is_one(
     await nats_server.stop()
     quick = msgspec.structs.replace(base_settings, AGENT_GPU_CHECK_INTERVAL_SECONDS=INTERVAL)
     async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
-        assert not agent.link.serving.is_set()
+        assert not agent.bus_session.serving.is_set()
         assert agent.responder.health().bus.connected is False
         async with embedded_server.running(tmp_path / "later", port=port), asyncio.timeout(30):
-            await agent.link.serving.wait()
+            await agent.bus_session.serving.wait()
             async with connection.connected(quick, "test") as client:
                 assert (await ping(client)).uptime_percent > 0
 
@@ -288,7 +288,7 @@ async def test_a_probe_that_says_hung_is_down_hung(bus, quick):
     async with service.running(quick, agent_id="a-1", probe=probe) as agent:
         probe.states.clear()
         probe.failure = "hung"
-        await until(lambda: agent.daemon.ledger.now_is("GPU-a", 0).state == "down")
+        await until(lambda: agent.check_loop.ledger.condition_at("GPU-a", 0).state == "down")
         report = await ping(bus)
         assert (report.gpus[0].state, report.gpus[0].reasons) == ("down", ("hung",))
 
@@ -297,7 +297,7 @@ async def test_a_probe_that_breaks_is_unknown_and_comes_back(bus, quick):
     probe = ScriptedProbe()
     async with service.running(quick, agent_id="a-1", probe=probe) as agent:
         probe.error = RuntimeError("the child died")
-        await until(lambda: agent.daemon.dropped >= 3)
+        await until(lambda: agent.check_loop.dropped >= 3)
         assert (await ping(bus)).gpus[0].state == "unknown"
         probe.error = None
         await until(lambda: agent.responder.health().status == "ok")
@@ -331,7 +331,7 @@ async def test_gpu_status_joins_the_ledger_with_the_driver(bus, quick):
 
 async def test_health_tells_of_the_daemon_itself(bus, quick):
     async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
-        await until(lambda: agent.daemon.keeper.bytes > 0)
+        await until(lambda: agent.check_loop.store.bytes > 0)
         health = await micro_services.ask(
             bus, subjects.health("a-1"), None, AgentHealth, who="agent"
         )
@@ -362,7 +362,7 @@ async def test_its_connection_can_be_pinned_to_its_id(bus, quick):
     async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
         asked = await registrations.next_msg(5)
         assert asked.reply.startswith(subjects.inbox_prefix("a-1") + ".")
-        assert agent.link._client.options["name"] == subjects.agent_connection("a-1")
+        assert agent.bus_session._client.options["name"] == subjects.agent_connection("a-1")
 
 
 async def test_a_hundred_agents_live_in_one_process(bus, quick, tmp_path):
@@ -383,11 +383,11 @@ async def test_an_address_that_cannot_be_used_does_not_end_the_ledger(base_setti
         AGENT_GPU_CHECK_INTERVAL_SECONDS=INTERVAL,
     )
     async with service.running(odd, agent_id="a-1", probe=ScriptedProbe()) as agent:
-        checks = agent.daemon.ledger.known.checks
+        checks = agent.check_loop.ledger.progress.checks
         await until(
-            lambda: agent.daemon.ledger.known.checks > checks + 5
+            lambda: agent.check_loop.ledger.progress.checks > checks + 5
         )  # the bus is tried a second time meanwhile
-    assert capsys.readouterr().out.count("off_the_bus") == 1
+    assert capsys.readouterr().out.count("bus_session_failed") == 1
 
 
 async def test_an_impossible_id_is_refused(quick):
@@ -398,6 +398,6 @@ async def test_an_impossible_id_is_refused(quick):
 
 async def test_the_bus_client_is_closed_on_the_way_out(bus, quick):
     async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
-        client = agent.link._client
+        client = agent.bus_session._client
     assert isinstance(client, connection.Client)
     assert client.is_closed

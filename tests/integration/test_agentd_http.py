@@ -67,7 +67,7 @@ async def test_the_three_endpoints_answer(agent):
         "state"
     ] == "up"
     assert (await ask(agent.http_port, "/agent/health")).json()["status"] == "ok"
-    assert agent.daemon.ledger.counted is None  # a look over HTTP counts for nothing
+    assert agent.check_loop.ledger.counted_until is None  # a look over HTTP counts for nothing
 
 
 async def test_head_has_no_body(agent):

@@ -17,8 +17,8 @@ import pytest
 
 from agentd.ledger import records
 from agentd.ledger.ledger import NOT_RUNNING, Ledger
-from agentd.ledger.records import HOST, Began
-from agentd.ledger.store import Keeper
+from agentd.ledger.records import HOST, LedgerCreated
+from agentd.ledger.store import LedgerStore
 from bus import clock, settings
 from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth
@@ -56,7 +56,7 @@ def kept(folder: Path) -> Ledger | None:
     found, _ = records.read(path.read_bytes()) if path.exists() else ([], 0)
     if not found:
         return None
-    assert isinstance(found[0], Began)
+    assert isinstance(found[0], LedgerCreated)
     ledger = Ledger(found[0], interval=INTERVAL, limit=10_000)
     for record in found:
         ledger.apply(record)
@@ -67,7 +67,7 @@ def wait_for_checks(folder: Path, count: int, process: subprocess.Popen[bytes]) 
     deadline = time.monotonic() + 20
     while True:
         ledger = kept(folder)
-        if ledger and ledger.known.checks >= count:
+        if ledger and ledger.progress.checks >= count:
             return ledger
         assert time.monotonic() < deadline, (folder / "log").read_text()
         assert process.poll() is None, (folder / "log").read_text()
@@ -82,29 +82,29 @@ def kill_and_restart(folder: Path, times: int) -> None:
         before = kept(folder)
         with agentd(folder) as process:
             if turn % 2:  # at work; otherwise anywhere in its start
-                wait_for_checks(folder, before.known.checks + 1 if before else 1, process)
+                wait_for_checks(folder, before.progress.checks + 1 if before else 1, process)
             time.sleep(dice.uniform(0, 3 * INTERVAL))
             process.send_signal(signal.SIGKILL)
             killed_at = round(clock.boottime() * 1000)
             process.wait()
         after = kept(folder)
-        if after and after.known.checks > (before.known.checks if before else 0):
+        if after and after.progress.checks > (before.progress.checks if before else 0):
             assert after.offset is not None
-            unsaved = killed_at - after.offset - after.known.until
+            unsaved = killed_at - after.offset - after.progress.until
             assert (
                 unsaved <= 1500 * INTERVAL
             )  # what the kill itself cost; the rest of the gap it was away
             killed_with_checks += 1
     assert killed_with_checks >= times // 2
     with agentd(folder) as process:
-        ledger = wait_for_checks(folder, kept(folder).known.checks + 2, process)
+        ledger = wait_for_checks(folder, kept(folder).progress.checks + 2, process)
         process.terminate()
         assert process.wait(5) == 0
     assert not list(folder.glob("*.corrupt-*"))
-    pieces = list(ledger.pieces(HOST, 0, ledger.known.until))
-    assert {piece.kind.state for piece in pieces} == {"up", "unknown"}
-    assert any(piece.kind == NOT_RUNNING for piece in pieces)
-    assert sum(piece.until - piece.since for piece in pieces) == ledger.known.until
+    pieces = list(ledger.intervals(HOST, 0, ledger.progress.until))
+    assert {piece.condition.state for piece in pieces} == {"up", "unknown"}
+    assert any(piece.condition == NOT_RUNNING for piece in pieces)
+    assert sum(piece.until - piece.since for piece in pieces) == ledger.progress.until
 
 
 def test_kill_9_at_random_moments_costs_the_time_away_and_one_check(tmp_path):
@@ -126,7 +126,7 @@ def test_stops_cleanly_on_sigterm_and_keeps_the_time_until_then(tmp_path):
         assert time.monotonic() - began < 3
     ledger = kept(tmp_path)
     assert ledger is not None
-    assert ledger.known.until > 500
+    assert ledger.progress.until > 500
 
 
 def test_two_processes_with_one_ledger_are_refused(tmp_path):
@@ -195,8 +195,8 @@ async def test_frozen_agent_comes_back_with_the_frozen_time_unknown(
     assert ledger is not None
     frozen = [
         piece
-        for piece in ledger.pieces(HOST, 0, ledger.known.until)
-        if piece.kind.reasons == ("no-sample",)
+        for piece in ledger.intervals(HOST, 0, ledger.progress.until)
+        if piece.condition.reasons == ("no-sample",)
     ]
     assert sum(piece.until - piece.since for piece in frozen) >= 2000 - 1500 * INTERVAL - 50
 
@@ -213,22 +213,24 @@ def test_the_process_imports_only_what_it_needs():
 
 
 def test_a_day_old_ledger_of_a_flapping_host_opens_quickly(tmp_path):
-    keeper = Keeper(tmp_path / "a-1.ledger", settings.load({}))
-    keeper.open(1)
-    keeper._file.rewrite(
-        records.line(keeper.ledger.began)
+    store = LedgerStore(tmp_path / "a-1.ledger", settings.load({}))
+    store.open(1)
+    store._file.rewrite(
+        records.line(store.ledger.created)
         + b"".join(
             records.line(
-                records.Change(at * 5_000, f"GPU-{gpu}", "up" if at % 2 else "down", ("missing",))
+                records.ConditionChanged(
+                    at * 5_000, f"GPU-{gpu}", "up" if at % 2 else "down", ("missing",)
+                )
             )
             for at in range(10_000)
             for gpu in range(8)
         )
     )
-    keeper._file.close()
+    store._file.close()
     began = time.monotonic()
-    again = Keeper(tmp_path / "a-1.ledger", settings.load({}))
+    again = LedgerStore(tmp_path / "a-1.ledger", settings.load({}))
     again.open(2)
-    assert again.ledger.intervals() == 80_000
+    assert again.ledger.interval_count() == 80_000
     assert time.monotonic() - began < 5
     again._file.close()

@@ -286,7 +286,7 @@ class TestHang:
         await probe.check(())
         gpus.now(1)
         await until(probe, lambda s: {gpu.reasons for gpu in s.gpus} == {("hung",)})
-        child = probe._asker._child
+        child = probe._supervisor._child
         begun = time.monotonic()
         await probe.close()
         assert time.monotonic() - begun < 1.0
@@ -310,7 +310,7 @@ class TestHang:
     async def test_a_killed_child_is_replaced_within_the_check(self, gpus):
         probe = gpus(interval=5.0)
         await probe.check(())
-        os.kill(probe._asker._child.pid, signal.SIGKILL)
+        os.kill(probe._supervisor._child.pid, signal.SIGKILL)
         assert {gpu.state for gpu in (await probe.check(())).gpus} == {"up"}
 
 
@@ -321,7 +321,7 @@ def test_a_suspended_gpu_is_not_woken(library, tmp_path):
     (power / "runtime_status").write_text("suspended\n")
     stage = standin.Stage(library, tmp_path, "gpus = 2\n" + event("hang"))
     asking = (
-        "import pathlib, sys\nfrom agentd.nvml import Nvml\nnvml = Nvml(pathlib.Path(sys.argv[1]))\n"
+        "import pathlib, sys\nfrom agentd.nvml.library import Nvml\nnvml = Nvml(pathlib.Path(sys.argv[1]))\n"
         "nvml.open()\nfound, _ = nvml.enumerate([])\nprint(nvml.read(found[0], energy=False)[0]['suspended'])"
     )
     done = subprocess.run(
@@ -341,25 +341,25 @@ class Undead:
 async def test_children_that_cannot_be_killed_do_not_pile_up(gpus):
     probe = gpus()
     await probe.check(())
-    asker = probe._asker
-    asker._drop()
-    asker._stuck += [Undead()] * 3
-    asker._started_at = time.monotonic()
+    supervisor = probe._supervisor
+    supervisor._kill_child()
+    supervisor._stuck += [Undead()] * 3
+    supervisor._child_started_at = time.monotonic()
     assert {gpu.reasons for gpu in (await probe.check(())).gpus} == {("hung",)}
-    assert asker._child is None
-    asker._started_at -= 60.0
+    assert supervisor._child is None
+    supervisor._child_started_at -= 60.0
     assert {gpu.state for gpu in (await probe.check(())).gpus} == {"up"}
 
 
 _PARENT = """
 import asyncio, pathlib, sys
-from agentd.health import DEFAULT_XIDS
-from agentd.nvml_probe import NvmlProbe
+from agentd.health.rules import DEFAULT_XIDS
+from agentd.nvml.probe import NvmlProbe
 
 async def main():
     probe = NvmlProbe(60.0, DEFAULT_XIDS, pathlib.Path(sys.argv[1]))
     await probe.check(())
-    print(probe._asker._child.pid, flush=True)
+    print(probe._supervisor._child.pid, flush=True)
     sys.stdin.readline()
     asking = asyncio.create_task(probe.check(()))
     await asyncio.sleep(0.2)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentd.ledger import reports
-from agentd.ledger.ledger import HUNG, Ledger, Moment
-from agentd.ledger.store import Keeper
+from agentd.ledger.ledger import HUNG, ClockReading, Ledger
+from agentd.ledger.store import LedgerStore
 from agentd.samples import GpuEvent, GpuSample, Sample
 from bus import settings
 from bus.contract.messages import PingRequest, Seconds, Span, UptimeReport, decode
@@ -52,7 +52,7 @@ class World:
         self.boots = 1
         self.gpus = {f"GPU-{number}": "up" for number in range(gpus)}
         self.expected = tuple(self.gpus)
-        self.keeper: Keeper | None = None
+        self.store: LedgerStore | None = None
         self.next_check = 0
         self.next_wait = 0  # when agentd next looks at a check that has not returned
         self.hung_until = 0
@@ -77,50 +77,50 @@ class World:
     @property
     def answers(self) -> bool:
         """agentd answers from its first sample on."""
-        return self.keeper is not None and self.ledger.offset is not None
+        return self.store is not None and self.ledger.offset is not None
 
     @property
     def ledger(self) -> Ledger:
-        assert self.keeper
-        return self.keeper.ledger
+        assert self.store
+        return self.store.ledger
 
-    def moment(self) -> Moment:
-        return Moment(self.boot, self.wall)
+    def read_clocks(self) -> ClockReading:
+        return ClockReading(self.boot, self.wall)
 
     def blur(self, milliseconds: int) -> None:
         self.tolerances.append((self.true, milliseconds))
 
     def start(self) -> None:
         """agentd starts, makes its first check at once, and is told by the registry which GPUs are expected."""
-        self.keeper = Keeper(self.path, self.settings)
-        self.keeper.open(self.wall)
-        self.keeper.resume(f"session-{self.true}", f"boot-{self.boots}", self.moment())
+        self.store = LedgerStore(self.path, self.settings)
+        self.store.open(self.wall)
+        self.store.resume(f"session-{self.true}", f"boot-{self.boots}", self.read_clocks())
         self.next_check = self.true
         self.pending = None
         self.pass_time(0)
         if set(self.ledger.expected) != set(self.expected):
             self.blur(INTERVAL)  # a new ledger: its next check acts on the registry's word
-        self.keeper.note(self.ledger.enroll(self.expected))
+        self.store.queue(self.ledger.enroll(self.expected))
 
     def stop(self) -> None:
         """agentd stops in good order."""
-        assert self.keeper
-        self.keeper.stop(self.moment())
-        self.keeper.close()
+        assert self.store
+        self.store.stop(self.read_clocks())
+        self.store.close()
         self._remember_synced()
-        self.keeper = None
+        self.store = None
         self.blur(self._pending_blur())
 
     def kill(self) -> None:
         """kill -9: what was written stays, what was only in memory is gone."""
-        assert self.keeper
-        self.keeper._file.close()
-        self.keeper = None
+        assert self.store
+        self.store._file.close()
+        self.store = None
         self.blur(INTERVAL + self._pending_blur())
 
     def reboot(self, away: int, *, power_cut: random.Random | None = None) -> None:
         """The machine is gone for `away` ms. A power cut takes what was not fsynced, wholly or in part."""
-        if self.keeper:
+        if self.store:
             self.kill()
         if power_cut:
             self._lose_unsynced(power_cut)
@@ -153,7 +153,7 @@ class World:
         if asleep:
             self.blur(GOOD + self._pending_blur())
         while True:
-            at_work = self.keeper is not None and not asleep
+            at_work = self.store is not None and not asleep
             due = self._next_event() if at_work else end + 1
             self._elapse(min(end, max(due, self.true)) - self.true, seen=at_work)
             if due > end:
@@ -203,7 +203,7 @@ class World:
                 self.hung_since = self.hung_since or self.true
                 return
         elif hung and self.true < self.pending + self.deadline:
-            self.ledger.wait((self.boot - (self.true - self.pending)) / 1000, self.moment())
+            self.ledger.wait((self.boot - (self.true - self.pending)) / 1000, self.read_clocks())
             self.next_wait = self.true + INTERVAL
             return
         began, self.pending = self.pending, None
@@ -213,7 +213,7 @@ class World:
         self._observe(began, HUNG if hung else None)
 
     def _observe(self, began: int, failure: str | None) -> None:
-        assert self.keeper
+        assert self.store
         at = (self.boot - (self.true - began)) / 1000
         seen = tuple(
             GpuSample(
@@ -230,10 +230,10 @@ class World:
             at=at, gpus=() if failure else seen, failure=failure, events=tuple(self.events)
         )
         self.events.clear()
-        self.keeper.note(self.ledger.observe(sample, self.moment()))
-        batch = self.keeper.take()
+        self.store.queue(self.ledger.observe(sample, self.read_clocks()))
+        batch = self.store.take_batch()
         assert batch
-        self.keeper.write(batch)
+        self.store.write(batch)
         self.checked = self.true
         if batch.sync:
             self._remember_synced()
@@ -255,12 +255,12 @@ class World:
     def ask(self, request: PingRequest | None = None) -> UptimeReport:
         """Asks agentd, over its real report code and the wire; checks what must hold of every report."""
         request = request or PingRequest()
-        now = self.moment()
+        now = self.read_clocks()
         self.blur(self._pending_blur())  # whether a check hangs is not known before it is given up
         full = reports.report(self.ledger, "host", request, now, "test")
         if request.ping_id is not None:
-            assert self.keeper
-            self.keeper.note(self.ledger.count(self.ledger.position(now)))
+            assert self.store
+            self.store.queue(self.ledger.count(self.ledger.position(now)))
         report = decode(reports.encoded(full), UptimeReport)
         check_sums(report)
         return report

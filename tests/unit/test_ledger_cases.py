@@ -5,7 +5,7 @@ import random
 import pytest
 from ledger_world import GOOD, INTERVAL, World, milliseconds
 
-from agentd.ledger.ledger import Moment
+from agentd.ledger.ledger import ClockReading
 from bus.contract.messages import PingRequest, Span
 
 MINUTE = 60_000
@@ -431,11 +431,13 @@ def test_records_make_the_same_ledger_again(world):
     world.set_gpu("GPU-0", "degraded")
     world.pass_time(MINUTE)
     world.ask(ping(1))
-    again = type(world.ledger)(world.ledger.began, interval=5.0, limit=10_000)
+    again = type(world.ledger)(world.ledger.created, interval=5.0, limit=10_000)
     for record in world.ledger.records():
         again.apply(record)
     assert list(again.records()) == list(world.ledger.records())
-    assert again.position(Moment(world.boot, world.wall)) == world.ledger.position(world.moment())
+    assert again.position(ClockReading(world.boot, world.wall)) == world.ledger.position(
+        world.read_clocks()
+    )
 
 
 def test_a_look_covers_the_time_since_the_last_counted_report_also_after_a_restart(world):

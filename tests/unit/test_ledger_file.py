@@ -11,27 +11,27 @@ from ledger_world import INTERVAL, World
 
 from agentd.ledger import records
 from agentd.ledger.file import LedgerFile, LedgerInUseError
-from agentd.ledger.ledger import Moment
-from agentd.ledger.records import Began, Change, Known, Noted
-from agentd.ledger.store import Keeper
+from agentd.ledger.ledger import ClockReading
+from agentd.ledger.records import ConditionChanged, EventNoted, LedgerCreated, Progress
+from agentd.ledger.store import LedgerStore
 from agentd.samples import GpuSample, Sample
 from bus import settings
 
-BEGAN = Began(records.FORMAT, "abcd1234", 1)
+BEGAN = LedgerCreated(records.FORMAT, "abcd1234", 1)
 
 texts = st.text(max_size=20)
 some_records = st.lists(
     st.one_of(
         st.builds(
-            Change,
+            ConditionChanged,
             st.integers(0, 2**60),
             texts,
             st.sampled_from(["up", "down"]),
             st.tuples(texts),
             st.booleans(),
         ),
-        st.builds(Known, st.integers(0, 2**60), st.integers(0, 2**60), st.integers(0, 2**60)),
-        st.builds(Noted, st.integers(0, 2**60), texts, texts),
+        st.builds(Progress, st.integers(0, 2**60), st.integers(0, 2**60), st.integers(0, 2**60)),
+        st.builds(EventNoted, st.integers(0, 2**60), texts, texts),
     ),
     max_size=20,
 )
@@ -68,20 +68,20 @@ def test_garbage_is_no_record_and_no_crash(garbage):
 def keep(tmp_path):
     made = []
 
-    def make(folder: Path = tmp_path) -> Keeper:
-        keeper = Keeper(folder / "a.ledger", settings.load({}))
-        made.append(keeper)
-        return keeper
+    def make(folder: Path = tmp_path) -> LedgerStore:
+        store = LedgerStore(folder / "a.ledger", settings.load({}))
+        made.append(store)
+        return store
 
     yield make
-    for keeper in made:
-        keeper._file.close()
+    for store in made:
+        store._file.close()
 
 
-def check(keeper: Keeper, boot: int) -> None:
+def check(store: LedgerStore, boot: int) -> None:
     sample = Sample(at=boot / 1000, gpus=(GpuSample(uuid="GPU-a", index=0, name="A", state="up"),))
-    keeper.note(keeper.ledger.observe(sample, Moment(boot, boot)))
-    keeper.save()
+    store.queue(store.ledger.observe(sample, ClockReading(boot, boot)))
+    store.save()
 
 
 def test_two_processes_never_keep_one_ledger(keep):
@@ -110,25 +110,25 @@ def test_a_check_costs_few_bytes_and_a_day_stays_small(tmp_path):
 def test_a_full_disk_is_told_once_and_everything_is_written_when_there_is_room(
     keep, capsys, tmp_path
 ):
-    keeper = keep()
-    keeper.open(1)
-    keeper.resume("s", "b", Moment(1_000, 1_000))
-    check(keeper, 1_000)
-    assert keeper.trouble is None
+    store = keep()
+    store.open(1)
+    store.resume("s", "b", ClockReading(1_000, 1_000))
+    check(store, 1_000)
+    assert store.write_error is None
     full = os.open("/dev/full", os.O_WRONLY)
-    good, keeper._file._out = keeper._file._out, full
+    good, store._file._out = store._file._out, full
     blocker = tmp_path / "a.new"
     blocker.mkdir()  # nor can a new file be written beside the old one
     for boot in (6_000, 11_000, 16_000):
-        check(keeper, boot)
-        assert keeper.trouble is not None
-    assert capsys.readouterr().out.count("ledger_not_written") == 1
-    assert keeper.ledger.position(Moment(16_000, 16_000)) == 15_000
+        check(store, boot)
+        assert store.write_error is not None
+    assert capsys.readouterr().out.count("ledger_write_failed") == 1
+    assert store.ledger.position(ClockReading(16_000, 16_000)) == 15_000
     os.close(good)
     blocker.rmdir()
-    check(keeper, 21_000)
-    assert keeper.trouble is None
-    assert records.read(keeper.path.read_bytes())[0] == list(keeper.ledger.records())
+    check(store, 21_000)
+    assert store.write_error is None
+    assert records.read(store.path.read_bytes())[0] == list(store.ledger.records())
 
 
 def test_a_write_that_was_cut_short_is_taken_back(tmp_path):
@@ -145,42 +145,42 @@ def test_a_write_that_was_cut_short_is_taken_back(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert file.path.stat().st_size == size
-    file.append(records.line(Known(1, 1, 1)))
-    assert records.read(file.path.read_bytes())[0] == [BEGAN, Known(1, 1, 1)]
+    file.append(records.line(Progress(1, 1, 1)))
+    assert records.read(file.path.read_bytes())[0] == [BEGAN, Progress(1, 1, 1)]
     file.close()
 
 
 def test_a_folder_that_cannot_be_made_leaves_the_agent_running(tmp_path):
     (tmp_path / "file").write_text("")
-    keeper = Keeper(tmp_path / "file" / "below" / "a.ledger", settings.load({}))
-    keeper.open(1)
-    keeper.resume("s", "b", Moment(0, 0))
-    check(keeper, 5_000)
-    assert keeper.trouble is not None
-    assert keeper.ledger.known.checks == 1
-    keeper.close()
+    store = LedgerStore(tmp_path / "file" / "below" / "a.ledger", settings.load({}))
+    store.open(1)
+    store.resume("s", "b", ClockReading(0, 0))
+    check(store, 5_000)
+    assert store.write_error is not None
+    assert store.ledger.progress.checks == 1
+    store.close()
 
 
 def test_a_file_of_a_newer_format_is_set_aside_and_not_misread(tmp_path, keep):
-    (tmp_path / "a.ledger").write_bytes(records.line(Began(records.FORMAT + 1, "newer", 1)))
-    keeper = keep()
-    keeper.open(2)
-    assert keeper.ledger.began.ledger != "newer"
+    (tmp_path / "a.ledger").write_bytes(records.line(LedgerCreated(records.FORMAT + 1, "newer", 1)))
+    store = keep()
+    store.open(2)
+    assert store.ledger.created.ledger != "newer"
     assert (tmp_path / "a.ledger.corrupt-2").exists()
 
 
 def test_gpus_that_come_and_go_do_not_fill_the_memory(keep):
-    keeper = keep()
-    keeper.open(1)
-    keeper.resume("s", "b", Moment(0, 0))
-    check(keeper, 0)
+    store = keep()
+    store.open(1)
+    store.resume("s", "b", ClockReading(0, 0))
+    check(store, 0)
     for number in range(600):  # MIG instances get new names each time they are made
         at = (number + 1) * 5_000
         gpus = (
             GpuSample(uuid="GPU-a", index=0, name="A", state="up"),
             GpuSample(uuid=f"MIG-{number}", index=1, name="M", state="up"),
         )
-        keeper.note(keeper.ledger.observe(Sample(at=at / 1000, gpus=gpus), Moment(at, at)))
-    assert len(keeper.ledger.timelines) <= 258
-    assert {"GPU-a", "MIG-599"} <= set(keeper.ledger.timelines)
-    assert "MIG-0" not in keeper.ledger.timelines
+        store.queue(store.ledger.observe(Sample(at=at / 1000, gpus=gpus), ClockReading(at, at)))
+    assert len(store.ledger.timelines) <= 258
+    assert {"GPU-a", "MIG-599"} <= set(store.ledger.timelines)
+    assert "MIG-0" not in store.ledger.timelines

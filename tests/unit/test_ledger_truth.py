@@ -82,8 +82,8 @@ class Scheduler:
             self.world.slack = 0
 
     def _is_known(self, mark: str) -> bool:
-        ledger, now = self.world.ledger, self.world.moment()
-        return mark.startswith(ledger.began.ledger) and _position(mark) <= ledger.position(now)
+        ledger, now = self.world.ledger, self.world.read_clocks()
+        return mark.startswith(ledger.created.ledger) and _position(mark) <= ledger.position(now)
 
 
 def _position(mark: str | None) -> int:
@@ -97,7 +97,7 @@ def live(world: World, life: list[tuple[int, tuple]]) -> None:
     for wait, (what, *details) in life:
         world.pass_time(wait)
         act(world, scheduler, what, details)
-        if world.keeper is None:
+        if world.store is None:
             world.start()
     world.pass_time(2 * INTERVAL)
     scheduler.ping("answered")

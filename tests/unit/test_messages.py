@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from agentd.scenario import Event as ScenarioEvent
+from agentd.scenario import ScenarioEvent
 from bus.contract import agent_answers, messages, questions, statements
 from bus.contract.exports import TableRequest
 from bus.contract.messages import (
