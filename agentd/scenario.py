@@ -1,8 +1,8 @@
 """Simulated GPUs: plays a scenario file as a probe, for machines and tests without a GPU.
 
 The vocabulary is in docs/guide.md#simulated-gpus. The C stand-in for NVML in `tests/standin` reads the same
-files. The player shows the state that the health rules
-end up with; the stand-in shows what leads there, such as ten minutes of heat or a driver's error.
+files. The player shows the state that the health rules end up with; the stand-in shows what leads there, such as
+ten minutes of heat or a driver's error.
 """
 
 import tomllib
