@@ -1,4 +1,4 @@
-"""The REST interface against its contract: fields, paging, and responses while a service is away."""
+"""The REST interface by its contract: fields, paging, and responses while a service is away."""
 
 import asyncio
 from collections.abc import AsyncIterator
