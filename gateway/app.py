@@ -24,6 +24,7 @@ from gateway.routes import (
     statements,
 )
 from gateway.web import openapi
+from gateway.web.allow_header import complete_allow_header
 from gateway.web.assets import Assets
 from gateway.web.auth import Guard
 from gateway.web.json_body import MAX_BODY_BYTES
@@ -78,6 +79,7 @@ def build(dependencies: Dependencies) -> OuterMiddleware:
         route_handlers=ROUTES,
         dependencies=providers,
         exception_handlers={Exception: handle},
+        before_send=[complete_allow_header],
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=openapi.config(),
         logging_config=None,

@@ -18,6 +18,7 @@ from nats.micro.request import Request
 
 from bus import settings
 from bus.contract import subjects
+from bus.contract.agent_answers import AgentHealth, BusHealth, GpuStatus, LedgerHealth
 from bus.contract.exports import TableRequest
 from bus.contract.messages import Seconds, UptimeReport, Window, decode, encode
 from bus.contract.questions import (
@@ -113,6 +114,58 @@ def report(agent_id: str) -> UptimeReport:
     )
 
 
+GPU = {
+    "uuid": "GPU-a",
+    "index": 0,
+    "name": "NVIDIA H100",
+    "state": "up",
+    "reasons": [],
+    "expected": True,
+    "temperature_celsius": 41,
+    "power_watts": None,
+    "reading_of_a_newer_agent": "kept",
+}
+
+
+def gpu_status(agent_id: str) -> GpuStatus:
+    return GpuStatus(
+        agent_id=agent_id,
+        gpu_available=True,
+        simulated=False,
+        gpus=(GPU,),
+        reported_at=NOW,
+    )
+
+
+def agent_health(agent_id: str) -> AgentHealth:
+    return AgentHealth(
+        agent_id=agent_id,
+        status="ok",
+        agent_version="1",
+        boot_id="b",
+        session_id="s",
+        simulated=False,
+        started_at=NOW,
+        uptime_seconds=60.0,
+        checks=60,
+        check_interval_seconds=1.0,
+        last_sample_age_seconds=0.5,
+        dropped_samples=0,
+        ledger=LedgerHealth(
+            ledger_id="l",
+            began_at=NOW,
+            seconds=60.0,
+            intervals=1,
+            events=0,
+            file_bytes=100,
+            trouble=None,
+        ),
+        bus=BusHealth(connected=True, reconnects=0, registered=True),
+        expected_gpus=("GPU-a",),
+        reported_at=NOW,
+    )
+
+
 def quick(base: Settings, **more) -> Settings:
     """Any free port, and agents that are given up on soon."""
     return settings.load(
@@ -166,16 +219,15 @@ class Behind:
             return answer if answer is not None else encode(report(agent_id))
 
         async def details(request: Request) -> bytes:
-            return (
-                answer
-                if answer is not None
-                else b'{"agent_id": "%s", "gpus": []}' % agent_id.encode()
-            )
+            return answer if answer is not None else encode(gpu_status(agent_id))
+
+        async def health(request: Request) -> bytes:
+            return answer if answer is not None else encode(agent_health(agent_id))
 
         endpoints = {
             "ping": (subjects.ping(agent_id), respond),
             "gpu-status": (subjects.gpu_status(agent_id), details),
-            "health": (subjects.health(agent_id), details),
+            "health": (subjects.health(agent_id), health),
         }
         await self._serve(subjects.AGENTD_SERVICE, endpoints)
 

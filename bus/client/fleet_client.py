@@ -10,16 +10,16 @@ missing agent alike. Every call raises a `BusError`:
 """
 
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
 import structlog
-from msgspec import Raw, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from bus.contract import subjects
+from bus.contract.agent_answers import AgentHealth, GpuStatus, check_gpus
 from bus.contract.exports import TableRequest
-from bus.contract.messages import UptimeReport
+from bus.contract.messages import UptimeReport, decode
 from bus.contract.questions import (
     Agent,
     AgentPage,
@@ -76,6 +76,7 @@ OPTIONAL_SECONDS = 1.0
 PING_MARGIN_SECONDS = 5.0
 
 ReplyT = TypeVar("ReplyT")
+AgentAnswerT = TypeVar("AgentAnswerT", UptimeReport, GpuStatus, AgentHealth)
 
 
 class FleetClient:
@@ -221,22 +222,22 @@ class FleetClient:
     async def look(self, agent_id: str) -> UptimeReport:
         """The agent's own report since its last ping. Changes nothing, and does not ask who is registered."""
         data = await self._ask_agent(agent_id, subjects.ping(agent_id))
-        report = _decode_of_agent(agent_id, data, UptimeReport)
-        if report.agent_id != agent_id:
-            raise AgentError(f"agent {agent_id} answered with a report of another agent")
-        return report
+        return _decode_of_agent(agent_id, data, UptimeReport)
 
-    async def gpu_status(self, agent_id: str) -> Raw:
-        """The details of the agent's GPUs: a JSON object, in the agent's own bytes."""
+    async def gpu_status(self, agent_id: str) -> GpuStatus:
+        """The details of the agent's GPUs. Fields that only a newer agent knows are kept."""
         data = await self._ask_agent(agent_id, subjects.gpu_status(agent_id))
-        _decode_of_agent(agent_id, data, dict[str, Any])
-        return Raw(data)
+        status = _decode_of_agent(agent_id, data, GpuStatus)
+        try:
+            check_gpus(status)
+        except BadMessageError as error:
+            raise _unreadable(agent_id, error) from None
+        return status
 
-    async def health(self, agent_id: str) -> Raw:
-        """The state of the agent's daemon: a JSON object, in the agent's own bytes."""
+    async def health(self, agent_id: str) -> AgentHealth:
+        """The state of the agent's daemon."""
         data = await self._ask_agent(agent_id, subjects.health(agent_id))
-        _decode_of_agent(agent_id, data, dict[str, Any])
-        return Raw(data)
+        return _decode_of_agent(agent_id, data, AgentHealth)
 
     # ---- how they are asked ----------------------------------------------------------------------
 
@@ -302,8 +303,17 @@ async def _readable(who: str, question: Awaitable[ReplyT]) -> ReplyT:
         raise BadAnswerError(f"the answer of {who} cannot be read") from error
 
 
-def _decode_of_agent(agent_id: str, data: bytes, kind: type[ReplyT]) -> ReplyT:
+def _decode_of_agent(agent_id: str, data: bytes, kind: type[AgentAnswerT]) -> AgentAnswerT:
+    """The answer that an agent gave. Raises AgentError if it is unreadable or that of another agent."""
     try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise AgentError(f"agent {agent_id} answered with something that cannot be read") from None
+        answer = decode(data, kind)
+    except BadMessageError as error:
+        raise _unreadable(agent_id, error) from None
+    if answer.agent_id != agent_id:
+        raise AgentError(f"agent {agent_id} answered with a report of another agent")
+    return answer
+
+
+def _unreadable(agent_id: str, error: BadMessageError) -> AgentError:
+    log.warning("bad_agent_answer_received", agent_id=agent_id, detail=str(error))
+    return AgentError(f"agent {agent_id} answered with something that cannot be read")

@@ -3,9 +3,11 @@
 from datetime import datetime
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
-from bus.contract.messages import AgentId, Message
+from bus.contract.messages import AgentId, GpuState, Index, Message
+from bus.errors import BadMessageError
 
 
 class GpuStatus(Message, kw_only=True, frozen=True):
@@ -21,6 +23,52 @@ class GpuStatus(Message, kw_only=True, frozen=True):
     gpus: tuple[dict[str, Any], ...]
     reported_at: datetime
     details_error: str | None = None
+
+
+class GpuDetails(Struct, kw_only=True, frozen=True):
+    """What each GPU of a GpuStatus has to look like, as far as it is known here.
+
+    The driver's readings are None where it does not give them, and absent where it was not asked.
+    A newer agent may send further fields.
+    """
+
+    uuid: str
+    index: Index | None
+    name: str
+    state: GpuState
+    reasons: tuple[str, ...]
+    expected: bool
+    driver: str | None = None
+    serial: str | None = None
+    pci: str | None = None
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+    utilization_percent: float | None = None
+    memory_total_bytes: float | None = None
+    memory_used_bytes: float | None = None
+    ecc_uncorrected_volatile: float | None = None
+    ecc_uncorrected_aggregate: float | None = None
+    ecc_corrected_volatile: float | None = None
+    rows_remapped: float | None = None
+    pcie_generation: float | None = None
+    pcie_generation_max: float | None = None
+    pcie_width: float | None = None
+    pcie_width_max: float | None = None
+    throttle_bits: float | None = None
+    throttle_reasons: tuple[str, ...] | None = None
+    persistence_mode: bool | None = None
+    processes: float | None = None
+    simulated: bool | None = None
+    xids: dict[str, int] | None = None
+
+
+def check_gpus(status: GpuStatus) -> None:
+    """Raises BadMessageError unless every GPU is as GpuDetails says."""
+    try:
+        msgspec.convert(status.gpus, tuple[GpuDetails, ...])
+    except msgspec.ValidationError as error:
+        raise BadMessageError(f"GpuStatus: gpus: {error}") from None
 
 
 class LedgerHealth(Struct, kw_only=True, frozen=True):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from litestar import Request, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromQuery, QueryParameter
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
@@ -146,7 +146,9 @@ async def list_due(
     summary="Show an agent",
     responses=error_responses(401, 403, 404),
 )
-async def show_agent(agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]) -> Agent:
+async def show_agent(
+    agent_id: params.PathAgentId, fleet_client: NamedDependency[FleetClient]
+) -> Agent:
     """One agent as lists show it."""
     agent = await fleet_client.agent(check_agent_id(agent_id))
     (agent_with_uptime,) = await fleet_client.with_uptimes((agent,), OPTIONAL_SECONDS)
@@ -159,6 +161,8 @@ async def show_agent(agent_id: FromPath[str], fleet_client: NamedDependency[Flee
     summary="Remove an agent",
     responses=error_responses(401, 403, 404),
 )
-async def remove_agent(agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]) -> None:
+async def remove_agent(
+    agent_id: params.PathAgentId, fleet_client: NamedDependency[FleetClient]
+) -> None:
     """The agent is pinged no more. Its history is kept and can still be read."""
     await fleet_client.remove(check_agent_id(agent_id))

@@ -30,9 +30,7 @@ async def export(
     request: Request[Any, Any, Any],
     table: FromPath[Table],
     fleet_client: NamedDependency[FleetClient],
-    agent_id: Annotated[
-        str | None, QueryParameter(description="only this agent; not of the fleet's sums")
-    ] = None,
+    agent_id: params.QueryAgentId = None,
     hours: params.Hours = 24.0,
     month: params.OptionalMonth = None,
     by: Annotated[

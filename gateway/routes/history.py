@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import QueryParameter
 
 from bus.client.fleet_client import FleetClient
 from bus.contract.questions import CURSOR_PATTERN, HistoryReply, HistoryRequest
@@ -31,7 +31,7 @@ PAGE_LIMIT = 1000
 )
 async def history(
     request: Request[Any, Any, Any],
-    agent_id: FromPath[str],
+    agent_id: params.PathAgentId,
     fleet_client: NamedDependency[FleetClient],
     hours: params.Hours = 24.0,
     limit: Annotated[

@@ -1,17 +1,16 @@
 """Pinging an agent now, and questions that the agent itself answers."""
 
-from typing import Any
-
 import msgspec
-from litestar import Response, get, post
+from litestar import get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath
 
 from bus.client.fleet_client import FleetClient
+from bus.contract.agent_answers import AgentHealth, GpuStatus
 from bus.contract.messages import UptimeReport
 from bus.contract.questions import Ping
 from bus.contract.subjects import check_agent_id
 from gateway.routes.agents import AGENTS
+from gateway.web import params
 from gateway.web.problems import ProblemError, error_responses
 
 
@@ -22,7 +21,9 @@ from gateway.web.problems import ProblemError, error_responses
     summary="Ping an agent now",
     responses=error_responses(401, 403, 404, 504),
 )
-async def ping_now(agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]) -> Ping:
+async def ping_now(
+    agent_id: params.PathAgentId, fleet_client: NamedDependency[FleetClient]
+) -> Ping:
     """Pings at once. The outcome counts as that of any other ping.
 
     A miss is a 504 problem that carries the outcome as `ping`.
@@ -41,7 +42,7 @@ async def ping_now(agent_id: FromPath[str], fleet_client: NamedDependency[FleetC
     responses=error_responses(401, 403, 404, 504),
 )
 async def uptime(
-    agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]
+    agent_id: params.PathAgentId, fleet_client: NamedDependency[FleetClient]
 ) -> UptimeReport:
     """The agent's own report, from its ledger. Asking for it changes nothing, unlike a ping."""
     await _check_registered(fleet_client, agent_id)
@@ -55,11 +56,11 @@ async def uptime(
     responses=error_responses(401, 403, 404, 504),
 )
 async def gpu_status(
-    agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]
-) -> Response[dict[str, Any]]:
+    agent_id: params.PathAgentId, fleet_client: NamedDependency[FleetClient]
+) -> GpuStatus:
     """Temperature, power, memory, errors and links of each GPU, as the agent sees them now."""
     await _check_registered(fleet_client, agent_id)
-    return _as_given(await fleet_client.gpu_status(agent_id))
+    return await fleet_client.gpu_status(agent_id)
 
 
 @get(
@@ -69,16 +70,11 @@ async def gpu_status(
     responses=error_responses(401, 403, 404, 504),
 )
 async def health(
-    agent_id: FromPath[str], fleet_client: NamedDependency[FleetClient]
-) -> Response[dict[str, Any]]:
+    agent_id: params.PathAgentId, fleet_client: NamedDependency[FleetClient]
+) -> AgentHealth:
     """The state of the agent's daemon: its checks, its ledger and its connection to the bus."""
     await _check_registered(fleet_client, agent_id)
-    return _as_given(await fleet_client.health(agent_id))
-
-
-def _as_given(data: msgspec.Raw) -> Response[dict[str, Any]]:
-    # msgspec encodes a Raw as the JSON that it holds
-    return Response(data, media_type="application/json")  # type: ignore[arg-type]
+    return await fleet_client.health(agent_id)
 
 
 async def _check_registered(fleet_client: FleetClient, agent_id: str) -> None:

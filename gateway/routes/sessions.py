@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from gateway.web import json_body
 from gateway.web.auth import Guard, expired_session_cookie, session_cookie
+from gateway.web.openapi import OperationWithoutContent
 from gateway.web.problems import error_responses
 
 
@@ -22,6 +23,7 @@ class Login(Struct, frozen=True):
     status_code=204,
     tags=["operation"],
     summary="Begin a browser session",
+    operation_class=OperationWithoutContent,
     responses=error_responses(401, 429),
 )
 async def login(request: Request[Any, Any, Any], guard: NamedDependency[Guard]) -> Response[None]:
@@ -40,7 +42,13 @@ async def login(request: Request[Any, Any, Any], guard: NamedDependency[Guard]) 
     return Response(None, status_code=204, headers={"Set-Cookie": cookie})
 
 
-@post("/logout", status_code=204, tags=["operation"], summary="End a browser session")
+@post(
+    "/logout",
+    status_code=204,
+    tags=["operation"],
+    summary="End a browser session",
+    operation_class=OperationWithoutContent,
+)
 async def logout() -> Response[None]:
     """Removes the session cookie."""
     headers = {"Set-Cookie": expired_session_cookie()}

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import QueryParameter
 
 from bus.client.fleet_client import FleetClient
 from bus.clock import utc_now
@@ -37,7 +37,7 @@ StatementFileFormat = Annotated[
 )
 async def report(
     request: Request[Any, Any, Any],
-    agent_id: FromPath[str],
+    agent_id: params.PathAgentId,
     fleet_client: NamedDependency[FleetClient],
     month: params.Month = None,
     file_format: StatementFileFormat = None,

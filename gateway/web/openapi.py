@@ -187,6 +187,16 @@ def response_formats(*media_types: str, json: bool = True) -> type[Operation]:
     return OperationWithFiles
 
 
+@dataclass
+class OperationWithoutContent(Operation):
+    """An operation class that documents the 204 response without a body, as HTTP requires."""
+
+    def __post_init__(self) -> None:
+        success = (self.responses or {}).get("204")
+        if isinstance(success, OpenAPIResponse):
+            success.content = None
+
+
 def _to_schema(plain: dict[str, Any]) -> Schema:
     """A JSON schema from msgspec as Litestar's object. Covers the keywords that our bodies use."""
     schema = Schema(

@@ -2,11 +2,16 @@
 
 from typing import Annotated
 
-from litestar.params import QueryParameter
+from litestar.params import PathParameter, QueryParameter
 
 from bus.contract.statements import MONTH_PATTERN, READY_MADE
+from bus.contract.subjects import AGENT_ID_PATTERN
 from gateway.web.accept import Format
 
+# The pattern is documented here and checked by `check_agent_id`, whose error is a sentence for
+# people. The outer middleware calls it for ids in paths, the routes call it for all others.
+_AGENT_ID_SCHEMA = {"pattern": AGENT_ID_PATTERN}
+PathAgentId = Annotated[str, PathParameter(schema_extra=_AGENT_ID_SCHEMA)]
 Hours = Annotated[float, QueryParameter(gt=0.0, le=87_600.0, description="how far back, in hours")]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="the most entries on a page")]
 FileFormat = Annotated[
@@ -27,6 +32,13 @@ Policy = Annotated[
     QueryParameter(
         max_length=16_000,
         description=f"a ready-made policy's name ({_POLICIES}), or a policy file's text (TOML)",
+    ),
+]
+QueryAgentId = Annotated[
+    str | None,
+    QueryParameter(
+        schema_extra=_AGENT_ID_SCHEMA,
+        description="only this agent; not of the fleet's sums",
     ),
 ]
 Threshold = Annotated[

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from bus.contract.exports import TABLES
 from bus.contract.messages import Status
 from bus.contract.questions import GpuSummary
+from bus.contract.subjects import AGENT_ID_PATTERN
 from bus.settings import Settings
 from gateway.app import ROUTES
 from tests.gateway_behind import Behind, agent, gateway_and_behind, quick
@@ -147,6 +148,26 @@ async def test_the_description_names_every_format(http):
         one for one in paths["/ping-system/replay"]["get"]["parameters"] if one["name"] == "policy"
     )
     assert "livepeer, runpod" in policy["description"]
+
+
+async def test_the_description_says_what_an_agent_id_is(http):
+    paths = (await http.get("/schema/openapi.json")).json()["paths"]
+    seen = set()
+    for path, operations in paths.items():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] == "agent_id":
+                    assert parameter["schema"]["pattern"] == AGENT_ID_PATTERN, path
+                    seen.add(parameter["in"])
+    assert seen == {"path", "query"}
+
+
+async def test_responses_without_a_body_are_described_without_one(http):
+    paths = (await http.get("/schema/openapi.json")).json()["paths"]
+    for path, operations in paths.items():
+        for operation in operations.values():
+            if "204" in operation["responses"]:
+                assert not operation["responses"]["204"].get("content"), path
 
 
 async def test_every_reference_in_the_description_leads_somewhere(http):

@@ -215,6 +215,15 @@ async def test_methods_that_an_address_does_not_know(http):
         assert set(answer.headers["allow"].split(", ")) - {"OPTIONS"} == allowed
 
 
+async def test_options_name_every_method_of_an_address(http):
+    described = (await http.get("/schema/openapi.json")).json()
+    for path, operations in described["paths"].items():
+        answer = await http.options(path.replace("{", "").replace("}", ""))
+        assert answer.status_code == 204, path
+        documented = {method.upper() for method in operations}
+        assert set(answer.headers["allow"].split(", ")) == documented | {"OPTIONS"}, path
+
+
 async def test_services_that_are_away_are_a_503_to_ask_again(base_settings):
     paths = (AGENTS, f"{AGENTS}/a", f"{AGENTS}/a/history", "/ping-system/dashboard", "/badge/a.svg")
     async with gateway_and_behind(quick(base_settings), scheduler=False, storage=False) as (

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
+import msgspec
 import pytest
 
+from bus.contract.messages import encode
 from bus.settings import Settings
-from tests.gateway_behind import Behind, agent, gateway_and_behind, ping, quick
+from tests.gateway_behind import GPU, Behind, agent, gateway_and_behind, gpu_status, ping, quick
 
 
 def _names(text: str) -> set[str]:
@@ -201,10 +203,10 @@ async def test_questions_to_the_agent_itself(http, behind):
     behind.agents["away"] = agent("away")
     await behind.serve_agent("a")
     assert (await http.get("/ping-system/agents/a/uptime")).json()["uptime_percent"] == 100.0
-    assert (await http.get("/ping-system/agents/a/gpu-status")).json() == {
-        "agent_id": "a",
-        "gpus": [],
-    }
+    status = (await http.get("/ping-system/agents/a/gpu-status")).json()
+    assert status == msgspec.json.decode(encode(gpu_status("a")))
+    assert status["gpus"][0]["temperature_celsius"] == 41
+    assert status["gpus"][0]["reading_of_a_newer_agent"] == "kept"
     assert (await http.get("/ping-system/agents/a/health")).json()["agent_id"] == "a"
     for question in ("uptime", "gpu-status", "health"):
         assert (await http.get(f"/ping-system/agents/away/{question}")).status_code == 504
@@ -218,6 +220,46 @@ async def test_an_agent_that_talks_nonsense_is_a_504(http, behind, garbage):
     answer = await http.get("/ping-system/agents/a/uptime")
     assert answer.status_code == 504
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+BAD_GPUS = [
+    {"uuid": 5},
+    {},
+    {"uuid": "GPU-a"},
+    GPU | {"state": "splendid"},
+    GPU | {"reasons": "hot"},
+    GPU | {"temperature_celsius": "hot"},
+    GPU | {"power_watts": {}},
+    GPU | {"index": "first"},
+    "GPU-a",
+]
+
+
+@pytest.mark.parametrize("gpu", BAD_GPUS)
+async def test_gpus_that_make_no_sense_are_a_504(http, behind, gpu):
+    whole = msgspec.json.decode(encode(gpu_status("a"))) | {"gpus": [gpu]}
+    for agent_id, answer in (("a", whole), ("b", {"gpus": [gpu]})):
+        behind.agents[agent_id] = agent(agent_id)
+        await behind.serve_agent(agent_id, msgspec.json.encode(answer))
+        response = await http.get(f"/ping-system/agents/{agent_id}/gpu-status")
+        assert response.status_code == 504
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("question", ["gpu-status", "health"])
+@pytest.mark.parametrize("garbage", [b"", b"\xff\xfe", b"[" * 100_000, b'{"agent_id": "b"}', b"[]"])
+async def test_direct_answers_that_make_no_sense_are_a_504(http, behind, question, garbage):
+    behind.agents["a"] = agent("a")
+    await behind.serve_agent("a", garbage)
+    response = await http.get(f"/ping-system/agents/a/{question}")
+    assert response.status_code == 504
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_the_answer_of_another_agent_is_a_504(http, behind):
+    behind.agents["a"] = agent("a")
+    await behind.serve_agent("a", encode(gpu_status("b")))
+    assert (await http.get("/ping-system/agents/a/gpu-status")).status_code == 504
 
 
 @pytest.mark.parametrize("path", ["/worker/gpu-check", "/gpu-check"])
