@@ -210,7 +210,10 @@ class Endpoints:
             self._feed.catch_up.check()
 
     async def _json(
-        self, make: Callable[[Reader], Struct], name: str, seconds: float | None = None
+        self,
+        make: Callable[[Reader], Struct],
+        name: str,
+        seconds: float | None = None,
     ) -> bytes | FileOffer:
         """Returns an answer as JSON, or the offer of a file of it where one message cannot carry it."""
         data = await self._store.read(lambda reader: encode(make(reader)), seconds)
@@ -218,14 +221,22 @@ class Endpoints:
             return data
         return await self._text_file(lambda _: data.decode(), name, "json")
 
-    async def _text_file(self, make: Callable[[Reader], str], name: str, form: str) -> FileOffer:
+    async def _text_file(
+        self,
+        make: Callable[[Reader], str],
+        name: str,
+        form: str,
+    ) -> FileOffer:
         scratch = self._store.paths.scratch
         return await self._offer(
             lambda reader: table_files.write_text(scratch, make(reader), name, form)
         )
 
     async def _table_file(
-        self, query: Callable[[Reader], TableQuery], name: str, form: FileFormat
+        self,
+        query: Callable[[Reader], TableQuery],
+        name: str,
+        form: FileFormat,
     ) -> FileOffer:
         scratch = self._store.paths.scratch
         return await self._offer(

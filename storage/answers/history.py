@@ -130,7 +130,11 @@ def history(
     )
 
 
-def uptimes(reader: Reader, request: UptimesRequest, now: datetime) -> UptimesReply:
+def uptimes(
+    reader: Reader,
+    request: UptimesRequest,
+    now: datetime,
+) -> UptimesReply:
     """Returns the uptime of each agent, weighted by time. Agents without any judged time are left out."""
     since_us = microseconds(now) - int(request.hours * HOUR_US)
     sealed = sealed_range(reader, "agent_days", DAY_US, since_us)
@@ -148,7 +152,10 @@ def uptimes(reader: Reader, request: UptimesRequest, now: datetime) -> UptimesRe
 
 
 def overview(
-    reader: Reader, request: OverviewRequest, now: datetime, most_bytes: int = PAGE_BYTES
+    reader: Reader,
+    request: OverviewRequest,
+    now: datetime,
+    most_bytes: int = PAGE_BYTES,
 ) -> OverviewReply:
     """Returns the fleet's sums and percentiles, and its newest outcomes, as many as a message can carry."""
     since_us = microseconds(now) - int(request.hours * HOUR_US)
@@ -175,7 +182,11 @@ def overview(
     )
 
 
-def _summary(reader: Reader, agent: int, since_us: int) -> HistorySummary:
+def _summary(
+    reader: Reader,
+    agent: int,
+    since_us: int,
+) -> HistorySummary:
     began_us = numbering_began_us(reader, agent)
     text = reader.partitions.fill(sql("history_summary"), since_us)
     asked = {"agent": agent, "since_us": since_us, "began_us": began_us}
@@ -197,7 +208,11 @@ def _summary(reader: Reader, agent: int, since_us: int) -> HistorySummary:
     )
 
 
-def _recent_pings(reader: Reader, limit: int, since_us: int) -> tuple[Ping, ...]:
+def _recent_pings(
+    reader: Reader,
+    limit: int,
+    since_us: int,
+) -> tuple[Ping, ...]:
     """Returns the newest outcomes of the fleet, newest first."""
     if not limit:
         return ()
@@ -213,7 +228,11 @@ def _recent_pings(reader: Reader, limit: int, since_us: int) -> tuple[Ping, ...]
     return to_pings(reader, rows[:limit])
 
 
-def _find_recent(reader: Reader, limit: int, since_us: int) -> _RecentRow:
+def _find_recent(
+    reader: Reader,
+    limit: int,
+    since_us: int,
+) -> _RecentRow:
     text = reader.partitions.fill(sql("recent_since"), since_us)
     return rows_as(_RecentRow, reader.cursor, text, {"since_us": since_us, "limit": limit})[0]
 

@@ -35,7 +35,12 @@ class _BucketRow(NamedTuple):
     pings: int
 
 
-def fleet_latencies(reader: Reader, pings: int, since_us: int, sealed: SealedRange) -> Latencies:
+def fleet_latencies(
+    reader: Reader,
+    pings: int,
+    since_us: int,
+    sealed: SealedRange,
+) -> Latencies:
     """Returns the percentiles since a time. `pings`: how many outcomes there are, which chooses the method."""
     if pings <= EXACT_PINGS:
         text = reader.partitions.fill(sql("latencies"), since_us)

@@ -63,7 +63,10 @@ class HistoryRow(NamedTuple):
         )
 
 
-def to_pings(reader: Reader, rows: list[HistoryRow]) -> tuple[Ping, ...]:
+def to_pings(
+    reader: Reader,
+    rows: list[HistoryRow],
+) -> tuple[Ping, ...]:
     """Returns the rows as Pings, in their order."""
     if not rows:
         return ()
@@ -78,7 +81,10 @@ def to_pings(reader: Reader, rows: list[HistoryRow]) -> tuple[Ping, ...]:
     return tuple(pings)
 
 
-def fit_message(pings: tuple[Ping, ...], most_bytes: int) -> tuple[Ping, ...]:
+def fit_message(
+    pings: tuple[Ping, ...],
+    most_bytes: int,
+) -> tuple[Ping, ...]:
     """Returns as many of the first pings as one message can carry.
 
     A report of a scheduler is 64 kB at most, a fraction of a message. A larger one was written by somebody else. It
@@ -95,7 +101,10 @@ def _shown(pings: tuple[Ping, ...], most_bytes: int) -> Iterator[Ping]:
             yield replace(ping, gpus=())
 
 
-def _own_gpus(reader: Reader, rows: list[HistoryRow]) -> dict[OutcomeKey, list[GpuReport]]:
+def _own_gpus(
+    reader: Reader,
+    rows: list[HistoryRow],
+) -> dict[OutcomeKey, list[GpuReport]]:
     """Returns the GPUs whose durations are not simply those of their host."""
     agents = sorted({row.agent for row in rows})
     times_us = [row.pinged_us for row in rows]
@@ -107,7 +116,9 @@ def _own_gpus(reader: Reader, rows: list[HistoryRow]) -> dict[OutcomeKey, list[G
 
 
 def _gpus_like_host(
-    reader: Reader, row: HistoryRow, gpu_sets: dict[int, GpuNames]
+    reader: Reader,
+    row: HistoryRow,
+    gpu_sets: dict[int, GpuNames],
 ) -> list[GpuReport]:
     """Returns the GPUs of a report in which all were up and had the durations of the host.
 
@@ -133,7 +144,11 @@ def _gpus_like_host(
     return gpus
 
 
-def _ping(reader: Reader, row: HistoryRow, gpus: tuple[GpuReport, ...]) -> Ping:
+def _ping(
+    reader: Reader,
+    row: HistoryRow,
+    gpus: tuple[GpuReport, ...],
+) -> Ping:
     seconds: Seconds | None = None
     window_ms = row.window_ms
     durations = row.durations()

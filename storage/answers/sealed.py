@@ -25,7 +25,11 @@ def nothing_sealed(since_us: int) -> SealedRange:
 
 
 def sealed_range(
-    reader: Reader, rollup: str, grain_us: int, since_us: int, until_us: int = LAST_US
+    reader: Reader,
+    rollup: str,
+    grain_us: int,
+    since_us: int,
+    until_us: int = LAST_US,
 ) -> SealedRange:
     """Returns the whole days or hours in `[since, until)` that the rollup has. `grain_us`: the length of one."""
     first = -(-since_us // grain_us)  # rounded up

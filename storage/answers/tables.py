@@ -51,7 +51,11 @@ class TimeBuckets(Struct, frozen=True):
     grain: int
 
 
-def table(reader: Reader, request: TableRequest, now: datetime) -> TableQuery:
+def table(
+    reader: Reader,
+    request: TableRequest,
+    now: datetime,
+) -> TableQuery:
     """Returns a table's query.
 
     Raises RefusedError: 404 for an agent without history, 400 for a month in the future or a division that the table
@@ -86,7 +90,12 @@ def table(reader: Reader, request: TableRequest, now: datetime) -> TableQuery:
             return _latencies(reader, request, buckets, chosen)
 
 
-def history(reader: Reader, agent_id: str, request: ExportRequest, now: datetime) -> TableQuery:
+def history(
+    reader: Reader,
+    agent_id: str,
+    request: ExportRequest,
+    now: datetime,
+) -> TableQuery:
     """Returns the query for an agent's outcomes of the last hours, newest first, as many as asked for.
 
     Raises RefusedError (404) for an agent without history.
@@ -116,7 +125,11 @@ def replay(replayed: FleetReplay) -> TableQuery:
 
 
 def _account_row(
-    statement: Statement, subject: str, gpu_name: str, enrolled_seconds: float, account: Account
+    statement: Statement,
+    subject: str,
+    gpu_name: str,
+    enrolled_seconds: float,
+    account: Account,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         "agent_id": statement.agent_id,
@@ -135,7 +148,10 @@ def _account_row(
 
 
 def _latencies(
-    reader: Reader, request: TableRequest, buckets: TimeBuckets, chosen: str
+    reader: Reader,
+    request: TableRequest,
+    buckets: TimeBuckets,
+    chosen: str,
 ) -> TableQuery:
     """Returns the query for percentiles, which are exact for as few pings as in other answers.
 
@@ -165,7 +181,11 @@ def _latencies(
     return TableQuery(query.text, query.parameters | {"measure": measure})
 
 
-def _count_pings(reader: Reader, buckets: TimeBuckets, chosen: str) -> int:
+def _count_pings(
+    reader: Reader,
+    buckets: TimeBuckets,
+    chosen: str,
+) -> int:
     text = reader.partitions.fill(
         _COUNT.replace("{chosen}", chosen), buckets.since_us, buckets.until_us
     )
@@ -174,7 +194,12 @@ def _count_pings(reader: Reader, buckets: TimeBuckets, chosen: str) -> int:
     return count
 
 
-def _sealed_range(reader: Reader, rollup: str, grain_us: int, buckets: TimeBuckets) -> SealedRange:
+def _sealed_range(
+    reader: Reader,
+    rollup: str,
+    grain_us: int,
+    buckets: TimeBuckets,
+) -> SealedRange:
     return sealed_range(reader, rollup, grain_us, buckets.since_us, buckets.until_us)
 
 
@@ -192,7 +217,10 @@ def _query(
     return TableQuery(text, _parameters(buckets, sealed))
 
 
-def _parameters(buckets: TimeBuckets, sealed: SealedRange | None = None) -> dict[str, Any]:
+def _parameters(
+    buckets: TimeBuckets,
+    sealed: SealedRange | None = None,
+) -> dict[str, Any]:
     """Returns every parameter that one of the texts may name; a query uses those that it names."""
     if sealed is None:
         sealed = nothing_sealed(buckets.since_us)
@@ -202,7 +230,12 @@ def _parameters(buckets: TimeBuckets, sealed: SealedRange | None = None) -> dict
     return parameters
 
 
-def _chosen_agents(reader: Reader, agent_id: str | None, *, registered: bool) -> str:
+def _chosen_agents(
+    reader: Reader,
+    agent_id: str | None,
+    *,
+    registered: bool,
+) -> str:
     """Returns the SQL condition for one agent, or for all where `agent_id` is None."""
     if agent_id is None:
         return _EVERY_AGENT
@@ -214,7 +247,11 @@ def _chosen_agents(reader: Reader, agent_id: str | None, *, registered: bool) ->
     raise RefusedError(404, f"no history of agent {agent_id}")
 
 
-def _buckets(reader: Reader, request: TableRequest, now_us: int) -> TimeBuckets:
+def _buckets(
+    reader: Reader,
+    request: TableRequest,
+    now_us: int,
+) -> TimeBuckets:
     """Returns the month, or the last hours up to the newest outcome, whose clock may be ahead of ours."""
     since_us = now_us - int(request.hours * HOUR_US)
     until_us = max(now_us, reader.newest_us) + 1

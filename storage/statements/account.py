@@ -42,7 +42,10 @@ def month_interval(month: str) -> Interval:
     return Interval(microseconds(begin), microseconds(end))
 
 
-def month_totals(windows: Sequence[ReportWindow], enrolled: list[Interval]) -> MonthTotals:
+def month_totals(
+    windows: Sequence[ReportWindow],
+    enrolled: list[Interval],
+) -> MonthTotals:
     """Adds up the windows, in order of time. A window that crosses an edge of the enrolled time is divided there."""
     host = Durations()
     incidents = IncidentList()
@@ -64,7 +67,9 @@ def month_totals(windows: Sequence[ReportWindow], enrolled: list[Interval]) -> M
 
 
 def durations_within(
-    window: ReportWindow, gpu: str | None, intervals: Iterable[Interval]
+    window: ReportWindow,
+    gpu: str | None,
+    intervals: Iterable[Interval],
 ) -> Durations:
     """Returns the part of one GPU's durations within the intervals; of the host's where `gpu` is None."""
     durations = Durations()
@@ -73,7 +78,10 @@ def durations_within(
     return durations
 
 
-def enrolled_ms(durations: Durations, intervals: Iterable[Interval]) -> int:
+def enrolled_ms(
+    durations: Durations,
+    intervals: Iterable[Interval],
+) -> int:
     """Returns the milliseconds to account for: the length of the intervals, or of the reports that fill them.
 
     The ends of a window are labels of another clock, rounded, so that the two differ by a few milliseconds.
@@ -99,7 +107,9 @@ def to_account(durations: Durations, enrolled_ms: int) -> Account:
 
 
 def gpu_accounts(
-    totals: MonthTotals, enrolled: list[Interval], names: dict[str, tuple[int | None, str]]
+    totals: MonthTotals,
+    enrolled: list[Interval],
+    names: dict[str, tuple[int | None, str]],
 ) -> tuple[GpuAccount, ...]:
     """Returns an account of each GPU, by index. One that came or went is accounted for while it was there."""
     accounts = []
@@ -127,7 +137,9 @@ def _by_index(account: GpuAccount) -> tuple[bool, int, str]:
 
 
 def _gpu_totals(
-    windows: list[ReportWindow], present_before: set[str], enrolled: list[Interval]
+    windows: list[ReportWindow],
+    present_before: set[str],
+    enrolled: list[Interval],
 ) -> dict[str, GpuTotals]:
     """Adds up each GPU's windows, and finds when it was there.
 
@@ -152,7 +164,11 @@ def _gpu_totals(
     return totals
 
 
-def _added_gpu(window: ReportWindow, durations: Durations, end_us: int) -> GpuTotals:
+def _added_gpu(
+    window: ReportWindow,
+    durations: Durations,
+    end_us: int,
+) -> GpuTotals:
     """Returns the totals of a GPU that was added during a window.
 
     What is unknown in the first report that has it was before the GPU came, and does not count.
@@ -162,7 +178,10 @@ def _added_gpu(window: ReportWindow, durations: Durations, end_us: int) -> GpuTo
     return GpuTotals(since_added, Interval(first_end_us - since_added.window * 1000, end_us))
 
 
-def _overlapping(window: ReportWindow, intervals: Iterable[Interval]) -> list[Interval]:
+def _overlapping(
+    window: ReportWindow,
+    intervals: Iterable[Interval],
+) -> list[Interval]:
     return [interval for interval in intervals if window.interval.overlaps(interval)]
 
 

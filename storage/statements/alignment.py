@@ -25,7 +25,12 @@ class AlignedWindow(Struct, frozen=True):
     clock_stepped: bool = False
 
 
-def align(pinged_us: int, response_us: int | None, label: Interval, spent_us: int) -> AlignedWindow:
+def align(
+    pinged_us: int,
+    response_us: int | None,
+    label: Interval,
+    spent_us: int,
+) -> AlignedWindow:
     """Returns where a window lies that the agent labels with `label` and accounts for with `spent_us`.
 
     History keeps a label as whole milliseconds from the ping, rounded down, and the label itself is in whole

@@ -62,7 +62,11 @@ class _PingCounts(Struct, frozen=True):
 
 
 def statement(
-    reader: Reader, agent_id: str, request: StatementRequest, now: datetime, threshold: float
+    reader: Reader,
+    agent_id: str,
+    request: StatementRequest,
+    now: datetime,
+    threshold: float,
 ) -> Statement:
     """Returns the statement. `threshold`: the uptime in percent from which a ping is good.
 
@@ -113,7 +117,12 @@ def _span(interval: Interval) -> Span:
     return Span(from_microseconds(interval.begin), from_microseconds(interval.end))
 
 
-def _read_month(reader: Reader, agent_id: str, request: StatementRequest, now_us: int) -> _Month:
+def _read_month(
+    reader: Reader,
+    agent_id: str,
+    request: StatementRequest,
+    now_us: int,
+) -> _Month:
     calendar = month_interval(request.month)
     if calendar.begin > now_us:
         raise RefusedError(400, f"{request.month} has not begun")
@@ -133,7 +142,12 @@ def _read_month(reader: Reader, agent_id: str, request: StatementRequest, now_us
     return _Month(calendar, retained, agent, outcomes, first_ping_us(reader, agent))
 
 
-def _read_around(reader: Reader, agent: int, month: Interval, now_us: int) -> AgentOutcomes:
+def _read_around(
+    reader: Reader,
+    agent: int,
+    month: Interval,
+    now_us: int,
+) -> AgentOutcomes:
     """Reads the outcomes whose reports can account for the month."""
     since_us = month.begin - BEFORE_US
     soon_us = month.end + AFTER_US
@@ -159,7 +173,12 @@ def _count_pings(reader: Reader, month: _Month) -> _PingCounts:
     )
 
 
-def _count_missing(reader: Reader, agent: int, rows: list[OutcomeRow], month: Interval) -> int:
+def _count_missing(
+    reader: Reader,
+    agent: int,
+    rows: list[OutcomeRow],
+    month: Interval,
+) -> int:
     """Returns how many of the month's outcomes never reached history."""
     began = numbering_began_us(reader, agent)
     numbers = [row.ping_seq for row in rows if row.pinged_us >= began]
@@ -186,12 +205,18 @@ def _is_final(
     return reader.newest_us >= last_us + IN_FLIGHT_US or now_us >= month.end + AWAITED_US
 
 
-def _reach_end(windows: Iterable[ReportWindow], month: Interval) -> bool:
+def _reach_end(
+    windows: Iterable[ReportWindow],
+    month: Interval,
+) -> bool:
     """Returns whether a report covers the month's end, so that no later one can tell of the month."""
     return any(window.interval.end >= month.end for window in windows)
 
 
-def _payable_windows(month: _Month, enrolled: list[Interval]) -> list[PayableWindow]:
+def _payable_windows(
+    month: _Month,
+    enrolled: list[Interval],
+) -> list[PayableWindow]:
     """Returns every outcome with the part of its window that is enrolled time."""
     payable = []
     for row in month.outcomes.rows:
@@ -214,7 +239,10 @@ def _payable_windows(month: _Month, enrolled: list[Interval]) -> list[PayableWin
 
 
 def _replay(
-    request: StatementRequest, windows: list[PayableWindow], host_ms: int, threshold: float
+    request: StatementRequest,
+    windows: list[PayableWindow],
+    host_ms: int,
+    threshold: float,
 ) -> Replay | None:
     """Returns the comparison with the terms that the request names; None where it names none."""
     if request.threshold is None and request.policy is None:

@@ -37,7 +37,10 @@ class _Enrolled(Struct, frozen=True):
 
 
 def enrolled_intervals(
-    enrolments: Iterable[Enrolment], history: AgentHistory, month: Interval, now_us: int
+    enrolments: Iterable[Enrolment],
+    history: AgentHistory,
+    month: Interval,
+    now_us: int,
 ) -> list[Interval]:
     """Returns the parts of the month that count, in order; none is empty and no two overlap."""
     found = []
@@ -52,7 +55,11 @@ def enrolled_intervals(
     return list(_without_overlaps(found))
 
 
-def ended_us(enrolments: Sequence[Enrolment], month: Interval, now_us: int) -> int | None:
+def ended_us(
+    enrolments: Sequence[Enrolment],
+    month: Interval,
+    now_us: int,
+) -> int | None:
     """Returns when the last enrolment that can touch the month ended.
 
     Returns None where it goes on, or where no enrolment is known. An enrolment that only history knows ended when
@@ -79,7 +86,10 @@ def _without_overlaps(intervals: Iterable[Interval]) -> Iterator[Interval]:
             yield Interval(begin_us, interval.end)
 
 
-def _enrolled(enrolments: Iterable[Enrolment], history: AgentHistory) -> list[_Enrolled]:
+def _enrolled(
+    enrolments: Iterable[Enrolment],
+    history: AgentHistory,
+) -> list[_Enrolled]:
     """Returns the enrolments, after the one that only history knows, where there is one."""
     enrolled = []
     for enrolment in enrolments:
@@ -118,7 +128,10 @@ def _begin_us(since_us: int, windows: Iterable[ReportWindow]) -> int:
     return nearest_us
 
 
-def _last_reported_us(history: AgentHistory, enrolled: _Enrolled) -> int:
+def _last_reported_us(
+    history: AgentHistory,
+    enrolled: _Enrolled,
+) -> int:
     """Returns up to when the outcomes of an enrolment account for it."""
     reported_us = enrolled.since_us
     for pinged_us in history.pinged_us:

@@ -39,7 +39,11 @@ class IncidentList:
         self._incidents: list[Incident] = []
         self._open: dict[_Key, _Open] = {}
 
-    def add_report(self, incidents: tuple[Incident, ...], until_us: int) -> None:
+    def add_report(
+        self,
+        incidents: tuple[Incident, ...],
+        until_us: int,
+    ) -> None:
         """Adds one report's incidents. `until_us`: the end of its window."""
         for incident in incidents:
             self._add(incident, until_us)

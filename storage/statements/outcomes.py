@@ -82,7 +82,11 @@ class _Details(NamedTuple):
     gpu_sets: dict[int, GpuNames]
 
 
-def read_outcomes(reader: Reader, agent: int, interval: Interval) -> AgentOutcomes:
+def read_outcomes(
+    reader: Reader,
+    agent: int,
+    interval: Interval,
+) -> AgentOutcomes:
     """Reads the outcomes whose pings were sent within the interval, in microseconds."""
     asked = {"agent": agent, "since_us": interval.begin, "until_us": interval.end}
     text = reader.partitions.fill(sql("statement_windows"), interval.begin, interval.end)
@@ -113,7 +117,9 @@ def first_ping_us(reader: Reader, agent: int) -> int | None:
 
 
 def _gpu_durations(
-    reader: Reader, agent: int, interval: Interval
+    reader: Reader,
+    agent: int,
+    interval: Interval,
 ) -> dict[int, dict[str, Durations]]:
     durations: dict[int, dict[str, Durations]] = {}
     for row in gpu_rows(reader, [agent], interval):
@@ -123,7 +129,9 @@ def _gpu_durations(
 
 
 def _incidents(
-    reader: Reader, interval: Interval, asked: dict[str, Any]
+    reader: Reader,
+    interval: Interval,
+    asked: dict[str, Any],
 ) -> dict[int, list[_IncidentRow]]:
     text = reader.partitions.fill(sql("statement_incidents"), interval.begin, interval.end)
     incidents: dict[int, list[_IncidentRow]] = {}
@@ -132,7 +140,10 @@ def _incidents(
     return incidents
 
 
-def _gpu_sets(reader: Reader, rows: list[OutcomeRow]) -> dict[int, GpuNames]:
+def _gpu_sets(
+    reader: Reader,
+    rows: list[OutcomeRow],
+) -> dict[int, GpuNames]:
     numbers = {row.gpu_set for row in rows if row.gpu_set is not None}
     gpu_sets = {}
     for number in sorted(numbers):

@@ -91,7 +91,12 @@ def timestamp(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}"
 
 
-def _account_row(subject: str, uuid: str, enrolled_seconds: float, account: Account) -> str:
+def _account_row(
+    subject: str,
+    uuid: str,
+    enrolled_seconds: float,
+    account: Account,
+) -> str:
     seconds = structs.asdict(account.seconds)
     cells = ""
     bar = ""

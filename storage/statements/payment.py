@@ -46,7 +46,12 @@ def threshold_terms(threshold: float) -> Terms:
     return Terms(rules, threshold)
 
 
-def replay(windows: list[PayableWindow], enrolled_ms: int, now: Terms, then: Terms) -> Replay:
+def replay(
+    windows: list[PayableWindow],
+    enrolled_ms: int,
+    now: Terms,
+    then: Terms,
+) -> Replay:
     """Compares the month's pay under the terms in force and under others."""
     pay_now = pay(windows, enrolled_ms, now)
     pay_then = pay(windows, enrolled_ms, then)
@@ -54,7 +59,11 @@ def replay(windows: list[PayableWindow], enrolled_ms: int, now: Terms, then: Ter
     return Replay(now=pay_now, then=pay_then, change_percent=change, change=_change_word(change))
 
 
-def pay(windows: list[PayableWindow], enrolled_ms: int, terms: Terms) -> Pay:
+def pay(
+    windows: list[PayableWindow],
+    enrolled_ms: int,
+    terms: Terms,
+) -> Pay:
     """Returns what the enrolled time is worth. Time that no report covers counts as down."""
     rules = terms.rules
     durations = Durations.total(window.durations for window in windows)
@@ -92,7 +101,10 @@ def _change_word(change_percent: float) -> Literal["gains", "loses", "same"]:
     return "loses"
 
 
-def _paid_by_window(windows: list[PayableWindow], rules: Rules) -> Fraction:
+def _paid_by_window(
+    windows: list[PayableWindow],
+    rules: Rules,
+) -> Fraction:
     """Returns the milliseconds at the full rate, exact, so that the fleet's pay is their sum.
 
     Forgiven time is of a whole month, so no window's own uptime has it.
@@ -137,7 +149,10 @@ class _Verdicts(NamedTuple):
     poor: int
 
 
-def _count_verdicts(windows: list[PayableWindow], threshold: float) -> _Verdicts:
+def _count_verdicts(
+    windows: list[PayableWindow],
+    threshold: float,
+) -> _Verdicts:
     """Counts good and poor pings. A miss is poor; an answer whose whole window is excused is neither."""
     good = 0
     poor = 0

@@ -39,7 +39,11 @@ def read_rules(text: str) -> Rules:
     return msgspec.structs.replace(rules, bands=tuple(bands))
 
 
-def asked_terms(asked_threshold: float | None, policy: str | None, threshold: float) -> Terms:
+def asked_terms(
+    asked_threshold: float | None,
+    policy: str | None,
+    threshold: float,
+) -> Terms:
     """Returns the terms that a request names. What it leaves out is as it is in force (`threshold`).
 
     Raises BadMessageError for a policy that cannot be read.

@@ -41,7 +41,10 @@ class _WindowsRow(NamedTuple):
 
 
 def fleet(
-    reader: Reader, request: FleetReplayRequest, now: datetime, threshold: float
+    reader: Reader,
+    request: FleetReplayRequest,
+    now: datetime,
+    threshold: float,
 ) -> FleetReplay:
     """Returns every agent's pay over the time that its reports cover, the greatest change first.
 
@@ -80,7 +83,9 @@ def fleet(
 
 
 def _replay_agent(
-    rows: Iterable[_WindowsRow], terms_now: Terms, terms_then: Terms
+    rows: Iterable[_WindowsRow],
+    terms_now: Terms,
+    terms_then: Terms,
 ) -> tuple[Replay, int]:
     """Returns the agent's replay, and the milliseconds that its reports cover."""
     windows = []
@@ -92,7 +97,11 @@ def _replay_agent(
     return payment.replay(windows, covered_ms, terms_now, terms_then), covered_ms
 
 
-def _agent_replay(agent_id: str, replayed: Replay, covered_ms: int) -> AgentReplay:
+def _agent_replay(
+    agent_id: str,
+    replayed: Replay,
+    covered_ms: int,
+) -> AgentReplay:
     return AgentReplay(
         agent_id=agent_id,
         uptime_percent=replayed.now.uptime_percent,

@@ -48,7 +48,11 @@ class _StateInterval(NamedTuple):
     state: str
 
 
-def share_within(window: ReportWindow, gpu: str | None, interval: Interval) -> WindowShare:
+def share_within(
+    window: ReportWindow,
+    gpu: str | None,
+    interval: Interval,
+) -> WindowShare:
     """Returns the part of one GPU's durations within the interval; of the host's where `gpu` is None."""
     whole = window.host
     if gpu is not None:
@@ -64,7 +68,10 @@ def share_within(window: ReportWindow, gpu: str | None, interval: Interval) -> W
 
 
 def _share_before(
-    window: ReportWindow, gpu: str | None, whole: Durations, at_us: int
+    window: ReportWindow,
+    gpu: str | None,
+    whole: Durations,
+    at_us: int,
 ) -> WindowShare:
     if at_us <= window.interval.begin:
         return WindowShare(Durations(), "exact")
@@ -84,14 +91,20 @@ def _has_one_state(whole: Durations) -> bool:
     return spent.count(0) >= len(STATES) - 1
 
 
-def _labels_are_reliable(window: ReportWindow, whole: Durations) -> bool:
+def _labels_are_reliable(
+    window: ReportWindow,
+    whole: Durations,
+) -> bool:
     """Returns whether the times of incidents say when each state was. Nothing says when excused time was."""
     if whole.excused or window.clock_stepped:
         return False
     return abs(window.interval.length // 1000 - whole.window) <= TOLERANCE_MS
 
 
-def _explains(timeline: list[_StateInterval], whole: Durations) -> bool:
+def _explains(
+    timeline: list[_StateInterval],
+    whole: Durations,
+) -> bool:
     """Returns whether the timeline has as much of every state that is not up as the report accounts for."""
     for state in _WORST_FIRST:
         found_ms = _microseconds_of(timeline, state) // 1000
@@ -101,7 +114,10 @@ def _explains(timeline: list[_StateInterval], whole: Durations) -> bool:
 
 
 def _spent_before(
-    at_us: int, window: ReportWindow, timeline: list[_StateInterval], whole: Durations
+    at_us: int,
+    window: ReportWindow,
+    timeline: list[_StateInterval],
+    whole: Durations,
 ) -> Durations:
     """Returns the durations before a moment by the timeline; what is not on it was up."""
     not_up_us = 0
@@ -114,7 +130,11 @@ def _spent_before(
     return Durations(up=min(whole.up, up_ms), **not_up_ms)
 
 
-def _prorated(whole: Durations, part_us: int, length_us: int) -> Durations:
+def _prorated(
+    whole: Durations,
+    part_us: int,
+    length_us: int,
+) -> Durations:
     """Returns every state in proportion, rounded down.
 
     Rounding down keeps every state from shrinking as the moment moves on, so that no part is negative.
@@ -128,7 +148,10 @@ def _prorated(whole: Durations, part_us: int, length_us: int) -> Durations:
     )
 
 
-def _timeline(window: ReportWindow, gpu: str | None) -> list[_StateInterval]:
+def _timeline(
+    window: ReportWindow,
+    gpu: str | None,
+) -> list[_StateInterval]:
     """Returns when one GPU was not up; for the host, when any GPU was not, by the worst state of all."""
     reported = []
     for incident in window.incidents:
@@ -157,7 +180,9 @@ def _clipped(window: ReportWindow, at: datetime | None) -> int:
 
 
 def _microseconds_of(
-    timeline: list[_StateInterval], state: str, until_us: int | None = None
+    timeline: list[_StateInterval],
+    state: str,
+    until_us: int | None = None,
 ) -> int:
     spent_us = 0
     for begin_us, end_us, found in timeline:

@@ -47,7 +47,11 @@ class GpuRow(NamedTuple):
         )
 
 
-def gpu_rows(reader: Reader, agents: list[int], interval: Interval) -> list[GpuRow]:
+def gpu_rows(
+    reader: Reader,
+    agents: list[int],
+    interval: Interval,
+) -> list[GpuRow]:
     """Returns the rows of these agents' pings from the interval's begin to its end, both included."""
     text = reader.partitions.fill(sql("gpus_of_pings"), interval.begin, interval.end)
     asked = {"agents": listed(agents), "since_us": interval.begin, "until_us": interval.end}
