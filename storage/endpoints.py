@@ -1,8 +1,8 @@
 """What storage answers on the bus: one method an endpoint.
 
-An answer that a message cannot carry, and every answer in another format than JSON, is written to a file and the
-reply is an offer of that file. Answers that somebody is paid by are refused while outcomes of the stream are missing
-in history.
+An answer that a message cannot carry, and every answer in another format than JSON, is written to a
+file and the reply is an offer of that file. Answers that somebody is paid by are refused while
+outcomes of the stream are missing in history.
 """
 
 import asyncio
@@ -50,7 +50,10 @@ FILES_AT_ONCE = 2  # of the three readers, so that one is left for other questio
 
 
 class Endpoints:
-    """The answers of one storage. The questions are read by the store's readers, in threads of their own."""
+    """The answers of one storage.
+
+    The questions are read by the store's readers, in threads of their own.
+    """
 
     def __init__(
         self,
@@ -106,7 +109,7 @@ class Endpoints:
         )
 
     async def report(self, request: Request) -> bytes | FileOffer:
-        """Answers with an agent's statement, or with the offer of a file in the format asked for."""
+        """Answers with an agent's statement, or with the offer of a file of it."""
         self._check_complete()
         agent_id = subjects.last_token(request.subject)
         asked = decode(request.data, StatementRequest)
@@ -125,7 +128,7 @@ class Endpoints:
         return await self._table_file(lambda reader: tables.statement(make(reader)), name, form)
 
     async def replay(self, request: Request) -> bytes | FileOffer:
-        """Answers with the agents whose pay changes most, or with the offer of a file of all agents."""
+        """Answers with the agents whose pay changes most, or with the offer of a file of all."""
         self._check_complete()
         asked = decode(request.data, FleetReplayRequest)
         now = utc_now()
@@ -145,7 +148,7 @@ class Endpoints:
         return await self._table_file(lambda reader: tables.replay(make(reader)), name, form)
 
     async def export(self, request: Request) -> FileOffer:
-        """Answers with the offer of a file of an agent's history (`bus/transport/file_transfer.py`)."""
+        """Answers with the offer of a file of an agent's history."""
         agent_id = subjects.last_token(request.subject)
         asked = decode(request.data or b"{}", ExportRequest)
         now = utc_now()
@@ -156,7 +159,10 @@ class Endpoints:
         )
 
     async def table(self, request: Request) -> FileOffer:
-        """Answers with the offer of any other table. The sums of a month are paid by, as statements are."""
+        """Answers with the offer of any other table.
+
+        The sums of a month are paid by, as statements are.
+        """
         asked = decode(request.data, TableRequest)
         if asked.month is not None:
             self._check_complete()
@@ -168,7 +174,7 @@ class Endpoints:
         )
 
     async def stats(self, _request: Request) -> StorageStats:
-        """Answers how far ingest has read, also while the history file cannot be used, and says why it cannot."""
+        """Answers how far ingest has read, and why it waits where it does."""
         last_in_stream = await self._last_in_stream()
         waiting = self._store.waiting or self._feed.wait_log.detail
         ingest = self._store.ingest
@@ -215,7 +221,7 @@ class Endpoints:
         name: str,
         seconds: float | None = None,
     ) -> bytes | FileOffer:
-        """Returns an answer as JSON, or the offer of a file of it where one message cannot carry it."""
+        """Returns an answer as JSON, or the offer of a file where a message cannot carry it."""
         data = await self._store.read(lambda reader: encode(make(reader)), seconds)
         if len(data) <= room(self._client):
             return data

@@ -1,8 +1,9 @@
 """The storage service: composes ingest, answers and housekeeping.
 
-The service starts whether or not the history file can be used. While it cannot, or while history lacks outcomes that
-the stream has, another storage that is ready answers. Where there is none, questions about pay are refused with the
-reason and others are answered from what there is. Pings go on meanwhile, because the stream keeps their outcomes.
+The service starts whether or not the history file can be used. While it cannot, or while history
+lacks outcomes that the stream has, another storage that is ready answers. Where there is none,
+questions about pay are refused with the reason and others are answered from what there is. Pings go
+on meanwhile, because the stream keeps their outcomes.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ class Storage:
         self.endpoints = Endpoints(client, settings, self.store, self.feed, self.files)
 
     async def announce_readiness(self, replica: Replica) -> None:
-        """Keeps the replica ready while the history file can be used and lacks nothing that the stream has."""
+        """Keeps the replica ready while the file can be used and has all that the stream has."""
         catch_up = self.feed.catch_up
         while True:
             catch_up.changed.clear()
@@ -51,7 +52,7 @@ class Storage:
             await catch_up.changed.wait()
 
     async def keep_house(self) -> None:
-        """Seals and archives old days every few minutes, one step at a time so that ingest runs in between."""
+        """Seals and archives old days every few minutes, in steps between which ingest runs."""
         while True:
             try:
                 while self.store.waiting is None and await self.store.seal(utc_now()):

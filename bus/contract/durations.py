@@ -1,7 +1,10 @@
-"""How time is counted and how uptime is computed. Nothing else in the tree computes uptime from times.
+"""How time is counted and how uptime is computed.
 
-Integers add up exactly, in any order; the wire carries the same values as seconds (`bus.contract.messages.Seconds`).
-In SQL the same formula is the macro `uptime_percent` (`storage/engine/macros.sql`).
+Nothing else in the tree computes uptime from times.
+
+Integers add up exactly, in any order; the wire carries the same values as seconds
+(`bus.contract.messages.Seconds`). In SQL the same formula is the macro `uptime_percent`
+(`storage/engine/macros.sql`).
 """
 
 from collections.abc import Iterable
@@ -14,8 +17,8 @@ from bus.contract.messages import Seconds
 def uptime_percent(good_ms: float, judged_ms: float) -> float | None:
     """Returns 100 x good / judged, from 0 to 100. Returns None where no time can be judged.
 
-    Good time is up or degraded. Judged time is the window without what is excused, so that unknown time counts
-    against the host.
+    Good time is up or degraded. Judged time is the window without what is excused, so that unknown
+    time counts against the host.
     """
     if judged_ms <= 0:
         return None
@@ -48,7 +51,10 @@ class Durations(Struct, frozen=True, gc=False):
 
     @property
     def uptime_percent(self) -> float | None:
-        """The uptime over this window, from 0 to 100. None where all of it is excused or it is empty."""
+        """The uptime over this window, from 0 to 100.
+
+        None where all of it is excused or it is empty.
+        """
         return uptime_percent(self.good, self.judged)
 
     def __add__(self, other: "Durations") -> "Durations":
@@ -76,7 +82,7 @@ class Durations(Struct, frozen=True, gc=False):
 
     @classmethod
     def from_seconds(cls, seconds: Seconds) -> "Durations":
-        """Returns the durations that the wire carries as seconds, each rounded to the millisecond."""
+        """Returns durations from the wire's seconds, each rounded to the millisecond."""
         return cls(
             up=round(seconds.up * 1000),
             degraded=round(seconds.degraded * 1000),
@@ -97,10 +103,10 @@ class Durations(Struct, frozen=True, gc=False):
 
 
 class Interval(Struct, frozen=True, gc=False):
-    """A half-open interval `[begin, end)` of whole numbers; it is empty where `end` is not after `begin`.
+    """A half-open interval `[begin, end)`; empty where `end` is not after `begin`.
 
-    Both ends have one unit, which depends on the clock: `agentd` counts milliseconds of ledger time, `storage`
-    counts microseconds since 1970. Intervals of the two clocks are never mixed.
+    Both ends have one unit, which depends on the clock: `agentd` counts milliseconds of ledger
+    time, `storage` counts microseconds since 1970. Intervals of the two clocks are never mixed.
     """
 
     begin: int
@@ -113,6 +119,10 @@ class Interval(Struct, frozen=True, gc=False):
 
     def __contains__(self, at: int) -> bool:
         return self.begin <= at < self.end
+
+    def covers(self, other: "Interval") -> bool:
+        """Returns whether the other one lies within this one."""
+        return self.begin <= other.begin and other.end <= self.end
 
     def overlaps(self, other: "Interval") -> bool:
         """Returns whether the two have any time in common."""

@@ -1,7 +1,8 @@
-"""The order of an agent's outcomes, newest first, and the cursor that names a position in it, for pages and files.
+"""The order of an agent's outcomes, newest first, and the cursor that names a position in it.
 
-Outcomes are ordered by time, and by number where two have the same microsecond. Numbers alone are no order, because
-they begin again where the bucket was lost. A position in time stays valid while newer outcomes are recorded.
+Outcomes are ordered by time, and by number where two have the same microsecond. Numbers alone are
+no order, because they begin again where the bucket was lost. A position in time stays valid while
+newer outcomes are recorded.
 """
 
 from datetime import datetime
@@ -13,9 +14,10 @@ _LARGEST_BIGINT = 2**63 - 1
 
 
 def older_than(cursor: str | None) -> dict[str, int]:
-    """Returns the parameters of `history_page.sql` and `table_history.sql` for outcomes older than the cursor.
+    """Returns the parameters of a query for outcomes older than the cursor.
 
-    None stands for the position before the newest outcome.
+    The queries are `history_page.sql` and `table_history.sql`. None stands for the position before
+    the newest outcome.
     """
     if cursor is None:
         return {"before_us": LAST_US, "before_seq": _LARGEST_BIGINT}

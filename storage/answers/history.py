@@ -1,12 +1,15 @@
-"""Answers about the past. Uptime is always a ratio of summed milliseconds, never a mean of percentages.
+"""Answers about the past.
 
-Each function runs in a reader's thread on one snapshot of the history. The caller reads the clock and passes `now`.
+Uptime is always a ratio of summed milliseconds, never a mean of percentages.
+
+Each function runs in a reader's thread on one snapshot of the history. The caller reads the clock
+and passes `now`.
 """
 
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from bus.contract.durations import Durations, uptime_percent
+from bus.contract.durations import uptime_percent
 from bus.contract.messages import Seconds
 from bus.contract.questions import (
     HistoryRequest,
@@ -24,6 +27,7 @@ from storage.answers.latencies import fleet_latencies
 from storage.answers.pings import HistoryRow, fit_message, to_pings
 from storage.answers.sealed import sealed_range
 from storage.engine.database import listed, rows_as, sql
+from storage.engine.duration_columns import durations_of
 from storage.engine.partitions import DAY_US, HOUR_US
 from storage.engine.rows import microseconds
 from storage.store.missing import missing, numbering_began_us
@@ -47,7 +51,10 @@ NOTHING = HistorySummary(
 
 
 class _SummaryRow(NamedTuple):
-    """The row of `history_summary.sql`. The sequence numbers are of the numbering that is going on."""
+    """The row of `history_summary.sql`.
+
+    The sequence numbers are of the numbering that is going on.
+    """
 
     pings: int
     answered: int
@@ -91,7 +98,7 @@ class _UptimeRow(NamedTuple):
 
 
 class _RecentRow(NamedTuple):
-    """The row of `recent_since.sql`: when the oldest of the newest outcomes was, and how many there are."""
+    """The row of `recent_since.sql`: when the oldest of the newest outcomes was."""
 
     since_us: int | None
     outcomes: int
@@ -104,9 +111,10 @@ def history(
     now: datetime,
     most_bytes: int = PAGE_BYTES,
 ) -> StoredHistory:
-    """Returns a page of an agent's outcomes and the sums of the whole period; nothing for an unknown agent.
+    """Returns a page of an agent's outcomes and the sums of the whole period.
 
-    A page ends early where a message cannot carry more than `most_bytes`.
+    Both are empty for an unknown agent. A page ends early where a message cannot carry more than
+    `most_bytes`.
     """
     since_us = microseconds(now) - int(request.hours * HOUR_US)
     agent = reader.names.agents.find(agent_id)
@@ -119,7 +127,8 @@ def history(
     pings = fit_message(to_pings(reader, rows[: request.limit]), most_bytes)
     next_cursor = None
     if pings and len(rows) > len(pings):
-        next_cursor = cursor_at(pings[-1].pinged_at, pings[-1].ping_seq)
+        last = pings[-1]
+        next_cursor = cursor_at(last.pinged_at, last.ping_seq)
     return StoredHistory(
         agent_id=agent_id,
         hours=request.hours,
@@ -135,7 +144,10 @@ def uptimes(
     request: UptimesRequest,
     now: datetime,
 ) -> UptimesReply:
-    """Returns the uptime of each agent, weighted by time. Agents without any judged time are left out."""
+    """Returns the uptime of each agent, weighted by time.
+
+    Agents without any judged time are left out.
+    """
     since_us = microseconds(now) - int(request.hours * HOUR_US)
     sealed = sealed_range(reader, "agent_days", DAY_US, since_us)
     asked: dict[str, Any] = {"since_us": since_us, **sealed._asdict()}
@@ -157,13 +169,13 @@ def overview(
     now: datetime,
     most_bytes: int = PAGE_BYTES,
 ) -> OverviewReply:
-    """Returns the fleet's sums and percentiles, and its newest outcomes, as many as a message can carry."""
+    """Returns the fleet's sums and percentiles, and as many of its newest outcomes as fit."""
     since_us = microseconds(now) - int(request.hours * HOUR_US)
     sealed = sealed_range(reader, "fleet_hours", HOUR_US, since_us)
     text = reader.partitions.fill(sql("overview"), since_us)
     asked = {"since_us": since_us, **sealed._asdict()}
     row = rows_as(_OverviewRow, reader.cursor, text, asked)[0]
-    durations = Durations(row.up_ms, row.degraded_ms, row.down_ms, row.unknown_ms, row.excused_ms)
+    durations = durations_of(row)
     latencies = fleet_latencies(reader, row.pings, since_us, sealed)
     recent = _recent_pings(reader, request.recent, since_us)
     return OverviewReply(
@@ -191,7 +203,7 @@ def _summary(
     text = reader.partitions.fill(sql("history_summary"), since_us)
     asked = {"agent": agent, "since_us": since_us, "began_us": began_us}
     row = rows_as(_SummaryRow, reader.cursor, text, asked)[0]
-    durations = Durations(row.up_ms, row.degraded_ms, row.down_ms, row.unknown_ms, row.excused_ms)
+    durations = durations_of(row)
     return HistorySummary(
         pings=row.pings,
         answered=row.answered,
@@ -234,7 +246,8 @@ def _find_recent(
     since_us: int,
 ) -> _RecentRow:
     text = reader.partitions.fill(sql("recent_since"), since_us)
-    return rows_as(_RecentRow, reader.cursor, text, {"since_us": since_us, "limit": limit})[0]
+    asked = {"since_us": since_us, "limit": limit}
+    return rows_as(_RecentRow, reader.cursor, text, asked)[0]
 
 
 def _newest_first(row: HistoryRow) -> int:

@@ -1,4 +1,4 @@
-"""Percentiles of the fleet's response times and lateness: exact for few pings, within 1 % for many."""
+"""Percentiles of response times and lateness: exact for few pings, within 1 % for many."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Latencies(NamedTuple):
 
 
 class _ExactRow(NamedTuple):
-    """The row of `latencies.sql`: microseconds in the order of `_QUANTILES`, None where nothing was measured."""
+    """The row of `latencies.sql`: microseconds in the order of `_QUANTILES`."""
 
     response_us: list[float] | None
     late_us: list[float] | None
@@ -41,7 +41,10 @@ def fleet_latencies(
     since_us: int,
     sealed: SealedRange,
 ) -> Latencies:
-    """Returns the percentiles since a time. `pings`: how many outcomes there are, which chooses the method."""
+    """Returns the percentiles since a time.
+
+    `pings`: how many outcomes there are, which chooses the method.
+    """
     if pings <= EXACT_PINGS:
         text = reader.partitions.fill(sql("latencies"), since_us)
         row = rows_as(_ExactRow, reader.cursor, text, {"since_us": since_us})[0]
@@ -61,7 +64,10 @@ def _exact(values_us: list[float] | None) -> Percentiles:
 
 
 def _from_buckets(rows: list[_BucketRow], measure: str) -> Percentiles:
-    """Returns for each quantile the middle of the first bucket that reaches it; the rows ascend by bucket."""
+    """Returns for each quantile the middle of the first bucket that reaches it.
+
+    The rows ascend by bucket.
+    """
     buckets = [row for row in rows if row.measure == measure]
     total = sum(row.pings for row in buckets)
     percentiles: Percentiles = dict.fromkeys(_QUANTILES)

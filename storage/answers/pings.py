@@ -11,6 +11,7 @@ from bus.contract.messages import GpuReport, Result, Seconds, Verdict, encode
 from bus.contract.questions import Ping
 from bus.transport.large_answers import fitting
 from storage.engine.dictionary import GpuNames
+from storage.engine.duration_columns import reported_durations
 from storage.engine.rows import from_microseconds
 from storage.store.gpu_rows import gpu_rows
 from storage.store.store import Reader
@@ -25,7 +26,9 @@ class OutcomeKey(NamedTuple):
 
 
 class HistoryRow(NamedTuple):
-    """A row of `history_page.sql` or `recent_pings.sql`. The five durations are None where nothing was reported.
+    """A row of `history_page.sql` or `recent_pings.sql`.
+
+    The five durations are None where nothing was reported.
 
     `next_us`: from this ping to the next. `window_ms`: None where it is the sum of the durations.
     """
@@ -54,14 +57,6 @@ class HistoryRow(NamedTuple):
         """Returns what tells this outcome from others."""
         return OutcomeKey(self.agent, self.ping_seq, self.pinged_us)
 
-    def durations(self) -> Durations | None:
-        """Returns the host's durations; None where nothing was reported."""
-        if self.up_ms is None:
-            return None
-        return Durations(
-            self.up_ms, self.degraded_ms, self.down_ms, self.unknown_ms, self.excused_ms
-        )
-
 
 def to_pings(
     reader: Reader,
@@ -87,8 +82,9 @@ def fit_message(
 ) -> tuple[Ping, ...]:
     """Returns as many of the first pings as one message can carry.
 
-    A report of a scheduler is 64 kB at most, a fraction of a message. A larger one was written by somebody else. It
-    is shown without its GPUs, because a page that cannot be sent would hide everything older.
+    A report of a scheduler is 64 kB at most, a fraction of a message. A larger one was written by
+    somebody else. It is shown without its GPUs, because a page that cannot be sent would hide
+    everything older.
     """
     return fitting(_shown(pings, most_bytes), most_bytes)
 
@@ -108,8 +104,9 @@ def _own_gpus(
     """Returns the GPUs whose durations are not simply those of their host."""
     agents = sorted({row.agent for row in rows})
     times_us = [row.pinged_us for row in rows]
+    interval = Interval(min(times_us), max(times_us))
     gpus: dict[OutcomeKey, list[GpuReport]] = defaultdict(list)
-    for row in gpu_rows(reader, agents, Interval(min(times_us), max(times_us))):
+    for row in gpu_rows(reader, agents, interval):
         key = OutcomeKey(row.agent, row.ping_seq, row.pinged_us)
         gpus[key].append(row.report())
     return gpus
@@ -128,7 +125,7 @@ def _gpus_like_host(
         return []
     if row.gpu_set not in gpu_sets:
         gpu_sets[row.gpu_set] = tuple(reader.names.gpus(row.gpu_set))
-    durations = row.durations() or Durations()
+    durations = reported_durations(row) or Durations()
     seconds = durations.to_seconds()
     gpus = []
     for uuid, index, name in gpu_sets[row.gpu_set]:
@@ -151,7 +148,7 @@ def _ping(
 ) -> Ping:
     seconds: Seconds | None = None
     window_ms = row.window_ms
-    durations = row.durations()
+    durations = reported_durations(row)
     if durations is not None:
         seconds = durations.to_seconds()
         if window_ms is None:

@@ -10,7 +10,8 @@ from storage.store.store import Reader
 class SealedRange(NamedTuple):
     """The sealed days or hours `[first, end)` within a period, as parameters of a query.
 
-    The rows from the period's begin to `head_until_us` and from `tail_since_us` to its end are not sealed.
+    The rows from the period's begin to `head_until_us` and from `tail_since_us` to its end are not
+    sealed.
     """
 
     first: int
@@ -31,7 +32,10 @@ def sealed_range(
     since_us: int,
     until_us: int = LAST_US,
 ) -> SealedRange:
-    """Returns the whole days or hours in `[since, until)` that the rollup has. `grain_us`: the length of one."""
+    """Returns the whole days or hours in `[since, until)` that the rollup has.
+
+    `grain_us`: the length of one.
+    """
     first = -(-since_us // grain_us)  # rounded up
     end = min(sealed_until(reader.cursor)[rollup], until_us) // grain_us
     if end <= first:

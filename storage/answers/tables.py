@@ -1,13 +1,13 @@
-"""Answers as tables: for each table the SELECT, its period, and how the period is divided into rows.
+"""Answers as tables: for each table its query, its period, and the division into rows.
 
-Sums come from the rollups where hours or days are sealed, and from the rows of history elsewhere, as in every answer.
+Sums come from the rollups where hours or days are sealed, and from the rows of history elsewhere,
+as in every answer.
 """
 
 from datetime import datetime
 from typing import Any
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from bus.contract.exports import TableRequest
 from bus.contract.statements import Account, ExportRequest, FleetReplay, Statement
@@ -15,7 +15,7 @@ from bus.errors import RefusedError
 from storage.answers.cursor import older_than
 from storage.answers.latencies import EXACT_PINGS
 from storage.answers.sealed import SealedRange, nothing_sealed, sealed_range
-from storage.engine.database import rows_of, sql
+from storage.engine.database import listed, sql, value_of
 from storage.engine.partitions import DAY_US, HOUR_US
 from storage.engine.rows import microseconds
 from storage.engine.table_files import TableQuery
@@ -39,10 +39,11 @@ _COUNT = (
 
 
 class TimeBuckets(Struct, frozen=True):
-    """A period `[since, until)` and its division into rows, in microseconds, as parameters of a query.
+    """A period `[since, until)` and its division into rows, in microseconds.
 
-    The rows of a day or an hour begin at multiples of `grain` (UTC; `base_us` is 0). A row of the whole period begins
-    at `base_us`, and `grain` is its length.
+    The fields are parameters of the queries. The rows of a day or an hour begin at multiples of
+    `grain` (UTC; `base_us` is 0). A row of the whole period begins at `base_us`, and `grain` is its
+    length.
     """
 
     since_us: int
@@ -58,8 +59,8 @@ def table(
 ) -> TableQuery:
     """Returns a table's query.
 
-    Raises RefusedError: 404 for an agent without history, 400 for a month in the future or a division that the table
-    does not have.
+    Raises RefusedError: 404 for an agent without history, 400 for a month in the future or a
+    division that the table does not have.
     """
     buckets = _buckets(reader, request, microseconds(now))
     chosen = _chosen_agents(reader, request.agent_id, registered=request.registered)
@@ -71,7 +72,7 @@ def table(
             text = sql("table_history").replace("{order}", order)
             return _query(reader, text, buckets, chosen=chosen)
         case "incidents":
-            # Reports after the period tell when an incident ended, so every partition since its begin is read.
+            # Reports after the period tell when an incident ended: every later partition is read.
             text = reader.partitions.fill(sql("table_incidents"), buckets.since_us)
             return TableQuery(text.replace("{chosen}", chosen), _parameters(buckets))
         case "agents":
@@ -96,7 +97,7 @@ def history(
     request: ExportRequest,
     now: datetime,
 ) -> TableQuery:
-    """Returns the query for an agent's outcomes of the last hours, newest first, as many as asked for.
+    """Returns the query for an agent's outcomes of the last hours, newest first.
 
     Raises RefusedError (404) for an agent without history.
     """
@@ -115,13 +116,14 @@ def statement(statement: Statement) -> TableQuery:
     """Returns the query for a statement's accounts: the host, then each GPU."""
     rows = [_account_row(statement, "host", "", statement.enrolled_seconds, statement.host)]
     for gpu in statement.gpus:
-        rows.append(_account_row(statement, gpu.uuid, gpu.name, gpu.enrolled_seconds, gpu))
-    return TableQuery(sql("table_statement"), {"rows": msgspec.json.encode(rows).decode()})
+        row = _account_row(statement, gpu.uuid, gpu.name, gpu.enrolled_seconds, gpu)
+        rows.append(row)
+    return TableQuery(sql("table_statement"), {"rows": listed(rows)})
 
 
 def replay(replayed: FleetReplay) -> TableQuery:
     """Returns the query for every agent's pay under both rules, the greatest change first."""
-    return TableQuery(sql("table_replay"), {"rows": msgspec.json.encode([replayed]).decode()})
+    return TableQuery(sql("table_replay"), {"rows": listed([replayed])})
 
 
 def _account_row(
@@ -142,7 +144,7 @@ def _account_row(
         "coverage_percent": account.coverage_percent,
         "uptime_percent": account.uptime_percent,
     }
-    for state, seconds in msgspec.structs.asdict(account.seconds).items():
+    for state, seconds in structs.asdict(account.seconds).items():
         row[f"{state}_seconds"] = seconds
     return row
 
@@ -155,7 +157,8 @@ def _latencies(
 ) -> TableQuery:
     """Returns the query for percentiles, which are exact for as few pings as in other answers.
 
-    For more pings they come from latency buckets. Those of sealed hours are used where a row is of all agents.
+    For more pings they come from latency buckets. Those of sealed hours are used where a row is of
+    all agents.
     """
     measure, column = _MEASURES[request.table]
     sealed = nothing_sealed(buckets.since_us)
@@ -190,7 +193,7 @@ def _count_pings(
         _COUNT.replace("{chosen}", chosen), buckets.since_us, buckets.until_us
     )
     asked = {"since_us": buckets.since_us, "until_us": buckets.until_us}
-    count: int = rows_of(reader.cursor, text, asked)[0][0]
+    count: int = value_of(reader.cursor, text, asked)
     return count
 
 
@@ -211,7 +214,10 @@ def _query(
     *,
     chosen: str = _EVERY_AGENT,
 ) -> TableQuery:
-    """Returns the query of a text whose tables and condition are put in. `chosen`: the condition for agents."""
+    """Returns the query of a text whose tables and condition are put in.
+
+    `chosen`: the condition for agents.
+    """
     text = text.replace("{chosen}", chosen)
     text = reader.partitions.fill(text, buckets.since_us, buckets.until_us)
     return TableQuery(text, _parameters(buckets, sealed))
@@ -224,7 +230,7 @@ def _parameters(
     """Returns every parameter that one of the texts may name; a query uses those that it names."""
     if sealed is None:
         sealed = nothing_sealed(buckets.since_us)
-    parameters = msgspec.structs.asdict(buckets)
+    parameters = structs.asdict(buckets)
     parameters |= sealed._asdict()
     parameters |= older_than(None)
     return parameters
@@ -252,7 +258,7 @@ def _buckets(
     request: TableRequest,
     now_us: int,
 ) -> TimeBuckets:
-    """Returns the month, or the last hours up to the newest outcome, whose clock may be ahead of ours."""
+    """Returns the month, or the last hours to the newest outcome (its clock may be ahead)."""
     since_us = now_us - int(request.hours * HOUR_US)
     until_us = max(now_us, reader.newest_us) + 1
     if request.month is not None:

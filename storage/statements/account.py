@@ -1,4 +1,7 @@
-"""Adds up one agent's month: from the windows of its reports to the accounts of a statement. Pure."""
+"""Adds up one agent's month: from the windows of its reports to the accounts of a statement.
+
+Pure.
+"""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -46,7 +49,10 @@ def month_totals(
     windows: Sequence[ReportWindow],
     enrolled: list[Interval],
 ) -> MonthTotals:
-    """Adds up the windows, in order of time. A window that crosses an edge of the enrolled time is divided there."""
+    """Adds up the windows, in order of time.
+
+    A window that crosses an edge of the enrolled time is divided there.
+    """
     host = Durations()
     incidents = IncidentList()
     splits: list[Split] = []
@@ -71,7 +77,7 @@ def durations_within(
     gpu: str | None,
     intervals: Iterable[Interval],
 ) -> Durations:
-    """Returns the part of one GPU's durations within the intervals; of the host's where `gpu` is None."""
+    """Returns the part of one GPU's durations within the intervals; None stands for the host."""
     durations = Durations()
     for interval in _overlapping(window, intervals):
         durations += share_within(window, gpu, interval).durations
@@ -82,18 +88,26 @@ def enrolled_ms(
     durations: Durations,
     intervals: Iterable[Interval],
 ) -> int:
-    """Returns the milliseconds to account for: the length of the intervals, or of the reports that fill them.
+    """Returns the milliseconds to account for.
 
-    The ends of a window are labels of another clock, rounded, so that the two differ by a few milliseconds.
+    They are the length of the intervals, or that of the reports where these fill the intervals.
+
+    The ends of a window are labels of another clock, rounded, so that the two differ by a few
+    milliseconds.
     """
-    length_ms = sum(interval.length // 1000 for interval in intervals)
+    length_ms = 0
+    for interval in intervals:
+        length_ms += interval.length // 1000
     if length_ms <= durations.window + ROUNDING_MS:
         return durations.window
     return length_ms
 
 
 def to_account(durations: Durations, enrolled_ms: int) -> Account:
-    """Returns the account of so much enrolled time. Time that no report covers is judged and is not up."""
+    """Returns the account of so much enrolled time.
+
+    Time that no report covers is judged and is not up.
+    """
     unreported_ms = max(0, enrolled_ms - durations.window)
     coverage_percent = None
     if enrolled_ms:
@@ -111,7 +125,10 @@ def gpu_accounts(
     enrolled: list[Interval],
     names: dict[str, tuple[int | None, str]],
 ) -> tuple[GpuAccount, ...]:
-    """Returns an account of each GPU, by index. One that came or went is accounted for while it was there."""
+    """Returns an account of each GPU, by index.
+
+    One that came or went is accounted for while it was there.
+    """
     accounts = []
     for uuid, gpu in totals.gpus.items():
         present = [interval.intersection(gpu.present) for interval in enrolled]
@@ -143,8 +160,8 @@ def _gpu_totals(
 ) -> dict[str, GpuTotals]:
     """Adds up each GPU's windows, and finds when it was there.
 
-    A GPU of the first report was there from the beginning, unless the report before it did not have the GPU
-    (`present_before`). A GPU of the last report stays to the end.
+    A GPU of the first report was there from the beginning, unless the report before it did not have
+    the GPU (`present_before`). A GPU of the last report stays to the end.
     """
     totals: dict[str, GpuTotals] = {}
     for index, window in enumerate(windows):
@@ -158,7 +175,8 @@ def _gpu_totals(
                 present = Interval(known.present.begin, end_us)
                 totals[uuid] = GpuTotals(known.durations + durations, present)
             elif index == 0 and uuid in present_before:
-                totals[uuid] = GpuTotals(durations, Interval(enrolled[0].begin, end_us))
+                present = Interval(enrolled[0].begin, end_us)
+                totals[uuid] = GpuTotals(durations, present)
             else:
                 totals[uuid] = _added_gpu(window, durations, end_us)
     return totals

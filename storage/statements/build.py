@@ -1,4 +1,4 @@
-"""Builds the uptime statement of one agent's month: reads the outcomes, and leaves arithmetic to pure modules."""
+"""Builds the uptime statement of one agent's month. The arithmetic is in pure modules."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -42,8 +42,8 @@ IN_FLIGHT_US = 60_000_000
 class _Month(Struct, frozen=True):
     """The month that is asked for, and what history has of the agent around it.
 
-    `retained`: the part of the month that retention keeps. `agent`: its number in history, None for an agent without
-    outcomes.
+    `retained`: the part of the month that retention keeps. `agent`: its number in history, None for
+    an agent without outcomes.
     """
 
     calendar: Interval
@@ -70,8 +70,8 @@ def statement(
 ) -> Statement:
     """Returns the statement. `threshold`: the uptime in percent from which a ping is good.
 
-    Raises RefusedError: 404 for an unknown agent or a month that is no longer kept, 400 for a month in the future.
-    Raises BadMessageError for a policy that cannot be read.
+    Raises RefusedError: 404 for an unknown agent or a month that is no longer kept, 400 for a month
+    in the future. Raises BadMessageError for a policy that cannot be read.
     """
     now_us = microseconds(now)
     month = _read_month(reader, agent_id, request, now_us)
@@ -128,10 +128,8 @@ def _read_month(
         raise RefusedError(400, f"{request.month} has not begun")
     kept_since_us = day_folders.retention_cutoff_us(reader.cursor)
     if kept_since_us >= calendar.end:
-        raise RefusedError(
-            404,
-            f"{request.month} is no longer kept: history begins {from_microseconds(kept_since_us):%Y-%m-%d}",
-        )
+        begin = f"{from_microseconds(kept_since_us):%Y-%m-%d}"
+        raise RefusedError(404, f"{request.month} is no longer kept: history begins {begin}")
     retained = Interval(max(calendar.begin, kept_since_us), calendar.end)
     agent = reader.names.agents.find(agent_id)
     if agent is None:
@@ -158,7 +156,7 @@ def _read_around(
 
 
 def _count_pings(reader: Reader, month: _Month) -> _PingCounts:
-    """Counts the month's pings by outcome, and those that are missing between the first and the last."""
+    """Counts the month's pings by outcome, and those that never reached history."""
     rows = [row for row in month.outcomes.rows if row.pinged_us in month.calendar]
     by_outcome = Counter(row.outcome for row in rows)
     missing_seqs = 0
@@ -193,7 +191,10 @@ def _is_final(
     month: Interval,
     now_us: int,
 ) -> bool:
-    """Returns whether no later outcome can change the statement, and ingest has read far enough to know that."""
+    """Returns whether no later outcome can change the statement.
+
+    This is true only once ingest has read far enough to know it.
+    """
     if now_us < month.end:
         return False
     if reader.newest_us >= month.end and _reach_end(windows, month):
@@ -201,15 +202,17 @@ def _is_final(
     last_us = ended_us(request.enrolments, month, now_us)
     if last_us is None:
         return reader.newest_us >= month.end + AWAITED_US
-    # The agent may have been the last of the fleet: then no newer outcome comes, and only time tells.
-    return reader.newest_us >= last_us + IN_FLIGHT_US or now_us >= month.end + AWAITED_US
+    if reader.newest_us >= last_us + IN_FLIGHT_US:
+        return True
+    # The agent may have been the last of the fleet: then no newer outcome comes.
+    return now_us >= month.end + AWAITED_US
 
 
 def _reach_end(
     windows: Iterable[ReportWindow],
     month: Interval,
 ) -> bool:
-    """Returns whether a report covers the month's end, so that no later one can tell of the month."""
+    """Returns whether a report covers the month's end; no later one can tell of the month."""
     return any(window.interval.end >= month.end for window in windows)
 
 

@@ -1,8 +1,9 @@
 """The time that a statement accounts for: an agent's enrolments within a month. Pure.
 
-An enrolment that goes on counts to the end of the month, or to the last outcome while the month runs, because later
-time is not known yet. An enrolment that ended counts to its last outcome, because nobody asked after that. Where
-history has outcomes from before the first enrolment that the registry knows, they count as one that ended.
+An enrolment that goes on counts to the end of the month, or to the last outcome while the month
+runs, because later time is not known yet. An enrolment that ended counts to its last outcome,
+because nobody asked after that. Where history has outcomes from before the first enrolment that the
+registry knows, they count as one that ended.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,12 +18,15 @@ from storage.engine.rows import microseconds
 from storage.statements.alignment import AGREES_US
 from storage.statements.windows import ReportWindow
 
-# The first window of an enrolment begins this near to it: a clock's error, and the time that a ping takes.
+# The first window of an enrolment begins this near to it: a clock's error and a ping's time.
 NEAR_US = AGREES_US + 1_000_000
 
 
 class AgentHistory(Struct, frozen=True):
-    """What history has of an agent around a month. `first_us` is the first ping of all; None: there is none."""
+    """What history has of an agent around a month.
+
+    `first_us` is the first ping of all; None: there is none.
+    """
 
     pinged_us: Sequence[int]
     windows: dict[int, ReportWindow]  # by the time of their ping
@@ -62,8 +66,8 @@ def ended_us(
 ) -> int | None:
     """Returns when the last enrolment that can touch the month ended.
 
-    Returns None where it goes on, or where no enrolment is known. An enrolment that only history knows ended when
-    the first known one began.
+    Returns None where it goes on, or where no enrolment is known. An enrolment that only history
+    knows ended when the first known one began.
     """
     if not enrolments:
         return None
@@ -103,8 +107,10 @@ def _enrolled(
     if enrolled:
         first_known_us = enrolled[0].since_us
     if first_known_us is None or history.first_us < first_known_us - NEAR_US:
-        begins_us = [window.interval.begin for window in history.windows.values()]
-        enrolled.insert(0, _Enrolled(min([history.first_us, *begins_us]), first_known_us))
+        begin_us = history.first_us
+        for window in history.windows.values():
+            begin_us = min(begin_us, window.interval.begin)
+        enrolled.insert(0, _Enrolled(begin_us, first_known_us))
     return enrolled
 
 

@@ -1,7 +1,7 @@
 """Merges the incidents that successive reports repeat. Pure.
 
-A report tells every incident that was open within its window. One that goes on is told again by the next report, and
-the last report knows best when it ended.
+A report tells every incident that was open within its window. One that goes on is told again by the
+next report, and the last report knows best when it ended.
 """
 
 from datetime import datetime
@@ -63,7 +63,8 @@ class IncidentList:
         before = self._open.pop(key, None)
         if before is not None and _continues(incident, before):
             index = before.index
-            self._incidents[index] = replace(incident, since=self._incidents[index].since)
+            since = self._incidents[index].since
+            self._incidents[index] = replace(incident, since=since)
         else:
             index = len(self._incidents)
             self._incidents.append(incident)
@@ -71,7 +72,10 @@ class IncidentList:
             self._open[key] = _Open(index, until_us)
 
     def _close_unreported(self, until_us: int) -> None:
-        """Ends what an earlier report left open and this one does not tell: it is known to that report's end."""
+        """Ends the incidents that an earlier report left open and this one does not tell.
+
+        Such an incident is known to the end of that earlier report.
+        """
         for key, still_open in list(self._open.items()):
             if still_open.reported_until_us < until_us:
                 ended_at = from_microseconds(still_open.reported_until_us)

@@ -1,4 +1,4 @@
-"""Reads the outcomes of one agent around a month, and aligns the windows of their reports with our clock."""
+"""Reads the outcomes of one agent around a month, and aligns their windows with our clock."""
 
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -8,8 +8,9 @@ from msgspec import Struct
 from bus.contract.durations import Durations, Interval
 from bus.contract.messages import Incident
 from storage.engine.bounds import LAST_US
-from storage.engine.database import rows_as, rows_of, sql
+from storage.engine.database import rows_as, sql, value_of
 from storage.engine.dictionary import GpuNames
+from storage.engine.duration_columns import durations_of, reported_durations
 from storage.engine.rows import from_microseconds
 from storage.statements.alignment import AlignedWindow, align
 from storage.statements.windows import ReportWindow
@@ -41,14 +42,6 @@ class OutcomeRow(NamedTuple):
             return None
         return Interval(self.labelled_since_us, self.labelled_until_us)
 
-    def durations(self) -> Durations | None:
-        """Returns the host's durations; None where nothing was reported."""
-        if self.up_ms is None:
-            return None
-        return Durations(
-            self.up_ms, self.degraded_ms, self.down_ms, self.unknown_ms, self.excused_ms
-        )
-
 
 class _IncidentRow(NamedTuple):
     """A row of `statement_incidents.sql`."""
@@ -75,7 +68,10 @@ class AgentOutcomes(Struct, frozen=True):
 
 
 class _Details(NamedTuple):
-    """What is kept beside the rows: durations by GPU and incidents, by the time of their ping; and sets of GPUs."""
+    """What history keeps beside the rows of outcomes.
+
+    Durations by GPU and incidents are by the time of their ping, sets of GPUs by their number.
+    """
 
     gpus: dict[int, dict[str, Durations]]
     incidents: dict[int, list[_IncidentRow]]
@@ -102,8 +98,8 @@ def read_outcomes(
         if window is not None:
             windows[row.pinged_us] = window
     gpu_names = {}
-    for gpus in details.gpu_sets.values():
-        for uuid, index, name in gpus:
+    for number in sorted(details.gpu_sets):
+        for uuid, index, name in details.gpu_sets[number]:
             gpu_names[uuid] = (index, name)
     return AgentOutcomes(rows, windows, gpu_names)
 
@@ -111,8 +107,7 @@ def read_outcomes(
 def first_ping_us(reader: Reader, agent: int) -> int | None:
     """Returns when the agent's history begins; None where it has no outcome."""
     text = reader.partitions.fill(sql("first_outcome"))
-    rows = rows_of(reader.cursor, text, {"agent": agent, "ever": LAST_US})
-    first_us: int | None = rows[0][0]
+    first_us: int | None = value_of(reader.cursor, text, {"agent": agent, "ever": LAST_US})
     return first_us
 
 
@@ -124,7 +119,7 @@ def _gpu_durations(
     durations: dict[int, dict[str, Durations]] = {}
     for row in gpu_rows(reader, [agent], interval):
         by_gpu = durations.setdefault(row.pinged_us, {})
-        by_gpu[row.uuid] = row.durations()
+        by_gpu[row.uuid] = durations_of(row)
     return durations
 
 
@@ -144,10 +139,11 @@ def _gpu_sets(
     reader: Reader,
     rows: list[OutcomeRow],
 ) -> dict[int, GpuNames]:
-    numbers = {row.gpu_set for row in rows if row.gpu_set is not None}
-    gpu_sets = {}
-    for number in sorted(numbers):
-        gpu_sets[number] = tuple(reader.names.gpus(number))
+    gpu_sets: dict[int, GpuNames] = {}
+    for row in rows:
+        number = row.gpu_set
+        if number is not None and number not in gpu_sets:
+            gpu_sets[number] = tuple(reader.names.gpus(number))
     return gpu_sets
 
 
@@ -156,16 +152,15 @@ def _window(row: OutcomeRow, details: _Details) -> ReportWindow | None:
 
     GPUs without durations of their own have those of the host.
     """
-    host = row.durations()
+    host = reported_durations(row)
     label = row.label()
     if host is None or label is None:
         return None
     aligned = align(row.pinged_us, row.response_us, label, host.window * 1000)
-    gpus = details.gpus.get(row.pinged_us)
-    if gpus is None:
-        gpus = {}
-        if row.gpu_set is not None:
-            gpus = {uuid: host for uuid, _, _ in details.gpu_sets[row.gpu_set]}
+    gpus = details.gpus.get(row.pinged_us, {})
+    if not gpus and row.gpu_set is not None:
+        for uuid, _, _ in details.gpu_sets[row.gpu_set]:
+            gpus[uuid] = host
     incidents = details.incidents.get(row.pinged_us, [])
     return ReportWindow(
         ping_seq=row.ping_seq,
@@ -178,7 +173,10 @@ def _window(row: OutcomeRow, details: _Details) -> ReportWindow | None:
 
 
 def _incident(row: _IncidentRow, aligned: AlignedWindow) -> Incident:
-    """Returns the incident by our clock: its times are labels of the agent's clock, like those of the window."""
+    """Returns the incident by our clock.
+
+    Its times are labels of the agent's clock, like those of the window.
+    """
     shift = timedelta(microseconds=aligned.shift_us)
     until = None
     if row.until_us is not None:

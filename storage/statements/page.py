@@ -1,4 +1,7 @@
-"""The statement as a page to print. One self-contained HTML file without scripts or outside addresses. Pure."""
+"""The statement as a page to print.
+
+One self-contained HTML file without scripts or outside addresses. Pure.
+"""
 
 from datetime import date, datetime
 from html import escape
@@ -11,7 +14,8 @@ from bus.contract.messages import Span
 from bus.contract.statements import Account, Pay, Replay, Split, Statement
 
 SHOWN_INCIDENTS = 200
-_PAGE = Template(Path(__file__).with_name("statement.html").read_text(encoding="utf-8"))
+_PAGE_FILE = Path(__file__).with_name("statement.html")
+_PAGE = Template(_PAGE_FILE.read_text(encoding="utf-8"))
 _ACCOUNT_ROW = Template(
     '<tr><td>$name<div class="bar">$bar</div></td>$cells<td><b>$uptime</b></td></tr>'
 )
@@ -39,7 +43,8 @@ def render(statement: Statement) -> str:
     """Returns the text of the page."""
     accounts = [_account_row("Host", "", statement.enrolled_seconds, statement.host)]
     for gpu in statement.gpus:
-        accounts.append(_account_row(gpu.name or "GPU", gpu.uuid, gpu.enrolled_seconds, gpu))
+        row = _account_row(gpu.name or "GPU", gpu.uuid, gpu.enrolled_seconds, gpu)
+        accounts.append(row)
     replay = ""
     if statement.replay:
         replay = _replay(statement.replay)
@@ -127,7 +132,7 @@ def _notes(statement: Statement) -> str:
         before = timestamp(statement.forgotten_until)
         notes.append(f"What was before {before} is no longer kept, and not in this account.")
     if len(statement.enrolled) > 1:
-        parts = ", ".join(_span(span) for span in statement.enrolled)
+        parts = ", ".join(map(_span, statement.enrolled))
         notes.append(
             f"The host was removed and registered again meanwhile. Enrolled were: {parts}."
         )
@@ -137,7 +142,10 @@ def _notes(statement: Statement) -> str:
     if statement.missed or statement.excused:
         missed = _counted(statement.missed, "ping")
         notes.append(f"{missed} missed, {statement.excused} excused as an outage of our own.")
-    return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+    paragraphs = ""
+    for note in notes:
+        paragraphs += f'<p class="note">{escape(note)}</p>'
+    return paragraphs
 
 
 def _span(span: Span) -> str:
@@ -197,7 +205,7 @@ def _incidents(statement: Statement) -> str:
 def _splits(statement: Statement) -> str:
     if not statement.splits:
         return ""
-    splits = escape("; ".join(_split(split) for split in statement.splits))
+    splits = escape("; ".join(map(_split, statement.splits)))
     return f"Reports that cross the period's edge were divided there ({splits})."
 
 

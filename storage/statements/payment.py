@@ -17,8 +17,8 @@ _SAME_PERCENT = 1e-9  # changes below this are rounding
 class PayableWindow(Struct, frozen=True):
     """One outcome as it counts for pay: the part of its window that is enrolled time of the month.
 
-    `judged`: its ping counts as good or poor (a first ping and an excused one do not). `whole`: the durations of the
-    whole window, whose uptime decides the rate; None where the part is the whole.
+    `judged`: its ping counts as good or poor (a first ping and an excused one do not). `whole`: the
+    durations of the whole window, whose uptime decides the rate; None where the part is the whole.
     """
 
     durations: Durations
@@ -36,7 +36,7 @@ class Terms(NamedTuple):
 
 
 def threshold_terms(threshold: float) -> Terms:
-    """Returns our own terms: a window at or above the threshold is paid in full, below it not at all."""
+    """Returns our own terms: full pay for a window at or above the threshold, else nothing."""
     rules = Rules(
         name=f"threshold {threshold:.15g} %",
         source="PING_UPTIME_THRESHOLD",
@@ -69,8 +69,9 @@ def pay(
     durations = Durations.total(window.durations for window in windows)
     unreported_ms = max(0, enrolled_ms - durations.window)
     due_ms = _judged_ms(durations, rules) + unreported_ms
-    uptime = _uptime(_good_ms(durations, rules) + rules.forgiven_seconds * 1000, due_ms)
-    in_pool = uptime is None or rules.leaves_below is None or uptime >= rules.leaves_below
+    good_ms = _good_ms(durations, rules) + rules.forgiven_seconds * 1000
+    uptime = _uptime(good_ms, due_ms)
+    in_pool = _stays_in_pool(uptime, rules)
     paid_ms = Fraction()
     if in_pool and rules.basis == "month":
         paid_ms = _rate(uptime, rules) * due_ms
@@ -91,6 +92,12 @@ def pay(
         due_seconds=due_ms / 1000,
         paid_seconds=float(paid_ms / 1000),
     )
+
+
+def _stays_in_pool(uptime: float | None, rules: Rules) -> bool:
+    if uptime is None or rules.leaves_below is None:
+        return True
+    return uptime >= rules.leaves_below
 
 
 def _change_word(change_percent: float) -> Literal["gains", "loses", "same"]:
@@ -135,7 +142,7 @@ def _judged_ms(durations: Durations, rules: Rules) -> int:
 
 
 def _rate(uptime: float | None, rules: Rules) -> Fraction:
-    """Returns the share of the full rate, exactly as it is written: 0.1 is a tenth, not the nearest double."""
+    """Returns the share of the full rate as written: 0.1 is a tenth, not the nearest double."""
     if uptime is None:
         return Fraction()
     for band in rules.bands:
@@ -153,7 +160,10 @@ def _count_verdicts(
     windows: list[PayableWindow],
     threshold: float,
 ) -> _Verdicts:
-    """Counts good and poor pings. A miss is poor; an answer whose whole window is excused is neither."""
+    """Counts good and poor pings.
+
+    A miss is poor; an answer whose whole window is excused is neither.
+    """
     good = 0
     poor = 0
     for window in windows:

@@ -18,7 +18,9 @@ def ready_made() -> list[str]:
 
 
 def read_rules(text: str) -> Rules:
-    """Returns the rules of a ready-made policy (by its name) or of a TOML text, the highest band first.
+    """Returns the rules of a ready-made policy, by its name, or of a TOML text.
+
+    The highest band comes first.
 
     Raises BadMessageError, which says what is wrong with the text.
     """
@@ -44,7 +46,9 @@ def asked_terms(
     policy: str | None,
     threshold: float,
 ) -> Terms:
-    """Returns the terms that a request names. What it leaves out is as it is in force (`threshold`).
+    """Returns the terms that a request names.
+
+    What it leaves out is as it is in force (`threshold`).
 
     Raises BadMessageError for a policy that cannot be read.
     """

@@ -1,7 +1,7 @@
 """Replays the fleet's month under other payment rules, and tells which agents gain and which lose.
 
-The database first adds up the windows of one agent that are paid alike under both rules: a month of 10,000 agents is
-then a few ten thousand rows instead of thirty million.
+The database first adds up the windows of one agent that are paid alike under both rules: a month of
+10,000 agents is then a few ten thousand rows instead of thirty million.
 """
 
 from collections import Counter
@@ -12,10 +12,10 @@ from math import fsum
 from operator import attrgetter
 from typing import NamedTuple
 
-from bus.contract.durations import Durations
 from bus.contract.statements import AgentReplay, FleetReplay, FleetReplayRequest, Pay, Replay, Rules
 from bus.errors import RefusedError
 from storage.engine.database import rows_as, sql
+from storage.engine.duration_columns import durations_of
 from storage.engine.rows import microseconds
 from storage.statements import payment
 from storage.statements.account import month_interval
@@ -34,11 +34,6 @@ class _WindowsRow(NamedTuple):
     unknown_ms: int
     excused_ms: int
 
-    def durations(self) -> Durations:
-        return Durations(
-            self.up_ms, self.degraded_ms, self.down_ms, self.unknown_ms, self.excused_ms
-        )
-
 
 def fleet(
     reader: Reader,
@@ -48,7 +43,8 @@ def fleet(
 ) -> FleetReplay:
     """Returns every agent's pay over the time that its reports cover, the greatest change first.
 
-    Raises RefusedError (400) for a month in the future, BadMessageError for a policy that cannot be read.
+    Raises RefusedError (400) for a month in the future, BadMessageError for a policy that cannot be
+    read.
     """
     month = month_interval(request.month)
     if month.begin > microseconds(now):
@@ -66,7 +62,8 @@ def fleet(
     for agent, agent_rows in groupby(rows, key=attrgetter("agent")):
         replayed, covered_ms = _replay_agent(agent_rows, terms_now, terms_then)
         replays.append(replayed)
-        agents.append(_agent_replay(reader.names.agents.name(agent), replayed, covered_ms))
+        agent_id = reader.names.agents.name(agent)
+        agents.append(_agent_replay(agent_id, replayed, covered_ms))
     agents.sort(key=_greatest_change_first)
     changes = Counter(agent.change for agent in agents)
     return FleetReplay(
@@ -91,7 +88,7 @@ def _replay_agent(
     windows = []
     covered_ms = 0
     for row in rows:
-        durations = row.durations()
+        durations = durations_of(row)
         covered_ms += durations.window
         windows.append(PayableWindow(durations, judged=False, answered=True, uptime_percent=None))
     return payment.replay(windows, covered_ms, terms_now, terms_then), covered_ms
@@ -118,7 +115,7 @@ def _greatest_change_first(agent: AgentReplay) -> tuple[float, str]:
 
 
 def _bands_reached(rules: Rules) -> str:
-    """Returns SQL for the number of bands that a window's uptime reaches, computed as `payment` computes it."""
+    """Returns SQL for the number of bands that a window's uptime reaches, as in `payment`."""
     judged = "up_ms + degraded_ms + down_ms"
     if rules.unknown_counts == "down":
         judged += " + unknown_ms"
@@ -133,7 +130,7 @@ def _bands_reached(rules: Rules) -> str:
 
 
 def _paid_percent(agents: list[Pay]) -> float | None:
-    """Returns the share of the full rate over all agents' time; None where no time can be paid for."""
+    """Returns the paid share of the time of all agents that can be paid for; None without any."""
     due_seconds = fsum(one.due_seconds for one in agents)
     if not due_seconds:
         return None

@@ -1,8 +1,9 @@
 """One report's window, and how much of its time lies within an interval. Pure.
 
-A report holds sums by state and no timeline. A window with one state throughout is divided exactly. A window with
-several states is divided by its incidents, where these account for every millisecond. Otherwise every state is
-divided in proportion, and the statement says so. The parts of a window always add up to the whole.
+A report holds sums by state and no timeline. A window with one state throughout is divided exactly.
+A window with several states is divided by its incidents, where these account for every millisecond.
+Otherwise every state is divided in proportion, and the statement says so. The parts of a window
+always add up to the whole.
 """
 
 from datetime import datetime
@@ -24,7 +25,8 @@ _WORST_FIRST = ("down", "unknown", "degraded")
 class ReportWindow(Struct, frozen=True):
     """What one report accounts for, by host and by GPU. `interval` is in microseconds by our clock.
 
-    `clock_stepped`: the agent's clock was set during the window, so that its labels do not say when anything was.
+    `clock_stepped`: the agent's clock was set during the window, so that its labels do not say when
+    anything was.
     """
 
     ping_seq: int
@@ -53,11 +55,11 @@ def share_within(
     gpu: str | None,
     interval: Interval,
 ) -> WindowShare:
-    """Returns the part of one GPU's durations within the interval; of the host's where `gpu` is None."""
+    """Returns the part of one GPU's durations within the interval; None stands for the host."""
     whole = window.host
     if gpu is not None:
         whole = window.gpus[gpu]
-    if interval.begin <= window.interval.begin and window.interval.end <= interval.end:
+    if interval.covers(window.interval):
         return WindowShare(whole, "exact")
     to_end = _share_before(window, gpu, whole, interval.end)
     to_begin = _share_before(window, gpu, whole, interval.begin)
@@ -87,15 +89,21 @@ def _share_before(
 
 
 def _has_one_state(whole: Durations) -> bool:
-    spent = [getattr(whole, state) for state in STATES]
-    return spent.count(0) >= len(STATES) - 1
+    states = 0
+    for state in STATES:
+        if getattr(whole, state):
+            states += 1
+    return states <= 1
 
 
 def _labels_are_reliable(
     window: ReportWindow,
     whole: Durations,
 ) -> bool:
-    """Returns whether the times of incidents say when each state was. Nothing says when excused time was."""
+    """Returns whether the times of incidents say when each state was.
+
+    Nothing says when excused time was.
+    """
     if whole.excused or window.clock_stepped:
         return False
     return abs(window.interval.length // 1000 - whole.window) <= TOLERANCE_MS
@@ -105,7 +113,7 @@ def _explains(
     timeline: list[_StateInterval],
     whole: Durations,
 ) -> bool:
-    """Returns whether the timeline has as much of every state that is not up as the report accounts for."""
+    """Returns whether the timeline has as much of every state as the report accounts for."""
     for state in _WORST_FIRST:
         found_ms = _microseconds_of(timeline, state) // 1000
         if abs(found_ms - getattr(whole, state)) > TOLERANCE_MS:
@@ -137,7 +145,8 @@ def _prorated(
 ) -> Durations:
     """Returns every state in proportion, rounded down.
 
-    Rounding down keeps every state from shrinking as the moment moves on, so that no part is negative.
+    Rounding down keeps every state from shrinking as the moment moves on, so that no part is
+    negative.
     """
     return Durations(
         up=whole.up * part_us // length_us,
@@ -152,7 +161,7 @@ def _timeline(
     window: ReportWindow,
     gpu: str | None,
 ) -> list[_StateInterval]:
-    """Returns when one GPU was not up; for the host, when any GPU was not, by the worst state of all."""
+    """Returns when one GPU was not up; for the host, the worst state of all GPUs."""
     reported = []
     for incident in window.incidents:
         concerned = gpu is None or incident.gpu in {gpu, None}
@@ -160,9 +169,11 @@ def _timeline(
             begin_us = _clipped(window, incident.since)
             end_us = _clipped(window, incident.until)
             reported.append(_StateInterval(begin_us, end_us, incident.state))
-    edges = {one.begin_us for one in reported} | {one.end_us for one in reported}
+    edges_us: set[int] = set()
+    for begin_us, end_us, _ in reported:
+        edges_us |= {begin_us, end_us}
     timeline = []
-    for begin_us, end_us in pairwise(sorted(edges)):
+    for begin_us, end_us in pairwise(sorted(edges_us)):
         states = {
             one.state for one in reported if one.begin_us <= begin_us and end_us <= one.end_us
         }
@@ -176,7 +187,8 @@ def _timeline(
 def _clipped(window: ReportWindow, at: datetime | None) -> int:
     if at is None:
         return window.interval.end
-    return min(max(microseconds(at), window.interval.begin), window.interval.end)
+    at_us = max(microseconds(at), window.interval.begin)
+    return min(at_us, window.interval.end)
 
 
 def _microseconds_of(

@@ -1,12 +1,13 @@
-"""Reads the GPUs of outcomes that have rows of their own: of all whose GPUs the host's row does not describe."""
+"""Reads the GPUs that have rows of their own, because their host's row does not describe them."""
 
 from typing import NamedTuple
 
 import msgspec
 
-from bus.contract.durations import Durations, Interval
+from bus.contract.durations import Interval
 from bus.contract.messages import GpuReport, GpuState
 from storage.engine.database import listed, rows_as, sql
+from storage.engine.duration_columns import durations_of
 from storage.store.store import Reader
 
 
@@ -28,12 +29,6 @@ class GpuRow(NamedTuple):
     unknown_ms: int
     excused_ms: int
 
-    def durations(self) -> Durations:
-        """Returns the GPU's durations within the window."""
-        return Durations(
-            self.up_ms, self.degraded_ms, self.down_ms, self.unknown_ms, self.excused_ms
-        )
-
     def report(self) -> GpuReport:
         """Returns the GPU as its report had it."""
         return GpuReport(
@@ -43,7 +38,7 @@ class GpuRow(NamedTuple):
             state=self.state,
             reasons=msgspec.json.decode(self.reasons, type=tuple[str, ...]),
             uptime_percent=self.uptime_percent,
-            seconds=self.durations().to_seconds(),
+            seconds=durations_of(self).to_seconds(),
         )
 
 
@@ -52,7 +47,7 @@ def gpu_rows(
     agents: list[int],
     interval: Interval,
 ) -> list[GpuRow]:
-    """Returns the rows of these agents' pings from the interval's begin to its end, both included."""
+    """Returns the rows of these agents' pings; both ends of the interval are included."""
     text = reader.partitions.fill(sql("gpus_of_pings"), interval.begin, interval.end)
     asked = {"agents": listed(agents), "since_us": interval.begin, "until_us": interval.end}
     return rows_as(GpuRow, reader.cursor, text, asked)
