@@ -88,16 +88,23 @@ class PingRow(Struct, gc=False):
     gpu_set: int | None = None
 
 
+class Evidence(Struct, frozen=True, gc=False):
+    """A signed report: its signature and its bytes."""
+
+    signature: str
+    payload: str
+
+
 class FullRow(PingRow, gc=False):
     """A row of `pings`, and what goes into the other tables with it.
 
-    `gpus` is empty where every GPU has the host's own times, for then `gpu_set` says all. `evidence` is the
-    signature and the payload of a signed report.
+    `gpus` is empty where every GPU has the host's own times, for then `gpu_set` says all. Only a signed report is
+    evidence.
     """
 
     gpus: tuple[GpuReport, ...] = ()
     incidents: tuple[Incident, ...] = ()
-    evidence: tuple[str, str] | None = None
+    evidence: Evidence | None = None
 
 
 class Poisoned(Struct, frozen=True):

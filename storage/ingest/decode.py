@@ -1,76 +1,104 @@
-"""From messages of the history stream to their rows. Pure: no clock, no database.
+"""Decodes a batch of messages of the history stream into rows. Pure: no clock, no database.
 
-A message is decoded into no more than what history keeps. What cannot be read becomes `Poisoned`, a
-value like any other: one bad record never stops the loop.
+Healthy messages take the fast path (`fast_path.py`), all others the slow path here. What cannot be read becomes a
+`Poisoned` like any other value, so that one bad message never stops ingest.
 """
+
+from collections.abc import Callable
+from typing import cast
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from bus.contract.messages import AgentState, GpuReport, Seconds, decode
+from bus.contract.messages import AgentState, GpuReport, Seconds, UptimeReport, Window, decode
 from bus.errors import BadMessageError
 from storage.engine.dictionary import Dictionaries
-from storage.engine.rows import Arrival, FullRow, HealthyRows, Poisoned, microseconds, milliseconds
+from storage.engine.rows import (
+    Arrival,
+    Evidence,
+    FullRow,
+    HealthyRows,
+    Poisoned,
+    microseconds,
+    milliseconds,
+)
 from storage.ingest.dedup import OutcomeKeys
-from storage.ingest.fast_path import healthy
-from storage.ingest.wire import Period, State
+from storage.ingest.fast_path import read_healthy
+from storage.ingest.wire import StoredState
 
 SIGNATURE_HEADER = "Gpuping-Signature"
 TOMBSTONE_HEADER = "KV-Operation"
-_state_of = msgspec.json.Decoder(State).decode
+
+# A StoredState has some of the fields of an AgentState, under the same names. To the type checker it is one.
+_decode_state = cast("Callable[[bytes], AgentState]", msgspec.json.Decoder(StoredState).decode)
+
+# What a message that is not an outcome may raise.
+_MESSAGE_ERRORS = (
+    BadMessageError,
+    msgspec.DecodeError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+)
 
 
 class DecodedBatch(Struct, frozen=True):
-    """What a batch of messages says; what is not healthy stands under its message's place in the batch."""
+    """What the messages of a batch say. `full` and `poisoned` have the index of their message as key."""
 
     healthy: HealthyRows
-    places: NDArray[np.int64]  # of the healthy ones
+    healthy_indices: NDArray[np.int64]  # the message of each healthy row
     full: dict[int, FullRow]
     poisoned: dict[int, Poisoned]
 
     def outcomes(self) -> OutcomeKeys:
-        """The keys of all outcomes: the healthy ones, then the others."""
-        full = [(row.agent, row.ping_seq, row.pinged_us, place) for place, row in self.full.items()]
-        healthy = self.healthy.agent, self.healthy.ping_seq, self.healthy.pinged_us, self.places
-        columns = np.array(full, dtype=np.int64).reshape(-1, 4).T
-        return OutcomeKeys(*(np.concatenate(both) for both in zip(healthy, columns, strict=True)))
+        """Returns the keys of all outcomes: of the healthy rows first, then of the full ones."""
+        others = []
+        for index, row in self.full.items():
+            others.append((row.agent, row.ping_seq, row.pinged_us, index))
+        columns = np.array(others, dtype=np.int64).reshape(-1, 4).T
+        return OutcomeKeys(
+            agent=np.concatenate([self.healthy.agent, columns[0]]),
+            ping_seq=np.concatenate([self.healthy.ping_seq, columns[1]]),
+            pinged_us=np.concatenate([self.healthy.pinged_us, columns[2]]),
+            message_index=np.concatenate([self.healthy_indices, columns[3]]),
+        )
 
     def within(self, part: range) -> "DecodedBatch":
-        """What the messages in these places say."""
-        inside = np.flatnonzero((self.places >= part.start) & (self.places < part.stop))
+        """Returns what the messages with these indices say."""
+        indices = self.healthy_indices
+        inside = np.flatnonzero((indices >= part.start) & (indices < part.stop))
         return DecodedBatch(
             self.healthy.take(inside),
-            self.places[inside],
-            {place: row for place, row in self.full.items() if place in part},
-            {place: one for place, one in self.poisoned.items() if place in part},
+            indices[inside],
+            {index: row for index, row in self.full.items() if index in part},
+            {index: one for index, one in self.poisoned.items() if index in part},
         )
 
 
-def read(batch: list[Arrival], names: Dictionaries) -> DecodedBatch:
-    """The rows of the outcomes in these messages, and why some have none. Names that are new are given numbers."""
-    short = healthy(batch, names)
-    full, poisoned = {}, {}
-    for place in short.others:
-        if batch[place].tombstone:
+def decode_batch(batch: list[Arrival], names: Dictionaries) -> DecodedBatch:
+    """Returns the rows of the outcomes in these messages, and why some have none. Names that are new get numbers."""
+    fast = read_healthy(batch, names)
+    full: dict[int, FullRow] = {}
+    poisoned: dict[int, Poisoned] = {}
+    for index in fast.other_indices:
+        arrival = batch[index]
+        if arrival.tombstone:
             continue
         try:
-            full[place] = full_row(batch[place], names)
-        except (
-            BadMessageError,
-            msgspec.DecodeError,
-            ValueError,
-            OverflowError,
-            RecursionError,
-        ) as error:
-            poisoned[place] = Poisoned(batch[place], f"{error}"[:500])
-    return DecodedBatch(short.rows, short.places, full, poisoned)
+            full[index] = full_row(arrival, names)
+        except _MESSAGE_ERRORS as error:
+            poisoned[index] = Poisoned(arrival, str(error)[:500])
+    return DecodedBatch(fast.rows, fast.indices, full, poisoned)
 
 
 def full_row(arrival: Arrival, names: Dictionaries) -> FullRow:
-    """The long road: the row of any outcome, whole."""
-    state = _state_of(arrival.data)
+    """The slow path: returns the row of any outcome. Raises one of _MESSAGE_ERRORS where there is none.
+
+    Names get their numbers last, so that a message which is refused leaves none behind.
+    """
+    state = _decode_state(arrival.data)
     if state.agent_id != arrival.agent_id:
         raise BadMessageError(
             f"the state of {state.agent_id!r} on the subject of {arrival.agent_id!r}"
@@ -88,74 +116,78 @@ def full_row(arrival: Arrival, names: Dictionaries) -> FullRow:
         reason=last.reason,
         uptime_percent=last.uptime_percent,
         consecutive_poor=state.consecutive_poor,
-        response_us=_scaled(last.response_ms),
-        late_us=_scaled(last.late_ms),
+        response_us=_whole_microseconds(last.response_ms),
+        late_us=_whole_microseconds(last.late_ms),
     )
-    _account(row, last.seconds, last.window_seconds)
-    if report := last.report:
-        _window(row, report.window)
+    _set_durations(row, last.seconds, last.window_seconds)
+    # A StoredOutcome has its report decoded, where an Outcome has its bytes.
+    report = cast("UptimeReport | None", last.report)
+    if report is not None:
+        _set_window(row, report.window)
         row.incidents = report.incidents
-        if not _say_no_more(report.gpus, last.seconds or Seconds(), last.uptime_percent):
+        host_seconds = last.seconds or Seconds()
+        if not _all_like_host(report.gpus, host_seconds, last.uptime_percent):
             row.gpus = report.gpus
     if arrival.signature is not None:
         payload = bytes(decode(arrival.data, AgentState).last.report).decode()
-        row.evidence = (arrival.signature, payload)
-    row.agent = names.agents[state.agent_id]  # last: what is poisoned is given no number
-    if report and report.gpus:
-        row.gpu_set = names.gpu_set(tuple([(gpu.uuid, gpu.index, gpu.name) for gpu in report.gpus]))
+        row.evidence = Evidence(arrival.signature, payload)
+    row.agent = names.agents[state.agent_id]
+    if report is not None and report.gpus:
+        gpu_names = tuple([(gpu.uuid, gpu.index, gpu.name) for gpu in report.gpus])
+        row.gpu_set = names.gpu_set(gpu_names)
     return row
 
 
-def _account(row: FullRow, seconds: Seconds | None, window_seconds: float | None) -> None:
-    window_ms = None if window_seconds is None else milliseconds(window_seconds)
+def _set_durations(row: FullRow, seconds: Seconds | None, window_seconds: float | None) -> None:
+    """Sets the times by state, and `window_ms` where it is not their sum."""
+    window_ms = None
+    if window_seconds is not None:
+        window_ms = milliseconds(window_seconds)
     if seconds is None:
-        row.up_ms = row.degraded_ms = row.down_ms = row.unknown_ms = row.excused_ms = None
+        row.up_ms = None
+        row.degraded_ms = None
+        row.down_ms = None
+        row.unknown_ms = None
+        row.excused_ms = None
         row.window_ms = window_ms
         return
     row.up_ms = milliseconds(seconds.up)
-    if (
-        seconds.up != window_seconds
-        or seconds.degraded
-        or seconds.down
-        or seconds.unknown
-        or seconds.excused
-    ):
+    not_up = seconds.degraded or seconds.down or seconds.unknown or seconds.excused
+    if seconds.up != window_seconds or not_up:
         row.degraded_ms = milliseconds(seconds.degraded)
         row.down_ms = milliseconds(seconds.down)
         row.unknown_ms = milliseconds(seconds.unknown)
         row.excused_ms = milliseconds(seconds.excused)
-        row.window_ms = None if window_ms == _accounted(row) else window_ms
+        if window_ms != _sum_ms(row):
+            row.window_ms = window_ms
 
 
-def _accounted(row: FullRow) -> int:
-    return (
-        (row.up_ms or 0)
-        + (row.degraded_ms or 0)
-        + (row.down_ms or 0)
-        + (row.unknown_ms or 0)
-        + (row.excused_ms or 0)
-    )
+def _sum_ms(row: FullRow) -> int:
+    """The sum of the times by state. Zero where nothing was reported."""
+    times = (row.up_ms, row.degraded_ms, row.down_ms, row.unknown_ms, row.excused_ms)
+    return sum(time or 0 for time in times)
 
 
-def _window(row: FullRow, window: Period) -> None:
-    until_us, since_us = microseconds(window.until), microseconds(window.since)
+def _set_window(row: FullRow, window: Window) -> None:
+    until_us = microseconds(window.until)
+    since_us = microseconds(window.since)
     row.until_ms = (until_us - row.pinged_us) // 1000
-    row.since_ms = (until_us - since_us) // 1000 - _accounted(row)
+    row.since_ms = (until_us - since_us) // 1000 - _sum_ms(row)
 
 
-def _say_no_more(gpus: tuple[GpuReport, ...], host: Seconds, uptime_percent: float | None) -> bool:
-    """Whether each GPU is up, with the host's own account."""
+def _all_like_host(
+    gpus: tuple[GpuReport, ...], host: Seconds, uptime_percent: float | None
+) -> bool:
+    """Whether each GPU is up now, with the times and the uptime of the host."""
     for gpu in gpus:
-        if (
-            gpu.state != "up"
-            or gpu.reasons
-            or gpu.seconds != host
-            or gpu.uptime_percent != uptime_percent
-        ):
+        if gpu.state != "up" or gpu.reasons:
+            return False
+        if gpu.seconds != host or gpu.uptime_percent != uptime_percent:
             return False
     return True
 
 
-def _scaled(thousandths: float | None) -> int | None:
-    """Milliseconds as whole microseconds."""
-    return None if thousandths is None else round(thousandths * 1000)
+def _whole_microseconds(time_ms: float | None) -> int | None:
+    if time_ms is None:
+        return None
+    return round(time_ms * 1000)

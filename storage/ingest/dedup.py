@@ -1,12 +1,13 @@
-"""Tells new outcomes from those that came again, and outcomes under numbers that began again from both.
+"""Tells new outcomes from those that came again, and finds agents whose numbers began again. Pure.
 
-An outcome is known by (agent, ping_seq, pinged_at). Nearly always an agent's numbers in a batch follow the last one
-held, which proves them new without a look at the file, all of them at once. The agents of which that is not so are
-looked at outcome by outcome.
+An outcome is identified by agent, ping_seq and time of the ping. Nearly always an agent's numbers in a batch follow
+the last one that history has. That proves them new without a look at the file, and it is found out for all of them at
+once. The outcomes of the other agents are looked at one by one.
 """
 
 from collections.abc import Callable
-from operator import itemgetter
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
@@ -14,141 +15,184 @@ from numpy.typing import NDArray
 
 from storage.ingest.sequences import SequenceRanges
 
-Key = tuple[int, int, int]  # agent, ping_seq, pinged_us
-_BY_TIME = itemgetter(2)
+
+class Key(NamedTuple):
+    """What identifies an outcome. `agent` is the agent's number in the dictionary."""
+
+    agent: int
+    ping_seq: int
+    pinged_us: int
 
 
 class OutcomeKeys(Struct, frozen=True):
-    """The keys of a batch's outcomes, a column each, and where in the batch each came."""
+    """The keys of a batch's outcomes, a column each, and the index of each one's message in the batch."""
 
     agent: NDArray[np.int64]
     ping_seq: NDArray[np.int64]
     pinged_us: NDArray[np.int64]
-    came: NDArray[np.int64]
+    message_index: NDArray[np.int64]
 
-    def as_they_came(self, places: NDArray[np.int64]) -> list[tuple[int, Key]]:
-        """Of the outcomes in these places: places and keys, in the order in which they came."""
-        places = places[np.argsort(self.came[places])]
-        columns = (
-            column[places].tolist() for column in (self.agent, self.ping_seq, self.pinged_us)
-        )
-        return list(zip(places.tolist(), zip(*columns, strict=True), strict=True))
+    def in_order_of_messages(self, indices: NDArray[np.int64]) -> list[tuple[int, Key]]:
+        """Returns the outcomes at these indices as index and key, in the order in which they came."""
+        indices = indices[np.argsort(self.message_index[indices])]
+        agents = self.agent[indices].tolist()
+        numbers = self.ping_seq[indices].tolist()
+        times = self.pinged_us[indices].tolist()
+        keys = map(Key, agents, numbers, times)
+        return list(zip(indices.tolist(), keys, strict=True))
 
 
 class NewOutcomes(Struct, frozen=True):
-    """What is new in a batch, and what `Deduplicator.remember` needs of it."""
+    """The new outcomes of a batch.
 
-    places: NDArray[
-        np.int64
-    ]  # among its outcomes, in the order of time: packs tighter, a day's rows lie together
-    agents: NDArray[np.int64]  # those that went on without a gap,
-    reached: NDArray[np.int64]  # and the last number of each
-    others: list[Key]  # in the order of time
-    restarts: list[Key]  # with each of these an agent's numbers began again
+    `indices` are in order of time, so that rows pack tighter and those of a day lie together. The other fields are
+    what `Deduplicator.remember` needs.
+    """
+
+    indices: NDArray[np.int64]
+    agents: NDArray[np.int64]  # agents whose numbers all followed
+    reached: NDArray[np.int64]  # the highest number of each of them
+    others: list[Key]  # outcomes of the other agents, in order of time
+    restarts: list[Key]  # the outcomes with which an agent's numbers began again
+
+
+class _Following(Struct, frozen=True):
+    """The agents whose numbers in a batch all follow the last one that history has, and their outcomes."""
+
+    is_outcome: NDArray[np.bool_]
+    agents: NDArray[np.int64]
+    reached: NDArray[np.int64]
 
 
 class Deduplicator:
-    """The numbers held, and where numberings began again. `held` looks outcomes up in the file."""
+    """Knows which numbers history has, and when an agent's numbers last began again.
+
+    `restarted` has the time of the last restart, in microseconds by agent. `find_stored` returns those of the keys
+    given that are in the history file. Outcomes from before `retention_cutoff_us` have expired.
+    """
 
     def __init__(
         self,
-        numbering: SequenceRanges,
+        sequences: SequenceRanges,
         restarted: dict[int, int],
-        held: Callable[[list[Key]], list[Key]],
+        find_stored: Callable[[list[Key]], list[Key]],
         retention_cutoff_us: int = 0,
     ) -> None:
-        self.sequences = numbering
-        self.retention_cutoff_us = retention_cutoff_us  # what was pinged before is no longer held
-        self.restarted = restarted  # microseconds of the last restart, by agent
-        self._held = held
+        self.sequences = sequences
+        self.restarted = restarted
+        self.retention_cutoff_us = retention_cutoff_us
+        self._find_stored = find_stored
 
     def find(self, outcomes: OutcomeKeys) -> NewOutcomes:
-        """Changes nothing: the batch may fail yet."""
-        follow, agents, reached = self._parted(outcomes)
-        others, any_taken = self._new_among(outcomes, np.flatnonzero(~follow))
-        places = np.concatenate(
-            [np.flatnonzero(follow), np.array(list(others.values()), dtype=np.int64)]
+        """Returns the new outcomes of a batch. Changes nothing, for writing the batch may still fail."""
+        following = self._following(outcomes)
+        doubtful_indices = np.flatnonzero(~following.is_outcome)
+        others, any_number_taken = self._new_among(outcomes, doubtful_indices)
+        other_indices = np.array(list(others.values()), dtype=np.int64)
+        indices = np.concatenate([np.flatnonzero(following.is_outcome), other_indices])
+        by_time = np.argsort(outcomes.pinged_us[indices], kind="stable")
+        keys = sorted(others, key=attrgetter("pinged_us"))
+        restarts: list[Key] = []
+        if any_number_taken:
+            restarts = self._find_restarts(keys)
+        return NewOutcomes(
+            indices=indices[by_time],
+            agents=following.agents,
+            reached=following.reached,
+            others=keys,
+            restarts=restarts,
         )
-        places = places[np.argsort(outcomes.pinged_us[places], kind="stable")]
-        keys = sorted(others, key=_BY_TIME)
-        return NewOutcomes(places, agents, reached, keys, self._restarts(keys) if any_taken else [])
 
-    def remember(self, fresh: NewOutcomes) -> list[int]:
-        """Once it is written. Returns the agents that miss numbers for it."""
-        self.restarted |= {agent: pinged_us for agent, _, pinged_us in fresh.restarts}
-        begins = set(fresh.restarts)
-        self.sequences.extend(fresh.agents, fresh.reached)
-        return [key[0] for key in fresh.others if self._number(key, begins=key in begins) > 0]
+    def remember(self, new: NewOutcomes) -> list[int]:
+        """Adds outcomes that are written now. Returns the agents that miss more numbers for it."""
+        for key in new.restarts:
+            self.restarted[key.agent] = key.pinged_us
+        self.sequences.extend(new.agents, new.reached)
+        restarts = set(new.restarts)
+        agents = []
+        for key in new.others:
+            if self._add(key, restarts=key in restarts) > 0:
+                agents.append(key.agent)
+        return agents
 
-    def _parted(
-        self, outcomes: OutcomeKeys
-    ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
-        """Which outcomes are of agents whose numbers all follow the last one held; those agents, how far each gets."""
+    def _following(self, outcomes: OutcomeKeys) -> _Following:
+        """Sorts the outcomes by agent and number, and compares all numbers at once with those expected."""
         order = np.lexsort((outcomes.ping_seq, outcomes.agent))
-        agent, number = outcomes.agent[order], outcomes.ping_seq[order]
-        first = np.flatnonzero(np.diff(agent, prepend=-1))  # where each agent's outcomes begin
+        agent = outcomes.agent[order]
+        number = outcomes.ping_seq[order]
+        # Where each agent's outcomes begin, and how many there are.
+        first = np.flatnonzero(np.diff(agent, prepend=-1))
         count = np.diff(first, append=len(agent))
-        expected = (
-            self.sequences.reached(agent) + 1 + np.arange(len(agent)) - np.repeat(first, count)
-        )
-        as_expected = (number == expected) & ~np.isin(agent, list(self.restarted))
-        whole = np.logical_and.reduceat(as_expected, first)
-        follow = np.empty(len(agent), dtype=np.bool_)
-        follow[order] = np.repeat(whole, count)
-        return follow, agent[first[whole]], number[(first + count - 1)[whole]]
+        position = np.arange(len(agent)) - np.repeat(first, count)
+        expected = self.sequences.reached(agent) + 1 + position
+        # After a restart another outcome may have had the same number, so a number proves nothing.
+        never_restarted = ~np.isin(agent, list(self.restarted))
+        follows = (number == expected) & never_restarted
+        all_follow = np.logical_and.reduceat(follows, first)
+        is_outcome = np.empty(len(agent), dtype=np.bool_)
+        is_outcome[order] = np.repeat(all_follow, count)
+        last = first + count - 1
+        return _Following(is_outcome, agent[first[all_follow]], number[last[all_follow]])
 
     def _new_among(
-        self, outcomes: OutcomeKeys, places: NDArray[np.int64]
+        self, outcomes: OutcomeKeys, indices: NDArray[np.int64]
     ) -> tuple[dict[Key, int], bool]:
-        """The new ones and their places, looked at one by one; and whether any number among all of them was taken."""
+        """Looks at outcomes one by one. Returns the new ones with their indices, and whether any number was taken.
+
+        Where a number is taken, the file is asked whether it was by the same outcome.
+        """
         certain: dict[Key, int] = {}
         doubtful: dict[Key, int] = {}
-        numbers: set[tuple[int, int]] = set()
-        for place, key in outcomes.as_they_came(places):
-            if key[:2] in numbers or self._is_taken(key):
-                doubtful.setdefault(key, place)
+        seen: set[tuple[int, int]] = set()
+        for index, key in outcomes.in_order_of_messages(indices):
+            number = (key.agent, key.ping_seq)
+            if number in seen or key.agent in self.restarted or self._was_used(key):
+                doubtful.setdefault(key, index)
             else:
-                numbers.add(key[:2])
-                certain[key] = place
-        any_taken = bool(doubtful)
-        for key in [key for key in doubtful if key in certain]:
+                seen.add(number)
+                certain[key] = index
+        any_number_taken = bool(doubtful)
+        # The same outcome twice in one batch.
+        for key in doubtful.keys() & certain.keys():
             del doubtful[key]
-        for key in self._held(list(doubtful)):
+        for key in self._find_stored(list(doubtful)):
             doubtful.pop(key, None)
-        return certain | doubtful, any_taken
+        return certain | doubtful, any_number_taken
 
-    def _is_taken(self, key: Key) -> bool:
-        """Whether the number proves nothing: another outcome had it, or they began again once."""
-        return key[0] in self.restarted or self._had(key)
+    def _was_used(self, key: Key) -> bool:
+        """Whether history has the number, or had it with an outcome that expired before this one was pinged."""
+        if self.sequences.holds(key.agent, key.ping_seq):
+            return True
+        if key.pinged_us < self.retention_cutoff_us:
+            return False
+        return self.sequences.has_expired(key.agent, key.ping_seq)
 
-    def _had(self, key: Key) -> bool:
-        """Whether history holds the number, or let it go with an outcome that was before this one."""
-        agent, number, pinged_us = key
-        has_let_go = pinged_us >= self.retention_cutoff_us and self.sequences.has_let_go(
-            agent, number
-        )
-        return has_let_go or self.sequences.holds(agent, number)
+    def _find_restarts(self, new: list[Key]) -> list[Key]:
+        """The new outcomes under numbers that are taken: with each of them an agent's numbers began again.
 
-    def _restarts(self, fresh: list[Key]) -> list[Key]:
-        """New outcomes under numbers that are taken: with each of them an agent's numbers began again."""
+        `new` is in order of time. An agent may restart several times in it; the last one is returned.
+        """
         restarts: dict[int, Key] = {}
-        taken: dict[int, set[int]] = {}
-        for key in fresh:
-            agent, number, pinged_us = key
-            began = self.restarted.get(agent)
-            here = taken.setdefault(agent, set())
-            known = agent not in restarts and self._had(key)
-            if (known or number in here) and (began is None or pinged_us > began):
-                restarts[agent] = key
-                here.clear()
-            here.add(number)
+        numbers_since: dict[int, set[int]] = {}
+        for key in new:
+            numbers = numbers_since.setdefault(key.agent, set())
+            taken = key.ping_seq in numbers
+            if key.agent not in restarts and self._was_used(key):
+                taken = True
+            restarted_us = self.restarted.get(key.agent)
+            is_newer = restarted_us is None or key.pinged_us > restarted_us
+            if taken and is_newer:
+                restarts[key.agent] = key
+                numbers.clear()
+            numbers.add(key.ping_seq)
         return list(restarts.values())
 
-    def _number(self, key: Key, *, begins: bool) -> int:
-        agent, number, pinged_us = key
-        began = self.restarted.get(agent)
-        if began is not None and pinged_us < began:
-            return 0  # of a numbering that has ended
-        if begins:
-            self.sequences.restart(agent)
-        return self.sequences.add(agent, number)
+    def _add(self, key: Key, *, restarts: bool) -> int:
+        """Adds a number, and returns how many more are missing for it."""
+        restarted_us = self.restarted.get(key.agent)
+        if restarted_us is not None and key.pinged_us < restarted_us:
+            # It is from before the restart. Those numbers are no longer kept.
+            return 0
+        if restarts:
+            self.sequences.restart(key.agent)
+        return self.sequences.add(key.agent, key.ping_seq)

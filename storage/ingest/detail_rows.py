@@ -1,65 +1,71 @@
-"""What an outcome that is not plainly healthy puts into tables: its own row, GPUs, incidents, evidence. Pure."""
+"""The rows of one outcome that is not plainly healthy: its own row, its GPUs, incidents and evidence. Pure."""
 
 from typing import Any
 
 import msgspec
-from msgspec import structs
 
-from bus.contract.messages import GpuReport
+from bus.contract.messages import GpuReport, Incident
 from storage.engine.rows import FullRow, PingRow, microseconds, milliseconds
 
 Columns = dict[str, Any]
 
 
 def ping_row(row: FullRow) -> Columns:
-    """Its own row."""
+    """Returns the row of `pings`."""
     return {name: getattr(row, name) for name in PingRow.__struct_fields__}
 
 
 def gpu_rows(row: FullRow) -> list[Columns]:
-    """One row a GPU, in the report's order."""
-    return [_key(row) | _gpu_row(place, gpu) for place, gpu in enumerate(row.gpus)]
+    """Returns the rows of `gpus`, one for each GPU in the order of the report."""
+    return [_gpu_row(row, position, gpu) for position, gpu in enumerate(row.gpus)]
 
 
 def incident_rows(row: FullRow) -> list[Columns]:
-    """One row an incident."""
-    return [
-        _key(row)
-        | {
-            "gpu": one.gpu,
-            "state": one.state,
-            "reason": one.reason,
-            "since_us": microseconds(one.since),
-        }
-        | {"until_us": None if one.until is None else microseconds(one.until)}
-        for one in row.incidents
-    ]
+    """Returns the rows of `incidents`."""
+    return [_incident_row(row, incident) for incident in row.incidents]
 
 
 def evidence_rows(row: FullRow) -> list[Columns]:
-    """The signed report, where there is one."""
+    """Returns the row of `evidence` where the report was signed, otherwise none."""
     if row.evidence is None:
         return []
-    return [_key(row) | {"signature": row.evidence[0], "payload": row.evidence[1]}]
+    columns = _key(row)
+    columns["signature"] = row.evidence.signature
+    columns["payload"] = row.evidence.payload
+    return [columns]
 
 
 def _key(row: FullRow) -> Columns:
     return {"agent": row.agent, "ping_seq": row.ping_seq, "pinged_us": row.pinged_us}
 
 
-def _gpu_row(place: int, gpu: GpuReport) -> Columns:
-    seconds = {
-        f"{name}_ms": milliseconds(value) for name, value in structs.asdict(gpu.seconds).items()
-    }
-    about = {
-        "place": place,
+def _gpu_row(row: FullRow, position: int, gpu: GpuReport) -> Columns:
+    return {
+        **_key(row),
+        "place": position,
         "uuid": gpu.uuid,
         "gpu_index": gpu.index,
         "name": gpu.name,
         "state": gpu.state,
-    }
-    judged = {
         "reasons": msgspec.json.encode(gpu.reasons).decode(),
         "uptime_percent": gpu.uptime_percent,
+        "up_ms": milliseconds(gpu.seconds.up),
+        "degraded_ms": milliseconds(gpu.seconds.degraded),
+        "down_ms": milliseconds(gpu.seconds.down),
+        "unknown_ms": milliseconds(gpu.seconds.unknown),
+        "excused_ms": milliseconds(gpu.seconds.excused),
     }
-    return about | judged | seconds
+
+
+def _incident_row(row: FullRow, incident: Incident) -> Columns:
+    until_us = None
+    if incident.until is not None:
+        until_us = microseconds(incident.until)
+    return {
+        **_key(row),
+        "gpu": incident.gpu,
+        "state": incident.state,
+        "reason": incident.reason,
+        "since_us": microseconds(incident.since),
+        "until_us": until_us,
+    }

@@ -1,177 +1,212 @@
-"""The short road: from healthy hosts' messages to their rows, many at a time.
+"""The fast path: from the messages of healthy hosts to their rows, many at a time. Pure.
 
-Nearly all hosts are healthy: answered, judged good, up throughout, due again after whole seconds, and nothing more to
-say of any GPU. The types here say so. A message that does not fit them takes the long road (`reading.py`), which
-gives the same row for one that does. Rows are columns of numbers, for what is done to each of them by itself costs
-more than all the rest (measured).
+Nearly all hosts are healthy: the ping was answered and judged good, host and GPUs were up throughout the window, the
+interval is in whole seconds, and there is nothing else to say of any GPU. The types here accept such messages only.
+Any other message takes the slow path (`decode.py`), which gives the same row for a message that fits here.
+
+Rows are columns of numbers, and what a message says is collected in flat lists. What is done to each row by itself
+costs more than all the rest (measured), so the loop over messages does as little as it can, and numpy does the rest
+for hundreds of messages at once.
 """
 
-from itertools import chain, compress
-from typing import Annotated, Literal
+from itertools import compress
+from types import GenericAlias
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from bus.contract.messages import Duration, Index
+from bus.contract.messages import Duration, GpuReport, Seconds
 from storage.engine.dictionary import Dictionaries, GpuNames
 from storage.engine.rows import NO_GPUS, Arrival, HealthyRows
-from storage.ingest.timestamps import moments
-from storage.ingest.wire import LONGEST, Milliseconds, Number
+from storage.ingest.timestamps import timestamps
+from storage.ingest.wire import (
+    LONGEST,
+    StoredOutcome,
+    StoredReport,
+    StoredState,
+    StoredWindow,
+    narrowed,
+)
 
-PIECE = 500  # messages: what is made of them is used up while the processor still holds it (1,000: 5 to 30 % more time)
+# Messages that are read together. What is made of them still lies in the processor's cache when it is used;
+# 1,000 take 5 to 30 % more time.
+CHUNK = 500
 
-_NoTime = Annotated[float, Meta(ge=0.0, le=0.0)]
-_Full = Annotated[float, Meta(ge=100.0, le=100.0)]
-_Nothing = Annotated[tuple[msgspec.Raw, ...], Meta(max_length=0)]
+_Zero = Annotated[float, Meta(ge=0.0, le=0.0)]
+_Hundred = Annotated[float, Meta(ge=100.0, le=100.0)]
+_Empty = Annotated[tuple[msgspec.Raw, ...], Meta(max_length=0)]
+_WholeSeconds = Annotated[float, Meta(ge=0.0, le=LONGEST, multiple_of=1)]
+
+_UpSeconds = narrowed(
+    "_UpSeconds",
+    Seconds,
+    up=(Duration, 0.0),
+    degraded=(_Zero, 0.0),
+    down=(_Zero, 0.0),
+    unknown=(_Zero, 0.0),
+    excused=(_Zero, 0.0),
+)
+_UpGpu = narrowed(
+    "_UpGpu",
+    GpuReport,
+    state=Literal["up"],
+    reasons=(_Empty, ()),
+    uptime_percent=_Hundred,
+    seconds=(_UpSeconds, _UpSeconds()),
+)
+# Timestamps stay text here, to be read together later.
+_TextWindow = narrowed("_TextWindow", StoredWindow, since=str, until=str)
+_HealthyReport = narrowed(
+    "_HealthyReport",
+    StoredReport,
+    window=_TextWindow,
+    gpus=(GenericAlias(tuple, (_UpGpu, ...)), ()),
+    incidents=(_Empty, ()),
+)
+_HealthyOutcome = narrowed(
+    "_HealthyOutcome",
+    StoredOutcome,
+    pinged_at=str,
+    outcome=Literal["answered"],
+    verdict=Literal["good"],
+    reason=(None, None),
+    uptime_percent=_Hundred,
+    seconds=_UpSeconds,
+    window_seconds=float,
+    report=_HealthyReport,
+)
+_HealthyState = narrowed(
+    "_HealthyState",
+    StoredState,
+    consecutive_poor=(Literal[0], 0),
+    interval_seconds=_WholeSeconds,
+    next_ping_at=str,
+    last=_HealthyOutcome,
+)
+
+# Bound once, for it is called for each message.
+_decode_state = msgspec.json.Decoder(_HealthyState).decode
 
 
-class _Seconds(Struct, frozen=True, gc=False):
-    up: Duration = 0.0
-    degraded: _NoTime = 0.0
-    down: _NoTime = 0.0
-    unknown: _NoTime = 0.0
-    excused: _NoTime = 0.0
+class _Collected(Struct, frozen=True):
+    """What the healthy messages of a chunk say. `numbers` and `times` are flat, with four values a message."""
 
-
-class _Gpu(Struct, kw_only=True, frozen=True, gc=False):
-    uuid: str
-    index: Index | None = None
-    name: str = ""
-    state: Literal["up"]
-    reasons: _Nothing = ()
-    uptime_percent: _Full
-    seconds: _Seconds = _Seconds()
-
-
-class _Window(Struct, frozen=True, gc=False):
-    since: str
-    until: str
-
-
-class _Report(Struct, frozen=True, gc=False):
-    window: _Window
-    gpus: tuple[_Gpu, ...] = ()
-    incidents: _Nothing = ()
-
-
-class _Outcome(Struct, kw_only=True, frozen=True, gc=False):
-    ping_seq: Number
-    pinged_at: str
-    outcome: Literal["answered"]
-    verdict: Literal["good"]
-    reason: None = None
-    uptime_percent: _Full
-    seconds: _Seconds
-    window_seconds: float
-    response_ms: Milliseconds | None = None
-    late_ms: Milliseconds | None = None
-    report: _Report
-
-
-class _State(Struct, kw_only=True, frozen=True, gc=False):
-    consecutive_poor: Literal[0] = 0
-    agent_id: str
-    interval_seconds: Annotated[float, Meta(ge=0.0, le=LONGEST, multiple_of=1)]
-    next_ping_at: str
-    last: _Outcome
-
-
-class _Gathered(Struct, frozen=True):
-    """What many messages say, value by value. `numbers` and `moments` are flat: four for each message."""
-
-    places: list[int]  # of the messages in their batch
+    indices: list[int]  # of the messages in their batch
     agents: list[str]
     ping_seqs: list[int]
-    numbers: list[float | None]  # up_seconds, interval_seconds, response_ms, late_ms
-    moments: list[str]  # pinged_at, next_ping_at, since, until
+    numbers: list[float | None]  # up seconds, interval seconds, response_ms, late_ms
+    times: list[str]  # pinged_at, next_ping_at, since, until
     gpus: list[GpuNames]
+    other_indices: list[int]  # of the messages that are not healthy
 
 
-class Healthy(Struct, frozen=True):
-    """Rows, and the places of their messages in the batch; `others` are the places of messages that are others."""
+class FastPathRows(Struct, frozen=True):
+    """The rows of the healthy messages in a batch, with the index of each message.
+
+    `other_indices` are those of all other messages, in order.
+    """
 
     rows: HealthyRows
-    places: NDArray[np.int64]
-    others: list[int]
+    indices: NDArray[np.int64]
+    other_indices: list[int]
 
 
-_state_of = msgspec.json.Decoder(_State).decode  # bound once, for it is called for each row
+def read_healthy(batch: list[Arrival], names: Dictionaries, chunk: int = CHUNK) -> FastPathRows:
+    """Returns the rows of the healthy messages in a batch. Names that are new get numbers."""
+    rows = []
+    indices = []
+    other_indices = []
+    # An empty batch is one empty chunk, so that there is something to join.
+    for start in range(0, len(batch) or 1, chunk):
+        part = _read_chunk(batch, start, start + chunk, names)
+        rows.append(part.rows)
+        indices.append(part.indices)
+        other_indices += part.other_indices
+    return FastPathRows(HealthyRows.joined(rows), np.concatenate(indices), sorted(other_indices))
 
 
-def healthy(batch: list[Arrival], names: Dictionaries, piece: int = PIECE) -> Healthy:
-    """The rows of healthy hosts' messages. Names that are new are given numbers."""
-    pieces = [
-        _piece(batch, start, start + piece, names) for start in range(0, len(batch) or 1, piece)
-    ]
-    return Healthy(
-        HealthyRows.joined([one.rows for one in pieces]),
-        np.concatenate([one.places for one in pieces]),
-        sorted(chain.from_iterable(one.others for one in pieces)),
-    )
-
-
-def _piece(batch: list[Arrival], start: int, stop: int, names: Dictionaries) -> Healthy:
-    gathered, others = _gather(batch, start, stop)
-    times = moments(gathered.moments).reshape(-1, 4)
+def _read_chunk(batch: list[Arrival], start: int, stop: int, names: Dictionaries) -> FastPathRows:
+    collected = _collect(batch, start, stop)
+    times = timestamps(collected.times).reshape(-1, 4)
     readable: NDArray[np.bool_] = ~np.logical_or.reduce(np.isnat(times), axis=1)
-    places = _whole(gathered.places)
-    rows = _rows(gathered, times[readable].astype(np.int64), readable, names)
-    return Healthy(rows, places[readable], others + places[~readable].tolist())
+    rows = _rows(collected, times[readable].astype(np.int64), readable, names)
+    indices = _integers(collected.indices)
+    unreadable = indices[~readable].tolist()
+    return FastPathRows(rows, indices[readable], collected.other_indices + unreadable)
 
 
-def _gather(batch: list[Arrival], start: int, stop: int) -> tuple[_Gathered, list[int]]:
-    """Of host and GPUs that were up throughout the window, to the last digit; and the places of other messages."""
-    places: list[int] = []
+def _collect(batch: list[Arrival], start: int, stop: int) -> _Collected:
+    """Collects what the messages say in which host and GPUs were up throughout, to the last digit.
+
+    The loop runs once for each message, so it is packed on purpose: one `+=` adds four values without a call, and
+    `for ... else` stands where a function would otherwise be called for each message.
+    """
+    indices: list[int] = []
     agents: list[str] = []
     ping_seqs: list[int] = []
     numbers: list[float | None] = []
     times: list[str] = []
     gpus: list[GpuNames] = []
-    others: list[int] = []
-    for place, arrival in enumerate(batch[start:stop], start):
+    other_indices: list[int] = []
+    for index, arrival in enumerate(batch[start:stop], start):
         try:
-            state = _state_of(arrival.data)
-        except (msgspec.DecodeError, ValueError, RecursionError):  # the long road says why
-            others.append(place)
+            state: Any = _decode_state(arrival.data)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            # It is not healthy, or not an outcome at all: the slow path finds out.
+            other_indices.append(index)
             continue
-        last, report, window = state.last, state.last.report, state.last.report.window
+        last = state.last
+        report = last.report
+        window = report.window
         up = last.seconds.up
         if (
             state.agent_id == arrival.agent_id
             and up == last.window_seconds
             and arrival.signature is None
         ):
-            seen: GpuNames = ()
+            gpu_names: GpuNames = ()
             for gpu in report.gpus:
                 if gpu.seconds.up != up:
                     break
-                seen += ((gpu.uuid, gpu.index, gpu.name),)
+                gpu_names += ((gpu.uuid, gpu.index, gpu.name),)
             else:
-                places.append(place)
+                indices.append(index)
                 agents.append(state.agent_id)
                 ping_seqs.append(last.ping_seq)
                 numbers += (up, state.interval_seconds, last.response_ms, last.late_ms)
                 times += (last.pinged_at, state.next_ping_at, window.since, window.until)
-                gpus.append(seen)
+                gpus.append(gpu_names)
                 continue
-        others.append(place)
-    return _Gathered(places, agents, ping_seqs, numbers, times, gpus), others
+        other_indices.append(index)
+    return _Collected(indices, agents, ping_seqs, numbers, times, gpus, other_indices)
 
 
 def _rows(
-    gathered: _Gathered, times: NDArray[np.int64], readable: NDArray[np.bool_], names: Dictionaries
+    collected: _Collected,
+    times: NDArray[np.int64],
+    readable: NDArray[np.bool_],
+    names: Dictionaries,
 ) -> HealthyRows:
-    """What is not readable is given no name."""
-    numbers = np.array(gathered.numbers, dtype=np.float64).reshape(-1, 4)[readable]  # NaN for None
+    """The rows of those messages whose timestamps are readable. Names in the others get no number."""
+    # None becomes NaN.
+    numbers = np.array(collected.numbers, dtype=np.float64).reshape(-1, 4)[readable]
     up_seconds, interval_seconds, response_ms, late_ms = numbers.T
     pinged_us, next_us, since_us, until_us = times.T
     up_ms = np.rint(up_seconds * 1000).astype(np.int64)
     chosen = readable.tolist()
+    agents = [names.agents[agent_id] for agent_id in compress(collected.agents, chosen)]
+    gpu_sets = []
+    for gpus in compress(collected.gpus, chosen):
+        if gpus:
+            gpu_sets.append(names.gpu_set(gpus))
+        else:
+            gpu_sets.append(NO_GPUS)
     return HealthyRows(
-        agent=_whole([names.agents[agent_id] for agent_id in compress(gathered.agents, chosen)]),
-        ping_seq=_whole(gathered.ping_seqs)[readable],
+        agent=_integers(agents),
+        ping_seq=_integers(collected.ping_seqs)[readable],
         pinged_us=pinged_us,
         next_us=next_us - pinged_us,
         interval_seconds=interval_seconds.astype(np.int64),
@@ -180,11 +215,9 @@ def _rows(
         since_ms=(until_us - since_us) // 1000 - up_ms,
         response_us=np.rint(response_ms * 1000),
         late_us=np.rint(late_ms * 1000),
-        gpu_set=_whole(
-            [names.gpu_set(each) if each else NO_GPUS for each in compress(gathered.gpus, chosen)]
-        ),
+        gpu_set=_integers(gpu_sets),
     )
 
 
-def _whole(values: list[int]) -> NDArray[np.int64]:
+def _integers(values: list[int]) -> NDArray[np.int64]:
     return np.array(values, dtype=np.int64)

@@ -1,159 +1,212 @@
-"""Which ping_seq of which agent history holds already: tells a new outcome from one that came again. Pure.
+"""Which ping_seq of which agent history has already: tells a new outcome from one that came again. Pure.
 
-Numbers run 1, 2, 3 ... an agent without gaps, so a few runs of numbers stand for millions of rows, and what
-lies between the runs is missing.
+An agent's pings are numbered 1, 2, 3 ... So a few ranges of numbers stand for millions of rows, and the numbers
+between two ranges are missing. The numbers begin again at 1 where the scheduler's bucket was lost ("restart").
 """
 
 from bisect import bisect_right
+from operator import attrgetter
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from storage.engine.bounds import FAR
 
-_ANY = FAR  # as a base: the next number begins what is held
+# As a base: history has no outcome of the agent left, and whatever number comes next is the first that counts.
+_UNKNOWN_BASE = FAR
+
+_by_first = attrgetter("first")
+
+
+class SequenceRange(Struct, gc=False):
+    """The numbers from `first` to `last`, both included."""
+
+    first: int
+    last: int
 
 
 class SequenceRanges:
-    """Runs of numbers held, by agent. A run is `[first, last]`, both held; runs never touch.
+    """The numbers that history has, as ranges by agent, and how many are missing.
 
-    The end of an agent's last run stands in `_reached` and is put into the run only when it is looked at: to take in
-    numbers that follow, which nearly all do, is then one step for a whole batch.
+    The ranges of an agent are in ascending order and never touch. The end of the last range is kept in `_reached`, and
+    is put into the range only when somebody looks at it. So taking in the numbers that follow, which nearly all do, is
+    one step for a whole batch.
+
+    An agent's base is the number before the first that can be missing: 0, or where retention has expired outcomes,
+    the last number that expired.
+
+    One thread writes. `missing_within` changes nothing, so that readers may call it meanwhile.
     """
 
     def __init__(self) -> None:
-        self._reached = np.zeros(1024, dtype=np.int64)  # the highest number held, by agent; 0: none
-        self._runs: dict[int, list[list[int]]] = {}
-        self._base: dict[int, int] = {}  # the number before the first that can be missed
-        self._settled: dict[int, int] = {}  # missing in numberings that have ended
         self.missing = 0
+        self._reached = np.zeros(1024, dtype=np.int64)  # the highest number by agent, 0 for none
+        self._ranges: dict[int, list[SequenceRange]] = {}
+        self._base: dict[int, int] = {}
+        self._missing_before_restart: dict[int, int] = {}
 
     def load(
-        self, agent: int, runs: list[tuple[int, int]], *, base: int = 0, settled: int = 0
+        self,
+        agent: int,
+        ranges: list[tuple[int, int]],
+        *,
+        base: int = 0,
+        missing_before_restart: int = 0,
     ) -> None:
-        """What the database holds of an agent, in ascending order. `settled`: missing before a restart."""
-        self._runs[agent] = [list(run) for run in runs]
-        self._reach(agent, runs[-1][1])
+        """Sets what the history file has of an agent: at least one range, in ascending order."""
+        self._ranges[agent] = [SequenceRange(first, last) for first, last in ranges]
+        self._set_reached(agent, ranges[-1][1])
         self._base[agent] = base
         self.missing += self._missing_of(agent)
-        self.settle(agent, settled)
+        self.set_missing_before_restart(agent, missing_before_restart)
 
     def reached(self, agents: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The highest number held of each of these agents; 0 where there is none."""
+        """Returns the highest number of each of these agents, 0 where there is none."""
         self._make_room(agents)
         return self._reached[agents]
 
     def holds(self, agent: int, number: int) -> bool:
-        """Whether this number is there already."""
-        if number > self._end(agent):
+        """Returns whether history has this number."""
+        if number > self._last_of(agent):
             return False
-        runs = self._runs_of(agent)
-        place = bisect_right(runs, number, key=lambda run: run[0]) - 1
-        return place >= 0 and number <= runs[place][1]
+        ranges = self._ranges_of(agent)
+        index = bisect_right(ranges, number, key=_by_first) - 1
+        return index >= 0 and number <= ranges[index].last
 
     def extend(self, agents: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
-        """Takes in, for each of these agents, all numbers after the highest one held, up to the one given."""
+        """Adds to each of these agents all numbers after its highest one, up to the one given."""
         self._make_room(agents)
         self._reached[agents] = numbers
 
     def add(self, agent: int, number: int) -> int:
-        """Takes a number in; returns how many more are missing for it (negative: it filled a gap)."""
-        if number == self._end(agent) + 1:
-            self._reach(agent, number)
+        """Adds a number. Returns how many more are missing for it, below 0 where it fills a gap."""
+        if number == self._last_of(agent) + 1:
+            self._set_reached(agent, number)
             return 0
         before = self.missing
-        self._insert(self._runs_of(agent), agent, number)
+        self._insert(agent, number)
         return self.missing - before
 
     def missing_within(self, agent: int, first: int, last: int) -> int:
-        """Numbers missing up to `last`, those directly before `first` included; changes nothing (readers ask)."""
-        runs = [(run[0], run[1]) for run in self._runs.get(agent, ())]
-        if reached := self._end(agent):
-            start, end = runs.pop() if runs else (1, 0)
-            runs.append((start, max(end, reached)))
-        base = self._base_of(agent, runs[0][0] if runs else first)
-        before = max((run[1] for run in runs if run[0] < first and run[1] < first), default=base)
-        before = max((first - 1 for run in runs if run[0] < first <= run[1]), default=before)
-        held = sum(
-            min(run[1], last) - max(run[0], first) + 1
-            for run in runs
-            if run[0] <= last and run[1] >= first
-        )
-        return max(0, last - before - held)
+        """Returns how many numbers are missing up to `last`, with those directly before `first`."""
+        ranges = self._snapshot(agent)
+        held_before = self._base_of(agent, ranges[0].first if ranges else first)
+        held = 0
+        for known in ranges:
+            if known.first < first:
+                held_before = min(known.last, first - 1)
+            overlap = min(known.last, last) - max(known.first, first) + 1
+            held += max(0, overlap)
+        return max(0, last - held_before - held)
 
     def restart(self, agent: int) -> None:
-        """The agent's numbers begin again; what was missing stays missing."""
-        self._settled[agent] = self._settled.get(agent, 0) + self._missing_of(agent)
-        self._runs[agent] = []
+        """Notes that an agent's numbers begin again. What was missing stays missing."""
+        missing = self._missing_before_restart.get(agent, 0) + self._missing_of(agent)
+        self._missing_before_restart[agent] = missing
+        self._ranges[agent] = []
         self._base[agent] = 0
-        self._reach(agent, 0)
+        self._set_reached(agent, 0)
 
-    def settle(self, agent: int, missing: int) -> None:
-        """So many are missing in numberings that have ended."""
-        self.missing += missing - self._settled.get(agent, 0)
-        self._settled[agent] = missing
+    def set_missing_before_restart(self, agent: int, missing: int) -> None:
+        """Sets how many numbers are missing from before the agent's last restart."""
+        self.missing += missing - self._missing_before_restart.get(agent, 0)
+        self._missing_before_restart[agent] = missing
 
-    def let_go(self, agent: int, first: int | None = None) -> None:
-        """Numbers below `first` (None: all) are held no more, and none of them is missing."""
+    def expire(self, agent: int, first: int | None = None) -> None:
+        """Removes the numbers below `first` (None: all of them). None of them is missing any more."""
         self.missing -= self._missing_of(agent)
-        held = [] if first is None else [run for run in self._runs_of(agent) if run[1] >= first]
-        self._runs[agent] = [[max(run[0], first or 0), run[1]] for run in held]
-        self._base[agent] = _ANY if first is None else first - 1
-        self._reach(agent, held[-1][1] if held else 0)
+        kept: list[SequenceRange] = []
+        if first is None:
+            self._base[agent] = _UNKNOWN_BASE
+        else:
+            for known in self._ranges_of(agent):
+                if known.last >= first:
+                    kept.append(SequenceRange(max(known.first, first), known.last))
+            self._base[agent] = first - 1
+        self._ranges[agent] = kept
+        self._set_reached(agent, kept[-1].last if kept else 0)
         self.missing += self._missing_of(agent)
 
-    def has_let_go(self, agent: int, number: int) -> bool:
-        """Whether this number was held and is no more. Of an agent of which nothing is held, nobody knows."""
+    def has_expired(self, agent: int, number: int) -> bool:
+        """Returns whether history had this number and it expired. False where all of the agent's outcomes expired."""
         base = self._base.get(agent, 0)
-        return number <= base != _ANY
+        return number <= base and base != _UNKNOWN_BASE
 
-    def _end(self, agent: int) -> int:
-        return int(self._reached[agent]) if agent < len(self._reached) else 0
+    def _last_of(self, agent: int) -> int:
+        if agent >= len(self._reached):
+            return 0
+        return int(self._reached[agent])
 
-    def _reach(self, agent: int, number: int) -> None:
+    def _set_reached(self, agent: int, number: int) -> None:
         self._make_room(np.array([agent]))
         self._reached[agent] = number
 
     def _make_room(self, agents: NDArray[np.int64]) -> None:
-        """Doubled, for agents are numbered one after the other. Readers keep the array that they have."""
-        here = len(self._reached)
-        if len(agents) and (highest := int(agents.max())) >= here:
-            more = np.zeros(max(here, highest + 1 - here), dtype=np.int64)
+        """Doubles `_reached` until it has room for these agents. Readers keep the array that they have."""
+        if not len(agents):
+            return
+        size = len(self._reached)
+        needed = int(agents.max()) + 1
+        if needed > size:
+            more = np.zeros(max(size, needed - size), dtype=np.int64)
             self._reached = np.concatenate([self._reached, more])
 
-    def _runs_of(self, agent: int) -> list[list[int]]:
-        """The runs as they are: a first number 1 begins one, and the last one reaches as far as is known."""
-        runs = self._runs.setdefault(agent, [])
-        if last := self._end(agent):
-            if not runs:
-                runs.append([1, last])
-            runs[-1][1] = last
-        return runs
+    def _ranges_of(self, agent: int) -> list[SequenceRange]:
+        """The agent's ranges, after the end of the last one was put in. Without a range the numbers began at 1."""
+        ranges = self._ranges.setdefault(agent, [])
+        last = self._last_of(agent)
+        if last:
+            if not ranges:
+                ranges.append(SequenceRange(1, last))
+            ranges[-1].last = last
+        return ranges
 
-    def _insert(self, runs: list[list[int]], agent: int, number: int) -> None:
+    def _snapshot(self, agent: int) -> list[SequenceRange]:
+        """The same as `_ranges_of`, as a copy and without a change."""
+        ranges = [SequenceRange(known.first, known.last) for known in self._ranges.get(agent, ())]
+        last = self._last_of(agent)
+        if last:
+            if not ranges:
+                ranges.append(SequenceRange(1, last))
+            ranges[-1].last = max(ranges[-1].last, last)
+        return ranges
+
+    def _insert(self, agent: int, number: int) -> None:
+        """Adds a number that does not follow the highest one."""
+        ranges = self._ranges_of(agent)
         self.missing -= self._missing_of(agent)
-        self._base[agent] = self._base_of(agent, min(number, runs[0][0]) if runs else number)
-        place = bisect_right(runs, number, key=lambda run: run[0])
-        if place == 0 or runs[place - 1][1] < number:
-            runs.insert(place, [number, number])
-            self._join(runs, place)
-            self._join(runs, place - 1)
-            self._reach(agent, runs[-1][1])
+        lowest = min(number, ranges[0].first) if ranges else number
+        self._base[agent] = self._base_of(agent, lowest)
+        index = bisect_right(ranges, number, key=_by_first)
+        if index == 0 or ranges[index - 1].last < number:
+            ranges.insert(index, SequenceRange(number, number))
+            _join_with_next(ranges, index)
+            _join_with_next(ranges, index - 1)
+            self._set_reached(agent, ranges[-1].last)
         self.missing += self._missing_of(agent)
 
-    @staticmethod
-    def _join(runs: list[list[int]], place: int) -> None:
-        """Makes one of a run and the next, where they touch."""
-        if 0 <= place < len(runs) - 1 and runs[place][1] + 1 == runs[place + 1][0]:
-            runs[place][1] = runs.pop(place + 1)[1]
-
     def _missing_of(self, agent: int) -> int:
-        runs = self._runs_of(agent)
-        if not runs:
+        """How many numbers are missing since the agent's last restart."""
+        ranges = self._ranges_of(agent)
+        if not ranges:
             return 0
-        held = sum(last - first + 1 for first, last in runs)
-        return runs[-1][1] - self._base_of(agent, runs[0][0]) - held
+        held = 0
+        for known in ranges:
+            held += known.last - known.first + 1
+        return ranges[-1].last - self._base_of(agent, ranges[0].first) - held
 
     def _base_of(self, agent: int, first: int) -> int:
-        """Never above the first number held: after a time without any, the next may be any number."""
+        """The agent's base, which is below the first number that history has.
+
+        It is lowered here where all outcomes had expired, or where a number below it came after all.
+        """
         return min(self._base.get(agent, 0), first - 1)
+
+
+def _join_with_next(ranges: list[SequenceRange], index: int) -> None:
+    """Makes one range of this one and the next where they touch. Does nothing where there is no such pair."""
+    if index < 0 or index + 1 >= len(ranges):
+        return
+    if ranges[index].last + 1 == ranges[index + 1].first:
+        ranges[index].last = ranges.pop(index + 1).last

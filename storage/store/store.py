@@ -24,7 +24,7 @@ from storage.engine.dictionary import Dictionaries
 from storage.engine.errors import CannotWriteError, DamagedError, FlawedError
 from storage.engine.partitions import DAY_US, Partitions
 from storage.engine.rows import Arrival, microseconds
-from storage.ingest.decode import DecodedBatch, read
+from storage.ingest.decode import DecodedBatch, decode_batch
 from storage.ingest.sequences import SequenceRanges
 from storage.ingest.writer import Ingest, WriteResult
 from storage.store import opening
@@ -48,7 +48,7 @@ class Prepared(Struct, frozen=True, gc=False):
     """A batch, what it says, and the names that its rows have numbers of."""
 
     batch: list[Arrival]
-    taken: DecodedBatch
+    decoded: DecodedBatch
     names: Dictionaries
 
 
@@ -107,7 +107,7 @@ class Store:
                 raise CannotWriteError(
                     "the history file was opened again after this batch was decoded"
                 )
-            return ingest.write(stream_us, prepared.batch, prepared.taken)
+            return ingest.write(stream_us, prepared.batch, prepared.decoded)
 
         return await self._in_writer(step)
 
@@ -133,7 +133,7 @@ class Store:
             more = day_folders.archive_step(
                 ingest.connection, ingest.partitions, self.settings, min(ingest.newest_us, now_us)
             )
-            ingest.let_go()
+            ingest.expire()
             return more
 
         return await self._in_writer(step)
@@ -234,4 +234,4 @@ def _snapshot(
 
 
 def _prepare(batch: list[Arrival], names: Dictionaries) -> Prepared:
-    return Prepared(batch, read(batch, names), names)
+    return Prepared(batch, decode_batch(batch, names), names)

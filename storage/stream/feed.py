@@ -27,7 +27,7 @@ from bus.transport.pull_consumer import Delivery, delivery_of
 from storage.engine.errors import CannotWriteError, DamagedError, StorageError
 from storage.engine.rows import Arrival, microseconds
 from storage.ingest.decode import SIGNATURE_HEADER, TOMBSTONE_HEADER
-from storage.ingest.writer import fingerprint
+from storage.ingest.position import fingerprint
 from storage.store.store import Prepared, Store
 from storage.stream.catch_up import CatchUp
 from storage.stream.resume import Start, Stream, beginning

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from storage.engine.rows import from_microseconds
-from storage.ingest.writer import Position
+from storage.ingest.position import Position
 
 DAY = timedelta(days=1)
 REWIND = timedelta(hours=1)  # by which the clocks of bus and schedulers may differ, at the most

@@ -16,8 +16,9 @@ from bus.contract.messages import Incident, Seconds, encode
 from storage.archive import day_folders
 from storage.engine.dictionary import Dictionaries
 from storage.engine.rows import Arrival
-from storage.ingest.decode import read
-from storage.ingest.writer import WriteResult, fingerprint
+from storage.ingest.decode import decode_batch
+from storage.ingest.position import fingerprint
+from storage.ingest.writer import WriteResult
 from storage.store.store import Store
 from tests.storage_states import START, AgentState, gpu, series, state
 
@@ -163,13 +164,13 @@ def test_whatever_a_host_says_stops_nobody_else(said: bytes, instead: bytes):
 
 
 def test_rows_that_cannot_be_made_are_told_apart_and_set_aside(tmp_path: Path):
-    """What decoding ought to have refused: the rest of its batch is taken in, the odd one once."""
+    """What decoding ought to have refused: the rest of its batch is decoded in, the odd one once."""
 
     async def steps() -> tuple[WriteResult, int]:
         store = Store(gpuping_settings.load({}, GPUPING_DATA_DIR=str(tmp_path)))
         await store.open(START)
         prepared = await store.prepare(ARRIVALS)
-        worst = next(row for row in prepared.taken.full.values() if row.incidents)
+        worst = next(row for row in prepared.decoded.full.values() if row.incidents)
         worst.incidents = (
             SimpleNamespace(**structs.asdict(LOST) | {"since": START.replace(tzinfo=None)}),
         )
@@ -213,14 +214,14 @@ def test_poison_that_comes_again_is_set_aside_once(tmp_path: Path):
 @given(st.binary(max_size=200))
 def test_garbage_is_set_aside_and_never_raises(data: bytes):
     names = Dictionaries([], [])
-    taken = read([Arrival(1, "a", data)], names)
-    assert [one.arrival.data for one in taken.poisoned.values()] == [data]
-    assert len(taken.outcomes().agent) == len(names.agents) == 0
+    decoded = decode_batch([Arrival(1, "a", data)], names)
+    assert [one.arrival.data for one in decoded.poisoned.values()] == [data]
+    assert len(decoded.outcomes().agent) == len(names.agents) == 0
 
 
 @given(st.data())
 def test_a_message_with_a_flipped_byte_is_an_outcome_or_poison(data: st.DataObject):
     whole = bytearray(ARRIVALS[0].data)
     whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    taken = read([Arrival(1, "a", bytes(whole))], Dictionaries([], []))
-    assert len(taken.healthy) + len(taken.full) + len(taken.poisoned) == 1
+    decoded = decode_batch([Arrival(1, "a", bytes(whole))], Dictionaries([], []))
+    assert len(decoded.healthy) + len(decoded.full) + len(decoded.poisoned) == 1

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from storage.engine.rows import microseconds
-from storage.ingest.writer import Position
+from storage.ingest.position import Position
 from storage.stream.resume import REWIND, Start, Stream, beginning
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

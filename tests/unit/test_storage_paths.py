@@ -1,4 +1,4 @@
-"""The short road of healthy messages gives the rows of the long one; what is no outcome takes neither."""
+"""The fast path of healthy messages gives the rows of the slow path; what is no outcome takes neither."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,13 +13,14 @@ from msgspec import structs
 
 from bus.contract.messages import AgentState, Incident, Outcome, Seconds, encode
 from storage.engine import database
+from storage.engine.columns import insert_statement, table_columns
 from storage.engine.database import sql
 from storage.engine.dictionary import Dictionaries
 from storage.engine.rows import Arrival, HealthyRows, PingRow
 from storage.ingest import wire
-from storage.ingest.decode import DecodedBatch, full_row, read
+from storage.ingest.decode import DecodedBatch, decode_batch, full_row
 from storage.ingest.detail_rows import ping_row
-from storage.ingest.fast_path import healthy
+from storage.ingest.fast_path import read_healthy
 from tests.storage_states import START, gpu, state
 
 times = st.one_of(st.just(0.0), st.floats(0, 1e6, allow_subnormal=False))
@@ -77,8 +78,8 @@ def tables() -> Iterator[duckdb.DuckDBPyConnection]:
 
 def written(tables: duckdb.DuckDBPyConnection, row: PingRow) -> list[tuple[object, ...]]:
     """The row as it comes back."""
-    tables.execute(sql("insert_pings"), {"rows": msgspec.json.encode(ping_row(row)).decode()})
-    return _taken_out(tables)
+    tables.execute(insert_statement("pings"), {"rows": msgspec.json.encode(ping_row(row)).decode()})
+    return _rows_taken_out(tables)
 
 
 def written_healthy(
@@ -87,28 +88,28 @@ def written_healthy(
     tables.register("healthy", structs.asdict(rows))
     tables.execute(sql("insert_healthy"))
     tables.unregister("healthy")
-    return _taken_out(tables)
+    return _rows_taken_out(tables)
 
 
-def _taken_out(tables: duckdb.DuckDBPyConnection) -> list[tuple[object, ...]]:
+def _rows_taken_out(tables: duckdb.DuckDBPyConnection) -> list[tuple[object, ...]]:
     found = tables.execute("SELECT * FROM pings").fetchall()
     tables.execute("DELETE FROM pings")
     return found
 
 
 def read_one(data: bytes, names: Dictionaries, signature: str | None = None) -> DecodedBatch:
-    return read([Arrival(1, "a", data, signature)], names)
+    return decode_batch([Arrival(1, "a", data, signature)], names)
 
 
 @given(scheduler_states())
 @example(state("a", 1, START))
-def test_both_roads_give_the_same_rows(tables: duckdb.DuckDBPyConnection, one: AgentState):
+def test_both_paths_give_the_same_rows(tables: duckdb.DuckDBPyConnection, one: AgentState):
     names = Dictionaries([("b", 0), ("a", 1)], [])
-    taken, whole = read_one(encode(one), names), full_row(Arrival(1, "a", encode(one)), names)
-    if taken.full:
-        assert taken.full == {0: whole}
+    decoded, whole = read_one(encode(one), names), full_row(Arrival(1, "a", encode(one)), names)
+    if decoded.full:
+        assert decoded.full == {0: whole}
     else:
-        assert written_healthy(tables, taken.healthy) == written(tables, whole)
+        assert written_healthy(tables, decoded.healthy) == written(tables, whole)
         assert (whole.gpus, whole.incidents, whole.evidence) == ((), (), None)
 
 
@@ -116,12 +117,12 @@ def test_both_roads_give_the_same_rows(tables: duckdb.DuckDBPyConnection, one: A
 def test_many_at_once_give_the_rows_of_each(several: list[AgentState], piece: int):
     names = Dictionaries([], [])
     batch = [Arrival(i, "a", encode(one)) for i, one in enumerate(several)]
-    found = healthy(batch, names, piece)
-    apart = [read([arrival], names) for arrival in batch]
+    found = read_healthy(batch, names, piece)
+    apart = [decode_batch([arrival], names) for arrival in batch]
     assert rows_of(found.rows) == [row for one in apart for row in rows_of(one.healthy)]
-    assert found.places.tolist() == [place for place, one in enumerate(apart) if len(one.healthy)]
-    assert found.others == [place for place, one in enumerate(apart) if one.full]
-    assert sorted([*found.places.tolist(), *found.others]) == list(range(len(batch)))
+    assert found.indices.tolist() == [place for place, one in enumerate(apart) if len(one.healthy)]
+    assert found.other_indices == [place for place, one in enumerate(apart) if one.full]
+    assert sorted([*found.indices.tolist(), *found.other_indices]) == list(range(len(batch)))
 
 
 def rows_of(rows: HealthyRows) -> list[tuple[object, ...]]:
@@ -132,7 +133,7 @@ def rows_of(rows: HealthyRows) -> list[tuple[object, ...]]:
     ]
 
 
-def test_the_short_road_is_taken():
+def test_the_fast_path_is_taken():
     data = encode(state("a", 1, START + timedelta(microseconds=1)))
     assert len(read_one(data, Dictionaries([], [])).healthy) == 1
     signed = read_one(data, Dictionaries([], []), signature="s")
@@ -145,9 +146,9 @@ def test_an_index_that_is_none_stops_nobody_else(index: int):
     """A host says what it likes of its own GPUs; what cannot be kept is set aside, alone."""
     odd = encode(state("a", 1, START)).replace(b'"index":0', b'"index":%d' % index)
     fine = encode(state("b", 1, START + timedelta(microseconds=1)))
-    taken = read([Arrival(1, "a", odd), Arrival(2, "b", fine)], Dictionaries([], []))
-    assert len(taken.healthy) == 1
-    assert len(taken.full) + len(taken.poisoned) == 1
+    decoded = decode_batch([Arrival(1, "a", odd), Arrival(2, "b", fine)], Dictionaries([], []))
+    assert len(decoded.healthy) == 1
+    assert len(decoded.full) + len(decoded.poisoned) == 1
 
 
 @pytest.mark.parametrize("seconds", [0.5, 900.25, 2.0**60])
@@ -195,7 +196,7 @@ INSIDE = ["1970-01-01T00:00:00Z", "9998-12-31T23:59:59.999999Z", "1969-12-31T23:
 
 
 def _with_moment(field: str, text: str, *, is_healthy: bool) -> bytes:
-    """A message in which one moment is another; one that is not healthy takes the long road."""
+    """A message in which one moment is another; one that is not healthy takes the slow path."""
     incident = Incident(gpu=None, state="up", reason="restarted", since=START, until=START)
     made = msgspec.json.decode(
         encode(state("a", 1, START, incidents=() if is_healthy else (incident,)))
@@ -213,14 +214,14 @@ def _with_moment(field: str, text: str, *, is_healthy: bool) -> bytes:
     ["last.pinged_at", "next_ping_at", "last.report.window.since", "last.report.window.until"],
 )
 @pytest.mark.parametrize("text", OUTSIDE + INSIDE)
-def test_both_roads_take_the_same_moments(field: str, text: str):
+def test_both_paths_take_the_same_moments(field: str, text: str):
     """An answer shows moments in UTC: one that UTC cannot say would spoil it for good."""
     for is_healthy in (True, False):
-        taken = read_one(_with_moment(field, text, is_healthy=is_healthy), Dictionaries([], []))
-        assert (len(taken.healthy), len(taken.full)) == (
+        decoded = read_one(_with_moment(field, text, is_healthy=is_healthy), Dictionaries([], []))
+        assert (len(decoded.healthy), len(decoded.full)) == (
             (0, 0) if text in OUTSIDE else (is_healthy, not is_healthy)
         )
-        assert all("1970 to 9998" in one.detail for one in taken.poisoned.values())
+        assert all("1970 to 9998" in one.detail for one in decoded.poisoned.values())
 
 
 @pytest.mark.parametrize("edge", ["since", "until"])
@@ -232,5 +233,11 @@ def test_an_incident_at_no_moment_is_set_aside(edge: str, text: str):
 
 def test_the_types_here_know_all_that_they_keep():
     """A field that messages carry and storage ought to keep is not overlooked by renaming it in one place only."""
-    assert set(wire.Outcome.__struct_fields__) <= set(Outcome.__struct_fields__)
-    assert set(wire.State.__struct_fields__) <= set(AgentState.__struct_fields__)
+    assert set(wire.StoredOutcome.__struct_fields__) <= set(Outcome.__struct_fields__)
+    assert set(wire.StoredState.__struct_fields__) <= set(AgentState.__struct_fields__)
+
+
+def test_the_rows_have_the_columns_of_the_schema():
+    columns = {column.name for column in table_columns("pings")}
+    assert set(PingRow.__struct_fields__) == columns
+    assert set(HealthyRows.__struct_fields__) <= columns

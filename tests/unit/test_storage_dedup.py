@@ -22,25 +22,27 @@ batches = st.lists(st.one_of(st.lists(outcomes, max_size=10), in_order), max_siz
 
 
 def outcomes_of(keys: list[Key]) -> OutcomeKeys:
-    return OutcomeKeys(*np.array(keys, dtype=np.int64).reshape(-1, 3).T, came=np.arange(len(keys)))
+    return OutcomeKeys(
+        *np.array(keys, dtype=np.int64).reshape(-1, 3).T, message_index=np.arange(len(keys))
+    )
 
 
-def found_among(keys: list[Key], fresh: NewOutcomes) -> list[Key]:
-    return [keys[place] for place in fresh.places]
+def found_among(keys: list[Key], new: NewOutcomes) -> list[Key]:
+    return [keys[place] for place in new.indices]
 
 
 @given(batches)
 def test_each_outcome_is_new_once(delivered: list[list[Key]]):
     held: set[Key] = set()
-    novelty = Deduplicator(
+    deduplicator = Deduplicator(
         SequenceRanges(), {}, lambda asked: [key for key in asked if key in held]
     )
     for batch in delivered:
-        fresh = novelty.find(outcomes_of(batch))
-        found = found_among(batch, fresh)
+        new = deduplicator.find(outcomes_of(batch))
+        found = found_among(batch, new)
         assert sorted(found) == sorted(set(batch) - held)
         assert [key[2] for key in found] == sorted(key[2] for key in found)
-        novelty.remember(fresh)
+        deduplicator.remember(new)
         held |= set(found)
 
 
@@ -51,21 +53,23 @@ def test_numbers_that_follow_are_not_looked_up():
         asked.extend(keys)
         return []
 
-    novelty = Deduplicator(SequenceRanges(), {}, held)
+    deduplicator = Deduplicator(SequenceRanges(), {}, held)
     for first in range(1, 100, 10):
         keys = [(agent, n, n) for n in range(first, first + 10) for agent in range(3)]
-        novelty.remember(novelty.find(outcomes_of(keys)))
+        deduplicator.remember(deduplicator.find(outcomes_of(keys)))
     assert asked == []
-    assert novelty.sequences.missing == 0
-    novelty.find(outcomes_of([(1, 50, 50)]))
+    assert deduplicator.sequences.missing == 0
+    deduplicator.find(outcomes_of([(1, 50, 50)]))
     assert asked == [(1, 50, 50)]
 
 
 def test_many_agents_that_begin_again_at_once_are_told_in_one_go():
-    novelty = Deduplicator(SequenceRanges(), {}, lambda _: [])
+    deduplicator = Deduplicator(SequenceRanges(), {}, lambda _: [])
     agents = range(5_000)
-    novelty.remember(novelty.find(outcomes_of([(agent, n, n) for agent in agents for n in (1, 2)])))
+    deduplicator.remember(
+        deduplicator.find(outcomes_of([(agent, n, n) for agent in agents for n in (1, 2)]))
+    )
     after_the_bucket_was_lost = [(agent, n, 1_000 + n) for agent in agents for n in (1, 2)]
-    fresh = novelty.find(outcomes_of(after_the_bucket_was_lost))
-    assert len(fresh.places) == 10_000
-    assert sorted(fresh.restarts) == [(agent, 1, 1_001) for agent in agents]
+    new = deduplicator.find(outcomes_of(after_the_bucket_was_lost))
+    assert len(new.indices) == 10_000
+    assert sorted(new.restarts) == [(agent, 1, 1_001) for agent in agents]

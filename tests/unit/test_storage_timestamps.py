@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from bus.contract.messages import Timestamp, check_timestamps
 from storage.engine.rows import microseconds
-from storage.ingest.timestamps import FORM, moments
+from storage.ingest.timestamps import FORM, timestamps
 
 times = st.datetimes(
-    timezones=st.just(UTC), min_value=datetime(1970, 1, 1), max_value=datetime(9998, 12, 31)
-)  # in UTC
+    timezones=st.just(UTC),
+    min_value=datetime(1970, 1, 1),  # noqa: DTZ001  # Hypothesis adds the zone
+    max_value=datetime(9998, 12, 31),  # noqa: DTZ001
+)
 any_times = st.datetimes(
     timezones=st.integers(-1439, 1439).map(lambda m: timezone(timedelta(minutes=m)))
 )
@@ -31,7 +33,7 @@ def text_of(moment: datetime) -> str:
 
 @given(st.lists(times, max_size=8))
 def test_what_messages_write_is_read_exactly(several: list[datetime]):
-    found = moments([text_of(moment) for moment in several])
+    found = timestamps([text_of(moment) for moment in several])
     assert found.astype(np.int64).tolist() == [microseconds(moment) for moment in several]
 
 
@@ -41,8 +43,8 @@ def test_what_messages_write_is_read_exactly(several: list[datetime]):
         max_size=8,
     )
 )
-def test_each_is_read_as_the_long_road_reads_it(texts: list[str]):
-    for text, one in zip(texts, moments(texts), strict=True):
+def test_each_is_read_as_the_slow_path_reads_it(texts: list[str]):
+    for text, one in zip(texts, timestamps(texts), strict=True):
         try:
             expected = msgspec.convert(
                 text.removesuffix("\0"), Timestamp
@@ -77,7 +79,7 @@ def test_each_is_read_as_the_long_road_reads_it(texts: list[str]):
     ],
 )
 def test_one_that_is_none_hides_no_other(text: str):
-    found = moments([FORM, text, FORM])
+    found = timestamps([FORM, text, FORM])
     assert np.isnat(found).tolist() == [False, True, False]
 
 
@@ -91,9 +93,9 @@ def test_one_that_is_none_hides_no_other(text: str):
     ],
 )
 def test_other_ways_to_write_a_moment_are_read_one_by_one(text: str):
-    first, second, third = moments([FORM, text, FORM])
+    first, second, third = timestamps([FORM, text, FORM])
     assert first == second == third
 
 
 def test_no_text_gives_no_moment():
-    assert len(moments([])) == 0
+    assert len(timestamps([])) == 0
