@@ -1,1 +1,1 @@
-"""The command line, and `up`, which composes the services."""
+"""The command line `gpuping`, and `gpuping up`, which runs every service in one process."""

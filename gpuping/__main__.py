@@ -1,4 +1,4 @@
-"""`python -m gpuping`, for where the script is not on the PATH."""
+"""`python -m gpuping`, for machines on which the script `gpuping` is not on the PATH."""
 
 import sys
 

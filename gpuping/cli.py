@@ -1,21 +1,23 @@
-"""The program `gpuping`: its verbs are registered by being imported, and every end of it becomes an exit code."""
+"""The program `gpuping`. Importing the modules of COMMANDS registers their commands with the application."""
 
 from cyclopts import CycloptsError
 
 from bus import runner
-from gpuping.commands import check, export, look, report, run, storage
+from gpuping.commands import doctor, export, look, report, serve, storage, token
 from gpuping.commands.options import app
 
-VERBS = (run, storage, look, report, export, check)
+COMMANDS = (serve, storage, look, report, export, doctor, token)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the verb. Returns the exit code."""
+    """Runs a command and returns its exit code. Every error becomes an exit code, and none a traceback."""
     try:
         code = app(arguments)
     except CycloptsError as error:
         runner.complain(f"{error} Try gpuping --help.")
         return runner.WRONG_USAGE
-    except Exception as error:  # noqa: BLE001  # the last handler there is: says it and sets the exit code
+    except Exception as error:  # noqa: BLE001  # the last handler: it sets the exit code
         return runner.report(error)
-    return code if isinstance(code, int) else runner.DONE
+    if isinstance(code, int):
+        return code
+    return runner.DONE

@@ -1,4 +1,7 @@
-"""Services are imported when a verb needs them: a GPU host installs neither DuckDB nor a web server."""
+"""Optional packages. A GPU host installs neither DuckDB nor a web server.
+
+Commands therefore import a service only when they need it, inside `needed`.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,15 +10,16 @@ from bus.errors import GpupingError
 
 
 class MissingExtraError(GpupingError):
-    """A package that this verb needs is not installed."""
+    """A package that this command needs is not installed."""
 
 
 @contextmanager
 def needed(extra: str) -> Iterator[None]:
-    """Around imports: a package that is absent becomes one line that names the extra to install."""
+    """Wraps imports. A package that is absent raises MissingExtraError, which names the extra to install."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"this needs the package {error.name!r}, which is not installed: pip install 'gpuping[{extra}]'"
+            f"this needs the package {error.name!r}, which is not installed: "
+            f"pip install 'gpuping[{extra}]'"
         ) from None

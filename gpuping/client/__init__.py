@@ -1,1 +1,1 @@
-"""Asks a running system, over the bus or over REST."""
+"""Asks a running system, over the bus or over REST, and finds out where it runs."""

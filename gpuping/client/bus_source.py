@@ -1,10 +1,5 @@
-"""The answers of a running system over the bus, for which a base install is enough."""
+"""Answers of a running system over the bus, for which a base install is enough."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-import nats.errors
 from msgspec.structs import replace
 
 from bus import clock
@@ -20,48 +15,12 @@ from bus.contract.questions import (
 )
 from bus.contract.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.contract.subjects import check_agent_id
-from bus.errors import BusError
-from bus.settings import Settings
-from bus.transport import connection
 from bus.transport.file_transfer import FileOffer
-from gpuping.client.dashboard import WORST, Dashboard, FleetUptime, Totals
-from gpuping.client.discovery import is_stopped, located
+from gpuping.client.dashboard import WORST_AGENTS, Dashboard, FleetUptime, Totals
 from gpuping.client.download import Download
-from gpuping.client.paging import newest
+from gpuping.client.history_pages import newest_outcomes
 
-FIND_SECONDS = 3.0
 RECENT_PINGS = 10
-
-
-class NothingRunsError(BusError):
-    """No bus where we looked."""
-
-
-@asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[connection.Client]:
-    """The bus of the running system. Raises NothingRunsError that says what to do when there is none."""
-    found = located(settings)
-    if not found.NATS_URL and not found.NATS_CONTEXT and is_stopped(settings.data_dir):
-        raise NothingRunsError(
-            f"the system of {settings.data_dir} does not run: start it with `gpuping up`, or set NATS_URL"
-        )
-    try:
-        async with asyncio.timeout(FIND_SECONDS):
-            client = await connection.connect(found, "gpuping")
-    except (TimeoutError, OSError, nats.errors.Error):
-        where = (
-            f"context {found.NATS_CONTEXT}"
-            if found.NATS_CONTEXT and not found.NATS_URL
-            else found.nats_url
-        )
-        raise NothingRunsError(
-            f"no running system found (no bus at {where}): start one with `gpuping up`, "
-            "or say where it is with --data-dir, NATS_URL or --server-url"
-        ) from None
-    try:
-        yield client
-    finally:
-        await client.farewell()
 
 
 class BusSource:
@@ -73,7 +32,7 @@ class BusSource:
     async def dashboard(self) -> Dashboard:
         """The fleet now. What comes from storage is missing while storage is away."""
         fleet = await self._fleet_client.fleet()
-        page = await self._page(ListRequest(order="worst", limit=WORST))
+        page = await self._page(ListRequest(order="worst", limit=WORST_AGENTS))
         totals = Totals(agents=fleet.agents, pings=fleet.pings, missed=fleet.missed)
         dashboard = Dashboard(
             generated_at=clock.utc_now(),
@@ -83,7 +42,8 @@ class BusSource:
             next_ping_at=fleet.next_ping_at,
             agents=page.agents,
         )
-        overview = await optional(self._fleet_client.overview(OverviewRequest(recent=RECENT_PINGS)))
+        question = OverviewRequest(recent=RECENT_PINGS)
+        overview = await optional(self._fleet_client.overview(question))
         if overview is None:
             return dashboard
         return replace(
@@ -107,10 +67,11 @@ class BusSource:
         """The newest `limit` outcomes, and the summary of all."""
         check_agent_id(agent_id)
 
-        async def page(request: HistoryRequest) -> HistoryReply:
+        async def ask_for_page(request: HistoryRequest) -> HistoryReply:
             return await self._fleet_client.history(agent_id, request)
 
-        return await newest(HistoryRequest(hours=hours, limit=limit), page)
+        request = HistoryRequest(hours=hours, limit=limit)
+        return await newest_outcomes(request, ask_for_page)
 
     async def look(self, agent_id: str) -> UptimeReport:
         """The agent's own report since its last ping. Changes nothing."""
@@ -131,15 +92,20 @@ class BusSource:
 
     async def replay_file(self, request: FleetReplayRequest) -> Download:
         """The fleet's month under other rules, with every agent."""
-        return self._download(await self._fleet_client.replay_file(request))
+        offer = await self._fleet_client.replay_file(request)
+        return self._download(offer)
 
     async def table(self, request: TableRequest) -> Download:
         """Any other answer about the past as a file."""
-        return self._download(await self._fleet_client.table(request))
+        offer = await self._fleet_client.table(request)
+        return self._download(offer)
 
     async def _page(self, request: ListRequest) -> AgentPage:
+        """One page, with the uptime of its agents where storage answers."""
         page = await self._fleet_client.agents(request)
-        return replace(page, agents=await self._fleet_client.with_uptimes(page.agents))
+        agents = await self._fleet_client.with_uptimes(page.agents)
+        return replace(page, agents=agents)
 
     def _download(self, offer: FileOffer) -> Download:
-        return Download(offer.name, offer.total_bytes, self._fleet_client.file(offer))
+        pieces = self._fleet_client.file(offer)
+        return Download(offer.name, offer.total_bytes, pieces)

@@ -6,11 +6,11 @@ from msgspec import Struct
 
 from bus.contract.questions import Agent, Ping
 
-WORST = 100  # agents on a dashboard, as on the page
+WORST_AGENTS = 100  # on a dashboard; the page in the browser lists as many
 
 
 class Totals(Struct, kw_only=True, frozen=True):
-    """Agents registered now; pings and misses ever."""
+    """How many agents are registered now, and how many pings and misses there ever were."""
 
     agents: int
     pings: int
@@ -18,13 +18,13 @@ class Totals(Struct, kw_only=True, frozen=True):
 
 
 class FleetUptime(Struct, kw_only=True, frozen=True):
-    """The whole fleet over the last 24 hours; None where nothing was observed, or while storage is away."""
+    """Uptime of the whole fleet over the last 24 hours. None: nothing was observed, or storage is away."""
 
     uptime_percent: float | None = None
 
 
 class Dashboard(Struct, kw_only=True, frozen=True):
-    """`response_ms` is keyed p50, p95, ..."""
+    """`response_ms` is keyed by percentile: p50, p95, p99."""
 
     generated_at: datetime
     totals: Totals

@@ -1,11 +1,11 @@
-"""A file that is ready to be fetched, whichever source it comes from."""
+"""A file that is ready to be fetched, over the bus or over REST."""
 
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 
 class Download(NamedTuple):
-    """`total_bytes` is what must arrive, None where a proxy hides it; `name` is one to save it under."""
+    """`name` is one to save the file under. `total_bytes` must arrive; it is None where a proxy hides it."""
 
     name: str
     total_bytes: int | None

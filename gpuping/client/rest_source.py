@@ -1,6 +1,6 @@
-"""The looking verbs' answers from a gateway's REST interface, for `--server-url`.
+"""Answers of a running system from a gateway's REST interface, for `--server-url`.
 
-urllib, because a base install has no other HTTP client; in threads, because urllib waits.
+It uses urllib, because a base install has no other HTTP client, and calls it in threads, because urllib blocks.
 """
 
 import asyncio
@@ -22,17 +22,22 @@ from bus.contract.subjects import check_agent_id
 from bus.errors import BusError, GpupingError, RefusedError, SettingsError
 from gpuping.client.dashboard import Dashboard
 from gpuping.client.download import Download
-from gpuping.client.paging import newest
+from gpuping.client.history_pages import newest_outcomes
 
-TIMEOUT_SECONDS = 15.0
-FILE_SECONDS = 260.0  # storage writes a whole file first
+AGENTS_PATH = "/ping-system/agents"
+REPLAY_PATH = "/ping-system/replay"
+ANSWER_SECONDS = 15.0
+# Longer than the gateway itself waits for storage, which computes a statement or file before it answers.
+FILE_SECONDS = 260.0
 PIECE_BYTES = 256 * 1024
 
-T = TypeVar("T")
+ReplyT = TypeVar("ReplyT")
+# Parameters whose value is None are left out.
+Query = dict[str, str | None]
 
 
 class RestSource:
-    """Asks `server_url`, with a bearer token where one is given."""
+    """Asks the gateway at `server_url`, with a bearer token where one is given."""
 
     def __init__(self, server_url: str, token: str | None) -> None:
         parts = urllib.parse.urlsplit(server_url)
@@ -41,135 +46,145 @@ class RestSource:
                 f"--server-url={server_url!r}: expected an address like http://localhost:8000"
             )
         self._base = server_url.rstrip("/")
-        self._token = token
+        self._headers = {"Accept": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
 
     async def dashboard(self) -> Dashboard:
         """The fleet, as the gateway's page shows it."""
-        return await self._get("/ping-system/dashboard", Dashboard)
+        return await self._get("/ping-system/dashboard", Dashboard, {})
 
     async def agents(self, status: str | None, capability: str | None) -> AgentPage:
-        """Every agent that fits, on however many pages."""
-        query = {"status": status, "capability": capability, "limit": "1000"}
-        page = await self._get("/ping-system/agents", AgentPage, query)
+        """Every agent that fits the filters, however many pages they fill."""
+        query: Query = {"status": status, "capability": capability, "limit": "1000"}
+        page = await self._get(AGENTS_PATH, AgentPage, query)
         agents = list(page.agents)
         while page.next_cursor:
-            page = await self._get(
-                "/ping-system/agents", AgentPage, query | {"cursor": page.next_cursor}
-            )
+            query["cursor"] = page.next_cursor
+            page = await self._get(AGENTS_PATH, AgentPage, query)
             agents += page.agents
         return AgentPage(agents=tuple(agents), total=page.total)
 
     async def history(self, agent_id: str, hours: float, limit: int) -> HistoryReply:
         """The newest `limit` outcomes, and the summary of all."""
-        path = f"/ping-system/agents/{check_agent_id(agent_id)}/history"
+        path = _agent_path(agent_id, "history")
 
-        async def page(request: HistoryRequest) -> HistoryReply:
-            asked = {
+        async def ask_for_page(request: HistoryRequest) -> HistoryReply:
+            query: Query = {
                 "hours": str(request.hours),
                 "limit": str(request.limit),
                 "cursor": request.cursor,
             }
-            return await self._get(path, HistoryReply, asked)
+            return await self._get(path, HistoryReply, query)
 
-        return await newest(HistoryRequest(hours=hours, limit=limit), page)
+        request = HistoryRequest(hours=hours, limit=limit)
+        return await newest_outcomes(request, ask_for_page)
 
     async def look(self, agent_id: str) -> UptimeReport:
-        """The agent's own report since its last ping; changes nothing anywhere."""
-        return await self._get(
-            f"/ping-system/agents/{check_agent_id(agent_id)}/uptime", UptimeReport
-        )
+        """The agent's own report since its last ping. Changes nothing."""
+        return await self._get(_agent_path(agent_id, "uptime"), UptimeReport, {})
 
     async def report(self, agent_id: str, request: StatementRequest) -> Statement:
         """The uptime statement of one month."""
-        return await self._get(_report(agent_id), Statement, _rules(request))
+        path = _agent_path(agent_id, "report")
+        return await self._get(path, Statement, _month_and_rules(request), FILE_SECONDS)
 
     async def report_file(self, agent_id: str, request: StatementRequest) -> Download:
-        """The same in any other format."""
-        return await self._file(_report(agent_id), _rules(request))
+        """The uptime statement of one month in a format other than JSON."""
+        return await self._download(_agent_path(agent_id, "report"), _month_and_rules(request))
 
     async def replay(self, request: FleetReplayRequest) -> FleetReplay:
         """The fleet's month under other rules."""
-        return await self._get(
-            "/ping-system/replay", FleetReplay, _rules(request) | {"limit": str(request.limit)}
-        )
+        query = _month_and_rules(request)
+        query["limit"] = str(request.limit)
+        return await self._get(REPLAY_PATH, FleetReplay, query, FILE_SECONDS)
 
     async def replay_file(self, request: FleetReplayRequest) -> Download:
-        """The same with every agent."""
-        return await self._file("/ping-system/replay", _rules(request))
+        """The fleet's month under other rules, with every agent."""
+        return await self._download(REPLAY_PATH, _month_and_rules(request))
 
     async def table(self, request: TableRequest) -> Download:
         """Any other answer about the past as a file."""
-        asked = {
+        query: Query = {
             "agent_id": request.agent_id,
             "month": request.month,
             "by": request.by,
             "format": request.format,
         }
-        hours = None if request.month else str(request.hours)
-        return await self._file(f"/ping-system/export/{request.table}", asked | {"hours": hours})
+        if not request.month:
+            query["hours"] = str(request.hours)
+        return await self._download(f"/ping-system/export/{request.table}", query)
 
     async def ready(self) -> None:
-        """Returns when the gateway says that it can do its work; raises the reason when it cannot."""
-        await asyncio.to_thread(self._fetch, f"{self._base}/readyz")
+        """Returns when the gateway says that it can work. Raises a GpupingError with its reason otherwise."""
+        await asyncio.to_thread(self._read, f"{self._base}/readyz", ANSWER_SECONDS)
 
-    async def _get(self, path: str, kind: type[T], query: dict[str, str | None] | None = None) -> T:
-        return decode(await asyncio.to_thread(self._fetch, self._address(path, query)), kind)
+    async def _get(
+        self, path: str, kind: type[ReplyT], query: Query, timeout: float = ANSWER_SECONDS
+    ) -> ReplyT:
+        body = await asyncio.to_thread(self._read, self._url(path, query), timeout)
+        return decode(body, kind)
 
-    async def _file(self, path: str, query: dict[str, str | None]) -> Download:
-        answer = await asyncio.to_thread(self._open, self._address(path, query), FILE_SECONDS)
-        name = answer.headers.get_filename() or path.rpartition("/")[2]
-        length = answer.headers["Content-Length"]
-        return Download(Path(name).name, int(length) if length else None, self._pieces(answer))
+    async def _download(self, path: str, query: Query) -> Download:
+        response = await asyncio.to_thread(self._open, self._url(path, query), FILE_SECONDS)
+        name = response.headers.get_filename() or path.rpartition("/")[2]
+        total_bytes = None
+        if length := response.headers["Content-Length"]:
+            total_bytes = int(length)
+        # A name that holds a path must not lead out of the folder that the user chose.
+        return Download(Path(name).name, total_bytes, self._pieces(response))
 
-    async def _pieces(self, answer: HTTPResponse) -> AsyncIterator[bytes]:
-        with answer:
+    async def _pieces(self, response: HTTPResponse) -> AsyncIterator[bytes]:
+        with response:
             try:
-                while piece := await asyncio.to_thread(answer.read, PIECE_BYTES):
+                while piece := await asyncio.to_thread(response.read, PIECE_BYTES):
                     yield piece
             except (OSError, HTTPException) as error:
                 raise BusError(f"{self._base} broke off: {error}") from None
 
-    def _address(self, path: str, query: dict[str, str | None] | None) -> str:
-        given = {name: value for name, value in (query or {}).items() if value is not None}
-        return f"{self._base}{path}" + (f"?{urllib.parse.urlencode(given)}" if given else "")
+    def _url(self, path: str, query: Query) -> str:
+        given = {name: value for name, value in query.items() if value is not None}
+        if not given:
+            return f"{self._base}{path}"
+        return f"{self._base}{path}?{urllib.parse.urlencode(given)}"
 
-    def _fetch(self, address: str) -> bytes:
-        with self._open(address, TIMEOUT_SECONDS) as answer:
-            return answer.read()
+    def _read(self, url: str, timeout: float) -> bytes:
+        with self._open(url, timeout) as response:
+            return response.read()
 
-    def _open(self, address: str, timeout: float) -> HTTPResponse:
-        headers = {"Accept": "application/json"} | (
-            {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        )
-        request = urllib.request.Request(address, headers=headers)  # noqa: S310  # http and https only: see __init__
+    def _open(self, url: str, timeout: float) -> HTTPResponse:
+        # urllib also opens file: and other URLs; __init__ lets only http and https pass.
+        request = urllib.request.Request(url, headers=self._headers)  # noqa: S310
         try:
-            answer: HTTPResponse = urllib.request.urlopen(request, timeout=timeout)  # noqa: S310  # as above
+            response: HTTPResponse = urllib.request.urlopen(request, timeout=timeout)  # noqa: S310
         except urllib.error.HTTPError as error:
             raise _refusal(error) from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise BusError(
-                f"{self._base} does not answer ({reason}): is `gpuping up` running there, and is the address right?"
+                f"{self._base} does not answer ({reason}): "
+                "is `gpuping up` running there, and is the address right?"
             ) from None
-        return answer
+        return response
 
 
-def _report(agent_id: str) -> str:
-    return f"/ping-system/agents/{check_agent_id(agent_id)}/report"
+def _agent_path(agent_id: str, question: str) -> str:
+    return f"{AGENTS_PATH}/{check_agent_id(agent_id)}/{question}"
 
 
-def _rules(request: StatementRequest | FleetReplayRequest) -> dict[str, str | None]:
-    threshold = None if request.threshold is None else f"{request.threshold!r}"
-    return {
+def _month_and_rules(request: StatementRequest | FleetReplayRequest) -> Query:
+    query: Query = {
         "month": request.month,
-        "threshold": threshold,
         "policy": request.policy,
         "format": request.format,
     }
+    if request.threshold is not None:
+        query["threshold"] = repr(request.threshold)  # every digit of it
+    return query
 
 
 def _refusal(error: urllib.error.HTTPError) -> GpupingError:
-    """The `detail` of the gateway's problem document, or what the status line says."""
+    """The `detail` of the gateway's problem document, or else what the status line says."""
     try:
         problem = msgspec.json.decode(error.read())
         detail = str(problem["detail"])

@@ -1,4 +1,4 @@
-"""Where the looking verbs get their answers: the bus, or with --server-url a gateway's REST interface.
+"""Where commands get their answers: from the bus, or with --server-url from a gateway's REST interface.
 
 Both give the same Structs, because the REST interface shows what the services answer.
 """
@@ -9,17 +9,18 @@ from typing import TypeAlias
 
 from bus.client.fleet_client import FleetClient
 from bus.settings import Settings
-from gpuping.client import bus_source, rest_source
+from gpuping.client.bus_connection import connect_to_running
+from gpuping.client.bus_source import BusSource
+from gpuping.client.rest_source import RestSource
 
-Source: TypeAlias = bus_source.BusSource | rest_source.RestSource
+Source: TypeAlias = BusSource | RestSource
 
 
 @asynccontextmanager
-async def opened(settings: Settings, server_url: str | None) -> AsyncIterator[Source]:
-    """A source of answers. Raises NothingRunsError when there is no system to ask."""
+async def open_source(settings: Settings, server_url: str | None) -> AsyncIterator[Source]:
+    """A source of answers. Raises NothingRunsError when there is no system on the bus to ask."""
     if server_url:
-        yield rest_source.RestSource(server_url, settings.GPUPING_TOKEN)
+        yield RestSource(server_url, settings.GPUPING_TOKEN)
         return
-    async with bus_source.connected(settings) as client:
-        fleet_client = FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS)
-        yield bus_source.BusSource(fleet_client)
+    async with connect_to_running(settings) as client:
+        yield BusSource(FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS))

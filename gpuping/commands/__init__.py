@@ -1,1 +1,1 @@
-"""The verbs of the command line, their options, and how they ask."""
+"""The commands of the command line, their options, and how they ask a running system."""

@@ -1,7 +1,7 @@
 """`gpuping export`: any answer about the past as a table, in CSV or Parquet."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from cyclopts import Parameter, validators
@@ -13,7 +13,6 @@ from bus.errors import SettingsError
 from bus.runner import Lifecycle
 from gpuping.client.download import Download
 from gpuping.client.sources import Source
-from gpuping.commands.ask import ask
 from gpuping.commands.options import (
     LOOK,
     DataDir,
@@ -23,12 +22,15 @@ from gpuping.commands.options import (
     ServerUrl,
     Threshold,
     app,
+    bullets,
     examples,
 )
-from gpuping.output import files, statements
+from gpuping.commands.query import run_query
+from gpuping.commands.statement_requests import invalid_month, replay_request, statement_request
+from gpuping.output import files
 
 Fetch = Callable[[Source], Awaitable[Download]]
-Name = Literal[
+TableName = Literal[
     "history",
     "incidents",
     "agents",
@@ -39,23 +41,37 @@ Name = Literal[
     "statement",
     "replay",
 ]
-_DIVIDED = {"fleet", "response-times", "lateness"}
-_ABOUT = TABLES | {
+TABLES_WITH_BY = {"fleet", "response-times", "lateness"}
+_ROWS = TABLES | {
     "statement": "an agent's month, one row the host and one each GPU: what `gpuping report` shows",
     "replay": "one row an agent, its pay under other rules: what `gpuping replay` shows",
 }
 _HELP = (
-    "Tables:\n\n"
-    + "\n".join(f"- **{name}**: {row}" for name, row in _ABOUT.items())
-    + "\n\nIn CSV, text that a spreadsheet would take for a formula has an apostrophe in front; "
+    f"Tables:\n\n{bullets(_ROWS)}"
+    "\n\nIn CSV, text that a spreadsheet would take for a formula has an apostrophe in front; "
     "Parquet holds it as it is.\n\n"
 )
 
+Table = Annotated[TableName, Parameter(name="TABLE", help="which: see below")]
+Hours = Annotated[
+    float | None,
+    Parameter(validator=validators.Number(gt=0, lte=87_600), help="how far back [default: 24]"),
+]
+MonthInsteadOfHours = Annotated[
+    str | None,
+    Parameter(help="such as 2026-11, instead of --hours"),
+]
+RowOf = Annotated[
+    By | None,
+    Parameter(help="what a row of fleet, response-times or lateness is of [default: period]"),
+]
+ExportFormat = Annotated[FileFormat | None, Parameter(name="--format", help="[default: csv]")]
 
-class Asked(NamedTuple):
-    """The verb's options."""
 
-    table: Name
+class ExportOptions(NamedTuple):
+    """The options that say what to export. None: not given."""
+
+    table: TableName
     agent_id: str | None
     hours: float | None
     month: str | None
@@ -64,13 +80,17 @@ class Asked(NamedTuple):
     policy: str | None
 
     def refuse(self, *names: str) -> None:
-        """Raises SettingsError for an option that means nothing here: nobody shall think that it counted."""
+        """Raises SettingsError for an option that the table has no use for, so that nobody relies on it."""
         for name in names:
-            if getattr(self, name) is not None:
-                option = "ID" if name == "agent_id" else f"--{name}"
-                raise SettingsError(
-                    f"{option}={getattr(self, name)!r}: expected nothing, {self.table} has no use for it"
-                )
+            value = getattr(self, name)
+            if value is None:
+                continue
+            option = f"--{name}"
+            if name == "agent_id":
+                option = "ID"
+            raise SettingsError(
+                f"{option}={value!r}: expected nothing, {self.table} has no use for it"
+            )
 
 
 @app.command(
@@ -86,72 +106,83 @@ class Asked(NamedTuple):
     ),
 )
 def export(  # noqa: PLR0913  # options of a command line
-    table: Annotated[Name, Parameter(name="TABLE", help="which: see below")],
+    table: Table,
     agent_id: OneAgent = None,
     /,
     *,
-    hours: Annotated[
-        float | None,
-        Parameter(validator=validators.Number(gt=0, lte=87_600), help="how far back [default: 24]"),
-    ] = None,
-    month: Annotated[str | None, Parameter(help="such as 2026-11, instead of --hours")] = None,
-    by: Annotated[
-        By | None,
-        Parameter(help="what a row of fleet, response-times or lateness is of [default: period]"),
-    ] = None,
+    hours: Hours = None,
+    month: MonthInsteadOfHours = None,
+    by: RowOf = None,
     threshold: Threshold = None,
     policy: Policy = None,
-    form: Annotated[FileFormat | None, Parameter(name="--format", help="[default: csv]")] = None,
+    form: ExportFormat = None,
     output: Output = None,
     server_url: ServerUrl = None,
     data_dir: DataDir = None,
 ) -> int:
     """Take any answer about the past away as a table, in CSV or Parquet: all of it, however long it is."""
-    to = files.target(form, output, default="csv")
-    if to.form not in {"csv", "parquet"}:
+    to = files.choose_target(form, output, default="csv")
+    if to.format not in {"csv", "parquet"}:
         raise SettingsError(
             f"--output={str(output)!r}: expected a name that ends in .csv or .parquet, or --format"
         )
-    fetch = fetching(Asked(table, agent_id, hours, month, by, threshold, policy), to.form)  # type: ignore[arg-type]  # see above
+    wanted: FileFormat = to.format  # type: ignore[assignment]  # one of the two
+    options = ExportOptions(table, agent_id, hours, month, by, threshold, policy)
+    fetch = fetching(options, wanted)
 
-    async def show(source: Source, _life: Lifecycle, _console: Console) -> None:
-        await files.save(fetch(source), to.output)
+    async def show(source: Source, _: Lifecycle, __: Console) -> None:
+        await files.save_download(fetch(source), to.output)
 
-    return ask(show, data_dir, server_url)
+    return run_query(show, data_dir, server_url)
 
 
-def fetching(asked: Asked, form: FileFormat) -> Fetch:
-    """What to ask a source for. Raises SettingsError for what cannot be meant, before anything is asked."""
-    if asked.table == "replay":
-        asked.refuse("agent_id", "hours", "by")
-        question = statements.replay_request(asked.month, asked.threshold, asked.policy)
-        return lambda source: source.replay_file(replace(question, format=form))
-    if asked.table == "statement":
-        asked.refuse("hours", "by")
-        if asked.agent_id is None:
-            raise SettingsError("ID: expected an agent's id, a statement is of one agent")
-        agent_id, month = (
-            asked.agent_id,
-            statements.request(asked.month, asked.threshold, asked.policy),
-        )
-        return lambda source: source.report_file(agent_id, replace(month, format=form))
-    asked.refuse("threshold", "policy", *([] if asked.table in _DIVIDED else ["by"]))
-    if asked.table == "fleet":
-        asked.refuse("agent_id")
-    if asked.hours is not None and asked.month is not None:
+def fetching(options: ExportOptions, form: FileFormat) -> Fetch:
+    """How to ask a source for the table.
+
+    Raises SettingsError for options that contradict each other, before anything is asked.
+    """
+    if options.table == "replay":
+        return _replay(options, form)
+    if options.table == "statement":
+        return _statement(options, form)
+    options.refuse("threshold", "policy")
+    if options.table not in TABLES_WITH_BY:
+        options.refuse("by")
+    if options.table == "fleet":
+        options.refuse("agent_id")
+    if options.hours is not None and options.month is not None:
         raise SettingsError(
-            f"--hours={asked.hours:g}: expected this or --month={asked.month}, not both"
+            f"--hours={options.hours:g}: expected this or --month={options.month}, not both"
         )
-    request = _request(asked, form)
+    request = _table_request(options, form)
     return lambda source: source.table(request)
 
 
-def _request(asked: Asked, form: FileFormat) -> TableRequest:
-    options: dict[str, Any] = {
-        name: getattr(asked, name) for name in ("agent_id", "hours", "month", "by")
-    }
-    given = {name: value for name, value in options.items() if value is not None}
+def _replay(options: ExportOptions, form: FileFormat) -> Fetch:
+    options.refuse("agent_id", "hours", "by")
+    request = replay_request(options.month, options.threshold, options.policy)
+    request = replace(request, format=form)
+    return lambda source: source.replay_file(request)
+
+
+def _statement(options: ExportOptions, form: FileFormat) -> Fetch:
+    options.refuse("hours", "by")
+    if options.agent_id is None:
+        raise SettingsError("ID: expected an agent's id, a statement is of one agent")
+    agent_id = options.agent_id
+    request = statement_request(options.month, options.threshold, options.policy)
+    request = replace(request, format=form)
+    return lambda source: source.report_file(agent_id, request)
+
+
+def _table_request(options: ExportOptions, form: FileFormat) -> TableRequest:
+    """Options that were not given are left out, so that the request's own defaults hold."""
+    fields = {"table": options.table, "format": form}
+    for name in ("agent_id", "hours", "month", "by"):
+        value = getattr(options, name)
+        if value is not None:
+            fields[name] = value
     try:
-        return msgspec.convert({"table": asked.table, "format": form} | given, TableRequest)
-    except msgspec.ValidationError:  # all else was checked as an option
-        raise statements.no_month(asked.month) from None
+        return msgspec.convert(fields, TableRequest)
+    except msgspec.ValidationError:  # only the month has not been checked as an option
+        raise invalid_month(options.month) from None

@@ -1,4 +1,4 @@
-"""The verbs that look at a running system: they change nothing anywhere."""
+"""The commands that show a running system: `top`, `ping`, `agents`, `history`. They change nothing."""
 
 from typing import Annotated
 
@@ -9,47 +9,61 @@ from bus import clock
 from bus.contract.messages import Status
 from bus.runner import Lifecycle
 from gpuping.client.sources import Source
-from gpuping.commands.ask import ask
 from gpuping.commands.options import LOOK, AgentId, DataDir, Json, ServerUrl, app, examples
-from gpuping.output import terminal
+from gpuping.commands.query import run_query
+from gpuping.output import tables
 from gpuping.output.json_text import print_json
 
+Interval = Annotated[
+    float,
+    Parameter(validator=validators.Number(gte=0.1), help="seconds between updates"),
+]
+OnlyStatus = Annotated[Status | None, Parameter(help="only these")]
+OnlyCapability = Annotated[str | None, Parameter(help="only those that have it")]
 Hours = Annotated[
-    float, Parameter(validator=validators.Number(gt=0, lte=87_600), help="how far back")
+    float,
+    Parameter(validator=validators.Number(gt=0, lte=87_600), help="how far back"),
+]
+Limit = Annotated[
+    int,
+    Parameter(validator=validators.Number(gte=1, lte=1000), help="the newest so many"),
 ]
 
 
 @app.command(
     group=LOOK,
     help_epilogue=examples(
-        "gpuping top", "gpuping top --server-url http://localhost:8000", "gpuping top --json"
+        "gpuping top",
+        "gpuping top --server-url http://localhost:8000",
+        "gpuping top --json",
     ),
 )
 def top(
     *,
     server_url: ServerUrl = None,
     data_dir: DataDir = None,
-    interval: Annotated[
-        float, Parameter(validator=validators.Number(gte=0.1), help="seconds between updates")
-    ] = 2.0,
+    interval: Interval = 2.0,
     as_json: Json = False,
 ) -> int:
     """Watch the fleet live: status, uptime, the next pings, the newest outcomes."""
-    from gpuping.output.top import live, screen
+    from gpuping.output.dashboard_screen import dashboard_screen, watch
 
-    async def show(source: Source, life: Lifecycle, console: Console) -> None:
+    async def show(source: Source, lifecycle: Lifecycle, console: Console) -> None:
+        if console.is_terminal and not as_json:
+            await watch(source, lifecycle, console, interval)
+            return
+        dashboard = await source.dashboard()
         if as_json:
-            print_json(await source.dashboard())
-        elif console.is_terminal:
-            await live(source, life, console, interval)
+            print_json(dashboard)
         else:
-            console.print(screen(await source.dashboard()))
+            console.print(dashboard_screen(dashboard))
 
-    return ask(show, data_dir, server_url)
+    return run_query(show, data_dir, server_url)
 
 
 @app.command(
-    group=LOOK, help_epilogue=examples("gpuping ping agent-001", "gpuping ping agent-001 --json")
+    group=LOOK,
+    help_epilogue=examples("gpuping ping agent-001", "gpuping ping agent-001 --json"),
 )
 def ping(
     agent_id: AgentId,
@@ -66,19 +80,20 @@ def ping(
         if as_json:
             print_json(report)
             return
-        console.print(terminal.report_headline(report))
-        console.print(terminal.report_table(report))
+        console.print(tables.report_headline(report))
+        console.print(tables.report_table(report))
 
-    return ask(show, data_dir, server_url)
+    return run_query(show, data_dir, server_url)
 
 
 @app.command(
-    group=LOOK, help_epilogue=examples("gpuping agents", "gpuping agents --status missing --json")
+    group=LOOK,
+    help_epilogue=examples("gpuping agents", "gpuping agents --status missing --json"),
 )
 def agents(
     *,
-    status: Annotated[Status | None, Parameter(help="only these")] = None,
-    capability: Annotated[str | None, Parameter(help="only those that have it")] = None,
+    status: OnlyStatus = None,
+    capability: OnlyCapability = None,
     server_url: ServerUrl = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -90,17 +105,18 @@ def agents(
         if as_json:
             print_json(page)
         elif page.agents:
-            console.print(terminal.agents_table(page.agents, clock.utc_now()))
+            console.print(tables.agents_table(page.agents, clock.utc_now()))
         else:
             console.print("no agents: `gpuping agentd` on a GPU host registers itself")
 
-    return ask(show, data_dir, server_url)
+    return run_query(show, data_dir, server_url)
 
 
 @app.command(
     group=LOOK,
     help_epilogue=examples(
-        "gpuping history agent-001 --hours 24", "gpuping history agent-001 --hours 720 --json"
+        "gpuping history agent-001 --hours 24",
+        "gpuping history agent-001 --hours 720 --json",
     ),
 )
 def history(
@@ -108,9 +124,7 @@ def history(
     /,
     *,
     hours: Hours = 24.0,
-    limit: Annotated[
-        int, Parameter(validator=validators.Number(gte=1, lte=1000), help="the newest so many")
-    ] = 100,
+    limit: Limit = 100,
     server_url: ServerUrl = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -122,7 +136,7 @@ def history(
         if as_json:
             print_json(reply)
             return
-        console.print(terminal.pings_table(reply.pings, clock.utc_now()))
-        console.print(terminal.summary_line(reply.summary))
+        console.print(tables.pings_table(reply.pings, clock.utc_now()))
+        console.print(tables.summary_line(reply.summary))
 
-    return ask(show, data_dir, server_url)
+    return run_query(show, data_dir, server_url)

@@ -1,5 +1,6 @@
-"""The `gpuping` application and the options that several verbs share. The verbs: run_verbs.py, look_verbs.py."""
+"""The `gpuping` application, and the options that several of its commands share."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,10 @@ from bus.contract.subjects import check_agent_id
 from bus.errors import BadMessageError
 from bus.transport import micro_services
 
-RUN, LOOK, CHECK = (Group.create_ordered(name) for name in ("Run", "Look", "Set up and check"))
+# The help lists commands by these groups, in this order.
+RUN = Group.create_ordered("Run")
+LOOK = Group.create_ordered("Look")
+CHECK = Group.create_ordered("Set up and check")
 
 app = App(
     name="gpuping",
@@ -31,7 +35,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
     exit_on_error=False,
     print_error=False,
 )
-app["--help"].group = app["--version"].group = CHECK
+app["--help"].group = CHECK
+app["--version"].group = CHECK
 app.register_install_completion_command(
     name="completion", group=CHECK, help="Install completion for your shell."
 )
@@ -66,8 +71,8 @@ Output = Annotated[
 ]
 
 
-def _is_id(_kind: object, text: str | None) -> None:
-    """For cyclopts, which makes wrong usage of a ValueError."""
+def _check_id(_kind: object, text: str | None) -> None:
+    """Raises ValueError, which cyclopts reports as wrong usage."""
     if text is None:
         return
     try:
@@ -76,10 +81,16 @@ def _is_id(_kind: object, text: str | None) -> None:
         raise ValueError(f"{error}.") from None
 
 
-AgentId = Annotated[str, Parameter(name="ID", validator=_is_id, help="the agent's id")]
-OneAgent = Annotated[str | None, Parameter(name="ID", validator=_is_id, help="only this agent")]
+AgentId = Annotated[str, Parameter(name="ID", validator=_check_id, help="the agent's id")]
+OneAgent = Annotated[str | None, Parameter(name="ID", validator=_check_id, help="only this agent")]
 
 
 def examples(*lines: str) -> str:
-    """An epilogue of command lines to copy."""
-    return "Examples:\n\n" + "\n".join(f"    {line}" for line in lines) + "\n"
+    """The end of a command's help: command lines to copy."""
+    indented = "\n".join(f"    {line}" for line in lines)
+    return f"Examples:\n\n{indented}\n"
+
+
+def bullets(descriptions: Mapping[str, str]) -> str:
+    """A Markdown list of names and what they mean."""
+    return "\n".join(f"- **{name}**: {text}" for name, text in descriptions.items())

@@ -1,4 +1,4 @@
-"""The verbs that give an account of a month: one agent's statement, and the fleet's under other rules."""
+"""The commands that account for a month: one agent's statement, and the fleet's month under other rules."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,6 @@ from bus.contract.exports import FileFormat
 from bus.contract.statements import READY_MADE, StatementFormat
 from bus.runner import Lifecycle
 from gpuping.client.sources import Source
-from gpuping.commands.ask import ask
 from gpuping.commands.options import (
     LOOK,
     AgentId,
@@ -22,16 +21,31 @@ from gpuping.commands.options import (
     ServerUrl,
     Threshold,
     app,
+    bullets,
     examples,
 )
+from gpuping.commands.query import run_query
+from gpuping.commands.statement_requests import replay_request, statement_request
 from gpuping.output import files, statements
 
-SHOWN_AGENTS = 40  # of a replay, in the terminal
-_POLICIES = (
-    "Ready-made policies:\n\n"
-    + "\n".join(f"- **{name}**: {rule}" for name, rule in READY_MADE.items())
-    + "\n\n"
-)
+AGENTS_IN_TABLE = 40
+AGENTS_IN_JSON = 1000
+_POLICIES = f"Ready-made policies:\n\n{bullets(READY_MADE)}\n\n"
+
+ReportFormat = Annotated[
+    Literal["table", "json", "csv", "parquet", "html"] | None,
+    Parameter(name="--format", help="[default: table]"),
+]
+ReplayFormat = Annotated[
+    Literal["table", "json", "csv", "parquet"] | None,
+    Parameter(name="--format", help="[default: table]"),
+]
+Limit = Annotated[
+    int | None,
+    Parameter(
+        validator=validators.Number(gte=1, lte=1000), help="agents in table [40] and json [1000]"
+    ),
+]
 
 
 @app.command(
@@ -52,10 +66,7 @@ def report(  # noqa: PLR0913  # options of a command line
     month: Month = None,
     threshold: Threshold = None,
     policy: Policy = None,
-    form: Annotated[
-        Literal["table", "json", "csv", "parquet", "html"] | None,
-        Parameter(name="--format", help="[default: table]"),
-    ] = None,
+    form: ReportFormat = None,
     output: Output = None,
     server_url: ServerUrl = None,
     data_dir: DataDir = None,
@@ -65,18 +76,20 @@ def report(  # noqa: PLR0913  # options of a command line
 
     With --threshold or --policy it is shown under other rules besides.
     """
-    to = files.target(form, output, json=as_json)
-    request = statements.request(month, threshold, policy)
+    to = files.choose_target(form, output, json=as_json)
+    request = statement_request(month, threshold, policy)
 
     async def show(source: Source, _: Lifecycle, __: Console) -> None:
-        if to.form in {"table", "json"}:
-            statement = await source.report(agent_id, request)
-            files.show(statement, statements.shown(statement), to)
+        if to.format in {"table", "json"}:
+            with files.waiting("storage computes the statement"):
+                statement = await source.report(agent_id, request)
+            files.write_answer(statement, statements.statement_table(statement), to)
             return
-        wanted: StatementFormat = to.form  # type: ignore[assignment]  # the others are above
-        await files.save(source.report_file(agent_id, replace(request, format=wanted)), to.output)
+        wanted: StatementFormat = to.format  # type: ignore[assignment]  # one of the others
+        download = source.report_file(agent_id, replace(request, format=wanted))
+        await files.save_download(download, to.output)
 
-    return ask(show, data_dir, server_url)
+    return run_query(show, data_dir, server_url)
 
 
 @app.command(
@@ -93,17 +106,8 @@ def replay(  # noqa: PLR0913  # options of a command line
     month: Month = None,
     threshold: Threshold = None,
     policy: Policy = None,
-    limit: Annotated[
-        int | None,
-        Parameter(
-            validator=validators.Number(gte=1, lte=1000),
-            help="agents in table [40] and json [1000]",
-        ),
-    ] = None,
-    form: Annotated[
-        Literal["table", "json", "csv", "parquet"] | None,
-        Parameter(name="--format", help="[default: table]"),
-    ] = None,
+    limit: Limit = None,
+    form: ReplayFormat = None,
     output: Output = None,
     server_url: ServerUrl = None,
     data_dir: DataDir = None,
@@ -113,17 +117,24 @@ def replay(  # noqa: PLR0913  # options of a command line
 
     CSV and Parquet hold every agent. What is paid is a share of the full rate over the time that reports cover.
     """
-    to = files.target(form, output, json=as_json)
-    request = statements.replay_request(month, threshold, policy)
+    to = files.choose_target(form, output, json=as_json)
+    request = replay_request(month, threshold, policy)
 
     async def show(source: Source, _: Lifecycle, __: Console) -> None:
-        if to.form in {"table", "json"}:
-            listed = limit or (1000 if to.form == "json" else SHOWN_AGENTS)
+        if to.format in {"table", "json"}:
+            most_agents = limit or _default_limit(to.format)
             with files.waiting("storage replays the month"):
-                replayed = await source.replay(replace(request, limit=listed))
-            files.show(replayed, statements.replayed(replayed), to)
+                replayed = await source.replay(replace(request, limit=most_agents))
+            files.write_answer(replayed, statements.replay_table(replayed), to)
             return
-        wanted: FileFormat = to.form  # type: ignore[assignment]  # the others are above
-        await files.save(source.replay_file(replace(request, format=wanted)), to.output)
+        wanted: FileFormat = to.format  # type: ignore[assignment]  # one of the others
+        download = source.replay_file(replace(request, format=wanted))
+        await files.save_download(download, to.output)
 
-    return ask(show, data_dir, server_url)
+    return run_query(show, data_dir, server_url)
+
+
+def _default_limit(form: str) -> int:
+    if form == "json":
+        return AGENTS_IN_JSON
+    return AGENTS_IN_TABLE

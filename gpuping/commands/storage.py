@@ -1,4 +1,4 @@
-"""The verbs of storage: the service, and what is done to the history while the service is stopped."""
+"""The commands of storage: the service, and what is done to the history while the service is stopped."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,9 +16,10 @@ from bus.runner import Lifecycle
 from bus.settings import Settings
 from bus.transport import embedded_server
 from gpuping import extras
-from gpuping.client import discovery
+from gpuping.client import bus_file
+from gpuping.client.data_dir_lock import lock_data_dir
+from gpuping.commands.loading import load_settings
 from gpuping.commands.options import RUN, DataDir, app, examples
-from gpuping.commands.run import load
 from gpuping.output import terminal
 
 storage_app = App(
@@ -32,60 +33,70 @@ storage_app = App(
 )
 app.command(storage_app)
 
+Force = Annotated[
+    bool,
+    Parameter(negative="", help="use the new file even where it differs from the old one"),
+]
+
 
 @storage_app.default
 def storage(*, data_dir: DataDir = None) -> int:
     """Run storage: it keeps the history in DuckDB and answers questions about it."""
     with extras.needed("server"):
         from storage import service
-    loaded = discovery.located(load(GPUPING_DATA_DIR=data_dir))
-    return runner.run(lambda life: runner.serve("storage", service.running(loaded), life))
+    settings = bus_file.with_running_bus(load_settings(GPUPING_DATA_DIR=data_dir))
+    return runner.run(
+        lambda lifecycle: runner.serve("storage", service.running(settings), lifecycle)
+    )
 
 
 @storage_app.command
 def rebuild(
     *,
     data_dir: DataDir = None,
-    force: Annotated[
-        bool, Parameter(negative="", help="use the new file even where it differs from the old one")
-    ] = False,
+    force: Force = False,
 ) -> int:
     """Make the history file again from the bus and the Parquet archive, and compare it with the old one.
 
     Storage must be stopped meanwhile. Where `gpuping up` keeps the data dir, stop it: its bus is started for the
     time being.
     """
-    loaded = load(GPUPING_DATA_DIR=data_dir)
-    replaced = False
+    settings = load_settings(GPUPING_DATA_DIR=data_dir)
+    is_replaced = False
 
     async def main(_: Lifecycle) -> None:
-        nonlocal replaced
-        replaced = await _rebuilt(loaded, force=force)
+        nonlocal is_replaced
+        is_replaced = await _rebuild(settings, force=force)
 
-    return runner.run(main) or (runner.DONE if replaced else runner.FAILED)
+    code = runner.run(main)
+    if code == runner.DONE and not is_replaced:
+        return runner.FAILED
+    return code
 
 
-async def _rebuilt(loaded: Settings, *, force: bool) -> bool:
-    """Whether the new file is in use."""
+async def _rebuild(settings: Settings, *, force: bool) -> bool:
+    """Returns whether the new file is in use now."""
     with extras.needed("server"):
-        from storage.stream.rebuild import rebuild as make_again
+        from storage.stream.rebuild import rebuild as rebuild_history
     console = terminal.console()
 
-    def progress(read: int, there: int) -> None:
+    def show_progress(read: int, total: int) -> None:
         if console.is_terminal:
-            console.print(f"\r{read} of {there} messages", end="")
+            console.print(f"\r{read} of {total} messages", end="")
 
-    async with _bus(loaded) as found:
-        result = await make_again(found, force=force, progress=progress)
-    rows = result.after["pings"][0]
-    if result.replaced:
-        comparison = "the same as before" if result.equal else "not what the old file held"
-        console.print(f"rebuilt: {rows} pings, {comparison}; the old file is kept as {result.kept}")
-    else:
+    async with _bus_of_history(settings) as found:
+        result = await rebuild_history(found, force=force, progress=show_progress)
+    if not result.replaced:
         console.print(
             f"not replaced: the rebuilt file ({result.kept}) differs; --force uses it all the same"
         )
-    return result.replaced
+        return False
+    comparison = "not what the old file held"
+    if result.equal:
+        comparison = "the same as before"
+    pings = result.after["pings"][0]
+    console.print(f"rebuilt: {pings} pings, {comparison}; the old file is kept as {result.kept}")
+    return True
 
 
 @storage_app.command(name="import")
@@ -101,42 +112,54 @@ def import_folder(folder: Path, *, data_dir: DataDir = None) -> int:
     """
     with extras.needed("server"):
         from storage.archive.imports import import_archive
-    loaded = load(GPUPING_DATA_DIR=data_dir)
+    settings = load_settings(GPUPING_DATA_DIR=data_dir)
     console = terminal.console()
-    taken = 0
+    imported_days = 0
 
     async def main(_: Lifecycle) -> None:
-        nonlocal taken
+        nonlocal imported_days
         with Progress(console=console, disable=not console.is_terminal) as bar:
             task = bar.add_task("days", total=None)
+
+            def show_progress(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+
             result = await asyncio.to_thread(
-                import_archive,
-                loaded,
-                folder,
-                progress=lambda done, all_: bar.update(task, completed=done, total=all_),
+                import_archive, settings, folder, progress=show_progress
             )
-        taken = result.days
+        imported_days = result.days
         console.print(
-            f"imported {result.days} days: {result.added} outcomes are new, {result.held} were held already"
+            f"imported {result.days} days: {result.added} outcomes are new, "
+            f"{result.held} were held already"
         )
 
-    return runner.run(main) or (runner.DONE if taken else runner.FAILED)
+    code = runner.run(main)
+    if code == runner.DONE and imported_days == 0:
+        return runner.FAILED
+    return code
 
 
 @asynccontextmanager
-async def _bus(loaded: Settings) -> AsyncIterator[Settings]:
-    """The bus that the settings name, or else that of the data dir, started for the length of the block."""
-    if loaded.NATS_URL or loaded.NATS_CONTEXT:
-        yield loaded
+async def _bus_of_history(settings: Settings) -> AsyncIterator[Settings]:
+    """The settings with a bus that has the history's messages, for the length of the block.
+
+    That is the bus which the settings name, or else the data dir's own nats-server, which is started here. Raises
+    GpupingError while `gpuping up` runs on the data dir, and when the data dir has no bus of its own.
+    """
+    if settings.NATS_URL or settings.NATS_CONTEXT:
+        yield settings
         return
-    if running := discovery.find(loaded.data_dir):
+    running = bus_file.find(settings.data_dir)
+    if running:
         raise GpupingError(
-            f"`gpuping up` runs on {loaded.data_dir} (pid {running.pid}) and holds the file: stop it first"
+            f"`gpuping up` runs on {settings.data_dir} (pid {running.pid}) and holds the file: "
+            "stop it first"
         )
-    if not (loaded.data_dir / "nats").is_dir():
+    if not (settings.data_dir / "nats").is_dir():
         raise GpupingError(
-            f"{loaded.data_dir} has no bus of its own: set NATS_URL to the bus that has the history"
+            f"{settings.data_dir} has no bus of its own: "
+            "set NATS_URL to the bus that has the history"
         )
-    with discovery.locked(loaded.data_dir):
-        async with embedded_server.running(loaded.data_dir, 0) as server:
-            yield msgspec.structs.replace(loaded, NATS_URL=server.url)
+    with lock_data_dir(settings.data_dir):
+        async with embedded_server.running(settings.data_dir, 0) as server:
+            yield msgspec.structs.replace(settings, NATS_URL=server.url)

@@ -1,4 +1,4 @@
-"""The checks of `gpuping doctor` that ask the bus: server, JetStream, streams, services, permissions, clock."""
+"""The checks that ask the bus: server, JetStream, streams, services, permissions, clock."""
 
 import contextlib
 import json
@@ -16,87 +16,91 @@ from bus.transport.micro_services import ask_raw
 from gpuping.output.findings import Finding, failure, note, ok, warning
 
 DISCOVERY_SECONDS = 0.5
-SKEW_SECONDS = 1.0
-SERVICES = (subjects.SCHEDULER_SERVICE, subjects.STORAGE_SERVICE, subjects.AGENTD_SERVICE)
+MOST_SKEW_SECONDS = 1.0
+NEEDED_SERVICES = (subjects.SCHEDULER_SERVICE, subjects.STORAGE_SERVICE)
+SERVICES = (*NEEDED_SERVICES, subjects.AGENTD_SERVICE)
 
 
 async def server(client: Client) -> Finding:
-    """Version and round trip."""
+    """The server's version, and the time of a round trip."""
     began = time.perf_counter()
     await client.flush(timeout=5)
     milliseconds = (time.perf_counter() - began) * 1000
-    detail = f"nats-server {layout.server_version(client)} at {client.address}, {milliseconds:.1f} ms away"
     try:
         layout.check_server(client)
     except BusError as error:
         return failure("bus", str(error), "update nats-server to 2.12 or newer")
+    version = layout.server_version(client)
+    detail = f"nats-server {version} at {client.address}, {milliseconds:.1f} ms away"
     return ok("bus", detail)
 
 
 async def jetstream(client: Client) -> Finding:
-    """Enabled in this account, and how much it keeps."""
+    """Whether JetStream is enabled in this account, and how much it keeps."""
     try:
         account = await jetstream_api.call(client, "INFO")
-    except JetStreamApiError as refusal:
-        return failure("jetstream", refusal.description, "enable JetStream for this account")
+    except JetStreamApiError as error:
+        return failure("jetstream", error.description, "enable JetStream for this account")
     except BusError as error:
-        return failure(
-            "jetstream", str(error), "see deploy/nats.conf for a configuration that fits"
-        )
-    return ok(
-        "jetstream", f"{account['streams']} streams, {account['storage'] / 2**20:.1f} MiB on disk"
-    )
+        advice = "see deploy/nats.conf for a configuration that fits"
+        return failure("jetstream", str(error), advice)
+    mebibytes = account["storage"] / 2**20
+    return ok("jetstream", f"{account['streams']} streams, {mebibytes:.1f} MiB on disk")
 
 
 async def streams(client: Client, settings: Settings) -> Finding:
-    """The bucket and the history exist and are as gpuping needs them."""
+    """Whether the bucket and the history exist and are configured as gpuping needs them."""
     try:
         problems = await layout.inspect(client, settings)
     except BusError as error:
         return failure("streams", str(error), "enable JetStream first")
     if problems:
-        return warning(
-            "streams",
-            "; ".join(problems),
-            "start a scheduler: it makes them, and brings them into line",
-        )
-    return ok(
-        "streams", f"{subjects.BUCKET_STREAM} and {subjects.HISTORY_STREAM} are as they should be"
-    )
+        advice = "start a scheduler: it makes them, and brings them into line"
+        return warning("streams", "; ".join(problems), advice)
+    names = f"{subjects.BUCKET_STREAM} and {subjects.HISTORY_STREAM}"
+    return ok("streams", f"{names} are as they should be")
 
 
 async def services(client: Client) -> Finding:
-    """Which micro services answer."""
-    counts = await _discovered(client)
-    found = ", ".join(f"{counts[name]} {name}" for name in SERVICES if counts.get(name)) or "none"
-    missing = [name for name in SERVICES[:2] if not counts.get(name)]
-    if missing:
-        verbs = " and ".join(f"`gpuping {name.removeprefix('gpuping-')}`" for name in missing)
-        return failure("services", f"answering: {found}", f"start {verbs}, or `gpuping up`")
-    if not counts.get(subjects.AGENTD_SERVICE):
-        return note(
-            "services",
-            f"answering: {found}",
-            "no agent is on the bus: start `gpuping agentd` on a GPU host",
-        )
-    return ok("services", f"answering: {found}")
+    """Which micro services answer, and how many of each."""
+    counts = await _count_services(client)
+    found = []
+    for name in SERVICES:
+        if name in counts:
+            found.append(f"{counts[name]} {name}")
+    answering = "answering: " + (", ".join(found) or "none")
+    commands = []
+    for name in NEEDED_SERVICES:
+        if name not in counts:
+            commands.append(f"`gpuping {name.removeprefix('gpuping-')}`")
+    if commands:
+        advice = f"start {' and '.join(commands)}, or `gpuping up`"
+        return failure("services", answering, advice)
+    if subjects.AGENTD_SERVICE not in counts:
+        advice = "no agent is on the bus: start `gpuping agentd` on a GPU host"
+        return note("services", answering, advice)
+    return ok("services", answering)
 
 
-async def answers(client: Client, name: str) -> Finding:
-    """Whether a micro service of that name answers."""
+async def service_answers(client: Client, name: str) -> Finding:
+    """Raises UnavailableError when no micro service of that name answers."""
     await ask_raw(client, subjects.micro_ping(name), b"", who=name, timeout=2.0)
     return ok(name, "answers")
 
 
-async def _discovered(client: Client) -> dict[str, int]:
+async def _count_services(client: Client) -> dict[str, int]:
+    """How many micro services of each name answer a ping to all of them within DISCOVERY_SECONDS."""
     counts: dict[str, int] = {}
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
     await client.publish(subjects.MICRO_PING, reply=inbox)
     deadline = time.monotonic() + DISCOVERY_SECONDS
-    while (left := deadline - time.monotonic()) > 0:
+    while True:
+        seconds_left = deadline - time.monotonic()
+        if seconds_left <= 0:
+            break
         try:
-            message = await subscription.next_msg(timeout=left)
+            message = await subscription.next_msg(timeout=seconds_left)
         except TimeoutError:
             break
         name = json.loads(message.data or b"{}").get("name", "")
@@ -106,7 +110,7 @@ async def _discovered(client: Client) -> dict[str, int]:
 
 
 async def server_clock(client: Client) -> Finding:
-    """Our wall clock against the server's: due times and labels are wall time."""
+    """This machine's wall clock against the server's, because pings are due by wall time."""
     before = clock.utc_now()
     try:
         answer = await jetstream_api.call(client, f"STREAM.INFO.{subjects.BUCKET_STREAM}")
@@ -115,26 +119,27 @@ async def server_clock(client: Client) -> Finding:
     after = clock.utc_now()
     if "ts" not in answer:
         return note("bus clock", "the server does not tell its time")
-    theirs = datetime.fromisoformat(answer["ts"])
-    skew = (theirs - (before + (after - before) / 2)).total_seconds()
-    detail = f"the server's clock is {abs(skew) * 1000:.0f} ms {'ahead' if skew > 0 else 'behind'}"
-    if abs(skew) > SKEW_SECONDS:
-        return warning(
-            "bus clock", detail, "synchronize the clocks of both machines (chrony, timesyncd)"
-        )
+    server_time = datetime.fromisoformat(answer["ts"])
+    halfway = before + (after - before) / 2
+    skew_seconds = (server_time - halfway).total_seconds()
+    direction = "behind"
+    if skew_seconds > 0:
+        direction = "ahead"
+    detail = f"the server's clock is {abs(skew_seconds) * 1000:.0f} ms {direction}"
+    if abs(skew_seconds) > MOST_SKEW_SECONDS:
+        advice = "synchronize the clocks of both machines (chrony, timesyncd)"
+        return warning("bus clock", detail, advice)
     return ok("bus clock", detail)
 
 
 async def permissions(client: Client) -> Finding:
-    """What a looking verb needs: to ask services, and to hear the live events."""
+    """Whether this account may do what every reading command does: ask services, and hear live events."""
     subscription = await client.subscribe(subjects.EVENT_ALL)
-    with contextlib.suppress(UnavailableError, RefusedError):  # whether it runs is asked elsewhere
+    # Whether the scheduler answers is checked by `services`.
+    with contextlib.suppress(UnavailableError, RefusedError):
         await ask_raw(client, subjects.FLEET, b"", who="the scheduler", timeout=1.0)
     await subscription.unsubscribe()
     if client.denied:
-        return warning(
-            "permissions",
-            "; ".join(client.denied),
-            "ask the bus's operator for the role of a viewer",
-        )
+        advice = "ask the bus's operator for the role of a viewer"
+        return warning("permissions", "; ".join(client.denied), advice)
     return ok("permissions", "services may be asked, live events may be heard")

@@ -1,4 +1,4 @@
-"""The checks of `gpuping doctor` that need no bus: disk, clock, GPUs."""
+"""The checks that need no bus: disk, clock, GPUs."""
 
 import ctypes
 import os
@@ -15,38 +15,41 @@ from gpuping.up.local_agents import has_nvidia_driver
 LEAST_FREE_BYTES = 200 * 2**20
 AMPLE_FREE_BYTES = 2 * 2**30
 SLOW_FSYNC_SECONDS = 0.05
-PROBE_SECONDS = 20.0
-_TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
+# adjtimex(2): its answer when the clock is not synchronized, and the size of `struct timex` with a margin.
+_TIME_ERROR = 5
+_TIMEX_BYTES = 512
 
 
 def disk(settings: Settings) -> Finding:
-    """The data dir takes writes, has room, and a write reaches the disk soon: each ping's outcome is such a write."""
-    folder = next(
-        path for path in (settings.data_dir, *settings.data_dir.absolute().parents) if path.exists()
-    )
+    """Whether the data dir takes writes, has room, and syncs quickly: every outcome is one synced write."""
+    folder = _existing_folder(settings.data_dir)
     try:
-        seconds = _fsync_seconds(folder / ".doctor")
-        free = shutil.disk_usage(folder).free
+        sync_seconds = _fsync_seconds(folder / ".doctor")
+        free_bytes = shutil.disk_usage(folder).free
     except OSError as error:
-        return failure(
-            "disk",
-            f"{folder} cannot be written: {error.strerror}",
-            "choose another --data-dir, or give its rights",
-        )
-    detail = f"{folder}: {free / 2**30:.1f} GiB free, a write is safe after {seconds * 1000:.1f} ms"
-    if free < LEAST_FREE_BYTES:
-        return failure(
-            "disk", detail, "make room: the bus stops taking outcomes when the disk is full"
-        )
-    if free < AMPLE_FREE_BYTES:
-        return warning(
-            "disk", detail, "make room: history alone may take up to GPUPING_HISTORY_STREAM_GB"
-        )
-    if seconds > SLOW_FSYNC_SECONDS:
-        return warning(
-            "disk", detail, "put the data dir on a faster disk: every outcome waits for it"
-        )
+        detail = f"{folder} cannot be written: {error.strerror}"
+        return failure("disk", detail, "choose another --data-dir, or give its rights")
+    gibibytes = free_bytes / 2**30
+    milliseconds = sync_seconds * 1000
+    detail = f"{folder}: {gibibytes:.1f} GiB free, a write is safe after {milliseconds:.1f} ms"
+    if free_bytes < LEAST_FREE_BYTES:
+        advice = "make room: the bus stops taking outcomes when the disk is full"
+        return failure("disk", detail, advice)
+    if free_bytes < AMPLE_FREE_BYTES:
+        advice = "make room: history alone may take up to GPUPING_HISTORY_STREAM_GB"
+        return warning("disk", detail, advice)
+    if sync_seconds > SLOW_FSYNC_SECONDS:
+        advice = "put the data dir on a faster disk: every outcome waits for it"
+        return warning("disk", detail, advice)
     return ok("disk", detail)
+
+
+def _existing_folder(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists, where it would be made."""
+    candidate = folder
+    while not candidate.exists():
+        candidate = candidate.absolute().parent
+    return candidate
 
 
 def _fsync_seconds(path: Path) -> float:
@@ -60,21 +63,26 @@ def _fsync_seconds(path: Path) -> float:
     return seconds
 
 
-def clock(_: Settings) -> Finding:
-    """Uptime is counted on a clock that no step moves; labels and due times are wall time, which must be right."""
-    buffer = ctypes.create_string_buffer(512)  # a zeroed struct timex: asks, sets nothing
-    state = ctypes.CDLL(None, use_errno=True).adjtimex(buffer)
+def clock() -> Finding:
+    """Whether the kernel calls the wall clock synchronized.
+
+    Uptime is counted on a clock that cannot be set, but labels and due times are wall time.
+    """
+    zeroed_timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # asks, and sets nothing
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(zeroed_timex)
     if state == _TIME_ERROR:
         return warning(
             "clock",
             "the kernel says that the clock is not synchronized",
             "run a time service (chrony, timesyncd)",
         )
-    return ok("clock", "synchronized") if state >= 0 else note("clock", "the kernel does not say")
+    if state < 0:
+        return note("clock", "the kernel does not say")
+    return ok("clock", "synchronized")
 
 
 async def gpus(settings: Settings) -> Finding:
-    """One check through the probe that agentd uses."""
+    """Whether the GPUs are up, by one check through the probe that agentd uses."""
     if settings.AGENT_SCENARIO:
         return note(
             "gpu",
@@ -84,16 +92,17 @@ async def gpus(settings: Settings) -> Finding:
     if not has_nvidia_driver():
         return note(
             "gpu",
-            "no NVIDIA driver on this machine (libnvidia-ml.so.1); `gpuping up` simulates GPUs here",
+            "no NVIDIA driver on this machine (libnvidia-ml.so.1); "
+            "`gpuping up` simulates GPUs here",
             "on a GPU host, install the NVIDIA driver",
         )
     try:
-        return await _probed(settings)
+        return await _probe_gpus(settings)
     except GpupingError as error:
         return failure("gpu", str(error), "see the NVIDIA driver's own tool: nvidia-smi")
 
 
-async def _probed(settings: Settings) -> Finding:
+async def _probe_gpus(settings: Settings) -> Finding:
     with extras.needed("agentd"):
         from agentd.probe_selection import open_probe
     probe = open_probe(settings, settings.agent_id, None)
@@ -102,18 +111,13 @@ async def _probed(settings: Settings) -> Finding:
     finally:
         await probe.close()
     if sample.failure:
-        return failure(
-            "gpu",
-            f"the driver does not answer: {sample.failure}",
-            "see nvidia-smi and the kernel's log",
-        )
-    bad = [
-        f"GPU {gpu.index} {gpu.state} ({', '.join(gpu.reasons)})"
-        for gpu in sample.gpus
-        if gpu.state != "up"
-    ]
-    if bad:
-        return warning("gpu", "; ".join(bad), "see docs/troubleshooting.md for each reason")
-    return ok(
-        "gpu", f"{len(sample.gpus)} up: {', '.join(sorted({gpu.name for gpu in sample.gpus}))}"
-    )
+        detail = f"the driver does not answer: {sample.failure}"
+        return failure("gpu", detail, "see nvidia-smi and the kernel's log")
+    not_up = []
+    for gpu in sample.gpus:
+        if gpu.state != "up":
+            not_up.append(f"GPU {gpu.index} {gpu.state} ({', '.join(gpu.reasons)})")
+    if not_up:
+        return warning("gpu", "; ".join(not_up), "see docs/troubleshooting.md for each reason")
+    names = sorted({gpu.name for gpu in sample.gpus})
+    return ok("gpu", f"{len(sample.gpus)} up: {', '.join(names)}")

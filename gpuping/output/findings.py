@@ -8,7 +8,7 @@ Level = Literal["ok", "note", "warning", "failure"]
 
 
 class Finding(Struct, kw_only=True, frozen=True):
-    """`advice` is an instruction; empty where nothing is to be done."""
+    """`advice` tells the user what to do. It is empty where nothing is to be done."""
 
     check: str
     level: Level
@@ -17,20 +17,20 @@ class Finding(Struct, kw_only=True, frozen=True):
 
 
 def ok(check: str, detail: str) -> Finding:
-    """All is well."""
+    """The checked part works."""
     return Finding(check=check, level="ok", detail=detail)
 
 
 def note(check: str, detail: str, advice: str = "") -> Finding:
-    """Worth knowing; nothing is wrong."""
+    """Nothing is wrong, but the user may want to know."""
     return Finding(check=check, level="note", detail=detail, advice=advice)
 
 
 def warning(check: str, detail: str, advice: str) -> Finding:
-    """Works, but not as it should."""
+    """The checked part works, but not as well as it should."""
     return Finding(check=check, level="warning", detail=detail, advice=advice)
 
 
 def failure(check: str, detail: str, advice: str) -> Finding:
-    """Does not work."""
+    """The checked part does not work."""
     return Finding(check=check, level="failure", detail=detail, advice=advice)

@@ -1,4 +1,4 @@
-"""What `up` tells the person who started it: addresses, agents, the first answered ping, the dashboard."""
+"""Prints what the person who started `gpuping up` wants to know: addresses, agents, the first answered ping."""
 
 import asyncio
 import os
@@ -7,26 +7,32 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.text import Text
 
-from bus.clock import boottime
+from bus.clock import boottime, utc_now
 from bus.contract.questions import Ping
 from bus.errors import BusError
 from bus.runner import Lifecycle
 from gpuping.client.bus_source import BusSource
-from gpuping.output import terminal
-from gpuping.output.top import screen
+from gpuping.output import formats
+from gpuping.output.dashboard_screen import dashboard_screen
 from gpuping.up.system import System
 
+# After a restart no agent may be due for minutes. The next ping is then announced instead.
 NEXT_PING_AFTER_SECONDS = 2.0
+LISTED_AGENTS = 3
 
 
 def process_started() -> float:
-    """When this process was started, in seconds of CLOCK_BOOTTIME: who waits for `up` waits for its imports too."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    ticks = int(fields[19])
+    """When this process was started, in seconds of CLOCK_BOOTTIME.
+
+    Start-up times are counted from here, because the user waits for the imports as well.
+    """
+    stat = Path("/proc/self/stat").read_text()
+    fields_after_name = stat.rpartition(")")[2].split()
+    ticks = int(fields_after_name[19])  # field 22, starttime: proc_pid_stat(5)
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-async def until_stopped(
+async def announce_until_stopped(
     system: System,
     lifecycle: Lifecycle,
     console: Console,
@@ -34,93 +40,108 @@ async def until_stopped(
     started: float,
     dashboard_interval: float | None,
 ) -> None:
-    """Tells, and returns when it is time to stop. `started` is BOOTTIME in seconds."""
+    """Prints, and returns when a signal stops the command. `started` is CLOCK_BOOTTIME in seconds."""
     console.print(banner(system))
-    console.print(
-        Text(
-            f"ready after {boottime() - started:.1f} s; Ctrl-C stops it, everything is kept",
-            "bright_black",
-        )
-    )
+    ready_seconds = boottime() - started
+    ready = f"ready after {ready_seconds:.1f} s; Ctrl-C stops it, everything is kept"
+    console.print(Text(ready, "bright_black"))
     async with asyncio.TaskGroup() as group:
-        telling = [group.create_task(_tell_first_answer(system, console, started))]
+        tasks = [group.create_task(_print_first_answer(system, console, started))]
         if dashboard_interval:
-            telling.append(group.create_task(_print_dashboard(system, console, dashboard_interval)))
+            dashboards = _print_dashboards(system, console, dashboard_interval)
+            tasks.append(group.create_task(dashboards))
         await lifecycle.until_stopped()
-        for task in telling:
+        for task in tasks:
             task.cancel()
     console.print("stopping ...", style="bright_black")
 
 
 def banner(system: System) -> Group:
-    """Where everything is."""
-    server = "its own nats-server" if system.has_own_server else "a server that runs already"
-    lines = [
-        ("dashboard", Text(f"{system.gateway_url}/", "bold cyan")),
-        ("bus", Text(f"{system.settings.nats_url}").append(f"  {server}", "bright_black")),
-        ("data", Text(str(system.settings.data_dir))),
-        ("agents", agents_line(system)),
-    ]
+    """Addresses, data dir and agents, one a line."""
+    server = "a server that runs already"
+    if system.has_own_server:
+        server = "its own nats-server"
+    bus = Text(system.settings.nats_url)
+    bus.append(f"  {server}", "bright_black")
     return Group(
-        "", *(Text(f"  {name:<11}", "bright_black").append_text(value) for name, value in lines), ""
+        "",
+        _banner_line("dashboard", Text(f"{system.gateway_url}/", "bold cyan")),
+        _banner_line("bus", bus),
+        _banner_line("data", Text(str(system.settings.data_dir))),
+        _banner_line("agents", agents_line(system)),
+        "",
     )
 
 
+def _banner_line(name: str, value: Text) -> Text:
+    line = Text(f"  {name:<11}", "bright_black")
+    return line.append_text(value)
+
+
 def agents_line(system: System) -> Text:
-    """Which agents run in this process, and which of them are not real."""
+    """Which agents run in this process, and which of them simulate their GPUs."""
     if not system.agents:
         return Text("none here")
-    real = [agent.agent_id for agent in system.agents if not agent.scenario]
-    played: dict[str, list[str]] = {}
+    with_real_gpus: list[str] = []
+    by_scenario: dict[str, list[str]] = {}
     for agent in system.agents:
         if agent.scenario:
-            played.setdefault(agent.scenario, []).append(agent.agent_id)
-    parts = [_span(real)] if real else []
-    parts += [
-        f"{_span(ids)} (simulated GPUs, scenario {scenario})" for scenario, ids in played.items()
-    ]
+            by_scenario.setdefault(agent.scenario, []).append(agent.agent_id)
+        else:
+            with_real_gpus.append(agent.agent_id)
+    parts = []
+    if with_real_gpus:
+        parts.append(_id_range(with_real_gpus))
+    for scenario, agent_ids in by_scenario.items():
+        parts.append(f"{_id_range(agent_ids)} (simulated GPUs, scenario {scenario})")
     return Text(", ".join(parts))
 
 
-def _span(ids: list[str]) -> str:
-    return ", ".join(ids) if len(ids) <= 3 else f"{ids[0]}, {ids[1]} ... {ids[-1]}"
+def _id_range(agent_ids: list[str]) -> str:
+    if len(agent_ids) <= LISTED_AGENTS:
+        return ", ".join(agent_ids)
+    return f"{agent_ids[0]}, {agent_ids[1]} ... {agent_ids[-1]}"
 
 
-async def _tell_first_answer(system: System, console: Console, started: float) -> None:
+async def _print_first_answer(system: System, console: Console, started: float) -> None:
     try:
         async with asyncio.timeout(NEXT_PING_AFTER_SECONDS):
             ping = await system.first_answer.ping()
-    except TimeoutError:  # a restart, most often: nobody is due yet
-        await _tell_next_ping(system, console)
+    except TimeoutError:
+        await _print_next_ping(system, console)
         ping = await system.first_answer.ping()
     console.print(first_answer_line(ping, boottime() - started))
 
 
-async def _tell_next_ping(system: System, console: Console) -> None:
+async def _print_next_ping(system: System, console: Console) -> None:
     try:
         fleet = await system.fleet_client.fleet()
     except BusError:
         return
-    if fleet.next_ping_at:
-        line = Text(f"{fleet.agents} known agents, next ping ", "bright_black")
-        console.print(line.append_text(terminal.moment(fleet.next_ping_at, terminal.now())))
+    if fleet.next_ping_at is None:
+        return
+    line = Text(f"{fleet.agents} known agents, next ping ", "bright_black")
+    line.append_text(formats.relative_time(fleet.next_ping_at, utc_now()))
+    console.print(line)
 
 
 def first_answer_line(ping: Ping, after_seconds: float) -> Text:
-    """The sentence that a newcomer waits for."""
+    """Tells that the system works: which agent answered, and how many of its GPUs are up."""
     up = sum(gpu.state == "up" for gpu in ping.gpus)
-    line = Text("first answered ping ", "green").append(ping.agent_id, "bold")
+    line = Text("first answered ping ", "green")
+    line.append(ping.agent_id, "bold")
     line.append(f" after {after_seconds:.1f} s: {up} of {len(ping.gpus)} GPUs up")
     if ping.response_ms is not None:
         line.append(f", answered in {ping.response_ms:.1f} ms")
     return line
 
 
-async def _print_dashboard(system: System, console: Console, interval: float) -> None:
+async def _print_dashboards(system: System, console: Console, interval: float) -> None:
     source = BusSource(system.fleet_client)
     while True:
         try:
-            console.print(screen(await source.dashboard()))
+            dashboard = await source.dashboard()
+            console.print(dashboard_screen(dashboard))
         except BusError as error:
             console.print(f"no dashboard now: {error}", style="yellow")
         await asyncio.sleep(interval)

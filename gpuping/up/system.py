@@ -1,4 +1,4 @@
-"""`gpuping up`: every service in one process, on a nats-server of its own. Wiring, and nothing else."""
+"""Composes `gpuping up`: every service in one process, on a nats-server of its own."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -14,13 +14,14 @@ from bus.errors import SettingsError
 from bus.settings import Settings
 from bus.transport import connection, embedded_server, layout
 from gpuping import extras
-from gpuping.client import discovery
+from gpuping.client import bus_file
+from gpuping.client.data_dir_lock import lock_data_dir
 from gpuping.up import local_agents
 from gpuping.up.first_answer import FirstAnswer
 
 
 class Options(NamedTuple):
-    """What `up` is asked for besides the settings."""
+    """What the command line chooses besides the settings. `dashboard_interval` is in seconds."""
 
     local_agent: bool = True
     test_agents: int = 0
@@ -28,9 +29,9 @@ class Options(NamedTuple):
 
 
 class System(NamedTuple):
-    """What runs, for those who tell people about it."""
+    """The running system. `settings` hold the address of the bus that is really used."""
 
-    settings: Settings  # with the address of the bus that is really used
+    settings: Settings
     fleet_client: FleetClient
     gateway_url: str
     has_own_server: bool
@@ -40,13 +41,13 @@ class System(NamedTuple):
 
 @asynccontextmanager
 async def running(settings: Settings, options: Options) -> AsyncIterator[System]:
-    """The whole system for the length of a block; its state stays in the data dir."""
-    scheduler, storage, gateway = _imported()
+    """The whole system for the length of a block. Its state stays in the data dir."""
+    scheduler, storage, gateway = _import_services()
     async with AsyncExitStack() as stack:
-        stack.enter_context(discovery.locked(settings.data_dir))
-        refuse_busy_port(settings)
-        own_server = not (settings.NATS_URL or settings.NATS_CONTEXT)
-        if own_server:
+        stack.enter_context(lock_data_dir(settings.data_dir))
+        check_gateway_port(settings)
+        has_own_server = not (settings.NATS_URL or settings.NATS_CONTEXT)
+        if has_own_server:
             server = await stack.enter_async_context(
                 embedded_server.running(settings.data_dir, settings.NATS_PORT)
             )
@@ -56,39 +57,45 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
         first_answer = await FirstAnswer.watch(client)
         for service in (scheduler, storage):
             await stack.enter_async_context(service.running(settings))
-        handle = await stack.enter_async_context(gateway.running(settings))
-        running_agents = local_agents.planned(
-            settings, local=options.local_agent, tests=options.test_agents
+        running_gateway = await stack.enter_async_context(gateway.running(settings))
+        agents = local_agents.planned_agents(
+            settings, for_this_machine=options.local_agent, tests=options.test_agents
         )
-        for agent in running_agents:
+        for agent in agents:
             await local_agents.start(stack, settings, agent)
-        stack.callback(discovery.remove, settings.data_dir)
-        discovery.write(settings.data_dir, clock.utc_now(), client.address, handle.url)
-        fleet_client = FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS)
+        stack.callback(bus_file.remove, settings.data_dir)
+        bus_file.write(settings.data_dir, clock.utc_now(), client.address, running_gateway.url)
         yield System(
             settings=settings,
-            fleet_client=fleet_client,
-            gateway_url=handle.url,
-            has_own_server=own_server,
-            agents=running_agents,
+            fleet_client=FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS),
+            gateway_url=running_gateway.url,
+            has_own_server=has_own_server,
+            agents=agents,
             first_answer=first_answer,
         )
 
 
-def _imported() -> tuple[ModuleType, ModuleType, ModuleType]:
-    """Before anything is started: what is missing is said at once, and no import holds up a ping later."""
+def _import_services() -> tuple[ModuleType, ModuleType, ModuleType]:
+    """The modules of scheduler, storage and gateway.
+
+    They are imported before anything starts, so that a missing package is reported at once and no import delays
+    a ping later. agentd is imported for `local_agents.start`.
+    """
     with extras.needed("all"):
-        import agentd.service  # noqa: F401  # for agents.start
+        import agentd.service  # noqa: F401  # see the docstring
         import gateway.service
         import scheduler.service
         import storage.service
     return scheduler.service, storage.service, gateway.service
 
 
-def refuse_busy_port(settings: Settings) -> None:
-    """Asked before anything is started. Port 0 takes any free one."""
-    host, port = settings.GATEWAY_HOST, settings.GATEWAY_PORT
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def check_gateway_port(settings: Settings) -> None:
+    """Raises SettingsError, before anything is started, when the gateway cannot listen. Port 0 is any free one."""
+    host = settings.GATEWAY_HOST
+    port = settings.GATEWAY_PORT
+    family = socket.AF_INET
+    if ":" in host:
+        family = socket.AF_INET6
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -8,7 +8,9 @@ from rich.console import Console
 from bus import runner
 from bus.contract.messages import GpuReport, Seconds
 from bus.errors import BadMessageError, RefusedError, SettingsError
-from gpuping.output import statements, terminal
+from gpuping.commands.statement_requests import statement_request
+from gpuping.output import tables, terminal
+from gpuping.output.formats import untrusted
 from storage.statements import policy_files
 from tests.storage_states import START, report
 
@@ -27,9 +29,7 @@ def test_a_name_is_shown_as_it_is_and_obeyed_in_nothing(
     name: str, capsys: pytest.CaptureFixture[str]
 ):
     gpu = GpuReport(uuid="G", name=name, reasons=(name,), state="up", seconds=Seconds(up=1.0))
-    terminal.console().print(
-        terminal.report_table(report("a", START, Seconds(up=1.0), gpus=(gpu,)))
-    )
+    terminal.console().print(tables.report_table(report("a", START, Seconds(up=1.0), gpus=(gpu,))))
     said = capsys.readouterr().out
     assert (
         said.count(
@@ -44,9 +44,7 @@ def test_a_name_is_shown_as_it_is_and_obeyed_in_nothing(
 
 def test_a_table_without_a_console_of_ours_obeys_nothing_either():
     text = io.StringIO()
-    Console(file=text, force_terminal=True, width=80).print(
-        terminal.foreign("[red]x[/] \x1b]0;title\x07")
-    )
+    Console(file=text, force_terminal=True, width=80).print(untrusted("[red]x[/] \x1b]0;title\x07"))
     assert "[red]x[/]" in text.getvalue()
     assert "\x1b]0" not in text.getvalue()
 
@@ -60,12 +58,12 @@ def test_what_a_service_cannot_make_sense_of_is_wrong_usage(error, code, capsys)
 
 
 def test_an_empty_policy_is_one_that_is_none(tmp_path):
-    assert statements.request("2026-11", None, "").policy == ""
+    assert statement_request("2026-11", None, "").policy == ""
     with pytest.raises(BadMessageError, match="no policy ''"):
         policy_files.read_rules("")
     file = tmp_path / "x.toml"
     file.write_text("\ufeffname = 'x'\n[[bands]]\nat_least = 1.0\nrate = 1.0\n", encoding="utf-8")
-    text = statements.request("2026-11", None, str(file)).policy
+    text = statement_request("2026-11", None, str(file)).policy
     assert text
     assert policy_files.read_rules(text).name == "x"
 

@@ -1,0 +1,48 @@
+"""Connects to the bus of a running system."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import nats.errors
+
+from bus.errors import BusError
+from bus.settings import Settings
+from bus.transport import connection
+from gpuping.client.bus_file import is_stopped, with_running_bus
+
+CONNECT_SECONDS = 3.0
+
+
+class NothingRunsError(BusError):
+    """No bus runs where the settings say that it is."""
+
+
+@asynccontextmanager
+async def connect_to_running(settings: Settings) -> AsyncIterator[connection.Client]:
+    """A connection for the length of a block. Raises NothingRunsError, which says what to do."""
+    found = with_running_bus(settings)
+    names_a_bus = bool(found.NATS_URL or found.NATS_CONTEXT)
+    if not names_a_bus and is_stopped(settings.data_dir):
+        raise NothingRunsError(
+            f"the system of {settings.data_dir} does not run: "
+            "start it with `gpuping up`, or set NATS_URL"
+        )
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            client = await connection.connect(found, "gpuping")
+    except (TimeoutError, OSError, nats.errors.Error):
+        raise NothingRunsError(
+            f"no running system found (no bus at {_address(found)}): start one with `gpuping up`, "
+            "or say where it is with --data-dir, NATS_URL or --server-url"
+        ) from None
+    try:
+        yield client
+    finally:
+        await client.farewell()
+
+
+def _address(settings: Settings) -> str:
+    if settings.NATS_CONTEXT and not settings.NATS_URL:
+        return f"context {settings.NATS_CONTEXT}"
+    return settings.nats_url

@@ -1,0 +1,83 @@
+"""`<data-dir>/bus.json`, by which commands find the system that runs on a data dir. `gpuping up` writes it."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from bus.settings import Settings
+from gpuping.client.process_times import process_started
+
+
+class BusFile(Struct, kw_only=True, frozen=True):
+    """What `bus.json` holds.
+
+    `pid` and `process_started` (clock ticks since boot) identify one process, even after the pid was reused.
+    """
+
+    schema_version: int = 1
+    pid: int
+    process_started: int
+    started_at: datetime
+    nats_url: str
+    gateway_url: str
+
+
+def write(data_dir: Path, started_at: datetime, nats_url: str, gateway_url: str) -> None:
+    """Writes the file for this process. Only its owner may read it; it appears whole or not at all."""
+    pid = os.getpid()
+    file = BusFile(
+        pid=pid,
+        process_started=process_started(pid) or 0,
+        started_at=started_at,
+        nats_url=nats_url,
+        gateway_url=gateway_url,
+    )
+    text = msgspec.json.format(msgspec.json.encode(file))
+    unfinished = data_dir / f".bus.json.{pid}"
+    unfinished.touch(mode=0o600)
+    unfinished.write_bytes(text + b"\n")
+    unfinished.replace(_path(data_dir))
+
+
+def remove(data_dir: Path) -> None:
+    """After this, commands say that nothing runs here."""
+    _path(data_dir).unlink(missing_ok=True)
+
+
+def find(data_dir: Path) -> BusFile | None:
+    """The system that runs on this data dir now. Returns None when the process that wrote the file has ended."""
+    try:
+        file = msgspec.json.decode(_path(data_dir).read_bytes(), type=BusFile)
+    except (OSError, msgspec.DecodeError):
+        return None
+    if process_started(file.pid) != file.process_started:
+        return None
+    return file
+
+
+def is_stopped(data_dir: Path) -> bool:
+    """Whether the data dir belongs to a system that does not run now.
+
+    A bus at the default address is then somebody else's, and must not be asked instead.
+    """
+    return (data_dir / "nats").is_dir() and find(data_dir) is None
+
+
+def with_running_bus(settings: Settings) -> Settings:
+    """The settings with the address of the running system.
+
+    NATS_URL and NATS_CONTEXT come first. Without them, `bus.json` fills NATS_URL in.
+    """
+    if settings.NATS_URL or settings.NATS_CONTEXT:
+        return settings
+    found = find(settings.data_dir)
+    if found is None:
+        return settings
+    return msgspec.structs.replace(settings, NATS_URL=found.nats_url)
+
+
+def _path(data_dir: Path) -> Path:
+    return data_dir / "bus.json"

@@ -1,0 +1,19 @@
+"""When processes were started, which tells two processes of one pid apart."""
+
+from pathlib import Path
+
+
+def process_started(pid: int) -> int | None:
+    """When a living process was started, in clock ticks since boot. Returns None when there is no such process.
+
+    The fields are described in proc_pid_stat(5). The name in parentheses may itself hold spaces and parentheses.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields_after_name = stat.rpartition(")")[2].split()
+    state = fields_after_name[0]
+    if state == "Z":
+        return None
+    return int(fields_after_name[19])

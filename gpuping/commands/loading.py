@@ -1,0 +1,26 @@
+"""Loads the settings of a command from the environment and its options."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from bus import logs, settings
+from bus.settings import Settings
+
+
+def load_settings(*, default_log_level: str | None = None, **options: Any) -> Settings:
+    """The settings, with logging set up by them. An option that is not None wins over the environment.
+
+    `default_log_level` counts where LOG_LEVEL is not set. Raises SettingsError for a setting that cannot be used.
+    """
+    given: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Path):
+            given[name] = str(value)
+        else:
+            given[name] = value
+    if not os.environ.get("LOG_LEVEL"):
+        given["LOG_LEVEL"] = default_log_level
+    loaded = settings.load(**given)
+    logs.setup(loaded)
+    return loaded

@@ -1,0 +1,25 @@
+"""Asks a running system and shows the answer: what every command that only reads has in common."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from bus import runner
+from bus.runner import Lifecycle
+from gpuping.client.sources import Source, open_source
+from gpuping.commands.loading import load_settings
+from gpuping.output import terminal
+
+Show = Callable[[Source, Lifecycle, Console], Awaitable[None]]
+
+
+def run_query(show: Show, data_dir: Path | None, server_url: str | None) -> int:
+    """Opens the source that the options name, has `show` ask it and print, and returns the exit code."""
+    settings = load_settings(default_log_level="error", GPUPING_DATA_DIR=data_dir)
+
+    async def main(lifecycle: Lifecycle) -> None:
+        async with open_source(settings, server_url) as source:
+            await show(source, lifecycle, terminal.console())
+
+    return runner.run(main)

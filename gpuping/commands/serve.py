@@ -1,0 +1,175 @@
+"""The commands that run something: `up`, `agentd`, `scheduler` and `gateway`."""
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter, validators
+
+from bus import runner
+from bus.runner import Lifecycle
+from bus.settings import Settings
+from gpuping import extras
+from gpuping.client.bus_file import with_running_bus
+from gpuping.commands.loading import load_settings
+from gpuping.commands.options import RUN, DataDir, Scenario, app, examples
+from gpuping.output import terminal
+
+DashboardHost = Annotated[
+    str | None,
+    Parameter(help="address of the dashboard and REST [GATEWAY_HOST: 127.0.0.1]"),
+]
+DashboardPort = Annotated[
+    int | None,
+    Parameter(help="its port, 0 for any free one [GATEWAY_PORT: 8000]"),
+]
+LocalAgent = Annotated[
+    bool,
+    Parameter(name="--agent", negative="--no-agent", help="an agent for this machine"),
+]
+TestAgents = Annotated[
+    int,
+    Parameter(validator=validators.Number(gte=0, lte=1000), help="run N test agents, sim-001 ..."),
+]
+DashboardInterval = Annotated[
+    float | None,
+    Parameter(
+        validator=validators.Number(gt=0), help="print the dashboard here every so many seconds"
+    ),
+]
+Install = Annotated[
+    bool,
+    Parameter(negative="", help="install and start it as a systemd service"),
+]
+Host = Annotated[str | None, Parameter(help="address to listen on [GATEWAY_HOST: 127.0.0.1]")]
+Port = Annotated[int | None, Parameter(help="port to listen on [GATEWAY_PORT: 8000]")]
+
+
+@app.command(
+    group=RUN,
+    help_epilogue=examples(
+        "gpuping up",
+        "gpuping up --port 8123 --register-agents 4 --scenario flapping --dashboard-interval 30",
+        "PING_BASE_INTERVAL_MINUTES=0.5 gpuping up --data-dir ./data",
+        "NATS_URL=nats://bus.example:4222 gpuping up --no-agent",
+        "AGENT_MODE=true AGENT_ID=agent-001 gpuping up",
+    ),
+)
+def up(
+    *,
+    host: DashboardHost = None,
+    port: DashboardPort = None,
+    data_dir: DataDir = None,
+    agent: LocalAgent = True,
+    register_agents: TestAgents = 0,
+    scenario: Scenario = None,
+    dashboard_interval: DashboardInterval = None,
+) -> int:
+    """Run the whole system on this machine: bus, scheduler, storage, gateway and one agent.
+
+    Without NATS_URL it runs a nats-server of its own. Everything is kept in the data dir; Ctrl-C stops it.
+    With AGENT_MODE=true it is the agent alone, on the bus, with /agent/* on AGENT_HTTP_PORT.
+    """
+    from gpuping.up.announce import process_started
+    from gpuping.up.system import Options
+
+    started = process_started()
+    settings = load_settings(
+        GATEWAY_HOST=host,
+        GATEWAY_PORT=port,
+        GPUPING_DATA_DIR=data_dir,
+        AGENT_SCENARIO=scenario,
+        default_log_level="warning",
+    )
+    if settings.AGENT_MODE:
+        return _run_agent(settings)
+    options = Options(agent, register_agents, dashboard_interval)
+
+    async def main(lifecycle: Lifecycle) -> None:
+        await _run_up(settings, options, lifecycle, started)
+
+    return runner.run(main)
+
+
+async def _run_up(settings: Settings, options: Any, lifecycle: Lifecycle, started: float) -> None:
+    from gpuping.up.announce import announce_until_stopped
+    from gpuping.up.system import running
+
+    async with running(settings, options) as system:
+        await announce_until_stopped(
+            system,
+            lifecycle,
+            terminal.console(),
+            started=started,
+            dashboard_interval=options.dashboard_interval,
+        )
+
+
+@app.command(
+    group=RUN,
+    help_epilogue=examples(
+        "NATS_URL=nats://bus.example:4222 AGENT_ID=agent-001 gpuping agentd",
+        "gpuping agentd --scenario eight-gpus-one-bad",
+        "sudo gpuping agentd --install",
+    ),
+)
+def agentd(
+    *,
+    scenario: Scenario = None,
+    data_dir: DataDir = None,
+    install: Install = False,
+) -> int:
+    """Run the agent of a GPU host: it watches the GPUs, keeps the uptime ledger and answers pings."""
+    settings = load_settings(GPUPING_DATA_DIR=data_dir, AGENT_SCENARIO=scenario)
+    if install:
+        with extras.needed("agentd"):
+            from agentd.host import install as installer
+        installer.install(settings)
+        return runner.DONE
+    return _run_agent(settings)
+
+
+@app.command(group=RUN)
+def scheduler(*, data_dir: DataDir = None) -> int:
+    """Run a scheduler: it pings the agents that are due. Any number may run on one bus."""
+    with extras.needed("server"):
+        from scheduler import service
+    settings = with_running_bus(load_settings(GPUPING_DATA_DIR=data_dir))
+    return runner.run(
+        lambda lifecycle: runner.serve("scheduler", service.running(settings), lifecycle)
+    )
+
+
+@app.command(group=RUN)
+def gateway(
+    *,
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+) -> int:
+    """Run a gateway: the dashboard, the REST interface and the metrics."""
+    with extras.needed("server"):
+        from gateway import service
+    loaded = load_settings(GATEWAY_HOST=host, GATEWAY_PORT=port, GPUPING_DATA_DIR=data_dir)
+    settings = with_running_bus(loaded)
+    return runner.run(
+        lambda lifecycle: runner.serve("gateway", service.running(settings), lifecycle)
+    )
+
+
+def _run_agent(loaded: Settings) -> int:
+    """Runs this host's agent alone.
+
+    It simulates GPUs only where a scenario was asked for, because a missing driver must not look healthy.
+    """
+    with extras.needed("agentd"):
+        from agentd import process
+    settings = with_running_bus(loaded)
+    simulation = ""
+    if settings.AGENT_SCENARIO:
+        simulation = f" with simulated GPUs (scenario {settings.AGENT_SCENARIO})"
+    runner.complain(
+        f"agent {settings.agent_id}{simulation} on the bus at {settings.nats_url}; Ctrl-C stops it"
+    )
+    if settings.AGENT_MODE:
+        address = f"{settings.AGENT_HTTP_HOST}:{settings.AGENT_HTTP_PORT}"
+        runner.complain(f"http://{address}/agent/health")
+    return process.run(settings, program="gpuping")

@@ -1,0 +1,194 @@
+"""Agents, outcomes, reports and findings as tables."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from rich.table import Table
+from rich.text import Text
+
+from bus.contract.messages import UptimeReport
+from bus.contract.questions import Agent, HistorySummary, Ping
+from gpuping.output.findings import Finding, Level
+from gpuping.output.formats import (
+    NO_VALUE,
+    counted,
+    duration,
+    durations_by_state,
+    milliseconds,
+    percent,
+    relative_time,
+    untrusted,
+)
+from gpuping.output.terminal import plain_table
+
+STATUS_COLOURS = {
+    "healthy": "green",
+    "recovering": "cyan",
+    "pending": "bright_black",
+    "maintenance": "blue",
+    "poor": "yellow",
+    "missing": "red",
+}
+VERDICT_COLOURS = {"good": "green", "first": "cyan", "poor": "yellow", "excused": "blue"}
+STATE_COLOURS = {"up": "green", "degraded": "yellow", "down": "red", "unknown": "bright_black"}
+# GPU states, the worst first.
+_STATES_BY_SEVERITY = ("down", "unknown", "degraded", "up")
+_LEVEL_MARKS: dict[Level, str] = {
+    "ok": "ok",
+    "note": "note",
+    "warning": "warn",
+    "failure": "FAIL",
+}
+_LEVEL_COLOURS: dict[Level, str] = {
+    "ok": "green",
+    "note": "cyan",
+    "warning": "yellow",
+    "failure": "bold red",
+}
+_SUMMARY_COUNTS = ("first", "good", "poor", "missed", "excused")
+
+
+def agents_table(agents: Iterable[Agent], now: datetime) -> Table:
+    """One row an agent."""
+    table = plain_table(
+        "AGENT",
+        "STATUS",
+        "GPUS",
+        ">UPTIME",
+        ">24 H",
+        ">POOR",
+        ">INTERVAL",
+        "LAST PING",
+        "NEXT PING",
+    )
+    for agent in agents:
+        table.add_row(
+            agent.agent_id,
+            Text(agent.status, STATUS_COLOURS.get(agent.status, "")),
+            _gpus_up(agent),
+            percent(agent.uptime_percent),
+            percent(agent.uptime_24h_percent),
+            str(agent.consecutive_poor_uptime),
+            duration(agent.current_interval_minutes * 60),
+            relative_time(agent.last_ping_at, now),
+            relative_time(agent.next_ping_at, now),
+        )
+    return table
+
+
+def pings_table(pings: Iterable[Ping], now: datetime, *, with_agent: bool = False) -> Table:
+    """One row an outcome, in the order given."""
+    headings = [
+        ">PING",
+        "WHEN",
+        "VERDICT",
+        "OUTCOME",
+        ">UPTIME",
+        ">POOR",
+        ">INTERVAL",
+        ">TOOK",
+    ]
+    if with_agent:
+        headings.insert(0, "AGENT")
+    table = plain_table(*headings)
+    for ping in pings:
+        cells: list[str | Text] = [
+            str(ping.ping_seq),
+            relative_time(ping.pinged_at, now),
+            Text(ping.verdict, VERDICT_COLOURS.get(ping.verdict, "")),
+            _outcome_with_reason(ping),
+            percent(ping.uptime_percent),
+            str(ping.consecutive_poor_uptime),
+            duration(ping.interval_minutes * 60),
+            milliseconds(ping.response_ms),
+        ]
+        if with_agent:
+            cells.insert(0, ping.agent_id)
+        table.add_row(*cells)
+    return table
+
+
+def summary_line(summary: HistorySummary) -> str:
+    """A history in one sentence."""
+    counts = []
+    for name in _SUMMARY_COUNTS:
+        count: int = getattr(summary, name)
+        if count:
+            counts.append(f"{count} {name}")
+    by_verdict = ", ".join(counts) or "none"
+    uptime = "no uptime observed"
+    if summary.uptime_percent is not None:
+        uptime = f"uptime {summary.uptime_percent:.3f} %"
+    pings = counted(summary.pings, "ping")
+    return f"{pings} ({by_verdict}); {uptime}; {durations_by_state(summary.seconds)}"
+
+
+def report_table(report: UptimeReport) -> Table:
+    """An agent's own report, one row a GPU."""
+    table = plain_table(
+        "GPU",
+        "NAME",
+        "STATE",
+        "REASONS",
+        ">UPTIME",
+        ">UP",
+        ">DEGRADED",
+        ">DOWN",
+        ">UNKNOWN",
+    )
+    for gpu in report.gpus:
+        index = "-"
+        if gpu.index is not None:
+            index = str(gpu.index)
+        table.add_row(
+            index,
+            untrusted(gpu.name),
+            Text(gpu.state, STATE_COLOURS.get(gpu.state, "")),
+            untrusted(", ".join(gpu.reasons)),
+            percent(gpu.uptime_percent),
+            duration(gpu.seconds.up),
+            duration(gpu.seconds.degraded),
+            duration(gpu.seconds.down),
+            duration(gpu.seconds.unknown),
+        )
+    return table
+
+
+def report_headline(report: UptimeReport) -> Text:
+    """An agent's own report in one line."""
+    line = Text(report.agent_id, "bold")
+    line.append("  uptime ")
+    line.append_text(percent(report.uptime_percent))
+    line.append(f" of the {duration(report.window.seconds)} since the last ping: ")
+    line.append(durations_by_state(report.seconds))
+    return line
+
+
+def findings_table(findings: Iterable[Finding]) -> Table:
+    """What was checked, what was found, and beneath it what to do."""
+    grid = Table.grid(padding=(0, 2))
+    for finding in findings:
+        colour = _LEVEL_COLOURS[finding.level]
+        mark = Text(_LEVEL_MARKS[finding.level], colour)
+        text = Text(finding.detail)
+        if finding.advice:
+            text.append(f"\n-> {finding.advice}", colour)
+        grid.add_row(mark, Text(finding.check, "bold"), text)
+    return grid
+
+
+def _outcome_with_reason(ping: Ping) -> str:
+    """The reason is left out where the verdict `poor` says the same."""
+    if not ping.reason or ping.reason == "uptime_below_threshold":
+        return ping.outcome
+    return f"{ping.outcome} ({ping.reason})"
+
+
+def _gpus_up(agent: Agent) -> Text:
+    """`7/8 up`, in the colour of the worst GPU. A degraded GPU works and counts as up."""
+    if not agent.gpus:
+        return NO_VALUE
+    states = [gpu.state for gpu in agent.gpus]
+    up = states.count("up") + states.count("degraded")
+    worst = min(states, key=_STATES_BY_SEVERITY.index)
+    return Text(f"{up}/{len(states)} up", style=STATE_COLOURS[worst])
