@@ -1,4 +1,4 @@
-"""The program `gpuping`. Importing the modules of COMMANDS registers their commands with the application."""
+"""The program `gpuping`. Importing the modules of COMMANDS registers their commands."""
 
 from cyclopts import CycloptsError
 
@@ -10,7 +10,7 @@ COMMANDS = (serve, storage, look, report, export, doctor, token)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command and returns its exit code. Every error becomes an exit code, and none a traceback."""
+    """Runs a command and returns its exit code. Every error becomes an exit code."""
     try:
         code = app(arguments)
     except CycloptsError as error:

@@ -15,7 +15,7 @@ class MissingExtraError(GpupingError):
 
 @contextmanager
 def needed(extra: str) -> Iterator[None]:
-    """Wraps imports. A package that is absent raises MissingExtraError, which names the extra to install."""
+    """Wraps imports. Raises MissingExtraError, which names the extra, for a missing package."""
     try:
         yield
     except ModuleNotFoundError as error:

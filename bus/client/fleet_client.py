@@ -1,11 +1,11 @@
 """Every question that the scheduler, storage and the agents answer, as one typed call each.
 
-The gateway and the command line both ask through `FleetClient`, so that they wait equally long and treat a
-missing agent alike. Every call raises a `BusError`:
+The gateway and the command line both ask through `FleetClient`, so that they wait equally long and
+treat a missing agent alike. Every call raises a `BusError`:
 
 - `UnavailableError`: nobody answered in time, or the bus is not connected;
 - `RefusedError`: the service answered, and said no;
-- `BadAnswerError`: the service's answer cannot be read, which is a fault of ours and not of the caller;
+- `BadAnswerError`: the service's answer cannot be read, which is no fault of the caller;
 - `AgentError`: an agent that was asked directly did not answer, or not with what it should.
 """
 
@@ -68,7 +68,7 @@ STORAGE = "storage"
 ANSWER_SECONDS = 5.0
 # A year of one agent's history may take storage its whole query time-out.
 HISTORY_SECONDS = 15.0
-# Storage computes a whole statement or file before it answers: a month of 10,000 agents takes a minute.
+# Storage computes a whole statement or file first: a month of 10,000 agents takes a minute.
 FILE_SECONDS = 250.0
 # For a part of an answer that the caller can do without.
 OPTIONAL_SECONDS = 1.0
@@ -80,7 +80,7 @@ AgentAnswerT = TypeVar("AgentAnswerT", UptimeReport, GpuStatus, AgentHealth)
 
 
 class FleetClient:
-    """Asks on `client`. `agent_timeout_seconds` is how long an agent may take to answer a direct question."""
+    """Asks over `client`. Agents may take `agent_timeout_seconds` to answer direct questions."""
 
     def __init__(self, client: Client, agent_timeout_seconds: float) -> None:
         self._client = client
@@ -102,7 +102,7 @@ class FleetClient:
         await ask_raw(self._client, subjects.remove(agent_id), b"", who=SCHEDULER)
 
     async def agent(self, agent_id: str, *, removed_too: bool = False) -> Agent:
-        """One agent. Raises RefusedError 404 when it is unknown, or removed without `removed_too`."""
+        """One agent. Raises RefusedError 404 for an unknown one, or a removed one by default."""
         request = GetRequest(removed_too=removed_too)
         return await self._ask(SCHEDULER, subjects.get(agent_id), request, Agent)
 
@@ -128,7 +128,7 @@ class FleetClient:
         return await self._ask(SCHEDULER, subjects.STATS, None, SchedulerStats, timeout)
 
     async def ping_now(self, agent_id: str) -> Ping:
-        """Has the scheduler ping the agent at once, and returns the outcome, which counts as any other."""
+        """Has the scheduler ping the agent at once. The outcome counts as any other."""
         timeout = self._agent_timeout + PING_MARGIN_SECONDS
         return await self._ask(SCHEDULER, subjects.ping_now(agent_id), None, Ping, timeout)
 
@@ -137,8 +137,9 @@ class FleetClient:
     async def history(self, agent_id: str, request: HistoryRequest) -> HistoryReply:
         """One page of an agent's outcomes, newest first.
 
-        Raises RefusedError 404 for an agent that has no outcome in history and was never registered. Storage
-        knows only agents with an outcome, so the registry is asked about the others.
+        Raises RefusedError 404 for an agent that has no outcome in history and was never
+        registered. Storage knows only agents with an outcome, so the registry is asked about the
+        others.
         """
         subject = subjects.history(agent_id)
         stored = await self._ask(STORAGE, subject, request, StoredHistory, HISTORY_SECONDS)
@@ -168,12 +169,12 @@ class FleetClient:
         return await self._ask_file(subjects.TABLE, replace(request, registered=True))
 
     async def statement(self, agent_id: str, request: StatementRequest) -> Statement:
-        """An agent's month. The agent's enrolments, which storage does not know, are filled in here."""
+        """An agent's month. The enrolments, which storage does not know, are filled in here."""
         enrolled = await self._with_enrolments(agent_id, request)
         return await self._ask_whole(subjects.report(agent_id), enrolled, Statement)
 
     async def statement_file(self, agent_id: str, request: StatementRequest) -> FileOffer:
-        """An agent's month in a format other than JSON. Enrolments are filled in as in `statement`."""
+        """An agent's month in a format other than JSON, with enrolments as in `statement`."""
         enrolled = await self._with_enrolments(agent_id, request)
         return await self._ask_file(subjects.report(agent_id), enrolled)
 
@@ -186,7 +187,7 @@ class FleetClient:
         return await self._ask_file(subjects.REPLAY, request)
 
     def file(self, offer: FileOffer) -> AsyncIterator[bytes]:
-        """The pieces of a file that storage offered, in order. Raises UnavailableError when it ends early."""
+        """The pieces of an offered file in order. Raises UnavailableError when it ends early."""
         return receive(self._client, offer)
 
     async def uptimes(
@@ -198,7 +199,7 @@ class FleetClient:
     async def with_uptimes(
         self, agents: tuple[Agent, ...], timeout: float = ANSWER_SECONDS
     ) -> tuple[Agent, ...]:
-        """The agents with `uptime_24h_percent` filled in, in one question; as they are while storage is away."""
+        """The agents with `uptime_24h_percent` filled in; as they are while storage is away."""
         if not agents:
             return agents
         request = UptimesRequest(agent_ids=tuple(agent.agent_id for agent in agents))
@@ -220,7 +221,7 @@ class FleetClient:
     # ---- the agents themselves -------------------------------------------------------------------
 
     async def look(self, agent_id: str) -> UptimeReport:
-        """The agent's own report since its last ping. Changes nothing, and does not ask who is registered."""
+        """The agent's own report since its last ping. Nothing changes by it."""
         data = await self._ask_agent(agent_id, subjects.ping(agent_id))
         return _decode_of_agent(agent_id, data, UptimeReport)
 
@@ -248,7 +249,7 @@ class FleetClient:
             raise RefusedError(404, f"agent {agent_id} is not known")
 
     async def _with_enrolments(self, agent_id: str, request: StatementRequest) -> StatementRequest:
-        """Leaves the request as it is when the registry was lost: the agent's history is still there."""
+        """The request unchanged when the registry was lost: the agent's history is still there."""
         agent = await self.find_agent(agent_id, removed_too=True)
         if agent is None:
             return request
@@ -295,7 +296,7 @@ async def optional(question: Awaitable[ReplyT]) -> ReplyT | None:
 
 
 async def _readable(who: str, question: Awaitable[ReplyT]) -> ReplyT:
-    """A caller who made no mistake must not be told of a bad message: BadMessageError becomes BadAnswerError."""
+    """The answer. BadMessageError, which would blame the caller, becomes BadAnswerError."""
     try:
         return await question
     except BadMessageError as error:
@@ -304,7 +305,7 @@ async def _readable(who: str, question: Awaitable[ReplyT]) -> ReplyT:
 
 
 def _decode_of_agent(agent_id: str, data: bytes, kind: type[AgentAnswerT]) -> AgentAnswerT:
-    """The answer that an agent gave. Raises AgentError if it is unreadable or that of another agent."""
+    """An agent's answer. Raises AgentError if it is unreadable or that of another agent."""
     try:
         answer = decode(data, kind)
     except BadMessageError as error:

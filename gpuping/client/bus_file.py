@@ -1,4 +1,4 @@
-"""`<data-dir>/bus.json`, by which commands find the system that runs on a data dir. `gpuping up` writes it."""
+"""`<data-dir>/bus.json`: `gpuping up` writes it, and commands find the running system by it."""
 
 import os
 from datetime import datetime
@@ -14,7 +14,8 @@ from gpuping.client.process_times import process_started
 class BusFile(Struct, kw_only=True, frozen=True):
     """What `bus.json` holds.
 
-    `pid` and `process_started` (clock ticks since boot) identify one process, even after the pid was reused.
+    `pid` and `process_started` (clock ticks since boot) identify one process, even after the pid
+    was reused.
     """
 
     schema_version: int = 1
@@ -26,7 +27,7 @@ class BusFile(Struct, kw_only=True, frozen=True):
 
 
 def write(data_dir: Path, started_at: datetime, nats_url: str, gateway_url: str) -> None:
-    """Writes the file for this process. Only its owner may read it; it appears whole or not at all."""
+    """Writes the file for this process. Only its owner may read it; it appears whole."""
     pid = os.getpid()
     file = BusFile(
         pid=pid,
@@ -48,7 +49,7 @@ def remove(data_dir: Path) -> None:
 
 
 def find(data_dir: Path) -> BusFile | None:
-    """The system that runs on this data dir now. Returns None when the process that wrote the file has ended."""
+    """The system that runs on this data dir. Returns None when the file's writer has ended."""
     try:
         file = msgspec.json.decode(_path(data_dir).read_bytes(), type=BusFile)
     except (OSError, msgspec.DecodeError):

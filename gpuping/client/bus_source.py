@@ -55,7 +55,8 @@ class BusSource:
 
     async def agents(self, status: str | None, capability: str | None) -> AgentPage:
         """Every agent that fits the filters, however many pages they fill."""
-        request = ListRequest(status=status, capability=capability)  # type: ignore[arg-type]  # checked by the scheduler
+        # The scheduler checks the status.
+        request = ListRequest(status=status, capability=capability)  # type: ignore[arg-type]
         page = await self._page(request)
         agents = list(page.agents)
         while page.next_cursor:

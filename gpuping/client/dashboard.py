@@ -1,4 +1,4 @@
-"""The fleet at one moment, in the shape of `GET /ping-system/dashboard`, as far as the terminal shows it."""
+"""The part of `GET /ping-system/dashboard` that the terminal shows."""
 
 from datetime import datetime
 
@@ -18,7 +18,7 @@ class Totals(Struct, kw_only=True, frozen=True):
 
 
 class FleetUptime(Struct, kw_only=True, frozen=True):
-    """Uptime of the whole fleet over the last 24 hours. None: nothing was observed, or storage is away."""
+    """The fleet's uptime of the last 24 hours. None: nothing was observed, or storage is away."""
 
     uptime_percent: float | None = None
 

@@ -1,6 +1,7 @@
 """The lock that lets only one `gpuping up` work on a data dir.
 
-It is an flock. The kernel releases it when its owner ends, however that happens, so no stale lock can remain.
+It is an flock. The kernel releases it when its owner ends, however that happens, so no stale lock
+can remain.
 """
 
 import fcntl

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Download(NamedTuple):
-    """`name` is one to save the file under. `total_bytes` must arrive; it is None where a proxy hides it."""
+    """`name` is one to save the file under. `total_bytes` is None where a proxy hides it."""
 
     name: str
     total_bytes: int | None

@@ -4,9 +4,10 @@ from pathlib import Path
 
 
 def process_started(pid: int) -> int | None:
-    """When a living process was started, in clock ticks since boot. Returns None when there is no such process.
+    """When a living process was started, in clock ticks since boot.
 
-    The fields are described in proc_pid_stat(5). The name in parentheses may itself hold spaces and parentheses.
+    Returns None when there is no such process. proc_pid_stat(5) describes the fields. The name in
+    parentheses may itself hold spaces and parentheses.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

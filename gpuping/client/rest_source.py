@@ -1,6 +1,7 @@
 """Answers of a running system from a gateway's REST interface, for `--server-url`.
 
-It uses urllib, because a base install has no other HTTP client, and calls it in threads, because urllib blocks.
+It uses urllib, because a base install has no other HTTP client, and calls it in threads, because
+urllib blocks.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ from gpuping.client.history_pages import newest_outcomes
 AGENTS_PATH = "/ping-system/agents"
 REPLAY_PATH = "/ping-system/replay"
 ANSWER_SECONDS = 15.0
-# Longer than the gateway itself waits for storage, which computes a statement or file before it answers.
+# Longer than the gateway itself waits for storage to compute a statement or a file.
 FILE_SECONDS = 260.0
 PIECE_BYTES = 256 * 1024
 
@@ -116,7 +117,7 @@ class RestSource:
         return await self._download(f"/ping-system/export/{request.table}", query)
 
     async def ready(self) -> None:
-        """Returns when the gateway says that it can work. Raises a GpupingError with its reason otherwise."""
+        """Returns when the gateway says that it can work. Otherwise raises a GpupingError."""
         await asyncio.to_thread(self._read, f"{self._base}/readyz", ANSWER_SECONDS)
 
     async def _get(

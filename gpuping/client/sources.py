@@ -1,4 +1,4 @@
-"""Where commands get their answers: from the bus, or with --server-url from a gateway's REST interface.
+"""Where commands get their answers: from the bus, or with --server-url from a gateway.
 
 Both give the same Structs, because the REST interface shows what the services answer.
 """

@@ -30,7 +30,10 @@ def doctor(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> int:
-    """Check this machine and the bus, and say what to do. Exit code 1 where something does not work."""
+    """Check this machine and the bus, and say what to do.
+
+    The exit code is 1 where something does not work.
+    """
     settings = load_settings(default_log_level="error", GPUPING_DATA_DIR=data_dir)
     findings: list[Finding] = []
 

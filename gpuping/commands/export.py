@@ -80,7 +80,7 @@ class ExportOptions(NamedTuple):
     policy: str | None
 
     def refuse(self, *names: str) -> None:
-        """Raises SettingsError for an option that the table has no use for, so that nobody relies on it."""
+        """Raises SettingsError for a given option that has no meaning for the table."""
         for name in names:
             value = getattr(self, name)
             if value is None:
@@ -120,7 +120,7 @@ def export(  # noqa: PLR0913  # options of a command line
     server_url: ServerUrl = None,
     data_dir: DataDir = None,
 ) -> int:
-    """Take any answer about the past away as a table, in CSV or Parquet: all of it, however long it is."""
+    """Take any answer about the past away as a table in CSV or Parquet, however long it is."""
     to = files.choose_target(form, output, default="csv")
     if to.format not in {"csv", "parquet"}:
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""The commands that show a running system: `top`, `ping`, `agents`, `history`. They change nothing."""
+"""`gpuping top`, `ping`, `agents` and `history`. They show a system and change nothing."""
 
 from typing import Annotated
 

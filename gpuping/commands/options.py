@@ -27,7 +27,8 @@ Begin with `gpuping up`: it runs everything on this machine and says where the d
 Then, in another terminal, `gpuping top` watches the fleet.
 """,
     help_epilogue="""\
-Settings are environment variables (PING_BASE_INTERVAL_MINUTES, NATS_URL, AGENT_ID ...): see docs/operations.md.
+Settings are environment variables (PING_BASE_INTERVAL_MINUTES, NATS_URL, AGENT_ID ...):
+see docs/operations.md.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
 """,

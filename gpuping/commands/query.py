@@ -15,7 +15,7 @@ Show = Callable[[Source, Lifecycle, Console], Awaitable[None]]
 
 
 def run_query(show: Show, data_dir: Path | None, server_url: str | None) -> int:
-    """Opens the source that the options name, has `show` ask it and print, and returns the exit code."""
+    """Opens a source, has `show` ask it and print the answer, and returns the exit code."""
     settings = load_settings(default_log_level="error", GPUPING_DATA_DIR=data_dir)
 
     async def main(lifecycle: Lifecycle) -> None:

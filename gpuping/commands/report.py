@@ -1,4 +1,4 @@
-"""The commands that account for a month: one agent's statement, and the fleet's month under other rules."""
+"""`gpuping report` and `gpuping replay`: an agent's month, and the fleet's under other rules."""
 
 from typing import Annotated, Literal
 
@@ -115,7 +115,8 @@ def replay(  # noqa: PLR0913  # options of a command line
 ) -> int:
     """Show the fleet's month under other rules: who gains and who loses, the greatest change first.
 
-    CSV and Parquet hold every agent. What is paid is a share of the full rate over the time that reports cover.
+    CSV and Parquet hold every agent. What is paid is a share of the full rate over the time that
+    reports cover.
     """
     to = files.choose_target(form, output, json=as_json)
     request = replay_request(month, threshold, policy)

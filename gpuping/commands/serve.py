@@ -65,8 +65,9 @@ def up(
 ) -> int:
     """Run the whole system on this machine: bus, scheduler, storage, gateway and one agent.
 
-    Without NATS_URL it runs a nats-server of its own. Everything is kept in the data dir; Ctrl-C stops it.
-    With AGENT_MODE=true it is the agent alone, on the bus, with /agent/* on AGENT_HTTP_PORT.
+    Without NATS_URL it runs a nats-server of its own. Everything is kept in the data dir; Ctrl-C
+    stops it. With AGENT_MODE=true it is the agent alone, on the bus, with /agent/* on
+    AGENT_HTTP_PORT.
     """
     from gpuping.up.announce import process_started
     from gpuping.up.system import Options
@@ -117,7 +118,7 @@ def agentd(
     data_dir: DataDir = None,
     install: Install = False,
 ) -> int:
-    """Run the agent of a GPU host: it watches the GPUs, keeps the uptime ledger and answers pings."""
+    """Run the agent of a GPU host: it watches GPUs, keeps the uptime ledger and answers pings."""
     settings = load_settings(GPUPING_DATA_DIR=data_dir, AGENT_SCENARIO=scenario)
     if install:
         with extras.needed("agentd"):
@@ -158,7 +159,8 @@ def gateway(
 def _run_agent(loaded: Settings) -> int:
     """Runs this host's agent alone.
 
-    It simulates GPUs only where a scenario was asked for, because a missing driver must not look healthy.
+    It simulates GPUs only where a scenario was asked for, because a missing driver must not look
+    healthy.
     """
     with extras.needed("agentd"):
         from agentd import process

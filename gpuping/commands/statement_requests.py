@@ -17,8 +17,8 @@ def statement_request(
 ) -> StatementRequest:
     """The request for one agent's month; without `month` the present one.
 
-    `policy` is the name of a ready-made policy or the path of a TOML file, whose text is then sent. Raises
-    SettingsError for a month that is not one and for a file that cannot be read.
+    `policy` is the name of a ready-made policy or the path of a TOML file, whose text is then sent.
+    Raises SettingsError for a month that is not one and for a file that cannot be read.
     """
     return _request(StatementRequest, month, threshold, policy)
 
@@ -59,7 +59,7 @@ def _request(
 
 
 def _policy_text(policy: str) -> str:
-    """The text of a file of that name. Any other name is left as it is: storage has the ready-made policies."""
+    """The text of the file of that name, or the name of a policy that storage has."""
     path = Path(policy).expanduser()
     try:
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""The commands of storage: the service, and what is done to the history while the service is stopped."""
+"""`gpuping storage`: the service, and the commands for its history while it is stopped."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -56,10 +56,10 @@ def rebuild(
     data_dir: DataDir = None,
     force: Force = False,
 ) -> int:
-    """Make the history file again from the bus and the Parquet archive, and compare it with the old one.
+    """Make the history file again from the bus and the Parquet archive.
 
-    Storage must be stopped meanwhile. Where `gpuping up` keeps the data dir, stop it: its bus is started for the
-    time being.
+    The new file is compared with the old one. Storage must be stopped meanwhile. Where `gpuping up`
+    keeps the data dir, stop it: its bus is started for the time being.
     """
     settings = load_settings(GPUPING_DATA_DIR=data_dir)
     is_replaced = False
@@ -101,9 +101,10 @@ async def _rebuild(settings: Settings, *, force: bool) -> bool:
 
 @storage_app.command(name="import")
 def import_folder(folder: Path, *, data_dir: DataDir = None) -> int:
-    """Take a Parquet archive (folders `day=YYYY-MM-DD`) into the history; what is held already stays as it is.
+    """Take a Parquet archive (folders `day=YYYY-MM-DD`) into the history.
 
-    Storage must be stopped meanwhile. It may be done twice without harm.
+    What is held already stays as it is. Storage must be stopped meanwhile. It may be done twice
+    without harm.
 
     Parameters
     ----------
@@ -143,8 +144,9 @@ def import_folder(folder: Path, *, data_dir: DataDir = None) -> int:
 async def _bus_of_history(settings: Settings) -> AsyncIterator[Settings]:
     """The settings with a bus that has the history's messages, for the length of the block.
 
-    That is the bus which the settings name, or else the data dir's own nats-server, which is started here. Raises
-    GpupingError while `gpuping up` runs on the data dir, and when the data dir has no bus of its own.
+    That is the bus which the settings name, or else the data dir's own nats-server, which is
+    started here. Raises GpupingError while `gpuping up` runs on the data dir, and when the data dir
+    has no bus of its own.
     """
     if settings.NATS_URL or settings.NATS_CONTEXT:
         yield settings

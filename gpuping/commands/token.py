@@ -39,8 +39,9 @@ def token(
 def add_token(settings: Settings, name: str, role: Role) -> str:
     """Adds a token's hash to the tokens file and returns the token.
 
-    A missing file is made; a running gateway reads the file again by itself. Raises SettingsError when no file
-    is named, and GpupingError when it has a token of that name already or cannot be written.
+    A missing file is made; a running gateway reads the file again by itself. Raises SettingsError
+    when no file is named, and GpupingError when it has a token of that name already or cannot be
+    written.
     """
     from gateway.web import tokens
 

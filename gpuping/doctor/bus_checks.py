@@ -89,7 +89,7 @@ async def service_answers(client: Client, name: str) -> Finding:
 
 
 async def _count_services(client: Client) -> dict[str, int]:
-    """How many micro services of each name answer a ping to all of them within DISCOVERY_SECONDS."""
+    """How many micro services of each name answer within DISCOVERY_SECONDS."""
     counts: dict[str, int] = {}
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
@@ -133,7 +133,7 @@ async def server_clock(client: Client) -> Finding:
 
 
 async def permissions(client: Client) -> Finding:
-    """Whether this account may do what every reading command does: ask services, and hear live events."""
+    """Whether this account may ask services and hear live events, as every reading command does."""
     subscription = await client.subscribe(subjects.EVENT_ALL)
     # Whether the scheduler answers is checked by `services`.
     with contextlib.suppress(UnavailableError, RefusedError):

@@ -15,13 +15,17 @@ from gpuping.up.local_agents import has_nvidia_driver
 LEAST_FREE_BYTES = 200 * 2**20
 AMPLE_FREE_BYTES = 2 * 2**30
 SLOW_FSYNC_SECONDS = 0.05
-# adjtimex(2): its answer when the clock is not synchronized, and the size of `struct timex` with a margin.
+# adjtimex(2): its answer when the clock is not synchronized.
 _TIME_ERROR = 5
+# The size of its `struct timex`, with a margin.
 _TIMEX_BYTES = 512
 
 
 def disk(settings: Settings) -> Finding:
-    """Whether the data dir takes writes, has room, and syncs quickly: every outcome is one synced write."""
+    """Whether the data dir takes writes, has room, and syncs quickly.
+
+    Every outcome is one synced write.
+    """
     folder = _existing_folder(settings.data_dir)
     try:
         sync_seconds = _fsync_seconds(folder / ".doctor")

@@ -15,7 +15,7 @@ from gpuping.output import tables
 from gpuping.output.formats import counted, percent
 
 SHOWN_PINGS = 10
-# Lines of a screen besides the rows of both tables: headline, headings, blank lines, the cut-off line.
+# Lines of a screen besides the rows of both tables: headline, headings, blank lines, last line.
 OTHER_LINES = 9
 LEAST_AGENTS = 3
 
@@ -23,7 +23,8 @@ LEAST_AGENTS = 3
 def dashboard_screen(dashboard: Dashboard, height: int | None = None) -> Group:
     """The fleet, the worst agents first, and the newest outcomes.
 
-    `height` is the terminal's in lines: as many agents are shown as fit, but at least LEAST_AGENTS. None: all.
+    `height` is the terminal's in lines: as many agents are shown as fit, but at least LEAST_AGENTS.
+    None: all.
     """
     now = dashboard.generated_at
     agents = dashboard.agents

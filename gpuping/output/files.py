@@ -38,8 +38,9 @@ def choose_target(
 ) -> Target:
     """Chooses the format: --format or --json, else the file's suffix, else `default`.
 
-    Raises SettingsError when the options contradict each other or the file cannot be written. It is called
-    before anything is asked, because storage may work for a minute on what is then written there.
+    Raises SettingsError when the options contradict each other or the file cannot be written. It is
+    called before anything is asked, because storage may work for a minute on what is then written
+    there.
     """
     if json and form not in {None, "json"}:
         raise SettingsError(f"--format={form}: expected json or nothing beside --json")
@@ -77,8 +78,8 @@ def write_answer(answer: Any, table: RenderableType, to: Target) -> None:
 async def save_download(asked: Awaitable[Download], output: Path | None) -> None:
     """Waits for a file and fetches all of it, with a progress bar on a terminal.
 
-    `output` may be a folder, which then gets a file of the download's name. Raises BusError when the file ends
-    early; nothing is left of it then.
+    `output` may be a folder, which then gets a file of the download's name. Raises BusError when
+    the file ends early; nothing is left of it then.
     """
     with waiting("storage writes the file"):
         download = await asked
@@ -122,9 +123,10 @@ def _plain_text(table: RenderableType) -> str:
 
 @contextlib.contextmanager
 def _opened(output: Path | None, name: str) -> Iterator[IO[bytes]]:
-    """Standard output, a device or named pipe as it is, or a file that replaces `output` when it is complete.
+    """Standard output, a device, a named pipe, or a file.
 
-    Raises GpupingError when it cannot be written.
+    A file takes the name `output` when it is complete. Raises GpupingError when it cannot be
+    written.
     """
     try:
         with ignore_closed_pipe():

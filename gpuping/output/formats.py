@@ -15,7 +15,7 @@ _DURATION_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
 
 def percent(value: float | None) -> Text:
-    """A percentage with two decimals, cut and never rounded up: 99.996 shows as 99.99, not as 100.00."""
+    """A percentage with two decimals, never rounded up: 99.996 shows as 99.99."""
     if value is None:
         return NO_VALUE
     if value >= GOOD_PERCENT:
@@ -87,7 +87,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def untrusted(text: str) -> Text:
-    """A text that a host chose, shown as it is: rich reads no markup in it, and nothing moves the cursor."""
+    """A text that a host chose. Rich reads no markup in it, and nothing in it moves the cursor."""
     shown = ""
     for letter in text:
         if letter.isprintable():

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 def ignore_closed_pipe() -> Iterator[None]:
     """Ends the block without an error when the reader of standard output has left.
 
-    What is still buffered then goes to /dev/null, because the interpreter flushes it once more at exit.
+    What is still buffered then goes to /dev/null, because the interpreter flushes it once more at
+    exit.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""A statement of one agent's month, and a replay of the fleet's month, as tables for the terminal."""
+"""Statements of one agent's month and replays of the fleet's month, as tables."""
 
 from rich.console import Group, RenderableType
 from rich.text import Text

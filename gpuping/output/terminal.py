@@ -17,7 +17,7 @@ def console(*, error: bool = False) -> Console:
 
 
 def plain_table(*headings: str) -> Table:
-    """A table without boxes. A heading that begins with > aligns its column to the right, as for numbers."""
+    """A table without boxes. A heading that begins with > aligns its column to the right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for heading in headings:
         if heading.startswith(">"):

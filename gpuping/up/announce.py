@@ -1,4 +1,4 @@
-"""Prints what the person who started `gpuping up` wants to know: addresses, agents, the first answered ping."""
+"""What `gpuping up` prints: addresses, agents, the first answered ping, the dashboard."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ async def announce_until_stopped(
     started: float,
     dashboard_interval: float | None,
 ) -> None:
-    """Prints, and returns when a signal stops the command. `started` is CLOCK_BOOTTIME in seconds."""
+    """Prints until a signal stops the command. `started` is CLOCK_BOOTTIME in seconds."""
     console.print(banner(system))
     ready_seconds = boottime() - started
     ready = f"ready after {ready_seconds:.1f} s; Ctrl-C stops it, everything is kept"

@@ -1,4 +1,4 @@
-"""Waits for the first answered ping since the start, which shows a new user that the system works."""
+"""Waits for the first answered ping, which shows a new user that the system works."""
 
 import asyncio
 

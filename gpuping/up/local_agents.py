@@ -21,7 +21,8 @@ class LocalAgent(NamedTuple):
 def planned_agents(settings: Settings, *, for_this_machine: bool, tests: int) -> list[LocalAgent]:
     """This machine's agent where it is wanted, and `tests` test agents `sim-001`, `sim-002`, ...
 
-    Every start gives the same ids and the same state folders, so that each agent finds its ledger again.
+    Every start gives the same ids and the same state folders, so that each agent finds its ledger
+    again.
     """
     agents = []
     if for_this_machine:
@@ -36,7 +37,7 @@ def planned_agents(settings: Settings, *, for_this_machine: bool, tests: int) ->
 
 
 def _scenario_of_this_machine(settings: Settings) -> str | None:
-    """AGENT_SCENARIO where it is set. Otherwise real GPUs with an NVIDIA driver, and healthy ones without."""
+    """AGENT_SCENARIO where it is set. Otherwise None with an NVIDIA driver, else healthy GPUs."""
     if settings.AGENT_SCENARIO:
         return settings.AGENT_SCENARIO
     if has_nvidia_driver():

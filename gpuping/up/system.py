@@ -78,8 +78,8 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
 def _import_services() -> tuple[ModuleType, ModuleType, ModuleType]:
     """The modules of scheduler, storage and gateway.
 
-    They are imported before anything starts, so that a missing package is reported at once and no import delays
-    a ping later. agentd is imported for `local_agents.start`.
+    They are imported before anything starts, so that a missing package is reported at once and no
+    import delays a ping later. agentd is imported for `local_agents.start`.
     """
     with extras.needed("all"):
         import agentd.service  # noqa: F401  # see the docstring
@@ -90,7 +90,7 @@ def _import_services() -> tuple[ModuleType, ModuleType, ModuleType]:
 
 
 def check_gateway_port(settings: Settings) -> None:
-    """Raises SettingsError, before anything is started, when the gateway cannot listen. Port 0 is any free one."""
+    """Raises SettingsError when the gateway cannot listen on its port. Port 0 is any free one."""
     host = settings.GATEWAY_HOST
     port = settings.GATEWAY_PORT
     family = socket.AF_INET

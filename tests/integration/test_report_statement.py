@@ -299,7 +299,7 @@ async def test_every_format_says_the_same(bus: Client, base_settings: Settings, 
     assert float(rows[0]["down_seconds"]) == made.host.seconds.down
     (tmp_path / "s.parquet").write_bytes(files["parquet"])
     found = duckdb.sql(
-        f"SELECT subject, up_seconds, uptime_percent FROM '{tmp_path}/s.parquet'"
+        f"SELECT subject, up_seconds, uptime_percent FROM '{tmp_path}/s.parquet'"  # noqa: S608
     ).fetchall()
     assert found[0] == ("host", made.host.seconds.up, made.host.uptime_percent)
     page = files["html"].decode()
@@ -346,6 +346,6 @@ async def test_history_exports_come_whole_in_small_pieces(
         )
         (tmp_path / "h.parquet").write_bytes(await fetch(bus, parquet))
         count = duckdb.sql(
-            f"SELECT count(*), sum(up_seconds) FROM '{tmp_path}/h.parquet'"
+            f"SELECT count(*), sum(up_seconds) FROM '{tmp_path}/h.parquet'"  # noqa: S608
         ).fetchall()
         assert count == [(39, 39 * 900.0)]
