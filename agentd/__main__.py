@@ -1,4 +1,4 @@
-"""`python -m agentd`: the daemon alone, without the command line's other verbs and their imports."""
+"""`python -m agentd`: the daemon without the command line's other verbs and their imports."""
 
 import sys
 

@@ -1,7 +1,8 @@
-"""The check loop: asks the probe, gives the sample to the ledger, and queues its records for the disk.
+"""The check loop asks the probe, gives the sample to the ledger, and queues records for the disk.
 
-Three things run apart, so that none delays another: checks (which a hung driver blocks), writes (which a slow
-disk blocks) and answers (`agentd/messaging/responder.py`), which only read what is in memory.
+Three things run apart, so that none delays another: checks (which a hung driver blocks), writes
+(which a slow disk blocks) and answers (`agentd/messaging/responder.py`), which only read what is in
+memory.
 """
 
 import asyncio
@@ -35,7 +36,12 @@ class CheckLoop:
     `observed` is set once the first check has ended, with a sample or with an error.
     """
 
-    def __init__(self, probe: Probe, store: LedgerStore, interval: float) -> None:
+    def __init__(
+        self,
+        probe: Probe,
+        store: LedgerStore,
+        interval: float,
+    ) -> None:
         self.probe = probe
         self.store = store
         self.interval = interval
@@ -60,10 +66,13 @@ class CheckLoop:
         """Whether the loop ran of late. A hung driver does not stop it."""
         return clock.boottime() - self._alive_at < 3 * self.interval + STALL_SECONDS
 
-    # ---- checks ----------------------------------------------------------------------------------------
+    # ---- checks ----------------------------------------------------------------------------------
 
     async def check(self) -> None:
-        """Checks for ever at a steady pace. Checks whose time has passed are skipped and counted as dropped."""
+        """Checks for ever at a steady pace.
+
+        Checks whose time has passed are skipped and counted as dropped.
+        """
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
@@ -85,7 +94,8 @@ class CheckLoop:
                     self.ledger.wait(began, read_clocks())
                     self._give_up_when_overdue(began)
             self._on_sample(checking.result())
-        except Exception as error:  # noqa: BLE001  # a probe's error makes the time unknown, not down
+        # A probe's error makes the time unknown, not down.
+        except Exception as error:  # noqa: BLE001
             self._on_failed(error)
         finally:
             checking.cancel()
@@ -97,7 +107,7 @@ class CheckLoop:
         self._last_error = ""
 
     def _give_up_when_overdue(self, began: float) -> None:
-        """A check that does not return is evidence: the GPUs are down, reason `hung`, since it began."""
+        """Without a return the GPUs are down since the check began, reason `hung`."""
         patience = max(GIVE_UP_SECONDS, 2 * self.interval)
         if clock.boottime() - began >= patience:
             self.queue(self.ledger.observe(Sample(at=began, failure=HUNG), read_clocks()))
@@ -107,13 +117,20 @@ class CheckLoop:
         self.dropped += 1
         text = f"{type(error).__name__}: {error}"
         if text != self._last_error:
-            log.error("check_failed", detail=text, exc_info=error)
+            log.error(
+                "check_failed",
+                detail=text,
+                exc_info=error,
+            )
         self._last_error = text
 
-    # ---- the disk --------------------------------------------------------------------------------------
+    # ---- the disk --------------------------------------------------------------------------------
 
     async def save(self) -> None:
-        """Writes queued records for ever. There are never two writes at once, not even when it is cancelled."""
+        """Writes queued records for ever.
+
+        There are never two writes at once, not even when it is cancelled.
+        """
         while True:
             await self._records_queued.wait()
             self._records_queued.clear()

@@ -1,7 +1,7 @@
-"""The three `/agent/*` endpoints of agent mode, over plain asyncio: a GPU host installs no web framework.
+"""The three `/agent/*` endpoints of agent mode, over plain asyncio, without a web framework.
 
-It does little: GET only, one request a connection, and heads, time and connections are bounded. Errors are
-problem documents (RFC 9457), as in the gateway.
+It does little: GET only, one request a connection, and heads, time and connections are bounded.
+Errors are problem documents (RFC 9457), as in the gateway.
 """
 
 import asyncio
@@ -54,13 +54,22 @@ async def serving(responder: Responder, settings: Settings) -> AsyncIterator[int
     host = settings.AGENT_HTTP_HOST
     port = settings.AGENT_HTTP_PORT
     try:
-        server = await asyncio.start_server(endpoints.on_connection, host, port, limit=LONGEST_HEAD)
+        server = await asyncio.start_server(
+            endpoints.on_connection,
+            host,
+            port,
+            limit=LONGEST_HEAD,
+        )
     except OSError as error:
         reason = error.strerror or error
         message = f"AGENT_HTTP_PORT={port}: cannot listen on {host}: {reason}"
         raise HttpPortError(message) from None
     chosen: int = server.sockets[0].getsockname()[1]
-    log.info("http_started", host=host, port=chosen)
+    log.info(
+        "http_started",
+        host=host,
+        port=chosen,
+    )
     try:
         yield chosen
     finally:
@@ -140,13 +149,17 @@ class _Endpoints:
         try:
             return Response(HTTPStatus.OK, await handler())
         except Exception as error:  # one bad request never stops the agent
-            log.error("http_request_failed", target=request.target, exc_info=error)
+            log.error(
+                "http_request_failed",
+                target=request.target,
+                exc_info=error,
+            )
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             return _problem(status, "an error of ours; the agent's log has the details")
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Reads the rest of a request for a moment: a close over unread bytes would reset the connection."""
+    """Reads the rest of a request: closing over unread bytes would reset the connection."""
     writer.write_eof()
     async with asyncio.timeout(LINGER_SECONDS):
         while await reader.read(LONGEST_HEAD):

@@ -1,4 +1,4 @@
-"""agentd as a process of its own: runs until SIGTERM or SIGINT, and stops within 5 s whatever hangs."""
+"""agentd as a process: runs until SIGTERM or SIGINT, and stops within 5 s whatever hangs."""
 
 import signal
 
@@ -10,12 +10,15 @@ from bus.runner import Lifecycle
 from bus.settings import Settings
 
 STOP_SECONDS = 4.0
-# After this the kernel ends the process: a disk or a driver that never returns may block the event loop itself.
+# After this the kernel ends the process: a disk or a driver that never returns may block the event
+# loop itself.
 LAST_RESORT_SECONDS = 5
 
 
 def run(settings: Settings, program: str = "agentd") -> int:
-    """An agentd on this host, with the HTTP endpoints in agent mode (AGENT_MODE). Returns the exit code.
+    """An agentd on this host, with the HTTP endpoints in agent mode (AGENT_MODE).
+
+    Returns the exit code.
 
     `program` stands before what it says on standard error.
     """
@@ -38,7 +41,8 @@ def run(settings: Settings, program: str = "agentd") -> int:
             if not lifecycle.stopping.is_set():  # a crash
                 signal.alarm(LAST_RESORT_SECONDS)
 
-    # This is the plain event loop. uvloop would cost a GPU host memory and gain nothing at this rate.
+    # This is the plain event loop. uvloop would cost a GPU host memory and gain nothing at this
+    # rate.
     return runner.run(
         main,
         program=program,

@@ -1,4 +1,4 @@
-"""What a probe sees and how it is asked: the interface between GPU health (probe) and uptime (ledger)."""
+"""What a probe sees: the interface between GPU health (probe) and uptime (ledger)."""
 
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ class GpuSample(Struct, kw_only=True, frozen=True):
 
 
 class GpuEvent(Struct, kw_only=True, frozen=True):
-    """An event that becomes an incident and changes no state by itself, such as an XID that no rule names."""
+    """An event that is an incident and changes no state, such as an XID that no rule names."""
 
     at: float  # CLOCK_BOOTTIME, seconds
     uuid: str | None
@@ -31,9 +31,10 @@ class GpuEvent(Struct, kw_only=True, frozen=True):
 class Sample(Struct, kw_only=True, frozen=True):
     """One check of all GPUs.
 
-    `at` is the CLOCK_BOOTTIME in seconds at which the check began. `gpus` are those that were found; the
-    ledger knows which others are expected. `failure` says why no GPU could be asked at all
-    (`driver-not-loaded`, `library-absent`, `hung`, ...): every expected GPU is then down for that reason.
+    `at` is the CLOCK_BOOTTIME in seconds at which the check began. `gpus` are those that were
+    found; the ledger knows which others are expected. `failure` says why no GPU could be asked at
+    all (`driver-not-loaded`, `library-absent`, `hung`, ...): every expected GPU is then down for
+    that reason.
     """
 
     at: float
@@ -48,7 +49,10 @@ class Probe(Protocol):
     simulated: bool
 
     async def check(self, expected: tuple[str, ...]) -> Sample:
-        """One check. Returns in bounded time, even when the driver hangs; `hung` is then the failure or reason."""
+        """One check.
+
+        Returns in bounded time, even when the driver hangs; `hung` is then the failure or reason.
+        """
 
     async def details(self) -> list[dict[str, Any]]:
         """Each GPU's details for `gpu-status`: temperature, power, memory, ECC, link, ..."""

@@ -1,8 +1,8 @@
 """Simulated GPUs: plays a scenario file as a probe, for machines and tests without a GPU.
 
-The vocabulary is in docs/guide.md#simulated-gpus. The C stand-in for NVML in `tests/standin` reads the same
-files. The player shows the state that the health rules end up with; the stand-in shows what leads there, such as
-ten minutes of heat or a driver's error.
+The vocabulary is in docs/guide.md#simulated-gpus. The C stand-in for NVML in `tests/standin` reads
+the same files. The player shows the state that the health rules end up with; the stand-in shows
+what leads there, such as ten minutes of heat or a driver's error.
 """
 
 import tomllib
@@ -32,7 +32,7 @@ _Length = Annotated[float, Meta(gt=0.0, le=1e9)]
 
 
 class ScenarioEvent(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """From `at` on (seconds after agentd's start), for `lasts` seconds, again every `every` seconds."""
+    """From `at` (seconds after agentd's start) for `lasts` seconds, again every `every` seconds."""
 
     at: _Seconds
     gpu: Annotated[int, Meta(ge=0)] | Literal["all"]
@@ -54,7 +54,7 @@ class ScenarioEvent(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
 
 
 class TimedState(NamedTuple):
-    """A word of the scenario vocabulary, and when that state began, in seconds after agentd's start."""
+    """A word of the scenario vocabulary, and its beginning in seconds after agentd's start."""
 
     word: str
     since: float
@@ -70,7 +70,10 @@ class Scenario(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     events: tuple[ScenarioEvent, ...] = field(default=(), name="event")
 
     def state(self, gpu: int, elapsed: float) -> TimedState:
-        """The GPU's state. Of several events the one that began last holds, then the later one in the file."""
+        """The GPU's state.
+
+        Of several events the one that began last holds, then the later one in the file.
+        """
         found = _OK
         for event in self.events:
             if event.gpu not in (gpu, "all"):
@@ -124,12 +127,19 @@ def simulated_uuid(agent_id: str, gpu: int) -> str:
 
 
 class ScenarioProbe:
-    """Plays a scenario. It needs no child, no thread and little memory: hundreds fit into one process."""
+    """Plays a scenario.
+
+    It needs no child, no thread and little memory: hundreds fit into one process.
+    """
 
     simulated = True
 
     def __init__(
-        self, scenario: Scenario, agent_id: str, xids: rules.XidTable, started: float
+        self,
+        scenario: Scenario,
+        agent_id: str,
+        xids: rules.XidTable,
+        started: float,
     ) -> None:
         self._scenario = scenario
         self._uuids = tuple(simulated_uuid(agent_id, gpu) for gpu in range(scenario.gpus))
@@ -138,7 +148,8 @@ class ScenarioProbe:
         self._states = [_OK] * scenario.gpus
         self._gpus = self._judge()
 
-    async def check(self, expected: tuple[str, ...] = ()) -> Sample:  # noqa: ARG002  # the player knows its GPUs
+    # The player knows its GPUs.
+    async def check(self, expected: tuple[str, ...] = ()) -> Sample:  # noqa: ARG002
         """The state of this moment. An XID without an effect is an event, once, when it happens."""
         now = boottime()
         elapsed = now - self._started
@@ -148,7 +159,11 @@ class ScenarioProbe:
         events = self._events(states)
         self._states = states
         self._gpus = self._judge()
-        return Sample(at=now, gpus=self._gpus, events=tuple(events))
+        return Sample(
+            at=now,
+            gpus=self._gpus,
+            events=tuple(events),
+        )
 
     def _judge(self) -> tuple[GpuSample, ...]:
         gpus = []
@@ -174,7 +189,13 @@ class ScenarioProbe:
             number = int(state.word.removeprefix("xid:"))
             if rules.effect_of(number, self._xids) == "incident":
                 at = self._started + state.since
-                events.append(GpuEvent(at=at, uuid=self._uuids[gpu], reason=state.word))
+                events.append(
+                    GpuEvent(
+                        at=at,
+                        uuid=self._uuids[gpu],
+                        reason=state.word,
+                    )
+                )
         return events
 
     async def details(self) -> list[dict[str, Any]]:
@@ -191,8 +212,20 @@ class ScenarioProbe:
 
 _NO_DETAILS: dict[str, Any] = dict.fromkeys(
     (
-        "driver", "serial", "pci", "temperature_celsius", "power_watts", "power_limit_watts", "utilization_percent",
-        "memory_total_bytes", "memory_used_bytes", "ecc_uncorrected_volatile", "pcie_generation", "pcie_width",
-        "throttle_bits", "throttle_reasons", "processes",
+        "driver",
+        "serial",
+        "pci",
+        "temperature_celsius",
+        "power_watts",
+        "power_limit_watts",
+        "utilization_percent",
+        "memory_total_bytes",
+        "memory_used_bytes",
+        "ecc_uncorrected_volatile",
+        "pcie_generation",
+        "pcie_width",
+        "throttle_bits",
+        "throttle_reasons",
+        "processes",
     )
-) | {"simulated": True, "xids": {}}  # fmt: skip
+) | {"simulated": True, "xids": {}}

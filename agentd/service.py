@@ -1,4 +1,4 @@
-"""agentd, composed: probe, ledger, check loop, bus endpoints, registration, and the HTTP endpoints of agent mode.
+"""agentd, composed: probe, ledger, check loop, bus session, and the HTTP endpoints of agent mode.
 
 The ledger runs whether or not there is a bus: a host that is cut off goes on measuring.
 """
@@ -34,7 +34,12 @@ BUS_WAIT_SECONDS = 2.0
 class Agent:
     """A running agentd."""
 
-    def __init__(self, agent_id: str, check_loop: CheckLoop, bus_session: BusSession) -> None:
+    def __init__(
+        self,
+        agent_id: str,
+        check_loop: CheckLoop,
+        bus_session: BusSession,
+    ) -> None:
         self.agent_id = agent_id
         self.check_loop = check_loop
         self.bus_session = bus_session
@@ -49,7 +54,11 @@ class Agent:
     def on_registered(self, reply: RegisterReply) -> None:
         """From now on the host is judged by the GPUs that the registry names."""
         self.check_loop.queue(self.check_loop.ledger.enroll(reply.agent.expected_gpus))
-        log.info("agent_registered", agent=self.agent_id, status=reply.agent.status)
+        log.info(
+            "agent_registered",
+            agent=self.agent_id,
+            status=reply.agent.status,
+        )
         self.registered.set()
 
 
@@ -65,8 +74,8 @@ async def running(
 ) -> AsyncIterator[Agent]:
     """Runs an agentd for the length of a block, and closes `probe` when it ends, whoever made it.
 
-    The block begins when the first check is in the ledger and, where there is a bus, the agent answers on it.
-    Raises SettingsError, LedgerInUseError, or HttpPortError.
+    The block begins when the first check is in the ledger and, where there is a bus, the agent
+    answers on it. Raises SettingsError, LedgerInUseError, or HttpPortError.
     """
     agent_id = subjects.check_agent_id(agent_id or settings.agent_id)
     probe = probe or open_probe(settings, agent_id)

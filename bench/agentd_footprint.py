@@ -1,10 +1,11 @@
 """What agentd costs a GPU host: memory and CPU of its whole process tree, at rest.
 
-A real `python -m agentd` checks eight GPUs of the C stand-in every five seconds through the real pynvml, on a real
-bus with a real scheduler that has registered and pinged it. Memory is the proportional set size (pages that
-processes share count in shares), CPU the kernel's own nanoseconds, both summed over the tree.
+A real `python -m agentd` checks eight GPUs of the C stand-in every five seconds through the real
+pynvml, on a real bus with a real scheduler that has registered and pinged it. Memory is the
+proportional set size (pages that processes share count in shares), CPU the kernel's own
+nanoseconds, both summed over the tree.
 
-    python -m bench.agentd_footprint --seconds 60
+python -m bench.agentd_footprint --seconds 60
 """
 
 import argparse
@@ -100,7 +101,7 @@ def _pss_megabytes(pid: int) -> float:
 
 
 def _alone_megabytes(tree: list[int]) -> float:
-    """As on a host where nobody else runs this Python: pages of files, shared within the tree only, count whole."""
+    """As on a host without any other Python: pages shared within the tree count whole."""
     anonymous, files = 0, dict[tuple[str, str], int]()
     for pid in tree:
         mapping = ("", "")

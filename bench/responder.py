@@ -1,4 +1,4 @@
-"""A process that answers for a whole fleet, as fast as one Python process can: `python -m bench.responder URL`.
+"""Answers for a whole fleet from one fast Python process: `python -m bench.responder URL`.
 
 The one place where a wildcard may cover the ping subjects: it is the agents.
 """
@@ -58,7 +58,7 @@ def answer(agent: str, request: PingRequest, now: datetime) -> bytes:
 
 
 class Replies:
-    """Replies to all that was asked in one turn of the loop, in one piece: one process stands in for 100,000 hosts."""
+    """Replies to all requests of one turn of the loop at once: it stands in for 100,000 hosts."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

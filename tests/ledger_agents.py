@@ -1,6 +1,7 @@
-"""Test agents that keep a ledger of their own, behave as they are told, and remember all that they said.
+"""Test agents that keep a ledger, behave as they are told, and remember all their answers.
 
-What they remember is the evidence against which the history is audited (`tests/scheduler_audit.py`).
+What they remember is the evidence against which the history is audited
+(`tests/scheduler_audit.py`).
 """
 
 from collections.abc import AsyncIterator
@@ -53,7 +54,10 @@ class Asked(NamedTuple):
 
 
 class LedgerAgent:
-    """One host. `up` is the share of each window that its GPU was up; the manner can change at any time."""
+    """One host.
+
+    `up` is the share of each window that its GPU was up; the manner can change at any time.
+    """
 
     def __init__(self, client: connection.Client, agent_id: str) -> None:
         self._client, self.agent_id = client, agent_id

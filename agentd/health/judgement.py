@@ -1,8 +1,8 @@
-"""From readings to verdicts, over time: the health rules applied, with what must be remembered between checks.
+"""Judges readings by the health rules, with what must be remembered between checks.
 
-Pure. An XID holds until recovery, and thermal slowdown counts over ten minutes: a single reading shows neither.
-Both are carried in `HealthMemory`, which the probe keeps across restarts of agentd within one boot; a reboot
-resets GPUs.
+Pure. An XID holds until recovery, and thermal slowdown counts over ten minutes: a single reading
+shows neither. Both are carried in `HealthMemory`, which the probe keeps across restarts of agentd
+within one boot; a reboot resets GPUs.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,10 @@ TimeSpan = tuple[float, float]  # two CLOCK_BOOTTIMEs in seconds
 
 
 class Xid(Struct, frozen=True):
-    """An XID at a CLOCK_BOOTTIME in seconds. `uuid` is the physical GPU; None where it cannot be named."""
+    """An XID at a CLOCK_BOOTTIME in seconds.
+
+    `uuid` is the physical GPU; None where it cannot be named.
+    """
 
     uuid: str | None
     number: int
@@ -44,8 +47,8 @@ class Xid(Struct, frozen=True):
 class Latch(Struct, frozen=True, kw_only=True):
     """An XID that holds until recovery.
 
-    `away`: since then the GPU was seen lost, gone or in need of a reset. `energy_mj`: its energy counter when
-    first read since then; a lower value later means that the GPU was reset.
+    `away`: since then the GPU was seen lost, gone or in need of a reset. `energy_mj`: its energy
+    counter when first read since then; a lower value later means that the GPU was reset.
     """
 
     uuid: str
@@ -58,9 +61,9 @@ class Latch(Struct, frozen=True, kw_only=True):
 class HealthMemory(Struct, frozen=True, kw_only=True):
     """What health must remember; it is valid in the boot `boot_id`.
 
-    `kernel_log` is the last message of the log that was read. `addresses` has the GPU's UUID by PCI address,
-    because the log names GPUs by address, and a GPU that fell off the bus no longer tells its own. `heat` has the
-    times of thermal slowdown by GPU, oldest first.
+    `kernel_log` is the last message of the log that was read. `addresses` has the GPU's UUID by PCI
+    address, because the log names GPUs by address, and a GPU that fell off the bus no longer tells
+    its own. `heat` has the times of thermal slowdown by GPU, oldest first.
     """
 
     boot_id: str = ""
@@ -90,19 +93,44 @@ def judge(
 ) -> Judgement:
     """Judges one check at `now`. With a `failure` nothing was read, and no GPU counts as absent."""
     fresh, recent = _without_repeats(xids, memory.recent, now)
-    latches = _latches_after_check(memory.latches, fresh, readings, table, failure)
+    latches = _latches_after_check(
+        memory.latches,
+        fresh,
+        readings,
+        table,
+        failure,
+    )
     heat = memory.heat
     if not failure:
         heat = {reading.uuid: _heat(reading, memory, now) for reading in readings}
     gpus = []
     for reading in readings:
         slowdowns = heat.get(reading.uuid, ())
-        gpus.append(_sample(reading, latches, slowdowns, table))
+        gpus.append(
+            _sample(
+                reading,
+                latches,
+                slowdowns,
+                table,
+            )
+        )
     events = []
     for xid in fresh:
         if _is_incident(xid, table):
-            events.append(GpuEvent(at=xid.at, uuid=xid.uuid, reason=f"xid:{xid.number}"))
-    remembered = structs.replace(memory, latches=latches, recent=recent, heat=heat, checked_at=now)
+            events.append(
+                GpuEvent(
+                    at=xid.at,
+                    uuid=xid.uuid,
+                    reason=f"xid:{xid.number}",
+                )
+            )
+    remembered = structs.replace(
+        memory,
+        latches=latches,
+        recent=recent,
+        heat=heat,
+        checked_at=now,
+    )
     return Judgement(tuple(gpus), tuple(events), remembered)
 
 
@@ -115,9 +143,11 @@ def cleared(memory: HealthMemory, uuid: str | None = None) -> HealthMemory:
 
 
 def _without_repeats(
-    xids: Sequence[Xid], recent: tuple[Xid, ...], now: float
+    xids: Sequence[Xid],
+    recent: tuple[Xid, ...],
+    now: float,
 ) -> tuple[list[Xid], tuple[Xid, ...]]:
-    """Returns the XIDs that were not reported before, and the recent ones to compare the next with."""
+    """Returns the XIDs not reported before, and the recent ones to compare the next with."""
     known: dict[tuple[str | None, int], Xid] = {}
     for xid in recent:
         if now - xid.at < _SAME_XID_SECONDS:
@@ -132,14 +162,17 @@ def _without_repeats(
 
 
 def _is_incident(xid: Xid, table: XidTable) -> bool:
-    """Whether the XID is only recorded. That is so, too, for one that should count against an unknown GPU."""
+    """Whether the XID is only recorded.
+
+    That is so, too, for one that should count against an unknown GPU.
+    """
     effect = effect_of(xid.number, table)
     if xid.uuid is None:
         return effect != "none"
     return effect == "incident"
 
 
-# ---- latches ---------------------------------------------------------------------------------------------
+# ---- latches -------------------------------------------------------------------------------------
 
 
 def _latches_after_check(
@@ -161,15 +194,23 @@ def _latches_after_check(
     return tuple(kept)
 
 
-def _with_fresh(latches: tuple[Latch, ...], fresh: list[Xid], table: XidTable) -> list[Latch]:
-    """An XID that comes again replaces its latch: signs of a recovery belonged to the earlier one."""
+def _with_fresh(
+    latches: tuple[Latch, ...],
+    fresh: list[Xid],
+    table: XidTable,
+) -> list[Latch]:
+    """A repeated XID replaces its latch: signs of a recovery belonged to the earlier one."""
     held: dict[tuple[str, int], Latch] = {}
     for latch in latches:
         if effect_of(latch.xid, table) in _LATCHING_EFFECTS:
             held[latch.uuid, latch.xid] = latch
     for xid in fresh:
         if xid.uuid is not None and effect_of(xid.number, table) in _LATCHING_EFFECTS:
-            latch = Latch(uuid=xid.uuid, xid=xid.number, since=xid.at)
+            latch = Latch(
+                uuid=xid.uuid,
+                xid=xid.number,
+                since=xid.at,
+            )
             held[xid.uuid, xid.number] = latch
     return list(held.values())
 
@@ -210,10 +251,14 @@ def _is_away(reading: Reading) -> bool:
     return reading.recovery_action is not None and reading.recovery_action > 0
 
 
-# ---- thermal slowdown ------------------------------------------------------------------------------------
+# ---- thermal slowdown ----------------------------------------------------------------------------
 
 
-def _heat(reading: Reading, memory: HealthMemory, now: float) -> tuple[TimeSpan, ...]:
+def _heat(
+    reading: Reading,
+    memory: HealthMemory,
+    now: float,
+) -> tuple[TimeSpan, ...]:
     """The times of slowdown within the last ten minutes, oldest first."""
     spans: list[TimeSpan] = []
     for since, until in memory.heat.get(reading.uuid, ()):
@@ -234,7 +279,7 @@ def _is_too_hot(slowdowns: tuple[TimeSpan, ...]) -> bool:
     return total >= THERMAL_LIMIT_SECONDS
 
 
-# ---- the verdict -----------------------------------------------------------------------------------------
+# ---- the verdict ---------------------------------------------------------------------------------
 
 
 def _sample(
@@ -251,7 +296,12 @@ def _sample(
         state = "unknown"
         reasons = [unknown_reason]
     else:
-        by_state = _reasons_by_state(reading, latches, slowdowns, table)
+        by_state = _reasons_by_state(
+            reading,
+            latches,
+            slowdowns,
+            table,
+        )
         reasons = by_state["down"] + by_state["degraded"]
         if by_state["down"]:
             state = "down"
@@ -272,7 +322,7 @@ def _reasons_by_state(
     slowdowns: tuple[TimeSpan, ...],
     table: XidTable,
 ) -> dict[GpuState, list[str]]:
-    """The reasons for `down` and for `degraded`, each in the order of the rules, then of the latches."""
+    """The reasons for `down` and for `degraded`: those of the rules, then those of the latches."""
     reasons: dict[GpuState, list[str]] = {"down": [], "degraded": []}
     if not reading.suspended:
         for rule in RULES:

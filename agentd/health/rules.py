@@ -1,7 +1,8 @@
 """When a GPU is up: every rule in one place, as data, each with its source.
 
-Pure: what NVML said comes in as `Reading`s, what it means goes out. What a single check cannot show (an XID
-holds until recovery, thermal slowdown counts over ten minutes) is in `agentd/health/judgement.py`.
+Pure: what NVML said comes in as `Reading`s, what it means goes out. What a single check cannot show
+(an XID holds until recovery, thermal slowdown counts over ten minutes) is in
+`agentd/health/judgement.py`.
 """
 
 import tomllib
@@ -39,11 +40,14 @@ _FABRIC_COMPLETED = 3
 
 
 class Reading(Struct, kw_only=True, frozen=True):
-    """What one check read of one GPU (or MIG device), unjudged. None: not supported there, or not asked.
+    """What one check read of one GPU (or MIG device), unjudged.
 
-    `error` is the NVML return code of a call that says the GPU itself is in trouble. `unread` says why nothing
-    at all is known of it, which does not count against it. `pci` is the address as sysfs spells it; `gi` and
-    `ci` are set for a MIG device, whose `uuid` is then `<GPU UUID>/<GI>/<CI>`.
+    None: not supported there, or not asked.
+
+    `error` is the NVML return code of a call that says the GPU itself is in trouble. `unread` says
+    why nothing at all is known of it, which does not count against it. `pci` is the address as
+    sysfs spells it; `gi` and `ci` are set for a MIG device, whose `uuid` is then
+    `<GPU UUID>/<GI>/<CI>`.
     """
 
     uuid: str
@@ -84,7 +88,10 @@ def gpu_of(uuid: str) -> str:
 
 
 class Rule(NamedTuple):
-    """Where `holds` returns true, the GPU is in `state` for `reason`. `source` is where the rule comes from."""
+    """Where `holds` returns true, the GPU is in `state` for `reason`.
+
+    `source` is where the rule comes from.
+    """
 
     reason: str
     state: GpuState
@@ -108,10 +115,30 @@ RULES: tuple[Rule, ...] = (
         lambda r: r.hung,
         "a call that never returns is evidence; NVIDIA/NVSentinel#1576",
     ),
-    Rule("lost", "down", _error(15), f"{NVML}: NVML_ERROR_GPU_IS_LOST; {GCM}; {DCGM}"),
-    Rule("reset-required", "down", _error(16), f"{NVML}: NVML_ERROR_RESET_REQUIRED; {GPUD}"),
-    Rule("timeout", "down", _error(10), f"{NVML}: NVML_ERROR_TIMEOUT; {GCM}"),
-    Rule("unknown-error", "down", _error(999), f"{NVML}: NVML_ERROR_UNKNOWN; {PLUGIN}"),
+    Rule(
+        "lost",
+        "down",
+        _error(15),
+        f"{NVML}: NVML_ERROR_GPU_IS_LOST; {GCM}; {DCGM}",
+    ),
+    Rule(
+        "reset-required",
+        "down",
+        _error(16),
+        f"{NVML}: NVML_ERROR_RESET_REQUIRED; {GPUD}",
+    ),
+    Rule(
+        "timeout",
+        "down",
+        _error(10),
+        f"{NVML}: NVML_ERROR_TIMEOUT; {GCM}",
+    ),
+    Rule(
+        "unknown-error",
+        "down",
+        _error(999),
+        f"{NVML}: NVML_ERROR_UNKNOWN; {PLUGIN}",
+    ),
     Rule(
         "insufficient-power",
         "down",
@@ -124,7 +151,12 @@ RULES: tuple[Rule, ...] = (
         _error(11),
         f"{NVML}: NVML_ERROR_IRQ_ISSUE, the driver gets no interrupts from it",
     ),
-    Rule("driver-not-loaded", "down", _error(9), f"{NVML}: NVML_ERROR_DRIVER_NOT_LOADED; {GCM}"),
+    Rule(
+        "driver-not-loaded",
+        "down",
+        _error(9),
+        f"{NVML}: NVML_ERROR_DRIVER_NOT_LOADED; {GCM}",
+    ),
     Rule(
         "recovery-reset",
         "down",
@@ -149,7 +181,12 @@ RULES: tuple[Rule, ...] = (
         lambda r: r.ecc_uncorrected is not None and r.ecc_uncorrected > 0,
         f"{DCGM}: volatile double-bit errors; {GCM}",
     ),
-    Rule("remap-failed", "down", lambda r: r.remap_failed is True, f"{GPUD}/remapped-rows; {DCGM}"),
+    Rule(
+        "remap-failed",
+        "down",
+        lambda r: r.remap_failed is True,
+        f"{GPUD}/remapped-rows; {DCGM}",
+    ),
     Rule(
         "recovery-drain-p2p",
         "degraded",
@@ -170,12 +207,16 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 THERMAL = Rule(
-    "thermal", "degraded", lambda r: r.heat, f"{GPUD}/hw-slowdown: 6 of the last 10 minutes"
+    "thermal",
+    "degraded",
+    lambda r: r.heat,
+    f"{GPUD}/hw-slowdown: 6 of the last 10 minutes",
 )
 
 _ERRORS_OF_GPUS = frozenset({8, 9, 10, 11, 15, 16, 999})
 
-# Failures of the whole library or driver: every expected GPU is down for them (NVML return codes of nvmlInit).
+# Failures of the whole library or driver: every expected GPU is down for them (NVML return codes of
+# nvmlInit).
 FAILURES: dict[int, str] = {
     9: "driver-not-loaded",
     10: "timeout",
@@ -191,7 +232,10 @@ XidTable = Mapping[int, XidEffect]
 
 
 class XidRule(NamedTuple):
-    """The effect of an XID until recovery. `none`: an application's error; `incident`: it is only recorded."""
+    """The effect of an XID until recovery.
+
+    `none`: an application's error; `incident`: it is only recorded.
+    """
 
     effect: XidEffect
     meaning: str
@@ -244,9 +288,10 @@ def why_unknown(reading: Reading) -> str | None:
 
 
 def xid_table(text: str) -> XidTable:
-    """The built-in table, changed by an operator's TOML: `[xid]`, then lines such as `31 = "degraded"`.
+    """The built-in table, changed by an operator's TOML: `[xid]`, then `31 = "degraded"` and so on.
 
-    Effects: down, degraded, incident, none. Raises ValueError that says which line and what was expected.
+    Effects: down, degraded, incident, none. Raises ValueError that says which line and what was
+    expected.
     """
     tables = msgspec.convert(tomllib.loads(text), dict[Literal["xid"], dict[str, XidEffect]])
     table = dict(DEFAULT_XIDS)
@@ -267,7 +312,7 @@ _STATES: dict[str, GpuState] = {rule.reason: rule.state for rule in (*RULES, THE
 
 
 def verdict_on(word: str, table: XidTable) -> tuple[GpuState, tuple[str, ...]]:
-    """The state and reasons that follow from a state of the scenario vocabulary, such as `xid:79`."""
+    """The state and reasons for a word of the scenario vocabulary, such as `xid:79`."""
     if word.startswith("xid:"):
         effect = effect_of(int(word.removeprefix("xid:")), table)
         if effect in ("down", "degraded"):

@@ -1,4 +1,4 @@
-"""The files of the health rules: the operator's XID table, and what is remembered across restarts."""
+"""The files of the health rules: the operator's XID table, and the memory across restarts."""
 
 import contextlib
 from pathlib import Path
@@ -14,7 +14,10 @@ log = structlog.get_logger("agentd.health.store")
 
 
 def load_xid_table(path: str | None) -> rules.XidTable:
-    """The built-in table, changed by the file AGENT_XID_TABLE. Raises SettingsError, in one line."""
+    """The built-in table, changed by the file AGENT_XID_TABLE.
+
+    Raises SettingsError, in one line.
+    """
     if path is None:
         return rules.DEFAULT_XIDS
     try:
@@ -40,11 +43,20 @@ def load_memory(path: Path, boot_id: str) -> HealthMemory:
     except FileNotFoundError:
         return empty
     except OSError as error:
-        log.error("health_memory_read_failed", file=str(path), detail=str(error))
+        log.error(
+            "health_memory_read_failed",
+            file=str(path),
+            detail=str(error),
+        )
         return empty
     except ValueError as error:
         aside = path.with_suffix(".corrupt")
-        log.error("health_memory_corrupt", file=str(path), set_aside=str(aside), detail=str(error))
+        log.error(
+            "health_memory_corrupt",
+            file=str(path),
+            set_aside=str(aside),
+            detail=str(error),
+        )
         with contextlib.suppress(OSError):
             path.replace(aside)
         return empty
@@ -54,11 +66,15 @@ def load_memory(path: Path, boot_id: str) -> HealthMemory:
 
 
 def save_memory(path: Path, memory: HealthMemory) -> None:
-    """Writes a new file and renames it, without fsync: after a power cut the memory is void anyway."""
+    """Writes a new file and renames it. There is no fsync: a power cut resets the GPUs anyway."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".new")
         beside.write_bytes(msgspec.json.encode(memory))
         beside.replace(path)
     except OSError as error:  # a full disk must not stop the checks
-        log.error("health_memory_write_failed", file=str(path), detail=str(error))
+        log.error(
+            "health_memory_write_failed",
+            file=str(path),
+            detail=str(error),
+        )

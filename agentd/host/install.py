@@ -1,8 +1,8 @@
-"""`gpuping agentd --install`: agentd as a systemd service of this host, with the unit that lies beside this file.
+"""`gpuping agentd --install`: agentd as a systemd service, with the unit beside this file.
 
-It writes the unit, /etc/gpuping/agentd.env (the settings; an existing file is kept) and, where NATS_CREDS names
-a file, /etc/gpuping/agentd.creds. Only root can read those credentials: systemd hands them to the service
-(LoadCredential).
+It writes the unit, /etc/gpuping/agentd.env (the settings; an existing file is kept) and, where
+NATS_CREDS names a file, /etc/gpuping/agentd.creds. Only root can read those credentials: systemd
+hands them to the service (LoadCredential).
 """
 
 import os
@@ -28,7 +28,10 @@ class InstallError(GpupingError):
 
 
 def install(
-    settings: Settings, *, root: Path = Path("/"), say: Callable[[str], None] = print
+    settings: Settings,
+    *,
+    root: Path = Path("/"),
+    say: Callable[[str], None] = print,
 ) -> None:
     """Installs, enables and (re)starts the service. Raises InstallError.
 
@@ -41,18 +44,33 @@ def install(
     environment = root / "etc/gpuping/agentd.env"
     credentials = root / "etc/gpuping/agentd.creds"
     if settings.NATS_CREDS:
-        _write(credentials, _read(Path(settings.NATS_CREDS).expanduser()), 0o600, say)
+        _write(
+            credentials,
+            _read(Path(settings.NATS_CREDS).expanduser()),
+            0o600,
+            say,
+        )
     if environment.exists():
         say(f"kept {environment}")
     else:
-        _write(environment, environment_file(settings), 0o600, say)
-    _write(unit, unit_file(sys.executable, with_credentials=credentials.exists()), 0o644, say)
+        _write(
+            environment,
+            environment_file(settings),
+            0o600,
+            say,
+        )
+    _write(
+        unit,
+        unit_file(sys.executable, with_credentials=credentials.exists()),
+        0o644,
+        say,
+    )
     if on_this_host:
         _start(say)
 
 
 def unit_file(python: str, *, with_credentials: bool) -> str:
-    """The shipped unit for this interpreter; its two lines on credentials stay only `with_credentials`."""
+    """The shipped unit for this interpreter; credential lines stay only `with_credentials`."""
     lines = []
     for line in _SHIPPED_UNIT.read_text(encoding="utf-8").splitlines():
         if line.startswith("ExecStart="):
@@ -82,17 +100,22 @@ def _quoted(value: object) -> str:
 
 
 def check_host(running: Path = Path("/run/systemd/system")) -> None:
-    """Raises InstallError where the service could not run. `running` is the folder that a running systemd makes."""
+    """Raises InstallError where the service could not run.
+
+    `running` is the folder that a running systemd makes.
+    """
     if not running.is_dir():
         raise InstallError(
-            f"systemd does not run here: start `{sys.executable} -m agentd` under what supervises here"
+            "systemd does not run here: "
+            f"start `{sys.executable} -m agentd` under what supervises here"
         )
     if os.geteuid() != 0:
         raise InstallError("installing a service needs root: sudo gpuping agentd --install")
     for path in (sys.prefix, os.path.realpath(sys.executable), __file__):
         if path.startswith(_HIDDEN_FOLDERS):
             raise InstallError(
-                f"{path} is out of reach for the service, which runs as a user of its own without home folders: "
+                f"{path} is out of reach for the service, "
+                "which runs as a user of its own without home folders: "
                 "install gpuping where everyone can read it, as in "
                 "`python3 -m venv /opt/gpuping && /opt/gpuping/bin/pip install 'gpuping[agentd]'`"
             )
@@ -105,7 +128,12 @@ def _read(path: Path) -> str:
         raise InstallError(f"NATS_CREDS={str(path)!r}: {error}") from None
 
 
-def _write(path: Path, content: str, mode: int, say: Callable[[str], None]) -> None:
+def _write(
+    path: Path,
+    content: str,
+    mode: int,
+    say: Callable[[str], None],
+) -> None:
     """Writes a new file beside it and renames it. The file has its mode from the first byte on."""
     beside = path.with_name(path.name + ".new")
     try:

@@ -1,7 +1,7 @@
-"""XIDs from the kernel log, where it can be read: they are there even when NVML itself no longer answers.
+"""XIDs from the kernel log, which has them even when NVML itself no longer answers.
 
-In a container, or without CAP_SYSLOG on a hardened kernel, the log cannot be read, and XIDs come from NVML's
-event set alone.
+In a container, or without CAP_SYSLOG on a hardened kernel, the log cannot be read, and XIDs come
+from NVML's event set alone.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _MAX_RECORDS = 100_000  # the ring buffer holds fewer
 
 
 class LoggedXid(NamedTuple):
-    """An XID as the kernel logged it: at a CLOCK_BOOTTIME, by a GPU's PCI address as sysfs spells it."""
+    """A logged XID: its CLOCK_BOOTTIME, and the GPU's PCI address as sysfs spells it."""
 
     at: float
     pci: str
@@ -30,7 +30,8 @@ class LoggedXid(NamedTuple):
 class KernelLog:
     """Follows /dev/kmsg from message `after` on.
 
-    Without `after` it begins with the next message: what was logged before agentd ran is not counted.
+    Without `after` it begins with the next message: what was logged before agentd ran is not
+    counted.
     """
 
     def __init__(self, after: int | None, path: Path = KERNEL_LOG) -> None:
@@ -71,7 +72,9 @@ class KernelLog:
             except BlockingIOError:
                 return
             except BrokenPipeError:
-                continue  # records were overwritten before they were read; the next read continues after the gap
+                # Records were overwritten before they were read; the next read continues after the
+                # gap.
+                continue
             except OSError:
                 self.close()
                 return
@@ -87,6 +90,6 @@ class KernelLog:
 
 
 def _boottime(logged_microseconds: int) -> float:
-    """The log's clock, like CLOCK_MONOTONIC, stands still during a suspend; CLOCK_BOOTTIME does not."""
+    """The log's clock, like CLOCK_MONOTONIC, stops during a suspend; CLOCK_BOOTTIME does not."""
     ago = time.clock_gettime(time.CLOCK_MONOTONIC) - logged_microseconds / 1e6
     return time.clock_gettime(time.CLOCK_BOOTTIME) - max(0.0, ago)

@@ -1,4 +1,6 @@
-"""Notifies systemd that agentd is ready, alive and stopping (sd_notify). Does nothing where nobody listens.
+"""Notifies systemd that agentd is ready, alive and stopping (sd_notify).
+
+Does nothing where nobody listens.
 
 Alive means that the check loop runs: the watchdog is there for a daemon that only looks alive.
 """
@@ -29,7 +31,10 @@ class Notifier:
         self._notify("STOPPING=1")
 
     async def watch(self, is_alive: Callable[[], bool]) -> None:
-        """Resets the watchdog twice a period while `is_alive` returns true. Returns at once without a watchdog."""
+        """Resets the watchdog twice a period while `is_alive` returns true.
+
+        Returns at once without a watchdog.
+        """
         while self.watchdog_seconds is not None:
             if is_alive():
                 self._notify("WATCHDOG=1")
@@ -45,7 +50,11 @@ class Notifier:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
                 out.sendto(message.encode(), address)
         except OSError as error:
-            log.warning("systemd_notify_failed", message=message, detail=str(error))
+            log.warning(
+                "systemd_notify_failed",
+                message=message,
+                detail=str(error),
+            )
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:

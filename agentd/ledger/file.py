@@ -1,8 +1,8 @@
 """The ledger's file: checksummed lines, appended, and from time to time written anew.
 
-An append reaches the page cache, so it survives kill -9; only `sync` waits for the disk. When the end of a
-file fails its checksum, the damaged file is set aside and an error is logged. The records before the damage
-still count, because their checksums prove them; the time after them is unknown.
+An append reaches the page cache, so it survives kill -9; only `sync` waits for the disk. When the
+end of a file fails its checksum, the damaged file is set aside and an error is logged. The records
+before the damage still count, because their checksums prove them; the time after them is unknown.
 """
 
 import fcntl
@@ -23,14 +23,17 @@ class LedgerInUseError(GpupingError):
 
 
 class Found(NamedTuple):
-    """The valid records of the file (none: a new ledger begins), and where a damaged file was moved to."""
+    """The file's valid records (none: a new ledger begins), and where a damaged file went."""
 
     records: list[Record]
     set_aside: Path | None
 
 
 class LedgerFile:
-    """One file, for one process. Raises OSError when the disk refuses; the file then keeps what it held."""
+    """One file, for one process.
+
+    Raises OSError when the disk refuses; the file then keeps what it held.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,7 +42,10 @@ class LedgerFile:
         self._out: int | None = None
 
     def lock(self) -> None:
-        """Raises LedgerInUseError when another process holds the lock. A killed process holds it no more."""
+        """Raises LedgerInUseError when another process holds the lock.
+
+        A killed process holds it no more.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock_file = self.path.with_suffix(".lock")
         self._lock = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -63,14 +69,23 @@ class LedgerFile:
         if not _is_ledger(records):
             return Found([], self._set_aside(wall, lost_bytes=len(data)))
         if lost_bytes:
-            aside = self._set_aside(wall, kept_bytes=valid_bytes, lost_bytes=lost_bytes)
+            aside = self._set_aside(
+                wall,
+                kept_bytes=valid_bytes,
+                lost_bytes=lost_bytes,
+            )
             return Found(records, aside)
         return Found(records, None)
 
     def _set_aside(self, wall: int, **details: object) -> Path:
         aside = self.path.with_name(f"{self.path.name}.corrupt-{wall}")
         self.path.replace(aside)
-        log.error("ledger_damaged", file=str(self.path), set_aside=str(aside), **details)
+        log.error(
+            "ledger_damaged",
+            file=str(self.path),
+            set_aside=str(aside),
+            **details,
+        )
         return aside
 
     def append(self, lines: bytes) -> None:
@@ -92,7 +107,10 @@ class LedgerFile:
             os.fdatasync(self._out)
 
     def rewrite(self, lines: bytes) -> None:
-        """Replaces the whole file: writes a new one, syncs it, renames it. Power may fail at any point."""
+        """Replaces the whole file: writes a new one, syncs it, renames it.
+
+        Power may fail at any point.
+        """
         beside = self.path.with_suffix(".new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
         out = os.open(beside, flags, 0o600)

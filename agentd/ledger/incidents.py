@@ -1,7 +1,8 @@
 """The times in a window in which a GPU was not up, and its events, for a report. Pure.
 
-There is one incident per reason: an ECC error that lasts stays one incident while other reasons come and go
-beside it, so that no error hides another. A reason that concerns the whole host is reported once, without a GPU.
+There is one incident per reason: an ECC error that lasts stays one incident while other reasons
+come and go beside it, so that no error hides another. A reason that concerns the whole host is
+reported once, without a GPU.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,10 @@ NEWEST = 50
 
 
 class Occurrence(NamedTuple):
-    """An incident in ledger time. `until` is None while it lasts; HOST stands for the whole host."""
+    """An incident in ledger time.
+
+    `until` is None while it lasts; HOST stands for the whole host.
+    """
 
     since: int
     until: int | None
@@ -24,19 +28,43 @@ class Occurrence(NamedTuple):
     reason: str
 
 
-def incidents(ledger: Ledger, since: int, now: int) -> list[Occurrence]:
-    """The newest incidents that overlap `[since, now)`, newest first, each dated back to where it began."""
+def incidents(
+    ledger: Ledger,
+    since: int,
+    now: int,
+) -> list[Occurrence]:
+    """The newest incidents that overlap `[since, now)`, newest first, each since it began."""
     found: list[Occurrence] = []
     for gpu in ledger.timelines:
-        found.extend(_of_gpu(ledger, gpu, since, now))
+        found.extend(
+            _of_gpu(
+                ledger,
+                gpu,
+                since,
+                now,
+            )
+        )
     for event in ledger.events:
         if since <= event.at < now:
-            found.append(Occurrence(event.at, event.at, event.gpu, "event", event.reason))
+            found.append(
+                Occurrence(
+                    event.at,
+                    event.at,
+                    event.gpu,
+                    "event",
+                    event.reason,
+                )
+            )
     found.sort(key=lambda occurrence: occurrence.since, reverse=True)
     return found[:NEWEST]
 
 
-def _of_gpu(ledger: Ledger, gpu: str, since: int, now: int) -> Iterator[Occurrence]:
+def _of_gpu(
+    ledger: Ledger,
+    gpu: str,
+    since: int,
+    now: int,
+) -> Iterator[Occurrence]:
     began_at: dict[tuple[str, str], int] = {}  # of the incidents that last, by state and reason
     first = ledger.timelines[gpu].began(since, 2 * NEWEST)
     for interval in ledger.intervals(gpu, first, now):
@@ -52,7 +80,7 @@ def _of_gpu(ledger: Ledger, gpu: str, since: int, now: int) -> Iterator[Occurren
 
 
 def _reported_reasons(gpu: str, condition: Condition) -> tuple[str, ...]:
-    """The reasons that this timeline reports; those of the whole host are reported by HOST alone."""
+    """The reasons that this timeline reports; HOST alone reports those of the whole host."""
     belongs_here = condition.host_wide == (gpu == HOST)
     if condition.state == "up" or not belongs_here:
         return ()

@@ -1,15 +1,18 @@
 """The uptime ledger: the state of every GPU in every millisecond. Payments depend on it.
 
-Pure: samples and clock readings come in, records for the file come out; no clock, no file, no bus. Ledger
-time is in integer milliseconds since the ledger's first sample. Within a boot it follows BOOTTIME (a suspend
-counts, steps of the wall clock do not); across a reboot it follows wall time, and never goes backwards.
+Pure: samples and clock readings come in, records for the file come out; no clock, no file, no bus.
+Ledger time is in integer milliseconds since the ledger's first sample. Within a boot it follows
+BOOTTIME (a suspend counts, steps of the wall clock do not); across a reboot it follows wall time,
+and never goes backwards.
 
 The rules, from docs/design/uptime-ledger.md:
 
-- A sample holds from when its check began until the next one, but for at most 1.5 check intervals. The time
-  beyond that is unknown, and so is the time between two processes, because nobody watched.
-- A probe that hangs is evidence: the GPUs are down from when the check that hung began until it is given up.
-- The host is down if any expected GPU is down, up while all are up, and degraded while all are up or degraded.
+- A sample holds from when its check began until the next one, but for at most 1.5 check intervals.
+  The time beyond that is unknown, and so is the time between two processes, because nobody watched.
+- A probe that hangs is evidence: the GPUs are down from when the check that hung began until it is
+  given up.
+- The host is down if any expected GPU is down, up while all are up, and degraded while all are up
+  or degraded.
 """
 
 from collections import deque
@@ -65,10 +68,19 @@ class Label(Struct, frozen=True):
 
 
 class Ledger:
-    """Rebuild it with `apply`, call `resume` once, then `observe` samples; each call returns the records to write."""
+    """Rebuild it with `apply`, call `resume` once, then `observe` samples.
 
-    def __init__(self, created: LedgerCreated, *, interval: float, limit: int) -> None:
-        """`interval`: seconds between checks; `limit`: intervals kept per timeline (AGENT_MAX_HISTORY_SIZE)."""
+    `resume` and `observe` return the records to write to the file.
+    """
+
+    def __init__(
+        self,
+        created: LedgerCreated,
+        *,
+        interval: float,
+        limit: int,
+    ) -> None:
+        """`interval`: seconds between checks. `limit`: intervals kept in each timeline."""
         self.created = created
         self.good_for = int(interval * 1000 * GOOD_FOR)
         self.limit = limit
@@ -85,7 +97,7 @@ class Ledger:
         self.good_until = 0
         self._waited_until = 0  # how far a check that has not returned was waited for without a gap
 
-    # ---- records ---------------------------------------------------------------------------------------
+    # ---- records ---------------------------------------------------------------------------------
 
     def apply(self, record: Record) -> None:
         """Takes in one record; the same records in the same order make the same ledger."""
@@ -131,14 +143,14 @@ class Ledger:
         yield self.progress
 
     def _apply_all(self, records: Iterable[Record]) -> list[Record]:
-        """Applies each record before the next one is made: a generator sees what the ones before it did."""
+        """Applies each record before the next one is generated, which may depend on it."""
         applied = []
         for record in records:
             self.apply(record)
             applied.append(record)
         return applied
 
-    # ---- time ------------------------------------------------------------------------------------------
+    # ---- time ------------------------------------------------------------------------------------
 
     def position(self, now: ClockReading) -> int:
         """Ledger time at this reading of the clocks; 0 before the first sample."""
@@ -146,7 +158,12 @@ class Ledger:
             return 0
         return max(self.progress.until, now.boot - self.offset)
 
-    def resume(self, session: str, boot: str, now: ClockReading) -> list[Record]:
+    def resume(
+        self,
+        session: str,
+        boot: str,
+        now: ClockReading,
+    ) -> list[Record]:
         """A process takes over the ledger, in this boot. Nobody watched since the last check."""
         self.session = session
         if self.offset is None:
@@ -177,7 +194,12 @@ class Ledger:
         until = min(self.position(now), self._holds_until)
         return self._apply_all([self._progress_at(until, now, self.progress.checks)])
 
-    def _progress_at(self, until: int, now: ClockReading, checks: int) -> Progress:
+    def _progress_at(
+        self,
+        until: int,
+        now: ClockReading,
+        checks: int,
+    ) -> Progress:
         wall_at_until = now.wall - (self.position(now) - until)
         return Progress(until, wall_at_until, checks)
 
@@ -186,17 +208,23 @@ class Ledger:
         return max(self.progress.until, self.good_until)
 
     def _changes_to_unknown(self, reason: Condition) -> list[Record]:
-        """From the end of the last sample on, everything is unknown. An earlier reason for unknown stays."""
+        """From the end of the last sample on, everything is unknown.
+
+        An earlier reason for unknown stays.
+        """
         changes: list[Record] = []
         for gpu, timeline in self.timelines.items():
             if timeline.current.state != "unknown":
                 changes.append(_change(self._holds_until, gpu, reason))
         return changes
 
-    # ---- samples ---------------------------------------------------------------------------------------
+    # ---- samples ---------------------------------------------------------------------------------
 
     def enroll(self, expected: tuple[str, ...]) -> list[Record]:
-        """The registry names the expected GPUs. An empty tuple means that it does not know them yet."""
+        """The registry names the expected GPUs.
+
+        An empty tuple means that it does not know them yet.
+        """
         if not expected or set(expected) == set(self.expected):
             return []
         return self._apply_all([ExpectedGpus(expected)])
@@ -206,7 +234,10 @@ class Ledger:
         return self._apply_all([CountedUntil(until)])
 
     def observe(self, sample: Sample, now: ClockReading) -> list[Record]:
-        """Takes in a sample that arrived now. A sample older than the last one counts from the last one on."""
+        """Takes in a sample that arrived now.
+
+        A sample older than the last one counts from the last one on.
+        """
         began = min(round(sample.at * 1000), now.boot)
         written: list[Record] = []
         if self.offset is None:
@@ -228,7 +259,7 @@ class Ledger:
         return written
 
     def wait(self, began: float, now: ClockReading) -> None:
-        """The check that began at `began` (BOOTTIME, seconds) has not returned; this process still waits for it."""
+        """The check that began at `began` (BOOTTIME, seconds) has not returned; we still wait."""
         since = self.position(ClockReading(round(began * 1000), now.wall))
         self._waited_until = self._wait_reaches(since, self.position(now))
 
@@ -257,7 +288,10 @@ class Ledger:
                 yield _change(at, gpu, condition)
 
     def _conditions(self, sample: Sample) -> dict[str, Condition]:
-        """Of every GPU that is known or expected. An expected one that was not found is down, not forgotten."""
+        """Of every GPU that is known or expected.
+
+        An expected one that was not found is down, not forgotten.
+        """
         conditions: dict[str, Condition] = {}
         for gpu in self.timelines:
             if gpu != HOST:
@@ -286,7 +320,7 @@ class Ledger:
         return Condition("up")
 
     def _forget_records(self) -> Iterator[Record]:
-        """Drops GPUs that are neither expected nor present, the oldest first, where there are too many."""
+        """Drops GPUs that are neither expected nor present, oldest first, while too many."""
         too_many = len(self.timelines) - 1 - MOST_GPUS
         if too_many <= 0:
             return
@@ -301,17 +335,27 @@ class Ledger:
             at = self.position(ClockReading(happened, now.wall))
             yield EventNoted(at, event.uuid or HOST, event.reason[:LONGEST_TEXT])
 
-    # ---- reading ---------------------------------------------------------------------------------------
+    # ---- reading ---------------------------------------------------------------------------------
 
-    def intervals(self, gpu: str, since: int, until: int) -> Iterator[ConditionInterval]:
-        """Exactly `[since, until)` of a GPU or HOST, in order: its timeline, then unknown past its last sample."""
+    def intervals(
+        self,
+        gpu: str,
+        since: int,
+        until: int,
+    ) -> Iterator[ConditionInterval]:
+        """Exactly `[since, until)` of a GPU or HOST, in order; unknown past its last sample."""
         timeline = self._timeline(gpu)
         cut = self._recorded_until(timeline, since, until)
         yield from timeline.intervals(since, cut)
         if cut < until:
             yield ConditionInterval(cut, until, NO_SAMPLE)
 
-    def durations(self, gpu: str, since: int, until: int) -> Durations:
+    def durations(
+        self,
+        gpu: str,
+        since: int,
+        until: int,
+    ) -> Durations:
         """The time of a GPU or HOST in each state within `[since, until)`."""
         timeline = self._timeline(gpu)
         cut = self._recorded_until(timeline, since, until)
@@ -320,8 +364,13 @@ class Ledger:
     def _timeline(self, gpu: str) -> Timeline:
         return self.timelines.get(gpu) or Timeline()
 
-    def _recorded_until(self, timeline: Timeline, since: int, until: int) -> int:
-        """How far the timeline covers `[since, until)`: to the end of its last sample, or all of an unknown."""
+    def _recorded_until(
+        self,
+        timeline: Timeline,
+        since: int,
+        until: int,
+    ) -> int:
+        """How far the timeline covers `[since, until)`: to where its last sample ends."""
         if timeline.current.state == "unknown":
             return until
         return min(until, max(since, self._holds_until))
@@ -340,8 +389,18 @@ class Ledger:
         return sum(len(timeline) for timeline in self.timelines.values())
 
 
-def _change(at: int, gpu: str, condition: Condition) -> ConditionChanged:
-    return ConditionChanged(at, gpu, condition.state, condition.reasons, condition.host_wide)
+def _change(
+    at: int,
+    gpu: str,
+    condition: Condition,
+) -> ConditionChanged:
+    return ConditionChanged(
+        at,
+        gpu,
+        condition.state,
+        condition.reasons,
+        condition.host_wide,
+    )
 
 
 def _hung(sample: Sample) -> bool:

@@ -1,7 +1,7 @@
 """The records of the ledger's file: one a line, each behind a checksum, readable with any pager.
 
-Replaying all records in order gives the ledger back exactly. Positions (`at`, `until`) are milliseconds of
-ledger time. `wall` is milliseconds of the Unix epoch and is only ever a label.
+Replaying all records in order gives the ledger back exactly. Positions (`at`, `until`) are
+milliseconds of ledger time. `wall` is milliseconds of the Unix epoch and is only ever a label.
 """
 
 import zlib
@@ -16,7 +16,10 @@ HOST = ""  # stands in the place of a GPU's UUID for the host's own timeline
 
 
 class LedgerCreated(Struct, frozen=True, array_like=True, tag="began"):
-    """The first record of every file. Marks carry `ledger`, so a mark of a wiped ledger is recognised."""
+    """The first record of every file.
+
+    Marks carry `ledger`, so a mark of a wiped ledger is recognised.
+    """
 
     format: int
     ledger: str
@@ -52,7 +55,10 @@ class GpuForgotten(Struct, frozen=True, array_like=True, tag="forgot"):
 
 
 class ConditionChanged(Struct, frozen=True, array_like=True, tag="is"):
-    """From `at` on, `gpu` (or HOST) is in this state. `host_wide` reasons concern the whole host."""
+    """From `at` on, `gpu` (or HOST) is in this state.
+
+    `host_wide` reasons concern the whole host.
+    """
 
     at: int
     gpu: str
@@ -62,7 +68,7 @@ class ConditionChanged(Struct, frozen=True, array_like=True, tag="is"):
 
 
 class Progress(Struct, frozen=True, array_like=True, tag="known"):
-    """The conditions hold at least until `until`; `checks` were made since the ledger was created."""
+    """The conditions hold until `until` at least; `checks` were made since the ledger began."""
 
     until: int
     wall: int
@@ -119,7 +125,7 @@ def read(data: bytes) -> tuple[list[Record], int]:
 
 
 def _parse(raw: bytes) -> Record | None:
-    """Returns None for a line that is incomplete, fails its checksum, or is not a record of this format."""
+    """Returns None for a line that is incomplete, fails its checksum, or is not a record."""
     if not raw.endswith(b"\n"):
         return None
     checksum, _, body = raw[:-1].partition(b" ")

@@ -1,7 +1,7 @@
 """Makes the uptime report for a ping or a look from the ledger. Pure, and changes nothing.
 
-Wall times in a report are labels: ledger time counted back from the present reading of the wall clock. They
-fit together within a report, whatever the clock did meanwhile.
+Wall times in a report are labels: ledger time counted back from the present reading of the wall
+clock. They fit together within a report, whatever the clock did meanwhile.
 """
 
 from datetime import datetime, timedelta
@@ -22,21 +22,45 @@ from bus.contract.messages import (
     encode,
 )
 
-# The state in the bucket keeps these bytes; with all that is around them they stay well below 64 kB.
+# The state in the bucket keeps these bytes; with all that is around them they stay well below 64
+# kB.
 LARGEST_BYTES = 48_000
 _INDEX_OF_UNLABELLED = 1_000_000  # sorts behind every real index
 
 
 def report(
-    ledger: Ledger, agent_id: str, request: PingRequest, clocks: ClockReading, version: str
+    ledger: Ledger,
+    agent_id: str,
+    request: PingRequest,
+    clocks: ClockReading,
+    version: str,
 ) -> UptimeReport:
     """The report on the window that the request asks for, as of this reading of the clocks."""
     now = ledger.position(clocks)
     since = windows.window_start(ledger, request, now)
-    excused = windows.excused_intervals(request.excused, since, now, clocks)
+    excused = windows.excused_intervals(
+        request.excused,
+        since,
+        now,
+        clocks,
+    )
     judged = windows.judged_intervals(since, now, excused)
-    host = windows.durations(ledger, HOST, judged, excused)
-    gpus = [_gpu_report(ledger, gpu, now, judged, excused) for gpu in _listed(ledger, since, now)]
+    host = windows.durations(
+        ledger,
+        HOST,
+        judged,
+        excused,
+    )
+    gpus = [
+        _gpu_report(
+            ledger,
+            gpu,
+            now,
+            judged,
+            excused,
+        )
+        for gpu in _listed(ledger, since, now)
+    ]
     until = label(clocks.wall)
     window = Window(
         since=_earlier(until, now - since),
@@ -55,7 +79,12 @@ def report(
         seconds=host.to_seconds(),
         gpu_available=gpu_available(ledger, now),
         gpus=tuple(gpus),
-        incidents=_incidents(ledger, since, now, until),
+        incidents=_incidents(
+            ledger,
+            since,
+            now,
+            until,
+        ),
         checks=ledger.progress.checks,
         agent_version=version,
         reported_at=until,
@@ -63,13 +92,16 @@ def report(
 
 
 def gpu_available(ledger: Ledger, now: int) -> bool:
-    """Whether at least one GPU of the newest sample, expected or not, is up or degraded at this moment."""
+    """Whether any GPU of the newest sample, expected or not, is up or degraded now."""
     states = {ledger.condition_at(gpu, now).state for gpu in ledger.present}
     return "up" in states or "degraded" in states
 
 
 def encoded(full: UptimeReport) -> bytes:
-    """The report's bytes, within LARGEST_BYTES: incidents are left out first, then names and further reasons."""
+    """The report's bytes, within LARGEST_BYTES.
+
+    Incidents are left out first, then names and further reasons.
+    """
     data = encode(full)
     if len(data) <= LARGEST_BYTES:
         return data
@@ -78,12 +110,28 @@ def encoded(full: UptimeReport) -> bytes:
         return data
     bare = []
     for gpu in full.gpus[:100]:
-        bare.append(msgspec.structs.replace(gpu, name="", reasons=gpu.reasons[:1]))
-    return encode(msgspec.structs.replace(full, incidents=(), gpus=tuple(bare)))
+        bare.append(
+            msgspec.structs.replace(
+                gpu,
+                name="",
+                reasons=gpu.reasons[:1],
+            )
+        )
+    return encode(
+        msgspec.structs.replace(
+            full,
+            incidents=(),
+            gpus=tuple(bare),
+        )
+    )
 
 
-def _listed(ledger: Ledger, since: int, now: int) -> list[str]:
-    """The expected GPUs, and others that are present or were so within the window; in order of their index."""
+def _listed(
+    ledger: Ledger,
+    since: int,
+    now: int,
+) -> list[str]:
+    """The expected GPUs, and others that are or were present in the window, by index."""
     listed = list(ledger.expected)
     for gpu in ledger.timelines:
         if gpu == HOST or gpu in ledger.expected:
@@ -103,7 +151,11 @@ def _sort_index(ledger: Ledger, gpu: str) -> int:
 
 
 def _gpu_report(
-    ledger: Ledger, gpu: str, now: int, judged: list[Interval], excused: list[Interval]
+    ledger: Ledger,
+    gpu: str,
+    now: int,
+    judged: list[Interval],
+    excused: list[Interval],
 ) -> GpuReport:
     index = None
     name = ""
@@ -113,7 +165,12 @@ def _gpu_report(
         if gpu in ledger.present:
             index = label.index
     condition = ledger.condition_at(gpu, now)
-    durations = windows.durations(ledger, gpu, judged, excused)
+    durations = windows.durations(
+        ledger,
+        gpu,
+        judged,
+        excused,
+    )
     return GpuReport(
         uuid=gpu,
         index=index,
@@ -125,7 +182,12 @@ def _gpu_report(
     )
 
 
-def _incidents(ledger: Ledger, since: int, now: int, until: datetime) -> tuple[Incident, ...]:
+def _incidents(
+    ledger: Ledger,
+    since: int,
+    now: int,
+    until: datetime,
+) -> tuple[Incident, ...]:
     reported = []
     for found in incidents.incidents(ledger, since, now):
         ended = None
@@ -148,5 +210,5 @@ def label(wall: int) -> datetime:
 
 
 def _earlier(until: datetime, milliseconds: int) -> datetime:
-    """Never before 1970: a host whose clock was never set must not make a report that cannot be decoded."""
+    """Never before 1970: with a clock that was never set, the report would not be decoded."""
     return max(EARLIEST, until - timedelta(milliseconds=milliseconds))

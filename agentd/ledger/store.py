@@ -1,7 +1,8 @@
 """Keeps a ledger on disk: opens it, queues its new records, writes them, and survives a full disk.
 
-`take_batch` is called in the event loop, `write` may run in a thread, one at a time: a slow disk then delays
-neither checks nor answers. kill -9 loses at most what was not yet handed to `write`, which is one check.
+`take_batch` is called in the event loop, `write` may run in a thread, one at a time: a slow disk
+then delays neither checks nor answers. kill -9 loses at most what was not yet handed to `write`,
+which is one check.
 """
 
 import secrets
@@ -24,7 +25,8 @@ from bus.settings import Settings
 
 log = structlog.get_logger("agentd.ledger.store")
 
-# The file is written anew once it has grown by this much, and by no less than its last full length: twice a day.
+# The file is written anew once it has grown by this much, and by no less than its last full length:
+# twice a day.
 REWRITE_BYTES = 256 * 1024
 MOST_QUEUED = (
     10_000  # records; after a disk was stuck for longer, the whole ledger is written instead
@@ -40,7 +42,10 @@ class Batch(NamedTuple):
 
 
 class LedgerStore:
-    """A ledger and its file. `write_error` says why the last write failed; None when it succeeded."""
+    """A ledger and its file.
+
+    `write_error` says why the last write failed; None when it succeeded.
+    """
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self._file = LedgerFile(path)
@@ -65,7 +70,8 @@ class LedgerStore:
     def open(self, wall: int) -> Ledger:
         """Loads the ledger as it was left, or begins a new one.
 
-        Raises LedgerInUseError. A disk that refuses is only logged; the ledger then begins anew in memory.
+        Raises LedgerInUseError. A disk that refuses is only logged; the ledger then begins anew in
+        memory.
         """
         records: list[Record] = []
         try:
@@ -87,7 +93,12 @@ class LedgerStore:
             self.ledger.apply(record)
         return self.ledger
 
-    def resume(self, session: str, boot: str, now: ClockReading) -> None:
+    def resume(
+        self,
+        session: str,
+        boot: str,
+        now: ClockReading,
+    ) -> None:
         """This process takes over the ledger."""
         self.queue(self.ledger.resume(session, boot, now))
 
@@ -103,7 +114,10 @@ class LedgerStore:
             self._write_whole = True
 
     def take_batch(self, *, final: bool = False) -> Batch | None:
-        """What must be written now; None when there is nothing. `final`: the last batch of this process."""
+        """What must be written now; None when there is nothing.
+
+        `final`: the last batch of this process.
+        """
         records = self._queued
         self._queued = []
         if not records and not self._write_whole:

@@ -1,8 +1,9 @@
-"""The past of one GPU, or of the host, as run-length intervals: when its condition changed, and to what.
+"""The past of one GPU, or of the host: when its condition changed, and to what.
 
-Pure arithmetic on integer milliseconds of ledger time. A list of samples would lose the oldest hours of a
-24 h window (17,280 checks); intervals lose nothing until AGENT_MAX_HISTORY_SIZE changes have happened.
-Running totals beside the change points make the sums of a window two look-ups, however often a GPU flapped.
+Pure arithmetic on integer milliseconds of ledger time. A list of samples would lose the oldest
+hours of a 24 h window (17,280 checks); intervals lose nothing until AGENT_MAX_HISTORY_SIZE changes
+have happened. Running totals beside the change points make the sums of a window two look-ups,
+however often a GPU flapped.
 """
 
 from array import array
@@ -15,7 +16,10 @@ from bus.contract.messages import GpuState
 
 
 class Condition(NamedTuple):
-    """A state and its reasons. A `host_wide` reason concerns the whole host and is reported once, not per GPU."""
+    """A state and its reasons.
+
+    A `host_wide` reason concerns the whole host and is reported once, not per GPU.
+    """
 
     state: GpuState
     reasons: tuple[str, ...] = ()
@@ -37,7 +41,10 @@ class ConditionInterval(NamedTuple):
 
 
 class Timeline:
-    """Change points in order. The time before the first of them is not recorded, which counts as unknown."""
+    """Change points in order.
+
+    The time before the first of them is not recorded, which counts as unknown.
+    """
 
     __slots__ = ("_conditions", "_starts", "_totals")
 
@@ -57,7 +64,12 @@ class Timeline:
             return NOT_RECORDED
         return self._conditions[-1]
 
-    def set(self, at: int, condition: Condition, limit: int) -> None:
+    def set(
+        self,
+        at: int,
+        condition: Condition,
+        limit: int,
+    ) -> None:
         """From `at` on, `condition` holds. A time before the last change is taken as that change.
 
         When there are more than `limit` intervals, the oldest are dropped.

@@ -1,8 +1,10 @@
-"""The part of ledger time that a ping asks for, and the sum of its milliseconds by state. Pure, in whole milliseconds.
+"""The part of ledger time that a ping asks for, and the sum of its milliseconds by state.
 
-Windows tile: each begins at the mark of the last answered report, so a lost reply makes the next window
-longer, and no millisecond is lost or counted twice. In one window
-`up + degraded + down + unknown + excused` is exactly the window.
+Pure, in whole milliseconds.
+
+Windows tile: each begins at the mark of the last answered report, so a lost reply makes the next
+window longer, and no millisecond is lost or counted twice. In one window `up + degraded + down +
+unknown + excused` is exactly the window.
 """
 
 from collections.abc import Iterable
@@ -22,11 +24,15 @@ def mark(ledger: Ledger, at: int) -> str:
     return f"{ledger.created.ledger}.{at}"
 
 
-def window_start(ledger: Ledger, request: PingRequest, now: int) -> int:
+def window_start(
+    ledger: Ledger,
+    request: PingRequest,
+    now: int,
+) -> int:
     """Where the window begins.
 
-    `window_seconds` decides where the mark is of another ledger or ahead of this one. Without either, the
-    window begins where the last counted report ended.
+    `window_seconds` decides where the mark is of another ledger or ahead of this one. Without
+    either, the window begins where the last counted report ended.
     """
     position = _marked_position(ledger, request.since_mark)
     if position is not None and position <= now:
@@ -51,7 +57,10 @@ def _marked_position(ledger: Ledger, since_mark: str | None) -> int | None:
 
 
 def excused_intervals(
-    spans: Iterable[Span], since: int, now: int, clocks: ClockReading
+    spans: Iterable[Span],
+    since: int,
+    now: int,
+    clocks: ClockReading,
 ) -> list[Interval]:
     """The excused wall time as ledger time within the window, in order, with overlaps merged."""
     window = Interval(since, now)
@@ -78,7 +87,11 @@ def _merged(intervals: list[Interval]) -> list[Interval]:
     return merged
 
 
-def judged_intervals(since: int, until: int, excused: list[Interval]) -> list[Interval]:
+def judged_intervals(
+    since: int,
+    until: int,
+    excused: list[Interval],
+) -> list[Interval]:
     """The window without its excused intervals, which are in order and do not overlap."""
     judged: list[Interval] = []
     begin = since
@@ -92,7 +105,10 @@ def judged_intervals(since: int, until: int, excused: list[Interval]) -> list[In
 
 
 def durations(
-    ledger: Ledger, gpu: str, judged: list[Interval], excused: list[Interval]
+    ledger: Ledger,
+    gpu: str,
+    judged: list[Interval],
+    excused: list[Interval],
 ) -> Durations:
     """The time of one GPU, or of the HOST, in each state within a window."""
     total = Durations(excused=sum(interval.length for interval in excused))

@@ -1,4 +1,4 @@
-"""The agent's connection to the bus: connects, serves its endpoints, registers, and starts again when it is cut off.
+"""The agent's connection to the bus: connects, serves, registers, and starts again after a loss.
 
 No failure of the bus ends an agent: the ledger runs without one.
 """
@@ -28,9 +28,14 @@ DESCRIPTION = "Uptime of this host's GPUs"
 
 
 class BusSession:
-    """`serving` is set while the agent answers on the bus, `registered` once the registry knows it."""
+    """`serving` is set while the agent answers on the bus, `registered` once it is registered."""
 
-    def __init__(self, settings: Settings, agent_id: str, metadata: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        agent_id: str,
+        metadata: dict[str, Any] | None,
+    ) -> None:
         self.serving = asyncio.Event()
         self.registered = asyncio.Event()
         self._settings = settings
@@ -52,14 +57,18 @@ class BusSession:
         )
 
     async def run(self, endpoints: list[Endpoint], on_registered: OnRegistered) -> None:
-        """Serves on the bus for ever. Raises SettingsError, because waiting does not correct a setting."""
+        """Serves on the bus for ever.
+
+        Raises SettingsError, because waiting does not correct a setting.
+        """
         last_error = ""
         while True:
             try:
                 await self._serve_once(endpoints, on_registered)
             except SettingsError:
                 raise
-            except Exception as error:  # noqa: BLE001  # nothing that a server answers may end the ledger
+            # Nothing that a server answers may end the ledger.
+            except Exception as error:  # noqa: BLE001
                 text = f"{type(error).__name__}: {error}"
                 if text != last_error:
                     log.error(
@@ -80,16 +89,26 @@ class BusSession:
         name = subjects.agent_connection(self._agent_id)
         inbox_prefix = subjects.inbox_prefix(self._agent_id)
         async with connection.connected(
-            self._settings, name, inbox_prefix=inbox_prefix, reconnected=reconnected
+            self._settings,
+            name,
+            inbox_prefix=inbox_prefix,
+            reconnected=reconnected,
         ) as client:
             self._client = client
             service = await micro_services.serve(
-                client, subjects.AGENTD_SERVICE, DESCRIPTION, endpoints
+                client,
+                subjects.AGENTD_SERVICE,
+                DESCRIPTION,
+                endpoints,
             )
             self.serving.set()
             try:
                 await registration.keep_registered(
-                    client, self._agent_id, self._metadata, register_again, on_registered
+                    client,
+                    self._agent_id,
+                    self._metadata,
+                    register_again,
+                    on_registered,
                 )
             finally:
                 self.serving.clear()

@@ -1,4 +1,4 @@
-"""Registers the agent with the registry: when it connects, after each reconnection, and until it is acknowledged.
+"""Registers the agent when it connects and after each reconnection, until acknowledged.
 
 The reply names the GPUs that this host is judged by, so that a wiped disk does not reset them.
 """
@@ -33,9 +33,18 @@ async def keep_registered(
     register_again: asyncio.Event,
     on_registered: OnRegistered,
 ) -> None:
-    """Registers now and whenever `register_again` is set. Returns only when the client has closed for good."""
+    """Registers now and whenever `register_again` is set.
+
+    Returns only when the client has closed for good.
+    """
     while not client.is_closed:
-        await _register(client, agent_id, metadata, register_again, on_registered)
+        await _register(
+            client,
+            agent_id,
+            metadata,
+            register_again,
+            on_registered,
+        )
         while not client.is_closed and not register_again.is_set():
             await _wait_at_most(register_again, CLIENT_CHECK_SECONDS)
 
@@ -53,7 +62,8 @@ async def _register(
     pause = FIRST_RETRY_SECONDS
     last_error = ""
     while not client.is_closed:
-        register_again.clear()  # before asking, so that a reconnection meanwhile is followed by another request
+        # Before asking, so that a reconnection meanwhile is followed by another request.
+        register_again.clear()
         try:
             reply = await ask(
                 client,
@@ -75,7 +85,8 @@ async def _register(
         else:
             on_registered(reply)
             return
-        # A fleet that comes back must not ask all at once; after a reconnection the request goes at once.
+        # A fleet that comes back must not ask all at once; after a reconnection the request goes at
+        # once.
         wait = random.uniform(pause / 2, pause)  # noqa: S311  # it spreads load and keeps no secret
         await _wait_at_most(register_again, wait)
         pause = min(pause * 2, SLOWEST_RETRY_SECONDS)

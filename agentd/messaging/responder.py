@@ -1,6 +1,7 @@
-"""Answers pings, looks and questions about the agent itself, from memory: it never waits for the probe's checks.
+"""Answers pings, looks and questions about the agent itself, from memory.
 
-On the bus this is the NATS micro service `gpuping-agentd`; agent mode gives the same answers over HTTP.
+On the bus this is the NATS micro service `gpuping-agentd`; agent mode gives the same answers over
+HTTP.
 """
 
 import asyncio
@@ -18,7 +19,8 @@ from bus.contract.agent_answers import AgentHealth, BusHealth, GpuStatus, Ledger
 from bus.contract.messages import GpuReport, PingRequest, UptimeReport, decode
 from bus.transport.micro_services import VERSION, Endpoint
 
-# A scheduler repeats an unanswered ping every 2 s under the same ping_id, and gets the same bytes each time.
+# A scheduler repeats an unanswered ping every 2 s under the same ping_id, and gets the same bytes
+# each time.
 ANSWERS_KEPT = 8
 DETAILS_SECONDS = 2.0
 
@@ -27,7 +29,10 @@ class Responder:
     """One agent's answers."""
 
     def __init__(
-        self, agent_id: str, check_loop: CheckLoop, bus_health: Callable[[], BusHealth]
+        self,
+        agent_id: str,
+        check_loop: CheckLoop,
+        bus_health: Callable[[], BusHealth],
     ) -> None:
         self.agent_id = agent_id
         self._check_loop = check_loop
@@ -39,7 +44,12 @@ class Responder:
     def endpoints(self) -> list[Endpoint]:
         """What the micro service serves. Pings are answered in the order in which they come."""
         return [
-            Endpoint("ping", subjects.ping(self.agent_id), self._on_ping, concurrent=False),
+            Endpoint(
+                "ping",
+                subjects.ping(self.agent_id),
+                self._on_ping,
+                concurrent=False,
+            ),
             Endpoint("gpu-status", subjects.gpu_status(self.agent_id), self._on_gpu_status),
             Endpoint("health", subjects.health(self.agent_id), self._on_health),
         ]
@@ -56,7 +66,10 @@ class Responder:
         return self.health()
 
     def answer(self, request: PingRequest) -> bytes:
-        """The report's bytes. A repeated ping gets the bytes that it got before; a look changes nothing."""
+        """The report's bytes.
+
+        A repeated ping gets the bytes that it got before; a look changes nothing.
+        """
         ping_id = request.ping_id
         if ping_id is None:
             return reports.encoded(self.report(request))
@@ -71,14 +84,26 @@ class Responder:
     def _count_and_report(self, request: PingRequest) -> bytes:
         clocks = read_clocks()
         ledger = self._check_loop.ledger
-        report = reports.report(ledger, self.agent_id, request, clocks, VERSION)
+        report = reports.report(
+            ledger,
+            self.agent_id,
+            request,
+            clocks,
+            VERSION,
+        )
         self._check_loop.queue(ledger.count(ledger.position(clocks)))
         return reports.encoded(report)
 
     def report(self, request: PingRequest) -> UptimeReport:
         """The report for this request as of now; changes nothing."""
         ledger = self._check_loop.ledger
-        return reports.report(ledger, self.agent_id, request, read_clocks(), VERSION)
+        return reports.report(
+            ledger,
+            self.agent_id,
+            request,
+            read_clocks(),
+            VERSION,
+        )
 
     async def gpu_status(self) -> GpuStatus:
         """Each GPU, with the driver's details where they come within DETAILS_SECONDS."""

@@ -1,7 +1,10 @@
-"""What NVML says of each GPU, unjudged. The one file that imports pynvml; it runs in the probe's child only.
+"""What NVML says of each GPU, unjudged.
+
+The one file that imports pynvml; it runs in the probe's child only.
 
 Standard library and pynvml alone: every import here is memory on every GPU host. Answers are plain
-dictionaries with the fields of `agentd.health.rules.Reading`. Any call here may hang; the parent watches for that.
+dictionaries with the fields of `agentd.health.rules.Reading`. Any call here may hang; the parent
+watches for that.
 """
 
 import contextlib
@@ -12,7 +15,8 @@ from typing import Any
 
 import pynvml as nv
 
-# Return codes that say the GPU itself is in trouble. Any other one only skips the signal that was asked for.
+# Return codes that say the GPU itself is in trouble. Any other one only skips the signal that was
+# asked for.
 GPU_TROUBLE_CODES = (9, 10, 15, 16, 999)
 _ASK_AGAIN_SECONDS = 600.0  # a signal that a GPU does not support is asked for again after this
 # In trouble NVML is opened anew at each check, unless opening takes more than a tenth of the time.
@@ -62,7 +66,10 @@ class Nvml:
         return self._trouble and open_for > _REOPEN_SHARE * self._opening_took
 
     def open(self) -> int | None:
-        """Opens the library anew, and with it the enumeration of GPUs. Returns the error's code, or None."""
+        """Opens the library anew, and with it the enumeration of GPUs.
+
+        Returns the error's code, or None.
+        """
         self.close()
         began = time.monotonic()
         try:
@@ -94,7 +101,7 @@ class Nvml:
     # ---- enumerating ----
 
     def enumerate(self, expected: list[str]) -> tuple[list[str], list[Json]]:
-        """Returns the UUIDs that can be asked, and readings of the GPUs that only answer with an error.
+        """Returns the UUIDs that can be asked, and readings of the GPUs that answer with an error.
 
         Indices of an earlier opening are never used: they may have moved.
         """
@@ -130,11 +137,15 @@ class Nvml:
         return absent
 
     def _identify_nameless(
-        self, expected: list[str], failed: dict[str, int], nameless: list[int]
+        self,
+        expected: list[str],
+        failed: dict[str, int],
+        nameless: list[int],
     ) -> None:
         """Adds to `failed` the GPUs that have no UUID to read, because they are lost.
 
-        Such a GPU is the expected one that answers with that error, or the only one that is missing.
+        Such a GPU is the expected one that answers with that error, or the only one that is
+        missing.
         """
         left = []
         for uuid in self._absent(expected):
@@ -212,7 +223,12 @@ class Nvml:
         signals["throttle"] = self._ask(uuid, "throttle", lambda: _throttle(handle))
         return signals
 
-    def _ask(self, uuid: str, signal: str, call: Callable[[], Any]) -> Any:
+    def _ask(
+        self,
+        uuid: str,
+        signal: str,
+        call: Callable[[], Any],
+    ) -> Any:
         """The answer, or None where this GPU does not have the signal. Raises GpuTroubleError."""
         if self._unsupported.get((uuid, signal), 0.0) > time.monotonic():
             return None
@@ -235,7 +251,12 @@ class Nvml:
             self._identities[uuid] = (name or "", pci)
         return self._identities[uuid]
 
-    def _by_mig_device(self, uuid: str, handle: Any, reading: Json) -> list[Json]:
+    def _by_mig_device(
+        self,
+        uuid: str,
+        handle: Any,
+        reading: Json,
+    ) -> list[Json]:
         """MIG devices share their GPU's health, and are keyed by (GPU UUID, GI, CI)."""
         mode = self._ask(uuid, "mig", lambda: nv.nvmlDeviceGetMigMode(handle))
         if mode is None or mode[0] != 1:
@@ -269,8 +290,10 @@ class Nvml:
             try:
                 data = nv.nvmlEventSetWait_v2(self._events, 0)
             except nv.NVMLError:
-                return  # NVML_ERROR_TIMEOUT: there are no more; any other code: there are none to read
-            uuid = _or_none(lambda: nv.nvmlDeviceGetUUID(data.device))  # noqa: B023  # called at once
+                # NVML_ERROR_TIMEOUT: there are no more; any other code: there are none to read.
+                return
+            # Called at once.
+            uuid = _or_none(lambda: nv.nvmlDeviceGetUUID(data.device))  # noqa: B023
             yield uuid, int(data.eventData)
 
     # ---- details ----

@@ -1,4 +1,4 @@
-"""The real probe: readings from the child, XIDs of NVML and the kernel log, judged, and remembered across restarts."""
+"""The real probe: judges readings and XIDs, and remembers what must survive a restart."""
 
 import asyncio
 import os
@@ -23,7 +23,10 @@ log = structlog.get_logger("agentd.nvml.probe")
 
 
 class NvmlProbe:
-    """Asks NVML through a child process. `check` returns in bounded time, whatever the driver does."""
+    """Asks NVML through a child process.
+
+    `check` returns in bounded time, whatever the driver does.
+    """
 
     simulated = False
 
@@ -46,17 +49,32 @@ class NvmlProbe:
         self._lock = asyncio.Lock()
 
     async def check(self, expected: tuple[str, ...] = ()) -> Sample:
-        """One check of every GPU. A hung driver delays it by a second or two, a slow first opening by ten."""
+        """One check of every GPU.
+
+        A hung driver delays it by a second or two, a slow first opening by ten.
+        """
         now = boottime()
         async with self._lock:
             result = await self._ask(expected)
         self._remember_addresses(result.readings)
         xids = [Xid(uuid, number, now) for uuid, number in result.xids]
         xids += self._logged_xids()
-        judged = judge(result.readings, xids, self._memory, now, self._xids, result.failure)
+        judged = judge(
+            result.readings,
+            xids,
+            self._memory,
+            now,
+            self._xids,
+            result.failure,
+        )
         self._remember(judged.memory, had_xids=bool(xids))
         self._log_failure(result.failure)
-        return Sample(at=now, gpus=judged.gpus, failure=result.failure, events=judged.events)
+        return Sample(
+            at=now,
+            gpus=judged.gpus,
+            failure=result.failure,
+            events=judged.events,
+        )
 
     async def _ask(self, expected: tuple[str, ...]) -> CheckResult:
         if self._supervisor is None:
@@ -87,14 +105,18 @@ class NvmlProbe:
         return None
 
     def _remember(self, memory: HealthMemory, *, had_xids: bool) -> None:
-        """Saves only what is new: `gpuping doctor`, which checks too, must not overwrite agentd's file."""
+        """Saves only news: `gpuping doctor`, which checks too, must not overwrite agentd's file."""
         before = self._memory
         self._memory = structs.replace(memory, kernel_log=self._kernel_log.last)
         for xid in memory.recent:
             if xid not in before.recent:
                 counts = self._xid_counts.setdefault(xid.uuid or "", Counter())
                 counts[xid.number] += 1
-                log.warning("xid_received", gpu=xid.uuid, xid=xid.number)
+                log.warning(
+                    "xid_received",
+                    gpu=xid.uuid,
+                    xid=xid.number,
+                )
         is_first = before.checked_at is None and not self._file.exists()
         latches_changed = _comparable(memory.latches) != _comparable(before.latches)
         if had_xids or is_first or latches_changed:
@@ -110,7 +132,7 @@ class NvmlProbe:
             log.warning("nvml_failed", reason=failure)
 
     async def details(self) -> list[dict[str, Any]]:
-        """Each GPU's details; None where NVML does not say, and only its identity while it hangs."""
+        """Each GPU's details; None where NVML has none, and only its identity while it hangs."""
         if self._supervisor is None:
             return []
         async with self._lock:

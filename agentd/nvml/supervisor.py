@@ -1,9 +1,10 @@
-"""Asks every GPU through the child process, and always returns: with readings, or with the GPU that hangs.
+"""Asks every GPU through the child process, and always returns, also when a GPU hangs.
 
-The deadlines, and why (docs/decisions/gpu-health.md): a child that prints nothing for SILENCE_SECONDS hangs on the
-GPU that it was reading, and is killed; the GPUs after that one are asked through a new child in the same check.
-Opening the library may take many seconds in good order (a GPU that nobody holds open is started by it), so that
-is waited for longer, in the background, before it is called hung.
+The deadlines, and why (docs/decisions/gpu-health.md): a child that prints nothing for
+SILENCE_SECONDS hangs on the GPU that it was reading, and is killed; the GPUs after that one are
+asked through a new child in the same check. Opening the library may take many seconds in good order
+(a GPU that nobody holds open is started by it), so that is waited for longer, in the background,
+before it is called hung.
 """
 
 import time
@@ -22,14 +23,18 @@ START_SECONDS = 5.0  # until the child's first line
 FIRST_OPENING_SECONDS = 10.0
 OPENING_LIMIT_SECONDS = 30.0  # after this a child that is still opening is killed
 RETRY_LIMIT_SECONDS = 15.0  # a GPU that hung is asked again after this at the latest
-# With so many children that even SIGKILL does not end, only one a minute is started: they must not pile up.
+# With so many children that even SIGKILL does not end, only one a minute is started: they must not
+# pile up.
 STUCK_LIMIT = 3
 STUCK_WAIT_SECONDS = 60.0
 _INDEX_OF_UNKNOWN = 1 << 30  # sorts behind every real index
 
 
 class CheckResult(NamedTuple):
-    """What one check found. `failure`: nothing could be read, for this reason. `xids`: (GPU UUID, number)."""
+    """What one check found.
+
+    `failure`: nothing could be read, for this reason. `xids`: (GPU UUID, number).
+    """
 
     readings: Sequence[Reading] = ()
     failure: str | None = None
@@ -37,7 +42,7 @@ class CheckResult(NamedTuple):
 
 
 class _HangCount(NamedTuple):
-    """How often a GPU hung in a row, and the CLOCK_MONOTONIC time before which it is not asked again."""
+    """How often a GPU hung in a row, and when (CLOCK_MONOTONIC) it may be asked again."""
 
     times: int
     not_before: float
@@ -106,9 +111,15 @@ class ProbeSupervisor:
         return self._result(answer, expected, unfinished)
 
     def _check_question(
-        self, expected: Collection[str], energy: Collection[str], answer: _Answer
+        self,
+        expected: Collection[str],
+        energy: Collection[str],
+        answer: _Answer,
     ) -> dict[str, Any]:
-        """GPUs that hung are asked last, and not before their time. Those already read are not asked again."""
+        """GPUs that hung are asked last, and not before their time.
+
+        Those already read are not asked again.
+        """
         now = time.monotonic()
         skipped = list(answer.readings)
         for uuid, hang in self._hangs.items():
@@ -255,7 +266,10 @@ class ProbeSupervisor:
     # ---- the result ----
 
     def _result(
-        self, answer: _Answer, expected: Collection[str], unfinished: str | None
+        self,
+        answer: _Answer,
+        expected: Collection[str],
+        unfinished: str | None,
     ) -> CheckResult:
         """`unfinished` says why the answer did not end; None when it did."""
         self._forget_hangs(answer, finished=unfinished is None)
@@ -278,7 +292,10 @@ class ProbeSupervisor:
         return CheckResult(sorted(readings, key=_by_index), None, answer.xids)
 
     def _identified_readings(self, answer: _Answer) -> list[Reading]:
-        """The readings. A lost GPU no longer says its index, name and address: those it had before are kept."""
+        """The readings.
+
+        A lost GPU no longer says its index, name and address: those it had before are kept.
+        """
         identified = []
         for given_of_gpu in answer.readings.values():
             for given in given_of_gpu:
@@ -313,7 +330,7 @@ class ProbeSupervisor:
         return hanging
 
     def _reading_of_unread(self, uuid: str, unfinished: str | None) -> Reading:
-        """The reading of a GPU that was not read: `hung`, or unknown because the check did not finish."""
+        """A GPU that was not read is `hung`, or unknown because the check did not finish."""
         known = self._known.get(uuid) or Reading(uuid=uuid)
         hung = gpu_of(uuid) in self._hangs or unfinished in (None, "hung")
         return Reading(

@@ -1,18 +1,19 @@
 """The probe's child process: asks NVML and prints what it answers, one JSON line at a time.
 
-It is a process of its own because an NVML call may never return, and a stuck thread would keep Python from
-exiting. It dies with agentd. `agentd/nvml/worker_process.py` starts it in a bare interpreter, with the standard
-library and pynvml alone.
+It is a process of its own because an NVML call may never return, and a stuck thread would keep
+Python from exiting. It dies with agentd. `agentd/nvml/worker_process.py` starts it in a bare
+interpreter, with the standard library and pynvml alone.
 
-Asked `{"ask": "check", "expected": [...], "last": [...], "skip": [...], "energy": [...]}` it prints, in this order:
+Asked `{"ask": "check", "expected": [...], "last": [...], "skip": [...], "energy": [...]}` it
+prints, in this order:
 
-    {"opening": true}, {"opened": CODE_OR_NULL}          where NVML had to be opened
-    {"found": [UUID, ...], "order": [UUID, ...]}         the GPUs there are, and those it will ask, in this order
-    {"read": UUID, "readings": [...]}                    for each
-    {"xids": [[UUID, NUMBER], ...], "done": true}        the end; or {"failure": CODE} at any point
+    {"opening": true}, {"opened": CODE_OR_NULL}      where NVML had to be opened
+    {"found": [UUID, ...], "order": [UUID, ...]}     the GPUs there are, and those it will ask
+    {"read": UUID, "readings": [...]}                for each
+    {"xids": [[UUID, NUMBER], ...], "done": true}    the end; or {"failure": CODE} at any point
 
-`{"ask": "details"}` is answered in the same way. Each line is written as soon as it is known, so that the parent
-sees which GPU a hang belongs to.
+`{"ask": "details"}` is answered in the same way. Each line is written as soon as it is known, so
+that the parent sees which GPU a hang belongs to.
 """
 
 import ctypes
@@ -76,7 +77,11 @@ def _answer(nvml: Nvml, question: dict[str, Any]) -> None:
     _print(xids=list(nvml.xids()), done=True)
 
 
-def _reading_order(found: list[str], last: list[str], skipped: set[str]) -> list[str]:
+def _reading_order(
+    found: list[str],
+    last: list[str],
+    skipped: set[str],
+) -> list[str]:
     """The GPUs to read: those that hung before come last, so that they hold up no other."""
     order = []
     for uuid in found:

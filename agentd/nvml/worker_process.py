@@ -1,7 +1,8 @@
-"""The parent's end of the probe's child process: starts it, asks it, kills it, and never waits for it.
+"""The parent's end of the probe's child process: starts, asks and kills it; never waits for it.
 
-A process that is stuck in the driver may outlive SIGKILL. It is set aside and looked at again later; nothing
-here ever blocks on it. `agentd/nvml/supervisor.py` interprets what the child answers.
+A process that is stuck in the driver may outlive SIGKILL. It is set aside and looked at again
+later; nothing here ever blocks on it. `agentd/nvml/supervisor.py` interprets what the child
+answers.
 """
 
 import asyncio
@@ -50,7 +51,8 @@ class Child:
         passed_on = {
             name: value for name, value in environ.items() if not name.startswith(_SECRETS)
         }
-        process = subprocess.Popen(  # noqa: S603, ASYNC220  # our own code; a fork takes a millisecond
+        # Our own code; a fork takes a millisecond.
+        process = subprocess.Popen(  # noqa: S603, ASYNC220
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -70,7 +72,10 @@ class Child:
         return self._process.pid
 
     def ask(self, question: dict[str, Any]) -> None:
-        """Sends one question; ask the next one only when this one's answer has ended. Raises ChildDiedError."""
+        """Sends one question; ask the next one only when this one's answer has ended.
+
+        Raises ChildDiedError.
+        """
         line = json.dumps(question).encode() + b"\n"
         try:
             self._process.stdin.write(line)  # type: ignore[union-attr]  # it is a pipe
@@ -78,7 +83,10 @@ class Child:
             raise ChildDiedError from error
 
     async def line(self, timeout: float) -> dict[str, Any]:
-        """The next line of the answer. Raises TimeoutError, and ChildDiedError when the output has ended."""
+        """The next line of the answer.
+
+        Raises TimeoutError, and ChildDiedError when the output has ended.
+        """
         async with asyncio.timeout(timeout):
             line = await self._reader.readline()
         try:
@@ -98,7 +106,10 @@ class Child:
         return self._process.poll() is not None
 
     async def end(self) -> None:
-        """Kills and reaps it within half a second. A child that is stuck in the driver is left behind."""
+        """Kills and reaps it within half a second.
+
+        A child that is stuck in the driver is left behind.
+        """
         self.kill()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REAP_SECONDS):
@@ -122,7 +133,10 @@ async def _wait_until_ended(pid: int) -> None:
 
 
 def _import_paths() -> list[str]:
-    """Where a bare interpreter finds this package and pynvml, which is not imported here: it costs 4 MB."""
+    """Where a bare interpreter finds this package and pynvml.
+
+    pynvml is not imported here, because that costs 4 MB.
+    """
     paths = [_PACKAGE_HOME]
     spec = importlib.util.find_spec("pynvml")
     if spec is not None and spec.origin is not None:

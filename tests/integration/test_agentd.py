@@ -1,4 +1,4 @@
-"""A running agentd on a real bus: pings, looks, duplicates, registration, a hung probe, a bus that goes away."""
+"""A running agentd on a real bus: pings, looks, registration, a hung probe, a lost bus."""
 
 import asyncio
 import json

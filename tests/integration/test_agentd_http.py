@@ -1,4 +1,4 @@
-"""The `/agent/*` endpoints of agent mode, over real sockets, also from clients that behave badly."""
+"""The `/agent/*` endpoints of agent mode, over real sockets, and with badly behaved clients."""
 
 import asyncio
 import json

@@ -75,7 +75,7 @@ def wait_for_checks(folder: Path, count: int, process: subprocess.Popen[bytes]) 
 
 
 def kill_and_restart(folder: Path, times: int) -> None:
-    """Kills at any moment, start-up included; what lies on disk then must be whole and at most a check old."""
+    """Kills at any moment, also at start-up; the file must be whole and at most a check old."""
     dice = random.Random(times)
     killed_with_checks = 0
     for turn in range(times):

@@ -40,7 +40,8 @@ async def test_a_check_is_quick_once_the_library_is_open(probe):
         begun = time.monotonic()
         await probe.check(())
         took.append(time.monotonic() - begun)
-    print(f"a check: median {sorted(took)[10] * 1000:.1f} ms, longest {max(took) * 1000:.1f} ms")  # noqa: T201  # read by people: kept in docs
+    # Read by people: kept in docs.
+    print(f"a check: median {sorted(took)[10] * 1000:.1f} ms, longest {max(took) * 1000:.1f} ms")  # noqa: T201
     assert sorted(took)[10] < 0.5
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 async def agentd(tmp_path, bus, base_settings):
-    """`agentd(scenario)` starts one named agent-001, checking every second, and says what drives its time."""
+    """`agentd(scenario)` starts agent-001, checking every second; returns what drives its time."""
     library = standin.build(tmp_path / "standin")
     started = []
 

@@ -1,4 +1,4 @@
-"""The whole probe, real pynvml in a real child process, against the C stand-in for NVML in every state."""
+"""The whole probe, with the real pynvml, against the C stand-in for NVML in every state."""
 
 import asyncio
 import os
@@ -179,12 +179,25 @@ async def test_details(gpus):
     details = await probe.details()
     assert len(details) == 2
     told = {
-        "uuid": UUIDS[1], "index": 1, "name": "NVIDIA Stand-in", "serial": "standin-1", "driver": "570.00-standin",
-        "temperature_celsius": 41, "power_watts": 150.5, "power_limit_watts": 700.0, "utilization_percent": 37,
-        "memory_total_bytes": 80 << 30, "memory_used_bytes": 10 << 30, "pcie_generation": 4, "pcie_width": 16,
-        "throttle_reasons": ["software-power-cap"], "ecc_uncorrected_volatile": 0, "processes": 1, "xids": {},
+        "uuid": UUIDS[1],
+        "index": 1,
+        "name": "NVIDIA Stand-in",
+        "serial": "standin-1",
+        "driver": "570.00-standin",
+        "temperature_celsius": 41,
+        "power_watts": 150.5,
+        "power_limit_watts": 700.0,
+        "utilization_percent": 37,
+        "memory_total_bytes": 80 << 30,
+        "memory_used_bytes": 10 << 30,
+        "pcie_generation": 4,
+        "pcie_width": 16,
+        "throttle_reasons": ["software-power-cap"],
+        "ecc_uncorrected_volatile": 0,
+        "processes": 1,
+        "xids": {},
         "simulated": False,
-    }  # fmt: skip
+    }
     assert details[1] | told == details[1]
 
 
@@ -325,9 +338,13 @@ def test_a_suspended_gpu_is_not_woken(library, tmp_path):
         "nvml.open()\nfound, _ = nvml.enumerate([])\nprint(nvml.read(found[0], energy=False)[0]['suspended'])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", asking, str(tmp_path / "sysfs")], timeout=10, check=True, capture_output=True,
-        env=stage.environ(), cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+        [sys.executable, "-c", asking, str(tmp_path / "sysfs")],
+        timeout=10,
+        check=True,
+        capture_output=True,
+        env=stage.environ(),
+        cwd=Path(__file__).parents[2],
+    )
     assert done.stdout == b"True\n"
 
 

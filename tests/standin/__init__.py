@@ -1,4 +1,4 @@
-"""The C stand-in for libnvidia-ml.so.1: builds it, and makes the environment in which pynvml finds it."""
+"""Builds the C stand-in for libnvidia-ml.so.1, and the environment in which pynvml finds it."""
 
 import os
 import subprocess

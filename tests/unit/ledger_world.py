@@ -1,6 +1,7 @@
-"""Ground truth for the ledger: a host with a fake clock, real ledger and real file code, and what truly happened.
+"""Ground truth for the ledger: a host with a fake clock, the real ledger and file code.
 
-The world knows every true second; agentd knows only what it sampled. Both are compared window by window.
+The world knows every true second; agentd knows only what it sampled. Both are compared window by
+window.
 """
 
 import random
@@ -72,7 +73,7 @@ class World:
             0,
         )  # what a power cut leaves of the file, and the true time of its last check
 
-    # ---- the host ----------------------------------------------------------------------------------------
+    # ---- the host --------------------------------------------------------------------------------
 
     @property
     def answers(self) -> bool:
@@ -91,7 +92,7 @@ class World:
         self.tolerances.append((self.true, milliseconds))
 
     def start(self) -> None:
-        """agentd starts, makes its first check at once, and is told by the registry which GPUs are expected."""
+        """agentd starts, checks at once, and hears from the registry which GPUs are expected."""
         self.store = LedgerStore(self.path, self.settings)
         self.store.open(self.wall)
         self.store.resume(f"session-{self.true}", f"boot-{self.boots}", self.read_clocks())
@@ -119,7 +120,10 @@ class World:
         self.blur(INTERVAL + self._pending_blur())
 
     def reboot(self, away: int, *, power_cut: random.Random | None = None) -> None:
-        """The machine is gone for `away` ms. A power cut takes what was not fsynced, wholly or in part."""
+        """The machine is gone for `away` ms.
+
+        A power cut takes what was not fsynced, wholly or in part.
+        """
         if self.store:
             self.kill()
         if power_cut:
@@ -148,7 +152,7 @@ class World:
         self.steps.append((self.true, milliseconds))
 
     def pass_time(self, milliseconds: int, *, asleep: bool = False) -> None:
-        """Time passes; asleep: the process is stopped, or the machine suspended (BOOTTIME goes on)."""
+        """Time passes. Asleep: the process is stopped, or the machine suspended."""
         end = self.true + milliseconds
         if asleep:
             self.blur(GOOD + self._pending_blur())
@@ -191,7 +195,7 @@ class World:
             self.hung_since = None
         return "down" if state == "missing" or self.hung_since is not None else state
 
-    # ---- agentd's loop -----------------------------------------------------------------------------------
+    # ---- agentd's loop ---------------------------------------------------------------------------
 
     def _work(self) -> None:
         """What `agentd/check_loop.py` does when the next thing is due."""
@@ -250,10 +254,10 @@ class World:
         self.path.write_bytes(data + kept)
         self.blur(self.true - checked + GOOD)
 
-    # ---- answers -----------------------------------------------------------------------------------------
+    # ---- answers ---------------------------------------------------------------------------------
 
     def ask(self, request: PingRequest | None = None) -> UptimeReport:
-        """Asks agentd, over its real report code and the wire; checks what must hold of every report."""
+        """Asks agentd's real report code over the wire; checks what must hold of every report."""
         request = request or PingRequest()
         now = self.read_clocks()
         self.blur(self._pending_blur())  # whether a check hangs is not known before it is given up
@@ -266,7 +270,7 @@ class World:
         return report
 
     def check_against_truth(self, report: UptimeReport, since: int) -> None:
-        """Every second of `[since, now)` true time is accounted, rightly but for the blur of transitions."""
+        """Every second of `[since, now)` true time is right, but for the blur of transitions."""
         window = round(report.window.seconds * 1000)
         assert abs(window - (self.true - since)) <= self.slack
         blur = (

@@ -17,9 +17,17 @@ from agentd.health.rules import (
 
 GPU = "GPU-0"
 WELL = Reading(
-    uuid=GPU, index=0, name="H100", recovery_action=0, remap_failed=False, remap_pending=False,
-    ecc_uncorrected=0, throttle=0, fabric_state=3, fabric_status=0,
-)  # fmt: skip
+    uuid=GPU,
+    index=0,
+    name="H100",
+    recovery_action=0,
+    remap_failed=False,
+    remap_pending=False,
+    ecc_uncorrected=0,
+    throttle=0,
+    fabric_state=3,
+    fabric_status=0,
+)
 
 
 def verdict(**signals):
@@ -29,7 +37,7 @@ def verdict(**signals):
 
 
 class Host:
-    """A GPU over time: each `check` is five seconds after the one before, and remembers what it must."""
+    """A GPU over time: each `check` is five seconds after the last, and has its memory."""
 
     def __init__(self, memory=None, table=DEFAULT_XIDS):
         self.memory, self.table, self.now = memory or HealthMemory(), table, 1000.0
@@ -203,8 +211,13 @@ def test_no_reason_hides_another_and_the_worst_decides():
 
 
 def test_one_gpu_says_nothing_of_another():
-    gpus = judge([structs.replace(WELL, error=15), structs.replace(WELL, uuid="GPU-1")], [Xid(GPU, 79, 1.0)],
-                 HealthMemory(), 1.0, DEFAULT_XIDS).gpus  # fmt: skip
+    gpus = judge(
+        [structs.replace(WELL, error=15), structs.replace(WELL, uuid="GPU-1")],
+        [Xid(GPU, 79, 1.0)],
+        HealthMemory(),
+        1.0,
+        DEFAULT_XIDS,
+    ).gpus
     assert [gpu.state for gpu in gpus] == ["down", "up"]
 
 

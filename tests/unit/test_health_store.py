@@ -1,4 +1,4 @@
-"""What health keeps on disk: it survives a restart, not a reboot, and no file is ever the end of agentd."""
+"""The health rules' files survive a restart, not a reboot; no bad file ends agentd."""
 
 import os
 

@@ -1,4 +1,7 @@
-"""Each case of docs/design/uptime-ledger.md that others got wrong, by its name. Times are true milliseconds."""
+"""Each case of docs/design/uptime-ledger.md that others got wrong, by its name.
+
+Times are true milliseconds.
+"""
 
 import random
 
@@ -366,7 +369,8 @@ def test_a_mark_from_the_future_is_unknown(world):
 
 
 @pytest.mark.parametrize(
-    "mark", ["", "x", ".", "abc.-5", "abc.1e3", "{ledger}.", "{ledger}.-1", "{ledger}.٣", "a" * 500]
+    "mark",
+    ["", "x", ".", "abc.-5", "abc.1e3", "{ledger}.", "{ledger}.-1", "{ledger}.٣", "a" * 500],
 )
 def test_a_mark_that_is_none_is_unknown(world, mark):
     world.pass_time(MINUTE)

@@ -104,7 +104,8 @@ def live(world: World, life: list[tuple[int, tuple]]) -> None:
     world.stop()
 
 
-def act(world: World, scheduler: Scheduler, what: str, details: list) -> None:  # noqa: C901  # a table of what happens
+# A table of what happens.
+def act(world: World, scheduler: Scheduler, what: str, details: list) -> None:  # noqa: C901
     match what, details:
         case "pass", [milliseconds]:
             world.pass_time(milliseconds)
