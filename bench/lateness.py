@@ -1,6 +1,6 @@
-"""An independent reader of GPUPING_HISTORY: how late each ping was, and how long until it was durable.
+"""An independent reader of GPUPING_HISTORY: how late each ping was, and when it was durable.
 
-It knows nothing of the scheduler's own counts: it reads every message since a sequence, whoever wrote it.
+It does not use the scheduler's own counts: it reads every message from a sequence on.
 """
 
 import asyncio
@@ -42,13 +42,15 @@ class Seen(msgspec.Struct):
     outcomes: dict[str, int] = msgspec.field(default_factory=dict)
     due_at: list[float] = msgspec.field(default_factory=list)  # seconds since 1970
     late_ms: list[float] = msgspec.field(default_factory=list)
-    durable_ms: list[float] = msgspec.field(
-        default_factory=list
-    )  # from due until it stood in the history stream
+    # From the due time until the outcome was stored in the history stream.
+    durable_ms: list[float] = msgspec.field(default_factory=list)
 
 
 async def read(client: Client, first_sequence: int, progress: Callable[[int], None]) -> Seen:
-    """Every outcome in the history stream from `first_sequence` on. By-hand pings have no due time: not here."""
+    """Reads the outcomes in the history stream from `first_sequence` on.
+
+    The times of pings by hand are left out, because they have no due time.
+    """
     body: dict[str, Any] = {
         "stream_name": subjects.HISTORY_STREAM,
         "config": {

@@ -1,11 +1,12 @@
-"""A million agents, all answering, at the default interval: how late the pings are, and what each process costs.
+"""A million agents that answer, at the default interval: lateness, and the cost of each process.
 
-Every agent answered once before, so that each has its state; due times are spread evenly over one interval. The
-scheduler starts on that, and from then on nothing but the clock drives it. Lateness is read afterwards from
-GPUPING_HISTORY by a reader of its own, which also says whether every ping that was due was made, and once.
+Every agent answered once before, so that each has a state; due times are spread evenly over one
+interval. The scheduler starts with that fleet and pings by the clock. Lateness is read afterwards
+from GPUPING_HISTORY by an independent reader, which also tells whether every due ping was made
+once.
 
     python -m bench.million --agents 1000000 --minutes 10
-    python -m bench.million --agents 50000 --minutes 1      # the same 1,111 pings a second, a shorter interval
+    python -m bench.million --agents 50000 --minutes 1      # also 1,111 pings a second
 """
 
 import argparse
@@ -40,9 +41,8 @@ FULL_FLEET, FULL_INTERVAL_MINUTES = 1_000_000, 15.0
 QUICK: dict[str, Any] = {"agents": 20_000, "minutes": 0.2}
 FULL: dict[str, Any] = {}
 
-ENROL_SECONDS_EACH = (
-    300e-6  # generous: due times must not begin before the fleet stands and is loaded
-)
+# Generous: no agent may be due before the fleet is enrolled and loaded.
+ENROL_SECONDS_EACH = 300e-6
 LOAD_SECONDS_EACH = 120e-6
 MARGIN_SECONDS = 10.0
 SETTLE_SECONDS = 3.0  # after the last due time that counts, until its outcome is read
@@ -86,7 +86,7 @@ class Run:
         bar.update(follow, completed=there)
 
     async def ping(self, seconds: float, bar: Progress) -> dict[str, float]:
-        """What the processes cost while the clock drives them; the fleet was loaded before it began."""
+        """Returns what the processes cost while they ping; the fleet was loaded before."""
         began = time.monotonic()
         async with (
             python_module("bench.responder", self.server.url) as responder,
@@ -122,7 +122,7 @@ class Run:
         return figures
 
     async def read_back(self, bar: Progress) -> dict[str, float]:
-        """Lateness of every ping whose due time lay in the counted time, and whether each was made once."""
+        """Returns how late the counted pings were, and whether each was made once."""
         task = bar.add_task("read history", total=await history_messages(self.client) - self.agents)
         seen = await lateness.read(
             self.client, self.agents + 1, lambda n: bar.update(task, completed=n)
@@ -144,7 +144,7 @@ class Run:
         }
 
     def _due_between(self, since: float, until: float, seen: lateness.Seen) -> int:
-        """How many pings there should be: each agent's first due time, and one interval after each outcome."""
+        """Returns how many pings were due: the first of each agent, and one after each ping."""
         interval = self.settings.base_interval_seconds
         first = sum(
             since <= self.due_at(number).timestamp() < until for number in range(self.agents)
@@ -174,7 +174,7 @@ async def measure(
     interval_minutes: float | None = None,
     folder: str | None = None,
 ) -> dict[str, float]:
-    """`interval_minutes`: by default as much shorter than 15 as the fleet is smaller, so that the rate is the same."""
+    """Measures one fleet. By default a smaller fleet has a shorter interval, at the same rate."""
     interval = interval_minutes or FULL_INTERVAL_MINUTES * agents / FULL_FLEET
     columns = (
         TextColumn("{task.description:28}"),

@@ -1,8 +1,9 @@
-"""Durable pings a second: the whole loop, from the moment an agent is due to a message in GPUPING_HISTORY.
+"""Durable pings a second: the whole loop, from the due time to a message in GPUPING_HISTORY.
 
-Measured sustained (agents that are due again a second later, more of them than can be pinged) and for a backlog
-(a whole fleet due at once, as after an outage). Beside it, in the same run and before and after the sustained
-pings, raw request-reply over the same server and responder: the machine's speed changes within minutes.
+Two figures: sustained (agents that are due again a second later, more than can be pinged), and for
+a backlog (a whole fleet due at once, as after an outage). Raw request-reply over the same server
+and responder is measured before and after the sustained pings, because the speed of the machine
+changes within minutes.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ class Bus:
     async def until_history(self, outcomes: int) -> None:
         """Raises TimeoutError when they are not there after five minutes."""
         async with asyncio.timeout(LONGEST_SECONDS):
-            while await self.history() < outcomes:  # noqa: ASYNC110  # another process's doing: nothing here to wait on
+            while await self.history() < outcomes:  # noqa: ASYNC110  # polls another process
                 await asyncio.sleep(0.1)
 
     async def enrol(self, agents: int) -> None:
@@ -146,7 +147,7 @@ async def backlog_pings(bus: Bus, agents: int) -> float:
 
 
 async def wrong_numbers(client: Client) -> dict[str, float]:
-    """Each agent's outcomes are numbered 1, 2, 3 ...: how many are missing, how many there twice."""
+    """Returns how many outcomes are missing and how many are there twice, by their numbers."""
     numbers: dict[str, list[int]] = defaultdict(list)
     for agent_id, ping_seq in (await lateness.read(client, 1, lambda _: None)).agents:
         numbers[agent_id].append(ping_seq)
@@ -158,7 +159,7 @@ async def wrong_numbers(client: Client) -> dict[str, float]:
 async def measure(
     agents: int, seconds: float, raw_seconds: float, backlog: int, *, check: bool
 ) -> dict[str, float]:
-    """Sustained pings between two measurements of raw request-reply; then a backlog, on a server of its own."""
+    """Measures sustained pings, raw request-reply, and a backlog on a server of its own."""
     async with fresh_bus() as bus:
         raw = await raw_requests(bus.client, raw_seconds)
         result = await sustained_pings(bus, agents, seconds)

@@ -1,8 +1,9 @@
-"""Timers of JetStream, alone: what it costs to hold them, how late they fire, and how soon they are back after SIGKILL.
+"""JetStream's timers alone: memory, lateness, and how soon they are back after SIGKILL.
 
-A timer is what the scheduler writes for each agent (`@at`, on a subject of its own). Most are far ahead; a few
-thousand come due at a stated rate after the restart, and are read as they were stored. One that fires costs the
-server an fsync of its own, which is why the scheduler keeps them as the net and not as the clock.
+A timer is what the scheduler writes for each agent (`@at`, on a subject of its own). Most of them
+fire in a day; a few thousand fire at a given rate after the restart, and are read as they are
+stored. A timer that fires costs the server one fsync. The scheduler therefore pings from memory,
+and a timer fires only if no scheduler pinged its agent.
 
     python -m bench.timers 10000 100000 1000000
 """
@@ -111,7 +112,7 @@ async def _restart(server: EmbeddedServer, config: Settings, size: int) -> float
 
 
 async def _fire(client: Client, size: int, rate: int, count: int) -> dict[str, float]:
-    """Replaces `count` of the timers by ones that come due one after the other, and reads what they fire."""
+    """Makes `count` timers fire one after the other, and measures how late they are."""
     begins = datetime.now(UTC) + timedelta(seconds=LEAD_SECONDS + count / 5_000)
     late: list[float] = []
     all_fired = asyncio.Event()

@@ -1,7 +1,8 @@
-"""A fleet in mid-life: agents that answered before, each with the state and the timer that its last ping left.
+"""A fleet whose agents have answered before: each has a state and the timer of its next ping.
 
-A fleet that was only enrolled has no states, and states are most of what a million agents weigh. Made by the
-scheduler's own rules and writers, so that they are what it would have written.
+A fleet that was only enrolled has no states, and states take most of the memory of a million
+agents. They are made by the scheduler's own rules and writers, so that they are what it would have
+written.
 """
 
 from collections.abc import Callable

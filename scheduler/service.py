@@ -93,7 +93,8 @@ class Scheduler:
         self.timer_reconciler.discard_suspects()
         self._on_peers_changed()
         if len(self.directory) >= LARGE_FLEET:
-            # A full collection of a million agents would stop the loop for seconds and find nothing.
+            # A full collection of a million agents would stop the loop for seconds and find
+            # nothing.
             gc.collect()
             gc.freeze()
             gc.set_threshold(*LARGE_FLEET_GC_THRESHOLDS)

@@ -1,6 +1,7 @@
-"""Audits the history against what the agents know to have said: an independent reading of the policy.
+"""Audits the history against what the agents remember of their answers.
 
-The policy is written here a second time, from docs/design/ping-policy.md, and shares nothing with the scheduler's.
+The policy is implemented here a second time, from docs/design/ping-policy.md. It shares nothing
+with the scheduler's.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,9 +13,8 @@ from bus.settings import Settings
 from tests.history import History
 from tests.ledger_agents import AgentAnswer, LedgerAgent, LedgerAgents
 
-SLACK = timedelta(
-    milliseconds=300
-)  # between the agent's hearing and the scheduler's clock, on a busy machine
+# Between the scheduler's timestamp of a ping and the agent's, on a busy machine.
+SLACK = timedelta(milliseconds=300)
 
 
 class Verdict(NamedTuple):
@@ -26,7 +26,7 @@ class Verdict(NamedTuple):
 
 
 class Truth:
-    """One agent's record by the ping policy: its counters, and what its status follows from."""
+    """One agent's counters by the ping policy, and what its status is computed from."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -97,7 +97,7 @@ Excusable = Callable[[AgentState], bool]
 
 
 class Audit:
-    """One agent's history, replayed outcome by outcome; `truth` is the record after the last of them."""
+    """Replays one agent's history; `truth` is the record after the last outcome."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class Audit:
         return verdict
 
     def _answered_at(self, state: AgentState) -> datetime:
-        """When the ping was made; when its answer came, if a new enrolment began in between: windows tile."""
+        """Returns when the ping was made, or answered if an enrolment began in between."""
         made = state.last.pinged_at
         came = made + timedelta(milliseconds=state.last.response_ms or 0.0)
         return came if any(made < began <= came for began in self._enrolments) else made
@@ -233,7 +233,8 @@ class Audit:
     def _where(self, state: AgentState) -> str:
         last = state.last
         said = self._agent.answers.get(last.ping_id)
-        return f"{state.agent_id} #{state.ping_seq} {last.outcome} {last.verdict} {last.reason}; it said {said}"
+        outcome = f"{last.outcome} {last.verdict} {last.reason}"
+        return f"{state.agent_id} #{state.ping_seq} {outcome}; the agent said {said}"
 
 
 def audit(
@@ -243,7 +244,7 @@ def audit(
     enrolments: dict[str, list[datetime]],
     excusable: Excusable = lambda _state: False,
 ) -> dict[str, Truth]:
-    """Every agent's record by the ping policy, after its whole history was found to be as it must be."""
+    """Returns every agent's record. Raises AssertionError where a history breaks the rules."""
     assert not set(history) - set(agents), "outcomes of agents that were never there"
     return {
         agent_id: Audit(agents[agent_id], settings, enrolments[agent_id], excusable).replay(states)

@@ -1,4 +1,4 @@
-"""The three keys of an agent in the bucket, read as they stand together; what its timer must be, and what it is."""
+"""Reads the three keys of an agent in the bucket together, and computes what its timer must be."""
 
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from bus.contract import subjects
 from bus.contract.messages import AgentEntry, AgentState, Timer, decode
 from bus.transport import connection
 
-TIMER_SECONDS = 60  # after its due time an agent's timer fires, if nobody pinged it before
+TIMER_SECONDS = 60  # from its due time until an agent's timer fires, if it was not pinged
 
 
 class Snapshot(NamedTuple):
-    """One agent in the bucket, at one moment."""
+    """One agent in the bucket, at one time."""
 
     entry: AgentEntry | None
     state: AgentState | None
@@ -22,14 +22,13 @@ class Snapshot(NamedTuple):
 
 
 async def snapshot(bus: connection.Client, agent_id: str) -> Snapshot:
-    """Read again until nothing moved in between."""
+    """Reads the keys until two readings agree."""
     while True:
         first = await _keys(bus, agent_id)
         second = await _keys(bus, agent_id)
         if [m and m.seq for m in first] == [m and m.seq for m in second]:
-            entry, state, timer = (
-                m if m and m.data else None for m in first
-            )  # a deletion has no data
+            # A deletion has no data.
+            entry, state, timer = (m if m and m.data else None for m in first)
             return Snapshot(
                 decode(entry.data or b"", AgentEntry) if entry else None,
                 decode(state.data or b"", AgentState) if state else None,

@@ -1,4 +1,4 @@
-"""Schedulers that come and go: as processes, to be killed and frozen, and within the process of the test."""
+"""Schedulers to be started and stopped: as processes that can be killed, and within the test."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ _PASSED_ON = (
 
 
 class SchedulerProcess:
-    """One place in the line-up: a scheduler that may die and come back as another."""
+    """A scheduler in a process of its own, which can be killed and started again."""
 
     def __init__(self, settings: Settings) -> None:
         self._environment = {name: str(getattr(settings, name)) for name in _PASSED_ON} | {
@@ -51,7 +51,7 @@ class SchedulerProcess:
         self._child.send_signal(number)
 
     async def kill(self) -> None:
-        """Without a goodbye; dead when this returns."""
+        """Kills it by SIGKILL; the process is gone when this returns."""
         if self._child is None:
             return
         self.kills += 1
@@ -62,7 +62,10 @@ class SchedulerProcess:
 
 
 class InnerScheduler:
-    """A scheduler within this process. It lives in a task of its own, because its block must end where it began."""
+    """A scheduler within this process.
+
+    It has a task of its own, because a context manager must be left in the task that entered it.
+    """
 
     def __init__(self, config: Settings) -> None:
         self._config = config
@@ -87,7 +90,7 @@ class InnerScheduler:
             await stop.wait()
 
     async def kill(self) -> None:
-        """In good order: the abrupt ends are those of processes."""
+        """Stops it in order; only processes can be killed."""
         if self._task and self._stop:
             self._stop.set()
             await self._task

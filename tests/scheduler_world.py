@@ -1,6 +1,4 @@
-"""A small world for the model of the scheduler: a real nats-server, schedulers that come and go, agents, and
-what the model holds to be true of the bucket.
-"""
+"""The world of the scheduler model: a real nats-server, schedulers, agents, what must hold."""
 
 import asyncio
 import shutil
@@ -34,14 +32,16 @@ from tests.scheduler_keys import Snapshot, found_timer, snapshot, wanted_timer
 from tests.scheduler_processes import InnerScheduler, SchedulerProcess
 
 ASK_SECONDS = 20.0
-STALL_SECONDS = 0.5  # of this machine: what may make a scheduler take its own pulse for stopped
-MENDED_SECONDS = (
-    3.0  # within which a timer is right again after an outcome crossed a change of the registry
-)
+STALL_SECONDS = 0.5  # of this machine: a scheduler may take a longer one for an outage
+# Within which a timer is corrected after an outcome and a change of the registry met.
+RECONCILED_SECONDS = 3.0
 
 
 def world_settings(url: str) -> Settings:
-    """Pings every 1.2 s, at most every 4.8 s; the time-out is above the gap that excuses, so no stall makes a miss."""
+    """Pings every 1.2 s to 4.8 s.
+
+    The time-out is longer than the gap that excuses a ping, so that no stall makes a miss.
+    """
     return settings.load(
         {},
         NATS_URL=url,
@@ -62,7 +62,7 @@ class Registration(Struct):
 
 
 class World:
-    """Everything that a rule of the model may act upon."""
+    """Everything that a rule of the model may use."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="gpuping-model-"))
@@ -93,11 +93,11 @@ class World:
 
     @property
     def anybody(self) -> bool:
-        """Whether a scheduler is there to be asked."""
+        """Whether any scheduler runs."""
         return any(scheduler.alive for scheduler in self.schedulers)
 
     async def _watch_stalls(self) -> None:
-        """Notes when this machine held us up: only then may a ping be excused here."""
+        """Records when this machine stalled: only then may a ping be excused here."""
         while True:
             at, now = datetime.now(UTC), boottime()
             await self.bus.flush()
@@ -109,12 +109,12 @@ class World:
         since, until = state.last.pinged_at, state.last.pinged_at + timedelta(seconds=20)
         return any(begin < until and end > since for begin, end in self._stalls)
 
-    # ---- what the outside asks for ---------------------------------------------------------------------------
+    # ---- requests from outside ----
 
     async def register(
         self, agent_id: str, metadata: dict[str, Any] | None, capabilities: tuple[str, ...] | None
     ) -> None:
-        """The answer must be what the model says; so must the entry, from then on."""
+        """Registers; the reply and the entry must be what the model says."""
         before = self.known.get(agent_id) or Registration()
         request = RegisterRequest(metadata=metadata, capabilities=capabilities)
         asked = datetime.now(UTC)
@@ -145,7 +145,7 @@ class World:
         )
 
     async def remove(self, agent_id: str) -> None:
-        """Gone at once, or refused where there is none."""
+        """Removes; refused if the agent is not registered."""
         known = self.known.get(agent_id)
         try:
             await micro_services.ask_raw(
@@ -159,7 +159,7 @@ class World:
             known.registered = False
 
     async def ping(self, agent_id: str) -> Ping | None:
-        """The outcome that was recorded; None when there is no such agent."""
+        """Returns the recorded outcome; None when there is no such agent."""
         try:
             return await self._ask(subjects.ping_now(agent_id), None, Ping)
         except RefusedError as error:
@@ -172,7 +172,7 @@ class World:
             raise AssertionError(f"{agent_id}, {known}: {error}")
 
     async def struck_down(self, agent_id: str, verb: str) -> None:
-        """A registration or removal at the moment at which a scheduler dies: all of it happened, or nothing."""
+        """Registers or removes while a scheduler is killed: all or nothing must happen."""
         before = self.known.get(agent_id) or Registration()
         request = RegisterRequest(metadata={"struck": len(before.enrolments)})
         subject = subjects.register(agent_id) if verb == "register" else subjects.remove(agent_id)
@@ -197,7 +197,7 @@ class World:
             await self._note_registration(agent_id, before, request, asked)
 
     async def _ask(self, subject: str, request: Struct | None, reply: type[Any]) -> Any:
-        """Again when a scheduler died over it; all that is asked so may be asked twice."""
+        """Asks again when a scheduler was killed; every such request may be sent twice."""
         for _ in range(3):
             try:
                 return await micro_services.ask(
@@ -207,10 +207,10 @@ class World:
                 continue
         raise AssertionError(f"nobody answers {subject}")
 
-    # ---- what must be true ------------------------------------------------------------------------------------
+    # ---- what must be true ----
 
     async def check_bucket(self) -> None:
-        """Entries and timers are the model's, at every moment."""
+        """Entries and timers are always the model's."""
         for agent_id, known in self.known.items():
             entry = (await snapshot(self.bus, agent_id)).entry
             if not known.enrolments:
@@ -229,7 +229,7 @@ class World:
             await self._check_timer(agent_id, known.registered)
 
     async def _check_timer(self, agent_id: str, registered: bool) -> None:
-        deadline = boottime() + MENDED_SECONDS
+        deadline = boottime() + RECONCILED_SECONDS
         while True:
             entry, state, timer = await snapshot(self.bus, agent_id)
             assert entry, agent_id
@@ -242,7 +242,7 @@ class World:
             await asyncio.sleep(0.05)
 
     async def check_history(self) -> History:
-        """The stream tells what the agents know, by the ping policy; its last words are the bucket's."""
+        """The history agrees with the agents and the rules, and ends with the bucket's states."""
         async with asyncio.timeout(10):
             while True:
                 history = await read_history(self.bus)
@@ -279,7 +279,7 @@ class World:
                 assert entry.expected_gpus == (f"GPU-{agent_id}",)
 
     async def check_views(self) -> None:
-        """The list is the model's registry; each agent is shown as the record says, as of its last outcome."""
+        """The list holds the model's registry; each view agrees with the record of that agent."""
         page = await self._ask(subjects.LIST, ListRequest(), AgentPage)
         assert {a.agent_id for a in page.agents} == {
             i for i, known in self.known.items() if known.registered
@@ -304,7 +304,7 @@ class World:
         assert view.registered_at == known.registered_at
 
     async def until_all_pinged(self) -> None:
-        """Every registered agent gets an outcome from here on: nobody was forgotten."""
+        """Returns when every registered agent has a new outcome."""
         since = datetime.now(UTC)
         wanted = [agent_id for agent_id, known in self.known.items() if known.registered]
         async with asyncio.timeout(25):

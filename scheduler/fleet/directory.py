@@ -1,8 +1,8 @@
 """What a scheduler knows of the fleet, in memory: entries, states, statuses and due times.
 
 The directory is updated by watching the bucket and by the scheduler's own commits. The bucket alone
-is the truth: every write is a compare-and-set against a revision that is known here. Memory only: no
-I/O and no clock.
+is the truth: every write is a compare-and-set against a revision that is known here. Memory only:
+no I/O and no clock.
 """
 
 import heapq
@@ -89,8 +89,9 @@ def _ignore_agent(_agent_id: str) -> None:
 class Directory:
     """All agents by id.
 
-    `on_due_change` is called when an agent may have become due. `on_timer_suspect` is called with an
-    agent whose timer may be wrong, because an entry was written before a state that was known already.
+    `on_due_change` is called when an agent may have become due. `on_timer_suspect` is called with
+    an agent whose timer may be wrong, because an entry was written before a state that was known
+    already.
     """
 
     def __init__(
@@ -165,7 +166,7 @@ class Directory:
         self._upcoming = upcoming
 
     def due(self, now: datetime) -> dict[str, datetime]:
-        """Returns the due time of every agent that is due by `now`. The caller must not change it."""
+        """Returns the due times of the agents that are due by `now`; not to be changed."""
         while self._upcoming:
             at, agent_id = self._upcoming[0]
             if at > now:

@@ -22,9 +22,9 @@ CATCH_UP_SECONDS = 5.0
 class FleetWatcher:
     """Applies every revision of `agent.<id>` and `state.<id>` to the directory.
 
-    `is_active` tells whether this scheduler has an attempt for the agent. The states of such an agent
-    are not applied; if another scheduler writes one, the attempt's compare-and-set fails, and it is
-    read then.
+    `is_active` tells whether this scheduler has an attempt for the agent. The states of such an
+    agent are not applied; if another scheduler writes one, the attempt's compare-and-set fails, and
+    it is read then.
     """
 
     def __init__(

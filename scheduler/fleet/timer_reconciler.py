@@ -1,9 +1,9 @@
 """Corrects the timer of an agent whose registration changed while an outcome was being written.
 
 The batch of an outcome writes the next timer from what its scheduler knew of the registry. A
-registration or removal by another scheduler may reach the bucket first, and the timer is then wrong.
-Letting the server check this for every outcome cost it 14 % more CPU. Such cases are rare, and the
-order of the revisions shows them, so they are corrected afterwards.
+registration or removal by another scheduler may reach the bucket first, and the timer is then
+wrong. Letting the server check this for every outcome cost it a seventh more CPU. Such cases are rare,
+and the order of the revisions shows them, so they are corrected afterwards.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ RETRY_SECONDS = 1.0
 
 
 class TimerReconciler:
-    """Rewrites the timer of every agent that `suspects` names, from what the directory knows then."""
+    """Rewrites the timers of the agents in `suspects`, from what the directory knows then."""
 
     def __init__(self, client: Client, directory: Directory, suspects: asyncio.Queue[str]) -> None:
         self._client = client

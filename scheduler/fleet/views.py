@@ -19,8 +19,8 @@ def agent_view(
 ) -> Agent:
     """Returns the view of one registered agent.
 
-    `report` is the decoded report of the last outcome, if the caller has it; otherwise it is decoded
-    from the state. `uptime_24h_percent` stays None: only the history knows it.
+    `report` is the decoded report of the last outcome, if the caller has it; otherwise it is
+    decoded from the state. `uptime_24h_percent` stays None: only the history knows it.
     """
     entry = tracked.entry
     state = tracked.state

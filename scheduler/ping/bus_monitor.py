@@ -21,8 +21,8 @@ log = structlog.get_logger("scheduler.ping.bus_monitor")
 ROUND_TRIP_INTERVAL_SECONDS = 1.0
 RETRY_SECONDS = 0.1
 GAP_SECONDS = 2.0  # between two round trips; a longer gap is an outage
-# After an outage agents reconnect one by one: their back-off takes up to 8 s, a frozen connection up
-# to 15 s. An agent that is not subscribed during that time has not missed a ping.
+# After an outage agents reconnect one by one: their back-off takes up to 8 s, a frozen connection
+# up to 15 s. An agent that is not subscribed during that time has not missed a ping.
 SETTLE_SECONDS = 15.0
 REMEMBERED_OUTAGES = 100
 

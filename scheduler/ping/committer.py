@@ -1,4 +1,4 @@
-"""Writes outcomes into the bucket: many agents in one atomic batch, with a compare-and-set for each.
+"""Writes outcomes into the bucket: many in one atomic batch, with a compare-and-set for each.
 
 While the server writes one batch the next one is collected, so the batches become as large as the
 load makes them. When the compare-and-set of an outcome fails, another scheduler has written one for

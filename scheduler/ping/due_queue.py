@@ -1,7 +1,7 @@
 """Decides which agent is pinged next.
 
-In this order: attempts that must be started anew, pings requested by hand, agents whose timer fired,
-and all other agents that are due.
+In this order: attempts that must be started anew, pings requested by hand, agents whose timer
+fired, and all other agents that are due.
 
 The directory knows the due time of every agent, in every scheduler. An agent's timer in the bucket
 fires only if no scheduler has pinged it in time. Each agent has at most one attempt at a time here.
@@ -142,8 +142,8 @@ class DueQueue:
     def seconds_until_next(self, now: float, turn: datetime) -> float:
         """Returns how long no agent can become due, OFFER_SECONDS at most.
 
-        `turn` is the time for which `next` returned None. An agent that became due since then counts
-        as the next one.
+        `turn` is the time for which `next` returned None. An agent that became due since then
+        counts as the next one.
         """
         pause = OFFER_SECONDS
         next_at = self._directory.next_ping_at(turn)

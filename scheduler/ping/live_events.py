@@ -1,8 +1,9 @@
 """Publishes live events: every outcome, registration and removal, on `gpuping.event.<id>`.
 
 Pings come before live views. In each period of PERIOD_SECONDS only a limited number of outcomes is
-published, far more than a person can follow, and most of that for outcomes that change a status. The
-others are dropped and counted. That does no harm: views read everything again from time to time.
+published, far more than a person can follow, and most of that for outcomes that change a status.
+The others are dropped and counted. That does no harm: views read everything again from time to
+time.
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
 A timer that fires costs the server one fsync. If the timers of a whole backlog fired, they would
 delay the very commits that reduce the backlog, and it would grow. A scheduler that knows the agents
-are overdue needs no timer to tell it, so it moves the timers, a thousand in one batch. The same write
-restores a timer that was lost.
+are overdue needs no timer to tell it, so it moves the timers, a thousand in one batch. The same
+write restores a timer that was lost.
 """
 
 import asyncio

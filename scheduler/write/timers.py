@@ -5,9 +5,9 @@ server one fsync (2,000 a second on the development machine). A timer that is re
 of its agent's outcome costs none. Schedulers therefore ping from memory when an agent is due, and
 each timer is set to fire later than that.
 
-Replacing timers is half of the work of a busy server. While outcomes come in large batches, an agent
-with a short interval gets a timer that fires later still. That timer is not replaced as long as it
-fires late enough for the agent's next ping.
+Replacing timers is half of the work of a busy server. While outcomes come in large batches, an
+agent with a short interval gets a timer that fires later still. That timer is not replaced as long
+as it fires late enough for the agent's next ping.
 """
 
 from datetime import datetime, timedelta
@@ -24,8 +24,8 @@ BUSY_BATCH_SIZE = 100  # outcomes in one batch from which on the server counts a
 def busy_fires_at(state: AgentState, current: datetime | None) -> datetime:
     """Returns when the timer shall fire after this outcome, on a busy server.
 
-    `current` is when the timer in the bucket fires, or None when that is not known. It is kept if it
-    is late enough. A new timer fires later than usual only if it can outlast the next outcome.
+    `current` is when the timer in the bucket fires, or None when that is not known. It is kept if
+    it is late enough. A new timer fires later than usual only if it can outlast the next outcome.
     """
     earliest = state.next_ping_at + TIMER_DELAY
     if current is not None and current >= earliest:

@@ -16,6 +16,7 @@ from bus.contract.messages import (
     Incident,
     Seconds,
     Timer,
+    UptimeReport,
     decode,
     encode,
 )
@@ -39,12 +40,13 @@ from tests.agents import TestAgents, answering, report, silent, uptime
 from tests.history import assert_gapless, until_history
 
 LOST = Incident(state="down", reason="lost", since=datetime(2026, 11, 1, tzinfo=UTC))
-BEFORE_YEAR_1 = b"0001-01-01T00:00:00+14:00"  # a moment to the decoder, and none that UTC can say
+BEFORE_YEAR_1 = b"0001-01-01T00:00:00+14:00"  # decodes, and cannot be converted to UTC
+ABSURD_GPU = GpuReport(uuid="GPU-1", seconds=Seconds(up=1e308))
 
 
 @pytest.fixture
 def config(base_settings: Settings) -> Settings:
-    """A base interval of 1.2 s, capped at 4.8 s, and a second of patience."""
+    """A base interval of 1.2 s, capped at 4.8 s, and a time-out of one second."""
     return replace(
         base_settings,
         PING_BASE_INTERVAL_MINUTES=0.02,
@@ -74,6 +76,11 @@ async def register(bus: connection.Client, agent_id: str, **fields: object) -> R
 
 async def agent(bus: connection.Client, agent_id: str) -> Agent:
     return await micro_services.ask(bus, subjects.get(agent_id), None, Agent, who="scheduler")
+
+
+def with_timestamp(message: UptimeReport, timestamp: bytes) -> bytes:
+    """The report with another timestamp in place of that of LOST."""
+    return encode(message).replace(b"2026-11-01T00:00:00Z", timestamp)
 
 
 async def ping_now(bus: connection.Client, agent_id: str) -> Ping:
@@ -164,13 +171,24 @@ async def test_an_agent_that_stops_answering_is_missing_then_recovers(bus, sched
         lambda i, r: encode(report(i, r, uptime_percent=101)),
         lambda i, r: encode(report(i, r, window=replace(report(i, r).window, seconds=1e6))),
         lambda _i, _r: b"x" * 70_000,
-        lambda i, r: encode(replace(report(i, r), gpus=(GpuReport(uuid="GPU-1", seconds=Seconds(up=1e308)),))),
-        lambda i, r: encode(report(i, r, incidents=(LOST,))).replace(b"2026-11-01T00:00:00Z", b"2026-11-01T00:00:00"),
-        lambda i, r: encode(report(i, r, incidents=(LOST,))).replace(b"2026-11-01T00:00:00Z", BEFORE_YEAR_1),
+        lambda i, r: encode(replace(report(i, r), gpus=(ABSURD_GPU,))),
+        lambda i, r: with_timestamp(report(i, r, incidents=(LOST,)), b"2026-11-01T00:00:00"),
+        lambda i, r: with_timestamp(report(i, r, incidents=(LOST,)), BEFORE_YEAR_1),
     ],
-    ids=["garbage", "empty", "wrong-shape", "other-agent", "other-ping", "percent-101", "sums-wrong", "too-large",
-         "absurd-time", "no-zone", "before-year-1"],
-)  # fmt: skip
+    ids=[
+        "garbage",
+        "empty",
+        "wrong-shape",
+        "other-agent",
+        "other-ping",
+        "percent-101",
+        "sums-wrong",
+        "too-large",
+        "absurd-time",
+        "no-zone",
+        "before-year-1",
+    ],
+)
 async def test_a_bad_report_is_a_miss_with_that_reason_and_harms_nobody(
     bus, scheduler, agents, answer
 ):
@@ -290,7 +308,7 @@ async def test_lists_pages_filters_and_the_fleet(bus, config, agents):
 
 
 async def test_overdue_agents_are_listed_most_overdue_first(bus, config):
-    # one place in flight, held by an agent that never answers: the others become due and wait
+    # One ping may be in flight, and its agent never answers: the others become due and wait.
     patient = replace(config, PING_MAX_CONCURRENT_AGENTS=1, PING_RESPONSE_TIMEOUT_SECONDS=30.0)
     async with running(patient), answering(patient) as agents:
         await agents.add("hog", silent)
@@ -358,7 +376,7 @@ async def test_a_state_spoilt_by_hand_is_taken_up_from_history(bus, config, agen
         ][-1]
     bucket = await bus.jetstream().key_value(subjects.BUCKET)
     await (bucket.put("state.a", b"{ruined") if how == "ruined" else bucket.delete("state.a"))
-    async with running(config), asyncio.timeout(20):  # a scheduler that remembers nothing
+    async with running(config), asyncio.timeout(20):  # a scheduler that has just started
         while True:
             with suppress(BadMessageError):
                 found = await read(bus, subjects.state_key("a"), AgentState)
@@ -386,7 +404,7 @@ async def test_many_registrations_at_once_each_get_their_answer(bus, config):
     slow = replace(config, PING_BASE_INTERVAL_MINUTES=10.0, PING_MAX_INTERVAL_HOURS=1.0)
     async with running(slow) as one:
         names = [f"a{number:03d}" for number in range(300)]
-        # each of them twice at the same moment: one is new, the other finds it known, and no batch is lost by that
+        # Each registers twice at once. Only one of the two creates it, and neither may fail.
         replies = await asyncio.gather(*(register(bus, name) for name in names for _ in range(2)))
         assert sum(reply.created for reply in replies) == len(names)
         assert {reply.agent.agent_id for reply in replies} == set(names)

@@ -1,4 +1,4 @@
-"""What must hold when schedulers come and go, and when the bus is killed or frozen under them."""
+"""What must hold when schedulers start and stop, and when the bus is killed or frozen."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ def config(base_settings: Settings) -> Settings:
 
 @asynccontextmanager
 async def scheduler_process(config: Settings) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A scheduler of its own process, ready; killed at the end if it still lives."""
+    """A scheduler in a process of its own, which is killed at the end if it still runs."""
     env = {name: str(value) for name, value in _as_environment(config).items()}
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "scheduler", stdout=asyncio.subprocess.PIPE, env=os.environ | env
@@ -171,7 +171,7 @@ async def test_nats_frozen_is_our_outage_and_excused(
 
 
 async def until_history_after_outage(bus, names, more: int):
-    """The history once each agent has that many answered pings beyond what it had."""
+    """Returns the history once each agent has that many more answered pings."""
     before: dict[str, int] = {}
     for _ in range(100):
         with suppress(Exception):  # the bus is coming back

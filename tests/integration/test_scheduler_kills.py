@@ -1,6 +1,6 @@
-"""Schedulers killed under load at random moments: no ping lost, none doubled, no agent the worse for it.
+"""Schedulers are killed under load at random times: no ping is lost or doubled, no agent is harmed.
 
-Judged from the history stream alone, and from what the agents remember to have said.
+The tests read the history stream only, and what the agents remember of their answers.
 """
 
 import asyncio
@@ -22,19 +22,21 @@ from tests.ledger_agents import LedgerAgents, ledger_agents
 from tests.scheduler_audit import audit
 from tests.scheduler_processes import SchedulerProcess, scheduler_processes
 
-GHOST_SECONDS = 3.5  # for so long the others wait for a dead scheduler before they do its work
-LATEST_SECONDS = 30.0  # no ping may be later than this, though more die than are found out: half of a timer's patience
+GHOST_SECONDS = 3.5  # until the others take over the agents of a dead scheduler
+# No ping may be later, although schedulers die before the others notice: half of a timer's delay.
+LATEST_SECONDS = 30.0
 
 
 class Figures(NamedTuple):
-    """What came of a storm."""
+    """The figures of one run with kills."""
 
     kills: int
     agents: int
     outcomes: int
     excused: int
     asked: int  # pings that an agent heard, by ping_id
-    unrecorded: int  # of those, the ones that came to nothing: another recorded that ping, or its scheduler died
+    # Of those, the ones without an outcome: another attempt was recorded, or the scheduler died.
+    unrecorded: int
     worst_late_ms: float
     p99_late_ms: float
     p50_late_ms: float
@@ -57,7 +59,7 @@ def config(base_settings: Settings) -> Settings:
 async def enrol(
     bus: connection.Client, agents: LedgerAgents, count: int
 ) -> dict[str, list[datetime]]:
-    """Registers that many agents; when each was enrolled, as the audit wants it."""
+    """Registers that many agents; returns the times of their enrolments, for the audit."""
     names = [f"a{number:03d}" for number in range(count)]
     for name in names:
         await agents.add(name)
@@ -80,7 +82,7 @@ async def enrol(
 async def storm(
     bus: connection.Client, config: Settings, *, schedulers: int, agents: int, kills: int, seed: int
 ) -> Figures:
-    """Kills one scheduler after another at random moments and starts it again; audits all that was recorded."""
+    """Kills one scheduler after another at random times and restarts it; audits the history."""
     chance, begun = random.Random(seed), datetime.now(UTC)
     async with scheduler_processes(config, schedulers) as processes, ledger_agents(config) as fleet:
         enrolled = await enrol(bus, fleet, agents)
@@ -97,7 +99,7 @@ async def storm(
 async def kill_at_random(
     processes: list[SchedulerProcess], kills: int, chance: random.Random
 ) -> None:
-    """At moments that know nothing of pings, the starting of another among them."""
+    """Kills at random times, also while another scheduler starts."""
     restarts: dict[int, asyncio.Task[None]] = {}
     for _ in range(kills):
         await asyncio.sleep(chance.uniform(0.2, 3.5))
@@ -110,7 +112,7 @@ async def kill_at_random(
 
 
 async def shares_when_all_are_back(bus: connection.Client, agents: int) -> list[int]:
-    """How many of the last outcomes each scheduler made, after each has forgotten the dead."""
+    """Returns how many outcomes each scheduler made once the dead ones were expired."""
     await asyncio.sleep(GHOST_SECONDS + 1.5)
     since = datetime.now(UTC)
     async with asyncio.timeout(LATEST_SECONDS):
@@ -121,9 +123,9 @@ async def shares_when_all_are_back(bus: connection.Client, agents: int) -> list[
                 for states in history.values()
             ):
                 break
-            await asyncio.sleep(0.2)  # the server follows on its own
+            await asyncio.sleep(0.2)  # the server copies to the history
     assert len(history) == agents
-    # the first part of a ping_id tells the scheduler
+    # The first part of a ping_id names the scheduler.
     made = Counter(
         s.last.ping_id.split("-")[0]
         for states in history.values()
@@ -170,14 +172,14 @@ def assert_unharmed(history: History) -> None:
 
 
 def assert_nothing_outstanding(history: History, now: datetime) -> None:
-    """Every due time led to an outcome: none that has come waits for one, but those of this very moment."""
+    """Every due time led to an outcome, except those of the last seconds."""
     overdue = {agent: now - states[-1].next_ping_at for agent, states in history.items()}
     agent, longest = max(overdue.items(), key=lambda pair: pair[1])
     assert longest < timedelta(seconds=5), (agent, longest)
 
 
 def assert_due_times_met(history: History) -> None:
-    """Each within bounds."""
+    """No ping was made later than LATEST_SECONDS after it was due."""
     for states in history.values():
         worst = max(states, key=lambda state: state.last.late_ms or 0.0)
         late = worst.last.late_ms or 0.0
@@ -213,7 +215,7 @@ async def test_a_hundred_kills_under_load_harm_nobody(bus, config, schedulers, r
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(12, marks=pytest.mark.slow)])
 async def test_a_scheduler_that_was_frozen_excuses_and_misses_nobody(bus, config, seconds):
-    """Alone: nobody takes over, so what was in flight is its own outage."""
+    """There is no other scheduler, so the pings in flight are excused as its own outage."""
     async with scheduler_processes(config, 1) as (process,), ledger_agents(config) as fleet:
         enrolled = await enrol(bus, fleet, 20)
         await fleet["a000"].behave("silent")  # in flight for sure when the freeze begins
@@ -224,7 +226,7 @@ async def test_a_scheduler_that_was_frozen_excuses_and_misses_nobody(bus, config
         thawed = datetime.now(UTC)
         process.signal(signal.SIGCONT)
         await fleet["a000"].behave("answering")
-        # all twenty: an agent whose first ping was in flight has no history yet when the others have
+        # All twenty: an agent whose first ping was in flight has no history yet.
         history = await until_history(
             bus, lambda h: len(h) == 20 and all(s[-1].last.pinged_at > thawed for s in h.values())
         )
@@ -244,5 +246,5 @@ async def until_heard_again(fleet: LedgerAgents, agent_id: str) -> None:
     """Returns just after the agent heard a new ping."""
     heard = len(fleet[agent_id].asked)
     async with asyncio.timeout(10):
-        while len(fleet[agent_id].asked) == heard:  # noqa: ASYNC110  # the agent's memory is all there is to look at
+        while len(fleet[agent_id].asked) == heard:  # noqa: ASYNC110  # the agent signals nobody
             await asyncio.sleep(0.01)

@@ -1,7 +1,7 @@
-"""A model of the scheduler against a real nats-server: whatever happens, the bucket is what docs/design/ping-policy.md says.
+"""A model of the scheduler against a real nats-server: the bucket always follows the policy.
 
-Hypothesis draws registrations, removals, pings by hand, manners of agents, crashes and time; `World` holds what
-must be true after each step, and audits the whole history at the end.
+Hypothesis draws registrations, removals, pings by hand, behaviour of agents, crashes and time.
+`World` checks what must be true after each step, and audits the whole history at the end.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ some_capabilities = st.none() | st.sampled_from(
 
 
 class SchedulerModel(RuleBasedStateMachine):
-    """Each rule runs the loop, in which schedulers in this process live too, for as long as it takes."""
+    """Each rule runs the event loop until it is done; schedulers of this process run in it too."""
 
     @initialize(
         schedulers=st.sampled_from([(0,), (1,), (0, 1)]),
@@ -98,7 +98,7 @@ class SchedulerModel(RuleBasedStateMachine):
         await self._assert_recorded(agent_id, [ping for ping in pings if ping])
 
     async def _assert_recorded(self, agent_id: str, pings: list[Ping]):
-        """What the caller was told is what history says."""
+        """The caller got the outcome that the history holds."""
         if not pings:
             return
         history = (await self.world.check_history())[agent_id]
@@ -121,7 +121,7 @@ class SchedulerModel(RuleBasedStateMachine):
     @precondition(anybody)
     @rule(agent_id=some_agent, back=st.booleans())
     def remove_in_flight(self, agent_id, back):
-        """Removed while a ping is under way, and perhaps registered again at once."""
+        """Removes an agent during a ping, and may register it again at once."""
         known = self.world.known.get(agent_id)
         if known and known.registered:
             self.run(self._remove_in_flight(agent_id, back))
@@ -182,7 +182,7 @@ class SchedulerModel(RuleBasedStateMachine):
             self.runner.close()
 
     async def _end(self):
-        """With a scheduler about, everybody is looked after again; then the whole history is audited."""
+        """With a scheduler running, every agent is pinged again; then the history is audited."""
         if not self.world.anybody:
             await self.world.schedulers[1].start()
         await self.world.until_all_pinged()
@@ -194,7 +194,7 @@ COMMON = {
     "deadline": None,
     "database": None,
     "suppress_health_check": list(HealthCheck),
-    "phases": (Phase.generate,),  # time is real here: what failed once is told, and not shrunk
+    "phases": (Phase.generate,),  # depends on real time: a failure cannot be shrunk
     "print_blob": True,
 }
 

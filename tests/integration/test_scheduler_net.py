@@ -1,4 +1,4 @@
-"""The net under the pings: timers that a busy scheduler leaves standing, and what comes of them when they fire."""
+"""Timers that a busy scheduler keeps through several outcomes, and what happens when they fire."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -58,7 +58,9 @@ async def record(
         attempt.start(now, "")
         committer.submit(attempt, Answered(100.0, gpu_available=True))
     async with asyncio.timeout(10):
-        while any(directory.get(name).state_revision == before[name] for name in names):  # noqa: ASYNC110
+        while any(  # noqa: ASYNC110  # the directory signals nobody
+            directory.get(name).state_revision == before[name] for name in names
+        ):
             await asyncio.sleep(0.01)
 
 

@@ -1,6 +1,7 @@
-"""nats-server killed and frozen under load: nothing acknowledged is lost, and no agent pays for it.
+"""nats-server is killed and frozen under load: nothing acknowledged is lost, no agent is harmed.
 
-Half of the fleet are test agents that remember what they said, the others real agentds with simulated GPUs.
+Most of the fleet are test agents that remember what they said; the others are real agentds with
+simulated GPUs.
 """
 
 import asyncio
@@ -96,7 +97,10 @@ async def watch_acknowledged(schedulers: list[Scheduler], agent_ids: list[str], 
 async def history_when(
     bus: connection.Client, since: datetime, agent_ids: list[str]
 ) -> tuple[History, float]:
-    """The history once each agent answered a ping made after `since`, and how many seconds after it that was."""
+    """Returns the history once each agent answered a ping made after `since`.
+
+    Also returns how many seconds after `since` the last of these pings was made.
+    """
     while True:
         with suppress(Exception):  # the bus is coming back
             async with asyncio.timeout(10):
@@ -223,7 +227,7 @@ def assert_nobody_escalated(history: History) -> None:
 
 
 def assert_windows_tile(history: History, agent_id: str) -> None:
-    """agentd's marks are positions of its ledger: each window is the stretch between two of them."""
+    """Each window is the time between two marks; agentd's marks are positions in its ledger."""
     answered = [state for state in history[agent_id] if state.last.outcome == "answered"]
     for before, after in pairwise(answered):
         ledger, _, since = (before.since_mark or "").partition(".")

@@ -1,4 +1,4 @@
-"""Schedulers side by side: who looks after whom while the bus is away, and what a lost race costs."""
+"""Several schedulers: dividing the agents while the bus is away, and the cost of a lost race."""
 
 import asyncio
 import secrets
@@ -74,7 +74,7 @@ async def test_a_dead_scheduler_is_forgotten_by_those_who_hear_themselves(bus, c
 
 
 async def test_lost_races_in_a_batch_do_not_hold_up_the_others(bus, config):
-    """A hundred outcomes, every second one recorded by somebody else meanwhile: one refusal, not fifty."""
+    """Of a hundred outcomes another scheduler records every second one: one refusal, not fifty."""
     policy, now = policy_of(config), datetime.now(UTC)
     directory = Directory(policy)
     settled: dict[str, tuple[AgentState, bool]] = {}
@@ -128,7 +128,7 @@ def replace_ping(state: AgentState, ping_id: str) -> AgentState:
 
 
 async def test_what_another_scheduler_did_to_an_agent_is_seen_before_it_is_answered(bus, config):
-    """Acknowledged by one, asked of the other at once: the follower may not have heard of it yet."""
+    """One scheduler acknowledges, and another that has not caught up is asked at once."""
     async with running(config) as one, running(config) as two:
         for number in range(30):
             name, now = f"n{number}", datetime.now(UTC)
@@ -155,7 +155,7 @@ async def test_a_timer_is_not_written_for_a_state_that_has_moved_on(bus, config)
 
 @pytest.mark.parametrize("back", [False, True])
 async def test_an_outcome_that_crosses_a_removal_leaves_no_timer_behind(bus, config, back):
-    """Whatever comes first: the timer is there for a registered agent only, and for the next outcome."""
+    """Whichever write comes first, only a registered agent has a timer, for its next outcome."""
     patient = replace(config, PING_BASE_INTERVAL_MINUTES=10.0, PING_MAX_INTERVAL_HOURS=1.0)
     async with running(patient) as one, running(patient) as two, answering(patient) as agents:
         for number in range(10):
@@ -173,7 +173,8 @@ async def test_an_outcome_that_crosses_a_removal_leaves_no_timer_behind(bus, con
                 await two.registry.register(name, RegisterRequest(), datetime.now(UTC))
             await pinging
             async with asyncio.timeout(3):
-                while await timer_seq(bus, name) != (3 if back else None):  # noqa: ASYNC110  # the bucket tells nobody
+                expected = 3 if back else None
+                while await timer_seq(bus, name) != expected:  # noqa: ASYNC110  # polls the bucket
                     await asyncio.sleep(0.02)
 
 

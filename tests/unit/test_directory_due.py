@@ -1,4 +1,4 @@
-"""Who is due is handed out once, oldest first, however often it is offered again."""
+"""Each due agent is handed out once, oldest first, however often it is offered again."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -80,7 +80,7 @@ async def test_a_backlog_that_waits_for_a_place_does_not_pile_up():
 
 
 async def test_whose_time_comes_while_the_loop_looks_is_pinged_at_once():
-    """Not a second later: the loop slept on, having read the clock a second time in the same turn."""
+    """The loop once read the clock twice in one turn, and then slept a second too long."""
     wake = asyncio.Event()
     directory = LateLook(POLICY, wake)
     now = datetime.now(UTC)
