@@ -23,10 +23,10 @@ from bus.contract.messages import (
 from bus.contract.questions import (
     Agent,
     AgentPage,
-    LiveEvent,
     Fleet,
     GetRequest,
     ListRequest,
+    LiveEvent,
     Ping,
     RegisterReply,
     RegisterRequest,
