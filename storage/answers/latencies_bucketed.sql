@@ -12,7 +12,10 @@
             SELECT key, bucket, sum(pings)::BIGINT AS pings
             FROM (
                 {sealed}
-                SELECT {key} AS key, round(ln(greatest({measure}, 1)) / ln(1.02))::INTEGER AS bucket, count(*) AS pings
+                SELECT
+                    {key} AS key,
+                    round(ln(greatest({measure}, 1)) / ln(1.02))::INTEGER AS bucket,
+                    count(*) AS pings
                 FROM {pings} AS p
                 WHERE {chosen} AND {measure} IS NOT NULL AND (
                     (pinged_us >= $since_us AND pinged_us < $head_until_us)

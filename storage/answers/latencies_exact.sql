@@ -3,6 +3,7 @@
     FROM (
         SELECT {key} AS key, count(*) AS measured, quantile_cont({measure}, [0.5, 0.95, 0.99]) AS p
         FROM {pings} AS p
-        WHERE {chosen} AND {measure} IS NOT NULL AND pinged_us >= $since_us AND pinged_us < $until_us
+        WHERE {chosen} AND {measure} IS NOT NULL
+            AND pinged_us >= $since_us AND pinged_us < $until_us
         GROUP BY key
     )

@@ -1,6 +1,8 @@
--- The fleet's response times and lateness in buckets 2 % wide, ascending: sealed hours, and the rows at the edges.
+-- The fleet's response times and lateness in buckets 2 % wide, ascending: sealed hours from the
+-- rollup, the edges from the rows.
 WITH edges AS (
-    SELECT response_us, late_us FROM {pings} WHERE pinged_us >= $since_us AND pinged_us < $head_until_us
+    SELECT response_us, late_us FROM {pings}
+    WHERE pinged_us >= $since_us AND pinged_us < $head_until_us
     UNION ALL
     SELECT response_us, late_us FROM {pings} WHERE pinged_us >= $tail_since_us
 )

@@ -2,8 +2,10 @@
 SELECT
     sum(pings)::BIGINT AS pings, sum(excused)::BIGINT AS excused, sum(first)::BIGINT AS first,
     sum(good)::BIGINT AS good, sum(poor)::BIGINT AS poor,
-    coalesce(sum(up_ms), 0)::BIGINT AS up_ms, coalesce(sum(degraded_ms), 0)::BIGINT AS degraded_ms,
-    coalesce(sum(down_ms), 0)::BIGINT AS down_ms, coalesce(sum(unknown_ms), 0)::BIGINT AS unknown_ms,
+    coalesce(sum(up_ms), 0)::BIGINT AS up_ms,
+    coalesce(sum(degraded_ms), 0)::BIGINT AS degraded_ms,
+    coalesce(sum(down_ms), 0)::BIGINT AS down_ms,
+    coalesce(sum(unknown_ms), 0)::BIGINT AS unknown_ms,
     coalesce(sum(excused_ms), 0)::BIGINT AS excused_ms
 FROM (
     SELECT pings, excused, first, good, poor, up_ms, degraded_ms, down_ms, unknown_ms, excused_ms

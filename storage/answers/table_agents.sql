@@ -1,4 +1,5 @@
--- One row an agent, summed over the period: whole sealed days from the rollup, the edges from the rows.
+-- One row an agent, summed over the period: whole sealed days from the rollup, the edges from the
+-- rows.
 SELECT
     a.agent_id,
     make_timestamp($since_us)::TIMESTAMPTZ AS since,
@@ -9,13 +10,24 @@ SELECT
     down_ms / 1000 AS down_seconds,
     unknown_ms / 1000 AS unknown_seconds,
     excused_ms / 1000 AS excused_seconds,
-    uptime_percent(up_ms + degraded_ms, up_ms + degraded_ms + down_ms + unknown_ms) AS uptime_percent
+    uptime_percent(
+        up_ms + degraded_ms, up_ms + degraded_ms + down_ms + unknown_ms
+    ) AS uptime_percent
 FROM (
     SELECT
-        agent, sum(pings)::BIGINT AS pings, sum(answered)::BIGINT AS answered, sum(missed)::BIGINT AS missed,
-        sum(excused)::BIGINT AS excused, sum(first)::BIGINT AS first, sum(good)::BIGINT AS good, sum(poor)::BIGINT AS poor,
-        sum(up_ms)::BIGINT AS up_ms, sum(degraded_ms)::BIGINT AS degraded_ms, sum(down_ms)::BIGINT AS down_ms,
-        sum(unknown_ms)::BIGINT AS unknown_ms, sum(excused_ms)::BIGINT AS excused_ms
+        agent,
+        sum(pings)::BIGINT AS pings,
+        sum(answered)::BIGINT AS answered,
+        sum(missed)::BIGINT AS missed,
+        sum(excused)::BIGINT AS excused,
+        sum(first)::BIGINT AS first,
+        sum(good)::BIGINT AS good,
+        sum(poor)::BIGINT AS poor,
+        sum(up_ms)::BIGINT AS up_ms,
+        sum(degraded_ms)::BIGINT AS degraded_ms,
+        sum(down_ms)::BIGINT AS down_ms,
+        sum(unknown_ms)::BIGINT AS unknown_ms,
+        sum(excused_ms)::BIGINT AS excused_ms
     FROM (
         SELECT
             agent, pings, answered, missed, excused, first, good, poor,
@@ -24,14 +36,16 @@ FROM (
         WHERE {chosen} AND day >= $first AND day < $end
         UNION ALL
         SELECT
-            agent, count(*), count(*) FILTER (outcome = 'answered'), count(*) FILTER (outcome = 'missed'),
+            agent, count(*),
+            count(*) FILTER (outcome = 'answered'), count(*) FILTER (outcome = 'missed'),
             count(*) FILTER (outcome = 'excused'), count(*) FILTER (verdict = 'first'),
             count(*) FILTER (verdict = 'good'), count(*) FILTER (verdict = 'poor'),
             coalesce(sum(up_ms), 0), coalesce(sum(degraded_ms), 0), coalesce(sum(down_ms), 0),
             coalesce(sum(unknown_ms), 0), coalesce(sum(excused_ms), 0)
         FROM {pings} AS p
         WHERE {chosen} AND (
-            (pinged_us >= $since_us AND pinged_us < $head_until_us) OR (pinged_us >= $tail_since_us AND pinged_us < $until_us)
+            (pinged_us >= $since_us AND pinged_us < $head_until_us)
+            OR (pinged_us >= $tail_since_us AND pinged_us < $until_us)
         )
         GROUP BY agent
     )

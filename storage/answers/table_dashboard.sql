@@ -1,4 +1,5 @@
--- One row an agent as its newest outcome in the period left it, with its uptime over the period; worst first.
+-- One row an agent as its newest outcome in the period left it, with its uptime over the period.
+-- The worst come first.
 SELECT
     a.agent_id,
     make_timestamp(last_us)::TIMESTAMPTZ AS last_ping_at,
@@ -16,7 +17,10 @@ SELECT
     uptime_percent(good_ms, judged_ms) AS period_uptime_percent
 FROM (
     SELECT
-        agent, max(pinged_us) AS last_us, count(*) AS pings, count(*) FILTER (outcome = 'missed') AS missed,
+        agent,
+        max(pinged_us) AS last_us,
+        count(*) AS pings,
+        count(*) FILTER (outcome = 'missed') AS missed,
         coalesce(sum(up_ms + degraded_ms), 0)::BIGINT AS good_ms,
         coalesce(sum(up_ms + degraded_ms + down_ms + unknown_ms), 0)::BIGINT AS judged_ms
     FROM {pings} AS p
@@ -24,7 +28,9 @@ FROM (
     GROUP BY agent
 ) AS sums
 JOIN (
-    SELECT agent, pinged_us, outcome, verdict, reason, uptime_percent, consecutive_poor, interval_seconds, next_us, response_us, late_us
+    SELECT
+        agent, pinged_us, outcome, verdict, reason, uptime_percent, consecutive_poor,
+        interval_seconds, next_us, response_us, late_us
     FROM {pings} AS p
     WHERE {chosen} AND pinged_us >= $since_us AND pinged_us < $until_us
 ) AS newest ON newest.agent = sums.agent AND newest.pinged_us = sums.last_us

@@ -1,4 +1,5 @@
--- The fleet's sums, in one row or one a day or hour: whole sealed hours from the rollup, the edges from the rows.
+-- The fleet's sums, in one row or one a day or hour: whole sealed hours from the rollup, the edges
+-- from the rows.
 -- $grain: the length of a row in microseconds, the whole period's where it is one row.
 SELECT
     make_timestamp(greatest(begins_us, $since_us))::TIMESTAMPTZ AS since,
@@ -9,14 +10,24 @@ SELECT
     down_ms / 1000 AS down_seconds,
     unknown_ms / 1000 AS unknown_seconds,
     excused_ms / 1000 AS excused_seconds,
-    uptime_percent(up_ms + degraded_ms, up_ms + degraded_ms + down_ms + unknown_ms) AS uptime_percent
+    uptime_percent(
+        up_ms + degraded_ms, up_ms + degraded_ms + down_ms + unknown_ms
+    ) AS uptime_percent
 FROM (
     SELECT
         $base_us + (at_us - $base_us) // $grain * $grain AS begins_us,
-        sum(pings)::BIGINT AS pings, sum(answered)::BIGINT AS answered, sum(missed)::BIGINT AS missed,
-        sum(excused)::BIGINT AS excused, sum(first)::BIGINT AS first, sum(good)::BIGINT AS good, sum(poor)::BIGINT AS poor,
-        sum(up_ms)::BIGINT AS up_ms, sum(degraded_ms)::BIGINT AS degraded_ms, sum(down_ms)::BIGINT AS down_ms,
-        sum(unknown_ms)::BIGINT AS unknown_ms, sum(excused_ms)::BIGINT AS excused_ms
+        sum(pings)::BIGINT AS pings,
+        sum(answered)::BIGINT AS answered,
+        sum(missed)::BIGINT AS missed,
+        sum(excused)::BIGINT AS excused,
+        sum(first)::BIGINT AS first,
+        sum(good)::BIGINT AS good,
+        sum(poor)::BIGINT AS poor,
+        sum(up_ms)::BIGINT AS up_ms,
+        sum(degraded_ms)::BIGINT AS degraded_ms,
+        sum(down_ms)::BIGINT AS down_ms,
+        sum(unknown_ms)::BIGINT AS unknown_ms,
+        sum(excused_ms)::BIGINT AS excused_ms
     FROM (
         SELECT
             hour * 3600000000 AS at_us, pings, answered, missed, excused, first, good, poor,
@@ -25,7 +36,8 @@ FROM (
         WHERE hour >= $first AND hour < $end
         UNION ALL
         SELECT
-            any_value(pinged_us), count(*), count(*) FILTER (outcome = 'answered'), count(*) FILTER (outcome = 'missed'),
+            any_value(pinged_us), count(*),
+            count(*) FILTER (outcome = 'answered'), count(*) FILTER (outcome = 'missed'),
             count(*) FILTER (outcome = 'excused'), count(*) FILTER (verdict = 'first'),
             count(*) FILTER (verdict = 'good'), count(*) FILTER (verdict = 'poor'),
             coalesce(sum(up_ms), 0), coalesce(sum(degraded_ms), 0), coalesce(sum(down_ms), 0),

@@ -1,4 +1,4 @@
--- One row an outcome. {chosen}: one agent, or all; from a place in time on (storage/answers/cursor.py).
+-- One row an outcome, after a cursor (storage/answers/cursor.py). {chosen}: one agent, or all.
 SELECT
     a.agent_id,
     p.ping_seq,
@@ -12,7 +12,9 @@ SELECT
     p.down_ms / 1000 AS down_seconds,
     p.unknown_ms / 1000 AS unknown_seconds,
     p.excused_ms / 1000 AS excused_seconds,
-    coalesce(p.window_ms, p.up_ms + p.degraded_ms + p.down_ms + p.unknown_ms + p.excused_ms) / 1000 AS window_seconds,
+    coalesce(
+        p.window_ms, p.up_ms + p.degraded_ms + p.down_ms + p.unknown_ms + p.excused_ms
+    ) / 1000 AS window_seconds,
     p.consecutive_poor AS consecutive_poor_uptime,
     p.interval_seconds / 60 AS interval_minutes,
     make_timestamp(p.pinged_us + p.next_us)::TIMESTAMPTZ AS next_ping_at,

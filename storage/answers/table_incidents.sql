@@ -1,6 +1,6 @@
--- One row a time that was not up. An incident that goes on is told by every report, and its last telling counts: it is
--- the same one when it began before the report that left it open. Its label of time may differ a little, because the
--- host's clock is corrected while it runs (0.1 s).
+-- One row an incident. Every report repeats an incident that goes on, and the last report decides.
+-- An incident is the one of an earlier report if it began before that report ended, within 0.1 s,
+-- because a host's clock is corrected while it runs.
 SELECT
     a.agent_id,
     i.gpu,
@@ -12,13 +12,19 @@ SELECT
     make_timestamp(i.told_us)::TIMESTAMPTZ AS last_told_at
 FROM (
     SELECT
-        agent, gpu, state, reason, arg_min(since_us, pinged_us) AS since_us,
-        nullif(arg_max(coalesce(until_us, -1), pinged_us), -1) AS until_us, max(pinged_us) AS told_us
+        agent, gpu, state, reason,
+        arg_min(since_us, pinged_us) AS since_us,
+        nullif(arg_max(coalesce(until_us, -1), pinged_us), -1) AS until_us,
+        max(pinged_us) AS told_us
     FROM (
-        SELECT *, sum(begins) OVER (PARTITION BY agent, gpu, state, reason ORDER BY since_us, pinged_us) AS number
+        SELECT *, sum(begins) OVER (
+            PARTITION BY agent, gpu, state, reason ORDER BY since_us, pinged_us
+        ) AS number
         FROM (
             SELECT *, coalesce(
-                since_us > max(coalesce(until_us - 1, greatest(pinged_us, since_us) + 100000)) OVER (
+                since_us > max(
+                    coalesce(until_us - 1, greatest(pinged_us, since_us) + 100000)
+                ) OVER (
                     PARTITION BY agent, gpu, state, reason ORDER BY since_us, pinged_us
                     ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
                 ),

@@ -1,7 +1,4 @@
-"""Adds up one agent's month: from the windows of its reports to the accounts of a statement.
-
-Pure.
-"""
+"""Adds up one agent's month, from windows of reports to the accounts of a statement. Pure."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -84,7 +81,7 @@ def durations_within(
     return durations
 
 
-def enrolled_ms(
+def accountable_ms(
     durations: Durations,
     intervals: Iterable[Interval],
 ) -> int:
@@ -132,7 +129,7 @@ def gpu_accounts(
     accounts = []
     for uuid, gpu in totals.gpus.items():
         present = [interval.intersection(gpu.present) for interval in enrolled]
-        present_ms = enrolled_ms(gpu.durations, present)
+        present_ms = accountable_ms(gpu.durations, present)
         account = to_account(gpu.durations, present_ms)
         index, name = names.get(uuid, (None, ""))
         accounts.append(

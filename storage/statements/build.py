@@ -15,8 +15,8 @@ from storage.engine.partitions import DAY_US
 from storage.engine.rows import from_microseconds, microseconds
 from storage.statements import payment
 from storage.statements.account import (
+    accountable_ms,
     durations_within,
-    enrolled_ms,
     gpu_accounts,
     month_interval,
     month_totals,
@@ -81,7 +81,7 @@ def statement(
     history = AgentHistory(asked_us, outcomes.windows, month.first_us)
     enrolled = enrolled_intervals(request.enrolments, history, month.retained, now_us)
     totals = month_totals(windows, enrolled)
-    host_ms = enrolled_ms(totals.host, enrolled)
+    host_ms = accountable_ms(totals.host, enrolled)
     counts = _count_pings(reader, month)
     since_us = until_us = month.retained.begin
     if enrolled:

@@ -1,10 +1,22 @@
--- Every window of the fleet in a month, by agent and by class: windows that every rule pays at the same rate are summed
--- here, because a ratio of sums lies between the ratios. {now}, {then}: how many of the bands' edges a window reaches.
--- Whole windows, by the moment of their ping; an agent's own statement divides those at the month's edges.
+-- The windows of the fleet in a month, added up by agent and by class. A class holds windows that
+-- both rules pay at the same rate: the uptime of a sum lies between the uptimes of its parts.
+-- {now}, {then}: how many bands of the rules the uptime of a window reaches.
+-- Windows count whole, by the time of their ping; an agent's statement divides those at the edges.
 SELECT
     agent,
-    sum(up_ms)::BIGINT, sum(degraded_ms)::BIGINT, sum(down_ms)::BIGINT, sum(unknown_ms)::BIGINT, sum(excused_ms)::BIGINT
-FROM {pings}
-WHERE pinged_us >= $since_us AND pinged_us < $until_us AND up_ms IS NOT NULL
-GROUP BY agent, CASE WHEN degraded_ms + down_ms + unknown_ms > 0 THEN ({now}) * 1000 + ({then}) END
+    sum(up_ms)::BIGINT AS up_ms,
+    sum(degraded_ms)::BIGINT AS degraded_ms,
+    sum(down_ms)::BIGINT AS down_ms,
+    sum(unknown_ms)::BIGINT AS unknown_ms,
+    sum(excused_ms)::BIGINT AS excused_ms
+FROM (
+    SELECT
+        agent, up_ms, degraded_ms, down_ms, unknown_ms, excused_ms,
+        CASE
+            WHEN degraded_ms + down_ms + unknown_ms > 0 THEN ({now}) * 1000 + ({then})
+        END AS class
+    FROM {pings}
+    WHERE pinged_us >= $since_us AND pinged_us < $until_us AND up_ms IS NOT NULL
+)
+GROUP BY agent, class
 ORDER BY agent;

@@ -1,4 +1,4 @@
-"""The fleet under other rules: paid by classes of windows in the database, it comes to what each window comes to."""
+"""The fleet under other rules: classes of windows are paid as their windows one by one."""
 
 from pathlib import Path
 
@@ -25,7 +25,8 @@ async def test_the_fleet_is_paid_as_window_by_window(kept: Kept, policy: str | N
     states = fleet()
     await kept.fill(states)
     own = (
-        'name = "own"\nbasis = "window"\ndegraded_counts_as_up = false\nunknown_counts = "excused"\n'
+        'name = "own"\nbasis = "window"\n'
+        'degraded_counts_as_up = false\nunknown_counts = "excused"\n'
         "[[bands]]\nat_least = 97.0\nrate = 1.0\n[[bands]]\nat_least = 91.5\nrate = 0.3\n"
     )
     chosen = own if policy == "own" else policy

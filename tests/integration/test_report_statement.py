@@ -1,4 +1,4 @@
-"""The uptime statement, against an independent computation from the raw stream; files over the bus; print."""
+"""The uptime statement against an independent computation from the raw stream, and as files."""
 
 import csv
 import io
@@ -36,7 +36,7 @@ Timeline = list[tuple[datetime, datetime, str]]
 def life(
     agent_id: str, chance: random.Random, begins: datetime, ends: datetime
 ) -> list[AgentState]:
-    """Months of an agent: windows of hours that tile, one GPU that fails now and then, misses in between."""
+    """Returns months of an agent: windows that tile, a GPU that fails now and then, misses."""
     states, at, number = [], begins, 0
     while at < ends:
         number += 1
@@ -93,7 +93,7 @@ def answered(
 def spent(
     timeline: Timeline, since: datetime, until: datetime, begins: datetime, ends: datetime
 ) -> Seconds:
-    """Seconds by state within `[begins, ends)`: a plain walk over the truth, sharing nothing with storage."""
+    """Returns seconds by state within `[begins, ends)`, by a walk that shares no code with storage."""
     begins, ends = max(begins, since), min(ends, until)
     sums = dict.fromkeys(STATES, 0.0)
     for start, end, name in timeline:
@@ -167,13 +167,14 @@ async def test_a_partial_first_month_and_time_that_nobody_reported(
     bus: Client, base_settings: Settings
 ):
     enrolled = datetime(2026, 10, 20, tzinfo=UTC)
+    first = enrolled + timedelta(days=1)
+    last = enrolled + timedelta(days=3)
     day = Seconds(up=86_400.0)
     states = [
-        state("new", 1, enrolled + timedelta(days=1), day, until=enrolled + timedelta(days=1), verdict="first"),
+        state("new", 1, first, day, until=first, verdict="first"),
         state("new", 2, enrolled + timedelta(days=2), None),
-        state("new", 3, enrolled + timedelta(days=3), Seconds(up=0.0, unknown=100.0, excused=172_700.0),
-              until=enrolled + timedelta(days=3)),
-    ]  # fmt: skip
+        state("new", 3, last, Seconds(up=0.0, unknown=100.0, excused=172_700.0), until=last),
+    ]
     async with service.running(base_settings):
         await publish(bus, states)
         await caught_up(bus, 3)

@@ -1,4 +1,4 @@
-"""The statement of hosts that come and go, whose clocks are wrong, whose GPUs are replaced: what they are paid on."""
+"""The statement of hosts that come and go, whose clocks are wrong, whose GPUs are replaced."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

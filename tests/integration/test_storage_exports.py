@@ -1,4 +1,4 @@
-"""Tables of history as files: what is in them, equal however the rows are kept, safe to open, and errors told apart."""
+"""Tables of history as files: equal however the rows are kept, safe to open, errors told apart."""
 
 import csv
 import io
@@ -164,7 +164,7 @@ async def test_sealed_and_archived_days_change_nothing(kept: Kept):
 
 
 async def test_incidents_are_told_once_with_their_end(kept: Kept):
-    """Each report labels the same beginning a little differently; another one of the same kind is another one."""
+    """Reports label one beginning a little differently; a later incident is another one."""
     at = OCTOBER + timedelta(days=3)
 
     def told(number: int, *incidents: tuple[timedelta, timedelta | None]) -> AgentState:
@@ -267,7 +267,7 @@ async def test_a_file_of_an_agent_that_was_never_pinged_has_columns(kept: Kept):
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """The kernel lets nobody here write a larger one: to a program, the same as a disk that is full."""
+    """The kernel refuses larger files, which to a program is the same as a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

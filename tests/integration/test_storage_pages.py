@@ -1,4 +1,4 @@
-"""Pages of an agent's history: every outcome once, in one order, whatever its number and wherever it lies."""
+"""Pages of an agent's history have every outcome once, in one order, wherever it is stored."""
 
 import csv
 import io
@@ -82,7 +82,7 @@ async def test_outcomes_of_the_same_microsecond_are_on_some_page_each(kept: Kept
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_what_comes_in_meanwhile_skips_and_repeats_nothing(kept: Kept, seed: int):
-    """Live and archived days, two numberings, moments that agree, clocks that step back; late outcomes, new ones."""
+    """Live and archived days, two numberings, equal times, clocks that step back, late outcomes."""
     chance = random.Random(seed)
     moments = [NOW - timedelta(hours=chance.randrange(1, 120)) for _ in range(40)]
     there = [state("a", number, chance.choice(moments)) for number in range(1, 60)]

@@ -93,7 +93,7 @@ def test_a_ping_s_way_at_the_beginning_is_no_time_that_nobody_reported(off_us):
 
 
 def test_no_time_counts_twice_though_enrolments_touch_overlap_or_come_twice():
-    """Removed and registered again within seconds; by schedulers whose clocks differ; told twice, in no order."""
+    """Registered again within seconds, by schedulers whose clocks differ, told twice, unsorted."""
     second = 1 / 86_400
     soon = [Enrolment(on(1), on(2)), Enrolment(on(2 + second))]
     told = known((1, 2 - second), (2 + second, 3))
@@ -162,7 +162,7 @@ def test_a_label_is_found_again_to_the_millisecond_however_the_ping_s_moment_fal
     st.lists(st.integers(1_000, DAY), min_size=12, max_size=12),
 )
 def test_windows_tile_however_the_host_s_clock_is_set(offsets, lengths):
-    """What lies between two windows, or in both, is less than a clock may differ that is believed."""
+    """Gaps and overlaps are smaller than the difference of a clock that is still believed."""
     true = before = at(0)
     for offset, given_length in zip(offsets, lengths, strict=False):
         length = given_length // 1000 * 1000

@@ -13,12 +13,25 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 def agent(status: Status, silent_hours: float) -> Agent:
     return Agent(
-        agent_id="a", agent_url=None, capabilities=(), metadata={}, status=status, registered_at=NOW,
-        uptime_percent=None, uptime_24h_percent=None, consecutive_poor_uptime=0, good_streak=0,
-        current_interval_minutes=15.0, next_ping_at=NOW, last_ping_at=NOW,
-        last_answered_at=NOW - timedelta(hours=silent_hours), total_pings=9, missed_pings=0, last_response_ms=None,
+        agent_id="a",
+        agent_url=None,
+        capabilities=(),
+        metadata={},
+        status=status,
+        registered_at=NOW,
+        uptime_percent=None,
+        uptime_24h_percent=None,
+        consecutive_poor_uptime=0,
+        good_streak=0,
+        current_interval_minutes=15.0,
+        next_ping_at=NOW,
+        last_ping_at=NOW,
+        last_answered_at=NOW - timedelta(hours=silent_hours),
+        total_pings=9,
+        missed_pings=0,
+        last_response_ms=None,
         connected=None,
-    )  # fmt: skip
+    )
 
 
 def known(percent: float, hours: float) -> UptimesReply:
