@@ -1,8 +1,8 @@
 """The uptime of an agent's last hours as lists show it. Pure.
 
-History has the time that reports account for. A host that misses its pings has reported nothing since
-its last answer. That time is unknown until it does, and unknown time counts against uptime: otherwise
-a dead host would keep the uptime that it had when it died.
+History has the time that reports account for. A host that misses its pings has reported nothing
+since its last answer. That time is unknown until it does, and unknown time counts against uptime:
+otherwise a dead host would keep the uptime that it had when it died.
 """
 
 from msgspec.structs import replace

@@ -93,7 +93,7 @@ def answered(
 def spent(
     timeline: Timeline, since: datetime, until: datetime, begins: datetime, ends: datetime
 ) -> Seconds:
-    """Returns seconds by state within `[begins, ends)`, by a walk that shares no code with storage."""
+    """Returns seconds by state within `[begins, ends)`; shares no code with storage."""
     begins, ends = max(begins, since), min(ends, until)
     sums = dict.fromkeys(STATES, 0.0)
     for start, end, name in timeline:
