@@ -2,6 +2,7 @@
 
 import { Detail } from "./parts/detail.js";
 import { Empty } from "./parts/empty.js";
+import { ErrorBoundary } from "./parts/errorboundary.js";
 import { Feed } from "./parts/feed.js";
 import { Header } from "./parts/header.js";
 import { Horizon } from "./parts/horizon.js";
@@ -34,19 +35,27 @@ function Fleet({ fleet, route }) {
   if (fleet.total === 0 && fleet.agents.size === 0 && !route.agent) return html`<main><${Empty} /></main>`;
   return html`<div class=${classes({ page: true, "has-detail": route.agent })}>
     <main class="fleet">
-      <${Summary} fleet=${fleet} />
-      <${Tiles} fleet=${fleet} only=${route.status} />
-      <${Horizon} agents=${[...fleet.agents.values()]} />
+      <${ErrorBoundary} name="The summary" resetOn=${fleet}><${Summary} fleet=${fleet} /><//>
+      <${ErrorBoundary} name="The number of agents by status" resetOn=${fleet}>
+        <${Tiles} fleet=${fleet} only=${route.status} />
+      <//>
+      <${ErrorBoundary} name="The timeline of next pings" resetOn=${fleet}>
+        <${Horizon} agents=${[...fleet.agents.values()]} />
+      <//>
       <div class="columns">
-        <${Table} fleet=${fleet} route=${route} searchResults=${searchResults} />
-        <${Feed} recent=${fleet.recent} />
+        <${ErrorBoundary} name="The table of agents" resetOn=${fleet}>
+          <${Table} fleet=${fleet} route=${route} searchResults=${searchResults} />
+        <//>
+        <${ErrorBoundary} name="The list of recent outcomes" resetOn=${fleet}><${Feed} recent=${fleet.recent} /><//>
       </div>
     </main>
     ${
       route.agent &&
-      html`<${Detail}
-      key=${route.agent} id=${route.agent} known=${fleet.agents.get(route.agent)} beats=${fleet.beats.get(route.agent)}
-    />`
+      html`<${ErrorBoundary} key=${route.agent} name=${`Agent ${route.agent}`} resetOn=${fleet}>
+        <${Detail}
+          id=${route.agent} known=${fleet.agents.get(route.agent)} beats=${fleet.beats.get(route.agent)}
+        />
+      <//>`
     }
   </div>`;
 }

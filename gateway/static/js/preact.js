@@ -24,4 +24,4 @@ export const classes = (names) =>
     .filter((name) => names[name])
     .join(" ");
 
-export { h, html, render, useEffect, useMemo, useRef, useState };
+export { Component, h, html, render, useEffect, useMemo, useRef, useState };

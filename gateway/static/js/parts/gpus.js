@@ -31,8 +31,7 @@ export function Gpus({ agent, newest }) {
 }
 
 function Gpu({ gpu }) {
-  const details = gpu.details ?? {};
-  const readings = readingsOf(details);
+  const readings = readingsOf(gpu);
   return html`<li class="gpu">
     <div class="gpu-head">
       <span class="gpu-index">${gpu.index ?? "–"}</span>
@@ -55,34 +54,34 @@ const Meter = ({ share }) =>
   html`<span class="meter" aria-hidden="true"><i style=${{ width: `${Math.min(100, share * 100)}%` }}></i></span>`;
 
 /** A list of [name, text, share of the limit if there is one]. Readings that the driver does not give are left out. */
-function readingsOf(details) {
-  const has = (name) => details[name] != null;
+function readingsOf(gpu) {
+  const has = (name) => gpu[name] != null;
   const gib = (bytes) => (bytes / 2 ** 30).toFixed(1);
-  const total = has("memory_total_bytes") ? `/${Math.round(details.memory_total_bytes / 2 ** 30)}` : "";
-  const share = (part, whole) => (has(whole) && details[whole] > 0 ? details[part] / details[whole] : null);
+  const total = has("memory_total_bytes") ? `/${Math.round(gpu.memory_total_bytes / 2 ** 30)}` : "";
+  const share = (part, whole) => (has(whole) && gpu[whole] > 0 ? gpu[part] / gpu[whole] : null);
   return [
     has("utilization_percent") && [
       "Load",
-      percent(details.utilization_percent).replace(/\.\d+/, ""),
-      details.utilization_percent / 100,
+      percent(gpu.utilization_percent).replace(/\.\d+/, ""),
+      gpu.utilization_percent / 100,
     ],
     has("memory_used_bytes") && [
       "Memory",
-      `${gib(details.memory_used_bytes)}${total}${SPACE}GiB`,
+      `${gib(gpu.memory_used_bytes)}${total}${SPACE}GiB`,
       share("memory_used_bytes", "memory_total_bytes"),
     ],
     has("power_watts") && [
       "Power",
-      `${Math.round(details.power_watts)}${SPACE}W`,
+      `${Math.round(gpu.power_watts)}${SPACE}W`,
       share("power_watts", "power_limit_watts"),
     ],
     has("temperature_celsius") && [
       "Heat",
-      `${details.temperature_celsius}${SPACE}°C`,
-      details.temperature_celsius / 100,
+      `${gpu.temperature_celsius}${SPACE}°C`,
+      gpu.temperature_celsius / 100,
     ],
-    has("pcie_width") && ["PCIe", `gen ${details.pcie_generation ?? "?"} ×${details.pcie_width}`],
-    details.ecc_uncorrected_volatile > 0 && ["ECC errors", count(details.ecc_uncorrected_volatile)],
-    has("processes") && ["Processes", count(details.processes)],
+    has("pcie_width") && ["PCIe", `gen ${gpu.pcie_generation ?? "?"} ×${gpu.pcie_width}`],
+    gpu.ecc_uncorrected_volatile > 0 && ["ECC errors", count(gpu.ecc_uncorrected_volatile)],
+    has("processes") && ["Processes", count(gpu.processes)],
   ].filter(Boolean);
 }

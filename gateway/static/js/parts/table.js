@@ -5,6 +5,7 @@ import { count } from "../format.js";
 import { classes, html } from "../preact.js";
 import { go } from "../route.js";
 import { status } from "../labels.js";
+import { ErrorBoundary } from "./errorboundary.js";
 import { Icon } from "./glyph.js";
 import { Row } from "./row.js";
 import { Search } from "./search.js";
@@ -36,10 +37,12 @@ export function Table({ fleet, route, searchResults }) {
         ${COLUMNS.map((column) => html`<${Heading} key=${column.label} ...${column} route=${route} />`)}
       </div>
       ${rows.map(
-        (agent) => html`<${Row}
-        key=${agent.agent_id} agent=${agent} beats=${fleet.beats.get(agent.agent_id) ?? NO_BEATS}
-        isStale=${fleet.stale.has(agent.agent_id)} isOpen=${route.agent === agent.agent_id}
-      />`,
+        (agent) => html`<${ErrorBoundary} key=${agent.agent_id} name=${`Agent ${agent.agent_id}`} resetOn=${agent} isRow>
+        <${Row}
+          agent=${agent} beats=${fleet.beats.get(agent.agent_id) ?? NO_BEATS}
+          isStale=${fleet.stale.has(agent.agent_id)} isOpen=${route.agent === agent.agent_id}
+        />
+      <//>`,
       )}
       ${rows.length === 0 && html`<${NoRows} route=${route} />`}
     </div>

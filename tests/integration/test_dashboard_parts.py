@@ -1,0 +1,102 @@
+"""The dashboard in a real browser, on a gateway whose services answer what the test says."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+
+from bus.contract.questions import LiveEvent
+from bus.settings import Settings
+from tests.browser import Browser, chromium
+from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
+
+# what a host without a name for its GPU would make of the page's model, if the gateway let it pass
+BREAK_AGENT_A = """
+import("/static/js/store.js").then(({ change }) =>
+  change((state) => {
+    const agents = new Map(state.fleet.agents);
+    agents.set("a", { ...agents.get("a"), gpus: [{ uuid: 5, name: null, state: "up" }] });
+    return { fleet: { ...state.fleet, agents } };
+  }),
+);
+"""
+BREAK_TOTALS = """
+import("/static/js/store.js").then(({ change }) =>
+  change((state) => ({ fleet: { ...state.fleet, totals: null } })),
+);
+"""
+
+
+class Page(NamedTuple):
+    url: str
+    behind: Behind
+    browser: Browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def page(base_settings: Settings, browser: Browser) -> AsyncIterator[Page]:
+    async with gateway_and_behind(quick(base_settings)) as (http, behind):
+        behind.agents["a"] = agent("a", status="healthy")
+        behind.agents["b"] = agent("b", status="healthy")
+        try:
+            yield Page(str(http.base_url), behind, browser)
+        finally:
+            await asyncio.to_thread(browser.open, "about:blank")
+
+
+async def in_browser(look: Callable[[], object]) -> None:
+    await asyncio.to_thread(look)
+
+
+async def test_the_readings_of_a_gpu_are_shown(page: Page):
+    await page.behind.serve_agent("a")
+
+    def look() -> None:
+        page.browser.open(f"{page.url}/#/agent/a")
+        page.browser.see(".gpus .readings", "41 °C")
+
+    await in_browser(look)
+
+
+async def test_one_broken_agent_leaves_the_others_and_comes_back(page: Page):
+    def break_agent() -> None:
+        page.browser.open(page.url)
+        page.browser.see("[data-agent=a]")
+        page.browser.see(".live", "Live")
+        page.browser.script(BREAK_AGENT_A)
+        page.browser.see(".row .problem", "Agent a cannot be shown")
+        page.browser.see("[data-agent=b]")
+
+    await in_browser(break_agent)
+    mended = agent("a", status="poor")
+    await page.behind.happens(
+        LiveEvent(
+            kind="ping",
+            agent_id="a",
+            at=NOW,
+            agent=mended,
+            ping=ping("a", 1),
+            previous_status="healthy",
+        )
+    )
+    await in_browser(lambda: page.browser.see("[data-agent=a][data-status=poor]"))
+    assert page.browser.all(".row .problem") == []
+
+
+async def test_a_broken_part_leaves_the_rest_of_the_page(page: Page):
+    def look() -> None:
+        page.browser.open(page.url)
+        page.browser.see("[data-agent=a]")
+        page.browser.script(BREAK_TOTALS)
+        page.browser.see(".problem", "summary cannot be shown")
+        page.browser.see(".table [data-agent=a]").click()
+        page.browser.see(".detail h1", "a")
+
+    await in_browser(look)
