@@ -1,4 +1,4 @@
-"""The shared home of every service: messages, subjects, settings, connection, JetStream layout.
+"""What all services share: messages, subjects, settings, the connection, the JetStream layout.
 
-Services import `bus` and never each other; what two of them must agree on stands here, once.
+Services import `bus` and never each other. What two of them must agree on is declared here, once.
 """

@@ -1,4 +1,4 @@
-"""Background work of a service: it lives as long as a block, and its failure ends that block loudly."""
+"""Background work of a service: it lives as long as a block, and its failure ends the block."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
@@ -7,20 +7,25 @@ from typing import Any
 
 StartTask = Callable[[Coroutine[Any, Any, None]], None]
 
-CANCEL_AGAIN_SECONDS = 1.0  # what a cancelled task may take to tidy up
+CANCEL_AGAIN_SECONDS = 1.0  # a cancelled task may take this long to clean up
 
 
 @asynccontextmanager
 async def background() -> AsyncIterator[StartTask]:
-    """Yields `start(coroutine)`. What was started is cancelled at the end of the block, and awaited.
+    """Yields `start(coroutine)`. What it started is cancelled and awaited at the end of the block.
 
-    The first failure of a started coroutine cancels the block and is raised from it as it is.
+    The first failure of a started coroutine cancels the block. The block then raises that failure
+    itself, not a group of exceptions.
     """
     tasks: list[asyncio.Task[None]] = []
     try:
         async with asyncio.TaskGroup() as group:
+
+            def start(work: Coroutine[Any, Any, None]) -> None:
+                tasks.append(group.create_task(work))
+
             try:
-                yield lambda work: tasks.append(group.create_task(work))
+                yield start
             finally:
                 await end(tasks)
     except BaseExceptionGroup as failures:
@@ -28,10 +33,10 @@ async def background() -> AsyncIterator[StartTask]:
 
 
 async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancels until all are done.
+    """Cancels the tasks until all of them are done.
 
-    Once is not enough: before Python 3.12 `asyncio.wait_for` swallows a cancellation that comes together with its
-    result, and nats-py waits for every answer by it.
+    One cancellation is not enough. Before Python 3.12 `asyncio.wait_for` swallows a cancellation
+    that arrives together with its result, and nats-py waits for every answer with it.
     """
     left = set(tasks)
     while left:

@@ -1,20 +1,20 @@
-"""One error root for the whole system; `gateway/web/problems.py` is the one place that maps it to HTTP."""
+"""One error root for the whole system. `gateway/web/problems.py` alone maps it to HTTP."""
 
 
 class GpupingError(Exception):
-    """Root of every error that we raise on purpose; its text is one sentence made for people."""
+    """Root of every error that is raised on purpose. Its text is one sentence for a person."""
 
 
 class SettingsError(GpupingError):
-    """A setting that cannot be used. The text is one line: name, value, what was expected. Exit code 2."""
+    """A setting cannot be used. The text is name, value and what was expected. Exit code 2."""
 
 
 class BadMessageError(GpupingError):
-    """Bytes from the bus that are not the message they should be."""
+    """Bytes from the bus cannot be decoded as the message that was expected."""
 
 
 class BusError(GpupingError):
-    """The bus, or what stands behind it, did not do what was asked."""
+    """The bus, or a service on it, did not do what was asked."""
 
 
 class UnavailableError(BusError):
@@ -22,23 +22,23 @@ class UnavailableError(BusError):
 
 
 class AgentError(BusError):
-    """An agent that was asked directly did not answer, or its answer cannot be read (HTTP 504)."""
+    """An agent did not answer, or its answer cannot be decoded (HTTP 504)."""
 
 
 class BadAnswerError(BusError):
-    """A service's answer is not the message it should be: a fault of ours, not the caller's (HTTP 500)."""
+    """A service's answer cannot be decoded: a fault of the system, not of the caller (HTTP 500)."""
 
 
 class LayoutError(BusError):
-    """A stream or consumer exists but is not what we need, or the server cannot give it."""
+    """A stream or consumer is configured otherwise, or the server cannot provide it."""
 
 
 class StaleError(BusError):
-    """A compare-and-set lost: somebody else wrote first."""
+    """A compare-and-set failed because another writer was first."""
 
 
 class RefusedError(BusError):
-    """A service answered, and said no. `code` is an HTTP status, `args[0]` the reason in one sentence."""
+    """A service refused. `code` is an HTTP status, `detail` the reason in one sentence."""
 
     def __init__(self, code: int, detail: str) -> None:
         super().__init__(detail)

@@ -1,4 +1,4 @@
-"""Logging, set up once a process: structlog on standard error, for people or (LOG_FORMAT=json) for machines."""
+"""Logging: structlog on standard error, as lines for people or as JSON (LOG_FORMAT=json)."""
 
 import logging
 import sys
@@ -9,28 +9,30 @@ from bus.settings import Settings
 
 
 def setup(settings: Settings) -> None:
-    """Events are snake_case names with fields; never a secret among them."""
+    """Sets up structlog and the standard library's logging by LOG_LEVEL and LOG_FORMAT.
+
+    Events are snake_case names with fields. Secrets are never among the fields.
+    """
     level = logging.getLevelNamesMapping()[settings.LOG_LEVEL.upper()]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if settings.LOG_FORMAT == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            _renderer(settings),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(
-        level=max(level, logging.WARNING), stream=sys.stderr, format="%(name)s: %(message)s"
-    )
-    logging.getLogger("nats").setLevel(
-        logging.CRITICAL
-    )  # bus/transport/connection.py says what matters, once
+    libraries = max(level, logging.WARNING)
+    logging.basicConfig(level=libraries, stream=sys.stderr, format="%(name)s: %(message)s")
+    # nats-py logs every failed attempt; bus/transport/connection.py logs each change once
+    logging.getLogger("nats").setLevel(logging.CRITICAL)
+
+
+def _renderer(settings: Settings) -> structlog.typing.Processor:
+    if settings.LOG_FORMAT == "json":
+        return structlog.processors.JSONRenderer()
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())

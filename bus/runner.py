@@ -1,7 +1,7 @@
-"""The runner of every program: from a coroutine to an exit code, with signals, a deadline and errors as one line each.
+"""Runs every program: signals, the deadline of a stop, errors as one line, and the exit code.
 
-The first SIGINT or SIGTERM stops in good order, a second one at once. What has not stopped by the deadline is ended by
-force. A signal before the program is ready cancels its start.
+The first SIGINT or SIGTERM stops in good order, a second one at once. What has not stopped by the
+deadline is ended by force. A signal before the program is ready cancels its start.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class Lifecycle:
         self._signalled_at = 0.0
 
     async def until_stopped(self) -> None:
-        """Returns at the first signal. Until this is called, a signal cancels the program's task instead."""
+        """Returns at the first signal. Until this is called, a signal cancels the program."""
         self._is_ready = True
         await self.stopping.wait()
 
@@ -86,7 +86,7 @@ Main = Callable[[Lifecycle], Awaitable[None]]
 
 
 def uvloop_factory() -> LoopFactory | None:
-    """Uvloop's event loop where it is installed: the scheduler's pings cost half as much CPU on it. Else None."""
+    """The loop of uvloop, if installed, else None: it halves the CPU of the scheduler's pings."""
     try:
         import uvloop  # noqa: PLC0415  # an extra that agents do without
     except ImportError:
@@ -104,8 +104,8 @@ def run(
 ) -> int:
     """Runs `main` to its end or to a signal. Returns the exit code.
 
-    0 after a signal too, 1 for a failure, 2 for a setting or an argument that cannot be used. An error that was foreseen
-    (GpupingError) is one line on standard error, any other a traceback.
+    0 after a signal too, 1 for a failure, 2 for a setting or an argument that cannot be used. An
+    error that was foreseen (GpupingError) is one line on standard error, any other a traceback.
     """
 
     async def with_signals() -> None:
@@ -140,7 +140,7 @@ async def serve(
 def run_service(
     name: str, running: Callable[[Settings], AbstractAsyncContextManager[object]]
 ) -> int:
-    """The whole of `python -m <name>`: settings from the environment, one service, an exit code as of `run`.
+    """All of `python -m <name>`: settings from the environment, one service, an exit code.
 
     Prints the line `ready` on standard output once the service is entered, for whoever started it.
     """
@@ -159,7 +159,7 @@ def run_service(
 
 
 def report(error: BaseException, program: str = _PROGRAM) -> int:
-    """Writes what went wrong to standard error, in one line where it was foreseen. Returns the exit code."""
+    """Writes the error to standard error, in one line if it was foreseen. Returns the exit code."""
     causes = list(_leaves(error))
     for cause in causes:
         if not isinstance(cause, GpupingError):
@@ -176,7 +176,7 @@ def complain(text: str, program: str = _PROGRAM) -> None:
 
 
 def _is_wrong_usage(error: BaseException) -> bool:
-    """A setting that cannot be used, or a question that a service refused as one that cannot be meant."""
+    """A setting that cannot be used, or a request that a service refused as invalid."""
     if isinstance(error, RefusedError):
         return error.code == 400
     return isinstance(error, SettingsError)

@@ -1,7 +1,7 @@
 """Every setting of the system, read from the environment once, at start.
 
-Strict: a bad value, or a name that looks like one of ours and is none, is refused in one line with exit
-code 2, because a setting that is silently ignored is found out on pay day.
+Strict: a bad value, or a name that looks like one of ours and is none, is refused in one line with
+exit code 2, because a setting that is silently ignored is found out on pay day.
 """
 
 import difflib

@@ -1,1 +1,1 @@
-"""What services and agents say to each other: subjects, messages, questions and their answers."""
+"""What services and agents send each other: subjects, messages, questions and their answers."""

@@ -1,4 +1,4 @@
-"""What an agent tells of itself besides its uptime: its GPUs in detail, and its own daemon's health."""
+"""What an agent answers besides its uptime report: its GPUs in detail, and its own health."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -11,10 +11,11 @@ from bus.errors import BadMessageError
 
 
 class GpuStatus(Message, kw_only=True, frozen=True):
-    """`gpuping.gpu-status.<id>`.
+    """The answer on `gpuping.gpu-status.<id>`.
 
-    Each GPU carries uuid, index, name, state, reasons and expected, which the ledger knows at once, and what
-    the driver told besides; `details_error` says why that part is missing.
+    Each GPU has uuid, index, name, state, reasons and expected from the ledger, and further details
+    from the driver. `details_error` says why the driver's details are missing; it is None when they
+    are there.
     """
 
     agent_id: AgentId
@@ -72,7 +73,11 @@ def check_gpus(status: GpuStatus) -> None:
 
 
 class LedgerHealth(Struct, kw_only=True, frozen=True):
-    """The ledger and its file. `trouble` is the disk's last refusal; the ledger is then in memory only."""
+    """The ledger and its file.
+
+    `trouble` is the last error of the disk; the ledger is kept in memory only until it is None
+    again.
+    """
 
     ledger_id: str
     began_at: datetime
@@ -92,7 +97,7 @@ class BusHealth(Struct, kw_only=True, frozen=True):
 
 
 class AgentHealth(Message, kw_only=True, frozen=True):
-    """`gpuping.health.<id>`: the daemon itself. `stale` means that no sample came in time."""
+    """The answer on `gpuping.health.<id>`. Status `stale`: no sample of the GPUs came in time."""
 
     agent_id: AgentId
     status: Literal["ok", "stale"]

@@ -1,6 +1,7 @@
-"""Answers about the past as tables, to be taken away as CSV or Parquet: what can be asked for, and how.
+"""Answers about the past as tables in CSV or Parquet: which there are, and how to ask for one.
 
-Storage writes the file and offers it (`bus/transport/file_transfer.py`); the asker fetches it piece by piece.
+Storage writes the file and offers it (`bus/transport/file_transfer.py`); the asker fetches it in
+pieces.
 """
 
 from typing import Annotated, Literal
@@ -16,23 +17,26 @@ Table = Literal[
     "history", "incidents", "agents", "dashboard", "fleet", "response-times", "lateness"
 ]
 
-# one line each, shown wherever somebody chooses: what one row is
+# what one row is, in one line each: shown in the help of the command line and in the REST schema
 TABLES: dict[Table, str] = {
     "history": "one row an outcome, of one agent newest first, of the whole fleet in no order",
     "incidents": "one row a time in which a GPU or a host was not up",
     "agents": "one row an agent: its pings, its seconds and its uptime over the period",
     "dashboard": "one row an agent as its newest outcome left it, worst first",
     "fleet": "the fleet's pings, seconds and uptime: one row, or one a day or hour",
-    "response-times": "percentiles of the time that agents took to answer: one row, or one a day, hour or agent",
+    "response-times": (
+        "percentiles of the time that agents took to answer: one row, or one a day, hour or agent"
+    ),
     "lateness": "percentiles of how late pings went out: one row, or one a day, hour or agent",
 }
 
 
 class TableRequest(Message, kw_only=True, frozen=True):
-    """Asks for a table as a file: over the last `hours`, or over a calendar month (UTC), which wins.
+    """Asks for a table as a file, over the last `hours` or over a calendar month in UTC.
 
-    `agent_id` limits it to one agent (not in fleet); `by` divides what is summed. `registered`: the asker knows the
-    agent, so that no outcome yet is an empty file and not an unknown agent.
+    `month` takes precedence over `hours`. `agent_id` limits the table to one agent (not in fleet).
+    `by` divides what is summed. `registered` says that the asker knows the agent, so that an agent
+    without outcomes is an empty file and not an unknown agent.
     """
 
     table: Table

@@ -1,8 +1,9 @@
 """The ping, its answer and every value in the bucket, as typed Structs encoded as JSON.
 
-Readable with the `nats` CLI; unknown fields are ignored on the wire, so old and new services mix.
-Times are aware UTC datetimes (RFC 3339 in JSON), durations are seconds, percents are 0..100 or None
-where nothing was observed. What services ask each other stands in `bus/contract/questions.py`.
+Unknown fields are ignored, so that services of different versions work together. Timestamps are
+aware datetimes in UTC (RFC 3339 in JSON), durations are seconds, percents are from 0 to 100 or None
+where nothing was observed. The questions of services to each other are in
+`bus/contract/questions.py`.
 """
 
 from datetime import UTC, datetime
@@ -18,16 +19,13 @@ SCHEMA_VERSION = 1
 
 AgentId = Annotated[str, Meta(pattern=AGENT_ID_PATTERN)]
 Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
-Duration = Annotated[
-    float, Meta(ge=0.0, le=2.0**32)
-]  # 136 years: as milliseconds, millions of them have a sum
+# up to 136 years: a BIGINT holds the sum of millions of them in milliseconds
+Duration = Annotated[float, Meta(ge=0.0, le=2.0**32)]
 Timestamp = Annotated[
     datetime, Meta(tz=True)
 ]  # from EARLIEST on, before LATEST: `check_timestamps`
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-LATEST = datetime(
-    9999, 1, 1, tzinfo=UTC
-)  # with an offset, the last hours before year 10000 are after it
+LATEST = datetime(9999, 1, 1, tzinfo=UTC)  # a year below datetime's limit: any offset fits
 Index = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 GpuState = Literal["up", "degraded", "down", "unknown"]
 Result = Literal["answered", "missed", "excused"]
@@ -36,30 +34,34 @@ Status = Literal["maintenance", "pending", "missing", "poor", "recovering", "hea
 
 
 class Message(Struct, kw_only=True, frozen=True):
-    """What every message carries."""
+    """The base of all messages, with the version of the schema."""
 
     schema_version: int = SCHEMA_VERSION
 
 
-def check_timestamps(*moments: datetime | None) -> None:
-    """Raises ValueError, by which a message is none, for a moment that not everybody can write down in UTC."""
-    for moment in moments:
-        if moment is not None and not EARLIEST <= moment < LATEST:
-            raise ValueError(f"expected a moment from 1970 to 9998, UTC: {moment}")
+def check_timestamps(*timestamps: datetime | None) -> None:
+    """Raises ValueError for a timestamp outside of 1970 to 9998 (UTC); decoding then fails.
+
+    Outside of that range some reader of the message (Python, DuckDB, NumPy) cannot represent the
+    time.
+    """
+    for timestamp in timestamps:
+        if timestamp is not None and not EARLIEST <= timestamp < LATEST:
+            raise ValueError(f"expected a moment from 1970 to 9998, UTC: {timestamp}")
 
 
-# ---- the ping and its answer -------------------------------------------------------------------------------
+# ---- the ping and its answer ----
 
 
 class Span(Struct, frozen=True, gc=False):
-    """A half-open stretch of wall time `[since, until)`."""
+    """The half-open interval `[since, until)` of wall time."""
 
     since: datetime
     until: datetime
 
 
 class Enrolment(Struct, frozen=True):
-    """`[since, until)` in which an agent was registered; without `until` it still is."""
+    """The interval `[since, until)` in which an agent was registered; no `until` while it is."""
 
     since: Timestamp
     until: Timestamp | None = None
@@ -69,24 +71,24 @@ class Enrolment(Struct, frozen=True):
 
 
 class PingRequest(Message, kw_only=True, frozen=True):
-    """What the scheduler asks. Every field is optional: an empty request is a look, answered from the ledger.
+    """The scheduler's ping. Every field is optional; an empty request is a look.
 
-    `since_mark` is the ledger position of the last answered report; `window_seconds` stands in for it when
-    the ledger does not know that mark. `excused` is time that shall not count.
+    The report begins at `since_mark`, the ledger position at which the last answered report ended.
+    Where the ledger does not know that mark, it covers the last `window_seconds`. Time in `excused`
+    does not count.
     """
 
     ping_id: str | None = None
     seq: int | None = None
     since_mark: str | None = None
-    window_seconds: Annotated[float, Meta(ge=0.0)] | None = (
-        None  # however long: the ledger goes back as far as it can
-    )
+    # unlimited: the ledger answers for as much of it as it has kept
+    window_seconds: Annotated[float, Meta(ge=0.0)] | None = None
     excused: tuple[Span, ...] = ()
     nonce: str | None = None
 
 
 class Seconds(Struct, kw_only=True, frozen=True, gc=False):
-    """A window, accounted: the five add up to the window to the millisecond."""
+    """The seconds of a window by state. The five add up to the window to the millisecond."""
 
     up: Duration = 0.0
     degraded: Duration = 0.0
@@ -96,7 +98,7 @@ class Seconds(Struct, kw_only=True, frozen=True, gc=False):
 
 
 class Window(Struct, kw_only=True, frozen=True, gc=False):
-    """The time a report covers. `mark` is the opaque ledger position of its end."""
+    """The time that a report covers. `mark` is the ledger position of its end, an opaque text."""
 
     since: Timestamp
     until: Timestamp
@@ -108,7 +110,7 @@ class Window(Struct, kw_only=True, frozen=True, gc=False):
 
 
 class GpuReport(Struct, kw_only=True, frozen=True, gc=False):
-    """One GPU in a report: its state now, and its share of the window."""
+    """One GPU in a report: its present state, and its seconds and uptime over the window."""
 
     uuid: str
     index: Index | None = None
@@ -120,7 +122,7 @@ class GpuReport(Struct, kw_only=True, frozen=True, gc=False):
 
 
 class Incident(Struct, kw_only=True, frozen=True, gc=False):
-    """A stretch in which a GPU (None: the host) was not plainly up, or an event worth keeping."""
+    """An interval in which a GPU was not up and healthy, or an event. No `gpu`: the whole host."""
 
     gpu: str | None = None
     state: str
@@ -133,7 +135,7 @@ class Incident(Struct, kw_only=True, frozen=True, gc=False):
 
 
 class UptimeReport(Message, kw_only=True, frozen=True):
-    """An agent's answer to a ping. The scheduler keeps its exact bytes in the state and so in history."""
+    """An agent's answer to a ping. State and history keep its exact bytes."""
 
     agent_id: AgentId
     window: Window
@@ -154,15 +156,15 @@ class UptimeReport(Message, kw_only=True, frozen=True):
         check_timestamps(self.reported_at)
 
 
-# ---- the bucket --------------------------------------------------------------------------------------------
+# ---- the bucket ----
 
 
 class AgentEntry(Message, kw_only=True, frozen=True):
-    """`agent.<id>`: the registry entry. A removed agent keeps its entry, so that it can be told from an unknown one.
+    """`agent.<id>`: the registry entry. A removed agent keeps it, so that it stays known.
 
-    `enrolled_at` is the start of the present enrolment (a re-registration after a removal moves it), or of the last
-    one where `removed_at` ended it; `earlier` are those before, the oldest first: statements count all of them.
-    `expected_gpus` are the UUIDs of the first report; only an operator changes them.
+    `enrolled_at` is the start of the latest enrolment, which a registration after a removal moves;
+    `removed_at` is its end. `earlier` has the enrolments before it, oldest first; statements count
+    all of them. `expected_gpus` are the UUIDs of the first report; only an operator changes them.
     """
 
     agent_id: AgentId
@@ -184,7 +186,7 @@ NO_REPORT = Raw(b"null")
 
 
 class Outcome(Struct, kw_only=True, frozen=True):
-    """What came of one ping, as the state keeps it. `report` is the agent's answer, byte for byte."""
+    """The outcome of one ping, as the state keeps it. `report` is the answer's exact bytes."""
 
     ping_id: str
     ping_seq: int
@@ -197,27 +199,27 @@ class Outcome(Struct, kw_only=True, frozen=True):
     window_seconds: Duration | None = None
     response_ms: float | None = None
     late_ms: float | None = None
-    report: Raw = NO_REPORT  # never None: msgspec has no union with Raw; `report_of` tells
+    report: Raw = NO_REPORT  # not None, because msgspec has no union with Raw; see `report_of`
 
     def __post_init__(self) -> None:
         check_timestamps(self.pinged_at)
 
 
 class Standing(Message, kw_only=True, frozen=True):
-    """What the policy knows of an agent; `scheduler/policy.py` is the only writer of these fields."""
+    """The policy's state of an agent. Only `scheduler/policy.py` decides on these fields."""
 
     answered: int = 0
     consecutive_poor: int = 0
     good_streak: int = 0
     recovering: bool = False
-    no_gpu: bool = False  # the last answer said that there is none
+    no_gpu: bool = False  # the last answer reported no GPU
     last_judged: Verdict | None = None  # the last verdict good or poor
     last_outcome: Result | None = None
     uptime_percent: Percent | None = None  # of the last judged ping; a miss observed nothing
 
 
 class AgentState(Standing, kw_only=True, frozen=True):
-    """`state.<id>`: the standing and the last outcome. Its revisions, in order, are the agent's history."""
+    """`state.<id>`: the policy's state and the last outcome. Its revisions are the history."""
 
     agent_id: AgentId
     ping_seq: int
@@ -228,14 +230,14 @@ class AgentState(Standing, kw_only=True, frozen=True):
     since_mark: str | None = None
     last_answered_at: Timestamp | None = None
     boot_ids: tuple[str, ...] = ()  # of the reports, newest first
-    conflicting_boot_ids: tuple[str, ...] = ()  # of two hosts that answer under this one id
+    conflicting_boot_ids: tuple[str, ...] = ()  # two hosts answer under this id
 
     def __post_init__(self) -> None:
         check_timestamps(self.next_ping_at, self.last_answered_at)
 
 
 class Timer(Message, kw_only=True, frozen=True):
-    """`timer.<id>` and what it fires: the sequence number that the next ping will have."""
+    """`timer.<id>`, and the message that it fires: the next ping's sequence number and time."""
 
     seq: int
     due_at: Timestamp
@@ -244,7 +246,7 @@ class Timer(Message, kw_only=True, frozen=True):
         check_timestamps(self.due_at)
 
 
-# ---- encoding ----------------------------------------------------------------------------------------------
+# ---- encoding ----
 
 T = TypeVar("T")
 _encoder = msgspec.json.Encoder()
@@ -252,12 +254,12 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
 def encode(message: Struct) -> bytes:
-    """Compact JSON."""
+    """The message as compact JSON."""
     return _encoder.encode(message)
 
 
 def decode(data: bytes, kind: type[T]) -> T:
-    """The message, or BadMessageError that names the field and what was expected there."""
+    """The message. Raises BadMessageError, which names the field and what was expected there."""
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)
@@ -268,6 +270,8 @@ def decode(data: bytes, kind: type[T]) -> T:
 
 
 def report_of(outcome: Outcome) -> UptimeReport | None:
-    """The report inside an outcome, decoded; None where there is none."""
+    """The decoded report of an outcome; None where the agent did not answer."""
     data = bytes(outcome.report)
-    return None if data in {b"null", b""} else decode(data, UptimeReport)
+    if data in {b"null", b""}:
+        return None
+    return decode(data, UptimeReport)

@@ -1,6 +1,6 @@
-"""What services ask each other, and the agents and pings that the REST interface shows.
+"""The questions of services to each other, and the agents and pings that the REST interface shows.
 
-The gateway hands most of these on unchanged: their field names are the REST contract.
+The gateway passes most of these through unchanged, so their field names are the REST contract.
 """
 
 from datetime import datetime
@@ -38,7 +38,7 @@ class GpuSummary(Struct, kw_only=True, frozen=True):
 
 
 class Ping(Message, kw_only=True, frozen=True):
-    """One outcome, as history shows it; counters and interval as they are after it."""
+    """One outcome, as history shows it. Counters and interval are those after the outcome."""
 
     agent_id: str
     ping_seq: int
@@ -58,7 +58,7 @@ class Ping(Message, kw_only=True, frozen=True):
 
 
 class Agent(Message, kw_only=True, frozen=True):
-    """One agent as lists show it. `uptime_24h_percent` is filled in from history by who asks for it."""
+    """One agent as lists show it. The asker fills in `uptime_24h_percent` from history."""
 
     agent_id: str
     agent_url: str | None
@@ -80,24 +80,21 @@ class Agent(Message, kw_only=True, frozen=True):
     connected: bool | None
     gpus: tuple[GpuSummary, ...] = ()
     expected_gpus: tuple[str, ...] = ()
-    enrolled_at: datetime | None = (
-        None  # start of the present enrolment: later than registered_at after a removal
-    )
-    enrolments: tuple[
-        Enrolment, ...
-    ] = ()  # all there were, the oldest first: what statements are made over
-    conflicting_boot_ids: tuple[
-        str, ...
-    ] = ()  # two hosts answer under this id, an operator has to look
+    # start of the present enrolment: later than registered_at after a removal
+    enrolled_at: datetime | None = None
+    # all of them, oldest first, for statements
+    enrolments: tuple[Enrolment, ...] = ()
+    # not empty: two hosts answer under this id, and an operator has to decide
+    conflicting_boot_ids: tuple[str, ...] = ()
 
 
-# ---- questions to the scheduler ----------------------------------------------------------------------------
+# ---- questions to the scheduler ----
 
 Capability = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
 class RegisterRequest(Message, kw_only=True, frozen=True):
-    """Fields left out (None) keep what is registered already."""
+    """Registers an agent. Fields left out (None) keep their registered values."""
 
     agent_url: Annotated[str, Meta(max_length=2048)] | None = None
     capabilities: Annotated[tuple[Capability, ...], Meta(max_length=100)] | None = None
@@ -105,16 +102,17 @@ class RegisterRequest(Message, kw_only=True, frozen=True):
 
 
 class RegisterReply(Message, kw_only=True, frozen=True):
-    """`created` is false for an agent that was known."""
+    """The registered agent. `created` is false for one that was registered already."""
 
     agent: Agent
     created: bool
 
 
 class ListRequest(Message, kw_only=True, frozen=True):
-    """A page of agents.
+    """Asks for a page of agents in one of three orders.
 
-    `order` id: by id, after `cursor`; due: only those due, most overdue first; worst: worst standing first.
+    `id`: by id, after `cursor`. `due`: only agents that are due, most overdue first. `worst`: worst
+    status first.
     """
 
     status: Status | None = None
@@ -125,13 +123,16 @@ class ListRequest(Message, kw_only=True, frozen=True):
 
 
 class GetRequest(Message, kw_only=True, frozen=True):
-    """One agent; an empty request is one as well. `removed_too`: also one that was removed, which keeps its history."""
+    """Asks for one agent. `removed_too` includes a removed one, which keeps its history.
+
+    An empty request counts as one with the defaults.
+    """
 
     removed_too: bool = False
 
 
 class AgentPage(Message, kw_only=True, frozen=True):
-    """`total` counts every agent that fits the filters, on all pages."""
+    """A page of agents. `total` counts the agents of all pages that match the filters."""
 
     agents: tuple[Agent, ...]
     total: int
@@ -139,7 +140,7 @@ class AgentPage(Message, kw_only=True, frozen=True):
 
 
 class Fleet(Message, kw_only=True, frozen=True):
-    """The fleet in numbers, from the scheduler's memory."""
+    """Numbers of the fleet, from the scheduler's memory."""
 
     agents: int
     pings: int
@@ -151,7 +152,7 @@ class Fleet(Message, kw_only=True, frozen=True):
 
 
 class LiveEvent(Message, kw_only=True, frozen=True):
-    """`gpuping.event.<id>`: something happened, for live views."""
+    """A message on `gpuping.event.<id>`: what happened to an agent, for live views."""
 
     kind: Literal["ping", "registered", "removed"]
     agent_id: str
@@ -161,17 +162,16 @@ class LiveEvent(Message, kw_only=True, frozen=True):
     previous_status: Status | None = None
 
 
-# ---- questions to storage ----------------------------------------------------------------------------------
+# ---- questions to storage ----
 
 
-CURSOR_PATTERN = (
-    r"^[0-9]{1,18}-[0-9]{1,19}" + END
-)  # a place in time (storage/answers/cursor.py), opaque to everybody else
+# a position in time (storage/answers/cursor.py), opaque to all other code
+CURSOR_PATTERN = r"^[0-9]{1,18}-[0-9]{1,19}" + END
 Cursor = Annotated[str, Meta(pattern=CURSOR_PATTERN)]
 
 
 class HistoryRequest(Message, kw_only=True, frozen=True):
-    """Outcomes of the last `hours`, newest first, from `cursor` on: `next_cursor` of the page before."""
+    """Asks for outcomes, newest first. `cursor` is `next_cursor` of the page before."""
 
     hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
@@ -179,7 +179,7 @@ class HistoryRequest(Message, kw_only=True, frozen=True):
 
 
 class HistorySummary(Struct, kw_only=True, frozen=True):
-    """The whole period, over all pages. Uptime is a ratio of summed seconds, never a mean of percentages."""
+    """The whole period, over all pages. Uptime is a ratio of summed seconds."""
 
     pings: int
     answered: int
@@ -196,7 +196,7 @@ class HistorySummary(Struct, kw_only=True, frozen=True):
 
 
 class HistoryReply(Message, kw_only=True, frozen=True):
-    """One page of an agent's history: `limit` outcomes, or as many as a message of the bus carries."""
+    """One page of an agent's history: `limit` outcomes, or as many as one message can carry."""
 
     agent_id: str
     hours: float
@@ -208,8 +208,8 @@ class HistoryReply(Message, kw_only=True, frozen=True):
 class StoredHistory(HistoryReply, kw_only=True, frozen=True):
     """What storage replies to a history question: a page, and whether it ever recorded the agent.
 
-    `agent_known` is true once history has held an outcome of the agent, however long ago. A registered agent
-    that has not been pinged yet is known to the registry only.
+    `agent_known` is true once history has held an outcome of the agent, however long ago. A
+    registered agent that has not been pinged yet is known to the registry only.
     """
 
     agent_known: bool = False
@@ -226,28 +226,28 @@ class StoredHistory(HistoryReply, kw_only=True, frozen=True):
 
 
 class UptimesRequest(Message, kw_only=True, frozen=True):
-    """Time-weighted uptime of several agents over the last `hours`."""
+    """Asks for the time-weighted uptime of several agents over the last `hours`."""
 
     agent_ids: Annotated[tuple[str, ...], Meta(max_length=1000)]
     hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
 
 
 class UptimesReply(Message, kw_only=True, frozen=True):
-    """Percent, and the seconds it is of; agents without an accounted second are left out."""
+    """Uptimes in percent, and the seconds that were judged. Agents without any are left out."""
 
     uptimes: dict[str, float]
     judged_seconds: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class OverviewRequest(Message, kw_only=True, frozen=True):
-    """The fleet's last `hours`, and its `recent` newest outcomes."""
+    """Asks for the fleet's last `hours` in numbers, and for its `recent` newest outcomes."""
 
     hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
     recent: Annotated[int, Meta(ge=0, le=1000)] = 50
 
 
 class OverviewReply(Message, kw_only=True, frozen=True):
-    """`uptime`, `response_ms` and `late_ms` are keyed by name (`percent`, `p50`, ...)."""
+    """The fleet in numbers. `response_ms` and `late_ms` have percentiles by name (`p50`, ...)."""
 
     pings: int
     verdicts: dict[str, int]
@@ -259,23 +259,24 @@ class OverviewReply(Message, kw_only=True, frozen=True):
 
 
 class StorageStats(Message, kw_only=True, frozen=True):
-    """How far ingest has come. `lag` is messages in the stream that are not yet rows."""
+    """How far ingest has come. `lag` counts messages in the stream that are not yet rows."""
 
     rows: int
     last_sequence: int
     lag: int
     missing_seqs: int
-    poisoned: int = 0  # messages that were no outcome and were set aside
+    poisoned: int = 0  # messages that could not be decoded as outcomes and were set aside
     ingest_waiting: str | None = None
 
 
 def ping_of(state: AgentState, report: UptimeReport | None = None) -> Ping:
-    """The last outcome of a state in the shape that history and the REST interface show.
+    """The last outcome of a state as history and the REST interface show it.
 
-    `report` spares reading it from the state once more.
+    A caller who has decoded the state's report already can pass it, which saves decoding it again.
     """
     last = state.last
-    report = report or report_of(last)
+    if report is None:
+        report = report_of(last)
     return Ping(
         agent_id=state.agent_id,
         ping_seq=last.ping_seq,
@@ -296,20 +297,20 @@ def ping_of(state: AgentState, report: UptimeReport | None = None) -> Ping:
 
 
 class SchedulerStats(Message, kw_only=True, frozen=True):
-    """What one scheduler has done since its start. Histograms: count of values up to each bound (seconds)."""
+    """What one scheduler has done since its start. Histograms count values up to each bound (s)."""
 
     instance: str
     started_at: datetime
     verdicts: dict[str, int]
     in_flight: int
     in_flight_limit: int
-    waiting: int  # due pings that wait for a place below the limit
-    held_back_seconds: float  # time in which that limit was what held pings back
+    waiting: int  # due pings that wait because the limit is reached
+    held_back_seconds: float  # how long pings have waited because of that limit
     commits: int  # atomic batches
     lost_races: int  # outcomes that another scheduler had recorded already
     bad_messages: int
-    events_dropped: int  # for want of time: pings come first, live views second
-    timers_put_off: int  # timers of overdue agents that were moved so as not to fire all at once
+    events_dropped: int  # live events not sent, because pings had precedence
+    timers_put_off: int  # timers of overdue agents that were moved, so that not all fire at once
     ping_seconds: dict[str, int]
     late_seconds: dict[str, int]
     ping_seconds_sum: float = 0.0

@@ -1,7 +1,7 @@
-"""The uptime statement of one agent's month, the rules it can be replayed under, and who asks for it how.
+"""The uptime statement of one agent's month, the rules for its replay, and the requests for both.
 
-Seconds are exact to the millisecond and add up; percents are ratios of them, None where there is nothing to
-judge. What could not be divided exactly at the month's edge says so.
+Seconds are exact to the millisecond and add up. Percents are ratios of them, and None where no time
+can be judged. A window that could not be divided exactly at the month's edge is listed as prorated.
 """
 
 from datetime import datetime
@@ -13,32 +13,38 @@ from bus.contract.messages import Duration, Enrolment, Incident, Message, Percen
 from bus.contract.questions import Cursor
 from bus.contract.subjects import END
 
-MONTH_PATTERN = (
-    r"^(?!0000|9999-12)[0-9]{4}-(0[1-9]|1[0-2])" + END
-)  # whose bounds a datetime can hold
+# a datetime can represent the bounds of every month that this matches
+MONTH_PATTERN = r"^(?!0000|9999-12)[0-9]{4}-(0[1-9]|1[0-2])" + END
 Month = Annotated[str, Meta(pattern=MONTH_PATTERN)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 StatementFormat = Literal["json", "csv", "parquet", "html"]
 
-# the policies that come with the program (storage/policies/*.toml), for whoever explains the choice
+# the policies that come with the program (storage/statements/policies/*.toml), for help texts
 READY_MADE = {
-    "livepeer": "each report's window by its uptime: 99 % full rate, from 95 % half, from 90 % a tenth, below none",
-    "runpod": "the whole month: (minutes - downtime + 10) / minutes; full rate from 98 %, below it out of the pool",
+    "livepeer": (
+        "each report's window by its uptime: "
+        "99 % full rate, from 95 % half, from 90 % a tenth, below none"
+    ),
+    "runpod": (
+        "the whole month: (minutes - downtime + 10) / minutes; "
+        "full rate from 98 %, below it out of the pool"
+    ),
 }
 
 
 class Band(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """From this uptime on (percent, inclusive), this share of the full rate is paid."""
+    """At an uptime of at least `at_least` percent, the share `rate` of the full rate is paid."""
 
     at_least: Percent
     rate: Share
 
 
 class Rules(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How uptime becomes pay. A policy file is this, as TOML.
+    """How uptime becomes pay. A policy file is this Struct as TOML.
 
-    `basis` month: one uptime for the whole month. window: each report's window is paid by its own uptime.
-    `forgiven_seconds` of downtime are given back. Below `leaves_below` the host leaves the pool: nothing is paid.
+    With `basis` month, the uptime of the whole month decides; with window, each report's window is
+    paid by its own uptime. `forgiven_seconds` of downtime count as up. Below an uptime of
+    `leaves_below` percent the host leaves the pool and nothing is paid.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=100)]
@@ -52,10 +58,11 @@ class Rules(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class StatementRequest(Message, kw_only=True, frozen=True):
-    """Asks for a month. `enrolments`, oldest first, come from the registry; without them history tells when it began.
+    """Asks for an agent's month. `enrolments`, oldest first, come from the registry.
 
-    With `threshold` or `policy` (the text of a TOML file, or the name of a ready-made one) the same month is
-    shown under other rules besides.
+    Without enrolments, the agent counts as enrolled from its first outcome in history on.
+    With `threshold` or `policy` (the text of a TOML file, or the name of a ready-made one) the same
+    month is shown under other rules besides.
     """
 
     month: Month
@@ -66,7 +73,10 @@ class StatementRequest(Message, kw_only=True, frozen=True):
 
 
 class Account(Struct, kw_only=True, frozen=True):
-    """One GPU's, or the host's, month. `unreported_seconds`: enrolled time that no report covers; never up."""
+    """The month of one GPU or of the host.
+
+    `unreported_seconds` is enrolled time that no report covers. It never counts as up.
+    """
 
     seconds: Seconds
     unreported_seconds: Duration
@@ -75,9 +85,10 @@ class Account(Struct, kw_only=True, frozen=True):
 
 
 class GpuAccount(Account, kw_only=True, frozen=True):
-    """`enrolled_seconds`: the host's, from when the GPU came to when it was gone.
+    """The month of one GPU.
 
-    It was there throughout where the month's first and last report have it.
+    `enrolled_seconds` is the host's enrolled time from the GPU's first report to its last. A GPU
+    that is in the month's first and last report counts as present throughout.
     """
 
     uuid: str
@@ -87,7 +98,10 @@ class GpuAccount(Account, kw_only=True, frozen=True):
 
 
 class Split(Struct, kw_only=True, frozen=True):
-    """A report's window that crosses the month's edge, and how its seconds were divided there."""
+    """A report's window that crosses the month's edge, and how its seconds were divided there.
+
+    `exact`: by the incidents in the report. `prorated`: in proportion to the time on each side.
+    """
 
     ping_seq: int
     since: datetime
@@ -97,9 +111,10 @@ class Split(Struct, kw_only=True, frozen=True):
 
 
 class Pay(Struct, kw_only=True, frozen=True):
-    """What a month is worth under some rules: `paid_percent` of the full rate over the enrolled time.
+    """The pay of a month under some rules: `paid_percent` of the full rate over the enrolled time.
 
-    `due_seconds` are those that could be paid for (excused time cannot), `paid_seconds` as many at the full rate.
+    `due_seconds` are those that could be paid for (excused time cannot), `paid_seconds` as many at
+    the full rate.
     """
 
     rules: str
@@ -114,7 +129,7 @@ class Pay(Struct, kw_only=True, frozen=True):
 
 
 class Replay(Struct, kw_only=True, frozen=True):
-    """The same month under the rules in force and under others: who gains, who loses."""
+    """The same month under the rules in force (`now`) and under others (`then`)."""
 
     now: Pay
     then: Pay
@@ -123,11 +138,12 @@ class Replay(Struct, kw_only=True, frozen=True):
 
 
 class Statement(Message, kw_only=True, frozen=True):
-    """An agent's month. `final` once the month is over and reported, or can no longer be reported.
+    """An agent's month. `final`: it is over, and reported or past being reported.
 
-    Times are `[since, until)`, from the first to the last enrolled moment of the month, up to the last outcome while it
-    runs; `enrolled` is each part where there are several. An enrolment that ended counts up to its last outcome.
-    `forgotten_until`: what was before is no longer kept, and is not in the account.
+    `since` and `until` are the month's first and last enrolled times; while the month runs, `until`
+    is the last outcome. `enrolled` has each enrolled interval of the month where there are several.
+    An enrolment that has ended counts up to its last outcome. History before `forgotten_until` is
+    no longer kept and not counted.
     """
 
     agent_id: str
@@ -152,9 +168,11 @@ class Statement(Message, kw_only=True, frozen=True):
 
 
 class ExportRequest(Message, kw_only=True, frozen=True):
-    """An agent's history as a file: the last `hours`, newest first; `limit` and `cursor` as for a page, None: all.
+    """Asks for an agent's history of the last `hours` as a file, newest outcome first.
 
-    `registered`: the asker knows the agent, so that no outcome yet is an empty file and not an unknown agent.
+    `limit` and `cursor` are as for a page; without a limit the file has all of it. `registered`
+    says that the asker knows the agent, so that an agent without outcomes is an empty file and not
+    an unknown agent.
     """
 
     hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
@@ -165,9 +183,10 @@ class ExportRequest(Message, kw_only=True, frozen=True):
 
 
 class FleetReplayRequest(Message, kw_only=True, frozen=True):
-    """Asks for the whole fleet's month under other rules; `threshold` and `policy` as in StatementRequest.
+    """Asks for the whole fleet's month under other rules.
 
-    As JSON the `limit` agents whose pay changes most are listed; CSV and Parquet are files that hold every agent.
+    `threshold` and `policy` are as in StatementRequest. JSON lists the `limit` agents whose pay
+    changes most; CSV and Parquet are files with every agent.
     """
 
     month: Month
@@ -178,7 +197,7 @@ class FleetReplayRequest(Message, kw_only=True, frozen=True):
 
 
 class AgentReplay(Struct, kw_only=True, frozen=True):
-    """One agent's month in both rules, in short. `covered_seconds`: the time that its reports account for."""
+    """One agent's month under both rules. `covered_seconds` is the time that its reports cover."""
 
     agent_id: str
     uptime_percent: Percent | None
@@ -190,9 +209,10 @@ class AgentReplay(Struct, kw_only=True, frozen=True):
 
 
 class FleetReplay(Message, kw_only=True, frozen=True):
-    """Who gains and who loses, the greatest change first. At most 1,000 agents are listed; all are counted.
+    """Which agents gain and which lose, the greatest change first.
 
-    The fleet's own percents are the paid seconds of all agents over those that could be paid for.
+    At most 1,000 agents are listed; all are counted. The fleet's percents are the paid seconds of
+    all agents over the seconds that could be paid for.
     """
 
     month: str

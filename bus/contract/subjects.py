@@ -1,16 +1,18 @@
 """Every subject, bucket, stream and key of the system, built from validated ids.
 
-No other file spells a subject: tests/unit/test_subject_literals.py reads the product's sources for it.
+No other file spells a subject: tests/unit/test_subject_literals.py reads the product's sources for
+it.
 
-No stream and no wildcard subscriber may ever cover `gpuping.ping.>`. A stream would acknowledge the ping itself, as if the
-agent had answered; a subscriber would hide from the server that no agent listens.
+No stream and no wildcard subscriber may ever cover `gpuping.ping.>`. A stream would acknowledge the
+ping itself, as if the agent had answered; a subscriber would hide from the server that no agent
+listens.
 """
 
 import re
 
 from bus.errors import BadMessageError
 
-END = r"$(?!\n)"  # ends a pattern: `$` alone matches before a final newline too, in Python and in msgspec
+END = r"$(?!\n)"  # ends a pattern: `$` alone would also match before a newline
 AGENT_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}" + END
 RESERVED_IDS = frozenset({"register", "due-for-ping"})  # they are paths of the REST interface
 _AGENT_ID = re.compile(AGENT_ID_PATTERN)
@@ -52,7 +54,7 @@ EVENT_ALL = "gpuping.event.*"
 
 
 def check_agent_id(agent_id: str) -> str:
-    """Returns the id itself. Raises BadMessageError, which says what an id looks like, for any other text."""
+    """Returns a valid id unchanged. Raises BadMessageError, which says what an id looks like."""
     if not _AGENT_ID.fullmatch(agent_id):
         raise BadMessageError(
             f"agent id {agent_id[:80]!r} is not valid: "
@@ -70,12 +72,12 @@ def last_token(subject: str) -> str:
 
 
 def ping(agent_id: str) -> str:
-    """Asks an agent for its uptime report. A request without a ping_id is a look, which changes nothing."""
+    """Asks an agent for its uptime report. Without a ping_id it is a look: nothing changes."""
     return f"gpuping.ping.{agent_id}"
 
 
 def look(agent_id: str) -> str:
-    """Asks an agent for a look, whatever the request says: anonymous requests arrive on this subject."""
+    """Asks an agent for a look, whatever the request says; anonymous requests arrive here."""
     return f"gpuping.look.{agent_id}"
 
 
@@ -175,7 +177,7 @@ def jetstream_api(verb: str) -> str:
 
 
 def inbox_prefix(agent_id: str) -> str:
-    """Where an agent receives its answers, apart from all others, so that permissions can pin it."""
+    """Where an agent receives its answers: permissions can pin it to this prefix."""
     return f"_INBOX_{agent_id}"
 
 

@@ -1,1 +1,1 @@
-"""How it travels: the connection, JetStream's layout, consumers, batches, micro services and files."""
+"""How messages travel: connection, JetStream layout, consumers, batches, services, files."""

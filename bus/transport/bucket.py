@@ -1,4 +1,4 @@
-"""Reading one key of the bucket from the stream's leader: what was acknowledged before is seen."""
+"""Reads of single keys from the stream's leader: a read sees every write that was acknowledged."""
 
 import base64
 from datetime import datetime
@@ -17,7 +17,7 @@ S = TypeVar("S", bound=Struct)
 
 
 class KeyValue(NamedTuple, Generic[S]):
-    """A value, its revision (stream sequence) and when it was written (nanoseconds since 1970)."""
+    """A value, its revision (stream sequence) and when it was written (ns since 1970)."""
 
     value: S
     revision: int
@@ -25,21 +25,21 @@ class KeyValue(NamedTuple, Generic[S]):
 
 
 async def read(client: Client, key: str, kind: type[S]) -> KeyValue[S] | None:
-    """The last revision of a key (a full subject), or None when there is none or it was deleted.
+    """The last revision of a key (a full subject). None when it does not exist or was deleted.
 
-    Raises UnavailableError, or BadMessageError for a value that is not a `kind`.
+    Raises UnavailableError when the server does not answer, and BadMessageError when the value
+    cannot be decoded as `kind`.
     """
     message = await _last(client, key)
     if message is None or "data" not in message:
         return None
     value = decode(base64.b64decode(message["data"]), kind)
-    return KeyValue(
-        value, message["seq"], int(datetime.fromisoformat(message["time"]).timestamp() * 1e9)
-    )
+    written_at = datetime.fromisoformat(message["time"])
+    return KeyValue(value, message["seq"], int(written_at.timestamp() * 1e9))
 
 
 async def last_sequence(client: Client, subject_filter: str) -> int:
-    """The sequence of the newest message under a subject filter; 0 when there is none."""
+    """The sequence of the newest message under a subject filter; 0 without any."""
     message = await _last(client, subject_filter)
     if message is None:
         return 0

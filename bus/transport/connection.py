@@ -1,6 +1,7 @@
 """The connection to the bus: it comes back for ever, notices a frozen server, and keeps the log quiet.
 
-A frozen server leaves a TCP connection "connected"; two unanswered pings 5 s apart find it out within 15 s.
+A frozen server leaves a TCP connection "connected"; two unanswered pings 5 s apart find it out
+within 15 s.
 """
 
 import asyncio
@@ -65,8 +66,8 @@ class Client(NatsClient):
     async def send_frames(self, frames: list[bytes]) -> None:
         """Sends ready-made protocol frames in order, all in one piece.
 
-        nats-py's `publish` costs some 15 us with headers, most of it for checks and flushes that a batch of a
-        thousand messages owes once (docs/benchmarks.md).
+        nats-py's `publish` costs some 15 us with headers, most of it for checks and flushes that a
+        batch of a thousand messages owes once (docs/benchmarks.md).
         """
         if not frames:
             return
@@ -79,8 +80,9 @@ class Client(NatsClient):
     async def listening(self, subject: str, hear: Callable[[Msg], None]) -> AsyncIterator[None]:
         """Calls `hear` with each message while it is read from the wire, for the length of a block.
 
-        nats-py's own way, a queue and a task by subscription, costs 5 us more a message. `hear` must be quick; what it
-        raises is logged. For an inbox of one's own, where nothing can come before it is asked for.
+        nats-py's own way, a queue and a task by subscription, costs 5 us more a message. `hear`
+        must be quick; what it raises is logged. For an inbox of one's own, where nothing can come
+        before it is asked for.
         """
         subscription = await self.subscribe(subject)
         self._listeners[subscription._id] = hear  # noqa: SLF001  # nats-py has no public name for it
@@ -120,8 +122,8 @@ class Client(NatsClient):
     async def flush(self, timeout: float = 10) -> None:
         """A round trip behind everything sent so far.
 
-        nats-py 2.16 writes its PING past the commands that still wait for its flusher: a subscription might not
-        stand yet when its `flush` returns. Here they go first.
+        nats-py 2.16 writes its PING past the commands that still wait for its flusher: a
+        subscription might not stand yet when its `flush` returns. Here they go first.
         """
         try:
             async with asyncio.timeout(timeout):  # a server that is frozen takes nothing more
@@ -213,7 +215,8 @@ async def connect(
 ) -> Client:
     """A client that is connected now and reconnects for ever; waits for as long as no server is there.
 
-    `name` is what `nats server report connections` shows; `reconnected` as in `Client.on_reconnect`.
+    `name` is what `nats server report connections` shows; `reconnected` as in
+    `Client.on_reconnect`.
     """
     address, identity = _address_and_identity(settings)
     client = Client(name)

@@ -1,7 +1,8 @@
 """The embedded nats-server: a child process with its data under the data dir, for `gpuping up` and tests.
 
-It listens on loopback only, fsyncs every write before it acknowledges (`sync_interval: always`; the default
-loses acknowledged writes on power failure), and dies with its parent, however the parent dies.
+It listens on loopback only, fsyncs every write before it acknowledges (`sync_interval: always`; the
+default loses acknowledged writes on power failure), and dies with its parent, however the parent
+dies.
 """
 
 import asyncio

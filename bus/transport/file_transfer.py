@@ -1,7 +1,8 @@
 """Files over the bus: offered once, fetched piece by piece, each below the server's largest message.
 
-The receiver asks for each piece, a few ahead, so that it sets the pace; nothing is pushed at anybody. The
-offer names a subject of the one process that holds the file, because replicas share all other subjects.
+The receiver asks for each piece, a few ahead, so that it sets the pace; nothing is pushed at
+anybody. The offer names a subject of the one process that holds the file, because replicas share
+all other subjects.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Calls of the JetStream API, and its refusals as one typed error.
 
-nats-py has exceptions of its own for some of the API; it knows neither all the fields that gpuping sets on streams and
-consumers, nor the codes of atomic batches.
+nats-py has exceptions of its own for some of the API; it knows neither all the fields that gpuping
+sets on streams and consumers, nor the codes of atomic batches.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ class ErrorCode(IntEnum):
 class JetStreamApiError(BusError):
     """JetStream answered a call and refused it.
 
-    `code` is the class of the error in the manner of HTTP, `err_code` tells the errors apart (`ErrorCode` has those
-    that matter here; others occur), `description` is the server's sentence.
+    `code` is the class of the error in the manner of HTTP, `err_code` tells the errors apart
+    (`ErrorCode` has those that matter here; others occur), `description` is the server's sentence.
     """
 
     def __init__(self, code: int, err_code: int, description: str) -> None:
@@ -70,13 +70,13 @@ async def call(
 
 
 async def delete_consumer(client: Client, stream: str, name: str) -> None:
-    """Deletes a consumer; one that does not exist is as good as deleted. Raises UnavailableError."""
+    """Deletes a consumer, if it exists. Raises UnavailableError."""
     with contextlib.suppress(JetStreamApiError):
         await call(client, f"CONSUMER.DELETE.{stream}.{name}")
 
 
 def answer_of(data: bytes) -> dict[str, Any]:
-    """The answer of the API or of a publication. Raises JetStreamApiError for one that holds an error."""
+    """Decodes an answer of the API or to a publication. Raises JetStreamApiError for a refusal."""
     answer: dict[str, Any] = json.loads(data)
     error = answer.get("error")
     if error:

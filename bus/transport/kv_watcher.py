@@ -1,7 +1,7 @@
-"""A watcher of the bucket's keys: first the last revision of each, then every change, until it is cancelled.
+"""Watches keys of the bucket: first the last revision of each, then every change.
 
-The consumer is made anew whenever it is lost, behind the last sequence that was applied: the bucket keeps the last
-revision of each key, so nothing that still counts can be missed.
+The consumer is made anew whenever it is lost, behind the last sequence that was applied: the bucket
+keeps the last revision of each key, so nothing that still counts can be missed.
 """
 
 import asyncio
@@ -30,7 +30,11 @@ _CONSUMER = {
 
 
 class KeyWatcher:
-    """Calls `apply(subject, data, sequence, time_ns, deleted)` for each revision under `subject_filter`, in order."""
+    """Calls `apply` for each revision under `subject_filter`, in order.
+
+    The arguments of `apply` are the subject, the value, the stream sequence, when it was stored (ns
+    since 1970), and whether the key was deleted.
+    """
 
     def __init__(
         self,
@@ -49,7 +53,7 @@ class KeyWatcher:
         self.loaded = asyncio.Event()
 
     async def run(self) -> None:
-        """Watches until cancelled. Sets `loaded` when everything that there was at the start has been applied."""
+        """Watches until cancelled. Sets `loaded` when all that existed at the start is applied."""
         while True:
             await self._wanted.wait()
             try:
@@ -65,7 +69,7 @@ class KeyWatcher:
             await self._consumer.run()
 
     async def reached(self, sequence: int, timeout: float) -> None:
-        """Returns when the revision `sequence` of the stream has been applied. Raises TimeoutError."""
+        """Returns when the stream sequence `sequence` has been applied. Raises TimeoutError."""
         if self._sequence >= sequence:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -74,7 +78,7 @@ class KeyWatcher:
             await waiter
 
     def pause(self) -> None:
-        """Stops watching for now. `resume` continues with the last revision of what has changed meanwhile."""
+        """Stops watching. `resume` goes on with the last revision of what changes meanwhile."""
         self._wanted.clear()
         self._consumer.stop()
 

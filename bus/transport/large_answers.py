@@ -1,6 +1,7 @@
 """Answers that may be larger than a message of the bus: lists are cut to a page, the rest goes as a file.
 
-The server refuses a message above its `max_payload` (1 MB unless it is set), and the asker would get nothing at all.
+The server refuses a message above its `max_payload` (1 MB unless it is set), and the asker would
+get nothing at all.
 """
 
 from collections.abc import Iterable

@@ -1,9 +1,9 @@
 """The JetStream layout: the bucket, the history sourced from it, and the schedulers' shared consumer.
 
-Made idempotently by whoever starts first, and checked against what is there: a stream that somebody made
-otherwise is brought into line where the server allows it, and refused loudly where it does not. Why each
-value is what it is stands in docs/architecture.md; `create_key_value()` cannot make this bucket, because its
-`discard: new` forbids message scheduling (server error 10052).
+Made idempotently by whoever starts first, and checked against what is there: a stream that somebody
+made otherwise is brought into line where the server allows it, and refused loudly where it does
+not. Why each value is what it is stands in docs/architecture.md; `create_key_value()` cannot make
+this bucket, because its `discard: new` forbids message scheduling (server error 10052).
 """
 
 import re

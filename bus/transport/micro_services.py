@@ -1,7 +1,8 @@
 """Asking and answering over the bus: NATS micro services with typed messages.
 
-`nats micro ls/info/stats` see every endpoint. A refusal travels in the standard service error headers, its
-code an HTTP status; `gateway/web/problems.py` turns it into a problem document unchanged.
+`nats micro ls/info/stats` see every endpoint. A refusal travels in the standard service error
+headers, its code an HTTP status; `gateway/web/problems.py` turns it into a problem document
+unchanged.
 """
 
 import asyncio
@@ -115,7 +116,8 @@ async def ask(
 ) -> T:
     """Asks `who` (for the error's text) and returns the typed answer.
 
-    Raises RefusedError when it says no, UnavailableError when nobody answers, BadMessageError for nonsense.
+    Raises RefusedError when it says no, UnavailableError when nobody answers, BadMessageError for
+    nonsense.
     """
     return decode(
         await ask_raw(

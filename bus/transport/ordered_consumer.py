@@ -1,8 +1,8 @@
-"""Messages of a stream in order and without a gap, as long as the reader makes a new consumer after each loss.
+"""Reads a stream in order and without a gap: the reader makes a new consumer after each loss.
 
-The server numbers a consumer's deliveries 1, 2, 3 ... A number that is missing here was lost on the way, after a
-reconnection for example. Nothing is asked for again: the reader knows how far it has come in the stream, and makes a
-consumer that begins there.
+The server numbers a consumer's deliveries 1, 2, 3 ... A number that is missing here was lost on the
+way, after a reconnection for example. Nothing is asked for again: the reader knows how far it has
+come in the stream, and makes a consumer that begins there.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ CREATE_SECONDS = (
 class OrderedConsumer:
     """Calls `deliver(message, position)` for each message of one consumer after another.
 
-    `room` says how many messages may be asked for now. Create a consumer with `create`, read it with `run`, and do
-    both again when `run` has returned.
+    `room` says how many messages may be asked for now. Create a consumer with `create`, read it
+    with `run`, and do both again when `run` has returned.
     """
 
     def __init__(
@@ -46,15 +46,16 @@ class OrderedConsumer:
 
     @property
     def is_lost(self) -> bool:
-        """A delivery or the consumer was lost, or `stop` was called: nothing more is delivered until `create`."""
+        """Whether a message or the consumer was lost, or `stop` was called. `create` resets it."""
         return self._lost.is_set()
 
     async def create(self, config: dict[str, Any], start: dict[str, Any]) -> int:
-        """Makes the consumer that `run` reads. Returns how many messages it has to deliver as things are.
+        """Makes the consumer that `run` reads. Returns how many messages it has to deliver now.
 
-        `config` with a `durable_name` replaces a consumer of that name; without one the consumer is the server's to
-        delete after its `inactive_threshold`. `start` is where it begins: `deliver_policy` and what belongs to it.
-        Raises JetStreamApiError, or UnavailableError when the server does not answer.
+        `config` with a `durable_name` replaces a consumer of that name; without one the consumer is
+        the server's to delete after its `inactive_threshold`. `start` is where it begins:
+        `deliver_policy` and what belongs to it. Raises JetStreamApiError, or UnavailableError when
+        the server does not answer.
         """
         self._lost.clear()
         self._deliveries = 0

@@ -1,8 +1,9 @@
-"""Reading a JetStream pull consumer without ever asking for more than there is room for.
+"""Reads a JetStream pull consumer and never asks for more messages than there is room for.
 
-One standing inbox, batched pull requests with heartbeats, and a renewal whenever the server falls silent or
-the connection came back. nats-py's `fetch` makes a subscription and a time-out exception per call, which a
-loop of ten thousand messages a second cannot afford.
+It has one inbox for as long as it runs, and sends pull requests for many messages with heartbeats.
+It asks again when the server is silent or the connection was lost. nats-py's `fetch` makes a
+subscription and raises a time-out on each call, which costs too much at ten thousand messages a
+second.
 """
 
 import asyncio
@@ -27,7 +28,12 @@ _NANOSECONDS = 1_000_000_000
 
 
 class Delivery(NamedTuple):
-    """What a reply subject tells: stream sequence, the consumer's count, time (ns since 1970), messages to come."""
+    """What the reply subject of a delivered message says.
+
+    `sequence` is the stream's, `number` counts the consumer's deliveries from 1, `time_ns` is when
+    the message was stored (ns since 1970), `pending` is how many messages the consumer has to
+    deliver still.
+    """
 
     sequence: int
     number: int
@@ -36,16 +42,24 @@ class Delivery(NamedTuple):
 
 
 def delivery_of(message: Msg) -> Delivery:
-    """Read from `$JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<cseq>.<time>.<pending>` (or with a domain)."""
+    """The delivery of a message, from its reply subject.
+
+    `$JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<cseq>.<time>.<pending>`, or with the domain and the
+    account before the stream and a token of random text at the end.
+    """
     tokens = message.reply.split(".")
-    tokens = tokens[-7:] if len(tokens) == 9 else tokens[4:11]
+    if len(tokens) == 9:
+        tokens = tokens[2:]
+    else:
+        tokens = tokens[4:11]
     return Delivery(int(tokens[3]), int(tokens[4]), int(tokens[5]), int(tokens[6]))
 
 
 class PullConsumer:
-    """Feeds `deliver` from a pull consumer; `room` says how many more messages may be asked for now.
+    """Calls `deliver` with each message of a pull consumer.
 
-    `lost` is awaited when the consumer is gone (deleted, or its stream was); make it again there.
+    `room` returns how many messages may be outstanding now. `lost` is awaited when the consumer
+    does not exist any more (it or its stream was deleted); it should create the consumer again.
     """
 
     def __init__(
@@ -58,12 +72,15 @@ class PullConsumer:
         lost: Callable[[], Awaitable[None]],
     ) -> None:
         self._client = client
+        self._name = consumer
         self._subject = subjects.jetstream_api(f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
-        self._deliver, self._room, self._lost = deliver, room, lost
+        self._deliver = deliver
+        self._room = room
+        self._lost = lost
         self._inbox = client.new_inbox()
-        self._asked = 0  # messages asked for and not yet delivered
-        self._heard = boottime()
-        self._gone = False  # the consumer
+        self._outstanding = 0  # messages asked for and not yet delivered
+        self._heard_at = boottime()
+        self._is_gone = False
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -71,75 +88,76 @@ class PullConsumer:
         async with self._client.listening(f"{self._inbox}.*", self._receive):
             while True:
                 self._wake.clear()
-                if self._gone:
-                    await self._make_again()
+                if self._is_gone:
+                    await self._create_again()
                 await self._ask_for_more()
-                await self._until_woken()
+                await self._wait()
 
     def room_freed(self) -> None:
-        """There is room again."""
+        """`room` has become larger: more may be asked for."""
         self._wake.set()
 
     async def pull_again(self) -> None:
-        """Asks again: to be called after a reconnection, when the server has forgotten what was asked."""
-        self._asked = 0
+        """Asks again. Call it after a reconnection: the server has dropped the pull requests."""
+        self._outstanding = 0
         self._wake.set()
 
-    async def _until_woken(self) -> None:
+    async def _wait(self) -> None:
+        """Waits until something changes. What was asked of a silent server is given up."""
         try:
-            async with asyncio.timeout(
-                HEARTBEAT_SECONDS
-            ):  # wait_for can swallow a cancellation before Python 3.12
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
                 await self._wake.wait()
         except TimeoutError:
-            if self._asked and boottime() - self._heard > SILENCE_SECONDS:
-                self._asked = 0
+            silent_seconds = boottime() - self._heard_at
+            if self._outstanding and silent_seconds > SILENCE_SECONDS:
+                self._outstanding = 0
 
     async def _ask_for_more(self) -> None:
-        wanted = self._room() - self._asked
-        # small top-ups would cost a request for every message
-        if wanted <= 0 or (self._asked and wanted < self._asked) or not self._client.is_connected:
+        wanted = self._room() - self._outstanding
+        if wanted <= 0 or not self._client.is_connected:
             return
+        if wanted < self._outstanding:
+            return  # small top-ups would cost a request for every message
         body = {
             "batch": wanted,
             "expires": int(EXPIRES_SECONDS * _NANOSECONDS),
             "idle_heartbeat": int(HEARTBEAT_SECONDS * _NANOSECONDS),
         }
-        if not self._asked:
-            self._heard = boottime()
-        self._asked += wanted
-        await self._client.publish(
-            self._subject, json.dumps(body).encode(), reply=f"{self._inbox}.{wanted}"
-        )
+        if not self._outstanding:
+            self._heard_at = boottime()
+        self._outstanding += wanted
+        payload = json.dumps(body).encode()
+        await self._client.publish(self._subject, payload, reply=f"{self._inbox}.{wanted}")
 
-    async def _make_again(self) -> None:
+    async def _create_again(self) -> None:
         try:
             await self._lost()
         except BusError as error:
-            log.warning(
-                "consumer_not_made", consumer=self._subject.rpartition(".")[2], detail=str(error)
-            )
+            log.warning("consumer_create_failed", consumer=self._name, detail=str(error))
         else:
-            self._gone = False
+            self._is_gone = False
 
     def _receive(self, message: Msg) -> None:
-        self._heard = boottime()
-        if message.reply and not (message.headers and "Status" in message.headers):
-            self._asked = max(0, self._asked - 1)
-            self._deliver(message)
-            if self._asked == 0 or self._room() > 2 * self._asked:
-                self._wake.set()
+        self._heard_at = boottime()
+        is_status = message.headers is not None and "Status" in message.headers
+        if is_status or not message.reply:
+            self._receive_status(message)
             return
-        self._status(message)
+        self._outstanding = max(0, self._outstanding - 1)
+        self._deliver(message)
+        if self._outstanding == 0 or self._room() > 2 * self._outstanding:
+            self._wake.set()
 
-    def _status(self, message: Msg) -> None:
+    def _receive_status(self, message: Msg) -> None:
         headers = message.headers or {}
         status = headers.get("Status", "")
         if status == "100":  # a heartbeat
             return
-        self._asked = max(0, self._asked - int(headers.get("Nats-Pending-Messages", "0")))
-        if status == "503" or (status == "409" and "Deleted" in headers.get("Description", "")):
-            log.warning("consumer_lost", consumer=self._subject.rpartition(".")[2], status=status)
-            self._asked = 0
-            self._gone = True
+        dropped = int(headers.get("Nats-Pending-Messages", "0"))
+        self._outstanding = max(0, self._outstanding - dropped)
+        is_deleted = status == "409" and "Deleted" in headers.get("Description", "")
+        if is_deleted or status == "503":
+            log.warning("consumer_lost", consumer=self._name, status=status)
+            self._outstanding = 0
+            self._is_gone = True
         self._wake.set()

@@ -1,7 +1,7 @@
 """Replicas of one service, of which some cannot answer as they should: those stand by.
 
-Ready replicas share the questions in the service's own queue group. A replica on standby subscribes in a second group, so it
-hears every question too, and answers only where no replica is ready.
+Ready replicas share the questions in the service's own queue group. A replica on standby subscribes
+in a second group, so it hears every question too, and answers only where no replica is ready.
 """
 
 import secrets
@@ -22,7 +22,7 @@ READY_SECONDS = (
 
 
 class Replica:
-    """The endpoints of a micro service in one of the two groups. Ready replicas answer on `ready_subject`."""
+    """One replica's endpoints, in one of the two groups. Ready ones answer on `ready_subject`."""
 
     def __init__(
         self, client: Client, service: Service, ready_subject: str, endpoints: list[Endpoint]
@@ -58,7 +58,7 @@ class Replica:
         await self._remove(before)
 
     async def _remove(self, endpoints: list[ServiceEndpoint]) -> None:
-        """Removes the ready endpoint first, so that no standby leaves a question to this replica."""
+        """Removes the ready endpoint first, so that no standby relies on this replica."""
         subscriptions = []
         for endpoint in reversed(endpoints):
             subscription = forget_endpoint(self._service, endpoint)
@@ -77,8 +77,8 @@ class Replica:
     async def _another_is_ready(self) -> bool:
         """Whether a replica other than this one is ready.
 
-        This one may have become ready after the question came. It then answers the question itself, because it does
-        not get it in the other group.
+        This one may have become ready after the question came. It then answers the question itself,
+        because it does not get it in the other group.
         """
         try:
             reply = await self._client.request(self._ready_subject, b"", timeout=READY_SECONDS)
