@@ -2,7 +2,6 @@
 
 import asyncio
 import heapq
-from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
@@ -39,7 +38,7 @@ async def by_id(directory: Directory, request: ListRequest, now: datetime) -> Li
     Counting the agents of all pages takes a look at every agent, so other tasks get a turn now and
     then.
     """
-    page: deque[Tracked] = deque()
+    page: list[Tracked] = []
     total = 0
     more = False
     for examined, agent_id in enumerate(directory.registered_ids(), 1):

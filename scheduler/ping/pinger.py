@@ -49,8 +49,6 @@ class Pinger:
         self._on_result = on_result
         self._inbox = client.new_inbox()
         self._in_flight: dict[str, PingAttempt] = {}  # by ping_id
-        # An unexpected failure in here must end the pinger: its attempts would never get a result.
-        self._expiring: asyncio.TaskGroup
         self._next_nonce = nonces().__next__
         self.bad_messages = 0
 
@@ -60,13 +58,21 @@ class Pinger:
         return len(self._in_flight)
 
     async def run(self) -> None:
-        """Receives answers and checks deadlines until cancelled."""
+        """Receives answers and checks deadlines until cancelled.
+
+        An unexpected failure while attempts expire is raised from here: those attempts would never
+        get a result.
+        """
         async with (
             self._client.listening(f"{self._inbox}.*", self._receive),
-            asyncio.TaskGroup() as self._expiring,
+            asyncio.TaskGroup() as tasks,
         ):
             while True:
-                await self._tick(boottime())
+                now = boottime()
+                expired = self._take_expired(now)
+                if expired:
+                    tasks.create_task(self._expire(expired, now))
+                await self._resend(now)
                 await asyncio.sleep(TICK_SECONDS)
 
     async def launch(self, attempts: list[PingAttempt]) -> None:
@@ -133,13 +139,16 @@ class Pinger:
         attempt.report = report
         return Answered(report.uptime_percent, report.gpu_available)
 
-    async def _tick(self, now: float) -> None:
+    def _take_expired(self, now: float) -> list[PingAttempt]:
+        """Returns the attempts past their time-out, which are no longer in flight."""
         sent_before = now - self._timeout_seconds
         expired = [a for a in self._in_flight.values() if a.first_sent_at <= sent_before]
         for attempt in expired:
             del self._in_flight[attempt.ping_id]
-        if expired:
-            self._expiring.create_task(self._expire(expired, now))
+        return expired
+
+    async def _resend(self, now: float) -> None:
+        """Sends the unanswered pings again whose time has come."""
         unanswered = [a for a in self._in_flight.values() if a.next_send_at <= now]
         if unanswered:
             await self._send(unanswered, now)
