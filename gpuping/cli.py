@@ -1,18 +1,24 @@
 """The program `gpuping`. Importing the modules of COMMANDS registers their commands."""
 
+import sys
+
 from cyclopts import CycloptsError
 
 from bus import runner
-from gpuping.commands import doctor, export, look, report, serve, storage, token
+from gpuping.commands import completion, doctor, export, look, report, serve, storage, token
 from gpuping.commands.options import app
+from gpuping.output.standard_output import ignore_closed_pipe
 
-COMMANDS = (serve, storage, look, report, export, doctor, token)
+COMMANDS = (serve, storage, look, report, export, doctor, token, completion)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command and returns its exit code. Every error becomes an exit code."""
+    code = None
     try:
-        code = app(arguments)
+        with ignore_closed_pipe():
+            code = app(arguments)
+            sys.stdout.flush()
     except CycloptsError as error:
         runner.complain(f"{error} Try gpuping --help.")
         return runner.WRONG_USAGE

@@ -10,6 +10,7 @@ from bus.contract.statements import READY_MADE
 from bus.contract.subjects import check_agent_id
 from bus.errors import BadMessageError
 from bus.transport import micro_services
+from gpuping.output.terminal import PipeConsole
 
 # The help lists commands by these groups, in this order.
 RUN = Group.create_ordered("Run")
@@ -32,15 +33,13 @@ see docs/operations.md.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
 """,
+    console=PipeConsole(),
     result_action="return_value",
     exit_on_error=False,
     print_error=False,
 )
 app["--help"].group = CHECK
 app["--version"].group = CHECK
-app.register_install_completion_command(
-    name="completion", group=CHECK, help="Install completion for your shell."
-)
 
 DataDir = Annotated[Path | None, Parameter(help="where state is kept [GPUPING_DATA_DIR]")]
 Scenario = Annotated[

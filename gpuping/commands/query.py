@@ -1,5 +1,6 @@
 """Asks a running system and shows the answer: what every command that only reads has in common."""
 
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from bus.runner import Lifecycle
 from gpuping.client.sources import Source, open_source
 from gpuping.commands.loading import load_settings
 from gpuping.output import terminal
+from gpuping.output.standard_output import ignore_closed_pipe
 
 Show = Callable[[Source, Lifecycle, Console], Awaitable[None]]
 
@@ -20,6 +22,8 @@ def run_query(show: Show, data_dir: Path | None, server_url: str | None) -> int:
 
     async def main(lifecycle: Lifecycle) -> None:
         async with open_source(settings, server_url) as source:
-            await show(source, lifecycle, terminal.console())
+            with ignore_closed_pipe():
+                await show(source, lifecycle, terminal.console())
+                sys.stdout.flush()
 
     return runner.run(main)

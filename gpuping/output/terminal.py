@@ -8,12 +8,20 @@ from rich.table import Table
 PLAIN_WIDTH = 160
 
 
+class PipeConsole(Console):
+    """A console that raises BrokenPipeError when its reader has left. Rich's own ends the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich while it handles the error."""
+        raise BrokenPipeError
+
+
 def console(*, error: bool = False) -> Console:
     """Standard output, or standard error. Neither colours nor wraps where that is no terminal."""
-    console = Console(stderr=error, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    console = PipeConsole(stderr=error, highlight=False, markup=False, emoji=False, soft_wrap=False)
     if console.is_terminal:
         return console
-    return Console(stderr=error, highlight=False, markup=False, emoji=False, width=PLAIN_WIDTH)
+    return PipeConsole(stderr=error, highlight=False, markup=False, emoji=False, width=PLAIN_WIDTH)
 
 
 def plain_table(*headings: str) -> Table:
