@@ -1,7 +1,7 @@
 """Every setting of the system, read from the environment once, at start.
 
-Strict: a bad value, or a name that looks like one of ours and is none, is refused in one line with
-exit code 2, because a setting that is silently ignored is found out on pay day.
+A bad value, or an unknown name that looks like a setting, is refused in one line with exit code 2.
+A setting that was ignored silently would be noticed only when somebody is paid too little.
 """
 
 import difflib
@@ -21,20 +21,27 @@ from bus.errors import SettingsError
 Positive = Annotated[float, Meta(gt=0.0, le=1e9)]
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
+Percentage = Annotated[float, Meta(ge=0.0, le=100.0)]
+Days = Annotated[int, Meta(ge=1, le=36_500)]
 AgentIdSetting = Annotated[str, Meta(pattern=AGENT_ID_PATTERN)]
 
-_OURS = ("PING_", "AGENT_", "GPUPING_", "GATEWAY_", "STORAGE_")
-_LOOSE_NUMBER = re.compile(r"\+?\.\d+|\+?\d+\.|\+\d+(\.\d+)?")
+_PREFIXES = ("PING_", "AGENT_", "GPUPING_", "GATEWAY_", "STORAGE_")
+_EXCLUSIVE_PREFIXES = ("GPUPING_", "PING_")  # no other program has variables that begin with these
+_LOOSE_NUMBER = re.compile(r"\+?\.\d+|\+?\d+\.|\+\d+(\.\d+)?")  # `.5`, `5.` and `+5`
+_NO_NUMBER = {"nan", "inf", "infinity"}  # floats to the parser, and nothing that a setting can mean
 _BUS_ADDRESS = re.compile(r"((nats|tls|ws|wss)://)?[^/\s]+/?")
-_PATTERN = re.compile(r"[*?\[]")
-_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+_WILDCARD = re.compile(r"[*?\[]")
+_BOOLEANS = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
 
 
 class Settings(Struct, kw_only=True, frozen=True):
-    """Every setting, with its name in the environment and its default (docs/operations.md#settings)."""
+    """Every setting: its name in the environment and its default (docs/operations.md#settings)."""
 
     PING_BASE_INTERVAL_MINUTES: Positive = 15.0
-    PING_UPTIME_THRESHOLD: Annotated[float, Meta(ge=0.0, le=100.0)] = 99.0
+    PING_UPTIME_THRESHOLD: Percentage = 99.0
     PING_ESCALATION_MULTIPLIER: Annotated[float, Meta(ge=1.0, le=1e6)] = 2.0
     PING_MAX_INTERVAL_HOURS: Positive = 24.0
     PING_RECOVERY_THRESHOLD_PINGS: Count = 3
@@ -54,31 +61,28 @@ class Settings(Struct, kw_only=True, frozen=True):
     AGENT_XID_TABLE: str | None = None
 
     NATS_URL: str | None = None
-    NATS_PORT: Port | None = (
-        None  # of the embedded server; None: 4222, or a free one when that is busy
-    )
+    # of the embedded server; None: 4222, or any free port when that is in use
+    NATS_PORT: Port | None = None
     NATS_CREDS: str | None = None
     NATS_CONTEXT: str | None = None
 
     GPUPING_DATA_DIR: str | None = None
     GPUPING_TOKENS_FILE: str | None = None
-    GPUPING_TOKEN: str | None = (
-        None  # what `gpuping top --server-url` and its like show to a gateway with tokens
-    )
+    # sent to the gateway by `gpuping top --server-url` and the other verbs with that option
+    GPUPING_TOKEN: str | None = None
     GATEWAY_HOST: str = "127.0.0.1"
     GATEWAY_PORT: Port = 8000
-    GATEWAY_REQUESTS_PER_SECOND: Positive = (
-        500.0  # of one token or address, on average; four seconds' worth at once
-    )
+    # of one token or address, on average; four times as many at once
+    GATEWAY_REQUESTS_PER_SECOND: Positive = 500.0
 
     GPUPING_REPLICAS: Literal[1, 3, 5] = 1
-    GPUPING_HISTORY_STREAM_DAYS: Annotated[int, Meta(ge=1, le=36_500)] = 400
+    GPUPING_HISTORY_STREAM_DAYS: Days = 400
     GPUPING_HISTORY_STREAM_GB: Annotated[int, Meta(ge=1, le=1_000_000)] = 8
 
     STORAGE_NAME: Annotated[str, Meta(pattern=AGENT_ID_PATTERN)] = "storage"
     STORAGE_MEMORY_LIMIT_MB: Annotated[int, Meta(ge=64, le=1_000_000)] = 1024
-    STORAGE_RETENTION_DAYS: Annotated[int, Meta(ge=1, le=36_500)] = 3650
-    STORAGE_ARCHIVE_AFTER_DAYS: Annotated[int, Meta(ge=1, le=36_500)] = 90
+    STORAGE_RETENTION_DAYS: Days = 3650
+    STORAGE_ARCHIVE_AFTER_DAYS: Days = 90
     STORAGE_QUERY_TIMEOUT_SECONDS: Positive = 10.0
 
     LOG_FORMAT: Literal["console", "json"] = "console"
@@ -86,64 +90,78 @@ class Settings(Struct, kw_only=True, frozen=True):
 
     @property
     def base_interval_seconds(self) -> float:
-        """The interval of a host in good standing."""
+        """The interval of a host without poor outcomes."""
         return self.PING_BASE_INTERVAL_MINUTES * 60.0
 
     @property
     def max_interval_seconds(self) -> float:
-        """The cap on every interval."""
+        """The upper limit of every interval."""
         return self.PING_MAX_INTERVAL_HOURS * 3600.0
 
     @property
     def nats_url(self) -> str:
-        """Where the bus is."""
+        """The address of the bus, or several with commas between them."""
         return self.NATS_URL or "nats://127.0.0.1:4222"
 
     @property
     def data_dir(self) -> Path:
-        """Where state is kept: GPUPING_DATA_DIR, or gpuping's place under the user's data folder."""
+        """Where state is kept: GPUPING_DATA_DIR, or a folder under the user's data folder."""
         if self.GPUPING_DATA_DIR:
             return Path(self.GPUPING_DATA_DIR).expanduser()
-        return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "gpuping"
+        of_user = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+        return Path(of_user) / "gpuping"
 
     @property
     def agent_id(self) -> str:
-        """AGENT_ID, or the host name made to fit."""
+        """AGENT_ID, or the host name with what an id cannot have replaced by `-`."""
         if self.AGENT_ID:
             return self.AGENT_ID
-        fitted = re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname()).lstrip("-_")[:63]
-        return fitted if fitted and fitted not in RESERVED_IDS else "agent"
+        replaced = re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname())
+        fitted = replaced.lstrip("-_")[:63]
+        if not fitted or fitted in RESERVED_IDS:
+            return "agent"
+        return fitted
 
     @property
     def agent_state_dir(self) -> Path:
         """Where agentd keeps its ledger."""
-        return (
-            Path(self.AGENT_STATE_DIR).expanduser()
-            if self.AGENT_STATE_DIR
-            else self.data_dir / "agentd"
-        )
+        if self.AGENT_STATE_DIR:
+            return Path(self.AGENT_STATE_DIR).expanduser()
+        return self.data_dir / "agentd"
 
 
 def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
-    """Settings from the environment; `overrides` (of command-line options) win. Raises SettingsError."""
+    """Settings from the environment. Raises SettingsError for one that cannot be used.
+
+    `overrides` are command-line options and take precedence; those that are None are ignored.
+    """
     _refuse_unknown(environ)
-    values: dict[str, Any] = {
-        n: environ[n].strip() for n in Settings.__struct_fields__ if environ.get(n, "").strip()
-    }
+    values: dict[str, Any] = {}
+    for name in Settings.__struct_fields__:
+        text = environ.get(name, "").strip()
+        if text:
+            values[name] = text
     values |= {name: value for name, value in overrides.items() if value is not None}
-    settings = Settings(**{name: _convert(name, value) for name, value in values.items()})
-    return _check_together(settings)
+    converted = {name: _convert(name, value) for name, value in values.items()}
+    settings = Settings(**converted)
+    _check_together(settings)
+    return settings
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    """GPUPING_* and PING_* are ours alone; of other prefixes only a near miss of a known name is refused."""
+    """Raises SettingsError for an unknown name that was probably meant as a setting.
+
+    That is every name with an exclusive prefix, and with the other prefixes a near miss of a known
+    name.
+    """
     for name in sorted(environ):
-        if name in Settings.__struct_fields__ or not name.startswith(_OURS):
+        if name in Settings.__struct_fields__ or not name.startswith(_PREFIXES):
             continue
         close = difflib.get_close_matches(name, Settings.__struct_fields__, n=1, cutoff=0.85)
-        if close or name.startswith(("GPUPING_", "PING_")):
-            hint = f"did you mean {close[0]}?" if close else "no such setting"
-            raise SettingsError(f"{name}={environ[name]!r}: {hint}")
+        if close:
+            raise SettingsError(f"{name}={environ[name]!r}: did you mean {close[0]}?")
+        if name.startswith(_EXCLUSIVE_PREFIXES):
+            raise SettingsError(f"{name}={environ[name]!r}: no such setting")
 
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
@@ -152,49 +170,54 @@ _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
 def _convert(name: str, value: Any) -> Any:
     kind = _FIELDS[name].type
     if kind is bool and isinstance(value, str):
-        lowered = value.lower()
-        if lowered not in _TRUE | _FALSE:
-            raise SettingsError(f"{name}={value!r}: expected true or false")
-        return lowered in _TRUE
+        return _boolean(name, value)
     try:
-        # "nan" and "inf" are floats to the parser and nonsense to us
-        if isinstance(value, str) and value.lower().lstrip("+-") in {"nan", "inf", "infinity"}:
+        if isinstance(value, str) and value.lower().lstrip("+-") in _NO_NUMBER:
             raise msgspec.ValidationError("Expected a finite number")
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
         if isinstance(value, str) and _LOOSE_NUMBER.fullmatch(value):
-            return _convert(name, repr(float(value)))  # `.5`, `5.` and `+5` as JSON spells them
+            return _convert(name, repr(float(value)))  # as JSON spells the same number
         raise SettingsError(f"{name}={value!r}: {_expected(kind, str(error))}") from None
 
 
+def _boolean(name: str, text: str) -> bool:
+    found = _BOOLEANS.get(text.lower())
+    if found is None:
+        raise SettingsError(f"{name}={text!r}: expected true or false")
+    return found
+
+
 def _expected(kind: Any, error: str) -> str:
+    """What a setting must be, from msgspec's error, in words without types of Python."""
     if get_origin(kind) is Literal:
-        return f"expected one of {', '.join(str(choice) for choice in get_args(kind))}"
+        choices = [str(choice) for choice in get_args(kind)]
+        return f"expected one of {', '.join(choices)}"
     text = error.replace("Expected", "expected", 1).replace("`", "")
-    return re.sub(r"\bint( \| null)?, got str", "a whole number", text).replace(
-        "float, got str", "a number"
-    )
+    text = re.sub(r"\bint( \| null)?, got str", "a whole number", text)
+    return text.replace("float, got str", "a number")
 
 
-def _check_together(settings: Settings) -> Settings:
+def _check_together(settings: Settings) -> None:
+    """Raises SettingsError for values that are valid by themselves and not together."""
     if settings.max_interval_seconds < settings.base_interval_seconds:
+        base_hours = settings.PING_BASE_INTERVAL_MINUTES / 60
         raise SettingsError(
-            f"PING_MAX_INTERVAL_HOURS={settings.PING_MAX_INTERVAL_HOURS:g}: expected at least the base interval, "
-            f"{settings.PING_BASE_INTERVAL_MINUTES / 60:g} hours (PING_BASE_INTERVAL_MINUTES)"
+            f"PING_MAX_INTERVAL_HOURS={settings.PING_MAX_INTERVAL_HOURS:g}: "
+            f"expected at least the base interval, {base_hours:g} hours (PING_BASE_INTERVAL_MINUTES)"
         )
     if settings.AGENT_ID in RESERVED_IDS:
         raise SettingsError(
             f"AGENT_ID={settings.AGENT_ID!r}: expected another id, this one is reserved"
         )
-    if _PATTERN.search(
-        str(settings.data_dir)
-    ):  # DuckDB would read the files of every folder that fits
+    data_dir = str(settings.data_dir)
+    if _WILDCARD.search(data_dir):  # DuckDB would read the files of every folder that matches
         raise SettingsError(
-            f"GPUPING_DATA_DIR={str(settings.data_dir)!r}: expected a path without * ? [, which stand for other names"
+            f"GPUPING_DATA_DIR={data_dir!r}: "
+            "expected a path without * ? [, which stand for other names"
         )
     for address in settings.nats_url.split(","):
         if not _BUS_ADDRESS.fullmatch(address.strip()):
             raise SettingsError(
                 f"NATS_URL={settings.NATS_URL!r}: expected an address like nats://127.0.0.1:4222"
             )
-    return settings

@@ -1,6 +1,6 @@
-"""NATS_CONTEXT: the connections that a person saved with `nats context add`, read as the nats CLI reads them.
+"""NATS_CONTEXT: connections saved by `nats context add`, read as the nats CLI reads them.
 
-So one name says where the bus is and who is asking, for the nats CLI and for gpuping alike.
+One name stands for the address of the bus and the identity, for the nats CLI and for gpuping alike.
 """
 
 import os
@@ -16,7 +16,7 @@ from bus.errors import SettingsError
 
 
 class Context(Struct, kw_only=True, frozen=True):
-    """One context file; what is not used here (descriptions, JetStream domains, ...) is ignored."""
+    """One context file. Fields that are not used here are ignored."""
 
     url: str = ""
     user: str = ""
@@ -31,7 +31,7 @@ class Context(Struct, kw_only=True, frozen=True):
 
 
 def load(name: str, environ: Mapping[str, str] = os.environ) -> Context:
-    """The context of that name. Raises SettingsError that says which file was looked for."""
+    """The context of that name. Raises SettingsError, which names the file that it expected."""
     path = _folder(environ) / f"{name}.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Context)
@@ -46,7 +46,7 @@ def load(name: str, environ: Mapping[str, str] = os.environ) -> Context:
 
 
 def connect_options(context: Context) -> dict[str, Any]:
-    """The arguments of `nats.connect` that the context stands for; empty ones are left out."""
+    """The arguments of `nats.connect` for a context, without the empty ones."""
     options: dict[str, Any] = {
         "user": context.user,
         "password": context.password,
@@ -61,12 +61,17 @@ def connect_options(context: Context) -> dict[str, Any]:
 
 
 def _folder(environ: Mapping[str, str]) -> Path:
-    base = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or Path.home()) / ".config"
-    return Path(base) / "nats" / "context"
+    config_home = environ.get("XDG_CONFIG_HOME")
+    if config_home:
+        return Path(config_home) / "nats" / "context"
+    home = environ.get("HOME") or str(Path.home())
+    return Path(home) / ".config" / "nats" / "context"
 
 
 def _path(text: str) -> str:
-    return str(Path(text).expanduser()) if text else ""
+    if not text:
+        return ""
+    return str(Path(text).expanduser())
 
 
 def _tls(context: Context) -> ssl.SSLContext:

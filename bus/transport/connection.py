@@ -1,7 +1,10 @@
-"""The connection to the bus: it comes back for ever, notices a frozen server, and keeps the log quiet.
+"""The connection to the bus: reconnects for ever, notices frozen servers, logs each change once.
 
-A frozen server leaves a TCP connection "connected"; two unanswered pings 5 s apart find it out
-within 15 s.
+A frozen server leaves its TCP connections open. Two unanswered pings 5 s apart reveal it within
+15 s.
+
+This is the only file that uses private names of nats-py (`_process_msg` and others). They are those
+of the minor version to which pyproject.toml pins it.
 """
 
 import asyncio
@@ -36,14 +39,19 @@ Hook = Callable[[], Awaitable[None]]
 
 
 def _next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
-    """The server tried least, after a jittered back-off: a fleet must not come back all at once."""
+    """Chooses the server with the fewest attempts, and a back-off with jitter.
+
+    Without jitter a whole fleet would reconnect in the same moment.
+    """
     server = min(servers, key=lambda candidate: candidate.reconnects)
-    ceiling = min(SLOWEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(server.reconnects, 10))
-    return server, random.uniform(ceiling / 2, ceiling)  # noqa: S311  # spreads load, keeps no secret
+    doublings = min(server.reconnects, 10)
+    longest = min(SLOWEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0**doublings)
+    seconds = random.uniform(longest / 2, longest)  # noqa: S311  # spreads load, keeps no secret
+    return server, seconds
 
 
 class Client(NatsClient):
-    """A connection that narrates each change once: nats-py reports every failed attempt, for ever."""
+    """A connection that logs each change once, where nats-py reports every failed attempt."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -51,7 +59,7 @@ class Client(NatsClient):
         self._last_error = ""
         self._closing = False
         self._hooks: list[Hook] = []
-        self.denied: list[str] = []  # the first few refusals of the server, in its words
+        self.denied: list[str] = []  # the first ten permission errors, in the server's words
         self._listeners: dict[int, Callable[[Msg], None]] = {}  # by subscription
 
     @property
@@ -60,14 +68,15 @@ class Client(NatsClient):
         return self.connected_url.geturl() if self.connected_url else ""
 
     def on_reconnect(self, hook: Hook) -> None:
-        """Awaits `hook` after each reconnection: a consumer that is being read stalls unless it is renewed there."""
+        """Awaits `hook` after each reconnection: the server has dropped all pull requests then."""
         self._hooks.append(hook)
 
     async def send_frames(self, frames: list[bytes]) -> None:
-        """Sends ready-made protocol frames in order, all in one piece.
+        """Sends complete protocol frames in order, in one write.
 
-        nats-py's `publish` costs some 15 us with headers, most of it for checks and flushes that a
-        batch of a thousand messages owes once (docs/benchmarks.md).
+        nats-py's `publish` costs some 15 us with headers. Most of that are checks and flushes,
+        which a batch of a thousand messages needs only once (docs/decisions/scheduler.md). Raises
+        OutboundBufferLimitError without a connection.
         """
         if not frames:
             return
@@ -77,15 +86,17 @@ class Client(NatsClient):
         await self._flush_pending()
 
     @asynccontextmanager
-    async def listening(self, subject: str, hear: Callable[[Msg], None]) -> AsyncIterator[None]:
-        """Calls `hear` with each message while it is read from the wire, for the length of a block.
+    async def listening(
+        self, subject: str, on_message: Callable[[Msg], None]
+    ) -> AsyncIterator[None]:
+        """Calls `on_message` with each message as it is read, for the length of a block.
 
-        nats-py's own way, a queue and a task by subscription, costs 5 us more a message. `hear`
-        must be quick; what it raises is logged. For an inbox of one's own, where nothing can come
-        before it is asked for.
+        nats-py's own way, a queue and a task for each subscription, costs 5 us more a message.
+        `on_message` must be quick; exceptions from it are logged. It is meant for an inbox, on
+        which nothing arrives before it is asked for.
         """
         subscription = await self.subscribe(subject)
-        self._listeners[subscription._id] = hear  # noqa: SLF001  # nats-py has no public name for it
+        self._listeners[subscription._id] = on_message  # noqa: SLF001
         try:
             yield
         finally:
@@ -96,49 +107,56 @@ class Client(NatsClient):
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
-        """A name that is not UTF-8 must not raise: it would end the reading, and again after each reconnection."""
-        subject, reply = _legible(subject), _legible(reply)
-        hear = self._listeners.get(sid)
-        if hear is None:
+        """Delivers a message, whose subject and reply may be any bytes.
+
+        nats-py raises for a subject that is not UTF-8, which ends the reading of the connection,
+        and again after each reconnection.
+        """
+        subject = _as_utf8(subject)
+        reply = _as_utf8(reply)
+        on_message = self._listeners.get(sid)
+        if on_message is None:
             await super()._process_msg(sid, subject, reply, data, headers)
             return
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)
-        header = await self._process_headers(headers) if headers else None
-        message = self._build_message(sid, subject, reply, data, header)
+        decoded = None
+        if headers:
+            decoded = await self._process_headers(headers)
+        message = self._build_message(sid, subject, reply, data, decoded)
         try:
-            hear(message)
-        except Exception:  # what it raises would end the reading of the whole connection
-            log.exception("message_not_heard", subject=message.subject)
+            on_message(message)
+        except Exception:  # raised further, it would end the reading of the whole connection
+            log.exception("message_handler_crashed", subject=message.subject)
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        """None where they cannot be read: any publisher may write what it likes."""
+        """Returns None for headers that cannot be decoded: a publisher may send any bytes."""
         try:
             return await super()._process_headers(headers)
         except (ValueError, IndexError) as error:
-            log.warning("headers_not_read", connection=self._label, detail=f"{error}")
+            log.warning("headers_decode_failed", connection=self._label, detail=f"{error}")
             return None
 
     async def flush(self, timeout: float = 10) -> None:
-        """A round trip behind everything sent so far.
+        """Returns when the server has received everything sent so far. Raises FlushTimeoutError.
 
-        nats-py 2.16 writes its PING past the commands that still wait for its flusher: a
-        subscription might not stand yet when its `flush` returns. Here they go first.
+        nats-py 2.16 writes its PING before the commands that wait for its flusher, so that a
+        subscription may not exist yet when its `flush` returns. Here those commands go first.
         """
         try:
-            async with asyncio.timeout(timeout):  # a server that is frozen takes nothing more
+            async with asyncio.timeout(timeout):  # a frozen server accepts no more bytes
                 await self._flush_pending(force_flush=True)
         except TimeoutError:
             raise nats.errors.FlushTimeoutError from None
         await super().flush(timeout)  # type: ignore[arg-type]
 
     async def settle(self) -> None:
-        """A flush that need not succeed: whoever reconnects subscribes to what it wants by then."""
+        """A flush that may fail: nats-py repeats the subscriptions when it reconnects."""
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
             await self.flush()
 
     async def drain_callbacks(self, subscriptions: list[Subscription]) -> None:
-        """Ends subscriptions with callbacks; what the server had sent on them before is heard yet."""
+        """Ends subscriptions once their callbacks have had what the server sent on them before."""
         for subscription in subscriptions:
             await self._send_unsubscribe(subscription._id)  # noqa: SLF001
         await self.settle()
@@ -147,22 +165,25 @@ class Client(NatsClient):
             await subscription.unsubscribe()
 
     async def _process_pong(self) -> None:
-        """nats-py 2.16 dies of a PONG whose `flush` has given up: it stops reading, stays "connected", tells nobody."""
+        """Accepts a PONG for a `flush` that has timed out.
+
+        nats-py 2.16 raises for it, stops reading and still appears connected.
+        """
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
 
     async def farewell(self) -> None:
-        """Flushes for a moment, then closes; a bus that is gone does not hold up an exit."""
+        """Flushes for at most 1 s, then closes, so that a lost bus does not delay an exit."""
         self._closing = True
         try:
             if self.is_connected:
                 await self.flush(timeout=1)
         except (TimeoutError, nats.errors.Error, OSError):
-            log.debug("bus_closed_unflushed", connection=self._label)
+            log.debug("bus_flush_failed", connection=self._label)
         await self.close()
 
-    async def _say_error(self, error: Exception) -> None:
+    async def _log_error(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
         if self._closing:
             return
@@ -170,14 +191,14 @@ class Client(NatsClient):
             self.denied = [*self.denied, str(error)][:10]
             log.warning("bus_permission_denied", connection=self._label, detail=str(error))
         elif text != self._last_error:
-            log.warning("bus_trouble", connection=self._label, detail=text)
+            log.warning("bus_error_reported", connection=self._label, detail=text)
         self._last_error = text
 
-    async def _say_disconnected(self) -> None:
+    async def _log_disconnected(self) -> None:
         if not self._closing:
             log.warning("bus_disconnected", connection=self._label)
 
-    async def _say_reconnected(self) -> None:
+    async def _after_reconnect(self) -> None:
         self._last_error = ""
         log.info("bus_reconnected", connection=self._label)
         for hook in self._hooks:
@@ -196,14 +217,16 @@ def last_endpoint(service: Service) -> Endpoint:
 
 
 def forget_endpoint(service: Service, endpoint: Endpoint) -> Subscription | None:
-    """Takes an endpoint out of a micro service, and returns its subscription for `Client.drain_callbacks`."""
+    """Removes an endpoint from a micro service; its subscription is left to the caller to end."""
     service._endpoints.remove(endpoint)  # noqa: SLF001
     return endpoint._subscription  # noqa: SLF001
 
 
-def _legible(name: bytes) -> bytes:
-    """As it is, but what is no UTF-8 in it is spelled out with backslashes, which no name of ours has."""
-    return name if name.isascii() else name.decode(errors="backslashreplace").encode()
+def _as_utf8(name: bytes) -> bytes:
+    """The name with invalid UTF-8 as backslash escapes, which no valid subject contains."""
+    if name.isascii():
+        return name
+    return name.decode(errors="backslashreplace").encode()
 
 
 async def connect(
@@ -213,7 +236,7 @@ async def connect(
     inbox_prefix: str = subjects.INBOX_PREFIX,
     reconnected: Hook | None = None,
 ) -> Client:
-    """A client that is connected now and reconnects for ever; waits for as long as no server is there.
+    """Connects, and waits for as long as there is no server. The client reconnects for ever.
 
     `name` is what `nats server report connections` shows; `reconnected` as in
     `Client.on_reconnect`.
@@ -228,29 +251,28 @@ async def connect(
         **({"inbox_prefix": inbox_prefix} | identity),
         max_reconnect_attempts=-1,
         reconnect_to_server_handler=_next_server,
-        reconnect_time_wait=1,  # between attempts of the first connection; later ones follow _next_server
+        reconnect_time_wait=1,  # while the first connection is tried; then see _next_server
         connect_timeout=5,
         ping_interval=PING_INTERVAL_SECONDS,
         max_outstanding_pings=MAX_OUTSTANDING_PINGS,
         pending_size=PENDING_BYTES,
-        error_cb=client._say_error,  # noqa: SLF001  # our own class
-        disconnected_cb=client._say_disconnected,  # noqa: SLF001
-        reconnected_cb=client._say_reconnected,  # noqa: SLF001
+        error_cb=client._log_error,  # noqa: SLF001
+        disconnected_cb=client._log_disconnected,  # noqa: SLF001
+        reconnected_cb=client._after_reconnect,  # noqa: SLF001
     )
     return client
 
 
 def _address_and_identity(settings: Settings) -> tuple[str, dict[str, Any]]:
-    """NATS_URL and NATS_CREDS win over what the context that NATS_CONTEXT names says."""
-    context = (
-        cli_contexts.load(settings.NATS_CONTEXT)
-        if settings.NATS_CONTEXT
-        else cli_contexts.Context()
-    )
+    """The address and the identity's options. NATS_URL and NATS_CREDS override NATS_CONTEXT."""
+    context = cli_contexts.Context()
+    if settings.NATS_CONTEXT:
+        context = cli_contexts.load(settings.NATS_CONTEXT)
     identity = cli_contexts.connect_options(context)
     if settings.NATS_CREDS:
         identity["user_credentials"] = settings.NATS_CREDS
-    return settings.NATS_URL or context.url or settings.nats_url, identity
+    address = settings.NATS_URL or context.url or settings.nats_url
+    return address, identity
 
 
 @asynccontextmanager

@@ -1,9 +1,9 @@
-"""The JetStream layout: the bucket, the history sourced from it, and the schedulers' shared consumer.
+"""The JetStream layout: the bucket, its history stream, and the schedulers' shared consumer.
 
-Made idempotently by whoever starts first, and checked against what is there: a stream that somebody
-made otherwise is brought into line where the server allows it, and refused loudly where it does
-not. Why each value is what it is stands in docs/architecture.md; `create_key_value()` cannot make
-this bucket, because its `discard: new` forbids message scheduling (server error 10052).
+`ensure` makes what is missing and compares what exists. A stream with another configuration is
+updated where the server allows that, and refused with an error where it does not. The reasons for
+the values are in docs/decisions/jetstream.md. nats-py's `create_key_value()` cannot make this
+bucket: it sets `discard: new`, with which the server forbids message schedules (error 10052).
 """
 
 import re
@@ -26,7 +26,7 @@ _NANOSECONDS = 1_000_000_000
 
 
 def bucket_config(settings: Settings) -> dict[str, Any]:
-    """The bucket `gpuping`: one revision a key, no unacknowledged loss, timers and batches allowed."""
+    """The bucket `gpuping`: one revision a key; message schedules and batches are allowed."""
     return {
         "name": subjects.BUCKET_STREAM,
         "subjects": [f"{subjects.KEYS}>"],
@@ -44,7 +44,11 @@ def bucket_config(settings: Settings) -> dict[str, Any]:
 
 
 def history_config(settings: Settings) -> dict[str, Any]:
-    """Every revision of every state, in order, written by the server itself."""
+    """The stream with every revision of every state, in order, which the server writes itself."""
+    renamed = {
+        "src": subjects.state_key("*"),
+        "dest": f"{subjects.HISTORY_PREFIX}{{{{wildcard(1)}}}}",
+    }
     config: dict[str, Any] = {
         "name": subjects.HISTORY_STREAM,
         "storage": "file",
@@ -54,43 +58,31 @@ def history_config(settings: Settings) -> dict[str, Any]:
         "max_age": settings.GPUPING_HISTORY_STREAM_DAYS * 86_400 * _NANOSECONDS,
         "max_bytes": settings.GPUPING_HISTORY_STREAM_GB * 2**30,
         "allow_direct": True,
-        "sources": [
-            {
-                "name": subjects.BUCKET_STREAM,
-                "subject_transforms": [
-                    {
-                        "src": f"{subjects.KEYS}state.*",
-                        "dest": f"{subjects.HISTORY_PREFIX}{{{{wildcard(1)}}}}",
-                    }
-                ],
-            }
-        ],
+        "sources": [{"name": subjects.BUCKET_STREAM, "subject_transforms": [renamed]}],
     }
     if settings.GPUPING_REPLICAS == 1:
-        config["persist_mode"] = (
-            "async"  # what a crash loses is sourced again; replicated streams refuse it
-        )
+        # what a crash loses is sourced again; the server refuses this for replicated streams
+        config["persist_mode"] = "async"
     return config
 
 
 def due_consumer_config(settings: Settings) -> dict[str, Any]:
-    """One durable shared by all schedulers. A due message of a scheduler that died comes to another."""
+    """The durable that all schedulers share: a dead scheduler's due messages go to another."""
+    ack_wait_seconds = settings.PING_RESPONSE_TIMEOUT_SECONDS + REDELIVERY_MARGIN_SECONDS
     return {
         "durable_name": subjects.DUE_CONSUMER,
         "filter_subject": f"{subjects.KEYS}due.*",
         "deliver_policy": "all",
         "ack_policy": "explicit",
-        "ack_wait": int(
-            (settings.PING_RESPONSE_TIMEOUT_SECONDS + REDELIVERY_MARGIN_SECONDS) * _NANOSECONDS
-        ),
+        "ack_wait": int(ack_wait_seconds * _NANOSECONDS),
         "max_deliver": -1,
-        "max_ack_pending": 100_000,  # above all flights of all schedulers
+        "max_ack_pending": 100_000,  # above the attempts in flight of all schedulers
         "max_waiting": 512,
     }
 
 
 async def ensure(client: Client, settings: Settings) -> None:
-    """The whole layout stands when this returns. Raises LayoutError, or UnavailableError without JetStream."""
+    """Makes and updates the whole layout. Raises LayoutError, or UnavailableError."""
     check_server(client)
     await _ensure_stream(client, bucket_config(settings))
     await _ensure_stream(client, history_config(settings))
@@ -98,16 +90,16 @@ async def ensure(client: Client, settings: Settings) -> None:
 
 
 async def inspect(client: Client, settings: Settings) -> list[str]:
-    """What `ensure` would have to make or change, in words; empty when the layout stands. Changes nothing."""
-    wanted = {
-        f"STREAM.INFO.{c['name']}": (c["name"], c)
-        for c in (bucket_config(settings), history_config(settings))
-    }
+    """What `ensure` would make or change, in sentences; empty for nothing. Changes nothing."""
+    wanted = []
+    for stream in (bucket_config(settings), history_config(settings)):
+        name = stream["name"]
+        wanted.append((f"STREAM.INFO.{name}", name, stream))
     consumer = due_consumer_config(settings)
     name = consumer["durable_name"]
-    wanted[f"CONSUMER.INFO.{subjects.BUCKET_STREAM}.{name}"] = (f"consumer {name}", consumer)
+    wanted.append((f"CONSUMER.INFO.{subjects.BUCKET_STREAM}.{name}", f"consumer {name}", consumer))
     problems = []
-    for verb, (label, config) in wanted.items():
+    for verb, label, config in wanted:
         actual = await _config_of(client, verb, label)
         if actual is None:
             problems.append(f"{label} does not exist")
@@ -119,17 +111,20 @@ async def inspect(client: Client, settings: Settings) -> list[str]:
 
 
 def check_server(client: Client) -> None:
-    """Says so when the server is too old for scheduled messages."""
+    """Raises LayoutError for a server that is too old for message schedules."""
     version = server_version(client)
     numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers and tuple(map(int, numbers.groups())) < OLDEST_SERVER:
+    if numbers is None:
+        return  # a build of somebody's own: the layout's creation shows what it can do
+    major, minor = numbers.groups()
+    if (int(major), int(minor)) < OLDEST_SERVER:
         raise LayoutError(
             f"nats-server {version} is too old: gpuping needs 2.12 or newer (scheduled messages)"
         )
 
 
 def server_version(client: Client) -> str:
-    """`2.15.1`; nats-py dresses it up as `<nats server v2.15.1>`."""
+    """The version, such as `2.15.1`; nats-py makes it `<nats server v2.15.1>`."""
     return str(client.connected_server_version).removeprefix("<nats server v").removesuffix(">")
 
 
@@ -162,7 +157,7 @@ async def _ensure_consumer(client: Client, stream: str, wanted: dict[str, Any]) 
 
 
 async def _config_of(client: Client, verb: str, label: str) -> dict[str, Any] | None:
-    """The configuration of a stream or consumer; None where it does not exist. Raises LayoutError."""
+    """A stream's or consumer's configuration; None where it does not exist. Raises LayoutError."""
     try:
         info = await jetstream_api.call(client, verb)
     except JetStreamApiError as error:
@@ -181,7 +176,7 @@ async def _change(client: Client, verb: str, body: dict[str, Any], label: str) -
 
 
 def _differences(wanted: dict[str, Any], actual: dict[str, Any]) -> list[str]:
-    """Names of wanted fields that differ; what we do not ask for may be as it likes."""
+    """Names of the wanted fields that differ. Fields that are not wanted may have any value."""
     return [key for key, value in wanted.items() if not _same(value, actual.get(key))]
 
 
@@ -189,9 +184,7 @@ def _same(wanted: Any, actual: Any) -> bool:
     if isinstance(wanted, dict):
         return isinstance(actual, dict) and not _differences(wanted, actual)
     if isinstance(wanted, list):
-        return (
-            isinstance(actual, list)
-            and len(wanted) == len(actual)
-            and all(map(_same, wanted, actual))
-        )
+        if not isinstance(actual, list) or len(wanted) != len(actual):
+            return False
+        return all(map(_same, wanted, actual))
     return bool(wanted == actual)
