@@ -105,7 +105,7 @@ async def list_agents(
     fleet_client: NamedDependency[FleetClient],
     status: FromQuery[Status | None] = None,
     capability: Annotated[str | None, QueryParameter(min_length=1, max_length=100)] = None,
-    limit: params.Limit = 1000,
+    limit: params.LimitParam = 1000,
     cursor: Annotated[
         str | None, QueryParameter(description="`next_cursor` of the page before")
     ] = None,
@@ -132,7 +132,7 @@ async def list_agents(
     responses=error_responses(401, 403),
 )
 async def list_due(
-    fleet_client: NamedDependency[FleetClient], limit: params.Limit = 1000
+    fleet_client: NamedDependency[FleetClient], limit: params.LimitParam = 1000
 ) -> DueAgents:
     """The agents whose `next_ping_at` has come, the most overdue first."""
     page = await fleet_client.agents(ListRequest(order="due", limit=limit))
@@ -147,7 +147,7 @@ async def list_due(
     responses=error_responses(401, 403, 404),
 )
 async def show_agent(
-    agent_id: params.PathAgentId, fleet_client: NamedDependency[FleetClient]
+    agent_id: params.AgentIdPathParam, fleet_client: NamedDependency[FleetClient]
 ) -> Agent:
     """One agent as lists show it."""
     agent = await fleet_client.agent(check_agent_id(agent_id))
@@ -162,7 +162,7 @@ async def show_agent(
     responses=error_responses(401, 403, 404),
 )
 async def remove_agent(
-    agent_id: params.PathAgentId, fleet_client: NamedDependency[FleetClient]
+    agent_id: params.AgentIdPathParam, fleet_client: NamedDependency[FleetClient]
 ) -> None:
     """The agent is pinged no more. Its history is kept and can still be read."""
     await fleet_client.remove(check_agent_id(agent_id))

@@ -80,7 +80,7 @@ class Dashboard(Struct, kw_only=True, frozen=True):
 async def dashboard(
     request: Request[Any, Any, Any],
     fleet_client: NamedDependency[FleetClient],
-    file_format: params.FileFormat = None,
+    file_format: params.FormatParam = None,
 ) -> Response[Dashboard]:
     """As JSON the totals, the 100 worst agents and the newest outcomes.
 

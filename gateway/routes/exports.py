@@ -30,9 +30,9 @@ async def export(
     request: Request[Any, Any, Any],
     table: FromPath[Table],
     fleet_client: NamedDependency[FleetClient],
-    agent_id: params.QueryAgentId = None,
-    hours: params.Hours = 24.0,
-    month: params.OptionalMonth = None,
+    agent_id: params.AgentIdParam = None,
+    hours: params.HoursParam = 24.0,
+    month: params.OptionalMonthParam = None,
     by: Annotated[
         By, QueryParameter(description="what a row of fleet, response-times, lateness is of")
     ] = "period",

@@ -31,9 +31,9 @@ PAGE_LIMIT = 1000
 )
 async def history(
     request: Request[Any, Any, Any],
-    agent_id: params.PathAgentId,
+    agent_id: params.AgentIdPathParam,
     fleet_client: NamedDependency[FleetClient],
-    hours: params.Hours = 24.0,
+    hours: params.HoursParam = 24.0,
     limit: Annotated[
         int | None,
         QueryParameter(
@@ -44,7 +44,7 @@ async def history(
         str | None,
         QueryParameter(pattern=CURSOR_PATTERN, description="`next_cursor` of the page before"),
     ] = None,
-    file_format: params.FileFormat = None,
+    file_format: params.FormatParam = None,
 ) -> Response[HistoryReply]:
     """As JSON a page of outcomes, and a `summary` of the whole period.
 

@@ -22,7 +22,7 @@ from gateway.web.problems import ProblemError, error_responses
     responses=error_responses(401, 403, 404, 504),
 )
 async def ping_now(
-    agent_id: params.PathAgentId, fleet_client: NamedDependency[FleetClient]
+    agent_id: params.AgentIdPathParam, fleet_client: NamedDependency[FleetClient]
 ) -> Ping:
     """Pings at once. The outcome counts as that of any other ping.
 
@@ -42,7 +42,7 @@ async def ping_now(
     responses=error_responses(401, 403, 404, 504),
 )
 async def uptime(
-    agent_id: params.PathAgentId, fleet_client: NamedDependency[FleetClient]
+    agent_id: params.AgentIdPathParam, fleet_client: NamedDependency[FleetClient]
 ) -> UptimeReport:
     """The agent's own report, from its ledger. Asking for it changes nothing, unlike a ping."""
     await _check_registered(fleet_client, agent_id)
@@ -56,7 +56,7 @@ async def uptime(
     responses=error_responses(401, 403, 404, 504),
 )
 async def gpu_status(
-    agent_id: params.PathAgentId, fleet_client: NamedDependency[FleetClient]
+    agent_id: params.AgentIdPathParam, fleet_client: NamedDependency[FleetClient]
 ) -> GpuStatus:
     """Temperature, power, memory, errors and links of each GPU, as the agent sees them now."""
     await _check_registered(fleet_client, agent_id)
@@ -70,7 +70,7 @@ async def gpu_status(
     responses=error_responses(401, 403, 404, 504),
 )
 async def health(
-    agent_id: params.PathAgentId, fleet_client: NamedDependency[FleetClient]
+    agent_id: params.AgentIdPathParam, fleet_client: NamedDependency[FleetClient]
 ) -> AgentHealth:
     """The state of the agent's daemon: its checks, its ledger and its connection to the bus."""
     await _check_registered(fleet_client, agent_id)

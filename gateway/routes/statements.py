@@ -22,7 +22,7 @@ from gateway.web.accept import accepted
 from gateway.web.openapi import CSV, HTML, PARQUET, response_formats
 from gateway.web.problems import error_responses, field_problem
 
-StatementFileFormat = Annotated[
+StatementFormatParam = Annotated[
     StatementFormat | None,
     QueryParameter(name="format", description="wins over Accept; html is made to print"),
 ]
@@ -37,12 +37,12 @@ StatementFileFormat = Annotated[
 )
 async def report(
     request: Request[Any, Any, Any],
-    agent_id: params.PathAgentId,
+    agent_id: params.AgentIdPathParam,
     fleet_client: NamedDependency[FleetClient],
-    month: params.Month = None,
-    file_format: StatementFileFormat = None,
-    threshold: params.Threshold = None,
-    policy: params.Policy = None,
+    month: params.MonthParam = None,
+    file_format: StatementFormatParam = None,
+    threshold: params.ThresholdParam = None,
+    policy: params.PolicyParam = None,
 ) -> Response[Statement]:
     """Seconds by GPU and host, incidents, and uptime over enrolled time.
 
@@ -71,11 +71,11 @@ async def report(
 async def replay(
     request: Request[Any, Any, Any],
     fleet_client: NamedDependency[FleetClient],
-    month: params.Month = None,
-    threshold: params.Threshold = None,
-    policy: params.Policy = None,
-    limit: params.Limit = 1000,
-    file_format: params.FileFormat = None,
+    month: params.MonthParam = None,
+    threshold: params.ThresholdParam = None,
+    policy: params.PolicyParam = None,
+    limit: params.LimitParam = 1000,
+    file_format: params.FormatParam = None,
 ) -> Response[FleetReplay]:
     """Agents by the size of their change, the greatest first, over the time that reports cover.
 

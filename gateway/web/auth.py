@@ -15,7 +15,7 @@ from typing import NamedTuple
 from bus.clock import boottime, utc_now
 from gateway.web.problems import ProblemError
 from gateway.web.rate_limit import RateLimit
-from gateway.web.tokens import RANK, Role, Token, TokenFile, verify
+from gateway.web.tokens import RANK, Token, TokenFile, TokenRole, verify
 
 COOKIE = "gpuping_session"
 SESSION_SECONDS = 12 * 3600
@@ -102,7 +102,7 @@ def is_public(path: str) -> bool:
     return path in _PUBLIC_PATHS or path.startswith("/static/")
 
 
-def role_for(method: str, path: str) -> Role:
+def role_for(method: str, path: str) -> TokenRole:
     """The lowest role that may: viewers read, operators register and ping, admins remove."""
     if method in _READING_METHODS or path in _READING_POSTS:
         return "viewer"

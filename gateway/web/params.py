@@ -11,37 +11,39 @@ from gateway.web.accept import Format
 # The pattern is documented here and checked by `check_agent_id`, whose error is a sentence for
 # people. The outer middleware calls it for ids in paths, the routes call it for all others.
 _AGENT_ID_SCHEMA = {"pattern": AGENT_ID_PATTERN}
-PathAgentId = Annotated[str, PathParameter(schema_extra=_AGENT_ID_SCHEMA)]
-Hours = Annotated[float, QueryParameter(gt=0.0, le=87_600.0, description="how far back, in hours")]
-Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="the most entries on a page")]
-FileFormat = Annotated[
+AgentIdPathParam = Annotated[str, PathParameter(schema_extra=_AGENT_ID_SCHEMA)]
+HoursParam = Annotated[
+    float, QueryParameter(gt=0.0, le=87_600.0, description="how far back, in hours")
+]
+LimitParam = Annotated[int, QueryParameter(ge=1, le=1000, description="the most entries on a page")]
+FormatParam = Annotated[
     Format | None,
     QueryParameter(name="format", description="wins over Accept; json without both"),
 ]
-Month = Annotated[
+MonthParam = Annotated[
     str | None,
     QueryParameter(pattern=MONTH_PATTERN, description="`2026-11`; absent: this month, UTC"),
 ]
-OptionalMonth = Annotated[
+OptionalMonthParam = Annotated[
     str | None,
     QueryParameter(pattern=MONTH_PATTERN, description="`2026-11`, UTC"),
 ]
 _POLICIES = ", ".join(READY_MADE)
-Policy = Annotated[
+PolicyParam = Annotated[
     str | None,
     QueryParameter(
         max_length=16_000,
         description=f"a ready-made policy's name ({_POLICIES}), or a policy file's text (TOML)",
     ),
 ]
-QueryAgentId = Annotated[
+AgentIdParam = Annotated[
     str | None,
     QueryParameter(
         schema_extra=_AGENT_ID_SCHEMA,
         description="only this agent; not of the fleet's sums",
     ),
 ]
-Threshold = Annotated[
+ThresholdParam = Annotated[
     float | None,
     QueryParameter(
         ge=0.0,

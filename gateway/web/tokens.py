@@ -31,8 +31,8 @@ from bus.errors import SettingsError
 
 log = structlog.get_logger("gateway.web.tokens")
 
-Role = Literal["viewer", "operator", "admin"]
-RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
+TokenRole = Literal["viewer", "operator", "admin"]
+RANK: dict[TokenRole, int] = {"viewer": 0, "operator": 1, "admin": 2}
 PREFIX = "gpuping_"
 MAX_SECRET_LENGTH = 256
 RECHECK_SECONDS = 1.0
@@ -42,7 +42,7 @@ class Token(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """One token of the file. `sha256` is that of the secret; the secret itself is kept nowhere."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}" + END)]
-    role: Role
+    role: TokenRole
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}" + END)]
     expires: datetime | None = None
 
@@ -59,7 +59,7 @@ class _FileStamp(NamedTuple):
     inode: int
 
 
-def create(name: str, role: Role, expires: datetime | None = None) -> tuple[str, Token]:
+def create(name: str, role: TokenRole, expires: datetime | None = None) -> tuple[str, Token]:
     """A new secret, to be shown once, and its entry for the file.
 
     Raises SettingsError for a name that the file could not hold.
