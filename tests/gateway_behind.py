@@ -1,7 +1,7 @@
 """A small scheduler and storage, as real micro services on a real bus, for tests of the gateway.
 
-They answer as docs/api.md says from what a test puts into them. Unlike real ones they can be told not
-to answer, or to answer with bytes that cannot be read.
+They answer as docs/api.md says, from what a test puts into them. Unlike real ones they can be told
+not to answer, or to answer with bytes that cannot be read.
 """
 
 import asyncio

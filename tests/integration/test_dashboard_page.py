@@ -134,7 +134,7 @@ def listed(page: Browser) -> list[str]:
     return [str(row.get_attribute("data-agent")) for row in page.all("[data-agent]")]
 
 
-def test_a_press_on_a_status_shows_only_those(two: Browser) -> None:
+def test_a_press_on_a_status_filters_the_table(two: Browser) -> None:
     until_beat(two, 1)
     assert two.see("[data-status=pending].tile").text.startswith("1")
     two.see("[data-status=pending].tile").click()
@@ -187,7 +187,7 @@ def test_one_agent_in_detail_and_pinged_by_hand(two: Browser) -> None:
     assert two.console_errors() == []
 
 
-def test_a_missed_ping_by_hand_is_told_as_a_sentence(two: Browser) -> None:
+def test_a_missed_manual_ping_is_shown_as_a_sentence(two: Browser) -> None:
     two.see(f"[data-agent={GHOST}] .cell-id a").send_keys(Keys.ENTER)
     two.see(".detail h1", GHOST)
     two.see(".pingnow button", "Ping now").click()
@@ -201,7 +201,9 @@ def test_a_missed_ping_by_hand_is_told_as_a_sentence(two: Browser) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone_and_asks_nobody_else(two: Browser, up: Up, scheme: str) -> None:
+def test_the_page_fits_a_phone_and_makes_no_outside_request(
+    two: Browser, up: Up, scheme: str
+) -> None:
     two.emulate(360, 740, scheme=scheme, reduced_motion=True)
     try:
         two.open(up.url)
@@ -222,7 +224,7 @@ def test_it_fits_a_phone_and_asks_nobody_else(two: Browser, up: Up, scheme: str)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_stands_out_and_every_control_has_a_name(
+def test_every_text_has_contrast_and_every_control_a_name(
     two: Browser, up: Up, scheme: str
 ) -> None:
     two.emulate(1440, 1000, scheme=scheme, reduced_motion=True)
@@ -232,14 +234,14 @@ def test_every_text_stands_out_and_every_control_has_a_name(
     assert two.script(READABLE.read_text()) == {"faint": {}, "nameless": []}
 
 
-def test_the_page_of_the_interface_asks_nobody_else(two: Browser, up: Up) -> None:
+def test_the_schema_page_makes_no_outside_request(two: Browser, up: Up) -> None:
     two.open(f"{up.url}/schema")
     two.see(".swagger-ui", "Register an agent")
     assert origins(two.addresses()) == {up.url}
     assert two.console_errors() == []
 
 
-def test_pages_left_behind_hold_no_connection(two: Browser, up: Up) -> None:
+def test_hidden_pages_hold_no_connection(two: Browser, up: Up) -> None:
     for _ in range(8):  # a browser keeps six connections to one address
         two.open(up.url)
         two.see(".live", "Live", seconds=10)
@@ -252,7 +254,7 @@ def scrolls_sideways(page: Browser, selector: str) -> bool:
     return bool(page.script(widths))
 
 
-def test_a_gateway_with_tokens_asks_who_is_looking(two: Browser, up: Up, tmp_path: Path) -> None:
+def test_a_gateway_with_tokens_asks_for_one(two: Browser, up: Up, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.toml"
     made = Program("token", "viewer", "--role", "viewer", "--file", str(tokens))
     secret = made.printed(r"gpuping_[\w-]{20,}")[0]

@@ -37,7 +37,7 @@ def bearing(secret: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {secret}"}
 
 
-async def test_roles_are_what_they_may_do(guarded, secrets):
+async def test_each_role_may_do_what_it_should(guarded, secrets):
     calls = [
         ("GET", AGENTS, None, 0),
         ("GET", "/metrics", None, 0),
@@ -57,7 +57,7 @@ async def test_roles_are_what_they_may_do(guarded, secrets):
                 assert answer.status_code in {200, 201, 204, 403}
 
 
-async def test_without_a_good_token_nobody_learns_anything(guarded, secrets):
+async def test_a_request_without_a_valid_token_is_a_401(guarded, secrets):
     async with gateway_and_behind(guarded) as (http, behind):
         behind.agents["a"] = agent("a")
         wrong = [
@@ -92,7 +92,7 @@ async def test_without_a_good_token_nobody_learns_anything(guarded, secrets):
         assert not behind.asked
 
 
-async def test_guessing_is_slowed_down_and_harms_nobody_else(guarded, secrets):
+async def test_wrong_tokens_are_rate_limited_and_right_ones_are_not(guarded, secrets):
     async with gateway_and_behind(guarded) as (http, _):
         answers = [
             await http.get(AGENTS, headers=bearing(f"guess-{number}")) for number in range(60)
@@ -113,20 +113,20 @@ async def test_a_browser_session(guarded, secrets):
         assert "SameSite=Strict" in cookie
         assert (
             await http.get(AGENTS)
-        ).status_code == 200  # the client keeps cookies, as a browser does
+        ).status_code == 200  # the client sends the cookie, as a browser does
         async with http.stream("GET", "/ping-system/events") as response:
             assert response.status_code == 200
         assert (await http.post("/logout")).status_code == 204
         assert (await http.get(AGENTS)).status_code == 401
 
 
-async def test_a_token_that_is_taken_out_of_the_file_is_refused(guarded, secrets, tmp_path):
+async def test_a_token_removed_from_the_file_is_refused(guarded, secrets, tmp_path):
     path = tmp_path / "tokens.toml"
     async with gateway_and_behind(guarded) as (http, _):
         headers = bearing(secrets["viewer"])
         assert (await http.get(AGENTS, headers=headers)).status_code == 200
         path.write_text("half a file [[")
-        await asyncio.sleep(1.1)  # the file is looked at once a second; here nothing must change
+        await asyncio.sleep(1.1)  # the gateway checks the file once a second
         assert (await http.get(AGENTS, headers=headers)).status_code == 200
         _, other = tokens.create("other", "viewer")
         path.write_text(tokens.as_toml(other))
@@ -137,7 +137,7 @@ async def test_a_token_that_is_taken_out_of_the_file_is_refused(guarded, secrets
                 status = (await http.get(AGENTS, headers=headers)).status_code
 
 
-async def test_pages_of_other_sites_reach_nothing(base_settings):
+async def test_pages_of_other_sites_are_refused(base_settings):
     async with gateway_and_behind(quick(base_settings)) as (http, behind):
         behind.agents["a"] = agent("a")
         for host in (
@@ -160,12 +160,12 @@ async def test_pages_of_other_sites_reach_nothing(base_settings):
             assert (await http.delete(f"{AGENTS}/a", headers=headers)).status_code == 403, headers
             assert (
                 await http.get(AGENTS, headers=headers)
-            ).status_code == 200  # a foreign page cannot read it
+            ).status_code == 200  # the browser keeps the answer from the page
         own = {"Origin": str(http.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
         assert (await http.delete(f"{AGENTS}/a", headers=own)).status_code == 204
 
 
-async def test_a_runaway_client_is_told_to_wait(base_settings):
+async def test_too_many_requests_are_a_429_with_retry_after(base_settings):
     async with gateway_and_behind(quick(base_settings, GATEWAY_REQUESTS_PER_SECOND=5.0)) as (
         http,
         _,
@@ -178,13 +178,15 @@ async def test_a_runaway_client_is_told_to_wait(base_settings):
 
 
 @pytest.mark.parametrize("host", [EVERYWHERE, "::", "192.0.2.1", "example.org", ""])
-async def test_outside_loopback_it_needs_tokens(base_settings, host):
+async def test_listening_outside_loopback_requires_tokens(base_settings, host):
     with pytest.raises(SettingsError, match="GPUPING_TOKENS_FILE"):
         async with service.running(quick(base_settings, GATEWAY_HOST=host)):
             pass
 
 
-async def test_outside_loopback_with_tokens_it_answers(guarded, base_settings, secrets, tmp_path):
+async def test_outside_loopback_with_tokens_the_gateway_answers(
+    guarded, base_settings, secrets, tmp_path
+):
     wide = msgspec.structs.replace(guarded, GATEWAY_HOST=EVERYWHERE)
     async with gateway_and_behind(wide) as (http, _):
         assert str(http.base_url).startswith("http://127.0.0.1:")
@@ -192,7 +194,7 @@ async def test_outside_loopback_with_tokens_it_answers(guarded, base_settings, s
         assert (await http.get(AGENTS, headers=headers)).status_code == 200
 
 
-async def test_a_busy_port_is_one_line(base_settings):
+async def test_a_busy_port_is_a_one_line_error(base_settings):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -211,7 +213,7 @@ def _with_port(base_settings, port: int):
     "content",
     ["", "token = 1", "[[token]]\nname='x'\nrole='king'\nsha256='0'", "\x00", "[[token]]"],
 )
-async def test_a_tokens_file_that_is_none_stops_the_start(base_settings, tmp_path, content):
+async def test_an_invalid_tokens_file_stops_the_start(base_settings, tmp_path, content):
     (tmp_path / "bad.toml").write_text(content)
     for name in ("bad.toml", "absent.toml"):
         with pytest.raises(SettingsError, match="GPUPING_TOKENS_FILE="):

@@ -54,7 +54,7 @@ async def test_history_as_a_file_passes_through_byte_by_byte(http, behind):
         assert answer.content == behind.file
 
 
-async def test_a_file_that_breaks_off_cannot_pass_for_whole(http, behind):
+async def test_an_interrupted_file_is_noticed_by_the_client(http, behind):
     behind.agents["a"] = agent("a")
     behind.pings["a"] = [ping("a", 1)]
     behind.file = os.urandom(8_000_000)
@@ -109,14 +109,14 @@ async def test_tables_of_history(http, behind):
         "agents?agent_id=a.b",
     ],
 )
-async def test_a_table_that_cannot_be_is_a_problem(http, behind, query):
+async def test_an_impossible_table_is_a_problem(http, behind, query):
     answer = await http.get(f"/ping-system/export/{query}")
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/problem+json"
     assert not behind.asked
 
 
-async def test_a_wrong_format_is_named_as_it_was_asked_for(http):
+async def test_a_wrong_format_is_named_by_its_query_parameter(http):
     for path in ("export/fleet", "dashboard", "agents/a/report", "agents/a/history"):
         answer = await http.get(f"/ping-system/{path}?format=xml")
         assert [error["parameter"] for error in answer.json()["errors"]] == ["format"], path

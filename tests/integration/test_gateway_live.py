@@ -75,10 +75,10 @@ async def viewers(http: httpx.AsyncClient) -> int:
 async def until_viewers(http: httpx.AsyncClient, count: int) -> None:
     async with asyncio.timeout(10):
         while await viewers(http) != count:  # noqa: ASYNC110  # the count is read over HTTP
-            await asyncio.sleep(0.02)  # polling: a stream that closes announces itself nowhere else
+            await asyncio.sleep(0.02)  # polling: only this metric tells that a stream closed
 
 
-async def test_outcomes_and_status_changes_arrive_at_once_at_every_viewer(both):
+async def test_outcomes_and_status_changes_arrive_at_once_at_every_subscriber(both):
     http, behind = both
     async with following(http) as one, following(http) as other:
         await behind.happens(outcome(1, previous="poor"))
@@ -106,7 +106,7 @@ async def test_the_first_bytes_come_before_anything_happens(both):
             assert (await anext(response.aiter_bytes())).startswith(b": gpuping\nretry: 2000\n\n")
 
 
-async def test_a_viewer_who_was_away_gets_what_it_missed(both):
+async def test_a_subscriber_that_reconnects_gets_what_it_missed(both):
     http, behind = both
     async with following(http) as reader:
         await behind.happens(outcome(1))
@@ -120,7 +120,7 @@ async def test_a_viewer_who_was_away_gets_what_it_missed(both):
         assert json.loads((await reader.next())["data"])["ping"]["ping_seq"] == 4
 
 
-async def test_an_id_of_another_run_is_told_that_events_were_missed(both):
+async def test_an_event_id_of_an_earlier_process_gets_a_reset(both):
     http, behind = both
     for last in ("elsewhere-7", "x", "-", "0", "1" * 300):
         async with following(http, last) as reader:
@@ -130,18 +130,16 @@ async def test_an_id_of_another_run_is_told_that_events_were_missed(both):
 
 
 def large(seq: int) -> LiveEvent:
-    """One that soon fills the kernel's buffers, which hold many megabytes."""
+    """An event so large that a few hundred fill the kernel's buffers of many megabytes."""
     return msgspec.structs.replace(
         outcome(seq), agent=agent("a", status="healthy", metadata={"x": "y" * 20_000})
     )
 
 
-async def test_a_viewer_that_does_not_read_is_dropped_and_harms_nobody(both):
+async def test_a_subscriber_that_does_not_read_is_dropped_and_delays_no_other(both):
     http, behind = both
-    with socket.create_connection(
-        (http.base_url.host, http.base_url.port)
-    ) as deaf:  # never reads a byte
-        deaf.sendall(b"GET /ping-system/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    with socket.create_connection((http.base_url.host, http.base_url.port)) as unread:
+        unread.sendall(b"GET /ping-system/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until_viewers(http, 1)
         async with following(http) as reader:
             await until_viewers(http, 2)
@@ -156,7 +154,7 @@ async def test_a_viewer_that_does_not_read_is_dropped_and_harms_nobody(both):
             assert json.loads((await reader.next())["data"])["ping"]["ping_seq"] == last + 1
 
 
-async def test_garbage_on_the_bus_is_passed_over(both):
+async def test_garbage_on_the_bus_is_skipped(both):
     http, behind = both
     async with following(http) as reader:
         for garbage in (b"", b"\xff", b"{}", b"[" * 5000):
@@ -179,7 +177,7 @@ async def test_a_gateway_stops_within_three_seconds_with_streams_open(base_setti
             await response.aclose()
 
 
-async def test_what_goes_wrong_beside_it_comes_through_as_it_is(base_settings):
+async def test_an_error_in_the_block_is_raised_unchanged(base_settings):
     with pytest.raises(ZeroDivisionError):
         async with service.running(quick(base_settings)):
             raise ZeroDivisionError
@@ -194,7 +192,7 @@ async def test_a_gateway_that_crashes_ends_its_block(base_settings, monkeypatch)
 
     monkeypatch.setattr(
         "uvicorn.Server.on_tick", crash
-    )  # the library's code, not ours: nothing else makes it crash
+    )  # uvicorn's code: no other way makes it crash
     with pytest.raises(CrashError):
         async with service.running(quick(base_settings)):
             await asyncio.Event().wait()

@@ -56,7 +56,7 @@ async def test_the_page_and_its_files(http):
         assert "content-security-policy" not in unchanged.headers
 
 
-async def test_files_come_compressed_to_who_can_read_it(http):
+async def test_files_are_compressed_for_clients_that_accept_gzip(http):
     compressed = await http.get("/static/js/fleet.js", headers={"Accept-Encoding": "gzip"})
     plain = await http.get("/static/js/fleet.js", headers={"Accept-Encoding": "identity"})
     assert compressed.headers["content-encoding"] == "gzip"
@@ -96,7 +96,7 @@ async def test_a_head_is_a_get_without_its_body(http, behind):
         assert (answer.status_code, answer.content) == (200, b"")
 
 
-async def test_a_program_that_wants_json_gets_the_description_at_the_pages_address(http):
+async def test_the_schema_page_is_the_openapi_document_for_a_client_that_accepts_json(http):
     described = (await http.get("/schema/openapi.json")).json()
     for accept in ("application/json", "application/vnd.oai.openapi+json"):
         answer = await http.get("/schema", headers={"Accept": accept})
@@ -170,7 +170,7 @@ async def test_responses_without_a_body_are_described_without_one(http):
                 assert not operation["responses"]["204"].get("content"), path
 
 
-async def test_every_reference_in_the_description_leads_somewhere(http):
+async def test_every_reference_in_the_description_resolves(http):
     described = (await http.get("/schema/openapi.json")).json()
 
     def references(value):
@@ -226,7 +226,7 @@ async def test_readiness_names_what_is_missing(base_settings):
 
 
 async def test_readiness_without_the_bus(http, nats_server):
-    nats_server._supervisor.cancel()  # it stays dead
+    nats_server._supervisor.cancel()  # the server is not restarted
     nats_server.process.kill()
     await nats_server.process.wait()
     for _ in range(200):
@@ -277,7 +277,7 @@ async def test_metrics_of_fleet_gateway_and_pings(http, behind):
     assert 'agent_id="' not in answer.text
 
 
-async def test_metrics_an_agent(http, behind):
+async def test_metrics_of_each_agent(http, behind):
     gpus = (
         GpuSummary(uuid="g0", index=0, name="x", state="up"),
         GpuSummary(uuid="g1", index=1, name="x", state="down"),
@@ -291,7 +291,7 @@ async def test_metrics_an_agent(http, behind):
     assert (await http.get("/metrics?agents=1")).status_code == 200
     assert (
         seen["gpuping_agent_uptime_ratio", ("agent_id", "a1199")] == 0.0
-    )  # beyond the first page, and no value lost
+    )  # of all pages, with every value
     assert ("gpuping_agent_uptime_ratio", ("agent_id", "a0000")) not in seen
     assert seen["gpuping_agent_gpus", ("agent_id", "a0000"), ("state", "down")] == 1
 
@@ -306,10 +306,10 @@ async def test_metrics_for_openmetrics_and_with_everything_away(base_settings):
         )
         names = {family.name for family in parse_openmetrics(answer.text)}
         assert "gpuping_service_up" in names
-        assert "gpuping_agents" not in names  # unknown is not zero
+        assert "gpuping_agents" not in names  # what is unknown is absent, and not 0
 
 
-async def test_no_answer_is_kept_by_a_cache_unless_it_says_so(http, behind):
+async def test_no_response_is_cached_unless_it_says_so(http, behind):
     for path in ("/ping-system/agents", "/ping-system/dashboard", "/nope", "/metrics", "/readyz"):
         assert (await http.get(path)).headers["cache-control"] == "no-store"
         assert json.dumps(dict((await http.get(path)).headers)).count("nosniff") == 1

@@ -42,7 +42,7 @@ def assert_problem(answer: httpx.Response, status: int) -> dict:
     return problem
 
 
-async def test_hours_and_limits_that_are_none(http, behind):
+async def test_invalid_hours_and_limits(http, behind):
     behind.agents["a"] = agent("a")
     for hours in ("0", "-1", "1e9", "x", "nan", "inf", "", "0x10", "87600.01", "1,5"):
         problem = assert_problem(
@@ -62,7 +62,7 @@ async def test_hours_at_and_within_the_bounds(http, behind):
         assert (await http.get(f"{AGENTS}/a/history", params={"hours": hours})).status_code == 200
 
 
-async def test_questions_that_are_none(http, behind):
+async def test_invalid_query_parameters(http, behind):
     for query in ("status=good", "capability=", "cursor=a.b", "cursor=*"):
         assert_problem(await http.get(f"{AGENTS}?{query}"), 400)
     for query in (
@@ -96,7 +96,7 @@ BAD_IDS = [
 ]
 
 
-async def test_ids_that_are_none(http, behind):
+async def test_invalid_agent_ids(http, behind):
     for agent_id in [*BAD_IDS, "register", "due-for-ping"]:
         for method, rest in (
             ("GET", "/history"),
@@ -139,20 +139,20 @@ BAD_BODIES = [
 ]
 
 
-async def test_bodies_that_are_none(http, behind):
+async def test_invalid_bodies(http, behind):
     for content in BAD_BODIES:
         answer = await http.post(
             REGISTER, content=content, headers={"Content-Type": "application/json"}
         )
         problem = assert_problem(answer, 400)
-        assert problem["errors"], content  # docs/api.md: every bad body has them
+        assert problem["errors"], content  # docs/api.md promises them for every bad body
         assert all(
             error["pointer"].startswith("#") and error["detail"] for error in problem["errors"]
         )
     assert not behind.asked
 
 
-async def test_an_id_in_a_body_that_is_none_is_pointed_at(http, behind):
+async def test_an_invalid_id_in_a_body_is_pointed_at(http, behind):
     for path in (REGISTER, "/gpu-check", "/worker/gpu-check"):
         for agent_id in ("register", "a.b", 7):
             problem = assert_problem(await http.post(path, json={"agent_id": agent_id}), 400)
@@ -167,7 +167,7 @@ async def test_a_fault_in_a_body_is_pointed_at(http):
     assert problem["errors"] == [{"detail": "Expected str, got int", "pointer": "#/capabilities/1"}]
 
 
-async def test_bodies_of_another_kind(http):
+async def test_bodies_of_another_media_type(http):
     for content_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
         answer = await http.post(
             REGISTER, content=b'{"agent_id": "a"}', headers={"Content-Type": content_type}
@@ -188,7 +188,7 @@ async def test_bodies_that_are_too_large(http, behind):
     assert not behind.asked
 
 
-async def test_addresses_that_lead_nowhere(http):
+async def test_unknown_paths_are_a_404(http):
     for path in (
         "/nope",
         "/ping-system",
@@ -200,7 +200,7 @@ async def test_addresses_that_lead_nowhere(http):
         assert_problem(await http.get(path), 404)
 
 
-async def test_methods_that_an_address_does_not_know(http):
+async def test_unsupported_methods_are_a_405_with_allow(http):
     for method, path, allowed in (
         ("PUT", AGENTS, {"GET"}),
         ("GET", REGISTER, {"POST"}),
@@ -215,7 +215,7 @@ async def test_methods_that_an_address_does_not_know(http):
         assert set(answer.headers["allow"].split(", ")) - {"OPTIONS"} == allowed
 
 
-async def test_options_name_every_method_of_an_address(http):
+async def test_options_names_every_method_of_a_path(http):
     described = (await http.get("/schema/openapi.json")).json()
     for path, operations in described["paths"].items():
         answer = await http.options(path.replace("{", "").replace("}", ""))
@@ -224,7 +224,7 @@ async def test_options_name_every_method_of_an_address(http):
         assert set(answer.headers["allow"].split(", ")) == documented | {"OPTIONS"}, path
 
 
-async def test_services_that_are_away_are_a_503_to_ask_again(base_settings):
+async def test_unavailable_services_are_a_503_with_retry_after(base_settings):
     paths = (AGENTS, f"{AGENTS}/a", f"{AGENTS}/a/history", "/ping-system/dashboard", "/badge/a.svg")
     async with gateway_and_behind(quick(base_settings), scheduler=False, storage=False) as (
         http,
@@ -243,7 +243,7 @@ async def test_history_without_storage_is_a_503(base_settings):
         assert "storage" in assert_problem(answer, 503)["detail"]
 
 
-async def test_nonsense_from_behind_is_our_fault_and_not_the_callers(http, behind):
+async def test_an_unreadable_answer_of_a_service_is_a_500(http, behind):
     behind.agents["a"] = agent("a")
     behind.nonsense = {"list", "get"}
     for path in (AGENTS, f"{AGENTS}/a"):
@@ -251,7 +251,7 @@ async def test_nonsense_from_behind_is_our_fault_and_not_the_callers(http, behin
         assert "log" in problem["detail"]
 
 
-async def test_a_bus_that_freezes_is_a_503_and_comes_back(http, behind, nats_server):
+async def test_a_frozen_bus_is_a_503_until_it_recovers(http, behind, nats_server):
     behind.agents["a"] = agent("a")
     nats_server.process.kill()
     loop = asyncio.get_running_loop()
@@ -262,7 +262,7 @@ async def test_a_bus_that_freezes_is_a_503_and_comes_back(http, behind, nats_ser
         seen.add(answer.status_code)
         if seen == {503, 200}:
             break
-        await asyncio.sleep(0.05)  # polling: nobody announces that a bus is back
+        await asyncio.sleep(0.05)  # polling: there is no event for a recovered bus
     assert seen == {503, 200}
 
 
@@ -271,7 +271,7 @@ TWO_LENGTHS = (
 )
 
 
-async def test_bytes_that_are_no_http_get_a_problem_too(http):
+async def test_bytes_that_are_not_http_get_a_problem_document(http):
     for nonsense in (
         b"\x16\x03\x01\x02\x00\x01\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost\r\n\r\n",

@@ -55,7 +55,7 @@ def behind(both) -> Behind:
     return both[1]
 
 
-async def test_the_body_of_the_guide_registers_and_registers_again(http, behind):
+async def test_an_agent_is_registered_and_registered_again(http, behind):
     first = await http.post("/ping-system/agents/register", json=GUIDE_BODY)
     assert first.status_code == 201
     assert first.json() == GUIDE_BODY | {
@@ -68,7 +68,7 @@ async def test_the_body_of_the_guide_registers_and_registers_again(http, behind)
     assert again.json() == first.json()
 
 
-async def test_what_a_registration_leaves_out_is_left_alone(http, behind):
+async def test_fields_left_out_of_a_registration_are_kept(http, behind):
     answer = await http.post(
         "/ping-system/agents/register", json={"agent_id": "a", "tomorrow": 1, "metadata": None}
     )
@@ -97,7 +97,7 @@ async def test_lists_page_through_and_filter(http, behind):
     capable = (await http.get("/ping-system/agents?capability=gpu")).json()
     assert [one["agent_id"] for one in capable["agents"]] == ["a3"]
     asked = [what for name, what in behind.asked if name == "uptimes"]
-    assert asked[0] == ("a0", "a1")  # one question a page
+    assert asked[0] == ("a0", "a1")  # one question for the whole page
     assert len(asked) == 4
 
 
@@ -124,7 +124,7 @@ async def test_removal(http, behind):
     assert (await http.get("/ping-system/agents/a")).status_code == 404
 
 
-async def test_a_ping_by_hand_shows_its_outcome(http, behind):
+async def test_a_manual_ping_returns_its_outcome(http, behind):
     behind.agents["a"] = agent("a")
     behind.pings["a"] = [ping("a", 7)]
     answer = await http.post("/ping-system/agents/a/ping")
@@ -157,7 +157,7 @@ async def test_history_pages_newest_first(http, behind):
     assert [one["ping_seq"] for one in rest["pings"]] == [1]
 
 
-async def test_history_of_a_new_a_removed_and_an_unknown_agent(http, behind):
+async def test_history_of_new_removed_and_unknown_agents(http, behind):
     behind.agents["new"] = agent("new")
     assert (await http.get("/ping-system/agents/new/history")).json()["pings"] == []
     behind.pings["removed"] = [ping("removed", 1)]
@@ -170,7 +170,9 @@ async def test_history_does_without_the_scheduler(gateway_settings):
         behind.pings["a"] = [ping("a", 1)]
         assert (await http.get("/ping-system/agents/a/history")).status_code == 200
         unsure = await http.get("/ping-system/agents/b/history")
-        assert unsure.status_code == 503  # who is known, nobody can tell
+        assert (
+            unsure.status_code == 503
+        )  # without the scheduler nobody knows whether the agent exists
 
 
 async def test_the_dashboard_and_what_it_shows_without_storage(gateway_settings):
@@ -214,7 +216,7 @@ async def test_questions_to_the_agent_itself(http, behind):
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xff\xfe", b"[" * 100_000, b'{"agent_id": "b"}', b"[]"])
-async def test_an_agent_that_talks_nonsense_is_a_504(http, behind, garbage):
+async def test_an_unreadable_report_of_an_agent_is_a_504(http, behind, garbage):
     behind.agents["a"] = agent("a")
     await behind.serve_agent("a", garbage)
     answer = await http.get("/ping-system/agents/a/uptime")
@@ -236,7 +238,7 @@ BAD_GPUS = [
 
 
 @pytest.mark.parametrize("gpu", BAD_GPUS)
-async def test_gpus_that_make_no_sense_are_a_504(http, behind, gpu):
+async def test_invalid_gpus_are_a_504(http, behind, gpu):
     whole = msgspec.json.decode(encode(gpu_status("a"))) | {"gpus": [gpu]}
     for agent_id, answer in (("a", whole), ("b", {"gpus": [gpu]})):
         behind.agents[agent_id] = agent(agent_id)
@@ -248,7 +250,7 @@ async def test_gpus_that_make_no_sense_are_a_504(http, behind, gpu):
 
 @pytest.mark.parametrize("question", ["gpu-status", "health"])
 @pytest.mark.parametrize("garbage", [b"", b"\xff\xfe", b"[" * 100_000, b'{"agent_id": "b"}', b"[]"])
-async def test_direct_answers_that_make_no_sense_are_a_504(http, behind, question, garbage):
+async def test_unreadable_answers_of_an_agent_are_a_504(http, behind, question, garbage):
     behind.agents["a"] = agent("a")
     await behind.serve_agent("a", garbage)
     response = await http.get(f"/ping-system/agents/a/{question}")
@@ -285,7 +287,7 @@ async def test_the_job_runners_question(http, behind, path):
     assert (await http.post(path, json={"agent": "new"})).status_code == 400
 
 
-async def test_a_hundred_agents_answer_well_below_half_a_second(http, behind):
+async def test_lists_of_a_hundred_agents_take_less_than_half_a_second(http, behind):
     names = [f"agent-{number:03}" for number in range(100)]
     registered = await asyncio.gather(
         *(

@@ -153,7 +153,7 @@ async def files_and_statement(http: httpx.AsyncClient, tmp_path) -> None:
     assert (await http.get("/ping-system/replay?threshold=50&month=2199-01")).status_code == 400
 
 
-async def test_an_agent_removed_before_its_first_ping_was_here_and_has_an_empty_history(
+async def test_an_agent_removed_before_its_first_ping_has_an_empty_history(
     whole_settings, tmp_path
 ):
     later = msgspec.structs.replace(

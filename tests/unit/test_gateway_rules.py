@@ -36,7 +36,7 @@ def refused(action) -> int | None:
 # ---- tokens
 
 
-def test_a_token_is_recognised_and_its_file_does_not_hold_it(tmp_path):
+def test_a_token_is_recognised_and_its_file_holds_only_a_hash(tmp_path):
     secret, entry = tokens.create("ops", "operator", NOW + timedelta(days=1))
     text = tokens.as_toml(entry)
     assert secret not in text
@@ -46,10 +46,10 @@ def test_a_token_is_recognised_and_its_file_does_not_hold_it(tmp_path):
     assert tokens.verify(secret, [read], NOW) == entry
     assert tokens.verify(secret, [read], NOW + timedelta(days=1)) is None
     assert tokens.verify(secret[:-1], [read], NOW) is None
-    assert tokens.verify(read.sha256, [read], NOW) is None  # the hash opens nothing
+    assert tokens.verify(read.sha256, [read], NOW) is None  # the hash is not a secret
 
 
-def test_every_secret_is_its_own():
+def test_every_secret_is_different():
     assert len({tokens.create("a", "viewer")[0] for _ in range(100)}) == 100
 
 
@@ -82,7 +82,7 @@ def test_no_caller_gets_more_than_burst_and_rate_allow(pauses):
     assert passed <= 20 + 10 * clock + 1e-6
 
 
-def test_who_waits_as_told_passes():
+def test_a_request_after_the_returned_wait_passes():
     limit = RateLimit(10.0, 1.0)
     assert limit.take("a", 0.0) == 0.0
     wait = limit.take("a", 0.0)
@@ -91,7 +91,7 @@ def test_who_waits_as_told_passes():
     assert limit.take("a", wait + 1e-9) == 0.0
 
 
-def test_callers_of_long_ago_are_forgotten():
+def test_the_callers_seen_longest_ago_are_forgotten():
     limit = RateLimit(1.0, 1.0)
     for number in range(MAX_CALLERS + 100):
         limit.take(str(number), 0.0)
@@ -127,19 +127,19 @@ def test_not_loopback(host):
 
 
 @given(st.sampled_from(["GET", "POST", "DELETE", "PUT", "x"]), st.text(max_size=30))
-def test_only_reading_is_for_subscribers(method, path):
+def test_viewers_may_only_read(method, path):
     if auth.role_for(method, path) == "viewer":
         assert method == "GET" or path in {"/gpu-check", "/worker/gpu-check"}
 
 
 @given(st.text(), st.text())
-def test_garbage_in_headers_is_no_token(authorization, cookie):
+def test_garbage_in_headers_is_not_a_token(authorization, cookie):
     secret = auth._presented_secret({"authorization": authorization, "cookie": cookie})
     assert tokens.verify(secret or "", [tokens.create("a", "admin")[1]], NOW) is None
 
 
 @given(st.text(), st.text(), st.text())
-def test_garbage_in_hosts_and_origins_is_refused_cleanly(host, origin, site):
+def test_garbage_in_hosts_and_origins_is_a_403(host, origin, site):
     guard = auth.Guard(None, 1e9)
     headers = {"host": host, "origin": origin, "sec-fetch-site": site}
     with pytest.raises(ProblemError) as caught:
@@ -169,14 +169,14 @@ def test_garbage_in_hosts_and_origins_is_refused_cleanly(host, origin, site):
         "/other/a.b",
     ],
 )
-def test_paths_that_pass(path):
+def test_valid_paths(path):
     check_path(path)
 
 
 @pytest.mark.parametrize(
     "last", ["a.b", "a%2Fb", "%", "%zz", "register/ping", "due-for-ping/", "a%0a", "%ff"]
 )
-def test_paths_that_do_not(last):
+def test_invalid_paths(last):
     with pytest.raises(ProblemError):
         check_path(f"/ping-system/agents/{last}")
 
@@ -205,16 +205,16 @@ def test_any_path_passes_or_is_a_400(path):
         (",;,;q=", "json"),
     ],
 )
-def test_the_format_that_accept_likes_best(accept, chosen):
+def test_the_format_that_accept_prefers(accept, chosen):
     assert preferred(accept) == chosen
 
 
 @given(st.text())
-def test_any_accept_header_is_answered(accept):
+def test_any_accept_header_has_a_format(accept):
     assert preferred(accept) in {"json", "csv", "parquet"}
 
 
-def test_depth():
+def test_bodies_that_nest_too_deep_are_refused():
     deep: object = 1
     for _ in range(32):
         deep = {"a": [deep]}
@@ -273,7 +273,7 @@ def happening(number: int) -> bytes:
 
 
 @given(st.integers(1, 40), st.integers(0, 40))
-def test_what_was_missed_is_what_came_after(total, seen):
+def test_the_frames_after_an_id_are_replayed(total, seen):
     events = broadcast.EventBroadcast()
     for number in range(1, total + 1):
         events.receive(happening(number))
@@ -286,7 +286,7 @@ def test_what_was_missed_is_what_came_after(total, seen):
         ]
 
 
-async def test_what_is_out_of_memory_is_told():
+async def test_an_id_that_is_no_longer_kept_gets_a_reset():
     events = broadcast.EventBroadcast()
     for number in range(broadcast.HISTORY_FRAMES + 10):
         events.receive(happening(number))
@@ -296,14 +296,14 @@ async def test_what_is_out_of_memory_is_told():
     ).next(0.0)
 
 
-async def test_a_subscriber_who_missed_more_than_it_may_have_waiting_is_told():
+async def test_more_missed_frames_than_fit_the_queue_get_a_reset():
     events = broadcast.EventBroadcast()
     for number in range(broadcast.MAX_QUEUED_FRAMES + 500):
         events.receive(happening(number))
     assert b"event: reset" in await events.subscribe(f"{events.epoch}-1").next(0.0)
 
 
-async def test_a_subscriber_is_dropped_when_too_much_waits_and_others_are_not():
+async def test_a_full_queue_drops_its_subscriber_and_no_other():
     events = broadcast.EventBroadcast()
     slow, quick = events.subscribe(), events.subscribe()
     for number in range(broadcast.MAX_QUEUED_FRAMES + 1):
@@ -313,7 +313,7 @@ async def test_a_subscriber_is_dropped_when_too_much_waits_and_others_are_not():
     assert not quick.dropped.is_set()
 
 
-async def test_there_is_an_end_to_subscribers():
+async def test_the_number_of_subscribers_is_limited():
     events = broadcast.EventBroadcast()
     subscribers = [events.subscribe() for _ in range(broadcast.MAX_SUBSCRIBERS)]
     with pytest.raises(ProblemError) as caught:
@@ -324,7 +324,7 @@ async def test_there_is_an_end_to_subscribers():
 
 
 @given(st.binary(max_size=200))
-def test_garbage_changes_nothing(data):
+def test_garbage_is_not_broadcast(data):
     events = broadcast.EventBroadcast()
     events.receive(data)
     assert not events._history
