@@ -1,4 +1,4 @@
-"""`gpuping` as a user runs it: real processes, their output, their exit codes, their REST interface."""
+"""`gpuping` as a user runs it: real processes, output, exit codes and REST interface."""
 
 import json
 import os
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The caller's environment without our settings (tests/conftest.py took them out), and these."""
+    """These variables and the caller's, from which tests/conftest.py took our settings."""
     return os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "160"} | variables
 
 

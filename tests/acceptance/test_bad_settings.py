@@ -1,4 +1,4 @@
-"""What cannot be used is refused at once: one line with name, value and what was expected; exit code 2."""
+"""A bad setting ends at once with exit code 2 and one line: name, value, what was expected."""
 
 import pytest
 from system import run

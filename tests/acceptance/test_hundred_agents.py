@@ -1,6 +1,6 @@
-"""A hundred agents on one machine: registered through REST, answered by real agentd bus clients, beside dead ones.
+"""A hundred agents on one machine, beside dead ones.
 
-The promises of docs/guide.md are held by medians, so that a busy machine does not decide; the
+They are registered through REST, and real agentd bus clients answer. The promises of docs/guide.md are held by medians, so that a busy machine does not decide; the
 figures themselves are printed (`pytest -s`), and `make bench` measures what a ping costs.
 """
 
@@ -90,13 +90,13 @@ async def test_a_hundred_agents_are_pinged_on_time_beside_dead_ones(launch, tmp_
     }
     for name, seconds in figures.items():
         median, worst = statistics.median(seconds), seconds[-1]
-        print(
-            f"{name}: median {1000 * median:.1f} ms, worst {1000 * worst:.1f} ms of {len(seconds)}"
-        )
+        figure = f"median {1000 * median:.1f} ms, worst {1000 * worst:.1f} ms of {len(seconds)}"
+        print(f"{name}: {figure}")  # noqa: T201  # shown by `pytest -s`
         assert median < ANSWER_SECONDS, name
 
 
 async def _until_pinged(rest: Rest, agent_id: str, times: int) -> None:
     async with asyncio.timeout(30):
-        while len(await outcomes(rest, agent_id)) < times:  # noqa: ASYNC110  # another process tells no event
+        # Another process gives no event to wait for.
+        while len(await outcomes(rest, agent_id)) < times:  # noqa: ASYNC110
             await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""`gpuping up` killed with SIGKILL at any moment and started again: nothing is lost, nothing happens twice."""
+"""`gpuping up` killed at any moment and started again loses nothing and does nothing twice."""
 
 import itertools
 import random

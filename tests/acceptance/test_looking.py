@@ -1,4 +1,4 @@
-"""The looking verbs against a running system: over the bus, over REST, for people and for machines."""
+"""The reading commands against a running system: over the bus and REST, as text and JSON."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""What the `nats` CLI shows of the system: through nats-py in every run, and by the real CLI where it is installed."""
+"""What the `nats` CLI shows: asked through nats-py, and by the CLI where it is installed."""
 
 import json
 import shutil
@@ -68,7 +68,8 @@ COMMANDS = [
 ]
 
 
-if CLI:  # without it there is nothing to collect, and nothing to skip: the tests above ask the same through nats-py
+# Without the CLI nothing is collected: the tests above ask the same through nats-py.
+if CLI:
 
     @pytest.mark.parametrize(("arguments", "expected"), COMMANDS)
     def test_the_nats_cli_itself(fleet: Up, tmp_path, arguments, expected) -> None:

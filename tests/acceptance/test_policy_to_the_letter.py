@@ -1,7 +1,8 @@
 """The ping policy (docs/design/ping-policy.md), read off a real history of real time.
 
-A GPU goes down and comes back. The first pings come from timers; then pings by hand, which count, go through the
-long intervals quickly. `expected` is the policy once more, from requirements to test and not from the scheduler.
+A GPU goes down and comes back. The first pings come from timers; then pings by hand, which count,
+go through the long intervals quickly. `expected` is the policy once more, written from the
+requirements and not from the scheduler.
 """
 
 import itertools
@@ -23,7 +24,7 @@ for = 14.0
 
 
 def expected(pings: list[dict[str, Any]]) -> list[tuple[str, int, float]]:
-    """Verdict, consecutive poor and interval in minutes that the ping policy demands after each of these."""
+    """Verdict, consecutive poor and interval in minutes that the policy demands after each."""
     poor = streak = 0
     demanded = []
     for earlier_answers, ping in enumerate(pings):
@@ -90,7 +91,7 @@ def test_history_shows_the_policy_to_the_letter(launch, tmp_path) -> None:
 
 
 def hand(up: Any) -> dict[str, Any]:
-    """A ping that counts; not sooner than a second after the last one, or it would be the last one again."""
+    """A ping that counts. Less than a second after the last one, that one would be returned."""
     return dict(up.ping_by_hand("agent-001"))
 
 

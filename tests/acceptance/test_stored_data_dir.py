@@ -1,13 +1,13 @@
 """A data dir that an earlier version wrote opens, and every figure in its answers is the same.
 
-`tests/data/stored_data_dir/data_dir.tar.xz` was written by two and a half minutes of `gpuping up` with four
-test agents and a local one in the scenario `flapping`. One more agent never answered, one was removed and
-registered again, one was pinged by hand, the bus was frozen twice, the whole system was restarted once,
-and three agents were removed at the end. `answers.json.xz` holds what the version that wrote it answered,
-collected by `collect` below.
+`tests/data/stored_data_dir/data_dir.tar.xz` was written by two and a half minutes of `gpuping up`
+with four test agents and a local one in the scenario `flapping`. One more agent never answered, one
+was removed and registered again, one was pinged by hand, the bus was frozen twice, the whole system
+was restarted once, and three agents were removed at the end. `answers.json.xz` holds what the
+version that wrote it answered, collected by `collect` below.
 
-No agent runs in this test, and the response timeout is an hour, so no ping ends while it asks: the stored
-outcomes are all that there is.
+No agent runs in this test, and the response timeout is an hour, so no ping ends while it asks: the
+stored outcomes are all that there is.
 """
 
 import asyncio
@@ -35,10 +35,12 @@ SETTINGS = {
     "PING_BASE_INTERVAL_MINUTES": "0.05",
     "PING_MAX_INTERVAL_HOURS": "0.004",
     "PING_RESPONSE_TIMEOUT_SECONDS": "3600",
-    "GPUPING_HISTORY_STREAM_DAYS": "36500",  # else the stored outcomes would leave the stream one day
+    # By default the stored outcomes would leave the stream one day.
+    "GPUPING_HISTORY_STREAM_DAYS": "36500",
 }
 
-# The paths of values that depend on when the question is asked, each with its reason. All others are compared.
+# The paths of values that depend on when the question is asked, each with its reason. All others
+# are compared.
 DEPENDS_ON_NOW = {
     "*.generated_at": "the time of the answer",
     "*.uptime_24h_percent": "covers the 24 hours before the question",
@@ -58,8 +60,8 @@ DEPENDS_ON_NOW = {
     "export response-times.*.until": "the period of the table ends now while the month runs",
     "export lateness.*.until": "the period of the table ends now while the month runs",
 }
-# While its month runs, the statement of an agent that is still registered covers the time up to its last
-# outcome; once the month is over, it covers the time up to the month's end.
+# While its month runs, the statement of an agent that is still registered covers the time up to its
+# last outcome; once the month is over, it covers the time up to the month's end.
 GROWS_TO_MONTH_END = (
     "statement {}.until",
     "statement {}.enrolled.*.until",
@@ -130,7 +132,7 @@ async def bucket_values(nats_url: str, prefix: str) -> dict[str, Any]:
 
 
 def differences(stored: Any, answered: Any, path: str) -> Iterator[str]:
-    """One line for each value that is not the stored one. A field that was added is no difference."""
+    """One line for each value that differs from the stored one. Added fields are ignored."""
     if isinstance(stored, dict) and isinstance(answered, dict):
         for field, value in stored.items():
             if field not in answered:
@@ -147,7 +149,7 @@ def differences(stored: Any, answered: Any, path: str) -> Iterator[str]:
 
 
 def depends_on_now(difference: str) -> bool:
-    """Whether the path before the first colon is one of those that depend on the time of the question."""
+    """Whether the path before the first colon depends on the time of the question."""
     patterns = list(DEPENDS_ON_NOW)
     for agent_id in STILL_REGISTERED:
         patterns += [pattern.format(agent_id) for pattern in GROWS_TO_MONTH_END]

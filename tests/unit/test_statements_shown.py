@@ -1,4 +1,4 @@
-"""What the terminal makes of texts that hosts chose, and of answers that say the question could not be meant."""
+"""How the terminal shows texts that hosts chose, and refusals of impossible questions."""
 
 import io
 
@@ -25,7 +25,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_name_is_shown_as_it_is_and_obeyed_in_nothing(
+def test_a_name_with_markup_or_control_characters_is_shown_as_plain_text(
     name: str, capsys: pytest.CaptureFixture[str]
 ):
     gpu = GpuReport(uuid="G", name=name, reasons=(name,), state="up", seconds=Seconds(up=1.0))
@@ -42,22 +42,27 @@ def test_a_name_is_shown_as_it_is_and_obeyed_in_nothing(
     assert "\x1b" not in said
 
 
-def test_a_table_without_a_console_of_ours_obeys_nothing_either():
+def test_untrusted_text_is_plain_on_any_console():
     text = io.StringIO()
     Console(file=text, force_terminal=True, width=80).print(untrusted("[red]x[/] \x1b]0;title\x07"))
     assert "[red]x[/]" in text.getvalue()
     assert "\x1b]0" not in text.getvalue()
 
 
-@pytest.mark.parametrize(("error", "code"), [
-    (SettingsError("x"), 2), (RefusedError(400, "policy: unknown"), 2), (RefusedError(404, "no agent"), 1)
-])  # fmt: skip
-def test_what_a_service_cannot_make_sense_of_is_wrong_usage(error, code, capsys):
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SettingsError("x"), 2),
+        (RefusedError(400, "policy: unknown"), 2),
+        (RefusedError(404, "no agent"), 1),
+    ],
+)
+def test_a_question_that_a_service_refuses_as_bad_is_wrong_usage(error, code, capsys):
     assert runner.report(error) == code
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_an_empty_policy_is_one_that_is_none(tmp_path):
+def test_an_empty_policy_is_refused_and_a_byte_order_mark_is_not(tmp_path):
     assert statement_request("2026-11", None, "").policy == ""
     with pytest.raises(BadMessageError, match="no policy ''"):
         policy_files.read_rules("")
@@ -71,6 +76,6 @@ def test_an_empty_policy_is_one_that_is_none(tmp_path):
 @pytest.mark.parametrize(
     "text", ["x = " + "[" * 20_000, "x = " + "9" * 5_000, "x = " + "{b=" * 3_000, "x = 1\x00"]
 )
-def test_a_policy_file_that_chokes_the_parser_is_refused(text: str):
+def test_a_policy_file_that_breaks_the_parser_is_refused(text: str):
     with pytest.raises(BadMessageError, match="policy: "):
         policy_files.read_rules(text)

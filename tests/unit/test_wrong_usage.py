@@ -1,4 +1,4 @@
-"""What cannot be meant is told in one line and ends with exit code 2, before anything is asked or started."""
+"""Wrong usage ends with one line and exit code 2, before anything is asked or started."""
 
 import pytest
 
@@ -56,7 +56,7 @@ def test_wrong_usage_ends_with_2_and_one_line(arguments, capsys):
     assert said.err.count("\n") == 1
 
 
-def test_an_id_that_is_none_says_what_an_id_looks_like(capsys):
+def test_a_bad_id_is_told_what_an_id_looks_like(capsys):
     assert main(["ping", "not.an.id"]) == 2
     assert "not valid: use 1 to 63 of" in capsys.readouterr().err
     assert main(["history", "register"]) == 2
