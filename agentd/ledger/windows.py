@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from agentd.ledger.ledger import ClockReading, Ledger
 from bus.contract.durations import Durations, Interval
-from bus.contract.messages import PingRequest, Span
+from bus.contract.messages import ExcusedSpan, PingRequest
 
 # Longer than any window. It keeps labels within the years that a datetime can hold.
 LONGEST_WINDOW_MS = 100 * 365 * 86_400_000
@@ -57,22 +57,34 @@ def _marked_position(ledger: Ledger, since_mark: str | None) -> int | None:
 
 
 def excused_intervals(
-    spans: Iterable[Span],
+    spans: Iterable[ExcusedSpan],
     since: int,
     now: int,
     clocks: ClockReading,
 ) -> list[Interval]:
-    """The excused wall time as ledger time within the window, in order, with overlaps merged."""
+    """The excused time as ledger time within the window, in order, with overlaps merged."""
     window = Interval(since, now)
-    wall_to_ledger = now - clocks.wall
     excused: list[Interval] = []
     for span in spans:
-        begin = _milliseconds(span.since) + wall_to_ledger
-        end = _milliseconds(span.until) + wall_to_ledger
+        begin = now - _age_ms(span.since_seconds_ago, span.since, clocks)
+        end = now - _age_ms(span.until_seconds_ago, span.until, clocks)
         within = Interval(begin, end).intersection(window)
         if within.length > 0:
             excused.append(within)
     return _merged(excused)
+
+
+def _age_ms(seconds_ago: float | None, at: datetime | None, clocks: ClockReading) -> int:
+    """How long ago the end of a span is, in milliseconds; negative where it is yet to come.
+
+    The wall time `at` is used only where there is no age: it depends on this host's clock.
+    """
+    if seconds_ago is not None:
+        age = seconds_ago * 1000
+        return round(max(-LONGEST_WINDOW_MS, min(age, LONGEST_WINDOW_MS)))
+    if at is not None:
+        return clocks.wall - _milliseconds(at)
+    return 0
 
 
 def _merged(intervals: list[Interval]) -> list[Interval]:

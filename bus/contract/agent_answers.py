@@ -15,7 +15,7 @@ class GpuStatus(Message, kw_only=True, frozen=True):
 
     Each GPU has uuid, index, name, state, reasons and expected from the ledger, and further details
     from the driver. `details_error` says why the driver's details are missing; it is None when they
-    are there.
+    are there. `failure` says why no GPU can be looked at now; it is None when they can.
     """
 
     agent_id: AgentId
@@ -24,6 +24,7 @@ class GpuStatus(Message, kw_only=True, frozen=True):
     gpus: tuple[dict[str, Any], ...]
     reported_at: datetime
     details_error: str | None = None
+    failure: str | None = None
 
 
 class GpuDetails(Struct, kw_only=True, frozen=True):
@@ -97,10 +98,14 @@ class BusHealth(Struct, kw_only=True, frozen=True):
 
 
 class AgentHealth(Message, kw_only=True, frozen=True):
-    """The answer on `gpuping.health.<id>`. Status `stale`: no sample of the GPUs came in time."""
+    """The answer on `gpuping.health.<id>`.
+
+    Status `stale`: no sample of the GPUs came in time. Status `failed`: samples come, but no GPU
+    can be looked at; `failure` says why.
+    """
 
     agent_id: AgentId
-    status: Literal["ok", "stale"]
+    status: Literal["ok", "stale", "failed"]
     agent_version: str
     boot_id: str
     session_id: str
@@ -115,3 +120,4 @@ class AgentHealth(Message, kw_only=True, frozen=True):
     bus: BusHealth
     expected_gpus: tuple[str, ...]
     reported_at: datetime
+    failure: str | None = None

@@ -60,6 +60,19 @@ class Span(Struct, frozen=True, gc=False):
     until: datetime
 
 
+class ExcusedSpan(Struct, kw_only=True, frozen=True, gc=False):
+    """An interval that a ping excuses, in seconds before the ping was first sent.
+
+    Ages need no agreement of two clocks. A scheduler of before gives wall times instead, which are
+    used where there are no ages.
+    """
+
+    since_seconds_ago: float | None = None
+    until_seconds_ago: float | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
 class Enrolment(Struct, frozen=True):
     """The interval `[since, until)` in which an agent was registered; no `until` while it is."""
 
@@ -75,7 +88,8 @@ class PingRequest(Message, kw_only=True, frozen=True):
 
     The report begins at `since_mark`, the ledger position at which the last answered report ended.
     Where the ledger does not know that mark, it covers the last `window_seconds`. Time in `excused`
-    does not count.
+    does not count. `expected_gpus` are the UUIDs that the host is judged by; None where the
+    scheduler does not know them. The answer is of no use later than `timeout_seconds`.
     """
 
     ping_id: str | None = None
@@ -83,8 +97,10 @@ class PingRequest(Message, kw_only=True, frozen=True):
     since_mark: str | None = None
     # unlimited: the ledger answers for as much of it as it has kept
     window_seconds: Annotated[float, Meta(ge=0.0)] | None = None
-    excused: tuple[Span, ...] = ()
+    excused: tuple[ExcusedSpan, ...] = ()
     nonce: str | None = None
+    timeout_seconds: Annotated[float, Meta(gt=0.0)] | None = None
+    expected_gpus: tuple[str, ...] | None = None
 
 
 class Seconds(Struct, kw_only=True, frozen=True, gc=False):
@@ -135,7 +151,11 @@ class Incident(Struct, kw_only=True, frozen=True, gc=False):
 
 
 class UptimeReport(Message, kw_only=True, frozen=True):
-    """An agent's answer to a ping. State and history keep its exact bytes."""
+    """An agent's answer to a ping. State and history keep its exact bytes.
+
+    `failure` says why no GPU can be looked at now, such as `driver-mismatch`, `library-absent` or
+    `permission`. Without it, an empty `gpus` means that the host has none.
+    """
 
     agent_id: AgentId
     window: Window
@@ -151,6 +171,8 @@ class UptimeReport(Message, kw_only=True, frozen=True):
     agent_version: str = ""
     ping_id: str | None = None
     nonce: str | None = None
+    simulated: bool = False
+    failure: str | None = None
 
     def __post_init__(self) -> None:
         check_timestamps(self.reported_at)

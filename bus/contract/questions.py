@@ -93,12 +93,21 @@ class Agent(Message, kw_only=True, frozen=True):
 Capability = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
+REMOVED_BY_OPERATOR = 410  # HTTP's Gone
+
+
 class RegisterRequest(Message, kw_only=True, frozen=True):
-    """Registers an agent. Fields left out (None) keep their registered values."""
+    """Registers an agent. Fields left out (None) keep their registered values.
+
+    `mark` is the ledger position at this moment; an agent's own registration carries it, so that
+    the first window of an enrolment begins there. The registry refuses with the code
+    REMOVED_BY_OPERATOR while the operator's removal holds.
+    """
 
     agent_url: Annotated[str, Meta(max_length=2048)] | None = None
     capabilities: Annotated[tuple[Capability, ...], Meta(max_length=100)] | None = None
     metadata: dict[str, Any] | None = None
+    mark: Annotated[str, Meta(max_length=100)] | None = None
 
 
 class RegisterReply(Message, kw_only=True, frozen=True):

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import datetime
 
-from bus.contract.messages import AgentState, PingRequest, Span, Status, UptimeReport, encode
+from bus.contract.messages import AgentState, ExcusedSpan, PingRequest, Status, UptimeReport, encode
 from bus.contract.questions import Ping
 from scheduler.fleet.directory import Tracked
 
@@ -125,13 +125,26 @@ def _request(tracked: Tracked, ping_id: str, now: datetime, nonce: str) -> PingR
     )
 
 
-def _maintenance(tracked: Tracked, since: datetime | None, now: datetime) -> tuple[Span, ...]:
-    """Returns the maintenance windows that overlap the time from `since` to `now`."""
-    if tracked.entry is None or not tracked.entry.maintenance:
+def _maintenance(
+    tracked: Tracked,
+    since: datetime | None,
+    now: datetime,
+) -> tuple[ExcusedSpan, ...]:
+    """Returns the maintenance windows that overlap the time from `since` to `now`.
+
+    Agents use the ages. The wall times are for agents of before, which know nothing else.
+    """
+    if tracked.entry is None:
         return ()
     overlapping = []
     for span in tracked.entry.maintenance:
         ended_before = since is not None and span.until <= since
         if span.since < now and not ended_before:
-            overlapping.append(span)
+            excused = ExcusedSpan(
+                since_seconds_ago=(now - span.since).total_seconds(),
+                until_seconds_ago=(now - span.until).total_seconds(),
+                since=span.since,
+                until=span.until,
+            )
+            overlapping.append(excused)
     return tuple(overlapping)

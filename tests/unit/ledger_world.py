@@ -14,7 +14,7 @@ from agentd.ledger.ledger import HUNG, ClockReading, Ledger
 from agentd.ledger.store import LedgerStore
 from agentd.samples import GpuEvent, GpuSample, Sample
 from bus import settings
-from bus.contract.messages import PingRequest, Seconds, Span, UptimeReport, decode
+from bus.contract.messages import ExcusedSpan, PingRequest, Seconds, UptimeReport, decode
 
 INTERVAL = 5_000  # ms between checks
 GOOD = INTERVAL * 3 // 2
@@ -293,11 +293,18 @@ class World:
             if segment.states[name] == state:
                 yield max(segment.since, since), segment.until
 
-    def span(self, since: int, until: int) -> Span:
-        """A stretch of true time by the host's present wall clock."""
-        label = reports.label
-        return Span(
-            since=label(self.wall + since - self.true), until=label(self.wall + until - self.true)
+    def span(self, since: int, until: int) -> ExcusedSpan:
+        """An interval of true time, as seconds before now."""
+        return ExcusedSpan(
+            since_seconds_ago=(self.true - since) / 1000,
+            until_seconds_ago=(self.true - until) / 1000,
+        )
+
+    def wall_span(self, since: int, until: int) -> ExcusedSpan:
+        """The same by the host's present wall clock, as schedulers of before told it."""
+        return ExcusedSpan(
+            since=reports.label(self.wall + since - self.true),
+            until=reports.label(self.wall + until - self.true),
         )
 
 

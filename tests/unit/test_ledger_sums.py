@@ -9,7 +9,7 @@ from agentd.ledger import windows
 from agentd.ledger.ledger import ClockReading
 from agentd.ledger.reports import label
 from agentd.ledger.timeline import NOT_RECORDED, STATES, Condition, Timeline
-from bus.contract.messages import Span
+from bus.contract.messages import ExcusedSpan
 
 conditions = st.builds(Condition, st.sampled_from(STATES), st.sampled_from([(), ("a",), ("b",)]))
 changes = st.lists(st.tuples(st.integers(0, 20), conditions), max_size=30)
@@ -74,7 +74,7 @@ def test_excused_and_judged_time_are_the_window_and_never_overlap(booked, one, o
     clocks = ClockReading(0, 1_800_000_000_000)
     day = label(clocks.wall) - timedelta(milliseconds=now)
     wall = [
-        Span(since=day + timedelta(milliseconds=a), until=day + timedelta(milliseconds=b))
+        ExcusedSpan(since=day + timedelta(milliseconds=a), until=day + timedelta(milliseconds=b))
         for a, b in booked
     ]
     excused = windows.excused_intervals(wall, since, now, clocks)

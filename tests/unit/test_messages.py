@@ -14,11 +14,11 @@ from bus.contract.messages import (
     AgentEntry,
     AgentState,
     Enrolment,
+    ExcusedSpan,
     Incident,
     Message,
     Outcome,
     PingRequest,
-    Span,
     Timer,
     Timestamp,
     UptimeReport,
@@ -53,11 +53,12 @@ def test_every_message_is_encoded_with_its_schema_version():
 def test_a_ping_tells_its_schema_version():
     """Agents written by others read it, and docs/api.md promises it of every message."""
     sent = json.loads(
-        encode(PingRequest(ping_id="a-1", seq=1, excused=(Span(since=NOW, until=NOW),)))
+        encode(PingRequest(ping_id="a-1", seq=1, excused=(ExcusedSpan(since=NOW, until=NOW),)))
     )
     assert sent["schema_version"] == 1
     assert set(sent) == {
         "schema_version", "ping_id", "seq", "since_mark", "window_seconds", "excused", "nonce",
+        "timeout_seconds", "expected_gpus",
     }  # fmt: skip
 
 
