@@ -75,7 +75,7 @@ class Client(NatsClient):
         """Sends complete protocol frames in order, in one write.
 
         nats-py's `publish` costs some 15 us with headers. Most of that are checks and flushes,
-        which a batch of a thousand messages needs only once (docs/decisions/scheduler.md). Raises
+        which a batch of a thousand messages needs only once (docs/benchmarks.md). Raises
         OutboundBufferLimitError without a connection.
         """
         if not frames:

@@ -1,8 +1,8 @@
-"""The embedded nats-server: a child process with its data under the data dir, for `gpuping up` and tests.
+"""The embedded nats-server: a child process for `gpuping up` and tests, its data in the data dir.
 
-It listens on loopback only, fsyncs every write before it acknowledges (`sync_interval: always`; the
-default loses acknowledged writes on power failure), and dies with its parent, however the parent
-dies.
+It listens on loopback only. It syncs every write to the disk before it acknowledges it
+(`sync_interval: always`): the default loses acknowledged writes on a power failure. It ends with
+its parent, however the parent ends.
 """
 
 import asyncio
@@ -26,35 +26,42 @@ log = structlog.get_logger("bus.transport.embedded_server")
 DEFAULT_PORT = 4222
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
+RETRY_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class EmbeddedServer:
-    """One nats-server child; `process` is for tests that kill or freeze it. It is started again when it dies."""
+    """One nats-server child, which is started again when it dies.
+
+    `process` is public for tests, which kill it or freeze it.
+    """
 
     def __init__(self, data_dir: Path, port: int | None = None) -> None:
         self.store = data_dir / "nats"
         self.port = _choose_port(port)
         self.process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        # secrets of this run only: services need none on loopback, the system account is nobody's
+        # of this run only: services need no password on loopback, and nobody uses the system account
         self._password = secrets.token_urlsafe(24)
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The address for clients."""
         return f"nats://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        """Listens when this returns. Raises BusError with the server's last words when it does not come up."""
+        """Starts the server, which listens when this returns.
+
+        Raises BusError with the last lines of the server's log when it does not come up.
+        """
         self.store.mkdir(parents=True, exist_ok=True)
         await _wait_for_predecessor(self._pid_file)
         await self._launch()
         self._supervisor = asyncio.create_task(self._start_again())
 
     async def stop(self) -> None:
-        """Ends the child in good order, by force when it does not listen."""
+        """Stops the child in good order, or by force when it has not stopped after 10 s."""
         if self._supervisor:
             self._supervisor.cancel()
         process = self.process
@@ -105,31 +112,35 @@ class EmbeddedServer:
                 if greeting.startswith(b"INFO"):
                     return
             except OSError:
-                await asyncio.sleep(0.02)  # a server that starts can only be asked again
-        words = (
-            self._log_file.read_text(errors="replace").splitlines()[-3:]
-            if self._log_file.exists()
-            else []
-        )
+                await asyncio.sleep(0.02)  # nothing announces that the port is open
         raise BusError(
-            f"the embedded nats-server did not come up on port {self.port}: {' | '.join(words) or 'no log'}"
+            f"the embedded nats-server did not come up on port {self.port}: {self._last_words()}"
         )
+
+    def _last_words(self) -> str:
+        if not self._log_file.exists():
+            return "no log"
+        lines = self._log_file.read_text(errors="replace").splitlines()
+        return " | ".join(lines[-3:]) or "no log"
 
     async def _start_again(self) -> None:
         while self.process is not None:
             code = await self.process.wait()
-            log.error("nats_server_died", code=code, action="starting it again")
+            log.error("nats_server_died", code=code, action="restart")
             try:
                 await self._launch()
             except BusError as error:
-                log.error("nats_server_failed", detail=str(error), action="trying again in 5 s")
-                await asyncio.sleep(5)
+                log.error(
+                    "nats_server_start_failed", detail=str(error), retry_seconds=RETRY_SECONDS
+                )
+                await asyncio.sleep(RETRY_SECONDS)
 
     def _config(self) -> str:
-        """Accounts SYS and GPUPING from the start; on loopback, and without identities, anybody is GPUPING."""
-        quoted = (
-            json.dumps
-        )  # of a path or a secret: the same quoting as the server's configuration language
+        """The configuration: accounts SYS and GPUPING; anonymous clients belong to GPUPING.
+
+        That is enough on loopback and as long as there are no identities.
+        """
+        quoted = json.dumps  # the server's configuration language quotes text as JSON does
         return f"""\
 # written by gpuping at each start
 server_name: gpuping
@@ -164,7 +175,7 @@ async def running(data_dir: Path, port: int | None = None) -> AsyncIterator[Embe
 
 
 def find_binary() -> Path:
-    """The nats-server of the wheel, or else of the PATH. Raises BusError that says what to install."""
+    """The nats-server of the wheel, else of the PATH. Raises BusError with what to install."""
     bundled = Path(sysconfig.get_path("scripts")) / "nats-server"
     found = str(bundled) if bundled.exists() else shutil.which("nats-server")
     if not found:
@@ -175,7 +186,7 @@ def find_binary() -> Path:
 
 
 def _choose_port(port: int | None) -> int:
-    """A port asked for must be free; without one, 4222, or any free one when that is busy."""
+    """The port asked for, which must be free. Without one 4222, or any free port."""
     if port and not _is_free(port):
         raise BusError(
             f"NATS_PORT={port}: another program listens there; choose a free port, or 0 for any"
@@ -201,12 +212,15 @@ def _is_free(port: int) -> bool:
 
 
 def _die_with_parent() -> None:
-    """Runs in the child before exec: the kernel kills it when its parent is gone (Linux)."""
+    """Runs in the child before exec: the kernel kills the child when its parent ends (Linux)."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 async def _wait_for_predecessor(pid_file: Path) -> None:
-    """Two servers on one store would ruin it: the one of a run that was killed must be gone first."""
+    """Waits for the server of a killed run to end. Two servers would corrupt one store.
+
+    Raises BusError when it still runs after STOP_SECONDS.
+    """
     try:
         pid = int(pid_file.read_text())
     except (OSError, ValueError):
@@ -214,7 +228,7 @@ async def _wait_for_predecessor(pid_file: Path) -> None:
     for _ in range(int(STOP_SECONDS / 0.05)):
         if not _is_nats_server(pid):
             return
-        await asyncio.sleep(0.05)  # not our child: only looking tells
+        await asyncio.sleep(0.05)  # it is no child of this process, so it cannot be waited for
     raise BusError(f"a nats-server (pid {pid}) still uses {pid_file.parent}: stop it first")
 
 

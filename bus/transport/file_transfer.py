@@ -1,12 +1,12 @@
-"""Files over the bus: offered once, fetched piece by piece, each below the server's largest message.
+"""Files over the bus: offered once and fetched in pieces that fit into a message.
 
-The receiver asks for each piece, a few ahead, so that it sets the pace; nothing is pushed at
-anybody. The offer names a subject of the one process that holds the file, because replicas share
-all other subjects.
+The receiver asks for each piece, several ahead, and so sets the pace. The offer names a subject of
+the one process that holds the file, because replicas share all other subjects.
 """
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator
@@ -26,14 +26,17 @@ from bus.transport.connection import Client
 log = structlog.get_logger("bus.transport.file_transfer")
 
 PIECE_BYTES = 256 * 1024
-AHEAD = 4  # pieces asked for at once
+AHEAD = 4  # pieces asked for at a time
 IDLE_SECONDS = 60.0
 MOST_FILES = 16
 LARGEST_FILE_BYTES = 2**50
 
 
 class FileOffer(Message, kw_only=True, frozen=True):
-    """A file that waits to be fetched for IDLE_SECONDS. `name` is one to save it under."""
+    """An offered file, kept until nobody has asked for a piece for IDLE_SECONDS.
+
+    `name` is a file name for saving it.
+    """
 
     subject: str
     name: str
@@ -43,7 +46,7 @@ class FileOffer(Message, kw_only=True, frozen=True):
 
 
 class PieceRequest(Message, kw_only=True, frozen=True):
-    """Bytes from `offset` on; an offset at the end says that all has arrived, and lets the file go."""
+    """Asks for the bytes from `offset` on. An offset at the file's end releases the file."""
 
     offset: Annotated[int, Meta(ge=0, le=LARGEST_FILE_BYTES)]
 
@@ -53,7 +56,7 @@ class _Subscription(Protocol):
 
 
 class Files:
-    """The side that offers. Files are deleted when they were fetched, or when nobody asks any more."""
+    """The offering side. Files are deleted when they are released or not asked for any more."""
 
     def __init__(self, client: Client, idle_seconds: float = IDLE_SECONDS) -> None:
         self._client = client
@@ -63,13 +66,13 @@ class Files:
         self._subscription: _Subscription | None = None
 
     async def start(self) -> None:
-        """Answers from now on."""
+        """Subscribes to the subject of this process."""
         self._subscription = await self._client.subscribe(
             subjects.file(self._instance, "*"), cb=self._answer
         )
 
     async def stop(self) -> None:
-        """Lets go of everything."""
+        """Unsubscribes and deletes all files."""
         if self._subscription is not None and not self._client.is_closed:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await self._subscription.unsubscribe()
@@ -77,22 +80,22 @@ class Files:
             self._drop(token)
 
     def check_room(self) -> None:
-        """Raises RefusedError (429) while too many files wait to be fetched."""
+        """Raises RefusedError (429) while MOST_FILES files are kept."""
         if len(self._held) >= MOST_FILES:
             raise RefusedError(
                 429, f"{MOST_FILES} files wait to be fetched already; ask again in a minute"
             )
 
     def offer(self, path: Path, name: str, media_type: str) -> FileOffer:
-        """The file is ours from here on."""
+        """Offers a file, and owns it from now on: `Files` deletes it."""
         token = secrets.token_hex(16)
-        self._held[token] = (path, self._alarm(token))
+        self._held[token] = (path, self._expiry(token))
         return FileOffer(
             subject=subjects.file(self._instance, token),
             name=name,
             media_type=media_type,
             total_bytes=path.stat().st_size,
-            piece_bytes=min(PIECE_BYTES, self._client.max_payload // 2),
+            piece_bytes=self._piece_bytes(),
         )
 
     async def _answer(self, message: Msg) -> None:
@@ -100,31 +103,35 @@ class Files:
         held = self._held.get(token)
         if held is None or not message.reply:
             return
-        path, alarm = held
+        path, expiry = held
         try:
             offset = decode(message.data, PieceRequest).offset
         except BadMessageError as error:
-            log.warning("bad_piece_request", detail=str(error))
-            return  # the file's alarm goes on
-        alarm.cancel()
+            log.warning("piece_request_refused", detail=str(error))
+            return  # the expiry is not put off
+        expiry.cancel()
         try:
-            piece = await asyncio.to_thread(
-                _read, path, offset, min(PIECE_BYTES, self._client.max_payload // 2)
-            )
+            piece = await asyncio.to_thread(_read, path, offset, self._piece_bytes())
             await message.respond(piece)
         finally:
             if token in self._held:
-                self._held[token] = (path, self._alarm(token))
+                self._held[token] = (path, self._expiry(token))
         if not piece:
             self._drop(token)
 
-    def _alarm(self, token: str) -> asyncio.TimerHandle:
+    def _piece_bytes(self) -> int:
+        return min(PIECE_BYTES, self._client.max_payload // 2)
+
+    def _expiry(self, token: str) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(self._idle_seconds, self._drop, token)
 
     def _drop(self, token: str) -> None:
-        if held := self._held.pop(token, None):
-            held[1].cancel()
-            held[0].unlink(missing_ok=True)
+        held = self._held.pop(token, None)
+        if held is None:
+            return
+        path, expiry = held
+        expiry.cancel()
+        path.unlink(missing_ok=True)
 
 
 async def receive(
@@ -136,7 +143,7 @@ async def receive(
     received = 0
     try:
         while received < offer.total_bytes:
-            while len(asked) < AHEAD and (offset := next(offsets, None)) is not None:
+            for offset in itertools.islice(offsets, AHEAD - len(asked)):
                 asked.append(asyncio.create_task(_piece(client, offer, offset, timeout)))
             piece = await asked.popleft()
             received += len(piece)

@@ -1,8 +1,8 @@
-"""Asking and answering over the bus: NATS micro services with typed messages.
+"""Questions and answers over the bus: NATS micro services with typed messages.
 
-`nats micro ls/info/stats` see every endpoint. A refusal travels in the standard service error
-headers, its code an HTTP status; `gateway/web/problems.py` turns it into a problem document
-unchanged.
+`nats micro ls`, `info` and `stats` show every endpoint. A refusal is sent in the standard headers
+of service errors with an HTTP status as its code, which `gateway/web/problems.py` passes on in a
+problem document.
 """
 
 import asyncio
@@ -26,13 +26,12 @@ log = structlog.get_logger("bus.transport.micro_services")
 
 VERSION = "0.1.0"
 T = TypeVar("T")
-Handler = Callable[
-    [Request], Awaitable[Struct | bytes | None]
-]  # None: it is for another replica to answer
+# None instead of an answer leaves the question to another replica
+Handler = Callable[[Request], Awaitable[Struct | bytes | None]]
 
 
 class Endpoint(NamedTuple):
-    """One answerable subject. `concurrent` handlers run as tasks, for answers that take their time."""
+    """One subject and its handler. Concurrent handlers run as tasks, for answers that take long."""
 
     name: str
     subject: str
@@ -41,7 +40,7 @@ class Endpoint(NamedTuple):
 
 
 async def serve(client: Client, name: str, description: str, endpoints: list[Endpoint]) -> Service:
-    """Starts the micro service; it stops with `await service.stop()`."""
+    """Starts a micro service. The caller stops it with `await service.stop()`."""
     service = await nats.micro.add_service(
         client, name=name, version=VERSION, description=description
     )
@@ -52,7 +51,7 @@ async def serve(client: Client, name: str, description: str, endpoints: list[End
 
 
 async def add(service: Service, endpoint: Endpoint, group: str | None = None) -> ServiceEndpoint:
-    """One more endpoint, in the queue group of all or in another; it stands after the next flush."""
+    """Adds an endpoint, in the service's queue group or in `group`. It exists after a flush."""
     await service.add_endpoint(
         name=endpoint.name,
         subject=endpoint.subject,
@@ -67,18 +66,20 @@ def _answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
 
     async def answer(request: Request) -> None:
         if not reply_subject(request):
-            return  # a plain publish (`nats pub`) asks for no answer, and gets none
+            return  # a plain publish (`nats pub`) expects no answer
         try:
             reply = await endpoint.handler(request)
-            if reply is not None:
-                await request.respond(reply if isinstance(reply, bytes) else encode(reply))
-        except Exception as error:  # noqa: BLE001  # one bad request never stops the loop
+            if reply is None:
+                return
+            data = reply if isinstance(reply, bytes) else encode(reply)
+            await request.respond(data)
+        except Exception as error:  # noqa: BLE001  # one bad request must not end the service
             code, detail = _refusal(error, endpoint)
             await request.respond_error(str(code), detail)
 
     async def spawn(request: Request) -> None:
         task = asyncio.create_task(answer(request))
-        tasks.add(task)  # the loop itself keeps only weak references
+        tasks.add(task)  # asyncio itself keeps weak references only
         task.add_done_callback(tasks.discard)
 
     return spawn if endpoint.concurrent else answer
@@ -89,12 +90,11 @@ def _refusal(error: Exception, endpoint: Endpoint) -> tuple[int, str]:
         case RefusedError():
             return error.code, error.detail
         case BadMessageError():
-            log.warning("bad_request", endpoint=endpoint.name, detail=str(error))
+            log.warning("request_decode_failed", endpoint=endpoint.name, detail=str(error))
             return 400, _one_line(error)
         case GpupingError() | nats.errors.Error() | asyncio.TimeoutError():
-            log.warning(
-                "request_failed", endpoint=endpoint.name, detail=f"{type(error).__name__}: {error}"
-            )
+            text = f"{type(error).__name__}: {error}"
+            log.warning("request_failed", endpoint=endpoint.name, detail=text)
             return 503, _one_line(error) or "the bus did not answer in time"
         case _:
             log.error("request_crashed", endpoint=endpoint.name, exc_info=error)
@@ -114,23 +114,20 @@ async def ask(
     who: str,
     timeout: float = 5.0,
 ) -> T:
-    """Asks `who` (for the error's text) and returns the typed answer.
+    """Asks and returns the decoded answer. `who` names the service in the text of errors.
 
-    Raises RefusedError when it says no, UnavailableError when nobody answers, BadMessageError for
-    nonsense.
+    Raises RefusedError when the service refuses, UnavailableError when nobody answers in `timeout`
+    seconds, and BadMessageError when the answer cannot be decoded.
     """
-    return decode(
-        await ask_raw(
-            client, subject, encode(request) if request else b"", who=who, timeout=timeout
-        ),
-        reply,
-    )
+    payload = b"" if request is None else encode(request)
+    data = await ask_raw(client, subject, payload, who=who, timeout=timeout)
+    return decode(data, reply)
 
 
 async def ask_raw(
     client: Client, subject: str, data: bytes, *, who: str, timeout: float = 5.0
 ) -> bytes:
-    """`ask` with bytes in and out."""
+    """Asks with bytes and returns bytes; raises as `ask` does, except BadMessageError."""
     if not client.is_connected:
         raise UnavailableError("the bus is not connected")
     try:
@@ -142,8 +139,8 @@ async def ask_raw(
     except nats.errors.Error as error:
         raise UnavailableError(f"the bus failed: {error}") from None
     headers = answer.headers or {}
-    if code := headers.get(ERROR_CODE_HEADER):
-        raise RefusedError(
-            int(code) if code.isdigit() else 500, headers.get(ERROR_HEADER, "refused")
-        )
+    code = headers.get(ERROR_CODE_HEADER)
+    if code:
+        status = int(code) if code.isdigit() else 500
+        raise RefusedError(status, headers.get(ERROR_HEADER, "refused"))
     return answer.data
