@@ -204,7 +204,8 @@ def _check_together(settings: Settings) -> None:
         base_hours = settings.PING_BASE_INTERVAL_MINUTES / 60
         raise SettingsError(
             f"PING_MAX_INTERVAL_HOURS={settings.PING_MAX_INTERVAL_HOURS:g}: "
-            f"expected at least the base interval, {base_hours:g} hours (PING_BASE_INTERVAL_MINUTES)"
+            f"expected at least the base interval, {base_hours:g} hours "
+            "(PING_BASE_INTERVAL_MINUTES)"
         )
     if settings.AGENT_ID in RESERVED_IDS:
         raise SettingsError(

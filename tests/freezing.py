@@ -1,4 +1,4 @@
-"""A child process that stands still for a while, as on a machine that swaps or a virtual one that is moved."""
+"""A child process that is stopped for a while, as on a machine that swaps or is moved."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ STOPPED_SECONDS = 5.0
 
 @asynccontextmanager
 async def frozen(process: Process | None) -> AsyncIterator[None]:
-    """Stopped for the length of a block, with all of its threads: the signal alone leaves them a moment to answer."""
+    """Stops all threads for the length of a block. After the signal alone some still run."""
     assert process
     process.send_signal(signal.SIGSTOP)
     try:
@@ -25,5 +25,5 @@ async def frozen(process: Process | None) -> AsyncIterator[None]:
 
 
 def _stopped(process: Process) -> bool:
-    """The kernel reports a child as stopped once its last thread is; it stays reported (WNOWAIT)."""
+    """Whether the kernel reports the child as stopped; it remains reported (WNOWAIT)."""
     return os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG) is not None

@@ -36,7 +36,8 @@ class Write(NamedTuple):
 
 def only_if(write: Write, subject: str, sequence: int) -> Write:
     """The write, on the condition that another subject's last sequence is `sequence` (0: none)."""
-    headers = dict(write.headers) | {"Nats-Expected-Last-Subject-Sequence-Subject": subject}
+    headers = dict(write.headers)
+    headers["Nats-Expected-Last-Subject-Sequence-Subject"] = subject
     return write._replace(headers=headers, expected=sequence)
 
 
@@ -80,11 +81,12 @@ class AtomicBatch:
         """Commits all that was sent. Returns and raises as the function `commit` does."""
         assert self._last  # noqa: S101  # there is no batch without writes
         size = self._sent + 1
-        headers = _own_headers(self._last) | {
-            "Nats-Batch-Id": self._id,
-            "Nats-Batch-Sequence": str(size),
-            "Nats-Batch-Commit": "1",
-        }
+        headers = dict(self._last.headers)
+        if self._last.expected is not None:
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(self._last.expected)
+        headers["Nats-Batch-Id"] = self._id
+        headers["Nats-Batch-Sequence"] = str(size)
+        headers["Nats-Batch-Commit"] = "1"
         try:
             reply = await self._client.request(
                 self._last.subject, self._last.payload, timeout=timeout, headers=headers
@@ -94,12 +96,6 @@ class AtomicBatch:
                 f"the bucket did not answer a write: {type(error).__name__}"
             ) from None
         return _first_sequence(reply.data, size)
-
-
-def _own_headers(write: Write) -> dict[str, str]:
-    if write.expected is None:
-        return dict(write.headers)
-    return {**write.headers, "Nats-Expected-Last-Subject-Sequence": str(write.expected)}
 
 
 def _frame(write: Write, batch: str, number: int) -> bytes:

@@ -42,7 +42,7 @@ class EmbeddedServer:
         self.port = _choose_port(port)
         self.process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        # of this run only: services need no password on loopback, and nobody uses the system account
+        # of this run only: on loopback services need no password
         self._password = secrets.token_urlsafe(24)
 
     @property
@@ -93,7 +93,7 @@ class EmbeddedServer:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the parent, which stops this child in good order
+            start_new_session=True,  # Ctrl-C is for the parent, which stops this child
             preexec_fn=_die_with_parent,
         )
         await self._listening()

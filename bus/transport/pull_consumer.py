@@ -44,7 +44,7 @@ class Delivery(NamedTuple):
 def delivery_of(message: Msg) -> Delivery:
     """The delivery of a message, from its reply subject.
 
-    `$JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<cseq>.<time>.<pending>`, or with the domain and the
+    `$JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<cseq>.<time>.<pending>`, or with domain and
     account before the stream and a token of random text at the end.
     """
     tokens = message.reply.split(".")

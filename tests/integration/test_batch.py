@@ -1,4 +1,4 @@
-"""Atomic batches against the real server: all or nothing, also when they are sent while they are being made."""
+"""Atomic batches on a real server: all or nothing, also when they are sent in parts."""
 
 import pytest
 
@@ -52,7 +52,7 @@ async def test_one_stale_write_in_any_piece_refuses_them_all(bucket: Client):
 
 
 async def test_a_batch_that_lost_a_piece_is_refused(bucket: Client):
-    """As when the connection broke in the middle: what came before must not be written by itself."""
+    """As when the connection broke: what was sent before must not be written by itself."""
     batch = AtomicBatch(bucket)
     await batch.send([write("a"), write("b")])
     batch._sent += 1

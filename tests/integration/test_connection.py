@@ -1,4 +1,4 @@
-"""What our connection adds to nats-py's."""
+"""What `bus.transport.connection` adds to nats-py."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from tests.raw_protocol import send
 async def test_a_subscription_stands_when_flush_returns(
     bus: connection.Client, base_settings: Settings
 ):
-    """nats-py's own flush overtakes what waits to be written: among many commands, some request finds nobody."""
+    """nats-py's own flush overtakes commands that are not written yet: some request fails."""
     async with connection.connected(base_settings, "subscriber") as client:
 
         async def answer(message) -> None:

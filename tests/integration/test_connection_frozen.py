@@ -1,4 +1,4 @@
-"""A server that was frozen for a moment, too short for the connection to be given up."""
+"""A server that was frozen for less time than it takes to give up the connection."""
 
 import asyncio
 

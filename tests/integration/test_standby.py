@@ -36,21 +36,21 @@ async def ask(client: Client) -> bytes:
     return await ask_raw(client, QUESTION, b"", who="nobody", timeout=2)
 
 
-async def test_who_stands_by_is_silent_beside_one_that_is_ready(bus: Client, other: Client):
+async def test_a_standby_leaves_the_questions_to_a_ready_replica(bus: Client, other: Client):
     one, two = await replica(bus, "ready"), await replica(other, "refuses")
     await one.set_ready(ready=True)
     await two.set_ready(ready=False)
     assert {await ask(bus) for _ in range(50)} == {b"ready"}
 
 
-async def test_alone_it_answers_at_once(bus: Client):
+async def test_a_standby_answers_at_once_when_no_replica_is_ready(bus: Client):
     one = await replica(bus, "alone")
     await one.set_ready(ready=False)
     async with asyncio.timeout(0.5):
         assert await ask(bus) == b"alone"
 
 
-async def test_a_refusal_of_who_waits_alone_is_told(bus: Client):
+async def test_the_refusal_of_a_lone_standby_reaches_the_asker(bus: Client):
     one = await replica(bus, "refuses")
     await one.set_ready(ready=False)
     with pytest.raises(RefusedError, match="it cannot"):

@@ -1,4 +1,4 @@
-"""What every message on the bus has in common, whoever sends it."""
+"""What all messages on the bus have in common, whoever sends them."""
 
 import json
 from datetime import UTC, datetime
@@ -51,7 +51,7 @@ def test_every_message_is_encoded_with_its_schema_version():
 
 
 def test_a_ping_tells_its_schema_version():
-    """Agents written by others read it, and docs/api.md promises it of every message."""
+    """Agents by other authors read the version, and docs/api.md promises it of every message."""
     sent = json.loads(
         encode(PingRequest(ping_id="a-1", seq=1, excused=(ExcusedSpan(since=NOW, until=NOW),)))
     )
@@ -97,13 +97,13 @@ DATED = [
 
 
 def moments_of(kind: type[Struct]) -> list[str]:
-    """The fields that are a Timestamp, or may be one."""
+    """The fields of type Timestamp, optional ones included."""
     kinds = msgspec.structs.fields(kind)
     return [one.encode_name for one in kinds if one.type in {Timestamp, Timestamp | None}]
 
 
 def test_no_moment_is_outside_what_utc_can_say():
-    """One that is, and is written down, spoils every answer that shows it."""
+    """A bad timestamp that is stored would break every answer that contains it."""
     kinds = [
         one for one in vars(messages).values() if isinstance(one, type) and issubclass(one, Struct)
     ]
@@ -139,7 +139,7 @@ def test_a_report_with_such_a_moment_is_a_bad_report(text: str):
     ],
 )
 def test_an_id_ends_where_it_ends(kind: type[Message], said: dict[str, object]):
-    """To Python, `$` is before a newline, too: such an id would be another to whoever compares it."""
+    """`$` alone matches before a final newline too; the id would then differ from itself."""
     decode(json.dumps(said).encode(), kind)
     for odd in ("a\n", "\na", "a\n\n", "a\r"):
         with pytest.raises(BadMessageError, match="agent_id"):

@@ -94,7 +94,7 @@ def test_a_choice_is_told_in_full():
 
 @pytest.mark.parametrize("agent_id", ["register", "due-for-ping"])
 def test_an_id_that_is_a_path_of_the_rest_interface_is_no_agents(agent_id):
-    """Else that agent would ask for its registration for ever, and be refused for ever."""
+    """The registry would refuse that agent's registration for ever."""
     assert "reserved" in refusal(AGENT_ID=agent_id)
     assert settings.load({"AGENT_ID": agent_id + "-1"}).agent_id == agent_id + "-1"
 

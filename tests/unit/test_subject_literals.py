@@ -1,4 +1,4 @@
-"""No file of the product spells a subject of the bus: `bus/contract/subjects.py` is their one home."""
+"""No file of the product but `bus/contract/subjects.py` spells a subject of the bus."""
 
 import ast
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ PREFIXES = ("gpuping.", "$KV.", "$JS.", "$SRV.", "_INBOX", "KV_gpuping", "GPUPIN
 
 
 def spelled(source: str) -> Iterator[tuple[int, str]]:
-    """Line and text of each string that looks like a subject or stream; docstrings may name them."""
+    """Line and text of each string that looks like a subject; docstrings may name them."""
     tree = ast.parse(source)
     docstrings = {
         id(node.value)
