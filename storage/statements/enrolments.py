@@ -48,7 +48,7 @@ def enrolled_intervals(
 ) -> list[Interval]:
     """Returns the parts of the month that count, in order; none is empty and no two overlap."""
     found = []
-    for enrolled in _enrolled(enrolments, history):
+    for enrolled in _known_enrolments(enrolments, history):
         begin_us = _begin_us(enrolled.since_us, history.windows.values())
         end_us = month.end
         if enrolled.until_us is not None or now_us < month.end:
@@ -90,7 +90,7 @@ def _without_overlaps(intervals: Iterable[Interval]) -> Iterator[Interval]:
             yield Interval(begin_us, interval.end)
 
 
-def _enrolled(
+def _known_enrolments(
     enrolments: Iterable[Enrolment],
     history: AgentHistory,
 ) -> list[_Enrolled]:
