@@ -120,7 +120,7 @@ def export(  # noqa: PLR0913  # options of a command line
     server_url: ServerUrl = None,
     data_dir: DataDir = None,
 ) -> int:
-    """Take any answer about the past away as a table in CSV or Parquet, however long it is."""
+    """Write any answer about the past as a table in CSV or Parquet, complete at any length."""
     to = files.choose_target(form, output, default="csv")
     if to.format not in {"csv", "parquet"}:
         raise SettingsError(

@@ -73,7 +73,7 @@ def ping(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> int:
-    """Ask an agent for its uptime since its last ping. A look: it counts nowhere."""
+    """Ask an agent for its uptime since its last ping. This does not count as a ping."""
 
     async def show(source: Source, _: Lifecycle, console: Console) -> None:
         report = await source.look(agent_id)
@@ -129,7 +129,7 @@ def history(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> int:
-    """Show an agent's pings, newest first, and what they come to."""
+    """Show an agent's pings, newest first, and their summary."""
 
     async def show(source: Source, _: Lifecycle, console: Console) -> None:
         reply = await source.history(agent_id, hours, limit)

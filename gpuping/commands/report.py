@@ -72,9 +72,9 @@ def report(  # noqa: PLR0913  # options of a command line
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> int:
-    """Show an agent's uptime statement of a month: what somebody is paid on.
+    """Show an agent's uptime statement of a month, on which its host is paid.
 
-    With --threshold or --policy it is shown under other rules besides.
+    With --threshold or --policy it also shows what other rules would pay.
     """
     to = files.choose_target(form, output, json=as_json)
     request = statement_request(month, threshold, policy)

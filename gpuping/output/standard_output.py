@@ -8,14 +8,15 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def ignore_closed_pipe() -> Iterator[None]:
-    """Ends the block without an error when the reader of standard output has left.
-
-    What is still buffered then goes to /dev/null, because the interpreter flushes it once more at
-    exit.
-    """
+    """Ends the block without an error when the reader of standard output has left."""
     try:
         yield
     except BrokenPipeError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
+        discard_standard_output()
+
+
+def discard_standard_output() -> None:
+    """Sends to /dev/null what is still buffered, which the interpreter writes at exit, and the rest."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

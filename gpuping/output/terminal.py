@@ -4,16 +4,23 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from gpuping.output.standard_output import discard_standard_output
+
 # Columns where the output is no terminal: wide enough that no table is wrapped.
 PLAIN_WIDTH = 160
 
 
 class PipeConsole(Console):
-    """A console that raises BrokenPipeError when its reader has left. Rich's own ends the program."""
+    """A console that is silent once its reader has left. Rich's own ends the program instead.
+
+    `gpuping up` must go on then, and a command that only prints has nothing left to do.
+    """
 
     def on_broken_pipe(self) -> None:
-        """Called by rich while it handles the error."""
-        raise BrokenPipeError
+        """Called by rich when it gets a BrokenPipeError."""
+        self.quiet = True
+        if not self.stderr:
+            discard_standard_output()
 
 
 def console(*, error: bool = False) -> Console:

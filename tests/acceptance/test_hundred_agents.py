@@ -1,7 +1,8 @@
 """A hundred agents on one machine, beside dead ones.
 
-They are registered through REST, and real agentd bus clients answer. The promises of docs/guide.md are held by medians, so that a busy machine does not decide; the
-figures themselves are printed (`pytest -s`), and `make bench` measures what a ping costs.
+They are registered through REST, and real agentd bus clients answer. The promises of docs/guide.md
+are held by medians, so that a busy machine does not decide; the figures themselves are printed
+(`pytest -s`), and `make bench` measures what a ping costs.
 """
 
 import asyncio

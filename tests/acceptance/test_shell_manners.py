@@ -6,13 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from system import Up, environment, run
+from system import Up, environment, run, until
+
+
+def pipe_without_reader() -> int:
+    """The end of a pipe to write to, whose other end is closed."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    return write_end
 
 
 def run_without_reader(*arguments: str) -> subprocess.CompletedProcess[str]:
     """A command whose standard output nobody reads any more, as after `| head` has seen enough."""
-    read_end, write_end = os.pipe()
-    os.close(read_end)
+    write_end = pipe_without_reader()
     try:
         return subprocess.run(
             [sys.executable, "-m", "gpuping", *arguments],
@@ -53,6 +59,33 @@ def test_help_may_be_cut_short(tmp_path: Path) -> None:
     ended = run_without_reader("--help")
     assert ended.stderr == ""
     assert ended.returncode == 0
+
+
+def test_up_goes_on_when_its_reader_leaves(tmp_path: Path) -> None:
+    write_end = pipe_without_reader()
+    command = ["up", "--no-agent", "--register-agents", "1", "--port", "0"]
+    with (tmp_path / "errors").open("w+") as errors:
+        up = subprocess.Popen(
+            [sys.executable, "-m", "gpuping", *command, "--data-dir", str(tmp_path / "data")],
+            env=environment(NATS_PORT="0"),
+            stdout=write_end,
+            stderr=errors,
+        )
+        os.close(write_end)
+        try:
+
+            def is_pinged() -> bool:
+                assert up.poll() is None, (tmp_path / "errors").read_text()
+                asked = run("history", "sim-001", "--data-dir", str(tmp_path / "data"))
+                return "1 ping (1 first)" in asked.stdout
+
+            until(is_pinged, "the test agent is pinged")
+            up.terminate()
+            assert up.wait(20) == 0
+        finally:
+            up.kill()
+            up.wait()
+    assert "Traceback" not in (tmp_path / "errors").read_text()
 
 
 def test_completion_into_a_file_edits_nothing_else(tmp_path: Path) -> None:
