@@ -78,6 +78,10 @@ class Browser:
         """The value of a script in the page."""
         return self.driver.execute_script(code)
 
+    def wait_for(self, code: str, seconds: float = PATIENCE_SECONDS) -> None:
+        """Waits until a script in the page returns something true."""
+        WebDriverWait(self.driver, seconds, 0.05).until(lambda _: self.script(code), code)
+
     def console_errors(self) -> list[str]:
         """What the console complained of since it was last asked."""
         entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium leaves it untyped

@@ -58,7 +58,9 @@ class Guard:
         """The caller's token, or None where none is needed. Raises a 401, 403 or 429 problem."""
         if self.is_open:
             _check_host(request)
-        if request.method not in _READING_METHODS:
+        if request.method in _READING_METHODS:
+            _check_embedding(request)
+        else:
             _check_origin(request)
         token = self._authenticate(request)
         caller = f"token {token.name}" if token else request.client
@@ -177,15 +179,32 @@ def _check_host(request: RequestHead) -> None:
         )
 
 
+def _check_embedding(request: RequestHead) -> None:
+    """Raises a 403 problem for a read that a page of another site embeds, as an image or a frame.
+
+    Such a page cannot see the answer, but the requests alone could keep storage busy with exports.
+    A link to this site passes, and so do badges, which are made to be embedded.
+    """
+    if _is_from_own_site(request) or request.path.startswith("/badge/"):
+        return
+    mode = request.headers.get("sec-fetch-mode")
+    destination = request.headers.get("sec-fetch-dest")
+    if mode != "navigate" or destination != "document":
+        raise ProblemError(403, "a page of another site may link to this, but not embed it")
+
+
 def _check_origin(request: RequestHead) -> None:
-    """Raises a 403 problem for a request from another site's page.
+    """Raises a 403 problem for a change that a page of another site asks for.
 
     Only browsers send these headers; a request without them comes from a program and passes.
     """
-    site = request.headers.get("sec-fetch-site", "none")
-    is_same_site = site in {"none", "same-origin"}
     origin = request.headers.get("origin")
     own_host = request.headers.get("host", "")
     is_own_origin = origin is None or origin.partition("://")[2] == own_host
-    if not (is_same_site and is_own_origin):
+    if not (_is_from_own_site(request) and is_own_origin):
         raise ProblemError(403, "a page of another site may not do this")
+
+
+def _is_from_own_site(request: RequestHead) -> bool:
+    """Whether the browser says that no other site is behind the request. Programs say nothing."""
+    return request.headers.get("sec-fetch-site", "none") in {"none", "same-origin"}

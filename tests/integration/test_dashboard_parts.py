@@ -1,7 +1,12 @@
 """The dashboard in a real browser, on a gateway whose services answer what the test says."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -100,3 +105,33 @@ async def test_a_broken_part_leaves_the_rest_of_the_page(page: Page):
         page.browser.see(".detail h1", "a")
 
     await in_browser(look)
+
+
+@contextmanager
+def other_site(folder: Path, page: str) -> Iterator[str]:
+    """The address of a page on a host name of its own: to a browser, `localhost` is not 127.0.0.1."""
+    (folder / "index.html").write_text(page)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://localhost:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def test_images_on_a_page_of_another_site_start_no_export(page: Page, tmp_path: Path):
+    export = f"{page.url}/ping-system/export/history?hours=87600"
+    images = "".join(f'<img src="{export}&amp;number={number}">' for number in range(3))
+    badge = f'<img id="badge" src="{page.url}/badge/a.svg">'
+
+    def look() -> None:
+        with other_site(tmp_path, images + badge) as url:
+            page.browser.open(url)
+            page.browser.wait_for("return [...document.images].every((image) => image.complete)")
+
+    await in_browser(look)
+    assert page.browser.script("return document.querySelector('#badge').naturalWidth") != 0
+    assert all(question != "table" for question, _ in page.behind.asked)

@@ -158,11 +158,38 @@ async def test_pages_of_other_sites_are_refused(base_settings):
         foreign += [{"Origin": "null"}, {"Origin": "http://localhost:1"}]
         for headers in foreign:
             assert (await http.delete(f"{AGENTS}/a", headers=headers)).status_code == 403, headers
-            assert (
-                await http.get(AGENTS, headers=headers)
-            ).status_code == 200  # the browser keeps the answer from the page
         own = {"Origin": str(http.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
         assert (await http.delete(f"{AGENTS}/a", headers=own)).status_code == 204
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_pages_of_other_sites_may_link_here_but_embed_only_badges(base_settings, site):
+    async with gateway_and_behind(quick(base_settings)) as (http, behind):
+        behind.agents["a"] = agent("a")
+        export = "/ping-system/export/history?hours=87600"
+        for mode, destination in (
+            ("no-cors", "image"),
+            ("no-cors", "script"),
+            ("cors", "empty"),
+            ("navigate", "iframe"),
+        ):
+            headers = {
+                "Sec-Fetch-Site": site,
+                "Sec-Fetch-Mode": mode,
+                "Sec-Fetch-Dest": destination,
+            }
+            for path in (AGENTS, export, "/ping-system/events", "/metrics", "/"):
+                refused = await http.get(path, headers=headers)
+                assert refused.status_code == 403, (path, headers)
+            assert (await http.get("/badge/a.svg", headers=headers)).status_code == 200
+        link = {
+            "Sec-Fetch-Site": site,
+            "Sec-Fetch-Mode": "navigate",
+            "Sec-Fetch-Dest": "document",
+        }
+        for path in (AGENTS, "/"):
+            assert (await http.get(path, headers=link)).status_code == 200
+        assert all(question != "table" for question, _ in behind.asked)
 
 
 async def test_too_many_requests_are_a_429_with_retry_after(base_settings):
