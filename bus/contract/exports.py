@@ -4,11 +4,10 @@ Storage writes the file and offers it (`bus/transport/file_transfer.py`); the as
 pieces.
 """
 
-from typing import Annotated, Literal
-
-from msgspec import Meta
+from typing import Literal
 
 from bus.contract.messages import AgentId, Message
+from bus.contract.questions import PastHours
 from bus.contract.statements import Month
 
 FileFormat = Literal["csv", "parquet"]
@@ -42,7 +41,7 @@ class TableRequest(Message, kw_only=True, frozen=True):
     table: Table
     format: FileFormat = "csv"
     agent_id: AgentId | None = None
-    hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
+    hours: PastHours = 24.0
     month: Month | None = None
     by: By = "period"
     registered: bool = False

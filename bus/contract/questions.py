@@ -26,6 +26,9 @@ from bus.contract.messages import (
 )
 from bus.contract.subjects import END
 
+PastHours = Annotated[float, Meta(gt=0.0, le=87_600.0)]  # up to ten years back from now
+PageLimit = Annotated[int, Meta(ge=1, le=1000)]
+
 
 class GpuSummary(Struct, kw_only=True, frozen=True):
     """One GPU as lists show it."""
@@ -126,7 +129,7 @@ class ListRequest(Message, kw_only=True, frozen=True):
 
     status: Status | None = None
     capability: str | None = None
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    limit: PageLimit = 1000
     cursor: str | None = None
     order: Literal["id", "due", "worst"] = "id"
 
@@ -182,8 +185,8 @@ Cursor = Annotated[str, Meta(pattern=CURSOR_PATTERN)]
 class HistoryRequest(Message, kw_only=True, frozen=True):
     """Asks for outcomes, newest first. `cursor` is `next_cursor` of the page before."""
 
-    hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    hours: PastHours = 24.0
+    limit: PageLimit = 1000
     cursor: Cursor | None = None
 
 
@@ -238,7 +241,7 @@ class UptimesRequest(Message, kw_only=True, frozen=True):
     """Asks for the time-weighted uptime of several agents over the last `hours`."""
 
     agent_ids: Annotated[tuple[str, ...], Meta(max_length=1000)]
-    hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
+    hours: PastHours = 24.0
 
 
 class UptimesReply(Message, kw_only=True, frozen=True):
@@ -251,7 +254,7 @@ class UptimesReply(Message, kw_only=True, frozen=True):
 class OverviewRequest(Message, kw_only=True, frozen=True):
     """Asks for the fleet's last `hours` in numbers, and for its `recent` newest outcomes."""
 
-    hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
+    hours: PastHours = 24.0
     recent: Annotated[int, Meta(ge=0, le=1000)] = 50
 
 

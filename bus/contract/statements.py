@@ -10,12 +10,13 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from bus.contract.messages import Duration, Enrolment, Incident, Message, Percent, Seconds, Span
-from bus.contract.questions import Cursor
+from bus.contract.questions import Cursor, PageLimit, PastHours
 from bus.contract.subjects import END
 
 # a datetime can represent the bounds of every month that this matches
 MONTH_PATTERN = r"^(?!0000|9999-12)[0-9]{4}-(0[1-9]|1[0-2])" + END
 Month = Annotated[str, Meta(pattern=MONTH_PATTERN)]
+PolicyText = Annotated[str, Meta(max_length=100_000)]  # a TOML file, or a ready-made one's name
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 StatementFormat = Literal["json", "csv", "parquet", "html"]
 
@@ -69,7 +70,7 @@ class StatementRequest(Message, kw_only=True, frozen=True):
     format: StatementFormat = "json"
     enrolments: Annotated[tuple[Enrolment, ...], Meta(max_length=1_001)] = ()
     threshold: Percent | None = None
-    policy: Annotated[str, Meta(max_length=100_000)] | None = None
+    policy: PolicyText | None = None
 
 
 class Account(Struct, kw_only=True, frozen=True):
@@ -175,7 +176,7 @@ class ExportRequest(Message, kw_only=True, frozen=True):
     an unknown agent.
     """
 
-    hours: Annotated[float, Meta(gt=0.0, le=87_600.0)] = 24.0
+    hours: PastHours = 24.0
     limit: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
     cursor: Cursor | None = None
     format: Literal["csv", "parquet"] = "csv"
@@ -191,9 +192,9 @@ class FleetReplayRequest(Message, kw_only=True, frozen=True):
 
     month: Month
     format: Literal["json", "csv", "parquet"] = "json"
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    limit: PageLimit = 1000
     threshold: Percent | None = None
-    policy: Annotated[str, Meta(max_length=100_000)] | None = None
+    policy: PolicyText | None = None
 
 
 class AgentReplay(Struct, kw_only=True, frozen=True):
