@@ -172,13 +172,14 @@ def _convert(name: str, value: Any) -> Any:
     if kind is bool and isinstance(value, str):
         return _boolean(name, value)
     try:
-        if isinstance(value, str) and value.lower().lstrip("+-") in _NO_NUMBER:
+        if str(value).lower().lstrip("+-") in _NO_NUMBER:
             raise msgspec.ValidationError("Expected a finite number")
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
         if isinstance(value, str) and _LOOSE_NUMBER.fullmatch(value):
             return _convert(name, repr(float(value)))  # as JSON spells the same number
-        raise SettingsError(f"{name}={value!r}: {_expected(kind, str(error))}") from None
+        expected = _expected(kind, str(error))
+        raise SettingsError(f"{name}={value!r}: {expected}") from None
 
 
 def _boolean(name: str, text: str) -> bool:

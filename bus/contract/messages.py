@@ -21,9 +21,7 @@ AgentId = Annotated[str, Meta(pattern=AGENT_ID_PATTERN)]
 Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
 # up to 136 years: a BIGINT holds the sum of millions of them in milliseconds
 Duration = Annotated[float, Meta(ge=0.0, le=2.0**32)]
-Timestamp = Annotated[
-    datetime, Meta(tz=True)
-]  # from EARLIEST on, before LATEST: `check_timestamps`
+Timestamp = Annotated[datetime, Meta(tz=True)]  # in [EARLIEST, LATEST): `check_timestamps`
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9999, 1, 1, tzinfo=UTC)  # a year below datetime's limit: any offset fits
 Index = Annotated[int, Meta(ge=0, le=2**31 - 1)]

@@ -2,7 +2,7 @@
 
 import base64
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
 
@@ -11,7 +11,7 @@ from bus.contract.messages import decode
 from bus.errors import BusError
 from bus.transport import jetstream_api
 from bus.transport.connection import Client
-from bus.transport.jetstream_api import ErrorCode, JetStreamApiError
+from bus.transport.jetstream_api import ErrorCode, JetStreamApiError, JsonObject
 
 S = TypeVar("S", bound=Struct)
 
@@ -47,7 +47,7 @@ async def last_sequence(client: Client, subject_filter: str) -> int:
     return sequence
 
 
-async def _last(client: Client, subject: str) -> dict[str, Any] | None:
+async def _last(client: Client, subject: str) -> JsonObject | None:
     verb = f"STREAM.MSG.GET.{subjects.BUCKET_STREAM}"
     try:
         answer = await jetstream_api.call(client, verb, {"last_by_subj": subject})
@@ -55,5 +55,5 @@ async def _last(client: Client, subject: str) -> dict[str, Any] | None:
         if error.err_code == ErrorCode.MESSAGE_NOT_FOUND:
             return None
         raise BusError(f"{subject}: {error}") from None
-    message: dict[str, Any] = answer["message"]
+    message: JsonObject = answer["message"]
     return message

@@ -234,6 +234,7 @@ async def _wait_for_predecessor(pid_file: Path) -> None:
 
 def _is_nats_server(pid: int) -> bool:
     try:
-        return "nats-server" in str(Path(f"/proc/{pid}/exe").readlink())
+        program = Path(f"/proc/{pid}/exe").readlink()
     except OSError:
         return False
+    return "nats-server" in str(program)

@@ -15,6 +15,8 @@ from nats.aio.client import Client
 from bus.contract import subjects
 from bus.errors import BusError, UnavailableError
 
+JsonObject = dict[str, Any]
+
 
 class ErrorCode(IntEnum):
     """The `err_code` of JetStream's refusals that gpuping tells apart or documents.
@@ -51,8 +53,8 @@ class JetStreamApiError(BusError):
 
 
 async def call(
-    client: Client, verb: str, body: dict[str, Any] | None = None, timeout: float = 5.0
-) -> dict[str, Any]:
+    client: Client, verb: str, body: JsonObject | None = None, timeout: float = 5.0
+) -> JsonObject:
     """One call, such as `STREAM.INFO.<stream>`. Returns the answer as it came.
 
     Raises JetStreamApiError when the server refuses it, UnavailableError when nobody answers.
@@ -75,12 +77,13 @@ async def delete_consumer(client: Client, stream: str, name: str) -> None:
         await call(client, f"CONSUMER.DELETE.{stream}.{name}")
 
 
-def answer_of(data: bytes) -> dict[str, Any]:
+def answer_of(data: bytes) -> JsonObject:
     """Decodes an answer of the API or to a publication. Raises JetStreamApiError for a refusal."""
-    answer: dict[str, Any] = json.loads(data)
+    answer: JsonObject = json.loads(data)
     error = answer.get("error")
-    if error:
-        raise JetStreamApiError(
-            error.get("code", 500), error.get("err_code", 0), error.get("description", "refused")
-        )
-    return answer
+    if not error:
+        return answer
+    code = error.get("code", 500)
+    err_code = error.get("err_code", 0)
+    description = error.get("description", "refused")
+    raise JetStreamApiError(code, err_code, description)

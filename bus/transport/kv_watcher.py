@@ -6,13 +6,13 @@ keeps the last revision of each key, so nothing that still counts can be missed.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 from nats.aio.msg import Msg
 
 from bus.errors import BusError
 from bus.transport.connection import Client
+from bus.transport.jetstream_api import JsonObject
 from bus.transport.ordered_consumer import OrderedConsumer
 from bus.transport.pull_consumer import Delivery
 
@@ -86,7 +86,7 @@ class KeyWatcher:
         """Watches again after `pause`."""
         self._wanted.set()
 
-    def _start(self) -> dict[str, Any]:
+    def _start(self) -> JsonObject:
         if self._sequence == 0:
             return {"deliver_policy": "last_per_subject"}
         return {"deliver_policy": "by_start_sequence", "opt_start_seq": self._sequence + 1}

@@ -16,7 +16,7 @@ from bus.contract import subjects
 from bus.errors import LayoutError
 from bus.settings import Settings
 from bus.transport import jetstream_api
-from bus.transport.jetstream_api import JetStreamApiError
+from bus.transport.jetstream_api import JetStreamApiError, JsonObject
 
 log = structlog.get_logger("bus.transport.layout")
 
@@ -25,7 +25,7 @@ REDELIVERY_MARGIN_SECONDS = 30.0
 _NANOSECONDS = 1_000_000_000
 
 
-def bucket_config(settings: Settings) -> dict[str, Any]:
+def bucket_config(settings: Settings) -> JsonObject:
     """The bucket `gpuping`: one revision a key; message schedules and batches are allowed."""
     return {
         "name": subjects.BUCKET_STREAM,
@@ -43,13 +43,13 @@ def bucket_config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def history_config(settings: Settings) -> dict[str, Any]:
+def history_config(settings: Settings) -> JsonObject:
     """The stream with every revision of every state, in order, which the server writes itself."""
     renamed = {
         "src": subjects.state_key("*"),
         "dest": f"{subjects.HISTORY_PREFIX}{{{{wildcard(1)}}}}",
     }
-    config: dict[str, Any] = {
+    config: JsonObject = {
         "name": subjects.HISTORY_STREAM,
         "storage": "file",
         "retention": "limits",
@@ -66,7 +66,7 @@ def history_config(settings: Settings) -> dict[str, Any]:
     return config
 
 
-def due_consumer_config(settings: Settings) -> dict[str, Any]:
+def due_consumer_config(settings: Settings) -> JsonObject:
     """The durable that all schedulers share: a dead scheduler's due messages go to another."""
     ack_wait_seconds = settings.PING_RESPONSE_TIMEOUT_SECONDS + REDELIVERY_MARGIN_SECONDS
     return {
@@ -97,7 +97,8 @@ async def inspect(client: Client, settings: Settings) -> list[str]:
         wanted.append((f"STREAM.INFO.{name}", name, stream))
     consumer = due_consumer_config(settings)
     name = consumer["durable_name"]
-    wanted.append((f"CONSUMER.INFO.{subjects.BUCKET_STREAM}.{name}", f"consumer {name}", consumer))
+    verb = f"CONSUMER.INFO.{subjects.BUCKET_STREAM}.{name}"
+    wanted.append((verb, f"consumer {name}", consumer))
     problems = []
     for verb, label, config in wanted:
         actual = await _config_of(client, verb, label)
@@ -128,7 +129,7 @@ def server_version(client: Client) -> str:
     return str(client.connected_server_version).removeprefix("<nats server v").removesuffix(">")
 
 
-async def _ensure_stream(client: Client, wanted: dict[str, Any]) -> None:
+async def _ensure_stream(client: Client, wanted: JsonObject) -> None:
     name = wanted["name"]
     actual = await _config_of(client, f"STREAM.INFO.{name}", name)
     if actual is None:
@@ -146,7 +147,7 @@ async def _ensure_stream(client: Client, wanted: dict[str, Any]) -> None:
         )
 
 
-async def _ensure_consumer(client: Client, stream: str, wanted: dict[str, Any]) -> None:
+async def _ensure_consumer(client: Client, stream: str, wanted: JsonObject) -> None:
     name = wanted["durable_name"]
     actual = await _config_of(client, f"CONSUMER.INFO.{stream}.{name}", name)
     if actual is not None and not _differences(wanted, actual):
@@ -156,7 +157,7 @@ async def _ensure_consumer(client: Client, stream: str, wanted: dict[str, Any]) 
     await _change(client, f"CONSUMER.DURABLE.CREATE.{stream}.{name}", body, name)
 
 
-async def _config_of(client: Client, verb: str, label: str) -> dict[str, Any] | None:
+async def _config_of(client: Client, verb: str, label: str) -> JsonObject | None:
     """A stream's or consumer's configuration; None where it does not exist. Raises LayoutError."""
     try:
         info = await jetstream_api.call(client, verb)
@@ -164,20 +165,24 @@ async def _config_of(client: Client, verb: str, label: str) -> dict[str, Any] | 
         if error.is_not_found:
             return None
         raise LayoutError(f"{label}: {error}") from None
-    config: dict[str, Any] = info["config"]
+    config: JsonObject = info["config"]
     return config
 
 
-async def _change(client: Client, verb: str, body: dict[str, Any], label: str) -> None:
+async def _change(client: Client, verb: str, body: JsonObject, label: str) -> None:
     try:
         await jetstream_api.call(client, verb, body)
     except JetStreamApiError as error:
         raise LayoutError(f"{label}: the server refused it: {error}") from None
 
 
-def _differences(wanted: dict[str, Any], actual: dict[str, Any]) -> list[str]:
+def _differences(wanted: JsonObject, actual: JsonObject) -> list[str]:
     """Names of the wanted fields that differ. Fields that are not wanted may have any value."""
-    return [key for key, value in wanted.items() if not _same(value, actual.get(key))]
+    differing = []
+    for key, value in wanted.items():
+        if not _same(value, actual.get(key)):
+            differing.append(key)
+    return differing
 
 
 def _same(wanted: Any, actual: Any) -> bool:

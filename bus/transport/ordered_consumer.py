@@ -7,13 +7,13 @@ come in the stream, and makes a consumer that begins there.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from nats.aio.msg import Msg
 
 from bus.background import end
 from bus.transport import jetstream_api
 from bus.transport.connection import Client
+from bus.transport.jetstream_api import JsonObject
 from bus.transport.pull_consumer import Delivery, PullConsumer, delivery_of
 
 CREATE_SECONDS = (
@@ -49,7 +49,7 @@ class OrderedConsumer:
         """Whether a message or the consumer was lost, or `stop` was called. `create` resets it."""
         return self._lost.is_set()
 
-    async def create(self, config: dict[str, Any], start: dict[str, Any]) -> int:
+    async def create(self, config: JsonObject, start: JsonObject) -> int:
         """Makes the consumer that `run` reads. Returns how many messages it has to deliver now.
 
         `config` with a `durable_name` replaces a consumer of that name; without one the consumer is

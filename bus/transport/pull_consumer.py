@@ -52,7 +52,8 @@ def delivery_of(message: Msg) -> Delivery:
         tokens = tokens[2:]
     else:
         tokens = tokens[4:11]
-    return Delivery(int(tokens[3]), int(tokens[4]), int(tokens[5]), int(tokens[6]))
+    sequence, number, time_ns, pending = tokens[3:7]
+    return Delivery(int(sequence), int(number), int(time_ns), int(pending))
 
 
 class PullConsumer:
