@@ -57,7 +57,7 @@ class Storage:
             try:
                 while self.store.waiting is None and await self.store.seal(utc_now()):
                     pass
-                while self.store.waiting is None and await self.store.move(utc_now()):
+                while self.store.waiting is None and await self.store.archive_next_day(utc_now()):
                     pass
             except StorageError as error:
                 log.error("housekeeping_failed", detail=str(error))

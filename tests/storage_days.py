@@ -68,7 +68,7 @@ async def tended(store: Store, now: datetime = NOW) -> None:
     """Sealed and moved as far as it goes."""
     while await store.seal(now):
         pass
-    while await store.move(now):
+    while await store.archive_next_day(now):
         pass
 
 

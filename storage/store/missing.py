@@ -1,20 +1,19 @@
-"""How many of an agent's numbers never came: numbering by numbering, for they begin again where the bucket was lost.
+"""How many of an agent's numbers never came. They are counted between restarts, where numbers begin again at 1.
 
-The numbering that goes on is remembered as runs (storage/ingest/sequences.py); those that ended are counted from their rows.
+The numbers since the last restart are remembered as ranges (`storage/ingest/sequences.py`). Those from before it are
+counted from their rows.
 """
 
 from storage.engine.bounds import LAST_US
-from storage.engine.database import rows_of
+from storage.engine.database import value_of
 from storage.ingest.loaded import missing_before_restart
 from storage.store.store import Reader
 
 
 def numbering_began_us(reader: Reader, agent: int) -> int:
-    """The moment at which the agent's numbering that goes on began; 0 where there was never another."""
-    found = rows_of(
-        reader.cursor, "SELECT max(pinged_us) FROM restarts WHERE agent = $agent", {"agent": agent}
-    )
-    return found[0][0] or 0
+    """Returns the time of the agent's last restart in microseconds, 0 where its numbers never began again."""
+    text = "SELECT max(pinged_us) FROM restarts WHERE agent = $agent"
+    return value_of(reader.cursor, text, {"agent": agent}) or 0
 
 
 def missing(
@@ -25,16 +24,18 @@ def missing(
     since_us: int,
     until_us: int = LAST_US,
 ) -> int:
-    """Numbers missing in a period, and directly before its first.
+    """Returns how many numbers are missing in a period, with those directly before its first.
 
-    `span`: the first and the last number in the period that are of the numbering which goes on since `began`.
+    `began` is the time of the agent's last restart. `span` has the first and the last number in the period that came
+    since then, None where there is none.
     """
     first, last = span
-    here = (
-        0 if first is None or last is None else reader.sequences.missing_within(agent, first, last)
-    )
-    if began <= since_us:
-        return here
-    return here + missing_before_restart(
-        reader.cursor, reader.partitions, [agent], since_us, until_us
-    ).get(agent, 0)
+    count = 0
+    if first is not None and last is not None:
+        count = reader.sequences.missing_within(agent, first, last)
+    if began > since_us:
+        earlier = missing_before_restart(
+            reader.cursor, reader.partitions, [agent], since_us, until_us
+        )
+        count += earlier.get(agent, 0)
+    return count

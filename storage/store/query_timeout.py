@@ -1,7 +1,7 @@
-"""A question's time limit: from then on it is interrupted, again and again, until it has ended.
+"""The time limit of a question. Once it is over, the question is interrupted again and again until it has ended.
 
-Once is not enough. An interruption ends the statement that runs at that moment and leaves no trace: a question that
-is in Python just then would go on to its next statement, and take as long for it as it likes.
+One interruption is not enough. It ends the statement that runs at that moment and leaves no trace. A question that is
+in Python code just then would go on to its next statement, and that one could take as long as it likes.
 """
 
 import asyncio
@@ -9,31 +9,34 @@ from threading import Lock
 
 from storage.engine.database import Connection
 
-AGAIN_SECONDS = 0.05
+REPEAT_SECONDS = 0.05
 
 
 class QueryTimeout:
-    """Set in the event loop; `ended` is for the thread that asks, once it has nothing more to ask."""
+    """Interrupts a cursor after some seconds. It is made in the event loop.
+
+    The thread that asks calls `ended` after its last statement.
+    """
 
     def __init__(self, cursor: Connection, seconds: float) -> None:
         self._cursor = cursor
         self._lock = Lock()
         self._ended = False
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(seconds, self._ring)
+        self._timer = self._loop.call_later(seconds, self._interrupt)
 
     def ended(self) -> None:
-        """No interruption begins after this returns: what tidies up is not to be interrupted."""
+        """No interruption begins after this returns, so that what tidies up is not interrupted."""
         with self._lock:
             self._ended = True
 
     def cancel(self) -> None:
-        """In the event loop, when all is over."""
+        """Stops the timer. To be called in the event loop."""
         self._timer.cancel()
 
-    def _ring(self) -> None:
+    def _interrupt(self) -> None:
         with self._lock:
             if self._ended:
                 return
             self._cursor.interrupt()
-        self._timer = self._loop.call_later(AGAIN_SECONDS, self._ring)
+        self._timer = self._loop.call_later(REPEAT_SECONDS, self._interrupt)

@@ -1,8 +1,8 @@
 """The history file for asyncio: one thread writes, a few read, and a file that fails is opened again.
 
-The event loop never waits for the disk. A question that takes too long is interrupted; a disk that is full
-makes ingest wait; what is damaged, the file or a partition of the archive, is set aside by itself and made again
-from the stream and what is left of both.
+The event loop never waits for the disk. A question that takes too long is interrupted. A full disk makes ingest wait.
+What is damaged, the file or a partition of the archive, is set aside by itself, and made again from the stream and from
+what is left of both.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from storage.engine.rows import Arrival, microseconds
 from storage.ingest.decode import DecodedBatch, decode_batch
 from storage.ingest.sequences import SequenceRanges
 from storage.ingest.writer import Ingest, WriteResult
-from storage.store import opening
+from storage.store.opening import HistoryOpener
 from storage.store.query_timeout import QueryTimeout
 
 READERS = 3
@@ -35,7 +35,10 @@ T = TypeVar("T")
 
 
 class Reader(Struct, frozen=True):
-    """What a question needs: a snapshot's cursor, where the rows are, and what ingest remembers anyway."""
+    """What a question needs: a cursor in a transaction, where the rows are, and what ingest remembers.
+
+    `newest_us` is the time of the newest outcome in the history.
+    """
 
     cursor: database.Connection
     partitions: Partitions
@@ -45,7 +48,7 @@ class Reader(Struct, frozen=True):
 
 
 class Prepared(Struct, frozen=True, gc=False):
-    """A batch, what it says, and the names that its rows have numbers of."""
+    """A decoded batch, and the dictionaries that its rows have numbers of."""
 
     batch: list[Arrival]
     decoded: DecodedBatch
@@ -53,7 +56,10 @@ class Prepared(Struct, frozen=True, gc=False):
 
 
 class Store:
-    """Open or waiting; `waiting` says why."""
+    """The history of one storage. It is open where `waiting` is None; otherwise `waiting` says why it is not.
+
+    `failed` is set when the file must be opened again.
+    """
 
     def __init__(self, settings: Settings, file: Path | None = None) -> None:
         self.settings = settings
@@ -61,9 +67,9 @@ class Store:
         self.file = file or self.paths.file
         self.waiting: str | None = "starting"
         self.ingest: Ingest | None = None
-        self.failed = asyncio.Event()  # the file must be opened again
-        self._swept = False
-        self._damage = opening.Damage()
+        self.failed = asyncio.Event()
+        self._opener = HistoryOpener(settings, self.paths, self.file)
+        self._scratch_swept = False
         self._writer = ThreadPoolExecutor(1, "storage-writer")
         self._decoder = ThreadPoolExecutor(1, "storage-decoder")
         self._readers = ThreadPoolExecutor(READERS, "storage-reader")
@@ -71,7 +77,7 @@ class Store:
         self._connection: database.Connection | None = None
 
     async def open(self, now: datetime) -> None:
-        """Opens the file, a damaged one set aside first. Raises CannotWriteError; `waiting` then says why."""
+        """Opens the file; a damaged one is set aside first. Raises CannotWriteError, and `waiting` then says why."""
         try:
             await self._in_writer(lambda: self._open(now))
         except CannotWriteError as error:
@@ -85,61 +91,68 @@ class Store:
         self.failed.clear()
 
     async def close(self) -> None:
-        """Ends what runs, writes the log into the file, closes."""
+        """Waits for what runs, and closes the file, by which its log is written into it."""
         await self._in_writer(self._close)
         self._writer.shutdown()
         self._decoder.shutdown()
         self._readers.shutdown()
 
     async def prepare(self, batch: list[Arrival]) -> Prepared:
-        """Decodes a batch in a thread of its own, while the one before it is written."""
+        """Decodes a batch in a thread of its own, so that the batch before it may be written meanwhile."""
         names = self._open_ingest().names
-        return await asyncio.get_running_loop().run_in_executor(
-            self._decoder, _prepare, batch, names
-        )
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoder, _prepare, batch, names)
 
     async def write(self, stream_us: int, prepared: Prepared) -> WriteResult:
-        """Rows and position, committed. After CannotWriteError or DamagedError, `open` again before anything else."""
+        """Commits the rows of a batch and the position after it. `stream_us` is the creation time of the stream.
+
+        After CannotWriteError or DamagedError the file must be opened again before anything else.
+        """
 
         def step() -> WriteResult:
             ingest = self._open_ingest()
             if ingest.names is not prepared.names:
-                raise CannotWriteError(
-                    "the history file was opened again after this batch was decoded"
-                )
+                detail = "the history file was opened again after this batch was decoded"
+                raise CannotWriteError(detail)
             return ingest.write(stream_us, prepared.batch, prepared.decoded)
 
         return await self._in_writer(step)
 
     async def seal(self, now: datetime) -> bool:
-        """Sums one more day; true while there is more to do. Time is what both clocks say, ours and the outcomes'."""
-        now_us = microseconds(now)
+        """Sums one more day. Returns whether there is more to do.
 
-        def step() -> bool:
-            ingest = self._open_ingest()
-            return rollups.seal(ingest.connection, ingest.partitions, min(ingest.newest_us, now_us))
-
-        return await self._in_writer(step)
-
-    async def move(self, now: datetime) -> bool:
-        """Moves one more old day into Parquet, and lets go what retention does not keep; true while there is more.
-
-        Like `seal`: a clock of this host that is far ahead makes nothing old.
+        The time that counts is the earlier of this host's clock and the newest outcome's time. So a clock that is far
+        ahead seals nothing too early.
         """
         now_us = microseconds(now)
 
         def step() -> bool:
             ingest = self._open_ingest()
+            newest_us = min(ingest.newest_us, now_us)
+            return rollups.seal(ingest.connection, ingest.partitions, newest_us)
+
+        return await self._in_writer(step)
+
+    async def archive_next_day(self, now: datetime) -> bool:
+        """Moves one more old day into Parquet, and expires what retention does not keep.
+
+        Returns whether there is more to do. The time that counts is the same as for `seal`.
+        """
+        now_us = microseconds(now)
+
+        def step() -> bool:
+            ingest = self._open_ingest()
+            newest_us = min(ingest.newest_us, now_us)
             more = day_folders.archive_step(
-                ingest.connection, ingest.partitions, self.settings, min(ingest.newest_us, now_us)
+                ingest.connection, ingest.partitions, self.settings, newest_us
             )
             ingest.expire()
             return more
 
         return await self._in_writer(step)
 
-    async def forget(self, before_us: int) -> None:
-        """Lets go of the days before this moment, whatever retention says."""
+    async def expire(self, before_us: int) -> None:
+        """Expires the days before this time, whatever the retention setting is."""
 
         def step() -> None:
             ingest = self._open_ingest()
@@ -148,54 +161,62 @@ class Store:
         await self._in_writer(step)
 
     async def read(self, question: Callable[[Reader], T], seconds: float | None = None) -> T:
-        """Answers from a snapshot. Raises UnavailableError while the file is not open, or when it takes too long.
+        """Answers a question from one state of the history, in a reader's thread.
 
-        `seconds`: how long it may take, where that is not STORAGE_QUERY_TIMEOUT_SECONDS.
+        It may take `seconds`, by default STORAGE_QUERY_TIMEOUT_SECONDS. Raises UnavailableError when it takes longer,
+        needs too much memory, or the file is not open.
         """
         if self.waiting is not None:
             raise UnavailableError(f"history cannot be read now: {self.waiting}")
         assert self.ingest  # noqa: S101  # open
-        ingest, known = self.ingest, Partitions(self.paths.archive, {})
-        idle, cursor = self._idle, await self._idle.get()
-        timeout = self.settings.STORAGE_QUERY_TIMEOUT_SECONDS if seconds is None else seconds
-        alarm = QueryTimeout(cursor, timeout)
-        work = partial(_snapshot, cursor, ingest, known, question, alarm)
+        if seconds is None:
+            seconds = self.settings.STORAGE_QUERY_TIMEOUT_SECONDS
+        ingest = self.ingest
+        known = Partitions(self.paths.archive, {})
+        # The cursor goes back to the queue that it came from: after an opening there is a new queue.
+        idle = self._idle
+        cursor = await idle.get()
+        timeout = QueryTimeout(cursor, seconds)
+        work = partial(_ask, cursor, ingest, known, question, timeout)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, work)
         except duckdb.InterruptException:
-            raise UnavailableError(
-                f"the question took longer than {timeout:g} s; ask for a shorter period"
-            ) from None
+            detail = f"the question took longer than {seconds:g} s; ask for a shorter period"
+            raise UnavailableError(detail) from None
         except duckdb.OutOfMemoryException:
-            raise UnavailableError(
-                "the question needs more memory than STORAGE_MEMORY_LIMIT_MB allows"
-            ) from None
+            detail = "the question needs more memory than STORAGE_MEMORY_LIMIT_MB allows"
+            raise UnavailableError(detail) from None
         except inspection.READING_ERRORS as error:
             if idle is not self._idle:
-                raise UnavailableError(
-                    "the history file was opened again meanwhile; ask again"
-                ) from None
-            raise await self._failed(error, known, self._readers) from None
+                detail = "the history file was opened again meanwhile; ask again"
+                raise UnavailableError(detail) from None
+            raise await self._failure(error, known, self._readers) from None
         finally:
-            alarm.cancel()
+            timeout.cancel()
             idle.put_nowait(cursor)
 
     def _open_ingest(self) -> Ingest:
-        """Looked at where the work is done: the file may have been closed since it was ordered."""
+        """Returns the open file's writing side. Raises CannotWriteError.
+
+        It is called where the work is done, for the file may have been closed since the work was ordered.
+        """
         if self.ingest is None or self._connection is None:
             raise CannotWriteError(self.waiting or "the history file is not open")
         return self.ingest
 
     async def _in_writer(self, work: Callable[[], T]) -> T:
+        """Runs work in the writer's thread. Raises StorageError where it fails."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._writer, work)
         except (*inspection.READING_ERRORS, OSError, FlawedError) as error:
-            known = self.ingest.partitions if self.ingest else Partitions(self.paths.archive, {})
-            raise await self._failed(error, known, self._writer) from error
+            known = Partitions(self.paths.archive, {})
+            if self.ingest is not None:
+                known = self.ingest.partitions
+            raise await self._failure(error, known, self._writer) from error
 
-    async def _failed(self, error: Exception, known: Partitions, thread: Executor) -> Exception:
-        """What it means, and whether the history must be opened again for it."""
-        look = partial(self._damage.note, error, known, self.file)
+    async def _failure(self, error: Exception, known: Partitions, thread: Executor) -> Exception:
+        """Returns what an error means, found out in `thread`. Sets `failed` where the file must be opened again."""
+        look = partial(self._opener.damage.note, error, known, self.file)
         failure = await asyncio.get_running_loop().run_in_executor(thread, look)
         if isinstance(failure, CannotWriteError | DamagedError):
             self.waiting = str(failure)
@@ -204,11 +225,12 @@ class Store:
 
     def _open(self, now: datetime) -> None:
         self._close()
-        self.ingest = opening.opened(self.settings, self.paths, self.file, self._damage, now)
+        self.ingest = self._opener.open(now)
         self._connection = self.ingest.connection
-        if not self._swept:  # what others wrote here, nobody offers any more: the file is ours
+        if not self._scratch_swept:
+            # The file is ours now, so whoever left files in the scratch folder has ended.
             table_files.sweep(self.paths.scratch)
-            self._swept = True
+            self._scratch_swept = True
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -216,22 +238,27 @@ class Store:
             self._connection = None
 
 
-def _snapshot(
+def _ask(
     cursor: database.Connection,
     ingest: Ingest,
     known: Partitions,
     question: Callable[[Reader], T],
-    alarm: QueryTimeout,
+    timeout: QueryTimeout,
 ) -> T:
+    """Answers a question within one transaction.
+
+    Which days are archived is read in it too, so that a day which is archived meanwhile is neither lost nor doubled.
+    """
     cursor.execute("BEGIN")
     try:
-        # which days are archived is part of the snapshot: a day that moves meanwhile is neither lost nor doubled
         known.days |= day_folders.days(cursor)
-        return question(Reader(cursor, known, ingest.names, ingest.sequences, ingest.newest_us))
+        reader = Reader(cursor, known, ingest.names, ingest.sequences, ingest.newest_us)
+        return question(reader)
     finally:
-        alarm.ended()
+        timeout.ended()
         cursor.execute("ROLLBACK")
 
 
 def _prepare(batch: list[Arrival], names: Dictionaries) -> Prepared:
-    return Prepared(batch, decode_batch(batch, names), names)
+    decoded = decode_batch(batch, names)
+    return Prepared(batch, decoded, names)

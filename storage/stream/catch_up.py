@@ -1,6 +1,7 @@
-"""How much of what stood in the stream when reading began has been taken in.
+"""How much of what was in the stream when reading began is in the history file.
 
-Counted in deliveries and not in sequence numbers: what was deleted by hand, or has expired, is never delivered.
+Messages are counted by their deliveries and not by sequence numbers, for messages that were deleted by hand or have
+expired are never delivered.
 """
 
 import asyncio
@@ -9,38 +10,44 @@ from bus.errors import UnavailableError
 
 
 class CatchUp:
-    """`complete` once all of it is in the file; what comes later is taken in within a moment."""
+    """`complete` once all that was there when reading began is in the file. What comes later follows at once.
+
+    `read` of `total` messages are in the file; `total` is None where it is not known. `changed` is set at each
+    change, and cleared by whoever waits for it.
+    """
 
     def __init__(self) -> None:
         self.read = 0
-        self.there: int | None = None  # None: not known yet
+        self.total: int | None = None
         self.complete = False
-        self.changed = asyncio.Event()  # to be cleared by the one who waits for it
+        self.changed = asyncio.Event()
 
-    def unknown(self) -> None:
-        """The file was opened anew, or cannot be written: what it lacks is found out when reading begins again."""
+    def reset(self) -> None:
+        """Nothing is known any more, for the file was opened anew or cannot be written."""
         self._set(0, None, complete=False)
 
-    def begins(self, there: int) -> None:
-        """Reading begins, with so many messages to come."""
-        self._set(0, there, complete=there == 0)
+    def begin(self, total: int) -> None:
+        """Reading begins, with this many messages to be delivered."""
+        self._set(0, total, complete=total == 0)
 
-    def reached(self, delivery: int, to_come: int) -> None:
-        """So many have been delivered and written; `to_come` stood behind the last one when it was sent."""
-        if self.there is not None:
-            complete = self.complete or to_come == 0 or delivery >= self.there
-            self._set(min(delivery, self.there), self.there, complete=complete)
+    def advance(self, delivery: int, pending: int) -> None:
+        """Messages up to the given delivery are written. `pending` more were in the stream when it was sent."""
+        if self.total is None:
+            return
+        complete = self.complete or pending == 0 or delivery >= self.total
+        self._set(min(delivery, self.total), self.total, complete=complete)
 
     def check(self) -> None:
-        """Raises UnavailableError while an answer may lack outcomes that the stream has: none to be paid on."""
-        if not self.complete:
-            so_far = (
-                "the stream has not been read yet"
-                if self.there is None
-                else f"{self.read} of {self.there} outcomes"
-            )
-            raise UnavailableError(f"history is still being taken in: {so_far}")
+        """Raises UnavailableError while an answer may lack outcomes, for then nobody must be paid on it."""
+        if self.complete:
+            return
+        progress = "the stream has not been read yet"
+        if self.total is not None:
+            progress = f"{self.read} of {self.total} outcomes"
+        raise UnavailableError(f"history is still being taken in: {progress}")
 
-    def _set(self, read: int, there: int | None, *, complete: bool) -> None:
-        self.read, self.there, self.complete = read, there, complete
+    def _set(self, read: int, total: int | None, *, complete: bool) -> None:
+        self.read = read
+        self.total = total
+        self.complete = complete
         self.changed.set()

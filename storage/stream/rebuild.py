@@ -1,8 +1,7 @@
-"""Makes the history file again from the Parquet archive and the stream, and proves that it is the same.
+"""Makes the history file again from the Parquet archive and the stream, and compares it with the old one.
 
-For `gpuping storage rebuild` (it calls `rebuild`), with the service stopped.
-The new file grows beside the old one and takes its
-place only when it holds the same; the old one is kept under another name.
+`gpuping storage rebuild` calls `rebuild` while the service is stopped. The new file is written beside the old one, and
+replaces it only when both have the same content. The old file is kept under another name.
 """
 
 import asyncio
@@ -22,24 +21,29 @@ from bus.transport.connection import Client
 from storage.archive import day_folders, inspection
 from storage.engine import database
 from storage.engine.bounds import FIRST_US
+from storage.engine.database import HistoryPaths
 from storage.engine.errors import CannotWriteError, StorageError, explained
 from storage.store.store import Store
 from storage.stream.feed import Feed
 
 log = structlog.get_logger("storage")
 
-Progress = Callable[[int, int], None]  # messages read, messages there
+PROGRESS_SECONDS = 0.2
+Progress = Callable[[int, int], None]  # called with the messages read so far, and all messages
 
 
-class Held(Struct, frozen=True):
-    """What a history file holds, and from where on: retention has let go what is before."""
+class FileContent(Struct, frozen=True):
+    """What a history file has, archive included, and before which time retention has expired outcomes."""
 
     content: day_folders.Content
-    since_us: int
+    retention_cutoff_us: int
 
 
 class Rebuilt(Struct, kw_only=True, frozen=True):
-    """`before` is None where the old file could not be read. `kept` is the file that is not in use."""
+    """The contents of both files; `before` is None where the old file could not be read.
+
+    `kept` is the file that is not in use: the old one if it was `replaced`, otherwise the new one.
+    """
 
     before: day_folders.Content | None
     after: day_folders.Content
@@ -48,111 +52,121 @@ class Rebuilt(Struct, kw_only=True, frozen=True):
 
     @property
     def equal(self) -> bool:
-        """Whether the new file holds what the old one held."""
+        """Whether both files have the same content."""
         return self.before == self.after
 
 
-async def rebuild(
-    settings: Settings, *, force: bool = False, progress: Progress = lambda _read, _there: None
-) -> Rebuilt:
-    """Rebuilds; a file that would differ from a readable one replaces it only with `force`.
+def _no_progress(_read: int, _all: int) -> None:
+    pass
 
-    Raises CannotWriteError while the service runs (it owns the file), BusError when the stream cannot be read.
+
+async def rebuild(
+    settings: Settings, *, force: bool = False, progress: Progress = _no_progress
+) -> Rebuilt:
+    """Rebuilds the history file. Without `force`, a readable file is only replaced by one with the same content.
+
+    Raises CannotWriteError while the service runs, for it owns the file. Raises BusError when the stream cannot be
+    read.
     """
-    paths = database.HistoryPaths(settings)
-    before = _held_before(settings, paths)
-    fresh = _fresh(paths)
-    for leftover in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+    paths = HistoryPaths(settings)
+    before = _read_old_file(settings, paths)
+    new_file = _new_file(paths)
+    for leftover in (new_file, new_file.with_name(f"{new_file.name}.wal")):
         leftover.unlink(missing_ok=True)
-    store = Store(settings, fresh)
+    store = Store(settings, new_file)
     await store.open(utc_now())
     try:
         async with connection.connected(settings, f"{settings.STORAGE_NAME}-rebuild") as client:
-            await _read_all(client, settings, store, progress)
+            await _read_stream(client, settings, store, progress)
         while await store.seal(utc_now()):
             pass
-        if before is not None and before.since_us > FIRST_US:
-            await store.forget(before.since_us)  # the stream may reach further back than retention
+        if before is not None and before.retention_cutoff_us > FIRST_US:
+            # The stream may still have outcomes that retention has expired in the old file.
+            await store.expire(before.retention_cutoff_us)
     finally:
         await store.close()
-    return _decide(
-        paths,
-        before.content if before else None,
-        _held(settings, paths, fresh).content,
-        force=force,
-    )
+    after = _read_file(settings, paths, new_file)
+    return _replace(paths, before, after, force=force)
 
 
-def _decide(
-    paths: database.HistoryPaths,
-    before: day_folders.Content | None,
-    after: day_folders.Content,
-    *,
-    force: bool,
+def _replace(
+    paths: HistoryPaths, before: FileContent | None, after: FileContent, *, force: bool
 ) -> Rebuilt:
-    fresh = _fresh(paths)
-    if before is not None and before != after and not force:
+    """Puts the new file in the old one's place, unless they differ."""
+    new_file = _new_file(paths)
+    if before is None:
+        kept = _swap(paths.file, new_file, utc_now())
+        return Rebuilt(before=None, after=after.content, replaced=True, kept=kept)
+    if before.content != after.content and not force:
         log.error(
-            "rebuilt_file_differs", before=before, after=after, action="the old file stays in use"
+            "rebuilt_file_differed",
+            before=before.content,
+            after=after.content,
+            action="the old file stays in use",
         )
-        return Rebuilt(before=before, after=after, replaced=False, kept=fresh)
-    return Rebuilt(
-        before=before, after=after, replaced=True, kept=_swap(paths.file, fresh, utc_now())
-    )
+        return Rebuilt(before=before.content, after=after.content, replaced=False, kept=new_file)
+    kept = _swap(paths.file, new_file, utc_now())
+    return Rebuilt(before=before.content, after=after.content, replaced=True, kept=kept)
 
 
-def _fresh(paths: database.HistoryPaths) -> Path:
-    """Where the new file grows."""
+def _new_file(paths: HistoryPaths) -> Path:
     return paths.file.with_name(f"{paths.file.name}.rebuilding")
 
 
-async def _read_all(client: Client, settings: Settings, store: Store, progress: Progress) -> None:
-    """Ingest, by the same road as always, up to what the stream holds now."""
+async def _read_stream(
+    client: Client, settings: Settings, store: Store, progress: Progress
+) -> None:
+    """Runs the same ingest as the service, until all is read that the stream has now."""
     name = f"{settings.STORAGE_NAME}-rebuild"
     feed = Feed(client, settings, store, consumer=name)
     feeding = asyncio.create_task(feed.run())
     try:
         while not feed.catch_up.complete:
-            progress(feed.catch_up.read, feed.catch_up.there or 0)
-            done, _ = await asyncio.wait([feeding], timeout=0.2)
+            progress(feed.catch_up.read, feed.catch_up.total or 0)
+            done, _ = await asyncio.wait([feeding], timeout=PROGRESS_SECONDS)
             if done:
+                # It ended before its time: raises the reason.
                 feeding.result()
-        progress(feed.catch_up.read, feed.catch_up.there or 0)
+        progress(feed.catch_up.read, feed.catch_up.total or 0)
     finally:
         await end([feeding])
         await jetstream_api.delete_consumer(client, subjects.HISTORY_STREAM, name)
 
 
-def _held_before(settings: Settings, paths: database.HistoryPaths) -> Held | None:
+def _read_old_file(settings: Settings, paths: HistoryPaths) -> FileContent | None:
+    """The content of the file in use. None where there is no file or it cannot be read."""
     if not paths.file.exists():
         return None
     try:
-        return _held(settings, paths, paths.file)
+        return _read_file(settings, paths, paths.file)
     except CannotWriteError:
         raise
-    except StorageError as error:  # the file or, in any of DuckDB's ways, a partition
-        log.error("history_damaged", detail=str(error), action="rebuilding without comparing")
+    except StorageError as error:
+        # The file is damaged, or a partition of the archive.
+        log.error("history_read_failed", detail=str(error), action="rebuilding without comparing")
         return None
 
 
-def _held(settings: Settings, paths: database.HistoryPaths, file: Path) -> Held:
+def _read_file(settings: Settings, paths: HistoryPaths, file: Path) -> FileContent:
     opened = database.open_file(settings, paths, file)
     try:
-        return Held(
-            day_folders.content(opened, paths.archive), day_folders.retention_cutoff_us(opened)
-        )
+        content = day_folders.content(opened, paths.archive)
+        return FileContent(content, day_folders.retention_cutoff_us(opened))
     except inspection.READING_ERRORS as error:
         raise explained(error, file) from None
     finally:
         opened.close()
 
 
-def _swap(file: Path, fresh: Path, now: datetime) -> Path | None:
-    """The new file takes the old one's place; each step leaves a state that the next start can use."""
+def _swap(file: Path, new_file: Path, now: datetime) -> Path | None:
+    """Renames the old file and puts the new one in its place. Returns the old file's new name, if there was one.
+
+    A crash after any of the steps leaves files that the next start can use.
+    """
     kept = None
     stamp = now.strftime("%Y%m%dT%H%M%SZ")
     for part in (file.with_name(f"{file.name}.wal"), file):
         if part.exists():
             kept = part.rename(part.with_name(f"{part.name}.before-rebuild-{stamp}"))
-    fresh.rename(file)
+    new_file.rename(file)
     return kept

@@ -1,7 +1,7 @@
-"""Where in the history stream reading begins, decided from what the file holds and what the stream shows. Pure.
+"""Decides where in the history stream reading begins, by what the file has and what the stream shows. Pure.
 
-What is read twice is known by the outcome itself, so a step back is harmless, and one that is too short loses
-outcomes for good.
+Messages that are read twice are recognised, so starting too early is harmless. Starting too late loses outcomes for
+good.
 """
 
 from datetime import datetime, timedelta
@@ -13,58 +13,73 @@ from storage.engine.rows import from_microseconds
 from storage.ingest.position import Position
 
 DAY = timedelta(days=1)
-REWIND = timedelta(hours=1)  # by which the clocks of bus and schedulers may differ, at the most
+
+# The most by which the clocks of bus and schedulers may differ.
+REWIND = timedelta(hours=1)
 
 Reason = Literal[
-    "ingest_from_the_beginning",
-    "history_expired_before_it_was_read",
-    "stream_numbered_anew",
-    "goes_on",
+    "ingest_started_from_beginning",
+    "unread_outcomes_expired",
+    "stream_renumbered",
+    "resumed",
 ]
 
 
-class Stream(Struct, frozen=True):
-    """The stream as it is now: `there` is the fingerprint of the message at the file's position, None where none is."""
+def _everything() -> dict[str, Any]:
+    return {"deliver_policy": "all"}
+
+
+class StreamState(Struct, frozen=True):
+    """The stream as it is now.
+
+    `fingerprint` is that of the message at the file's position, None where there is no message.
+    """
 
     created_us: int
     first_sequence: int
-    there: str | None
+    fingerprint: str | None
 
 
 class Start(Struct, frozen=True):
-    """What a consumer must be told, and why. `unread`: outcomes that nobody can read any more."""
+    """The settings that tell a consumer where to begin, and the reason.
+
+    `unread` counts the outcomes that expired in the stream before they were read.
+    """
 
     consumer: dict[str, Any]
     reason: Reason
     unread: int = 0
 
 
-def beginning(held: Position | None, stream: Stream, newest_us: int, now: datetime) -> Start:
-    """`newest_us` is when the newest outcome in the file was pinged; 0: none is known."""
-    if held is None or held.stream_us != stream.created_us:
-        return Start({"deliver_policy": "all"}, "ingest_from_the_beginning")
-    if held.sequence < stream.first_sequence:
-        unread = stream.first_sequence - held.sequence - 1
-        return Start(
-            {"deliver_policy": "all"},
-            "history_expired_before_it_was_read" if unread else "goes_on",
-            unread,
-        )
-    if stream.there == held.fingerprint:
-        following = {"deliver_policy": "by_start_sequence", "opt_start_seq": held.sequence + 1}
-        return Start(following, "goes_on")
-    return Start(_again(newest_us, now), "stream_numbered_anew")
+def choose_start(
+    position: Position | None, stream: StreamState, newest_us: int, now: datetime
+) -> Start:
+    """Returns where to begin. `newest_us` is the time of the newest outcome in the file, 0 where none is known."""
+    if position is None or position.stream_us != stream.created_us:
+        return Start(_everything(), "ingest_started_from_beginning")
+    next_sequence = position.sequence + 1
+    if next_sequence < stream.first_sequence:
+        unread = stream.first_sequence - next_sequence
+        return Start(_everything(), "unread_outcomes_expired", unread)
+    if position.sequence < stream.first_sequence:
+        # The message at the position has expired, and the first of the stream follows it.
+        return Start(_everything(), "resumed")
+    if stream.fingerprint == position.fingerprint:
+        following = {"deliver_policy": "by_start_sequence", "opt_start_seq": next_sequence}
+        return Start(following, "resumed")
+    # Another message has the number: the stream lost its end in a crash, and numbers were given again.
+    return Start(_before_newest(newest_us, now), "stream_renumbered")
 
 
-def _again(newest_us: int, now: datetime) -> dict[str, Any]:
-    """From before the newest outcome that the file has, however long ago that was: what followed may all be unread.
+def _before_newest(newest_us: int, now: datetime) -> dict[str, Any]:
+    """Begins before the newest outcome in the file, however old it is, for all that followed may be unread.
 
-    One that is known to nobody, or pinged in the future, tells nothing: then all is read. Of days that may be archived
-    no more than the day need be known.
+    Where the newest outcome is unknown or from the future it tells nothing, and all is read. Of a day that may be
+    archived only the day may be known, so reading begins with the day.
     """
     newest = from_microseconds(newest_us)
     if newest_us <= 0 or newest > now + REWIND:
-        return {"deliver_policy": "all"}
+        return _everything()
     if newest < now - DAY:
         newest = newest.replace(hour=0, minute=0, second=0, microsecond=0)
     since = min(now, newest) - REWIND

@@ -1,4 +1,4 @@
-"""Why ingest waits, told once for each trouble, however often it is tried again."""
+"""Why ingest waits. Each reason is logged once, however often the work is tried again."""
 
 import structlog
 
@@ -6,33 +6,42 @@ log = structlog.get_logger("storage")
 
 
 class WaitLog:
-    """`detail` is None while all is well."""
+    """`detail` is the last reason to wait, or None while ingest runs."""
 
     def __init__(self) -> None:
         self.detail: str | None = None
-        self._told: set[str] = set()  # of this trouble: a full disk says it in two ways, in turn
-        self._stuck_at = 0  # the message up to which nothing could be written
+        # The reasons logged since ingest last ran: a full disk alternates between two.
+        self._logged: set[str] = set()
+        # The sequence number up to which a write failed.
+        self._failed_at = 0
 
-    def waits(self, detail: str) -> None:
-        """It was tried, and failed."""
-        if detail not in self._told:
-            log.error("ingest_waits", detail=detail)
-        self._told.add(detail)
+    def waiting(self, detail: str) -> None:
+        """Notes that the work failed and will be tried again."""
+        if detail not in self._logged:
+            log.error("ingest_paused", detail=detail)
+        self._logged.add(detail)
         self.detail = detail
 
-    def stuck(self, sequence: int) -> None:
-        """What ends with this message could not be written."""
-        self._stuck_at = max(self._stuck_at, sequence)
+    def write_failed(self, sequence: int) -> None:
+        """Notes that a batch could not be written which ends with this message."""
+        self._failed_at = max(self._failed_at, sequence)
 
     def written(self, sequence: int) -> None:
-        """Up to this message. A smaller batch may find room where the one before did not: that is no end."""
-        if sequence >= self._stuck_at:
-            self.over()
+        """Notes that all messages up to this one are written.
 
-    def over(self) -> None:
-        """Nothing is left to write, or what could not be written has been: that a file can be opened proves nothing."""
+        Ingest runs again once it has passed the batch that failed. A smaller batch before that may just have found
+        the room that the larger one did not.
+        """
+        if sequence >= self._failed_at:
+            self.running()
+
+    def running(self) -> None:
+        """Notes that nothing waits to be written.
+
+        That the file can be opened is not enough for this, for writing may fail again.
+        """
         if self.detail is not None:
-            log.info("ingest_goes_on")
-        self._told.clear()
-        self._stuck_at = 0
+            log.info("ingest_resumed")
+        self._logged.clear()
+        self._failed_at = 0
         self.detail = None

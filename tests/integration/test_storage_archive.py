@@ -43,7 +43,7 @@ async def test_archived_days_are_read_as_if_they_had_never_moved(kept: Settings)
     store = await opened(kept)
     await written_to(store, arrivals(mixed()))
     before = await everything(store)
-    while await store.move(NOW):
+    while await store.archive_next_day(NOW):
         pass
     days = sorted(path.name for path in store.paths.archive.iterdir())
     assert len(days) == 4
@@ -69,11 +69,11 @@ async def test_a_late_outcome_of_an_archived_day_is_added_and_moved_too(kept: Se
     await written_to(store, arrivals(states))
     while await store.seal(NOW):
         pass
-    while await store.move(NOW):
+    while await store.archive_next_day(NOW):
         pass
     written = await written_to(store, arrivals([late], 1000))
     assert written.rows == 1
-    while await store.move(NOW):
+    while await store.archive_next_day(NOW):
         pass
     shown = await everything(store)
     sums = await rollup_rows(store)
@@ -159,9 +159,9 @@ async def test_retention_lets_go_of_all_of_a_day(kept: Settings):
     short = msgspec.structs.replace(kept, STORAGE_RETENTION_DAYS=3)
     store = await opened(short)
     await written_to(store, arrivals(mixed()))
-    while await store.move(NOW):
+    while await store.archive_next_day(NOW):
         pass
-    await store.move(NOW)
+    await store.archive_next_day(NOW)
     oldest = await store.read(
         lambda r: rows_of(r.cursor, r.partitions.fill("SELECT min(pinged_us) FROM {pings}"))
     )
@@ -235,7 +235,7 @@ async def test_a_crash_between_partition_and_commit_leaves_one_history(kept: Set
     await store.close()
     again = await opened(kept)
     assert await everything(again) == before
-    while await again.move(NOW):
+    while await again.archive_next_day(NOW):
         pass
     assert await everything(again) == before
     await again.close()
@@ -294,7 +294,7 @@ async def test_long_periods_are_the_same_from_rollups_and_archive(
         page = await _history(bus)
         while await storage.store.seal(utc_now()):
             pass
-        while await storage.store.move(utc_now()):
+        while await storage.store.archive_next_day(utc_now()):
             pass
         assert (
             await micro_services.ask(bus, subjects.UPTIMES, asked, UptimesReply, who="storage")

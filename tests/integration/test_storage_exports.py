@@ -156,7 +156,7 @@ async def test_sealed_and_archived_days_change_nothing(kept: Kept):
     before = [sorted(map(str, await kept.table(**one))) for one in asked]
     while await kept.store.seal(NOW):
         pass
-    while await kept.store.move(NOW):
+    while await kept.store.archive_next_day(NOW):
         pass
     assert await kept.store.read(lambda reader: len(reader.partitions.days)) > 5
     for one, rows in zip(asked, before, strict=True):

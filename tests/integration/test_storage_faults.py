@@ -326,7 +326,7 @@ async def test_a_disk_that_stays_full_is_told_once(
         await caught_up(bus, len(poured))
         await storage.kill()
     said = "".join(capfd.readouterr())
-    assert said.count("ingest_waits") == said.count("ingest_goes_on") == 1
+    assert said.count("ingest_paused") == said.count("ingest_resumed") == 1
 
 
 async def _waits(client: Client) -> bool:

@@ -49,7 +49,7 @@ def other(kept: Settings) -> Settings:
 async def test_an_archive_is_taken_in_once_and_completely(kept: Settings, tmp_path: Path):
     whole = await opened(kept)
     await written_to(whole, arrivals(mixed()))
-    while await whole.move(NOW):
+    while await whole.archive_next_day(NOW):
         pass
     folder = whole.paths.archive
     await whole.close()

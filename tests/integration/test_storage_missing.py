@@ -52,7 +52,7 @@ async def put(store: Store, states: list[AgentState]) -> None:
 async def tend(store: Store) -> None:
     while await store.seal(NOW):
         pass
-    while await store.move(NOW):
+    while await store.archive_next_day(NOW):
         pass
 
 

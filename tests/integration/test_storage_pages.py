@@ -89,7 +89,7 @@ async def test_what_comes_in_meanwhile_skips_and_repeats_nothing(kept: Kept, see
     await put(kept, there)
     await put(kept, series("a", 10, NOW - timedelta(hours=3)))
     there += series("a", 10, NOW - timedelta(hours=3))
-    while await kept.store.move(NOW):
+    while await kept.store.archive_next_day(NOW):
         pass
     seen, cursor = list[Place](), None
     for turn in range(1_000):
@@ -99,7 +99,7 @@ async def test_what_comes_in_meanwhile_skips_and_repeats_nothing(kept: Kept, see
             break
         await put(kept, [state("a", 11 + turn, NOW + timedelta(seconds=turn))])
         if turn == 2:
-            while await kept.store.move(NOW):
+            while await kept.store.archive_next_day(NOW):
                 pass
     assert seen == places(there)
 
@@ -108,7 +108,7 @@ async def test_a_file_goes_on_where_a_page_does(kept: Kept):
     states = series("a", 40, NOW - timedelta(days=3)) + series("a", 30, NOW - timedelta(days=1))
     await put(kept, states[:40])
     await put(kept, states[40:])
-    while await kept.store.move(NOW):
+    while await kept.store.archive_next_day(NOW):
         pass
     cursor = (await page(kept, None, 35)).next_cursor
     for limit in (None, 8):

@@ -24,7 +24,7 @@ async def test_rebuild_from_stream_and_archive_has_equal_hashes(
         await caught_up(bus, len(states))
         with pytest.raises(CannotWriteError, match="attached"):
             await rebuild.rebuild(settings)
-        while await storage.store.move(utc_now()):
+        while await storage.store.archive_next_day(utc_now()):
             pass
         before = await everything(storage.store)
     await bus.jetstream().purge_stream(

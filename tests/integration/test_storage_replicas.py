@@ -186,8 +186,8 @@ async def test_what_is_paid_on_is_refused_while_outcomes_are_missing(
         await publish(bus, series("a", 2, utc_now() - timedelta(hours=1)))
         await caught_up(bus, 2)
         await answered(ask, bus)
-        storage.feed.catch_up.begins(100)
-        storage.feed.catch_up.reached(40, to_come=60)
+        storage.feed.catch_up.begin(100)
+        storage.feed.catch_up.advance(40, pending=60)
         with pytest.raises(
             RefusedError, match="still being taken in: 40 of 100 outcomes"
         ) as refused:
@@ -196,7 +196,7 @@ async def test_what_is_paid_on_is_refused_while_outcomes_are_missing(
         assert len((await history(bus)).pings) == 2, (
             "what nobody is paid on is answered as far as it is known"
         )
-        storage.feed.catch_up.reached(100, to_come=0)
+        storage.feed.catch_up.advance(100, pending=0)
         await ask(bus)
 
 

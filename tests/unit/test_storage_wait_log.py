@@ -1,4 +1,4 @@
-"""A trouble of ingest is told once."""
+"""A wait_log of ingest is told once."""
 
 from structlog.testing import capture_logs
 
@@ -6,33 +6,33 @@ from storage.stream.wait_log import WaitLog
 
 
 def test_one_trouble_is_told_once_in_each_of_its_words_and_so_is_its_end():
-    trouble = WaitLog()
+    wait_log = WaitLog()
     with capture_logs() as told:
         for _ in range(3):
-            trouble.waits("no room")
-            trouble.waits("no room for the log")
-        assert trouble.detail == "no room for the log"
-        trouble.over()
-        trouble.over()
-        trouble.waits("no room")
+            wait_log.waiting("no room")
+            wait_log.waiting("no room for the log")
+        assert wait_log.detail == "no room for the log"
+        wait_log.running()
+        wait_log.running()
+        wait_log.waiting("no room")
     assert [(one["event"], one.get("detail")) for one in told] == [
-        ("ingest_waits", "no room"),
-        ("ingest_waits", "no room for the log"),
-        ("ingest_goes_on", None),
-        ("ingest_waits", "no room"),
+        ("ingest_paused", "no room"),
+        ("ingest_paused", "no room for the log"),
+        ("ingest_resumed", None),
+        ("ingest_paused", "no room"),
     ]
 
 
 def test_it_is_over_when_what_could_not_be_written_has_been():
-    trouble = WaitLog()
-    trouble.waits("no room")
-    trouble.stuck(1000)
-    trouble.waits("no room")
-    trouble.stuck(900)
-    trouble.written(999)
-    assert trouble.detail == "no room"
-    trouble.written(1000)
-    assert trouble.detail is None
-    trouble.waits("away")
-    trouble.written(7)
-    assert trouble.detail is None
+    wait_log = WaitLog()
+    wait_log.waiting("no room")
+    wait_log.write_failed(1000)
+    wait_log.waiting("no room")
+    wait_log.write_failed(900)
+    wait_log.written(999)
+    assert wait_log.detail == "no room"
+    wait_log.written(1000)
+    assert wait_log.detail is None
+    wait_log.waiting("away")
+    wait_log.written(7)
+    assert wait_log.detail is None
