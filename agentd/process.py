@@ -48,5 +48,6 @@ def run(settings: Settings, program: str = "agentd") -> int:
         program=program,
         stop_seconds=STOP_SECONDS,
         on_signal=on_signal,
+        end_on_second_signal=False,  # the stop is short, and saves what the ledger has not saved
         loop_factory=lambda: None,
     )

@@ -43,12 +43,15 @@ class Lifecycle:
         program: str,
         stop_seconds: float,
         on_signal: Callable[[], None] | None,
+        *,
+        end_on_second_signal: bool,
     ) -> None:
         self.stopping = asyncio.Event()
         self._task = task
         self._program = program
         self._stop_seconds = stop_seconds
         self._on_signal = on_signal
+        self._end_on_second_signal = end_on_second_signal
         self._is_ready = False
         self._signalled_at = 0.0
 
@@ -61,7 +64,8 @@ class Lifecycle:
         """The handler of both signals."""
         loop = asyncio.get_running_loop()
         if self.stopping.is_set():
-            if loop.time() - self._signalled_at > SAME_SIGNAL_SECONDS:
+            is_another = loop.time() - self._signalled_at > SAME_SIGNAL_SECONDS
+            if is_another and self._end_on_second_signal:
                 text = f"stopped at once ({signal.Signals(number).name} again)"
                 self._end_now(text, 128 + number)
             return
@@ -100,6 +104,7 @@ def run(
     program: str = _PROGRAM,
     stop_seconds: float = STOP_SECONDS,
     on_signal: Callable[[], None] | None = None,
+    end_on_second_signal: bool = True,
     loop_factory: Callable[[], LoopFactory | None] = uvloop_factory,
 ) -> int:
     """Runs `main` to its end or to a signal. Returns the exit code.
@@ -111,7 +116,9 @@ def run(
     async def with_signals() -> None:
         task = asyncio.current_task()
         assert task  # noqa: S101  # a coroutine runs in a task
-        lifecycle = Lifecycle(task, program, stop_seconds, on_signal)
+        lifecycle = Lifecycle(
+            task, program, stop_seconds, on_signal, end_on_second_signal=end_on_second_signal
+        )
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, lifecycle.signalled, number)

@@ -1,0 +1,139 @@
+"""The runner of programs, in real processes: signals, the deadline of a stop, errors and exit codes."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GENEROUS_SECONDS = 60.0
+
+# what a program does after it was told to stop: `done` at once, `never` not at all
+PROGRAM = """
+import asyncio, sys
+from bus import runner
+from bus.errors import BusError, SettingsError
+
+async def main(lifecycle):
+    {start}
+    print("ready", flush=True)
+    await lifecycle.until_stopped()
+    print("stopping", flush=True)
+    {stop}
+
+sys.exit(runner.run(main, program="program", {options}))
+"""
+NEVER = "await asyncio.Event().wait()"
+
+
+@asynccontextmanager
+async def program(
+    start: str = "pass", stop: str = "pass", options: str = ""
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that runs a program of that kind; killed at the end of the block."""
+    code = PROGRAM.format(start=start, stop=stop, options=options)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def said(process: asyncio.subprocess.Process, line: bytes) -> None:
+    assert process.stdout
+    async with asyncio.timeout(GENEROUS_SECONDS):
+        assert await process.stdout.readline() == line + b"\n"
+
+
+async def end_of(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
+    """The exit code and what was written to standard error."""
+    async with asyncio.timeout(GENEROUS_SECONDS):
+        _, errors = await process.communicate()
+    return process.returncode, errors.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_stops_in_good_order(number: signal.Signals) -> None:
+    async with program() as process:
+        await said(process, b"ready")
+        process.send_signal(number)
+        await said(process, b"stopping")
+        assert await end_of(process) == (0, "")
+
+
+async def test_a_signal_before_it_is_ready_cancels_the_start() -> None:
+    start = f"print('starting', flush=True); {NEVER}"
+    async with program(start) as process:
+        await said(process, b"starting")
+        process.terminate()
+        assert await end_of(process) == (0, "")
+
+
+async def test_the_second_signal_ends_it_at_once() -> None:
+    async with program(stop=NEVER, options="stop_seconds=1000") as process:
+        await said(process, b"ready")
+        process.terminate()
+        await said(process, b"stopping")
+        await repeat_until_ended(process, process.terminate)
+        assert await end_of(process) == (143, "program: stopped at once (SIGTERM again)\n")
+
+
+async def test_a_second_signal_can_be_ignored() -> None:
+    options = "stop_seconds=2, end_on_second_signal=False"
+    async with program(stop=NEVER, options=options) as process:
+        await said(process, b"ready")
+        process.terminate()
+        await said(process, b"stopping")
+        await repeat_until_ended(process, process.terminate)
+        text = "program: did not stop within 2 s: ended by force\n"
+        assert await end_of(process) == (1, text)
+
+
+async def test_what_does_not_stop_is_ended_at_the_deadline() -> None:
+    async with program(stop=NEVER, options="stop_seconds=0.2") as process:
+        await said(process, b"ready")
+        process.terminate()
+        await said(process, b"stopping")
+        text = "program: did not stop within 0.2 s: ended by force\n"
+        assert await end_of(process) == (1, text)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        ("BusError('the bus\\n is away')", 1, "program: the bus is away\n"),
+        ("SettingsError('X=1: expected 2')", 2, "program: X=1: expected 2\n"),
+        ("ExceptionGroup('', [SettingsError('X=1')])", 2, "program: X=1\n"),
+    ],
+)
+async def test_an_error_that_was_foreseen_is_one_line(error: str, code: int, text: str) -> None:
+    async with program(f"raise {error}") as process:
+        assert await end_of(process) == (code, text)
+
+
+async def test_any_other_error_has_a_traceback() -> None:
+    async with program("1 / 0") as process:
+        code, text = await end_of(process)
+        assert code == 1
+        assert "ZeroDivisionError" in text
+        assert "Traceback" in text
+
+
+async def repeat_until_ended(process: asyncio.subprocess.Process, send: Callable[[], None]) -> None:
+    """Sends signals until the process has ended: the first few count as one with the first."""
+    ended = asyncio.create_task(process.wait())
+    async with asyncio.timeout(GENEROUS_SECONDS):
+        while not ended.done():
+            send()
+            await asyncio.wait({ended}, timeout=0.2)
