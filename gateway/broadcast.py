@@ -1,8 +1,8 @@
 """Fan-out of live events: one bus subscription, any number of open event streams.
 
-The last HISTORY_FRAMES events are kept in memory. A client that reconnects sends the id of the last
-event that it saw, and gets those after it. A client that reads too slowly is dropped; it reconnects
-in the same way and never delays the others.
+The last events are kept in memory, up to a number and a size. A client that reconnects sends the id
+of the last event that it saw, and gets those after it. A client that reads too slowly is dropped;
+it reconnects in the same way and never delays the others.
 """
 
 import asyncio
@@ -20,8 +20,13 @@ from gateway.web.problems import ProblemError
 
 log = structlog.get_logger("gateway.broadcast")
 
+MIB = 1024 * 1024
+# A usual frame takes 2 to 6 kB, so that the numbers bound them. The sizes bound frames of agents
+# with much metadata, which may take a megabyte each.
 HISTORY_FRAMES = 2_000
+HISTORY_BYTES = 16 * MIB
 MAX_QUEUED_FRAMES = 1_000  # of one subscriber
+MAX_QUEUED_BYTES = 8 * MIB  # of one subscriber
 MAX_SUBSCRIBERS = 1_000
 _RESET_FRAME = b'event: reset\ndata: {"detail": "events were missed; read the dashboard again"}\n\n'
 
@@ -38,22 +43,26 @@ class Subscriber:
 
     def __init__(self, queued: list[bytes]) -> None:
         self._queued = queued
+        self._queued_bytes = sum(map(len, queued))
         self._wake = asyncio.Event()
         self.dropped = asyncio.Event()
         if queued:
             self._wake.set()
 
     def offer(self, frame: bytes) -> None:
-        """Queues a frame. Drops the subscriber instead if MAX_QUEUED_FRAMES are queued already."""
-        if len(self._queued) >= MAX_QUEUED_FRAMES:
+        """Queues a frame. Drops the subscriber instead if its queue has no room for the frame."""
+        size = self._queued_bytes + len(frame)
+        if len(self._queued) >= MAX_QUEUED_FRAMES or size > MAX_QUEUED_BYTES:
             self.drop()
             return
         self._queued.append(frame)
+        self._queued_bytes = size
         self._wake.set()
 
     def drop(self) -> None:
         """Discards what is queued and ends the stream."""
         self._queued = []
+        self._queued_bytes = 0
         self.dropped.set()
         self._wake.set()
 
@@ -71,6 +80,7 @@ class Subscriber:
                 return b""
         frames = self._queued
         self._queued = []
+        self._queued_bytes = 0
         return b"".join(frames)
 
 
@@ -83,7 +93,8 @@ class EventBroadcast:
     def __init__(self) -> None:
         self.epoch = secrets.token_hex(4)
         self._last_number = 0
-        self._history: deque[Frame] = deque(maxlen=HISTORY_FRAMES)
+        self._history: deque[Frame] = deque()
+        self._history_bytes = 0
         self._subscribers: set[Subscriber] = set()
 
     @property
@@ -143,9 +154,17 @@ class EventBroadcast:
         self._last_number += 1
         head = f"id: {self.epoch}-{self._last_number}\nevent: {name}\ndata: ".encode()
         data = head + msgspec.json.encode(content) + b"\n\n"
-        self._history.append(Frame(self._last_number, data))
+        self._remember(Frame(self._last_number, data))
         for subscriber in list(self._subscribers):
             subscriber.offer(data)
+
+    def _remember(self, frame: Frame) -> None:
+        """Adds a frame to the history and removes the oldest ones that no longer fit."""
+        self._history.append(frame)
+        self._history_bytes += len(frame.data)
+        while len(self._history) > HISTORY_FRAMES or self._history_bytes > HISTORY_BYTES:
+            oldest = self._history.popleft()
+            self._history_bytes -= len(oldest.data)
 
     def _frames_after(self, last_event_id: str) -> list[bytes]:
         """The frames after an id, or a `reset` frame where some of them are no longer kept."""
@@ -160,6 +179,8 @@ class EventBroadcast:
         for frame in self._history:
             if frame.number > last_seen:
                 frames.append(frame.data)
+        if sum(map(len, frames)) > MAX_QUEUED_BYTES:
+            return [_RESET_FRAME]
         return frames
 
     def _number_of(self, event_id: str) -> int | None:

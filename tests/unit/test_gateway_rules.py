@@ -19,6 +19,7 @@ from gateway.web.json_body import check_depth
 from gateway.web.middleware import check_path
 from gateway.web.problems import ProblemError, bad_request, problem_of
 from gateway.web.rate_limit import MAX_CALLERS, RateLimit
+from tests.gateway_behind import agent
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # what is no loopback
@@ -308,6 +309,36 @@ async def test_a_full_queue_drops_its_subscriber_and_no_other():
     slow, quick = events.subscribe(), events.subscribe()
     for number in range(broadcast.MAX_QUEUED_FRAMES + 1):
         events.receive(happening(number))
+        assert await quick.next(0.0)
+    assert slow.dropped.is_set()
+    assert not quick.dropped.is_set()
+
+
+def large_event(number: int) -> bytes:
+    """An event of 0.9 MB: nearly the largest message of the bus."""
+    large = agent(f"a{number}", metadata={"text": "x" * 900_000})
+    return encode(LiveEvent(kind="registered", agent_id=f"a{number}", at=NOW, agent=large))
+
+
+async def test_large_events_are_kept_up_to_a_number_of_bytes():
+    events = broadcast.EventBroadcast()
+    for number in range(1, 151):
+        events.receive(large_event(number))
+    kept = sum(len(frame.data) for frame in events._history)
+    assert 0 < kept <= broadcast.HISTORY_BYTES
+    assert b"event: reset" in await events.subscribe(f"{events.epoch}-1").next(0.0)
+    replayed = await events.subscribe(f"{events.epoch}-145").next(0.0)
+    assert [f"id: {events.epoch}-{n}\n".encode() in replayed for n in range(145, 151)] == [
+        n > 145 for n in range(145, 151)
+    ]
+
+
+async def test_a_queue_is_limited_in_bytes():
+    events = broadcast.EventBroadcast()
+    slow = events.subscribe()
+    quick = events.subscribe()
+    for number in range(150):
+        events.receive(large_event(number))
         assert await quick.next(0.0)
     assert slow.dropped.is_set()
     assert not quick.dropped.is_set()
