@@ -19,8 +19,11 @@ def boots(before: AgentState | None, report: UptimeReport | None) -> tuple[str, 
         return known
     if known and known[0] == report.boot_id:
         return known
-    others = [boot_id for boot_id in known if boot_id != report.boot_id]
-    return (report.boot_id, *others)[:REMEMBERED_BOOTS]
+    newest_first = [report.boot_id]
+    for boot_id in known:
+        if boot_id != report.boot_id:
+            newest_first.append(boot_id)
+    return tuple(newest_first[:REMEMBERED_BOOTS])
 
 
 def conflict(before: AgentState | None, report: UptimeReport | None) -> tuple[str, ...]:

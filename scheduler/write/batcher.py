@@ -52,7 +52,9 @@ class WriteBatcher:
         A refusal does not say which write caused it, so a refused batch is halved until the refused
         request stands alone.
         """
-        writes = [write for request in batch for write in request.writes]
+        writes: list[Write] = []
+        for request in batch:
+            writes += request.writes
         try:
             sequence = await commit(self._client, writes)
         except BusError as error:
