@@ -9,17 +9,27 @@ treat a missing agent alike. Every call raises a `BusError`:
 - `AgentError`: an agent that was asked directly did not answer, or not with what it should.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from bus import clock
 from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, GpuStatus, check_gpus
+from bus.contract.dashboard import (
+    PERIOD_HOURS,
+    RECENT_PINGS,
+    WORST_AGENTS,
+    Dashboard,
+    FleetUptime,
+    Totals,
+)
 from bus.contract.exports import TableRequest
-from bus.contract.messages import UptimeReport, decode
+from bus.contract.messages import Status, UptimeReport, decode
 from bus.contract.questions import (
     Agent,
     AgentPage,
@@ -77,6 +87,15 @@ PING_MARGIN_SECONDS = 5.0
 
 ReplyT = TypeVar("ReplyT")
 AgentAnswerT = TypeVar("AgentAnswerT", UptimeReport, GpuStatus, AgentHealth)
+
+
+_NO_PERCENTILES: dict[str, float | None] = {"p50": None, "p95": None, "p99": None}
+_NO_UPTIME = FleetUptime(
+    period_hours=PERIOD_HOURS,
+    uptime_percent=None,
+    seconds=None,
+    verdicts={},
+)
 
 
 class FleetClient:
@@ -217,6 +236,56 @@ class FleetClient:
     async def storage_stats(self, timeout: float = ANSWER_SECONDS) -> StorageStats:
         """How far ingest has come."""
         return await self._ask(STORAGE, subjects.STORAGE_STATS, None, StorageStats, timeout)
+
+    # ---- scheduler and storage together ----------------------------------------------------------
+
+    async def dashboard(self, storage_timeout: float = ANSWER_SECONDS) -> Dashboard:
+        """The fleet at one moment. What storage does not answer in time is null or empty."""
+        question = OverviewRequest(hours=PERIOD_HOURS, recent=RECENT_PINGS)
+        fleet, agents, overview = await asyncio.gather(
+            self.fleet(),
+            self._worst_agents(storage_timeout),
+            optional(self.overview(question, storage_timeout)),
+        )
+        totals = Totals(
+            agents=fleet.agents,
+            pings=fleet.pings,
+            missed=fleet.missed,
+            in_flight=fleet.in_flight,
+        )
+        without_storage = Dashboard(
+            generated_at=clock.utc_now(),
+            totals=totals,
+            by_status=dict.fromkeys(get_args(Status), 0) | fleet.by_status,
+            uptime=_NO_UPTIME,
+            response_ms=_NO_PERCENTILES,
+            late_ms=_NO_PERCENTILES,
+            due=fleet.due,
+            next_ping_at=fleet.next_ping_at,
+            agents=agents,
+            recent=(),
+            degraded=("storage",),
+        )
+        if overview is None:
+            return without_storage
+        uptime = FleetUptime(
+            period_hours=PERIOD_HOURS,
+            uptime_percent=overview.uptime_percent,
+            seconds=overview.seconds,
+            verdicts=overview.verdicts,
+        )
+        return replace(
+            without_storage,
+            uptime=uptime,
+            response_ms=overview.response_ms,
+            late_ms=overview.late_ms,
+            recent=overview.recent,
+            degraded=(),
+        )
+
+    async def _worst_agents(self, storage_timeout: float) -> tuple[Agent, ...]:
+        page = await self.agents(ListRequest(order="worst", limit=WORST_AGENTS))
+        return await self.with_uptimes(page.agents, storage_timeout)
 
     # ---- the agents themselves -------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from bus.settings import Settings
-from gpuping.client.process_times import process_started
+from gpuping.client.process_times import start_ticks
 
 
 class BusFile(Struct, kw_only=True, frozen=True):
@@ -31,7 +31,7 @@ def write(data_dir: Path, started_at: datetime, nats_url: str, gateway_url: str)
     pid = os.getpid()
     file = BusFile(
         pid=pid,
-        process_started=process_started(pid) or 0,
+        process_started=start_ticks(pid) or 0,
         started_at=started_at,
         nats_url=nats_url,
         gateway_url=gateway_url,
@@ -54,7 +54,7 @@ def find(data_dir: Path) -> BusFile | None:
         file = msgspec.json.decode(_path(data_dir).read_bytes(), type=BusFile)
     except (OSError, msgspec.DecodeError):
         return None
-    if process_started(file.pid) != file.process_started:
+    if start_ticks(file.pid) != file.process_started:
         return None
     return file
 

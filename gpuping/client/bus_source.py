@@ -2,8 +2,8 @@
 
 from msgspec.structs import replace
 
-from bus import clock
-from bus.client.fleet_client import FleetClient, optional
+from bus.client.fleet_client import FleetClient
+from bus.contract.dashboard import Dashboard
 from bus.contract.exports import TableRequest
 from bus.contract.messages import UptimeReport
 from bus.contract.questions import (
@@ -11,16 +11,12 @@ from bus.contract.questions import (
     HistoryReply,
     HistoryRequest,
     ListRequest,
-    OverviewRequest,
 )
 from bus.contract.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.contract.subjects import check_agent_id
 from bus.transport.file_transfer import FileOffer
-from gpuping.client.dashboard import WORST_AGENTS, Dashboard, FleetUptime, Totals
 from gpuping.client.download import Download
 from gpuping.client.history_pages import newest_outcomes
-
-RECENT_PINGS = 10
 
 
 class BusSource:
@@ -31,27 +27,7 @@ class BusSource:
 
     async def dashboard(self) -> Dashboard:
         """The fleet now. What comes from storage is missing while storage is away."""
-        fleet = await self._fleet_client.fleet()
-        page = await self._page(ListRequest(order="worst", limit=WORST_AGENTS))
-        totals = Totals(agents=fleet.agents, pings=fleet.pings, missed=fleet.missed)
-        dashboard = Dashboard(
-            generated_at=clock.utc_now(),
-            totals=totals,
-            by_status=fleet.by_status,
-            due=fleet.due,
-            next_ping_at=fleet.next_ping_at,
-            agents=page.agents,
-        )
-        question = OverviewRequest(recent=RECENT_PINGS)
-        overview = await optional(self._fleet_client.overview(question))
-        if overview is None:
-            return dashboard
-        return replace(
-            dashboard,
-            uptime=FleetUptime(uptime_percent=overview.uptime_percent),
-            response_ms=overview.response_ms,
-            recent=overview.recent,
-        )
+        return await self._fleet_client.dashboard()
 
     async def agents(self, status: str | None, capability: str | None) -> AgentPage:
         """Every agent that fits the filters, however many pages they fill."""

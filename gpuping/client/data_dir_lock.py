@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from bus.errors import GpupingError
-from gpuping.client.process_times import process_started
+from gpuping.client.process_times import start_ticks
 
 # Children of an owner that was just killed may hold the lock a little longer than their parent.
 TAKEOVER_SECONDS = 5.0
@@ -52,7 +52,7 @@ def _acquire(file: IO[str], data_dir: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pid = _owner(file)
-            owner_is_alive = process_started(pid) is not None
+            owner_is_alive = start_ticks(pid) is not None
             if owner_is_alive or time.monotonic() > deadline:
                 raise DataDirInUseError(
                     f"`gpuping up` already runs on {data_dir} (pid {pid}): "

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-def process_started(pid: int) -> int | None:
+def start_ticks(pid: int) -> int | None:
     """When a living process was started, in clock ticks since boot.
 
     Returns None when there is no such process. proc_pid_stat(5) describes the fields. The name in

@@ -15,13 +15,13 @@ from typing import TypeVar
 
 import msgspec
 
+from bus.contract.dashboard import Dashboard
 from bus.contract.exports import TableRequest
 from bus.contract.messages import UptimeReport, decode
 from bus.contract.questions import AgentPage, HistoryReply, HistoryRequest
 from bus.contract.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.contract.subjects import check_agent_id
 from bus.errors import BusError, GpupingError, RefusedError, SettingsError
-from gpuping.client.dashboard import Dashboard
 from gpuping.client.download import Download
 from gpuping.client.history_pages import newest_outcomes
 

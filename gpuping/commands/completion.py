@@ -27,8 +27,8 @@ ScriptFile = Annotated[
 def completion(*, shell: Shell = None, output: ScriptFile = None) -> int:
     """Install completion for your shell.
 
-    The script goes where the shell looks for it, and the shell's start-up file loads it where that is
-    needed. With --output only that file is written.
+    The script goes where the shell looks for it, and the shell's start-up file loads it where that
+    is needed. With --output only that file is written.
     """
     edit_startup_file = output is None
     try:

@@ -7,9 +7,9 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from bus.contract.dashboard import Dashboard
 from bus.errors import BusError
 from bus.runner import Lifecycle
-from gpuping.client.dashboard import Dashboard
 from gpuping.client.sources import Source
 from gpuping.output import tables
 from gpuping.output.formats import counted, percent

@@ -16,7 +16,7 @@ def ignore_closed_pipe() -> Iterator[None]:
 
 
 def discard_standard_output() -> None:
-    """Sends to /dev/null what is still buffered, which the interpreter writes at exit, and the rest."""
+    """Sends to /dev/null what is still buffered, which is written at exit, and all that follows."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from pathlib import Path
 
 from rich.console import Console, Group
 from rich.text import Text
@@ -12,6 +11,7 @@ from bus.contract.questions import Ping
 from bus.errors import BusError
 from bus.runner import Lifecycle
 from gpuping.client.bus_source import BusSource
+from gpuping.client.process_times import start_ticks
 from gpuping.output import formats
 from gpuping.output.dashboard_screen import dashboard_screen
 from gpuping.up.system import System
@@ -26,9 +26,8 @@ def process_started() -> float:
 
     Start-up times are counted from here, because the user waits for the imports as well.
     """
-    stat = Path("/proc/self/stat").read_text()
-    fields_after_name = stat.rpartition(")")[2].split()
-    ticks = int(fields_after_name[19])  # field 22, starttime: proc_pid_stat(5)
+    ticks = start_ticks(os.getpid())
+    assert ticks is not None  # noqa: S101  # this process is alive
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

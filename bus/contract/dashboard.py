@@ -1,0 +1,53 @@
+"""The fleet at one moment, as the dashboard page and `gpuping top` show it."""
+
+from datetime import datetime
+
+from msgspec import Struct
+
+from bus.contract.messages import Percent, Seconds
+from bus.contract.questions import Agent, Ping
+
+WORST_AGENTS = 100
+RECENT_PINGS = 50
+PERIOD_HOURS = 24.0
+
+
+class Totals(Struct, kw_only=True, frozen=True):
+    """Agents registered now, pings and misses since they were registered, pings in flight now."""
+
+    agents: int
+    pings: int
+    missed: int
+    in_flight: int
+
+
+class FleetUptime(Struct, kw_only=True, frozen=True):
+    """The whole fleet over the period, from summed seconds.
+
+    Null where nothing was observed, or while storage does not answer.
+    """
+
+    period_hours: float
+    uptime_percent: Percent | None
+    seconds: Seconds | None
+    verdicts: dict[str, int]
+
+
+class Dashboard(Struct, kw_only=True, frozen=True):
+    """The WORST_AGENTS worst agents, the RECENT_PINGS newest outcomes, and the totals.
+
+    `response_ms` and `late_ms` are keyed by percentile: p50, p95, p99. `degraded` names the
+    services that did not answer, whose parts are therefore missing.
+    """
+
+    generated_at: datetime
+    totals: Totals
+    by_status: dict[str, int]
+    uptime: FleetUptime
+    response_ms: dict[str, float | None]
+    late_ms: dict[str, float | None]
+    due: int
+    next_ping_at: datetime | None
+    agents: tuple[Agent, ...]
+    recent: tuple[Ping, ...]
+    degraded: tuple[str, ...]
