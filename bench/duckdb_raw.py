@@ -1,7 +1,8 @@
-"""The raw limit that ingest is held against: DuckDB alone, reading the same messages from a file with every core.
+"""The raw limit that ingest is compared with: DuckDB alone reads the same messages with every core.
 
-It checks nothing, proves nothing new, numbers no names and keeps no account of a GPU: what is left is to find a row's
-values in 1,500 bytes of JSON and to commit them. The machine's speed changes within minutes, the ratio far less.
+It checks nothing, looks for no duplicates, numbers no names and stores no times of a GPU. What is
+left is to find a row's values in 1,500 bytes of JSON and to commit them. The machine's speed
+changes within minutes, the ratio far less.
 """
 
 import tempfile
@@ -30,7 +31,7 @@ from read_json($file, format = 'newline_delimited', columns = {
 
 
 def rows_per_second(messages: Iterable[bytes]) -> float:
-    """Of one statement, from the file of messages to the closed database; writing that file does not count."""
+    """Measures one statement, from the file of messages to the closed database."""
     with tempfile.TemporaryDirectory() as scratch:
         lines = Path(scratch, "messages.json")
         lines.write_bytes(b"\n".join(messages))

@@ -1,7 +1,9 @@
-"""A history for benchmarks: a fleet of 10,000 agents pinged every 15 minutes, 2 % of the outcomes not healthy.
+"""Makes a history for benchmarks.
 
-The rows are made inside DuckDB, in the order in which ingest would have written them. What is there already stays;
-days are not summed yet: that is the work of the process which is measured.
+It has 10,000 agents that are pinged every 15 minutes; 2 % of the outcomes are not healthy.
+
+The rows are made inside DuckDB, in the order in which ingest would have written them. What is there
+already stays; days are not summed yet: that is the work of the process which is measured.
 
     python -m bench.history_rows /var/tmp/history --rows 100000000
 """
@@ -33,7 +35,8 @@ SELECT
     CASE WHEN bad THEN 'poor' ELSE 'good' END AS verdict,
     CASE WHEN bad THEN 75.0 ELSE 100.0 END AS uptime_percent,
     CASE WHEN bad THEN 675000 ELSE 899800 + (random() * 400)::BIGINT END AS up_ms,
-    0 AS degraded_ms, CASE WHEN bad THEN 225000 ELSE 0 END AS down_ms, 0 AS unknown_ms, 0 AS excused_ms,
+    0 AS degraded_ms, CASE WHEN bad THEN 225000 ELSE 0 END AS down_ms,
+    0 AS unknown_ms, 0 AS excused_ms,
     (random() * 8)::BIGINT AS until_ms, (random() * 4)::BIGINT - 2 AS since_ms,
     CASE WHEN bad THEN 1 ELSE 0 END AS consecutive_poor,
     900.0 AS interval_seconds, 900000000 AS next_us,
@@ -43,8 +46,10 @@ FROM (SELECT i, hash(i) % 50 = 0 AS bad FROM range({begin}, {end}) AS t(i))
 ORDER BY pinged_us
 """
 _NAMES = """
-INSERT INTO agents SELECT i::INTEGER, 'agent-' || lpad(i::VARCHAR, 5, '0') FROM range({agents}) AS t(i);
-INSERT INTO gpu_sets SELECT i::INTEGER, '[["GPU-' || i || '-2222-3333-4444-555555555555",0,"RTX 4090"]]'
+INSERT INTO agents
+SELECT i::INTEGER, 'agent-' || lpad(i::VARCHAR, 5, '0') FROM range({agents}) AS t(i);
+INSERT INTO gpu_sets
+SELECT i::INTEGER, '[["GPU-' || i || '-2222-3333-4444-555555555555",0,"RTX 4090"]]'
 FROM range({agents}) AS t(i);
 """
 

@@ -1,9 +1,10 @@
 """Ingest in batch, and what a healthy ping costs on disk.
 
-Messages as the scheduler writes them (10,000 agents in no order, each at a number of its own, one GPU, times and
-latencies that jitter) go through the whole road from bytes to the committed transaction, in batches of the feed's
-size. The file is then closed, and its bytes divided by its rows; the payloads are counted apart. Before and after,
-DuckDB alone reads some of the same messages: the raw limit of the same minute.
+Messages as the scheduler writes them (10,000 agents in no order, each at a number of its own, one
+GPU, times and latencies that jitter) go through the whole road from bytes to the committed
+transaction, in batches of the feed's size. The file is then closed, and its bytes divided by its
+rows; the payloads are counted apart. Before and after, DuckDB alone reads some of the same
+messages: the raw limit of the same minute.
 
     python -m bench.storage_ingest --rows 500000
 """
@@ -91,7 +92,7 @@ async def _pour(store: Store, batches: list[list[Arrival]]) -> None:
 
 
 def arrival(i: int, first: list[int], chance: random.Random) -> Arrival:
-    """The i-th outcome of a fleet that is pinged every 15 minutes, its agents spread over the interval."""
+    """Returns the i-th outcome of a fleet whose pings are spread over 15 minutes."""
     agents = len(first)
     agent = (i * 7919) % agents
     pinged = START + timedelta(seconds=900 * i / agents, microseconds=chance.randrange(20_000))
@@ -137,16 +138,32 @@ def _template() -> str:
         seconds=seconds,
     )
     report = UptimeReport(
-        agent_id="a-number", boot_id="b" * 36, session_id="s" * 32, uptime_percent=100.0, seconds=seconds,
+        agent_id="a-number",
+        boot_id="b" * 36,
+        session_id="s" * 32,
+        uptime_percent=100.0,
+        seconds=seconds,
         window=Window(since=moments["since"], until=moments["until"], seconds=111.5, mark="m" * 24),
-        gpu_available=True, reported_at=moments["until"], gpus=(gpu,), checks=180, agent_version="0.1.0",
+        gpu_available=True,
+        reported_at=moments["until"],
+        gpus=(gpu,),
+        checks=180,
+        agent_version="0.1.0",
         ping_id="p" * 32,
-    )  # fmt: skip
+    )
     last = Outcome(
-        ping_id="p" * 32, ping_seq=222, pinged_at=moments["pinged"], outcome="answered", verdict="good",
-        uptime_percent=100.0, seconds=seconds, window_seconds=111.5, response_ms=333.5, late_ms=444.5,
+        ping_id="p" * 32,
+        ping_seq=222,
+        pinged_at=moments["pinged"],
+        outcome="answered",
+        verdict="good",
+        uptime_percent=100.0,
+        seconds=seconds,
+        window_seconds=111.5,
+        response_ms=333.5,
+        late_ms=444.5,
         report=Raw(encode(report)),
-    )  # fmt: skip
+    )
     state = AgentState(
         agent_id="a-number",
         ping_seq=222,
@@ -158,8 +175,12 @@ def _template() -> str:
     for name, moment in moments.items():
         text = text.replace(_text(moment), f"%({name})s")
     for value, name in (
-        ("a-number", "agent"), ("111.5", "up"), ("222,", "number"), ("333.5", "response"), ("444.5", "late")
-    ):  # fmt: skip
+        ("a-number", "agent"),
+        ("111.5", "up"),
+        ("222,", "number"),
+        ("333.5", "response"),
+        ("444.5", "late"),
+    ):
         text = text.replace(value, f"%({name})s" + ("," if value.endswith(",") else ""))
     return text
 

@@ -1,8 +1,9 @@
 """Questions at scale: a fleet of 10,000 agents pinged every 15 minutes, up to 100 million outcomes.
 
-One process makes the rows (`bench.history_rows`), another one is measured: it opens the file, sums every day by the
-code that does it in service, and puts the questions through the store as the service does. So its memory is the
-service's, and neither that of making the rows nor that of another bench.
+One process makes the rows (`bench.history_rows`), another one is measured: it opens the file, sums
+every day by the code that does it in service, and puts the questions through the store as the
+service does. So its memory is the service's, and neither that of making the rows nor that of
+another bench.
 
     python -m bench.storage_queries --rows 100000000 --folder /var/tmp/history
 """
@@ -35,7 +36,10 @@ PATIENCE_SECONDS = 4 * 3600.0  # to make 100 million rows takes minutes, or most
 async def measure(
     rows: int = 100_000_000, rounds: int = 200, folder: str | None = None
 ) -> dict[str, float]:
-    """Flat keys with their units. With a `folder`, a history that is there already is used again."""
+    """Flat keys with their units.
+
+    With a `folder`, a history that is there already is used again.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         place = folder or scratch
         await _ended("bench.history_rows", place, "--rows", str(rows))

@@ -1,7 +1,8 @@
 """A backlog from a real nats-server: what storage takes in per second after it was away.
 
-Outcomes as the scheduler writes them stand in the history stream, sourced by the server from the bucket; then the
-feed of the service reads them all into a new history file: delivery, decoding and committed transactions.
+Outcomes as the scheduler writes them stand in the history stream, sourced by the server from the
+bucket; then the feed of the service reads them all into a new history file: delivery, decoding and
+committed transactions.
 
     python -m bench.storage_stream --rows 200000
 """
@@ -54,7 +55,10 @@ async def measure(rows: int = 200_000) -> dict[str, float]:
 
 
 async def _fill(client: Client, rows: int) -> None:
-    """An agent's state is written again only when history has followed: the bucket keeps the newest only."""
+    """Writes an agent's state again only when history has followed.
+
+    The bucket keeps the newest state only.
+    """
     chance = random.Random(5)
     first = [1] * AGENTS
     for begin in range(0, rows, AGENTS):

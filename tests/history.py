@@ -1,4 +1,6 @@
-"""An independent reader of GPUPING_HISTORY: what the stream says, with nothing of ours in between but the decoder."""
+"""An independent reader of GPUPING_HISTORY: what the stream says, with nothing of ours in between
+but the decoder.
+"""
 
 import asyncio
 from collections import defaultdict
@@ -40,7 +42,7 @@ async def read_history(client: connection.Client) -> History:
 async def until_history(
     client: connection.Client, holds: Callable[[History], bool], *, within: float = 20.0
 ) -> History:
-    """The history, as soon as it is as wanted; AssertionError with what there was when time is up."""
+    """The history as soon as it is as wanted; AssertionError when time is up."""
     deadline = asyncio.get_running_loop().time() + within
     while True:
         history = await read_history(client)

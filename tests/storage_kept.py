@@ -1,4 +1,6 @@
-"""A history file with a month of a fleet in it, and files out of it, for tests of what is taken away."""
+"""A history file with a month of a fleet in it, and files out of it, for tests of what is taken
+away.
+"""
 
 import csv
 import io

@@ -132,7 +132,9 @@ def series(
 
 
 async def publish(client: Client, states: list[AgentState]) -> None:
-    """WriteResult to the bucket in this order; a key is rewritten only when history has followed (else it loses one)."""
+    """WriteResult to the bucket in this order; a key is rewritten only when history has followed
+    (else it loses one).
+    """
     seen: set[str] = set()
     for before, one in zip([None, *states], states, strict=False):
         if before is not None and one.agent_id in seen:

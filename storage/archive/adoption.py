@@ -1,7 +1,7 @@
-"""Adds archived days to a history file that does not know them, so that a file made anew finds its old days.
+"""Adds archived days to a history file that does not know them.
 
-The files stay where they are. Each day is inspected first; one that is not what it should be is set aside, and the
-others are added.
+So a file that was made anew finds its old days. The files stay where they are. Each day is
+inspected first; one that is not what it should be is set aside, and the others are added.
 """
 
 from datetime import datetime
@@ -26,7 +26,10 @@ log = structlog.get_logger("storage")
 
 
 def recorded(connection: Connection, folder: Path, now: datetime) -> Partitions:
-    """Returns the partitions that the history file knows. Those that have lost a file are removed from it first."""
+    """Returns the partitions that the history file knows.
+
+    Those that have lost a file are removed from it first.
+    """
     known = day_folders.partitions(connection, folder)
     repair.remove(connection, known, inspection.missing_files(known), now)
     repair.remove(connection, known, _count_uncounted(connection, known), now)
@@ -46,7 +49,7 @@ def adopt(connection: Connection, known: Partitions, now: datetime) -> None:
 
 
 def adopt_names(connection: Connection, pings: Path) -> None:
-    """Gives numbers to the agents and GPUs of a `pings` file that the history file does not know."""
+    """Gives numbers to the agents and GPUs of a `pings` file that are new to the history file."""
     for name in ("adopt_agents", "adopt_gpu_sets"):
         connection.execute(sql(name), {"file": str(pings)})
 
@@ -80,7 +83,10 @@ def _adopt_newest(
 
 
 def _adopt_day(connection: Connection, known: Partitions, day: int, generation: int) -> None:
-    """Adds one partition in one transaction: its names get numbers, its rows are counted. Raises FlawedError."""
+    """Adds one partition in one transaction: its names get numbers, its rows are counted.
+
+    Raises FlawedError.
+    """
     rows = inspection.count_rows(known, day, generation)
     partition = Partition(generation, rows)
     with transaction(connection):
@@ -91,7 +97,10 @@ def _adopt_day(connection: Connection, known: Partitions, day: int, generation: 
 
 
 def _count_uncounted(connection: Connection, known: Partitions) -> dict[int, str]:
-    """Counts the rows that a program of schema 1 did not count. Returns the days whose files cannot be read, and why."""
+    """Counts the rows that a program of schema 1 did not count.
+
+    Returns the days whose files cannot be read, and why.
+    """
     flaws = {}
     for day, partition in list(known.days.items()):
         if None not in partition.rows.values():

@@ -1,9 +1,10 @@
-"""Old days as Parquet: one folder a day, readable by any engine, and read together with the history file.
+"""Old days as Parquet, one folder a day.
 
-A day is archived in three steps, and a crash may come between any two of them.
+Any engine can read the files, and storage reads them together with the history file. A day is
+archived in three steps, and a crash may come between any two of them.
 
-1. The files of the other tables are written and fsynced, then the file of `pings`. It makes the folder a partition,
-   and its metadata tells how many rows the other files have.
+1. The files of the other tables are written and fsynced, then the file of `pings`. It makes the
+   folder a partition, and its metadata tells how many rows the other files have.
 2. One transaction deletes the day's rows and records the partition's generation.
 3. Files of other generations no longer count; a later sweep removes them.
 
@@ -93,7 +94,10 @@ def record(connection: Connection, day: int, partition: Partition) -> None:
 
 
 def retention_cutoff_us(connection: Connection) -> int:
-    """Returns the time before which retention has expired all outcomes, in microseconds; FIRST_US for none."""
+    """Returns the time before which retention has expired all outcomes, in microseconds.
+
+    FIRST_US where it has expired none.
+    """
     cutoff_us: int | None = value_of(connection, "SELECT max(until_us) FROM forgotten")
     if cutoff_us is None:
         return FIRST_US
@@ -105,7 +109,8 @@ def archive_step(
 ) -> bool:
     """Expires what retention does not keep, and archives one day that is old enough.
 
-    Returns whether a day was archived, for then there may be another. Otherwise the archive is swept.
+    Returns whether a day was archived, for then there may be another. Otherwise the archive is
+    swept.
     """
     today = now_us // DAY_US
     _expire_old_days(connection, known, today - settings.STORAGE_RETENTION_DAYS)
@@ -137,7 +142,9 @@ def archive_day(connection: Connection, known: Partitions, day: int) -> None:
 def write_day(
     connection: Connection, known: Partitions, day: int, generation: int
 ) -> dict[str, int]:
-    """Writes the files of a day and fsyncs them. They do not count until `record`. Returns the rows by table.
+    """Writes the files of a day and fsyncs them.
+
+    They do not count until `record`. Returns the rows by table.
 
     `pings` comes last: files that a crash leaves without it are not a partition.
     """
@@ -156,7 +163,10 @@ def write_day(
 
 
 def _copy(connection: Connection, known: Partitions, text: str, day: int, partial: Path) -> int:
-    """Writes one file and returns its rows. COPY has no parameters, so the values are put into its text."""
+    """Writes one file and returns its rows.
+
+    COPY has no parameters, so the values are put into its text.
+    """
     bounds = day_bounds(day)
     for name, value in bounds.items():
         text = text.replace(f"{{{name}}}", str(value))
@@ -184,7 +194,10 @@ def _expire_old_days(connection: Connection, known: Partitions, before_day: int)
 
 
 def expire(connection: Connection, known: Partitions, before_day: int) -> None:
-    """Removes all outcomes before that day from the history. Their files are removed by a later sweep."""
+    """Removes all outcomes before that day from the history.
+
+    Their files are removed by a later sweep.
+    """
     with transaction(connection):
         execute_all(connection, sql("expire"), {"until_us": before_day * DAY_US})
     for day in list(known.days):
@@ -207,7 +220,10 @@ def _sweep(connection: Connection, known: Partitions) -> None:
 
 
 def _stale_files(known: Partitions, cutoff_us: int) -> Iterator[Path]:
-    """Yields files of superseded generations, half written files and expired days, but none that was set aside."""
+    """Yields files of superseded generations or expired days, and files half written.
+
+    Files that were set aside are never among them.
+    """
     for file in partition_files(known.folder):
         if file.path.suffix not in {".parquet", ".partial"} or file.path.is_dir():
             continue

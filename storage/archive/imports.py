@@ -1,8 +1,8 @@
-"""Imports a Parquet archive, of another history or an older one of this history, into the history file.
+"""Imports a Parquet archive into the history file, of another history or of this one.
 
-For `gpuping storage import`, with the service stopped. Outcomes that the file has already are left as they are, so an
-import may be repeated. A day's partition is imported whole or not at all, and each of its outcomes once. A partition
-that is not what it should be is refused.
+For `gpuping storage import`, with the service stopped. Outcomes that the file has already are left
+as they are, so an import may be repeated. A day's partition is imported whole or not at all, and
+each of its outcomes once. A partition that is not what it should be is refused.
 """
 
 import secrets
@@ -50,9 +50,10 @@ def _no_progress(_done: int, _all: int) -> None:
 def import_archive(
     settings: Settings, folder: Path, *, progress: Progress = _no_progress
 ) -> Imported:
-    """Imports every partition under `folder` (`day=YYYY-MM-DD/pings-N.parquet` and the files beside it).
+    """Imports every partition under `folder`.
 
-    Raises CannotWriteError while the service runs, StorageError for a partition that cannot be read.
+    A partition is `day=YYYY-MM-DD/pings-N.parquet` with the files beside it. Raises
+    CannotWriteError while the service runs, StorageError for a partition that cannot be read.
     """
     generations = adoption.find_generations(folder)
     if not generations:

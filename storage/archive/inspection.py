@@ -1,7 +1,10 @@
-"""Finds out whether the files of a partition are what they should be. Each file is read whole, by itself.
+"""Finds out whether the files of a partition are what they should be.
 
-A damaged Parquet file fails in many ways, and two of three of DuckDB's errors name no file (measured). So whoever
-meets an error asks here which file is to blame. The history file takes no part in it, for it may be damaged itself.
+Each file is read whole, by itself.
+
+A damaged Parquet file fails in many ways, and two of three of DuckDB's errors name no file
+(measured). So whoever meets an error asks here which file is to blame. The history file takes no
+part in it, for it may be damaged itself.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -98,7 +101,8 @@ def count_rows(
 ) -> dict[str, int]:
     """Inspects a partition whose rows are not recorded, and returns the rows of each table.
 
-    With `once`, an outcome that it has twice is a flaw too. Raises FlawedError with a message of one line.
+    With `once`, an outcome that it has twice is a flaw too. Raises FlawedError with a message of
+    one line.
     """
     pings = known.file(day, "pings", generation)
     files = {}
@@ -172,7 +176,7 @@ def _inspect_file(reader: Connection, table: str, file: Path, day: int) -> int:
 
 @contextmanager
 def _blamed_on(file: Path) -> Iterator[None]:
-    """Turns errors of the block into FlawedError for this file, unless room or rights are the cause."""
+    """Turns errors of the block into FlawedError, unless room or rights are the cause."""
     try:
         yield
     except (*READING_ERRORS, msgspec.DecodeError) as error:

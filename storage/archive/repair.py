@@ -1,8 +1,8 @@
 """Takes a partition that cannot be read out of the history, so that the rest goes on without it.
 
-Its files are kept under other names for people, its sums are made again without it, and the stream is read again from
-its beginning. So the day comes back as far as the stream still has it. Outcomes that history has already are
-recognised and not stored twice.
+Its files are kept under other names for people, its sums are made again without it, and the stream
+is read again from its beginning. So the day comes back as far as the stream still has it. Outcomes
+that history has already are recognised and not stored twice.
 """
 
 from datetime import datetime
@@ -34,7 +34,10 @@ def remove(connection: Connection, known: Partitions, flaws: dict[int, str], now
 
 
 def set_aside(folder: Path, day: int, generation: int, flaw: str, now: datetime) -> None:
-    """Renames the files of one generation of a day, so that people can still save what is in them."""
+    """Renames the files of one generation of a day.
+
+    So people can still save what is in them.
+    """
     stamp = now.strftime("%Y%m%dT%H%M%S%fZ")
     # Listed before anything is renamed: a folder must not change while it is read.
     files = list(partition_files(folder))

@@ -1,6 +1,9 @@
-"""The columns of the tables of history. They are declared in `schema.sql` only, and read from there.
+"""The columns of the tables of history.
 
-Statements that name every column of a table are made here: they stay complete when the schema grows a column.
+They are declared in `schema.sql` only, and read from there.
+
+Statements that name every column of a table are made here: they stay complete when the schema grows
+a column.
 """
 
 from functools import cache
@@ -24,7 +27,8 @@ class Column(NamedTuple):
         return self.type
 
 
-# A partition names agents and GPUs in full, so that any engine can read it and a rebuild can number them anew.
+# A partition names agents and GPUs in full, so that any engine can read it and a rebuild can number
+# them anew.
 _NAMED_IN_FULL = {"agent": "agent_id", "gpu_set": "gpus"}
 
 
@@ -51,10 +55,13 @@ def partition_columns(table: str) -> tuple[Column, ...]:
 
 @cache
 def insert_statement(table: str) -> str:
-    """Returns the statement that inserts rows into a table. Its parameter `rows` has one JSON object a line.
+    """Returns the statement that inserts rows into a table.
+
+    Its parameter `rows` has one JSON object a line.
 
     This takes a fiftieth of the time of `executemany` (measured).
     """
     types = ", ".join(f'"{column.name}": "{column.plain_type}"' for column in table_columns(table))
     lines = "unnest(string_split($rows, chr(10)))"
-    return f"INSERT INTO {table} BY NAME SELECT row.* FROM (SELECT from_json({lines}, '{{{types}}}') AS row)"  # noqa: S608  # a table of ours
+    rows = f"SELECT from_json({lines}, '{{{types}}}') AS row"
+    return f"INSERT INTO {table} BY NAME SELECT row.* FROM ({rows})"  # noqa: S608  # our table

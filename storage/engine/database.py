@@ -1,7 +1,8 @@
 """Opens the history file, limits what DuckDB may do, and runs statements in it.
 
-One process owns the file. One thread owns the connection that writes, and readers have cursors of their own.
-Every statement of more than a line lies in a `.sql` file beside its user. This module does not know the bus.
+One process owns the file. One thread owns the connection that writes, and readers have cursors of
+their own. Every statement of more than a line lies in a `.sql` file beside its user. This module
+does not know the bus.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -79,7 +80,8 @@ class HistoryPaths:
 def open_file(settings: Settings, paths: HistoryPaths, file: Path | None = None) -> Connection:
     """Opens the history file, and creates it with its schema when it does not exist.
 
-    Raises CannotWriteError when the file cannot be used now, DamagedError when its content is not ours.
+    Raises CannotWriteError when the file cannot be used now, DamagedError when its content is not
+    ours.
     """
     paths.make()
     if file is None:
@@ -99,7 +101,10 @@ def open_file(settings: Settings, paths: HistoryPaths, file: Path | None = None)
 
 
 def reading_cursor(connection: Connection) -> Connection:
-    """Returns a cursor for questions. Schema path and macros belong to a cursor, so each one gets its own."""
+    """Returns a cursor for questions.
+
+    Schema path and macros belong to a cursor, so each one gets its own.
+    """
     cursor = connection.cursor()
     cursor.execute("USE history")
     cursor.execute(sql("macros"))
@@ -122,17 +127,18 @@ def in_memory() -> Iterator[Connection]:
 def engine_memory_mb(settings: Settings) -> int:
     """Returns the memory that DuckDB may use, in megabytes.
 
-    With it the whole process stays below STORAGE_MEMORY_LIMIT_MB, where that is 600 or more. DuckDB always gets at
-    least half of the limit: with too little, questions are refused and old days cannot be archived.
+    With it the whole process stays below STORAGE_MEMORY_LIMIT_MB, where that is 600 or more. DuckDB
+    always gets at least half of the limit: with too little, questions are refused and old days
+    cannot be archived.
     """
     limit = settings.STORAGE_MEMORY_LIMIT_MB
     return max(LEAST_MB, limit // 2, limit - OUTSIDE_DUCKDB_MB)
 
 
 def set_aside(file: Path, now: datetime) -> list[Path]:
-    """Renames a damaged file and its write-ahead log, so that people can still save what is in them.
+    """Renames a damaged file and its write-ahead log.
 
-    Returns the new names.
+    So people can still save what is in them. Returns the new names.
     """
     stamp = now.strftime("%Y%m%dT%H%M%S%fZ")
     renamed = []
@@ -143,7 +149,10 @@ def set_aside(file: Path, now: datetime) -> list[Path]:
 
 
 def _lock_down(connection: Connection, settings: Settings, paths: HistoryPaths, file: Path) -> None:
-    """Limits memory and files to what belongs to this storage. No later statement can lift the limits."""
+    """Limits memory and files to what belongs to this storage.
+
+    No later statement can lift the limits.
+    """
     run = connection.execute
     run(f"SET memory_limit = '{engine_memory_mb(settings)}MB'")
     run("SET threads = 2")

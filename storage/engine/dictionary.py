@@ -9,10 +9,12 @@ GpuNames = tuple[tuple[str, int | None, str], ...]  # uuid, index and name of ea
 
 
 class Dictionary(dict[str, int]):
-    """Names and their numbers, which run 0, 1, 2 ... Looking up a new name gives it the next number.
+    """Names and their numbers, which run 0, 1, 2 ...
 
-    Only one thread looks names up in this way. Other threads use `find`, which returns a number only once the
-    history file has it: `in_file` counts the names that are written.
+    Looking up a new name gives it the next number.
+
+    Only one thread looks names up in this way. Other threads use `find`, which returns a number
+    only once the history file has it: `in_file` counts the names that are written.
     """
 
     def __init__(self, stored: Iterable[tuple[str, int]]) -> None:

@@ -4,8 +4,8 @@ import duckdb
 
 from bus.errors import GpupingError
 
-# Parts of the messages of DuckDB and the operating system, in lower case. Both tables were made by damaging files
-# and filling disks, and reading what came out.
+# Parts of the messages of DuckDB and the operating system, in lower case. Both tables were made by
+# damaging files and filling disks, and reading what came out.
 _DAMAGE_SIGNS = (
     "corrupt",
     "checksum",
@@ -39,7 +39,10 @@ class StorageError(GpupingError):
 
 
 class CannotWriteError(StorageError):
-    """The disk is full, the folder cannot be written, or another process holds the file. Ingest waits."""
+    """The disk is full, the folder cannot be written, or another process holds the file.
+
+    Ingest waits.
+    """
 
 
 class DamagedError(StorageError):
@@ -47,13 +50,17 @@ class DamagedError(StorageError):
 
 
 class FlawedError(DamagedError):
-    """A partition of the archive is not what it should be. It is set aside alone; the history file stays."""
+    """A partition of the archive is not what it should be.
+
+    It is set aside alone; the history file stays.
+    """
 
 
 def explained(error: Exception, path: object) -> StorageError:
     """Returns what an error of DuckDB or the file system means for the file at `path`.
 
-    The signs that writing is impossible come first: a full disk also breaks reads, and nothing is damaged then.
+    The signs that writing is impossible come first: a full disk also breaks reads, and nothing is
+    damaged then.
     """
     text = " ".join(str(error).split())
     detail = f"{path}: {text[:300]}"

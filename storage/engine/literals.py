@@ -1,4 +1,7 @@
-"""Paths as SQL literals, for statements in which DuckDB takes no parameter (COPY, ATTACH, SET, lists of files)."""
+"""Paths as SQL literals, for statements in which DuckDB takes no parameter.
+
+Such are COPY, ATTACH, SET and lists of files.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,8 +1,9 @@
-"""Where the rows of a period are: in the history file, in the Parquet partitions of its days, or in both.
+"""Where the rows of a period are: in the history file, in the archive, or in both.
 
-Questions are written against `{pings}`, `{gpus}`, `{incidents}` and `{evidence}`. `Partitions.fill` replaces each
-mark by the table, or by the table and the partitions of the days that the period touches. So no question needs to
-know what is archived.
+The archive has a Parquet partition for each of its days. Questions are written against `{pings}`,
+`{gpus}`, `{incidents}` and `{evidence}`. `Partitions.fill` replaces each mark by the table, or by
+the table and the partitions of the days that the period touches. So no question needs to know what
+is archived.
 """
 
 import re
@@ -42,8 +43,8 @@ _FILE_NAME = re.compile(rf"({'|'.join(TABLES)})-([1-9][0-9]{{0,8}})\.")
 class Partition(Struct, frozen=True):
     """An archived day: which generation of its files counts, and how many rows each of them has.
 
-    A table without rows has no file. The rows of a table are None where a program of schema 1 did not count them;
-    such a table has the file that is found.
+    A table without rows has no file. The rows of a table are None where a program of schema 1 did
+    not count them; such a table has the file that is found.
     """
 
     generation: int
@@ -62,8 +63,8 @@ class PartitionFile(NamedTuple):
 class Partitions:
     """The archived days, and how their files are read together with the tables.
 
-    `touched` collects the days that questions were given to read. `stale` has the files that did not count when the
-    archive was last swept.
+    `touched` collects the days that questions were given to read. `stale` has the files that did
+    not count when the archive was last swept.
     """
 
     def __init__(self, folder: Path, days: dict[int, Partition]) -> None:
@@ -87,9 +88,10 @@ class Partitions:
         return files
 
     def fill(self, text: str, since_us: int = FIRST_US, until_us: int = LAST_US) -> str:
-        """Returns a question with its marks replaced, for outcomes pinged from `since_us` to `until_us`, inclusive.
+        """Returns a question with its marks replaced, for outcomes of a period.
 
-        All marks are replaced in one pass, for the path of a file may contain "{gpus}".
+        The period is from `since_us` to `until_us`, both included. All marks are replaced in one
+        pass, for the path of a file may contain "{gpus}".
         """
         return _MARK.sub(lambda mark: self._source(mark[1], since_us, until_us), text)
 
@@ -124,7 +126,10 @@ def rows_in(table: str, files: Iterable[Path]) -> str:
 
 
 def parse_path(path: Path) -> PartitionFile | None:
-    """Returns what a path in the archive names. None where it is not written exactly as `Partitions.file` does."""
+    """Returns what a path in the archive names.
+
+    None where it is not written exactly as `Partitions.file` does.
+    """
     day = _day_of(path.parent.name)
     name = _FILE_NAME.match(path.name)
     if day is None or name is None:

@@ -1,7 +1,10 @@
-"""Sums by day and by hour, made once a period is over and made again when an outcome of it comes late.
+"""Sums by day and by hour.
 
-A rollup is sealed up to a time. What is newer is summed from the rows when a question asks for it, so no answer
-depends on when the sealing ran. `remake` makes all sums again from the rows; they are the same then.
+They are made once a period is over, and made again when an outcome of it comes late.
+
+A rollup is sealed up to a time. What is newer is summed from the rows when a question asks for it,
+so no answer depends on when the sealing ran. `remake` makes all sums again from the rows; they are
+the same then.
 """
 
 from typing import NamedTuple
@@ -20,7 +23,8 @@ from storage.engine.database import (
 )
 from storage.engine.partitions import DAY_US, HOUR_US, Partitions
 
-# How long a period stays open after its end. An outcome that comes later makes its period be summed again.
+# How long a period stays open after its end. An outcome that comes later makes its period be summed
+# again.
 GRACE_US = 2 * HOUR_US
 GRAINS = {"agent_days": DAY_US, "fleet_hours": HOUR_US}
 
@@ -31,7 +35,10 @@ class _Sealed(NamedTuple):
 
 
 def sealed_until(connection: Connection) -> dict[str, int]:
-    """Returns up to where each rollup is sealed, in microseconds. FIRST_US where nothing is sealed yet."""
+    """Returns up to where each rollup is sealed, in microseconds.
+
+    FIRST_US where nothing is sealed yet.
+    """
     sealed = dict.fromkeys(GRAINS, FIRST_US)
     for row in rows_as(_Sealed, connection, "SELECT rollup, until_us FROM sealed"):
         sealed[row.rollup] = row.until_us
@@ -39,9 +46,10 @@ def sealed_until(connection: Connection) -> dict[str, int]:
 
 
 def seal(connection: Connection, partitions: Partitions, newest_us: int) -> bool:
-    """Sums up to one day more of each rollup, of the time that ended GRACE_US before the newest outcome.
+    """Sums up to one day more of each rollup.
 
-    Returns whether there may be more to sum.
+    Only time is summed that ended GRACE_US before the newest outcome. Returns whether there may be
+    more to sum.
     """
     more = False
     for rollup, until_us in sealed_until(connection).items():
@@ -77,8 +85,8 @@ def _first_outcome(
 ) -> int | None:
     """The time of the first outcome in a period.
 
-    It is nearly always within the first day, so that day is asked for alone. Otherwise the whole period is asked
-    for, so that years without an outcome are passed over in one step.
+    It is nearly always within the first day, so that day is asked for alone. Otherwise the whole
+    period is asked for, so that years without an outcome are passed over in one step.
     """
     for end_us in (min(since_us + DAY_US, until_us), until_us):
         text = partitions.fill(sql("first_within"), since_us, end_us - 1)
@@ -89,7 +97,9 @@ def _first_outcome(
 
 
 def sum_again(connection: Connection, partitions: Partitions, pinged_us: NDArray[np.int64]) -> None:
-    """Sums the sealed periods again that these outcomes fall into. Runs within the caller's transaction.
+    """Sums the sealed periods again that these outcomes fall into.
+
+    Runs within the caller's transaction.
 
     `pinged_us` is in ascending order.
     """

@@ -1,6 +1,7 @@
 """The rows that history has of an outcome, and the messages that they are made from.
 
-Pure: no clock, no database. The columns are declared in `schema.sql`; a test compares them with the rows here.
+Pure: no clock, no database. The columns are declared in `schema.sql`; a test compares them with the
+rows here.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -17,9 +18,10 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class Arrival(Struct, frozen=True, gc=False):
-    """One message as it came: its sequence number in the stream, its agent by the subject, and its bytes.
+    """One message as it came. Sequence number and agent are those of the stream and the subject.
 
-    A tombstone is written when a key is deleted by hand. It is empty and no outcome, but has a sequence number.
+    A tombstone is written when a key is deleted by hand. It is empty and no outcome, but has a
+    sequence number.
     """
 
     sequence: int
@@ -30,9 +32,12 @@ class Arrival(Struct, frozen=True, gc=False):
 
 
 class HealthyRows(Struct, frozen=True):
-    """Rows of `pings` from healthy pings, which nearly all are. Each field is a column; all have one length.
+    """Rows of `pings` from healthy pings, which nearly all are.
 
-    Only the columns that differ between healthy pings are here. `insert_healthy.sql` has the values of the others.
+    Each field is a column; all have one length.
+
+    Only the columns that differ between healthy pings are here. `insert_healthy.sql` has the values
+    of the others.
     """
 
     agent: NDArray[np.int64]
@@ -52,7 +57,10 @@ class HealthyRows(Struct, frozen=True):
 
     @classmethod
     def joined(cls, parts: "list[HealthyRows]") -> "HealthyRows":
-        """Returns the rows of all parts, one part after the other. Raises TypeError for an empty list."""
+        """Returns the rows of all parts, one part after the other.
+
+        Raises TypeError for an empty list.
+        """
         columns = zip(*map(structs.astuple, parts), strict=True)
         return cls(*map(np.concatenate, columns))
 
@@ -98,8 +106,8 @@ class Evidence(Struct, frozen=True, gc=False):
 class FullRow(PingRow, gc=False):
     """A row of `pings`, and what goes into the other tables with it.
 
-    `gpus` is empty where every GPU has the host's own times, for then `gpu_set` says all. Only a signed report is
-    evidence.
+    `gpus` is empty where every GPU has the host's own times, for then `gpu_set` says all. Only a
+    signed report is evidence.
     """
 
     gpus: tuple[GpuReport, ...] = ()
@@ -123,7 +131,10 @@ def microseconds(time: datetime) -> int:
 
 
 def from_microseconds(since_1970_us: int) -> datetime:
-    """Returns the UTC time that `microseconds` was given. Raises ValueError outside of years 1 to 9999."""
+    """Returns the UTC time that `microseconds` was given.
+
+    Raises ValueError outside of years 1 to 9999.
+    """
     seconds, remainder_us = divmod(since_1970_us, 1_000_000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=remainder_us)
 

@@ -1,11 +1,14 @@
-"""Writes the rows of any question as a CSV or Parquet file into the scratch folder, from where it is fetched.
+"""Writes the rows of any question as a CSV or Parquet file.
 
-A question is a SELECT with times as TIMESTAMPTZ; each format has its own way to show them. DuckDB writes while it
-reads, so a file of any length takes no more memory than a question may.
+The file is written into the scratch folder and fetched from there.
 
-A spreadsheet may open the CSV, and some text comes from hosts that are not ours: the names of their GPUs and the
-reasons that they give. Text that a spreadsheet would take for a formula gets an apostrophe in front, as OWASP advises
-against CSV injection. Numbers stay numbers, and Parquet has everything as it is.
+A question is a SELECT with times as TIMESTAMPTZ; each format has its own way to show them. DuckDB
+writes while it reads, so a file of any length takes no more memory than a question may.
+
+A spreadsheet may open the CSV, and some text comes from hosts that are not ours: the names of their
+GPUs and the reasons that they give. Text that a spreadsheet would take for a formula gets an
+apostrophe in front, as OWASP advises against CSV injection. Numbers stay numbers, and Parquet has
+everything as it is.
 """
 
 import contextlib
@@ -86,7 +89,10 @@ def write(
 
 
 def write_text(scratch: Path, text: str, name: str, form: str) -> ExportFile:
-    """Writes a text as a file, such as the page to print. Raises RefusedError (507) like `write`."""
+    """Writes a text as a file, such as the page to print.
+
+    Raises RefusedError (507) like `write`.
+    """
     path = new_file(scratch, form)
     with _removed_on_error(path):
         path.write_text(text, encoding="utf-8")
@@ -105,7 +111,7 @@ def new_file(scratch: Path, suffix: str) -> Path:
 
 
 def _without_formulas(columns: list[_Described]) -> str:
-    """The list of columns to select, in which text that starts like a formula gets an apostrophe."""
+    """The columns to select. Text that starts like a formula gets an apostrophe."""
     replaced = []
     for column in columns:
         if column.type == "VARCHAR":
@@ -121,8 +127,8 @@ def _without_formulas(columns: list[_Described]) -> str:
 def _removed_on_error(path: Path) -> Iterator[None]:
     """Removes the file when writing it fails. Raises RefusedError where it found no room.
 
-    A full disk is not a fault of the history, so the history stays open then. An error that does not name the file is
-    about a file that was read, and is passed on.
+    A full disk is not a fault of the history, so the history stays open then. An error that does
+    not name the file is about a file that was read, and is passed on.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """Decodes a batch of messages of the history stream into rows. Pure: no clock, no database.
 
-Healthy messages take the fast path (`fast_path.py`), all others the slow path here. What cannot be read becomes a
-`Poisoned` like any other value, so that one bad message never stops ingest.
+Healthy messages take the fast path (`fast_path.py`), all others the slow path here. What cannot be
+read becomes a `Poisoned` like any other value, so that one bad message never stops ingest.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,8 @@ from storage.ingest.wire import StoredState
 SIGNATURE_HEADER = "Gpuping-Signature"
 TOMBSTONE_HEADER = "KV-Operation"
 
-# A StoredState has some of the fields of an AgentState, under the same names. To the type checker it is one.
+# A StoredState has some of the fields of an AgentState, under the same names. To the type checker
+# it is one.
 _decode_state = cast("Callable[[bytes], AgentState]", msgspec.json.Decoder(StoredState).decode)
 
 # What a message that is not an outcome may raise.
@@ -45,7 +46,10 @@ _MESSAGE_ERRORS = (
 
 
 class DecodedBatch(Struct, frozen=True):
-    """What the messages of a batch say. `full` and `poisoned` have the index of their message as key."""
+    """What the messages of a batch say.
+
+    `full` and `poisoned` have the index of their message as key.
+    """
 
     healthy: HealthyRows
     healthy_indices: NDArray[np.int64]  # the message of each healthy row
@@ -78,7 +82,10 @@ class DecodedBatch(Struct, frozen=True):
 
 
 def decode_batch(batch: list[Arrival], names: Dictionaries) -> DecodedBatch:
-    """Returns the rows of the outcomes in these messages, and why some have none. Names that are new get numbers."""
+    """Returns the rows of the outcomes in these messages, and why some have none.
+
+    Names that are new get numbers.
+    """
     fast = read_healthy(batch, names)
     full: dict[int, FullRow] = {}
     poisoned: dict[int, Poisoned] = {}
@@ -94,7 +101,9 @@ def decode_batch(batch: list[Arrival], names: Dictionaries) -> DecodedBatch:
 
 
 def full_row(arrival: Arrival, names: Dictionaries) -> FullRow:
-    """The slow path: returns the row of any outcome. Raises one of _MESSAGE_ERRORS where there is none.
+    """The slow path: returns the row of any outcome.
+
+    Raises one of _MESSAGE_ERRORS where there is none.
 
     Names get their numbers last, so that a message which is refused leaves none behind.
     """

@@ -1,8 +1,9 @@
 """Tells new outcomes from those that came again, and finds agents whose numbers began again. Pure.
 
-An outcome is identified by agent, ping_seq and time of the ping. Nearly always an agent's numbers in a batch follow
-the last one that history has. That proves them new without a look at the file, and it is found out for all of them at
-once. The outcomes of the other agents are looked at one by one.
+An outcome is identified by agent, ping_seq and time of the ping. Nearly always an agent's numbers
+in a batch follow the last one that history has. That proves them new without a look at the file,
+and it is found out for all of them at once. The outcomes of the other agents are looked at one by
+one.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ class Key(NamedTuple):
 
 
 class OutcomeKeys(Struct, frozen=True):
-    """The keys of a batch's outcomes, a column each, and the index of each one's message in the batch."""
+    """The keys of a batch's outcomes, a column each. `message_index` is that in the batch."""
 
     agent: NDArray[np.int64]
     ping_seq: NDArray[np.int64]
@@ -33,7 +34,7 @@ class OutcomeKeys(Struct, frozen=True):
     message_index: NDArray[np.int64]
 
     def in_order_of_messages(self, indices: NDArray[np.int64]) -> list[tuple[int, Key]]:
-        """Returns the outcomes at these indices as index and key, in the order in which they came."""
+        """Returns index and key of the outcomes at these indices, in the order they came."""
         indices = indices[np.argsort(self.message_index[indices])]
         agents = self.agent[indices].tolist()
         numbers = self.ping_seq[indices].tolist()
@@ -45,8 +46,8 @@ class OutcomeKeys(Struct, frozen=True):
 class NewOutcomes(Struct, frozen=True):
     """The new outcomes of a batch.
 
-    `indices` are in order of time, so that rows pack tighter and those of a day lie together. The other fields are
-    what `Deduplicator.remember` needs.
+    `indices` are in order of time, so that rows pack tighter and those of a day lie together. The
+    other fields are what `Deduplicator.remember` needs.
     """
 
     indices: NDArray[np.int64]
@@ -57,7 +58,7 @@ class NewOutcomes(Struct, frozen=True):
 
 
 class _Following(Struct, frozen=True):
-    """The agents whose numbers in a batch all follow the last one that history has, and their outcomes."""
+    """The agents whose numbers in a batch all follow the last one stored, and their outcomes."""
 
     is_outcome: NDArray[np.bool_]
     agents: NDArray[np.int64]
@@ -67,8 +68,9 @@ class _Following(Struct, frozen=True):
 class Deduplicator:
     """Knows which numbers history has, and when an agent's numbers last began again.
 
-    `restarted` has the time of the last restart, in microseconds by agent. `find_stored` returns those of the keys
-    given that are in the history file. Outcomes from before `retention_cutoff_us` have expired.
+    `restarted` has the time of the last restart, in microseconds by agent. `find_stored` returns
+    those of the keys given that are in the history file. Outcomes from before `retention_cutoff_us`
+    have expired.
     """
 
     def __init__(
@@ -84,7 +86,10 @@ class Deduplicator:
         self._find_stored = find_stored
 
     def find(self, outcomes: OutcomeKeys) -> NewOutcomes:
-        """Returns the new outcomes of a batch. Changes nothing, for writing the batch may still fail."""
+        """Returns the new outcomes of a batch.
+
+        Changes nothing, for writing the batch may still fail.
+        """
         following = self._following(outcomes)
         doubtful_indices = np.flatnonzero(~following.is_outcome)
         others, any_number_taken = self._new_among(outcomes, doubtful_indices)
@@ -116,7 +121,7 @@ class Deduplicator:
         return agents
 
     def _following(self, outcomes: OutcomeKeys) -> _Following:
-        """Sorts the outcomes by agent and number, and compares all numbers at once with those expected."""
+        """Compares all numbers at once with those expected, sorted by agent and number."""
         order = np.lexsort((outcomes.ping_seq, outcomes.agent))
         agent = outcomes.agent[order]
         number = outcomes.ping_seq[order]
@@ -137,7 +142,9 @@ class Deduplicator:
     def _new_among(
         self, outcomes: OutcomeKeys, indices: NDArray[np.int64]
     ) -> tuple[dict[Key, int], bool]:
-        """Looks at outcomes one by one. Returns the new ones with their indices, and whether any number was taken.
+        """Looks at outcomes one by one.
+
+        Returns the new ones with their indices, and whether any number was taken.
 
         Where a number is taken, the file is asked whether it was by the same outcome.
         """
@@ -160,7 +167,10 @@ class Deduplicator:
         return certain | doubtful, any_number_taken
 
     def _was_used(self, key: Key) -> bool:
-        """Whether history has the number, or had it with an outcome that expired before this one was pinged."""
+        """Whether history has the number, or had it with an outcome that has expired.
+
+        A number that expired proves nothing for an outcome from before the cutoff.
+        """
         if self.sequences.holds(key.agent, key.ping_seq):
             return True
         if key.pinged_us < self.retention_cutoff_us:
@@ -168,9 +178,10 @@ class Deduplicator:
         return self.sequences.has_expired(key.agent, key.ping_seq)
 
     def _find_restarts(self, new: list[Key]) -> list[Key]:
-        """The new outcomes under numbers that are taken: with each of them an agent's numbers began again.
+        """The new outcomes with which an agent's numbers began again, for their numbers are taken.
 
-        `new` is in order of time. An agent may restart several times in it; the last one is returned.
+        `new` is in order of time. An agent may restart several times in it; the last one is
+        returned.
         """
         restarts: dict[int, Key] = {}
         numbers_since: dict[int, set[int]] = {}

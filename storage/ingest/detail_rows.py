@@ -1,4 +1,7 @@
-"""The rows of one outcome that is not plainly healthy: its own row, its GPUs, incidents and evidence. Pure."""
+"""The rows of one outcome that is not plainly healthy. Pure.
+
+It has a row of its own, and may have rows for GPUs, incidents and evidence.
+"""
 
 from typing import Any
 

@@ -1,12 +1,13 @@
 """The fast path: from the messages of healthy hosts to their rows, many at a time. Pure.
 
-Nearly all hosts are healthy: the ping was answered and judged good, host and GPUs were up throughout the window, the
-interval is in whole seconds, and there is nothing else to say of any GPU. The types here accept such messages only.
-Any other message takes the slow path (`decode.py`), which gives the same row for a message that fits here.
+Nearly all hosts are healthy: the ping was answered and judged good, host and GPUs were up
+throughout the window, the interval is in whole seconds, and there is nothing else to say of any
+GPU. The types here accept such messages only. Any other message takes the slow path (`decode.py`),
+which gives the same row for a message that fits here.
 
-Rows are columns of numbers, and what a message says is collected in flat lists. What is done to each row by itself
-costs more than all the rest (measured), so the loop over messages does as little as it can, and numpy does the rest
-for hundreds of messages at once.
+Rows are columns of numbers, and what a message says is collected in flat lists. What is done to
+each row by itself costs more than all the rest (measured), so the loop over messages does as little
+as it can, and numpy does the rest for hundreds of messages at once.
 """
 
 from itertools import compress
@@ -31,8 +32,8 @@ from storage.ingest.wire import (
     narrowed,
 )
 
-# Messages that are read together. What is made of them still lies in the processor's cache when it is used;
-# 1,000 take 5 to 30 % more time.
+# Messages that are read together. What is made of them still lies in the processor's cache when it
+# is used; 1,000 take 5 to 30 % more time.
 CHUNK = 500
 
 _Zero = Annotated[float, Meta(ge=0.0, le=0.0)]
@@ -92,7 +93,10 @@ _decode_state = msgspec.json.Decoder(_HealthyState).decode
 
 
 class _Collected(Struct, frozen=True):
-    """What the healthy messages of a chunk say. `numbers` and `times` are flat, with four values a message."""
+    """What the healthy messages of a chunk say.
+
+    `numbers` and `times` are flat, with four values a message.
+    """
 
     indices: list[int]  # of the messages in their batch
     agents: list[str]
@@ -141,8 +145,9 @@ def _read_chunk(batch: list[Arrival], start: int, stop: int, names: Dictionaries
 def _collect(batch: list[Arrival], start: int, stop: int) -> _Collected:
     """Collects what the messages say in which host and GPUs were up throughout, to the last digit.
 
-    The loop runs once for each message, so it is packed on purpose: one `+=` adds four values without a call, and
-    `for ... else` stands where a function would otherwise be called for each message.
+    The loop runs once for each message, so it is packed on purpose: one `+=` adds four values
+    without a call, and `for ... else` stands where a function would otherwise be called for each
+    message.
     """
     indices: list[int] = []
     agents: list[str] = []
@@ -190,7 +195,10 @@ def _rows(
     readable: NDArray[np.bool_],
     names: Dictionaries,
 ) -> HealthyRows:
-    """The rows of those messages whose timestamps are readable. Names in the others get no number."""
+    """The rows of those messages whose timestamps are readable.
+
+    Names in the others get no number.
+    """
     # None becomes NaN.
     numbers = np.array(collected.numbers, dtype=np.float64).reshape(-1, 4)[readable]
     up_seconds, interval_seconds, response_ms, late_ms = numbers.T

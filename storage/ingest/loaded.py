@@ -1,7 +1,7 @@
 """Loads what ingest remembers between batches: the dictionaries, and which numbers history has.
 
-They are loaded when the file is opened. When retention expires outcomes, their numbers are removed, with the same
-result as loading again.
+They are loaded when the file is opened. When retention expires outcomes, their numbers are removed,
+with the same result as loading again.
 """
 
 from collections.abc import Iterable
@@ -65,7 +65,9 @@ def load_restarts(connection: Connection) -> dict[int, int]:
 def load_sequences(
     connection: Connection, partitions: Partitions, restarted: dict[int, int]
 ) -> SequenceRanges:
-    """Returns the numbers that the file has. Only agents with gaps or restarts need a look at each row.
+    """Returns the numbers that the file has.
+
+    Only agents with gaps or restarts need a look at each row.
 
     `restarted` has the time of each agent's last restart.
     """
@@ -76,7 +78,8 @@ def load_sequences(
     for agent, held in ranges.items():
         base = 0
         if cutoff_us > restarted.get(agent, 0):
-            # Some of the numbers since the last restart may have expired: those before the first are not missing.
+            # Some of the numbers since the last restart may have expired: those before the first
+            # are not missing.
             base = held[0][0] - 1
         sequences.load(agent, held, base=base, missing_before_restart=missing.get(agent, 0))
     if cutoff_us > FIRST_US:
@@ -129,7 +132,7 @@ def missing_before_restart(
     since_us: int = FIRST_US,
     until_us: int = LAST_US,
 ) -> dict[int, int]:
-    """Returns how many numbers are missing in a period, of those numbered before each agent's last restart.
+    """Returns how many numbers from before each agent's last restart are missing in a period.
 
     Agents that miss none may be left out.
     """

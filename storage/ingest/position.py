@@ -9,7 +9,7 @@ from storage.engine.rows import Arrival
 
 
 class Position(Struct, frozen=True):
-    """The last message read: of which stream (by its creation time), its sequence number, and its fingerprint."""
+    """The last message that was read. `stream_us` is the creation time of its stream."""
 
     stream_us: int
     sequence: int
@@ -25,7 +25,10 @@ def fingerprint(data: bytes, agent_id: str) -> str:
 
 
 def position_after(before: Position | None, stream_us: int, batch: list[Arrival]) -> Position:
-    """Returns the position after a batch. Within one stream it never goes back, for a batch may be read again."""
+    """Returns the position after a batch.
+
+    Within one stream it never goes back, for a batch may be read again.
+    """
     last = max(batch, key=attrgetter("sequence"))
     if before is not None and before.stream_us == stream_us and before.sequence >= last.sequence:
         return before

@@ -1,7 +1,10 @@
-"""Which ping_seq of which agent history has already: tells a new outcome from one that came again. Pure.
+"""Which ping_seq of which agent history has already: tells a new outcome from one that came again.
 
-An agent's pings are numbered 1, 2, 3 ... So a few ranges of numbers stand for millions of rows, and the numbers
-between two ranges are missing. The numbers begin again at 1 where the scheduler's bucket was lost ("restart").
+Pure.
+
+An agent's pings are numbered 1, 2, 3 ... So a few ranges of numbers stand for millions of rows, and
+the numbers between two ranges are missing. The numbers begin again at 1 where the scheduler's
+bucket was lost ("restart").
 """
 
 from bisect import bisect_right
@@ -13,7 +16,8 @@ from numpy.typing import NDArray
 
 from storage.engine.bounds import FAR
 
-# As a base: history has no outcome of the agent left, and whatever number comes next is the first that counts.
+# As a base: history has no outcome of the agent left, and whatever number comes next is the first
+# that counts.
 _UNKNOWN_BASE = FAR
 
 _by_first = attrgetter("first")
@@ -29,12 +33,12 @@ class SequenceRange(Struct, gc=False):
 class SequenceRanges:
     """The numbers that history has, as ranges by agent, and how many are missing.
 
-    The ranges of an agent are in ascending order and never touch. The end of the last range is kept in `_reached`, and
-    is put into the range only when somebody looks at it. So taking in the numbers that follow, which nearly all do, is
-    one step for a whole batch.
+    The ranges of an agent are in ascending order and never touch. The end of the last range is kept
+    in `_reached`, and is put into the range only when somebody looks at it. So taking in the
+    numbers that follow, which nearly all do, is one step for a whole batch.
 
-    An agent's base is the number before the first that can be missing: 0, or where retention has expired outcomes,
-    the last number that expired.
+    An agent's base is the number before the first that can be missing: 0, or where retention has
+    expired outcomes, the last number that expired.
 
     One thread writes. `missing_within` changes nothing, so that readers may call it meanwhile.
     """
@@ -114,7 +118,10 @@ class SequenceRanges:
         self._missing_before_restart[agent] = missing
 
     def expire(self, agent: int, first: int | None = None) -> None:
-        """Removes the numbers below `first` (None: all of them). None of them is missing any more."""
+        """Removes the numbers below `first` (None: all of them).
+
+        None of them is missing any more.
+        """
         self.missing -= self._missing_of(agent)
         kept: list[SequenceRange] = []
         if first is None:
@@ -129,7 +136,10 @@ class SequenceRanges:
         self.missing += self._missing_of(agent)
 
     def has_expired(self, agent: int, number: int) -> bool:
-        """Returns whether history had this number and it expired. False where all of the agent's outcomes expired."""
+        """Returns whether history had this number and it expired.
+
+        False where all of the agent's outcomes expired.
+        """
         base = self._base.get(agent, 0)
         return number <= base and base != _UNKNOWN_BASE
 
@@ -143,7 +153,10 @@ class SequenceRanges:
         self._reached[agent] = number
 
     def _make_room(self, agents: NDArray[np.int64]) -> None:
-        """Doubles `_reached` until it has room for these agents. Readers keep the array that they have."""
+        """Doubles `_reached` until it has room for these agents.
+
+        Readers keep the array that they have.
+        """
         if not len(agents):
             return
         size = len(self._reached)
@@ -153,7 +166,10 @@ class SequenceRanges:
             self._reached = np.concatenate([self._reached, more])
 
     def _ranges_of(self, agent: int) -> list[SequenceRange]:
-        """The agent's ranges, after the end of the last one was put in. Without a range the numbers began at 1."""
+        """The agent's ranges, after the end of the last one was put in.
+
+        Without a range the numbers began at 1.
+        """
         ranges = self._ranges.setdefault(agent, [])
         last = self._last_of(agent)
         if last:
@@ -199,13 +215,17 @@ class SequenceRanges:
     def _base_of(self, agent: int, first: int) -> int:
         """The agent's base, which is below the first number that history has.
 
-        It is lowered here where all outcomes had expired, or where a number below it came after all.
+        It is lowered here where all outcomes had expired, or where a number below it came after
+        all.
         """
         return min(self._base.get(agent, 0), first - 1)
 
 
 def _join_with_next(ranges: list[SequenceRange], index: int) -> None:
-    """Makes one range of this one and the next where they touch. Does nothing where there is no such pair."""
+    """Makes one range of this one and the next where they touch.
+
+    Does nothing where there is no such pair.
+    """
     if index < 0 or index + 1 >= len(ranges):
         return
     if ranges[index].last + 1 == ranges[index + 1].first:

@@ -1,7 +1,7 @@
 """Reads the timestamps of many messages at once, from text to microseconds since 1970. Pure.
 
-Each outcome has four timestamps. Made one by one, a `datetime` and its distance from 1970 cost a third of a
-microsecond each; as one array they cost a third of that (measured).
+Each outcome has four timestamps. Made one by one, a `datetime` and its distance from 1970 cost a
+third of a microsecond each; as one array they cost a third of that (measured).
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,9 @@ from storage.engine.rows import microseconds
 FORM = "2026-11-01T00:00:00.000000Z"
 _LENGTH = len(FORM)
 
-# For each position of a text, the lowest and the highest byte that it may have: digits may be any digit, other
-# letters are as in FORM. One byte more must be zero, for numpy fills shorter texts with zeros.
+# For each position of a text, the lowest and the highest byte that it may have: digits may be any
+# digit, other letters are as in FORM. One byte more must be zero, for numpy fills shorter texts
+# with zeros.
 _FORM_BYTES = np.frombuffer(FORM.encode() + b"\0", np.uint8)[:, np.newaxis]
 _ZERO, _NINE = np.frombuffer(b"09", np.uint8)
 _IS_DIGIT = (_ZERO <= _FORM_BYTES) & (_FORM_BYTES <= _NINE)

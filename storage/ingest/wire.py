@@ -1,11 +1,14 @@
-"""The part of a scheduler's state that history keeps. A message is decoded once, into no more than this.
+"""The part of a scheduler's state that history keeps.
 
-The fields are declared in `bus.contract.messages`. `narrowed` makes types from them that have only the fields named
-here, and refuse values that could not be a row: a number or a latency too large for its column. Decoding with
-fewer fields is what makes ingest quick, so these types are generated and not written down again.
+A message is decoded once, into no more than this.
 
-With `gc=False` Python's collector does not look at them. Ten thousand at once have no reference cycles, and looking
-for some costs 1.6 us a message (measured).
+The fields are declared in `bus.contract.messages`. `narrowed` makes types from them that have only
+the fields named here, and refuse values that could not be a row: a number or a latency too large
+for its column. Decoding with fewer fields is what makes ingest quick, so these types are generated
+and not written down again.
+
+With `gc=False` Python's collector does not look at them. Ten thousand at once have no reference
+cycles, and looking for some costs 1.6 us a message (measured).
 """
 
 from typing import Annotated, Any
@@ -38,10 +41,11 @@ def narrowed(
     namespace: dict[str, Any] | None = None,
     **narrower: Any,
 ) -> Any:
-    """Returns a Struct type for the same JSON as `declared`, with only some of its fields (None: all of them).
+    """Returns a Struct type for the same JSON as `declared`, with only some of its fields.
 
-    `narrower` replaces types. A type alone makes the field required; a tuple of type and default does not.
-    Raises ValueError for a field that `declared` does not have.
+    `fields` are their names, None means all of them. `narrower` replaces types. A type alone makes
+    the field required; a tuple of type and default does not. Raises ValueError for a field that
+    `declared` does not have.
     """
     known = {field.name: field for field in msgspec.structs.fields(declared)}
     wanted = fields or tuple(known)
@@ -49,7 +53,8 @@ def narrowed(
     if unknown:
         raise ValueError(f"{declared.__name__} has no field {sorted(unknown)}")
     definitions: list[tuple[Any, ...]] = []
-    # In the order of the declaration, which is the order of the JSON: msgspec tries the next field first.
+    # In the order of the declaration, which is the order of the JSON: msgspec tries the next field
+    # first.
     for field in known.values():
         if field.name not in wanted:
             continue

@@ -1,8 +1,8 @@
-"""Writes batches of messages into the history file: every outcome once, even if it comes twice or late.
+"""Writes batches of messages into the history file, every outcome once.
 
-Rows and position share one transaction. An outcome is identified by (agent, ping_seq, pinged_at) and not by its
-sequence number in the stream, for after a crash the server may number the end of the stream again. All of this
-runs in the thread that owns the connection.
+Rows and position share one transaction. An outcome is identified by (agent, ping_seq, pinged_at)
+and not by its sequence number in the stream, for after a crash the server may number the end of the
+stream again. All of this runs in the thread that owns the connection.
 """
 
 from typing import Any
@@ -56,7 +56,10 @@ _AGENTS_NAMED = 5
 
 
 class WriteResult(Struct, frozen=True):
-    """How many outcomes of a batch were new or came again, how many messages are poisoned, how many numbers missing."""
+    """What became of a batch: new outcomes, those that came again, and poisoned messages.
+
+    `missing` is how many more numbers are missing after it.
+    """
 
     rows: int = 0
     duplicates: int = 0
@@ -95,13 +98,16 @@ class Ingest:
     def write(self, stream_us: int, batch: list[Arrival], decoded: DecodedBatch) -> WriteResult:
         """Writes a batch in one transaction. `stream_us` is the creation time of the stream.
 
-        When the database refuses a row, the batch is halved until the row is found, and its message is set aside.
-        Raises FlawedError when a partition of the archive is to blame.
+        When the database refuses a row, the batch is halved until the row is found, and its message
+        is set aside. Raises FlawedError when a partition of the archive is to blame.
         """
         return self._write_part(stream_us, batch, decoded, range(len(batch)))
 
     def expire(self) -> None:
-        """Removes what retention has expired from what is remembered. Does nothing when no row is gone."""
+        """Removes what retention has expired from what is remembered.
+
+        Does nothing when no row is gone.
+        """
         rows = self._count_rows()
         if rows == self.rows:
             return
@@ -142,9 +148,9 @@ class Ingest:
         return self._commit(stream_us, [arrival], replace(nothing, poisoned=refused))
 
     def _blame_archive(self, error: Exception, decoded: DecodedBatch) -> None:
-        """Raises FlawedError when a partition of the outcome's day is damaged, for then the outcome is not to blame.
+        """Raises FlawedError when a partition of the outcome's day is damaged.
 
-        Both show in the same errors.
+        Then the outcome is not to blame, though both show in the same errors.
         """
         days = np.unique(decoded.outcomes().pinged_us // DAY_US).tolist()
         flaws = inspection.find_flaws(self.partitions, days, error)
@@ -203,7 +209,10 @@ class Ingest:
         return rows_as(Key, self.connection, text, parameters)
 
     def _insert_outcomes(self, decoded: DecodedBatch, new: NewOutcomes) -> None:
-        """Inserts the new ones. An index below the number of healthy rows is one of those, others are full rows."""
+        """Inserts the new ones.
+
+        An index below the number of healthy rows is one of those, others are full rows.
+        """
         healthy_count = len(decoded.healthy)
         is_healthy = new.indices < healthy_count
         self._insert_healthy(decoded.healthy.take(new.indices[is_healthy]))
@@ -246,7 +255,10 @@ class Ingest:
         self.connection.unregister("healthy")
 
     def _insert(self, table: str, rows: list[dict[str, Any]]) -> None:
-        """Inserts rows as JSON, a line each. In one JSON list they would take three times as long (measured)."""
+        """Inserts rows as JSON, a line each.
+
+        In one JSON list they would take three times as long (measured).
+        """
         if not rows:
             return
         lines = _encode_lines(rows).decode().removesuffix("\n")
@@ -255,7 +267,7 @@ class Ingest:
     def _remember(
         self, decoded: DecodedBatch, new: NewOutcomes, set_aside: list[Poisoned]
     ) -> WriteResult:
-        """Brings what is remembered up to what has been committed, and logs what an operator should know."""
+        """Remembers what has been committed, and logs what an operator should know."""
         missing_before = self.sequences.missing
         agents_with_gaps = self._deduplicator.remember(new)
         missing = self.sequences.missing - missing_before

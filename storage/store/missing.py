@@ -1,7 +1,9 @@
-"""How many of an agent's numbers never came. They are counted between restarts, where numbers begin again at 1.
+"""How many of an agent's numbers never came.
 
-The numbers since the last restart are remembered as ranges (`storage/ingest/sequences.py`). Those from before it are
-counted from their rows.
+They are counted between restarts, where numbers begin again at 1.
+
+The numbers since the last restart are remembered as ranges (`storage/ingest/sequences.py`). Those
+from before it are counted from their rows.
 """
 
 from storage.engine.bounds import LAST_US
@@ -11,7 +13,7 @@ from storage.store.store import Reader
 
 
 def numbering_began_us(reader: Reader, agent: int) -> int:
-    """Returns the time of the agent's last restart in microseconds, 0 where its numbers never began again."""
+    """Returns the time of the agent's last restart in microseconds, 0 where there was none."""
     text = "SELECT max(pinged_us) FROM restarts WHERE agent = $agent"
     return value_of(reader.cursor, text, {"agent": agent}) or 0
 
@@ -26,8 +28,8 @@ def missing(
 ) -> int:
     """Returns how many numbers are missing in a period, with those directly before its first.
 
-    `began` is the time of the agent's last restart. `span` has the first and the last number in the period that came
-    since then, None where there is none.
+    `began` is the time of the agent's last restart. `span` has the first and the last number in the
+    period that came since then, None where there is none.
     """
     first, last = span
     count = 0

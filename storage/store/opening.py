@@ -1,7 +1,10 @@
-"""Opens the history of one storage: the file and its archive. What is damaged is set aside by itself.
+"""Opens the history of one storage: the file and its archive.
 
-A partition that cannot be read is removed, and its day comes back from the stream. The history file is set aside only
-where it is damaged itself, and is then made again from the archive and the stream.
+What is damaged is set aside by itself.
+
+A partition that cannot be read is removed, and its day comes back from the stream. The history file
+is set aside only where it is damaged itself, and is then made again from the archive and the
+stream.
 """
 
 from datetime import datetime
@@ -28,9 +31,10 @@ log = structlog.get_logger("storage")
 
 
 class Damage(Struct):
-    """The damage seen while the history was open: in which archived days, and whether in the history file.
+    """The damage seen while the history was open.
 
-    It is remembered for the next opening, which would not see it by itself, for it reads few of the rows.
+    `days` are archived days that are damaged, `in_file` says so of the history file itself. This is
+    remembered for the next opening, which would not see it by itself, for it reads few of the rows.
     """
 
     days: set[int] = set()
@@ -39,7 +43,8 @@ class Damage(Struct):
     def note(self, error: Exception, known: Partitions, file: Path) -> StorageError:
         """Returns what an error means, and notes the damage that it shows.
 
-        A damaged partition can cause any error, so the partitions that were read are inspected first.
+        A damaged partition can cause any error, so the partitions that were read are inspected
+        first.
         """
         if isinstance(error, FlawedError):
             failure: StorageError = error
@@ -57,7 +62,7 @@ class Damage(Struct):
 
 
 class HistoryOpener:
-    """Opens the history file of one storage, and mends the damage that was noted while it was open."""
+    """Opens the history file of one storage, and mends the damage that was noted."""
 
     def __init__(self, settings: Settings, paths: HistoryPaths, file: Path) -> None:
         self.damage = Damage()
@@ -78,7 +83,10 @@ class HistoryOpener:
         return ingest
 
     def _open(self, now: datetime) -> Ingest:
-        """Opens the file; where a partition fails meanwhile, again without it. Raises StorageError."""
+        """Opens the file; where a partition fails meanwhile, again without it.
+
+        Raises StorageError.
+        """
         while True:
             connection = database.open_file(self._settings, self._paths, self._file)
             known = Partitions(self._paths.archive, {})
@@ -97,7 +105,9 @@ class HistoryOpener:
                 raise
 
     def _mend(self, connection: Connection, known: Partitions, now: datetime) -> None:
-        """Inspects where damage was seen, and removes partitions. Raises DamagedError for the file itself.
+        """Inspects where damage was seen, and removes partitions.
+
+        Raises DamagedError for the file itself.
 
         When the file is suspect, all partitions are inspected.
         """

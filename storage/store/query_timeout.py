@@ -1,7 +1,10 @@
-"""The time limit of a question. Once it is over, the question is interrupted again and again until it has ended.
+"""The time limit of a question.
 
-One interruption is not enough. It ends the statement that runs at that moment and leaves no trace. A question that is
-in Python code just then would go on to its next statement, and that one could take as long as it likes.
+Once it is over, the question is interrupted again and again until it has ended.
+
+One interruption is not enough. It ends the statement that runs at that moment and leaves no trace.
+A question that is in Python code just then would go on to its next statement, and that one could
+take as long as it likes.
 """
 
 import asyncio

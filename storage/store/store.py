@@ -1,8 +1,10 @@
-"""The history file for asyncio: one thread writes, a few read, and a file that fails is opened again.
+"""The history file for asyncio.
 
-The event loop never waits for the disk. A question that takes too long is interrupted. A full disk makes ingest wait.
-What is damaged, the file or a partition of the archive, is set aside by itself, and made again from the stream and from
-what is left of both.
+One thread writes and a few threads read. A file that fails is opened again.
+
+The event loop never waits for the disk. A question that takes too long is interrupted. A full disk
+makes ingest wait. What is damaged, the file or a partition of the archive, is set aside by itself,
+and made again from the stream and from what is left of both.
 """
 
 import asyncio
@@ -35,7 +37,7 @@ T = TypeVar("T")
 
 
 class Reader(Struct, frozen=True):
-    """What a question needs: a cursor in a transaction, where the rows are, and what ingest remembers.
+    """A cursor in a transaction, where the rows are, and what ingest remembers.
 
     `newest_us` is the time of the newest outcome in the history.
     """
@@ -56,7 +58,9 @@ class Prepared(Struct, frozen=True, gc=False):
 
 
 class Store:
-    """The history of one storage. It is open where `waiting` is None; otherwise `waiting` says why it is not.
+    """The history of one storage.
+
+    It is open where `waiting` is None; otherwise `waiting` says why it is not.
 
     `failed` is set when the file must be opened again.
     """
@@ -77,7 +81,10 @@ class Store:
         self._connection: database.Connection | None = None
 
     async def open(self, now: datetime) -> None:
-        """Opens the file; a damaged one is set aside first. Raises CannotWriteError, and `waiting` then says why."""
+        """Opens the file; a damaged one is set aside first.
+
+        Raises CannotWriteError, and `waiting` then says why.
+        """
         try:
             await self._in_writer(lambda: self._open(now))
         except CannotWriteError as error:
@@ -98,13 +105,15 @@ class Store:
         self._readers.shutdown()
 
     async def prepare(self, batch: list[Arrival]) -> Prepared:
-        """Decodes a batch in a thread of its own, so that the batch before it may be written meanwhile."""
+        """Decodes a batch in a thread of its own, while the batch before it may be written."""
         names = self._open_ingest().names
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._decoder, _prepare, batch, names)
 
     async def write(self, stream_us: int, prepared: Prepared) -> WriteResult:
-        """Commits the rows of a batch and the position after it. `stream_us` is the creation time of the stream.
+        """Commits the rows of a batch and the position after it.
+
+        `stream_us` is the creation time of the stream.
 
         After CannotWriteError or DamagedError the file must be opened again before anything else.
         """
@@ -121,8 +130,8 @@ class Store:
     async def seal(self, now: datetime) -> bool:
         """Sums one more day. Returns whether there is more to do.
 
-        The time that counts is the earlier of this host's clock and the newest outcome's time. So a clock that is far
-        ahead seals nothing too early.
+        The time that counts is the earlier of this host's clock and the newest outcome's time. So a
+        clock that is far ahead seals nothing too early.
         """
         now_us = microseconds(now)
 
@@ -163,8 +172,8 @@ class Store:
     async def read(self, question: Callable[[Reader], T], seconds: float | None = None) -> T:
         """Answers a question from one state of the history, in a reader's thread.
 
-        It may take `seconds`, by default STORAGE_QUERY_TIMEOUT_SECONDS. Raises UnavailableError when it takes longer,
-        needs too much memory, or the file is not open.
+        It may take `seconds`, by default STORAGE_QUERY_TIMEOUT_SECONDS. Raises UnavailableError
+        when it takes longer, needs too much memory, or the file is not open.
         """
         if self.waiting is not None:
             raise UnavailableError(f"history cannot be read now: {self.waiting}")
@@ -173,7 +182,8 @@ class Store:
             seconds = self.settings.STORAGE_QUERY_TIMEOUT_SECONDS
         ingest = self.ingest
         known = Partitions(self.paths.archive, {})
-        # The cursor goes back to the queue that it came from: after an opening there is a new queue.
+        # The cursor goes back to the queue that it came from: after an opening there is a new
+        # queue.
         idle = self._idle
         cursor = await idle.get()
         timeout = QueryTimeout(cursor, seconds)
@@ -198,7 +208,8 @@ class Store:
     def _open_ingest(self) -> Ingest:
         """Returns the open file's writing side. Raises CannotWriteError.
 
-        It is called where the work is done, for the file may have been closed since the work was ordered.
+        It is called where the work is done, for the file may have been closed since the work was
+        ordered.
         """
         if self.ingest is None or self._connection is None:
             raise CannotWriteError(self.waiting or "the history file is not open")
@@ -215,7 +226,10 @@ class Store:
             raise await self._failure(error, known, self._writer) from error
 
     async def _failure(self, error: Exception, known: Partitions, thread: Executor) -> Exception:
-        """Returns what an error means, found out in `thread`. Sets `failed` where the file must be opened again."""
+        """Returns what an error means, found out in `thread`.
+
+        Sets `failed` where the file must be opened again.
+        """
         look = partial(self._opener.damage.note, error, known, self.file)
         failure = await asyncio.get_running_loop().run_in_executor(thread, look)
         if isinstance(failure, CannotWriteError | DamagedError):
@@ -247,7 +261,8 @@ def _ask(
 ) -> T:
     """Answers a question within one transaction.
 
-    Which days are archived is read in it too, so that a day which is archived meanwhile is neither lost nor doubled.
+    Which days are archived is read in it too, so that a day which is archived meanwhile is neither
+    lost nor doubled.
     """
     cursor.execute("BEGIN")
     try:

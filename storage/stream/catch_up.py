@@ -1,7 +1,7 @@
 """How much of what was in the stream when reading began is in the history file.
 
-Messages are counted by their deliveries and not by sequence numbers, for messages that were deleted by hand or have
-expired are never delivered.
+Messages are counted by their deliveries and not by sequence numbers, for messages that were deleted
+by hand or have expired are never delivered.
 """
 
 import asyncio
@@ -10,10 +10,12 @@ from bus.errors import UnavailableError
 
 
 class CatchUp:
-    """`complete` once all that was there when reading began is in the file. What comes later follows at once.
+    """`complete` once all that was there when reading began is in the file.
 
-    `read` of `total` messages are in the file; `total` is None where it is not known. `changed` is set at each
-    change, and cleared by whoever waits for it.
+    What comes later follows at once.
+
+    `read` of `total` messages are in the file; `total` is None where it is not known. `changed` is
+    set at each change, and cleared by whoever waits for it.
     """
 
     def __init__(self) -> None:
@@ -31,14 +33,17 @@ class CatchUp:
         self._set(0, total, complete=total == 0)
 
     def advance(self, delivery: int, pending: int) -> None:
-        """Messages up to the given delivery are written. `pending` more were in the stream when it was sent."""
+        """Messages up to the given delivery are written.
+
+        `pending` more were in the stream when it was sent.
+        """
         if self.total is None:
             return
         complete = self.complete or pending == 0 or delivery >= self.total
         self._set(min(delivery, self.total), self.total, complete=complete)
 
     def check(self) -> None:
-        """Raises UnavailableError while an answer may lack outcomes, for then nobody must be paid on it."""
+        """Raises UnavailableError while an answer may lack outcomes and so must not be paid on."""
         if self.complete:
             return
         progress = "the stream has not been read yet"

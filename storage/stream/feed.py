@@ -1,8 +1,9 @@
 """Reads the history stream into the store: in order, in batches, acknowledged after the commit.
 
-The history file decides how far ingest has come, and not the consumer. Whenever reading begins, the durable consumer
-is made anew behind the file's position. When a delivery is lost, reading begins again. So nothing here depends on
-redelivery, and the state of the consumer is only for people to look at.
+The history file decides how far ingest has come, and not the consumer. Whenever reading begins, the
+durable consumer is made anew behind the file's position. When a delivery is lost, reading begins
+again. So nothing here depends on redelivery, and the state of the consumer is only for people to
+look at.
 """
 
 import asyncio
@@ -104,7 +105,10 @@ class Feed:
         return start
 
     async def _fingerprint_at(self, sequence: int) -> str | None:
-        """The fingerprint of the message that has this number in the stream. None where there is none."""
+        """The fingerprint of the message that has this number in the stream.
+
+        None where there is none.
+        """
         request = {"seq": sequence}
         subject = f"STREAM.MSG.GET.{subjects.HISTORY_STREAM}"
         try:
@@ -125,7 +129,10 @@ class Feed:
         }
 
     async def _follow(self) -> None:
-        """Pulls, decodes and writes until the consumer is lost. A batch is decoded while the last one is written."""
+        """Pulls, decodes and writes until the consumer is lost.
+
+        A batch is decoded while the last one is written.
+        """
         pulling = asyncio.create_task(self._consumer.run())
         pulling.add_done_callback(lambda _: self._arrived.set())
         failing = asyncio.create_task(self._store.failed.wait())
@@ -148,9 +155,9 @@ class Feed:
                 await writing
 
     async def _next_batch(self) -> list[tuple[Msg, int]]:
-        """Takes what has arrived: at once where it fills a batch, otherwise BATCH_SECONDS after the first message.
+        """Takes what has arrived, at once where it fills a batch.
 
-        Empty when the consumer is lost.
+        Otherwise it waits BATCH_SECONDS after the first message. Empty when the consumer is lost.
         """
         await self._arrived.wait()
         await self._fill_buffer(boottime() + BATCH_SECONDS)
@@ -163,7 +170,7 @@ class Feed:
         return batch
 
     async def _fill_buffer(self, deadline: float) -> None:
-        """Waits until the deadline, or until the buffer has enough for a batch or the consumer is lost."""
+        """Waits until there is enough for a batch, the deadline, or the loss of the consumer."""
         while len(self._buffer) < BATCH_ROWS and not self._consumer.is_lost:
             left = deadline - boottime()
             if left <= 0:
@@ -192,7 +199,10 @@ class Feed:
         await self._acknowledge(last_message)
 
     async def _acknowledge(self, message: Msg) -> None:
-        """Tells the server how far ingest has come. Nothing depends on it, so a failure is ignored."""
+        """Tells the server how far ingest has come.
+
+        Nothing depends on it, so a failure is ignored.
+        """
         if not self._client.is_connected:
             return
         try:
@@ -208,7 +218,7 @@ class Feed:
         self._arrived.set()
 
     def _on_failed(self, failing: asyncio.Task[bool]) -> None:
-        """Runs when the history file must be opened again, or when waiting for that was cancelled."""
+        """Stops reading when the history file must be opened again."""
         if not failing.cancelled():
             self.catch_up.reset()
         self._consumer.stop()

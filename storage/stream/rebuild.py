@@ -1,7 +1,8 @@
-"""Makes the history file again from the Parquet archive and the stream, and compares it with the old one.
+"""Makes the history file again from the archive and the stream.
 
-`gpuping storage rebuild` calls `rebuild` while the service is stopped. The new file is written beside the old one, and
-replaces it only when both have the same content. The old file is kept under another name.
+`gpuping storage rebuild` calls `rebuild` while the service is stopped. The new file is written
+beside the old one, and replaces it only when both have the same content. The old file is kept under
+another name.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ Progress = Callable[[int, int], None]  # called with the messages read so far, a
 
 
 class FileContent(Struct, frozen=True):
-    """What a history file has, archive included, and before which time retention has expired outcomes."""
+    """What a history file has, archive included, and its retention cutoff."""
 
     content: day_folders.Content
     retention_cutoff_us: int
@@ -63,10 +64,12 @@ def _no_progress(_read: int, _all: int) -> None:
 async def rebuild(
     settings: Settings, *, force: bool = False, progress: Progress = _no_progress
 ) -> Rebuilt:
-    """Rebuilds the history file. Without `force`, a readable file is only replaced by one with the same content.
+    """Rebuilds the history file.
 
-    Raises CannotWriteError while the service runs, for it owns the file. Raises BusError when the stream cannot be
-    read.
+    Without `force`, a readable file is only replaced by one with the same content.
+
+    Raises CannotWriteError while the service runs, for it owns the file. Raises BusError when the
+    stream cannot be read.
     """
     paths = HistoryPaths(settings)
     before = _read_old_file(settings, paths)
@@ -159,7 +162,9 @@ def _read_file(settings: Settings, paths: HistoryPaths, file: Path) -> FileConte
 
 
 def _swap(file: Path, new_file: Path, now: datetime) -> Path | None:
-    """Renames the old file and puts the new one in its place. Returns the old file's new name, if there was one.
+    """Renames the old file and puts the new one in its place.
+
+    Returns the old file's new name, if there was one.
 
     A crash after any of the steps leaves files that the next start can use.
     """

@@ -1,7 +1,7 @@
-"""Decides where in the history stream reading begins, by what the file has and what the stream shows. Pure.
+"""Decides where in the history stream reading begins. Pure.
 
-Messages that are read twice are recognised, so starting too early is harmless. Starting too late loses outcomes for
-good.
+It follows from what the file has and what the stream shows. Messages that are read twice are
+recognised, so starting too early is harmless. Starting too late loses outcomes for good.
 """
 
 from datetime import datetime, timedelta
@@ -54,7 +54,10 @@ class Start(Struct, frozen=True):
 def choose_start(
     position: Position | None, stream: StreamState, newest_us: int, now: datetime
 ) -> Start:
-    """Returns where to begin. `newest_us` is the time of the newest outcome in the file, 0 where none is known."""
+    """Returns where to begin.
+
+    `newest_us` is the time of the newest outcome in the file, 0 where none is known.
+    """
     if position is None or position.stream_us != stream.created_us:
         return Start(_everything(), "ingest_started_from_beginning")
     next_sequence = position.sequence + 1
@@ -67,15 +70,17 @@ def choose_start(
     if stream.fingerprint == position.fingerprint:
         following = {"deliver_policy": "by_start_sequence", "opt_start_seq": next_sequence}
         return Start(following, "resumed")
-    # Another message has the number: the stream lost its end in a crash, and numbers were given again.
+    # Another message has the number: the stream lost its end in a crash, and numbers were given
+    # again.
     return Start(_before_newest(newest_us, now), "stream_renumbered")
 
 
 def _before_newest(newest_us: int, now: datetime) -> dict[str, Any]:
-    """Begins before the newest outcome in the file, however old it is, for all that followed may be unread.
+    """Begins before the newest outcome in the file, however old it is.
 
-    Where the newest outcome is unknown or from the future it tells nothing, and all is read. Of a day that may be
-    archived only the day may be known, so reading begins with the day.
+    All that followed it may be unread. Where the newest outcome is unknown or from the future it
+    tells nothing, and all is read. Of a day that may be archived only the day may be known, so
+    reading begins with the day.
     """
     newest = from_microseconds(newest_us)
     if newest_us <= 0 or newest > now + REWIND:

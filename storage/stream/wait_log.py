@@ -29,8 +29,8 @@ class WaitLog:
     def written(self, sequence: int) -> None:
         """Notes that all messages up to this one are written.
 
-        Ingest runs again once it has passed the batch that failed. A smaller batch before that may just have found
-        the room that the larger one did not.
+        Ingest runs again once it has passed the batch that failed. A smaller batch before that may
+        just have found the room that the larger one did not.
         """
         if sequence >= self._failed_at:
             self.running()

@@ -1,7 +1,9 @@
-"""The drill: storage is away while a fleet is pinged, frozen or stopped, and comes back. Pings must not notice.
+"""The drill: storage is away while a fleet is pinged, frozen or stopped, and comes back.
 
-The slow ones last DRILL_SECONDS (600 unless the environment says otherwise); a short one runs with the other
-tests, so that the drill itself cannot rot. Each prints what it measured.
+Pings must not notice.
+
+The slow ones last DRILL_SECONDS (600 unless the environment says otherwise); a short one runs with
+the other tests, so that the drill itself cannot rot. Each prints what it measured.
 """
 
 import asyncio
@@ -131,7 +133,7 @@ async def until_caught_up(bus: Client, rows: int) -> float:
 
 
 async def all_that_was_written(bus: Client, names: Sequence[str]) -> History:
-    """The stream, once it has followed the bucket to its end: the server writes it a moment later."""
+    """The stream, once it has followed the bucket to its end."""
     js = bus.jetstream()
     newest = {}
     for name in names:
@@ -145,7 +147,9 @@ async def all_that_was_written(bus: Client, names: Sequence[str]) -> History:
 def check(
     history: History, names: Sequence[str], absence: tuple[datetime, datetime], interval: float
 ) -> None:
-    """No number is missing, nobody was missed or escalated, and everybody was pinged as often as before."""
+    """No number is missing, nobody was missed or escalated, and everybody was pinged as often as
+    before.
+    """
     assert sorted(history) == sorted(names)
     assert_gapless(history)
     states = [state for rows in history.values() for state in rows]

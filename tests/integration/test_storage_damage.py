@@ -1,4 +1,6 @@
-"""Partitions of the archive that are damaged or gone: set aside by themselves, and made again from the stream."""
+"""Partitions of the archive that are damaged or gone: set aside by themselves, and made again from
+the stream.
+"""
 
 import os
 from collections.abc import Callable

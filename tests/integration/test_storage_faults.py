@@ -1,4 +1,7 @@
-"""What must never lose a row: kills, damage, a full disk, a frozen server. Real processes, real files."""
+"""What must never lose a row: kills, damage, a full disk, a frozen server.
+
+Real processes, real files.
+"""
 
 import asyncio
 import os
@@ -69,7 +72,7 @@ async def process(settings: Settings, limit_bytes: int | None = None) -> AsyncIt
 
 
 async def pour(client: Client, rounds: int, per_second: int) -> list[AgentState]:
-    """Outcomes of many agents at a steady rate; a key is rewritten only when history has followed."""
+    """Outcomes of many agents at a steady rate, each written when history has followed."""
     poured = []
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -208,7 +211,8 @@ async def test_a_damaged_file_is_set_aside_and_made_again(
 def _damaged_column(file: Path, data: bytearray) -> bytearray:
     """Ruins one block that opening the file does not read: that of the response times."""
     connection = duckdb.connect(str(file), read_only=True)
-    text = "SELECT block_id FROM pragma_storage_info('pings') WHERE column_name = 'response_us' AND block_id >= 0"
+    blocks = "SELECT block_id FROM pragma_storage_info('pings')"
+    text = f"{blocks} WHERE column_name = 'response_us' AND block_id >= 0"
     block = connection.execute(text).fetchone()
     connection.close()
     assert block

@@ -133,7 +133,10 @@ async def test_each_outcome_comes_in_once(archive: Path, other: Settings, tmp_pa
 def _copied(
     archive: Path, tmp_path: Path, rows: str, name: str = f"{OLDEST}/pings-1.parquet"
 ) -> Path:
-    """A foreign archive of one day, its files made from ours. `name`: what its outcomes are called."""
+    """A foreign archive of one day, its files made from ours.
+
+    `name`: what its outcomes are called.
+    """
     folder = tmp_path / "foreign"
     for file in (archive / OLDEST).iterdir():
         made = folder / OLDEST / file.name if not file.name.startswith("pings") else folder / name
@@ -233,7 +236,9 @@ async def test_linked_files_are_taken_in(archive: Path, other: Settings, tmp_pat
 async def test_the_services_own_archive_is_inspected_alike(
     archive: Path, kept: Settings, tmp_path: Path
 ):
-    """Where the history file is lost, a partition that is none is set aside, and the others come in."""
+    """Where the history file is lost, a partition that is none is set aside, and the others come
+    in.
+    """
     odd = _copied(archive, tmp_path, "FROM {file} UNION ALL FROM {file}") / OLDEST
     for file in odd.iterdir():
         file.replace(archive / OLDEST / file.name)

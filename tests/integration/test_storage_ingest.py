@@ -191,7 +191,9 @@ async def test_a_stream_made_anew_adds_no_row_twice(bus: Client, base_settings: 
 async def test_a_tail_lost_while_storage_was_away_for_hours_leaves_no_gap(
     bus: Client, base_settings: Settings
 ):
-    """What a crash of the server does: the message at the file's position is gone, and others follow."""
+    """What a crash of the server does: the message at the file's position is gone, and others
+    follow.
+    """
     long_ago = utc_now() - timedelta(hours=5)
     async with service.running(base_settings):
         await publish(bus, series("a", 2, long_ago))

@@ -1,4 +1,6 @@
-"""Answers that are more than a message of the bus: pages end early, statements and replays come as files."""
+"""Answers that are more than a message of the bus: pages end early, statements and replays come as
+files.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -84,7 +86,7 @@ def flapping_month() -> list[AgentState]:
 
 
 def of_another_hand() -> AgentState:
-    """As no scheduler writes it: thousands of GPUs, each of which is shown at ten times its length."""
+    """Thousands of GPUs, as no scheduler writes them, each shown at ten times its length."""
     one = state("a", 3, utc_now() - timedelta(minutes=1), FLAPS, verdict="poor")
     report = json.loads(bytes(one.last.report)) | {"gpus": [{"uuid": f"{i}"} for i in range(8_000)]}
     return replace(one, last=replace(one.last, report=Raw(json.dumps(report).encode())))
@@ -126,7 +128,9 @@ async def test_recent_pings_are_as_many_as_a_message_carries(bus: Client, storag
 
 
 def test_the_longest_report_that_a_scheduler_takes_is_less_than_a_page():
-    """A GPU of which nothing is said is shown at ten times its length; no text grows more than that."""
+    """A GPU of which nothing is said is shown at ten times its length; no text grows more than
+    that.
+    """
     told = json.loads(bytes(state("a", 1, OCTOBER).last.report))
     told["gpus"] = []
     room = REPORT_LIMIT_BYTES - len(json.dumps(told, separators=(",", ":")))

@@ -1,4 +1,6 @@
-"""What never came: counted the same while it runs, after a restart of numbers, after retention, when opened again."""
+"""What never came: counted the same while it runs, after a restart of numbers, after retention,
+when opened again.
+"""
 
 import random
 from collections.abc import AsyncIterator
@@ -34,7 +36,9 @@ def keeps_five_days(tmp_path: Path) -> Settings:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Store]:
-    """Another agent is pinged now: retention goes by the newest outcome, and not by a clock that may be wrong."""
+    """Another agent is pinged now: retention goes by the newest outcome, and not by a clock that
+    may be wrong.
+    """
     store = Store(settings)
     await store.open(NOW)
     await put(store, [state("now", 1, NOW)])
@@ -77,7 +81,9 @@ async def held(store: Store) -> int:
 
 
 def life(chance: random.Random, begins: datetime) -> Numberings:
-    """A few numberings, an outcome an hour, some of which never came; the first and the last of each did."""
+    """A few numberings, an outcome an hour, some of which never came; the first and the last of
+    each did.
+    """
     numberings: Numberings = []
     at = begins
     for _ in range(chance.randrange(1, 4)):

@@ -1,4 +1,6 @@
-"""Messages in the history stream that are no outcome, and what is gone from it: nothing waits for them for ever."""
+"""Messages in the history stream that are no outcome, and what is gone from it: nothing waits for
+them for ever.
+"""
 
 import asyncio
 from datetime import timedelta

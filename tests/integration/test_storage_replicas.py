@@ -1,4 +1,6 @@
-"""Several storages on one bus: who cannot answer, or lacks outcomes, takes no question from one that does."""
+"""Several storages on one bus: who cannot answer, or lacks outcomes, takes no question from one
+that does.
+"""
 
 import asyncio
 import json

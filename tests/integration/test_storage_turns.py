@@ -1,4 +1,4 @@
-"""The interpreter's switch interval is short while history is taken in, and as it was afterwards."""
+"""The interpreter's switch interval is short only while history is taken in."""
 
 import sys
 

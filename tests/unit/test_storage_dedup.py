@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from storage.ingest.dedup import Deduplicator, Key, NewOutcomes, OutcomeKeys
 from storage.ingest.sequences import SequenceRanges
 
-# numbers of few agents; the moment follows from the number and from how often the numbers began again
+# numbers of few agents; the moment follows from the number and from how often the numbers began
+# again
 outcomes = st.tuples(st.integers(0, 2), st.integers(1, 8), st.integers(0, 2)).map(
     lambda one: (one[0], one[1], one[2] * 1_000 + one[1])
 )

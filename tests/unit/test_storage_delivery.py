@@ -80,7 +80,9 @@ def test_reversed_and_doubled_delivery_changes_nothing():
 
 
 def test_a_tombstone_moves_the_position_and_is_no_outcome(tmp_path: Path):
-    """Whatever it holds; a batch of nothing else, too: else whoever waits for the stream's end waits for ever."""
+    """Whatever it holds; a batch of nothing else, too: else whoever waits for the stream's end
+    waits for ever.
+    """
     tombstones = [
         Arrival(101, "a", b"", tombstone=True),
         Arrival(102, "a", b"", tombstone=True),
@@ -120,7 +122,9 @@ def test_tombstones_of_two_keys_are_not_taken_for_each_other():
 
 
 def test_what_came_first_counts_however_the_batches_are_cut():
-    """The same outcome, told twice and differently: no writer does that, and a rebuild must not differ if one does."""
+    """The same outcome, told twice and differently: no writer does that, and a rebuild must not
+    differ if one does.
+    """
     first = structs.replace(state("a", 1, START), consecutive_poor=3)
     told = [Arrival(1, "a", encode(first)), Arrival(2, "a", encode(state("a", 1, START)))]
     assert asyncio.run(_history([told])) == asyncio.run(_history([told[:1], told[1:]]))
@@ -164,7 +168,7 @@ def test_whatever_a_host_says_stops_nobody_else(said: bytes, instead: bytes):
 
 
 def test_rows_that_cannot_be_made_are_told_apart_and_set_aside(tmp_path: Path):
-    """What decoding ought to have refused: the rest of its batch is decoded in, the odd one once."""
+    """What decoding ought to have refused: the rest of its batch comes in, the odd one once."""
 
     async def steps() -> tuple[WriteResult, int]:
         store = Store(gpuping_settings.load({}, GPUPING_DATA_DIR=str(tmp_path)))

@@ -56,7 +56,9 @@ async def test_a_question_that_takes_too_long_is_interrupted_and_the_next_is_ans
 
 
 async def test_a_question_that_computes_when_its_time_is_over_is_interrupted_too(tmp_path: Path):
-    """Between two statements nothing is there to interrupt; the next one must not have all the time in the world."""
+    """Between two statements nothing is there to interrupt; the next one must not have all the time
+    in the world.
+    """
     store = await opened(tmp_path, STORAGE_QUERY_TIMEOUT_SECONDS=0.2)
     over = threading.Event()
     asyncio.get_running_loop().call_later(

@@ -1,4 +1,6 @@
-"""The fast path of healthy messages gives the rows of the slow path; what is no outcome takes neither."""
+"""The fast path of healthy messages gives the rows of the slow path; what is no outcome takes
+neither.
+"""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -232,7 +234,9 @@ def test_an_incident_at_no_moment_is_set_aside(edge: str, text: str):
 
 
 def test_the_types_here_know_all_that_they_keep():
-    """A field that messages carry and storage ought to keep is not overlooked by renaming it in one place only."""
+    """A field that messages carry and storage ought to keep is not overlooked by renaming it in one
+    place only.
+    """
     assert set(wire.StoredOutcome.__struct_fields__) <= set(Outcome.__struct_fields__)
     assert set(wire.StoredState.__struct_fields__) <= set(AgentState.__struct_fields__)
 
