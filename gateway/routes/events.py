@@ -1,19 +1,22 @@
 """The live stream: server-sent events of every ping outcome and status change."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Annotated, Any
 
-from litestar import Response, get
+from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter
 from litestar.types import Receive, Scope, Send
 
 from gateway.broadcast import EventBroadcast, Subscriber
 from gateway.request_metrics import EVENT_STREAM_ROUTE
+from gateway.web.auth import CALLER_SCOPE_KEY, Guard
 from gateway.web.problems import error_responses
 
 HEARTBEAT_SECONDS = 15.0
+PERMISSION_CHECK_SECONDS = 0.5  # the tokens file itself is looked at once a second
 DROP_GRACE_SECONDS = 0.5
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -23,26 +26,36 @@ _HEADERS = [
 
 
 class EventStream(Response[bytes]):
-    """A response that ends when the client leaves, is dropped as too slow, or the server stops."""
+    """A response that ends when the client leaves or is dropped, as it is when the server stops.
 
-    def __init__(self, broadcast: EventBroadcast, subscriber: Subscriber) -> None:
+    The subscriber is dropped once `is_permitted` returns False.
+    """
+
+    def __init__(
+        self,
+        broadcast: EventBroadcast,
+        subscriber: Subscriber,
+        is_permitted: Callable[[], bool],
+    ) -> None:
         super().__init__(b"", media_type="text/event-stream")
         self._broadcast = broadcast
         self._subscriber = subscriber
+        self._is_permitted = is_permitted
 
     def to_asgi_response(self, *_: Any, **__: Any) -> Any:
         """Litestar's hook: the ASGI application that writes the response."""
         return self._run
 
     async def _run(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Ends when the first of its three tasks ends.
+        """Ends when the first of its tasks ends.
 
-        A client that stops reading blocks `_write` only; the other two still end the stream.
+        A client that stops reading blocks `_write` only; the others still end the stream.
         """
         ends: list[Coroutine[Any, Any, None]] = [
             self._write(send),
             _wait_for_disconnect(receive),
             self._wait_for_drop(),
+            self._drop_when_forbidden(),
         ]
         tasks = [asyncio.create_task(end) for end in ends]
         try:
@@ -66,6 +79,12 @@ class EventStream(Response[bytes]):
         await self._subscriber.dropped.wait()
         await asyncio.sleep(DROP_GRACE_SECONDS)
 
+    async def _drop_when_forbidden(self) -> None:
+        while self._is_permitted():  # noqa: ASYNC110  # no event tells that a token expired
+            await asyncio.sleep(PERMISSION_CHECK_SECONDS)
+        self._subscriber.drop()
+        await self._wait_for_drop()
+
 
 async def _send_piece(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -86,7 +105,9 @@ async def _wait_for_disconnect(receive: Receive) -> None:
     responses=error_responses(401, 403),
 )
 async def events(
+    request: Request[Any, Any, Any],
     broadcast: NamedDependency[EventBroadcast],
+    guard: NamedDependency[Guard],
     last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
 ) -> EventStream:
     """Server-sent events `ping`, `status`, `registered`, `removed`, and `reset`.
@@ -94,6 +115,10 @@ async def events(
     The data of `ping`, `registered` and `removed` is
     `{kind, agent_id, at, agent, ping, previous_status}`, that of `status`
     `{agent_id, at, status, previous_status, agent}`. `Last-Event-ID` resumes an interrupted
-    stream; `reset` says that some of the missed events are no longer kept.
+    stream; `reset` says that some of the missed events are no longer kept. The stream ends within
+    2 seconds after its token was removed or has expired.
     """
-    return EventStream(broadcast, broadcast.subscribe(last_event_id))
+    scope: Mapping[str, Any] = request.scope
+    token = scope[CALLER_SCOPE_KEY]
+    subscriber = broadcast.subscribe(last_event_id)
+    return EventStream(broadcast, subscriber, partial(guard.is_valid, token))

@@ -21,6 +21,7 @@ COOKIE = "gpuping_session"
 SESSION_SECONDS = 12 * 3600
 FAILURES_PER_SECOND = 1.0
 FAILURES_AT_ONCE = 20.0
+CALLER_SCOPE_KEY = "gpuping.caller"  # where the ASGI scope holds the caller's token
 BURST_SECONDS = 4.0  # a caller may spend the requests of this long at once
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::\d*)?")  # group 1: the host without its port
 _READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -68,6 +69,14 @@ class Guard:
         if wait:
             raise _too_many("too many requests", wait)
         return token
+
+    def is_valid(self, token: Token | None) -> bool:
+        """Whether a token that `admit` returned before is still in the file and has not expired."""
+        if self._tokens is None or token is None:
+            return True
+        if token.expires is not None and token.expires <= utc_now():
+            return False
+        return token in self._tokens.tokens(boottime())
 
     def log_in(self, secret: str, client: str) -> Token:
         """The token whose secret this is. Raises a 401 problem, or 429 after too many wrong ones.

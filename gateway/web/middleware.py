@@ -14,7 +14,7 @@ import structlog
 from bus.contract.subjects import check_agent_id
 from bus.errors import BadMessageError
 from gateway.web import openapi
-from gateway.web.auth import Guard, RequestHead
+from gateway.web.auth import CALLER_SCOPE_KEY, Guard, RequestHead
 from gateway.web.problems import ProblemError, as_asgi, problem_of
 
 log = structlog.get_logger("gateway")
@@ -78,7 +78,7 @@ class OuterMiddleware:
         self, scope: AsgiScope, receive: Receive, response: "_ResponseSender"
     ) -> None:
         request = _request_head(scope)
-        self._guard.admit(request)
+        scope[CALLER_SCOPE_KEY] = self._guard.admit(request)
         check_path(scope.get("raw_path", b"").decode("latin-1"))
         accept = request.headers.get("accept", "").lower()
         scope["path"] = openapi.resolve_path(scope["path"], accept)

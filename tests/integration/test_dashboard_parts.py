@@ -109,7 +109,7 @@ async def test_a_broken_part_leaves_the_rest_of_the_page(page: Page):
 
 @contextmanager
 def other_site(folder: Path, page: str) -> Iterator[str]:
-    """The address of a page on a host name of its own: to a browser, `localhost` is not 127.0.0.1."""
+    """The address of a page of another site: to a browser, `localhost` is not 127.0.0.1."""
     (folder / "index.html").write_text(page)
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -137,6 +137,28 @@ async def test_a_token_removed_from_the_file_is_refused(guarded, secrets, tmp_pa
                 status = (await http.get(AGENTS, headers=headers)).status_code
 
 
+async def test_the_event_stream_of_a_removed_token_ends(guarded, secrets, tmp_path):
+    async with gateway_and_behind(guarded) as (http, _):
+        operator = bearing(secrets["operator"])
+        viewer = bearing(secrets["viewer"])
+        events = "/ping-system/events"
+        async with (
+            http.stream("GET", events, headers=viewer) as revoked,
+            http.stream("GET", events, headers=operator) as kept,
+        ):
+            kept_entry = tokens.Token(
+                name="the-operator", role="operator", sha256=tokens.digest(secrets["operator"])
+            )
+            (tmp_path / "tokens.toml").write_text(tokens.as_toml(kept_entry))
+            async with asyncio.timeout(10):
+                await revoked.aread()
+            assert kept.status_code == 200
+            assert (await http.get(events, headers=viewer)).status_code == 401
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.5):
+                    await kept.aread()
+
+
 async def test_pages_of_other_sites_are_refused(base_settings):
     async with gateway_and_behind(quick(base_settings)) as (http, behind):
         behind.agents["a"] = agent("a")
