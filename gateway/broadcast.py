@@ -21,8 +21,8 @@ from gateway.web.problems import ProblemError
 log = structlog.get_logger("gateway.broadcast")
 
 MIB = 1024 * 1024
-# A usual frame takes 2 to 6 kB, so that the numbers bound them. The sizes bound frames of agents
-# with much metadata, which may take a megabyte each.
+# Frames take 2 to 6 kB as a rule, and their number is what limits them. The limits in bytes are for
+# agents with much metadata, whose frames may take a megabyte.
 HISTORY_FRAMES = 2_000
 HISTORY_BYTES = 16 * MIB
 MAX_QUEUED_FRAMES = 1_000  # of one subscriber
