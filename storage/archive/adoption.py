@@ -70,7 +70,11 @@ def find_generations(folder: Path) -> dict[int, list[int]]:
 
 
 def _adopt_newest(
-    connection: Connection, known: Partitions, day: int, generations: list[int], now: datetime
+    connection: Connection,
+    known: Partitions,
+    day: int,
+    generations: list[int],
+    now: datetime,
 ) -> None:
     """Adds the newest generation that is intact. An older one lacks only what came late."""
     for generation in generations:

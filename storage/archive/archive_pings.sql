@@ -1,4 +1,4 @@
--- Says of itself how many rows of which tables lie beside it.
+-- The metadata of the file tells how many rows the files of the other tables have.
 COPY (
     SELECT a.agent_id, s.gpus, p.* EXCLUDE (agent, gpu_set)
     FROM {pings} AS p

@@ -105,7 +105,10 @@ def retention_cutoff_us(connection: Connection) -> int:
 
 
 def archive_step(
-    connection: Connection, known: Partitions, settings: Settings, now_us: int
+    connection: Connection,
+    known: Partitions,
+    settings: Settings,
+    now_us: int,
 ) -> bool:
     """Expires what retention does not keep, and archives one day that is old enough.
 
@@ -140,7 +143,10 @@ def archive_day(connection: Connection, known: Partitions, day: int) -> None:
 
 
 def write_day(
-    connection: Connection, known: Partitions, day: int, generation: int
+    connection: Connection,
+    known: Partitions,
+    day: int,
+    generation: int,
 ) -> dict[str, int]:
     """Writes the files of a day and fsyncs them.
 

@@ -1,5 +1,5 @@
--- The content of history as one number for each table, whatever the order of rows, their numbering of names,
--- and where they lie: equal content, equal numbers.
+-- The content of each table as a count and a hash. Neither depends on the order of rows, on the numbers that the
+-- dictionaries give to names, or on whether a row is in the file or in the archive.
 SELECT 'pings', count(*), coalesce(sum(hash(
     a.agent_id, p.ping_seq, p.pinged_us, p.outcome::VARCHAR, p.verdict::VARCHAR, p.reason, p.uptime_percent,
     p.up_ms, p.degraded_ms, p.down_ms, p.unknown_ms, p.excused_ms, p.window_ms, p.until_ms, p.since_ms,

@@ -1,4 +1,4 @@
--- Outcomes of a foreign partition that history does not hold yet.
+-- Inserts the outcomes of a foreign partition that history does not have.
 INSERT INTO pings BY NAME
 SELECT a.agent, s.gpu_set, x.* EXCLUDE (agent_id, gpus)
 FROM ({partition}) AS x

@@ -48,7 +48,10 @@ def _no_progress(_done: int, _all: int) -> None:
 
 
 def import_archive(
-    settings: Settings, folder: Path, *, progress: Progress = _no_progress
+    settings: Settings,
+    folder: Path,
+    *,
+    progress: Progress = _no_progress,
 ) -> Imported:
     """Imports every partition under `folder`.
 
@@ -90,7 +93,11 @@ def _inspected(folder: Path, day: int, generation: int) -> Partitions:
 
 
 def _import_day(
-    connection: Connection, known: Partitions, foreign: Partitions, day: int, scratch: Path
+    connection: Connection,
+    known: Partitions,
+    foreign: Partitions,
+    day: int,
+    scratch: Path,
 ) -> int:
     """Imports one partition in one transaction. Returns how many of its outcomes were new.
 

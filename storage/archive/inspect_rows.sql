@@ -1,4 +1,4 @@
--- One file of a partition read whole, down to the last value, and what it must not hold, counted.
+-- Reads every value of one file of a partition (the last column does that), and counts what it must not have.
 SELECT
     count(*),
     count(*) FILTER (pinged_us < $since_us OR pinged_us >= $until_us),

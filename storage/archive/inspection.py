@@ -69,7 +69,9 @@ class _Described(NamedTuple):
 
 
 def find_flaws(
-    known: Partitions, days: Iterable[int], error: Exception | None = None
+    known: Partitions,
+    days: Iterable[int],
+    error: Exception | None = None,
 ) -> dict[int, str]:
     """Returns which of these days have a damaged partition, and what is wrong with it.
 
@@ -97,7 +99,11 @@ def missing_files(known: Partitions) -> dict[int, str]:
 
 
 def count_rows(
-    known: Partitions, day: int, generation: int, *, once: bool = True
+    known: Partitions,
+    day: int,
+    generation: int,
+    *,
+    once: bool = True,
 ) -> dict[str, int]:
     """Inspects a partition whose rows are not recorded, and returns the rows of each table.
 

@@ -216,7 +216,9 @@ def execute_all(connection: Connection, text: str, parameters: dict[str, Any]) -
 
 
 def rows_of(
-    cursor: Connection, text: str, parameters: dict[str, Any] | None = None
+    cursor: Connection,
+    text: str,
+    parameters: dict[str, Any] | None = None,
 ) -> list[tuple[Any, ...]]:
     """Runs one question and returns its rows."""
     return cursor.execute(text, parameters or {}).fetchall()

@@ -57,7 +57,9 @@ class Dictionaries:
     """The dictionaries of a history file: its agents, and the sets of GPUs that they reported."""
 
     def __init__(
-        self, agents: Iterable[tuple[str, int]], gpu_sets: Iterable[tuple[str, int]]
+        self,
+        agents: Iterable[tuple[str, int]],
+        gpu_sets: Iterable[tuple[str, int]],
     ) -> None:
         self.agents = Dictionary(agents)
         self.gpu_sets = Dictionary(gpu_sets)  # a set's name is JSON: [[uuid, index, name], ...]

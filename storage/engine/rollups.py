@@ -59,7 +59,11 @@ def seal(connection: Connection, partitions: Partitions, newest_us: int) -> bool
 
 
 def _seal_step(
-    connection: Connection, partitions: Partitions, rollup: str, until_us: int, newest_us: int
+    connection: Connection,
+    partitions: Partitions,
+    rollup: str,
+    until_us: int,
+    newest_us: int,
 ) -> bool:
     grain = GRAINS[rollup]
     end = (newest_us - GRACE_US) // grain * grain
@@ -81,7 +85,10 @@ def _seal_step(
 
 
 def _first_outcome(
-    connection: Connection, partitions: Partitions, since_us: int, until_us: int
+    connection: Connection,
+    partitions: Partitions,
+    since_us: int,
+    until_us: int,
 ) -> int | None:
     """The time of the first outcome in a period.
 
@@ -125,7 +132,11 @@ def _clear(connection: Connection, rollup: str, since_us: int, until_us: int) ->
 
 
 def _sum(
-    connection: Connection, partitions: Partitions, rollup: str, since_us: int, until_us: int
+    connection: Connection,
+    partitions: Partitions,
+    rollup: str,
+    since_us: int,
+    until_us: int,
 ) -> None:
     period = {"since_us": since_us, "until_us": until_us}
     text = partitions.fill(sql(f"sum_{rollup}"), since_us, until_us)

@@ -110,7 +110,7 @@ CREATE TABLE fleet_latencies (hour INTEGER NOT NULL, measure VARCHAR NOT NULL, b
 CREATE TABLE sealed (rollup VARCHAR NOT NULL, until_us BIGINT NOT NULL);
 
 -- Days whose outcomes live in Parquet (files of that generation, no others), with the rows of each file: where there
--- are none there is no file, null where they were not counted yet (schema 1). And what retention has let go.
+-- are none there is no file, null where they were not counted yet (schema 1). And before when retention has expired.
 CREATE TABLE archived (
     day INTEGER NOT NULL, generation INTEGER NOT NULL,
     pings BIGINT NOT NULL, gpus BIGINT, incidents BIGINT, evidence BIGINT

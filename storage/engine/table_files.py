@@ -67,7 +67,11 @@ class _Described(NamedTuple):
 
 
 def write(
-    cursor: Connection, scratch: Path, question: TableQuery, name: str, form: FileFormat
+    cursor: Connection,
+    scratch: Path,
+    question: TableQuery,
+    name: str,
+    form: FileFormat,
 ) -> ExportFile:
     """Writes the rows of a question as a file. `name` has no suffix.
 

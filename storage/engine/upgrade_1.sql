@@ -1,4 +1,4 @@
--- From schema 1: how many rows a partition has beside its outcomes was not counted.
+-- From schema 1, which did not count the rows of a partition's other tables.
 ALTER TABLE archived ADD COLUMN gpus BIGINT;
 ALTER TABLE archived ADD COLUMN incidents BIGINT;
 ALTER TABLE archived ADD COLUMN evidence BIGINT;

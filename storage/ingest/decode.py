@@ -185,7 +185,9 @@ def _set_window(row: FullRow, window: Window) -> None:
 
 
 def _all_like_host(
-    gpus: tuple[GpuReport, ...], host: Seconds, uptime_percent: float | None
+    gpus: tuple[GpuReport, ...],
+    host: Seconds,
+    uptime_percent: float | None,
 ) -> bool:
     """Whether each GPU is up now, with the times and the uptime of the host."""
     for gpu in gpus:

@@ -140,7 +140,9 @@ class Deduplicator:
         return _Following(is_outcome, agent[first[all_follow]], number[last[all_follow]])
 
     def _new_among(
-        self, outcomes: OutcomeKeys, indices: NDArray[np.int64]
+        self,
+        outcomes: OutcomeKeys,
+        indices: NDArray[np.int64],
     ) -> tuple[dict[Key, int], bool]:
         """Looks at outcomes one by one.
 

@@ -1,4 +1,4 @@
--- Which of these outcomes are there already: the outcome itself is compared, not where it stood in a stream.
+-- Which of these outcomes are stored already. The outcome itself is compared, not its number in a stream.
 SELECT DISTINCT p.agent, p.ping_seq, p.pinged_us
 FROM {pings} AS p
 SEMI JOIN (

@@ -1,5 +1,5 @@
--- Healthy pings are columns of numbers that DuckDB reads where they are; half the columns of `pings` are the same in all
--- of them. The names are HealthyRows', -1 is its NO_GPUS.
+-- Inserts healthy pings from the columns of numbers in HealthyRows, which DuckDB reads in place. The other columns of
+-- `pings` are the same in all of them. -1 is NO_GPUS.
 INSERT INTO pings BY NAME
 SELECT
     * REPLACE (

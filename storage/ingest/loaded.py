@@ -21,7 +21,7 @@ class _Name(NamedTuple):
 
 
 class _HeldNumbers(NamedTuple):
-    """A row of `numbers_held.sql`."""
+    """A row of `held_numbers.sql`."""
 
     agent: int
     first: int
@@ -30,7 +30,7 @@ class _HeldNumbers(NamedTuple):
 
 
 class _HeldRange(NamedTuple):
-    """A row of `runs_held.sql`."""
+    """A row of `held_ranges.sql`."""
 
     agent: int
     first: int
@@ -63,7 +63,9 @@ def load_restarts(connection: Connection) -> dict[int, int]:
 
 
 def load_sequences(
-    connection: Connection, partitions: Partitions, restarted: dict[int, int]
+    connection: Connection,
+    partitions: Partitions,
+    restarted: dict[int, int],
 ) -> SequenceRanges:
     """Returns the numbers that the file has.
 
@@ -90,18 +92,20 @@ def load_sequences(
 
 
 def _held_ranges(
-    connection: Connection, partitions: Partitions, restarted: dict[int, int]
+    connection: Connection,
+    partitions: Partitions,
+    restarted: dict[int, int],
 ) -> dict[int, list[tuple[int, int]]]:
     ranges: dict[int, list[tuple[int, int]]] = {}
     uneven = []
-    for numbers in rows_as(_HeldNumbers, connection, partitions.fill(sql("numbers_held"))):
+    for numbers in rows_as(_HeldNumbers, connection, partitions.fill(sql("held_numbers"))):
         without_gap = numbers.last - numbers.first + 1 == numbers.held
         if without_gap and numbers.agent not in restarted:
             ranges[numbers.agent] = [(numbers.first, numbers.last)]
         else:
             uneven.append(numbers.agent)
     if uneven:
-        text = partitions.fill(sql("runs_held"))
+        text = partitions.fill(sql("held_ranges"))
         for run in rows_as(_HeldRange, connection, text, {"agents": listed(uneven)}):
             ranges.setdefault(run.agent, []).append((run.first, run.last))
     return ranges
@@ -116,7 +120,7 @@ def expire_numbers(
     """Removes the numbers of outcomes that retention has expired. They are not missing either."""
     cutoff_us = retention_cutoff_us(connection)
     first = {}
-    for numbers in rows_as(_HeldNumbers, connection, partitions.fill(sql("numbers_held"))):
+    for numbers in rows_as(_HeldNumbers, connection, partitions.fill(sql("held_numbers"))):
         first[numbers.agent] = numbers.first
     missing = missing_before_restart(connection, partitions, restarted)
     for agent in _all_agents(connection):
@@ -137,7 +141,7 @@ def missing_before_restart(
     Agents that miss none may be left out.
     """
     parameters = {"agents": listed(agents), "since_us": since_us}
-    from_us: int | None = value_of(connection, sql("numberings_begin"), parameters)
+    from_us: int | None = value_of(connection, sql("numbering_start"), parameters)
     if from_us is None:
         return {}
     text = partitions.fill(sql("missing_before_restart"), from_us, until_us)

@@ -1,5 +1,6 @@
--- Numbers that never came, by agent, in numberings that ended with a restart: those of a period, and those directly
--- before its first. Of a numbering whose beginning retention let go, what comes before the first held is not missing.
+-- Counts the numbers that never came, by agent, in numberings that ended with a restart: those of a period, and
+-- those directly before its first. Where retention has expired the beginning of a numbering, nothing before the
+-- first number that is left counts as missing.
 SELECT agent, sum(greatest(last_seq - before_seq - held, 0))::BIGINT
 FROM (
     SELECT

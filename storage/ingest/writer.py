@@ -92,7 +92,10 @@ class Ingest:
         self.poisoned = value_of(connection, "SELECT count(*) FROM poisoned")
         self.newest_us = _newest_us(connection, partitions)
         self._deduplicator = Deduplicator(
-            self.sequences, restarted, self._find_stored, retention_cutoff_us(connection)
+            self.sequences,
+            restarted,
+            self._find_stored,
+            retention_cutoff_us(connection),
         )
 
     def write(self, stream_us: int, batch: list[Arrival], decoded: DecodedBatch) -> WriteResult:
@@ -120,7 +123,11 @@ class Ingest:
         return sum(count for (count,) in rows_of(self.connection, sql("count_rows")))
 
     def _write_part(
-        self, stream_us: int, batch: list[Arrival], decoded: DecodedBatch, part: range
+        self,
+        stream_us: int,
+        batch: list[Arrival],
+        decoded: DecodedBatch,
+        part: range,
     ) -> WriteResult:
         try:
             return self._commit(stream_us, batch[part.start : part.stop], decoded.within(part))
@@ -265,7 +272,10 @@ class Ingest:
         self.connection.execute(insert_statement(table), {"rows": lines})
 
     def _remember(
-        self, decoded: DecodedBatch, new: NewOutcomes, set_aside: list[Poisoned]
+        self,
+        decoded: DecodedBatch,
+        new: NewOutcomes,
+        set_aside: list[Poisoned],
     ) -> WriteResult:
         """Remembers what has been committed, and logs what an operator should know."""
         missing_before = self.sequences.missing

@@ -37,7 +37,11 @@ def missing(
         count = reader.sequences.missing_within(agent, first, last)
     if began > since_us:
         earlier = missing_before_restart(
-            reader.cursor, reader.partitions, [agent], since_us, until_us
+            reader.cursor,
+            reader.partitions,
+            [agent],
+            since_us,
+            until_us,
         )
         count += earlier.get(agent, 0)
     return count

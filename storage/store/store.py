@@ -153,7 +153,10 @@ class Store:
             ingest = self._open_ingest()
             newest_us = min(ingest.newest_us, now_us)
             more = day_folders.archive_step(
-                ingest.connection, ingest.partitions, self.settings, newest_us
+                ingest.connection,
+                ingest.partitions,
+                self.settings,
+                newest_us,
             )
             ingest.expire()
             return more

@@ -49,7 +49,11 @@ class Feed:
     """Keeps the store up to date with the stream until it is cancelled."""
 
     def __init__(
-        self, client: Client, settings: Settings, store: Store, consumer: str | None = None
+        self,
+        client: Client,
+        settings: Settings,
+        store: Store,
+        consumer: str | None = None,
     ) -> None:
         self.catch_up = CatchUp()
         self.wait_log = WaitLog()

@@ -62,7 +62,10 @@ def _no_progress(_read: int, _all: int) -> None:
 
 
 async def rebuild(
-    settings: Settings, *, force: bool = False, progress: Progress = _no_progress
+    settings: Settings,
+    *,
+    force: bool = False,
+    progress: Progress = _no_progress,
 ) -> Rebuilt:
     """Rebuilds the history file.
 
@@ -93,7 +96,11 @@ async def rebuild(
 
 
 def _replace(
-    paths: HistoryPaths, before: FileContent | None, after: FileContent, *, force: bool
+    paths: HistoryPaths,
+    before: FileContent | None,
+    after: FileContent,
+    *,
+    force: bool,
 ) -> Rebuilt:
     """Puts the new file in the old one's place, unless they differ."""
     new_file = _new_file(paths)
@@ -117,7 +124,10 @@ def _new_file(paths: HistoryPaths) -> Path:
 
 
 async def _read_stream(
-    client: Client, settings: Settings, store: Store, progress: Progress
+    client: Client,
+    settings: Settings,
+    store: Store,
+    progress: Progress,
 ) -> None:
     """Runs the same ingest as the service, until all is read that the stream has now."""
     name = f"{settings.STORAGE_NAME}-rebuild"

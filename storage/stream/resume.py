@@ -52,7 +52,10 @@ class Start(Struct, frozen=True):
 
 
 def choose_start(
-    position: Position | None, stream: StreamState, newest_us: int, now: datetime
+    position: Position | None,
+    stream: StreamState,
+    newest_us: int,
+    now: datetime,
 ) -> Start:
     """Returns where to begin.
 

@@ -1,4 +1,4 @@
--- Every run of numbers of some agents, since each one's last restart.
+-- The ranges of consecutive numbers of some agents, since each one's last restart.
 SELECT agent, min(ping_seq), max(ping_seq)
 FROM (
     SELECT agent, ping_seq, ping_seq - row_number() OVER (PARTITION BY agent ORDER BY ping_seq) AS run

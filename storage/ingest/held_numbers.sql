@@ -1,4 +1,5 @@
--- Each agent's numbers in short: one run where first, last and count agree. Sealed days are summed already.
+-- The first and last number of each agent, and how many there are. They have no gap where the three agree.
+-- Sealed days are summed already.
 SELECT agent, min(first_seq), max(last_seq), sum(pings)::BIGINT
 FROM (
     SELECT agent, first_seq, last_seq, pings FROM agent_days
