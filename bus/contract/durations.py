@@ -37,12 +37,12 @@ class Durations(Struct, frozen=True, gc=False):
     @property
     def window(self) -> int:
         """The length of the whole window."""
-        return self.up + self.degraded + self.down + self.unknown + self.excused
+        return self.judged + self.excused
 
     @property
     def judged(self) -> int:
         """The part of the window that uptime is a share of: all that is not excused."""
-        return self.up + self.degraded + self.down + self.unknown
+        return self.good + self.down + self.unknown
 
     @property
     def good(self) -> int:
@@ -131,4 +131,5 @@ class Interval(Struct, frozen=True, gc=False):
     def intersection(self, other: "Interval") -> "Interval":
         """Returns the time that both have in common, which may be empty."""
         begin = max(self.begin, other.begin)
-        return Interval(begin, max(begin, min(self.end, other.end)))
+        end = min(self.end, other.end)
+        return Interval(begin, max(begin, end))

@@ -47,7 +47,7 @@ def fleet_latencies(
     """
     if pings <= EXACT_PINGS:
         text = reader.partitions.fill(sql("latencies"), since_us)
-        row = rows_as(_ExactRow, reader.cursor, text, {"since_us": since_us})[0]
+        (row,) = rows_as(_ExactRow, reader.cursor, text, {"since_us": since_us})
         return Latencies(_exact(row.response_us), _exact(row.late_us))
     text = reader.partitions.fill(sql("latency_buckets"), since_us)
     asked = {"since_us": since_us, **sealed._asdict()}

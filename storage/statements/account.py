@@ -15,6 +15,16 @@ from storage.statements.windows import ReportWindow, share_within
 ROUNDING_MS = 3  # both ends of a window are rounded, so a shorter gap is not unreported time
 
 
+class GpuName(Struct, frozen=True):
+    """A GPU's index in its host and its model; the index is None where nobody reported one."""
+
+    index: int | None
+    name: str
+
+
+UNNAMED = GpuName(None, "")
+
+
 class GpuTotals(Struct, frozen=True):
     """One GPU's durations, and the interval in which it was in the host, in microseconds."""
 
@@ -120,7 +130,7 @@ def to_account(durations: Durations, enrolled_ms: int) -> Account:
 def gpu_accounts(
     totals: MonthTotals,
     enrolled: list[Interval],
-    names: dict[str, tuple[int | None, str]],
+    names: dict[str, GpuName],
 ) -> tuple[GpuAccount, ...]:
     """Returns an account of each GPU, by index.
 
@@ -131,12 +141,12 @@ def gpu_accounts(
         present = [interval.intersection(gpu.present) for interval in enrolled]
         present_ms = accountable_ms(gpu.durations, present)
         account = to_account(gpu.durations, present_ms)
-        index, name = names.get(uuid, (None, ""))
+        known = names.get(uuid, UNNAMED)
         accounts.append(
             GpuAccount(
                 uuid=uuid,
-                name=name,
-                index=index,
+                name=known.name,
+                index=known.index,
                 enrolled_seconds=present_ms / 1000,
                 **structs.asdict(account),
             )
@@ -190,7 +200,8 @@ def _added_gpu(
     """
     since_added = structs.replace(durations, unknown=0)
     first_end_us = min(window.interval.end, end_us)
-    return GpuTotals(since_added, Interval(first_end_us - since_added.window * 1000, end_us))
+    added_us = first_end_us - since_added.window * 1000
+    return GpuTotals(since_added, Interval(added_us, end_us))
 
 
 def _overlapping(

@@ -135,7 +135,8 @@ def _read_month(
     if agent is None:
         if not request.enrolments:
             raise RefusedError(404, f"no history of agent {agent_id}")
-        return _Month(calendar, retained, None, AgentOutcomes([], {}, {}), None)
+        nothing = AgentOutcomes([], {}, {})
+        return _Month(calendar, retained, None, nothing, None)
     outcomes = _read_around(reader, agent, calendar, now_us)
     return _Month(calendar, retained, agent, outcomes, first_ping_us(reader, agent))
 
@@ -152,7 +153,8 @@ def _read_around(
     outcomes = read_outcomes(reader, agent, Interval(since_us, soon_us))
     if now_us <= soon_us or _reach_end(outcomes.aligned_windows(), month):
         return outcomes
-    return read_outcomes(reader, agent, Interval(since_us, month.end + AWAITED_US))
+    late_us = month.end + AWAITED_US
+    return read_outcomes(reader, agent, Interval(since_us, late_us))
 
 
 def _count_pings(reader: Reader, month: _Month) -> _PingCounts:
@@ -226,13 +228,14 @@ def _payable_windows(
         window = month.outcomes.windows.get(row.pinged_us)
         durations = Durations()
         whole = None
+        counted = row.pinged_us in month.calendar
         if window is not None:
             durations = durations_within(window, None, enrolled)
             whole = window.host
         payable.append(
             PayableWindow(
                 durations=durations,
-                judged=row.pinged_us in month.calendar and row.verdict in {"good", "poor"},
+                judged=counted and row.verdict in {"good", "poor"},
                 answered=row.outcome == "answered",
                 uptime_percent=row.uptime_percent,
                 whole=whole,

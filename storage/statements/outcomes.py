@@ -12,6 +12,7 @@ from storage.engine.database import rows_as, sql, value_of
 from storage.engine.dictionary import GpuNames
 from storage.engine.duration_columns import durations_of, reported_durations
 from storage.engine.rows import from_microseconds
+from storage.statements.account import GpuName
 from storage.statements.alignment import AlignedWindow, align
 from storage.statements.windows import ReportWindow
 from storage.store.gpu_rows import gpu_rows
@@ -60,7 +61,7 @@ class AgentOutcomes(Struct, frozen=True):
 
     rows: list[OutcomeRow]
     windows: dict[int, ReportWindow]  # by the time of their ping
-    gpu_names: dict[str, tuple[int | None, str]]  # index and name by UUID
+    gpu_names: dict[str, GpuName]  # by UUID
 
     def aligned_windows(self) -> list[ReportWindow]:
         """Returns the windows, in order of their pings."""
@@ -100,14 +101,15 @@ def read_outcomes(
     gpu_names = {}
     for number in sorted(details.gpu_sets):
         for uuid, index, name in details.gpu_sets[number]:
-            gpu_names[uuid] = (index, name)
+            gpu_names[uuid] = GpuName(index, name)
     return AgentOutcomes(rows, windows, gpu_names)
 
 
 def first_ping_us(reader: Reader, agent: int) -> int | None:
     """Returns when the agent's history begins; None where it has no outcome."""
     text = reader.partitions.fill(sql("first_outcome"))
-    first_us: int | None = value_of(reader.cursor, text, {"agent": agent, "ever": LAST_US})
+    asked = {"agent": agent, "ever": LAST_US}
+    first_us: int | None = value_of(reader.cursor, text, asked)
     return first_us
 
 
@@ -156,7 +158,8 @@ def _window(row: OutcomeRow, details: _Details) -> ReportWindow | None:
     label = row.label()
     if host is None or label is None:
         return None
-    aligned = align(row.pinged_us, row.response_us, label, host.window * 1000)
+    spent_us = host.window * 1000
+    aligned = align(row.pinged_us, row.response_us, label, spent_us)
     gpus = details.gpus.get(row.pinged_us, {})
     if not gpus and row.gpu_set is not None:
         for uuid, _, _ in details.gpu_sets[row.gpu_set]:

@@ -56,7 +56,12 @@ def replay(
     pay_now = pay(windows, enrolled_ms, now)
     pay_then = pay(windows, enrolled_ms, then)
     change = (pay_then.paid_percent or 0.0) - (pay_now.paid_percent or 0.0)
-    return Replay(now=pay_now, then=pay_then, change_percent=change, change=_change_word(change))
+    return Replay(
+        now=pay_now,
+        then=pay_then,
+        change_percent=change,
+        change=_change_word(change),
+    )
 
 
 def pay(
@@ -120,7 +125,8 @@ def _paid_by_window(
     for window in windows:
         whole = window.whole or window.durations
         uptime = _uptime(_good_ms(whole, rules), _judged_ms(whole, rules))
-        paid_ms += _rate(uptime, rules) * _judged_ms(window.durations, rules)
+        due_ms = _judged_ms(window.durations, rules)
+        paid_ms += _rate(uptime, rules) * due_ms
     return paid_ms
 
 

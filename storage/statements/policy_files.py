@@ -28,8 +28,9 @@ def read_rules(text: str) -> Rules:
     if is_name:
         names = ready_made()
         if text not in names:
+            listed = ", ".join(names)
             raise BadMessageError(
-                f"no policy {text[:50]!r}: there are {', '.join(names)}, or give a TOML file"
+                f"no policy {text[:50]!r}: there are {listed}, or give a TOML file"
             )
         text = (POLICIES / f"{text}.toml").read_text()
     # RecursionError and OverflowError: deeply nested lists, and numbers with thousands of digits

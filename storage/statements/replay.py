@@ -90,7 +90,13 @@ def _replay_agent(
     for row in rows:
         durations = durations_of(row)
         covered_ms += durations.window
-        windows.append(PayableWindow(durations, judged=False, answered=True, uptime_percent=None))
+        window = PayableWindow(
+            durations,
+            judged=False,
+            answered=True,
+            uptime_percent=None,
+        )
+        windows.append(window)
     return payment.replay(windows, covered_ms, terms_now, terms_then), covered_ms
 
 
@@ -134,4 +140,5 @@ def _paid_percent(agents: list[Pay]) -> float | None:
     due_seconds = fsum(one.due_seconds for one in agents)
     if not due_seconds:
         return None
-    return 100.0 * (fsum(one.paid_seconds for one in agents) / due_seconds)
+    paid_seconds = fsum(one.paid_seconds for one in agents)
+    return 100.0 * (paid_seconds / due_seconds)

@@ -79,7 +79,8 @@ def _share_before(
         return WindowShare(Durations(), "exact")
     if at_us >= window.interval.end:
         return WindowShare(whole, "exact")
-    prorated = _prorated(whole, at_us - window.interval.begin, window.interval.length)
+    part_us = at_us - window.interval.begin
+    prorated = _prorated(whole, part_us, window.interval.length)
     if _has_one_state(whole):
         return WindowShare(prorated, "exact")
     timeline = _timeline(window, gpu)
@@ -106,7 +107,8 @@ def _labels_are_reliable(
     """
     if whole.excused or window.clock_stepped:
         return False
-    return abs(window.interval.length // 1000 - whole.window) <= TOLERANCE_MS
+    length_ms = window.interval.length // 1000
+    return abs(length_ms - whole.window) <= TOLERANCE_MS
 
 
 def _explains(
@@ -174,9 +176,10 @@ def _timeline(
         edges_us |= {begin_us, end_us}
     timeline = []
     for begin_us, end_us in pairwise(sorted(edges_us)):
-        states = {
-            one.state for one in reported if one.begin_us <= begin_us and end_us <= one.end_us
-        }
+        states: set[str] = set()
+        for one in reported:
+            if one.begin_us <= begin_us and end_us <= one.end_us:
+                states.add(one.state)
         for state in _WORST_FIRST:
             if state in states:
                 timeline.append(_StateInterval(begin_us, end_us, state))
@@ -197,10 +200,11 @@ def _microseconds_of(
     until_us: int | None = None,
 ) -> int:
     spent_us = 0
-    for begin_us, end_us, found in timeline:
-        if found != state:
+    for one in timeline:
+        if one.state != state:
             continue
+        end_us = one.end_us
         if until_us is not None:
-            end_us = min(end_us, until_us)  # noqa: PLW2901  # clipped in place
-        spent_us += max(0, end_us - begin_us)
+            end_us = min(end_us, until_us)
+        spent_us += max(0, end_us - one.begin_us)
     return spent_us
