@@ -12,6 +12,7 @@ SUBJECTS = Path("bus/contract/subjects.py")
 # permissions are templates and wildcards that the server fills in, not subjects that anybody uses
 PERMISSIONS = (Path("bus/identity/roles.py"), Path("bus/identity/authority.py"))
 PREFIXES = ("gpuping.", "$KV.", "$JS.", "$SRV.", "_INBOX", "KV_gpuping", "GPUPING_HISTORY")
+OTHER_NAMES = {"gpuping.caller"}  # a key of the ASGI scope
 
 
 def spelled(source: str) -> Iterator[tuple[int, str]]:
@@ -33,7 +34,7 @@ def spelled(source: str) -> Iterator[tuple[int, str]]:
             continue
         if id(node) in docstrings or id(node) in loggers:
             continue
-        if node.value.startswith(PREFIXES):
+        if node.value.startswith(PREFIXES) and node.value not in OTHER_NAMES:
             yield node.lineno, node.value
 
 
