@@ -147,10 +147,8 @@ def test_outcomes_of_1970_are_taken_in_once_too():
 @pytest.mark.parametrize(
     ("said", "instead"),
     [
-        (
-            b'"seconds":{"up":900.0,',
-            b'"seconds":{"up":1e308,',
-        ),  # of the report, of its GPU, of the outcome
+        # These seconds are in the report, in its GPU and in the outcome.
+        (b'"seconds":{"up":900.0,', b'"seconds":{"up":1e308,'),
         (b'"since":"2026-11-01T00:00:00Z"', b'"since":"2026-11-01T00:00:00"'),
         (b'"index":0', b'"index":99999999999'),
         (b'"name":"RTX 4090"', b'"name":"\\u0000"'),
