@@ -13,6 +13,9 @@ from msgspec import Struct
 
 from bus.contract.messages import Seconds
 
+# beyond every number and time, and half of BIGINT's range: what is added to it does not overflow
+FAR = 2**62
+
 
 def uptime_percent(good_ms: float, judged_ms: float) -> float | None:
     """Returns 100 x good / judged, from 0 to 100. Returns None where no time can be judged.

@@ -1,5 +1,6 @@
-"""Bounds beyond every number and every time that history keeps."""
+"""Bounds beyond every time that history keeps, in microseconds since 1970."""
 
-FAR = 2**62  # half of BIGINT's range: what is added to it does not overflow
-FIRST_US = -FAR  # microseconds since 1970
+from bus.contract.durations import FAR
+
+FIRST_US = -FAR
 LAST_US = FAR

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from storage.engine.bounds import FAR
+from bus.contract.durations import FAR
 
 # As a base: history has no outcome of the agent left, and whatever number comes next is the first
 # that counts.

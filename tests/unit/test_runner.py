@@ -1,4 +1,4 @@
-"""The runner of programs, in real processes: signals, the deadline of a stop, errors and exit codes."""
+"""Programs in real processes: signals, the deadline of a stop, errors and exit codes."""
 
 import asyncio
 import signal
