@@ -45,7 +45,11 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
     """
     tokens = _load_tokens(settings)
     with contextlib.closing(listen(settings.GATEWAY_HOST, settings.GATEWAY_PORT)) as listener:
-        async with connected(settings, "gateway") as client, background() as start:
+        inbox_prefix = subjects.service_inbox("gateway")
+        async with (
+            connected(settings, "gateway", inbox_prefix=inbox_prefix) as client,
+            background() as start,
+        ):
             broadcast = EventBroadcast()
             dependencies = _dependencies(settings, client, broadcast, tokens)
             server = Server(build(dependencies))

@@ -9,6 +9,7 @@ import structlog
 
 from bus.background import StartTask, background
 from bus.clock import utc_now
+from bus.contract import subjects
 from bus.contract.messages import AgentState
 from bus.contract.questions import SchedulerStats
 from bus.settings import Settings
@@ -163,7 +164,8 @@ class Scheduler:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Scheduler]:
     """Runs a scheduler for the length of the block; it knows the fleet and pings when entered."""
-    async with connection.connected(settings, "scheduler") as client:
+    inbox_prefix = subjects.service_inbox("scheduler")
+    async with connection.connected(settings, "scheduler", inbox_prefix=inbox_prefix) as client:
         await layout.ensure(client, settings)
         scheduler = Scheduler(client, settings)
         async with background() as start:

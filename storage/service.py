@@ -67,7 +67,10 @@ class Storage:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Storage]:
     """Runs storage for the length of a block."""
-    async with connection.connected(settings, settings.STORAGE_NAME) as client:
+    inbox_prefix = subjects.service_inbox("storage")
+    async with connection.connected(
+        settings, settings.STORAGE_NAME, inbox_prefix=inbox_prefix
+    ) as client:
         storage = Storage(client, settings)
         await layout.ensure(client, settings)
         try:

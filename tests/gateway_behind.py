@@ -226,6 +226,7 @@ class Behind:
 
         endpoints = {
             "ping": (subjects.ping(agent_id), respond),
+            "look": (subjects.look(agent_id), respond),
             "gpu-status": (subjects.gpu_status(agent_id), details),
             "health": (subjects.health(agent_id), health),
         }

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Literal
 
+from msgspec.structs import replace
 from nats.micro.request import Request
 
 from agentd.check_loop import CheckLoop, read_clocks
@@ -50,6 +51,7 @@ class Responder:
                 self._on_ping,
                 concurrent=False,
             ),
+            Endpoint("look", subjects.look(self.agent_id), self._on_look),
             Endpoint("gpu-status", subjects.gpu_status(self.agent_id), self._on_gpu_status),
             Endpoint("health", subjects.health(self.agent_id), self._on_health),
         ]
@@ -58,6 +60,13 @@ class Responder:
         if not request.data.strip():
             return self.answer(PingRequest())
         return self.answer(decode(request.data, PingRequest))
+
+    async def _on_look(self, request: Request) -> bytes:
+        """A look, whatever the request says: who may only look cannot make a ping of it."""
+        asked = PingRequest()
+        if request.data.strip():
+            asked = decode(request.data, PingRequest)
+        return self.answer(replace(asked, ping_id=None, nonce=None))
 
     async def _on_gpu_status(self, _request: Request) -> GpuStatus:
         return await self.gpu_status()

@@ -291,7 +291,7 @@ class FleetClient:
 
     async def look(self, agent_id: str) -> UptimeReport:
         """The agent's own report since its last ping. Nothing changes by it."""
-        data = await self._ask_agent(agent_id, subjects.ping(agent_id))
+        data = await self._ask_agent(agent_id, subjects.look(agent_id))
         return _decode_of_agent(agent_id, data, UptimeReport)
 
     async def gpu_status(self, agent_id: str) -> GpuStatus:

@@ -49,6 +49,8 @@ STORAGE_READY = "gpuping.storage.ready"
 
 MICRO_PING = "$SRV.PING"  # every micro service on the bus answers
 INBOX_PREFIX = "_INBOX"  # where a service receives the answers to its questions
+# `_INBOX_<id>` is the inbox of an agent of before identities
+_ANSWERED_PREFIXES = (f"{INBOX_PREFIX}.", f"{INBOX_PREFIX}_", "_R_.")
 
 EVENT_ALL = "gpuping.event.*"
 
@@ -178,7 +180,22 @@ def jetstream_api(verb: str) -> str:
 
 def inbox_prefix(agent_id: str) -> str:
     """Where an agent receives its answers: permissions can pin it to this prefix."""
-    return f"_INBOX_{agent_id}"
+    return f"{INBOX_PREFIX}.{agent_id}"
+
+
+def service_inbox(service: str) -> str:
+    """Where the connections of a service receive their answers. No agent id begins with `_`."""
+    return f"{INBOX_PREFIX}._{service}"
+
+
+def is_inbox(reply: str) -> bool:
+    """Whether an answer may be sent to this subject.
+
+    Whoever asks chooses the reply subject, and the answer is sent with the rights of whoever
+    answers. A key of the bucket, or a call of the JetStream API, is therefore never answered. The
+    server itself makes subjects that begin with `_R_.`, for questions from another account.
+    """
+    return reply.startswith(_ANSWERED_PREFIXES)
 
 
 def agent_connection(agent_id: str) -> str:

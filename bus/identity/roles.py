@@ -44,11 +44,6 @@ class Role(Struct, frozen=True, kw_only=True):
     is_leaf: bool = False
 
 
-def service_inbox(service: str) -> str:
-    """Where the connections of a service receive their answers."""
-    return f"_INBOX._{service}"
-
-
 def _micro_service(name: str) -> tuple[str, ...]:
     """What a NATS micro service listens to besides its endpoints."""
     heard = []
@@ -117,7 +112,7 @@ ROLES: dict[RoleName, Role] = {
         subscribe=(
             "gpuping.registry.>",
             "gpuping.scheduler.>",
-            f"{service_inbox('scheduler')}.>",
+            f"{subjects.service_inbox('scheduler')}.>",
             *_micro_service(subjects.SCHEDULER_SERVICE),
         ),
     ),
@@ -125,13 +120,15 @@ ROLES: dict[RoleName, Role] = {
         purpose="Reads the history and answers questions about the past.",
         publish=(
             "_INBOX.>",
+            "_R_.>",
+            subjects.STORAGE_READY,
             *_READ_STREAMS,
             *_consume(_HISTORY),
             f"{_JETSTREAM}.CONSUMER.INFO.{_BUCKET}.*",
         ),
         subscribe=(
             "gpuping.storage.>",
-            f"{service_inbox('storage')}.>",
+            f"{subjects.service_inbox('storage')}.>",
             *_micro_service(subjects.STORAGE_SERVICE),
         ),
     ),
@@ -149,17 +146,17 @@ ROLES: dict[RoleName, Role] = {
             *_MICRO_VERBS,
             *(f"{verb}.>" for verb in _MICRO_VERBS),
         ),
-        subscribe=(subjects.EVENT_ALL, f"{service_inbox('gateway')}.>"),
+        subscribe=(subjects.EVENT_ALL, f"{subjects.service_inbox('gateway')}.>"),
     ),
     "enrolment": Role(
         purpose="Redeems enrolment tokens and renews agents' credentials; holds the agents' signing key.",
         publish=("_INBOX.>", f"{subjects.KEYS}enrolment.>", *_READ_STREAMS),
-        subscribe=("gpuping.enrolment.>", f"{service_inbox('enrolment')}.>"),
+        subscribe=("gpuping.enrolment.>", f"{subjects.service_inbox('enrolment')}.>"),
     ),
     "layout": Role(
         purpose="Makes and changes streams and consumers; used at set-up and upgrades only.",
         publish=(f"{_JETSTREAM}.>",),
-        subscribe=(f"{service_inbox('layout')}.>",),
+        subscribe=(f"{subjects.service_inbox('layout')}.>",),
     ),
     "operator": Role(
         purpose="A person with the nats CLI and the command line: looks at everything, asks the services.",
@@ -183,7 +180,7 @@ ROLES: dict[RoleName, Role] = {
             *_MICRO_VERBS,
             *(f"{verb}.>" for verb in _MICRO_VERBS),
         ),
-        subscribe=(subjects.EVENT_ALL, "_INBOX.>"),
+        subscribe=(subjects.EVENT_ALL, f"{subjects.service_inbox('operator')}.>"),
     ),
     "leaf": Role(
         purpose="A leaf node of a site behind NAT: carries what its agents may hear and say.",

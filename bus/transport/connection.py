@@ -59,6 +59,7 @@ class Client(NatsClient):
         self._last_error = ""
         self._closing = False
         self._hooks: list[Hook] = []
+        self.refused_replies: dict[str, int] = {}  # questions that were dropped, by subscription
         self.denied: list[str] = []  # the first ten permission errors, in the server's words
         self._listeners: dict[int, Callable[[Msg], None]] = {}  # by subscription
 
@@ -114,6 +115,8 @@ class Client(NatsClient):
         """
         subject = _as_utf8(subject)
         reply = _as_utf8(reply)
+        if reply and not self._may_answer(sid, reply.decode()):
+            return
         on_message = self._listeners.get(sid)
         if on_message is None:
             await super()._process_msg(sid, subject, reply, data, headers)
@@ -128,6 +131,29 @@ class Client(NatsClient):
             on_message(message)
         except Exception:  # raised further, it would end the reading of the whole connection
             log.exception("message_handler_crashed", subject=message.subject)
+
+    def _may_answer(self, sid: int, reply: str) -> bool:
+        """Whether a message with this reply subject is delivered.
+
+        What arrives in an inbox of our own was asked for, and may carry a reply subject of
+        JetStream's. Every other subscription hears questions of others, which are answered to
+        inboxes only (`subjects.is_inbox`); a question with another reply subject is dropped.
+        """
+        if subjects.is_inbox(reply):
+            return True
+        subscription = self._subs.get(sid)
+        if subscription is None:
+            return False
+        heard_on = subscription.subject
+        if subjects.is_inbox(heard_on):
+            return True
+        if heard_on not in self.refused_replies:
+            log.warning(
+                "reply_subject_refused", connection=self._label, subject=heard_on, reply=reply[:200]
+            )
+            self.refused_replies[heard_on] = 0
+        self.refused_replies[heard_on] += 1
+        return False
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         """Returns None for headers that cannot be decoded: a publisher may send any bytes."""

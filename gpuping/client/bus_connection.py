@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import nats.errors
 
+from bus.contract import subjects
 from bus.errors import BusError
 from bus.settings import Settings
 from bus.transport import connection
@@ -30,7 +31,9 @@ async def connect_to_running(settings: Settings) -> AsyncIterator[connection.Cli
         )
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            client = await connection.connect(found, "gpuping")
+            client = await connection.connect(
+                found, "gpuping", inbox_prefix=subjects.service_inbox("operator")
+            )
     except (TimeoutError, OSError, nats.errors.Error):
         raise NothingRunsError(
             f"no running system found (no bus at {_address(found)}): start one with `gpuping up`, "

@@ -82,7 +82,11 @@ async def rebuild(
     store = Store(settings, new_file)
     await store.open(utc_now())
     try:
-        async with connection.connected(settings, f"{settings.STORAGE_NAME}-rebuild") as client:
+        async with connection.connected(
+            settings,
+            f"{settings.STORAGE_NAME}-rebuild",
+            inbox_prefix=subjects.service_inbox("storage"),
+        ) as client:
             await _read_stream(client, settings, store, progress)
         while await store.seal(utc_now()):
             pass

@@ -345,6 +345,15 @@ async def test_health_tells_of_the_daemon_itself(bus, quick):
         assert health.expected_gpus == ("GPU-a",)
 
 
+async def test_a_look_is_a_look_whatever_it_says(bus, quick):
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()):
+        body = encode(PingRequest(ping_id="p-1", nonce="n", window_seconds=1.0))
+        data = await micro_services.ask_raw(bus, subjects.look("a-1"), body, who="agent")
+        report = decode(data, UptimeReport)
+    assert report.ping_id is None
+    assert report.nonce is None
+
+
 async def test_is_a_nats_micro_service(bus, quick):
     async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()):
         answer = json.loads(
@@ -352,6 +361,7 @@ async def test_is_a_nats_micro_service(bus, quick):
         )
         assert {endpoint["subject"] for endpoint in answer["endpoints"]} == {
             subjects.ping("a-1"),
+            subjects.look("a-1"),
             subjects.gpu_status("a-1"),
             subjects.health("a-1"),
         }

@@ -45,11 +45,11 @@ async def test_a_listener_hears_in_order_and_survives_what_it_raises(bus: connec
 async def test_a_listener_hears_headers_and_who_wants_a_reply(bus: connection.Client):
     heard: list[Msg] = []
     async with bus.listening("asked", heard.append):
-        await bus.publish("asked", b"x", reply="back.here", headers={"Name": "value"})
+        await bus.publish("asked", b"x", reply="_INBOX.back", headers={"Name": "value"})
         await bus.flush()
     assert (heard[0].subject, heard[0].reply, heard[0].headers) == (
         "asked",
-        "back.here",
+        "_INBOX.back",
         {"Name": "value"},
     )
 
@@ -63,7 +63,7 @@ async def test_what_cannot_be_decoded_ends_nobodys_reading(
         await bus.flush()
         await send(
             nats_server,
-            b"PUB odd.\xff\xfe back.\xff 1\r\n1\r\n"
+            b"PUB odd.\xff\xfe _INBOX.\xff 1\r\n1\r\n"
             b"PUB odd.\xc3\xa4 1\r\n2\r\n"
             b"HPUB odd.status 15 16\r\nNATS/1.0 \xff\xff\r\n\r\n3\r\n"
             b"HPUB odd.none 8 9\r\nNATS/1.04\r\n"
@@ -79,8 +79,20 @@ async def test_what_cannot_be_decoded_ends_nobodys_reading(
         ("odd.value", b"5"),
         ("odd.fine", b"6"),
     ]
-    assert heard[0].reply == "back.\\xff"
+    assert heard[0].reply == "_INBOX.\\xff"
     assert [(await plain.next_msg()).data for _ in heard] == [one.data for one in heard]
+
+
+async def test_a_question_that_asks_for_an_answer_to_no_inbox_is_dropped(bus: connection.Client):
+    heard: list[Msg] = []
+    async with bus.listening("asked", heard.append):
+        for reply in ("$KV.gpuping.agent.a", "$JS.API.STREAM.DELETE.KV_gpuping", "gpuping.x"):
+            await bus.publish("asked", b"x", reply=reply)
+        for reply in ("_INBOX.a", "_INBOX_a.b", "_R_.a"):
+            await bus.publish("asked", b"x", reply=reply)
+        await bus.flush()
+    assert [message.reply for message in heard] == ["_INBOX.a", "_INBOX_a.b", "_R_.a"]
+    assert bus.refused_replies == {"asked": 3}
 
 
 async def test_nothing_is_heard_after_the_block(bus: connection.Client):
