@@ -120,7 +120,6 @@ ROLES: dict[RoleName, Role] = {
         purpose="Reads the history and answers questions about the past.",
         publish=(
             "_INBOX.>",
-            "_R_.>",
             subjects.STORAGE_READY,
             *_READ_STREAMS,
             *_consume(_HISTORY),
