@@ -48,6 +48,8 @@ class Settings(Struct, kw_only=True, frozen=True):
     PING_FIRST_PING_GRACE_PERIOD: bool = True
     PING_RESPONSE_TIMEOUT_SECONDS: Annotated[float, Meta(gt=0.0, le=3600.0)] = 10.0
     PING_MAX_CONCURRENT_AGENTS: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    # what becomes of the time between two or more billed misses in a row
+    PING_UNHEARD_TIME: Literal["unknown", "believed"] = "unknown"
 
     AGENT_GPU_CHECK_INTERVAL_SECONDS: Annotated[float, Meta(ge=0.05, le=3600.0)] = 5.0
     AGENT_MAX_HISTORY_SIZE: Count = 10_000

@@ -15,6 +15,7 @@ from bus.contract.questions import SchedulerStats
 from bus.settings import Settings
 from bus.transport import connection, layout
 from bus.transport.connection import Client
+from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.peers import Peers
 from scheduler.endpoints import SchedulerEndpoints
 from scheduler.fleet.directory import Directory
@@ -24,7 +25,7 @@ from scheduler.fleet.timer_reconciler import TimerReconciler
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.live_events import LiveEvents
 from scheduler.ping.loop import PingLoop
-from scheduler.ping.pinger import new_ping_ids
+from scheduler.ping.pinger import PingLimits, new_ping_ids
 from scheduler.ping.timer_deferral import TimerDeferral
 from scheduler.policy import Policy
 from scheduler.stats import new_counters
@@ -49,6 +50,15 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
+def limits_of(settings: Settings) -> PingLimits:
+    """Returns what the settings say about one ping."""
+    return PingLimits(
+        in_flight=settings.PING_MAX_CONCURRENT_AGENTS,
+        timeout_seconds=settings.PING_RESPONSE_TIMEOUT_SECONDS,
+        believes_unheard=settings.PING_UNHEARD_TIME == "believed",
+    )
+
+
 class Scheduler:
     """Makes the parts of one scheduler, loads the fleet, and starts them."""
 
@@ -63,14 +73,15 @@ class Scheduler:
         self.directory = Directory(policy, wake_loop.set, suspect_timers.put_nowait)
         self.registry = Registry(client, self.directory, policy)
         self.events = LiveEvents(client, policy)
+        self.bus_clock = BusClock(client)
         self.peers = Peers(client, self.instance, self._on_peers_changed)
         self.loop = PingLoop(
             client,
             self.directory,
             self.peers,
             wake_loop,
-            limit=settings.PING_MAX_CONCURRENT_AGENTS,
-            timeout_seconds=settings.PING_RESPONSE_TIMEOUT_SECONDS,
+            limits=limits_of(settings),
+            bus_clock=self.bus_clock,
             on_recorded=self._on_recorded,
             on_consumer_lost=self._restore_layout,
         )
@@ -89,6 +100,7 @@ class Scheduler:
 
     async def load(self, start: StartTask) -> None:
         """Returns when the directory holds the whole fleet."""
+        await self.bus_clock.measure()
         await self.watcher.load(start)
         self.directory.rebuild_schedule()
         self.timer_reconciler.discard_suspects()
@@ -104,6 +116,7 @@ class Scheduler:
     def start(self, start: StartTask) -> None:
         """Starts to ping."""
         start(self.registry.batcher.run())
+        start(self.bus_clock.run())
         start(self.events.run())
         start(self.timer_reconciler.run())
         start(self.peers.run())

@@ -44,6 +44,7 @@ class AgentAnswer(NamedTuple):
     until: int
     mark: str
     valid: bool
+    up: int
 
 
 class Asked(NamedTuple):
@@ -115,8 +116,9 @@ class LedgerAgent:
         data = b"{ garbage" if self.manner == "garbage" else encode(report)
         valid = self.manner not in BAD
         mark = report.window.mark or ""
+        up = round(report.seconds.up * 1000)
         return AgentAnswer(
-            now, data, report.uptime_percent, report.gpu_available, since, until, mark, valid
+            now, data, report.uptime_percent, report.gpu_available, since, until, mark, valid, up
         )
 
     def _since(self, request: PingRequest, until: int) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from msgspec.structs import astuple
+
 from bus.contract.messages import AgentState
 from bus.settings import Settings
 from tests.history import History
@@ -110,6 +112,9 @@ class Audit:
         self._enrolments = enrolments
         self._before: AgentState | None = None
         self._window: AgentAnswer | None = None  # of the last answer that was recorded
+        self._mark_refused = False
+        self._misses: list[datetime] = []  # billed, in a row
+        self._heard_late = False  # a miss was answered after its time-out
         self.truth = Truth(settings)
 
     def replay(self, states: Sequence[AgentState]) -> Truth:
@@ -129,9 +134,17 @@ class Audit:
                 return self._answered(state)
             case "missed":
                 self._deserved(state)
-                return self.truth.miss(last.reason)
+                if last.refused_report is not None:
+                    self._mark_refused = True
+                verdict = self.truth.miss(last.reason)
+                if verdict.verdict == "poor":
+                    self._misses.append(last.pinged_at)
+                if last.ping_id in self._agent.answers:
+                    self._heard_late = True
+                return verdict
             case "excused":
                 assert self._excusable(state), f"excused without an outage: {self._where(state)}"
+                self._misses.clear()
                 return self.truth.excused(last.reason)
 
     def _answered(self, state: AgentState) -> Verdict:
@@ -139,35 +152,51 @@ class Audit:
         answer = self._agent.answers[last.ping_id]
         assert answer.valid, self._where(state)
         assert bytes(last.report) == answer.data, self._where(state)
-        self._tiles(state, answer)
-        self.truth.mark, self.truth.answered_at = answer.mark, self._answered_at(state)
+        self._tiles(state)
+        good, judged_ms = self._time(state, answer)
+        uptime = 100.0 * good / judged_ms if judged_ms else None
+        self.truth.mark = answer.mark
+        self.truth.answered_at = last.pinged_at
         self._window = answer
-        verdict = self.truth.answer(answer.uptime, answer.gpu_available)
+        self._mark_refused = False
+        self._misses.clear()
+        verdict = self.truth.answer(uptime, answer.gpu_available)
         judged = verdict.verdict in {"good", "poor"}
-        assert last.uptime_percent == (answer.uptime if judged else None), self._where(state)
-        assert last.window_seconds == (answer.until - answer.since) / 1000, self._where(state)
+        assert last.uptime_percent == (uptime if judged else None), self._where(state)
         return verdict
 
-    def _answered_at(self, state: AgentState) -> datetime:
-        """Returns when the ping was made, or answered if an enrolment began in between."""
-        made = state.last.pinged_at
-        came = made + timedelta(milliseconds=state.last.response_ms or 0.0)
-        return came if any(made < began <= came for began in self._enrolments) else made
+    def _tiles(self, state: AgentState) -> None:
+        """No millisecond twice, and none left out within one enrolment."""
+        last = state.last
+        began = [at for at in self._enrolments if at <= last.pinged_at + SLACK]
+        expected = max([*began, *([self.truth.answered_at] if self.truth.answered_at else [])])
+        expected = expected.replace(microsecond=expected.microsecond // 1000 * 1000)
+        crossed = [at for at in self._enrolments if abs(at - last.pinged_at) <= SLACK]
+        if not crossed:  # an enrolment just then is before or after the ping
+            assert last.since == expected, f"{last.since} is not {expected}: {self._where(state)}"
+        if self._window and not crossed and self.truth.answered_at == expected:
+            mark = None if self._mark_refused else self._window.mark
+            request = self._agent.asked[last.ping_id].request
+            assert request.since_mark == mark, self._where(state)
 
-    def _tiles(self, state: AgentState, answer: AgentAnswer) -> None:
-        """No second twice, and none left out within one enrolment."""
-        if self._window is None:
-            return
-        assert answer.since >= self._window.until, f"windows overlap: {self._where(state)}"
-        began = max(at for at in self._enrolments if at <= self._agent.asked[state.last.ping_id].at)
-        assert self.truth.answered_at
-        if began < self.truth.answered_at:
-            assert self._agent.asked[state.last.ping_id].request.since_mark == self._window.mark, (
-                self._where(state)
-            )
-            assert answer.since == self._window.until, (
-                f"a gap between windows: {self._where(state)}"
-            )
+    def _time(self, state: AgentState, answer: AgentAnswer) -> tuple[int, int]:
+        """Returns the good and the judged milliseconds: exact in length, and as the host said."""
+        last = state.last
+        assert last.since is not None, self._where(state)
+        assert last.seconds is not None, self._where(state)
+        parts = [round(value * 1000) for value in astuple(last.seconds)]
+        window = (last.pinged_at - last.since) // timedelta(milliseconds=1)
+        assert sum(parts) == window == round((last.window_seconds or 0) * 1000), self._where(state)
+        good, judged = parts[0] + parts[1], window - parts[4]
+        unheard = 0
+        if len(self._misses) > 1:
+            unheard = (self._misses[-1] - self._misses[0]) // timedelta(milliseconds=1)
+        assert good <= window - unheard + 1 or self._heard_late, self._where(state)
+        length = answer.until - answer.since
+        if length and not unheard and answer.uptime is not None:
+            said = answer.up / length * window
+            assert abs(good - said) <= abs(length - window) + 2, self._where(state)
+        return good, judged
 
     def _deserved(self, state: AgentState) -> None:
         """A miss needs an agent that could be missed."""

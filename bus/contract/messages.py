@@ -179,12 +179,31 @@ class UptimeReport(Message, kw_only=True, frozen=True):
 # ---- the bucket ----
 
 
+class GpuChange(Struct, kw_only=True, frozen=True):
+    """One change of what is expected of a host: from `since` on, `uuid` is expected, or is no longer.
+
+    `author` is who made it (the name of a token or identity, or `first report`), `at` when.
+    """
+
+    uuid: str
+    expected: bool
+    since: Timestamp
+    author: str
+    at: Timestamp
+
+    def __post_init__(self) -> None:
+        check_timestamps(self.since, self.at)
+
+
 class AgentEntry(Message, kw_only=True, frozen=True):
     """`agent.<id>`: the registry entry. A removed agent keeps it, so that it stays known.
 
     `enrolled_at` is the start of the latest enrolment, which a registration after a removal moves;
     `removed_at` is its end. `earlier` has the enrolments before it, oldest first; statements count
-    all of them. `expected_gpus` are the UUIDs of the first report; only an operator changes them.
+    all of them. `mark` is the host's ledger position at the latest enrolment, where it told one.
+
+    `expected_gpus` are the UUIDs of the first report; only an operator changes them. `gpu_changes`
+    has every such change, oldest first. A GPU without one is expected for all time.
     """
 
     agent_id: AgentId
@@ -197,6 +216,9 @@ class AgentEntry(Message, kw_only=True, frozen=True):
     maintenance: tuple[Span, ...] = ()
     removed_at: Timestamp | None = None
     earlier: tuple[Enrolment, ...] = ()
+    mark: str | None = None
+    gpu_changes: tuple[GpuChange, ...] = ()
+    expects_simulated: bool = False  # the first report was of simulated GPUs
 
     def __post_init__(self) -> None:
         check_timestamps(self.registered_at, self.enrolled_at, self.removed_at)
@@ -205,8 +227,22 @@ class AgentEntry(Message, kw_only=True, frozen=True):
 NO_REPORT = Raw(b"null")
 
 
+class GpuTime(Struct, frozen=True, gc=False):
+    """The time of one expected GPU within a window, as it was admitted."""
+
+    uuid: str
+    seconds: Seconds
+
+
 class Outcome(Struct, kw_only=True, frozen=True):
-    """The outcome of one ping, as the state keeps it. `report` is the answer's exact bytes."""
+    """The outcome of one ping, as the state keeps it.
+
+    `since` and `pinged_at` are the window that the scheduler measured; `seconds`, `uptime_percent`
+    and `gpus` are the time in it as it was admitted. `gpus` is empty where every expected GPU has
+    the host's own seconds. `remarks` says what admission changed. `report` is the answer's exact
+    bytes; `refused_report` is an answer that was refused, as text. Outcomes of versions before
+    have no `since`: their window is where the report says.
+    """
 
     ping_id: str
     ping_seq: int
@@ -219,10 +255,47 @@ class Outcome(Struct, kw_only=True, frozen=True):
     window_seconds: Duration | None = None
     response_ms: float | None = None
     late_ms: float | None = None
+    since: Timestamp | None = None
+    gpus: tuple[GpuTime, ...] = ()
+    remarks: tuple[str, ...] = ()
+    refused_report: str | None = None
     report: Raw = NO_REPORT  # not None, because msgspec has no union with Raw; see `report_of`
 
     def __post_init__(self) -> None:
-        check_timestamps(self.pinged_at)
+        check_timestamps(self.pinged_at, self.since)
+
+
+class AnsweredPing(Struct, kw_only=True, frozen=True, gc=False):
+    """What the next window needs to know of the last answered ping.
+
+    `boot_id` and `boottime` (CLOCK_BOOTTIME, seconds) are the scheduler's when the ping was first
+    sent, `bus_time` is the server's clock at that moment, and the answer took `answer_ms`.
+    """
+
+    boot_id: str
+    boottime: float
+    bus_time: Timestamp | None = None
+    answer_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_timestamps(self.bus_time)
+
+
+class Silence(Struct, kw_only=True, frozen=True, gc=False):
+    """The billed misses since the last answered ping.
+
+    `first` and `last` are the pings of the misses in a row that goes on, `misses` is their number.
+    `earlier_seconds` is the time between the first and the last miss of the rows before it, which
+    an excused ping or a late answer ended.
+    """
+
+    first: Timestamp
+    last: Timestamp
+    misses: int
+    earlier_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_timestamps(self.first, self.last)
 
 
 class Standing(Message, kw_only=True, frozen=True):
@@ -251,6 +324,9 @@ class AgentState(Standing, kw_only=True, frozen=True):
     last_answered_at: Timestamp | None = None
     boot_ids: tuple[str, ...] = ()  # of the reports, newest first
     conflicting_boot_ids: tuple[str, ...] = ()  # two hosts answer under this id
+    answered_ping: AnsweredPing | None = None
+    silence: Silence | None = None
+    mark_refused: bool = False  # a report since `since_mark` was refused: ask without the mark
 
     def __post_init__(self) -> None:
         check_timestamps(self.next_ping_at, self.last_answered_at)

@@ -23,6 +23,7 @@ class Tracked:
         "committed_ns",
         "entry",
         "entry_revision",
+        "late_answer_at",
         "state",
         "state_revision",
         "status",
@@ -35,6 +36,8 @@ class Tracked:
         self.state: AgentState | None = None
         self.state_revision = 0
         self.committed_ns = 0  # when the last outcome was written, nanoseconds since 1970
+        # The last missed ping that was answered after its time-out.
+        self.late_answer_at: datetime | None = None
         self.timer_at: datetime | None = None  # when the agent's timer fires; None: not known
         self.status: Status | None = None  # as counted in `by_status`; None: not registered
 
@@ -49,19 +52,6 @@ class Tracked:
         if self.state is None:
             return 1
         return self.state.ping_seq + 1
-
-    def window_from_mark(self) -> bool:
-        """Returns whether the next window starts at the last answered report.
-
-        Otherwise it starts at the enrolment.
-        """
-        state = self.state
-        entry = self.entry
-        if state is None or entry is None:
-            return False
-        if state.since_mark is None or state.last_answered_at is None:
-            return False
-        return state.last_answered_at >= entry.enrolled_at
 
     def next_ping_at(self, policy: Policy) -> datetime | None:
         """Returns when the next ping is due; None for an agent that is not registered."""

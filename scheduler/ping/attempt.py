@@ -3,9 +3,24 @@
 import asyncio
 from datetime import datetime
 
-from bus.contract.messages import AgentState, ExcusedSpan, PingRequest, Status, UptimeReport, encode
+from bus.contract.messages import (
+    AgentState,
+    AnsweredPing,
+    ExcusedSpan,
+    PingRequest,
+    Status,
+    UptimeReport,
+    encode,
+)
 from bus.contract.questions import Ping
 from scheduler.fleet.directory import Tracked
+from scheduler.ping.admission import Admitted
+from scheduler.ping.window import (
+    expected_now,
+    mark_to_start_from,
+    whole_millisecond,
+    window_start,
+)
 
 
 class PingAttempt:
@@ -13,24 +28,31 @@ class PingAttempt:
 
     __slots__ = (
         "acks",
+        "admitted",
         "agent_id",
         "base_revision",
         "base_state",
         "due_at",
         "due_seq",
+        "excused",
         "first_sent_at",
         "next_send_at",
         "no_responders",
+        "nonce",
         "ping_id",
         "pinged_at",
+        "refused_report",
+        "rejected",
         "report",
         "report_bytes",
         "request",
         "response_ms",
+        "sent",
         "seq",
         "status_before",
         "tracked",
         "waiters",
+        "window_since",
     )
 
     def __init__(
@@ -54,7 +76,11 @@ class PingAttempt:
         self.seq = 0  # the ping_seq of the outcome
         self.status_before: Status | None = None
         self.request = b""
+        self.nonce = ""
         self.pinged_at: datetime | None = None
+        self.window_since: datetime | None = None
+        self.excused: tuple[ExcusedSpan, ...] = ()
+        self.sent = AnsweredPing(boot_id="", boottime=0.0)
 
         # Kept by the pinger; times are CLOCK_BOOTTIME in seconds.
         self.first_sent_at = 0.0
@@ -63,25 +89,56 @@ class PingAttempt:
         self.response_ms: float | None = None
         self.report_bytes: bytes | None = None  # as received
         self.report: UptimeReport | None = None  # the same, decoded
+        self.admitted: Admitted | None = None  # the time in it that counts
+        self.refused_report: bytes | None = None  # an answer that does not count
+        self.rejected = ""  # why the last answer was ignored; there may be a better one
 
-    def start(self, now: datetime, nonce: str) -> None:
+    def start(self, now: datetime, nonce: str, sent: AnsweredPing, timeout_seconds: float) -> None:
         """Fixes the ping's timestamp, its request, and the state that its outcome is computed from.
 
         The same bytes are sent again until the time-out. If the state changes before the outcome is
         written, the attempt is started anew: the window of the answer would no longer begin where
         the last counted window ended.
+
+        The window ends now, on a whole millisecond, and never before it began: a clock that was set
+        back makes an empty window and no negative one.
         """
         tracked = self.tracked
         self.base_state = tracked.state
         self.base_revision = tracked.state_revision
         self.seq = tracked.next_seq
         self.status_before = tracked.status
-        self.pinged_at = now
+        self.window_since = window_start(tracked)
+        self.pinged_at = whole_millisecond(now)
+        if self.window_since is not None and self.pinged_at < self.window_since:
+            self.pinged_at = self.window_since
+        self.nonce = nonce
+        self.sent = sent
+        self.excused = _maintenance(tracked, self.window_since, self.pinged_at)
         self.no_responders = False
         self.response_ms = None
         self.report_bytes = None
         self.report = None
-        self.request = encode(_request(tracked, self.ping_id, now, nonce))
+        self.admitted = None
+        self.refused_report = None
+        self.rejected = ""
+        self.request = encode(self._request(timeout_seconds))
+
+    def _request(self, timeout_seconds: float) -> PingRequest:
+        """Returns the request for the window since the last answered ping or the enrolment."""
+        window_seconds = None
+        if self.window_since is not None and self.pinged_at is not None:
+            window_seconds = (self.pinged_at - self.window_since).total_seconds()
+        return PingRequest(
+            ping_id=self.ping_id,
+            seq=self.seq,
+            since_mark=mark_to_start_from(self.tracked),
+            window_seconds=window_seconds,
+            excused=self.excused,
+            nonce=self.nonce,
+            timeout_seconds=timeout_seconds,
+            expected_gpus=expected_now(self.tracked.entry),
+        )
 
     def is_settled_by(self, state: AgentState) -> bool:
         """Returns whether `state` holds this attempt's outcome, or another's for the same ping."""
@@ -97,32 +154,6 @@ class PingAttempt:
             return None
         late = self.pinged_at - self.due_at
         return max(0.0, late.total_seconds() * 1000.0)
-
-
-def _request(tracked: Tracked, ping_id: str, now: datetime, nonce: str) -> PingRequest:
-    """Returns the request for the window since the last answered report.
-
-    The window starts at the enrolment when there is no such report, or when the agent was enrolled
-    again since.
-    """
-    since = None
-    since_mark = None
-    if tracked.state is not None and tracked.window_from_mark():
-        since = tracked.state.last_answered_at
-        since_mark = tracked.state.since_mark
-    elif tracked.entry is not None:
-        since = tracked.entry.enrolled_at
-    window_seconds = None
-    if since is not None:
-        window_seconds = max(0.0, (now - since).total_seconds())
-    return PingRequest(
-        ping_id=ping_id,
-        seq=tracked.next_seq,
-        since_mark=since_mark,
-        window_seconds=window_seconds,
-        excused=_maintenance(tracked, since, now),
-        nonce=nonce,
-    )
 
 
 def _maintenance(

@@ -1,4 +1,4 @@
-"""Detects the scheduler's own outages, by one round trip to the bus every second.
+"""Detects the scheduler's own outages, by a round trip to the bus every second, or more often.
 
 A ping that overlaps such an outage must not count as missed by the agent (rule 6 of
 docs/design/ping-policy.md). When the server is frozen the client still counts as connected, and a
@@ -18,9 +18,13 @@ from bus.transport.connection import Client
 
 log = structlog.get_logger("scheduler.ping.bus_monitor")
 
-ROUND_TRIP_INTERVAL_SECONDS = 1.0
+# Between two round trips; a longer gap is an outage. With a short time-out a shorter outage can make
+# a ping late, so the round trips are as much closer together.
+GAP_SECONDS = 2.0
+GAP_SHARE_OF_TIMEOUT = 0.5
+LEAST_GAP_SECONDS = 0.2
+ROUND_TRIPS_IN_A_GAP = 2  # so that one that is slow is no outage yet
 RETRY_SECONDS = 0.1
-GAP_SECONDS = 2.0  # between two round trips; a longer gap is an outage
 # After an outage agents reconnect one by one: their back-off takes up to 8 s, a frozen connection
 # up to 15 s. An agent that is not subscribed during that time has not missed a ping.
 SETTLE_SECONDS = 15.0
@@ -35,10 +39,12 @@ class Outage(NamedTuple):
 
 
 class BusMonitor:
-    """Remembers when the bus did not answer."""
+    """Remembers when the bus did not answer. `timeout_seconds` is that of a ping."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, timeout_seconds: float) -> None:
         self._client = client
+        gap = min(GAP_SECONDS, timeout_seconds * GAP_SHARE_OF_TIMEOUT)
+        self._gap_seconds = max(LEAST_GAP_SECONDS, gap)
         self._last_round_trip = boottime()
         self._outages: deque[Outage] = deque(maxlen=REMEMBERED_OUTAGES)
 
@@ -48,14 +54,14 @@ class BusMonitor:
         self._last_round_trip = boottime()
         while True:
             await self.await_round_trip()
-            await asyncio.sleep(ROUND_TRIP_INTERVAL_SECONDS)
+            await asyncio.sleep(self._gap_seconds / ROUND_TRIPS_IN_A_GAP)
 
     async def await_round_trip(self) -> None:
         """Returns after a round trip that began after the call, however long that takes."""
         while not await self._round_trip():  # noqa: ASYNC110  # polls the server, no event of ours
             await asyncio.sleep(RETRY_SECONDS)
         now = boottime()
-        if now - self._last_round_trip > GAP_SECONDS:
+        if now - self._last_round_trip > self._gap_seconds:
             self._outages.append(Outage(self._last_round_trip, now))
             log.warning(
                 "bus_outage_detected",

@@ -18,6 +18,7 @@ from bus.contract.messages import AgentState
 from bus.contract.questions import Ping, ping_of
 from bus.transport.connection import Client
 from bus.transport.pull_consumer import PullConsumer
+from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.peers import Peers
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.registry import unknown
@@ -25,7 +26,7 @@ from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.committer import Committer
 from scheduler.ping.due_queue import OFFER_SECONDS, DueQueue
-from scheduler.ping.pinger import Pinger
+from scheduler.ping.pinger import Pinger, PingLimits
 from scheduler.policy import PingResult
 
 LAUNCHED_AT_ONCE = 50  # pings sent in one go; 50 take 1 ms
@@ -33,7 +34,7 @@ UNWRITTEN_LIMIT = 2000  # outcomes that may wait for the bucket before no more p
 
 
 class PingLoop:
-    """Keeps at most `limit` pings in flight (PING_MAX_CONCURRENT_AGENTS); pings by hand go first.
+    """Keeps at most `limits.in_flight` pings in flight; pings by hand go first.
 
     `wake` is set by the directory when an agent may have become due. `on_recorded` is called with
     every outcome that this scheduler wrote. `on_consumer_lost` is awaited when the consumer of due
@@ -47,8 +48,8 @@ class PingLoop:
         peers: Peers,
         wake: asyncio.Event,
         *,
-        limit: int,
-        timeout_seconds: float,
+        limits: PingLimits,
+        bus_clock: BusClock,
         on_recorded: Callable[[PingAttempt, AgentState], None],
         on_consumer_lost: Callable[[], Awaitable[None]],
     ) -> None:
@@ -56,11 +57,11 @@ class PingLoop:
         self._directory = directory
         self._peers = peers
         self._wake = wake
-        self._limit = limit
+        self._limit = limits.in_flight
         self._on_recorded = on_recorded
-        self.queue = DueQueue(directory, peers, limit, self._acknowledge)
-        self._bus_monitor = BusMonitor(client)
-        self.pinger = Pinger(client, self._bus_monitor, timeout_seconds, self._on_result)
+        self.queue = DueQueue(directory, peers, self._limit, self._acknowledge)
+        self._bus_monitor = BusMonitor(client, limits.timeout_seconds)
+        self.pinger = Pinger(client, self._bus_monitor, bus_clock, limits, self._on_result)
         self.committer = Committer(
             client,
             directory,

@@ -4,6 +4,7 @@ Pure: it applies the policy and shapes what is written. The first report of an a
 GPUs that are expected from then on.
 """
 
+import base64
 from datetime import datetime, timedelta
 
 from msgspec import Raw
@@ -16,6 +17,7 @@ from bus.contract.messages import (
     AgentState,
     Outcome,
     Result,
+    Silence,
     Standing,
     UptimeReport,
     encode,
@@ -24,6 +26,12 @@ from bus.transport.batch import Write
 from scheduler import policy as rules
 from scheduler.fleet import duplicate_ids
 from scheduler.ping.attempt import PingAttempt
+from scheduler.ping.window import (
+    gpu_times,
+    silence_after_miss,
+    silence_interrupted,
+    whole_millisecond,
+)
 from scheduler.policy import Answered, Excused, Missed, PingResult, Policy, Step
 from scheduler.write.timers import timer
 
@@ -46,13 +54,24 @@ def next_state(
     standing = {name: getattr(step.standing, name) for name in _STANDING_FIELDS}
     missed = 0
     since_mark = None
+    last_answered_at = None
+    answered_ping = None
+    mark_refused = False
     if before is not None:
         missed = before.missed
         since_mark = before.since_mark
+        last_answered_at = before.last_answered_at
+        answered_ping = before.answered_ping
+        mark_refused = before.mark_refused
     if isinstance(result, Missed):
         missed += 1
     if report is not None:
         since_mark = report.window.mark
+        last_answered_at = attempt.pinged_at
+        answered_ping = attempt.sent
+        mark_refused = False
+    elif attempt.refused_report is not None:
+        mark_refused = True
     assert attempt.pinged_at  # noqa: S101  # an attempt with a result was started
     return AgentState(
         **standing,
@@ -62,9 +81,12 @@ def next_state(
         interval_seconds=step.interval_seconds,
         next_ping_at=_next_ping_at(attempt.pinged_at, result, step, now),
         since_mark=since_mark,
-        last_answered_at=_last_answered_at(attempt),
+        last_answered_at=last_answered_at,
         boot_ids=duplicate_ids.boots(before, report),
         conflicting_boot_ids=duplicate_ids.conflict(before, report),
+        answered_ping=answered_ping,
+        silence=_silence(attempt, result, step),
+        mark_refused=mark_refused,
         last=_outcome(attempt, attempt.pinged_at, result, step),
     )
 
@@ -96,10 +118,10 @@ def writes(
 def max_writes(attempt: PingAttempt) -> int:
     """Returns an upper limit for the number of `writes`.
 
-    Only an agent without expected GPUs may need the third write.
+    Only an agent without expected GPUs, or with simulated ones, may need the third write.
     """
     entry = attempt.tracked.entry
-    if entry is not None and not entry.expected_gpus:
+    if entry is not None and (entry.expects_simulated or not entry.expected_gpus):
         return MAX_WRITES
     return MAX_WRITES - 1
 
@@ -111,25 +133,22 @@ def _next_ping_at(pinged_at: datetime, result: PingResult, step: Step, now: date
     return rules.next_ping_at(pinged_at, step.interval_seconds, now)
 
 
-def _last_answered_at(attempt: PingAttempt) -> datetime | None:
-    """Returns the timestamp of the last answered ping.
-
-    An agent may be enrolled again between the ping and its answer. The answer then covers the
-    beginning of the new enrolment, and the next window must start at its mark. In that case the
-    timestamp of the answer is returned.
-    """
-    pinged_at = attempt.pinged_at
-    if attempt.report is None or pinged_at is None:
-        if attempt.base_state is None:
-            return None
-        return attempt.base_state.last_answered_at
-    entry = attempt.tracked.entry
-    if entry is None or pinged_at >= entry.enrolled_at:
-        return pinged_at
-    answered_at = pinged_at + timedelta(milliseconds=attempt.response_ms or 0.0)
-    if entry.enrolled_at <= answered_at:
-        return answered_at
-    return pinged_at
+def _silence(attempt: PingAttempt, result: PingResult, step: Step) -> Silence | None:
+    """Returns the billed misses since the last answered ping, this one included."""
+    if isinstance(result, Answered):
+        return None
+    silence = None
+    if attempt.base_state is not None:
+        silence = attempt.base_state.silence
+    if silence is not None and attempt.tracked.late_answer_at == silence.last:
+        # The host was there: it answered the last miss, only too late.
+        silence = replace(silence, first=silence.last, misses=0)
+    if isinstance(result, Excused):
+        return silence_interrupted(silence)
+    is_billed = step.verdict == "poor"
+    if not is_billed or attempt.pinged_at is None:
+        return silence
+    return silence_after_miss(silence, attempt.pinged_at)
 
 
 def _outcome(attempt: PingAttempt, pinged_at: datetime, result: PingResult, step: Step) -> Outcome:
@@ -143,10 +162,13 @@ def _outcome(attempt: PingAttempt, pinged_at: datetime, result: PingResult, step
             verdict=step.verdict,
             reason=step.reason,
             late_ms=attempt.late_ms(),
+            refused_report=_as_text(attempt.refused_report),
         )
+    admitted = attempt.admitted
+    assert admitted is not None  # noqa: S101  # a report that counts was admitted
     uptime_percent = None
     if step.verdict in {"good", "poor"}:
-        uptime_percent = report.uptime_percent
+        uptime_percent = admitted.host.uptime_percent
     report_json = NO_REPORT
     if attempt.report_bytes:
         report_json = Raw(attempt.report_bytes)
@@ -158,12 +180,25 @@ def _outcome(attempt: PingAttempt, pinged_at: datetime, result: PingResult, step
         verdict=step.verdict,
         reason=step.reason,
         uptime_percent=uptime_percent,
-        seconds=report.seconds,
-        window_seconds=report.window.seconds,
+        since=whole_millisecond(attempt.window_since or pinged_at),
+        seconds=admitted.host.to_seconds(),
+        window_seconds=admitted.host.window / 1000,
+        gpus=gpu_times(admitted),
+        remarks=tuple(sorted(admitted.remarks)),
         response_ms=attempt.response_ms,
         late_ms=attempt.late_ms(),
         report=report_json,
     )
+
+
+def _as_text(refused: bytes | None) -> str | None:
+    """Returns a refused answer as text that JSON can hold; what is no UTF-8 comes as base64."""
+    if refused is None:
+        return None
+    try:
+        return refused.decode()
+    except UnicodeDecodeError:
+        return "base64:" + base64.b64encode(refused).decode()
 
 
 def _outcome_word(result: PingResult) -> Result:
@@ -179,9 +214,13 @@ def _outcome_word(result: PingResult) -> Result:
 def _expecting_gpus(entry: AgentEntry, report: UptimeReport | None) -> AgentEntry | None:
     """Returns the entry with the GPUs of the agent's first report that lists any.
 
-    Returns None when the entry stays as it is.
+    Simulated GPUs are never expected of a host that shows real ones. Returns None when the entry
+    stays as it is.
     """
-    if entry.expected_gpus or report is None or not report.gpus:
+    if report is None or not report.gpus:
+        return None
+    shows_real_ones = entry.expects_simulated and not report.simulated
+    if entry.expected_gpus and not shows_real_ones:
         return None
     uuids = tuple(gpu.uuid for gpu in report.gpus)
-    return replace(entry, expected_gpus=uuids)
+    return replace(entry, expected_gpus=uuids, expects_simulated=report.simulated)

@@ -7,18 +7,23 @@ deadlines every TICK_SECONDS.
 import asyncio
 import secrets
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import nats.errors
 import structlog
+from msgspec.structs import replace
 from nats.aio.msg import Msg
 
-from bus.clock import boottime, utc_now
+from bus.clock import boot_id, boottime
 from bus.contract import subjects
-from bus.contract.messages import UptimeReport, decode
+from bus.contract.messages import AnsweredPing, UptimeReport, decode
 from bus.errors import BadMessageError
 from bus.transport.connection import Client
+from scheduler.cluster.bus_clock import BusClock
+from scheduler.ping.admission import Refused
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.bus_monitor import BusMonitor
+from scheduler.ping.window import admit_report, measured_window
 from scheduler.policy import Answered, Excused, Missed, PingResult
 
 log = structlog.get_logger("scheduler.ping.pinger")
@@ -29,8 +34,22 @@ NO_RESPONDERS_RESEND_SECONDS = 0.25
 TICK_SECONDS = 0.05
 REPORT_LIMIT_BYTES = 64 * 1024
 SUM_TOLERANCE_SECONDS = 0.01
+BAD_REPORT = "bad_report"  # the reason of a miss whose answer is no report of this ping
+REMEMBERED_MISSES = 1_000
 NONCE_BYTES = 16
 NONCES_DRAWN_AT_ONCE = 256
+
+
+class PingLimits(NamedTuple):
+    """`in_flight` is PING_MAX_CONCURRENT_AGENTS, `timeout_seconds` that of a ping.
+
+    `believes_unheard`: what a host says of the time between two missed pings is believed
+    (PING_UNHEARD_TIME).
+    """
+
+    in_flight: int
+    timeout_seconds: float
+    believes_unheard: bool = False
 
 
 class Pinger:
@@ -40,15 +59,20 @@ class Pinger:
         self,
         client: Client,
         bus_monitor: BusMonitor,
-        timeout_seconds: float,
+        bus_clock: BusClock,
+        limits: PingLimits,
         on_result: Callable[[PingAttempt, PingResult], None],
     ) -> None:
         self._client = client
         self._bus_monitor = bus_monitor
-        self._timeout_seconds = timeout_seconds
+        self._bus_clock = bus_clock
+        self._boot_id = boot_id()
+        self._believes_unheard = limits.believes_unheard
+        self._timeout_seconds = limits.timeout_seconds
         self._on_result = on_result
         self._inbox = client.new_inbox()
         self._in_flight: dict[str, PingAttempt] = {}  # by ping_id
+        self._missed: dict[str, PingAttempt] = {}  # by ping_id, oldest first
         self._next_nonce = nonces().__next__
         self.bad_messages = 0
 
@@ -77,13 +101,17 @@ class Pinger:
 
     async def launch(self, attempts: list[PingAttempt]) -> None:
         """Starts these attempts and sends their pings in one go."""
-        timestamp = utc_now()
-        for attempt in attempts:
-            attempt.start(timestamp, self._next_nonce())
-            self._in_flight[attempt.ping_id] = attempt
+        timestamp = self._bus_clock.now()
         now = boottime()
+        sent = AnsweredPing(
+            boot_id=self._boot_id,
+            boottime=now,
+            bus_time=self._bus_clock.server_now(),
+        )
         for attempt in attempts:
+            attempt.start(timestamp, self._next_nonce(), sent, self._timeout_seconds)
             attempt.first_sent_at = now
+            self._in_flight[attempt.ping_id] = attempt
         await self._send(attempts, now)
 
     async def _send(self, attempts: list[PingAttempt], now: float) -> None:
@@ -112,32 +140,73 @@ class Pinger:
         ping_id = message.subject.rpartition(".")[2]
         attempt = self._in_flight.get(ping_id)
         if attempt is None:
-            # The answer is late. Its window is not lost: the agent's next report covers it.
+            self._receive_late(ping_id)
             return
         if message.headers and message.headers.get("Status") == "503":
             attempt.no_responders = True
             attempt.next_send_at = boottime() + NO_RESPONDERS_RESEND_SECONDS
             return
-        del self._in_flight[ping_id]
         response_seconds = boottime() - attempt.first_sent_at
         attempt.response_ms = round(response_seconds * 1000.0, 3)
-        self._on_result(attempt, self._result_of(attempt, message.data))
+        result = self._result_of(attempt, message.data)
+        if result is not None:
+            del self._in_flight[ping_id]
+            self._on_result(attempt, result)
 
-    def _result_of(self, attempt: PingAttempt, data: bytes) -> PingResult:
+    def _receive_late(self, ping_id: str) -> None:
+        """Notes that the agent of a missed ping was there.
+
+        Its window is not lost: the agent's next report covers it. The miss does not count as
+        silence.
+        """
+        attempt = self._missed.pop(ping_id, None)
+        if attempt is not None:
+            attempt.tracked.late_answer_at = attempt.pinged_at
+
+    def _result_of(self, attempt: PingAttempt, data: bytes) -> PingResult | None:
+        """Returns the result that this answer brings about.
+
+        Returns None for an answer to something else: the one that was asked for may still come.
+        """
         try:
-            report = read_report(data, attempt.agent_id, attempt.ping_id)
+            report = read_report(data)
+            if not _answers(report, attempt):
+                attempt.rejected = "it answers another ping"
+                return None
+            check_sum(report)
         except BadMessageError as error:
-            self.bad_messages += 1
-            log.warning(
-                "report_rejected",
-                agent_id=attempt.agent_id,
-                detail=str(error),
-                bytes=len(data),
-            )
-            return Missed("bad_report")
+            return self._refused(attempt, data, BAD_REPORT, str(error))
+        assert attempt.pinged_at  # noqa: S101  # a ping that is answered was started
+        attempt.sent = replace(attempt.sent, answer_ms=attempt.response_ms or 0.0)
+        window = measured_window(
+            attempt.tracked,
+            report,
+            attempt.sent,
+            attempt.pinged_at,
+            attempt.excused,
+            believes_unheard=self._believes_unheard,
+        )
+        admitted = admit_report(window, report)
+        if isinstance(admitted, Refused):
+            return self._refused(attempt, data, admitted.reason, "it cannot have happened")
         attempt.report_bytes = data
         attempt.report = report
-        return Answered(report.uptime_percent, report.gpu_available)
+        attempt.admitted = admitted
+        return Answered(admitted.host.uptime_percent, report.gpu_available)
+
+    def _refused(self, attempt: PingAttempt, data: bytes, reason: str, detail: str) -> Missed:
+        """Counts an answer that is no report as a miss, and keeps it as evidence."""
+        self.bad_messages += 1
+        attempt.refused_report = data[:REPORT_LIMIT_BYTES]
+        attempt.response_ms = None
+        log.warning(
+            "report_refused",
+            agent_id=attempt.agent_id,
+            reason=reason,
+            detail=detail,
+            bytes=len(data),
+        )
+        return Missed(reason)
 
     def _take_expired(self, now: float) -> list[PingAttempt]:
         """Returns the attempts past their time-out, which are no longer in flight."""
@@ -165,32 +234,52 @@ class Pinger:
                 now,
                 no_responders=attempt.no_responders,
             )
+            attempt.response_ms = None
             result: PingResult
             if excused:
                 result = Excused("bus_outage")
+            elif attempt.rejected:
+                self.bad_messages += 1
+                log.warning("answers_ignored", agent_id=attempt.agent_id, detail=attempt.rejected)
+                result = Missed(BAD_REPORT)
             elif attempt.no_responders:
                 result = Missed("no_responders")
             else:
                 result = Missed("timeout")
+            if isinstance(result, Missed):
+                self._remember_missed(attempt)
             self._on_result(attempt, result)
 
+    def _remember_missed(self, attempt: PingAttempt) -> None:
+        """Keeps the newest missed pings, so that a late answer is recognised."""
+        if len(self._missed) >= REMEMBERED_MISSES:
+            oldest = next(iter(self._missed))
+            del self._missed[oldest]
+        self._missed[attempt.ping_id] = attempt
 
-def read_report(data: bytes, agent_id: str, ping_id: str) -> UptimeReport:
-    """Returns the report of `agent_id` that answers the ping. Raises BadMessageError."""
+
+def read_report(data: bytes) -> UptimeReport:
+    """Returns the decoded report. Raises BadMessageError."""
     if len(data) > REPORT_LIMIT_BYTES:
         raise BadMessageError(f"the report has {len(data)} bytes, more than {REPORT_LIMIT_BYTES}")
-    report = decode(data, UptimeReport)
-    if report.agent_id != agent_id:
-        raise BadMessageError(f"the report is of another agent, {report.agent_id!r}")
-    if report.ping_id not in {None, ping_id}:
-        raise BadMessageError("the report answers another ping")
+    return decode(data, UptimeReport)
+
+
+def check_sum(report: UptimeReport) -> None:
+    """Raises BadMessageError unless the report's seconds add up to its window."""
     seconds = report.seconds
     total = seconds.up + seconds.degraded + seconds.down + seconds.unknown + seconds.excused
     if abs(total - report.window.seconds) > SUM_TOLERANCE_SECONDS:
         raise BadMessageError(
             f"its seconds add up to {total:.3f}, its window has {report.window.seconds:.3f}"
         )
-    return report
+
+
+def _answers(report: UptimeReport, attempt: PingAttempt) -> bool:
+    """Returns whether the report was made for this very ping, by the agent that was asked."""
+    if report.agent_id != attempt.agent_id:
+        return False
+    return report.ping_id == attempt.ping_id and report.nonce == attempt.nonce
 
 
 def new_ping_ids() -> Callable[[], str]:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from nats.aio.msg import Msg
 
 from bus.contract import subjects
-from bus.contract.messages import AgentEntry, Timer, encode
+from bus.contract.messages import AgentEntry, AnsweredPing, Timer, encode
 from bus.settings import Settings
 from bus.transport import connection, jetstream_api
 from bus.transport.batch import Write, commit
@@ -55,7 +55,7 @@ async def record(
     before = {name: directory.get(name).state_revision for name in names}
     for name in names:
         attempt = PingAttempt(name, directory.get(name), f"p-{name}", now)
-        attempt.start(now, "")
+        attempt.start(now, "", AnsweredPing(boot_id="", boottime=0.0), 10.0)
         committer.submit(attempt, Answered(100.0, gpu_available=True))
     async with asyncio.timeout(10):
         while any(  # noqa: ASYNC110  # the directory signals nobody

@@ -8,20 +8,29 @@ import pytest
 from msgspec.structs import replace
 
 from bus.contract import subjects
-from bus.contract.messages import AgentEntry, AgentState, PingRequest, Timer, encode
+from bus.contract.messages import (
+    AgentEntry,
+    AgentState,
+    AnsweredPing,
+    PingRequest,
+    Timer,
+    encode,
+)
 from bus.contract.questions import RegisterRequest
 from bus.errors import RefusedError, StaleError
 from bus.settings import Settings
 from bus.transport import connection
 from bus.transport.batch import Write, commit, only_if
 from bus.transport.bucket import read
+from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.peers import Alive
 from scheduler.fleet.directory import Directory
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.committer import Committer
 from scheduler.ping.next_state import next_state
-from scheduler.ping.pinger import Pinger
+from scheduler.ping.pinger import Pinger, PingLimits
+from scheduler.ping.window import whole_millisecond
 from scheduler.policy import Missed, PingResult
 from scheduler.service import policy_of, running
 from scheduler.write.timers import timer
@@ -119,7 +128,7 @@ async def attempt_of(
     tracked = directory.get(agent_id)
     assert tracked
     attempt = PingAttempt(agent_id, tracked, f"ours-{agent_id}", now)
-    attempt.start(now, "")
+    attempt.start(now, "", AnsweredPing(boot_id="", boottime=0.0), 10.0)
     return attempt
 
 
@@ -178,10 +187,10 @@ async def test_an_outcome_that_crosses_a_removal_leaves_no_timer_behind(bus, con
                     await asyncio.sleep(0.02)
 
 
-async def test_an_answer_that_comes_after_a_new_enrolment_is_where_the_next_window_begins(
+async def test_an_answer_that_comes_after_a_new_enrolment_leaves_its_window_to_begin_there(
     bus, config
 ):
-    """No second is counted in two windows."""
+    """No millisecond is counted in two windows, and none of the new enrolment is left out."""
     patient = replace(config, PING_BASE_INTERVAL_MINUTES=10.0, PING_MAX_INTERVAL_HOURS=1.0)
     heard = asyncio.Event()
 
@@ -204,7 +213,9 @@ async def test_an_answer_that_comes_after_a_new_enrolment_is_where_the_next_wind
         await asyncio.sleep(1.1)
         await scheduler.loop.ping_now("a")
         history = await until_history(bus, lambda h: len(h["a"]) == 3)
-    assert agents.asked["a"][-1].since_mark == history["a"][1].since_mark
+        enrolled_at = scheduler.directory.get("a").entry.enrolled_at
+    assert history["a"][1].last.pinged_at < enrolled_at
+    assert history["a"][2].last.since == whole_millisecond(enrolled_at)
 
 
 async def timer_seq(bus: connection.Client, agent_id: str) -> int | None:
@@ -225,7 +236,9 @@ async def test_a_failure_while_a_time_out_is_judged_ends_the_pinger_loudly(bus, 
     def fail(attempt: PingAttempt, result: PingResult) -> None:
         pytest.fail(f"{attempt.agent_id}: {result}")
 
-    pinger = Pinger(bus, BrokenBusMonitor(bus), 0.1, fail)
+    pinger = Pinger(
+        bus, BrokenBusMonitor(bus, 0.1), BusClock(bus), PingLimits(100, timeout_seconds=0.1), fail
+    )
     attempt = await attempt_of(bus, Directory(policy_of(config)), "a", datetime.now(UTC))
     await pinger.launch([attempt])
     with pytest.raises(ExceptionGroup) as raised:

@@ -137,7 +137,7 @@ def test_the_longest_report_that_a_scheduler_takes_is_less_than_a_page():
     told["gpus"] = [{"uuid": ""}] * (room // len('{"uuid":""},'))
     data = json.dumps(told, separators=(",", ":")).encode()
     assert len(data) > REPORT_LIMIT_BYTES - 20
-    report = read_report(data, "a", "a-1")
+    report = read_report(data)
     assert len(encode(ping_of(state("a", 1, OCTOBER), report))) < large_answers.PAGE_BYTES
 
 

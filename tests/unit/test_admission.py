@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bus.contract.durations import Durations, Interval
-
 from scheduler.ping.admission import (
     ALWAYS,
     Admitted,
@@ -296,7 +295,7 @@ rows = st.builds(Durations, times, times, times, times, times)
     gpus=st.dictionaries(st.sampled_from("ABCD"), rows),
     swapped_at=st.one_of(st.none(), times),
 )
-def test_every_row_is_exact_and_no_host_is_better_than_its_gpus(
+def test_every_row_is_exact_and_no_host_is_better_than_its_gpus(  # noqa: PLR0917  # drawn one by one
     length, elapsed, answer, previous_answer, booked, unheard, host, gpus, swapped_at
 ):
     expected = {"A": ALWAYS, "B": ALWAYS}

@@ -7,9 +7,11 @@ from msgspec.structs import replace
 
 from bus.contract.messages import AgentEntry
 from bus.transport.connection import Client
+from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.peers import Peers
 from scheduler.fleet.directory import Directory
 from scheduler.ping.loop import PingLoop
+from scheduler.ping.pinger import PingLimits
 from scheduler.policy import Policy
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -111,8 +113,8 @@ def ping_loop(directory: Directory, wake: asyncio.Event, limit: int) -> PingLoop
         directory,
         peers,
         wake,
-        limit=limit,
-        timeout_seconds=10.0,
+        limits=PingLimits(in_flight=limit, timeout_seconds=10.0),
+        bus_clock=BusClock(client),
         on_recorded=lambda _attempt, _state: None,
         on_consumer_lost=restore,
     )

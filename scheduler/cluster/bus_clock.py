@@ -1,0 +1,84 @@
+"""The clock that all schedulers share: the server's, as far as this one knows it.
+
+Windows lie on the schedulers' calendar, so a scheduler whose own clock is wrong would move them. Every
+MEASURE_SECONDS the offset to the server's clock is measured. A clock that is ahead by more than
+TOLERANCE_SECONDS is not believed: the server's is used instead. One that is behind does no harm, because
+no window ends before it begins; it is said all the same.
+"""
+
+import asyncio
+from datetime import datetime, timedelta
+
+import structlog
+from nats.aio.client import Client
+
+from bus.clock import boottime, utc_now
+from bus.contract import subjects
+from bus.errors import BusError
+from bus.transport import jetstream_api
+
+log = structlog.get_logger("scheduler.cluster.bus_clock")
+
+MEASURE_SECONDS = 10.0
+TOLERANCE_SECONDS = 2.0
+LONGEST_ROUND_TRIP_SECONDS = 1.0  # of a measurement; a slower one says too little
+
+
+class BusClock:
+    """`offset_seconds` is the server's clock less ours; None before the first measurement."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.offset_seconds: float | None = None
+        self._is_said = False
+
+    async def run(self) -> None:
+        """Measures until cancelled."""
+        while True:
+            await asyncio.sleep(MEASURE_SECONDS)
+            await self.measure()
+
+    async def measure(self) -> None:
+        """Measures once. An offset that cannot be measured stays as it was."""
+        began = boottime()
+        try:
+            info = await jetstream_api.call(
+                self._client, f"STREAM.INFO.{subjects.BUCKET_STREAM}", timeout=2.0
+            )
+            server_time = datetime.fromisoformat(info["ts"])
+        except (BusError, KeyError, ValueError) as error:
+            log.debug("bus_clock_measurement_failed", detail=str(error))
+            return
+        ended = boottime()
+        if ended - began > LONGEST_ROUND_TRIP_SECONDS:
+            return
+        midway = utc_now() - timedelta(seconds=(ended - began) / 2)
+        self.offset_seconds = (server_time - midway).total_seconds()
+        self._say()
+
+    def now(self) -> datetime:
+        """Returns our wall time, or the server's where ours is ahead of it."""
+        now = utc_now()
+        if self.offset_seconds is not None and self.offset_seconds < -TOLERANCE_SECONDS:
+            return now + timedelta(seconds=self.offset_seconds)
+        return now
+
+    def server_now(self) -> datetime | None:
+        """Returns the server's time; None before the first measurement."""
+        if self.offset_seconds is None:
+            return None
+        return utc_now() + timedelta(seconds=self.offset_seconds)
+
+    def _say(self) -> None:
+        """Logs a difference once when it begins, and its end."""
+        offset = self.offset_seconds or 0.0
+        differs = abs(offset) > TOLERANCE_SECONDS
+        if differs and not self._is_said:
+            log.error(
+                "clock_differs_from_bus",
+                seconds=round(offset, 3),
+                action="set the clock of this host or of the server right (NTP)",
+            )
+        if self._is_said and not differs:
+            log.info("clock_agrees_with_bus", seconds=round(offset, 3))
+        self._is_said = differs

@@ -1,0 +1,236 @@
+"""The window of a ping: where the scheduler measures that it lies, and the report admitted into it.
+
+Pure. It translates between the messages, which have timestamps and seconds, and the admission rule,
+which has whole milliseconds.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from bus.contract.durations import Durations, Interval
+from bus.contract.messages import (
+    AgentEntry,
+    AgentState,
+    AnsweredPing,
+    ExcusedSpan,
+    GpuTime,
+    Silence,
+    UptimeReport,
+)
+from scheduler.fleet.directory import Tracked
+from scheduler.ping.admission import (
+    ALWAYS,
+    OTHER_CLOCK_MS,
+    Admitted,
+    MeasuredWindow,
+    Refused,
+    ReportedTime,
+    admit,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def milliseconds(timestamp: datetime) -> int:
+    """Returns whole milliseconds since 1970, rounded down."""
+    return (timestamp - _EPOCH) // _MILLISECOND
+
+
+def whole_millisecond(timestamp: datetime) -> datetime:
+    """Returns the timestamp without its microseconds."""
+    return timestamp.replace(microsecond=timestamp.microsecond // 1000 * 1000)
+
+
+def window_start(tracked: Tracked) -> datetime | None:
+    """Returns when the next window begins: at the last answered ping, or the enrolment if later.
+
+    Returns None for an agent that has neither.
+    """
+    enrolled_at = None
+    if tracked.entry is not None:
+        enrolled_at = tracked.entry.enrolled_at
+    answered_at = None
+    if tracked.state is not None:
+        answered_at = tracked.state.last_answered_at
+    if answered_at is None or enrolled_at is None:
+        return answered_at or enrolled_at
+    return max(answered_at, enrolled_at)
+
+
+def starts_at_answer(tracked: Tracked) -> bool:
+    """Returns whether the next window begins at the last answered ping, not at the enrolment."""
+    state = tracked.state
+    if state is None or state.last_answered_at is None:
+        return False
+    return state.last_answered_at == window_start(tracked)
+
+
+def mark_to_start_from(tracked: Tracked) -> str | None:
+    """Returns the ledger position at which the next window begins; None where it is not known.
+
+    After a refused report it is not used again: a bad mark would refuse every report from then on.
+    """
+    state = tracked.state
+    if state is not None and state.mark_refused:
+        return None
+    if state is not None and starts_at_answer(tracked):
+        return state.since_mark
+    if tracked.entry is not None:
+        return tracked.entry.mark
+    return None
+
+
+def expected_intervals(entry: AgentEntry | None, report: UptimeReport) -> dict[str, Interval]:
+    """Returns when each GPU is expected of the host, in milliseconds since 1970.
+
+    Before any GPU is expected, the host's own report says which ones are: it is the first.
+    """
+    if entry is None or not (entry.expected_gpus or entry.gpu_changes):
+        return {gpu.uuid: ALWAYS for gpu in report.gpus}
+    intervals = dict.fromkeys(entry.expected_gpus, ALWAYS)
+    for change in entry.gpu_changes:
+        since = milliseconds(change.since)
+        if change.expected:
+            intervals[change.uuid] = Interval(since, ALWAYS.end)
+        else:
+            before = intervals.get(change.uuid, ALWAYS)
+            intervals[change.uuid] = Interval(before.begin, since)
+    return intervals
+
+
+def measured_window(
+    tracked: Tracked,
+    report: UptimeReport,
+    sent: AnsweredPing,
+    pinged_at: datetime,
+    excused: tuple[ExcusedSpan, ...],
+    *,
+    believes_unheard: bool,
+) -> MeasuredWindow:
+    """Returns what the scheduler knows of the window of an answered ping.
+
+    `sent` is the ping that was answered now; the one before it is in the agent's state.
+    """
+    start = window_start(tracked) or pinged_at
+    until = milliseconds(pinged_at)
+    previous = None
+    if tracked.state is not None and starts_at_answer(tracked):
+        previous = tracked.state.answered_ping
+    unheard = 0
+    if not believes_unheard:
+        unheard = unheard_milliseconds(tracked.state)
+    return MeasuredWindow(
+        since=min(milliseconds(start), until),
+        until=until,
+        previous_answer=0 if previous is None else round(previous.answer_ms),
+        answer=round(sent.answer_ms),
+        elapsed=_elapsed(previous, sent, until - milliseconds(start)),
+        excused=_intervals(excused, until),
+        expected=expected_intervals(tracked.entry, report),
+        unheard=unheard,
+    )
+
+
+def admit_report(window: MeasuredWindow, report: UptimeReport) -> Admitted | Refused:
+    """Applies the admission rule to a report as it came."""
+    gpus: dict[str, Durations] = {}
+    states = {}
+    for gpu in report.gpus:
+        gpus[gpu.uuid] = Durations.from_seconds(gpu.seconds)
+        states[gpu.uuid] = gpu.state
+    reported = ReportedTime(
+        host=Durations.from_seconds(report.seconds),
+        gpus=gpus,
+        states=states,
+        uptime_percent=report.uptime_percent,
+    )
+    return admit(window, reported)
+
+
+def gpu_times(admitted: Admitted) -> tuple[GpuTime, ...]:
+    """Returns the admitted time of each expected GPU; empty where all have the host's own."""
+    rows = admitted.gpus
+    if all(row == admitted.host for row in rows.values()):
+        return ()
+    return tuple(GpuTime(uuid, row.to_seconds()) for uuid, row in rows.items())
+
+
+def unheard_milliseconds(state: AgentState | None) -> int:
+    """Returns the time between the first and the last of two or more billed misses in a row."""
+    if state is None or state.silence is None:
+        return 0
+    silence = state.silence
+    row = milliseconds(silence.last) - milliseconds(silence.first)
+    return max(0, row) + round(silence.earlier_seconds * 1000)
+
+
+def silence_after_miss(before: Silence | None, pinged_at: datetime) -> Silence:
+    """Returns the silence with one more billed miss."""
+    if before is None:
+        return Silence(first=pinged_at, last=pinged_at, misses=1)
+    first = before.first
+    if before.misses == 0:
+        first = pinged_at
+    return Silence(
+        first=first,
+        last=pinged_at,
+        misses=before.misses + 1,
+        earlier_seconds=before.earlier_seconds,
+    )
+
+
+def silence_interrupted(before: Silence | None) -> Silence | None:
+    """Returns the silence after something that was no miss: the next miss begins a new row."""
+    if before is None:
+        return None
+    row = max(0.0, (before.last - before.first).total_seconds())
+    return Silence(
+        first=before.last,
+        last=before.last,
+        misses=0,
+        earlier_seconds=before.earlier_seconds + row,
+    )
+
+
+def _elapsed(previous: AnsweredPing | None, sent: AnsweredPing, calendar: int) -> int | None:
+    """Returns the time between both pings by a clock that nobody sets; None where there is none.
+
+    Within one boot of one scheduler that is CLOCK_BOOTTIME. Otherwise the server's clock is used,
+    but only where it contradicts the schedulers' calendars: it has its own errors.
+    """
+    if previous is None:
+        return None
+    if previous.boot_id == sent.boot_id:
+        return round((sent.boottime - previous.boottime) * 1000)
+    if previous.bus_time is None or sent.bus_time is None:
+        return None
+    by_server = milliseconds(sent.bus_time) - milliseconds(previous.bus_time)
+    if abs(by_server - calendar) > OTHER_CLOCK_MS:
+        return by_server
+    return None
+
+
+def _intervals(excused: tuple[ExcusedSpan, ...], until: int) -> tuple[Interval, ...]:
+    """Returns what the ping excused, on the calendar, overlaps merged, in order."""
+    given = []
+    for span in excused:
+        if span.since_seconds_ago is None or span.until_seconds_ago is None:
+            continue
+        begin = until - round(span.since_seconds_ago * 1000)
+        end = until - round(span.until_seconds_ago * 1000)
+        given.append(Interval(begin, min(end, until)))
+    given.sort(key=lambda interval: interval.begin)
+    merged: list[Interval] = []
+    for interval in given:
+        if merged and interval.begin <= merged[-1].end:
+            merged[-1] = Interval(merged[-1].begin, max(merged[-1].end, interval.end))
+        else:
+            merged.append(interval)
+    return tuple(merged)
+
+
+def expected_now(entry: AgentEntry | None) -> tuple[str, ...] | None:
+    """Returns the GPUs that the host is judged by now; None before its first report."""
+    if entry is None or not entry.expected_gpus:
+        return None
+    return entry.expected_gpus
