@@ -1,8 +1,11 @@
-"""`make bench`: runs every bench, prints one table with ratios and aims, and writes bench/latest.json.
+"""`make bench`.
 
-A bench is a module of this folder with `async def measure(**arguments) -> dict[str, float]`, flat keys with their
-units; its `QUICK` and `FULL` are the arguments of a run that must be short, and of one that must be sure. QUICK=1
-ends within a minute, and leaves out what takes minutes to mean anything.
+Runs every bench, prints one table with ratios and aims, and writes bench/latest.json.
+
+A bench is a module of this folder with `async def measure(**arguments) -> dict[str, float]`, flat
+keys with their units; its `QUICK` and `FULL` are the arguments of a run that must be short, and of
+one that must be sure. QUICK=1 ends within a minute, and leaves out what takes minutes to mean
+anything.
 
     make bench ARGS="storage_ingest storage_queries"
 """
@@ -77,7 +80,10 @@ RATIOS = {  # name: figure over figure
 
 
 def main() -> int:
-    """Runs the benches named as arguments, or all. Exit code 1 where one failed; a missed aim is no failure."""
+    """Runs the benches named as arguments, or all. Exit code 1 where one failed.
+
+    A missed aim is no failure.
+    """
     named = asked()
     quick = os.environ.get("QUICK", "") not in {"", "0"}
     console = Console(width=110) if not sys.stdout.isatty() else Console()
@@ -117,7 +123,10 @@ def asked() -> list[str]:
 
 
 def run(name: str, *, quick: bool, seconds: float | None) -> dict[str, float]:
-    """One bench, with the arguments of this kind of run. Raises TimeoutError when `seconds` are over."""
+    """One bench, with the arguments of this kind of run.
+
+    Raises TimeoutError when `seconds` are over.
+    """
     module = importlib.import_module(f"bench.{name}")
 
     async def measured() -> dict[str, float]:

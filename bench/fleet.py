@@ -1,4 +1,7 @@
-"""A fleet for benchmarks: agents enrolled straight into the bucket, with timers, in atomic batches."""
+"""A fleet for benchmarks.
+
+Agents enrolled straight into the bucket, with timers, in atomic batches.
+"""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta

@@ -14,7 +14,10 @@ _MEGABYTE = 1024 * 1024
 
 
 class Memory(NamedTuple):
-    """Megabytes (2**20): shared pages in shares, shared pages whole, and the most there ever was."""
+    """Megabytes (2**20).
+
+    Shared pages in shares, shared pages whole, and the most there ever was.
+    """
 
     pss: float
     rss: float

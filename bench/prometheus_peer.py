@@ -1,13 +1,14 @@
 """How many scrapes a second Prometheus sustains here: the peer that a user would pick instead.
 
-It polls the same number of targets from the same machine in the same run, with every doubt decided in its favour:
-its pages are a fraction of our reports, are made once and come from a process that does nothing else; what it
-stores never changes and so compresses best; and it keeps its default write-ahead log, which is not synced to disk
-at each scrape, where our pings count only once they are.
+It polls the same number of targets from the same machine in the same run, with every doubt decided
+in its favour: its pages are a fraction of our reports, are made once and come from a process that
+does nothing else; what it stores never changes and so compresses best; and it keeps its default
+write-ahead log, which is not synced to disk at each scrape, where our pings count only once they
+are.
 
-The interval is shortened step by step until scrapes fall out: a rate is sustained when at least 98 % of the
-scrapes that it demands are answered by the targets and stored by Prometheus, and 99.9 % of the targets are up.
-Being late is not held against it, nor, in a full run, is one failure.
+The interval is shortened step by step until scrapes fall out: a rate is sustained when at least 98
+% of the scrapes that it demands are answered by the targets and stored by Prometheus, and 99.9 % of
+the targets are up. Being late is not held against it, nor, in a full run, is one failure.
 
     python -m bench.prometheus_peer
 """
@@ -47,7 +48,9 @@ UP_SHARE = 0.999
 CHANGE_SECONDS = 60.0  # its discovery looks every 5 s, and so does its scrape manager after it
 TYPICAL_CHANGE_SECONDS = 4.5
 SMALLEST_FACTOR, LARGEST_FACTOR = 1.2, 1.6  # from one rate to the next
-ADDRESSES = 16  # it keeps at most 1,000 idle connections to one: with fewer addresses it would dial anew under load
+# Prometheus keeps at most 1,000 idle connections to an address; with fewer addresses it would dial
+# anew under load.
+ADDRESSES = 16
 OWN_SAMPLES = 5  # up, scrape_duration_seconds and their like, which it adds to each scrape
 
 
@@ -58,12 +61,16 @@ class Step(NamedTuple):
     answered: float  # as the targets counted
     stored: float  # as Prometheus counted: samples appended, by those of one scrape
     up: int
-    late_p99: float  # the interval that only 1 % of the scrapes exceeded, as a multiple of the one demanded
+    # the interval that only 1 % of the scrapes exceeded, as a multiple of the one demanded
+    late_p99: float
     cpu_percent: float
 
     @property
     def done(self) -> float:
-        """Scrapes a second that both sides saw; what was made up for from before the window is not sustained."""
+        """Scrapes a second that both sides saw.
+
+        What was made up for from before the window is not sustained.
+        """
         return min(self.answered, self.stored, self.demanded)
 
     def sustained(self, targets: int) -> bool:
@@ -112,7 +119,10 @@ class Prometheus:
         await self._everyone_was_scraped()
 
     async def step(self, rate: float, seconds: float) -> Step:
-        """Watches for at least that long: whole intervals, for within one the targets are not spread evenly."""
+        """Watches for at least that long.
+
+        Whole intervals, for within one the targets are not spread evenly.
+        """
         interval = self.targets / rate
         seconds = math.ceil(seconds / interval - 0.01) * interval
         answered, appended = await self._counts()
@@ -144,11 +154,14 @@ class Prometheus:
         interval = f"{milliseconds}ms"
         (self._folder / "prometheus.yml").write_text(
             f"global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}\n"
-            f"scrape_configs: [{{job_name: agents, file_sd_configs: [{{files: [targets.json]}}]}}]\n"
+            "scrape_configs: [{job_name: agents, file_sd_configs: [{files: [targets.json]}]}]\n"
         )
 
     async def _everyone_was_scraped(self) -> None:
-        """Twice, at the interval that it has now: a new one holds once its discovery and its scraper have ticked."""
+        """Twice, at the interval that it has now.
+
+        A new one holds once its discovery and its scraper have ticked.
+        """
         async with asyncio.timeout(CHANGE_SECONDS):
             while (await self._intervals())[self._interval].number < self.targets:  # noqa: ASYNC110  # it can only be asked
                 await asyncio.sleep(0.2)
@@ -200,9 +213,12 @@ async def measure(
     attempts: int = 2,
     budget_seconds: float = 300.0,
 ) -> dict[str, float]:
-    """The highest rate that was sustained, searched upwards; empty where no prometheus is installed.
+    """The highest rate that was sustained, searched upwards.
+
+    Empty where no prometheus is installed.
 
     The search ends at the first rate that failed `attempts` times, or with the budget.
+
     """
     if shutil.which("prometheus") is None:
         return {}
@@ -223,7 +239,10 @@ async def measure(
 
 
 def _next_rate(steps: list[Step], targets: int) -> float:
-    """As far up as the CPU that is left promises, and no further at once; after a failure a little lower."""
+    """As far up as the CPU that is left promises, and no further at once.
+
+    After a failure a little lower.
+    """
     last = steps[-1]
     if not last.sustained(targets):
         return last.demanded * (1 - (SMALLEST_FACTOR - 1) / 2)

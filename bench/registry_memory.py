@@ -1,7 +1,8 @@
-"""What an agent weighs in nats-server and in a scheduler, and how long a scheduler takes to know the whole fleet.
+"""What an agent costs in memory in nats-server and in a scheduler, and how long loading takes.
 
-Two fleets in mid-life (each agent with its state and timer, none due for a day), on servers of their own, a
-scheduler on each. The difference between them, by agent, leaves out what a process weighs with no fleet at all.
+There are two fleets in mid-life (each agent with its state and timer, none due for a day), each on
+a server of its own with a scheduler. The difference between them, divided by the agents, leaves out
+what a process needs without a fleet.
 
     python -m bench.registry_memory 1000 100000
 """

@@ -1,8 +1,10 @@
-"""The peer's fleet: one process that answers every scrape with the same small page, as fast as Python can.
+"""The peer's fleet.
 
-Kind to the peer: the page is made once, no request is parsed, connections are kept. Each target has a path of
-its own on a few addresses, so that Prometheus shares warm connections as our agents share one of NATS.
-Prints the port it listens on, and for `GET /count` how many scrapes it answered.
+One process that answers every scrape with the same small page, as fast as Python can.
+
+Kind to the peer: the page is made once, no request is parsed, connections are kept. Each target has
+a path of its own on a few addresses, so that Prometheus shares warm connections as our agents share
+one of NATS. Prints the port it listens on, and for `GET /count` how many scrapes it answered.
 """
 
 import asyncio
@@ -23,7 +25,10 @@ COUNT_PATH = "/count"
 
 def response(body: bytes) -> bytes:
     """A whole HTTP response."""
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
     return head.encode() + body
 
 

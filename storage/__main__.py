@@ -1,4 +1,7 @@
-"""`python -m storage`: one storage, for benches and tests that kill it; `gpuping storage` is for people."""
+"""`python -m storage`: one storage, for benches and tests that kill it.
+
+`gpuping storage` is for people.
+"""
 
 import sys
 

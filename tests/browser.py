@@ -127,7 +127,10 @@ def origins(addresses: list[str]) -> set[str]:
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[Browser]:
-    """A browser with an empty profile. Both programs must be there: the dashboard is never left untested."""
+    """A browser with an empty profile. Both programs must be there.
+
+    The dashboard is never left untested.
+    """
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     assert browser, "chromium is not installed: apt-get install chromium"
     assert driver, "chromedriver is not installed: apt-get install chromium-driver"

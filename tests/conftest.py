@@ -20,7 +20,10 @@ for _name in [
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI a skip or an xfail is a failure: no part may be missing unnoticed. Only containers and GPUs may be."""
+    """In CI a skip or an xfail is a failure: no part may be missing unnoticed.
+
+    Only containers and GPUs may be.
+    """
     report = yield
     excused = item.get_closest_marker("docker") or item.get_closest_marker("gpu")
     if report.skipped and os.environ.get("CI") and not excused:

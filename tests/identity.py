@@ -113,7 +113,10 @@ async def joined(url: str, inbox: str, **options: Any) -> AsyncIterator[RoleClie
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Whether a NATS pattern allows a subject; one wildcard of the subject is matched by a wildcard only."""
+    """Whether a NATS pattern allows a subject.
+
+    One wildcard of the subject is matched by a wildcard only.
+    """
     wanted = pattern.split(".")
     given = subject.split(".")
     for index, token in enumerate(wanted):

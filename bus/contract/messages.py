@@ -180,9 +180,12 @@ class UptimeReport(Message, kw_only=True, frozen=True):
 
 
 class GpuChange(Struct, kw_only=True, frozen=True):
-    """One change of what is expected of a host: from `since` on, `uuid` is expected, or is no longer.
+    """One change of what is expected of a host.
+
+    From `since` on, `uuid` is expected, or is no longer.
 
     `author` is who made it (the name of a token or identity, or `first report`), `at` when.
+
     """
 
     uuid: str

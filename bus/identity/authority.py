@@ -2,10 +2,10 @@
 
 It lives in one folder that only its owner can read:
 
-    operator.seed, account.seed      for cold storage: needed to revoke, to rotate and to change permissions
-    system.creds                     asks the server to take a changed account (claim updates)
-    signing/ROLE.seed                makes users of that role; a service that mints needs only its own
-    fleet.json                       public keys, names, revocations: no secret
+operator.seed, account.seed for cold storage: needed to revoke, to rotate and to change permissions
+    system.creds asks the server to take a changed account (claim updates) signing/ROLE.seed makes
+    users of that role; a service that mints needs only its own fleet.json public keys, names,
+    revocations: no secret
 
 The account's key never changes: the server names the folder of the streams by it.
 """
@@ -42,7 +42,8 @@ class AuthorityError(GpupingError):
 class Fleet(Struct, frozen=True, kw_only=True):
     """The public half of an authority: `fleet.json`.
 
-    signing_keys: by role. revoked: public keys of users, each with the second since 1970 until which
+    signing_keys: by role. revoked: public keys of users, each with the second since 1970 until
+        which
     tokens for it are void; `*` stands for all.
     """
 
@@ -57,7 +58,10 @@ class Fleet(Struct, frozen=True, kw_only=True):
 
 
 class Authority:
-    """An authority whose folder exists. Methods that sign for the account need its seed in the folder."""
+    """An authority whose folder exists.
+
+    Methods that sign for the account need its seed in the folder.
+    """
 
     def __init__(self, folder: Path, fleet: Fleet) -> None:
         self.folder = folder
@@ -118,15 +122,16 @@ class Authority:
         """The file of the user that may send changed accounts to the server."""
         return self.folder / "system.creds"
 
-    # ---- users -----------------------------------------------------------------------------------------
+    # ---- users ----
 
     def mint(
         self, role: RoleName, name: str, public_key: str, *, now: int, expires_at: int | None
     ) -> str:
         """Returns a user's token for a key whose seed stays where it was made.
 
-        The server need not hear of it. An agent's name is its id; a service's begins with `_`, so that no
-        agent can have it. Raises BadMessageError for another name, InvalidKeyError for another key.
+        The server need not hear of it. An agent's name is its id; a service's begins with `_`, so
+        that no agent can have it. Raises BadMessageError for another name, InvalidKeyError for
+        another key.
         """
         check_public_key(public_key, KeyKind.USER)
         check_agent_id(name.removeprefix("_") if role != "agent" else name)
@@ -143,7 +148,7 @@ class Authority:
         credentials.write_secret(path, credentials.to_text(token, key))
         return key.public
 
-    # ---- what the server is told -------------------------------------------------------------------------
+    # ---- what the server is told ----
 
     def revoke(self, public_key: str, *, now: int) -> None:
         """Voids every token for this key. The server hears of it with `account_token`."""
@@ -180,10 +185,12 @@ class Authority:
         return self._account(self.fleet.account, ACCOUNT_NAME, body)
 
     def look_account_token(self) -> str:
-        """The account of anonymous looks on loopback: it imports the look of each agent and nothing else.
+        """The account of anonymous looks on loopback.
 
-        A viewer inside the fleet's account could not be kept from writing: JetStream answers a request
-        for a message to whatever reply subject it names, a key of the bucket included.
+        It imports the look of each agent and nothing else.
+
+        A viewer inside the fleet's account could not be kept from writing: JetStream answers a
+        request for a message to whatever reply subject it names, a key of the bucket included.
         """
         scope = {
             "kind": "user_scope",
@@ -220,7 +227,10 @@ class Authority:
         return self._account(self.fleet.system_account, SYSTEM_ACCOUNT_NAME, body)
 
     def anonymous_token(self) -> str:
-        """`default_sentinel` of the server: whoever connects without credentials may look, and no more."""
+        """`default_sentinel` of the server.
+
+        Whoever connects without credentials may look, and no more.
+        """
         body = {"type": "user", "issuer_account": self.fleet.look_account}
         return claims.encode(
             self._seed("signing/look"), self.fleet.look_user, "_look", body, now=int(time.time())

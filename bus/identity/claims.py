@@ -1,4 +1,7 @@
-"""JSON web tokens as NATS reads them (NATS JWT version 2): what an operator, an account or a user may do."""
+"""JSON web tokens as NATS reads them (NATS JWT version 2).
+
+What an operator, an account or a user may do.
+"""
 
 import base64
 import binascii
@@ -57,9 +60,12 @@ def encode(
 
 
 def decode(token: str) -> Claims:
-    """Reads a token and verifies that its issuer signed it; not whether that issuer is to be believed.
+    """Reads a token and verifies that its issuer signed it.
+
+    Not whether that issuer is to be believed.
 
     Raises InvalidTokenError.
+
     """
     signed, _, signature = token.rpartition(".")
     _, _, body = signed.partition(".")

@@ -1,7 +1,7 @@
 """Ed25519 keys in the nkeys encoding that NATS uses for operators, accounts and users.
 
-nats-py signs with such keys but cannot make one; what it lacks is here. The encoding is described in the
-NATS documentation on NKeys: base32 of a prefix byte, the 32 raw bytes and a CRC-16.
+nats-py signs with such keys but cannot make one; what it lacks is here. The encoding is described
+in the NATS documentation on NKeys: base32 of a prefix byte, the 32 raw bytes and a CRC-16.
 """
 
 import base64
@@ -50,7 +50,10 @@ class SigningKey:
 
     @classmethod
     def from_seed(cls, seed: str) -> "SigningKey":
-        """Reads a seed, the text that begins with S. Raises InvalidKeyError, which never shows it."""
+        """Reads a seed, the text that begins with S.
+
+        Raises InvalidKeyError, which never shows it.
+        """
         try:
             prefix, raw = nkeys.decode_seed(seed.strip().encode())
             return cls(KeyKind(prefix), bytes(raw))
@@ -68,7 +71,10 @@ class SigningKey:
 
 
 class PublicKey:
-    """A key that only verifies. Made once and kept: decoding costs as much as half a verification."""
+    """A key that only verifies. Made once and kept.
+
+    Decoding costs as much as half a verification.
+    """
 
     def __init__(self, public: str) -> None:
         self.public = public

@@ -1,9 +1,9 @@
 """What each role may publish and hear: one table, from which permissions, tests and docs are made.
 
-Each role has a signing key of its own in the account, and the permissions stand with that key: whoever
-holds it can make users of that role and of no other. `{{name()}}` is put in by the server: the name of
-the user, which for an agent is its id. The minter must check names, because a user named `*` would hear
-every agent.
+Each role has a signing key of its own in the account, and the permissions stand with that key:
+whoever holds it can make users of that role and of no other. `{{name()}}` is put in by the server:
+the name of the user, which for an agent is its id. The minter must check names, because a user
+named `*` would hear every agent.
 """
 
 from typing import Literal
@@ -29,10 +29,11 @@ class Role(Struct, frozen=True, kw_only=True):
 
     purpose: one sentence for docs/security.md.
     publish, subscribe: the subjects that are allowed; everything else is refused by the server.
-    answers: how many messages it may send to the reply subject of one that it heard. Only agents have
-        that right. It overrides the lists: a service that had it deleted the bucket for whoever asked
-        with the deleting subject as the reply subject.
-    max_payload: bytes of one message. max_subscriptions: of one connection. -1: as the server allows.
+    answers: how many messages it may send to the reply subject of one that it heard. Only agents
+        have that right. It overrides the lists: a service that had it deleted the bucket for
+        whoever asked with the deleting subject as the reply subject.
+    max_payload: bytes of one message. max_subscriptions: of one connection. -1: as the server
+        allows.
     """
 
     purpose: str
@@ -148,7 +149,7 @@ ROLES: dict[RoleName, Role] = {
         subscribe=(subjects.EVENT_ALL, f"{subjects.service_inbox('gateway')}.>"),
     ),
     "enrolment": Role(
-        purpose="Redeems enrolment tokens and renews agents' credentials; holds the agents' signing key.",
+        purpose="Redeems enrolment tokens and renews credentials; holds the agents' signing key.",
         publish=("_INBOX.>", f"{subjects.KEYS}enrolment.>", *_READ_STREAMS),
         subscribe=("gpuping.enrolment.>", f"{subjects.service_inbox('enrolment')}.>"),
     ),
@@ -158,7 +159,7 @@ ROLES: dict[RoleName, Role] = {
         subscribe=(f"{subjects.service_inbox('layout')}.>",),
     ),
     "operator": Role(
-        purpose="A person with the nats CLI and the command line: looks at everything, asks the services.",
+        purpose="A person with the nats CLI and gpuping: looks at everything, asks the services.",
         publish=(
             "gpuping.registry.>",
             "gpuping.scheduler.>",

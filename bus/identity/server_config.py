@@ -7,10 +7,12 @@ from bus.identity.authority import Authority
 
 
 def identity_config(authority: Authority, resolver_dir: Path, *, anonymous_looks: bool) -> str:
-    """Returns configuration lines: operator, system account, accounts, and how anonymous clients are treated.
+    """Returns configuration lines.
 
-    resolver_dir: where the server keeps accounts as they were last pushed to it; what is there wins over
-        the preloaded ones, so that a revocation outlives a restart.
+    Operator, system account, accounts, and how anonymous clients are treated.
+
+    resolver_dir: where the server keeps accounts as they were last pushed to it; what is there wins
+        over the preloaded ones, so that a revocation outlives a restart.
     anonymous_looks: lets whoever connects without credentials, from loopback, look at agents.
     """
     preloaded = []
@@ -36,5 +38,8 @@ def identity_config(authority: Authority, resolver_dir: Path, *, anonymous_looks
 
 
 def quoted(value: object) -> str:
-    """A text as the server's configuration language quotes it; letters beyond ASCII stay as they are."""
+    """A text as the server's configuration language quotes it.
+
+    Letters beyond ASCII stay as they are.
+    """
     return json.dumps(str(value), ensure_ascii=False)

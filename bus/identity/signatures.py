@@ -1,9 +1,9 @@
 """Signed reports: what exactly is signed, and how one report is chained to the one before it.
 
-The signing key of a host is not the key it logs in with: a server chooses the nonce that a login signs,
-so a rogue one could have had a report signed. Every field is length-prefixed, so that no two different
-reports have the same bytes, and each purpose has a domain of its own that begins with a byte which no
-text contains.
+The signing key of a host is not the key it logs in with: a server chooses the nonce that a login
+signs, so a rogue one could have had a report signed. Every field is length-prefixed, so that no two
+different reports have the same bytes, and each purpose has a domain of its own that begins with a
+byte which no text contains.
 
 The format is documented in docs/security.md, so that a verifier can be written in another language.
 """
@@ -71,7 +71,7 @@ def request_hash(request: bytes) -> str:
 
 
 def enrolment_proof(token: str, login_key: str, signing_key: str) -> bytes:
-    """Returns the bytes that a host signs with both of its new keys, to prove that it holds them."""
+    """Returns what a host signs with both of its new keys, to prove that it holds them."""
     return _framed(ENROLMENT_DOMAIN, token.encode(), login_key.encode(), signing_key.encode())
 
 

@@ -1,9 +1,9 @@
 """The clock that all schedulers share: the server's, as far as this one knows it.
 
-Windows lie on the schedulers' calendar, so a scheduler whose own clock is wrong would move them. Every
-MEASURE_SECONDS the offset to the server's clock is measured. A clock that is ahead by more than
-TOLERANCE_SECONDS is not believed: the server's is used instead. One that is behind does no harm, because
-no window ends before it begins; it is said all the same.
+Windows lie on the schedulers' calendar, so a scheduler whose own clock is wrong would move them.
+Every MEASURE_SECONDS the offset to the server's clock is measured. A clock that is ahead by more
+than TOLERANCE_SECONDS is not believed: the server's is used instead. One that is behind does no
+harm, because no window ends before it begins; it is said all the same.
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
 The batch of an outcome writes the next timer from what its scheduler knew of the registry. A
 registration or removal by another scheduler may reach the bucket first, and the timer is then
-wrong. Letting the server check this for every outcome cost it a seventh more CPU. Such cases are rare,
-and the order of the revisions shows them, so they are corrected afterwards.
+wrong. Letting the server check this for every outcome cost it a seventh more CPU. Such cases are
+rare, and the order of the revisions shows them, so they are corrected afterwards.
 """
 
 import asyncio

@@ -44,9 +44,9 @@ class MeasuredWindow(Struct, frozen=True, kw_only=True):
     until: when this ping was first sent; `since` again where the calendar ran backwards.
     previous_answer: how long the previous answered ping's answer took; 0 after an enrolment.
     answer: how long this answer took.
-    elapsed: the time between `since` and `until` by a clock that is never set (CLOCK_BOOTTIME of one
-        boot, or the server's timestamps); None where another boot sent the previous ping and nothing
-        contradicts the calendar.
+    elapsed: the time between `since` and `until` by a clock that is never set (CLOCK_BOOTTIME of
+        one boot, or the server's timestamps); None where another boot sent the previous ping and
+        nothing contradicts the calendar.
     excused: what this ping carried as excused: disjoint, in order.
     expected: the GPUs that the operator expects of the host, and when.
     unheard: the time between the first and the last of two or more billed misses in this window.
@@ -72,7 +72,10 @@ class ReportedTime(Struct, frozen=True, kw_only=True):
 
 
 class Admitted(Struct, frozen=True):
-    """The window as it is accounted. Every row adds up to the time that its GPU was expected in it."""
+    """The window as it is accounted.
+
+    Every row adds up to the time that its GPU was expected in it.
+    """
 
     host: Durations
     gpus: dict[str, Durations]
@@ -170,7 +173,8 @@ class _Scale:
     def fit(self, row: Durations, state_now: GpuState) -> Durations | None:
         """Returns the row at the length of the window; None where it holds more time than passed.
 
-        What the host calls excused is not asked: the rest of its time must fill what was not excused.
+        What the host calls excused is not asked: the rest of its time must fill what was not
+        excused.
         """
         known = row.good + row.down
         if known > self.passed + self.refuse_beyond:
@@ -185,7 +189,7 @@ class _Scale:
         return Durations(up, degraded, down, unknown, self.booked + self.stepped)
 
     def _fitted_unknown(self, known: int, unknown: int) -> int:
-        """Cuts or fills the unknown time where the report is longer or shorter than the tolerance."""
+        """Cuts or fills the unknown time of a report that is outside the tolerance."""
         excess = known + unknown - (self.passed - self.booked)
         if excess > self.longer:
             self.remarks.add(TIME_CUT if unknown >= excess else CLOCK_DISAGREES)
@@ -242,7 +246,10 @@ def _gpu_row(scale: _Scale, report: ReportedTime, uuid: str, within: Interval) -
 
 
 def _first_part(row: Durations, length: int, excused: int) -> Durations:
-    """The row cut to `length`: a GPU that came or went once has its good time within that length."""
+    """The row cut to `length`.
+
+    A GPU that came or went once has its good time within that length.
+    """
     up_end = min(length, row.up)
     degraded_end = min(length, row.up + row.degraded)
     down_end = min(length, row.up + row.degraded + row.down)

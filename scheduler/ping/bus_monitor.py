@@ -18,8 +18,8 @@ from bus.transport.connection import Client
 
 log = structlog.get_logger("scheduler.ping.bus_monitor")
 
-# Between two round trips; a longer gap is an outage. With a short time-out a shorter outage can make
-# a ping late, so the round trips are as much closer together.
+# Between two round trips; a longer gap is an outage. With a short time-out a shorter outage can
+# make a ping late, so the round trips are as much closer together.
 GAP_SECONDS = 2.0
 GAP_SHARE_OF_TIMEOUT = 0.5
 LEAST_GAP_SECONDS = 0.2

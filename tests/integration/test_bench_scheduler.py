@@ -1,4 +1,7 @@
-"""The benches of the scheduler run, small, and what they count is right: a bench that rots would lie."""
+"""The benches of the scheduler run, small, and what they count is right.
+
+A bench that rots would lie.
+"""
 
 import shutil
 

@@ -1,4 +1,7 @@
-"""compose.yaml: what it promises about the containers, and that Docker accepts it where Docker is."""
+"""compose.yaml.
+
+What it promises about the containers, and that Docker accepts it where Docker is.
+"""
 
 import os
 import shutil

@@ -1,4 +1,7 @@
-"""Every role against every kind of subject, on a real server: what the table grants is allowed, all else refused."""
+"""Every role against every kind of subject, on a real server.
+
+What the table grants is allowed, all else refused.
+"""
 
 import socket
 

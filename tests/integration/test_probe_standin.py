@@ -334,8 +334,9 @@ def test_a_suspended_gpu_is_not_woken(library, tmp_path):
     (power / "runtime_status").write_text("suspended\n")
     stage = standin.Stage(library, tmp_path, "gpus = 2\n" + event("hang"))
     asking = (
-        "import pathlib, sys\nfrom agentd.nvml.library import Nvml\nnvml = Nvml(pathlib.Path(sys.argv[1]))\n"
-        "nvml.open()\nfound, _ = nvml.enumerate([])\nprint(nvml.read(found[0], energy=False)[0]['suspended'])"
+        "import pathlib, sys\nfrom agentd.nvml.library import Nvml\n"
+        "nvml = Nvml(pathlib.Path(sys.argv[1]))\nnvml.open()\nfound, _ = nvml.enumerate([])\n"
+        "print(nvml.read(found[0], energy=False)[0]['suspended'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", asking, str(tmp_path / "sysfs")],

@@ -1,4 +1,6 @@
-"""Whoever asks chooses the reply subject: no service and no agent may be led to write or delete by it.
+"""Whoever asks chooses the reply subject.
+
+No service and no agent may be led to write or delete by it.
 
 A service may write the bucket. A question whose reply subject is a key of the bucket, or a call of
 the JetStream API, would lend that right to whoever asks.

@@ -47,7 +47,7 @@ def measured(
 
 
 def said(host: Durations, percent: float | None = -1.0, **gpus: Durations) -> ReportedTime:
-    """A report whose percent fits its seconds, of one GPU that is as its host unless they are named."""
+    """A report whose percent fits its seconds; its one GPU is as the host unless they are named."""
     rows = gpus or {"A": host}
     return ReportedTime(
         host=host,
@@ -208,7 +208,7 @@ def test_an_empty_report_of_a_short_window_is_as_the_gpus_are_now():
     assert admitted(window, down).host == Durations(down=100)
 
 
-# ---- liars over a month: none gains over "up" to every ping ------------------------------------------------
+# ---- liars over a month: none gains over "up" to every ping ----
 
 LIAR_WINDOW = QUARTER
 LIAR_DOWN = LIAR_WINDOW * 3 // 10
@@ -243,7 +243,10 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_no_lie_gains_a_millisecond_over_always_saying_up(lie: str):
-    """A quarter of each window is booked. A refused report leaves its window open, as in the scheduler."""
+    """A quarter of each window is booked.
+
+    A refused report leaves its window open, as in the scheduler.
+    """
     host, gpus = LIES[lie]
     report = ReportedTime(
         host=host,
@@ -275,7 +278,7 @@ def test_no_lie_gains_a_millisecond_over_always_saying_up(lie: str):
     assert earned <= honest
 
 
-# ---- any numbers at all ------------------------------------------------------------------------------------
+# ---- any numbers at all ----
 
 times = st.one_of(
     st.integers(0, 20), st.integers(0, 2_000_000), st.integers(0, 2**40), st.just(QUARTER)

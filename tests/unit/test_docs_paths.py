@@ -1,4 +1,4 @@
-"""Every path that the documentation cites exists, every link has its target, and the code cites pages that exist."""
+"""Every path and link in the documentation has its target, and the code cites pages that exist."""
 
 import re
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ SOURCES = [
     if path != Path(__file__)
 ]
 NOT_IN_THE_REPOSITORY = {
-    "tests/test_ping_based_monitoring.py": "the first description's name of a test, in docs/guide.md",
-    "tests/test_gpu_pipeline_integration.py": "the first description's name of a test, in docs/guide.md",
+    "tests/test_ping_based_monitoring.py": "the name of a test in the guide, docs/guide.md",
+    "tests/test_gpu_pipeline_integration.py": "the name of a test in the guide, docs/guide.md",
     "deploy/tokens.toml": "made by `gpuping token`, in docs/operations.md",
     "docs/security.md": "is being written together with the identities that it documents",
     "bench/latest.json": "written by `make bench`",
@@ -62,7 +62,10 @@ def missing_paths(text: str) -> Iterator[str]:
 
 
 def broken_links(page: Path) -> Iterator[str]:
-    """The page's links to files or headings that do not exist. Links to other sites are not followed."""
+    """The page's links to files or headings that do not exist.
+
+    Links to other sites are not followed.
+    """
     for link in LINK.findall(page.read_text()):
         if re.match(r"\w+://", link):
             continue
@@ -96,7 +99,7 @@ def test_traces_stay_short() -> None:
 
 
 def test_code_cites_pages_that_exist() -> None:
-    """A docstring or comment that names a page of the documentation names it by its path from the root."""
+    """A docstring or comment names a page of the documentation by its path from the root."""
     broken = []
     for source in SOURCES:
         for cited in CITED_PAGE.findall(source.read_text()):

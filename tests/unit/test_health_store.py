@@ -68,7 +68,8 @@ class TestKernelLog:
     def test_an_xid_of_the_kernel_is_found(self, log):
         kernel, write = log
         write(
-            b"4,11,900,-;NVRM: Xid (PCI:0000:3B:00): 79, pid=1234, GPU has fallen off the bus.\n SUBSYSTEM=pci\n"
+            b"4,11,900,-;NVRM: Xid (PCI:0000:3B:00): 79, pid=1234, GPU has fallen off the bus.\n"
+            b" SUBSYSTEM=pci\n"
         )
         (xid,) = kernel.xids()
         assert (xid.pci, xid.number, kernel.last) == ("0000:3b:00", 79, 11)
