@@ -6,10 +6,12 @@ from litestar import Litestar
 from litestar.di import Provide
 
 from bus.client.fleet_client import FleetClient
+from gateway.audit_log import AuditLog
 from gateway.broadcast import EventBroadcast
 from gateway.request_metrics import RequestMetrics
 from gateway.routes import (
     agents,
+    audit,
     badge,
     byoc,
     dashboard,
@@ -49,6 +51,7 @@ ROUTES = [
     events.events,
     byoc.gpu_check,
     badge.badge,
+    audit.audit,
     health.healthz,
     health.readyz,
     metrics.metrics,
@@ -64,6 +67,7 @@ class Dependencies(NamedTuple):
     """What a route gets by naming it as a parameter."""
 
     fleet_client: FleetClient
+    audit_log: AuditLog
     broadcast: EventBroadcast
     guard: Guard
     request_metrics: RequestMetrics

@@ -16,6 +16,7 @@ from bus.errors import SettingsError
 from bus.settings import Settings
 from bus.transport.connection import Client, connected
 from gateway.app import Dependencies, build
+from gateway.audit_log import AuditLog
 from gateway.broadcast import EventBroadcast
 from gateway.request_metrics import RequestMetrics
 from gateway.web.assets import STATIC_FOLDER, Assets
@@ -71,6 +72,7 @@ def _dependencies(
 ) -> Dependencies:
     return Dependencies(
         fleet_client=FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS),
+        audit_log=AuditLog(client),
         broadcast=broadcast,
         guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND),
         request_metrics=RequestMetrics(),

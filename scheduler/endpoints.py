@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable
 from nats.micro.request import Request
 from nats.micro.service import Service
 
+from bus.client import audit
 from bus.clock import utc_now
 from bus.contract import subjects
 from bus.contract.messages import Message, decode
 from bus.contract.questions import (
     Agent,
     AgentPage,
+    ChangeRequest,
     Fleet,
     GetRequest,
     ListRequest,
@@ -23,18 +25,21 @@ from bus.contract.questions import (
     RegisterRequest,
     SchedulerStats,
 )
-from bus.transport.connection import Client
+from bus.transport.connection import Client, reply_subject
 from bus.transport.large_answers import fitting, room
 from bus.transport.micro_services import Endpoint, serve
 from scheduler.fleet import listing
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.fleet_watcher import FleetWatcher
-from scheduler.fleet.registry import Registry, unknown
+from scheduler.fleet.registry import Registration, Registry, unknown
 from scheduler.fleet.views import agent_view
 from scheduler.ping.live_events import LiveEvents
 from scheduler.ping.loop import PingLoop
 
 ABOUT = "pings every agent when it is due, and keeps the registry"
+
+# A user of the bus who asked without a gateway: the bus tells no names.
+UNNAMED_ACTOR = "user of the bus"
 
 
 class Removed(Message, kw_only=True, frozen=True):
@@ -84,14 +89,33 @@ class SchedulerEndpoints:
         registration = await self._registry.register(agent_id, body, utc_now())
         view = self._view(registration.tracked)
         reply = RegisterReply(agent=view, created=registration.created)
+        by_agent = reply_subject(request).startswith(f"{subjects.inbox_prefix(agent_id)}.")
+        if by_agent or not body.audited:
+            actor = f"agent {agent_id}" if by_agent else UNNAMED_ACTOR
+            await self._record_registration(agent_id, actor, registration)
         if reply.created:
             self._events.add_registry_change("registered", agent_id, reply.agent)
         return reply
 
+    async def _record_registration(
+        self, agent_id: str, actor: str, registration: Registration
+    ) -> None:
+        """Records a registration that changed something: agents register at each start."""
+        after = registration.tracked.entry
+        if registration.before == after:
+            return
+        before = registration.before
+        await audit.record(
+            self._client, "register", actor, agent_id=agent_id, before=before, after=after
+        )
+
     async def remove(self, request: Request) -> Removed:
         """Answers `gpuping.registry.remove.<id>`."""
         agent_id = subjects.last_token(request.subject)
+        body = decode(request.data or b"{}", ChangeRequest)
         await self._registry.remove(agent_id, utc_now())
+        if not body.audited:
+            await audit.record(self._client, "remove", UNNAMED_ACTOR, agent_id=agent_id)
         self._events.add_registry_change("removed", agent_id, None)
         return Removed(agent_id=agent_id)
 
@@ -147,8 +171,14 @@ class SchedulerEndpoints:
     async def ping_now(self, request: Request) -> Ping:
         """Answers `gpuping.scheduler.ping.<id>` with the outcome, which counts like any other."""
         agent_id = subjects.last_token(request.subject)
+        body = decode(request.data or b"{}", ChangeRequest)
         await self._watcher.catch_up()
-        return await self._loop.ping_now(agent_id)
+        ping = await self._loop.ping_now(agent_id)
+        if not body.audited:
+            await audit.record(
+                self._client, "ping", UNNAMED_ACTOR, agent_id=agent_id, after=audit.outcome(ping)
+            )
+        return ping
 
     async def stats(self, _request: Request) -> SchedulerStats:
         """Answers `gpuping.scheduler.stats` with the figures of the scheduler that was asked."""

@@ -18,8 +18,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from bus import clock
+from bus.client.audit import read_page
 from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, GpuStatus, check_gpus
+from bus.contract.audit import AuditPage
 from bus.contract.dashboard import (
     PERIOD_HOURS,
     RECENT_PINGS,
@@ -29,10 +31,11 @@ from bus.contract.dashboard import (
     Totals,
 )
 from bus.contract.exports import TableRequest
-from bus.contract.messages import Status, UptimeReport, decode
+from bus.contract.messages import Status, UptimeReport, decode, encode
 from bus.contract.questions import (
     Agent,
     AgentPage,
+    ChangeRequest,
     Fleet,
     GetRequest,
     HistoryReply,
@@ -113,12 +116,17 @@ class FleetClient:
     # ---- the scheduler ---------------------------------------------------------------------------
 
     async def register(self, agent_id: str, request: RegisterRequest) -> RegisterReply:
-        """Registers an agent, or updates one that is registered already."""
+        """Registers an agent, or updates one that is registered already.
+
+        The caller of this, of `remove` and of `ping_now` records it in the audit log.
+        """
+        request = replace(request, audited=True)
         return await self._ask(SCHEDULER, subjects.register(agent_id), request, RegisterReply)
 
     async def remove(self, agent_id: str) -> None:
         """Removes an agent. Raises RefusedError 404 when it is not registered."""
-        await ask_raw(self._client, subjects.remove(agent_id), b"", who=SCHEDULER)
+        body = encode(ChangeRequest(audited=True))
+        await ask_raw(self._client, subjects.remove(agent_id), body, who=SCHEDULER)
 
     async def agent(self, agent_id: str, *, removed_too: bool = False) -> Agent:
         """One agent. Raises RefusedError 404 for an unknown one, or a removed one by default."""
@@ -149,7 +157,8 @@ class FleetClient:
     async def ping_now(self, agent_id: str) -> Ping:
         """Has the scheduler ping the agent at once. The outcome counts as any other."""
         timeout = self._agent_timeout + PING_MARGIN_SECONDS
-        return await self._ask(SCHEDULER, subjects.ping_now(agent_id), None, Ping, timeout)
+        request = ChangeRequest(audited=True)
+        return await self._ask(SCHEDULER, subjects.ping_now(agent_id), request, Ping, timeout)
 
     # ---- storage ---------------------------------------------------------------------------------
 
@@ -236,6 +245,10 @@ class FleetClient:
     async def storage_stats(self, timeout: float = ANSWER_SECONDS) -> StorageStats:
         """How far ingest has come."""
         return await self._ask(STORAGE, subjects.STORAGE_STATS, None, StorageStats, timeout)
+
+    async def audit(self, limit: int, before: int | None = None) -> AuditPage:
+        """A page of the audit log, the newest entries first."""
+        return await read_page(self._client, limit, before)
 
     # ---- scheduler and storage together ----------------------------------------------------------
 

@@ -104,13 +104,24 @@ class RegisterRequest(Message, kw_only=True, frozen=True):
 
     `mark` is the ledger position at this moment; an agent's own registration carries it, so that
     the first window of an enrolment begins there. The registry refuses with the code
-    REMOVED_BY_OPERATOR while the operator's removal holds.
+    REMOVED_BY_OPERATOR while the operator's removal holds. `audited`: as in ChangeRequest.
     """
 
     agent_url: Annotated[str, Meta(max_length=2048)] | None = None
     capabilities: Annotated[tuple[Capability, ...], Meta(max_length=100)] | None = None
     metadata: dict[str, Any] | None = None
     mark: Annotated[str, Meta(max_length=100)] | None = None
+    audited: bool = False
+
+
+class ChangeRequest(Message, kw_only=True, frozen=True):
+    """Asks for a removal or a ping by hand. An empty request counts as one with the defaults.
+
+    `audited` tells that the asker records the change in the audit log itself, because it knows in
+    whose name it asks. Otherwise the scheduler records it.
+    """
+
+    audited: bool = False
 
 
 class RegisterReply(Message, kw_only=True, frozen=True):

@@ -27,6 +27,8 @@ KEYS = f"$KV.{BUCKET}."
 HISTORY_STREAM = "GPUPING_HISTORY"
 HISTORY_PREFIX = "gpuping.history."
 DUE_CONSUMER = "scheduler"
+AUDIT_STREAM = "GPUPING_AUDIT"
+AUDIT_ALL = "gpuping.audit.*"
 
 REGISTER_ALL = "gpuping.registry.register.*"
 REMOVE_ALL = "gpuping.registry.remove.*"
@@ -151,6 +153,11 @@ def file(instance: str, token: str) -> str:
 def event(agent_id: str) -> str:
     """Live events of one agent. They are core messages: nothing depends on their arrival."""
     return f"gpuping.event.{agent_id}"
+
+
+def audit(action: str) -> str:
+    """Appends to the audit log what somebody did, such as `register` or `remove`."""
+    return f"gpuping.audit.{action}"
 
 
 def agent_key(agent_id: str) -> str:

@@ -65,6 +65,12 @@ _READ_STREAMS = (
 )
 
 
+_READ_AUDIT = (
+    f"{_JETSTREAM}.STREAM.INFO.{subjects.AUDIT_STREAM}",
+    f"{_JETSTREAM}.STREAM.MSG.GET.{subjects.AUDIT_STREAM}",
+)
+
+
 def _consume(stream: str) -> tuple[str, ...]:
     """Making, reading and acknowledging consumers of one stream."""
     return (
@@ -104,6 +110,7 @@ ROLES: dict[RoleName, Role] = {
             subjects.ping("*"),
             subjects.EVENT_ALL,
             subjects.ALIVE_ALL,
+            subjects.AUDIT_ALL,
             f"{subjects.KEYS}>",
             "_INBOX.>",
             *_READ_STREAMS,
@@ -133,7 +140,7 @@ ROLES: dict[RoleName, Role] = {
         ),
     ),
     "gateway": Role(
-        purpose="Asks the services and the agents for REST and the page; writes nothing.",
+        purpose="Asks the services and the agents for REST and the page; writes only the audit log.",
         publish=(
             "gpuping.registry.>",
             subjects.PING_NOW_ALL,
@@ -143,6 +150,8 @@ ROLES: dict[RoleName, Role] = {
             subjects.look("*"),
             subjects.gpu_status("*"),
             subjects.health("*"),
+            subjects.AUDIT_ALL,
+            *_READ_AUDIT,
             *_MICRO_VERBS,
             *(f"{verb}.>" for verb in _MICRO_VERBS),
         ),
@@ -175,6 +184,7 @@ ROLES: dict[RoleName, Role] = {
             f"{_JETSTREAM}.CONSUMER.NAMES.*",
             f"{_JETSTREAM}.CONSUMER.LIST.*",
             *_READ_STREAMS,
+            *_READ_AUDIT,
             *_consume(_BUCKET),
             *_consume(_HISTORY),
             *_MICRO_VERBS,

@@ -4,6 +4,7 @@ nats-py has exceptions of its own for some of the API; it knows neither all the 
 sets on streams and consumers, nor the codes of atomic batches.
 """
 
+import base64
 import contextlib
 import json
 from enum import IntEnum
@@ -69,6 +70,12 @@ async def call(
     except (TimeoutError, nats.errors.Error) as error:
         raise UnavailableError(f"JetStream did not answer {verb}: {type(error).__name__}") from None
     return answer_of(reply.data)
+
+
+async def message(client: Client, stream: str, sequence: int) -> bytes:
+    """The data of one message of a stream. Raises JetStreamApiError where there is none."""
+    answer = await call(client, f"STREAM.MSG.GET.{stream}", {"seq": sequence})
+    return base64.b64decode(answer["message"].get("data", ""))
 
 
 async def delete_consumer(client: Client, stream: str, name: str) -> None:

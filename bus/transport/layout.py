@@ -1,4 +1,4 @@
-"""The JetStream layout: the bucket, its history stream, and the schedulers' shared consumer.
+"""The JetStream layout: the bucket, its history, the audit log, the schedulers' shared consumer.
 
 `ensure` makes what is missing and compares what exists. A stream with another configuration is
 updated where the server allows that, and refused with an error where it does not. The reasons for
@@ -22,6 +22,7 @@ log = structlog.get_logger("bus.transport.layout")
 
 OLDEST_SERVER = (2, 12)  # the first with atomic batches and scheduled messages
 REDELIVERY_MARGIN_SECONDS = 30.0
+AUDIT_DAYS = 3650  # as long as bills are kept
 _NANOSECONDS = 1_000_000_000
 
 
@@ -66,6 +67,22 @@ def history_config(settings: Settings) -> JsonObject:
     return config
 
 
+def audit_config(settings: Settings) -> JsonObject:
+    """The audit log: its messages can neither be deleted nor purged, they only expire."""
+    return {
+        "name": subjects.AUDIT_STREAM,
+        "subjects": [subjects.AUDIT_ALL],
+        "storage": "file",
+        "retention": "limits",
+        "discard": "old",
+        "num_replicas": settings.GPUPING_REPLICAS,
+        "max_age": AUDIT_DAYS * 86_400 * _NANOSECONDS,
+        "max_msg_size": 65_536,
+        "deny_delete": True,
+        "deny_purge": True,
+    }
+
+
 def due_consumer_config(settings: Settings) -> JsonObject:
     """The durable that all schedulers share: a dead scheduler's due messages go to another."""
     ack_wait_seconds = settings.PING_RESPONSE_TIMEOUT_SECONDS + REDELIVERY_MARGIN_SECONDS
@@ -86,13 +103,14 @@ async def ensure(client: Client, settings: Settings) -> None:
     check_server(client)
     await _ensure_stream(client, bucket_config(settings))
     await _ensure_stream(client, history_config(settings))
+    await _ensure_stream(client, audit_config(settings))
     await _ensure_consumer(client, subjects.BUCKET_STREAM, due_consumer_config(settings))
 
 
 async def inspect(client: Client, settings: Settings) -> list[str]:
     """What `ensure` would make or change, in sentences; empty for nothing. Changes nothing."""
     wanted = []
-    for stream in (bucket_config(settings), history_config(settings)):
+    for stream in (bucket_config(settings), history_config(settings), audit_config(settings)):
         name = stream["name"]
         wanted.append((f"STREAM.INFO.{name}", name, stream))
     consumer = due_consumer_config(settings)

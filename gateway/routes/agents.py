@@ -20,6 +20,7 @@ from bus.contract.questions import (
     RegisterRequest,
 )
 from bus.contract.subjects import check_agent_id
+from gateway.audit_log import AuditLog
 from gateway.web import json_body, params
 from gateway.web.openapi import request_body
 from gateway.web.problems import error_responses, field_problem
@@ -67,7 +68,9 @@ class DueAgents(Struct, kw_only=True, frozen=True):
     | error_responses(401, 403, 413),
 )
 async def register(
-    request: Request[Any, Any, Any], fleet_client: NamedDependency[FleetClient]
+    request: Request[Any, Any, Any],
+    fleet_client: NamedDependency[FleetClient],
+    audit_log: NamedDependency[AuditLog],
 ) -> Response[Registered]:
     """201 for a new agent, 200 for a known one, whose ping state stays as it is."""
     body = await json_body.read_json(request, Registration)
@@ -77,8 +80,16 @@ async def register(
         capabilities=body.capabilities,
         metadata=body.metadata,
     )
+    before = await fleet_client.find_agent(body.agent_id, removed_too=True)
     reply = await fleet_client.register(body.agent_id, registration)
     agent = reply.agent
+    await audit_log.record(
+        request,
+        "register",
+        body.agent_id,
+        before=_audited(before),
+        after=_audited(agent),
+    )
     registered = Registered(
         agent_id=agent.agent_id,
         agent_url=agent.agent_url,
@@ -91,6 +102,18 @@ async def register(
     status_code = 201 if reply.created else 200
     headers = {"Location": f"{AGENTS}/{body.agent_id}"}
     return Response(registered, status_code=status_code, headers=headers)
+
+
+def _audited(agent: Agent | None) -> dict[str, Any] | None:
+    """What the audit log compares of an agent: what a registration can change."""
+    if agent is None:
+        return None
+    return {
+        "agent_url": agent.agent_url,
+        "capabilities": agent.capabilities,
+        "metadata": agent.metadata,
+        "enrolled_at": agent.enrolled_at,
+    }
 
 
 def _check(body: Registration) -> None:
@@ -162,7 +185,12 @@ async def show_agent(
     responses=error_responses(401, 403, 404),
 )
 async def remove_agent(
-    agent_id: params.AgentIdPathParam, fleet_client: NamedDependency[FleetClient]
+    request: Request[Any, Any, Any],
+    agent_id: params.AgentIdPathParam,
+    fleet_client: NamedDependency[FleetClient],
+    audit_log: NamedDependency[AuditLog],
 ) -> None:
     """The agent is pinged no more. Its history is kept and can still be read."""
-    await fleet_client.remove(check_agent_id(agent_id))
+    before = await fleet_client.agent(check_agent_id(agent_id))
+    await fleet_client.remove(agent_id)
+    await audit_log.record(request, "remove", agent_id, before=_audited(before))

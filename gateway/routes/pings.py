@@ -1,14 +1,18 @@
 """Pinging an agent now, and questions that the agent itself answers."""
 
+from typing import Any
+
 import msgspec
-from litestar import get, post
+from litestar import Request, get, post
 from litestar.di import NamedDependency
 
+from bus.client import audit
 from bus.client.fleet_client import FleetClient
 from bus.contract.agent_answers import AgentHealth, GpuStatus
 from bus.contract.messages import UptimeReport
 from bus.contract.questions import Ping
 from bus.contract.subjects import check_agent_id
+from gateway.audit_log import AuditLog
 from gateway.routes.agents import AGENTS
 from gateway.web import params
 from gateway.web.problems import ProblemError, error_responses
@@ -22,13 +26,17 @@ from gateway.web.problems import ProblemError, error_responses
     responses=error_responses(401, 403, 404, 504),
 )
 async def ping_now(
-    agent_id: params.AgentIdPathParam, fleet_client: NamedDependency[FleetClient]
+    request: Request[Any, Any, Any],
+    agent_id: params.AgentIdPathParam,
+    fleet_client: NamedDependency[FleetClient],
+    audit_log: NamedDependency[AuditLog],
 ) -> Ping:
     """Pings at once. The outcome counts as that of any other ping.
 
     A miss is a 504 problem that carries the outcome as `ping`.
     """
     ping = await fleet_client.ping_now(check_agent_id(agent_id))
+    await audit_log.record(request, "ping", agent_id, after=audit.outcome(ping))
     if ping.outcome == "missed":
         detail = f"agent {agent_id} did not answer ({ping.reason}); the miss counts"
         raise ProblemError(504, detail, ping=msgspec.to_builtins(ping))

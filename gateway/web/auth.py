@@ -26,6 +26,8 @@ BURST_SECONDS = 4.0  # a caller may spend the requests of this long at once
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::\d*)?")  # group 1: the host without its port
 _READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _READING_POSTS = frozenset({"/gpu-check", "/worker/gpu-check"})
+AUDIT_PATH = "/ping-system/audit"
+_ADMIN_PATHS = frozenset({AUDIT_PATH})
 _PUBLIC_PATHS = frozenset({"/", "/healthz", "/readyz", "/login", "/logout", "/favicon.ico"})
 
 
@@ -114,7 +116,12 @@ def is_public(path: str) -> bool:
 
 
 def role_for(method: str, path: str) -> TokenRole:
-    """The lowest role that may: viewers read, operators register and ping, admins remove."""
+    """The lowest role that may: viewers read, operators register and ping, admins remove.
+
+    The audit log is for admins, because it tells who works from where.
+    """
+    if path.rstrip("/") in _ADMIN_PATHS:
+        return "admin"
     if method in _READING_METHODS or path in _READING_POSTS:
         return "viewer"
     if method == "DELETE":

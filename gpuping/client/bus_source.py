@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from bus.client.fleet_client import FleetClient
+from bus.contract.audit import AuditPage
 from bus.contract.dashboard import Dashboard
 from bus.contract.exports import TableRequest
 from bus.contract.messages import UptimeReport
@@ -24,6 +25,10 @@ class BusSource:
 
     def __init__(self, fleet_client: FleetClient) -> None:
         self._fleet_client = fleet_client
+
+    async def audit(self, limit: int, before: int | None) -> AuditPage:
+        """The newest entries of the audit log, or those before a sequence number."""
+        return await self._fleet_client.audit(limit, before)
 
     async def dashboard(self) -> Dashboard:
         """The fleet now. What comes from storage is missing while storage is away."""

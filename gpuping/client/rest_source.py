@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from bus.contract.audit import AuditPage
 from bus.contract.dashboard import Dashboard
 from bus.contract.exports import TableRequest
 from bus.contract.messages import UptimeReport, decode
@@ -115,6 +116,13 @@ class RestSource:
         if not request.month:
             query["hours"] = str(request.hours)
         return await self._download(f"/ping-system/export/{request.table}", query)
+
+    async def audit(self, limit: int, before: int | None) -> AuditPage:
+        """The newest entries of the audit log, or those before a sequence number."""
+        query: Query = {"limit": str(limit)}
+        if before is not None:
+            query["cursor"] = str(before)
+        return await self._get("/ping-system/audit", AuditPage, query)
 
     async def ready(self) -> None:
         """Returns when the gateway says that it can work. Otherwise raises a GpupingError."""

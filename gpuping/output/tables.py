@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
+import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from bus.contract.audit import AuditEntry
 from bus.contract.messages import UptimeReport
 from bus.contract.questions import Agent, HistorySummary, Ping
 from gpuping.output.findings import Finding, Level
@@ -106,6 +109,39 @@ def pings_table(pings: Iterable[Ping], now: datetime, *, with_agent: bool = Fals
             cells.insert(0, ping.agent_id)
         table.add_row(*cells)
     return table
+
+
+def audit_table(entries: Iterable[AuditEntry], now: datetime) -> Table:
+    """One row an entry of the audit log, in the order given."""
+    table = plain_table(">ENTRY", "WHEN", "WHO", "FROM", "DID", "AGENT", "BEFORE", "AFTER")
+    for entry in entries:
+        table.add_row(
+            str(entry.sequence),
+            relative_time(entry.at, now),
+            untrusted(entry.actor),
+            _or_no_value(entry.address),
+            entry.action,
+            _or_no_value(entry.agent_id),
+            _audited_fields(entry.before),
+            _audited_fields(entry.after),
+        )
+    return table
+
+
+def _or_no_value(text: str | None) -> Text:
+    if text is None:
+        return NO_VALUE
+    return untrusted(text)
+
+
+def _audited_fields(fields: dict[str, Any] | None) -> Text:
+    if not fields:
+        return NO_VALUE
+    parts = []
+    for name, value in fields.items():
+        text = msgspec.json.encode(value).decode()
+        parts.append(f"{name}={text}")
+    return untrusted(" ".join(parts))
 
 
 def summary_line(summary: HistorySummary) -> str:

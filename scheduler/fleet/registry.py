@@ -33,10 +33,14 @@ MAX_ENROLMENTS = 1000
 
 
 class Registration(NamedTuple):
-    """`created` tells that the agent was new, or had been removed before."""
+    """`created` tells that the agent was new, or had been removed before.
+
+    `before` is the entry that was replaced; None for an agent without one.
+    """
 
     tracked: Tracked
     created: bool
+    before: AgentEntry | None
 
 
 class Registry:
@@ -88,6 +92,7 @@ class Registry:
         tracked = self._directory.get(agent_id)
         if tracked is None:
             tracked = await self._reload(agent_id)
+        before = tracked.entry
         created = not tracked.registered
         if created:
             written = await self._enrol(agent_id, tracked, request, now)
@@ -96,7 +101,7 @@ class Registry:
         known = self._directory.get(agent_id)
         if not written or known is None:
             return None
-        return Registration(known, created)
+        return Registration(known, created, before)
 
     async def _try_remove(self, agent_id: str, now: datetime) -> bool:
         """Returns False when another scheduler changed the agent meanwhile."""

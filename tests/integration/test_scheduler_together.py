@@ -142,12 +142,12 @@ async def test_what_another_scheduler_did_to_an_agent_is_seen_before_it_is_answe
         for number in range(30):
             name, now = f"n{number}", datetime.now(UTC)
             here, there = (one, two) if number % 2 else (two, one)
-            _, created = await here.registry.register(name, RegisterRequest(), now)
+            created = (await here.registry.register(name, RegisterRequest(), now)).created
             assert created
-            _, again = await there.registry.register(name, RegisterRequest(), now)
+            again = (await there.registry.register(name, RegisterRequest(), now)).created
             assert not again
             await here.registry.remove(name, now)
-            _, back = await there.registry.register(name, RegisterRequest(), now)
+            back = (await there.registry.register(name, RegisterRequest(), now)).created
             assert back, f"{name} was removed, and would have stayed so"
             await here.registry.remove(name, now)
             with pytest.raises(RefusedError):

@@ -1,0 +1,53 @@
+"""`gpuping audit`: who registered, pinged, removed and changed."""
+
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+from rich.console import Console
+
+from bus import clock
+from bus.runner import Lifecycle
+from gpuping.client.sources import Source
+from gpuping.commands.options import CHECK, DataDir, Json, ServerUrl, app, examples
+from gpuping.commands.query import run_query
+from gpuping.output import tables
+from gpuping.output.json_text import print_json
+
+Limit = Annotated[
+    int,
+    Parameter(validator=validators.Number(gte=1, lte=1000), help="the newest so many"),
+]
+Cursor = Annotated[
+    int | None,
+    Parameter(validator=validators.Number(gte=1), help="only entries before this sequence number"),
+]
+
+
+@app.command(
+    group=CHECK,
+    help_epilogue=examples(
+        "gpuping audit",
+        "gpuping audit --limit 1000 --json",
+        "GPUPING_TOKEN=... gpuping audit --server-url https://gpuping.example",
+    ),
+)
+def audit(
+    *,
+    limit: Limit = 100,
+    before: Cursor = None,
+    server_url: ServerUrl = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> int:
+    """Show the audit log: who registered, pinged by hand, removed and changed, newest first."""
+
+    async def show(source: Source, _: Lifecycle, console: Console) -> None:
+        page = await source.audit(limit, before)
+        if as_json:
+            print_json(page)
+        elif page.entries:
+            console.print(tables.audit_table(page.entries, clock.utc_now()))
+        else:
+            console.print("nobody has changed anything yet")
+
+    return run_query(show, data_dir, server_url)
