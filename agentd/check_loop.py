@@ -19,6 +19,8 @@ log = structlog.get_logger("agentd.check_loop")
 
 # A probe answers in bounded time. One that has not answered by then is called hung.
 GIVE_UP_SECONDS = 10.0
+# The first check may wait for the driver to be opened, which the probe itself limits to 30 s.
+FIRST_GIVE_UP_SECONDS = 45.0
 LAST_WRITE_SECONDS = 3.0
 STALL_SECONDS = 5.0
 
@@ -33,7 +35,7 @@ def read_clocks() -> ClockReading:
 class CheckLoop:
     """Checks the GPUs every `interval` seconds.
 
-    `observed` is set once the first check has ended, with a sample or with an error.
+    `first_look_ended` is set once the first check has ended, with a sample or with an error.
     """
 
     def __init__(
@@ -46,10 +48,11 @@ class CheckLoop:
         self.store = store
         self.interval = interval
         self.dropped = 0  # checks that were skipped or failed
-        self.observed = asyncio.Event()
+        self.first_look_ended = asyncio.Event()
         self.sampled_at: float | None = None  # BOOTTIME of the last sample, in seconds
         self._alive_at = clock.boottime()  # for the watchdog: when the loop last ran
         self._records_queued = asyncio.Event()
+        self._awaiting_sync: list[asyncio.Event] = []
         self._last_error = ""
 
     @property
@@ -99,7 +102,7 @@ class CheckLoop:
             self._on_failed(error)
         finally:
             checking.cancel()
-        self.observed.set()
+        self.first_look_ended.set()
 
     def _on_sample(self, sample: Sample) -> None:
         self.queue(self.ledger.observe(sample, read_clocks()))
@@ -109,9 +112,11 @@ class CheckLoop:
     def _give_up_when_overdue(self, began: float) -> None:
         """Without a return the GPUs are down since the check began, reason `hung`."""
         patience = max(GIVE_UP_SECONDS, 2 * self.interval)
+        if not self.first_look_ended.is_set():
+            patience = max(FIRST_GIVE_UP_SECONDS, patience)
         if clock.boottime() - began >= patience:
             self.queue(self.ledger.observe(Sample(at=began, failure=HUNG), read_clocks()))
-            self.observed.set()
+            self.first_look_ended.set()
 
     def _on_failed(self, error: Exception) -> None:
         self.dropped += 1
@@ -126,6 +131,16 @@ class CheckLoop:
 
     # ---- the disk --------------------------------------------------------------------------------
 
+    async def sync(self) -> None:
+        """Returns when all queued records are on the disk, or when the disk has refused them.
+
+        The store keeps refused records in memory and says so in `write_error`.
+        """
+        synced = asyncio.Event()
+        self._awaiting_sync.append(synced)
+        self._records_queued.set()
+        await synced.wait()
+
     async def save(self) -> None:
         """Writes queued records for ever.
 
@@ -134,9 +149,13 @@ class CheckLoop:
         while True:
             await self._records_queued.wait()
             self._records_queued.clear()
-            batch = self.store.take_batch()
+            awaiting = self._awaiting_sync
+            self._awaiting_sync = []
+            batch = self.store.take_batch(sync=bool(awaiting))
             if batch is not None:
                 await self._write(batch)
+            for synced in awaiting:
+                synced.set()
 
     async def _write(self, batch: Batch) -> None:
         writing = asyncio.ensure_future(asyncio.to_thread(self.store.write, batch))

@@ -14,6 +14,7 @@ import structlog
 
 from agentd import http
 from agentd.check_loop import CheckLoop, read_clocks
+from agentd.ledger import windows
 from agentd.ledger.store import LedgerStore
 from agentd.messaging.connection import BusSession
 from agentd.messaging.responder import Responder
@@ -22,11 +23,14 @@ from agentd.samples import Probe
 from bus import clock
 from bus.background import background
 from bus.contract import subjects
-from bus.contract.questions import RegisterReply
+from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.settings import Settings
 
 log = structlog.get_logger("agentd")
 
+# How long entering waits for the first look at the GPUs. Without it the agent answers that it is
+# starting, and registers when it has looked.
+FIRST_LOOK_SECONDS = 10.0
 # How long entering waits for the bus. Without a bus the agent runs all the same.
 BUS_WAIT_SECONDS = 2.0
 
@@ -74,16 +78,25 @@ async def running(
 ) -> AsyncIterator[Agent]:
     """Runs an agentd for the length of a block, and closes `probe` when it ends, whoever made it.
 
-    The block begins when the first check is in the ledger and, where there is a bus, the agent
-    answers on it. Raises SettingsError, LedgerInUseError, or HttpPortError.
+    The block begins when the first look at the GPUs has ended and, where there is a bus, the agent
+    answers on it; it waits FIRST_LOOK_SECONDS and BUS_WAIT_SECONDS at most. Raises SettingsError,
+    LedgerInUseError, or HttpPortError.
     """
     agent_id = subjects.check_agent_id(agent_id or settings.agent_id)
     probe = probe or open_probe(settings, agent_id)
+    if probe.simulated:
+        metadata = (metadata or {}) | {"simulated": True}
     ledger_file = (state_dir or settings.agent_state_dir) / f"{agent_id}.ledger"
     try:
         with _opened_ledger(settings, ledger_file) as store:
             check_loop = CheckLoop(probe, store, settings.AGENT_GPU_CHECK_INTERVAL_SECONDS)
-            agent = Agent(agent_id, check_loop, BusSession(settings, agent_id, metadata))
+            bus_session = BusSession(
+                settings,
+                agent_id,
+                may_register=check_loop.first_look_ended,
+                registration=lambda: _registration(store, metadata),
+            )
+            agent = Agent(agent_id, check_loop, bus_session)
             async with _in_background(agent):
                 if serve_http:
                     async with http.serving(agent.responder, settings) as agent.http_port:
@@ -92,6 +105,12 @@ async def running(
                     yield agent
     finally:
         await probe.close()
+
+
+def _registration(store: LedgerStore, metadata: dict[str, Any] | None) -> RegisterRequest:
+    """The agent's own registration, with the ledger's present position."""
+    position = store.ledger.position(read_clocks())
+    return RegisterRequest(metadata=metadata, mark=windows.mark(store.ledger, position))
 
 
 @contextmanager
@@ -116,17 +135,20 @@ async def _in_background(agent: Agent) -> AsyncIterator[None]:
         start(check_loop.check())
         start(check_loop.save())
         start(bus_session.run(agent.responder.endpoints(), agent.on_registered))
-        await check_loop.observed.wait()
-        await _wait_for_bus(bus_session)
+        await _wait_at_most(check_loop.first_look_ended, FIRST_LOOK_SECONDS)
+        if not await _wait_at_most(bus_session.serving, BUS_WAIT_SECONDS):
+            log.warning(
+                "bus_connect_timed_out",
+                action="the ledger runs; the agent answers once there is a bus",
+            )
         yield
 
 
-async def _wait_for_bus(bus_session: BusSession) -> None:
+async def _wait_at_most(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event was set within this time."""
     try:
-        async with asyncio.timeout(BUS_WAIT_SECONDS):
-            await bus_session.serving.wait()
+        async with asyncio.timeout(seconds):
+            await event.wait()
     except TimeoutError:
-        log.warning(
-            "bus_connect_timed_out",
-            action="the ledger runs; the agent answers once there is a bus",
-        )
+        return False
+    return True

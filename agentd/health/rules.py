@@ -218,6 +218,7 @@ _ERRORS_OF_GPUS = frozenset({8, 9, 10, 11, 15, 16, 999})
 # Failures of the whole library or driver: every expected GPU is down for them (NVML return codes of
 # nvmlInit).
 FAILURES: dict[int, str] = {
+    4: "permission",
     9: "driver-not-loaded",
     10: "timeout",
     12: "library-absent",

@@ -1,14 +1,16 @@
 """The uptime ledger: the state of every GPU in every millisecond. Payments depend on it.
 
 Pure: samples and clock readings come in, records for the file come out; no clock, no file, no bus.
-Ledger time is in integer milliseconds since the ledger's first sample. Within a boot it follows
-BOOTTIME (a suspend counts, steps of the wall clock do not); across a reboot it follows wall time,
-and never goes backwards.
+Ledger time is in integer milliseconds since the first process opened the ledger. Within a boot it
+follows BOOTTIME (a suspend counts, steps of the wall clock do not); across a reboot it follows wall
+time, and never goes backwards.
 
 The rules, from docs/design/uptime-ledger.md:
 
-- A sample holds from when its check began until the next one, but for at most 1.5 check intervals.
-  The time beyond that is unknown, and so is the time between two processes, because nobody watched.
+- Samples at most 1.5 check intervals apart credit the time between them. Otherwise the time from
+  half an interval after the last sample is unknown.
+- The time between two processes is unknown, because nobody watched, and so is the time until a
+  process has its first sample.
 - A probe that hangs is evidence: the GPUs are down from when the check that hung began until it is
   given up.
 - The host is down if any expected GPU is down, up while all are up, and degraded while all are up
@@ -36,15 +38,18 @@ from agentd.ledger.records import (
 )
 from agentd.ledger.timeline import Condition, ConditionInterval, Timeline
 from agentd.samples import Sample
-from bus.contract.durations import Durations
+from bus.contract.durations import Durations, Interval
 from bus.contract.messages import GpuState
 
 HUNG = "hung"
+STARTING = Condition("unknown", ("starting",), host_wide=True)
 NO_SAMPLE = Condition("unknown", ("no-sample",), host_wide=True)
 NOT_RUNNING = Condition("unknown", ("not-running",), host_wide=True)
 REBOOT = Condition("unknown", ("reboot",), host_wide=True)
 ABSENT = Condition("unknown", ("absent",), host_wide=True)  # a GPU that is not expected has gone
-GOOD_FOR = 1.5  # check intervals for which a sample holds
+LONGEST_GAP = 1.5  # check intervals between two samples that credit the time between them
+# These failures say that nothing could be looked at, which is no evidence against the GPUs.
+FAILURES_WITHOUT_EVIDENCE = frozenset({"permission", "probe-starting", "probe-died"})
 MOST_GPUS = 256  # kept at once; MIG instances get new names each time they are made
 MOST_EVENTS = 200
 MOST_REASONS = 8
@@ -82,19 +87,20 @@ class Ledger:
     ) -> None:
         """`interval`: seconds between checks. `limit`: intervals kept in each timeline."""
         self.created = created
-        self.good_for = int(interval * 1000 * GOOD_FOR)
+        self.longest_gap = int(interval * 1000 * LONGEST_GAP)
+        self._half_interval = int(interval * 1000 / 2)
         self.limit = limit
         self.expected: tuple[str, ...] = ()
         self.labels: dict[str, Label] = {}
         self.timelines: dict[str, Timeline] = {HOST: Timeline()}
         self.events: deque[EventNoted] = deque(maxlen=MOST_EVENTS)
         self.present: frozenset[str] = frozenset()  # GPUs of the newest sample
+        self._sample: Sample | None = None  # the newest of this process
         self.session = ""
         self.boot = ""
-        self.offset: int | None = None  # None before the first sample, when there is no ledger time
-        self.progress = Progress(0, created.wall, 0)
+        self.offset: int | None = None  # None before `resume`, when there is no ledger time
+        self.progress = Progress(0, created.wall, 0)  # `until` is where the last sample stands
         self.counted_until: int | None = None
-        self.good_until = 0
         self._waited_until = 0  # how far a check that has not returned was waited for without a gap
 
     # ---- records ---------------------------------------------------------------------------------
@@ -153,7 +159,7 @@ class Ledger:
     # ---- time ------------------------------------------------------------------------------------
 
     def position(self, now: ClockReading) -> int:
-        """Ledger time at this reading of the clocks; 0 before the first sample."""
+        """Ledger time at this reading of the clocks."""
         if self.offset is None:
             return 0
         return max(self.progress.until, now.boot - self.offset)
@@ -164,16 +170,28 @@ class Ledger:
         boot: str,
         now: ClockReading,
     ) -> list[Record]:
-        """A process takes over the ledger, in this boot. Nobody watched since the last check."""
-        self.session = session
+        """A process takes over the ledger, in this boot.
+
+        Nobody watched since the last check, and nothing is known until this process has a sample.
+        """
         if self.offset is None:
-            self.boot = boot
-            return []
-        self.good_until = self.progress.until
+            started = ProcessStarted(session, boot, now.boot)
+            return self._apply_all([started, _change(0, HOST, STARTING)])
         rebooted = boot != self.boot
         reason = REBOOT if rebooted else NOT_RUNNING
         started = ProcessStarted(session, boot, self._offset_at_start(now, rebooted))
-        return self._apply_all([started, *self._changes_to_unknown(reason)])
+        changes = self._changes_to_unknown(self.progress.until, reason)
+        written = self._apply_all([started, *changes])
+        written += self._apply_all(self._changes_to_starting(self.position(now)))
+        progress = self._progress_at(self.position(now), now, self.progress.checks)
+        return written + self._apply_all([progress])
+
+    def _changes_to_starting(self, at: int) -> list[Record]:
+        changes: list[Record] = []
+        for gpu, timeline in self.timelines.items():
+            if timeline.current in (NOT_RUNNING, REBOOT):
+                changes.append(_change(at, gpu, STARTING))
+        return changes
 
     def _offset_at_start(self, now: ClockReading, rebooted: bool) -> int:
         """The offset that carries ledger time on from where the last process left it."""
@@ -190,8 +208,8 @@ class Ledger:
         return now.boot - position
 
     def stop(self, now: ClockReading) -> list[Record]:
-        """The process ends in good order: the last sample held until now."""
-        until = min(self.position(now), self._holds_until)
+        """The process ends in good order: the last sample is credited for half an interval at most."""
+        until = min(self.position(now), self.progress.until + self._half_interval)
         return self._apply_all([self._progress_at(until, now, self.progress.checks)])
 
     def _progress_at(
@@ -203,31 +221,35 @@ class Ledger:
         wall_at_until = now.wall - (self.position(now) - until)
         return Progress(until, wall_at_until, checks)
 
-    @property
-    def _holds_until(self) -> int:
-        return max(self.progress.until, self.good_until)
+    def _credited_until(self, now: int) -> int:
+        """How far the last sample speaks, when there is no other one until `now`."""
+        last_sample = self.progress.until
+        if now - last_sample <= self.longest_gap:
+            return max(now, last_sample)
+        return last_sample + self._half_interval
 
-    def _changes_to_unknown(self, reason: Condition) -> list[Record]:
-        """From the end of the last sample on, everything is unknown.
-
-        An earlier reason for unknown stays.
-        """
+    def _changes_to_unknown(self, at: int, reason: Condition) -> list[Record]:
+        """From `at` on, everything is unknown. An earlier reason for unknown stays."""
         changes: list[Record] = []
         for gpu, timeline in self.timelines.items():
             if timeline.current.state != "unknown":
-                changes.append(_change(self._holds_until, gpu, reason))
+                changes.append(_change(at, gpu, reason))
         return changes
 
     # ---- samples ---------------------------------------------------------------------------------
 
     def enroll(self, expected: tuple[str, ...]) -> list[Record]:
-        """The registry names the expected GPUs.
+        """The operator's registry names the expected GPUs; the last sample is judged by them anew.
 
         An empty tuple means that it does not know them yet.
         """
         if not expected or set(expected) == set(self.expected):
             return []
-        return self._apply_all([ExpectedGpus(expected)])
+        written = self._apply_all([ExpectedGpus(expected)])
+        if self._sample is not None:
+            changes = self._change_records(self._sample, self.progress.until)
+            written += self._apply_all(changes)
+        return written
 
     def count(self, until: int) -> list[Record]:
         """A counted report covered the time up to `until`."""
@@ -240,12 +262,12 @@ class Ledger:
         """
         began = min(round(sample.at * 1000), now.boot)
         written: list[Record] = []
-        if self.offset is None:
-            written += self._apply_all([ProcessStarted(self.session, self.boot, began)])
         arrived = self.position(now)
         at = max(self.progress.until, self.position(ClockReading(began, now.wall)))
-        if at > self._holds_until:
-            written += self._apply_all(self._changes_to_unknown(NO_SAMPLE))
+        credited_until = self._credited_until(at)
+        if credited_until < at:
+            written += self._apply_all(self._changes_to_unknown(credited_until, NO_SAMPLE))
+        self._sample = sample
         written += self._apply_all(self._label_records(sample))
         self.present = frozenset(gpu.uuid for gpu in sample.gpus[:MOST_GPUS])
         written += self._apply_all(self._change_records(sample, at))
@@ -253,7 +275,6 @@ class Ledger:
         until = at  # a sample says what was when its check began
         if _hung(sample):
             until = self._wait_reaches(at, arrived)  # a check that hung hung all the while
-        self.good_until = until + self.good_for
         written += self._apply_all(self._forget_records())
         written += self._apply_all([self._progress_at(until, now, self.progress.checks + 1)])
         return written
@@ -266,7 +287,7 @@ class Ledger:
     def _wait_reaches(self, since: int, now: int) -> int:
         """How far a wait reaches: until now, unless this process was stopped meanwhile."""
         reached = max(since, self._waited_until)
-        if now - reached <= self.good_for:
+        if now - reached <= self.longest_gap:
             return now
         return reached
 
@@ -290,17 +311,20 @@ class Ledger:
     def _conditions(self, sample: Sample) -> dict[str, Condition]:
         """Of every GPU that is known or expected.
 
-        An expected one that was not found is down, not forgotten.
+        An expected one that was not found is down, not forgotten. Where nothing was looked at, no
+        GPU is absent.
         """
+        of_expected = Condition("down", ("missing",))
+        of_others = ABSENT
+        if sample.failure is not None:
+            of_expected = _condition_by_failure(sample.failure)
+            of_others = Condition("unknown", (sample.failure,), host_wide=True)
         conditions: dict[str, Condition] = {}
         for gpu in self.timelines:
             if gpu != HOST:
-                conditions[gpu] = ABSENT
-        not_found = Condition("down", ("missing",))
-        if sample.failure is not None:
-            not_found = Condition("down", (sample.failure,), host_wide=True)
+                conditions[gpu] = of_others
         for gpu in self.expected:
-            conditions[gpu] = not_found
+            conditions[gpu] = of_expected
         for seen in sample.gpus[:MOST_GPUS]:
             reasons = tuple(text[:LONGEST_TEXT] for text in seen.reasons[:MOST_REASONS])
             conditions[seen.uuid] = Condition(seen.state, reasons)
@@ -343,9 +367,9 @@ class Ledger:
         since: int,
         until: int,
     ) -> Iterator[ConditionInterval]:
-        """Exactly `[since, until)` of a GPU or HOST, in order; unknown past its last sample."""
+        """Exactly `[since, until)` of a GPU or HOST, in order, as of the time `until`."""
         timeline = self._timeline(gpu)
-        cut = self._recorded_until(timeline, since, until)
+        cut = self._recorded_until(timeline, Interval(since, until), until)
         yield from timeline.intervals(since, cut)
         if cut < until:
             yield ConditionInterval(cut, until, NO_SAMPLE)
@@ -353,13 +377,14 @@ class Ledger:
     def durations(
         self,
         gpu: str,
-        since: int,
-        until: int,
+        interval: Interval,
+        now: int,
     ) -> Durations:
-        """The time of a GPU or HOST in each state within `[since, until)`."""
+        """The time of a GPU or HOST in each state within the interval, as of the time `now`."""
         timeline = self._timeline(gpu)
-        cut = self._recorded_until(timeline, since, until)
-        return timeline.durations(since, cut) + Durations(unknown=until - cut)
+        cut = self._recorded_until(timeline, interval, now)
+        unknown = Durations(unknown=interval.end - cut)
+        return timeline.durations(interval.begin, cut) + unknown
 
     def _timeline(self, gpu: str) -> Timeline:
         return self.timelines.get(gpu) or Timeline()
@@ -367,22 +392,30 @@ class Ledger:
     def _recorded_until(
         self,
         timeline: Timeline,
-        since: int,
-        until: int,
+        interval: Interval,
+        now: int,
     ) -> int:
-        """How far the timeline covers `[since, until)`: to where its last sample ends."""
+        """How far the timeline speaks for the interval, when there is no sample until `now`."""
         if timeline.current.state == "unknown":
-            return until
-        return min(until, max(since, self._holds_until))
+            return interval.end
+        return min(interval.end, max(interval.begin, self._credited_until(now)))
 
-    def condition_at(self, gpu: str, at: int) -> Condition:
-        """The condition at `at`, which must be no earlier than the last change."""
+    def condition_at(self, gpu: str, now: int) -> Condition:
+        """The present condition, when there is no sample until `now`."""
         if gpu not in self.timelines:
             return NO_SAMPLE
         current = self.timelines[gpu].current
-        if at > self._holds_until and current.state != "unknown":
+        if self._credited_until(now) < now and current.state != "unknown":
             return NO_SAMPLE
         return current
+
+    def failure_at(self, now: int) -> str | None:
+        """Why no GPU can be looked at; None when the newest sample looked and still holds."""
+        if self._sample is None:
+            return STARTING.reasons[0]
+        if self._credited_until(now) < now:
+            return NO_SAMPLE.reasons[0]
+        return self._sample.failure
 
     def interval_count(self) -> int:
         """Intervals kept, of all timelines together."""
@@ -401,6 +434,13 @@ def _change(
         condition.reasons,
         condition.host_wide,
     )
+
+
+def _condition_by_failure(failure: str) -> Condition:
+    """The condition of an expected GPU while no GPU can be looked at."""
+    if failure in FAILURES_WITHOUT_EVIDENCE:
+        return Condition("unknown", (failure,), host_wide=True)
+    return Condition("down", (failure,), host_wide=True)
 
 
 def _hung(sample: Sample) -> bool:

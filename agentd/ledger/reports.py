@@ -4,13 +4,15 @@ Wall times in a report are labels: ledger time counted back from the present rea
 clock. They fit together within a report, whatever the clock did meanwhile.
 """
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
-import msgspec
+from msgspec import structs
 
 from agentd.ledger import incidents, windows
 from agentd.ledger.ledger import ClockReading, Ledger
 from agentd.ledger.records import HOST
+from agentd.ledger.windows import AskedWindow
 from bus.contract.durations import Interval
 from bus.contract.messages import (
     EARLIEST,
@@ -34,38 +36,20 @@ def report(
     request: PingRequest,
     clocks: ClockReading,
     version: str,
+    *,
+    simulated: bool = False,
 ) -> UptimeReport:
     """The report on the window that the request asks for, as of this reading of the clocks."""
-    now = ledger.position(clocks)
-    since = windows.window_start(ledger, request, now)
-    excused = windows.excused_intervals(
-        request.excused,
-        since,
-        now,
-        clocks,
-    )
-    judged = windows.judged_intervals(since, now, excused)
-    host = windows.durations(
-        ledger,
-        HOST,
-        judged,
-        excused,
-    )
-    gpus = [
-        _gpu_report(
-            ledger,
-            gpu,
-            now,
-            judged,
-            excused,
-        )
-        for gpu in _listed(ledger, since, now)
-    ]
+    asked = windows.asked_window(ledger, request, clocks)
+    now = asked.now
+    host = asked.durations(ledger, HOST)
+    gpus = [_gpu_report(ledger, gpu, asked) for gpu in _listed(ledger, asked)]
     until = label(clocks.wall)
+    length = now - asked.since
     window = Window(
-        since=_earlier(until, now - since),
+        since=_earlier(until, length),
         until=until,
-        seconds=(now - since) / 1000,
+        seconds=length / 1000,
         mark=windows.mark(ledger, now),
     )
     return UptimeReport(
@@ -79,15 +63,12 @@ def report(
         seconds=host.to_seconds(),
         gpu_available=gpu_available(ledger, now),
         gpus=tuple(gpus),
-        incidents=_incidents(
-            ledger,
-            since,
-            now,
-            until,
-        ),
+        incidents=_incidents(ledger, asked, until),
         checks=ledger.progress.checks,
         agent_version=version,
         reported_at=until,
+        simulated=simulated,
+        failure=ledger.failure_at(now),
     )
 
 
@@ -97,46 +78,39 @@ def gpu_available(ledger: Ledger, now: int) -> bool:
     return "up" in states or "degraded" in states
 
 
-def encoded(full: UptimeReport) -> bytes:
-    """The report's bytes, within LARGEST_BYTES.
+def encoded(full: UptimeReport, expected: Collection[str]) -> bytes:
+    """The report's bytes, within LARGEST_BYTES where the expected GPUs fit into that.
 
-    Incidents are left out first, then names and further reasons.
+    Incidents are left out first, then names and reasons, then GPUs that are not expected. An
+    expected GPU is never left out: it would count as one that the host does not know.
     """
     data = encode(full)
     if len(data) <= LARGEST_BYTES:
         return data
-    data = encode(msgspec.structs.replace(full, incidents=()))
+    without_incidents = structs.replace(full, incidents=())
+    data = encode(without_incidents)
     if len(data) <= LARGEST_BYTES:
         return data
-    bare = []
-    for gpu in full.gpus[:100]:
-        bare.append(
-            msgspec.structs.replace(
-                gpu,
-                name="",
-                reasons=gpu.reasons[:1],
-            )
-        )
-    return encode(
-        msgspec.structs.replace(
-            full,
-            incidents=(),
-            gpus=tuple(bare),
-        )
-    )
+    bare = [_bare(gpu) for gpu in full.gpus]
+    data = encode(structs.replace(without_incidents, gpus=tuple(bare)))
+    if len(data) <= LARGEST_BYTES:
+        return data
+    kept = [gpu for gpu in bare if gpu.uuid in expected]
+    return encode(structs.replace(without_incidents, gpus=tuple(kept)))
 
 
-def _listed(
-    ledger: Ledger,
-    since: int,
-    now: int,
-) -> list[str]:
+def _bare(gpu: GpuReport) -> GpuReport:
+    return structs.replace(gpu, name="", reasons=gpu.reasons[:1])
+
+
+def _listed(ledger: Ledger, asked: AskedWindow) -> list[str]:
     """The expected GPUs, and others that are or were present in the window, by index."""
     listed = list(ledger.expected)
+    whole = Interval(asked.since, asked.now)
     for gpu in ledger.timelines:
         if gpu == HOST or gpu in ledger.expected:
             continue
-        durations = ledger.durations(gpu, since, now)
+        durations = ledger.durations(gpu, whole, asked.now)
         was_there = durations.window > durations.unknown
         if was_there or gpu in ledger.present:
             listed.append(gpu)
@@ -153,9 +127,7 @@ def _sort_index(ledger: Ledger, gpu: str) -> int:
 def _gpu_report(
     ledger: Ledger,
     gpu: str,
-    now: int,
-    judged: list[Interval],
-    excused: list[Interval],
+    asked: AskedWindow,
 ) -> GpuReport:
     index = None
     name = ""
@@ -164,13 +136,8 @@ def _gpu_report(
         name = label.name
         if gpu in ledger.present:
             index = label.index
-    condition = ledger.condition_at(gpu, now)
-    durations = windows.durations(
-        ledger,
-        gpu,
-        judged,
-        excused,
-    )
+    condition = ledger.condition_at(gpu, asked.now)
+    durations = asked.durations(ledger, gpu)
     return GpuReport(
         uuid=gpu,
         index=index,
@@ -184,20 +151,19 @@ def _gpu_report(
 
 def _incidents(
     ledger: Ledger,
-    since: int,
-    now: int,
+    asked: AskedWindow,
     until: datetime,
 ) -> tuple[Incident, ...]:
     reported = []
-    for found in incidents.incidents(ledger, since, now):
+    for found in incidents.incidents(ledger, asked.since, asked.now):
         ended = None
         if found.until is not None:
-            ended = _earlier(until, now - found.until)
+            ended = _earlier(until, asked.now - found.until)
         incident = Incident(
             gpu=found.gpu or None,
             state=found.state,
             reason=found.reason,
-            since=_earlier(until, now - found.since),
+            since=_earlier(until, asked.now - found.since),
             until=ended,
         )
         reported.append(incident)

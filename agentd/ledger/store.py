@@ -113,10 +113,10 @@ class LedgerStore:
             self._queued.clear()
             self._write_whole = True
 
-    def take_batch(self, *, final: bool = False) -> Batch | None:
+    def take_batch(self, *, sync: bool = False) -> Batch | None:
         """What must be written now; None when there is nothing.
 
-        `final`: the last batch of this process.
+        `sync`: it must be on the disk when the write ends, whatever it is.
         """
         records = self._queued
         self._queued = []
@@ -125,11 +125,11 @@ class LedgerStore:
         grown = self._file.size > max(REWRITE_BYTES, 2 * self._whole_bytes)
         whole = self._write_whole or grown
         self._write_whole = False
-        sync = self._must_sync(records) or whole or final
-        if sync:
+        must_sync = self._must_sync(records) or whole or sync
+        if must_sync:
             self._checks_unsynced = 0
         written = self.ledger.records() if whole else records
-        return Batch(b"".join(map(line, written)), whole, sync)
+        return Batch(b"".join(map(line, written)), whole, must_sync)
 
     def _must_sync(self, records: list[Record]) -> bool:
         """Whether something changed, or AGENT_CHECKPOINT_INTERVAL checks have passed."""
@@ -157,15 +157,15 @@ class LedgerStore:
         else:
             self._on_written()
 
-    def save(self, *, final: bool = False) -> None:
+    def save(self, *, sync: bool = False) -> None:
         """`take_batch` and `write` in one, where there is no loop to keep free."""
-        batch = self.take_batch(final=final)
+        batch = self.take_batch(sync=sync)
         if batch is not None:
             self.write(batch)
 
     def close(self) -> None:
         """Writes what is queued and closes the file."""
-        self.save(final=True)
+        self.save(sync=True)
         self._file.close()
 
     def _on_write_failed(self, error: OSError) -> None:

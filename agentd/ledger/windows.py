@@ -9,6 +9,7 @@ unknown + excused` is exactly the window.
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from agentd.ledger.ledger import ClockReading, Ledger
 from bus.contract.durations import Durations, Interval
@@ -22,6 +23,45 @@ _LONGEST_POSITION_DIGITS = 15
 def mark(ledger: Ledger, at: int) -> str:
     """The name of a ledger position, opaque to everybody else."""
     return f"{ledger.created.ledger}.{at}"
+
+
+class AskedWindow(NamedTuple):
+    """The window that a request asks for, `[since, now)` of ledger time, in its two parts."""
+
+    since: int
+    now: int
+    judged: list[Interval]
+    excused: list[Interval]
+
+    def durations(self, ledger: Ledger, gpu: str) -> Durations:
+        """The time of one GPU, or of the HOST, in each state within the window."""
+        total = Durations(excused=sum(interval.length for interval in self.excused))
+        for interval in self.judged:
+            total += ledger.durations(gpu, interval, self.now)
+        return total
+
+
+def asked_window(
+    ledger: Ledger,
+    request: PingRequest,
+    clocks: ClockReading,
+) -> AskedWindow:
+    """The window that the request asks for, as of this reading of the clocks."""
+    now = ledger.position(clocks)
+    since = window_start(ledger, request, now)
+    excused = excused_intervals(
+        request.excused,
+        since,
+        now,
+        clocks,
+    )
+    judged = judged_intervals(since, now, excused)
+    return AskedWindow(
+        since,
+        now,
+        judged,
+        excused,
+    )
 
 
 def window_start(
@@ -114,19 +154,6 @@ def judged_intervals(
     if begin < until:
         judged.append(Interval(begin, until))
     return judged
-
-
-def durations(
-    ledger: Ledger,
-    gpu: str,
-    judged: list[Interval],
-    excused: list[Interval],
-) -> Durations:
-    """The time of one GPU, or of the HOST, in each state within a window."""
-    total = Durations(excused=sum(interval.length for interval in excused))
-    for interval in judged:
-        total += ledger.durations(gpu, interval.begin, interval.end)
-    return total
 
 
 def _milliseconds(at: datetime) -> int:

@@ -4,7 +4,6 @@ No failure of the bus ends an agent: the ledger runs without one.
 """
 
 import asyncio
-from typing import Any
 
 import nats.errors
 import structlog
@@ -12,7 +11,7 @@ from nats.aio.client import Client
 from nats.micro.service import Service
 
 from agentd.messaging import registration
-from agentd.messaging.registration import OnRegistered
+from agentd.messaging.registration import MakeRegistration, OnRegistered
 from bus.contract import subjects
 from bus.contract.agent_answers import BusHealth
 from bus.errors import SettingsError
@@ -34,13 +33,17 @@ class BusSession:
         self,
         settings: Settings,
         agent_id: str,
-        metadata: dict[str, Any] | None,
+        *,
+        may_register: asyncio.Event,
+        registration: MakeRegistration,
     ) -> None:
+        """Registers with what `registration` returns, once `may_register` is set."""
         self.serving = asyncio.Event()
         self.registered = asyncio.Event()
         self._settings = settings
         self._agent_id = agent_id
-        self._metadata = metadata
+        self._may_register = may_register
+        self._registration = registration
         self._client: Client | None = None
 
     def health(self) -> BusHealth:
@@ -103,10 +106,11 @@ class BusSession:
             )
             self.serving.set()
             try:
+                await self._may_register.wait()
                 await registration.keep_registered(
                     client,
                     self._agent_id,
-                    self._metadata,
+                    self._registration,
                     register_again,
                     on_registered,
                 )

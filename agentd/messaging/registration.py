@@ -6,13 +6,12 @@ The reply names the GPUs that this host is judged by, so that a wiped disk does 
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 from nats.aio.client import Client
 
 from bus.contract import subjects
-from bus.contract.questions import RegisterReply, RegisterRequest
+from bus.contract.questions import REMOVED_BY_OPERATOR, RegisterReply, RegisterRequest
 from bus.errors import BadMessageError, RefusedError, UnavailableError
 from bus.transport.micro_services import ask
 
@@ -22,14 +21,17 @@ REQUEST_SECONDS = 3.0
 FIRST_RETRY_SECONDS = 0.25
 SLOWEST_RETRY_SECONDS = 15.0
 CLIENT_CHECK_SECONDS = 5.0
+# How often an agent that the operator removed asks whether it is let in again.
+REMOVED_RETRY_SECONDS = 300.0
 
+MakeRegistration = Callable[[], RegisterRequest]
 OnRegistered = Callable[[RegisterReply], None]
 
 
 async def keep_registered(
     client: Client,
     agent_id: str,
-    metadata: dict[str, Any] | None,
+    registration: MakeRegistration,
     register_again: asyncio.Event,
     on_registered: OnRegistered,
 ) -> None:
@@ -41,7 +43,7 @@ async def keep_registered(
         await _register(
             client,
             agent_id,
-            metadata,
+            registration,
             register_again,
             on_registered,
         )
@@ -52,44 +54,58 @@ async def keep_registered(
 async def _register(
     client: Client,
     agent_id: str,
-    metadata: dict[str, Any] | None,
+    registration: MakeRegistration,
     register_again: asyncio.Event,
     on_registered: OnRegistered,
 ) -> None:
     """Asks until the registry acknowledges."""
-    subject = subjects.register(agent_id)
-    request = RegisterRequest(metadata=metadata)
     pause = FIRST_RETRY_SECONDS
     last_error = ""
     while not client.is_closed:
-        # Before asking, so that a reconnection meanwhile is followed by another request.
+        # Cleared before asking, so that a reconnection meanwhile is followed by another request.
         register_again.clear()
         try:
             reply = await ask(
                 client,
-                subject,
-                request,
+                subjects.register(agent_id),
+                registration(),
                 RegisterReply,
                 who="the scheduler",
                 timeout=REQUEST_SECONDS,
             )
         except (UnavailableError, RefusedError, BadMessageError) as error:
+            removed = isinstance(error, RefusedError) and error.code == REMOVED_BY_OPERATOR
             if str(error) != last_error:
-                log.warning(
-                    "registration_failed",
-                    agent=agent_id,
-                    detail=str(error),
-                    action="asking again",
-                )
+                _log_failure(agent_id, str(error), removed=removed)
             last_error = str(error)
         else:
             on_registered(reply)
             return
+        if removed:
+            await asyncio.sleep(REMOVED_RETRY_SECONDS)
+            continue
         # A fleet that comes back must not ask all at once; after a reconnection the request goes at
         # once.
         wait = random.uniform(pause / 2, pause)  # noqa: S311  # it spreads load and keeps no secret
         await _wait_at_most(register_again, wait)
         pause = min(pause * 2, SLOWEST_RETRY_SECONDS)
+
+
+def _log_failure(agent_id: str, detail: str, *, removed: bool) -> None:
+    if removed:
+        log.error(
+            "agent_removed_by_operator",
+            agent=agent_id,
+            detail=detail,
+            action="it is not pinged until the operator registers it again",
+        )
+    else:
+        log.warning(
+            "registration_failed",
+            agent=agent_id,
+            detail=detail,
+            action="asking again",
+        )
 
 
 async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:

@@ -1,10 +1,11 @@
 """Answers pings, looks and questions about the agent itself, from memory.
 
 On the bus this is the NATS micro service `gpuping-agentd`; agent mode gives the same answers over
-HTTP.
+HTTP. A ping that counts is answered once what it counted is on the disk.
 """
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from nats.micro.request import Request
 
 from agentd.check_loop import CheckLoop, read_clocks
 from agentd.ledger import reports
+from agentd.ledger.ledger import ClockReading
 from bus import clock
 from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, BusHealth, GpuStatus, LedgerHealth
@@ -24,6 +26,11 @@ from bus.transport.micro_services import VERSION, Endpoint
 # each time.
 ANSWERS_KEPT = 8
 DETAILS_SECONDS = 2.0
+# How long a ping without a time-out waits for the first look at the GPUs.
+FIRST_LOOK_SECONDS = 2.0
+# The part of a ping's time-out that is left for the answer when it has waited: a fifth, at most 1 s.
+ANSWER_SHARE = 0.2
+LONGEST_ANSWER_SECONDS = 1.0
 
 
 class Responder:
@@ -58,8 +65,8 @@ class Responder:
 
     async def _on_ping(self, request: Request) -> bytes:
         if not request.data.strip():
-            return self.answer(PingRequest())
-        return self.answer(decode(request.data, PingRequest))
+            return await self.answer(PingRequest())
+        return await self.answer(decode(request.data, PingRequest))
 
     async def _on_look(self, request: Request) -> bytes:
         """A look, whatever the request says: who may only look cannot make a ping of it."""
@@ -74,45 +81,66 @@ class Responder:
     async def _on_health(self, _request: Request) -> AgentHealth:
         return self.health()
 
-    def answer(self, request: PingRequest) -> bytes:
-        """The report's bytes.
+    async def answer(self, request: PingRequest) -> bytes:
+        """The report's bytes. A repeated ping gets the bytes that it got before.
 
-        A repeated ping gets the bytes that it got before; a look changes nothing.
+        A look, which has no ping_id, changes nothing.
         """
+        await self._wait_for_first_look(request)
         ping_id = request.ping_id
         if ping_id is None:
-            return reports.encoded(self.report(request))
+            return self._encoded(self.report(request))
         answer = self._answers.get(ping_id)
         if answer is None:
-            answer = self._count_and_report(request)
+            answer = await self._count_and_report(request)
             self._answers[ping_id] = answer
             if len(self._answers) > ANSWERS_KEPT:
                 self._answers.popitem(last=False)
         return answer
 
-    def _count_and_report(self, request: PingRequest) -> bytes:
-        clocks = read_clocks()
+    async def _wait_for_first_look(self, request: PingRequest) -> None:
+        """Waits within the ping's time-out, so that a host is not reported without its GPUs."""
+        if request.timeout_seconds is not None:
+            for_answer = min(request.timeout_seconds * ANSWER_SHARE, LONGEST_ANSWER_SECONDS)
+            seconds = request.timeout_seconds - for_answer
+        elif request.ping_id is not None:
+            seconds = FIRST_LOOK_SECONDS
+        else:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._check_loop.first_look_ended.wait()
+
+    async def _count_and_report(self, request: PingRequest) -> bytes:
+        """Makes a report that counts, and returns it when what it counted is on the disk.
+
+        After a power cut, what the report counted must not be counted again.
+        """
         ledger = self._check_loop.ledger
-        report = reports.report(
-            ledger,
+        if request.expected_gpus is not None:
+            self._check_loop.queue(ledger.enroll(request.expected_gpus))
+        clocks = read_clocks()
+        report = self._report_at(request, clocks)
+        self._check_loop.queue(ledger.count(ledger.position(clocks)))
+        await self._check_loop.sync()
+        return self._encoded(report)
+
+    def report(self, request: PingRequest) -> UptimeReport:
+        """The report for this request as of now; changes nothing."""
+        return self._report_at(request, read_clocks())
+
+    def _report_at(self, request: PingRequest, clocks: ClockReading) -> UptimeReport:
+        return reports.report(
+            self._check_loop.ledger,
             self.agent_id,
             request,
             clocks,
             VERSION,
+            simulated=self._check_loop.probe.simulated,
         )
-        self._check_loop.queue(ledger.count(ledger.position(clocks)))
-        return reports.encoded(report)
 
-    def report(self, request: PingRequest) -> UptimeReport:
-        """The report for this request as of now; changes nothing."""
-        ledger = self._check_loop.ledger
-        return reports.report(
-            ledger,
-            self.agent_id,
-            request,
-            read_clocks(),
-            VERSION,
-        )
+    def _encoded(self, report: UptimeReport) -> bytes:
+        return reports.encoded(report, self._check_loop.ledger.expected)
 
     async def gpu_status(self) -> GpuStatus:
         """Each GPU, with the driver's details where they come within DETAILS_SECONDS."""
@@ -134,6 +162,7 @@ class Responder:
             simulated=self._check_loop.probe.simulated,
             gpus=tuple(gpus),
             details_error=error_text,
+            failure=report.failure,
             reported_at=report.window.until,
         )
 
@@ -149,18 +178,22 @@ class Responder:
         return details | known
 
     def health(self) -> AgentHealth:
-        """The health of the daemon itself: `ok` while samples arrive, else `stale`."""
+        """The health of the daemon itself.
+
+        `ok` while samples arrive, `failed` while they show no GPU for a failure, else `stale`.
+        """
         check_loop = self._check_loop
         ledger = check_loop.ledger
         clocks = read_clocks()
         boottime = clock.boottime()
-        status: Literal["ok", "stale"] = "stale"
+        failure = ledger.failure_at(ledger.position(clocks))
+        status: Literal["ok", "stale", "failed"] = "stale"
         sample_age = None
         if check_loop.sampled_at is not None:
             exact_age = boottime - check_loop.sampled_at
             sample_age = round(exact_age, 3)
-            if exact_age * 1000 <= ledger.good_for:
-                status = "ok"
+            if exact_age * 1000 <= ledger.longest_gap:
+                status = "ok" if failure is None else "failed"
         return AgentHealth(
             agent_id=self.agent_id,
             status=status,
@@ -186,4 +219,5 @@ class Responder:
             bus=self._bus_health(),
             expected_gpus=ledger.expected,
             reported_at=reports.label(clocks.wall),
+            failure=failure,
         )

@@ -103,7 +103,8 @@ class Nvml:
     def enumerate(self, expected: list[str]) -> tuple[list[str], list[Json]]:
         """Returns the UUIDs that can be asked, and readings of the GPUs that answer with an error.
 
-        Indices of an earlier opening are never used: they may have moved.
+        Raises NvmlError where there are GPUs, but none of them can be looked at. Indices of an
+        earlier opening are never used: they may have moved.
         """
         self._handles = {}
         failed: dict[str, int] = {}
@@ -123,6 +124,8 @@ class Nvml:
                 self._handles[uuid] = handle
                 self._uuids[index] = uuid
         self._identify_nameless(expected, failed, nameless)
+        if nameless and not self._handles and not failed:
+            raise nv.NVMLError(nameless[0])  # there are GPUs, and none of them can be looked at
         self._trouble = bool(failed or nameless or not count or self._absent(expected))
         readings = [self._failed_reading(uuid, code) for uuid, code in failed.items()]
         return list(self._handles), readings

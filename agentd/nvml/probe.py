@@ -14,7 +14,7 @@ from agentd.health import store
 from agentd.health.judgement import HealthMemory, Latch, Xid, judge
 from agentd.health.rules import Reading, XidTable, gpu_of, throttle_names
 from agentd.host.kernel_log import KernelLog
-from agentd.nvml.supervisor import CheckResult, ProbeSupervisor
+from agentd.nvml.supervisor import FIRST_OPENING_SECONDS, CheckResult, ProbeSupervisor
 from agentd.nvml.worker_process import is_pynvml_installed
 from agentd.samples import Sample
 from bus.clock import boot_id, boottime
@@ -36,10 +36,11 @@ class NvmlProbe:
         xids: XidTable,
         memory_file: Path,
         environ: Mapping[str, str] = os.environ,
+        first_opening_seconds: float = FIRST_OPENING_SECONDS,
     ) -> None:
         self._supervisor: ProbeSupervisor | None = None  # None where pynvml is not installed
         if is_pynvml_installed():
-            self._supervisor = ProbeSupervisor(interval, environ)
+            self._supervisor = ProbeSupervisor(interval, environ, first_opening_seconds)
         self._xids = xids
         self._file = memory_file
         self._memory = store.load_memory(memory_file, boot_id())
@@ -51,7 +52,7 @@ class NvmlProbe:
     async def check(self, expected: tuple[str, ...] = ()) -> Sample:
         """One check of every GPU.
 
-        A hung driver delays it by a second or two, a slow first opening by ten.
+        A hung driver delays it by a second or two, a slow first opening by up to 30 s.
         """
         now = boottime()
         async with self._lock:
@@ -70,11 +71,17 @@ class NvmlProbe:
         self._remember(judged.memory, had_xids=bool(xids))
         self._log_failure(result.failure)
         return Sample(
-            at=now,
+            at=self._read_at(now),
             gpus=judged.gpus,
             failure=result.failure,
             events=judged.events,
         )
+
+    def _read_at(self, began: float) -> float:
+        """When the GPUs of a check were read: after the library was opened, where it had to be."""
+        if self._supervisor is None or self._supervisor.opened_at is None:
+            return began
+        return max(began, self._supervisor.opened_at)
 
     async def _ask(self, expected: tuple[str, ...]) -> CheckResult:
         if self._supervisor is None:

@@ -16,11 +16,14 @@ from msgspec import structs
 
 from agentd.health.rules import Reading, failure_of, gpu_of
 from agentd.nvml.worker_process import Child, ChildDiedError
+from bus.clock import boottime
 
 SILENCE_SECONDS = 1.0  # at most; half a check interval where that is less
 START_SECONDS = 5.0  # until the child's first line
-# How long the very first check waits for the library, and when an opening counts as hung.
-FIRST_OPENING_SECONDS = 10.0
+# The first opening may take this long: eight GPUs without persistence mode take 16 s. Only then is it
+# called hung. The first check waits for it.
+FIRST_OPENING_SECONDS = 30.0
+OPENING_SECONDS = 10.0  # after this a later opening is called hung
 OPENING_LIMIT_SECONDS = 30.0  # after this a child that is still opening is killed
 RETRY_LIMIT_SECONDS = 15.0  # a GPU that hung is asked again after this at the latest
 # With so many children that even SIGKILL does not end, only one a minute is started: they must not
@@ -71,7 +74,13 @@ class _Answer:
 class ProbeSupervisor:
     """Owns the child and its back-offs. Not for concurrent use: the probe holds a lock."""
 
-    def __init__(self, interval: float, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        interval: float,
+        environ: Mapping[str, str],
+        first_opening_seconds: float = FIRST_OPENING_SECONDS,
+    ) -> None:
+        self._first_opening_seconds = first_opening_seconds
         self._silence = min(SILENCE_SECONDS, interval / 2.0)
         self._interval = interval
         self._environ = environ
@@ -80,6 +89,8 @@ class ProbeSupervisor:
         self._unanswered = False  # a question whose answer has not ended yet
         self._opening_since: float | None = None
         self._opened_once = False
+        self._first_opening_ended = False  # with success, with an error, or after its time
+        self.opened_at: float | None = None  # CLOCK_BOOTTIME of the last opening's end, in seconds
         self._hung = False  # the driver as a whole, until a check succeeds
         self._hangs: dict[str, _HangCount] = {}  # by GPU UUID
         self._known: dict[str, Reading] = {}  # the last reading of each GPU and MIG device
@@ -183,6 +194,8 @@ class ProbeSupervisor:
                 case {"opened": code}:
                     self._opening_since = None
                     self._opened_once = self._opened_once or code is None
+                    self._first_opening_ended = True
+                    self.opened_at = boottime()
                 case {"order": order, "found": found}:
                     answer.order = order
                     answer.found = found
@@ -208,11 +221,11 @@ class ProbeSupervisor:
 
     def _patience(self, now: float) -> float:
         """How long, in seconds, the child may print nothing."""
+        if not self._first_opening_ended and self._opening_since is not None:
+            left_for_opening = self._opening_since + self._first_opening_seconds - now
+            return max(self._silence, left_for_opening)
         if not self._has_printed:
             return START_SECONDS  # Python is starting, which proves nothing about the driver
-        if self._opening_since is not None and not self._opened_once:
-            left_for_opening = self._opening_since + FIRST_OPENING_SECONDS - now
-            return max(self._silence, left_for_opening)
         return self._silence
 
     async def _running_child(self) -> Child:
@@ -237,8 +250,9 @@ class ProbeSupervisor:
         if self._child is None:
             answer.silent = True  # none may be started now: the ones before it are still stuck
         elif self._opening_since is not None:
+            self._first_opening_ended = True
             opening_for = now - self._opening_since
-            if self._hangs or opening_for >= FIRST_OPENING_SECONDS:
+            if self._hangs or opening_for >= self._longest_opening():
                 self._hung = True
             if opening_for >= OPENING_LIMIT_SECONDS:
                 self._kill_child()
@@ -246,6 +260,12 @@ class ProbeSupervisor:
             answer.silent = True
             self._note_hang(answer.being_read, now)
             self._kill_child()
+
+    def _longest_opening(self) -> float:
+        """After how many seconds an opening is called hung."""
+        if self._opened_once:
+            return OPENING_SECONDS
+        return self._first_opening_seconds
 
     def _note_hang(self, uuid: str | None, now: float) -> None:
         if uuid is None:
@@ -281,8 +301,8 @@ class ProbeSupervisor:
         not_read = self._hanging()
         if unfinished:
             not_read = {*self._known, *expected}
-        if unfinished == "hung" and not readings and not not_read:
-            return CheckResult(failure="hung")
+        if unfinished and not readings and not not_read:
+            return CheckResult(failure=unfinished)  # nothing was looked at
         for uuid in list(self._known):
             if self._known[uuid].gpu_uuid not in read and uuid not in not_read:
                 del self._known[uuid]

@@ -1,7 +1,10 @@
 """A running agentd on a real bus: pings, looks, registration, a hung probe, a lost bus."""
 
 import asyncio
+import contextlib
+import fcntl
 import json
+import os
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -11,12 +14,16 @@ import msgspec
 import pytest
 
 from agentd import service
+from agentd.check_loop import read_clocks
+from agentd.ledger import records
+from agentd.ledger.records import CountedUntil
 from agentd.samples import GpuSample, Sample
 from bus import clock
 from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, GpuStatus
 from bus.contract.messages import EARLIEST, PingRequest, UptimeReport, decode, encode
-from bus.contract.questions import Agent, RegisterReply, RegisterRequest
+from bus.contract.questions import REMOVED_BY_OPERATOR, Agent, RegisterReply, RegisterRequest
+from bus.errors import RefusedError, UnavailableError
 from bus.transport import connection, embedded_server, micro_services
 from bus.transport.micro_services import Endpoint
 
@@ -47,10 +54,13 @@ class ScriptedProbe:
         self.hang.set()
         self.checked = asyncio.Condition()
         self.closed = False
+        self.opens_slowly = False  # a hang is the library's opening; the GPUs are read after it
 
     async def check(self, expected: tuple[str, ...]) -> Sample:
         began = clock.boottime()
         await self.hang.wait()
+        if self.opens_slowly:
+            began = clock.boottime()
         async with self.checked:
             self.checked.notify_all()
         if self.error:
@@ -148,6 +158,158 @@ async def test_an_empty_request_is_a_look_that_changes_nothing(bus, quick):
         assert agent.check_loop.ledger.counted_until == int(counted.window.mark.split(".")[1])
 
 
+async def test_an_answer_leaves_when_what_it_counted_is_in_the_file(bus, quick):
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
+        for number in range(20):
+            report = await ping(bus, ping_id=str(number))
+            written, _ = records.read(agent.check_loop.store.path.read_bytes())
+            position = int(report.window.mark.partition(".")[2])
+            assert CountedUntil(position) in written
+
+
+async def test_an_answer_waits_for_the_disk(bus, quick):
+    """A full pipe stands in for a disk that takes its time."""
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
+        await ping(bus, ping_id="1")
+        reading, writing = os.pipe()
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+        os.write(writing, bytes(4096))
+        file = agent.check_loop.store._file
+        disk = file._out
+        file._out = writing
+        try:
+            answer = asyncio.create_task(ping(bus, ping_id="2"))
+            done, _ = await asyncio.wait({answer}, timeout=0.5)
+            assert not done
+            await asyncio.to_thread(os.read, reading, 4096)
+            assert (await answer).ping_id == "2"
+        finally:
+            os.close(reading)
+            os.close(disk)
+
+
+async def test_the_gpus_that_a_ping_expects_are_judged_from_then_on(bus, quick):
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
+        report = await ping(bus, ping_id="1", expected_gpus=("GPU-a", "GPU-gone"))
+        states = {gpu.uuid: (gpu.state, gpu.reasons) for gpu in report.gpus}
+        assert states == {"GPU-a": ("up", ()), "GPU-gone": ("down", ("missing",))}
+        assert agent.check_loop.ledger.expected == ("GPU-a", "GPU-gone")
+        await ping(bus, window_seconds=1.0, expected_gpus=("GPU-a",))  # a look changes nothing
+        assert agent.check_loop.ledger.expected == ("GPU-a", "GPU-gone")
+
+
+async def test_it_registers_when_its_first_look_has_ended(bus, quick):
+    heard: list[tuple[str, RegisterRequest]] = []
+    await registry(bus, heard)
+    probe = ScriptedProbe()
+    probe.opens_slowly = True
+    probe.hang.clear()
+    async with AsyncExitStack() as stack:
+        running = service.running(quick, agent_id="a-1", probe=probe)
+        entering = asyncio.create_task(stack.enter_async_context(running))
+        while True:  # it answers before it has looked, and says that it has not
+            with contextlib.suppress(UnavailableError):
+                early = await ping(bus)
+                break
+            await asyncio.sleep(0.02)
+        assert early.failure == "starting"
+        assert early.gpu_available is False
+        assert heard == []
+        waiting = asyncio.create_task(ping(bus, ping_id="1", timeout_seconds=10.0))
+        done, _ = await asyncio.wait({waiting}, timeout=0.5)
+        assert not done
+        assert heard == []
+        probe.hang.set()
+        report = await waiting
+        assert report.failure is None
+        assert {gpu.state for gpu in report.gpus} == {"up"}
+        agent = await entering
+        async with asyncio.timeout(5):
+            await agent.registered.wait()
+        assert [agent_id for agent_id, _ in heard] == ["a-1"]
+
+
+async def test_a_ping_waits_for_the_first_look_no_longer_than_its_time_out(bus, quick):
+    probe = ScriptedProbe()
+    probe.hang.clear()
+    async with AsyncExitStack() as stack:
+        running = service.running(quick, agent_id="a-1", probe=probe)
+        entering = asyncio.create_task(stack.enter_async_context(running))
+        while True:
+            with contextlib.suppress(UnavailableError):
+                await ping(bus)
+                break
+            await asyncio.sleep(0.02)
+        began = time.monotonic()
+        report = await ping(bus, ping_id="1", timeout_seconds=1.0)
+        assert 0.7 < time.monotonic() - began < 1.0
+        assert report.failure == "starting"
+        assert report.seconds.up == 0.0
+        probe.hang.set()
+        await entering
+
+
+@pytest.mark.parametrize("failure", ["driver-mismatch", "library-absent", "permission"])
+async def test_nothing_looked_at_is_told_with_its_reason(bus, quick, failure):
+    probe = ScriptedProbe()
+    probe.states.clear()
+    probe.failure = failure
+    async with service.running(quick, agent_id="a-1", probe=probe):
+        report = await ping(bus, ping_id="1")
+        assert (report.failure, report.gpus, report.gpu_available) == (failure, (), False)
+        assert failure in {incident.reason for incident in report.incidents}
+        status = await micro_services.ask(
+            bus, subjects.gpu_status("a-1"), None, GpuStatus, who="agent"
+        )
+        assert status.failure == failure
+        health = await micro_services.ask(
+            bus, subjects.health("a-1"), None, AgentHealth, who="agent"
+        )
+        assert (health.status, health.failure) == ("failed", failure)
+
+
+async def test_a_host_without_gpus_is_told_from_one_that_cannot_look(bus, quick):
+    probe = ScriptedProbe()
+    probe.states.clear()
+    async with service.running(quick, agent_id="a-1", probe=probe):
+        report = await ping(bus, ping_id="1")
+        assert (report.failure, report.gpus, report.gpu_available) == (None, (), False)
+
+
+async def test_a_report_says_that_its_gpus_are_simulated(bus, quick):
+    probe = ScriptedProbe()
+    async with service.running(quick, agent_id="a-1", probe=probe):
+        assert (await ping(bus)).simulated is True
+        probe.simulated = False
+        assert (await ping(bus)).simulated is False
+
+
+async def test_an_agent_that_the_operator_removed_says_so_once(bus, quick, capsys):
+    asked = asyncio.Condition()
+    count = 0
+
+    async def refuse(_request) -> RegisterReply:
+        nonlocal count
+        async with asked:
+            count += 1
+            asked.notify_all()
+        raise RefusedError(REMOVED_BY_OPERATOR, "a-1 was removed by the operator")
+
+    await micro_services.serve(
+        bus,
+        subjects.SCHEDULER_SERVICE,
+        "a registry",
+        [Endpoint("register", subjects.REGISTER_ALL, refuse)],
+    )
+    async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
+        async with asyncio.timeout(5), asked:
+            await asked.wait_for(lambda: count)
+        await until(lambda: agent.check_loop.ledger.progress.checks > 20)  # 2 s
+        assert count == 1
+        assert (await ping(bus)).gpu_available  # it still answers
+    assert capsys.readouterr().out.count("agent_removed_by_operator") == 1
+
+
 async def test_a_duplicate_ping_gets_the_same_bytes(bus, quick):
     probe = ScriptedProbe()
     async with service.running(quick, agent_id="a-1", probe=probe):
@@ -198,7 +360,7 @@ async def test_a_healthy_report_of_one_gpu_is_small(bus, quick):
         answer = await micro_services.ask_raw(
             bus, subjects.ping("agent-001"), encode(request), who="agent"
         )
-        assert len(answer) < 900
+        assert len(answer) < 950
 
 
 async def test_registers_itself_and_is_told_which_gpus_are_expected(bus, quick):
@@ -209,7 +371,11 @@ async def test_registers_itself_and_is_told_which_gpus_are_expected(bus, quick):
     ) as agent:
         async with asyncio.timeout(5):
             await agent.registered.wait()
-        assert heard == [("a-1", RegisterRequest(metadata={"rack": 7}))]
+        ((agent_id, request),) = heard
+        assert (agent_id, request.metadata) == ("a-1", {"rack": 7, "simulated": True})
+        ledger_id, _, position = request.mark.partition(".")
+        assert ledger_id == agent.check_loop.ledger.created.ledger
+        assert 0 <= int(position) <= agent.check_loop.ledger.position(read_clocks())
         await until(lambda: "GPU-gone" in agent.check_loop.ledger.timelines)
         report = await ping(bus)
         assert {gpu.uuid: (gpu.state, gpu.reasons) for gpu in report.gpus}["GPU-gone"] == (

@@ -13,6 +13,7 @@ import pytest
 
 from agentd.health.rules import DEFAULT_XIDS
 from agentd.nvml.probe import NvmlProbe
+from bus.clock import boottime
 from tests import standin
 
 needs_cc = pytest.mark.skipif(
@@ -35,11 +36,13 @@ class Gpus:
         self._library, self._folder = library, folder
         self.opened = []
 
-    def __call__(self, events="", *, count=2, at=0.0, interval=1.0, **more):
+    def __call__(self, events="", *, count=2, at=0.0, interval=1.0, first_opening=30.0, **more):
         self.stage = standin.Stage(self._library, self._folder, f"gpus = {count}\n{events}")
         self.now(at)
         memory = self._folder / "health.json"
-        self.opened.append(NvmlProbe(interval, DEFAULT_XIDS, memory, self.stage.environ(**more)))
+        environ = self.stage.environ(**more)
+        probe = NvmlProbe(interval, DEFAULT_XIDS, memory, environ, first_opening)
+        self.opened.append(probe)
         return self.opened[-1]
 
     def now(self, seconds):
@@ -228,6 +231,27 @@ async def test_xid_on_a_mig_gpu_counts_for_its_devices(gpus):
 
 
 @pytest.mark.parametrize(
+    ("code", "reason"), [(4, "permission"), (12, "library-absent"), (18, "driver-mismatch")]
+)
+async def test_where_nothing_can_be_looked_at_the_reason_is_told(gpus, code, reason):
+    sample = await gpus(NVML_STANDIN_INIT=str(code)).check(())
+    assert (sample.failure, sample.gpus) == (reason, ())
+
+
+async def test_gpus_that_may_not_be_opened_are_not_told_as_no_gpus(gpus):
+    sample = await gpus(NVML_STANDIN_DENIED="-1").check(())
+    assert (sample.failure, sample.gpus) == ("permission", ())
+
+
+async def test_an_expected_gpu_that_may_not_be_opened_is_unknown(gpus):
+    sample = await gpus(NVML_STANDIN_DENIED="1").check(UUIDS[:2])
+    assert {gpu.uuid: (gpu.state, gpu.reasons) for gpu in sample.gpus} == {
+        UUIDS[0]: ("up", ()),
+        UUIDS[1]: ("unknown", ("permission",)),
+    }
+
+
+@pytest.mark.parametrize(
     ("code", "reason"),
     [(9, "driver-not-loaded"), (999, "unknown-error"), (18, "driver-mismatch"), (15, "lost")],
 )
@@ -287,12 +311,19 @@ class TestHang:
         assert {gpu.state for gpu in (await first).gpus} == {"up"}
 
     async def test_a_library_that_never_opens_is_a_hang(self, gpus):
-        probe = gpus(event("hang", "all"))
+        probe = gpus(event("hang", "all"), first_opening=4.0)
         begun = time.monotonic()
         sample = await probe.check(())
         assert (sample.failure, sample.gpus) == ("hung", ())
-        assert 9.0 < time.monotonic() - begun < 15.0
+        assert 3.0 < time.monotonic() - begun < 9.0
         assert {gpu.reasons for gpu in (await probe.check((UUIDS[0],))).gpus} == {("hung",)}
+
+    async def test_eight_gpus_that_open_for_sixteen_seconds_are_never_hung(self, gpus):
+        probe = gpus(count=8, NVML_STANDIN_OPENING="16")
+        began = boottime()
+        sample = await probe.check(())
+        assert seen(sample) == dict.fromkeys(range(8), ("up", ()))
+        assert sample.at >= began + 16.0  # what was before the opening's end, nobody saw
 
     async def test_close_while_hung_is_quick_and_leaves_nobody(self, gpus):
         probe = gpus(event("hang", "all", 1))

@@ -5,6 +5,8 @@
  *
  *   NVML_STANDIN_SCENARIO  the scenario file (scenario.c)
  *   NVML_STANDIN_INIT      an NVML return code that opening fails with
+ *   NVML_STANDIN_OPENING   seconds that each opening takes
+ *   NVML_STANDIN_DENIED    index of a GPU that may not be opened, or -1 for all: its handle is refused with code 4
  *   NVML_STANDIN_MIG       index of a GPU in MIG mode, with the devices (GI 1, CI 0) and (GI 2, CI 0)
  *   NVML_STANDIN_CRASH     index of a GPU whose health calls crash the caller */
 #include "scenario.h"
@@ -13,9 +15,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { SUCCESS = 0, NOT_SUPPORTED_CODE = 3, NOT_FOUND = 6, INVALID = 2, NOT_OPEN = 1, TIMED_OUT = 10, IS_LOST = 15 };
+enum { SUCCESS = 0, NOT_SUPPORTED_CODE = 3, NOT_FOUND = 6, INVALID = 2, NOT_OPEN = 1, NO_PERMISSION = 4, TIMED_OUT = 10, IS_LOST = 15 };
 #define API __attribute__((visibility("default"))) int
 
 struct device {
@@ -67,9 +70,22 @@ static int ask(const struct device *device) {
 
 /* ---- opening and enumerating ---- */
 
+static void sleep_while_opening(void) {
+    const char *text = getenv("NVML_STANDIN_OPENING");
+    double seconds = text ? atof(text) : 0;
+    struct timespec left = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    while (nanosleep(&left, &left)) continue;
+}
+
+static int is_denied(int gpu) {
+    const char *text = getenv("NVML_STANDIN_DENIED");
+    return text && *text && (atoi(text) == -1 || atoi(text) == gpu);
+}
+
 API nvmlInit_v2(void) {
     int gpu, hanging = 0, failure = from_env("NVML_STANDIN_INIT");
     if (failure > 0) return failure;
+    sleep_while_opening();
     for (gpu = 0; gpu < scenario_gpus(); gpu++) hanging += scenario_now(gpu).state == HANG;
     if (hanging && hanging == scenario_gpus()) hang_while(0);
     for (gpu = count = 0; gpu < scenario_gpus(); gpu++) {
@@ -92,6 +108,7 @@ API nvmlDeviceGetHandleByIndex_v2(unsigned index, struct device **out) {
     enum state state;
     if ((int)index >= count) return INVALID;
     *out = &devices[enumerated[index]];
+    if (is_denied((*out)->gpu)) return NO_PERMISSION;
     state = scenario_now((*out)->gpu).state;
     return state == LOST || state == MISSING ? IS_LOST : SUCCESS;
 }

@@ -17,7 +17,8 @@ from bus import settings
 from bus.contract.messages import ExcusedSpan, PingRequest, Seconds, UptimeReport, decode
 
 INTERVAL = 5_000  # ms between checks
-GOOD = INTERVAL * 3 // 2
+LONGEST_GAP = INTERVAL * 3 // 2  # between two samples that credit the time between them
+HALF = INTERVAL // 2
 HOST = "host"
 UNWATCHED = "unknown"
 
@@ -51,6 +52,7 @@ class World:
         self.path = folder / "host.ledger"
         self.true, self.boot, self.wall = 0, 3_600_000, 1_800_000_000_000
         self.boots = 1
+        self.opening = 0  # ms from agentd's start to its first look at the GPUs
         self.gpus = {f"GPU-{number}": "up" for number in range(gpus)}
         self.expected = tuple(self.gpus)
         self.store: LedgerStore | None = None
@@ -96,9 +98,9 @@ class World:
         self.store = LedgerStore(self.path, self.settings)
         self.store.open(self.wall)
         self.store.resume(f"session-{self.true}", f"boot-{self.boots}", self.read_clocks())
-        self.next_check = self.true
+        self.next_check = self.true + self.opening
         self.pending = None
-        self.pass_time(0)
+        self.pass_time(self.opening)
         if set(self.ledger.expected) != set(self.expected):
             self.blur(INTERVAL)  # a new ledger: its next check acts on the registry's word
         self.store.queue(self.ledger.enroll(self.expected))
@@ -110,7 +112,7 @@ class World:
         self.store.close()
         self._remember_synced()
         self.store = None
-        self.blur(self._pending_blur())
+        self.blur(self._pending_blur() + HALF)
 
     def kill(self) -> None:
         """kill -9: what was written stays, what was only in memory is gone."""
@@ -155,7 +157,7 @@ class World:
         """Time passes. Asleep: the process is stopped, or the machine suspended."""
         end = self.true + milliseconds
         if asleep:
-            self.blur(GOOD + self._pending_blur())
+            self.blur(LONGEST_GAP + self._pending_blur())
         while True:
             at_work = self.store is not None and not asleep
             due = self._next_event() if at_work else end + 1
@@ -252,7 +254,7 @@ class World:
         rest = self.path.read_bytes()[len(data) :]
         kept = rest[: dice.randrange(len(rest) + 1)] if rest else b""
         self.path.write_bytes(data + kept)
-        self.blur(self.true - checked + GOOD)
+        self.blur(self.true - checked + LONGEST_GAP)
 
     # ---- answers ---------------------------------------------------------------------------------
 
@@ -265,7 +267,9 @@ class World:
         if request.ping_id is not None:
             assert self.store
             self.store.queue(self.ledger.count(self.ledger.position(now)))
-        report = decode(reports.encoded(full), UptimeReport)
+            self.store.save(sync=True)  # as the responder does before it answers
+            self._remember_synced()
+        report = decode(reports.encoded(full, self.ledger.expected), UptimeReport)
         check_sums(report)
         return report
 
@@ -274,7 +278,7 @@ class World:
         window = round(report.window.seconds * 1000)
         assert abs(window - (self.true - since)) <= self.slack
         blur = (
-            sum(blur for at, blur in self.tolerances if at >= since - GOOD - self.deadline)
+            sum(blur for at, blur in self.tolerances if at >= since - LONGEST_GAP - self.deadline)
             + self.slack
         )
         for name, seconds in [

@@ -230,7 +230,7 @@ def test_a_gpu_that_cannot_be_opened():
     assert verdict(error=11) == ("down", ("irq-issue",))
     assert verdict(error=4) == (
         "unknown",
-        ("nvml-error-4",),
+        ("permission",),
     )  # no permission: says nothing of the GPU
 
 

@@ -6,9 +6,13 @@ Times are true milliseconds.
 import random
 
 import pytest
-from ledger_world import GOOD, INTERVAL, World, milliseconds
+from ledger_world import HALF, INTERVAL, LONGEST_GAP, World, milliseconds
 
+from agentd.ledger import reports
 from agentd.ledger.ledger import ClockReading
+from agentd.ledger.store import LedgerStore
+from agentd.samples import Sample
+from bus import settings
 from bus.contract.messages import ExcusedSpan, PingRequest
 
 MINUTE = 60_000
@@ -139,7 +143,7 @@ def test_suspend_and_resume(world):
     world.pass_time(HOUR, asleep=True)
     world.pass_time(MINUTE)
     report = world.ask(ping(2, mark))
-    assert milliseconds(report.seconds)["unknown"] == HOUR - GOOD
+    assert milliseconds(report.seconds)["unknown"] == HOUR - HALF
     assert report.window.seconds == 3660.0
     assert reasons(report) == {(None, "unknown", "no-sample")}
 
@@ -151,7 +155,135 @@ def test_agent_frozen_over_two_pings(world):
     world.pass_time(15 * MINUTE, asleep=True)  # ping 3 is missed
     report = world.ask(ping(4, mark))
     assert report.window.seconds == 30 * 60.0
-    assert milliseconds(report.seconds)["unknown"] == 30 * MINUTE - GOOD
+    assert milliseconds(report.seconds)["unknown"] == 30 * MINUTE - HALF
+
+
+@pytest.mark.parametrize(("gap", "unknown"), [(LONGEST_GAP, 0), (LONGEST_GAP + 1, 5_001)])
+def test_samples_at_most_one_and_a_half_intervals_apart_credit_the_time_between(
+    world, gap, unknown
+):
+    mark = world.ask(ping(1)).window.mark
+    world.pass_time(gap, asleep=True)
+    world.pass_time(0)
+    report = world.ask(ping(2, mark))
+    assert milliseconds(report.seconds)["unknown"] == unknown
+    assert milliseconds(report.seconds)["up"] == gap - unknown
+
+
+def test_a_stop_in_good_order_credits_half_an_interval_at_most(world):
+    world.pass_time(MINUTE)
+    mark = world.ask(ping(1)).window.mark
+    world.pass_time(4_999)
+    world.stop()
+    world.pass_time(20_000)
+    world.start()
+    report = world.ask(ping(2, mark))
+    assert milliseconds(report.seconds)["up"] == HALF
+    assert milliseconds(report.seconds)["unknown"] == 24_999 - HALF
+
+
+@pytest.mark.parametrize("opening", [0, 300, 1_500, 3_000, 9_000])
+def test_ledger_time_begins_at_process_start_as_unknown(tmp_path, opening):
+    world = World(tmp_path)
+    world.opening = opening
+    world.start()
+    world.pass_time(64_000 - opening)
+    report = world.ask(ping(1))
+    assert report.window.seconds == 64.0
+    assert milliseconds(report.seconds)["unknown"] == opening
+    assert milliseconds(report.seconds)["up"] == 64_000 - opening
+    told = {(None, "unknown", "starting")} if opening else set()
+    assert reasons(report) == told
+
+
+def test_a_probe_that_never_had_a_sample_is_unknown_time_and_not_no_time(tmp_path):
+    store = LedgerStore(tmp_path / "host.ledger", settings.load({}))
+    store.open(1_000)
+    store.resume("session", "boot", ClockReading(0, 1_000))
+    now = ClockReading(45 * MINUTE, 1_000 + 45 * MINUTE)
+    made = reports.report(store.ledger, "host", ping(1), now, "test")
+    assert made.window.seconds == 2700.0
+    assert made.seconds.unknown == 2700.0
+    assert made.uptime_percent == 0.0
+    assert made.failure == "starting"
+    store.close()
+
+
+def test_a_restart_is_unknown_until_the_first_look(world):
+    world.pass_time(MINUTE)
+    mark = world.ask(ping(1)).window.mark
+    world.kill()
+    world.pass_time(10_000)
+    world.opening = 9_000
+    world.start()
+    report = world.ask(ping(2, mark))
+    assert milliseconds(report.seconds)["unknown"] == 19_000
+    assert reasons(report) == {(None, "unknown", "not-running"), (None, "unknown", "starting")}
+
+
+class NothingWritten(random.Random):
+    """The dice of a power cut that takes everything that was not synced."""
+
+    def randrange(self, *_args) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("step", [0, -HOUR, -30 * 24 * HOUR])
+def test_after_a_power_cut_with_the_clock_set_back_nothing_is_counted_again(tmp_path, step):
+    world = World(tmp_path, checkpoint=100)
+    world.start()
+    world.pass_time(20 * INTERVAL)
+    world.ask(ping(1))
+    world.pass_time(26 * INTERVAL)  # 130 s since anything was synced
+    mark = world.ask(ping(2)).window.mark
+    world.step_clock(step)
+    world.reboot(1_000, power_cut=NothingWritten())
+    world.start()
+    world.pass_time(MINUTE)
+    report = world.ask(PingRequest(ping_id="ping-3", since_mark=mark, window_seconds=1e6))
+    assert report.window.seconds == pytest.approx(61.0, abs=1.0)
+    assert milliseconds(report.seconds)["up"] == MINUTE
+
+
+@pytest.mark.parametrize("failure", ["driver-mismatch", "library-absent", "permission"])
+@pytest.mark.parametrize("known", [True, False])
+def test_nothing_looked_at_is_never_told_as_nothing_there(tmp_path, failure, known):
+    world = World(tmp_path, gpus=2 if known else 0)
+    world.start()
+    world.pass_time(INTERVAL)
+    now = world.read_clocks()
+    world.store.queue(world.ledger.observe(Sample(at=now.boot / 1000, failure=failure), now))
+    world.pass_time(1_000)
+    report = world.ask()
+    assert report.failure == failure
+    state = "unknown" if failure == "permission" or not known else "down"
+    assert (None, state, failure) in reasons(report)
+    assert not {reason for _, _, reason in reasons(report)} & {"absent", "missing"}
+    assert [gpu.reasons for gpu in report.gpus] == [(failure,)] * (2 if known else 0)
+
+
+def test_expected_gpus_come_with_the_ping_so_that_a_wiped_disk_does_not_reset_them(world):
+    world.ledger.enroll(("GPU-0", "GPU-1", "GPU-2"))
+    report = world.ask()
+    assert [gpu.uuid for gpu in report.gpus] == ["GPU-0", "GPU-1", "GPU-2"]
+    missing = report.gpus[-1]
+    assert (missing.state, missing.reasons) == ("down", ("missing",))
+    mark = report.window.mark
+    world.pass_time(INTERVAL)
+    report = world.ask(PingRequest(since_mark=mark))
+    assert report.seconds.down == INTERVAL / 1000
+
+
+def test_a_report_is_never_cut_so_that_expected_gpus_drop_out_of_it(tmp_path):
+    world = World(tmp_path)
+    world.gpus = {f"GPU-{number:036}": "down" for number in range(256)}
+    world.expected = tuple(world.gpus)[:150]
+    world.start()
+    world.pass_time(INTERVAL)
+    report = world.ask()
+    assert {gpu.uuid for gpu in report.gpus} >= set(world.expected)
+    full = reports.report(world.ledger, "host", PingRequest(), world.read_clocks(), "test")
+    assert len(reports.encoded(full, world.expected)) <= reports.LARGEST_BYTES
 
 
 def test_lost_reply_makes_the_next_window_longer(world):
