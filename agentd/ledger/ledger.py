@@ -208,7 +208,7 @@ class Ledger:
         return now.boot - position
 
     def stop(self, now: ClockReading) -> list[Record]:
-        """The process ends in good order: the last sample is credited for half an interval at most."""
+        """The process ends in good order. The last sample counts for half an interval at most."""
         until = min(self.position(now), self.progress.until + self._half_interval)
         return self._apply_all([self._progress_at(until, now, self.progress.checks)])
 

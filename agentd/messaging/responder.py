@@ -28,7 +28,7 @@ ANSWERS_KEPT = 8
 DETAILS_SECONDS = 2.0
 # How long a ping without a time-out waits for the first look at the GPUs.
 FIRST_LOOK_SECONDS = 2.0
-# The part of a ping's time-out that is left for the answer when it has waited: a fifth, at most 1 s.
+# The part of a ping's time-out that is kept for the answer when it has waited.
 ANSWER_SHARE = 0.2
 LONGEST_ANSWER_SECONDS = 1.0
 
@@ -73,7 +73,7 @@ class Responder:
         asked = PingRequest()
         if request.data.strip():
             asked = decode(request.data, PingRequest)
-        return self.answer(replace(asked, ping_id=None, nonce=None))
+        return await self.answer(replace(asked, ping_id=None, nonce=None))
 
     async def _on_gpu_status(self, _request: Request) -> GpuStatus:
         return await self.gpu_status()

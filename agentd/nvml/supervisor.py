@@ -20,8 +20,8 @@ from bus.clock import boottime
 
 SILENCE_SECONDS = 1.0  # at most; half a check interval where that is less
 START_SECONDS = 5.0  # until the child's first line
-# The first opening may take this long: eight GPUs without persistence mode take 16 s. Only then is it
-# called hung. The first check waits for it.
+# The first opening may take this long: eight GPUs without persistence mode take 16 s. Only then is
+# it called hung. The first check waits for it.
 FIRST_OPENING_SECONDS = 30.0
 OPENING_SECONDS = 10.0  # after this a later opening is called hung
 OPENING_LIMIT_SECONDS = 30.0  # after this a child that is still opening is killed
