@@ -9,10 +9,13 @@ of the minor version to which pyproject.toml pins it.
 
 import asyncio
 import contextlib
+import ipaddress
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats.errors
 import structlog
@@ -24,6 +27,8 @@ from nats.micro.request import Request
 from nats.micro.service import Endpoint, Service
 
 from bus.contract import subjects
+from bus.identity import credentials
+from bus.identity.credentials import CredentialsError
 from bus.settings import Settings
 from bus.transport import cli_contexts
 
@@ -34,6 +39,9 @@ MAX_OUTSTANDING_PINGS = 2
 FIRST_RETRY_SECONDS = 0.25
 SLOWEST_RETRY_SECONDS = 8.0
 PENDING_BYTES = 8 * 1024 * 1024
+
+# the arguments of nats-py that log in
+_SECRET_OPTIONS = ("user_credentials", "nkeys_seed", "password", "token")
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -268,6 +276,7 @@ async def connect(
     `Client.on_reconnect`.
     """
     address, identity = _address_and_identity(settings)
+    _check_identity(address, identity)
     client = Client(name)
     if reconnected:
         client.on_reconnect(reconnected)
@@ -296,9 +305,44 @@ def _address_and_identity(settings: Settings) -> tuple[str, dict[str, Any]]:
         context = cli_contexts.load(settings.NATS_CONTEXT)
     identity = cli_contexts.connect_options(context)
     if settings.NATS_CREDS:
-        identity["user_credentials"] = settings.NATS_CREDS
+        identity["user_credentials"] = str(Path(settings.NATS_CREDS).expanduser())
     address = settings.NATS_URL or context.url or settings.nats_url
     return address, identity
+
+
+def _check_identity(address: str, identity: dict[str, Any]) -> None:
+    """Raises CredentialsError for credentials that others can read, and for a bus without TLS.
+
+    On loopback no other machine hears the connection, so that it needs no TLS there.
+    """
+    if not any(name in identity for name in _SECRET_OPTIONS):
+        return
+    if "user_credentials" in identity:
+        credentials.read(Path(identity["user_credentials"]).expanduser())
+    if "tls" in identity:
+        return
+    for url in address.split(","):
+        if not _is_private(url.strip()):
+            raise CredentialsError(
+                f"NATS_URL={url.strip()!r}: outside loopback credentials need TLS: "
+                "write tls:// and give the server a certificate (docs/security.md)"
+            )
+
+
+def _is_private(url: str) -> bool:
+    """Whether nobody else can hear or change what is said to this server."""
+    if "://" not in url:
+        url = f"nats://{url}"
+    parts = urlsplit(url)
+    if parts.scheme in {"tls", "wss"}:
+        return True
+    host = parts.hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ its parent, however the parent ends.
 
 import asyncio
 import ctypes
-import json
 import secrets
 import shutil
 import signal
@@ -20,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from bus.errors import BusError
+from bus.identity.server_config import quoted
 
 log = structlog.get_logger("bus.transport.embedded_server")
 
@@ -37,8 +37,12 @@ class EmbeddedServer:
     `process` is public for tests, which kill it or freeze it.
     """
 
-    def __init__(self, data_dir: Path, port: int | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, port: int | None = None, identity_config: str | None = None
+    ) -> None:
+        """Without `identity_config`, whoever reaches the port may do everything; for tests."""
         self.store = data_dir / "nats"
+        self._identity_config = identity_config
         self.port = _choose_port(port)
         self.process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -136,27 +140,31 @@ class EmbeddedServer:
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _config(self) -> str:
-        """The configuration: accounts SYS and GPUPING; anonymous clients belong to GPUPING.
-
-        That is enough on loopback and as long as there are no identities.
-        """
-        quoted = json.dumps  # the server's configuration language quotes text as JSON does
+        identity_config = self._identity_config
+        if identity_config is None:
+            identity_config = self._open_accounts()
         return f"""\
 # written by gpuping at each start
 server_name: gpuping
 host: 127.0.0.1
 port: {self.port}
-pid_file: {quoted(str(self._pid_file))}
-log_file: {quoted(str(self._log_file))}
+pid_file: {quoted(self._pid_file)}
+log_file: {quoted(self._log_file)}
 logfile_size_limit: 10MB
 max_payload: 1MB
 jetstream {{
-  store_dir: {quoted(str(self.store / "jetstream"))}
+  store_dir: {quoted(self.store / "jetstream")}
   sync_interval: always
 }}
+{identity_config}"""
+
+    def _open_accounts(self) -> str:
+        """Accounts SYS and GPUPING; anonymous clients belong to GPUPING."""
+        password = quoted(self._password)
+        return f"""\
 accounts {{
-  SYS {{ users: [ {{ user: system, password: {quoted(self._password)} }} ] }}
-  GPUPING {{ jetstream: enabled, users: [ {{ user: local, password: {quoted(self._password)} }} ] }}
+  SYS {{ users: [ {{ user: system, password: {password} }} ] }}
+  GPUPING {{ jetstream: enabled, users: [ {{ user: local, password: {password} }} ] }}
 }}
 system_account: SYS
 no_auth_user: local
@@ -164,14 +172,21 @@ no_auth_user: local
 
 
 @asynccontextmanager
-async def running(data_dir: Path, port: int | None = None) -> AsyncIterator[EmbeddedServer]:
+async def running(
+    data_dir: Path, port: int | None = None, identity_config: str | None = None
+) -> AsyncIterator[EmbeddedServer]:
     """An embedded server for the length of a block."""
-    server = EmbeddedServer(data_dir, port)
+    server = EmbeddedServer(data_dir, port, identity_config)
     await server.start()
     try:
         yield server
     finally:
         await server.stop()
+
+
+def accounts_folder(data_dir: Path) -> Path:
+    """Where the server of a data dir keeps the streams of each account."""
+    return data_dir / "nats" / "jetstream" / "jetstream"
 
 
 def find_binary() -> Path:

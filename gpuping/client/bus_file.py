@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from bus.identity.local import LocalIdentities
+from bus.identity.roles import RoleName
 from bus.settings import Settings
 from gpuping.client.process_times import start_ticks
 
@@ -24,9 +26,17 @@ class BusFile(Struct, kw_only=True, frozen=True):
     started_at: datetime
     nats_url: str
     gateway_url: str
+    operator_creds: str | None = None
 
 
-def write(data_dir: Path, started_at: datetime, nats_url: str, gateway_url: str) -> None:
+def write(
+    data_dir: Path,
+    started_at: datetime,
+    nats_url: str,
+    gateway_url: str,
+    *,
+    operator_creds: str | None,
+) -> None:
     """Writes the file for this process. Only its owner may read it; it appears whole."""
     pid = os.getpid()
     file = BusFile(
@@ -35,6 +45,7 @@ def write(data_dir: Path, started_at: datetime, nats_url: str, gateway_url: str)
         started_at=started_at,
         nats_url=nats_url,
         gateway_url=gateway_url,
+        operator_creds=operator_creds,
     )
     text = msgspec.json.format(msgspec.json.encode(file))
     unfinished = data_dir / f".bus.json.{pid}"
@@ -67,17 +78,46 @@ def is_stopped(data_dir: Path) -> bool:
     return (data_dir / "nats").is_dir() and find(data_dir) is None
 
 
-def with_running_bus(settings: Settings) -> Settings:
-    """The settings with the address of the running system.
+def with_running_bus(settings: Settings, role: RoleName = "operator") -> Settings:
+    """The settings with the address of the running system, and credentials for `role` on it.
 
-    NATS_URL and NATS_CONTEXT come first. Without them, `bus.json` fills NATS_URL in.
+    NATS_URL and NATS_CONTEXT come first. Without them, `bus.json` fills NATS_URL in, and NATS_CREDS
+    where it is not set and the data dir has identities.
     """
     if settings.NATS_URL or settings.NATS_CONTEXT:
-        return settings
+        return with_role_credentials(settings, role)
     found = find(settings.data_dir)
     if found is None:
+        return with_role_credentials(settings, role)
+    creds = settings.NATS_CREDS
+    if creds is None and found.operator_creds is not None:
+        creds = str(_credentials(settings, role))
+    return msgspec.structs.replace(settings, NATS_URL=found.nats_url, NATS_CREDS=creds)
+
+
+def with_role_credentials(
+    settings: Settings, role: RoleName, agent_id: str | None = None
+) -> Settings:
+    """The settings with the credentials file of one role, where NATS_CREDS names a folder.
+
+    In the folder are `ROLE.creds` for services and the operator, and `agent-ID.creds` for agents.
+    """
+    if settings.NATS_CREDS is None:
         return settings
-    return msgspec.structs.replace(settings, NATS_URL=found.nats_url)
+    folder = Path(settings.NATS_CREDS).expanduser()
+    if not folder.is_dir():
+        return settings
+    name: str = role
+    if role == "agent":
+        name = f"agent-{agent_id or settings.agent_id}"
+    return msgspec.structs.replace(settings, NATS_CREDS=str(folder / f"{name}.creds"))
+
+
+def _credentials(settings: Settings, role: RoleName) -> Path:
+    identities = LocalIdentities.open(settings.data_dir)
+    if role == "agent":
+        return identities.agent(settings.agent_id)
+    return identities.service(role)
 
 
 def _path(data_dir: Path) -> Path:

@@ -133,7 +133,7 @@ def scheduler(*, data_dir: DataDir = None) -> int:
     """Run a scheduler: it pings the agents that are due. Any number may run on one bus."""
     with extras.needed("server"):
         from scheduler import service
-    settings = with_running_bus(load_settings(GPUPING_DATA_DIR=data_dir))
+    settings = with_running_bus(load_settings(GPUPING_DATA_DIR=data_dir), "scheduler")
     return runner.run(
         lambda lifecycle: runner.serve("scheduler", service.running(settings), lifecycle)
     )
@@ -150,7 +150,7 @@ def gateway(
     with extras.needed("server"):
         from gateway import service
     loaded = load_settings(GATEWAY_HOST=host, GATEWAY_PORT=port, GPUPING_DATA_DIR=data_dir)
-    settings = with_running_bus(loaded)
+    settings = with_running_bus(loaded, "gateway")
     return runner.run(
         lambda lifecycle: runner.serve("gateway", service.running(settings), lifecycle)
     )
@@ -164,7 +164,7 @@ def _run_agent(loaded: Settings) -> int:
     """
     with extras.needed("agentd"):
         from agentd import process
-    settings = with_running_bus(loaded)
+    settings = with_running_bus(loaded, "agent")
     simulation = ""
     if settings.AGENT_SCENARIO:
         simulation = f" with simulated GPUs (scenario {settings.AGENT_SCENARIO})"

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 from cyclopts import App, Parameter
 from rich.progress import Progress
 
@@ -14,9 +13,8 @@ from bus import runner
 from bus.errors import GpupingError
 from bus.runner import Lifecycle
 from bus.settings import Settings
-from bus.transport import embedded_server
 from gpuping import extras
-from gpuping.client import bus_file
+from gpuping.client import bus_file, own_server
 from gpuping.client.data_dir_lock import lock_data_dir
 from gpuping.commands.loading import load_settings
 from gpuping.commands.options import RUN, DataDir, app, examples
@@ -44,7 +42,7 @@ def storage(*, data_dir: DataDir = None) -> int:
     """Run storage: it keeps the history in DuckDB and answers questions about it."""
     with extras.needed("server"):
         from storage import service
-    settings = bus_file.with_running_bus(load_settings(GPUPING_DATA_DIR=data_dir))
+    settings = bus_file.with_running_bus(load_settings(GPUPING_DATA_DIR=data_dir), "storage")
     return runner.run(
         lambda lifecycle: runner.serve("storage", service.running(settings), lifecycle)
     )
@@ -163,5 +161,5 @@ async def _bus_of_history(settings: Settings) -> AsyncIterator[Settings]:
             "set NATS_URL to the bus that has the history"
         )
     with lock_data_dir(settings.data_dir):
-        async with embedded_server.running(settings.data_dir, 0) as server:
-            yield msgspec.structs.replace(settings, NATS_URL=server.url)
+        async with own_server.running(settings, 0) as server:
+            yield server.settings_of("storage")

@@ -1,21 +1,22 @@
 """Composes `gpuping up`: every service in one process, on a nats-server of its own."""
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import ModuleType
 from typing import NamedTuple
 
-import msgspec
-
 from bus import clock
 from bus.client.fleet_client import FleetClient
+from bus.contract import subjects
 from bus.errors import SettingsError
+from bus.identity.roles import RoleName
 from bus.settings import Settings
-from bus.transport import connection, embedded_server, layout
+from bus.transport import connection, layout
 from gpuping import extras
 from gpuping.client import bus_file
 from gpuping.client.data_dir_lock import lock_data_dir
+from gpuping.client.own_server import running as running_own_server
 from gpuping.up import local_agents
 from gpuping.up.first_answer import FirstAnswer
 
@@ -47,24 +48,41 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
         stack.enter_context(lock_data_dir(settings.data_dir))
         check_gateway_port(settings)
         has_own_server = not (settings.NATS_URL or settings.NATS_CONTEXT)
+        own_server = None
+        settings_of, settings_of_agent = _settings_on_a_given_bus(settings)
         if has_own_server:
-            server = await stack.enter_async_context(
-                embedded_server.running(settings.data_dir, settings.NATS_PORT)
+            own_server = await stack.enter_async_context(
+                running_own_server(settings, settings.NATS_PORT)
             )
-            settings = msgspec.structs.replace(settings, NATS_URL=server.url)
-        client = await stack.enter_async_context(connection.connected(settings, "gpuping-up"))
-        await layout.ensure(client, settings)
+            settings = own_server.settings
+            settings_of = own_server.settings_of
+            settings_of_agent = own_server.settings_of_agent
+        client = await stack.enter_async_context(
+            connection.connected(
+                settings_of("operator"),
+                "gpuping-up",
+                inbox_prefix=subjects.service_inbox("operator"),
+            )
+        )
+        if own_server is None:
+            await layout.ensure(client, settings)
         first_answer = await FirstAnswer.watch(client)
-        for service in (scheduler, storage):
-            await stack.enter_async_context(service.running(settings))
-        running_gateway = await stack.enter_async_context(gateway.running(settings))
+        await stack.enter_async_context(scheduler.running(settings_of("scheduler")))
+        await stack.enter_async_context(storage.running(settings_of("storage")))
+        running_gateway = await stack.enter_async_context(gateway.running(settings_of("gateway")))
         agents = local_agents.planned_agents(
             settings, for_this_machine=options.local_agent, tests=options.test_agents
         )
         for agent in agents:
-            await local_agents.start(stack, settings, agent)
+            await local_agents.start(stack, settings_of_agent(agent.agent_id), agent)
         stack.callback(bus_file.remove, settings.data_dir)
-        bus_file.write(settings.data_dir, clock.utc_now(), client.address, running_gateway.url)
+        bus_file.write(
+            settings.data_dir,
+            clock.utc_now(),
+            client.address,
+            running_gateway.url,
+            operator_creds=settings_of("operator").NATS_CREDS,
+        )
         yield System(
             settings=settings,
             fleet_client=FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS),
@@ -73,6 +91,22 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
             agents=agents,
             first_answer=first_answer,
         )
+
+
+SettingsOf = Callable[[RoleName], Settings]
+SettingsOfAgent = Callable[[str], Settings]
+
+
+def _settings_on_a_given_bus(settings: Settings) -> tuple[SettingsOf, SettingsOfAgent]:
+    """On a bus that runs already, NATS_CREDS names one identity, or a folder with one a role."""
+
+    def settings_of(role: RoleName) -> Settings:
+        return bus_file.with_role_credentials(settings, role)
+
+    def settings_of_agent(agent_id: str) -> Settings:
+        return bus_file.with_role_credentials(settings, "agent", agent_id)
+
+    return settings_of, settings_of_agent
 
 
 def _import_services() -> tuple[ModuleType, ModuleType, ModuleType]:

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import httpx
 
+from bus.identity.local import LocalIdentities
+
 START_SECONDS = 40.0  # for machines under load; what must be quicker is asserted where it matters
 T = TypeVar("T")
 
@@ -136,6 +138,24 @@ class Up(Program):
         answer = httpx.post(f"{self.url}/ping-system/agents/{agent_id}/ping", timeout=20)
         assert answer.is_success, answer.text
         return dict(answer.json())
+
+    @property
+    def users(self) -> Path:
+        """The folder of its credentials: `NATS_CREDS` of other programs on the same bus."""
+        return self.data_dir / "identity" / "users"
+
+    def credentials_of(self, agent_id: str) -> str:
+        """The credentials file of one more agent."""
+        return str(LocalIdentities.open(self.data_dir).agent(agent_id))
+
+    @property
+    def operator(self) -> dict[str, Any]:
+        """What `nats.connect` needs to be the operator."""
+        return {
+            "servers": self.nats_url,
+            "user_credentials": self.bus_file()["operator_creds"],
+            "inbox_prefix": "_INBOX._operator",
+        }
 
     def bus_file(self) -> dict[str, Any]:
         """What other verbs find it by."""

@@ -56,7 +56,10 @@ async def test_a_hundred_agents_are_pinged_on_time_beside_dead_ones(launch, tmp_
     async with AsyncExitStack() as stack:
         for agent_id in alive:
             config = settings.load(
-                {}, NATS_URL=up.nats_url, GPUPING_DATA_DIR=str(tmp_path / agent_id)
+                {},
+                NATS_URL=up.nats_url,
+                NATS_CREDS=up.credentials_of(agent_id),
+                GPUPING_DATA_DIR=str(tmp_path / agent_id),
             )
             probe = open_probe(config, agent_id, "healthy")
             await stack.enter_async_context(running(config, agent_id=agent_id, probe=probe))

@@ -109,9 +109,15 @@ def test_without_a_running_system_they_say_what_to_do(tmp_path, verb: list[str])
 def test_each_service_runs_by_itself_until_sigterm(
     fleet: Up, programs: list[Program], tmp_path
 ) -> None:
+    fleet.credentials_of("agent-009")
     for verb in (["scheduler"], ["gateway", "--port", "0"], ["agentd", "--scenario", "healthy"]):
         program = Program(
-            *verb, "--data-dir", str(tmp_path), NATS_URL=fleet.nats_url, AGENT_ID="agent-009"
+            *verb,
+            "--data-dir",
+            str(tmp_path),
+            NATS_URL=fleet.nats_url,
+            NATS_CREDS=str(fleet.users),
+            AGENT_ID="agent-009",
         )
         programs.append(program)
         if verb[0] == "agentd":

@@ -23,7 +23,7 @@ async def test_an_empty_request_is_a_look(fleet: Up) -> None:
 
 
 async def test_micro_services_can_be_discovered(fleet: Up) -> None:
-    client = await nats.connect(fleet.nats_url)
+    client = await nats.connect(**fleet.operator)
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
     await client.publish("$SRV.INFO", reply=inbox)
@@ -40,7 +40,7 @@ async def test_micro_services_can_be_discovered(fleet: Up) -> None:
 
 
 async def test_the_bucket_opens_like_any_bucket(fleet: Up) -> None:
-    client = await nats.connect(fleet.nats_url)
+    client = await nats.connect(**fleet.operator)
     bucket = await client.jetstream().key_value("gpuping")
     state = json.loads((await bucket.get(f"state.{AGENT}")).value)
     keys = await bucket.keys()
@@ -51,15 +51,16 @@ async def test_the_bucket_opens_like_any_bucket(fleet: Up) -> None:
 
 
 async def test_history_is_in_its_stream(fleet: Up) -> None:
-    client = await nats.connect(fleet.nats_url)
+    client = await nats.connect(**fleet.operator)
     message = await client.jetstream().get_last_msg("GPUPING_HISTORY", f"gpuping.history.{AGENT}")
     await client.close()
     assert json.loads(message.data)["last"]["outcome"] == "answered"
 
 
 CLI = shutil.which("nats")
+LOOK = ["req", f"gpuping.ping.{AGENT}", "", "--raw"]
 COMMANDS = [
-    (["req", f"gpuping.ping.{AGENT}", "", "--raw"], f'"agent_id":"{AGENT}"'),
+    (LOOK, f'"agent_id":"{AGENT}"'),
     (["micro", "ls"], "gpuping-scheduler"),
     (["micro", "info", "gpuping-storage"], "gpuping.storage.history.*"),
     (["kv", "get", "gpuping", f"state.{AGENT}", "--raw"], '"ping_seq":1'),
@@ -74,10 +75,9 @@ if CLI:
     @pytest.mark.parametrize(("arguments", "expected"), COMMANDS)
     def test_the_nats_cli_itself(fleet: Up, tmp_path, arguments, expected) -> None:
         def ask() -> str | None:
-            command = [str(CLI), "--server", fleet.nats_url, *arguments]
             ended = subprocess.run(
-                command,
-                env={"HOME": str(tmp_path)},
+                [str(CLI), "--context", "operator", *arguments],
+                env={"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(fleet.data_dir / "identity")},
                 capture_output=True,
                 text=True,
                 timeout=20,
@@ -86,3 +86,26 @@ if CLI:
             return ended.stdout if expected in ended.stdout else None
 
         until(ask, f"nats {' '.join(arguments)} shows {expected}", seconds=15)
+
+    def test_without_credentials_the_cli_may_look_and_nothing_else(fleet: Up, tmp_path) -> None:
+        def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [str(CLI), "--server", fleet.nats_url, "--timeout", "2s", *arguments],
+                env={"HOME": str(tmp_path)},
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=False,
+            )
+
+        assert f'"agent_id":"{AGENT}"' in ask(*LOOK).stdout
+        for arguments in (
+            ["kv", "put", "gpuping", f"agent.{AGENT}", "x"],
+            ["kv", "ls", "gpuping"],
+            ["stream", "ls"],
+            ["pub", f"gpuping.registry.remove.{AGENT}", "", "--reply", "_INBOX.x"],
+            ["stream", "rm", "KV_gpuping", "-f"],
+        ):
+            refused = ask(*arguments)
+            assert "ermissions violation" in refused.stdout + refused.stderr or refused.returncode
+        assert AGENT in fleet.agents()

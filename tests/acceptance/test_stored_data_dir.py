@@ -110,14 +110,14 @@ def collect(up: Up) -> dict[str, Any]:
                 answers[name] = list(csv.DictReader(io.StringIO(answer.text)))
             else:
                 answers[name] = answer.json()
-    answers["states"] = asyncio.run(bucket_values(up.nats_url, "state."))
-    answers["registrations"] = asyncio.run(bucket_values(up.nats_url, "agent."))
+    answers["states"] = asyncio.run(bucket_values(up.operator, "state."))
+    answers["registrations"] = asyncio.run(bucket_values(up.operator, "agent."))
     return answers
 
 
-async def bucket_values(nats_url: str, prefix: str) -> dict[str, Any]:
+async def bucket_values(operator: dict[str, Any], prefix: str) -> dict[str, Any]:
     """The values of the bucket whose keys begin with `prefix`, decoded."""
-    client = await nats.connect(nats_url)
+    client = await nats.connect(**operator)
     try:
         bucket = await client.jetstream().key_value("gpuping")
         values = {}

@@ -126,8 +126,14 @@ def test_the_dashboard_is_printed_at_intervals(launch) -> None:
 
 def test_with_nats_url_it_starts_no_server_of_its_own(launch, tmp_path) -> None:
     first = launch("--no-agent").ready()
+    first.credentials_of("agent-007")
     second = Up(
-        tmp_path / "other", "--scenario", "healthy", AGENT_ID="agent-007", NATS_URL=first.nats_url
+        tmp_path / "other",
+        "--scenario",
+        "healthy",
+        AGENT_ID="agent-007",
+        NATS_URL=first.nats_url,
+        NATS_CREDS=str(first.users),
     )
     try:
         second.ready()
@@ -158,6 +164,7 @@ def test_agent_mode_is_the_agent_alone_with_its_own_endpoints(
         AGENT_ID="agent-001",
         AGENT_HTTP_PORT=str(port),
         NATS_URL=up.nats_url,
+        NATS_CREDS=up.credentials_of("agent-001"),
     )
     programs.append(agent)
     known = until(

@@ -1,0 +1,98 @@
+"""The identities of one data dir: its authority, and the credentials of what runs on this machine.
+
+<data dir>/identity/             the authority (bus/identity/authority.py)
+<data dir>/identity/users/       credentials: ROLE.creds of services, agent-ID.creds of agents
+<data dir>/identity/nats/context/operator.json   the same bus for the `nats` CLI
+<data dir>/identity/resolver/    accounts as they were last pushed to the embedded server
+"""
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from bus.contract import subjects
+from bus.contract.subjects import check_agent_id
+from bus.identity import claims, credentials
+from bus.identity.authority import Authority
+from bus.identity.claims import InvalidTokenError
+from bus.identity.credentials import CredentialsError
+from bus.identity.roles import RoleName
+
+RENEW_BEFORE_SECONDS = 30 * 86_400
+CONTEXT_NAME = "operator"
+
+
+class LocalIdentities:
+    """Makes and keeps the credentials of this machine's services and agents."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.authority = authority
+
+    @classmethod
+    def open(cls, data_dir: Path) -> "LocalIdentities":
+        """Reads the authority of a data dir. Raises AuthorityError where there is none."""
+        return cls(Authority.load(folder_of(data_dir)))
+
+    @classmethod
+    def open_or_create(cls, data_dir: Path) -> "LocalIdentities":
+        """Reads the authority of a data dir, or makes it at the first start."""
+        if exist(data_dir):
+            return cls.open(data_dir)
+        return cls(Authority.create(folder_of(data_dir)))
+
+    @property
+    def resolver_folder(self) -> Path:
+        """Where the embedded server keeps accounts."""
+        return self.authority.folder / "resolver"
+
+    def service(self, role: RoleName) -> Path:
+        """The credentials file of a service's role, or of the operator."""
+        return self._valid(role, f"_{role}", self.authority.folder / "users" / f"{role}.creds")
+
+    def agent(self, agent_id: str) -> Path:
+        """The credentials file of an agent that runs on this machine."""
+        check_agent_id(agent_id)
+        path = self.authority.folder / "users" / f"agent-{agent_id}.creds"
+        return self._valid("agent", agent_id, path)
+
+    def write_context(self, nats_url: str) -> None:
+        """Writes the operator's context for the `nats` CLI."""
+        context = {
+            "description": "gpuping, as its operator",
+            "url": nats_url,
+            "creds": str(self.service("operator").absolute()),
+            "inbox_prefix": subjects.service_inbox("operator"),
+        }
+        path = self.authority.folder / "nats" / "context" / f"{CONTEXT_NAME}.json"
+        text = msgspec.json.format(msgspec.json.encode(context)).decode()
+        credentials.write_secret(path, text + "\n")
+
+    def _valid(self, role: RoleName, name: str, path: Path) -> Path:
+        """The path, after the file in it was made where it is missing or soon expires."""
+        if not self._is_valid(role, path):
+            self.authority.issue(role, name, path)
+        return path
+
+    def _is_valid(self, role: RoleName, path: Path) -> bool:
+        if not path.exists():
+            return False
+        try:
+            user = claims.decode(credentials.read(path).token)
+        except (CredentialsError, InvalidTokenError):
+            return False
+        if user.issuer != self.authority.fleet.signing_keys[role]:
+            return False
+        if user.subject in self.authority.fleet.revoked:
+            return False
+        return user.expires_at == 0 or user.expires_at - time.time() > RENEW_BEFORE_SECONDS
+
+
+def folder_of(data_dir: Path) -> Path:
+    """The folder of a data dir's authority."""
+    return data_dir / "identity"
+
+
+def exist(data_dir: Path) -> bool:
+    """Whether the data dir has an authority."""
+    return (folder_of(data_dir) / "fleet.json").exists()

@@ -1,0 +1,70 @@
+"""The nats-server that belongs to a data dir, with the identities of that data dir."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from bus.contract import subjects
+from bus.errors import LayoutError
+from bus.identity import store_folder
+from bus.identity.local import LocalIdentities
+from bus.identity.roles import RoleName
+from bus.identity.server_config import identity_config
+from bus.settings import Settings
+from bus.transport import connection, embedded_server, jetstream_api, layout
+from bus.transport.jetstream_api import JetStreamApiError
+
+
+class OwnServer(NamedTuple):
+    """A running server. `settings` are those that were given, with its address."""
+
+    settings: Settings
+    identities: LocalIdentities
+
+    def settings_of(self, role: RoleName) -> Settings:
+        """The settings of a service, with the credentials of its role."""
+        return self._with_credentials(self.identities.service(role))
+
+    def settings_of_agent(self, agent_id: str) -> Settings:
+        """The settings of an agent on this machine, with its credentials."""
+        return self._with_credentials(self.identities.agent(agent_id))
+
+    def _with_credentials(self, path: Path) -> Settings:
+        return msgspec.structs.replace(self.settings, NATS_CREDS=str(path))
+
+
+@asynccontextmanager
+async def running(settings: Settings, port: int | None) -> AsyncIterator[OwnServer]:
+    """The data dir's server for the length of a block; its streams stand when the block begins.
+
+    The first start makes the identities, and takes over the streams of a version that had none.
+    Raises AuthorityError, CredentialsError or BusError.
+    """
+    identities = LocalIdentities.open_or_create(settings.data_dir)
+    authority = identities.authority
+    accounts_folder = embedded_server.accounts_folder(settings.data_dir)
+    kept_streams = store_folder.take_over(accounts_folder, authority.fleet.account)
+    config = identity_config(authority, identities.resolver_folder, anonymous_looks=True)
+    async with embedded_server.running(settings.data_dir, port, config) as server:
+        own_server = OwnServer(msgspec.structs.replace(settings, NATS_URL=server.url), identities)
+        identities.write_context(server.url)
+        await _make_layout(own_server.settings_of("layout"), kept_streams)
+        yield own_server
+
+
+async def _make_layout(settings: Settings, kept_streams: tuple[str, ...]) -> None:
+    """Makes streams and consumers, but not in place of some that are on the disk and not found."""
+    inbox_prefix = subjects.service_inbox("layout")
+    async with connection.connected(settings, "layout", inbox_prefix=inbox_prefix) as client:
+        for name in kept_streams:
+            try:
+                await jetstream_api.call(client, f"STREAM.INFO.{name}")
+            except JetStreamApiError as error:
+                raise LayoutError(
+                    f"the stream {name} is on the disk and the server does not find it ({error}): "
+                    "nothing was changed"
+                ) from None
+        await layout.ensure(client, settings)
