@@ -261,10 +261,7 @@ async def test_a_library_that_does_not_open(gpus, code, reason):
 
 
 async def test_no_library(tmp_path):
-    if any(
-        Path(folder, "libnvidia-ml.so.1").exists()
-        for folder in ("/usr/lib/x86_64-linux-gnu", "/usr/lib64")
-    ):
+    if Path("/proc/driver/nvidia/version").exists():
         pytest.skip("this machine has the real library")
     probe = NvmlProbe(1.0, DEFAULT_XIDS, tmp_path / "health.json")
     assert (await probe.check(())).failure == "library-absent"
