@@ -35,7 +35,7 @@ NOT_IN_THE_REPOSITORY = {
     "bench/latest.json": "written by `make bench`",
 }
 
-CITED_PATH = re.compile(rf"(?<![\w/.:-])(?:{'|'.join(FOLDERS)})/[\w./-]*\w[\w./-]*")
+CITED_PATH = re.compile(rf"(?<![\w/.:-])(?:{'|'.join(FOLDERS)})/[\w./*-]*\w[\w./*-]*")
 CITED_PAGE = re.compile(r"(?<![\w/.-])(?:docs/[\w./-]*\w|[\w./-]*\w\.md)\b(?:#[\w-]+)?")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
@@ -54,10 +54,10 @@ def anchors(page: Path) -> set[str]:
 
 
 def missing_paths(text: str) -> Iterator[str]:
-    """The paths that the text cites and that are not in the repository."""
+    """The paths, or patterns of paths, that the text cites and that fit nothing in the repository."""
     for path in CITED_PATH.findall(text):
         cited = path.rstrip(".")
-        if cited not in NOT_IN_THE_REPOSITORY and not (ROOT / cited).exists():
+        if cited not in NOT_IN_THE_REPOSITORY and not any(ROOT.glob(cited)):
             yield cited
 
 
@@ -115,6 +115,8 @@ def test_code_cites_pages_that_exist() -> None:
 
 def test_a_missing_path_and_a_broken_link_are_found(tmp_path: Path) -> None:
     """The checks above find what they look for."""
+    assert not list(missing_paths("pytest tests/unit/test_ledger_*.py"))
+    assert list(missing_paths("pytest tests/unit/no_such_*.py")) == ["tests/unit/no_such_*.py"]
     assert list(missing_paths("see `storage/no_such_module.py`, and `storage/service.py`.")) == [
         "storage/no_such_module.py"
     ]
