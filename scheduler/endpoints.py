@@ -5,6 +5,7 @@ whichever scheduler: it waits until the directory has caught up with the bucket.
 """
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from nats.micro.request import Request
 from nats.micro.service import Service
@@ -28,6 +29,7 @@ from bus.contract.questions import (
 from bus.transport.connection import Client, reply_subject
 from bus.transport.large_answers import fitting, room
 from bus.transport.micro_services import Endpoint, serve
+from scheduler.cluster.bus_clock import BusClock
 from scheduler.fleet import listing
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.fleet_watcher import FleetWatcher
@@ -59,6 +61,7 @@ class SchedulerEndpoints:
         watcher: FleetWatcher,
         loop: PingLoop,
         events: LiveEvents,
+        bus_clock: BusClock,
         stats: Callable[[], SchedulerStats],
     ) -> None:
         self._client = client
@@ -67,12 +70,14 @@ class SchedulerEndpoints:
         self._watcher = watcher
         self._loop = loop
         self._events = events
+        self._bus_clock = bus_clock
         self._stats = stats
 
     async def serve(self) -> Service:
         """Starts to answer; the service returned ends that by its `stop`."""
         endpoints = [
             Endpoint("register", subjects.REGISTER_ALL, self.register),
+            Endpoint("enrol", subjects.ENROL_ALL, self.enrol),
             Endpoint("remove", subjects.REMOVE_ALL, self.remove),
             Endpoint("get", subjects.GET_ALL, self.get),
             Endpoint("list", subjects.LIST, self.list),
@@ -83,19 +88,30 @@ class SchedulerEndpoints:
         return await serve(self._client, subjects.SCHEDULER_SERVICE, ABOUT, endpoints)
 
     async def register(self, request: Request) -> RegisterReply:
-        """Answers `gpuping.registry.register.<id>`."""
+        """Answers `gpuping.registry.register.<id>`, where agents register themselves."""
         agent_id = subjects.last_token(request.subject)
         body = decode(request.data or b"{}", RegisterRequest)
-        registration = await self._registry.register(agent_id, body, utc_now())
-        view = self._view(registration.tracked)
-        reply = RegisterReply(agent=view, created=registration.created)
+        registration = await self._registry.register(agent_id, body, self._bus_clock.now())
         by_agent = reply_subject(request).startswith(f"{subjects.inbox_prefix(agent_id)}.")
         if by_agent or not body.audited:
             actor = f"agent {agent_id}" if by_agent else UNNAMED_ACTOR
             await self._record_registration(agent_id, actor, registration)
-        if reply.created:
-            self._events.add_registry_change("registered", agent_id, reply.agent)
-        return reply
+        return self._registered(agent_id, registration)
+
+    async def enrol(self, request: Request) -> RegisterReply:
+        """Answers `gpuping.registry.enrol.<id>`, where operators register agents."""
+        agent_id = subjects.last_token(request.subject)
+        body = decode(request.data or b"{}", RegisterRequest)
+        registration = await self._registry.enrol(agent_id, body, self._bus_clock.now())
+        if not body.audited:
+            await self._record_registration(agent_id, UNNAMED_ACTOR, registration)
+        return self._registered(agent_id, registration)
+
+    def _registered(self, agent_id: str, registration: Registration) -> RegisterReply:
+        view = self._view(registration.tracked)
+        if registration.created:
+            self._events.add_registry_change("registered", agent_id, view)
+        return RegisterReply(agent=view, created=registration.created)
 
     async def _record_registration(
         self, agent_id: str, actor: str, registration: Registration
@@ -113,11 +129,27 @@ class SchedulerEndpoints:
         """Answers `gpuping.registry.remove.<id>`."""
         agent_id = subjects.last_token(request.subject)
         body = decode(request.data or b"{}", ChangeRequest)
-        await self._registry.remove(agent_id, utc_now())
+        await self._watcher.catch_up()
+        ends_at = await self._last_window_end(agent_id)
+        await self._registry.remove(agent_id, ends_at or self._bus_clock.now())
         if not body.audited:
             await audit.record(self._client, "remove", UNNAMED_ACTOR, agent_id=agent_id)
         self._events.add_registry_change("removed", agent_id, None)
         return Removed(agent_id=agent_id)
+
+    async def _last_window_end(self, agent_id: str) -> datetime | None:
+        """Pings an agent for the last time and returns when the window of its answer ends.
+
+        The removal then takes effect at that moment, so that no time of the enrolment is left
+        without a window. Returns None where the agent did not answer.
+        """
+        ping = await self._loop.last_ping(agent_id)
+        if ping is None or ping.outcome != "answered":
+            return None
+        tracked = self._directory.get(agent_id)
+        if tracked is None or tracked.entry is None or ping.pinged_at < tracked.entry.enrolled_at:
+            return None
+        return ping.pinged_at
 
     async def get(self, request: Request) -> Agent:
         """Answers `gpuping.registry.get.<id>`."""

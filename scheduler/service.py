@@ -95,6 +95,7 @@ class Scheduler:
             self.watcher,
             self.loop,
             self.events,
+            self.bus_clock,
             self.stats,
         )
 

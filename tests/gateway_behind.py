@@ -191,6 +191,7 @@ class Behind:
     async def serve_scheduler(self) -> None:
         endpoints = {
             "register": (subjects.REGISTER_ALL, self._register),
+            "enrol": (subjects.ENROL_ALL, self._register),
             "remove": (subjects.REMOVE_ALL, self._remove),
             "get": (subjects.GET_ALL, self._get),
             "list": (subjects.LIST, self._list),

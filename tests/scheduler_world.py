@@ -15,6 +15,7 @@ from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.messages import AgentState
 from bus.contract.questions import (
+    REMOVED_BY_OPERATOR,
     Agent,
     AgentPage,
     ListRequest,
@@ -117,13 +118,25 @@ class World:
         """Registers; the reply and the entry must be what the model says."""
         before = self.known.get(agent_id) or Registration()
         request = RegisterRequest(metadata=metadata, capabilities=capabilities)
+        subject = subjects.register(agent_id)
+        if before.enrolments and not before.registered:
+            await self._check_that_removal_holds(agent_id)
+            subject = subjects.enrol(agent_id)
         asked = datetime.now(UTC)
-        reply = await self._ask(subjects.register(agent_id), request, RegisterReply)
+        reply = await self._ask(subject, request, RegisterReply)
         assert reply.created == (not before.registered), (
             f"{agent_id}: created is {reply.created}, it was {before}"
         )
         await self._note_registration(agent_id, before, request, asked)
         self._compare_view(reply.agent)
+
+    async def _check_that_removal_holds(self, agent_id: str) -> None:
+        try:
+            await self._ask(subjects.register(agent_id), RegisterRequest(), RegisterReply)
+        except RefusedError as error:
+            assert error.code == REMOVED_BY_OPERATOR, f"{agent_id}: {error}"  # noqa: PT017
+        else:
+            raise AssertionError(f"{agent_id} undid its removal")
 
     async def _note_registration(
         self, agent_id: str, before: Registration, request: RegisterRequest, asked: datetime
@@ -175,7 +188,7 @@ class World:
         """Registers or removes while a scheduler is killed: all or nothing must happen."""
         before = self.known.get(agent_id) or Registration()
         request = RegisterRequest(metadata={"struck": len(before.enrolments)})
-        subject = subjects.register(agent_id) if verb == "register" else subjects.remove(agent_id)
+        subject = subjects.enrol(agent_id) if verb == "register" else subjects.remove(agent_id)
         body = request if verb == "register" else None
         asked = datetime.now(UTC)
         asking = asyncio.create_task(

@@ -116,17 +116,20 @@ class FleetClient:
     # ---- the scheduler ---------------------------------------------------------------------------
 
     async def register(self, agent_id: str, request: RegisterRequest) -> RegisterReply:
-        """Registers an agent, or updates one that is registered already.
+        """Registers an agent in the operator's name, or updates one that is registered already.
 
-        The caller of this, of `remove` and of `ping_now` records it in the audit log.
+        An agent that was removed is let in again. The caller of this, of `remove` and of
+        `ping_now` records it in the audit log.
         """
         request = replace(request, audited=True)
-        return await self._ask(SCHEDULER, subjects.register(agent_id), request, RegisterReply)
+        return await self._ask(SCHEDULER, subjects.enrol(agent_id), request, RegisterReply)
 
     async def remove(self, agent_id: str) -> None:
-        """Removes an agent. Raises RefusedError 404 when it is not registered."""
+        """Removes an agent after a last ping. Raises RefusedError 404 when it is not registered."""
         body = encode(ChangeRequest(audited=True))
-        await ask_raw(self._client, subjects.remove(agent_id), body, who=SCHEDULER)
+        timeout = self._agent_timeout + PING_MARGIN_SECONDS
+        subject = subjects.remove(agent_id)
+        await ask_raw(self._client, subject, body, who=SCHEDULER, timeout=timeout)
 
     async def agent(self, agent_id: str, *, removed_too: bool = False) -> Agent:
         """One agent. Raises RefusedError 404 for an unknown one, or a removed one by default."""

@@ -31,6 +31,7 @@ AUDIT_STREAM = "GPUPING_AUDIT"
 AUDIT_ALL = "gpuping.audit.*"
 
 REGISTER_ALL = "gpuping.registry.register.*"
+ENROL_ALL = "gpuping.registry.enrol.*"
 REMOVE_ALL = "gpuping.registry.remove.*"
 GET_ALL = "gpuping.registry.get.*"
 LIST = "gpuping.registry.list"
@@ -101,8 +102,13 @@ def health(agent_id: str) -> str:
 
 
 def register(agent_id: str) -> str:
-    """Registers an agent. The id is in the subject so that bus permissions can pin it."""
+    """Where an agent registers itself. The id is in the subject so that permissions can pin it."""
     return f"gpuping.registry.register.{agent_id}"
+
+
+def enrol(agent_id: str) -> str:
+    """Registers an agent in the operator's name, also one that was removed. Agents may not."""
+    return f"gpuping.registry.enrol.{agent_id}"
 
 
 def remove(agent_id: str) -> str:

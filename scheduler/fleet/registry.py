@@ -4,7 +4,8 @@ Only the expected GPUs of an agent are written elsewhere, with the outcome of it
 
 Registering again updates what the agent says about itself and never touches its ping state;
 otherwise a host could erase its record. Removing keeps state and history, and cancels the next ping
-in the same batch.
+in the same batch. A removal holds until the operator registers the agent again: an agent that asks
+for itself is refused.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 
 from bus.contract import subjects
 from bus.contract.messages import AgentEntry, AgentState, Enrolment, encode
-from bus.contract.questions import RegisterRequest
+from bus.contract.questions import REMOVED_BY_OPERATOR, RegisterRequest
 from bus.errors import RefusedError, StaleError, UnavailableError
 from bus.transport.batch import Write, only_if
 from bus.transport.bucket import read
@@ -63,10 +64,37 @@ class Registry:
         request: RegisterRequest,
         now: datetime,
     ) -> Registration:
-        """Registers the agent, or updates its entry. Raises UnavailableError."""
+        """Registers an agent that asks for itself, or updates its entry.
+
+        Raises RefusedError REMOVED_BY_OPERATOR while a removal holds, and UnavailableError.
+        """
+        return await self._register(agent_id, request, now, by_operator=False)
+
+    async def enrol(
+        self,
+        agent_id: str,
+        request: RegisterRequest,
+        now: datetime,
+    ) -> Registration:
+        """Registers an agent in the operator's name, also one that was removed, or updates it.
+
+        Raises UnavailableError.
+        """
+        return await self._register(agent_id, request, now, by_operator=True)
+
+    async def _register(
+        self,
+        agent_id: str,
+        request: RegisterRequest,
+        now: datetime,
+        *,
+        by_operator: bool,
+    ) -> Registration:
         async with self._lock(agent_id):
             for _ in range(ATTEMPTS):
-                registration = await self._try_register(agent_id, request, now)
+                registration = await self._try_register(
+                    agent_id, request, now, by_operator=by_operator
+                )
                 if registration is not None:
                     return registration
         raise _contended(agent_id)
@@ -87,11 +115,18 @@ class Registry:
         agent_id: str,
         request: RegisterRequest,
         now: datetime,
+        *,
+        by_operator: bool,
     ) -> Registration | None:
         """Returns None when another scheduler changed the agent meanwhile."""
         tracked = self._directory.get(agent_id)
         if tracked is None:
             tracked = await self._reload(agent_id)
+        if _is_removed(tracked) and not by_operator:
+            # Another scheduler may have let it in again a moment ago.
+            tracked = await self._reload(agent_id)
+            if _is_removed(tracked):
+                raise _removed(agent_id)
         before = tracked.entry
         created = not tracked.registered
         if created:
@@ -141,7 +176,7 @@ class Registry:
         next_timer = timer(agent_id, tracked.next_seq, due_at)
         state_key = subjects.state_key(agent_id)
         guarded = only_if(next_timer, state_key, tracked.state_revision)
-        entry = _updated(entry, request)
+        entry = replace(_updated(entry, request), mark=request.mark)
         return await self._write_entry(entry, tracked.entry_revision, [guarded])
 
     async def _update(self, agent_id: str, tracked: Tracked, request: RegisterRequest) -> bool:
@@ -190,6 +225,17 @@ class Registry:
 def unknown(agent_id: str) -> RefusedError:
     """Returns the refusal for an agent that is not registered."""
     return RefusedError(404, f"no agent {agent_id!r} is registered")
+
+
+def _is_removed(tracked: Tracked) -> bool:
+    return tracked.entry is not None and tracked.entry.removed_at is not None
+
+
+def _removed(agent_id: str) -> RefusedError:
+    return RefusedError(
+        REMOVED_BY_OPERATOR,
+        f"agent {agent_id!r} was removed by the operator, who alone can register it again",
+    )
 
 
 def _contended(agent_id: str) -> UnavailableError:

@@ -20,16 +20,17 @@ from bus.transport.connection import Client
 from bus.transport.pull_consumer import PullConsumer
 from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.peers import Peers
-from scheduler.fleet.directory import Directory
+from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.registry import unknown
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.committer import Committer
 from scheduler.ping.due_queue import OFFER_SECONDS, DueQueue
-from scheduler.ping.pinger import Pinger, PingLimits
+from scheduler.ping.pinger import TICK_SECONDS, Pinger, PingLimits
 from scheduler.policy import PingResult
 
 LAUNCHED_AT_ONCE = 50  # pings sent in one go; 50 take 1 ms
+LAST_PING_MARGIN_SECONDS = 2.0  # beyond the time-out, for the outcome to be written
 UNWRITTEN_LIMIT = 2000  # outcomes that may wait for the bucket before no more pings are sent
 
 
@@ -58,6 +59,7 @@ class PingLoop:
         self._peers = peers
         self._wake = wake
         self._limit = limits.in_flight
+        self._timeout_seconds = limits.timeout_seconds
         self._on_recorded = on_recorded
         self.queue = DueQueue(directory, peers, self._limit, self._acknowledge)
         self._bus_monitor = BusMonitor(client, limits.timeout_seconds)
@@ -122,15 +124,48 @@ class PingLoop:
         tracked = self._directory.get(agent_id)
         if tracked is None or not tracked.registered:
             raise unknown(agent_id)
+        attempt = self._attempt_by_hand(agent_id, tracked)
+        if attempt is None:
+            assert tracked.state is not None  # noqa: S101  # an outcome a moment ago left one
+            return ping_of(tracked.state)
+        return await _outcome_of(attempt)
+
+    async def last_ping(self, agent_id: str) -> Ping | None:
+        """Pings an agent that is about to be removed, as `ping_now` does.
+
+        Returns None where that would only wait for a host that is gone: the last outcome was a
+        miss, nobody listens at this moment, or the time-out is over. The outcome of a ping that was
+        sent is recorded all the same.
+        """
+        tracked = self._directory.get(agent_id)
+        if tracked is None or not tracked.registered:
+            return None
+        if tracked.state is not None and tracked.state.last.outcome == "missed":
+            return None
+        attempt = self._attempt_by_hand(agent_id, tracked)
+        if attempt is None:
+            assert tracked.state is not None  # noqa: S101  # an outcome a moment ago left one
+            return ping_of(tracked.state)
+        outcome = _outcome_of(attempt)
+        give_up_at = boottime() + self._timeout_seconds + LAST_PING_MARGIN_SECONDS
+        while not outcome.done() and not attempt.no_responders and boottime() < give_up_at:
+            await asyncio.wait({outcome}, timeout=TICK_SECONDS)
+        if outcome.done():
+            return outcome.result()
+        return None
+
+    def _attempt_by_hand(self, agent_id: str, tracked: Tracked) -> PingAttempt | None:
+        """Returns the attempt that a request by hand waits for, an active one or a new one.
+
+        Returns None within MIN_SECONDS_BETWEEN_OUTCOMES of the agent's last outcome.
+        """
         attempt = self.active.get(agent_id)
         if attempt is None:
             if tracked.state and self.queue.seconds_too_soon(tracked) > 0:
-                return ping_of(tracked.state)
+                return None
             attempt = self.queue.add_by_hand(agent_id, tracked)
             self._wake.set()
-        waiter: asyncio.Future[Ping] = asyncio.get_running_loop().create_future()
-        attempt.waiters.append(waiter)
-        return await waiter
+        return attempt
 
     def _on_due_message(self, message: Msg) -> None:
         self.queue.add_due_message(message)
@@ -209,3 +244,10 @@ class PingLoop:
                 await self._client.publish(reply, b"+ACK")
             except nats.errors.Error:
                 return
+
+
+def _outcome_of(attempt: PingAttempt) -> asyncio.Future[Ping]:
+    """Returns the outcome to come."""
+    waiter: asyncio.Future[Ping] = asyncio.get_running_loop().create_future()
+    attempt.waiters.append(waiter)
+    return waiter

@@ -74,6 +74,13 @@ async def register(bus: connection.Client, agent_id: str, **fields: object) -> R
     )
 
 
+async def enrol(bus: connection.Client, agent_id: str) -> RegisterReply:
+    """As the operator registers an agent."""
+    return await micro_services.ask(
+        bus, subjects.enrol(agent_id), RegisterRequest(), RegisterReply, who="scheduler"
+    )
+
+
 async def agent(bus: connection.Client, agent_id: str) -> Agent:
     return await micro_services.ask(bus, subjects.get(agent_id), None, Agent, who="scheduler")
 
@@ -244,7 +251,7 @@ async def test_removing_cancels_the_next_ping_and_registering_again_resumes(bus,
     assert (await state(bus, "a")).ping_seq == before.ping_seq  # the state stays
 
     now = datetime.now(UTC)
-    again = await register(bus, "a")
+    again = await enrol(bus, "a")
     assert again.created
     assert again.agent.registered_at < now
     assert again.agent.consecutive_poor_uptime == 2

@@ -147,8 +147,12 @@ async def test_what_another_scheduler_did_to_an_agent_is_seen_before_it_is_answe
             again = (await there.registry.register(name, RegisterRequest(), now)).created
             assert not again
             await here.registry.remove(name, now)
-            back = (await there.registry.register(name, RegisterRequest(), now)).created
+            with pytest.raises(RefusedError, match="removed by the operator"):
+                await there.registry.register(name, RegisterRequest(), now)
+            back = (await there.registry.enrol(name, RegisterRequest(), now)).created
             assert back, f"{name} was removed, and would have stayed so"
+            again = (await here.registry.register(name, RegisterRequest(), now)).created
+            assert not again
             await here.registry.remove(name, now)
             with pytest.raises(RefusedError):
                 await there.registry.remove(name, now)
@@ -179,7 +183,7 @@ async def test_an_outcome_that_crosses_a_removal_leaves_no_timer_behind(bus, con
             await asyncio.sleep(number / 2000)
             await one.registry.remove(name, datetime.now(UTC))
             if back:
-                await two.registry.register(name, RegisterRequest(), datetime.now(UTC))
+                await two.registry.enrol(name, RegisterRequest(), datetime.now(UTC))
             await pinging
             async with asyncio.timeout(3):
                 expected = 3 if back else None
@@ -208,7 +212,7 @@ async def test_an_answer_that_comes_after_a_new_enrolment_leaves_its_window_to_b
         pinging = asyncio.create_task(scheduler.loop.ping_now("a"))
         await heard.wait()
         await scheduler.registry.remove("a", datetime.now(UTC))
-        await scheduler.registry.register("a", RegisterRequest(), datetime.now(UTC))
+        await scheduler.registry.enrol("a", RegisterRequest(), datetime.now(UTC))
         assert (await pinging).outcome == "answered"
         await asyncio.sleep(1.1)
         await scheduler.loop.ping_now("a")
