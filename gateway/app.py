@@ -29,6 +29,7 @@ from gateway.web import openapi
 from gateway.web.allow_header import complete_allow_header
 from gateway.web.assets import Assets
 from gateway.web.auth import Guard
+from gateway.web.file_response import LongAnswers
 from gateway.web.json_body import MAX_BODY_BYTES
 from gateway.web.middleware import OuterMiddleware
 from gateway.web.problems import handle
@@ -68,6 +69,7 @@ class Dependencies(NamedTuple):
 
     fleet_client: FleetClient
     audit_log: AuditLog
+    long_answers: LongAnswers
     broadcast: EventBroadcast
     guard: Guard
     request_metrics: RequestMetrics

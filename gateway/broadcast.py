@@ -28,6 +28,7 @@ HISTORY_BYTES = 16 * MIB
 MAX_QUEUED_FRAMES = 1_000  # of one subscriber
 MAX_QUEUED_BYTES = 8 * MIB  # of one subscriber
 MAX_SUBSCRIBERS = 1_000
+MAX_STREAMS_OF_CALLER = 100  # one token may be that of a whole team
 _RESET_FRAME = b'event: reset\ndata: {"detail": "events were missed; read the dashboard again"}\n\n'
 
 
@@ -85,17 +86,18 @@ class Subscriber:
 
 
 class EventBroadcast:
-    """Sends every event to every subscriber.
+    """Sends every event to every subscriber, of whom there are at most `max_subscribers`.
 
     `epoch` begins the ids of this process's events; ids of an earlier process cannot be resumed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_subscribers: int = MAX_SUBSCRIBERS) -> None:
+        self._max_subscribers = max_subscribers
         self.epoch = secrets.token_hex(4)
         self._last_number = 0
         self._history: deque[Frame] = deque()
         self._history_bytes = 0
-        self._subscribers: set[Subscriber] = set()
+        self._subscribers: dict[Subscriber, str] = {}  # and the caller that each belongs to
 
     @property
     def subscriber_count(self) -> int:
@@ -127,23 +129,35 @@ class EventBroadcast:
         }
         self._publish("status", change)
 
-    def subscribe(self, last_event_id: str | None = None) -> Subscriber:
+    def subscribe(self, caller: str, last_event_id: str | None = None) -> Subscriber:
         """A new subscriber, whose first frames are those after `last_event_id`.
 
-        Raises a 503 problem when MAX_SUBSCRIBERS streams are open.
+        Raises a 429 problem when MAX_STREAMS_OF_CALLER streams of one caller are open, and a 503
+        problem when too many streams of all callers are.
         """
-        if len(self._subscribers) >= MAX_SUBSCRIBERS:
-            raise ProblemError(503, f"{MAX_SUBSCRIBERS} live streams are open already")
+        of_caller = list(self._subscribers.values()).count(caller)
+        if of_caller >= MAX_STREAMS_OF_CALLER:
+            raise ProblemError(
+                429,
+                f"{of_caller} live streams of this token or address are open already",
+                headers={"Retry-After": "5"},
+            )
+        if len(self._subscribers) >= self._max_subscribers:
+            raise ProblemError(
+                503,
+                f"{self._max_subscribers} live streams are open already",
+                headers={"Retry-After": "5"},
+            )
         queued: list[bytes] = []
         if last_event_id:
             queued = self._frames_after(last_event_id)
         subscriber = Subscriber(queued)
-        self._subscribers.add(subscriber)
+        self._subscribers[subscriber] = caller
         return subscriber
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Forgets a subscriber whose stream is closed."""
-        self._subscribers.discard(subscriber)
+        self._subscribers.pop(subscriber, None)
 
     def close(self) -> None:
         """Ends every stream, so that the server can stop without waiting for clients to leave."""

@@ -17,10 +17,12 @@ from bus.settings import Settings
 from bus.transport.connection import Client, connected
 from gateway.app import Dependencies, build
 from gateway.audit_log import AuditLog
-from gateway.broadcast import EventBroadcast
+from gateway.broadcast import MAX_SUBSCRIBERS, EventBroadcast
 from gateway.request_metrics import RequestMetrics
 from gateway.web.assets import STATIC_FOLDER, Assets
 from gateway.web.auth import Guard, is_loopback
+from gateway.web.connections import connection_limit
+from gateway.web.file_response import LongAnswers
 from gateway.web.server import Server, listen
 from gateway.web.tokens import TokenFile
 
@@ -51,9 +53,10 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             connected(settings, "gateway", inbox_prefix=inbox_prefix) as client,
             background() as start,
         ):
-            broadcast = EventBroadcast()
+            max_connections = connection_limit()
+            broadcast = EventBroadcast(min(MAX_SUBSCRIBERS, max_connections // 2))
             dependencies = _dependencies(settings, client, broadcast, tokens)
-            server = Server(build(dependencies))
+            server = Server(build(dependencies), max_connections)
             await _forward_events(client, broadcast)
             start(server.answer(listener))
             await server.ready.wait()
@@ -70,9 +73,11 @@ def _dependencies(
     broadcast: EventBroadcast,
     tokens: TokenFile | None,
 ) -> Dependencies:
+    fleet_client = FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS)
     return Dependencies(
-        fleet_client=FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS),
+        fleet_client=fleet_client,
         audit_log=AuditLog(client),
+        long_answers=LongAnswers(fleet_client),
         broadcast=broadcast,
         guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND),
         request_metrics=RequestMetrics(),

@@ -10,7 +10,7 @@ treat a missing agent alike. Every call raises a `BusError`:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from typing import TypeVar, get_args
 
 import structlog
@@ -217,8 +217,11 @@ class FleetClient:
         """The fleet's month under other rules, with every agent, in a format other than JSON."""
         return await self._ask_file(subjects.REPLAY, request)
 
-    def file(self, offer: FileOffer) -> AsyncIterator[bytes]:
-        """The pieces of an offered file in order. Raises UnavailableError when it ends early."""
+    def file(self, offer: FileOffer) -> AsyncGenerator[bytes]:
+        """The pieces of an offered file in order. Raises UnavailableError when it ends early.
+
+        Closing the generator before the end has the file deleted.
+        """
         return receive(self._client, offer)
 
     async def uptimes(

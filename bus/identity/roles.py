@@ -140,7 +140,7 @@ ROLES: dict[RoleName, Role] = {
         ),
     ),
     "gateway": Role(
-        purpose="Asks the services and the agents for REST and the page; writes only the audit log.",
+        purpose="Asks services and agents for REST and the page; writes only the audit log.",
         publish=(
             "gpuping.registry.>",
             subjects.PING_NOW_ALL,

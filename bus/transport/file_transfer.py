@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -136,11 +136,15 @@ class Files:
 
 async def receive(
     client: Client, offer: FileOffer, *, timeout: float = 10.0
-) -> AsyncIterator[bytes]:
-    """The file's pieces in order. Raises UnavailableError when it ends early."""
+) -> AsyncGenerator[bytes]:
+    """The file's pieces in order. Raises UnavailableError when it ends early.
+
+    However this ends, the offering side is told that the file is no longer needed.
+    """
     offsets = iter(range(0, offer.total_bytes, offer.piece_bytes))
     asked: deque[asyncio.Task[bytes]] = deque()
     received = 0
+    released = False
     try:
         while received < offer.total_bytes:
             for offset in itertools.islice(offsets, AHEAD - len(asked)):
@@ -149,9 +153,21 @@ async def receive(
             received += len(piece)
             yield piece
         await _piece(client, offer, offer.total_bytes, timeout)
+        released = True
     finally:
         for task in asked:
             task.cancel()
+        if not released:
+            await _release(client, offer)
+
+
+async def _release(client: Client, offer: FileOffer) -> None:
+    """Asks for a piece at the file's end. The file expires by itself where this is lost."""
+    if client.is_closed:
+        return
+    request = encode(PieceRequest(offset=offer.total_bytes))
+    with contextlib.suppress(nats.errors.Error, OSError):
+        await client.publish(offer.subject, request, reply=client.new_inbox())
 
 
 async def _piece(client: Client, offer: FileOffer, offset: int, timeout: float) -> bytes:

@@ -12,7 +12,8 @@ from litestar.types import Receive, Scope, Send
 
 from gateway.broadcast import EventBroadcast, Subscriber
 from gateway.request_metrics import EVENT_STREAM_ROUTE
-from gateway.web.auth import CALLER_SCOPE_KEY, Guard
+from gateway.web.auth import CALLER_SCOPE_KEY, Guard, caller_of
+from gateway.web.file_response import wait_for_disconnect
 from gateway.web.problems import error_responses
 
 HEARTBEAT_SECONDS = 15.0
@@ -53,7 +54,7 @@ class EventStream(Response[bytes]):
         """
         ends: list[Coroutine[Any, Any, None]] = [
             self._write(send),
-            _wait_for_disconnect(receive),
+            wait_for_disconnect(receive),
             self._wait_for_drop(),
             self._drop_when_forbidden(),
         ]
@@ -90,19 +91,12 @@ async def _send_piece(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-
-
 @get(
     EVENT_STREAM_ROUTE,
     media_type="text/event-stream",
     tags=["fleet"],
     summary="What happens, live",
-    responses=error_responses(401, 403),
+    responses=error_responses(401, 403, 429),
 )
 async def events(
     request: Request[Any, Any, Any],
@@ -120,5 +114,5 @@ async def events(
     """
     scope: Mapping[str, Any] = request.scope
     token = scope[CALLER_SCOPE_KEY]
-    subscriber = broadcast.subscribe(last_event_id)
+    subscriber = broadcast.subscribe(caller_of(scope), last_event_id)
     return EventStream(broadcast, subscriber, partial(guard.is_valid, token))

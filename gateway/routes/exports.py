@@ -5,13 +5,13 @@ from typing import Annotated, Any
 from litestar import Request, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
-from litestar.response import Stream
 
 from bus.client.fleet_client import FleetClient
 from bus.contract.exports import TABLES, By, FileFormat, Table, TableRequest
 from bus.contract.subjects import check_agent_id
-from gateway.web import file_response, params
+from gateway.web import params
 from gateway.web.accept import accepted
+from gateway.web.file_response import FileResponse, LongAnswers
 from gateway.web.openapi import CSV, PARQUET, response_formats
 from gateway.web.problems import error_responses
 
@@ -24,12 +24,13 @@ _ROWS = "\n".join(f"- `{name}`: {rows}" for name, rows in TABLES.items())
     summary="History as a table: CSV or Parquet",
     description=f"Over the last `hours`, or over a `month`, which wins.\n\n{_ROWS}",
     operation_class=response_formats(CSV, PARQUET, json=False),
-    responses=error_responses(401, 403, 404, 507),
+    responses=error_responses(401, 403, 404, 429, 507),
 )
-async def export(
+async def export(  # noqa: PLR0913, PLR0917  # each is a part of the question
     request: Request[Any, Any, Any],
     table: FromPath[Table],
     fleet_client: NamedDependency[FleetClient],
+    long_answers: NamedDependency[LongAnswers],
     agent_id: params.AgentIdParam = None,
     hours: params.HoursParam = 24.0,
     month: params.OptionalMonthParam = None,
@@ -40,7 +41,7 @@ async def export(
         FileFormat | None,
         QueryParameter(name="format", description="wins over Accept; csv without both"),
     ] = None,
-) -> Stream:
+) -> FileResponse:
     """The whole table as one file, with its Content-Length: an incomplete file is noticed."""
     if agent_id is not None:
         check_agent_id(agent_id)
@@ -52,8 +53,8 @@ async def export(
         month=month,
         by=by,
     )
-    offer = await fleet_client.table(question)
-    return await file_response.stream_file(fleet_client, offer)
+    slot = long_answers.begin(request)
+    return await long_answers.file(slot, fleet_client.table(question))
 
 
 def _accepted_file_format(request: Request[Any, Any, Any]) -> FileFormat:

@@ -14,8 +14,9 @@ from bus.contract.questions import CURSOR_PATTERN, HistoryReply, HistoryRequest
 from bus.contract.statements import ExportRequest
 from bus.contract.subjects import check_agent_id
 from gateway.routes.agents import AGENTS
-from gateway.web import file_response, params
+from gateway.web import params
 from gateway.web.accept import accepted
+from gateway.web.file_response import LongAnswers
 from gateway.web.openapi import CSV, PARQUET, response_formats
 from gateway.web.problems import error_responses
 
@@ -27,12 +28,13 @@ PAGE_LIMIT = 1000
     tags=["pings"],
     summary="An agent's outcomes, newest first",
     operation_class=response_formats(CSV, PARQUET),
-    responses=error_responses(401, 403, 404, 507),
+    responses=error_responses(401, 403, 404, 429, 507),
 )
 async def history(
     request: Request[Any, Any, Any],
     agent_id: params.AgentIdPathParam,
     fleet_client: NamedDependency[FleetClient],
+    long_answers: NamedDependency[LongAnswers],
     hours: params.HoursParam = 24.0,
     limit: Annotated[
         int | None,
@@ -56,5 +58,6 @@ async def history(
         question = HistoryRequest(hours=hours, limit=limit or PAGE_LIMIT, cursor=cursor)
         return Response(await fleet_client.history(agent_id, question))
     export = ExportRequest(hours=hours, format=wanted, limit=limit, cursor=cursor)
-    offer = await fleet_client.export(agent_id, export)
-    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]
+    slot = long_answers.begin(request)
+    offered = fleet_client.export(agent_id, export)
+    return await long_answers.file(slot, offered)  # type: ignore[return-value]

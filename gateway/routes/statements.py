@@ -17,8 +17,9 @@ from bus.contract.statements import (
 )
 from bus.contract.subjects import check_agent_id
 from gateway.routes.agents import AGENTS
-from gateway.web import file_response, params
+from gateway.web import params
 from gateway.web.accept import accepted
+from gateway.web.file_response import LongAnswers
 from gateway.web.openapi import CSV, HTML, PARQUET, response_formats
 from gateway.web.problems import error_responses, field_problem
 
@@ -33,12 +34,13 @@ StatementFormatParam = Annotated[
     tags=["pings"],
     summary="An agent's uptime statement of a month",
     operation_class=response_formats(CSV, PARQUET, HTML),
-    responses=error_responses(401, 403, 404, 507),
+    responses=error_responses(401, 403, 404, 429, 507),
 )
 async def report(
     request: Request[Any, Any, Any],
     agent_id: params.AgentIdPathParam,
     fleet_client: NamedDependency[FleetClient],
+    long_answers: NamedDependency[LongAnswers],
     month: params.MonthParam = None,
     file_format: StatementFormatParam = None,
     threshold: params.ThresholdParam = None,
@@ -55,10 +57,12 @@ async def report(
         threshold=threshold,
         policy=policy,
     )
+    slot = long_answers.begin(request)
     if question.format == "json":
-        return Response(await fleet_client.statement(agent_id, question))
-    offer = await fleet_client.statement_file(agent_id, question)
-    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]
+        with slot:
+            return Response(await fleet_client.statement(agent_id, question))
+    offered = fleet_client.statement_file(agent_id, question)
+    return await long_answers.file(slot, offered)  # type: ignore[return-value]
 
 
 @get(
@@ -66,11 +70,12 @@ async def report(
     tags=["fleet"],
     summary="The fleet's month under other rules: who gains, who loses",
     operation_class=response_formats(CSV, PARQUET),
-    responses=error_responses(401, 403, 507),
+    responses=error_responses(401, 403, 429, 507),
 )
 async def replay(
     request: Request[Any, Any, Any],
     fleet_client: NamedDependency[FleetClient],
+    long_answers: NamedDependency[LongAnswers],
     month: params.MonthParam = None,
     threshold: params.ThresholdParam = None,
     policy: params.PolicyParam = None,
@@ -93,10 +98,12 @@ async def replay(
         threshold=threshold,
         policy=policy,
     )
+    slot = long_answers.begin(request)
     if question.format == "json":
-        return Response(await fleet_client.replay(question))
-    offer = await fleet_client.replay_file(question)
-    return await file_response.stream_file(fleet_client, offer)  # type: ignore[return-value]
+        with slot:
+            return Response(await fleet_client.replay(question))
+    offered = fleet_client.replay_file(question)
+    return await long_answers.file(slot, offered)  # type: ignore[return-value]
 
 
 def _this_month() -> str:

@@ -9,8 +9,9 @@ Sec-Fetch-Site and Origin headers the second.
 import ipaddress
 import math
 import re
+from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bus.clock import boottime, utc_now
 from gateway.web.problems import ProblemError
@@ -66,8 +67,7 @@ class Guard:
         else:
             _check_origin(request)
         token = self._authenticate(request)
-        caller = f"token {token.name}" if token else request.client
-        wait = self._requests.take(caller, boottime())
+        wait = self._requests.take(_caller(token, request.client), boottime())
         if wait:
             raise _too_many("too many requests", wait)
         return token
@@ -108,6 +108,18 @@ class Guard:
         if RANK[token.role] < RANK[needed]:
             raise ProblemError(403, f"this needs the role {needed}; {token.name} is {token.role}")
         return token
+
+
+def caller_of(scope: Mapping[str, Any]) -> str:
+    """Whose request this is for the limits that are kept for each caller: a token or an address."""
+    client = scope.get("client")
+    return _caller(scope[CALLER_SCOPE_KEY], client[0] if client else "?")
+
+
+def _caller(token: Token | None, address: str) -> str:
+    if token is None:
+        return address
+    return f"token {token.name}"
 
 
 def is_public(path: str) -> bool:

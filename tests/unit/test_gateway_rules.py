@@ -278,7 +278,7 @@ def test_the_frames_after_an_id_are_replayed(total, seen):
     events = broadcast.EventBroadcast()
     for number in range(1, total + 1):
         events.receive(happening(number))
-    text = asyncio.run(events.subscribe(f"{events.epoch}-{seen}").next(0.0)).decode()
+    text = asyncio.run(events.subscribe("a", f"{events.epoch}-{seen}").next(0.0)).decode()
     if seen > total:
         assert "event: reset" in text
     else:
@@ -291,9 +291,9 @@ async def test_an_id_that_is_no_longer_kept_gets_a_reset():
     events = broadcast.EventBroadcast()
     for number in range(broadcast.HISTORY_FRAMES + 10):
         events.receive(happening(number))
-    assert b"event: reset" in await events.subscribe(f"{events.epoch}-5").next(0.0)
+    assert b"event: reset" in await events.subscribe("a", f"{events.epoch}-5").next(0.0)
     assert b"event: reset" not in await events.subscribe(
-        f"{events.epoch}-{broadcast.HISTORY_FRAMES}"
+        "a", f"{events.epoch}-{broadcast.HISTORY_FRAMES}"
     ).next(0.0)
 
 
@@ -301,12 +301,12 @@ async def test_more_missed_frames_than_fit_the_queue_get_a_reset():
     events = broadcast.EventBroadcast()
     for number in range(broadcast.MAX_QUEUED_FRAMES + 500):
         events.receive(happening(number))
-    assert b"event: reset" in await events.subscribe(f"{events.epoch}-1").next(0.0)
+    assert b"event: reset" in await events.subscribe("a", f"{events.epoch}-1").next(0.0)
 
 
 async def test_a_full_queue_drops_its_subscriber_and_no_other():
     events = broadcast.EventBroadcast()
-    slow, quick = events.subscribe(), events.subscribe()
+    slow, quick = events.subscribe("a"), events.subscribe("a")
     for number in range(broadcast.MAX_QUEUED_FRAMES + 1):
         events.receive(happening(number))
         assert await quick.next(0.0)
@@ -326,8 +326,8 @@ async def test_large_events_are_kept_up_to_a_number_of_bytes():
         events.receive(large_event(number))
     kept = sum(len(frame.data) for frame in events._history)
     assert 0 < kept <= broadcast.HISTORY_BYTES
-    assert b"event: reset" in await events.subscribe(f"{events.epoch}-1").next(0.0)
-    replayed = await events.subscribe(f"{events.epoch}-145").next(0.0)
+    assert b"event: reset" in await events.subscribe("a", f"{events.epoch}-1").next(0.0)
+    replayed = await events.subscribe("a", f"{events.epoch}-145").next(0.0)
     assert [f"id: {events.epoch}-{n}\n".encode() in replayed for n in range(145, 151)] == [
         n > 145 for n in range(145, 151)
     ]
@@ -335,8 +335,8 @@ async def test_large_events_are_kept_up_to_a_number_of_bytes():
 
 async def test_a_queue_is_limited_in_bytes():
     events = broadcast.EventBroadcast()
-    slow = events.subscribe()
-    quick = events.subscribe()
+    slow = events.subscribe("a")
+    quick = events.subscribe("a")
     for number in range(150):
         events.receive(large_event(number))
         assert await quick.next(0.0)
@@ -346,12 +346,12 @@ async def test_a_queue_is_limited_in_bytes():
 
 async def test_the_number_of_subscribers_is_limited():
     events = broadcast.EventBroadcast()
-    subscribers = [events.subscribe() for _ in range(broadcast.MAX_SUBSCRIBERS)]
+    subscribers = [events.subscribe("a") for _ in range(broadcast.MAX_SUBSCRIBERS)]
     with pytest.raises(ProblemError) as caught:
-        events.subscribe()
+        events.subscribe("a")
     assert caught.value.status == 503
     events.unsubscribe(subscribers[0])
-    events.subscribe()
+    events.subscribe("a")
 
 
 @given(st.binary(max_size=200))
