@@ -346,12 +346,14 @@ async def test_a_queue_is_limited_in_bytes():
 
 async def test_the_number_of_subscribers_is_limited():
     events = broadcast.EventBroadcast()
-    subscribers = [events.subscribe("a") for _ in range(broadcast.MAX_SUBSCRIBERS)]
+    subscribers = [
+        events.subscribe(f"caller {number}") for number in range(broadcast.MAX_SUBSCRIBERS)
+    ]
     with pytest.raises(ProblemError) as caught:
-        events.subscribe("a")
+        events.subscribe("another")
     assert caught.value.status == 503
     events.unsubscribe(subscribers[0])
-    events.subscribe("a")
+    events.subscribe("another")
 
 
 @given(st.binary(max_size=200))
