@@ -96,6 +96,8 @@ def arrival(i: int, first: list[int], chance: random.Random) -> Arrival:
     agents = len(first)
     agent = (i * 7919) % agents
     pinged = START + timedelta(seconds=900 * i / agents, microseconds=chance.randrange(20_000))
+    # The scheduler measures windows in whole milliseconds.
+    pinged = pinged.replace(microsecond=pinged.microsecond // 1000 * 1000)
     up = 900.0 + chance.randrange(-200, 200) / 1000
     until = pinged + timedelta(microseconds=chance.randrange(600, 8_000))
     until = until.replace(
@@ -109,7 +111,7 @@ def arrival(i: int, first: list[int], chance: random.Random) -> Arrival:
         "pinged": _text(pinged),
         "next": _text(pinged + timedelta(seconds=900)),
         "until": _text(until),
-        "since": _text(until - timedelta(seconds=up)),
+        "since": _text(pinged - timedelta(seconds=up)),
         "up": up,
         "response": chance.randrange(800, 12_000) / 1000,
         "late": chance.randrange(0, 200_000) / 1000,
@@ -162,6 +164,7 @@ def _template() -> str:
         window_seconds=111.5,
         response_ms=333.5,
         late_ms=444.5,
+        since=moments["since"],
         report=Raw(encode(report)),
     )
     state = AgentState(

@@ -241,10 +241,11 @@ class Outcome(Struct, kw_only=True, frozen=True):
     """The outcome of one ping, as the state keeps it.
 
     `since` and `pinged_at` are the window that the scheduler measured; `seconds`, `uptime_percent`
-    and `gpus` are the time in it as it was admitted. `gpus` is empty where every expected GPU has
-    the host's own seconds. `remarks` says what admission changed. `report` is the answer's exact
-    bytes; `refused_report` is an answer that was refused, as text. Outcomes of versions before
-    have no `since`: their window is where the report says.
+    and `gpus` are the time in it as it was admitted. The window of a ping that was not answered
+    stays open: the next one has the same `since`. `gpus` is empty where the report has exactly the
+    expected GPUs and all have the host's own seconds. `remarks` says what admission changed.
+    `report` is the answer's exact bytes; `refused_report` is an answer that was refused, as text.
+    Outcomes of versions before have no `since`: their window is where the report says.
     """
 
     ping_id: str

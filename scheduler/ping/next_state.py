@@ -162,6 +162,7 @@ def _outcome(attempt: PingAttempt, pinged_at: datetime, result: PingResult, step
             verdict=step.verdict,
             reason=step.reason,
             late_ms=attempt.late_ms(),
+            since=_window_since(attempt, pinged_at),
             refused_report=_as_text(attempt.refused_report),
         )
     admitted = attempt.admitted
@@ -180,15 +181,19 @@ def _outcome(attempt: PingAttempt, pinged_at: datetime, result: PingResult, step
         verdict=step.verdict,
         reason=step.reason,
         uptime_percent=uptime_percent,
-        since=whole_millisecond(attempt.window_since or pinged_at),
+        since=_window_since(attempt, pinged_at),
         seconds=admitted.host.to_seconds(),
         window_seconds=admitted.host.window / 1000,
-        gpus=gpu_times(admitted),
+        gpus=gpu_times(admitted, report),
         remarks=tuple(sorted(admitted.remarks)),
         response_ms=attempt.response_ms,
         late_ms=attempt.late_ms(),
         report=report_json,
     )
+
+
+def _window_since(attempt: PingAttempt, pinged_at: datetime) -> datetime:
+    return whole_millisecond(attempt.window_since or pinged_at)
 
 
 def _as_text(refused: bytes | None) -> str | None:

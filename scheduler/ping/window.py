@@ -147,10 +147,15 @@ def admit_report(window: MeasuredWindow, report: UptimeReport) -> Admitted | Ref
     return admit(window, reported)
 
 
-def gpu_times(admitted: Admitted) -> tuple[GpuTime, ...]:
-    """Returns the admitted time of each expected GPU; empty where all have the host's own."""
+def gpu_times(admitted: Admitted, report: UptimeReport) -> tuple[GpuTime, ...]:
+    """Returns the admitted time of each expected GPU.
+
+    Empty where the report has exactly the expected GPUs and all have the host's own time, so that
+    nothing would be said that the report and the host's time do not say.
+    """
     rows = admitted.gpus
-    if all(row == admitted.host for row in rows.values()):
+    reported = {gpu.uuid for gpu in report.gpus}
+    if reported == set(rows) and all(row == admitted.host for row in rows.values()):
         return ()
     return tuple(GpuTime(uuid, row.to_seconds()) for uuid, row in rows.items())
 

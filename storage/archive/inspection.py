@@ -22,6 +22,7 @@ from storage.engine.dictionary import GpuNames
 from storage.engine.errors import CannotWriteError, FlawedError, explained
 from storage.engine.literals import quoted_list
 from storage.engine.partitions import (
+    ADDED_COLUMNS,
     TABLES,
     Partitions,
     day_bounds,
@@ -200,6 +201,8 @@ def _check_columns(reader: Connection, table: str, file: Path) -> None:
     types = {column.name: column.type for column in described}
     for column in partition_columns(table):
         found = types.get(column.name)
+        if found is None and column.name in ADDED_COLUMNS.get(table, ()):
+            continue
         if found is None:
             raise FlawedError(f"{file}: it has no column {column.name}")
         if found != column.plain_type:

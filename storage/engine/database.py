@@ -23,7 +23,7 @@ from storage.engine.literals import quoted
 log = structlog.get_logger("storage")
 
 FORMAT = "v1.5.0"  # DuckDB 1.5 and 2.0 read this file format
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # Memory of the process that DuckDB does not count: Python, messages on their way, fragmentation.
 # 280 MB were measured.
@@ -179,10 +179,11 @@ def _ensure_schema(connection: Connection) -> None:
         found = connection.execute("SELECT schema_version FROM about").fetchone()
     except duckdb.CatalogException:
         raise DamagedError("the history file is not ours: it has no table `about`") from None
-    if found == (1,):
-        with transaction(connection):
-            execute_all(connection, sql("upgrade_1"), {})
-        found = (2,)
+    for version in range(1, SCHEMA_VERSION):
+        if found == (version,):
+            with transaction(connection):
+                execute_all(connection, sql(f"upgrade_{version}"), {})
+            found = (version + 1,)
     if found != (SCHEMA_VERSION,):
         raise CannotWriteError(
             f"the history file has schema {found}, and this program needs ({SCHEMA_VERSION},)"

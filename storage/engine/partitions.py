@@ -22,6 +22,9 @@ DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
 TABLES = ("pings", "gpus", "incidents", "evidence")
 
+# Columns of text that schema 2 did not have. A partition of before has none of them.
+ADDED_COLUMNS = {"pings": ("remarks",)}
+
 _PINGS = """(
         SELECT * FROM pings
         UNION ALL BY NAME
@@ -119,10 +122,17 @@ class Partitions:
 def rows_in(table: str, files: Iterable[Path]) -> str:
     """Returns a SELECT of a table's rows in these files.
 
-    It names each column of a partition, so that other columns of a file are left out.
+    It names each column of a partition, so that other columns of a file are left out. Columns that
+    a file of an earlier schema does not have are null.
     """
     names = ", ".join(column.name for column in partition_columns(table))
-    return f"SELECT {names} FROM read_parquet({quoted_list(files)}, hive_partitioning = false)"  # noqa: S608  # names of ours, paths quoted
+    read = f"FROM read_parquet({quoted_list(files)}, hive_partitioning = false"
+    added = ADDED_COLUMNS.get(table)
+    if added is None:
+        return f"SELECT {names} {read})"
+    nulls = ", ".join(f"NULL::VARCHAR AS {name}" for name in added)
+    every_column = f"{read}, union_by_name = true) UNION ALL BY NAME SELECT {nulls} WHERE false"
+    return f"SELECT {names} FROM ({every_column})"  # noqa: S608  # names of ours, paths quoted
 
 
 def parse_path(path: Path) -> PartitionFile | None:

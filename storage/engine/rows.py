@@ -94,10 +94,11 @@ class PingRow(Struct, gc=False):
     response_us: int | None = None
     late_us: int | None = None
     gpu_set: int | None = None
+    remarks: str | None = None  # a list in JSON
 
 
 class Evidence(Struct, frozen=True, gc=False):
-    """A signed report: its signature and its bytes."""
+    """A report that was signed or refused: its text, and its signature or ""."""
 
     signature: str
     payload: str
@@ -106,8 +107,8 @@ class Evidence(Struct, frozen=True, gc=False):
 class FullRow(PingRow, gc=False):
     """A row of `pings`, and what goes into the other tables with it.
 
-    `gpus` is empty where every GPU has the host's own times, for then `gpu_set` says all. Only a
-    signed report is evidence.
+    `gpus` is empty where every GPU has the host's own times, for then `gpu_set` says all. A
+    report that was signed or refused is evidence.
     """
 
     gpus: tuple[GpuReport, ...] = ()

@@ -25,14 +25,18 @@ CREATE TABLE pings (
     unknown_ms BIGINT,
     excused_ms BIGINT,
     window_ms BIGINT,               -- null where it is the sum of the five
-    until_ms BIGINT,                -- the window's end by the agent's clock, less pinged_us
-    since_ms BIGINT,                -- the window's length by the agent's clock, less the sum of the five
+    -- Where the window lies. The scheduler measures it, from the last answered ping or the enrolment to this ping:
+    -- until_ms is 0 and since_ms is what the five leave of it, 0 but for a ping that was not answered, whose window
+    -- stays open. In rows of schema 2 these are labels of the agent's clock, null without a report.
+    until_ms BIGINT,                -- the window's end, less pinged_us
+    since_ms BIGINT,                -- the window's length, less the sum of the five
     consecutive_poor INTEGER NOT NULL,
     interval_seconds DOUBLE NOT NULL,
     next_us BIGINT NOT NULL,        -- next_ping_at, less pinged_us
     response_us BIGINT,
     late_us BIGINT,
-    gpu_set INTEGER                 -- the GPUs reported; their share is the host's unless `gpus` says more
+    gpu_set INTEGER,                -- the GPUs reported; their share is the host's unless `gpus` says more
+    remarks VARCHAR                 -- JSON list of what admission changed or found; null where it is nothing
 );
 
 -- The GPUs of a report, one row each, where they say more than the host's row does.
@@ -65,7 +69,8 @@ CREATE TABLE incidents (
     until_us BIGINT
 );
 
--- Signed reports, byte for byte, with their signature: what can be shown to a third party.
+-- Reports byte for byte, with their signature: those that are signed, and those that were refused (the signature
+-- may be empty then). They can be shown to a third party.
 CREATE TABLE evidence (
     agent INTEGER NOT NULL,
     ping_seq BIGINT NOT NULL,
@@ -118,4 +123,4 @@ CREATE TABLE archived (
 CREATE TABLE forgotten (until_us BIGINT NOT NULL);
 
 CREATE TABLE about (schema_version INTEGER NOT NULL);
-INSERT INTO about VALUES (2);
+INSERT INTO about VALUES (3);

@@ -10,9 +10,21 @@ from typing import cast
 import msgspec
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from bus.contract.messages import AgentState, GpuReport, Seconds, UptimeReport, Window, decode
+from bus.contract.durations import Durations
+from bus.contract.messages import (
+    AgentState,
+    GpuReport,
+    GpuTime,
+    Incident,
+    Outcome,
+    Seconds,
+    UptimeReport,
+    Window,
+    decode,
+)
 from bus.errors import BadMessageError
 from storage.engine.dictionary import Dictionaries
 from storage.engine.rows import (
@@ -21,12 +33,18 @@ from storage.engine.rows import (
     FullRow,
     HealthyRows,
     Poisoned,
+    from_microseconds,
     microseconds,
     milliseconds,
 )
 from storage.ingest.dedup import OutcomeKeys
 from storage.ingest.fast_path import read_healthy
 from storage.ingest.wire import StoredState
+
+# How far a label of the host's clock may be from the ping and its answer, and is still believed.
+LABEL_AGREES_US = 5_000_000
+SIMULATED = "simulated"  # a remark of ours: the host's GPUs do not exist
+UNREPORTED_GPU = "unreported"  # the reason of a GPU that is expected and not in the report
 
 SIGNATURE_HEADER = "Gpuping-Signature"
 TOMBSTONE_HEADER = "KV-Operation"
@@ -131,15 +149,20 @@ def full_row(arrival: Arrival, names: Dictionaries) -> FullRow:
     _set_durations(row, last.seconds, last.window_seconds)
     # A StoredOutcome has its report decoded, where an Outcome has its bytes.
     report = cast("UptimeReport | None", last.report)
-    if report is not None:
-        _set_window(row, report.window)
+    if report is not None and last.since is None:
+        _set_labelled_window(row, report.window)
         row.incidents = report.incidents
         host_seconds = last.seconds or Seconds()
         if not _all_like_host(report.gpus, host_seconds, last.uptime_percent):
             row.gpus = report.gpus
-    if arrival.signature is not None:
-        payload = bytes(decode(arrival.data, AgentState).last.report).decode()
-        row.evidence = Evidence(arrival.signature, payload)
+    elif last.since is not None:
+        row.until_ms = 0
+        row.since_ms = (pinged_us - microseconds(last.since)) // 1000 - _sum_ms(row)
+    if report is not None and last.since is not None:
+        row.incidents = _on_our_calendar(report.incidents, report.window, row)
+        row.gpus = _admitted_gpus(last, report)
+    row.remarks = _remarks(last, report)
+    row.evidence = _evidence(arrival, last)
     row.agent = names.agents[state.agent_id]
     if report is not None and report.gpus:
         gpu_names = tuple([(gpu.uuid, gpu.index, gpu.name) for gpu in report.gpus])
@@ -177,7 +200,88 @@ def _sum_ms(row: FullRow) -> int:
     return sum(time or 0 for time in times)
 
 
-def _set_window(row: FullRow, window: Window) -> None:
+def _evidence(arrival: Arrival, last: Outcome) -> Evidence | None:
+    """Returns what can be shown to a third party: a signed report, or one that was refused."""
+    if last.refused_report is not None:
+        return Evidence(arrival.signature or "", last.refused_report)
+    if arrival.signature is None:
+        return None
+    payload = bytes(decode(arrival.data, AgentState).last.report).decode()
+    return Evidence(arrival.signature, payload)
+
+
+def _remarks(last: Outcome, report: UptimeReport | None) -> str | None:
+    """Returns what is said about the window, as a list in JSON; None where it is nothing."""
+    remarks = last.remarks
+    if report is not None and report.simulated:
+        remarks = (*remarks, SIMULATED)
+    if not remarks:
+        return None
+    return msgspec.json.encode(remarks).decode()
+
+
+def _on_our_calendar(
+    incidents: tuple[Incident, ...],
+    window: Window,
+    row: FullRow,
+) -> tuple[Incident, ...]:
+    """Returns the incidents by the scheduler's clock.
+
+    Their times are labels of the host's clock. They are believed where the label of the window's
+    end is near the ping or its answer; otherwise they are moved by as much as that label is off.
+    A time that cannot be moved because it would be before 1970 or after 9998 stays as it is.
+    """
+    ended_us = microseconds(window.until)
+    answered_us = row.pinged_us + (row.response_us or 0)
+    if row.pinged_us - LABEL_AGREES_US <= ended_us <= answered_us + LABEL_AGREES_US:
+        return incidents
+    shift_us = row.pinged_us - ended_us
+    moved = []
+    for incident in incidents:
+        since_us = microseconds(incident.since) + shift_us
+        until = incident.until
+        try:
+            if until is not None:
+                until = from_microseconds(microseconds(until) + shift_us)
+            moved.append(replace(incident, since=from_microseconds(since_us), until=until))
+        except (ValueError, OverflowError, OSError):
+            moved.append(incident)
+    return tuple(moved)
+
+
+def _admitted_gpus(last: Outcome, report: UptimeReport) -> tuple[GpuReport, ...]:
+    """Returns the GPUs with their admitted time, where they say more than the host's row does.
+
+    Without times of their own, all GPUs have the host's.
+    """
+    reported = {gpu.uuid: gpu for gpu in report.gpus}
+    if last.gpus:
+        return tuple([_admitted_gpu(time, reported.get(time.uuid)) for time in last.gpus])
+    if all(gpu.state == "up" and not gpu.reasons for gpu in report.gpus):
+        return ()
+    seconds = last.seconds or Seconds()
+    gpus = []
+    for gpu in reported.values():
+        gpus.append(replace(gpu, seconds=seconds, uptime_percent=last.uptime_percent))
+    return tuple(gpus)
+
+
+def _admitted_gpu(time: GpuTime, reported: GpuReport | None) -> GpuReport:
+    """Returns a GPU with its admitted time. One that is not in the report is down."""
+    percent = Durations.from_seconds(time.seconds).uptime_percent
+    if reported is None:
+        return GpuReport(
+            uuid=time.uuid,
+            state="down",
+            reasons=(UNREPORTED_GPU,),
+            uptime_percent=percent,
+            seconds=time.seconds,
+        )
+    return replace(reported, seconds=time.seconds, uptime_percent=percent)
+
+
+def _set_labelled_window(row: FullRow, window: Window) -> None:
+    """Sets the window of an outcome of before: where the host's clock labels it."""
     until_us = microseconds(window.until)
     since_us = microseconds(window.since)
     row.until_ms = (until_us - row.pinged_us) // 1000

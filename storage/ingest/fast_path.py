@@ -1,9 +1,9 @@
 """The fast path: from the messages of healthy hosts to their rows, many at a time. Pure.
 
 Nearly all hosts are healthy: the ping was answered and judged good, host and GPUs were up
-throughout the window, the interval is in whole seconds, and there is nothing else to say of any
-GPU. The types here accept such messages only. Any other message takes the slow path (`decode.py`),
-which gives the same row for a message that fits here.
+throughout the window, the interval is in whole seconds, and there is nothing else to say of the
+window or of any GPU. The types here accept such messages only. Any other message takes the slow
+path (`decode.py`), which gives the same row for a message that fits here.
 
 Rows are columns of numbers, and what a message says is collected in flat lists. What is done to
 each row by itself costs more than all the rest (measured), so the loop over messages does as little
@@ -77,6 +77,10 @@ _HealthyOutcome = narrowed(
     uptime_percent=_Hundred,
     seconds=_UpSeconds,
     window_seconds=float,
+    since=(str | None, None),
+    gpus=(_Empty, ()),
+    remarks=(_Empty, ()),
+    refused_report=(None, None),
     report=_HealthyReport,
 )
 _HealthyState = narrowed(
@@ -102,7 +106,7 @@ class _Collected(Struct, frozen=True):
     agents: list[str]
     ping_seqs: list[int]
     numbers: list[float | None]  # up seconds, interval seconds, response_ms, late_ms
-    times: list[str]  # pinged_at, next_ping_at, since, until
+    times: list[str]  # pinged_at, next_ping_at, and the window's since and until
     gpus: list[GpuNames]
     other_indices: list[int]  # of the messages that are not healthy
 
@@ -165,16 +169,18 @@ def _collect(batch: list[Arrival], start: int, stop: int) -> _Collected:
             continue
         last = state.last
         report = last.report
-        window = report.window
         up = last.seconds.up
         if (
             state.agent_id == arrival.agent_id
             and up == last.window_seconds
             and arrival.signature is None
+            and not report.simulated
         ):
+            measured_since = last.since
             gpu_names: GpuNames = ()
             for gpu in report.gpus:
-                if gpu.seconds.up != up:
+                # Where the window was measured, every GPU has the time of the host.
+                if measured_since is None and gpu.seconds.up != up:
                     break
                 gpu_names += ((gpu.uuid, gpu.index, gpu.name),)
             else:
@@ -182,7 +188,11 @@ def _collect(batch: list[Arrival], start: int, stop: int) -> _Collected:
                 agents.append(state.agent_id)
                 ping_seqs.append(last.ping_seq)
                 numbers += (up, state.interval_seconds, last.response_ms, last.late_ms)
-                times += (last.pinged_at, state.next_ping_at, window.since, window.until)
+                if measured_since is None:
+                    window = report.window
+                    times += (last.pinged_at, state.next_ping_at, window.since, window.until)
+                else:
+                    times += (last.pinged_at, state.next_ping_at, measured_since, last.pinged_at)
                 gpus.append(gpu_names)
                 continue
         other_indices.append(index)

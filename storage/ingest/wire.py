@@ -89,7 +89,7 @@ def _check_window(window: Any) -> None:
 
 
 def _check_outcome(outcome: Any) -> None:
-    check_timestamps(outcome.pinged_at)
+    check_timestamps(outcome.pinged_at, outcome.since)
 
 
 def _check_state(state: Any) -> None:
@@ -105,7 +105,7 @@ StoredWindow = narrowed(
 StoredReport = narrowed(
     "StoredReport",
     UptimeReport,
-    ("window", "gpus", "incidents"),
+    ("window", "gpus", "incidents", "simulated"),
     window=StoredWindow,
 )
 StoredOutcome = narrowed(
@@ -122,6 +122,10 @@ StoredOutcome = narrowed(
         "window_seconds",
         "response_ms",
         "late_ms",
+        "since",
+        "gpus",
+        "remarks",
+        "refused_report",
         "report",
     ),
     namespace={"__post_init__": _check_outcome},

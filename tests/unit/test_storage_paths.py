@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -40,7 +40,7 @@ def scheduler_states(draw: st.DrawFn) -> AgentState:
     odd = draw(
         st.sets(
             st.sampled_from(
-                ["gpu", "gpus", "percent", "window", "poor", "reason", "incident", "none"]
+                ["gpu", "gpus", "percent", "window", "poor", "reason", "incident", "none", "remark"]
             )
         )
     )
@@ -57,6 +57,10 @@ def scheduler_states(draw: st.DrawFn) -> AgentState:
         about["window_seconds"] = draw(times)
     if "reason" in odd:
         about["reason"] = "bad_report"
+    if "remark" in odd:
+        about["remarks"] = ("unheard",)
+    if draw(st.booleans()):
+        about["since"] = START - timedelta(seconds=draw(st.integers(0, 10**7)))
     incident = Incident(gpu=None, state="up", reason="restarted", since=START)
     made = state(
         "a",
@@ -103,6 +107,7 @@ def read_one(data: bytes, names: Dictionaries, signature: str | None = None) -> 
     return decode_batch([Arrival(1, "a", data, signature)], names)
 
 
+@settings(deadline=None)  # the first use of a table takes longest
 @given(scheduler_states())
 @example(state("a", 1, START))
 def test_both_paths_give_the_same_rows(tables: duckdb.DuckDBPyConnection, one: AgentState):
