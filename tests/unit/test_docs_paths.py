@@ -54,7 +54,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def missing_paths(text: str) -> Iterator[str]:
-    """The paths, or patterns of paths, that the text cites and that fit nothing in the repository."""
+    """The paths and patterns that the text cites and that fit nothing in the repository."""
     for path in CITED_PATH.findall(text):
         cited = path.rstrip(".")
         if cited not in NOT_IN_THE_REPOSITORY and not any(ROOT.glob(cited)):
