@@ -5,11 +5,22 @@ import sys
 from cyclopts import CycloptsError
 
 from bus import runner
-from gpuping.commands import audit, completion, doctor, export, look, report, serve, storage, token
+from gpuping.commands import (
+    audit,
+    completion,
+    creds,
+    doctor,
+    export,
+    look,
+    report,
+    serve,
+    storage,
+    token,
+)
 from gpuping.commands.options import app
 from gpuping.output.standard_output import ignore_closed_pipe
 
-COMMANDS = (serve, storage, look, report, export, doctor, token, audit, completion)
+COMMANDS = (serve, storage, look, report, export, doctor, token, audit, creds, completion)
 
 
 def main(arguments: list[str] | None = None) -> int:

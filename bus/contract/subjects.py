@@ -55,6 +55,8 @@ INBOX_PREFIX = "_INBOX"  # where a service receives the answers to its questions
 # `_INBOX_<id>` is the inbox of an agent of before identities
 _ANSWERED_PREFIXES = (f"{INBOX_PREFIX}.", f"{INBOX_PREFIX}_", "_R_.")
 
+CLAIMS_UPDATE = "$SYS.REQ.CLAIMS.UPDATE"  # of the system account: takes a changed account
+
 EVENT_ALL = "gpuping.event.*"
 
 

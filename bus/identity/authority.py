@@ -2,16 +2,19 @@
 
 It lives in one folder that only its owner can read:
 
-operator.seed, account.seed for cold storage: needed to revoke, to rotate and to change permissions
-    system.creds asks the server to take a changed account (claim updates) signing/ROLE.seed makes
-    users of that role; a service that mints needs only its own fleet.json public keys, names,
-    revocations: no secret
+- `operator.seed`, `account.seed`: needed to revoke, to rotate and to change permissions; they can
+  be kept offline otherwise;
+- `system.creds`: asks the server to take a changed account (claim updates);
+- `signing/ROLE.seed`: makes users of that role; a service that mints needs only its own;
+- `fleet.json`: public keys, names, revocations; `issued.jsonl`: who was given credentials. Neither
+  holds a secret.
 
 The account's key never changes: the server names the folder of the streams by it.
 """
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +45,9 @@ class AuthorityError(GpupingError):
 class Fleet(Struct, frozen=True, kw_only=True):
     """The public half of an authority: `fleet.json`.
 
-    signing_keys: by role. revoked: public keys of users, each with the second since 1970 until
-        which
-    tokens for it are void; `*` stands for all.
+    signing_keys: by role. retiring: earlier signing keys and their roles, which are believed until
+    the rotation is finished. revoked: public keys of users, each with the second since 1970 until
+    which tokens for it are void.
     """
 
     operator: str
@@ -53,8 +56,19 @@ class Fleet(Struct, frozen=True, kw_only=True):
     look_account: str
     look_signing_key: str
     look_user: str
-    signing_keys: dict[str, str]
+    signing_keys: dict[RoleName, str]
+    retiring: dict[str, RoleName] = {}
     revoked: dict[str, int] = {}
+
+
+class Issued(Struct, frozen=True, kw_only=True):
+    """One line of `issued.jsonl`: a user that was given credentials. Times: seconds since 1970."""
+
+    role: RoleName
+    name: str
+    public_key: str
+    issued_at: int
+    expires_at: int
 
 
 class Authority:
@@ -146,14 +160,58 @@ class Authority:
         valid_days = days if days is not None else _default_days(role)
         token = self.mint(role, name, key.public, now=now, expires_at=now + valid_days * _DAY)
         credentials.write_secret(path, credentials.to_text(token, key))
+        issued = Issued(
+            role=role,
+            name=name,
+            public_key=key.public,
+            issued_at=now,
+            expires_at=now + valid_days * _DAY,
+        )
+        self.record(issued)
         return key.public
+
+    def record(self, issued: Issued) -> None:
+        """Notes who was given credentials, so that they can be revoked by name."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self.folder / "issued.jsonl", flags, 0o600)
+        with os.fdopen(descriptor, "ab") as file:
+            file.write(msgspec.json.encode(issued) + b"\n")
+
+    def issued(self) -> list[Issued]:
+        """Every user that was given credentials from this folder, oldest first."""
+        path = self.folder / "issued.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_bytes().splitlines()
+        return [msgspec.json.decode(line, type=Issued) for line in lines]
 
     # ---- what the server is told ----
 
-    def revoke(self, public_key: str, *, now: int) -> None:
-        """Voids every token for this key. The server hears of it with `account_token`."""
-        check_public_key(public_key, KeyKind.USER)
-        self._save(replace(self.fleet, revoked=self.fleet.revoked | {public_key: now}))
+    def revoke(self, public_keys: Iterable[str], *, now: int) -> None:
+        """Voids every token for these keys. The server hears of it with `account_token`."""
+        revoked = dict(self.fleet.revoked)
+        for key in public_keys:
+            revoked[check_public_key(key, KeyKind.USER)] = now
+        self._save(replace(self.fleet, revoked=revoked))
+
+    def rotate(self, role: RoleName) -> None:
+        """Makes a new signing key for a role. Tokens of the earlier one are good until `retire`."""
+        key = SigningKey.generate(KeyKind.ACCOUNT)
+        earlier = self.fleet.signing_keys[role]
+        credentials.write_secret(self.folder / "signing" / f"{role}.seed", key.seed + "\n")
+        fleet = replace(
+            self.fleet,
+            signing_keys=self.fleet.signing_keys | {role: key.public},
+            retiring=self.fleet.retiring | {earlier: role},
+        )
+        self._save(fleet)
+
+    def retire(self, role: RoleName) -> int:
+        """Ends the rotation of a role: its earlier keys are void. Returns how many there were."""
+        kept = {key: of for key, of in self.fleet.retiring.items() if of != role}
+        retired = len(self.fleet.retiring) - len(kept)
+        self._save(replace(self.fleet, retiring=kept))
+        return retired
 
     def operator_token(self) -> str:
         """What the server's configuration calls `operator`."""
@@ -164,16 +222,16 @@ class Authority:
 
     def account_token(self) -> str:
         """The fleet's account: the roles' permissions, the export of looks, the revocations."""
+        role_of_key = {key: role for role, key in self.fleet.signing_keys.items()}
         signing_keys = []
-        for name, role in ROLES.items():
-            signing_keys.append(
-                {
-                    "kind": "user_scope",
-                    "key": self.fleet.signing_keys[name],
-                    "role": name,
-                    "template": template(role),
-                }
-            )
+        for key, role in (role_of_key | self.fleet.retiring).items():
+            scope = {
+                "kind": "user_scope",
+                "key": key,
+                "role": role,
+                "template": template(ROLES[role]),
+            }
+            signing_keys.append(scope)
         body: dict[str, Any] = {
             "type": "account",
             "limits": _account_limits(jetstream=True),

@@ -54,6 +54,7 @@ def _micro_service(name: str) -> tuple[str, ...]:
 
 
 _READ_STREAMS = (
+    f"{_JETSTREAM}.STREAM.INFO.{subjects.AUDIT_STREAM}",
     f"{_JETSTREAM}.STREAM.INFO.{_BUCKET}",
     f"{_JETSTREAM}.STREAM.INFO.{_HISTORY}",
     # The layout is checked by every service that starts, and the audit log is a part of it.

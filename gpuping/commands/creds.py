@@ -1,0 +1,223 @@
+"""`gpuping creds`: makes, lists, revokes and rotates the identities of a fleet."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from cyclopts import App, Parameter, validators
+from rich.table import Table
+
+from bus import runner
+from bus.errors import GpupingError
+from bus.identity import local
+from bus.identity.authority import Authority, Issued
+from bus.identity.local import LocalIdentities
+from bus.identity.roles import ROLES, RoleName
+from bus.identity.server_config import identity_config
+from bus.runner import Lifecycle
+from bus.settings import Settings
+from bus.transport import account_updates
+from gpuping.client import bus_file
+from gpuping.commands.loading import load_settings
+from gpuping.commands.options import CHECK, AgentId, DataDir, Json, Output, app, bullets, examples
+from gpuping.output import terminal
+from gpuping.output.json_text import print_json
+
+ServiceRole = Literal["scheduler", "storage", "gateway", "enrolment", "layout", "operator", "leaf"]
+
+creds_app = App(
+    name="creds",
+    group=CHECK,
+    help_format="markdown",
+    help=f"""\
+Make and revoke the identities of a fleet: who may do what on the bus.
+
+`gpuping up` makes its own at its first start. For servers of your own: `creds init` makes the
+authority and the server's configuration, `creds service` the credentials of each service.
+
+Roles:
+
+{bullets({name: role.purpose for name, role in ROLES.items()})}
+""",
+    help_epilogue=examples(
+        "gpuping creds init --data-dir /etc/gpuping",
+        "gpuping creds service scheduler -o scheduler.creds",
+        "gpuping creds revoke agent-001",
+        "gpuping creds list",
+    ),
+)
+app.command(creds_app)
+
+Days = Annotated[
+    int | None,
+    Parameter(validator=validators.Number(gte=1, lte=3650), help="until they expire"),
+]
+
+
+@creds_app.command
+def init(
+    *,
+    data_dir: DataDir = None,
+    resolver_dir: Annotated[
+        Path, Parameter(help="where the server keeps accounts, as the server sees the path")
+    ] = Path("resolver"),
+) -> int:
+    """Make the authority of a fleet, and the part of a nats-server's configuration that trusts it.
+
+    It never overwrites one. Keep `operator.seed` and `account.seed` somewhere safe and offline: who
+    has them can make any identity. They are needed again to revoke and to rotate.
+    """
+    settings = _settings(data_dir)
+    folder = local.folder_of(settings.data_dir)
+    authority = Authority.create(folder)
+    config = folder / "server.conf"
+    config.write_text(identity_config(authority, resolver_dir, anonymous_looks=True))
+    console = terminal.console()
+    console.print(f"made {folder}; a nats-server trusts it with this line in its configuration:")
+    console.print(f"  include {config}", soft_wrap=True)
+    console.print("next: gpuping creds service layout, scheduler, storage, gateway and operator")
+    return runner.DONE
+
+
+@creds_app.command
+def service(
+    role: Annotated[ServiceRole, Parameter(help="what it may do on the bus")],
+    /,
+    *,
+    output: Output = None,
+    days: Days = None,
+    data_dir: DataDir = None,
+) -> int:
+    """Make the credentials of a service, or of the operator (10 years, unless --days is given)."""
+    return _issue(role, f"_{role}", f"{role}.creds", output, days, data_dir)
+
+
+@creds_app.command
+def agent(
+    agent_id: AgentId, /, *, output: Output = None, days: Days = None, data_dir: DataDir = None
+) -> int:
+    """Make the credentials of one agent here, and carry them to the host yourself (90 days).
+
+    `gpuping enroll new` is better: the host then makes its own keys, and no secret travels.
+    """
+    return _issue("agent", agent_id, f"agent-{agent_id}.creds", output, days, data_dir)
+
+
+@creds_app.command
+def revoke(agent_id: AgentId, /, *, data_dir: DataDir = None) -> int:
+    """Void every credential of an agent now: its connection is closed, and it cannot come back.
+
+    The agent stays registered and misses its pings; remove it to end that. It may be enrolled again
+    under new keys.
+    """
+    settings = bus_file.with_running_bus(_settings(data_dir))
+    authority = LocalIdentities.open(settings.data_dir).authority
+
+    async def main(_: Lifecycle) -> None:
+        keys = set()
+        for user in authority.issued():
+            if user.name == agent_id:
+                keys.add(user.public_key)
+        if not keys:
+            raise GpupingError(f"no credentials of {agent_id} were issued from {authority.folder}")
+        authority.revoke(keys, now=int(time.time()))
+        await account_updates.push(settings, authority)
+        terminal.console().print(f"revoked {len(keys)} credentials of {agent_id}")
+
+    return runner.run(main)
+
+
+@creds_app.command
+def rotate(
+    role: Annotated[RoleName, Parameter(help="whose signing key changes")],
+    /,
+    *,
+    retire: Annotated[
+        bool, Parameter(negative="", help="end the rotation: void what the earlier key signed")
+    ] = False,
+    data_dir: DataDir = None,
+) -> int:
+    """Change the signing key of a role, in two steps, so that nobody is cut off.
+
+    Without --retire a new key signs from now on, and the earlier one is still believed. Once every
+    user of the role has new credentials, --retire voids what the earlier key signed; `gpuping up`
+    makes new ones when it starts. The account's own key never changes: the server names the folder
+    of the streams by it.
+    """
+    settings = bus_file.with_running_bus(_settings(data_dir))
+    authority = LocalIdentities.open(settings.data_dir).authority
+    if retire:
+        done = f"{authority.retire(role)} earlier signing keys of {role} are void"
+    else:
+        authority.rotate(role)
+        done = f"{role} has a new signing key; finish with `gpuping creds rotate {role} --retire`"
+
+    async def main(_: Lifecycle) -> None:
+        await account_updates.push(settings, authority)
+        terminal.console().print(done)
+
+    return runner.run(main)
+
+
+@creds_app.command(name="list")
+def list_issued(*, data_dir: DataDir = None, json: Json = False) -> int:
+    """Show who was given credentials from here, until when, and who is revoked."""
+    authority = LocalIdentities.open(_settings(data_dir).data_dir).authority
+    users = authority.issued()
+    revoked = authority.fleet.revoked
+    if json:
+        rows = []
+        for user in users:
+            row: dict[str, object] = msgspec.to_builtins(user)
+            rows.append(row | {"standing": _standing(user, revoked)})
+        print_json(rows)
+        return runner.DONE
+    table = Table("role", "name", "key", "issued", "expires", "")
+    for user in users:
+        table.add_row(
+            user.role,
+            user.name,
+            user.public_key,
+            _day(user.issued_at),
+            _day(user.expires_at),
+            _standing(user, revoked),
+        )
+    terminal.console().print(table)
+    return runner.DONE
+
+
+def _issue(
+    role: RoleName,
+    name: str,
+    file_name: str,
+    output: Path | None,
+    days: int | None,
+    data_dir: Path | None,
+) -> int:
+    authority = LocalIdentities.open(_settings(data_dir).data_dir).authority
+    path = output or Path(file_name)
+    if path.is_dir():
+        path /= file_name
+    if path.exists():
+        raise GpupingError(f"{path} exists already; it is not overwritten")
+    public_key = authority.issue(role, name, path, days=days)
+    terminal.console().print(f"{path}: {role} {name}, key {public_key}", soft_wrap=True)
+    return runner.DONE
+
+
+def _settings(data_dir: Path | None) -> Settings:
+    return load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
+
+
+def _standing(user: Issued, revoked: dict[str, int]) -> str:
+    if user.public_key in revoked:
+        return "revoked"
+    if user.expires_at <= time.time():
+        return "expired"
+    return "valid"
+
+
+def _day(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"

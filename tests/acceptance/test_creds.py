@@ -1,0 +1,151 @@
+"""`gpuping creds`: credentials are made, listed, revoked while they are in use, and rotated."""
+
+import asyncio
+import json
+import stat
+import time
+from pathlib import Path
+
+import nats
+import nats.errors
+import pytest
+from system import Up, run
+
+REFUSED = "(?i)authorization|authentication"
+
+
+class Held:
+    """A connection that an agent's credentials hold, and when it was closed."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+        self.closed_at = 0.0
+
+    async def connect(self, up: Up, name: str, creds: Path) -> None:
+        self.nc = await nats.connect(
+            up.nats_url,
+            user_credentials=str(creds),
+            inbox_prefix=f"_INBOX.{name}",
+            disconnected_cb=self._on_end,
+            closed_cb=self._on_end,
+            error_cb=self._on_error,
+            allow_reconnect=False,
+            connect_timeout=5,
+        )
+
+    async def _on_end(self) -> None:
+        self.closed_at = self.closed_at or time.monotonic()
+        self.closed.set()
+
+    async def _on_error(self, _error: Exception) -> None:
+        pass
+
+
+def creds(up: Up, *arguments: str) -> str:
+    ended = run("creds", *arguments, "--data-dir", str(up.data_dir))
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+async def test_a_revoked_agent_is_cut_off_within_two_seconds_and_others_are_not(
+    fleet: Up, tmp_path: Path
+) -> None:
+    for agent_id in ("lost-host", "bystander"):
+        creds(fleet, "agent", agent_id, "-o", str(tmp_path / f"{agent_id}.creds"))
+    lost, bystander = Held(), Held()
+    await lost.connect(fleet, "lost-host", tmp_path / "lost-host.creds")
+    await bystander.connect(fleet, "bystander", tmp_path / "bystander.creds")
+
+    told = await asyncio.to_thread(creds, fleet, "revoke", "lost-host")
+    revoked_at = time.monotonic()
+    async with asyncio.timeout(10):
+        await lost.closed.wait()
+    assert lost.closed_at - revoked_at < 2.0
+    assert "revoked 1 credentials of lost-host" in told
+    with pytest.raises(nats.errors.Error, match=REFUSED):
+        await Held().connect(fleet, "lost-host", tmp_path / "lost-host.creds")
+    assert not bystander.closed.is_set()
+    await bystander.nc.flush()
+    await bystander.nc.close()
+
+    again = tmp_path / "again.creds"
+    creds(fleet, "agent", "lost-host", "-o", str(again))
+    back = Held()
+    await back.connect(fleet, "lost-host", again)
+    await back.nc.close()
+    listed = json.loads(creds(fleet, "list", "--json"))
+    standings = [user["standing"] for user in listed if user["name"] == "lost-host"]
+    assert standings == ["revoked", "valid"]
+
+
+async def test_a_rotated_role_believes_both_keys_until_it_is_retired(
+    fleet: Up, tmp_path: Path
+) -> None:
+    before, after = tmp_path / "before.creds", tmp_path / "after.creds"
+    creds(fleet, "service", "leaf", "-o", str(tmp_path / "leaf.creds"))
+    creds(fleet, "service", "gateway", "-o", str(before))
+    creds(fleet, "rotate", "gateway")
+    creds(fleet, "service", "gateway", "-o", str(after))
+    for path in (before, after):
+        held = Held()
+        await held.connect(fleet, "_gateway", path)
+        await held.nc.close()
+    creds(fleet, "rotate", "gateway", "--retire")
+    with pytest.raises(nats.errors.Error, match=REFUSED):
+        await Held().connect(fleet, "_gateway", before)
+    held = Held()
+    await held.connect(fleet, "_gateway", after)
+    await held.nc.close()
+
+
+def test_files_are_their_owners_alone_and_never_overwritten(fleet: Up, tmp_path: Path) -> None:
+    path = tmp_path / "storage.creds"
+    creds(fleet, "service", "storage", "-o", str(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    again = run("creds", "service", "storage", "-o", str(path), "--data-dir", str(fleet.data_dir))
+    assert again.returncode == 1
+    assert "not overwritten" in again.stderr
+    identity = fleet.data_dir / "identity"
+    assert stat.S_IMODE(identity.stat().st_mode) == 0o700
+    for secret in identity.rglob("*"):
+        if secret.suffix in {".seed", ".creds"}:
+            assert stat.S_IMODE(secret.stat().st_mode) == 0o600, secret
+    init = run("creds", "init", "--data-dir", str(fleet.data_dir))
+    assert init.returncode == 1
+    assert "never overwritten" in init.stderr
+
+
+def test_credentials_that_others_can_read_are_refused_with_the_line_that_mends_it(
+    fleet: Up, tmp_path: Path
+) -> None:
+    path = tmp_path / "operator.creds"
+    creds(fleet, "service", "operator", "-o", str(path))
+    path.chmod(0o640)
+    asked = ("agents", "--data-dir", str(tmp_path))
+    refused = run(*asked, NATS_URL=fleet.nats_url, NATS_CREDS=str(path))
+    assert refused.returncode == 1
+    assert f"chmod 600 {path}" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    path.chmod(0o600)
+    assert run(*asked, NATS_URL=fleet.nats_url, NATS_CREDS=str(path)).returncode == 0
+    plain = run(*asked, NATS_URL="nats://192.0.2.1:4222", NATS_CREDS=str(path))
+    assert plain.returncode == 1
+    assert "need TLS" in plain.stderr
+
+
+def test_no_secret_is_logged_or_shown(fleet: Up, tmp_path: Path) -> None:
+    seeds = set()
+    for path in (fleet.data_dir / "identity").rglob("*"):
+        if path.suffix in {".seed", ".creds"}:
+            seeds |= {word for word in path.read_text().split() if word[:2] in {"SO", "SA", "SU"}}
+    assert len(seeds) > 10
+    shown = fleet.output + creds(fleet, "list") + creds(fleet, "--help")
+    shown += creds(fleet, "agent", "shown", "-o", str(tmp_path / "shown.creds"))
+    for log in fleet.data_dir.rglob("*.log"):
+        shown += log.read_text()
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            shown += process.read_text(errors="replace")
+        except OSError:
+            continue
+    assert not [seed for seed in seeds if seed in shown]
