@@ -48,7 +48,10 @@ class RequestLine(NamedTuple):
 
 
 @asynccontextmanager
-async def serving(responder: Responder, settings: Settings) -> AsyncIterator[int]:
+async def serving(
+    responder: Responder,
+    settings: Settings,
+) -> AsyncIterator[int]:
     """Listens on AGENT_HTTP_HOST and AGENT_HTTP_PORT; yields the port. Raises HttpPortError."""
     endpoints = _Endpoints(responder)
     host = settings.AGENT_HTTP_HOST
@@ -158,7 +161,10 @@ class _Endpoints:
             return _problem(status, "an error of ours; the agent's log has the details")
 
 
-async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _linger(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> None:
     """Reads the rest of a request: closing over unread bytes would reset the connection."""
     writer.write_eof()
     async with asyncio.timeout(LINGER_SECONDS):

@@ -107,7 +107,10 @@ async def running(
         await probe.close()
 
 
-def _registration(store: LedgerStore, metadata: dict[str, Any] | None) -> RegisterRequest:
+def _registration(
+    store: LedgerStore,
+    metadata: dict[str, Any] | None,
+) -> RegisterRequest:
     """The agent's own registration, with the ledger's present position."""
     position = store.ledger.position(read_clocks())
     return RegisterRequest(metadata=metadata, mark=windows.mark(store.ledger, position))

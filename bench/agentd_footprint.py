@@ -46,23 +46,34 @@ async def measure(seconds: float = 60.0) -> dict[str, float]:
 
 
 async def _observe(pid: int, seconds: float) -> dict[str, float]:
+    """The process `pid` is the parent; every other process of its tree is the probe's child."""
     tree = _tree(pid)
-    before, begun = {p: _cpu_seconds(p) for p in tree}, time.monotonic()
+    cpu_before = {process: _cpu_seconds(process) for process in tree}
+    began = time.monotonic()
     await asyncio.sleep(seconds)
-    elapsed = time.monotonic() - begun
-    cpu = {p: (_cpu_seconds(p) - before[p]) / elapsed * 100.0 for p in tree}
-    memory = {p: _pss_megabytes(p) for p in tree}
+    elapsed = time.monotonic() - began
+    cpu_percent = {}
+    for process in tree:
+        used = _cpu_seconds(process) - cpu_before[process]
+        cpu_percent[process] = 100.0 * used / elapsed
+    memory = {process: _pss_megabytes(process) for process in tree}
+    cpu_of_all = sum(cpu_percent.values())
+    memory_of_all = sum(memory.values())
     return {
-        "agentd_pss_megabytes": round(sum(memory.values()), 1),
+        "agentd_pss_megabytes": round(memory_of_all, 1),
         "agentd_parent_pss_megabytes": round(memory[pid], 1),
-        "agentd_child_pss_megabytes": round(sum(memory.values()) - memory[pid], 1),
+        "agentd_child_pss_megabytes": round(memory_of_all - memory[pid], 1),
         "agentd_alone_megabytes": round(_alone_megabytes(tree), 1),
-        "agentd_cpu_percent": round(sum(cpu.values()), 3),
-        "agentd_parent_cpu_percent": round(cpu[pid], 3),
-        "agentd_child_cpu_percent": round(sum(cpu.values()) - cpu[pid], 3),
+        "agentd_cpu_percent": round(cpu_of_all, 3),
+        "agentd_parent_cpu_percent": round(cpu_percent[pid], 3),
+        "agentd_child_cpu_percent": round(cpu_of_all - cpu_percent[pid], 3),
         "agentd_processes": len(tree),
-        "agentd_threads": sum(len(list(Path(f"/proc/{p}/task").iterdir())) for p in tree),
+        "agentd_threads": sum(_threads(process) for process in tree),
     }
+
+
+def _threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
 @contextmanager
@@ -89,8 +100,11 @@ def _agentd(folder: Path, nats_url: str) -> Iterator[int]:
 
 
 def _tree(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(p for child in children for p in _tree(int(child)))]
+    """The process and all its descendants, itself first."""
+    tree = [pid]
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        tree += _tree(int(child))
+    return tree
 
 
 def _pss_megabytes(pid: int) -> float:
@@ -102,19 +116,22 @@ def _pss_megabytes(pid: int) -> float:
 
 def _alone_megabytes(tree: list[int]) -> float:
     """As on a host without any other Python: pages shared within the tree count whole."""
-    anonymous, files = 0, dict[tuple[str, str], int]()
+    anonymous = 0
+    files: dict[tuple[str, str], int] = {}  # the largest resident part of each mapping of a file
     for pid in tree:
         mapping = ("", "")
         resident = 0
         for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
             first, *rest = line.split()
             if not first.endswith(":"):
-                mapping = (rest[3], rest[1])  # inode, offset
+                offset, inode = rest[1], rest[3]
+                mapping = (inode, offset)
             elif first == "Rss:":
                 resident = int(rest[0])
             elif first == "Anonymous:":
-                anonymous += int(rest[0])
-                files[mapping] = max(files.get(mapping, 0), resident - int(rest[0]))
+                own = int(rest[0])
+                anonymous += own
+                files[mapping] = max(files.get(mapping, 0), resident - own)
     return (anonymous + sum(files.values())) / 1024
 
 

@@ -72,7 +72,9 @@ class Replies:
             self._sending = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
-        frames, self._frames, self._sending = self._frames, [], None
+        frames = self._frames
+        self._frames = []
+        self._sending = None
         await self._client.send_frames(frames)
 
 

@@ -312,7 +312,10 @@ def effect_of(xid: int, table: XidTable) -> XidEffect:
 _STATES: dict[str, GpuState] = {rule.reason: rule.state for rule in (*RULES, THERMAL)}
 
 
-def verdict_on(word: str, table: XidTable) -> tuple[GpuState, tuple[str, ...]]:
+def verdict_on(
+    word: str,
+    table: XidTable,
+) -> tuple[GpuState, tuple[str, ...]]:
     """The state and reasons for a word of the scenario vocabulary, such as `xid:79`."""
     if word.startswith("xid:"):
         effect = effect_of(int(word.removeprefix("xid:")), table)

@@ -330,7 +330,11 @@ class Ledger:
             conditions[seen.uuid] = Condition(seen.state, reasons)
         return conditions
 
-    def _host_condition(self, conditions: dict[str, Condition], failure: str | None) -> Condition:
+    def _host_condition(
+        self,
+        conditions: dict[str, Condition],
+        failure: str | None,
+    ) -> Condition:
         """The worst state of the expected GPUs; unknown where none is expected."""
         reasons: tuple[str, ...] = ()
         if failure is not None:
@@ -353,7 +357,11 @@ class Ledger:
         for gpu in gone[:too_many]:
             yield GpuForgotten(gpu)
 
-    def _event_records(self, sample: Sample, now: ClockReading) -> Iterator[Record]:
+    def _event_records(
+        self,
+        sample: Sample,
+        now: ClockReading,
+    ) -> Iterator[Record]:
         for event in sample.events[:MOST_EVENTS]:
             happened = min(round(event.at * 1000), now.boot)
             at = self.position(ClockReading(happened, now.wall))

@@ -100,7 +100,11 @@ def encoded(full: UptimeReport, expected: Collection[str]) -> bytes:
 
 
 def _bare(gpu: GpuReport) -> GpuReport:
-    return structs.replace(gpu, name="", reasons=gpu.reasons[:1])
+    return structs.replace(
+        gpu,
+        name="",
+        reasons=gpu.reasons[:1],
+    )
 
 
 def _listed(ledger: Ledger, asked: AskedWindow) -> list[str]:

@@ -128,7 +128,11 @@ class Timeline:
         oldest_allowed = len(self) - newest
         return self._starts[max(index, oldest_allowed)]
 
-    def intervals(self, since: int, until: int) -> Iterator[ConditionInterval]:
+    def intervals(
+        self,
+        since: int,
+        until: int,
+    ) -> Iterator[ConditionInterval]:
         """Exactly `[since, until)`, in order and without gaps."""
         if since >= until:
             return

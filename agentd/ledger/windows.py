@@ -114,7 +114,11 @@ def excused_intervals(
     return _merged(excused)
 
 
-def _age_ms(seconds_ago: float | None, at: datetime | None, clocks: ClockReading) -> int:
+def _age_ms(
+    seconds_ago: float | None,
+    at: datetime | None,
+    clocks: ClockReading,
+) -> int:
     """How long ago the end of a span is, in milliseconds; negative where it is yet to come.
 
     The wall time `at` is used only where there is no age: it depends on this host's clock.

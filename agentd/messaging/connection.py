@@ -59,7 +59,11 @@ class BusSession:
             registered=self.registered.is_set(),
         )
 
-    async def run(self, endpoints: list[Endpoint], on_registered: OnRegistered) -> None:
+    async def run(
+        self,
+        endpoints: list[Endpoint],
+        on_registered: OnRegistered,
+    ) -> None:
         """Serves on the bus for ever.
 
         Raises SettingsError, because waiting does not correct a setting.
@@ -83,7 +87,11 @@ class BusSession:
                 last_error = text
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _serve_once(self, endpoints: list[Endpoint], on_registered: OnRegistered) -> None:
+    async def _serve_once(
+        self,
+        endpoints: list[Endpoint],
+        on_registered: OnRegistered,
+    ) -> None:
         register_again = asyncio.Event()
 
         async def reconnected() -> None:

@@ -91,7 +91,12 @@ async def _register(
         pause = min(pause * 2, SLOWEST_RETRY_SECONDS)
 
 
-def _log_failure(agent_id: str, detail: str, *, removed: bool) -> None:
+def _log_failure(
+    agent_id: str,
+    detail: str,
+    *,
+    removed: bool,
+) -> None:
     if removed:
         log.error(
             "agent_removed_by_operator",

@@ -73,7 +73,13 @@ class Responder:
         asked = PingRequest()
         if request.data.strip():
             asked = decode(request.data, PingRequest)
-        return await self.answer(replace(asked, ping_id=None, nonce=None))
+        return await self.answer(
+            replace(
+                asked,
+                ping_id=None,
+                nonce=None,
+            )
+        )
 
     async def _on_gpu_status(self, _request: Request) -> GpuStatus:
         return await self.gpu_status()
@@ -129,7 +135,11 @@ class Responder:
         """The report for this request as of now; changes nothing."""
         return self._report_at(request, read_clocks())
 
-    def _report_at(self, request: PingRequest, clocks: ClockReading) -> UptimeReport:
+    def _report_at(
+        self,
+        request: PingRequest,
+        clocks: ClockReading,
+    ) -> UptimeReport:
         return reports.report(
             self._check_loop.ledger,
             self.agent_id,
@@ -166,7 +176,11 @@ class Responder:
             reported_at=report.window.until,
         )
 
-    def _gpu_with_details(self, gpu: GpuReport, details: dict[str, Any]) -> dict[str, Any]:
+    def _gpu_with_details(
+        self,
+        gpu: GpuReport,
+        details: dict[str, Any],
+    ) -> dict[str, Any]:
         known = {
             "uuid": gpu.uuid,
             "index": gpu.index,

@@ -99,7 +99,11 @@ class ProbeSupervisor:
 
     # ---- the two questions ----
 
-    async def check(self, expected: Collection[str], energy: Collection[str]) -> CheckResult:
+    async def check(
+        self,
+        expected: Collection[str],
+        energy: Collection[str],
+    ) -> CheckResult:
         """Reads every GPU, in bounded time. `energy`: the GPUs whose energy counter is read too."""
         answer = _Answer()
         unfinished = "probe-starting"
@@ -326,7 +330,11 @@ class ProbeSupervisor:
                 identified.append(reading)
         return identified
 
-    def _remember_readings(self, readings: list[Reading], read: set[str]) -> None:
+    def _remember_readings(
+        self,
+        readings: list[Reading],
+        read: set[str],
+    ) -> None:
         """Replaces what was known of the GPUs in `read`, of all their MIG devices too."""
         for uuid in list(self._known):
             if self._known[uuid].gpu_uuid in read:
@@ -349,7 +357,11 @@ class ProbeSupervisor:
             hanging.update(devices or [gpu])
         return hanging
 
-    def _reading_of_unread(self, uuid: str, unfinished: str | None) -> Reading:
+    def _reading_of_unread(
+        self,
+        uuid: str,
+        unfinished: str | None,
+    ) -> Reading:
         """A GPU that was not read is `hung`, or unknown because the check did not finish."""
         known = self._known.get(uuid) or Reading(uuid=uuid)
         hung = gpu_of(uuid) in self._hangs or unfinished in (None, "hung")
