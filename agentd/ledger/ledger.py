@@ -200,12 +200,13 @@ class Ledger:
         boottime_carries_on = not rebooted and now.boot - self.offset >= until
         if boottime_carries_on:
             return self.offset
-        # BOOTTIME began anew, and the wall clock may have been set back meanwhile
-        gap = max(now.wall - self.progress.wall, 0)
+        # BOOTTIME began anew, and the wall clock may have been set back meanwhile. What is certain is
+        # that time went on from the last mark by what the new boot has seen.
+        by_wall_clock = until + max(now.wall - self.progress.wall, 0)
+        certain = max(until, self.counted_until or 0)
         if rebooted:
-            gap = max(gap, now.boot)
-        position = max(until + gap, self.counted_until or 0)
-        return now.boot - position
+            certain += now.boot
+        return now.boot - max(by_wall_clock, certain)
 
     def stop(self, now: ClockReading) -> list[Record]:
         """The process ends in good order. The last sample counts for half an interval at most."""

@@ -245,7 +245,7 @@ class World:
             self._remember_synced()
 
     def _remember_synced(self) -> None:
-        self.synced = (self.path.read_bytes(), self.true)
+        self.synced = (self.path.read_bytes(), self.checked)
 
     def _lose_unsynced(self, dice: random.Random) -> None:
         data, checked = self.synced
