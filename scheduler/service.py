@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,7 +17,9 @@ from bus.settings import Settings
 from bus.transport import connection, layout
 from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import BusClock
-from scheduler.cluster.peers import Peers
+from scheduler.cluster.cluster import Cluster
+from scheduler.cluster.history_position import HistoryPosition
+from scheduler.cluster.peers import Peers, new_instance
 from scheduler.endpoints import SchedulerEndpoints
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.fleet_watcher import FleetWatcher
@@ -25,7 +28,7 @@ from scheduler.fleet.timer_reconciler import TimerReconciler
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.live_events import LiveEvents
 from scheduler.ping.loop import PingLoop
-from scheduler.ping.pinger import PingLimits, new_ping_ids
+from scheduler.ping.pinger import PingLimits
 from scheduler.ping.timer_deferral import TimerDeferral
 from scheduler.policy import Policy
 from scheduler.stats import new_counters
@@ -59,6 +62,13 @@ def limits_of(settings: Settings) -> PingLimits:
     )
 
 
+def fingerprint(settings: Settings) -> str:
+    """Returns a short text that is the same for schedulers that judge alike."""
+    judged_by = (policy_of(settings), limits_of(settings)._replace(in_flight=0))
+    digest = hashlib.blake2b(repr(judged_by).encode(), digest_size=8)
+    return digest.hexdigest()
+
+
 class Scheduler:
     """Makes the parts of one scheduler, loads the fleet, and starts them."""
 
@@ -66,7 +76,7 @@ class Scheduler:
         self._client = client
         self._settings = settings
         self._counters = new_counters(utc_now())
-        self.instance = new_ping_ids()()
+        self.instance = new_instance()
         policy = policy_of(settings)
         wake_loop = asyncio.Event()
         suspect_timers: asyncio.Queue[str] = asyncio.Queue()
@@ -74,19 +84,27 @@ class Scheduler:
         self.registry = Registry(client, self.directory, policy)
         self.events = LiveEvents(client, policy)
         self.bus_clock = BusClock(client)
-        self.peers = Peers(client, self.instance, self._on_peers_changed)
+        self.history = HistoryPosition(client, wake_loop.set)
+        self.peers = Peers(
+            client,
+            self.instance,
+            self._on_peers_changed,
+            policy=fingerprint(settings),
+            timeout_seconds=settings.PING_RESPONSE_TIMEOUT_SECONDS,
+        )
         self.loop = PingLoop(
             client,
             self.directory,
-            self.peers,
+            Cluster(self.peers, self.history, self.bus_clock),
             wake_loop,
             limits=limits_of(settings),
-            bus_clock=self.bus_clock,
             on_recorded=self._on_recorded,
             on_consumer_lost=self._restore_layout,
         )
-        self.watcher = FleetWatcher(client, self.directory, self.loop.active.__contains__)
-        self.timer_deferral = TimerDeferral(client, self.directory, self.loop)
+        self.watcher = FleetWatcher(
+            client, self.directory, self.loop.active.__contains__, self.peers.saw_outcome
+        )
+        self.timer_deferral = TimerDeferral(client, self.directory, self.peers, self.loop)
         self.timer_reconciler = TimerReconciler(client, self.directory, suspect_timers)
         self.endpoints = SchedulerEndpoints(
             client,
@@ -102,6 +120,7 @@ class Scheduler:
     async def load(self, start: StartTask) -> None:
         """Returns when the directory holds the whole fleet."""
         await self.bus_clock.measure()
+        await self.history.read()
         await self.watcher.load(start)
         self.directory.rebuild_schedule()
         self.timer_reconciler.discard_suspects()
@@ -118,6 +137,7 @@ class Scheduler:
         """Starts to ping."""
         start(self.registry.batcher.run())
         start(self.bus_clock.run())
+        start(self.history.run())
         start(self.events.run())
         start(self.timer_reconciler.run())
         start(self.peers.run())
@@ -138,6 +158,10 @@ class Scheduler:
             in_flight_limit=self._settings.PING_MAX_CONCURRENT_AGENTS,
             waiting=queue.waiting,
             held_back_seconds=self.loop.held_back_seconds,
+            held=queue.held,
+            holding_seconds=self.history.holding_seconds,
+            held_seconds=self.history.held_seconds,
+            differing_policies=self.peers.differing_policies,
             commits=committer.commits,
             lost_races=committer.lost_races,
             bad_messages=queue.bad_messages + pinger.bad_messages + self.watcher.bad_values,

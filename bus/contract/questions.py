@@ -338,3 +338,8 @@ class SchedulerStats(Message, kw_only=True, frozen=True):
     late_seconds: dict[str, int]
     ping_seconds_sum: float = 0.0
     late_seconds_sum: float = 0.0
+    # pings held until the history stream has their agent's last state
+    held: int = 0
+    holding_seconds: float = 0.0  # for how long now without a break
+    held_seconds: float = 0.0  # in total
+    differing_policies: tuple[str, ...] = ()  # schedulers that judge by other rules

@@ -275,13 +275,13 @@ async def connect(
     `name` is what `nats server report connections` shows; `reconnected` as in
     `Client.on_reconnect`.
     """
-    address, identity = _address_and_identity(settings)
-    _check_identity(address, identity)
+    addresses, identity = _addresses_and_identity(settings)
+    _check_identity(addresses, identity)
     client = Client(name)
     if reconnected:
         client.on_reconnect(reconnected)
     await client.connect(
-        address,
+        addresses,
         name=name,
         **({"inbox_prefix": inbox_prefix} | identity),
         max_reconnect_attempts=-1,
@@ -298,19 +298,28 @@ async def connect(
     return client
 
 
-def _address_and_identity(settings: Settings) -> tuple[str, dict[str, Any]]:
-    """The address and the identity's options. NATS_URL and NATS_CREDS override NATS_CONTEXT."""
+def _addresses_and_identity(settings: Settings) -> tuple[list[str], dict[str, Any]]:
+    """The addresses and the identity's options. NATS_URL and NATS_CREDS override NATS_CONTEXT.
+
+    Several addresses have commas between them, in NATS_URL and in a context alike. They are handed
+    to nats-py one by one, because it takes `a,b` for the name of one host.
+    """
     context = cli_contexts.Context()
     if settings.NATS_CONTEXT:
         context = cli_contexts.load(settings.NATS_CONTEXT)
     identity = cli_contexts.connect_options(context)
     if settings.NATS_CREDS:
         identity["user_credentials"] = str(Path(settings.NATS_CREDS).expanduser())
-    address = settings.NATS_URL or context.url or settings.nats_url
-    return address, identity
+    named = settings.NATS_URL or context.url or settings.nats_url
+    addresses = []
+    for part in named.split(","):
+        address = part.strip()
+        if address:
+            addresses.append(address)
+    return addresses, identity
 
 
-def _check_identity(address: str, identity: dict[str, Any]) -> None:
+def _check_identity(addresses: list[str], identity: dict[str, Any]) -> None:
     """Raises CredentialsError for credentials that others can read, and for a bus without TLS.
 
     On loopback no other machine hears the connection, so that it needs no TLS there.
@@ -321,8 +330,8 @@ def _check_identity(address: str, identity: dict[str, Any]) -> None:
         credentials.read(Path(identity["user_credentials"]).expanduser())
     if "tls" in identity:
         return
-    for url in address.split(","):
-        if not _is_private(url.strip()):
+    for url in addresses:
+        if not _is_private(url):
             raise CredentialsError(
                 f"NATS_URL={url.strip()!r}: outside loopback credentials need TLS: "
                 "write tls:// and give the server a certificate (docs/security.md)"

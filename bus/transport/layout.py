@@ -6,6 +6,8 @@ the values are in docs/decisions/jetstream.md. nats-py's `create_key_value()` ca
 bucket: it sets `discard: new`, with which the server forbids message schedules (error 10052).
 """
 
+import base64
+import math
 import re
 from typing import Any
 
@@ -16,7 +18,7 @@ from bus.contract import subjects
 from bus.errors import LayoutError
 from bus.settings import Settings
 from bus.transport import jetstream_api
-from bus.transport.jetstream_api import JetStreamApiError, JsonObject
+from bus.transport.jetstream_api import ErrorCode, JetStreamApiError, JsonObject
 
 log = structlog.get_logger("bus.transport.layout")
 
@@ -105,6 +107,33 @@ async def ensure(client: Client, settings: Settings) -> None:
     await _ensure_stream(client, history_config(settings))
     await _ensure_stream(client, audit_config(settings))
     await _ensure_consumer(client, subjects.BUCKET_STREAM, due_consumer_config(settings))
+
+
+async def sourced_sequence(client: Client) -> float:
+    """Returns the sequence of the bucket's newest message that the history holds.
+
+    Infinity for an empty history, and for one whose last message was not copied from the bucket.
+    Raises BusError when the leader of the history does not answer.
+    """
+    verb = f"STREAM.MSG.GET.{subjects.HISTORY_STREAM}"
+    body = {"last_by_subj": f"{subjects.HISTORY_PREFIX}>"}
+    try:
+        answer = await jetstream_api.call(client, verb, body, timeout=2.0)
+    except JetStreamApiError as error:
+        if error.err_code == ErrorCode.MESSAGE_NOT_FOUND:
+            return math.inf
+        raise
+    return _source_sequence(answer["message"])
+
+
+def _source_sequence(message: JsonObject) -> float:
+    """Reads `Nats-Stream-Source: <stream> <sequence> <filter> ...` of a stored message."""
+    headers = base64.b64decode(message.get("hdrs", "")).decode(errors="replace")
+    for line in headers.splitlines():
+        name, _, value = line.partition(":")
+        if name.lower() == "nats-stream-source":
+            return int(value.split()[1])
+    return math.inf
 
 
 async def inspect(client: Client, settings: Settings) -> list[str]:

@@ -2,10 +2,18 @@
 
 This divides the work and never decides what is true. If two schedulers ping the same agent, the
 compare-and-set lets only one outcome into the bucket. If none pings it, the agent's timer fires.
+
+An announcement is a claim, which anybody on the bus may have sent. A peer is therefore believed
+only while its work is done: outcomes in the bucket name the scheduler that wrote them. A peer whose
+due agents wait longer than a ping can take, while no outcome of it appears, counts no more until
+one does. More than MAX_UNPROVEN newcomers at once are a flood, of which none counts before its
+first outcome.
 """
 
 import asyncio
-import zlib
+import contextlib
+import hashlib
+import secrets
 from collections.abc import Callable
 from typing import Literal
 
@@ -24,40 +32,87 @@ log = structlog.get_logger("scheduler.cluster.peers")
 ANNOUNCE_SECONDS = 1.0
 SILENT_SECONDS = 3.5
 GREETING_SECONDS = 0.25
+ANSWER_SECONDS = 0.05  # between two announcements that answer newcomers
+PATIENCE_SECONDS = 5.0  # with a peer, beyond the time-out of a ping
+NEWCOMER_SECONDS = 30.0  # an agent that waits this long waits no longer for one that just came
+MAX_UNPROVEN = 8
+MAX_HEARD = 100  # names that are remembered at once
+WEIGHT_BYTES = 8
 Word = Literal["hello", "here", "bye"]
 
 
 class Alive(Message, kw_only=True, frozen=True):
-    """What one scheduler announces to the others; the subject names the sender."""
+    """What one scheduler announces to the others; the subject names the sender.
+
+    `policy` is the fingerprint of its rules; empty from a scheduler that does not say.
+    """
 
     word: Word
+    policy: str = ""
+
+
+def new_instance() -> str:
+    """Returns a name for one scheduler, with which its ping ids begin too."""
+    return secrets.token_hex(5)
+
+
+def weight(instance: str, agent_id: str) -> int:
+    """Returns the random weight by which schedulers compete for an agent.
+
+    It must differ independently for each pair: with a linear checksum such as CRC32 three
+    schedulers got 50, 25 and 25 % of the agents.
+    """
+    pair = f"{instance}:{agent_id}".encode()
+    digest = hashlib.blake2b(pair, digest_size=WEIGHT_BYTES).digest()
+    return int.from_bytes(digest, "big")
 
 
 class Peers:
-    """The schedulers heard within SILENT_SECONDS, and this one.
+    """The schedulers that are believed to work, and this one.
 
     `on_change` is called when a scheduler appears or disappears. `greeted` is set once the others
-    had time to answer this scheduler's first announcement.
+    had time to answer this scheduler's first announcement. `policy` is the fingerprint of the rules
+    of this scheduler, `timeout_seconds` the time-out of a ping.
     """
 
-    def __init__(self, client: Client, instance: str, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        instance: str,
+        on_change: Callable[[], None],
+        *,
+        policy: str = "",
+        timeout_seconds: float = 10.0,
+    ) -> None:
         self._client = client
-        self._instance = instance
+        self.instance = instance
+        self._policy = policy
+        self._patience_seconds = timeout_seconds + PATIENCE_SECONDS
         self.on_change = on_change
-        self._heard_at: dict[str, float] = {}  # CLOCK_BOOTTIME, seconds, by instance
+        # times are CLOCK_BOOTTIME in seconds, by instance
+        self._heard_at: dict[str, float] = {}
+        self._came_at: dict[str, float] = {}
+        self._policies: dict[str, str] = {}
+        self._worked_at: dict[str, float] = {}
+        self._neglecting: set[str] = set()
         self._heard_self_at = 0.0
-        self._alive: tuple[str, ...] = (instance,)
+        self._announced_at = 0.0
+        self._bus_good_since = 0.0
+        self._believed: tuple[str, ...] = (instance,)
+        self._was_alone = True
+        self._is_flooded = False
+        self._others_differ: tuple[str, ...] = ()
+        self._answer_wanted = asyncio.Event()
         self.greeted = asyncio.Event()
 
     async def run(self) -> None:
         """Announces this scheduler until cancelled, and then announces that it leaves."""
         subscription = await self._client.subscribe(subjects.ALIVE_ALL, cb=self._receive)
         await self._announce("hello")
-        await asyncio.sleep(GREETING_SECONDS)
-        self.greeted.set()
+        asyncio.get_running_loop().call_later(GREETING_SECONDS, self.greeted.set)
         try:
             while True:
-                await asyncio.sleep(ANNOUNCE_SECONDS)
+                await self._pause()
                 await self._announce("here")
                 self._expire_silent()
         finally:
@@ -65,49 +120,106 @@ class Peers:
                 await self._announce("bye")
                 await subscription.unsubscribe()
 
-    def is_mine(self, agent_id: str) -> bool:
-        """Returns whether this scheduler pings the agent.
+    def owner(self, agent_id: str) -> str:
+        """Returns the scheduler that pings the agent: the one with the highest random weight.
 
-        The highest random weight decides, so that few agents change hands when a scheduler comes or
-        goes.
+        Few agents change hands when a scheduler comes or goes.
         """
-        if self.alone:
-            return True
+        believed = self._believed
+        if len(believed) == 1:
+            return self.instance
+        return max(believed, key=lambda instance: weight(instance, agent_id))
 
-        def weight(instance: str) -> int:
-            return zlib.crc32(f"{instance}:{agent_id}".encode())
-
-        return max(self._alive, key=weight) == self._instance
+    def is_mine(self, agent_id: str) -> bool:
+        """Returns whether this scheduler pings the agent."""
+        return self.owner(agent_id) == self.instance
 
     @property
     def alone(self) -> bool:
-        """Whether no other scheduler is alive."""
-        return len(self._alive) == 1
+        """Whether no other scheduler is heard, believed or not."""
+        return not self._heard_at
+
+    @property
+    def differing_policies(self) -> tuple[str, ...]:
+        """The believed peers whose rules are not those of this scheduler."""
+        return self._others_differ
+
+    def saw_outcome(self, ping_id: str) -> None:
+        """Notes who wrote an outcome that appeared in the bucket."""
+        instance = ping_id.partition("-")[0]
+        if instance not in self._heard_at:
+            return
+        is_news = instance in self._neglecting or instance not in self._worked_at
+        self._worked_at[instance] = boottime()
+        if is_news:
+            self._neglecting.discard(instance)
+            self._update()
+
+    def agent_waits(self, owner: str, waited_seconds: float) -> None:
+        """Judges a peer by one of its agents, whose ping is that late.
+
+        The time in which this scheduler did not hear itself does not count: the bus was away.
+        """
+        now = boottime()
+        since = max(now - waited_seconds, self._bus_good_since, self._worked_at.get(owner, 0.0))
+        if waited_seconds < NEWCOMER_SECONDS:
+            since = max(since, self._came_at.get(owner, now))
+        if now - since <= self._patience_seconds or owner in self._neglecting:
+            return
+        log.warning(
+            "scheduler_neglects_agents",
+            peer=owner,
+            waiting_seconds=round(waited_seconds, 1),
+            action="its agents are pinged by the others until an outcome of it is seen",
+        )
+        self._neglecting.add(owner)
+        self._update()
+
+    async def _answer(self, now: float) -> None:
+        """Answers a newcomer, at once or, when many greet, a moment later with one announcement."""
+        if now - self._announced_at < ANSWER_SECONDS:
+            self._answer_wanted.set()
+            return
+        await self._announce("here")
+
+    async def _pause(self) -> None:
+        """Returns when it is time to announce: regularly, or soon after a newcomer's greeting."""
+        await asyncio.sleep(ANSWER_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANNOUNCE_SECONDS - ANSWER_SECONDS):
+                await self._answer_wanted.wait()
+        self._answer_wanted.clear()
 
     async def _announce(self, word: Word) -> None:
-        message = Alive(word=word)
+        self._announced_at = boottime()
+        message = Alive(word=word, policy=self._policy)
         try:
-            await self._client.publish(subjects.alive(self._instance), encode(message))
+            await self._client.publish(subjects.alive(self.instance), encode(message))
         except nats.errors.Error as error:
             log.debug("peer_announce_failed", detail=str(error))
 
     async def _receive(self, message: Msg) -> None:
+        now = boottime()
         sender = message.subject.rpartition(".")[2]
-        if sender == self._instance:
-            self._heard_self_at = boottime()
+        if sender == self.instance:
+            if now - self._heard_self_at > SILENT_SECONDS:
+                self._bus_good_since = now
+            self._heard_self_at = now
             return
         try:
-            word = decode(message.data, Alive).word
+            announced = decode(message.data, Alive)
         except BadMessageError as error:
             log.warning("peer_message_rejected", detail=str(error))
             return
-        if word == "bye":
-            self._heard_at.pop(sender, None)
-        else:
-            self._heard_at[sender] = boottime()
-        self._update_alive()
-        if word == "hello":
-            await self._announce("here")
+        if announced.word == "bye":
+            self._forget(sender)
+        elif sender in self._heard_at or len(self._heard_at) < MAX_HEARD:
+            self._heard_at[sender] = now
+            self._came_at.setdefault(sender, now)
+            self._policies[sender] = announced.policy
+        self._update()
+        if announced.word == "hello":
+            await self._answer(now)
 
     def _expire_silent(self) -> None:
         """Removes the peers that were silent while this scheduler heard its own announcements.
@@ -115,16 +227,61 @@ class Peers:
         While the bus is away this scheduler does not hear itself either, so no peer is removed.
         """
         expired_before = self._heard_self_at - SILENT_SECONDS
-        self._heard_at = {
-            instance: heard_at
-            for instance, heard_at in self._heard_at.items()
-            if heard_at > expired_before
-        }
-        self._update_alive()
+        silent = [name for name, at in self._heard_at.items() if at <= expired_before]
+        for instance in silent:
+            self._forget(instance)
+        self._update()
 
-    def _update_alive(self) -> None:
-        alive = tuple(sorted((*self._heard_at, self._instance)))
-        if alive != self._alive:
-            log.info("schedulers_changed", alive=len(alive))
-            self._alive = alive
+    def _forget(self, instance: str) -> None:
+        self._heard_at.pop(instance, None)
+        self._came_at.pop(instance, None)
+        self._policies.pop(instance, None)
+        self._worked_at.pop(instance, None)
+        self._neglecting.discard(instance)
+
+    def _update(self) -> None:
+        """Decides whom to believe, and calls `on_change` if that has changed."""
+        proven = []
+        unproven = []
+        for instance in self._heard_at:
+            if instance in self._neglecting:
+                continue
+            if instance in self._worked_at:
+                proven.append(instance)
+            else:
+                unproven.append(instance)
+        is_flooded = len(unproven) > MAX_UNPROVEN
+        if is_flooded and not self._is_flooded:
+            log.error(
+                "unknown_schedulers_ignored",
+                heard=len(unproven),
+                action="they count once they ping; see who publishes on gpuping.scheduler.alive",
+            )
+        self._is_flooded = is_flooded
+        if is_flooded:
+            unproven = []
+        believed = tuple(sorted((*proven, *unproven, self.instance)))
+        has_changed = believed != self._believed
+        if has_changed:
+            log.info("schedulers_changed", alive=len(believed))
+            self._believed = believed
+        if has_changed or self.alone != self._was_alone:
+            self._was_alone = self.alone
             self.on_change()
+        self._compare_policies()
+
+    def _compare_policies(self) -> None:
+        """Notes the peers that judge by other rules, and logs each of them once."""
+        differing = []
+        for instance in self._believed:
+            theirs = self._policies.get(instance, "")
+            if theirs and self._policy and theirs != self._policy:
+                differing.append(instance)
+        for instance in differing:
+            if instance not in self._others_differ:
+                log.error(
+                    "scheduler_policy_differs",
+                    peer=instance,
+                    action="give all schedulers the same PING_ settings",
+                )
+        self._others_differ = tuple(differing)

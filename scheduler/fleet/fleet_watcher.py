@@ -24,7 +24,7 @@ class FleetWatcher:
 
     `is_active` tells whether this scheduler has an attempt for the agent. The states of such an
     agent are not applied; if another scheduler writes one, the attempt's compare-and-set fails, and
-    it is read then.
+    it is read then. `on_outcome` is called with the ping_id of each outcome of another scheduler.
     """
 
     def __init__(
@@ -32,10 +32,12 @@ class FleetWatcher:
         client: Client,
         directory: Directory,
         is_active: Callable[[str], bool],
+        on_outcome: Callable[[str], None],
     ) -> None:
         self._client = client
         self._directory = directory
         self._is_active = is_active
+        self._on_outcome = on_outcome
         self._entries = KeyWatcher(
             client,
             subjects.BUCKET_STREAM,
@@ -116,6 +118,7 @@ class FleetWatcher:
             self._reject(subject, error)
             return
         self._directory.apply_state(agent_id, state, sequence, time_ns)
+        self._on_outcome(state.last.ping_id)
 
     def _is_known(self, agent_id: str, sequence: int) -> bool:
         """Returns whether this revision was applied before: this scheduler wrote it itself."""

@@ -5,6 +5,9 @@ fired, and all other agents that are due.
 
 The directory knows the due time of every agent, in every scheduler. An agent's timer in the bucket
 fires only if no scheduler has pinged it in time. Each agent has at most one attempt at a time here.
+
+No attempt is handed out while the agent's last state is not in the history stream: its outcome
+would overwrite that state in the bucket (`scheduler.cluster.history_position`).
 """
 
 import heapq
@@ -20,6 +23,7 @@ from bus.clock import boottime, utc_now
 from bus.contract import subjects
 from bus.contract.messages import Timer, decode
 from bus.errors import BadMessageError
+from scheduler.cluster.history_position import HistoryPosition
 from scheduler.cluster.peers import Peers
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.ping.attempt import PingAttempt
@@ -52,14 +56,16 @@ class DueQueue:
         self,
         directory: Directory,
         peers: Peers,
+        history: HistoryPosition,
         limit: int,
         acknowledge: Callable[[list[str]], None],
     ) -> None:
         self._directory = directory
         self._peers = peers
+        self._history = history
         self._limit = limit
         self._acknowledge = acknowledge
-        self._next_id = new_ping_ids()
+        self._next_id = new_ping_ids(peers.instance)
         self.active: dict[str, PingAttempt] = {}  # by agent_id
         self._retries: deque[PingAttempt] = deque()
         self._by_hand: deque[PingAttempt] = deque()
@@ -68,6 +74,11 @@ class DueQueue:
         self._held: list[tuple[float, str]] = []
         # Due, but active already or another scheduler's. A dict, because it keeps the order.
         self._passed_over: dict[str, None] = {}
+        # Held until the history stream has their agent's last state.
+        self._held_due: dict[str, None] = {}
+        self._held_attempts: list[PingAttempt] = []
+        self._held_fired: list[FiredTimer] = []
+        self._released_at_sequence = history.sequence
         self._offered_at = 0.0
         self.bad_messages = 0
 
@@ -77,9 +88,14 @@ class DueQueue:
         due = self._directory.due(utc_now())
         return max(0, len(due) - len(self.active))
 
+    @property
+    def held(self) -> int:
+        """How many pings wait until the history stream has their agent's last state."""
+        return len(self._held_due) + len(self._held_attempts) + len(self._held_fired)
+
     def room(self) -> int:
         """Returns how many more due messages may be requested."""
-        return max(0, self._limit - len(self._fired))
+        return max(0, self._limit - len(self._fired) - len(self._held_fired))
 
     def add_due_message(self, message: Msg) -> None:
         """Adds a due message of the consumer that all schedulers share."""
@@ -106,10 +122,12 @@ class DueQueue:
 
     def next(self, now: datetime) -> PingAttempt | None:
         """Returns the next attempt; None when no agent is to be pinged now."""
-        if self._retries:
-            return self._retries.popleft()
-        if self._by_hand:
-            return self._by_hand.popleft()
+        for requested in (self._retries, self._by_hand):
+            while requested:
+                wanted = requested.popleft()
+                if self._history.has(wanted.tracked.state_revision):
+                    return wanted
+                self._held_attempts.append(wanted)
         while self._fired:
             attempt = self._attempt_for_timer(self._fired.popleft(), now)
             if attempt is not None:
@@ -137,7 +155,11 @@ class DueQueue:
             self._offered_at = now
             released += self._passed_over
             self._passed_over = {}
+        if self._history.sequence != self._released_at_sequence:
+            self._released_at_sequence = self._history.sequence
+            released += self._release_held()
         self._directory.offer_again(released)
+        self._history.note_held(self.held)
 
     def seconds_until_next(self, now: float, turn: datetime) -> float:
         """Returns how long no agent can become due, OFFER_SECONDS at most.
@@ -145,6 +167,7 @@ class DueQueue:
         `turn` is the time for which `next` returned None. An agent that became due since then
         counts as the next one.
         """
+        self._history.note_held(self.held)
         pause = OFFER_SECONDS
         next_at = self._directory.next_ping_at(turn)
         if next_at is not None:
@@ -162,13 +185,30 @@ class DueQueue:
             return MIN_SECONDS_BETWEEN_OUTCOMES - since_last
         return 0.0
 
+    def _release_held(self) -> list[str]:
+        """Reconsiders what was held for the history; returns the agents that were due.
+
+        Those that must wait further are held again when they are taken.
+        """
+        self._retries.extend(self._held_attempts)
+        self._held_attempts = []
+        self._fired.extend(self._held_fired)
+        self._held_fired = []
+        released = []
+        for agent_id in self._held_due:
+            tracked = self._directory.get(agent_id)
+            if tracked is None or self._history.has(tracked.state_revision):
+                released.append(agent_id)
+        for agent_id in released:
+            del self._held_due[agent_id]
+        return released
+
     def _attempt_for_due(self, agent_id: str) -> PingAttempt | None:
         """Returns an attempt for a due agent; None when the agent must not be pinged here now."""
         tracked = self._directory.get(agent_id)
         if tracked is None:
             return None
-        if agent_id in self.active or not self._peers.is_mine(agent_id):
-            self._passed_over[agent_id] = None
+        if not self._is_for_us_now(agent_id, tracked):
             return None
         wait = self.seconds_too_soon(tracked)
         if wait > 0:
@@ -178,6 +218,29 @@ class DueQueue:
         if due_at is None:
             return None
         return self._new_attempt(agent_id, tracked, due_at)
+
+    def _is_for_us_now(self, agent_id: str, tracked: Tracked) -> bool:
+        """Returns False after setting the agent aside, to be reconsidered later."""
+        if agent_id in self.active:
+            self._passed_over[agent_id] = None
+            return False
+        is_in_history = self._history.has(tracked.state_revision)
+        owner = self._peers.owner(agent_id)
+        if owner != self._peers.instance:
+            self._passed_over[agent_id] = None
+            if is_in_history:
+                self._judge_owner(owner, tracked)
+            return False
+        if not is_in_history:
+            self._held_due[agent_id] = None
+        return is_in_history
+
+    def _judge_owner(self, owner: str, tracked: Tracked) -> None:
+        """Tells the peers how late the ping is that one of them should make."""
+        due_at = tracked.next_ping_at(self._directory.policy)
+        if due_at is not None:
+            late = utc_now() - due_at
+            self._peers.agent_waits(owner, late.total_seconds())
 
     def _attempt_for_timer(self, fired: FiredTimer, now: datetime) -> PingAttempt | None:
         """Returns an attempt for a timer that fired.
@@ -196,6 +259,9 @@ class DueQueue:
             due_at = self._due_at(fired, tracked, now)
         if tracked is None or due_at is None:
             self._acknowledge([fired.ack])
+            return None
+        if not self._history.has(tracked.state_revision):
+            self._held_fired.append(fired)
             return None
         attempt = self._new_attempt(fired.agent_id, tracked, due_at)
         _join(attempt, fired)

@@ -18,8 +18,7 @@ from bus.contract.messages import AgentState
 from bus.contract.questions import Ping, ping_of
 from bus.transport.connection import Client
 from bus.transport.pull_consumer import PullConsumer
-from scheduler.cluster.bus_clock import BusClock
-from scheduler.cluster.peers import Peers
+from scheduler.cluster.cluster import Cluster
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.registry import unknown
 from scheduler.ping.attempt import PingAttempt
@@ -46,24 +45,25 @@ class PingLoop:
         self,
         client: Client,
         directory: Directory,
-        peers: Peers,
+        cluster: Cluster,
         wake: asyncio.Event,
         *,
         limits: PingLimits,
-        bus_clock: BusClock,
         on_recorded: Callable[[PingAttempt, AgentState], None],
         on_consumer_lost: Callable[[], Awaitable[None]],
     ) -> None:
         self._client = client
         self._directory = directory
-        self._peers = peers
+        self._peers = cluster.peers
         self._wake = wake
         self._limit = limits.in_flight
         self._timeout_seconds = limits.timeout_seconds
         self._on_recorded = on_recorded
-        self.queue = DueQueue(directory, peers, self._limit, self._acknowledge)
+        self.queue = DueQueue(
+            directory, cluster.peers, cluster.history, self._limit, self._acknowledge
+        )
         self._bus_monitor = BusMonitor(client, limits.timeout_seconds)
-        self.pinger = Pinger(client, self._bus_monitor, bus_clock, limits, self._on_result)
+        self.pinger = Pinger(client, self._bus_monitor, cluster.bus_clock, limits, self._on_result)
         self.committer = Committer(
             client,
             directory,

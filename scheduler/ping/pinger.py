@@ -282,18 +282,17 @@ def _answers(report: UptimeReport, attempt: PingAttempt) -> bool:
     return report.ping_id == attempt.ping_id and report.nonce == attempt.nonce
 
 
-def new_ping_ids() -> Callable[[], str]:
+def new_ping_ids(instance: str) -> Callable[[], str]:
     """Returns a function that makes ping ids, unique among all schedulers.
 
-    Each is the last token of a reply subject.
+    Each begins with the name of its scheduler, and is the last token of a reply subject.
     """
-    prefix = secrets.token_hex(5)
     number = 0
 
     def next_id() -> str:
         nonlocal number
         number += 1
-        return f"{prefix}-{number:x}"
+        return f"{instance}-{number:x}"
 
     return next_id
 

@@ -1,9 +1,10 @@
 """Defers the timers of agents that are overdue, so that they do not all fire.
 
 A timer that fires costs the server one fsync. If the timers of a whole backlog fired, they would
-delay the very commits that reduce the backlog, and it would grow. A scheduler that knows the agents
-are overdue needs no timer to tell it, so it moves the timers, a thousand in one batch. The same
-write restores a timer that was lost.
+delay the very commits that reduce the backlog, and it would grow. A scheduler that knows that its
+agents are overdue needs no timer to tell it, so it moves their timers, a thousand in one batch. The
+same write restores a timer that was lost. The agents of other schedulers are left alone: their
+timers are there for the case that those schedulers hang.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from bus.clock import utc_now
 from bus.errors import BusError
 from bus.transport.batch import MAX_MESSAGES, commit
 from bus.transport.connection import Client
+from scheduler.cluster.peers import Peers
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.ping.loop import PingLoop
 from scheduler.write.timers import is_overdue, timer
@@ -39,9 +41,10 @@ class _Revisions(NamedTuple):
 class TimerDeferral:
     """Defers timers every INTERVAL_SECONDS; `deferred` counts them."""
 
-    def __init__(self, client: Client, directory: Directory, loop: PingLoop) -> None:
+    def __init__(self, client: Client, directory: Directory, peers: Peers, loop: PingLoop) -> None:
         self._client = client
         self._directory = directory
+        self._peers = peers
         self._loop = loop
         self.deferred = 0
 
@@ -71,6 +74,8 @@ class TimerDeferral:
         if agent_id in self._loop.active:
             return False
         tracked = self._directory.get(agent_id)
+        if not self._peers.is_mine(agent_id):
+            return False
         if tracked is None or tracked.timer_at is None:
             return True
         return tracked.timer_at - now <= MIN_REMAINING

@@ -12,6 +12,7 @@ from bus.contract.messages import AgentEntry, AnsweredPing, Timer, encode
 from bus.settings import Settings
 from bus.transport import connection, jetstream_api
 from bus.transport.batch import Write, commit
+from scheduler.cluster.history_position import HistoryPosition
 from scheduler.cluster.peers import Peers
 from scheduler.fleet.directory import Directory
 from scheduler.ping.attempt import PingAttempt
@@ -127,7 +128,10 @@ async def test_a_timer_that_stood_through_outcomes_counts_when_its_agent_waits_f
     finally:
         writing.cancel()
     acknowledged: list[str] = []
-    queue = DueQueue(directory, Peers(bus, "one", lambda: None), 10, acknowledged.extend)
+    history = HistoryPosition(bus, lambda: None)
+    await history.read()
+    peers = Peers(bus, "one", lambda: None)
+    queue = DueQueue(directory, peers, history, 10, acknowledged.extend)
     due_at = directory.get(name).state.next_ping_at
     fired = Msg(
         bus, subjects.due_key(name), "ack.1", encode(Timer(seq=1, due_at=now))

@@ -8,6 +8,8 @@ from msgspec.structs import replace
 from bus.contract.messages import AgentEntry
 from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import BusClock
+from scheduler.cluster.cluster import Cluster
+from scheduler.cluster.history_position import HistoryPosition
 from scheduler.cluster.peers import Peers
 from scheduler.fleet.directory import Directory
 from scheduler.ping.loop import PingLoop
@@ -111,10 +113,9 @@ def ping_loop(directory: Directory, wake: asyncio.Event, limit: int) -> PingLoop
     return PingLoop(
         client,
         directory,
-        peers,
+        Cluster(peers, HistoryPosition(client, wake.set), BusClock(client)),
         wake,
         limits=PingLimits(in_flight=limit, timeout_seconds=10.0),
-        bus_clock=BusClock(client),
         on_recorded=lambda _attempt, _state: None,
         on_consumer_lost=restore,
     )

@@ -1,0 +1,120 @@
+"""A real cluster of three nats-servers on loopback, each of which can be killed and frozen."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats.errors
+
+from bus.errors import BusError
+from bus.settings import Settings
+from bus.transport import connection, embedded_server, jetstream_api
+
+START_SECONDS = 60.0
+SIZE = 3
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class ClusterServer:
+    """One server; `process` may be frozen."""
+
+    def __init__(self, folder: Path, number: int, port: int, routes: list[int]) -> None:
+        self.name = f"n{number}"
+        self.port = port
+        self.process: asyncio.subprocess.Process | None = None
+        self._config = folder / f"{self.name}.conf"
+        store = json.dumps(str(folder / self.name))
+        log_file = json.dumps(str(folder / f"{self.name}.log"))
+        peers = ", ".join(f'"nats-route://127.0.0.1:{route}"' for route in routes)
+        self._config.write_text(f"""\
+server_name: {self.name}
+host: 127.0.0.1
+port: {port}
+log_file: {log_file}
+ping_interval: "5s"
+ping_max: 2
+jetstream {{ store_dir: {store}, sync_interval: always }}
+cluster {{
+  name: gpuping
+  host: 127.0.0.1
+  port: {routes[number]}
+  routes: [{peers}]
+}}
+""")
+
+    async def start(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            *(str(embedded_server.find_binary()), "-c", str(self._config)),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+
+    async def kill(self) -> None:
+        """SIGKILL; the process is gone when this returns."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+
+class NatsCluster:
+    """Three servers; `url` names all of them."""
+
+    def __init__(self, folder: Path) -> None:
+        ports = free_ports(2 * SIZE)
+        self.servers = [
+            ClusterServer(folder, number, ports[number], ports[SIZE:]) for number in range(SIZE)
+        ]
+
+    @property
+    def url(self) -> str:
+        return ",".join(f"nats://127.0.0.1:{server.port}" for server in self.servers)
+
+    def server(self, name: str) -> ClusterServer:
+        return next(server for server in self.servers if server.name == name)
+
+
+async def leader_of(bus: connection.Client, stream: str) -> str:
+    """The name of the server that leads a stream."""
+    info = await jetstream_api.call(bus, f"STREAM.INFO.{stream}")
+    return str(info["cluster"]["leader"])
+
+
+@asynccontextmanager
+async def nats_cluster(folder: Path) -> AsyncIterator[NatsCluster]:
+    """The servers for the length of a block; JetStream answers when it is entered."""
+    cluster = NatsCluster(folder)
+    try:
+        for server in cluster.servers:
+            await server.start()
+        await _until_it_answers(cluster)
+        yield cluster
+    finally:
+        for server in cluster.servers:
+            await server.kill()
+
+
+async def _until_it_answers(cluster: NatsCluster) -> None:
+    async with (
+        asyncio.timeout(START_SECONDS),
+        connection.connected(Settings(NATS_URL=cluster.url), "cluster") as client,
+    ):
+        while True:
+            try:
+                await jetstream_api.call(client, "INFO", timeout=1.0)
+            except (BusError, nats.errors.Error):
+                await asyncio.sleep(0.1)  # nothing announces the meta leader
+            else:
+                return
