@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -138,7 +139,7 @@ async def assert_nothing_lost(cluster: NatsCluster, config: Settings, what: str)
     longest = max(
         (after.last.pinged_at - before.last.pinged_at).total_seconds()
         for states in history.values()
-        for before, after in zip(states, states[1:], strict=False)
+        for before, after in pairwise(states)
     )
     print(  # noqa: T201  # with -s: what docs/benchmarks.md reports
         f"{what}: {outcomes} outcomes, {excused} excused, up to #{newest}; pings were held for"

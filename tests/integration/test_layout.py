@@ -48,5 +48,5 @@ async def test_the_position_of_the_history_is_that_of_the_last_state_it_holds(
     first = await commit(bus, [Write(subjects.state_key(f"a{n}"), b"{}") for n in range(3)])
     await commit(bus, [Write(subjects.agent_key("a"), b"{}")])
     async with asyncio.timeout(10):
-        while await layout.sourced_sequence(bus) != first + 2:
+        while await layout.sourced_sequence(bus) != first + 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # the server follows on its own
