@@ -183,8 +183,11 @@ class SchedulerEndpoints:
                 return AgentPage(agents=views, total=page.total, next_cursor=next_cursor)
 
     async def fleet(self, _request: Request) -> Fleet:
-        """Answers `gpuping.scheduler.fleet`."""
-        await self._watcher.catch_up()
+        """Answers `gpuping.scheduler.fleet`, also while it cannot work, and then says why."""
+        trouble = await self._watcher.bucket_trouble()
+        if trouble is None:
+            await self._watcher.catch_up()
+            trouble = self._loop.committer.trouble
         now = utc_now()
         directory = self._directory
         by_status: dict[str, int] = {}
@@ -198,6 +201,7 @@ class SchedulerEndpoints:
             in_flight=self._loop.pinger.in_flight,
             by_status=by_status,
             next_ping_at=directory.next_ping_at(now),
+            trouble=trouble,
         )
 
     async def ping_now(self, request: Request) -> Ping:

@@ -10,7 +10,7 @@ treat a missing agent alike. Every call raises a `BusError`:
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar, get_args
 
 import structlog
@@ -258,14 +258,37 @@ class FleetClient:
 
     # ---- scheduler and storage together ----------------------------------------------------------
 
+    async def troubles(self, timeout: float = OPTIONAL_SECONDS) -> dict[str, str | None]:
+        """Why each part cannot do its work, by its name; None for a part that can.
+
+        A service that answers may be unable to work: storage whose file another process holds or
+        whose disk is full, a scheduler whose bucket is gone.
+        """
+        if not self.is_connected:
+            detail = "the bus is not connected"
+            return {"bus": detail, "scheduler": detail, "storage": detail}
+        scheduler, storage = await asyncio.gather(
+            _trouble_of(self.fleet(timeout), lambda fleet: fleet.trouble),
+            _trouble_of(self.storage_stats(timeout), lambda stats: stats.ingest_waiting),
+        )
+        return {"bus": None, "scheduler": scheduler, "storage": storage}
+
     async def dashboard(self, storage_timeout: float = ANSWER_SECONDS) -> Dashboard:
         """The fleet at one moment. What storage does not answer in time is null or empty."""
         question = OverviewRequest(hours=PERIOD_HOURS, recent=RECENT_PINGS)
-        fleet, agents, overview = await asyncio.gather(
+        fleet, agents, overview, storage_trouble = await asyncio.gather(
             self.fleet(),
             self._worst_agents(storage_timeout),
             optional(self.overview(question, storage_timeout)),
+            _trouble_of(self.storage_stats(storage_timeout), lambda stats: stats.ingest_waiting),
         )
+        reasons: dict[str, str] = {}
+        if fleet.trouble is not None:
+            reasons["scheduler"] = fleet.trouble
+        if storage_trouble is not None:
+            reasons["storage"] = storage_trouble
+        elif overview is None:
+            reasons["storage"] = "storage did not answer in time"
         totals = Totals(
             agents=fleet.agents,
             pings=fleet.pings,
@@ -283,7 +306,8 @@ class FleetClient:
             next_ping_at=fleet.next_ping_at,
             agents=agents,
             recent=(),
-            degraded=("storage",),
+            degraded=tuple(reasons),
+            reasons=reasons,
         )
         if overview is None:
             return without_storage
@@ -299,7 +323,6 @@ class FleetClient:
             response_ms=overview.response_ms,
             late_ms=overview.late_ms,
             recent=overview.recent,
-            degraded=(),
         )
 
     async def _worst_agents(self, storage_timeout: float) -> tuple[Agent, ...]:
@@ -372,6 +395,16 @@ class FleetClient:
             if not self._client.is_connected:
                 raise
             raise AgentError(str(error)) from None
+
+
+async def _trouble_of(
+    question: Awaitable[ReplyT], trouble: Callable[[ReplyT], str | None]
+) -> str | None:
+    """What a service says of itself, or why it does not answer."""
+    try:
+        return trouble(await question)
+    except BusError as error:
+        return str(error)
 
 
 async def optional(question: Awaitable[ReplyT]) -> ReplyT | None:

@@ -37,7 +37,7 @@ class Dashboard(Struct, kw_only=True, frozen=True):
     """The WORST_AGENTS worst agents, the RECENT_PINGS newest outcomes, and the totals.
 
     `response_ms` and `late_ms` are keyed by percentile: p50, p95, p99. `degraded` names the
-    services that did not answer, whose parts are therefore missing.
+    services that cannot work, whose parts may be missing, and `reasons` says why, by service.
     """
 
     generated_at: datetime
@@ -51,3 +51,4 @@ class Dashboard(Struct, kw_only=True, frozen=True):
     agents: tuple[Agent, ...]
     recent: tuple[Ping, ...]
     degraded: tuple[str, ...]
+    reasons: dict[str, str] = {}

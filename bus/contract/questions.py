@@ -172,6 +172,8 @@ class Fleet(Message, kw_only=True, frozen=True):
     in_flight: int
     by_status: dict[str, int]
     next_ping_at: datetime | None = None
+    # why the scheduler that answered cannot ping or keep outcomes; None while it can
+    trouble: str | None = None
 
 
 class LiveEvent(Message, kw_only=True, frozen=True):

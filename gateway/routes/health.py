@@ -1,13 +1,12 @@
-"""Liveness and readiness, for probes. They need no token, and tell only which parts answer."""
+"""Liveness and readiness, for probes. They need no token, and tell only which parts can work."""
 
-import asyncio
 from typing import Literal
 
 from litestar import get
 from litestar.di import NamedDependency
 from msgspec import Struct
 
-from bus.client.fleet_client import OPTIONAL_SECONDS, FleetClient, optional
+from bus.client.fleet_client import FleetClient
 from gateway.web.problems import ProblemError, error_responses
 
 
@@ -18,7 +17,7 @@ class Alive(Struct, frozen=True):
 
 
 class Ready(Struct, kw_only=True, frozen=True):
-    """Everything behind the gateway answers."""
+    """Everything behind the gateway can work."""
 
     status: Literal["ready"] = "ready"
     checks: dict[str, bool]
@@ -35,25 +34,27 @@ async def healthz() -> Alive:
 
 @get("/readyz", tags=["operation"], summary="Readiness", responses=error_responses())
 async def readyz(fleet_client: NamedDependency[FleetClient]) -> Ready:
-    """200 when bus, scheduler and storage answer; else a 503 problem, which names the `missing`."""
-    checks = await check(fleet_client)
-    missing = [name for name, answered in checks.items() if not answered]
-    if missing:
-        detail = f"not answering: {', '.join(missing)}"
-        raise ProblemError(503, detail, missing=missing, checks=checks)
+    """200 when bus, scheduler and storage can do their work.
+
+    Otherwise a 503 problem, which names the `missing` parts and the `reasons`. A part that answers
+    is still missing if it cannot work: storage without room, or whose file another process holds.
+    """
+    troubles = await fleet_client.troubles()
+    checks: dict[str, bool] = {}
+    reasons: dict[str, str] = {}
+    sentences: list[str] = []
+    for name, trouble in troubles.items():
+        checks[name] = trouble is None
+        if trouble is not None:
+            reasons[name] = trouble
+            sentences.append(f"{name}: {trouble}")
+    if reasons:
+        raise ProblemError(
+            503,
+            f"cannot work: {'; '.join(sentences)}",
+            missing=list(reasons),
+            checks=checks,
+            reasons=reasons,
+            headers={"Retry-After": "2"},
+        )
     return Ready(checks=checks)
-
-
-async def check(fleet_client: FleetClient) -> dict[str, bool]:
-    """Whether each part behind the gateway answers now, by its name."""
-    if not fleet_client.is_connected:
-        return {"bus": False, "scheduler": False, "storage": False}
-    fleet, storage_stats = await asyncio.gather(
-        optional(fleet_client.fleet(OPTIONAL_SECONDS)),
-        optional(fleet_client.storage_stats(OPTIONAL_SECONDS)),
-    )
-    return {
-        "bus": True,
-        "scheduler": fleet is not None,
-        "storage": storage_stats is not None,
-    }

@@ -62,6 +62,10 @@ async def metrics(
     )
     families = [
         _service_up(scheduler=fleet is not None, storage=storage_stats is not None),
+        _service_ready(
+            scheduler=fleet is not None and fleet.trouble is None,
+            storage=storage_stats is not None and storage_stats.ingest_waiting is None,
+        ),
         metric_families.gauge(
             "bus_connected",
             "Whether the bus is connected",
@@ -85,13 +89,19 @@ async def metrics(
 
 
 def _service_up(**answered: bool) -> Metric:
-    family = GaugeMetricFamily(
-        "gpuping_service_up",
-        "Whether a service behind the gateway answers",
-        labels=["service"],
-    )
-    for service, is_up in answered.items():
-        family.add_metric([service], float(is_up))
+    text = "Whether a service behind the gateway answers"
+    return _by_service("gpuping_service_up", text, answered)
+
+
+def _service_ready(**ready: bool) -> Metric:
+    text = "Whether a service behind the gateway can do its work"
+    return _by_service("gpuping_service_ready", text, ready)
+
+
+def _by_service(name: str, text: str, values: dict[str, bool]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=["service"])
+    for service, value in values.items():
+        family.add_metric([service], float(value))
     return family
 
 

@@ -6,6 +6,7 @@ import time
 from datetime import datetime
 
 from bus import clock
+from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
 from bus.errors import BusError, RefusedError, UnavailableError
 from bus.settings import Settings
@@ -16,6 +17,7 @@ from bus.transport.micro_services import ask_raw
 from gpuping.output.findings import Finding, failure, note, ok, warning
 
 DISCOVERY_SECONDS = 0.5
+WORK_SECONDS = 2.0
 MOST_SKEW_SECONDS = 1.0
 NEEDED_SERVICES = (subjects.SCHEDULER_SERVICE, subjects.STORAGE_SERVICE)
 SERVICES = (*NEEDED_SERVICES, subjects.AGENTD_SERVICE)
@@ -83,9 +85,26 @@ async def services(client: Client) -> Finding:
 
 
 async def service_answers(client: Client, name: str) -> Finding:
-    """Raises UnavailableError when no micro service of that name answers."""
+    """Whether a service answers and can work. Raises UnavailableError when none answers."""
     await ask_raw(client, subjects.micro_ping(name), b"", who=name, timeout=2.0)
-    return ok(name, "answers")
+    troubles = await FleetClient(client, WORK_SECONDS).troubles(WORK_SECONDS)
+    trouble = troubles.get(name.removeprefix("gpuping-"))
+    if trouble is not None:
+        return failure(name, f"cannot work: {trouble}", "see its log")
+    return ok(name, "answers, and can work")
+
+
+async def work(client: Client) -> Finding:
+    """Whether scheduler and storage can do their work, which is more than to answer."""
+    troubles = await FleetClient(client, WORK_SECONDS).troubles(WORK_SECONDS)
+    sentences = []
+    for name, trouble in troubles.items():
+        if trouble is not None:
+            sentences.append(f"{name}: {trouble}")
+    if sentences:
+        advice = "make room on the disk, or end the process that holds the file; see the log"
+        return failure("work", f"cannot work: {'; '.join(sentences)}", advice)
+    return ok("work", "scheduler and storage can keep outcomes")
 
 
 async def _count_services(client: Client) -> dict[str, int]:

@@ -51,6 +51,7 @@ async def _check_bus(settings: Settings) -> list[Finding]:
                 await _finding("jetstream", bus_checks.jetstream(client)),
                 await _finding("streams", bus_checks.streams(client, settings)),
                 await _finding("services", bus_checks.services(client)),
+                await _finding("work", bus_checks.work(client)),
                 await _finding("bus clock", bus_checks.server_clock(client)),
             ]
     except NothingRunsError as error:

@@ -57,6 +57,8 @@ def headline(dashboard: Dashboard) -> Text:
     median = dashboard.response_ms.get("p50")
     if median is not None:
         line.append(f"  answers in {median:.1f} ms")
+    for service, reason in dashboard.reasons.items():
+        line.append(f"\n{service} cannot work: {reason}", "bold red")
     return line
 
 

@@ -9,8 +9,9 @@ from bus.background import StartTask
 from bus.contract import subjects
 from bus.contract.messages import AgentEntry, AgentState, decode
 from bus.errors import BadMessageError, UnavailableError
-from bus.transport import bucket
+from bus.transport import bucket, jetstream_api
 from bus.transport.connection import Client
+from bus.transport.jetstream_api import JetStreamApiError
 from bus.transport.kv_watcher import KeyWatcher
 from scheduler.fleet.directory import Directory
 
@@ -51,13 +52,37 @@ class FleetWatcher:
             self._on_state,
         )
         self.bad_values = 0
+        self._bucket_created: str | None = None
 
     async def load(self, start: StartTask) -> None:
         """Starts to watch; returns when the directory holds what the bucket held at the start."""
+        self._bucket_created = await self._read_bucket_created()
         start(self._entries.run())
         start(self._states.run())
         await self._entries.loaded.wait()
         await self._states.loaded.wait()
+
+    async def bucket_trouble(self) -> str | None:
+        """Why the bucket is not the one that was loaded; None if it is.
+
+        Raises UnavailableError when the bus is away.
+        """
+        try:
+            created = await self._read_bucket_created()
+        except JetStreamApiError as error:
+            return f"the bucket {subjects.BUCKET} cannot be used: {error.description}"
+        if created != self._bucket_created:
+            return (
+                f"the bucket {subjects.BUCKET} was made anew at {created}, "
+                "without what this scheduler had loaded: restore it, then restart the schedulers"
+            )
+        return None
+
+    async def _read_bucket_created(self) -> str:
+        """When the bucket was made, which tells two buckets of one name apart."""
+        info = await jetstream_api.call(self._client, f"STREAM.INFO.{subjects.BUCKET_STREAM}")
+        created: str = info["created"]
+        return created
 
     def watch_states(self, wanted: bool) -> None:
         """Watches the states, or stops to: a scheduler that is alone writes all states itself."""

@@ -87,6 +87,7 @@ class Committer:
         self._preparing = asyncio.Lock()
         self.commits = 0
         self.lost_races = 0
+        self.trouble: str | None = None  # why the last batch was not written; None if it was
 
     def submit(self, attempt: PingAttempt, result: PingResult) -> None:
         """Queues the result of an attempt to be written."""
@@ -126,12 +127,15 @@ class Committer:
         except UnavailableError as error:
             # Only reading tells whether the batch was written.
             log.warning("outcome_write_failed", outcomes=len(batch), detail=str(error))
+            self.trouble = f"outcomes cannot be written: {error}"
             await self._refresh_all(batch)
             self._settle_or_retry(batch)
+            self._forget_trouble_when_done()
         except BusError as error:
             await self._on_refusal(batch, error)
         else:
             self.commits += 1
+            self.trouble = None
             await self._settle(prepared, first_sequence)
 
     async def _prepare_and_send(
@@ -190,6 +194,8 @@ class Committer:
         if isinstance(error, StaleError) and await self._refresh_all(batch):
             self._settle_or_retry(batch)
             return
+        if not isinstance(error, StaleError):
+            self.trouble = f"outcomes cannot be written: {error}"
         if len(batch) > 1:
             middle = len(batch) // 2
             await self._write(batch[:middle])
@@ -204,6 +210,12 @@ class Committer:
         await asyncio.sleep(RETRY_SECONDS)
         await self._refresh_all(batch)
         self._settle_or_retry(batch)
+        self._forget_trouble_when_done()
+
+    def _forget_trouble_when_done(self) -> None:
+        """A failed batch may have been written after all. What was not is tried again."""
+        if not self._finished:
+            self.trouble = None
 
     async def _refresh_all(self, batch: list[_Finished]) -> bool:
         """Reads the agents of the batch from the bucket; returns whether that showed a change."""

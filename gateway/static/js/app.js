@@ -65,9 +65,15 @@ function ProblemBanner({ state }) {
   const since = state.heardAt ? ` Shown is what was known at ${formatTime(new Date(state.heardAt).toISOString())}.` : "";
   if (state.problem)
     return html`<p class="trouble is-bad" role="alert"><strong>${state.problem}</strong>${since} Trying again by itself.</p>`;
-  if (state.fleet.degraded.includes("storage")) {
+  const { scheduler, storage } = state.fleet.reasons;
+  if (scheduler) {
+    return html`<p class="trouble is-bad" role="alert">
+      <strong>The scheduler cannot work.</strong> ${scheduler}
+    </p>`;
+  }
+  if (storage) {
     return html`<p class="trouble" role="status">
-      <strong>Storage does not answer.</strong> Pings go on; uptimes of 24 h and history are back when it is.
+      <strong>Storage cannot work.</strong> Pings go on; uptimes of 24 h and history are back when it can. ${storage}
     </p>`;
   }
   return null;

@@ -23,7 +23,7 @@ export const EMPTY = {
   lateMs: {},
   due: 0,
   recent: [],
-  degraded: [], // services whose part of the response is missing
+  reasons: {}, // why services cannot work, by service
 };
 
 /** The fleet with the dashboard's response applied. Known beats are kept. */
@@ -43,7 +43,7 @@ export function fromDashboard(fleet, response) {
     lateMs: response.late_ms ?? {},
     due: response.due ?? 0,
     recent: mergeRecent(fleet.recent, response.recent ?? []),
-    degraded: response.degraded ?? [],
+    reasons: response.reasons ?? {},
   };
   for (const ping of next.recent.filter((other) => agents.has(other.agent_id))) {
     next.beats.set(ping.agent_id, mergeBeats(next.beats.get(ping.agent_id), [ping]));
