@@ -36,7 +36,7 @@ from agentd.ledger.records import (
     Progress,
     Record,
 )
-from agentd.ledger.timeline import Condition, ConditionInterval, Timeline
+from agentd.ledger.timeline import Condition, ConditionInterval, Timeline, in_state
 from agentd.samples import Sample
 from bus.contract.durations import Durations, Interval
 from bus.contract.messages import GpuState
@@ -342,11 +342,10 @@ class Ledger:
             reasons = (failure,)
         if not self.expected:
             return Condition("unknown", reasons or ("no-gpu",), host_wide=True)
-        states = {conditions[gpu].state for gpu in self.expected}
-        for state in _HOST_STATES_WORST_FIRST:
-            if state in states:
-                return Condition(state, reasons, host_wide=bool(reasons))
-        return Condition("up")
+        state = _worst_state(conditions[gpu].state for gpu in self.expected)
+        if state == "up":
+            return Condition("up")
+        return Condition(state, reasons, host_wide=bool(reasons))
 
     def _forget_records(self) -> Iterator[Record]:
         """Drops GPUs that are neither expected nor present, oldest first, while too many."""
@@ -395,6 +394,34 @@ class Ledger:
         unknown = Durations(unknown=interval.end - cut)
         return timeline.durations(interval.begin, cut) + unknown
 
+    def worst_durations(
+        self,
+        gpus: Iterable[str],
+        interval: Interval,
+        now: int,
+    ) -> Durations:
+        """The time in which the worst of these GPUs was in each state, as of the time `now`.
+
+        For a time in which other GPUs were expected than now; all of it is unknown for no GPU.
+        """
+        changes: list[tuple[int, str, GpuState]] = [(interval.end, "", "unknown")]
+        states: dict[str, GpuState] = {}
+        for gpu in gpus:
+            states[gpu] = "unknown"
+            timeline = self._timeline(gpu)
+            cut = self._recorded_until(timeline, interval, now)
+            for known in timeline.intervals(interval.begin, cut):
+                changes.append((known.since, gpu, known.condition.state))
+            changes.append((cut, gpu, "unknown"))
+        total = Durations()
+        at = interval.begin
+        for changed_at, gpu, state in sorted(changes):
+            total += in_state(_worst_state(states.values()), changed_at - at)
+            at = changed_at
+            if gpu:
+                states[gpu] = state
+        return total
+
     def _timeline(self, gpu: str) -> Timeline:
         return self.timelines.get(gpu) or Timeline()
 
@@ -417,6 +444,13 @@ class Ledger:
         if self._credited_until(now) < now and current.state != "unknown":
             return NO_SAMPLE
         return current
+
+    def rebooted_at(self, since: int, now: int) -> int | None:
+        """Where in `[since, now)` the first time begins that is unknown for a reboot, if any."""
+        for interval in self._timeline(HOST).intervals(since, now):
+            if interval.condition == REBOOT:
+                return interval.since
+        return None
 
     def failure_at(self, now: int) -> str | None:
         """Why no GPU can be looked at; None when the newest sample looked and still holds."""
@@ -443,6 +477,15 @@ def _change(
         condition.reasons,
         condition.host_wide,
     )
+
+
+def _worst_state(states: Iterable[GpuState]) -> GpuState:
+    """The state of a host with GPUs in these states; unknown where there is none."""
+    found = set(states)
+    for state in _HOST_STATES_WORST_FIRST:
+        if state in found:
+            return state
+    return "up" if found else "unknown"
 
 
 def _condition_by_failure(failure: str) -> Condition:

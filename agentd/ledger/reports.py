@@ -42,7 +42,7 @@ def report(
     """The report on the window that the request asks for, as of this reading of the clocks."""
     asked = windows.asked_window(ledger, request, clocks)
     now = asked.now
-    host = asked.durations(ledger, HOST)
+    host = asked.host_durations(ledger)
     gpus = [_gpu_report(ledger, gpu, asked) for gpu in _listed(ledger, asked)]
     until = label(clocks.wall)
     length = now - asked.since

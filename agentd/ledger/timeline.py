@@ -151,3 +151,10 @@ class Timeline:
             yield ConditionInterval(since, end, self._conditions[index])
             since = end
             index += 1
+
+
+def in_state(state: GpuState, milliseconds: int) -> Durations:
+    """So much time in one state, and none in the others."""
+    times = [0] * len(STATES)
+    times[_NUMBER_OF_STATE[state]] = milliseconds
+    return Durations(*times)

@@ -7,13 +7,13 @@ window longer, and no millisecond is lost or counted twice. In one window `up + 
 unknown + excused` is exactly the window.
 """
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from agentd.ledger.ledger import ClockReading, Ledger
+from agentd.ledger.records import HOST
 from bus.contract.durations import Durations, Interval
-from bus.contract.messages import ExcusedSpan, PingRequest
+from bus.contract.messages import PingRequest
 
 # Longer than any window. It keeps labels within the years that a datetime can hold.
 LONGEST_WINDOW_MS = 100 * 365 * 86_400_000
@@ -25,13 +25,24 @@ def mark(ledger: Ledger, at: int) -> str:
     return f"{ledger.created.ledger}.{at}"
 
 
+class Phase(NamedTuple):
+    """A part of a window in which the same GPUs were expected. None: the host's own timeline."""
+
+    interval: Interval
+    expected: tuple[str, ...] | None
+
+
 class AskedWindow(NamedTuple):
-    """The window that a request asks for, `[since, now)` of ledger time, in its two parts."""
+    """The window that a request asks for, `[since, now)` of ledger time, in its two parts.
+
+    `phases` are the same time by the GPUs that were expected.
+    """
 
     since: int
     now: int
     judged: list[Interval]
     excused: list[Interval]
+    phases: list[Phase]
 
     def durations(self, ledger: Ledger, gpu: str) -> Durations:
         """The time of one GPU, or of the HOST, in each state within the window."""
@@ -39,6 +50,44 @@ class AskedWindow(NamedTuple):
         for interval in self.judged:
             total += ledger.durations(gpu, interval, self.now)
         return total
+
+    def host_durations(self, ledger: Ledger) -> Durations:
+        """The time of the host in each state, by the GPUs that were expected at each moment."""
+        total = Durations(excused=sum(interval.length for interval in self.excused))
+        for phase in self.phases:
+            for judged in self.judged:
+                interval = judged.intersection(phase.interval)
+                if phase.expected is None:
+                    total += ledger.durations(HOST, interval, self.now)
+                else:
+                    total += ledger.worst_durations(phase.expected, interval, self.now)
+        return total
+
+
+class _Places:
+    """Where in ledger time a moment lies that a request gives as an age, in milliseconds.
+
+    What was before a reboot is found from the window's begin and not by its age: a boot with a
+    wrong clock makes the ledger time in between too long or too short.
+    """
+
+    def __init__(self, ledger: Ledger, request: PingRequest, since: int, now: int) -> None:
+        self._since = since
+        self._now = now
+        self._rebooted_at = ledger.rebooted_at(since, now)
+        self._length: int | None = None
+        if request.window_seconds is not None:
+            self._length = round(min(request.window_seconds * 1000, LONGEST_WINDOW_MS))
+
+    def find(self, age: int) -> int:
+        """The ledger position at this age; not within the window where the age is not."""
+        by_age = self._now - age
+        if self._rebooted_at is None or self._length is None:
+            return by_age
+        from_begin = self._since + self._length - age
+        if from_begin < self._rebooted_at:
+            return from_begin
+        return max(by_age, self._rebooted_at)
 
 
 def asked_window(
@@ -49,10 +98,11 @@ def asked_window(
     """The window that the request asks for, as of this reading of the clocks."""
     now = ledger.position(clocks)
     since = window_start(ledger, request, now)
-    excused = excused_intervals(
-        request.excused,
-        since,
-        now,
+    places = _Places(ledger, request, since, now)
+    excused = _excused_intervals(
+        request,
+        places,
+        Interval(since, now),
         clocks,
     )
     judged = judged_intervals(since, now, excused)
@@ -61,7 +111,26 @@ def asked_window(
         now,
         judged,
         excused,
+        _phases(request, places, Interval(since, now)),
     )
+
+
+def _phases(request: PingRequest, places: _Places, window: Interval) -> list[Phase]:
+    """The window cut where a GPU came to be expected, or ceased to be. Read from its end back."""
+    expected = request.expected_gpus
+    if not request.expected_changes or expected is None:
+        return [Phase(window, None)]
+    phases: list[Phase] = []
+    end = window.end
+    for change in sorted(request.expected_changes, key=lambda change: change.seconds_ago):
+        at = places.find(_bounded_ms(change.seconds_ago))
+        begin = min(end, max(window.begin, at))
+        phases.append(Phase(Interval(begin, end), expected))
+        end = begin
+        others = tuple(uuid for uuid in expected if uuid != change.uuid)
+        expected = others if change.expected else (*others, change.uuid)
+    phases.append(Phase(Interval(window.begin, end), expected))
+    return phases
 
 
 def window_start(
@@ -96,39 +165,37 @@ def _marked_position(ledger: Ledger, since_mark: str | None) -> int | None:
     return int(digits)
 
 
-def excused_intervals(
-    spans: Iterable[ExcusedSpan],
-    since: int,
-    now: int,
+def _excused_intervals(
+    request: PingRequest,
+    places: _Places,
+    window: Interval,
     clocks: ClockReading,
 ) -> list[Interval]:
     """The excused time as ledger time within the window, in order, with overlaps merged."""
-    window = Interval(since, now)
     excused: list[Interval] = []
-    for span in spans:
-        begin = now - _age_ms(span.since_seconds_ago, span.since, clocks)
-        end = now - _age_ms(span.until_seconds_ago, span.until, clocks)
+    for span in request.excused:
+        begin = places.find(_age_ms(span.since_seconds_ago, span.since, clocks))
+        end = places.find(_age_ms(span.until_seconds_ago, span.until, clocks))
         within = Interval(begin, end).intersection(window)
         if within.length > 0:
             excused.append(within)
     return _merged(excused)
 
 
-def _age_ms(
-    seconds_ago: float | None,
-    at: datetime | None,
-    clocks: ClockReading,
-) -> int:
+def _age_ms(seconds_ago: float | None, at: datetime | None, clocks: ClockReading) -> int:
     """How long ago the end of a span is, in milliseconds; negative where it is yet to come.
 
     The wall time `at` is used only where there is no age: it depends on this host's clock.
     """
     if seconds_ago is not None:
-        age = seconds_ago * 1000
-        return round(max(-LONGEST_WINDOW_MS, min(age, LONGEST_WINDOW_MS)))
+        return _bounded_ms(seconds_ago)
     if at is not None:
         return clocks.wall - _milliseconds(at)
     return 0
+
+
+def _bounded_ms(seconds: float) -> int:
+    return round(max(-LONGEST_WINDOW_MS, min(seconds * 1000, LONGEST_WINDOW_MS)))
 
 
 def _merged(intervals: list[Interval]) -> list[Interval]:

@@ -71,6 +71,14 @@ class ExcusedSpan(Struct, kw_only=True, frozen=True, gc=False):
     until: datetime | None = None
 
 
+class ExpectedChange(Struct, kw_only=True, frozen=True, gc=False):
+    """From so many seconds before the ping on, a GPU is expected, or is no longer."""
+
+    uuid: str
+    expected: bool
+    seconds_ago: float
+
+
 class Enrolment(Struct, frozen=True):
     """The interval `[since, until)` in which an agent was registered; no `until` while it is."""
 
@@ -87,7 +95,8 @@ class PingRequest(Message, kw_only=True, frozen=True):
     The report begins at `since_mark`, the ledger position at which the last answered report ended.
     Where the ledger does not know that mark, it covers the last `window_seconds`. Time in `excused`
     does not count. `expected_gpus` are the UUIDs that the host is judged by; None where the
-    scheduler does not know them. The answer is of no use later than `timeout_seconds`.
+    scheduler does not know them. `expected_changes` is how they came to be so within the window.
+    The answer is of no use later than `timeout_seconds`.
     """
 
     ping_id: str | None = None
@@ -99,6 +108,7 @@ class PingRequest(Message, kw_only=True, frozen=True):
     nonce: str | None = None
     timeout_seconds: Annotated[float, Meta(gt=0.0)] | None = None
     expected_gpus: tuple[str, ...] | None = None
+    expected_changes: tuple[ExpectedChange, ...] = ()
 
 
 class Seconds(Struct, kw_only=True, frozen=True, gc=False):

@@ -57,6 +57,7 @@ class MeasuredWindow(Struct, frozen=True, kw_only=True):
     previous_answer: int = 0
     answer: int = 0
     elapsed: int | None = None
+    elapsed_by_server: int | None = None
     excused: tuple[Interval, ...] = ()
     expected: Mapping[str, Interval] = {}
     unheard: int = 0
@@ -107,8 +108,9 @@ def admit(window: MeasuredWindow, report: ReportedTime) -> Admitted | Refused:
             return Refused(MORE_TIME_THAN_PASSED)
         gpus[uuid] = row
     host = _limited_by_gpus(host, gpus.values(), scale)
-    host = _limited_by_silence(host, window.unheard, scale)
-    gpus = {uuid: _limited_by_silence(row, window.unheard, scale) for uuid, row in gpus.items()}
+    host = _limited_by_silence(host, scale)
+    for uuid, row in gpus.items():
+        gpus[uuid] = _limited_by_silence(row, scale)
     return Admitted(host, gpus, frozenset(scale.remarks))
 
 
@@ -146,8 +148,19 @@ class _Scale:
         self.remarks: set[str] = set()
         self.length = max(0, window.until - window.since)
         passed = window.until - window.since
+        most = passed
+        error = OTHER_CLOCK_MS
         if window.elapsed is not None:
             passed = window.elapsed
+            most = window.elapsed
+            error = SAME_CLOCK_MS
+        elif window.elapsed_by_server is not None:
+            passed = max(0, min(passed, window.elapsed_by_server))
+            most = max(most, window.elapsed_by_server)
+            if window.elapsed_by_server < 0:
+                # The server's clock was set back: by none of our clocks is any report too long.
+                most = FAR
+        self.passed = passed
         # A step of the scheduler's own clock made time that nobody lived through. It is excused.
         self.stepped = 0
         if abs(self.length - passed) > OTHER_CLOCK_MS:
@@ -155,14 +168,14 @@ class _Scale:
         calendar = Interval(window.since, window.until - self.stepped)
         self.booked = overlap(window.excused, calendar)
         self.judged = self.length - self.stepped - self.booked
-        self.passed = passed
+        # The schedulers' calendar tells how long ago a miss was, so that a step makes silence, too.
+        self.unheard = max(0, window.unheard - self.stepped)
 
-        error = OTHER_CLOCK_MS if window.elapsed is None else SAME_CLOCK_MS
         slack = max(0, passed) // 1000 + error
         self.longer = window.answer + slack
         self.shorter = window.previous_answer + slack
         # NTP clients correct a clock by up to 8.3 %. Scaled down, that gains nobody anything.
-        self.refuse_beyond = self.longer + max(0, passed) // 10
+        self.most_known = most + self.longer + max(0, most) // 10
 
         reported = [report.host]
         for uuid in window.expected:
@@ -177,7 +190,7 @@ class _Scale:
         excused.
         """
         known = row.good + row.down
-        if known > self.passed + self.refuse_beyond:
+        if known > self.most_known:
             return None
         unknown = row.unknown + self.reported_length - row.window
         unknown = self._fitted_unknown(known, unknown)
@@ -277,9 +290,9 @@ def _limited_by_gpus(host: Durations, gpus: Iterable[Durations], scale: _Scale) 
     return _less_good(host, more_down, surplus - more_down)
 
 
-def _limited_by_silence(row: Durations, unheard: int, scale: _Scale) -> Durations:
+def _limited_by_silence(row: Durations, scale: _Scale) -> Durations:
     """Of a time in which two pings or more in a row were missed, nothing counts as good."""
-    surplus = row.good - max(0, row.judged - unheard)
+    surplus = row.good - max(0, row.judged - scale.unheard)
     if surplus <= 0:
         return row
     scale.remarks.add(UNHEARD)

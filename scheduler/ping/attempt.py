@@ -7,6 +7,7 @@ from bus.contract.messages import (
     AgentState,
     AnsweredPing,
     ExcusedSpan,
+    ExpectedChange,
     PingRequest,
     Status,
     UptimeReport,
@@ -138,6 +139,7 @@ class PingAttempt:
             nonce=self.nonce,
             timeout_seconds=timeout_seconds,
             expected_gpus=expected_now(self.tracked.entry),
+            expected_changes=_expected_changes(self.tracked, self.window_since, self.pinged_at),
         )
 
     def is_settled_by(self, state: AgentState) -> bool:
@@ -154,6 +156,26 @@ class PingAttempt:
             return None
         late = self.pinged_at - self.due_at
         return max(0.0, late.total_seconds() * 1000.0)
+
+
+def _expected_changes(
+    tracked: Tracked,
+    since: datetime | None,
+    pinged_at: datetime | None,
+) -> tuple[ExpectedChange, ...]:
+    """Returns what the operator changed about the expected GPUs since the window began."""
+    if tracked.entry is None or not tracked.entry.gpu_changes or pinged_at is None:
+        return ()
+    changes = []
+    for change in tracked.entry.gpu_changes:
+        if since is None or change.since > since:
+            told = ExpectedChange(
+                uuid=change.uuid,
+                expected=change.expected,
+                seconds_ago=(pinged_at - change.since).total_seconds(),
+            )
+            changes.append(told)
+    return tuple(changes)
 
 
 def _maintenance(

@@ -124,7 +124,8 @@ def measured_window(
         until=until,
         previous_answer=0 if previous is None else round(previous.answer_ms),
         answer=round(sent.answer_ms),
-        elapsed=_elapsed(previous, sent, until - milliseconds(start)),
+        elapsed=_elapsed(previous, sent),
+        elapsed_by_server=_elapsed_by_server(previous, sent, until - milliseconds(start)),
         excused=_intervals(excused, until),
         expected=expected_intervals(tracked.entry, report),
         unheard=unheard,
@@ -197,16 +198,22 @@ def silence_interrupted(before: Silence | None) -> Silence | None:
     )
 
 
-def _elapsed(previous: AnsweredPing | None, sent: AnsweredPing, calendar: int) -> int | None:
-    """Returns the time between both pings by a clock that nobody sets; None where there is none.
-
-    Within one boot of one scheduler that is CLOCK_BOOTTIME. Otherwise the server's clock is used,
-    but only where it contradicts the schedulers' calendars: it has its own errors.
-    """
-    if previous is None:
+def _elapsed(previous: AnsweredPing | None, sent: AnsweredPing) -> int | None:
+    """Returns the time between both pings by CLOCK_BOOTTIME; None where two boots sent them."""
+    if previous is None or previous.boot_id != sent.boot_id:
         return None
-    if previous.boot_id == sent.boot_id:
-        return round((sent.boottime - previous.boottime) * 1000)
+    return round((sent.boottime - previous.boottime) * 1000)
+
+
+def _elapsed_by_server(
+    previous: AnsweredPing | None, sent: AnsweredPing, calendar: int
+) -> int | None:
+    """Returns the time between both pings by the server's clock, where two boots sent them.
+
+    Returns None unless it contradicts the schedulers' calendars: it has its own errors.
+    """
+    if previous is None or previous.boot_id == sent.boot_id:
+        return None
     if previous.bus_time is None or sent.bus_time is None:
         return None
     by_server = milliseconds(sent.bus_time) - milliseconds(previous.bus_time)

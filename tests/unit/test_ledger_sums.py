@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentd.ledger import windows
-from agentd.ledger.ledger import ClockReading
+from agentd.ledger.ledger import ClockReading, Ledger
+from agentd.ledger.records import FORMAT, LedgerCreated
 from agentd.ledger.reports import label
 from agentd.ledger.timeline import NOT_RECORDED, STATES, Condition, Timeline
-from bus.contract.messages import ExcusedSpan
+from bus.contract.durations import Durations, Interval
+from bus.contract.messages import ExcusedSpan, PingRequest
 
 conditions = st.builds(Condition, st.sampled_from(STATES), st.sampled_from([(), ("a",), ("b",)]))
 changes = st.lists(st.tuples(st.integers(0, 20), conditions), max_size=30)
@@ -71,15 +73,43 @@ spans = st.lists(st.tuples(st.integers(-50, 150), st.integers(-50, 150)), max_si
 @given(spans, st.integers(0, 100), st.integers(0, 100))
 def test_excused_and_judged_time_are_the_window_and_never_overlap(booked, one, other):
     since, now = sorted((one, other))
-    clocks = ClockReading(0, 1_800_000_000_000)
+    clocks = ClockReading(now, 1_800_000_000_000)
     day = label(clocks.wall) - timedelta(milliseconds=now)
     wall = [
         ExcusedSpan(since=day + timedelta(milliseconds=a), until=day + timedelta(milliseconds=b))
         for a, b in booked
     ]
-    excused = windows.excused_intervals(wall, since, now, clocks)
-    judged = windows.judged_intervals(since, now, excused)
+    ledger = Ledger(LedgerCreated(FORMAT, "ledger", 0), interval=1.0, limit=10)
+    ledger.resume("session", "boot", ClockReading(0, clocks.wall - now))
+    request = PingRequest(excused=tuple(wall), since_mark=f"ledger.{since}")
+    asked = windows.asked_window(ledger, request, clocks)
+    excused = asked.excused
+    judged = asked.judged
     covered = milliseconds_in([*excused, *judged])
     assert sorted(covered) == list(range(since, now))
     wanted = {millisecond for a, b in booked for millisecond in range(a, b)}
     assert set(milliseconds_in(excused)) == wanted & set(range(since, now))
+
+
+@given(st.lists(st.tuples(changes, limits), min_size=1, max_size=3), st.integers(0, 40))
+def test_the_worst_of_several_gpus_is_so_in_each_millisecond(gpus, since):
+    """As where other GPUs were expected for a while."""
+    ledger = Ledger(LedgerCreated(FORMAT, "ledger", 0), interval=1.0, limit=10)
+    ledger.resume("session", "boot", ClockReading(0, 0))
+    for number, (steps, limit) in enumerate(gpus):
+        ledger.timelines[f"GPU-{number}"] = timeline_of(steps, limit)
+    interval = Interval(since, since + 60)
+    now = since + 60
+    uuids = tuple(ledger.timelines)[1:]
+    states = {uuid: list(states_in(ledger, uuid, interval, now)) for uuid in uuids}
+    counted = dict.fromkeys(STATES, 0)
+    for together in zip(*states.values(), strict=True):
+        worst = max(together, key=("up", "degraded", "unknown", "down").index)
+        counted[worst] += 1
+    assert ledger.worst_durations(uuids, interval, now) == Durations(**counted)
+
+
+def states_in(ledger: Ledger, uuid: str, interval: Interval, now: int):
+    for at in range(interval.begin, interval.end):
+        one = ledger.durations(uuid, Interval(at, at + 1), now)
+        yield next(state for state in STATES if getattr(one, state))
