@@ -200,7 +200,7 @@ class Ledger:
         boottime_carries_on = not rebooted and now.boot - self.offset >= until
         if boottime_carries_on:
             return self.offset
-        # BOOTTIME began anew, and the wall clock may have been set back meanwhile. What is certain is
+        # BOOTTIME began anew, and the wall clock may have been set back meanwhile. It is certain
         # that time went on from the last mark by what the new boot has seen.
         by_wall_clock = until + max(now.wall - self.progress.wall, 0)
         certain = max(until, self.counted_until or 0)
