@@ -84,7 +84,21 @@ def scheduler_families(stats: SchedulerStats | None) -> list[Metric]:
             instance,
             stats.held_back_seconds,
         ),
+        *_clock_families(stats),
     ]
+
+
+def _clock_families(stats: SchedulerStats) -> list[Metric]:
+    """How far the server's clock is from the scheduler's; nothing before it was measured."""
+    if stats.bus_clock_offset_seconds is None:
+        return []
+    family = GaugeMetricFamily(
+        "gpuping_scheduler_clock_offset_seconds",
+        "The bus server's clock less the scheduler's",
+        labels=["instance"],
+    )
+    family.add_metric([stats.instance], stats.bus_clock_offset_seconds)
+    return [family]
 
 
 def _counter(name: str, text: str, instance: str, value: float) -> Metric:

@@ -11,7 +11,6 @@ from nats.micro.request import Request
 from nats.micro.service import Service
 
 from bus.client import audit
-from bus.clock import utc_now
 from bus.contract import subjects
 from bus.contract.messages import Message, decode
 from bus.contract.questions import (
@@ -169,13 +168,13 @@ class SchedulerEndpoints:
         await self._watcher.catch_up()
         match body.order:
             case "due":
-                page = listing.by_due_time(self._directory, body, utc_now())
+                page = listing.by_due_time(self._directory, body, self._bus_clock.now())
                 return AgentPage(agents=self._views(page.agents), total=page.total)
             case "worst":
                 page = listing.by_badness(self._directory, body)
                 return AgentPage(agents=self._views(page.agents), total=page.total)
             case "id":
-                page = await listing.by_id(self._directory, body, utc_now())
+                page = await listing.by_id(self._directory, body, self._bus_clock.now())
                 views = self._views(page.agents)
                 next_cursor = None
                 if views and (page.more or len(views) < len(page.agents)):
@@ -188,7 +187,7 @@ class SchedulerEndpoints:
         if trouble is None:
             await self._watcher.catch_up()
             trouble = self._loop.committer.trouble
-        now = utc_now()
+        now = self._bus_clock.now()
         directory = self._directory
         by_status: dict[str, int] = {}
         for status in listing.WORST_FIRST:
@@ -229,4 +228,4 @@ class SchedulerEndpoints:
         return fitting(views, room(self._client))
 
     def _view(self, tracked: Tracked) -> Agent:
-        return agent_view(tracked, self._directory.policy, utc_now())
+        return agent_view(tracked, self._directory.policy, self._bus_clock.now())

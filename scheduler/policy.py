@@ -12,9 +12,16 @@ from msgspec.structs import replace
 
 from bus.contract.messages import Standing, Status, Verdict
 
+LONGEST_INTERVAL_SECONDS = 100 * 365.25 * 86_400  # due times then stay far below the year 9999
+# So many answered pings in a row with nothing to judge, and the last judgement is out of date.
+UNJUDGED_PINGS = 3
+
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """The rules of one fleet. Intervals in seconds, threshold in percent, multiplier >= 1."""
+    """The rules of one fleet. Intervals in seconds, threshold in percent, multiplier >= 1.
+
+    No interval is above LONGEST_INTERVAL_SECONDS.
+    """
 
     base_seconds: float
     max_seconds: float
@@ -88,6 +95,14 @@ def next_ping_at(pinged_at: datetime, interval: float, now: datetime) -> datetim
     return max(now, pinged_at + timedelta(seconds=interval))
 
 
+def latest_due_time(written_at: datetime, interval: float, policy: Policy) -> datetime:
+    """Returns the latest due time that an outcome written then can have set.
+
+    `interval` is the one of the outcome, in seconds. A later due time came from a wrong clock.
+    """
+    return written_at + timedelta(seconds=min(max(0.0, interval), policy.max_seconds))
+
+
 def first_ping_at(enrolled_at: datetime, policy: Policy) -> datetime:
     """Returns when a newly enrolled agent is due.
 
@@ -99,7 +114,7 @@ def first_ping_at(enrolled_at: datetime, policy: Policy) -> datetime:
     return enrolled_at + timedelta(seconds=policy.base_seconds)
 
 
-def status(standing: Standing | None, *, maintenance: bool) -> Status:
+def status(standing: Standing | None, *, maintenance: bool) -> Status:  # noqa: PLR0911  # a table
     """Returns the first status that applies, in the order of docs/design/ping-policy.md#status."""
     if maintenance:
         return "maintenance"
@@ -109,6 +124,8 @@ def status(standing: Standing | None, *, maintenance: bool) -> Status:
         return "missing"
     if standing.last_judged == "poor" or standing.no_gpu:
         return "poor"
+    if standing.unjudged >= UNJUDGED_PINGS:
+        return "pending"
     if standing.recovering:
         return "recovering"
     return "healthy"
@@ -138,13 +155,22 @@ def _answered(standing: Standing, answered: Answered, policy: Policy) -> Step:
         reason = None if answered.gpu_available else "no_gpu"
         return Step(standing, "first", reason, policy.base_seconds)
     if answered.uptime_percent is None:
-        interval = interval_seconds(standing.consecutive_poor, policy)
-        return Step(standing, "excused", "nothing_to_judge", interval)
+        return _unjudged(standing, policy)
     standing = replace(standing, uptime_percent=answered.uptime_percent)
     if answered.uptime_percent >= policy.threshold_percent:
         return _good(standing, policy)
     reason = "uptime_below_threshold" if answered.gpu_available else "no_gpu"
     return _poor(standing, reason, policy)
+
+
+def _unjudged(standing: Standing, policy: Policy) -> Step:
+    """After UNJUDGED_PINGS of these in a row no earlier uptime is shown as the present one."""
+    unjudged = standing.unjudged + 1
+    standing = replace(standing, unjudged=unjudged)
+    if unjudged >= UNJUDGED_PINGS:
+        standing = replace(standing, uptime_percent=None)
+    interval = interval_seconds(standing.consecutive_poor, policy)
+    return Step(standing, "excused", "nothing_to_judge", interval)
 
 
 def _good(standing: Standing, policy: Policy) -> Step:
@@ -160,6 +186,7 @@ def _good(standing: Standing, policy: Policy) -> Step:
         consecutive_poor=consecutive_poor,
         recovering=standing.recovering and not recovered,
         last_judged="good",
+        unjudged=0,
     )
     return Step(standing, "good", None, interval_seconds(consecutive_poor, policy))
 
@@ -172,5 +199,6 @@ def _poor(standing: Standing, reason: str, policy: Policy) -> Step:
         consecutive_poor=consecutive_poor,
         recovering=True,
         last_judged="poor",
+        unjudged=0,
     )
     return Step(standing, "poor", reason, interval_seconds(consecutive_poor, policy))

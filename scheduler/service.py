@@ -30,7 +30,7 @@ from scheduler.ping.live_events import LiveEvents
 from scheduler.ping.loop import PingLoop
 from scheduler.ping.pinger import PingLimits
 from scheduler.ping.timer_deferral import TimerDeferral
-from scheduler.policy import Policy
+from scheduler.policy import LONGEST_INTERVAL_SECONDS, Policy
 from scheduler.stats import new_counters
 
 log = structlog.get_logger("scheduler")
@@ -44,8 +44,8 @@ LARGE_FLEET_GC_THRESHOLDS = (100_000, 20, 100)
 def policy_of(settings: Settings) -> Policy:
     """Returns the rules that the settings give."""
     return Policy(
-        base_seconds=settings.base_interval_seconds,
-        max_seconds=settings.max_interval_seconds,
+        base_seconds=min(settings.base_interval_seconds, LONGEST_INTERVAL_SECONDS),
+        max_seconds=min(settings.max_interval_seconds, LONGEST_INTERVAL_SECONDS),
         multiplier=settings.PING_ESCALATION_MULTIPLIER,
         threshold_percent=settings.PING_UPTIME_THRESHOLD,
         recovery_pings=settings.PING_RECOVERY_THRESHOLD_PINGS,
@@ -104,7 +104,9 @@ class Scheduler:
         self.watcher = FleetWatcher(
             client, self.directory, self.loop.active.__contains__, self.peers.saw_outcome
         )
-        self.timer_deferral = TimerDeferral(client, self.directory, self.peers, self.loop)
+        self.timer_deferral = TimerDeferral(
+            client, self.directory, self.peers, self.loop, self.bus_clock
+        )
         self.timer_reconciler = TimerReconciler(client, self.directory, suspect_timers)
         self.endpoints = SchedulerEndpoints(
             client,
@@ -171,6 +173,7 @@ class Scheduler:
             late_seconds=counters.late.cumulative(),
             ping_seconds_sum=counters.ping.sum,
             late_seconds_sum=counters.late.sum,
+            bus_clock_offset_seconds=self.bus_clock.offset_seconds,
         )
 
     def _on_peers_changed(self) -> None:

@@ -32,7 +32,7 @@ class Truth:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.answered = self.poor = self.streak = self.missed = 0
+        self.answered = self.poor = self.streak = self.missed = self.unjudged = 0
         self.recovering = self.no_gpu = False
         self.last_judged: str | None = None
         self.last_outcome: str | None = None
@@ -68,19 +68,23 @@ class Truth:
         if self._settings.PING_FIRST_PING_GRACE_PERIOD and self.answered == 1:
             return Verdict("first", None if gpu_available else "no_gpu", self.interval())
         if uptime is None:
+            self.unjudged += 1
+            if self.unjudged >= 3:
+                self.uptime = None
             return Verdict("excused", "nothing_to_judge", self.interval())
         self.uptime = uptime
         if uptime < self._settings.PING_UPTIME_THRESHOLD:
             return self._poor("uptime_below_threshold" if gpu_available else "no_gpu")
         self.streak += 1
         self.poor = max(0, self.poor - 1)
-        self.last_judged = "good"
+        self.last_judged, self.unjudged = "good", 0
         if self.streak >= self._settings.PING_RECOVERY_THRESHOLD_PINGS:
             self.poor, self.recovering = 0, False
         return Verdict("good", None, self.interval())
 
     def _poor(self, reason: str | None) -> Verdict:
         self.streak, self.recovering, self.last_judged = 0, True, "poor"
+        self.unjudged = 0
         self.poor += 1
         return Verdict("poor", reason, self.interval())
 
@@ -92,6 +96,8 @@ class Truth:
             return "missing"
         if self.last_judged == "poor" or self.no_gpu:
             return "poor"
+        if self.unjudged >= 3:
+            return "pending"
         return "recovering" if self.recovering else "healthy"
 
 

@@ -25,9 +25,10 @@ _PASSED_ON = (
 class SchedulerProcess:
     """A scheduler in a process of its own, which can be killed and started again."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, **environment: str) -> None:
         self._environment = {name: str(getattr(settings, name)) for name in _PASSED_ON} | {
-            "LOG_LEVEL": "error"
+            "LOG_LEVEL": "error",
+            **environment,
         }
         self._child: asyncio.subprocess.Process | None = None
         self.kills = 0

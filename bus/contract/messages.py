@@ -323,6 +323,7 @@ class Standing(Message, kw_only=True, frozen=True):
     last_judged: Verdict | None = None  # the last verdict good or poor
     last_outcome: Result | None = None
     uptime_percent: Percent | None = None  # of the last judged ping; a miss observed nothing
+    unjudged: int = 0  # answered pings in a row with nothing to judge
 
 
 class AgentState(Standing, kw_only=True, frozen=True):

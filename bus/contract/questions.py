@@ -345,3 +345,5 @@ class SchedulerStats(Message, kw_only=True, frozen=True):
     holding_seconds: float = 0.0  # for how long now without a break
     held_seconds: float = 0.0  # in total
     differing_policies: tuple[str, ...] = ()  # schedulers that judge by other rules
+    # the server's clock less this scheduler's; None before it was measured
+    bus_clock_offset_seconds: float | None = None

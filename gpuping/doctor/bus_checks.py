@@ -1,24 +1,29 @@
 """The checks that ask the bus: server, JetStream, streams, services, permissions, clock."""
 
+import asyncio
 import contextlib
 import json
 import time
+from collections.abc import Mapping
 from datetime import datetime
 
 from bus import clock
 from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
+from bus.contract.questions import SchedulerStats
 from bus.errors import BusError, RefusedError, UnavailableError
 from bus.settings import Settings
 from bus.transport import jetstream_api, layout
 from bus.transport.connection import Client
 from bus.transport.jetstream_api import JetStreamApiError
-from bus.transport.micro_services import ask_raw
+from bus.transport.micro_services import ask, ask_raw
 from gpuping.output.findings import Finding, failure, note, ok, warning
 
 DISCOVERY_SECONDS = 0.5
 WORK_SECONDS = 2.0
 MOST_SKEW_SECONDS = 1.0
+MOST_SCHEDULER_SKEW_SECONDS = 2.0  # a scheduler that is further ahead uses the server's clock
+QUESTIONS_TO_MEET_ALL = 16
 NEEDED_SERVICES = (subjects.SCHEDULER_SERVICE, subjects.STORAGE_SERVICE)
 SERVICES = (*NEEDED_SERVICES, subjects.AGENTD_SERVICE)
 
@@ -149,6 +154,37 @@ async def server_clock(client: Client) -> Finding:
         advice = "synchronize the clocks of both machines (chrony, timesyncd)"
         return warning("bus clock", detail, advice)
     return ok("bus clock", detail)
+
+
+async def scheduler_clocks(client: Client) -> Finding:
+    """The schedulers' clocks against the server's and each other's: windows lie on their calendar.
+
+    Whichever scheduler is free answers a question, so that several are asked at once.
+    """
+    questions = [
+        ask(client, subjects.STATS, None, SchedulerStats, who="the scheduler", timeout=2.0)
+        for _ in range(QUESTIONS_TO_MEET_ALL)
+    ]
+    offsets = {}
+    for stats in await asyncio.gather(*questions):
+        if stats.bus_clock_offset_seconds is not None:
+            offsets[stats.instance] = stats.bus_clock_offset_seconds
+    return clock_finding(offsets)
+
+
+def clock_finding(offsets: Mapping[str, float]) -> Finding:
+    """Judges the server's clock less each scheduler's, in seconds, by scheduler."""
+    if not offsets:
+        return note("scheduler clocks", "no scheduler has measured its clock yet")
+    furthest = max(abs(offset) for offset in offsets.values())
+    apart = max(offsets.values()) - min(offsets.values())
+    detail = f"{len(offsets)} asked, at most {furthest:.1f} s from the server's"
+    if len(offsets) > 1:
+        detail += f" and {apart:.1f} s from each other's"
+    if max(furthest, apart) > MOST_SCHEDULER_SKEW_SECONDS:
+        advice = "synchronize the clocks of the schedulers and of the bus (chrony, timesyncd)"
+        return warning("scheduler clocks", detail, advice)
+    return ok("scheduler clocks", detail)
 
 
 async def permissions(client: Client) -> Finding:

@@ -53,7 +53,11 @@ class BusClock:
         if ended - began > LONGEST_ROUND_TRIP_SECONDS:
             return
         midway = utc_now() - timedelta(seconds=(ended - began) / 2)
-        self.offset_seconds = (server_time - midway).total_seconds()
+        self.note((server_time - midway).total_seconds())
+
+    def note(self, offset_seconds: float) -> None:
+        """Takes a measured offset, and logs when it goes beyond the tolerance or comes back."""
+        self.offset_seconds = offset_seconds
         self._say()
 
     def now(self) -> datetime:

@@ -3,17 +3,28 @@
 The directory is updated by watching the bucket and by the scheduler's own commits. The bucket alone
 is the truth: every write is a compare-and-set against a revision that is known here. Memory only:
 no I/O and no clock.
+
+What was written by a scheduler whose clock was wrong is corrected by the server's timestamp of the
+revision. No enrolment begins after it was written, and no ping is due later than its interval
+after the outcome was written; otherwise an agent would not be pinged for as long as that clock was
+ahead.
 """
 
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
+
+from msgspec.structs import replace
 
 from bus.contract.messages import AgentEntry, AgentState, Status
 from scheduler import policy as rules
 from scheduler.policy import Policy
+
+# How far the clocks of schedulers and server may be apart before a timestamp is corrected.
+CLOCK_TOLERANCE = timedelta(seconds=2)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Tracked:
@@ -109,11 +120,18 @@ class Directory:
         """Returns the agent; None when neither an entry nor a state of it was ever seen."""
         return self._agents.get(agent_id)
 
-    def apply_entry(self, agent_id: str, entry: AgentEntry, revision: int) -> bool:
-        """Applies a revision of `agent.<id>`; returns False when a newer one is known already."""
+    def apply_entry(
+        self, agent_id: str, entry: AgentEntry, revision: int, time_ns: int | None = None
+    ) -> bool:
+        """Applies a revision of `agent.<id>`, written at `time_ns` (nanoseconds since 1970).
+
+        Returns False when a newer one is known already. None for a time that is not known.
+        """
         tracked = self._tracked(agent_id)
         if revision <= tracked.entry_revision:
             return False
+        if time_ns is not None:
+            entry = _begun(entry, _timestamp(time_ns))
         suspect = tracked.entry is not None and revision < tracked.state_revision
         tracked.entry = entry
         tracked.entry_revision = revision
@@ -131,6 +149,7 @@ class Directory:
         tracked = self._tracked(agent_id)
         if revision <= tracked.state_revision:
             return False
+        state = _due_in_time(state, _timestamp(time_ns), self.policy)
         self._set_state(agent_id, tracked, state, revision)
         tracked.committed_ns = time_ns
         return True
@@ -267,3 +286,22 @@ class Directory:
             self._ids.sort()
             self._ids_dirty = False
         return self._ids
+
+
+def _timestamp(time_ns: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=time_ns // 1000)
+
+
+def _begun(entry: AgentEntry, written_at: datetime) -> AgentEntry:
+    """Returns the entry with an enrolment that began no later than it was written."""
+    if entry.enrolled_at <= written_at + CLOCK_TOLERANCE:
+        return entry
+    return replace(entry, enrolled_at=written_at)
+
+
+def _due_in_time(state: AgentState, written_at: datetime, policy: Policy) -> AgentState:
+    """Returns the state with a due time no later than its interval after it was written."""
+    latest = rules.latest_due_time(written_at, state.interval_seconds, policy)
+    if state.next_ping_at <= latest + CLOCK_TOLERANCE:
+        return state
+    return replace(state, next_ping_at=latest)

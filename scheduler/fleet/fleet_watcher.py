@@ -111,7 +111,7 @@ class FleetWatcher:
         subject: str,
         data: bytes,
         sequence: int,
-        _time_ns: int,
+        time_ns: int,
         deleted: bool,
     ) -> None:
         if deleted:
@@ -122,7 +122,7 @@ class FleetWatcher:
         except BadMessageError as error:
             self._reject(subject, error)
             return
-        self._directory.apply_entry(agent_id, entry, sequence)
+        self._directory.apply_entry(agent_id, entry, sequence, time_ns)
 
     def _on_state(
         self,

@@ -212,7 +212,7 @@ class Registry:
         """Returns what the bucket holds of the agent; that may be nothing."""
         entry = await read(self._client, subjects.agent_key(agent_id), AgentEntry)
         if entry:
-            self._directory.apply_entry(agent_id, entry.value, entry.revision)
+            self._directory.apply_entry(agent_id, entry.value, entry.revision, entry.time_ns)
         state = await read(self._client, subjects.state_key(agent_id), AgentState)
         if state:
             self._directory.apply_state(agent_id, state.value, state.revision, state.time_ns)

@@ -65,7 +65,7 @@ class Committer:
 
     `on_settled(attempt, state, ours)` is called once the bucket holds an outcome for the attempt;
     `ours` is False when another scheduler wrote it. If the state changed otherwise and the ping is
-    still to be made, `on_retry(attempt)` is called instead.
+    still to be made, `on_retry(attempt)` is called instead. `now` is the schedulers' clock.
     """
 
     def __init__(
@@ -75,12 +75,14 @@ class Committer:
         policy: Policy,
         on_settled: Callable[[PingAttempt, AgentState, bool], None],
         on_retry: Callable[[PingAttempt], None],
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._client = client
         self._directory = directory
         self._policy = policy
         self._on_settled = on_settled
         self._on_retry = on_retry
+        self._now = now
         self._finished: deque[_Finished] = deque()
         self._wake = asyncio.Event()
         # Two writers that prepare at the same time would only slow each other down.
@@ -148,7 +150,7 @@ class Committer:
         prepared = []
         busy = len(batch) >= BUSY_BATCH_SIZE
         for chunk in _chunks(batch):
-            now = utc_now()
+            now = self._now()
             chunk_writes = []
             for attempt, result in chunk:
                 tracked = attempt.tracked
@@ -171,7 +173,7 @@ class Committer:
     async def _settle(self, prepared: list[_Prepared], first_sequence: int) -> None:
         sequence = first_sequence
         # All outcomes of the batch were written now, even if settling them takes a while.
-        time_ns = int(utc_now().timestamp() * 1e9)
+        time_ns = int(self._now().timestamp() * 1e9)
         for chunk in _chunks(prepared):
             for attempt, state, own_writes, entry_revision, timer_at in chunk:
                 agent_id = attempt.agent_id
@@ -278,7 +280,7 @@ class Committer:
             log.error("bucket_value_rejected", subject=key, detail=str(error))
             return
         if found:
-            self._directory.apply_entry(agent_id, found.value, found.revision)
+            self._directory.apply_entry(agent_id, found.value, found.revision, found.time_ns)
 
 
 def _chunks(batch: list[T]) -> Iterator[list[T]]:

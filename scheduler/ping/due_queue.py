@@ -49,7 +49,7 @@ class DueQueue:
     """Makes attempts in the order in which they shall be launched.
 
     `active` holds each of them until its outcome is written. `acknowledge` is called with the reply
-    subjects of due messages that need no ping.
+    subjects of due messages that need no ping. `now` is the schedulers' clock.
     """
 
     def __init__(
@@ -59,12 +59,14 @@ class DueQueue:
         history: HistoryPosition,
         limit: int,
         acknowledge: Callable[[list[str]], None],
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._directory = directory
         self._peers = peers
         self._history = history
         self._limit = limit
         self._acknowledge = acknowledge
+        self._now = now
         self._next_id = new_ping_ids(peers.instance)
         self.active: dict[str, PingAttempt] = {}  # by agent_id
         self._retries: deque[PingAttempt] = deque()
@@ -85,7 +87,7 @@ class DueQueue:
     @property
     def waiting(self) -> int:
         """How many agents are due and have no active attempt."""
-        due = self._directory.due(utc_now())
+        due = self._directory.due(self._now())
         return max(0, len(due) - len(self.active))
 
     @property
@@ -171,7 +173,7 @@ class DueQueue:
         pause = OFFER_SECONDS
         next_at = self._directory.next_ping_at(turn)
         if next_at is not None:
-            until_due = next_at - utc_now()
+            until_due = next_at - self._now()
             pause = min(pause, until_due.total_seconds())
         if self._held:
             released_at, _ = self._held[0]
@@ -180,7 +182,7 @@ class DueQueue:
 
     def seconds_too_soon(self, tracked: Tracked) -> float:
         """Returns the seconds until this agent may have another outcome; 0 when it may now."""
-        since_last = utc_now().timestamp() - tracked.committed_ns / 1e9
+        since_last = self._now().timestamp() - tracked.committed_ns / 1e9
         if 0 <= since_last < MIN_SECONDS_BETWEEN_OUTCOMES:
             return MIN_SECONDS_BETWEEN_OUTCOMES - since_last
         return 0.0
@@ -239,7 +241,7 @@ class DueQueue:
         """Tells the peers how late the ping is that one of them should make."""
         due_at = tracked.next_ping_at(self._directory.policy)
         if due_at is not None:
-            late = utc_now() - due_at
+            late = self._now() - due_at
             self._peers.agent_waits(owner, late.total_seconds())
 
     def _attempt_for_timer(self, fired: FiredTimer, now: datetime) -> PingAttempt | None:

@@ -12,7 +12,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from bus.background import StartTask
-from bus.clock import boottime, utc_now
+from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.messages import AgentState
 from bus.contract.questions import Ping, ping_of
@@ -58,9 +58,15 @@ class PingLoop:
         self._wake = wake
         self._limit = limits.in_flight
         self._timeout_seconds = limits.timeout_seconds
+        self._bus_clock = cluster.bus_clock
         self._on_recorded = on_recorded
         self.queue = DueQueue(
-            directory, cluster.peers, cluster.history, self._limit, self._acknowledge
+            directory,
+            cluster.peers,
+            cluster.history,
+            self._limit,
+            self._acknowledge,
+            cluster.bus_clock.now,
         )
         self._bus_monitor = BusMonitor(client, limits.timeout_seconds)
         self.pinger = Pinger(client, self._bus_monitor, cluster.bus_clock, limits, self._on_result)
@@ -70,6 +76,7 @@ class PingLoop:
             directory.policy,
             self._on_settled,
             self._retry,
+            cluster.bus_clock.now,
         )
         self._due_messages = PullConsumer(
             client,
@@ -108,7 +115,7 @@ class PingLoop:
         while True:
             self.queue.offer_again(boottime())
             await self._send_acks()
-            turn = utc_now()
+            turn = self._bus_clock.now()
             attempts = self._take_attempts(turn)
             if attempts:
                 await self.pinger.launch(attempts)

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import structlog
 
-from bus.clock import utc_now
 from bus.errors import BusError
 from bus.transport.batch import MAX_MESSAGES, commit
 from bus.transport.connection import Client
+from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.peers import Peers
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.ping.loop import PingLoop
@@ -41,11 +41,19 @@ class _Revisions(NamedTuple):
 class TimerDeferral:
     """Defers timers every INTERVAL_SECONDS; `deferred` counts them."""
 
-    def __init__(self, client: Client, directory: Directory, peers: Peers, loop: PingLoop) -> None:
+    def __init__(
+        self,
+        client: Client,
+        directory: Directory,
+        peers: Peers,
+        loop: PingLoop,
+        bus_clock: BusClock,
+    ) -> None:
         self._client = client
         self._directory = directory
         self._peers = peers
         self._loop = loop
+        self._bus_clock = bus_clock
         self.deferred = 0
 
     async def run(self) -> None:
@@ -53,7 +61,7 @@ class TimerDeferral:
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
             try:
-                await self._defer_all(utc_now())
+                await self._defer_all(self._bus_clock.now())
             except BusError as error:
                 log.warning("timer_deferral_failed", detail=str(error))
 

@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bus.contract.messages import Standing
+from bus import settings
+from bus.contract.messages import AgentState, Outcome, Standing
 from scheduler import policy as rules
 from scheduler.policy import Answered, Excused, Missed, PingResult, Policy, Step, advance
+from scheduler.service import policy_of
+from scheduler.write.timers import busy_fires_at
 
 POLICY = Policy(
     base_seconds=900.0,
@@ -188,3 +191,35 @@ def test_recovery_takes_the_configured_number_of_good_pings_however_deep(
     healed = walk(GOOD, GOOD, GOOD, standing=standing)[-1]
     assert (healed.standing.consecutive_poor, healed.interval_seconds) == (0, 900.0)
     assert rules.status(healed.standing, maintenance=False) == "healthy"
+
+
+def test_after_three_answers_in_a_row_with_nothing_to_judge_no_old_uptime_is_shown():
+    """A host whose windows are always empty is not "100 %, healthy" for ever."""
+    nothing = Answered(None, True)
+    first, good, *empty = walk(GOOD, GOOD, nothing, nothing, nothing, nothing)
+    assert (first.standing.uptime_percent, good.standing.uptime_percent) == (None, 100.0)
+    assert [step.standing.uptime_percent for step in empty] == [100.0, 100.0, None, None]
+    shown = [rules.status(step.standing, maintenance=False) for step in empty]
+    assert shown == ["healthy", "healthy", "pending", "pending"]
+    (judged,) = walk(GOOD, standing=empty[-1].standing)
+    assert judged.standing.uptime_percent == 100.0
+    assert rules.status(judged.standing, maintenance=False) == "healthy"
+
+
+def test_a_huge_longest_interval_overflows_nowhere():
+    chosen = settings.load({"PING_MAX_INTERVAL_HOURS": "1e9", "PING_ESCALATION_MULTIPLIER": "1e6"})
+    policy = policy_of(chosen)
+    century = 100 * 365.25 * 86_400
+    *_, poor = walk(Missed("timeout"), Missed("timeout"), policy=replace(policy, grace=False))
+    assert poor.interval_seconds == century
+    due_at = rules.next_ping_at(NOW, poor.interval_seconds, NOW)
+    assert due_at == NOW + timedelta(seconds=century)
+    assert rules.latest_due_time(NOW, 1e300, policy) == due_at
+    assert busy_fires_at(state_due_at(due_at), None) > due_at
+
+
+def state_due_at(due_at: datetime) -> AgentState:
+    outcome = Outcome(ping_id="p", ping_seq=1, pinged_at=NOW, outcome="missed", verdict="poor")
+    return AgentState(
+        agent_id="a", ping_seq=1, interval_seconds=1.0, next_ping_at=due_at, last=outcome
+    )
