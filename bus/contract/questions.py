@@ -16,6 +16,7 @@ from bus.contract.messages import (
     GpuReport,
     GpuState,
     Message,
+    Outcome,
     Percent,
     Result,
     Seconds,
@@ -29,6 +30,8 @@ from bus.contract.subjects import END
 PastHours = Annotated[float, Meta(gt=0.0, le=87_600.0)]  # up to ten years back from now
 PageLimit = Annotated[int, Meta(ge=1, le=1000)]
 
+SIMULATED = "simulated"  # the remark about a report whose GPUs do not exist
+
 
 class GpuSummary(Struct, kw_only=True, frozen=True):
     """One GPU as lists show it."""
@@ -40,8 +43,23 @@ class GpuSummary(Struct, kw_only=True, frozen=True):
     reasons: tuple[str, ...] = ()
 
 
+class Evidence(Struct, kw_only=True, frozen=True):
+    """A report byte for byte: one that was signed, or one that was refused.
+
+    What is no UTF-8 begins with `base64:`.
+    """
+
+    report: str
+    signature: str | None
+    refused: bool
+
+
 class Ping(Message, kw_only=True, frozen=True):
-    """One outcome, as history shows it. Counters and interval are those after the outcome."""
+    """One outcome, as history shows it. Counters and interval are those after the outcome.
+
+    `remarks` say what was found when the report was checked, such as `unheard` or `simulated`.
+    `evidence` is filled in where the question asks for it.
+    """
 
     agent_id: str
     ping_seq: int
@@ -58,6 +76,8 @@ class Ping(Message, kw_only=True, frozen=True):
     response_ms: float | None
     late_ms: float | None
     gpus: tuple[GpuReport, ...] = ()
+    remarks: tuple[str, ...] = ()
+    evidence: Evidence | None = None
 
 
 class Agent(Message, kw_only=True, frozen=True):
@@ -196,11 +216,15 @@ Cursor = Annotated[str, Meta(pattern=CURSOR_PATTERN)]
 
 
 class HistoryRequest(Message, kw_only=True, frozen=True):
-    """Asks for outcomes, newest first. `cursor` is `next_cursor` of the page before."""
+    """Asks for outcomes, newest first. `cursor` is `next_cursor` of the page before.
+
+    With `evidence`, each outcome has the report that was signed or refused.
+    """
 
     hours: PastHours = 24.0
     limit: PageLimit = 1000
     cursor: Cursor | None = None
+    evidence: bool = False
 
 
 class HistorySummary(Struct, kw_only=True, frozen=True):
@@ -318,7 +342,14 @@ def ping_of(state: AgentState, report: UptimeReport | None = None) -> Ping:
         response_ms=last.response_ms,
         late_ms=last.late_ms,
         gpus=report.gpus if report else (),
+        remarks=_remarks(last, report),
     )
+
+
+def _remarks(last: Outcome, report: UptimeReport | None) -> tuple[str, ...]:
+    if report is not None and report.simulated:
+        return (*last.remarks, SIMULATED)
+    return last.remarks
 
 
 class SchedulerStats(Message, kw_only=True, frozen=True):

@@ -30,7 +30,7 @@ PAGE_LIMIT = 1000
     operation_class=response_formats(CSV, PARQUET),
     responses=error_responses(401, 403, 404, 429, 507),
 )
-async def history(
+async def history(  # noqa: PLR0913, PLR0917  # each is a part of the question
     request: Request[Any, Any, Any],
     agent_id: params.AgentIdPathParam,
     fleet_client: NamedDependency[FleetClient],
@@ -46,6 +46,10 @@ async def history(
         str | None,
         QueryParameter(pattern=CURSOR_PATTERN, description="`next_cursor` of the page before"),
     ] = None,
+    evidence: Annotated[
+        bool,
+        QueryParameter(description="on a page, with the reports that were signed or refused"),
+    ] = False,
     file_format: params.FormatParam = None,
 ) -> Response[HistoryReply]:
     """As JSON a page of outcomes, and a `summary` of the whole period.
@@ -55,7 +59,12 @@ async def history(
     check_agent_id(agent_id)
     wanted = file_format or accepted(request)
     if wanted == "json":
-        question = HistoryRequest(hours=hours, limit=limit or PAGE_LIMIT, cursor=cursor)
+        question = HistoryRequest(
+            hours=hours,
+            limit=limit or PAGE_LIMIT,
+            cursor=cursor,
+            evidence=evidence,
+        )
         return Response(await fleet_client.history(agent_id, question))
     export = ExportRequest(hours=hours, format=wanted, limit=limit, cursor=cursor)
     slot = long_answers.begin(request)

@@ -45,14 +45,24 @@ class BusSource:
             agents += page.agents
         return AgentPage(agents=tuple(agents), total=page.total)
 
-    async def history(self, agent_id: str, hours: float, limit: int) -> HistoryReply:
-        """The newest `limit` outcomes, and the summary of all."""
+    async def history(
+        self,
+        agent_id: str,
+        hours: float,
+        limit: int,
+        *,
+        evidence: bool = False,
+    ) -> HistoryReply:
+        """The newest `limit` outcomes, and the summary of all.
+
+        With `evidence`, the outcomes have the reports that were signed or refused.
+        """
         check_agent_id(agent_id)
 
         async def ask_for_page(request: HistoryRequest) -> HistoryReply:
             return await self._fleet_client.history(agent_id, request)
 
-        request = HistoryRequest(hours=hours, limit=limit)
+        request = HistoryRequest(hours=hours, limit=limit, evidence=evidence)
         return await newest_outcomes(request, ask_for_page)
 
     async def look(self, agent_id: str) -> UptimeReport:

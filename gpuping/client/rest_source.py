@@ -67,8 +67,18 @@ class RestSource:
             agents += page.agents
         return AgentPage(agents=tuple(agents), total=page.total)
 
-    async def history(self, agent_id: str, hours: float, limit: int) -> HistoryReply:
-        """The newest `limit` outcomes, and the summary of all."""
+    async def history(
+        self,
+        agent_id: str,
+        hours: float,
+        limit: int,
+        *,
+        evidence: bool = False,
+    ) -> HistoryReply:
+        """The newest `limit` outcomes, and the summary of all.
+
+        With `evidence`, the outcomes have the reports that were signed or refused.
+        """
         path = _agent_path(agent_id, "history")
 
         async def ask_for_page(request: HistoryRequest) -> HistoryReply:
@@ -77,9 +87,11 @@ class RestSource:
                 "limit": str(request.limit),
                 "cursor": request.cursor,
             }
+            if request.evidence:
+                query["evidence"] = "true"
             return await self._get(path, HistoryReply, query)
 
-        request = HistoryRequest(hours=hours, limit=limit)
+        request = HistoryRequest(hours=hours, limit=limit, evidence=evidence)
         return await newest_outcomes(request, ask_for_page)
 
     async def look(self, agent_id: str) -> UptimeReport:

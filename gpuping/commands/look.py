@@ -117,6 +117,7 @@ def agents(
     help_epilogue=examples(
         "gpuping history agent-001 --hours 24",
         "gpuping history agent-001 --hours 720 --json",
+        "gpuping history agent-001 --evidence",
     ),
 )
 def history(
@@ -125,6 +126,9 @@ def history(
     *,
     hours: Hours = 24.0,
     limit: Limit = 100,
+    evidence: Annotated[
+        bool, Parameter(negative="", help="with the reports that were signed or refused")
+    ] = False,
     server_url: ServerUrl = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -132,11 +136,14 @@ def history(
     """Show an agent's pings, newest first, and their summary."""
 
     async def show(source: Source, _: Lifecycle, console: Console) -> None:
-        reply = await source.history(agent_id, hours, limit)
+        reply = await source.history(agent_id, hours, limit, evidence=evidence)
         if as_json:
             print_json(reply)
             return
         console.print(tables.pings_table(reply.pings, clock.utc_now()))
+        if evidence:
+            for line in tables.evidence_lines(reply.pings):
+                console.print(line)
         console.print(tables.summary_line(reply.summary))
 
     return run_query(show, data_dir, server_url)

@@ -1,6 +1,6 @@
 """Agents, outcomes, reports and findings as tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -111,6 +111,20 @@ def pings_table(pings: Iterable[Ping], now: datetime, *, with_agent: bool = Fals
     return table
 
 
+def evidence_lines(pings: Iterable[Ping]) -> Iterator[Text]:
+    """The reports that are kept, each under a line that names its ping."""
+    for ping in pings:
+        kept = ping.evidence
+        if kept is None:
+            continue
+        what = "refused" if kept.refused else "signed"
+        line = f"ping {ping.ping_seq} at {ping.pinged_at:%Y-%m-%d %H:%M:%S} UTC: {what} report"
+        if kept.signature is not None:
+            line += f", signature {kept.signature}"
+        yield Text(line, "bold")
+        yield untrusted(kept.report)
+
+
 def audit_table(entries: Iterable[AuditEntry], now: datetime) -> Table:
     """One row an entry of the audit log, in the order given."""
     table = plain_table(">ENTRY", "WHEN", "WHO", "FROM", "DID", "AGENT", "BEFORE", "AFTER")
@@ -214,10 +228,13 @@ def findings_table(findings: Iterable[Finding]) -> Table:
 
 
 def _outcome_with_reason(ping: Ping) -> str:
-    """The reason is left out where the verdict `poor` says the same."""
-    if not ping.reason or ping.reason == "uptime_below_threshold":
+    """The outcome, its reason and the remarks. A reason that `poor` says already is left out."""
+    notes = list(ping.remarks)
+    if ping.reason and ping.reason != "uptime_below_threshold":
+        notes.insert(0, ping.reason)
+    if not notes:
         return ping.outcome
-    return f"{ping.outcome} ({ping.reason})"
+    return f"{ping.outcome} ({', '.join(notes)})"
 
 
 def _gpus_up(agent: Agent) -> Text:

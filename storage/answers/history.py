@@ -24,7 +24,7 @@ from bus.contract.questions import (
 from bus.transport.large_answers import PAGE_BYTES
 from storage.answers.cursor import cursor_at, older_than
 from storage.answers.latencies import fleet_latencies
-from storage.answers.pings import HistoryRow, fit_message, to_pings
+from storage.answers.pings import HistoryRow, fit_message, to_pings, with_evidence
 from storage.answers.sealed import sealed_range
 from storage.engine.database import listed, rows_as, sql
 from storage.engine.duration_columns import durations_of
@@ -124,7 +124,10 @@ def history(
     asked |= {"agent": agent, "since_us": since_us, "limit": request.limit + 1}
     text = reader.partitions.fill(sql("history_page"), since_us)
     rows = rows_as(HistoryRow, reader.cursor, text, asked)
-    pings = fit_message(to_pings(reader, rows[: request.limit]), most_bytes)
+    found = to_pings(reader, rows[: request.limit])
+    if request.evidence:
+        found = with_evidence(reader, agent, found)
+    pings = fit_message(found, most_bytes)
     next_cursor = None
     if pings and len(rows) > len(pings):
         last = pings[-1]

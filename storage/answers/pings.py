@@ -4,15 +4,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from bus.contract.durations import Durations, Interval
 from bus.contract.messages import GpuReport, Result, Seconds, Verdict, encode
-from bus.contract.questions import Ping
+from bus.contract.questions import Evidence, Ping
 from bus.transport.large_answers import fitting
+from storage.engine.database import rows_as, sql
 from storage.engine.dictionary import GpuNames
 from storage.engine.duration_columns import reported_durations
-from storage.engine.rows import from_microseconds
+from storage.engine.rows import from_microseconds, microseconds
 from storage.store.gpu_rows import gpu_rows
 from storage.store.store import Reader
 
@@ -31,6 +33,7 @@ class HistoryRow(NamedTuple):
     The five durations are None where nothing was reported.
 
     `next_us`: from this ping to the next. `window_ms`: None where it is the sum of the durations.
+    `remarks`: a list in JSON, None where it is empty.
     """
 
     agent: int
@@ -52,6 +55,7 @@ class HistoryRow(NamedTuple):
     response_us: int | None
     late_us: int | None
     gpu_set: int | None
+    remarks: str | None
 
     def key(self) -> OutcomeKey:
         """Returns what tells this outcome from others."""
@@ -76,6 +80,40 @@ def to_pings(
     return tuple(pings)
 
 
+class _EvidenceRow(NamedTuple):
+    """A row of `page_evidence.sql`."""
+
+    ping_seq: int
+    pinged_us: int
+    signature: str
+    payload: str
+
+
+def with_evidence(reader: Reader, agent: int, pings: tuple[Ping, ...]) -> tuple[Ping, ...]:
+    """Returns an agent's Pings with the reports that were signed or refused."""
+    if not pings:
+        return pings
+    times_us = [microseconds(ping.pinged_at) for ping in pings]
+    asked = {"agent": agent, "since_us": min(times_us), "until_us": max(times_us)}
+    text = reader.partitions.fill(sql("page_evidence"), min(times_us), max(times_us))
+    kept = {}
+    for row in rows_as(_EvidenceRow, reader.cursor, text, asked):
+        kept[row.ping_seq, row.pinged_us] = row
+    shown = []
+    for ping, pinged_us in zip(pings, times_us, strict=True):
+        report = kept.get((ping.ping_seq, pinged_us))
+        if report is None:
+            shown.append(ping)
+            continue
+        evidence = Evidence(
+            report=report.payload,
+            signature=report.signature or None,
+            refused=ping.outcome != "answered",
+        )
+        shown.append(replace(ping, evidence=evidence))
+    return tuple(shown)
+
+
 def fit_message(
     pings: tuple[Ping, ...],
     most_bytes: int,
@@ -83,8 +121,8 @@ def fit_message(
     """Returns as many of the first pings as one message can carry.
 
     A report of a scheduler is 64 kB at most, a fraction of a message. A larger one was written by
-    somebody else. It is shown without its GPUs, because a page that cannot be sent would hide
-    everything older.
+    somebody else. It is shown without its GPUs and evidence, because a page that cannot be sent
+    would hide everything older.
     """
     return fitting(_shown(pings, most_bytes), most_bytes)
 
@@ -94,7 +132,7 @@ def _shown(pings: tuple[Ping, ...], most_bytes: int) -> Iterator[Ping]:
         if len(encode(ping)) < most_bytes:
             yield ping
         else:
-            yield replace(ping, gpus=())
+            yield replace(ping, gpus=(), evidence=None)
 
 
 def _own_gpus(
@@ -169,7 +207,14 @@ def _ping(
         response_ms=_thousandth(row.response_us),
         late_ms=_thousandth(row.late_us),
         gpus=gpus,
+        remarks=_remarks(row.remarks),
     )
+
+
+def _remarks(remarks: str | None) -> tuple[str, ...]:
+    if remarks is None:
+        return ()
+    return msgspec.json.decode(remarks, type=tuple[str, ...])
 
 
 def _thousandth(value: float | None) -> float | None:

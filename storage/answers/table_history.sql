@@ -19,7 +19,8 @@ SELECT
     p.interval_seconds / 60 AS interval_minutes,
     make_timestamp(p.pinged_us + p.next_us)::TIMESTAMPTZ AS next_ping_at,
     p.response_us / 1000 AS response_ms,
-    p.late_us / 1000 AS late_ms
+    p.late_us / 1000 AS late_ms,
+    array_to_string(from_json(p.remarks, '["VARCHAR"]'), ' ') AS remarks
 FROM {pings} AS p
 JOIN agents AS a USING (agent)
 WHERE {chosen} AND p.pinged_us >= $since_us AND p.pinged_us < $until_us

@@ -25,6 +25,7 @@ from bus.contract.messages import (
     Window,
     decode,
 )
+from bus.contract.questions import SIMULATED
 from bus.errors import BadMessageError
 from storage.engine.dictionary import Dictionaries
 from storage.engine.rows import (
@@ -43,7 +44,6 @@ from storage.ingest.wire import StoredState
 
 # How far a label of the host's clock may be from the ping and its answer, and is still believed.
 LABEL_AGREES_US = 5_000_000
-SIMULATED = "simulated"  # a remark of ours: the host's GPUs do not exist
 UNREPORTED_GPU = "unreported"  # the reason of a GPU that is expected and not in the report
 
 SIGNATURE_HEADER = "Gpuping-Signature"
