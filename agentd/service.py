@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from agentd import http
 from agentd.check_loop import CheckLoop, read_clocks
@@ -24,6 +25,7 @@ from bus import clock
 from bus.background import background
 from bus.contract import subjects
 from bus.contract.questions import RegisterReply, RegisterRequest
+from bus.identity.host import HostIdentity
 from bus.settings import Settings
 
 log = structlog.get_logger("agentd")
@@ -86,7 +88,11 @@ async def running(
     probe = probe or open_probe(settings, agent_id)
     if probe.simulated:
         metadata = (metadata or {}) | {"simulated": True}
-    ledger_file = (state_dir or settings.agent_state_dir) / f"{agent_id}.ledger"
+    state_dir = state_dir or settings.agent_state_dir
+    ledger_file = state_dir / f"{agent_id}.ledger"
+    identity = _identity_of(settings, state_dir, agent_id)
+    if identity is not None:
+        settings = replace(settings, NATS_CREDS=str(identity.creds_path))
     try:
         with _opened_ledger(settings, ledger_file) as store:
             check_loop = CheckLoop(probe, store, settings.AGENT_GPU_CHECK_INTERVAL_SECONDS)
@@ -95,6 +101,7 @@ async def running(
                 agent_id,
                 may_register=check_loop.first_look_ended,
                 registration=lambda: _registration(store, metadata),
+                identity=identity,
             )
             agent = Agent(agent_id, check_loop, bus_session)
             async with _in_background(agent):
@@ -105,6 +112,14 @@ async def running(
                     yield agent
     finally:
         await probe.close()
+
+
+def _identity_of(settings: Settings, state_dir: Path, agent_id: str) -> HostIdentity | None:
+    """The keys of this host; None on a bus without identities. Raises CredentialsError."""
+    given = None
+    if settings.NATS_CREDS:
+        given = Path(settings.NATS_CREDS).expanduser()
+    return HostIdentity.open(given, state_dir, agent_id)
 
 
 def _registration(

@@ -10,6 +10,7 @@ from gpuping.commands import (
     completion,
     creds,
     doctor,
+    enroll,
     export,
     look,
     report,
@@ -20,7 +21,7 @@ from gpuping.commands import (
 from gpuping.commands.options import app
 from gpuping.output.standard_output import ignore_closed_pipe
 
-COMMANDS = (serve, storage, look, report, export, doctor, token, audit, creds, completion)
+COMMANDS = (serve, storage, look, report, export, doctor, token, audit, creds, enroll, completion)
 
 
 def main(arguments: list[str] | None = None) -> int:

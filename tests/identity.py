@@ -144,13 +144,14 @@ def each_subject(own: str, other: str) -> Iterator[str]:
             yield f"gpuping.{what}.{agent}"
         for what in ("register", "enrol", "remove", "get"):
             yield f"gpuping.registry.{what}.{agent}"
-        for key in ("agent", "state", "timer", "due"):
+        for key in ("agent", "state", "timer", "due", "host"):
             yield f"$KV.gpuping.{key}.{agent}"
         yield f"gpuping.scheduler.ping.{agent}"
         yield f"gpuping.scheduler.alive.{agent}"
         yield f"gpuping.history.{agent}"
         yield f"gpuping.enrolment.renew.{agent}"
         yield f"_INBOX.{agent}.x"
+    yield from ("gpuping.enrolment.new", "$KV.gpuping.enrolment.00ff")
     for subject in ("registry.list", "scheduler.fleet", "scheduler.stats", "enrolment.redeem"):
         yield f"gpuping.{subject}"
     for subject in ("history.a", "export.a", "report.a", "uptimes", "overview", "table", "ready"):

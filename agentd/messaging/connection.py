@@ -10,11 +10,13 @@ import structlog
 from nats.aio.client import Client
 from nats.micro.service import Service
 
-from agentd.messaging import registration
+from agentd.messaging import enrolment, registration
 from agentd.messaging.registration import MakeRegistration, OnRegistered
+from bus.background import background
 from bus.contract import subjects
 from bus.contract.agent_answers import BusHealth
 from bus.errors import SettingsError
+from bus.identity.host import HostIdentity
 from bus.settings import Settings
 from bus.transport import connection, micro_services
 from bus.transport.micro_services import Endpoint
@@ -36,8 +38,13 @@ class BusSession:
         *,
         may_register: asyncio.Event,
         registration: MakeRegistration,
+        identity: HostIdentity | None = None,
     ) -> None:
-        """Registers with what `registration` returns, once `may_register` is set."""
+        """Registers with what `registration` returns, once `may_register` is set.
+
+        Without `identity` the bus is used as whoever the settings name, and reports are not signed.
+        """
+        self._identity = identity
         self.serving = asyncio.Event()
         self.registered = asyncio.Event()
         self._settings = settings
@@ -115,13 +122,20 @@ class BusSession:
             self.serving.set()
             try:
                 await self._may_register.wait()
-                await registration.keep_registered(
-                    client,
-                    self._agent_id,
-                    self._registration,
-                    register_again,
-                    on_registered,
-                )
+                async with background() as start:
+                    if self._identity is not None:
+                        names_keys = enrolment.KeyAnnouncement(
+                            client, self._identity, self._agent_id, register_again.set
+                        )
+                        start(names_keys.run())
+                        await names_keys.first_attempt.wait()
+                    await registration.keep_registered(
+                        client,
+                        self._agent_id,
+                        self._registration,
+                        register_again,
+                        on_registered,
+                    )
             finally:
                 self.serving.clear()
                 await _stop(service)

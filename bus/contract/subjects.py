@@ -20,6 +20,7 @@ _AGENT_ID = re.compile(AGENT_ID_PATTERN)
 AGENTD_SERVICE = "gpuping-agentd"
 SCHEDULER_SERVICE = "gpuping-scheduler"
 STORAGE_SERVICE = "gpuping-storage"
+ENROLMENT_SERVICE = "gpuping-enrolment"
 
 BUCKET = "gpuping"
 BUCKET_STREAM = f"KV_{BUCKET}"
@@ -49,6 +50,10 @@ REPLAY = "gpuping.storage.replay"
 TABLE = "gpuping.storage.table"
 STORAGE_STATS = "gpuping.storage.stats"
 STORAGE_READY = "gpuping.storage.ready"
+
+REDEEM = "gpuping.enrolment.redeem"
+NEW_ENROLMENT = "gpuping.enrolment.new"
+RENEW_ALL = "gpuping.enrolment.renew.*"
 
 MICRO_PING = "$SRV.PING"  # every micro service on the bus answers
 INBOX_PREFIX = "_INBOX"  # where a service receives the answers to its questions
@@ -176,6 +181,16 @@ def agent_key(agent_id: str) -> str:
 def state_key(agent_id: str) -> str:
     """Subject of an agent's policy state and last outcome. Only outcomes are written here."""
     return f"{KEYS}state.{agent_id}"
+
+
+def host_key(agent_id: str) -> str:
+    """Subject of the public keys of an agent's host."""
+    return f"{KEYS}host.{agent_id}"
+
+
+def enrolment_key(token_hash: str) -> str:
+    """Subject of an enrolment token that is not used yet, by its hash."""
+    return f"{KEYS}enrolment.{token_hash}"
 
 
 def timer_key(agent_id: str) -> str:

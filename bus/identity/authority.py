@@ -136,6 +136,21 @@ class Authority:
         """The file of the user that may send changed accounts to the server."""
         return self.folder / "system.creds"
 
+    @property
+    def can_revoke(self) -> bool:
+        """Whether the operator's key is here, without which no account can be changed."""
+        return (self.folder / "operator.seed").exists()
+
+    def add_missing_roles(self) -> None:
+        """Makes the signing keys of roles that an authority of an earlier version does not have."""
+        for role in ROLES:
+            if role in self.fleet.signing_keys:
+                continue
+            key = SigningKey.generate(KeyKind.ACCOUNT)
+            credentials.write_secret(self.folder / "signing" / f"{role}.seed", key.seed + "\n")
+            signing_keys = self.fleet.signing_keys | {role: key.public}
+            self._save(replace(self.fleet, signing_keys=signing_keys))
+
     # ---- users ----
 
     def mint(
@@ -189,6 +204,7 @@ class Authority:
 
     def revoke(self, public_keys: Iterable[str], *, now: int) -> None:
         """Voids every token for these keys. The server hears of it with `account_token`."""
+        self._reload()
         revoked = dict(self.fleet.revoked)
         for key in public_keys:
             revoked[check_public_key(key, KeyKind.USER)] = now
@@ -196,6 +212,7 @@ class Authority:
 
     def rotate(self, role: RoleName) -> None:
         """Makes a new signing key for a role. Tokens of the earlier one are good until `retire`."""
+        self._reload()
         key = SigningKey.generate(KeyKind.ACCOUNT)
         earlier = self.fleet.signing_keys[role]
         credentials.write_secret(self.folder / "signing" / f"{role}.seed", key.seed + "\n")
@@ -208,6 +225,7 @@ class Authority:
 
     def retire(self, role: RoleName) -> int:
         """Ends the rotation of a role: its earlier keys are void. Returns how many there were."""
+        self._reload()
         kept = {key: of for key, of in self.fleet.retiring.items() if of != role}
         retired = len(self.fleet.retiring) - len(kept)
         self._save(replace(self.fleet, retiring=kept))
@@ -317,6 +335,10 @@ class Authority:
         }
         token = claims.encode(system, key.public, "_system", body, now=int(time.time()))
         credentials.write_secret(self.system_credentials, credentials.to_text(token, key))
+
+    def _reload(self) -> None:
+        """Another process may have changed the fleet since it was read."""
+        self.fleet = type(self).load(self.folder).fleet
 
     def _seed(self, name: str) -> SigningKey:
         path = self.folder / f"{name}.seed"

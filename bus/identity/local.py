@@ -38,7 +38,9 @@ class LocalIdentities:
     def open_or_create(cls, data_dir: Path) -> "LocalIdentities":
         """Reads the authority of a data dir, or makes it at the first start."""
         if exist(data_dir):
-            return cls.open(data_dir)
+            identities = cls.open(data_dir)
+            identities.authority.add_missing_roles()
+            return identities
         return cls(Authority.create(folder_of(data_dir)))
 
     @property

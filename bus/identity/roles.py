@@ -13,7 +13,15 @@ from msgspec import Struct
 from bus.contract import subjects
 
 RoleName = Literal[
-    "agent", "scheduler", "storage", "gateway", "enrolment", "layout", "operator", "leaf"
+    "agent",
+    "scheduler",
+    "storage",
+    "gateway",
+    "enrolment",
+    "bootstrap",
+    "layout",
+    "operator",
+    "leaf",
 ]
 
 OWN_ID = "{{name()}}"
@@ -162,8 +170,24 @@ ROLES: dict[RoleName, Role] = {
     ),
     "enrolment": Role(
         purpose="Redeems enrolment tokens and renews credentials; holds the agents' signing key.",
-        publish=("_INBOX.>", f"{subjects.KEYS}enrolment.>", *_READ_STREAMS),
-        subscribe=("gpuping.enrolment.>", f"{subjects.service_inbox('enrolment')}.>"),
+        publish=(
+            "_INBOX.>",
+            subjects.enrolment_key("*"),
+            subjects.host_key("*"),
+            *_READ_STREAMS,
+        ),
+        subscribe=(
+            "gpuping.enrolment.>",
+            f"{subjects.service_inbox('enrolment')}.>",
+            *_micro_service(subjects.ENROLMENT_SERVICE),
+        ),
+    ),
+    "bootstrap": Role(
+        purpose="A host with an enrolment token: may ask for it to be redeemed, until it expires.",
+        publish=(subjects.REDEEM,),
+        subscribe=(f"_INBOX.{OWN_ID}.>",),
+        max_payload=8_192,
+        max_subscriptions=4,
     ),
     "layout": Role(
         purpose="Makes and changes streams and consumers; used at set-up and upgrades only.",

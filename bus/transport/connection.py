@@ -331,14 +331,14 @@ def _check_identity(addresses: list[str], identity: dict[str, Any]) -> None:
     if "tls" in identity:
         return
     for url in addresses:
-        if not _is_private(url):
+        if not is_private(url):
             raise CredentialsError(
                 f"NATS_URL={url.strip()!r}: outside loopback credentials need TLS: "
                 "write tls:// and give the server a certificate (docs/security.md)"
             )
 
 
-def _is_private(url: str) -> bool:
+def is_private(url: str) -> bool:
     """Whether nobody else can hear or change what is said to this server."""
     if "://" not in url:
         url = f"nats://{url}"

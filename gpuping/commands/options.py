@@ -82,6 +82,9 @@ def _check_id(_kind: object, text: str | None) -> None:
 
 
 AgentId = Annotated[str, Parameter(name="ID", validator=_check_id, help="the agent's id")]
+OneAgentOption = Annotated[
+    str | None, Parameter(name="--id", validator=_check_id, help="the agent that it becomes")
+]
 OneAgent = Annotated[str | None, Parameter(name="ID", validator=_check_id, help="only this agent")]
 
 

@@ -17,6 +17,10 @@ DashboardHost = Annotated[
     str | None,
     Parameter(help="address of the dashboard and REST [GATEWAY_HOST: 127.0.0.1]"),
 ]
+Enroll = Annotated[
+    str | None,
+    Parameter(help="join a fleet: TOKEN@HOST:PORT, as `gpuping enroll new` prints it"),
+]
 DashboardPort = Annotated[
     int | None,
     Parameter(help="its port, 0 for any free one [GATEWAY_PORT: 8000]"),
@@ -109,6 +113,7 @@ async def _run_up(settings: Settings, options: Any, lifecycle: Lifecycle, starte
     help_epilogue=examples(
         "NATS_URL=nats://bus.example:4222 AGENT_ID=agent-001 gpuping agentd",
         "gpuping agentd --scenario eight-gpus-one-bad",
+        "gpuping agentd --enroll TOKEN@bus.example:4222",
         "sudo gpuping agentd --install",
     ),
 )
@@ -117,9 +122,17 @@ def agentd(
     scenario: Scenario = None,
     data_dir: DataDir = None,
     install: Install = False,
+    enroll: Enroll = None,
 ) -> int:
-    """Run the agent of a GPU host: it watches GPUs, keeps the uptime ledger and answers pings."""
+    """Run the agent of a GPU host: it watches GPUs, keeps the uptime ledger and answers pings.
+
+    With --enroll it joins a fleet first; later starts need no option.
+    """
     settings = load_settings(GPUPING_DATA_DIR=data_dir, AGENT_SCENARIO=scenario)
+    if enroll is not None:
+        code = _enroll(settings, enroll)
+        if code != runner.DONE:
+            return code
     if install:
         with extras.needed("agentd"):
             from agentd.host import install as installer
@@ -156,6 +169,17 @@ def gateway(
     )
 
 
+def _enroll(settings: Settings, token_at_address: str) -> int:
+    with extras.needed("agentd"):
+        from agentd.messaging import enrolment
+
+    async def main(_: Lifecycle) -> None:
+        enrolled = await enrolment.enroll(settings, token_at_address)
+        runner.complain(f"enrolled as {enrolled.agent_id} on the bus at {enrolled.nats_url}")
+
+    return runner.run(main)
+
+
 def _run_agent(loaded: Settings) -> int:
     """Runs this host's agent alone.
 
@@ -164,7 +188,8 @@ def _run_agent(loaded: Settings) -> int:
     """
     with extras.needed("agentd"):
         from agentd import process
-    settings = with_running_bus(loaded, "agent")
+        from agentd.messaging import enrolment
+    settings = with_running_bus(enrolment.with_enrolment(loaded), "agent")
     simulation = ""
     if settings.AGENT_SCENARIO:
         simulation = f" with simulated GPUs (scenario {settings.AGENT_SCENARIO})"

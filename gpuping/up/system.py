@@ -17,6 +17,7 @@ from gpuping import extras
 from gpuping.client import bus_file
 from gpuping.client.data_dir_lock import lock_data_dir
 from gpuping.client.own_server import running as running_own_server
+from gpuping.enrolment import service as enrolment_service
 from gpuping.up import local_agents
 from gpuping.up.first_answer import FirstAnswer
 
@@ -67,6 +68,11 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
         if own_server is None:
             await layout.ensure(client, settings)
         first_answer = await FirstAnswer.watch(client)
+        if own_server is not None:
+            enrolment = enrolment_service.running(
+                settings_of("enrolment"), own_server.identities.authority
+            )
+            await stack.enter_async_context(enrolment)
         await stack.enter_async_context(scheduler.running(settings_of("scheduler")))
         await stack.enter_async_context(storage.running(settings_of("storage")))
         running_gateway = await stack.enter_async_context(gateway.running(settings_of("gateway")))

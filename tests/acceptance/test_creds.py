@@ -11,7 +11,7 @@ import nats.errors
 import pytest
 from system import Up, run
 
-REFUSED = "(?i)authorization|authentication"
+REFUSED = r"(?i)authorization|authentication"
 
 
 class Held:

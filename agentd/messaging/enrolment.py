@@ -1,0 +1,216 @@
+"""How a GPU host joins a fleet, and keeps its credentials from expiring.
+
+The host makes its own keys. A token that an operator handed out lets it ask once for credentials;
+afterwards it renews them over the bus, long before they expire.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+import nats.errors
+import structlog
+from msgspec import Struct
+
+from bus.contract import subjects
+from bus.contract.enrolment import CredentialsReply, RedeemRequest, RenewRequest
+from bus.errors import BusError, GpupingError, SettingsError
+from bus.identity import credentials, enrolment_token, host
+from bus.identity.host import HostIdentity
+from bus.identity.keys import KeyKind, SigningKey
+from bus.settings import Settings
+from bus.transport import connection
+from bus.transport.connection import Client, is_private
+from bus.transport.micro_services import ask
+
+log = structlog.get_logger("agentd.messaging.enrolment")
+
+CONNECT_SECONDS = 15.0
+REQUEST_SECONDS = 5.0
+FIRST_RETRY_SECONDS = 1.0
+SLOWEST_RETRY_SECONDS = 60.0
+RENEWAL_CHECK_SECONDS = 6 * 3600.0
+
+
+class EnrolmentError(BusError):
+    """The host was not enrolled; the text says why."""
+
+
+class Enrolled(Struct, kw_only=True, frozen=True):
+    """`enrolled.json` in the state dir: which agent this host is, and where its bus is."""
+
+    agent_id: str
+    nats_url: str
+
+
+class _Keys(NamedTuple):
+    login: SigningKey
+    signing: SigningKey
+
+
+async def enroll(settings: Settings, token_at_address: str) -> Enrolled:
+    """Redeems `TOKEN@HOST:PORT` and keeps the credentials in the state dir.
+
+    Raises InvalidEnrolmentError, SettingsError, or EnrolmentError.
+    """
+    token_text, separator, address = token_at_address.strip().rpartition("@")
+    if not separator:
+        raise SettingsError("--enroll: expected TOKEN@HOST:PORT, as `gpuping enroll new` prints it")
+    token = enrolment_token.parse(token_text)
+    nats_url = url_of(address)
+    state_dir = settings.agent_state_dir
+    pending = state_dir / f"enrolling-{enrolment_token.hash_of(token.secret)[:12]}.keys"
+    keys = _pending_keys(pending)
+    request = RedeemRequest(
+        secret=token.secret,
+        agent_id=settings.AGENT_ID,
+        default_id=settings.agent_id,
+        proof=host.make_proof(token.secret, keys.login, keys.signing),
+    )
+    bootstrap = pending.with_suffix(".creds")
+    credentials.write_secret(bootstrap, credentials.to_text(token.user_token, token.key))
+    joining = msgspec.structs.replace(
+        settings, NATS_URL=nats_url, NATS_CREDS=str(bootstrap), NATS_CONTEXT=None
+    )
+    try:
+        reply = await _redeem(joining, token.name, request)
+    finally:
+        bootstrap.unlink(missing_ok=True)
+    login_file = host.creds_path(state_dir, reply.agent_id)
+    credentials.write_secret(login_file, credentials.to_text(reply.user_token, keys.login))
+    host.write_signing_key(state_dir, reply.agent_id, keys.signing)
+    enrolled = Enrolled(agent_id=reply.agent_id, nats_url=nats_url)
+    credentials.write_secret(_enrolled_file(state_dir), msgspec.json.encode(enrolled).decode())
+    pending.unlink(missing_ok=True)
+    log.info("host_enrolled", agent=reply.agent_id, bus=nats_url)
+    return enrolled
+
+
+def with_enrolment(settings: Settings) -> Settings:
+    """The settings of an enrolled host: its id and bus, where the environment names no other."""
+    try:
+        data = _enrolled_file(settings.agent_state_dir).read_bytes()
+        enrolled = msgspec.json.decode(data, type=Enrolled)
+    except (OSError, msgspec.DecodeError):
+        return settings
+    if settings.AGENT_ID not in {None, enrolled.agent_id}:
+        return settings
+    nats_url = settings.NATS_URL
+    if nats_url is None and settings.NATS_CONTEXT is None:
+        nats_url = enrolled.nats_url
+    return msgspec.structs.replace(settings, AGENT_ID=enrolled.agent_id, NATS_URL=nats_url)
+
+
+def url_of(address: str) -> str:
+    """The URL of the bus. Without a scheme it is TLS, except on loopback."""
+    if "://" in address:
+        return address
+    plain = f"nats://{address}"
+    if not urlsplit(plain).hostname:
+        raise SettingsError(f"--enroll: expected HOST:PORT after the @, not {address!r}")
+    if is_private(plain):
+        return plain
+    return f"tls://{address}"
+
+
+class KeyAnnouncement:
+    """Names this host's keys to the enrolment service, and renews the credentials in time.
+
+    `first_attempt` is set once the service was asked for the first time. If it did not answer then,
+    it is asked again, and `on_late_success` is called when it has: the registry did not know the
+    keys before.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        identity: HostIdentity,
+        agent_id: str,
+        on_late_success: Callable[[], None],
+    ) -> None:
+        self.first_attempt = asyncio.Event()
+        self._client = client
+        self._identity = identity
+        self._agent_id = agent_id
+        self._on_late_success = on_late_success
+
+    async def run(self) -> None:
+        """Asks until the client is closed for good."""
+        pause = FIRST_RETRY_SECONDS
+        last_error = ""
+        while not self._client.is_closed:
+            try:
+                reply = await _renew(self._client, self._identity, self._agent_id)
+                self._take(reply)
+            except (GpupingError, OSError) as error:
+                if str(error) != last_error:
+                    log.warning("keys_not_recorded", agent=self._agent_id, detail=str(error))
+                last_error = str(error)
+                self.first_attempt.set()
+                await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # spreads load
+                pause = min(pause * 2, SLOWEST_RETRY_SECONDS)
+                continue
+            if last_error:
+                self._on_late_success()
+            self.first_attempt.set()
+            last_error = ""
+            pause = FIRST_RETRY_SECONDS
+            await asyncio.sleep(RENEWAL_CHECK_SECONDS)
+
+    def _take(self, reply: CredentialsReply) -> None:
+        if self._identity.needs_renewal(time.time()):
+            self._identity.replace_token(reply.user_token)
+            log.info("credentials_renewed", agent=self._agent_id)
+
+
+async def _renew(client: Client, identity: HostIdentity, agent_id: str) -> CredentialsReply:
+    return await ask(
+        client,
+        subjects.renew(agent_id),
+        RenewRequest(proof=identity.proof(agent_id)),
+        CredentialsReply,
+        who="the enrolment service",
+        timeout=REQUEST_SECONDS,
+    )
+
+
+async def _redeem(settings: Settings, name: str, request: RedeemRequest) -> CredentialsReply:
+    inbox_prefix = subjects.inbox_prefix(name)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            client = await connection.connect(settings, name, inbox_prefix=inbox_prefix)
+    except (TimeoutError, OSError, nats.errors.Error):
+        raise EnrolmentError(
+            f"no bus at {settings.NATS_URL} let this host in: is the address right, and is the "
+            "token still good?"
+        ) from None
+    try:
+        return await ask(
+            client,
+            subjects.REDEEM,
+            request,
+            CredentialsReply,
+            who="the enrolment service",
+            timeout=REQUEST_SECONDS,
+        )
+    finally:
+        await client.farewell()
+
+
+def _pending_keys(path: Path) -> _Keys:
+    """The keys of an enrolment that has begun: a repeated one must come with the same keys."""
+    if path.exists():
+        login_seed, signing_seed = credentials.read_secret(path).split()
+        return _Keys(SigningKey.from_seed(login_seed), SigningKey.from_seed(signing_seed))
+    keys = _Keys(SigningKey.generate(KeyKind.USER), SigningKey.generate(KeyKind.USER))
+    credentials.write_secret(path, f"{keys.login.seed}\n{keys.signing.seed}\n")
+    return keys
+
+
+def _enrolled_file(state_dir: Path) -> Path:
+    return state_dir / "enrolled.json"

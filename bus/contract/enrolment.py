@@ -1,0 +1,92 @@
+"""Messages between a GPU host and the enrolment service, and what that service keeps.
+
+The bucket holds one key for each token, and one for the keys of each host.
+"""
+
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from bus.contract.messages import AgentId, Message
+
+PublicKeyText = Annotated[str, Meta(min_length=56, max_length=56)]
+SignatureText = Annotated[str, Meta(max_length=100)]  # base64 of 64 bytes
+Secret = Annotated[str, Meta(min_length=16, max_length=200)]
+
+
+class NewTokenRequest(Message, kw_only=True, frozen=True):
+    """Asks for a token with which one host may join. Without `agent_id` the host chooses its id."""
+
+    agent_id: AgentId | None = None
+    valid_seconds: Annotated[int, Meta(ge=60, le=30 * 86_400)] = 3600
+
+
+class NewTokenReply(Message, kw_only=True, frozen=True):
+    """`token` is a secret, shown once: the service keeps only its hash."""
+
+    token: str
+    expires_at: datetime
+
+
+class HostProof(Struct, kw_only=True, frozen=True):
+    """A host's public keys, and that it holds both private ones.
+
+    Each proof is the signature (base64) over `signatures.enrolment_proof`. The host logs in with
+    one key and signs reports with the other.
+    """
+
+    login_key: PublicKeyText
+    signing_key: PublicKeyText
+    login_proof: SignatureText
+    signing_proof: SignatureText
+
+
+class RedeemRequest(Message, kw_only=True, frozen=True):
+    """A host that has a token asks to join.
+
+    `agent_id` is the id that it must have, if any; `default_id` is used where the token names none.
+    """
+
+    secret: Secret
+    default_id: AgentId
+    agent_id: AgentId | None = None
+    proof: HostProof
+
+
+class RenewRequest(Message, kw_only=True, frozen=True):
+    """An agent names its keys, and asks for new credentials. The subject pins its id."""
+
+    proof: HostProof
+
+
+class CredentialsReply(Message, kw_only=True, frozen=True):
+    """`user_token`: the JWT of the login key. It is no secret without that key."""
+
+    agent_id: AgentId
+    user_token: str
+
+
+class EnrolmentToken(Message, kw_only=True, frozen=True):
+    """`enrolment.<hash>` in the bucket: a token, known by its hash only.
+
+    `agent_id` is the only agent that it is for, if any; `used_by` the agent that redeemed it.
+    """
+
+    expires_at: datetime
+    agent_id: AgentId | None = None
+    used_by: AgentId | None = None
+
+
+class HostKeys(Message, kw_only=True, frozen=True):
+    """`host.<id>` in the bucket: the public keys of an agent's host.
+
+    `token_hash`: of the token that it joined with, so that a repeated request of the same host is
+    answered again; None where an operator made its credentials.
+    """
+
+    agent_id: AgentId
+    login_key: PublicKeyText
+    signing_key: PublicKeyText
+    enrolled_at: datetime
+    token_hash: str | None = None

@@ -1,0 +1,103 @@
+"""`gpuping enroll new` lets a GPU host in; `gpuping enrolment` runs the service that answers it."""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from cyclopts import App, Parameter
+
+from bus import runner
+from bus.contract import subjects
+from bus.contract.enrolment import NewTokenReply, NewTokenRequest
+from bus.errors import SettingsError
+from bus.identity.local import LocalIdentities
+from bus.runner import Lifecycle
+from bus.settings import Settings
+from bus.transport.micro_services import ask
+from gpuping.client.bus_connection import connect_to_running
+from gpuping.client.bus_file import with_running_bus
+from gpuping.commands.loading import load_settings
+from gpuping.commands.options import CHECK, RUN, DataDir, OneAgentOption, app, examples
+from gpuping.enrolment import service
+
+SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"(\d{1,6})([mhd])")
+
+enroll_app = App(
+    name="enroll",
+    group=CHECK,
+    help_format="markdown",
+    help="Let GPU hosts in.",
+    help_epilogue=examples("gpuping enroll new", "gpuping enroll new --id agent-001 --expires 15m"),
+)
+app.command(enroll_app)
+
+
+@enroll_app.command(
+    help_epilogue=examples("gpuping enroll new", "gpuping enroll new --id agent-001 --expires 2h")
+)
+def new(
+    *,
+    id: OneAgentOption = None,  # noqa: A002  # the option's name
+    expires: Annotated[str, Parameter(help="such as 15m, 2h or 3d; 30 days at most")] = "1h",
+    address: Annotated[
+        str | None, Parameter(help="HOST:PORT at which the host reaches the bus")
+    ] = None,
+    data_dir: DataDir = None,
+) -> int:
+    """Print the one command that a new GPU host runs to join the fleet.
+
+    The command holds a secret that lets one host in, once, until it expires. The host makes its own
+    keys; no private key travels. With --id the host becomes that agent, and takes its place where
+    it exists: the keys that it had before are void then.
+    """
+    settings = load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
+    request = NewTokenRequest(agent_id=id, valid_seconds=_seconds(expires))
+
+    async def main(_: Lifecycle) -> None:
+        async with connect_to_running(settings) as client:
+            reply = await ask(
+                client,
+                subjects.NEW_ENROLMENT,
+                request,
+                NewTokenReply,
+                who="the enrolment service",
+            )
+        print(f"gpuping agentd --enroll {reply.token}@{address or _address(settings)}")
+        runner.complain(f"lets one host in, until {reply.expires_at:%Y-%m-%d %H:%M:%S} UTC")
+
+    return runner.run(main)
+
+
+@app.command(group=RUN, help_epilogue=examples("NATS_CREDS=enrolment.creds gpuping enrolment"))
+def enrolment(*, data_dir: DataDir = None) -> int:
+    """Run the enrolment service: it redeems enrolment tokens and renews agents' credentials.
+
+    `gpuping up` runs it already. Its data dir needs `identity/fleet.json` and, of the signing keys,
+    those of agent and bootstrap.
+    """
+    loaded = load_settings(GPUPING_DATA_DIR=data_dir)
+    authority = LocalIdentities.open(loaded.data_dir).authority
+    settings = with_running_bus(loaded, "enrolment")
+    return runner.run(
+        lambda lifecycle: runner.serve("enrolment", service.running(settings, authority), lifecycle)
+    )
+
+
+def _seconds(text: str) -> int:
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise SettingsError(f"--expires={text!r}: expected minutes, hours or days: 15m, 2h, 3d")
+    seconds = int(found[1]) * SECONDS[found[2]]
+    if not 60 <= seconds <= 30 * 86_400:
+        raise SettingsError(f"--expires={text!r}: expected from 1m to 30d")
+    return seconds
+
+
+def _address(settings: Settings) -> str:
+    """The bus as this machine reaches it; `--address` where a host reaches it otherwise."""
+    url = with_running_bus(settings).nats_url.split(",")[0]
+    parts = urlsplit(url)
+    if parts.scheme in {"", "nats"}:
+        return parts.netloc or url
+    return url

@@ -1,0 +1,1 @@
+"""Lets GPU hosts in: enrolment tokens, their redemption, and the renewal of credentials."""

@@ -1,0 +1,259 @@
+"""The enrolment service: makes tokens, redeems each once, and renews agents' credentials.
+
+It holds the agents' signing key and the key of bootstrap users, and needs no other. Where the
+authority's own keys are in the same folder, as in `gpuping up`, it revokes the earlier login of a
+host that is enrolled again; elsewhere it says which command does that.
+"""
+
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import structlog
+from msgspec.structs import replace
+from nats.micro.request import Request
+
+from bus.clock import utc_now
+from bus.contract import subjects
+from bus.contract.enrolment import (
+    CredentialsReply,
+    EnrolmentToken,
+    HostKeys,
+    HostProof,
+    NewTokenReply,
+    NewTokenRequest,
+    RedeemRequest,
+    RenewRequest,
+)
+from bus.contract.messages import AgentEntry, decode, encode
+from bus.errors import BusError, RefusedError, StaleError
+from bus.identity import enrolment_token, host
+from bus.identity.authority import USER_DAYS, Authority, Issued
+from bus.identity.keys import InvalidKeyError, KeyKind, SigningKey, check_public_key
+from bus.settings import Settings
+from bus.transport import account_updates, connection
+from bus.transport.batch import Write, commit
+from bus.transport.bucket import KeyValue, read
+from bus.transport.connection import Client
+from bus.transport.micro_services import Endpoint, serve
+
+log = structlog.get_logger("gpuping.enrolment")
+
+_DAY_SECONDS = 86_400
+
+
+class Enrolment:
+    """The answers of the service. Every decision is one compare-and-set of the bucket."""
+
+    def __init__(self, client: Client, settings: Settings, authority: Authority) -> None:
+        self._client = client
+        self._settings = settings
+        self._authority = authority
+
+    def endpoints(self) -> list[Endpoint]:
+        """What the micro service serves; permissions say who may ask what."""
+        return [
+            Endpoint("new", subjects.NEW_ENROLMENT, self._on_new),
+            Endpoint("redeem", subjects.REDEEM, self._on_redeem),
+            Endpoint("renew", subjects.RENEW_ALL, self._on_renew),
+        ]
+
+    async def new_token(self, request: NewTokenRequest) -> NewTokenReply:
+        """Makes a token and keeps its hash. Raises UnavailableError when the bucket does not."""
+        key = SigningKey.generate(KeyKind.USER)
+        token_hash = enrolment_token.hash_of(key.seed)
+        now = int(time.time())
+        expires = now + request.valid_seconds
+        user_token = self._authority.mint(
+            "bootstrap", f"_enrol-{token_hash[:12]}", key.public, now=now, expires_at=expires
+        )
+        expires_at = datetime.fromtimestamp(expires, UTC)
+        kept = EnrolmentToken(expires_at=expires_at, agent_id=request.agent_id)
+        await commit(
+            self._client, [Write(subjects.enrolment_key(token_hash), encode(kept), expected=0)]
+        )
+        log.info("enrolment_token_made", agent_id=request.agent_id, expires_at=str(expires_at))
+        return NewTokenReply(token=enrolment_token.to_text(key, user_token), expires_at=expires_at)
+
+    async def redeem(self, request: RedeemRequest) -> CredentialsReply:
+        """Lets a host in, once for each token; the same host may repeat its request.
+
+        Raises RefusedError 403 for a token that is unknown, used, expired or for another agent, and
+        for keys that are not proven; 409 when another host was quicker.
+        """
+        token_hash = enrolment_token.hash_of(request.secret)
+        _check_proof(request.secret, request.proof)
+        token_key = subjects.enrolment_key(token_hash)
+        token = await read(self._client, token_key, EnrolmentToken)
+        if token is None:
+            raise RefusedError(403, "the enrolment token is not known: ask for a new one")
+        if token.value.used_by is not None:
+            return await self._repeat(request, token.value.used_by, token_hash)
+        if token.value.expires_at <= utc_now():
+            raise RefusedError(403, "the enrolment token has expired: ask for a new one")
+        agent_id = await self._agent_id_of(request, token.value)
+        before = await read(self._client, subjects.host_key(agent_id), HostKeys)
+        keys = _host_keys(agent_id, request.proof, token_hash)
+        writes = [
+            Write(
+                token_key, encode(replace(token.value, used_by=agent_id)), expected=token.revision
+            ),
+            _host_write(keys, before),
+        ]
+        try:
+            await commit(self._client, writes)
+        except StaleError:
+            raise RefusedError(409, "the enrolment token was used by another host") from None
+        log.info("host_enrolled", agent_id=agent_id, login_key=keys.login_key)
+        if before is not None and before.value.login_key != keys.login_key:
+            await self._revoke(agent_id, [before.value.login_key])
+        return self._mint(keys, is_new=True)
+
+    async def renew(self, agent_id: str, request: RenewRequest) -> CredentialsReply:
+        """New credentials for the keys that are recorded; an agent without any records its own.
+
+        Raises RefusedError 403 for other keys than those of the recorded host.
+        """
+        _check_proof(agent_id, request.proof)
+        before = await read(self._client, subjects.host_key(agent_id), HostKeys)
+        keys = _host_keys(agent_id, request.proof, None)
+        if before is None or self._may_replace(before.value, keys):
+            try:
+                await commit(self._client, [_host_write(keys, before)])
+            except StaleError:
+                raise RefusedError(409, f"the keys of {agent_id} were changed meanwhile") from None
+            log.info("host_keys_recorded", agent_id=agent_id, signing_key=keys.signing_key)
+            return self._mint(keys, is_new=False)
+        recorded = before.value
+        is_same = recorded.login_key == keys.login_key and recorded.signing_key == keys.signing_key
+        if not is_same:
+            raise RefusedError(
+                403, f"{agent_id} was enrolled with other keys: enrol this host with a new token"
+            )
+        return self._mint(recorded, is_new=False)
+
+    def _may_replace(self, recorded: HostKeys, keys: HostKeys) -> bool:
+        """Whether the operator gave this login key credentials by hand, after the recorded one."""
+        if recorded.login_key == keys.login_key:
+            return False
+        newest = None
+        for user in self._authority.issued():
+            if user.role == "agent" and user.name == keys.agent_id:
+                newest = user.public_key
+        return newest == keys.login_key
+
+    async def _repeat(
+        self, request: RedeemRequest, agent_id: str, token_hash: str
+    ) -> CredentialsReply:
+        """Answers again the host that redeemed this token, whose first answer was lost."""
+        recorded = await read(self._client, subjects.host_key(agent_id), HostKeys)
+        if recorded is not None:
+            keys = recorded.value
+            is_same_host = keys.login_key == request.proof.login_key
+            if keys.token_hash == token_hash and is_same_host:
+                return self._mint(keys, is_new=False)
+        raise RefusedError(403, "the enrolment token was used: ask for a new one")
+
+    async def _agent_id_of(self, request: RedeemRequest, token: EnrolmentToken) -> str:
+        """The id that the host gets. A token without one never takes over an id that exists."""
+        if token.agent_id is not None:
+            if request.agent_id not in {None, token.agent_id}:
+                raise RefusedError(403, "the enrolment token is for another agent")
+            return token.agent_id
+        agent_id = request.agent_id or request.default_id
+        entry = await read(self._client, subjects.agent_key(agent_id), AgentEntry)
+        keys = await read(self._client, subjects.host_key(agent_id), HostKeys)
+        if entry is not None or keys is not None:
+            raise RefusedError(
+                403,
+                f"agent {agent_id} exists: `gpuping enroll new --id {agent_id}` lets this host "
+                "take its place",
+            )
+        return agent_id
+
+    async def _revoke(self, agent_id: str, login_keys: Iterable[str]) -> None:
+        """Voids the earlier login of a host that was enrolled again."""
+        if not self._authority.can_revoke:
+            log.warning(
+                "earlier_login_not_revoked",
+                agent_id=agent_id,
+                keys=list(login_keys),
+                action="revoke it where the authority's keys are: `gpuping creds revoke --key KEY`",
+            )
+            return
+        self._authority.revoke(login_keys, now=int(time.time()))
+        try:
+            await account_updates.push(self._settings, self._authority)
+        except BusError as error:
+            log.error("account_push_failed", agent_id=agent_id, detail=str(error))
+
+    def _mint(self, keys: HostKeys, *, is_new: bool) -> CredentialsReply:
+        now = int(time.time())
+        expires_at = now + USER_DAYS * _DAY_SECONDS
+        user_token = self._authority.mint(
+            "agent", keys.agent_id, keys.login_key, now=now, expires_at=expires_at
+        )
+        if is_new:
+            issued = Issued(
+                role="agent",
+                name=keys.agent_id,
+                public_key=keys.login_key,
+                issued_at=now,
+                expires_at=expires_at,
+            )
+            self._authority.record(issued)
+        return CredentialsReply(agent_id=keys.agent_id, user_token=user_token)
+
+    async def _on_new(self, request: Request) -> NewTokenReply:
+        return await self.new_token(decode(request.data or b"{}", NewTokenRequest))
+
+    async def _on_redeem(self, request: Request) -> CredentialsReply:
+        return await self.redeem(decode(request.data, RedeemRequest))
+
+    async def _on_renew(self, request: Request) -> CredentialsReply:
+        agent_id = subjects.last_token(request.subject)
+        return await self.renew(agent_id, decode(request.data, RenewRequest))
+
+
+@asynccontextmanager
+async def running(settings: Settings, authority: Authority) -> AsyncIterator[Enrolment]:
+    """Runs the service for the length of a block, with the credentials that the settings name."""
+    inbox_prefix = subjects.service_inbox("enrolment")
+    async with connection.connected(settings, "enrolment", inbox_prefix=inbox_prefix) as client:
+        enrolment = Enrolment(client, settings, authority)
+        service = await serve(
+            client, subjects.ENROLMENT_SERVICE, "lets GPU hosts in", enrolment.endpoints()
+        )
+        try:
+            yield enrolment
+        finally:
+            await service.stop()
+
+
+def _check_proof(context: str, proof: HostProof) -> None:
+    """Raises RefusedError 403 unless whoever asks holds both keys."""
+    try:
+        check_public_key(proof.login_key, KeyKind.USER)
+        check_public_key(proof.signing_key, KeyKind.USER)
+        proven = host.is_proven(context, proof)
+    except InvalidKeyError as error:
+        raise RefusedError(400, f"{error}") from None
+    if not proven:
+        raise RefusedError(403, "the host does not prove that it holds both keys")
+
+
+def _host_keys(agent_id: str, proof: HostProof, token_hash: str | None) -> HostKeys:
+    return HostKeys(
+        agent_id=agent_id,
+        login_key=proof.login_key,
+        signing_key=proof.signing_key,
+        enrolled_at=utc_now(),
+        token_hash=token_hash,
+    )
+
+
+def _host_write(keys: HostKeys, before: KeyValue[HostKeys] | None) -> Write:
+    """Writes the keys over those that were read, and over nothing else."""
+    revision = 0 if before is None else before.revision
+    return Write(subjects.host_key(keys.agent_id), encode(keys), expected=revision)

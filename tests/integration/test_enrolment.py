@@ -1,0 +1,214 @@
+"""Enrolment: a token lets one host in, once; renewals go to the recorded keys only."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bus import settings
+from bus.contract import subjects
+from bus.contract.enrolment import (
+    CredentialsReply,
+    EnrolmentToken,
+    HostKeys,
+    NewTokenRequest,
+    RedeemRequest,
+    RenewRequest,
+)
+from bus.contract.messages import encode
+from bus.errors import GpupingError, RefusedError
+from bus.identity import claims, credentials, enrolment_token, host
+from bus.identity.keys import KeyKind, SigningKey
+from bus.identity.local import LocalIdentities
+from bus.transport import connection
+from bus.transport.batch import Write, commit
+from bus.transport.bucket import read
+from gpuping.client import own_server
+from gpuping.client.own_server import OwnServer
+from gpuping.enrolment.service import Enrolment, running
+from tests.identity import joined
+
+DAY = 86_400
+
+
+class World:
+    """A server with identities, and the enrolment service on it."""
+
+    def __init__(self, server: OwnServer, enrolment: Enrolment, client: connection.Client) -> None:
+        self.server = server
+        self.enrolment = enrolment
+        self.client = client  # with the service's rights
+        self.url = server.settings.nats_url
+
+    async def token(self, agent_id: str | None = None) -> enrolment_token.EnrolmentSecret:
+        reply = await self.enrolment.new_token(NewTokenRequest(agent_id=agent_id))
+        return enrolment_token.parse(reply.token)
+
+    async def keys(self, agent_id: str) -> HostKeys | None:
+        found = await read(self.client, subjects.host_key(agent_id), HostKeys)
+        return found.value if found else None
+
+
+@pytest.fixture
+async def world(tmp_path: Path):
+    chosen = settings.load({}, GPUPING_DATA_DIR=str(tmp_path / "data"))
+    async with own_server.running(chosen, 0) as server:
+        service_settings = server.settings_of("enrolment")
+        async with (
+            running(service_settings, server.identities.authority) as enrolment,
+            connection.connected(
+                service_settings, "test", inbox_prefix=subjects.service_inbox("enrolment")
+            ) as client,
+        ):
+            yield World(server, enrolment, client)
+
+
+def request_of(secret: str, **changes: object) -> RedeemRequest:
+    login, signing = SigningKey.generate(KeyKind.USER), SigningKey.generate(KeyKind.USER)
+    proof = host.make_proof(secret, login, signing)
+    return RedeemRequest(
+        **({"secret": secret, "default_id": "a-1", "proof": proof} | changes)  # type: ignore[arg-type]
+    )
+
+
+async def test_of_fifty_hosts_with_one_token_one_is_let_in(world: World) -> None:
+    token = await world.token()
+    requests = [request_of(token.secret) for _ in range(50)]
+    answers = await asyncio.gather(
+        *(world.enrolment.redeem(request) for request in requests), return_exceptions=True
+    )
+    let_in = [answer for answer in answers if isinstance(answer, CredentialsReply)]
+    assert len(let_in) == 1
+    refused = [answer for answer in answers if isinstance(answer, RefusedError)]
+    assert len(refused) == 49
+    assert {error.code for error in refused} <= {403, 409}
+    winner = requests[answers.index(let_in[0])]
+    keys = await world.keys("a-1")
+    assert keys is not None
+    assert keys.login_key == winner.proof.login_key
+    user = claims.decode(let_in[0].user_token)
+    assert user.name == "a-1"
+    assert user.subject == winner.proof.login_key
+    assert 89 * DAY < user.expires_at - time.time() <= 90 * DAY
+
+
+async def test_the_same_host_may_ask_again_and_no_other(world: World) -> None:
+    token = await world.token("a-1")
+    request = request_of(token.secret)
+    first = await world.enrolment.redeem(request)
+    again = await world.enrolment.redeem(request)
+    assert claims.decode(again.user_token).subject == claims.decode(first.user_token).subject
+    with pytest.raises(RefusedError, match="was used"):
+        await world.enrolment.redeem(request_of(token.secret))
+
+
+async def test_what_is_refused(world: World) -> None:
+    token = await world.token("a-1")
+    with pytest.raises(RefusedError, match="for another agent"):
+        await world.enrolment.redeem(request_of(token.secret, agent_id="a-2"))
+    with pytest.raises(RefusedError, match="not known"):
+        await world.enrolment.redeem(request_of("SU" + "X" * 56))
+    stolen = request_of("another secret than this").proof
+    with pytest.raises(RefusedError, match="does not prove"):
+        await world.enrolment.redeem(request_of(token.secret, proof=stolen))
+    hash_of = enrolment_token.hash_of(token.secret)
+    key = subjects.enrolment_key(hash_of)
+    kept = await read(world.client, key, EnrolmentToken)
+    assert kept is not None
+    ended = msgspec.structs.replace(kept.value, expires_at=kept.value.expires_at.replace(year=2020))
+    await commit(world.client, [Write(key, encode(ended))])
+    with pytest.raises(RefusedError, match="has expired"):
+        await world.enrolment.redeem(request_of(token.secret))
+    assert await world.keys("a-1") is None
+
+
+async def test_a_free_token_never_takes_over_an_agent_that_exists(world: World) -> None:
+    await world.enrolment.redeem(request_of((await world.token()).secret))
+    with pytest.raises(RefusedError, match="--id a-1"):
+        await world.enrolment.redeem(request_of((await world.token()).secret))
+    before = await world.keys("a-1")
+    assert before is not None
+    await world.enrolment.redeem(request_of((await world.token("a-1")).secret))
+    after = await world.keys("a-1")
+    assert after is not None
+    assert after.login_key != before.login_key
+
+
+async def test_enrolling_again_closes_the_connection_of_the_earlier_host(
+    world: World, tmp_path: Path
+) -> None:
+    login = SigningKey.generate(KeyKind.USER)
+    token = await world.token("a-1")
+    proof = host.make_proof(token.secret, login, SigningKey.generate(KeyKind.USER))
+    reply = await world.enrolment.redeem(request_of(token.secret, proof=proof))
+    creds = tmp_path / "a-1.creds"
+    creds.write_text(credentials.to_text(reply.user_token, login))
+    closed = asyncio.Event()
+
+    async def on_closed() -> None:
+        closed.set()
+
+    async with joined(
+        world.url, "_INBOX.a-1", user_credentials=str(creds), disconnected_cb=on_closed
+    ):
+        await world.enrolment.redeem(request_of((await world.token("a-1")).secret))
+        async with asyncio.timeout(10):
+            await closed.wait()
+    with pytest.raises(Exception, match=r"(?i)authorization"):
+        async with joined(world.url, "_INBOX.a-1", user_credentials=str(creds)):
+            pass
+
+
+async def test_credentials_are_renewed_for_the_recorded_keys_only(world: World) -> None:
+    login, signing = SigningKey.generate(KeyKind.USER), SigningKey.generate(KeyKind.USER)
+    own = RenewRequest(proof=host.make_proof("a-1", login, signing))
+    first = await world.enrolment.renew("a-1", own)
+    assert claims.decode(first.user_token).subject == login.public
+    assert claims.decode((await world.enrolment.renew("a-1", own)).user_token).name == "a-1"
+    other = SigningKey.generate(KeyKind.USER)
+    for keys in ((other, signing), (login, other)):
+        with pytest.raises(RefusedError, match="other keys"):
+            await world.enrolment.renew("a-1", RenewRequest(proof=host.make_proof("a-1", *keys)))
+    replayed = RenewRequest(proof=host.make_proof("a-2", login, signing))
+    with pytest.raises(RefusedError, match="does not prove"):
+        await world.enrolment.renew("a-1", replayed)
+
+
+async def test_a_bootstrap_user_may_redeem_and_nothing_else(world: World, tmp_path: Path) -> None:
+    token = await world.token()
+    creds = tmp_path / "bootstrap.creds"
+    creds.write_text(credentials.to_text(token.user_token, token.key))
+    async with joined(world.url, f"_INBOX.{token.name}", user_credentials=str(creds)) as client:
+        assert await client.may_publish(subjects.REDEEM)
+        assert not await client.may_publish(subjects.NEW_ENROLMENT)
+        assert not await client.may_publish(subjects.register("a-1"))
+        assert not await client.may_subscribe(subjects.ping("a-1"))
+        assert not await client.may_subscribe("_INBOX.>")
+
+
+def test_an_authority_of_before_gets_the_roles_that_are_new(tmp_path: Path) -> None:
+    identities = LocalIdentities.open_or_create(tmp_path)
+    fleet = identities.authority.fleet
+    older = {role: key for role, key in fleet.signing_keys.items() if role != "bootstrap"}
+    path = tmp_path / "identity" / "fleet.json"
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(fleet, signing_keys=older)))
+    opened = LocalIdentities.open_or_create(tmp_path)
+    assert set(opened.authority.fleet.signing_keys) == set(fleet.signing_keys)
+
+
+@pytest.mark.parametrize("text", ["", "x", "SUAB.eyJ", "a.b.c.d"])
+def test_what_is_no_token_is_refused_without_showing_it(text: str) -> None:
+    with pytest.raises(GpupingError) as refused:
+        enrolment_token.parse(text)
+    assert text == "" or text not in str(refused.value) or len(text) == 1
+
+
+def test_no_token_shows_its_secret(tmp_path: Path) -> None:
+    key = SigningKey.generate(KeyKind.USER)
+    authority = LocalIdentities.open_or_create(tmp_path).authority
+    user_token = authority.mint("bootstrap", "_enrol-x", key.public, now=0, expires_at=None)
+    token = enrolment_token.parse(enrolment_token.to_text(key, user_token))
+    assert key.seed not in repr(token)
+    assert key.seed not in f"{token}"
