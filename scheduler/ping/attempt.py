@@ -44,6 +44,7 @@ class PingAttempt:
         "pinged_at",
         "refused_report",
         "rejected",
+        "rejected_report",
         "report",
         "report_bytes",
         "request",
@@ -93,6 +94,7 @@ class PingAttempt:
         self.admitted: Admitted | None = None  # the time in it that counts
         self.refused_report: bytes | None = None  # an answer that does not count
         self.rejected = ""  # why the last answer was ignored; there may be a better one
+        self.rejected_report: bytes | None = None  # that answer
 
     def start(self, now: datetime, nonce: str, sent: AnsweredPing, timeout_seconds: float) -> None:
         """Fixes the ping's timestamp, its request, and the state that its outcome is computed from.
@@ -123,6 +125,7 @@ class PingAttempt:
         self.admitted = None
         self.refused_report = None
         self.rejected = ""
+        self.rejected_report = None
         self.request = encode(self._request(timeout_seconds))
 
     def _request(self, timeout_seconds: float) -> PingRequest:

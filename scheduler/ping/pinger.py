@@ -172,6 +172,7 @@ class Pinger:
             report = read_report(data)
             if not _answers(report, attempt):
                 attempt.rejected = "it answers another ping"
+                attempt.rejected_report = data
                 return None
             check_sum(report)
         except BadMessageError as error:
@@ -240,6 +241,7 @@ class Pinger:
                 result = Excused("bus_outage")
             elif attempt.rejected:
                 self.bad_messages += 1
+                attempt.refused_report = attempt.rejected_report
                 log.warning("answers_ignored", agent_id=attempt.agent_id, detail=attempt.rejected)
                 result = Missed(BAD_REPORT)
             elif attempt.no_responders:
