@@ -47,6 +47,7 @@ class EmbeddedServer:
         self.process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
         # of this run only: on loopback services need no password
+        self._log_start = 0  # where this run begins in the log
         self._password = secrets.token_urlsafe(24)
 
     @property
@@ -88,18 +89,25 @@ class EmbeddedServer:
     def _log_file(self) -> Path:
         return self.store / "nats-server.log"
 
+    @property
+    def _output_file(self) -> Path:
+        """What the server says before it has opened its log, such as a fault of its settings."""
+        return self.store / "nats-server.out"
+
     async def _launch(self) -> None:
         config = self.store / "nats-server.conf"
         config.touch(mode=0o600)
-        config.write_text(self._config())
-        self.process = await asyncio.create_subprocess_exec(
-            *(str(find_binary()), "-c", str(config)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the parent, which stops this child
-            preexec_fn=_die_with_parent,
-        )
+        config.write_text(self._config(), encoding="utf-8")
+        self._log_start = self._log_size()
+        with self._output_file.open("wb") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                *(str(find_binary()), "-c", str(config)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is for the parent, which stops this child
+                preexec_fn=_die_with_parent,
+            )
         await self._listening()
 
     async def _listening(self) -> None:
@@ -122,10 +130,20 @@ class EmbeddedServer:
         )
 
     def _last_words(self) -> str:
+        """What the server said last in this run: on its output before it has a log, then there."""
+        lines: list[str] = []
+        if self._output_file.exists():
+            lines += self._output_file.read_text(errors="replace").splitlines()
+        if self._log_file.exists():
+            with self._log_file.open("rb") as log_file:
+                log_file.seek(self._log_start)
+                lines += log_file.read().decode(errors="replace").splitlines()
+        return " | ".join(lines[-3:]) or "it said nothing"
+
+    def _log_size(self) -> int:
         if not self._log_file.exists():
-            return "no log"
-        lines = self._log_file.read_text(errors="replace").splitlines()
-        return " | ".join(lines[-3:]) or "no log"
+            return 0
+        return self._log_file.stat().st_size
 
     async def _start_again(self) -> None:
         while self.process is not None:

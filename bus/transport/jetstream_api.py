@@ -26,6 +26,7 @@ class ErrorCode(IntEnum):
     """
 
     CONSUMER_NOT_FOUND = 10014
+    INSUFFICIENT_RESOURCES = 10023
     MESSAGE_NOT_FOUND = 10037
     STORAGE_EXCEEDED = 10047  # no room is left on the server's disk
     STREAM_CONFIG_INVALID = 10052
@@ -34,15 +35,38 @@ class ErrorCode(IntEnum):
     WRONG_LAST_SEQUENCE_CONSTANT = 10164  # in a batch: a subject stands in it twice
 
 
+# What to do about refusals that an operator can do something about. The others are told apart in
+# code, or mean that somebody else changed the layout.
+ADVICE: dict[int, str] = {
+    10002: "give the account more storage, or free some (`nats account info`)",
+    10008: "wait until the cluster has a leader, or start the servers that are missing",
+    10023: "the server has no memory or disk left: free some, or raise its limits of storage",
+    10026: "raise the account's limit of consumers (`nats account info`)",
+    10027: "raise the account's limit of streams (`nats account info`)",
+    10028: "raise jetstream { max_memory_store }",
+    10039: "enable JetStream for this account: accounts { ... jetstream: enabled }",
+    10047: (
+        "make room on the disk of the nats-server, raise jetstream { max_file_store }, "
+        "or set GPUPING_HISTORY_STREAM_GB lower"
+    ),
+    10052: "update nats-server to 2.12 or newer, or see deploy/nats.conf",
+    10059: "start a scheduler or `gpuping up`, which makes the streams",
+    10074: "GPUPING_REPLICAS needs as many servers in the cluster",
+    10076: "start nats-server with -js, or set jetstream {} as in deploy/nats.conf",
+}
+_OTHER_ADVICE = "see the log of the nats-server"
+
+
 class JetStreamApiError(BusError):
-    """JetStream answered a call and refused it.
+    """JetStream answered a call and refused it. The text says what to do about it.
 
     `code` is the class of the error in the manner of HTTP, `err_code` tells the errors apart
     (`ErrorCode` has those that matter here; others occur), `description` is the server's sentence.
     """
 
     def __init__(self, code: int, err_code: int, description: str) -> None:
-        super().__init__(f"{description} [{err_code}]")
+        advice = ADVICE.get(err_code, _OTHER_ADVICE)
+        super().__init__(f"{description} [{err_code}]: {advice}")
         self.code = code
         self.err_code = err_code
         self.description = description

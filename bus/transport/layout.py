@@ -25,7 +25,14 @@ log = structlog.get_logger("bus.transport.layout")
 OLDEST_SERVER = (2, 12)  # the first with atomic batches and scheduled messages
 REDELIVERY_MARGIN_SECONDS = 30.0
 AUDIT_DAYS = 3650  # as long as bills are kept
+SMALLEST_HISTORY_BYTES = 64 * 2**20  # a month of a hundred hosts
+_WANTED_BYTES = "gpuping.wanted_max_bytes"  # in the metadata of a history stream that was fitted
+_NO_ROOM = frozenset({ErrorCode.INSUFFICIENT_RESOURCES, ErrorCode.STORAGE_EXCEEDED})
 _NANOSECONDS = 1_000_000_000
+
+
+class NoRoomError(LayoutError):
+    """The server's disk, or its limit of storage, has no room for what a stream reserves."""
 
 
 def bucket_config(settings: Settings) -> JsonObject:
@@ -100,13 +107,31 @@ def due_consumer_config(settings: Settings) -> JsonObject:
     }
 
 
-async def ensure(client: Client, settings: Settings) -> None:
-    """Makes and updates the whole layout. Raises LayoutError, or UnavailableError."""
+async def ensure(client: Client, settings: Settings, *, grow: bool = False) -> None:
+    """Makes and updates the whole layout. Raises LayoutError, or UnavailableError.
+
+    Where the disk has no room for the history's whole limit, the limit is fitted to the disk, which
+    `history_remark` tells. With `grow`, a limit that was fitted before is raised as far as the disk
+    now allows.
+    """
     check_server(client)
     await _ensure_stream(client, bucket_config(settings))
-    await _ensure_stream(client, history_config(settings))
+    await _ensure_history(client, history_config(settings), grow=grow)
     await _ensure_stream(client, audit_config(settings))
     await _ensure_consumer(client, subjects.BUCKET_STREAM, due_consumer_config(settings))
+
+
+async def history_remark(client: Client, settings: Settings) -> str | None:
+    """A sentence about a history stream that keeps less than the settings say, else None."""
+    actual = await _config_of(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}", "history")
+    if actual is None or not _is_fitted(actual, history_config(settings)):
+        return None
+    mebibytes = actual["max_bytes"] / 2**20
+    return (
+        f"the history stream keeps {mebibytes:.0f} MiB instead of "
+        f"GPUPING_HISTORY_STREAM_GB={settings.GPUPING_HISTORY_STREAM_GB}, "
+        "because the disk has no room for more"
+    )
 
 
 async def sourced_sequence(client: Client) -> float:
@@ -139,7 +164,11 @@ def _source_sequence(message: JsonObject) -> float:
 async def inspect(client: Client, settings: Settings) -> list[str]:
     """What `ensure` would make or change, in sentences; empty for nothing. Changes nothing."""
     wanted = []
-    for stream in (bucket_config(settings), history_config(settings), audit_config(settings)):
+    history = history_config(settings)
+    actual_history = await _config_of(client, f"STREAM.INFO.{history['name']}", history["name"])
+    if actual_history is not None and _is_fitted(actual_history, history):
+        history["max_bytes"] = actual_history["max_bytes"]
+    for stream in (bucket_config(settings), history, audit_config(settings)):
         name = stream["name"]
         wanted.append((f"STREAM.INFO.{name}", name, stream))
     consumer = due_consumer_config(settings)
@@ -194,6 +223,56 @@ async def _ensure_stream(client: Client, wanted: JsonObject) -> None:
         )
 
 
+async def _ensure_history(client: Client, wanted: JsonObject, *, grow: bool) -> None:
+    """Makes the history stream with the wanted limit, or with the largest that the disk allows."""
+    name = wanted["name"]
+    actual = await _config_of(client, f"STREAM.INFO.{name}", name)
+    if actual is not None and _is_fitted(actual, wanted) and not grow:
+        await _ensure_stream(client, _fitted(wanted, actual["max_bytes"]))
+        return
+    sizes = [wanted["max_bytes"]]
+    if actual is None:
+        sizes += _smaller_sizes(wanted["max_bytes"])
+    else:
+        sizes.append(actual["max_bytes"])
+    for size in sizes:
+        config = wanted
+        if size < wanted["max_bytes"]:
+            config = _fitted(wanted, size)
+        try:
+            await _ensure_stream(client, config)
+        except NoRoomError:
+            if size == sizes[-1]:
+                raise
+            continue
+        if config is not wanted:
+            log.warning("history_limit_fitted", wanted_bytes=wanted["max_bytes"], max_bytes=size)
+        return
+
+
+def _smaller_sizes(wanted_bytes: int) -> list[int]:
+    """Halves of the wanted limit, down to SMALLEST_HISTORY_BYTES."""
+    sizes = []
+    size = wanted_bytes // 2
+    while size >= SMALLEST_HISTORY_BYTES:
+        sizes.append(size)
+        size //= 2
+    return sizes
+
+
+def _fitted(wanted: JsonObject, max_bytes: int) -> JsonObject:
+    """The wanted configuration with another limit, which remembers the one that was wanted."""
+    metadata = {_WANTED_BYTES: str(wanted["max_bytes"])}
+    return wanted | {"max_bytes": max_bytes, "metadata": metadata}
+
+
+def _is_fitted(actual: JsonObject, wanted: JsonObject) -> bool:
+    """Whether the limit of a stream was fitted to the disk when as much as now was wanted."""
+    remembered = (actual.get("metadata") or {}).get(_WANTED_BYTES)
+    is_smaller: bool = actual["max_bytes"] < wanted["max_bytes"]
+    return is_smaller and remembered == str(wanted["max_bytes"])
+
+
 async def _ensure_consumer(client: Client, stream: str, wanted: JsonObject) -> None:
     name = wanted["durable_name"]
     actual = await _config_of(client, f"CONSUMER.INFO.{stream}.{name}", name)
@@ -220,7 +299,10 @@ async def _change(client: Client, verb: str, body: JsonObject, label: str) -> No
     try:
         await jetstream_api.call(client, verb, body)
     except JetStreamApiError as error:
-        raise LayoutError(f"{label}: the server refused it: {error}") from None
+        text = f"{label}: the server refused it: {error}"
+        if error.err_code in _NO_ROOM:
+            raise NoRoomError(text) from None
+        raise LayoutError(text) from None
 
 
 def _differences(wanted: JsonObject, actual: JsonObject) -> list[str]:

@@ -67,4 +67,4 @@ async def _make_layout(settings: Settings, kept_streams: tuple[str, ...]) -> Non
                     f"the stream {name} is on the disk and the server does not find it ({error}): "
                     "nothing was changed"
                 ) from None
-        await layout.ensure(client, settings)
+        await layout.ensure(client, settings, grow=True)

@@ -64,6 +64,13 @@ async def streams(client: Client, settings: Settings) -> Finding:
     if problems:
         advice = "start a scheduler: it makes them, and brings them into line"
         return warning("streams", "; ".join(problems), advice)
+    remark = await layout.history_remark(client, settings)
+    if remark is not None:
+        advice = (
+            "make room on the disk of the nats-server and start again, "
+            "or set GPUPING_HISTORY_STREAM_GB lower"
+        )
+        return warning("streams", remark, advice)
     names = f"{subjects.BUCKET_STREAM} and {subjects.HISTORY_STREAM}"
     return ok("streams", f"{names} are as they should be")
 

@@ -14,6 +14,7 @@ from gpuping.up.local_agents import has_nvidia_driver
 
 LEAST_FREE_BYTES = 200 * 2**20
 AMPLE_FREE_BYTES = 2 * 2**30
+SHARE_OF_DISK = 0.75  # of what is free: as much a nats-server gives to streams
 SLOW_FSYNC_SECONDS = 0.05
 # adjtimex(2): its answer when the clock is not synchronized.
 _TIME_ERROR = 5
@@ -42,6 +43,13 @@ def disk(settings: Settings) -> Finding:
     if free_bytes < AMPLE_FREE_BYTES:
         advice = "make room: history alone may take up to GPUPING_HISTORY_STREAM_GB"
         return warning("disk", detail, advice)
+    reserved_bytes = settings.GPUPING_HISTORY_STREAM_GB * 2**30
+    if free_bytes * SHARE_OF_DISK < reserved_bytes:
+        advice = (
+            "nothing has to be done: a history that is made here keeps what fits; "
+            "GPUPING_HISTORY_STREAM_GB is its limit"
+        )
+        return note("disk", detail, advice)
     if sync_seconds > SLOW_FSYNC_SECONDS:
         advice = "put the data dir on a faster disk: every outcome waits for it"
         return warning("disk", detail, advice)

@@ -62,14 +62,15 @@ def banner(system: System) -> Group:
         server = "its own nats-server"
     bus = Text(system.settings.nats_url)
     bus.append(f"  {server}", "bright_black")
-    return Group(
-        "",
+    lines = [
         _banner_line("dashboard", Text(f"{system.gateway_url}/", "bold cyan")),
         _banner_line("bus", bus),
         _banner_line("data", Text(str(system.settings.data_dir))),
         _banner_line("agents", agents_line(system)),
-        "",
-    )
+    ]
+    if system.history_remark is not None:
+        lines.append(_banner_line("disk", Text(system.history_remark, "yellow")))
+    return Group("", *lines, "")
 
 
 def _banner_line(name: str, value: Text) -> Text:

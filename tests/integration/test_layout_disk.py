@@ -1,0 +1,123 @@
+"""A server without room for the whole history: it is fitted, said, and grows again with room."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bus import settings
+from bus.contract import subjects
+from bus.errors import BusError
+from bus.settings import Settings
+from bus.transport import connection, embedded_server, jetstream_api, layout
+from bus.transport.embedded_server import EmbeddedServer
+from gpuping.doctor import bus_checks
+from gpuping.up import system
+from gpuping.up.announce import banner
+
+MIB = 2**20
+
+
+class SmallServer(EmbeddedServer):
+    """As if its disk had only so much room."""
+
+    def __init__(self, data_dir: Path, max_file_store: str) -> None:
+        super().__init__(data_dir, 0)
+        self.max_file_store = max_file_store
+
+    def _config(self) -> str:
+        limit = f"max_file_store: {self.max_file_store}\n  sync_interval"
+        return super()._config().replace("sync_interval", limit)
+
+
+@asynccontextmanager
+async def small_server(data_dir: Path, size: str) -> AsyncIterator[Settings]:
+    server = SmallServer(data_dir, size)
+    await server.start()
+    try:
+        yield settings.load({}, NATS_URL=server.url, GPUPING_DATA_DIR=str(data_dir), GATEWAY_PORT=0)
+    finally:
+        await server.stop()
+
+
+async def max_bytes(client: connection.Client) -> int:
+    info = await jetstream_api.call(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
+    return info["config"]["max_bytes"]
+
+
+async def test_the_history_fits_the_disk_and_grows_when_there_is_room(tmp_path: Path):
+    async with (
+        small_server(tmp_path, "700MB") as small,
+        connection.connected(small, "test") as client,
+    ):
+        await layout.ensure(client, small)
+        assert await max_bytes(client) == 512 * MIB
+        remark = await layout.history_remark(client, small)
+        assert remark is not None
+        assert "512 MiB" in remark
+        assert "GPUPING_HISTORY_STREAM_GB=8" in remark
+        for grow in (False, True):  # whoever starts next leaves it as it is
+            await layout.ensure(client, small, grow=grow)
+            assert await max_bytes(client) == 512 * MIB
+        assert await layout.inspect(client, small) == []
+        finding = await bus_checks.streams(client, small)
+        assert finding.level == "warning"
+        assert remark in finding.detail
+        assert "GPUPING_HISTORY_STREAM_GB" in finding.advice
+    async with (
+        small_server(tmp_path, "20GB") as large,
+        connection.connected(large, "test") as client,
+    ):
+        await layout.ensure(client, large)
+        assert await max_bytes(client) == 512 * MIB
+        await layout.ensure(client, large, grow=True)
+        assert await max_bytes(client) == 8192 * MIB
+        assert await layout.history_remark(client, large) is None
+        assert (await bus_checks.streams(client, large)).level == "ok"
+
+
+async def test_up_starts_with_little_room_and_says_so(tmp_path: Path):
+    async with small_server(tmp_path / "bus", "300MB") as small:
+        options = system.Options(local_agent=False)
+        async with system.running(small, options) as running:
+            console = Console(record=True, width=200)
+            console.print(banner(running))
+            assert "the history stream keeps 256 MiB" in console.export_text()
+            fleet = await running.fleet_client.troubles()
+            assert not any(fleet.values())
+
+
+async def test_no_room_at_all_is_one_line_with_advice(tmp_path: Path):
+    async with (
+        small_server(tmp_path, "20MB") as tiny,
+        connection.connected(tiny, "test") as client,
+    ):
+        with pytest.raises(BusError, match=r"\[10047\]: make room on the disk"):
+            await layout.ensure(client, tiny)
+
+
+async def test_every_refusal_of_jetstream_has_advice(bus: connection.Client):
+    with pytest.raises(BusError, match=r"\[\d+\]: \w+"):
+        await jetstream_api.call(bus, "STREAM.INFO.NOTHING")
+    with pytest.raises(BusError, match=r"\[\d+\]: \w+"):
+        await jetstream_api.call(bus, "STREAM.CREATE.BAD", {"name": "OTHER"})
+
+
+@pytest.mark.parametrize("name", ["ünï", "データ", 'a "quoted" one', "back\\slash", "$dollar #1"])
+async def test_a_data_dir_of_any_name(tmp_path: Path, name: str):
+    async with embedded_server.running(tmp_path / name, port=0) as server:
+        chosen = settings.load({}, NATS_URL=server.url)
+        async with connection.connected(chosen, "test") as client:
+            await layout.ensure(client, chosen)
+        assert (tmp_path / name / "nats" / "nats-server.log").exists()
+
+
+async def test_a_server_that_does_not_start_speaks_for_itself(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(EmbeddedServer, "_config", lambda _: "port: 4222\nno_such_field: 1\n")
+    async with asyncio.timeout(30):
+        with pytest.raises(BusError, match="no_such_field"):
+            async with embedded_server.running(tmp_path, port=0):
+                pass
