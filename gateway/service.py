@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from nats.aio.msg import Msg
 
+from bus.addresses import is_loopback
 from bus.background import background
 from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
@@ -20,7 +21,7 @@ from gateway.audit_log import AuditLog
 from gateway.broadcast import MAX_SUBSCRIBERS, EventBroadcast
 from gateway.request_metrics import RequestMetrics
 from gateway.web.assets import STATIC_FOLDER, Assets
-from gateway.web.auth import Guard, is_loopback
+from gateway.web.auth import Guard
 from gateway.web.connections import connection_limit
 from gateway.web.file_response import LongAnswers
 from gateway.web.server import Server, listen

@@ -6,13 +6,13 @@ rebinding), or post a form across sites. The Host header gives away the first, t
 Sec-Fetch-Site and Origin headers the second.
 """
 
-import ipaddress
 import math
 import re
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, NamedTuple
 
+from bus.addresses import is_loopback
 from bus.clock import boottime, utc_now
 from gateway.web.problems import ProblemError
 from gateway.web.rate_limit import RateLimit
@@ -139,17 +139,6 @@ def role_for(method: str, path: str) -> TokenRole:
     if method == "DELETE":
         return "admin"
     return "operator"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can be reached from this machine only."""
-    name = host.strip("[]").rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def session_cookie(secret: str, *, secure: bool) -> str:

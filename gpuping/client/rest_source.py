@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from bus.addresses import is_loopback
 from bus.contract.audit import AuditPage
 from bus.contract.dashboard import Dashboard
 from bus.contract.exports import TableRequest
@@ -48,6 +49,7 @@ class RestSource:
                 f"--server-url={server_url!r}: expected an address like http://localhost:8000"
             )
         self._base = server_url.rstrip("/")
+        self._opener = _opener_for(parts.hostname or "")
         self._headers = {"Accept": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -177,7 +179,7 @@ class RestSource:
         # urllib also opens file: and other URLs; __init__ lets only http and https pass.
         request = urllib.request.Request(url, headers=self._headers)  # noqa: S310
         try:
-            response: HTTPResponse = urllib.request.urlopen(request, timeout=timeout)  # noqa: S310
+            response: HTTPResponse = self._opener.open(request, timeout=timeout)
         except urllib.error.HTTPError as error:
             raise _refusal(error) from None
         except (OSError, ValueError) as error:
@@ -187,6 +189,13 @@ class RestSource:
                 "is `gpuping up` running there, and is the address right?"
             ) from None
         return response
+
+
+def _opener_for(host: str) -> urllib.request.OpenerDirector:
+    """Asks this machine directly, whatever http_proxy says, and others as the environment says."""
+    if is_loopback(host):
+        return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return urllib.request.build_opener()
 
 
 def _agent_path(agent_id: str, question: str) -> str:

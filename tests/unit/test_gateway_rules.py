@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bus.addresses import is_loopback
 from bus.contract.messages import encode
 from bus.contract.questions import LiveEvent
 from bus.errors import BadMessageError, GpupingError, RefusedError, SettingsError, UnavailableError
@@ -116,7 +117,7 @@ def test_the_callers_seen_longest_ago_are_forgotten():
     ],
 )
 def test_loopback(host):
-    assert auth.is_loopback(host)
+    assert is_loopback(host)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_loopback(host):
     ["", EVERYWHERE, "::", "10.0.0.1", "localhost.example", "127.0.0.1.example", "127.1", "[", "x"],
 )
 def test_not_loopback(host):
-    assert not auth.is_loopback(host)
+    assert not is_loopback(host)
 
 
 @given(st.sampled_from(["GET", "POST", "DELETE", "PUT", "x"]), st.text(max_size=30))

@@ -1,0 +1,36 @@
+"""Addresses: which ones are on this machine, and how they are shown without the secrets in them."""
+
+import ipaddress
+import re
+
+# `nats://user:password@host` and `nats://token@host`. No `/` or space may stand before the `@`.
+_USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@]*(?:@[^/\s@]*)*@")
+_USER_INFO_ALONE = re.compile(r"(?<![\w./@-])[^/\s@:'\"=]+:[^/\s@'\"]+@(?=[\w\[])")
+_TOKEN = re.compile(r"gpuping_[A-Za-z0-9_-]{40,}")
+_SEED = re.compile(r"\bS[ANOCUX][A-Z2-7]{56}\b")
+_JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+HIDDEN = "***"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can be reached from this machine only."""
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def without_secrets(text: str) -> str:
+    """The text with `***` in place of secrets.
+
+    Secrets are the user and password or the token in an address of the bus, bearer tokens of the
+    gateway, seeds of NATS keys and JSON web tokens.
+    """
+    text = _USER_INFO.sub(rf"\g<scheme>{HIDDEN}@", text)
+    text = _USER_INFO_ALONE.sub(f"{HIDDEN}@", text)
+    text = _TOKEN.sub(HIDDEN, text)
+    text = _SEED.sub(HIDDEN, text)
+    return _JWT.sub(HIDDEN, text)
