@@ -26,6 +26,7 @@ from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.committer import Committer
 from scheduler.ping.due_queue import OFFER_SECONDS, DueQueue
 from scheduler.ping.pinger import TICK_SECONDS, Pinger, PingLimits
+from scheduler.ping.server_monitor import ServerMonitor
 from scheduler.policy import PingResult
 
 LAUNCHED_AT_ONCE = 50  # pings sent in one go; 50 take 1 ms
@@ -69,7 +70,15 @@ class PingLoop:
             cluster.bus_clock.now,
         )
         self._bus_monitor = BusMonitor(client, limits.timeout_seconds)
-        self.pinger = Pinger(client, self._bus_monitor, cluster.bus_clock, limits, self._on_result)
+        self._server_monitor = ServerMonitor(client)
+        self.pinger = Pinger(
+            client,
+            self._bus_monitor,
+            self._server_monitor,
+            cluster.bus_clock,
+            limits,
+            self._on_result,
+        )
         self.committer = Committer(
             client,
             directory,
@@ -101,6 +110,7 @@ class PingLoop:
         """Starts the loop and its parts in the background."""
         self._client.on_reconnect(self._due_messages.pull_again)
         start(self._bus_monitor.run())
+        start(self._server_monitor.run())
         start(self.committer.run())
         start(self.pinger.run())
         start(self._due_messages.run())

@@ -23,6 +23,7 @@ from scheduler.cluster.bus_clock import BusClock
 from scheduler.ping.admission import Refused
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.bus_monitor import BusMonitor
+from scheduler.ping.server_monitor import ServerMonitor
 from scheduler.ping.window import admit_report, measured_window
 from scheduler.policy import Answered, Excused, Missed, PingResult
 
@@ -59,12 +60,14 @@ class Pinger:
         self,
         client: Client,
         bus_monitor: BusMonitor,
+        server_monitor: ServerMonitor,
         bus_clock: BusClock,
         limits: PingLimits,
         on_result: Callable[[PingAttempt, PingResult], None],
     ) -> None:
         self._client = client
         self._bus_monitor = bus_monitor
+        self._server_monitor = server_monitor
         self._bus_clock = bus_clock
         self._boot_id = boot_id()
         self._believes_unheard = limits.believes_unheard
@@ -226,15 +229,16 @@ class Pinger:
     async def _expire(self, attempts: list[PingAttempt], now: float) -> None:
         """Decides whether the agents missed these pings, or whether an outage of ours excuses them.
 
-        The bus monitor knows of an outage that goes on only after the next round trip.
+        The monitors know of an outage that goes on only after the next round trip.
         """
         await self._bus_monitor.await_round_trip()
+        await self._server_monitor.await_answer()
         for attempt in attempts:
             excused = self._bus_monitor.overlaps_outage(
                 attempt.first_sent_at,
                 now,
                 no_responders=attempt.no_responders,
-            )
+            ) or self._server_monitor.overlaps_outage(attempt.first_sent_at, now)
             attempt.response_ms = None
             result: PingResult
             if excused:

@@ -7,14 +7,18 @@ overwritten at once if pings were not held for it.
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
+import nats.errors
+import nats.js.errors
 import pytest
 
 from bus.contract import subjects
 from bus.contract.questions import RegisterReply, RegisterRequest, SchedulerStats
+from bus.errors import BusError
 from bus.settings import Settings, load
 from bus.transport import connection, layout, micro_services
 from tests.freezing import frozen
@@ -71,15 +75,17 @@ async def until_everyone_answers(bus: connection.Client, names: list[str]) -> Hi
     """Returns the history once each agent answered a ping made after this call."""
     since = datetime.now(UTC)
     deadline = time.monotonic() + CAUGHT_UP_SECONDS
+    waiting = names
     while True:
-        history = await read_history(bus)
-        waiting = []
-        for name in names:
-            states = history[name]
-            if not states or states[-1].last.pinged_at < since:
-                waiting.append(name)
-        if not waiting:
-            return history
+        with suppress(TimeoutError, BusError, nats.errors.Error, nats.js.errors.Error):
+            history = await read_history(bus)
+            waiting = []
+            for name in names:
+                states = history[name]
+                if not states or states[-1].last.pinged_at < since:
+                    waiting.append(name)
+            if not waiting:
+                return history
         assert time.monotonic() < deadline, f"{len(waiting)} agents are not pinged again"
         await asyncio.sleep(0.5)
 
@@ -88,7 +94,7 @@ async def held_seconds(bus: connection.Client) -> float:
     stats = await micro_services.ask(
         bus, subjects.STATS, None, SchedulerStats, who="scheduler", timeout=30
     )
-    return stats.held_seconds
+    return float(stats.held_seconds)
 
 
 def assert_nobody_pays(history: History) -> None:

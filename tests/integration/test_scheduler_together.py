@@ -30,6 +30,7 @@ from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.committer import Committer
 from scheduler.ping.next_state import next_state
 from scheduler.ping.pinger import Pinger, PingLimits
+from scheduler.ping.server_monitor import ServerMonitor
 from scheduler.ping.window import whole_millisecond
 from scheduler.policy import Missed, PingResult
 from scheduler.service import policy_of, running
@@ -241,7 +242,12 @@ async def test_a_failure_while_a_time_out_is_judged_ends_the_pinger_loudly(bus, 
         pytest.fail(f"{attempt.agent_id}: {result}")
 
     pinger = Pinger(
-        bus, BrokenBusMonitor(bus, 0.1), BusClock(bus), PingLimits(100, timeout_seconds=0.1), fail
+        bus,
+        BrokenBusMonitor(bus, 0.1),
+        ServerMonitor(bus),
+        BusClock(bus),
+        PingLimits(100, timeout_seconds=0.1),
+        fail,
     )
     attempt = await attempt_of(bus, Directory(policy_of(config)), "a", datetime.now(UTC))
     await pinger.launch([attempt])
