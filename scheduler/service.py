@@ -199,7 +199,7 @@ class Scheduler:
         )
 
     async def _restore_layout(self) -> None:
-        await layout.ensure(self._client, self._settings)
+        await layout.ensure_consumer(self._client, self._settings)
 
 
 @asynccontextmanager

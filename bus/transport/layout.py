@@ -1,21 +1,24 @@
 """The JetStream layout: the bucket, its history, the audit log, the schedulers' shared consumer.
 
-`ensure` makes what is missing and compares what exists. A stream with another configuration is
-updated where the server allows that, and refused with an error where it does not. The reasons for
-the values are in docs/decisions/jetstream.md. nats-py's `create_key_value()` cannot make this
-bucket: it sets `discard: new`, with which the server forbids message schedules (error 10052).
+`ensure` makes what is missing and compares what exists. Everything is checked before anything is
+changed. What could cost messages or copies of them is never changed by the way: the depth of the
+bucket, replicas, and limits of age and bytes may only grow, replicas not even that
+(`gpuping bus migrate`). The reasons for the values are in docs/decisions/jetstream.md. nats-py's
+`create_key_value()` cannot make this bucket: it sets `discard: new`, with which the server forbids
+message schedules (error 10052).
 """
 
 import base64
 import math
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import structlog
 from nats.aio.client import Client
 
 from bus.contract import subjects
-from bus.errors import LayoutError
+from bus.errors import LayoutError, UnavailableError
 from bus.settings import Settings
 from bus.transport import jetstream_api
 from bus.transport.jetstream_api import ErrorCode, JetStreamApiError, JsonObject
@@ -29,6 +32,10 @@ SMALLEST_HISTORY_BYTES = 64 * 2**20  # a month of a hundred hosts
 _WANTED_BYTES = "gpuping.wanted_max_bytes"  # in the metadata of a history stream that was fitted
 _NO_ROOM = frozenset({ErrorCode.INSUFFICIENT_RESOURCES, ErrorCode.STORAGE_EXCEEDED})
 _NANOSECONDS = 1_000_000_000
+MIGRATING = "gpuping.migrating"  # metadata of the bucket while another stream is made anew
+# A lower one of these deletes messages at once.
+_LIMITS = ("max_msgs_per_subject", "max_age", "max_bytes")
+_UNCHANGEABLE = frozenset({"storage", "retention", "persist_mode"})
 
 
 class NoRoomError(LayoutError):
@@ -107,18 +114,172 @@ def due_consumer_config(settings: Settings) -> JsonObject:
     }
 
 
+class _Change(NamedTuple):
+    """One call of the JetStream API that brings the layout into line."""
+
+    verb: str
+    body: JsonObject
+    label: str
+    event: str
+    details: JsonObject
+    smaller: tuple[JsonObject, ...] = ()  # instead of `body`, where the disk has no room for it
+
+
 async def ensure(client: Client, settings: Settings, *, grow: bool = False) -> None:
     """Makes and updates the whole layout. Raises LayoutError, or UnavailableError.
 
-    Where the disk has no room for the history's whole limit, the limit is fitted to the disk, which
-    `history_remark` tells. With `grow`, a limit that was fitted before is raised as far as the disk
-    now allows.
+    What differs and is not changed is logged, and named by `inspect`. Where the disk has no room
+    for the history's whole limit, the limit is fitted to the disk, which `history_remark` tells.
+    With `grow`, a limit that was fitted before is raised as far as the disk now allows.
     """
     check_server(client)
-    await _ensure_stream(client, bucket_config(settings))
-    await _ensure_history(client, history_config(settings), grow=grow)
-    await _ensure_stream(client, audit_config(settings))
+    changes = await _plan(client, settings, grow=grow)
+    for change in changes:
+        log.warning(change.event, stream=change.label, **change.details)
+        await _apply(client, change)
+    await ensure_consumer(client, settings)
+    for problem in await inspect(client, settings):
+        log.error("layout_not_as_set", detail=problem)
+
+
+async def ensure_consumer(client: Client, settings: Settings) -> None:
+    """Makes the schedulers' consumer, or brings it into line. Makes no stream."""
     await _ensure_consumer(client, subjects.BUCKET_STREAM, due_consumer_config(settings))
+
+
+def stream_configs(settings: Settings) -> list[JsonObject]:
+    """Every stream as the settings want it."""
+    return [bucket_config(settings), history_config(settings), audit_config(settings)]
+
+
+async def _plan(client: Client, settings: Settings, *, grow: bool) -> list[_Change]:
+    """Returns what is to be changed. Raises LayoutError before the first change."""
+    actual: dict[str, JsonObject] = {}
+    for wanted in stream_configs(settings):
+        name = wanted["name"]
+        config = await _config_of(client, f"STREAM.INFO.{name}", name)
+        if config is not None:
+            actual[name] = config
+    _refuse_while_migrating(actual.get(subjects.BUCKET_STREAM))
+    replicas = [settings.GPUPING_REPLICAS]
+    replicas += [config["num_replicas"] for config in actual.values()]
+    most = msgspec.structs.replace(settings, GPUPING_REPLICAS=max(replicas))
+    changes = []
+    for wanted in stream_configs(most):
+        found = actual.get(wanted["name"])
+        if found is None:
+            changes.append(await _creation(client, wanted))
+        else:
+            fitted = _without_lowering(settings, wanted["name"], found, grow=grow)
+            differing = _differences(fitted, found)
+            _refuse_unchangeable(wanted["name"], differing)
+            if differing:
+                changes.append(_update(fitted, found, differing))
+    return changes
+
+
+def _refuse_while_migrating(bucket: JsonObject | None) -> None:
+    """Raises UnavailableError while `gpuping bus migrate` makes a stream anew."""
+    if bucket is not None and MIGRATING in (bucket.get("metadata") or {}):
+        raise UnavailableError(
+            "`gpuping bus migrate` is changing the streams: if it was interrupted, run it again"
+        )
+
+
+async def _creation(client: Client, wanted: JsonObject) -> _Change:
+    """Returns the creation of a stream.
+
+    A bucket that is made while the history stands is numbered from where the history ends: the
+    server would skip its first messages otherwise, because it has copied those numbers before.
+    """
+    name = wanted["name"]
+    details: JsonObject = {}
+    if name == subjects.BUCKET_STREAM:
+        position = await _position_of_old_history(client)
+        if position:
+            wanted = wanted | {"first_seq": position + 1}
+            details = {
+                "detail": "the bucket was gone, and the history stream is not empty",
+                "action": "restore a backup (gpuping restore), or let the agents register again",
+            }
+    smaller: list[JsonObject] = []
+    if name == subjects.HISTORY_STREAM:
+        sizes = _smaller_sizes(wanted["max_bytes"])
+        smaller = [_fitted(wanted, size) for size in sizes]
+    return _Change(f"STREAM.CREATE.{name}", wanted, name, "stream_created", details, tuple(smaller))
+
+
+async def _position_of_old_history(client: Client) -> int:
+    try:
+        position = await sourced_sequence(client)
+    except JetStreamApiError:
+        return 0  # there is no history
+    if math.isinf(position):
+        return 0
+    return int(position)
+
+
+def _update(wanted: JsonObject, found: JsonObject, differing: list[str]) -> _Change:
+    name = wanted["name"]
+    label = f"{name} ({', '.join(differing)} differ)"
+    body = found | wanted
+    smaller: tuple[JsonObject, ...] = ()
+    if "max_bytes" in differing:
+        smaller = (found | _fitted(wanted, found["max_bytes"]),)
+    details = {"fields": differing}
+    return _Change(f"STREAM.UPDATE.{name}", body, label, "stream_updated", details, smaller)
+
+
+async def _apply(client: Client, change: _Change) -> None:
+    """Makes the change, with the largest limit that the disk has room for."""
+    bodies = [change.body, *change.smaller]
+    for body in bodies:
+        try:
+            await _change(client, change.verb, body, change.label)
+        except NoRoomError:
+            if body is bodies[-1]:
+                raise
+            continue
+        if body is not change.body:
+            log.warning(
+                "history_limit_fitted",
+                wanted_bytes=change.body["max_bytes"],
+                max_bytes=body["max_bytes"],
+            )
+        return
+
+
+def _without_lowering(
+    settings: Settings, name: str, found: JsonObject, *, grow: bool = False
+) -> JsonObject:
+    """Returns the stream as wanted, without what must not change: replicas, and what is less.
+
+    A limit that was fitted to the disk stays as it is, unless it shall grow.
+    """
+    same_replicas = msgspec.structs.replace(settings, GPUPING_REPLICAS=found["num_replicas"])
+    wanted = next(config for config in stream_configs(same_replicas) if config["name"] == name)
+    for limit in _LIMITS:
+        if limit in wanted and not _is_less(found.get(limit, 0), wanted[limit]):
+            wanted[limit] = found[limit]
+    if name == subjects.HISTORY_STREAM and _is_fitted(found, wanted) and not grow:
+        return _fitted(wanted, found["max_bytes"])
+    return wanted
+
+
+def _is_less(found: int, wanted: int) -> bool:
+    """Returns whether a limit is lower than wanted. 0 and less stand for no limit."""
+    if found <= 0:
+        return False
+    return wanted <= 0 or found < wanted
+
+
+def _refuse_unchangeable(name: str, differing: list[str]) -> None:
+    refused = sorted(set(differing) & _UNCHANGEABLE)
+    if refused:
+        raise LayoutError(
+            f"{name}: {', '.join(refused)} cannot be changed on a stream that exists: "
+            "nothing was changed; back it up, delete it and restore it"
+        )
 
 
 async def history_remark(client: Client, settings: Settings) -> str | None:
@@ -162,28 +323,49 @@ def _source_sequence(message: JsonObject) -> float:
 
 
 async def inspect(client: Client, settings: Settings) -> list[str]:
-    """What `ensure` would make or change, in sentences; empty for nothing. Changes nothing."""
-    wanted = []
-    history = history_config(settings)
-    actual_history = await _config_of(client, f"STREAM.INFO.{history['name']}", history["name"])
-    if actual_history is not None and _is_fitted(actual_history, history):
-        history["max_bytes"] = actual_history["max_bytes"]
-    for stream in (bucket_config(settings), history, audit_config(settings)):
-        name = stream["name"]
-        wanted.append((f"STREAM.INFO.{name}", name, stream))
+    """What is not as the settings want it, in sentences; empty for nothing. Changes nothing.
+
+    Raises BusError when the server does not answer.
+    """
+    problems = []
+    for wanted in stream_configs(settings):
+        name = wanted["name"]
+        found = await _config_of(client, f"STREAM.INFO.{name}", name)
+        if found is None:
+            problems.append(f"{name} does not exist")
+            continue
+        problems += _problems_of(settings, wanted, found)
     consumer = due_consumer_config(settings)
     name = consumer["durable_name"]
-    verb = f"CONSUMER.INFO.{subjects.BUCKET_STREAM}.{name}"
-    wanted.append((verb, f"consumer {name}", consumer))
+    label = f"consumer {name}"
+    found = await _config_of(client, f"CONSUMER.INFO.{subjects.BUCKET_STREAM}.{name}", label)
+    if found is None:
+        problems.append(f"{label} does not exist")
+    elif differing := _differences(consumer, found):
+        problems.append(f"{label} differs in {', '.join(differing)}")
+    return problems
+
+
+def _problems_of(settings: Settings, wanted: JsonObject, found: JsonObject) -> list[str]:
+    name = wanted["name"]
     problems = []
-    for verb, label, config in wanted:
-        actual = await _config_of(client, verb, label)
-        if actual is None:
-            problems.append(f"{label} does not exist")
-            continue
-        differing = _differences(config, actual)
-        if differing:
-            problems.append(f"{label} differs in {', '.join(differing)}")
+    replicas = found["num_replicas"]
+    if replicas != settings.GPUPING_REPLICAS:
+        problems.append(
+            f"{name} has num_replicas {replicas} and GPUPING_REPLICAS is "
+            f"{settings.GPUPING_REPLICAS}: set it to {replicas} for every service, or change the "
+            f"streams with `gpuping bus migrate --replicas {settings.GPUPING_REPLICAS}`"
+        )
+    kept = _without_lowering(settings, name, found)
+    for limit in _LIMITS:
+        if limit in kept and kept[limit] > wanted[limit]:
+            problems.append(
+                f"{name} has {limit} {found[limit]}, which is more than the settings say "
+                f"({wanted[limit]}), and is never lowered by itself"
+            )
+    differing = _differences(kept, found)
+    if differing:
+        problems.append(f"{name} differs in {', '.join(differing)}")
     return problems
 
 
@@ -203,51 +385,6 @@ def check_server(client: Client) -> None:
 def server_version(client: Client) -> str:
     """The version, such as `2.15.1`; nats-py makes it `<nats server v2.15.1>`."""
     return str(client.connected_server_version).removeprefix("<nats server v").removesuffix(">")
-
-
-async def _ensure_stream(client: Client, wanted: JsonObject) -> None:
-    name = wanted["name"]
-    actual = await _config_of(client, f"STREAM.INFO.{name}", name)
-    if actual is None:
-        await _change(client, f"STREAM.CREATE.{name}", wanted, name)
-        log.info("stream_created", stream=name)
-        return
-    differing = _differences(wanted, actual)
-    if differing:
-        log.warning("stream_updated", stream=name, fields=differing)
-        await _change(
-            client,
-            f"STREAM.UPDATE.{name}",
-            actual | wanted,
-            f"{name} ({', '.join(differing)} differ)",
-        )
-
-
-async def _ensure_history(client: Client, wanted: JsonObject, *, grow: bool) -> None:
-    """Makes the history stream with the wanted limit, or with the largest that the disk allows."""
-    name = wanted["name"]
-    actual = await _config_of(client, f"STREAM.INFO.{name}", name)
-    if actual is not None and _is_fitted(actual, wanted) and not grow:
-        await _ensure_stream(client, _fitted(wanted, actual["max_bytes"]))
-        return
-    sizes = [wanted["max_bytes"]]
-    if actual is None:
-        sizes += _smaller_sizes(wanted["max_bytes"])
-    else:
-        sizes.append(actual["max_bytes"])
-    for size in sizes:
-        config = wanted
-        if size < wanted["max_bytes"]:
-            config = _fitted(wanted, size)
-        try:
-            await _ensure_stream(client, config)
-        except NoRoomError:
-            if size == sizes[-1]:
-                raise
-            continue
-        if config is not wanted:
-            log.warning("history_limit_fitted", wanted_bytes=wanted["max_bytes"], max_bytes=size)
-        return
 
 
 def _smaller_sizes(wanted_bytes: int) -> list[int]:

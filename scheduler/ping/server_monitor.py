@@ -3,8 +3,8 @@
 The bus monitor proves the scheduler's own server only. In a cluster an agent may be connected to
 another, and a frozen one keeps its connections open: the agent's client notices that after 15 s.
 The leader of the bucket knows when it heard each other server last, because they exchange
-heartbeats every second. It is asked for that once a second. A server that was not heard for GAP_SECONDS had an
-outage, and so had the leader itself when it does not answer.
+heartbeats every second. It is asked for that once a second. A server that was not heard for
+GAP_SECONDS had an outage, and so had the leader itself when it does not answer.
 
 Which server an agent is on is not known here. A wait that overlaps the outage of any server is
 therefore excused, but only for the time that agents need to find another server: a server that
@@ -29,8 +29,8 @@ ASK_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 RETRY_SECONDS = 0.2
 GAP_SECONDS = 3.0  # three heartbeats
-# An agent notices a frozen server after 15 s, and its back-off takes up to 8 s; the servers may need
-# as long again to tell each other where it is now.
+# An agent notices a frozen server after 15 s, its back-off takes up to 8 s, and the servers may
+# need as long again to tell each other where it is now.
 MOVING_SECONDS = 45.0
 _LEADER = "the leader of the bucket"
 _NANOSECONDS = 1e9
