@@ -77,6 +77,10 @@ class Settings(Struct, kw_only=True, frozen=True):
     # of one token or address, on average; four times as many at once
     GATEWAY_REQUESTS_PER_SECOND: Positive = 500.0
 
+    # The least time between booking maintenance and its begin; how much a host may have in a month.
+    GPUPING_MAINTENANCE_NOTICE_MINUTES: Annotated[float, Meta(ge=0.0, le=1e6)] = 0.0
+    GPUPING_MAINTENANCE_BUDGET_HOURS: Annotated[float, Meta(ge=0.0, le=744.0)] | None = None
+
     GPUPING_REPLICAS: Literal[1, 3, 5] = 1
     GPUPING_HISTORY_STREAM_DAYS: Days = 400
     GPUPING_HISTORY_STREAM_GB: Annotated[int, Meta(ge=1, le=1_000_000)] = 8

@@ -32,7 +32,7 @@ class AuditLog:
             self._client,
             action,
             actor_of(request.scope),
-            address=request.client.host if request.client else None,
+            address=address_of(request),
             agent_id=agent_id,
             before=before,
             after=after,
@@ -41,6 +41,13 @@ class AuditLog:
     async def page(self, limit: int, before: int | None) -> AuditPage:
         """A page of entries, the newest first. Raises BusError."""
         return await audit.read_page(self._client, limit, before)
+
+
+def address_of(request: Request[Any, Any, Any]) -> str | None:
+    """The IP address of the peer that asks."""
+    if request.client is None:
+        return None
+    return request.client.host
 
 
 def actor_of(scope: Mapping[str, Any]) -> str:

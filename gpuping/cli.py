@@ -13,6 +13,7 @@ from gpuping.commands import (
     enroll,
     export,
     look,
+    maintenance,
     report,
     serve,
     storage,
@@ -21,7 +22,20 @@ from gpuping.commands import (
 from gpuping.commands.options import app
 from gpuping.output.standard_output import ignore_closed_pipe
 
-COMMANDS = (serve, storage, look, report, export, doctor, token, audit, creds, enroll, completion)
+COMMANDS = (
+    serve,
+    storage,
+    look,
+    report,
+    export,
+    doctor,
+    token,
+    audit,
+    maintenance,
+    creds,
+    enroll,
+    completion,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from nats.micro.request import Request
 from nats.micro.service import Service
 
 from bus.client import audit
+from bus.client.audit import UNNAMED_ACTOR
 from bus.contract import subjects
 from bus.contract.messages import Message, decode
 from bus.contract.questions import (
@@ -38,9 +39,6 @@ from scheduler.ping.live_events import LiveEvents
 from scheduler.ping.loop import PingLoop
 
 ABOUT = "pings every agent when it is due, and keeps the registry"
-
-# A user of the bus who asked without a gateway: the bus tells no names.
-UNNAMED_ACTOR = "user of the bus"
 
 
 class Removed(Message, kw_only=True, frozen=True):
@@ -72,9 +70,10 @@ class SchedulerEndpoints:
         self._bus_clock = bus_clock
         self._stats = stats
 
-    async def serve(self) -> Service:
-        """Starts to answer; the service returned ends that by its `stop`."""
+    async def serve(self, others: list[Endpoint]) -> Service:
+        """Starts to answer, at the other endpoints too; the service returned has a `stop`."""
         endpoints = [
+            *others,
             Endpoint("register", subjects.REGISTER_ALL, self.register),
             Endpoint("enrol", subjects.ENROL_ALL, self.enrol),
             Endpoint("remove", subjects.REMOVE_ALL, self.remove),
@@ -189,9 +188,10 @@ class SchedulerEndpoints:
             trouble = self._loop.committer.trouble
         now = self._bus_clock.now()
         directory = self._directory
+        counts = directory.counts_by_status(now)
         by_status: dict[str, int] = {}
         for status in listing.WORST_FIRST:
-            by_status[status] = len(directory.by_status.get(status, ()))
+            by_status[status] = counts[status]
         return Fleet(
             agents=len(directory),
             pings=directory.totals["pings"],

@@ -15,6 +15,7 @@ from bus.contract.messages import Standing, Status, Verdict
 LONGEST_INTERVAL_SECONDS = 100 * 365.25 * 86_400  # due times then stay far below the year 9999
 # So many answered pings in a row with nothing to judge, and the last judgement is out of date.
 UNJUDGED_PINGS = 3
+MAINTENANCE = "maintenance"  # the reason of an outcome in booked time
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -39,6 +40,7 @@ class Answered(Struct, frozen=True):
 
     uptime_percent: float | None
     gpu_available: bool
+    in_maintenance: bool = False  # booked time, in which nothing is judged
 
 
 class Missed(Struct, frozen=True):
@@ -48,9 +50,13 @@ class Missed(Struct, frozen=True):
 
 
 class Excused(Struct, frozen=True):
-    """The ping cannot be judged, and the agent is not at fault; `reason` says why."""
+    """The ping cannot be judged, and the agent is not at fault; `reason` says why.
+
+    `retries` is True where the agent is to be pinged again at once, because nothing was learned.
+    """
 
     reason: str
+    retries: bool = True
 
 
 PingResult = Answered | Missed | Excused
@@ -68,7 +74,7 @@ class Step(Struct, frozen=True):
 def advance(standing: Standing, result: PingResult, policy: Policy) -> Step:
     """Applies one ping result. Never raises for a standing and policy from valid messages."""
     match result:
-        case Excused(reason):
+        case Excused(reason=reason):
             return _excused(standing, reason, policy)
         case Missed(reason):
             return _missed(standing, reason, policy)
@@ -154,6 +160,9 @@ def _answered(standing: Standing, answered: Answered, policy: Policy) -> Step:
     if first:
         reason = None if answered.gpu_available else "no_gpu"
         return Step(standing, "first", reason, policy.base_seconds)
+    if answered.in_maintenance:
+        interval = interval_seconds(standing.consecutive_poor, policy)
+        return Step(standing, "excused", MAINTENANCE, interval)
     if answered.uptime_percent is None:
         return _unjudged(standing, policy)
     standing = replace(standing, uptime_percent=answered.uptime_percent)

@@ -16,6 +16,7 @@ from bus.contract.questions import SchedulerStats
 from bus.settings import Settings
 from bus.transport import connection, layout
 from bus.transport.connection import Client
+from scheduler import maintenance_endpoints
 from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.cluster import Cluster
 from scheduler.cluster.history_position import HistoryPosition
@@ -25,6 +26,7 @@ from scheduler.fleet.directory import Directory
 from scheduler.fleet.fleet_watcher import FleetWatcher
 from scheduler.fleet.registry import Registry
 from scheduler.fleet.timer_reconciler import TimerReconciler
+from scheduler.maintenance_endpoints import MaintenanceEndpoints
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.live_events import LiveEvents
 from scheduler.ping.loop import PingLoop
@@ -117,6 +119,15 @@ class Scheduler:
             self.events,
             self.bus_clock,
             self.stats,
+        )
+
+        self.maintenance_endpoints = MaintenanceEndpoints(
+            client,
+            self.directory,
+            self.registry,
+            self.watcher,
+            self.bus_clock,
+            maintenance_endpoints.limits_of(settings),
         )
 
     async def load(self, start: StartTask) -> None:
@@ -212,7 +223,7 @@ async def running(settings: Settings) -> AsyncIterator[Scheduler]:
         async with background() as start:
             await scheduler.load(start)
             scheduler.start(start)
-            service = await scheduler.endpoints.serve()
+            service = await scheduler.endpoints.serve(scheduler.maintenance_endpoints.endpoints())
             try:
                 yield scheduler
             finally:

@@ -24,6 +24,8 @@ from bus.transport.jetstream_api import JetStreamApiError
 
 log = structlog.get_logger("bus.client.audit")
 
+# A user of the bus who asked without a gateway: the bus tells no names.
+UNNAMED_ACTOR = "user of the bus"
 RECORD_SECONDS = 5.0
 READ_AT_ONCE = 50
 

@@ -31,6 +31,7 @@ from bus.contract.dashboard import (
     Totals,
 )
 from bus.contract.exports import TableRequest
+from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
 from bus.contract.messages import Status, UptimeReport, decode, encode
 from bus.contract.questions import (
     Agent,
@@ -152,6 +153,18 @@ class FleetClient:
     async def fleet(self, timeout: float = ANSWER_SECONDS) -> Fleet:
         """The fleet in numbers, from the scheduler's memory."""
         return await self._ask(SCHEDULER, subjects.FLEET, None, Fleet, timeout)
+
+    async def book_maintenance(self, request: BookRequest) -> Bookings:
+        """Books maintenance. Refused where it does not lie ahead, or exceeds a host's budget."""
+        return await self._ask(SCHEDULER, subjects.BOOK_MAINTENANCE, request, Bookings)
+
+    async def cancel_maintenance(self, request: CancelRequest) -> Bookings:
+        """Ends a booking now and returns it as it was. RefusedError 404 where there is none."""
+        return await self._ask(SCHEDULER, subjects.CANCEL_MAINTENANCE, request, Bookings)
+
+    async def maintenance(self, request: BookingsRequest) -> Bookings:
+        """The bookings of one agent, or of all."""
+        return await self._ask(SCHEDULER, subjects.LIST_MAINTENANCE, request, Bookings)
 
     async def scheduler_stats(self, timeout: float = ANSWER_SECONDS) -> SchedulerStats:
         """What one of the schedulers has done since it started."""

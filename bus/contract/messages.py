@@ -189,6 +189,24 @@ class UptimeReport(Message, kw_only=True, frozen=True):
 # ---- the bucket ----
 
 
+class MaintenanceWindow(Struct, kw_only=True, frozen=True):
+    """Booked time `[since, until)`, in which the host is pinged and not judged.
+
+    `booking_id` is shared by the agents that were booked together. `author` booked it at
+    `booked_at`.
+    """
+
+    since: Timestamp
+    until: Timestamp
+    booking_id: str = ""
+    reason: str = ""
+    author: str = ""
+    booked_at: Timestamp | None = None
+
+    def __post_init__(self) -> None:
+        check_timestamps(self.since, self.until, self.booked_at)
+
+
 class GpuChange(Struct, kw_only=True, frozen=True):
     """One change of what is expected of a host.
 
@@ -226,7 +244,7 @@ class AgentEntry(Message, kw_only=True, frozen=True):
     capabilities: tuple[str, ...] = ()
     metadata: dict[str, Any] = {}
     expected_gpus: tuple[str, ...] = ()
-    maintenance: tuple[Span, ...] = ()
+    maintenance: tuple[MaintenanceWindow, ...] = ()
     removed_at: Timestamp | None = None
     earlier: tuple[Enrolment, ...] = ()
     mark: str | None = None

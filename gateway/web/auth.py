@@ -28,6 +28,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::\d*)?")  # group 1: the h
 _READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _READING_POSTS = frozenset({"/gpu-check", "/worker/gpu-check"})
 AUDIT_PATH = "/ping-system/audit"
+MAINTENANCE_PATH = "/ping-system/maintenance"
 _ADMIN_PATHS = frozenset({AUDIT_PATH})
 _PUBLIC_PATHS = frozenset({"/", "/healthz", "/readyz", "/login", "/logout", "/favicon.ico"})
 
@@ -128,7 +129,7 @@ def is_public(path: str) -> bool:
 
 
 def role_for(method: str, path: str) -> TokenRole:
-    """The lowest role that may: viewers read, operators register and ping, admins remove.
+    """The lowest role that may: viewers read, operators register, ping and book, admins remove.
 
     The audit log is for admins, because it tells who works from where.
     """
@@ -136,7 +137,7 @@ def role_for(method: str, path: str) -> TokenRole:
         return "admin"
     if method in _READING_METHODS or path in _READING_POSTS:
         return "viewer"
-    if method == "DELETE":
+    if method == "DELETE" and not path.startswith(f"{MAINTENANCE_PATH}/"):
         return "admin"
     return "operator"
 

@@ -6,6 +6,7 @@ from bus.client.fleet_client import FleetClient
 from bus.contract.audit import AuditPage
 from bus.contract.dashboard import Dashboard
 from bus.contract.exports import TableRequest
+from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
 from bus.contract.messages import UptimeReport
 from bus.contract.questions import (
     AgentPage,
@@ -91,6 +92,18 @@ class BusSource:
         """Any other answer about the past as a file."""
         offer = await self._fleet_client.table(request)
         return self._download(offer)
+
+    async def book_maintenance(self, request: BookRequest) -> Bookings:
+        """Books maintenance."""
+        return await self._fleet_client.book_maintenance(request)
+
+    async def cancel_maintenance(self, request: CancelRequest) -> Bookings:
+        """Ends a booking now and returns it as it was."""
+        return await self._fleet_client.cancel_maintenance(request)
+
+    async def maintenance(self, request: BookingsRequest) -> Bookings:
+        """The bookings of one agent, or of all."""
+        return await self._fleet_client.maintenance(request)
 
     async def _page(self, request: ListRequest) -> AgentPage:
         """One page, with the uptime of its agents where storage answers."""

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from bus.addresses import is_loopback
 from bus.contract.audit import AuditPage
 from bus.contract.dashboard import Dashboard
 from bus.contract.exports import TableRequest
-from bus.contract.messages import UptimeReport, decode
+from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
+from bus.contract.messages import UptimeReport, decode, encode
 from bus.contract.questions import AgentPage, HistoryReply, HistoryRequest
 from bus.contract.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.contract.subjects import check_agent_id
@@ -27,6 +29,7 @@ from bus.errors import BusError, GpupingError, RefusedError, SettingsError
 from gpuping.client.download import Download
 from gpuping.client.history_pages import newest_outcomes
 
+MAINTENANCE_PATH = "/ping-system/maintenance"
 AGENTS_PATH = "/ping-system/agents"
 REPLAY_PATH = "/ping-system/replay"
 ANSWER_SECONDS = 15.0
@@ -138,6 +141,20 @@ class RestSource:
             query["cursor"] = str(before)
         return await self._get("/ping-system/audit", AuditPage, query)
 
+    async def book_maintenance(self, request: BookRequest) -> Bookings:
+        """Books maintenance in the name of the token."""
+        return await self._send("POST", MAINTENANCE_PATH, request, Bookings)
+
+    async def cancel_maintenance(self, request: CancelRequest) -> Bookings:
+        """Ends a booking now and returns it as it was."""
+        path = f"{MAINTENANCE_PATH}/{urllib.parse.quote(request.booking_id)}"
+        return await self._send("DELETE", path, None, Bookings)
+
+    async def maintenance(self, request: BookingsRequest) -> Bookings:
+        """The bookings of one agent, or of all."""
+        query: Query = {"agent_id": request.agent_id, "past": str(request.past_too).lower()}
+        return await self._get(MAINTENANCE_PATH, Bookings, query)
+
     async def ready(self) -> None:
         """Returns when the gateway says that it can work. Otherwise raises a GpupingError."""
         await asyncio.to_thread(self._read, f"{self._base}/readyz", ANSWER_SECONDS)
@@ -171,13 +188,28 @@ class RestSource:
             return f"{self._base}{path}"
         return f"{self._base}{path}?{urllib.parse.urlencode(given)}"
 
-    def _read(self, url: str, timeout: float) -> bytes:
-        with self._open(url, timeout) as response:
+    async def _send(
+        self, method: str, path: str, body: Struct | None, kind: type[ReplyT]
+    ) -> ReplyT:
+        data = None if body is None else encode(body)
+        url = self._url(path, {})
+        answer = await asyncio.to_thread(self._read, url, ANSWER_SECONDS, method, data)
+        return decode(answer, kind)
+
+    def _read(
+        self, url: str, timeout: float, method: str = "GET", body: bytes | None = None
+    ) -> bytes:
+        with self._open(url, timeout, method, body) as response:
             return response.read()
 
-    def _open(self, url: str, timeout: float) -> HTTPResponse:
+    def _open(
+        self, url: str, timeout: float, method: str = "GET", body: bytes | None = None
+    ) -> HTTPResponse:
         # urllib also opens file: and other URLs; __init__ lets only http and https pass.
-        request = urllib.request.Request(url, headers=self._headers)  # noqa: S310
+        headers = dict(self._headers)
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        request = urllib.request.Request(url, body, headers, method=method)  # noqa: S310
         try:
             response: HTTPResponse = self._opener.open(request, timeout=timeout)
         except urllib.error.HTTPError as error:

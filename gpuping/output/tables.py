@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bus.contract.audit import AuditEntry
+from bus.contract.maintenance import Booking
 from bus.contract.messages import UptimeReport
 from bus.contract.questions import Agent, HistorySummary, Ping
 from gpuping.output.findings import Finding, Level
@@ -24,6 +25,7 @@ from gpuping.output.formats import (
 )
 from gpuping.output.terminal import plain_table
 
+MOST_IDS = 3  # of a booking's agents in its row
 STATUS_COLOURS = {
     "healthy": "green",
     "recovering": "cyan",
@@ -140,6 +142,30 @@ def audit_table(entries: Iterable[AuditEntry], now: datetime) -> Table:
             _audited_fields(entry.after),
         )
     return table
+
+
+def bookings_table(bookings: Iterable[Booking], now: datetime) -> Table:
+    """One row a booking, in the order given."""
+    table = plain_table("BOOKING", "AGENTS", "FROM (UTC)", "TO (UTC)", "BEGINS", "REASON", "BY")
+    for booking in bookings:
+        table.add_row(
+            booking.booking_id,
+            untrusted(_few(booking.agent_ids)),
+            f"{booking.since:%Y-%m-%d %H:%M}",
+            f"{booking.until:%Y-%m-%d %H:%M}",
+            relative_time(booking.since, now),
+            untrusted(booking.reason),
+            untrusted(booking.author),
+        )
+    return table
+
+
+def _few(agent_ids: tuple[str, ...]) -> str:
+    """The first ids, and how many there are besides."""
+    shown = ", ".join(agent_ids[:MOST_IDS])
+    if len(agent_ids) > MOST_IDS:
+        return f"{shown} and {len(agent_ids) - MOST_IDS} more"
+    return shown
 
 
 def _or_no_value(text: str | None) -> Text:

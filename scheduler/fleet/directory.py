@@ -110,7 +110,9 @@ class Directory:
         self._upcoming: list[tuple[datetime, str]] = []  # heap; entries may be out of date
         self._due: dict[str, datetime] = {}
         self._untaken: deque[str] = deque()  # due and not yet taken, oldest first
+        # By the standing alone: maintenance begins and ends without a message.
         self.by_status: dict[Status, dict[str, None]] = {}
+        self._booked: dict[str, None] = {}  # agents with maintenance in their entry
         self.totals: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -135,6 +137,10 @@ class Directory:
         suspect = tracked.entry is not None and revision < tracked.state_revision
         tracked.entry = entry
         tracked.entry_revision = revision
+        if entry.maintenance:
+            self._booked[agent_id] = None
+        else:
+            self._booked.pop(agent_id, None)
         tracked.timer_at = None
         self._refresh(agent_id, tracked)
         if suspect:
@@ -226,6 +232,18 @@ class Directory:
     def status_of(self, tracked: Tracked, now: datetime) -> Status:
         """Returns the agent's status at `now`, maintenance included."""
         return rules.status(tracked.state, maintenance=tracked.in_maintenance(now))
+
+    def counts_by_status(self, now: datetime) -> Counter[Status]:
+        """Returns how many registered agents have each status at `now`, maintenance included."""
+        counts: Counter[Status] = Counter()
+        for status, agent_ids in self.by_status.items():
+            counts[status] = len(agent_ids)
+        for agent_id in self._booked:
+            tracked = self._agents[agent_id]
+            if tracked.status is not None and tracked.in_maintenance(now):
+                counts[tracked.status] -= 1
+                counts["maintenance"] += 1
+        return counts
 
     def _tracked(self, agent_id: str) -> Tracked:
         tracked = self._agents.get(agent_id)

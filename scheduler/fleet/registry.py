@@ -9,6 +9,7 @@ for itself is refused.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 from weakref import WeakValueDictionary
@@ -108,6 +109,30 @@ class Registry:
             for _ in range(ATTEMPTS):
                 if await self._try_remove(agent_id, now):
                     return
+        raise _contended(agent_id)
+
+    async def change(
+        self, agent_id: str, make: Callable[[AgentEntry], AgentEntry]
+    ) -> tuple[AgentEntry, AgentEntry]:
+        """Replaces the entry of a registered agent by what `make` makes of it.
+
+        Returns the entries before and after. `make` may be called again, with an entry that another
+        scheduler wrote meanwhile. Raises RefusedError 404 when no such agent is registered, what
+        `make` raises, and UnavailableError.
+        """
+        async with self._lock(agent_id):
+            for _ in range(ATTEMPTS):
+                tracked = self._directory.get(agent_id)
+                if tracked is None or not tracked.registered:
+                    tracked = await self._reload(agent_id)
+                before = tracked.entry
+                if before is None or not tracked.registered:
+                    raise unknown(agent_id)
+                after = make(before)
+                if after == before:
+                    return before, after
+                if await self._write_entry(after, tracked.entry_revision, []):
+                    return before, after
         raise _contended(agent_id)
 
     async def _try_register(

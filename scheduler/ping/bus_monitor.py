@@ -22,7 +22,7 @@ log = structlog.get_logger("scheduler.ping.bus_monitor")
 # make a ping late, so the round trips are as much closer together.
 GAP_SECONDS = 2.0
 GAP_SHARE_OF_TIMEOUT = 0.5
-LEAST_GAP_SECONDS = 0.2
+LEAST_GAP_SECONDS = 0.5  # a scheduler that is busy makes shorter ones
 ROUND_TRIPS_IN_A_GAP = 2  # so that one that is slow is no outage yet
 RETRY_SECONDS = 0.1
 # After an outage agents reconnect one by one: their back-off takes up to 8 s, a frozen connection

@@ -127,7 +127,7 @@ def max_writes(attempt: PingAttempt) -> int:
 
 
 def _next_ping_at(pinged_at: datetime, result: PingResult, step: Step, now: datetime) -> datetime:
-    if isinstance(result, Excused):
+    if isinstance(result, Excused) and result.retries:
         # Nothing was learned about the agent, so it is pinged again as soon as that is allowed.
         return now + timedelta(seconds=MIN_SECONDS_BETWEEN_OUTCOMES)
     return rules.next_ping_at(pinged_at, step.interval_seconds, now)

@@ -25,7 +25,7 @@ from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.server_monitor import ServerMonitor
 from scheduler.ping.window import admit_report, measured_window
-from scheduler.policy import Answered, Excused, Missed, PingResult
+from scheduler.policy import MAINTENANCE, Answered, Excused, Missed, PingResult
 
 log = structlog.get_logger("scheduler.ping.pinger")
 
@@ -196,7 +196,11 @@ class Pinger:
         attempt.report_bytes = data
         attempt.report = report
         attempt.admitted = admitted
-        return Answered(admitted.host.uptime_percent, report.gpu_available)
+        return Answered(
+            admitted.host.uptime_percent,
+            report.gpu_available,
+            in_maintenance=attempt.tracked.in_maintenance(attempt.pinged_at),
+        )
 
     def _refused(self, attempt: PingAttempt, data: bytes, reason: str, detail: str) -> Missed:
         """Counts an answer that is no report as a miss, and keeps it as evidence."""
@@ -243,6 +247,8 @@ class Pinger:
             result: PingResult
             if excused:
                 result = Excused("bus_outage")
+            elif attempt.pinged_at and attempt.tracked.in_maintenance(attempt.pinged_at):
+                result = Excused(MAINTENANCE, retries=False)
             elif attempt.rejected:
                 self.bad_messages += 1
                 attempt.refused_report = attempt.rejected_report

@@ -1,0 +1,146 @@
+"""The rules of maintenance. Pure.
+
+Maintenance is booked by the operator, never by the host, and ahead of its begin, never backwards:
+time that has passed is judged as it was. A host may have a monthly budget. Bookings may overlap;
+time that two of them cover counts once.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from bus.contract.maintenance import Booking
+from bus.contract.messages import AgentEntry, MaintenanceWindow
+from bus.errors import RefusedError
+
+MAX_KEPT = 200  # of one agent; the oldest that are over are forgotten first
+REFUSED = 409  # HTTP's Conflict
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """`notice` is the least time before the begin; `monthly` a host's budget, None for no limit."""
+
+    notice: timedelta
+    monthly: timedelta | None
+
+
+def check_times(since: datetime, until: datetime, now: datetime, limits: Limits) -> None:
+    """Raises RefusedError unless the time lies ahead, with the notice that is asked for."""
+    if until <= since:
+        raise RefusedError(400, "maintenance ends before it begins")
+    if since < now:
+        raise RefusedError(
+            REFUSED, f"maintenance is booked ahead of time: it begins {since:%Y-%m-%d %H:%M:%S} UTC"
+        )
+    if since < now + limits.notice:
+        minutes = limits.notice.total_seconds() / 60
+        raise RefusedError(REFUSED, f"maintenance is booked {minutes:g} minutes ahead or earlier")
+
+
+def booked(
+    entry: AgentEntry, window: MaintenanceWindow, now: datetime, limits: Limits
+) -> AgentEntry:
+    """Returns the entry with one more booking. Raises RefusedError where the budget is exceeded."""
+    windows = [*entry.maintenance, window]
+    if limits.monthly is not None:
+        month, hours = _most_in_a_month(windows, window)
+        budget = limits.monthly.total_seconds() / 3600
+        if hours > budget:
+            raise RefusedError(
+                REFUSED,
+                f"{entry.agent_id} would have {hours:g} hours of maintenance in {month};"
+                f" its budget is {budget:g}",
+            )
+    return replace(entry, maintenance=_kept(windows, now))
+
+
+def cancelled(entry: AgentEntry, booking_id: str, now: datetime) -> AgentEntry:
+    """Returns the entry without what is still to come of a booking."""
+    windows = []
+    for window in entry.maintenance:
+        if window.booking_id != booking_id or window.until <= now:
+            windows.append(window)
+        elif window.since < now:
+            windows.append(replace(window, until=now))
+    return replace(entry, maintenance=tuple(windows))
+
+
+def bookings(entries: Iterable[AgentEntry], now: datetime, *, past_too: bool) -> list[Booking]:
+    """Returns the bookings of these agents, the earliest first, each with all its agents."""
+    found: dict[str, list[str]] = {}
+    windows: dict[str, MaintenanceWindow] = {}
+    for entry in entries:
+        for window in entry.maintenance:
+            if window.until <= now and not past_too:
+                continue
+            found.setdefault(window.booking_id, []).append(entry.agent_id)
+            windows[window.booking_id] = window
+    listed = []
+    for booking_id, agent_ids in found.items():
+        window = windows[booking_id]
+        listed.append(
+            Booking(
+                booking_id=booking_id,
+                agent_ids=tuple(sorted(agent_ids)),
+                since=window.since,
+                until=window.until,
+                reason=window.reason,
+                author=window.author,
+                booked_at=window.booked_at,
+            )
+        )
+    listed.sort(key=lambda booking: (booking.since, booking.booking_id))
+    return listed
+
+
+def has_label(entry: AgentEntry, label: str) -> bool:
+    """Returns whether the registered metadata has this field with this value (`site=FRA`)."""
+    name, _, value = label.partition("=")
+    if name not in entry.metadata:
+        return False
+    return str(entry.metadata[name]) == value
+
+
+def _kept(windows: list[MaintenanceWindow], now: datetime) -> tuple[MaintenanceWindow, ...]:
+    """Returns at most MAX_KEPT bookings. Raises RefusedError where too many are still to come."""
+    over = [window for window in windows if window.until <= now]
+    ahead = [window for window in windows if window.until > now]
+    if len(ahead) > MAX_KEPT:
+        raise RefusedError(REFUSED, f"an agent has at most {MAX_KEPT} bookings ahead")
+    room = MAX_KEPT - len(ahead)
+    over.sort(key=lambda window: window.until)
+    kept = [*over[len(over) - min(room, len(over)) :], *ahead]
+    kept.sort(key=lambda window: window.since)
+    return tuple(kept)
+
+
+def _most_in_a_month(windows: list[MaintenanceWindow], new: MaintenanceWindow) -> tuple[str, float]:
+    """Returns, of the months that the new booking touches, the fullest one and its hours."""
+    fullest, most = "", 0.0
+    month = _month_begin(new.since)
+    while month < new.until:
+        following = _month_begin(month + timedelta(days=32))
+        hours = _covered(windows, month, following).total_seconds() / 3600
+        if hours >= most:
+            fullest, most = f"{month:%Y-%m}", hours
+        month = following
+    return fullest, most
+
+
+def _month_begin(at: datetime) -> datetime:
+    return at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def _covered(windows: list[MaintenanceWindow], since: datetime, until: datetime) -> timedelta:
+    """Returns how much of `[since, until)` the bookings cover; time that two cover counts once."""
+    covered = timedelta()
+    reached = since
+    for window in sorted(windows, key=lambda one: one.since):
+        begin = max(window.since, reached)
+        end = min(window.until, until)
+        if begin < end:
+            covered += end - begin
+            reached = end
+    return covered

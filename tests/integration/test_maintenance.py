@@ -1,0 +1,158 @@
+"""Booked maintenance with a real scheduler: pinged, not judged, and excused to the millisecond."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from bus.client.fleet_client import FleetClient
+from bus.contract.maintenance import BookingsRequest, BookRequest, CancelRequest
+from bus.contract.messages import AgentState, encode
+from bus.contract.questions import RegisterRequest
+from bus.errors import RefusedError
+from bus.settings import Settings
+from bus.transport import connection
+from scheduler.service import running
+from tests.agents import TestAgents, answering, report
+from tests.history import until_history
+
+
+@pytest.fixture
+def config(base_settings: Settings) -> Settings:
+    return replace(
+        base_settings,
+        PING_BASE_INTERVAL_MINUTES=0.02,
+        PING_MAX_INTERVAL_HOURS=2.4 / 3600,
+        PING_RESPONSE_TIMEOUT_SECONDS=0.5,
+        GPUPING_MAINTENANCE_BUDGET_HOURS=1.0,
+    )
+
+
+@pytest.fixture
+async def fleet(bus: connection.Client, config: Settings) -> AsyncIterator[FleetClient]:
+    async with running(config):
+        yield FleetClient(bus, config.PING_RESPONSE_TIMEOUT_SECONDS)
+
+
+@pytest.fixture
+async def agents(bus: connection.Client, config: Settings) -> AsyncIterator[TestAgents]:
+    async with answering(config) as agents:
+        yield agents
+
+
+def soon(seconds: float) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=seconds)
+
+
+def excused_ms(state: AgentState) -> int:
+    assert state.last.seconds
+    return round(state.last.seconds.excused * 1000)
+
+
+def overlap_ms(state: AgentState, since: datetime, until: datetime) -> int:
+    """Whole milliseconds of the outcome's window that lie within the booking."""
+    assert state.last.since
+    millisecond = timedelta(milliseconds=1)
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    begin = max((state.last.since - epoch) // millisecond, round((since - epoch) / millisecond))
+    end = min((state.last.pinged_at - epoch) // millisecond, round((until - epoch) / millisecond))
+    return max(0, end - begin)
+
+
+async def test_a_host_that_is_down_in_maintenance_is_not_judged_and_its_time_is_excused(
+    bus, fleet, agents
+):
+    down = False
+    await agents.add("a", lambda i, r: encode(report(i, r, up=0.0 if down else 1.0)))
+    await fleet.register("a", RegisterRequest())
+    await until_history(bus, lambda h: len(h["a"]) >= 2)
+    since, until = soon(0.3), soon(6.0)
+    booked = await fleet.book_maintenance(
+        BookRequest(agent_id="a", since=since, until=until, reason="fans", author="ada")
+    )
+    assert booked.bookings[0].agent_ids == ("a",)
+    down = True
+    history = await until_history(
+        bus, lambda h: sum(s.last.reason == "maintenance" for s in h["a"]) >= 3
+    )
+    agent = await fleet.agent("a")
+    assert agent.status == "maintenance"
+    assert (await fleet.fleet()).by_status["maintenance"] == 1
+    down = False
+    history = await until_history(bus, lambda h: h["a"][-1].last.pinged_at > until)
+    for state in history["a"]:
+        if state.last.outcome == "answered":
+            assert excused_ms(state) == pytest.approx(overlap_ms(state, since, until), abs=1)
+        if since <= state.last.pinged_at < until:
+            assert state.last.verdict == "excused"
+            assert state.consecutive_poor == 0
+            assert state.interval_seconds == pytest.approx(1.2)
+
+
+async def test_a_host_that_is_off_in_maintenance_misses_nothing(bus, fleet, agents):
+    off = False
+    await agents.add("a", lambda i, r: None if off else encode(report(i, r)))
+    await fleet.register("a", RegisterRequest())
+    await until_history(bus, lambda h: h["a"])
+    since, until = soon(0.2), soon(5.0)
+    await fleet.book_maintenance(
+        BookRequest(agent_id="a", since=since, until=until, reason="off", author="ada")
+    )
+    off = True
+    history = await until_history(
+        bus, lambda h: sum(s.last.outcome == "excused" for s in h["a"]) >= 2
+    )
+    excused = [state for state in history["a"] if state.last.outcome == "excused"]
+    assert {state.last.reason for state in excused} == {"maintenance"}
+    distance = excused[1].last.pinged_at - excused[0].last.pinged_at
+    assert distance > timedelta(seconds=1.1), "pinged at its interval, not again at once"
+    off = False
+    history = await until_history(bus, lambda h: h["a"][-1].last.pinged_at > until)
+    assert history["a"][-1].missed == 0
+    assert history["a"][-1].consecutive_poor == 0
+
+
+async def test_bookings_of_a_group_are_listed_and_cancelled_together(fleet):
+    for agent_id, site in (("a", "FRA"), ("b", "FRA"), ("c", "AMS")):
+        await fleet.register(agent_id, RegisterRequest(metadata={"site": site}))
+    request = BookRequest(
+        label="site=FRA", since=soon(60), until=soon(120), reason="power", author="ada"
+    )
+    (booking,) = (await fleet.book_maintenance(request)).bookings
+    assert booking.agent_ids == ("a", "b")
+    (listed,) = (await fleet.maintenance(BookingsRequest())).bookings
+    assert listed == booking
+    assert (await fleet.maintenance(BookingsRequest(agent_id="c"))).bookings == ()
+    await fleet.cancel_maintenance(CancelRequest(booking_id=booking.booking_id))
+    assert (await fleet.maintenance(BookingsRequest(past_too=True))).bookings == ()
+    with pytest.raises(RefusedError, match="no booking"):
+        await fleet.cancel_maintenance(CancelRequest(booking_id=booking.booking_id))
+
+
+async def test_a_group_is_booked_whole_or_not_at_all(fleet):
+    for agent_id in ("a", "b"):
+        await fleet.register(agent_id, RegisterRequest(metadata={"site": "FRA"}))
+    await fleet.book_maintenance(
+        BookRequest(agent_id="b", since=soon(60), until=soon(3000), reason="disk", author="ada")
+    )
+    with pytest.raises(RefusedError, match=r"b would have .* its budget is 1"):
+        await fleet.book_maintenance(
+            BookRequest(
+                label="site=FRA", since=soon(3000), until=soon(6500), reason="power", author="ada"
+            )
+        )
+    assert (await fleet.maintenance(BookingsRequest(agent_id="a"))).bookings == ()
+
+
+async def test_what_has_begun_and_who_is_unknown_is_refused(fleet):
+    await fleet.register("a", RegisterRequest())
+    begun = BookRequest(agent_id="a", since=soon(-1), until=soon(60), reason="late", author="ada")
+    with pytest.raises(RefusedError, match="ahead of time"):
+        await fleet.book_maintenance(begun)
+    unknown = BookRequest(agent_id="x", since=soon(9), until=soon(60), reason="who", author="ada")
+    with pytest.raises(RefusedError, match="no agent 'x'"):
+        await fleet.book_maintenance(unknown)
+    nobody = BookRequest(label="site=X", since=soon(9), until=soon(60), reason="who", author="ada")
+    with pytest.raises(RefusedError, match="no registered agent has the label"):
+        await fleet.book_maintenance(nobody)
