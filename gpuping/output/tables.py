@@ -129,7 +129,8 @@ def evidence_lines(pings: Iterable[Ping]) -> Iterator[Text]:
 
 def audit_table(entries: Iterable[AuditEntry], now: datetime) -> Table:
     """One row an entry of the audit log, in the order given."""
-    table = plain_table(">ENTRY", "WHEN", "WHO", "FROM", "DID", "AGENT", "BEFORE", "AFTER")
+    table = plain_table(">ENTRY", "WHEN", "WHO", "FROM", "DID", "AGENT")
+    table.add_column("CHANGE", ratio=1, overflow="fold")
     for entry in entries:
         table.add_row(
             str(entry.sequence),
@@ -138,10 +139,36 @@ def audit_table(entries: Iterable[AuditEntry], now: datetime) -> Table:
             _or_no_value(entry.address),
             entry.action,
             _or_no_value(entry.agent_id),
-            _audited_fields(entry.before),
-            _audited_fields(entry.after),
+            _audited_change(entry),
         )
+    table.expand = True
     return table
+
+
+def _audited_change(entry: AuditEntry) -> Text:
+    """Each field that differs, as it was and as it is; a new one only as it is.
+
+    What is empty in something new says nothing.
+    """
+    before = entry.before or {}
+    after = entry.after or {}
+    parts = []
+    for name in sorted({*before, *after}):
+        was = before.get(name)
+        now = after.get(name)
+        if name in before and name in after:
+            parts.append(f"{name} {_json(was)} -> {_json(now)}")
+        elif name in after and now not in (None, "", [], {}, False):
+            parts.append(f"{name} {_json(now)}")
+        elif name in before and was not in (None, "", [], {}, False):
+            parts.append(f"{name} was {_json(was)}")
+    if not parts:
+        return NO_VALUE
+    return untrusted(", ".join(parts))
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def bookings_table(bookings: Iterable[Booking], now: datetime) -> Table:
@@ -172,16 +199,6 @@ def _or_no_value(text: str | None) -> Text:
     if text is None:
         return NO_VALUE
     return untrusted(text)
-
-
-def _audited_fields(fields: dict[str, Any] | None) -> Text:
-    if not fields:
-        return NO_VALUE
-    parts = []
-    for name, value in fields.items():
-        text = msgspec.json.encode(value).decode()
-        parts.append(f"{name}={text}")
-    return untrusted(" ".join(parts))
 
 
 def summary_line(summary: HistorySummary) -> str:

@@ -88,10 +88,11 @@ async def test_a_question_that_asks_for_an_answer_to_no_inbox_is_dropped(bus: co
     async with bus.listening("asked", heard.append):
         for reply in ("$KV.gpuping.agent.a", "$JS.API.STREAM.DELETE.KV_gpuping", "gpuping.x"):
             await bus.publish("asked", b"x", reply=reply)
-        for reply in ("_INBOX.a", "_INBOX_a.b", "_R_.a"):
+        # `_R_.` is the server's own, for answers across accounts: a client may not name it.
+        for reply in ("_INBOX.a", "_INBOX_a.b"):
             await bus.publish("asked", b"x", reply=reply)
         await bus.flush()
-    assert [message.reply for message in heard] == ["_INBOX.a", "_INBOX_a.b", "_R_.a"]
+    assert [message.reply for message in heard] == ["_INBOX.a", "_INBOX_a.b"]
     assert bus.refused_replies == {"asked": 3}
 
 
