@@ -71,7 +71,13 @@ class _Places:
     wrong clock makes the ledger time in between too long or too short.
     """
 
-    def __init__(self, ledger: Ledger, request: PingRequest, since: int, now: int) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        request: PingRequest,
+        since: int,
+        now: int,
+    ) -> None:
         self._since = since
         self._now = now
         self._rebooted_at = ledger.rebooted_at(since, now)
@@ -98,7 +104,12 @@ def asked_window(
     """The window that the request asks for, as of this reading of the clocks."""
     now = ledger.position(clocks)
     since = window_start(ledger, request, now)
-    places = _Places(ledger, request, since, now)
+    places = _Places(
+        ledger,
+        request,
+        since,
+        now,
+    )
     excused = _excused_intervals(
         request,
         places,
@@ -115,7 +126,11 @@ def asked_window(
     )
 
 
-def _phases(request: PingRequest, places: _Places, window: Interval) -> list[Phase]:
+def _phases(
+    request: PingRequest,
+    places: _Places,
+    window: Interval,
+) -> list[Phase]:
     """The window cut where a GPU came to be expected, or ceased to be. Read from its end back."""
     expected = request.expected_gpus
     if not request.expected_changes or expected is None:
@@ -182,7 +197,11 @@ def _excused_intervals(
     return _merged(excused)
 
 
-def _age_ms(seconds_ago: float | None, at: datetime | None, clocks: ClockReading) -> int:
+def _age_ms(
+    seconds_ago: float | None,
+    at: datetime | None,
+    clocks: ClockReading,
+) -> int:
     """How long ago the end of a span is, in milliseconds; negative where it is yet to come.
 
     The wall time `at` is used only where there is no age: it depends on this host's clock.

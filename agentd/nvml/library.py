@@ -124,8 +124,10 @@ class Nvml:
                 self._handles[uuid] = handle
                 self._uuids[index] = uuid
         self._identify_nameless(expected, failed, nameless)
-        if nameless and not self._handles and not failed:
-            raise nv.NVMLError(nameless[0])  # there are GPUs, and none of them can be looked at
+        codes = list(failed.values()) or nameless
+        says_of_gpus = any(code in GPU_TROUBLE_CODES for code in failed.values())
+        if codes and not self._handles and not says_of_gpus:
+            raise nv.NVMLError(codes[0])  # there are GPUs, and none of them can be looked at
         self._trouble = bool(failed or nameless or not count or self._absent(expected))
         readings = [self._failed_reading(uuid, code) for uuid, code in failed.items()]
         return list(self._handles), readings

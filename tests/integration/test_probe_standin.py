@@ -238,8 +238,9 @@ async def test_where_nothing_can_be_looked_at_the_reason_is_told(gpus, code, rea
     assert (sample.failure, sample.gpus) == (reason, ())
 
 
-async def test_gpus_that_may_not_be_opened_are_not_told_as_no_gpus(gpus):
-    sample = await gpus(NVML_STANDIN_DENIED="-1").check(())
+@pytest.mark.parametrize("expected", [(), (UUIDS[0], UUIDS[1])])
+async def test_gpus_that_may_not_be_opened_are_not_told_as_no_gpus(gpus, expected):
+    sample = await gpus(NVML_STANDIN_DENIED="-1").check(expected)
     assert (sample.failure, sample.gpus) == ("permission", ())
 
 
