@@ -5,13 +5,15 @@ import sys
 
 import structlog
 
+from bus.addresses import without_secrets
 from bus.settings import Settings
 
 
 def setup(settings: Settings) -> None:
     """Sets up structlog and the standard library's logging by LOG_LEVEL and LOG_FORMAT.
 
-    Events are snake_case names with fields. Secrets are never among the fields.
+    Events are snake_case names with fields. Secrets are never among the fields, and those in the
+    texts of errors are hidden.
     """
     level = logging.getLevelNamesMapping()[settings.LOG_LEVEL.upper()]
     structlog.configure(
@@ -33,6 +35,15 @@ def setup(settings: Settings) -> None:
 
 
 def _renderer(settings: Settings) -> structlog.typing.Processor:
+    render: structlog.typing.Processor
     if settings.LOG_FORMAT == "json":
-        return structlog.processors.JSONRenderer()
-    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        render = structlog.processors.JSONRenderer()
+    else:
+        render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+
+    def render_without_secrets(
+        logger: structlog.typing.WrappedLogger, name: str, event: structlog.typing.EventDict
+    ) -> str:
+        return without_secrets(str(render(logger, name, event)))
+
+    return render_without_secrets

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager
 import structlog
 
 from bus import logs, settings
+from bus.addresses import without_secrets
 from bus.errors import GpupingError, RefusedError, SettingsError
 from bus.settings import Settings
 
@@ -170,7 +171,8 @@ def report(error: BaseException, program: str = _PROGRAM) -> int:
     causes = list(_leaves(error))
     for cause in causes:
         if not isinstance(cause, GpupingError):
-            traceback.print_exception(error)
+            text = "".join(traceback.format_exception(error))
+            print(without_secrets(text), file=sys.stderr, end="")  # noqa: T201
             return FAILED
     first = causes[0]
     complain(str(first), program)
@@ -179,7 +181,8 @@ def report(error: BaseException, program: str = _PROGRAM) -> int:
 
 def complain(text: str, program: str = _PROGRAM) -> None:
     """One line on standard error, after the program's name."""
-    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
+    line = without_secrets(" ".join(text.split()))
+    print(f"{program}: {line}", file=sys.stderr)  # noqa: T201
 
 
 def _is_wrong_usage(error: BaseException) -> bool:

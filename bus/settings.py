@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
+from bus.addresses import HIDDEN, shown
 from bus.contract.subjects import AGENT_ID_PATTERN, RESERVED_IDS
 from bus.errors import SettingsError
 
@@ -30,6 +31,7 @@ _EXCLUSIVE_PREFIXES = ("GPUPING_", "PING_")  # no other program has variables th
 _LOOSE_NUMBER = re.compile(r"\+?\.\d+|\+?\d+\.|\+\d+(\.\d+)?")  # `.5`, `5.` and `+5`
 _NO_NUMBER = {"nan", "inf", "infinity"}  # floats to the parser, and nothing that a setting can mean
 _BUS_ADDRESS = re.compile(r"((nats|tls|ws|wss)://)?[^/\s]+/?")
+_SECRET_NAME = re.compile(r"TOK|SECRET|PASS|KEY|CRED")  # its value is never shown
 _WILDCARD = re.compile(r"[*?\[]")
 _BOOLEANS = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
@@ -110,6 +112,11 @@ class Settings(Struct, kw_only=True, frozen=True):
         return self.NATS_URL or "nats://127.0.0.1:4222"
 
     @property
+    def shown_nats_url(self) -> str:
+        """The address of the bus as it may be shown: without user, password or token."""
+        return shown(self.nats_url)
+
+    @property
     def data_dir(self) -> Path:
         """Where state is kept: GPUPING_DATA_DIR, or a folder under the user's data folder."""
         if self.GPUPING_DATA_DIR:
@@ -164,10 +171,13 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
         if name in Settings.__struct_fields__ or not name.startswith(_PREFIXES):
             continue
         close = difflib.get_close_matches(name, Settings.__struct_fields__, n=1, cutoff=0.85)
+        value = repr(environ[name])
+        if _SECRET_NAME.search(name):
+            value = HIDDEN
         if close:
-            raise SettingsError(f"{name}={environ[name]!r}: did you mean {close[0]}?")
+            raise SettingsError(f"{name}={value}: did you mean {close[0]}?")
         if name.startswith(_EXCLUSIVE_PREFIXES):
-            raise SettingsError(f"{name}={environ[name]!r}: no such setting")
+            raise SettingsError(f"{name}={value}: no such setting")
 
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
@@ -227,5 +237,5 @@ def _check_together(settings: Settings) -> None:
     for address in settings.nats_url.split(","):
         if not _BUS_ADDRESS.fullmatch(address.strip()):
             raise SettingsError(
-                f"NATS_URL={settings.NATS_URL!r}: expected an address like nats://127.0.0.1:4222"
+                f"NATS_URL={settings.shown_nats_url!r}: expected an address like nats://127.0.0.1:4222"
             )

@@ -17,6 +17,7 @@ import nats.errors
 import structlog
 from msgspec import Struct
 
+from bus.addresses import shown
 from bus.contract import subjects
 from bus.contract.enrolment import CredentialsReply, RedeemRequest, RenewRequest
 from bus.errors import BusError, GpupingError, SettingsError
@@ -87,7 +88,7 @@ async def enroll(settings: Settings, token_at_address: str) -> Enrolled:
     enrolled = Enrolled(agent_id=reply.agent_id, nats_url=nats_url)
     credentials.write_secret(_enrolled_file(state_dir), msgspec.json.encode(enrolled).decode())
     pending.unlink(missing_ok=True)
-    log.info("host_enrolled", agent=reply.agent_id, bus=nats_url)
+    log.info("host_enrolled", agent=reply.agent_id, bus=shown(nats_url))
     return enrolled
 
 
@@ -186,8 +187,8 @@ async def _redeem(settings: Settings, name: str, request: RedeemRequest) -> Cred
             client = await connection.connect(settings, name, inbox_prefix=inbox_prefix)
     except (TimeoutError, OSError, nats.errors.Error):
         raise EnrolmentError(
-            f"no bus at {settings.NATS_URL} let this host in: is the address right, and is the "
-            "token still good?"
+            f"no bus at {settings.shown_nats_url} let this host in: "
+            "is the address right, and is the token still good?"
         ) from None
     try:
         return await ask(

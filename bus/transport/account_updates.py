@@ -47,7 +47,7 @@ async def push(settings: Settings, authority: Authority) -> None:
             reply = await client.request(subjects.CLAIMS_UPDATE, token, timeout=ANSWER_SECONDS)
     except (TimeoutError, OSError, nats.errors.Error) as error:
         raise UnavailableError(
-            f"no server at {settings.nats_url} took the change ({type(error).__name__}): "
+            f"no server at {settings.shown_nats_url} took the change ({type(error).__name__}): "
             "it takes it when it next starts with this authority's configuration"
         ) from None
     answer: dict[str, Any] = msgspec.json.decode(reply.data)

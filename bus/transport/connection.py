@@ -9,7 +9,6 @@ of the minor version to which pyproject.toml pins it.
 
 import asyncio
 import contextlib
-import ipaddress
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -26,6 +25,7 @@ from nats.aio.subscription import Subscription
 from nats.micro.request import Request
 from nats.micro.service import Endpoint, Service
 
+from bus.addresses import is_loopback, shown
 from bus.contract import subjects
 from bus.identity import credentials
 from bus.identity.credentials import CredentialsError
@@ -333,7 +333,7 @@ def _check_identity(addresses: list[str], identity: dict[str, Any]) -> None:
     for url in addresses:
         if not is_private(url):
             raise CredentialsError(
-                f"NATS_URL={url.strip()!r}: outside loopback credentials need TLS: "
+                f"NATS_URL={shown(url.strip())!r}: outside loopback credentials need TLS: "
                 "write tls:// and give the server a certificate (docs/security.md)"
             )
 
@@ -345,13 +345,7 @@ def is_private(url: str) -> bool:
     parts = urlsplit(url)
     if parts.scheme in {"tls", "wss"}:
         return True
-    host = parts.hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(parts.hostname or "")
 
 
 @asynccontextmanager

@@ -48,4 +48,4 @@ async def connect_to_running(settings: Settings) -> AsyncIterator[connection.Cli
 def _address(settings: Settings) -> str:
     if settings.NATS_CONTEXT and not settings.NATS_URL:
         return f"context {settings.NATS_CONTEXT}"
-    return settings.nats_url
+    return settings.shown_nats_url

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, validators
 
 from bus import runner
+from bus.addresses import shown
 from bus.runner import Lifecycle
 from bus.settings import Settings
 from gpuping import extras
@@ -175,7 +176,7 @@ def _enroll(settings: Settings, token_at_address: str) -> int:
 
     async def main(_: Lifecycle) -> None:
         enrolled = await enrolment.enroll(settings, token_at_address)
-        runner.complain(f"enrolled as {enrolled.agent_id} on the bus at {enrolled.nats_url}")
+        runner.complain(f"enrolled as {enrolled.agent_id} on the bus at {shown(enrolled.nats_url)}")
 
     return runner.run(main)
 
@@ -194,7 +195,8 @@ def _run_agent(loaded: Settings) -> int:
     if settings.AGENT_SCENARIO:
         simulation = f" with simulated GPUs (scenario {settings.AGENT_SCENARIO})"
     runner.complain(
-        f"agent {settings.agent_id}{simulation} on the bus at {settings.nats_url}; Ctrl-C stops it"
+        f"agent {settings.agent_id}{simulation} on the bus at {settings.shown_nats_url}; "
+        "Ctrl-C stops it"
     )
     if settings.AGENT_MODE:
         address = f"{settings.AGENT_HTTP_HOST}:{settings.AGENT_HTTP_PORT}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from bus import clock
+from bus.addresses import shown
 from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
 from bus.contract.questions import SchedulerStats
@@ -38,7 +39,7 @@ async def server(client: Client) -> Finding:
     except BusError as error:
         return failure("bus", str(error), "update nats-server to 2.12 or newer")
     version = layout.server_version(client)
-    detail = f"nats-server {version} at {client.address}, {milliseconds:.1f} ms away"
+    detail = f"nats-server {version} at {shown(client.address)}, {milliseconds:.1f} ms away"
     return ok("bus", detail)
 
 

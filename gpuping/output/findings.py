@@ -4,6 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from bus.addresses import without_secrets
+
 Level = Literal["ok", "note", "warning", "failure"]
 
 
@@ -18,19 +20,25 @@ class Finding(Struct, kw_only=True, frozen=True):
 
 def ok(check: str, detail: str) -> Finding:
     """The checked part works."""
-    return Finding(check=check, level="ok", detail=detail)
+    return _finding(check, "ok", detail)
 
 
 def note(check: str, detail: str, advice: str = "") -> Finding:
     """Nothing is wrong, but the user may want to know."""
-    return Finding(check=check, level="note", detail=detail, advice=advice)
+    return _finding(check, "note", detail, advice)
 
 
 def warning(check: str, detail: str, advice: str) -> Finding:
     """The checked part works, but not as well as it should."""
-    return Finding(check=check, level="warning", detail=detail, advice=advice)
+    return _finding(check, "warning", detail, advice)
 
 
 def failure(check: str, detail: str, advice: str) -> Finding:
     """The checked part does not work."""
-    return Finding(check=check, level="failure", detail=detail, advice=advice)
+    return _finding(check, "failure", detail, advice)
+
+
+def _finding(check: str, level: Level, detail: str, advice: str = "") -> Finding:
+    """A finding without the secrets that an address or an error may hold."""
+    shown_detail = without_secrets(detail)
+    return Finding(check=check, level=level, detail=shown_detail, advice=without_secrets(advice))

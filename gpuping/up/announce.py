@@ -60,7 +60,7 @@ def banner(system: System) -> Group:
     server = "a server that runs already"
     if system.has_own_server:
         server = "its own nats-server"
-    bus = Text(system.settings.nats_url)
+    bus = Text(system.settings.shown_nats_url)
     bus.append(f"  {server}", "bright_black")
     lines = [
         _banner_line("dashboard", Text(f"{system.gateway_url}/", "bold cyan")),
