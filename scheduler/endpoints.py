@@ -7,6 +7,7 @@ whichever scheduler: it waits until the directory has caught up with the bucket.
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+from msgspec.structs import replace
 from nats.micro.request import Request
 from nats.micro.service import Service
 
@@ -18,6 +19,8 @@ from bus.contract.questions import (
     Agent,
     AgentPage,
     ChangeRequest,
+    ExpectedGpus,
+    ExpectGpusRequest,
     Fleet,
     GetRequest,
     ListRequest,
@@ -30,7 +33,7 @@ from bus.transport.connection import Client, reply_subject
 from bus.transport.large_answers import fitting, room
 from bus.transport.micro_services import Endpoint, serve
 from scheduler.cluster.bus_clock import BusClock
-from scheduler.fleet import listing
+from scheduler.fleet import expected_gpus, listing
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.fleet_watcher import FleetWatcher
 from scheduler.fleet.registry import Registration, Registry, unknown
@@ -78,6 +81,8 @@ class SchedulerEndpoints:
             Endpoint("enrol", subjects.ENROL_ALL, self.enrol),
             Endpoint("remove", subjects.REMOVE_ALL, self.remove),
             Endpoint("get", subjects.GET_ALL, self.get),
+            Endpoint("expected-gpus", subjects.EXPECTED_GPUS_ALL, self.expected_gpus),
+            Endpoint("expect-gpus", subjects.EXPECT_GPUS_ALL, self.expect_gpus),
             Endpoint("list", subjects.LIST, self.list),
             Endpoint("fleet", subjects.FLEET, self.fleet),
             Endpoint("ping", subjects.PING_NOW_ALL, self.ping_now),
@@ -153,13 +158,45 @@ class SchedulerEndpoints:
         """Answers `gpuping.registry.get.<id>`."""
         agent_id = subjects.last_token(request.subject)
         body = decode(request.data or b"{}", GetRequest)
+        tracked = await self._known(agent_id, removed_too=body.removed_too)
+        return self._view(tracked)
+
+    async def expected_gpus(self, request: Request) -> ExpectedGpus:
+        """Answers `gpuping.registry.expected-gpus.<id>`, also for a removed agent."""
+        agent_id = subjects.last_token(request.subject)
+        tracked = await self._known(agent_id, removed_too=True)
+        assert tracked.entry is not None  # noqa: S101  # a known agent has one
+        return expected_gpus.view(tracked.entry, tracked)
+
+    async def expect_gpus(self, request: Request) -> ExpectedGpus:
+        """Answers `gpuping.registry.expect-gpus.<id>`."""
+        agent_id = subjects.last_token(request.subject)
+        body = decode(request.data, ExpectGpusRequest)
+        author = body.author or UNNAMED_ACTOR
+        named = replace(body, author=author)
+        changed = await self._registry.expect_gpus(agent_id, named, self._bus_clock.now())
+        after = changed.tracked.entry
+        assert after is not None  # noqa: S101  # it was just written
+        if not body.audited:
+            await audit.record(
+                self._client,
+                "expect-gpus",
+                author,
+                agent_id=agent_id,
+                before=changed.before,
+                after=after,
+            )
+        return expected_gpus.view(after, changed.tracked)
+
+    async def _known(self, agent_id: str, *, removed_too: bool) -> Tracked:
+        """Returns an agent with an entry. Raises RefusedError 404 where there is none."""
         await self._watcher.catch_up()
         tracked = self._directory.get(agent_id)
         if tracked is None or tracked.entry is None:
             raise unknown(agent_id)
-        if not tracked.registered and not body.removed_too:
+        if not tracked.registered and not removed_too:
             raise unknown(agent_id)
-        return self._view(tracked)
+        return tracked
 
     async def list(self, request: Request) -> AgentPage:
         """Answers `gpuping.registry.list`."""

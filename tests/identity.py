@@ -142,7 +142,7 @@ def each_subject(own: str, other: str) -> Iterator[str]:
     for agent in (own, other, "*"):
         for what in ("ping", "look", "gpu-status", "health", "event"):
             yield f"gpuping.{what}.{agent}"
-        for what in ("register", "enrol", "remove", "get"):
+        for what in ("register", "enrol", "remove", "get", "expected-gpus", "expect-gpus"):
             yield f"gpuping.registry.{what}.{agent}"
         for key in ("agent", "state", "timer", "due", "host"):
             yield f"$KV.gpuping.{key}.{agent}"

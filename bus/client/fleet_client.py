@@ -37,6 +37,8 @@ from bus.contract.questions import (
     Agent,
     AgentPage,
     ChangeRequest,
+    ExpectedGpus,
+    ExpectGpusRequest,
     Fleet,
     GetRequest,
     HistoryReply,
@@ -136,6 +138,18 @@ class FleetClient:
         """One agent. Raises RefusedError 404 for an unknown one, or a removed one by default."""
         request = GetRequest(removed_too=removed_too)
         return await self._ask(SCHEDULER, subjects.get(agent_id), request, Agent)
+
+    async def expected_gpus(self, agent_id: str) -> ExpectedGpus:
+        """The GPUs that are expected of a host. Raises RefusedError 404 for an unknown one."""
+        return await self._ask(SCHEDULER, subjects.expected_gpus(agent_id), None, ExpectedGpus)
+
+    async def expect_gpus(self, agent_id: str, request: ExpectGpusRequest) -> ExpectedGpus:
+        """Changes which GPUs are expected of a host.
+
+        Raises RefusedError 404 for a host that is not registered, 400 or 409 for a change that may
+        not be.
+        """
+        return await self._ask(SCHEDULER, subjects.expect_gpus(agent_id), request, ExpectedGpus)
 
     async def find_agent(self, agent_id: str, *, removed_too: bool = False) -> Agent | None:
         """One agent. Returns None when it is unknown, or removed without `removed_too`."""

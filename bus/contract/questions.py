@@ -13,6 +13,7 @@ from bus.contract.messages import (
     AgentState,
     Duration,
     Enrolment,
+    GpuChange,
     GpuReport,
     GpuState,
     Message,
@@ -21,8 +22,10 @@ from bus.contract.messages import (
     Result,
     Seconds,
     Status,
+    Timestamp,
     UptimeReport,
     Verdict,
+    check_timestamps,
     report_of,
 )
 from bus.contract.subjects import END
@@ -34,13 +37,14 @@ SIMULATED = "simulated"  # the remark about a report whose GPUs do not exist
 
 
 class GpuSummary(Struct, kw_only=True, frozen=True):
-    """One GPU as lists show it."""
+    """One GPU as lists show it. One that is expected and not in the report is `unreported`."""
 
     uuid: str
     index: int | None
     name: str
     state: GpuState
     reasons: tuple[str, ...] = ()
+    expected: bool = True
 
 
 class Evidence(Struct, kw_only=True, frozen=True):
@@ -149,6 +153,43 @@ class RegisterReply(Message, kw_only=True, frozen=True):
 
     agent: Agent
     created: bool
+
+
+# of NVML; a MIG device is named by its GPU and its instances
+GpuUuid = Annotated[str, Meta(pattern=r"^[!-~]{1,200}" + END)]
+MAX_EXPECTED_GPUS = 256
+
+
+class ExpectGpusRequest(Message, kw_only=True, frozen=True):
+    """Says which GPUs are expected of a host from `since` on; None for from now on.
+
+    `since` lies neither in the future nor before the window that is open: what is recorded is never
+    accounted anew. `replaces` is the list that the asker has seen; the change is refused with 409
+    when it is another one by now. `author` is who asks, for the log; `audited` is as in
+    ChangeRequest.
+    """
+
+    expected_gpus: Annotated[tuple[GpuUuid, ...], Meta(min_length=1, max_length=MAX_EXPECTED_GPUS)]
+    since: Timestamp | None = None
+    replaces: tuple[str, ...] | None = None
+    author: Annotated[str, Meta(max_length=200)] = ""
+    audited: bool = False
+
+    def __post_init__(self) -> None:
+        check_timestamps(self.since)
+
+
+class ExpectedGpus(Message, kw_only=True, frozen=True):
+    """The GPUs that are expected of a host, and every change that an operator made, oldest first.
+
+    A GPU without a change is expected since the host's first report. A change may take effect from
+    `open_since` on, where the window that is not recorded yet begins.
+    """
+
+    agent_id: str
+    expected_gpus: tuple[str, ...]
+    changes: tuple[GpuChange, ...]
+    open_since: datetime | None = None
 
 
 class ListRequest(Message, kw_only=True, frozen=True):

@@ -38,6 +38,8 @@ CANCEL_MAINTENANCE = "gpuping.registry.maintenance.cancel"
 LIST_MAINTENANCE = "gpuping.registry.maintenance.list"
 REMOVE_ALL = "gpuping.registry.remove.*"
 GET_ALL = "gpuping.registry.get.*"
+EXPECTED_GPUS_ALL = "gpuping.registry.expected-gpus.*"
+EXPECT_GPUS_ALL = "gpuping.registry.expect-gpus.*"
 LIST = "gpuping.registry.list"
 FLEET = "gpuping.scheduler.fleet"
 PING_NOW_ALL = "gpuping.scheduler.ping.*"
@@ -129,6 +131,16 @@ def remove(agent_id: str) -> str:
 def get(agent_id: str) -> str:
     """Asks for one agent as the REST interface shows it."""
     return f"gpuping.registry.get.{agent_id}"
+
+
+def expected_gpus(agent_id: str) -> str:
+    """Asks which GPUs are expected of a host."""
+    return f"gpuping.registry.expected-gpus.{agent_id}"
+
+
+def expect_gpus(agent_id: str) -> str:
+    """Changes which GPUs are expected of a host, in the operator's name."""
+    return f"gpuping.registry.expect-gpus.{agent_id}"
 
 
 def ping_now(agent_id: str) -> str:

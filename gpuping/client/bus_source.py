@@ -9,7 +9,10 @@ from bus.contract.exports import TableRequest
 from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
 from bus.contract.messages import UptimeReport
 from bus.contract.questions import (
+    Agent,
     AgentPage,
+    ExpectedGpus,
+    ExpectGpusRequest,
     HistoryReply,
     HistoryRequest,
     ListRequest,
@@ -45,6 +48,18 @@ class BusSource:
             page = await self._page(replace(request, cursor=page.next_cursor))
             agents += page.agents
         return AgentPage(agents=tuple(agents), total=page.total)
+
+    async def agent(self, agent_id: str) -> Agent:
+        """One agent."""
+        return await self._fleet_client.agent(check_agent_id(agent_id))
+
+    async def expected_gpus(self, agent_id: str) -> ExpectedGpus:
+        """The GPUs that are expected of a host."""
+        return await self._fleet_client.expected_gpus(check_agent_id(agent_id))
+
+    async def expect_gpus(self, agent_id: str, request: ExpectGpusRequest) -> ExpectedGpus:
+        """Changes the GPUs that are expected of a host."""
+        return await self._fleet_client.expect_gpus(check_agent_id(agent_id), request)
 
     async def history(
         self,

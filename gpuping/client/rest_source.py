@@ -22,7 +22,14 @@ from bus.contract.dashboard import Dashboard
 from bus.contract.exports import TableRequest
 from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
 from bus.contract.messages import UptimeReport, decode, encode
-from bus.contract.questions import AgentPage, HistoryReply, HistoryRequest
+from bus.contract.questions import (
+    Agent,
+    AgentPage,
+    ExpectedGpus,
+    ExpectGpusRequest,
+    HistoryReply,
+    HistoryRequest,
+)
 from bus.contract.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.contract.subjects import check_agent_id
 from bus.errors import BusError, GpupingError, RefusedError, SettingsError
@@ -71,6 +78,19 @@ class RestSource:
             page = await self._get(AGENTS_PATH, AgentPage, query)
             agents += page.agents
         return AgentPage(agents=tuple(agents), total=page.total)
+
+    async def agent(self, agent_id: str) -> Agent:
+        """One agent."""
+        return await self._get(f"{AGENTS_PATH}/{check_agent_id(agent_id)}", Agent, {})
+
+    async def expected_gpus(self, agent_id: str) -> ExpectedGpus:
+        """The GPUs that are expected of a host."""
+        return await self._get(_agent_path(agent_id, "expected-gpus"), ExpectedGpus, {})
+
+    async def expect_gpus(self, agent_id: str, request: ExpectGpusRequest) -> ExpectedGpus:
+        """Changes the GPUs that are expected of a host, in the name of the token."""
+        path = _agent_path(agent_id, "expected-gpus")
+        return await self._send("PUT", path, request, ExpectedGpus)
 
     async def history(
         self,

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from bus.contract.audit import AuditEntry
 from bus.contract.maintenance import Booking
-from bus.contract.messages import UptimeReport
-from bus.contract.questions import Agent, HistorySummary, Ping
+from bus.contract.messages import GpuChange, UptimeReport
+from bus.contract.questions import Agent, ExpectedGpus, HistorySummary, Ping
 from gpuping.output.findings import Finding, Level
 from gpuping.output.formats import (
     NO_VALUE,
@@ -245,6 +245,47 @@ def report_table(report: UptimeReport) -> Table:
             duration(gpu.seconds.unknown),
         )
     return table
+
+
+def gpus_headline(agent: Agent) -> Text:
+    """How many of the expected GPUs work now, such as `agent-001  1/2 up`."""
+    line = Text(agent.agent_id, "bold")
+    line.append("  ")
+    line.append_text(_gpus_up(agent))
+    return line
+
+
+def gpus_table(agent: Agent, expected: ExpectedGpus) -> Table:
+    """The GPUs of a host as of its last report, and since when each is expected, and by whom."""
+    table = plain_table("GPU", "UUID", "NAME", "STATE", "REASONS", "EXPECTED")
+    changes = {change.uuid: change for change in expected.changes}
+    shown = {gpu.uuid for gpu in agent.gpus}
+    for gpu in agent.gpus:
+        index = "-"
+        if gpu.index is not None:
+            index = str(gpu.index)
+        table.add_row(
+            index,
+            untrusted(gpu.uuid),
+            untrusted(gpu.name),
+            Text(gpu.state, STATE_COLOURS.get(gpu.state, "")),
+            untrusted(", ".join(gpu.reasons)),
+            _expectation(gpu.uuid, expected.expected_gpus, changes.get(gpu.uuid)),
+        )
+    for uuid, change in changes.items():
+        if uuid not in shown:
+            expectation = _expectation(uuid, expected.expected_gpus, change)
+            table.add_row("-", untrusted(uuid), "", NO_VALUE, "", expectation)
+    return table
+
+
+def _expectation(uuid: str, expected: tuple[str, ...], change: GpuChange | None) -> Text:
+    if change is None:
+        if uuid in expected:
+            return Text("since the first report")
+        return Text("no", "yellow")
+    verb = "since" if change.expected else "until"
+    return untrusted(f"{verb} {change.since:%Y-%m-%d %H:%M:%S} UTC, by {change.author}")
 
 
 def report_headline(report: UptimeReport) -> Text:

@@ -64,6 +64,22 @@ class Tracked:
             return 1
         return self.state.ping_seq + 1
 
+    @property
+    def window_since(self) -> datetime | None:
+        """When the open window began: at the last answered ping, or the enrolment if later.
+
+        None for an agent that has neither. Windows before it are recorded.
+        """
+        enrolled_at = None
+        if self.entry is not None:
+            enrolled_at = self.entry.enrolled_at
+        answered_at = None
+        if self.state is not None:
+            answered_at = self.state.last_answered_at
+        if answered_at is None or enrolled_at is None:
+            return answered_at or enrolled_at
+        return max(answered_at, enrolled_at)
+
     def next_ping_at(self, policy: Policy) -> datetime | None:
         """Returns when the next ping is due; None for an agent that is not registered."""
         if self.entry is None or self.entry.removed_at is not None:

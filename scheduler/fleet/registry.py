@@ -18,12 +18,13 @@ from msgspec.structs import replace
 
 from bus.contract import subjects
 from bus.contract.messages import AgentEntry, AgentState, Enrolment, encode
-from bus.contract.questions import REMOVED_BY_OPERATOR, RegisterRequest
+from bus.contract.questions import REMOVED_BY_OPERATOR, ExpectGpusRequest, RegisterRequest
 from bus.errors import RefusedError, StaleError, UnavailableError
 from bus.transport.batch import Write, only_if
 from bus.transport.bucket import read
 from bus.transport.connection import Client
 from scheduler import policy as rules
+from scheduler.fleet import expected_gpus
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.policy import Policy
 from scheduler.write.batcher import WriteBatcher
@@ -133,6 +134,28 @@ class Registry:
                     return before, after
                 if await self._write_entry(after, tracked.entry_revision, []):
                     return before, after
+        raise _contended(agent_id)
+
+    async def expect_gpus(
+        self,
+        agent_id: str,
+        request: ExpectGpusRequest,
+        now: datetime,
+    ) -> Registration:
+        """Changes the GPUs that are expected of a host.
+
+        Raises RefusedError 404 when no such agent is registered, 400 or 409 for a change that may
+        not be, and UnavailableError.
+        """
+        async with self._lock(agent_id):
+            for _ in range(ATTEMPTS):
+                tracked = await self._reload(agent_id)
+                if tracked.entry is None or not tracked.registered:
+                    raise unknown(agent_id)
+                before = tracked.entry
+                entry = expected_gpus.changed(tracked, request, now)
+                if await self._write_entry(entry, tracked.entry_revision, []):
+                    return Registration(tracked, created=False, before=before)
         raise _contended(agent_id)
 
     async def _try_register(

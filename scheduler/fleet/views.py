@@ -77,22 +77,32 @@ def _connected(state: AgentState) -> bool | None:
 
 
 def _gpus(entry: AgentEntry, report: UptimeReport | None) -> tuple[GpuSummary, ...]:
-    """Returns the GPUs of the last outcome's report.
+    """Returns the GPUs of the last outcome's report, and the expected ones that it lacks.
 
-    Without a report the expected GPUs are `unknown`: an older report is never shown as the present.
+    Those are down, as they are accounted. Without a report all expected GPUs are `unknown`: an
+    older report is never shown as the present.
     """
     if report is None:
         return tuple(
             GpuSummary(uuid=uuid, index=None, name="", state="unknown")
             for uuid in entry.expected_gpus
         )
-    return tuple(
-        GpuSummary(
-            uuid=gpu.uuid,
-            index=gpu.index,
-            name=gpu.name,
-            state=gpu.state,
-            reasons=gpu.reasons,
+    gpus = []
+    for gpu in report.gpus:
+        gpus.append(
+            GpuSummary(
+                uuid=gpu.uuid,
+                index=gpu.index,
+                name=gpu.name,
+                state=gpu.state,
+                reasons=gpu.reasons,
+                expected=not entry.expected_gpus or gpu.uuid in entry.expected_gpus,
+            )
         )
-        for gpu in report.gpus
-    )
+    reported = {gpu.uuid for gpu in report.gpus}
+    for uuid in entry.expected_gpus:
+        if uuid not in reported:
+            gpus.append(
+                GpuSummary(uuid=uuid, index=None, name="", state="down", reasons=("unreported",))
+            )
+    return tuple(gpus)

@@ -46,15 +46,7 @@ def window_start(tracked: Tracked) -> datetime | None:
 
     Returns None for an agent that has neither.
     """
-    enrolled_at = None
-    if tracked.entry is not None:
-        enrolled_at = tracked.entry.enrolled_at
-    answered_at = None
-    if tracked.state is not None:
-        answered_at = tracked.state.last_answered_at
-    if answered_at is None or enrolled_at is None:
-        return answered_at or enrolled_at
-    return max(answered_at, enrolled_at)
+    return tracked.window_since
 
 
 def starts_at_answer(tracked: Tracked) -> bool:
@@ -87,14 +79,19 @@ def expected_intervals(entry: AgentEntry | None, report: UptimeReport) -> dict[s
     """
     if entry is None or not (entry.expected_gpus or entry.gpu_changes):
         return {gpu.uuid: ALWAYS for gpu in report.gpus}
-    intervals = dict.fromkeys(entry.expected_gpus, ALWAYS)
+    changed = {change.uuid for change in entry.gpu_changes}
+    intervals = {uuid: ALWAYS for uuid in entry.expected_gpus if uuid not in changed}
     for change in entry.gpu_changes:
         since = milliseconds(change.since)
+        before = intervals.get(change.uuid)
         if change.expected:
-            intervals[change.uuid] = Interval(since, ALWAYS.end)
+            begin = since
+            if before is not None and before.end >= since:
+                begin = before.begin  # it was forgotten by mistake
+            intervals[change.uuid] = Interval(begin, ALWAYS.end)
         else:
-            before = intervals.get(change.uuid, ALWAYS)
-            intervals[change.uuid] = Interval(before.begin, since)
+            begin = ALWAYS.begin if before is None else before.begin
+            intervals[change.uuid] = Interval(begin, since)
     return intervals
 
 

@@ -8,7 +8,7 @@ export const STATUSES = [
   { name: "missing", label: "Missing", meaning: "did not answer its last ping" },
   { name: "poor", label: "Poor", meaning: "last uptime below the threshold, or no GPU" },
   { name: "recovering", label: "Recovering", meaning: "good again, not yet for long enough" },
-  { name: "pending", label: "Pending", meaning: "never answered yet" },
+  { name: "pending", label: "Pending", meaning: "nothing judged yet, or not lately" },
   { name: "maintenance", label: "Maintenance", meaning: "booked by the operator; the time is excused" },
   { name: "healthy", label: "Healthy", meaning: "good uptime, answering" },
 ];
@@ -46,6 +46,7 @@ const REASONS = {
   hung: "hung: a call to the driver never came back",
   lost: "lost: no longer on the bus",
   missing: "missing: expected, but not found",
+  unreported: "expected, but the host does not report it",
   ecc: "memory errors that could not be corrected",
   "reset-required": "needs a reset",
   "recovery-reset": "asks for a reset",

@@ -21,7 +21,9 @@ export function Gpus({ agent, newest }) {
     );
     return () => controller.abort();
   }, [agent.agent_id, newest]);
-  const gpus = now.gpus.size > 0 ? [...now.gpus.values()] : (agent.gpus ?? []);
+  // The host itself may not know of a GPU that is expected of it.
+  const unseen = (agent.gpus ?? []).filter((gpu) => !now.gpus.has(gpu.uuid));
+  const gpus = [...now.gpus.values(), ...unseen];
   return html`<section class="block" aria-label="GPUs">
     <h2>GPUs <span class="quiet">${count(gpus.length)}${now.isSimulated ? ", simulated" : ""}</span></h2>
     ${now.problem && html`<p class="note">No readings just now: ${now.problem}</p>`}
