@@ -68,6 +68,8 @@ class Settings(Struct, kw_only=True, frozen=True):
     # of the embedded server; None: 4222, or any free port when that is in use
     NATS_PORT: Port | None = None
     NATS_CREDS: str | None = None
+    # of a scheduler, besides its own: lets it see who is connected
+    NATS_SYSTEM_CREDS: str | None = None
     NATS_CONTEXT: str | None = None
 
     GPUPING_DATA_DIR: str | None = None

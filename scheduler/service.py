@@ -5,6 +5,7 @@ import gc
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import structlog
 
@@ -21,11 +22,13 @@ from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.cluster import Cluster
 from scheduler.cluster.history_position import HistoryPosition
 from scheduler.cluster.peers import Peers, new_instance
+from scheduler.cluster.presence import Presence
 from scheduler.endpoints import SchedulerEndpoints
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.fleet_watcher import FleetWatcher
 from scheduler.fleet.registry import Registry
 from scheduler.fleet.timer_reconciler import TimerReconciler
+from scheduler.fleet.views import agent_view
 from scheduler.maintenance_endpoints import MaintenanceEndpoints
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.live_events import LiveEvents
@@ -94,6 +97,12 @@ class Scheduler:
             policy=fingerprint(settings),
             timeout_seconds=settings.PING_RESPONSE_TIMEOUT_SECONDS,
         )
+        self.presence = Presence(
+            settings,
+            on_known=self.directory.know_connected,
+            on_change=self._on_presence,
+            on_twins=self._on_twins,
+        )
         self.loop = PingLoop(
             client,
             self.directory,
@@ -152,6 +161,7 @@ class Scheduler:
         start(self.bus_clock.run())
         start(self.history.run())
         start(self.events.run())
+        start(self.presence.run())
         start(self.timer_reconciler.run())
         start(self.peers.run())
         start(self.timer_deferral.run())
@@ -190,6 +200,22 @@ class Scheduler:
     def _on_peers_changed(self) -> None:
         """Watches the states while there are others that write them."""
         self.watcher.watch_states(not self.peers.alone)
+
+    def _on_presence(self, agent_id: str, connected: bool) -> None:  # a callback
+        """Shows a connection or its end; it takes no part in the policy."""
+        tracked = self.directory.get(agent_id)
+        if self.directory.set_connected(agent_id, connected) and tracked is not None:
+            view = agent_view(tracked, self.directory.policy, self.bus_clock.now())
+            kind: Literal["connected", "disconnected"] = "disconnected"
+            if connected:
+                kind = "connected"
+            self.events.add_registry_change(kind, agent_id, view)
+
+    def _on_twins(self, agent_id: str) -> None:
+        """Logs two connections that one identity has had for long."""
+        log.error(
+            "two_connections_of_one_agent", agent_id=agent_id, action="revoke its credentials"
+        )
 
     def _on_recorded(self, attempt: PingAttempt, state: AgentState) -> None:
         """Counts and publishes an outcome that this scheduler wrote."""

@@ -240,7 +240,7 @@ class Fleet(Message, kw_only=True, frozen=True):
 class LiveEvent(Message, kw_only=True, frozen=True):
     """A message on `gpuping.event.<id>`: what happened to an agent, for live views."""
 
-    kind: Literal["ping", "registered", "removed"]
+    kind: Literal["ping", "registered", "removed", "connected", "disconnected"]
     agent_id: str
     at: datetime
     agent: Agent | None = None

@@ -113,6 +113,21 @@ def health(agent_id: str) -> str:
     return f"gpuping.health.{agent_id}"
 
 
+def account_connect(account: str) -> str:
+    """Of the system account: a server announces a connection of `account`."""
+    return f"$SYS.ACCOUNT.{account}.CONNECT"
+
+
+def account_disconnect(account: str) -> str:
+    """Of the system account: a server announces the end of a connection of `account`."""
+    return f"$SYS.ACCOUNT.{account}.DISCONNECT"
+
+
+def account_connections(account: str) -> str:
+    """Of the system account: asks every server for its connections of `account`."""
+    return f"$SYS.REQ.ACCOUNT.{account}.CONNZ"
+
+
 def register(agent_id: str) -> str:
     """Where an agent registers itself. The id is in the subject so that permissions can pin it."""
     return f"gpuping.registry.register.{agent_id}"

@@ -33,6 +33,10 @@ class Claims(Struct, frozen=True, kw_only=True):
     nats: dict[str, Any] = {}
 
 
+class _NameOnly(Struct, frozen=True):
+    name: str
+
+
 def encode(
     signer: SigningKey,
     subject: str,
@@ -78,6 +82,17 @@ def decode(token: str) -> Claims:
     if not is_signed:
         raise InvalidTokenError("the token's signature is wrong")
     return claims
+
+
+def name_of(token: str) -> str:
+    """Returns the name in a token that a server has verified already. Raises InvalidTokenError."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        raise InvalidTokenError("not a NATS token")
+    try:
+        return msgspec.json.decode(_from_text(parts[1]), type=_NameOnly).name
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        raise InvalidTokenError("not a NATS token") from None
 
 
 def _to_text(data: bytes) -> str:

@@ -26,7 +26,11 @@ class OwnServer(NamedTuple):
 
     def settings_of(self, role: RoleName) -> Settings:
         """The settings of a service, with the credentials of its role."""
-        return self._with_credentials(self.identities.service(role))
+        settings = self._with_credentials(self.identities.service(role))
+        if role != "scheduler":
+            return settings
+        system_credentials = str(self.identities.authority.system_credentials)
+        return msgspec.structs.replace(settings, NATS_SYSTEM_CREDS=system_credentials)
 
     def settings_of_agent(self, agent_id: str) -> Settings:
         """The settings of an agent on this machine, with its credentials."""

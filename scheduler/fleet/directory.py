@@ -32,6 +32,7 @@ class Tracked:
 
     __slots__ = (
         "committed_ns",
+        "connected",
         "entry",
         "entry_revision",
         "late_answer_at",
@@ -46,6 +47,7 @@ class Tracked:
         self.entry_revision = 0
         self.state: AgentState | None = None
         self.state_revision = 0
+        self.connected: bool | None = None  # to the bus, as the server says; None: not known
         self.committed_ns = 0  # when the last outcome was written, nanoseconds since 1970
         # The last missed ping that was answered after its time-out.
         self.late_answer_at: datetime | None = None
@@ -128,6 +130,8 @@ class Directory:
         self._untaken: deque[str] = deque()  # due and not yet taken, oldest first
         # By the standing alone: maintenance begins and ends without a message.
         self.by_status: dict[Status, dict[str, None]] = {}
+        # Agents with a connection to the bus; None while nobody knows who has one.
+        self._connected: set[str] | None = None
         self._booked: dict[str, None] = {}  # agents with maintenance in their entry
         self.totals: Counter[str] = Counter()
 
@@ -153,6 +157,8 @@ class Directory:
         suspect = tracked.entry is not None and revision < tracked.state_revision
         tracked.entry = entry
         tracked.entry_revision = revision
+        if self._connected is not None:
+            tracked.connected = agent_id in self._connected
         if entry.maintenance:
             self._booked[agent_id] = None
         else:
@@ -248,6 +254,26 @@ class Directory:
     def status_of(self, tracked: Tracked, now: datetime) -> Status:
         """Returns the agent's status at `now`, maintenance included."""
         return rules.status(tracked.state, maintenance=tracked.in_maintenance(now))
+
+    def know_connected(self, agent_ids: Iterable[str]) -> None:
+        """Says that exactly these agents are connected to the bus now."""
+        self._connected = set(agent_ids)
+        for agent_id, tracked in self._agents.items():
+            tracked.connected = agent_id in self._connected
+
+    def set_connected(self, agent_id: str, connected: bool) -> bool:
+        """Notes a connection or the end of the last one; returns whether that is shown anywhere."""
+        if self._connected is None:
+            return False
+        if connected:
+            self._connected.add(agent_id)
+        else:
+            self._connected.discard(agent_id)
+        tracked = self._agents.get(agent_id)
+        if tracked is None:
+            return False
+        tracked.connected = connected
+        return tracked.registered
 
     def counts_by_status(self, now: datetime) -> Counter[Status]:
         """Returns how many registered agents have each status at `now`, maintenance included."""

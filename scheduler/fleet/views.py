@@ -45,7 +45,7 @@ def agent_view(
         total_pings=0,
         missed_pings=0,
         last_response_ms=None,
-        connected=None,
+        connected=tracked.connected,
         gpus=_gpus(entry, report),
         expected_gpus=entry.expected_gpus,
         enrolled_at=entry.enrolled_at,
@@ -64,13 +64,19 @@ def agent_view(
         total_pings=state.ping_seq,
         missed_pings=state.missed,
         last_response_ms=state.last.response_ms,
-        connected=_connected(state),
+        connected=_connected(tracked, state),
         conflicting_boot_ids=state.conflicting_boot_ids,
     )
 
 
-def _connected(state: AgentState) -> bool | None:
-    """Returns whether the agent was subscribed at the last ping; None when the ping was excused."""
+def _connected(tracked: Tracked, state: AgentState) -> bool | None:
+    """Returns whether the agent is connected to the bus, as the server says.
+
+    Where the scheduler does not hear the server's announcements: whether the agent was subscribed
+    at the last ping; None when that ping was excused.
+    """
+    if tracked.connected is not None:
+        return tracked.connected
     if state.last.outcome == "excused":
         return None
     return state.last.reason != "no_responders"

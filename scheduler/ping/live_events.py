@@ -39,11 +39,11 @@ class LiveEvents:
 
     def add_registry_change(
         self,
-        kind: Literal["registered", "removed"],
+        kind: Literal["registered", "removed", "connected", "disconnected"],
         agent_id: str,
         agent: Agent | None,
     ) -> None:
-        """Adds the event of a registration or removal."""
+        """Adds the event of a registration or removal, or of a connection and its end."""
         event = LiveEvent(kind=kind, agent_id=agent_id, at=utc_now(), agent=agent)
         self._add(event)
 

@@ -1,0 +1,261 @@
+"""Which agents have a connection to the bus, as the server itself says.
+
+The server's system account announces every connection and its end: a closed socket within
+milliseconds, a host that is frozen or cut off when it has missed two of the server's pings.
+Presence is shown and never judged: it takes no part in the ping policy.
+
+Announcements can be lost, and a server that is killed announces nothing. So after each
+reconnection, and every SNAPSHOT_SECONDS, all servers are asked for their connections.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import nats.errors
+import structlog
+from msgspec import Struct
+from nats.aio.msg import Msg
+
+from bus.clock import boottime
+from bus.contract import subjects
+from bus.errors import BadMessageError, GpupingError
+from bus.identity import claims, credentials
+from bus.identity.claims import InvalidTokenError
+from bus.settings import Settings
+from bus.transport import connection
+from bus.transport.connection import Client
+
+log = structlog.get_logger("scheduler.cluster.presence")
+
+SNAPSHOT_SECONDS = 30.0
+ANSWERS_SECONDS = 1.0  # how long servers are waited for; each answers for itself
+PAGE_SIZE = 1024
+# Two connections of one agent for so long are two hosts: one that was cut off is closed by then.
+TWIN_SECONDS = 20.0
+RETRY_SECONDS = 2.0
+
+
+class ConnectionId(NamedTuple):
+    """A connection, unique among all servers."""
+
+    server: str
+    number: int
+
+
+class _ConnectedClient(Struct, frozen=True):
+    id: int
+    acc: str = ""
+    jwt: str = ""
+
+
+class _Server(Struct, frozen=True):
+    id: str
+
+
+class _Advisory(Struct, frozen=True):
+    server: _Server
+    client: _ConnectedClient
+
+
+class _ListedConnection(Struct, frozen=True):
+    cid: int
+    jwt: str = ""
+
+
+class _ConnectionPage(Struct, frozen=True):
+    server_id: str
+    total: int
+    connections: tuple[_ListedConnection, ...] | None = None
+
+
+class _ConnectionAnswer(Struct, frozen=True):
+    data: _ConnectionPage
+
+
+class Presence:
+    """Keeps the connections of every agent.
+
+    `on_known` is called once with the agents that are connected, `on_change(agent_id, connected)`
+    at every change after that, and `on_twins` with an agent that two hosts seem to be.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_known: Callable[[Iterable[str]], None],
+        on_change: Callable[[str, bool], None],
+        on_twins: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._on_known = on_known
+        self._on_change = on_change
+        self._on_twins = on_twins
+        self._account = ""
+        self._connections: dict[str, set[ConnectionId]] = {}
+        self._agents: dict[ConnectionId, str] = {}
+        self._several_since: dict[str, float] = {}
+        self.is_known = False  # whether the servers were asked once
+
+    async def run(self) -> None:
+        """Follows the connections until cancelled; does nothing without NATS_SYSTEM_CREDS."""
+        if not self._settings.NATS_SYSTEM_CREDS or not self._settings.NATS_CREDS:
+            return
+        while True:
+            try:
+                await self._follow()
+            except (GpupingError, nats.errors.Error, OSError, TimeoutError) as error:
+                log.warning("presence_failed", detail=str(error), action="trying again")
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _follow(self) -> None:
+        own = credentials.read(Path(self._settings.NATS_CREDS or "").expanduser())
+        self._account = str(claims.decode(own.token).nats.get("issuer_account", ""))
+        as_system = msgspec.structs.replace(
+            self._settings, NATS_CREDS=self._settings.NATS_SYSTEM_CREDS, NATS_CONTEXT=None
+        )
+        async with connection.connected(as_system, "presence") as client:
+            ask_again = asyncio.Event()
+
+            async def reconnected() -> None:
+                ask_again.set()
+
+            client.on_reconnect(reconnected)
+            async with (
+                client.listening(subjects.account_connect(self._account), self._connected),
+                client.listening(subjects.account_disconnect(self._account), self._disconnected),
+            ):
+                while True:
+                    await self._take_snapshot(client)
+                    self._find_twins()
+                    await _wait(ask_again, SNAPSHOT_SECONDS)
+                    ask_again.clear()
+
+    def _connected(self, message: Msg) -> None:
+        advisory = _decoded(message.data)
+        if advisory is None:
+            return
+        agent_id = _agent_of(advisory.client.jwt)
+        if agent_id is not None:
+            self._add(agent_id, ConnectionId(advisory.server.id, advisory.client.id))
+
+    def _disconnected(self, message: Msg) -> None:
+        """Only the connection that ended is taken out: the agent may have a newer one."""
+        advisory = _decoded(message.data)
+        if advisory is not None:
+            self._remove(ConnectionId(advisory.server.id, advisory.client.id))
+
+    async def _take_snapshot(self, client: Client) -> None:
+        """Replaces what is known by what the servers list. Without an answer it stays."""
+        began = set(self._agents)
+        listed: dict[ConnectionId, str] = {}
+        answered = False
+        offset = 0
+        while True:
+            pages = await self._pages(client, offset)
+            answered = answered or bool(pages)
+            most = 0
+            for page in pages:
+                most = max(most, page.total)
+                for one in page.connections or ():
+                    agent_id = _agent_of(one.jwt)
+                    if agent_id is not None:
+                        listed[ConnectionId(page.server_id, one.cid)] = agent_id
+            offset += PAGE_SIZE
+            if offset >= most:
+                break
+        if not answered:
+            return
+        for connection_id, agent_id in listed.items():
+            self._add(agent_id, connection_id)
+        for connection_id in began - set(listed):
+            self._remove(connection_id)
+        if not self.is_known:
+            self.is_known = True
+            self._on_known(self._connections)
+
+    async def _pages(self, client: Client, offset: int) -> list[_ConnectionPage]:
+        """Asks all servers for one page of their connections."""
+        pages: list[_ConnectionPage] = []
+        enough = asyncio.Event()
+        inbox = client.new_inbox()
+
+        def receive(message: Msg) -> None:
+            try:
+                answer = msgspec.json.decode(message.data, type=_ConnectionAnswer)
+            except msgspec.DecodeError as error:
+                log.warning("connections_decode_failed", detail=str(error))
+                return
+            pages.append(answer.data)
+            if len(pages) >= max(1, len(client.discovered_servers)):
+                enough.set()
+
+        body = {"auth": True, "limit": PAGE_SIZE, "offset": offset}
+        async with client.listening(inbox, receive):
+            subject = subjects.account_connections(self._account)
+            await client.publish(subject, msgspec.json.encode(body), reply=inbox)
+            await _wait(enough, ANSWERS_SECONDS)
+        return pages
+
+    def _add(self, agent_id: str, connection_id: ConnectionId) -> None:
+        self._agents[connection_id] = agent_id
+        known = self._connections.get(agent_id)
+        if known is None:
+            self._connections[agent_id] = {connection_id}
+            self._tell(agent_id, connected=True)
+            return
+        known.add(connection_id)
+        if len(known) > 1:
+            self._several_since.setdefault(agent_id, boottime())
+
+    def _remove(self, connection_id: ConnectionId) -> None:
+        agent_id = self._agents.pop(connection_id, None)
+        if agent_id is None:
+            return
+        known = self._connections[agent_id]
+        known.discard(connection_id)
+        if len(known) < 2:
+            self._several_since.pop(agent_id, None)
+        if not known:
+            del self._connections[agent_id]
+            self._tell(agent_id, connected=False)
+
+    def _tell(self, agent_id: str, *, connected: bool) -> None:
+        if self.is_known:
+            self._on_change(agent_id, connected)
+
+    def _find_twins(self) -> None:
+        now = boottime()
+        for agent_id, since in self._several_since.items():
+            if now - since >= TWIN_SECONDS:
+                self._on_twins(agent_id)
+
+
+def _decoded(data: bytes) -> _Advisory | None:
+    try:
+        return msgspec.json.decode(data, type=_Advisory)
+    except msgspec.DecodeError as error:
+        log.warning("advisory_decode_failed", detail=str(error))
+        return None
+
+
+def _agent_of(token: str) -> str | None:
+    """Returns the agent whose credentials these are; None for a service or a stranger.
+
+    The server has verified the token. A service's name begins with `_`, which no agent id does.
+    """
+    try:
+        return subjects.check_agent_id(claims.name_of(token))
+    except (InvalidTokenError, BadMessageError):
+        return None
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
