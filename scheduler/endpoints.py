@@ -34,8 +34,10 @@ from bus.transport.large_answers import fitting, room
 from bus.transport.micro_services import Endpoint, serve
 from scheduler.cluster.bus_clock import BusClock
 from scheduler.fleet import expected_gpus, listing
+from scheduler.fleet.agent_facts import AgentFacts
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.fleet_watcher import FleetWatcher
+from scheduler.fleet.listing import Matching
 from scheduler.fleet.registry import Registration, Registry, unknown
 from scheduler.fleet.views import agent_view
 from scheduler.ping.live_events import LiveEvents
@@ -72,6 +74,7 @@ class SchedulerEndpoints:
         self._events = events
         self._bus_clock = bus_clock
         self._stats = stats
+        self._facts = AgentFacts(directory)
 
     async def serve(self, others: list[Endpoint]) -> Service:
         """Starts to answer, at the other endpoints too; the service returned has a `stop`."""
@@ -202,20 +205,18 @@ class SchedulerEndpoints:
         """Answers `gpuping.registry.list`."""
         body = decode(request.data or b"{}", ListRequest)
         await self._watcher.catch_up()
-        match body.order:
-            case "due":
-                page = listing.by_due_time(self._directory, body, self._bus_clock.now())
-                return AgentPage(agents=self._views(page.agents), total=page.total)
-            case "worst":
-                page = listing.by_badness(self._directory, body)
-                return AgentPage(agents=self._views(page.agents), total=page.total)
-            case "id":
-                page = await listing.by_id(self._directory, body, self._bus_clock.now())
-                views = self._views(page.agents)
-                next_cursor = None
-                if views and (page.more or len(views) < len(page.agents)):
-                    next_cursor = views[-1].agent_id
-                return AgentPage(agents=views, total=page.total, next_cursor=next_cursor)
+        matching = Matching(self._directory, self._facts, body, self._bus_clock.now())
+        if body.order == "due":
+            page = listing.by_due_time(matching)
+        elif listing.is_plain(body):
+            page = listing.by_badness(self._directory, body)
+        else:
+            page = await listing.in_order(matching)
+        views = self._views(page.agents)
+        next_cursor = None
+        if views and (page.more or len(views) < len(page.agents)) and body.order != "due":
+            next_cursor = views[-1].agent_id
+        return AgentPage(agents=views, total=page.total, next_cursor=next_cursor)
 
     async def fleet(self, _request: Request) -> Fleet:
         """Answers `gpuping.scheduler.fleet`, also while it cannot work, and then says why."""
@@ -238,6 +239,8 @@ class SchedulerEndpoints:
             by_status=by_status,
             next_ping_at=directory.next_ping_at(now),
             trouble=trouble,
+            gpus=await self._facts.count_gpus(),
+            base_interval_minutes=directory.policy.base_seconds / 60.0,
         )
 
     async def ping_now(self, request: Request) -> Ping:

@@ -330,6 +330,14 @@ class Silence(Struct, kw_only=True, frozen=True, gc=False):
         check_timestamps(self.first, self.last)
 
 
+class KnownGpu(Struct, frozen=True, gc=False):
+    """What a report called a GPU."""
+
+    uuid: str
+    index: int | None = None
+    name: str = ""
+
+
 class Standing(Message, kw_only=True, frozen=True):
     """The policy's state of an agent. Only `scheduler/policy.py` decides on these fields."""
 
@@ -359,6 +367,8 @@ class AgentState(Standing, kw_only=True, frozen=True):
     conflicting_boot_ids: tuple[str, ...] = ()  # two hosts answer under this id
     answered_ping: AnsweredPing | None = None
     silence: Silence | None = None
+    # The GPUs of the last report, while outcomes without one follow it.
+    gpus_before: tuple[KnownGpu, ...] = ()
     mark_refused: bool = False  # a report since `since_mark` was refused: ask without the mark
 
     def __post_init__(self) -> None:

@@ -37,7 +37,11 @@ SIMULATED = "simulated"  # the remark about a report whose GPUs do not exist
 
 
 class GpuSummary(Struct, kw_only=True, frozen=True):
-    """One GPU as lists show it. One that is expected and not in the report is `unreported`."""
+    """One GPU as lists show it. One that is expected and not in the report is `unreported`.
+
+    `reported` is false where the last ping brought no report at all: name and index are then those
+    of the last report, and the state is `unknown`.
+    """
 
     uuid: str
     index: int | None
@@ -45,6 +49,7 @@ class GpuSummary(Struct, kw_only=True, frozen=True):
     state: GpuState
     reasons: tuple[str, ...] = ()
     expected: bool = True
+    reported: bool = True
 
 
 class Evidence(Struct, kw_only=True, frozen=True):
@@ -85,7 +90,11 @@ class Ping(Message, kw_only=True, frozen=True):
 
 
 class Agent(Message, kw_only=True, frozen=True):
-    """One agent as lists show it. The asker fills in `uptime_24h_percent` from history."""
+    """One agent as lists show it.
+
+    The asker fills in `uptime_24h_percent` from history, and the seconds that it rests on.
+    `last_reason` and `remarks` are those of the last outcome.
+    """
 
     agent_id: str
     agent_url: str | None
@@ -113,6 +122,9 @@ class Agent(Message, kw_only=True, frozen=True):
     enrolments: tuple[Enrolment, ...] = ()
     # not empty: two hosts answer under this id, and an operator has to decide
     conflicting_boot_ids: tuple[str, ...] = ()
+    uptime_24h_seconds: Duration | None = None
+    last_reason: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 # ---- questions to the scheduler ----
@@ -192,18 +204,30 @@ class ExpectedGpus(Message, kw_only=True, frozen=True):
     open_since: datetime | None = None
 
 
-class ListRequest(Message, kw_only=True, frozen=True):
-    """Asks for a page of agents in one of three orders.
+AgentOrder = Literal["id", "due", "worst", "uptime", "interval", "next", "response"]
 
-    `id`: by id, after `cursor`. `due`: only agents that are due, most overdue first. `worst`: worst
-    status first.
+
+class ListRequest(Message, kw_only=True, frozen=True):
+    """Asks for a page of agents in some order.
+
+    `due`: only agents that are due, most overdue first, on one page. `worst`: worst status first.
+    `uptime`: lowest uptime of the last judged ping first. `interval`: longest first. `next`: next
+    ping first. `response`: slowest first. Equal ones are ordered by id; `reverse` turns the order
+    round. `cursor` is `next_cursor` of the page before. An agent that changed its place between two
+    pages may come twice or not at all.
+
+    `search` finds agents in which each of its words occurs, in any case: in the id, URL,
+    capabilities, metadata (as `name:value`), names and UUIDs of GPUs, and reasons (as
+    `reason:...`).
     """
 
     status: Status | None = None
     capability: str | None = None
+    search: Annotated[str, Meta(max_length=200)] | None = None
     limit: PageLimit = 1000
     cursor: str | None = None
-    order: Literal["id", "due", "worst"] = "id"
+    order: AgentOrder = "id"
+    reverse: bool = False
 
 
 class GetRequest(Message, kw_only=True, frozen=True):
@@ -223,6 +247,20 @@ class AgentPage(Message, kw_only=True, frozen=True):
     next_cursor: str | None = None
 
 
+class GpuCounts(Struct, kw_only=True, frozen=True):
+    """The GPUs of all registered hosts by their state at the last ping.
+
+    `hosts_lost_all` counts the hosts whose GPUs are all down or unknown.
+    """
+
+    total: int = 0
+    up: int = 0
+    degraded: int = 0
+    down: int = 0
+    unknown: int = 0
+    hosts_lost_all: int = 0
+
+
 class Fleet(Message, kw_only=True, frozen=True):
     """Numbers of the fleet, from the scheduler's memory."""
 
@@ -235,6 +273,8 @@ class Fleet(Message, kw_only=True, frozen=True):
     next_ping_at: datetime | None = None
     # why the scheduler that answered cannot ping or keep outcomes; None while it can
     trouble: str | None = None
+    gpus: GpuCounts | None = None
+    base_interval_minutes: float | None = None
 
 
 class LiveEvent(Message, kw_only=True, frozen=True):

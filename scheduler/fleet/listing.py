@@ -1,15 +1,19 @@
 """Selects and orders the agents of a list."""
 
 import asyncio
+import bisect
 import heapq
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
-from bus.contract.messages import Status
-from bus.contract.questions import ListRequest
+from bus.contract.messages import AgentState, Status
+from bus.contract.questions import AgentOrder, ListRequest
+from scheduler.fleet.agent_facts import AgentFacts
 from scheduler.fleet.directory import Directory, Tracked
+from scheduler.policy import Policy
 
 SCAN_STEP = 5000  # agents examined before other tasks get a turn
 WORST_SCAN = 20_000  # agents of one status that are compared
@@ -32,35 +36,149 @@ class Listing(NamedTuple):
     more: bool
 
 
-async def by_id(directory: Directory, request: ListRequest, now: datetime) -> Listing:
-    """Lists the agents in order of their ids, after the cursor.
+class Place(NamedTuple):
+    """Where an agent stands in an order. Equal ranks are ordered by id."""
 
-    Counting the agents of all pages takes a look at every agent, so other tasks get a turn now and
-    then.
+    rank: tuple[float, ...]
+    agent_id: str
+
+
+class Matching:
+    """The agents that a request asks for."""
+
+    def __init__(
+        self, directory: Directory, facts: AgentFacts, request: ListRequest, now: datetime
+    ) -> None:
+        self.directory = directory
+        self.request = request
+        self.now = now
+        self._facts = facts
+        self._words = (request.search or "").lower().split()
+
+    def matches(self, agent_id: str, tracked: Tracked) -> bool:
+        """Returns whether the agent has the status, the capability and the words asked for."""
+        request = self.request
+        if request.status and self.directory.status_of(tracked, self.now) != request.status:
+            return False
+        if request.capability and not _has_capability(tracked, request.capability):
+            return False
+        if not self._words:
+            return True
+        text = self._facts.of(agent_id, tracked).text
+        return all(word in text for word in self._words)
+
+    def place(self, agent_id: str, tracked: Tracked) -> Place:
+        """Returns the place of an agent in the order that the request asks for."""
+        rank = _rank(self.directory, tracked, self.request.order, self.now)
+        return Place(rank, agent_id)
+
+
+def _has_capability(tracked: Tracked, capability: str) -> bool:
+    return tracked.entry is not None and capability in tracked.entry.capabilities
+
+
+def is_plain(request: ListRequest) -> bool:
+    """Returns whether a request asks for the worst agents only: no filter, page or direction."""
+    filters = (request.status, request.capability, request.search, request.cursor)
+    return request.order == "worst" and not request.reverse and not any(filters)
+
+
+async def in_order(matching: Matching) -> Listing:
+    """Lists the agents after the cursor in the order that the request asks for.
+
+    Ordering and counting them takes a look at every agent, so other tasks get a turn now and then.
     """
-    page: list[Tracked] = []
-    total = 0
-    more = False
+    directory = matching.directory
+    request = matching.request
+    places: list[Place] = []
     for examined, agent_id in enumerate(directory.registered_ids(), 1):
         tracked = directory.get(agent_id)
-        if tracked is not None and _matches(directory, tracked, request, now):
-            total += 1
-            if request.cursor is None or agent_id > request.cursor:
-                if len(page) < request.limit:
-                    page.append(tracked)
-                else:
-                    more = True
+        if tracked is not None and matching.matches(agent_id, tracked):
+            places.append(matching.place(agent_id, tracked))
         if examined % SCAN_STEP == 0:
             await asyncio.sleep(0)
-    return Listing(page, total, more)
+    places.sort(reverse=request.reverse)
+    begin = _begin_of_page(matching, places)
+    page = []
+    for place in places[begin : begin + request.limit]:
+        tracked = directory.get(place.agent_id)
+        if tracked is not None:
+            page.append(tracked)
+    more = len(places) > begin + request.limit
+    return Listing(page, len(places), more)
 
 
-def by_due_time(directory: Directory, request: ListRequest, now: datetime) -> Listing:
+def _begin_of_page(matching: Matching, places: list[Place]) -> int:
+    """Returns how many places come before the page, by where the cursor's agent stands now."""
+    cursor = matching.request.cursor
+    if cursor is None:
+        return 0
+    tracked = matching.directory.get(cursor)
+    if tracked is None:
+        tracked = Tracked()
+    reached = matching.place(cursor, tracked)
+    if matching.request.reverse:
+        return sum(place >= reached for place in places)
+    return bisect.bisect_right(places, reached)
+
+
+def _rank(
+    directory: Directory, tracked: Tracked, order: AgentOrder, now: datetime
+) -> tuple[float, ...]:
+    if order == "worst":
+        severity = WORST_FIRST.index(directory.status_of(tracked, now))
+        return (severity, *_badness(tracked))
+    if order == "next":
+        next_at = tracked.next_ping_at(directory.policy)
+        return (math.inf if next_at is None else next_at.timestamp(),)
+    if order in _STATE_RANKS:
+        return (_STATE_RANKS[order](tracked.state, directory.policy),)
+    return ()
+
+
+def _by_uptime(state: AgentState | None, _policy: Policy) -> float:
+    if state is None or state.uptime_percent is None:
+        return NEVER_JUDGED_PERCENT
+    return state.uptime_percent
+
+
+def _by_interval(state: AgentState | None, policy: Policy) -> float:
+    if state is None:
+        return -policy.base_seconds
+    return -state.interval_seconds
+
+
+def _by_response(state: AgentState | None, _policy: Policy) -> float:
+    if state is None or state.last.response_ms is None:
+        return 1.0  # after all that answered
+    return -state.last.response_ms
+
+
+_STATE_RANKS: dict[str, Callable[[AgentState | None, Policy], float]] = {
+    "uptime": _by_uptime,
+    "interval": _by_interval,
+    "response": _by_response,
+}
+
+
+def _badness(tracked: Tracked) -> tuple[float, float]:
+    """Returns the rank of an agent among those of its status: the most escalated first."""
+    state = tracked.state
+    if state is None:
+        return (0.0, NEVER_JUDGED_PERCENT)
+    if state.uptime_percent is None:
+        return (-state.consecutive_poor, NEVER_JUDGED_PERCENT)
+    return (-state.consecutive_poor, state.uptime_percent)
+
+
+def by_due_time(matching: Matching) -> Listing:
     """Lists the agents that are due, the longest overdue first."""
+    directory = matching.directory
+    request = matching.request
     due = []
-    for agent_id, due_at in directory.due(now).items():
+    for agent_id, due_at in directory.due(matching.now).items():
         tracked = directory.get(agent_id)
-        if tracked is not None and _matches(directory, tracked, request, now):
+        if tracked is not None and matching.matches(agent_id, tracked):
             due.append((due_at, agent_id, tracked))
     first = heapq.nsmallest(request.limit, due, key=_due_at)
     agents = [tracked for _, _, tracked in first]
@@ -68,16 +186,13 @@ def by_due_time(directory: Directory, request: ListRequest, now: datetime) -> Li
 
 
 def by_badness(directory: Directory, request: ListRequest) -> Listing:
-    """Lists the agents by status, the worst first, and by uptime within a status.
+    """Lists the agents by status, the worst first, the most escalated first within a status.
 
     Of a very large group only WORST_SCAN agents are compared.
     """
 
-    def uptime(agent_id: str) -> tuple[float, str]:
-        tracked = directory.get(agent_id)
-        if tracked is None or tracked.state is None or tracked.state.uptime_percent is None:
-            return NEVER_JUDGED_PERCENT, agent_id
-        return tracked.state.uptime_percent, agent_id
+    def badness(agent_id: str) -> Place:
+        return Place(_badness(directory.get(agent_id) or Tracked()), agent_id)
 
     worst: list[Tracked] = []
     for status in WORST_FIRST:
@@ -85,21 +200,12 @@ def by_badness(directory: Directory, request: ListRequest) -> Listing:
         if room <= 0:
             break
         group = islice(directory.by_status.get(status, ()), WORST_SCAN)
-        for agent_id in heapq.nsmallest(room, group, key=uptime):
+        for agent_id in heapq.nsmallest(room, group, key=badness):
             tracked = directory.get(agent_id)
             if tracked is not None:
                 worst.append(tracked)
-    return Listing(worst, len(directory), more=False)
+    return Listing(worst, len(directory), more=len(directory) > len(worst))
 
 
 def _due_at(due: tuple[datetime, str, Tracked]) -> datetime:
     return due[0]
-
-
-def _matches(directory: Directory, tracked: Tracked, request: ListRequest, now: datetime) -> bool:
-    """Returns whether the agent has the status and the capability that the request asks for."""
-    if request.status and directory.status_of(tracked, now) != request.status:
-        return False
-    if not request.capability:
-        return True
-    return tracked.entry is not None and request.capability in tracked.entry.capabilities

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from bus.contract.messages import AgentEntry, AgentState, Enrolment, UptimeReport, report_of
+from bus.contract.messages import AgentState, Enrolment, KnownGpu, UptimeReport, report_of
 from bus.contract.questions import Agent, GpuSummary
 from scheduler import policy as rules
 from scheduler.fleet.directory import Tracked
@@ -46,7 +46,7 @@ def agent_view(
         missed_pings=0,
         last_response_ms=None,
         connected=tracked.connected,
-        gpus=_gpus(entry, report),
+        gpus=gpus_of(tracked, report),
         expected_gpus=entry.expected_gpus,
         enrolled_at=entry.enrolled_at,
         enrolments=(*entry.earlier, Enrolment(entry.enrolled_at, entry.removed_at)),
@@ -66,6 +66,8 @@ def agent_view(
         last_response_ms=state.last.response_ms,
         connected=_connected(tracked, state),
         conflicting_boot_ids=state.conflicting_boot_ids,
+        last_reason=state.last.reason,
+        remarks=state.last.remarks,
     )
 
 
@@ -82,17 +84,18 @@ def _connected(tracked: Tracked, state: AgentState) -> bool | None:
     return state.last.reason != "no_responders"
 
 
-def _gpus(entry: AgentEntry, report: UptimeReport | None) -> tuple[GpuSummary, ...]:
+def gpus_of(tracked: Tracked, report: UptimeReport | None) -> tuple[GpuSummary, ...]:
     """Returns the GPUs of the last outcome's report, and the expected ones that it lacks.
 
-    Those are down, as they are accounted. Without a report all expected GPUs are `unknown`: an
-    older report is never shown as the present.
+    Those are down, as they are accounted. Without a report all expected GPUs are `unknown`, under
+    the names that the last report gave them: an older state is never shown as the present one.
     """
+    entry = tracked.entry
+    expected: tuple[str, ...] = ()
+    if entry is not None:
+        expected = entry.expected_gpus
     if report is None:
-        return tuple(
-            GpuSummary(uuid=uuid, index=None, name="", state="unknown")
-            for uuid in entry.expected_gpus
-        )
+        return _unreported_gpus(tracked)
     gpus = []
     for gpu in report.gpus:
         gpus.append(
@@ -102,13 +105,31 @@ def _gpus(entry: AgentEntry, report: UptimeReport | None) -> tuple[GpuSummary, .
                 name=gpu.name,
                 state=gpu.state,
                 reasons=gpu.reasons,
-                expected=not entry.expected_gpus or gpu.uuid in entry.expected_gpus,
+                expected=not expected or gpu.uuid in expected,
             )
         )
     reported = {gpu.uuid for gpu in report.gpus}
-    for uuid in entry.expected_gpus:
+    for uuid in expected:
         if uuid not in reported:
             gpus.append(
                 GpuSummary(uuid=uuid, index=None, name="", state="down", reasons=("unreported",))
             )
+    return tuple(gpus)
+
+
+def _unreported_gpus(tracked: Tracked) -> tuple[GpuSummary, ...]:
+    expected: tuple[str, ...] = ()
+    if tracked.entry is not None:
+        expected = tracked.entry.expected_gpus
+    known: dict[str, KnownGpu] = {}
+    if tracked.state is not None:
+        for gpu in tracked.state.gpus_before:
+            known[gpu.uuid] = gpu
+    gpus = []
+    for uuid in expected or known:
+        gpu = known.get(uuid, KnownGpu(uuid))
+        summary = GpuSummary(
+            uuid=uuid, index=gpu.index, name=gpu.name, state="unknown", reported=False
+        )
+        gpus.append(summary)
     return tuple(gpus)

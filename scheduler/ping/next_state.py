@@ -15,12 +15,14 @@ from bus.contract.messages import (
     NO_REPORT,
     AgentEntry,
     AgentState,
+    KnownGpu,
     Outcome,
     Result,
     Silence,
     Standing,
     UptimeReport,
     encode,
+    report_of,
 )
 from bus.transport.batch import Write
 from scheduler import policy as rules
@@ -87,8 +89,19 @@ def next_state(
         answered_ping=answered_ping,
         silence=_silence(attempt, result, step),
         mark_refused=mark_refused,
+        gpus_before=_gpus_before(before, report),
         last=_outcome(attempt, attempt.pinged_at, result, step),
     )
+
+
+def _gpus_before(before: AgentState | None, report: UptimeReport | None) -> tuple[KnownGpu, ...]:
+    """Returns what the last report called the GPUs, for a state whose outcome has no report."""
+    if report is not None or before is None:
+        return ()
+    last_report = report_of(before.last)
+    if last_report is None:
+        return before.gpus_before
+    return tuple(KnownGpu(gpu.uuid, gpu.index, gpu.name) for gpu in last_report.gpus)
 
 
 def writes(
