@@ -24,6 +24,7 @@ from gateway.routes import (
     metrics,
     pages,
     pings,
+    series,
     sessions,
     statements,
 )
@@ -49,6 +50,7 @@ ROUTES = [
     pings.gpu_status,
     pings.health,
     history.history,
+    series.series,
     statements.report,
     statements.replay,
     exports.export,

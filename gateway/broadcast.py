@@ -98,6 +98,7 @@ class EventBroadcast:
         self._history: deque[Frame] = deque()
         self._history_bytes = 0
         self._subscribers: dict[Subscriber, str] = {}  # and the caller that each belongs to
+        self.subscribed = asyncio.Event()  # set by each new subscriber
 
     @property
     def subscriber_count(self) -> int:
@@ -153,11 +154,18 @@ class EventBroadcast:
             queued = self._frames_after(last_event_id)
         subscriber = Subscriber(queued)
         self._subscribers[subscriber] = caller
+        self.subscribed.set()
         return subscriber
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Forgets a subscriber whose stream is closed."""
         self._subscribers.pop(subscriber, None)
+
+    def publish_passing(self, name: str, content: Any) -> None:
+        """Sends an event that holds for a moment only: it has no id and is not kept."""
+        data = f"event: {name}\ndata: ".encode() + msgspec.json.encode(content) + b"\n\n"
+        for subscriber in list(self._subscribers):
+            subscriber.offer(data)
 
     def close(self) -> None:
         """Ends every stream, so that the server can stop without waiting for clients to leave."""

@@ -19,6 +19,7 @@ from bus.transport.connection import Client, connected
 from gateway.app import Dependencies, build
 from gateway.audit_log import AuditLog
 from gateway.broadcast import MAX_SUBSCRIBERS, EventBroadcast
+from gateway.fleet_health import tell_health
 from gateway.request_metrics import RequestMetrics
 from gateway.web.assets import STATIC_FOLDER, Assets
 from gateway.web.auth import Guard
@@ -60,6 +61,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             server = Server(build(dependencies), max_connections)
             await _forward_events(client, broadcast)
             start(server.answer(listener))
+            start(tell_health(broadcast, dependencies.fleet_client))
             await server.ready.wait()
             try:
                 yield Gateway(_url(settings.GATEWAY_HOST, listener))

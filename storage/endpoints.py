@@ -25,6 +25,7 @@ from bus.contract.questions import (
     UptimesReply,
     UptimesRequest,
 )
+from bus.contract.series import SeriesReply, SeriesRequest
 from bus.contract.statements import (
     ExportRequest,
     FleetReplay,
@@ -38,7 +39,7 @@ from bus.transport.file_transfer import FileOffer, Files
 from bus.transport.jetstream_api import JetStreamApiError
 from bus.transport.large_answers import room
 from bus.transport.micro_services import Endpoint
-from storage.answers import history, tables
+from storage.answers import history, series, tables
 from storage.engine import table_files
 from storage.engine.table_files import ExportFile, TableQuery
 from storage.statements import build, page, replay
@@ -74,6 +75,7 @@ class Endpoints:
         """Returns every endpoint with its subject."""
         return [
             Endpoint("history", subjects.HISTORY_ALL, self.history),
+            Endpoint("series", subjects.SERIES_ALL, self.series),
             Endpoint("uptimes", subjects.UPTIMES, self.uptimes),
             Endpoint("overview", subjects.OVERVIEW, self.overview),
             Endpoint("report", subjects.REPORT_ALL, self.report),
@@ -92,6 +94,12 @@ class Endpoints:
         return await self._store.read(
             lambda reader: history.history(reader, agent_id, asked, now, most_bytes)
         )
+
+    async def series(self, request: Request) -> SeriesReply:
+        """Answers with an agent's uptime over a period in buckets."""
+        agent_id = subjects.last_token(request.subject)
+        asked = decode(request.data, SeriesRequest)
+        return await self._store.read(lambda reader: series.series(reader, agent_id, asked))
 
     async def uptimes(self, request: Request) -> UptimesReply:
         """Answers with the uptime of several agents."""

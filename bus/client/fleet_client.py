@@ -23,6 +23,8 @@ from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, GpuStatus, check_gpus
 from bus.contract.audit import AuditPage
 from bus.contract.dashboard import (
+    CHANGES,
+    LONGER_HOURS,
     PERIOD_HOURS,
     RECENT_PINGS,
     WORST_AGENTS,
@@ -55,6 +57,7 @@ from bus.contract.questions import (
     UptimesReply,
     UptimesRequest,
 )
+from bus.contract.series import SeriesReply, SeriesRequest
 from bus.contract.statements import (
     ExportRequest,
     FleetReplay,
@@ -205,6 +208,14 @@ class FleetClient:
             await self._check_registered(agent_id)
         return stored.page()
 
+    async def series(self, agent_id: str, request: SeriesRequest) -> SeriesReply:
+        """An agent's uptime over a period in buckets. Raises RefusedError 404 as `history` does."""
+        subject = subjects.series(agent_id)
+        reply = await self._ask(STORAGE, subject, request, SeriesReply, HISTORY_SECONDS)
+        if not reply.agent_known:
+            await self._check_registered(agent_id)
+        return reply
+
     async def export(self, agent_id: str, request: ExportRequest) -> FileOffer:
         """An agent's history as a file. Raises RefusedError 404 as `history` does."""
         subject = subjects.export(agent_id)
@@ -302,7 +313,12 @@ class FleetClient:
 
     async def dashboard(self, storage_timeout: float = ANSWER_SECONDS) -> Dashboard:
         """The fleet at one moment. What storage does not answer in time is null or empty."""
-        question = OverviewRequest(hours=PERIOD_HOURS, recent=RECENT_PINGS)
+        question = OverviewRequest(
+            hours=PERIOD_HOURS,
+            recent=RECENT_PINGS,
+            changes=CHANGES,
+            longer_hours=LONGER_HOURS,
+        )
         fleet, agents, overview, storage_trouble = await asyncio.gather(
             self.fleet(),
             self._worst_agents(storage_timeout),
@@ -333,6 +349,8 @@ class FleetClient:
             next_ping_at=fleet.next_ping_at,
             agents=agents,
             recent=(),
+            gpus=fleet.gpus,
+            base_interval_minutes=fleet.base_interval_minutes,
             degraded=tuple(reasons),
             reasons=reasons,
         )
@@ -350,6 +368,8 @@ class FleetClient:
             response_ms=overview.response_ms,
             late_ms=overview.late_ms,
             recent=overview.recent,
+            changes=overview.changes,
+            longer=overview.longer,
         )
 
     async def _worst_agents(self, storage_timeout: float) -> tuple[Agent, ...]:

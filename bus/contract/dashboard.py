@@ -5,11 +5,13 @@ from datetime import datetime
 from msgspec import Struct
 
 from bus.contract.messages import Percent, Seconds
-from bus.contract.questions import Agent, Ping
+from bus.contract.questions import Agent, Change, FleetSums, GpuCounts, Ping
 
 WORST_AGENTS = 100
 RECENT_PINGS = 50
+CHANGES = 30
 PERIOD_HOURS = 24.0
+LONGER_HOURS = (168.0, 720.0)  # a week and thirty days
 
 
 class Totals(Struct, kw_only=True, frozen=True):
@@ -38,6 +40,8 @@ class Dashboard(Struct, kw_only=True, frozen=True):
 
     `response_ms` and `late_ms` are keyed by percentile: p50, p95, p99. `degraded` names the
     services that cannot work, whose parts may be missing, and `reasons` says why, by service.
+    `changes` are the newest outcomes that differ in kind from the agent's one before, `longer` the
+    fleet's uptime of a week and of thirty days, `gpus` the GPUs by their state at the last ping.
     """
 
     generated_at: datetime
@@ -52,3 +56,7 @@ class Dashboard(Struct, kw_only=True, frozen=True):
     recent: tuple[Ping, ...]
     degraded: tuple[str, ...]
     reasons: dict[str, str] = {}
+    gpus: GpuCounts | None = None
+    base_interval_minutes: float | None = None
+    changes: tuple[Change, ...] = ()
+    longer: tuple[FleetSums, ...] = ()

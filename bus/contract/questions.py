@@ -370,10 +370,34 @@ class UptimesReply(Message, kw_only=True, frozen=True):
 
 
 class OverviewRequest(Message, kw_only=True, frozen=True):
-    """Asks for the fleet's last `hours` in numbers, and for its `recent` newest outcomes."""
+    """Asks for the fleet's last `hours` in numbers, and for its `recent` newest outcomes.
+
+    `changes` is the number of newest outcomes that differ in kind from the one before.
+    `longer_hours` are more periods of which only the sums are wanted.
+    """
 
     hours: PastHours = 24.0
     recent: Annotated[int, Meta(ge=0, le=1000)] = 50
+    changes: Annotated[int, Meta(ge=0, le=1000)] = 0
+    longer_hours: Annotated[tuple[PastHours, ...], Meta(max_length=10)] = ()
+
+
+OutcomeKind = Literal["first", "good", "poor", "missed"]
+
+
+class Change(Struct, kw_only=True, frozen=True):
+    """An outcome that differs in kind from the agent's one before."""
+
+    previous: OutcomeKind
+    ping: Ping
+
+
+class FleetSums(Struct, kw_only=True, frozen=True):
+    """The whole fleet over a longer period, from summed seconds."""
+
+    hours: float
+    uptime_percent: Percent | None
+    seconds: Seconds
 
 
 class OverviewReply(Message, kw_only=True, frozen=True):
@@ -386,6 +410,8 @@ class OverviewReply(Message, kw_only=True, frozen=True):
     response_ms: dict[str, float | None]
     late_ms: dict[str, float | None]
     recent: tuple[Ping, ...]
+    changes: tuple[Change, ...] = ()
+    longer: tuple[FleetSums, ...] = ()
 
 
 class StorageStats(Message, kw_only=True, frozen=True):

@@ -47,6 +47,7 @@ STATS = "gpuping.scheduler.stats"
 ALIVE_ALL = "gpuping.scheduler.alive.*"
 
 HISTORY_ALL = "gpuping.storage.history.*"
+SERIES_ALL = "gpuping.storage.series.*"
 EXPORT_ALL = "gpuping.storage.export.*"
 UPTIMES = "gpuping.storage.uptimes"
 OVERVIEW = "gpuping.storage.overview"
@@ -176,6 +177,11 @@ def alive(instance: str) -> str:
 def history(agent_id: str) -> str:
     """Asks storage for an agent's outcomes."""
     return f"gpuping.storage.history.{agent_id}"
+
+
+def series(agent_id: str) -> str:
+    """Asks storage for an agent's uptime in buckets, for charts."""
+    return f"gpuping.storage.series.{agent_id}"
 
 
 def export(agent_id: str) -> str:

@@ -15,12 +15,12 @@ HOURS = 24.0
 def with_uptime(agent: Agent, reply: UptimesReply) -> Agent:
     """Returns the agent with its `uptime_24h_percent`; None where no time is judged or missed."""
     percent = reply.uptimes.get(agent.agent_id)
+    judged = reply.judged_seconds.get(agent.agent_id, 0.0)
     unreported = _unreported_seconds(agent)
     if unreported > 0.0:
-        judged = reply.judged_seconds.get(agent.agent_id, 0.0)
         # Unreported time is judged too, and none of it is good: the share shrinks accordingly.
         percent = (percent or 0.0) * judged / (judged + unreported)
-    return replace(agent, uptime_24h_percent=percent)
+    return replace(agent, uptime_24h_percent=percent, uptime_24h_seconds=judged + unreported)
 
 
 def _unreported_seconds(agent: Agent) -> float:

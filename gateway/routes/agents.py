@@ -14,6 +14,7 @@ from bus.client.fleet_client import OPTIONAL_SECONDS, FleetClient
 from bus.contract.messages import AgentId, Status
 from bus.contract.questions import (
     Agent,
+    AgentOrder,
     AgentPage,
     Capability,
     ListRequest,
@@ -132,14 +133,29 @@ async def list_agents(
     cursor: Annotated[
         str | None, QueryParameter(description="`next_cursor` of the page before")
     ] = None,
+    search: Annotated[
+        str | None,
+        QueryParameter(
+            max_length=200,
+            description="each word occurs, in any case, in the id, URL, capabilities, metadata"
+            " (as `name:value`), a GPU's name or UUID, or a reason (as `reason:...`)",
+        ),
+    ] = None,
+    order: Annotated[
+        AgentOrder, QueryParameter(description="`uptime` is that of the last judged ping")
+    ] = "id",
+    reverse: FromQuery[bool] = False,
 ) -> AgentPage:
-    """A page of agents in order of their ids.
+    """A page of agents, by default in order of their ids. `total` counts all that match.
 
     `uptime_24h_percent` is null while storage does not answer.
     """
     question = ListRequest(
         status=status,
         capability=capability,
+        search=search,
+        order=order,
+        reverse=reverse,
         limit=limit,
         cursor=check_agent_id(cursor) if cursor else None,
     )

@@ -104,13 +104,14 @@ async def events(
     guard: NamedDependency[Guard],
     last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
 ) -> EventStream:
-    """Server-sent events `ping`, `status`, `registered`, `removed`, and `reset`.
+    """Server-sent events `ping`, `status`, `registered`, `removed`, `health`, and `reset`.
 
     The data of `ping`, `registered` and `removed` is
     `{kind, agent_id, at, agent, ping, previous_status}`, that of `status`
-    `{agent_id, at, status, previous_status, agent}`. `Last-Event-ID` resumes an interrupted
-    stream; `reset` says that some of the missed events are no longer kept. The stream ends within
-    2 seconds after its token was removed or has expired.
+    `{agent_id, at, status, previous_status, agent}`. `health` comes at once and every 5 seconds:
+    `{bus, scheduler, storage, as_of, reasons}` tells which parts can work. `Last-Event-ID` resumes
+    an interrupted stream; `reset` says that some of the missed events are no longer kept. The
+    stream ends within 2 seconds after its token was removed or has expired.
     """
     scope: Mapping[str, Any] = request.scope
     token = scope[CALLER_SCOPE_KEY]

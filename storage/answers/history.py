@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from bus.contract.durations import uptime_percent
 from bus.contract.messages import Seconds
 from bus.contract.questions import (
+    FleetSums,
     HistoryRequest,
     HistorySummary,
     OverviewReply,
@@ -21,7 +22,8 @@ from bus.contract.questions import (
     UptimesReply,
     UptimesRequest,
 )
-from bus.transport.large_answers import PAGE_BYTES
+from bus.transport.large_answers import PAGE_BYTES, fitting
+from storage.answers.changes import changes
 from storage.answers.cursor import cursor_at, older_than
 from storage.answers.latencies import fleet_latencies
 from storage.answers.pings import HistoryRow, fit_message, to_pings, with_evidence
@@ -180,7 +182,11 @@ def overview(
     row = rows_as(_OverviewRow, reader.cursor, text, asked)[0]
     durations = durations_of(row)
     latencies = fleet_latencies(reader, row.pings, since_us, sealed)
-    recent = _recent_pings(reader, request.recent, since_us)
+    recent = fit_message(_recent_pings(reader, request.recent, since_us), most_bytes // 2)
+    changed = changes(reader, request.changes, since_us, row.pings)
+    longer = []
+    for hours in request.longer_hours:
+        longer.append(_sums(reader, hours, now))
     return OverviewReply(
         pings=row.pings,
         verdicts={
@@ -193,7 +199,23 @@ def overview(
         seconds=durations.to_seconds(),
         response_ms=latencies.response_ms,
         late_ms=latencies.late_ms,
-        recent=fit_message(recent, most_bytes),
+        recent=recent,
+        changes=fitting(changed, most_bytes // 2),
+        longer=tuple(longer),
+    )
+
+
+def _sums(reader: Reader, hours: float, now: datetime) -> FleetSums:
+    """Returns the fleet's sums of the last `hours`, mostly from the rollup of its hours."""
+    since_us = microseconds(now) - int(hours * HOUR_US)
+    sealed = sealed_range(reader, "fleet_hours", HOUR_US, since_us)
+    text = reader.partitions.fill(sql("overview"), since_us)
+    asked = {"since_us": since_us, **sealed._asdict()}
+    durations = durations_of(rows_as(_OverviewRow, reader.cursor, text, asked)[0])
+    return FleetSums(
+        hours=hours,
+        uptime_percent=durations.uptime_percent,
+        seconds=durations.to_seconds(),
     )
 
 

@@ -43,12 +43,16 @@ class Reader:
     def __init__(self, response: httpx.Response) -> None:
         self._lines = response.aiter_lines()
 
-    async def next(self) -> dict[str, str]:
+    async def next(self, kind: str | None = None) -> dict[str, str]:
+        """The next event of this kind; by default the next that is kept, so no `health`."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15 if kind else 5):
             async for line in self._lines:
                 if not line and "data" in fields:
-                    return fields
+                    if fields["event"] == kind or (kind is None and fields["event"] != "health"):
+                        return fields
+                    fields = {}
+                    continue
                 name, _, value = line.partition(": ")
                 if name:
                     fields[name] = value
@@ -196,3 +200,18 @@ async def test_a_gateway_that_crashes_ends_its_block(base_settings, monkeypatch)
     with pytest.raises(CrashError):
         async with service.running(quick(base_settings)):
             await asyncio.Event().wait()
+
+
+async def test_every_stream_is_told_which_parts_can_work(both):
+    http, behind = both
+    async with following(http) as reader:
+        told = await reader.next("health")
+        assert "id" not in told  # it holds for a moment only, and is not replayed
+        health = json.loads(told["data"])
+        assert [health[part] for part in ("bus", "scheduler", "storage")] == [True, True, True]
+        behind.silent.add("stats")
+        behind.silent.add("fleet")
+        while health["storage"]:
+            health = json.loads((await reader.next("health"))["data"])
+        assert [health[part] for part in ("bus", "scheduler", "storage")] == [True, False, False]
+        assert set(health["reasons"]) == {"scheduler", "storage"}

@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 
 from bus.settings import Settings
-from storage.answers import history, latencies, pings
+from storage.answers import changes, history, latencies, pings, series
 from storage.engine import database
 from storage.engine.partitions import Partitions
 from storage.statements import outcomes, replay
 from storage.store import gpu_rows
 
-LISTS = {"agents": "[1]", "agent_ids": '["a"]'}
+LISTS = {"times_us": "[1]", "agents": "[1]", "agent_ids": '["a"]'}
 ROWS = {
+    "changed_pings": pings.HistoryRow,
+    "changes": changes._ChangeRow,
+    "series": series._BucketRow,
     "gpus_of_pings": gpu_rows.GpuRow,
     "history_page": pings.HistoryRow,
     "history_summary": history._SummaryRow,

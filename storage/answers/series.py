@@ -1,0 +1,109 @@
+"""An agent's uptime and response times over a period in buckets, for charts.
+
+A month of an agent that is pinged every minute has 44,640 outcomes, which no page can draw and few
+can load; it is summed here instead.
+"""
+
+from typing import NamedTuple
+
+from bus.contract.durations import Durations
+from bus.contract.series import Bucket, SeriesReply, SeriesRequest
+from bus.errors import RefusedError
+from storage.engine.database import rows_as, sql
+from storage.engine.duration_columns import durations_of
+from storage.engine.rows import from_microseconds, microseconds
+from storage.store.store import Reader
+
+LONGEST_US = 87_600 * 3_600_000_000  # ten years, as everywhere
+
+
+class _BucketRow(NamedTuple):
+    """A row of `series.sql`. The covered time is None where no ping was answered."""
+
+    bucket: int
+    first_us: int
+    last_us: int
+    covered_since_us: int | None
+    covered_until_us: int | None
+    pings: int
+    missed: int
+    excused: int
+    poor: int
+    min_uptime_percent: float | None
+    up_ms: int
+    degraded_ms: int
+    down_ms: int
+    unknown_ms: int
+    excused_ms: int
+    response_p50_us: float | None
+    response_p95_us: float | None
+
+
+def series(reader: Reader, agent_id: str, request: SeriesRequest) -> SeriesReply:
+    """Returns the buckets that have outcomes.
+
+    Raises RefusedError 400 for a period that is empty or longer than ten years.
+    """
+    since_us = microseconds(request.since)
+    until_us = microseconds(request.until)
+    if not 0 < until_us - since_us <= LONGEST_US:
+        raise RefusedError(400, "until must be after since, and at most ten years after it")
+    grain_us = -(-(until_us - since_us) // request.points)  # rounded up
+    rows: list[_BucketRow] = []
+    agent = reader.names.agents.find(agent_id)
+    if agent is not None:
+        text = reader.partitions.fill(sql("series"), since_us, until_us)
+        asked = {
+            "agent": agent,
+            "since_us": since_us,
+            "until_us": until_us,
+            "grain_us": grain_us,
+        }
+        rows = rows_as(_BucketRow, reader.cursor, text, asked)
+    whole = Durations(
+        up=sum(row.up_ms for row in rows),
+        degraded=sum(row.degraded_ms for row in rows),
+        down=sum(row.down_ms for row in rows),
+        unknown=sum(row.unknown_ms for row in rows),
+        excused=sum(row.excused_ms for row in rows),
+    )
+    return SeriesReply(
+        agent_id=agent_id,
+        since=request.since,
+        until=request.until,
+        bucket_seconds=grain_us / 1e6,
+        pings=sum(row.pings for row in rows),
+        missed=sum(row.missed for row in rows),
+        uptime_percent=whole.uptime_percent,
+        seconds=whole.to_seconds(),
+        buckets=tuple(_bucket(row) for row in rows),
+        agent_known=agent is not None,
+    )
+
+
+def _bucket(row: _BucketRow) -> Bucket:
+    durations = durations_of(row)
+    covered_since_us = row.covered_since_us
+    covered_until_us = row.covered_until_us
+    if covered_since_us is None or covered_until_us is None:
+        covered_since_us = row.first_us
+        covered_until_us = row.last_us
+    return Bucket(
+        since=from_microseconds(covered_since_us),
+        until=from_microseconds(covered_until_us),
+        pings=row.pings,
+        missed=row.missed,
+        excused=row.excused,
+        poor=row.poor,
+        uptime_percent=durations.uptime_percent,
+        min_uptime_percent=row.min_uptime_percent,
+        seconds=durations.to_seconds(),
+        response_ms_p50=_milliseconds(row.response_p50_us),
+        response_ms_p95=_milliseconds(row.response_p95_us),
+    )
+
+
+def _milliseconds(value_us: float | None) -> float | None:
+    if value_us is None:
+        return None
+    return value_us / 1000
