@@ -7,6 +7,7 @@ from cyclopts import CycloptsError
 from bus import runner
 from gpuping.commands import (
     audit,
+    backup,
     completion,
     creds,
     doctor,
@@ -35,6 +36,7 @@ COMMANDS = (
     audit,
     maintenance,
     creds,
+    backup,
     enroll,
     completion,
 )

@@ -190,8 +190,8 @@ ROLES: dict[RoleName, Role] = {
         max_subscriptions=4,
     ),
     "layout": Role(
-        purpose="Makes and changes streams and consumers; used at set-up and upgrades only.",
-        publish=(f"{_JETSTREAM}.>",),
+        purpose="Makes, copies and changes streams; used at set-up, upgrades and backups only.",
+        publish=(f"{_JETSTREAM}.>", "$JS.SNAPSHOT.>"),
         subscribe=(f"{subjects.service_inbox('layout')}.>",),
     ),
     "operator": Role(

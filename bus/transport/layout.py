@@ -309,11 +309,14 @@ async def sourced_sequence(client: Client) -> float:
         if error.err_code == ErrorCode.MESSAGE_NOT_FOUND:
             return math.inf
         raise
-    return _source_sequence(answer["message"])
+    return source_sequence(answer["message"])
 
 
-def _source_sequence(message: JsonObject) -> float:
-    """Reads `Nats-Stream-Source: <stream> <sequence> <filter> ...` of a stored message."""
+def source_sequence(message: JsonObject) -> float:
+    """Returns the sequence in the bucket of a message of the history, as the API returned it.
+
+    It is in the header `Nats-Stream-Source: <stream> <sequence> <filter> ...`. Infinity without it.
+    """
     headers = base64.b64decode(message.get("hdrs", "")).decode(errors="replace")
     for line in headers.splitlines():
         name, _, value = line.partition(":")

@@ -1,0 +1,164 @@
+"""Backup under load, restore elsewhere, and migration: no outcome lost, no number doubled."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from bus.contract import subjects
+from bus.contract.questions import RegisterReply, RegisterRequest
+from bus.settings import Settings
+from bus.transport import connection, embedded_server, jetstream_api, layout, micro_services
+from gpuping.backup import making, manifest, migrating, restoring
+from gpuping.backup.manifest import BackupError
+from tests.history import History, assert_gapless, read_history
+from tests.ledger_agents import LedgerAgents, ledger_agents
+from tests.nats_cluster import nats_cluster
+from tests.scheduler_processes import scheduler_processes
+
+AGENTS = 40
+NAMES = [f"a{number:03d}" for number in range(AGENTS)]
+
+
+def ignore(_name: str, _done: int, _total: int) -> None:
+    """No progress is shown."""
+
+
+@pytest.fixture
+def config(base_settings: Settings) -> Settings:
+    """Pings every second."""
+    return replace(
+        base_settings,
+        PING_BASE_INTERVAL_MINUTES=1 / 60,
+        PING_MAX_INTERVAL_HOURS=4 / 3600,
+        PING_RESPONSE_TIMEOUT_SECONDS=4.0,
+        PING_MAX_CONCURRENT_AGENTS=1000,
+    )
+
+
+async def enrol(bus: connection.Client, fleet: LedgerAgents) -> None:
+    for name in NAMES:
+        await fleet.add(name)
+    for name in NAMES:
+        await micro_services.ask(
+            bus,
+            subjects.register(name),
+            RegisterRequest(),
+            RegisterReply,
+            who="scheduler",
+            timeout=30,
+        )
+
+
+async def until_pinged(bus: connection.Client, holds: Callable[[History], bool]) -> History:
+    async with asyncio.timeout(90):
+        while True:
+            history = await read_history(bus)
+            if len(history) == AGENTS and holds(history):
+                return history
+            await asyncio.sleep(0.2)
+
+
+def everyone_after(since: datetime) -> Callable[[History], bool]:
+    return lambda history: all(states[-1].last.pinged_at > since for states in history.values())
+
+
+def numbers(history: History) -> int:
+    return sum(len(states) for states in history.values())
+
+
+async def test_what_was_backed_up_under_load_goes_on_elsewhere_without_a_gap_or_a_double(
+    bus: connection.Client, config: Settings, tmp_path: Path
+):
+    folder = tmp_path / "backup"
+    async with scheduler_processes(config, 1), ledger_agents(config) as fleet:
+        await enrol(bus, fleet)
+        await until_pinged(bus, lambda h: all(len(states) >= 3 for states in h.values()))
+        made = await making.back_up(bus, config, folder, ignore)
+        before = await until_pinged(bus, everyone_after(datetime.now(UTC)))
+    assert manifest.read(folder) == made
+    async with embedded_server.running(tmp_path / "elsewhere", port=0) as server:
+        there = replace(config, NATS_URL=server.url, GPUPING_DATA_DIR=str(tmp_path / "there"))
+        async with connection.connected(there, "test") as other:
+            restored = await restoring.restore(other, there, folder, ignore)
+            assert restored.agents == AGENTS
+            kept = await read_history(other)
+            assert numbers(kept) == restored.outcomes
+            assert_gapless(kept)
+            for name in NAMES:
+                assert kept[name] == before[name][: len(kept[name])]
+            async with scheduler_processes(there, 1), ledger_agents(there) as fleet:
+                for name in NAMES:
+                    await fleet.add(name)
+                after = await until_pinged(other, everyone_after(datetime.now(UTC)))
+            for name in NAMES:
+                assert after[name][: len(kept[name])] == kept[name]
+            assert_gapless(after)
+            assert await layout.inspect(other, there) == []
+    print(  # noqa: T201  # with -s
+        f"backed up {made.stream(subjects.HISTORY_STREAM).state['messages']} outcomes, restored "
+        f"{restored.outcomes}, cut {restored.cut}; {numbers(after)} after it went on"
+    )
+
+
+async def test_a_restore_is_refused_before_anything_is_changed(
+    bus: connection.Client, config: Settings, tmp_path: Path
+):
+    folder = tmp_path / "backup"
+    with pytest.raises(BackupError, match="no complete backup"):
+        await restoring.restore(bus, config, folder, ignore)
+    async with scheduler_processes(config, 1), ledger_agents(config) as fleet:
+        await enrol(bus, fleet)
+        await until_pinged(bus, lambda h: all(h.values()))
+        await making.back_up(bus, config, folder, ignore)
+    with pytest.raises(BackupError, match="not empty"):
+        await making.back_up(bus, config, folder, ignore)
+    with pytest.raises(BackupError, match="this bus is not empty"):
+        await restoring.restore(bus, config, folder, ignore)
+    snapshot = folder / f"{subjects.BUCKET_STREAM}.snapshot"
+    content = bytearray(snapshot.read_bytes())
+    content[len(content) // 2] ^= 1
+    snapshot.write_bytes(content)
+    with pytest.raises(BackupError, match="damaged"):
+        await restoring.restore(bus, config, folder, ignore)
+    async with embedded_server.running(tmp_path / "elsewhere", port=0) as server:
+        there = replace(config, NATS_URL=server.url)
+        async with connection.connected(there, "test") as other, scheduler_processes(there, 1):
+            content[len(content) // 2] ^= 1
+            snapshot.write_bytes(content)
+            with pytest.raises(BackupError, match="a scheduler runs"):
+                await restoring.restore(other, there, folder, ignore)
+
+
+@pytest.mark.timeout(300)
+async def test_one_replica_becomes_three_under_load(config: Settings, tmp_path: Path):
+    async with nats_cluster(tmp_path) as cluster:
+        one = replace(config, NATS_URL=cluster.url, GPUPING_HISTORY_STREAM_GB=1)
+        async with (
+            connection.connected(one, "test") as bus,
+            ledger_agents(one) as fleet,
+        ):
+            await layout.ensure(bus, one)
+            async with scheduler_processes(one, 2):
+                await enrol(bus, fleet)
+                await until_pinged(bus, lambda h: all(len(states) >= 3 for states in h.values()))
+                before = await read_history(bus)
+                await migrating.migrate(bus, one, 3, tmp_path / "copy", ignore)
+                history = await until_pinged(bus, everyone_after(datetime.now(UTC)))
+            for name in (
+                subjects.BUCKET_STREAM,
+                subjects.HISTORY_STREAM,
+                subjects.AUDIT_STREAM,
+            ):
+                info = await jetstream_api.call(bus, f"STREAM.INFO.{name}")
+                assert info["config"]["num_replicas"] == 3, name
+                assert len(info["cluster"]["replicas"]) == 2, name
+            assert await layout.inspect(bus, replace(one, GPUPING_REPLICAS=3)) == []
+    assert_gapless(history)
+    for name in NAMES:
+        assert history[name][: len(before[name])] == before[name]
+        assert all(state.last.outcome != "missed" for state in history[name])
+    print(f"{numbers(before)} outcomes before, {numbers(history)} after")  # noqa: T201  # with -s
