@@ -24,6 +24,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_ip_address(text: str) -> bool:
+    """Whether this is an IPv4 or IPv6 address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def shown(address: str) -> str:
     """An address of the bus, or several with commas between them, without user, password or token.
 

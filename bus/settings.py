@@ -31,6 +31,9 @@ _EXCLUSIVE_PREFIXES = ("GPUPING_", "PING_")  # no other program has variables th
 _LOOSE_NUMBER = re.compile(r"\+?\.\d+|\+?\d+\.|\+\d+(\.\d+)?")  # `.5`, `5.` and `+5`
 _NO_NUMBER = {"nan", "inf", "infinity"}  # floats to the parser, and nothing that a setting can mean
 _BUS_ADDRESS = re.compile(r"((nats|tls|ws|wss)://)?[^/\s]+/?")
+_PUBLIC_URL = re.compile(
+    r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?"
+)
 _SECRET_NAME = re.compile(r"TOK|SECRET|PASS|KEY|CRED")  # its value is never shown
 _WILDCARD = re.compile(r"[*?\[]")
 _BOOLEANS = {
@@ -78,6 +81,8 @@ class Settings(Struct, kw_only=True, frozen=True):
     GPUPING_TOKEN: str | None = None
     GATEWAY_HOST: str = "127.0.0.1"
     GATEWAY_PORT: Port = 8000
+    # where browsers reach the gateway, behind a proxy: https://fleet.example/gpuping/
+    GATEWAY_PUBLIC_URL: str | None = None
     # of one token or address, on average; four times as many at once
     GATEWAY_REQUESTS_PER_SECOND: Positive = 500.0
 
@@ -235,6 +240,12 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             f"GPUPING_DATA_DIR={data_dir!r}: "
             "expected a path without * ? [, which stand for other names"
+        )
+    public_url = settings.GATEWAY_PUBLIC_URL
+    if public_url is not None and not _PUBLIC_URL.fullmatch(public_url):
+        raise SettingsError(
+            f"GATEWAY_PUBLIC_URL={shown(public_url)!r}: "
+            "expected an address like https://fleet.example/ or https://example.org/gpuping/"
         )
     for address in settings.nats_url.split(","):
         if not _BUS_ADDRESS.fullmatch(address.strip()):

@@ -25,6 +25,7 @@ from gateway.web.assets import STATIC_FOLDER, Assets
 from gateway.web.auth import Guard
 from gateway.web.connections import connection_limit
 from gateway.web.file_response import LongAnswers
+from gateway.web.public_address import PublicAddress
 from gateway.web.server import Server, listen
 from gateway.web.tokens import TokenFile
 
@@ -77,12 +78,15 @@ def _dependencies(
     tokens: TokenFile | None,
 ) -> Dependencies:
     fleet_client = FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS)
+    public_address = None
+    if settings.GATEWAY_PUBLIC_URL is not None:
+        public_address = PublicAddress.parse(settings.GATEWAY_PUBLIC_URL)
     return Dependencies(
         fleet_client=fleet_client,
         audit_log=AuditLog(client),
         long_answers=LongAnswers(fleet_client),
         broadcast=broadcast,
-        guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND),
+        guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND, public_address),
         request_metrics=RequestMetrics(),
         assets=Assets(STATIC_FOLDER),
     )

@@ -23,6 +23,7 @@ from bus.contract.questions import (
 from bus.contract.subjects import check_agent_id
 from gateway.audit_log import AuditLog
 from gateway.web import json_body, params
+from gateway.web.auth import Guard
 from gateway.web.openapi import request_body
 from gateway.web.problems import error_responses, field_problem
 
@@ -72,6 +73,7 @@ async def register(
     request: Request[Any, Any, Any],
     fleet_client: NamedDependency[FleetClient],
     audit_log: NamedDependency[AuditLog],
+    guard: NamedDependency[Guard],
 ) -> Response[Registered]:
     """201 for a new agent, 200 for a known one, whose ping state stays as it is."""
     body = await json_body.read_json(request, Registration)
@@ -101,7 +103,7 @@ async def register(
         next_ping_at=agent.next_ping_at,
     )
     status_code = 201 if reply.created else 200
-    headers = {"Location": f"{AGENTS}/{body.agent_id}"}
+    headers = {"Location": f"{guard.public_prefix}{AGENTS}/{body.agent_id}"}
     return Response(registered, status_code=status_code, headers=headers)
 
 

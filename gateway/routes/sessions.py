@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from msgspec import Struct
 
 from gateway.web import json_body
-from gateway.web.auth import Guard, expired_session_cookie, session_cookie
+from gateway.web.auth import Guard
 from gateway.web.openapi import OperationWithoutContent
 from gateway.web.problems import error_responses
 
@@ -24,7 +24,7 @@ class Login(Struct, frozen=True):
     tags=["operation"],
     summary="Begin a browser session",
     operation_class=OperationWithoutContent,
-    responses=error_responses(401, 429),
+    responses=error_responses(401, 403, 429),
 )
 async def login(request: Request[Any, Any, Any], guard: NamedDependency[Guard]) -> Response[None]:
     """Sets the session cookie. Without a tokens file there is no session, and no cookie is set.
@@ -34,11 +34,9 @@ async def login(request: Request[Any, Any, Any], guard: NamedDependency[Guard]) 
     body = await json_body.read_json(request, Login)
     if guard.is_open:
         return Response(None, status_code=204)
-    secret = body.token.strip()
     client = request.client.host if request.client else "?"
-    guard.log_in(secret, client)
     is_https = request.scope["scheme"] == "https"
-    cookie = session_cookie(secret, secure=is_https)
+    cookie = guard.begin_session(body.token.strip(), client, is_https=is_https)
     return Response(None, status_code=204, headers={"Set-Cookie": cookie})
 
 
@@ -48,8 +46,9 @@ async def login(request: Request[Any, Any, Any], guard: NamedDependency[Guard]) 
     tags=["operation"],
     summary="End a browser session",
     operation_class=OperationWithoutContent,
+    responses=error_responses(403),
 )
-async def logout() -> Response[None]:
-    """Removes the session cookie."""
-    headers = {"Set-Cookie": expired_session_cookie()}
-    return Response(None, status_code=204, headers=headers)
+async def logout(request: Request[Any, Any, Any], guard: NamedDependency[Guard]) -> Response[None]:
+    """Ends the session and removes its cookie."""
+    cookie = guard.end_session(request.headers.get("cookie", ""))
+    return Response(None, status_code=204, headers={"Set-Cookie": cookie})

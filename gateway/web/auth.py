@@ -12,14 +12,15 @@ from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, NamedTuple
 
-from bus.addresses import is_loopback
+from bus.addresses import is_ip_address, is_loopback
 from bus.clock import boottime, utc_now
 from gateway.web.problems import ProblemError
+from gateway.web.public_address import PublicAddress, normal_origin
 from gateway.web.rate_limit import RateLimit
+from gateway.web.sessions import SESSION_SECONDS, Sessions
 from gateway.web.tokens import RANK, Token, TokenFile, TokenRole, verify
 
 COOKIE = "gpuping_session"
-SESSION_SECONDS = 12 * 3600
 FAILURES_PER_SECOND = 1.0
 FAILURES_AT_ONCE = 20.0
 CALLER_SCOPE_KEY = "gpuping.caller"  # where the ASGI scope holds the caller's token
@@ -46,11 +47,19 @@ class Guard:
     """Decides whether a request may pass, and raises the problem to answer with if not.
 
     `tokens` is None without a tokens file. Every local caller may then do everything.
+    `public_address` is where browsers reach the gateway; None where that is its own address.
     """
 
-    def __init__(self, tokens: TokenFile | None, requests_per_second: float) -> None:
+    def __init__(
+        self,
+        tokens: TokenFile | None,
+        requests_per_second: float,
+        public_address: PublicAddress | None = None,
+    ) -> None:
         burst = requests_per_second * BURST_SECONDS
         self._tokens = tokens
+        self._public_address = public_address
+        self._sessions = Sessions()
         self._requests = RateLimit(requests_per_second, burst)
         self._failures = RateLimit(FAILURES_PER_SECOND, FAILURES_AT_ONCE)
 
@@ -59,6 +68,13 @@ class Guard:
         """True without a tokens file."""
         return self._tokens is None
 
+    @property
+    def public_prefix(self) -> str:
+        """What browsers have before the gateway's own paths, such as `/gpuping`; may be empty."""
+        if self._public_address is None:
+            return ""
+        return self._public_address.path.rstrip("/")
+
     def admit(self, request: RequestHead) -> Token | None:
         """The caller's token, or None where none is needed. Raises a 401, 403 or 429 problem."""
         if self.is_open:
@@ -66,7 +82,7 @@ class Guard:
         if request.method in _READING_METHODS:
             _check_embedding(request)
         else:
-            _check_origin(request)
+            self._check_origin(request)
         token = self._authenticate(request)
         wait = self._requests.take(_caller(token, request.client), boottime())
         if wait:
@@ -98,17 +114,87 @@ class Guard:
             raise _too_many("too many wrong tokens from this address", wait)
         raise _unauthorized("this token is not known, or has expired")
 
+    def begin_session(self, secret: str, client: str, *, is_https: bool) -> str:
+        """The Set-Cookie value of a new session. Raises as `log_in` does.
+
+        Scripts cannot read the cookie, and other sites cannot have it sent. It goes to the path of
+        the public address only, and over HTTPS only where that address is one.
+        """
+        token = self.log_in(secret, client)
+        session_id = self._sessions.begin(token, boottime())
+        is_secure = is_https
+        if self._public_address is not None:
+            is_secure = self._public_address.is_https
+        return self._cookie(session_id, SESSION_SECONDS) + ("; Secure" if is_secure else "")
+
+    def end_session(self, cookie_header: str) -> str:
+        """Forgets the session of the cookie. Returns the Set-Cookie value that removes it."""
+        session_id = _session_id(cookie_header)
+        if session_id is not None:
+            self._sessions.end(session_id)
+        return self._cookie("", 0)
+
+    def client_of(self, peer: str, forwarded_for: str) -> str:
+        """Whose address counts: the peer's, or the one that a proxy on this machine saw.
+
+        `forwarded_for` is the X-Forwarded-For header. Only its last address is the proxy's own
+        word; it counts where GATEWAY_PUBLIC_URL says that there is a proxy.
+        """
+        last = forwarded_for.rpartition(",")[2].strip()
+        if self._public_address is None or not is_loopback(peer) or not is_ip_address(last):
+            return peer
+        return last
+
+    def _cookie(self, value: str, max_age: int) -> str:
+        path = "/"
+        if self._public_address is not None:
+            path = self._public_address.path
+        return f"{COOKIE}={value}; Path={path}; Max-Age={max_age}; HttpOnly; SameSite=Strict"
+
     def _authenticate(self, request: RequestHead) -> Token | None:
         if self._tokens is None or is_public(request.path):
             return None
-        secret = _presented_secret(request.headers)
-        if secret is None:
-            raise _unauthorized("a bearer token is needed")
-        token = self.log_in(secret, request.client)
+        token = self._token_of(request)
         needed = role_for(request.method, request.path)
         if RANK[token.role] < RANK[needed]:
             raise ProblemError(403, f"this needs the role {needed}; {token.name} is {token.role}")
         return token
+
+    def _token_of(self, request: RequestHead) -> Token:
+        """The token in the Authorization header, else that of the session. Raises a 401 problem."""
+        secret = _bearer_secret(request.headers)
+        if secret is not None:
+            return self.log_in(secret, request.client)
+        session_id = _session_id(request.headers.get("cookie", ""))
+        if session_id is None:
+            raise _unauthorized("a bearer token is needed")
+        token = self._sessions.token(session_id, boottime())
+        if token is None or not self.is_valid(token):
+            raise _unauthorized("this session has ended: sign in again")
+        return token
+
+    def _check_origin(self, request: RequestHead) -> None:
+        """Raises a 403 problem for a change that a page of another site asks for.
+
+        Only browsers send these headers; a request without them comes from a program and passes.
+        What the browser says of the site suffices, because a proxy may have changed the Host.
+        Browsers say nothing of it over plain HTTP; then the Origin must be that of the Host or of
+        the public address.
+        """
+        site = request.headers.get("sec-fetch-site")
+        if site == "same-origin":
+            return
+        origin = request.headers.get("origin")
+        if site in {None, "none"} and (origin is None or self._is_own_origin(origin, request)):
+            return
+        raise ProblemError(403, "a page of another site may not do this (GATEWAY_PUBLIC_URL)")
+
+    def _is_own_origin(self, origin: str, request: RequestHead) -> bool:
+        if origin.partition("://")[2] == request.headers.get("host", ""):
+            return True
+        if self._public_address is None:
+            return False
+        return normal_origin(origin) == self._public_address.origin
 
 
 def caller_of(scope: Mapping[str, Any]) -> str:
@@ -142,33 +228,19 @@ def role_for(method: str, path: str) -> TokenRole:
     return "operator"
 
 
-def session_cookie(secret: str, *, secure: bool) -> str:
-    """The Set-Cookie value that begins a session.
-
-    A browser needs the cookie because its EventSource cannot send an Authorization header. Scripts
-    cannot read it, and other sites cannot have it sent.
-    """
-    return _cookie(secret, SESSION_SECONDS, secure=secure)
-
-
-def expired_session_cookie() -> str:
-    """The Set-Cookie value that ends a session."""
-    return _cookie("", 0, secure=False)
-
-
-def _cookie(value: str, max_age: int, *, secure: bool) -> str:
-    flags = "; Secure" if secure else ""
-    return f"{COOKIE}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Strict{flags}"
-
-
-def _presented_secret(headers: dict[str, str]) -> str | None:
-    """The secret in the Authorization header, else the one in the session cookie, else None."""
+def _bearer_secret(headers: dict[str, str]) -> str | None:
+    """The secret in the Authorization header, or None without one."""
     scheme, _, secret = headers.get("authorization", "").partition(" ")
     secret = secret.strip()
     if scheme.lower() == "bearer" and secret:
         return secret
+    return None
+
+
+def _session_id(cookie_header: str) -> str | None:
+    """The id in the session cookie, or None without one."""
     try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        morsel = SimpleCookie(cookie_header).get(COOKIE)
     except CookieError:
         return None
     if morsel is None:
@@ -209,18 +281,6 @@ def _check_embedding(request: RequestHead) -> None:
     destination = request.headers.get("sec-fetch-dest")
     if mode != "navigate" or destination != "document":
         raise ProblemError(403, "a page of another site may link to this, but not embed it")
-
-
-def _check_origin(request: RequestHead) -> None:
-    """Raises a 403 problem for a change that a page of another site asks for.
-
-    Only browsers send these headers; a request without them comes from a program and passes.
-    """
-    origin = request.headers.get("origin")
-    own_host = request.headers.get("host", "")
-    is_own_origin = origin is None or origin.partition("://")[2] == own_host
-    if not (_is_from_own_site(request) and is_own_origin):
-        raise ProblemError(403, "a page of another site may not do this")
 
 
 def _is_from_own_site(request: RequestHead) -> bool:

@@ -77,21 +77,24 @@ class OuterMiddleware:
     async def _handle(
         self, scope: AsgiScope, receive: Receive, response: "_ResponseSender"
     ) -> None:
-        request = _request_head(scope)
+        request = self._request_head(scope)
         scope[CALLER_SCOPE_KEY] = self._guard.admit(request)
         check_path(scope.get("raw_path", b"").decode("latin-1"))
         accept = request.headers.get("accept", "").lower()
         scope["path"] = openapi.resolve_path(scope["path"], accept)
         await self._application(scope, receive, response)
 
-
-def _request_head(scope: AsgiScope) -> RequestHead:
-    headers: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-    client = scope.get("client")
-    address = client[0] if client else "?"
-    return RequestHead(scope["method"], scope["path"], headers, address)
+    def _request_head(self, scope: AsgiScope) -> RequestHead:
+        """The head of a request. Sets the scope's client to whose address counts."""
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        client = "?"
+        if scope.get("client"):
+            peer, port = scope["client"]
+            client = self._guard.client_of(peer, headers.get("x-forwarded-for", ""))
+            scope["client"] = (client, port)
+        return RequestHead(scope["method"], scope["path"], headers, client)
 
 
 async def _send_problem(response: "_ResponseSender", error: Exception) -> None:

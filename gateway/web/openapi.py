@@ -21,6 +21,7 @@ from litestar.openapi.spec import (
     RequestBody,
     Schema,
     SecurityScheme,
+    Server,
     Tag,
 )
 from msgspec import Struct
@@ -29,40 +30,40 @@ from bus.transport.micro_services import VERSION
 from gateway.web.problems import ProblemError
 
 PATH = "/schema"
-VENDOR = "/static/vendor"
 CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
 HTML = "text/html"
 _STRING_FORMATS = {PARQUET: OpenAPIFormat.BINARY}
 
-_PAGE = f"""<!doctype html>
+# `{root}` is the way from the page to the gateway's own root, which may lie below a path prefix.
+_PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>gpuping: REST interface</title>
 <link rel="icon" href="data:,">
-<link rel="stylesheet" href="{VENDOR}/swagger-ui.css">
+<link rel="stylesheet" href="{root}static/vendor/swagger-ui.css">
 </head>
 <body>
 <div id="page">
-<p>The description itself is at <a href="{PATH}/openapi.json">{PATH}/openapi.json</a>.</p>
+<p>The description itself is at <a href="{root}schema/openapi.json">schema/openapi.json</a>.</p>
 </div>
-<script src="{VENDOR}/swagger-ui-bundle.js"></script>
-<script src="{PATH}/page.js"></script>
+<script src="{root}static/vendor/swagger-ui-bundle.js"></script>
+<script src="{root}schema/page.js"></script>
 </body>
 </html>
 """
 
-_SCRIPT = f"""if (window.SwaggerUIBundle) {{
-  SwaggerUIBundle({{
-    url: "{PATH}/openapi.json",
+_SCRIPT = """if (window.SwaggerUIBundle) {
+  SwaggerUIBundle({
+    url: new URL("openapi.json", document.currentScript.src).href,
     dom_id: "#page",
     validatorUrl: null,
     deepLinking: true,
     displayRequestDuration: true,
-  }});
-}}
+  });
+}
 """
 
 
@@ -71,10 +72,12 @@ class _SwaggerPage(OpenAPIRenderPlugin):
 
     def render(
         self,
-        request: Request[Any, Any, Any],  # noqa: ARG002
+        request: Request[Any, Any, Any],
         openapi_schema: dict[str, Any],  # noqa: ARG002
     ) -> bytes:
-        return _PAGE.encode()
+        path = request.scope["raw_path"].partition(b"?")[0]
+        root = "../" if path.endswith(b"/") else ""
+        return _PAGE.format(root=root).encode()
 
 
 class _SwaggerScript(OpenAPIRenderPlugin):
@@ -88,8 +91,11 @@ class _SwaggerScript(OpenAPIRenderPlugin):
         return _SCRIPT.encode()
 
 
-def config() -> OpenAPIConfig:
-    """Litestar's settings for the document and its pages, all of which lie below `PATH`."""
+def config(public_prefix: str) -> OpenAPIConfig:
+    """Litestar's settings for the document and its pages, all of which lie below `PATH`.
+
+    `public_prefix` is what browsers have before the gateway's own paths; may be empty.
+    """
     page = _SwaggerPage(path="/")
     script = _SwaggerScript(
         path="/page.js",
@@ -109,6 +115,7 @@ def config() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="gpuping",
         version=VERSION,
+        servers=[Server(url=public_prefix or "/")],
         summary="GPU uptime that can be paid on",
         description="Every error is an `application/problem+json` document. "
         "Times are RFC 3339 UTC, durations are seconds, "
