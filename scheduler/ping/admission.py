@@ -93,9 +93,52 @@ def admit(window: MeasuredWindow, report: ReportedTime) -> Admitted | Refused:
     """Fits a report into the window that was measured, or refuses it."""
     if not _percent_agrees(report):
         return Refused(PERCENT_CONTRADICTS_SECONDS)
-    scale = _Scale(window, report)
+    scale = _Scale(window)
+    if _all_are_alike(window, report):
+        return _admit_alike(scale, window, report)
+    return _admit_each(scale, window, report)
+
+
+def _all_are_alike(window: MeasuredWindow, report: ReportedTime) -> bool:
+    """Returns whether every expected GPU was expected all the time, and is as the host.
+
+    That is the common case: one row then stands for all. A report of no known time is none, because
+    it is completed by each GPU's present state.
+    """
+    host = report.host
+    if host.good + host.down == 0:
+        return False
+    for uuid, expected in window.expected.items():
+        if expected is not ALWAYS:
+            return False
+        row = report.gpus.get(uuid)
+        if row is not host and row != host:
+            return False
+    return True
+
+
+def _admit_alike(
+    scale: "_Scale", window: MeasuredWindow, report: ReportedTime
+) -> Admitted | Refused:
+    """Admits a report in which every expected GPU has the host's row."""
+    host = scale.fit(report.host, report.host.window, "unknown")
+    if host is None:
+        return Refused(MORE_TIME_THAN_PASSED)
+    host = _limited_by_silence(host, scale)
+    gpus = dict.fromkeys(window.expected, host)
+    return Admitted(host, gpus, frozenset(scale.remarks))
+
+
+def _admit_each(
+    scale: "_Scale", window: MeasuredWindow, report: ReportedTime
+) -> Admitted | Refused:
+    """Admits any report, row by row."""
+    longest = report.host.window
+    for uuid in window.expected:
+        if uuid in report.gpus:
+            longest = max(longest, report.gpus[uuid].window)
     host_state = _worst_state(report.states, window.expected)
-    host = scale.fit(report.host, host_state)
+    host = scale.fit(report.host, longest, host_state)
     if host is None:
         return Refused(MORE_TIME_THAN_PASSED)
     gpus: dict[str, Durations] = {}
@@ -103,10 +146,13 @@ def admit(window: MeasuredWindow, report: ReportedTime) -> Admitted | Refused:
         within = expected.intersection(Interval(window.since, window.until))
         if within.length == 0 and scale.length > 0:
             continue
-        row = _gpu_row(scale, report, uuid, within)
-        if row is None:
-            return Refused(MORE_TIME_THAN_PASSED)
-        gpus[uuid] = row
+        fitted = None
+        if uuid in report.gpus:
+            state = report.states.get(uuid, "unknown")
+            fitted = scale.fit(report.gpus[uuid], longest, state)
+            if fitted is None:
+                return Refused(MORE_TIME_THAN_PASSED)
+        gpus[uuid] = _gpu_row(scale, window, within, fitted)
     host = _limited_by_gpus(host, gpus.values(), scale)
     host = _limited_by_silence(host, scale)
     for uuid, row in gpus.items():
@@ -143,69 +189,87 @@ def overlap(intervals: Iterable[Interval], within: Interval) -> int:
 class _Scale:
     """The measured window in numbers, and how a reported row is fitted to it."""
 
-    def __init__(self, window: MeasuredWindow, report: ReportedTime) -> None:
-        self.window = window
+    __slots__ = (
+        "booked",
+        "judged",
+        "length",
+        "longer",
+        "most_known",
+        "passed",
+        "remarks",
+        "shorter",
+        "stepped",
+        "unheard",
+    )
+
+    def __init__(self, window: MeasuredWindow) -> None:
         self.remarks: set[str] = set()
-        self.length = max(0, window.until - window.since)
+        length = max(0, window.until - window.since)
         passed = window.until - window.since
         most = passed
         error = OTHER_CLOCK_MS
         if window.elapsed is not None:
             passed = window.elapsed
-            most = window.elapsed
+            most = passed
             error = SAME_CLOCK_MS
         elif window.elapsed_by_server is not None:
-            passed = max(0, min(passed, window.elapsed_by_server))
-            most = max(most, window.elapsed_by_server)
-            if window.elapsed_by_server < 0:
+            by_server = window.elapsed_by_server
+            passed = max(0, min(passed, by_server))
+            most = max(most, by_server)
+            if by_server < 0:
                 # The server's clock was set back: by none of our clocks is any report too long.
                 most = FAR
-        self.passed = passed
         # A step of the scheduler's own clock made time that nobody lived through. It is excused.
-        self.stepped = 0
-        if abs(self.length - passed) > OTHER_CLOCK_MS:
-            self.stepped = max(0, self.length - passed)
-        calendar = Interval(window.since, window.until - self.stepped)
-        self.booked = overlap(window.excused, calendar)
-        self.judged = self.length - self.stepped - self.booked
+        stepped = 0
+        if length - passed > OTHER_CLOCK_MS:
+            stepped = length - passed
+        booked = 0
+        if window.excused:
+            calendar = Interval(window.since, window.until - stepped)
+            booked = overlap(window.excused, calendar)
+        self.length = length
+        self.passed = passed
+        self.stepped = stepped
+        self.booked = booked
+        self.judged = length - stepped - booked
         # The schedulers' calendar tells how long ago a miss was, so that a step makes silence, too.
-        self.unheard = max(0, window.unheard - self.stepped)
-
+        self.unheard = max(0, window.unheard - stepped)
         slack = max(0, passed) // 1000 + error
         self.longer = window.answer + slack
         self.shorter = window.previous_answer + slack
         # NTP clients correct a clock by up to 8.3 %. Scaled down, that gains nobody anything.
         self.most_known = most + self.longer + max(0, most) // 10
 
-        reported = [report.host]
-        for uuid in window.expected:
-            if uuid in report.gpus:
-                reported.append(report.gpus[uuid])
-        self.reported_length = max(row.window for row in reported)
-
-    def fit(self, row: Durations, state_now: GpuState) -> Durations | None:
+    def fit(self, row: Durations, reported_length: int, state_now: GpuState) -> Durations | None:
         """Returns the row at the length of the window; None where it holds more time than passed.
 
-        What the host calls excused is not asked: the rest of its time must fill what was not
-        excused.
+        The row is filled with unknown time up to `reported_length`, the longest of the report. What
+        the host calls excused is not asked: the rest of its time must fill what was not excused.
         """
-        known = row.good + row.down
+        known = row.up + row.degraded + row.down
         if known > self.most_known:
             return None
-        unknown = row.unknown + self.reported_length - row.window
+        unknown = reported_length - known - row.excused
         unknown = self._fitted_unknown(known, unknown)
-        parts = (row.up, row.degraded, row.down, unknown)
-        if sum(parts) == 0:
+        excused = self.booked + self.stepped
+        total = known + unknown
+        if total == 0:
             # Nothing was said of a stretch that the tolerance explains: it is as it is now.
-            parts = _one_of(state_now)
+            return _all_in(state_now, self.judged, excused)
+        if row.up == total:
+            return Durations(self.judged, 0, 0, 0, excused)
+        parts = (row.up, row.degraded, row.down, unknown)
         up, degraded, down, unknown = share_out(parts, self.judged)
-        return Durations(up, degraded, down, unknown, self.booked + self.stepped)
+        return Durations(up, degraded, down, unknown, excused)
 
     def _fitted_unknown(self, known: int, unknown: int) -> int:
-        """Cuts or fills the unknown time of a report that is outside the tolerance."""
+        """Cuts or fills unknown time where the report is longer or shorter than tolerated."""
         excess = known + unknown - (self.passed - self.booked)
         if excess > self.longer:
-            self.remarks.add(TIME_CUT if unknown >= excess else CLOCK_DISAGREES)
+            remark = CLOCK_DISAGREES
+            if unknown >= excess:
+                remark = TIME_CUT
+            self.remarks.add(remark)
             return max(0, unknown - excess)
         if -excess > self.shorter:
             self.remarks.add(TIME_MISSING)
@@ -230,32 +294,38 @@ def _worst_state(states: Mapping[str, GpuState], expected: Iterable[str]) -> Gpu
     return worst or "unknown"
 
 
-def _one_of(state: GpuState) -> tuple[int, int, int, int]:
-    return (
-        int(state == "up"),
-        int(state == "degraded"),
-        int(state == "down"),
-        int(state == "unknown"),
-    )
+def _all_in(state: GpuState, length: int, excused: int) -> Durations:
+    """A row of which everything that is judged was in one state."""
+    match state:
+        case "up":
+            return Durations(up=length, excused=excused)
+        case "degraded":
+            return Durations(degraded=length, excused=excused)
+        case "down":
+            return Durations(down=length, excused=excused)
+        case "unknown":
+            return Durations(unknown=length, excused=excused)
 
 
-def _gpu_row(scale: _Scale, report: ReportedTime, uuid: str, within: Interval) -> Durations | None:
-    """The time of one expected GPU; None where it reports more than passed."""
-    window = scale.window
+def _gpu_row(
+    scale: _Scale,
+    window: MeasuredWindow,
+    within: Interval,
+    fitted: Durations | None,
+) -> Durations:
+    """The time of one expected GPU, which is expected in `within`; None: it was not reported."""
+    excused = scale.booked + scale.stepped
+    length = scale.judged
     is_whole = within.begin <= window.since and within.end >= window.until
-    if is_whole:
-        excused = scale.booked + scale.stepped
-        length = scale.judged
-    else:
+    if not is_whole:
         excused = overlap(window.excused, within)
         length = min(scale.judged, within.length - excused)
-    if uuid not in report.gpus:
+    if fitted is None:
         scale.remarks.add(UNREPORTED)
         return Durations(down=length, excused=excused)
-    row = scale.fit(report.gpus[uuid], report.states.get(uuid, "unknown"))
-    if row is None or is_whole:
-        return row
-    return _first_part(row, length, excused)
+    if is_whole:
+        return fitted
+    return _first_part(fitted, length, excused)
 
 
 def _first_part(row: Durations, length: int, excused: int) -> Durations:

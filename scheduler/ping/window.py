@@ -108,7 +108,7 @@ def measured_window(
 
     `sent` is the ping that was answered now; the one before it is in the agent's state.
     """
-    start = window_start(tracked) or pinged_at
+    start = milliseconds(window_start(tracked) or pinged_at)
     until = milliseconds(pinged_at)
     previous = None
     if tracked.state is not None and starts_at_answer(tracked):
@@ -117,12 +117,12 @@ def measured_window(
     if not believes_unheard:
         unheard = unheard_milliseconds(tracked.state)
     return MeasuredWindow(
-        since=min(milliseconds(start), until),
+        since=min(start, until),
         until=until,
         previous_answer=0 if previous is None else round(previous.answer_ms),
         answer=round(sent.answer_ms),
         elapsed=_elapsed(previous, sent),
-        elapsed_by_server=_elapsed_by_server(previous, sent, until - milliseconds(start)),
+        elapsed_by_server=_elapsed_by_server(previous, sent, until - start),
         excused=_intervals(excused, until),
         expected=expected_intervals(tracked.entry, report),
         unheard=unheard,
@@ -131,13 +131,17 @@ def measured_window(
 
 def admit_report(window: MeasuredWindow, report: UptimeReport) -> Admitted | Refused:
     """Applies the admission rule to a report as it came."""
+    host = Durations.from_seconds(report.seconds)
     gpus: dict[str, Durations] = {}
     states = {}
     for gpu in report.gpus:
-        gpus[gpu.uuid] = Durations.from_seconds(gpu.seconds)
+        row = host
+        if gpu.seconds != report.seconds:
+            row = Durations.from_seconds(gpu.seconds)
+        gpus[gpu.uuid] = row
         states[gpu.uuid] = gpu.state
     reported = ReportedTime(
-        host=Durations.from_seconds(report.seconds),
+        host=host,
         gpus=gpus,
         states=states,
         uptime_percent=report.uptime_percent,
@@ -151,11 +155,23 @@ def gpu_times(admitted: Admitted, report: UptimeReport) -> tuple[GpuTime, ...]:
     Empty where the report has exactly the expected GPUs and all have the host's own time, so that
     nothing would be said that the report and the host's time do not say.
     """
-    rows = admitted.gpus
-    reported = {gpu.uuid for gpu in report.gpus}
-    if reported == set(rows) and all(row == admitted.host for row in rows.values()):
+    if _says_nothing_new(admitted, report):
         return ()
-    return tuple(GpuTime(uuid, row.to_seconds()) for uuid, row in rows.items())
+    times = []
+    for uuid, row in admitted.gpus.items():
+        times.append(GpuTime(uuid, row.to_seconds()))
+    return tuple(times)
+
+
+def _says_nothing_new(admitted: Admitted, report: UptimeReport) -> bool:
+    host = admitted.host
+    if len(report.gpus) != len(admitted.gpus):
+        return False
+    for gpu in report.gpus:
+        row = admitted.gpus.get(gpu.uuid)
+        if row is None or (row is not host and row != host):
+            return False
+    return True
 
 
 def unheard_milliseconds(state: AgentState | None) -> int:
@@ -221,6 +237,8 @@ def _elapsed_by_server(
 
 def _intervals(excused: tuple[ExcusedSpan, ...], until: int) -> tuple[Interval, ...]:
     """Returns what the ping excused, on the calendar, overlaps merged, in order."""
+    if not excused:
+        return ()
     given = []
     for span in excused:
         if span.since_seconds_ago is None or span.until_seconds_ago is None:

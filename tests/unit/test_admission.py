@@ -329,6 +329,44 @@ def test_every_row_is_exact_and_no_host_is_better_than_its_gpus(  # noqa: PLR091
         assert result.host.good <= max(0, elapsed) + 2_000
 
 
+@settings(max_examples=500)
+@given(
+    length=times,
+    elapsed=st.one_of(st.none(), times),
+    booked=st.tuples(times, times),
+    unheard=times,
+    host=rows.filter(lambda row: row.good + row.down > 0),
+    uuids=st.sets(st.sampled_from("ABC")),
+)
+def test_the_common_path_and_the_general_one_admit_the_same(
+    length, elapsed, booked, unheard, host, uuids
+):
+    """A GPU that is expected for ever, but not by the constant for it, takes the general path."""
+    excused = (Interval(min(booked), max(booked)),)
+    report = said(host, **dict.fromkeys(uuids, host))
+    results = []
+    for expected in (ALWAYS, Interval(ALWAYS.begin - 1, ALWAYS.end)):
+        window = measured(
+            length,
+            elapsed=elapsed,
+            excused=excused,
+            expected=dict.fromkeys(uuids, expected),
+            unheard=unheard,
+        )
+        results.append(admit(window, report))
+    assert results[0] == results[1]
+
+
+@given(
+    parts=st.tuples(times, times, times, times).filter(any),
+    length=times,
+)
+def test_a_row_that_was_up_all_the_time_is_shared_out_as_any_other(parts, length):
+    """`fit` does not compute it."""
+    up = sum(parts)
+    assert share_out((up, 0, 0, 0), length) == (length, 0, 0, 0)
+
+
 @given(
     parts=st.tuples(times, times, times, times).filter(any),
     length=times,
