@@ -32,6 +32,11 @@ def fleet_families(fleet: Fleet | None) -> list[Metric]:
         agents.add_metric([status], fleet.by_status.get(status, 0))
     return [
         agents,
+        gauge(
+            "duplicate_agent_ids",
+            "Agents under whose id two hosts or two agents answer",
+            fleet.duplicate_ids,
+        ),
         gauge("due_agents", "Agents whose next ping has come", fleet.due),
         gauge("pings_in_flight", "Pings waiting for their answer", fleet.in_flight),
     ]

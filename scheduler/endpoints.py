@@ -238,6 +238,7 @@ class SchedulerEndpoints:
             in_flight=self._loop.pinger.in_flight,
             by_status=by_status,
             next_ping_at=directory.next_ping_at(now),
+            duplicate_ids=len(directory.duplicate_ids),
             trouble=trouble,
             gpus=await self._facts.count_gpus(),
             base_interval_minutes=directory.policy.base_seconds / 60.0,

@@ -24,6 +24,7 @@ from scheduler.cluster.history_position import HistoryPosition
 from scheduler.cluster.peers import Peers, new_instance
 from scheduler.cluster.presence import Presence
 from scheduler.endpoints import SchedulerEndpoints
+from scheduler.fleet import duplicate_ids
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.fleet_watcher import FleetWatcher
 from scheduler.fleet.registry import Registry
@@ -220,20 +221,9 @@ class Scheduler:
     def _on_recorded(self, attempt: PingAttempt, state: AgentState) -> None:
         """Counts and publishes an outcome that this scheduler wrote."""
         self._counters.record(state)
-        if state.conflicting_boot_ids:
-            self._log_duplicate_id(attempt, state)
+        if duplicate_ids.is_conflicting(state):
+            _log_duplicate_id(attempt, state)
         self.events.add_outcome(attempt, state)
-
-    def _log_duplicate_id(self, attempt: PingAttempt, state: AgentState) -> None:
-        """Logs two hosts under one id, once for each conflict."""
-        before = attempt.base_state
-        if before is not None and before.conflicting_boot_ids:
-            return
-        log.error(
-            "duplicate_agent_id_detected",
-            agent_id=state.agent_id,
-            boot_ids=state.conflicting_boot_ids,
-        )
 
     async def _restore_layout(self) -> None:
         await layout.ensure_consumer(self._client, self._settings)
@@ -254,3 +244,17 @@ async def running(settings: Settings) -> AsyncIterator[Scheduler]:
                 yield scheduler
             finally:
                 await service.stop()
+
+
+def _log_duplicate_id(attempt: PingAttempt, state: AgentState) -> None:
+    """Logs two agents under one id, once for each conflict."""
+    if duplicate_ids.is_conflicting(attempt.base_state):
+        return
+    log.error(
+        "duplicate_agent_id_detected",
+        agent_id=state.agent_id,
+        boot_ids=state.conflicting_boot_ids,
+        session_ids=state.conflicting_sessions,
+        gpus=state.conflicting_gpus,
+        action="give one of them another id, or stop it",
+    )

@@ -365,6 +365,11 @@ class AgentState(Standing, kw_only=True, frozen=True):
     last_answered_at: Timestamp | None = None
     boot_ids: tuple[str, ...] = ()  # of the reports, newest first
     conflicting_boot_ids: tuple[str, ...] = ()  # two hosts answer under this id
+    session_ids: tuple[str, ...] = ()  # of the reports, newest first
+    conflicting_sessions: tuple[str, ...] = ()  # two agents answer under this id
+    # of the reports, newest first; hex digits of each GPU that was present, joined by dots
+    gpu_sets: tuple[str, ...] = ()
+    conflicting_gpus: tuple[str, ...] = ()  # UUIDs of two agents' GPUs
     answered_ping: AnsweredPing | None = None
     silence: Silence | None = None
     # The GPUs of the last report, while outcomes without one follow it.

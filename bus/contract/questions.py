@@ -122,6 +122,9 @@ class Agent(Message, kw_only=True, frozen=True):
     enrolments: tuple[Enrolment, ...] = ()
     # not empty: two hosts answer under this id, and an operator has to decide
     conflicting_boot_ids: tuple[str, ...] = ()
+    # the same for two agents, which may be on one host: their sessions, and a GPU of each
+    conflicting_sessions: tuple[str, ...] = ()
+    conflicting_gpus: tuple[str, ...] = ()
     uptime_24h_seconds: Duration | None = None
     last_reason: str | None = None
     remarks: tuple[str, ...] = ()
@@ -271,6 +274,7 @@ class Fleet(Message, kw_only=True, frozen=True):
     in_flight: int
     by_status: dict[str, int]
     next_ping_at: datetime | None = None
+    duplicate_ids: int = 0  # agents under whose id two answer
     # why the scheduler that answered cannot ping or keep outcomes; None while it can
     trouble: str | None = None
     gpus: GpuCounts | None = None

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from bus.contract.messages import AgentEntry, AgentState, Status
 from scheduler import policy as rules
+from scheduler.fleet import duplicate_ids
 from scheduler.policy import Policy
 
 # How far the clocks of schedulers and server may be apart before a timestamp is corrected.
@@ -134,6 +135,7 @@ class Directory:
         self._connected: set[str] | None = None
         self._booked: dict[str, None] = {}  # agents with maintenance in their entry
         self.totals: Counter[str] = Counter()
+        self.duplicate_ids: set[str] = set()  # registered agents under whose id two answer
 
     def __len__(self) -> int:
         return self.totals["agents"]
@@ -304,6 +306,10 @@ class Directory:
         if status != tracked.status:
             self._recount(agent_id, tracked.status, status)
             tracked.status = status
+        if tracked.registered and duplicate_ids.is_conflicting(tracked.state):
+            self.duplicate_ids.add(agent_id)
+        else:
+            self.duplicate_ids.discard(agent_id)
         self._due.pop(agent_id, None)
         next_at = tracked.next_ping_at(self.policy)
         if next_at is not None:

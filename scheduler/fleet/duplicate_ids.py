@@ -1,42 +1,141 @@
-"""Detects two hosts that use one agent id, by the boot_ids in their reports. Pure.
+"""Detects two hosts, or two agents on one host, that answer under one agent id. Pure.
 
-The boot_id of one host changes at a reboot and the old one never comes back. A boot_id that comes
-back after another one was seen belongs to a second host with the same id and credentials. Both are
-then shown as in conflict until an operator has put it right.
+A reboot changes the boot_id, a restart of agentd changes the session_id, and the old ones never
+come back. One that comes back after another was seen belongs to a second agent with the same id and
+credentials. The same holds for sets of GPUs that have no GPU in common, where another session
+reports them. A host whose GPU was lost for a while still has the others, one agentd sees MIG
+devices come and go, and a GPU that the operator replaced begins a new memory of sets.
+
+Both agents are then shown as in conflict until an operator has put it right.
 """
 
-from bus.contract.messages import AgentState, UptimeReport
+import zlib
+from typing import NamedTuple
 
-REMEMBERED_BOOTS = 4
+from bus.contract.messages import AgentEntry, AgentState, UptimeReport, report_of
 
-
-def boots(before: AgentState | None, report: UptimeReport | None) -> tuple[str, ...]:
-    """Returns the boot_ids seen last, newest first, REMEMBERED_BOOTS at most."""
-    known: tuple[str, ...] = ()
-    if before is not None:
-        known = before.boot_ids
-    if report is None or not report.boot_id:
-        return known
-    if known and known[0] == report.boot_id:
-        return known
-    newest_first = [report.boot_id]
-    for boot_id in known:
-        if boot_id != report.boot_id:
-            newest_first.append(boot_id)
-    return tuple(newest_first[:REMEMBERED_BOOTS])
+REMEMBERED = 4  # boots, sessions and sets of GPUs, the newest first
 
 
-def conflict(before: AgentState | None, report: UptimeReport | None) -> tuple[str, ...]:
-    """Returns the boot_ids of the hosts that answer under the same id; empty without a conflict.
+class Identities(NamedTuple):
+    """What the reports of an agent were seen with, and what of that is in conflict.
 
-    A conflict ends with the first boot_id that was not seen before.
+    `gpu_sets` are the GPUs that were present, each as eight hex digits, joined by dots.
+    `conflicting_gpus` has a GPU of either set.
     """
+
+    boot_ids: tuple[str, ...] = ()
+    conflicting_boot_ids: tuple[str, ...] = ()
+    session_ids: tuple[str, ...] = ()
+    conflicting_sessions: tuple[str, ...] = ()
+    gpu_sets: tuple[str, ...] = ()
+    conflicting_gpus: tuple[str, ...] = ()
+
+
+def identities(
+    before: AgentState | None, entry: AgentEntry | None, report: UptimeReport | None
+) -> Identities:
+    """Returns what is known after this report; None stands for a ping without one."""
+    known = _known(before)
+    if report is None:
+        return known
+    gpu_sets = known.gpu_sets
+    if _gpus_were_changed(before, entry):
+        gpu_sets = ()
+    gpu_set = present_gpus(report)
+    conflicting_gpus = known.conflicting_gpus
+    if gpu_set and gpu_set not in gpu_sets:
+        conflicting_gpus = ()
+    is_other_session = not report.session_id or report.session_id not in known.session_ids[:1]
+    if is_other_session and _alternates(gpu_sets, gpu_set) and before is not None:
+        conflicting_gpus = _examples(report, before)
+    return Identities(
+        boot_ids=_newest_first(known.boot_ids, report.boot_id),
+        conflicting_boot_ids=_conflict(known.boot_ids, report.boot_id, known.conflicting_boot_ids),
+        session_ids=_newest_first(known.session_ids, report.session_id),
+        conflicting_sessions=_conflict(
+            known.session_ids, report.session_id, known.conflicting_sessions
+        ),
+        gpu_sets=_newest_first(gpu_sets, gpu_set),
+        conflicting_gpus=conflicting_gpus,
+    )
+
+
+def is_conflicting(state: AgentState | None) -> bool:
+    """Returns whether two agents answer under this id."""
+    if state is None:
+        return False
+    conflicts = (state.conflicting_boot_ids, state.conflicting_sessions, state.conflicting_gpus)
+    return any(conflicts)
+
+
+def present_gpus(report: UptimeReport) -> str:
+    """Returns the GPUs that the host has, in short; those that it lacks have no index."""
+    present = []
+    for gpu in report.gpus:
+        if gpu.index is not None:
+            present.append(f"{zlib.crc32(gpu.uuid.encode()):08x}")
+    return ".".join(sorted(present))
+
+
+def _known(before: AgentState | None) -> Identities:
     if before is None:
-        return ()
-    if report is None or not report.boot_id:
-        return before.conflicting_boot_ids
-    if report.boot_id in before.boot_ids[1:]:
-        return (report.boot_id, before.boot_ids[0])
-    if report.boot_id in before.boot_ids:
-        return before.conflicting_boot_ids
+        return Identities()
+    return Identities(
+        boot_ids=before.boot_ids,
+        conflicting_boot_ids=before.conflicting_boot_ids,
+        session_ids=before.session_ids,
+        conflicting_sessions=before.conflicting_sessions,
+        gpu_sets=before.gpu_sets,
+        conflicting_gpus=before.conflicting_gpus,
+    )
+
+
+def _gpus_were_changed(before: AgentState | None, entry: AgentEntry | None) -> bool:
+    """Returns whether the operator changed the GPUs since the last answered ping."""
+    if before is None or before.last_answered_at is None:
+        return False
+    if entry is None or not entry.gpu_changes:
+        return False
+    return entry.gpu_changes[-1].at >= before.last_answered_at
+
+
+def _newest_first(known: tuple[str, ...], seen: str) -> tuple[str, ...]:
+    """Returns the values seen last, REMEMBERED at most; an empty value is not remembered."""
+    if not seen or (known and known[0] == seen):
+        return known
+    others = [value for value in known if value != seen]
+    return (seen, *others[: REMEMBERED - 1])
+
+
+def _conflict(known: tuple[str, ...], seen: str, before: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns both values where one comes back; a conflict ends with a value not seen before."""
+    if not seen:
+        return before
+    if seen in known[1:]:
+        return (seen, known[0])
+    if seen in known:
+        return before
     return ()
+
+
+def _alternates(known: tuple[str, ...], seen: str) -> bool:
+    """Returns whether a set of GPUs comes back after one that has none of its GPUs."""
+    if not seen or seen not in known[1:]:
+        return False
+    own = set(seen.split("."))
+    later = known[: known.index(seen)]
+    return any(own.isdisjoint(other.split(".")) for other in later)
+
+
+def _examples(report: UptimeReport, before: AgentState) -> tuple[str, ...]:
+    """Returns one GPU of this report, and one of the report before where that is known."""
+    examples = []
+    for shown in (report, report_of(before.last)):
+        if shown is None:
+            continue
+        for gpu in shown.gpus:
+            if gpu.index is not None and gpu.uuid not in examples:
+                examples.append(gpu.uuid)
+                break
+    return tuple(examples)

@@ -66,6 +66,8 @@ def agent_view(
         last_response_ms=state.last.response_ms,
         connected=_connected(tracked, state),
         conflicting_boot_ids=state.conflicting_boot_ids,
+        conflicting_sessions=state.conflicting_sessions,
+        conflicting_gpus=state.conflicting_gpus,
         last_reason=state.last.reason,
         remarks=state.last.remarks,
     )

@@ -74,6 +74,7 @@ def next_state(
         mark_refused = False
     elif attempt.refused_report is not None:
         mark_refused = True
+    identities = duplicate_ids.identities(before, attempt.tracked.entry, report)._asdict()
     assert attempt.pinged_at  # noqa: S101  # an attempt with a result was started
     return AgentState(
         **standing,
@@ -84,8 +85,7 @@ def next_state(
         next_ping_at=_next_ping_at(attempt.pinged_at, result, step, now),
         since_mark=since_mark,
         last_answered_at=last_answered_at,
-        boot_ids=duplicate_ids.boots(before, report),
-        conflicting_boot_ids=duplicate_ids.conflict(before, report),
+        **identities,
         answered_ping=answered_ping,
         silence=_silence(attempt, result, step),
         mark_refused=mark_refused,

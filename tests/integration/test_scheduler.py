@@ -35,6 +35,7 @@ from bus.errors import BadMessageError, RefusedError
 from bus.settings import Settings
 from bus.transport import connection, micro_services
 from bus.transport.bucket import read
+from gateway.metric_families import fleet_families
 from scheduler.service import Scheduler, running
 from tests.agents import TestAgents, answering, report, silent, uptime
 from tests.history import assert_gapless, until_history
@@ -376,6 +377,31 @@ async def test_two_hosts_under_one_id_are_flagged_and_a_reboot_is_not(bus, sched
     history = await until_history(bus, lambda h: len(h["a"]) >= 5)
     assert [s.conflicting_boot_ids for s in history["a"][:5]] == [(), (), (), (), ("one", "two")]
     assert (await agent(bus, "a")).conflicting_boot_ids == ("one", "two")
+
+
+async def test_two_containers_on_one_host_are_flagged_in_view_event_log_and_numbers(
+    bus, scheduler, agents, capsys
+):
+    """They share the boot and the GPU, and answer in turn."""
+    events: list[LiveEvent] = []
+
+    async def hear(message) -> None:
+        events.append(decode(message.data, LiveEvent))
+
+    await bus.subscribe(subjects.EVENT_ALL, cb=hear)
+    sessions = iter(["one", "two", "one"])
+    await agents.add("a", lambda i, r: encode(report(i, r, session_id=next(sessions, "two"))))
+    await register(bus, "a")
+    await until_history(bus, lambda h: len(h["a"]) >= 3)
+    view = await agent(bus, "a")
+    assert set(view.conflicting_sessions) == {"one", "two"}
+    assert view.conflicting_boot_ids == ()
+    assert any(event.agent and event.agent.conflicting_sessions for event in events)
+    fleet = await micro_services.ask(bus, subjects.FLEET, None, Fleet, who="scheduler")
+    assert fleet.duplicate_ids == 1
+    texts = [str(family) for family in fleet_families(fleet)]
+    assert any("gpuping_duplicate_agent_ids" in text and "value=1" in text for text in texts)
+    assert capsys.readouterr().out.count("duplicate_agent_id_detected") == 1
 
 
 @pytest.mark.parametrize("how", ["ruined", "deleted"])
