@@ -1,16 +1,6 @@
-"""Addresses: which ones are on this machine, and how they are shown without the secrets in them."""
+"""Addresses of hosts: which ones are on this machine."""
 
 import ipaddress
-import re
-
-# `nats://user:password@host`, `nats://token@host` and `user:password@host`, also where the address
-# is malformed. Several addresses have commas between them.
-_USER_INFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/+)[^\s,]*@")
-_USER_INFO_ALONE = re.compile(r"(?<![\w/*])[^\s,:/'\"=({\[]+:(?!/)[^\s,]*@")
-_TOKEN = re.compile(r"gpuping_[A-Za-z0-9_-]{40,}")
-_SEED = re.compile(r"\bS[ANOCUX][A-Z2-7]{40,60}\b")
-_JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-HIDDEN = "***"
 
 
 def is_loopback(host: str) -> bool:
@@ -31,34 +21,3 @@ def is_ip_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def shown(address: str) -> str:
-    """An address of the bus, or several with commas between them, without user, password or token.
-
-    What stands before the last `@` of each is hidden, whatever it is.
-    """
-    parts = []
-    for one in address.split(","):
-        secret, at, host = one.rpartition("@")
-        scheme, separator, _ = secret.partition("://")
-        if not separator:
-            scheme = ""
-        if at:
-            parts.append(f"{scheme}{separator}{HIDDEN}@{host}")
-        else:
-            parts.append(one)
-    return ",".join(parts)
-
-
-def without_secrets(text: str) -> str:
-    """The text with `***` in place of secrets, for whatever is printed, logged or answered.
-
-    Secrets are the user and password or the token in an address, bearer tokens of the gateway,
-    seeds of NATS keys and JSON web tokens.
-    """
-    text = _USER_INFO.sub(rf"\g<1>{HIDDEN}@", text)
-    text = _USER_INFO_ALONE.sub(f"{HIDDEN}@", text)
-    text = _TOKEN.sub(HIDDEN, text)
-    text = _SEED.sub(HIDDEN, text)
-    return _JWT.sub(HIDDEN, text)

@@ -5,7 +5,7 @@ import sys
 
 import structlog
 
-from bus.addresses import without_secrets
+from bus.redaction import redact
 from bus.settings import Settings
 
 
@@ -44,6 +44,6 @@ def _renderer(settings: Settings) -> structlog.typing.Processor:
     def render_without_secrets(
         logger: structlog.typing.WrappedLogger, name: str, event: structlog.typing.EventDict
     ) -> str:
-        return without_secrets(str(render(logger, name, event)))
+        return redact(str(render(logger, name, event)))
 
     return render_without_secrets

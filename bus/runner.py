@@ -15,8 +15,8 @@ from contextlib import AbstractAsyncContextManager
 import structlog
 
 from bus import logs, settings
-from bus.addresses import without_secrets
 from bus.errors import GpupingError, RefusedError, SettingsError
+from bus.redaction import redact
 from bus.settings import Settings
 
 log = structlog.get_logger("bus.runner")
@@ -172,7 +172,7 @@ def report(error: BaseException, program: str = _PROGRAM) -> int:
     for cause in causes:
         if not isinstance(cause, GpupingError):
             text = "".join(traceback.format_exception(error))
-            print(without_secrets(text), file=sys.stderr, end="")  # noqa: T201
+            print(redact(text), file=sys.stderr, end="")  # noqa: T201
             return FAILED
     first = causes[0]
     complain(str(first), program)
@@ -181,7 +181,7 @@ def report(error: BaseException, program: str = _PROGRAM) -> int:
 
 def complain(text: str, program: str = _PROGRAM) -> None:
     """One line on standard error, after the program's name."""
-    line = without_secrets(" ".join(text.split()))
+    line = redact(" ".join(text.split()))
     print(f"{program}: {line}", file=sys.stderr)  # noqa: T201
 
 

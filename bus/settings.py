@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
-from bus.addresses import HIDDEN, shown
 from bus.contract.subjects import AGENT_ID_PATTERN, RESERVED_IDS
 from bus.errors import SettingsError
+from bus.redaction import HIDDEN, redact_address
 
 Positive = Annotated[float, Meta(gt=0.0, le=1e9)]
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -121,7 +121,7 @@ class Settings(Struct, kw_only=True, frozen=True):
     @property
     def shown_nats_url(self) -> str:
         """The address of the bus as it may be shown: without user, password or token."""
-        return shown(self.nats_url)
+        return redact_address(self.nats_url)
 
     @property
     def data_dir(self) -> Path:
@@ -244,7 +244,7 @@ def _check_together(settings: Settings) -> None:
     public_url = settings.GATEWAY_PUBLIC_URL
     if public_url is not None and not _PUBLIC_URL.fullmatch(public_url):
         raise SettingsError(
-            f"GATEWAY_PUBLIC_URL={shown(public_url)!r}: "
+            f"GATEWAY_PUBLIC_URL={redact_address(public_url)!r}: "
             "expected an address like https://fleet.example/ or https://example.org/gpuping/"
         )
     for address in settings.nats_url.split(","):

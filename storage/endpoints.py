@@ -14,7 +14,7 @@ from nats.micro.request import Request
 
 from bus.clock import utc_now
 from bus.contract import subjects
-from bus.contract.exports import FileFormat, TableRequest
+from bus.contract.exports import ExportRequest, FileFormat, TableRequest
 from bus.contract.messages import decode, encode
 from bus.contract.questions import (
     HistoryRequest,
@@ -27,7 +27,6 @@ from bus.contract.questions import (
 )
 from bus.contract.series import SeriesReply, SeriesRequest
 from bus.contract.statements import (
-    ExportRequest,
     FleetReplay,
     FleetReplayRequest,
     Statement,
@@ -78,7 +77,7 @@ class Endpoints:
             Endpoint("series", subjects.SERIES_ALL, self.series),
             Endpoint("uptimes", subjects.UPTIMES, self.uptimes),
             Endpoint("overview", subjects.OVERVIEW, self.overview),
-            Endpoint("report", subjects.REPORT_ALL, self.report),
+            Endpoint("report", subjects.STATEMENT_ALL, self.report),
             Endpoint("replay", subjects.REPLAY, self.replay),
             Endpoint("export", subjects.EXPORT_ALL, self.export),
             Endpoint("table", subjects.TABLE, self.table),

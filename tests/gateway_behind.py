@@ -19,7 +19,7 @@ from nats.micro.request import Request
 from bus import settings
 from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, BusHealth, GpuStatus, LedgerHealth
-from bus.contract.exports import TableRequest
+from bus.contract.exports import ExportRequest, TableRequest
 from bus.contract.messages import Seconds, UptimeReport, Window, decode, encode
 from bus.contract.questions import (
     Agent,
@@ -42,7 +42,6 @@ from bus.contract.questions import (
 )
 from bus.contract.statements import (
     Account,
-    ExportRequest,
     FleetReplay,
     FleetReplayRequest,
     Statement,
@@ -208,7 +207,7 @@ class Behind:
             "overview": (subjects.OVERVIEW, self._overview),
             "stats": (subjects.STORAGE_STATS, self._stats),
             "export": (subjects.EXPORT_ALL, self._export),
-            "report": (subjects.REPORT_ALL, self._report),
+            "report": (subjects.STATEMENT_ALL, self._report),
             "replay": (subjects.REPLAY, self._replay),
             "table": (subjects.TABLE, self._table),
         }

@@ -17,13 +17,13 @@ import nats.errors
 import structlog
 from msgspec import Struct
 
-from bus.addresses import shown
 from bus.contract import subjects
 from bus.contract.enrolment import CredentialsReply, RedeemRequest, RenewRequest
 from bus.errors import BusError, GpupingError, SettingsError
 from bus.identity import credentials, enrolment_token, host
 from bus.identity.host import HostIdentity
 from bus.identity.keys import KeyKind, SigningKey
+from bus.redaction import redact_address
 from bus.settings import Settings
 from bus.transport import connection
 from bus.transport.connection import Client, is_private
@@ -88,7 +88,7 @@ async def enroll(settings: Settings, token_at_address: str) -> Enrolled:
     enrolled = Enrolled(agent_id=reply.agent_id, nats_url=nats_url)
     credentials.write_secret(_enrolled_file(state_dir), msgspec.json.encode(enrolled).decode())
     pending.unlink(missing_ok=True)
-    log.info("host_enrolled", agent=reply.agent_id, bus=shown(nats_url))
+    log.info("host_enrolled", agent=reply.agent_id, bus=redact_address(nats_url))
     return enrolled
 
 

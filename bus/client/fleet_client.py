@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from bus import clock
 from bus.client.audit import read_page
+from bus.client.recent_uptime import with_uptime
 from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, GpuStatus, check_gpus
 from bus.contract.audit import AuditPage
@@ -32,7 +33,7 @@ from bus.contract.dashboard import (
     FleetUptime,
     Totals,
 )
-from bus.contract.exports import TableRequest
+from bus.contract.exports import ExportRequest, TableRequest
 from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
 from bus.contract.messages import Status, UptimeReport, decode, encode
 from bus.contract.questions import (
@@ -59,13 +60,11 @@ from bus.contract.questions import (
 )
 from bus.contract.series import SeriesReply, SeriesRequest
 from bus.contract.statements import (
-    ExportRequest,
     FleetReplay,
     FleetReplayRequest,
     Statement,
     StatementRequest,
 )
-from bus.contract.uptimes import with_uptime
 from bus.errors import (
     AgentError,
     BadAnswerError,
@@ -240,12 +239,12 @@ class FleetClient:
     async def statement(self, agent_id: str, request: StatementRequest) -> Statement:
         """An agent's month. The enrolments, which storage does not know, are filled in here."""
         enrolled = await self._with_enrolments(agent_id, request)
-        return await self._ask_whole(subjects.report(agent_id), enrolled, Statement)
+        return await self._ask_whole(subjects.statement(agent_id), enrolled, Statement)
 
     async def statement_file(self, agent_id: str, request: StatementRequest) -> FileOffer:
         """An agent's month in a format other than JSON, with enrolments as in `statement`."""
         enrolled = await self._with_enrolments(agent_id, request)
-        return await self._ask_file(subjects.report(agent_id), enrolled)
+        return await self._ask_file(subjects.statement(agent_id), enrolled)
 
     async def replay(self, request: FleetReplayRequest) -> FleetReplay:
         """The fleet's month under other rules: the agents whose pay changes most."""

@@ -14,7 +14,7 @@ from msgspec import Struct
 from bus.contract.messages import Seconds
 
 # beyond every number and time, and half of BIGINT's range: what is added to it does not overflow
-FAR = 2**62
+UNBOUNDED = 2**62
 
 
 def uptime_percent(good_ms: float, judged_ms: float) -> float | None:

@@ -4,10 +4,12 @@ Storage writes the file and offers it (`bus/transport/file_transfer.py`); the as
 pieces.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from bus.contract.messages import AgentId, Message
-from bus.contract.questions import PastHours
+from bus.contract.questions import Cursor, PastHours
 from bus.contract.statements import Month
 
 FileFormat = Literal["csv", "parquet"]
@@ -28,6 +30,21 @@ TABLES: dict[Table, str] = {
     ),
     "lateness": "percentiles of how late pings went out: one row, or one a day, hour or agent",
 }
+
+
+class ExportRequest(Message, kw_only=True, frozen=True):
+    """Asks for an agent's history of the last `hours` as a file, newest outcome first.
+
+    `limit` and `cursor` are as for a page; without a limit the file has all of it. `registered`
+    says that the asker knows the agent, so that an agent without outcomes is an empty file and not
+    an unknown agent.
+    """
+
+    hours: PastHours = 24.0
+    limit: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
+    cursor: Cursor | None = None
+    format: FileFormat = "csv"
+    registered: bool = False
 
 
 class TableRequest(Message, kw_only=True, frozen=True):

@@ -20,13 +20,13 @@ SCHEMA_VERSION = 1
 AgentId = Annotated[str, Meta(pattern=AGENT_ID_PATTERN)]
 Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
 # up to 136 years: a BIGINT holds the sum of millions of them in milliseconds
-Duration = Annotated[float, Meta(ge=0.0, le=2.0**32)]
+DurationSeconds = Annotated[float, Meta(ge=0.0, le=2.0**32)]
 Timestamp = Annotated[datetime, Meta(tz=True)]  # in [EARLIEST, LATEST): `check_timestamps`
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9999, 1, 1, tzinfo=UTC)  # a year below datetime's limit: any offset fits
 Index = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 GpuState = Literal["up", "degraded", "down", "unknown"]
-Result = Literal["answered", "missed", "excused"]
+OutcomeWord = Literal["answered", "missed", "excused"]
 Verdict = Literal["first", "good", "poor", "excused"]
 Status = Literal["maintenance", "pending", "missing", "poor", "recovering", "healthy"]
 
@@ -114,11 +114,11 @@ class PingRequest(Message, kw_only=True, frozen=True):
 class Seconds(Struct, kw_only=True, frozen=True, gc=False):
     """The seconds of a window by state. The five add up to the window to the millisecond."""
 
-    up: Duration = 0.0
-    degraded: Duration = 0.0
-    down: Duration = 0.0
-    unknown: Duration = 0.0
-    excused: Duration = 0.0
+    up: DurationSeconds = 0.0
+    degraded: DurationSeconds = 0.0
+    down: DurationSeconds = 0.0
+    unknown: DurationSeconds = 0.0
+    excused: DurationSeconds = 0.0
 
 
 class Window(Struct, kw_only=True, frozen=True, gc=False):
@@ -126,7 +126,7 @@ class Window(Struct, kw_only=True, frozen=True, gc=False):
 
     since: Timestamp
     until: Timestamp
-    seconds: Duration
+    seconds: DurationSeconds
     mark: str | None = None
 
     def __post_init__(self) -> None:
@@ -279,12 +279,12 @@ class Outcome(Struct, kw_only=True, frozen=True):
     ping_id: str
     ping_seq: int
     pinged_at: Timestamp
-    outcome: Result
+    outcome: OutcomeWord
     verdict: Verdict
     reason: str | None = None
     uptime_percent: Percent | None = None
     seconds: Seconds | None = None
-    window_seconds: Duration | None = None
+    window_seconds: DurationSeconds | None = None
     response_ms: float | None = None
     late_ms: float | None = None
     since: Timestamp | None = None
@@ -347,7 +347,7 @@ class Standing(Message, kw_only=True, frozen=True):
     recovering: bool = False
     no_gpu: bool = False  # the last answer reported no GPU
     last_judged: Verdict | None = None  # the last verdict good or poor
-    last_outcome: Result | None = None
+    last_outcome: OutcomeWord | None = None
     uptime_percent: Percent | None = None  # of the last judged ping; a miss observed nothing
     unjudged: int = 0  # answered pings in a row with nothing to judge
 

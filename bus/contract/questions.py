@@ -11,15 +11,15 @@ from msgspec import Meta, Struct
 
 from bus.contract.messages import (
     AgentState,
-    Duration,
+    DurationSeconds,
     Enrolment,
     GpuChange,
     GpuReport,
     GpuState,
     Message,
     Outcome,
+    OutcomeWord,
     Percent,
-    Result,
     Seconds,
     Status,
     Timestamp,
@@ -73,12 +73,12 @@ class Ping(Message, kw_only=True, frozen=True):
     agent_id: str
     ping_seq: int
     pinged_at: datetime
-    outcome: Result
+    outcome: OutcomeWord
     reason: str | None
     verdict: Verdict
     uptime_percent: Percent | None
     seconds: Seconds | None
-    window_seconds: Duration | None
+    window_seconds: DurationSeconds | None
     consecutive_poor_uptime: int
     interval_minutes: float
     next_ping_at: datetime
@@ -125,7 +125,7 @@ class Agent(Message, kw_only=True, frozen=True):
     # the same for two agents, which may be on one host: their sessions, and a GPU of each
     conflicting_sessions: tuple[str, ...] = ()
     conflicting_gpus: tuple[str, ...] = ()
-    uptime_24h_seconds: Duration | None = None
+    uptime_24h_seconds: DurationSeconds | None = None
     last_reason: str | None = None
     remarks: tuple[str, ...] = ()
 

@@ -9,8 +9,16 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from bus.contract.messages import Duration, Enrolment, Incident, Message, Percent, Seconds, Span
-from bus.contract.questions import Cursor, PageLimit, PastHours
+from bus.contract.messages import (
+    DurationSeconds,
+    Enrolment,
+    Incident,
+    Message,
+    Percent,
+    Seconds,
+    Span,
+)
+from bus.contract.questions import PageLimit
 from bus.contract.subjects import END
 
 # a datetime can represent the bounds of every month that this matches
@@ -40,7 +48,7 @@ class Band(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     rate: Share
 
 
-class Rules(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class PayRules(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """How uptime becomes pay. A policy file is this Struct as TOML.
 
     With `basis` month, the uptime of the whole month decides; with window, each report's window is
@@ -52,7 +60,7 @@ class Rules(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     source: Annotated[str, Meta(max_length=500)] = ""
     basis: Literal["month", "window"] = "month"
     bands: Annotated[tuple[Band, ...], Meta(min_length=1, max_length=100)]
-    forgiven_seconds: Duration = 0.0
+    forgiven_seconds: DurationSeconds = 0.0
     leaves_below: Percent | None = None
     degraded_counts_as_up: bool = True
     unknown_counts: Literal["down", "excused"] = "down"
@@ -80,7 +88,7 @@ class Account(Struct, kw_only=True, frozen=True):
     """
 
     seconds: Seconds
-    unreported_seconds: Duration
+    unreported_seconds: DurationSeconds
     coverage_percent: Percent | None
     uptime_percent: Percent | None
 
@@ -95,7 +103,7 @@ class GpuAccount(Account, kw_only=True, frozen=True):
     uuid: str
     name: str
     index: int | None
-    enrolled_seconds: Duration
+    enrolled_seconds: DurationSeconds
 
 
 class Split(Struct, kw_only=True, frozen=True):
@@ -125,8 +133,8 @@ class Pay(Struct, kw_only=True, frozen=True):
     in_pool: bool
     good_pings: int
     poor_pings: int
-    due_seconds: Duration = 0.0
-    paid_seconds: Duration = 0.0
+    due_seconds: DurationSeconds = 0.0
+    paid_seconds: DurationSeconds = 0.0
 
 
 class Replay(Struct, kw_only=True, frozen=True):
@@ -153,7 +161,7 @@ class Statement(Message, kw_only=True, frozen=True):
     since: datetime
     until: datetime
     final: bool
-    enrolled_seconds: Duration
+    enrolled_seconds: DurationSeconds
     host: Account
     gpus: tuple[GpuAccount, ...]
     incidents: tuple[Incident, ...]
@@ -166,21 +174,6 @@ class Statement(Message, kw_only=True, frozen=True):
     enrolled: tuple[Span, ...] = ()
     forgotten_until: datetime | None = None
     replay: Replay | None = None
-
-
-class ExportRequest(Message, kw_only=True, frozen=True):
-    """Asks for an agent's history of the last `hours` as a file, newest outcome first.
-
-    `limit` and `cursor` are as for a page; without a limit the file has all of it. `registered`
-    says that the asker knows the agent, so that an agent without outcomes is an empty file and not
-    an unknown agent.
-    """
-
-    hours: PastHours = 24.0
-    limit: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
-    cursor: Cursor | None = None
-    format: Literal["csv", "parquet"] = "csv"
-    registered: bool = False
 
 
 class FleetReplayRequest(Message, kw_only=True, frozen=True):
@@ -206,7 +199,7 @@ class AgentReplay(Struct, kw_only=True, frozen=True):
     then_paid_percent: Percent | None
     change_percent: float
     change: Literal["gains", "loses", "same"]
-    covered_seconds: Duration = 0.0
+    covered_seconds: DurationSeconds = 0.0
 
 
 class FleetReplay(Message, kw_only=True, frozen=True):

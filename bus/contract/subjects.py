@@ -51,7 +51,7 @@ SERIES_ALL = "gpuping.storage.series.*"
 EXPORT_ALL = "gpuping.storage.export.*"
 UPTIMES = "gpuping.storage.uptimes"
 OVERVIEW = "gpuping.storage.overview"
-REPORT_ALL = "gpuping.storage.report.*"
+STATEMENT_ALL = "gpuping.storage.report.*"
 REPLAY = "gpuping.storage.replay"
 TABLE = "gpuping.storage.table"
 STORAGE_STATS = "gpuping.storage.stats"
@@ -189,7 +189,7 @@ def export(agent_id: str) -> str:
     return f"gpuping.storage.export.{agent_id}"
 
 
-def report(agent_id: str) -> str:
+def statement(agent_id: str) -> str:
     """Asks storage for an agent's uptime statement."""
     return f"gpuping.storage.report.{agent_id}"
 

@@ -25,10 +25,11 @@ from nats.aio.subscription import Subscription
 from nats.micro.request import Request
 from nats.micro.service import Endpoint, Service
 
-from bus.addresses import is_loopback, shown
+from bus.addresses import is_loopback
 from bus.contract import subjects
 from bus.identity import credentials
 from bus.identity.credentials import CredentialsError
+from bus.redaction import redact_address
 from bus.settings import Settings
 from bus.transport import cli_contexts
 
@@ -333,7 +334,7 @@ def _check_identity(addresses: list[str], identity: dict[str, Any]) -> None:
     for url in addresses:
         if not is_private(url):
             raise CredentialsError(
-                f"NATS_URL={shown(url.strip())!r}: outside loopback credentials need TLS: "
+                f"NATS_URL={redact_address(url.strip())!r}: outside loopback credentials need TLS: "
                 "write tls:// and give the server a certificate (docs/security.md)"
             )
 

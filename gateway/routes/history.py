@@ -10,8 +10,8 @@ from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
 from bus.client.fleet_client import FleetClient
+from bus.contract.exports import ExportRequest
 from bus.contract.questions import CURSOR_PATTERN, HistoryReply, HistoryRequest
-from bus.contract.statements import ExportRequest
 from bus.contract.subjects import check_agent_id
 from gateway.routes.agents import AGENTS
 from gateway.web import params

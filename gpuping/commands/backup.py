@@ -18,7 +18,7 @@ from gpuping.backup import making, migrating, restoring
 from gpuping.backup.manifest import BackupError
 from gpuping.client import bus_file, own_server
 from gpuping.client.data_dir_lock import lock_data_dir
-from gpuping.commands.loading import load_settings
+from gpuping.commands.command_settings import load_settings
 from gpuping.commands.options import CHECK, DataDir, app, examples
 from gpuping.output import terminal
 

@@ -20,7 +20,7 @@ from bus.runner import Lifecycle
 from bus.settings import Settings
 from bus.transport import account_updates
 from gpuping.client import bus_file
-from gpuping.commands.loading import load_settings
+from gpuping.commands.command_settings import load_settings
 from gpuping.commands.options import CHECK, AgentId, DataDir, Json, Output, app, bullets, examples
 from gpuping.output import terminal
 from gpuping.output.json_text import print_json

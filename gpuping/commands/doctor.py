@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from bus import runner
 from bus.runner import Lifecycle
 from bus.settings import Settings
-from gpuping.commands.loading import load_settings
+from gpuping.commands.command_settings import load_settings
 from gpuping.commands.options import CHECK, DataDir, Json, app, examples
 from gpuping.output import tables, terminal
 from gpuping.output.findings import Finding

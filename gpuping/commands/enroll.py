@@ -16,7 +16,7 @@ from bus.settings import Settings
 from bus.transport.micro_services import ask
 from gpuping.client.bus_connection import connect_to_running
 from gpuping.client.bus_file import with_running_bus
-from gpuping.commands.loading import load_settings
+from gpuping.commands.command_settings import load_settings
 from gpuping.commands.options import CHECK, RUN, DataDir, OneAgentOption, app, examples
 from gpuping.enrolment import service
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from bus import runner
 from bus.runner import Lifecycle
 from gpuping.client.sources import Source, open_source
-from gpuping.commands.loading import load_settings
+from gpuping.commands.command_settings import load_settings
 from gpuping.output import terminal
 from gpuping.output.standard_output import ignore_closed_pipe
 

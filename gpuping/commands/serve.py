@@ -5,12 +5,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter, validators
 
 from bus import runner
-from bus.addresses import shown
+from bus.redaction import redact_address
 from bus.runner import Lifecycle
 from bus.settings import Settings
 from gpuping import extras
 from gpuping.client.bus_file import with_running_bus
-from gpuping.commands.loading import load_settings
+from gpuping.commands.command_settings import load_settings
 from gpuping.commands.options import RUN, DataDir, Scenario, app, examples
 from gpuping.output import terminal
 
@@ -176,7 +176,9 @@ def _enroll(settings: Settings, token_at_address: str) -> int:
 
     async def main(_: Lifecycle) -> None:
         enrolled = await enrolment.enroll(settings, token_at_address)
-        runner.complain(f"enrolled as {enrolled.agent_id} on the bus at {shown(enrolled.nats_url)}")
+        runner.complain(
+            f"enrolled as {enrolled.agent_id} on the bus at {redact_address(enrolled.nats_url)}"
+        )
 
     return runner.run(main)
 

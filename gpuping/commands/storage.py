@@ -16,7 +16,7 @@ from bus.settings import Settings
 from gpuping import extras
 from gpuping.client import bus_file, own_server
 from gpuping.client.data_dir_lock import lock_data_dir
-from gpuping.commands.loading import load_settings
+from gpuping.commands.command_settings import load_settings
 from gpuping.commands.options import RUN, DataDir, app, examples
 from gpuping.output import terminal
 

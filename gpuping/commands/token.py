@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from bus import runner
 from bus.errors import GpupingError, SettingsError
 from bus.settings import Settings
-from gpuping.commands.loading import load_settings
+from gpuping.commands.command_settings import load_settings
 from gpuping.commands.options import CHECK, app, examples
 
 Role = Literal["viewer", "operator", "admin"]

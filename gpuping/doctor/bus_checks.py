@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from bus import clock
-from bus.addresses import shown
 from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
 from bus.contract.questions import SchedulerStats
 from bus.errors import BusError, RefusedError, UnavailableError
+from bus.redaction import redact_address
 from bus.settings import Settings
 from bus.transport import jetstream_api, layout
 from bus.transport.connection import Client
@@ -39,7 +39,9 @@ async def server(client: Client) -> Finding:
     except BusError as error:
         return failure("bus", str(error), "update nats-server to 2.12 or newer")
     version = layout.server_version(client)
-    detail = f"nats-server {version} at {shown(client.address)}, {milliseconds:.1f} ms away"
+    detail = (
+        f"nats-server {version} at {redact_address(client.address)}, {milliseconds:.1f} ms away"
+    )
     return ok("bus", detail)
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from bus.addresses import without_secrets
+from bus.redaction import redact
 
 Level = Literal["ok", "note", "warning", "failure"]
 
@@ -40,5 +40,5 @@ def failure(check: str, detail: str, advice: str) -> Finding:
 
 def _finding(check: str, level: Level, detail: str, advice: str = "") -> Finding:
     """A finding without the secrets that an address or an error may hold."""
-    shown_detail = without_secrets(detail)
-    return Finding(check=check, level=level, detail=shown_detail, advice=without_secrets(advice))
+    shown_detail = redact(detail)
+    return Finding(check=check, level=level, detail=shown_detail, advice=redact(advice))

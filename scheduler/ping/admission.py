@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from bus.contract.durations import FAR, Durations, Interval
+from bus.contract.durations import UNBOUNDED, Durations, Interval
 from bus.contract.messages import GpuState
 
 SAME_CLOCK_MS = 50  # how far two measurements by one boot's CLOCK_BOOTTIME may be apart
 OTHER_CLOCK_MS = 2_000  # the same for the wall clocks of two schedulers, or of two boots
 PERCENT_TOLERANCE = 0.01  # between the reported percent and the reported seconds
-ALWAYS = Interval(-FAR, FAR)  # the interval of a GPU that was expected all the time
+ALWAYS = Interval(-UNBOUNDED, UNBOUNDED)  # the interval of a GPU that was expected all the time
 
 # What is said about an admitted report. None of these refuses it.
 CLOCK_DISAGREES = "clock_disagrees"  # more known time than passed: scaled down
@@ -218,7 +218,7 @@ class _Scale:
             most = max(most, by_server)
             if by_server < 0:
                 # The server's clock was set back: by none of our clocks is any report too long.
-                most = FAR
+                most = UNBOUNDED
         # A step of the scheduler's own clock made time that nobody lived through. It is excused.
         stepped = 0
         if length - passed > OTHER_CLOCK_MS:

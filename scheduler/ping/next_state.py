@@ -17,7 +17,7 @@ from bus.contract.messages import (
     AgentState,
     KnownGpu,
     Outcome,
-    Result,
+    OutcomeWord,
     Silence,
     Standing,
     UptimeReport,
@@ -219,7 +219,7 @@ def _as_text(refused: bytes | None) -> str | None:
         return "base64:" + base64.b64encode(refused).decode()
 
 
-def _outcome_word(result: PingResult) -> Result:
+def _outcome_word(result: PingResult) -> OutcomeWord:
     match result:
         case Answered():
             return "answered"

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bus.contract.durations import Durations, Interval
-from bus.contract.messages import GpuReport, Result, Seconds, Verdict, encode
+from bus.contract.messages import GpuReport, OutcomeWord, Seconds, Verdict, encode
 from bus.contract.questions import Evidence, Ping
 from bus.transport.large_answers import fitting
 from storage.engine.database import rows_as, sql
@@ -39,7 +39,7 @@ class HistoryRow(NamedTuple):
     agent: int
     ping_seq: int
     pinged_us: int
-    outcome: Result
+    outcome: OutcomeWord
     reason: str | None
     verdict: Verdict
     uptime_percent: float | None

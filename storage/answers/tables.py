@@ -9,8 +9,8 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from bus.contract.exports import TableRequest
-from bus.contract.statements import Account, ExportRequest, FleetReplay, Statement
+from bus.contract.exports import ExportRequest, TableRequest
+from bus.contract.statements import Account, FleetReplay, Statement
 from bus.errors import RefusedError
 from storage.answers.cursor import older_than
 from storage.answers.latencies import EXACT_PINGS

@@ -1,6 +1,6 @@
 """Bounds beyond every time that history keeps, in microseconds since 1970."""
 
-from bus.contract.durations import FAR
+from bus.contract.durations import UNBOUNDED
 
-FIRST_US = -FAR
-LAST_US = FAR
+FIRST_US = -UNBOUNDED
+LAST_US = UNBOUNDED

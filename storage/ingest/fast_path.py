@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from bus.contract.messages import Duration, GpuReport, Seconds
+from bus.contract.messages import DurationSeconds, GpuReport, Seconds
 from storage.engine.dictionary import Dictionaries, GpuNames
 from storage.engine.rows import NO_GPUS, Arrival, HealthyRows
 from storage.ingest.timestamps import timestamps
@@ -44,7 +44,7 @@ _WholeSeconds = Annotated[float, Meta(ge=0.0, le=LONGEST, multiple_of=1)]
 _UpSeconds = narrowed(
     "_UpSeconds",
     Seconds,
-    up=(Duration, 0.0),
+    up=(DurationSeconds, 0.0),
     degraded=(_Zero, 0.0),
     down=(_Zero, 0.0),
     unknown=(_Zero, 0.0),

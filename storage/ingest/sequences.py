@@ -14,11 +14,11 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from bus.contract.durations import FAR
+from bus.contract.durations import UNBOUNDED
 
 # As a base: history has no outcome of the agent left, and whatever number comes next is the first
 # that counts.
-_UNKNOWN_BASE = FAR
+_UNKNOWN_BASE = UNBOUNDED
 
 _by_first = attrgetter("first")
 

@@ -9,7 +9,7 @@ from bus.contract.durations import Durations, Interval, uptime_percent
 from bus.contract.messages import Incident
 from bus.contract.statements import Account, GpuAccount, Split
 from storage.engine.rows import from_microseconds, microseconds
-from storage.statements.incidents import IncidentList
+from storage.statements.incident_merging import IncidentList
 from storage.statements.windows import ReportWindow, share_within
 
 ROUNDING_MS = 3  # both ends of a window are rounded, so a shorter gap is not unreported time

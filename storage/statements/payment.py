@@ -1,6 +1,6 @@
 """Replays a month under payment rules. Pure arithmetic over windows.
 
-Rules are data (`bus.contract.statements.Rules`); `policy_files.py` reads them.
+Rules are data (`bus.contract.statements.PayRules`); `policy_files.py` reads them.
 """
 
 from fractions import Fraction
@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 
 from bus.contract.durations import Durations, uptime_percent
-from bus.contract.statements import Band, Pay, Replay, Rules
+from bus.contract.statements import Band, Pay, PayRules, Replay
 
 _SAME_PERCENT = 1e-9  # changes below this are rounding
 
@@ -31,13 +31,13 @@ class PayableWindow(Struct, frozen=True):
 class Terms(NamedTuple):
     """Payment rules, and the uptime in percent from which a ping counts as good."""
 
-    rules: Rules
+    rules: PayRules
     threshold: float
 
 
 def threshold_terms(threshold: float) -> Terms:
     """Returns our own terms: full pay for a window at or above the threshold, else nothing."""
-    rules = Rules(
+    rules = PayRules(
         name=f"threshold {threshold:.15g} %",
         source="PING_UPTIME_THRESHOLD",
         basis="window",
@@ -99,7 +99,7 @@ def pay(
     )
 
 
-def _stays_in_pool(uptime: float | None, rules: Rules) -> bool:
+def _stays_in_pool(uptime: float | None, rules: PayRules) -> bool:
     if uptime is None or rules.leaves_below is None:
         return True
     return uptime >= rules.leaves_below
@@ -115,7 +115,7 @@ def _change_word(change_percent: float) -> Literal["gains", "loses", "same"]:
 
 def _paid_by_window(
     windows: list[PayableWindow],
-    rules: Rules,
+    rules: PayRules,
 ) -> Fraction:
     """Returns the milliseconds at the full rate, exact, so that the fleet's pay is their sum.
 
@@ -135,19 +135,19 @@ def _uptime(good_ms: float, judged_ms: int) -> float | None:
     return uptime_percent(min(judged_ms, good_ms), judged_ms)
 
 
-def _good_ms(durations: Durations, rules: Rules) -> int:
+def _good_ms(durations: Durations, rules: PayRules) -> int:
     if rules.degraded_counts_as_up:
         return durations.good
     return durations.up
 
 
-def _judged_ms(durations: Durations, rules: Rules) -> int:
+def _judged_ms(durations: Durations, rules: PayRules) -> int:
     if rules.unknown_counts == "down":
         return durations.judged
     return durations.judged - durations.unknown
 
 
-def _rate(uptime: float | None, rules: Rules) -> Fraction:
+def _rate(uptime: float | None, rules: PayRules) -> Fraction:
     """Returns the share of the full rate as written: 0.1 is a tenth, not the nearest double."""
     if uptime is None:
         return Fraction()

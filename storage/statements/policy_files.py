@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from bus.contract.statements import Band, Rules
+from bus.contract.statements import Band, PayRules
 from bus.errors import BadMessageError
 from storage.statements.payment import Terms, threshold_terms
 
@@ -17,7 +17,7 @@ def ready_made() -> list[str]:
     return sorted(file.stem for file in POLICIES.glob("*.toml"))
 
 
-def read_rules(text: str) -> Rules:
+def read_rules(text: str) -> PayRules:
     """Returns the rules of a ready-made policy, by its name, or of a TOML text.
 
     The highest band comes first.
@@ -35,7 +35,7 @@ def read_rules(text: str) -> Rules:
         text = (POLICIES / f"{text}.toml").read_text()
     # RecursionError and OverflowError: deeply nested lists, and numbers with thousands of digits
     try:
-        rules = msgspec.convert(tomllib.loads(text), Rules)
+        rules = msgspec.convert(tomllib.loads(text), PayRules)
     except (ValueError, RecursionError, OverflowError) as error:
         raise BadMessageError(f"policy: {error}") from None
     bands = sorted(rules.bands, key=_highest_first)

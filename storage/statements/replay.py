@@ -12,7 +12,14 @@ from math import fsum
 from operator import attrgetter
 from typing import NamedTuple
 
-from bus.contract.statements import AgentReplay, FleetReplay, FleetReplayRequest, Pay, Replay, Rules
+from bus.contract.statements import (
+    AgentReplay,
+    FleetReplay,
+    FleetReplayRequest,
+    Pay,
+    PayRules,
+    Replay,
+)
 from bus.errors import RefusedError
 from storage.engine.database import rows_as, sql
 from storage.engine.duration_columns import durations_of
@@ -120,7 +127,7 @@ def _greatest_change_first(agent: AgentReplay) -> tuple[float, str]:
     return -abs(agent.change_percent), agent.agent_id
 
 
-def _bands_reached(rules: Rules) -> str:
+def _bands_reached(rules: PayRules) -> str:
     """Returns SQL for the number of bands that a window's uptime reaches, as in `payment`."""
     judged = "up_ms + degraded_ms + down_ms"
     if rules.unknown_counts == "down":

@@ -8,9 +8,9 @@ import pytest
 
 from bus.client.fleet_client import FleetClient, optional
 from bus.contract import subjects
-from bus.contract.exports import TableRequest
+from bus.contract.exports import ExportRequest, TableRequest
 from bus.contract.questions import HistoryRequest, StorageStats, UptimesRequest
-from bus.contract.statements import ExportRequest, FleetReplayRequest, StatementRequest
+from bus.contract.statements import FleetReplayRequest, StatementRequest
 from bus.errors import AgentError, BadAnswerError, RefusedError, UnavailableError
 from bus.transport.connection import Client
 from tests.gateway_behind import Behind, agent, ping

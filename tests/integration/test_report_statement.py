@@ -10,10 +10,10 @@ import duckdb
 import pytest
 
 from bus.contract import subjects
+from bus.contract.exports import ExportRequest
 from bus.contract.messages import AgentState, Enrolment, GpuReport, Incident, Seconds, report_of
 from bus.contract.questions import HistoryReply, HistoryRequest
 from bus.contract.statements import (
-    ExportRequest,
     FleetReplay,
     FleetReplayRequest,
     Statement,
@@ -120,7 +120,7 @@ def independently(states: list[AgentState], begins: datetime, ends: datetime) ->
 async def ask(bus: Client, agent_id: str, month: str = "2026-10", **more) -> Statement:
     request = StatementRequest(month=month, **more)
     return await micro_services.ask(
-        bus, subjects.report(agent_id), request, Statement, who="storage"
+        bus, subjects.statement(agent_id), request, Statement, who="storage"
     )
 
 
@@ -205,7 +205,7 @@ async def test_nothing_left_to_judge_is_no_value(bus: Client, base_settings: Set
             await ask(bus, "x", month="2199-01")
         with pytest.raises(RefusedError, match="month"):
             await micro_services.ask(
-                bus, subjects.report("x"), ExportRequest(), Statement, who="storage"
+                bus, subjects.statement("x"), ExportRequest(), Statement, who="storage"
             )
 
 
@@ -290,7 +290,7 @@ async def test_every_format_says_the_same(bus: Client, base_settings: Settings, 
         for form in ("csv", "parquet", "html"):
             request = StatementRequest(month="2026-10", format=form, policy="livepeer")
             offer = await micro_services.ask(
-                bus, subjects.report("a"), request, FileOffer, who="storage"
+                bus, subjects.statement("a"), request, FileOffer, who="storage"
             )
             assert offer.name == f"a-2026-10.{form}"
             files[form] = await fetch(bus, offer)

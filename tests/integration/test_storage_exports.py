@@ -16,9 +16,9 @@ import msgspec
 import pytest
 
 from bus.contract import subjects
-from bus.contract.exports import TABLES, TableRequest
+from bus.contract.exports import TABLES, ExportRequest, TableRequest
 from bus.contract.messages import GpuReport, Incident, Seconds
-from bus.contract.statements import ExportRequest, FleetReplayRequest, StatementRequest
+from bus.contract.statements import FleetReplayRequest, StatementRequest
 from bus.errors import RefusedError
 from bus.settings import Settings, load
 from bus.transport import micro_services

@@ -158,20 +158,26 @@ async def test_a_long_statement_comes_as_a_file_and_a_short_one_as_itself(
 ):
     await put(storage, flapping_month())
     asked = StatementRequest(month="2026-10", enrolments=(Enrolment(OCTOBER),))
-    offer = await micro_services.ask(bus, subjects.report("flap"), asked, FileOffer, who="storage")
+    offer = await micro_services.ask(
+        bus, subjects.statement("flap"), asked, FileOffer, who="storage"
+    )
     assert (offer.name, offer.media_type) == ("flap-2026-10.json", "application/json")
     assert offer.total_bytes > 1_000_000
     made = await large_answers.ask_whole(
-        bus, subjects.report("flap"), asked, Statement, who="storage"
+        bus, subjects.statement("flap"), asked, Statement, who="storage"
     )
     assert len(made.incidents) == 3 * (31 * 96 - 1)
     short = await micro_services.ask_raw(
-        bus, subjects.report("flap"), encode(replace(asked, month="2026-11")), who="storage"
+        bus, subjects.statement("flap"), encode(replace(asked, month="2026-11")), who="storage"
     )
     assert msgspec.json.decode(short, type=Statement).month == "2026-11"
     with pytest.raises(RefusedError, match="no history"):
         await large_answers.ask_whole(
-            bus, subjects.report("nobody"), replace(asked, enrolments=()), Statement, who="storage"
+            bus,
+            subjects.statement("nobody"),
+            replace(asked, enrolments=()),
+            Statement,
+            who="storage",
         )
     chosen = quick(base_settings)
     async with (

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bus.contract.exports import ExportRequest
 from bus.contract.messages import AgentState, decode, encode
 from bus.contract.questions import HistoryReply, HistoryRequest
-from bus.contract.statements import ExportRequest
 from bus.errors import BadMessageError
 from bus.settings import load
 from storage.answers import history, tables

@@ -46,12 +46,16 @@ async def history(client: Client) -> HistoryReply:
 
 async def statement(client: Client) -> Statement:
     asked = StatementRequest(month=month())
-    return await micro_services.ask(client, subjects.report("a"), asked, Statement, who="storage")
+    return await micro_services.ask(
+        client, subjects.statement("a"), asked, Statement, who="storage"
+    )
 
 
 async def page(client: Client) -> FileOffer:
     asked = StatementRequest(month=month(), format="html")
-    return await micro_services.ask(client, subjects.report("a"), asked, FileOffer, who="storage")
+    return await micro_services.ask(
+        client, subjects.statement("a"), asked, FileOffer, who="storage"
+    )
 
 
 async def replay(client: Client, form: Any = "json", kind: Any = FleetReplay) -> Any:

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bus.client.recent_uptime import with_uptime
 from bus.contract.messages import Status
 from bus.contract.questions import Agent, UptimesReply
-from bus.contract.uptimes import with_uptime
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
