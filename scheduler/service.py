@@ -32,6 +32,7 @@ from scheduler.fleet.timer_reconciler import TimerReconciler
 from scheduler.fleet.views import agent_view
 from scheduler.maintenance_endpoints import MaintenanceEndpoints
 from scheduler.ping.attempt import PingAttempt
+from scheduler.ping.bucket_guard import BucketGuard
 from scheduler.ping.live_events import LiveEvents
 from scheduler.ping.loop import PingLoop
 from scheduler.ping.pinger import PingLimits
@@ -120,6 +121,9 @@ class Scheduler:
             client, self.directory, self.peers, self.loop, self.bus_clock
         )
         self.timer_reconciler = TimerReconciler(client, self.directory, suspect_timers)
+        self.bucket_guard = BucketGuard(
+            client, settings, self.directory, self.watcher, self.loop, self._on_reloaded
+        )
         self.endpoints = SchedulerEndpoints(
             client,
             self.directory,
@@ -142,6 +146,7 @@ class Scheduler:
 
     async def load(self, start: StartTask) -> None:
         """Returns when the directory holds the whole fleet."""
+        await self.bucket_guard.remember()
         await self.bus_clock.measure()
         await self.history.read()
         await self.watcher.load(start)
@@ -164,6 +169,7 @@ class Scheduler:
         start(self.events.run())
         start(self.presence.run())
         start(self.timer_reconciler.run())
+        start(self.bucket_guard.run())
         start(self.peers.run())
         start(self.timer_deferral.run())
         self.loop.start(start)
@@ -186,6 +192,9 @@ class Scheduler:
             holding_seconds=self.history.holding_seconds,
             held_seconds=self.history.held_seconds,
             differing_policies=self.peers.differing_policies,
+            bucket_problem=self.bucket_guard.problem,
+            lost_enrolments=self.bucket_guard.lost_enrolments,
+            layout_problems=self.bucket_guard.layout_problems,
             commits=committer.commits,
             lost_races=committer.lost_races,
             bad_messages=queue.bad_messages + pinger.bad_messages + self.watcher.bad_values,
@@ -197,6 +206,12 @@ class Scheduler:
             late_seconds_sum=counters.late.sum,
             bus_clock_offset_seconds=self.bus_clock.offset_seconds,
         )
+
+    async def _on_reloaded(self) -> None:
+        """Brings what depends on the bucket into line with another one."""
+        self.timer_reconciler.discard_suspects()
+        await self.history.read()
+        self._on_peers_changed()
 
     def _on_peers_changed(self) -> None:
         """Watches the states while there are others that write them."""

@@ -487,5 +487,8 @@ class SchedulerStats(Message, kw_only=True, frozen=True):
     holding_seconds: float = 0.0  # for how long now without a break
     held_seconds: float = 0.0  # in total
     differing_policies: tuple[str, ...] = ()  # schedulers that judge by other rules
+    bucket_problem: str | None = None  # why nobody is pinged
+    lost_enrolments: int = 0  # agents that were registered and are gone from the bucket
+    layout_problems: tuple[str, ...] = ()  # streams that are not as the settings want them
     # the server's clock less this scheduler's; None before it was measured
     bus_clock_offset_seconds: float | None = None

@@ -128,5 +128,7 @@ def _first_sequence(data: bytes, size: int) -> int:
         if error.err_code == ErrorCode.WRONG_LAST_SEQUENCE:
             raise StaleError(text) from None
         raise BusError(text) from error
-    last: int = answer["seq"]
+    last: int | None = answer.get("seq")
+    if last is None:
+        raise UnavailableError("the bucket's answer to a write names no sequence")
     return last - size + 1

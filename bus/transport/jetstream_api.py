@@ -110,7 +110,10 @@ async def delete_consumer(client: Client, stream: str, name: str) -> None:
 
 def answer_of(data: bytes) -> JsonObject:
     """Decodes an answer of the API or to a publication. Raises JetStreamApiError for a refusal."""
-    answer: JsonObject = json.loads(data)
+    try:
+        answer: JsonObject = json.loads(data)
+    except ValueError:
+        raise UnavailableError("the answer of JetStream cannot be decoded") from None
     error = answer.get("error")
     if not error:
         return answer

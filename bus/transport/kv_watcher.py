@@ -77,6 +77,16 @@ class KeyWatcher:
         async with asyncio.timeout(timeout):
             await waiter
 
+    def restart(self) -> None:
+        """Watches from the beginning again, also after `pause`: the stream is another one.
+
+        `loaded` is set again when all that it holds now has been applied.
+        """
+        self._sequence = 0
+        self.loaded.clear()
+        self._wanted.set()
+        self._consumer.stop()
+
     def pause(self) -> None:
         """Stops watching. `resume` goes on with the last revision of what changes meanwhile."""
         self._wanted.clear()

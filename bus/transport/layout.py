@@ -200,7 +200,7 @@ async def _creation(client: Client, wanted: JsonObject) -> _Change:
             wanted = wanted | {"first_seq": position + 1}
             details = {
                 "detail": "the bucket was gone, and the history stream is not empty",
-                "action": "restore a backup (gpuping restore), or let the agents register again",
+                "action": "let the agents register again; they continue where they were",
             }
     smaller: list[JsonObject] = []
     if name == subjects.HISTORY_STREAM:
@@ -321,7 +321,9 @@ def source_sequence(message: JsonObject) -> float:
     for line in headers.splitlines():
         name, _, value = line.partition(":")
         if name.lower() == "nats-stream-source":
-            return int(value.split()[1])
+            words = value.split()
+            if len(words) > 1 and words[1].isdigit():
+                return int(words[1])
     return math.inf
 
 

@@ -191,6 +191,18 @@ class Directory:
         """
         self._set_state(agent_id, self._tracked(agent_id), state, revision)
 
+    def clear(self) -> None:
+        """Forgets everything: the bucket that it was read from is gone."""
+        self._agents.clear()
+        self._ids.clear()
+        self._ids_dirty = False
+        self._upcoming.clear()
+        self._due.clear()
+        self._untaken.clear()
+        self._booked.clear()
+        self.by_status.clear()
+        self.totals.clear()
+
     def rebuild_schedule(self) -> None:
         """Forgets the due times that were queued before all states were read.
 

@@ -84,6 +84,13 @@ class FleetWatcher:
         created: str = info["created"]
         return created
 
+    async def load_again(self) -> None:
+        """Reads everything anew; returns when the directory holds what the bucket holds now."""
+        self._entries.restart()
+        self._states.restart()
+        await self._entries.loaded.wait()
+        await self._states.loaded.wait()
+
     def watch_states(self, wanted: bool) -> None:
         """Watches the states, or stops to: a scheduler that is alone writes all states itself."""
         if wanted:

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
+import structlog
 from msgspec.structs import replace
 
 from bus.contract import subjects
@@ -26,9 +27,12 @@ from bus.transport.connection import Client
 from scheduler import policy as rules
 from scheduler.fleet import expected_gpus
 from scheduler.fleet.directory import Directory, Tracked
+from scheduler.fleet.state_recovery import last_recorded_state
 from scheduler.policy import Policy
 from scheduler.write.batcher import WriteBatcher
 from scheduler.write.timers import cancel_timer, timer
+
+log = structlog.get_logger("scheduler.fleet.registry")
 
 ATTEMPTS = 5
 # Remembered by an entry. A fleet that is removed and registered daily reaches this in three years.
@@ -170,6 +174,8 @@ class Registry:
         tracked = self._directory.get(agent_id)
         if tracked is None:
             tracked = await self._reload(agent_id)
+            if tracked.entry is None and tracked.state is None:
+                tracked = await self._recover(agent_id, tracked)
         if _is_removed(tracked) and not by_operator:
             # Another scheduler may have let it in again a moment ago.
             tracked = await self._reload(agent_id)
@@ -185,6 +191,18 @@ class Registry:
         if not written or known is None:
             return None
         return Registration(known, created, before)
+
+    async def _recover(self, agent_id: str, tracked: Tracked) -> Tracked:
+        """Continues from the history, where the bucket knows nothing of the agent.
+
+        Otherwise its numbers would begin anew, and history would take its outcomes for doubles.
+        """
+        state = await last_recorded_state(self._client, agent_id)
+        if state is None:
+            return tracked
+        log.warning("agent_continued_from_history", agent_id=agent_id, ping_seq=state.ping_seq)
+        self._directory.replace_state(agent_id, state, 0)
+        return self._directory.get(agent_id) or tracked
 
     async def _try_remove(self, agent_id: str, now: datetime) -> bool:
         """Returns False when another scheduler changed the agent meanwhile."""

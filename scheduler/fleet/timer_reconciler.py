@@ -11,7 +11,7 @@ import asyncio
 import structlog
 
 from bus.contract import subjects
-from bus.errors import StaleError, UnavailableError
+from bus.errors import BusError, StaleError
 from bus.transport.batch import commit, only_if
 from bus.transport.connection import Client
 from scheduler.fleet.directory import Directory
@@ -39,7 +39,7 @@ class TimerReconciler:
             except StaleError:
                 # A newer outcome was written, and a correct timer with it.
                 log.debug("timer_reconcile_superseded", agent_id=agent_id)
-            except UnavailableError as error:
+            except BusError as error:
                 log.warning(
                     "timer_reconcile_failed",
                     agent_id=agent_id,

@@ -37,6 +37,7 @@ class PingAttempt:
         "due_seq",
         "excused",
         "first_sent_at",
+        "is_abandoned",
         "next_send_at",
         "no_responders",
         "nonce",
@@ -70,6 +71,7 @@ class PingAttempt:
         self.due_at = due_at  # None: requested by hand
         self.due_seq = 0  # the highest ping_seq that its due messages ask for
         self.acks: list[str] = []  # reply subjects of the due messages that its outcome settles
+        self.is_abandoned = False  # its outcome is not written: the fleet was loaded anew
         self.waiters: list[asyncio.Future[Ping]] = []  # requests by hand that await the outcome
 
         # Set by `start`.

@@ -116,6 +116,8 @@ class Committer:
         room = MAX_MESSAGES - MAX_WRITES
         while self._finished and room >= 0:
             finished = self._finished.popleft()
+            if finished.attempt.is_abandoned:
+                continue
             batch.append(finished)
             room -= max_writes(finished.attempt)
         return batch

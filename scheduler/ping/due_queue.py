@@ -122,6 +122,20 @@ class DueQueue:
         """Queues an attempt that must be started anew; it is launched before all others."""
         self._retries.append(attempt)
 
+    def abandon(self) -> None:
+        """Forgets everything: the fleet is loaded anew."""
+        for attempt in self.active.values():
+            attempt.is_abandoned = True
+        self.active.clear()
+        self._retries.clear()
+        self._by_hand.clear()
+        self._fired.clear()
+        self._held.clear()
+        self._passed_over.clear()
+        self._held_due.clear()
+        self._held_attempts.clear()
+        self._held_fired.clear()
+
     def next(self, now: datetime) -> PingAttempt | None:
         """Returns the next attempt; None when no agent is to be pinged now."""
         for requested in (self._retries, self._by_hand):

@@ -16,6 +16,7 @@ from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.messages import AgentState
 from bus.contract.questions import Ping, ping_of
+from bus.errors import UnavailableError
 from bus.transport.connection import Client
 from bus.transport.pull_consumer import PullConsumer
 from scheduler.cluster.cluster import Cluster
@@ -98,6 +99,7 @@ class PingLoop:
         self._acks: list[str] = []
         # The next attempt, taken from the queue while the limit left no room for it.
         self._ready: PingAttempt | None = None
+        self.is_paused = False  # no ping is sent
         self.held_back_seconds = 0.0
         self._held_back_since: float | None = None
 
@@ -131,6 +133,21 @@ class PingLoop:
                 await self.pinger.launch(attempts)
             else:
                 await self._wait_for_work(turn)
+
+    def abandon(self) -> None:
+        """Drops every attempt: the fleet is loaded anew. Requests by hand fail."""
+        for attempt in self.active.values():
+            for waiter in attempt.waiters:
+                if not waiter.done():
+                    waiter.set_exception(UnavailableError("the bucket was lost: try again"))
+        self.queue.abandon()
+        self.pinger.abandon()
+        self._ready = None
+        self._acks = []
+
+    def wake(self) -> None:
+        """Lets the loop look for work at once."""
+        self._wake.set()
 
     async def ping_now(self, agent_id: str) -> Ping:
         """Pings the agent by hand and returns the outcome, which counts like any other.
@@ -194,6 +211,8 @@ class PingLoop:
 
     def _on_settled(self, attempt: PingAttempt, state: AgentState, ours: bool) -> None:
         """Handles an outcome that is in the bucket, be it this scheduler's or another's."""
+        if attempt.is_abandoned:
+            return
         self.active.pop(attempt.agent_id, None)
         if attempt.acks:
             self._acknowledge(attempt.acks)
@@ -208,12 +227,16 @@ class PingLoop:
 
     def _retry(self, attempt: PingAttempt) -> None:
         """Pings once more, because the state changed before the outcome was written."""
+        if attempt.is_abandoned:
+            return
         self.queue.add_retry(attempt)
         self._wake.set()
 
     def _take_attempts(self, now: datetime) -> list[PingAttempt]:
         """Takes as many attempts from the queue as the limit leaves room for."""
         attempts: list[PingAttempt] = []
+        if self.is_paused:
+            return attempts
         room = min(self._limit - self.pinger.in_flight, LAUNCHED_AT_ONCE)
         while attempt := self._ready or self.queue.next(now):
             self._ready = None

@@ -117,6 +117,11 @@ class Pinger:
             self._in_flight[attempt.ping_id] = attempt
         await self._send(attempts, now)
 
+    def abandon(self) -> None:
+        """Forgets what is in flight; no result is given for it."""
+        self._in_flight.clear()
+        self._missed.clear()
+
     async def _send(self, attempts: list[PingAttempt], now: float) -> None:
         if not self._client.is_connected:
             # nats-py would queue the pings, and send all of them after the outage.
