@@ -88,9 +88,9 @@ class Scheduler:
         wake_loop = asyncio.Event()
         suspect_timers: asyncio.Queue[str] = asyncio.Queue()
         self.directory = Directory(policy, wake_loop.set, suspect_timers.put_nowait)
-        self.registry = Registry(client, self.directory, policy)
-        self.events = LiveEvents(client, policy)
         self.bus_clock = BusClock(client)
+        self.registry = Registry(client, self.directory, policy, self.bus_clock)
+        self.events = LiveEvents(client, policy)
         self.history = HistoryPosition(client, wake_loop.set)
         self.peers = Peers(
             client,

@@ -226,6 +226,22 @@ class GpuChange(Struct, kw_only=True, frozen=True):
         check_timestamps(self.since, self.at)
 
 
+class AnsweredPing(Struct, kw_only=True, frozen=True, gc=False):
+    """What the next window needs to know of the last answered ping, or of the enrolment.
+
+    `boot_id` and `boottime` (CLOCK_BOOTTIME, seconds) are the scheduler's when the ping was first
+    sent, `bus_time` is the server's clock at that moment, and the answer took `answer_ms`.
+    """
+
+    boot_id: str
+    boottime: float
+    bus_time: Timestamp | None = None
+    answer_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_timestamps(self.bus_time)
+
+
 class AgentEntry(Message, kw_only=True, frozen=True):
     """`agent.<id>`: the registry entry. A removed agent keeps it, so that it stays known.
 
@@ -248,6 +264,7 @@ class AgentEntry(Message, kw_only=True, frozen=True):
     removed_at: Timestamp | None = None
     earlier: tuple[Enrolment, ...] = ()
     mark: str | None = None
+    enrolled_clocks: AnsweredPing | None = None
     gpu_changes: tuple[GpuChange, ...] = ()
     expects_simulated: bool = False  # the first report was of simulated GPUs
 
@@ -295,22 +312,6 @@ class Outcome(Struct, kw_only=True, frozen=True):
 
     def __post_init__(self) -> None:
         check_timestamps(self.pinged_at, self.since)
-
-
-class AnsweredPing(Struct, kw_only=True, frozen=True, gc=False):
-    """What the next window needs to know of the last answered ping.
-
-    `boot_id` and `boottime` (CLOCK_BOOTTIME, seconds) are the scheduler's when the ping was first
-    sent, `bus_time` is the server's clock at that moment, and the answer took `answer_ms`.
-    """
-
-    boot_id: str
-    boottime: float
-    bus_time: Timestamp | None = None
-    answer_ms: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_timestamps(self.bus_time)
 
 
 class Silence(Struct, kw_only=True, frozen=True, gc=False):

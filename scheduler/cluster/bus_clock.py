@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 import structlog
 from nats.aio.client import Client
 
-from bus.clock import boottime, utc_now
+from bus.clock import boot_id, boottime, utc_now
 from bus.contract import subjects
+from bus.contract.messages import AnsweredPing
 from bus.errors import BusError
 from bus.transport import jetstream_api
 
@@ -29,6 +30,7 @@ class BusClock:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._boot_id = boot_id()
         self.offset_seconds: float | None = None
         self._is_said = False
 
@@ -66,6 +68,14 @@ class BusClock:
         if self.offset_seconds is not None and self.offset_seconds < -TOLERANCE_SECONDS:
             return now + timedelta(seconds=self.offset_seconds)
         return now
+
+    def reading(self) -> AnsweredPing:
+        """Returns the clocks that nobody sets while we run, as windows need them."""
+        return AnsweredPing(
+            boot_id=self._boot_id,
+            boottime=boottime(),
+            bus_time=self.server_now(),
+        )
 
     def server_now(self) -> datetime | None:
         """Returns the server's time; None before the first measurement."""

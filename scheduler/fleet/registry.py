@@ -25,6 +25,7 @@ from bus.transport.batch import Write, only_if
 from bus.transport.bucket import read
 from bus.transport.connection import Client
 from scheduler import policy as rules
+from scheduler.cluster.bus_clock import BusClock
 from scheduler.fleet import expected_gpus
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.state_recovery import last_recorded_state
@@ -56,8 +57,11 @@ class Registry:
     When another scheduler wrote in between, its entry is read and the change is applied to that.
     """
 
-    def __init__(self, client: Client, directory: Directory, policy: Policy) -> None:
+    def __init__(
+        self, client: Client, directory: Directory, policy: Policy, bus_clock: BusClock
+    ) -> None:
         self._client = client
+        self._bus_clock = bus_clock
         self._directory = directory
         self._policy = policy
         self.batcher = WriteBatcher(client)
@@ -242,7 +246,11 @@ class Registry:
         next_timer = timer(agent_id, tracked.next_seq, due_at)
         state_key = subjects.state_key(agent_id)
         guarded = only_if(next_timer, state_key, tracked.state_revision)
-        entry = replace(_updated(entry, request), mark=request.mark)
+        entry = replace(
+            _updated(entry, request),
+            mark=request.mark,
+            enrolled_clocks=self._bus_clock.reading(),
+        )
         return await self._write_entry(entry, tracked.entry_revision, [guarded])
 
     async def _update(self, agent_id: str, tracked: Tracked, request: RegisterRequest) -> bool:

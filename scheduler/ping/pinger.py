@@ -14,9 +14,9 @@ import structlog
 from msgspec.structs import replace
 from nats.aio.msg import Msg
 
-from bus.clock import boot_id, boottime
+from bus.clock import boottime
 from bus.contract import subjects
-from bus.contract.messages import AnsweredPing, UptimeReport, decode
+from bus.contract.messages import UptimeReport, decode
 from bus.errors import BadMessageError
 from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import BusClock
@@ -69,7 +69,6 @@ class Pinger:
         self._bus_monitor = bus_monitor
         self._server_monitor = server_monitor
         self._bus_clock = bus_clock
-        self._boot_id = boot_id()
         self._believes_unheard = limits.believes_unheard
         self._timeout_seconds = limits.timeout_seconds
         self._on_result = on_result
@@ -105,12 +104,8 @@ class Pinger:
     async def launch(self, attempts: list[PingAttempt]) -> None:
         """Starts these attempts and sends their pings in one go."""
         timestamp = self._bus_clock.now()
-        now = boottime()
-        sent = AnsweredPing(
-            boot_id=self._boot_id,
-            boottime=now,
-            bus_time=self._bus_clock.server_now(),
-        )
+        sent = self._bus_clock.reading()
+        now = sent.boottime
         for attempt in attempts:
             attempt.start(timestamp, self._next_nonce(), sent, self._timeout_seconds)
             attempt.first_sent_at = now

@@ -113,6 +113,8 @@ def measured_window(
     previous = None
     if tracked.state is not None and starts_at_answer(tracked):
         previous = tracked.state.answered_ping
+    elif tracked.entry is not None:
+        previous = tracked.entry.enrolled_clocks
     unheard = 0
     if not believes_unheard:
         unheard = unheard_milliseconds(tracked.state)

@@ -37,6 +37,7 @@ from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.next_state import next_state, writes
 from scheduler.ping.pinger import Pinger, PingLimits
+from scheduler.ping.server_monitor import ServerMonitor
 from scheduler.ping.window import milliseconds
 from scheduler.policy import Answered, Missed, PingResult, Policy
 
@@ -397,6 +398,13 @@ class SchedulerClock:
     def boottime(self, at: int) -> float:
         return (at * self._rate + 86_400_000) / 1000
 
+    def reading(self, at: int) -> AnsweredPing:
+        return AnsweredPing(
+            boot_id=self.boot_id,
+            boottime=self.boottime(at),
+            bus_time=on_calendar(self.server(at)),
+        )
+
     def server(self, at: int) -> int:
         stepped = at >= self._step_at
         return at + self._server_error + (self._kind.server_step if stepped else 0)
@@ -413,8 +421,14 @@ def on_calendar(at: int) -> datetime:
 def make_pinger(*, believes_unheard: bool) -> Pinger:
     """The real one, never run: only its judgement of answers is used."""
     client = Client("test")
-    limits = PingLimits(1, timeout_seconds=TIMEOUT / 1000, believes_unheard=believes_unheard)
-    return Pinger(client, BusMonitor(client, 10.0), BusClock(client), limits, lambda _a, _r: None)
+    return Pinger(
+        client,
+        BusMonitor(client, 10.0),
+        ServerMonitor(client),
+        BusClock(client),
+        PingLimits(1, timeout_seconds=TIMEOUT / 1000, believes_unheard=believes_unheard),
+        lambda _attempt, _result: None,
+    )
 
 
 class Findings:
@@ -450,7 +464,7 @@ class LifeRun:
         self.host = Host(self.dice, self.life, folder)
         step_at = 4 * self.life.end
         if kind.step or kind.server_step:
-            step_at = self.dice.randrange(self.life.end // 3, self.life.end)
+            step_at = self.dice.randrange(self.life.end)
         server_error = self.dice.choice((0, -1_000, 1_000))
         self.clocks = []
         for number in range(kind.schedulers):
@@ -487,6 +501,7 @@ class LifeRun:
             registered_at=enrolled_at,
             enrolled_at=enrolled_at,
             mark=mark,
+            enrolled_clocks=self.clocks[scheduler].reading(host.now),
             expected_gpus=before.expected_gpus if before else (),
             maintenance=tuple(
                 Span(on_calendar(span.begin), on_calendar(span.end)) for span in self.booked
@@ -549,6 +564,8 @@ class LifeRun:
             if at in outage:
                 at = outage.end
             due = self._ping(at)
+        if self.host.store is not None:
+            self.host.store.close()
         self.findings.lives += 1
 
     def _remove_and_enrol_again(self, due: int) -> None:
@@ -567,11 +584,7 @@ class LifeRun:
         clock = self.clocks[scheduler]
         self.pings += 1
         attempt = PingAttempt("host", self.tracked, f"ping-{self.pings}", None)
-        sent = AnsweredPing(
-            boot_id=clock.boot_id,
-            boottime=clock.boottime(at),
-            bus_time=on_calendar(clock.server(at)),
-        )
+        sent = clock.reading(at)
         attempt.start(on_calendar(clock.wall(at)), f"nonce-{self.pings}", sent, TIMEOUT / 1000)
         pause = dice.randrange(self.kind.pause[0], self.kind.pause[1] + 1)
         answer = dice.randrange(1, 50)
