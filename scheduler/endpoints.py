@@ -14,6 +14,7 @@ from nats.micro.service import Service
 from bus.client import audit
 from bus.client.audit import UNNAMED_ACTOR
 from bus.contract import subjects
+from bus.contract.fleet_map import FleetMapPage, FleetMapRequest
 from bus.contract.messages import Message, decode
 from bus.contract.questions import (
     Agent,
@@ -33,7 +34,7 @@ from bus.transport.connection import Client, reply_subject
 from bus.transport.large_answers import fitting, room
 from bus.transport.micro_services import Endpoint, serve
 from scheduler.cluster.bus_clock import BusClock
-from scheduler.fleet import expected_gpus, listing
+from scheduler.fleet import expected_gpus, fleet_map, listing
 from scheduler.fleet.agent_facts import AgentFacts
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.fleet_watcher import FleetWatcher
@@ -88,6 +89,7 @@ class SchedulerEndpoints:
             Endpoint("expect-gpus", subjects.EXPECT_GPUS_ALL, self.expect_gpus),
             Endpoint("list", subjects.LIST, self.list),
             Endpoint("fleet", subjects.FLEET, self.fleet),
+            Endpoint("fleet-map", subjects.FLEET_MAP, self.fleet_map),
             Endpoint("ping", subjects.PING_NOW_ALL, self.ping_now),
             Endpoint("stats", subjects.STATS, self.stats),
         ]
@@ -243,6 +245,12 @@ class SchedulerEndpoints:
             gpus=await self._facts.count_gpus(),
             base_interval_minutes=directory.policy.base_seconds / 60.0,
         )
+
+    async def fleet_map(self, request: Request) -> FleetMapPage:
+        """Answers `gpuping.scheduler.fleet-map`."""
+        body = decode(request.data or b"{}", FleetMapRequest)
+        await self._watcher.catch_up()
+        return await fleet_map.page(self._directory, self._facts, body, self._bus_clock.now())
 
     async def ping_now(self, request: Request) -> Ping:
         """Answers `gpuping.scheduler.ping.<id>` with the outcome, which counts like any other."""

@@ -34,6 +34,7 @@ from bus.contract.dashboard import (
     Totals,
 )
 from bus.contract.exports import ExportRequest, TableRequest
+from bus.contract.fleet_map import FleetMap, FleetMapPage, FleetMapRequest, joined
 from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
 from bus.contract.messages import Status, UptimeReport, decode, encode
 from bus.contract.questions import (
@@ -169,6 +170,26 @@ class FleetClient:
     async def fleet(self, timeout: float = ANSWER_SECONDS) -> Fleet:
         """The fleet in numbers, from the scheduler's memory."""
         return await self._ask(SCHEDULER, subjects.FLEET, None, Fleet, timeout)
+
+    async def fleet_map(self, label: str | None) -> FleetMap:
+        """The state of every GPU, page by page from one scheduler, grouped by a label or not."""
+        generated_at = clock.utc_now()
+        pages = []
+        request = FleetMapRequest(label=label)
+        while True:
+            page = await self._ask(SCHEDULER, subjects.FLEET_MAP, request, FleetMapPage)
+            pages.append(page.columns)
+            if page.next_cursor is None:
+                break
+            request = replace(request, cursor=page.next_cursor)
+        columns = joined(pages)
+        return FleetMap(
+            generated_at=generated_at,
+            total=len(columns.agent_ids),
+            gpus=len(columns.gpu_states),
+            label=label,
+            columns=columns,
+        )
 
     async def book_maintenance(self, request: BookRequest) -> Bookings:
         """Books maintenance. Refused where it does not lie ahead, or exceeds a host's budget."""

@@ -43,6 +43,7 @@ EXPECT_GPUS_ALL = "gpuping.registry.expect-gpus.*"
 LIST = "gpuping.registry.list"
 FLEET = "gpuping.scheduler.fleet"
 PING_NOW_ALL = "gpuping.scheduler.ping.*"
+FLEET_MAP = "gpuping.scheduler.fleet-map"
 STATS = "gpuping.scheduler.stats"
 ALIVE_ALL = "gpuping.scheduler.alive.*"
 

@@ -156,6 +156,7 @@ ROLES: dict[RoleName, Role] = {
             "gpuping.registry.>",
             subjects.PING_NOW_ALL,
             subjects.FLEET,
+            subjects.FLEET_MAP,
             subjects.STATS,
             "gpuping.storage.>",
             subjects.look("*"),

@@ -19,6 +19,14 @@ async def index(
     return _send(request, assets.find("index.html"))
 
 
+@get("/map", include_in_schema=False)
+async def fleet_map_page(
+    request: Request[Any, Any, Any], assets: NamedDependency[Assets]
+) -> Response[bytes]:
+    """The map of the fleet."""
+    return _send(request, assets.find("map.html"))
+
+
 @get("/favicon.ico", include_in_schema=False)
 async def favicon(
     request: Request[Any, Any, Any], assets: NamedDependency[Assets]

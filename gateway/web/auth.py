@@ -31,7 +31,7 @@ _READING_POSTS = frozenset({"/gpu-check", "/worker/gpu-check"})
 AUDIT_PATH = "/ping-system/audit"
 MAINTENANCE_PATH = "/ping-system/maintenance"
 _ADMIN_PATHS = frozenset({AUDIT_PATH})
-_PUBLIC_PATHS = frozenset({"/", "/healthz", "/readyz", "/login", "/logout", "/favicon.ico"})
+_PUBLIC_PATHS = frozenset({"/", "/map", "/healthz", "/readyz", "/login", "/logout", "/favicon.ico"})
 
 
 class RequestHead(NamedTuple):

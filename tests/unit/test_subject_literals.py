@@ -12,7 +12,11 @@ SUBJECTS = Path("bus/contract/subjects.py")
 # permissions are templates and wildcards that the server fills in, not subjects that anybody uses
 PERMISSIONS = (Path("bus/identity/roles.py"), Path("bus/identity/authority.py"))
 PREFIXES = ("gpuping.", "$KV.", "$JS.", "$SRV.", "_INBOX", "KV_gpuping", "GPUPING_HISTORY")
-OTHER_NAMES = {"gpuping.caller"}  # a key of the ASGI scope
+OTHER_NAMES = {
+    "gpuping.caller",  # a key of the ASGI scope
+    "gpuping.wanted_max_bytes",  # keys of a stream's metadata
+    "gpuping.migrating",
+}
 
 
 def spelled(source: str) -> Iterator[tuple[int, str]]:

@@ -19,6 +19,7 @@ export function Header({ live, phase }) {
     </a>
     ${phase !== "login" && html`<span class="live is-${live}" role="status" title=${note}><i aria-hidden="true"></i>${label}</span>`}
     <nav aria-label="More">
+      <a href="map">Map</a>
       <a href="schema">API</a>
       <a href="metrics">Metrics</a>
       ${phase === "ready" && isSignedIn() && html`<${SignOut} />`}
