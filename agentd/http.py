@@ -92,7 +92,7 @@ class _Endpoints:
         }
 
     async def _uptime(self) -> bytes:
-        return await self._responder.answer(PingRequest())
+        return await self._responder.look(PingRequest())
 
     async def _gpu_status(self) -> bytes:
         return encode(await self._responder.gpu_status())

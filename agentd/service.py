@@ -26,6 +26,7 @@ from bus.background import background
 from bus.contract import subjects
 from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.identity.host import HostIdentity
+from bus.identity.signed_report import ReportSigner
 from bus.settings import Settings
 
 log = structlog.get_logger("agentd")
@@ -45,11 +46,15 @@ class Agent:
         agent_id: str,
         check_loop: CheckLoop,
         bus_session: BusSession,
+        identity: HostIdentity | None = None,
     ) -> None:
         self.agent_id = agent_id
         self.check_loop = check_loop
         self.bus_session = bus_session
-        self.responder = Responder(agent_id, check_loop, bus_session.health)
+        signer = None
+        if identity is not None and identity.fleet:
+            signer = ReportSigner(identity.fleet, identity.signing_key)
+        self.responder = Responder(agent_id, check_loop, bus_session.health, signer)
         self.http_port: int | None = None
 
     @property
@@ -103,7 +108,7 @@ async def running(
                 registration=lambda: _registration(store, metadata),
                 identity=identity,
             )
-            agent = Agent(agent_id, check_loop, bus_session)
+            agent = Agent(agent_id, check_loop, bus_session, identity)
             async with _in_background(agent):
                 if serve_http:
                     async with http.serving(agent.responder, settings) as agent.http_port:

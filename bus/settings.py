@@ -77,6 +77,8 @@ class Settings(Struct, kw_only=True, frozen=True):
 
     GPUPING_DATA_DIR: str | None = None
     GPUPING_TOKENS_FILE: str | None = None
+    # reports of hosts whose signing key is not known count as missed; None: as the data dir says
+    GPUPING_REQUIRE_SIGNED: bool | None = None
     # sent to the gateway by `gpuping top --server-url` and the other verbs with that option
     GPUPING_TOKEN: str | None = None
     GATEWAY_HOST: str = "127.0.0.1"
@@ -192,7 +194,7 @@ _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
 
 def _convert(name: str, value: Any) -> Any:
     kind = _FIELDS[name].type
-    if kind is bool and isinstance(value, str):
+    if kind in {bool, bool | None} and isinstance(value, str):
         return _boolean(name, value)
     try:
         if str(value).lower().lstrip("+-") in _NO_NUMBER:

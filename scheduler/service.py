@@ -14,6 +14,7 @@ from bus.clock import utc_now
 from bus.contract import subjects
 from bus.contract.messages import AgentState
 from bus.contract.questions import SchedulerStats
+from bus.identity.host import fleet_of
 from bus.settings import Settings
 from bus.transport import connection, layout
 from bus.transport.connection import Client
@@ -66,6 +67,8 @@ def limits_of(settings: Settings) -> PingLimits:
         in_flight=settings.PING_MAX_CONCURRENT_AGENTS,
         timeout_seconds=settings.PING_RESPONSE_TIMEOUT_SECONDS,
         believes_unheard=settings.PING_UNHEARD_TIME == "believed",
+        fleet=fleet_of(settings.NATS_CREDS),
+        requires_signed=bool(settings.GPUPING_REQUIRE_SIGNED),
     )
 
 
@@ -88,8 +91,15 @@ class Scheduler:
         wake_loop = asyncio.Event()
         suspect_timers: asyncio.Queue[str] = asyncio.Queue()
         self.directory = Directory(policy, wake_loop.set, suspect_timers.put_nowait)
+        limits = limits_of(settings)
         self.bus_clock = BusClock(client)
-        self.registry = Registry(client, self.directory, policy, self.bus_clock)
+        self.registry = Registry(
+            client,
+            self.directory,
+            policy,
+            self.bus_clock,
+            has_identities=limits.fleet is not None,
+        )
         self.events = LiveEvents(client, policy)
         self.history = HistoryPosition(client, wake_loop.set)
         self.peers = Peers(
@@ -110,7 +120,7 @@ class Scheduler:
             self.directory,
             Cluster(self.peers, self.history, self.bus_clock),
             wake_loop,
-            limits=limits_of(settings),
+            limits=limits,
             on_recorded=self._on_recorded,
             on_consumer_lost=self._restore_layout,
         )

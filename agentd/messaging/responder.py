@@ -20,10 +20,11 @@ from bus import clock
 from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, BusHealth, GpuStatus, LedgerHealth
 from bus.contract.messages import GpuReport, PingRequest, UptimeReport, decode
-from bus.transport.micro_services import VERSION, Endpoint
+from bus.identity.signed_report import HEADER, ReportSigner
+from bus.transport.micro_services import VERSION, Answer, Endpoint
 
-# A scheduler repeats an unanswered ping every 2 s under the same ping_id, and gets the same bytes
-# each time.
+# A scheduler sends an unanswered ping again every 2 s, byte for byte, and gets the same answer each
+# time. A ping that it starts anew has another nonce, and gets an answer of its own.
 ANSWERS_KEPT = 8
 DETAILS_SECONDS = 2.0
 # How long a ping without a time-out waits for the first look at the GPUs.
@@ -41,11 +42,14 @@ class Responder:
         agent_id: str,
         check_loop: CheckLoop,
         bus_health: Callable[[], BusHealth],
+        signer: ReportSigner | None = None,
     ) -> None:
+        """Without `signer` reports are not signed. Looks never are: they count nowhere."""
         self.agent_id = agent_id
+        self._signer = signer
         self._check_loop = check_loop
         self._bus_health = bus_health
-        self._answers: OrderedDict[str, bytes] = OrderedDict()  # by ping_id
+        self._answers: OrderedDict[bytes, Answer] = OrderedDict()  # by the request's bytes
         self._started = clock.boottime()
         self._started_at = clock.utc_now()
 
@@ -63,23 +67,20 @@ class Responder:
             Endpoint("health", subjects.health(self.agent_id), self._on_health),
         ]
 
-    async def _on_ping(self, request: Request) -> bytes:
+    async def _on_ping(self, request: Request) -> bytes | Answer:
         if not request.data.strip():
-            return await self.answer(PingRequest())
-        return await self.answer(decode(request.data, PingRequest))
+            return await self.look(PingRequest())
+        asked = decode(request.data, PingRequest)
+        if asked.ping_id is None:
+            return await self.look(asked)
+        return await self.answer(asked, request.data)
 
     async def _on_look(self, request: Request) -> bytes:
         """A look, whatever the request says: who may only look cannot make a ping of it."""
         asked = PingRequest()
         if request.data.strip():
             asked = decode(request.data, PingRequest)
-        return await self.answer(
-            replace(
-                asked,
-                ping_id=None,
-                nonce=None,
-            )
-        )
+        return await self.look(replace(asked, ping_id=None, nonce=None))
 
     async def _on_gpu_status(self, _request: Request) -> GpuStatus:
         return await self.gpu_status()
@@ -87,19 +88,18 @@ class Responder:
     async def _on_health(self, _request: Request) -> AgentHealth:
         return self.health()
 
-    async def answer(self, request: PingRequest) -> bytes:
-        """The report's bytes. A repeated ping gets the bytes that it got before.
-
-        A look, which has no ping_id, changes nothing.
-        """
+    async def look(self, request: PingRequest) -> bytes:
+        """The report's bytes for a request without a ping_id. Nothing changes by it."""
         await self._wait_for_first_look(request)
-        ping_id = request.ping_id
-        if ping_id is None:
-            return self._encoded(self.report(request))
-        answer = self._answers.get(ping_id)
+        return self._encoded(self.report(request))
+
+    async def answer(self, request: PingRequest, request_bytes: bytes) -> Answer:
+        """The report for a ping that counts. A repeated ping gets the bytes that it got before."""
+        await self._wait_for_first_look(request)
+        answer = self._answers.get(request_bytes)
         if answer is None:
-            answer = await self._count_and_report(request)
-            self._answers[ping_id] = answer
+            answer = await self._count_and_report(request, request_bytes)
+            self._answers[request_bytes] = answer
             if len(self._answers) > ANSWERS_KEPT:
                 self._answers.popitem(last=False)
         return answer
@@ -117,7 +117,7 @@ class Responder:
             async with asyncio.timeout(seconds):
                 await self._check_loop.first_look_ended.wait()
 
-    async def _count_and_report(self, request: PingRequest) -> bytes:
+    async def _count_and_report(self, request: PingRequest, request_bytes: bytes) -> Answer:
         """Makes a report that counts, and returns it when what it counted is on the disk.
 
         After a power cut, what the report counted must not be counted again.
@@ -129,7 +129,11 @@ class Responder:
         report = self._report_at(request, clocks)
         self._check_loop.queue(ledger.count(ledger.position(clocks)))
         await self._check_loop.sync()
-        return self._encoded(report)
+        payload = self._encoded(report)
+        headers = {}
+        if self._signer is not None:
+            headers[HEADER] = self._signer.sign(request, request_bytes, report, payload)
+        return Answer(payload, headers)
 
     def report(self, request: PingRequest) -> UptimeReport:
         """The report for this request as of now; changes nothing."""

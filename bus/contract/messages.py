@@ -96,7 +96,8 @@ class PingRequest(Message, kw_only=True, frozen=True):
     Where the ledger does not know that mark, it covers the last `window_seconds`. Time in `excused`
     does not count. `expected_gpus` are the UUIDs that the host is judged by; None where the
     scheduler does not know them. `expected_changes` is how they came to be so within the window.
-    The answer is of no use later than `timeout_seconds`.
+    The answer is of no use later than `timeout_seconds`. `previous` is the hash of the agent's last
+    recorded report, which a signed report names; None for the first one under a key.
     """
 
     ping_id: str | None = None
@@ -109,6 +110,7 @@ class PingRequest(Message, kw_only=True, frozen=True):
     timeout_seconds: Annotated[float, Meta(gt=0.0)] | None = None
     expected_gpus: tuple[str, ...] | None = None
     expected_changes: tuple[ExpectedChange, ...] = ()
+    previous: str | None = None
 
 
 class Seconds(Struct, kw_only=True, frozen=True, gc=False):
@@ -267,6 +269,7 @@ class AgentEntry(Message, kw_only=True, frozen=True):
     enrolled_clocks: AnsweredPing | None = None
     gpu_changes: tuple[GpuChange, ...] = ()
     expects_simulated: bool = False  # the first report was of simulated GPUs
+    signing_key: str | None = None  # public; reports must be signed with it
 
     def __post_init__(self) -> None:
         check_timestamps(self.registered_at, self.enrolled_at, self.removed_at)
@@ -376,6 +379,8 @@ class AgentState(Standing, kw_only=True, frozen=True):
     # The GPUs of the last report, while outcomes without one follow it.
     gpus_before: tuple[KnownGpu, ...] = ()
     mark_refused: bool = False  # a report since `since_mark` was refused: ask without the mark
+    report_hash: str | None = None  # of the last recorded report that was signed
+    report_key: str | None = None  # the key that signed it
 
     def __post_init__(self) -> None:
         check_timestamps(self.next_ping_at, self.last_answered_at)

@@ -47,7 +47,8 @@ class Fleet(Struct, frozen=True, kw_only=True):
 
     signing_keys: by role. retiring: earlier signing keys and their roles, which are believed until
     the rotation is finished. revoked: public keys of users, each with the second since 1970 until
-    which tokens for it are void.
+    which tokens for it are void. requires_signed: reports of hosts without a known key do not
+    count, unless GPUPING_REQUIRE_SIGNED says otherwise; false for fleets of before identities.
     """
 
     operator: str
@@ -58,6 +59,7 @@ class Fleet(Struct, frozen=True, kw_only=True):
     look_user: str
     signing_keys: dict[RoleName, str]
     retiring: dict[str, RoleName] = {}
+    requires_signed: bool = True
     revoked: dict[str, int] = {}
 
 
@@ -135,6 +137,10 @@ class Authority:
     def system_credentials(self) -> Path:
         """The file of the user that may send changed accounts to the server."""
         return self.folder / "system.creds"
+
+    def accept_unsigned(self) -> None:
+        """For a fleet of before identities: its hosts have no keys yet, and go on without."""
+        self._save(replace(self.fleet, requires_signed=False))
 
     @property
     def can_revoke(self) -> bool:

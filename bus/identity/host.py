@@ -70,6 +70,17 @@ class HostIdentity:
         self._expires_at = user.expires_at
 
 
+def fleet_of(creds: str | None) -> str | None:
+    """The fleet (public key of its account) that credentials are for; None without credentials."""
+    if not creds:
+        return None
+    user = claims.decode(credentials.read(Path(creds).expanduser()).token)
+    fleet = user.nats.get("issuer_account")
+    if isinstance(fleet, str):
+        return fleet
+    return None
+
+
 def creds_path(state_dir: Path, agent_id: str) -> Path:
     """Where an enrolled host keeps its login."""
     return state_dir / f"{agent_id}.creds"

@@ -21,10 +21,7 @@ def take_over(accounts_folder: Path, account: str) -> tuple[str, ...]:
     names, because only a person can tell which of them are right.
     """
     new_folder = accounts_folder / account
-    old_folders = []
-    for name in OLD_ACCOUNT_NAMES:
-        if (accounts_folder / name).exists():
-            old_folders.append(accounts_folder / name)
+    old_folders = _old_folders(accounts_folder)
     if len(old_folders) > 1 or (old_folders and new_folder.exists()):
         found = " and ".join(folder.name for folder in [*old_folders, new_folder])
         raise AuthorityError(
@@ -34,6 +31,16 @@ def take_over(accounts_folder: Path, account: str) -> tuple[str, ...]:
     if old_folders:
         old_folders[0].rename(new_folder)
     return stream_names(new_folder)
+
+
+def has_old_streams(accounts_folder: Path) -> bool:
+    """Whether a server without identities left streams here."""
+    return bool(_old_folders(accounts_folder))
+
+
+def _old_folders(accounts_folder: Path) -> list[Path]:
+    folders = [accounts_folder / name for name in OLD_ACCOUNT_NAMES]
+    return [folder for folder in folders if folder.exists()]
 
 
 def stream_names(account_folder: Path) -> tuple[str, ...]:

@@ -26,8 +26,17 @@ log = structlog.get_logger("bus.transport.micro_services")
 
 VERSION = "0.1.0"
 T = TypeVar("T")
+
+
+class Answer(NamedTuple):
+    """An answer's bytes, and headers beside them."""
+
+    data: bytes
+    headers: dict[str, str]
+
+
 # None instead of an answer leaves the question to another replica
-Handler = Callable[[Request], Awaitable[Struct | bytes | None]]
+Handler = Callable[[Request], Awaitable[Struct | bytes | Answer | None]]
 
 
 class Endpoint(NamedTuple):
@@ -71,8 +80,12 @@ def _answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
             reply = await endpoint.handler(request)
             if reply is None:
                 return
-            data = reply if isinstance(reply, bytes) else encode(reply)
-            await request.respond(data)
+            if isinstance(reply, Answer):
+                await request.respond(reply.data, headers=reply.headers)
+            elif isinstance(reply, bytes):
+                await request.respond(reply)
+            else:
+                await request.respond(encode(reply))
         except Exception as error:  # noqa: BLE001  # one bad request must not end the service
             code, detail = _refusal(error, endpoint)
             await request.respond_error(str(code), detail)

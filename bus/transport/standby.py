@@ -13,7 +13,7 @@ from nats.micro.service import Endpoint as ServiceEndpoint
 from nats.micro.service import Service
 
 from bus.transport.connection import Client, forget_endpoint
-from bus.transport.micro_services import Endpoint, Handler, add
+from bus.transport.micro_services import Answer, Endpoint, Handler, add
 
 STANDBY_GROUP = "standby"
 READY_SECONDS = (
@@ -67,7 +67,7 @@ class Replica:
         await self._client.drain_callbacks(subscriptions)
 
     def _unless_another_is_ready(self, handler: Handler) -> Handler:
-        async def answer(request: Request) -> Struct | bytes | None:
+        async def answer(request: Request) -> Struct | bytes | Answer | None:
             if await self._another_is_ready():
                 return None
             return await handler(request)

@@ -89,10 +89,20 @@ def with_running_bus(settings: Settings, role: RoleName = "operator") -> Setting
     found = find(settings.data_dir)
     if found is None:
         return with_role_credentials(settings, role)
-    creds = settings.NATS_CREDS
-    if creds is None and found.operator_creds is not None:
-        creds = str(_credentials(settings, role))
-    return msgspec.structs.replace(settings, NATS_URL=found.nats_url, NATS_CREDS=creds)
+    settings = msgspec.structs.replace(settings, NATS_URL=found.nats_url)
+    if settings.NATS_CREDS is not None or found.operator_creds is None:
+        return with_role_credentials(settings, role)
+    identities = LocalIdentities.open(settings.data_dir)
+    requires_signed = settings.GPUPING_REQUIRE_SIGNED
+    if requires_signed is None:
+        requires_signed = identities.authority.fleet.requires_signed
+    if role == "agent":
+        creds = identities.agent(settings.agent_id)
+    else:
+        creds = identities.service(role)
+    return msgspec.structs.replace(
+        settings, NATS_CREDS=str(creds), GPUPING_REQUIRE_SIGNED=requires_signed
+    )
 
 
 def with_role_credentials(
@@ -111,13 +121,6 @@ def with_role_credentials(
     if role == "agent":
         name = f"agent-{agent_id or settings.agent_id}"
     return msgspec.structs.replace(settings, NATS_CREDS=str(folder / f"{name}.creds"))
-
-
-def _credentials(settings: Settings, role: RoleName) -> Path:
-    identities = LocalIdentities.open(settings.data_dir)
-    if role == "agent":
-        return identities.agent(settings.agent_id)
-    return identities.service(role)
 
 
 def _path(data_dir: Path) -> Path:

@@ -47,13 +47,22 @@ async def running(settings: Settings, port: int | None) -> AsyncIterator[OwnServ
     The first start makes the identities, and takes over the streams of a version that had none.
     Raises AuthorityError, CredentialsError or BusError.
     """
+    accounts_folder = embedded_server.accounts_folder(settings.data_dir)
+    is_of_before = store_folder.has_old_streams(accounts_folder)
     identities = LocalIdentities.open_or_create(settings.data_dir)
     authority = identities.authority
-    accounts_folder = embedded_server.accounts_folder(settings.data_dir)
     kept_streams = store_folder.take_over(accounts_folder, authority.fleet.account)
+    if is_of_before:
+        authority.accept_unsigned()
     config = identity_config(authority, identities.resolver_folder, anonymous_looks=True)
     async with embedded_server.running(settings.data_dir, port, config) as server:
-        own_server = OwnServer(msgspec.structs.replace(settings, NATS_URL=server.url), identities)
+        requires_signed = settings.GPUPING_REQUIRE_SIGNED
+        if requires_signed is None:
+            requires_signed = authority.fleet.requires_signed
+        settings = msgspec.structs.replace(
+            settings, NATS_URL=server.url, GPUPING_REQUIRE_SIGNED=requires_signed
+        )
+        own_server = OwnServer(settings, identities)
         identities.write_context(server.url)
         await _make_layout(own_server.settings_of("layout"), kept_streams)
         yield own_server

@@ -11,13 +11,14 @@ for itself is refused.
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import structlog
 from msgspec.structs import replace
 
 from bus.contract import subjects
+from bus.contract.enrolment import HostKeys
 from bus.contract.messages import AgentEntry, AgentState, Enrolment, encode
 from bus.contract.questions import REMOVED_BY_OPERATOR, ExpectGpusRequest, RegisterRequest
 from bus.errors import RefusedError, StaleError, UnavailableError
@@ -58,8 +59,16 @@ class Registry:
     """
 
     def __init__(
-        self, client: Client, directory: Directory, policy: Policy, bus_clock: BusClock
+        self,
+        client: Client,
+        directory: Directory,
+        policy: Policy,
+        bus_clock: BusClock,
+        *,
+        has_identities: bool = False,
     ) -> None:
+        """`has_identities`: hosts have keys, which the enrolment service has recorded."""
+        self._has_identities = has_identities
         self._client = client
         self._bus_clock = bus_clock
         self._directory = directory
@@ -187,10 +196,11 @@ class Registry:
                 raise _removed(agent_id)
         before = tracked.entry
         created = not tracked.registered
+        signing_key = await self._signing_key(agent_id)
         if created:
-            written = await self._enrol(agent_id, tracked, request, now)
+            written = await self._enrol(agent_id, tracked, request, signing_key, now)
         else:
-            written = await self._update(agent_id, tracked, request)
+            written = await self._update(agent_id, tracked, request, signing_key)
         known = self._directory.get(agent_id)
         if not written or known is None:
             return None
@@ -228,6 +238,7 @@ class Registry:
         agent_id: str,
         tracked: Tracked,
         request: RegisterRequest,
+        signing_key: str | None,
         now: datetime,
     ) -> bool:
         """Begins a new enrolment now.
@@ -247,13 +258,19 @@ class Registry:
         state_key = subjects.state_key(agent_id)
         guarded = only_if(next_timer, state_key, tracked.state_revision)
         entry = replace(
-            _updated(entry, request),
+            _updated(entry, request, signing_key),
             mark=request.mark,
             enrolled_clocks=self._bus_clock.reading(),
         )
         return await self._write_entry(entry, tracked.entry_revision, [guarded])
 
-    async def _update(self, agent_id: str, tracked: Tracked, request: RegisterRequest) -> bool:
+    async def _update(
+        self,
+        agent_id: str,
+        tracked: Tracked,
+        request: RegisterRequest,
+        signing_key: str | None,
+    ) -> bool:
         """Updates the entry of a registered agent.
 
         An entry that stays as it is need not be written, but another scheduler may have removed the
@@ -261,11 +278,24 @@ class Registry:
         """
         entry = tracked.entry
         assert entry is not None  # noqa: S101  # a registered agent has one
-        updated = _updated(entry, request)
+        updated = _updated(entry, request, signing_key)
         if updated != entry:
             return await self._write_entry(updated, tracked.entry_revision, [])
         current = await self._reload(agent_id)
         return current.entry == entry
+
+    async def _signing_key(self, agent_id: str) -> str | None:
+        """The key that the agent's reports must be signed with; None where none is recorded.
+
+        It is read from the bucket, where only the enrolment service writes it, and never taken from
+        the registration itself.
+        """
+        if not self._has_identities:
+            return None
+        keys = await read(self._client, subjects.host_key(agent_id), HostKeys)
+        if keys is None:
+            return None
+        return keys.value.signing_key
 
     async def _write_entry(self, entry: AgentEntry, revision: int, others: list[Write]) -> bool:
         """Writes the entry over `revision`, together with the other writes.
@@ -330,9 +360,15 @@ def _enrolled_again(entry: AgentEntry, now: datetime) -> AgentEntry:
     )
 
 
-def _updated(entry: AgentEntry, request: RegisterRequest) -> AgentEntry:
+def _updated(
+    entry: AgentEntry,
+    request: RegisterRequest,
+    signing_key: str | None,
+) -> AgentEntry:
     """Returns the entry with the fields that the request gives; a field of None is not given."""
-    given = {}
+    given: dict[str, Any] = {}
+    if signing_key is not None:
+        given["signing_key"] = signing_key
     for name in ("agent_url", "capabilities", "metadata"):
         value = getattr(request, name)
         if value is not None:

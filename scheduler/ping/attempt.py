@@ -14,6 +14,8 @@ from bus.contract.messages import (
     encode,
 )
 from bus.contract.questions import Ping
+from bus.identity.signatures import GENESIS
+from bus.identity.signed_report import Checked
 from scheduler.fleet.directory import Tracked
 from scheduler.ping.admission import Admitted
 from scheduler.ping.window import (
@@ -43,8 +45,10 @@ class PingAttempt:
         "nonce",
         "ping_id",
         "pinged_at",
+        "previous",
         "refused_report",
         "rejected",
+        "rejected_as",
         "rejected_report",
         "report",
         "report_bytes",
@@ -52,6 +56,8 @@ class PingAttempt:
         "response_ms",
         "sent",
         "seq",
+        "signature",
+        "signing_key",
         "status_before",
         "tracked",
         "waiters",
@@ -96,6 +102,10 @@ class PingAttempt:
         self.admitted: Admitted | None = None  # the time in it that counts
         self.refused_report: bytes | None = None  # an answer that does not count
         self.rejected = ""  # why the last answer was ignored; there may be a better one
+        self.rejected_as = ""  # the same, in one word
+        self.signature: Checked | None = None  # of the report that counts
+        self.signing_key: str | None = None  # of the agent's host, where it has one
+        self.previous = GENESIS  # the hash of the last recorded report under that key
         self.rejected_report: bytes | None = None  # that answer
 
     def start(self, now: datetime, nonce: str, sent: AnsweredPing, timeout_seconds: float) -> None:
@@ -127,8 +137,34 @@ class PingAttempt:
         self.admitted = None
         self.refused_report = None
         self.rejected = ""
+        self.rejected_as = ""
+        self.signature = None
+        self._continue_chain()
         self.rejected_report = None
         self.request = encode(self._request(timeout_seconds))
+
+    def reject(self, reason: str, detail: str, data: bytes) -> None:
+        """Notes an answer that does not count, while there may be a better one."""
+        self.rejected_as = reason
+        self.rejected = detail
+        self.rejected_report = data
+
+    def _continue_chain(self) -> None:
+        """Fixes which key must sign the report, and which report it must follow.
+
+        The chain begins anew with each key. It is part of the state that the outcome is written
+        over, so that of several reports that follow one another's predecessor one is recorded.
+        """
+        entry = self.tracked.entry
+        state = self.base_state
+        self.signing_key = None
+        if entry is not None:
+            self.signing_key = entry.signing_key
+        self.previous = GENESIS
+        if state is None or state.report_hash is None:
+            return
+        if state.report_key == self.signing_key:
+            self.previous = state.report_hash
 
     def _request(self, timeout_seconds: float) -> PingRequest:
         """Returns the request for the window since the last answered ping or the enrolment."""
@@ -145,6 +181,7 @@ class PingAttempt:
             timeout_seconds=timeout_seconds,
             expected_gpus=expected_now(self.tracked.entry),
             expected_changes=_expected_changes(self.tracked, self.window_since, self.pinged_at),
+            previous=self.previous if self.signing_key is not None else None,
         )
 
     def is_settled_by(self, state: AgentState) -> bool:

@@ -24,6 +24,7 @@ from bus.contract.messages import (
     encode,
     report_of,
 )
+from bus.identity.signed_report import HEADER
 from bus.transport.batch import Write
 from scheduler import policy as rules
 from scheduler.fleet import duplicate_ids
@@ -59,7 +60,11 @@ def next_state(
     last_answered_at = None
     answered_ping = None
     mark_refused = False
+    report_hash = None
+    report_key = None
     if before is not None:
+        report_hash = before.report_hash
+        report_key = before.report_key
         missed = before.missed
         since_mark = before.since_mark
         last_answered_at = before.last_answered_at
@@ -72,6 +77,9 @@ def next_state(
         last_answered_at = attempt.pinged_at
         answered_ping = attempt.sent
         mark_refused = False
+        if attempt.signature is not None:
+            report_hash = attempt.signature.record_hash
+            report_key = attempt.signature.signature.key
     elif attempt.refused_report is not None:
         mark_refused = True
     identities = duplicate_ids.identities(before, attempt.tracked.entry, report)._asdict()
@@ -90,6 +98,8 @@ def next_state(
         silence=_silence(attempt, result, step),
         mark_refused=mark_refused,
         gpus_before=_gpus_before(before, report),
+        report_hash=report_hash,
+        report_key=report_key,
         last=_outcome(attempt, attempt.pinged_at, result, step),
     )
 
@@ -116,7 +126,10 @@ def writes(
     """
     tracked = attempt.tracked
     state_key = subjects.state_key(state.agent_id)
-    batch = [Write(state_key, encode(state), expected=attempt.base_revision)]
+    headers = {}
+    if attempt.signature is not None:
+        headers[HEADER] = attempt.signature.signature.to_header()
+    batch = [Write(state_key, encode(state), headers, expected=attempt.base_revision)]
     if not tracked.registered or tracked.entry is None:
         return batch
     if fires_at is None or fires_at != tracked.timer_at:
@@ -167,6 +180,9 @@ def _silence(attempt: PingAttempt, result: PingResult, step: Step) -> Silence | 
 def _outcome(attempt: PingAttempt, pinged_at: datetime, result: PingResult, step: Step) -> Outcome:
     report = attempt.report
     if report is None:
+        remarks: tuple[str, ...] = ()
+        if attempt.rejected_as and isinstance(result, Missed):
+            remarks = (attempt.rejected_as,)
         return Outcome(
             ping_id=attempt.ping_id,
             ping_seq=attempt.seq,
@@ -176,6 +192,7 @@ def _outcome(attempt: PingAttempt, pinged_at: datetime, result: PingResult, step
             reason=step.reason,
             late_ms=attempt.late_ms(),
             since=_window_since(attempt, pinged_at),
+            remarks=remarks,
             refused_report=_as_text(attempt.refused_report),
         )
     admitted = attempt.admitted

@@ -6,7 +6,7 @@ deadlines every TICK_SECONDS.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import nats.errors
@@ -18,6 +18,7 @@ from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.messages import UptimeReport, decode
 from bus.errors import BadMessageError
+from bus.identity.signed_report import HEADER, BadSignatureError, Checked, Expected, check
 from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import BusClock
 from scheduler.ping.admission import Refused
@@ -45,12 +46,15 @@ class PingLimits(NamedTuple):
     """`in_flight` is PING_MAX_CONCURRENT_AGENTS, `timeout_seconds` that of a ping.
 
     `believes_unheard`: what a host says of the time between two missed pings is believed
-    (PING_UNHEARD_TIME).
+    (PING_UNHEARD_TIME). `fleet` is the public key of the fleet's account, None without identities;
+    `requires_signed`: hosts whose key is not known are not believed (GPUPING_REQUIRE_SIGNED).
     """
 
     in_flight: int
     timeout_seconds: float
     believes_unheard: bool = False
+    fleet: str | None = None
+    requires_signed: bool = False
 
 
 class Pinger:
@@ -70,6 +74,8 @@ class Pinger:
         self._server_monitor = server_monitor
         self._bus_clock = bus_clock
         self._believes_unheard = limits.believes_unheard
+        self._fleet = limits.fleet
+        self._requires_signed = limits.requires_signed
         self._timeout_seconds = limits.timeout_seconds
         self._on_result = on_result
         self._inbox = client.new_inbox()
@@ -151,7 +157,7 @@ class Pinger:
             return
         response_seconds = boottime() - attempt.first_sent_at
         attempt.response_ms = round(response_seconds * 1000.0, 3)
-        result = self._result_of(attempt, message.data)
+        result = self._result_of(attempt, message.data, message.headers)
         if result is not None:
             del self._in_flight[ping_id]
             self._on_result(attempt, result)
@@ -166,7 +172,12 @@ class Pinger:
         if attempt is not None:
             attempt.tracked.late_answer_at = attempt.pinged_at
 
-    def _result_of(self, attempt: PingAttempt, data: bytes) -> PingResult | None:
+    def _result_of(
+        self,
+        attempt: PingAttempt,
+        data: bytes,
+        headers: Mapping[str, str] | None = None,
+    ) -> PingResult | None:
         """Returns the result that this answer brings about.
 
         Returns None for an answer to something else: the one that was asked for may still come.
@@ -174,10 +185,13 @@ class Pinger:
         try:
             report = read_report(data)
             if not _answers(report, attempt):
-                attempt.rejected = "it answers another ping"
-                attempt.rejected_report = data
+                attempt.reject("ping_wrong", "it answers another ping", data)
                 return None
+            attempt.signature = self._checked_signature(attempt, data, headers, report)
             check_sum(report)
+        except BadSignatureError as error:
+            attempt.reject(error.reason, str(error), data)
+            return None
         except BadMessageError as error:
             return self._refused(attempt, data, BAD_REPORT, str(error))
         assert attempt.pinged_at  # noqa: S101  # a ping that is answered was started
@@ -201,6 +215,34 @@ class Pinger:
             report.gpu_available,
             in_maintenance=attempt.tracked.in_maintenance(attempt.pinged_at),
         )
+
+    def _checked_signature(
+        self,
+        attempt: PingAttempt,
+        data: bytes,
+        headers: Mapping[str, str] | None,
+        report: UptimeReport,
+    ) -> Checked | None:
+        """Returns None for an agent that need not sign. Raises BadSignatureError.
+
+        It takes 45 us (docs/benchmarks.md), and is done here rather than in a thread: handing an
+        answer to a thread and back costs as much.
+        """
+        if attempt.signing_key is None:
+            if self._requires_signed:
+                raise BadSignatureError("key_unknown", "no key of this host is known: enrol it")
+            return None
+        header = (headers or {}).get(HEADER)
+        if header is None:
+            raise BadSignatureError("unsigned", "it is not signed")
+        expected = Expected(
+            fleet=self._fleet,
+            key=attempt.signing_key,
+            seq=attempt.seq,
+            previous=attempt.previous,
+            request=attempt.request,
+        )
+        return check(header, expected, report, data)
 
     def _refused(self, attempt: PingAttempt, data: bytes, reason: str, detail: str) -> Missed:
         """Counts an answer that is no report as a miss, and keeps it as evidence."""

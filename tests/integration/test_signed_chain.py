@@ -1,0 +1,263 @@
+"""Signed, chained reports through a real scheduler: what counts, what is refused, what is kept."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from nats.aio.msg import Msg
+
+import agentd.service
+import scheduler.service
+from agentd.probe_selection import open_probe
+from bus import settings
+from bus.contract import subjects
+from bus.contract.enrolment import CredentialsReply, RenewRequest
+from bus.contract.messages import AgentState, PingRequest, UptimeReport, decode, encode
+from bus.contract.questions import RegisterReply, RegisterRequest
+from bus.identity.host import HostIdentity
+from bus.identity.keys import KeyKind, SigningKey
+from bus.identity.signatures import GENESIS
+from bus.identity.signed_report import HEADER, ReportSigner, parse, verify
+from bus.transport import connection
+from bus.transport.connection import Client
+from bus.transport.micro_services import ask
+from gpuping.client import own_server
+from gpuping.client.own_server import OwnServer
+from gpuping.enrolment import service as enrolment_service
+from tests.agents import report
+
+FAST = {
+    "PING_BASE_INTERVAL_MINUTES": "0.02",
+    "PING_MAX_INTERVAL_HOURS": "0.001",
+    "PING_RESPONSE_TIMEOUT_SECONDS": "1",
+    "AGENT_GPU_CHECK_INTERVAL_SECONDS": "0.2",
+}
+Recorded = tuple[AgentState, dict[str, str]]
+
+
+class World:
+    """A server with identities, enrolment and a scheduler; `history` reads what was recorded."""
+
+    def __init__(self, server: OwnServer, operator: Client) -> None:
+        self.server = server
+        self.operator = operator
+
+    async def history(self, agent_id: str) -> list[Recorded]:
+        """The states of the agent in the history, oldest first, each with its headers."""
+        found: list[Recorded] = []
+        stream = self.operator.jetstream()
+        subscription = await stream.subscribe(
+            f"{subjects.HISTORY_PREFIX}{agent_id}",
+            stream=subjects.HISTORY_STREAM,
+            ordered_consumer=True,
+        )
+        try:
+            while True:
+                message = await subscription.next_msg(timeout=0.3)
+                found.append((decode(message.data, AgentState), message.headers or {}))
+        except TimeoutError:
+            return found
+        finally:
+            await subscription.unsubscribe()
+
+    async def until(
+        self, agent_id: str, is_enough: Callable[[list[Recorded]], bool]
+    ) -> list[Recorded]:
+        async with asyncio.timeout(60):
+            while True:
+                found = await self.history(agent_id)
+                if is_enough(found):
+                    return found
+                await asyncio.sleep(0.1)  # the history is asked, and tells nobody
+
+
+@asynccontextmanager
+async def running_world(tmp_path: Path, **changes: str):
+    chosen = settings.load({}, GPUPING_DATA_DIR=str(tmp_path / "data"), **(FAST | changes))
+    async with own_server.running(chosen, 0) as server:
+        authority = server.identities.authority
+        async with (
+            enrolment_service.running(server.settings_of("enrolment"), authority),
+            connection.connected(
+                server.settings_of("operator"),
+                "test",
+                inbox_prefix=subjects.service_inbox("operator"),
+            ) as operator,
+        ):
+            yield World(server, operator)
+
+
+class FakeHost:
+    """An agent with credentials of its own that answers pings as it is told."""
+
+    def __init__(self, client: Client, agent_id: str, identity: HostIdentity) -> None:
+        self.client = client
+        self.agent_id = agent_id
+        self.identity = identity
+        self.signer = ReportSigner(identity.fleet, identity.signing_key)
+        self.forge: Callable[[PingRequest, bytes], list[tuple[bytes, dict[str, str]]]] | None = None
+
+    def honest(self, request: PingRequest, data: bytes) -> tuple[bytes, dict[str, str]]:
+        made = report(self.agent_id, request)
+        payload = encode(made)
+        return payload, {HEADER: self.signer.sign(request, data, made, payload)}
+
+    async def answer(self, message: Msg) -> None:
+        request = decode(message.data, PingRequest)
+        answers = [self.honest(request, message.data)]
+        if self.forge is not None:
+            answers = self.forge(request, message.data)
+        for payload, headers in answers:
+            await self.client.publish(message.reply, payload, headers=headers or None)
+
+
+@asynccontextmanager
+async def fake_host(world: World, tmp_path: Path, agent_id: str, *, with_keys: bool = True):
+    chosen = world.server.settings_of_agent(agent_id)
+    assert chosen.NATS_CREDS
+    identity = HostIdentity.open(Path(chosen.NATS_CREDS), tmp_path / agent_id, agent_id)
+    assert identity
+    async with connection.connected(
+        chosen, agent_id, inbox_prefix=subjects.inbox_prefix(agent_id)
+    ) as client:
+        fake = FakeHost(client, agent_id, identity)
+        await client.subscribe(subjects.ping(agent_id), cb=fake.answer)
+        if with_keys:
+            renew = RenewRequest(proof=identity.proof(agent_id))
+            await ask(client, subjects.renew(agent_id), renew, CredentialsReply, who="enrolment")
+        await ask(
+            client,
+            subjects.register(agent_id),
+            RegisterRequest(),
+            RegisterReply,
+            who="the scheduler",
+        )
+        yield fake
+
+
+async def test_every_report_follows_the_one_recorded_before_it_across_schedulers_and_restarts(
+    tmp_path: Path,
+) -> None:
+    async with running_world(tmp_path) as world:
+        chosen = world.server.settings_of_agent("a-1")
+        probe = open_probe(chosen, "a-1", "healthy")
+        async with agentd.service.running(
+            chosen, agent_id="a-1", probe=probe, state_dir=tmp_path / "a-1"
+        ):
+            for least in (3, 6):
+                async with scheduler.service.running(world.server.settings_of("scheduler")):
+                    found = await world.until("a-1", lambda h, least=least: _answered(h) >= least)
+    previous = GENESIS
+    for state, headers in found:
+        if state.last.outcome != "answered":
+            continue
+        signature = parse(headers[HEADER])
+        payload = bytes(state.last.report)
+        checked = verify(signature, decode(payload, UptimeReport), payload)
+        assert signature.previous == previous
+        assert signature.seq == state.ping_seq
+        assert signature.fleet == world.server.identities.authority.fleet.account
+        previous = checked.record_hash
+        assert state.report_hash == previous
+
+
+def _answered(history: list[Recorded]) -> int:
+    return sum(state.last.outcome == "answered" for state, _ in history)
+
+
+async def test_what_is_not_signed_for_this_ping_is_missed_and_kept_with_its_reason(
+    tmp_path: Path,
+) -> None:
+    async with running_world(tmp_path) as world:
+        stranger = ReportSigner(
+            world.server.identities.authority.fleet.account, SigningKey.generate(KeyKind.USER)
+        )
+        old: list[tuple[bytes, dict[str, str]]] = []
+        async with (
+            scheduler.service.running(world.server.settings_of("scheduler")),
+            fake_host(world, tmp_path, "bad") as fake,
+        ):
+
+            def unsigned(request: PingRequest, data: bytes):
+                return [(fake.honest(request, data)[0], {})]
+
+            def with_another_key(request: PingRequest, data: bytes):
+                payload, _ = fake.honest(request, data)
+                made = decode(payload, UptimeReport)
+                return [(payload, {HEADER: stranger.sign(request, data, made, payload)})]
+
+            def changed(request: PingRequest, data: bytes):
+                payload, headers = fake.honest(request, data)
+                return [(payload.replace(b'"up"', b'"up" '), headers)]
+
+            def sibling(request: PingRequest, data: bytes):
+                forked = decode(
+                    json.dumps(json.loads(data) | {"previous": "0" * 64}).encode(), PingRequest
+                )
+                return [fake.honest(forked, data)]
+
+            def replayed(request: PingRequest, data: bytes):
+                return old
+
+            def remembers(request: PingRequest, data: bytes):
+                old[:] = [fake.honest(request, data)]
+                return old
+
+            fake.forge = remembers
+            history = await world.until("bad", lambda h: _answered(h) >= 2)
+            for forge, reason in (
+                (unsigned, "unsigned"),
+                (with_another_key, "key_wrong"),
+                (changed, "signature_wrong"),
+                (sibling, "previous_wrong"),
+                (replayed, "ping_wrong"),
+            ):
+                fake.forge = forge
+                seen = history[-1][0].ping_seq + 1  # one may have been answered meanwhile
+                history = await world.until("bad", lambda h, seen=seen: h[-1][0].ping_seq > seen)
+                last = history[-1][0].last
+                assert (last.outcome, last.reason) == ("missed", "bad_report"), reason
+                assert last.remarks == (reason,)
+                assert last.refused_report
+
+
+async def test_a_wrong_answer_does_not_end_a_ping_that_is_answered_rightly_in_time(
+    tmp_path: Path,
+) -> None:
+    async with (
+        running_world(tmp_path, PING_RESPONSE_TIMEOUT_SECONDS="20") as world,
+        scheduler.service.running(world.server.settings_of("scheduler")),
+        fake_host(world, tmp_path, "late") as fake,
+    ):
+        asked: list[bytes] = []
+
+        def honest_when_asked_again(request: PingRequest, data: bytes):
+            payload, headers = fake.honest(request, data)
+            if data not in asked:
+                asked.append(data)
+                headers = {}
+            return [(payload, headers)]
+
+        fake.forge = honest_when_asked_again
+        history = await world.until("late", lambda h: len(h) >= 1)
+    assert [state.last.outcome for state, _ in history] == ["answered"]
+
+
+@pytest.mark.parametrize("is_required", ["true", "false"])
+async def test_a_host_without_a_key_is_believed_only_where_that_is_allowed(
+    tmp_path: Path, is_required: str
+) -> None:
+    async with (
+        running_world(tmp_path, GPUPING_REQUIRE_SIGNED=is_required) as world,
+        scheduler.service.running(world.server.settings_of("scheduler")),
+        fake_host(world, tmp_path, "old", with_keys=False),
+    ):
+        history = await world.until("old", lambda h: len(h) >= 1)
+    last = history[0][0].last
+    if is_required == "true":
+        assert (last.outcome, last.remarks) == ("missed", ("key_unknown",))
+    else:
+        assert last.outcome == "answered"
