@@ -40,6 +40,7 @@ from bus.contract.questions import (
     UptimesReply,
     UptimesRequest,
 )
+from bus.contract.series import SeriesReply, SeriesRequest
 from bus.contract.statements import (
     Account,
     FleetReplay,
@@ -203,6 +204,7 @@ class Behind:
     async def serve_storage(self) -> None:
         endpoints = {
             "history": (subjects.HISTORY_ALL, self._history),
+            "series": (subjects.SERIES_ALL, self._series),
             "uptimes": (subjects.UPTIMES, self._uptimes),
             "overview": (subjects.OVERVIEW, self._overview),
             "stats": (subjects.STORAGE_STATS, self._stats),
@@ -286,6 +288,7 @@ class Behind:
             for _, one in sorted(self.agents.items())
             if (question.status in {None, one.status})
             and (question.capability is None or question.capability in one.capabilities)
+            and (question.search or "").lower() in one.agent_id.lower()
         ]
         after = [
             one for one in fitting if question.cursor is None or one.agent_id > question.cursor
@@ -365,6 +368,22 @@ class Behind:
             summary=summary,
             next_cursor=more,
             agent_known=bool(every),
+        )
+
+    async def _series(self, request: Request) -> SeriesReply:
+        agent_id = subjects.last_token(request.subject)
+        question = decode(request.data, SeriesRequest)
+        self.asked.append(("series", question))
+        return SeriesReply(
+            agent_id=agent_id,
+            since=question.since,
+            until=question.until,
+            bucket_seconds=216.0,
+            pings=0,
+            missed=0,
+            uptime_percent=None,
+            seconds=Seconds(),
+            agent_known=bool(self.pings.get(agent_id)),
         )
 
     async def _uptimes(self, request: Request) -> UptimesReply:

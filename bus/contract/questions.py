@@ -390,9 +390,9 @@ OutcomeKind = Literal["first", "good", "poor", "missed"]
 
 
 class Change(Struct, kw_only=True, frozen=True):
-    """An outcome that differs in kind from the agent's one before."""
+    """An outcome that differs in kind from the agent's one before, or its first (None)."""
 
-    previous: OutcomeKind
+    previous: OutcomeKind | None
     ping: Ping
 
 

@@ -19,7 +19,7 @@ class _ChangeRow(NamedTuple):
     agent: int
     ping_seq: int
     pinged_us: int
-    previous: OutcomeKind
+    previous: OutcomeKind | None
 
 
 def changes(reader: Reader, limit: int, since_us: int, pings: int) -> tuple[Change, ...]:
@@ -42,7 +42,7 @@ def changes(reader: Reader, limit: int, since_us: int, pings: int) -> tuple[Chan
     asked_times = {"since_us": oldest_us, "times_us": times_us}
     rows = rows_as(HistoryRow, reader.cursor, text, asked_times)
     by_key = {row.key(): row for row in rows}
-    previous: list[OutcomeKind] = []
+    previous: list[OutcomeKind | None] = []
     found: list[HistoryRow] = []
     for row in changed:
         outcome = by_key.get(OutcomeKey(row.agent, row.ping_seq, row.pinged_us))

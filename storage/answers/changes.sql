@@ -1,5 +1,5 @@
 -- The newest outcomes that differ in kind from the one before of the same agent. A first good
--- outcome after the first ping is no news.
+-- outcome after the first ping is no news; an agent's very first one is, and has none before.
 SELECT agent, ping_seq, pinged_us, previous
 FROM (
     SELECT
@@ -13,6 +13,7 @@ FROM (
         WHERE pinged_us >= $since_us AND verdict <> 'excused'
     )
 )
-WHERE kind <> previous AND NOT (kind = 'good' AND previous = 'first')
+WHERE (kind <> previous AND NOT (kind = 'good' AND previous = 'first'))
+    OR (kind = 'first' AND previous IS NULL AND ping_seq = 1)
 ORDER BY pinged_us DESC
 LIMIT $limit;

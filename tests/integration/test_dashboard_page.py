@@ -53,6 +53,7 @@ def watched(
         AGENT_STATE_DIR=state,
         AGENT_SCENARIO="healthy",
         NATS_URL=up.nats_url,
+        NATS_CREDS=up.credentials_of(AGENT),
         **QUICK,
     )
     try:
@@ -285,7 +286,11 @@ def test_a_gateway_with_tokens_asks_for_one(two: Browser, up: Up, tmp_path: Path
 
 def gateway_with(up: Up, tokens: Path, port: int) -> Program:
     """Answers when this returns."""
-    variables = {"NATS_URL": up.nats_url, "GPUPING_TOKENS_FILE": str(tokens)} | QUICK
+    variables = {
+        "NATS_URL": up.nats_url,
+        "NATS_CREDS": str(up.users / "gateway.creds"),
+        "GPUPING_TOKENS_FILE": str(tokens),
+    } | QUICK
     gateway = Program("gateway", "--port", str(port), **variables)
     until(lambda: is_ready(f"http://127.0.0.1:{port}/readyz"), f"the gateway on port {port}")
     return gateway

@@ -80,7 +80,7 @@ async def test_what_changed_is_told_with_what_was_before(tmp_path: Path):
     asked = OverviewRequest(recent=0, changes=10, longer_hours=(168.0,))
     reply = await kept.store.read(lambda reader: history.overview(reader, asked, NOW))
     told = [(change.ping.ping_seq, change.previous) for change in reply.changes]
-    assert told == [(6, "poor"), (4, "good")]
+    assert told == [(6, "poor"), (4, "good"), (1, None)]
     assert [sums.hours for sums in reply.longer] == [168.0]
     assert reply.longer[0].seconds == reply.seconds
     await kept.store.close()

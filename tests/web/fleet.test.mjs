@@ -8,8 +8,12 @@ import {
   fromDashboard,
   fromEvent,
   fromHistory,
+  fromView,
+  rowsOf,
   selectRows,
+  viewKey,
 } from "../../gateway/static/js/fleet.js";
+import { grouped } from "../../gateway/static/js/grouping.js";
 
 const at = (seconds) => new Date(Date.parse("2026-11-23T12:00:00Z") + seconds * 1000).toISOString();
 
@@ -49,7 +53,7 @@ const answer = (agents, part = {}) => ({
   ...part,
 });
 
-test("an event puts its outcome into the row and into the feed, each once", () => {
+test("an event puts its outcome into the row, once", () => {
   const before = fromDashboard(EMPTY, answer([agent("a")]));
   const after = [event("a", 1), event("a", 2), event("a", 2)].reduce(fromEvent, before);
   assert.deepEqual(
@@ -57,8 +61,8 @@ test("an event puts its outcome into the row and into the feed, each once", () =
     [2, 1],
   );
   assert.deepEqual(
-    after.recent.map((beat) => beat.ping_seq),
-    [2, 1],
+    after.changes.map((change) => change.ping.ping_seq),
+    [1],
   );
   assert.equal(after.stale.has("a"), false);
   assert.equal(before.beats.has("a"), false, "the fleet before is not touched");
@@ -104,7 +108,7 @@ test("statuses are counted as they change, also of agents that are not listed", 
   assert.deepEqual(two.byStatus, { poor: 99, healthy: 400, missing: 1 });
   assert.equal(two.agents.has("z9"), false);
   assert.equal(two.beats.has("z9"), false, "a big fleet must not fill the memory");
-  assert.equal(two.recent[0].agent_id, "z9");
+  assert.equal(two.changes[0].ping.agent_id, "z9");
 });
 
 test("a new agent comes, a removed one goes", () => {
@@ -122,7 +126,7 @@ test("a row whose agent did not change is not drawn again", () => {
   assert.notEqual(second.agents.get("b"), first.agents.get("b"));
 });
 
-test("rows: worst first, filtered, searched, in either direction", () => {
+test("rows: worst first, filtered, in either direction", () => {
   const all = [
     agent("b"),
     agent("a"),
@@ -131,10 +135,65 @@ test("rows: worst first, filtered, searched, in either direction", () => {
     agent("q", { status: "poor", consecutive_poor_uptime: 4 }),
     agent("h", { gpus: [{ name: "NVIDIA H100" }] }),
   ];
-  const route = { status: null, search: "", sort: "status", reverse: false };
-  const ids = (part) => selectRows(all, { ...route, ...part }).map((row) => row.agent_id);
+  const ids = (part) => selectRows(all, { ...ROUTE, ...part }).map((row) => row.agent_id);
   assert.deepEqual(ids(), ["m", "q", "p", "a", "b", "h"]);
   assert.deepEqual(ids({ status: "poor", reverse: true }), ["p", "q"]);
-  assert.deepEqual(ids({ search: " h100 " }), ["h"]);
   assert.deepEqual(ids({ sort: "no such order" }), ids());
+});
+
+const ROUTE = { status: null, search: "", sort: "status", reverse: false };
+const bigFleet = () => {
+  const listed = Array.from({ length: 100 }, (_, at) => agent(`a${at}`, { status: "poor" }));
+  return fromDashboard(EMPTY, answer(listed, { totals: { agents: 500 }, by_status: { poor: 100, healthy: 400 } }));
+};
+
+test("until the gateway has answered nothing is said about what it finds", () => {
+  const route = { ...ROUTE, search: "z" };
+  const fleet = bigFleet();
+  assert.deepEqual(rowsOf(fleet, route), { rows: [], total: null, next: null, isAsked: false, problem: null });
+  const page = { agents: [agent("z9")], total: 2000, next_cursor: "z9" };
+  const found = fromView(fleet, viewKey(fleet, route), page);
+  const shown = rowsOf(found, route);
+  assert.deepEqual([shown.rows.map((row) => row.agent_id), shown.total, shown.next], [["z9"], 2000, "z9"]);
+});
+
+test("a row that a search found is kept up to date by events, like any other", () => {
+  const route = { ...ROUTE, search: "z" };
+  const before = bigFleet();
+  const found = fromView(before, viewKey(before, route), { agents: [agent("z9")], total: 1, next_cursor: null });
+  const after = fromEvent(found, event("z9", 1, { agent: agent("z9", { next_ping_at: at(1800), total_pings: 1 }) }));
+  assert.equal(rowsOf(after, route).rows[0].next_ping_at, at(1800));
+  assert.equal(after.beats.get("z9")[0].ping_seq, 1);
+  const later = fromDashboard(after, answer([...before.agents.values()], { totals: { agents: 500 } }));
+  assert.equal(later.agents.has("z9"), true, "the next response of the dashboard leaves it");
+});
+
+test("an agent enters and leaves a filter as its status changes", () => {
+  const route = { ...ROUTE, status: "healthy" };
+  const before = bigFleet();
+  const page = { agents: [agent("z1"), agent("z2")], total: 2, next_cursor: null };
+  const found = fromView(before, viewKey(before, route), page);
+  const left = fromEvent(found, event("z1", 1, { agent: agent("z1", { status: "poor" }), previous_status: "healthy" }));
+  assert.deepEqual([rowsOf(left, route).rows.map((row) => row.agent_id), rowsOf(left, route).total], [["z2"], 1]);
+  const came = fromEvent(left, event("z7", 1, { previous_status: "missing" }));
+  assert.deepEqual(rowsOf(came, route).rows.map((row) => row.agent_id), ["z2", "z7"]);
+});
+
+test("what nothing shows any more is forgotten", () => {
+  const route = { ...ROUTE, search: "z" };
+  const before = bigFleet();
+  const found = fromView(before, viewKey(before, route), { agents: [agent("z9")], total: 1, next_cursor: null });
+  const other = fromView(found, "{}", { agents: [], total: 0, next_cursor: null });
+  assert.equal(other.agents.has("z9"), false);
+});
+
+test("what changed: other kinds of outcomes only, and many at once in one line", () => {
+  const first = fromDashboard(EMPTY, answer(["a", "b", "c"].map((id) => agent(id))));
+  const good = ["a", "b", "c"].flatMap((id) => [event(id, 1, { ping: ping(id, 1, { verdict: "first" }) }), event(id, 2)]);
+  const calm = good.reduce(fromEvent, first);
+  assert.equal(calm.changes.length, 3, "the first pings");
+  const missed = (id) => event(id, 3, { ping: ping(id, 3, { outcome: "missed", verdict: "poor", reason: "timeout" }) });
+  const later = ["a", "b", "c"].map(missed).reduce(fromEvent, calm);
+  assert.equal(later.changes.length, 6);
+  assert.deepEqual(grouped(later.changes)[0].map((change) => change.previous), ["good", "good", "good"]);
 });

@@ -1,10 +1,11 @@
-/** The page's routes, the search in a big fleet, and the lines of the charts. */
+/** The page's routes, the badge, and the lines of the charts. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { cursorBefore } from "../../gateway/static/js/agentsearch.js";
-import { uptimeLine } from "../../gateway/static/js/parts/plots.js";
-import { format, parse } from "../../gateway/static/js/route.js";
+import { levelLine } from "../../gateway/static/js/parts/plots.js";
+import { badge } from "../../gateway/static/js/badge.js";
+import { beginOf, hoursOf } from "../../gateway/static/js/parts/periods.js";
+import { format, parse, queryOf } from "../../gateway/static/js/route.js";
 
 test("an address says all that it takes to come back", () => {
   const places = [
@@ -20,30 +21,43 @@ test("an address that makes no sense shows the fleet", () => {
     assert.equal(parse(hash).agent, null);
 });
 
-test("the cursor before a text leads to the first id that begins with it", () => {
-  const ids = ["0", "a", "a-", "a0", "ab", "abc", "abz", "ac", "b", "B", "a_b", "aZ"].sort();
-  for (const text of ["0", "a", "ab", "abc", "a0", "a-", "b", "aZ", "a_"]) {
-    const cursor = cursorBefore(text);
-    const page = ids.filter((id) => cursor === null || id > cursor);
-    const wanted = ids.filter((id) => id.startsWith(text));
-    assert.deepEqual(page.slice(0, wanted.length), wanted, `${text} after ${cursor}`);
-    assert.ok(cursor === null || /^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/.test(cursor), cursor);
-  }
+test("a link to an agent keeps the filter, the search and the order", () => {
+  const route = parse("#/agent/a?status=poor&q=x&sort=next");
+  assert.equal(queryOf(route), "status=poor&q=x&sort=next");
+  assert.equal(queryOf(parse("#/")), "");
 });
 
-test("a judged window is a level line; a miss in it leaves no gap, an unknown past does", () => {
-  const ping = (second, window, uptime) => ({
-    pinged_at: new Date(second * 1000).toISOString(),
-    window_seconds: window,
-    uptime_percent: uptime,
-  });
-  const [times, values] = uptimeLine([
-    ping(100, null, null),
-    ping(110, 10, 100),
-    ping(120, null, null),
-    ping(130, 20, 50),
-    ping(200, 10, 90),
-  ]);
-  assert.deepEqual(times, [100, 110, 110, 130, 160, 190, 200]);
-  assert.deepEqual(values, [100, 100, 50, 50, null, 90, 90]);
+const bucket = (since, until, uptime, lowest = uptime) => ({
+  since: new Date(since * 1000).toISOString(),
+  until: new Date(until * 1000).toISOString(),
+  uptime_percent: uptime,
+  min_uptime_percent: lowest,
+});
+
+test("buckets that meet make one line, and time without a report a gap", () => {
+  const buckets = [bucket(0, 900, 100), bucket(900, 1800, 90, 50), bucket(1800, 1800, null), bucket(9000, 9900, 80)];
+  const [times, uptimes, lowest] = levelLine(buckets, [(one) => one.uptime_percent, (one) => one.min_uptime_percent]);
+  assert.deepEqual(times, [0, 900, 900, 1800, 5400, 9000, 9900]);
+  assert.deepEqual(uptimes, [100, 100, 90, 90, null, 80, 80]);
+  assert.deepEqual(lowest, [100, 100, 50, 50, null, 80, 80]);
+});
+
+test("the badge goes stale by itself, and names what is away", () => {
+  const all = { bus: true, scheduler: true, storage: true };
+  const state = { live: "live", health: all, heardAt: 0 };
+  const labels = (part, now) => badge({ ...state, ...part }, now).label;
+  assert.equal(labels({}, 5_000), "Live");
+  assert.equal(labels({}, 32_000), "Stale 0:32");
+  assert.equal(labels({ live: "reconnecting" }, 5_000), "Reconnecting");
+  assert.equal(labels({ health: { ...all, storage: false } }, 5_000), "Storage away");
+  assert.equal(labels({ health: { ...all, scheduler: false, storage: false } }, 5_000), "Scheduler away");
+  assert.equal(labels({ health: { bus: false, scheduler: false, storage: false } }, 5_000), "Bus away");
+  assert.equal(labels({ live: "connecting", health: null, heardAt: null }, 5_000), "Connecting");
+});
+
+test("the periods of the charts", () => {
+  const now = Date.parse("2026-11-20T12:00:00Z");
+  assert.equal(beginOf("7d", now), now - 7 * 86_400_000);
+  assert.equal(beginOf("month", now), Date.parse("2026-11-01T00:00:00Z"));
+  assert.equal(hoursOf("month", now), 19.5 * 24);
 });

@@ -46,6 +46,7 @@ export const dashboard = () => request("ping-system/dashboard");
 export const agent = (id) => request(agentPath(id));
 export const agents = (query) => request(`ping-system/agents?${new URLSearchParams(query)}`);
 export const history = (id, query) => request(agentPath(id, `/history?${new URLSearchParams(query)}`));
+export const series = (id, query) => request(agentPath(id, `/series?${new URLSearchParams(query)}`));
 export const gpuStatus = (id, options) => request(agentPath(id, "/gpu-status"), options);
 export const pingNow = (id) => request(agentPath(id, "/ping"), { method: "POST" });
 export const exportLink = (id, hours, format) => agentPath(id, `/history?hours=${hours}&format=${format}`);

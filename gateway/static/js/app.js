@@ -3,7 +3,8 @@
 import { Detail } from "./parts/detail.js";
 import { Empty } from "./parts/empty.js";
 import { ErrorBoundary } from "./parts/errorboundary.js";
-import { Feed } from "./parts/feed.js";
+import { Changes } from "./parts/changes.js";
+import { Help, useKeys } from "./parts/keys.js";
 import { Header } from "./parts/header.js";
 import { Horizon } from "./parts/horizon.js";
 import { Login } from "./parts/login.js";
@@ -12,26 +13,29 @@ import { Table } from "./parts/table.js";
 import { Tiles } from "./parts/tiles.js";
 import { Tooltip } from "./parts/tooltip.js";
 import { formatTime } from "./format.js";
-import { classes, html } from "./preact.js";
-import { useRoute } from "./route.js";
-import { useSearchResults } from "./agentsearch.js";
+import { classes, html, useEffect } from "./preact.js";
+import { queryOf, useRoute } from "./route.js";
+import { showRoute } from "./live.js";
 import { useStore } from "./store.js";
+import { PART_NAMES } from "./labels.js";
 
 export function App() {
   const state = useStore();
   const route = useRoute();
   return html`
-    <${Header} live=${state.live} phase=${state.phase} />
+    <${Header} state=${state} />
     <${ProblemBanner} state=${state} />
     ${state.phase === "login" && html`<${Login} />`}
     ${state.phase === "loading" && html`<${Loading} />`}
-    ${state.phase === "ready" && html`<${Fleet} fleet=${state.fleet} route=${route} />`}
+    ${state.phase === "ready" && html`<${Fleet} fleet=${state.fleet} route=${route} returns=${state.returns} />`}
     <${Tooltip} />
+    <${Help} />
   `;
 }
 
-function Fleet({ fleet, route }) {
-  const searchResults = useSearchResults(fleet, route);
+function Fleet({ fleet, route, returns }) {
+  useEffect(() => showRoute(fleet, route));
+  useKeys();
   if (fleet.total === 0 && fleet.agents.size === 0 && !route.agent) return html`<main><${Empty} /></main>`;
   return html`<div class=${classes({ page: true, "has-detail": route.agent })}>
     <main class="fleet">
@@ -40,43 +44,49 @@ function Fleet({ fleet, route }) {
         <${Tiles} fleet=${fleet} only=${route.status} />
       <//>
       <${ErrorBoundary} name="The timeline of next pings" resetOn=${fleet}>
-        <${Horizon} agents=${[...fleet.agents.values()]} />
+        <${Horizon} agents=${[...fleet.listed].map((id) => fleet.agents.get(id)).filter(Boolean)} />
       <//>
       <div class="columns">
         <${ErrorBoundary} name="The table of agents" resetOn=${fleet}>
-          <${Table} fleet=${fleet} route=${route} searchResults=${searchResults} />
+          <${Table} fleet=${fleet} route=${route} />
         <//>
-        <${ErrorBoundary} name="The list of recent outcomes" resetOn=${fleet}><${Feed} recent=${fleet.recent} /><//>
+        <${ErrorBoundary} name="The list of changes" resetOn=${fleet}>
+          <${Changes} changes=${fleet.changes} query=${queryOf(route)} />
+        <//>
       </div>
     </main>
     ${
       route.agent &&
       html`<${ErrorBoundary} key=${route.agent} name=${`Agent ${route.agent}`} resetOn=${fleet}>
         <${Detail}
-          id=${route.agent} known=${fleet.agents.get(route.agent)} beats=${fleet.beats.get(route.agent)}
+          id=${route.agent} known=${fleet.agents.get(route.agent)} beats=${fleet.beats.get(route.agent)} returns=${returns}
         />
       <//>`
     }
   </div>`;
 }
 
-/** The present failure as a sentence: the gateway does not answer, or storage does not. */
+const AWAY = {
+  bus: "Nobody is pinged while it is away, and no time of it counts against a host.",
+  scheduler: "Nobody is pinged meanwhile; agents go on counting their uptime themselves.",
+  storage: "Pings go on. Uptimes of a period, charts and history are back when it is.",
+};
+
+/** The present failure as a sentence: the gateway does not answer, or a part behind it cannot work. */
 function ProblemBanner({ state }) {
-  const since = state.heardAt ? ` Shown is what was known at ${formatTime(new Date(state.heardAt).toISOString())}.` : "";
-  if (state.problem)
+  if (state.phase !== "ready" && !state.problem) return null;
+  const since = state.answeredAt
+    ? ` Shown is what was known at ${formatTime(new Date(state.answeredAt).toISOString())}.`
+    : "";
+  const reasons = state.health?.reasons ?? state.fleet.reasons;
+  const part = ["bus", "scheduler", "storage"].find((name) => reasons[name]);
+  const isGatewayAway = state.problem && !(part && state.live === "live");
+  if (isGatewayAway)
     return html`<p class="trouble is-bad" role="alert"><strong>${state.problem}</strong>${since} Trying again by itself.</p>`;
-  const { scheduler, storage } = state.fleet.reasons;
-  if (scheduler) {
-    return html`<p class="trouble is-bad" role="alert">
-      <strong>The scheduler cannot work.</strong> ${scheduler}
-    </p>`;
-  }
-  if (storage) {
-    return html`<p class="trouble" role="status">
-      <strong>Storage cannot work.</strong> Pings go on; uptimes of 24 h and history are back when it can. ${storage}
-    </p>`;
-  }
-  return null;
+  if (!part) return null;
+  return html`<p class=${classes({ trouble: true, "is-bad": part !== "storage" })} role="alert">
+    <strong>${PART_NAMES[part]} cannot work: ${reasons[part].replace(/\.$/, "")}.</strong> ${AWAY[part]}${state.problem ? since : ""}
+  </p>`;
 }
 
 const Loading = () => html`<main class="loading" aria-busy="true" aria-label="Loading"><i></i><i></i><i></i></main>`;

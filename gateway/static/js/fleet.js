@@ -5,56 +5,98 @@
  * row is then not drawn again.
  */
 
-import { status } from "./labels.js";
+import { outcomeKind, status } from "./labels.js";
 
 export const BEATS_SHOWN = 40;
-const RECENT_SHOWN = 50;
+const CHANGES_SHOWN = 50;
 const LISTED = 100; // the dashboard response lists at most so many agents
 
 export const EMPTY = {
-  agents: new Map(), // the listed agents, by id
+  agents: new Map(), // every agent that is known, by id, whatever found it: the list, a search, or the panel
+  listed: new Set(), // ids of the worst agents, which the dashboard's response lists
+  view: { key: null, ids: [], total: 0, next: null, problem: null }, // what the gateway found for a filter or search
+  opened: null, // id of the agent in the panel
   beats: new Map(), // the known outcomes of an agent, newest first, by id
   stale: new Set(), // ids of agents whose beats are incomplete and have to be requested
   total: 0,
   byStatus: {},
   totals: {},
+  gpus: null,
   uptime: null,
+  longer: [],
+  baseSeconds: null, // the base interval
   responseMs: {},
   lateMs: {},
   due: 0,
-  recent: [],
-  reasons: {}, // why services cannot work, by service
+  nextPingAt: null,
+  changes: [], // { previous, ping }, newest first
+  degraded: [], // services that cannot work, whose part of the response may be missing
+  reasons: {},
 };
 
 /** The fleet with the dashboard's response applied. Known beats are kept. */
 export function fromDashboard(fleet, response) {
-  const listed = response.agents.map((agent) => reuseIfEqual(fleet.agents.get(agent.agent_id), agent));
-  const agents = new Map(listed.map((agent) => [agent.agent_id, agent]));
   const next = {
     ...fleet,
-    agents,
-    beats: pruneBeats(fleet.beats, agents),
+    agents: new Map(fleet.agents),
+    beats: new Map(fleet.beats),
     stale: new Set(fleet.stale),
-    total: response.totals?.agents ?? agents.size,
+    listed: new Set(response.agents.map((agent) => agent.agent_id)),
+    total: response.totals?.agents ?? response.agents.length,
     byStatus: response.by_status ?? {},
     totals: response.totals ?? {},
+    gpus: response.gpus ?? null,
     uptime: response.uptime ?? null,
+    longer: response.longer ?? [],
+    baseSeconds: response.base_interval_minutes ? response.base_interval_minutes * 60 : null,
     responseMs: response.response_ms ?? {},
     lateMs: response.late_ms ?? {},
     due: response.due ?? 0,
-    recent: mergeRecent(fleet.recent, response.recent ?? []),
+    nextPingAt: response.next_ping_at ?? null,
+    changes: mergeChanges(fleet.changes, response.changes ?? []),
+    degraded: response.degraded ?? [],
     reasons: response.reasons ?? {},
   };
-  for (const ping of next.recent.filter((other) => agents.has(other.agent_id))) {
-    next.beats.set(ping.agent_id, mergeBeats(next.beats.get(ping.agent_id), [ping]));
+  mergeAgents(next, response.agents);
+  for (const ping of response.recent ?? []) {
+    if (next.agents.has(ping.agent_id)) next.beats.set(ping.agent_id, mergeBeats(next.beats.get(ping.agent_id), [ping]));
   }
-  for (const agent of listed) if (!isComplete(next.beats.get(agent.agent_id), agent)) next.stale.add(agent.agent_id);
+  markStale(next, response.agents);
+  return pruned(next);
+}
+
+/** The fleet with a page of agents that the gateway found for a view; `isMore` adds it to the pages before. */
+export function fromView(fleet, key, page, isMore = false) {
+  const next = { ...fleet, agents: new Map(fleet.agents), stale: new Set(fleet.stale) };
+  mergeAgents(next, page.agents);
+  const found = page.agents.map((agent) => agent.agent_id);
+  const before = isMore && fleet.view.key === key ? fleet.view.ids : [];
+  next.view = { key, ids: [...new Set([...before, ...found])], total: page.total, next: page.next_cursor ?? null, problem: null };
+  markStale(next, page.agents);
+  return pruned(next);
+}
+
+/** The fleet with the one agent that the panel asked for. */
+export function fromAgent(fleet, agent) {
+  const next = { ...fleet, agents: new Map(fleet.agents), opened: agent.agent_id };
+  mergeAgents(next, [agent]);
   return next;
 }
 
-/** The beats to keep: once they are many, only those of listed agents. */
-function pruneBeats(beats, agents) {
-  return new Map(beats.size > 4 * LISTED ? [...beats].filter(([id]) => agents.has(id)) : beats);
+function mergeAgents(next, agents) {
+  for (const fresh of agents) next.agents.set(fresh.agent_id, reuseIfEqual(next.agents.get(fresh.agent_id), fresh));
+}
+
+function markStale(next, agents) {
+  for (const agent of agents) if (!isComplete(next.beats.get(agent.agent_id), agent)) next.stale.add(agent.agent_id);
+}
+
+/** Without the agents that nothing shows any more: a big fleet must not fill the memory. */
+function pruned(next) {
+  const shown = new Set([...next.listed, ...next.view.ids, next.opened]);
+  for (const id of next.agents.keys()) if (!shown.has(id)) next.agents.delete(id);
+  for (const id of next.beats.keys()) if (!shown.has(id)) next.beats.delete(id);
+  return next;
 }
 
 /** The old object when the fresh one is equal, so that its row is not drawn again. */
@@ -62,10 +104,11 @@ function reuseIfEqual(old, fresh) {
   return old && JSON.stringify(old) === JSON.stringify(fresh) ? old : fresh;
 }
 
-/** Both lists without duplicates, newest first. Storage may lag behind events, so known outcomes are kept. */
-function mergeRecent(known, listed) {
-  const byKey = new Map([...known, ...listed].map((ping) => [`${ping.agent_id} ${ping.ping_seq}`, ping]));
-  return [...byKey.values()].sort((a, b) => Date.parse(b.pinged_at) - Date.parse(a.pinged_at)).slice(0, RECENT_SHOWN);
+/** Both lists without duplicates, newest first. Storage may lag behind events, so known changes are kept. */
+function mergeChanges(known, listed) {
+  const byKey = new Map([...known, ...listed].map((change) => [`${change.ping.agent_id} ${change.ping.ping_seq}`, change]));
+  const sorted = [...byKey.values()].sort((a, b) => Date.parse(b.ping.pinged_at) - Date.parse(a.ping.pinged_at));
+  return sorted.slice(0, CHANGES_SHOWN);
 }
 
 /** The fleet with one event of the stream applied. */
@@ -73,33 +116,58 @@ export function fromEvent(fleet, event) {
   if (event.kind === "removed") return withoutAgent(fleet, event.agent_id);
   const next = { ...fleet };
   if (event.agent) applyAgent(next, fleet, event);
-  if (event.ping) applyPing(next, fleet, event.ping);
+  if (event.ping) applyPing(next, fleet, event.ping, event);
   return next;
 }
 
 function applyAgent(next, fleet, event) {
-  const old = fleet.agents.get(event.agent_id);
-  next.byStatus = recount(fleet.byStatus, old?.status ?? event.previous_status ?? null, event.agent.status);
-  const isListed = old || fleet.agents.size < LISTED;
+  const id = event.agent_id;
+  const old = fleet.agents.get(id);
+  const before = old?.status ?? event.previous_status ?? null;
+  next.byStatus = recount(fleet.byStatus, before, event.agent.status);
+  const isNewInView = entersView(fleet, event.agent, before);
   // only the worst of a big fleet are listed; the next response lists this agent if it is one of them
+  const isListed = old || isNewInView || fleet.listed.size < LISTED;
   if (!isListed) return;
   // events carry no time-weighted uptime: keep the last one until the next dashboard response
   const agent = {
     ...event.agent,
     uptime_24h_percent: event.agent.uptime_24h_percent ?? old?.uptime_24h_percent ?? null,
+    uptime_24h_seconds: event.agent.uptime_24h_seconds ?? old?.uptime_24h_seconds ?? null,
   };
-  next.agents = new Map(fleet.agents).set(event.agent_id, agent);
-  if (!old) next.total = Math.max(fleet.total, next.agents.size);
+  next.agents = new Map(fleet.agents).set(id, agent);
+  if (!fleet.listed.has(id) && fleet.listed.size < LISTED && fleet.listed.size >= fleet.total - 1) {
+    next.listed = new Set(fleet.listed).add(id);
+  }
+  if (isNewInView) next.view = { ...fleet.view, ids: [...fleet.view.ids, id], total: fleet.view.total + 1 };
+  if (!old && before == null) next.total = Math.max(fleet.total, next.agents.size);
 }
 
-function applyPing(next, fleet, ping) {
+/** Whether a changed status brings the agent into a view by status of which every page is known. */
+function entersView({ view }, agent, before) {
+  if (!view.key || view.next || view.ids.includes(agent.agent_id)) return false;
+  const { status: only, search } = JSON.parse(view.key);
+  return !search && only === agent.status && only !== before;
+}
+
+function applyPing(next, fleet, ping, event) {
   const id = ping.agent_id;
-  next.recent = mergeRecent(fleet.recent, [ping]);
   const known = fleet.beats.get(id);
-  if (!known && !next.agents.has(id)) return;
+  const previous = known?.[0] ? outcomeKind(known[0]) : null;
+  if (isChange(ping, previous, event)) next.changes = mergeChanges(fleet.changes, [{ previous, ping }]);
+  if (!next.agents.has(id)) return;
   next.beats = new Map(fleet.beats).set(id, mergeBeats(known, [ping]));
   const hasGap = known?.length ? ping.ping_seq > known[0].ping_seq + 1 : ping.ping_seq > 1;
   if (hasGap) next.stale = new Set(fleet.stale).add(id);
+}
+
+/** Whether an outcome is news: of another kind than the one before, or the first of all. */
+function isChange(ping, previous, event) {
+  const kind = outcomeKind(ping);
+  if (kind === "excused" || previous === "excused") return false;
+  if (previous) return kind !== previous && !(kind === "good" && previous === "first");
+  if (ping.ping_seq === 1) return true;
+  return Boolean(event.previous_status && event.agent && event.previous_status !== event.agent.status);
 }
 
 function withoutAgent(fleet, id) {
@@ -107,8 +175,14 @@ function withoutAgent(fleet, id) {
   const [agents, beats] = [new Map(fleet.agents), new Map(fleet.beats)];
   agents.delete(id);
   beats.delete(id);
+  const listed = new Set(fleet.listed);
+  listed.delete(id);
+  const isInView = fleet.view.ids.includes(id);
+  const view = isInView
+    ? { ...fleet.view, ids: fleet.view.ids.filter((other) => other !== id), total: fleet.view.total - 1 }
+    : fleet.view;
   const total = Math.max(0, fleet.total - 1);
-  return { ...fleet, agents, beats, total, byStatus: recount(fleet.byStatus, gone?.status ?? null, null) };
+  return { ...fleet, agents, beats, listed, view, total, byStatus: recount(fleet.byStatus, gone?.status ?? null, null) };
 }
 
 function recount(byStatus, from, to) {
@@ -144,7 +218,11 @@ function isComplete(beats = [], agent) {
 // ---- rows of the table ----
 
 const SORTS = {
-  status: (agent) => [status(agent.status).severity, -(agent.consecutive_poor_uptime ?? 0)],
+  status: (agent) => [
+    status(agent.status).severity,
+    -(agent.consecutive_poor_uptime ?? 0),
+    agent.uptime_percent ?? Number.POSITIVE_INFINITY,
+  ],
   id: () => [],
   uptime: (agent) => [agent.uptime_24h_percent ?? Number.POSITIVE_INFINITY],
   interval: (agent) => [-agent.current_interval_minutes],
@@ -152,21 +230,54 @@ const SORTS = {
   response: (agent) => [-(agent.last_response_ms ?? -1)],
 };
 
-/** The agents that match the filter and the search, sorted; equal ones by id. */
-export function selectRows(agents, { status: only, search, sort, reverse }) {
-  const needle = search.trim().toLowerCase();
-  const matches = (agent) => (!only || agent.status === only) && (!needle || searchText(agent).includes(needle));
+/** The orders of the gateway's lists, by the page's. */
+const ORDERS = { status: "worst", id: "id", uptime: "uptime", interval: "interval", next: "next", response: "response" };
+
+/** Whether the page knows every agent of the fleet. */
+export const isWhole = (fleet) => fleet.listed.size >= fleet.total;
+
+/**
+ * The question to the gateway that finds the rows of a route, as a text; null where the page knows them already. A
+ * search always asks: the scheduler knows more of an agent than the page does.
+ */
+export function viewKey(fleet, route) {
+  const search = route.search.trim();
+  const isPlain = !route.status && route.sort === "status" && !route.reverse;
+  if (!search && (isWhole(fleet) || isPlain)) return null;
+  const order = ORDERS[route.sort] ?? "worst";
+  return JSON.stringify({ status: route.status, search, order, reverse: Boolean(route.reverse) });
+}
+
+/**
+ * The rows to show, and how many there are in all. `isAsked` is false until the gateway has answered: until then it is
+ * not known whether there is any row.
+ */
+export function rowsOf(fleet, route) {
+  const key = viewKey(fleet, route);
+  if (key == null) {
+    const listed = [...fleet.listed].map((id) => fleet.agents.get(id)).filter(Boolean);
+    const rows = selectRows(listed, route);
+    return { rows, total: isWhole(fleet) ? rows.length : fleet.total, next: null, isAsked: true, problem: null };
+  }
+  const { view } = fleet;
+  if (view.key !== key) return { rows: [], total: null, next: null, isAsked: false, problem: null };
+  const found = view.ids.map((id) => fleet.agents.get(id)).filter(Boolean);
+  // a row whose status has changed meanwhile leaves the filter at once
+  const fitting = found.filter((agent) => !route.status || agent.status === route.status);
+  const total = Math.max(0, view.total - (found.length - fitting.length));
+  // with every page known the rows are sorted as they change; otherwise they keep the gateway's order
+  const rows = view.next ? fitting : selectRows(fitting, route);
+  return { rows, total, next: view.next, isAsked: true, problem: view.problem };
+}
+
+/** The agents of the route's status, sorted; equal ones by id. */
+export function selectRows(agents, { status: only, sort, reverse }) {
   const key = SORTS[sort] ?? SORTS.status;
-  const sorted = [...agents].filter(matches).map((agent) => [key(agent), agent]);
+  const sorted = [...agents].filter((agent) => !only || agent.status === only).map((agent) => [key(agent), agent]);
   sorted.sort(([a, one], [b, other]) => compare(a, b) || (one.agent_id < other.agent_id ? -1 : 1));
   const result = sorted.map(([, agent]) => agent);
   return reverse ? result.reverse() : result;
 }
-
-const searchText = (agent) =>
-  [agent.agent_id, agent.agent_url ?? "", ...(agent.capabilities ?? []), ...(agent.gpus ?? []).map((gpu) => gpu.name)]
-    .join(" ")
-    .toLowerCase();
 
 function compare(a, b) {
   const index = a.findIndex((value, at) => value !== b[at]);

@@ -78,3 +78,9 @@ export function ago(iso, now) {
 }
 
 export const plural = (value, word) => `${count(value)} ${word}${value === 1 ? "" : "s"}`;
+
+/** The zone of every time on the page, such as `Europe/Berlin`; UTC by that name. */
+export function zone() {
+  const name = new Intl.DateTimeFormat().resolvedOptions().timeZone;
+  return name === "Etc/UTC" || name === "Etc/GMT" ? "UTC" : name;
+}

@@ -41,6 +41,10 @@ const REASONS = {
   nothing_to_judge: "nothing to judge in this window",
   bus_outage: "our own bus was away",
   own_outage: "we were away ourselves",
+  maintenance: "booked maintenance",
+  percent_contradicts_seconds: "refused: the percentage contradicts the seconds",
+  more_time_than_passed: "refused: more time than has passed",
+  unreported: "expected, but not in the report",
 
   // of GPUs
   hung: "hung: a call to the driver never came back",
@@ -56,7 +60,47 @@ const REASONS = {
   "remap-pending": "remapped memory rows wait for a reset",
   thermal: "slowed down by heat",
   "driver-not-loaded": "the driver is not loaded",
+  "driver-mismatch": "driver and library are of different versions",
+  "library-absent": "the driver's library is not there",
+  permission: "the GPU may not be opened",
+  "unknown-error": "the driver reports an unknown error",
+  "probe-died": "the driver's process died",
 };
+
+const REMARKS = {
+  clock_disagrees: "the host counted more time than has passed; it was scaled down",
+  time_cut: "the host named more unknown time than has passed; it was cut",
+  time_missing: "part of the time is not in the report; it counts as unknown",
+  gpus_contradict_host: "the host was said to be better than its GPUs; the GPUs count",
+  unheard: "between two missed pings nothing counts as up",
+  simulated: "", // said once for the agent
+};
+
+/** What was found when the report was checked, in plain words. */
+export const remark = (code) => REMARKS[code] ?? reason(code);
+
+/** The service's names as the page writes them. */
+export const PART_NAMES = { bus: "Bus", scheduler: "Scheduler", storage: "Storage" };
+
+const STATE_WORDS = { down: "down", degraded: "degraded", unknown: "unknown" };
+
+/** Each GPU of an outcome that was not simply up, with its reasons: `GPU 5 down: lost`. */
+export function gpuNotes(ping) {
+  return (ping.gpus ?? [])
+    .filter((gpu) => gpu.state !== "up" || gpu.reasons?.length > 0)
+    .map((gpu) => {
+      const why = (gpu.reasons ?? []).map(reason).filter(Boolean).join("; ");
+      const name = gpu.index == null ? "a GPU" : `GPU ${gpu.index}`;
+      const state = STATE_WORDS[gpu.state] ?? gpu.state;
+      return why ? `${name} ${state}: ${why}` : `${name} ${state}`;
+    });
+}
+
+/** Why an outcome is as it is, in one line: its reason, its GPUs, the remarks; empty where there is nothing to say. */
+export function reasonOf(ping) {
+  const parts = [reason(ping.reason), ...gpuNotes(ping), ...(ping.remarks ?? []).map(remark)];
+  return [...new Set(parts.filter(Boolean))].join("; ");
+}
 
 export const reason = (code) => (code ? (REASONS[code] ?? code.replace(/^xid:/, "XID ").replaceAll(/[_-]/g, " ")) : "");
 

@@ -4,13 +4,14 @@
  */
 
 import * as api from "./api.js";
-import { fromDashboard, fromEvent, fromHistory } from "./fleet.js";
+import { fromDashboard, fromEvent, fromHistory, fromView, viewKey } from "./fleet.js";
 import { change, current } from "./store.js";
 
 const REFRESH_MS = 30_000;
 const REFRESH_AFTER_EVENTS_MS = 5_000;
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000];
 const SLOWEST_RETRY_MS = RETRY_MS.at(-1);
+const PARTS = ["bus", "scheduler", "storage"];
 const EVENT_KINDS = ["ping", "registered", "removed"]; // a `status` event repeats what a `ping` event says
 
 let source = null;
@@ -48,13 +49,16 @@ async function refresh() {
     const clockOffset = Date.parse(answer.generated_at) - (askedAt + Date.now()) / 2;
     retries = 0;
     change((state) => ({
+      returns: state.problem ? state.returns + 1 : state.returns,
       phase: "ready",
       problem: null,
       heardAt: Date.now(),
+      answeredAt: Date.now(),
       clockOffset: Number.isFinite(clockOffset) ? clockOffset : 0,
       fleet: fromDashboard(state.fleet, answer),
     }));
     schedule(REFRESH_MS);
+    if (view) await readView(view, current().fleet.view.ids.length);
   } catch (error) {
     onFailure(error);
   }
@@ -93,6 +97,7 @@ function openStream() {
     if (refreshAt > Date.now() + SLOWEST_RETRY_MS) schedule(RETRY_MS[0]);
   });
   source.addEventListener("reset", refresh); // the gateway no longer keeps some of the missed events
+  source.addEventListener("health", onHealth);
   for (const kind of EVENT_KINDS) source.addEventListener(kind, onEvent);
 }
 
@@ -101,10 +106,59 @@ function closeStream() {
   source = null;
 }
 
+/** What is back is asked again at once: rows and the panel may have failed while it was away. */
+function onHealth(message) {
+  const health = JSON.parse(message.data);
+  const before = current().health;
+  const isBack = PARTS.some((part) => health[part] && before && !before[part]);
+  const isGone = PARTS.some((part) => !health[part] && (!before || before[part]));
+  change((state) => ({ health, heardAt: Date.now(), returns: state.returns + (isBack ? 1 : 0) }));
+  if (isBack || isGone) refresh();
+}
+
 function onEvent(message) {
   const event = JSON.parse(message.data);
   change((state) => ({ fleet: fromEvent(state.fleet, event), heardAt: Date.now() }));
   if (refreshAt > Date.now() + REFRESH_AFTER_EVENTS_MS) schedule(REFRESH_AFTER_EVENTS_MS);
+}
+
+// ---- rows that the gateway finds ----
+
+const VIEW_PAGE = 100;
+const MOST_ROWS = 1000;
+const TYPING_MS = 200;
+let view = null; // the question whose answer is shown; null while the page knows its rows itself
+let viewTimer = null;
+
+/** Asks for the rows of a route where the page does not know them. Called whenever the route or the fleet changes. */
+export function showRoute(fleet, route) {
+  const wanted = viewKey(fleet, route);
+  if (wanted === view) return;
+  const isTyped = view != null && wanted != null && JSON.parse(view).search !== JSON.parse(wanted).search;
+  view = wanted;
+  clearTimeout(viewTimer);
+  if (wanted != null) viewTimer = setTimeout(() => readView(wanted), isTyped ? TYPING_MS : 0);
+}
+
+export const moreRows = () => readView(view, 0, current().fleet.view.next);
+
+/** Reads the first page, of at least `known` rows, or the page after a cursor. */
+async function readView(wanted, known = 0, cursor = null) {
+  const { status, search, order, reverse } = JSON.parse(wanted);
+  const limit = Math.min(MOST_ROWS, Math.max(VIEW_PAGE, Math.ceil(known / VIEW_PAGE) * VIEW_PAGE));
+  const query = { limit, order, ...(reverse && { reverse: true }), ...(status && { status }), ...(search && { search }), ...(cursor && { cursor }) };
+  try {
+    const page = await api.agents(query);
+    if (wanted === view) change((state) => ({ fleet: fromView(state.fleet, wanted, page, cursor != null) }));
+  } catch (error) {
+    if (!(error instanceof api.Problem)) throw error;
+    if (wanted !== view) return;
+    change(({ fleet }) => {
+      const isShown = fleet.view.key === wanted;
+      const rest = isShown ? fleet.view : { ids: [], total: 0, next: null };
+      return { fleet: { ...fleet, view: { ...rest, key: wanted, problem: error.message } } };
+    });
+  }
 }
 
 // ---- beats of the rows on the screen ----

@@ -37,6 +37,9 @@ export function format({ agent, status, search, sort, reverse }) {
   return `#/${agent ? `agent/${encodeURIComponent(agent)}` : ""}${query ? `?${query}` : ""}`;
 }
 
+/** The part of the hash that filters and sorts: what links to agents keep. */
+export const queryOf = (route) => format({ ...route, agent: null }).replace(/^#\/\??/, "");
+
 /** The hash of the present route with some of its values changed. */
 export const link = (part) => format({ ...parse(location.hash), ...part });
 

@@ -12,10 +12,13 @@ const DRAW_EVERY_MS = 100;
 let state = {
   phase: "loading", // loading | ready | login
   live: "connecting", // connecting | live | reconnecting
+  health: null, // { bus, scheduler, storage, as_of, reasons }, as the stream told last
+  returns: 0, // how often the gateway or a part behind it came back: whoever failed meanwhile asks again
   problem: null, // a sentence about the last failure; null once a request worked
   fleet: EMPTY,
   clockOffset: 0, // the server's clock minus the browser's, milliseconds
-  heardAt: null, // when the gateway last answered, by the browser's clock
+  heardAt: null, // when the gateway last sent anything, by the browser's clock
+  answeredAt: null, // when it last told the whole dashboard
 };
 const listeners = new Set();
 let drawing = null;

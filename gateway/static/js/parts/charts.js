@@ -1,45 +1,54 @@
 /** Uptime and response time of an agent over a period, drawn by uPlot, which is loaded on first use. */
 
-import { NOTHING, percent } from "../format.js";
+import { formatFullTime, NOTHING, percent, plural, zone } from "../format.js";
 import { html, useEffect, useRef, useState } from "../preact.js";
-import { serverNow } from "../store.js";
+import { PERIODS } from "./periods.js";
 import { responseChart, uptimeChart } from "./plots.js";
 
-const PERIODS = [
-  { hours: 24, label: "24 h" },
-  { hours: 24 * 7, label: "7 d" },
-];
-
-export function Charts({ outcomes, hours, setHours }) {
-  const { pings, summary, problem } = outcomes;
-  const value = percent(summary?.uptime_percent);
+export function Charts({ series, period, setPeriod, agent }) {
+  const { answer, problem } = series;
+  const isCurrent = answer?.period === period;
+  const value = percent(isCurrent ? answer.uptime_percent : null);
   return html`<section class="block" aria-label="Uptime">
     <div class="block-head">
-      <h2>Uptime <span class="quiet">${value === NOTHING ? "not judged yet" : value}</span></h2>
+      <h2>Uptime <span class="quiet" data-name="period-uptime">${headline(answer, isCurrent, problem, value)}</span></h2>
       <div class="periods" role="group" aria-label="Period">${PERIODS.map(
-        (period) => html`<button
-        key=${period.hours} type="button"
-        aria-pressed=${period.hours === hours ? "true" : "false"} onClick=${() => setHours(period.hours)}
-      >${period.label}</button>`,
+        ({ name, label }) => html`<button
+        key=${name} type="button" data-period=${name}
+        aria-pressed=${name === period ? "true" : "false"} onClick=${() => setPeriod(name)}
+      >${label}</button>`,
       )}</div>
     </div>
-    <${Plot} draw=${uptimeChart} pings=${pings} hours=${hours}
-      label=${`Uptime of each window in the last ${hours} hours; the table below holds the same`} />
-    <h3 class="quiet">Response time</h3>
-    <${Plot} draw=${responseChart} pings=${pings} hours=${hours} label="Response time of each ping in milliseconds" />
-    ${problem && html`<p class="note">The chart shows what came in live; history is away: ${problem}</p>`}
+    ${problem && html`<p class="problem" role="alert">The chart could not be read: ${problem}</p>`}
+    ${isCurrent && html`<${Plots} answer=${answer} />`}
+    ${agent?.status === "missing" && html`<p class="note">The time since the last answer is not in the chart: the host has not reported it.</p>`}
   </section>`;
 }
 
-/** The time range of the x axis: the requested hours, or less when the known outcomes begin later. */
-function period(pings, hours) {
-  const until = serverNow() / 1000;
-  const oldest = pings.at(-1);
-  const known = oldest ? Date.parse(oldest.pinged_at) / 1000 - (oldest.window_seconds ?? 0) : 0;
-  return { since: Math.min(until - 60, Math.max(until - hours * 3600, known)), until };
+function headline(answer, isCurrent, problem, value) {
+  if (problem && !isCurrent) return "not known now";
+  if (!isCurrent) return "";
+  if (value === NOTHING) return "not judged yet";
+  const { pings } = answer;
+  return `${value} over ${plural(pings, "ping")}`;
 }
 
-function Plot({ draw, pings, hours, label }) {
+function Plots({ answer }) {
+  const of = `${plural(answer.pings, "ping")} in ${plural(answer.buckets.length, "part")}`;
+  return html`<${Plot} draw=${uptimeChart} answer=${answer}
+      label=${`Uptime from ${formatFullTime(answer.since)} to ${formatFullTime(answer.until)}, ${of}; the table below holds the pings`} />
+    <h3 class="quiet">Response time <span>median and 95 in 100</span></h3>
+    <${Plot} draw=${responseChart} answer=${answer} label=${`Response time in milliseconds, ${of}`} />
+    <p class="note zone">Times: ${zone()}${answer.period === "month" ? "; the month is that of UTC, as in statements" : ""}.</p>`;
+}
+
+/** The time range of the x axis in seconds: that of the question, at least a minute. */
+export function rangeOf(answer) {
+  const until = Date.parse(answer.until) / 1000;
+  return { since: Math.min(Date.parse(answer.since) / 1000, until - 60), until };
+}
+
+function Plot({ draw, answer, label }) {
   const container = useRef();
   const [width, setWidth] = useState(0);
   const theme = useThemeChanges();
@@ -54,14 +63,14 @@ function Plot({ draw, pings, hours, label }) {
     let isCancelled = false;
     import("../../vendor/uplot.js").then(({ default: UPlot }) => {
       if (isCancelled) return;
-      plot = draw(UPlot, container.current, pings, { width, ...period(pings, hours) });
+      plot = draw(UPlot, container.current, answer.buckets, { width, ...rangeOf(answer) });
     });
     return () => {
       isCancelled = true;
       plot?.destroy();
     };
-  }, [pings[0]?.ping_seq, pings.length, hours, width, theme]);
-  return html`<div class="plot" role="img" aria-label=${label} ref=${container}></div>`;
+  }, [answer, width, theme]);
+  return html`<div class="plot" role="img" aria-label=${label} data-buckets=${answer.buckets.length} data-pings=${answer.pings} ref=${container}></div>`;
 }
 
 /** A number that changes with the theme, so that the canvas is drawn again in its colours. */

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "../preact.js";
 import { go, link } from "../route.js";
-import { status } from "../labels.js";
+import { serverNow } from "../store.js";
 import { Charts } from "./charts.js";
 import { Copyable } from "./copyable.js";
 import { Facts } from "./facts.js";
@@ -10,27 +10,32 @@ import { Chip, Icon } from "./glyph.js";
 import { Gpus } from "./gpus.js";
 import { Outcomes } from "./outcomes.js";
 import { PingNow } from "./pingnow.js";
-import { useAgent, useOutcomes } from "./detaildata.js";
+import { useAgent, useOutcomes, useSeries } from "./detaildata.js";
+import { hoursOf } from "./periods.js";
+import { isJudged, labelOf } from "./row.js";
 
 const close = () => go({ agent: null }, { step: true });
 
-export function Detail({ id, known, beats }) {
-  const [hours, setHours] = useState(24);
+export function Detail({ id, known, beats, returns }) {
+  const [period, setPeriod] = useState("24h");
+  const hours = hoursOf(period, serverNow());
   const newest = beats?.[0]?.ping_seq ?? 0;
-  const { agent, problem } = useAgent(id, known, newest);
-  const outcomes = useOutcomes(id, hours, beats);
+  const { agent, problem } = useAgent(id, known, newest, returns);
+  const outcomes = useOutcomes(id, hours, beats, returns);
+  const series = useSeries(id, period, agent, newest, returns);
   const title = useFocusAndEscape(id);
-  return html`<aside class="detail" aria-labelledby="detail-title">
+  const isModal = useModal();
+  return html`<aside class="detail" role=${isModal ? "dialog" : undefined} aria-modal=${isModal ? "true" : undefined} aria-labelledby="detail-title">
     <div class="detail-head">
-      ${agent && html`<${Chip} name=${agent.status} label=${status(agent.status).label} />`}
+      ${agent && html`<${Chip} name=${isJudged(agent) ? agent.status : "pending"} label=${labelOf(agent)} />`}
       <h1 id="detail-title" tabindex="-1" ref=${title}>${id}</h1>
       <a class="plain close" href=${link({ agent: null })} aria-label="Close"><${Icon} name="close" /></a>
     </div>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     ${agent && html`<${PingNow} id=${id} />`}
     ${agent && html`<${Facts} agent=${agent} />`}
-    <${Charts} outcomes=${outcomes} hours=${hours} setHours=${setHours} />
-    ${agent && html`<${Gpus} agent=${agent} newest=${newest} />`}
+    <${Charts} series=${series} period=${period} setPeriod=${setPeriod} agent=${agent} />
+    ${agent && html`<${Gpus} agent=${agent} newest=${newest} returns=${returns} />`}
     <${Outcomes} id=${id} outcomes=${outcomes} hours=${hours} />
     <section class="block" aria-label="In the terminal">
       <h2>In the terminal</h2>
@@ -40,13 +45,35 @@ export function Detail({ id, known, beats }) {
   </aside>`;
 }
 
+const NARROW = matchMedia("(max-width: 1299px)"); // the panel then lies over the list
+
+/** Whether the panel covers the list, which then takes neither focus nor scrolling. */
+function useModal() {
+  const [isModal, setModal] = useState(NARROW.matches);
+  useEffect(() => {
+    const follow = () => setModal(NARROW.matches);
+    NARROW.addEventListener("change", follow);
+    return () => NARROW.removeEventListener("change", follow);
+  }, []);
+  useEffect(() => {
+    const behind = document.querySelectorAll("main, header.top");
+    for (const part of behind) part.inert = isModal;
+    document.documentElement.classList.toggle("is-covered", isModal);
+    return () => {
+      for (const part of behind) part.inert = false;
+      document.documentElement.classList.remove("is-covered");
+    };
+  }, [isModal]);
+  return isModal;
+}
+
 function useFocusAndEscape(id) {
   const title = useRef();
   useEffect(() => {
     const before = document.activeElement;
     title.current.focus({ preventScroll: true });
     const escape = (event) => {
-      if (event.key === "Escape" && event.target.tagName !== "INPUT") close();
+      if (event.key === "Escape" && event.target.tagName !== "INPUT" && !document.querySelector("dialog[open]")) close();
     };
     addEventListener("keydown", escape);
     return () => {

@@ -2,29 +2,69 @@
 
 import * as api from "../api.js";
 import { requestBeats } from "../live.js";
-import { useEffect, useState } from "../preact.js";
+import { fromAgent } from "../fleet.js";
+import { useEffect, useRef, useState } from "../preact.js";
+import { change, current, serverNow } from "../store.js";
+import { beginOf } from "./periods.js";
 
-const PAGE = 1000;
+const PAGE = 200;
+const POINTS = 400; // as many as a chart has room for
 const STORAGE_DELAY_MS = 1500; // storage needs a moment to write an outcome
 
-/** The agent as listed. An agent that is not listed is requested, and again after each of its outcomes. */
-export function useAgent(id, known, newest) {
-  const [requested, setRequested] = useState({ agent: null, problem: null });
-  const isListed = Boolean(known);
+/** The agent. One that no list has is requested, put into the store, and kept up to date there. */
+export function useAgent(id, known, newest, returns) {
+  const [problem, setProblem] = useState(null);
+  const isKnown = Boolean(known);
   useEffect(() => {
     requestBeats(id);
-    if (isListed) return undefined;
+    change((state) => ({ fleet: { ...state.fleet, opened: id } }));
+    // events carry no uptime of 24 h, so an agent that only the panel shows is asked for after each outcome
+    const isListed = current().fleet.listed.has(id);
+    if (isKnown && isListed) return undefined;
     return cancellable(
       api.agent(id),
-      (agent) => setRequested({ agent, problem: null }),
-      (problem) => setRequested({ agent: null, problem: problem.message }),
+      (agent) => {
+        setProblem(null);
+        change((state) => ({ fleet: fromAgent(state.fleet, agent) }));
+      },
+      (error) => setProblem(error.message),
     );
-  }, [id, isListed, newest]);
-  return isListed ? { agent: known, problem: null } : requested;
+  }, [id, isKnown, newest, returns]);
+  return { agent: known ?? null, problem: isKnown ? null : problem };
 }
 
+/** `{ answer, problem }`: the period in buckets, asked again after each outcome and after each return. */
+export function useSeries(id, period, agent, newest, returns) {
+  const [series, setSeries] = useState({ answer: null, problem: null });
+  const asked = useRef(null);
+  const registered = agent ? Date.parse(agent.registered_at) - 1000 : null;
+  useEffect(() => {
+    if (registered == null) return undefined; // nothing is older than that, so that a young agent is drawn finely
+    const isSame = asked.current === `${id} ${period}`;
+    asked.current = `${id} ${period}`;
+    let stop = () => {};
+    const ask = () => {
+      const now = serverNow();
+      const query = { since: iso(Math.min(now - 1000, Math.max(beginOf(period, now), registered))), until: iso(now), points: POINTS };
+      stop = cancellable(
+        api.series(id, query),
+        (answer) => setSeries({ answer: { ...answer, period }, problem: null }),
+        (error) => setSeries((before) => ({ answer: before.answer?.period === period ? before.answer : null, problem: error.message })),
+      );
+    };
+    const timer = setTimeout(ask, isSame ? STORAGE_DELAY_MS : 0);
+    return () => {
+      clearTimeout(timer);
+      stop();
+    };
+  }, [id, period, registered, newest, returns]);
+  return series;
+}
+
+const iso = (milliseconds) => new Date(milliseconds).toISOString();
+
 /** `{ pings, summary, problem, next, isLoading, more }`. Pings are newest first; `more()` loads the next older page. */
-export function useOutcomes(id, hours, beats) {
+export function useOutcomes(id, hours, beats, returns) {
   const [answer, setAnswer] = useState({ pings: [], summary: null, problem: null, next: null, isLoading: true });
   const ask = (cursor = null) => {
     setAnswer((now) => ({ ...now, isLoading: true }));
@@ -42,7 +82,7 @@ export function useOutcomes(id, hours, beats) {
       (problem) => setAnswer((now) => ({ ...now, problem: problem.message, isLoading: false })),
     );
   };
-  useEffect(() => ask(), [id, hours]);
+  useEffect(() => ask(), [id, hours, returns]);
   useSummary(id, hours, beats?.[0]?.ping_seq, (summary) => setAnswer((now) => ({ ...now, summary })));
   return { ...answer, pings: withLive(answer.pings, beats), more: answer.next ? () => ask(answer.next) : null };
 }

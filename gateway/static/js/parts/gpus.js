@@ -1,12 +1,12 @@
 /** The GPUs of an agent: their states, and the driver's present readings, requested from the agent itself. */
 
 import * as api from "../api.js";
-import { count, percent, SPACE } from "../format.js";
+import { count, formatTime, percent, SPACE } from "../format.js";
 import { html, useEffect, useState } from "../preact.js";
 import { reason } from "../labels.js";
 import { Chip } from "./glyph.js";
 
-export function Gpus({ agent, newest }) {
+export function Gpus({ agent, newest, returns }) {
   const [now, setNow] = useState({ gpus: new Map(), problem: null, isSimulated: false });
   useEffect(() => {
     const controller = new AbortController();
@@ -17,19 +17,37 @@ export function Gpus({ agent, newest }) {
           problem: answer.details_error ?? null,
           isSimulated: answer.simulated,
         }),
-      (error) => error.name !== "AbortError" && setNow((before) => ({ ...before, problem: error.message })),
+      // what was read before is no longer the present state
+      (error) => error.name !== "AbortError" && setNow({ gpus: new Map(), problem: error.message, isSimulated: false }),
     );
     return () => controller.abort();
-  }, [agent.agent_id, newest]);
-  // The host itself may not know of a GPU that is expected of it.
-  const unseen = (agent.gpus ?? []).filter((gpu) => !now.gpus.has(gpu.uuid));
-  const gpus = [...now.gpus.values(), ...unseen];
+  }, [agent.agent_id, newest, returns]);
+  const isAsked = now.gpus.size > 0;
+  const gpus = isAsked ? [...now.gpus.values()] : (agent.gpus ?? []);
   return html`<section class="block" aria-label="GPUs">
     <h2>GPUs <span class="quiet">${count(gpus.length)}${now.isSimulated ? ", simulated" : ""}</span></h2>
     ${now.problem && html`<p class="note">No readings just now: ${now.problem}</p>`}
+    ${gpus.length > 0 && html`<p class="note as-of">${asOf(agent, isAsked, now.gpus)}</p>`}
     ${gpus.length === 0 && html`<p class="quiet">None seen yet.</p>`}
     <ul class="gpus">${gpus.map((gpu) => html`<${Gpu} key=${gpu.uuid} gpu=${gpu} />`)}</ul>
   </section>`;
+}
+
+/** Of when the states are: asked of the host this moment, or what it reported last. */
+function asOf(agent, isAsked, present) {
+  if (!isAsked && agent.gpus.some((gpu) => gpu.reported === false)) {
+    return `The host does not answer. Names are those of its last report, ${formatTime(agent.last_answered_at)}; what its GPUs do now is not known.`;
+  }
+  if (!isAsked) return `As of its last report, ${formatTime(agent.last_answered_at)}.`;
+  const differs = (agent.gpus ?? []).some((gpu) => present.has(gpu.uuid) && present.get(gpu.uuid).state !== gpu.state);
+  if (!differs) return "Asked of the host just now.";
+  return `Asked of the host just now. At its last ping, ${formatTime(agent.last_ping_at)}, a GPU was in another state; the next ping accounts for it.`;
+}
+
+/** A MIG device is named by its GPU, its GPU instance and its compute instance: `GPU-…/1/0`. */
+function Uuid({ uuid }) {
+  const [gpu, instance, compute] = uuid.split("/");
+  return html`<code title=${uuid}>${gpu.slice(0, 12)}${instance && html` <b class="mig">MIG ${instance}/${compute}</b>`}</code>`;
 }
 
 function Gpu({ gpu }) {
@@ -37,7 +55,8 @@ function Gpu({ gpu }) {
   return html`<li class="gpu">
     <div class="gpu-head">
       <span class="gpu-index">${gpu.index ?? "–"}</span>
-      <span class="gpu-name">${gpu.name || "GPU"}<code title=${gpu.uuid}>${gpu.uuid.slice(0, 12)}</code></span>
+      <span class="gpu-name">${gpu.name || "GPU"}<${Uuid} uuid=${gpu.uuid} /></span>
+      ${gpu.expected === false && html`<span class="quiet">not expected</span>`}
       <${Chip} name=${gpu.state} label=${gpu.state} />
     </div>
     ${gpu.reasons?.length > 0 && html`<p class="gpu-reasons">${gpu.reasons.map(reason).join("; ")}</p>`}
@@ -45,7 +64,7 @@ function Gpu({ gpu }) {
       readings.length > 0 &&
       html`<dl class="readings">${readings.map(
         ([name, text, share]) => html`<div key=${name}>
-      <dt>${name}</dt><dd>${text}</dd>${share != null && html`<${Meter} share=${share} />`}
+      <dt>${name}</dt><dd>${text}${share != null && html`<${Meter} share=${share} />`}</dd>
     </div>`,
       )}</dl>`
     }

@@ -1,28 +1,32 @@
 /** The top of the page: its name, the state of the event stream, links, sign-out and the theme switch. */
 
+import { badge } from "../badge.js";
 import { html, useState } from "../preact.js";
 import { isSignedIn, signOut } from "../session.js";
+import { useNow } from "../store.js";
 import { setTheme, theme, THEMES } from "../theme.js";
 import { Icon } from "./glyph.js";
+import { showHelp } from "./keys.js";
 
-const LIVE = {
-  connecting: { label: "Connecting", note: "asking the gateway for its events" },
-  live: { label: "Live", note: "every outcome shows up as it happens" },
-  reconnecting: { label: "Reconnecting", note: "the event stream was lost; it is being opened again" },
-};
+function Badge({ state }) {
+  useNow(); // each second
+  const { kind, label, note } = badge(state, Date.now());
+  return html`<span class="live is-${kind}" title=${note}><i aria-hidden="true"></i><span role="status">${label}</span></span>`;
+}
 
-export function Header({ live, phase }) {
-  const { label, note } = LIVE[live];
+export function Header({ state }) {
+  const { phase } = state;
   return html`<header class="top">
     <a class="brand" href="#/" aria-label="gpuping, the whole fleet">
       <img src="static/favicon.svg" alt="" width="28" height="28" /><span>gpuping</span>
     </a>
-    ${phase !== "login" && html`<span class="live is-${live}" role="status" title=${note}><i aria-hidden="true"></i>${label}</span>`}
+    ${phase !== "login" && html`<${Badge} state=${state} />`}
     <nav aria-label="More">
       <a href="map">Map</a>
       <a href="schema">API</a>
       <a href="metrics">Metrics</a>
       ${phase === "ready" && isSignedIn() && html`<${SignOut} />`}
+      <button type="button" class="plain help-button" onClick=${showHelp} aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)">?</button>
       <${ThemeButton} />
     </nav>
   </header>`;

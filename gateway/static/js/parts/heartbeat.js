@@ -8,7 +8,7 @@
 import { BEATS_SHOWN } from "../fleet.js";
 import { duration, formatFullTime, milliseconds, percent } from "../format.js";
 import { html, memo } from "../preact.js";
-import { BEATS, outcomeKind, reason } from "../labels.js";
+import { BEATS, gpuNotes, outcomeKind, reason, remark } from "../labels.js";
 import { showTooltip } from "./tooltip.js";
 
 const SLOT = 6;
@@ -60,6 +60,11 @@ export function summary(pings) {
   return `last ${pings.length} outcomes: ${parts.join(", ")}`;
 }
 
+function reasonLines(ping) {
+  const lines = [reason(ping.reason), ...gpuNotes(ping), ...(ping.remarks ?? []).map(remark)];
+  return [...new Set(lines.filter(Boolean))];
+}
+
 export function BeatNote({ ping }) {
   const kind = outcomeKind(ping);
   const window = ping.window_seconds ? ` of ${duration(ping.window_seconds)}` : "";
@@ -68,7 +73,7 @@ export function BeatNote({ ping }) {
     <div>${formatFullTime(ping.pinged_at)}</div>
     ${ping.uptime_percent != null && html`<div>uptime ${percent(ping.uptime_percent)}${window}</div>`}
     ${ping.response_ms != null && html`<div>answered in ${milliseconds(ping.response_ms)}</div>`}
-    ${reason(ping.reason) && html`<div>${reason(ping.reason)}</div>`}
+    ${reasonLines(ping).map((line) => html`<div key=${line}>${line}</div>`)}
   </div>`;
 }
 

@@ -3,7 +3,7 @@
 import { exportLink } from "../api.js";
 import { count, duration, milliseconds, formatTime, percent, plural } from "../format.js";
 import { html, memo, useEffect, useState } from "../preact.js";
-import { BEATS, outcomeKind, reason } from "../labels.js";
+import { BEATS, outcomeKind, reasonOf } from "../labels.js";
 import { Glyph } from "./glyph.js";
 import { SecondsByState } from "./summary.js";
 
@@ -42,7 +42,7 @@ export function Outcomes({ id, outcomes, hours }) {
 
 const Line = memo(({ ping }) => {
   const kind = outcomeKind(ping);
-  const why = reason(ping.reason);
+  const why = reasonOf(ping);
   const level = ping.consecutive_poor_uptime;
   return html`<tr>
     <td><time datetime=${ping.pinged_at}>${formatTime(ping.pinged_at)}</time></td>

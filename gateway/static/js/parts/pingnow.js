@@ -4,7 +4,7 @@ import * as api from "../api.js";
 import { duration } from "../format.js";
 import { html, useState } from "../preact.js";
 import { BEATS, outcomeKind } from "../labels.js";
-import { outcomeDetails } from "./feed.js";
+import { outcomeDetails } from "./changes.js";
 
 export function PingNow({ id }) {
   const [isBusy, setBusy] = useState(false);

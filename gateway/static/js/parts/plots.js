@@ -1,9 +1,7 @@
-/** The charts' data and options for uPlot. An uptime applies to the whole window before its ping. */
+/** The charts' data and options for uPlot. What they draw are buckets of outcomes: storage sums them (docs/api.md). */
 
-import { milliseconds } from "../format.js";
+import { count, formatFullTime, milliseconds, percent, plural } from "../format.js";
 import { html } from "../preact.js";
-import { outcomeKind } from "../labels.js";
-import { BeatNote } from "./heartbeat.js";
 import { showTooltip } from "./tooltip.js";
 
 const FONT = "11px Inter, system-ui, sans-serif";
@@ -21,7 +19,8 @@ function colour(container, name) {
 
 const transparent = (value, alpha) => `color-mix(in srgb, ${value} ${alpha * 100}%, transparent)`;
 
-const secondsOf = (ping) => Date.parse(ping.pinged_at) / 1000;
+const secondsOf = (time) => Date.parse(time) / 1000;
+const middleOf = (bucket) => (secondsOf(bucket.since) + secondsOf(bucket.until)) / 2;
 
 function axes(container, valueOf) {
   const shared = {
@@ -54,7 +53,7 @@ function clockLabels(_plot, splits, _axis, _space, step) {
   });
 }
 
-function options(container, frame, pings, { height, axis, series, range, hooks = {} }) {
+function options(container, frame, buckets, { height, axis, series, range, hooks = {} }) {
   const [x, y] = axes(container, axis);
   return {
     width: frame.width,
@@ -64,72 +63,91 @@ function options(container, frame, pings, { height, axis, series, range, hooks =
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
     scales: { x: { range: [frame.since, frame.until] }, y: { range } },
     axes: [{ ...x, values: clockLabels }, y],
-    series: [{}, series],
-    hooks: { ...hooks, setCursor: [(plot) => note(plot, pings)] },
+    series: [{}, ...series],
+    hooks: { ...hooks, setCursor: [(plot) => note(plot, buckets)] },
   };
 }
 
-function note(plot, pings) {
+function note(plot, buckets) {
   const { left } = plot.cursor;
-  if (left == null || left < 0 || pings.length === 0) return showTooltip(null);
+  if (left == null || left < 0 || buckets.length === 0) return showTooltip(null);
   const pointed = plot.posToVal(left, "x");
-  const away = (ping) => Math.abs(secondsOf(ping) - pointed);
-  const ping = pings.reduce((nearest, other) => (away(other) < away(nearest) ? other : nearest));
+  const away = (bucket) => Math.max(secondsOf(bucket.since) - pointed, pointed - secondsOf(bucket.until), 0);
+  const bucket = buckets.reduce((nearest, other) => (away(other) < away(nearest) ? other : nearest));
   const area = plot.over.getBoundingClientRect();
-  return showTooltip(html`<${BeatNote} ping=${ping} />`, area.left + plot.valToPos(secondsOf(ping), "x"), area.top);
+  const at = Math.min(area.width, Math.max(0, plot.valToPos(middleOf(bucket), "x")));
+  return showTooltip(html`<${BucketNote} bucket=${bucket} />`, area.left + at, area.top);
+}
+
+function BucketNote({ bucket }) {
+  const { pings, missed, excused } = bucket;
+  const isMixed = pings > 1 && bucket.min_uptime_percent != null && bucket.min_uptime_percent !== bucket.uptime_percent;
+  const away = [missed > 0 && `${count(missed)} missed`, excused > 0 && `${count(excused)} excused`].filter(Boolean);
+  return html`<div>
+    <div>${formatFullTime(bucket.since)} to ${formatFullTime(bucket.until)}</div>
+    <div><strong>${bucket.uptime_percent == null ? "nothing reported" : `uptime ${percent(bucket.uptime_percent)}`}</strong></div>
+    ${isMixed && html`<div>lowest of a ping ${percent(bucket.min_uptime_percent)}</div>`}
+    <div>${[plural(pings, "ping"), ...away].join(", ")}</div>
+    ${bucket.response_ms_p50 != null && html`<div>answered in ${milliseconds(bucket.response_ms_p50)}${pings > 1 ? `, 95 in 100 within ${milliseconds(bucket.response_ms_p95)}` : ""}</div>`}
+  </div>`;
 }
 
 /**
- * The points of the uptime line: each judged window is a level piece from its beginning to its end. A window covers the
- * misses before its ping, so they leave no gap. The line has a gap where there was no window.
+ * The points of a line of buckets: each is a level piece from its beginning to its end. The line has a gap where there
+ * is time that no report accounts for.
  */
-export function uptimeLine(pings) {
+export function levelLine(buckets, valuesOf) {
   const times = [];
-  const values = [];
+  const lines = valuesOf.map(() => []);
   let reached = Number.NEGATIVE_INFINITY;
-  for (const ping of pings) {
-    if (ping.uptime_percent == null || !ping.window_seconds) continue;
-    const end = secondsOf(ping);
-    const begin = Math.max(reached, end - ping.window_seconds);
+  for (const bucket of buckets) {
+    const values = valuesOf.map((valueOf) => valueOf(bucket));
+    if (values[0] == null) continue;
+    const end = secondsOf(bucket.until);
+    const begin = Math.max(reached, secondsOf(bucket.since));
     if (begin > reached + 1 && times.length > 0) {
       times.push((begin + reached) / 2);
-      values.push(null);
+      for (const line of lines) line.push(null);
     }
     times.push(begin, end);
-    values.push(ping.uptime_percent, ping.uptime_percent);
+    lines.forEach((line, at) => line.push(values[at], values[at]));
     reached = end;
   }
-  return [times, values];
+  return [times, ...lines];
 }
 
-export function uptimeChart(UPlot, container, newestFirst, frame) {
-  const pings = newestFirst.toReversed();
-  const data = uptimeLine(pings);
-  const lowest = Math.min(99, ...data[1].filter((value) => value != null));
+export function uptimeChart(UPlot, container, buckets, frame) {
+  const data = levelLine(buckets, [(bucket) => bucket.uptime_percent, (bucket) => bucket.min_uptime_percent ?? bucket.uptime_percent]);
+  const lowest = Math.min(99, ...data[1].concat(data[2]).filter((value) => value != null));
   const bottom = Math.max(0, Math.floor(lowest - (100 - lowest) * 0.15));
   const line = colour(container, "--healthy");
+  const low = colour(container, "--poor");
   const marks = (plot) =>
-    markOutages(plot, pings, { missed: colour(container, "--missing"), excused: colour(container, "--maintenance") });
-  const series = { stroke: line, width: 1.5, fill: transparent(line, 0.14), points: { show: false } };
-  const all = options(container, frame, pings, {
+    markOutages(plot, buckets, { missed: colour(container, "--missing"), excused: colour(container, "--maintenance") });
+  const series = [
+    { stroke: line, width: 1.5, fill: transparent(line, 0.14), points: { show: false } },
+    { stroke: low, width: 1, points: { show: false } }, // the lowest ping of each bucket, where it differs
+  ];
+  const differs = data[1].some((value, at) => value != null && value - data[2][at] > 0.0005);
+  const all = options(container, frame, buckets, {
     height: 150,
-    series,
+    series: differs ? [series[1], series[0]] : [series[0]],
     range: [bottom, 100.0001],
     hooks: { draw: [marks] },
     axis: (value) => `${Number(value.toFixed(2))}%`,
   });
-  return new UPlot(all, data, container);
+  return new UPlot(all, differs ? [data[0], data[2], data[1]] : [data[0], data[1]], container);
 }
 
-/** Draws a cross for each miss and two strokes for each excused ping, which have no uptime to draw. */
-function markOutages({ ctx, bbox, valToPos }, pings, colours) {
+/** Draws a cross where pings were missed and two strokes where they were excused, which have no uptime to draw. */
+function markOutages({ ctx, bbox, valToPos }, buckets, colours) {
   const size = 3.5 * devicePixelRatio;
   ctx.save();
   ctx.lineWidth = 1.6 * devicePixelRatio;
-  for (const ping of pings) {
-    const kind = outcomeKind(ping);
-    if (!colours[kind]) continue;
-    const x = valToPos(secondsOf(ping), "x", true);
+  for (const bucket of buckets) {
+    const kind = bucket.missed > 0 ? "missed" : bucket.excused > 0 ? "excused" : null;
+    if (!kind) continue;
+    const x = valToPos(middleOf(bucket), "x", true);
     const y = bbox.top + bbox.height - 2.5 * size;
     if (x < bbox.left) continue;
     ctx.strokeStyle = colours[kind];
@@ -153,12 +171,16 @@ function markOutages({ ctx, bbox, valToPos }, pings, colours) {
   ctx.restore();
 }
 
-export function responseChart(UPlot, container, newestFirst, frame) {
-  const pings = newestFirst.toReversed();
-  const values = pings.map((ping) => ping.response_ms);
-  const highest = Math.max(1, ...values.filter((value) => value != null));
+export function responseChart(UPlot, container, buckets, frame) {
+  const median = buckets.map((bucket) => bucket.response_ms_p50);
+  const slowest = buckets.map((bucket) => bucket.response_ms_p95);
+  const highest = Math.max(1, ...slowest.filter((value) => value != null));
   const line = colour(container, "--recovering");
-  const series = { stroke: line, width: 1.25, points: { show: pings.length < 200, size: 4, fill: line, stroke: line } };
-  const all = options(container, frame, pings, { height: 96, series, range: [0, highest * 1.15], axis: milliseconds });
-  return new UPlot(all, [pings.map(secondsOf), values], container);
+  const points = { show: buckets.length < 150, size: 4, fill: line, stroke: line };
+  const series = [
+    { stroke: transparent(line, 0.45), width: 1, points: { show: false } },
+    { stroke: line, width: 1.25, points },
+  ];
+  const all = options(container, frame, buckets, { height: 96, series, range: [0, highest * 1.15], axis: milliseconds });
+  return new UPlot(all, [buckets.map(middleOf), slowest, median], container);
 }

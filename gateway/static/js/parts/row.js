@@ -3,14 +3,14 @@
 import { duration, formatFullTime, milliseconds, percent, plural } from "../format.js";
 import { requestBeats } from "../live.js";
 import { classes, html, memo, useEffect, useRef } from "../preact.js";
-import { go, link } from "../route.js";
+import { go } from "../route.js";
 import { status } from "../labels.js";
 import { Countdown } from "./countdown.js";
 import { Chip } from "./glyph.js";
 import { Heartbeat } from "./heartbeat.js";
 
-export const Row = memo(({ agent, beats, isStale, isOpen }) => {
-  const { label } = status(agent.status);
+export const Row = memo(({ agent, beats, query, baseSeconds, isStale, isOpen }) => {
+  const label = labelOf(agent);
   const row = useRef();
   useBeatsWhenVisible(row, agent.agent_id, isStale);
   const open = (event) => {
@@ -21,12 +21,12 @@ export const Row = memo(({ agent, beats, isStale, isOpen }) => {
     data-agent=${agent.agent_id} data-status=${agent.status}
   >
     <div class="cell cell-id" role="cell">
-      <a href=${link({ agent: agent.agent_id })} aria-current=${isOpen ? "true" : undefined}>${agent.agent_id}</a>
+      <a href=${`#/agent/${encodeURIComponent(agent.agent_id)}${query ? `?${query}` : ""}`} aria-current=${isOpen ? "true" : undefined}>${agent.agent_id}</a>
       <span class="quiet">${gpuLine(agent)}</span>
     </div>
-    <div class="cell cell-status" role="cell"><${Chip} name=${agent.status} label=${label} /></div>
+    <div class="cell cell-status" role="cell"><${Chip} name=${isJudged(agent) ? agent.status : "pending"} label=${label} /></div>
     <div class="cell cell-beats" role="cell"><${Heartbeat} pings=${beats} /></div>
-    <div class="cell cell-uptime number" role="cell">${percent(agent.uptime_24h_percent)}</div>
+    <div class="cell cell-uptime number" role="cell"><${Uptime} agent=${agent} baseSeconds=${baseSeconds} /></div>
     <div class="cell cell-interval" role="cell"><${Interval} agent=${agent} /></div>
     <div class="cell cell-next number" role="cell">
       <${Countdown} at=${agent.next_ping_at} interval=${agent.current_interval_minutes} />
@@ -36,6 +36,20 @@ export const Row = memo(({ agent, beats, isStale, isOpen }) => {
     </div>
   </div>`;
 });
+
+/** Whether any ping of the agent was judged yet: the first one only shows that it has a GPU. */
+export const isJudged = (agent) => agent.status !== "healthy" || agent.uptime_percent != null || agent.good_streak > 0;
+
+export const labelOf = (agent) => (isJudged(agent) ? status(agent.status).label : "Not judged");
+
+/** The uptime of 24 h. What rests on less than one interval says on how much. */
+export function Uptime({ agent, baseSeconds }) {
+  const value = percent(agent.uptime_24h_percent);
+  const rests = agent.uptime_24h_seconds;
+  const isEarly = agent.uptime_24h_percent != null && rests != null && baseSeconds != null && rests < baseSeconds - 1;
+  if (!isEarly) return value;
+  return html`<span class="early" title="less than one interval was judged so far">${value}<span class="quiet">of ${duration(rests)}</span></span>`;
+}
 
 /** Requests the beats of a row once it is on the screen. */
 function useBeatsWhenVisible(row, id, isStale) {
@@ -55,14 +69,17 @@ function useBeatsWhenVisible(row, id, isStale) {
 }
 
 export function gpuLine(agent) {
-  const gpus = agent.gpus ?? [];
+  const gpus = (agent.gpus ?? []).filter((gpu) => gpu.expected !== false);
   if (gpus.length === 0) return agent.metadata?.gpu_model ?? "no GPU seen yet";
-  const name = gpus[0].name.replace(/^NVIDIA (GeForce )?/, "") || "GPU";
+  const name = (gpus.find((gpu) => gpu.name)?.name ?? "").replace(/^NVIDIA (GeForce )?/, "") || "GPU";
+  const isMig = gpus.some((gpu) => gpu.uuid.includes("/"));
+  const line = `${gpus.length} × ${name}${isMig ? " (MIG)" : ""}`;
+  if (gpus.every((gpu) => gpu.reported === false)) return `${line}, as last reported`;
   const troubled = ["down", "degraded", "unknown"]
     .map((state) => [gpus.filter((gpu) => gpu.state === state).length, state])
     .filter(([number]) => number > 0)
     .map(([number, state]) => `, ${number} ${state}`);
-  return `${gpus.length} × ${name}${troubled.join("")}`;
+  return `${line}${troubled.join("")}`;
 }
 
 /** The interval, and a step for each poor outcome in a row that escalated it. */

@@ -1,14 +1,17 @@
-/** The fleet in four figures: uptime, response time, due agents, pings. */
+/** The fleet in figures: GPUs first, then uptime, response time, due agents, pings. */
 
-import { count, duration, milliseconds, NOTHING, percent } from "../format.js";
-import { html } from "../preact.js";
+import { isWhole } from "../fleet.js";
+import { count, duration, milliseconds, NOTHING, percent, plural } from "../format.js";
+import { classes, html } from "../preact.js";
 import { useNow } from "../store.js";
 import { SECONDS } from "../labels.js";
 import { Countdown } from "./countdown.js";
+import { Glyph } from "./glyph.js";
 
 export function Summary({ fleet }) {
   return html`<section class="summary" aria-label="The fleet in numbers">
-    <${Uptime} uptime=${fleet.uptime} />
+    <${GpusUp} gpus=${fleet.gpus} />
+    <${Uptime} fleet=${fleet} />
     <div class="figure">
       <h2>Response time, 24 h</h2>
       <p class="big" data-name="p50">${milliseconds(fleet.responseMs.p50)}</p>
@@ -19,17 +22,58 @@ export function Summary({ fleet }) {
   </section>`;
 }
 
-function Uptime({ uptime }) {
-  const value = percent(uptime?.uptime_percent);
+/** How many GPUs were up at the last ping of their host, and how many hosts have lost all of theirs. */
+function GpusUp({ gpus }) {
+  const rest = ["degraded", "down", "unknown"].filter((state) => gpus?.[state] > 0);
+  const lost = gpus?.hosts_lost_all ?? 0;
   return html`<div class="figure figure-main">
-    <h2>Fleet uptime, 24 h</h2>
-    <p class="big" data-name="uptime">${value}</p>
-    ${
-      value === NOTHING
-        ? html`<p class="note">known after the second ping of an agent</p>`
-        : html`<${SecondsByState} seconds=${uptime.seconds} />`
-    }
+    <h2>GPUs up, at the last ping</h2>
+    <p class="big" data-name="gpus-up">${
+      gpus ? html`${count(gpus.up)}<span class="of"> of ${count(gpus.total)}</span>` : NOTHING
+    }</p>
+    <p class="note">
+      ${lost > 0 && html`<span class="tone-missing lost-all"><${Glyph} name="missing" />${plural(lost, "host")} lost all</span>`}
+      ${rest.map((state) => html`<span key=${state} class="key key-${state}">${count(gpus[state])} ${state}</span>`)}
+      ${gpus?.total > 0 && rest.length === 0 && lost === 0 && "every GPU of every host"}
+      ${gpus?.total === 0 && "no host has reported its GPUs yet"}
+    </p>
   </div>`;
+}
+
+/** The judged seconds: what the percentage is a share of. */
+const judgedSeconds = (seconds) =>
+  (seconds?.up ?? 0) + (seconds?.degraded ?? 0) + (seconds?.down ?? 0) + (seconds?.unknown ?? 0);
+
+/** A figure from less than one base interval a host says nothing about a day yet, and says so. */
+function earlyNote(fleet) {
+  const judged = judgedSeconds(fleet.uptime?.seconds);
+  if (fleet.baseSeconds == null || judged >= fleet.baseSeconds * Math.max(1, fleet.total) * 0.98) return "";
+  return `too early to tell: judged so far ${duration(judged)}, less than one interval (${duration(fleet.baseSeconds)}) a host`;
+}
+
+function Uptime({ fleet }) {
+  const { uptime } = fleet;
+  const value = percent(uptime?.uptime_percent);
+  const early = value === NOTHING ? "" : earlyNote(fleet);
+  const isAway = fleet.degraded.includes("storage");
+  return html`<div class="figure figure-uptime">
+    <h2>Fleet uptime, 24 h</h2>
+    <p class=${classes({ big: true, "is-early": early })} data-name="uptime">${value}</p>
+    ${early && html`<p class="note early-note" role="note">${early}</p>`}
+    ${value === NOTHING && html`<p class="note">${isAway ? "storage is away" : "known after the second ping of an agent"}</p>`}
+    ${value !== NOTHING && html`<${SecondsByState} seconds=${uptime.seconds} />`}
+    ${value !== NOTHING && html`<${Longer} fleet=${fleet} />`}
+  </div>`;
+}
+
+/** The uptime of the longer periods, where they hold more than the 24 hours do. */
+function Longer({ fleet }) {
+  const today = judgedSeconds(fleet.uptime?.seconds);
+  const longer = fleet.longer.filter((sums) => judgedSeconds(sums.seconds) > today + 1);
+  if (longer.length === 0) return null;
+  return html`<p class="note longer">${longer.map(
+    (sums) => html`<span key=${sums.hours}>${Math.round(sums.hours / 24)} d <b>${percent(sums.uptime_percent)}</b></span>`,
+  )}</p>`;
 }
 
 /** The seconds by state, as a bar and as text. */
@@ -52,11 +96,9 @@ export function SecondsByState({ seconds }) {
 
 function Due({ fleet }) {
   const now = useNow();
-  const times = [...fleet.agents.values()]
-    .map((agent) => agent.next_ping_at && Date.parse(agent.next_ping_at))
-    .filter(Boolean);
-  const listsAll = fleet.agents.size >= fleet.total;
-  const due = listsAll ? times.filter((at) => at <= now).length : fleet.due;
+  const agents = [...fleet.listed].map((id) => fleet.agents.get(id)).filter(Boolean);
+  const times = agents.map((agent) => agent.next_ping_at && Date.parse(agent.next_ping_at)).filter(Boolean);
+  const due = isWhole(fleet) ? times.filter((at) => at <= now).length : fleet.due;
   const next = Math.min(...times.filter((at) => at > now));
   return html`<div class="figure">
     <h2>Due now</h2>

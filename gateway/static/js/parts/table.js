@@ -1,9 +1,10 @@
 /** The table of agents, sorted, filtered and searched by the route. */
 
-import { selectRows } from "../fleet.js";
+import { rowsOf } from "../fleet.js";
 import { count } from "../format.js";
+import { moreRows } from "../live.js";
 import { classes, html } from "../preact.js";
-import { go } from "../route.js";
+import { go, queryOf } from "../route.js";
 import { status } from "../labels.js";
 import { ErrorBoundary } from "./errorboundary.js";
 import { Icon } from "./glyph.js";
@@ -21,40 +22,43 @@ const COLUMNS = [
 ];
 const NO_BEATS = [];
 
-export function Table({ fleet, route, searchResults }) {
-  const known =
-    searchResults.length > 0
-      ? new Map([...fleet.agents, ...searchResults.map((agent) => [agent.agent_id, fleet.agents.get(agent.agent_id) ?? agent])])
-      : fleet.agents;
-  const rows = selectRows(known.values(), route);
+export function Table({ fleet, route }) {
+  const { rows, total, next, isAsked, problem } = rowsOf(fleet, route);
+  const query = queryOf(route);
   return html`<section class="agents" aria-label="Agents">
     <div class="agents-head">
-      <h2>Agents <span class="quiet" role="status">${countText(rows.length, known.size, fleet.total, route)}</span></h2>
+      <h2>Agents <span class="quiet" role="status">${countText(rows.length, total, fleet, route)}</span></h2>
       <${Search} value=${route.search} />
     </div>
-    <div class="table" role="table" aria-label="Agents" aria-rowcount=${rows.length + 1}>
+    ${problem && html`<p class="problem" role="alert">The list could not be read: ${problem}</p>`}
+    <div class="table" role="table" aria-label="Agents" aria-rowcount=${total == null ? -1 : total + 1} aria-busy=${!isAsked}>
       <div class="row head" role="row">
         ${COLUMNS.map((column) => html`<${Heading} key=${column.label} ...${column} route=${route} />`)}
       </div>
       ${rows.map(
         (agent) => html`<${ErrorBoundary} key=${agent.agent_id} name=${`Agent ${agent.agent_id}`} resetOn=${agent} isRow>
         <${Row}
-          agent=${agent} beats=${fleet.beats.get(agent.agent_id) ?? NO_BEATS}
+          agent=${agent} beats=${fleet.beats.get(agent.agent_id) ?? NO_BEATS} query=${query} baseSeconds=${fleet.baseSeconds}
           isStale=${fleet.stale.has(agent.agent_id)} isOpen=${route.agent === agent.agent_id}
         />
       <//>`,
       )}
-      ${rows.length === 0 && html`<${NoRows} route=${route} />`}
+      ${rows.length === 0 && isAsked && !problem && html`<${NoRows} route=${route} />`}
+      ${!isAsked && html`<div class="no-rows" role="row"><div role="cell">Asking for the agents …</div></div>`}
     </div>
+    ${next && html`<p class="more"><button type="button" onClick=${moreRows}>Show more</button></p>`}
   </section>`;
 }
 
-function countText(shown, known, total, route) {
-  const isFiltered = route.search || route.status;
-  if (total > known && !isFiltered) return `the ${count(shown)} worst of ${count(total)}`;
-  if (isFiltered) return `${count(shown)} of ${count(total)}`;
-  return count(total);
+/** How many rows are shown of how many that fit, and of the whole fleet where that is another number. */
+function countText(shown, total, fleet, route) {
+  if (total == null) return "";
+  if (!route.search.trim() && !route.status) return total > shown ? `the ${count(shown)} ${worstWord(route)} of ${count(total)}` : count(total);
+  const found = shown < total ? `${count(shown)} of ${count(total)} found` : `${count(total)} found`;
+  return `${found}, of ${count(fleet.total)}`;
 }
+
+const worstWord = (route) => (route.sort === "status" && !route.reverse ? "worst" : "first");
 
 function Heading({ sort, label, note, isNumber, route }) {
   const isSorted = sort && route.sort === sort;

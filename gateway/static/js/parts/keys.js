@@ -1,0 +1,51 @@
+/** The page by keyboard: `j` and `k` walk the rows, Enter opens, Escape closes, `/` searches, `?` tells of these. */
+
+import { html, useEffect } from "../preact.js";
+
+const KEYS = [
+  ["j", "next agent"],
+  ["k", "agent before"],
+  ["Enter", "open the agent"],
+  ["Esc", "close the panel"],
+  ["/", "search"],
+  ["?", "these keys"],
+];
+
+export const showHelp = () => document.querySelector("#keys")?.showModal();
+
+export function Help() {
+  return html`<dialog id="keys" aria-labelledby="keys-title" onClick=${(event) => event.target.id === "keys" && event.target.close()}>
+    <form method="dialog">
+      <h2 id="keys-title">Keyboard shortcuts</h2>
+      <dl>${KEYS.map(([key, does]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${does}</dd></div>`)}</dl>
+      <button>Close</button>
+    </form>
+  </dialog>`;
+}
+
+const isTyping = (event) => event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, dialog");
+
+export function useKeys() {
+  useEffect(() => {
+    const press = (event) => {
+      if (isTyping(event)) return;
+      if (event.key === "j") step(1);
+      else if (event.key === "k") step(-1);
+      else if (event.key === "?") showHelp();
+      else return;
+      event.preventDefault();
+    };
+    addEventListener("keydown", press);
+    return () => removeEventListener("keydown", press);
+  }, []);
+}
+
+/** Moves the focus to the link of the row that many rows away from the one that has it, or that is open. */
+function step(by) {
+  const links = [...document.querySelectorAll(".row .cell-id a")];
+  const focused = links.indexOf(document.activeElement);
+  const from = focused >= 0 ? focused : links.findIndex((link) => link.ariaCurrent === "true");
+  const to = from < 0 ? 0 : Math.min(links.length - 1, Math.max(0, from + by));
+  links[to]?.focus();
+  links[to]?.scrollIntoView({ block: "nearest" });
+}
