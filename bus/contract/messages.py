@@ -321,6 +321,7 @@ class Silence(Struct, kw_only=True, frozen=True, gc=False):
     """The billed misses since the last answered ping.
 
     `first` and `last` are the pings of the misses in a row that goes on, `misses` is their number.
+    `before_last` is the miss before `last` in that row; None where there is none.
     `earlier_seconds` is the time between the first and the last miss of the rows before it, which
     an excused ping or a late answer ended.
     """
@@ -329,9 +330,10 @@ class Silence(Struct, kw_only=True, frozen=True, gc=False):
     last: Timestamp
     misses: int
     earlier_seconds: float = 0.0
+    before_last: Timestamp | None = None
 
     def __post_init__(self) -> None:
-        check_timestamps(self.first, self.last)
+        check_timestamps(self.first, self.last, self.before_last)
 
 
 class KnownGpu(Struct, frozen=True, gc=False):

@@ -31,6 +31,7 @@ from scheduler.fleet import duplicate_ids
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.window import (
     gpu_times,
+    heard_late,
     silence_after_miss,
     silence_interrupted,
     whole_millisecond,
@@ -165,10 +166,7 @@ def _silence(attempt: PingAttempt, result: PingResult, step: Step) -> Silence | 
         return None
     silence = None
     if attempt.base_state is not None:
-        silence = attempt.base_state.silence
-    if silence is not None and attempt.tracked.late_answer_at == silence.last:
-        # The host was there: it answered the last miss, only too late.
-        silence = replace(silence, first=silence.last, misses=0)
+        silence = heard_late(attempt.base_state.silence, attempt.tracked.late_answer_at)
     if isinstance(result, Excused):
         return silence_interrupted(silence)
     is_billed = step.verdict == "poor"

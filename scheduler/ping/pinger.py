@@ -149,7 +149,7 @@ class Pinger:
         ping_id = message.subject.rpartition(".")[2]
         attempt = self._in_flight.get(ping_id)
         if attempt is None:
-            self._receive_late(ping_id)
+            self._receive_late(ping_id, message.data)
             return
         if message.headers and message.headers.get("Status") == "503":
             attempt.no_responders = True
@@ -162,14 +162,21 @@ class Pinger:
             del self._in_flight[ping_id]
             self._on_result(attempt, result)
 
-    def _receive_late(self, ping_id: str) -> None:
-        """Notes that the agent of a missed ping was there.
+    def _receive_late(self, ping_id: str, data: bytes) -> None:
+        """Notes that the agent of a missed ping was there, where this is its report.
 
         Its window is not lost: the agent's next report covers it. The miss does not count as
-        silence.
+        silence. The server's word that nobody listens may come late, too.
         """
-        attempt = self._missed.pop(ping_id, None)
-        if attempt is not None:
+        attempt = self._missed.get(ping_id)
+        if attempt is None:
+            return
+        try:
+            report = read_report(data)
+        except BadMessageError:
+            return
+        if _answers(report, attempt):
+            del self._missed[ping_id]
             attempt.tracked.late_answer_at = attempt.pinged_at
 
     def _result_of(

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from bus.contract.durations import Durations, Interval
 from bus.contract.messages import (
     AgentEntry,
-    AgentState,
     AnsweredPing,
     ExcusedSpan,
     GpuTime,
@@ -116,8 +115,9 @@ def measured_window(
     elif tracked.entry is not None:
         previous = tracked.entry.enrolled_clocks
     unheard = 0
-    if not believes_unheard:
-        unheard = unheard_milliseconds(tracked.state)
+    if not believes_unheard and tracked.state is not None:
+        silence = heard_late(tracked.state.silence, tracked.late_answer_at)
+        unheard = unheard_milliseconds(silence)
     return MeasuredWindow(
         since=min(start, until),
         until=until,
@@ -176,11 +176,30 @@ def _says_nothing_new(admitted: Admitted, report: UptimeReport) -> bool:
     return True
 
 
-def unheard_milliseconds(state: AgentState | None) -> int:
+def heard_late(silence: Silence | None, late_answer_at: datetime | None) -> Silence | None:
+    """Returns the silence without its last miss, where the host answered that ping too late.
+
+    The host was there at that moment, so the row of misses ends before it. What was unheard until
+    then stays so: otherwise one late answer would make up for days of silence.
+    """
+    if silence is None or silence.misses == 0 or late_answer_at != silence.last:
+        return silence
+    row = 0.0
+    if silence.misses > 1:
+        row_end = silence.before_last or silence.last
+        row = max(0.0, (row_end - silence.first).total_seconds())
+    return Silence(
+        first=silence.last,
+        last=silence.last,
+        misses=0,
+        earlier_seconds=silence.earlier_seconds + row,
+    )
+
+
+def unheard_milliseconds(silence: Silence | None) -> int:
     """Returns the time between the first and the last of two or more billed misses in a row."""
-    if state is None or state.silence is None:
+    if silence is None:
         return 0
-    silence = state.silence
     row = milliseconds(silence.last) - milliseconds(silence.first)
     return max(0, row) + round(silence.earlier_seconds * 1000)
 
@@ -190,13 +209,16 @@ def silence_after_miss(before: Silence | None, pinged_at: datetime) -> Silence:
     if before is None:
         return Silence(first=pinged_at, last=pinged_at, misses=1)
     first = before.first
+    before_last: datetime | None = before.last
     if before.misses == 0:
         first = pinged_at
+        before_last = None
     return Silence(
         first=first,
         last=pinged_at,
         misses=before.misses + 1,
         earlier_seconds=before.earlier_seconds,
+        before_last=before_last,
     )
 
 
