@@ -381,6 +381,7 @@ class FleetClient:
             uptime_percent=overview.uptime_percent,
             seconds=overview.seconds,
             verdicts=overview.verdicts,
+            unreported_seconds=overview.unreported_seconds,
         )
         return replace(
             without_storage,

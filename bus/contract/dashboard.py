@@ -4,7 +4,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from bus.contract.messages import Percent, Seconds
+from bus.contract.messages import Percent, SummedSeconds
 from bus.contract.questions import Agent, Change, FleetSums, GpuCounts, Ping
 
 WORST_AGENTS = 100
@@ -31,8 +31,9 @@ class FleetUptime(Struct, kw_only=True, frozen=True):
 
     period_hours: float
     uptime_percent: Percent | None
-    seconds: Seconds | None
+    seconds: SummedSeconds | None
     verdicts: dict[str, int]
+    unreported_seconds: float = 0.0
 
 
 class Dashboard(Struct, kw_only=True, frozen=True):

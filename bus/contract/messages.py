@@ -113,7 +113,17 @@ class PingRequest(Message, kw_only=True, frozen=True):
     previous: str | None = None
 
 
-class Seconds(Struct, kw_only=True, frozen=True, gc=False):
+class SummedSeconds(Struct, kw_only=True, frozen=True, gc=False):
+    """Seconds by state, of one window or of many."""
+
+    up: Annotated[float, Meta(ge=0.0)] = 0.0
+    degraded: Annotated[float, Meta(ge=0.0)] = 0.0
+    down: Annotated[float, Meta(ge=0.0)] = 0.0
+    unknown: Annotated[float, Meta(ge=0.0)] = 0.0
+    excused: Annotated[float, Meta(ge=0.0)] = 0.0
+
+
+class Seconds(SummedSeconds, kw_only=True, frozen=True, gc=False):
     """The seconds of a window by state. The five add up to the window to the millisecond."""
 
     up: DurationSeconds = 0.0

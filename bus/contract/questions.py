@@ -22,6 +22,7 @@ from bus.contract.messages import (
     Percent,
     Seconds,
     Status,
+    SummedSeconds,
     Timestamp,
     UptimeReport,
     Verdict,
@@ -313,7 +314,11 @@ class HistoryRequest(Message, kw_only=True, frozen=True):
 
 
 class HistorySummary(Struct, kw_only=True, frozen=True):
-    """The whole period, over all pages. Uptime is a ratio of summed seconds."""
+    """The whole period, over all pages. Uptime is a ratio of summed seconds.
+
+    `unreported_seconds` is time in which the agent was asked and never answered. It is in none of
+    the seconds, counts as judged and not as up. Time whose outcome was lost is excused.
+    """
 
     pings: int
     answered: int
@@ -324,9 +329,10 @@ class HistorySummary(Struct, kw_only=True, frozen=True):
     poor: int
     missing_seqs: int  # ping_seq numbers that never reached history
     uptime_percent: Percent | None
-    seconds: Seconds
+    seconds: SummedSeconds
     response_ms_p50: float | None = None
     response_ms_p95: float | None = None
+    unreported_seconds: float = 0.0
 
 
 class HistoryReply(Message, kw_only=True, frozen=True):
@@ -405,17 +411,21 @@ class FleetSums(Struct, kw_only=True, frozen=True):
 
 
 class OverviewReply(Message, kw_only=True, frozen=True):
-    """The fleet in numbers. `response_ms` and `late_ms` have percentiles by name (`p50`, ...)."""
+    """The fleet in numbers. `response_ms` and `late_ms` have percentiles by name (`p50`, ...).
+
+    `unreported_seconds` is as in HistorySummary, of all agents together.
+    """
 
     pings: int
     verdicts: dict[str, int]
     uptime_percent: Percent | None
-    seconds: Seconds
+    seconds: SummedSeconds
     response_ms: dict[str, float | None]
     late_ms: dict[str, float | None]
     recent: tuple[Ping, ...]
     changes: tuple[Change, ...] = ()
     longer: tuple[FleetSums, ...] = ()
+    unreported_seconds: float = 0.0
 
 
 class StorageStats(Message, kw_only=True, frozen=True):

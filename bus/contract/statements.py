@@ -7,6 +7,7 @@ can be judged. A window that could not be divided exactly at the month's edge is
 from datetime import datetime
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from bus.contract.messages import (
@@ -15,8 +16,8 @@ from bus.contract.messages import (
     Incident,
     Message,
     Percent,
-    Seconds,
     Span,
+    SummedSeconds,
 )
 from bus.contract.questions import PageLimit
 from bus.contract.subjects import END
@@ -24,6 +25,8 @@ from bus.contract.subjects import END
 # a datetime can represent the bounds of every month that this matches
 MONTH_PATTERN = r"^(?!0000|9999-12)[0-9]{4}-(0[1-9]|1[0-2])" + END
 Month = Annotated[str, Meta(pattern=MONTH_PATTERN)]
+# A sum over many windows has no bound of its own.
+TotalSeconds = Annotated[float, Meta(ge=0.0)]
 PolicyText = Annotated[str, Meta(max_length=100_000)]  # a TOML file, or a ready-made one's name
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 StatementFormat = Literal["json", "csv", "parquet", "html"]
@@ -81,14 +84,29 @@ class StatementRequest(Message, kw_only=True, frozen=True):
     policy: PolicyText | None = None
 
 
+# What a statement says of each remark about a report (`scheduler/ping/admission.py`).
+REMARK_WORDS = {
+    "unheard": "Between two pings or more that were missed in a row, no time counts as up",
+    "clock_disagrees": (
+        "The host told of more time than passed by our clock; it was scaled to what passed"
+    ),
+    "time_cut": "The host told of more unknown time than passed; it was cut to what passed",
+    "time_missing": "The host told of less time than passed; the rest is unknown",
+    "unreported": "An expected GPU was not in the report and counts as down",
+    "gpus_contradict_host": (
+        "The host was said to be better than its GPUs, and counts as its worst GPU"
+    ),
+}
+
+
 class Account(Struct, kw_only=True, frozen=True):
     """The month of one GPU or of the host.
 
     `unreported_seconds` is enrolled time that no report covers. It never counts as up.
     """
 
-    seconds: Seconds
-    unreported_seconds: DurationSeconds
+    seconds: SummedSeconds
+    unreported_seconds: TotalSeconds
     coverage_percent: Percent | None
     uptime_percent: Percent | None
 
@@ -103,7 +121,7 @@ class GpuAccount(Account, kw_only=True, frozen=True):
     uuid: str
     name: str
     index: int | None
-    enrolled_seconds: DurationSeconds
+    enrolled_seconds: TotalSeconds
 
 
 class Split(Struct, kw_only=True, frozen=True):
@@ -133,8 +151,8 @@ class Pay(Struct, kw_only=True, frozen=True):
     in_pool: bool
     good_pings: int
     poor_pings: int
-    due_seconds: DurationSeconds = 0.0
-    paid_seconds: DurationSeconds = 0.0
+    due_seconds: TotalSeconds = 0.0
+    paid_seconds: TotalSeconds = 0.0
 
 
 class Replay(Struct, kw_only=True, frozen=True):
@@ -146,6 +164,15 @@ class Replay(Struct, kw_only=True, frozen=True):
     change: Literal["gains", "loses", "same"]
 
 
+class LeftOut(Struct, kw_only=True, frozen=True):
+    """An outcome that cannot be accounted for, and why."""
+
+    agent_id: str
+    ping_seq: int
+    pinged_at: datetime
+    reason: str
+
+
 class Statement(Message, kw_only=True, frozen=True):
     """An agent's month. `final`: it is over, and reported or past being reported.
 
@@ -153,6 +180,10 @@ class Statement(Message, kw_only=True, frozen=True):
     is the last outcome. `enrolled` has each enrolled interval of the month where there are several.
     An enrolment that has ended counts up to its last outcome. History before `forgotten_until` is
     no longer kept and not counted.
+
+    `history_lost` has the enrolled time whose outcome never reached history though the host
+    answered: our loss, which is excused. `remarks` counts the outcomes of the month with each
+    remark. `simulated`: some outcome of the month was of GPUs that do not exist.
     """
 
     agent_id: str
@@ -161,7 +192,7 @@ class Statement(Message, kw_only=True, frozen=True):
     since: datetime
     until: datetime
     final: bool
-    enrolled_seconds: DurationSeconds
+    enrolled_seconds: TotalSeconds
     host: Account
     gpus: tuple[GpuAccount, ...]
     incidents: tuple[Incident, ...]
@@ -174,6 +205,10 @@ class Statement(Message, kw_only=True, frozen=True):
     enrolled: tuple[Span, ...] = ()
     forgotten_until: datetime | None = None
     replay: Replay | None = None
+    history_lost: tuple[Span, ...] = ()
+    remarks: dict[str, int] = msgspec.field(default_factory=dict)
+    simulated: bool = False
+    left_out: tuple[LeftOut, ...] = ()
 
 
 class FleetReplayRequest(Message, kw_only=True, frozen=True):
@@ -199,14 +234,15 @@ class AgentReplay(Struct, kw_only=True, frozen=True):
     then_paid_percent: Percent | None
     change_percent: float
     change: Literal["gains", "loses", "same"]
-    covered_seconds: DurationSeconds = 0.0
+    covered_seconds: TotalSeconds = 0.0
 
 
 class FleetReplay(Message, kw_only=True, frozen=True):
     """Which agents gain and which lose, the greatest change first.
 
     At most 1,000 agents are listed; all are counted. The fleet's percents are the paid seconds of
-    all agents over the seconds that could be paid for.
+    all agents over the seconds that could be paid for. `left_out` names the first 100 outcomes of
+    the month that cannot be accounted for.
     """
 
     month: str
@@ -218,3 +254,4 @@ class FleetReplay(Message, kw_only=True, frozen=True):
     agents: tuple[AgentReplay, ...]
     now_paid_percent: Percent | None = None
     then_paid_percent: Percent | None = None
+    left_out: tuple[LeftOut, ...] = ()

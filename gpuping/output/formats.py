@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from rich.text import Text
 
-from bus.contract.messages import Seconds
+from bus.contract.messages import SummedSeconds
 
 NO_VALUE = Text("-", style="bright_black")
 # Uptime from which on a percentage is green, and from which on it is yellow.
@@ -69,7 +69,7 @@ def milliseconds(value: float | None) -> Text:
     return Text(f"{value:.1f} ms")
 
 
-def durations_by_state(seconds: Seconds) -> str:
+def durations_by_state(seconds: SummedSeconds) -> str:
     """A period by state in words: `1h up, 5m down`. States that took no time are left out."""
     parts = []
     for name in STATE_NAMES:

@@ -3,7 +3,7 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from bus.contract.statements import Account, FleetReplay, Pay, Statement
+from bus.contract.statements import REMARK_WORDS, Account, FleetReplay, Pay, Statement
 from gpuping.output.formats import duration, percent, untrusted
 from gpuping.output.terminal import plain_table
 
@@ -106,6 +106,16 @@ def _statement_footer(statement: Statement) -> list[Text]:
         lines.append(Text(f"enrolled {len(statement.enrolled)} times (--json has when)"))
     if statement.missing_seqs:
         lines.append(Text(f"{statement.missing_seqs} outcomes never reached history", "red"))
+    if statement.history_lost:
+        seconds = sum((span.until - span.since).total_seconds() for span in statement.history_lost)
+        lost = f"{duration(seconds)} excused: answers that never reached history, our loss"
+        lines.append(Text(lost, "yellow"))
+    if statement.simulated:
+        lines.append(Text("this host simulates: its GPUs do not exist", "yellow"))
+    for remark, count in statement.remarks.items():
+        words = REMARK_WORDS.get(remark)
+        if words is not None:
+            lines.append(Text(f"{words} ({count} reports)", "yellow"))
     replay = statement.replay
     if replay:
         change = f"the host {replay.change}: {replay.change_percent:+.2f} % of the full rate"

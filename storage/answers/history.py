@@ -6,10 +6,11 @@ Each function runs in a reader's thread on one snapshot of the history. The call
 and passes `now`.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from bus.contract.durations import uptime_percent
+from bus.contract.durations import Durations, Interval, uptime_percent
 from bus.contract.messages import Seconds
 from bus.contract.questions import (
     FleetSums,
@@ -28,10 +29,12 @@ from storage.answers.cursor import cursor_at, older_than
 from storage.answers.latencies import fleet_latencies
 from storage.answers.pings import HistoryRow, fit_message, to_pings, with_evidence
 from storage.answers.sealed import sealed_range
+from storage.engine.bounds import LAST_US
 from storage.engine.database import listed, rows_as, sql
 from storage.engine.duration_columns import durations_of
 from storage.engine.partitions import DAY_US, HOUR_US
 from storage.engine.rows import microseconds
+from storage.statements.unaccounted import Unaccounted, unaccounted, unaccounted_of
 from storage.store.missing import missing, numbering_began_us
 from storage.store.store import Reader
 
@@ -160,11 +163,16 @@ def uptimes(
     text = reader.partitions.fill(sql("uptimes"), since_us)
     percents: dict[str, float] = {}
     judged_seconds: dict[str, float] = {}
-    for row in rows_as(_UptimeRow, reader.cursor, text, asked):
-        percent = uptime_percent(row.good_ms, row.judged_ms)
+    unreported = _unreported_ms(reader, request.agent_ids, since_us)
+    rows = rows_as(_UptimeRow, reader.cursor, text, asked)
+    reported = {row.agent_id for row in rows}
+    rows += [_UptimeRow(agent_id, 0, 0) for agent_id in unreported if agent_id not in reported]
+    for row in rows:
+        judged_ms = row.judged_ms + unreported.get(row.agent_id, 0)
+        percent = uptime_percent(row.good_ms, judged_ms)
         if percent is not None:
             percents[row.agent_id] = percent
-            judged_seconds[row.agent_id] = row.judged_ms / 1000.0
+            judged_seconds[row.agent_id] = judged_ms / 1000.0
     return UptimesReply(uptimes=percents, judged_seconds=judged_seconds)
 
 
@@ -181,6 +189,9 @@ def overview(
     asked = {"since_us": since_us, **sealed._asdict()}
     row = rows_as(_OverviewRow, reader.cursor, text, asked)[0]
     durations = durations_of(row)
+    missing_time = unaccounted(reader, since_us).values()
+    unreported_ms = sum(time.unreported_ms for time in missing_time)
+    durations += Durations(excused=sum(time.lost_ms for time in missing_time))
     latencies = fleet_latencies(reader, row.pings, since_us, sealed)
     recent = fit_message(_recent_pings(reader, request.recent, since_us), most_bytes // 2)
     changed = changes(reader, request.changes, since_us, row.pings)
@@ -195,8 +206,9 @@ def overview(
             "poor": row.poor,
             "excused": row.excused,
         },
-        uptime_percent=durations.uptime_percent,
+        uptime_percent=uptime_percent(durations.good, durations.judged + unreported_ms),
         seconds=durations.to_seconds(),
+        unreported_seconds=unreported_ms / 1000,
         response_ms=latencies.response_ms,
         late_ms=latencies.late_ms,
         recent=recent,
@@ -219,6 +231,21 @@ def _sums(reader: Reader, hours: float, now: datetime) -> FleetSums:
     )
 
 
+def _unreported_ms(
+    reader: Reader,
+    agent_ids: Iterable[str],
+    since_us: int,
+) -> dict[str, int]:
+    """Returns the unreported time of those agents that have some."""
+    found = unaccounted(reader, since_us)
+    unreported = {}
+    for agent_id in agent_ids:
+        agent = reader.names.agents.find(agent_id)
+        if agent is not None and agent in found and found[agent].unreported_ms:
+            unreported[agent_id] = found[agent].unreported_ms
+    return unreported
+
+
 def _summary(
     reader: Reader,
     agent: int,
@@ -228,7 +255,11 @@ def _summary(
     text = reader.partitions.fill(sql("history_summary"), since_us)
     asked = {"agent": agent, "since_us": since_us, "began_us": began_us}
     row = rows_as(_SummaryRow, reader.cursor, text, asked)[0]
-    durations = durations_of(row)
+    period = Interval(since_us, LAST_US)
+    found = unaccounted_of(reader, [agent], period, period)
+    missing_time = found.get(agent, Unaccounted())
+    durations = durations_of(row) + Durations(excused=missing_time.lost_ms)
+    judged_ms = durations.judged + missing_time.unreported_ms
     return HistorySummary(
         pings=row.pings,
         answered=row.answered,
@@ -238,8 +269,9 @@ def _summary(
         good=row.good,
         poor=row.poor,
         missing_seqs=missing(reader, agent, began_us, (row.first_seq, row.last_seq), since_us),
-        uptime_percent=durations.uptime_percent,
+        uptime_percent=uptime_percent(durations.good, judged_ms),
         seconds=durations.to_seconds(),
+        unreported_seconds=missing_time.unreported_ms / 1000,
         response_ms_p50=_milliseconds(row.response_p50_us),
         response_ms_p95=_milliseconds(row.response_p95_us),
     )

@@ -1,5 +1,5 @@
 -- One row an agent, summed over the period: whole sealed days from the rollup, the edges from the
--- rows.
+-- rows. $unaccounted: what no window accounts for (storage/statements/unaccounted.py).
 SELECT
     a.agent_id,
     make_timestamp($since_us)::TIMESTAMPTZ AS since,
@@ -9,9 +9,11 @@ SELECT
     degraded_ms / 1000 AS degraded_seconds,
     down_ms / 1000 AS down_seconds,
     unknown_ms / 1000 AS unknown_seconds,
-    excused_ms / 1000 AS excused_seconds,
+    (excused_ms + coalesce(gone.lost_ms, 0)) / 1000 AS excused_seconds,
+    coalesce(gone.unreported_ms, 0) / 1000 AS unreported_seconds,
     uptime_percent(
-        up_ms + degraded_ms, up_ms + degraded_ms + down_ms + unknown_ms
+        up_ms + degraded_ms,
+        up_ms + degraded_ms + down_ms + unknown_ms + coalesce(gone.unreported_ms, 0)
     ) AS uptime_percent
 FROM (
     SELECT
@@ -51,5 +53,10 @@ FROM (
     )
     GROUP BY agent
 ) AS sums
-JOIN agents AS a USING (agent)
+JOIN agents AS a ON a.agent = sums.agent
+LEFT JOIN (
+    SELECT unnest(from_json($unaccounted, '[{
+        "agent": "INTEGER", "unreported_ms": "BIGINT", "lost_ms": "BIGINT"
+    }]'), recursive := true)
+) AS gone ON gone.agent = sums.agent
 ORDER BY a.agent_id

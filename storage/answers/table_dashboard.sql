@@ -14,7 +14,7 @@ SELECT
     newest.late_us / 1000 AS late_ms,
     pings,
     missed,
-    uptime_percent(good_ms, judged_ms) AS period_uptime_percent
+    uptime_percent(good_ms, judged_ms + coalesce(gone.unreported_ms, 0)) AS period_uptime_percent
 FROM (
     SELECT
         agent,
@@ -35,4 +35,9 @@ JOIN (
     WHERE {chosen} AND pinged_us >= $since_us AND pinged_us < $until_us
 ) AS newest ON newest.agent = sums.agent AND newest.pinged_us = sums.last_us
 JOIN agents AS a ON a.agent = sums.agent
+LEFT JOIN (
+    SELECT unnest(from_json($unaccounted, '[{
+        "agent": "INTEGER", "unreported_ms": "BIGINT", "lost_ms": "BIGINT"
+    }]'), recursive := true)
+) AS gone ON gone.agent = sums.agent
 ORDER BY newest.consecutive_poor DESC, period_uptime_percent NULLS FIRST, a.agent_id

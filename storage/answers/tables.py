@@ -20,6 +20,7 @@ from storage.engine.partitions import DAY_US, HOUR_US
 from storage.engine.rows import microseconds
 from storage.engine.table_files import TableQuery
 from storage.statements.account import month_interval
+from storage.statements.unaccounted import as_parameter, unaccounted
 from storage.store.store import Reader
 
 _GRAINS = {"day": DAY_US, "hour": HOUR_US}
@@ -77,9 +78,11 @@ def table(
             return TableQuery(text.replace("{chosen}", chosen), _parameters(buckets))
         case "agents":
             sealed = _sealed_range(reader, "agent_days", DAY_US, buckets)
-            return _query(reader, sql("table_agents"), buckets, sealed, chosen=chosen)
+            query = _query(reader, sql("table_agents"), buckets, sealed, chosen=chosen)
+            return _with_unaccounted(reader, query, buckets)
         case "dashboard":
-            return _query(reader, sql("table_dashboard"), buckets, chosen=chosen)
+            query = _query(reader, sql("table_dashboard"), buckets, chosen=chosen)
+            return _with_unaccounted(reader, query, buckets)
         case "fleet":
             if request.agent_id is not None or request.by == "agent":
                 raise RefusedError(
@@ -221,6 +224,12 @@ def _query(
     text = text.replace("{chosen}", chosen)
     text = reader.partitions.fill(text, buckets.since_us, buckets.until_us)
     return TableQuery(text, _parameters(buckets, sealed))
+
+
+def _with_unaccounted(reader: Reader, query: TableQuery, buckets: TimeBuckets) -> TableQuery:
+    """Adds the parameter with the agents' time that no window accounts for."""
+    found = unaccounted(reader, buckets.since_us, buckets.until_us)
+    return TableQuery(query.text, query.parameters | {"unaccounted": as_parameter(found)})
 
 
 def _parameters(

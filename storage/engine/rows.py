@@ -10,9 +10,11 @@ import numpy as np
 from msgspec import Struct, structs
 from numpy.typing import NDArray
 
+from bus.contract.durations import UNBOUNDED
 from bus.contract.messages import GpuReport, Incident
 
 NO_GPUS = -1
+MEASURED = -UNBOUNDED  # in `until_ms`: the scheduler measured the window, which ends at the ping
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -46,7 +48,7 @@ class HealthyRows(Struct, frozen=True):
     next_us: NDArray[np.int64]
     interval_seconds: NDArray[np.int64]
     up_ms: NDArray[np.int64]
-    until_ms: NDArray[np.int64]
+    until_ms: NDArray[np.int64]  # MEASURED where it is not a label
     since_ms: NDArray[np.int64]
     response_us: NDArray[np.float64]  # whole numbers, NaN where it is not known
     late_us: NDArray[np.float64]

@@ -26,9 +26,9 @@ CREATE TABLE pings (
     excused_ms BIGINT,
     window_ms BIGINT,               -- null where it is the sum of the five
     -- Where the window lies. The scheduler measures it, from the last answered ping or the enrolment to this ping:
-    -- until_ms is 0 and since_ms is what the five leave of it, 0 but for a ping that was not answered, whose window
-    -- stays open. In rows of schema 2 these are labels of the agent's clock, null without a report.
-    until_ms BIGINT,                -- the window's end, less pinged_us
+    -- until_ms is null, and since_ms is the window's length less the sum of the five, 0 but for a ping that was not
+    -- answered, whose window stays open. In rows of schema 2 both are labels of the agent's clock, null without a report.
+    until_ms BIGINT,                -- the label of the window's end, less pinged_us
     since_ms BIGINT,                -- the window's length, less the sum of the five
     consecutive_poor INTEGER NOT NULL,
     interval_seconds DOUBLE NOT NULL,

@@ -156,7 +156,7 @@ def full_row(arrival: Arrival, names: Dictionaries) -> FullRow:
         if not _all_like_host(report.gpus, host_seconds, last.uptime_percent):
             row.gpus = report.gpus
     elif last.since is not None:
-        row.until_ms = 0
+        row.until_ms = None
         row.since_ms = (pinged_us - microseconds(last.since)) // 1000 - _sum_ms(row)
     if report is not None and last.since is not None:
         row.incidents = _on_our_calendar(report.incidents, report.window, row)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bus.contract.messages import DurationSeconds, GpuReport, Seconds
 from storage.engine.dictionary import Dictionaries, GpuNames
-from storage.engine.rows import NO_GPUS, Arrival, HealthyRows
+from storage.engine.rows import MEASURED, NO_GPUS, Arrival, HealthyRows
 from storage.ingest.timestamps import timestamps
 from storage.ingest.wire import (
     LONGEST,
@@ -107,6 +107,7 @@ class _Collected(Struct, frozen=True):
     ping_seqs: list[int]
     numbers: list[float | None]  # up seconds, interval seconds, response_ms, late_ms
     times: list[str]  # pinged_at, next_ping_at, and the window's since and until
+    measured: list[bool]  # whether the scheduler measured the window
     gpus: list[GpuNames]
     other_indices: list[int]  # of the messages that are not healthy
 
@@ -159,6 +160,7 @@ def _collect(batch: list[Arrival], start: int, stop: int) -> _Collected:
     numbers: list[float | None] = []
     times: list[str] = []
     gpus: list[GpuNames] = []
+    measured: list[bool] = []
     other_indices: list[int] = []
     for index, arrival in enumerate(batch[start:stop], start):
         try:
@@ -193,10 +195,11 @@ def _collect(batch: list[Arrival], start: int, stop: int) -> _Collected:
                     times += (last.pinged_at, state.next_ping_at, window.since, window.until)
                 else:
                     times += (last.pinged_at, state.next_ping_at, measured_since, last.pinged_at)
+                measured.append(measured_since is not None)
                 gpus.append(gpu_names)
                 continue
         other_indices.append(index)
-    return _Collected(indices, agents, ping_seqs, numbers, times, gpus, other_indices)
+    return _Collected(indices, agents, ping_seqs, numbers, times, measured, gpus, other_indices)
 
 
 def _rows(
@@ -213,6 +216,7 @@ def _rows(
     numbers = np.array(collected.numbers, dtype=np.float64).reshape(-1, 4)[readable]
     up_seconds, interval_seconds, response_ms, late_ms = numbers.T
     pinged_us, next_us, since_us, until_us = times.T
+    measured = np.array(collected.measured, dtype=np.bool_)[readable]
     up_ms = np.rint(up_seconds * 1000).astype(np.int64)
     chosen = readable.tolist()
     agents = [names.agents[agent_id] for agent_id in compress(collected.agents, chosen)]
@@ -229,7 +233,7 @@ def _rows(
         next_us=next_us - pinged_us,
         interval_seconds=interval_seconds.astype(np.int64),
         up_ms=up_ms,
-        until_ms=(until_us - pinged_us) // 1000,
+        until_ms=np.where(measured, MEASURED, (until_us - pinged_us) // 1000),
         since_ms=(until_us - since_us) // 1000 - up_ms,
         response_us=np.rint(response_ms * 1000),
         late_us=np.rint(late_ms * 1000),

@@ -104,6 +104,14 @@ class SequenceRanges:
             held += max(0, overlap)
         return max(0, last - held_before - held)
 
+    def agents_with_gaps(self) -> list[int]:
+        """Returns the agents that miss numbers between others, or before a restart."""
+        found = []
+        for agent, ranges in list(self._ranges.items()):
+            if len(ranges) > 1 or self._missing_before_restart.get(agent, 0) > 0:
+                found.append(agent)
+        return found
+
     def restart(self, agent: int) -> None:
         """Notes that an agent's numbers begin again. What was missing stays missing."""
         missing = self._missing_before_restart.get(agent, 0) + self._missing_of(agent)

@@ -1,5 +1,6 @@
 """Adds up one agent's month, from windows of reports to the accounts of a statement. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -9,6 +10,7 @@ from bus.contract.durations import Durations, Interval, uptime_percent
 from bus.contract.messages import Incident
 from bus.contract.statements import Account, GpuAccount, Split
 from storage.engine.rows import from_microseconds, microseconds
+from storage.statements.gaps import Gap
 from storage.statements.incident_merging import IncidentList
 from storage.statements.windows import ReportWindow, share_within
 
@@ -26,19 +28,27 @@ UNNAMED = GpuName(None, "")
 
 
 class GpuTotals(Struct, frozen=True):
-    """One GPU's durations, and the interval in which it was in the host, in microseconds."""
+    """One GPU's durations, and the interval in which it was in the host, in microseconds.
+
+    `unreported_ms` is None where it is what the durations leave of that interval.
+    """
 
     durations: Durations
     present: Interval
+    unreported_ms: int | None = None
 
 
 class MonthTotals(Struct, frozen=True):
-    """What the windows add up to within the enrolled time."""
+    """What the windows add up to within the enrolled time; time whose outcome was lost is excused.
+
+    `history_lost` are the intervals of that time.
+    """
 
     host: Durations
     gpus: dict[str, GpuTotals]
     splits: list[Split]
     incidents: list[Incident]
+    history_lost: list[Interval] = []
 
 
 def month_interval(month: str) -> Interval:
@@ -55,8 +65,9 @@ def month_interval(month: str) -> Interval:
 def month_totals(
     windows: Sequence[ReportWindow],
     enrolled: list[Interval],
+    gaps: Sequence[Gap] = (),
 ) -> MonthTotals:
-    """Adds up the windows, in order of time.
+    """Adds up the windows, in order of time, and the gaps between them.
 
     A window that crosses an edge of the enrolled time is divided there.
     """
@@ -75,8 +86,13 @@ def month_totals(
         incidents.add_report(window.incidents, window.interval.end)
         for interval in enrolled:
             splits += _splits(window, interval)
-    gpus = _gpu_totals(counted, set(present_before), enrolled)
-    return MonthTotals(host, gpus, splits, incidents.within(enrolled))
+    if windows and all(window.measured for window in windows):
+        gpus = _measured_gpu_totals(windows, enrolled, gaps)
+    else:
+        gpus = _gpu_totals(counted, set(present_before), enrolled)
+    lost = _lost_within(gaps, enrolled)
+    host += Durations(excused=_milliseconds_of(lost))
+    return MonthTotals(host, gpus, splits, incidents.within(enrolled), lost)
 
 
 def durations_within(
@@ -91,20 +107,38 @@ def durations_within(
     return durations
 
 
+def _lost_within(gaps: Iterable[Gap], enrolled: list[Interval]) -> list[Interval]:
+    """Returns the enrolled parts of the time whose outcome was lost."""
+    lost = []
+    for gap in gaps:
+        if gap.kind == "history_lost":
+            parts = [gap.interval.intersection(interval) for interval in enrolled]
+            lost += [part for part in parts if part.length > 0]
+    return lost
+
+
+def _milliseconds_of(intervals: Iterable[Interval]) -> int:
+    return sum(interval.length // 1000 for interval in intervals)
+
+
 def accountable_ms(
     durations: Durations,
     intervals: Iterable[Interval],
+    *,
+    measured: bool = False,
 ) -> int:
     """Returns the milliseconds to account for.
 
     They are the length of the intervals, or that of the reports where these fill the intervals.
 
     The ends of a window are labels of another clock, rounded, so that the two differ by a few
-    milliseconds.
+    milliseconds. Where the windows were `measured`, nothing differs.
     """
     length_ms = 0
     for interval in intervals:
         length_ms += interval.length // 1000
+    if measured:
+        return length_ms
     if length_ms <= durations.window + ROUNDING_MS:
         return durations.window
     return length_ms
@@ -140,6 +174,8 @@ def gpu_accounts(
     for uuid, gpu in totals.gpus.items():
         present = [interval.intersection(gpu.present) for interval in enrolled]
         present_ms = accountable_ms(gpu.durations, present)
+        if gpu.unreported_ms is not None:
+            present_ms = gpu.durations.window + gpu.unreported_ms
         account = to_account(gpu.durations, present_ms)
         known = names.get(uuid, UNNAMED)
         accounts.append(
@@ -187,6 +223,62 @@ def _gpu_totals(
             else:
                 totals[uuid] = _added_gpu(window, durations, end_us)
     return totals
+
+
+def _measured_gpu_totals(
+    windows: Sequence[ReportWindow],
+    enrolled: list[Interval],
+    gaps: Sequence[Gap],
+) -> dict[str, GpuTotals]:
+    """Adds up each GPU's windows, whose rows have the time in which the GPU was expected.
+
+    A gap is accounted to the GPUs of the host that were expected when it began.
+    """
+    everything = Interval(enrolled[0].begin, enrolled[-1].end) if enrolled else Interval(0, 0)
+    durations: dict[str, Durations] = {}
+    unreported: Counter[str] = Counter()
+    for window in windows:
+        if _overlapping(window, enrolled):
+            for uuid in window.gpus:
+                share = durations_within(window, uuid, enrolled)
+                durations[uuid] = durations.get(uuid, Durations()) + share
+    for gap in gaps:
+        parts = [gap.interval.intersection(interval) for interval in enrolled]
+        gap_ms = _milliseconds_of(parts)
+        if gap_ms == 0:
+            continue
+        for uuid in _expected_at(gap.interval.begin, windows):
+            known = durations.get(uuid, Durations())
+            if gap.kind == "history_lost":
+                durations[uuid] = known + Durations(excused=gap_ms)
+            else:
+                durations[uuid] = known
+                unreported[uuid] += gap_ms
+    totals = {}
+    for uuid, spent in durations.items():
+        totals[uuid] = GpuTotals(spent, everything, unreported[uuid])
+    return totals
+
+
+def _expected_at(at_us: int, windows: Sequence[ReportWindow]) -> list[str]:
+    """Returns the GPUs that were expected at the end of the last window before a moment.
+
+    A row that does not fill the window is of a GPU that came or went within it. It went where an
+    earlier window has the GPU and the next one does not.
+    """
+    before = [index for index, window in enumerate(windows) if window.interval.end <= at_us]
+    if not before:
+        return []
+    index = before[-1]
+    window = windows[index]
+    earlier = windows[index - 1].gpus if index > 0 else {}
+    later = windows[index + 1].gpus if index + 1 < len(windows) else {}
+    expected = []
+    for uuid, row in window.gpus.items():
+        is_whole = row.window == window.host.window
+        if is_whole or uuid in later or uuid not in earlier:
+            expected.append(uuid)
+    return expected
 
 
 def _added_gpu(

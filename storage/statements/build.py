@@ -4,17 +4,20 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 
+import msgspec
 from msgspec import Struct
 
 from bus.contract.durations import Durations, Interval
 from bus.contract.messages import Span
-from bus.contract.statements import Replay, Statement, StatementRequest
+from bus.contract.questions import SIMULATED
+from bus.contract.statements import LeftOut, Replay, Statement, StatementRequest
 from bus.errors import RefusedError
 from storage.archive import day_folders
 from storage.engine.partitions import DAY_US
 from storage.engine.rows import from_microseconds, microseconds
 from storage.statements import payment
 from storage.statements.account import (
+    MonthTotals,
     accountable_ms,
     durations_within,
     gpu_accounts,
@@ -23,7 +26,15 @@ from storage.statements.account import (
     to_account,
 )
 from storage.statements.enrolments import AgentHistory, ended_us, enrolled_intervals
-from storage.statements.outcomes import AgentOutcomes, OutcomeRow, first_ping_us, read_outcomes
+from storage.statements.gaps import gaps
+from storage.statements.left_out import left_out
+from storage.statements.outcomes import (
+    AgentOutcomes,
+    OutcomeRow,
+    first_ping_us,
+    is_measured,
+    read_outcomes,
+)
 from storage.statements.payment import PayableWindow
 from storage.statements.policy_files import asked_terms
 from storage.statements.windows import ReportWindow
@@ -43,7 +54,7 @@ class _Month(Struct, frozen=True):
     """The month that is asked for, and what history has of the agent around it.
 
     `retained`: the part of the month that retention keeps. `agent`: its number in history, None for
-    an agent without outcomes.
+    an agent without outcomes. `measured`: the scheduler measured every window of `outcomes`.
     """
 
     calendar: Interval
@@ -51,6 +62,7 @@ class _Month(Struct, frozen=True):
     agent: int | None
     outcomes: AgentOutcomes
     first_us: int | None
+    measured: bool = False
 
 
 class _PingCounts(Struct, frozen=True):
@@ -78,10 +90,11 @@ def statement(
     outcomes = month.outcomes
     windows = outcomes.aligned_windows()
     asked_us = [row.pinged_us for row in outcomes.rows if row.outcome != "excused"]
-    history = AgentHistory(asked_us, outcomes.windows, month.first_us)
+    history = AgentHistory(asked_us, outcomes.windows, month.first_us, month.measured)
     enrolled = enrolled_intervals(request.enrolments, history, month.retained, now_us)
-    totals = month_totals(windows, enrolled)
-    host_ms = accountable_ms(totals.host, enrolled)
+    totals = month_totals(windows, enrolled, list(gaps(outcomes.measured())))
+    remarks = _count_remarks(month)
+    host_ms = accountable_ms(totals.host, enrolled, measured=month.measured)
     counts = _count_pings(reader, month)
     since_us = until_us = month.retained.begin
     if enrolled:
@@ -109,7 +122,11 @@ def statement(
         missing_seqs=counts.missing_seqs,
         enrolled=tuple(_span(interval) for interval in enrolled),
         forgotten_until=forgotten_until,
-        replay=_replay(request, _payable_windows(month, enrolled), host_ms, threshold),
+        replay=_replay(request, _payable_windows(month, enrolled, totals), host_ms, threshold),
+        history_lost=tuple(_span(interval) for interval in totals.history_lost),
+        remarks=dict(sorted(remarks.items())),
+        simulated=SIMULATED in remarks,
+        left_out=_left_out(reader, month),
     )
 
 
@@ -138,7 +155,11 @@ def _read_month(
         nothing = AgentOutcomes([], {}, {})
         return _Month(calendar, retained, None, nothing, None)
     outcomes = _read_around(reader, agent, calendar, now_us)
-    return _Month(calendar, retained, agent, outcomes, first_ping_us(reader, agent))
+    first_us = first_ping_us(reader, agent)
+    measured = all(row.measured_since_us is not None for row in outcomes.rows)
+    if not outcomes.rows:
+        measured = is_measured(reader, agent, first_us)
+    return _Month(calendar, retained, agent, outcomes, first_us, measured)
 
 
 def _read_around(
@@ -218,12 +239,39 @@ def _reach_end(
     return any(window.interval.end >= month.end for window in windows)
 
 
+def _count_remarks(month: _Month) -> Counter[str]:
+    """Counts the outcomes of the month with each remark."""
+    remarks: Counter[str] = Counter()
+    for row in month.outcomes.rows:
+        if row.remarks is not None and row.pinged_us in month.calendar:
+            remarks.update(set(msgspec.json.decode(row.remarks, type=list[str])))
+    return remarks
+
+
+def _left_out(reader: Reader, month: _Month) -> tuple[LeftOut, ...]:
+    if month.agent is None:
+        return ()
+    return left_out(reader, month.calendar, month.agent)
+
+
 def _payable_windows(
     month: _Month,
     enrolled: list[Interval],
+    totals: MonthTotals,
 ) -> list[PayableWindow]:
-    """Returns every outcome with the part of its window that is enrolled time."""
+    """Returns every outcome with the part of its window that is enrolled time.
+
+    Time whose outcome was lost is excused, and cannot be paid for.
+    """
     payable = []
+    for interval in totals.history_lost:
+        lost = PayableWindow(
+            durations=Durations(excused=interval.length // 1000),
+            judged=False,
+            answered=True,
+            uptime_percent=None,
+        )
+        payable.append(lost)
     for row in month.outcomes.rows:
         window = month.outcomes.windows.get(row.pinged_us)
         durations = Durations()

@@ -1,8 +1,9 @@
 """The time that a statement accounts for: an agent's enrolments within a month. Pure.
 
-An enrolment that goes on counts to the end of the month, or to the last outcome while the month
-runs, because later time is not known yet. An enrolment that ended counts to its last outcome,
-because nobody asked after that. Where history has outcomes from before the first enrolment that the
+An enrolment that goes on counts to the last outcome, because later time is not known yet; once the
+month is over, an outcome after its end accounts for the rest. (Where history has labels of before,
+the rest of a month that is over counts without one.) An enrolment that ended counts to its last
+outcome, because nobody asked after that. Where history has outcomes from before the first enrolment that the
 registry knows, they count as one that ended.
 """
 
@@ -25,12 +26,14 @@ NEAR_US = AGREES_US + 1_000_000
 class AgentHistory(Struct, frozen=True):
     """What history has of an agent around a month.
 
-    `first_us` is the first ping of all; None: there is none.
+    `first_us` is the first ping of all; None: there is none. `measured`: the scheduler measured
+    every window.
     """
 
     pinged_us: Sequence[int]
     windows: dict[int, ReportWindow]  # by the time of their ping
     first_us: int | None
+    measured: bool = False
 
 
 class _Enrolled(Struct, frozen=True):
@@ -51,7 +54,7 @@ def enrolled_intervals(
     for enrolled in _known_enrolments(enrolments, history):
         begin_us = _begin_us(enrolled.since_us, history.windows.values())
         end_us = month.end
-        if enrolled.until_us is not None or now_us < month.end:
+        if enrolled.until_us is not None or now_us < month.end or history.measured:
             end_us = min(_last_reported_us(history, enrolled), now_us)
         if enrolled.until_us is not None:
             end_us = min(end_us, enrolled.until_us)

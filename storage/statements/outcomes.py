@@ -1,26 +1,32 @@
 """Reads the outcomes of one agent around a month, and aligns their windows with our clock."""
 
-from datetime import timedelta
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from bus.contract.durations import Durations, Interval
-from bus.contract.messages import Incident
+from bus.contract.messages import EARLIEST, LATEST, Incident
 from storage.engine.bounds import LAST_US
 from storage.engine.database import rows_as, sql, value_of
 from storage.engine.dictionary import GpuNames
 from storage.engine.duration_columns import durations_of, reported_durations
-from storage.engine.rows import from_microseconds
+from storage.engine.rows import from_microseconds, microseconds
 from storage.statements.account import GpuName
 from storage.statements.alignment import AlignedWindow, align
+from storage.statements.gaps import MeasuredOutcome
 from storage.statements.windows import ReportWindow
 from storage.store.gpu_rows import gpu_rows
 from storage.store.store import Reader
 
+_EARLIEST_US = microseconds(EARLIEST)
+_LATEST_US = microseconds(LATEST) - 1
+
 
 class OutcomeRow(NamedTuple):
-    """A row of `statement_windows.sql`. Without a report, the labels and the durations are None."""
+    """A row of `statement_windows.sql`. Without a report, the labels and the durations are None.
+
+    `measured_since_us` is None in rows of schema 2.
+    """
 
     ping_seq: int
     pinged_us: int
@@ -29,6 +35,7 @@ class OutcomeRow(NamedTuple):
     uptime_percent: float | None
     labelled_since_us: int | None
     labelled_until_us: int | None
+    measured_since_us: int | None
     response_us: int | None
     gpu_set: int | None
     up_ms: int | None
@@ -36,12 +43,20 @@ class OutcomeRow(NamedTuple):
     down_ms: int
     unknown_ms: int
     excused_ms: int
+    remarks: str | None
 
     def label(self) -> Interval | None:
         """Returns the window as the agent's clock labels it, in microseconds."""
         if self.labelled_since_us is None or self.labelled_until_us is None:
             return None
         return Interval(self.labelled_since_us, self.labelled_until_us)
+
+    def is_measured(self) -> bool:
+        """Returns whether the scheduler measured the window, and the durations fill it."""
+        if self.up_ms is None:
+            return False
+        times_ms = self.up_ms + self.degraded_ms + self.down_ms + self.unknown_ms + self.excused_ms
+        return self.measured_since_us == self.pinged_us - times_ms * 1000
 
 
 class _IncidentRow(NamedTuple):
@@ -62,6 +77,14 @@ class AgentOutcomes(Struct, frozen=True):
     rows: list[OutcomeRow]
     windows: dict[int, ReportWindow]  # by the time of their ping
     gpu_names: dict[str, GpuName]  # by UUID
+
+    def measured(self) -> list[MeasuredOutcome]:
+        """Returns where the outcomes lie, for `gaps`."""
+        found = []
+        for row in self.rows:
+            one = MeasuredOutcome(row.ping_seq, row.pinged_us, row.measured_since_us, row.outcome)
+            found.append(one)
+        return found
 
     def aligned_windows(self) -> list[ReportWindow]:
         """Returns the windows, in order of their pings."""
@@ -113,6 +136,17 @@ def first_ping_us(reader: Reader, agent: int) -> int | None:
     return first_us
 
 
+def is_measured(reader: Reader, agent: int, pinged_us: int | None) -> bool:
+    """Returns whether the scheduler measured the window of this outcome; False without one."""
+    if pinged_us is None:
+        return False
+    interval = Interval(pinged_us, pinged_us + 1)
+    asked = {"agent": agent, "since_us": interval.begin, "until_us": interval.end}
+    text = reader.partitions.fill(sql("statement_windows"), interval.begin, interval.end)
+    rows = rows_as(OutcomeRow, reader.cursor, text, asked)
+    return all(row.measured_since_us is not None for row in rows)
+
+
 def _gpu_durations(
     reader: Reader,
     agent: int,
@@ -150,13 +184,15 @@ def _gpu_sets(
 
 
 def _window(row: OutcomeRow, details: _Details) -> ReportWindow | None:
-    """Returns the window of a report; None where nothing was reported.
+    """Returns the window of a report.
+
+    None where nothing was reported, or what cannot be (`left_out.py`).
 
     GPUs without durations of their own have those of the host.
     """
     host = reported_durations(row)
     label = row.label()
-    if host is None or label is None:
+    if host is None or label is None or host.window * 1000 > row.pinged_us:
         return None
     spent_us = host.window * 1000
     aligned = align(row.pinged_us, row.response_us, label, spent_us)
@@ -172,6 +208,7 @@ def _window(row: OutcomeRow, details: _Details) -> ReportWindow | None:
         gpus=gpus,
         incidents=tuple(_incident(one, aligned) for one in incidents),
         clock_stepped=aligned.clock_stepped,
+        measured=row.is_measured(),
     )
 
 
@@ -180,14 +217,27 @@ def _incident(row: _IncidentRow, aligned: AlignedWindow) -> Incident:
 
     Its times are labels of the agent's clock, like those of the window.
     """
-    shift = timedelta(microseconds=aligned.shift_us)
-    until = None
+    until_us = None
     if row.until_us is not None:
-        until = from_microseconds(row.until_us) + shift
-    return Incident(
-        gpu=row.gpu,
-        state=row.state,
-        reason=row.reason,
-        since=from_microseconds(row.since_us) + shift,
-        until=until,
-    )
+        until_us = row.until_us + aligned.shift_us
+    since_us = row.since_us + aligned.shift_us
+    return stored_incident(row.gpu, row.state, row.reason, since_us, until_us)
+
+
+def stored_incident(
+    gpu: str | None,
+    state: str,
+    reason: str,
+    since_us: int,
+    until_us: int | None,
+) -> Incident:
+    """Returns an incident. A time outside of 1970 to 9998 is shown as the nearest within."""
+    until = None
+    if until_us is not None:
+        until = from_microseconds(_within_calendar(until_us))
+    since = from_microseconds(_within_calendar(since_us))
+    return Incident(gpu=gpu, state=state, reason=reason, since=since, until=until)
+
+
+def _within_calendar(at_us: int) -> int:
+    return min(max(at_us, _EARLIEST_US), _LATEST_US)

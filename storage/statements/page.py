@@ -11,7 +11,7 @@ from string import Template
 from msgspec import structs
 
 from bus.contract.messages import Span
-from bus.contract.statements import Account, Pay, Replay, Split, Statement
+from bus.contract.statements import REMARK_WORDS, Account, Pay, Replay, Split, Statement
 
 SHOWN_INCIDENTS = 200
 _PAGE_FILE = Path(__file__).with_name("statement.html")
@@ -139,6 +139,15 @@ def _notes(statement: Statement) -> str:
     if statement.missing_seqs:
         outcomes = _counted(statement.missing_seqs, "outcome")
         notes.append(f"{outcomes} never reached history; what they told is unreported here.")
+    if statement.history_lost:
+        parts = ", ".join(map(_span, statement.history_lost))
+        notes.append(
+            f"The host answered but its answer never reached history: {parts}. "
+            "That time is excused; the loss is ours."
+        )
+    if statement.simulated:
+        notes.append("This host simulates: its GPUs do not exist.")
+    notes += remark_sentences(statement.remarks)
     if statement.missed or statement.excused:
         missed = _counted(statement.missed, "ping")
         notes.append(f"{missed} missed, {statement.excused} excused as an outage of our own.")
@@ -146,6 +155,16 @@ def _notes(statement: Statement) -> str:
     for note in notes:
         paragraphs += f'<p class="note">{escape(note)}</p>'
     return paragraphs
+
+
+def remark_sentences(remarks: dict[str, int]) -> list[str]:
+    """Returns what was found when reports were checked, a sentence each, with how often."""
+    sentences = []
+    for remark, count in remarks.items():
+        words = REMARK_WORDS.get(remark)
+        if words is not None:
+            sentences.append(f"{words} ({_counted(count, 'report')}).")
+    return sentences
 
 
 def _span(span: Span) -> str:

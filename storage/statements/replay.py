@@ -4,14 +4,14 @@ The database first adds up the windows of one agent that are paid alike under bo
 10,000 agents is then a few ten thousand rows instead of thirty million.
 """
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from datetime import datetime
-from itertools import groupby
 from math import fsum
-from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from bus.contract.durations import Durations, Interval
+from bus.contract.messages import Incident
 from bus.contract.statements import (
     AgentReplay,
     FleetReplay,
@@ -21,13 +21,17 @@ from bus.contract.statements import (
     Replay,
 )
 from bus.errors import RefusedError
-from storage.engine.database import rows_as, sql
+from storage.engine.database import listed, rows_as, sql
 from storage.engine.duration_columns import durations_of
 from storage.engine.rows import microseconds
 from storage.statements import payment
-from storage.statements.account import month_interval
+from storage.statements.account import durations_within, month_interval
+from storage.statements.left_out import left_out
+from storage.statements.outcomes import stored_incident
 from storage.statements.payment import PayableWindow, Terms
 from storage.statements.policy_files import asked_terms
+from storage.statements.unaccounted import AWAITED_US, Unaccounted, unaccounted
+from storage.statements.windows import ReportWindow
 from storage.store.store import Reader
 
 
@@ -42,13 +46,49 @@ class _WindowsRow(NamedTuple):
     excused_ms: int
 
 
+class _EdgeRow(NamedTuple):
+    """A row of `replay_edges.sql`."""
+
+    agent: int
+    ping_seq: int
+    pinged_us: int
+    begin_us: int
+    up_ms: int
+    degraded_ms: int
+    down_ms: int
+    unknown_ms: int
+    excused_ms: int
+
+
+class _EdgeIncidentRow(NamedTuple):
+    """A row of `edge_incidents.sql`."""
+
+    agent: int
+    ping_seq: int
+    pinged_us: int
+    gpu: str | None
+    state: str
+    reason: str
+    since_us: int
+    until_us: int | None
+
+    def incident(self) -> Incident:
+        """Returns the incident."""
+        return stored_incident(self.gpu, self.state, self.reason, self.since_us, self.until_us)
+
+
+class _EdgeWindow(NamedTuple):
+    agent: int
+    window: PayableWindow
+
+
 def fleet(
     reader: Reader,
     request: FleetReplayRequest,
     now: datetime,
     threshold: float,
 ) -> FleetReplay:
-    """Returns every agent's pay over the time that its reports cover, the greatest change first.
+    """Returns every agent's pay over the time that it was asked about, the greatest change first.
 
     Raises RefusedError (400) for a month in the future, BadMessageError for a policy that cannot be
     read.
@@ -64,10 +104,17 @@ def fleet(
     text = reader.partitions.fill(text, month.begin, month.end)
     asked = {"since_us": month.begin, "until_us": month.end}
     rows = rows_as(_WindowsRow, reader.cursor, text, asked)
+    windows: dict[int, list[PayableWindow]] = defaultdict(list)
+    for row in rows:
+        windows[row.agent].append(_payable(durations_of(row)))
+    for edge in _edge_windows(reader, month):
+        windows[edge.agent].append(edge.window)
+    missing_time = unaccounted(reader, month.begin, month.end)
     agents = []
     replays = []
-    for agent, agent_rows in groupby(rows, key=attrgetter("agent")):
-        replayed, covered_ms = _replay_agent(agent_rows, terms_now, terms_then)
+    for agent in sorted(windows.keys() | missing_time.keys()):
+        time = missing_time.get(agent, Unaccounted())
+        replayed, covered_ms = _replay_agent(windows[agent], time, terms_now, terms_then)
         replays.append(replayed)
         agent_id = reader.names.agents.name(agent)
         agents.append(_agent_replay(agent_id, replayed, covered_ms))
@@ -83,28 +130,67 @@ def fleet(
         agents=tuple(agents),
         now_paid_percent=_paid_percent([one.now for one in replays]),
         then_paid_percent=_paid_percent([one.then for one in replays]),
+        left_out=left_out(reader, month),
     )
 
 
 def _replay_agent(
-    rows: Iterable[_WindowsRow],
+    windows: list[PayableWindow],
+    missing_time: Unaccounted,
     terms_now: Terms,
     terms_then: Terms,
 ) -> tuple[Replay, int]:
-    """Returns the agent's replay, and the milliseconds that its reports cover."""
-    windows = []
+    """Returns the agent's replay, and the milliseconds that its reports cover.
+
+    Time in which it was asked and never answered is due and not paid. Time whose outcome was lost
+    is excused.
+    """
     covered_ms = 0
+    for window in windows:
+        covered_ms += window.durations.window
+    due_ms = covered_ms + missing_time.unreported_ms
+    return payment.replay(windows, due_ms, terms_now, terms_then), covered_ms
+
+
+def _payable(durations: Durations, whole: Durations | None = None) -> PayableWindow:
+    return PayableWindow(
+        durations,
+        judged=False,
+        answered=True,
+        uptime_percent=None,
+        whole=whole,
+    )
+
+
+def _edge_windows(reader: Reader, month: Interval) -> Iterator[_EdgeWindow]:
+    """Yields the part within the month of each window that crosses an edge of it."""
+    awaited_us = month.end + AWAITED_US
+    asked = {"since_us": month.begin, "until_us": month.end, "awaited_us": awaited_us}
+    text = reader.partitions.fill(sql("replay_edges"), month.begin, awaited_us)
+    rows = rows_as(_EdgeRow, reader.cursor, text, asked)
+    if not rows:
+        return
+    asked_rows = [{"agent": row.agent, "pinged_us": row.pinged_us} for row in rows]
+    text = reader.partitions.fill(sql("edge_incidents"), month.begin, awaited_us)
+    parameters: dict[str, Any] = {
+        "rows": listed(asked_rows),
+        "since_us": month.begin,
+        "awaited_us": awaited_us,
+    }
+    incidents: dict[tuple[int, int], list[Incident]] = defaultdict(list)
+    for told in rows_as(_EdgeIncidentRow, reader.cursor, text, parameters):
+        incidents[told.agent, told.pinged_us].append(told.incident())
     for row in rows:
-        durations = durations_of(row)
-        covered_ms += durations.window
-        window = PayableWindow(
-            durations,
-            judged=False,
-            answered=True,
-            uptime_percent=None,
+        window = ReportWindow(
+            ping_seq=row.ping_seq,
+            interval=Interval(row.begin_us, row.pinged_us),
+            host=durations_of(row),
+            gpus={},
+            incidents=tuple(incidents[row.agent, row.pinged_us]),
+            measured=True,
         )
-        windows.append(window)
-    return payment.replay(windows, covered_ms, terms_now, terms_then), covered_ms
+        part = durations_within(window, None, [month])
+        yield _EdgeWindow(row.agent, _payable(part, window.host))
 
 
 def _agent_replay(

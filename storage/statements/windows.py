@@ -26,7 +26,7 @@ class ReportWindow(Struct, frozen=True):
     """What one report accounts for, by host and by GPU. `interval` is in microseconds by our clock.
 
     `clock_stepped`: the agent's clock was set during the window, so that its labels do not say when
-    anything was.
+    anything was. `measured`: the scheduler measured the interval, and the durations add up to it.
     """
 
     ping_seq: int
@@ -35,6 +35,7 @@ class ReportWindow(Struct, frozen=True):
     gpus: dict[str, Durations]
     incidents: tuple[Incident, ...] = ()
     clock_stepped: bool = False
+    measured: bool = False
 
 
 class WindowShare(Struct, frozen=True):
@@ -66,7 +67,19 @@ def share_within(
     method: Method = "prorated"
     if to_end.method == "exact" and to_begin.method == "exact":
         method = "exact"
-    return WindowShare(to_end.durations - to_begin.durations, method)
+    between = to_end.durations - to_begin.durations
+    return WindowShare(_without_negative(between), method)
+
+
+def _without_negative(part: Durations) -> Durations:
+    """Rounding may leave a state a millisecond below zero: another state gives it back."""
+    values = {state: getattr(part, state) for state in STATES}
+    for state, value in values.items():
+        if value < 0:
+            richest = max(values, key=values.__getitem__)
+            values[richest] += value
+            values[state] = 0
+    return Durations(**values)
 
 
 def _share_before(
@@ -80,7 +93,8 @@ def _share_before(
     if at_us >= window.interval.end:
         return WindowShare(whole, "exact")
     part_us = at_us - window.interval.begin
-    prorated = _prorated(whole, part_us, window.interval.length)
+    prorate = _prorated_measured if window.measured else _prorated
+    prorated = prorate(whole, part_us, window.interval.length)
     if _has_one_state(whole):
         return WindowShare(prorated, "exact")
     timeline = _timeline(window, gpu)
@@ -136,8 +150,25 @@ def _spent_before(
         spent_us = _microseconds_of(timeline, state, until_us=at_us)
         not_up_us += spent_us
         not_up_ms[state] = min(spent_us // 1000, getattr(whole, state))
+    if window.measured:
+        return _filled_up(not_up_ms, whole, (at_us - window.interval.begin) // 1000)
     up_ms = (at_us - window.interval.begin - not_up_us) // 1000
     return Durations(up=min(whole.up, up_ms), **not_up_ms)
+
+
+def _filled_up(spent_ms: dict[str, int], whole: Durations, part_ms: int) -> Durations:
+    """Returns durations that add up to the part: the rest was up, as far as the whole was.
+
+    What the whole has no room for goes to the states that have room.
+    """
+    left_ms = part_ms - sum(spent_ms.values())
+    filled = dict(spent_ms)
+    for state in ("up", *_WORST_FIRST):
+        room_ms = getattr(whole, state) - filled.get(state, 0)
+        more_ms = min(room_ms, left_ms)
+        filled[state] = filled.get(state, 0) + more_ms
+        left_ms -= more_ms
+    return Durations(**filled)
 
 
 def _prorated(
@@ -157,6 +188,26 @@ def _prorated(
         unknown=whole.unknown * part_us // length_us,
         excused=whole.excused * part_us // length_us,
     )
+
+
+def _prorated_measured(
+    whole: Durations,
+    part_us: int,
+    length_us: int,
+) -> Durations:
+    """Returns every state in proportion, so that they add up to the part.
+
+    Running totals are rounded down, not the states themselves.
+    """
+    shares = {}
+    running = 0
+    edge_ms = 0
+    for state in STATES:
+        running += getattr(whole, state)
+        next_edge_ms = running * part_us // length_us
+        shares[state] = next_edge_ms - edge_ms
+        edge_ms = next_edge_ms
+    return Durations(**shares)
 
 
 def _timeline(

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from bus.contract.messages import AgentState, GpuReport, GpuTime, Incident, Seconds, encode
 from storage.engine.dictionary import Dictionaries
-from storage.engine.rows import Arrival, FullRow, microseconds
+from storage.engine.rows import MEASURED, Arrival, FullRow, microseconds
 from storage.ingest.decode import decode_batch, full_row
 from tests.storage_states import GPU, START, gpu, state
 
@@ -23,14 +23,14 @@ def test_the_window_is_where_the_scheduler_measured_it_whatever_the_host_labels(
     since = START - 900 * SECOND
     one = state("a", 1, START, HALF_DOWN, until=START + timedelta(days=400), since=since)
     row = kept(one)
-    assert (row.until_ms, row.since_ms, row.window_ms) == (0, 0, None)
+    assert (row.until_ms, row.since_ms, row.window_ms) == (None, 0, None)
 
 
 def test_a_healthy_window_takes_the_fast_path_and_lies_there_too():
     since = START - 900 * SECOND
     one = state("a", 1, START, until=START + timedelta(days=400), since=since)
     rows = decode_batch([Arrival(1, "a", encode(one))], Dictionaries([], [])).healthy
-    assert (rows.until_ms.tolist(), rows.since_ms.tolist()) == ([0], [0])
+    assert (rows.until_ms.tolist(), rows.since_ms.tolist()) == ([MEASURED], [0])
 
 
 def test_gpus_of_a_healthy_host_need_not_report_the_time_that_was_admitted():
@@ -42,7 +42,7 @@ def test_gpus_of_a_healthy_host_need_not_report_the_time_that_was_admitted():
 
 def test_a_miss_keeps_the_begin_of_its_open_window():
     row = kept(state("a", 1, START, None, since=START - 60 * SECOND))
-    assert (row.up_ms, row.until_ms, row.since_ms) == (None, 0, 60_000)
+    assert (row.up_ms, row.until_ms, row.since_ms) == (None, None, 60_000)
 
 
 def test_a_miss_of_before_has_no_window():

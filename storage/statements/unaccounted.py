@@ -1,0 +1,103 @@
+"""The time of agents that no window in history accounts for, for answers about many agents.
+
+Sums of windows leave it out, so every answer that judges a period adds it: time in which an agent
+was asked and never answered counts against it, and time whose outcome was lost is excused.
+"""
+
+from collections.abc import Iterable
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
+
+from bus.contract.durations import Interval
+from storage.engine.bounds import LAST_US
+from storage.engine.database import listed, rows_as, sql
+from storage.engine.partitions import DAY_US
+from storage.statements.gaps import Gap, MeasuredOutcome, gaps
+from storage.store.store import Reader
+
+# Misses can put off the report that accounts for a period. It is awaited this long and no longer.
+AWAITED_US = 40 * DAY_US
+
+
+class Unaccounted(NamedTuple):
+    """An agent's time in a period that no window accounts for, in milliseconds."""
+
+    unreported_ms: int = 0
+    lost_ms: int = 0
+
+    def with_gap(self, gap: Gap, period: Interval) -> "Unaccounted":
+        """Returns the time with that of a gap, as far as it lies in the period."""
+        length_ms = gap.interval.intersection(period).length // 1000
+        if gap.kind == "history_lost":
+            return Unaccounted(self.unreported_ms, self.lost_ms + length_ms)
+        return Unaccounted(self.unreported_ms + length_ms, self.lost_ms)
+
+
+class _MeasuredRow(NamedTuple):
+    """A row of `measured_outcomes.sql`."""
+
+    agent: int
+    ping_seq: int
+    pinged_us: int
+    begin_us: int | None
+    outcome: str
+
+
+class _OpenWindowRow(NamedTuple):
+    """A row of `open_windows.sql`."""
+
+    agent: int
+    begin_us: int
+    missed_us: int
+
+
+NOTHING = Unaccounted()
+
+
+def unaccounted(reader: Reader, since_us: int, until_us: int = LAST_US) -> dict[int, Unaccounted]:
+    """Returns the time of every agent that has some in a period.
+
+    A period that has ended is accounted for by outcomes after it, which are read, too. The rows of
+    agents that miss numbers are looked at one by one; few agents do.
+    """
+    period = Interval(since_us, until_us)
+    read = Interval(since_us, min(until_us + AWAITED_US, LAST_US))
+    uneven = set(reader.sequences.agents_with_gaps())
+    found: dict[int, Unaccounted] = {}
+    text = reader.partitions.fill(sql("open_windows"), read.begin, read.end)
+    asked = {"since_us": read.begin, "until_us": read.end}
+    for row in rows_as(_OpenWindowRow, reader.cursor, text, asked):
+        if row.agent not in uneven:
+            gap = Gap(Interval(row.begin_us, row.missed_us), "unreported")
+            found[row.agent] = found.get(row.agent, NOTHING).with_gap(gap, period)
+    found |= unaccounted_of(reader, uneven, period, read)
+    return {agent: time for agent, time in found.items() if time != NOTHING}
+
+
+def as_parameter(found: dict[int, Unaccounted]) -> str:
+    """Returns the times as the parameter `unaccounted` of a table's query."""
+    return listed({"agent": agent, **time._asdict()} for agent, time in found.items())
+
+
+def unaccounted_of(
+    reader: Reader,
+    agents: Iterable[int],
+    period: Interval,
+    read: Interval,
+) -> dict[int, Unaccounted]:
+    """Returns the time of some agents, from each of their outcomes in `read`."""
+    wanted = sorted(agents)
+    if not wanted:
+        return {}
+    text = reader.partitions.fill(sql("measured_outcomes"), read.begin, read.end)
+    asked = {"agents": listed(wanted), "since_us": read.begin, "until_us": read.end}
+    rows = rows_as(_MeasuredRow, reader.cursor, text, asked)
+    found = {}
+    for agent, agent_rows in groupby(rows, key=attrgetter("agent")):
+        time = NOTHING
+        outcomes = [MeasuredOutcome._make(row[1:]) for row in agent_rows]
+        for gap in gaps(outcomes):
+            time = time.with_gap(gap, period)
+        found[agent] = time
+    return found
