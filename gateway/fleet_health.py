@@ -17,13 +17,17 @@ ANSWER_SECONDS = 2.0
 
 
 class FleetHealth(Struct, kw_only=True, frozen=True):
-    """Whether each part can do its work at `as_of`; `reasons` says why one cannot, by its name."""
+    """Whether each part can do its work at `as_of`; `reasons` says why one cannot, by its name.
+
+    `remarks` are what an operator should put right, although all can work.
+    """
 
     bus: bool
     scheduler: bool
     storage: bool
     as_of: datetime
     reasons: dict[str, str]
+    remarks: tuple[str, ...] = ()
 
 
 async def tell_health(broadcast: EventBroadcast, fleet_client: FleetClient) -> None:
@@ -43,7 +47,9 @@ async def tell_health(broadcast: EventBroadcast, fleet_client: FleetClient) -> N
 
 
 async def _health(fleet_client: FleetClient) -> FleetHealth:
-    troubles = await fleet_client.troubles(ANSWER_SECONDS)
+    troubles, remarks = await asyncio.gather(
+        fleet_client.troubles(ANSWER_SECONDS), fleet_client.remarks(ANSWER_SECONDS)
+    )
     reasons = {name: trouble for name, trouble in troubles.items() if trouble is not None}
     return FleetHealth(
         bus="bus" not in reasons,
@@ -51,4 +57,5 @@ async def _health(fleet_client: FleetClient) -> FleetHealth:
         storage="storage" not in reasons,
         as_of=clock.utc_now(),
         reasons=reasons,
+        remarks=remarks,
     )

@@ -83,6 +83,42 @@ def scheduler_families(stats: SchedulerStats | None) -> list[Metric]:
             instance,
             stats.bad_messages,
         ),
+        _gauge(
+            "held_pings",
+            "Pings held until the history stream has their agent's last state",
+            instance,
+            stats.held,
+        ),
+        _gauge(
+            "holding_seconds",
+            "For how long pings have been held without a break",
+            instance,
+            stats.holding_seconds,
+        ),
+        _counter(
+            "held_seconds",
+            "Time in which a ping was held for the history stream",
+            instance,
+            stats.held_seconds,
+        ),
+        _gauge(
+            "differing_policies",
+            "Schedulers that judge by other rules",
+            instance,
+            len(stats.differing_policies),
+        ),
+        _gauge(
+            "layout_problems",
+            "Streams that are not as the settings want them",
+            instance,
+            len(stats.layout_problems),
+        ),
+        _counter(
+            "lost_enrolments",
+            "Agents that were registered and are gone from the bucket",
+            instance,
+            stats.lost_enrolments,
+        ),
         _counter(
             "held_back_seconds",
             "Time in which PING_MAX_CONCURRENT_AGENTS held pings back",
@@ -104,6 +140,12 @@ def _clock_families(stats: SchedulerStats) -> list[Metric]:
     )
     family.add_metric([stats.instance], stats.bus_clock_offset_seconds)
     return [family]
+
+
+def _gauge(name: str, text: str, instance: str, value: float) -> Metric:
+    family = GaugeMetricFamily(f"gpuping_scheduler_{name}", text, labels=["instance"])
+    family.add_metric([instance], value)
+    return family
 
 
 def _counter(name: str, text: str, instance: str, value: float) -> Metric:

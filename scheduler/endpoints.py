@@ -46,6 +46,8 @@ from scheduler.ping.loop import PingLoop
 
 ABOUT = "pings every agent when it is due, and keeps the registry"
 
+HOLDING_TROUBLE_SECONDS = 15.0
+
 
 class Removed(Message, kw_only=True, frozen=True):
     """The reply to a removal."""
@@ -222,10 +224,11 @@ class SchedulerEndpoints:
 
     async def fleet(self, _request: Request) -> Fleet:
         """Answers `gpuping.scheduler.fleet`, also while it cannot work, and then says why."""
-        trouble = await self._watcher.bucket_trouble()
+        stats = self._stats()
+        trouble = stats.bucket_problem or await self._watcher.bucket_trouble()
         if trouble is None:
             await self._watcher.catch_up()
-            trouble = self._loop.committer.trouble
+            trouble = self._loop.committer.trouble or _holding_trouble(stats)
         now = self._bus_clock.now()
         directory = self._directory
         counts = directory.counts_by_status(now)
@@ -242,6 +245,7 @@ class SchedulerEndpoints:
             next_ping_at=directory.next_ping_at(now),
             duplicate_ids=len(directory.duplicate_ids),
             trouble=trouble,
+            remarks=_remarks(stats),
             gpus=await self._facts.count_gpus(),
             base_interval_minutes=directory.policy.base_seconds / 60.0,
         )
@@ -278,3 +282,29 @@ class SchedulerEndpoints:
 
     def _view(self, tracked: Tracked) -> Agent:
         return agent_view(tracked, self._directory.policy, self._bus_clock.now())
+
+
+def _holding_trouble(stats: SchedulerStats) -> str | None:
+    """Returns a sentence while pings are held for so long that somebody should look."""
+    if stats.holding_seconds <= HOLDING_TROUBLE_SECONDS:
+        return None
+    return (
+        f"{stats.held} pings have been held for {stats.holding_seconds:.0f} s, because the history "
+        "stream does not follow the bucket; they are late and none is lost"
+    )
+
+
+def _remarks(stats: SchedulerStats) -> tuple[str, ...]:
+    """Returns what an operator should put right, although pings go on."""
+    remarks = []
+    if stats.differing_policies:
+        count = len(stats.differing_policies)
+        remarks.append(
+            f"{count} other schedulers judge by other rules: give all the same PING_ settings"
+        )
+    if stats.lost_enrolments:
+        remarks.append(
+            f"{stats.lost_enrolments} agents were registered and are gone from the bucket: let "
+            "them register again"
+        )
+    return (*remarks, *stats.layout_problems)

@@ -331,6 +331,13 @@ class FleetClient:
         )
         return {"bus": None, "scheduler": scheduler, "storage": storage}
 
+    async def remarks(self, timeout: float = OPTIONAL_SECONDS) -> tuple[str, ...]:
+        """What an operator should put right, although all parts can work. Empty without answer."""
+        fleet = await optional(self.fleet(timeout))
+        if fleet is None:
+            return ()
+        return fleet.remarks
+
     async def dashboard(self, storage_timeout: float = ANSWER_SECONDS) -> Dashboard:
         """The fleet at one moment. What storage does not answer in time is null or empty."""
         question = OverviewRequest(

@@ -278,6 +278,7 @@ class Fleet(Message, kw_only=True, frozen=True):
     duplicate_ids: int = 0  # agents under whose id two answer
     # why the scheduler that answered cannot ping or keep outcomes; None while it can
     trouble: str | None = None
+    remarks: tuple[str, ...] = ()  # what an operator should put right, while pings go on
     gpus: GpuCounts | None = None
     base_interval_minutes: float | None = None
 

@@ -21,6 +21,7 @@ class Ready(Struct, kw_only=True, frozen=True):
 
     status: Literal["ready"] = "ready"
     checks: dict[str, bool]
+    remarks: tuple[str, ...] = ()  # what an operator should put right
 
 
 @get("/healthz", tags=["operation"], summary="Liveness")
@@ -57,4 +58,4 @@ async def readyz(fleet_client: NamedDependency[FleetClient]) -> Ready:
             reasons=reasons,
             headers={"Retry-After": "2"},
         )
-    return Ready(checks=checks)
+    return Ready(checks=checks, remarks=await fleet_client.remarks())

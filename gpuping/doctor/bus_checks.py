@@ -65,7 +65,7 @@ async def streams(client: Client, settings: Settings) -> Finding:
     except BusError as error:
         return failure("streams", str(error), "enable JetStream first")
     if problems:
-        advice = "start a scheduler: it makes them, and brings them into line"
+        advice = "start a scheduler: it makes them, and changes what costs no messages"
         return warning("streams", "; ".join(problems), advice)
     remark = await layout.history_remark(client, settings)
     if remark is not None:
@@ -119,6 +119,9 @@ async def work(client: Client) -> Finding:
     if sentences:
         advice = "make room on the disk, or end the process that holds the file; see the log"
         return failure("work", f"cannot work: {'; '.join(sentences)}", advice)
+    remarks = await FleetClient(client, WORK_SECONDS).remarks(WORK_SECONDS)
+    if remarks:
+        return warning("work", "; ".join(remarks), "see docs/troubleshooting.md")
     return ok("work", "scheduler and storage can keep outcomes")
 
 

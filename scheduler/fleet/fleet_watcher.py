@@ -74,7 +74,7 @@ class FleetWatcher:
         if created != self._bucket_created:
             return (
                 f"the bucket {subjects.BUCKET} was made anew at {created}, "
-                "without what this scheduler had loaded: restore it, then restart the schedulers"
+                "without what this scheduler had loaded: it is being loaded"
             )
         return None
 
@@ -85,7 +85,11 @@ class FleetWatcher:
         return created
 
     async def load_again(self) -> None:
-        """Reads everything anew; returns when the directory holds what the bucket holds now."""
+        """Reads everything anew; returns when the directory holds what the bucket holds now.
+
+        Raises BusError when the bucket is gone.
+        """
+        self._bucket_created = await self._read_bucket_created()
         self._entries.restart()
         self._states.restart()
         await self._entries.loaded.wait()
