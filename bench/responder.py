@@ -28,8 +28,11 @@ def answer(agent: str, request: PingRequest, now: datetime) -> bytes:
     """A healthy report, of the size that a real one has."""
     length = round(request.window_seconds or 0.0, 3)
     seconds = Seconds(up=length)
+    uuid = f"GPU-{agent:>32}".replace(" ", "0")
+    if request.expected_gpus:
+        uuid = request.expected_gpus[0]
     gpu = GpuReport(
-        uuid=f"GPU-{agent:>32}".replace(" ", "0"),
+        uuid=uuid,
         index=0,
         name="NVIDIA H100 80GB HBM3",
         state="up",

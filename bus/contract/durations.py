@@ -40,12 +40,12 @@ class Durations(Struct, frozen=True, gc=False):
     @property
     def window(self) -> int:
         """The length of the whole window."""
-        return self.judged + self.excused
+        return self.up + self.degraded + self.down + self.unknown + self.excused
 
     @property
     def judged(self) -> int:
         """The part of the window that uptime is a share of: all that is not excused."""
-        return self.good + self.down + self.unknown
+        return self.up + self.degraded + self.down + self.unknown
 
     @property
     def good(self) -> int:
@@ -58,7 +58,8 @@ class Durations(Struct, frozen=True, gc=False):
 
         None where all of it is excused or it is empty.
         """
-        return uptime_percent(self.good, self.judged)
+        good = self.up + self.degraded
+        return uptime_percent(good, good + self.down + self.unknown)
 
     def __add__(self, other: "Durations") -> "Durations":
         return Durations(

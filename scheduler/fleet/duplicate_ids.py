@@ -39,10 +39,13 @@ def identities(
     known = _known(before)
     if report is None:
         return known
-    gpu_sets = known.gpu_sets
-    if _gpus_were_changed(before, entry):
-        gpu_sets = ()
     gpu_set = present_gpus(report)
+    were_changed = _gpus_were_changed(before, entry)
+    if not were_changed and _is_as_before(known, report, gpu_set):
+        return known
+    gpu_sets = known.gpu_sets
+    if were_changed:
+        gpu_sets = ()
     conflicting_gpus = known.conflicting_gpus
     if gpu_set and gpu_set not in gpu_sets:
         conflicting_gpus = ()
@@ -98,6 +101,15 @@ def _gpus_were_changed(before: AgentState | None, entry: AgentEntry | None) -> b
     if entry is None or not entry.gpu_changes:
         return False
     return entry.gpu_changes[-1].at >= before.last_answered_at
+
+
+def _is_as_before(known: Identities, report: UptimeReport, gpu_set: str) -> bool:
+    """Returns whether the newest of all is what this report shows, which is the common case."""
+    return (
+        known.boot_ids[:1] == (report.boot_id,)
+        and known.session_ids[:1] == (report.session_id,)
+        and known.gpu_sets[:1] == (gpu_set,)
+    )
 
 
 def _newest_first(known: tuple[str, ...], seen: str) -> tuple[str, ...]:

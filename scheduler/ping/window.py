@@ -53,7 +53,7 @@ def starts_at_answer(tracked: Tracked) -> bool:
     state = tracked.state
     if state is None or state.last_answered_at is None:
         return False
-    return state.last_answered_at == window_start(tracked)
+    return tracked.entry is None or state.last_answered_at >= tracked.entry.enrolled_at
 
 
 def mark_to_start_from(tracked: Tracked) -> str | None:
