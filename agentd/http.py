@@ -5,6 +5,7 @@ Errors are problem documents (RFC 9457), as in the gateway.
 """
 
 import asyncio
+import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -14,8 +15,9 @@ import msgspec
 import structlog
 
 from agentd.messaging.responder import Responder
+from bus.addresses import is_loopback
 from bus.contract.messages import PingRequest, encode
-from bus.errors import GpupingError
+from bus.errors import GpupingError, SettingsError
 from bus.settings import Settings
 
 log = structlog.get_logger("agentd.http")
@@ -52,8 +54,12 @@ async def serving(
     responder: Responder,
     settings: Settings,
 ) -> AsyncIterator[int]:
-    """Listens on AGENT_HTTP_HOST and AGENT_HTTP_PORT; yields the port. Raises HttpPortError."""
-    endpoints = _Endpoints(responder)
+    """Listens on AGENT_HTTP_HOST and AGENT_HTTP_PORT; yields the port.
+
+    Raises HttpPortError, and SettingsError where other machines could ask without a token.
+    """
+    check_protected(settings)
+    endpoints = _Endpoints(responder, settings.AGENT_HTTP_TOKEN)
     host = settings.AGENT_HTTP_HOST
     port = settings.AGENT_HTTP_PORT
     try:
@@ -81,9 +87,20 @@ async def serving(
         await server.wait_closed()
 
 
+def check_protected(settings: Settings) -> None:
+    """Raises SettingsError where other machines could ask without a token."""
+    host = settings.AGENT_HTTP_HOST
+    if not is_loopback(host) and settings.AGENT_HTTP_TOKEN is None:
+        raise SettingsError(
+            f"AGENT_HTTP_HOST={host!r}: outside loopback the agent needs AGENT_HTTP_TOKEN, "
+            "which whoever asks sends as a bearer token"
+        )
+
+
 class _Endpoints:
-    def __init__(self, responder: Responder) -> None:
+    def __init__(self, responder: Responder, token: str | None) -> None:
         self._responder = responder
+        self._token = token
         self._connections: set[asyncio.Task[None]] = set()
         self._routes: dict[str, Handler] = {
             "/agent/uptime-since-last-ping": self._uptime,
@@ -138,8 +155,29 @@ class _Endpoints:
         if request is None:
             detail = "this is not an HTTP/1 request"
             return _wire(_problem(HTTPStatus.BAD_REQUEST, detail))
-        response = await self._respond(request)
+        response = self._refusal(_headers(head))
+        if response is None:
+            response = await self._respond(request)
         return _wire(response, without_body=request.method == "HEAD")
+
+    def _refusal(self, headers: dict[str, str]) -> Response | None:
+        """The answer to a caller who may not ask; None for one who may.
+
+        Without a token only this machine can ask, and the threat is a page in its browser whose
+        host name resolves to 127.0.0.1 (DNS rebinding). Its Host header gives it away.
+        """
+        if self._token is not None:
+            presented = headers.get("authorization", "").encode()
+            if hmac.compare_digest(presented, f"Bearer {self._token}".encode()):
+                return None
+            challenge = 'WWW-Authenticate: Bearer realm="gpuping agent"'
+            detail = "this agent needs its AGENT_HTTP_TOKEN as a bearer token"
+            return _problem(HTTPStatus.UNAUTHORIZED, detail, challenge)
+        host = headers.get("host")
+        if host is None or is_loopback(_without_port(host)):
+            return None
+        detail = "this agent answers only to loopback names, such as localhost"
+        return _problem(HTTPStatus.FORBIDDEN, detail)
 
     async def _respond(self, request: RequestLine) -> Response:
         path = request.target.partition("?")[0]
@@ -182,6 +220,23 @@ def _request_line(head: bytes) -> RequestLine | None:
     if not method or not target.startswith("/") or not version.startswith("HTTP/1."):
         return None
     return RequestLine(method, target)
+
+
+def _headers(head: bytes) -> dict[str, str]:
+    """The header fields by their names in lower case."""
+    headers: dict[str, str] = {}
+    for line in head.decode("latin-1").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name.strip().lower()] = value.strip()
+    return headers
+
+
+def _without_port(host: str) -> str:
+    """The host of a Host header: `[::1]:8001` and `[::1]` are both `[::1]`."""
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]
 
 
 def _problem(status: HTTPStatus, detail: str, *headers: str) -> Response:

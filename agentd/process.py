@@ -6,6 +6,7 @@ from agentd import service
 from agentd.host.systemd_notify import Notifier
 from bus import runner
 from bus.background import background
+from bus.private_files import hide_new_files
 from bus.runner import Lifecycle
 from bus.settings import Settings
 
@@ -22,6 +23,7 @@ def run(settings: Settings, program: str = "agentd") -> int:
 
     `program` stands before what it says on standard error.
     """
+    hide_new_files()
     notifier = Notifier()
 
     def on_signal() -> None:

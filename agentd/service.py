@@ -27,6 +27,7 @@ from bus.contract import subjects
 from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.identity.host import HostIdentity
 from bus.identity.signed_report import ReportSigner
+from bus.private_files import private_folder
 from bus.settings import Settings
 
 log = structlog.get_logger("agentd")
@@ -90,10 +91,13 @@ async def running(
     LedgerInUseError, or HttpPortError.
     """
     agent_id = subjects.check_agent_id(agent_id or settings.agent_id)
+    if serve_http:
+        http.check_protected(settings)
+    state_dir = state_dir or settings.agent_state_dir
+    private_folder(state_dir, "AGENT_STATE_DIR")
     probe = probe or open_probe(settings, agent_id)
     if probe.simulated:
         metadata = (metadata or {}) | {"simulated": True}
-    state_dir = state_dir or settings.agent_state_dir
     ledger_file = state_dir / f"{agent_id}.ledger"
     identity = _identity_of(settings, state_dir, agent_id)
     if identity is not None:

@@ -16,6 +16,7 @@ import structlog
 
 from bus import logs, settings
 from bus.errors import GpupingError, RefusedError, SettingsError
+from bus.private_files import hide_new_files
 from bus.redaction import redact
 from bus.settings import Settings
 
@@ -139,6 +140,7 @@ async def serve(
     name: str, service: AbstractAsyncContextManager[object], lifecycle: Lifecycle
 ) -> None:
     """One service until a signal. A crash inside it ends the block with its error."""
+    hide_new_files()
     async with service:
         log.info("ready", service=name)
         await lifecycle.until_stopped()
@@ -157,6 +159,8 @@ def run_service(
     except SettingsError as error:
         return report(error, name)
     logs.setup(loaded)
+
+    hide_new_files()
 
     async def main(lifecycle: Lifecycle) -> None:
         async with running(loaded):

@@ -63,6 +63,8 @@ class Settings(Struct, kw_only=True, frozen=True):
     AGENT_ID: AgentIdSetting | None = None
     AGENT_HTTP_HOST: str = "127.0.0.1"
     AGENT_HTTP_PORT: Port = 8001
+    # what whoever asks there must send as a bearer token; needed outside loopback
+    AGENT_HTTP_TOKEN: Annotated[str, Meta(min_length=16, max_length=256)] | None = None
     AGENT_STATE_DIR: str | None = None
     AGENT_SCENARIO: str | None = None
     AGENT_XID_TABLE: str | None = None

@@ -16,6 +16,7 @@ from bus.background import background
 from bus.clock import utc_now
 from bus.contract import subjects
 from bus.errors import BusError
+from bus.private_files import check_folder
 from bus.settings import Settings
 from bus.transport import connection, layout
 from bus.transport.file_transfer import Files
@@ -67,6 +68,7 @@ class Storage:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Storage]:
     """Runs storage for the length of a block."""
+    check_folder(settings.data_dir, "GPUPING_DATA_DIR")
     inbox_prefix = subjects.service_inbox("storage")
     async with connection.connected(
         settings, settings.STORAGE_NAME, inbox_prefix=inbox_prefix

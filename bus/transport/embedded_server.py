@@ -7,6 +7,7 @@ its parent, however the parent ends.
 
 import asyncio
 import ctypes
+import os
 import secrets
 import shutil
 import signal
@@ -20,6 +21,7 @@ import structlog
 
 from bus.errors import BusError
 from bus.identity.server_config import quoted
+from bus.private_files import open_private
 
 log = structlog.get_logger("bus.transport.embedded_server")
 
@@ -60,10 +62,17 @@ class EmbeddedServer:
 
         Raises BusError with the last lines of the server's log when it does not come up.
         """
-        self.store.mkdir(parents=True, exist_ok=True)
+        self.store.mkdir(mode=0o700, parents=True, exist_ok=True)
         await _wait_for_predecessor(self._pid_file)
+        self._refuse_links()
         await self._launch()
         self._supervisor = asyncio.create_task(self._start_again())
+
+    def _refuse_links(self) -> None:
+        """The server itself would write through a link."""
+        for path in (self._pid_file, self._log_file, self.store / "jetstream"):
+            if path.is_symlink():
+                raise BusError(f"{path} is a symbolic link, and nothing is written through it")
 
     async def stop(self) -> None:
         """Stops the child in good order, or by force when it has not stopped after 10 s."""
@@ -96,10 +105,10 @@ class EmbeddedServer:
 
     async def _launch(self) -> None:
         config = self.store / "nats-server.conf"
-        config.touch(mode=0o600)
-        config.write_text(self._config(), encoding="utf-8")
+        with open_private(config, os.O_TRUNC) as file:
+            file.write(self._config().encode())
         self._log_start = self._log_size()
-        with self._output_file.open("wb") as output:
+        with open_private(self._output_file, os.O_TRUNC) as output:
             self.process = await asyncio.create_subprocess_exec(
                 *(str(find_binary()), "-c", str(config)),
                 stdin=asyncio.subprocess.DEVNULL,

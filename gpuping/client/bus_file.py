@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from bus.identity.local import LocalIdentities
 from bus.identity.roles import RoleName
+from bus.private_files import open_private
 from bus.settings import Settings
 from gpuping.client.process_times import start_ticks
 
@@ -49,8 +50,9 @@ def write(
     )
     text = msgspec.json.format(msgspec.json.encode(file))
     unfinished = data_dir / f".bus.json.{pid}"
-    unfinished.touch(mode=0o600)
-    unfinished.write_bytes(text + b"\n")
+    unfinished.unlink(missing_ok=True)  # of a killed process that had the same pid
+    with open_private(unfinished, os.O_EXCL) as written:
+        written.write(text + b"\n")
     unfinished.replace(_path(data_dir))
 
 

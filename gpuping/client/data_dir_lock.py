@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from bus.errors import GpupingError
+from bus.private_files import open_private, private_folder
 from gpuping.client.process_times import start_ticks
 
 # Children of an owner that was just killed may hold the lock a little longer than their parent.
@@ -28,23 +29,21 @@ class DataDirInUseError(GpupingError):
 def lock_data_dir(data_dir: Path) -> Iterator[None]:
     """Holds the lock for the length of the block, and makes the data dir where it is missing.
 
-    Raises DataDirInUseError, or GpupingError when the data dir cannot be used.
+    Raises DataDirInUseError, SettingsError for a data dir that is not this user's alone, or
+    PrivateFileError.
     """
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        file = (data_dir / "up.lock").open("a+")
-    except OSError as error:
-        raise GpupingError(f"the data dir {data_dir} cannot be used: {error.strerror}") from None
+    private_folder(data_dir, "GPUPING_DATA_DIR")
+    file = open_private(data_dir / "up.lock", 0)
     with file:
         _acquire(file, data_dir)
         file.seek(0)
         file.truncate()
-        file.write(f"{os.getpid()}\n")
+        file.write(f"{os.getpid()}\n".encode())
         file.flush()
         yield
 
 
-def _acquire(file: IO[str], data_dir: Path) -> None:
+def _acquire(file: BinaryIO, data_dir: Path) -> None:
     """Tries for TAKEOVER_SECONDS, but fails at once while the owner is alive."""
     deadline = time.monotonic() + TAKEOVER_SECONDS
     while True:
@@ -63,7 +62,7 @@ def _acquire(file: IO[str], data_dir: Path) -> None:
             return
 
 
-def _owner(file: IO[str]) -> int:
+def _owner(file: BinaryIO) -> int:
     """The pid in the file. Returns 0 while the file is empty."""
     file.seek(0)
     text = file.read().strip()

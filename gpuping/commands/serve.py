@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, validators
 
 from bus import runner
+from bus.private_files import hide_new_files
 from bus.redaction import redact_address
 from bus.runner import Lifecycle
 from bus.settings import Settings
@@ -99,6 +100,7 @@ async def _run_up(settings: Settings, options: Any, lifecycle: Lifecycle, starte
     from gpuping.up.announce import announce_until_stopped
     from gpuping.up.system import running
 
+    hide_new_files()
     async with running(settings, options) as system:
         await announce_until_stopped(
             system,

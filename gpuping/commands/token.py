@@ -1,5 +1,6 @@
 """`gpuping token`: adds a bearer token to the gateway's tokens file, which holds hashes only."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,12 +65,19 @@ def add_token(settings: Settings, name: str, role: Role) -> str:
 
 
 def _append(path: Path, text: str) -> None:
-    """A new file may be read by everybody, as the process's umask allows.
+    """A new file may be read by everybody, whatever the umask is.
 
-    It holds only hashes of random tokens, and in a container the gateway runs as another user.
+    It holds only hashes of random tokens, and in a container the gateway runs as another user. A
+    file that exists keeps its mode. Nothing is written through a link.
     """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with path.open("a", encoding="utf-8") as file:
+        if not path.exists():
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+            os.fchmod(descriptor, 0o644)
+        else:
+            descriptor = os.open(path, flags)
+        with os.fdopen(descriptor, "a", encoding="utf-8") as file:
             file.write(text + "\n")
     except OSError as error:
         raise GpupingError(f"{path} cannot be written: {error.strerror}") from None

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def disk(settings: Settings) -> Finding:
     """
     folder = _existing_folder(settings.data_dir)
     try:
-        sync_seconds = _fsync_seconds(folder / ".doctor")
+        sync_seconds = _fsync_seconds(folder)
         free_bytes = shutil.disk_usage(folder).free
     except OSError as error:
         detail = f"{folder} cannot be written: {error.strerror}"
@@ -64,15 +65,14 @@ def _existing_folder(folder: Path) -> Path:
     return candidate
 
 
-def _fsync_seconds(path: Path) -> float:
+def _fsync_seconds(folder: Path) -> float:
+    """How long a write takes to be safe. The file has no name that somebody could guess."""
     began = time.perf_counter()
-    with path.open("wb") as file:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:
         file.write(b"0" * 4096)
         file.flush()
         os.fsync(file.fileno())
-    seconds = time.perf_counter() - began
-    path.unlink()
-    return seconds
+        return time.perf_counter() - began
 
 
 def clock() -> Finding:

@@ -12,6 +12,7 @@ import pytest
 from agentd import http, service
 from bus import settings
 from bus.contract.messages import UptimeReport, decode
+from bus.errors import SettingsError
 
 
 class Answer(NamedTuple):
@@ -52,7 +53,7 @@ async def send(port: int, request: bytes) -> bytes:
 
 async def ask(port: int, path: str, method: str = "GET") -> Answer:
     head, _, body = (
-        await send(port, f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await send(port, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     ).partition(b"\r\n\r\n")
     first, *rest = head.decode().split("\r\n")
     return Answer(int(first.split()[1]), dict(line.lower().split(": ", 1) for line in rest), body)
@@ -143,3 +144,41 @@ async def test_an_idle_client_does_not_hold_up_the_exit(quick):
         began = time.monotonic()
     assert time.monotonic() - began < http.REQUEST_SECONDS / 2
     idle.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8001", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8001", 200),
+        ("agent.localhost", 200),
+        ("evil.example", 403),
+        ("evil.example:8001", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("10.0.0.1", 403),
+        ("", 403),
+    ],
+)
+async def test_only_loopback_names_are_answered(agent, host, status):
+    request = f"GET /agent/health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    answer = await send(agent.http_port, request)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+
+
+async def test_outside_loopback_it_needs_a_token(quick):
+    everywhere = "0.0.0.0"  # noqa: S104  # what must be refused
+    with pytest.raises(SettingsError, match=r"AGENT_HTTP_HOST='0\.0\.0\.0'"):
+        async with service.running(
+            msgspec.structs.replace(quick, AGENT_HTTP_HOST=everywhere), serve_http=True
+        ):
+            pass
+    token = "a-long-secret-of-this-host"
+    guarded = msgspec.structs.replace(quick, AGENT_HTTP_HOST=everywhere, AGENT_HTTP_TOKEN=token)
+    async with service.running(guarded, serve_http=True) as running:
+        port = running.http_port
+        assert (await ask(port, "/agent/health")).status == 401
+        for presented, status in ((token, 200), (token + "x", 401), ("", 401)):
+            head = f"Host: gpu-1.example\r\nAuthorization: Bearer {presented}\r\n\r\n"
+            answer = await send(port, f"GET /agent/health HTTP/1.1\r\n{head}".encode())
+            assert answer.startswith(f"HTTP/1.1 {status} ".encode())
