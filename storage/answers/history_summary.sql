@@ -15,5 +15,5 @@ SELECT
     max(ping_seq) FILTER (pinged_us >= $began_us) AS last_seq,
     quantile_cont(response_us, 0.5) AS response_p50_us,
     quantile_cont(response_us, 0.95) AS response_p95_us
-FROM {pings}
+FROM {accountable_pings}
 WHERE agent = $agent AND pinged_us >= $since_us;

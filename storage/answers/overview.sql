@@ -16,13 +16,13 @@ FROM (
         count(*), count(*) FILTER (verdict = 'excused'), count(*) FILTER (verdict = 'first'),
         count(*) FILTER (verdict = 'good'), count(*) FILTER (verdict = 'poor'),
         sum(up_ms), sum(degraded_ms), sum(down_ms), sum(unknown_ms), sum(excused_ms)
-    FROM {pings}
+    FROM {accountable_pings}
     WHERE pinged_us >= $since_us AND pinged_us < $head_until_us
     UNION ALL
     SELECT
         count(*), count(*) FILTER (verdict = 'excused'), count(*) FILTER (verdict = 'first'),
         count(*) FILTER (verdict = 'good'), count(*) FILTER (verdict = 'poor'),
         sum(up_ms), sum(degraded_ms), sum(down_ms), sum(unknown_ms), sum(excused_ms)
-    FROM {pings}
+    FROM {accountable_pings}
     WHERE pinged_us >= $tail_since_us
 );

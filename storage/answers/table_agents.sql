@@ -44,7 +44,7 @@ FROM (
             count(*) FILTER (verdict = 'good'), count(*) FILTER (verdict = 'poor'),
             coalesce(sum(up_ms), 0), coalesce(sum(degraded_ms), 0), coalesce(sum(down_ms), 0),
             coalesce(sum(unknown_ms), 0), coalesce(sum(excused_ms), 0)
-        FROM {pings} AS p
+        FROM {accountable_pings} AS p
         WHERE {chosen} AND (
             (pinged_us >= $since_us AND pinged_us < $head_until_us)
             OR (pinged_us >= $tail_since_us AND pinged_us < $until_us)

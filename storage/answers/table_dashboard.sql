@@ -23,7 +23,7 @@ FROM (
         count(*) FILTER (outcome = 'missed') AS missed,
         coalesce(sum(up_ms + degraded_ms), 0)::BIGINT AS good_ms,
         coalesce(sum(up_ms + degraded_ms + down_ms + unknown_ms), 0)::BIGINT AS judged_ms
-    FROM {pings} AS p
+    FROM {accountable_pings} AS p
     WHERE {chosen} AND pinged_us >= $since_us AND pinged_us < $until_us
     GROUP BY agent
 ) AS sums
@@ -31,7 +31,7 @@ JOIN (
     SELECT
         agent, pinged_us, outcome, verdict, reason, uptime_percent, consecutive_poor,
         interval_seconds, next_us, response_us, late_us
-    FROM {pings} AS p
+    FROM {accountable_pings} AS p
     WHERE {chosen} AND pinged_us >= $since_us AND pinged_us < $until_us
 ) AS newest ON newest.agent = sums.agent AND newest.pinged_us = sums.last_us
 JOIN agents AS a ON a.agent = sums.agent

@@ -38,7 +38,22 @@ _OTHER_TABLE = """(
         SELECT a.agent, x.* EXCLUDE (agent_id)
         FROM ({partition}) AS x
         JOIN agents AS a USING (agent_id))"""
-_MARK = re.compile(rf"{{({'|'.join(TABLES)})}}")
+# `{accountable_pings}` is `{pings}` in which a window that cannot be, because it would have begun
+# before 1970, has no durations. Versions before admission kept what a host said of its length.
+_ACCOUNTABLE = """(
+        SELECT * REPLACE (
+            CASE WHEN possible THEN up_ms END AS up_ms,
+            CASE WHEN possible THEN degraded_ms END AS degraded_ms,
+            CASE WHEN possible THEN down_ms END AS down_ms,
+            CASE WHEN possible THEN unknown_ms END AS unknown_ms,
+            CASE WHEN possible THEN excused_ms END AS excused_ms
+        ) FROM (
+            SELECT *,
+                up_ms + degraded_ms + down_ms + unknown_ms + excused_ms <= pinged_us // 1000
+                    AS possible
+            FROM {source}
+        ))"""
+_MARK = re.compile(rf"{{(accountable_pings|{'|'.join(TABLES)})}}")
 _EPOCH = date(1970, 1, 1)
 _FILE_NAME = re.compile(rf"({'|'.join(TABLES)})-([1-9][0-9]{{0,8}})\.")
 
@@ -105,6 +120,9 @@ class Partitions:
         return rows > 0
 
     def _source(self, table: str, since_us: int, until_us: int) -> str:
+        if table == "accountable_pings":
+            source = self._source("pings", since_us, until_us)
+            return _ACCOUNTABLE.replace("{source}", source)
         first, last = since_us // DAY_US, until_us // DAY_US
         days = []
         for day in sorted(self.days):

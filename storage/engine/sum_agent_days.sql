@@ -16,7 +16,7 @@ SELECT
     coalesce(sum(excused_ms), 0)::BIGINT AS excused_ms,
     min(ping_seq) AS first_seq,
     max(ping_seq) AS last_seq
-FROM {pings}
+FROM {accountable_pings}
 WHERE pinged_us >= $since_us AND pinged_us < $until_us
 GROUP BY ALL
 ORDER BY day, agent;

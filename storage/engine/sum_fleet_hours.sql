@@ -13,7 +13,7 @@ SELECT
     coalesce(sum(down_ms), 0)::BIGINT AS down_ms,
     coalesce(sum(unknown_ms), 0)::BIGINT AS unknown_ms,
     coalesce(sum(excused_ms), 0)::BIGINT AS excused_ms
-FROM {pings}
+FROM {accountable_pings}
 WHERE pinged_us >= $since_us AND pinged_us < $until_us
 GROUP BY ALL;
 

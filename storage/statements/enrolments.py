@@ -3,8 +3,8 @@
 An enrolment that goes on counts to the last outcome, because later time is not known yet; once the
 month is over, an outcome after its end accounts for the rest. (Where history has labels of before,
 the rest of a month that is over counts without one.) An enrolment that ended counts to its last
-outcome, because nobody asked after that. Where history has outcomes from before the first enrolment that the
-registry knows, they count as one that ended.
+outcome, because nobody asked after that. Where history has outcomes from before the first enrolment
+that the registry knows, they count as one that ended.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

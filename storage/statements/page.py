@@ -145,6 +145,9 @@ def _notes(statement: Statement) -> str:
             f"The host answered but its answer never reached history: {parts}. "
             "That time is excused; the loss is ours."
         )
+    if statement.left_out:
+        numbers = ", ".join(str(one.ping_seq) for one in statement.left_out)
+        notes.append(f"Outcomes that cannot be accounted for are left out: pings {numbers}.")
     if statement.simulated:
         notes.append("This host simulates: its GPUs do not exist.")
     notes += remark_sentences(statement.remarks)
