@@ -20,6 +20,7 @@ from gpuping.commands import (
     serve,
     storage,
     token,
+    verify,
 )
 from gpuping.commands.options import app
 from gpuping.output.standard_output import ignore_closed_pipe
@@ -38,6 +39,7 @@ COMMANDS = (
     creds,
     backup,
     enroll,
+    verify,
     completion,
 )
 

@@ -79,3 +79,24 @@ def test_a_token_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def _text(path: Path) -> str:
     return path.read_text(errors="replace")
+
+
+def test_the_history_of_an_agent_is_verified_offline(fleet: Up, tmp_path: Path) -> None:
+    until(lambda: fleet.pings("sim-001"), "the first ping is in the history")
+    fleet.ping_by_hand("sim-001")
+    until(lambda: len(fleet.pings("sim-001")) >= 2, "both pings are in the history")
+    asked = ("history", "sim-001", "--evidence", "--json", "--data-dir", str(fleet.data_dir))
+    kept = run(*asked)
+    assert kept.returncode == 0, kept.stderr
+    file = tmp_path / "reports.json"
+    file.write_text(kept.stdout)
+    verified = run("verify", str(file), "--data-dir", str(fleet.data_dir))
+    assert verified.returncode == 0, verified.stdout
+    assert "every signature, chain and sum is right" in verified.stdout
+
+    changed = kept.stdout.replace("Simulated GPU", "Simulated GPu", 1)
+    assert changed != kept.stdout
+    file.write_text(changed)
+    refused = run("verify", str(file), "--data-dir", str(tmp_path))
+    assert refused.returncode == 1
+    assert "the signature is wrong" in refused.stdout
