@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from bus.contract.messages import GpuState
+from bus.contract.messages import GpuState, UnopenedGpu
 
 
 class GpuSample(Struct, kw_only=True, frozen=True):
@@ -34,13 +34,14 @@ class Sample(Struct, kw_only=True, frozen=True):
     `at` is the CLOCK_BOOTTIME in seconds at which the check began. `gpus` are those that were
     found; the ledger knows which others are expected. `failure` says why no GPU could be asked at
     all (`driver-not-loaded`, `library-absent`, `hung`, ...): every expected GPU is then down for
-    that reason.
+    that reason. `unopened` are GPUs that have no UUID to read, and therefore no timeline.
     """
 
     at: float
     gpus: tuple[GpuSample, ...] = ()
     failure: str | None = None
     events: tuple[GpuEvent, ...] = ()
+    unopened: tuple[UnopenedGpu, ...] = ()
 
 
 class Probe(Protocol):

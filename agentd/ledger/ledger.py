@@ -39,7 +39,7 @@ from agentd.ledger.records import (
 from agentd.ledger.timeline import Condition, ConditionInterval, Timeline, in_state
 from agentd.samples import Sample
 from bus.contract.durations import Durations, Interval
-from bus.contract.messages import GpuState
+from bus.contract.messages import GpuState, UnopenedGpu
 
 HUNG = "hung"
 STARTING = Condition("unknown", ("starting",), host_wide=True)
@@ -459,6 +459,13 @@ class Ledger:
         if self._credited_until(now) < now:
             return NO_SAMPLE.reasons[0]
         return self._sample.failure
+
+    @property
+    def unopened(self) -> tuple[UnopenedGpu, ...]:
+        """The GPUs of the newest sample that have no UUID to read."""
+        if self._sample is None:
+            return ()
+        return self._sample.unopened
 
     def interval_count(self) -> int:
         """Intervals kept, of all timelines together."""

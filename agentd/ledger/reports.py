@@ -69,6 +69,7 @@ def report(
         reported_at=until,
         simulated=simulated,
         failure=ledger.failure_at(now),
+        unopened=ledger.unopened,
     )
 
 

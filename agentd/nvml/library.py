@@ -9,7 +9,7 @@ watches for that.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ _REOPEN_SHARE = 10.0
 _RECOVERY_ACTION = 230  # NVML_FI_DEV_GET_GPU_RECOVERY_ACTION
 _XID_EVENT = 0x8
 SYSFS = Path("/sys/bus/pci/devices")
+_NVIDIA_VENDOR = "0x10de"
+_DISPLAY_CLASS = "0x03"  # display controllers: VGA and 3D
 _MAX_EVENTS = 1000  # a storm of events must not become a hang
 
 Json = dict[str, Any]
@@ -48,6 +50,7 @@ class Nvml:
         self._opening_took = 0.0
         self._trouble = False
         self._handles: dict[str, Any] = {}  # by GPU UUID, as enumerated in this check
+        self.unopened: list[Json] = []  # as of the last enumeration
         self._uuids: dict[int, str] = {}  # by index, within one opening of the library only
         # name and PCI address by GPU UUID; they never change
         self._identities: dict[str, tuple[str, str | None]] = {}
@@ -108,7 +111,7 @@ class Nvml:
         """
         self._handles = {}
         failed: dict[str, int] = {}
-        nameless: list[int] = []  # error codes of GPUs whose UUID cannot be read
+        unnamed: dict[int, int] = {}  # error codes by index, of GPUs whose UUID cannot be read
         count = nv.nvmlDeviceGetCount()
         for index in range(count):
             try:
@@ -119,11 +122,15 @@ class Nvml:
                 if index in self._uuids:
                     failed[self._uuids[index]] = code
                 else:
-                    nameless.append(code)
+                    unnamed[index] = code
             else:
                 self._handles[uuid] = handle
                 self._uuids[index] = uuid
+        nameless = list(unnamed.values())
+        known = len(failed)
         self._identify_nameless(expected, failed, nameless)
+        identified = len(failed) - known
+        self.unopened = self._not_opened(unnamed, identified)
         codes = list(failed.values()) or nameless
         says_of_gpus = any(code in GPU_TROUBLE_CODES for code in failed.values())
         if codes and not self._handles and not says_of_gpus:
@@ -131,6 +138,23 @@ class Nvml:
         self._trouble = bool(failed or nameless or not count or self._absent(expected))
         readings = [self._failed_reading(uuid, code) for uuid, code in failed.items()]
         return list(self._handles), readings
+
+    def _not_opened(self, unnamed: dict[int, int], identified: int) -> list[Json]:
+        """The GPUs without a UUID, of which so many turned out to be expected ones."""
+        if identified >= len(unnamed):
+            return []
+        opened = set()
+        for handle in self._handles.values():
+            pci = _or_none(lambda: nv.nvmlDeviceGetPciInfo(handle).busId)  # noqa: B023  # at once
+            if pci:
+                opened.add(sysfs_address(pci))
+        addresses = unexplained_addresses(self._sysfs, opened)
+        are_certain = identified == 0 and len(addresses) == len(unnamed)
+        unopened = []
+        for number, (index, code) in enumerate(list(unnamed.items())[identified:]):
+            pci = addresses[number] if are_certain else None
+            unopened.append({"index": index, "code": code, "pci": pci})
+        return unopened
 
     def _absent(self, expected: list[str]) -> list[str]:
         """The expected GPUs that were not enumerated."""
@@ -317,6 +341,21 @@ def sysfs_address(pci: str) -> str:
     """NVML writes 00000000:3B:00.0, sysfs and the kernel log 0000:3b:00(.0)."""
     domain, _, rest = pci.lower().partition(":")
     return f"{domain[-4:]}:{rest}"
+
+
+def unexplained_addresses(sysfs: Path, opened: Collection[str]) -> list[str]:
+    """The PCI addresses of NVIDIA GPUs that are not among those that were opened, in order."""
+    addresses = []
+    for device in sorted(sysfs.glob("*")):
+        try:
+            vendor = (device / "vendor").read_text().strip()
+            kind = (device / "class").read_text().strip()
+        except OSError:
+            continue
+        is_gpu = vendor == _NVIDIA_VENDOR and kind.startswith(_DISPLAY_CLASS)
+        if is_gpu and device.name not in opened:
+            addresses.append(device.name)
+    return addresses
 
 
 def _error_by_uuid(uuid: str) -> int | None:

@@ -75,6 +75,7 @@ class NvmlProbe:
             gpus=judged.gpus,
             failure=result.failure,
             events=judged.events,
+            unopened=result.unopened,
         )
 
     def _read_at(self, began: float) -> float:

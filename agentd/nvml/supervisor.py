@@ -17,6 +17,7 @@ from msgspec import structs
 from agentd.health.rules import Reading, failure_of, gpu_of
 from agentd.nvml.worker_process import Child, ChildDiedError
 from bus.clock import boottime
+from bus.contract.messages import UnopenedGpu
 
 SILENCE_SECONDS = 1.0  # at most; half a check interval where that is less
 START_SECONDS = 5.0  # until the child's first line
@@ -36,12 +37,14 @@ _INDEX_OF_UNKNOWN = 1 << 30  # sorts behind every real index
 class CheckResult(NamedTuple):
     """What one check found.
 
-    `failure`: nothing could be read, for this reason. `xids`: (GPU UUID, number).
+    `failure`: nothing could be read, for this reason. `xids`: (GPU UUID, number). `unopened`: GPUs
+    that have no UUID to read.
     """
 
     readings: Sequence[Reading] = ()
     failure: str | None = None
     xids: Sequence[tuple[str | None, int]] = ()
+    unopened: tuple[UnopenedGpu, ...] = ()
 
 
 class _HangCount(NamedTuple):
@@ -57,6 +60,7 @@ class _Answer:
     def __init__(self) -> None:
         self.order: list[str] = []  # the GPUs that the child will read
         self.found: list[str] = []  # the GPUs that there are
+        self.unopened: tuple[UnopenedGpu, ...] = ()
         self.readings: dict[str, list[dict[str, Any]]] = {}  # by GPU UUID
         self.xids: list[tuple[str | None, int]] = []
         self.failure: str | None = None
@@ -200,9 +204,10 @@ class ProbeSupervisor:
                     self._opened_once = self._opened_once or code is None
                     self._first_opening_ended = True
                     self.opened_at = boottime()
-                case {"order": order, "found": found}:
+                case {"order": order, "found": found, "unopened": unopened}:
                     answer.order = order
                     answer.found = found
+                    answer.unopened = tuple(_unopened(gpu) for gpu in unopened)
                 case {"read": uuid, "readings": readings}:
                     answer.readings[uuid] = readings
                 case {"failure": code}:
@@ -313,7 +318,7 @@ class ProbeSupervisor:
         for uuid in not_read:
             if gpu_of(uuid) not in read:
                 readings.append(self._reading_of_unread(uuid, unfinished))
-        return CheckResult(sorted(readings, key=_by_index), None, answer.xids)
+        return CheckResult(sorted(readings, key=_by_index), None, answer.xids, answer.unopened)
 
     def _identified_readings(self, answer: _Answer) -> list[Reading]:
         """The readings.
@@ -375,6 +380,10 @@ class ProbeSupervisor:
             hung=hung,
             unread=None if hung else unfinished,
         )
+
+
+def _unopened(gpu: dict[str, Any]) -> UnopenedGpu:
+    return UnopenedGpu(index=gpu["index"], reason=failure_of(gpu["code"]), pci=gpu["pci"])
 
 
 def _with_identity_of(known: Reading, reading: Reading) -> Reading:

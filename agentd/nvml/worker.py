@@ -8,7 +8,8 @@ Asked `{"ask": "check", "expected": [...], "last": [...], "skip": [...], "energy
 prints, in this order:
 
     {"opening": true}, {"opened": CODE_OR_NULL}      where NVML had to be opened
-    {"found": [UUID, ...], "order": [UUID, ...]}     the GPUs there are, and those it will ask
+    {"found": [UUID, ...], "order": [UUID, ...],     the GPUs there are, and those it will ask
+     "unopened": [{"index", "code", "pci"}, ...]}    those that have no UUID to read
     {"read": UUID, "readings": [...]}                for each
     {"xids": [[UUID, NUMBER], ...], "done": true}    the end; or {"failure": CODE} at any point
 
@@ -62,7 +63,7 @@ def _answer(nvml: Nvml, question: dict[str, Any]) -> None:
     skipped = set(question.get("skip", []))
     found, failed = nvml.enumerate(question.get("expected", []))
     order = _reading_order(found, question.get("last", []), skipped)
-    _print(order=order, found=found)
+    _print(order=order, found=found, unopened=nvml.unopened)
     for reading in failed:
         if reading["uuid"] not in skipped:
             _print(read=reading["uuid"], readings=[reading])

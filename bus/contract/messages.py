@@ -170,11 +170,23 @@ class Incident(Struct, kw_only=True, frozen=True, gc=False):
         check_timestamps(self.since, self.until)
 
 
+class UnopenedGpu(Struct, kw_only=True, frozen=True, gc=False):
+    """A GPU that the driver counts and cannot open, so that its UUID is not known.
+
+    `pci` is its address as sysfs spells it, where that is certain; `reason` is as of a GPU.
+    """
+
+    index: Index
+    reason: str
+    pci: str | None = None
+
+
 class UptimeReport(Message, kw_only=True, frozen=True):
     """An agent's answer to a ping. State and history keep its exact bytes.
 
     `failure` says why no GPU can be looked at now, such as `driver-mismatch`, `library-absent` or
-    `permission`. Without it, an empty `gpus` means that the host has none.
+    `permission`. Without it, an empty `gpus` means that the host has none. `unopened` are GPUs that
+    the driver cannot open; one whose UUID is known is in `gpus`, as down.
     """
 
     agent_id: AgentId
@@ -193,6 +205,7 @@ class UptimeReport(Message, kw_only=True, frozen=True):
     nonce: str | None = None
     simulated: bool = False
     failure: str | None = None
+    unopened: tuple[UnopenedGpu, ...] = ()
 
     def __post_init__(self) -> None:
         check_timestamps(self.reported_at)

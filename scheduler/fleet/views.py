@@ -4,7 +4,14 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from bus.contract.messages import AgentState, Enrolment, KnownGpu, UptimeReport, report_of
+from bus.contract.messages import (
+    AgentState,
+    Enrolment,
+    KnownGpu,
+    UnopenedGpu,
+    UptimeReport,
+    report_of,
+)
 from bus.contract.questions import Agent, GpuSummary
 from scheduler import policy as rules
 from scheduler.fleet.directory import Tracked
@@ -116,7 +123,22 @@ def gpus_of(tracked: Tracked, report: UptimeReport | None) -> tuple[GpuSummary, 
             gpus.append(
                 GpuSummary(uuid=uuid, index=None, name="", state="down", reasons=("unreported",))
             )
+    for unopened in report.unopened:
+        gpus.append(_unopened_gpu(unopened))
     return tuple(gpus)
+
+
+def _unopened_gpu(gpu: UnopenedGpu) -> GpuSummary:
+    """A GPU whose UUID nobody could read is shown by its place, and is not accounted."""
+    place = gpu.pci or f"index {gpu.index}"
+    return GpuSummary(
+        uuid=f"unopened:{place.replace(' ', '-')}",
+        index=gpu.index,
+        name=f"not opened, {place}",
+        state="down",
+        reasons=(gpu.reason,),
+        expected=False,
+    )
 
 
 def _unreported_gpus(tracked: Tracked) -> tuple[GpuSummary, ...]:

@@ -14,6 +14,7 @@ import pytest
 from agentd.health.rules import DEFAULT_XIDS
 from agentd.nvml.probe import NvmlProbe
 from bus.clock import boottime
+from bus.contract.messages import UnopenedGpu
 from tests import standin
 
 needs_cc = pytest.mark.skipif(
@@ -124,6 +125,19 @@ async def test_lost_while_running_and_back(gpus):
 async def test_a_gpu_that_is_lost_at_start_is_known_by_the_enrolment(gpus):
     sample = await gpus(event("lost"), at=1).check(tuple(UUIDS[:2]))
     assert {gpu.uuid: gpu.reasons for gpu in sample.gpus} == {UUIDS[0]: ("lost",), UUIDS[1]: ()}
+
+
+async def test_a_gpu_that_cannot_be_opened_at_enrolment_is_told_by_its_place(gpus):
+    """Nobody knows its UUID yet: it is no GPU of the host's, but it is not hidden either."""
+    sample = await gpus(event("lost", gpu=1), at=1).check(())
+    assert [gpu.uuid for gpu in sample.gpus] == [UUIDS[0]]
+    assert sample.unopened == (UnopenedGpu(index=1, reason="lost"),)
+
+
+async def test_a_gpu_that_is_known_is_not_told_twice(gpus):
+    sample = await gpus(event("lost", gpu=1), at=1).check(tuple(UUIDS[:2]))
+    assert [gpu.uuid for gpu in sample.gpus] == UUIDS[:2]
+    assert sample.unopened == ()
 
 
 async def test_missing_at_start_is_absent_and_indices_shift(gpus):
