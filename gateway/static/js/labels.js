@@ -50,7 +50,6 @@ const REASONS = {
   hung: "hung: a call to the driver never came back",
   lost: "lost: no longer on the bus",
   missing: "missing: expected, but not found",
-  unreported: "expected, but the host does not report it",
   ecc: "memory errors that could not be corrected",
   "reset-required": "needs a reset",
   "recovery-reset": "asks for a reset",
@@ -111,3 +110,6 @@ export const SECONDS = [
   { name: "unknown", label: "unknown" },
   { name: "excused", label: "excused" },
 ];
+
+/** Whether the driver could not open the GPU, so that its UUID is not known: it is shown by its place. */
+export const isUnopened = (gpu) => gpu.uuid.startsWith("unopened:");

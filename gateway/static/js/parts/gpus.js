@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { count, formatTime, percent, SPACE } from "../format.js";
 import { html, useEffect, useState } from "../preact.js";
-import { reason } from "../labels.js";
+import { isUnopened, reason } from "../labels.js";
 import { Chip } from "./glyph.js";
 
 export function Gpus({ agent, newest, returns }) {
@@ -23,7 +23,11 @@ export function Gpus({ agent, newest, returns }) {
     return () => controller.abort();
   }, [agent.agent_id, newest, returns]);
   const isAsked = now.gpus.size > 0;
-  const gpus = isAsked ? [...now.gpus.values()] : (agent.gpus ?? []);
+  // The host itself may not know a GPU that is expected of it, or that it cannot open.
+  const unseen = (agent.gpus ?? []).filter(
+    (gpu) => !now.gpus.has(gpu.uuid) && (gpu.expected !== false || isUnopened(gpu)),
+  );
+  const gpus = isAsked ? [...now.gpus.values(), ...unseen] : (agent.gpus ?? []);
   return html`<section class="block" aria-label="GPUs">
     <h2>GPUs <span class="quiet">${count(gpus.length)}${now.isSimulated ? ", simulated" : ""}</span></h2>
     ${now.problem && html`<p class="note">No readings just now: ${now.problem}</p>`}
@@ -55,8 +59,8 @@ function Gpu({ gpu }) {
   return html`<li class="gpu">
     <div class="gpu-head">
       <span class="gpu-index">${gpu.index ?? "–"}</span>
-      <span class="gpu-name">${gpu.name || "GPU"}<${Uuid} uuid=${gpu.uuid} /></span>
-      ${gpu.expected === false && html`<span class="quiet">not expected</span>`}
+      <span class="gpu-name">${gpu.name || "GPU"}${!isUnopened(gpu) && html`<${Uuid} uuid=${gpu.uuid} />`}</span>
+      ${gpu.expected === false && !isUnopened(gpu) && html`<span class="quiet">not expected</span>`}
       <${Chip} name=${gpu.state} label=${gpu.state} />
     </div>
     ${gpu.reasons?.length > 0 && html`<p class="gpu-reasons">${gpu.reasons.map(reason).join("; ")}</p>`}

@@ -4,7 +4,7 @@ import { duration, formatFullTime, milliseconds, percent, plural } from "../form
 import { requestBeats } from "../live.js";
 import { classes, html, memo, useEffect, useRef } from "../preact.js";
 import { go } from "../route.js";
-import { status } from "../labels.js";
+import { isUnopened, status } from "../labels.js";
 import { Countdown } from "./countdown.js";
 import { Chip } from "./glyph.js";
 import { Heartbeat } from "./heartbeat.js";
@@ -73,7 +73,9 @@ export function gpuLine(agent) {
   if (gpus.length === 0) return agent.metadata?.gpu_model ?? "no GPU seen yet";
   const name = (gpus.find((gpu) => gpu.name)?.name ?? "").replace(/^NVIDIA (GeForce )?/, "") || "GPU";
   const isMig = gpus.some((gpu) => gpu.uuid.includes("/"));
-  const line = `${gpus.length} × ${name}${isMig ? " (MIG)" : ""}`;
+  const unopened = agent.gpus.filter(isUnopened).length;
+  const number = unopened > 0 ? `${gpus.length} of ${gpus.length + unopened}` : gpus.length;
+  const line = `${number} × ${name}${isMig ? " (MIG)" : ""}`;
   if (gpus.every((gpu) => gpu.reported === false)) return `${line}, as last reported`;
   const troubled = ["down", "degraded", "unknown"]
     .map((state) => [gpus.filter((gpu) => gpu.state === state).length, state])
