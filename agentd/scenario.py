@@ -15,8 +15,10 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from agentd.health import rules
+from agentd.health.rules import XidTable
 from agentd.samples import GpuEvent, GpuSample, Sample
 from bus.clock import boottime
+from bus.contract.messages import GpuState
 from bus.contract.subjects import END
 from bus.errors import SettingsError
 
@@ -170,12 +172,12 @@ class ScenarioProbe:
         for index, state in enumerate(self._states):
             if state.word == "missing":
                 continue
-            verdict, reasons = rules.verdict_on(state.word, self._xids)
+            gpu_state, reasons = _state_and_reasons(state.word, self._xids)
             gpu = GpuSample(
                 uuid=self._uuids[index],
                 index=index,
                 name="Simulated GPU",
-                state=verdict,
+                state=gpu_state,
                 reasons=reasons,
             )
             gpus.append(gpu)
@@ -208,6 +210,21 @@ class ScenarioProbe:
 
     async def close(self) -> None:
         """There is nothing to end."""
+
+
+def _state_and_reasons(word: str, table: XidTable) -> tuple[GpuState, tuple[str, ...]]:
+    """Returns the state and reasons for a word of the scenario vocabulary, such as `xid:79`."""
+    if word.startswith("xid:"):
+        effect = rules.effect_of(int(word.removeprefix("xid:")), table)
+        if effect in ("down", "degraded"):
+            return (effect, (word,))
+        return ("up", ())
+    reason = word
+    if word == "hang":
+        reason = "hung"
+    if reason not in rules.STATE_OF_REASON:
+        return ("up", ())
+    return (rules.STATE_OF_REASON[reason], (reason,))
 
 
 _NO_DETAILS: dict[str, Any] = dict.fromkeys(

@@ -19,7 +19,7 @@ import uvloop
 
 from bench.storage_ingest import START, arrival
 from bus import settings
-from bus.background import end
+from bus.background import cancel_all
 from bus.contract import subjects
 from bus.transport import connection, embedded_server, jetstream_api, layout
 from bus.transport.batch import MAX_MESSAGES, Write, commit
@@ -90,7 +90,7 @@ async def _read(feed: Feed, store: Store, rows: int) -> None:
             if done:
                 feeding.result()
     finally:
-        await end([feeding])
+        await cancel_all([feeding])
 
 
 if __name__ == "__main__":

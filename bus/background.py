@@ -27,12 +27,12 @@ async def background() -> AsyncIterator[StartTask]:
             try:
                 yield start
             finally:
-                await end(tasks)
+                await cancel_all(tasks)
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
 
 
-async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
+async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancels the tasks until all of them are done.
 
     One cancellation is not enough. Before Python 3.12 `asyncio.wait_for` swallows a cancellation

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from bus import settings
-from bus.background import end
+from bus.background import cancel_all
 from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.messages import AgentState
@@ -84,7 +84,7 @@ class World:
         self._watching = asyncio.create_task(self._watch_stalls())
 
     async def close(self) -> None:
-        await end([self._watching])
+        await cancel_all([self._watching])
         for scheduler in self.schedulers:
             await scheduler.kill()
         await self.agents.client.farewell()

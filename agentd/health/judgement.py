@@ -265,7 +265,7 @@ def _heat(
         since_in_window = max(since, now - THERMAL_WINDOW_SECONDS)
         if since_in_window < until:
             spans.append((since_in_window, until))
-    if reading.heat and memory.checked_at is not None:
+    if reading.is_thermally_slowed and memory.checked_at is not None:
         since = max(memory.checked_at, now - _CHECK_REACH_SECONDS)
         if spans and spans[-1][1] >= since:
             since = spans.pop()[0]

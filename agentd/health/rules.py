@@ -75,8 +75,8 @@ class Reading(Struct, kw_only=True, frozen=True):
         return gpu_of(self.uuid)
 
     @property
-    def heat(self) -> bool:
-        """Whether heat slows it down at this moment."""
+    def is_thermally_slowed(self) -> bool:
+        """Whether the GPU lowers its clocks at this moment because of heat."""
         if self.throttle is None:
             return False
         return self.throttle & _THERMAL_BITS != 0
@@ -209,7 +209,7 @@ RULES: tuple[Rule, ...] = (
 THERMAL = Rule(
     "thermal",
     "degraded",
-    lambda r: r.heat,
+    lambda r: r.is_thermally_slowed,
     f"{GPUD}/hw-slowdown: 6 of the last 10 minutes",
 )
 
@@ -309,22 +309,5 @@ def effect_of(xid: int, table: XidTable) -> XidEffect:
     return table.get(xid, "incident")
 
 
-_STATES: dict[str, GpuState] = {rule.reason: rule.state for rule in (*RULES, THERMAL)}
-
-
-def verdict_on(
-    word: str,
-    table: XidTable,
-) -> tuple[GpuState, tuple[str, ...]]:
-    """The state and reasons for a word of the scenario vocabulary, such as `xid:79`."""
-    if word.startswith("xid:"):
-        effect = effect_of(int(word.removeprefix("xid:")), table)
-        if effect in ("down", "degraded"):
-            return (effect, (word,))
-        return ("up", ())
-    reason = word
-    if word == "hang":
-        reason = "hung"
-    if reason not in _STATES:
-        return ("up", ())
-    return (_STATES[reason], (reason,))
+# The state for each reason that a rule gives.
+STATE_OF_REASON: dict[str, GpuState] = {rule.reason: rule.state for rule in (*RULES, THERMAL)}

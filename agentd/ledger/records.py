@@ -105,7 +105,7 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
 
 
-def line(record: Record) -> bytes:
+def encode_line(record: Record) -> bytes:
     """The record as its line in the file."""
     body = _encoder.encode(record)
     return b"%08x %b\n" % (zlib.crc32(body), body)

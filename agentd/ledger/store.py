@@ -19,7 +19,7 @@ from agentd.ledger.records import (
     LedgerCreated,
     Progress,
     Record,
-    line,
+    encode_line,
 )
 from bus.settings import Settings
 
@@ -129,7 +129,7 @@ class LedgerStore:
         if must_sync:
             self._checks_unsynced = 0
         written = self.ledger.records() if whole else records
-        return Batch(b"".join(map(line, written)), whole, must_sync)
+        return Batch(b"".join(map(encode_line, written)), whole, must_sync)
 
     def _must_sync(self, records: list[Record]) -> bool:
         """Whether something changed, or AGENT_CHECKPOINT_INTERVAL checks have passed."""

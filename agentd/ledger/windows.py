@@ -64,7 +64,7 @@ class AskedWindow(NamedTuple):
         return total
 
 
-class _Places:
+class _AgeConverter:
     """Where in ledger time a moment lies that a request gives as an age, in milliseconds.
 
     What was before a reboot is found from the window's begin and not by its age: a boot with a
@@ -85,7 +85,7 @@ class _Places:
         if request.window_seconds is not None:
             self._length = round(min(request.window_seconds * 1000, LONGEST_WINDOW_MS))
 
-    def find(self, age: int) -> int:
+    def position(self, age: int) -> int:
         """The ledger position at this age; not within the window where the age is not."""
         by_age = self._now - age
         if self._rebooted_at is None or self._length is None:
@@ -103,8 +103,8 @@ def asked_window(
 ) -> AskedWindow:
     """The window that the request asks for, as of this reading of the clocks."""
     now = ledger.position(clocks)
-    since = window_start(ledger, request, now)
-    places = _Places(
+    since = _window_start(ledger, request, now)
+    ages = _AgeConverter(
         ledger,
         request,
         since,
@@ -112,23 +112,23 @@ def asked_window(
     )
     excused = _excused_intervals(
         request,
-        places,
+        ages,
         Interval(since, now),
         clocks,
     )
-    judged = judged_intervals(since, now, excused)
+    judged = _judged_intervals(since, now, excused)
     return AskedWindow(
         since,
         now,
         judged,
         excused,
-        _phases(request, places, Interval(since, now)),
+        _phases(request, ages, Interval(since, now)),
     )
 
 
 def _phases(
     request: PingRequest,
-    places: _Places,
+    ages: _AgeConverter,
     window: Interval,
 ) -> list[Phase]:
     """The window cut where a GPU came to be expected, or ceased to be. Read from its end back."""
@@ -138,7 +138,7 @@ def _phases(
     phases: list[Phase] = []
     end = window.end
     for change in sorted(request.expected_changes, key=lambda change: change.seconds_ago):
-        at = places.find(_bounded_ms(change.seconds_ago))
+        at = ages.position(_bounded_ms(change.seconds_ago))
         begin = min(end, max(window.begin, at))
         phases.append(Phase(Interval(begin, end), expected))
         end = begin
@@ -148,7 +148,7 @@ def _phases(
     return phases
 
 
-def window_start(
+def _window_start(
     ledger: Ledger,
     request: PingRequest,
     now: int,
@@ -182,15 +182,15 @@ def _marked_position(ledger: Ledger, since_mark: str | None) -> int | None:
 
 def _excused_intervals(
     request: PingRequest,
-    places: _Places,
+    ages: _AgeConverter,
     window: Interval,
     clocks: ClockReading,
 ) -> list[Interval]:
     """The excused time as ledger time within the window, in order, with overlaps merged."""
     excused: list[Interval] = []
     for span in request.excused:
-        begin = places.find(_age_ms(span.since_seconds_ago, span.since, clocks))
-        end = places.find(_age_ms(span.until_seconds_ago, span.until, clocks))
+        begin = ages.position(_age_ms(span.since_seconds_ago, span.since, clocks))
+        end = ages.position(_age_ms(span.until_seconds_ago, span.until, clocks))
         within = Interval(begin, end).intersection(window)
         if within.length > 0:
             excused.append(within)
@@ -229,7 +229,7 @@ def _merged(intervals: list[Interval]) -> list[Interval]:
     return merged
 
 
-def judged_intervals(
+def _judged_intervals(
     since: int,
     until: int,
     excused: list[Interval],

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from nats.aio.msg import Msg
 
-from bus.background import end
+from bus.background import cancel_all
 from bus.transport import jetstream_api
 from bus.transport.connection import Client
 from bus.transport.jetstream_api import JsonObject
@@ -83,7 +83,7 @@ class OrderedConsumer:
                 pulling.result()
         finally:
             self._lost.set()
-            await end([pulling, losing])
+            await cancel_all([pulling, losing])
 
     def stop(self) -> None:
         """Ends `run`; nothing is delivered after this."""

@@ -18,10 +18,10 @@ from bus.identity.signatures import GENESIS
 from bus.identity.signed_report import Checked
 from scheduler.fleet.directory import Tracked
 from scheduler.ping.admission import Admitted
+from scheduler.ping.timestamps import whole_millisecond
 from scheduler.ping.window import (
     expected_now,
     mark_to_start_from,
-    whole_millisecond,
     window_start,
 )
 

@@ -26,17 +26,23 @@ from bus.contract.messages import (
 )
 from bus.identity.signed_report import HEADER
 from bus.transport.batch import Write
-from scheduler import policy as rules
 from scheduler.fleet import duplicate_ids
 from scheduler.ping.attempt import PingAttempt
+from scheduler.ping.silence import heard_late, silence_after_miss, silence_interrupted
+from scheduler.ping.timestamps import whole_millisecond
 from scheduler.ping.window import (
     gpu_times,
-    heard_late,
-    silence_after_miss,
-    silence_interrupted,
-    whole_millisecond,
 )
-from scheduler.policy import Answered, Excused, Missed, PingResult, Policy, Step
+from scheduler.policy import (
+    Answered,
+    Excused,
+    Missed,
+    PingResult,
+    Policy,
+    Step,
+    advance,
+    next_ping_at,
+)
 from scheduler.write.timers import timer
 
 # Of one agent. The server copies states to the history stream, and must not skip a revision.
@@ -54,7 +60,7 @@ def next_state(
     """Returns the agent's state after this result."""
     before = attempt.base_state
     report = attempt.report
-    step = rules.advance(before or Standing(), result, policy)
+    step = advance(before or Standing(), result, policy)
     standing = {name: getattr(step.standing, name) for name in _STANDING_FIELDS}
     missed = 0
     since_mark = None
@@ -157,7 +163,7 @@ def _next_ping_at(pinged_at: datetime, result: PingResult, step: Step, now: date
     if isinstance(result, Excused) and result.retries:
         # Nothing was learned about the agent, so it is pinged again as soon as that is allowed.
         return now + timedelta(seconds=MIN_SECONDS_BETWEEN_OUTCOMES)
-    return rules.next_ping_at(pinged_at, step.interval_seconds, now)
+    return next_ping_at(pinged_at, step.interval_seconds, now)
 
 
 def _silence(attempt: PingAttempt, result: PingResult, step: Step) -> Silence | None:

@@ -4,7 +4,7 @@ Pure. It translates between the messages, which have timestamps and seconds, and
 which has whole milliseconds.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from bus.contract.durations import Durations, Interval
 from bus.contract.messages import (
@@ -12,7 +12,6 @@ from bus.contract.messages import (
     AnsweredPing,
     ExcusedSpan,
     GpuTime,
-    Silence,
     UptimeReport,
 )
 from scheduler.fleet.directory import Tracked
@@ -25,19 +24,8 @@ from scheduler.ping.admission import (
     ReportedTime,
     admit,
 )
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
-
-
-def milliseconds(timestamp: datetime) -> int:
-    """Returns whole milliseconds since 1970, rounded down."""
-    return (timestamp - _EPOCH) // _MILLISECOND
-
-
-def whole_millisecond(timestamp: datetime) -> datetime:
-    """Returns the timestamp without its microseconds."""
-    return timestamp.replace(microsecond=timestamp.microsecond // 1000 * 1000)
+from scheduler.ping.silence import heard_late, unheard_milliseconds
+from scheduler.ping.timestamps import milliseconds
 
 
 def window_start(tracked: Tracked) -> datetime | None:
@@ -174,65 +162,6 @@ def _says_nothing_new(admitted: Admitted, report: UptimeReport) -> bool:
         if row is None or (row is not host and row != host):
             return False
     return True
-
-
-def heard_late(silence: Silence | None, late_answer_at: datetime | None) -> Silence | None:
-    """Returns the silence without its last miss, where the host answered that ping too late.
-
-    The host was there at that moment, so the row of misses ends before it. What was unheard until
-    then stays so: otherwise one late answer would make up for days of silence.
-    """
-    if silence is None or silence.misses == 0 or late_answer_at != silence.last:
-        return silence
-    row = 0.0
-    if silence.misses > 1:
-        row_end = silence.before_last or silence.last
-        row = max(0.0, (row_end - silence.first).total_seconds())
-    return Silence(
-        first=silence.last,
-        last=silence.last,
-        misses=0,
-        earlier_seconds=silence.earlier_seconds + row,
-    )
-
-
-def unheard_milliseconds(silence: Silence | None) -> int:
-    """Returns the time between the first and the last of two or more billed misses in a row."""
-    if silence is None:
-        return 0
-    row = milliseconds(silence.last) - milliseconds(silence.first)
-    return max(0, row) + round(silence.earlier_seconds * 1000)
-
-
-def silence_after_miss(before: Silence | None, pinged_at: datetime) -> Silence:
-    """Returns the silence with one more billed miss."""
-    if before is None:
-        return Silence(first=pinged_at, last=pinged_at, misses=1)
-    first = before.first
-    before_last: datetime | None = before.last
-    if before.misses == 0:
-        first = pinged_at
-        before_last = None
-    return Silence(
-        first=first,
-        last=pinged_at,
-        misses=before.misses + 1,
-        earlier_seconds=before.earlier_seconds,
-        before_last=before_last,
-    )
-
-
-def silence_interrupted(before: Silence | None) -> Silence | None:
-    """Returns the silence after something that was no miss: the next miss begins a new row."""
-    if before is None:
-        return None
-    row = max(0.0, (before.last - before.first).total_seconds())
-    return Silence(
-        first=before.last,
-        last=before.last,
-        misses=0,
-        earlier_seconds=before.earlier_seconds + row,
-    )
 
 
 def _elapsed(previous: AnsweredPing | None, sent: AnsweredPing) -> int | None:

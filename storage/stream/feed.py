@@ -15,7 +15,7 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
-from bus.background import end
+from bus.background import cancel_all
 from bus.clock import boottime, utc_now
 from bus.contract import subjects
 from bus.errors import BusError
@@ -153,7 +153,7 @@ class Feed:
                 last_message, _ = batch[-1]
                 writing = asyncio.create_task(self._write(prepared, last_message))
         finally:
-            await end([pulling, failing])
+            await cancel_all([pulling, failing])
             if writing is not None:
                 # It has begun, and where reading begins again depends on it.
                 await writing

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 from msgspec import Struct
 
-from bus.background import end
+from bus.background import cancel_all
 from bus.clock import utc_now
 from bus.contract import subjects
 from bus.settings import Settings
@@ -146,7 +146,7 @@ async def _read_stream(
                 feeding.result()
         progress(feed.catch_up.read, feed.catch_up.total or 0)
     finally:
-        await end([feeding])
+        await cancel_all([feeding])
         await jetstream_api.delete_consumer(client, subjects.HISTORY_STREAM, name)
 
 

@@ -216,9 +216,9 @@ def test_a_day_old_ledger_of_a_flapping_host_opens_quickly(tmp_path):
     store = LedgerStore(tmp_path / "a-1.ledger", settings.load({}))
     store.open(1)
     store._file.rewrite(
-        records.line(store.ledger.created)
+        records.encode_line(store.ledger.created)
         + b"".join(
-            records.line(
+            records.encode_line(
                 records.ConditionChanged(
                     at * 5_000, f"GPU-{gpu}", "up" if at % 2 else "down", ("missing",)
                 )

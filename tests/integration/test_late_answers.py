@@ -14,7 +14,7 @@ from bus.contract.messages import PingRequest, Silence, decode, encode
 from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.settings import Settings
 from bus.transport import connection, micro_services
-from scheduler.ping.window import heard_late, silence_after_miss, unheard_milliseconds
+from scheduler.ping.silence import heard_late, silence_after_miss, unheard_milliseconds
 from scheduler.service import running
 from tests.agents import report
 from tests.history import until_history

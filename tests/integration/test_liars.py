@@ -22,7 +22,7 @@ from bus.settings import Settings
 from bus.transport import connection, micro_services
 from bus.transport.bucket import read
 from scheduler.ping.pinger import REPORT_LIMIT_BYTES
-from scheduler.ping.window import milliseconds
+from scheduler.ping.timestamps import milliseconds
 from scheduler.service import running
 from tests.agents import answering, report
 from tests.history import until_history

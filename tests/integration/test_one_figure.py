@@ -16,7 +16,7 @@ from bus.contract.messages import SummedSeconds, encode
 from bus.contract.questions import HistoryRequest, OverviewRequest, UptimesRequest
 from bus.contract.statements import FleetReplayRequest, Statement, StatementRequest
 from bus.settings import load
-from scheduler.ping.window import milliseconds
+from scheduler.ping.timestamps import milliseconds
 from storage.answers import history
 from storage.engine.rows import Arrival
 from storage.statements import build, replay

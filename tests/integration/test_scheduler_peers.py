@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from msgspec.structs import replace
 
-from bus.background import end
+from bus.background import cancel_all
 from bus.contract import subjects
 from bus.contract.messages import encode
 from bus.contract.questions import RegisterRequest
@@ -61,7 +61,7 @@ async def claiming(
     try:
         yield
     finally:
-        await end([claims])
+        await cancel_all([claims])
 
 
 async def everyone_is_pinged_for(bus: connection.Client, rounds: int, within: float) -> float:

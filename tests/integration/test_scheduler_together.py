@@ -31,7 +31,7 @@ from scheduler.ping.committer import Committer
 from scheduler.ping.next_state import next_state
 from scheduler.ping.pinger import Pinger, PingLimits
 from scheduler.ping.server_monitor import ServerMonitor
-from scheduler.ping.window import whole_millisecond
+from scheduler.ping.timestamps import whole_millisecond
 from scheduler.policy import Missed, PingResult
 from scheduler.service import policy_of, running
 from scheduler.write.timers import timer

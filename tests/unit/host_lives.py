@@ -38,7 +38,7 @@ from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.next_state import next_state, writes
 from scheduler.ping.pinger import Pinger, PingLimits
 from scheduler.ping.server_monitor import ServerMonitor
-from scheduler.ping.window import milliseconds
+from scheduler.ping.timestamps import milliseconds
 from scheduler.policy import Answered, Missed, PingResult, Policy
 
 TIMEOUT = 10_000

@@ -25,7 +25,7 @@ from bus.contract.messages import (
     encode,
 )
 from scheduler.ping.admission import ALWAYS, MeasuredWindow, Refused, ReportedTime, admit
-from scheduler.ping.window import milliseconds
+from scheduler.ping.timestamps import milliseconds
 
 MINUTE_MS = 60_000
 MILLISECOND = timedelta(milliseconds=1)

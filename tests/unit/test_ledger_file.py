@@ -39,13 +39,13 @@ some_records = st.lists(
 
 @given(some_records)
 def test_records_come_back_as_they_went(written):
-    data = b"".join(map(records.line, written))
+    data = b"".join(map(records.encode_line, written))
     assert records.read(data) == (written, len(data))
 
 
 @given(some_records, st.data())
 def test_damage_anywhere_keeps_exactly_the_lines_before_it(written, data):
-    lines = [records.line(record) for record in written] or [records.line(BEGAN)]
+    lines = [records.encode_line(record) for record in written] or [records.encode_line(BEGAN)]
     whole = bytearray(b"".join(lines))
     at = data.draw(st.integers(0, len(whole) - 1))
     whole[at] ^= data.draw(st.integers(1, 255))
@@ -61,7 +61,7 @@ def test_damage_anywhere_keeps_exactly_the_lines_before_it(written, data):
 def test_garbage_is_no_record_and_no_crash(garbage):
     found, good = records.read(garbage)
     assert good <= len(garbage)
-    assert not found or garbage.startswith(records.line(found[0]))
+    assert not found or garbage.startswith(records.encode_line(found[0]))
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_full_disk_is_told_once_and_everything_is_written_when_there_is_room(
 
 def test_a_write_that_was_cut_short_is_taken_back(tmp_path):
     file = LedgerFile(tmp_path / "a.ledger")
-    file.rewrite(records.line(BEGAN))
+    file.rewrite(records.encode_line(BEGAN))
     size = file.size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(
@@ -145,7 +145,7 @@ def test_a_write_that_was_cut_short_is_taken_back(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert file.path.stat().st_size == size
-    file.append(records.line(Progress(1, 1, 1)))
+    file.append(records.encode_line(Progress(1, 1, 1)))
     assert records.read(file.path.read_bytes())[0] == [BEGAN, Progress(1, 1, 1)]
     file.close()
 
@@ -162,7 +162,9 @@ def test_a_folder_that_cannot_be_made_leaves_the_agent_running(tmp_path):
 
 
 def test_a_file_of_a_newer_format_is_set_aside_and_not_misread(tmp_path, keep):
-    (tmp_path / "a.ledger").write_bytes(records.line(LedgerCreated(records.FORMAT + 1, "newer", 1)))
+    (tmp_path / "a.ledger").write_bytes(
+        records.encode_line(LedgerCreated(records.FORMAT + 1, "newer", 1))
+    )
     store = keep()
     store.open(2)
     assert store.ledger.created.ledger != "newer"
