@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from bus.contract.questions import LiveEvent
+from bus.contract.questions import GpuSummary, LiveEvent
 from bus.settings import Settings
 from tests.browser import Browser, chromium
 from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
@@ -66,6 +66,31 @@ async def test_the_readings_of_a_gpu_are_shown(page: Page):
     def look() -> None:
         page.browser.open(f"{page.url}/#/agent/a")
         page.browser.see(".gpus .readings", "41 °C")
+
+    await in_browser(look)
+
+
+async def test_a_gpu_that_cannot_be_opened_is_shown_by_its_place(page: Page):
+    """The agent itself names only the GPU that it reads."""
+    seen = GpuSummary(uuid="GPU-a", index=0, name="NVIDIA H100", state="up")
+    unopened = GpuSummary(
+        uuid="unopened:0000:5e:00.0",
+        index=1,
+        name="not opened, 0000:5e:00.0",
+        state="down",
+        reasons=("lost",),
+        expected=False,
+    )
+    page.behind.agents["a"] = agent("a", status="healthy", gpus=(seen, unopened))
+    await page.behind.serve_agent("a")
+
+    def look() -> None:
+        page.browser.open(page.url)
+        page.browser.see("[data-agent=a]", "1 of 2 × H100")
+        page.browser.open(f"{page.url}/#/agent/a")
+        page.browser.see(".gpus .readings", "41 °C")
+        page.browser.see(".gpus", "not opened, 0000:5e:00.0")
+        page.browser.see(".gpus", "lost: no longer on the bus")
 
     await in_browser(look)
 
