@@ -25,6 +25,7 @@ from bus.contract.questions import (
     Agent,
     AgentPage,
     Fleet,
+    GpuCounts,
     HistoryRequest,
     HistorySummary,
     ListRequest,
@@ -309,6 +310,8 @@ class Behind:
             in_flight=3,
             by_status=by_status,
             next_ping_at=NOW,
+            gpus=GpuCounts(total=8, up=7, down=1, hosts_lost_all=1),
+            base_interval_minutes=15.0,
         )
 
     async def _ping_now(self, request: Request) -> Ping:
@@ -390,7 +393,8 @@ class Behind:
         asked = decode(request.data, UptimesRequest).agent_ids
         self.asked.append(("uptimes", asked))
         return UptimesReply(
-            uptimes={name: value for name, value in self.uptimes.items() if name in asked}
+            uptimes={name: value for name, value in self.uptimes.items() if name in asked},
+            judged_seconds={name: 1.0 for name in self.uptimes if name in asked},
         )
 
     async def _overview(self, request: Request) -> OverviewReply:

@@ -35,6 +35,14 @@ TestAgents = Annotated[
     int,
     Parameter(validator=validators.Number(gte=0, lte=1000), help="run N test agents, sim-001 ..."),
 ]
+Demo = Annotated[
+    bool,
+    Parameter(
+        negative="",
+        help="twelve simulated hosts in mixed states, pinged every 6 s, with an invented month"
+        " of history; in a data dir of its own",
+    ),
+]
 DashboardInterval = Annotated[
     float | None,
     Parameter(
@@ -53,6 +61,7 @@ Port = Annotated[int | None, Parameter(help="port to listen on [GATEWAY_PORT: 80
     group=RUN,
     help_epilogue=examples(
         "gpuping up",
+        "gpuping up --demo",
         "gpuping up --port 8123 --register-agents 4 --scenario flapping --dashboard-interval 30",
         "PING_BASE_INTERVAL_MINUTES=0.5 gpuping up --data-dir ./data",
         "NATS_URL=nats://bus.example:4222 gpuping up --no-agent",
@@ -68,6 +77,7 @@ def up(
     register_agents: TestAgents = 0,
     scenario: Scenario = None,
     dashboard_interval: DashboardInterval = None,
+    demo: Demo = False,
 ) -> int:
     """Run the whole system on this machine: bus, scheduler, storage, gateway and one agent.
 
@@ -76,6 +86,7 @@ def up(
     AGENT_HTTP_PORT.
     """
     from gpuping.up.announce import process_started
+    from gpuping.up.demo import demo_settings
     from gpuping.up.system import Options
 
     started = process_started()
@@ -88,7 +99,9 @@ def up(
     )
     if settings.AGENT_MODE:
         return _run_agent(settings)
-    options = Options(agent, register_agents, dashboard_interval)
+    if demo:
+        settings = demo_settings(settings)
+    options = Options(agent and not demo, register_agents, dashboard_interval, demo)
 
     async def main(lifecycle: Lifecycle) -> None:
         await _run_up(settings, options, lifecycle, started)

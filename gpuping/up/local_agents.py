@@ -1,8 +1,10 @@
 """The agents that `up` runs itself: one for this machine, and test agents with simulated GPUs."""
 
 import ctypes
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from bus.settings import Settings
@@ -16,6 +18,7 @@ class LocalAgent(NamedTuple):
     agent_id: str
     state_dir: Path
     scenario: str | None
+    metadata: Mapping[str, Any] = MappingProxyType({})
 
 
 def planned_agents(settings: Settings, *, for_this_machine: bool, tests: int) -> list[LocalAgent]:
@@ -58,9 +61,9 @@ async def start(stack: AsyncExitStack, settings: Settings, agent: LocalAgent) ->
     """Runs the agent until the stack is closed."""
     from agentd import probe_selection, service
 
-    metadata: dict[str, Any] = {}
+    metadata = dict(agent.metadata)
     if agent.scenario:
-        metadata = {"simulated": True, "scenario": agent.scenario}
+        metadata |= {"simulated": True, "scenario": agent.scenario}
     probe = probe_selection.open_probe(settings, agent.agent_id, agent.scenario)
     running = service.running(
         settings,

@@ -18,7 +18,7 @@ from gpuping.client import bus_file
 from gpuping.client.data_dir_lock import lock_data_dir
 from gpuping.client.own_server import running as running_own_server
 from gpuping.enrolment import service as enrolment_service
-from gpuping.up import local_agents
+from gpuping.up import demo, local_agents
 from gpuping.up.first_answer import FirstAnswer
 
 
@@ -28,6 +28,7 @@ class Options(NamedTuple):
     local_agent: bool = True
     test_agents: int = 0
     dashboard_interval: float | None = None
+    demo: bool = False
 
 
 class System(NamedTuple):
@@ -75,6 +76,8 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
                 settings_of("enrolment"), own_server.identities.authority
             )
             await stack.enter_async_context(enrolment)
+        if options.demo:
+            await _start_demo(stack, settings_of, settings_of_agent)
         await stack.enter_async_context(scheduler.running(settings_of("scheduler")))
         await stack.enter_async_context(storage.running(settings_of("storage")))
         running_gateway = await stack.enter_async_context(gateway.running(settings_of("gateway")))
@@ -83,6 +86,8 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
         )
         for agent in agents:
             await local_agents.start(stack, settings_of_agent(agent.agent_id), agent)
+        if options.demo:
+            agents += demo.planned_agents(settings)
         stack.callback(bus_file.remove, settings.data_dir)
         bus_file.write(
             settings.data_dir,
@@ -104,6 +109,17 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
 
 SettingsOf = Callable[[RoleName], Settings]
 SettingsOfAgent = Callable[[str], Settings]
+
+
+async def _start_demo(
+    stack: AsyncExitStack, settings_of: SettingsOf, settings_of_agent: SettingsOfAgent
+) -> None:
+    """Starts the demo's agents, behind each an invented month of history at the first start."""
+    is_first_start = await demo.seed_history(settings_of("storage"))
+    for agent in demo.planned_agents(settings_of("agent")):
+        await local_agents.start(stack, settings_of_agent(agent.agent_id), agent)
+    if is_first_start:
+        await demo.seed_bucket(settings_of("scheduler"))
 
 
 def _settings_on_a_given_bus(settings: Settings) -> tuple[SettingsOf, SettingsOfAgent]:

@@ -160,3 +160,78 @@ async def test_images_on_a_page_of_another_site_start_no_export(page: Page, tmp_
     await in_browser(look)
     assert page.browser.script("return document.querySelector('#badge').naturalWidth") != 0
     assert all(question != "table" for question, _ in page.behind.asked)
+
+
+STORAGE = {"stats", "history", "series", "overview", "uptimes"}
+
+
+async def test_the_panel_recovers_when_storage_is_back(page: Page):
+    page.behind.pings["a"] = [ping("a", 1)]
+    page.behind.silent |= STORAGE
+
+    def look_while_away() -> None:
+        page.browser.open(f"{page.url}/#/agent/a")
+        page.browser.see(".live", "Storage away")
+        page.browser.see(".trouble", "Storage cannot work")
+        page.browser.see(".detail .problem", "could not be read", seconds=60)
+        assert "not judged yet" not in page.browser.text(".detail")
+
+    await in_browser(look_while_away)
+    page.behind.silent.clear()
+
+    def look_when_back() -> None:
+        page.browser.see(".live", "Live")
+        page.browser.gone(".trouble")
+        page.browser.gone(".detail .problem")
+        page.browser.see(".outcomes td", "good")
+
+    await in_browser(look_when_back)
+
+
+async def test_the_page_says_that_the_scheduler_is_away(page: Page):
+    def look() -> None:
+        page.browser.open(page.url)
+        page.browser.see(".live", "Live")
+        page.behind.silent |= {"fleet", "list"}
+        page.browser.see(".live", "Scheduler away")
+        page.browser.see(".trouble", "Scheduler cannot work")
+        page.behind.silent.clear()
+        page.browser.see(".live", "Live")
+        page.browser.gone(".trouble")
+
+    await in_browser(look)
+
+
+async def test_a_missing_host_keeps_the_names_of_its_gpus_and_mig_devices_differ(page: Page):
+    mig = "GPU-11111111-2222-3333-4444-555555555555"
+    gpus = tuple(
+        GpuSummary(
+            uuid=f"{mig}/{n}/0", index=0, name="NVIDIA A100", state="unknown", reported=False
+        )
+        for n in (1, 2)
+    )
+    page.behind.agents["a"] = agent("a", status="missing", gpus=gpus, last_answered_at=NOW)
+
+    def look() -> None:
+        page.browser.open(f"{page.url}/#/agent/a")
+        page.browser.see("[data-agent=a]", "A100 (MIG), as last reported")
+        page.browser.see(".as-of", "does not answer")
+        page.browser.see(".gpu", "MIG 1/0")
+        page.browser.see(".gpu", "MIG 2/0")
+
+    await in_browser(look)
+
+
+async def test_a_figure_from_less_than_an_interval_says_so(page: Page):
+    early = agent("a", status="healthy", uptime_24h_percent=None, current_interval_minutes=15.0)
+    page.behind.agents = {"a": early}
+    page.behind.uptimes["a"] = 100.0
+
+    def look() -> None:
+        page.browser.open(page.url)
+        page.browser.see(".early-note", "too early to tell: judged so far 1 s")
+        page.browser.see("[data-agent=a] .chip", "Not judged")
+        page.browser.see(".tile-note", "1 not judged yet")
+        page.browser.see("[data-agent=a] .early", "of 1 s")
+
+    await in_browser(look)

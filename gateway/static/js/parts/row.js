@@ -23,6 +23,7 @@ export const Row = memo(({ agent, beats, query, baseSeconds, isStale, isOpen }) 
     <div class="cell cell-id" role="cell">
       <a href=${`#/agent/${encodeURIComponent(agent.agent_id)}${query ? `?${query}` : ""}`} aria-current=${isOpen ? "true" : undefined}>${agent.agent_id}</a>
       <span class="quiet">${gpuLine(agent)}</span>
+      ${typeof agent.metadata?.note === "string" && html`<span class="quiet note-line" title=${agent.metadata.note}>${agent.metadata.note}</span>`}
     </div>
     <div class="cell cell-status" role="cell"><${Chip} name=${isJudged(agent) ? agent.status : "pending"} label=${label} /></div>
     <div class="cell cell-beats" role="cell"><${Heartbeat} pings=${beats} /></div>

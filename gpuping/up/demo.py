@@ -1,0 +1,262 @@
+"""`gpuping up --demo`: twelve named hosts in mixed scenarios, with a month of history behind them.
+
+The month is invented: it is written once, into an empty data dir, as outcomes of the past. From
+then on everything is real but the GPUs, which are simulated.
+"""
+
+import random
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from bus import clock
+from bus.contract import subjects
+from bus.contract.messages import (
+    AgentEntry,
+    AgentState,
+    GpuReport,
+    KnownGpu,
+    Outcome,
+    Seconds,
+    UptimeReport,
+    Window,
+    encode,
+)
+from bus.settings import Settings
+from bus.transport import connection
+from gpuping.up.local_agents import LocalAgent
+
+MONTH = timedelta(days=30)
+STEP = timedelta(minutes=15)
+BASE_INTERVAL_MINUTES = 0.1
+MAX_INTERVAL_HOURS = 0.02  # so that a host that is worse is still seen to be pinged less often
+GPU_NAME = "Simulated GPU"
+_SEED = 24  # the same month at every first start
+
+
+class DemoHost(NamedTuple):
+    """A host of the demo. `scenario` is None for one whose agent does not run.
+
+    `faults_a_day` is how many of its pings a day of the invented month were poor, `missed_days` on
+    how many days before now it answered nothing.
+    """
+
+    agent_id: str
+    scenario: str | None
+    gpus: int
+    site: str
+    note: str
+    faults_a_day: float = 0.02
+    missed_days: tuple[int, ...] = ()
+
+
+HOSTS = (
+    DemoHost("fra-a100-01", "healthy", 2, "FRA", "all is well"),
+    DemoHost("fra-a100-02", "healthy", 2, "FRA", "all is well"),
+    DemoHost(
+        "fra-h100-01", "eight-gpus-one-bad", 8, "FRA", "one of eight GPUs is down: the host is"
+    ),
+    DemoHost("fra-h100-02", "healthy", 2, "FRA", "was off for two days", 0.05, (11, 12)),
+    DemoHost("ams-l40-01", "healthy", 2, "AMS", "all is well"),
+    DemoHost("ams-l40-02", "thermal", 2, "AMS", "slowed down by heat: degraded still counts", 0.1),
+    DemoHost("ams-l40-03", "flapping", 2, "AMS", "a GPU falls off the bus every 20 s", 9.0),
+    DemoHost("nyc-4090-01", "healthy", 2, "NYC", "all is well"),
+    DemoHost("nyc-4090-02", "lost-and-back", 2, "NYC", "lost a GPU once: watch it recover", 0.5),
+    DemoHost("nyc-4090-03", "dying", 2, "NYC", "a GPU on its way out", 2.0),
+    DemoHost("sin-h200-01", "hung", 2, "SIN", "the driver stops answering", 0.3),
+    DemoHost("sin-h200-02", None, 4, "SIN", "switched off: nobody answers", 0.2, (0, 1)),
+)
+
+
+def demo_settings(settings: Settings) -> Settings:
+    """The settings of a demo: a data dir below the usual one, and short intervals.
+
+    An interval that was set stays as it was set.
+    """
+    changes: dict[str, Any] = {"GPUPING_DATA_DIR": str(settings.data_dir / "demo")}
+    defaults = Settings()
+    if settings.PING_BASE_INTERVAL_MINUTES == defaults.PING_BASE_INTERVAL_MINUTES:
+        changes["PING_BASE_INTERVAL_MINUTES"] = BASE_INTERVAL_MINUTES
+    if settings.PING_MAX_INTERVAL_HOURS == defaults.PING_MAX_INTERVAL_HOURS:
+        changes["PING_MAX_INTERVAL_HOURS"] = MAX_INTERVAL_HOURS
+    return replace(settings, **changes)
+
+
+def planned_agents(settings: Settings) -> list[LocalAgent]:
+    """The agents of the hosts that are on."""
+    agents = []
+    for host in HOSTS:
+        if host.scenario is not None:
+            state_dir = settings.data_dir / "agents" / host.agent_id
+            agents.append(LocalAgent(host.agent_id, state_dir, host.scenario, _metadata(host)))
+    return agents
+
+
+def _metadata(host: DemoHost) -> dict[str, Any]:
+    return {"site": host.site, "note": host.note}
+
+
+async def seed_history(settings: Settings) -> bool:
+    """Writes the invented month into a data dir that has no history yet.
+
+    Returns whether it did; the caller then calls `seed_bucket`.
+    """
+    from storage.engine.rows import Arrival
+    from storage.store.store import Store
+
+    store = Store(settings)
+    if store.file.exists():
+        return False
+    now = clock.utc_now()
+    await store.open(now)
+    try:
+        sequence = 0
+        for host in HOSTS:
+            batch = []
+            for state in _month(host, now):
+                sequence += 1
+                batch.append(Arrival(sequence, state.agent_id, encode(state)))
+            # The stream of this number never was: storage reads the real one from its beginning.
+            await store.write(1, await store.prepare(batch))
+    finally:
+        await store.close()
+    return True
+
+
+async def seed_bucket(settings: Settings) -> None:
+    """Gives each host's entry and a last outcome, of this moment, to the scheduler to carry on.
+
+    The agents run already, so that their ledgers know all the time since that outcome.
+    """
+    inbox_prefix = subjects.service_inbox("scheduler")
+    async with connection.connected(settings, "demo", inbox_prefix=inbox_prefix) as client:
+        stream = client.jetstream()
+        for host in HOSTS:
+            now = clock.utc_now()
+            *_, last = _month(host, now)
+            await stream.publish(subjects.agent_key(host.agent_id), encode(_entry(host, now)))
+            await stream.publish(subjects.state_key(host.agent_id), encode(last))
+
+
+def _entry(host: DemoHost, now: datetime) -> AgentEntry:
+    return AgentEntry(
+        agent_id=host.agent_id,
+        registered_at=now - MONTH,
+        enrolled_at=now - MONTH,
+        metadata=_metadata(host) | {"simulated": True},
+        expected_gpus=_uuids(host),
+        expects_simulated=True,
+    )
+
+
+def _uuids(host: DemoHost) -> tuple[str, ...]:
+    from agentd.scenario import simulated_uuid
+
+    return tuple(simulated_uuid(host.agent_id, gpu) for gpu in range(host.gpus))
+
+
+def _month(host: DemoHost, now: datetime) -> Iterator[AgentState]:
+    """The host's states of a month, one every STEP, and one at `now`, however soon after."""
+    chance = random.Random(f"{_SEED} {host.agent_id}")  # noqa: S311  # nothing secret
+    count = MONTH // STEP
+    uuids = _uuids(host)
+    known_gpus = tuple(KnownGpu(uuid, index, GPU_NAME) for index, uuid in enumerate(uuids))
+    missed = 0
+    poor_in_a_row = 0
+    answered_at: datetime | None = None
+    for number in range(1, count + 1):
+        at = now - (count - number) * STEP
+        days_ago = (now - at).days
+        down = 0.0
+        if chance.random() < host.faults_a_day * (STEP / timedelta(days=1)):
+            down = round(chance.uniform(20.0, STEP.total_seconds()), 3)
+        is_off = days_ago in host.missed_days
+        missed += is_off
+        poor_in_a_row = poor_in_a_row + 1 if is_off or down > 0 else 0
+        outcome = _missed(host, number, at)
+        if not is_off:
+            outcome = _answered(host, uuids, number, at, down, chance)
+            answered_at = at
+        yield AgentState(
+            agent_id=host.agent_id,
+            ping_seq=number,
+            answered=number - missed,
+            interval_seconds=STEP.total_seconds(),
+            next_ping_at=at,
+            last=outcome,
+            missed=missed,
+            last_answered_at=answered_at,
+            last_outcome=outcome.outcome,
+            last_judged=outcome.verdict,
+            good_streak=0 if poor_in_a_row else 3,
+            consecutive_poor=min(poor_in_a_row, 4),
+            uptime_percent=outcome.uptime_percent,
+            gpus_before=known_gpus if is_off else (),
+        )
+
+
+def _answered(
+    host: DemoHost,
+    uuids: tuple[str, ...],
+    number: int,
+    at: datetime,
+    down: float,
+    chance: random.Random,
+) -> Outcome:
+    length = STEP.total_seconds()
+    seconds = Seconds(up=round(length - down, 3), down=down)
+    uptime = 100.0 * seconds.up / length
+    gpus = []
+    for index, uuid in enumerate(uuids):
+        own = Seconds(up=length)
+        if index == 0:
+            own = seconds
+        gpu = GpuReport(
+            uuid=uuid,
+            index=index,
+            name=GPU_NAME,
+            state="up",
+            uptime_percent=100.0 * own.up / length,
+            seconds=own,
+        )
+        gpus.append(gpu)
+    report = UptimeReport(
+        agent_id=host.agent_id,
+        window=Window(since=at - STEP, until=at, seconds=length),
+        uptime_percent=uptime,
+        gpu_available=True,
+        seconds=seconds,
+        gpus=tuple(gpus),
+        simulated=True,
+    )
+    return Outcome(
+        ping_id=f"demo-{host.agent_id}-{number}",
+        ping_seq=number,
+        pinged_at=at,
+        outcome="answered",
+        verdict="good" if uptime >= 99.0 else "poor",
+        reason=None if uptime >= 99.0 else "uptime_below_threshold",
+        uptime_percent=uptime,
+        seconds=seconds,
+        window_seconds=length,
+        response_ms=round(chance.lognormvariate(0.9, 0.35), 3),
+        late_ms=round(chance.uniform(1.0, 8.0), 3),
+        since=at - STEP,
+        report=Raw(encode(report)),
+    )
+
+
+def _missed(host: DemoHost, number: int, at: datetime) -> Outcome:
+    return Outcome(
+        ping_id=f"demo-{host.agent_id}-{number}",
+        ping_seq=number,
+        pinged_at=at,
+        outcome="missed",
+        verdict="poor",
+        reason="no_responders",
+        late_ms=4.0,
+        since=at - STEP,
+    )
