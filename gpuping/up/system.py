@@ -77,7 +77,7 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
             )
             await stack.enter_async_context(enrolment)
         if options.demo:
-            await _start_demo(stack, settings_of, settings_of_agent)
+            await _start_demo(stack, settings, settings_of, settings_of_agent)
         await stack.enter_async_context(scheduler.running(settings_of("scheduler")))
         await stack.enter_async_context(storage.running(settings_of("storage")))
         running_gateway = await stack.enter_async_context(gateway.running(settings_of("gateway")))
@@ -112,11 +112,14 @@ SettingsOfAgent = Callable[[str], Settings]
 
 
 async def _start_demo(
-    stack: AsyncExitStack, settings_of: SettingsOf, settings_of_agent: SettingsOfAgent
+    stack: AsyncExitStack,
+    settings: Settings,
+    settings_of: SettingsOf,
+    settings_of_agent: SettingsOfAgent,
 ) -> None:
     """Starts the demo's agents, behind each an invented month of history at the first start."""
     is_first_start = await demo.seed_history(settings_of("storage"))
-    for agent in demo.planned_agents(settings_of("agent")):
+    for agent in demo.planned_agents(settings):
         await local_agents.start(stack, settings_of_agent(agent.agent_id), agent)
     if is_first_start:
         await demo.seed_bucket(settings_of("scheduler"))
