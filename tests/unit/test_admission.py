@@ -77,7 +77,8 @@ def test_a_percent_that_its_own_seconds_contradict_is_refused():
     all_down = Durations(down=QUARTER)
     assert admit(measured(), said(all_down, 100.0)) == Refused("percent_contradicts_seconds")
     assert admit(measured(), said(all_down, None)) == Refused("percent_contradicts_seconds")
-    assert isinstance(admit(measured(), said(all_down, 0.009)), Admitted)
+    assert isinstance(admit(measured(), said(all_down, 0.01)), Admitted)
+    assert admit(measured(), said(all_down, 0.0101)) == Refused("percent_contradicts_seconds")
 
 
 def test_what_the_host_calls_excused_is_not_excused():
@@ -165,6 +166,29 @@ def test_a_step_of_our_own_clock_is_excused():
     window = measured(QUARTER + 3 * HOUR, elapsed=QUARTER)
     result = admitted(window, said(Durations(up=QUARTER)))
     assert result.host == Durations(up=QUARTER, excused=3 * HOUR)
+
+
+def by_server(length: int, elapsed: int) -> MeasuredWindow:
+    """A window that two schedulers measured, and that the server's clock contradicts."""
+    return MeasuredWindow(
+        since=0, until=length, elapsed_by_server=elapsed, expected={"A": ALWAYS}, answer=50
+    )
+
+
+def test_a_step_of_the_servers_clock_is_held_against_no_host():
+    """Nobody knows whether the server's clock was set, or that of a scheduler."""
+    up = Durations(up=QUARTER)
+    assert admitted(by_server(QUARTER, QUARTER + HOUR), said(up)) == Admitted(up, {"A": up})
+    for behind in (QUARTER - 5_000, 0, -HOUR):
+        result = admitted(by_server(QUARTER, behind), said(up))
+        assert result.host.down + result.host.unknown == 0
+        assert result.host.window == QUARTER
+
+
+def test_a_step_of_our_clock_between_two_misses_is_no_silence():
+    window = measured(QUARTER + 3 * HOUR, elapsed=QUARTER, unheard=3 * HOUR + 100_000)
+    result = admitted(window, said(Durations(up=QUARTER)))
+    assert result.host == Durations(up=QUARTER - 100_000, unknown=100_000, excused=3 * HOUR)
 
 
 def test_a_calendar_that_ran_backwards_makes_an_empty_window():

@@ -1,0 +1,105 @@
+"""The window that the scheduler measures: by which clock, and how much of it was silent."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bus.contract.messages import AgentEntry, AgentState, AnsweredPing, Outcome, Silence
+from scheduler.fleet.directory import Tracked
+from scheduler.ping.admission import MeasuredWindow
+from scheduler.ping.window import measured_window
+from tests.agents import PingRequest, report
+
+ENROLLED = datetime(2026, 11, 1, tzinfo=UTC)
+FIRST = ENROLLED + timedelta(minutes=1)
+QUARTER = timedelta(minutes=15)
+
+
+def after(seconds: float) -> datetime:
+    return FIRST + timedelta(seconds=seconds)
+
+
+def clocks(boot_id: str, seconds: float, server_seconds: float | None = None) -> AnsweredPing:
+    """A ping sent so long after the first one, by the scheduler's clocks and the server's."""
+    bus_time = after(seconds if server_seconds is None else server_seconds)
+    return AnsweredPing(boot_id=boot_id, boottime=1_000.0 + seconds, bus_time=bus_time)
+
+
+def tracked(silence: Silence | None = None, *, is_answered: bool = True) -> Tracked:
+    """An agent that was enrolled a minute before its first answered ping."""
+    known = Tracked()
+    known.entry = AgentEntry(
+        agent_id="a",
+        registered_at=ENROLLED,
+        enrolled_at=ENROLLED,
+        expected_gpus=("GPU-a-0",),
+        enrolled_clocks=clocks("boot", -60.0),
+    )
+    if is_answered:
+        last = Outcome(
+            ping_id="p-1", ping_seq=1, pinged_at=FIRST, outcome="answered", verdict="first"
+        )
+        known.state = AgentState(
+            agent_id="a",
+            ping_seq=1,
+            interval_seconds=900.0,
+            next_ping_at=FIRST + QUARTER,
+            last=last,
+            last_answered_at=FIRST,
+            answered_ping=clocks("boot", 0.0),
+            silence=silence,
+        )
+    return known
+
+
+def window_of(
+    agent: Tracked, sent: AnsweredPing, pinged_at: datetime, *, believes_unheard: bool = False
+) -> MeasuredWindow:
+    told = report("a", PingRequest(ping_id="p", window_seconds=900.0))
+    return measured_window(agent, told, sent, pinged_at, (), believes_unheard=believes_unheard)
+
+
+def test_within_one_boot_boottime_says_how_much_passed():
+    three_hours_ahead = FIRST + QUARTER + timedelta(hours=3)
+    window = window_of(tracked(), clocks("boot", 900.0), three_hours_ahead)
+    assert (window.elapsed, window.elapsed_by_server) == (900_000, None)
+    assert window.until - window.since == 11_700_000
+
+
+@pytest.mark.parametrize(
+    ("server_seconds", "elapsed_by_server"),
+    [(900.0, None), (902.0, None), (898.0, None), (902.001, 902_001), (897.999, 897_999)],
+)
+def test_of_two_boots_the_server_decides_only_beyond_two_seconds(server_seconds, elapsed_by_server):
+    sent = clocks("another boot", 900.0, server_seconds)
+    window = window_of(tracked(), sent, FIRST + QUARTER)
+    assert (window.elapsed, window.elapsed_by_server) == (None, elapsed_by_server)
+
+
+def test_a_step_after_the_enrolment_is_told_too():
+    """The first window had no clock to compare with: three hours were billed as unknown."""
+    pinged_at = ENROLLED + timedelta(hours=3, seconds=2)
+    window = window_of(tracked(is_answered=False), clocks("boot", -58.0), pinged_at)
+    assert window.elapsed == 2_000
+    assert window.until - window.since == 10_802_000
+
+
+def test_a_calendar_that_ran_backwards_makes_no_negative_window():
+    window = window_of(tracked(), clocks("boot", 900.0), FIRST - timedelta(hours=3))
+    assert window.until == window.since
+    assert window.elapsed == 900_000
+
+
+def test_silence_is_the_time_between_the_first_and_the_last_billed_miss():
+    twenty_days = 20 * 86_400
+    silence = Silence(first=after(900), last=after(900 + twenty_days), misses=22)
+    agent = tracked(silence)
+    pinged_at = after(1_800 + twenty_days)
+    sent = clocks("boot", 1_800.0 + twenty_days)
+    assert window_of(agent, sent, pinged_at).unheard == 1_728_000_000
+    assert window_of(agent, sent, pinged_at, believes_unheard=True).unheard == 0
+
+
+def test_one_billed_miss_is_no_silence():
+    agent = tracked(Silence(first=after(900), last=after(900), misses=1))
+    assert window_of(agent, clocks("boot", 1_800.0), after(1_800)).unheard == 0
