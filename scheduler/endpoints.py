@@ -4,8 +4,9 @@ An answer takes into account every registration and removal acknowledged before 
 whichever scheduler: it waits until the directory has caught up with the bucket.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from typing import Any
 
 from msgspec.structs import replace
 from nats.micro.request import Request
@@ -15,8 +16,10 @@ from bus.client import audit
 from bus.client.audit import UNNAMED_ACTOR
 from bus.contract import subjects
 from bus.contract.fleet_map import FleetMapPage, FleetMapRequest
-from bus.contract.messages import Message, decode
+from bus.contract.messages import Message, decode, encode
 from bus.contract.questions import (
+    MAX_REGISTRATION_BYTES,
+    MAX_REGISTRATION_DEPTH,
     Agent,
     AgentPage,
     ChangeRequest,
@@ -30,6 +33,7 @@ from bus.contract.questions import (
     RegisterRequest,
     SchedulerStats,
 )
+from bus.errors import RefusedError
 from bus.transport.connection import Client, reply_subject
 from bus.transport.large_answers import fitting, room
 from bus.transport.micro_services import Endpoint, serve
@@ -100,7 +104,7 @@ class SchedulerEndpoints:
     async def register(self, request: Request) -> RegisterReply:
         """Answers `gpuping.registry.register.<id>`, where agents register themselves."""
         agent_id = subjects.last_token(request.subject)
-        body = decode(request.data or b"{}", RegisterRequest)
+        body = _registration(request.data)
         registration = await self._registry.register(agent_id, body, self._bus_clock.now())
         by_agent = reply_subject(request).startswith(f"{subjects.inbox_prefix(agent_id)}.")
         if by_agent or not body.audited:
@@ -111,7 +115,7 @@ class SchedulerEndpoints:
     async def enrol(self, request: Request) -> RegisterReply:
         """Answers `gpuping.registry.enrol.<id>`, where operators register agents."""
         agent_id = subjects.last_token(request.subject)
-        body = decode(request.data or b"{}", RegisterRequest)
+        body = _registration(request.data)
         registration = await self._registry.enrol(agent_id, body, self._bus_clock.now())
         if not body.audited:
             await self._record_registration(agent_id, UNNAMED_ACTOR, registration)
@@ -275,13 +279,44 @@ class SchedulerEndpoints:
     def _views(self, agents: Iterable[Tracked]) -> tuple[Agent, ...]:
         """Returns the views that fit into one message of the bus, from the first on.
 
-        A thousand hosts with many GPUs each may be too large.
+        A thousand hosts with many GPUs each may be too large. One that is too large by itself, with
+        metadata that was registered before that was limited, is shown without it: otherwise no page
+        would go on from there.
         """
-        views = (self._view(tracked) for tracked in agents)
-        return fitting(views, room(self._client))
+        most_bytes = room(self._client)
+        return fitting(self._shown(agents, most_bytes), most_bytes)
+
+    def _shown(self, agents: Iterable[Tracked], most_bytes: int) -> Iterator[Agent]:
+        for tracked in agents:
+            view = self._view(tracked)
+            if len(encode(view)) >= most_bytes:
+                view = replace(view, metadata={}, capabilities=())
+            yield view
 
     def _view(self, tracked: Tracked) -> Agent:
         return agent_view(tracked, self._directory.policy, self._bus_clock.now())
+
+
+def _registration(data: bytes) -> RegisterRequest:
+    """Returns a registration within the limits that REST has, too.
+
+    Raises RefusedError 413 for one that is too large, and 400 for one that nests too deeply.
+    """
+    if len(data) > MAX_REGISTRATION_BYTES:
+        raise RefusedError(413, f"a registration has at most {MAX_REGISTRATION_BYTES} bytes")
+    body = decode(data or b"{}", RegisterRequest)
+    if _nests_deeper(body.metadata, MAX_REGISTRATION_DEPTH):
+        raise RefusedError(400, f"metadata nests at most {MAX_REGISTRATION_DEPTH} levels")
+    return body
+
+
+def _nests_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, (dict, list)):
+        return False
+    if levels < 0:
+        return True
+    children = value.values() if isinstance(value, dict) else value
+    return any(_nests_deeper(child, levels - 1) for child in children)
 
 
 def _holding_trouble(stats: SchedulerStats) -> str | None:

@@ -129,6 +129,8 @@ class Agent(Message, kw_only=True, frozen=True):
     uptime_24h_seconds: DurationSeconds | None = None
     last_reason: str | None = None
     remarks: tuple[str, ...] = ()
+    # its GPUs do not exist: so its last report says, or the first that it was judged by
+    simulated: bool = False
 
 
 # ---- questions to the scheduler ----
@@ -137,6 +139,10 @@ Capability = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
 REMOVED_BY_OPERATOR = 410  # HTTP's Gone
+
+# of a registration as JSON, over REST and on the bus alike
+MAX_REGISTRATION_BYTES = 64 * 1024
+MAX_REGISTRATION_DEPTH = 32
 
 
 class RegisterRequest(Message, kw_only=True, frozen=True):

@@ -7,13 +7,14 @@ from litestar import Request
 from msgspec import Struct
 
 from bus.contract.messages import decode
+from bus.contract.questions import MAX_REGISTRATION_BYTES, MAX_REGISTRATION_DEPTH
 from bus.contract.subjects import check_agent_id
 from bus.errors import BadMessageError
 from gateway.web.problems import ProblemError, bad_body
 
-MAX_BODY_BYTES = 64 * 1024
+MAX_BODY_BYTES = MAX_REGISTRATION_BYTES
 READ_SECONDS = 10.0
-MAX_DEPTH = 32
+MAX_DEPTH = MAX_REGISTRATION_DEPTH
 
 S = TypeVar("S", bound=Struct)
 

@@ -255,9 +255,12 @@ def _summary(
     text = reader.partitions.fill(sql("history_summary"), since_us)
     asked = {"agent": agent, "since_us": since_us, "began_us": began_us}
     row = rows_as(_SummaryRow, reader.cursor, text, asked)[0]
-    period = Interval(since_us, LAST_US)
-    found = unaccounted_of(reader, [agent], period, period)
-    missing_time = found.get(agent, Unaccounted())
+    missing_seqs = missing(reader, agent, began_us, (row.first_seq, row.last_seq), since_us)
+    missing_time = Unaccounted()
+    if row.missed or missing_seqs:
+        period = Interval(since_us, LAST_US)
+        found = unaccounted_of(reader, [agent], period, period)
+        missing_time = found.get(agent, missing_time)
     durations = durations_of(row) + Durations(excused=missing_time.lost_ms)
     judged_ms = durations.judged + missing_time.unreported_ms
     return HistorySummary(
@@ -268,7 +271,7 @@ def _summary(
         first=row.first,
         good=row.good,
         poor=row.poor,
-        missing_seqs=missing(reader, agent, began_us, (row.first_seq, row.last_seq), since_us),
+        missing_seqs=missing_seqs,
         uptime_percent=uptime_percent(durations.good, judged_ms),
         seconds=durations.to_seconds(),
         unreported_seconds=missing_time.unreported_ms / 1000,

@@ -13,6 +13,7 @@ ANTI JOIN (
     ) AS begin_us
     FROM {pings}
     WHERE until_ms IS NULL AND since_ms IS NOT NULL AND up_ms IS NOT NULL
+        AND agent IN (SELECT unnest(from_json($agents, '["INTEGER"]')))
         AND pinged_us >= $since_us AND pinged_us < $until_us
 ) AS answered USING (agent, begin_us)
 GROUP BY agent, begin_us;

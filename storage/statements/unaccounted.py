@@ -7,11 +7,11 @@ was asked and never answered counts against it, and time whose outcome was lost 
 from collections.abc import Iterable
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bus.contract.durations import Interval
 from storage.engine.bounds import LAST_US
-from storage.engine.database import listed, rows_as, sql
+from storage.engine.database import listed, rows_as, rows_of, sql
 from storage.engine.partitions import DAY_US
 from storage.statements.gaps import Gap, MeasuredOutcome, gaps
 from storage.store.store import Reader
@@ -65,9 +65,7 @@ def unaccounted(reader: Reader, since_us: int, until_us: int = LAST_US) -> dict[
     read = Interval(since_us, min(until_us + AWAITED_US, LAST_US))
     uneven = set(reader.sequences.agents_with_gaps())
     found: dict[int, Unaccounted] = {}
-    text = reader.partitions.fill(sql("open_windows"), read.begin, read.end)
-    asked = {"since_us": read.begin, "until_us": read.end}
-    for row in rows_as(_OpenWindowRow, reader.cursor, text, asked):
+    for row in _open_windows(reader, read):
         if row.agent not in uneven:
             gap = Gap(Interval(row.begin_us, row.missed_us), "unreported")
             found[row.agent] = found.get(row.agent, NOTHING).with_gap(gap, period)
@@ -78,6 +76,17 @@ def unaccounted(reader: Reader, since_us: int, until_us: int = LAST_US) -> dict[
 def as_parameter(found: dict[int, Unaccounted]) -> str:
     """Returns the times as the parameter `unaccounted` of a table's query."""
     return listed({"agent": agent, **time._asdict()} for agent, time in found.items())
+
+
+def _open_windows(reader: Reader, read: Interval) -> list[_OpenWindowRow]:
+    asked: dict[str, Any] = {"since_us": read.begin, "until_us": read.end}
+    text = reader.partitions.fill(sql("open_misses"), read.begin, read.end)
+    agents = [agent for (agent,) in rows_of(reader.cursor, text, asked)]
+    if not agents:
+        return []
+    asked["agents"] = listed(agents)
+    text = reader.partitions.fill(sql("open_windows"), read.begin, read.end)
+    return rows_as(_OpenWindowRow, reader.cursor, text, asked)
 
 
 def unaccounted_of(

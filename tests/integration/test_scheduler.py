@@ -452,17 +452,57 @@ async def test_many_registrations_at_once_each_get_their_answer(bus, config):
 async def test_a_page_of_large_agents_fits_into_a_message(bus, config):
     slow = replace(config, PING_BASE_INTERVAL_MINUTES=10.0, PING_MAX_INTERVAL_HOURS=1.0)
     async with running(slow):
-        for number in range(12):
-            await register(bus, f"a{number:02d}", metadata={"note": "x" * 200_000})
+        for number in range(40):
+            await register(bus, f"a{number:02d}", metadata={"note": "x" * 60_000})
         seen: list[str] = []
         cursor = None
-        while len(seen) < 12:
+        while len(seen) < 40:
             page = await micro_services.ask(
                 bus, subjects.LIST, ListRequest(cursor=cursor), AgentPage, who="scheduler"
             )
-            assert page.total == 12
+            assert page.total == 40
             assert page.agents
             seen += [a.agent_id for a in page.agents]
             cursor = page.next_cursor
         assert cursor is None
         assert seen == sorted(set(seen))
+
+
+async def test_a_registration_has_the_limits_of_rest_on_the_bus_too(bus, scheduler):
+    large = encode(RegisterRequest(metadata={"note": "x" * 70_000}))
+    with pytest.raises(RefusedError) as refused:
+        await micro_services.ask_raw(bus, subjects.register("large"), large, who="the scheduler")
+    assert refused.value.code == 413
+    deep: dict = {}
+    for _ in range(40):
+        deep = {"deeper": deep}
+    nested = encode(RegisterRequest(metadata=deep))
+    with pytest.raises(RefusedError) as refused:
+        await micro_services.ask_raw(bus, subjects.register("deep"), nested, who="the scheduler")
+    assert refused.value.code == 400
+
+
+async def test_a_list_goes_on_after_an_agent_that_no_message_carries(bus, config):
+    """Versions of before registered metadata of any size that a message carries."""
+    now = datetime.now(UTC)
+    for agent_id, size in (("a", 10), ("b", 950_000), ("c", 10)):
+        entry = AgentEntry(
+            agent_id=agent_id,
+            registered_at=now,
+            enrolled_at=now,
+            metadata={"note": "x" * size},
+        )
+        await bus.jetstream().publish(subjects.agent_key(agent_id), encode(entry))
+    seen: list[str] = []
+    cursor = None
+    async with running(config):
+        for _ in range(4):
+            request = ListRequest(cursor=cursor)
+            page = await micro_services.ask(
+                bus, subjects.LIST, request, AgentPage, who="the scheduler"
+            )
+            seen += [agent.agent_id for agent in page.agents]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    assert seen == ["a", "b", "c"]
