@@ -1,4 +1,4 @@
-"""Background work of a service: it lives as long as a block, and its failure ends the block."""
+"""Background tasks of a service: they end with a block, and a failing one ends the block."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine

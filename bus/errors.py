@@ -18,7 +18,7 @@ class BusError(GpupingError):
 
 
 class UnavailableError(BusError):
-    """Nobody answered in time, or nobody listens. Asking again later may help (HTTP 503)."""
+    """No answer came in time, or no service listens. Asking again may help (HTTP 503)."""
 
 
 class AgentError(BusError):
@@ -30,7 +30,7 @@ class BadAnswerError(BusError):
 
 
 class LayoutError(BusError):
-    """A stream or consumer is configured otherwise, or the server cannot provide it."""
+    """A stream or consumer is not configured as it must be, or the server cannot provide it."""
 
 
 class StaleError(BusError):

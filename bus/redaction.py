@@ -13,9 +13,9 @@ HIDDEN = "***"
 
 
 def redact_address(address: str) -> str:
-    """An address of the bus, or several with commas between them, without user, password or token.
+    """Returns one address, or several separated by commas, without user, password or token.
 
-    What stands before the last `@` of each is hidden, whatever it is.
+    Everything before the last `@` of an address is hidden, except its scheme.
     """
     parts = []
     for one in address.split(","):
@@ -31,7 +31,7 @@ def redact_address(address: str) -> str:
 
 
 def redact(text: str) -> str:
-    """The text with `***` in place of secrets, for whatever is printed, logged or answered.
+    """Returns the text with `***` in place of its secrets.
 
     Secrets are the user and password or the token in an address, bearer tokens of the gateway,
     seeds of NATS keys and JSON web tokens.

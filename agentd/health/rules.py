@@ -42,7 +42,7 @@ _FABRIC_COMPLETED = 3
 class Reading(Struct, kw_only=True, frozen=True):
     """What one check read of one GPU (or MIG device), unjudged.
 
-    None: not supported there, or not asked.
+    A field is None where the GPU does not support it, or it was not asked for.
 
     `error` is the NVML return code of a call that says the GPU itself is in trouble. `unread` says
     why nothing at all is known of it, which does not count against it. `pci` is the address as
@@ -235,7 +235,8 @@ XidTable = Mapping[int, XidEffect]
 class XidRule(NamedTuple):
     """The effect of an XID until recovery.
 
-    `none`: an application's error; `incident`: it is only recorded.
+    `down` and `degraded` are states of the GPU. `incident`: the XID is reported and changes no
+    state. `none`: it is an application's error and is not reported.
     """
 
     effect: XidEffect

@@ -107,7 +107,7 @@ def check_host(running: Path = Path("/run/systemd/system")) -> None:
     if not running.is_dir():
         raise InstallError(
             "systemd does not run here: "
-            f"start `{sys.executable} -m agentd` under what supervises here"
+            f"start `{sys.executable} -m agentd` under the supervisor of this host"
         )
     if os.geteuid() != 0:
         raise InstallError("installing a service needs root: sudo gpuping agentd --install")

@@ -28,9 +28,9 @@ log = structlog.get_logger("agentd.ledger.store")
 # The file is written anew once it has grown by this much, and by no less than its last full length:
 # twice a day.
 REWRITE_BYTES = 256 * 1024
-MOST_QUEUED = (
-    10_000  # records; after a disk was stuck for longer, the whole ledger is written instead
-)
+# With more records than this waiting for a slow disk, they are dropped and the next write is the
+# whole ledger, which has them too.
+MOST_QUEUED = 10_000
 
 
 class Batch(NamedTuple):
@@ -99,11 +99,14 @@ class LedgerStore:
         boot: str,
         now: ClockReading,
     ) -> None:
-        """This process takes over the ledger."""
+        """Records that this process goes on with the ledger, in a session of its own."""
         self.queue(self.ledger.resume(session, boot, now))
 
     def stop(self, now: ClockReading) -> None:
-        """The process ends in good order: the last sample held until now."""
+        """Records a regular end of the process, until which the last sample counts.
+
+        It counts for half a check interval at most.
+        """
         self.queue(self.ledger.stop(now))
 
     def queue(self, records: list[Record]) -> None:
@@ -116,7 +119,7 @@ class LedgerStore:
     def take_batch(self, *, sync: bool = False) -> Batch | None:
         """What must be written now; None when there is nothing.
 
-        `sync`: it must be on the disk when the write ends, whatever it is.
+        With `sync` the batch is synced to the disk in any case, and not only when it has to be.
         """
         records = self._queued
         self._queued = []

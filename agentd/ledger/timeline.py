@@ -70,7 +70,7 @@ class Timeline:
         condition: Condition,
         limit: int,
     ) -> None:
-        """From `at` on, `condition` holds. A time before the last change is taken as that change.
+        """From `at` on, `condition` holds. Where `at` is before the last change, its time is used.
 
         When there are more than `limit` intervals, the oldest are dropped.
         """
@@ -118,9 +118,10 @@ class Timeline:
         return zip(self._starts, self._conditions, strict=True)
 
     def began(self, at: int, newest: int) -> int:
-        """When the interval that holds at `at` began; `at` itself where nothing is recorded.
+        """Returns when the interval that contains `at` began; `at` where nothing is recorded.
 
-        Goes no farther back than the `newest` last intervals, so that a walk from there is short.
+        Only the last `newest` intervals are considered, so that a caller that goes through all
+        intervals from there has few to read. For an earlier `at` the first of them is returned.
         """
         index = bisect_right(self._starts, at) - 1
         if index < 0 and len(self) <= newest:
@@ -154,7 +155,7 @@ class Timeline:
 
 
 def in_state(state: GpuState, milliseconds: int) -> Durations:
-    """So much time in one state, and none in the others."""
+    """Returns durations with `milliseconds` in one state and 0 in the others."""
     times = [0] * len(STATES)
     times[_NUMBER_OF_STATE[state]] = milliseconds
     return Durations(*times)

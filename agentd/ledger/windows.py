@@ -26,7 +26,10 @@ def mark(ledger: Ledger, at: int) -> str:
 
 
 class Phase(NamedTuple):
-    """A part of a window in which the same GPUs were expected. None: the host's own timeline."""
+    """A part of a window in which the same GPUs were expected.
+
+    `expected` is None where the request does not say: the host's own timeline is then used.
+    """
 
     interval: Interval
     expected: tuple[str, ...] | None
@@ -35,7 +38,8 @@ class Phase(NamedTuple):
 class AskedWindow(NamedTuple):
     """The window that a request asks for, `[since, now)` of ledger time, in its two parts.
 
-    `phases` are the same time by the GPUs that were expected.
+    `judged` and `excused` divide it by what the request excuses; `phases` divide the same time
+    again, by the GPUs that were expected.
     """
 
     since: int
@@ -65,10 +69,11 @@ class AskedWindow(NamedTuple):
 
 
 class _AgeConverter:
-    """Where in ledger time a moment lies that a request gives as an age, in milliseconds.
+    """Converts ages, which a request gives in milliseconds before its ping, to ledger positions.
 
-    What was before a reboot is found from the window's begin and not by its age: a boot with a
-    wrong clock makes the ledger time in between too long or too short.
+    After a reboot within the window, a moment before that reboot is measured from the window's
+    begin and not back from now. A boot with a wrong clock makes the ledger time of the reboot too
+    long or too short, and an age that includes it would be wrong by as much.
     """
 
     def __init__(
@@ -86,7 +91,7 @@ class _AgeConverter:
             self._length = round(min(request.window_seconds * 1000, LONGEST_WINDOW_MS))
 
     def position(self, age: int) -> int:
-        """The ledger position at this age; not within the window where the age is not."""
+        """Returns the ledger position. It lies outside of the window where the age does."""
         by_age = self._now - age
         if self._rebooted_at is None or self._length is None:
             return by_age
@@ -153,10 +158,11 @@ def _window_start(
     request: PingRequest,
     now: int,
 ) -> int:
-    """Where the window begins.
+    """Returns the ledger position at which the window begins.
 
-    `window_seconds` decides where the mark is of another ledger or ahead of this one. Without
-    either, the window begins where the last counted report ended.
+    It is the position of `since_mark`. A mark that is of another ledger or ahead of `now` is not
+    used, and the window is then `window_seconds` long. Without either, it begins where the last
+    counted report ended.
     """
     position = _marked_position(ledger, request.since_mark)
     if position is not None and position <= now:

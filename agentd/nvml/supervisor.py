@@ -2,9 +2,9 @@
 
 The deadlines, and why (docs/decisions/gpu-health.md): a child that prints nothing for
 SILENCE_SECONDS hangs on the GPU that it was reading, and is killed; the GPUs after that one are
-asked through a new child in the same check. Opening the library may take many seconds in good order
-(a GPU that nobody holds open is started by it), so that is waited for longer, in the background,
-before it is called hung.
+asked through a new child in the same check. Opening the library may take many seconds although
+nothing is wrong, because it starts each GPU that no other process holds open. The supervisor
+therefore waits longer for it, over several checks, before it calls the driver hung.
 """
 
 import time
@@ -257,7 +257,8 @@ class ProbeSupervisor:
     def _on_silence(self, answer: _Answer) -> None:
         now = time.monotonic()
         if self._child is None:
-            answer.silent = True  # none may be started now: the ones before it are still stuck
+            # No child may be started now, because too many killed ones have not ended.
+            answer.silent = True
         elif self._opening_since is not None:
             self._first_opening_ended = True
             opening_for = now - self._opening_since
@@ -321,9 +322,9 @@ class ProbeSupervisor:
         return CheckResult(sorted(readings, key=_by_index), None, answer.xids, answer.unopened)
 
     def _identified_readings(self, answer: _Answer) -> list[Reading]:
-        """The readings.
+        """Returns the readings, each with the index, name and address of its GPU.
 
-        A lost GPU no longer says its index, name and address: those it had before are kept.
+        A lost GPU no longer reports these, so they are taken from its last good reading.
         """
         identified = []
         for given_of_gpu in answer.readings.values():
@@ -348,14 +349,14 @@ class ProbeSupervisor:
             self._known[reading.uuid] = reading
 
     def _forget_hangs(self, answer: _Answer, *, finished: bool) -> None:
-        """A GPU that was read hangs no more, and neither does one that is gone."""
+        """Forgets the hangs of GPUs that were read, and of those that are no longer there."""
         for uuid in list(self._hangs):
             gone = finished and uuid not in answer.found
             if gone or uuid in answer.readings:
                 del self._hangs[uuid]
 
     def _hanging(self) -> set[str]:
-        """The GPUs that hang; where their MIG devices are known, those in their place."""
+        """The GPUs that hang. A GPU with known MIG devices is replaced by those devices."""
         hanging = set()
         for gpu in self._hangs:
             devices = [uuid for uuid, known in self._known.items() if known.gpu_uuid == gpu]

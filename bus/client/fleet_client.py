@@ -407,7 +407,7 @@ class FleetClient:
     # ---- the agents themselves -------------------------------------------------------------------
 
     async def look(self, agent_id: str) -> UptimeReport:
-        """The agent's own report since its last ping. Nothing changes by it."""
+        """The agent's own report of the time since its last ping. Asking changes no state."""
         data = await self._ask_agent(agent_id, subjects.look(agent_id))
         return _decode_of_agent(agent_id, data, UptimeReport)
 
@@ -435,7 +435,7 @@ class FleetClient:
             raise RefusedError(404, f"agent {agent_id} is not known")
 
     async def _with_enrolments(self, agent_id: str, request: StatementRequest) -> StatementRequest:
-        """The request unchanged when the registry was lost: the agent's history is still there."""
+        """Adds the agent's enrolments. An agent unknown to the registry may still have history."""
         agent = await self.find_agent(agent_id, removed_too=True)
         if agent is None:
             return request

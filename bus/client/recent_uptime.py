@@ -1,8 +1,8 @@
-"""The uptime of an agent's last hours as lists show it. Pure.
+"""Adds the uptime of the last 24 hours to the agents that a list shows. Pure.
 
-History has the time that reports account for. A host that misses its pings has reported nothing
-since its last answer. That time is unknown until it does, and unknown time counts against uptime:
-otherwise a dead host would keep the uptime that it had when it died.
+Storage knows only the time that reports cover. A host that misses its pings has reported nothing
+since its last answer. Until it reports again that time is unknown, and unknown time counts against
+uptime: otherwise a dead host would keep the uptime that it had when it died.
 """
 
 from msgspec.structs import replace

@@ -28,10 +28,10 @@ class GpuStatus(Message, kw_only=True, frozen=True):
 
 
 class GpuDetails(Struct, kw_only=True, frozen=True):
-    """What each GPU of a GpuStatus has to look like, as far as it is known here.
+    """The fields of each GPU in a GpuStatus, and their types.
 
     The driver's readings are None where it does not give them, and absent where it was not asked.
-    A newer agent may send further fields.
+    A newer agent may send further fields, which are not checked.
     """
 
     uuid: str

@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from bus.contract.messages import Seconds
 
-# beyond every number and time, and half of BIGINT's range: what is added to it does not overflow
+# Greater than every sequence number and time. It is half of BIGINT's range, so that adding a number
+# or a time to it does not overflow.
 UNBOUNDED = 2**62
 
 

@@ -1,6 +1,8 @@
 """Messages between a GPU host and the enrolment service, and what that service keeps.
 
-The bucket holds one key for each token, and one for the keys of each host.
+Enrolment here is the exchange of a token for credentials. (`bus.contract.messages.Enrolment` is the
+time in which an agent was registered.) The bucket has one entry for each token, and one for the
+public keys of each host.
 """
 
 from datetime import datetime
@@ -30,7 +32,7 @@ class NewTokenReply(Message, kw_only=True, frozen=True):
 
 
 class HostProof(Struct, kw_only=True, frozen=True):
-    """A host's public keys, and that it holds both private ones.
+    """A host's public keys, and the proof that it has both private keys.
 
     Each proof is the signature (base64) over `signatures.enrolment_proof`. The host logs in with
     one key and signs reports with the other.

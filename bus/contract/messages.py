@@ -61,8 +61,8 @@ class Span(Struct, frozen=True, gc=False):
 class ExcusedSpan(Struct, kw_only=True, frozen=True, gc=False):
     """An interval that a ping excuses, in seconds before the ping was first sent.
 
-    Ages need no agreement of two clocks. A scheduler of before gives wall times instead, which are
-    used where there are no ages.
+    Ages do not depend on two clocks that agree. An older scheduler sends wall times instead, which
+    are used where there are no ages.
     """
 
     since_seconds_ago: float | None = None
@@ -80,7 +80,10 @@ class ExpectedChange(Struct, kw_only=True, frozen=True, gc=False):
 
 
 class Enrolment(Struct, frozen=True):
-    """The interval `[since, until)` in which an agent was registered; no `until` while it is."""
+    """The interval `[since, until)` in which an agent was registered; no `until` while it is.
+
+    How a host gets its credentials, which is called enrolment too, is in `bus.contract.enrolment`.
+    """
 
     since: Timestamp
     until: Timestamp | None = None
@@ -95,7 +98,7 @@ class PingRequest(Message, kw_only=True, frozen=True):
     The report begins at `since_mark`, the ledger position at which the last answered report ended.
     Where the ledger does not know that mark, it covers the last `window_seconds`. Time in `excused`
     does not count. `expected_gpus` are the UUIDs that the host is judged by; None where the
-    scheduler does not know them. `expected_changes` is how they came to be so within the window.
+    scheduler does not know them. `expected_changes` has the changes to them within the window.
     The answer is of no use later than `timeout_seconds`. `previous` is the hash of the agent's last
     recorded report, which a signed report names; None for the first one under a key.
     """
@@ -233,12 +236,10 @@ class MaintenanceWindow(Struct, kw_only=True, frozen=True):
 
 
 class GpuChange(Struct, kw_only=True, frozen=True):
-    """One change of what is expected of a host.
+    """One change of the GPUs that are expected of a host.
 
-    From `since` on, `uuid` is expected, or is no longer.
-
-    `author` is who made it (the name of a token or identity, or `first report`), `at` when.
-
+    From `since` on the GPU `uuid` is expected, or is no longer. `author` made the change at the
+    time `at`; it is the name of a token or identity, or `first report`.
     """
 
     uuid: str

@@ -52,7 +52,7 @@ class Band(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class PayRules(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How uptime becomes pay. A policy file is this Struct as TOML.
+    """How uptime becomes pay. A policy file is this Struct as TOML (not the ping policy).
 
     With `basis` month, the uptime of the whole month decides; with window, each report's window is
     paid by its own uptime. `forgiven_seconds` of downtime count as up. Below an uptime of
@@ -73,8 +73,8 @@ class StatementRequest(Message, kw_only=True, frozen=True):
     """Asks for an agent's month. `enrolments`, oldest first, come from the registry.
 
     Without enrolments, the agent counts as enrolled from its first outcome in history on.
-    With `threshold` or `policy` (the text of a TOML file, or the name of a ready-made one) the same
-    month is shown under other rules besides.
+    With `threshold` or `policy` (the text of a TOML file, or the name of a ready-made one) the
+    statement also has a replay: what the same month would pay under these rules.
     """
 
     month: Month
@@ -174,7 +174,7 @@ class LeftOut(Struct, kw_only=True, frozen=True):
 
 
 class Statement(Message, kw_only=True, frozen=True):
-    """An agent's month. `final`: it is over, and reported or past being reported.
+    """An agent's month. `final`: the month is over, and no later report can change it.
 
     `since` and `until` are the month's first and last enrolled times; while the month runs, `until`
     is the last outcome. `enrolled` has each enrolled interval of the month where there are several.

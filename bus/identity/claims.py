@@ -1,6 +1,6 @@
 """JSON web tokens as NATS reads them (NATS JWT version 2).
 
-What an operator, an account or a user may do.
+Each says what an operator, an account or a user may do, and is signed by its issuer.
 """
 
 import base64
@@ -19,7 +19,7 @@ _VERSION = 2
 
 
 class InvalidTokenError(GpupingError):
-    """A text that is no token, or one that its issuer did not sign."""
+    """A text is not a NATS token, or its issuer did not sign it."""
 
 
 class Claims(Struct, frozen=True, kw_only=True):
@@ -64,12 +64,10 @@ def encode(
 
 
 def decode(token: str) -> Claims:
-    """Reads a token and verifies that its issuer signed it.
+    """Reads a token and verifies that the issuer it names has signed it.
 
-    Not whether that issuer is to be believed.
-
+    Whether that issuer is trusted, and whether the token has expired, is for the caller to check.
     Raises InvalidTokenError.
-
     """
     signed, _, signature = token.rpartition(".")
     _, _, body = signed.partition(".")

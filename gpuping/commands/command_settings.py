@@ -9,7 +9,7 @@ from bus.settings import Settings
 
 
 def load_settings(*, default_log_level: str | None = None, **options: Any) -> Settings:
-    """The settings, with logging set up by them.
+    """Returns the settings, and sets up logging by them.
 
     An option that is not None wins over the environment. `default_log_level` counts where LOG_LEVEL
     is not set. Raises SettingsError for a setting that cannot be used.

@@ -47,7 +47,8 @@ def starts_at_answer(tracked: Tracked) -> bool:
 def mark_to_start_from(tracked: Tracked) -> str | None:
     """Returns the ledger position at which the next window begins; None where it is not known.
 
-    After a refused report it is not used again: a bad mark would refuse every report from then on.
+    After a refused report it is not used again: if the mark is wrong, every later report that
+    begins at it would be refused as well.
     """
     state = tracked.state
     if state is not None and state.mark_refused:
@@ -176,7 +177,8 @@ def _elapsed_by_server(
 ) -> int | None:
     """Returns the time between both pings by the server's clock, where two boots sent them.
 
-    Returns None unless it contradicts the schedulers' calendars: it has its own errors.
+    `calendar` is the same time by the wall clocks of the schedulers. Returns None where the two
+    agree within OTHER_CLOCK_MS: the server's clock is then no better than theirs.
     """
     if previous is None or previous.boot_id == sent.boot_id:
         return None

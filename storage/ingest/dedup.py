@@ -109,7 +109,7 @@ class Deduplicator:
         )
 
     def remember(self, new: NewOutcomes) -> list[int]:
-        """Adds outcomes that are written now. Returns the agents that miss more numbers for it."""
+        """Adds outcomes that are being written. Returns the agents that now miss more numbers."""
         for key in new.restarts:
             self.restarted[key.agent] = key.pinged_us
         self.sequences.extend(new.agents, new.reached)
@@ -180,10 +180,10 @@ class Deduplicator:
         return self.sequences.has_expired(key.agent, key.ping_seq)
 
     def _find_restarts(self, new: list[Key]) -> list[Key]:
-        """The new outcomes with which an agent's numbers began again, for their numbers are taken.
+        """Returns the new outcomes with which an agent's numbers began again.
 
-        `new` is in order of time. An agent may restart several times in it; the last one is
-        returned.
+        The number of such an outcome belongs to an earlier outcome already. `new` is in order of
+        time. Where an agent restarts several times in it, the last restart is returned.
         """
         restarts: dict[int, Key] = {}
         numbers_since: dict[int, set[int]] = {}
@@ -201,7 +201,7 @@ class Deduplicator:
         return list(restarts.values())
 
     def _add(self, key: Key, *, restarts: bool) -> int:
-        """Adds a number, and returns how many more are missing for it."""
+        """Adds a number. Returns how many more numbers are missing, below 0 if it fills a gap."""
         restarted_us = self.restarted.get(key.agent)
         if restarted_us is not None and key.pinged_us < restarted_us:
             # It is from before the restart. Those numbers are no longer kept.

@@ -1,7 +1,8 @@
 """Merges the incidents that successive reports repeat. Pure.
 
-A report tells every incident that was open within its window. One that goes on is told again by the
-next report, and the last report knows best when it ended.
+A report lists every incident that was open within its window. An incident that goes on is listed
+again by the next report, and the last report that lists it decides when it ended. The wording of
+an incident is the agent's: `agentd/ledger/incidents.py` and `agentd/health/rules.py`.
 """
 
 from datetime import datetime

@@ -1,6 +1,7 @@
-"""The time limit of a question.
+"""The time limit of a question: STORAGE_QUERY_TIMEOUT_SECONDS, unless the question has its own.
 
-Once it is over, the question is interrupted again and again until it has ended.
+Once it is over, the question is interrupted again and again until it has ended. How long the asker
+waits for the answer is in `bus/client/fleet_client.py`.
 
 One interruption is not enough. It ends the statement that runs at that moment and leaves no trace.
 A question that is in Python code just then would go on to its next statement, and that one could

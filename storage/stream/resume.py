@@ -1,7 +1,8 @@
 """Decides where in the history stream reading begins. Pure.
 
-It follows from what the file has and what the stream shows. Messages that are read twice are
-recognised, so starting too early is harmless. Starting too late loses outcomes for good.
+It compares the position that the history file has recorded with the stream as it is now. Messages
+that are read twice are recognised, so starting too early is harmless. Starting too late loses
+outcomes for good.
 """
 
 from datetime import datetime, timedelta
@@ -79,11 +80,11 @@ def choose_start(
 
 
 def _before_newest(newest_us: int, now: datetime) -> dict[str, Any]:
-    """Begins before the newest outcome in the file, however old it is.
+    """Returns settings that begin REWIND before the newest outcome in the file, however old it is.
 
-    All that followed it may be unread. Where the newest outcome is unknown or from the future it
-    tells nothing, and all is read. Of a day that may be archived only the day may be known, so
-    reading begins with the day.
+    Every outcome after it may be unread. Everything is read where the file has no outcome, and
+    where its newest one is later than `now`, which shows that some clock was wrong. For an archived
+    day the file may know only the date of its newest outcome, so reading begins with that day.
     """
     newest = from_microseconds(newest_us)
     if newest_us <= 0 or newest > now + REWIND:

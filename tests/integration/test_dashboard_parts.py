@@ -86,7 +86,7 @@ async def test_a_gpu_that_cannot_be_opened_is_shown_by_its_place(page: Page):
 
     def look() -> None:
         page.browser.open(page.url)
-        page.browser.see("[data-agent=a]", "1 of 2 × H100")
+        page.browser.see("[data-agent=a]", "1 of 2 \N{MULTIPLICATION SIGN} H100")
         page.browser.open(f"{page.url}/#/agent/a")
         page.browser.see(".gpus .readings", "41 °C")
         page.browser.see(".gpus", "not opened, 0000:5e:00.0")
