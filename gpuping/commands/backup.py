@@ -1,4 +1,4 @@
-"""`gpuping backup`, `gpuping restore` and `gpuping bus migrate`."""
+"""`gpuping backup`, `gpuping restore`, and `gpuping bus` with `layout` and `migrate`."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from bus import runner
 from bus.contract import subjects
 from bus.runner import Lifecycle
 from bus.settings import Settings
-from bus.transport import connection
+from bus.transport import connection, layout
 from bus.transport.connection import Client
 from gpuping.backup import making, migrating, restoring
 from gpuping.backup.manifest import BackupError
@@ -35,8 +35,10 @@ bus_app = App(
     name="bus",
     group=CHECK,
     help_format="markdown",
-    help="Change how the bus keeps its streams.",
-    help_epilogue=examples("gpuping bus migrate --replicas 3 --copy-to /var/backups/migration"),
+    help="Make the streams of the bus, and change how it keeps them.",
+    help_epilogue=examples(
+        "gpuping bus layout", "gpuping bus migrate --replicas 3 --copy-to /var/backups/migration"
+    ),
 )
 app.command(bus_app)
 
@@ -124,6 +126,25 @@ def restore(folder: Path, *, data_dir: DataDir = None) -> int:
             )
 
     return _run(settings, work, refuse_running=True)
+
+
+@bus_app.command(name="layout")
+def make_layout(*, data_dir: DataDir = None) -> int:
+    """Make the streams of the bus, or bring them into line. Nothing is ever lowered.
+
+    Services with identities may not make streams. On servers of your own this does it, once and
+    after each upgrade, with the credentials of the role `layout`.
+    """
+    settings = load_settings(GPUPING_DATA_DIR=data_dir)
+
+    async def work(client: Client, settings: Settings, _progress: making.Progress) -> None:
+        await layout.ensure(client, settings)
+        console = terminal.console()
+        for problem in await layout.inspect(client, settings):
+            console.print(f"left as it is: {problem}")
+        console.print("the streams stand")
+
+    return _run(settings, work)
 
 
 @bus_app.command
