@@ -414,7 +414,7 @@ class FleetSums(Struct, kw_only=True, frozen=True):
 
     hours: float
     uptime_percent: Percent | None
-    seconds: Seconds
+    seconds: SummedSeconds
 
 
 class OverviewReply(Message, kw_only=True, frozen=True):

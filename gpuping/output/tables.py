@@ -328,4 +328,5 @@ def _gpus_up(agent: Agent) -> Text:
     states = [gpu.state for gpu in agent.gpus]
     up = states.count("up") + states.count("degraded")
     worst = min(states, key=_STATES_BY_SEVERITY.index)
-    return Text(f"{up}/{len(states)} up", style=STATE_COLOURS[worst])
+    simulated = ", simulated" if agent.simulated else ""
+    return Text(f"{up}/{len(states)} up{simulated}", style=STATE_COLOURS[worst])

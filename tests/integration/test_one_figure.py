@@ -192,3 +192,53 @@ def _durations(seconds: SummedSeconds) -> Durations:
         unknown=round(seconds.unknown * 1000),
         excused=round(seconds.excused * 1000),
     )
+
+
+def test_a_gpu_that_was_replaced_is_accounted_until_then_and_the_new_one_from_then_on():
+    life = live("a", "replaced", OCTOBER + timedelta(hours=1), STEADY[:40])
+
+    async def statement(folder: Path) -> Statement:
+        store = await kept(folder, [life])
+        now = life.kept[-1].last.pinged_at + timedelta(seconds=1)
+        request = StatementRequest(month="2026-10", enrolments=tuple(life.enrolments))
+        try:
+            return await store.read(
+                lambda reader: build.statement(reader, "a", request, now, THRESHOLD)
+            )
+        finally:
+            await store.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = asyncio.run(statement(Path(folder)))
+    enrolled = {gpu.uuid: round(gpu.enrolled_seconds * 1000) for gpu in made.gpus}
+    host_ms = round(made.enrolled_seconds * 1000)
+    replaced_at = life.gpus["GPU-old"].end
+    began = milliseconds(life.enrolments[0].since)
+    assert enrolled["GPU-old"] == replaced_at - began
+    assert enrolled["GPU-old"] + enrolled["GPU-new"] == host_ms
+    assert enrolled["GPU-other"] == host_ms
+
+
+def test_lost_time_is_excused_and_listed_and_costs_the_host_nothing():
+    told = [*STEADY[:3], Event(600, "answered", 0, 0, True), *STEADY[:9]]
+    life = live("a", "healthy", OCTOBER + timedelta(hours=1), told)
+    assert len(life.kept) == len(life.states) - 1
+
+    async def statement(folder: Path) -> Statement:
+        store = await kept(folder, [life])
+        now = life.kept[-1].last.pinged_at + timedelta(seconds=1)
+        request = StatementRequest(month="2026-10", enrolments=tuple(life.enrolments))
+        try:
+            return await store.read(
+                lambda reader: build.statement(reader, "a", request, now, THRESHOLD)
+            )
+        finally:
+            await store.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = asyncio.run(statement(Path(folder)))
+    (lost,) = made.history_lost
+    (gone,) = [one for one in life.states if one not in life.kept]
+    assert (lost.since, lost.until) == (gone.last.since, gone.last.pinged_at)
+    assert made.host.uptime_percent == 100.0
+    assert made.host.unreported_seconds == 0

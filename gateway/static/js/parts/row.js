@@ -76,7 +76,9 @@ export function gpuLine(agent) {
   const isMig = gpus.some((gpu) => gpu.uuid.includes("/"));
   const unopened = agent.gpus.filter(isUnopened).length;
   const number = unopened > 0 ? `${gpus.length} of ${gpus.length + unopened}` : gpus.length;
-  const line = `${number} × ${name}${isMig ? " (MIG)" : ""}`;
+  // A simulated GPU of a scenario may have the name of a real one.
+  const isNamedReal = agent.simulated && !/simulated/i.test(name);
+  const line = `${number} × ${name}${isMig ? " (MIG)" : ""}${isNamedReal ? ", simulated" : ""}`;
   if (gpus.every((gpu) => gpu.reported === false)) return `${line}, as last reported`;
   const troubled = ["down", "degraded", "unknown"]
     .map((state) => [gpus.filter((gpu) => gpu.state === state).length, state])
