@@ -4,6 +4,7 @@
 #   make test    the test suite            make check   formatting, types, import directions
 #   make bench   benchmarks (QUICK=1)      make soak    the tests that take minutes
 #   make web     the page's libraries      make lock    new pins in requirements*.txt
+#   make screenshots   the README's pictures, from the demo
 #
 # Needed beforehand: Python 3.11 or newer with venv, Node.js with npm, a package index.
 
@@ -24,7 +25,7 @@ UV_COMPILE = $(VENV)/uv/bin/uv pip compile --quiet --python-version 3.11 --unive
 SIDE_BY_SIDE ?= -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check soak bench web lock format clean
+.PHONY: help up test check soak bench web screenshots lock format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -52,6 +53,10 @@ bench: $(DEVELOPMENT)
 	@QUICK=$(QUICK) $(BIN)/python -m bench $(ARGS)
 
 web: $(WEB)
+
+# the README's pictures, from the real page of `gpuping up --demo`; needs chromium and chromedriver
+screenshots: $(DEVELOPMENT) $(WEB)
+	@$(BIN)/python -m tests.screenshots
 
 # the newest versions within the ranges of pyproject.toml, pinned by hash; a lock names no registry
 lock: $(VENV)/bin/python

@@ -95,7 +95,8 @@ def up(
         GATEWAY_PORT=port,
         GPUPING_DATA_DIR=data_dir,
         AGENT_SCENARIO=scenario,
-        default_log_level="warning",
+        # the demo's agents start before its scheduler does, and would warn of that
+        default_log_level="error" if demo else "warning",
     )
     if settings.AGENT_MODE:
         return _run_agent(settings)

@@ -4,6 +4,7 @@ The month is invented: it is written once, into an empty data dir, as outcomes o
 then on everything is real but the GPUs, which are simulated.
 """
 
+import asyncio
 import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 
 from bus import clock
 from bus.contract import subjects
+from bus.contract.enrolment import HostKeys
 from bus.contract.messages import (
     AgentEntry,
     AgentState,
@@ -26,7 +28,7 @@ from bus.contract.messages import (
     encode,
 )
 from bus.settings import Settings
-from bus.transport import connection
+from bus.transport import bucket, connection
 from gpuping.up.local_agents import LocalAgent
 
 MONTH = timedelta(days=30)
@@ -34,6 +36,7 @@ STEP = timedelta(minutes=15)
 BASE_INTERVAL_MINUTES = 0.1
 MAX_INTERVAL_HOURS = 0.02  # so that a host that is worse is still seen to be pinged less often
 GPU_NAME = "Simulated GPU"
+KEY_SECONDS = 10.0
 _SEED = 24  # the same month at every first start
 
 
@@ -135,10 +138,25 @@ async def seed_bucket(settings: Settings) -> None:
     async with connection.connected(settings, "demo", inbox_prefix=inbox_prefix) as client:
         stream = client.jetstream()
         for host in HOSTS:
-            now = clock.utc_now()
-            *_, last = _month(host, now)
-            await stream.publish(subjects.agent_key(host.agent_id), encode(_entry(host, now)))
+            entry = _entry(host, clock.utc_now())
+            if host.scenario is not None and settings.NATS_CREDS:
+                entry = replace(entry, signing_key=await _recorded_key(client, host.agent_id))
+            await stream.publish(subjects.agent_key(host.agent_id), encode(entry))
+            *_, last = _month(host, clock.utc_now(), more=1)
             await stream.publish(subjects.state_key(host.agent_id), encode(last))
+
+
+async def _recorded_key(client: connection.Client, agent_id: str) -> str | None:
+    """The key that the agent signs with, once it has told it; None when that takes too long."""
+    try:
+        async with asyncio.timeout(KEY_SECONDS):
+            while True:
+                keys = await bucket.read(client, subjects.host_key(agent_id), HostKeys)
+                if keys is not None:
+                    return keys.value.signing_key
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        return None
 
 
 def _entry(host: DemoHost, now: datetime) -> AgentEntry:
@@ -158,10 +176,10 @@ def _uuids(host: DemoHost) -> tuple[str, ...]:
     return tuple(simulated_uuid(host.agent_id, gpu) for gpu in range(host.gpus))
 
 
-def _month(host: DemoHost, now: datetime) -> Iterator[AgentState]:
-    """The host's states of a month, one every STEP, and one at `now`, however soon after."""
+def _month(host: DemoHost, now: datetime, more: int = 0) -> Iterator[AgentState]:
+    """The host's states of a month and `more`, one every STEP, the last of them at `now`."""
     chance = random.Random(f"{_SEED} {host.agent_id}")  # noqa: S311  # nothing secret
-    count = MONTH // STEP
+    count = MONTH // STEP + more
     uuids = _uuids(host)
     known_gpus = tuple(KnownGpu(uuid, index, GPU_NAME) for index, uuid in enumerate(uuids))
     missed = 0
