@@ -132,9 +132,7 @@ async def list_agents(
     status: FromQuery[Status | None] = None,
     capability: Annotated[str | None, QueryParameter(min_length=1, max_length=100)] = None,
     limit: params.LimitParam = 1000,
-    cursor: Annotated[
-        str | None, QueryParameter(description="`next_cursor` of the page before")
-    ] = None,
+    cursor: params.AgentCursorParam = None,
     search: Annotated[
         str | None,
         QueryParameter(
@@ -159,7 +157,7 @@ async def list_agents(
         order=order,
         reverse=reverse,
         limit=limit,
-        cursor=check_agent_id(cursor) if cursor else None,
+        cursor=None if cursor is None else check_agent_id(cursor),
     )
     page = await fleet_client.agents(question)
     agents = await fleet_client.with_uptimes(page.agents, OPTIONAL_SECONDS)

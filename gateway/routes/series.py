@@ -9,7 +9,7 @@ from litestar.params import FromQuery, QueryParameter
 
 from bus import clock
 from bus.client.fleet_client import FleetClient
-from bus.contract.messages import check_timestamps
+from bus.contract.messages import EARLIEST, check_timestamps
 from bus.contract.series import DEFAULT_POINTS, MAX_POINTS, SeriesReply, SeriesRequest
 from bus.contract.subjects import check_agent_id
 from gateway.routes.agents import AGENTS
@@ -39,7 +39,7 @@ async def series(
     Only buckets with outcomes are listed. The sums are of the whole period.
     """
     end = _aware(until, "until") or clock.utc_now()
-    begin = _aware(since, "since") or end - DEFAULT_PERIOD
+    begin = _aware(since, "since") or max(EARLIEST, end - DEFAULT_PERIOD)
     if begin >= end:
         raise ProblemError(400, "until must be after since")
     question = SeriesRequest(since=begin, until=end, points=points)

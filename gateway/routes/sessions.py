@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from gateway.web import json_body
 from gateway.web.auth import Guard
-from gateway.web.openapi import OperationWithoutContent
+from gateway.web.openapi import OperationWithoutContent, request_body
 from gateway.web.problems import error_responses
 
 
@@ -23,7 +23,7 @@ class Login(Struct, frozen=True):
     status_code=204,
     tags=["operation"],
     summary="Begin a browser session",
-    operation_class=OperationWithoutContent,
+    operation_class=request_body(Login, answers_content=False),
     responses=error_responses(401, 403, 429),
 )
 async def login(request: Request[Any, Any, Any], guard: NamedDependency[Guard]) -> Response[None]:

@@ -154,8 +154,10 @@ async def _replace_html_404(response: Response[Any]) -> Response[Any]:
     return response
 
 
-def request_body(body: type[Struct]) -> type[Operation]:
+def request_body(body: type[Struct], *, answers_content: bool = True) -> type[Operation]:
     """An operation class that documents `body` as the JSON request body.
+
+    Without `answers_content` it is one of OperationWithoutContent, too.
 
     The routes read the body themselves (`json_body.read_json`), so that every fault becomes a
     problem document; Litestar therefore cannot document it.
@@ -164,9 +166,13 @@ def request_body(body: type[Struct]) -> type[Operation]:
     schema = _to_schema(components.get(body.__name__, schemas[0]))
     content = {"application/json": OpenAPIMediaType(schema=schema)}
 
+    base = Operation if answers_content else OperationWithoutContent
+
     @dataclass
-    class OperationWithBody(Operation):
+    class OperationWithBody(base):  # type: ignore[valid-type, misc]
         def __post_init__(self) -> None:
+            if not answers_content:
+                super().__post_init__()
             self.request_body = RequestBody(content=content, required=True)
 
     return OperationWithBody
@@ -208,13 +214,18 @@ def _to_schema(plain: dict[str, Any]) -> Schema:
     """A JSON schema from msgspec as Litestar's object. Covers the keywords that our bodies use."""
     schema = Schema(
         type=plain.get("type"),
+        format=plain.get("format"),
         title=plain.get("title"),
         description=plain.get("description"),
         required=plain.get("required"),
         pattern=plain.get("pattern"),
         min_length=plain.get("minLength"),
         max_length=plain.get("maxLength"),
+        min_items=plain.get("minItems"),
         max_items=plain.get("maxItems"),
+        minimum=plain.get("minimum"),
+        maximum=plain.get("maximum"),
+        enum=plain.get("enum"),
     )
     if "items" in plain:
         schema.items = _to_schema(plain["items"])

@@ -69,43 +69,47 @@ COMMANDS = [
 ]
 
 
-# Without the CLI nothing is collected: the tests above ask the same through nats-py.
-if CLI:
+# In CI a skip is a failure, so that these cannot vanish unnoticed.
+needs_cli = pytest.mark.skipif(CLI is None, reason="the nats CLI is not installed")
 
-    @pytest.mark.parametrize(("arguments", "expected"), COMMANDS)
-    def test_the_nats_cli_itself(fleet: Up, tmp_path, arguments, expected) -> None:
-        def ask() -> str | None:
-            ended = subprocess.run(
-                [str(CLI), "--context", "operator", *arguments],
-                env={"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(fleet.data_dir / "identity")},
-                capture_output=True,
-                text=True,
-                timeout=20,
-                check=False,
-            )
-            return ended.stdout if expected in ended.stdout else None
 
-        until(ask, f"nats {' '.join(arguments)} shows {expected}", seconds=15)
+@needs_cli
+@pytest.mark.parametrize(("arguments", "expected"), COMMANDS)
+def test_the_nats_cli_itself(fleet: Up, tmp_path, arguments, expected) -> None:
+    def ask() -> str | None:
+        ended = subprocess.run(
+            [str(CLI), "--context", "operator", *arguments],
+            env={"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(fleet.data_dir / "identity")},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        return ended.stdout if expected in ended.stdout else None
 
-    def test_without_credentials_the_cli_may_look_and_nothing_else(fleet: Up, tmp_path) -> None:
-        def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [str(CLI), "--server", fleet.nats_url, "--timeout", "2s", *arguments],
-                env={"HOME": str(tmp_path)},
-                capture_output=True,
-                text=True,
-                timeout=20,
-                check=False,
-            )
+    until(ask, f"nats {' '.join(arguments)} shows {expected}", seconds=15)
 
-        assert f'"agent_id":"{AGENT}"' in ask(*LOOK).stdout
-        for arguments in (
-            ["kv", "put", "gpuping", f"agent.{AGENT}", "x"],
-            ["kv", "ls", "gpuping"],
-            ["stream", "ls"],
-            ["pub", f"gpuping.registry.remove.{AGENT}", "", "--reply", "_INBOX.x"],
-            ["stream", "rm", "KV_gpuping", "-f"],
-        ):
-            refused = ask(*arguments)
-            assert "ermissions violation" in refused.stdout + refused.stderr or refused.returncode
-        assert AGENT in fleet.agents()
+
+@needs_cli
+def test_without_credentials_the_cli_may_look_and_nothing_else(fleet: Up, tmp_path) -> None:
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(CLI), "--server", fleet.nats_url, "--timeout", "2s", *arguments],
+            env={"HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+
+    assert f'"agent_id":"{AGENT}"' in ask(*LOOK).stdout
+    for arguments in (
+        ["kv", "put", "gpuping", f"agent.{AGENT}", "x"],
+        ["kv", "ls", "gpuping"],
+        ["stream", "ls"],
+        ["pub", f"gpuping.registry.remove.{AGENT}", "", "--reply", "_INBOX.x"],
+        ["stream", "rm", "KV_gpuping", "-f"],
+    ):
+        refused = ask(*arguments)
+        assert "ermissions violation" in refused.stdout + refused.stderr or refused.returncode
+    assert AGENT in fleet.agents()
