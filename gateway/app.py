@@ -13,6 +13,7 @@ from gateway.routes import (
     agents,
     audit,
     badge,
+    browser_sessions,
     byoc,
     dashboard,
     events,
@@ -26,7 +27,6 @@ from gateway.routes import (
     pages,
     pings,
     series,
-    sessions,
     statements,
 )
 from gateway.web import openapi
@@ -71,8 +71,8 @@ ROUTES = [
     pages.fleet_map_page,
     pages.favicon,
     pages.static,
-    sessions.login,
-    sessions.logout,
+    browser_sessions.login,
+    browser_sessions.logout,
 ]
 
 

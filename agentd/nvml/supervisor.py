@@ -219,16 +219,16 @@ class ProbeSupervisor:
 
     async def _next_line(self, child: Child) -> dict[str, Any]:
         began = time.monotonic()
-        patience = self._patience(began)
+        limit = self._silence_limit(began)
         try:
-            return await child.line(patience)
+            return await child.line(limit)
         except TimeoutError:
-            if time.monotonic() - began < patience + self._silence / 2.0:
+            if time.monotonic() - began < limit + self._silence / 2.0:
                 raise
         # This process itself was held up, so the child's silence proves nothing yet.
         return await child.line(self._silence)
 
-    def _patience(self, now: float) -> float:
+    def _silence_limit(self, now: float) -> float:
         """How long, in seconds, the child may print nothing."""
         if not self._first_opening_ended and self._opening_since is not None:
             left_for_opening = self._opening_since + self._first_opening_seconds - now

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from bus.addresses import is_ip_address, is_loopback
 from bus.clock import boottime, utc_now
+from gateway.web.browser_sessions import SESSION_SECONDS, Sessions
 from gateway.web.problems import ProblemError
 from gateway.web.public_address import PublicAddress, normal_origin
 from gateway.web.rate_limit import RateLimit
-from gateway.web.sessions import SESSION_SECONDS, Sessions
 from gateway.web.tokens import RANK, Token, TokenFile, TokenRole, verify
 
 COOKIE = "gpuping_session"

@@ -28,6 +28,13 @@ def view(entry: AgentEntry, tracked: Tracked) -> ExpectedGpus:
     )
 
 
+def expected_now(entry: AgentEntry | None) -> tuple[str, ...] | None:
+    """Returns the GPUs that the host is judged by now; None before its first report."""
+    if entry is None or not entry.expected_gpus:
+        return None
+    return entry.expected_gpus
+
+
 def changed(tracked: Tracked, request: ExpectGpusRequest, now: datetime) -> AgentEntry:
     """Returns the entry of a registered agent with the GPUs that the request names.
 

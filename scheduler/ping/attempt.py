@@ -17,10 +17,10 @@ from bus.contract.questions import Ping
 from bus.identity.signatures import GENESIS
 from bus.identity.signed_report import Checked
 from scheduler.fleet.directory import Tracked
+from scheduler.fleet.expected_gpus import expected_now
 from scheduler.ping.admission import Admitted
 from scheduler.ping.timestamps import whole_millisecond
 from scheduler.ping.window import (
-    expected_now,
     mark_to_start_from,
     window_start,
 )

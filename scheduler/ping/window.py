@@ -209,10 +209,3 @@ def _intervals(excused: tuple[ExcusedSpan, ...], until: int) -> tuple[Interval, 
         else:
             merged.append(interval)
     return tuple(merged)
-
-
-def expected_now(entry: AgentEntry | None) -> tuple[str, ...] | None:
-    """Returns the GPUs that the host is judged by now; None before its first report."""
-    if entry is None or not entry.expected_gpus:
-        return None
-    return entry.expected_gpus

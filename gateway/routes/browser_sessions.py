@@ -1,4 +1,4 @@
-"""Sessions of browsers: signing in with a token, and signing out."""
+"""REST routes of browser sessions: signing in with a token, and signing out."""
 
 from typing import Any
 
