@@ -1,4 +1,4 @@
-"""The pictures of the README, made from the real page of `gpuping up --demo`: `make screenshots`."""
+"""The README's pictures, made from the real page of `gpuping up --demo`: `make screenshots`."""
 
 import sys
 import tempfile
