@@ -415,6 +415,7 @@ class FleetSums(Struct, kw_only=True, frozen=True):
     hours: float
     uptime_percent: Percent | None
     seconds: SummedSeconds
+    unreported_seconds: float = 0.0
 
 
 class OverviewReply(Message, kw_only=True, frozen=True):

@@ -45,7 +45,11 @@ class Bucket(Struct, kw_only=True, frozen=True):
 
 
 class SeriesReply(Message, kw_only=True, frozen=True):
-    """The buckets that have outcomes, oldest first, and the sums of all of them."""
+    """The buckets that have outcomes, oldest first, and the sums of all of them.
+
+    `unreported_seconds`: what the host has not reported yet. It is in no bucket, and counts against
+    the uptime of the whole period.
+    """
 
     agent_id: str
     since: datetime
@@ -55,5 +59,6 @@ class SeriesReply(Message, kw_only=True, frozen=True):
     missed: int
     uptime_percent: Percent | None
     seconds: Seconds
+    unreported_seconds: float = 0.0
     buckets: tuple[Bucket, ...] = ()
     agent_known: bool = True

@@ -185,6 +185,7 @@ def _month(host: DemoHost, now: datetime, more: int = 0) -> Iterator[AgentState]
     missed = 0
     poor_in_a_row = 0
     answered_at: datetime | None = None
+    since = now - (count + 1) * STEP  # where the window that is open begins
     for number in range(1, count + 1):
         at = now - (count - number) * STEP
         days_ago = (now - at).days
@@ -194,10 +195,11 @@ def _month(host: DemoHost, now: datetime, more: int = 0) -> Iterator[AgentState]
         is_off = days_ago in host.missed_days
         missed += is_off
         poor_in_a_row = poor_in_a_row + 1 if is_off or down > 0 else 0
-        outcome = _missed(host, number, at)
+        outcome = _missed(host, number, at, since)
         if not is_off:
-            outcome = _answered(host, uuids, number, at, down, chance)
+            outcome = _answered(host, uuids, number, at, since, down, chance)
             answered_at = at
+            since = at
         yield AgentState(
             agent_id=host.agent_id,
             ping_seq=number,
@@ -221,15 +223,20 @@ def _answered(
     uuids: tuple[str, ...],
     number: int,
     at: datetime,
+    since: datetime,
     down: float,
     chance: random.Random,
 ) -> Outcome:
-    length = STEP.total_seconds()
-    seconds = Seconds(up=round(length - down, 3), down=down)
+    """The time before the last STEP of a window is unknown: the host was off."""
+    length = round((at - since).total_seconds(), 3)
+    known = min(length, STEP.total_seconds())
+    unknown = round(length - known, 3)
+    down = min(down, known)
+    seconds = Seconds(up=round(known - down, 3), down=down, unknown=unknown)
     uptime = 100.0 * seconds.up / length
     gpus = []
     for index, uuid in enumerate(uuids):
-        own = Seconds(up=length)
+        own = Seconds(up=known, unknown=unknown)
         if index == 0:
             own = seconds
         gpu = GpuReport(
@@ -243,7 +250,7 @@ def _answered(
         gpus.append(gpu)
     report = UptimeReport(
         agent_id=host.agent_id,
-        window=Window(since=at - STEP, until=at, seconds=length),
+        window=Window(since=since, until=at, seconds=length),
         uptime_percent=uptime,
         gpu_available=True,
         seconds=seconds,
@@ -262,12 +269,12 @@ def _answered(
         window_seconds=length,
         response_ms=round(chance.lognormvariate(0.9, 0.35), 3),
         late_ms=round(chance.uniform(1.0, 8.0), 3),
-        since=at - STEP,
+        since=since,
         report=Raw(encode(report)),
     )
 
 
-def _missed(host: DemoHost, number: int, at: datetime) -> Outcome:
+def _missed(host: DemoHost, number: int, at: datetime, since: datetime) -> Outcome:
     return Outcome(
         ping_id=f"demo-{host.agent_id}-{number}",
         ping_seq=number,
@@ -276,5 +283,5 @@ def _missed(host: DemoHost, number: int, at: datetime) -> Outcome:
         verdict="poor",
         reason="no_responders",
         late_ms=4.0,
-        since=at - STEP,
+        since=since,
     )

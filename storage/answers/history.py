@@ -224,10 +224,14 @@ def _sums(reader: Reader, hours: float, now: datetime) -> FleetSums:
     text = reader.partitions.fill(sql("overview"), since_us)
     asked = {"since_us": since_us, **sealed._asdict()}
     durations = durations_of(rows_as(_OverviewRow, reader.cursor, text, asked)[0])
+    missing_time = unaccounted(reader, since_us).values()
+    unreported_ms = sum(time.unreported_ms for time in missing_time)
+    durations += Durations(excused=sum(time.lost_ms for time in missing_time))
     return FleetSums(
         hours=hours,
-        uptime_percent=durations.uptime_percent,
+        uptime_percent=uptime_percent(durations.good, durations.judged + unreported_ms),
         seconds=durations.to_seconds(),
+        unreported_seconds=unreported_ms / 1000,
     )
 
 

@@ -6,12 +6,13 @@ can load; it is summed here instead.
 
 from typing import NamedTuple
 
-from bus.contract.durations import Durations
+from bus.contract.durations import Durations, Interval, uptime_percent
 from bus.contract.series import Bucket, SeriesReply, SeriesRequest
 from bus.errors import RefusedError
 from storage.engine.database import rows_as, sql
 from storage.engine.duration_columns import durations_of
 from storage.engine.rows import from_microseconds, microseconds
+from storage.statements.unaccounted import Unaccounted, unaccounted_of
 from storage.store.store import Reader
 
 LONGEST_US = 87_600 * 3_600_000_000  # ten years, as everywhere
@@ -60,13 +61,19 @@ def series(reader: Reader, agent_id: str, request: SeriesRequest) -> SeriesReply
             "grain_us": grain_us,
         }
         rows = rows_as(_BucketRow, reader.cursor, text, asked)
+    missing_time = Unaccounted()
+    if any(row.missed for row in rows) and agent is not None:
+        period = Interval(since_us, until_us)
+        found = unaccounted_of(reader, [agent], period, period)
+        missing_time = found.get(agent, missing_time)
     whole = Durations(
         up=sum(row.up_ms for row in rows),
         degraded=sum(row.degraded_ms for row in rows),
         down=sum(row.down_ms for row in rows),
         unknown=sum(row.unknown_ms for row in rows),
-        excused=sum(row.excused_ms for row in rows),
+        excused=sum(row.excused_ms for row in rows) + missing_time.lost_ms,
     )
+    judged_ms = whole.judged + missing_time.unreported_ms
     return SeriesReply(
         agent_id=agent_id,
         since=request.since,
@@ -74,8 +81,9 @@ def series(reader: Reader, agent_id: str, request: SeriesRequest) -> SeriesReply
         bucket_seconds=grain_us / 1e6,
         pings=sum(row.pings for row in rows),
         missed=sum(row.missed for row in rows),
-        uptime_percent=whole.uptime_percent,
+        uptime_percent=uptime_percent(whole.good, judged_ms),
         seconds=whole.to_seconds(),
+        unreported_seconds=missing_time.unreported_ms / 1000,
         buckets=tuple(_bucket(row) for row in rows),
         agent_known=agent is not None,
     )

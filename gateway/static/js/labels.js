@@ -108,6 +108,7 @@ export const SECONDS = [
   { name: "degraded", label: "degraded" },
   { name: "down", label: "down" },
   { name: "unknown", label: "unknown" },
+  { name: "unreported", label: "not reported" },
   { name: "excused", label: "excused" },
 ];
 

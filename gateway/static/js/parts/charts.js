@@ -21,7 +21,7 @@ export function Charts({ series, period, setPeriod, agent }) {
     </div>
     ${problem && html`<p class="problem" role="alert">The chart could not be read: ${problem}</p>`}
     ${isCurrent && html`<${Plots} answer=${answer} />`}
-    ${agent?.status === "missing" && html`<p class="note">The time since the last answer is not in the chart: the host has not reported it.</p>`}
+    ${agent?.status === "missing" && html`<p class="note">The time since the last answer is not drawn, because the host has not reported it; it counts against the figure.</p>`}
   </section>`;
 }
 

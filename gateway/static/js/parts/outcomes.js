@@ -23,7 +23,7 @@ export function Outcomes({ id, outcomes, hours }) {
   return html`<section class="block" aria-label="History">
     <h2>History <span class="quiet">${summary ? `${plural(summary.pings, "ping")}, ${count(summary.missed)} missed` : ""}</span></h2>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-    ${summary && html`<${SecondsByState} seconds=${summary.seconds} />`}
+    ${summary && html`<${SecondsByState} seconds=${summary.seconds} unreported=${summary.unreported_seconds} />`}
     ${summary?.missing_seqs > 0 && html`<p class="problem">${plural(summary.missing_seqs, "outcome")} never reached history.</p>`}
     ${pings.length === 0 && !problem && html`<p class="quiet">${nothing}</p>`}
     ${

@@ -61,7 +61,7 @@ function Uptime({ fleet }) {
     <p class=${classes({ big: true, "is-early": early })} data-name="uptime">${value}</p>
     ${early && html`<p class="note early-note" role="note">${early}</p>`}
     ${value === NOTHING && html`<p class="note">${isAway ? "storage is away" : "known after the second ping of an agent"}</p>`}
-    ${value !== NOTHING && html`<${SecondsByState} seconds=${uptime.seconds} />`}
+    ${value !== NOTHING && html`<${SecondsByState} seconds=${uptime.seconds} unreported=${uptime.unreported_seconds} />`}
     ${value !== NOTHING && html`<${Longer} fleet=${fleet} />`}
   </div>`;
 }
@@ -77,8 +77,9 @@ function Longer({ fleet }) {
 }
 
 /** The seconds by state, as a bar and as text. */
-export function SecondsByState({ seconds }) {
-  const parts = SECONDS.map(({ name, label }) => ({ name, label, value: seconds?.[name] ?? 0 })).filter(
+export function SecondsByState({ seconds, unreported = 0 }) {
+  const all = { ...seconds, unreported };
+  const parts = SECONDS.map(({ name, label }) => ({ name, label, value: all[name] ?? 0 })).filter(
     (part) => part.value > 0,
   );
   const total = parts.reduce((sum, part) => sum + part.value, 0);
