@@ -5,7 +5,13 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.contract.messages import Message, Percent, Seconds, Timestamp, check_timestamps
+from bus.contract.messages import (
+    Message,
+    Percent,
+    SummedSeconds,
+    Timestamp,
+    check_timestamps,
+)
 
 MAX_POINTS = 1000
 DEFAULT_POINTS = 400
@@ -39,7 +45,7 @@ class Bucket(Struct, kw_only=True, frozen=True):
     poor: int
     uptime_percent: Percent | None
     min_uptime_percent: Percent | None
-    seconds: Seconds
+    seconds: SummedSeconds
     response_ms_p50: float | None
     response_ms_p95: float | None
 
@@ -58,7 +64,7 @@ class SeriesReply(Message, kw_only=True, frozen=True):
     pings: int
     missed: int
     uptime_percent: Percent | None
-    seconds: Seconds
+    seconds: SummedSeconds
     unreported_seconds: float = 0.0
     buckets: tuple[Bucket, ...] = ()
     agent_known: bool = True

@@ -102,17 +102,17 @@ def _metadata(host: DemoHost) -> dict[str, Any]:
     return {"site": host.site, "note": host.note}
 
 
-async def seed_history(settings: Settings) -> bool:
+async def seed_history(settings: Settings) -> datetime | None:
     """Writes the invented month into a data dir that has no history yet.
 
-    Returns whether it did; the caller then calls `seed_bucket`.
+    Returns where the month ends, for `seed_bucket`; None where there is a history already.
     """
     from storage.engine.rows import Arrival
     from storage.store.store import Store
 
     store = Store(settings)
     if store.file.exists():
-        return False
+        return None
     now = clock.utc_now()
     await store.open(now)
     try:
@@ -126,10 +126,10 @@ async def seed_history(settings: Settings) -> bool:
             await store.write(1, await store.prepare(batch))
     finally:
         await store.close()
-    return True
+    return now
 
 
-async def seed_bucket(settings: Settings) -> None:
+async def seed_bucket(settings: Settings, month_end: datetime) -> None:
     """Gives each host's entry and a last outcome, of this moment, to the scheduler to carry on.
 
     The agents run already, so that their ledgers know all the time since that outcome.
@@ -142,7 +142,7 @@ async def seed_bucket(settings: Settings) -> None:
             if host.scenario is not None and settings.NATS_CREDS:
                 entry = replace(entry, signing_key=await _recorded_key(client, host.agent_id))
             await stream.publish(subjects.agent_key(host.agent_id), encode(entry))
-            *_, last = _month(host, clock.utc_now(), more=1)
+            *_, last = _month(host, month_end, last_at=clock.utc_now())
             await stream.publish(subjects.state_key(host.agent_id), encode(last))
 
 
@@ -176,19 +176,21 @@ def _uuids(host: DemoHost) -> tuple[str, ...]:
     return tuple(simulated_uuid(host.agent_id, gpu) for gpu in range(host.gpus))
 
 
-def _month(host: DemoHost, now: datetime, more: int = 0) -> Iterator[AgentState]:
-    """The host's states of a month and `more`, one every STEP, the last of them at `now`."""
+def _month(host: DemoHost, now: datetime, last_at: datetime | None = None) -> Iterator[AgentState]:
+    """The host's states of the month that ends now, one every STEP, and one more at `last_at`."""
     chance = random.Random(f"{_SEED} {host.agent_id}")  # noqa: S311  # nothing secret
-    count = MONTH // STEP + more
+    count = MONTH // STEP
+    moments = [now - (count - number) * STEP for number in range(1, count + 1)]
+    if last_at is not None:
+        moments.append(last_at)
     uuids = _uuids(host)
     known_gpus = tuple(KnownGpu(uuid, index, GPU_NAME) for index, uuid in enumerate(uuids))
     missed = 0
     poor_in_a_row = 0
     answered_at: datetime | None = None
     since = now - (count + 1) * STEP  # where the window that is open begins
-    for number in range(1, count + 1):
-        at = now - (count - number) * STEP
-        days_ago = (now - at).days
+    for number, at in enumerate(moments, 1):
+        days_ago = max(0, (now - at).days)
         down = 0.0
         if chance.random() < host.faults_a_day * (STEP / timedelta(days=1)):
             down = round(chance.uniform(20.0, STEP.total_seconds()), 3)
