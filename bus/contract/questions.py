@@ -410,7 +410,11 @@ class Change(Struct, kw_only=True, frozen=True):
 
 
 class FleetSums(Struct, kw_only=True, frozen=True):
-    """The whole fleet over a longer period, from summed seconds."""
+    """The whole fleet over a longer period, from the summed seconds of windows.
+
+    Unlike the sums of a day, they leave out time in which an agent was asked and never answered:
+    finding it takes a look at every outcome of the period.
+    """
 
     hours: float
     uptime_percent: Percent | None
