@@ -177,6 +177,15 @@ def storage_families(overview: OverviewReply | None, stats: StorageStats | None)
         text = "Outcomes on the bus that are not yet history"
         families.append(gauge("ingest_lag_outcomes", text, stats.lag))
         families.append(gauge("history_rows", "Outcomes in history", stats.rows))
+        text = "Days of history that neither the bus nor the archive holds"
+        families.append(gauge("history_days_in_file_only", text, stats.days_in_file_only))
+        if stats.stream_begins is not None:
+            text = "When the oldest outcome on the bus was recorded"
+            begins = stats.stream_begins.timestamp()
+            families.append(gauge("stream_begin_timestamp_seconds", text, begins))
+        if stats.stream_days_left is not None:
+            text = "Days until the bus drops its oldest outcomes, at the rate so far"
+            families.append(gauge("stream_days_left", text, stats.stream_days_left))
         text = "Outcomes that never reached history"
         families.append(gauge("history_missing_outcomes", text, stats.missing_seqs))
     return families

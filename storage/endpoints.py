@@ -43,6 +43,7 @@ from storage.engine import table_files
 from storage.engine.table_files import ExportFile, TableQuery
 from storage.statements import build, page, replay
 from storage.store.store import Reader, Store
+from storage.stream.edge import EdgeWatch
 from storage.stream.feed import Feed
 
 FILE_SECONDS = 240.0  # writing a file may take this long: a month of 10,000 agents
@@ -62,8 +63,10 @@ class Endpoints:
         store: Store,
         feed: Feed,
         files: Files,
+        edge: EdgeWatch,
     ) -> None:
         self._client = client
+        self._edge = edge
         self._settings = settings
         self._store = store
         self._feed = feed
@@ -202,6 +205,9 @@ class Endpoints:
             lag=max(0, last_in_stream - last_sequence),
             missing_seqs=ingest.sequences.missing,
             poisoned=ingest.poisoned,
+            stream_begins=self._edge.begins,
+            stream_days_left=self._edge.days_left,
+            days_in_file_only=self._edge.days_in_file_only,
             ingest_waiting=waiting,
         )
 

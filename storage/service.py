@@ -26,6 +26,7 @@ from storage.endpoints import Endpoints
 from storage.engine.errors import CannotWriteError, StorageError
 from storage.store.store import Store
 from storage.store.switch_interval import short_switch_interval
+from storage.stream.edge import EdgeWatch
 from storage.stream.feed import Feed
 
 log = structlog.get_logger("storage")
@@ -41,7 +42,8 @@ class Storage:
         self.store = Store(settings)
         self.feed = Feed(client, settings, self.store)
         self.files = Files(client)
-        self.endpoints = Endpoints(client, settings, self.store, self.feed, self.files)
+        self.edge = EdgeWatch(client)
+        self.endpoints = Endpoints(client, settings, self.store, self.feed, self.files, self.edge)
 
     async def announce_readiness(self, replica: Replica) -> None:
         """Keeps the replica ready while the file can be used and has all that the stream has."""
@@ -53,13 +55,24 @@ class Storage:
             await catch_up.changed.wait()
 
     async def keep_house(self) -> None:
-        """Seals and archives old days every few minutes, in steps between which ingest runs."""
+        """Seals and archives old days every few minutes, in steps between which ingest runs.
+
+        A day that the stream is about to drop is archived too.
+        """
         while True:
             try:
                 while self.store.waiting is None and await self.store.seal(utc_now()):
                     pass
-                while self.store.waiting is None and await self.store.archive_next_day(utc_now()):
+                await self.edge.look()
+                due_before = self.edge.archive_before(utc_now())
+                while self.store.waiting is None and await self.store.archive_next_day(
+                    utc_now(), due_before
+                ):
                     pass
+                if self.store.waiting is None and self.edge.found is not None:
+                    self.edge.days_in_file_only = await self.store.days_in_file_only(
+                        self.edge.found.oldest_us
+                    )
             except StorageError as error:
                 log.error("housekeeping_failed", detail=str(error))
             await asyncio.sleep(HOUSEKEEPING_SECONDS)

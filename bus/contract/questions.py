@@ -448,6 +448,9 @@ class StorageStats(Message, kw_only=True, frozen=True):
     lag: int
     missing_seqs: int
     poisoned: int = 0  # messages that could not be decoded as outcomes and were set aside
+    stream_begins: datetime | None = None  # the oldest outcome that the bus holds
+    stream_days_left: float | None = None  # until the bus drops that one, at the rate so far
+    days_in_file_only: int = 0  # neither on the bus nor in the archive any more
     ingest_waiting: str | None = None
 
 

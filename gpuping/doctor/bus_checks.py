@@ -125,6 +125,21 @@ async def work(client: Client) -> Finding:
     return ok("work", "scheduler and storage can keep outcomes")
 
 
+async def history_edge(client: Client) -> Finding:
+    """How far back the bus holds outcomes, and whether days exist in one file only."""
+    stats = await FleetClient(client, WORK_SECONDS).storage_stats(WORK_SECONDS)
+    if stats.stream_begins is None:
+        return note("history", "the bus holds no outcomes yet, or storage has not looked")
+    detail = f"the bus holds outcomes since {stats.stream_begins:%Y-%m-%d}"
+    if stats.stream_days_left is not None:
+        detail += f" and drops the oldest in about {stats.stream_days_left:.0f} days"
+    if stats.days_in_file_only:
+        detail += f"; {stats.days_in_file_only} days are in storage's file only"
+        advice = "see storage's log: they should have been archived; back its data dir up"
+        return warning("history", detail, advice)
+    return ok("history", detail)
+
+
 async def _count_services(client: Client) -> dict[str, int]:
     """How many micro services of each name answer within DISCOVERY_SECONDS."""
     counts: dict[str, int] = {}

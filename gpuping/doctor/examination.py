@@ -6,7 +6,6 @@ import nats.errors
 
 from bus.errors import BusError, GpupingError
 from bus.settings import Settings
-from bus.transport.connection import Client
 from gpuping.client import bus_file
 from gpuping.client.bus_connection import NothingRunsError, connect_to_running
 from gpuping.client.rest_source import RestSource
@@ -53,20 +52,21 @@ async def _check_bus(settings: Settings) -> list[Finding]:
                 await _finding("streams", bus_checks.streams(client, settings)),
                 await _finding("services", bus_checks.services(client)),
                 await _finding("work", bus_checks.work(client)),
+                await _optional("history", bus_checks.history_edge(client)),
                 await _finding("bus clock", bus_checks.server_clock(client)),
-                await _scheduler_clocks(client),
+                await _optional("scheduler clocks", bus_checks.scheduler_clocks(client)),
             ]
     except NothingRunsError as error:
         advice = "start `gpuping up`, or set NATS_URL to the bus that you use"
         return [failure("bus", str(error), advice)]
 
 
-async def _scheduler_clocks(client: Client) -> Finding:
-    """A note where no scheduler answers: the services' finding says that already."""
+async def _optional(name: str, check: Awaitable[Finding]) -> Finding:
+    """A note where the service does not answer: the services' finding says that already."""
     try:
-        return await bus_checks.scheduler_clocks(client)
+        return await check
     except BusError as error:
-        return note("scheduler clocks", str(error))
+        return note(name, str(error))
 
 
 async def _finding(name: str, check: Awaitable[Finding]) -> Finding:

@@ -109,9 +109,11 @@ def archive_step(
     known: Partitions,
     settings: Settings,
     now_us: int,
+    due_before: int | None = None,
 ) -> bool:
     """Expires what retention does not keep, and archives one day that is old enough.
 
+    Days before `due_before` (since 1970) are archived whatever the setting is.
     Returns whether a day was archived, for then there may be another. Otherwise the archive is
     swept.
     """
@@ -119,11 +121,27 @@ def archive_step(
     _expire_old_days(connection, known, today - settings.STORAGE_RETENTION_DAYS)
     oldest_us = value_of(connection, "SELECT min(pinged_us) FROM pings")
     archive_before = today - settings.STORAGE_ARCHIVE_AFTER_DAYS
+    if due_before is not None:
+        archive_before = max(archive_before, due_before)
     if oldest_us is None or oldest_us // DAY_US >= archive_before:
         _sweep(connection, known)
         return False
     archive_day(connection, known, oldest_us // DAY_US)
     return True
+
+
+def days_in_file_only(connection: Connection, before_us: int) -> int:
+    """Returns how many days have rows that are neither in the archive nor in the stream.
+
+    `before_us` is where the stream begins.
+    """
+    first_whole_day_us = before_us // DAY_US * DAY_US
+    days: int = value_of(
+        connection,
+        sql("days_in_file_only"),
+        {"day_us": DAY_US, "before_us": first_whole_day_us},
+    )
+    return days
 
 
 def archive_day(connection: Connection, known: Partitions, day: int) -> None:

@@ -142,9 +142,10 @@ class Store:
 
         return await self._in_writer(step)
 
-    async def archive_next_day(self, now: datetime) -> bool:
+    async def archive_next_day(self, now: datetime, due_before: int | None = None) -> bool:
         """Moves one more old day into Parquet, and expires what retention does not keep.
 
+        Days before `due_before` (since 1970) are moved whatever the setting is.
         Returns whether there is more to do. The time that counts is the same as for `seal`.
         """
         now_us = microseconds(now)
@@ -157,9 +158,18 @@ class Store:
                 ingest.partitions,
                 self.settings,
                 newest_us,
+                due_before,
             )
             ingest.expire()
             return more
+
+        return await self._in_writer(step)
+
+    async def days_in_file_only(self, before_us: int) -> int:
+        """Returns how many days before this time have rows that no archive holds."""
+
+        def step() -> int:
+            return day_folders.days_in_file_only(self._open_ingest().connection, before_us)
 
         return await self._in_writer(step)
 

@@ -19,7 +19,8 @@ from storage import service
 from storage.archive import day_folders
 from storage.engine import rollups
 from storage.engine.database import rows_of
-from storage.engine.partitions import TABLES
+from storage.engine.partitions import DAY_US, TABLES
+from storage.engine.rows import microseconds
 from storage.store.store import Reader, Store
 from tests.storage_days import (
     NOW,
@@ -60,6 +61,25 @@ async def test_archived_days_are_read_as_if_they_had_never_moved(kept: Settings)
     written = await written_to(again, arrivals(mixed()))
     assert (written.rows, written.duplicates) == (0, len(mixed()))  # held, wherever it lies
     await again.close()
+
+
+async def test_days_that_the_stream_is_about_to_drop_are_archived_whatever_the_setting(
+    tmp_path: Path,
+):
+    """Otherwise they would be in the history file only, and lost with it."""
+    patient = load({}, GPUPING_DATA_DIR=str(tmp_path), STORAGE_ARCHIVE_AFTER_DAYS=90)
+    store = await opened(patient)
+    await written_to(store, arrivals(mixed()))
+    before = await everything(store)
+    assert not await store.archive_next_day(NOW)
+    today = microseconds(NOW) // DAY_US
+    alone = await store.days_in_file_only(microseconds(NOW))
+    assert alone > 2
+    while await store.archive_next_day(NOW, due_before=today - 2):
+        pass
+    assert await store.days_in_file_only(microseconds(NOW) - 2 * DAY_US) == 0
+    assert await everything(store) == before
+    await store.close()
 
 
 async def test_a_late_outcome_of_an_archived_day_is_added_and_moved_too(kept: Settings):
