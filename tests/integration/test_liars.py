@@ -300,6 +300,9 @@ async def test_no_lie_earns_more_than_what_passed_and_what_is_refused_is_kept(bu
 def check_lie(name: str, lie: Lie, state: AgentState, sent: list[bytes]) -> None:
     """What becomes of one lie: refused and kept, or admitted with what was wrong about it."""
     last = state.last
+    too_late = {"timeout", BAD} - {lie.reason}
+    if last.outcome == "missed" and last.reason in too_late:
+        return  # this machine was too slow, and the answer came after its ping
     if lie.reason is not None:
         assert (last.outcome, last.reason) == ("missed", lie.reason), name
         assert last.refused_report is not None, name
@@ -307,9 +310,7 @@ def check_lie(name: str, lie: Lie, state: AgentState, sent: list[bytes]) -> None
         assert kept.startswith("base64:") or kept.encode() in {d[:REPORT_LIMIT_BYTES] for d in sent}
         assert state.mark_refused, name
         return
-    if last.outcome == "missed":  # this machine was too slow
-        assert last.reason in {"timeout", BAD}, (name, last.reason)
-        return
+    assert last.outcome == "answered", (name, last.reason)
     assert bytes(last.report) in sent, name
     if lie.remark is not None:
         assert lie.remark in last.remarks, (name, last.remarks)
