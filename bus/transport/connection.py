@@ -77,6 +77,11 @@ class Client(NatsClient):
         """The server that it is connected to; empty while it is not."""
         return self.connected_url.geturl() if self.connected_url else ""
 
+    def was_denied(self, subject: str) -> bool:
+        """Whether the server has refused a publish to this subject lately."""
+        quoted = f'"{subject.lower()}"'
+        return any(quoted in text.lower() for text in self.denied)
+
     def on_reconnect(self, hook: Hook) -> None:
         """Awaits `hook` after each reconnection: the server has dropped all pull requests then."""
         self._hooks.append(hook)

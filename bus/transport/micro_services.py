@@ -20,6 +20,7 @@ from nats.micro.service import Service
 
 from bus.contract.messages import decode, encode
 from bus.errors import BadMessageError, GpupingError, RefusedError, UnavailableError
+from bus.transport.connection import Client as BusClient
 from bus.transport.connection import last_endpoint, reply_subject
 
 log = structlog.get_logger("bus.transport.micro_services")
@@ -148,6 +149,11 @@ async def ask_raw(
     except nats.errors.NoRespondersError:
         raise UnavailableError(f"{who} is not on the bus") from None
     except (TimeoutError, nats.errors.TimeoutError):
+        if isinstance(client, BusClient) and client.was_denied(subject):
+            raise UnavailableError(
+                f"the bus does not let you ask {who}: set NATS_CREDS to credentials that may "
+                "(`gpuping creds`)"
+            ) from None
         raise UnavailableError(f"{who} did not answer within {timeout:g} s") from None
     except nats.errors.Error as error:
         raise UnavailableError(f"the bus failed: {error}") from None

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from bus.contract import subjects
 from bus.contract.enrolment import HostKeys
-from bus.contract.messages import AgentEntry, AgentState, Enrolment, encode
+from bus.contract.messages import AgentEntry, AgentState, AnsweredPing, Enrolment, encode
 from bus.contract.questions import REMOVED_BY_OPERATOR, ExpectGpusRequest, RegisterRequest
 from bus.errors import RefusedError, StaleError, UnavailableError
 from bus.transport.batch import Write, only_if
@@ -109,10 +109,13 @@ class Registry:
         *,
         by_operator: bool,
     ) -> Registration:
+        # At the same moment as `now`, before anything is awaited: the first window is measured from
+        # here, and begins for the host when it asked.
+        clocks = self._bus_clock.reading()
         async with self._lock(agent_id):
             for _ in range(ATTEMPTS):
                 registration = await self._try_register(
-                    agent_id, request, now, by_operator=by_operator
+                    agent_id, request, now, clocks, by_operator=by_operator
                 )
                 if registration is not None:
                     return registration
@@ -180,6 +183,7 @@ class Registry:
         agent_id: str,
         request: RegisterRequest,
         now: datetime,
+        clocks: AnsweredPing,
         *,
         by_operator: bool,
     ) -> Registration | None:
@@ -198,7 +202,7 @@ class Registry:
         created = not tracked.registered
         signing_key = await self._signing_key(agent_id)
         if created:
-            written = await self._enrol(agent_id, tracked, request, signing_key, now)
+            written = await self._enrol(agent_id, tracked, request, signing_key, now, clocks)
         else:
             written = await self._update(agent_id, tracked, request, signing_key)
         known = self._directory.get(agent_id)
@@ -240,6 +244,7 @@ class Registry:
         request: RegisterRequest,
         signing_key: str | None,
         now: datetime,
+        clocks: AnsweredPing,
     ) -> bool:
         """Begins a new enrolment now.
 
@@ -260,7 +265,7 @@ class Registry:
         entry = replace(
             _updated(entry, request, signing_key),
             mark=request.mark,
-            enrolled_clocks=self._bus_clock.reading(),
+            enrolled_clocks=clocks,
         )
         return await self._write_entry(entry, tracked.entry_revision, [guarded])
 

@@ -27,10 +27,16 @@ async def test_micro_services_can_be_discovered(fleet: Up) -> None:
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
     await client.publish("$SRV.INFO", reply=inbox)
-    infos = [json.loads((await subscription.next_msg(timeout=5)).data) for _ in range(4)]
+    infos = [json.loads((await subscription.next_msg(timeout=5)).data) for _ in range(5)]
     await client.close()
     names = sorted(info["name"] for info in infos)
-    assert names == ["gpuping-agentd", "gpuping-agentd", "gpuping-scheduler", "gpuping-storage"]
+    assert names == [
+        "gpuping-agentd",
+        "gpuping-agentd",
+        "gpuping-enrolment",
+        "gpuping-scheduler",
+        "gpuping-storage",
+    ]
     served = {endpoint["subject"] for info in infos for endpoint in info["endpoints"]}
     assert {
         f"gpuping.ping.{AGENT}",
