@@ -113,7 +113,7 @@ async def seed_history(settings: Settings) -> datetime | None:
     store = Store(settings)
     if store.file.exists():
         return None
-    now = clock.utc_now()
+    now = _now()
     await store.open(now)
     try:
         sequence = 0
@@ -138,12 +138,18 @@ async def seed_bucket(settings: Settings, month_end: datetime) -> None:
     async with connection.connected(settings, "demo", inbox_prefix=inbox_prefix) as client:
         stream = client.jetstream()
         for host in HOSTS:
-            entry = _entry(host, clock.utc_now())
+            entry = _entry(host, _now())
             if host.scenario is not None and settings.NATS_CREDS:
                 entry = replace(entry, signing_key=await _recorded_key(client, host.agent_id))
             await stream.publish(subjects.agent_key(host.agent_id), encode(entry))
-            *_, last = _month(host, month_end, last_at=clock.utc_now())
+            *_, last = _month(host, month_end, last_at=_now())
             await stream.publish(subjects.state_key(host.agent_id), encode(last))
+
+
+def _now() -> datetime:
+    """This moment in whole milliseconds, as all times of windows are."""
+    now = clock.utc_now()
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 async def _recorded_key(client: connection.Client, agent_id: str) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from bus.contract.questions import GpuSummary, LiveEvent
 from bus.settings import Settings
@@ -233,5 +234,77 @@ async def test_a_figure_from_less_than_an_interval_says_so(page: Page):
         page.browser.see("[data-agent=a] .chip", "Not judged")
         page.browser.see(".tile-note", "1 not judged yet")
         page.browser.see("[data-agent=a] .early", "of 1 s")
+
+    await in_browser(look)
+
+
+AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
+VIOLATIONS = """
+return await axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
+  violations.map(({ id, impact, nodes }) => [id, impact, nodes[0].html.slice(0, 200)]));
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("width", "route"), [(1440, "#/"), (1440, "#/agent/a"), (390, "#/agent/a")]
+)
+async def test_the_page_has_no_violation_of_axe(page: Page, width: int, route: str, scheme: str):
+    assert AXE.exists(), "axe-core is not installed: make web"
+    await page.behind.serve_agent("a")
+    page.behind.pings["a"] = [ping("a", 2), ping("a", 1, "missed")]
+    page.behind.agents["b"] = agent("b", status="missing", last_reason="timeout")
+
+    def look() -> None:
+        page.browser.emulate(width, 900, scheme=scheme, reduced_motion=True)
+        try:
+            page.browser.open(f"{page.url}/{route}")
+            page.browser.see(".live", "Live")
+            page.browser.wait_for("return document.querySelector('[data-agent=b]')")
+            if route != "#/":
+                page.browser.see(".outcomes td", "good")
+                page.browser.see(".gpus .readings", "41")
+            page.browser.script(AXE.read_text())
+            assert page.browser.script(VIOLATIONS) == []
+        finally:
+            page.browser.emulate(1440, 1000)
+
+    await in_browser(look)
+
+
+async def test_the_keyboard_walks_the_rows_and_opens_one(page: Page):
+    def look() -> None:
+        page.browser.open(page.url)
+        page.browser.see("[data-agent=b]")
+        body = page.browser.see("body")
+        body.send_keys("j")
+        page.browser.driver.switch_to.active_element.send_keys("j")
+        assert page.browser.driver.switch_to.active_element.text == "b"
+        page.browser.driver.switch_to.active_element.send_keys("k")
+        assert page.browser.driver.switch_to.active_element.text == "a"
+        page.browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
+        page.browser.see(".detail h1", "a")
+        page.browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+        page.browser.gone(".detail")
+        body.send_keys("?")
+        page.browser.see("dialog[open]", "next agent")
+        page.browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+        page.browser.gone("dialog[open]")
+
+    await in_browser(look)
+
+
+async def test_below_1300_pixels_the_panel_is_a_dialog(page: Page):
+    def look() -> None:
+        page.browser.emulate(1100, 900)
+        try:
+            page.browser.open(f"{page.url}/#/agent/a")
+            page.browser.see(".detail[role=dialog][aria-modal=true] h1", "a")
+            page.browser.wait_for("return document.querySelector('main').inert")
+            page.browser.emulate(1440, 900)
+            page.browser.wait_for("return !document.querySelector('main').inert")
+            assert page.browser.all(".detail[role=dialog]") == []
+        finally:
+            page.browser.emulate(1440, 1000)
 
     await in_browser(look)

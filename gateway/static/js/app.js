@@ -39,6 +39,7 @@ function Fleet({ fleet, route, returns }) {
   if (fleet.total === 0 && fleet.agents.size === 0 && !route.agent) return html`<main><${Empty} /></main>`;
   return html`<div class=${classes({ page: true, "has-detail": route.agent })}>
     <main class="fleet">
+      <h1 class="spoken">The fleet</h1>
       <${ErrorBoundary} name="The summary" resetOn=${fleet}><${Summary} fleet=${fleet} /><//>
       <${ErrorBoundary} name="The number of agents by status" resetOn=${fleet}>
         <${Tiles} fleet=${fleet} only=${route.status} />

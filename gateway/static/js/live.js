@@ -57,7 +57,7 @@ async function refresh() {
       clockOffset: Number.isFinite(clockOffset) ? clockOffset : 0,
       fleet: fromDashboard(state.fleet, answer),
     }));
-    schedule(REFRESH_MS);
+    schedule(answer.degraded?.length > 0 ? REFRESH_AFTER_EVENTS_MS : REFRESH_MS);
     if (view) await readView(view, current().fleet.view.ids.length);
   } catch (error) {
     onFailure(error);

@@ -25,7 +25,7 @@ export function Detail({ id, known, beats, returns }) {
   const series = useSeries(id, period, agent, newest, returns);
   const title = useFocusAndEscape(id);
   const isModal = useModal();
-  return html`<aside class="detail" role=${isModal ? "dialog" : undefined} aria-modal=${isModal ? "true" : undefined} aria-labelledby="detail-title">
+  return html`<section class="detail" role=${isModal ? "dialog" : "complementary"} aria-modal=${isModal ? "true" : undefined} aria-labelledby="detail-title">
     <div class="detail-head">
       ${agent && html`<${Chip} name=${isJudged(agent) ? agent.status : "pending"} label=${labelOf(agent)} />`}
       <h1 id="detail-title" tabindex="-1" ref=${title}>${id}</h1>
@@ -42,7 +42,7 @@ export function Detail({ id, known, beats, returns }) {
       <${Copyable} label="look at this agent over NATS" text=${`nats req gpuping.ping.${id} ''`} />
       <${Copyable} label="history of this agent" text=${`gpuping history ${id} --hours ${hours}`} />
     </section>
-  </aside>`;
+  </section>`;
 }
 
 const NARROW = matchMedia("(max-width: 1299px)"); // the panel then lies over the list

@@ -60,7 +60,7 @@ function Uptime({ fleet }) {
     <h2>Fleet uptime, 24 h</h2>
     <p class=${classes({ big: true, "is-early": early })} data-name="uptime">${value}</p>
     ${early && html`<p class="note early-note" role="note">${early}</p>`}
-    ${value === NOTHING && html`<p class="note">${isAway ? "storage is away" : "known after the second ping of an agent"}</p>`}
+    ${value === NOTHING && html`<p class="note">${isAway ? (fleet.reasons.storage ?? "storage did not answer") : "known after the second ping of an agent"}</p>`}
     ${value !== NOTHING && html`<${SecondsByState} seconds=${uptime.seconds} unreported=${uptime.unreported_seconds} />`}
     ${value !== NOTHING && html`<${Longer} fleet=${fleet} />`}
   </div>`;
