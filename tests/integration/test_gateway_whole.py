@@ -24,7 +24,7 @@ COLUMNS = (
     "agent_id,ping_seq,pinged_at,outcome,verdict,reason,uptime_percent,up_seconds,"
     "degraded_seconds,down_seconds,unknown_seconds,excused_seconds,window_seconds,"
     "consecutive_poor_uptime,interval_minutes,next_ping_at,"
-    "response_ms,late_ms"
+    "response_ms,late_ms,remarks"
 )
 
 
