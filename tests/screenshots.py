@@ -21,6 +21,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         up = Up(Path(folder) / "data", "--demo")
         try:
+            up.printed("ready after", seconds=180)
             up.ready()
             up.printed("first answered ping", seconds=60)
             time.sleep(SECONDS_OF_LIFE)

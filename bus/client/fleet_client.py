@@ -44,6 +44,7 @@ from bus.contract.questions import (
     ExpectedGpus,
     ExpectGpusRequest,
     Fleet,
+    FleetSums,
     GetRequest,
     HistoryReply,
     HistoryRequest,
@@ -89,6 +90,8 @@ ANSWER_SECONDS = 5.0
 HISTORY_SECONDS = 15.0
 # Storage computes a whole statement or file first: a month of 10,000 agents takes a minute.
 FILE_SECONDS = 250.0
+# The sums of a week and of thirty days hardly change within so long.
+LONGER_SECONDS = 60.0
 # For a part of an answer that the caller can do without.
 OPTIONAL_SECONDS = 1.0
 # The scheduler's own work around a ping that times out.
@@ -113,6 +116,8 @@ class FleetClient:
     def __init__(self, client: Client, agent_timeout_seconds: float) -> None:
         self._client = client
         self._agent_timeout = agent_timeout_seconds
+        self._longer: tuple[FleetSums, ...] = ()
+        self._longer_asked_at = -LONGER_SECONDS  # CLOCK_BOOTTIME, seconds
 
     @property
     def is_connected(self) -> bool:
@@ -340,11 +345,13 @@ class FleetClient:
 
     async def dashboard(self, storage_timeout: float = ANSWER_SECONDS) -> Dashboard:
         """The fleet at one moment. What storage does not answer in time is null or empty."""
+        asked_at = clock.boottime()
+        asks_longer = asked_at - self._longer_asked_at >= LONGER_SECONDS
         question = OverviewRequest(
             hours=PERIOD_HOURS,
             recent=RECENT_PINGS,
             changes=CHANGES,
-            longer_hours=LONGER_HOURS,
+            longer_hours=LONGER_HOURS if asks_longer else (),
         )
         fleet, agents, overview, storage_trouble = await asyncio.gather(
             self.fleet(),
@@ -390,6 +397,9 @@ class FleetClient:
             verdicts=overview.verdicts,
             unreported_seconds=overview.unreported_seconds,
         )
+        if asks_longer:
+            self._longer = overview.longer
+            self._longer_asked_at = asked_at
         return replace(
             without_storage,
             uptime=uptime,
@@ -397,7 +407,7 @@ class FleetClient:
             late_ms=overview.late_ms,
             recent=overview.recent,
             changes=overview.changes,
-            longer=overview.longer,
+            longer=self._longer,
         )
 
     async def _worst_agents(self, storage_timeout: float) -> tuple[Agent, ...]:

@@ -14,6 +14,7 @@ from gpuping.client.bus_source import BusSource
 from gpuping.client.process_times import start_ticks
 from gpuping.output import formats
 from gpuping.output.dashboard_screen import dashboard_screen
+from gpuping.up import demo
 from gpuping.up.system import System
 
 # After a restart no agent may be due for minutes. The next ping is then announced instead.
@@ -82,6 +83,8 @@ def agents_line(system: System) -> Text:
     """Which agents run in this process, and which of them simulate their GPUs."""
     if not system.agents:
         return Text("none here")
+    if system.is_demo:
+        return demo.agents_line()
     with_real_gpus: list[str] = []
     by_scenario: dict[str, list[str]] = {}
     for agent in system.agents:

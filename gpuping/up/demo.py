@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Raw
 from msgspec.structs import replace
+from rich.text import Text
 
 from bus import clock
 from bus.contract import subjects
@@ -72,6 +73,16 @@ HOSTS = (
     DemoHost("sin-h200-01", "hung", 2, "SIN", "the driver stops answering", 0.3),
     DemoHost("sin-h200-02", None, 4, "SIN", "switched off: nobody answers", 0.2, (0, 1)),
 )
+
+
+def agents_line() -> Text:
+    """What `gpuping up` prints of the hosts."""
+    off = [host.agent_id for host in HOSTS if host.scenario is None]
+    line = Text(f"{len(HOSTS)} simulated hosts in mixed states")
+    line.append(
+        f"  {', '.join(off)} is switched off; the month before now is invented", "bright_black"
+    )
+    return line
 
 
 def demo_settings(settings: Settings) -> Settings:

@@ -41,6 +41,7 @@ class System(NamedTuple):
     agents: list[local_agents.LocalAgent]
     history_remark: str | None
     first_answer: FirstAnswer
+    is_demo: bool = False
 
 
 @asynccontextmanager
@@ -104,6 +105,7 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
             agents=agents,
             history_remark=history_remark,
             first_answer=first_answer,
+            is_demo=options.demo,
         )
 
 
