@@ -162,8 +162,15 @@ async def test_killing_each_server_of_three_loses_no_outcome(
     await assert_nothing_lost(cluster, config, "kills")
 
 
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("seconds", ["8", pytest.param("60", marks=pytest.mark.slow)])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        "8",
+        pytest.param("60", marks=pytest.mark.slow),
+        pytest.param("150", marks=pytest.mark.slow),
+    ],
+)
 async def test_freezing_the_leader_of_the_history_loses_no_outcome(
     cluster: NatsCluster, config: Settings, seconds: str
 ):
