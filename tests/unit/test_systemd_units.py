@@ -1,0 +1,65 @@
+"""The units of the server side, and the script that installs them."""
+
+import subprocess
+from configparser import RawConfigParser
+from pathlib import Path
+
+import pytest
+
+from gpuping.commands.options import app
+
+FOLDER = Path(__file__).parents[2] / "deploy/systemd"
+UNITS = sorted(FOLDER.glob("*.service"))
+HARDENED = (
+    *("NoNewPrivileges", "ProtectHome", "PrivateTmp", "PrivateDevices", "PrivateUsers"),
+    *("ProtectClock", "ProtectKernelModules", "LockPersonality", "RestrictNamespaces"),
+)
+
+
+def lines_of(unit: Path) -> list[tuple[str, str]]:
+    """The settings of [Service], some of which occur several times."""
+    text = unit.read_text().split("[Service]")[1].split("[Install]")[0]
+    pairs = []
+    for line in text.splitlines():
+        if "=" in line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            pairs.append((name, value))
+    return pairs
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_every_unit_is_hardened_and_limited(unit: Path):
+    settings = dict(lines_of(unit))
+    assert settings["User"] == "gpuping"
+    assert settings["ProtectSystem"] == "strict"
+    assert settings["CapabilityBoundingSet"] == ""
+    assert all(settings[name] == "yes" for name in HARDENED)
+    assert settings["MemoryMax"]
+    assert settings["LimitNOFILE"]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_every_unit_runs_a_command_that_exists(unit: Path):
+    import gpuping.cli  # noqa: F401  # registers the commands
+
+    program, *arguments = dict(lines_of(unit))["ExecStart"].split()
+    assert program.startswith("/opt/gpuping/bin/")
+    if program.endswith("/gpuping"):
+        app.parse_args([*arguments], print_error=False, exit_on_error=False)
+
+
+def test_units_come_back_and_streams_stand_before_services_start():
+    for name in ("nats", "scheduler", "storage", "gateway"):
+        unit = FOLDER / f"gpuping-{name}.service"
+        assert ("Restart", "always") in lines_of(unit)
+        if name != "nats":
+            assert "gpuping-layout.service" in unit.read_text()
+
+
+def test_the_script_is_valid_and_the_sections_are_known():
+    for script in (FOLDER / "install.sh", FOLDER.parent / "first-start.sh"):
+        subprocess.run(["sh", "-n", script], check=True)
+    for unit in UNITS:
+        parser = RawConfigParser(strict=False)
+        parser.read(unit)
+        assert parser.sections() == ["Unit", "Service", "Install"]
