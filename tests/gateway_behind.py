@@ -41,7 +41,7 @@ from bus.contract.questions import (
     UptimesReply,
     UptimesRequest,
 )
-from bus.contract.series import SeriesReply, SeriesRequest
+from bus.contract.series import Bucket, SeriesReply, SeriesRequest
 from bus.contract.statements import (
     Account,
     FleetReplay,
@@ -182,6 +182,7 @@ class Behind:
         self.agents: dict[str, Agent] = {}
         self.pings: dict[str, list[Ping]] = {}
         self.uptimes: dict[str, float] = {}
+        self.series_pings = 0  # how many outcomes the buckets of any period have
         self.silent: set[str] = set()
         self.nonsense: set[str] = set()
         self.asked: list[tuple[str, object]] = []
@@ -382,12 +383,36 @@ class Behind:
             since=question.since,
             until=question.until,
             bucket_seconds=216.0,
-            pings=0,
+            pings=self.series_pings,
             missed=0,
-            uptime_percent=None,
+            uptime_percent=99.0 if self.series_pings else None,
             seconds=Seconds(),
+            buckets=self._buckets(question),
             agent_known=bool(self.pings.get(agent_id)),
         )
+
+    def _buckets(self, question: SeriesRequest) -> tuple[Bucket, ...]:
+        """As many as were asked for, one after the other, none of them without outcomes."""
+        if not self.series_pings:
+            return ()
+        step = (question.until - question.since) / question.points
+        buckets = []
+        for number in range(question.points):
+            bucket = Bucket(
+                since=question.since + number * step,
+                until=question.since + (number + 1) * step,
+                pings=self.series_pings // question.points,
+                missed=0,
+                excused=0,
+                poor=0,
+                uptime_percent=99.0,
+                min_uptime_percent=90.0,
+                seconds=Seconds(),
+                response_ms_p50=2.0,
+                response_ms_p95=4.0,
+            )
+            buckets.append(bucket)
+        return tuple(buckets)
 
     async def _uptimes(self, request: Request) -> UptimesReply:
         asked = decode(request.data, UptimesRequest).agent_ids

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -306,5 +307,40 @@ async def test_below_1300_pixels_the_panel_is_a_dialog(page: Page):
             assert page.browser.all(".detail[role=dialog]") == []
         finally:
             page.browser.emulate(1440, 1000)
+
+    await in_browser(look)
+
+
+# of the columns of pixels between the first and the last that the line fills, how many it fills
+DRAWN = """
+const canvas = document.querySelector(".detail .plot canvas");
+const { width, height } = canvas;
+const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+const isGreen = (at) => data[at + 3] > 20 && data[at + 1] > data[at] + 40;
+const filled = [];
+for (let x = 0; x < width; x += 1)
+  for (let y = 0; y < height; y += 1)
+    if (isGreen(4 * (y * width + x))) { filled.push(x); break; }
+const span = filled.at(-1) - filled[0] + 1;
+return [span / width, filled.length / span];
+"""
+
+
+async def test_a_month_of_pings_every_minute_is_drawn_whole(page: Page):
+    page.behind.series_pings = 44_640
+    page.behind.agents["a"] = agent("a", registered_at=NOW - timedelta(days=60))
+
+    def look() -> None:
+        page.browser.open(f"{page.url}/#/agent/a")
+        for period in ("month", "30d", "7d", "24h"):
+            page.browser.see(f"[data-period='{period}']").click()
+            page.browser.see(f"[data-period='{period}'][aria-pressed=true]")
+            page.browser.see("[data-name=period-uptime]", "99.000% over 44,640 pings")
+            page.browser.see(".detail .plot[data-buckets='400'][data-pings='44640'] canvas")
+            page.browser.wait_for(f"const drawn = (() => {{{DRAWN}}})(); return drawn[0] > 0.8")
+            wide, filled = page.browser.script(DRAWN)
+            assert wide > 0.8, period
+            assert filled > 0.99, period
+        page.browser.see(".zone", "Times:")
 
     await in_browser(look)
