@@ -39,6 +39,7 @@ PING_INTERVAL_SECONDS = 5
 MAX_OUTSTANDING_PINGS = 2
 FIRST_RETRY_SECONDS = 0.25
 SLOWEST_RETRY_SECONDS = 8.0
+REFUSAL_SECONDS = 5.0  # a server looks for an account that it does not know for 2 s
 PENDING_BYTES = 8 * 1024 * 1024
 
 # the arguments of nats-py that log in
@@ -302,6 +303,35 @@ async def connect(
         reconnected_cb=client._after_reconnect,  # noqa: SLF001
     )
     return client
+
+
+async def refusal(settings: Settings) -> str | None:
+    """The server's words where it refuses these credentials; None where it does not, or is away.
+
+    `connect` waits instead, because a server may learn of a new account later.
+    """
+    addresses, identity = _addresses_and_identity(settings)
+
+    async def keep_quiet(_error: Exception) -> None:
+        """The error is raised as well."""
+
+    client = NatsClient()
+    try:
+        async with asyncio.timeout(REFUSAL_SECONDS):
+            await client.connect(
+                addresses,
+                allow_reconnect=False,
+                connect_timeout=int(REFUSAL_SECONDS),
+                error_cb=keep_quiet,
+                **identity,
+            )
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        text = str(error)
+        if "auth" in text.lower():
+            return text
+        return None
+    await client.close()
+    return None
 
 
 def _addresses_and_identity(settings: Settings) -> tuple[list[str], dict[str, Any]]:

@@ -35,6 +35,11 @@ async def connect_to_running(settings: Settings) -> AsyncIterator[connection.Cli
                 found, "gpuping", inbox_prefix=subjects.service_inbox("operator")
             )
     except (TimeoutError, OSError, nats.errors.Error):
+        refused = await connection.refusal(found)
+        if refused is not None:
+            raise BusError(
+                f"the bus at {_address(found)} refuses these credentials (NATS_CREDS): {refused}"
+            ) from None
         raise NothingRunsError(
             f"no running system found (no bus at {_address(found)}): start one with `gpuping up`, "
             "or say where it is with --data-dir, NATS_URL or --server-url"

@@ -13,6 +13,7 @@ from bus import runner
 from bus.errors import GpupingError
 from bus.identity import local
 from bus.identity.authority import Authority, Issued
+from bus.identity.keys import InvalidKeyError, KeyKind, check_public_key
 from bus.identity.local import LocalIdentities
 from bus.identity.roles import ROLES, RoleName
 from bus.identity.server_config import identity_config
@@ -106,25 +107,27 @@ def agent(
 
 
 @creds_app.command
-def revoke(agent_id: AgentId, /, *, data_dir: DataDir = None) -> int:
+def revoke(
+    agent: Annotated[str, Parameter(name="ID", help="the agent's id, or one public key")],
+    /,
+    *,
+    data_dir: DataDir = None,
+) -> int:
     """Void every credential of an agent now: its connection is closed, and it cannot come back.
 
     The agent stays registered and misses its pings; remove it to end that. It may be enrolled again
-    under new keys.
+    under new keys. A public key instead of the id voids the credentials of that key alone.
     """
     settings = bus_file.with_running_bus(_settings(data_dir))
     authority = LocalIdentities.open(settings.data_dir).authority
 
     async def main(_: Lifecycle) -> None:
-        keys = set()
-        for user in authority.issued():
-            if user.name == agent_id:
-                keys.add(user.public_key)
+        keys = _keys_of(authority, agent)
         if not keys:
-            raise GpupingError(f"no credentials of {agent_id} were issued from {authority.folder}")
+            raise GpupingError(f"no credentials of {agent} were issued from {authority.folder}")
         authority.revoke(keys, now=int(time.time()))
         await account_updates.push(settings, authority)
-        terminal.console().print(f"revoked {len(keys)} credentials of {agent_id}")
+        terminal.console().print(f"revoked {len(keys)} credentials of {agent}", soft_wrap=True)
 
     return runner.run(main)
 
@@ -205,6 +208,14 @@ def _issue(
     public_key = authority.issue(role, name, path, days=days)
     terminal.console().print(f"{path}: {role} {name}, key {public_key}", soft_wrap=True)
     return runner.DONE
+
+
+def _keys_of(authority: Authority, name: str) -> set[str]:
+    """The login keys of an agent that were issued here; of a public key, that key."""
+    try:
+        return {check_public_key(name, KeyKind.USER)}
+    except InvalidKeyError:
+        return {user.public_key for user in authority.issued() if user.name == name}
 
 
 def _settings(data_dir: Path | None) -> Settings:

@@ -179,7 +179,7 @@ class Enrolment:
                 "earlier_login_not_revoked",
                 agent_id=agent_id,
                 keys=list(login_keys),
-                action="revoke it where the authority's keys are: `gpuping creds revoke --key KEY`",
+                action="revoke it where the authority's keys are: `gpuping creds revoke KEY`",
             )
             return
         self._authority.revoke(login_keys, now=int(time.time()))

@@ -128,6 +128,16 @@ def test_credentials_that_others_can_read_are_refused_with_the_line_that_mends_i
     assert refused.stderr.count("\n") == 1
     path.chmod(0o600)
     assert run(*asked, NATS_URL=fleet.nats_url, NATS_CREDS=str(path)).returncode == 0
+    nobody = run(*asked, NATS_URL=fleet.nats_url)
+    assert nobody.returncode == 1
+    assert "does not let you ask the scheduler" in nobody.stderr
+    assert run("creds", "init", "--data-dir", str(tmp_path / "other")).returncode == 0
+    made = ("creds", "service", "operator", "--data-dir", str(tmp_path / "other"))
+    stranger = tmp_path / "stranger.creds"
+    assert run(*made, "-o", str(stranger)).returncode == 0
+    refused = run(*asked, NATS_URL=fleet.nats_url, NATS_CREDS=str(stranger))
+    assert refused.returncode == 1
+    assert "refuses these credentials" in refused.stderr
     plain = run(*asked, NATS_URL="nats://192.0.2.1:4222", NATS_CREDS=str(path))
     assert plain.returncode == 1
     assert "need TLS" in plain.stderr
