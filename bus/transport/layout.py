@@ -135,7 +135,10 @@ async def ensure(client: Client, settings: Settings, *, grow: bool = False) -> N
     check_server(client)
     changes = await _plan(client, settings, grow=grow)
     for change in changes:
-        log.warning(change.event, stream=change.label, **change.details)
+        if change.details:
+            log.warning(change.event, stream=change.label, **change.details)
+        else:
+            log.info(change.event, stream=change.label)  # the first start of all
         await _apply(client, change)
     await ensure_consumer(client, settings)
     for problem in await inspect(client, settings):
