@@ -60,15 +60,13 @@ class DemoHost(NamedTuple):
 HOSTS = (
     DemoHost("fra-a100-01", "healthy", 2, "FRA", "all is well"),
     DemoHost("fra-a100-02", "healthy", 2, "FRA", "all is well"),
-    DemoHost(
-        "fra-h100-01", "eight-gpus-one-bad", 8, "FRA", "one of eight GPUs is down: the host is"
-    ),
+    DemoHost("fra-h100-01", "eight-gpus-one-bad", 8, "FRA", "one of eight GPUs is down"),
     DemoHost("fra-h100-02", "healthy", 2, "FRA", "was off for two days", 0.05, (11, 12)),
     DemoHost("ams-l40-01", "healthy", 2, "AMS", "all is well"),
-    DemoHost("ams-l40-02", "thermal", 2, "AMS", "slowed down by heat: degraded still counts", 0.1),
-    DemoHost("ams-l40-03", "flapping", 2, "AMS", "a GPU falls off the bus every 20 s", 9.0),
+    DemoHost("ams-l40-02", "thermal", 2, "AMS", "hot: degraded, and still up", 0.1),
+    DemoHost("ams-l40-03", "flapping", 2, "AMS", "a GPU drops out every 20 s", 9.0),
     DemoHost("nyc-4090-01", "healthy", 2, "NYC", "all is well"),
-    DemoHost("nyc-4090-02", "lost-and-back", 2, "NYC", "lost a GPU once: watch it recover", 0.5),
+    DemoHost("nyc-4090-02", "lost-and-back", 2, "NYC", "lost a GPU once, recovers", 0.5),
     DemoHost("nyc-4090-03", "dying", 2, "NYC", "a GPU on its way out", 2.0),
     DemoHost("sin-h200-01", "hung", 2, "SIN", "the driver stops answering", 0.3),
     DemoHost("sin-h200-02", None, 4, "SIN", "switched off: nobody answers", 0.2, (0, 1)),

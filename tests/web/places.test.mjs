@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { levelLine } from "../../gateway/static/js/parts/plots.js";
 import { badge } from "../../gateway/static/js/badge.js";
 import { beginOf, hoursOf } from "../../gateway/static/js/parts/periods.js";
+import { gpuNotes, reasonOf } from "../../gateway/static/js/labels.js";
 import { format, parse, queryOf } from "../../gateway/static/js/route.js";
 
 test("an address says all that it takes to come back", () => {
@@ -60,4 +61,12 @@ test("the periods of the charts", () => {
   assert.equal(beginOf("7d", now), now - 7 * 86_400_000);
   assert.equal(beginOf("month", now), Date.parse("2026-11-01T00:00:00Z"));
   assert.equal(hoursOf("month", now), 19.5 * 24);
+});
+
+test("why an outcome is as it is, in plain words", () => {
+  const lost = { state: "down", reasons: ["lost"] };
+  const gpus = [{ index: 0, ...lost }, { index: 1, state: "up", reasons: [] }, { index: 5, ...lost }];
+  assert.deepEqual(gpuNotes({ gpus }), ["GPUs 0, 5 down: lost: no longer on the bus"]);
+  const ping = { reason: "timeout", gpus: [], remarks: ["unheard", "clock_disagrees"] };
+  assert.match(reasonOf(ping), /^no answer in time; between two missed pings nothing counts as up; the host counted/);
 });

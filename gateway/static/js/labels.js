@@ -36,7 +36,7 @@ const REASONS = {
   no_responders: "nobody listens under this id",
   timeout: "no answer in time",
   bad_report: "the answer made no sense",
-  no_gpu: "no GPU found",
+  no_gpu: "no GPU can be used",
   uptime_below_threshold: "", // the uptime is shown next to it
   nothing_to_judge: "nothing to judge in this window",
   bus_outage: "our own bus was away",
@@ -81,18 +81,16 @@ export const remark = (code) => REMARKS[code] ?? reason(code);
 /** The service's names as the page writes them. */
 export const PART_NAMES = { bus: "Bus", scheduler: "Scheduler", storage: "Storage" };
 
-const STATE_WORDS = { down: "down", degraded: "degraded", unknown: "unknown" };
-
-/** Each GPU of an outcome that was not simply up, with its reasons: `GPU 5 down: lost`. */
+/** The GPUs of an outcome that were not simply up, those of one state and reason together: `GPUs 0, 5 down: lost`. */
 export function gpuNotes(ping) {
-  return (ping.gpus ?? [])
-    .filter((gpu) => gpu.state !== "up" || gpu.reasons?.length > 0)
-    .map((gpu) => {
-      const why = (gpu.reasons ?? []).map(reason).filter(Boolean).join("; ");
-      const name = gpu.index == null ? "a GPU" : `GPU ${gpu.index}`;
-      const state = STATE_WORDS[gpu.state] ?? gpu.state;
-      return why ? `${name} ${state}: ${why}` : `${name} ${state}`;
-    });
+  const indexes = new Map();
+  for (const gpu of ping.gpus ?? []) {
+    if (gpu.state === "up" && !gpu.reasons?.length) continue;
+    const why = (gpu.reasons ?? []).map(reason).filter(Boolean).join("; ");
+    const what = why ? `${gpu.state}: ${why}` : gpu.state;
+    indexes.set(what, [...(indexes.get(what) ?? []), gpu.index ?? "?"]);
+  }
+  return [...indexes].map(([what, of]) => `${of.length > 1 ? "GPUs" : "GPU"} ${of.join(", ")} ${what}`);
 }
 
 /** Why an outcome is as it is, in one line: its reason, its GPUs, the remarks; empty where there is nothing to say. */

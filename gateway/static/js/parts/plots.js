@@ -126,7 +126,7 @@ export function uptimeChart(UPlot, container, buckets, frame) {
     markOutages(plot, buckets, { missed: colour(container, "--missing"), excused: colour(container, "--maintenance") });
   const series = [
     { stroke: line, width: 1.5, fill: transparent(line, 0.14), points: { show: false } },
-    { stroke: low, width: 1, points: { show: false } }, // the lowest ping of each bucket, where it differs
+    { stroke: transparent(low, 0.6), width: 1, points: { show: false } }, // the lowest ping of each bucket, where it differs
   ];
   const differs = data[1].some((value, at) => value != null && value - data[2][at] > 0.0005);
   const all = options(container, frame, buckets, {
