@@ -23,6 +23,7 @@ from gateway.fleet_health import tell_health
 from gateway.request_metrics import RequestMetrics
 from gateway.web.assets import STATIC_FOLDER, Assets
 from gateway.web.auth import Guard
+from gateway.web.browser_sessions import session_key
 from gateway.web.connections import connection_limit
 from gateway.web.file_response import LongAnswers
 from gateway.web.public_address import PublicAddress
@@ -78,6 +79,9 @@ def _dependencies(
     tokens: TokenFile | None,
 ) -> Dependencies:
     fleet_client = FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS)
+    key = None
+    if tokens is not None:
+        key = session_key(settings.data_dir)
     public_address = None
     if settings.GATEWAY_PUBLIC_URL is not None:
         public_address = PublicAddress.parse(settings.GATEWAY_PUBLIC_URL)
@@ -86,7 +90,7 @@ def _dependencies(
         audit_log=AuditLog(client),
         long_answers=LongAnswers(fleet_client),
         broadcast=broadcast,
-        guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND, public_address),
+        guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND, public_address, key),
         request_metrics=RequestMetrics(),
         assets=Assets(STATIC_FOLDER),
     )

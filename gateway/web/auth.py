@@ -8,13 +8,14 @@ Sec-Fetch-Site and Origin headers the second.
 
 import math
 import re
+import secrets
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, NamedTuple
 
 from bus.addresses import is_ip_address, is_loopback
 from bus.clock import boottime, utc_now
-from gateway.web.browser_sessions import SESSION_SECONDS, Sessions
+from gateway.web.browser_sessions import KEY_BYTES, SESSION_SECONDS, Sessions
 from gateway.web.problems import ProblemError
 from gateway.web.public_address import PublicAddress, normal_origin
 from gateway.web.rate_limit import RateLimit
@@ -47,7 +48,8 @@ class Guard:
     """Decides whether a request may pass, and raises the problem to answer with if not.
 
     `tokens` is None without a tokens file. Every local caller may then do everything.
-    `public_address` is where browsers reach the gateway; None where that is its own address.
+    `key` signs browser sessions. `public_address` is where browsers reach the
+    gateway; None where that is its own address.
     """
 
     def __init__(
@@ -55,11 +57,12 @@ class Guard:
         tokens: TokenFile | None,
         requests_per_second: float,
         public_address: PublicAddress | None = None,
+        key: bytes | None = None,
     ) -> None:
         burst = requests_per_second * BURST_SECONDS
         self._tokens = tokens
         self._public_address = public_address
-        self._sessions = Sessions()
+        self._sessions = Sessions(key or secrets.token_bytes(KEY_BYTES))
         self._requests = RateLimit(requests_per_second, burst)
         self._failures = RateLimit(FAILURES_PER_SECOND, FAILURES_AT_ONCE)
 
@@ -121,7 +124,7 @@ class Guard:
         the public address only, and over HTTPS only where that address is one.
         """
         token = self.log_in(secret, client)
-        session_id = self._sessions.begin(token, boottime())
+        session_id = self._sessions.begin(token, utc_now().timestamp())
         is_secure = is_https
         if self._public_address is not None:
             is_secure = self._public_address.is_https
@@ -168,7 +171,8 @@ class Guard:
         session_id = _session_id(request.headers.get("cookie", ""))
         if session_id is None:
             raise _unauthorized("a bearer token is needed")
-        token = self._sessions.token(session_id, boottime())
+        tokens = self._tokens.tokens(boottime()) if self._tokens is not None else ()
+        token = self._sessions.token(session_id, tokens, utc_now().timestamp())
         if token is None or not self.is_valid(token):
             raise _unauthorized("this session has ended: sign in again")
         return token

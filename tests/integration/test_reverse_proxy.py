@@ -204,6 +204,23 @@ async def test_a_session_is_no_token_and_ends(base_settings, tmp_path):
                 await asyncio.sleep(0.05)
 
 
+async def test_a_session_outlives_a_restart_where_the_data_dir_is_kept(base_settings, tmp_path):
+    data = str(tmp_path / "data")
+    chosen, secret = with_token(base_settings, tmp_path, GPUPING_DATA_DIR=data)
+    async with gateway_and_behind(chosen) as (http, _):
+        answer = await http.post("/login", json={"token": secret})
+        session = SimpleCookie(answer.headers["set-cookie"])["gpuping_session"].value
+    in_session = {"Cookie": f"gpuping_session={session}"}
+    async with gateway_and_behind(chosen) as (http, _):
+        assert (await http.get("/ping-system/agents", headers=in_session)).status_code == 200
+        forged = {"Cookie": f"gpuping_session={session[:-4]}AAAA"}
+        assert (await http.get("/ping-system/agents", headers=forged)).status_code == 401
+    assert (tmp_path / "data/gateway-session.key").stat().st_mode & 0o077 == 0
+    (tmp_path / "data/gateway-session.key").unlink()
+    async with gateway_and_behind(chosen) as (http, _):
+        assert (await http.get("/ping-system/agents", headers=in_session)).status_code == 401
+
+
 async def test_the_audit_log_has_the_address_that_a_proxy_on_this_machine_saw(
     base_settings, tmp_path, bus
 ):
