@@ -210,7 +210,7 @@ class Authority:
 
     def revoke(self, public_keys: Iterable[str], *, now: int) -> None:
         """Voids every token for these keys. The server hears of it with `account_token`."""
-        self._reload()
+        self.reload()
         revoked = dict(self.fleet.revoked)
         for key in public_keys:
             revoked[check_public_key(key, KeyKind.USER)] = now
@@ -218,7 +218,7 @@ class Authority:
 
     def rotate(self, role: RoleName) -> None:
         """Makes a new signing key for a role. Tokens of the earlier one are good until `retire`."""
-        self._reload()
+        self.reload()
         key = SigningKey.generate(KeyKind.ACCOUNT)
         earlier = self.fleet.signing_keys[role]
         credentials.write_secret(self.folder / "signing" / f"{role}.seed", key.seed + "\n")
@@ -231,7 +231,7 @@ class Authority:
 
     def retire(self, role: RoleName) -> int:
         """Ends the rotation of a role: its earlier keys are void. Returns how many there were."""
-        self._reload()
+        self.reload()
         kept = {key: of for key, of in self.fleet.retiring.items() if of != role}
         retired = len(self.fleet.retiring) - len(kept)
         self._save(replace(self.fleet, retiring=kept))
@@ -342,8 +342,8 @@ class Authority:
         token = claims.encode(system, key.public, "_system", body, now=int(time.time()))
         credentials.write_secret(self.system_credentials, credentials.to_text(token, key))
 
-    def _reload(self) -> None:
-        """Another process may have changed the fleet since it was read."""
+    def reload(self) -> None:
+        """Reads the fleet again: another process may have changed it."""
         self.fleet = type(self).load(self.folder).fleet
 
     def _seed(self, name: str) -> SigningKey:

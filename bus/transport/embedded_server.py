@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import sysconfig
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from bus.identity.server_config import quoted
 from bus.private_files import open_private
 
 log = structlog.get_logger("bus.transport.embedded_server")
+
+IdentityConfig = Callable[[], str]  # lines of the server's configuration
 
 DEFAULT_PORT = 4222
 START_SECONDS = 20.0
@@ -40,9 +42,13 @@ class EmbeddedServer:
     """
 
     def __init__(
-        self, data_dir: Path, port: int | None = None, identity_config: str | None = None
+        self, data_dir: Path, port: int | None = None, identity_config: IdentityConfig | None = None
     ) -> None:
-        """Without `identity_config`, whoever reaches the port may do everything; for tests."""
+        """Without `identity_config`, whoever reaches the port may do everything; for tests.
+
+        It is called at each start of the server, so that a server that died comes back with the
+        revocations of meanwhile.
+        """
         self.store = data_dir / "nats"
         self._identity_config = identity_config
         self.port = _choose_port(port)
@@ -167,9 +173,10 @@ class EmbeddedServer:
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _config(self) -> str:
-        identity_config = self._identity_config
-        if identity_config is None:
+        if self._identity_config is None:
             identity_config = self._open_accounts()
+        else:
+            identity_config = self._identity_config()
         return f"""\
 # written by gpuping at each start
 server_name: gpuping
@@ -203,7 +210,7 @@ no_auth_user: local
 
 @asynccontextmanager
 async def running(
-    data_dir: Path, port: int | None = None, identity_config: str | None = None
+    data_dir: Path, port: int | None = None, identity_config: IdentityConfig | None = None
 ) -> AsyncIterator[EmbeddedServer]:
     """An embedded server for the length of a block."""
     server = EmbeddedServer(data_dir, port, identity_config)

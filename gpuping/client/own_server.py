@@ -54,7 +54,11 @@ async def running(settings: Settings, port: int | None) -> AsyncIterator[OwnServ
     kept_streams = store_folder.take_over(accounts_folder, authority.fleet.account)
     if is_of_before:
         authority.accept_unsigned()
-    config = identity_config(authority, identities.resolver_folder, anonymous_looks=True)
+
+    def config() -> str:
+        authority.reload()  # `gpuping creds` may have changed it
+        return identity_config(authority, identities.resolver_folder, anonymous_looks=True)
+
     async with embedded_server.running(settings.data_dir, port, config) as server:
         requires_signed = settings.GPUPING_REQUIRE_SIGNED
         if requires_signed is None:

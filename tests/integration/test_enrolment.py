@@ -1,10 +1,13 @@
 """Enrolment: a token lets one host in, once; renewals go to the recorded keys only."""
 
 import asyncio
+import os
+import signal
 import time
 from pathlib import Path
 
 import msgspec
+import nats.errors
 import pytest
 
 from bus import settings
@@ -22,7 +25,7 @@ from bus.errors import GpupingError, RefusedError
 from bus.identity import claims, credentials, enrolment_token, host
 from bus.identity.keys import KeyKind, SigningKey
 from bus.identity.local import LocalIdentities
-from bus.transport import connection
+from bus.transport import account_updates, connection
 from bus.transport.batch import Write, commit
 from bus.transport.bucket import read
 from gpuping.client import own_server
@@ -212,3 +215,40 @@ def test_no_token_shows_its_secret(tmp_path: Path) -> None:
     token = enrolment_token.parse(enrolment_token.to_text(key, user_token))
     assert key.seed not in repr(token)
     assert key.seed not in f"{token}"
+
+
+async def test_a_revocation_outlives_the_death_and_the_restart_of_the_server(
+    tmp_path: Path,
+) -> None:
+    chosen = settings.load({}, GPUPING_DATA_DIR=str(tmp_path / "data"))
+    creds = tmp_path / "lost.creds"
+    async with own_server.running(chosen, 0) as server:
+        authority = server.identities.authority
+        key = authority.issue("agent", "lost", creds)
+        async with joined(server.settings.nats_url, "_INBOX.lost", user_credentials=str(creds)):
+            pass
+        authority.revoke([key], now=int(time.time()))
+        await account_updates.push(server.settings, authority)
+        pid_file = tmp_path / "data" / "nats" / "nats-server.pid"
+        pid = int(pid_file.read_text())
+        os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while int(pid_file.read_text() or pid) == pid:  # noqa: ASYNC110  # nothing tells
+                await asyncio.sleep(0.05)
+        await _is_refused(server.settings.nats_url, creds)
+    async with own_server.running(chosen, 0) as server:
+        await _is_refused(server.settings.nats_url, creds)
+
+
+async def _is_refused(url: str, creds: Path) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                async with joined(url, "_INBOX.lost", user_credentials=str(creds)):
+                    raise AssertionError("a revoked user was let in")
+            except OSError:
+                await asyncio.sleep(0.05)  # it does not listen yet
+            except nats.errors.Error as error:
+                if "uthorization" in str(error):
+                    return
+                raise
