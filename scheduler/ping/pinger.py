@@ -232,7 +232,7 @@ class Pinger:
     ) -> Checked | None:
         """Returns None for an agent that need not sign. Raises BadSignatureError.
 
-        It takes 45 us (docs/benchmarks.md), and is done here rather than in a thread: handing an
+        It takes 75 us (docs/benchmarks.md#signed-reports), and is done here, not in a thread: handing an
         answer to a thread and back costs as much.
         """
         if attempt.signing_key is None:
