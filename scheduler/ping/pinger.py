@@ -232,8 +232,7 @@ class Pinger:
     ) -> Checked | None:
         """Returns None for an agent that need not sign. Raises BadSignatureError.
 
-        It takes 75 us (docs/benchmarks.md#signed-reports), and is done here, not in a thread: handing an
-        answer to a thread and back costs as much.
+        It takes 75 us (docs/benchmarks.md#signed-reports) and is done here, not in a thread.
         """
         if attempt.signing_key is None:
             if self._requires_signed:
