@@ -111,10 +111,10 @@ def _metadata(host: DemoHost) -> dict[str, Any]:
     return {"site": host.site, "note": host.note}
 
 
-async def seed_history(settings: Settings) -> datetime | None:
+async def seed_history(settings: Settings) -> list[AgentState] | None:
     """Writes the invented month into a data dir that has no history yet.
 
-    Returns where the month ends, for `seed_bucket`; None where there is a history already.
+    Returns each host's last state, for `seed_bucket`; None where there is a history already.
     """
     from storage.engine.rows import Arrival
     from storage.store.store import Store
@@ -124,21 +124,24 @@ async def seed_history(settings: Settings) -> datetime | None:
         return None
     now = _now()
     await store.open(now)
+    last_states: list[AgentState] = []
     try:
         sequence = 0
         for host in HOSTS:
             batch = []
-            for state in _month(host, now):
+            states = list(_month(host, now))
+            last_states.append(states[-1])
+            for state in states:
                 sequence += 1
                 batch.append(Arrival(sequence, state.agent_id, encode(state)))
             # The stream of this number never was: storage reads the real one from its beginning.
             await store.write(1, await store.prepare(batch))
     finally:
         await store.close()
-    return now
+    return last_states
 
 
-async def seed_bucket(settings: Settings, month_end: datetime) -> None:
+async def seed_bucket(settings: Settings, last_states: list[AgentState]) -> None:
     """Gives each host's entry and a last outcome, of this moment, to the scheduler to carry on.
 
     The agents run already, so that their ledgers know all the time since that outcome.
@@ -146,12 +149,12 @@ async def seed_bucket(settings: Settings, month_end: datetime) -> None:
     inbox_prefix = subjects.service_inbox("scheduler")
     async with connection.connected(settings, "demo", inbox_prefix=inbox_prefix) as client:
         stream = client.jetstream()
-        for host in HOSTS:
+        for host, state in zip(HOSTS, last_states, strict=True):
             entry = _entry(host, _now())
             if host.scenario is not None and settings.NATS_CREDS:
                 entry = replace(entry, signing_key=await _recorded_key(client, host.agent_id))
             await stream.publish(subjects.agent_key(host.agent_id), encode(entry))
-            *_, last = _month(host, month_end, last_at=_now())
+            last = _carried_on(host, state, _now())
             await stream.publish(subjects.state_key(host.agent_id), encode(last))
 
 
@@ -191,13 +194,11 @@ def _uuids(host: DemoHost) -> tuple[str, ...]:
     return tuple(simulated_uuid(host.agent_id, gpu) for gpu in range(host.gpus))
 
 
-def _month(host: DemoHost, now: datetime, last_at: datetime | None = None) -> Iterator[AgentState]:
-    """The host's states of the month that ends now, one every STEP, and one more at `last_at`."""
+def _month(host: DemoHost, now: datetime) -> Iterator[AgentState]:
+    """The host's states of the month that ends now, one every STEP."""
     chance = random.Random(f"{_SEED} {host.agent_id}")  # noqa: S311  # nothing secret
     count = MONTH // STEP
     moments = [now - (count - number) * STEP for number in range(1, count + 1)]
-    if last_at is not None:
-        moments.append(last_at)
     uuids = _uuids(host)
     known_gpus = tuple(KnownGpu(uuid, index, GPU_NAME) for index, uuid in enumerate(uuids))
     missed = 0
@@ -205,7 +206,7 @@ def _month(host: DemoHost, now: datetime, last_at: datetime | None = None) -> It
     answered_at: datetime | None = None
     since = now - (count + 1) * STEP  # where the window that is open begins
     for number, at in enumerate(moments, 1):
-        days_ago = max(0, (now - at).days)
+        days_ago = (now - at).days
         down = 0.0
         if chance.random() < host.faults_a_day * (STEP / timedelta(days=1)):
             down = round(chance.uniform(20.0, STEP.total_seconds()), 3)
@@ -233,6 +234,29 @@ def _month(host: DemoHost, now: datetime, last_at: datetime | None = None) -> It
             uptime_percent=outcome.uptime_percent,
             gpus_before=known_gpus if is_off else (),
         )
+
+
+def _carried_on(host: DemoHost, last: AgentState, at: datetime) -> AgentState:
+    """The state after one more outcome: of a host that is up, or of one that is still off."""
+    number = last.ping_seq + 1
+    if last.last.outcome == "missed":
+        assert last.last.since is not None  # noqa: S101  # `_missed` sets it
+        outcome = _missed(host, number, at, last.last.since)
+        return replace(last, ping_seq=number, next_ping_at=at, last=outcome, missed=last.missed + 1)
+    chance = random.Random(_SEED)  # noqa: S311  # nothing secret
+    outcome = _answered(host, _uuids(host), number, at, last.last.pinged_at, 0.0, chance)
+    return replace(
+        last,
+        ping_seq=number,
+        answered=last.answered + 1,
+        next_ping_at=at,
+        last=outcome,
+        last_answered_at=at,
+        last_judged=outcome.verdict,
+        good_streak=3,
+        consecutive_poor=0,
+        uptime_percent=outcome.uptime_percent,
+    )
 
 
 def _answered(

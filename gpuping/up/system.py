@@ -120,11 +120,11 @@ async def _start_demo(
     settings_of_agent: SettingsOfAgent,
 ) -> None:
     """Starts the demo's agents, behind each an invented month of history at the first start."""
-    month_end = await demo.seed_history(settings_of("storage"))
+    last_states = await demo.seed_history(settings_of("storage"))
     for agent in demo.planned_agents(settings):
         await local_agents.start(stack, settings_of_agent(agent.agent_id), agent)
-    if month_end is not None:
-        await demo.seed_bucket(settings_of("scheduler"), month_end)
+    if last_states is not None:
+        await demo.seed_bucket(settings_of("scheduler"), last_states)
 
 
 def _settings_on_a_given_bus(settings: Settings) -> tuple[SettingsOf, SettingsOfAgent]:
