@@ -1,0 +1,52 @@
+"""`gpuping up --demo`: twelve hosts in mixed states, and a month behind them."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from gpuping.up.demo import HOSTS
+from tests.acceptance.system import Up, until
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    system = Up(tmp_path_factory.mktemp("data"), "--demo")
+    try:
+        system.printed("ready after", seconds=90)
+        yield system.ready()
+    finally:
+        system.stop(seconds=30)
+
+
+def test_twelve_hosts_carry_on_where_their_month_ends(up: Up) -> None:
+    agents = until(lambda: up.agents() if len(up.agents()) == len(HOSTS) else None, "twelve hosts")
+    assert set(agents) == {host.agent_id for host in HOSTS}
+    off = agents["sin-h200-02"]
+    assert off["status"] == "missing"
+    assert {gpu["name"] for gpu in off["gpus"]} == {"Simulated GPU"}
+    well = until(
+        lambda: up.agents()["fra-a100-01"]["total_pings"] >= 2883 and up.agents()["fra-a100-01"],
+        "pings after the month",
+        60,
+    )
+    assert well["status"] == "healthy"
+    assert well["consecutive_poor_uptime"] == 0
+
+
+def test_the_month_is_whole(up: Up) -> None:
+    until(
+        lambda: "storage" not in up.get("/ping-system/dashboard")["degraded"], "storage answers", 60
+    )
+    since = (datetime.now(UTC) - timedelta(days=31)).isoformat().replace("+00:00", "Z")
+    series = up.get(f"/ping-system/agents/fra-a100-01/series?since={since}")
+    assert series["pings"] >= 2880
+    assert series["missed"] == 0
+    assert series["uptime_percent"] > 99
+    seconds = sum(series["seconds"].values())
+    assert seconds == pytest.approx(30 * 86_400, abs=3_600)
+
+
+def test_a_host_that_is_off_loses_its_own_time_once(up: Up) -> None:
+    uptime = up.get("/ping-system/dashboard")["uptime"]
+    assert uptime["unreported_seconds"] == pytest.approx(86_400, abs=1_800)
