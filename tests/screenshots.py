@@ -25,6 +25,8 @@ def main() -> int:
             up.ready()
             up.printed("first answered ping", seconds=60)
             time.sleep(SECONDS_OF_LIFE)
+            pending = [name for name, one in up.agents().items() if one["status"] == "pending"]
+            assert not pending, f"never pinged: {pending}\n{up.output}"
             with chromium(Path(folder) / "profile") as browser:
                 take(browser, f"{up.url}/#/", "dashboard.png")
                 take(browser, f"{up.url}/#/agent/{HOST}", "agent.png", period="30d")
