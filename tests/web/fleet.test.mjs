@@ -197,3 +197,12 @@ test("what changed: other kinds of outcomes only, and many at once in one line",
   assert.equal(later.changes.length, 6);
   assert.deepEqual(grouped(later.changes)[0].map((change) => change.previous), ["good", "good", "good"]);
 });
+
+test("changes for different reasons are never told as one", () => {
+  const of = (id, reasons) => ({
+    previous: "good",
+    ping: ping(id, 3, { verdict: "poor", reason: "uptime_below_threshold", gpus: [{ index: 0, state: "down", reasons }] }),
+  });
+  const changes = [of("a", ["ecc"]), of("b", ["lost"]), of("c", ["lost"]), of("d", ["lost"])];
+  assert.deepEqual(grouped(changes).map((group) => group.length), [1, 3]);
+});

@@ -1,6 +1,6 @@
 /** Changes of many agents at once as one. No I/O and no clock. */
 
-import { outcomeKind } from "./labels.js";
+import { outcomeKind, reasonOf } from "./labels.js";
 
 const TOGETHER_SECONDS = 60; // changes of one kind and reason within so long are one line
 const FEWEST_TOGETHER = 3;
@@ -19,5 +19,6 @@ export function grouped(changes) {
 
 function sameEvent({ ping }, other) {
   const apart = (Date.parse(ping.pinged_at) - Date.parse(other.ping.pinged_at)) / 1000;
-  return outcomeKind(ping) === outcomeKind(other.ping) && ping.reason === other.ping.reason && apart <= TOGETHER_SECONDS;
+  const isSameKind = outcomeKind(ping) === outcomeKind(other.ping);
+  return isSameKind && reasonOf(ping) === reasonOf(other.ping) && apart <= TOGETHER_SECONDS;
 }
