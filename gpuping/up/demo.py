@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bus import clock
 from bus.contract import subjects
+from bus.contract.durations import uptime_percent
 from bus.contract.enrolment import HostKeys
 from bus.contract.messages import (
     AgentEntry,
@@ -274,7 +275,7 @@ def _answered(
     unknown = round(length - known, 3)
     down = min(down, known)
     seconds = Seconds(up=round(known - down, 3), down=down, unknown=unknown)
-    uptime = 100.0 * seconds.up / length
+    uptime = _percent(seconds)
     gpus = []
     for index, uuid in enumerate(uuids):
         own = Seconds(up=known, unknown=unknown)
@@ -285,7 +286,7 @@ def _answered(
             index=index,
             name=GPU_NAME,
             state="up",
-            uptime_percent=100.0 * own.up / length,
+            uptime_percent=_percent(own),
             seconds=own,
         )
         gpus.append(gpu)
@@ -313,6 +314,13 @@ def _answered(
         since=since,
         report=Raw(encode(report)),
     )
+
+
+def _percent(seconds: Seconds) -> float:
+    """The uptime in whole milliseconds: of floats 100 x s / s may be above 100."""
+    good = round(seconds.up * 1000)
+    judged = good + round((seconds.down + seconds.unknown) * 1000)
+    return uptime_percent(good, judged) or 0.0
 
 
 def _missed(host: DemoHost, number: int, at: datetime, since: datetime) -> Outcome:
