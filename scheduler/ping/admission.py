@@ -44,6 +44,8 @@ class MeasuredWindow(Struct, frozen=True, kw_only=True):
     until: when this ping was first sent; `since` again where the calendar ran backwards.
     previous_answer: how long the previous answered ping's answer took; 0 after an enrolment.
     answer: how long this answer took.
+    registration: how long before `since` the host may have told where its ledger stood: the time
+        that a registration travels; 0 where the window begins at a ping.
     elapsed: the time between `since` and `until` by a clock that is never set (CLOCK_BOOTTIME of
         one boot, or the server's timestamps); None where another boot sent the previous ping and
         nothing contradicts the calendar.
@@ -56,6 +58,7 @@ class MeasuredWindow(Struct, frozen=True, kw_only=True):
     until: int
     previous_answer: int = 0
     answer: int = 0
+    registration: int = 0
     elapsed: int | None = None
     elapsed_by_server: int | None = None
     excused: tuple[Interval, ...] = ()
@@ -235,7 +238,7 @@ class _Scale:
         # The schedulers' calendar tells how long ago a miss was, so that a step makes silence, too.
         self.unheard = max(0, window.unheard - stepped)
         slack = max(0, passed) // 1000 + error
-        self.longer = window.answer + slack
+        self.longer = window.answer + window.registration + slack
         self.shorter = window.previous_answer + slack
         # NTP clients correct a clock by up to 8.3 %. Scaled down, that gains nobody anything.
         self.most_known = most + self.longer + max(0, most) // 10

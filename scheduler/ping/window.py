@@ -27,6 +27,10 @@ from scheduler.ping.admission import (
 from scheduler.ping.silence import heard_late, unheard_milliseconds
 from scheduler.ping.timestamps import milliseconds
 
+# How old a host's registration may be when the enrolment begins: the host waits for its answer no
+# longer (agentd/messaging/registration.py).
+REGISTRATION_MS = 3_000
+
 
 def window_start(tracked: Tracked) -> datetime | None:
     """Returns when the next window begins: at the last answered ping, or the enrolment if later.
@@ -99,10 +103,12 @@ def measured_window(
     start = milliseconds(window_start(tracked) or pinged_at)
     until = milliseconds(pinged_at)
     previous = None
+    registration = 0
     if tracked.state is not None and starts_at_answer(tracked):
         previous = tracked.state.answered_ping
     elif tracked.entry is not None:
         previous = tracked.entry.enrolled_clocks
+        registration = REGISTRATION_MS
     unheard = 0
     if not believes_unheard and tracked.state is not None:
         silence = heard_late(tracked.state.silence, tracked.late_answer_at)
@@ -112,6 +118,7 @@ def measured_window(
         until=until,
         previous_answer=0 if previous is None else round(previous.answer_ms),
         answer=round(sent.answer_ms),
+        registration=registration,
         elapsed=_elapsed(previous, sent),
         elapsed_by_server=_elapsed_by_server(previous, sent, until - start),
         excused=_intervals(excused, until),

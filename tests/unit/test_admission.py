@@ -6,6 +6,7 @@ Single reports first, then lies told for a month, then any numbers at all.
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bus.contract.durations import Durations, Interval
 from scheduler.ping.admission import (
@@ -150,6 +151,19 @@ def test_tolerance_is_this_answer_when_longer_and_the_previous_answer_when_short
     assert longer.remarks == {"clock_disagrees"}
     shorter = admitted(window, said(Durations(up=QUARTER - 7_001 - slack)))
     assert shorter.host == Durations(up=QUARTER - 7_001 - slack, unknown=7_001 + slack)
+
+
+def test_a_registration_may_have_travelled_before_it_was_heard():
+    """The host tells its ledger's position when it asks; the enrolment begins when it is heard.
+
+    On a busy machine that took 200 ms, and a first window of 10 ms was refused.
+    """
+    short = measured(10, previous_answer=0)
+    report = said(Durations(up=260))
+    assert admit(short, report) == Refused("more_time_than_passed")
+    enrolled = replace(short, registration=3_000)
+    assert admitted(enrolled, report) == Admitted(Durations(up=10), {"A": Durations(up=10)})
+    assert admit(enrolled, said(Durations(up=3_200))) == Refused("more_time_than_passed")
 
 
 def test_two_schedulers_may_be_two_seconds_apart():
