@@ -123,7 +123,11 @@ async def running(
         await probe.close()
 
 
-def _identity_of(settings: Settings, state_dir: Path, agent_id: str) -> HostIdentity | None:
+def _identity_of(
+    settings: Settings,
+    state_dir: Path,
+    agent_id: str,
+) -> HostIdentity | None:
     """The keys of this host; None on a bus without identities. Raises CredentialsError."""
     given = None
     if settings.NATS_CREDS:

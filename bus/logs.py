@@ -29,7 +29,11 @@ def setup(settings: Settings) -> None:
         cache_logger_on_first_use=True,
     )
     libraries = max(level, logging.WARNING)
-    logging.basicConfig(level=libraries, stream=sys.stderr, format="%(name)s: %(message)s")
+    logging.basicConfig(
+        level=libraries,
+        stream=sys.stderr,
+        format="%(name)s: %(message)s",
+    )
     # nats-py logs every failed attempt; bus/transport/connection.py logs each change once
     logging.getLogger("nats").setLevel(logging.CRITICAL)
 
@@ -42,7 +46,9 @@ def _renderer(settings: Settings) -> structlog.typing.Processor:
         render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
 
     def render_without_secrets(
-        logger: structlog.typing.WrappedLogger, name: str, event: structlog.typing.EventDict
+        logger: structlog.typing.WrappedLogger,
+        name: str,
+        event: structlog.typing.EventDict,
     ) -> str:
         return redact(str(render(logger, name, event)))
 

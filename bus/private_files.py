@@ -29,7 +29,11 @@ def private_folder(folder: Path, setting: str) -> None:
     Raises SettingsError as `check_folder` does, and for a folder that cannot be made.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(
+            mode=0o700,
+            parents=True,
+            exist_ok=True,
+        )
     except OSError as error:
         raise SettingsError(
             f"{setting}={str(folder)!r} cannot be used: {error.strerror or error}"

@@ -137,7 +137,9 @@ def run(
 
 
 async def serve(
-    name: str, service: AbstractAsyncContextManager[object], lifecycle: Lifecycle
+    name: str,
+    service: AbstractAsyncContextManager[object],
+    lifecycle: Lifecycle,
 ) -> None:
     """One service until a signal. A crash inside it ends the block with its error."""
     hide_new_files()

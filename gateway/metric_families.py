@@ -18,7 +18,11 @@ from bus.contract.messages import GpuState, Status
 from bus.contract.questions import Agent, Fleet, OverviewReply, SchedulerStats, StorageStats
 
 
-def gauge(name: str, text: str, value: float) -> Metric:
+def gauge(
+    name: str,
+    text: str,
+    value: float,
+) -> Metric:
     """A gauge without labels, named `gpuping_<name>`."""
     return GaugeMetricFamily(f"gpuping_{name}", text, value=value)
 
@@ -142,13 +146,23 @@ def _clock_families(stats: SchedulerStats) -> list[Metric]:
     return [family]
 
 
-def _gauge(name: str, text: str, instance: str, value: float) -> Metric:
+def _gauge(
+    name: str,
+    text: str,
+    instance: str,
+    value: float,
+) -> Metric:
     family = GaugeMetricFamily(f"gpuping_scheduler_{name}", text, labels=["instance"])
     family.add_metric([instance], value)
     return family
 
 
-def _counter(name: str, text: str, instance: str, value: float) -> Metric:
+def _counter(
+    name: str,
+    text: str,
+    instance: str,
+    value: float,
+) -> Metric:
     family = CounterMetricFamily(f"gpuping_scheduler_{name}", text, labels=["instance"])
     family.add_metric([instance], value)
     return family

@@ -35,7 +35,13 @@ class RequestMetrics:
         build_info = Gauge("build_info", "Always 1", ["version"], **common)
         build_info.labels(VERSION).set(1)
 
-    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+    def observe_request(
+        self,
+        method: str,
+        route: str,
+        status: int,
+        seconds: float,
+    ) -> None:
         """Counts a request. `route` is the route's template: a path would add a series per id."""
         known_method = method if method in _METHODS else "other"
         self._requests.labels(known_method, route, str(status)).inc()

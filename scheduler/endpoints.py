@@ -128,7 +128,10 @@ class SchedulerEndpoints:
         return RegisterReply(agent=view, created=registration.created)
 
     async def _record_registration(
-        self, agent_id: str, actor: str, registration: Registration
+        self,
+        agent_id: str,
+        actor: str,
+        registration: Registration,
     ) -> None:
         """Records a registration that changed something: agents register at each start."""
         after = registration.tracked.entry
@@ -136,7 +139,12 @@ class SchedulerEndpoints:
             return
         before = registration.before
         await audit.record(
-            self._client, "register", actor, agent_id=agent_id, before=before, after=after
+            self._client,
+            "register",
+            actor,
+            agent_id=agent_id,
+            before=before,
+            after=after,
         )
 
     async def remove(self, request: Request) -> Removed:
@@ -224,7 +232,11 @@ class SchedulerEndpoints:
         next_cursor = None
         if views and (page.more or len(views) < len(page.agents)) and body.order != "due":
             next_cursor = views[-1].agent_id
-        return AgentPage(agents=views, total=page.total, next_cursor=next_cursor)
+        return AgentPage(
+            agents=views,
+            total=page.total,
+            next_cursor=next_cursor,
+        )
 
     async def fleet(self, _request: Request) -> Fleet:
         """Answers `gpuping.scheduler.fleet`, also while it cannot work, and then says why."""

@@ -71,7 +71,11 @@ class Step(Struct, frozen=True):
     interval_seconds: float
 
 
-def advance(standing: Standing, result: PingResult, policy: Policy) -> Step:
+def advance(
+    standing: Standing,
+    result: PingResult,
+    policy: Policy,
+) -> Step:
     """Applies one ping result. Never raises for a standing and policy from valid messages."""
     match result:
         case Excused(reason=reason):
@@ -96,12 +100,20 @@ def interval_seconds(consecutive_poor: int, policy: Policy) -> float:
     return min(policy.base_seconds * policy.multiplier**consecutive_poor, policy.max_seconds)
 
 
-def next_ping_at(pinged_at: datetime, interval: float, now: datetime) -> datetime:
+def next_ping_at(
+    pinged_at: datetime,
+    interval: float,
+    now: datetime,
+) -> datetime:
     """Returns the due time `interval` seconds after the ping was sent, but never one before now."""
     return max(now, pinged_at + timedelta(seconds=interval))
 
 
-def latest_due_time(written_at: datetime, interval: float, policy: Policy) -> datetime:
+def latest_due_time(
+    written_at: datetime,
+    interval: float,
+    policy: Policy,
+) -> datetime:
     """Returns the latest due time that an outcome written then can have set.
 
     `interval` is the one of the outcome, in seconds. A later due time came from a wrong clock.
@@ -137,19 +149,31 @@ def status(standing: Standing | None, *, maintenance: bool) -> Status:  # noqa: 
     return "healthy"
 
 
-def _excused(standing: Standing, reason: str, policy: Policy) -> Step:
+def _excused(
+    standing: Standing,
+    reason: str,
+    policy: Policy,
+) -> Step:
     kept = replace(standing, last_outcome="excused")
     return Step(kept, "excused", reason, interval_seconds(standing.consecutive_poor, policy))
 
 
-def _missed(standing: Standing, reason: str, policy: Policy) -> Step:
+def _missed(
+    standing: Standing,
+    reason: str,
+    policy: Policy,
+) -> Step:
     standing = replace(standing, last_outcome="missed", uptime_percent=None)
     if policy.grace and standing.answered == 0:
         return Step(standing, "first", reason, policy.base_seconds)
     return _poor(standing, reason, policy)
 
 
-def _answered(standing: Standing, answered: Answered, policy: Policy) -> Step:
+def _answered(
+    standing: Standing,
+    answered: Answered,
+    policy: Policy,
+) -> Step:
     first = policy.grace and standing.answered == 0
     standing = replace(
         standing,
@@ -200,7 +224,11 @@ def _good(standing: Standing, policy: Policy) -> Step:
     return Step(standing, "good", None, interval_seconds(consecutive_poor, policy))
 
 
-def _poor(standing: Standing, reason: str, policy: Policy) -> Step:
+def _poor(
+    standing: Standing,
+    reason: str,
+    policy: Policy,
+) -> Step:
     consecutive_poor = standing.consecutive_poor + 1
     standing = replace(
         standing,

@@ -76,7 +76,10 @@ async def enroll(settings: Settings, token_at_address: str) -> Enrolled:
     bootstrap = pending.with_suffix(".creds")
     credentials.write_secret(bootstrap, credentials.to_text(token.user_token, token.key))
     joining = msgspec.structs.replace(
-        settings, NATS_URL=nats_url, NATS_CREDS=str(bootstrap), NATS_CONTEXT=None
+        settings,
+        NATS_URL=nats_url,
+        NATS_CREDS=str(bootstrap),
+        NATS_CONTEXT=None,
     )
     try:
         reply = await _redeem(joining, token.name, request)
@@ -169,7 +172,11 @@ class KeyAnnouncement:
             log.info("credentials_renewed", agent=self._agent_id)
 
 
-async def _renew(client: Client, identity: HostIdentity, agent_id: str) -> CredentialsReply:
+async def _renew(
+    client: Client,
+    identity: HostIdentity,
+    agent_id: str,
+) -> CredentialsReply:
     return await ask(
         client,
         subjects.renew(agent_id),
@@ -180,7 +187,11 @@ async def _renew(client: Client, identity: HostIdentity, agent_id: str) -> Crede
     )
 
 
-async def _redeem(settings: Settings, name: str, request: RedeemRequest) -> CredentialsReply:
+async def _redeem(
+    settings: Settings,
+    name: str,
+    request: RedeemRequest,
+) -> CredentialsReply:
     inbox_prefix = subjects.inbox_prefix(name)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):

@@ -384,7 +384,11 @@ class ProbeSupervisor:
 
 
 def _unopened(gpu: dict[str, Any]) -> UnopenedGpu:
-    return UnopenedGpu(index=gpu["index"], reason=failure_of(gpu["code"]), pci=gpu["pci"])
+    return UnopenedGpu(
+        index=gpu["index"],
+        reason=failure_of(gpu["code"]),
+        pci=gpu["pci"],
+    )
 
 
 def _with_identity_of(known: Reading, reading: Reading) -> Reading:

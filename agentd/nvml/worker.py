@@ -63,7 +63,11 @@ def _answer(nvml: Nvml, question: dict[str, Any]) -> None:
     skipped = set(question.get("skip", []))
     found, failed = nvml.enumerate(question.get("expected", []))
     order = _reading_order(found, question.get("last", []), skipped)
-    _print(order=order, found=found, unopened=nvml.unopened)
+    _print(
+        order=order,
+        found=found,
+        unopened=nvml.unopened,
+    )
     for reading in failed:
         if reading["uuid"] not in skipped:
             _print(read=reading["uuid"], readings=[reading])

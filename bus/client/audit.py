@@ -69,7 +69,11 @@ def outcome(ping: Ping) -> dict[str, Any]:
     return {"ping_seq": ping.ping_seq, "outcome": ping.outcome, "verdict": ping.verdict}
 
 
-async def read_page(client: Client, limit: int, before: int | None = None) -> AuditPage:
+async def read_page(
+    client: Client,
+    limit: int,
+    before: int | None = None,
+) -> AuditPage:
     """The newest `limit` entries, or the newest ones with a smaller sequence than `before`.
 
     Entries that cannot be decoded are left out. Raises BusError when the log cannot be read.

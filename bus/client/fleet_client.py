@@ -462,7 +462,12 @@ class FleetClient:
         question = ask(self._client, subject, request, reply, who=who, timeout=timeout)
         return await _readable(who, question)
 
-    async def _ask_whole(self, subject: str, request: Struct, reply: type[ReplyT]) -> ReplyT:
+    async def _ask_whole(
+        self,
+        subject: str,
+        request: Struct,
+        reply: type[ReplyT],
+    ) -> ReplyT:
         """Asks storage for an answer that may be larger than a message."""
         question = ask_whole(
             self._client, subject, request, reply, who=STORAGE, timeout=FILE_SECONDS
@@ -510,7 +515,11 @@ async def _readable(who: str, question: Awaitable[ReplyT]) -> ReplyT:
         raise BadAnswerError(f"the answer of {who} cannot be read") from error
 
 
-def _decode_of_agent(agent_id: str, data: bytes, kind: type[AgentAnswerT]) -> AgentAnswerT:
+def _decode_of_agent(
+    agent_id: str,
+    data: bytes,
+    kind: type[AgentAnswerT],
+) -> AgentAnswerT:
     """An agent's answer. Raises AgentError if it is unreadable or that of another agent."""
     try:
         answer = decode(data, kind)

@@ -160,7 +160,13 @@ class Authority:
     # ---- users ----
 
     def mint(
-        self, role: RoleName, name: str, public_key: str, *, now: int, expires_at: int | None
+        self,
+        role: RoleName,
+        name: str,
+        public_key: str,
+        *,
+        now: int,
+        expires_at: int | None,
     ) -> str:
         """Returns a user's token for a key whose seed stays where it was made.
 
@@ -174,7 +180,14 @@ class Authority:
         body = {"type": "user", "issuer_account": self.fleet.account}
         return claims.encode(signer, public_key, name, body, now=now, expires_at=expires_at)
 
-    def issue(self, role: RoleName, name: str, path: Path, *, days: int | None = None) -> str:
+    def issue(
+        self,
+        role: RoleName,
+        name: str,
+        path: Path,
+        *,
+        days: int | None = None,
+    ) -> str:
         """Makes a key and a token, writes both to a credentials file. Returns the public key."""
         key = SigningKey.generate(KeyKind.USER)
         now = int(time.time())
@@ -326,7 +339,12 @@ class Authority:
             self.fleet.look_account: self.look_account_token(),
         }
 
-    def _account(self, public: str, name: str, body: dict[str, Any]) -> str:
+    def _account(
+        self,
+        public: str,
+        name: str,
+        body: dict[str, Any],
+    ) -> str:
         return claims.encode(self._seed("operator"), public, name, body, now=int(time.time()))
 
     def _write_system_credentials(self, system: SigningKey) -> None:

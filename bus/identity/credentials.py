@@ -73,7 +73,11 @@ def _is_from_systemd(path: Path) -> bool:
 
 def write_secret(path: Path, text: str) -> None:
     """Writes a file that only its owner can read, whole or not at all, and never through a link."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.mkdir(
+        mode=0o700,
+        parents=True,
+        exist_ok=True,
+    )
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     beside.unlink(missing_ok=True)

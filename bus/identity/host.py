@@ -31,7 +31,10 @@ class HostIdentity:
 
     @classmethod
     def open(
-        cls, given_creds: Path | None, state_dir: Path, agent_id: str
+        cls,
+        given_creds: Path | None,
+        state_dir: Path,
+        agent_id: str,
     ) -> "HostIdentity | None":
         """The identity of an agent; None where it has no credentials.
 
@@ -96,12 +99,20 @@ def signing_key_of(state_dir: Path, agent_id: str) -> SigningKey:
     return key
 
 
-def write_signing_key(state_dir: Path, agent_id: str, key: SigningKey) -> None:
+def write_signing_key(
+    state_dir: Path,
+    agent_id: str,
+    key: SigningKey,
+) -> None:
     """Keeps the key that signs an agent's reports."""
     credentials.write_secret(state_dir / f"{agent_id}.signing.seed", key.seed + "\n")
 
 
-def make_proof(context: str, login_key: SigningKey, signing_key: SigningKey) -> HostProof:
+def make_proof(
+    context: str,
+    login_key: SigningKey,
+    signing_key: SigningKey,
+) -> HostProof:
     """The public keys, each with a signature that only its private key can make."""
     proven = signatures.enrolment_proof(context, login_key.public, signing_key.public)
     return HostProof(

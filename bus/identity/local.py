@@ -70,7 +70,12 @@ class LocalIdentities:
         text = msgspec.json.format(msgspec.json.encode(context)).decode()
         credentials.write_secret(path, text + "\n")
 
-    def _valid(self, role: RoleName, name: str, path: Path) -> Path:
+    def _valid(
+        self,
+        role: RoleName,
+        name: str,
+        path: Path,
+    ) -> Path:
         """The path, after the file in it was made where it is missing or soon expires."""
         if not self._is_valid(role, path):
             self.authority.issue(role, name, path)

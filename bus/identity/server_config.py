@@ -6,7 +6,12 @@ from pathlib import Path
 from bus.identity.authority import Authority
 
 
-def identity_config(authority: Authority, resolver_dir: Path, *, anonymous_looks: bool) -> str:
+def identity_config(
+    authority: Authority,
+    resolver_dir: Path,
+    *,
+    anonymous_looks: bool,
+) -> str:
     """Returns configuration lines.
 
     Operator, system account, accounts, and how anonymous clients are treated.

@@ -41,7 +41,11 @@ class SignedContext(Struct, frozen=True, kw_only=True):
     head: str
 
 
-def signed_bytes(context: SignedContext, payload: bytes, domain: bytes = REPORT_DOMAIN) -> bytes:
+def signed_bytes(
+    context: SignedContext,
+    payload: bytes,
+    domain: bytes = REPORT_DOMAIN,
+) -> bytes:
     """Returns the bytes that are signed for a report."""
     return _framed(
         domain,
@@ -70,7 +74,11 @@ def request_hash(request: bytes) -> str:
     return hashlib.sha256(request).hexdigest()
 
 
-def enrolment_proof(token: str, login_key: str, signing_key: str) -> bytes:
+def enrolment_proof(
+    token: str,
+    login_key: str,
+    signing_key: str,
+) -> bytes:
     """Returns what a host signs with both of its new keys, to prove that it holds them."""
     return _framed(ENROLMENT_DOMAIN, token.encode(), login_key.encode(), signing_key.encode())
 

@@ -78,7 +78,11 @@ class ReportSigner:
         self._key = key
 
     def sign(
-        self, request: PingRequest, request_bytes: bytes, report: UptimeReport, payload: bytes
+        self,
+        request: PingRequest,
+        request_bytes: bytes,
+        report: UptimeReport,
+        payload: bytes,
     ) -> str:
         """The header's value for this answer to this ping. `payload`: the report's bytes."""
         mark = report.window.mark or ""
@@ -109,7 +113,11 @@ def parse(header: str) -> ReportSignature:
     return found
 
 
-def verify(found: ReportSignature, report: UptimeReport, payload: bytes) -> Checked:
+def verify(
+    found: ReportSignature,
+    report: UptimeReport,
+    payload: bytes,
+) -> Checked:
     """Checks that the key that the signature names signed exactly this. Raises BadSignatureError.
 
     Whether that key is the agent's is for the caller to know.
@@ -125,7 +133,12 @@ def verify(found: ReportSignature, report: UptimeReport, payload: bytes) -> Chec
     return Checked(found, signatures.record_hash(signed, signature))
 
 
-def check(header: str, expected: Expected, report: UptimeReport, payload: bytes) -> Checked:
+def check(
+    header: str,
+    expected: Expected,
+    report: UptimeReport,
+    payload: bytes,
+) -> Checked:
     """Checks an answer against what was asked. Raises BadSignatureError with the reason."""
     found = parse(header)
     if expected.fleet is not None and found.fleet != expected.fleet:

@@ -60,7 +60,13 @@ class _Chain:
         """Whether a report with this predecessor may come next. The first one read may."""
         return self.head is None or previous in {self.head, self.base}
 
-    def add(self, ping_seq: int, previous: str, record_hash: str, key: str) -> None:
+    def add(
+        self,
+        ping_seq: int,
+        previous: str,
+        record_hash: str,
+        key: str,
+    ) -> None:
         """Takes the next report."""
         if not self.reports:
             self.first_seq = ping_seq
@@ -141,12 +147,22 @@ class Verification:
             )
         chain.add(recorded.ping_seq, signature.previous, checked.record_hash, signature.key)
 
-    def _check_sum(self, agent_id: str, recorded: RecordedReport, report: UptimeReport) -> None:
+    def _check_sum(
+        self,
+        agent_id: str,
+        recorded: RecordedReport,
+        report: UptimeReport,
+    ) -> None:
         seconds = report.seconds
         total = seconds.up + seconds.degraded + seconds.down + seconds.unknown + seconds.excused
         if abs(total - report.window.seconds) > SUM_TOLERANCE_SECONDS:
             text = f"its seconds add up to {total:.3f}, its window has {report.window.seconds:.3f}"
             self._report(agent_id, recorded, text)
 
-    def _report(self, agent_id: str, recorded: RecordedReport, text: str) -> None:
+    def _report(
+        self,
+        agent_id: str,
+        recorded: RecordedReport,
+        text: str,
+    ) -> None:
         self.problems.append(Problem(agent_id, recorded.ping_seq, text))

@@ -34,14 +34,23 @@ class Write(NamedTuple):
     expected: int | None = None
 
 
-def only_if(write: Write, subject: str, sequence: int) -> Write:
+def only_if(
+    write: Write,
+    subject: str,
+    sequence: int,
+) -> Write:
     """The write, on the condition that another subject's last sequence is `sequence` (0: none)."""
     headers = dict(write.headers)
     headers["Nats-Expected-Last-Subject-Sequence-Subject"] = subject
     return write._replace(headers=headers, expected=sequence)
 
 
-async def commit(client: Client, writes: list[Write], *, timeout: float = 5.0) -> int:
+async def commit(
+    client: Client,
+    writes: list[Write],
+    *,
+    timeout: float = 5.0,
+) -> int:
     """Writes all or nothing. Returns the stream sequence of the first; the others follow it.
 
     Raises StaleError when a compare-and-set failed, and UnavailableError when no answer came. The
@@ -98,7 +107,11 @@ class AtomicBatch:
         return _first_sequence(reply.data, size)
 
 
-def _frame(write: Write, batch: str, number: int) -> bytes:
+def _frame(
+    write: Write,
+    batch: str,
+    number: int,
+) -> bytes:
     """One HPUB of the NATS protocol.
 
     Subjects and header values are built by this program and have no line ends, so nothing is

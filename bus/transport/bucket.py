@@ -24,7 +24,11 @@ class KeyValue(NamedTuple, Generic[S]):
     time_ns: int
 
 
-async def read(client: Client, key: str, kind: type[S]) -> KeyValue[S] | None:
+async def read(
+    client: Client,
+    key: str,
+    kind: type[S],
+) -> KeyValue[S] | None:
     """The last revision of a key (a full subject). None when it does not exist or was deleted.
 
     Raises UnavailableError when the server does not answer, and BadMessageError when the value

@@ -121,7 +121,12 @@ class Client(NatsClient):
                 await subscription.unsubscribe()
 
     async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+        self,
+        sid: int,
+        subject: bytes,
+        reply: bytes,
+        data: bytes,
+        headers: bytes,
     ) -> None:
         """Delivers a message, whose subject and reply may be any bytes.
 
@@ -164,7 +169,10 @@ class Client(NatsClient):
             return True
         if heard_on not in self.refused_replies:
             log.warning(
-                "reply_subject_refused", connection=self._label, subject=heard_on, reply=reply[:200]
+                "reply_subject_refused",
+                connection=self._label,
+                subject=heard_on,
+                reply=reply[:200],
             )
             self.refused_replies[heard_on] = 0
         self.refused_replies[heard_on] += 1

@@ -42,7 +42,10 @@ class EmbeddedServer:
     """
 
     def __init__(
-        self, data_dir: Path, port: int | None = None, identity_config: IdentityConfig | None = None
+        self,
+        data_dir: Path,
+        port: int | None = None,
+        identity_config: IdentityConfig | None = None,
     ) -> None:
         """Without `identity_config`, whoever reaches the port may do everything; for tests.
 
@@ -68,7 +71,11 @@ class EmbeddedServer:
 
         Raises BusError with the last lines of the server's log when it does not come up.
         """
-        self.store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.store.mkdir(
+            mode=0o700,
+            parents=True,
+            exist_ok=True,
+        )
         await _wait_for_predecessor(self._pid_file)
         self._refuse_links()
         await self._launch()
@@ -210,7 +217,9 @@ no_auth_user: local
 
 @asynccontextmanager
 async def running(
-    data_dir: Path, port: int | None = None, identity_config: IdentityConfig | None = None
+    data_dir: Path,
+    port: int | None = None,
+    identity_config: IdentityConfig | None = None,
 ) -> AsyncIterator[EmbeddedServer]:
     """An embedded server for the length of a block."""
     server = EmbeddedServer(data_dir, port, identity_config)

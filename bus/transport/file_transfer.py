@@ -86,7 +86,12 @@ class Files:
                 429, f"{MOST_FILES} files wait to be fetched already; ask again in a minute"
             )
 
-    def offer(self, path: Path, name: str, media_type: str) -> FileOffer:
+    def offer(
+        self,
+        path: Path,
+        name: str,
+        media_type: str,
+    ) -> FileOffer:
         """Offers a file, and owns it from now on: `Files` deletes it."""
         token = secrets.token_hex(16)
         self._held[token] = (path, self._expiry(token))
@@ -135,7 +140,10 @@ class Files:
 
 
 async def receive(
-    client: Client, offer: FileOffer, *, timeout: float = 10.0
+    client: Client,
+    offer: FileOffer,
+    *,
+    timeout: float = 10.0,
 ) -> AsyncGenerator[bytes]:
     """The file's pieces in order. Raises UnavailableError when it ends early.
 
@@ -170,7 +178,12 @@ async def _release(client: Client, offer: FileOffer) -> None:
         await client.publish(offer.subject, request, reply=client.new_inbox())
 
 
-async def _piece(client: Client, offer: FileOffer, offset: int, timeout: float) -> bytes:
+async def _piece(
+    client: Client,
+    offer: FileOffer,
+    offset: int,
+    timeout: float,
+) -> bytes:
     wanted = min(offer.piece_bytes, offer.total_bytes - offset)
     try:
         reply = await client.request(
@@ -187,7 +200,11 @@ async def _piece(client: Client, offer: FileOffer, offset: int, timeout: float) 
     return reply.data
 
 
-def _read(path: Path, offset: int, count: int) -> bytes:
+def _read(
+    path: Path,
+    offset: int,
+    count: int,
+) -> bytes:
     with path.open("rb") as file:
         file.seek(offset)
         return file.read(count)

@@ -64,7 +64,12 @@ class JetStreamApiError(BusError):
     (`ErrorCode` has those that matter here; others occur), `description` is the server's sentence.
     """
 
-    def __init__(self, code: int, err_code: int, description: str) -> None:
+    def __init__(
+        self,
+        code: int,
+        err_code: int,
+        description: str,
+    ) -> None:
         advice = ADVICE.get(err_code, _OTHER_ADVICE)
         super().__init__(f"{description} [{err_code}]: {advice}")
         self.code = code
@@ -78,7 +83,10 @@ class JetStreamApiError(BusError):
 
 
 async def call(
-    client: Client, verb: str, body: JsonObject | None = None, timeout: float = 5.0
+    client: Client,
+    verb: str,
+    body: JsonObject | None = None,
+    timeout: float = 5.0,
 ) -> JsonObject:
     """One call, such as `STREAM.INFO.<stream>`. Returns the answer as it came.
 
@@ -96,13 +104,21 @@ async def call(
     return answer_of(reply.data)
 
 
-async def message(client: Client, stream: str, sequence: int) -> bytes:
+async def message(
+    client: Client,
+    stream: str,
+    sequence: int,
+) -> bytes:
     """The data of one message of a stream. Raises JetStreamApiError where there is none."""
     answer = await call(client, f"STREAM.MSG.GET.{stream}", {"seq": sequence})
     return base64.b64decode(answer["message"].get("data", ""))
 
 
-async def delete_consumer(client: Client, stream: str, name: str) -> None:
+async def delete_consumer(
+    client: Client,
+    stream: str,
+    name: str,
+) -> None:
     """Deletes a consumer, if it exists. Raises UnavailableError."""
     with contextlib.suppress(JetStreamApiError):
         await call(client, f"CONSUMER.DELETE.{stream}.{name}")

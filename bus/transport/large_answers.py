@@ -38,7 +38,13 @@ def fitting(entries: Iterable[S], most_bytes: int = PAGE_BYTES) -> tuple[S, ...]
 
 
 async def ask_whole(
-    client: Client, subject: str, request: Struct, reply: type[T], *, who: str, timeout: float = 5.0
+    client: Client,
+    subject: str,
+    request: Struct,
+    reply: type[T],
+    *,
+    who: str,
+    timeout: float = 5.0,
 ) -> T:
     """Asks as `micro_services.ask` does; an answer that was offered as a file is fetched.
 

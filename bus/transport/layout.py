@@ -125,7 +125,12 @@ class _Change(NamedTuple):
     smaller: tuple[JsonObject, ...] = ()  # instead of `body`, where the disk has no room for it
 
 
-async def ensure(client: Client, settings: Settings, *, grow: bool = False) -> None:
+async def ensure(
+    client: Client,
+    settings: Settings,
+    *,
+    grow: bool = False,
+) -> None:
     """Makes and updates the whole layout. Raises LayoutError, or UnavailableError.
 
     What differs and is not changed is logged, and named by `inspect`. Where the disk has no room
@@ -155,7 +160,12 @@ def stream_configs(settings: Settings) -> list[JsonObject]:
     return [bucket_config(settings), history_config(settings), audit_config(settings)]
 
 
-async def _plan(client: Client, settings: Settings, *, grow: bool) -> list[_Change]:
+async def _plan(
+    client: Client,
+    settings: Settings,
+    *,
+    grow: bool,
+) -> list[_Change]:
     """Returns what is to be changed. Raises LayoutError before the first change."""
     actual: dict[str, JsonObject] = {}
     for wanted in stream_configs(settings):
@@ -222,7 +232,11 @@ async def _position_of_old_history(client: Client) -> int:
     return int(position)
 
 
-def _update(wanted: JsonObject, found: JsonObject, differing: list[str]) -> _Change:
+def _update(
+    wanted: JsonObject,
+    found: JsonObject,
+    differing: list[str],
+) -> _Change:
     name = wanted["name"]
     label = f"{name} ({', '.join(differing)} differ)"
     body = found | wanted
@@ -253,7 +267,11 @@ async def _apply(client: Client, change: _Change) -> None:
 
 
 def _without_lowering(
-    settings: Settings, name: str, found: JsonObject, *, grow: bool = False
+    settings: Settings,
+    name: str,
+    found: JsonObject,
+    *,
+    grow: bool = False,
 ) -> JsonObject:
     """Returns the stream as wanted, without what must not change: replicas, and what is less.
 
@@ -354,7 +372,11 @@ async def inspect(client: Client, settings: Settings) -> list[str]:
     return problems
 
 
-def _problems_of(settings: Settings, wanted: JsonObject, found: JsonObject) -> list[str]:
+def _problems_of(
+    settings: Settings,
+    wanted: JsonObject,
+    found: JsonObject,
+) -> list[str]:
     name = wanted["name"]
     problems = []
     replicas = found["num_replicas"]
@@ -418,7 +440,11 @@ def _is_fitted(actual: JsonObject, wanted: JsonObject) -> bool:
     return is_smaller and remembered == str(wanted["max_bytes"])
 
 
-async def _ensure_consumer(client: Client, stream: str, wanted: JsonObject) -> None:
+async def _ensure_consumer(
+    client: Client,
+    stream: str,
+    wanted: JsonObject,
+) -> None:
     name = wanted["durable_name"]
     actual = await _config_of(client, f"CONSUMER.INFO.{stream}.{name}", name)
     if actual is not None and not _differences(wanted, actual):
@@ -428,7 +454,11 @@ async def _ensure_consumer(client: Client, stream: str, wanted: JsonObject) -> N
     await _change(client, f"CONSUMER.DURABLE.CREATE.{stream}.{name}", body, name)
 
 
-async def _config_of(client: Client, verb: str, label: str) -> JsonObject | None:
+async def _config_of(
+    client: Client,
+    verb: str,
+    label: str,
+) -> JsonObject | None:
     """A stream's or consumer's configuration; None where it does not exist. Raises LayoutError."""
     try:
         info = await jetstream_api.call(client, verb)
@@ -440,7 +470,12 @@ async def _config_of(client: Client, verb: str, label: str) -> JsonObject | None
     return config
 
 
-async def _change(client: Client, verb: str, body: JsonObject, label: str) -> None:
+async def _change(
+    client: Client,
+    verb: str,
+    body: JsonObject,
+    label: str,
+) -> None:
     try:
         await jetstream_api.call(client, verb, body)
     except JetStreamApiError as error:

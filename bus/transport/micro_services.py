@@ -49,10 +49,18 @@ class Endpoint(NamedTuple):
     concurrent: bool = True
 
 
-async def serve(client: Client, name: str, description: str, endpoints: list[Endpoint]) -> Service:
+async def serve(
+    client: Client,
+    name: str,
+    description: str,
+    endpoints: list[Endpoint],
+) -> Service:
     """Starts a micro service. The caller stops it with `await service.stop()`."""
     service = await nats.micro.add_service(
-        client, name=name, version=VERSION, description=description
+        client,
+        name=name,
+        version=VERSION,
+        description=description,
     )
     for endpoint in endpoints:
         await add(service, endpoint)
@@ -60,7 +68,11 @@ async def serve(client: Client, name: str, description: str, endpoints: list[End
     return service
 
 
-async def add(service: Service, endpoint: Endpoint, group: str | None = None) -> ServiceEndpoint:
+async def add(
+    service: Service,
+    endpoint: Endpoint,
+    group: str | None = None,
+) -> ServiceEndpoint:
     """Adds an endpoint, in the service's queue group or in `group`. It exists after a flush."""
     await service.add_endpoint(
         name=endpoint.name,
@@ -139,7 +151,12 @@ async def ask(
 
 
 async def ask_raw(
-    client: Client, subject: str, data: bytes, *, who: str, timeout: float = 5.0
+    client: Client,
+    subject: str,
+    data: bytes,
+    *,
+    who: str,
+    timeout: float = 5.0,
 ) -> bytes:
     """Asks with bytes and returns bytes; raises as `ask` does, except BadMessageError."""
     if not client.is_connected:

@@ -25,7 +25,11 @@ class Replica:
     """One replica's endpoints, in one of the two groups. Ready ones answer on `ready_subject`."""
 
     def __init__(
-        self, client: Client, service: Service, ready_subject: str, endpoints: list[Endpoint]
+        self,
+        client: Client,
+        service: Service,
+        ready_subject: str,
+        endpoints: list[Endpoint],
     ) -> None:
         self._client = client
         self._service = service

@@ -59,7 +59,11 @@ class _Receiver:
             raise BusError(f"the server gave up the snapshot: {self._failure}")
 
 
-async def take(client: Client, stream: str, write: Callable[[bytes], None]) -> JsonObject:
+async def take(
+    client: Client,
+    stream: str,
+    write: Callable[[bytes], None],
+) -> JsonObject:
     """Takes a snapshot while the stream is in use; calls `write` with each chunk.
 
     Returns `config` and `state` of the stream as they were at the beginning. Raises BusError.
@@ -84,7 +88,10 @@ async def take(client: Client, stream: str, write: Callable[[bytes], None]) -> J
 
 
 async def put(
-    client: Client, config: JsonObject, state: JsonObject, chunks: Iterable[bytes]
+    client: Client,
+    config: JsonObject,
+    state: JsonObject,
+    chunks: Iterable[bytes],
 ) -> JsonObject:
     """Makes the stream of a snapshot, which must not exist. Returns its information.
 

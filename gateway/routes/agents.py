@@ -126,7 +126,12 @@ def _check(body: Registration) -> None:
     json_body.check_depth(body.metadata)
 
 
-@get(AGENTS, tags=["agents"], summary="List agents", responses=error_responses(401, 403))
+@get(
+    AGENTS,
+    tags=["agents"],
+    summary="List agents",
+    responses=error_responses(401, 403),
+)
 async def list_agents(
     fleet_client: NamedDependency[FleetClient],
     status: FromQuery[Status | None] = None,

@@ -24,7 +24,11 @@ async def audit(
     limit: params.LimitParam = 100,
     cursor: Annotated[
         int | None,
-        QueryParameter(ge=1, le=2**63 - 1, description="`next_cursor` of the page before"),
+        QueryParameter(
+            ge=1,
+            le=2**63 - 1,
+            description="`next_cursor` of the page before",
+        ),
     ] = None,
 ) -> AuditPage:
     """Registrations, removals, pings by hand and changes, the newest first.

@@ -63,7 +63,11 @@ def truncate_percent(percent: float) -> str:
     return f"{hundredths / 100:.2f}".rstrip("0").rstrip(".")
 
 
-def _svg(label: str, value: str, colour: str) -> str:
+def _svg(
+    label: str,
+    value: str,
+    colour: str,
+) -> str:
     left = _width(label)
     right = _width(value)
     width = left + right

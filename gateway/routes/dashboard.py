@@ -36,7 +36,11 @@ async def dashboard(
     wanted = file_format or accepted(request)
     if wanted == "json":
         return Response(await fleet_client.dashboard(OPTIONAL_SECONDS))
-    question = TableRequest(table="dashboard", format=wanted, hours=PERIOD_HOURS)
+    question = TableRequest(
+        table="dashboard",
+        format=wanted,
+        hours=PERIOD_HOURS,
+    )
     slot = long_answers.begin(request)
     offered = fleet_client.table(question)
     return await long_answers.file(slot, offered)  # type: ignore[return-value]

@@ -47,7 +47,12 @@ class EventStream(Response[bytes]):
         """Litestar's hook: the ASGI application that writes the response."""
         return self._run
 
-    async def _run(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run(
+        self,
+        _scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         """Ends when the first of its tasks ends.
 
         A client that stops reading blocks `_write` only; the others still end the stream.

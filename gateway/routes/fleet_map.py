@@ -22,7 +22,9 @@ async def fleet_map(
     label: Annotated[
         str | None,
         QueryParameter(
-            min_length=1, max_length=64, description="a field of the metadata, to group by"
+            min_length=1,
+            max_length=64,
+            description="a field of the metadata, to group by",
         ),
     ] = None,
 ) -> FleetMap:

@@ -33,7 +33,12 @@ async def healthz() -> Alive:
     return Alive()
 
 
-@get("/readyz", tags=["operation"], summary="Readiness", responses=error_responses())
+@get(
+    "/readyz",
+    tags=["operation"],
+    summary="Readiness",
+    responses=error_responses(),
+)
 async def readyz(fleet_client: NamedDependency[FleetClient]) -> Ready:
     """200 when bus, scheduler and storage can do their work.
 

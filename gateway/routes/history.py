@@ -39,7 +39,9 @@ async def history(  # noqa: PLR0913, PLR0917  # each is a part of the question
     limit: Annotated[
         int | None,
         QueryParameter(
-            ge=1, le=1000, description="the most entries, on a page (1000) or in a file (all)"
+            ge=1,
+            le=1000,
+            description="the most entries, on a page (1000) or in a file (all)",
         ),
     ] = None,
     cursor: Annotated[
@@ -66,7 +68,12 @@ async def history(  # noqa: PLR0913, PLR0917  # each is a part of the question
             evidence=evidence,
         )
         return Response(await fleet_client.history(agent_id, question))
-    export = ExportRequest(hours=hours, format=wanted, limit=limit, cursor=cursor)
+    export = ExportRequest(
+        hours=hours,
+        format=wanted,
+        limit=limit,
+        cursor=cursor,
+    )
     slot = long_answers.begin(request)
     offered = fleet_client.export(agent_id, export)
     return await long_answers.file(slot, offered)  # type: ignore[return-value]

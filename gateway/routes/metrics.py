@@ -98,7 +98,11 @@ def _service_ready(**ready: bool) -> Metric:
     return _by_service("gpuping_service_ready", text, ready)
 
 
-def _by_service(name: str, text: str, values: dict[str, bool]) -> Metric:
+def _by_service(
+    name: str,
+    text: str,
+    values: dict[str, bool],
+) -> Metric:
     family = GaugeMetricFamily(name, text, labels=["service"])
     for service, value in values.items():
         family.add_metric([service], float(value))

@@ -54,7 +54,12 @@ def _send(request: Request[Any, Any, Any], asset: Asset | None) -> Response[byte
         raise ProblemError(404, "nothing is at this address")
     headers = {"ETag": asset.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
     if asset.etag in request.headers.get("if-none-match", ""):
-        return Response(b"", status_code=304, headers=headers, media_type=asset.media_type)
+        return Response(
+            b"",
+            status_code=304,
+            headers=headers,
+            media_type=asset.media_type,
+        )
     body = asset.body
     if asset.compressed and "gzip" in request.headers.get("accept-encoding", ""):
         body = asset.compressed

@@ -31,7 +31,12 @@ async def series(
     since: FromQuery[datetime | None] = None,
     until: FromQuery[datetime | None] = None,
     points: Annotated[
-        int, QueryParameter(ge=1, le=MAX_POINTS, description="the most buckets")
+        int,
+        QueryParameter(
+            ge=1,
+            le=MAX_POINTS,
+            description="the most buckets",
+        ),
     ] = DEFAULT_POINTS,
 ) -> SeriesReply:
     """The period `[since, until)`, by default the last 24 hours, in buckets of equal length.
@@ -42,7 +47,11 @@ async def series(
     begin = _aware(since, "since") or max(EARLIEST, end - DEFAULT_PERIOD)
     if begin >= end:
         raise ProblemError(400, "until must be after since")
-    question = SeriesRequest(since=begin, until=end, points=points)
+    question = SeriesRequest(
+        since=begin,
+        until=end,
+        points=points,
+    )
     return await fleet_client.series(check_agent_id(agent_id), question)
 
 

@@ -117,7 +117,13 @@ class Guard:
             raise _too_many("too many wrong tokens from this address", wait)
         raise _unauthorized("this token is not known, or has expired")
 
-    def begin_session(self, secret: str, client: str, *, is_https: bool) -> str:
+    def begin_session(
+        self,
+        secret: str,
+        client: str,
+        *,
+        is_https: bool,
+    ) -> str:
         """The Set-Cookie value of a new session. Raises as `log_in` does.
 
         Scripts cannot read the cookie, and other sites cannot have it sent. It goes to the path of

@@ -48,7 +48,12 @@ class Sessions:
         content = secrets.token_bytes(_NONCE_BYTES) + self._id_of(token) + expires_at
         return base64.urlsafe_b64encode(content + self._sign(content)).decode().rstrip("=")
 
-    def token(self, session_id: str, tokens: Iterable[Token], now: float) -> Token | None:
+    def token(
+        self,
+        session_id: str,
+        tokens: Iterable[Token],
+        now: float,
+    ) -> Token | None:
         """The token of a session; None for one that is unknown, has ended, or lost its token."""
         if session_id in self._ended:
             return None

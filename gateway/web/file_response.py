@@ -27,7 +27,11 @@ class FileResponse(Response[bytes]):
     """The pieces of a file. When the client leaves, storage is told to delete the file."""
 
     def __init__(
-        self, headers: dict[str, str], first: bytes, rest: AsyncGenerator[bytes], slot: Slot
+        self,
+        headers: dict[str, str],
+        first: bytes,
+        rest: AsyncGenerator[bytes],
+        slot: Slot,
     ) -> None:
         super().__init__(b"", media_type=headers["Content-Type"])
         self._wire_headers = [
@@ -41,7 +45,12 @@ class FileResponse(Response[bytes]):
         """Litestar's hook: the ASGI application that writes the response."""
         return self._run
 
-    async def _run(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run(
+        self,
+        _scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         """Ends with the file or with the client, whichever ends first.
 
         Raises UnavailableError when storage stops sending.

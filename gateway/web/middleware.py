@@ -50,12 +50,22 @@ class OuterMiddleware:
     After each request it calls `observe` with method, route template, status and seconds.
     """
 
-    def __init__(self, application: Application, guard: Guard, observe: ObserveRequest) -> None:
+    def __init__(
+        self,
+        application: Application,
+        guard: Guard,
+        observe: ObserveRequest,
+    ) -> None:
         self._application = application
         self._guard = guard
         self._observe = observe
 
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: AsgiScope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         """Answers one request. A HEAD request runs as a GET whose body is left out."""
         if scope["type"] != "http":
             return
@@ -75,7 +85,10 @@ class OuterMiddleware:
             self._observe(method, route, response.status, seconds)
 
     async def _handle(
-        self, scope: AsgiScope, receive: Receive, response: "_ResponseSender"
+        self,
+        scope: AsgiScope,
+        receive: Receive,
+        response: "_ResponseSender",
     ) -> None:
         request = self._request_head(scope)
         scope[CALLER_SCOPE_KEY] = self._guard.admit(request)

@@ -13,13 +13,25 @@ from gateway.web.accept import Format
 _AGENT_ID_SCHEMA = {"pattern": AGENT_ID_PATTERN}
 AgentIdPathParam = Annotated[str, PathParameter(schema_extra=_AGENT_ID_SCHEMA)]
 HoursParam = Annotated[
-    float, QueryParameter(gt=0.0, le=87_600.0, description="how far back, in hours")
+    float,
+    QueryParameter(
+        gt=0.0,
+        le=87_600.0,
+        description="how far back, in hours",
+    ),
 ]
 AgentCursorParam = Annotated[
     str | None,
     QueryParameter(schema_extra=_AGENT_ID_SCHEMA, description="`next_cursor` of the page before"),
 ]
-LimitParam = Annotated[int, QueryParameter(ge=1, le=1000, description="the most entries on a page")]
+LimitParam = Annotated[
+    int,
+    QueryParameter(
+        ge=1,
+        le=1000,
+        description="the most entries on a page",
+    ),
+]
 FormatParam = Annotated[
     Format | None,
     QueryParameter(name="format", description="wins over Accept; json without both"),

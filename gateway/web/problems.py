@@ -165,7 +165,11 @@ def field_problem(
     parameter: str | UnsetType = UNSET,
 ) -> ProblemError:
     """A 400 for one fault, which lies at `pointer` in the body or in the query `parameter`."""
-    field = FieldError(detail=detail, pointer=pointer, parameter=parameter)
+    field = FieldError(
+        detail=detail,
+        pointer=pointer,
+        parameter=parameter,
+    )
     return ProblemError(400, detail, errors=(field,))
 
 

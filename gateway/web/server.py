@@ -146,7 +146,11 @@ class _Protocol(H11Protocol):
         self.transport.close()
 
 
-async def _refuse(_scope: Any, _receive: Any, send: Any) -> None:
+async def _refuse(
+    _scope: Any,
+    _receive: Any,
+    send: Any,
+) -> None:
     """The application of a connection for which there is no room."""
     status, headers, body = as_asgi(_too_many_connections())
     headers.append((b"connection", b"close"))

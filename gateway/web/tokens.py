@@ -59,13 +59,22 @@ class _FileStamp(NamedTuple):
     inode: int
 
 
-def create(name: str, role: TokenRole, expires: datetime | None = None) -> tuple[str, Token]:
+def create(
+    name: str,
+    role: TokenRole,
+    expires: datetime | None = None,
+) -> tuple[str, Token]:
     """A new secret, to be shown once, and its entry for the file.
 
     Raises SettingsError for a name that the file could not hold.
     """
     secret = PREFIX + secrets.token_urlsafe(32)
-    token = Token(name=name, role=role, sha256=digest(secret), expires=expires)
+    token = Token(
+        name=name,
+        role=role,
+        sha256=digest(secret),
+        expires=expires,
+    )
     content = {"token": [msgspec.to_builtins(token)]}
     checked = _check(content, "the new token")
     return secret, checked[0]
@@ -122,7 +131,11 @@ def _check(content: object, source: str) -> tuple[Token, ...]:
     return tokens
 
 
-def verify(secret: str, tokens: Iterable[Token], now: datetime) -> Token | None:
+def verify(
+    secret: str,
+    tokens: Iterable[Token],
+    now: datetime,
+) -> Token | None:
     """The token whose secret this is, or None if it is unknown or has expired.
 
     Always compares with every token, so that the time taken tells nothing about the secret.

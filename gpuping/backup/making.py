@@ -24,11 +24,20 @@ ARCHIVE = "archive"
 Progress = Callable[[str, int, int], None]  # what is copied, bytes so far, bytes in all
 
 
-async def back_up(client: Client, settings: Settings, folder: Path, progress: Progress) -> Manifest:
+async def back_up(
+    client: Client,
+    settings: Settings,
+    folder: Path,
+    progress: Progress,
+) -> Manifest:
     """Writes the backup into a new folder. Raises BackupError or BusError."""
     if folder.exists() and any(folder.iterdir()):
         raise BackupError(f"{folder} is not empty: name a folder of its own for each backup")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(
+        parents=True,
+        exist_ok=True,
+        mode=0o700,
+    )
     bucket = await snapshot(client, subjects.BUCKET_STREAM, folder, progress)
     await until_followed(client, await _last_sequence(client, subjects.BUCKET_STREAM))
     history = await snapshot(client, subjects.HISTORY_STREAM, folder, progress)
@@ -46,7 +55,12 @@ async def back_up(client: Client, settings: Settings, folder: Path, progress: Pr
     return made
 
 
-async def snapshot(client: Client, stream: str, folder: Path, progress: Progress) -> StreamEntry:
+async def snapshot(
+    client: Client,
+    stream: str,
+    folder: Path,
+    progress: Progress,
+) -> StreamEntry:
     """Writes the snapshot of one stream into the folder."""
     information = await jetstream_api.call(client, f"STREAM.INFO.{stream}")
     expected_bytes = information["state"]["bytes"]
@@ -102,7 +116,11 @@ def archive_folder(settings: Settings) -> Path:
     return settings.data_dir / "storage" / f"{settings.STORAGE_NAME}.archive"
 
 
-def _copy_archive(settings: Settings, folder: Path, progress: Progress) -> tuple[FileEntry, ...]:
+def _copy_archive(
+    settings: Settings,
+    folder: Path,
+    progress: Progress,
+) -> tuple[FileEntry, ...]:
     """Copies the day folders of the Parquet archive; there are none on a machine without storage.
 
     Storage may archive a day again meanwhile: files that are new are copied too, and ones that are
@@ -121,7 +139,11 @@ def _copy_archive(settings: Settings, folder: Path, progress: Progress) -> tuple
             progress("archive", len(copied), len(missing))
 
 
-def _copy_file(source: Path, path: Path, folder: Path) -> FileEntry | None:
+def _copy_file(
+    source: Path,
+    path: Path,
+    folder: Path,
+) -> FileEntry | None:
     """Returns None for a file that is gone."""
     try:
         file = path.open("rb")

@@ -109,7 +109,11 @@ def check(folder: Path, entry: FileEntry) -> None:
         raise BackupError(f"{folder / entry.path} is damaged: its hash is not the manifest's")
 
 
-def chunks(folder: Path, entry: FileEntry, size: int) -> Iterator[bytes]:
+def chunks(
+    folder: Path,
+    entry: FileEntry,
+    size: int,
+) -> Iterator[bytes]:
     """Yields the file's content in pieces of `size` bytes."""
     with (folder / entry.path).open("rb") as file:
         while chunk := file.read(size):

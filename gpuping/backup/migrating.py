@@ -34,7 +34,11 @@ SETTLED_SECONDS = 3.0  # a batch that is on its way when the source is removed
 
 
 async def migrate(
-    client: Client, settings: Settings, replicas: int, folder: Path, progress: Progress
+    client: Client,
+    settings: Settings,
+    replicas: int,
+    folder: Path,
+    progress: Progress,
 ) -> None:
     """Brings every stream to `replicas`. Raises BackupError or BusError."""
     bucket = await _config(client, subjects.BUCKET_STREAM)
@@ -71,7 +75,11 @@ async def _remake_history(
     if history is not None:
         if (folder / manifest.MANIFEST).exists():
             raise BackupError(f"{folder} holds a backup already: name an empty folder")
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(
+            parents=True,
+            exist_ok=True,
+            mode=0o700,
+        )
         history.pop("sources", None)
         await jetstream_api.call(client, f"STREAM.UPDATE.{name}", history)
         await asyncio.sleep(SETTLED_SECONDS)
@@ -111,7 +119,11 @@ async def _config(client: Client, stream: str) -> JsonObject | None:
     return config
 
 
-async def _change(client: Client, stream: str, replicas: int) -> None:
+async def _change(
+    client: Client,
+    stream: str,
+    replicas: int,
+) -> None:
     """Changes the replicas of a stream in place, where they differ."""
     config = await _config(client, stream)
     if config is not None and config["num_replicas"] != replicas:

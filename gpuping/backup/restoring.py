@@ -47,7 +47,12 @@ class Restored(NamedTuple):
     days: int
 
 
-async def restore(client: Client, settings: Settings, folder: Path, progress: Progress) -> Restored:
+async def restore(
+    client: Client,
+    settings: Settings,
+    folder: Path,
+    progress: Progress,
+) -> Restored:
     """Restores everything. Raises BackupError before anything is changed, or BusError."""
     found = manifest.read(folder)
     for entry in [*(stream.file for stream in found.streams), *found.archive]:
@@ -219,7 +224,11 @@ async def compare(client: Client) -> int:
     return len(states)
 
 
-async def _last_values(client: Client, stream: str, subject: str) -> dict[str, bytes]:
+async def _last_values(
+    client: Client,
+    stream: str,
+    subject: str,
+) -> dict[str, bytes]:
     """Returns the hash of the last message of each agent."""
     values: dict[str, bytes] = {}
     complete = asyncio.Event()
@@ -285,9 +294,18 @@ async def _information(client: Client, stream: str) -> JsonObject | None:
         raise
 
 
-def _restore_archive(folder: Path, found: Manifest, archive: Path, progress: Progress) -> None:
+def _restore_archive(
+    folder: Path,
+    found: Manifest,
+    archive: Path,
+    progress: Progress,
+) -> None:
     for number, entry in enumerate(found.archive, 1):
         target = archive / Path(entry.path).relative_to(ARCHIVE)
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        target.parent.mkdir(
+            parents=True,
+            exist_ok=True,
+            mode=0o700,
+        )
         shutil.copyfile(folder / entry.path, target)
         progress("archive", number, len(found.archive))

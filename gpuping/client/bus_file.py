@@ -108,7 +108,9 @@ def with_running_bus(settings: Settings, role: RoleName = "operator") -> Setting
 
 
 def with_role_credentials(
-    settings: Settings, role: RoleName, agent_id: str | None = None
+    settings: Settings,
+    role: RoleName,
+    agent_id: str | None = None,
 ) -> Settings:
     """The settings with the credentials file of one role, where NATS_CREDS names a folder.
 

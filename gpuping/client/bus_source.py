@@ -78,7 +78,11 @@ class BusSource:
         async def ask_for_page(request: HistoryRequest) -> HistoryReply:
             return await self._fleet_client.history(agent_id, request)
 
-        request = HistoryRequest(hours=hours, limit=limit, evidence=evidence)
+        request = HistoryRequest(
+            hours=hours,
+            limit=limit,
+            evidence=evidence,
+        )
         return await newest_outcomes(request, ask_for_page)
 
     async def look(self, agent_id: str) -> UptimeReport:

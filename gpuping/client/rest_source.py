@@ -116,7 +116,11 @@ class RestSource:
                 query["evidence"] = "true"
             return await self._get(path, HistoryReply, query)
 
-        request = HistoryRequest(hours=hours, limit=limit, evidence=evidence)
+        request = HistoryRequest(
+            hours=hours,
+            limit=limit,
+            evidence=evidence,
+        )
         return await newest_outcomes(request, ask_for_page)
 
     async def look(self, agent_id: str) -> UptimeReport:
@@ -180,7 +184,11 @@ class RestSource:
         await asyncio.to_thread(self._read, f"{self._base}/readyz", ANSWER_SECONDS)
 
     async def _get(
-        self, path: str, kind: type[ReplyT], query: Query, timeout: float = ANSWER_SECONDS
+        self,
+        path: str,
+        kind: type[ReplyT],
+        query: Query,
+        timeout: float = ANSWER_SECONDS,
     ) -> ReplyT:
         body = await asyncio.to_thread(self._read, self._url(path, query), timeout)
         return decode(body, kind)
@@ -209,7 +217,11 @@ class RestSource:
         return f"{self._base}{path}?{urllib.parse.urlencode(given)}"
 
     async def _send(
-        self, method: str, path: str, body: Struct | None, kind: type[ReplyT]
+        self,
+        method: str,
+        path: str,
+        body: Struct | None,
+        kind: type[ReplyT],
     ) -> ReplyT:
         data = None if body is None else encode(body)
         url = self._url(path, {})
@@ -217,13 +229,21 @@ class RestSource:
         return decode(answer, kind)
 
     def _read(
-        self, url: str, timeout: float, method: str = "GET", body: bytes | None = None
+        self,
+        url: str,
+        timeout: float,
+        method: str = "GET",
+        body: bytes | None = None,
     ) -> bytes:
         with self._open(url, timeout, method, body) as response:
             return response.read()
 
     def _open(
-        self, url: str, timeout: float, method: str = "GET", body: bytes | None = None
+        self,
+        url: str,
+        timeout: float,
+        method: str = "GET",
+        body: bytes | None = None,
     ) -> HTTPResponse:
         # urllib also opens file: and other URLs; __init__ lets only http and https pass.
         headers = dict(self._headers)

@@ -41,7 +41,11 @@ def audit(
 ) -> int:
     """Show the audit log: who registered, pinged by hand, removed and changed, newest first."""
 
-    async def show(source: Source, _: Lifecycle, console: Console) -> None:
+    async def show(
+        source: Source,
+        _: Lifecycle,
+        console: Console,
+    ) -> None:
         page = await source.audit(limit, before)
         if as_json:
             print_json(page)

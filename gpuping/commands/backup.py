@@ -50,7 +50,12 @@ app.command(bus_app)
         "gpuping backup /mnt/backup/today --keys-to /mnt/safe/today",
     ),
 )
-def backup(folder: Path, *, keys_to: KeysTo = None, data_dir: DataDir = None) -> int:
+def backup(
+    folder: Path,
+    *,
+    keys_to: KeysTo = None,
+    data_dir: DataDir = None,
+) -> int:
     """Copy the bus and the archive into a new folder, while everything runs.
 
     The folder gets the bucket, the history and the audit log as snapshots, the Parquet archive of
@@ -69,7 +74,11 @@ def backup(folder: Path, *, keys_to: KeysTo = None, data_dir: DataDir = None) ->
     settings = load_settings(GPUPING_DATA_DIR=data_dir)
     console = terminal.console()
 
-    async def work(client: Client, settings: Settings, progress: making.Progress) -> None:
+    async def work(
+        client: Client,
+        settings: Settings,
+        progress: making.Progress,
+    ) -> None:
         made = await making.back_up(client, settings, folder, progress)
         sizes = [stream.file.bytes for stream in made.streams]
         sizes += [entry.bytes for entry in made.archive]
@@ -113,7 +122,11 @@ def restore(folder: Path, *, data_dir: DataDir = None) -> int:
     settings = load_settings(GPUPING_DATA_DIR=data_dir)
     console = terminal.console()
 
-    async def work(client: Client, settings: Settings, progress: making.Progress) -> None:
+    async def work(
+        client: Client,
+        settings: Settings,
+        progress: making.Progress,
+    ) -> None:
         restored = await restoring.restore(client, settings, folder, progress)
         console.print(
             f"restored {restored.outcomes} outcomes of {restored.agents} agents and "
@@ -137,7 +150,11 @@ def make_layout(*, data_dir: DataDir = None) -> int:
     """
     settings = load_settings(GPUPING_DATA_DIR=data_dir)
 
-    async def work(client: Client, settings: Settings, _progress: making.Progress) -> None:
+    async def work(
+        client: Client,
+        settings: Settings,
+        _progress: making.Progress,
+    ) -> None:
         await layout.ensure(client, settings)
         console = terminal.console()
         for problem in await layout.inspect(client, settings):
@@ -148,7 +165,12 @@ def make_layout(*, data_dir: DataDir = None) -> int:
 
 
 @bus_app.command
-def migrate(*, replicas: Replicas, copy_to: MigrationFolder, data_dir: DataDir = None) -> int:
+def migrate(
+    *,
+    replicas: Replicas,
+    copy_to: MigrationFolder,
+    data_dir: DataDir = None,
+) -> int:
     """Change how many servers of a cluster keep each stream, without a lost outcome.
 
     Schedulers may run: pings are held while the history is made again, late and not lost. After an
@@ -158,7 +180,11 @@ def migrate(*, replicas: Replicas, copy_to: MigrationFolder, data_dir: DataDir =
     settings = load_settings(GPUPING_DATA_DIR=data_dir)
     console = terminal.console()
 
-    async def work(client: Client, settings: Settings, progress: making.Progress) -> None:
+    async def work(
+        client: Client,
+        settings: Settings,
+        progress: making.Progress,
+    ) -> None:
         await migrating.migrate(client, settings, replicas, copy_to, progress)
         console.print(f"every stream has {replicas} replicas; set GPUPING_REPLICAS={replicas}")
 
@@ -168,7 +194,12 @@ def migrate(*, replicas: Replicas, copy_to: MigrationFolder, data_dir: DataDir =
 Work = Callable[[Client, Settings, making.Progress], Awaitable[None]]
 
 
-def _run(settings: Settings, work: Work, *, refuse_running: bool = False) -> int:
+def _run(
+    settings: Settings,
+    work: Work,
+    *,
+    refuse_running: bool = False,
+) -> int:
     """Runs `work` on the bus, with progress bars. Returns the exit code."""
     console = terminal.console()
 
@@ -193,7 +224,11 @@ def _run(settings: Settings, work: Work, *, refuse_running: bool = False) -> int
 def _progress_on(bars: Progress) -> making.Progress:
     tasks: dict[str, TaskID] = {}
 
-    def show(name: str, done: int, total: int) -> None:
+    def show(
+        name: str,
+        done: int,
+        total: int,
+    ) -> None:
         if name not in tasks:
             tasks[name] = bars.add_task(name)
         bars.update(tasks[name], completed=done, total=total)

@@ -32,7 +32,11 @@ def completion(*, shell: Shell = None, output: ScriptFile = None) -> int:
     """
     edit_startup_file = output is None
     try:
-        path = app.install_completion(shell=shell, output=output, add_to_startup=edit_startup_file)
+        path = app.install_completion(
+            shell=shell,
+            output=output,
+            add_to_startup=edit_startup_file,
+        )
     except ShellDetectionError:
         raise SettingsError(
             "--shell: expected zsh, bash, fish or powershell, because yours cannot be recognized"

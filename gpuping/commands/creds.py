@@ -97,7 +97,12 @@ def service(
 
 @creds_app.command
 def agent(
-    agent_id: AgentId, /, *, output: Output = None, days: Days = None, data_dir: DataDir = None
+    agent_id: AgentId,
+    /,
+    *,
+    output: Output = None,
+    days: Days = None,
+    data_dir: DataDir = None,
 ) -> int:
     """Make the credentials of one agent here, and carry them to the host yourself (90 days).
 

@@ -130,7 +130,11 @@ def export(  # noqa: PLR0913  # options of a command line
     options = ExportOptions(table, agent_id, hours, month, by, threshold, policy)
     fetch = fetching(options, wanted)
 
-    async def show(source: Source, _: Lifecycle, __: Console) -> None:
+    async def show(
+        source: Source,
+        _: Lifecycle,
+        __: Console,
+    ) -> None:
         await files.save_download(fetch(source), to.output)
 
     return run_query(show, data_dir, server_url)

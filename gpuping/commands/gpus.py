@@ -65,7 +65,11 @@ def gpus(
     last answered ping at most.
     """
 
-    async def show(source: Source, _: Lifecycle, console: Console) -> None:
+    async def show(
+        source: Source,
+        _: Lifecycle,
+        console: Console,
+    ) -> None:
         expected = await source.expected_gpus(agent_id)
         if change is not None:
             request = ExpectGpusRequest(
@@ -85,7 +89,11 @@ def gpus(
     return run_query(show, data_dir, server_url)
 
 
-def changed(expected: ExpectedGpus, verb: Verb, uuids: tuple[str, ...]) -> tuple[str, ...]:
+def changed(
+    expected: ExpectedGpus,
+    verb: Verb,
+    uuids: tuple[str, ...],
+) -> tuple[str, ...]:
     """The expected GPUs after a change, in order. Raises GpupingError for one that cannot be."""
     present = list(expected.expected_gpus)
     if verb == "replace":

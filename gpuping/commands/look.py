@@ -48,7 +48,11 @@ def top(
     """Watch the fleet live: status, uptime, the next pings, the newest outcomes."""
     from gpuping.output.dashboard_screen import dashboard_screen, watch
 
-    async def show(source: Source, lifecycle: Lifecycle, console: Console) -> None:
+    async def show(
+        source: Source,
+        lifecycle: Lifecycle,
+        console: Console,
+    ) -> None:
         if console.is_terminal and not as_json:
             await watch(source, lifecycle, console, interval)
             return
@@ -75,7 +79,11 @@ def ping(
 ) -> int:
     """Ask an agent for its uptime since its last ping. This does not count as a ping."""
 
-    async def show(source: Source, _: Lifecycle, console: Console) -> None:
+    async def show(
+        source: Source,
+        _: Lifecycle,
+        console: Console,
+    ) -> None:
         report = await source.look(agent_id)
         if as_json:
             print_json(report)
@@ -100,7 +108,11 @@ def agents(
 ) -> int:
     """List the registered agents."""
 
-    async def show(source: Source, _: Lifecycle, console: Console) -> None:
+    async def show(
+        source: Source,
+        _: Lifecycle,
+        console: Console,
+    ) -> None:
         page = await source.agents(status, capability)
         if as_json:
             print_json(page)
@@ -135,7 +147,11 @@ def history(
 ) -> int:
     """Show an agent's pings, newest first, and their summary."""
 
-    async def show(source: Source, _: Lifecycle, console: Console) -> None:
+    async def show(
+        source: Source,
+        _: Lifecycle,
+        console: Console,
+    ) -> None:
         reply = await source.history(agent_id, hours, limit, evidence=evidence)
         if as_json:
             print_json(reply)

@@ -50,7 +50,14 @@ Begin = Annotated[datetime, Parameter(name="--from", help="when it begins, UTC u
 End = Annotated[datetime, Parameter(name="--to", help="when it ends")]
 Reason = Annotated[str, Parameter(help="what is done, for those who read the statement")]
 ForLabel = Annotated[str | None, Parameter(help="all agents with this metadata, such as site=FRA")]
-PastToo = Annotated[bool, Parameter(name="--past", negative="", help="those that are over, too")]
+PastToo = Annotated[
+    bool,
+    Parameter(
+        name="--past",
+        negative="",
+        help="those that are over, too",
+    ),
+]
 BookingIdArgument = Annotated[str, Parameter(name="BOOKING", help="as `list` shows it")]
 
 
@@ -79,7 +86,11 @@ def book(
         author=f"user {getpass.getuser()}",
     )
 
-    async def show(source: Source, _: Lifecycle, console: Console) -> None:
+    async def show(
+        source: Source,
+        _: Lifecycle,
+        console: Console,
+    ) -> None:
         booked = await source.book_maintenance(request)
         if as_json:
             print_json(booked)
@@ -102,7 +113,11 @@ def list_bookings(
     """List what is booked and not over yet, the earliest first."""
     request = BookingsRequest(agent_id=agent_id, past_too=past)
 
-    async def show(source: Source, _: Lifecycle, console: Console) -> None:
+    async def show(
+        source: Source,
+        _: Lifecycle,
+        console: Console,
+    ) -> None:
         found = await source.maintenance(request)
         if as_json:
             print_json(found)
@@ -126,7 +141,11 @@ def cancel(
     """End a booking now, for all its agents. What has passed of it stays excused."""
     request = CancelRequest(booking_id=booking, author=f"user {getpass.getuser()}")
 
-    async def show(source: Source, _: Lifecycle, console: Console) -> None:
+    async def show(
+        source: Source,
+        _: Lifecycle,
+        console: Console,
+    ) -> None:
         ended = await source.cancel_maintenance(request)
         if as_json:
             print_json(ended)

@@ -49,7 +49,14 @@ Scenario = Annotated[
 ServerUrl = Annotated[
     str | None, Parameter(name="--server-url", help="ask this gateway over HTTP instead of the bus")
 ]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="print JSON, for machines")]
+Json = Annotated[
+    bool,
+    Parameter(
+        name="--json",
+        negative="",
+        help="print JSON, for machines",
+    ),
+]
 
 Month = Annotated[str | None, Parameter(help="such as 2026-11; without it, this month so far")]
 Threshold = Annotated[
@@ -81,11 +88,30 @@ def _check_id(_kind: object, text: str | None) -> None:
         raise ValueError(f"{error}.") from None
 
 
-AgentId = Annotated[str, Parameter(name="ID", validator=_check_id, help="the agent's id")]
-OneAgentOption = Annotated[
-    str | None, Parameter(name="--id", validator=_check_id, help="the agent that it becomes")
+AgentId = Annotated[
+    str,
+    Parameter(
+        name="ID",
+        validator=_check_id,
+        help="the agent's id",
+    ),
 ]
-OneAgent = Annotated[str | None, Parameter(name="ID", validator=_check_id, help="only this agent")]
+OneAgentOption = Annotated[
+    str | None,
+    Parameter(
+        name="--id",
+        validator=_check_id,
+        help="the agent that it becomes",
+    ),
+]
+OneAgent = Annotated[
+    str | None,
+    Parameter(
+        name="ID",
+        validator=_check_id,
+        help="only this agent",
+    ),
+]
 
 
 def examples(*lines: str) -> str:

@@ -16,7 +16,11 @@ from gpuping.output.standard_output import ignore_closed_pipe
 Show = Callable[[Source, Lifecycle, Console], Awaitable[None]]
 
 
-def run_query(show: Show, data_dir: Path | None, server_url: str | None) -> int:
+def run_query(
+    show: Show,
+    data_dir: Path | None,
+    server_url: str | None,
+) -> int:
     """Opens a source, has `show` ask it and print the answer, and returns the exit code."""
     settings = load_settings(default_log_level="error", GPUPING_DATA_DIR=data_dir)
 

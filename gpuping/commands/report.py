@@ -79,7 +79,11 @@ def report(  # noqa: PLR0913  # options of a command line
     to = files.choose_target(form, output, json=as_json)
     request = statement_request(month, threshold, policy)
 
-    async def show(source: Source, _: Lifecycle, __: Console) -> None:
+    async def show(
+        source: Source,
+        _: Lifecycle,
+        __: Console,
+    ) -> None:
         if to.format in {"table", "json"}:
             with files.waiting("storage computes the statement"):
                 statement = await source.report(agent_id, request)
@@ -121,7 +125,11 @@ def replay(  # noqa: PLR0913  # options of a command line
     to = files.choose_target(form, output, json=as_json)
     request = replay_request(month, threshold, policy)
 
-    async def show(source: Source, _: Lifecycle, __: Console) -> None:
+    async def show(
+        source: Source,
+        _: Lifecycle,
+        __: Console,
+    ) -> None:
         if to.format in {"table", "json"}:
             most_agents = limit or _default_limit(to.format)
             with files.waiting("storage replays the month"):

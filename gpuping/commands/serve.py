@@ -29,7 +29,11 @@ DashboardPort = Annotated[
 ]
 LocalAgent = Annotated[
     bool,
-    Parameter(name="--agent", negative="--no-agent", help="an agent for this machine"),
+    Parameter(
+        name="--agent",
+        negative="--no-agent",
+        help="an agent for this machine",
+    ),
 ]
 TestAgents = Annotated[
     int,
@@ -110,7 +114,12 @@ def up(
     return runner.run(main)
 
 
-async def _run_up(settings: Settings, options: Any, lifecycle: Lifecycle, started: float) -> None:
+async def _run_up(
+    settings: Settings,
+    options: Any,
+    lifecycle: Lifecycle,
+    started: float,
+) -> None:
     from gpuping.up.announce import announce_until_stopped
     from gpuping.up.system import running
 
@@ -179,7 +188,11 @@ def gateway(
     """Run a gateway: the dashboard, the REST interface and the metrics."""
     with extras.needed("server"):
         from gateway import service
-    loaded = load_settings(GATEWAY_HOST=host, GATEWAY_PORT=port, GPUPING_DATA_DIR=data_dir)
+    loaded = load_settings(
+        GATEWAY_HOST=host,
+        GATEWAY_PORT=port,
+        GPUPING_DATA_DIR=data_dir,
+    )
     settings = with_running_bus(loaded, "gateway")
     return runner.run(
         lambda lifecycle: runner.serve("gateway", service.running(settings), lifecycle)

@@ -13,7 +13,9 @@ RequestT = TypeVar("RequestT", StatementRequest, FleetReplayRequest)
 
 
 def statement_request(
-    month: str | None, threshold: float | None, policy: str | None
+    month: str | None,
+    threshold: float | None,
+    policy: str | None,
 ) -> StatementRequest:
     """The request for one agent's month; without `month` the present one.
 
@@ -24,7 +26,9 @@ def statement_request(
 
 
 def replay_request(
-    month: str | None, threshold: float | None, policy: str | None
+    month: str | None,
+    threshold: float | None,
+    policy: str | None,
 ) -> FleetReplayRequest:
     """The request for the fleet's month under other rules, with options as in `statement_request`.
 
@@ -43,7 +47,10 @@ def invalid_month(month: str | None) -> SettingsError:
 
 
 def _request(
-    kind: type[RequestT], month: str | None, threshold: float | None, policy: str | None
+    kind: type[RequestT],
+    month: str | None,
+    threshold: float | None,
+    policy: str | None,
 ) -> RequestT:
     if month is None:
         month = f"{clock.utc_now():%Y-%m}"

@@ -37,7 +37,11 @@ def token(
     return runner.DONE
 
 
-def add_token(settings: Settings, name: str, role: Role) -> str:
+def add_token(
+    settings: Settings,
+    name: str,
+    role: Role,
+) -> str:
     """Adds a token's hash to the tokens file and returns the token.
 
     A missing file is made; a running gateway reads the file again by itself. Raises SettingsError

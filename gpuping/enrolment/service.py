@@ -46,7 +46,12 @@ _DAY_SECONDS = 86_400
 class Enrolment:
     """The answers of the service. Every decision is one compare-and-set of the bucket."""
 
-    def __init__(self, client: Client, settings: Settings, authority: Authority) -> None:
+    def __init__(
+        self,
+        client: Client,
+        settings: Settings,
+        authority: Authority,
+    ) -> None:
         self._client = client
         self._settings = settings
         self._authority = authority
@@ -144,7 +149,10 @@ class Enrolment:
         return newest == keys.login_key
 
     async def _repeat(
-        self, request: RedeemRequest, agent_id: str, token_hash: str
+        self,
+        request: RedeemRequest,
+        agent_id: str,
+        token_hash: str,
     ) -> CredentialsReply:
         """Answers again the host that redeemed this token, whose first answer was lost."""
         recorded = await read(self._client, subjects.host_key(agent_id), HostKeys)
@@ -243,7 +251,11 @@ def _check_proof(context: str, proof: HostProof) -> None:
         raise RefusedError(403, "the host does not prove that it holds both keys")
 
 
-def _host_keys(agent_id: str, proof: HostProof, token_hash: str | None) -> HostKeys:
+def _host_keys(
+    agent_id: str,
+    proof: HostProof,
+    token_hash: str | None,
+) -> HostKeys:
     return HostKeys(
         agent_id=agent_id,
         login_key=proof.login_key,

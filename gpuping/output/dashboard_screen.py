@@ -62,12 +62,21 @@ def headline(dashboard: Dashboard) -> Text:
     return line
 
 
-async def watch(source: Source, lifecycle: Lifecycle, console: Console, interval: float) -> None:
+async def watch(
+    source: Source,
+    lifecycle: Lifecycle,
+    console: Console,
+    interval: float,
+) -> None:
     """Updates the screen every `interval` seconds until a signal stops the command.
 
     While the system is away, the screen says so and it is asked again.
     """
-    with Live(console=console, screen=True, auto_refresh=False) as view:
+    with Live(
+        console=console,
+        screen=True,
+        auto_refresh=False,
+    ) as view:
         stopped = asyncio.ensure_future(lifecycle.until_stopped())
         while not stopped.done():
             try:

@@ -34,7 +34,11 @@ class Target(NamedTuple):
 
 
 def choose_target(
-    form: str | None, output: Path | None, *, json: bool = False, default: str = "table"
+    form: str | None,
+    output: Path | None,
+    *,
+    json: bool = False,
+    default: str = "table",
 ) -> Target:
     """Chooses the format: --format or --json, else the file's suffix, else `default`.
 
@@ -60,7 +64,11 @@ def choose_target(
     return Target(chosen, output)
 
 
-def write_answer(answer: Any, table: RenderableType, to: Target) -> None:
+def write_answer(
+    answer: Any,
+    table: RenderableType,
+    to: Target,
+) -> None:
     """Writes an answer as JSON, or as `table` for people."""
     if to.format != "json" and to.output is None:
         terminal.console().print(table)
@@ -115,7 +123,11 @@ def waiting(what: str) -> Iterator[None]:
 def _plain_text(table: RenderableType) -> str:
     text = io.StringIO()
     console = Console(
-        file=text, width=terminal.PLAIN_WIDTH, highlight=False, markup=False, emoji=False
+        file=text,
+        width=terminal.PLAIN_WIDTH,
+        highlight=False,
+        markup=False,
+        emoji=False,
     )
     console.print(table)
     return text.getvalue()

@@ -23,22 +23,44 @@ def ok(check: str, detail: str) -> Finding:
     return _finding(check, "ok", detail)
 
 
-def note(check: str, detail: str, advice: str = "") -> Finding:
+def note(
+    check: str,
+    detail: str,
+    advice: str = "",
+) -> Finding:
     """Nothing is wrong, but the user may want to know."""
     return _finding(check, "note", detail, advice)
 
 
-def warning(check: str, detail: str, advice: str) -> Finding:
+def warning(
+    check: str,
+    detail: str,
+    advice: str,
+) -> Finding:
     """The checked part works, but not as well as it should."""
     return _finding(check, "warning", detail, advice)
 
 
-def failure(check: str, detail: str, advice: str) -> Finding:
+def failure(
+    check: str,
+    detail: str,
+    advice: str,
+) -> Finding:
     """The checked part does not work."""
     return _finding(check, "failure", detail, advice)
 
 
-def _finding(check: str, level: Level, detail: str, advice: str = "") -> Finding:
+def _finding(
+    check: str,
+    level: Level,
+    detail: str,
+    advice: str = "",
+) -> Finding:
     """A finding without the secrets that an address or an error may hold."""
     shown_detail = redact(detail)
-    return Finding(check=check, level=level, detail=shown_detail, advice=redact(advice))
+    return Finding(
+        check=check,
+        level=level,
+        detail=shown_detail,
+        advice=redact(advice),
+    )

@@ -81,7 +81,12 @@ def agents_table(agents: Iterable[Agent], now: datetime) -> Table:
     return table
 
 
-def pings_table(pings: Iterable[Ping], now: datetime, *, with_agent: bool = False) -> Table:
+def pings_table(
+    pings: Iterable[Ping],
+    now: datetime,
+    *,
+    with_agent: bool = False,
+) -> Table:
     """One row an outcome, in the order given."""
     headings = [
         ">PING",
@@ -279,7 +284,11 @@ def gpus_table(agent: Agent, expected: ExpectedGpus) -> Table:
     return table
 
 
-def _expectation(uuid: str, expected: tuple[str, ...], change: GpuChange | None) -> Text:
+def _expectation(
+    uuid: str,
+    expected: tuple[str, ...],
+    change: GpuChange | None,
+) -> Text:
     if change is None:
         if uuid in expected:
             return Text("since the first report")

@@ -25,15 +25,31 @@ class PipeConsole(Console):
 
 def console(*, error: bool = False) -> Console:
     """Standard output, or standard error. Neither colours nor wraps where that is no terminal."""
-    console = PipeConsole(stderr=error, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    console = PipeConsole(
+        stderr=error,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
+    )
     if console.is_terminal:
         return console
-    return PipeConsole(stderr=error, highlight=False, markup=False, emoji=False, width=PLAIN_WIDTH)
+    return PipeConsole(
+        stderr=error,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=PLAIN_WIDTH,
+    )
 
 
 def plain_table(*headings: str) -> Table:
     """A table without boxes. A heading that begins with > aligns its column to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        header_style="bold",
+    )
     for heading in headings:
         if heading.startswith(">"):
             table.add_column(heading[1:], justify="right", no_wrap=True)

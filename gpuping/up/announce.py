@@ -106,7 +106,11 @@ def _id_range(agent_ids: list[str]) -> str:
     return f"{agent_ids[0]}, {agent_ids[1]} ... {agent_ids[-1]}"
 
 
-async def _print_first_answer(system: System, console: Console, started: float) -> None:
+async def _print_first_answer(
+    system: System,
+    console: Console,
+    started: float,
+) -> None:
     try:
         async with asyncio.timeout(NEXT_PING_AFTER_SECONDS):
             ping = await system.first_answer.ping()
@@ -139,7 +143,11 @@ def first_answer_line(ping: Ping, after_seconds: float) -> Text:
     return line
 
 
-async def _print_dashboards(system: System, console: Console, interval: float) -> None:
+async def _print_dashboards(
+    system: System,
+    console: Console,
+    interval: float,
+) -> None:
     source = BusSource(system.fleet_client)
     while True:
         try:

@@ -237,13 +237,23 @@ def _month(host: DemoHost, now: datetime) -> Iterator[AgentState]:
         )
 
 
-def _carried_on(host: DemoHost, last: AgentState, at: datetime) -> AgentState:
+def _carried_on(
+    host: DemoHost,
+    last: AgentState,
+    at: datetime,
+) -> AgentState:
     """The state after one more outcome: of a host that is up, or of one that is still off."""
     number = last.ping_seq + 1
     if last.last.outcome == "missed":
         assert last.last.since is not None  # noqa: S101  # `_missed` sets it
         outcome = _missed(host, number, at, last.last.since)
-        return replace(last, ping_seq=number, next_ping_at=at, last=outcome, missed=last.missed + 1)
+        return replace(
+            last,
+            ping_seq=number,
+            next_ping_at=at,
+            last=outcome,
+            missed=last.missed + 1,
+        )
     chance = random.Random(_SEED)  # noqa: S311  # nothing secret
     outcome = _answered(host, _uuids(host), number, at, last.last.pinged_at, 0.0, chance)
     return replace(
@@ -274,7 +284,11 @@ def _answered(
     known = min(length, STEP.total_seconds())
     unknown = round(length - known, 3)
     down = min(down, known)
-    seconds = Seconds(up=round(known - down, 3), down=down, unknown=unknown)
+    seconds = Seconds(
+        up=round(known - down, 3),
+        down=down,
+        unknown=unknown,
+    )
     uptime = _percent(seconds)
     gpus = []
     for index, uuid in enumerate(uuids):
@@ -292,7 +306,11 @@ def _answered(
         gpus.append(gpu)
     report = UptimeReport(
         agent_id=host.agent_id,
-        window=Window(since=since, until=at, seconds=length),
+        window=Window(
+            since=since,
+            until=at,
+            seconds=length,
+        ),
         uptime_percent=uptime,
         gpu_available=True,
         seconds=seconds,
@@ -323,7 +341,12 @@ def _percent(seconds: Seconds) -> float:
     return uptime_percent(good, judged) or 0.0
 
 
-def _missed(host: DemoHost, number: int, at: datetime, since: datetime) -> Outcome:
+def _missed(
+    host: DemoHost,
+    number: int,
+    at: datetime,
+    since: datetime,
+) -> Outcome:
     return Outcome(
         ping_id=f"demo-{host.agent_id}-{number}",
         ping_seq=number,

@@ -21,7 +21,12 @@ class LocalAgent(NamedTuple):
     metadata: Mapping[str, Any] = MappingProxyType({})
 
 
-def planned_agents(settings: Settings, *, for_this_machine: bool, tests: int) -> list[LocalAgent]:
+def planned_agents(
+    settings: Settings,
+    *,
+    for_this_machine: bool,
+    tests: int,
+) -> list[LocalAgent]:
     """This machine's agent where it is wanted, and `tests` test agents `sim-001`, `sim-002`, ...
 
     Every start gives the same ids and the same state folders, so that each agent finds its ledger
@@ -57,7 +62,11 @@ def has_nvidia_driver() -> bool:
     return True
 
 
-async def start(stack: AsyncExitStack, settings: Settings, agent: LocalAgent) -> None:
+async def start(
+    stack: AsyncExitStack,
+    settings: Settings,
+    agent: LocalAgent,
+) -> None:
     """Runs the agent until the stack is closed."""
     from agentd import probe_selection, service
 

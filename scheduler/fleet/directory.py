@@ -145,7 +145,11 @@ class Directory:
         return self._agents.get(agent_id)
 
     def apply_entry(
-        self, agent_id: str, entry: AgentEntry, revision: int, time_ns: int | None = None
+        self,
+        agent_id: str,
+        entry: AgentEntry,
+        revision: int,
+        time_ns: int | None = None,
     ) -> bool:
         """Applies a revision of `agent.<id>`, written at `time_ns` (nanoseconds since 1970).
 
@@ -171,7 +175,13 @@ class Directory:
             self.on_timer_suspect(agent_id)
         return True
 
-    def apply_state(self, agent_id: str, state: AgentState, revision: int, time_ns: int) -> bool:
+    def apply_state(
+        self,
+        agent_id: str,
+        state: AgentState,
+        revision: int,
+        time_ns: int,
+    ) -> bool:
         """Applies a revision of `state.<id>`, written at `time_ns` (nanoseconds since 1970).
 
         Returns False when a newer one is known already.
@@ -184,7 +194,12 @@ class Directory:
         tracked.committed_ns = time_ns
         return True
 
-    def replace_state(self, agent_id: str, state: AgentState | None, revision: int) -> None:
+    def replace_state(
+        self,
+        agent_id: str,
+        state: AgentState | None,
+        revision: int,
+    ) -> None:
         """Continues from `state` where the bucket holds no valid state at `revision`.
 
         The agent's next outcome then overwrites that revision.
@@ -328,7 +343,12 @@ class Directory:
             heapq.heappush(self._upcoming, (next_at, agent_id))
             self._on_due_change()
 
-    def _recount(self, agent_id: str, before: Status | None, after: Status | None) -> None:
+    def _recount(
+        self,
+        agent_id: str,
+        before: Status | None,
+        after: Status | None,
+    ) -> None:
         """Moves the agent from one status to another; None stands for "not registered"."""
         if before is not None:
             del self.by_status[before][agent_id]
@@ -377,7 +397,11 @@ def _begun(entry: AgentEntry, written_at: datetime) -> AgentEntry:
     return replace(entry, enrolled_at=written_at)
 
 
-def _due_in_time(state: AgentState, written_at: datetime, policy: Policy) -> AgentState:
+def _due_in_time(
+    state: AgentState,
+    written_at: datetime,
+    policy: Policy,
+) -> AgentState:
     """Returns the state with a due time no later than its interval after it was written."""
     latest = rules.latest_due_time(written_at, state.interval_seconds, policy)
     if state.next_ping_at <= latest + CLOCK_TOLERANCE:

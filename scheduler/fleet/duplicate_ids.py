@@ -33,7 +33,9 @@ class Identities(NamedTuple):
 
 
 def identities(
-    before: AgentState | None, entry: AgentEntry | None, report: UptimeReport | None
+    before: AgentState | None,
+    entry: AgentEntry | None,
+    report: UptimeReport | None,
 ) -> Identities:
     """Returns what is known after this report; None stands for a ping without one."""
     known = _known(before)
@@ -103,7 +105,11 @@ def _gpus_were_changed(before: AgentState | None, entry: AgentEntry | None) -> b
     return entry.gpu_changes[-1].at >= before.last_answered_at
 
 
-def _is_as_before(known: Identities, report: UptimeReport, gpu_set: str) -> bool:
+def _is_as_before(
+    known: Identities,
+    report: UptimeReport,
+    gpu_set: str,
+) -> bool:
     """Returns whether the newest of all is what this report shows, which is the common case."""
     return (
         known.boot_ids[:1] == (report.boot_id,)
@@ -120,7 +126,11 @@ def _newest_first(known: tuple[str, ...], seen: str) -> tuple[str, ...]:
     return (seen, *others[: REMEMBERED - 1])
 
 
-def _conflict(known: tuple[str, ...], seen: str, before: tuple[str, ...]) -> tuple[str, ...]:
+def _conflict(
+    known: tuple[str, ...],
+    seen: str,
+    before: tuple[str, ...],
+) -> tuple[str, ...]:
     """Returns both values where one comes back; a conflict ends with a value not seen before."""
     if not seen:
         return before

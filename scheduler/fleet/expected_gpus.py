@@ -35,7 +35,11 @@ def expected_now(entry: AgentEntry | None) -> tuple[str, ...] | None:
     return entry.expected_gpus
 
 
-def changed(tracked: Tracked, request: ExpectGpusRequest, now: datetime) -> AgentEntry:
+def changed(
+    tracked: Tracked,
+    request: ExpectGpusRequest,
+    now: datetime,
+) -> AgentEntry:
     """Returns the entry of a registered agent with the GPUs that the request names.
 
     Raises RefusedError: 400 for a moment in the future or a GPU that is named twice, 409 for a
@@ -62,7 +66,11 @@ def changed(tracked: Tracked, request: ExpectGpusRequest, now: datetime) -> Agen
     )
 
 
-def _since(tracked: Tracked, request: ExpectGpusRequest, now: datetime) -> datetime:
+def _since(
+    tracked: Tracked,
+    request: ExpectGpusRequest,
+    now: datetime,
+) -> datetime:
     if request.since is None:
         return now
     if request.since > now + CLOCK_TOLERANCE:
@@ -88,10 +96,26 @@ def _changes(
     changes = []
     for uuid in entry.expected_gpus:
         if uuid not in wanted:
-            changes.append(GpuChange(uuid=uuid, expected=False, since=since, author=author, at=now))
+            changes.append(
+                GpuChange(
+                    uuid=uuid,
+                    expected=False,
+                    since=since,
+                    author=author,
+                    at=now,
+                )
+            )
     for uuid in wanted:
         if uuid not in entry.expected_gpus:
-            changes.append(GpuChange(uuid=uuid, expected=True, since=since, author=author, at=now))
+            changes.append(
+                GpuChange(
+                    uuid=uuid,
+                    expected=True,
+                    since=since,
+                    author=author,
+                    at=now,
+                )
+            )
     changed_at = {change.uuid: change.since for change in entry.gpu_changes}
     for change in changes:
         last = changed_at.get(change.uuid)

@@ -19,7 +19,10 @@ NOT_JUDGED = -1
 
 
 async def page(
-    directory: Directory, facts: AgentFacts, request: FleetMapRequest, now: datetime
+    directory: Directory,
+    facts: AgentFacts,
+    request: FleetMapRequest,
+    now: datetime,
 ) -> FleetMapPage:
     """Returns the agents after the cursor. Other tasks get a turn now and then."""
     agent_ids: list[str] = []

@@ -47,7 +47,11 @@ class Matching:
     """The agents that a request asks for."""
 
     def __init__(
-        self, directory: Directory, facts: AgentFacts, request: ListRequest, now: datetime
+        self,
+        directory: Directory,
+        facts: AgentFacts,
+        request: ListRequest,
+        now: datetime,
     ) -> None:
         self.directory = directory
         self.request = request
@@ -123,7 +127,10 @@ def _begin_of_page(matching: Matching, places: list[Place]) -> int:
 
 
 def _rank(
-    directory: Directory, tracked: Tracked, order: AgentOrder, now: datetime
+    directory: Directory,
+    tracked: Tracked,
+    order: AgentOrder,
+    now: datetime,
 ) -> tuple[float, ...]:
     if order == "worst":
         severity = WORST_FIRST.index(directory.status_of(tracked, now))

@@ -26,7 +26,12 @@ class Limits(Struct, frozen=True, kw_only=True):
     monthly: timedelta | None
 
 
-def check_times(since: datetime, until: datetime, now: datetime, limits: Limits) -> None:
+def check_times(
+    since: datetime,
+    until: datetime,
+    now: datetime,
+    limits: Limits,
+) -> None:
     """Raises RefusedError unless the time lies ahead, with the notice that is asked for."""
     if until <= since:
         raise RefusedError(400, "maintenance ends before it begins")
@@ -40,7 +45,10 @@ def check_times(since: datetime, until: datetime, now: datetime, limits: Limits)
 
 
 def booked(
-    entry: AgentEntry, window: MaintenanceWindow, now: datetime, limits: Limits
+    entry: AgentEntry,
+    window: MaintenanceWindow,
+    now: datetime,
+    limits: Limits,
 ) -> AgentEntry:
     """Returns the entry with one more booking. Raises RefusedError where the budget is exceeded."""
     windows = [*entry.maintenance, window]
@@ -56,7 +64,11 @@ def booked(
     return replace(entry, maintenance=_kept(windows, now))
 
 
-def cancelled(entry: AgentEntry, booking_id: str, now: datetime) -> AgentEntry:
+def cancelled(
+    entry: AgentEntry,
+    booking_id: str,
+    now: datetime,
+) -> AgentEntry:
     """Returns the entry without what is still to come of a booking."""
     windows = []
     for window in entry.maintenance:
@@ -67,7 +79,12 @@ def cancelled(entry: AgentEntry, booking_id: str, now: datetime) -> AgentEntry:
     return replace(entry, maintenance=tuple(windows))
 
 
-def bookings(entries: Iterable[AgentEntry], now: datetime, *, past_too: bool) -> list[Booking]:
+def bookings(
+    entries: Iterable[AgentEntry],
+    now: datetime,
+    *,
+    past_too: bool,
+) -> list[Booking]:
     """Returns the bookings of these agents, the earliest first, each with all its agents."""
     found: dict[str, list[str]] = {}
     windows: dict[str, MaintenanceWindow] = {}
@@ -130,10 +147,20 @@ def _most_in_a_month(windows: list[MaintenanceWindow], new: MaintenanceWindow) -
 
 
 def _month_begin(at: datetime) -> datetime:
-    return at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return at.replace(
+        day=1,
+        hour=0,
+        minute=0,
+        second=0,
+        microsecond=0,
+    )
 
 
-def _covered(windows: list[MaintenanceWindow], since: datetime, until: datetime) -> timedelta:
+def _covered(
+    windows: list[MaintenanceWindow],
+    since: datetime,
+    until: datetime,
+) -> timedelta:
     """Returns how much of `[since, until)` the bookings cover; time that two cover counts once."""
     covered = timedelta()
     reached = since

@@ -252,7 +252,11 @@ class Registry:
         would have been.
         """
         if tracked.entry is None:
-            entry = AgentEntry(agent_id=agent_id, registered_at=now, enrolled_at=now)
+            entry = AgentEntry(
+                agent_id=agent_id,
+                registered_at=now,
+                enrolled_at=now,
+            )
         else:
             entry = _enrolled_again(tracked.entry, now)
         if tracked.state is None:
@@ -302,7 +306,12 @@ class Registry:
             return None
         return keys.value.signing_key
 
-    async def _write_entry(self, entry: AgentEntry, revision: int, others: list[Write]) -> bool:
+    async def _write_entry(
+        self,
+        entry: AgentEntry,
+        revision: int,
+        others: list[Write],
+    ) -> bool:
         """Writes the entry over `revision`, together with the other writes.
 
         Returns False if the bucket holds another revision.

@@ -25,7 +25,12 @@ RETRY_SECONDS = 1.0
 class TimerReconciler:
     """Rewrites the timers of the agents in `suspects`, from what the directory knows then."""
 
-    def __init__(self, client: Client, directory: Directory, suspects: asyncio.Queue[str]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        directory: Directory,
+        suspects: asyncio.Queue[str],
+    ) -> None:
         self._client = client
         self._directory = directory
         self._suspects = suspects

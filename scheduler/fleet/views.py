@@ -122,7 +122,13 @@ def gpus_of(tracked: Tracked, report: UptimeReport | None) -> tuple[GpuSummary, 
     for uuid in expected:
         if uuid not in reported:
             gpus.append(
-                GpuSummary(uuid=uuid, index=None, name="", state="down", reasons=("unreported",))
+                GpuSummary(
+                    uuid=uuid,
+                    index=None,
+                    name="",
+                    state="down",
+                    reasons=("unreported",),
+                )
             )
     for unopened in report.unopened:
         gpus.append(_unopened_gpu(unopened))
@@ -154,7 +160,11 @@ def _unreported_gpus(tracked: Tracked) -> tuple[GpuSummary, ...]:
     for uuid in expected or known:
         gpu = known.get(uuid, KnownGpu(uuid))
         summary = GpuSummary(
-            uuid=uuid, index=gpu.index, name=gpu.name, state="unknown", reported=False
+            uuid=uuid,
+            index=gpu.index,
+            name=gpu.name,
+            state="unknown",
+            reported=False,
         )
         gpus.append(summary)
     return tuple(gpus)

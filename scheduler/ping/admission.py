@@ -121,7 +121,9 @@ def _all_are_alike(window: MeasuredWindow, report: ReportedTime) -> bool:
 
 
 def _admit_alike(
-    scale: "_Scale", window: MeasuredWindow, report: ReportedTime
+    scale: "_Scale",
+    window: MeasuredWindow,
+    report: ReportedTime,
 ) -> Admitted | Refused:
     """Admits a report in which every expected GPU has the host's row."""
     host = scale.fit(report.host, report.host.window, "unknown")
@@ -133,7 +135,9 @@ def _admit_alike(
 
 
 def _admit_each(
-    scale: "_Scale", window: MeasuredWindow, report: ReportedTime
+    scale: "_Scale",
+    window: MeasuredWindow,
+    report: ReportedTime,
 ) -> Admitted | Refused:
     """Admits any report, row by row."""
     longest = report.host.window
@@ -243,7 +247,12 @@ class _Scale:
         # NTP clients correct a clock by up to 8.3 %. Scaled down, that gains nobody anything.
         self.most_known = most + self.longer + max(0, most) // 10
 
-    def fit(self, row: Durations, reported_length: int, state_now: GpuState) -> Durations | None:
+    def fit(
+        self,
+        row: Durations,
+        reported_length: int,
+        state_now: GpuState,
+    ) -> Durations | None:
         """Returns the row at the length of the window; None where it holds more time than passed.
 
         The row is filled with unknown time up to `reported_length`, the longest of the report. What
@@ -297,7 +306,11 @@ def _worst_state(states: Mapping[str, GpuState], expected: Iterable[str]) -> Gpu
     return worst or "unknown"
 
 
-def _all_in(state: GpuState, length: int, excused: int) -> Durations:
+def _all_in(
+    state: GpuState,
+    length: int,
+    excused: int,
+) -> Durations:
     """A row of which everything that is judged was in one state."""
     match state:
         case "up":
@@ -331,7 +344,11 @@ def _gpu_row(
     return _first_part(fitted, length, excused)
 
 
-def _first_part(row: Durations, length: int, excused: int) -> Durations:
+def _first_part(
+    row: Durations,
+    length: int,
+    excused: int,
+) -> Durations:
     """The row cut to `length`.
 
     A GPU that came or went once has its good time within that length.
@@ -348,7 +365,11 @@ def _first_part(row: Durations, length: int, excused: int) -> Durations:
     )
 
 
-def _limited_by_gpus(host: Durations, gpus: Iterable[Durations], scale: _Scale) -> Durations:
+def _limited_by_gpus(
+    host: Durations,
+    gpus: Iterable[Durations],
+    scale: _Scale,
+) -> Durations:
     """No host is good while a GPU that it owes is not: the surplus becomes down, else unknown."""
     worst = Durations()
     for row in gpus:
@@ -372,7 +393,11 @@ def _limited_by_silence(row: Durations, scale: _Scale) -> Durations:
     return _less_good(row, 0, surplus)
 
 
-def _less_good(row: Durations, more_down: int, more_unknown: int) -> Durations:
+def _less_good(
+    row: Durations,
+    more_down: int,
+    more_unknown: int,
+) -> Durations:
     """Moves good time to down and unknown; degraded time goes first only as far as it must."""
     good = row.good - more_down - more_unknown
     degraded = min(row.degraded, good)

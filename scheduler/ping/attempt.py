@@ -108,7 +108,13 @@ class PingAttempt:
         self.previous = GENESIS  # the hash of the last recorded report under that key
         self.rejected_report: bytes | None = None  # that answer
 
-    def start(self, now: datetime, nonce: str, sent: AnsweredPing, timeout_seconds: float) -> None:
+    def start(
+        self,
+        now: datetime,
+        nonce: str,
+        sent: AnsweredPing,
+        timeout_seconds: float,
+    ) -> None:
         """Fixes the ping's timestamp, its request, and the state that its outcome is computed from.
 
         The same bytes are sent again until the time-out. If the state changes before the outcome is
@@ -143,7 +149,12 @@ class PingAttempt:
         self.rejected_report = None
         self.request = encode(self._request(timeout_seconds))
 
-    def reject(self, reason: str, detail: str, data: bytes) -> None:
+    def reject(
+        self,
+        reason: str,
+        detail: str,
+        data: bytes,
+    ) -> None:
         """Notes an answer that does not count, while there may be a better one."""
         self.rejected_as = reason
         self.rejected = detail

@@ -70,7 +70,13 @@ class BusMonitor:
             )
         self._last_round_trip = now
 
-    def overlaps_outage(self, began: float, ended: float, *, no_responders: bool) -> bool:
+    def overlaps_outage(
+        self,
+        began: float,
+        ended: float,
+        *,
+        no_responders: bool,
+    ) -> bool:
         """Returns whether a wait from `began` to `ended` (CLOCK_BOOTTIME, seconds) met an outage.
 
         When nobody was subscribed, the SETTLE_SECONDS after an outage count as well.

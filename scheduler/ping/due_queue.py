@@ -283,7 +283,12 @@ class DueQueue:
         _join(attempt, fired)
         return attempt
 
-    def _due_at(self, fired: FiredTimer, tracked: Tracked, now: datetime) -> datetime | None:
+    def _due_at(
+        self,
+        fired: FiredTimer,
+        tracked: Tracked,
+        now: datetime,
+    ) -> datetime | None:
         """Returns the due time of the ping for which the timer fired; None if it was made already.
 
         A timer that was kept through several outcomes names an earlier ping. It counts if the
@@ -298,7 +303,12 @@ class DueQueue:
             return next_at
         return None
 
-    def _new_attempt(self, agent_id: str, tracked: Tracked, due_at: datetime | None) -> PingAttempt:
+    def _new_attempt(
+        self,
+        agent_id: str,
+        tracked: Tracked,
+        due_at: datetime | None,
+    ) -> PingAttempt:
         attempt = PingAttempt(agent_id, tracked, self._next_id(), due_at)
         self.active[agent_id] = attempt
         return attempt

@@ -44,7 +44,12 @@ class LiveEvents:
         agent: Agent | None,
     ) -> None:
         """Adds the event of a registration or removal, or of a connection and its end."""
-        event = LiveEvent(kind=kind, agent_id=agent_id, at=utc_now(), agent=agent)
+        event = LiveEvent(
+            kind=kind,
+            agent_id=agent_id,
+            at=utc_now(),
+            agent=agent,
+        )
         self._add(event)
 
     def add_outcome(self, attempt: PingAttempt, state: AgentState) -> None:

@@ -209,7 +209,12 @@ class PingLoop:
         self.committer.submit(attempt, result)
         self._wake.set()
 
-    def _on_settled(self, attempt: PingAttempt, state: AgentState, ours: bool) -> None:
+    def _on_settled(
+        self,
+        attempt: PingAttempt,
+        state: AgentState,
+        ours: bool,
+    ) -> None:
         """Handles an outcome that is in the bucket, be it this scheduler's or another's."""
         if attempt.is_abandoned:
             return

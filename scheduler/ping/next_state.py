@@ -172,14 +172,23 @@ def max_writes(attempt: PingAttempt) -> int:
     return MAX_WRITES - 1
 
 
-def _next_ping_at(pinged_at: datetime, result: PingResult, step: Step, now: datetime) -> datetime:
+def _next_ping_at(
+    pinged_at: datetime,
+    result: PingResult,
+    step: Step,
+    now: datetime,
+) -> datetime:
     if isinstance(result, Excused) and result.retries:
         # Nothing was learned about the agent, so it is pinged again as soon as that is allowed.
         return now + timedelta(seconds=MIN_SECONDS_BETWEEN_OUTCOMES)
     return next_ping_at(pinged_at, step.interval_seconds, now)
 
 
-def _silence(attempt: PingAttempt, result: PingResult, step: Step) -> Silence | None:
+def _silence(
+    attempt: PingAttempt,
+    result: PingResult,
+    step: Step,
+) -> Silence | None:
     """Returns the billed misses since the last answered ping, this one included."""
     if isinstance(result, Answered):
         return None
@@ -194,7 +203,12 @@ def _silence(attempt: PingAttempt, result: PingResult, step: Step) -> Silence | 
     return silence_after_miss(silence, attempt.pinged_at)
 
 
-def _outcome(attempt: PingAttempt, pinged_at: datetime, result: PingResult, step: Step) -> Outcome:
+def _outcome(
+    attempt: PingAttempt,
+    pinged_at: datetime,
+    result: PingResult,
+    step: Step,
+) -> Outcome:
     report = attempt.report
     if report is None:
         remarks: tuple[str, ...] = ()

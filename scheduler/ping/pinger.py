@@ -250,7 +250,13 @@ class Pinger:
         )
         return check(header, expected, report, data)
 
-    def _refused(self, attempt: PingAttempt, data: bytes, reason: str, detail: str) -> Missed:
+    def _refused(
+        self,
+        attempt: PingAttempt,
+        data: bytes,
+        reason: str,
+        detail: str,
+    ) -> Missed:
         """Counts an answer that is no report as a miss, and keeps it as evidence."""
         self.bad_messages += 1
         attempt.refused_report = data[:REPORT_LIMIT_BYTES]

@@ -101,7 +101,12 @@ class ServerMonitor:
         if silent_seconds > GAP_SECONDS:
             self._note_outage(replica["name"], now - silent_seconds, now)
 
-    def _note_outage(self, server: str, began: float, ended: float) -> None:
+    def _note_outage(
+        self,
+        server: str,
+        began: float,
+        ended: float,
+    ) -> None:
         """Notes an outage, or that the one that is known goes on."""
         known = self._outages.get(server)
         if known is not None and began <= known.outage_ended:

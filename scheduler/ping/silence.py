@@ -42,7 +42,11 @@ def unheard_milliseconds(silence: Silence | None) -> int:
 def silence_after_miss(before: Silence | None, pinged_at: datetime) -> Silence:
     """Returns the silence with one more billed miss, of the ping that was sent at `pinged_at`."""
     if before is None:
-        return Silence(first=pinged_at, last=pinged_at, misses=1)
+        return Silence(
+            first=pinged_at,
+            last=pinged_at,
+            misses=1,
+        )
     first = before.first
     before_last: datetime | None = before.last
     if before.misses == 0:

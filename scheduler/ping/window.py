@@ -180,7 +180,9 @@ def _elapsed(previous: AnsweredPing | None, sent: AnsweredPing) -> int | None:
 
 
 def _elapsed_by_server(
-    previous: AnsweredPing | None, sent: AnsweredPing, calendar: int
+    previous: AnsweredPing | None,
+    sent: AnsweredPing,
+    calendar: int,
 ) -> int | None:
     """Returns the time between both pings by the server's clock, where two boots sent them.
 

@@ -41,7 +41,12 @@ def is_overdue(next_ping_at: datetime, now: datetime) -> bool:
     return now - next_ping_at > TIMER_DELAY / 2
 
 
-def timer(agent_id: str, seq: int, due_at: datetime, fires_at: datetime | None = None) -> Write:
+def timer(
+    agent_id: str,
+    seq: int,
+    due_at: datetime,
+    fires_at: datetime | None = None,
+) -> Write:
     """Returns the write that replaces the agent's timer.
 
     Without `fires_at` the timer fires TIMER_DELAY after `due_at`.

@@ -22,7 +22,12 @@ class _ChangeRow(NamedTuple):
     previous: OutcomeKind | None
 
 
-def changes(reader: Reader, limit: int, since_us: int, pings: int) -> tuple[Change, ...]:
+def changes(
+    reader: Reader,
+    limit: int,
+    since_us: int,
+    pings: int,
+) -> tuple[Change, ...]:
     """Returns the newest changes since a time, newest first; `pings` is how many outcomes it has.
 
     Of a fleet with very many outcomes only those of the last hour are compared.

@@ -124,7 +124,12 @@ def history(
     since_us = microseconds(now) - int(request.hours * HOUR_US)
     agent = reader.names.agents.find(agent_id)
     if agent is None:
-        return StoredHistory(agent_id=agent_id, hours=request.hours, pings=(), summary=NOTHING)
+        return StoredHistory(
+            agent_id=agent_id,
+            hours=request.hours,
+            pings=(),
+            summary=NOTHING,
+        )
     asked = older_than(request.cursor)
     asked |= {"agent": agent, "since_us": since_us, "limit": request.limit + 1}
     text = reader.partitions.fill(sql("history_page"), since_us)
@@ -217,7 +222,11 @@ def overview(
     )
 
 
-def _sums(reader: Reader, hours: float, now: datetime) -> FleetSums:
+def _sums(
+    reader: Reader,
+    hours: float,
+    now: datetime,
+) -> FleetSums:
     """Returns the fleet's sums of the last `hours`, mostly from the rollup of its hours."""
     since_us = microseconds(now) - int(hours * HOUR_US)
     sealed = sealed_range(reader, "fleet_hours", HOUR_US, since_us)

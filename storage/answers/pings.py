@@ -89,7 +89,11 @@ class _EvidenceRow(NamedTuple):
     payload: str
 
 
-def with_evidence(reader: Reader, agent: int, pings: tuple[Ping, ...]) -> tuple[Ping, ...]:
+def with_evidence(
+    reader: Reader,
+    agent: int,
+    pings: tuple[Ping, ...],
+) -> tuple[Ping, ...]:
     """Returns an agent's Pings with the reports that were signed or refused."""
     if not pings:
         return pings

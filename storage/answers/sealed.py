@@ -22,7 +22,12 @@ class SealedRange(NamedTuple):
 
 def nothing_sealed(since_us: int) -> SealedRange:
     """Returns the range of a period that is summed from its rows alone."""
-    return SealedRange(first=0, end=0, head_until_us=since_us, tail_since_us=since_us)
+    return SealedRange(
+        first=0,
+        end=0,
+        head_until_us=since_us,
+        tail_since_us=since_us,
+    )
 
 
 def sealed_range(

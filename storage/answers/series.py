@@ -40,7 +40,11 @@ class _BucketRow(NamedTuple):
     response_p95_us: float | None
 
 
-def series(reader: Reader, agent_id: str, request: SeriesRequest) -> SeriesReply:
+def series(
+    reader: Reader,
+    agent_id: str,
+    request: SeriesRequest,
+) -> SeriesReply:
     """Returns the buckets that have outcomes.
 
     Raises RefusedError 400 for a period that is empty or longer than ten years.

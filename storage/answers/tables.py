@@ -226,7 +226,11 @@ def _query(
     return TableQuery(text, _parameters(buckets, sealed))
 
 
-def _with_unaccounted(reader: Reader, query: TableQuery, buckets: TimeBuckets) -> TableQuery:
+def _with_unaccounted(
+    reader: Reader,
+    query: TableQuery,
+    buckets: TimeBuckets,
+) -> TableQuery:
     """Adds the parameter with the agents' time that no window accounts for."""
     found = unaccounted(reader, buckets.since_us, buckets.until_us)
     return TableQuery(query.text, query.parameters | {"unaccounted": as_parameter(found)})

@@ -25,7 +25,11 @@ from storage.engine.partitions import (
 log = structlog.get_logger("storage")
 
 
-def recorded(connection: Connection, folder: Path, now: datetime) -> Partitions:
+def recorded(
+    connection: Connection,
+    folder: Path,
+    now: datetime,
+) -> Partitions:
     """Returns the partitions that the history file knows.
 
     Those that have lost a file are removed from it first.
@@ -36,7 +40,11 @@ def recorded(connection: Connection, folder: Path, now: datetime) -> Partitions:
     return known
 
 
-def adopt(connection: Connection, known: Partitions, now: datetime) -> None:
+def adopt(
+    connection: Connection,
+    known: Partitions,
+    now: datetime,
+) -> None:
     """Adds the partitions on disk that the file does not know.
 
     Days of which the file has rows itself are left out, and days that retention has expired.
@@ -86,7 +94,12 @@ def _adopt_newest(
             return
 
 
-def _adopt_day(connection: Connection, known: Partitions, day: int, generation: int) -> None:
+def _adopt_day(
+    connection: Connection,
+    known: Partitions,
+    day: int,
+    generation: int,
+) -> None:
     """Adds one partition in one transaction: its names get numbers, its rows are counted.
 
     Raises FlawedError.

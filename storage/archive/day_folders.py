@@ -87,7 +87,11 @@ def content_of(connection: Connection, known: Partitions) -> Content:
     return {row.table: (row.rows, row.hash) for row in found}
 
 
-def record(connection: Connection, day: int, partition: Partition) -> None:
+def record(
+    connection: Connection,
+    day: int,
+    partition: Partition,
+) -> None:
     """Makes this partition the one that counts for the day, within the caller's transaction."""
     values = {"day": day, "generation": partition.generation, **partition.rows}
     execute_all(connection, sql("record_day"), values)
@@ -144,7 +148,11 @@ def days_in_file_only(connection: Connection, before_us: int) -> int:
     return days
 
 
-def archive_day(connection: Connection, known: Partitions, day: int) -> None:
+def archive_day(
+    connection: Connection,
+    known: Partitions,
+    day: int,
+) -> None:
     """Moves the rows of a day, late ones included, into a partition of a new generation."""
     newest = 0
     for file in partition_files(known.folder):
@@ -157,7 +165,12 @@ def archive_day(connection: Connection, known: Partitions, day: int) -> None:
         execute_all(connection, sql("delete_live"), day_bounds(day))
         record(connection, day, partition)
     known.days[day] = partition
-    log.info("day_archived", day=label(day), pings=rows["pings"], generation=generation)
+    log.info(
+        "day_archived",
+        day=label(day),
+        pings=rows["pings"],
+        generation=generation,
+    )
 
 
 def write_day(
@@ -186,7 +199,13 @@ def write_day(
     return rows
 
 
-def _copy(connection: Connection, known: Partitions, text: str, day: int, partial: Path) -> int:
+def _copy(
+    connection: Connection,
+    known: Partitions,
+    text: str,
+    day: int,
+    partial: Path,
+) -> int:
     """Writes one file and returns its rows.
 
     COPY has no parameters, so the values are put into its text.
@@ -211,13 +230,21 @@ def _make_durable(partial: Path, file: Path) -> None:
         os.close(folder)
 
 
-def _expire_old_days(connection: Connection, known: Partitions, before_day: int) -> None:
+def _expire_old_days(
+    connection: Connection,
+    known: Partitions,
+    before_day: int,
+) -> None:
     oldest_us = value_of(connection, known.fill("SELECT min(pinged_us) FROM {pings}"))
     if oldest_us is not None and oldest_us < before_day * DAY_US:
         expire(connection, known, before_day)
 
 
-def expire(connection: Connection, known: Partitions, before_day: int) -> None:
+def expire(
+    connection: Connection,
+    known: Partitions,
+    before_day: int,
+) -> None:
     """Removes all outcomes before that day from the history.
 
     Their files are removed by a later sweep.

@@ -75,7 +75,12 @@ def import_archive(
             held = (foreign.days[day].rows["pings"] or 0) - added
             all_added += added
             all_held += held
-            log.info("day_imported", day=label(day), added=added, held=held)
+            log.info(
+                "day_imported",
+                day=label(day),
+                added=added,
+                held=held,
+            )
             progress(done, len(generations))
         return Imported(len(generations), all_added, all_held)
     except (*inspection.READING_ERRORS, OSError) as error:
@@ -84,7 +89,11 @@ def import_archive(
         connection.close()
 
 
-def _inspected(folder: Path, day: int, generation: int) -> Partitions:
+def _inspected(
+    folder: Path,
+    day: int,
+    generation: int,
+) -> Partitions:
     """A day's partition after its files were inspected. Raises FlawedError."""
     foreign = Partitions(folder, {})
     rows = inspection.count_rows(foreign, day, generation, once=False)
@@ -123,7 +132,13 @@ def _import_day(
     return added
 
 
-def _insert_new(connection: Connection, known: Partitions, table: str, copy: Path, day: int) -> int:
+def _insert_new(
+    connection: Connection,
+    known: Partitions,
+    table: str,
+    copy: Path,
+    day: int,
+) -> int:
     """Inserts the rows of outcomes that history does not have. Returns how many rows that is."""
     bounds = day_bounds(day)
     text = known.fill(sql(f"import_{table}"), bounds["since_us"], bounds["until_us"] - 1)

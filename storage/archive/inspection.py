@@ -131,7 +131,11 @@ def count_rows(
     return rows
 
 
-def _inspect_days(reader: Connection, known: Partitions, days: list[int]) -> dict[int, str]:
+def _inspect_days(
+    reader: Connection,
+    known: Partitions,
+    days: list[int],
+) -> dict[int, str]:
     flaws = {}
     for day in days:
         recorded = known.days[day].rows
@@ -144,7 +148,11 @@ def _inspect_days(reader: Connection, known: Partitions, days: list[int]) -> dic
     return flaws
 
 
-def _check_count(file: Path, rows: int, expected: int | None) -> None:
+def _check_count(
+    file: Path,
+    rows: int,
+    expected: int | None,
+) -> None:
     """Raises FlawedError when a file has other than the expected rows. None expects nothing."""
     if expected is None or rows == expected:
         return
@@ -167,7 +175,12 @@ def _declared_rows(reader: Connection, pings: Path) -> dict[str, int]:
     return {table: rows for table, rows in declared.items() if table in TABLES}
 
 
-def _inspect_file(reader: Connection, table: str, file: Path, day: int) -> int:
+def _inspect_file(
+    reader: Connection,
+    table: str,
+    file: Path,
+    day: int,
+) -> int:
     """Inspects one file and returns its rows.
 
     Raises FlawedError, or CannotWriteError where room or rights are the cause and not the file.
@@ -194,7 +207,11 @@ def _blamed_on(file: Path) -> Iterator[None]:
         raise FlawedError(f"{file}: {first_line[:300]}") from None
 
 
-def _check_columns(reader: Connection, table: str, file: Path) -> None:
+def _check_columns(
+    reader: Connection,
+    table: str,
+    file: Path,
+) -> None:
     """Checks that the required columns exist with their types. The file may have others."""
     text = "DESCRIBE FROM read_parquet($file, hive_partitioning = false)"
     described = rows_as(_Described, reader, text, {"file": str(file)})
@@ -211,7 +228,12 @@ def _check_columns(reader: Connection, table: str, file: Path) -> None:
             )
 
 
-def _check_rows(reader: Connection, table: str, file: Path, day: int) -> int:
+def _check_rows(
+    reader: Connection,
+    table: str,
+    file: Path,
+    day: int,
+) -> int:
     """Reads every value of a file, with the types of the history file. Returns its rows."""
     columns = partition_columns(table)
     casts = ", ".join(f"{column.name}::{column.type} AS {column.name}" for column in columns)
@@ -228,7 +250,11 @@ def _check_rows(reader: Connection, table: str, file: Path, day: int) -> int:
     return found.rows
 
 
-def _check_texts(reader: Connection, table: str, file: Path) -> None:
+def _check_texts(
+    reader: Connection,
+    table: str,
+    file: Path,
+) -> None:
     """Checks that names and JSON in text columns can be read."""
     for name, read in _TEXT_COLUMNS.get(table, {}).items():
         text = f"SELECT DISTINCT {name} FROM ({rows_in(table, [file])}) WHERE {name} IS NOT NULL"  # noqa: S608  # ours

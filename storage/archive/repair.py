@@ -18,7 +18,12 @@ from storage.engine.partitions import DAY_US, HOUR_US, Partitions, label, partit
 log = structlog.get_logger("storage")
 
 
-def remove(connection: Connection, known: Partitions, flaws: dict[int, str], now: datetime) -> None:
+def remove(
+    connection: Connection,
+    known: Partitions,
+    flaws: dict[int, str],
+    now: datetime,
+) -> None:
     """Removes the partitions of these days. `flaws` has the reason for each day.
 
     A crash after the renaming leaves files missing, which the next opening finds.
@@ -33,7 +38,13 @@ def remove(connection: Connection, known: Partitions, flaws: dict[int, str], now
             rollups.sum_again(connection, known, hours)
 
 
-def set_aside(folder: Path, day: int, generation: int, flaw: str, now: datetime) -> None:
+def set_aside(
+    folder: Path,
+    day: int,
+    generation: int,
+    flaw: str,
+    now: datetime,
+) -> None:
     """Renames the files of one generation of a day.
 
     So people can still save what is in them.

@@ -77,7 +77,11 @@ class HistoryPaths:
             raise explained(error, self.folder) from None
 
 
-def open_file(settings: Settings, paths: HistoryPaths, file: Path | None = None) -> Connection:
+def open_file(
+    settings: Settings,
+    paths: HistoryPaths,
+    file: Path | None = None,
+) -> Connection:
     """Opens the history file, and creates it with its schema when it does not exist.
 
     Raises CannotWriteError when the file cannot be used now, DamagedError when its content is not
@@ -148,7 +152,12 @@ def set_aside(file: Path, now: datetime) -> list[Path]:
     return renamed
 
 
-def _lock_down(connection: Connection, settings: Settings, paths: HistoryPaths, file: Path) -> None:
+def _lock_down(
+    connection: Connection,
+    settings: Settings,
+    paths: HistoryPaths,
+    file: Path,
+) -> None:
     """Limits memory and files to what belongs to this storage.
 
     No later statement can lift the limits.
@@ -206,7 +215,11 @@ def transaction(connection: Connection) -> Iterator[None]:
         raise
 
 
-def execute_all(connection: Connection, text: str, parameters: dict[str, Any]) -> None:
+def execute_all(
+    connection: Connection,
+    text: str,
+    parameters: dict[str, Any],
+) -> None:
     """Runs every statement of a text, each with the parameters that it names.
 
     DuckDB's own `execute` passes parameters to the last statement only.
@@ -239,7 +252,11 @@ def rows_as(
     return [kind(*values) for values in found]
 
 
-def value_of(cursor: Connection, text: str, parameters: dict[str, Any] | None = None) -> Any:
+def value_of(
+    cursor: Connection,
+    text: str,
+    parameters: dict[str, Any] | None = None,
+) -> Any:
     """Runs a question that has one row of one column, and returns that value."""
     ((value,),) = rows_of(cursor, text, parameters)
     return value

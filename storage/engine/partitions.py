@@ -91,7 +91,12 @@ class Partitions:
         self.touched: set[int] = set()
         self.stale: set[Path] = set()
 
-    def file(self, day: int, table: str, generation: int | None = None) -> Path:
+    def file(
+        self,
+        day: int,
+        table: str,
+        generation: int | None = None,
+    ) -> Path:
         """Returns the path of a partition's file; without `generation`, of the one that counts."""
         if generation is None:
             generation = self.days[day].generation
@@ -105,7 +110,12 @@ class Partitions:
                 files[table] = self.file(day, table)
         return files
 
-    def fill(self, text: str, since_us: int = FIRST_US, until_us: int = LAST_US) -> str:
+    def fill(
+        self,
+        text: str,
+        since_us: int = FIRST_US,
+        until_us: int = LAST_US,
+    ) -> str:
         """Returns a question with its marks replaced, for outcomes of a period.
 
         The period is from `since_us` to `until_us`, both included. All marks are replaced in one
@@ -119,7 +129,12 @@ class Partitions:
             return self.file(day, table).exists()
         return rows > 0
 
-    def _source(self, table: str, since_us: int, until_us: int) -> str:
+    def _source(
+        self,
+        table: str,
+        since_us: int,
+        until_us: int,
+    ) -> str:
         if table == "accountable_pings":
             source = self._source("pings", since_us, until_us)
             return _ACCOUNTABLE.replace("{source}", source)

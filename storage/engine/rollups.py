@@ -45,7 +45,11 @@ def sealed_until(connection: Connection) -> dict[str, int]:
     return sealed
 
 
-def seal(connection: Connection, partitions: Partitions, newest_us: int) -> bool:
+def seal(
+    connection: Connection,
+    partitions: Partitions,
+    newest_us: int,
+) -> bool:
     """Sums up to one day more of each rollup.
 
     Only time is summed that ended GRACE_US before the newest outcome. Returns whether there may be
@@ -103,7 +107,11 @@ def _first_outcome(
     return None
 
 
-def sum_again(connection: Connection, partitions: Partitions, pinged_us: NDArray[np.int64]) -> None:
+def sum_again(
+    connection: Connection,
+    partitions: Partitions,
+    pinged_us: NDArray[np.int64],
+) -> None:
     """Sums the sealed periods again that these outcomes fall into.
 
     Runs within the caller's transaction.
@@ -126,7 +134,12 @@ def remake(connection: Connection, partitions: Partitions) -> None:
             _sum(connection, partitions, rollup, FIRST_US, until_us)
 
 
-def _clear(connection: Connection, rollup: str, since_us: int, until_us: int) -> None:
+def _clear(
+    connection: Connection,
+    rollup: str,
+    since_us: int,
+    until_us: int,
+) -> None:
     period = {"since_us": since_us, "until_us": until_us}
     execute_all(connection, sql(f"clear_{rollup}"), period)
 

@@ -92,7 +92,12 @@ def write(
     return ExportFile(path, f"{name}.{form}", MEDIA_TYPES[form])
 
 
-def write_text(scratch: Path, text: str, name: str, form: str) -> ExportFile:
+def write_text(
+    scratch: Path,
+    text: str,
+    name: str,
+    form: str,
+) -> ExportFile:
     """Writes a text as a file, such as the page to print.
 
     Raises RefusedError (507) like `write`.

@@ -170,7 +170,11 @@ def full_row(arrival: Arrival, names: Dictionaries) -> FullRow:
     return row
 
 
-def _set_durations(row: FullRow, seconds: Seconds | None, window_seconds: float | None) -> None:
+def _set_durations(
+    row: FullRow,
+    seconds: Seconds | None,
+    window_seconds: float | None,
+) -> None:
     """Sets the times by state, and `window_ms` where it is not their sum."""
     window_ms = None
     if window_seconds is not None:

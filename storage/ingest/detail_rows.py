@@ -42,7 +42,11 @@ def _key(row: FullRow) -> Columns:
     return {"agent": row.agent, "ping_seq": row.ping_seq, "pinged_us": row.pinged_us}
 
 
-def _gpu_row(row: FullRow, position: int, gpu: GpuReport) -> Columns:
+def _gpu_row(
+    row: FullRow,
+    position: int,
+    gpu: GpuReport,
+) -> Columns:
     return {
         **_key(row),
         "place": position,

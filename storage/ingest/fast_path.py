@@ -39,7 +39,14 @@ CHUNK = 500
 _Zero = Annotated[float, Meta(ge=0.0, le=0.0)]
 _Hundred = Annotated[float, Meta(ge=100.0, le=100.0)]
 _Empty = Annotated[tuple[msgspec.Raw, ...], Meta(max_length=0)]
-_WholeSeconds = Annotated[float, Meta(ge=0.0, le=LONGEST, multiple_of=1)]
+_WholeSeconds = Annotated[
+    float,
+    Meta(
+        ge=0.0,
+        le=LONGEST,
+        multiple_of=1,
+    ),
+]
 
 _UpSeconds = narrowed(
     "_UpSeconds",
@@ -123,7 +130,11 @@ class FastPathRows(Struct, frozen=True):
     other_indices: list[int]
 
 
-def read_healthy(batch: list[Arrival], names: Dictionaries, chunk: int = CHUNK) -> FastPathRows:
+def read_healthy(
+    batch: list[Arrival],
+    names: Dictionaries,
+    chunk: int = CHUNK,
+) -> FastPathRows:
     """Returns the rows of the healthy messages in a batch. Names that are new get numbers."""
     rows = []
     indices = []
@@ -137,7 +148,12 @@ def read_healthy(batch: list[Arrival], names: Dictionaries, chunk: int = CHUNK) 
     return FastPathRows(HealthyRows.joined(rows), np.concatenate(indices), sorted(other_indices))
 
 
-def _read_chunk(batch: list[Arrival], start: int, stop: int, names: Dictionaries) -> FastPathRows:
+def _read_chunk(
+    batch: list[Arrival],
+    start: int,
+    stop: int,
+    names: Dictionaries,
+) -> FastPathRows:
     collected = _collect(batch, start, stop)
     times = timestamps(collected.times).reshape(-1, 4)
     readable: NDArray[np.bool_] = ~np.logical_or.reduce(np.isnat(times), axis=1)
@@ -147,7 +163,11 @@ def _read_chunk(batch: list[Arrival], start: int, stop: int, names: Dictionaries
     return FastPathRows(rows, indices[readable], collected.other_indices + unreadable)
 
 
-def _collect(batch: list[Arrival], start: int, stop: int) -> _Collected:
+def _collect(
+    batch: list[Arrival],
+    start: int,
+    stop: int,
+) -> _Collected:
     """Collects what the messages say in which host and GPUs were up throughout, to the last digit.
 
     The loop runs once for each message, so it is packed on purpose: one `+=` adds four values

@@ -24,7 +24,11 @@ def fingerprint(data: bytes, agent_id: str) -> str:
     return hashlib.sha256(data or agent_id.encode()).hexdigest()[:32]
 
 
-def position_after(before: Position | None, stream_us: int, batch: list[Arrival]) -> Position:
+def position_after(
+    before: Position | None,
+    stream_us: int,
+    batch: list[Arrival],
+) -> Position:
     """Returns the position after a batch.
 
     Within one stream it never goes back, for a batch may be read again.

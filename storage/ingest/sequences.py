@@ -92,7 +92,12 @@ class SequenceRanges:
         self._insert(agent, number)
         return self.missing - before
 
-    def missing_within(self, agent: int, first: int, last: int) -> int:
+    def missing_within(
+        self,
+        agent: int,
+        first: int,
+        last: int,
+    ) -> int:
         """Returns how many numbers are missing up to `last`, with those directly before `first`."""
         ranges = self._snapshot(agent)
         held_before = self._base_of(agent, ranges[0].first if ranges else first)

@@ -98,7 +98,12 @@ class Ingest:
             retention_cutoff_us(connection),
         )
 
-    def write(self, stream_us: int, batch: list[Arrival], decoded: DecodedBatch) -> WriteResult:
+    def write(
+        self,
+        stream_us: int,
+        batch: list[Arrival],
+        decoded: DecodedBatch,
+    ) -> WriteResult:
         """Writes a batch in one transaction. `stream_us` is the creation time of the stream.
 
         When the database refuses a row, the batch is halved until the row is found, and its message
@@ -164,7 +169,12 @@ class Ingest:
         if flaws:
             raise FlawedError("; ".join(flaws.values()))
 
-    def _commit(self, stream_us: int, batch: list[Arrival], decoded: DecodedBatch) -> WriteResult:
+    def _commit(
+        self,
+        stream_us: int,
+        batch: list[Arrival],
+        decoded: DecodedBatch,
+    ) -> WriteResult:
         outcomes = decoded.outcomes()
         new = self._deduplicator.find(outcomes)
         pinged_us = outcomes.pinged_us[new.indices]

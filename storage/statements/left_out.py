@@ -24,7 +24,11 @@ class _LeftOutRow(NamedTuple):
     pinged_us: int
 
 
-def left_out(reader: Reader, period: Interval, agent: int | None = None) -> tuple[LeftOut, ...]:
+def left_out(
+    reader: Reader,
+    period: Interval,
+    agent: int | None = None,
+) -> tuple[LeftOut, ...]:
     """Returns the first of the outcomes of a period, of one agent or of all."""
     text = reader.partitions.fill(sql("left_out"), period.begin, period.end)
     asked = {"since_us": period.begin, "until_us": period.end, "limit": NAMED, "agent": agent}

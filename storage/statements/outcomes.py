@@ -136,7 +136,11 @@ def first_ping_us(reader: Reader, agent: int) -> int | None:
     return first_us
 
 
-def is_measured(reader: Reader, agent: int, pinged_us: int | None) -> bool:
+def is_measured(
+    reader: Reader,
+    agent: int,
+    pinged_us: int | None,
+) -> bool:
     """Returns whether the scheduler measured the window of this outcome; False without one."""
     if pinged_us is None:
         return False
@@ -236,7 +240,13 @@ def stored_incident(
     if until_us is not None:
         until = from_microseconds(_within_calendar(until_us))
     since = from_microseconds(_within_calendar(since_us))
-    return Incident(gpu=gpu, state=state, reason=reason, since=since, until=until)
+    return Incident(
+        gpu=gpu,
+        state=state,
+        reason=reason,
+        since=since,
+        until=until,
+    )
 
 
 def _within_calendar(at_us: int) -> int:

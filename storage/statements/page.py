@@ -115,7 +115,12 @@ def _account_row(
     if uuid:
         name += f"<small>{escape(uuid)}</small>"
     uptime = percent(account.uptime_percent)
-    return _ACCOUNT_ROW.substitute(name=name, bar=bar, cells=cells, uptime=uptime)
+    return _ACCOUNT_ROW.substitute(
+        name=name,
+        bar=bar,
+        cells=cells,
+        uptime=uptime,
+    )
 
 
 def _seconds_cell(value: float) -> str:

@@ -55,7 +55,11 @@ class _OpenWindowRow(NamedTuple):
 NOTHING = Unaccounted()
 
 
-def unaccounted(reader: Reader, since_us: int, until_us: int = LAST_US) -> dict[int, Unaccounted]:
+def unaccounted(
+    reader: Reader,
+    since_us: int,
+    until_us: int = LAST_US,
+) -> dict[int, Unaccounted]:
     """Returns the time of every agent that has some in a period.
 
     A period that has ended is accounted for by outcomes after it, which are read, too. The rows of

@@ -156,7 +156,11 @@ def _spent_before(
     return Durations(up=min(whole.up, up_ms), **not_up_ms)
 
 
-def _filled_up(spent_ms: dict[str, int], whole: Durations, part_ms: int) -> Durations:
+def _filled_up(
+    spent_ms: dict[str, int],
+    whole: Durations,
+    part_ms: int,
+) -> Durations:
     """Returns durations that add up to the part: the rest was up, as far as the whole was.
 
     What the whole has no room for goes to the states that have room.

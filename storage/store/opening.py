@@ -40,7 +40,12 @@ class Damage(Struct):
     days: set[int] = set()
     in_file: bool = False
 
-    def note(self, error: Exception, known: Partitions, file: Path) -> StorageError:
+    def note(
+        self,
+        error: Exception,
+        known: Partitions,
+        file: Path,
+    ) -> StorageError:
         """Returns what an error means, and notes the damage that it shows.
 
         A damaged partition can cause any error, so the partitions that were read are inspected
@@ -64,7 +69,12 @@ class Damage(Struct):
 class HistoryOpener:
     """Opens the history file of one storage, and mends the damage that was noted."""
 
-    def __init__(self, settings: Settings, paths: HistoryPaths, file: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        paths: HistoryPaths,
+        file: Path,
+    ) -> None:
         self.damage = Damage()
         self._settings = settings
         self._paths = paths
@@ -104,7 +114,12 @@ class HistoryOpener:
                 connection.close()
                 raise
 
-    def _mend(self, connection: Connection, known: Partitions, now: datetime) -> None:
+    def _mend(
+        self,
+        connection: Connection,
+        known: Partitions,
+        now: datetime,
+    ) -> None:
         """Inspects where damage was seen, and removes partitions.
 
         Raises DamagedError for the file itself.

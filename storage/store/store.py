@@ -238,7 +238,12 @@ class Store:
                 known = self.ingest.partitions
             raise await self._failure(error, known, self._writer) from error
 
-    async def _failure(self, error: Exception, known: Partitions, thread: Executor) -> Exception:
+    async def _failure(
+        self,
+        error: Exception,
+        known: Partitions,
+        thread: Executor,
+    ) -> Exception:
         """Returns what an error means, found out in `thread`.
 
         Sets `failed` where the file must be opened again.

@@ -51,7 +51,13 @@ class CatchUp:
             progress = f"{self.read} of {self.total} outcomes"
         raise UnavailableError(f"history is still being taken in: {progress}")
 
-    def _set(self, read: int, total: int | None, *, complete: bool) -> None:
+    def _set(
+        self,
+        read: int,
+        total: int | None,
+        *,
+        complete: bool,
+    ) -> None:
         self.read = read
         self.total = total
         self.complete = complete

@@ -110,7 +110,12 @@ def _replace(
     new_file = _new_file(paths)
     if before is None:
         kept = _swap(paths.file, new_file, utc_now())
-        return Rebuilt(before=None, after=after.content, replaced=True, kept=kept)
+        return Rebuilt(
+            before=None,
+            after=after.content,
+            replaced=True,
+            kept=kept,
+        )
     if before.content != after.content and not force:
         log.error(
             "rebuilt_file_differed",
@@ -118,9 +123,19 @@ def _replace(
             after=after.content,
             action="the old file stays in use",
         )
-        return Rebuilt(before=before.content, after=after.content, replaced=False, kept=new_file)
+        return Rebuilt(
+            before=before.content,
+            after=after.content,
+            replaced=False,
+            kept=new_file,
+        )
     kept = _swap(paths.file, new_file, utc_now())
-    return Rebuilt(before=before.content, after=after.content, replaced=True, kept=kept)
+    return Rebuilt(
+        before=before.content,
+        after=after.content,
+        replaced=True,
+        kept=kept,
+    )
 
 
 def _new_file(paths: HistoryPaths) -> Path:
@@ -164,7 +179,11 @@ def _read_old_file(settings: Settings, paths: HistoryPaths) -> FileContent | Non
         return None
 
 
-def _read_file(settings: Settings, paths: HistoryPaths, file: Path) -> FileContent:
+def _read_file(
+    settings: Settings,
+    paths: HistoryPaths,
+    file: Path,
+) -> FileContent:
     opened = database.open_file(settings, paths, file)
     try:
         content = day_folders.content(opened, paths.archive)
@@ -175,7 +194,11 @@ def _read_file(settings: Settings, paths: HistoryPaths, file: Path) -> FileConte
         opened.close()
 
 
-def _swap(file: Path, new_file: Path, now: datetime) -> Path | None:
+def _swap(
+    file: Path,
+    new_file: Path,
+    now: datetime,
+) -> Path | None:
     """Renames the old file and puts the new one in its place.
 
     Returns the old file's new name, if there was one.

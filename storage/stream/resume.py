@@ -90,6 +90,11 @@ def _before_newest(newest_us: int, now: datetime) -> dict[str, Any]:
     if newest_us <= 0 or newest > now + REWIND:
         return _everything()
     if newest < now - DAY:
-        newest = newest.replace(hour=0, minute=0, second=0, microsecond=0)
+        newest = newest.replace(
+            hour=0,
+            minute=0,
+            second=0,
+            microsecond=0,
+        )
     since = min(now, newest) - REWIND
     return {"deliver_policy": "by_start_time", "opt_start_time": since.isoformat()}
