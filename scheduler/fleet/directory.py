@@ -194,6 +194,18 @@ class Directory:
         tracked.committed_ns = time_ns
         return True
 
+    def replace_entry(
+        self,
+        agent_id: str,
+        entry: AgentEntry | None,
+        revision: int,
+    ) -> None:
+        """Continues from `entry` where the bucket holds no valid entry at `revision`."""
+        tracked = self._tracked(agent_id)
+        tracked.entry = entry
+        tracked.entry_revision = revision
+        self._refresh(agent_id, tracked)
+
     def replace_state(
         self,
         agent_id: str,

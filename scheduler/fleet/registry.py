@@ -21,15 +21,15 @@ from bus.contract import subjects
 from bus.contract.enrolment import HostKeys
 from bus.contract.messages import AgentEntry, AgentState, AnsweredPing, Enrolment, encode
 from bus.contract.questions import REMOVED_BY_OPERATOR, ExpectGpusRequest, RegisterRequest
-from bus.errors import RefusedError, StaleError, UnavailableError
+from bus.errors import BadMessageError, RefusedError, StaleError, UnavailableError
 from bus.transport.batch import Write, only_if
-from bus.transport.bucket import read
+from bus.transport.bucket import last_sequence, read
 from bus.transport.connection import Client
 from scheduler import policy as rules
 from scheduler.cluster.bus_clock import BusClock
 from scheduler.fleet import expected_gpus
 from scheduler.fleet.directory import Directory, Tracked
-from scheduler.fleet.state_recovery import last_recorded_state
+from scheduler.fleet.state_recovery import last_recorded_state, last_valid_state
 from scheduler.policy import Policy
 from scheduler.write.batcher import WriteBatcher
 from scheduler.write.timers import cancel_timer, timer
@@ -327,17 +327,46 @@ class Registry:
         return True
 
     async def _reload(self, agent_id: str) -> Tracked:
-        """Returns what the bucket holds of the agent; that may be nothing."""
-        entry = await read(self._client, subjects.agent_key(agent_id), AgentEntry)
-        if entry:
-            self._directory.apply_entry(agent_id, entry.value, entry.revision, entry.time_ns)
-        state = await read(self._client, subjects.state_key(agent_id), AgentState)
-        if state:
-            self._directory.apply_state(agent_id, state.value, state.revision, state.time_ns)
+        """Returns what the bucket holds of the agent; that may be nothing.
+
+        A value that was spoilt by hand counts as nothing, and the next write replaces it.
+        """
+        await self._reload_entry(agent_id)
+        await self._reload_state(agent_id)
         tracked = self._directory.get(agent_id)
         if tracked is None:
             return Tracked()
         return tracked
+
+    async def _reload_entry(self, agent_id: str) -> None:
+        key = subjects.agent_key(agent_id)
+        try:
+            entry = await read(self._client, key, AgentEntry)
+        except BadMessageError as error:
+            revision = await last_sequence(self._client, key)
+            log.error(
+                "spoilt_entry_replaced",
+                agent_id=agent_id,
+                detail=str(error),
+                action="its earlier enrolments and expected GPUs are lost; see the audit log",
+            )
+            self._directory.replace_entry(agent_id, None, revision)
+            return
+        if entry:
+            self._directory.apply_entry(agent_id, entry.value, entry.revision, entry.time_ns)
+
+    async def _reload_state(self, agent_id: str) -> None:
+        key = subjects.state_key(agent_id)
+        try:
+            state = await read(self._client, key, AgentState)
+        except BadMessageError as error:
+            revision = await last_sequence(self._client, key)
+            log.error("spoilt_state_replaced", agent_id=agent_id, detail=str(error))
+            recovered = await last_valid_state(self._client, agent_id)
+            self._directory.replace_state(agent_id, recovered, revision)
+            return
+        if state:
+            self._directory.apply_state(agent_id, state.value, state.revision, state.time_ns)
 
 
 def unknown(agent_id: str) -> RefusedError:

@@ -236,9 +236,9 @@ class Committer:
         """
         for attempt, result in batch:
             state = attempt.tracked.state
-            if state is None or attempt.tracked.state_revision == attempt.base_revision:
+            if attempt.tracked.state_revision == attempt.base_revision:
                 self.submit(attempt, result)
-            elif attempt.is_settled_by(state):
+            elif state is not None and attempt.is_settled_by(state):
                 ours = state.last.ping_id == attempt.ping_id
                 if not ours:
                     self.lost_races += 1

@@ -425,6 +425,30 @@ async def test_a_state_spoilt_by_hand_is_taken_up_from_history(bus, config, agen
     assert found.value.consecutive_poor == before.consecutive_poor + 1
 
 
+@pytest.mark.parametrize("key", ["state.a", "agent.a"])
+async def test_a_spoilt_value_is_written_over_by_a_registration_and_a_ping(
+    bus, config, agents, key
+):
+    """A spoilt key refused the agent's registration for ever.
+
+    Over a spoilt state without a history the scheduler tried the same write every 10 ms, for ever,
+    and could not be stopped.
+    """
+    await agents.add("a", uptime(1.0))
+    bucket = await bus.jetstream().key_value(subjects.BUCKET)
+    await bucket.put(key, b"{ruined")
+    async with running(config):
+        await register(bus, "a")
+        async with asyncio.timeout(20):
+            while True:
+                with suppress(BadMessageError):
+                    found = await read(bus, subjects.state_key("a"), AgentState)
+                    if found:
+                        break
+                await asyncio.sleep(0.1)
+    assert found.value.ping_seq == 1
+
+
 async def test_without_grace_the_first_ping_comes_one_interval_after_registration_and_is_judged(
     bus, config, agents
 ):
