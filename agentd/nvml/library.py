@@ -30,6 +30,9 @@ _MAX_EVENTS = 1000  # a storm of events must not become a hang
 
 Json = dict[str, Any]
 NvmlError = nv.NVMLError
+# What pynvml raises where the library answers with something that it cannot read.
+_ODD_ANSWER = (ValueError, TypeError, AttributeError, OverflowError)
+_NOT_AVAILABLE = {2**64 - 1, 2**32 - 1}
 
 
 class GpuTroubleError(Exception):
@@ -247,7 +250,7 @@ class Nvml:
             uuid, "recovery", lambda: _field(handle, _RECOVERY_ACTION)
         )
         signals["ecc_uncorrected"] = self._ask(
-            uuid, "ecc", lambda: nv.nvmlDeviceGetTotalEccErrors(handle, 1, 0)
+            uuid, "ecc", lambda: _count(nv.nvmlDeviceGetTotalEccErrors(handle, 1, 0))
         )
         signals["throttle"] = self._ask(uuid, "throttle", lambda: _throttle(handle))
         return signals
@@ -267,13 +270,15 @@ class Nvml:
             code = int(error.value)
             if code in GPU_TROUBLE_CODES:
                 raise GpuTroubleError(code) from None
-            self._unsupported[uuid, signal] = time.monotonic() + _ASK_AGAIN_SECONDS
-            return None
+        except _ODD_ANSWER:
+            pass  # one field that makes no sense is no reason to lose the GPU
+        self._unsupported[uuid, signal] = time.monotonic() + _ASK_AGAIN_SECONDS
+        return None
 
     def _identity(self, uuid: str, handle: Any) -> tuple[str, str | None]:
         """The GPU's name and its PCI address as sysfs spells it."""
         if uuid not in self._identities:
-            name = self._ask(uuid, "name", lambda: nv.nvmlDeviceGetName(handle))
+            name = self._ask(uuid, "name", lambda: _text(nv.nvmlDeviceGetName, handle))
             pci = self._ask(uuid, "pci", lambda: nv.nvmlDeviceGetPciInfo(handle).busId)
             if pci:
                 pci = sysfs_address(pci)
@@ -290,13 +295,14 @@ class Nvml:
         mode = self._ask(uuid, "mig", lambda: nv.nvmlDeviceGetMigMode(handle))
         if mode is None or mode[0] != 1:
             return []
+        most = self._ask(uuid, "mig-count", lambda: nv.nvmlDeviceGetMaxMigDeviceCount(handle))
         devices = []
-        for number in range(nv.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        for number in range(most or 0):
             try:
                 device = nv.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
                 gi = nv.nvmlDeviceGetGpuInstanceId(device)
                 ci = nv.nvmlDeviceGetComputeInstanceId(device)
-            except nv.NVMLError:
+            except (nv.NVMLError, *_ODD_ANSWER):
                 continue  # there is no device with this number
             devices.append(reading | {"uuid": f"{uuid}/{gi}/{ci}", "gi": gi, "ci": ci})
         return devices
@@ -388,8 +394,23 @@ def _fabric(handle: Any) -> tuple[int, int]:
 def _or_none(call: Callable[[], Any]) -> Any:
     try:
         return call()
-    except nv.NVMLError:
+    except (nv.NVMLError, *_ODD_ANSWER):
         return None
+
+
+def _text(call: Callable[[Any], Any], handle: Any) -> str:
+    """A text of NVML, whose bytes are not always UTF-8 (under WSL2): odd ones are shown as such."""
+    try:
+        return str(call(handle))
+    except UnicodeDecodeError as error:
+        return bytes(error.object).decode(errors="backslashreplace")
+
+
+def _count(value: int) -> int | None:
+    """A counter; None for the largest number there is, by which NVML says that it has none."""
+    if value in _NOT_AVAILABLE:
+        return None
+    return value
 
 
 def _processes(handle: Any) -> int:
@@ -406,9 +427,9 @@ _DETAILS: dict[str, Callable[[Any], Any]] = {
     "utilization_percent": lambda h: nv.nvmlDeviceGetUtilizationRates(h).gpu,
     "memory_total_bytes": lambda h: nv.nvmlDeviceGetMemoryInfo(h).total,
     "memory_used_bytes": lambda h: nv.nvmlDeviceGetMemoryInfo(h).used,
-    "ecc_uncorrected_volatile": lambda h: nv.nvmlDeviceGetTotalEccErrors(h, 1, 0),
-    "ecc_uncorrected_aggregate": lambda h: nv.nvmlDeviceGetTotalEccErrors(h, 1, 1),
-    "ecc_corrected_volatile": lambda h: nv.nvmlDeviceGetTotalEccErrors(h, 0, 0),
+    "ecc_uncorrected_volatile": lambda h: _count(nv.nvmlDeviceGetTotalEccErrors(h, 1, 0)),
+    "ecc_uncorrected_aggregate": lambda h: _count(nv.nvmlDeviceGetTotalEccErrors(h, 1, 1)),
+    "ecc_corrected_volatile": lambda h: _count(nv.nvmlDeviceGetTotalEccErrors(h, 0, 0)),
     "rows_remapped": lambda h: sum(nv.nvmlDeviceGetRemappedRows(h)[:2]),
     "pcie_generation": nv.nvmlDeviceGetCurrPcieLinkGeneration,
     "pcie_generation_max": nv.nvmlDeviceGetMaxPcieLinkGeneration,

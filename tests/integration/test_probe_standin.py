@@ -230,6 +230,29 @@ async def test_details_that_are_not_supported_are_none(gpus):
     assert second["temperature_celsius"] == 41
 
 
+async def test_a_name_that_is_not_utf_8_takes_no_gpu_away(gpus):
+    """Under WSL2 every GPU was gone, and there was a traceback a check."""
+    probe = gpus(NVML_STANDIN_ODD_NAME="0")
+    sample = await probe.check(())
+    assert [(gpu.uuid, gpu.state) for gpu in sample.gpus] == [(uuid, "up") for uuid in UUIDS[:2]]
+    assert sample.failure is None
+    assert sample.gpus[0].name == "NVIDIA \\xf8\\xd1\\xc2"
+    assert sample.gpus[1].name == "NVIDIA Stand-in"
+
+
+async def test_an_odd_answer_to_an_optional_call_takes_no_gpu_away(gpus):
+    """A GPU with MIG on answered 4 to how many devices it may have: the whole host was at 0 %."""
+    sample = await gpus(NVML_STANDIN_MIG="1", NVML_STANDIN_ODD_MIG="1").check(())
+    assert [(gpu.uuid, gpu.state) for gpu in sample.gpus] == [(uuid, "up") for uuid in UUIDS[:2]]
+    assert sample.failure is None
+
+
+async def test_a_counter_that_is_not_available_is_no_count(gpus):
+    sample = await gpus(NVML_STANDIN_ODD_ECC="1").check(())
+    assert [gpu.state for gpu in sample.gpus] == ["up", "up"]
+    assert [gpu.reasons for gpu in sample.gpus] == [(), ()]
+
+
 async def test_mig_devices(gpus):
     sample = await gpus(NVML_STANDIN_MIG="1").check(())
     assert [gpu.uuid for gpu in sample.gpus] == [UUIDS[0], f"{UUIDS[1]}/1/0", f"{UUIDS[1]}/2/0"]

@@ -8,6 +8,9 @@
  *   NVML_STANDIN_OPENING   seconds that each opening takes
  *   NVML_STANDIN_DENIED    index of a GPU that may not be opened, or -1 for all: its handle is refused with code 4
  *   NVML_STANDIN_MIG       index of a GPU in MIG mode, with the devices (GI 1, CI 0) and (GI 2, CI 0)
+ *   NVML_STANDIN_ODD_NAME  index of a GPU whose name is not UTF-8
+ *   NVML_STANDIN_ODD_MIG   index of a GPU that answers 4 to how many MIG devices it may have
+ *   NVML_STANDIN_ODD_ECC   index of a GPU whose error counter is the largest number: "not available"
  *   NVML_STANDIN_CRASH     index of a GPU whose health calls crash the caller */
 #include "scenario.h"
 
@@ -130,7 +133,10 @@ API nvmlDeviceGetHandleByUUID(const char *uuid, struct device **out) {
 /* ---- who it is: kept by the library, so never a hang ---- */
 
 API nvmlDeviceGetName(struct device *device, char *out, unsigned size) {
-    (void)device;
+    if (from_env("NVML_STANDIN_ODD_NAME") == device->gpu) {
+        snprintf(out, size, "NVIDIA \xf8\xd1\xc2"); /* not UTF-8, as seen under WSL2 */
+        return SUCCESS;
+    }
     snprintf(out, size, "NVIDIA Stand-in");
     return SUCCESS;
 }
@@ -169,6 +175,7 @@ API nvmlDeviceGetFieldValues(struct device *device, int n, struct field *fields)
 API nvmlDeviceGetTotalEccErrors(struct device *device, int kind, int counter, unsigned long long *out) {
     int code = ask(device);
     if (!code) *out = kind == 1 && counter == 0 && scenario_now(device->gpu).state == ECC ? 2 : 0;
+    if (!code && from_env("NVML_STANDIN_ODD_ECC") == device->gpu) *out = ~0ull;
     return code;
 }
 API nvmlDeviceGetRemappedRows(struct device *device, unsigned *corrected, unsigned *uncorrected, unsigned *pending,
@@ -199,7 +206,12 @@ API nvmlDeviceGetMigMode(struct device *device, unsigned *current, unsigned *pen
     *current = *pending = from_env("NVML_STANDIN_MIG") == device->gpu;
     return code;
 }
-ANSWER(nvmlDeviceGetMaxMigDeviceCount, unsigned, 7)
+API nvmlDeviceGetMaxMigDeviceCount(struct device *device, unsigned *out) {
+    int code = ask(device);
+    if (!code && from_env("NVML_STANDIN_ODD_MIG") == device->gpu) return NO_PERMISSION;
+    *out = 7;
+    return code;
+}
 API nvmlDeviceGetMigDeviceHandleByIndex(struct device *device, unsigned index, struct device **out) {
     if (index >= 2) return NOT_FOUND;
     *out = &mig_devices[index];
