@@ -16,6 +16,32 @@ for _name in [
     del os.environ[_name]  # the caller's environment must not decide what tests see
 
 
+# Files that take half a minute and more. They are begun first, so that no worker has one of them left
+# when the others have nothing to do any more.
+LONG_FILES = frozenset(
+    {
+        "test_cluster_outages.py",
+        "test_dashboard_truth.py",
+        "test_demo.py",
+        "test_first_ping.py",
+        "test_host_lives.py",
+        "test_killed.py",
+        "test_scheduler_durable.py",
+        "test_scheduler_kills.py",
+        "test_scheduler_model.py",
+        "test_scheduler_short_outages.py",
+        "test_schemathesis.py",
+        "test_storage_replicas.py",
+        "test_up_on_gpus.py",
+    }
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the long files first; within a file the order stays."""
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
