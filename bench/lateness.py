@@ -16,7 +16,7 @@ from bus.contract import subjects
 from bus.errors import BusError
 from bus.transport import jetstream_api
 from bus.transport.connection import Client
-from bus.transport.pull_consumer import PullConsumer, delivery_of
+from bus.transport.consumers.pull_consumer import PullConsumer, delivery_of
 
 WINDOW = 4000
 QUIET_SECONDS = 20.0

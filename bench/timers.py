@@ -29,8 +29,8 @@ from bus.settings import Settings
 from bus.transport import connection, embedded_server, jetstream_api, layout
 from bus.transport.batch import MAX_MESSAGES, Write, commit
 from bus.transport.connection import Client
+from bus.transport.consumers.kv_watcher import KeyWatcher
 from bus.transport.embedded_server import EmbeddedServer
-from bus.transport.kv_watcher import KeyWatcher
 from scheduler.write.timers import timer
 
 QUICK: dict[str, Any] = {"sizes": (10_000,), "rates": (1_000,), "seconds": 2.0}

@@ -18,21 +18,18 @@ from gateway.routes import (
     dashboard,
     events,
     expected_gpus,
-    exports,
     fleet_map,
     health,
-    history,
     maintenance,
     metrics,
     pages,
     pings,
-    series,
-    statements,
 )
+from gateway.routes.past import exports, history, series, statements
 from gateway.web import openapi
+from gateway.web.access.auth import Guard
 from gateway.web.allow_header import complete_allow_header
 from gateway.web.assets import Assets
-from gateway.web.auth import Guard
 from gateway.web.file_response import LongAnswers
 from gateway.web.json_body import MAX_BODY_BYTES
 from gateway.web.middleware import OuterMiddleware

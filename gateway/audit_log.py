@@ -8,8 +8,8 @@ from litestar import Request
 from bus.client import audit
 from bus.contract.audit import AuditPage
 from bus.transport.connection import Client
-from gateway.web.auth import CALLER_SCOPE_KEY
-from gateway.web.tokens import Token
+from gateway.web.access.auth import CALLER_SCOPE_KEY
+from gateway.web.access.tokens import Token
 
 
 class AuditLog:

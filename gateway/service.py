@@ -21,14 +21,14 @@ from gateway.audit_log import AuditLog
 from gateway.broadcast import MAX_SUBSCRIBERS, EventBroadcast
 from gateway.fleet_health import tell_health
 from gateway.request_metrics import RequestMetrics
+from gateway.web.access.auth import Guard
+from gateway.web.access.browser_sessions import session_key
+from gateway.web.access.public_address import PublicAddress
+from gateway.web.access.tokens import TokenFile
 from gateway.web.assets import STATIC_FOLDER, Assets
-from gateway.web.auth import Guard
-from gateway.web.browser_sessions import session_key
 from gateway.web.connections import connection_limit
 from gateway.web.file_response import LongAnswers
-from gateway.web.public_address import PublicAddress
 from gateway.web.server import Server, listen
-from gateway.web.tokens import TokenFile
 
 # The address to show for one that means "every interface". Nothing listens on these keys.
 _SHOWN_ADDRESS = {

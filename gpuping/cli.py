@@ -5,23 +5,8 @@ import sys
 from cyclopts import CycloptsError
 
 from bus import runner
-from gpuping.commands import (
-    audit,
-    backup,
-    completion,
-    creds,
-    doctor,
-    enroll,
-    export,
-    gpus,
-    look,
-    maintenance,
-    report,
-    serve,
-    storage,
-    token,
-    verify,
-)
+from gpuping.commands import completion, doctor, export, look, report, serve, storage, verify
+from gpuping.commands.operate import audit, backup, creds, enroll, gpus, maintenance, token
 from gpuping.commands.options import app
 from gpuping.output.standard_output import ignore_closed_pipe
 

@@ -16,8 +16,8 @@ for _name in [
     del os.environ[_name]  # the caller's environment must not decide what tests see
 
 
-# Files that take half a minute and more. They are begun first, so that no worker has one of them left
-# when the others have nothing to do any more.
+# Files that take half a minute and more. They are begun first, so that no worker has one of them
+# left when the others have nothing to do any more.
 LONG_FILES = frozenset(
     {
         "test_cluster_outages.py",

@@ -23,7 +23,7 @@ from bus.contract.questions import (
 from bus.contract.subjects import check_agent_id
 from gateway.audit_log import AuditLog
 from gateway.web import json_body, params
-from gateway.web.auth import Guard
+from gateway.web.access.auth import Guard
 from gateway.web.openapi import request_body
 from gateway.web.problems import error_responses, field_problem
 

@@ -9,7 +9,7 @@ from litestar.params import QueryParameter
 from bus.contract.audit import AuditPage
 from gateway.audit_log import AuditLog
 from gateway.web import params
-from gateway.web.auth import AUDIT_PATH
+from gateway.web.access.auth import AUDIT_PATH
 from gateway.web.problems import error_responses
 
 

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from msgspec import Struct
 
 from gateway.web import json_body
-from gateway.web.auth import Guard
+from gateway.web.access.auth import Guard
 from gateway.web.openapi import OperationWithoutContent, request_body
 from gateway.web.problems import error_responses
 

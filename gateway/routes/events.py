@@ -12,7 +12,7 @@ from litestar.types import Receive, Scope, Send
 
 from gateway.broadcast import EventBroadcast, Subscriber
 from gateway.request_metrics import EVENT_STREAM_ROUTE
-from gateway.web.auth import CALLER_SCOPE_KEY, Guard, caller_of
+from gateway.web.access.auth import CALLER_SCOPE_KEY, Guard, caller_of
 from gateway.web.file_response import wait_for_disconnect
 from gateway.web.problems import error_responses
 

@@ -20,7 +20,7 @@ from bus.contract.maintenance import (
 from bus.contract.messages import AgentId
 from gateway.audit_log import actor_of, address_of
 from gateway.web import json_body, params
-from gateway.web.auth import MAINTENANCE_PATH
+from gateway.web.access.auth import MAINTENANCE_PATH
 from gateway.web.openapi import request_body
 from gateway.web.problems import bad_body, error_responses
 

@@ -13,7 +13,7 @@ from litestar.types import Receive, Scope, Send
 
 from bus.client.fleet_client import FleetClient
 from bus.transport.file_transfer import FileOffer
-from gateway.web.auth import caller_of
+from gateway.web.access.auth import caller_of
 from gateway.web.concurrency import LongRequests, Slot
 
 # Allows what storage's printable page needs. `sandbox` keeps a script from running, should text of

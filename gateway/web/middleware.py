@@ -14,7 +14,7 @@ import structlog
 from bus.contract.subjects import check_agent_id
 from bus.errors import BadMessageError
 from gateway.web import openapi
-from gateway.web.auth import CALLER_SCOPE_KEY, Guard, RequestHead
+from gateway.web.access.auth import CALLER_SCOPE_KEY, Guard, RequestHead
 from gateway.web.problems import ProblemError, as_asgi, problem_of
 
 log = structlog.get_logger("gateway")

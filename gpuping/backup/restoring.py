@@ -19,9 +19,9 @@ from bus.contract import subjects
 from bus.settings import Settings
 from bus.transport import jetstream_api, layout, stream_snapshot
 from bus.transport.connection import Client
+from bus.transport.consumers.ordered_consumer import OrderedConsumer
+from bus.transport.consumers.pull_consumer import Delivery
 from bus.transport.jetstream_api import ErrorCode, JetStreamApiError, JsonObject
-from bus.transport.ordered_consumer import OrderedConsumer
-from bus.transport.pull_consumer import Delivery
 from gpuping.backup import manifest
 from gpuping.backup.making import ARCHIVE, Progress, archive_folder
 from gpuping.backup.manifest import BackupError, Manifest, StreamEntry

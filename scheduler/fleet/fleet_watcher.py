@@ -11,8 +11,8 @@ from bus.contract.messages import AgentEntry, AgentState, decode
 from bus.errors import BadMessageError, UnavailableError
 from bus.transport import bucket, jetstream_api
 from bus.transport.connection import Client
+from bus.transport.consumers.kv_watcher import KeyWatcher
 from bus.transport.jetstream_api import JetStreamApiError
-from bus.transport.kv_watcher import KeyWatcher
 from scheduler.fleet.directory import Directory
 
 log = structlog.get_logger("scheduler.fleet.fleet_watcher")

@@ -18,7 +18,7 @@ from bus.contract.messages import AgentState
 from bus.contract.questions import Ping, ping_of
 from bus.errors import UnavailableError
 from bus.transport.connection import Client
-from bus.transport.pull_consumer import PullConsumer
+from bus.transport.consumers.pull_consumer import PullConsumer
 from scheduler.cluster.cluster import Cluster
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.registry import unknown

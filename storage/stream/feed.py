@@ -22,9 +22,9 @@ from bus.errors import BusError
 from bus.settings import Settings
 from bus.transport import jetstream_api, layout
 from bus.transport.connection import Client
+from bus.transport.consumers.ordered_consumer import OrderedConsumer
+from bus.transport.consumers.pull_consumer import Delivery, delivery_of
 from bus.transport.jetstream_api import JetStreamApiError
-from bus.transport.ordered_consumer import OrderedConsumer
-from bus.transport.pull_consumer import Delivery, delivery_of
 from storage.engine.errors import CannotWriteError, DamagedError, StorageError
 from storage.engine.rows import Arrival, microseconds
 from storage.ingest.decode import SIGNATURE_HEADER, TOMBSTONE_HEADER

@@ -12,7 +12,7 @@ from bus.settings import Settings
 from bus.transport import connection, jetstream_api, layout
 from bus.transport.jetstream_api import JetStreamApiError
 from bus.transport.micro_services import ask, ask_raw
-from gateway.web import tokens
+from gateway.web.access import tokens
 from scheduler import service as scheduler_service
 from tests.gateway_behind import agent, gateway_and_behind, ping, quick
 

@@ -18,7 +18,7 @@ from bus.errors import RefusedError
 from bus.settings import Settings
 from bus.transport import connection
 from gateway import service as gateway_service
-from gateway.web import tokens
+from gateway.web.access import tokens
 from scheduler.service import running
 from tests.agents import TestAgents, answering, report
 from tests.history import until_history

@@ -11,7 +11,7 @@ import pytest
 from bus.clock import utc_now
 from bus.errors import SettingsError
 from gateway import service
-from gateway.web import tokens
+from gateway.web.access import tokens
 from tests.gateway_behind import agent, gateway_and_behind, ping, quick
 
 AGENTS = "/ping-system/agents"

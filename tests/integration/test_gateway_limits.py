@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from gateway import broadcast
-from gateway.web import concurrency, connections, tokens
+from gateway.web import concurrency, connections
+from gateway.web.access import tokens
 from tests.gateway_behind import agent, gateway_and_behind, ping, quick
 
 EVENTS = "/ping-system/events"

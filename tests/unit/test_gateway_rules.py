@@ -14,12 +14,12 @@ from bus.contract.questions import LiveEvent
 from bus.errors import BadMessageError, GpupingError, RefusedError, SettingsError, UnavailableError
 from gateway import broadcast
 from gateway.routes.badge import truncate_percent
-from gateway.web import auth, tokens
 from gateway.web.accept import preferred
+from gateway.web.access import auth, tokens
+from gateway.web.access.rate_limit import MAX_CALLERS, RateLimit
 from gateway.web.json_body import check_depth
 from gateway.web.middleware import check_path
 from gateway.web.problems import ProblemError, bad_request, problem_of
-from gateway.web.rate_limit import MAX_CALLERS, RateLimit
 from tests.gateway_behind import agent
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

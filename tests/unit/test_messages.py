@@ -34,7 +34,7 @@ from bus.errors import BadMessageError
 from bus.settings import Settings
 from bus.transport import file_transfer
 from bus.transport.file_transfer import PieceRequest
-from gateway.web.tokens import Token
+from gateway.web.access.tokens import Token
 from scheduler.ping.pinger import read_report
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

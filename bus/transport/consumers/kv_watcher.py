@@ -12,11 +12,11 @@ from nats.aio.msg import Msg
 
 from bus.errors import BusError
 from bus.transport.connection import Client
+from bus.transport.consumers.ordered_consumer import OrderedConsumer
+from bus.transport.consumers.pull_consumer import Delivery
 from bus.transport.jetstream_api import JsonObject
-from bus.transport.ordered_consumer import OrderedConsumer
-from bus.transport.pull_consumer import Delivery
 
-log = structlog.get_logger("bus.transport.kv_watcher")
+log = structlog.get_logger("bus.transport.consumers.kv_watcher")
 
 MAX_PENDING = 2000  # messages asked for and not yet applied
 INACTIVE_SECONDS = 60

@@ -13,8 +13,8 @@ from nats.aio.msg import Msg
 from bus.background import cancel_all
 from bus.transport import jetstream_api
 from bus.transport.connection import Client
+from bus.transport.consumers.pull_consumer import Delivery, PullConsumer, delivery_of
 from bus.transport.jetstream_api import JsonObject
-from bus.transport.pull_consumer import Delivery, PullConsumer, delivery_of
 
 CREATE_SECONDS = (
     30.0  # a consumer that begins at each key's last message is slow to make in a large stream

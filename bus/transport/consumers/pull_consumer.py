@@ -19,7 +19,7 @@ from bus.contract import subjects
 from bus.errors import BusError
 from bus.transport.connection import Client
 
-log = structlog.get_logger("bus.transport.pull_consumer")
+log = structlog.get_logger("bus.transport.consumers.pull_consumer")
 
 EXPIRES_SECONDS = 30.0
 HEARTBEAT_SECONDS = 2.0

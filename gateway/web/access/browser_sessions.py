@@ -18,9 +18,9 @@ import structlog
 
 from bus.errors import GpupingError
 from bus.private_files import open_private, private_folder
-from gateway.web.tokens import Token
+from gateway.web.access.tokens import Token
 
-log = structlog.get_logger("gateway.web.browser_sessions")
+log = structlog.get_logger("gateway.web.access.browser_sessions")
 
 SESSION_SECONDS = 12 * 3600
 MAX_ENDED = 10_000

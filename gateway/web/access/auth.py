@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 from bus.addresses import is_ip_address, is_loopback
 from bus.clock import boottime, utc_now
-from gateway.web.browser_sessions import KEY_BYTES, SESSION_SECONDS, Sessions
+from gateway.web.access.browser_sessions import KEY_BYTES, SESSION_SECONDS, Sessions
+from gateway.web.access.public_address import PublicAddress, normal_origin
+from gateway.web.access.rate_limit import RateLimit
+from gateway.web.access.tokens import RANK, Token, TokenFile, TokenRole, verify
 from gateway.web.problems import ProblemError
-from gateway.web.public_address import PublicAddress, normal_origin
-from gateway.web.rate_limit import RateLimit
-from gateway.web.tokens import RANK, Token, TokenFile, TokenRole, verify
 
 COOKIE = "gpuping_session"
 FAILURES_PER_SECOND = 1.0

@@ -1,0 +1,1 @@
+"""Reading streams: ordered and pull consumers, and the watcher of keys."""

@@ -1,0 +1,1 @@
+"""The routes that answer about the past: history, charts, statements and exports."""

@@ -1,0 +1,1 @@
+"""Who may ask: tokens, browser sessions, roles, limits and the public address."""

@@ -1,0 +1,1 @@
+"""What operators do: identities, enrolment, maintenance, expected GPUs, backups, the audit log."""
