@@ -85,7 +85,7 @@ class Settings(Struct, kw_only=True, frozen=True):
     GPUPING_TOKEN: str | None = None
     GATEWAY_HOST: str = "127.0.0.1"
     GATEWAY_PORT: Port = 8000
-    # where browsers reach the gateway, behind a proxy: https://fleet.example/gpuping/
+    # where browsers reach a gateway that another web server stands in front of, with its path
     GATEWAY_PUBLIC_URL: str | None = None
     # of one token or address, on average; four times as many at once
     GATEWAY_REQUESTS_PER_SECOND: Positive = 500.0
