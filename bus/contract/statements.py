@@ -84,7 +84,9 @@ class StatementRequest(Message, kw_only=True, frozen=True):
     policy: PolicyText | None = None
 
 
-# What a statement says of each remark about a report (`scheduler/ping/admission.py`).
+# A remark (`scheduler/fleet/duplicate_ids.py`); statements say of it when it was, not how often.
+TWO_UNDER_ONE_ID = "two_under_one_id"
+# What a statement says of each other remark about a report (`scheduler/ping/admission.py`).
 REMARK_WORDS = {
     "unheard": "Between two pings or more that were missed in a row, no time counts as up",
     "clock_disagrees": (
@@ -183,7 +185,9 @@ class Statement(Message, kw_only=True, frozen=True):
 
     `history_lost` has the enrolled time whose outcome never reached history though the host
     answered: our loss, which is excused. `remarks` counts the outcomes of the month with each
-    remark. `simulated`: some outcome of the month was of GPUs that do not exist.
+    remark. `simulated`: some outcome of the month was of GPUs that do not exist. `conflicts` has
+    the windows, joined where they touch, of the reports that came while two agents answered in
+    turn under this id.
     """
 
     agent_id: str
@@ -209,6 +213,7 @@ class Statement(Message, kw_only=True, frozen=True):
     remarks: dict[str, int] = msgspec.field(default_factory=dict)
     simulated: bool = False
     left_out: tuple[LeftOut, ...] = ()
+    conflicts: tuple[Span, ...] = ()
 
 
 class FleetReplayRequest(Message, kw_only=True, frozen=True):

@@ -112,6 +112,9 @@ def _statement_footer(statement: Statement) -> list[Text]:
         lines.append(Text(lost, "yellow"))
     if statement.simulated:
         lines.append(Text("this host simulates: its GPUs do not exist", "yellow"))
+    for span in statement.conflicts:
+        conflict = f"{span.since:%Y-%m-%d %H:%M:%S} to {span.until:%Y-%m-%d %H:%M:%S} UTC"
+        lines.append(Text(f"two agents answered in turn under this id: {conflict}", "red"))
     for remark, count in statement.remarks.items():
         words = REMARK_WORDS.get(remark)
         if words is not None:

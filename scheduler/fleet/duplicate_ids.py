@@ -6,7 +6,8 @@ credentials. The same holds for sets of GPUs that have no GPU in common, where a
 reports them. A host whose GPU was lost for a while still has the others, one agentd sees MIG
 devices come and go, and a GPU that the operator replaced begins a new memory of sets.
 
-Both agents are then shown as in conflict until an operator has put it right.
+Both agents are then shown as in conflict until an operator has put it right. Each answer that comes
+meanwhile is recorded with the remark TWO_UNDER_ONE_ID, so that statements can say when it was.
 """
 
 import zlib
@@ -30,6 +31,11 @@ class Identities(NamedTuple):
     conflicting_sessions: tuple[str, ...] = ()
     gpu_sets: tuple[str, ...] = ()
     conflicting_gpus: tuple[str, ...] = ()
+
+    @property
+    def are_conflicting(self) -> bool:
+        """Whether two agents answer under this id."""
+        return bool(self.conflicting_boot_ids or self.conflicting_sessions or self.conflicting_gpus)
 
 
 def identities(
@@ -68,10 +74,7 @@ def identities(
 
 def is_conflicting(state: AgentState | None) -> bool:
     """Returns whether two agents answer under this id."""
-    if state is None:
-        return False
-    conflicts = (state.conflicting_boot_ids, state.conflicting_sessions, state.conflicting_gpus)
-    return any(conflicts)
+    return _known(state).are_conflicting
 
 
 def present_gpus(report: UptimeReport) -> str:

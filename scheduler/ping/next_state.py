@@ -24,9 +24,11 @@ from bus.contract.messages import (
     encode,
     report_of,
 )
+from bus.contract.statements import TWO_UNDER_ONE_ID
 from bus.identity.signed_report import HEADER
 from bus.transport.batch import Write
 from scheduler.fleet import duplicate_ids
+from scheduler.fleet.duplicate_ids import Identities
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.silence import heard_late, silence_after_miss, silence_interrupted
 from scheduler.ping.timestamps import whole_millisecond
@@ -120,7 +122,7 @@ def next_state(
         gpus_before=_gpus_before(before, report),
         report_hash=report_hash,
         report_key=report_key,
-        last=_outcome(attempt, attempt.pinged_at, result, step),
+        last=_outcome(attempt, attempt.pinged_at, result, step, identities),
     )
 
 
@@ -208,6 +210,7 @@ def _outcome(
     pinged_at: datetime,
     result: PingResult,
     step: Step,
+    identities: Identities,
 ) -> Outcome:
     report = attempt.report
     if report is None:
@@ -231,6 +234,9 @@ def _outcome(
     uptime_percent = None
     if step.verdict in {"good", "poor"}:
         uptime_percent = admitted.host.uptime_percent
+    found = admitted.remarks
+    if identities.are_conflicting:
+        found |= {TWO_UNDER_ONE_ID}
     report_json = NO_REPORT
     if attempt.report_bytes:
         report_json = Raw(attempt.report_bytes)
@@ -246,7 +252,7 @@ def _outcome(
         seconds=admitted.host.to_seconds(),
         window_seconds=admitted.host.window / 1000,
         gpus=gpu_times(admitted, report),
-        remarks=tuple(sorted(admitted.remarks)),
+        remarks=tuple(sorted(found)),
         response_ms=attempt.response_ms,
         late_ms=attempt.late_ms(),
         report=report_json,

@@ -4,13 +4,18 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 
-import msgspec
 from msgspec import Struct
 
 from bus.contract.durations import Durations, Interval
 from bus.contract.messages import Span
 from bus.contract.questions import SIMULATED
-from bus.contract.statements import LeftOut, Replay, Statement, StatementRequest
+from bus.contract.statements import (
+    TWO_UNDER_ONE_ID,
+    LeftOut,
+    Replay,
+    Statement,
+    StatementRequest,
+)
 from bus.errors import RefusedError
 from storage.archive import day_folders
 from storage.engine.partitions import DAY_US
@@ -127,6 +132,7 @@ def statement(
         remarks=dict(sorted(remarks.items())),
         simulated=SIMULATED in remarks,
         left_out=_left_out(reader, month),
+        conflicts=tuple(_span(interval) for interval in _conflicts(month, enrolled)),
     )
 
 
@@ -243,9 +249,27 @@ def _count_remarks(month: _Month) -> Counter[str]:
     """Counts the outcomes of the month with each remark."""
     remarks: Counter[str] = Counter()
     for row in month.outcomes.rows:
-        if row.remarks is not None and row.pinged_us in month.calendar:
-            remarks.update(set(msgspec.json.decode(row.remarks, type=list[str])))
+        if row.pinged_us in month.calendar:
+            remarks.update(set(row.remark_words()))
     return remarks
+
+
+def _conflicts(month: _Month, enrolled: list[Interval]) -> list[Interval]:
+    """Returns the enrolled time of reports that came while two agents answered under this id."""
+    joined: list[Interval] = []
+    for row in month.outcomes.rows:
+        window = month.outcomes.windows.get(row.pinged_us)
+        if window is None or TWO_UNDER_ONE_ID not in row.remark_words():
+            continue
+        for interval in enrolled:
+            part = window.interval.intersection(interval)
+            if part.length == 0:
+                continue
+            if joined and joined[-1].end == part.begin:
+                joined[-1] = Interval(joined[-1].begin, part.end)
+            else:
+                joined.append(part)
+    return joined
 
 
 def _left_out(reader: Reader, month: _Month) -> tuple[LeftOut, ...]:

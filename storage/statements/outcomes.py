@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec import Struct
 
 from bus.contract.durations import Durations, Interval
@@ -50,6 +51,12 @@ class OutcomeRow(NamedTuple):
         if self.labelled_since_us is None or self.labelled_until_us is None:
             return None
         return Interval(self.labelled_since_us, self.labelled_until_us)
+
+    def remark_words(self) -> list[str]:
+        """Returns the remarks about the report; empty where there are none."""
+        if self.remarks is None:
+            return []
+        return msgspec.json.decode(self.remarks, type=list[str])
 
     def is_measured(self) -> bool:
         """Returns whether the scheduler measured the window, and the durations fill it."""

@@ -141,6 +141,28 @@ def _notes(statement: Statement) -> str:
         notes.append(
             f"The host was removed and registered again meanwhile. Enrolled were: {parts}."
         )
+    notes += _loss_notes(statement)
+    if statement.simulated:
+        notes.append("This host simulates: its GPUs do not exist.")
+    if statement.conflicts:
+        parts = ", ".join(map(_span, statement.conflicts))
+        notes.append(
+            f"Two agents answered in turn under this id: {parts}. "
+            "Their answers cannot be told apart here, and the account mixes both."
+        )
+    notes += remark_sentences(statement.remarks)
+    if statement.missed or statement.excused:
+        missed = _counted(statement.missed, "ping")
+        notes.append(f"{missed} missed, {statement.excused} excused as an outage of our own.")
+    paragraphs = ""
+    for note in notes:
+        paragraphs += f'<p class="note">{escape(note)}</p>'
+    return paragraphs
+
+
+def _loss_notes(statement: Statement) -> list[str]:
+    """Returns what history lacks of the period, a sentence each."""
+    notes = []
     if statement.missing_seqs:
         outcomes = _counted(statement.missing_seqs, "outcome")
         notes.append(f"{outcomes} never reached history; what they told is unreported here.")
@@ -153,16 +175,7 @@ def _notes(statement: Statement) -> str:
     if statement.left_out:
         numbers = ", ".join(str(one.ping_seq) for one in statement.left_out)
         notes.append(f"Outcomes that cannot be accounted for are left out: pings {numbers}.")
-    if statement.simulated:
-        notes.append("This host simulates: its GPUs do not exist.")
-    notes += remark_sentences(statement.remarks)
-    if statement.missed or statement.excused:
-        missed = _counted(statement.missed, "ping")
-        notes.append(f"{missed} missed, {statement.excused} excused as an outage of our own.")
-    paragraphs = ""
-    for note in notes:
-        paragraphs += f'<p class="note">{escape(note)}</p>'
-    return paragraphs
+    return notes
 
 
 def remark_sentences(remarks: dict[str, int]) -> list[str]:

@@ -1,14 +1,22 @@
 """The statement of hosts that come and go, whose clocks are wrong, whose GPUs are replaced."""
 
+import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from bus.contract.messages import Enrolment, GpuReport, Incident, Seconds, encode
-from bus.contract.statements import FleetReplayRequest, Statement, StatementRequest
+from bus.contract.statements import (
+    TWO_UNDER_ONE_ID,
+    FleetReplayRequest,
+    Statement,
+    StatementRequest,
+)
 from bus.errors import RefusedError
 from bus.settings import load
+from gpuping.output.statements import statement_table
 from storage.archive import day_folders
 from storage.engine.rows import Arrival, microseconds
 from storage.statements import build, page, replay
@@ -364,3 +372,26 @@ async def test_an_incident_that_no_later_report_tells_did_not_go_on(kept: Kept):
     await kept.put(days("a", OCTOBER + DAY * 3, 2, first=4))
     ended = await kept.statement("a")
     assert [(told.since, told.until) for told in ended.incidents] == [(since, OCTOBER + DAY * 3)]
+
+
+async def test_two_agents_under_one_id_are_flagged_with_the_time_of_their_answers(kept: Kept):
+    began = OCTOBER - DAY
+    mixed = (TWO_UNDER_ONE_ID,)
+    await kept.put(days("a", began, 4))
+    await kept.put(days("a", began + 4 * DAY, 2, first=5, remarks=mixed))
+    await kept.put(days("a", began + 6 * DAY, 3, first=7))
+    await kept.put(days("a", began + 9 * DAY, 1, first=10, remarks=mixed))
+    await kept.put(days("a", began + 10 * DAY, 60, first=11))
+    made = await kept.statement("a", enrolments=(Enrolment(began),))
+    found = [(one.since.day, one.until.day) for one in made.conflicts]
+    assert found == [(4, 6), (9, 10)]
+    assert made.remarks == {TWO_UNDER_ONE_ID: 3}
+    said = page.render(made)
+    assert "2026-10-04 00:00:00 to 2026-10-06 00:00:00" in said
+    assert "2026-10-09 00:00:00 to 2026-10-10 00:00:00" in said
+    console = Console(file=io.StringIO(), width=160)
+    console.print(statement_table(made))
+    assert (
+        "two agents answered in turn under this id: 2026-10-09 00:00:00" in console.file.getvalue()
+    )
+    assert (await kept.statement("a", "2026-11", enrolments=(Enrolment(began),))).conflicts == ()

@@ -72,11 +72,16 @@ const REMARKS = {
   time_missing: "part of the time is not in the report; it counts as unknown",
   gpus_contradict_host: "the host was said to be better than its GPUs; the GPUs count",
   unheard: "between two missed pings nothing counts as up",
+  two_under_one_id: "two agents answer in turn under this id",
   simulated: "", // said once for the agent
 };
 
 /** What was found when the report was checked, in plain words. */
 export const remark = (code) => REMARKS[code] ?? reason(code);
+
+/** Whether two agents answer in turn under one id, so that nothing tells whose the time is. */
+export const areTwo = (agent) =>
+  [agent.conflicting_boot_ids, agent.conflicting_sessions, agent.conflicting_gpus].some((found) => found?.length > 0);
 
 /** The service's names as the page writes them. */
 export const PART_NAMES = { bus: "Bus", scheduler: "Scheduler", storage: "Storage" };

@@ -3,6 +3,7 @@
 import { html, useEffect, useRef, useState } from "../preact.js";
 import { go, link } from "../route.js";
 import { serverNow } from "../store.js";
+import { areTwo } from "../labels.js";
 import { Charts } from "./charts.js";
 import { Copyable } from "./copyable.js";
 import { Facts } from "./facts.js";
@@ -13,6 +14,8 @@ import { PingNow } from "./pingnow.js";
 import { useAgent, useOutcomes, useSeries } from "./detaildata.js";
 import { hoursOf } from "./periods.js";
 import { isJudged, labelOf } from "./row.js";
+
+const CONFLICT = "Two agents answer in turn under this id, and its figures mix both. Give one of them another id, or stop it.";
 
 const close = () => go({ agent: null }, { step: true });
 
@@ -32,6 +35,7 @@ export function Detail({ id, known, beats, returns }) {
       <a class="plain close" href=${link({ agent: null })} aria-label="Close"><${Icon} name="close" /></a>
     </div>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+    ${agent && areTwo(agent) && html`<p class="problem" role="alert">${CONFLICT}</p>`}
     ${agent && html`<${PingNow} id=${id} />`}
     ${agent && html`<${Facts} agent=${agent} />`}
     <${Charts} series=${series} period=${period} setPeriod=${setPeriod} agent=${agent} />
