@@ -3,12 +3,12 @@
 import signal
 
 from agentd import service
-from agentd.host.systemd_notify import Notifier
 from bus import runner
 from bus.background import background
 from bus.private_files import hide_new_files
 from bus.runner import Lifecycle
 from bus.settings import Settings
+from bus.systemd_notify import Notifier
 
 STOP_SECONDS = 4.0
 # After this the kernel ends the process: a disk or a driver that never returns may block the event

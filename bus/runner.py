@@ -5,6 +5,7 @@ deadline is ended by force. A signal before the program is ready cancels its sta
 """
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
@@ -14,11 +15,13 @@ from contextlib import AbstractAsyncContextManager
 
 import structlog
 
-from bus import logs, settings
+from bus import logs, settings, watchdog
+from bus.background import background
 from bus.errors import GpupingError, RefusedError, SettingsError
 from bus.private_files import hide_new_files
 from bus.redaction import redact
 from bus.settings import Settings
+from bus.systemd_notify import Notifier
 
 log = structlog.get_logger("bus.runner")
 
@@ -47,6 +50,7 @@ class Lifecycle:
         on_signal: Callable[[], None] | None,
         *,
         end_on_second_signal: bool,
+        hung_seconds: float,
     ) -> None:
         self.stopping = asyncio.Event()
         self._task = task
@@ -54,13 +58,18 @@ class Lifecycle:
         self._stop_seconds = stop_seconds
         self._on_signal = on_signal
         self._end_on_second_signal = end_on_second_signal
+        self._hung_seconds = hung_seconds
         self._is_ready = False
         self._signalled_at = 0.0
 
     async def until_stopped(self) -> None:
-        """Returns at the first signal. Until this is called, a signal cancels the program."""
+        """Returns at the first signal. Until this is called, a signal cancels the program.
+
+        Meanwhile a watchdog ends the program when its event loop hangs.
+        """
         self._is_ready = True
-        await self.stopping.wait()
+        with watchdog.watching(self._end_hung, self._hung_seconds):
+            await self.stopping.wait()
 
     def signalled(self, number: int) -> None:
         """The handler of both signals."""
@@ -81,6 +90,12 @@ class Lifecycle:
 
     def _end_at_deadline(self) -> None:
         text = f"did not stop within {self._stop_seconds:g} s: ended by force"
+        self._end_now(text, FAILED)
+
+    def _end_hung(self) -> None:
+        """Called in another thread, because the event loop runs no more."""
+        faulthandler.dump_traceback(all_threads=True)
+        text = f"the event loop has not run for {self._hung_seconds:g} s: ended by force"
         self._end_now(text, FAILED)
 
     def _end_now(self, text: str, code: int) -> None:
@@ -108,6 +123,7 @@ def run(
     on_signal: Callable[[], None] | None = None,
     end_on_second_signal: bool = True,
     loop_factory: Callable[[], LoopFactory | None] = uvloop_factory,
+    hung_seconds: float = watchdog.HUNG_SECONDS,
 ) -> int:
     """Runs `main` to its end or to a signal. Returns the exit code.
 
@@ -119,7 +135,12 @@ def run(
         task = asyncio.current_task()
         assert task  # noqa: S101  # a coroutine runs in a task
         lifecycle = Lifecycle(
-            task, program, stop_seconds, on_signal, end_on_second_signal=end_on_second_signal
+            task,
+            program,
+            stop_seconds,
+            on_signal,
+            end_on_second_signal=end_on_second_signal,
+            hung_seconds=hung_seconds,
         )
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
@@ -141,11 +162,18 @@ async def serve(
     service: AbstractAsyncContextManager[object],
     lifecycle: Lifecycle,
 ) -> None:
-    """One service until a signal. A crash inside it ends the block with its error."""
+    """One service until a signal. A crash inside it ends the block with its error.
+
+    systemd is told when it is ready and that it lives, where the unit asks for that.
+    """
     hide_new_files()
-    async with service:
+    notifier = Notifier()
+    async with service, background() as start:
         log.info("ready", service=name)
+        notifier.ready()
+        start(notifier.watch(lambda: True))
         await lifecycle.until_stopped()
+        notifier.stopping()
         log.info("stopping", service=name)
 
 

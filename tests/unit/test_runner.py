@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.freezing import frozen
+
 ROOT = Path(__file__).parents[2]
 GENEROUS_SECONDS = 60.0
 
@@ -137,3 +139,25 @@ async def repeat_until_ended(process: asyncio.subprocess.Process, send: Callable
         while not ended.done():
             send()
             await asyncio.wait({ended}, timeout=0.2)
+
+
+HANGS = "import time; asyncio.get_running_loop().call_later(0.1, time.sleep, 1000)"
+
+
+async def test_a_program_whose_event_loop_hangs_is_ended_and_says_where_it_hung():
+    async with program(start=HANGS, options="hung_seconds=2") as process:
+        await said(process, b"ready")
+        code, errors = await end_of(process)
+    assert code == 1
+    assert "the event loop has not run for 2 s: ended by force" in errors
+    assert "Current thread" in errors
+
+
+async def test_a_program_that_was_frozen_has_not_hung():
+    async with program(options="hung_seconds=2") as process:
+        await said(process, b"ready")
+        async with frozen(process):
+            await asyncio.sleep(4)  # longer than a loop may hang
+        await asyncio.sleep(1.5)  # the watchdog looks, and finds that the loop runs
+        process.send_signal(signal.SIGTERM)
+        assert await end_of(process) == (0, "")

@@ -1,8 +1,7 @@
-"""Notifies systemd that agentd is ready, alive and stopping (sd_notify).
+"""Notifies systemd that a service is ready, alive and stopping (sd_notify).
 
-Does nothing where nobody listens.
-
-Alive means that the check loop runs: the watchdog is there for a daemon that only looks alive.
+Does nothing where nobody listens. Alive means that the event loop runs, and of agentd that its
+check loop does: the watchdog is there for a service that only looks alive.
 """
 
 import asyncio
@@ -12,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-log = structlog.get_logger("agentd.host.systemd_notify")
+log = structlog.get_logger("bus.systemd_notify")
 
 
 class Notifier:
@@ -23,7 +22,7 @@ class Notifier:
         self.watchdog_seconds = _watchdog_seconds(environ)
 
     def ready(self) -> None:
-        """The ledger runs."""
+        """The service does its work from now on."""
         self._notify("READY=1")
 
     def stopping(self) -> None:

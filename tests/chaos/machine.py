@@ -1,0 +1,102 @@
+"""What needs root: a network namespace of its own for each server, and small disks that fill."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+DISK_MEGABYTES = 400
+is_root = os.geteuid() == 0
+
+
+async def command(*words: str) -> None:
+    """Runs a command of the machine; raises when it fails."""
+    process = await asyncio.create_subprocess_exec(
+        *words, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await process.communicate()
+    if process.returncode:
+        raise OSError(f"{' '.join(words)}: {said.decode().strip()}")
+
+
+class Namespaces:
+    """One network namespace a server, joined by a bridge that this machine is on too."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._id = secrets.token_hex(2)
+        octet = secrets.randbelow(250) + 2
+        self._bridge = f"gc{self._id}"
+        self._own_address = f"10.213.{octet}.1/24"
+        self.addresses = {
+            name: f"10.213.{octet}.{number + 10}" for number, name in enumerate(names)
+        }
+
+    def prefix(self, name: str) -> tuple[str, ...]:
+        """Before a command: it then runs in that namespace."""
+        return ("ip", "netns", "exec", self._namespace(name))
+
+    async def make(self) -> None:
+        await command("ip", "link", "add", self._bridge, "type", "bridge")
+        await command("ip", "address", "add", self._own_address, "dev", self._bridge)
+        await command("ip", "link", "set", self._bridge, "up")
+        for name, address in self.addresses.items():
+            namespace, outer = self._namespace(name), self._outer(name)
+            inside = ("ip", "-n", namespace)
+            await command("ip", "netns", "add", namespace)
+            peer = ("peer", "name", "inner", "netns", namespace)
+            await command("ip", "link", "add", outer, "type", "veth", *peer)
+            await command("ip", "link", "set", outer, "master", self._bridge)
+            await command("ip", "link", "set", outer, "up")
+            await command(*inside, "address", "add", f"{address}/24", "dev", "inner")
+            await command(*inside, "link", "set", "inner", "up")
+            await command(*inside, "link", "set", "lo", "up")
+
+    async def isolate(self, name: str, *, isolated: bool) -> None:
+        """Pulls the cable of one server, or puts it back."""
+        await command("ip", "link", "set", self._outer(name), "down" if isolated else "up")
+
+    async def remove(self) -> None:
+        for name in self.addresses:
+            await command("ip", "netns", "delete", self._namespace(name))
+        await command("ip", "link", "delete", self._bridge)
+
+    def _namespace(self, name: str) -> str:
+        return f"gpuping-{self._id}-{name}"
+
+    def _outer(self, name: str) -> str:
+        return f"gc{self._id}{name[-1]}"
+
+
+class SmallDisk:
+    """A loop-mounted file system that can be filled to the last block."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._image = folder.with_suffix(".img")
+
+    async def make(self) -> None:
+        self.folder.mkdir(parents=True)
+        with self._image.open("wb") as image:
+            image.truncate(DISK_MEGABYTES * 2**20)
+        await command("mkfs.ext4", "-q", "-m", "0", str(self._image))
+        await command("mount", "-o", "loop", str(self._image), str(self.folder))
+
+    def fill(self) -> None:
+        """Leaves not a byte."""
+        with (self.folder / "filler").open("wb", buffering=0) as filler:
+            room = os.statvfs(self.folder)
+            # others write meanwhile, so the reservation may fail
+            with suppress(OSError):
+                os.posix_fallocate(filler.fileno(), 0, room.f_bavail * room.f_frsize)
+            with suppress(OSError):
+                while True:
+                    filler.write(bytes(4096))
+
+    def free(self) -> None:
+        (self.folder / "filler").unlink(missing_ok=True)
+
+    async def remove(self) -> None:
+        await command("umount", "--lazy", str(self.folder))
+        self._image.unlink()
