@@ -70,8 +70,14 @@ class Settings(Struct, kw_only=True, frozen=True):
     AGENT_XID_TABLE: str | None = None
 
     NATS_URL: str | None = None
+    # of the embedded server; outside loopback it needs a certificate (`gpuping creds init`)
+    NATS_HOST: str = "127.0.0.1"
     # of the embedded server; None: 4222, or any free port when that is in use
     NATS_PORT: Port | None = None
+    # where GPU hosts reach the bus, as the command that enrols one names it
+    NATS_PUBLIC_URL: str | None = None
+    # who signed the certificate of the bus; None: those whom this machine trusts
+    NATS_CA: str | None = None
     NATS_CREDS: str | None = None
     # of a scheduler, besides its own: lets it see who is connected
     NATS_SYSTEM_CREDS: str | None = None
@@ -250,6 +256,13 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             f"GATEWAY_PUBLIC_URL={redact_address(public_url)!r}: "
             "expected an address like https://fleet.example/ or https://example.org/gpuping/"
+        )
+    if settings.NATS_PUBLIC_URL is not None and not _BUS_ADDRESS.fullmatch(
+        settings.NATS_PUBLIC_URL
+    ):
+        raise SettingsError(
+            f"NATS_PUBLIC_URL={redact_address(settings.NATS_PUBLIC_URL)!r}: "
+            "expected an address like tls://bus.example:4222"
         )
     for address in settings.nats_url.split(","):
         if not _BUS_ADDRESS.fullmatch(address.strip()):

@@ -9,29 +9,56 @@ set -eu
 umask 077
 root=${SETUP_ROOT:-}
 
+# The bus speaks TLS only. The certificate is for these names; NATS_PUBLIC_URL is where GPU hosts reach the bus.
+# To use your own: `gpuping creds init --data-dir /identity --tls-cert FILE --tls-key FILE`.
+names=nats,localhost
+public=${NATS_PUBLIC_URL:-}
+public=${public#*://}
+public=${public%%/*}
+public=${public%:*}
+[ -z "$public" ] || names=$names,$public
+tls=$root/identity/identity/tls
 if [ ! -e "$root/identity/identity/fleet.json" ]; then
-  gpuping creds init --data-dir "$root/identity" --resolver-dir "${SETUP_RESOLVER_DIR:-/data/resolver}" > /dev/null
+  gpuping creds init --data-dir "$root/identity" --resolver-dir "${SETUP_RESOLVER_DIR:-/data/resolver}" \
+    --tls-names "$names" > /dev/null
+  echo "$names" > "$tls/names"
   echo "made the identities of this fleet (volume identity): back them up apart from the data"
+elif [ ! -e "$tls/server.pem" ] && [ -e "$root/trust/server.pem" ]; then
+  # of a version that made a certificate without an authority: hosts that joined then believe it
+  gpuping creds init --data-dir "$root/identity" --tls-cert "$root/trust/server.pem" \
+    --tls-key "$root/trust/server.key" > /dev/null
+elif [ ! -e "$tls/server.pem" ] || { [ -e "$tls/ca.pem" ] && [ "$names" != "$(cat "$tls/names" 2> /dev/null)" ]; }; then
+  gpuping creds init --data-dir "$root/identity" --tls-names "$names" > /dev/null
+  echo "$names" > "$tls/names"
 fi
-
-# Credentials travel over TLS only. The certificate is for this installation alone; replace it by your own.
-if [ ! -e "$root/trust/server.pem" ]; then
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj "/CN=gpuping bus" \
-    -addext "subjectAltName=DNS:nats,DNS:localhost,IP:127.0.0.1" \
-    -keyout "$root/trust/server.key" -out "$root/trust/server.pem" 2> /dev/null
-fi
+cp "$tls/server.pem" "$tls/server.key" "$root/trust/"
+authority=$tls/server.pem
+[ ! -e "$tls/ca.pem" ] || authority=$tls/ca.pem
 {
   cat "$root/identity/identity/server.conf"
   echo 'tls { cert_file: "'"${SETUP_TRUST_DIR:-/etc/gpuping/trust}"'/server.pem", key_file: "'"${SETUP_TRUST_DIR:-/etc/gpuping/trust}"'/server.key" }'
 } > "$root/trust/server.conf"
 
-for role in layout scheduler storage gateway enrolment operator; do
+roles="layout scheduler storage gateway enrolment operator"
+missing=
+for role in $roles; do
   mkdir -p "$root/creds/$role"
-  if [ ! -e "$root/creds/$role/$role.creds" ]; then
-    gpuping creds service "$role" --data-dir "$root/identity" -o "$root/creds/$role/$role.creds" > /dev/null
-  fi
-  cp "$root/trust/server.pem" "$root/creds/$role/ca.pem"
+  [ -e "$root/creds/$role/$role.creds" ] || missing="$missing $role"
 done
+if [ -n "$missing" ]; then
+  # shellcheck disable=SC2086  # several words
+  gpuping creds service $missing --data-dir "$root/identity" -o "$root/creds" > /dev/null
+fi
+for role in $roles; do
+  [ ! -e "$root/creds/$role.creds" ] || mv "$root/creds/$role.creds" "$root/creds/$role/"
+  cp "$authority" "$root/creds/$role/ca.pem"
+done
+# The enrolment service signs for agents and for hosts with a token, and for nobody else.
+mkdir -p "$root/creds/enrolment/identity/signing"
+for role in agent bootstrap; do
+  cp "$root/identity/identity/signing/$role.seed" "$root/creds/enrolment/identity/signing/"
+done
+cp "$root/identity/identity/fleet.json" "$root/creds/enrolment/identity/"
 cp "$root/identity/identity/system.creds" "$root/creds/scheduler/system.creds"
 
 if [ ! -e "$root/tokens/tokens.toml" ]; then

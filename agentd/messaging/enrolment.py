@@ -75,6 +75,12 @@ async def enroll(settings: Settings, token_at_address: str) -> Enrolled:
     )
     bootstrap = pending.with_suffix(".creds")
     credentials.write_secret(bootstrap, credentials.to_text(token.user_token, token.key))
+    authority_file = _authority_file(state_dir)
+    if token.certificate_authority is not None:
+        credentials.write_secret(authority_file, token.certificate_authority)
+        settings = msgspec.structs.replace(settings, NATS_CA=str(authority_file))
+    elif settings.NATS_CA is None:
+        authority_file.unlink(missing_ok=True)  # of a fleet that this host was in before
     joining = msgspec.structs.replace(
         settings,
         NATS_URL=nats_url,
@@ -104,10 +110,13 @@ def with_enrolment(settings: Settings) -> Settings:
         return settings
     if settings.AGENT_ID not in {None, enrolled.agent_id}:
         return settings
-    nats_url = settings.NATS_URL
-    if nats_url is None and settings.NATS_CONTEXT is None:
-        nats_url = enrolled.nats_url
-    return msgspec.structs.replace(settings, AGENT_ID=enrolled.agent_id, NATS_URL=nats_url)
+    settings = msgspec.structs.replace(settings, AGENT_ID=enrolled.agent_id)
+    if settings.NATS_CA is None and _authority_file(settings.agent_state_dir).exists():
+        certificate_authority = str(_authority_file(settings.agent_state_dir))
+        settings = msgspec.structs.replace(settings, NATS_CA=certificate_authority)
+    if settings.NATS_URL is None and settings.NATS_CONTEXT is None:
+        settings = msgspec.structs.replace(settings, NATS_URL=enrolled.nats_url)
+    return settings
 
 
 def url_of(address: str) -> str:
@@ -226,3 +235,8 @@ def _pending_keys(path: Path) -> _Keys:
 
 def _enrolled_file(state_dir: Path) -> Path:
     return state_dir / "enrolled.json"
+
+
+def _authority_file(state_dir: Path) -> Path:
+    """Who signed the certificate of the bus, as the enrolment token said."""
+    return state_dir / "bus-ca.pem"

@@ -25,10 +25,19 @@ class NewTokenRequest(Message, kw_only=True, frozen=True):
 
 
 class NewTokenReply(Message, kw_only=True, frozen=True):
-    """`token` is a secret, shown once: the service keeps only its hash."""
+    """`token` is a secret, shown once: the service keeps only its hash.
+
+    `address`: where a GPU host reaches the bus, as far as the service knows.
+    """
 
     token: str
     expires_at: datetime
+    address: str = ""
+
+
+def enrol_command(token: str, address: str) -> str:
+    """The one line with which a GPU host joins."""
+    return f"gpuping agentd --enroll {token}@{address}"
 
 
 class HostProof(Struct, kw_only=True, frozen=True):

@@ -4,6 +4,7 @@
 <data dir>/identity/users/       credentials: ROLE.creds of services, agent-ID.creds of agents
 <data dir>/identity/nats/context/operator.json   the same bus for the `nats` CLI
 <data dir>/identity/resolver/    accounts as they were last pushed to the embedded server
+<data dir>/identity/tls/         the certificate of the bus, where one was made or brought
 """
 
 import time
@@ -18,6 +19,7 @@ from bus.identity.authority import Authority
 from bus.identity.claims import InvalidTokenError
 from bus.identity.credentials import CredentialsError
 from bus.identity.roles import RoleName
+from bus.identity.tls.files import TlsFiles
 
 RENEW_BEFORE_SECONDS = 30 * 86_400
 CONTEXT_NAME = "operator"
@@ -48,6 +50,11 @@ class LocalIdentities:
         """Where the embedded server keeps accounts."""
         return self.authority.folder / "resolver"
 
+    @property
+    def tls_files(self) -> TlsFiles:
+        """The certificate of the bus; its files need not exist."""
+        return tls_files_of(self.authority.folder)
+
     def service(self, role: RoleName) -> Path:
         """The credentials file of a service's role, or of the operator."""
         return self._valid(role, f"_{role}", self.authority.folder / "users" / f"{role}.creds")
@@ -58,7 +65,7 @@ class LocalIdentities:
         path = self.authority.folder / "users" / f"agent-{agent_id}.creds"
         return self._valid("agent", agent_id, path)
 
-    def write_context(self, nats_url: str) -> None:
+    def write_context(self, nats_url: str, certificate_authority: str | None) -> None:
         """Writes the operator's context for the `nats` CLI."""
         context = {
             "description": "gpuping, as its operator",
@@ -66,6 +73,8 @@ class LocalIdentities:
             "creds": str(self.service("operator").absolute()),
             "inbox_prefix": subjects.service_inbox("operator"),
         }
+        if certificate_authority is not None:
+            context["ca"] = certificate_authority
         path = self.authority.folder / "nats" / "context" / f"{CONTEXT_NAME}.json"
         text = msgspec.json.format(msgspec.json.encode(context)).decode()
         credentials.write_secret(path, text + "\n")
@@ -98,6 +107,11 @@ class LocalIdentities:
 def folder_of(data_dir: Path) -> Path:
     """The folder of a data dir's authority."""
     return data_dir / "identity"
+
+
+def tls_files_of(identity_folder: Path) -> TlsFiles:
+    """Where the certificate of the bus lies beside an authority."""
+    return TlsFiles(identity_folder / "tls")
 
 
 def exist(data_dir: Path) -> bool:

@@ -60,6 +60,17 @@ def connect_options(context: Context) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value}
 
 
+def trusting(ca_file: str) -> ssl.SSLContext:
+    """Believes servers whose certificate one authority signed, and no others (NATS_CA)."""
+    try:
+        return ssl.create_default_context(cafile=_path(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SettingsError(
+            f"NATS_CA={ca_file!r}: expected a file of certificates: {reason}"
+        ) from None
+
+
 def _folder(environ: Mapping[str, str]) -> Path:
     config_home = environ.get("XDG_CONFIG_HOME")
     if config_home:

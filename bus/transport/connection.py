@@ -27,8 +27,8 @@ from nats.micro.service import Endpoint, Service
 
 from bus.addresses import is_loopback
 from bus.contract import subjects
+from bus.errors import SettingsError
 from bus.identity import credentials
-from bus.identity.credentials import CredentialsError
 from bus.redaction import redact_address
 from bus.settings import Settings
 from bus.transport import cli_contexts
@@ -41,9 +41,6 @@ FIRST_RETRY_SECONDS = 0.25
 SLOWEST_RETRY_SECONDS = 8.0
 REFUSAL_SECONDS = 5.0  # a server looks for an account that it does not know for 2 s
 PENDING_BYTES = 8 * 1024 * 1024
-
-# the arguments of nats-py that log in
-_SECRET_OPTIONS = ("user_credentials", "nkeys_seed", "password", "token")
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -213,6 +210,25 @@ class Client(NatsClient):
             await subscription._pending_queue.join()  # noqa: SLF001
             await subscription.unsubscribe()
 
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """Refuses a server without TLS where the address asks for it, or is not on loopback.
+
+        nats-py 2.16 takes `tls://` for a wish: whoever stands between and leaves `tls_required` out
+        of the server's greeting would be spoken to in the clear. The servers of a cluster that the
+        greeting names are held to the same.
+        """
+        if initial_connection and not info.get("tls_required") and self._current_server:
+            uri = self._current_server.uri
+            if uri.scheme == "tls" or not is_private(uri.geturl()):
+                log.warning(
+                    "bus_without_tls_refused",
+                    connection=self._label,
+                    bus=redact_address(uri.geturl()),
+                    action="give the server a certificate: `gpuping creds init --tls-names`",
+                )
+                raise nats.errors.SecureConnWantedError
+        await super()._process_info(info, initial_connection)
+
     async def _process_pong(self) -> None:
         """Accepts a PONG for a `flush` that has timed out.
 
@@ -291,7 +307,9 @@ async def connect(
     `Client.on_reconnect`.
     """
     addresses, identity = _addresses_and_identity(settings)
-    _check_identity(addresses, identity)
+    _check_addresses(addresses)
+    if "user_credentials" in identity:
+        credentials.read(Path(identity["user_credentials"]))
     client = Client(name)
     if reconnected:
         client.on_reconnect(reconnected)
@@ -354,42 +372,55 @@ def _addresses_and_identity(settings: Settings) -> tuple[list[str], dict[str, An
     identity = cli_contexts.connect_options(context)
     if settings.NATS_CREDS:
         identity["user_credentials"] = str(Path(settings.NATS_CREDS).expanduser())
+    if settings.NATS_CA:
+        identity["tls"] = cli_contexts.trusting(settings.NATS_CA)
     named = settings.NATS_URL or context.url or settings.nats_url
     addresses = []
     for part in named.split(","):
         address = part.strip()
+        if address and "tls" in identity:
+            address = _with_tls(address)
         if address:
             addresses.append(address)
     return addresses, identity
 
 
-def _check_identity(addresses: list[str], identity: dict[str, Any]) -> None:
-    """Raises CredentialsError for credentials that others can read, and for a bus without TLS.
+def _with_tls(address: str) -> str:
+    """The address with a scheme that needs TLS: whoever names a certificate wants it checked."""
+    scheme, separator, rest = address.rpartition("://")
+    if scheme in {"ws", "wss"}:
+        return f"wss{separator}{rest}"
+    return f"tls://{rest}"
 
-    On loopback no other machine hears the connection, so that it needs no TLS there.
+
+def _check_addresses(addresses: list[str]) -> None:
+    """Raises SettingsError for a bus outside loopback without TLS.
+
+    Everything that is paid for goes over this connection, and whoever is on the way could read it,
+    change it, or answer in the place of the bus.
     """
-    if not any(name in identity for name in _SECRET_OPTIONS):
-        return
-    if "user_credentials" in identity:
-        credentials.read(Path(identity["user_credentials"]).expanduser())
-    if "tls" in identity:
-        return
     for url in addresses:
         if not is_private(url):
-            raise CredentialsError(
-                f"NATS_URL={redact_address(url.strip())!r}: outside loopback credentials need TLS: "
-                "write tls:// and give the server a certificate (docs/security.md)"
+            shown = redact_address(url)
+            host = urlsplit(_with_scheme(url)).hostname or "HOST"
+            raise SettingsError(
+                f"NATS_URL={shown!r}: outside loopback the bus needs TLS: write tls:// instead of "
+                f"nats://; `gpuping creds init --tls-names {host}` makes the certificate of the bus"
             )
 
 
 def is_private(url: str) -> bool:
     """Whether nobody else can hear or change what is said to this server."""
-    if "://" not in url:
-        url = f"nats://{url}"
-    parts = urlsplit(url)
+    parts = urlsplit(_with_scheme(url))
     if parts.scheme in {"tls", "wss"}:
         return True
     return is_loopback(parts.hostname or "")
+
+
+def _with_scheme(url: str) -> str:
+    if "://" in url:
+        return url
+    return f"nats://{url}"
 
 
 @asynccontextmanager

@@ -1,8 +1,8 @@
 """The embedded nats-server: a child process for `gpuping up` and tests, its data in the data dir.
 
-It listens on loopback only. It syncs every write to the disk before it acknowledges it
-(`sync_interval: always`): the default loses acknowledged writes on a power failure. It ends with
-its parent, however the parent ends.
+It listens on loopback, or elsewhere over TLS. It syncs every write to the disk before it
+acknowledges it (`sync_interval: always`): the default loses acknowledged writes on a power failure.
+It ends with its parent, however the parent ends.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import structlog
 
+from bus.addresses import in_url
 from bus.errors import BusError
 from bus.identity.server_config import quoted
 from bus.private_files import open_private
@@ -28,6 +29,8 @@ log = structlog.get_logger("bus.transport.embedded_server")
 IdentityConfig = Callable[[], str]  # lines of the server's configuration
 
 DEFAULT_PORT = 4222
+LOOPBACK = "127.0.0.1"
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  # compared with
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 RETRY_SECONDS = 5.0
@@ -46,15 +49,19 @@ class EmbeddedServer:
         data_dir: Path,
         port: int | None = None,
         identity_config: IdentityConfig | None = None,
+        host: str = LOOPBACK,
     ) -> None:
         """Without `identity_config`, whoever reaches the port may do everything; for tests.
+
+        `host` is the address to listen on. Outside loopback `identity_config` must ask for TLS.
 
         It is called at each start of the server, so that a server that died comes back with the
         revocations of meanwhile.
         """
         self.store = data_dir / "nats"
         self._identity_config = identity_config
-        self.port = _choose_port(port)
+        self._host = host
+        self.port = _choose_port(port, host)
         self.process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
         # of this run only: on loopback services need no password
@@ -63,8 +70,15 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """The address for clients."""
-        return f"nats://127.0.0.1:{self.port}"
+        """The address for clients on this machine, where it does not use TLS."""
+        return f"nats://{in_url(self.local_host)}:{self.port}"
+
+    @property
+    def local_host(self) -> str:
+        """The address by which this machine reaches it."""
+        if self._host in EVERY_ADDRESS:
+            return LOOPBACK
+        return self._host
 
     async def start(self) -> None:
         """Starts the server, which listens when this returns.
@@ -139,7 +153,7 @@ class EmbeddedServer:
             if self.process.returncode is not None:
                 break
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                reader, writer = await asyncio.open_connection(self.local_host, self.port)
                 async with asyncio.timeout(5):
                     greeting = await reader.readline()
                 writer.close()
@@ -187,7 +201,7 @@ class EmbeddedServer:
         return f"""\
 # written by gpuping at each start
 server_name: gpuping
-host: 127.0.0.1
+host: {quoted(self._host)}
 port: {self.port}
 pid_file: {quoted(self._pid_file)}
 log_file: {quoted(self._log_file)}
@@ -220,9 +234,10 @@ async def running(
     data_dir: Path,
     port: int | None = None,
     identity_config: IdentityConfig | None = None,
+    host: str = LOOPBACK,
 ) -> AsyncIterator[EmbeddedServer]:
     """An embedded server for the length of a block."""
-    server = EmbeddedServer(data_dir, port, identity_config)
+    server = EmbeddedServer(data_dir, port, identity_config, host)
     await server.start()
     try:
         yield server
@@ -246,30 +261,36 @@ def find_binary() -> Path:
     return Path(found)
 
 
-def _choose_port(port: int | None) -> int:
+def _choose_port(port: int | None, host: str) -> int:
     """The port asked for, which must be free. Without one 4222, or any free port."""
-    if port and not _is_free(port):
+    if port and not _is_free(host, port):
         raise BusError(
             f"NATS_PORT={port}: another program listens there; choose a free port, or 0 for any"
         )
     if port:
         return port
-    if port is None and _is_free(DEFAULT_PORT):
+    if port is None and _is_free(host, DEFAULT_PORT):
         return DEFAULT_PORT
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.socket(_family(host)) as probe:
+        probe.bind((host, 0))
         chosen: int = probe.getsockname()[1]
         return chosen
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(_family(host)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
+
+
+def _family(host: str) -> socket.AddressFamily:
+    if ":" in host:
+        return socket.AF_INET6
+    return socket.AF_INET
 
 
 def _die_with_parent() -> None:

@@ -95,6 +95,10 @@ def with_running_bus(settings: Settings, role: RoleName = "operator") -> Setting
     if settings.NATS_CREDS is not None or found.operator_creds is None:
         return with_role_credentials(settings, role)
     identities = LocalIdentities.open(settings.data_dir)
+    if identities.tls_files.authority.exists():
+        settings = msgspec.structs.replace(
+            settings, NATS_CA=str(identities.tls_files.authority.absolute())
+        )
     requires_signed = settings.GPUPING_REQUIRE_SIGNED
     if requires_signed is None:
         requires_signed = identities.authority.fleet.requires_signed

@@ -7,15 +7,19 @@ from typing import NamedTuple
 
 import msgspec
 
+from bus.addresses import in_url, is_loopback
 from bus.contract import subjects
-from bus.errors import LayoutError
+from bus.errors import LayoutError, SettingsError
 from bus.identity import store_folder
 from bus.identity.local import LocalIdentities
 from bus.identity.roles import RoleName
 from bus.identity.server_config import identity_config
+from bus.identity.tls.files import TlsFiles
 from bus.settings import Settings
 from bus.transport import connection, embedded_server, jetstream_api, layout
+from bus.transport.embedded_server import EmbeddedServer
 from bus.transport.jetstream_api import JetStreamApiError
+from gpuping import extras
 
 
 class OwnServer(NamedTuple):
@@ -55,19 +59,32 @@ async def running(settings: Settings, port: int | None) -> AsyncIterator[OwnServ
     if is_of_before:
         authority.accept_unsigned()
 
+    uses_tls = not is_loopback(settings.NATS_HOST)
+    if uses_tls:
+        _check_certificate(settings, identities.tls_files)
+
     def config() -> str:
         authority.reload()  # `gpuping creds` may have changed it
-        return identity_config(authority, identities.resolver_folder, anonymous_looks=True)
+        lines = identity_config(authority, identities.resolver_folder, anonymous_looks=True)
+        if uses_tls:
+            lines += identities.tls_files.server_config()
+        return lines
 
-    async with embedded_server.running(settings.data_dir, port, config) as server:
+    async with embedded_server.running(
+        settings.data_dir, port, config, settings.NATS_HOST
+    ) as server:
         requires_signed = settings.GPUPING_REQUIRE_SIGNED
         if requires_signed is None:
             requires_signed = authority.fleet.requires_signed
+        url = server.url
+        if uses_tls:
+            settings = _with_tls(settings, identities.tls_files, server)
+            url = settings.nats_url
         settings = msgspec.structs.replace(
-            settings, NATS_URL=server.url, GPUPING_REQUIRE_SIGNED=requires_signed
+            settings, NATS_URL=url, GPUPING_REQUIRE_SIGNED=requires_signed
         )
         own_server = OwnServer(settings, identities)
-        identities.write_context(server.url)
+        identities.write_context(url, settings.NATS_CA)
         await _make_layout(own_server.settings_of("layout"), kept_streams)
         yield own_server
 
@@ -85,3 +102,39 @@ async def _make_layout(settings: Settings, kept_streams: tuple[str, ...]) -> Non
                     "nothing was changed"
                 ) from None
         await layout.ensure(client, settings, grow=True)
+
+
+def _check_certificate(settings: Settings, files: TlsFiles) -> None:
+    """Raises SettingsError where the bus would listen outside loopback without a certificate."""
+    if not files.exist:
+        raise SettingsError(
+            f"NATS_HOST={settings.NATS_HOST!r}: outside loopback the bus needs a certificate: "
+            f"`gpuping creds init --tls-names NAME --data-dir {settings.data_dir}`, with the name "
+            "or address at which GPU hosts reach this machine"
+        )
+
+
+def _with_tls(
+    settings: Settings,
+    files: TlsFiles,
+    server: EmbeddedServer,
+) -> Settings:
+    """The settings of this machine's services, and where hosts elsewhere reach the bus."""
+    with extras.needed("server"):
+        from bus.identity.tls import certificates
+    names = certificates.names_of(files.certificate)
+    local_name = server.local_host
+    if local_name not in names and names:
+        local_name = names[0]  # of a certificate that the operator brought
+    public_url = settings.NATS_PUBLIC_URL
+    if public_url is None and names:
+        public_url = f"tls://{in_url(names[0])}:{server.port}"
+    certificate_authority = settings.NATS_CA
+    if files.authority.exists():
+        certificate_authority = str(files.authority.absolute())
+    return msgspec.structs.replace(
+        settings,
+        NATS_URL=f"tls://{in_url(local_name)}:{server.port}",
+        NATS_CA=certificate_authority,
+        NATS_PUBLIC_URL=public_url,
+    )

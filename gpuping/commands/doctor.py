@@ -13,7 +13,7 @@ from gpuping.output import tables, terminal
 from gpuping.output.findings import Finding
 from gpuping.output.json_text import print_json
 
-Service = Literal["scheduler", "storage", "agentd"]
+Service = Literal["scheduler", "storage", "enrolment", "agentd"]
 OnlyService = Annotated[
     Service | None,
     Parameter(help="only whether this service answers, for health checks"),
@@ -22,7 +22,7 @@ OnlyService = Annotated[
 
 @app.command(
     group=CHECK,
-    help_epilogue=examples("gpuping doctor", "NATS_URL=nats://bus.example gpuping doctor --json"),
+    help_epilogue=examples("gpuping doctor", "NATS_URL=tls://bus.example gpuping doctor --json"),
 )
 def doctor(
     *,

@@ -68,7 +68,7 @@ Port = Annotated[int | None, Parameter(help="port to listen on [GATEWAY_PORT: 80
         "gpuping up --demo",
         "gpuping up --port 8123 --register-agents 4 --scenario flapping --dashboard-interval 30",
         "PING_BASE_INTERVAL_MINUTES=0.5 gpuping up --data-dir ./data",
-        "NATS_URL=nats://bus.example:4222 gpuping up --no-agent",
+        "NATS_URL=tls://bus.example:4222 gpuping up --no-agent",
         "AGENT_MODE=true AGENT_ID=agent-001 gpuping up",
     ),
 )
@@ -137,7 +137,7 @@ async def _run_up(
 @app.command(
     group=RUN,
     help_epilogue=examples(
-        "NATS_URL=nats://bus.example:4222 AGENT_ID=agent-001 gpuping agentd",
+        "NATS_URL=tls://bus.example:4222 AGENT_ID=agent-001 gpuping agentd",
         "gpuping agentd --scenario eight-gpus-one-bad",
         "gpuping agentd --enroll TOKEN@bus.example:4222",
         "sudo gpuping agentd --install",

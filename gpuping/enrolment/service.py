@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 from msgspec.structs import replace
@@ -79,7 +81,22 @@ class Enrolment:
             self._client, [Write(subjects.enrolment_key(token_hash), encode(kept), expected=0)]
         )
         log.info("enrolment_token_made", agent_id=request.agent_id, expires_at=str(expires_at))
-        return NewTokenReply(token=enrolment_token.to_text(key, user_token), expires_at=expires_at)
+        token = enrolment_token.to_text(key, user_token, self._certificate_authority())
+        return NewTokenReply(
+            token=token, expires_at=expires_at, address=public_address(self._settings)
+        )
+
+    def _certificate_authority(self) -> str | None:
+        """Whom hosts must believe, where the fleet has an authority of its own (NATS_CA).
+
+        A bundle of public authorities does not fit into a token, and hosts have one.
+        """
+        if self._settings.NATS_CA is None:
+            return None
+        text = Path(self._settings.NATS_CA).expanduser().read_text(encoding="ascii")
+        if len(text) > enrolment_token.MOST_CERTIFICATE_BYTES:
+            return None
+        return text
 
     async def redeem(self, request: RedeemRequest) -> CredentialsReply:
         """Lets a host in, once for each token; the same host may repeat its request.
@@ -237,6 +254,16 @@ async def running(settings: Settings, authority: Authority) -> AsyncIterator[Enr
             yield enrolment
         finally:
             await service.stop()
+
+
+def public_address(settings: Settings) -> str:
+    """HOST:PORT at which a GPU host reaches the bus, as far as the settings say."""
+    url = settings.NATS_PUBLIC_URL or settings.nats_url
+    first, _, _ = url.partition(",")
+    parts = urlsplit(first.strip())
+    if parts.scheme not in {"", "nats", "tls"}:
+        return first  # over websockets
+    return parts.netloc.rpartition("@")[2] or first
 
 
 def _check_proof(context: str, proof: HostProof) -> None:

@@ -60,7 +60,7 @@ class Program:
         self.started = time.monotonic()
         self.output = ""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gpuping", *arguments],
+            self.command(*arguments),
             env=environment(**variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -68,6 +68,10 @@ class Program:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    def command(self, *arguments: str) -> list[str]:
+        """What is run."""
+        return [sys.executable, "-m", "gpuping", *arguments]
 
     def printed(self, pattern: str, seconds: float = START_SECONDS) -> re.Match[str]:
         """Waits until the output holds the pattern."""

@@ -138,9 +138,17 @@ def test_credentials_that_others_can_read_are_refused_with_the_line_that_mends_i
     refused = run(*asked, NATS_URL=fleet.nats_url, NATS_CREDS=str(stranger))
     assert refused.returncode == 1
     assert "refuses these credentials" in refused.stderr
-    plain = run(*asked, NATS_URL="nats://192.0.2.1:4222", NATS_CREDS=str(path))
-    assert plain.returncode == 1
-    assert "need TLS" in plain.stderr
+
+
+@pytest.mark.parametrize("verb", ["scheduler", "agentd"])
+def test_a_bus_without_tls_outside_loopback_is_refused_in_one_line(
+    verb: str, tmp_path: Path
+) -> None:
+    """Every service connects in the same way; agentd alone goes on when its bus fails."""
+    refused = run(verb, "--data-dir", str(tmp_path), NATS_URL="nats://192.0.2.1:4222")
+    assert refused.returncode == 2
+    assert "write tls:// instead of nats://" in refused.stderr
+    assert "gpuping creds init --tls-names 192.0.2.1" in refused.stderr
 
 
 def test_no_secret_is_logged_or_shown(fleet: Up, tmp_path: Path) -> None:

@@ -3,17 +3,32 @@
 What it promises about the containers, and that Docker accepts it where Docker is.
 """
 
+import asyncio
+import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
+from agentd.messaging import enrolment
+from bus import settings
+from bus.contract import subjects
+from bus.contract.enrolment import NewTokenReply, NewTokenRequest
+from bus.identity.authority import AuthorityError
+from bus.identity.local import LocalIdentities
+from bus.identity.tls import certificates
 from bus.settings import Settings
+from bus.transport import connection, layout
 from bus.transport.embedded_server import find_binary
+from bus.transport.micro_services import ask
+from gpuping.enrolment import service as enrolment_service
+from tests.nats_cluster import free_ports
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -62,7 +77,7 @@ def test_the_image_does_not_run_as_root() -> None:
 
 
 def test_every_settings_variable_exists() -> None:
-    known = {*Settings.__struct_fields__, "SSL_CERT_FILE"}
+    known = set(Settings.__struct_fields__)
     for name in SERVICES.keys() - ONE_SHOTS:
         assert set(SERVICES[name].get("environment", {})) <= known
 
@@ -71,6 +86,7 @@ def test_every_setting_of_the_server_side_is_passed_on() -> None:
     """Except those that the containers themselves decide."""
     decided = {
         *("NATS_CREDS", "NATS_SYSTEM_CREDS", "NATS_CONTEXT", "NATS_PORT", "GPUPING_DATA_DIR"),
+        *("NATS_CA", "NATS_HOST"),
         *("GPUPING_TOKENS_FILE", "GPUPING_TOKEN", "GATEWAY_HOST", "GATEWAY_PORT", "LOG_FORMAT"),
     }
     passed_on = set(COMPOSE["x-settings"])
@@ -80,11 +96,12 @@ def test_every_setting_of_the_server_side_is_passed_on() -> None:
 
 
 def test_each_service_sees_its_own_credentials_only() -> None:
-    for name in ("layout", "scheduler", "storage", "gateway"):
+    for name in ("layout", "scheduler", "storage", "gateway", "enrolment"):
         mounted = [v for v in SERVICES[name]["volumes"] if isinstance(v, dict)]
         folders = {v["volume"]["subpath"] for v in mounted if v["target"] == "/creds"}
         assert folders == {name}
-        assert all(v["read_only"] for v in mounted)
+        # enrolment notes in its folder whom it let in
+        assert name == "enrolment" or all(v["read_only"] for v in mounted)
         assert not any(str(v).startswith("identity:") for v in SERVICES[name]["volumes"])
 
 
@@ -95,6 +112,7 @@ def first_start(root: Path) -> subprocess.CompletedProcess[str]:
     programs = str(Path(sys.executable).parent)
     environment = os.environ | {
         "PATH": f"{programs}:{os.environ['PATH']}",
+        "NATS_PUBLIC_URL": "tls://bus.example.org:4222",
         "SETUP_ROOT": str(root),
         "SETUP_RESOLVER_DIR": str(root / "resolver"),
         "SETUP_TRUST_DIR": str(root / "trust"),
@@ -108,11 +126,18 @@ def first_start(root: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def server(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def configured(root: Path, port: int) -> Path:
+    """The shipped configuration, with another folder and other ports."""
+    text = (ROOT / "deploy/nats.conf").read_text().replace("/data", str(root))
+    text = text.replace("port: 4222", f"port: {port}").replace("http: 127.0.0.1:8222", "")
     configuration = root / "nats.conf"
-    configuration.write_text((ROOT / "deploy/nats.conf").read_text().replace("/data", str(root)))
+    configuration.write_text(text)
+    return configuration
+
+
+def server(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [find_binary(), *options, "-c", configuration],
+        [find_binary(), *options, "-c", configured(root, 4222)],
         capture_output=True,
         text=True,
         check=False,
@@ -126,17 +151,112 @@ def test_nats_conf_alone_opens_no_port(tmp_path: Path) -> None:
     assert "trust/server.conf" in ended.stderr
 
 
-def test_a_first_start_makes_what_is_needed_once(tmp_path: Path) -> None:
-    first = first_start(tmp_path)
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The volumes after the first start."""
+    root = tmp_path_factory.mktemp("volumes")
+    first = first_start(root)
     assert "shown once" in first.stdout
-    assert server(tmp_path, "-t").returncode == 0
-    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    second = first_start(tmp_path)
+    return root
+
+
+def test_a_first_start_makes_what_is_needed_once(prepared: Path) -> None:
+    assert server(prepared, "-t").returncode == 0
+    before = {p: p.read_bytes() for p in prepared.rglob("*") if p.is_file()}
+    second = first_start(prepared)
     assert second.stdout == ""
-    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
-    for path in tmp_path.rglob("*.creds"):
+    assert {p: p.read_bytes() for p in prepared.rglob("*") if p.is_file()} == before
+    for path in prepared.rglob("*.creds"):
         assert path.stat().st_mode & 0o077 == 0
-    assert not list((tmp_path / "creds").rglob("*.seed"))
+    signing = (prepared / "creds").rglob("*.seed")
+    held = {str(path.relative_to(prepared / "creds")) for path in signing}
+    assert held == {f"enrolment/identity/signing/{role}.seed" for role in ("agent", "bootstrap")}
+    names = certificates.names_of(prepared / "trust/server.pem")
+    assert names == ["nats", "bus.example.org", "localhost", "127.0.0.1", "::1"]
+    certificate = ssl.create_default_context(cafile=prepared / "creds/gateway/ca.pem")
+    assert certificate.get_ca_certs()[0]["subject"] == ((("commonName", "gpuping fleet"),),)
+
+
+async def test_the_enrolment_service_lets_a_host_in_with_the_agents_signing_key_only(
+    prepared: Path,
+    tmp_path: Path,
+) -> None:
+    (port,) = free_ports(1)
+    url = f"tls://127.0.0.1:{port}"
+    creds = prepared / "creds"
+
+    def settings_of(role: str) -> Settings:
+        return settings.load(
+            {},
+            NATS_URL=url,
+            NATS_PUBLIC_URL=f"tls://localhost:{port}",
+            NATS_CREDS=str(creds / role / f"{role}.creds"),
+            NATS_CA=str(creds / role / "ca.pem"),
+            GPUPING_DATA_DIR=str(creds / role),
+        )
+
+    host = settings.load({}, AGENT_ID="gpu-1", GPUPING_DATA_DIR=str(tmp_path / "host"))
+    configuration = configured(prepared, port)
+    server = await asyncio.create_subprocess_exec(find_binary(), "-c", configuration)
+    try:
+        async with connection.connected(
+            settings_of("layout"), "layout", inbox_prefix="_INBOX._layout"
+        ) as client:
+            await layout.ensure(client, settings_of("layout"), grow=True)
+        authority = LocalIdentities.open(creds / "enrolment").authority
+        with pytest.raises(AuthorityError):
+            authority.account_token()
+        with pytest.raises(AuthorityError):
+            authority.mint("operator", "_x", authority.fleet.look_user, now=0, expires_at=None)
+        async with (
+            enrolment_service.running(settings_of("enrolment"), authority),
+            connection.connected(
+                settings_of("operator"), "operator", inbox_prefix="_INBOX._operator"
+            ) as operator,
+        ):
+            reply = await ask(
+                operator,
+                subjects.NEW_ENROLMENT,
+                NewTokenRequest(agent_id="gpu-1"),
+                NewTokenReply,
+                who="enrolment",
+            )
+            assert reply.address == f"localhost:{port}"
+            enrolled = await enrolment.enroll(host, f"{reply.token}@tls://{reply.address}")
+        later = enrolment.with_enrolment(host)
+        assert (enrolled.agent_id, later.NATS_URL) == ("gpu-1", f"tls://localhost:{port}")
+        as_agent = msgspec.structs.replace(
+            later, NATS_CREDS=str(host.agent_state_dir / "gpu-1.creds")
+        )
+        async with asyncio.timeout(20), connection.connected(as_agent, "agentd:gpu-1"):
+            pass
+        stranger = msgspec.structs.replace(as_agent, NATS_CA=None)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1), connection.connected(stranger, "agentd:gpu-1"):
+                pass
+    finally:
+        server.terminate()
+        await server.wait()
+
+
+async def test_a_bus_without_tls_is_not_spoken_to_where_tls_is_expected() -> None:
+    """Whoever stands between could leave `tls_required` out of the server's greeting."""
+    said: list[bytes] = []
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        info = {"server_id": "X", "version": "2.15.1", "max_payload": 1024, "nonce": "n"}
+        writer.write(b"INFO " + json.dumps(info).encode() + b"\r\n")
+        said.append(await reader.read(100))
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await connection.connect(settings.load({}, NATS_URL=f"tls://127.0.0.1:{port}"), "x")
+    server.close()
+    assert said
+    assert not any(said)
 
 
 def has_compose() -> bool:

@@ -30,7 +30,9 @@ def lines_of(unit: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_every_unit_is_hardened_and_limited(unit: Path):
     settings = dict(lines_of(unit))
-    assert settings["User"] == "gpuping"
+    # its keys must be out of reach of the other services
+    own_user = "gpuping-enrolment" if unit.stem == "gpuping-enrolment" else "gpuping"
+    assert settings["User"] == settings["Group"] == own_user
     assert settings["ProtectSystem"] == "strict"
     assert settings["CapabilityBoundingSet"] == ""
     assert all(settings[name] == "yes" for name in HARDENED)
@@ -49,7 +51,7 @@ def test_every_unit_runs_a_command_that_exists(unit: Path):
 
 
 def test_units_come_back_and_streams_stand_before_services_start():
-    for name in ("nats", "scheduler", "storage", "gateway"):
+    for name in ("nats", "scheduler", "storage", "gateway", "enrolment"):
         unit = FOLDER / f"gpuping-{name}.service"
         assert ("Restart", "always") in lines_of(unit)
         if name != "nats":

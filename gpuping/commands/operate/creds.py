@@ -10,16 +10,18 @@ from cyclopts import App, Parameter, validators
 from rich.table import Table
 
 from bus import runner
-from bus.errors import GpupingError
+from bus.errors import GpupingError, SettingsError
 from bus.identity import local
 from bus.identity.authority import Authority, Issued
 from bus.identity.keys import InvalidKeyError, KeyKind, check_public_key
 from bus.identity.local import LocalIdentities
 from bus.identity.roles import ROLES, RoleName
 from bus.identity.server_config import identity_config
+from bus.identity.tls.files import TlsFiles
 from bus.runner import Lifecycle
 from bus.settings import Settings
 from bus.transport import account_updates
+from gpuping import extras
 from gpuping.client import bus_file
 from gpuping.commands.command_settings import load_settings
 from gpuping.commands.options import CHECK, AgentId, DataDir, Json, Output, app, bullets, examples
@@ -45,54 +47,115 @@ Roles:
     help_epilogue=examples(
         "gpuping creds init --data-dir /etc/gpuping",
         "gpuping creds service scheduler -o scheduler.creds",
+        "gpuping creds service layout scheduler storage gateway -o creds/",
         "gpuping creds revoke agent-001",
         "gpuping creds list",
     ),
 )
 app.command(creds_app)
 
+TlsNames = Annotated[
+    str | None,
+    Parameter(help="make a certificate of the bus for these names and addresses"),
+]
+TlsCertificate = Annotated[
+    Path | None, Parameter(help="your own certificate of the bus (PEM, with its chain)")
+]
+TlsKey = Annotated[Path | None, Parameter(help="the unencrypted private key of --tls-cert")]
 Days = Annotated[
     int | None,
     Parameter(validator=validators.Number(gte=1, lte=3650), help="until they expire"),
 ]
 
 
-@creds_app.command
+@creds_app.command(
+    help_epilogue=examples(
+        "gpuping creds init",
+        "gpuping creds init --tls-names bus.example.org,192.0.2.7",
+        "gpuping creds init --tls-cert fullchain.pem --tls-key privkey.pem",
+    )
+)
 def init(
     *,
     data_dir: DataDir = None,
     resolver_dir: Annotated[
         Path, Parameter(help="where the server keeps accounts, as the server sees the path")
     ] = Path("resolver"),
+    tls_names: TlsNames = None,
+    tls_cert: TlsCertificate = None,
+    tls_key: TlsKey = None,
 ) -> int:
     """Make the authority of a fleet, and the part of a nats-server's configuration that trusts it.
 
     It never overwrites one. Keep `operator.seed` and `account.seed` somewhere safe and offline: who
     has them can make any identity. They are needed again to revoke and to rotate.
+
+    With --tls-names it makes a certificate for the bus as well, signed by an authority of the
+    fleet's own, or takes yours with --tls-cert and --tls-key. Either may be done later, and again:
+    hosts that have joined believe the new certificate of the same authority.
     """
     settings = _settings(data_dir)
     folder = local.folder_of(settings.data_dir)
-    authority = Authority.create(folder)
-    config = folder / "server.conf"
-    config.write_text(identity_config(authority, resolver_dir, anonymous_looks=True))
     console = terminal.console()
-    console.print(f"made {folder}; a nats-server trusts it with this line in its configuration:")
-    console.print(f"  include {config}", soft_wrap=True)
-    console.print("next: gpuping creds service layout, scheduler, storage, gateway and operator")
+    wants_certificate = bool(tls_names or tls_cert or tls_key)
+    if not (wants_certificate and local.exist(settings.data_dir)):
+        authority = Authority.create(folder)
+        config = folder / "server.conf"
+        config.write_text(identity_config(authority, resolver_dir, anonymous_looks=True))
+        console.print(f"made {folder}; a nats-server trusts it with this line in its configuration")
+        console.print(f"  include {config}", soft_wrap=True)
+        console.print("next: gpuping creds service layout, scheduler, storage, gateway, operator")
+    if wants_certificate:
+        _make_certificate(local.tls_files_of(folder), tls_names, tls_cert, tls_key)
     return runner.DONE
+
+
+def _make_certificate(
+    files: TlsFiles,
+    names: str | None,
+    certificate: Path | None,
+    key: Path | None,
+) -> None:
+    with extras.needed("server"):
+        from bus.identity.tls import certificates
+    is_own = certificate is not None and key is not None
+    if is_own == (names is not None) or (certificate is None) != (key is None):
+        raise SettingsError(
+            "expected --tls-names NAME,NAME for a new certificate, "
+            "or --tls-cert FILE and --tls-key FILE for one of your own"
+        )
+    if certificate is not None and key is not None:
+        certificates.adopt(files, certificate, key)
+    if names is not None:
+        certificates.make(files, [name.strip() for name in names.split(",")])
+    console = terminal.console()
+    known_as = ", ".join(certificates.names_of(files.certificate))
+    until = f"{certificates.expires_at(files.certificate):%Y-%m-%d}"
+    console.print(f"the certificate of the bus is for {known_as}, until {until}", soft_wrap=True)
+    console.print("NATS_HOST=0.0.0.0 gpuping up uses it; a server of your own does with")
+    console.print(f"  {files.server_config().strip()}", soft_wrap=True)
+    if files.authority.exists():
+        console.print(f"clients believe it with NATS_CA={files.authority}", soft_wrap=True)
 
 
 @creds_app.command
 def service(
-    role: Annotated[ServiceRole, Parameter(help="what it may do on the bus")],
+    roles: Annotated[tuple[ServiceRole, ...], Parameter(help="what it may do on the bus")],
     /,
     *,
     output: Output = None,
     days: Days = None,
     data_dir: DataDir = None,
 ) -> int:
-    """Make the credentials of a service, or of the operator (10 years, unless --days is given)."""
-    return _issue(role, f"_{role}", f"{role}.creds", output, days, data_dir)
+    """Make the credentials of services, or of the operator (10 years, unless --days is given).
+
+    Of several roles each gets a file ROLE.creds; --output is their folder then.
+    """
+    if len(roles) > 1 and output is not None and not output.is_dir():
+        raise SettingsError(f"--output={str(output)!r}: expected a folder for several roles")
+    for role in roles:
+        _issue(role, f"_{role}", f"{role}.creds", output, days, data_dir)
+    return runner.DONE
 
 
 @creds_app.command

@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 from cyclopts import App, Parameter
 
 from bus import runner
+from bus.addresses import is_loopback
 from bus.contract import subjects
-from bus.contract.enrolment import NewTokenReply, NewTokenRequest
+from bus.contract.enrolment import NewTokenReply, NewTokenRequest, enrol_command
 from bus.errors import SettingsError
 from bus.identity.local import LocalIdentities
 from bus.runner import Lifecycle
-from bus.settings import Settings
 from bus.transport.micro_services import ask
 from gpuping.client.bus_connection import connect_to_running
 from gpuping.client.bus_file import with_running_bus
@@ -21,6 +21,10 @@ from gpuping.commands.options import CHECK, RUN, DataDir, OneAgentOption, app, e
 from gpuping.enrolment import service
 
 SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+ONLY_HERE = (
+    "this bus listens on loopback: other machines reach it once it has a certificate "
+    "(`gpuping creds init --tls-names NAME`) and `NATS_HOST=0.0.0.0 gpuping up` runs"
+)
 _DURATION = re.compile(r"(\d{1,6})([mhd])")
 
 enroll_app = App(
@@ -63,7 +67,9 @@ def new(
                 NewTokenReply,
                 who="the enrolment service",
             )
-        print(f"gpuping agentd --enroll {reply.token}@{address or _address(settings)}")
+        print(enrol_command(reply.token, address or reply.address))
+        if address is None and is_loopback(urlsplit(f"//{reply.address}").hostname or ""):
+            runner.complain(ONLY_HERE)
         runner.complain(f"lets one host in, until {reply.expires_at:%Y-%m-%d %H:%M:%S} UTC")
 
     return runner.run(main)
@@ -92,12 +98,3 @@ def _seconds(text: str) -> int:
     if not 60 <= seconds <= 30 * 86_400:
         raise SettingsError(f"--expires={text!r}: expected from 1m to 30d")
     return seconds
-
-
-def _address(settings: Settings) -> str:
-    """The bus as this machine reaches it; `--address` where a host reaches it otherwise."""
-    url = with_running_bus(settings).nats_url.split(",")[0]
-    parts = urlsplit(url)
-    if parts.scheme in {"", "nats"}:
-        return parts.netloc or url
-    return url
