@@ -6,6 +6,7 @@ verdict and its reason, which logs, metrics, history and tests share.
 
 import math
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -78,12 +79,12 @@ def advance(
 ) -> Step:
     """Applies one ping result. Never raises for a standing and policy from valid messages."""
     match result:
-        case Excused(reason=reason):
-            return _excused(standing, reason, policy)
-        case Missed(reason):
-            return _missed(standing, reason, policy)
         case Answered():
             return _answered(standing, result, policy)
+        case Missed(reason):
+            return _missed(standing, reason, policy)
+        case Excused(reason=reason):
+            return _excused(standing, reason, policy)
 
 
 def interval_seconds(consecutive_poor: int, policy: Policy) -> float:
@@ -106,7 +107,13 @@ def next_ping_at(
     now: datetime,
 ) -> datetime:
     """Returns the due time `interval` seconds after the ping was sent, but never one before now."""
-    return max(now, pinged_at + timedelta(seconds=interval))
+    return max(now, pinged_at + _duration(interval))
+
+
+@lru_cache(maxsize=256)
+def _duration(seconds: float) -> timedelta:
+    """Agents have few different intervals, so most results are known already."""
+    return timedelta(seconds=seconds)
 
 
 def latest_due_time(
@@ -166,7 +173,7 @@ def _missed(
     standing = replace(standing, last_outcome="missed", uptime_percent=None)
     if policy.grace and standing.answered == 0:
         return Step(standing, "first", reason, policy.base_seconds)
-    return _poor(standing, reason, policy)
+    return _poor(standing, None, reason, policy)
 
 
 def _answered(
@@ -189,11 +196,10 @@ def _answered(
         return Step(standing, "excused", MAINTENANCE, interval)
     if answered.uptime_percent is None:
         return _unjudged(standing, policy)
-    standing = replace(standing, uptime_percent=answered.uptime_percent)
     if answered.uptime_percent >= policy.threshold_percent:
-        return _good(standing, policy)
+        return _good(standing, answered.uptime_percent, policy)
     reason = "uptime_below_threshold" if answered.gpu_available else "no_gpu"
-    return _poor(standing, reason, policy)
+    return _poor(standing, answered.uptime_percent, reason, policy)
 
 
 def _unjudged(standing: Standing, policy: Policy) -> Step:
@@ -206,7 +212,11 @@ def _unjudged(standing: Standing, policy: Policy) -> Step:
     return Step(standing, "excused", "nothing_to_judge", interval)
 
 
-def _good(standing: Standing, policy: Policy) -> Step:
+def _good(
+    standing: Standing,
+    uptime_percent: float,
+    policy: Policy,
+) -> Step:
     good_streak = standing.good_streak + 1
     recovered = good_streak >= policy.recovery_pings
     if recovered:
@@ -215,6 +225,7 @@ def _good(standing: Standing, policy: Policy) -> Step:
         consecutive_poor = max(0, standing.consecutive_poor - 1)
     standing = replace(
         standing,
+        uptime_percent=uptime_percent,
         good_streak=good_streak,
         consecutive_poor=consecutive_poor,
         recovering=standing.recovering and not recovered,
@@ -226,12 +237,14 @@ def _good(standing: Standing, policy: Policy) -> Step:
 
 def _poor(
     standing: Standing,
+    uptime_percent: float | None,
     reason: str,
     policy: Policy,
 ) -> Step:
     consecutive_poor = standing.consecutive_poor + 1
     standing = replace(
         standing,
+        uptime_percent=uptime_percent,
         good_streak=0,
         consecutive_poor=consecutive_poor,
         recovering=True,

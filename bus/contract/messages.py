@@ -31,8 +31,12 @@ Verdict = Literal["first", "good", "poor", "excused"]
 Status = Literal["maintenance", "pending", "missing", "poor", "recovering", "healthy"]
 
 
-class Message(Struct, kw_only=True, frozen=True):
-    """The base of all messages, with the version of the schema."""
+class Message(Struct, kw_only=True, frozen=True, gc=False):
+    """The base of all messages, with the version of the schema.
+
+    A message is made from JSON or written as such, so it cannot refer to itself. The garbage
+    collector therefore need not look at messages (`gc=False`), of which a scheduler keeps millions.
+    """
 
     schema_version: int = SCHEMA_VERSION
 
@@ -79,7 +83,7 @@ class ExpectedChange(Struct, kw_only=True, frozen=True, gc=False):
     seconds_ago: float
 
 
-class Enrolment(Struct, frozen=True):
+class Enrolment(Struct, frozen=True, gc=False):
     """The interval `[since, until)` in which an agent was registered; no `until` while it is.
 
     How a host gets its credentials, which is called enrolment too, is in `bus.contract.enrolment`.
@@ -217,7 +221,7 @@ class UptimeReport(Message, kw_only=True, frozen=True):
 # ---- the bucket ----
 
 
-class MaintenanceWindow(Struct, kw_only=True, frozen=True):
+class MaintenanceWindow(Struct, kw_only=True, frozen=True, gc=False):
     """Booked time `[since, until)`, in which the host is pinged and not judged.
 
     `booking_id` is shared by the agents that were booked together. `author` booked it at
@@ -235,7 +239,7 @@ class MaintenanceWindow(Struct, kw_only=True, frozen=True):
         check_timestamps(self.since, self.until, self.booked_at)
 
 
-class GpuChange(Struct, kw_only=True, frozen=True):
+class GpuChange(Struct, kw_only=True, frozen=True, gc=False):
     """One change of the GPUs that are expected of a host.
 
     From `since` on the GPU `uuid` is expected, or is no longer. `author` made the change at the
@@ -309,7 +313,7 @@ class GpuTime(Struct, frozen=True, gc=False):
     seconds: Seconds
 
 
-class Outcome(Struct, kw_only=True, frozen=True):
+class Outcome(Struct, kw_only=True, frozen=True, gc=False):
     """The outcome of one ping, as the state keeps it.
 
     `since` and `pinged_at` are the window that the scheduler measured; `seconds`, `uptime_percent`

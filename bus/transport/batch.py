@@ -118,19 +118,16 @@ def _frame(
     checked. It is written by hand because nats-py's `publish` would be most of the cost of a ping's
     commit.
     """
-    lines = [
-        "NATS/1.0",
-        f"Nats-Batch-Id: {batch}",
-        f"Nats-Batch-Sequence: {number}",
-    ]
+    lines = f"NATS/1.0\r\nNats-Batch-Id: {batch}\r\nNats-Batch-Sequence: {number}\r\n"
     if write.expected is not None:
-        lines.append(f"Nats-Expected-Last-Subject-Sequence: {write.expected}")
+        lines += f"Nats-Expected-Last-Subject-Sequence: {write.expected}\r\n"
     for name, value in write.headers.items():
-        lines.append(f"{name}: {value}")
-    head = ("\r\n".join(lines) + "\r\n\r\n").encode()
-    size = len(head) + len(write.payload)
+        lines += f"{name}: {value}\r\n"
+    head = lines.encode() + b"\r\n"
+    payload = write.payload
+    size = len(head) + len(payload)
     command = b"HPUB %b %d %d\r\n" % (write.subject.encode(), len(head), size)
-    return command + head + write.payload + b"\r\n"
+    return b"%b%b%b\r\n" % (command, head, payload)
 
 
 def _first_sequence(data: bytes, size: int) -> int:

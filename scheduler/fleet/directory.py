@@ -14,6 +14,7 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import islice
 
 from msgspec.structs import replace
@@ -398,7 +399,9 @@ class Directory:
         return self._ids
 
 
+@lru_cache(maxsize=64)
 def _timestamp(time_ns: int) -> datetime:
+    """All outcomes of a batch have one time, so most results are known already."""
     return _EPOCH + timedelta(microseconds=time_ns // 1000)
 
 
@@ -415,6 +418,9 @@ def _due_in_time(
     policy: Policy,
 ) -> AgentState:
     """Returns the state with a due time no later than its interval after it was written."""
+    seconds_ahead = (state.next_ping_at - written_at).total_seconds()
+    if seconds_ahead <= min(state.interval_seconds, policy.max_seconds):
+        return state
     latest = rules.latest_due_time(written_at, state.interval_seconds, policy)
     if state.next_ping_at <= latest + CLOCK_TOLERANCE:
         return state

@@ -83,27 +83,29 @@ def present_gpus(report: UptimeReport) -> str:
     for gpu in report.gpus:
         if gpu.index is not None:
             present.append(f"{zlib.crc32(gpu.uuid.encode()):08x}")
-    return ".".join(sorted(present))
+    if len(present) > 1:
+        present.sort()
+    return ".".join(present)
 
 
 def _known(before: AgentState | None) -> Identities:
     if before is None:
         return Identities()
     return Identities(
-        boot_ids=before.boot_ids,
-        conflicting_boot_ids=before.conflicting_boot_ids,
-        session_ids=before.session_ids,
-        conflicting_sessions=before.conflicting_sessions,
-        gpu_sets=before.gpu_sets,
-        conflicting_gpus=before.conflicting_gpus,
+        before.boot_ids,
+        before.conflicting_boot_ids,
+        before.session_ids,
+        before.conflicting_sessions,
+        before.gpu_sets,
+        before.conflicting_gpus,
     )
 
 
 def _gpus_were_changed(before: AgentState | None, entry: AgentEntry | None) -> bool:
     """Returns whether the operator changed the GPUs since the last answered ping."""
-    if before is None or before.last_answered_at is None:
-        return False
     if entry is None or not entry.gpu_changes:
+        return False
+    if before is None or before.last_answered_at is None:
         return False
     return entry.gpu_changes[-1].at >= before.last_answered_at
 
@@ -114,10 +116,12 @@ def _is_as_before(
     gpu_set: str,
 ) -> bool:
     """Returns whether the newest of all is what this report shows, which is the common case."""
+    if not known.boot_ids or not known.session_ids or not known.gpu_sets:
+        return False
     return (
-        known.boot_ids[:1] == (report.boot_id,)
-        and known.session_ids[:1] == (report.session_id,)
-        and known.gpu_sets[:1] == (gpu_set,)
+        known.boot_ids[0] == report.boot_id
+        and known.session_ids[0] == report.session_id
+        and known.gpu_sets[0] == gpu_set
     )
 
 

@@ -211,8 +211,8 @@ class _Scale:
 
     def __init__(self, window: MeasuredWindow) -> None:
         self.remarks: set[str] = set()
-        length = max(0, window.until - window.since)
         passed = window.until - window.since
+        length = max(0, passed)
         most = passed
         error = OTHER_CLOCK_MS
         if window.elapsed is not None:
@@ -386,6 +386,8 @@ def _limited_by_gpus(
 
 def _limited_by_silence(row: Durations, scale: _Scale) -> Durations:
     """Of a time in which two pings or more in a row were missed, nothing counts as good."""
+    if scale.unheard == 0:
+        return row
     surplus = row.good - max(0, row.judged - scale.unheard)
     if surplus <= 0:
         return row

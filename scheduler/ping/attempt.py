@@ -25,6 +25,8 @@ from scheduler.ping.window import (
     window_start,
 )
 
+NOT_SENT = AnsweredPing(boot_id="", boottime=0.0)
+
 
 class PingAttempt:
     """The mutable data of one attempt. Only the scheduler that made it uses it."""
@@ -90,7 +92,7 @@ class PingAttempt:
         self.pinged_at: datetime | None = None
         self.window_since: datetime | None = None
         self.excused: tuple[ExcusedSpan, ...] = ()
-        self.sent = AnsweredPing(boot_id="", boottime=0.0)
+        self.sent = NOT_SENT
 
         # Kept by the pinger; times are CLOCK_BOOTTIME in seconds.
         self.first_sent_at = 0.0

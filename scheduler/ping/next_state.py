@@ -61,7 +61,7 @@ def next_state(
     """Returns the agent's state after this result."""
     before = attempt.base_state
     report = attempt.report
-    step = advance(before or Standing(), result, policy)
+    step = advance(_standing(before), result, policy)
     standing = step.standing
     missed = 0
     since_mark = None
@@ -123,6 +123,23 @@ def next_state(
         report_hash=report_hash,
         report_key=report_key,
         last=_outcome(attempt, attempt.pinged_at, result, step, identities),
+    )
+
+
+def _standing(before: AgentState | None) -> Standing:
+    """Returns the policy's part of a state alone, which costs less to copy than the whole."""
+    if before is None:
+        return Standing()
+    return Standing(
+        answered=before.answered,
+        consecutive_poor=before.consecutive_poor,
+        good_streak=before.good_streak,
+        recovering=before.recovering,
+        no_gpu=before.no_gpu,
+        last_judged=before.last_judged,
+        last_outcome=before.last_outcome,
+        uptime_percent=before.uptime_percent,
+        unjudged=before.unjudged,
     )
 
 
@@ -231,15 +248,19 @@ def _outcome(
         )
     admitted = attempt.admitted
     assert admitted is not None  # noqa: S101  # a report that counts was admitted
+    host = admitted.host
     uptime_percent = None
     if step.verdict in {"good", "poor"}:
-        uptime_percent = admitted.host.uptime_percent
+        uptime_percent = host.uptime_percent
     found = admitted.remarks
     if identities.are_conflicting:
         found |= {TWO_UNDER_ONE_ID}
     report_json = NO_REPORT
     if attempt.report_bytes:
         report_json = Raw(attempt.report_bytes)
+    remarks = ()
+    if found:
+        remarks = tuple(sorted(found))
     return Outcome(
         ping_id=attempt.ping_id,
         ping_seq=attempt.seq,
@@ -249,10 +270,10 @@ def _outcome(
         reason=step.reason,
         uptime_percent=uptime_percent,
         since=_window_since(attempt, pinged_at),
-        seconds=admitted.host.to_seconds(),
-        window_seconds=admitted.host.window / 1000,
+        seconds=host.to_seconds(),
+        window_seconds=host.window / 1000,
         gpus=gpu_times(admitted, report),
-        remarks=tuple(sorted(found)),
+        remarks=remarks,
         response_ms=attempt.response_ms,
         late_ms=attempt.late_ms(),
         report=report_json,

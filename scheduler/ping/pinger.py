@@ -25,6 +25,7 @@ from scheduler.ping.admission import Refused
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.server_monitor import ServerMonitor
+from scheduler.ping.timestamps import whole_millisecond
 from scheduler.ping.window import admit_report, measured_window
 from scheduler.policy import MAINTENANCE, Answered, Excused, Missed, PingResult
 
@@ -109,7 +110,7 @@ class Pinger:
 
     async def launch(self, attempts: list[PingAttempt]) -> None:
         """Starts these attempts and sends their pings in one go."""
-        timestamp = self._bus_clock.now()
+        timestamp = whole_millisecond(self._bus_clock.now())
         sent = self._bus_clock.reading()
         now = sent.boottime
         for attempt in attempts:

@@ -71,6 +71,8 @@ def expected_intervals(entry: AgentEntry | None, report: UptimeReport) -> dict[s
     """
     if entry is None or not (entry.expected_gpus or entry.gpu_changes):
         return {gpu.uuid: ALWAYS for gpu in report.gpus}
+    if not entry.gpu_changes:
+        return dict.fromkeys(entry.expected_gpus, ALWAYS)
     changed = {change.uuid for change in entry.gpu_changes}
     intervals = {uuid: ALWAYS for uuid in entry.expected_gpus if uuid not in changed}
     for change in entry.gpu_changes:
@@ -110,7 +112,7 @@ def measured_window(
         previous = tracked.entry.enrolled_clocks
         registration = REGISTRATION_MS
     unheard = 0
-    if not believes_unheard and tracked.state is not None:
+    if not believes_unheard and tracked.state is not None and tracked.state.silence is not None:
         silence = heard_late(tracked.state.silence, tracked.late_answer_at)
         unheard = unheard_milliseconds(silence)
     return MeasuredWindow(
