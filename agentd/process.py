@@ -1,8 +1,10 @@
 """agentd as a process: runs until SIGTERM or SIGINT, and stops within 5 s whatever hangs."""
 
 import signal
+from contextlib import AbstractAsyncContextManager, nullcontext
 
-from agentd import service
+from agentd import http, service
+from agentd.service import Agent
 from bus import runner
 from bus.background import background
 from bus.private_files import hide_new_files
@@ -35,6 +37,7 @@ def run(settings: Settings, program: str = "agentd") -> int:
             async with (
                 service.running(settings, serve_http=settings.AGENT_MODE) as agent,
                 background() as start,
+                _metrics(agent, settings),
             ):
                 notifier.ready()
                 start(notifier.watch(agent.check_loop.is_alive))
@@ -53,3 +56,10 @@ def run(settings: Settings, program: str = "agentd") -> int:
         end_on_second_signal=False,  # the stop is short, and saves what the ledger has not saved
         loop_factory=lambda: None,
     )
+
+
+def _metrics(agent: Agent, settings: Settings) -> AbstractAsyncContextManager[None]:
+    """`/metrics`; in agent mode the other endpoints come with it, and `service` serves them."""
+    if settings.AGENT_MODE:
+        return nullcontext()
+    return http.serving_metrics(agent.responder, settings)

@@ -88,7 +88,7 @@ async def running(
 
     The block begins when the first look at the GPUs has ended and, where there is a bus, the agent
     answers on it; it waits FIRST_LOOK_SECONDS and BUS_WAIT_SECONDS at most. Raises SettingsError,
-    LedgerInUseError, or HttpPortError.
+    LedgerInUseError, or PortError.
     """
     agent_id = subjects.check_agent_id(agent_id or settings.agent_id)
     if serve_http:

@@ -11,7 +11,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import TypeVar
 
 import structlog
 
@@ -31,6 +32,7 @@ WRONG_USAGE = 2
 STOP_SECONDS = 8.0
 SAME_SIGNAL_SECONDS = 0.5  # `make` and process managers may send one signal twice in this time
 _PROGRAM = "gpuping"
+ServiceT = TypeVar("ServiceT")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -159,16 +161,22 @@ def run(
 
 async def serve(
     name: str,
-    service: AbstractAsyncContextManager[object],
+    service: AbstractAsyncContextManager[ServiceT],
     lifecycle: Lifecycle,
+    beside: Callable[[ServiceT], AbstractAsyncContextManager[object]] | None = None,
 ) -> None:
     """One service until a signal. A crash inside it ends the block with its error.
 
-    systemd is told when it is ready and that it lives, where the unit asks for that.
+    `beside` makes what runs along with the service, such as its metrics. systemd is told when the
+    service is ready and that it lives, where the unit asks for that.
     """
     hide_new_files()
     notifier = Notifier()
-    async with service, background() as start:
+    async with AsyncExitStack() as stack:
+        entered = await stack.enter_async_context(service)
+        if beside is not None:
+            await stack.enter_async_context(beside(entered))
+        start = await stack.enter_async_context(background())
         log.info("ready", service=name)
         notifier.ready()
         start(notifier.watch(lambda: True))

@@ -93,6 +93,12 @@ class Settings(Struct, kw_only=True, frozen=True):
     GATEWAY_PORT: Port = 8000
     # where browsers reach a gateway that another web server stands in front of, with its path
     GATEWAY_PUBLIC_URL: str | None = None
+    # where scheduler, storage and enrolment answer /metrics; outside loopback for token holders
+    GPUPING_METRICS_HOST: str = "127.0.0.1"
+    # None: 9321, 9322, 9323, or none where that is taken
+    SCHEDULER_METRICS_PORT: Port | None = None
+    STORAGE_METRICS_PORT: Port | None = None
+    ENROLMENT_METRICS_PORT: Port | None = None
     # of one token or address, on average; four times as many at once
     GATEWAY_REQUESTS_PER_SECOND: Positive = 500.0
 

@@ -7,9 +7,9 @@ from litestar import Request
 
 from bus.client import audit
 from bus.contract.audit import AuditPage
+from bus.identity.tokens import Token
 from bus.transport.connection import Client
 from gateway.web.access.auth import CALLER_SCOPE_KEY
-from gateway.web.access.tokens import Token
 
 
 class AuditLog:

@@ -14,6 +14,7 @@ from bus.background import background
 from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
 from bus.errors import SettingsError
+from bus.identity.tokens import TokenFile
 from bus.settings import Settings
 from bus.transport.connection import Client, connected
 from gateway.app import Dependencies, build
@@ -24,7 +25,6 @@ from gateway.request_metrics import RequestMetrics
 from gateway.web.access.auth import Guard
 from gateway.web.access.browser_sessions import session_key
 from gateway.web.access.public_address import PublicAddress
-from gateway.web.access.tokens import TokenFile
 from gateway.web.assets import STATIC_FOLDER, Assets
 from gateway.web.connections import connection_limit
 from gateway.web.file_response import LongAnswers

@@ -97,7 +97,7 @@ class SchedulerEndpoints:
             Endpoint("fleet", subjects.FLEET, self.fleet),
             Endpoint("fleet-map", subjects.FLEET_MAP, self.fleet_map),
             Endpoint("ping", subjects.PING_NOW_ALL, self.ping_now),
-            Endpoint("stats", subjects.STATS, self.stats),
+            Endpoint("stats", subjects.STATS, self.stats, group=self._stats().instance),
         ]
         return await serve(self._client, subjects.SCHEDULER_SERVICE, ABOUT, endpoints)
 
@@ -285,7 +285,7 @@ class SchedulerEndpoints:
         return ping
 
     async def stats(self, _request: Request) -> SchedulerStats:
-        """Answers `gpuping.scheduler.stats` with the figures of the scheduler that was asked."""
+        """Answers `gpuping.scheduler.stats` with its own figures; each scheduler answers."""
         return self._stats()
 
     def _views(self, agents: Iterable[Tracked]) -> tuple[Agent, ...]:

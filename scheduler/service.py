@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 import structlog
+from prometheus_client.core import Metric
 
 from bus.background import StartTask, background
 from bus.clock import utc_now
@@ -15,11 +16,14 @@ from bus.contract import subjects
 from bus.contract.messages import AgentState
 from bus.contract.questions import SchedulerStats
 from bus.identity.host import fleet_of
+from bus.monitoring.families import gauge
+from bus.monitoring.scheduler_families import scheduler_families
 from bus.settings import Settings
 from bus.transport import connection, layout
 from bus.transport.connection import Client
 from scheduler import maintenance_endpoints
 from scheduler.cluster.bus_clock import BusClock
+from scheduler.cluster.bus_disks import BusDisks
 from scheduler.cluster.cluster import Cluster
 from scheduler.cluster.history_position import HistoryPosition
 from scheduler.cluster.peers import Peers, new_instance
@@ -109,8 +113,10 @@ class Scheduler:
             policy=fingerprint(settings),
             timeout_seconds=settings.PING_RESPONSE_TIMEOUT_SECONDS,
         )
+        self.bus_disks = BusDisks()
         self.presence = Presence(
             settings,
+            on_snapshot=self.bus_disks.look,
             on_known=self.directory.know_connected,
             on_change=self._on_presence,
             on_twins=self._on_twins,
@@ -215,7 +221,20 @@ class Scheduler:
             ping_seconds_sum=counters.ping.sum,
             late_seconds_sum=counters.late.sum,
             bus_clock_offset_seconds=self.bus_clock.offset_seconds,
+            schedulers=self.peers.count,
+            bucket_bytes=self.bucket_guard.bucket_bytes,
+            bus_servers=self.bus_disks.servers,
         )
+
+    async def metric_families(self) -> list[Metric]:
+        """Returns what this scheduler shows to Prometheus."""
+        is_connected = gauge("bus_connected", "Whether the bus is connected", self.is_connected)
+        return [is_connected, *scheduler_families(self.stats())]
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the bus is connected."""
+        return self._client.is_connected
 
     async def _on_reloaded(self) -> None:
         """Brings what depends on the bucket into line with another one."""

@@ -6,7 +6,9 @@ outcomes of the stream are missing in history.
 """
 
 import asyncio
+import shutil
 from collections.abc import Callable
+from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -48,6 +50,21 @@ from storage.stream.feed import Feed
 
 FILE_SECONDS = 240.0  # writing a file may take this long: a month of 10,000 agents
 FILES_AT_ONCE = 2  # of the three readers, so that one is left for other questions
+
+
+class _HistoryStream(NamedTuple):
+    """The stream on the bus. `limit_bytes` is None for one without such a limit."""
+
+    last_sequence: int
+    bytes: int
+    limit_bytes: int | None
+
+
+class _Disk(NamedTuple):
+    """Bytes of a file system; None where they are not known."""
+
+    free: int | None
+    total: int | None
 
 
 class Endpoints:
@@ -185,16 +202,25 @@ class Endpoints:
 
     async def stats(self, _request: Request) -> StorageStats:
         """Answers how far ingest has read, and why it waits where it does."""
-        last_in_stream = await self._last_in_stream()
+        return await self.read_stats()
+
+    async def read_stats(self) -> StorageStats:
+        """Returns how far ingest has read, and the room on the bus and on the disk."""
+        stream = await self._history_stream()
+        disk = self._disk()
         waiting = self._store.waiting or self._feed.wait_log.detail
         ingest = self._store.ingest
         if ingest is None:
             return StorageStats(
                 rows=0,
                 last_sequence=0,
-                lag=last_in_stream,
+                lag=stream.last_sequence,
                 missing_seqs=0,
                 ingest_waiting=waiting,
+                stream_bytes=stream.bytes,
+                stream_limit_bytes=stream.limit_bytes,
+                disk_free_bytes=disk.free,
+                disk_bytes=disk.total,
             )
         last_sequence = 0
         if ingest.position is not None:
@@ -202,23 +228,39 @@ class Endpoints:
         return StorageStats(
             rows=ingest.rows,
             last_sequence=last_sequence,
-            lag=max(0, last_in_stream - last_sequence),
+            lag=max(0, stream.last_sequence - last_sequence),
             missing_seqs=ingest.sequences.missing,
             poisoned=ingest.poisoned,
             stream_begins=self._edge.begins,
             stream_days_left=self._edge.days_left,
             days_in_file_only=self._edge.days_in_file_only,
             ingest_waiting=waiting,
+            stream_bytes=stream.bytes,
+            stream_limit_bytes=stream.limit_bytes,
+            disk_free_bytes=disk.free,
+            disk_bytes=disk.total,
         )
 
-    async def _last_in_stream(self) -> int:
-        """Returns the last sequence of the history stream; 0 while there is no stream."""
+    async def _history_stream(self) -> _HistoryStream:
+        """Returns the history stream as it is now; an empty one while there is none."""
         try:
             info = await jetstream_api.call(self._client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
         except JetStreamApiError:
-            return 0
-        last: int = info["state"]["last_seq"]
-        return last
+            return _HistoryStream(0, 0, None)
+        limit = info["config"].get("max_bytes", -1)
+        return _HistoryStream(
+            last_sequence=info["state"]["last_seq"],
+            bytes=info["state"]["bytes"],
+            limit_bytes=limit if limit > 0 else None,
+        )
+
+    def _disk(self) -> _Disk:
+        """Returns the room on the disk of the history file; unknown while there is no folder."""
+        try:
+            usage = shutil.disk_usage(self._store.paths.folder)
+        except OSError:
+            return _Disk(None, None)
+        return _Disk(usage.free, usage.total)
 
     def _check_complete(self) -> None:
         """Raises UnavailableError while history lacks outcomes that the stream has.

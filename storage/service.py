@@ -11,11 +11,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
+from prometheus_client.core import Metric
 
 from bus.background import background
 from bus.clock import utc_now
 from bus.contract import subjects
 from bus.errors import BusError
+from bus.monitoring.families import gauge
+from bus.monitoring.storage_families import storage_families
 from bus.private_files import check_folder
 from bus.settings import Settings
 from bus.transport import connection, layout
@@ -44,6 +47,15 @@ class Storage:
         self.files = Files(client)
         self.edge = EdgeWatch(client)
         self.endpoints = Endpoints(client, settings, self.store, self.feed, self.files, self.edge)
+
+    async def metric_families(self) -> list[Metric]:
+        """Returns what this storage shows to Prometheus."""
+        stats = await self.endpoints.read_stats()
+        is_connected = self.client.is_connected
+        return [
+            gauge("bus_connected", "Whether the bus is connected", is_connected),
+            *storage_families(stats),
+        ]
 
     async def announce_readiness(self, replica: Replica) -> None:
         """Keeps the replica ready while the file can be used and has all that the stream has."""

@@ -78,7 +78,7 @@ from bus.errors import (
 from bus.transport.connection import Client
 from bus.transport.file_transfer import FileOffer, receive
 from bus.transport.large_answers import ask_whole
-from bus.transport.micro_services import ask, ask_raw
+from bus.transport.micro_services import ask, ask_all, ask_raw
 
 log = structlog.get_logger("bus.client")
 
@@ -211,6 +211,21 @@ class FleetClient:
     async def scheduler_stats(self, timeout: float = ANSWER_SECONDS) -> SchedulerStats:
         """What one of the schedulers has done since it started."""
         return await self._ask(SCHEDULER, subjects.STATS, None, SchedulerStats, timeout)
+
+    async def every_scheduler(self, timeout: float = ANSWER_SECONDS) -> list[SchedulerStats]:
+        """What each scheduler has done since it started; empty where none answers in time."""
+
+        def are_all(found: list[SchedulerStats]) -> bool:
+            return len(found) >= max(stats.schedulers for stats in found)
+
+        found = await ask_all(
+            self._client,
+            subjects.STATS,
+            SchedulerStats,
+            seconds=timeout,
+            are_all=are_all,
+        )
+        return sorted(found, key=lambda stats: stats.instance)
 
     async def ping_now(self, agent_id: str) -> Ping:
         """Has the scheduler ping the agent at once. The outcome counts as any other."""

@@ -452,6 +452,10 @@ class StorageStats(Message, kw_only=True, frozen=True):
     stream_days_left: float | None = None  # until the bus drops that one, at the rate so far
     days_in_file_only: int = 0  # neither on the bus nor in the archive any more
     ingest_waiting: str | None = None
+    stream_bytes: int = 0  # of the history stream on the bus
+    stream_limit_bytes: int | None = None  # beyond which the bus drops the oldest outcomes
+    disk_free_bytes: int | None = None  # where storage keeps its file; None where it is unknown
+    disk_bytes: int | None = None
 
 
 def ping_of(state: AgentState, report: UptimeReport | None = None) -> Ping:
@@ -488,6 +492,14 @@ def _remarks(last: Outcome, report: UptimeReport | None) -> tuple[str, ...]:
     return last.remarks
 
 
+class BusServer(Struct, kw_only=True, frozen=True):
+    """What JetStream holds on one nats-server, and how much that server lets it hold."""
+
+    name: str
+    stored_bytes: int
+    limit_bytes: int
+
+
 class SchedulerStats(Message, kw_only=True, frozen=True):
     """What one scheduler has done since its start. Histograms count values up to each bound (s)."""
 
@@ -517,3 +529,6 @@ class SchedulerStats(Message, kw_only=True, frozen=True):
     layout_problems: tuple[str, ...] = ()  # streams that are not as the settings want them
     # the server's clock less this scheduler's; None before it was measured
     bus_clock_offset_seconds: float | None = None
+    schedulers: int = 1  # that announce themselves, with this one
+    bucket_bytes: int = 0  # of the bucket's stream on the bus
+    bus_servers: tuple[BusServer, ...] = ()  # empty without NATS_SYSTEM_CREDS

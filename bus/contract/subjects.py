@@ -69,6 +69,9 @@ _ANSWERED_PREFIXES = (f"{INBOX_PREFIX}.", f"{INBOX_PREFIX}_", "_R_.")
 
 CLAIMS_UPDATE = "$SYS.REQ.CLAIMS.UPDATE"  # of the system account: takes a changed account
 
+# of the system account: asks every server what JetStream holds there
+SERVER_JETSTREAM = "$SYS.REQ.SERVER.PING.JSZ"
+
 EVENT_ALL = "gpuping.event.*"
 
 

@@ -14,6 +14,7 @@ import nats.micro
 import structlog
 from msgspec import Struct
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER, Request
 from nats.micro.service import Endpoint as ServiceEndpoint
 from nats.micro.service import Service
@@ -41,12 +42,16 @@ Handler = Callable[[Request], Awaitable[Struct | bytes | Answer | None]]
 
 
 class Endpoint(NamedTuple):
-    """One subject and its handler. Concurrent handlers run as tasks, for answers that take long."""
+    """One subject and its handler. Concurrent handlers run as tasks, for answers that take long.
+
+    A question goes to one instance of the service, or to each where `group` is another one in each.
+    """
 
     name: str
     subject: str
     handler: Handler
     concurrent: bool = True
+    group: str | None = None
 
 
 async def serve(
@@ -63,7 +68,7 @@ async def serve(
         description=description,
     )
     for endpoint in endpoints:
-        await add(service, endpoint)
+        await add(service, endpoint, endpoint.group)
     await client.flush()
     return service
 
@@ -180,3 +185,43 @@ async def ask_raw(
         status = int(code) if code.isdigit() else 500
         raise RefusedError(status, headers.get(ERROR_HEADER, "refused"))
     return answer.data
+
+
+async def ask_all(
+    client: BusClient,
+    subject: str,
+    reply: type[T],
+    *,
+    seconds: float,
+    are_all: Callable[[list[T]], bool],
+) -> list[T]:
+    """Asks every instance of a service, and waits at most `seconds` for their answers.
+
+    Returns as soon as `are_all` says so of those that came. Answers that are refusals or cannot be
+    read are left out.
+    """
+    if not client.is_connected:
+        return []
+    found: list[T] = []
+    complete = asyncio.Event()
+    inbox = client.new_inbox()
+
+    def receive(message: Msg) -> None:
+        if (message.headers or {}).get(ERROR_CODE_HEADER) or not message.data:
+            return
+        try:
+            found.append(decode(message.data, reply))
+        except BadMessageError as error:
+            log.warning("answer_decode_failed", subject=subject, detail=str(error))
+            return
+        if are_all(found):
+            complete.set()
+
+    async with client.listening(inbox, receive):
+        await client.publish(subject, b"", reply=inbox)
+        try:
+            async with asyncio.timeout(seconds):
+                await complete.wait()
+        except TimeoutError:
+            log.debug("some_instances_did_not_answer", subject=subject, answered=len(found))
+    return found

@@ -5,35 +5,24 @@ What the scheduler or storage does not answer is left out and never shown as 0;
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from bus.client.fleet_client import OPTIONAL_SECONDS, FleetClient, optional
 from bus.contract.questions import Agent, ListRequest, OverviewRequest
+from bus.monitoring.exposition import exposition
+from bus.monitoring.families import gauge, merged
+from bus.monitoring.scheduler_families import scheduler_families
+from bus.monitoring.storage_families import storage_families
 from gateway import metric_families
 from gateway.broadcast import EventBroadcast
 from gateway.request_metrics import RequestMetrics
 from gateway.web.problems import error_responses
-
-
-class _ScrapeCollector(Collector):
-    """The process's own metrics and the families read for this scrape, as one."""
-
-    def __init__(self, registry: CollectorRegistry, families: Iterable[Metric]) -> None:
-        self._registry = registry
-        self._families = families
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._registry.collect()
-        yield from self._families
 
 
 @get(
@@ -50,13 +39,13 @@ async def metrics(
     broadcast: NamedDependency[EventBroadcast],
     agents: Annotated[bool, QueryParameter(description="also one set of series an agent")] = False,
 ) -> Response[bytes]:
-    """The metrics of this gateway, of storage, and of whichever scheduler answers this scrape.
+    """The metrics of this gateway, of the storage that answers, and of every scheduler.
 
     A scheduler's counters carry its `instance`, so that rates are right with several schedulers.
     """
-    fleet, scheduler_stats, overview, storage_stats = await asyncio.gather(
+    fleet, schedulers, overview, storage_stats = await asyncio.gather(
         optional(fleet_client.fleet(OPTIONAL_SECONDS)),
-        optional(fleet_client.scheduler_stats(OPTIONAL_SECONDS)),
+        fleet_client.every_scheduler(OPTIONAL_SECONDS),
         optional(fleet_client.overview(OverviewRequest(recent=0), OPTIONAL_SECONDS)),
         optional(fleet_client.storage_stats(OPTIONAL_SECONDS)),
     )
@@ -66,26 +55,30 @@ async def metrics(
             scheduler=fleet is not None and fleet.trouble is None,
             storage=storage_stats is not None and storage_stats.ingest_waiting is None,
         ),
-        metric_families.gauge(
+        gauge(
             "bus_connected",
             "Whether the bus is connected",
             float(fleet_client.is_connected),
         ),
-        metric_families.gauge(
+        gauge(
             "gateway_event_streams",
             "Open live streams",
             broadcast.subscriber_count,
         ),
     ]
     families += metric_families.fleet_families(fleet)
-    families += metric_families.scheduler_families(scheduler_stats)
-    families += metric_families.storage_families(overview, storage_stats)
+    for scheduler_stats in schedulers:
+        families += scheduler_families(scheduler_stats)
+    families += metric_families.uptime_families(overview)
+    if storage_stats is not None:
+        families += storage_families(storage_stats)
     if agents:
         every_agent = [agent async for agent in _every_agent(fleet_client)]
         families += metric_families.agent_families(every_agent)
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    text = encode(_ScrapeCollector(request_metrics.registry, families))
-    return Response(text, headers={"Content-Type": content_type})
+    shown = exposition(
+        [*request_metrics.registry.collect(), *merged(families)], request.headers.get("accept", "")
+    )
+    return Response(shown.text, headers={"Content-Type": shown.content_type})
 
 
 def _service_up(**answered: bool) -> Metric:

@@ -171,11 +171,21 @@ def agentd(
 def scheduler(*, data_dir: DataDir = None) -> int:
     """Run a scheduler: it pings the agents that are due. Any number may run on one bus."""
     with extras.needed("server"):
+        from bus.monitoring import service_metrics
         from scheduler import service
     settings = with_running_bus(load_settings(GPUPING_DATA_DIR=data_dir), "scheduler")
-    return runner.run(
-        lambda lifecycle: runner.serve("scheduler", service.running(settings), lifecycle)
-    )
+
+    async def main(lifecycle: Lifecycle) -> None:
+        await runner.serve(
+            "scheduler",
+            service.running(settings),
+            lifecycle,
+            lambda running: service_metrics.serving(
+                settings, "SCHEDULER_METRICS_PORT", running.metric_families
+            ),
+        )
+
+    return runner.run(main)
 
 
 @app.command(group=RUN)

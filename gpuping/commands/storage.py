@@ -41,11 +41,21 @@ Force = Annotated[
 def storage(*, data_dir: DataDir = None) -> int:
     """Run storage: it keeps the history in DuckDB and answers questions about it."""
     with extras.needed("server"):
+        from bus.monitoring import service_metrics
         from storage import service
     settings = bus_file.with_running_bus(load_settings(GPUPING_DATA_DIR=data_dir), "storage")
-    return runner.run(
-        lambda lifecycle: runner.serve("storage", service.running(settings), lifecycle)
-    )
+
+    async def main(lifecycle: Lifecycle) -> None:
+        await runner.serve(
+            "storage",
+            service.running(settings),
+            lifecycle,
+            lambda running: service_metrics.serving(
+                settings, "STORAGE_METRICS_PORT", running.metric_families
+            ),
+        )
+
+    return runner.run(main)
 
 
 @storage_app.command

@@ -1,6 +1,5 @@
 """The checks that ask the bus: server, JetStream, streams, services, permissions, clock."""
 
-import asyncio
 import contextlib
 import json
 import time
@@ -10,21 +9,19 @@ from datetime import datetime
 from bus import clock
 from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
-from bus.contract.questions import SchedulerStats
 from bus.errors import BusError, RefusedError, UnavailableError
 from bus.redaction import redact_address
 from bus.settings import Settings
 from bus.transport import jetstream_api, layout
 from bus.transport.connection import Client
 from bus.transport.jetstream_api import JetStreamApiError
-from bus.transport.micro_services import ask, ask_raw
+from bus.transport.micro_services import ask_raw
 from gpuping.output.findings import Finding, failure, note, ok, warning
 
 DISCOVERY_SECONDS = 0.5
 WORK_SECONDS = 2.0
 MOST_SKEW_SECONDS = 1.0
 MOST_SCHEDULER_SKEW_SECONDS = 2.0  # a scheduler that is further ahead uses the server's clock
-QUESTIONS_TO_MEET_ALL = 16
 NEEDED_SERVICES = (subjects.SCHEDULER_SERVICE, subjects.STORAGE_SERVICE)
 SERVICES = (*NEEDED_SERVICES, subjects.AGENTD_SERVICE)
 
@@ -185,16 +182,12 @@ async def server_clock(client: Client) -> Finding:
 
 
 async def scheduler_clocks(client: Client) -> Finding:
-    """The schedulers' clocks against the server's and each other's: windows lie on their calendar.
+    """The schedulers' clocks against the server's and each other's.
 
-    Whichever scheduler is free answers a question, so that several are asked at once.
+    The windows of pings lie on the calendar of the scheduler that made them.
     """
-    questions = [
-        ask(client, subjects.STATS, None, SchedulerStats, who="the scheduler", timeout=2.0)
-        for _ in range(QUESTIONS_TO_MEET_ALL)
-    ]
     offsets = {}
-    for stats in await asyncio.gather(*questions):
+    for stats in await FleetClient(client, WORK_SECONDS).every_scheduler(WORK_SECONDS):
         if stats.bus_clock_offset_seconds is not None:
             offsets[stats.instance] = stats.bus_clock_offset_seconds
     return clock_finding(offsets)

@@ -6,6 +6,7 @@ host that is enrolled again; elsewhere it says which command does that.
 """
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import structlog
 from msgspec.structs import replace
 from nats.micro.request import Request
+from prometheus_client.core import Metric
 
 from bus.clock import utc_now
 from bus.contract import subjects
@@ -39,6 +41,7 @@ from bus.transport.batch import Write, commit
 from bus.transport.bucket import KeyValue, read
 from bus.transport.connection import Client
 from bus.transport.micro_services import Endpoint, serve
+from gpuping.enrolment.metric_families import Answered, families
 
 log = structlog.get_logger("gpuping.enrolment")
 
@@ -57,6 +60,7 @@ class Enrolment:
         self._client = client
         self._settings = settings
         self._authority = authority
+        self._answered: Counter[Answered] = Counter()
 
     def endpoints(self) -> list[Endpoint]:
         """What the micro service serves; permissions say who may ask what."""
@@ -231,14 +235,24 @@ class Enrolment:
         return CredentialsReply(agent_id=keys.agent_id, user_token=user_token)
 
     async def _on_new(self, request: Request) -> NewTokenReply:
-        return await self.new_token(decode(request.data or b"{}", NewTokenRequest))
+        reply = await self.new_token(decode(request.data or b"{}", NewTokenRequest))
+        self._answered["token_made"] += 1
+        return reply
 
     async def _on_redeem(self, request: Request) -> CredentialsReply:
-        return await self.redeem(decode(request.data, RedeemRequest))
+        reply = await self.redeem(decode(request.data, RedeemRequest))
+        self._answered["host_enrolled"] += 1
+        return reply
 
     async def _on_renew(self, request: Request) -> CredentialsReply:
         agent_id = subjects.last_token(request.subject)
-        return await self.renew(agent_id, decode(request.data, RenewRequest))
+        reply = await self.renew(agent_id, decode(request.data, RenewRequest))
+        self._answered["credentials_renewed"] += 1
+        return reply
+
+    async def metric_families(self) -> list[Metric]:
+        """What this service shows to Prometheus."""
+        return families(self._answered, is_connected=self._client.is_connected)
 
 
 @asynccontextmanager

@@ -140,6 +140,11 @@ class Peers:
         return not self._heard_at
 
     @property
+    def count(self) -> int:
+        """How many schedulers announce themselves, with this one."""
+        return len(self._heard_at) + 1
+
+    @property
     def differing_policies(self) -> tuple[str, ...]:
         """The believed peers whose rules are not those of this scheduler."""
         return self._others_differ

@@ -9,7 +9,7 @@ reconnection, and every SNAPSHOT_SECONDS, all servers are asked for their connec
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +80,8 @@ class Presence:
 
     `on_known` is called once with the agents that are connected, `on_change(agent_id, connected)`
     at every change after that, and `on_twins` with an agent that two hosts seem to be.
+    `on_snapshot` is called with the connection of the system account whenever the servers were
+    asked.
     """
 
     def __init__(
@@ -89,11 +91,13 @@ class Presence:
         on_known: Callable[[Iterable[str]], None],
         on_change: Callable[[str, bool], None],
         on_twins: Callable[[str], None],
+        on_snapshot: Callable[[Client], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._on_known = on_known
         self._on_change = on_change
         self._on_twins = on_twins
+        self._on_snapshot = on_snapshot
         self._account = ""
         self._connections: dict[str, set[ConnectionId]] = {}
         self._agents: dict[ConnectionId, str] = {}
@@ -131,6 +135,7 @@ class Presence:
                 while True:
                     await self._take_snapshot(client)
                     self._find_twins()
+                    await self._on_snapshot(client)
                     await _wait(ask_again, SNAPSHOT_SECONDS)
                     ask_again.clear()
 

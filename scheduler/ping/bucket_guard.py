@@ -35,7 +35,8 @@ class BucketGuard:
     """`problem` says why nobody is pinged; None while everything is as it should be.
 
     `lost_enrolments` counts the agents that were registered and are not in the bucket any more.
-    `layout_problems` are what `layout.inspect` finds. `on_reloaded` is called after the fleet was
+    `layout_problems` are what `layout.inspect` finds. `bucket_bytes` is the size of the bucket's
+    stream. `on_reloaded` is called after the fleet was
     loaded anew.
     """
 
@@ -57,6 +58,7 @@ class BucketGuard:
         self._created: str | None = None
         self.problem: str | None = None
         self.lost_enrolments = 0
+        self.bucket_bytes = 0
         self.layout_problems: tuple[str, ...] = ()
 
     async def remember(self) -> None:
@@ -85,6 +87,7 @@ class BucketGuard:
             if error.is_not_found:
                 self._stop(GONE)
             raise
+        self.bucket_bytes = information["state"]["bytes"]
         # Each registered agent has at least its entry.
         is_emptied = information["state"]["messages"] < len(self._directory)
         if information["created"] != self._created or is_emptied:

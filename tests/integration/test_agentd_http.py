@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from agentd import http, service
+from agentd import service
 from bus import settings
 from bus.contract.messages import UptimeReport, decode
 from bus.errors import SettingsError
+from bus.monitoring import http_server
 
 
 class Answer(NamedTuple):
@@ -113,7 +114,7 @@ async def test_nonsense_is_refused_and_the_next_request_is_answered(agent, nonse
 
 async def test_too_many_connections_are_told_to_come_again(agent):
     async with AsyncExitStack() as stack:
-        for _ in range(http.MOST_CONNECTIONS):
+        for _ in range(http_server.MOST_CONNECTIONS):
             _, idle = await asyncio.open_connection("127.0.0.1", agent.http_port)
             stack.callback(idle.close)
         answer = await ask(agent.http_port, "/agent/health")
@@ -126,7 +127,7 @@ async def test_too_many_connections_are_told_to_come_again(agent):
 
 async def test_a_port_that_is_taken_is_one_clear_error(agent, quick):
     taken = msgspec.structs.replace(quick, AGENT_ID="agent-002", AGENT_HTTP_PORT=agent.http_port)
-    with pytest.raises(http.HttpPortError, match=f"AGENT_HTTP_PORT={agent.http_port}"):
+    with pytest.raises(http_server.PortError, match=f"AGENT_HTTP_PORT={agent.http_port}"):
         async with service.running(taken, serve_http=True):
             pass
 
@@ -142,7 +143,7 @@ async def test_an_idle_client_does_not_hold_up_the_exit(quick):
         _, idle = await asyncio.open_connection("127.0.0.1", agent.http_port)
         assert (await ask(agent.http_port, "/agent/health")).status == 200
         began = time.monotonic()
-    assert time.monotonic() - began < http.REQUEST_SECONDS / 2
+    assert time.monotonic() - began < http_server.REQUEST_SECONDS / 2
     idle.close()
 
 

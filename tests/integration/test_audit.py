@@ -8,11 +8,11 @@ from bus.contract import subjects
 from bus.contract.audit import AuditEntry, AuditPage
 from bus.contract.messages import encode
 from bus.contract.questions import RegisterReply, RegisterRequest
+from bus.identity import tokens
 from bus.settings import Settings
 from bus.transport import connection, jetstream_api, layout
 from bus.transport.jetstream_api import JetStreamApiError
 from bus.transport.micro_services import ask, ask_raw
-from gateway.web.access import tokens
 from scheduler import service as scheduler_service
 from tests.gateway_behind import agent, gateway_and_behind, ping, quick
 

@@ -15,10 +15,10 @@ from bus.client.fleet_client import FleetClient
 from bus.contract.messages import PingRequest, encode
 from bus.contract.questions import ExpectGpusRequest, RegisterRequest
 from bus.errors import RefusedError
+from bus.identity import tokens
 from bus.settings import Settings
 from bus.transport import connection
 from gateway import service as gateway_service
-from gateway.web.access import tokens
 from scheduler.service import running
 from tests.agents import TestAgents, answering, report
 from tests.history import until_history

@@ -10,8 +10,8 @@ import pytest
 
 from bus.clock import utc_now
 from bus.errors import SettingsError
+from bus.identity import tokens
 from gateway import service
-from gateway.web.access import tokens
 from tests.gateway_behind import agent, gateway_and_behind, ping, quick
 
 AGENTS = "/ping-system/agents"

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bus.identity import tokens
 from gateway import broadcast
 from gateway.web import concurrency, connections
-from gateway.web.access import tokens
 from tests.gateway_behind import agent, gateway_and_behind, ping, quick
 
 EVENTS = "/ping-system/events"

@@ -19,7 +19,7 @@ from bus.contract import subjects
 from bus.contract.messages import encode
 from bus.contract.questions import LiveEvent
 from bus.errors import SettingsError
-from gateway.web.access import tokens
+from bus.identity import tokens
 from tests.gateway_behind import NOW, agent, gateway_and_behind, ping, quick
 
 DOCS = Path(__file__).parents[2] / "docs/reverse-proxy.md"

@@ -9,10 +9,10 @@ from msgspec.structs import replace
 from bus.contract import subjects
 from bus.contract.messages import AgentEntry, encode
 from bus.contract.questions import RegisterReply, RegisterRequest, SchedulerStats
+from bus.monitoring.scheduler_families import scheduler_families
 from bus.settings import Settings
 from bus.transport import connection, micro_services
 from bus.transport.bucket import read
-from gateway.metric_families import scheduler_families
 from gpuping.doctor.bus_checks import clock_finding, scheduler_clocks
 from scheduler.service import Scheduler, running
 from tests.agents import answering

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from bus import settings
-from gateway.web.access import tokens
+from bus.identity import tokens
 from gpuping.up import system
 
 MAX_EXAMPLES = 4  # for each operation, so that all of it takes half a minute on an idle machine

@@ -31,10 +31,10 @@ from bus.contract.messages import (
     encode,
 )
 from bus.errors import BadMessageError
+from bus.identity.tokens import Token
 from bus.settings import Settings
 from bus.transport import file_transfer
 from bus.transport.file_transfer import PieceRequest
-from gateway.web.access.tokens import Token
 from scheduler.ping.pinger import read_report
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

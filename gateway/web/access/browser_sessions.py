@@ -17,8 +17,8 @@ from pathlib import Path
 import structlog
 
 from bus.errors import GpupingError
+from bus.identity.tokens import Token
 from bus.private_files import open_private, private_folder
-from gateway.web.access.tokens import Token
 
 log = structlog.get_logger("gateway.web.access.browser_sessions")
 

@@ -14,11 +14,11 @@ from bus.errors import SettingsError
 from bus.identity.local import LocalIdentities
 from bus.runner import Lifecycle
 from bus.transport.micro_services import ask
+from gpuping import extras
 from gpuping.client.bus_connection import connect_to_running
 from gpuping.client.bus_file import with_running_bus
 from gpuping.commands.command_settings import load_settings
 from gpuping.commands.options import CHECK, RUN, DataDir, OneAgentOption, app, examples
-from gpuping.enrolment import service
 
 SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 ONLY_HERE = (
@@ -83,11 +83,23 @@ def enrolment(*, data_dir: DataDir = None) -> int:
     those of agent and bootstrap.
     """
     loaded = load_settings(GPUPING_DATA_DIR=data_dir)
+    with extras.needed("server"):
+        from bus.monitoring import service_metrics
+        from gpuping.enrolment import service
     authority = LocalIdentities.open(loaded.data_dir).authority
     settings = with_running_bus(loaded, "enrolment")
-    return runner.run(
-        lambda lifecycle: runner.serve("enrolment", service.running(settings, authority), lifecycle)
-    )
+
+    async def main(lifecycle: Lifecycle) -> None:
+        await runner.serve(
+            "enrolment",
+            service.running(settings, authority),
+            lifecycle,
+            lambda running: service_metrics.serving(
+                settings, "ENROLMENT_METRICS_PORT", running.metric_families
+            ),
+        )
+
+    return runner.run(main)
 
 
 def _seconds(text: str) -> int:

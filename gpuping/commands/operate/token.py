@@ -48,7 +48,7 @@ def add_token(
     when no file is named, and GpupingError when it has a token of that name already or cannot be
     written.
     """
-    from gateway.web.access import tokens
+    from bus.identity import tokens
 
     if not settings.GPUPING_TOKENS_FILE:
         raise SettingsError(

@@ -29,7 +29,7 @@ from msgspec import Meta, Struct
 from bus.contract.subjects import END
 from bus.errors import SettingsError
 
-log = structlog.get_logger("gateway.web.access.tokens")
+log = structlog.get_logger("bus.identity.tokens")
 
 TokenRole = Literal["viewer", "operator", "admin"]
 RANK: dict[TokenRole, int] = {"viewer": 0, "operator": 1, "admin": 2}

@@ -1,0 +1,1 @@
+"""What a service shows over HTTP on this machine: a small server, and its metrics."""
