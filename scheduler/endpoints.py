@@ -35,6 +35,7 @@ from bus.contract.questions import (
 )
 from bus.errors import RefusedError
 from bus.transport.connection import Client, reply_subject
+from bus.transport.hedging import HedgedEndpoints
 from bus.transport.large_answers import fitting, room
 from bus.transport.micro_services import Endpoint, serve
 from scheduler.cluster.bus_clock import BusClock
@@ -83,23 +84,38 @@ class SchedulerEndpoints:
         self._stats = stats
         self._facts = AgentFacts(directory)
 
-    async def serve(self, others: list[Endpoint]) -> Service:
-        """Starts to answer, at the other endpoints too; the service returned has a `stop`."""
-        endpoints = [
-            *others,
+    async def serve(self, changes: list[Endpoint], looks: list[Endpoint]) -> Service:
+        """Starts to answer, at the other endpoints too; the service returned has a `stop`.
+
+        `looks` are questions that change nothing, which may come a second time.
+        """
+        changes = [
+            *changes,
             Endpoint("register", subjects.REGISTER_ALL, self.register),
             Endpoint("enrol", subjects.ENROL_ALL, self.enrol),
             Endpoint("remove", subjects.REMOVE_ALL, self.remove),
+            Endpoint("expect-gpus", subjects.EXPECT_GPUS_ALL, self.expect_gpus),
+            Endpoint("ping", subjects.PING_NOW_ALL, self.ping_now),
+            # every scheduler hears this one
+            Endpoint("stats", subjects.STATS, self.stats, group=self._stats().instance),
+        ]
+        looks = [
+            *looks,
             Endpoint("get", subjects.GET_ALL, self.get),
             Endpoint("expected-gpus", subjects.EXPECTED_GPUS_ALL, self.expected_gpus),
-            Endpoint("expect-gpus", subjects.EXPECT_GPUS_ALL, self.expect_gpus),
             Endpoint("list", subjects.LIST, self.list),
             Endpoint("fleet", subjects.FLEET, self.fleet),
             Endpoint("fleet-map", subjects.FLEET_MAP, self.fleet_map),
-            Endpoint("ping", subjects.PING_NOW_ALL, self.ping_now),
-            Endpoint("stats", subjects.STATS, self.stats, group=self._stats().instance),
         ]
-        return await serve(self._client, subjects.SCHEDULER_SERVICE, ABOUT, endpoints)
+        hedged = HedgedEndpoints(self._client, looks)
+        service = await serve(
+            self._client,
+            subjects.SCHEDULER_SERVICE,
+            ABOUT,
+            [*changes, *hedged.endpoints],
+        )
+        await hedged.listen()
+        return service
 
     async def register(self, request: Request) -> RegisterReply:
         """Answers `gpuping.registry.register.<id>`, where agents register themselves."""

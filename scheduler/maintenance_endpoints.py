@@ -59,13 +59,16 @@ class MaintenanceEndpoints:
         self._bus_clock = bus_clock
         self._limits = limits
 
-    def endpoints(self) -> list[Endpoint]:
+    def changes(self) -> list[Endpoint]:
         """Returns what the scheduler's micro service answers besides its own subjects."""
         return [
             Endpoint("book-maintenance", subjects.BOOK_MAINTENANCE, self.book),
             Endpoint("cancel-maintenance", subjects.CANCEL_MAINTENANCE, self.cancel),
-            Endpoint("list-maintenance", subjects.LIST_MAINTENANCE, self.list_bookings),
         ]
+
+    def looks(self) -> list[Endpoint]:
+        """Returns those that change nothing."""
+        return [Endpoint("list-maintenance", subjects.LIST_MAINTENANCE, self.list_bookings)]
 
     async def book(self, request: Request) -> Bookings:
         """Books for one agent, or for all that have a label.

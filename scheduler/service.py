@@ -283,7 +283,8 @@ async def running(settings: Settings) -> AsyncIterator[Scheduler]:
         async with background() as start:
             await scheduler.load(start)
             scheduler.start(start)
-            service = await scheduler.endpoints.serve(scheduler.maintenance_endpoints.endpoints())
+            maintenance = scheduler.maintenance_endpoints
+            service = await scheduler.endpoints.serve(maintenance.changes(), maintenance.looks())
             try:
                 yield scheduler
             finally:

@@ -75,6 +75,7 @@ from bus.errors import (
     RefusedError,
     UnavailableError,
 )
+from bus.transport import hedging
 from bus.transport.connection import Client
 from bus.transport.file_transfer import FileOffer, receive
 from bus.transport.large_answers import ask_whole
@@ -145,11 +146,11 @@ class FleetClient:
     async def agent(self, agent_id: str, *, removed_too: bool = False) -> Agent:
         """One agent. Raises RefusedError 404 for an unknown one, or a removed one by default."""
         request = GetRequest(removed_too=removed_too)
-        return await self._ask(SCHEDULER, subjects.get(agent_id), request, Agent)
+        return await self._look(SCHEDULER, subjects.get(agent_id), request, Agent)
 
     async def expected_gpus(self, agent_id: str) -> ExpectedGpus:
         """The GPUs that are expected of a host. Raises RefusedError 404 for an unknown one."""
-        return await self._ask(SCHEDULER, subjects.expected_gpus(agent_id), None, ExpectedGpus)
+        return await self._look(SCHEDULER, subjects.expected_gpus(agent_id), None, ExpectedGpus)
 
     async def expect_gpus(self, agent_id: str, request: ExpectGpusRequest) -> ExpectedGpus:
         """Changes which GPUs are expected of a host.
@@ -170,11 +171,11 @@ class FleetClient:
 
     async def agents(self, request: ListRequest) -> AgentPage:
         """A page of agents, without `uptime_24h_percent`: see `with_uptimes`."""
-        return await self._ask(SCHEDULER, subjects.LIST, request, AgentPage)
+        return await self._look(SCHEDULER, subjects.LIST, request, AgentPage)
 
     async def fleet(self, timeout: float = ANSWER_SECONDS) -> Fleet:
         """The fleet in numbers, from the scheduler's memory."""
-        return await self._ask(SCHEDULER, subjects.FLEET, None, Fleet, timeout)
+        return await self._look(SCHEDULER, subjects.FLEET, None, Fleet, timeout)
 
     async def fleet_map(self, label: str | None) -> FleetMap:
         """The state of every GPU, page by page from one scheduler, grouped by a label or not."""
@@ -182,7 +183,7 @@ class FleetClient:
         pages = []
         request = FleetMapRequest(label=label)
         while True:
-            page = await self._ask(SCHEDULER, subjects.FLEET_MAP, request, FleetMapPage)
+            page = await self._look(SCHEDULER, subjects.FLEET_MAP, request, FleetMapPage)
             pages.append(page.columns)
             if page.next_cursor is None:
                 break
@@ -206,11 +207,11 @@ class FleetClient:
 
     async def maintenance(self, request: BookingsRequest) -> Bookings:
         """The bookings of one agent, or of all."""
-        return await self._ask(SCHEDULER, subjects.LIST_MAINTENANCE, request, Bookings)
+        return await self._look(SCHEDULER, subjects.LIST_MAINTENANCE, request, Bookings)
 
     async def scheduler_stats(self, timeout: float = ANSWER_SECONDS) -> SchedulerStats:
         """What one of the schedulers has done since it started."""
-        return await self._ask(SCHEDULER, subjects.STATS, None, SchedulerStats, timeout)
+        return await self._look(SCHEDULER, subjects.STATS, None, SchedulerStats, timeout)
 
     async def every_scheduler(self, timeout: float = ANSWER_SECONDS) -> list[SchedulerStats]:
         """What each scheduler has done since it started; empty where none answers in time."""
@@ -243,7 +244,7 @@ class FleetClient:
         others.
         """
         subject = subjects.history(agent_id)
-        stored = await self._ask(STORAGE, subject, request, StoredHistory, HISTORY_SECONDS)
+        stored = await self._look(STORAGE, subject, request, StoredHistory, HISTORY_SECONDS)
         if not stored.agent_known:
             await self._check_registered(agent_id)
         return stored.page()
@@ -251,7 +252,7 @@ class FleetClient:
     async def series(self, agent_id: str, request: SeriesRequest) -> SeriesReply:
         """An agent's uptime over a period in buckets. Raises RefusedError 404 as `history` does."""
         subject = subjects.series(agent_id)
-        reply = await self._ask(STORAGE, subject, request, SeriesReply, HISTORY_SECONDS)
+        reply = await self._look(STORAGE, subject, request, SeriesReply, HISTORY_SECONDS)
         if not reply.agent_known:
             await self._check_registered(agent_id)
         return reply
@@ -306,7 +307,7 @@ class FleetClient:
         self, request: UptimesRequest, timeout: float = ANSWER_SECONDS
     ) -> UptimesReply:
         """Time-weighted uptime of several agents."""
-        return await self._ask(STORAGE, subjects.UPTIMES, request, UptimesReply, timeout)
+        return await self._look(STORAGE, subjects.UPTIMES, request, UptimesReply, timeout)
 
     async def with_uptimes(
         self, agents: tuple[Agent, ...], timeout: float = ANSWER_SECONDS
@@ -324,11 +325,11 @@ class FleetClient:
         self, request: OverviewRequest, timeout: float = ANSWER_SECONDS
     ) -> OverviewReply:
         """The fleet's last hours."""
-        return await self._ask(STORAGE, subjects.OVERVIEW, request, OverviewReply, timeout)
+        return await self._look(STORAGE, subjects.OVERVIEW, request, OverviewReply, timeout)
 
     async def storage_stats(self, timeout: float = ANSWER_SECONDS) -> StorageStats:
         """How far ingest has come."""
-        return await self._ask(STORAGE, subjects.STORAGE_STATS, None, StorageStats, timeout)
+        return await self._look(STORAGE, subjects.STORAGE_STATS, None, StorageStats, timeout)
 
     async def audit(self, limit: int, before: int | None = None) -> AuditPage:
         """A page of the audit log, the newest entries first."""
@@ -477,6 +478,26 @@ class FleetClient:
         question = ask(self._client, subject, request, reply, who=who, timeout=timeout)
         return await _readable(who, question)
 
+    async def _look(
+        self,
+        who: str,
+        subject: str,
+        request: Struct | None,
+        reply: type[ReplyT],
+        timeout: float = ANSWER_SECONDS,
+    ) -> ReplyT:
+        """Asks what changes nothing: a second instance is asked when the first does not answer."""
+        question = ask(
+            self._client,
+            subject,
+            request,
+            reply,
+            who=who,
+            timeout=timeout,
+            requesting=hedging.request,
+        )
+        return await _readable(who, question)
+
     async def _ask_whole(
         self,
         subject: str,
@@ -485,12 +506,27 @@ class FleetClient:
     ) -> ReplyT:
         """Asks storage for an answer that may be larger than a message."""
         question = ask_whole(
-            self._client, subject, request, reply, who=STORAGE, timeout=FILE_SECONDS
+            self._client,
+            subject,
+            request,
+            reply,
+            who=STORAGE,
+            timeout=FILE_SECONDS,
+            requesting=hedging.request_long,
         )
         return await _readable(STORAGE, question)
 
     async def _ask_file(self, subject: str, request: Struct) -> FileOffer:
-        return await self._ask(STORAGE, subject, request, FileOffer, FILE_SECONDS)
+        question = ask(
+            self._client,
+            subject,
+            request,
+            FileOffer,
+            who=STORAGE,
+            timeout=FILE_SECONDS,
+            requesting=hedging.request_long,
+        )
+        return await _readable(STORAGE, question)
 
     async def _ask_agent(self, agent_id: str, subject: str) -> bytes:
         who = f"agent {agent_id}"

@@ -168,6 +168,17 @@ def ping_now(agent_id: str) -> str:
     return f"gpuping.scheduler.ping.{agent_id}"
 
 
+def of_every_instance(subject: str) -> str:
+    """Where the same question is heard by every instance of the service, and not by one of them.
+
+    The scheduler's are among those of the registry, which every role that asks it may ask.
+    """
+    _, service, question = subject.split(".", 2)
+    if service == "scheduler":
+        service = "registry"
+    return f"gpuping.{service}.every.{question}"
+
+
 def micro_ping(service: str) -> str:
     """Asks which instances of a micro service are on the bus."""
     return f"{MICRO_PING}.{service}"

@@ -13,7 +13,7 @@ from bus.contract.messages import decode, encode
 from bus.errors import BadMessageError
 from bus.transport.connection import Client
 from bus.transport.file_transfer import FileOffer, receive
-from bus.transport.micro_services import ask_raw
+from bus.transport.micro_services import Requesting, ask_raw
 
 PAGE_BYTES = 900_000  # for a server that accepts messages of 1 MB
 S = TypeVar("S", bound=Struct)
@@ -45,12 +45,15 @@ async def ask_whole(
     *,
     who: str,
     timeout: float = 5.0,
+    requesting: Requesting | None = None,
 ) -> T:
     """Asks as `micro_services.ask` does; an answer that was offered as a file is fetched.
 
     Raises UnavailableError when the file ends early, and all that `ask` raises.
     """
-    data = await ask_raw(client, subject, encode(request), who=who, timeout=timeout)
+    data = await ask_raw(
+        client, subject, encode(request), who=who, timeout=timeout, requesting=requesting
+    )
     offer = _offer(data)
     if offer is not None:
         data = b"".join([piece async for piece in receive(client, offer)])

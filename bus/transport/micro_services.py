@@ -7,7 +7,7 @@ problem document.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import nats.errors
 import nats.micro
@@ -37,6 +37,8 @@ class Answer(NamedTuple):
     headers: dict[str, str]
 
 
+# sends a question and returns the answer: client, subject, data, time-out in seconds
+Requesting = Callable[[Any, str, bytes, float], Awaitable[Msg]]
 # None instead of an answer leaves the question to another replica
 Handler = Callable[[Request], Awaitable[Struct | bytes | Answer | None]]
 
@@ -82,13 +84,14 @@ async def add(
     await service.add_endpoint(
         name=endpoint.name,
         subject=endpoint.subject,
-        handler=_answering(endpoint),
+        handler=answering(endpoint),
         queue_group=group,
     )
     return last_endpoint(service)
 
 
-def _answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
+def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
+    """Returns the callback of an endpoint: it answers, and refuses where the handler raises."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def answer(request: Request) -> None:
@@ -144,6 +147,7 @@ async def ask(
     *,
     who: str,
     timeout: float = 5.0,
+    requesting: Requesting | None = None,
 ) -> T:
     """Asks and returns the decoded answer. `who` names the service in the text of errors.
 
@@ -151,7 +155,7 @@ async def ask(
     seconds, and BadMessageError when the answer cannot be decoded.
     """
     payload = b"" if request is None else encode(request)
-    data = await ask_raw(client, subject, payload, who=who, timeout=timeout)
+    data = await ask_raw(client, subject, payload, who=who, timeout=timeout, requesting=requesting)
     return decode(data, reply)
 
 
@@ -162,12 +166,19 @@ async def ask_raw(
     *,
     who: str,
     timeout: float = 5.0,
+    requesting: Requesting | None = None,
 ) -> bytes:
-    """Asks with bytes and returns bytes; raises as `ask` does, except BadMessageError."""
+    """Asks with bytes and returns bytes; raises as `ask` does, except BadMessageError.
+
+    `requesting` sends the question in another way than once (`hedging.request`).
+    """
     if not client.is_connected:
         raise UnavailableError("the bus is not connected")
     try:
-        answer = await client.request(subject, data, timeout=timeout)
+        if requesting is None:
+            answer = await client.request(subject, data, timeout=timeout)
+        else:
+            answer = await requesting(client, subject, data, timeout)
     except nats.errors.NoRespondersError:
         raise UnavailableError(f"{who} is not on the bus") from None
     except (TimeoutError, nats.errors.TimeoutError):

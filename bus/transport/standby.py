@@ -2,6 +2,9 @@
 
 Ready replicas share the questions in the service's own queue group. A replica on standby subscribes
 in a second group, so it hears every question too, and answers only where no replica is ready.
+
+A question that the replica which got it does not answer soon comes to every replica a second time
+(`bus.transport.hedging`).
 """
 
 import secrets
@@ -13,6 +16,7 @@ from nats.micro.service import Endpoint as ServiceEndpoint
 from nats.micro.service import Service
 
 from bus.transport.connection import Client, forget_endpoint
+from bus.transport.hedging import HedgedEndpoints
 from bus.transport.micro_services import Answer, Endpoint, Handler, add
 
 STANDBY_GROUP = "standby"
@@ -35,12 +39,17 @@ class Replica:
         self._service = service
         self._ready_subject = ready_subject
         self._id = secrets.token_hex(8).encode()
-        # the ready endpoint comes last: when it answers, the others stand
-        self._when_ready = [*endpoints, Endpoint("ready", ready_subject, self._say_ready)]
-        self._on_standby = [
-            endpoint._replace(handler=self._unless_another_is_ready(endpoint.handler))
+        answered_now = [
+            endpoint._replace(handler=self._as_it_stands(endpoint.handler))
             for endpoint in endpoints
         ]
+        self._hedged = HedgedEndpoints(client, answered_now)
+        # the ready endpoint comes last: when it answers, the others stand
+        self._when_ready = [
+            *self._hedged.endpoints,
+            Endpoint("ready", ready_subject, self._say_ready),
+        ]
+        self._on_standby = self._hedged.endpoints
         self._added: list[ServiceEndpoint] = []
         self.ready: bool | None = None  # None before the first `set_ready`
 
@@ -58,7 +67,10 @@ class Replica:
         for endpoint in endpoints:
             self._added.append(await add(self._service, endpoint, group))
         await self._client.settle()
+        is_first = self.ready is None
         self.ready = ready
+        if is_first:
+            await self._hedged.listen()
         await self._remove(before)
 
     async def _remove(self, endpoints: list[ServiceEndpoint]) -> None:
@@ -70,9 +82,11 @@ class Replica:
                 subscriptions.append(subscription)
         await self._client.drain_callbacks(subscriptions)
 
-    def _unless_another_is_ready(self, handler: Handler) -> Handler:
+    def _as_it_stands(self, handler: Handler) -> Handler:
+        """Answers when ready, and on standby where no other replica is ready."""
+
         async def answer(request: Request) -> Struct | bytes | Answer | None:
-            if await self._another_is_ready():
+            if not self.ready and await self._another_is_ready():
                 return None
             return await handler(request)
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -35,7 +36,8 @@ RETURN_SECONDS = 30.0
 EXCUSED_SECONDS = 60.0
 TOLD = 5  # failures of one kind that are printed
 AWAY_KINDS = frozenset({"kill", "freeze", "cut", "stall"})
-TOLERANCE_MS = 1500  # of one absence: its beginning is known to a beat, its end to a start
+DEAD_KINDS = frozenset({"kill", "freeze"})
+TOLERANCE_SECONDS = 1.5  # of one absence: its beginning is known to a beat, its end to a start
 
 
 class Found(Struct):
@@ -73,32 +75,51 @@ class Span(Struct, frozen=True):
         return any(one.began < self.ended and one.ended > self.began for one in spans)
 
 
+class Dead(NamedTuple):
+    """How long a host's process did not live, and how often."""
+
+    seconds: float
+    absences: int
+
+
 class Whereabouts:
     """When each fleet was away, and when our own side had an outage."""
 
     def __init__(self, system: System, attack: Attack) -> None:
         self._system = system
         self.absences: dict[str, list[Span]] = {}
+        self._deaths: dict[str, list[Span]] = {}
+        self.most_for_one_absence = system.shape.timeout_seconds + TOLERANCE_SECONDS
         self.ours: list[Span] = [Span(s.began, s.ended + EXCUSED_SECONDS) for s in system.stalls]
         for one in attack.happened:
             if one.target.startswith("fleet"):
                 if one.kind in AWAY_KINDS:
-                    self._add(one.target, Span(one.began, one.ended))
+                    self._add(one.target, Span(one.began, one.ended), one.kind)
                 continue
             self.ours.append(Span(one.began, one.ended + EXCUSED_SECONDS))
             if one.kind == "power":
                 for number in range(system.shape.fleets):
-                    self._add(f"fleet-{number + 1}", Span(one.began, one.ended))
+                    self._add(f"fleet-{number + 1}", Span(one.began, one.ended), "kill")
         self._stalls = [Span(s.began, s.ended) for s in system.stalls]
 
-    def _add(self, fleet: str, span: Span) -> None:
+    def _add(self, fleet: str, span: Span, kind: str) -> None:
         self.absences.setdefault(fleet, []).append(span)
+        if kind in DEAD_KINDS:
+            self._deaths.setdefault(fleet, []).append(span)
+
+    def dead_seconds(self, agent_id: str, life: Span) -> Dead:
+        """How long the host's process was dead or frozen within its life."""
+        deaths = self._deaths.get(self._fleet_of(agent_id), [])
+        inside = [min(d.ended, life.ended) - max(d.began, life.began) for d in deaths]
+        return Dead(sum(max(0.0, seconds) for seconds in inside), len(deaths))
+
+    def _fleet_of(self, agent_id: str) -> str:
+        share = self._system.shape.hosts // self._system.shape.fleets
+        return f"fleet-{int(agent_id[1:]) // share + 1}"
 
     def of(self, agent_id: str, *, return_seconds: float = 0.0) -> list[Span]:
         """Its absences, each longer by the time that its client may need to be back."""
-        share = self._system.shape.hosts // self._system.shape.fleets
-        fleet = f"fleet-{int(agent_id[1:]) // share + 1}"
-        spans = [*self.absences.get(fleet, ()), *self._stalls]
+        spans = [*self.absences.get(self._fleet_of(agent_id), ()), *self._stalls]
         return [Span(span.began, span.ended + return_seconds) for span in spans]
 
 
@@ -243,21 +264,32 @@ def _check_credit(
     where: Whereabouts,
     found: Found,
 ) -> None:
-    """Time in which the host's process was dead or frozen is never called up."""
+    """Time in which the host's process was dead or frozen is not called up.
+
+    The admission rule lets an answer's own time pass either way, which is as long as a ping may
+    take; so an absence may be called up by that much, once.
+    """
+    recorded = 0.0
+    spans = []
     for state in states:
         answer = host.answers.get(state.last.ping_id)
         seconds = state.last.seconds
         if answer is None or seconds is None or state.last.outcome != "answered":
             continue
+        recorded += seconds.up
+        length = (answer.until - answer.since) / 1000
         window = state.last.window_seconds or 0.0
-        until = answer.until / 1000
-        if seconds.up > window + 0.001:
-            found.credited.append(f"{agent_id} #{state.ping_seq}: more than its window")
-        unknown_said = sum(one.unknown for one in host.answers_of(state.last.ping_id)[:1]) / 1000
-        recorded = seconds.up * 1000
-        most = (window - unknown_said) * 1000 + TOLERANCE_MS
-        if recorded > most:
-            found.credited.append(f"{agent_id} #{state.ping_seq} at {until:.3f}")
+        most = answer.up / 1000 + max(0.0, window - length) + TOLERANCE_SECONDS
+        if seconds.up > most:
+            found.credited.append(f"{agent_id} #{state.ping_seq}: {seconds.up} s, not {most}")
+        spans.append(answer)
+    if not spans:
+        return
+    life = Span(spans[0].since / 1000, spans[-1].until / 1000)
+    dead = where.dead_seconds(agent_id, life)
+    most = life.ended - life.began - dead.seconds
+    if recorded > most + dead.absences * where.most_for_one_absence + TOLERANCE_SECONDS:
+        found.credited.append(f"{agent_id}: {recorded:.1f} s up of {most:.1f} s alive")
 
 
 async def _compare_with_storage(system: System, history: History, found: Found) -> None:

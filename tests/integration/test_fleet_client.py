@@ -36,7 +36,9 @@ class SilentBus:
 
     is_connected = True
 
-    async def request(self, subject: str, data: bytes, timeout: float) -> Any:
+    async def request(
+        self, subject: str, data: bytes, timeout: float, headers: dict[str, str] | None = None
+    ) -> Any:
         raise nats.errors.TimeoutError
 
 
@@ -67,7 +69,9 @@ class SilentStorage(SilentBus):
     def __init__(self, bus: Client) -> None:
         self._bus = bus
 
-    async def request(self, subject: str, data: bytes, timeout: float) -> Any:
+    async def request(
+        self, subject: str, data: bytes, timeout: float, headers: dict[str, str] | None = None
+    ) -> Any:
         if subject == subjects.get("a"):
             return await self._bus.request(subject, data, timeout=timeout)
         return await super().request(subject, data, timeout)

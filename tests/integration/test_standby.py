@@ -13,7 +13,7 @@ from bus.transport.connection import Client
 from bus.transport.micro_services import Endpoint, ask_raw, serve
 from bus.transport.standby import Replica
 
-QUESTION, READY = "replicas.question", "replicas.ready"
+QUESTION, READY = "gpuping.replicas.question", "gpuping.replicas.ready"
 
 
 async def replica(client: Client, name: str) -> Replica:
