@@ -4,10 +4,14 @@ Windows lie on the schedulers' calendar, so a scheduler whose own clock is wrong
 Every MEASURE_SECONDS the offset to the server's clock is measured. A clock that is ahead by more
 than TOLERANCE_SECONDS is not believed: the server's is used instead. One that is behind does no
 harm, because no window ends before it begins; it is said all the same.
+
+Between two measurements time passes by CLOCK_BOOTTIME. A clock that somebody sets meanwhile is not
+used before it was measured: set ahead by an hour it would make every agent due at once.
 """
 
 import asyncio
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import structlog
 from nats.aio.client import Client
@@ -25,6 +29,13 @@ TOLERANCE_SECONDS = 2.0
 LONGEST_ROUND_TRIP_SECONDS = 1.0  # of a measurement; a slower one says too little
 
 
+class _Measured(NamedTuple):
+    """Our wall time and CLOCK_BOOTTIME (seconds) at the last measurement."""
+
+    wall: datetime
+    boottime: float
+
+
 class BusClock:
     """`offset_seconds` is the server's clock less ours; None before the first measurement."""
 
@@ -32,6 +43,7 @@ class BusClock:
         self._client = client
         self._boot_id = boot_id()
         self.offset_seconds: float | None = None
+        self._measured: _Measured | None = None
         self._is_said = False
 
     async def run(self) -> None:
@@ -60,11 +72,12 @@ class BusClock:
     def note(self, offset_seconds: float) -> None:
         """Takes a measured offset, and logs when it goes beyond the tolerance or comes back."""
         self.offset_seconds = offset_seconds
+        self._measured = _Measured(utc_now(), boottime())
         self._say()
 
     def now(self) -> datetime:
         """Returns our wall time, or the server's where ours is ahead of it."""
-        now = utc_now()
+        now = self._own_time()
         if self.offset_seconds is not None and self.offset_seconds < -TOLERANCE_SECONDS:
             return now + timedelta(seconds=self.offset_seconds)
         return now
@@ -81,7 +94,18 @@ class BusClock:
         """Returns the server's time; None before the first measurement."""
         if self.offset_seconds is None:
             return None
-        return utc_now() + timedelta(seconds=self.offset_seconds)
+        return self._own_time() + timedelta(seconds=self.offset_seconds)
+
+    def _own_time(self) -> datetime:
+        """Returns our wall time as if nobody had set the clock since the last measurement."""
+        now = utc_now()
+        if self._measured is None:
+            return now
+        passed = timedelta(seconds=boottime() - self._measured.boottime)
+        expected = self._measured.wall + passed
+        if abs((now - expected).total_seconds()) > TOLERANCE_SECONDS:
+            return expected
+        return now
 
     def _say(self) -> None:
         """Logs a difference once when it begins, and its end."""
