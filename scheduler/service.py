@@ -20,6 +20,7 @@ from bus.monitoring.families import gauge
 from bus.monitoring.scheduler_families import scheduler_families
 from bus.settings import Settings
 from bus.transport import connection, layout
+from bus.transport.availability import when_available
 from bus.transport.connection import Client
 from scheduler import maintenance_endpoints
 from scheduler.cluster.bus_clock import BusClock
@@ -162,7 +163,7 @@ class Scheduler:
 
     async def load(self, start: StartTask) -> None:
         """Returns when the directory holds the whole fleet."""
-        await self.bucket_guard.remember()
+        await when_available(self.bucket_guard.remember)
         await self.bus_clock.measure()
         await self.history.read()
         await self.watcher.load(start)
@@ -278,7 +279,7 @@ async def running(settings: Settings) -> AsyncIterator[Scheduler]:
     """Runs a scheduler for the length of the block; it knows the fleet and pings when entered."""
     inbox_prefix = subjects.service_inbox("scheduler")
     async with connection.connected(settings, "scheduler", inbox_prefix=inbox_prefix) as client:
-        await layout.ensure(client, settings)
+        await when_available(lambda: layout.ensure(client, settings))
         scheduler = Scheduler(client, settings)
         async with background() as start:
             await scheduler.load(start)

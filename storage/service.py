@@ -22,6 +22,7 @@ from bus.monitoring.storage_families import storage_families
 from bus.private_files import check_folder
 from bus.settings import Settings
 from bus.transport import connection, layout
+from bus.transport.availability import when_available
 from bus.transport.file_transfer import Files
 from bus.transport.micro_services import serve
 from bus.transport.standby import Replica
@@ -99,7 +100,7 @@ async def running(settings: Settings) -> AsyncIterator[Storage]:
         settings, settings.STORAGE_NAME, inbox_prefix=inbox_prefix
     ) as client:
         storage = Storage(client, settings)
-        await layout.ensure(client, settings)
+        await when_available(lambda: layout.ensure(client, settings))
         try:
             await storage.store.open(utc_now())
         except CannotWriteError as error:

@@ -82,6 +82,10 @@ class JetStreamApiError(BusError):
         return self.err_code in {ErrorCode.STREAM_NOT_FOUND, ErrorCode.CONSUMER_NOT_FOUND}
 
 
+class NotEnabledError(UnavailableError):
+    """Nobody listens to the API: the server has no JetStream, or has not started it yet."""
+
+
 async def call(
     client: Client,
     verb: str,
@@ -96,7 +100,7 @@ async def call(
     try:
         reply = await client.request(subjects.jetstream_api(verb), payload, timeout=timeout)
     except nats.errors.NoRespondersError:
-        raise UnavailableError(
+        raise NotEnabledError(
             "JetStream is not enabled on this server: start it with -js, or set jetstream {}"
         ) from None
     except (TimeoutError, nats.errors.Error) as error:

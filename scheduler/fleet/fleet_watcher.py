@@ -10,6 +10,7 @@ from bus.contract import subjects
 from bus.contract.messages import AgentEntry, AgentState, decode
 from bus.errors import BadMessageError, UnavailableError
 from bus.transport import bucket, jetstream_api
+from bus.transport.availability import when_available
 from bus.transport.connection import Client
 from bus.transport.consumers.kv_watcher import KeyWatcher
 from bus.transport.jetstream_api import JetStreamApiError
@@ -56,7 +57,7 @@ class FleetWatcher:
 
     async def load(self, start: StartTask) -> None:
         """Starts to watch; returns when the directory holds what the bucket held at the start."""
-        self._bucket_created = await self._read_bucket_created()
+        self._bucket_created = await when_available(self._read_bucket_created)
         start(self._entries.run())
         start(self._states.run())
         await self._entries.loaded.wait()

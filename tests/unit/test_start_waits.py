@@ -1,0 +1,38 @@
+"""A service that starts while the bus cannot answer waits for it, and tells a real fault."""
+
+import pytest
+
+from bus.errors import LayoutError, UnavailableError
+from bus.transport import availability
+from bus.transport.availability import when_available
+
+
+async def test_what_is_not_available_is_tried_until_it_is():
+    tries = 0
+
+    async def is_there_at_the_third_try() -> str:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise UnavailableError("JetStream did not answer STREAM.INFO: TimeoutError")
+        return "done"
+
+    assert await when_available(is_there_at_the_third_try) == "done"
+
+
+async def test_another_error_is_told_at_once():
+    async def is_wrong() -> None:
+        raise LayoutError("the stream has another storage")
+
+    with pytest.raises(LayoutError):
+        await when_available(is_wrong)
+
+
+async def test_a_server_without_jetstream_is_told_after_a_while(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(availability, "ENABLED_SECONDS", 0.2)
+
+    async def is_missing() -> None:
+        raise availability.NotEnabledError("JetStream is not enabled on this server")
+
+    with pytest.raises(availability.NotEnabledError):
+        await when_available(is_missing)
