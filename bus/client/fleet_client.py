@@ -211,7 +211,7 @@ class FleetClient:
 
     async def scheduler_stats(self, timeout: float = ANSWER_SECONDS) -> SchedulerStats:
         """What one of the schedulers has done since it started."""
-        return await self._look(SCHEDULER, subjects.STATS, None, SchedulerStats, timeout)
+        return await self._ask(SCHEDULER, subjects.STATS, None, SchedulerStats, timeout)
 
     async def every_scheduler(self, timeout: float = ANSWER_SECONDS) -> list[SchedulerStats]:
         """What each scheduler has done since it started; empty where none answers in time."""
