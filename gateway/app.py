@@ -25,7 +25,7 @@ from gateway.routes import (
     pages,
     pings,
 )
-from gateway.routes.past import exports, history, series, statements
+from gateway.routes.past import explanations, exports, history, series, statements
 from gateway.web import openapi
 from gateway.web.access.auth import Guard
 from gateway.web.allow_header import complete_allow_header
@@ -49,6 +49,8 @@ ROUTES = [
     pings.health,
     history.history,
     series.series,
+    explanations.explanation,
+    explanations.timeline,
     statements.report,
     statements.replay,
     exports.export,

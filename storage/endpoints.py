@@ -16,6 +16,12 @@ from nats.micro.request import Request
 
 from bus.clock import utc_now
 from bus.contract import subjects
+from bus.contract.explanations import (
+    Explanation,
+    ExplanationRequest,
+    Timeline,
+    TimelineRequest,
+)
 from bus.contract.exports import ExportRequest, FileFormat, TableRequest
 from bus.contract.messages import decode, encode
 from bus.contract.questions import (
@@ -43,6 +49,7 @@ from bus.transport.micro_services import Endpoint
 from storage.answers import history, series, tables
 from storage.engine import table_files
 from storage.engine.table_files import ExportFile, TableQuery
+from storage.explanations import explain, timeline
 from storage.statements import build, page, replay
 from storage.store.store import Reader, Store
 from storage.stream.edge import EdgeWatch
@@ -98,6 +105,8 @@ class Endpoints:
             Endpoint("uptimes", subjects.UPTIMES, self.uptimes),
             Endpoint("overview", subjects.OVERVIEW, self.overview),
             Endpoint("report", subjects.STATEMENT_ALL, self.report),
+            Endpoint("explanation", subjects.EXPLANATION_ALL, self.explanation),
+            Endpoint("timeline", subjects.TIMELINE_ALL, self.timeline),
             Endpoint("replay", subjects.REPLAY, self.replay),
             Endpoint("export", subjects.EXPORT_ALL, self.export),
             Endpoint("table", subjects.TABLE, self.table),
@@ -153,6 +162,29 @@ class Endpoints:
         if form == "html":
             return await self._text_file(lambda reader: page.render(make(reader)), name, form)
         return await self._table_file(lambda reader: tables.statement(make(reader)), name, form)
+
+    async def explanation(self, request: Request) -> bytes | FileOffer:
+        """Answers why an agent's month is what it is, refused as its statement would be."""
+        self._check_complete()
+        agent_id = subjects.last_token(request.subject)
+        asked = decode(request.data, ExplanationRequest)
+        now = utc_now()
+        threshold = self._settings.PING_UPTIME_THRESHOLD
+
+        def make(reader: Reader) -> Explanation:
+            return explain.explanation(reader, agent_id, asked, now, threshold)
+
+        return await self._json(make, f"{agent_id}-{asked.month}-explanation", FILE_SECONDS)
+
+    async def timeline(self, request: Request) -> bytes | FileOffer:
+        """Answers when each GPU of an agent was in which state."""
+        agent_id = subjects.last_token(request.subject)
+        asked = decode(request.data, TimelineRequest)
+
+        def make(reader: Reader) -> Timeline:
+            return timeline.timeline(reader, agent_id, asked)
+
+        return await self._json(make, f"{agent_id}-timeline", FILE_SECONDS)
 
     async def replay(self, request: Request) -> bytes | FileOffer:
         """Answers with the agents whose pay changes most, or with the offer of a file of all."""

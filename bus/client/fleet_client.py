@@ -33,6 +33,12 @@ from bus.contract.dashboard import (
     FleetUptime,
     Totals,
 )
+from bus.contract.explanations import (
+    Explanation,
+    ExplanationRequest,
+    Timeline,
+    TimelineRequest,
+)
 from bus.contract.exports import ExportRequest, TableRequest
 from bus.contract.fleet_map import FleetMap, FleetMapPage, FleetMapRequest, joined
 from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
@@ -287,6 +293,19 @@ class FleetClient:
         """An agent's month in a format other than JSON, with enrolments as in `statement`."""
         enrolled = await self._with_enrolments(agent_id, request)
         return await self._ask_file(subjects.statement(agent_id), enrolled)
+
+    async def explanation(self, agent_id: str, month: str) -> Explanation:
+        """Why an agent's month is what it is. Raises RefusedError as `statement` does."""
+        asked = await self._with_enrolments(agent_id, StatementRequest(month=month))
+        request = ExplanationRequest(month=month, enrolments=asked.enrolments)
+        return await self._ask_whole(subjects.explanation(agent_id), request, Explanation)
+
+    async def timeline(self, agent_id: str, request: TimelineRequest) -> Timeline:
+        """When each GPU was in which state. Raises RefusedError 404 as `history` does."""
+        reply = await self._ask_whole(subjects.timeline(agent_id), request, Timeline)
+        if not reply.agent_known:
+            await self._check_registered(agent_id)
+        return reply
 
     async def replay(self, request: FleetReplayRequest) -> FleetReplay:
         """The fleet's month under other rules: the agents whose pay changes most."""

@@ -49,6 +49,8 @@ ALIVE_ALL = "gpuping.scheduler.alive.*"
 
 HISTORY_ALL = "gpuping.storage.history.*"
 SERIES_ALL = "gpuping.storage.series.*"
+EXPLANATION_ALL = "gpuping.storage.explanation.*"
+TIMELINE_ALL = "gpuping.storage.timeline.*"
 EXPORT_ALL = "gpuping.storage.export.*"
 UPTIMES = "gpuping.storage.uptimes"
 OVERVIEW = "gpuping.storage.overview"
@@ -202,6 +204,16 @@ def series(agent_id: str) -> str:
 def export(agent_id: str) -> str:
     """Asks storage for an agent's outcomes as a file."""
     return f"gpuping.storage.export.{agent_id}"
+
+
+def explanation(agent_id: str) -> str:
+    """Asks storage why an agent's month is what it is."""
+    return f"gpuping.storage.explanation.{agent_id}"
+
+
+def timeline(agent_id: str) -> str:
+    """Asks storage when each GPU of an agent was in which state."""
+    return f"gpuping.storage.timeline.{agent_id}"
 
 
 def statement(agent_id: str) -> str:

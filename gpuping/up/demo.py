@@ -22,6 +22,8 @@ from bus.contract.messages import (
     AgentEntry,
     AgentState,
     GpuReport,
+    GpuTime,
+    Incident,
     KnownGpu,
     Outcome,
     Seconds,
@@ -39,14 +41,15 @@ BASE_INTERVAL_MINUTES = 0.1
 MAX_INTERVAL_HOURS = 0.02  # so that a host that is worse is still seen to be pinged less often
 GPU_NAME = "Simulated GPU"
 KEY_SECONDS = 10.0
+ANOTHER_GPU = 0.25  # how often a fault is of another GPU than the first
 _SEED = 24  # the same month at every first start
 
 
 class DemoHost(NamedTuple):
     """A host of the demo. `scenario` is None for one whose agent does not run.
 
-    `faults_a_day` is how many of its pings a day of the invented month were poor, `missed_days` on
-    how many days before now it answered nothing.
+    `faults_a_day` is how many of its pings a day of the invented month were poor, for want of a GPU
+    whose reason was `fault`; `missed_days` on how many days before now it answered nothing.
     """
 
     agent_id: str
@@ -56,6 +59,7 @@ class DemoHost(NamedTuple):
     note: str
     faults_a_day: float = 0.02
     missed_days: tuple[int, ...] = ()
+    fault: str = "lost"
 
 
 HOSTS = (
@@ -64,12 +68,12 @@ HOSTS = (
     DemoHost("fra-h100-01", "eight-gpus-one-bad", 8, "FRA", "one of eight GPUs is down"),
     DemoHost("fra-h100-02", "healthy", 2, "FRA", "was off for two days", 0.05, (11, 12)),
     DemoHost("ams-l40-01", "healthy", 2, "AMS", "all is well"),
-    DemoHost("ams-l40-02", "thermal", 2, "AMS", "hot: degraded, and still up", 0.1),
+    DemoHost("ams-l40-02", "thermal", 2, "AMS", "hot: degraded, and still up", 0.1, (), "xid:79"),
     DemoHost("ams-l40-03", "flapping", 2, "AMS", "a GPU drops out every 20 s", 9.0),
     DemoHost("nyc-4090-01", "healthy", 2, "NYC", "all is well"),
     DemoHost("nyc-4090-02", "lost-and-back", 2, "NYC", "lost a GPU once, recovers", 0.5),
-    DemoHost("nyc-4090-03", "dying", 2, "NYC", "a GPU on its way out", 2.0),
-    DemoHost("sin-h200-01", "hung", 2, "SIN", "the driver stops answering", 0.3),
+    DemoHost("nyc-4090-03", "dying", 2, "NYC", "a GPU on its way out", 2.0, (), "ecc"),
+    DemoHost("sin-h200-01", "hung", 2, "SIN", "the driver stops answering", 0.3, (), "hung"),
     DemoHost("sin-h200-02", None, 4, "SIN", "switched off: nobody answers", 0.2, (0, 1)),
 )
 
@@ -290,10 +294,26 @@ def _answered(
         unknown=unknown,
     )
     uptime = _percent(seconds)
+    bad_gpu = chance.randrange(len(uuids)) if chance.random() < ANOTHER_GPU else 0
+    incidents = []
+    if unknown > 0:
+        came_back = since + timedelta(seconds=unknown)
+        incidents.append(Incident(state="unknown", reason="reboot", since=since, until=came_back))
+    if down > 0:
+        begin_seconds = unknown + round(chance.uniform(0.0, known - down), 3)
+        begin = since + timedelta(seconds=begin_seconds)
+        incident = Incident(
+            gpu=uuids[bad_gpu],
+            state="down",
+            reason=host.fault,
+            since=begin,
+            until=begin + timedelta(seconds=down),
+        )
+        incidents.append(incident)
     gpus = []
     for index, uuid in enumerate(uuids):
         own = Seconds(up=known, unknown=unknown)
-        if index == 0:
+        if index == bad_gpu:
             own = seconds
         gpu = GpuReport(
             uuid=uuid,
@@ -315,8 +335,12 @@ def _answered(
         gpu_available=True,
         seconds=seconds,
         gpus=tuple(gpus),
+        incidents=tuple(incidents),
         simulated=True,
     )
+    times: tuple[GpuTime, ...] = ()
+    if down > 0:
+        times = tuple(GpuTime(gpu.uuid, gpu.seconds) for gpu in gpus)
     return Outcome(
         ping_id=f"demo-{host.agent_id}-{number}",
         ping_seq=number,
@@ -330,6 +354,7 @@ def _answered(
         response_ms=round(chance.lognormvariate(0.9, 0.35), 3),
         late_ms=round(chance.uniform(1.0, 8.0), 3),
         since=since,
+        gpus=times,
         report=Raw(encode(report)),
     )
 

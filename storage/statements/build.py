@@ -55,7 +55,7 @@ AWAITED_US = 40 * DAY_US
 IN_FLIGHT_US = 60_000_000
 
 
-class _Month(Struct, frozen=True):
+class MonthHistory(Struct, frozen=True):
     """The month that is asked for, and what history has of the agent around it.
 
     `retained`: the part of the month that retention keeps. `agent`: its number in history, None for
@@ -90,8 +90,20 @@ def statement(
     Raises RefusedError: 404 for an unknown agent or a month that is no longer kept, 400 for a month
     in the future. Raises BadMessageError for a policy that cannot be read.
     """
+    month = read_month(reader, agent_id, request, microseconds(now))
+    return statement_of(reader, month, agent_id, request, now, threshold)
+
+
+def statement_of(
+    reader: Reader,
+    month: MonthHistory,
+    agent_id: str,
+    request: StatementRequest,
+    now: datetime,
+    threshold: float,
+) -> Statement:
+    """Returns the statement of a month that was read."""
     now_us = microseconds(now)
-    month = _read_month(reader, agent_id, request, now_us)
     outcomes = month.outcomes
     windows = outcomes.aligned_windows()
     asked_us = [row.pinged_us for row in outcomes.rows if row.outcome != "excused"]
@@ -140,12 +152,13 @@ def _span(interval: Interval) -> Span:
     return Span(from_microseconds(interval.begin), from_microseconds(interval.end))
 
 
-def _read_month(
+def read_month(
     reader: Reader,
     agent_id: str,
     request: StatementRequest,
     now_us: int,
-) -> _Month:
+) -> MonthHistory:
+    """Reads the month. Raises RefusedError as `statement` does."""
     calendar = month_interval(request.month)
     if calendar.begin > now_us:
         raise RefusedError(400, f"{request.month} has not begun")
@@ -159,13 +172,13 @@ def _read_month(
         if not request.enrolments:
             raise RefusedError(404, f"no history of agent {agent_id}")
         nothing = AgentOutcomes([], {}, {})
-        return _Month(calendar, retained, None, nothing, None)
+        return MonthHistory(calendar, retained, None, nothing, None)
     outcomes = _read_around(reader, agent, calendar, now_us)
     first_us = first_ping_us(reader, agent)
     measured = all(row.measured_since_us is not None for row in outcomes.rows)
     if not outcomes.rows:
         measured = is_measured(reader, agent, first_us)
-    return _Month(calendar, retained, agent, outcomes, first_us, measured)
+    return MonthHistory(calendar, retained, agent, outcomes, first_us, measured)
 
 
 def _read_around(
@@ -184,7 +197,7 @@ def _read_around(
     return read_outcomes(reader, agent, Interval(since_us, late_us))
 
 
-def _count_pings(reader: Reader, month: _Month) -> _PingCounts:
+def _count_pings(reader: Reader, month: MonthHistory) -> _PingCounts:
     """Counts the month's pings by outcome, and those that never reached history."""
     rows = [row for row in month.outcomes.rows if row.pinged_us in month.calendar]
     by_outcome = Counter(row.outcome for row in rows)
@@ -245,7 +258,7 @@ def _reach_end(
     return any(window.interval.end >= month.end for window in windows)
 
 
-def _count_remarks(month: _Month) -> Counter[str]:
+def _count_remarks(month: MonthHistory) -> Counter[str]:
     """Counts the outcomes of the month with each remark."""
     remarks: Counter[str] = Counter()
     for row in month.outcomes.rows:
@@ -254,7 +267,7 @@ def _count_remarks(month: _Month) -> Counter[str]:
     return remarks
 
 
-def _conflicts(month: _Month, enrolled: list[Interval]) -> list[Interval]:
+def _conflicts(month: MonthHistory, enrolled: list[Interval]) -> list[Interval]:
     """Returns the enrolled time of reports that came while two agents answered under this id."""
     joined: list[Interval] = []
     for row in month.outcomes.rows:
@@ -272,14 +285,14 @@ def _conflicts(month: _Month, enrolled: list[Interval]) -> list[Interval]:
     return joined
 
 
-def _left_out(reader: Reader, month: _Month) -> tuple[LeftOut, ...]:
+def _left_out(reader: Reader, month: MonthHistory) -> tuple[LeftOut, ...]:
     if month.agent is None:
         return ()
     return left_out(reader, month.calendar, month.agent)
 
 
 def _payable_windows(
-    month: _Month,
+    month: MonthHistory,
     enrolled: list[Interval],
     totals: MonthTotals,
 ) -> list[PayableWindow]:

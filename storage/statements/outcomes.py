@@ -21,6 +21,7 @@ from storage.store.store import Reader
 
 _EARLIEST_US = microseconds(EARLIEST)
 _LATEST_US = microseconds(LATEST) - 1
+_NO_REASONS = "[]"
 
 
 class OutcomeRow(NamedTuple):
@@ -101,10 +102,12 @@ class AgentOutcomes(Struct, frozen=True):
 class _Details(NamedTuple):
     """What history keeps beside the rows of outcomes.
 
-    Durations by GPU and incidents are by the time of their ping, sets of GPUs by their number.
+    Durations and reasons by GPU, and incidents are by the time of their ping, sets of GPUs by their
+    number.
     """
 
     gpus: dict[int, dict[str, Durations]]
+    gpu_reasons: dict[int, dict[str, tuple[str, ...]]]
     incidents: dict[int, list[_IncidentRow]]
     gpu_sets: dict[int, GpuNames]
 
@@ -118,8 +121,10 @@ def read_outcomes(
     asked = {"agent": agent, "since_us": interval.begin, "until_us": interval.end}
     text = reader.partitions.fill(sql("statement_windows"), interval.begin, interval.end)
     rows = rows_as(OutcomeRow, reader.cursor, text, asked)
+    durations, reasons = _of_gpus(reader, agent, interval)
     details = _Details(
-        _gpu_durations(reader, agent, interval),
+        durations,
+        reasons,
         _incidents(reader, interval, asked),
         _gpu_sets(reader, rows),
     )
@@ -158,16 +163,21 @@ def is_measured(
     return all(row.measured_since_us is not None for row in rows)
 
 
-def _gpu_durations(
+def _of_gpus(
     reader: Reader,
     agent: int,
     interval: Interval,
-) -> dict[int, dict[str, Durations]]:
+) -> tuple[dict[int, dict[str, Durations]], dict[int, dict[str, tuple[str, ...]]]]:
+    """Returns the durations of GPUs by ping, and their reasons where they had any."""
     durations: dict[int, dict[str, Durations]] = {}
+    reasons: dict[int, dict[str, tuple[str, ...]]] = {}
     for row in gpu_rows(reader, [agent], interval):
         by_gpu = durations.setdefault(row.pinged_us, {})
         by_gpu[row.uuid] = durations_of(row)
-    return durations
+        if row.reasons != _NO_REASONS:
+            of_ping = reasons.setdefault(row.pinged_us, {})
+            of_ping[row.uuid] = msgspec.json.decode(row.reasons, type=tuple[str, ...])
+    return durations, reasons
 
 
 def _incidents(
@@ -220,6 +230,7 @@ def _window(row: OutcomeRow, details: _Details) -> ReportWindow | None:
         incidents=tuple(_incident(one, aligned) for one in incidents),
         clock_stepped=aligned.clock_stepped,
         measured=row.is_measured(),
+        gpu_reasons=details.gpu_reasons.get(row.pinged_us, {}),
     )
 
 

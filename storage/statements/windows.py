@@ -27,6 +27,7 @@ class ReportWindow(Struct, frozen=True):
 
     `clock_stepped`: the agent's clock was set during the window, so that its labels do not say when
     anything was. `measured`: the scheduler measured the interval, and the durations add up to it.
+    `gpu_reasons` are those that GPUs had at the end of it.
     """
 
     ping_seq: int
@@ -36,6 +37,7 @@ class ReportWindow(Struct, frozen=True):
     incidents: tuple[Incident, ...] = ()
     clock_stepped: bool = False
     measured: bool = False
+    gpu_reasons: dict[str, tuple[str, ...]] = {}
 
 
 class WindowShare(Struct, frozen=True):
@@ -45,10 +47,13 @@ class WindowShare(Struct, frozen=True):
     method: Method
 
 
-class _StateInterval(NamedTuple):
+class NotUp(NamedTuple):
+    """A part of a window that was not up, and the incident that it is charged to."""
+
     begin_us: int
     end_us: int
     state: str
+    incident: Incident
 
 
 def share_within(
@@ -97,7 +102,7 @@ def _share_before(
     prorated = prorate(whole, part_us, window.interval.length)
     if _has_one_state(whole):
         return WindowShare(prorated, "exact")
-    timeline = _timeline(window, gpu)
+    timeline = not_up_intervals(window, gpu)
     if not _labels_are_reliable(window, whole) or not _explains(timeline, whole):
         return WindowShare(prorated, "prorated")
     return WindowShare(_spent_before(at_us, window, timeline, whole), "exact")
@@ -126,7 +131,7 @@ def _labels_are_reliable(
 
 
 def _explains(
-    timeline: list[_StateInterval],
+    timeline: list[NotUp],
     whole: Durations,
 ) -> bool:
     """Returns whether the timeline has as much of every state as the report accounts for."""
@@ -140,7 +145,7 @@ def _explains(
 def _spent_before(
     at_us: int,
     window: ReportWindow,
-    timeline: list[_StateInterval],
+    timeline: list[NotUp],
     whole: Durations,
 ) -> Durations:
     """Returns the durations before a moment by the timeline; what is not on it was up."""
@@ -214,32 +219,45 @@ def _prorated_measured(
     return Durations(**shares)
 
 
-def _timeline(
+def not_up_intervals(
     window: ReportWindow,
     gpu: str | None,
-) -> list[_StateInterval]:
-    """Returns when one GPU was not up; for the host, the worst state of all GPUs."""
+) -> list[NotUp]:
+    """Returns when one GPU was not up; for the host, the worst state of all GPUs.
+
+    Of several incidents of that state at once the one that began first is charged.
+    """
     reported = []
     for incident in window.incidents:
         concerned = gpu is None or incident.gpu in {gpu, None}
         if concerned and incident.state in _WORST_FIRST:
             begin_us = _clipped(window, incident.since)
             end_us = _clipped(window, incident.until)
-            reported.append(_StateInterval(begin_us, end_us, incident.state))
+            reported.append(NotUp(begin_us, end_us, incident.state, incident))
+    reported.sort(key=_worst_and_first)
     edges_us: set[int] = set()
-    for begin_us, end_us, _ in reported:
-        edges_us |= {begin_us, end_us}
+    for one in reported:
+        edges_us |= {one.begin_us, one.end_us}
     timeline = []
     for begin_us, end_us in pairwise(sorted(edges_us)):
-        states: set[str] = set()
         for one in reported:
             if one.begin_us <= begin_us and end_us <= one.end_us:
-                states.add(one.state)
-        for state in _WORST_FIRST:
-            if state in states:
-                timeline.append(_StateInterval(begin_us, end_us, state))
+                timeline.append(NotUp(begin_us, end_us, one.state, one.incident))
                 break
     return timeline
+
+
+def _worst_and_first(one: NotUp) -> tuple[int, datetime, str]:
+    return _WORST_FIRST.index(one.state), one.incident.since, one.incident.gpu or ""
+
+
+def is_explained(window: ReportWindow, gpu: str | None) -> bool:
+    """Returns whether the incidents say when each state of the window was."""
+    whole = window.host
+    if gpu is not None:
+        whole = window.gpus[gpu]
+    timeline = not_up_intervals(window, gpu)
+    return _labels_are_reliable(window, whole) and _explains(timeline, whole)
 
 
 def _clipped(window: ReportWindow, at: datetime | None) -> int:
@@ -250,7 +268,7 @@ def _clipped(window: ReportWindow, at: datetime | None) -> int:
 
 
 def _microseconds_of(
-    timeline: list[_StateInterval],
+    timeline: list[NotUp],
     state: str,
     until_us: int | None = None,
 ) -> int:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from gpuping.up.demo import HOSTS
 from tests.acceptance.system import Up, until
+from tests.browser import chromium
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +52,31 @@ def test_the_month_is_whole(up: Up) -> None:
 def test_a_host_that_is_off_loses_its_own_time_once(up: Up) -> None:
     uptime = up.get("/ping-system/dashboard")["uptime"]
     assert uptime["unreported_seconds"] == pytest.approx(86_400, abs=1_800)
+
+
+def test_the_page_of_a_month_says_what_the_statement_says(up: Up, tmp_path: Path) -> None:
+    """The figure is that of the statement, and the costs lead from 100 % down to it."""
+    month = f"{datetime.now(UTC) - timedelta(days=12):%Y-%m}"
+    host = "ams-l40-03"
+    address = f"/ping-system/agents/{host}"
+    with chromium(tmp_path / "profile") as browser:
+        browser.open(f"{up.url}/#/agent/{host}/{month}")
+        browser.see(".month-figure b", "%", seconds=60)
+        browser.see(".lanes svg[data-row=host]")
+        costs = [cost.text for cost in browser.all(".fall details .fall-cost")]
+        rows = {row.get_attribute("data-row") for row in browser.all(".lanes svg[data-row]")}
+        days = len(browser.all(".calendar .day"))
+        shown = browser.text(".month-figure b")
+        browser.see(".fall details summary").click()
+        browser.see(".fix", "The GPU fell off the bus")
+        assert browser.console_errors() == []
+    stated = up.get(f"{address}/report?month={month}")["host"]["uptime_percent"]
+    explained = up.get(f"{address}/explanation?month={month}")
+    points = sum(cause["points"] for cause in explained["causes"])
+    assert 100 - points == pytest.approx(explained["host"]["uptime_percent"], abs=1e-9)
+    assert float(shown.rstrip("%")) == pytest.approx(stated, abs=0.02)  # pings go on meanwhile
+    assert sum(float(cost.split()[0].lstrip("\N{MINUS SIGN}")) for cost in costs) == pytest.approx(
+        100 - stated, abs=0.02
+    )
+    assert rows == {"host", "0", "1"}
+    assert days == len(explained["days"])

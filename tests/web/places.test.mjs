@@ -10,8 +10,8 @@ import { format, parse, queryOf } from "../../gateway/static/js/route.js";
 
 test("an address says all that it takes to come back", () => {
   const places = [
-    { agent: null, status: null, search: "", sort: "status", reverse: false },
-    { agent: "gpu-001", status: "poor", search: "a b&c=d", sort: "next", reverse: true },
+    { agent: null, month: null, period: null, status: null, search: "", sort: "status", reverse: false },
+    { agent: "gpu-001", month: null, period: null, status: "poor", search: "a b&c=d", sort: "next", reverse: true },
   ];
   for (const place of places) assert.deepEqual(parse(format(place)), place);
   assert.equal(format(places[0]), "#/");

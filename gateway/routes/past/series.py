@@ -1,22 +1,19 @@
 """An agent's uptime and response times in buckets, for charts."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, QueryParameter
 
-from bus import clock
 from bus.client.fleet_client import FleetClient
-from bus.contract.messages import EARLIEST, check_timestamps
 from bus.contract.series import DEFAULT_POINTS, MAX_POINTS, SeriesReply, SeriesRequest
 from bus.contract.subjects import check_agent_id
 from gateway.routes.agents import AGENTS
+from gateway.routes.past.periods import period_of
 from gateway.web import params
-from gateway.web.problems import ProblemError, error_responses
-
-DEFAULT_PERIOD = timedelta(hours=24)
+from gateway.web.problems import error_responses
 
 
 @get(
@@ -43,26 +40,10 @@ async def series(
 
     Only buckets with outcomes are listed. The sums are of the whole period.
     """
-    end = _aware(until, "until") or clock.utc_now()
-    begin = _aware(since, "since") or max(EARLIEST, end - DEFAULT_PERIOD)
-    if begin >= end:
-        raise ProblemError(400, "until must be after since")
+    asked = period_of(since, until)
     question = SeriesRequest(
-        since=begin,
-        until=end,
+        since=asked.since,
+        until=asked.until,
         points=points,
     )
     return await fleet_client.series(check_agent_id(agent_id), question)
-
-
-def _aware(moment: datetime | None, name: str) -> datetime | None:
-    """The moment, if its time zone is given and it is one that storage can hold."""
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        raise ProblemError(400, f"{name} needs a time zone, such as 2026-11-01T00:00:00Z")
-    try:
-        check_timestamps(moment)
-    except ValueError as error:
-        raise ProblemError(400, f"{name}: {error}") from None
-    return moment

@@ -7,6 +7,7 @@ import { Changes } from "./parts/changes.js";
 import { Help, useKeys } from "./parts/keys.js";
 import { Header } from "./parts/header.js";
 import { Horizon } from "./parts/horizon.js";
+import { MonthPage } from "./month/page.js";
 import { Login } from "./parts/login.js";
 import { Summary } from "./parts/summary.js";
 import { Table } from "./parts/table.js";
@@ -18,16 +19,21 @@ import { queryOf, useRoute } from "./route.js";
 import { showRoute } from "./live.js";
 import { useStore } from "./store.js";
 import { PART_NAMES } from "./labels.js";
+import { useZone } from "./zone.js";
 
 export function App() {
   const state = useStore();
   const route = useRoute();
+  useZone();
   return html`
     <${Header} state=${state} />
     <${ProblemBanner} state=${state} />
     ${state.phase === "login" && html`<${Login} />`}
     ${state.phase === "loading" && html`<${Loading} />`}
-    ${state.phase === "ready" && html`<${Fleet} fleet=${state.fleet} route=${route} returns=${state.returns} />`}
+    ${state.phase === "ready" && route.month && html`<${ErrorBoundary} key=${route.agent} name=${`The month of ${route.agent}`} resetOn=${route}>
+      <${MonthPage} route=${route} returns=${state.returns} />
+    <//>`}
+    ${state.phase === "ready" && !route.month && html`<${Fleet} fleet=${state.fleet} route=${route} returns=${state.returns} />`}
     <${Tooltip} />
     <${Help} />
   `;

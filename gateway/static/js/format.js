@@ -56,19 +56,45 @@ export function countdown(seconds) {
   return hours > 0 ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
 }
 
-const clockOf = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const dayOf = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
-const fullOf = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+let timeZone; // undefined: the browser's own
+let formats = formatsIn(timeZone);
 
-/** The local time of day; on any other day than today with the date. */
+function formatsIn(zoneName) {
+  const format = (options) => new Intl.DateTimeFormat("en-GB", { ...options, timeZone: zoneName });
+  return {
+    clock: format({ hour: "2-digit", minute: "2-digit", second: "2-digit" }),
+    minute: format({ hour: "2-digit", minute: "2-digit" }),
+    day: format({ day: "numeric", month: "short" }),
+    date: format({ dateStyle: "short" }),
+    full: format({ dateStyle: "medium", timeStyle: "medium" }),
+  };
+}
+
+/** Shows every time in UTC, or else in the browser's own zone. */
+export function showUtc(isUtc) {
+  timeZone = isUtc ? "UTC" : undefined;
+  formats = formatsIn(timeZone);
+}
+
+/** The time of day; on any other day than today with the date. */
 export function formatTime(iso, now = Date.now()) {
   if (!iso) return NOTHING;
   const at = new Date(iso);
-  const clock = clockOf.format(at);
-  return at.toDateString() === new Date(now).toDateString() ? clock : `${dayOf.format(at)}, ${clock}`;
+  const clock = formats.clock.format(at);
+  const isToday = formats.date.format(at) === formats.date.format(new Date(now));
+  return isToday ? clock : `${formats.day.format(at)}, ${clock}`;
 }
 
-export const formatFullTime = (iso) => (iso ? fullOf.format(new Date(iso)) : NOTHING);
+export const formatFullTime = (iso) => (iso ? formats.full.format(new Date(iso)) : NOTHING);
+
+/** The label of a time on an axis whose marks are `step` seconds apart. */
+export function axisLabel(at, step) {
+  if (step < 60) return formats.clock.format(at);
+  return step < 86_400 ? formats.minute.format(at) : formats.day.format(at);
+}
+
+/** The minutes by which the shown zone is ahead of UTC at a time. */
+export const zoneOffset = (at) => (timeZone === "UTC" ? 0 : -new Date(at).getTimezoneOffset());
 
 export function ago(iso, now) {
   if (!iso) return "never";
@@ -77,10 +103,16 @@ export function ago(iso, now) {
   return `${duration(Math.floor(seconds))} ago`;
 }
 
+/** A percentage with three decimals throughout, as statements have it. */
+export function exactPercent(value) {
+  if (value == null) return NOTHING;
+  return value === 100 ? "100%" : `${(Math.trunc(value * 1000) / 1000).toFixed(3)}%`;
+}
+
 export const plural = (value, word) => `${count(value)} ${word}${value === 1 ? "" : "s"}`;
 
 /** The zone of every time on the page, such as `Europe/Berlin`; UTC by that name. */
 export function zone() {
-  const name = new Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const name = timeZone ?? new Intl.DateTimeFormat().resolvedOptions().timeZone;
   return name === "Etc/UTC" || name === "Etc/GMT" ? "UTC" : name;
 }

@@ -4,14 +4,16 @@
 
 import { useEffect, useState } from "./preact.js";
 
-const DEFAULTS = { agent: null, status: null, search: "", sort: "status", reverse: false };
+const DEFAULTS = { agent: null, month: null, status: null, search: "", sort: "status", reverse: false };
 
 export function parse(hash) {
   const [path, query = ""] = hash.replace(/^#/, "").split("?");
   const parameters = new URLSearchParams(query);
-  const agent = path.match(/^\/agent\/([^/]+)$/)?.[1];
+  const [, agent, month] = path.match(/^\/agent\/([^/]+)(?:\/(\d{4}-(?:0[1-9]|1[0-2])))?$/) ?? [];
   return {
     agent: agent ? decoded(agent) : null,
+    month: month ?? null,
+    period: parameters.get("period"),
     status: parameters.get("status"),
     search: parameters.get("q") ?? "",
     sort: parameters.get("sort") ?? DEFAULTS.sort,
@@ -27,18 +29,20 @@ function decoded(text) {
   }
 }
 
-export function format({ agent, status, search, sort, reverse }) {
+export function format({ agent, month, period, status, search, sort, reverse }) {
   const parameters = new URLSearchParams();
   if (status) parameters.set("status", status);
   if (search) parameters.set("q", search);
   if (sort !== DEFAULTS.sort) parameters.set("sort", sort);
   if (reverse) parameters.set("reverse", "");
+  if (month && period) parameters.set("period", period);
   const query = parameters.toString().replace(/=(?=&|$)/g, "");
-  return `#/${agent ? `agent/${encodeURIComponent(agent)}` : ""}${query ? `?${query}` : ""}`;
+  const path = agent ? `agent/${encodeURIComponent(agent)}${month ? `/${month}` : ""}` : "";
+  return `#/${path}${query ? `?${query}` : ""}`;
 }
 
 /** The part of the hash that filters and sorts: what links to agents keep. */
-export const queryOf = (route) => format({ ...route, agent: null }).replace(/^#\/\??/, "");
+export const queryOf = (route) => format({ ...route, agent: null, month: null }).replace(/^#\/\??/, "");
 
 /** The hash of the present route with some of its values changed. */
 export const link = (part) => format({ ...parse(location.hash), ...part });

@@ -16,6 +16,7 @@ import { hoursOf } from "./periods.js";
 import { isJudged, labelOf } from "./row.js";
 
 const CONFLICT = "Two agents answer in turn under this id, and its figures mix both. Give one of them another id, or stop it.";
+const monthNow = () => new Date(serverNow()).toISOString().slice(0, 7);
 
 const close = () => go({ agent: null }, { step: true });
 
@@ -37,6 +38,7 @@ export function Detail({ id, known, beats, returns }) {
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     ${agent && areTwo(agent) && html`<p class="problem" role="alert">${CONFLICT}</p>`}
     ${agent && html`<${PingNow} id=${id} />`}
+    <p class="to-month"><a href=${link({ month: monthNow(), period: null })}>Why this month's figure is what it is</a></p>
     ${agent && html`<${Facts} agent=${agent} />`}
     <${Charts} series=${series} period=${period} setPeriod=${setPeriod} agent=${agent} />
     ${agent && html`<${Gpus} agent=${agent} newest=${newest} returns=${returns} />`}

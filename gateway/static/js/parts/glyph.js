@@ -41,6 +41,8 @@ const ICONS = {
   dark: "M13 9.6A5.6 5.6 0 0 1 6.4 3a5.4 5.4 0 1 0 6.6 6.6z",
   up: "M4 9.5L8 5.5l4 4",
   down: "M4 6.5l4 4 4-4",
+  left: "M9.5 4L5.5 8l4 4",
+  right: "M6.5 4l4 4-4 4",
 };
 
 export const Icon = ({ name }) =>

@@ -1,6 +1,6 @@
 /** The charts' data and options for uPlot. What they draw are buckets of outcomes: storage sums them (docs/api.md). */
 
-import { count, formatFullTime, milliseconds, percent, plural } from "../format.js";
+import { axisLabel, count, formatFullTime, milliseconds, percent, plural } from "../format.js";
 import { html } from "../preact.js";
 import { showTooltip } from "./tooltip.js";
 
@@ -40,17 +40,9 @@ function axes(container, valueOf) {
   ];
 }
 
-const two = (value) => String(value).padStart(2, "0");
-
 /** Labels of the time axis: with seconds for steps below a minute, as dates for steps of a day or more. */
 function clockLabels(_plot, splits, _axis, _space, step) {
-  return splits.map((seconds) => {
-    const at = new Date(seconds * 1000);
-    const clock = `${two(at.getHours())}:${two(at.getMinutes())}`;
-    if (step < 60) return `${clock}:${two(at.getSeconds())}`;
-    if (step < 86_400) return clock;
-    return at.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
-  });
+  return splits.map((seconds) => axisLabel(seconds * 1000, step));
 }
 
 function options(container, frame, buckets, { height, axis, series, range, hooks = {} }) {
