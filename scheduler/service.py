@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
+import nats.errors
 import structlog
 from prometheus_client.core import Metric
 
 from bus.background import StartTask, background
 from bus.clock import utc_now
 from bus.contract import subjects
-from bus.contract.messages import AgentState
+from bus.contract.messages import AgentState, UptimeReport, decode
 from bus.contract.questions import SchedulerStats
+from bus.errors import BadMessageError
 from bus.identity.host import fleet_of
 from bus.monitoring.families import gauge
 from bus.monitoring.scheduler_families import scheduler_families
@@ -28,7 +30,7 @@ from scheduler.cluster.bus_disks import BusDisks
 from scheduler.cluster.cluster import Cluster
 from scheduler.cluster.history_position import HistoryPosition
 from scheduler.cluster.peers import Peers, new_instance
-from scheduler.cluster.presence import Presence
+from scheduler.cluster.presence import LOOK_SECONDS, Presence
 from scheduler.endpoints import SchedulerEndpoints
 from scheduler.fleet import duplicate_ids
 from scheduler.fleet.directory import Directory
@@ -121,6 +123,7 @@ class Scheduler:
             on_known=self.directory.know_connected,
             on_change=self._on_presence,
             on_twins=self._on_twins,
+            look=self._session_of,
         )
         self.loop = PingLoop(
             client,
@@ -257,11 +260,28 @@ class Scheduler:
                 kind = "connected"
             self.events.add_registry_change(kind, agent_id, view)
 
-    def _on_twins(self, agent_id: str) -> None:
-        """Logs two connections that one identity has had for long."""
-        log.error(
-            "two_connections_of_one_agent", agent_id=agent_id, action="revoke its credentials"
-        )
+    def _on_twins(self, agent_id: str, hosts: tuple[str, ...]) -> None:
+        """Shows two hosts that are connected under one identity, or that there is one again."""
+        tracked = self.directory.get(agent_id)
+        if not self.directory.set_two_connections(agent_id, hosts) or tracked is None:
+            return
+        if hosts:
+            log.error(
+                "two_connections_of_one_agent",
+                agent_id=agent_id,
+                hosts=hosts,
+                action=f"`gpuping creds revoke {agent_id}`, then enrol the right host again",
+            )
+        view = agent_view(tracked, self.directory.policy, self.bus_clock.now())
+        self.events.add_registry_change("conflict" if hosts else "connected", agent_id, view)
+
+    async def _session_of(self, agent_id: str) -> str | None:
+        """Which session of an agent answers a look now; None when none does."""
+        try:
+            reply = await self._client.request(subjects.ping(agent_id), b"", timeout=LOOK_SECONDS)
+            return decode(reply.data, UptimeReport).session_id or None
+        except (nats.errors.Error, TimeoutError, BadMessageError):
+            return None
 
     def _on_recorded(self, attempt: PingAttempt, state: AgentState) -> None:
         """Counts and publishes an outcome that this scheduler wrote."""

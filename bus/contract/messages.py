@@ -404,6 +404,7 @@ class AgentState(Standing, kw_only=True, frozen=True):
     # of the reports, newest first; hex digits of each GPU that was present, joined by dots
     gpu_sets: tuple[str, ...] = ()
     conflicting_gpus: tuple[str, ...] = ()  # UUIDs of two agents' GPUs
+    conflicting_connections: tuple[str, ...] = ()  # addresses of two hosts with one identity
     answered_ping: AnsweredPing | None = None
     silence: Silence | None = None
     # The GPUs of the last report, while outcomes without one follow it.

@@ -126,6 +126,8 @@ class Agent(Message, kw_only=True, frozen=True):
     # the same for two agents, which may be on one host: their sessions, and a GPU of each
     conflicting_sessions: tuple[str, ...] = ()
     conflicting_gpus: tuple[str, ...] = ()
+    # addresses of two hosts that are connected under one identity now
+    conflicting_connections: tuple[str, ...] = ()
     uptime_24h_seconds: DurationSeconds | None = None
     last_reason: str | None = None
     remarks: tuple[str, ...] = ()
@@ -292,7 +294,7 @@ class Fleet(Message, kw_only=True, frozen=True):
 class LiveEvent(Message, kw_only=True, frozen=True):
     """A message on `gpuping.event.<id>`: what happened to an agent, for live views."""
 
-    kind: Literal["ping", "registered", "removed", "connected", "disconnected"]
+    kind: Literal["ping", "registered", "removed", "connected", "disconnected", "conflict"]
     agent_id: str
     at: datetime
     agent: Agent | None = None

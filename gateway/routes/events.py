@@ -109,9 +109,10 @@ async def events(
     guard: NamedDependency[Guard],
     last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
 ) -> EventStream:
-    """Server-sent events `ping`, `status`, `registered`, `removed`, `health`, and `reset`.
+    """Server-sent events about agents, `status`, `health`, and `reset`.
 
-    The data of `ping`, `registered` and `removed` is
+    The data of `ping`, `registered`, `removed`, `connected`, `disconnected` and `conflict` (two
+    hosts are connected with one identity) is
     `{kind, agent_id, at, agent, ping, previous_status}`, that of `status`
     `{agent_id, at, status, previous_status, agent}`. `health` comes at once and every 5 seconds:
     `{bus, scheduler, storage, as_of, reasons}` tells which parts can work. `Last-Event-ID` resumes

@@ -6,6 +6,11 @@ Presence is shown and never judged: it takes no part in the ping policy.
 
 Announcements can be lost, and a server that is killed announces nothing. So after each
 reconnection, and every SNAPSHOT_SECONDS, all servers are asked for their connections.
+
+Two connections of one identity are two hosts, or one host that was cut off and came back before the
+server closed its old connection. Looks tell them apart within seconds: the sessions of two agents
+answer in turn, an old connection answers nothing. Whoever does not answer is told by the time:
+servers close a dead connection within TWIN_SECONDS.
 """
 
 import asyncio
@@ -19,6 +24,7 @@ import structlog
 from msgspec import Struct
 from nats.aio.msg import Msg
 
+from bus.background import background
 from bus.clock import boottime
 from bus.contract import subjects
 from bus.errors import BadMessageError, GpupingError
@@ -33,8 +39,13 @@ log = structlog.get_logger("scheduler.cluster.presence")
 SNAPSHOT_SECONDS = 30.0
 ANSWERS_SECONDS = 1.0  # how long servers are waited for; each answers for itself
 PAGE_SIZE = 1024
-# Two connections of one agent for so long are two hosts: one that was cut off is closed by then.
+# Two connections of one agent for so long are two hosts: one that was cut off is closed by then,
+# because the servers of a fleet ask every 5 s (deploy/nats.conf).
 TWIN_SECONDS = 20.0
+TWIN_CHECK_SECONDS = 1.0
+LOOKS = 12  # of one check: each goes to one of the two by chance
+LOOK_SECONDS = 1.0
+LOOKED_AT_A_TIME = 4  # agents; after an outage of the network many have two connections for a while
 RETRY_SECONDS = 2.0
 
 
@@ -49,6 +60,7 @@ class _ConnectedClient(Struct, frozen=True):
     id: int
     acc: str = ""
     jwt: str = ""
+    host: str = ""
 
 
 class _Server(Struct, frozen=True):
@@ -63,6 +75,7 @@ class _Advisory(Struct, frozen=True):
 class _ListedConnection(Struct, frozen=True):
     cid: int
     jwt: str = ""
+    ip: str = ""
 
 
 class _ConnectionPage(Struct, frozen=True):
@@ -79,7 +92,8 @@ class Presence:
     """Keeps the connections of every agent.
 
     `on_known` is called once with the agents that are connected, `on_change(agent_id, connected)`
-    at every change after that, and `on_twins` with an agent that two hosts seem to be.
+    at every change after that. `on_twins(agent_id, hosts)` is called with the addresses of the
+    hosts when two are found under one identity, and with none when there is one again.
     `on_snapshot` is called with the connection of the system account whenever the servers were
     asked.
     """
@@ -90,10 +104,13 @@ class Presence:
         *,
         on_known: Callable[[Iterable[str]], None],
         on_change: Callable[[str, bool], None],
-        on_twins: Callable[[str], None],
+        on_twins: Callable[[str, tuple[str, ...]], None],
         on_snapshot: Callable[[Client], Awaitable[None]],
+        look: Callable[[str], Awaitable[str | None]],
     ) -> None:
+        """`look` asks an agent, and returns the session that answered; None without an answer."""
         self._settings = settings
+        self._look = look
         self._on_known = on_known
         self._on_change = on_change
         self._on_twins = on_twins
@@ -101,7 +118,9 @@ class Presence:
         self._account = ""
         self._connections: dict[str, set[ConnectionId]] = {}
         self._agents: dict[ConnectionId, str] = {}
+        self._hosts: dict[ConnectionId, str] = {}
         self._several_since: dict[str, float] = {}
+        self._twins: set[str] = set()
         self.is_known = False  # whether the servers were asked once
 
     async def run(self) -> None:
@@ -131,10 +150,11 @@ class Presence:
             async with (
                 client.listening(subjects.account_connect(self._account), self._connected),
                 client.listening(subjects.account_disconnect(self._account), self._disconnected),
+                background() as start,
             ):
+                start(self._watch_for_twins())
                 while True:
                     await self._take_snapshot(client)
-                    self._find_twins()
                     await self._on_snapshot(client)
                     await _wait(ask_again, SNAPSHOT_SECONDS)
                     ask_again.clear()
@@ -145,7 +165,8 @@ class Presence:
             return
         agent_id = _agent_of(advisory.client.jwt)
         if agent_id is not None:
-            self._add(agent_id, ConnectionId(advisory.server.id, advisory.client.id))
+            connection_id = ConnectionId(advisory.server.id, advisory.client.id)
+            self._add(agent_id, connection_id, advisory.client.host)
 
     def _disconnected(self, message: Msg) -> None:
         """Only the connection that ended is taken out: the agent may have a newer one."""
@@ -156,7 +177,7 @@ class Presence:
     async def _take_snapshot(self, client: Client) -> None:
         """Replaces what is known by what the servers list. Without an answer it stays."""
         began = set(self._agents)
-        listed: dict[ConnectionId, str] = {}
+        listed: dict[ConnectionId, tuple[str, str]] = {}
         answered = False
         offset = 0
         while True:
@@ -168,14 +189,14 @@ class Presence:
                 for one in page.connections or ():
                     agent_id = _agent_of(one.jwt)
                     if agent_id is not None:
-                        listed[ConnectionId(page.server_id, one.cid)] = agent_id
+                        listed[ConnectionId(page.server_id, one.cid)] = (agent_id, one.ip)
             offset += PAGE_SIZE
             if offset >= most:
                 break
         if not answered:
             return
-        for connection_id, agent_id in listed.items():
-            self._add(agent_id, connection_id)
+        for connection_id, (agent_id, address) in listed.items():
+            self._add(agent_id, connection_id, address)
         for connection_id in began - set(listed):
             self._remove(connection_id)
         if not self.is_known:
@@ -205,25 +226,36 @@ class Presence:
             await _wait(enough, ANSWERS_SECONDS)
         return pages
 
-    def _add(self, agent_id: str, connection_id: ConnectionId) -> None:
+    def _add(
+        self,
+        agent_id: str,
+        connection_id: ConnectionId,
+        address: str,
+    ) -> None:
         self._agents[connection_id] = agent_id
         known = self._connections.get(agent_id)
         if known is None:
             self._connections[agent_id] = {connection_id}
+            self._hosts[connection_id] = address
             self._tell(agent_id, connected=True)
             return
         known.add(connection_id)
+        self._hosts[connection_id] = address
         if len(known) > 1:
             self._several_since.setdefault(agent_id, boottime())
 
     def _remove(self, connection_id: ConnectionId) -> None:
         agent_id = self._agents.pop(connection_id, None)
+        self._hosts.pop(connection_id, None)
         if agent_id is None:
             return
         known = self._connections[agent_id]
         known.discard(connection_id)
         if len(known) < 2:
             self._several_since.pop(agent_id, None)
+            if agent_id in self._twins:
+                self._twins.discard(agent_id)
+                self._on_twins(agent_id, ())
         if not known:
             del self._connections[agent_id]
             self._tell(agent_id, connected=False)
@@ -232,11 +264,40 @@ class Presence:
         if self.is_known:
             self._on_change(agent_id, connected)
 
-    def _find_twins(self) -> None:
-        now = boottime()
-        for agent_id, since in self._several_since.items():
-            if now - since >= TWIN_SECONDS:
-                self._on_twins(agent_id)
+    async def _watch_for_twins(self) -> None:
+        while True:
+            await asyncio.sleep(TWIN_CHECK_SECONDS)
+            suspects = [one for one in self._several_since if one not in self._twins]
+            now = boottime()
+            for agent_id in suspects:
+                if now - self._several_since.get(agent_id, now) >= TWIN_SECONDS:
+                    self._found_twins(agent_id)
+            # the newest: the older ones were looked at before
+            for agent_id in suspects[-LOOKED_AT_A_TIME:]:
+                if await self._answer_in_turn(agent_id):
+                    self._found_twins(agent_id)
+
+    async def _answer_in_turn(self, agent_id: str) -> bool:
+        """Whether a session answers after another one did that came after it."""
+        sessions: list[str] = []
+        for _ in range(LOOKS):
+            if agent_id not in self._several_since:
+                return False
+            session = await self._look(agent_id)
+            if session is None:
+                continue
+            if session in sessions[:-1]:
+                return True
+            if session not in sessions:
+                sessions.append(session)
+        return False
+
+    def _found_twins(self, agent_id: str) -> None:
+        if agent_id not in self._several_since or agent_id in self._twins:
+            return
+        self._twins.add(agent_id)
+        hosts = sorted(self._hosts.get(one, "") for one in self._connections[agent_id])
+        self._on_twins(agent_id, tuple(hosts))
 
 
 def _decoded(data: bytes) -> _Advisory | None:

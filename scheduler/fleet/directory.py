@@ -42,6 +42,7 @@ class Tracked:
         "state_revision",
         "status",
         "timer_at",
+        "two_connections",
     )
 
     def __init__(self) -> None:
@@ -50,6 +51,8 @@ class Tracked:
         self.state: AgentState | None = None
         self.state_revision = 0
         self.connected: bool | None = None  # to the bus, as the server says; None: not known
+        # The addresses of two hosts that are connected under this identity.
+        self.two_connections: tuple[str, ...] = ()
         self.committed_ns = 0  # when the last outcome was written, nanoseconds since 1970
         # The last missed ping that was answered after its time-out.
         self.late_answer_at: datetime | None = None
@@ -317,6 +320,15 @@ class Directory:
         tracked.connected = connected
         return tracked.registered
 
+    def set_two_connections(self, agent_id: str, hosts: tuple[str, ...]) -> bool:
+        """Notes two hosts under one identity, or none; returns whether that is shown anywhere."""
+        tracked = self._agents.get(agent_id)
+        if tracked is None:
+            return False
+        tracked.two_connections = hosts
+        self._count_conflict(agent_id, tracked)
+        return tracked.registered
+
     def counts_by_status(self, now: datetime) -> Counter[Status]:
         """Returns how many registered agents have each status at `now`, maintenance included."""
         counts: Counter[Status] = Counter()
@@ -346,15 +358,19 @@ class Directory:
         if status != tracked.status:
             self._recount(agent_id, tracked.status, status)
             tracked.status = status
-        if tracked.registered and duplicate_ids.is_conflicting(tracked.state):
-            self.duplicate_ids.add(agent_id)
-        else:
-            self.duplicate_ids.discard(agent_id)
+        self._count_conflict(agent_id, tracked)
         self._due.pop(agent_id, None)
         next_at = tracked.next_ping_at(self.policy)
         if next_at is not None:
             heapq.heappush(self._upcoming, (next_at, agent_id))
             self._on_due_change()
+
+    def _count_conflict(self, agent_id: str, tracked: Tracked) -> None:
+        are_two = bool(tracked.two_connections) or duplicate_ids.is_conflicting(tracked.state)
+        if tracked.registered and are_two:
+            self.duplicate_ids.add(agent_id)
+        else:
+            self.duplicate_ids.discard(agent_id)
 
     def _recount(
         self,

@@ -73,8 +73,10 @@ def identities(
 
 
 def is_conflicting(state: AgentState | None) -> bool:
-    """Returns whether two agents answer under this id."""
-    return _known(state).are_conflicting
+    """Returns whether two agents answer under this id, or were connected at the last outcome."""
+    if state is None:
+        return False
+    return bool(state.conflicting_connections) or _known(state).are_conflicting
 
 
 def present_gpus(report: UptimeReport) -> str:

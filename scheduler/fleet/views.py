@@ -57,6 +57,7 @@ def agent_view(
         expected_gpus=entry.expected_gpus,
         enrolled_at=entry.enrolled_at,
         enrolments=(*entry.earlier, Enrolment(entry.enrolled_at, entry.removed_at)),
+        conflicting_connections=tracked.two_connections,
         simulated=entry.expects_simulated or (report is not None and report.simulated),
     )
     if state is None:

@@ -39,11 +39,14 @@ class LiveEvents:
 
     def add_registry_change(
         self,
-        kind: Literal["registered", "removed", "connected", "disconnected"],
+        kind: Literal["registered", "removed", "connected", "disconnected", "conflict"],
         agent_id: str,
         agent: Agent | None,
     ) -> None:
-        """Adds the event of a registration or removal, or of a connection and its end."""
+        """Adds the event of a registration or removal, or of a change of the agent's connections.
+
+        That is a connection, its end, or two hosts under one identity (`conflict`).
+        """
         event = LiveEvent(
             kind=kind,
             agent_id=agent_id,

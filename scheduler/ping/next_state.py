@@ -28,7 +28,6 @@ from bus.contract.statements import TWO_UNDER_ONE_ID
 from bus.identity.signed_report import HEADER
 from bus.transport.batch import Write
 from scheduler.fleet import duplicate_ids
-from scheduler.fleet.duplicate_ids import Identities
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.silence import heard_late, silence_after_miss, silence_interrupted
 from scheduler.ping.timestamps import whole_millisecond
@@ -91,6 +90,7 @@ def next_state(
     elif attempt.refused_report is not None:
         mark_refused = True
     identities = duplicate_ids.identities(before, attempt.tracked.entry, report)
+    are_two = identities.are_conflicting or bool(attempt.tracked.two_connections)
     assert attempt.pinged_at  # noqa: S101  # an attempt with a result was started
     # Each field by its name: through a dictionary this takes 2 us more a ping.
     return AgentState(
@@ -116,13 +116,14 @@ def next_state(
         conflicting_sessions=identities.conflicting_sessions,
         gpu_sets=identities.gpu_sets,
         conflicting_gpus=identities.conflicting_gpus,
+        conflicting_connections=attempt.tracked.two_connections,
         answered_ping=answered_ping,
         silence=_silence(attempt, result, step),
         mark_refused=mark_refused,
         gpus_before=_gpus_before(before, report),
         report_hash=report_hash,
         report_key=report_key,
-        last=_outcome(attempt, attempt.pinged_at, result, step, identities),
+        last=_outcome(attempt, attempt.pinged_at, result, step, are_two=are_two),
     )
 
 
@@ -227,7 +228,8 @@ def _outcome(
     pinged_at: datetime,
     result: PingResult,
     step: Step,
-    identities: Identities,
+    *,
+    are_two: bool,
 ) -> Outcome:
     report = attempt.report
     if report is None:
@@ -253,7 +255,7 @@ def _outcome(
     if step.verdict in {"good", "poor"}:
         uptime_percent = host.uptime_percent
     found = admitted.remarks
-    if identities.are_conflicting:
+    if are_two:
         found |= {TWO_UNDER_ONE_ID}
     report_json = NO_REPORT
     if attempt.report_bytes:

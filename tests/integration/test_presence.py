@@ -10,12 +10,16 @@ from datetime import UTC, datetime
 
 import pytest
 from msgspec.structs import replace
+from nats.aio.msg import Msg
 
-from bus.contract.questions import RegisterRequest
+from bus.contract.messages import UptimeReport, Window, decode, encode
+from bus.contract.questions import Agent, LiveEvent, RegisterRequest
 from bus.settings import Settings
 from bus.transport import connection
 from gpuping.client.own_server import OwnServer
 from gpuping.client.own_server import running as own_server_running
+from scheduler.cluster import presence
+from scheduler.fleet.views import agent_view
 from scheduler.service import Scheduler, running
 
 _AGENT = """
@@ -45,8 +49,8 @@ async def scheduler(own_server: OwnServer) -> AsyncIterator[Scheduler]:
         yield scheduler
 
 
-def connected(scheduler: Scheduler) -> bool | None:
-    tracked = scheduler.directory.get("a")
+def connected(scheduler: Scheduler, agent_id: str = "a") -> bool | None:
+    tracked = scheduler.directory.get(agent_id)
     assert tracked is not None
     return tracked.connected
 
@@ -57,9 +61,9 @@ async def until(holds: Callable[[], bool], within: float) -> None:
             await asyncio.sleep(0.01)
 
 
-def agent_process(own_server: OwnServer) -> subprocess.Popen[bytes]:
+def agent_process(own_server: OwnServer, agent_id: str) -> subprocess.Popen[bytes]:
     """An agent's connection in a process of its own, which may be killed or frozen."""
-    creds = own_server.settings_of_agent("a").NATS_CREDS
+    creds = own_server.settings_of_agent(agent_id).NATS_CREDS
     assert creds
     process = subprocess.Popen(
         [sys.executable, "-c", _AGENT, str(own_server.settings.NATS_URL), creds],
@@ -80,19 +84,31 @@ async def test_a_connection_and_its_end_are_seen_within_two_seconds(scheduler, o
 async def test_a_killed_agent_is_gone_at_once_and_a_frozen_one_within_fifteen_seconds(
     scheduler, own_server
 ):
-    process = agent_process(own_server)
+    """Agent b is cut off as well, and comes back at once: it is connected, and never two hosts."""
+    process = agent_process(own_server, "a")
     await until(lambda: connected(scheduler) is True, 2)
     process.kill()
     process.wait()
     await until(lambda: connected(scheduler) is False, 2)
-    process = agent_process(own_server)
+    await scheduler.registry.enrol("b", RegisterRequest(), datetime.now(UTC))
+    frozen = [agent_process(own_server, "a"), agent_process(own_server, "b")]
     try:
-        await until(lambda: connected(scheduler) is True, 2)
-        os.kill(process.pid, signal.SIGSTOP)
-        await until(lambda: connected(scheduler) is False, 15)
+        await until(lambda: connected(scheduler) and connected(scheduler, "b"), 2)
+        for process in frozen:
+            os.kill(process.pid, signal.SIGSTOP)
+        back = await Answering("s1").connect(own_server, "b")
+        await until(lambda: len(scheduler.presence._connections["b"]) == 2, 2)
+        async with asyncio.timeout(15):
+            while connected(scheduler) or len(scheduler.presence._connections["b"]) > 1:
+                assert view_of(scheduler, "b").conflicting_connections == ()
+                await asyncio.sleep(0.05)
+        assert connected(scheduler, "b") is True
+        assert scheduler.presence._twins == set()
+        await back.close()
     finally:
-        process.kill()
-        process.wait()
+        for process in frozen:
+            process.kill()
+            process.wait()
 
 
 async def test_the_end_of_an_older_connection_is_not_the_agent_s(scheduler, own_server):
@@ -120,3 +136,82 @@ async def test_without_the_system_account_presence_is_what_the_last_ping_showed(
     async with running(settings) as scheduler:
         await scheduler.registry.enrol("a", RegisterRequest(), datetime.now(UTC))
         assert connected(scheduler) is None
+
+
+class Answering:
+    """One session of an agent: a connection that answers looks as agentd does."""
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+
+    async def connect(self, own_server: OwnServer, agent_id: str = "a") -> connection.Client:
+        settings = own_server.settings_of_agent(agent_id)
+        client = await connection.connect(settings, f"agentd:{agent_id}")
+        await client.subscribe(f"gpuping.ping.{agent_id}", queue="q", cb=self._answer)
+        await client.flush()
+        return client
+
+    async def _answer(self, message: Msg) -> None:
+        now = datetime.now(UTC)
+        report = UptimeReport(
+            agent_id="a",
+            session_id=self.session,
+            window=Window(since=now, until=now, seconds=0.0),
+            uptime_percent=None,
+            gpu_available=False,
+        )
+        await message.respond(encode(report))
+
+
+async def test_two_hosts_with_one_identity_are_flagged_within_seconds(scheduler, own_server):
+    """In the agent, the metric's count and a live event; and no more when one of them has gone."""
+    heard = await scheduler_events(own_server)
+    first = await Answering("s1").connect(own_server)
+    second = await Answering("s2").connect(own_server)
+    await until(lambda: view_of(scheduler).conflicting_connections != (), 10)
+    assert view_of(scheduler).conflicting_connections == ("127.0.0.1", "127.0.0.1")
+    assert scheduler.directory.duplicate_ids == {"a"}
+    await until(lambda: "conflict" in heard, 5)
+    await second.close()
+    await until(lambda: view_of(scheduler).conflicting_connections == (), 5)
+    assert scheduler.directory.duplicate_ids == set()
+    await first.close()
+
+
+async def test_two_connections_that_never_answer_are_flagged_by_the_time(
+    scheduler, own_server, monkeypatch
+):
+    monkeypatch.setattr(presence, "TWIN_SECONDS", 3.0)
+    settings = own_server.settings_of_agent("a")
+    async with connection.connected(settings, "x"), connection.connected(settings, "y"):
+        await until(lambda: view_of(scheduler).conflicting_connections != (), 15)
+
+
+async def test_a_restarted_agentd_is_never_flagged(scheduler, own_server):
+    for number in range(4):
+        client = await Answering(f"s{number}").connect(own_server)
+        await asyncio.sleep(0.6)
+        assert view_of(scheduler).conflicting_connections == ()
+        await client.close()
+    assert scheduler.presence._twins == set()
+
+
+def view_of(scheduler: Scheduler, agent_id: str = "a") -> Agent:
+    tracked = scheduler.directory.get(agent_id)
+    assert tracked is not None
+    return agent_view(tracked, scheduler.directory.policy, datetime.now(UTC))
+
+
+async def scheduler_events(own_server: OwnServer) -> list[str]:
+    """The kinds of live events that come from now on."""
+    kinds: list[str] = []
+    client = await connection.connect(
+        own_server.settings_of("operator"), "test", inbox_prefix="_INBOX._operator"
+    )
+
+    async def hear(message: Msg) -> None:
+        kinds.append(decode(message.data, LiveEvent).kind)
+
+    await client.subscribe("gpuping.event.*", cb=hear)
+    await client.flush()
+    return kinds

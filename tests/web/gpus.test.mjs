@@ -13,5 +13,6 @@ test("a GPU that could not be opened is told from one with a UUID", () => {
 test("an agent under whose id two answer is told from one that was restarted", () => {
   assert.equal(areTwo({ conflicting_boot_ids: [], conflicting_sessions: [], conflicting_gpus: [] }), false);
   assert.equal(areTwo({ conflicting_sessions: ["s2", "s1"] }), true);
+  assert.equal(areTwo({ conflicting_connections: ["10.0.0.1", "10.0.0.2"] }), true);
   assert.equal(areTwo({}), false); // a scheduler of a version before
 });

@@ -79,9 +79,12 @@ const REMARKS = {
 /** What was found when the report was checked, in plain words. */
 export const remark = (code) => REMARKS[code] ?? reason(code);
 
-/** Whether two agents answer in turn under one id, so that nothing tells whose the time is. */
-export const areTwo = (agent) =>
-  [agent.conflicting_boot_ids, agent.conflicting_sessions, agent.conflicting_gpus].some((found) => found?.length > 0);
+/** Whether two agents answer in turn, or are connected, under one id, so that nothing tells whose the time is. */
+export const areTwo = (agent) => {
+  const { conflicting_boot_ids, conflicting_sessions, conflicting_gpus, conflicting_connections } = agent;
+  const found = [conflicting_boot_ids, conflicting_sessions, conflicting_gpus, conflicting_connections];
+  return found.some((values) => values?.length > 0);
+};
 
 /** The service's names as the page writes them. */
 export const PART_NAMES = { bus: "Bus", scheduler: "Scheduler", storage: "Storage" };

@@ -12,7 +12,7 @@ const REFRESH_AFTER_EVENTS_MS = 5_000;
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000];
 const SLOWEST_RETRY_MS = RETRY_MS.at(-1);
 const PARTS = ["bus", "scheduler", "storage"];
-const EVENT_KINDS = ["ping", "registered", "removed"]; // a `status` event repeats what a `ping` event says
+const EVENT_KINDS = ["ping", "registered", "removed", "conflict", "connected"]; // a `status` event repeats what a `ping` event says
 
 let source = null;
 let retries = 0;
