@@ -2,7 +2,9 @@
 #
 #   make up      the whole system on this machine; ARGS='--port 8123 --register-agents 4' are handed to `gpuping up`
 #   make test    the test suite            make check   formatting, types, import directions
-#   make bench   benchmarks (QUICK=1)      make soak    the tests that take minutes
+#   make bench   benchmarks (QUICK=1)      make soak    the tests that take minutes; MINUTES=30: at work, must not grow
+#   make chaos   SEED=n MINUTES=m: faults by seed, audited from outside (ARGS=--help); best as root
+#   make drill   NAME=servers|migrate|upgrade|restore: what an operator does, under load (ARGS=--help)
 #   make web     the page's libraries      make lock    new pins in requirements*.txt
 #   make screenshots   the README's pictures, from the demo
 #
@@ -25,7 +27,7 @@ UV_COMPILE = $(VENV)/uv/bin/uv pip compile --quiet --python-version 3.11 --unive
 SIDE_BY_SIDE ?= -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check soak bench web screenshots lock format clean
+.PHONY: help up test check soak chaos drill bench web screenshots lock format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -36,8 +38,19 @@ up: $(RUNTIME) $(WEB)
 test: $(DEVELOPMENT) $(WEB)
 	$(BIN)/pytest -m "not slow" $(SIDE_BY_SIDE) $(ARGS)
 
+# without MINUTES the slow tests; with it the whole system at work for so long, and what it uses
 soak: $(DEVELOPMENT) $(WEB)
+ifdef MINUTES
+	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) $(ARGS)
+else
 	$(BIN)/pytest -m slow --timeout 3600 $(ARGS)
+endif
+
+chaos: $(DEVELOPMENT) $(WEB)
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+drill: $(DEVELOPMENT) $(WEB)
+	$(BIN)/python -m tests.chaos.drills $(NAME) $(if $(PREVIOUS),--previous $(PREVIOUS)) $(ARGS)
 
 check: $(DEVELOPMENT)
 	$(BIN)/ruff format --check .

@@ -1,8 +1,6 @@
 """Carries out the faults of the plan, and records what was done to whom and when."""
 
 import asyncio
-import os
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -154,25 +152,7 @@ class Attack:
     async def _backup(self, _fault: Fault) -> None:
         """A backup under load; it may fail in the middle of a fault, and says so then."""
         folder = self._system.folder / f"backup-{len(self.backups) + self.failed_backups}"
-        environment = {
-            "PATH": os.environ["PATH"],
-            "NATS_URL": self._system.server_url,
-            "GPUPING_DATA_DIR": str(self._system.folder / "backup.data"),
-        }
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gpuping", "backup", str(folder)),
-            env=environment,
-            cwd=Path(__file__).parents[2],
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            async with asyncio.timeout(BACKUP_SECONDS):
-                code = await process.wait()
-        except TimeoutError:
-            process.kill()
-            code = await process.wait()
+        code = await self._system.run_gpuping("backup", str(folder), seconds=BACKUP_SECONDS)
         if code == 0:
             self.backups.append(folder)
         else:

@@ -36,14 +36,14 @@ class Attacked:
     ) -> None:
         self.name = name
         self.words = words
-        self.cwd = cwd
-        self._environment = dict(environment)
+        self.cwd = cwd  # the source tree, from the next start on
+        self.environment = dict(environment)  # from the next start on
         self._log = folder / f"{name}.log"
         self._clock = folder / f"{name}.clock"
         if clock_library is not None:
             self._clock.write_bytes(struct.pack("q", 0))
-            self._environment["LD_PRELOAD"] = str(clock_library)
-            self._environment["CLOCK_STEP_FILE"] = str(self._clock)
+            self.environment["LD_PRELOAD"] = str(clock_library)
+            self.environment["CLOCK_STEP_FILE"] = str(self._clock)
         self._process: asyncio.subprocess.Process | None = None
         self._may_run = asyncio.Event()
         self._may_run.set()
@@ -70,7 +70,7 @@ class Attacked:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self.words,
-                env={"PATH": os.environ["PATH"]} | self._environment,
+                env={"PATH": os.environ["PATH"]} | self.environment,
                 cwd=self.cwd or Path(__file__).parents[2],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

@@ -1,6 +1,7 @@
 """The system under attack: servers, schedulers, storage, gateway and hosts, each a real process."""
 
 import asyncio
+import os
 import shutil
 import sys
 import tempfile
@@ -19,14 +20,15 @@ from bus.contract import subjects
 from bus.contract.messages import decode
 from bus.contract.questions import LiveEvent, RegisterReply, RegisterRequest
 from bus.errors import BadMessageError, BusError
-from bus.settings import Settings, load
+from bus.settings import load
 from bus.transport import connection, embedded_server, jetstream_api, layout, micro_services
 from tests.chaos.machine import Namespaces, SmallDisk, is_root
 from tests.chaos.network import Link
 from tests.chaos.processes import Attacked, build_clock
 from tests.nats_cluster import free_ports
 
-START_SECONDS = 90.0
+START_SECONDS = 180.0  # many processes start at once, on a machine that others use too
+REGISTERED_AT_ONCE = 20
 STALL_SECONDS = 0.4  # of this machine, which everybody on it shares
 CLIENTS = 4222
 ROUTES = 6222
@@ -43,7 +45,8 @@ class Shape(Struct, frozen=True):
     hosts: int = 200
     interval_seconds: float = 3.0
     timeout_seconds: float = 4.0
-    previous: str | None = None  # the source tree of an older release that everything starts from
+    replicas: int | None = None  # as many as servers, where nothing else is said
+    source: Path | None = None  # the tree of another release, which the services are run from
 
 
 class Stretch(Struct, frozen=True):
@@ -125,7 +128,7 @@ class System:
             await disk.make()
             self.disks[name] = disk
 
-    def _data_of(self, name: str) -> Path:
+    def data_of(self, name: str) -> Path:
         folder = self.folder / f"{name}.data"
         if name in self.disks:
             folder = self.disks[name].folder / "data"
@@ -164,7 +167,7 @@ port: {ports[0]}
 http: "{host}:{ports[2]}"
 ping_interval: "5s"
 ping_max: 2
-jetstream {{ store_dir: "{self._data_of(name)}", sync_interval: always, max_file_store: 4GB }}
+jetstream {{ store_dir: "{self.data_of(name)}", sync_interval: always, max_file_store: 4GB }}
 """
         if self.shape.servers > 1:
             config += f"""\
@@ -182,7 +185,7 @@ cluster {{
             "PING_RESPONSE_TIMEOUT_SECONDS": self.shape.timeout_seconds,
             "PING_MAX_CONCURRENT_AGENTS": 1000,
             "GPUPING_HISTORY_STREAM_GB": 1,
-            "GPUPING_REPLICAS": self.shape.servers,
+            "GPUPING_REPLICAS": self.shape.replicas or self.shape.servers,
         }
 
     async def _make_services(self) -> None:
@@ -204,16 +207,15 @@ cluster {{
         url = ",".join(f"nats://127.0.0.1:{link.port}" for link in links)
         numbers = {key: f"{value!r}" for key, value in self._numbers().items()}
         environment = {"NATS_URL": url, "LOG_LEVEL": "warning", "LOG_FORMAT": "json"} | numbers
-        environment["GPUPING_DATA_DIR"] = str(self._data_of(name))
+        environment["GPUPING_DATA_DIR"] = str(self.data_of(name))
         environment["STORAGE_NAME"] = name
         cwd = None
         if name.startswith("fleet"):
             share = self.shape.hosts // self.shape.fleets
             first = share * (int(name[-1]) - 1)
             words = (*words, str(self.folder / "records"), name, str(first), str(share))
-        elif self.shape.previous is not None:
-            cwd = Path(self.shape.previous)
-            environment["PYTHONPATH"] = self.shape.previous
+        else:
+            cwd = self.shape.source
         if name.startswith("gateway"):
             environment["GATEWAY_PORT"] = "0"
         self.processes[name] = Attacked(
@@ -223,20 +225,48 @@ cluster {{
 
     async def _register(self) -> None:
         async with asyncio.timeout(START_SECONDS):
-            for name in self.hosts:
-                while True:
-                    try:
-                        await micro_services.ask(
-                            self.bus,
-                            subjects.register(name),
-                            RegisterRequest(),
-                            RegisterReply,
-                            who="scheduler",
-                        )
-                    except BusError:
-                        await asyncio.sleep(0.2)
-                    else:
-                        break
+            for first in range(0, len(self.hosts), REGISTERED_AT_ONCE):
+                some = self.hosts[first : first + REGISTERED_AT_ONCE]
+                await asyncio.gather(*(self._register_one(name) for name in some))
+
+    async def _register_one(self, name: str) -> None:
+        while True:
+            try:
+                await micro_services.ask(
+                    self.bus,
+                    subjects.register(name),
+                    RegisterRequest(),
+                    RegisterReply,
+                    who="scheduler",
+                )
+            except BusError:
+                await asyncio.sleep(0.2)
+            else:
+                return
+
+    async def run_gpuping(self, *words: str, seconds: float, url: str | None = None) -> int:
+        """Runs a command of `gpuping` on this system; returns its exit code."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "NATS_URL": url or self.server_url,
+            "GPUPING_DATA_DIR": str(self.folder / "commands.data"),
+            "GPUPING_HISTORY_STREAM_GB": "1",
+        }
+        with (self.folder / "commands.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "gpuping", *words),
+                env=environment,
+                cwd=Path(__file__).parents[2],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+            try:
+                async with asyncio.timeout(seconds):
+                    return await process.wait()
+            except TimeoutError:
+                process.kill()
+                return await process.wait()
 
     # ---- looked at from outside ----
 
@@ -276,14 +306,3 @@ def _answers(url: str) -> bool:
             return answer.status == 200
     except OSError:
         return False
-
-
-def settings_of(system: System, data_dir: Path) -> Settings:
-    """Settings for a command on this system with a data dir of its own."""
-    return load(
-        {},
-        NATS_URL=system.server_url,
-        GPUPING_DATA_DIR=str(data_dir),
-        GPUPING_HISTORY_STREAM_GB=1,
-        GPUPING_REPLICAS=system.shape.servers,
-    )

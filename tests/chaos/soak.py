@@ -1,0 +1,196 @@
+"""`make soak MINUTES=30`: the whole system at work, and what it uses: it must not grow.
+
+Memory, descriptors and threads of every process are read every few seconds, and the size of what
+each keeps on disk. The middle half minute after the warm-up is compared with that at the end.
+"""
+
+import argparse
+import asyncio
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+from msgspec import Struct
+
+from bus.clock import boottime
+from tests.chaos.attack import Attack
+from tests.chaos.run import Result, append, run, say, table, tell_failures
+from tests.chaos.system import Shape, System
+
+READ_SECONDS = 5.0
+WARM_SHARE = 0.3  # of the time: caches fill, and the allocator finds its size
+SAMPLES_COMPARED = 12
+GROWN_SHARE = 1.05
+GROWN_MEGABYTES = 6.0
+MORE_DESCRIPTORS = 4
+MORE_THREADS = 2
+BUCKET_MEGABYTES = 8.0  # a block of the bucket's file, which the server writes anew now and then
+
+
+class Use(Struct, frozen=True):
+    """What one process uses at one moment. Memory is its proportional share (PSS)."""
+
+    megabytes: float
+    descriptors: int
+    threads: int
+    disk_megabytes: float
+
+
+async def soak(minutes: float, uses: dict[str, list[Use]], result: Result, system: System) -> None:
+    """Reads while people look at the dashboard, and judges what was read."""
+    ends_at = boottime() + minutes * 60
+    looking = asyncio.create_task(_look(system))
+    said_at = boottime()
+    while boottime() < ends_at:
+        await asyncio.sleep(READ_SECONDS)
+        for name, process in system.processes.items():
+            pid = process.pid
+            if pid is not None:
+                use = await asyncio.to_thread(_read, pid, system.data_of(name))
+                uses.setdefault(name, []).append(use)
+        if boottime() - said_at > 60:
+            said_at = boottime()
+            left = (ends_at - boottime()) / 60
+            say(f"{left:.0f} minutes left, {len(system.announced)} outcomes")
+    looking.cancel()
+    for name, read in uses.items():
+        result.problems += [f"{name}: {text}" for text in _growth(read, is_server="server" in name)]
+
+
+async def _look(system: System) -> None:
+    """A person's browser: the dashboard every few seconds, live events all the time."""
+    url = await _gateway_url(system)
+    async with httpx.AsyncClient(base_url=url, timeout=30) as browser:
+        live = asyncio.create_task(_listen(browser))
+        try:
+            while True:
+                await asyncio.sleep(READ_SECONDS)
+                for path in ("dashboard", "agents", f"agents/{system.hosts[0]}/history?hours=24"):
+                    await browser.get(f"/ping-system/{path}")
+                await browser.get("/metrics")
+        finally:
+            live.cancel()
+
+
+async def _listen(browser: httpx.AsyncClient) -> None:
+    async with browser.stream("GET", "/ping-system/events") as events:
+        async for _ in events.aiter_bytes():
+            pass
+
+
+async def _gateway_url(system: System) -> str:
+    """The port that the gateway has taken, by its listening socket."""
+    pid = system.processes["gateway-1"].pid
+    while True:
+        for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and _owns(pid, fields[9]):
+                return f"http://127.0.0.1:{int(fields[1].rpartition(':')[2], 16)}"
+        await asyncio.sleep(0.5)
+
+
+def _owns(pid: int | None, inode: str) -> bool:
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if str(link.readlink()) == f"socket:[{inode}]":
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _read(pid: int, folder: Path) -> Use:
+    proc = Path(f"/proc/{pid}")
+    rollup = (proc / "smaps_rollup").read_text()
+    pss = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
+    status = (proc / "status").read_text()
+    threads = next(line for line in status.splitlines() if line.startswith("Threads:"))
+    size = 0
+    for file in folder.rglob("*"):
+        try:
+            size += file.stat().st_blocks * 512
+        except OSError:
+            continue
+    return Use(
+        int(pss.split()[1]) / 1024,
+        len(list((proc / "fd").iterdir())),
+        int(threads.split()[1]),
+        size / 2**20,
+    )
+
+
+def _growth(uses: Sequence[Use], *, is_server: bool) -> list[str]:
+    """What grew between the warm-up's end and the end; empty when nothing did.
+
+    The history grows by what is recorded, so disks are reported and not judged.
+    """
+    first, last = _ends(uses)
+    found = []
+    if last.megabytes > first.megabytes * GROWN_SHARE + GROWN_MEGABYTES:
+        found.append(f"memory grew from {first.megabytes:.1f} to {last.megabytes:.1f} MB")
+    if last.descriptors > first.descriptors + MORE_DESCRIPTORS:
+        found.append(f"descriptors grew from {first.descriptors} to {last.descriptors}")
+    # The Go runtime adds threads for calls that block, and keeps them.
+    if not is_server and last.threads > first.threads + MORE_THREADS:
+        found.append(f"threads grew from {first.threads} to {last.threads}")
+    return found
+
+
+def _ends(uses: Sequence[Use]) -> tuple[Use, Use]:
+    """Medians of some samples after the warm-up, and of the last ones."""
+    warm = int(len(uses) * WARM_SHARE)
+    return _median(uses[warm : warm + SAMPLES_COMPARED]), _median(uses[-SAMPLES_COMPARED:])
+
+
+def _median(uses: Sequence[Use]) -> Use:
+    return Use(
+        statistics.median(use.megabytes for use in uses),
+        round(statistics.median(use.descriptors for use in uses)),
+        round(statistics.median(use.threads for use in uses)),
+        statistics.median(use.disk_megabytes for use in uses),
+    )
+
+
+def uses_table(uses: dict[str, list[Use]]) -> str:
+    lines = [
+        f"{'process':>12} {'memory MB':>18} {'descriptors':>13} {'threads':>9} {'disk MB':>18}"
+    ]
+    for name, read in uses.items():
+        if len(read) < SAMPLES_COMPARED:
+            continue
+        first, last = _ends(read)
+        lines.append(
+            f"{name:>12} {first.megabytes:>8.1f} {last.megabytes:>9.1f}"
+            f" {first.descriptors:>6} {last.descriptors:>6} {first.threads:>4} {last.threads:>4}"
+            f" {first.disk_megabytes:>8.1f} {last.disk_megabytes:>9.1f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--servers", type=int, choices=(1, 3), default=1)
+    parser.add_argument("--hosts", type=int, default=200)
+    parser.add_argument("--interval", type=float, default=3.0, help="seconds between pings")
+    parser.add_argument("--json", type=Path, help="append the result to this file")
+    asked = parser.parse_args()
+    uses: dict[str, list[Use]] = {}
+
+    async def scenario(result: Result, system: System, _attack: Attack) -> None:
+        await soak(asked.minutes, uses, result, system)
+
+    shape = Shape(servers=asked.servers, hosts=asked.hosts, interval_seconds=asked.interval)
+    result = asyncio.run(run("soak", shape, scenario, keep=False))
+    tell_failures(result)
+    if asked.json is not None:
+        append(asked.json, result)
+    say("\n" + uses_table(uses))
+    say("\n" + table([result]))
+    return 0 if result.is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
