@@ -10,15 +10,19 @@ from string import Template
 
 from msgspec import structs
 
-from bus.contract.messages import Span
+from bus.contract.messages import Incident, Span
+from bus.contract.reasons import reason_words
 from bus.contract.statements import REMARK_WORDS, Account, Pay, Replay, Split, Statement
 
 SHOWN_INCIDENTS = 200
+_STATE_WORDS = {"unreported": "not reported"}
 _PAGE_FILE = Path(__file__).with_name("statement.html")
 _PAGE = Template(_PAGE_FILE.read_text(encoding="utf-8"))
-_ACCOUNT_ROW = Template(
-    '<tr><td>$name<div class="bar">$bar</div></td>$cells<td><b>$uptime</b></td></tr>'
+_ACCOUNT = Template(
+    '<section class="account"><div class="who"><h3>$name</h3>$uuid<b>$uptime</b></div>'
+    '<div class="bar">$bar</div><ul class="times">$times</ul></section>'
 )
+_TIME = Template('<li><i class="$state"></i>$label <b>$duration</b> <small>$seconds s</small></li>')
 _PAY_ROW = Template(
     "<tr><td>$rules<small>$source</small></td><td>$uptime</td>"
     "<td>$good / $poor</td><td>$pool</td><td><b>$paid</b></td></tr>"
@@ -30,21 +34,22 @@ _REPLAY = Template(
     "<tbody>$now$then</tbody></table>"
 )
 _INCIDENT_ROW = Template(
-    "<tr><td>$since</td><td>$until</td><td>$subject</td><td>$state</td><td>$reason</td></tr>"
+    "<tr><td>$since</td><td>$until</td><td>$length</td><td>$subject</td>"
+    "<td>$state: $reason</td></tr>"
 )
 _INCIDENTS = Template(
     '<table class="text"><thead>'
-    "<tr><th>From</th><th>To</th><th>GPU</th><th>State</th><th>Reason</th></tr>"
+    "<tr><th>From</th><th>To</th><th>Length</th><th>Of</th><th>What</th></tr>"
     "</thead><tbody>$rows</tbody></table>"
 )
 
 
 def render(statement: Statement) -> str:
     """Returns the text of the page."""
-    accounts = [_account_row("Host", "", statement.enrolled_seconds, statement.host)]
+    accounts = [_account("Host", "", statement.enrolled_seconds, statement.host)]
     for gpu in statement.gpus:
-        row = _account_row(gpu.name or "GPU", gpu.uuid, gpu.enrolled_seconds, gpu)
-        accounts.append(row)
+        name = f"{_gpu_word(gpu.index)}  {gpu.name}".strip()
+        accounts.append(_account(name, gpu.uuid, gpu.enrolled_seconds, gpu))
     replay = ""
     if statement.replay:
         replay = _replay(statement.replay)
@@ -96,37 +101,42 @@ def timestamp(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}"
 
 
-def _account_row(
+def _account(
     subject: str,
     uuid: str,
     enrolled_seconds: float,
     account: Account,
 ) -> str:
+    """Returns the account of the host or a GPU: a bar, and every state that took time."""
     seconds = structs.asdict(account.seconds)
-    cells = ""
+    seconds["unreported"] = account.unreported_seconds
+    times = ""
     bar = ""
     for state, value in seconds.items():
-        cells += _seconds_cell(value)
-        if enrolled_seconds and value:
+        if not value:
+            continue
+        times += _TIME.substitute(
+            state=state,
+            label=_STATE_WORDS.get(state, state),
+            duration=duration(value),
+            seconds=f"{value:,.3f}",
+        )
+        if enrolled_seconds:
             width = 100 * value / enrolled_seconds
             bar += f'<i class="{state}" style="width:{width:.4f}%"></i>'
-    cells += _seconds_cell(account.unreported_seconds)
-    name = escape(subject)
-    if uuid:
-        name += f"<small>{escape(uuid)}</small>"
-    uptime = percent(account.uptime_percent)
-    return _ACCOUNT_ROW.substitute(
-        name=name,
+    return _ACCOUNT.substitute(
+        name=escape(subject),
+        uuid=f"<small>{escape(uuid)}</small>" if uuid else "",
         bar=bar,
-        cells=cells,
-        uptime=uptime,
+        times=times,
+        uptime=percent(account.uptime_percent),
     )
 
 
-def _seconds_cell(value: float) -> str:
-    if not value:
-        return "<td>0</td>"
-    return f"<td>{duration(value)}<small>{value:,.3f} s</small></td>"
+def _gpu_word(index: int | None) -> str:
+    if index is None:
+        return "GPU"
+    return f"GPU {index}"
 
 
 def _notes(statement: Statement) -> str:
@@ -223,23 +233,35 @@ def _pay_row(pay: Pay) -> str:
 def _incidents(statement: Statement) -> str:
     if not statement.incidents:
         return "<p>None.</p>"
+    names = {gpu.uuid: _gpu_word(gpu.index) for gpu in statement.gpus}
     rows = ""
     for incident in statement.incidents[:SHOWN_INCIDENTS]:
-        until = "went on"
-        if incident.until:
-            until = timestamp(incident.until)
-        rows += _INCIDENT_ROW.substitute(
-            since=timestamp(incident.since),
-            until=until,
-            subject=escape(incident.gpu or "host"),
-            state=escape(incident.state),
-            reason=escape(incident.reason),
-        )
+        rows += _incident_row(incident, names)
     table = _INCIDENTS.substitute(rows=rows)
     more = len(statement.incidents) - SHOWN_INCIDENTS
     if more > 0:
         return f"{table}<p>And {more} more, in the JSON form of this statement.</p>"
     return table
+
+
+def _incident_row(incident: Incident, names: dict[str, str]) -> str:
+    """Returns the row. A GPU that is not in the statement is shown by the end of its UUID."""
+    until = "went on"
+    length = ""
+    if incident.until:
+        until = timestamp(incident.until)
+        length = duration((incident.until - incident.since).total_seconds())
+    subject = "host"
+    if incident.gpu is not None:
+        subject = names.get(incident.gpu, incident.gpu[-12:])
+    return _INCIDENT_ROW.substitute(
+        since=timestamp(incident.since),
+        until=until,
+        length=length,
+        subject=escape(subject),
+        state=escape(incident.state),
+        reason=escape(reason_words(incident.reason)),
+    )
 
 
 def _splits(statement: Statement) -> str:
