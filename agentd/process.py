@@ -8,7 +8,7 @@ from agentd.service import Agent
 from bus import runner
 from bus.background import background
 from bus.private_files import hide_new_files
-from bus.runner import Lifecycle
+from bus.runner import Lifecycle, complain
 from bus.settings import Settings
 from bus.systemd_notify import Notifier
 
@@ -41,6 +41,10 @@ def run(settings: Settings, program: str = "agentd") -> int:
             ):
                 notifier.ready()
                 start(notifier.watch(agent.check_loop.is_alive))
+                if agent.http_port is not None:
+                    address = f"{settings.AGENT_HTTP_HOST}:{agent.http_port}"
+                    complain(f"http://{address}/agent/health", program)
+                start(_say_when_registered(agent, settings, program))
                 await lifecycle.until_stopped()
         finally:
             if not lifecycle.stopping.is_set():  # a crash
@@ -63,3 +67,9 @@ def _metrics(agent: Agent, settings: Settings) -> AbstractAsyncContextManager[No
     if settings.AGENT_MODE:
         return nullcontext()
     return http.serving_metrics(agent.responder, settings)
+
+
+async def _say_when_registered(agent: Agent, settings: Settings, program: str) -> None:
+    """Says that the agent is on the bus once the registry has answered, and not before."""
+    await agent.registered.wait()
+    complain(f"agent {agent.agent_id} is on the bus at {settings.shown_nats_url}", program)

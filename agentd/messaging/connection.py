@@ -102,6 +102,7 @@ class BusSession:
         register_again = asyncio.Event()
 
         async def reconnected() -> None:
+            self.registered.clear()  # this bus may be another one, or may have lost its registry
             register_again.set()
 
         name = subjects.agent_connection(self._agent_id)

@@ -236,10 +236,7 @@ def _run_agent(loaded: Settings) -> int:
     if settings.AGENT_SCENARIO:
         simulation = f" with simulated GPUs (scenario {settings.AGENT_SCENARIO})"
     runner.complain(
-        f"agent {settings.agent_id}{simulation} on the bus at {settings.shown_nats_url}; "
+        f"agent {settings.agent_id}{simulation}: connecting to {settings.shown_nats_url}; "
         "Ctrl-C stops it"
     )
-    if settings.AGENT_MODE:
-        address = f"{settings.AGENT_HTTP_HOST}:{settings.AGENT_HTTP_PORT}"
-        runner.complain(f"http://{address}/agent/health")
     return process.run(settings, program="gpuping")
