@@ -9,6 +9,7 @@ _USER_INFO_ALONE = re.compile(r"(?<![\w/*])[^\s,:/'\"=({\[]+:(?!/)[^\s,]*@")
 _TOKEN = re.compile(r"gpuping_[A-Za-z0-9_-]{40,}")
 _SEED = re.compile(r"\bS[ANOCUX][A-Z2-7]{40,60}\b")
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_PATH = re.compile(r"(?<![\w/:.~-])(?:~|[A-Za-z]:)?[/\\][^\s,;:'\"()\[\]<>]+")
 HIDDEN = "***"
 
 
@@ -41,3 +42,8 @@ def redact(text: str) -> str:
     text = _TOKEN.sub(HIDDEN, text)
     text = _SEED.sub(HIDDEN, text)
     return _JWT.sub(HIDDEN, text)
+
+
+def without_paths(text: str) -> str:
+    """Returns the text with `***` in place of absolute paths, for readers from elsewhere."""
+    return _PATH.sub(HIDDEN, text)

@@ -26,6 +26,7 @@ from gateway.routes import (
     pings,
 )
 from gateway.routes.past import explanations, exports, history, series, statements
+from gateway.sign_outs import SignOuts
 from gateway.web import openapi
 from gateway.web.access.auth import Guard
 from gateway.web.allow_header import complete_allow_header
@@ -83,6 +84,7 @@ class Dependencies(NamedTuple):
     long_answers: LongAnswers
     broadcast: EventBroadcast
     guard: Guard
+    sign_outs: SignOuts
     request_metrics: RequestMetrics
     assets: Assets
 

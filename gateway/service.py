@@ -1,6 +1,7 @@
 """The gateway as a service: REST on one side, the bus on the other, and no state of its own."""
 
 import contextlib
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,8 +23,9 @@ from gateway.audit_log import AuditLog
 from gateway.broadcast import MAX_SUBSCRIBERS, EventBroadcast
 from gateway.fleet_health import tell_health
 from gateway.request_metrics import RequestMetrics
+from gateway.sign_outs import SignOuts
 from gateway.web.access.auth import Guard
-from gateway.web.access.browser_sessions import session_key
+from gateway.web.access.browser_sessions import KEY_BYTES, Sessions, session_key
 from gateway.web.access.public_address import PublicAddress
 from gateway.web.assets import STATIC_FOLDER, Assets
 from gateway.web.connections import connection_limit
@@ -62,6 +64,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             dependencies = _dependencies(settings, client, broadcast, tokens)
             server = Server(build(dependencies), max_connections)
             await _forward_events(client, broadcast)
+            await dependencies.sign_outs.listen()
             start(server.answer(listener))
             start(tell_health(broadcast, dependencies.fleet_client))
             await server.ready.wait()
@@ -79,9 +82,9 @@ def _dependencies(
     tokens: TokenFile | None,
 ) -> Dependencies:
     fleet_client = FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS)
-    key = None
+    sessions = Sessions(secrets.token_bytes(KEY_BYTES))
     if tokens is not None:
-        key = session_key(settings.data_dir)
+        sessions = Sessions(session_key(settings.data_dir), settings.data_dir)
     public_address = None
     if settings.GATEWAY_PUBLIC_URL is not None:
         public_address = PublicAddress.parse(settings.GATEWAY_PUBLIC_URL)
@@ -90,7 +93,8 @@ def _dependencies(
         audit_log=AuditLog(client),
         long_answers=LongAnswers(fleet_client),
         broadcast=broadcast,
-        guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND, public_address, key),
+        guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND, public_address, sessions),
+        sign_outs=SignOuts(client, sessions),
         request_metrics=RequestMetrics(),
         assets=Assets(STATIC_FOLDER),
     )

@@ -48,6 +48,7 @@ from bus.transport.large_answers import room
 from bus.transport.micro_services import Endpoint
 from storage.answers import history, series, tables
 from storage.engine import table_files
+from storage.engine.errors import reason_for
 from storage.engine.table_files import ExportFile, TableQuery
 from storage.explanations import explain, timeline
 from storage.statements import build, page, replay
@@ -241,6 +242,9 @@ class Endpoints:
         stream = await self._history_stream()
         disk = self._disk()
         waiting = self._store.waiting or self._feed.wait_log.detail
+        reason = None
+        if waiting is not None:
+            reason = reason_for(waiting)
         ingest = self._store.ingest
         if ingest is None:
             return StorageStats(
@@ -253,6 +257,7 @@ class Endpoints:
                 stream_limit_bytes=stream.limit_bytes,
                 disk_free_bytes=disk.free,
                 disk_bytes=disk.total,
+                waiting_reason=reason,
             )
         last_sequence = 0
         if ingest.position is not None:
@@ -271,6 +276,7 @@ class Endpoints:
             stream_limit_bytes=stream.limit_bytes,
             disk_free_bytes=disk.free,
             disk_bytes=disk.total,
+            waiting_reason=reason,
         )
 
     async def _history_stream(self) -> _HistoryStream:

@@ -91,7 +91,8 @@ async def read_page(
         )
         entries += [entry for entry in found if entry is not None]
     next_cursor = oldest if numbers and oldest > state["first_seq"] else None
-    return AuditPage(entries=tuple(entries), next_cursor=next_cursor)
+    dropped = max(0, state["first_seq"] - 1)
+    return AuditPage(entries=tuple(entries), next_cursor=next_cursor, dropped=dropped)
 
 
 async def _stream_state(client: Client) -> dict[str, Any]:

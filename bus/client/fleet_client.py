@@ -81,6 +81,7 @@ from bus.errors import (
     RefusedError,
     UnavailableError,
 )
+from bus.redaction import without_paths
 from bus.transport import hedging
 from bus.transport.connection import Client
 from bus.transport.file_transfer import FileOffer, receive
@@ -356,18 +357,29 @@ class FleetClient:
 
     # ---- scheduler and storage together ----------------------------------------------------------
 
-    async def troubles(self, timeout: float = OPTIONAL_SECONDS) -> dict[str, str | None]:
+    async def troubles(
+        self,
+        timeout: float = OPTIONAL_SECONDS,
+        *,
+        for_operators: bool = False,
+    ) -> dict[str, str | None]:
         """Why each part cannot do its work, by its name; None for a part that can.
 
         A service that answers may be unable to work: storage whose file another process holds or
-        whose disk is full, a scheduler whose bucket is gone.
+        whose disk is full, a scheduler whose bucket is gone. Only what is `for_operators` names
+        files.
         """
         if not self.is_connected:
             detail = "the bus is not connected"
             return {"bus": detail, "scheduler": detail, "storage": detail}
+        scheduler_trouble = _scheduler_trouble
+        storage_trouble = _storage_trouble
+        if for_operators:
+            scheduler_trouble = _scheduler_detail
+            storage_trouble = _storage_detail
         scheduler, storage = await asyncio.gather(
-            _trouble_of(self.fleet(timeout), lambda fleet: fleet.trouble),
-            _trouble_of(self.storage_stats(timeout), lambda stats: stats.ingest_waiting),
+            _trouble_of(self.fleet(timeout), scheduler_trouble),
+            _trouble_of(self.storage_stats(timeout), storage_trouble),
         )
         return {"bus": None, "scheduler": scheduler, "storage": storage}
 
@@ -392,11 +404,12 @@ class FleetClient:
             self.fleet(),
             self._worst_agents(storage_timeout),
             optional(self.overview(question, storage_timeout)),
-            _trouble_of(self.storage_stats(storage_timeout), lambda stats: stats.ingest_waiting),
+            _trouble_of(self.storage_stats(storage_timeout), _storage_trouble),
         )
         reasons: dict[str, str] = {}
-        if fleet.trouble is not None:
-            reasons["scheduler"] = fleet.trouble
+        scheduler_trouble = _scheduler_trouble(fleet)
+        if scheduler_trouble is not None:
+            reasons["scheduler"] = scheduler_trouble
         if storage_trouble is not None:
             reasons["storage"] = storage_trouble
         elif overview is None:
@@ -565,6 +578,28 @@ async def _trouble_of(
         return trouble(await question)
     except BusError as error:
         return str(error)
+
+
+def _scheduler_trouble(fleet: Fleet) -> str | None:
+    """Why the scheduler cannot work. The bus, whose words it quotes, may name files of its own."""
+    if fleet.trouble is None:
+        return None
+    return without_paths(fleet.trouble)
+
+
+def _scheduler_detail(fleet: Fleet) -> str | None:
+    return fleet.trouble
+
+
+def _storage_trouble(stats: StorageStats) -> str | None:
+    """Why storage cannot work, without the names of files."""
+    if stats.ingest_waiting is None:
+        return None
+    return stats.waiting_reason or "it waits; see its log"  # a storage of an older version
+
+
+def _storage_detail(stats: StorageStats) -> str | None:
+    return stats.ingest_waiting
 
 
 async def optional(question: Awaitable[ReplyT]) -> ReplyT | None:

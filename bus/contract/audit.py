@@ -43,10 +43,14 @@ class AuditEntry(Message, kw_only=True, frozen=True):
 
 
 class AuditPage(Message, kw_only=True, frozen=True):
-    """Entries, the newest first. `next_cursor` asks for those before them; None for no more."""
+    """Entries, the newest first. `next_cursor` asks for those before them; None for no more.
+
+    `dropped` entries at the beginning of the log are gone: they were too old, or it was full.
+    """
 
     entries: tuple[AuditEntry, ...]
     next_cursor: int | None = None
+    dropped: int = 0
 
 
 class Change(Struct, frozen=True):

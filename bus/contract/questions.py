@@ -453,11 +453,13 @@ class StorageStats(Message, kw_only=True, frozen=True):
     stream_begins: datetime | None = None  # the oldest outcome that the bus holds
     stream_days_left: float | None = None  # until the bus drops that one, at the rate so far
     days_in_file_only: int = 0  # neither on the bus nor in the archive any more
+    # Why nothing is taken in, for operators: it may name files. None while all is taken in.
     ingest_waiting: str | None = None
     stream_bytes: int = 0  # of the history stream on the bus
     stream_limit_bytes: int | None = None  # beyond which the bus drops the oldest outcomes
     disk_free_bytes: int | None = None  # where storage keeps its file; None where it is unknown
     disk_bytes: int | None = None
+    waiting_reason: str | None = None  # the same for everybody
 
 
 def ping_of(state: AgentState, report: UptimeReport | None = None) -> Ping:

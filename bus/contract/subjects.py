@@ -75,6 +75,7 @@ CLAIMS_UPDATE = "$SYS.REQ.CLAIMS.UPDATE"  # of the system account: takes a chang
 SERVER_JETSTREAM = "$SYS.REQ.SERVER.PING.JSZ"
 
 EVENT_ALL = "gpuping.event.*"
+SESSION_ENDED = "gpuping.gateway.session-ended"  # gateways tell each other who signed out
 
 
 def check_agent_id(agent_id: str) -> str:

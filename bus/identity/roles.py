@@ -163,11 +163,16 @@ ROLES: dict[RoleName, Role] = {
             subjects.gpu_status("*"),
             subjects.health("*"),
             subjects.AUDIT_ALL,
+            subjects.SESSION_ENDED,
             *_READ_AUDIT,
             *_MICRO_VERBS,
             *(f"{verb}.>" for verb in _MICRO_VERBS),
         ),
-        subscribe=(subjects.EVENT_ALL, f"{subjects.service_inbox('gateway')}.>"),
+        subscribe=(
+            subjects.EVENT_ALL,
+            subjects.SESSION_ENDED,
+            f"{subjects.service_inbox('gateway')}.>",
+        ),
     ),
     "enrolment": Role(
         purpose="Redeems enrolment tokens and renews credentials; holds the agents' signing key.",

@@ -28,8 +28,13 @@ log = structlog.get_logger("bus.transport.layout")
 OLDEST_SERVER = (2, 12)  # the first with atomic batches and scheduled messages
 REDELIVERY_MARGIN_SECONDS = 30.0
 AUDIT_DAYS = 3650  # as long as bills are kept
-SMALLEST_HISTORY_BYTES = 64 * 2**20  # a month of a hundred hosts
-_WANTED_BYTES = "gpuping.wanted_max_bytes"  # in the metadata of a history stream that was fitted
+AUDIT_BYTES = 256 * 2**20  # half a million entries of the usual size
+# What a stream is fitted to at least, where the disk has little room.
+SMALLEST_BYTES = {
+    subjects.HISTORY_STREAM: 64 * 2**20,  # a month of a hundred hosts
+    subjects.AUDIT_STREAM: 2**20,
+}
+_WANTED_BYTES = "gpuping.wanted_max_bytes"  # in the metadata of a stream that was fitted
 _NO_ROOM = frozenset({ErrorCode.INSUFFICIENT_RESOURCES, ErrorCode.STORAGE_EXCEEDED})
 _NANOSECONDS = 1_000_000_000
 MIGRATING = "gpuping.migrating"  # metadata of the bucket while another stream is made anew
@@ -84,7 +89,11 @@ def history_config(settings: Settings) -> JsonObject:
 
 
 def audit_config(settings: Settings) -> JsonObject:
-    """The audit log: its messages can neither be deleted nor purged, they only expire."""
+    """The audit log: its messages can neither be deleted nor purged, they only expire.
+
+    Whoever may change something could otherwise fill the disk with entries, so that it is bounded
+    in bytes, too; the oldest entries go first.
+    """
     return {
         "name": subjects.AUDIT_STREAM,
         "subjects": [subjects.AUDIT_ALL],
@@ -93,6 +102,7 @@ def audit_config(settings: Settings) -> JsonObject:
         "discard": "old",
         "num_replicas": settings.GPUPING_REPLICAS,
         "max_age": AUDIT_DAYS * 86_400 * _NANOSECONDS,
+        "max_bytes": AUDIT_BYTES,
         "max_msg_size": 65_536,
         "deny_delete": True,
         "deny_purge": True,
@@ -112,6 +122,13 @@ def due_consumer_config(settings: Settings) -> JsonObject:
         "max_ack_pending": 100_000,  # above the attempts in flight of all schedulers
         "max_waiting": 512,
     }
+
+
+class _Found(NamedTuple):
+    """A stream that exists: its configuration, and how much it keeps."""
+
+    config: JsonObject
+    bytes: int
 
 
 class _Change(NamedTuple):
@@ -134,7 +151,7 @@ async def ensure(
     """Makes and updates the whole layout. Raises LayoutError, or UnavailableError.
 
     What differs and is not changed is logged, and named by `inspect`. Where the disk has no room
-    for the history's whole limit, the limit is fitted to the disk, which `history_remark` tells.
+    for a stream's whole limit, the limit is fitted to the disk, which `room_remark` tells.
     With `grow`, a limit that was fitted before is raised as far as the disk now allows.
     """
     check_server(client)
@@ -167,15 +184,14 @@ async def _plan(
     grow: bool,
 ) -> list[_Change]:
     """Returns what is to be changed. Raises LayoutError before the first change."""
-    actual: dict[str, JsonObject] = {}
+    actual: dict[str, _Found] = {}
     for wanted in stream_configs(settings):
-        name = wanted["name"]
-        config = await _config_of(client, f"STREAM.INFO.{name}", name)
-        if config is not None:
-            actual[name] = config
+        stream = await _found(client, wanted["name"])
+        if stream is not None:
+            actual[wanted["name"]] = stream
     _refuse_while_migrating(actual.get(subjects.BUCKET_STREAM))
     replicas = [settings.GPUPING_REPLICAS]
-    replicas += [config["num_replicas"] for config in actual.values()]
+    replicas += [stream.config["num_replicas"] for stream in actual.values()]
     most = msgspec.structs.replace(settings, GPUPING_REPLICAS=max(replicas))
     changes = []
     for wanted in stream_configs(most):
@@ -184,16 +200,16 @@ async def _plan(
             changes.append(await _creation(client, wanted))
         else:
             fitted = _without_lowering(settings, wanted["name"], found, grow=grow)
-            differing = _differences(fitted, found)
+            differing = _differences(fitted, found.config)
             _refuse_unchangeable(wanted["name"], differing)
             if differing:
                 changes.append(_update(fitted, found, differing))
     return changes
 
 
-def _refuse_while_migrating(bucket: JsonObject | None) -> None:
+def _refuse_while_migrating(bucket: _Found | None) -> None:
     """Raises UnavailableError while `gpuping bus migrate` makes a stream anew."""
-    if bucket is not None and MIGRATING in (bucket.get("metadata") or {}):
+    if bucket is not None and MIGRATING in (bucket.config.get("metadata") or {}):
         raise UnavailableError(
             "`gpuping bus migrate` is changing the streams: if it was interrupted, run it again"
         )
@@ -215,11 +231,8 @@ async def _creation(client: Client, wanted: JsonObject) -> _Change:
                 "detail": "the bucket was gone, and the history stream is not empty",
                 "action": "let the agents register again; they continue where they were",
             }
-    smaller: list[JsonObject] = []
-    if name == subjects.HISTORY_STREAM:
-        sizes = _smaller_sizes(wanted["max_bytes"])
-        smaller = [_fitted(wanted, size) for size in sizes]
-    return _Change(f"STREAM.CREATE.{name}", wanted, name, "stream_created", details, tuple(smaller))
+    smaller = tuple(_fitted(wanted, size) for size in _smaller_sizes(wanted))
+    return _Change(f"STREAM.CREATE.{name}", wanted, name, "stream_created", details, smaller)
 
 
 async def _position_of_old_history(client: Client) -> int:
@@ -234,17 +247,21 @@ async def _position_of_old_history(client: Client) -> int:
 
 def _update(
     wanted: JsonObject,
-    found: JsonObject,
+    found: _Found,
     differing: list[str],
 ) -> _Change:
     name = wanted["name"]
     label = f"{name} ({', '.join(differing)} differ)"
-    body = found | wanted
-    smaller: tuple[JsonObject, ...] = ()
+    body = found.config | wanted
+    smaller: list[JsonObject] = []
     if "max_bytes" in differing:
-        smaller = (found | _fitted(wanted, found["max_bytes"]),)
+        least = max(found.config["max_bytes"], found.bytes)
+        for size in _smaller_sizes(wanted):
+            if size > least:
+                smaller.append(found.config | _fitted(wanted, size))
+        smaller.append(found.config | _fitted(wanted, found.config["max_bytes"]))
     details = {"fields": differing}
-    return _Change(f"STREAM.UPDATE.{name}", body, label, "stream_updated", details, smaller)
+    return _Change(f"STREAM.UPDATE.{name}", body, label, "stream_updated", details, tuple(smaller))
 
 
 async def _apply(client: Client, change: _Change) -> None:
@@ -259,7 +276,8 @@ async def _apply(client: Client, change: _Change) -> None:
             continue
         if body is not change.body:
             log.warning(
-                "history_limit_fitted",
+                "stream_limit_fitted",
+                stream=body["name"],
                 wanted_bytes=change.body["max_bytes"],
                 max_bytes=body["max_bytes"],
             )
@@ -269,21 +287,26 @@ async def _apply(client: Client, change: _Change) -> None:
 def _without_lowering(
     settings: Settings,
     name: str,
-    found: JsonObject,
+    found: _Found,
     *,
     grow: bool = False,
 ) -> JsonObject:
     """Returns the stream as wanted, without what must not change: replicas, and what is less.
 
-    A limit that was fitted to the disk stays as it is, unless it shall grow.
+    A limit that was fitted to the disk stays as it is, unless it shall grow. A stream without a
+    limit of bytes gets one where everything that it keeps fits into it.
     """
-    same_replicas = msgspec.structs.replace(settings, GPUPING_REPLICAS=found["num_replicas"])
-    wanted = next(config for config in stream_configs(same_replicas) if config["name"] == name)
+    config = found.config
+    same_replicas = msgspec.structs.replace(settings, GPUPING_REPLICAS=config["num_replicas"])
+    wanted = next(other for other in stream_configs(same_replicas) if other["name"] == name)
     for limit in _LIMITS:
-        if limit in wanted and not _is_less(found.get(limit, 0), wanted[limit]):
-            wanted[limit] = found[limit]
-    if name == subjects.HISTORY_STREAM and _is_fitted(found, wanted) and not grow:
-        return _fitted(wanted, found["max_bytes"])
+        if limit not in wanted or _is_less(config.get(limit, 0), wanted[limit]):
+            continue
+        is_unbounded = limit == "max_bytes" and config[limit] <= 0
+        if not is_unbounded or found.bytes > wanted[limit]:
+            wanted[limit] = config[limit]
+    if _is_fitted(config, wanted) and not grow:
+        return _fitted(wanted, config["max_bytes"])
     return wanted
 
 
@@ -303,17 +326,31 @@ def _refuse_unchangeable(name: str, differing: list[str]) -> None:
         )
 
 
-async def history_remark(client: Client, settings: Settings) -> str | None:
-    """A sentence about a history stream that keeps less than the settings say, else None."""
-    actual = await _config_of(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}", "history")
-    if actual is None or not _is_fitted(actual, history_config(settings)):
+async def room_remark(client: Client, settings: Settings) -> str | None:
+    """A sentence about streams that keep less than they should, for want of room; else None."""
+    history_gigabytes = settings.GPUPING_HISTORY_STREAM_GB
+    audit_mebibytes = AUDIT_BYTES // 2**20
+    parts = []
+    kept = await _fitted_mebibytes(client, history_config(settings))
+    if kept is not None:
+        parts.append(
+            f"the history stream keeps {kept:.0f} MiB instead of "
+            f"GPUPING_HISTORY_STREAM_GB={history_gigabytes}"
+        )
+    kept = await _fitted_mebibytes(client, audit_config(settings))
+    if kept is not None:
+        parts.append(f"the audit log keeps {kept:.0f} MiB instead of {audit_mebibytes} MiB")
+    if not parts:
         return None
-    mebibytes = actual["max_bytes"] / 2**20
-    return (
-        f"the history stream keeps {mebibytes:.0f} MiB instead of "
-        f"GPUPING_HISTORY_STREAM_GB={settings.GPUPING_HISTORY_STREAM_GB}, "
-        "because the disk has no room for more"
-    )
+    return f"{' and '.join(parts)}, because the disk has no room for more"
+
+
+async def _fitted_mebibytes(client: Client, wanted: JsonObject) -> float | None:
+    """How much a stream keeps whose limit was fitted to the disk; None for any other."""
+    found = await _found(client, wanted["name"])
+    if found is None or not _is_fitted(found.config, wanted):
+        return None
+    return float(found.config["max_bytes"] / 2**20)
 
 
 async def sourced_sequence(client: Client) -> float:
@@ -355,12 +392,11 @@ async def inspect(client: Client, settings: Settings) -> list[str]:
     """
     problems = []
     for wanted in stream_configs(settings):
-        name = wanted["name"]
-        found = await _config_of(client, f"STREAM.INFO.{name}", name)
-        if found is None:
-            problems.append(f"{name} does not exist")
+        stream = await _found(client, wanted["name"])
+        if stream is None:
+            problems.append(f"{wanted['name']} does not exist")
             continue
-        problems += _problems_of(settings, wanted, found)
+        problems += _problems_of(settings, wanted, stream)
     consumer = due_consumer_config(settings)
     name = consumer["durable_name"]
     label = f"consumer {name}"
@@ -375,9 +411,10 @@ async def inspect(client: Client, settings: Settings) -> list[str]:
 def _problems_of(
     settings: Settings,
     wanted: JsonObject,
-    found: JsonObject,
+    stream: _Found,
 ) -> list[str]:
     name = wanted["name"]
+    found = stream.config
     problems = []
     replicas = found["num_replicas"]
     if replicas != settings.GPUPING_REPLICAS:
@@ -386,9 +423,9 @@ def _problems_of(
             f"{settings.GPUPING_REPLICAS}: set it to {replicas} for every service, or change the "
             f"streams with `gpuping bus migrate --replicas {settings.GPUPING_REPLICAS}`"
         )
-    kept = _without_lowering(settings, name, found)
+    kept = _without_lowering(settings, name, stream)
     for limit in _LIMITS:
-        if limit in kept and kept[limit] > wanted[limit]:
+        if limit in kept and _is_less(wanted[limit], kept[limit]):
             problems.append(
                 f"{name} has {limit} {found[limit]}, which is more than the settings say "
                 f"({wanted[limit]}), and is never lowered by itself"
@@ -417,11 +454,14 @@ def server_version(client: Client) -> str:
     return str(client.connected_server_version).removeprefix("<nats server v").removesuffix(">")
 
 
-def _smaller_sizes(wanted_bytes: int) -> list[int]:
-    """Halves of the wanted limit, down to SMALLEST_HISTORY_BYTES."""
+def _smaller_sizes(wanted: JsonObject) -> list[int]:
+    """Halves of a stream's limit, down to SMALLEST_BYTES; none for a stream without a limit."""
+    smallest = SMALLEST_BYTES.get(wanted["name"])
+    if smallest is None:
+        return []
     sizes = []
-    size = wanted_bytes // 2
-    while size >= SMALLEST_HISTORY_BYTES:
+    size = wanted["max_bytes"] // 2
+    while size >= smallest:
         sizes.append(size)
         size //= 2
     return sizes
@@ -435,9 +475,12 @@ def _fitted(wanted: JsonObject, max_bytes: int) -> JsonObject:
 
 def _is_fitted(actual: JsonObject, wanted: JsonObject) -> bool:
     """Whether the limit of a stream was fitted to the disk when as much as now was wanted."""
+    if "max_bytes" not in wanted:
+        return False
     remembered = (actual.get("metadata") or {}).get(_WANTED_BYTES)
-    is_smaller: bool = actual["max_bytes"] < wanted["max_bytes"]
-    return is_smaller and remembered == str(wanted["max_bytes"])
+    return _is_less(actual["max_bytes"], wanted["max_bytes"]) and remembered == str(
+        wanted["max_bytes"]
+    )
 
 
 async def _ensure_consumer(
@@ -454,12 +497,23 @@ async def _ensure_consumer(
     await _change(client, f"CONSUMER.DURABLE.CREATE.{stream}.{name}", body, name)
 
 
+async def _found(client: Client, name: str) -> _Found | None:
+    """A stream; None where it does not exist. Raises LayoutError."""
+    try:
+        info = await jetstream_api.call(client, f"STREAM.INFO.{name}")
+    except JetStreamApiError as error:
+        if error.is_not_found:
+            return None
+        raise LayoutError(f"{name}: {error}") from None
+    return _Found(info["config"], info["state"]["bytes"])
+
+
 async def _config_of(
     client: Client,
     verb: str,
     label: str,
 ) -> JsonObject | None:
-    """A stream's or consumer's configuration; None where it does not exist. Raises LayoutError."""
+    """A consumer's configuration; None where it does not exist. Raises LayoutError."""
     try:
         info = await jetstream_api.call(client, verb)
     except JetStreamApiError as error:

@@ -6,6 +6,7 @@ from litestar import Request, Response, post
 from litestar.di import NamedDependency
 from msgspec import Struct
 
+from gateway.sign_outs import SignOuts
 from gateway.web import json_body
 from gateway.web.access.auth import Guard
 from gateway.web.openapi import OperationWithoutContent, request_body
@@ -48,7 +49,12 @@ async def login(request: Request[Any, Any, Any], guard: NamedDependency[Guard]) 
     operation_class=OperationWithoutContent,
     responses=error_responses(403),
 )
-async def logout(request: Request[Any, Any, Any], guard: NamedDependency[Guard]) -> Response[None]:
-    """Ends the session and removes its cookie."""
-    cookie = guard.end_session(request.headers.get("cookie", ""))
-    return Response(None, status_code=204, headers={"Set-Cookie": cookie})
+async def logout(
+    request: Request[Any, Any, Any],
+    guard: NamedDependency[Guard],
+    sign_outs: NamedDependency[SignOuts],
+) -> Response[None]:
+    """Ends the session, at every gateway, and removes its cookie."""
+    ended = guard.end_session(request.headers.get("cookie", ""))
+    await sign_outs.tell(ended.notice)
+    return Response(None, status_code=204, headers={"Set-Cookie": ended.set_cookie})

@@ -117,9 +117,11 @@ async def events(
     `{agent_id, at, status, previous_status, agent}`. `health` comes at once and every 5 seconds:
     `{bus, scheduler, storage, as_of, reasons}` tells which parts can work. `Last-Event-ID` resumes
     an interrupted stream; `reset` says that some of the missed events are no longer kept. The
-    stream ends within 2 seconds after its token was removed or has expired.
+    stream ends within 2 seconds after its token was removed or has expired, or its session was
+    signed out at any gateway.
     """
     scope: Mapping[str, Any] = request.scope
     token = scope[CALLER_SCOPE_KEY]
     subscriber = broadcast.subscribe(caller_of(scope), last_event_id)
-    return EventStream(broadcast, subscriber, partial(guard.is_valid, token))
+    headers = dict(request.headers.items())
+    return EventStream(broadcast, subscriber, partial(guard.may_go_on, token, headers))

@@ -64,7 +64,7 @@ async def streams(client: Client, settings: Settings) -> Finding:
     if problems:
         advice = "start a scheduler: it makes them, and changes what costs no messages"
         return warning("streams", "; ".join(problems), advice)
-    remark = await layout.history_remark(client, settings)
+    remark = await layout.room_remark(client, settings)
     if remark is not None:
         advice = (
             "make room on the disk of the nats-server and start again, "
@@ -99,7 +99,7 @@ async def services(client: Client) -> Finding:
 async def service_answers(client: Client, name: str) -> Finding:
     """Whether a service answers and can work. Raises UnavailableError when none answers."""
     await ask_raw(client, subjects.micro_ping(name), b"", who=name, timeout=2.0)
-    troubles = await FleetClient(client, WORK_SECONDS).troubles(WORK_SECONDS)
+    troubles = await FleetClient(client, WORK_SECONDS).troubles(WORK_SECONDS, for_operators=True)
     trouble = troubles.get(name.removeprefix("gpuping-"))
     if trouble is not None:
         return failure(name, f"cannot work: {trouble}", "see its log")
@@ -108,7 +108,7 @@ async def service_answers(client: Client, name: str) -> Finding:
 
 async def work(client: Client) -> Finding:
     """Whether scheduler and storage can do their work, which is more than to answer."""
-    troubles = await FleetClient(client, WORK_SECONDS).troubles(WORK_SECONDS)
+    troubles = await FleetClient(client, WORK_SECONDS).troubles(WORK_SECONDS, for_operators=True)
     sentences = []
     for name, trouble in troubles.items():
         if trouble is not None:

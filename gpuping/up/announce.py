@@ -69,8 +69,8 @@ def banner(system: System) -> Group:
         _banner_line("data", Text(str(system.settings.data_dir))),
         _banner_line("agents", agents_line(system)),
     ]
-    if system.history_remark is not None:
-        lines.append(_banner_line("disk", Text(system.history_remark, "yellow")))
+    if system.room_remark is not None:
+        lines.append(_banner_line("disk", Text(system.room_remark, "yellow")))
     return Group("", *lines, "")
 
 

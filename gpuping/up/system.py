@@ -39,7 +39,7 @@ class System(NamedTuple):
     gateway_url: str
     has_own_server: bool
     agents: list[local_agents.LocalAgent]
-    history_remark: str | None
+    room_remark: str | None
     first_answer: FirstAnswer
     is_demo: bool = False
 
@@ -70,7 +70,7 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
         )
         if own_server is None:
             await layout.ensure(client, settings, grow=True)
-        history_remark = await layout.history_remark(client, settings)
+        room_remark = await layout.room_remark(client, settings)
         first_answer = await FirstAnswer.watch(client)
         if own_server is not None:
             enrolment = enrolment_service.running(
@@ -103,7 +103,7 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
             gateway_url=running_gateway.url,
             has_own_server=has_own_server,
             agents=agents,
-            history_remark=history_remark,
+            room_remark=room_remark,
             first_answer=first_answer,
             is_demo=options.demo,
         )

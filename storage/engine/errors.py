@@ -4,6 +4,8 @@ import duckdb
 
 from bus.errors import GpupingError
 
+STARTING = "starting"  # why a store waits that has not been opened yet
+
 # Parts of the messages of DuckDB and the operating system, in lower case. Both tables were made by
 # damaging files and filling disks, and reading what came out.
 _DAMAGE_SIGNS = (
@@ -33,6 +35,21 @@ _CANNOT_WRITE_SIGNS = (
     "no such file",
 )
 
+# The same signs in words for everybody, who need not know the paths of this machine. The first that
+# fits is taken.
+_REASONS = (
+    (("could not set lock", "already attached"), "another process holds the lock on its file"),
+    (("no space", "file too large", "quota"), "the disk has no room"),
+    (
+        ("permission denied", "permission error", "read-only", "not a directory", "file exists"),
+        "its folder cannot be written",
+    ),
+    (("out of memory",), "it has not enough memory"),
+    (("history file has schema",), "its file is of another version of gpuping"),
+    (_DAMAGE_SIGNS, "its file is damaged, and is made again"),
+)
+_OTHER_REASON = "its file or the history stream cannot be read"
+
 
 class StorageError(GpupingError):
     """The root of the errors that storage raises on purpose."""
@@ -54,6 +71,17 @@ class FlawedError(DamagedError):
 
     It is set aside alone; the history file stays.
     """
+
+
+def reason_for(detail: str) -> str:
+    """Why storage waits, in words that name no file. The log and `gpuping doctor` have `detail`."""
+    if detail == STARTING:
+        return detail
+    lowered = detail.lower()
+    for signs, reason in _REASONS:
+        if any(sign in lowered for sign in signs):
+            return reason
+    return _OTHER_REASON
 
 
 def explained(error: Exception, path: object) -> StorageError:

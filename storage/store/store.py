@@ -23,7 +23,7 @@ from bus.settings import Settings
 from storage.archive import day_folders, inspection
 from storage.engine import database, rollups, table_files
 from storage.engine.dictionary import Dictionaries
-from storage.engine.errors import CannotWriteError, DamagedError, FlawedError
+from storage.engine.errors import STARTING, CannotWriteError, DamagedError, FlawedError
 from storage.engine.partitions import DAY_US, Partitions
 from storage.engine.rows import Arrival, microseconds
 from storage.ingest.decode import DecodedBatch, decode_batch
@@ -69,7 +69,7 @@ class Store:
         self.settings = settings
         self.paths = database.HistoryPaths(settings)
         self.file = file or self.paths.file
-        self.waiting: str | None = "starting"
+        self.waiting: str | None = STARTING
         self.ingest: Ingest | None = None
         self.failed = asyncio.Event()
         self._opener = HistoryOpener(settings, self.paths, self.file)

@@ -1,5 +1,8 @@
 """The audit log: who registered, pinged and removed, as token, agent or user of the bus."""
 
+import asyncio
+import json
+
 import msgspec
 import pytest
 
@@ -14,6 +17,7 @@ from bus.transport import connection, jetstream_api, layout
 from bus.transport.jetstream_api import JetStreamApiError
 from bus.transport.micro_services import ask, ask_raw
 from scheduler import service as scheduler_service
+from tests.acceptance import system
 from tests.gateway_behind import agent, gateway_and_behind, ping, quick
 
 AGENTS = "/ping-system/agents"
@@ -114,3 +118,52 @@ async def test_a_change_is_done_and_logged_where_the_log_cannot_be_written(
     await jetstream_api.call(bus, f"STREAM.DELETE.{subjects.AUDIT_STREAM}")
     await audit.record(bus, "test", "somebody", after={"answer": 42})
     assert "audit_record_failed" in capsys.readouterr().out
+
+
+async def test_a_full_log_drops_its_beginning_and_the_command_says_so(bus: connection.Client):
+    """As if the disk had room for a few entries only."""
+    verb = f"STREAM.INFO.{subjects.AUDIT_STREAM}"
+    config = (await jetstream_api.call(bus, verb))["config"]
+    assert config["max_bytes"] == layout.AUDIT_BYTES
+    tiny = config | {"max_bytes": 4096}
+    await jetstream_api.call(bus, f"STREAM.UPDATE.{subjects.AUDIT_STREAM}", tiny)
+    assert (await audit.read_page(bus, 100)).dropped == 0
+    for number in range(40):
+        await audit.record(bus, "test", "somebody", after={"number": number})
+    page = await audit.read_page(bus, 100)
+    assert page.entries[0].sequence == 40
+    assert page.dropped == page.entries[-1].sequence - 1 > 10
+    shown = await asyncio.to_thread(system.run, "audit", NATS_URL=bus.address)
+    assert f"the log begins after entry {page.dropped}" in shown.stdout
+    as_json = await asyncio.to_thread(system.run, "audit", "--json", NATS_URL=bus.address)
+    assert json.loads(as_json.stdout)["dropped"] == page.dropped
+
+
+async def test_a_log_of_before_is_bounded_and_keeps_what_it_has(
+    base_settings: Settings, bus: connection.Client
+):
+    name = subjects.AUDIT_STREAM
+    config = (await jetstream_api.call(bus, f"STREAM.INFO.{name}"))["config"]
+    await jetstream_api.call(bus, f"STREAM.UPDATE.{name}", config | {"max_bytes": -1})
+    await audit.record(bus, "test", "somebody", after={"answer": 42})
+    assert await layout.inspect(bus, base_settings) == [f"{name} differs in max_bytes"]
+    await layout.ensure(bus, base_settings)
+    config = (await jetstream_api.call(bus, f"STREAM.INFO.{name}"))["config"]
+    assert config["max_bytes"] == layout.AUDIT_BYTES
+    assert len(await entries(bus)) == 1
+    assert await layout.inspect(bus, base_settings) == []
+
+
+async def test_a_log_that_is_larger_than_the_bound_stays_as_it_is(
+    base_settings: Settings, bus: connection.Client, monkeypatch: pytest.MonkeyPatch
+):
+    name = subjects.AUDIT_STREAM
+    config = (await jetstream_api.call(bus, f"STREAM.INFO.{name}"))["config"]
+    await jetstream_api.call(bus, f"STREAM.UPDATE.{name}", config | {"max_bytes": -1})
+    for number in range(5):
+        await audit.record(bus, "test", "somebody", after={"number": number})
+    monkeypatch.setattr(layout, "AUDIT_BYTES", 256)
+    await layout.ensure(bus, base_settings)
+    assert len(await entries(bus)) == 5
+    (problem,) = await layout.inspect(bus, base_settings)
+    assert "never lowered by itself" in problem

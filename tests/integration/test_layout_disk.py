@@ -43,8 +43,8 @@ async def small_server(data_dir: Path, size: str) -> AsyncIterator[Settings]:
         await server.stop()
 
 
-async def max_bytes(client: connection.Client) -> int:
-    info = await jetstream_api.call(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
+async def max_bytes(client: connection.Client, name: str = subjects.HISTORY_STREAM) -> int:
+    info = await jetstream_api.call(client, f"STREAM.INFO.{name}")
     return info["config"]["max_bytes"]
 
 
@@ -55,10 +55,12 @@ async def test_the_history_fits_the_disk_and_grows_when_there_is_room(tmp_path: 
     ):
         await layout.ensure(client, small)
         assert await max_bytes(client) == 512 * MIB
-        remark = await layout.history_remark(client, small)
+        remark = await layout.room_remark(client, small)
         assert remark is not None
         assert "512 MiB" in remark
         assert "GPUPING_HISTORY_STREAM_GB=8" in remark
+        assert await max_bytes(client, subjects.AUDIT_STREAM) == 128 * MIB
+        assert "the audit log keeps 128 MiB instead of 256 MiB" in remark
         for grow in (False, True):  # whoever starts next leaves it as it is
             await layout.ensure(client, small, grow=grow)
             assert await max_bytes(client) == 512 * MIB
@@ -75,7 +77,8 @@ async def test_the_history_fits_the_disk_and_grows_when_there_is_room(tmp_path: 
         assert await max_bytes(client) == 512 * MIB
         await layout.ensure(client, large, grow=True)
         assert await max_bytes(client) == 8192 * MIB
-        assert await layout.history_remark(client, large) is None
+        assert await max_bytes(client, subjects.AUDIT_STREAM) == 256 * MIB
+        assert await layout.room_remark(client, large) is None
         assert (await bus_checks.streams(client, large)).level == "ok"
 
 

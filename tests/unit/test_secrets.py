@@ -9,7 +9,7 @@ import structlog
 
 from bus import logs, runner, settings
 from bus.errors import BusError, SettingsError
-from bus.redaction import redact, redact_address
+from bus.redaction import redact, redact_address, without_paths
 from gpuping.output import findings
 
 # always the same: it stands in the names of tests, which every worker must collect alike
@@ -122,3 +122,16 @@ def test_settings_that_are_refused_hide_secrets(environ):
     with pytest.raises(SettingsError) as caught:
         settings.load(environ)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("store failed: open /srv/nats/jetstream/x.blk: full", "store failed: open ***: full"),
+        ("cannot open '/home/ada/data' (~/other)", "cannot open '***' (***)"),
+        (r"C:\data\nats is gone", "*** is gone"),
+        ("12/13 of nats://127.0.0.1:4222/ at 3/s", "12/13 of nats://127.0.0.1:4222/ at 3/s"),
+    ],
+)
+def test_paths_are_hidden_from_readers_elsewhere(text: str, shown: str) -> None:
+    assert without_paths(text) == shown

@@ -1,7 +1,9 @@
 """A wait_log of ingest is told once."""
 
+import pytest
 from structlog.testing import capture_logs
 
+from storage.engine.errors import reason_for
 from storage.stream.wait_log import WaitLog
 
 
@@ -36,3 +38,20 @@ def test_it_is_over_when_what_could_not_be_written_has_been():
     wait_log.waiting("away")
     wait_log.written(7)
     assert wait_log.detail is None
+
+
+@pytest.mark.parametrize(
+    ("detail", "reason"),
+    [
+        (
+            '/srv/ä b: Could not set lock on file "/srv/ä b": held in /bin/x (PID 7) by user ada',
+            "another process holds the lock on its file",
+        ),
+        ("/srv/x: [Errno 28] No space left on device", "the disk has no room"),
+        ("/srv/x: [Errno 13] Permission denied: '/srv/x'", "its folder cannot be written"),
+        ("starting", "starting"),
+        ("/srv/x: something new", "its file or the history stream cannot be read"),
+    ],
+)
+def test_the_reason_for_everybody_names_no_file(detail: str, reason: str) -> None:
+    assert reason_for(detail) == reason

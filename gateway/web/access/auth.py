@@ -44,12 +44,23 @@ class RequestHead(NamedTuple):
     client: str  # the peer's address; `?` where the server knows none
 
 
+class EndedCookie(NamedTuple):
+    """A session that was signed out.
+
+    `set_cookie` is the Set-Cookie value that removes its cookie, `notice` is for other gateways; it
+    is empty where there was no session.
+    """
+
+    set_cookie: str
+    notice: bytes
+
+
 class Guard:
     """Decides whether a request may pass, and raises the problem to answer with if not.
 
-    `tokens` is None without a tokens file. Every local caller may then do everything.
-    `key` signs browser sessions. `public_address` is where browsers reach the
-    gateway; None where that is its own address.
+    `tokens` is None without a tokens file. Every local caller may then do everything. `sessions`
+    are those of browsers. `public_address` is where browsers reach the gateway; None where that is
+    its own address.
     """
 
     def __init__(
@@ -57,12 +68,12 @@ class Guard:
         tokens: TokenFile | None,
         requests_per_second: float,
         public_address: PublicAddress | None = None,
-        key: bytes | None = None,
+        sessions: Sessions | None = None,
     ) -> None:
         burst = requests_per_second * BURST_SECONDS
         self._tokens = tokens
         self._public_address = public_address
-        self._sessions = Sessions(key or secrets.token_bytes(KEY_BYTES))
+        self._sessions = sessions or Sessions(secrets.token_bytes(KEY_BYTES))
         self._requests = RateLimit(requests_per_second, burst)
         self._failures = RateLimit(FAILURES_PER_SECOND, FAILURES_AT_ONCE)
 
@@ -92,8 +103,23 @@ class Guard:
             raise _too_many("too many requests", wait)
         return token
 
-    def is_valid(self, token: Token | None) -> bool:
-        """Whether a token that `admit` returned before is still in the file and has not expired."""
+    def may_go_on(self, token: Token | None, headers: Mapping[str, str]) -> bool:
+        """Whether a request that `admit` has let in may still be answered.
+
+        Its token must be in the file and must not have expired, and its session must not have
+        ended. `headers` are the request's, with names in lower case.
+        """
+        if not self._is_valid(token):
+            return False
+        if self._tokens is None or token is None or _bearer_secret(headers) is not None:
+            return True
+        session_id = _session_id(headers.get("cookie", ""))
+        if session_id is None:
+            return False
+        now = utc_now().timestamp()
+        return self._sessions.token(session_id, [token], now) is not None
+
+    def _is_valid(self, token: Token | None) -> bool:
         if self._tokens is None or token is None:
             return True
         if token.expires is not None and token.expires <= utc_now():
@@ -136,12 +162,13 @@ class Guard:
             is_secure = self._public_address.is_https
         return self._cookie(session_id, SESSION_SECONDS) + ("; Secure" if is_secure else "")
 
-    def end_session(self, cookie_header: str) -> str:
-        """Forgets the session of the cookie. Returns the Set-Cookie value that removes it."""
+    def end_session(self, cookie_header: str) -> EndedCookie:
+        """Refuses the session of the cookie from now on."""
         session_id = _session_id(cookie_header)
+        notice = b""
         if session_id is not None:
-            self._sessions.end(session_id)
-        return self._cookie("", 0)
+            notice = self._sessions.end(session_id, utc_now().timestamp())
+        return EndedCookie(self._cookie("", 0), notice)
 
     def client_of(self, peer: str, forwarded_for: str) -> str:
         """Whose address counts: the peer's, or the one that a proxy on this machine saw.
@@ -179,7 +206,7 @@ class Guard:
             raise _unauthorized("a bearer token is needed")
         tokens = self._tokens.tokens(boottime()) if self._tokens is not None else ()
         token = self._sessions.token(session_id, tokens, utc_now().timestamp())
-        if token is None or not self.is_valid(token):
+        if token is None or not self._is_valid(token):
             raise _unauthorized("this session has ended: sign in again")
         return token
 
@@ -238,7 +265,7 @@ def role_for(method: str, path: str) -> TokenRole:
     return "operator"
 
 
-def _bearer_secret(headers: dict[str, str]) -> str | None:
+def _bearer_secret(headers: Mapping[str, str]) -> str | None:
     """The secret in the Authorization header, or None without one."""
     scheme, _, secret = headers.get("authorization", "").partition(" ")
     secret = secret.strip()

@@ -49,9 +49,15 @@ def audit(
         page = await source.audit(limit, before)
         if as_json:
             print_json(page)
-        elif page.entries:
+            return
+        if page.entries:
             console.print(tables.audit_table(page.entries, clock.utc_now()))
-        else:
+        if page.dropped:
+            console.print(
+                f"the log begins after entry {page.dropped}: what came before was dropped, "
+                "because it was too old or the log was full"
+            )
+        elif not page.entries:
             console.print("nobody has changed anything yet")
 
     return run_query(show, data_dir, server_url)
