@@ -6,7 +6,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from bus.contract.agent_answers import AgentHealth
 from bus.contract.messages import GpuState, UptimeReport
-from bus.monitoring.families import build_info, counter, gauge
+from bus.monitoring.families import REFUSED_REPLIES, build_info, counter, gauge
 
 
 def families(health: AgentHealth, report: UptimeReport) -> list[Metric]:
@@ -40,6 +40,7 @@ def families(health: AgentHealth, report: UptimeReport) -> list[Metric]:
         ),
         gauge("bus_connected", "Whether the bus is connected", health.bus.connected),
         counter("bus_reconnects", "Times the bus was connected again", health.bus.reconnects),
+        counter("agentd_refused_replies", REFUSED_REPLIES, health.bus.refused_replies),
         gauge("agentd_registered", "Whether the registry knows the agent", health.bus.registered),
     ]
     if health.last_sample_age_seconds is not None:

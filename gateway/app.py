@@ -31,6 +31,7 @@ from gateway.web import openapi
 from gateway.web.access.auth import Guard
 from gateway.web.allow_header import complete_allow_header
 from gateway.web.assets import Assets
+from gateway.web.connections import Connections
 from gateway.web.file_response import LongAnswers
 from gateway.web.json_body import MAX_BODY_BYTES
 from gateway.web.middleware import OuterMiddleware
@@ -83,6 +84,7 @@ class Dependencies(NamedTuple):
     audit_log: AuditLog
     long_answers: LongAnswers
     broadcast: EventBroadcast
+    connections: Connections
     guard: Guard
     sign_outs: SignOuts
     request_metrics: RequestMetrics

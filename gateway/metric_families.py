@@ -11,7 +11,26 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from bus.contract.messages import GpuState, Status
 from bus.contract.questions import Agent, Fleet, OverviewReply
-from bus.monitoring.families import gauge
+from bus.monitoring.families import counter, gauge
+from gateway.web.connections import Connections
+
+
+def connection_families(connections: Connections) -> list[Metric]:
+    """How many connections clients hold, and how many had to be refused or ended."""
+    return [
+        gauge("gateway_connections", "Open connections of clients", len(connections)),
+        gauge("gateway_connections_limit", "Most connections of clients", connections.limit),
+        counter(
+            "gateway_connections_exhausted",
+            "Connections that were refused or ended because too many were open",
+            connections.exhausted_count,
+        ),
+        counter(
+            "gateway_connections_late",
+            "Connections that were ended because their client sent or took too slowly",
+            connections.late_count,
+        ),
+    ]
 
 
 def fleet_families(fleet: Fleet | None) -> list[Metric]:

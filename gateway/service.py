@@ -28,7 +28,7 @@ from gateway.web.access.auth import Guard
 from gateway.web.access.browser_sessions import KEY_BYTES, Sessions, session_key
 from gateway.web.access.public_address import PublicAddress
 from gateway.web.assets import STATIC_FOLDER, Assets
-from gateway.web.connections import connection_limit
+from gateway.web.connections import Connections, connection_limit
 from gateway.web.file_response import LongAnswers
 from gateway.web.server import Server, listen
 
@@ -59,10 +59,10 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             connected(settings, "gateway", inbox_prefix=inbox_prefix) as client,
             background() as start,
         ):
-            max_connections = connection_limit()
-            broadcast = EventBroadcast(min(MAX_SUBSCRIBERS, max_connections // 2))
-            dependencies = _dependencies(settings, client, broadcast, tokens)
-            server = Server(build(dependencies), max_connections)
+            connections = Connections(connection_limit())
+            dependencies = _dependencies(settings, client, connections, tokens)
+            broadcast = dependencies.broadcast
+            server = Server(build(dependencies), connections)
             await _forward_events(client, broadcast)
             await dependencies.sign_outs.listen()
             start(server.answer(listener))
@@ -78,7 +78,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
 def _dependencies(
     settings: Settings,
     client: Client,
-    broadcast: EventBroadcast,
+    connections: Connections,
     tokens: TokenFile | None,
 ) -> Dependencies:
     fleet_client = FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS)
@@ -92,7 +92,8 @@ def _dependencies(
         fleet_client=fleet_client,
         audit_log=AuditLog(client),
         long_answers=LongAnswers(fleet_client),
-        broadcast=broadcast,
+        broadcast=EventBroadcast(min(MAX_SUBSCRIBERS, connections.limit // 2)),
+        connections=connections,
         guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND, public_address, sessions),
         sign_outs=SignOuts(client, sessions),
         request_metrics=RequestMetrics(),

@@ -228,6 +228,7 @@ class Scheduler:
             schedulers=self.peers.count,
             bucket_bytes=self.bucket_guard.bucket_bytes,
             bus_servers=self.bus_disks.servers,
+            refused_replies=self._client.refused_reply_count,
         )
 
     async def metric_families(self) -> list[Metric]:

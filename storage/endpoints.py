@@ -258,6 +258,7 @@ class Endpoints:
                 disk_free_bytes=disk.free,
                 disk_bytes=disk.total,
                 waiting_reason=reason,
+                refused_replies=self._client.refused_reply_count,
             )
         last_sequence = 0
         if ingest.position is not None:
@@ -277,6 +278,7 @@ class Endpoints:
             disk_free_bytes=disk.free,
             disk_bytes=disk.total,
             waiting_reason=reason,
+            refused_replies=self._client.refused_reply_count,
         )
 
     async def _history_stream(self) -> _HistoryStream:

@@ -7,7 +7,6 @@ import asyncio
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.micro.service import Service
 
 from agentd.messaging import enrolment, registration
@@ -51,19 +50,22 @@ class BusSession:
         self._agent_id = agent_id
         self._may_register = may_register
         self._registration = registration
-        self._client: Client | None = None
+        self._client: connection.Client | None = None
 
     def health(self) -> BusHealth:
         """The connection as the agent's health shows it."""
         connected = False
         reconnects = 0
+        refused_replies = 0
         if self._client is not None:
             connected = self._client.is_connected
             reconnects = self._client.stats["reconnects"]
+            refused_replies = self._client.refused_reply_count
         return BusHealth(
             connected=connected,
             reconnects=reconnects,
             registered=self.registered.is_set(),
+            refused_replies=refused_replies,
         )
 
     async def run(

@@ -357,6 +357,11 @@ class FleetClient:
 
     # ---- scheduler and storage together ----------------------------------------------------------
 
+    @property
+    def refused_reply_count(self) -> int:
+        """How many messages were dropped because their reply subject is no inbox."""
+        return self._client.refused_reply_count
+
     async def troubles(
         self,
         timeout: float = OPTIONAL_SECONDS,

@@ -95,6 +95,7 @@ class BusHealth(Struct, kw_only=True, frozen=True):
     connected: bool
     reconnects: int
     registered: bool
+    refused_replies: int = 0  # questions that were dropped: their reply subject is no inbox
 
 
 class AgentHealth(Message, kw_only=True, frozen=True):

@@ -460,6 +460,7 @@ class StorageStats(Message, kw_only=True, frozen=True):
     disk_free_bytes: int | None = None  # where storage keeps its file; None where it is unknown
     disk_bytes: int | None = None
     waiting_reason: str | None = None  # the same for everybody
+    refused_replies: int = 0  # questions that were dropped: their reply subject is no inbox
 
 
 def ping_of(state: AgentState, report: UptimeReport | None = None) -> Ping:
@@ -536,3 +537,4 @@ class SchedulerStats(Message, kw_only=True, frozen=True):
     schedulers: int = 1  # that announce themselves, with this one
     bucket_bytes: int = 0  # of the bucket's stream on the bus
     bus_servers: tuple[BusServer, ...] = ()  # empty without NATS_SYSTEM_CREDS
+    refused_replies: int = 0  # questions that were dropped: their reply subject is no inbox

@@ -13,6 +13,7 @@ from prometheus_client.core import (
 from bus.transport.micro_services import VERSION
 
 PREFIX = "gpuping_"
+REFUSED_REPLIES = "Questions that were dropped, because their reply subject is no inbox"
 
 
 def gauge(

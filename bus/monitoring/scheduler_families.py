@@ -6,7 +6,7 @@ Each has the label `instance`, so that rates are right with several schedulers.
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from bus.contract.questions import SchedulerStats
-from bus.monitoring.families import counter, gauge, histogram
+from bus.monitoring.families import REFUSED_REPLIES, counter, gauge, histogram
 
 
 def scheduler_families(stats: SchedulerStats) -> list[Metric]:
@@ -96,6 +96,7 @@ def _trouble_families(stats: SchedulerStats) -> list[Metric]:
             stats.lost_races,
         ),
         _counter("bad_messages", "Messages that could not be read", stats, stats.bad_messages),
+        _counter("refused_replies", REFUSED_REPLIES, stats, stats.refused_replies),
         _counter(
             "dropped_events",
             "Live events that were not sent, because pings had precedence",

@@ -3,7 +3,7 @@
 from prometheus_client.core import Metric
 
 from bus.contract.questions import StorageStats
-from bus.monitoring.families import counter, gauge
+from bus.monitoring.families import REFUSED_REPLIES, counter, gauge
 
 DAY_SECONDS = 86_400.0
 
@@ -22,6 +22,7 @@ def storage_families(stats: StorageStats) -> list[Metric]:
             "Messages of the history stream that could not be decoded and were set aside",
             stats.poisoned,
         ),
+        counter("storage_refused_replies", REFUSED_REPLIES, stats.refused_replies),
         gauge("history_rows", "Outcomes in history", stats.rows),
         gauge(
             "history_missing_outcomes",

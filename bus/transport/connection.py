@@ -71,6 +71,11 @@ class Client(NatsClient):
         self._listeners: dict[int, Callable[[Msg], None]] = {}  # by subscription
 
     @property
+    def refused_reply_count(self) -> int:
+        """How many questions were dropped because their reply subject is no inbox."""
+        return sum(self.refused_replies.values())
+
+    @property
     def address(self) -> str:
         """The server that it is connected to; empty while it is not."""
         return self.connected_url.geturl() if self.connected_url else ""

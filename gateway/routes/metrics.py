@@ -16,12 +16,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from bus.client.fleet_client import OPTIONAL_SECONDS, FleetClient, optional
 from bus.contract.questions import Agent, ListRequest, OverviewRequest
 from bus.monitoring.exposition import exposition
-from bus.monitoring.families import gauge, merged
+from bus.monitoring.families import REFUSED_REPLIES, counter, gauge, merged
 from bus.monitoring.scheduler_families import scheduler_families
 from bus.monitoring.storage_families import storage_families
 from gateway import metric_families
 from gateway.broadcast import EventBroadcast
 from gateway.request_metrics import RequestMetrics
+from gateway.web.connections import Connections
 from gateway.web.problems import error_responses
 
 
@@ -37,6 +38,7 @@ async def metrics(
     request_metrics: NamedDependency[RequestMetrics],
     fleet_client: NamedDependency[FleetClient],
     broadcast: NamedDependency[EventBroadcast],
+    connections: NamedDependency[Connections],
     agents: Annotated[bool, QueryParameter(description="also one set of series an agent")] = False,
 ) -> Response[bytes]:
     """The metrics of this gateway, of the storage that answers, and of every scheduler.
@@ -65,7 +67,13 @@ async def metrics(
             "Open live streams",
             broadcast.subscriber_count,
         ),
+        counter(
+            "gateway_refused_replies",
+            REFUSED_REPLIES,
+            fleet_client.refused_reply_count,
+        ),
     ]
+    families += metric_families.connection_families(connections)
     families += metric_families.fleet_families(fleet)
     for scheduler_stats in schedulers:
         families += scheduler_families(scheduler_stats)

@@ -44,6 +44,8 @@ class Connections:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.exhausted_count = 0  # connections that were refused or ended for want of room
+        self.late_count = 0  # connections that were ended after their deadline
         self._open: dict[Connection, None] = {}  # in the order in which they came
         self._full = False
 
@@ -58,6 +60,8 @@ class Connections:
         MAX_REFUSALS more are to be told so; the others are to be closed at once.
         """
         admission: Admission = "admitted"
+        if len(self._open) >= self.limit:
+            self.exhausted_count += 1
         if len(self._open) >= self.limit and not self._evict():
             self._log_exhausted()
             if len(self._open) >= self.limit + MAX_REFUSALS:
@@ -76,6 +80,7 @@ class Connections:
         """Ends every connection whose client has not sent or taken what it should in time."""
         for connection in list(self._open):
             if connection.deadline < now:
+                self.late_count += 1
                 connection.end_late()
 
     def _evict(self) -> bool:

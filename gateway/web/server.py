@@ -33,8 +33,8 @@ SHUTDOWN_SECONDS = 2  # for responses that are in progress when the gateway stop
 class Server(uvicorn.Server):
     """Serves until `stop`. `ready` is set once it accepts requests, `stopped` once it has ended."""
 
-    def __init__(self, application: Any, max_connections: int) -> None:
-        self.connections = Connections(max_connections)
+    def __init__(self, application: Any, connections: Connections) -> None:
+        self.connections = connections
         super().__init__(_config(application, self.connections))
         self.ready = asyncio.Event()
         self.stopped = asyncio.Event()

@@ -252,7 +252,11 @@ class Enrolment:
 
     async def metric_families(self) -> list[Metric]:
         """What this service shows to Prometheus."""
-        return families(self._answered, is_connected=self._client.is_connected)
+        return families(
+            self._answered,
+            is_connected=self._client.is_connected,
+            refused_replies=self._client.refused_reply_count,
+        )
 
 
 @asynccontextmanager

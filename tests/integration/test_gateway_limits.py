@@ -108,12 +108,42 @@ async def test_beyond_the_limit_half_requests_make_room_for_whole_ones(base_sett
                 for _ in range(5):
                     answer = await http.get("/healthz", headers={"Connection": "close"})
                     assert answer.status_code == 200
+            assert await metric(http, "connections_limit") == 20
+            assert await metric(http, "connections_exhausted_total") >= 40
             first = await asyncio.to_thread(half_open[0].recv, 4096)
             assert first.startswith(b"HTTP/1.1 503")
             assert b"retry-after" in first.lower()
         finally:
             for one in half_open:
                 one.close()
+
+
+async def metric(http: httpx.AsyncClient, name: str) -> float:
+    text = (await http.get("/metrics")).text
+    return float(text.partition(f"\ngpuping_gateway_{name} ")[2].split()[0])
+
+
+async def test_who_takes_nothing_of_an_answer_is_ended_and_its_file_freed(
+    base_settings, monkeypatch
+):
+    monkeypatch.setattr("gateway.web.server.STALLED_WRITE_SECONDS", 1.0)
+    async with gateway_and_behind(quick(base_settings)) as (http, behind):
+        behind.agents["a"] = agent("a")
+        behind.pings["a"] = [ping("a", 1)]
+        behind.file = os.urandom(16 * 2**20)
+        before = await metric(http, "connections_late_total")
+        with connect(http.base_url) as stalled:
+            stalled.sendall(f"GET {EXPORT} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            head = await asyncio.to_thread(stalled.recv, 100)
+            assert head.startswith(b"HTTP/1.1 200")
+            assert behind.offered is not None
+            async with asyncio.timeout(20):
+                while behind.offered.exists():  # noqa: ASYNC110  # storage deletes it
+                    await asyncio.sleep(0.05)
+            assert await metric(http, "connections_late_total") == before + 1
+        async with asyncio.timeout(20):
+            whole = await http.get(EXPORT)  # who takes it has it whole, however large
+        assert whole.content == behind.file
 
 
 async def test_where_all_connections_are_streams_the_next_is_told_503(base_settings, monkeypatch):
