@@ -7,9 +7,10 @@ import asyncio
 from datetime import datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from bus import clock
-from bus.client.fleet_client import FleetClient
+from bus.client.fleet_client import FleetClient, optional
 from gateway.broadcast import EventBroadcast
 
 PERIOD_SECONDS = 5.0
@@ -19,7 +20,9 @@ ANSWER_SECONDS = 2.0
 class FleetHealth(Struct, kw_only=True, frozen=True):
     """Whether each part can do its work at `as_of`; `reasons` says why one cannot, by its name.
 
-    `remarks` are what an operator should put right, although all can work.
+    `remarks` are what an operator should put right, although all can work. The bus holds outcomes
+    since `stream_begins` and drops the oldest in about `stream_days_left`; `days_in_file_only` are
+    neither there nor in the archive, but in storage's file. None and 0 while storage does not say.
     """
 
     bus: bool
@@ -28,6 +31,9 @@ class FleetHealth(Struct, kw_only=True, frozen=True):
     as_of: datetime
     reasons: dict[str, str]
     remarks: tuple[str, ...] = ()
+    stream_begins: datetime | None = None
+    stream_days_left: float | None = None
+    days_in_file_only: int = 0
 
 
 async def tell_health(broadcast: EventBroadcast, fleet_client: FleetClient) -> None:
@@ -47,15 +53,25 @@ async def tell_health(broadcast: EventBroadcast, fleet_client: FleetClient) -> N
 
 
 async def _health(fleet_client: FleetClient) -> FleetHealth:
-    troubles, remarks = await asyncio.gather(
-        fleet_client.troubles(ANSWER_SECONDS), fleet_client.remarks(ANSWER_SECONDS)
+    troubles, remarks, stats = await asyncio.gather(
+        fleet_client.troubles(ANSWER_SECONDS),
+        fleet_client.remarks(ANSWER_SECONDS),
+        optional(fleet_client.storage_stats(ANSWER_SECONDS)),
     )
     reasons = {name: trouble for name, trouble in troubles.items() if trouble is not None}
-    return FleetHealth(
+    health = FleetHealth(
         bus="bus" not in reasons,
         scheduler="scheduler" not in reasons,
         storage="storage" not in reasons,
         as_of=clock.utc_now(),
         reasons=reasons,
         remarks=remarks,
+    )
+    if stats is None:
+        return health
+    return replace(
+        health,
+        stream_begins=stats.stream_begins,
+        stream_days_left=stats.stream_days_left,
+        days_in_file_only=stats.days_in_file_only,
     )

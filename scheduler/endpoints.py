@@ -362,9 +362,10 @@ def _remarks(stats: SchedulerStats) -> tuple[str, ...]:
     remarks = []
     if stats.differing_policies:
         count = len(stats.differing_policies)
-        remarks.append(
-            f"{count} other schedulers judge by other rules: give all the same PING_ settings"
-        )
+        who = "another scheduler judges"
+        if count > 1:
+            who = f"{count} other schedulers judge"
+        remarks.append(f"{who} by other rules: give all the same PING_ settings")
     if stats.lost_enrolments:
         remarks.append(
             f"{stats.lost_enrolments} agents were registered and are gone from the bucket: let "

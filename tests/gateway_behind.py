@@ -184,6 +184,7 @@ class Behind:
         self.uptimes: dict[str, float] = {}
         self.series_pings = 0  # how many outcomes the buckets of any period have
         self.silent: set[str] = set()
+        self.remarks: tuple[str, ...] = ()
         self.nonsense: set[str] = set()
         self.asked: list[tuple[str, object]] = []
         self.files = Files(client)
@@ -313,6 +314,7 @@ class Behind:
             next_ping_at=NOW,
             gpus=GpuCounts(total=8, up=7, down=1, hosts_lost_all=1),
             base_interval_minutes=15.0,
+            remarks=self.remarks,
         )
 
     async def _ping_now(self, request: Request) -> Ping:
@@ -502,7 +504,15 @@ class Behind:
         return self.files.offer(self.offered, name, media_type)
 
     async def _stats(self, request: Request) -> StorageStats:
-        return StorageStats(rows=12, last_sequence=12, lag=4, missing_seqs=1)
+        return StorageStats(
+            rows=12,
+            last_sequence=12,
+            lag=4,
+            missing_seqs=1,
+            stream_begins=NOW - timedelta(days=28),
+            stream_days_left=3.2,
+            days_in_file_only=2,
+        )
 
 
 @asynccontextmanager

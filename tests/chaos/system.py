@@ -84,6 +84,7 @@ class System:
         self._make_servers()
         for name in self.server_names:
             self.start(name)
+        self.server_url = await self._link("harness")
         self.settings = load({}, NATS_URL=self.server_url, **self._numbers())
         self.bus = await connection.connect(self.settings, "chaos")
         await self.until_jetstream_answers()
@@ -95,7 +96,8 @@ class System:
 
     async def close(self, *, keep: bool) -> None:
         await cancel_all(self._tasks)
-        await self.bus.farewell()
+        with suppress(AttributeError):  # it was not opened that far
+            await self.bus.farewell()
         for links in self.links.values():
             for link in links:
                 await link.stop()
@@ -110,10 +112,6 @@ class System:
 
     def start(self, name: str) -> None:
         self._tasks.append(asyncio.create_task(self.processes[name].run()))
-
-    @property
-    def server_url(self) -> str:
-        return ",".join(f"nats://{host}:{port}" for host, port in self._server_addresses)
 
     @property
     def services(self) -> list[str]:
@@ -200,11 +198,7 @@ cluster {{
 
     async def _add(self, name: str, words: tuple[str, ...]) -> None:
         """Makes and starts a process that has links of its own to each server."""
-        links = [Link(host, port) for host, port in self._server_addresses]
-        for link in links:
-            await link.start()
-        self.links[name] = links
-        url = ",".join(f"nats://127.0.0.1:{link.port}" for link in links)
+        url = await self._link(name)
         numbers = {key: f"{value!r}" for key, value in self._numbers().items()}
         environment = {"NATS_URL": url, "LOG_LEVEL": "warning", "LOG_FORMAT": "json"} | numbers
         environment["GPUPING_DATA_DIR"] = str(self.data_of(name))
@@ -222,6 +216,14 @@ cluster {{
             name, words, environment, self.folder, self._clock_library, cwd
         )
         self.start(name)
+
+    async def _link(self, name: str) -> str:
+        """Makes links of its own to each server; returns the NATS_URL that goes through them."""
+        links = [Link(host, port) for host, port in self._server_addresses]
+        for link in links:
+            await link.start()
+        self.links[name] = links
+        return ",".join(f"nats://127.0.0.1:{link.port}" for link in links)
 
     async def _register(self) -> None:
         async with asyncio.timeout(START_SECONDS):

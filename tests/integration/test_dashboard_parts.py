@@ -190,6 +190,24 @@ async def test_the_panel_recovers_when_storage_is_back(page: Page):
     await in_browser(look_when_back)
 
 
+async def test_the_page_says_what_to_put_right_and_how_far_back_the_bus_reaches(page: Page):
+    page.behind.remarks = (
+        "another scheduler judges by other rules: give all the same PING_ settings",
+    )
+
+    def look() -> None:
+        page.browser.open(page.url)
+        page.browser.see(".remarks", "judges by other rules")
+        since = f"{NOW - timedelta(days=28):%-d %b %Y}"
+        page.browser.see(".operation", f"The bus holds outcomes since {since}")
+        page.browser.see(".operation", "drops the oldest in about 3 days")
+        page.browser.see(".operation", "2 days are in storage")
+        page.behind.remarks = ()
+        page.browser.gone(".remarks")
+
+    await in_browser(look)
+
+
 async def test_the_page_says_that_the_scheduler_is_away(page: Page):
     def look() -> None:
         page.browser.open(page.url)

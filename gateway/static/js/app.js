@@ -8,6 +8,7 @@ import { Help, useKeys } from "./parts/keys.js";
 import { Header } from "./parts/header.js";
 import { Horizon } from "./parts/horizon.js";
 import { MonthPage } from "./month/page.js";
+import { Operation, Remarks } from "./parts/operation.js";
 import { Login } from "./parts/login.js";
 import { Summary } from "./parts/summary.js";
 import { Table } from "./parts/table.js";
@@ -28,12 +29,14 @@ export function App() {
   return html`
     <${Header} state=${state} />
     <${ProblemBanner} state=${state} />
+    ${state.phase === "ready" && html`<${Remarks} health=${state.health} />`}
     ${state.phase === "login" && html`<${Login} />`}
     ${state.phase === "loading" && html`<${Loading} />`}
     ${state.phase === "ready" && route.month && html`<${ErrorBoundary} key=${route.agent} name=${`The month of ${route.agent}`} resetOn=${route}>
       <${MonthPage} route=${route} returns=${state.returns} />
     <//>`}
     ${state.phase === "ready" && !route.month && html`<${Fleet} fleet=${state.fleet} route=${route} returns=${state.returns} />`}
+    ${state.phase === "ready" && html`<${Operation} health=${state.health} />`}
     <${Tooltip} />
     <${Help} />
   `;

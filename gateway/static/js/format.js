@@ -66,6 +66,7 @@ function formatsIn(zoneName) {
     minute: format({ hour: "2-digit", minute: "2-digit" }),
     day: format({ day: "numeric", month: "short" }),
     date: format({ dateStyle: "short" }),
+    longDay: format({ dateStyle: "medium" }),
     full: format({ dateStyle: "medium", timeStyle: "medium" }),
   };
 }
@@ -84,6 +85,9 @@ export function formatTime(iso, now = Date.now()) {
   const isToday = formats.date.format(at) === formats.date.format(new Date(now));
   return isToday ? clock : `${formats.day.format(at)}, ${clock}`;
 }
+
+/** The day with its year. */
+export const formatDay = (iso) => (iso ? formats.longDay.format(new Date(iso)) : NOTHING);
 
 export const formatFullTime = (iso) => (iso ? formats.full.format(new Date(iso)) : NOTHING);
 

@@ -12,7 +12,7 @@ const DRAW_EVERY_MS = 100;
 let state = {
   phase: "loading", // loading | ready | login
   live: "connecting", // connecting | live | reconnecting
-  health: null, // { bus, scheduler, storage, as_of, reasons }, as the stream told last
+  health: null, // { bus, scheduler, storage, as_of, reasons, remarks, stream_begins ... }, as the stream told last
   returns: 0, // how often the gateway or a part behind it came back: whoever failed meanwhile asks again
   problem: null, // a sentence about the last failure; null once a request worked
   fleet: EMPTY,
