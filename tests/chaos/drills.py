@@ -24,7 +24,7 @@ from tests.chaos.run import (
     say,
     table,
     tell_failures,
-    until_everyone_answered,
+    until_everyone_is_pinged,
 )
 from tests.chaos.system import Shape, System
 from tests.history import read_history
@@ -51,7 +51,7 @@ async def _step(system: System, attack: Attack, fault: Fault) -> None:
     before = len(system.announced)
     await attack.carry_out(fault)
     thawed = boottime()
-    await until_everyone_answered(system)
+    await until_everyone_is_pinged(system)
     say(
         f"{fault.kind} {fault.target} {fault.seconds:g} s: everyone answered again after "
         f"{boottime() - thawed:.1f} s, {len(system.announced) - before} outcomes since"
@@ -67,7 +67,7 @@ async def migrate(result: Result, system: System, attack: Attack) -> None:
     say(f"migrated with exit code {code} in {boottime() - began:.1f} s")
     if code != 0:
         result.problems.append(f"the migration ended with {code}")
-    await until_everyone_answered(system)
+    await until_everyone_is_pinged(system)
     for name in system.services:
         system.processes[name].environment["GPUPING_REPLICAS"] = "3"
     await _step(system, attack, Fault("rolling", "all", 0.0))
@@ -119,7 +119,7 @@ async def restore(result: Result, system: System, attack: Attack) -> None:
     system.announced = {key: at for key, at in system.announced.items() if key in restored}
     for process in system.processes.values():
         process.release()
-    await until_everyone_answered(system)
+    await until_everyone_is_pinged(system)
 
 
 DRILLS: dict[str, Scenario] = {

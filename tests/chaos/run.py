@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from bus.clock import boottime
+from bus.errors import BusError
 from bus.settings import Settings
 from bus.transport import connection, embedded_server
 from tests.chaos import audit as auditing
@@ -51,12 +52,12 @@ async def run(name: str, shape: Shape, scenario: Scenario, *, keep: bool) -> Res
     attack = Attack(system)
     try:
         await system.open()
-        await until_everyone_answered(system)
+        await until_everyone_is_pinged(system)
         await scenario(result, system, attack)
         for process in system.processes.values():
             process.thaw()
         began = boottime()
-        await until_everyone_answered(system)
+        await until_everyone_is_pinged(system)
         result.recovered_seconds = boottime() - began
         for service in system.services:
             if service.startswith("scheduler"):
@@ -75,16 +76,23 @@ async def run(name: str, shape: Shape, scenario: Scenario, *, keep: bool) -> Res
     return result
 
 
-async def until_everyone_answered(system: System) -> None:
-    """Returns when every host answered a ping that was made after the call."""
-    since = set(system.announced)
+async def until_everyone_is_pinged(system: System) -> None:
+    """Returns when the history has another outcome of every host than at the call."""
+    before: dict[str, int] = {}
     deadline = boottime() + SETTLED_SECONDS
+    waiting = system.hosts
     while boottime() < deadline:
-        new = {agent_id for agent_id, number in set(system.announced) - since}
-        if len(new) == len(system.hosts):
+        try:
+            counts = await system.outcome_counts()
+        except BusError:
+            counts = {}
+        if counts and not before:
+            before = counts
+        waiting = [name for name in system.hosts if counts.get(name, 0) <= before.get(name, 0)]
+        if not waiting:
             return
-        await asyncio.sleep(0.2)
-    raise TimeoutError(f"{len(system.hosts) - len(new)} hosts are not pinged again")
+        await asyncio.sleep(0.3)
+    raise TimeoutError(f"{len(waiting)} hosts are not pinged again, such as {waiting[:5]}")
 
 
 def unexpected_ends(system: System) -> list[str]:

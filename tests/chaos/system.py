@@ -287,6 +287,14 @@ cluster {{
             if boottime() - now > STALL_SECONDS:
                 self.stalls.append(Stretch(now, boottime()))
 
+    async def outcome_counts(self) -> dict[str, int]:
+        """How many outcomes the history has of each host. Raises BusError."""
+        verb = f"STREAM.INFO.{subjects.HISTORY_STREAM}"
+        body = {"subjects_filter": f"{subjects.HISTORY_PREFIX}*"}
+        information = await jetstream_api.call(self.bus, verb, body, timeout=2.0)
+        counts = information["state"].get("subjects") or {}
+        return {subjects.last_token(subject): count for subject, count in counts.items()}
+
     async def until_jetstream_answers(self, seconds: float = START_SECONDS) -> bool:
         """Returns whether it does within so long."""
         deadline = boottime() + seconds
