@@ -74,6 +74,8 @@ class Settings(Struct, kw_only=True, frozen=True):
     NATS_HOST: str = "127.0.0.1"
     # of the embedded server; None: 4222, or any free port when that is in use
     NATS_PORT: Port | None = None
+    # where the embedded server takes leaf nodes of sites; None: nowhere
+    NATS_LEAF_PORT: Port | None = None
     # where GPU hosts reach the bus, as the command that enrols one names it
     NATS_PUBLIC_URL: str | None = None
     # who signed the certificate of the bus; None: those whom this machine trusts

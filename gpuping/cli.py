@@ -6,7 +6,7 @@ from cyclopts import CycloptsError
 
 from bus import runner
 from gpuping.commands import completion, doctor, export, look, report, serve, storage, verify
-from gpuping.commands.operate import audit, backup, creds, enroll, gpus, maintenance, token
+from gpuping.commands.operate import audit, backup, creds, enroll, gpus, leaf, maintenance, token
 from gpuping.commands.options import app
 from gpuping.output.standard_output import ignore_closed_pipe
 
@@ -22,6 +22,7 @@ COMMANDS = (
     audit,
     maintenance,
     creds,
+    leaf,
     backup,
     enroll,
     verify,

@@ -289,6 +289,8 @@ class Scheduler:
         self._counters.record(state)
         if duplicate_ids.is_conflicting(state):
             _log_duplicate_id(attempt, state)
+        if state.last.outcome == "answered":
+            self.directory.answered_unseen(state.agent_id)
         self.events.add_outcome(attempt, state)
 
     async def _restore_layout(self) -> None:

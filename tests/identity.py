@@ -11,7 +11,8 @@ import nats
 from nats.aio.client import Client
 
 from bus.identity.authority import Authority
-from bus.identity.server_config import identity_config, quoted
+from bus.identity.server.config import identity_config
+from bus.identity.server.quoting import quoted
 from bus.transport.embedded_server import find_binary
 
 

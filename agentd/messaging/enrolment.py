@@ -201,7 +201,7 @@ async def _redeem(
     name: str,
     request: RedeemRequest,
 ) -> CredentialsReply:
-    inbox_prefix = subjects.inbox_prefix(name)
+    inbox_prefix = f"{subjects.service_inbox('enrol')}.{name}"
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             client = await connection.connect(settings, name, inbox_prefix=inbox_prefix)

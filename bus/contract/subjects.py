@@ -70,6 +70,8 @@ INBOX_PREFIX = "_INBOX"  # where a service receives the answers to its questions
 _ANSWERED_PREFIXES = (f"{INBOX_PREFIX}.", f"{INBOX_PREFIX}_", "_R_.")
 
 CLAIMS_UPDATE = "$SYS.REQ.CLAIMS.UPDATE"  # of the system account: takes a changed account
+CLAIMS_PACK = "$SYS.REQ.CLAIMS.PACK"  # of the system account: a server asks for what it missed
+SYSTEM_INBOX = "$SYS._INBOX.>"  # of the system account: where servers hear the answers
 
 # of the system account: asks every server what JetStream holds there
 SERVER_JETSTREAM = "$SYS.REQ.SERVER.PING.JSZ"

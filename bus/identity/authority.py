@@ -26,7 +26,13 @@ from bus.contract.subjects import check_agent_id, look
 from bus.errors import GpupingError
 from bus.identity import claims, credentials
 from bus.identity.keys import KeyKind, SigningKey, check_public_key
-from bus.identity.roles import ROLES, RoleName, template
+from bus.identity.roles import (
+    LEAF_SYSTEM_PUBLISH,
+    LEAF_SYSTEM_SUBSCRIBE,
+    ROLES,
+    RoleName,
+    template,
+)
 
 USER_DAYS = 90  # agents renew theirs over the bus long before
 SERVICE_DAYS = 3650
@@ -49,6 +55,8 @@ class Fleet(Struct, frozen=True, kw_only=True):
     the rotation is finished. revoked: public keys of users, each with the second since 1970 until
     which tokens for it are void. requires_signed: reports of hosts without a known key do not
     count, unless GPUPING_REQUIRE_SIGNED says otherwise; false for fleets of before identities.
+    changed_at: seconds since 1970, and later at every change: servers that were away take the
+    account that was issued last, and know no part of a second.
     """
 
     operator: str
@@ -61,6 +69,7 @@ class Fleet(Struct, frozen=True, kw_only=True):
     retiring: dict[str, RoleName] = {}
     requires_signed: bool = True
     revoked: dict[str, int] = {}
+    changed_at: int = 0
 
 
 class Issued(Struct, frozen=True, kw_only=True):
@@ -167,17 +176,21 @@ class Authority:
         *,
         now: int,
         expires_at: int | None,
+        site_agents: Iterable[str] = (),
     ) -> str:
         """Returns a user's token for a key whose seed stays where it was made.
 
         The server need not hear of it. An agent's name is its id; a service's begins with `_`, so
-        that no agent can have it. Raises BadMessageError for another name, InvalidKeyError for
-        another key.
+        that no agent can have it. `site_agents`: of a leaf node. Raises BadMessageError for another
+        name, InvalidKeyError for another key.
         """
         check_public_key(public_key, KeyKind.USER)
         check_agent_id(name.removeprefix("_") if role != "agent" else name)
         signer = self._seed(f"signing/{role}")
-        body = {"type": "user", "issuer_account": self.fleet.account}
+        body: dict[str, Any] = {"type": "user", "issuer_account": self.fleet.account}
+        tags = [f"agent:{check_agent_id(agent_id)}" for agent_id in site_agents]
+        if tags:
+            body["tags"] = tags
         return claims.encode(signer, public_key, name, body, now=now, expires_at=expires_at)
 
     def issue(
@@ -187,12 +200,20 @@ class Authority:
         path: Path,
         *,
         days: int | None = None,
+        site_agents: Iterable[str] = (),
     ) -> str:
         """Makes a key and a token, writes both to a credentials file. Returns the public key."""
         key = SigningKey.generate(KeyKind.USER)
         now = int(time.time())
         valid_days = days if days is not None else _default_days(role)
-        token = self.mint(role, name, key.public, now=now, expires_at=now + valid_days * _DAY)
+        token = self.mint(
+            role,
+            name,
+            key.public,
+            now=now,
+            expires_at=now + valid_days * _DAY,
+            site_agents=site_agents,
+        )
         credentials.write_secret(path, credentials.to_text(token, key))
         issued = Issued(
             role=role,
@@ -203,6 +224,30 @@ class Authority:
         )
         self.record(issued)
         return key.public
+
+    def issue_leaf_system(self, name: str, path: Path) -> None:
+        """Writes the credentials by which a site's server hears of changed accounts."""
+        check_agent_id(name.removeprefix("_"))
+        body = {
+            "type": "user",
+            "pub": {"allow": list(LEAF_SYSTEM_PUBLISH)},
+            "sub": {"allow": list(LEAF_SYSTEM_SUBSCRIBE)},
+            "subs": _UNLIMITED,
+            "data": _UNLIMITED,
+            "payload": _UNLIMITED,
+            "allowed_connection_types": ["LEAFNODE"],
+        }
+        key = SigningKey.generate(KeyKind.USER)
+        now = int(time.time())
+        token = claims.encode(
+            self._seed("system"),
+            key.public,
+            name,
+            body,
+            now=now,
+            expires_at=now + SERVICE_DAYS * _DAY,
+        )
+        credentials.write_secret(path, credentials.to_text(token, key))
 
     def record(self, issued: Issued) -> None:
         """Notes who was given credentials, so that they can be revoked by name."""
@@ -345,7 +390,8 @@ class Authority:
         name: str,
         body: dict[str, Any],
     ) -> str:
-        return claims.encode(self._seed("operator"), public, name, body, now=int(time.time()))
+        now = max(int(time.time()), self.fleet.changed_at)
+        return claims.encode(self._seed("operator"), public, name, body, now=now)
 
     def _write_system_credentials(self, system: SigningKey) -> None:
         key = SigningKey.generate(KeyKind.USER)
@@ -371,6 +417,8 @@ class Authority:
         return SigningKey.from_seed(credentials.read_secret(path))
 
     def _save(self, fleet: Fleet) -> None:
+        changed_at = max(int(time.time()), self.fleet.changed_at + 1)
+        fleet = replace(fleet, changed_at=changed_at)
         text = msgspec.json.format(msgspec.json.encode(fleet)).decode()
         credentials.write_secret(self.folder / "fleet.json", text + "\n")
         self.fleet = fleet

@@ -3,7 +3,8 @@
 Each role has a signing key of its own in the account, and the permissions stand with that key:
 whoever holds it can make users of that role and of no other. `{{name()}}` is put in by the server:
 the name of the user, which for an agent is its id. The minter must check names, because a user
-named `*` would hear every agent.
+named `*` would hear every agent. `{{tag(agent)}}` stands for every agent of a leaf node's site, so
+that a site can neither hear nor answer for the agents of another.
 """
 
 from typing import Literal
@@ -25,6 +26,7 @@ RoleName = Literal[
 ]
 
 OWN_ID = "{{name()}}"
+SITE_AGENT = "{{tag(agent)}}"  # each agent that a leaf node's credentials name
 ANSWER_SECONDS = 60
 _JETSTREAM = "$JS.API"
 _BUCKET = subjects.BUCKET_STREAM
@@ -191,7 +193,8 @@ ROLES: dict[RoleName, Role] = {
     "bootstrap": Role(
         purpose="A host with an enrolment token: may ask for it to be redeemed, until it expires.",
         publish=(subjects.REDEEM,),
-        subscribe=(f"_INBOX.{OWN_ID}.>",),
+        # the first is that of agentd before leaf nodes
+        subscribe=(f"_INBOX.{OWN_ID}.>", f"{subjects.service_inbox('enrol')}.{OWN_ID}.>"),
         max_payload=8_192,
         max_subscriptions=4,
     ),
@@ -226,25 +229,32 @@ ROLES: dict[RoleName, Role] = {
         subscribe=(subjects.EVENT_ALL, f"{subjects.service_inbox('operator')}.>"),
     ),
     "leaf": Role(
-        purpose="A leaf node of a site behind NAT: carries what its agents may hear and say.",
+        purpose="A leaf node of a site: carries what the site's own agents may hear and say.",
         publish=(
-            subjects.register("*"),
-            subjects.renew("*"),
+            subjects.register(SITE_AGENT),
+            subjects.renew(SITE_AGENT),
+            subjects.REDEEM,
             "_INBOX.>",
             "_R_.>",
-            "$SRV.>",
         ),
         subscribe=(
-            subjects.ping("*"),
-            subjects.look("*"),
-            subjects.gpu_status("*"),
-            subjects.health("*"),
-            "_INBOX.>",
-            "$SRV.>",
+            subjects.ping(SITE_AGENT),
+            subjects.look(SITE_AGENT),
+            subjects.gpu_status(SITE_AGENT),
+            subjects.health(SITE_AGENT),
+            f"{subjects.inbox_prefix(SITE_AGENT)}.>",
+            f"{subjects.service_inbox('enrol')}.>",
+            *_micro_service(subjects.AGENTD_SERVICE),
         ),
         is_leaf=True,
     ),
 }
+
+
+# Of the system account: a site's server hears changed accounts, so that a revoked agent loses its
+# connection there too, and asks for those that it missed while it was away. Nothing else.
+LEAF_SYSTEM_PUBLISH = (subjects.CLAIMS_PACK,)
+LEAF_SYSTEM_SUBSCRIBE = (subjects.CLAIMS_UPDATE, subjects.SYSTEM_INBOX)
 
 
 def template(role: Role) -> dict[str, object]:

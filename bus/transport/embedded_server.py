@@ -21,7 +21,7 @@ import structlog
 
 from bus.addresses import in_url
 from bus.errors import BusError
-from bus.identity.server_config import quoted
+from bus.identity.server.quoting import quoted
 from bus.private_files import open_private
 
 log = structlog.get_logger("bus.transport.embedded_server")

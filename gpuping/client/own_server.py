@@ -10,10 +10,11 @@ import msgspec
 from bus.addresses import in_url, is_loopback
 from bus.contract import subjects
 from bus.errors import LayoutError, SettingsError
-from bus.identity import store_folder
 from bus.identity.local import LocalIdentities
 from bus.identity.roles import RoleName
-from bus.identity.server_config import identity_config
+from bus.identity.server import leaf, store_folder
+from bus.identity.server.config import identity_config
+from bus.identity.server.quoting import quoted
 from bus.identity.tls.files import TlsFiles
 from bus.settings import Settings
 from bus.transport import connection, embedded_server, jetstream_api, layout
@@ -66,8 +67,16 @@ async def running(settings: Settings, port: int | None) -> AsyncIterator[OwnServ
     def config() -> str:
         authority.reload()  # `gpuping creds` may have changed it
         lines = identity_config(authority, identities.resolver_folder, anonymous_looks=True)
+        tls = ""
         if uses_tls:
-            lines += identities.tls_files.server_config()
+            tls = identities.tls_files.server_config()
+        lines += tls
+        if settings.NATS_LEAF_PORT is not None:
+            lines += (
+                f"max_control_line: {leaf.CONTROL_LINE_BYTES}\n"
+                f"leafnodes {{\n  host: {quoted(settings.NATS_HOST)}\n"
+                f"  port: {settings.NATS_LEAF_PORT}\n  {tls}}}\n"
+            )
         return lines
 
     async with embedded_server.running(

@@ -320,6 +320,15 @@ class Directory:
         tracked.connected = connected
         return tracked.registered
 
+    def answered_unseen(self, agent_id: str) -> None:
+        """Notes an answer of an agent that has no connection to a server of ours.
+
+        It is behind a leaf node, whose connections are not announced here.
+        """
+        tracked = self._agents.get(agent_id)
+        if tracked is not None and tracked.connected is False:
+            tracked.connected = None
+
     def set_two_connections(self, agent_id: str, hosts: tuple[str, ...]) -> bool:
         """Notes two hosts under one identity, or none; returns whether that is shown anywhere."""
         tracked = self._agents.get(agent_id)

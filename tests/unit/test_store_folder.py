@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bus.identity.authority import AuthorityError
-from bus.identity.store_folder import take_over
+from bus.identity.server.store_folder import take_over
 
 ACCOUNT = "AACCOUNT"
 

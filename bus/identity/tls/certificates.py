@@ -33,33 +33,22 @@ def make(files: TlsFiles, names: Iterable[str]) -> None:
     The names of loopback are added. Making one again replaces the server's key and certificate;
     clients go on, because the authority stays. Raises CertificateError.
     """
-    alternatives = [_alternative(name) for name in dict.fromkeys([*names, *LOOPBACK_NAMES])]
+    alternatives = _alternatives(names)
     if not files.authority.exists():
         _make_authority(files)
-    authority_key = _read_key(files.authority_key)
-    authority = x509.load_pem_x509_certificate(files.authority.read_bytes())
-    key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(_name("gpuping bus"))
-        .issuer_name(authority.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _CLOCK_SKEW)
-        .not_valid_after(authority.not_valid_after_utc)
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
-            critical=False,
-        )
-        .sign(authority_key, hashes.SHA256())
-    )
-    chain = _pem(certificate) + files.authority.read_text(encoding="ascii")
-    credentials.write_secret(files.key, _key_pem(key))
-    credentials.write_secret(files.certificate, chain)
+    _make_certificate(files, files, alternatives)
+
+
+def make_for_site(
+    fleet: TlsFiles,
+    site: TlsFiles,
+    names: Iterable[str],
+) -> None:
+    """Makes a certificate for another server, signed by the fleet's authority.
+
+    Raises CertificateError, also where the fleet has none.
+    """
+    _make_certificate(fleet, site, _alternatives(names))
 
 
 def adopt(files: TlsFiles, certificate: Path, key: Path) -> None:
@@ -101,6 +90,40 @@ def names_of(certificate: Path) -> list[str]:
 def expires_at(certificate: Path) -> datetime:
     """Until when it is good. Raises CertificateError."""
     return _load(certificate).not_valid_after_utc
+
+
+def _alternatives(names: Iterable[str]) -> list[x509.GeneralName]:
+    return [_alternative(name) for name in dict.fromkeys([*names, *LOOPBACK_NAMES])]
+
+
+def _make_certificate(
+    fleet: TlsFiles,
+    server: TlsFiles,
+    alternatives: list[x509.GeneralName],
+) -> None:
+    authority_key = _read_key(fleet.authority_key)
+    authority = _load(fleet.authority)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(_name("gpuping bus"))
+        .issuer_name(authority.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.now(UTC) - _CLOCK_SKEW)
+        .not_valid_after(authority.not_valid_after_utc)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
+            critical=False,
+        )
+        .sign(authority_key, hashes.SHA256())
+    )
+    chain = _pem(certificate) + fleet.authority.read_text(encoding="ascii")
+    credentials.write_secret(server.key, _key_pem(key))
+    credentials.write_secret(server.certificate, chain)
 
 
 def _make_authority(files: TlsFiles) -> None:

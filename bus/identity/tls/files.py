@@ -10,7 +10,7 @@ clients believe those authorities that their machine believes.
 from pathlib import Path
 from typing import NamedTuple
 
-from bus.identity.server_config import quoted
+from bus.identity.server.quoting import quoted
 
 
 class TlsFiles(NamedTuple):

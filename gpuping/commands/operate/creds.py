@@ -16,7 +16,7 @@ from bus.identity.authority import Authority, Issued
 from bus.identity.keys import InvalidKeyError, KeyKind, check_public_key
 from bus.identity.local import LocalIdentities
 from bus.identity.roles import ROLES, RoleName
-from bus.identity.server_config import identity_config
+from bus.identity.server.config import identity_config
 from bus.identity.tls.files import TlsFiles
 from bus.runner import Lifecycle
 from bus.settings import Settings

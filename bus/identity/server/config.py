@@ -1,9 +1,9 @@
 """The part of a nats-server's configuration that makes it believe one authority and nobody else."""
 
-import json
 from pathlib import Path
 
 from bus.identity.authority import Authority
+from bus.identity.server.quoting import quoted
 
 
 def identity_config(
@@ -40,11 +40,3 @@ def identity_config(
     if anonymous_looks:
         lines.append(f"default_sentinel: {authority.anonymous_token()}")
     return "\n".join(lines) + "\n"
-
-
-def quoted(value: object) -> str:
-    """A text as the server's configuration language quotes it.
-
-    Letters beyond ASCII stay as they are.
-    """
-    return json.dumps(str(value), ensure_ascii=False)

@@ -1,0 +1,95 @@
+"""`gpuping creds leaf`: everything that the nats-server of a site needs."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+from bus import runner
+from bus.contract.subjects import check_agent_id
+from bus.errors import BadMessageError, GpupingError, SettingsError
+from bus.identity import credentials
+from bus.identity.local import LocalIdentities
+from bus.identity.server.leaf import CONTROL_LINE_BYTES, MOST_AGENTS, leaf_config
+from bus.identity.tls.files import TlsFiles
+from gpuping import extras
+from gpuping.commands.command_settings import load_settings
+from gpuping.commands.operate.creds import creds_app
+from gpuping.commands.options import DataDir, examples
+from gpuping.output import terminal
+
+PORT = 4222
+
+
+@creds_app.command(
+    help_epilogue=examples(
+        "gpuping creds leaf fra --hub tls://bus.example.org:7422 --agents fra-1,fra-2"
+        " --tls-names gw.fra.example.org -o fra/"
+    )
+)
+def leaf(
+    site: Annotated[str, Parameter(help="a name of the site")],
+    /,
+    *,
+    hub: Annotated[str, Parameter(help="where the bus takes leaf nodes, as in tls://bus:7422")],
+    agents: Annotated[str, Parameter(help="the ids of the site's agents, as in a-1,a-2")],
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="a folder for the files")],
+    host: Annotated[str, Parameter(help="address at which its server listens")] = "127.0.0.1",
+    port: Annotated[
+        int, Parameter(validator=validators.Number(gte=1, lte=65_535), help="and its port")
+    ] = PORT,
+    tls_names: Annotated[
+        str | None, Parameter(help="make a certificate of that server for these names")
+    ] = None,
+    data_dir: DataDir = None,
+) -> int:
+    """Make the configuration and credentials of a leaf node: the nats-server of a site behind NAT.
+
+    It connects to the bus; the site's hosts connect to it, and enrol through it. The bus lets it
+    carry what these agents hear and say, and no others. It hears of changed accounts, so that a
+    revoked agent loses its connection there as well. Run `nats-server -c leaf.conf` in the folder.
+    When an agent is added, make the files again and restart that server.
+    """
+    settings = load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
+    identities = LocalIdentities.open(settings.data_dir)
+    site_agents = _checked([part.strip() for part in agents.split(",")], site)
+    if "://" not in hub:
+        raise SettingsError(f"--hub={hub!r}: expected an address like tls://bus.example.org:7422")
+    if len(site_agents) > MOST_AGENTS:
+        raise SettingsError(
+            f"--agents names {len(site_agents)}: expected at most {MOST_AGENTS}; "
+            "make a leaf node for each part of the site"
+        )
+    folder = output.absolute()
+    authority = identities.authority
+    files = TlsFiles(folder)
+    if identities.tls_files.authority.exists():
+        certificate_authority = identities.tls_files.authority.read_text(encoding="ascii")
+        credentials.write_secret(files.authority, certificate_authority)
+    if tls_names is not None:
+        with extras.needed("server"):
+            from bus.identity.tls import certificates
+        names = [name.strip() for name in tls_names.split(",")]
+        certificates.make_for_site(identities.tls_files, files, names)
+    authority.issue("leaf", f"_{site}", folder / "leaf.creds", site_agents=site_agents)
+    authority.issue_leaf_system(f"_{site}", folder / "system-leaf.creds")
+    text = leaf_config(authority, site, hub, folder, host=host, port=port)
+    credentials.write_secret(folder / "leaf.conf", text)
+    console = terminal.console()
+    console.print(f"made {folder}: nats-server -c {folder / 'leaf.conf'}", soft_wrap=True)
+    console.print(f"it may carry {len(site_agents)} agents", soft_wrap=True)
+    console.print(
+        "the bus needs `leafnodes { port: 7422 ... }`, with the same TLS as for clients, and "
+        f"`max_control_line: {CONTROL_LINE_BYTES}`; `gpuping up` does with NATS_LEAF_PORT",
+        soft_wrap=True,
+    )
+    return runner.DONE
+
+
+def _checked(agents: list[str], site: str) -> list[str]:
+    """The ids. Raises GpupingError for one that no agent can have."""
+    try:
+        check_agent_id(site)
+        return [check_agent_id(agent_id) for agent_id in agents]
+    except BadMessageError as error:
+        raise GpupingError(f"{error}") from None
