@@ -33,10 +33,16 @@ class _Receiver:
         self._arrived = asyncio.Event()
         self._is_complete = False
         self._failure: str | None = None
+        self._write_error: Exception | None = None
 
     async def receive(self, message: Msg) -> None:
         if message.data:
-            self._write(message.data)
+            try:
+                self._write(message.data)
+            except Exception as error:  # noqa: BLE001  # raised by `wait`: nobody awaits this
+                self._write_error = error
+                self._arrived.set()
+                return
         else:
             self._is_complete = True
             status = (message.headers or {}).get("Status")
@@ -47,14 +53,19 @@ class _Receiver:
         self._arrived.set()
 
     async def wait(self) -> None:
-        """Returns after the last chunk. Raises BusError when it does not come."""
-        while not self._is_complete:
+        """Returns after the last chunk.
+
+        Raises BusError when it does not come, and whatever writing a chunk raised.
+        """
+        while not self._is_complete and self._write_error is None:
             self._arrived.clear()
             try:
                 async with asyncio.timeout(SILENT_SECONDS):
                     await self._arrived.wait()
             except TimeoutError:
                 raise UnavailableError("the server stopped sending the snapshot") from None
+        if self._write_error is not None:
+            raise self._write_error
         if self._failure is not None:
             raise BusError(f"the server gave up the snapshot: {self._failure}")
 

@@ -1,6 +1,7 @@
 """What a backup folder holds, with the hash of each file."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -72,6 +73,9 @@ class HashedFile:
         self.size += len(chunk)
 
     def close(self) -> FileEntry:
+        """The file is on the disk when this returns: what it was copied from may be deleted."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self._file.close()
         return FileEntry(self._path, self.size, self._hash.hexdigest())
 
@@ -79,7 +83,22 @@ class HashedFile:
 def write(folder: Path, manifest: Manifest) -> None:
     """Writes the manifest, which makes the backup complete."""
     text = msgspec.json.format(msgspec.json.encode(manifest))
-    (folder / MANIFEST).write_bytes(text + b"\n")
+    unfinished = folder / f"{MANIFEST}.new"
+    with unfinished.open("wb") as file:
+        file.write(text + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(folder / MANIFEST)
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read(folder: Path) -> Manifest:

@@ -72,9 +72,7 @@ async def _remake_history(
     progress: Progress,
 ) -> None:
     name = subjects.HISTORY_STREAM
-    if history is not None:
-        if (folder / manifest.MANIFEST).exists():
-            raise BackupError(f"{folder} holds a backup already: name an empty folder")
+    if history is not None and not await _is_copied(client, history, folder):
         folder.mkdir(
             parents=True,
             exist_ok=True,
@@ -93,12 +91,33 @@ async def _remake_history(
         )
         manifest.write(folder, copied)
         await _refuse_incomplete(client, entry.state)
+    if history is not None:
         await jetstream_api.call(client, f"STREAM.DELETE.{name}")
     found = manifest.read(folder)
     entry = found.stream(name)
     await asyncio.to_thread(manifest.check, folder, entry.file)
     config = restoring.without_source(layout.history_config(wanted))
     await restoring.put(client, folder, entry, config, progress)
+
+
+async def _is_copied(
+    client: Client,
+    history: JsonObject,
+    folder: Path,
+) -> bool:
+    """Returns whether the folder has all of the history, from a run that was interrupted then.
+
+    Raises BackupError where it holds another copy.
+    """
+    if not (folder / manifest.MANIFEST).exists():
+        return False
+    entry = manifest.read(folder).stream(subjects.HISTORY_STREAM)
+    information = await jetstream_api.call(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
+    has_grown = information["state"]["last_seq"] != entry.state["last_seq"]
+    if history.get("sources") or has_grown:
+        raise BackupError(f"{folder} holds another backup already: name an empty folder")
+    await asyncio.to_thread(manifest.check, folder, entry.file)
+    return True
 
 
 async def _refuse_incomplete(client: Client, state: JsonObject) -> None:

@@ -65,7 +65,8 @@ class Committer:
 
     `on_settled(attempt, state, ours)` is called once the bucket holds an outcome for the attempt;
     `ours` is False when another scheduler wrote it. If the state changed otherwise and the ping is
-    still to be made, `on_retry(attempt)` is called instead. `now` is the schedulers' clock.
+    still to be made, `on_retry(attempt)` is called instead. `now` is the schedulers' clock,
+    `server_now` the server's as far as it is known.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Committer:
         on_settled: Callable[[PingAttempt, AgentState, bool], None],
         on_retry: Callable[[PingAttempt], None],
         now: Callable[[], datetime] = utc_now,
+        server_now: Callable[[], datetime | None] = utc_now,
     ) -> None:
         self._client = client
         self._directory = directory
@@ -83,6 +85,7 @@ class Committer:
         self._on_settled = on_settled
         self._on_retry = on_retry
         self._now = now
+        self._server_now = server_now
         self._finished: deque[_Finished] = deque()
         self._wake = asyncio.Event()
         # Two writers that prepare at the same time would only slow each other down.
@@ -174,8 +177,10 @@ class Committer:
 
     async def _settle(self, prepared: list[_Prepared], first_sequence: int) -> None:
         sequence = first_sequence
-        # All outcomes of the batch were written now, even if settling them takes a while.
-        time_ns = int(self._now().timestamp() * 1e9)
+        # All outcomes of the batch were written now, even if settling them takes a while. When they
+        # were written is the server's time, as it is for one who reads them from the bucket.
+        written_at = self._server_now() or self._now()
+        time_ns = int(written_at.timestamp() * 1e9)
         for chunk in _chunks(prepared):
             for attempt, state, own_writes, entry_revision, timer_at in chunk:
                 agent_id = attempt.agent_id

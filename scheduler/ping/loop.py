@@ -87,6 +87,7 @@ class PingLoop:
             self._on_settled,
             self._retry,
             cluster.bus_clock.now,
+            cluster.bus_clock.server_now,
         )
         self._due_messages = PullConsumer(
             client,

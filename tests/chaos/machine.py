@@ -22,51 +22,66 @@ async def command(*words: str) -> None:
 
 
 class Namespaces:
-    """One network namespace a server, joined by a bridge that this machine is on too."""
+    """One network namespace a server, joined by a bridge that this machine is on too.
+
+    The bridge has a namespace of its own: a container engine's rules for forwarding, which this
+    machine may have, do not hold there.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._id = secrets.token_hex(2)
         octet = secrets.randbelow(250) + 2
-        self._bridge = f"gc{self._id}"
         self._own_address = f"10.213.{octet}.1/24"
         self.addresses = {
             name: f"10.213.{octet}.{number + 10}" for number, name in enumerate(names)
         }
+        self._hub = self._namespace("hub")
+        self._in_hub = ("ip", "-n", self._hub)
 
     def prefix(self, name: str) -> tuple[str, ...]:
         """Before a command: it then runs in that namespace."""
         return ("ip", "netns", "exec", self._namespace(name))
 
     async def make(self) -> None:
-        await command("ip", "link", "add", self._bridge, "type", "bridge")
-        await command("ip", "address", "add", self._own_address, "dev", self._bridge)
-        await command("ip", "link", "set", self._bridge, "up")
+        await command("ip", "netns", "add", self._hub)
+        await command(*self._in_hub, "link", "add", "hub", "type", "bridge")
+        await command(*self._in_hub, "link", "set", "hub", "up")
+        await self._plug_in(self._own_link, None)
+        await command("ip", "address", "add", self._own_address, "dev", self._own_link)
+        await command("ip", "link", "set", self._own_link, "up")
         for name, address in self.addresses.items():
-            namespace, outer = self._namespace(name), self._outer(name)
+            namespace = self._namespace(name)
             inside = ("ip", "-n", namespace)
             await command("ip", "netns", "add", namespace)
-            peer = ("peer", "name", "inner", "netns", namespace)
-            await command("ip", "link", "add", outer, "type", "veth", *peer)
-            await command("ip", "link", "set", outer, "master", self._bridge)
-            await command("ip", "link", "set", outer, "up")
+            await self._plug_in("inner", namespace, outer=name)
             await command(*inside, "address", "add", f"{address}/24", "dev", "inner")
             await command(*inside, "link", "set", "inner", "up")
             await command(*inside, "link", "set", "lo", "up")
 
     async def isolate(self, name: str, *, isolated: bool) -> None:
         """Pulls the cable of one server, or puts it back."""
-        await command("ip", "link", "set", self._outer(name), "down" if isolated else "up")
+        await command(*self._in_hub, "link", "set", name, "down" if isolated else "up")
 
     async def remove(self) -> None:
-        for name in self.addresses:
+        for name in (*self.addresses, "hub"):
             await command("ip", "netns", "delete", self._namespace(name))
-        await command("ip", "link", "delete", self._bridge)
+
+    async def _plug_in(self, link: str, namespace: str | None, outer: str = "machine") -> None:
+        """Joins a new link of a namespace, or of this machine, with the bridge."""
+        where = () if namespace is None else ("netns", namespace)
+        peer = ("peer", "name", link, *where)
+        await command(*self._in_hub, "link", "add", outer, "type", "veth", *peer)
+        if namespace is None:
+            await command(*self._in_hub, "link", "set", link, "netns", "1")
+        await command(*self._in_hub, "link", "set", outer, "master", "hub")
+        await command(*self._in_hub, "link", "set", outer, "up")
+
+    @property
+    def _own_link(self) -> str:
+        return f"gc{self._id}"
 
     def _namespace(self, name: str) -> str:
         return f"gpuping-{self._id}-{name}"
-
-    def _outer(self, name: str) -> str:
-        return f"gc{self._id}{name[-1]}"
 
 
 class SmallDisk:

@@ -6,9 +6,11 @@ each keeps on disk. The middle half minute after the warm-up is compared with th
 
 import argparse
 import asyncio
+import os
 import statistics
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -108,11 +110,10 @@ def _read(pid: int, folder: Path) -> Use:
     status = (proc / "status").read_text()
     threads = next(line for line in status.splitlines() if line.startswith("Threads:"))
     size = 0
-    for file in folder.rglob("*"):
-        try:
-            size += file.stat().st_blocks * 512
-        except OSError:
-            continue
+    for parent, _, names in os.walk(folder):  # passes over what disappears meanwhile
+        for name in names:
+            with suppress(OSError):
+                size += Path(parent, name).stat().st_blocks * 512
     return Use(
         int(pss.split()[1]) / 1024,
         len(list((proc / "fd").iterdir())),

@@ -1,6 +1,7 @@
 """Backup under load, restore elsewhere, and migration: no outcome lost, no number doubled."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from msgspec.structs import replace
 
 from bus.contract import subjects
 from bus.contract.questions import RegisterReply, RegisterRequest
+from bus.errors import UnavailableError
 from bus.settings import Settings
 from bus.transport import connection, embedded_server, jetstream_api, layout, micro_services
 from gpuping.backup import making, manifest, migrating, restoring
@@ -162,3 +164,73 @@ async def test_one_replica_becomes_three_under_load(config: Settings, tmp_path: 
         assert history[name][: len(before[name])] == before[name]
         assert all(state.last.outcome != "missed" for state in history[name])
     print(f"{numbers(before)} outcomes before, {numbers(history)} after")  # noqa: T201  # with -s
+
+
+class InterruptedHere(Exception):  # noqa: N818
+    """Stands for whatever ends a command in the middle."""
+
+
+def interrupted_after(calls: int) -> making.Progress:
+    """A progress display with which the command ends at that call."""
+    made = 0
+
+    def progress(_name: str, _done: int, _total: int) -> None:
+        nonlocal made
+        made += 1
+        if made == calls:
+            raise InterruptedHere
+
+    return progress
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_migration_that_was_interrupted_goes_on_where_it_was(
+    config: Settings, tmp_path: Path
+):
+    """While the history is copied, before it is deleted, and while it is made again."""
+    copy = tmp_path / "copy"
+    async with nats_cluster(tmp_path) as cluster:
+        one = replace(config, NATS_URL=cluster.url, GPUPING_HISTORY_STREAM_GB=1)
+        async with connection.connected(one, "test") as bus, ledger_agents(one) as fleet:
+            await layout.ensure(bus, one)
+            async with scheduler_processes(one, 1):
+                await enrol(bus, fleet)
+                await until_pinged(bus, lambda h: all(len(states) >= 3 for states in h.values()))
+                before = await read_history(bus)
+                # The copy is one chunk: told are that, its end, and the chunk on its way back.
+                for calls in (2, 3):
+                    with pytest.raises(InterruptedHere):
+                        await migrating.migrate(bus, one, 3, copy, interrupted_after(calls))
+                    with pytest.raises(UnavailableError, match="bus migrate"):
+                        await layout.ensure(bus, one)
+                await put_back_as_it_was(bus, one, copy)
+                with pytest.raises(BackupError, match="another backup"):
+                    await migrate_from_another_copy(bus, one, copy, tmp_path / "other")
+                await migrating.migrate(bus, one, 3, copy, ignore)
+                history = await until_pinged(bus, everyone_after(datetime.now(UTC)))
+            assert await layout.inspect(bus, replace(one, GPUPING_REPLICAS=3)) == []
+    assert_gapless(history)
+    for name in NAMES:
+        assert history[name][: len(before[name])] == before[name]
+    assert all(state.last.outcome != "missed" for states in history.values() for state in states)
+
+
+async def put_back_as_it_was(bus: connection.Client, one: Settings, copy: Path) -> None:
+    """As if the command had been interrupted after the copy and before the deletion."""
+    await jetstream_api.call(bus, f"STREAM.DELETE.{subjects.HISTORY_STREAM}")
+    entry = manifest.read(copy).stream(subjects.HISTORY_STREAM)
+    was = restoring.without_source(layout.history_config(one))
+    await restoring.put(bus, copy, entry, was, ignore)
+
+
+async def migrate_from_another_copy(
+    bus: connection.Client, one: Settings, copy: Path, other: Path
+) -> None:
+    """The folder has the copy of another moment."""
+    shutil.copytree(copy, other)
+    found = manifest.read(other)
+    history = found.stream(subjects.HISTORY_STREAM)
+    changed = replace(history, state=history.state | {"last_seq": 1})
+    manifest.write(other, replace(found, streams=(changed,)))
+    await migrating.migrate(bus, one, 3, other, ignore)
