@@ -1,7 +1,8 @@
-"""The gateway behind a real nginx, with the configuration of docs/reverse-proxy.md."""
+"""The gateway behind a real nginx and a real Caddy, as docs/reverse-proxy.md configures them."""
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
 import socket
@@ -25,6 +26,8 @@ from tests.gateway_behind import NOW, agent, gateway_and_behind, ping, quick
 DOCS = Path(__file__).parents[2] / "docs/reverse-proxy.md"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="no nginx here")
+CADDY = shutil.which("caddy")
+needs_caddy = pytest.mark.skipif(CADDY is None, reason="no caddy here")
 AGENTS = "ping-system/agents"
 MINIMAL = """
 server {
@@ -36,8 +39,9 @@ server {
 """
 
 
-def documented() -> str:
-    return re.findall(r"```nginx\n(.*?)```", DOCS.read_text(), re.DOTALL)[0]
+def documented(heading: str) -> str:
+    section = DOCS.read_text().partition(f"\n## {heading}\n")[2]
+    return re.findall(r"```\w*\n(.*?)```", section, re.DOTALL)[0]
 
 
 def free_port() -> int:
@@ -73,20 +77,53 @@ async def nginx(folder: Path, server: str, gateway: httpx.URL) -> AsyncIterator[
         f"daemon off; pid {folder}/pid; error_log stderr; worker_processes 1;\n"
         f"events {{}}\nhttp {{ access_log off; {temporary} {server} }}\n"
     )
-    process = await asyncio.create_subprocess_exec(str(NGINX), "-p", str(folder), "-c", str(config))
+    async with serving(port, pem, str(NGINX), "-p", str(folder), "-c", str(config)) as http:
+        yield http
+
+
+@contextlib.asynccontextmanager
+async def caddy(folder: Path, server: str, gateway: httpx.URL) -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTPS client of a Caddy in front of the gateway."""
+    port = free_port()
+    pem, key = certificate(folder)
+    site = f"https://localhost:{port} {{\n    tls {pem} {key}"
+    server = server.replace("example.org {", site)
+    server = server.replace("127.0.0.1:8000", f"127.0.0.1:{gateway.port}")
+    config = folder / "Caddyfile"
+    # no ports besides its own, and nothing in the user's folders
+    config.write_text(f"{{\n admin off\n auto_https disable_redirects\n}}\n{server}")
+    command = (str(CADDY), "run", "--config", str(config), "--adapter", "caddyfile")
+    async with serving(port, pem, *command, home=folder) as http:
+        yield http
+
+
+PROXIES = {"nginx": nginx, "Caddy": caddy}
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    port: int, pem: Path, *command: str, home: Path | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTPS client of a proxy, which runs for the length of a block."""
+    environ = dict(os.environ)
+    if home is not None:
+        environ |= {"HOME": str(home), "XDG_DATA_HOME": str(home), "XDG_CONFIG_HOME": str(home)}
+    process = await asyncio.create_subprocess_exec(*command, env=environ)
     context = ssl.create_default_context(cafile=str(pem))
     try:
         base = f"https://localhost:{port}"
         async with httpx.AsyncClient(base_url=base, verify=context, timeout=20) as http:
             async with asyncio.timeout(20):
                 while True:
+                    assert process.returncode is None
                     with contextlib.suppress(httpx.ConnectError):
                         await http.get("/")
                         break
                     await asyncio.sleep(0.05)
             yield http
     finally:
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
         await process.wait()
 
 
@@ -97,15 +134,20 @@ def with_token(base_settings, folder: Path, **more) -> tuple[settings.Settings, 
     return quick(base_settings, GPUPING_TOKENS_FILE=path, **more), secret
 
 
-@needs_nginx
 @pytest.mark.parametrize("prefix", ["/gpuping/", "/"])
-async def test_a_browser_signs_in_and_listens_through_nginx(base_settings, tmp_path, prefix):
+@pytest.mark.parametrize(
+    "proxy",
+    [pytest.param("nginx", marks=needs_nginx), pytest.param("Caddy", marks=needs_caddy)],
+)
+async def test_a_browser_signs_in_and_listens_through_a_proxy(
+    base_settings, tmp_path, proxy, prefix
+):
     public_url = f"https://example.org{prefix}"
     chosen, secret = with_token(base_settings, tmp_path, GATEWAY_PUBLIC_URL=public_url)
-    server = documented().replace("location /gpuping/", f"location {prefix}")
+    server = documented(proxy).replace("/gpuping/", prefix)
     async with (
         gateway_and_behind(chosen) as (direct, behind),
-        nginx(tmp_path, server, direct.base_url) as http,
+        PROXIES[proxy](tmp_path, server, direct.base_url) as http,
     ):
         behind.agents["a"] = agent("a")
         behind.pings["a"] = [ping("a", 1)]
