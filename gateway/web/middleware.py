@@ -91,6 +91,7 @@ class OuterMiddleware:
         response: "_ResponseSender",
     ) -> None:
         request = self._request_head(scope)
+        check_slashes(request.path)
         scope[CALLER_SCOPE_KEY] = self._guard.admit(request)
         check_path(scope.get("raw_path", b"").decode("latin-1"))
         accept = request.headers.get("accept", "").lower()
@@ -120,6 +121,16 @@ async def _send_problem(response: "_ResponseSender", error: Exception) -> None:
     status, headers, body = as_asgi(problem)
     await response({"type": "http.response.start", "status": status, "headers": headers})
     await response({"type": "http.response.body", "body": body})
+
+
+def check_slashes(path: str) -> None:
+    """Raises a 404 problem for a path with `//`.
+
+    The router takes several slashes for one. The guard, which decides by the path, would then have
+    decided about another path than the one that is answered.
+    """
+    if "//" in path:
+        raise ProblemError(404, "nothing is at this address")
 
 
 def check_path(raw_path: str) -> None:

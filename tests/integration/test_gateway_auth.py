@@ -5,6 +5,7 @@ import socket
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
@@ -55,6 +56,42 @@ async def test_each_role_may_do_what_it_should(guarded, secrets):
                 answer = await http.request(method, path, json=body, headers=bearing(secrets[role]))
                 assert (answer.status_code == 403) is (rank < needed), (role, path, answer.text)
                 assert answer.status_code in {200, 201, 204, 403}
+
+
+PATHS_OF_THE_AUDIT_LOG = [
+    "/ping-system/audit",
+    "/ping-system/audit/",
+    "/ping-system/audit//",
+    "/ping-system//audit",
+    "//ping-system/audit",
+    "/ping-system/%2faudit",
+    "/ping-system%2f%2faudit",
+    "/ping-system/%61udit",
+    "/static//../ping-system/audit",
+    "/ping-system/x/..//audit",
+]
+
+
+async def test_no_way_of_writing_a_path_gets_round_a_role(guarded, secrets, bus):
+    """The router takes several slashes for one; the guard must decide about the same path."""
+    operator = bearing(secrets["operator"])
+    async with gateway_and_behind(guarded) as (http, _):
+        for path in PATHS_OF_THE_AUDIT_LOG:
+            answer = await raw_get(http.base_url, path, operator)
+            assert answer.split()[1] in {b"403", b"404"}, path
+        for public in ("//", "//healthz"):
+            assert (await raw_get(http.base_url, public, {})).split()[1] == b"404"
+
+
+async def raw_get(url: httpx.URL, path: str, headers: dict[str, str]) -> bytes:
+    """The first line of the answer to a path that no client may put in order."""
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    line = await reader.readline()
+    writer.close()
+    return line
 
 
 async def test_a_request_without_a_valid_token_is_a_401(guarded, secrets):
