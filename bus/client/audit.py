@@ -39,6 +39,7 @@ async def record(
     agent_id: str | None = None,
     before: Any = None,
     after: Any = None,
+    timeout: float = RECORD_SECONDS,
 ) -> None:
     """Appends one entry about a change that was carried out, and returns when it is stored.
 
@@ -58,7 +59,7 @@ async def record(
     )
     try:
         subject = subjects.audit(action)
-        reply = await client.request(subject, encode(entry), timeout=RECORD_SECONDS)
+        reply = await client.request(subject, encode(entry), timeout=timeout)
         jetstream_api.answer_of(reply.data)
     except (BusError, nats.errors.Error, TimeoutError, OSError, msgspec.DecodeError) as error:
         log.error("audit_record_failed", detail=str(error), entry=msgspec.to_builtins(entry))

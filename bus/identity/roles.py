@@ -182,6 +182,7 @@ ROLES: dict[RoleName, Role] = {
             "_INBOX.>",
             subjects.enrolment_key("*"),
             subjects.host_key("*"),
+            subjects.AUDIT_ALL,
             *_READ_STREAMS,
         ),
         subscribe=(

@@ -26,7 +26,14 @@ class ExpectedGpusBody(Struct, kw_only=True, frozen=True):
     list is in force by now.
     """
 
-    expected_gpus: Annotated[tuple[GpuUuid, ...], Meta(min_length=1, max_length=MAX_EXPECTED_GPUS)]
+    expected_gpus: Annotated[
+        tuple[GpuUuid, ...],
+        Meta(
+            min_length=1,
+            max_length=MAX_EXPECTED_GPUS,
+            extra_json_schema={"uniqueItems": True},
+        ),
+    ]
     since: Annotated[datetime, Meta(tz=True)] | None = None
     replaces: tuple[str, ...] | None = None
 

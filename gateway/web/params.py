@@ -1,5 +1,6 @@
 """Query parameters that several routes share: their types, limits and descriptions."""
 
+from datetime import datetime
 from typing import Annotated
 
 from litestar.params import PathParameter, QueryParameter
@@ -12,6 +13,13 @@ from gateway.web.accept import Format
 # people. The outer middleware calls it for ids in paths, the routes call it for all others.
 _AGENT_ID_SCHEMA = {"pattern": AGENT_ID_PATTERN}
 AgentIdPathParam = Annotated[str, PathParameter(schema_extra=_AGENT_ID_SCHEMA)]
+TimeParam = Annotated[
+    datetime | None,
+    QueryParameter(
+        schema_extra={"one_of": None, "type": ["string", "number"], "format": "date-time"},
+        description="RFC 3339 with a time zone, or seconds since 1970",
+    ),
+]
 HoursParam = Annotated[
     float,
     QueryParameter(

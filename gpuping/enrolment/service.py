@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from nats.micro.request import Request
 from prometheus_client.core import Metric
 
+from bus.client import audit
 from bus.clock import utc_now
 from bus.contract import subjects
 from bus.contract.enrolment import (
@@ -46,6 +47,8 @@ from gpuping.enrolment.metric_families import Answered, families
 log = structlog.get_logger("gpuping.enrolment")
 
 _DAY_SECONDS = 86_400
+AUDIT_SECONDS = 2.0  # less than the host waits for its credentials
+SHOWN_HASH = 12  # characters of a token's hash that name it in the audit log
 
 
 class Enrolment:
@@ -85,6 +88,14 @@ class Enrolment:
             self._client, [Write(subjects.enrolment_key(token_hash), encode(kept), expected=0)]
         )
         log.info("enrolment_token_made", agent_id=request.agent_id, expires_at=str(expires_at))
+        await audit.record(
+            self._client,
+            "new-enrolment-token",
+            audit.UNNAMED_ACTOR,
+            agent_id=request.agent_id,
+            after={"expires_at": expires_at, "token": token_hash[:SHOWN_HASH]},
+            timeout=AUDIT_SECONDS,
+        )
         token = enrolment_token.to_text(key, user_token, self._certificate_authority())
         return NewTokenReply(
             token=token, expires_at=expires_at, address=public_address(self._settings)
@@ -132,6 +143,9 @@ class Enrolment:
         except StaleError:
             raise RefusedError(409, "the enrolment token was used by another host") from None
         log.info("host_enrolled", agent_id=agent_id, login_key=keys.login_key)
+        await self._record_keys(
+            "enrol-host", f"enrolment token {token_hash[:SHOWN_HASH]}", keys, before
+        )
         if before is not None and before.value.login_key != keys.login_key:
             await self._revoke(agent_id, [before.value.login_key])
         return self._mint(keys, is_new=True)
@@ -150,6 +164,7 @@ class Enrolment:
             except StaleError:
                 raise RefusedError(409, f"the keys of {agent_id} were changed meanwhile") from None
             log.info("host_keys_recorded", agent_id=agent_id, signing_key=keys.signing_key)
+            await self._record_keys("record-host-keys", f"agent {agent_id}", keys, before)
             return self._mint(keys, is_new=False)
         recorded = before.value
         is_same = recorded.login_key == keys.login_key and recorded.signing_key == keys.signing_key
@@ -158,6 +173,24 @@ class Enrolment:
                 403, f"{agent_id} was enrolled with other keys: enrol this host with a new token"
             )
         return self._mint(recorded, is_new=False)
+
+    async def _record_keys(
+        self,
+        action: str,
+        actor: str,
+        keys: HostKeys,
+        before: KeyValue[HostKeys] | None,
+    ) -> None:
+        """Writes into the audit log which keys a host has from now on."""
+        await audit.record(
+            self._client,
+            action,
+            actor,
+            agent_id=keys.agent_id,
+            before=before.value if before is not None else None,
+            after=keys,
+            timeout=AUDIT_SECONDS,
+        )
 
     def _may_replace(self, recorded: HostKeys, keys: HostKeys) -> bool:
         """Whether the operator gave this login key credentials by hand, after the recorded one."""

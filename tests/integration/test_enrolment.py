@@ -11,6 +11,7 @@ import nats.errors
 import pytest
 
 from bus import settings
+from bus.client import audit
 from bus.contract import subjects
 from bus.contract.enrolment import (
     CredentialsReply,
@@ -105,6 +106,28 @@ async def test_the_same_host_may_ask_again_and_no_other(world: World) -> None:
     assert claims.decode(again.user_token).subject == claims.decode(first.user_token).subject
     with pytest.raises(RefusedError, match="was used"):
         await world.enrolment.redeem(request_of(token.secret))
+
+
+async def test_who_lets_hosts_in_is_in_the_audit_log(world: World) -> None:
+    token = await world.token("a-1")
+    request = request_of(token.secret)
+    await world.enrolment.redeem(request)
+    with pytest.raises(RefusedError):
+        await world.enrolment.redeem(request_of(token.secret))
+    async with connection.connected(
+        world.server.settings_of("operator"),
+        "reader",
+        inbox_prefix=subjects.service_inbox("operator"),
+    ) as reader:
+        page = await audit.read_page(reader, 10)
+    enrolled, made = page.entries
+    assert (made.action, made.agent_id) == ("new-enrolment-token", "a-1")
+    assert (enrolled.action, enrolled.agent_id) == ("enrol-host", "a-1")
+    assert made.after is not None
+    assert enrolled.actor == f"enrolment token {made.after['token']}"
+    assert enrolled.after is not None
+    assert enrolled.after["login_key"] == request.proof.login_key
+    assert token.secret not in str(page.entries)
 
 
 async def test_what_is_refused(world: World) -> None:

@@ -1,11 +1,10 @@
 """Why a month's uptime is what it is, and when each GPU was in which state."""
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from litestar import Request, get
 from litestar.di import NamedDependency
-from litestar.params import FromQuery, QueryParameter
+from litestar.params import QueryParameter
 
 from bus.client.fleet_client import FleetClient
 from bus.clock import utc_now
@@ -55,8 +54,8 @@ async def explanation(
 async def timeline(
     agent_id: params.AgentIdPathParam,
     fleet_client: NamedDependency[FleetClient],
-    since: FromQuery[datetime | None] = None,
-    until: FromQuery[datetime | None] = None,
+    since: params.TimeParam = None,
+    until: params.TimeParam = None,
     points: Annotated[
         int,
         QueryParameter(

@@ -1,11 +1,10 @@
 """An agent's uptime and response times in buckets, for charts."""
 
-from datetime import datetime
 from typing import Annotated
 
 from litestar import get
 from litestar.di import NamedDependency
-from litestar.params import FromQuery, QueryParameter
+from litestar.params import QueryParameter
 
 from bus.client.fleet_client import FleetClient
 from bus.contract.series import DEFAULT_POINTS, MAX_POINTS, SeriesReply, SeriesRequest
@@ -25,8 +24,8 @@ from gateway.web.problems import error_responses
 async def series(
     agent_id: params.AgentIdPathParam,
     fleet_client: NamedDependency[FleetClient],
-    since: FromQuery[datetime | None] = None,
-    until: FromQuery[datetime | None] = None,
+    since: params.TimeParam = None,
+    until: params.TimeParam = None,
     points: Annotated[
         int,
         QueryParameter(
