@@ -54,7 +54,10 @@ async def migrate(
         )
     await _change(client, subjects.BUCKET_STREAM, replicas)
     await _mark(client, is_marked=True)
-    if history is None or history["num_replicas"] != replicas:
+    # One without its source is not finished, whatever it looks like: a restore that was interrupted
+    # leaves a stream with messages that the server throws away.
+    is_finished = history is not None and bool(history.get("sources"))
+    if history is None or not is_finished or history["num_replicas"] != replicas:
         await _remake_history(client, wanted, history, folder, progress)
     await restoring.follow_from_here(client, layout.history_config(wanted))
     await _change(client, subjects.AUDIT_STREAM, replicas)
@@ -73,6 +76,11 @@ async def _remake_history(
 ) -> None:
     name = subjects.HISTORY_STREAM
     if history is not None and not await _is_copied(client, history, folder):
+        if not history.get("sources") and history["num_replicas"] == wanted.GPUPING_REPLICAS:
+            raise BackupError(
+                f"the history was being made again, and {folder} has no copy of it: name the "
+                "folder of the migration that was interrupted"
+            )
         folder.mkdir(
             parents=True,
             exist_ok=True,
@@ -113,7 +121,7 @@ async def _is_copied(
         return False
     entry = manifest.read(folder).stream(subjects.HISTORY_STREAM)
     information = await jetstream_api.call(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
-    has_grown = information["state"]["last_seq"] != entry.state["last_seq"]
+    has_grown = information["state"]["last_seq"] > entry.state["last_seq"]
     if history.get("sources") or has_grown:
         raise BackupError(f"{folder} holds another backup already: name an empty folder")
     await asyncio.to_thread(manifest.check, folder, entry.file)

@@ -185,10 +185,11 @@ def interrupted_after(calls: int) -> making.Progress:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("where", ["before the deletion", "on the way back"])
 async def test_a_migration_that_was_interrupted_goes_on_where_it_was(
-    config: Settings, tmp_path: Path
+    config: Settings, tmp_path: Path, where: str
 ):
-    """While the history is copied, before it is deleted, and while it is made again."""
+    """While the history is copied, and then before it is deleted or while it is made again."""
     copy = tmp_path / "copy"
     async with nats_cluster(tmp_path) as cluster:
         one = replace(config, NATS_URL=cluster.url, GPUPING_HISTORY_STREAM_GB=1)
@@ -204,7 +205,9 @@ async def test_a_migration_that_was_interrupted_goes_on_where_it_was(
                         await migrating.migrate(bus, one, 3, copy, interrupted_after(calls))
                     with pytest.raises(UnavailableError, match="bus migrate"):
                         await layout.ensure(bus, one)
-                await put_back_as_it_was(bus, one, copy)
+                with pytest.raises(BackupError, match="name the folder"):
+                    await migrating.migrate(bus, one, 3, tmp_path / "empty", ignore)
+                await put_back_as_it_was(bus, one, copy, where)
                 with pytest.raises(BackupError, match="another backup"):
                     await migrate_from_another_copy(bus, one, copy, tmp_path / "other")
                 await migrating.migrate(bus, one, 3, copy, ignore)
@@ -216,8 +219,10 @@ async def test_a_migration_that_was_interrupted_goes_on_where_it_was(
     assert all(state.last.outcome != "missed" for states in history.values() for state in states)
 
 
-async def put_back_as_it_was(bus: connection.Client, one: Settings, copy: Path) -> None:
+async def put_back_as_it_was(bus: connection.Client, one: Settings, copy: Path, where: str) -> None:
     """As if the command had been interrupted after the copy and before the deletion."""
+    if where != "before the deletion":
+        return
     await jetstream_api.call(bus, f"STREAM.DELETE.{subjects.HISTORY_STREAM}")
     entry = manifest.read(copy).stream(subjects.HISTORY_STREAM)
     was = restoring.without_source(layout.history_config(one))
@@ -231,6 +236,6 @@ async def migrate_from_another_copy(
     shutil.copytree(copy, other)
     found = manifest.read(other)
     history = found.stream(subjects.HISTORY_STREAM)
-    changed = replace(history, state=history.state | {"last_seq": 1})
+    changed = replace(history, state=history.state | {"last_seq": 0})
     manifest.write(other, replace(found, streams=(changed,)))
     await migrating.migrate(bus, one, 3, other, ignore)
