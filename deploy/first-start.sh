@@ -31,6 +31,8 @@ elif [ ! -e "$tls/server.pem" ] || { [ -e "$tls/ca.pem" ] && [ "$names" != "$(ca
   gpuping creds init --data-dir "$root/identity" --tls-names "$names" > /dev/null
   echo "$names" > "$tls/names"
 fi
+# the permissions of this version
+gpuping creds config --data-dir "$root/identity" --resolver-dir "${SETUP_RESOLVER_DIR:-/data/resolver}" > /dev/null
 cp "$tls/server.pem" "$tls/server.key" "$root/trust/"
 authority=$tls/server.pem
 [ ! -e "$tls/ca.pem" ] || authority=$tls/ca.pem

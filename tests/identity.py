@@ -147,6 +147,7 @@ def each_subject(own: str, other: str) -> Iterator[str]:
             yield f"gpuping.registry.{what}.{agent}"
         for key in ("agent", "state", "timer", "due", "host"):
             yield f"$KV.gpuping.{key}.{agent}"
+            yield f"$JS.API.DIRECT.GET.KV_gpuping.$KV.gpuping.{key}.{agent}"
         yield f"gpuping.scheduler.ping.{agent}"
         yield f"gpuping.scheduler.alive.{agent}"
         yield f"gpuping.history.{agent}"
@@ -159,7 +160,7 @@ def each_subject(own: str, other: str) -> Iterator[str]:
         yield f"gpuping.storage.{subject}"
     for service in ("scheduler", "storage", "gateway", "layout", "operator", "enrolment"):
         yield f"_INBOX._{service}.x"
-    for stream in ("KV_gpuping", "GPUPING_HISTORY", "OTHER"):
+    for stream in ("KV_gpuping", "GPUPING_HISTORY", "GPUPING_AUDIT", "OTHER"):
         for verb in ("CREATE", "UPDATE", "DELETE", "PURGE", "INFO", "MSG.GET", "MSG.DELETE"):
             yield f"$JS.API.STREAM.{verb}.{stream}"
         yield f"$JS.API.STREAM.SNAPSHOT.{stream}"
@@ -168,7 +169,11 @@ def each_subject(own: str, other: str) -> Iterator[str]:
         yield f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.x"
         yield f"$JS.API.CONSUMER.MSG.NEXT.{stream}.x"
         yield f"$JS.API.DIRECT.GET.{stream}"
+        yield f"$JS.API.CONSUMER.INFO.{stream}.x"
+        yield f"$JS.API.CONSUMER.DELETE.{stream}.x"
         yield f"$JS.ACK.{stream}.x"
-    yield from ("$JS.API.INFO", "$SYS.REQ.CLAIMS.UPDATE", "$SYS.REQ.SERVER.PING")
+    yield from ("$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST")
+    yield from ("$SYS.REQ.CLAIMS.UPDATE", "$SYS.REQ.CLAIMS.PACK", "$SYS.REQ.SERVER.PING")
+    yield from ("gpuping.audit.remove", "_R_.x", "anything.else")
     yield from ("$SRV.PING", "$SRV.INFO.gpuping-agentd", "$SRV.STATS.gpuping-scheduler.x")
     yield from (">", "gpuping.>", "gpuping.ping.>", "$KV.>", "_INBOX.>", "$SYS.>")

@@ -22,13 +22,15 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bus.contract.subjects import check_agent_id, look
+from bus.contract.subjects import check_agent_id
 from bus.errors import GpupingError
 from bus.identity import claims, credentials
 from bus.identity.keys import KeyKind, SigningKey, check_public_key
 from bus.identity.roles import (
     LEAF_SYSTEM_PUBLISH,
     LEAF_SYSTEM_SUBSCRIBE,
+    LOOK_IMPORTS,
+    LOOK_PUBLISH,
     ROLES,
     RoleName,
     template,
@@ -318,7 +320,10 @@ class Authority:
             "type": "account",
             "limits": _account_limits(jetstream=True),
             "signing_keys": signing_keys,
-            "exports": [{"name": "look", "subject": look("*"), "type": "service"}],
+            "exports": [
+                {"name": f"look-{number}", "subject": exported, "type": "service"}
+                for number, (exported, _) in enumerate(LOOK_IMPORTS)
+            ],
         }
         if self.fleet.revoked:
             body["revocations"] = self.fleet.revoked
@@ -327,7 +332,7 @@ class Authority:
     def look_account_token(self) -> str:
         """The account of anonymous looks on loopback.
 
-        It imports the look of each agent and nothing else.
+        It imports the look of each agent, and the reading of one key, and nothing else.
 
         A viewer inside the fleet's account could not be kept from writing: JetStream answers a
         request for a message to whatever reply subject it names, a key of the bucket included.
@@ -337,7 +342,7 @@ class Authority:
             "key": self.fleet.look_signing_key,
             "role": "look",
             "template": {
-                "pub": {"allow": ["gpuping.ping.*"]},
+                "pub": {"allow": list(LOOK_PUBLISH)},
                 "sub": {"allow": ["_INBOX.>"]},
                 "subs": 100,
                 "data": _UNLIMITED,
@@ -346,18 +351,21 @@ class Authority:
                 "src": _LOOPBACK,
             },
         }
-        imported = {
-            "name": "look",
-            "subject": look("*"),
-            "local_subject": "gpuping.ping.$1",
-            "account": self.fleet.account,
-            "type": "service",
-        }
+        imports = []
+        for number, (exported, asked) in enumerate(LOOK_IMPORTS):
+            imported = {
+                "name": f"look-{number}",
+                "subject": exported,
+                "local_subject": asked,
+                "account": self.fleet.account,
+                "type": "service",
+            }
+            imports.append(imported)
         body = {
             "type": "account",
             "limits": _account_limits(jetstream=False),
             "signing_keys": [scope],
-            "imports": [imported],
+            "imports": imports,
         }
         return self._account(self.fleet.look_account, LOOK_ACCOUNT_NAME, body)
 

@@ -258,6 +258,23 @@ LEAF_SYSTEM_PUBLISH = (subjects.CLAIMS_PACK,)
 LEAF_SYSTEM_SUBSCRIBE = (subjects.CLAIMS_UPDATE, subjects.SYSTEM_INBOX)
 
 
+# What whoever has no credentials may ask from loopback, in an account of its own.
+LOOK_PUBLISH = (
+    subjects.ping("*"),
+    f"{_JETSTREAM}.STREAM.INFO.{_BUCKET}",
+    f"{_JETSTREAM}.DIRECT.GET.{_BUCKET}.{subjects.agent_key('*')}",
+    f"{_JETSTREAM}.DIRECT.GET.{_BUCKET}.{subjects.state_key('*')}",
+)
+# What that account imports, and under which names: a ping arrives as a look. JetStream's answers
+# pass through the import, so that they reach nobody but the asker. The import has to have the name
+# of all of JetStream's API, because the server itself answers in its place otherwise ("JetStream
+# not enabled for account"); what may be asked is LOOK_PUBLISH.
+LOOK_IMPORTS = (
+    (subjects.look("*"), "gpuping.ping.$1"),
+    (f"{_JETSTREAM}.>", f"{_JETSTREAM}.>"),
+)
+
+
 def template(role: Role) -> dict[str, object]:
     """The permissions in the words of a NATS account's scoped signing key."""
     permissions: dict[str, object] = {

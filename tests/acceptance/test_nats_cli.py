@@ -109,6 +109,7 @@ def test_without_credentials_the_cli_may_look_and_nothing_else(fleet: Up, tmp_pa
         )
 
     assert f'"agent_id":"{AGENT}"' in ask(*LOOK).stdout
+    assert '"ping_seq":' in ask("kv", "get", "gpuping", f"state.{AGENT}", "--raw").stdout
     for arguments in (
         ["kv", "put", "gpuping", f"agent.{AGENT}", "x"],
         ["kv", "ls", "gpuping"],

@@ -86,7 +86,7 @@ def test_every_setting_of_the_server_side_is_passed_on() -> None:
     """Except those that the containers themselves decide."""
     decided = {
         *("NATS_CREDS", "NATS_SYSTEM_CREDS", "NATS_CONTEXT", "NATS_PORT", "GPUPING_DATA_DIR"),
-        *("NATS_CA", "NATS_HOST"),
+        *("NATS_CA", "NATS_HOST", "NATS_LEAF_PORT"),
         *("GPUPING_TOKENS_FILE", "GPUPING_TOKEN", "GATEWAY_HOST", "GATEWAY_PORT", "LOG_FORMAT"),
     }
     passed_on = set(COMPOSE["x-settings"])

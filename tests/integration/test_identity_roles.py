@@ -3,11 +3,14 @@
 What the table grants is allowed, all else refused.
 """
 
+import json
 import socket
 
 import pytest
 
-from bus.identity.roles import ROLES
+from bus import settings
+from bus.identity.roles import LOOK_PUBLISH, ROLES
+from bus.transport import connection, layout
 from tests.identity import IdentityServer, any_matches, each_subject, joined
 
 OWN = "agent-a"
@@ -56,9 +59,57 @@ async def test_whoever_has_no_credentials_may_look_and_nothing_else(server):
                 wrong.append(f"subscribe {subject}")
             if "*" in subject or ">" in subject:
                 continue
-            if await client.may_publish(subject) != subject.startswith("gpuping.ping."):
+            if await client.may_publish(subject) != any_matches(LOOK_PUBLISH, "", subject):
                 wrong.append(f"publish {subject}")
     assert not wrong
+
+
+async def test_nothing_that_answers_a_stranger_is_led_to_write_by_the_reply_subject(
+    server, tmp_path
+):
+    """JetStream and an agent answer to whatever reply subject a request names."""
+    for role_name, name in (("layout", "_layout"), ("scheduler", "_scheduler"), ("agent", OWN)):
+        server.authority.issue(role_name, name, tmp_path / f"{role_name}.creds")
+    layout_settings = settings.load(
+        {}, NATS_URL=server.url, NATS_CREDS=str(tmp_path / "layout.creds")
+    )
+    async with connection.connected(
+        layout_settings, "layout", inbox_prefix="_INBOX._layout"
+    ) as client:
+        await layout.ensure(client, layout_settings, grow=True)
+    async with (
+        joined(
+            server.url, "_INBOX._scheduler", user_credentials=str(tmp_path / "scheduler.creds")
+        ) as scheduler,
+        joined(
+            server.url, f"_INBOX.{OWN}", user_credentials=str(tmp_path / "agent.creds")
+        ) as agent,
+        joined(server.url, "_INBOX") as anybody,
+    ):
+
+        async def answer(message):
+            await message.respond(b"")  # what deletes or purges, as a request of JetStream
+
+        await agent.nc.subscribe(f"gpuping.look.{OWN}", cb=answer)
+        await agent.settle()
+        await scheduler.nc.request(f"$KV.gpuping.state.{OWN}", b'{"x":1}', timeout=5)
+        get = "$JS.API.DIRECT.GET.KV_gpuping.$KV.gpuping.state"
+        info_of_bucket = "$JS.API.STREAM.INFO.KV_gpuping"
+        for asked in (info_of_bucket, f"{get}.{OWN}", f"{get}.none", f"gpuping.ping.{OWN}"):
+            for reply in (
+                "$JS.API.STREAM.DELETE.KV_gpuping",
+                "$JS.API.STREAM.PURGE.KV_gpuping",
+                f"$KV.gpuping.state.{OWN}",
+                f"gpuping.registry.remove.{OWN}",
+            ):
+                await anybody.nc.publish(asked, b"", reply=reply)
+                await anybody.settle()
+                await anybody.nc.request(f"{get}.{OWN}", b"", timeout=5)  # answered after it
+        info = await scheduler.nc.request(info_of_bucket, b"", timeout=5)
+        state = json.loads(info.data)["state"]
+        assert (state["messages"], state["last_seq"]) == (1, 1)
+        kept = await anybody.nc.request(f"{get}.{OWN}", b"", timeout=5)
+        assert kept.data == b'{"x":1}'
 
 
 async def test_an_anonymous_ping_arrives_as_a_look_whatever_its_body(server, tmp_path):

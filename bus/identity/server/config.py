@@ -1,9 +1,13 @@
 """The part of a nats-server's configuration that makes it believe one authority and nobody else."""
 
+import re
 from pathlib import Path
 
+from bus.identity import claims
 from bus.identity.authority import Authority
 from bus.identity.server.quoting import quoted
+
+_PRELOADED = re.compile(r"^  (A[A-Z2-7]{55}): (\S+)$", re.MULTILINE)
 
 
 def identity_config(
@@ -40,3 +44,13 @@ def identity_config(
     if anonymous_looks:
         lines.append(f"default_sentinel: {authority.anonymous_token()}")
     return "\n".join(lines) + "\n"
+
+
+def is_current(authority: Authority, config: str) -> bool:
+    """Whether a configuration has the accounts as they would be made now, but for their time."""
+    preloaded = dict(_PRELOADED.findall(config))
+    for public, token in authority.server_tokens().items():
+        before = preloaded.get(public)
+        if before is None or claims.decode(before).nats != claims.decode(token).nats:
+            return False
+    return True

@@ -16,7 +16,7 @@ from bus.identity.authority import Authority, Issued
 from bus.identity.keys import InvalidKeyError, KeyKind, check_public_key
 from bus.identity.local import LocalIdentities
 from bus.identity.roles import ROLES, RoleName
-from bus.identity.server.config import identity_config
+from bus.identity.server.config import identity_config, is_current
 from bus.identity.tls.files import TlsFiles
 from bus.runner import Lifecycle
 from bus.settings import Settings
@@ -107,6 +107,30 @@ def init(
         console.print("next: gpuping creds service layout, scheduler, storage, gateway, operator")
     if wants_certificate:
         _make_certificate(local.tls_files_of(folder), tls_names, tls_cert, tls_key)
+    return runner.DONE
+
+
+@creds_app.command
+def config(
+    *,
+    data_dir: DataDir = None,
+    resolver_dir: Annotated[
+        Path, Parameter(help="where the server keeps accounts, as the server sees the path")
+    ] = Path("resolver"),
+) -> int:
+    """Bring `server.conf` into line with this version: new roles and changed permissions.
+
+    For servers of your own after an upgrade; then reload or restart them. `gpuping up` does so at
+    each start. A file that is right already stays as it is.
+    """
+    authority = LocalIdentities.open(_settings(data_dir).data_dir).authority
+    authority.add_missing_roles()
+    path = authority.folder / "server.conf"
+    if path.exists() and is_current(authority, path.read_text(encoding="utf-8")):
+        terminal.console().print(f"{path} is right already", soft_wrap=True)
+        return runner.DONE
+    path.write_text(identity_config(authority, resolver_dir, anonymous_looks=True))
+    terminal.console().print(f"wrote {path}", soft_wrap=True)
     return runner.DONE
 
 
