@@ -25,6 +25,7 @@ class ErrorCode(IntEnum):
     Source: `server/errors.json` of nats-server 2.15.
     """
 
+    TEMPORARILY_UNAVAILABLE = 10008  # a cluster without a leader
     CONSUMER_NOT_FOUND = 10014
     INSUFFICIENT_RESOURCES = 10023
     MESSAGE_NOT_FOUND = 10037
@@ -80,6 +81,10 @@ class JetStreamApiError(BusError):
     def is_not_found(self) -> bool:
         """The stream or the consumer that the call names does not exist."""
         return self.err_code in {ErrorCode.STREAM_NOT_FOUND, ErrorCode.CONSUMER_NOT_FOUND}
+
+
+class NotAvailableError(JetStreamApiError, UnavailableError):
+    """The cluster has no leader now. Asking again may help."""
 
 
 class NotEnabledError(UnavailableError):
@@ -140,4 +145,6 @@ def answer_of(data: bytes) -> JsonObject:
     code = error.get("code", 500)
     err_code = error.get("err_code", 0)
     description = error.get("description", "refused")
+    if err_code == ErrorCode.TEMPORARILY_UNAVAILABLE:
+        raise NotAvailableError(code, err_code, description)
     raise JetStreamApiError(code, err_code, description)

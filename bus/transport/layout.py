@@ -21,7 +21,12 @@ from bus.contract import subjects
 from bus.errors import LayoutError, UnavailableError
 from bus.settings import Settings
 from bus.transport import jetstream_api
-from bus.transport.jetstream_api import ErrorCode, JetStreamApiError, JsonObject
+from bus.transport.jetstream_api import (
+    ErrorCode,
+    JetStreamApiError,
+    JsonObject,
+    NotAvailableError,
+)
 
 log = structlog.get_logger("bus.transport.layout")
 
@@ -501,6 +506,8 @@ async def _found(client: Client, name: str) -> _Found | None:
     """A stream; None where it does not exist. Raises LayoutError."""
     try:
         info = await jetstream_api.call(client, f"STREAM.INFO.{name}")
+    except NotAvailableError:
+        raise
     except JetStreamApiError as error:
         if error.is_not_found:
             return None
@@ -516,6 +523,8 @@ async def _config_of(
     """A consumer's configuration; None where it does not exist. Raises LayoutError."""
     try:
         info = await jetstream_api.call(client, verb)
+    except NotAvailableError:
+        raise
     except JetStreamApiError as error:
         if error.is_not_found:
             return None
@@ -532,6 +541,8 @@ async def _change(
 ) -> None:
     try:
         await jetstream_api.call(client, verb, body)
+    except NotAvailableError:
+        raise
     except JetStreamApiError as error:
         text = f"{label}: the server refused it: {error}"
         if error.err_code in _NO_ROOM:

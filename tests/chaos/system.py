@@ -22,6 +22,7 @@ from bus.contract.questions import LiveEvent, RegisterReply, RegisterRequest
 from bus.errors import BadMessageError, BusError
 from bus.settings import load
 from bus.transport import connection, embedded_server, jetstream_api, layout, micro_services
+from bus.transport.availability import when_available
 from tests.chaos.machine import Namespaces, SmallDisk, is_root
 from tests.chaos.network import Link
 from tests.chaos.processes import Attacked, build_clock
@@ -88,7 +89,7 @@ class System:
         self.settings = load({}, NATS_URL=self.server_url, **self._numbers())
         self.bus = await connection.connect(self.settings, "chaos")
         await self.until_jetstream_answers()
-        await layout.ensure(self.bus, self.settings)
+        await when_available(lambda: layout.ensure(self.bus, self.settings))
         await self.bus.subscribe(subjects.EVENT_ALL, cb=self._witness)
         self._tasks.append(asyncio.create_task(self._watch_stalls()))
         await self._make_services()

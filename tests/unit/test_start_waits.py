@@ -3,7 +3,7 @@
 import pytest
 
 from bus.errors import LayoutError, UnavailableError
-from bus.transport import availability
+from bus.transport import availability, jetstream_api
 from bus.transport.availability import when_available
 
 
@@ -36,3 +36,9 @@ async def test_a_server_without_jetstream_is_told_after_a_while(monkeypatch: pyt
 
     with pytest.raises(availability.NotEnabledError):
         await when_available(is_missing)
+
+
+def test_a_cluster_without_a_leader_is_away_and_not_wrong():
+    answer = b'{"error":{"code":503,"err_code":10008,"description":"temporarily unavailable"}}'
+    with pytest.raises(UnavailableError, match="wait until the cluster has a leader"):
+        jetstream_api.answer_of(answer)
