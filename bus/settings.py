@@ -87,6 +87,8 @@ class Settings(Struct, kw_only=True, frozen=True):
 
     GPUPING_DATA_DIR: str | None = None
     GPUPING_TOKENS_FILE: str | None = None
+    # whom to tell what, and how: targets, routes and rules of alerts
+    GPUPING_ALERTS_FILE: str | None = None
     # reports of hosts whose signing key is not known count as missed; None: as the data dir says
     GPUPING_REQUIRE_SIGNED: bool | None = None
     # sent to the gateway by `gpuping top --server-url` and the other verbs with that option
@@ -95,12 +97,13 @@ class Settings(Struct, kw_only=True, frozen=True):
     GATEWAY_PORT: Port = 8000
     # where browsers reach a gateway that another web server stands in front of, with its path
     GATEWAY_PUBLIC_URL: str | None = None
-    # where scheduler, storage and enrolment answer /metrics; outside loopback for token holders
+    # where services without a page answer /metrics; outside loopback for token holders
     GPUPING_METRICS_HOST: str = "127.0.0.1"
-    # None: 9321, 9322, 9323, or none where that is taken
+    # None: 9321, 9322, 9323, 9324, or none where that is taken
     SCHEDULER_METRICS_PORT: Port | None = None
     STORAGE_METRICS_PORT: Port | None = None
     ENROLMENT_METRICS_PORT: Port | None = None
+    ALERTS_METRICS_PORT: Port | None = None
     # of one token or address, on average; four times as many at once
     GATEWAY_REQUESTS_PER_SECOND: Positive = 500.0
 

@@ -4,6 +4,7 @@
 #   /identity   the authority of the fleet, with its secret keys: mounted here only
 #   /trust      what nats-server needs: whom to believe, and its TLS certificate and key
 #   /creds      the credentials of each service, in a folder each: a service mounts its own
+#   /alerts     whom to tell what goes wrong: an empty alerts file at first
 #   /tokens     hashes of the tokens of the REST interface; the first token is printed once
 set -eu
 umask 077
@@ -41,7 +42,7 @@ authority=$tls/server.pem
   echo 'tls { cert_file: "'"${SETUP_TRUST_DIR:-/etc/gpuping/trust}"'/server.pem", key_file: "'"${SETUP_TRUST_DIR:-/etc/gpuping/trust}"'/server.key" }'
 } > "$root/trust/server.conf"
 
-roles="layout scheduler storage gateway enrolment operator"
+roles="layout scheduler storage gateway enrolment alerts operator"
 missing=
 for role in $roles; do
   mkdir -p "$root/creds/$role"
@@ -62,6 +63,11 @@ for role in agent bootstrap; do
 done
 cp "$root/identity/identity/fleet.json" "$root/creds/enrolment/identity/"
 cp "$root/identity/identity/system.creds" "$root/creds/scheduler/system.creds"
+
+if [ ! -e "$root/alerts/alerts.toml" ]; then
+  mkdir -p "$root/alerts"
+  echo '# whom to tell what goes wrong: see docs/alerts.md and `gpuping alerts --help`' > "$root/alerts/alerts.toml"
+fi
 
 if [ ! -e "$root/tokens/tokens.toml" ]; then
   echo "the administrator's token for http://127.0.0.1:${GATEWAY_PORT:-8000}/ (shown once):"

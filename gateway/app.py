@@ -11,6 +11,7 @@ from gateway.broadcast import EventBroadcast
 from gateway.request_metrics import RequestMetrics
 from gateway.routes import (
     agents,
+    alerts,
     audit,
     badge,
     browser_sessions,
@@ -64,6 +65,10 @@ ROUTES = [
     maintenance.list_maintenance,
     maintenance.book_maintenance,
     maintenance.cancel_maintenance,
+    alerts.list_alerts,
+    alerts.test_alerts,
+    alerts.silence_alerts,
+    alerts.end_silence,
     audit.audit,
     health.healthz,
     health.readyz,

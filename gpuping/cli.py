@@ -6,7 +6,17 @@ from cyclopts import CycloptsError
 
 from bus import runner
 from gpuping.commands import completion, doctor, export, look, report, serve, storage, verify
-from gpuping.commands.operate import audit, backup, creds, enroll, gpus, leaf, maintenance, token
+from gpuping.commands.operate import (
+    alerts,
+    audit,
+    backup,
+    creds,
+    enroll,
+    gpus,
+    leaf,
+    maintenance,
+    token,
+)
 from gpuping.commands.options import app
 from gpuping.output.standard_output import ignore_closed_pipe
 
@@ -20,6 +30,7 @@ COMMANDS = (
     gpus,
     token,
     audit,
+    alerts,
     maintenance,
     creds,
     leaf,

@@ -1,11 +1,18 @@
 """Booking maintenance: time in which a host is pinged and not judged, agreed on ahead of it."""
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.contract.messages import AgentId, Message, Timestamp, check_timestamps
+from bus.contract.messages import (
+    AgentId,
+    MaintenanceWindow,
+    Message,
+    Timestamp,
+    check_timestamps,
+)
 
 LABEL_PATTERN = r"^[A-Za-z0-9_.-]{1,64}=.{1,128}$"
 Label = Annotated[str, Meta(pattern=LABEL_PATTERN)]
@@ -65,3 +72,40 @@ class Bookings(Message, kw_only=True, frozen=True):
     """Bookings, the earliest first."""
 
     bookings: tuple[Booking, ...]
+
+
+def used_in_month(windows: Iterable[MaintenanceWindow], at: datetime) -> timedelta:
+    """Returns how much of the calendar month of `at` the bookings cover (UTC).
+
+    Time that two of them cover counts once.
+    """
+    begin = month_begin(at)
+    return _covered(windows, begin, month_begin(begin + timedelta(days=32)))
+
+
+def month_begin(at: datetime) -> datetime:
+    """Returns the first moment of the month."""
+    return at.replace(
+        day=1,
+        hour=0,
+        minute=0,
+        second=0,
+        microsecond=0,
+    )
+
+
+def _covered(
+    windows: Iterable[MaintenanceWindow],
+    since: datetime,
+    until: datetime,
+) -> timedelta:
+    """Returns how much of `[since, until)` the bookings cover; time that two cover counts once."""
+    covered = timedelta()
+    reached = since
+    for window in sorted(windows, key=lambda one: one.since):
+        begin = max(window.since, reached)
+        end = min(window.until, until)
+        if begin < end:
+            covered += end - begin
+            reached = end
+    return covered

@@ -21,6 +21,7 @@ AGENTD_SERVICE = "gpuping-agentd"
 SCHEDULER_SERVICE = "gpuping-scheduler"
 STORAGE_SERVICE = "gpuping-storage"
 ENROLMENT_SERVICE = "gpuping-enrolment"
+ALERTS_SERVICE = "gpuping-alerts"
 
 BUCKET = "gpuping"
 BUCKET_STREAM = f"KV_{BUCKET}"
@@ -30,6 +31,10 @@ HISTORY_PREFIX = "gpuping.history."
 DUE_CONSUMER = "scheduler"
 AUDIT_STREAM = "GPUPING_AUDIT"
 AUDIT_ALL = "gpuping.audit.*"
+ALERTS_BUCKET = "gpuping_alerts"
+ALERTS_STREAM = f"KV_{ALERTS_BUCKET}"
+ALERTS_KEYS = f"$KV.{ALERTS_BUCKET}."
+ALERTS_POSITION = f"{ALERTS_KEYS}position"  # how far the history was looked through
 
 REGISTER_ALL = "gpuping.registry.register.*"
 ENROL_ALL = "gpuping.registry.enrol.*"
@@ -59,6 +64,12 @@ REPLAY = "gpuping.storage.replay"
 TABLE = "gpuping.storage.table"
 STORAGE_STATS = "gpuping.storage.stats"
 STORAGE_READY = "gpuping.storage.ready"
+
+LIST_ALERTS = "gpuping.alerts.list"
+TEST_ALERTS = "gpuping.alerts.test"
+SILENCE_ALERTS = "gpuping.alerts.silence"
+END_SILENCE = "gpuping.alerts.end-silence"
+ALERTS_STATS = "gpuping.alerts.stats"
 
 REDEEM = "gpuping.enrolment.redeem"
 NEW_ENROLMENT = "gpuping.enrolment.new"
@@ -267,6 +278,26 @@ def timer_key(agent_id: str) -> str:
 def due_key(agent_id: str) -> str:
     """Subject on which an agent's timer fires."""
     return f"{KEYS}due.{agent_id}"
+
+
+def condition_key(source: str, name: str) -> str:
+    """Subject of the alert conditions of one thing, as one source of them sees it."""
+    return f"{ALERTS_KEYS}condition.{source}.{name}"
+
+
+def change_key(change_id: str) -> str:
+    """Subject of a change that is still to be told."""
+    return f"{ALERTS_KEYS}change.{change_id}"
+
+
+def notification_key(notification_id: str) -> str:
+    """Subject of a message to one target, and of how its sending goes."""
+    return f"{ALERTS_KEYS}notification.{notification_id}"
+
+
+def silence_key(silence_id: str) -> str:
+    """Subject of a silence."""
+    return f"{ALERTS_KEYS}silence.{silence_id}"
 
 
 def jetstream_api(verb: str) -> str:

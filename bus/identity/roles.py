@@ -19,6 +19,7 @@ RoleName = Literal[
     "storage",
     "gateway",
     "enrolment",
+    "alerts",
     "bootstrap",
     "layout",
     "operator",
@@ -31,6 +32,7 @@ ANSWER_SECONDS = 60
 _JETSTREAM = "$JS.API"
 _BUCKET = subjects.BUCKET_STREAM
 _HISTORY = subjects.HISTORY_STREAM
+_ALERTS = subjects.ALERTS_STREAM
 _MICRO_VERBS = ("$SRV.PING", "$SRV.INFO", "$SRV.STATS")
 
 
@@ -67,8 +69,9 @@ _READ_STREAMS = (
     f"{_JETSTREAM}.STREAM.INFO.{subjects.AUDIT_STREAM}",
     f"{_JETSTREAM}.STREAM.INFO.{_BUCKET}",
     f"{_JETSTREAM}.STREAM.INFO.{_HISTORY}",
-    # The layout is checked by every service that starts, and the audit log is a part of it.
+    # The layout is checked by every service that starts; these two are a part of it.
     f"{_JETSTREAM}.STREAM.INFO.{subjects.AUDIT_STREAM}",
+    f"{_JETSTREAM}.STREAM.INFO.{_ALERTS}",
     f"{_JETSTREAM}.STREAM.MSG.GET.{_BUCKET}",
     f"{_JETSTREAM}.STREAM.MSG.GET.{_HISTORY}",
     f"{_JETSTREAM}.DIRECT.GET.{_BUCKET}",
@@ -95,6 +98,14 @@ def _consume(stream: str) -> tuple[str, ...]:
         f"{_JETSTREAM}.CONSUMER.MSG.NEXT.{stream}.*",
         f"$JS.ACK.{stream}.>",
         f"$JS.FC.{stream}.>",
+    )
+
+
+def _follow(stream: str) -> tuple[str, ...]:
+    """Reading a stream with a consumer that the server deletes by itself, and no other."""
+    return (
+        f"{_JETSTREAM}.CONSUMER.CREATE.{stream}",
+        f"{_JETSTREAM}.CONSUMER.MSG.NEXT.{stream}.*",
     )
 
 
@@ -161,6 +172,7 @@ ROLES: dict[RoleName, Role] = {
             subjects.FLEET_MAP,
             subjects.STATS,
             "gpuping.storage.>",
+            "gpuping.alerts.>",
             subjects.look("*"),
             subjects.gpu_status("*"),
             subjects.health("*"),
@@ -191,6 +203,28 @@ ROLES: dict[RoleName, Role] = {
             *_micro_service(subjects.ENROLMENT_SERVICE),
         ),
     ),
+    "alerts": Role(
+        purpose="Follows the history, and tells people what changed; writes only its own bucket.",
+        publish=(
+            "_INBOX.>",
+            subjects.LIST,
+            subjects.STATS,
+            subjects.STORAGE_STATS,
+            subjects.AUDIT_ALL,
+            f"{subjects.ALERTS_KEYS}>",
+            *_READ_STREAMS,
+            f"{_JETSTREAM}.STREAM.MSG.GET.{_ALERTS}",
+            f"{_JETSTREAM}.CONSUMER.INFO.{_BUCKET}.*",
+            *_follow(_BUCKET),
+            *_follow(_HISTORY),
+            *_follow(_ALERTS),
+        ),
+        subscribe=(
+            "gpuping.alerts.>",
+            f"{subjects.service_inbox('alerts')}.>",
+            *_micro_service(subjects.ALERTS_SERVICE),
+        ),
+    ),
     "bootstrap": Role(
         purpose="A host with an enrolment token: may ask for it to be redeemed, until it expires.",
         publish=(subjects.REDEEM,),
@@ -210,6 +244,7 @@ ROLES: dict[RoleName, Role] = {
             "gpuping.registry.>",
             "gpuping.scheduler.>",
             "gpuping.storage.>",
+            "gpuping.alerts.>",
             "gpuping.enrolment.>",
             subjects.look("*"),
             subjects.ping("*"),

@@ -42,17 +42,25 @@ async def read(
     return KeyValue(value, message["seq"], int(written_at.timestamp() * 1e9))
 
 
-async def last_sequence(client: Client, subject_filter: str) -> int:
+async def last_sequence(
+    client: Client,
+    subject_filter: str,
+    stream: str = subjects.BUCKET_STREAM,
+) -> int:
     """The sequence of the newest message under a subject filter; 0 without any."""
-    message = await _last(client, subject_filter)
+    message = await _last(client, subject_filter, stream)
     if message is None:
         return 0
     sequence: int = message["seq"]
     return sequence
 
 
-async def _last(client: Client, subject: str) -> JsonObject | None:
-    verb = f"STREAM.MSG.GET.{subjects.BUCKET_STREAM}"
+async def _last(
+    client: Client,
+    subject: str,
+    stream: str = subjects.BUCKET_STREAM,
+) -> JsonObject | None:
+    verb = f"STREAM.MSG.GET.{stream}"
     try:
         answer = await jetstream_api.call(client, verb, {"last_by_subj": subject})
     except JetStreamApiError as error:

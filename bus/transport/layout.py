@@ -1,4 +1,4 @@
-"""The JetStream layout: the bucket, its history, the audit log, the schedulers' shared consumer.
+"""The JetStream layout: buckets, history, audit log, and the consumer that schedulers share.
 
 `ensure` makes what is missing and compares what exists. Everything is checked before anything is
 changed. What could cost messages or copies of them is never changed by the way: the depth of the
@@ -114,6 +114,23 @@ def audit_config(settings: Settings) -> JsonObject:
     }
 
 
+def alerts_config(settings: Settings) -> JsonObject:
+    """The bucket `gpuping_alerts`: what is wrong, what is to be told, and what was told."""
+    return {
+        "name": subjects.ALERTS_STREAM,
+        "subjects": [f"{subjects.ALERTS_KEYS}>"],
+        "storage": "file",
+        "retention": "limits",
+        "discard": "old",
+        "max_msgs_per_subject": 1,
+        "num_replicas": settings.GPUPING_REPLICAS,
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "allow_msg_ttl": True,
+        "allow_atomic": True,
+    }
+
+
 def due_consumer_config(settings: Settings) -> JsonObject:
     """The durable that all schedulers share: a dead scheduler's due messages go to another."""
     ack_wait_seconds = settings.PING_RESPONSE_TIMEOUT_SECONDS + REDELIVERY_MARGIN_SECONDS
@@ -179,7 +196,12 @@ async def ensure_consumer(client: Client, settings: Settings) -> None:
 
 def stream_configs(settings: Settings) -> list[JsonObject]:
     """Every stream as the settings want it."""
-    return [bucket_config(settings), history_config(settings), audit_config(settings)]
+    return [
+        bucket_config(settings),
+        history_config(settings),
+        audit_config(settings),
+        alerts_config(settings),
+    ]
 
 
 async def _plan(

@@ -15,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from bus.client.fleet_client import OPTIONAL_SECONDS, FleetClient, optional
 from bus.contract.questions import Agent, ListRequest, OverviewRequest
+from bus.monitoring.alerts_families import alerts_families
 from bus.monitoring.exposition import exposition
 from bus.monitoring.families import REFUSED_REPLIES, counter, gauge, merged
 from bus.monitoring.scheduler_families import scheduler_families
@@ -45,14 +46,19 @@ async def metrics(
 
     A scheduler's counters carry its `instance`, so that rates are right with several schedulers.
     """
-    fleet, schedulers, overview, storage_stats = await asyncio.gather(
+    fleet, schedulers, overview, storage_stats, alerts_stats = await asyncio.gather(
         optional(fleet_client.fleet(OPTIONAL_SECONDS)),
         fleet_client.every_scheduler(OPTIONAL_SECONDS),
         optional(fleet_client.overview(OverviewRequest(recent=0), OPTIONAL_SECONDS)),
         optional(fleet_client.storage_stats(OPTIONAL_SECONDS)),
+        optional(fleet_client.alerts.stats(OPTIONAL_SECONDS)),
     )
     families = [
-        _service_up(scheduler=fleet is not None, storage=storage_stats is not None),
+        _service_up(
+            scheduler=fleet is not None,
+            storage=storage_stats is not None,
+            alerts=alerts_stats is not None,
+        ),
         _service_ready(
             scheduler=fleet is not None and fleet.trouble is None,
             storage=storage_stats is not None and storage_stats.ingest_waiting is None,
@@ -80,6 +86,8 @@ async def metrics(
     families += metric_families.uptime_families(overview)
     if storage_stats is not None:
         families += storage_families(storage_stats)
+    if alerts_stats is not None:
+        families += alerts_families(alerts_stats)
     if agents:
         every_agent = [agent async for agent in _every_agent(fleet_client)]
         families += metric_families.agent_families(every_agent)

@@ -61,10 +61,11 @@ async def migrate(
         await _remake_history(client, wanted, history, folder, progress)
     await restoring.follow_from_here(client, layout.history_config(wanted))
     await _change(client, subjects.AUDIT_STREAM, replicas)
+    await _change(client, subjects.ALERTS_STREAM, replicas)
     await _mark(client, is_marked=False)
-    for name in (subjects.BUCKET_STREAM, subjects.HISTORY_STREAM, subjects.AUDIT_STREAM):
-        await _until_replicated(client, name)
     await layout.ensure(client, wanted)
+    for stream in layout.stream_configs(wanted):
+        await _until_replicated(client, stream["name"])
 
 
 async def _remake_history(

@@ -131,5 +131,13 @@ def with_role_credentials(
     return msgspec.structs.replace(settings, NATS_CREDS=str(folder / f"{name}.creds"))
 
 
+def has_role_credentials(settings: Settings, role: RoleName) -> bool:
+    """False where NATS_CREDS names a folder that has no credentials of this role."""
+    found = with_role_credentials(settings, role)
+    if found.NATS_CREDS is None or found.NATS_CREDS == settings.NATS_CREDS:
+        return True
+    return Path(found.NATS_CREDS).exists()
+
+
 def _path(data_dir: Path) -> Path:
     return data_dir / "bus.json"

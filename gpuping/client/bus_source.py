@@ -3,6 +3,15 @@
 from msgspec.structs import replace
 
 from bus.client.fleet_client import FleetClient
+from bus.contract.alerts import (
+    Alerts,
+    AlertsRequest,
+    EndSilenceRequest,
+    Silence,
+    SilenceRequest,
+    TestRequest,
+    TestResults,
+)
 from bus.contract.audit import AuditPage
 from bus.contract.dashboard import Dashboard
 from bus.contract.exports import TableRequest
@@ -123,6 +132,22 @@ class BusSource:
     async def maintenance(self, request: BookingsRequest) -> Bookings:
         """The bookings of one agent, or of all."""
         return await self._fleet_client.maintenance(request)
+
+    async def alerts(self, request: AlertsRequest) -> Alerts:
+        """What is wrong, and how the telling goes."""
+        return await self._fleet_client.alerts.alerts(request)
+
+    async def test_alerts(self, request: TestRequest) -> TestResults:
+        """Has a test message sent at once."""
+        return await self._fleet_client.alerts.test(request)
+
+    async def silence_alerts(self, request: SilenceRequest) -> Silence:
+        """Makes a silence."""
+        return await self._fleet_client.alerts.silence(request)
+
+    async def end_silence(self, request: EndSilenceRequest) -> Silence:
+        """Ends a silence and returns it as it was."""
+        return await self._fleet_client.alerts.end_silence(request)
 
     async def _page(self, request: ListRequest) -> AgentPage:
         """One page, with the uptime of its agents where storage answers."""

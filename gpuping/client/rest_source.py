@@ -17,6 +17,15 @@ import msgspec
 from msgspec import Struct
 
 from bus.addresses import is_loopback
+from bus.contract.alerts import (
+    Alerts,
+    AlertsRequest,
+    EndSilenceRequest,
+    Silence,
+    SilenceRequest,
+    TestRequest,
+    TestResults,
+)
 from bus.contract.audit import AuditPage
 from bus.contract.dashboard import Dashboard
 from bus.contract.exports import TableRequest
@@ -37,9 +46,11 @@ from gpuping.client.download import Download
 from gpuping.client.history_pages import newest_outcomes
 
 MAINTENANCE_PATH = "/ping-system/maintenance"
+ALERTS_PATH = "/ping-system/alerts"
 AGENTS_PATH = "/ping-system/agents"
 REPLAY_PATH = "/ping-system/replay"
 ANSWER_SECONDS = 15.0
+TEST_SECONDS = 40.0  # a target of alerts may take its time
 # Longer than the gateway itself waits for storage to compute a statement or a file.
 FILE_SECONDS = 260.0
 PIECE_BYTES = 256 * 1024
@@ -179,6 +190,24 @@ class RestSource:
         query: Query = {"agent_id": request.agent_id, "past": str(request.past_too).lower()}
         return await self._get(MAINTENANCE_PATH, Bookings, query)
 
+    async def alerts(self, request: AlertsRequest) -> Alerts:
+        """What is wrong, and how the telling goes."""
+        return await self._get(ALERTS_PATH, Alerts, {"limit": str(request.limit)})
+
+    async def test_alerts(self, request: TestRequest) -> TestResults:
+        """Has a test message sent at once."""
+        path = f"{ALERTS_PATH}/test"
+        return await self._send("POST", path, request, TestResults, TEST_SECONDS)
+
+    async def silence_alerts(self, request: SilenceRequest) -> Silence:
+        """Makes a silence in the name of the token."""
+        return await self._send("POST", f"{ALERTS_PATH}/silences", request, Silence)
+
+    async def end_silence(self, request: EndSilenceRequest) -> Silence:
+        """Ends a silence and returns it as it was."""
+        path = f"{ALERTS_PATH}/silences/{urllib.parse.quote(request.silence_id)}"
+        return await self._send("DELETE", path, None, Silence)
+
     async def ready(self) -> None:
         """Returns when the gateway says that it can work. Otherwise raises a GpupingError."""
         await asyncio.to_thread(self._read, f"{self._base}/readyz", ANSWER_SECONDS)
@@ -222,10 +251,11 @@ class RestSource:
         path: str,
         body: Struct | None,
         kind: type[ReplyT],
+        timeout: float = ANSWER_SECONDS,
     ) -> ReplyT:
         data = None if body is None else encode(body)
         url = self._url(path, {})
-        answer = await asyncio.to_thread(self._read, url, ANSWER_SECONDS, method, data)
+        answer = await asyncio.to_thread(self._read, url, timeout, method, data)
         return decode(answer, kind)
 
     def _read(

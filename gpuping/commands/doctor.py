@@ -13,7 +13,7 @@ from gpuping.output import tables, terminal
 from gpuping.output.findings import Finding
 from gpuping.output.json_text import print_json
 
-Service = Literal["scheduler", "storage", "enrolment", "agentd"]
+Service = Literal["scheduler", "storage", "enrolment", "alerts", "agentd"]
 OnlyService = Annotated[
     Service | None,
     Parameter(help="only whether this service answers, for health checks"),

@@ -14,6 +14,7 @@ from bus.identity.roles import RoleName
 from bus.settings import Settings
 from bus.transport import connection, layout
 from gpuping import extras
+from gpuping.alerts import service as alerts_service
 from gpuping.client import bus_file
 from gpuping.client.data_dir_lock import lock_data_dir
 from gpuping.client.own_server import running as running_own_server
@@ -82,6 +83,8 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
         await stack.enter_async_context(scheduler.running(settings_of("scheduler")))
         await stack.enter_async_context(storage.running(settings_of("storage")))
         running_gateway = await stack.enter_async_context(gateway.running(settings_of("gateway")))
+        if bus_file.has_role_credentials(settings, "alerts"):
+            await stack.enter_async_context(alerts_service.running(settings_of("alerts")))
         agents = local_agents.planned_agents(
             settings, for_this_machine=options.local_agent, tests=options.test_agents
         )

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bus.contract.maintenance import Booking
+from bus.contract.maintenance import Booking, month_begin, used_in_month
 from bus.contract.messages import AgentEntry, MaintenanceWindow
 from bus.errors import RefusedError
 
@@ -136,38 +136,10 @@ def _kept(windows: list[MaintenanceWindow], now: datetime) -> tuple[MaintenanceW
 def _most_in_a_month(windows: list[MaintenanceWindow], new: MaintenanceWindow) -> tuple[str, float]:
     """Returns, of the months that the new booking touches, the fullest one and its hours."""
     fullest, most = "", 0.0
-    month = _month_begin(new.since)
+    month = month_begin(new.since)
     while month < new.until:
-        following = _month_begin(month + timedelta(days=32))
-        hours = _covered(windows, month, following).total_seconds() / 3600
+        hours = used_in_month(windows, month).total_seconds() / 3600
         if hours >= most:
             fullest, most = f"{month:%Y-%m}", hours
-        month = following
+        month = month_begin(month + timedelta(days=32))
     return fullest, most
-
-
-def _month_begin(at: datetime) -> datetime:
-    return at.replace(
-        day=1,
-        hour=0,
-        minute=0,
-        second=0,
-        microsecond=0,
-    )
-
-
-def _covered(
-    windows: list[MaintenanceWindow],
-    since: datetime,
-    until: datetime,
-) -> timedelta:
-    """Returns how much of `[since, until)` the bookings cover; time that two cover counts once."""
-    covered = timedelta()
-    reached = since
-    for window in sorted(windows, key=lambda one: one.since):
-        begin = max(window.since, reached)
-        end = min(window.until, until)
-        if begin < end:
-            covered += end - begin
-            reached = end
-    return covered

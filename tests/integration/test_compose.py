@@ -87,7 +87,8 @@ def test_every_setting_of_the_server_side_is_passed_on() -> None:
     decided = {
         *("NATS_CREDS", "NATS_SYSTEM_CREDS", "NATS_CONTEXT", "NATS_PORT", "GPUPING_DATA_DIR"),
         *("NATS_CA", "NATS_HOST", "NATS_LEAF_PORT"),
-        *("GPUPING_TOKENS_FILE", "GPUPING_TOKEN", "GATEWAY_HOST", "GATEWAY_PORT", "LOG_FORMAT"),
+        *("GPUPING_ALERTS_FILE", "GPUPING_TOKENS_FILE", "GPUPING_TOKEN"),
+        *("GATEWAY_HOST", "GATEWAY_PORT", "LOG_FORMAT"),
     }
     passed_on = set(COMPOSE["x-settings"])
     for name in Settings.__struct_fields__:
@@ -96,7 +97,7 @@ def test_every_setting_of_the_server_side_is_passed_on() -> None:
 
 
 def test_each_service_sees_its_own_credentials_only() -> None:
-    for name in ("layout", "scheduler", "storage", "gateway", "enrolment"):
+    for name in ("layout", "scheduler", "storage", "gateway", "enrolment", "alerts"):
         mounted = [v for v in SERVICES[name]["volumes"] if isinstance(v, dict)]
         folders = {v["volume"]["subpath"] for v in mounted if v["target"] == "/creds"}
         assert folders == {name}

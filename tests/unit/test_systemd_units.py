@@ -51,7 +51,7 @@ def test_every_unit_runs_a_command_that_exists(unit: Path):
 
 
 def test_units_come_back_and_streams_stand_before_services_start():
-    for name in ("nats", "scheduler", "storage", "gateway", "enrolment"):
+    for name in ("nats", "scheduler", "storage", "gateway", "enrolment", "alerts"):
         unit = FOLDER / f"gpuping-{name}.service"
         assert ("Restart", "always") in lines_of(unit)
         if name != "nats":

@@ -50,6 +50,7 @@ export const series = (id, query) => request(agentPath(id, `/series?${new URLSea
 export const explanation = (id, month) => request(agentPath(id, `/explanation?month=${month}`));
 export const timeline = (id, query) => request(agentPath(id, `/timeline?${new URLSearchParams(query)}`));
 export const bookings = (id) => request(`ping-system/maintenance?${new URLSearchParams({ agent_id: id, past: "true" })}`);
+export const alerts = () => request("ping-system/alerts?limit=50");
 export const statementLink = (id, month, format) => agentPath(id, `/report?month=${month}&format=${format}`);
 export const evidenceLink = (id, hours) => agentPath(id, `/history?hours=${hours}&evidence=true`);
 export const gpuStatus = (id, options) => request(agentPath(id, "/gpu-status"), options);

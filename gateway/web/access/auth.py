@@ -31,6 +31,7 @@ _READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _READING_POSTS = frozenset({"/gpu-check", "/worker/gpu-check"})
 AUDIT_PATH = "/ping-system/audit"
 MAINTENANCE_PATH = "/ping-system/maintenance"
+ALERTS_PATH = "/ping-system/alerts"
 _ADMIN_PATHS = frozenset({AUDIT_PATH})
 _PUBLIC_PATHS = frozenset({"/", "/map", "/healthz", "/readyz", "/login", "/logout", "/favicon.ico"})
 

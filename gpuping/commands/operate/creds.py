@@ -28,7 +28,9 @@ from gpuping.commands.options import CHECK, AgentId, DataDir, Json, Output, app,
 from gpuping.output import terminal
 from gpuping.output.json_text import print_json
 
-ServiceRole = Literal["scheduler", "storage", "gateway", "enrolment", "layout", "operator", "leaf"]
+ServiceRole = Literal[
+    "scheduler", "storage", "gateway", "enrolment", "alerts", "layout", "operator", "leaf"
+]
 
 creds_app = App(
     name="creds",

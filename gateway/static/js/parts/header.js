@@ -5,6 +5,7 @@ import { html, useState } from "../preact.js";
 import { isSignedIn, signOut } from "../session.js";
 import { useNow } from "../store.js";
 import { setTheme, theme, THEMES } from "../theme.js";
+import { AlertsBadge } from "./alerts.js";
 import { Icon } from "./glyph.js";
 import { showHelp } from "./keys.js";
 
@@ -21,6 +22,7 @@ export function Header({ state }) {
       <img src="static/favicon.svg" alt="" width="28" height="28" /><span>gpuping</span>
     </a>
     ${phase !== "login" && html`<${Badge} state=${state} />`}
+    ${phase === "ready" && html`<${AlertsBadge} />`}
     <nav aria-label="More">
       <a href="map">Map</a>
       <a href="schema">API</a>

@@ -1,0 +1,1 @@
+"""Makes notifications of changes, and sends each to its target."""

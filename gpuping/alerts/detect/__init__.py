@@ -1,0 +1,1 @@
+"""Finds conditions that begin and end, and records each change once."""

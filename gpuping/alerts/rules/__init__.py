@@ -1,0 +1,1 @@
+"""What the alerts file says: rules, routes and targets, and what follows from them. Pure."""
