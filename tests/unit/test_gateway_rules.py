@@ -12,10 +12,11 @@ from bus.addresses import is_loopback
 from bus.contract.messages import encode
 from bus.contract.questions import LiveEvent
 from bus.errors import BadMessageError, GpupingError, RefusedError, SettingsError, UnavailableError
+from bus.identity import tokens
 from gateway import broadcast
 from gateway.routes.badge import truncate_percent
 from gateway.web.accept import preferred
-from gateway.web.access import auth, tokens
+from gateway.web.access import auth
 from gateway.web.access.rate_limit import MAX_CALLERS, RateLimit
 from gateway.web.json_body import check_depth
 from gateway.web.middleware import check_path
