@@ -6,7 +6,7 @@ documents (RFC 9457), as in the gateway.
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import NamedTuple
@@ -65,9 +65,13 @@ async def serving(
     address: Address,
     routes: Mapping[str, Handler],
     guard: Guard,
+    unguarded: Collection[str] = (),
 ) -> AsyncIterator[int]:
-    """Answers at the address for the length of a block; yields the port. Raises PortError."""
-    connections = _Connections(routes, guard)
+    """Answers at the address for the length of a block; yields the port. Raises PortError.
+
+    `guard` is not asked about the paths in `unguarded`, which must tell nothing.
+    """
+    connections = _Connections(routes, guard, unguarded)
     try:
         server = await asyncio.start_server(
             connections.on_connection,
@@ -129,9 +133,15 @@ def is_token(token: str) -> Callable[[str], bool]:
 
 
 class _Connections:
-    def __init__(self, routes: Mapping[str, Handler], guard: Guard) -> None:
+    def __init__(
+        self,
+        routes: Mapping[str, Handler],
+        guard: Guard,
+        unguarded: Collection[str],
+    ) -> None:
         self._routes = routes
         self._guard = guard
+        self._unguarded = unguarded
         self._open: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -173,13 +183,15 @@ class _Connections:
             detail = "this is not an HTTP/1 request"
             return _wire(problem(HTTPStatus.BAD_REQUEST, detail))
         headers = _headers(head)
-        response = self._guard(headers)
+        path = request.target.partition("?")[0]
+        response = None
+        if path not in self._unguarded:
+            response = self._guard(headers)
         if response is None:
-            response = await self._respond(request, headers)
+            response = await self._respond(request, path, headers)
         return _wire(response, without_body=request.method == "HEAD")
 
-    async def _respond(self, request: RequestLine, headers: Headers) -> Response:
-        path = request.target.partition("?")[0]
+    async def _respond(self, request: RequestLine, path: str, headers: Headers) -> Response:
         handler = self._routes.get(path)
         if handler is None:
             return problem(HTTPStatus.NOT_FOUND, f"there is {', '.join(self._routes)}")

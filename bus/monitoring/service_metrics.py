@@ -1,11 +1,15 @@
 """`/metrics` of a service that has no other HTTP server: on loopback, or for token holders.
 
+`/healthz` beside it tells that this very process runs, for health checks: a question over the bus
+could be answered by another instance of the service. It needs no token.
+
 Outside loopback whoever asks needs a token of GPUPING_TOKENS_FILE, as at the gateway. Metrics are
 no reason for a service not to run: where its usual port is taken, it runs without them and says so.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import structlog
@@ -37,7 +41,9 @@ async def serving(
     port_setting: str,
     families: Callable[[], Awaitable[list[Metric]]],
 ) -> AsyncIterator[int | None]:
-    """Answers `/metrics` for the length of a block; yields the port, None where it does not answer.
+    """Answers `/metrics` and `/healthz` for the length of a block.
+
+    Yields the port, None where it does not answer.
 
     Raises SettingsError where other machines could ask without a token, and for a port that was
     asked for and is taken.
@@ -49,10 +55,14 @@ async def serving(
     async def metrics(headers: Headers) -> Response:
         return exposition.response([build_info(), *await families()], headers)
 
+    async def healthz(_headers: Headers) -> Response:
+        return Response(HTTPStatus.OK, b'{"status":"ok"}', ("Content-Type: application/json",))
+
     address = Address(settings.GPUPING_METRICS_HOST, port, port_setting)
     listening_on: int | None
     async with AsyncExitStack() as stack:
-        server = http_server.serving(address, {"/metrics": metrics}, guard)
+        routes = {"/metrics": metrics, "/healthz": healthz}
+        server = http_server.serving(address, routes, guard, unguarded={"/healthz"})
         try:
             listening_on = await stack.enter_async_context(server)
         except PortError as error:

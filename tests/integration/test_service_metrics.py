@@ -125,6 +125,7 @@ async def test_outside_loopback_metrics_need_a_token(any_ports, tmp_path):
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http,
     ):
         assert (await http.get("/metrics")).status_code == 401
+        assert (await http.get("/healthz")).json() == {"status": "ok"}
         assert (await http.get("/metrics", headers=bearer("gpuping_no"))).status_code == 401
         assert (await http.get("/metrics", headers=bearer(secret))).status_code == 200
 
