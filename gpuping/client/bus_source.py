@@ -58,6 +58,10 @@ class BusSource:
             agents += page.agents
         return AgentPage(agents=tuple(agents), total=page.total)
 
+    async def agents_page(self, request: ListRequest) -> AgentPage:
+        """One page of agents, in the order and by the search of the request."""
+        return await self._page(request)
+
     async def agent(self, agent_id: str) -> Agent:
         """One agent."""
         return await self._fleet_client.agent(check_agent_id(agent_id))

@@ -38,6 +38,7 @@ from bus.contract.questions import (
     ExpectGpusRequest,
     HistoryReply,
     HistoryRequest,
+    ListRequest,
 )
 from bus.contract.statements import FleetReplay, FleetReplayRequest, Statement, StatementRequest
 from bus.contract.subjects import check_agent_id
@@ -89,6 +90,19 @@ class RestSource:
             page = await self._get(AGENTS_PATH, AgentPage, query)
             agents += page.agents
         return AgentPage(agents=tuple(agents), total=page.total)
+
+    async def agents_page(self, request: ListRequest) -> AgentPage:
+        """One page of agents, in the order and by the search of the request."""
+        query: Query = {
+            "status": request.status,
+            "capability": request.capability,
+            "search": request.search,
+            "order": request.order,
+            "reverse": str(request.reverse).lower(),
+            "limit": str(request.limit),
+            "cursor": request.cursor,
+        }
+        return await self._get(AGENTS_PATH, AgentPage, query)
 
     async def agent(self, agent_id: str) -> Agent:
         """One agent."""

@@ -11,6 +11,7 @@ from bus.runner import Lifecycle
 from gpuping.client.sources import Source
 from gpuping.commands.options import LOOK, AgentId, DataDir, Json, ServerUrl, app, examples
 from gpuping.commands.query import run_query
+from gpuping.extras import needed
 from gpuping.output import tables
 from gpuping.output.json_text import print_json
 
@@ -35,6 +36,7 @@ Limit = Annotated[
     help_epilogue=examples(
         "gpuping top",
         "gpuping top --server-url http://localhost:8000",
+        "gpuping top --once",
         "gpuping top --json",
     ),
 )
@@ -43,18 +45,26 @@ def top(
     server_url: ServerUrl = None,
     data_dir: DataDir = None,
     interval: Interval = 2.0,
+    once: Annotated[
+        bool, Parameter(negative="", help="print the fleet and its newest pings once, and end")
+    ] = False,
     as_json: Json = False,
 ) -> int:
-    """Watch the fleet live: status, uptime, the next pings, the newest outcomes."""
-    from gpuping.output.dashboard_screen import dashboard_screen, watch
+    """Watch the fleet live: status, uptime, the next pings, and any agent in full.
+
+    `/` searches, `s` sorts by the next column, `r` reverses, Enter shows an agent, `q` ends.
+    """
+    from gpuping.output.dashboard_screen import dashboard_screen
 
     async def show(
         source: Source,
         lifecycle: Lifecycle,
         console: Console,
     ) -> None:
-        if console.is_terminal and not as_json:
-            await watch(source, lifecycle, console, interval)
+        if console.is_terminal and not as_json and not once:
+            with needed("top"):
+                from gpuping.top.application import run_top
+            await run_top(source, lifecycle, interval)
             return
         dashboard = await source.dashboard()
         if as_json:

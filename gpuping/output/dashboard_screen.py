@@ -1,36 +1,19 @@
-"""The fleet on one screen: printed once, or updated for as long as `gpuping top` runs."""
+"""The fleet on one screen, as `gpuping top --once` prints it."""
 
-import asyncio
-import contextlib
-
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bus.contract.dashboard import Dashboard
-from bus.errors import BusError
-from bus.runner import Lifecycle
-from gpuping.client.sources import Source
 from gpuping.output import tables
 from gpuping.output.formats import counted, percent
 
 SHOWN_PINGS = 10
-# Lines of a screen besides the rows of both tables: headline, headings, blank lines, last line.
-OTHER_LINES = 9
-LEAST_AGENTS = 3
 
 
-def dashboard_screen(dashboard: Dashboard, height: int | None = None) -> Group:
-    """The fleet, the worst agents first, and the newest outcomes.
-
-    `height` is the terminal's in lines: as many agents are shown as fit, but at least LEAST_AGENTS.
-    None: all.
-    """
+def dashboard_screen(dashboard: Dashboard) -> Group:
+    """The fleet, the worst agents first, and the newest outcomes."""
     now = dashboard.generated_at
     agents = dashboard.agents
-    if height is not None:
-        most_agents = max(LEAST_AGENTS, height - SHOWN_PINGS - OTHER_LINES)
-        agents = agents[:most_agents]
     parts: list[RenderableType] = [headline(dashboard), tables.agents_table(agents, now)]
     not_shown = dashboard.totals.agents - len(agents)
     if not_shown:
@@ -60,30 +43,3 @@ def headline(dashboard: Dashboard) -> Text:
     for service, reason in dashboard.reasons.items():
         line.append(f"\n{service} cannot work: {reason}", "bold red")
     return line
-
-
-async def watch(
-    source: Source,
-    lifecycle: Lifecycle,
-    console: Console,
-    interval: float,
-) -> None:
-    """Updates the screen every `interval` seconds until a signal stops the command.
-
-    While the system is away, the screen says so and it is asked again.
-    """
-    with Live(
-        console=console,
-        screen=True,
-        auto_refresh=False,
-    ) as view:
-        stopped = asyncio.ensure_future(lifecycle.until_stopped())
-        while not stopped.done():
-            try:
-                dashboard = await source.dashboard()
-                view.update(dashboard_screen(dashboard, console.height), refresh=True)
-            except BusError as error:
-                view.update(Text(f"{error}; trying again ...", "yellow"), refresh=True)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(interval):
-                    await asyncio.shield(stopped)

@@ -70,7 +70,7 @@ def agents_table(agents: Iterable[Agent], now: datetime) -> Table:
         table.add_row(
             agent.agent_id,
             Text(agent.status, STATUS_COLOURS.get(agent.status, "")),
-            _gpus_up(agent),
+            gpus_up(agent),
             percent(agent.uptime_percent),
             percent(agent.uptime_24h_percent),
             str(agent.consecutive_poor_uptime),
@@ -256,7 +256,7 @@ def gpus_headline(agent: Agent) -> Text:
     """How many of the expected GPUs work now, such as `agent-001  1/2 up`."""
     line = Text(agent.agent_id, "bold")
     line.append("  ")
-    line.append_text(_gpus_up(agent))
+    line.append_text(gpus_up(agent))
     return line
 
 
@@ -330,12 +330,21 @@ def _outcome_with_reason(ping: Ping) -> str:
     return f"{ping.outcome} ({', '.join(notes)})"
 
 
-def _gpus_up(agent: Agent) -> Text:
-    """`7/8 up`, in the colour of the worst GPU. A degraded GPU works and counts as up."""
+def gpus_up(agent: Agent, *, short: bool = False) -> Text:
+    """`7/8 up`, in the colour of the worst GPU. A degraded GPU works and counts as up.
+
+    With `short` it is `7/8`, and simulated GPUs are marked by `sim`.
+    """
     if not agent.gpus:
         return NO_VALUE
     states = [gpu.state for gpu in agent.gpus]
     up = states.count("up") + states.count("degraded")
     worst = min(states, key=_STATES_BY_SEVERITY.index)
-    simulated = ", simulated" if agent.simulated else ""
-    return Text(f"{up}/{len(states)} up{simulated}", style=STATE_COLOURS[worst])
+    text = f"{up}/{len(states)}"
+    if not short:
+        text += " up"
+    if agent.simulated and short:
+        text += " sim"
+    elif agent.simulated:
+        text += ", simulated"
+    return Text(text, style=STATE_COLOURS[worst])

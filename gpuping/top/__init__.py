@@ -1,0 +1,1 @@
+"""`gpuping top`: the fleet in a terminal, sorted, searched, and one agent in full."""

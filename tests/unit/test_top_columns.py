@@ -1,0 +1,34 @@
+"""Which columns of `gpuping top` a terminal has room for."""
+
+import pytest
+
+from gpuping.top.columns import COLUMNS, GAP, columns_that_fit
+
+
+@pytest.mark.parametrize("width", range(20, 240, 7))
+def test_columns_fit_and_the_least_important_go_first(width: int) -> None:
+    shown = columns_that_fit(width, id_width=12)
+    needed = sum(column.width + GAP for column in shown)
+    assert needed <= max(width, 12 + 11 + 2 * GAP)  # the agent and its status are always there
+    left_out = [c.priority for c in COLUMNS if c.heading not in {s.heading for s in shown}]
+    assert not left_out or min(left_out) > max(column.priority for column in shown)
+    headings = [column.heading for column in shown]
+    assert headings == [c.heading for c in COLUMNS if c.heading in headings]
+
+
+def test_eighty_characters_show_what_one_is_paid_by() -> None:
+    headings = [column.heading for column in columns_that_fit(80, id_width=12)]
+    assert headings[:4] == ["Agent", "Status", "GPUs", "Uptime"]
+    assert "Next ping" in headings
+    assert "Took" not in headings
+
+
+def test_all_columns_are_shown_where_there_is_room_and_the_reasons_have_the_rest() -> None:
+    shown = columns_that_fit(240, id_width=12)
+    assert len(shown) == len(COLUMNS)
+    assert sum(column.width + GAP for column in shown) == 240
+
+
+def test_an_id_of_any_length_leaves_room_for_the_others() -> None:
+    headings = [column.heading for column in columns_that_fit(80, id_width=128)]
+    assert headings[:4] == ["Agent", "Status", "GPUs", "Uptime"]
