@@ -7,6 +7,8 @@
 #   make drill   NAME=servers|migrate|upgrade|restore: what an operator does, under load (ARGS=--help)
 #   make web     the page's libraries      make lock    new pins in requirements*.txt
 #   make screenshots   the README's pictures, from the demo
+#   make agentd-binary   dist/gpuping-agentd: agentd in one file, for GPU hosts without a new Python
+#   make release   that, wheel, sdist, list of components and checksums in dist/, of the version in pyproject.toml
 #
 # Needed beforehand: Python 3.11 or newer with venv, Node.js with npm, a package index.
 
@@ -19,6 +21,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
+RELEASE := $(VENV)/release/.installed
 WEB := gateway/static/vendor/.built
 UV_COMPILE = $(VENV)/uv/bin/uv pip compile --quiet --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --constraints constraints.txt --group build pyproject.toml
@@ -27,7 +30,7 @@ UV_COMPILE = $(VENV)/uv/bin/uv pip compile --quiet --python-version 3.11 --unive
 SIDE_BY_SIDE ?= -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check soak chaos drill bench web screenshots lock format clean
+.PHONY: help up test check soak chaos drill bench web screenshots lock format clean agentd-binary release
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -71,11 +74,19 @@ web: $(WEB)
 screenshots: $(DEVELOPMENT) $(WEB)
 	@$(BIN)/python -m tests.screenshots
 
+# It runs where the C library is at least as new as the one that this machine's Python was built for.
+agentd-binary: $(RELEASE)
+	@VENV=$(VENV) sh deploy/release/agentd-binary.sh
+
+release: $(RELEASE) $(WEB)
+	@VENV=$(VENV) sh deploy/release/release.sh
+
 # the newest versions within the ranges of pyproject.toml, pinned by hash; a lock names no registry
 lock: $(VENV)/bin/python
 	@test -x $(VENV)/uv/bin/uv || { $(BIN)/python -m venv $(VENV)/uv && $(VENV)/uv/bin/pip install --quiet uv; }
 	$(UV_COMPILE) --upgrade --extra all --output-file requirements.txt
 	$(UV_COMPILE) --upgrade --extra dev --output-file requirements-dev.txt
+	$(UV_COMPILE) --upgrade --extra agentd --extra release --output-file requirements-release.txt
 
 clean:
 	rm -rf $(VENV) node_modules gateway/static/vendor build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
@@ -96,6 +107,14 @@ $(RUNTIME): requirements.txt pyproject.toml | $(VENV)/bin/python
 $(DEVELOPMENT): requirements-dev.txt $(RUNTIME)
 	@echo "Installing Python packages for development (requirements-dev.txt) ..."
 	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# an environment of its own, with what agentd needs and nothing else, so that the file is small
+$(RELEASE): requirements-release.txt pyproject.toml | $(VENV)/bin/python
+	@echo "Installing Python packages for releases (requirements-release.txt) ..."
+	@rm -rf $(VENV)/release && $(BIN)/python -m venv $(VENV)/release
+	@$(VENV)/release/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes \
+		-r requirements-release.txt
 	@touch $@
 
 $(WEB): package.json package-lock.json $(wildcard gateway/web-build.mjs)

@@ -3,6 +3,7 @@
 import sys
 
 from agentd import process
+from agentd.messaging import enrolment
 from bus import logs, runner, settings
 from bus.errors import SettingsError
 
@@ -14,7 +15,7 @@ def main() -> int:
     except SettingsError as error:
         return runner.report(error, "agentd")
     logs.setup(loaded)
-    return process.run(loaded)
+    return process.run(enrolment.with_enrolment(loaded))
 
 
 if __name__ == "__main__":

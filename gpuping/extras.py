@@ -21,5 +21,5 @@ def needed(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"this needs the package {error.name!r}, which is not installed: "
-            f"pip install 'gpuping[{extra}]'"
+            f"pip install '.[{extra}]' in a clone, or the wheel with [{extra}] after its name"
         ) from None

@@ -21,6 +21,8 @@ _START = (
     "import sys; sys.path += sys.argv[2:]; "
     "from agentd.nvml.worker import main; main(int(sys.argv[1]))"
 )
+# The argument by which the self-contained file (gpuping/standalone.py) is this child.
+STANDALONE_WORKER = "--probe-worker"
 # The child only speaks to the driver, so it gets none of these variables.
 _SECRETS = ("NATS_", "GPUPING_", "CREDENTIALS_")
 _LINE_LIMIT = 1 << 20
@@ -47,7 +49,7 @@ class Child:
     @classmethod
     async def start(cls, environ: Mapping[str, str]) -> "Child":
         """Starts a child, which prints nothing until it is asked."""
-        command = [sys.executable, "-I", "-S", "-c", _START, str(os.getpid()), *_import_paths()]
+        command = _command()
         passed_on = {
             name: value for name, value in environ.items() if not name.startswith(_SECRETS)
         }
@@ -115,6 +117,14 @@ class Child:
             async with asyncio.timeout(_REAP_SECONDS):
                 await _wait_until_ended(self.pid)
         self.dead()
+
+
+def _command() -> list[str]:
+    """Starts the worker without site packages, and from the self-contained file by its argument."""
+    parent = str(os.getpid())
+    if getattr(sys, "frozen", False):
+        return [sys.executable, STANDALONE_WORKER, parent]
+    return [sys.executable, "-I", "-S", "-c", _START, parent, *_import_paths()]
 
 
 async def _wait_until_ended(pid: int) -> None:

