@@ -4,18 +4,33 @@ import signal
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 from agentd import http, service
+from agentd.messaging import enrolment
 from agentd.service import Agent
-from bus import runner
+from bus import logs, runner
 from bus.background import background
+from bus.errors import SettingsError
 from bus.private_files import hide_new_files
 from bus.runner import Lifecycle, complain
-from bus.settings import Settings
+from bus.settings import Settings, load
 from bus.systemd_notify import Notifier
 
 STOP_SECONDS = 4.0
 # After this the kernel ends the process: a disk or a driver that never returns may block the event
 # loop itself.
 LAST_RESORT_SECONDS = 5
+
+
+def main() -> int:
+    """All of `python -m agentd`: settings from the environment, and an exit code.
+
+    0 after a signal, 1 for a failure, 2 for a setting that cannot be used.
+    """
+    try:
+        settings = load()
+    except SettingsError as error:
+        return runner.report(error, "agentd")
+    logs.setup(settings)
+    return run(enrolment.with_enrolment(settings))
 
 
 def run(settings: Settings, program: str = "agentd") -> int:

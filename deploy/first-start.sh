@@ -6,13 +6,14 @@
 #   /creds      the credentials of each service, in a folder each: a service mounts its own
 #   /alerts     whom to tell what goes wrong: an empty alerts file at first
 #   /tokens     hashes of the tokens of the REST interface; the first token is printed once
+#   /scrape     where it is mounted: the token that Prometheus sends, and the password of Grafana's administrator
 set -eu
 umask 077
 root=${SETUP_ROOT:-}
 
 # The bus speaks TLS only. The certificate is for these names; NATS_PUBLIC_URL is where GPU hosts reach the bus.
 # To use your own: `gpuping creds init --data-dir /identity --tls-cert FILE --tls-key FILE`.
-names=nats,localhost
+names=${SETUP_BUS_NAMES:-nats,localhost}
 public=${NATS_PUBLIC_URL:-}
 public=${public#*://}
 public=${public%%/*}
@@ -72,4 +73,12 @@ fi
 if [ ! -e "$root/tokens/tokens.toml" ]; then
   echo "the administrator's token for http://127.0.0.1:${GATEWAY_PORT:-8000}/ (shown once):"
   gpuping token admin --role admin --file "$root/tokens/tokens.toml"
+fi
+
+if [ -d "$root/scrape" ] && [ ! -e "$root/scrape/token" ]; then
+  gpuping token prometheus --role viewer --file "$root/tokens/tokens.toml" > "$root/scrape/token.new" 2> /dev/null
+  python3 -c 'import secrets; print(secrets.token_urlsafe(18), end="")' > "$root/scrape/grafana-password"
+  chmod 644 "$root/scrape/token.new" "$root/scrape/grafana-password"
+  mv "$root/scrape/token.new" "$root/scrape/token"
+  echo "the password of Grafana's user admin, with the profile observe: $(cat "$root/scrape/grafana-password")"
 fi

@@ -18,9 +18,9 @@ def main() -> int:
         worker.main(int(arguments[1]))
         return 0
     if not arguments:
-        from agentd import __main__ as daemon
+        from agentd import process
 
-        return daemon.main()
+        return process.main()
     from gpuping import cli
 
     if arguments == ["--version"]:

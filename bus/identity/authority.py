@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from bus.contract import subjects
 from bus.contract.subjects import check_agent_id
 from bus.errors import GpupingError
 from bus.identity import claims, credentials
@@ -405,7 +406,13 @@ class Authority:
         key = SigningKey.generate(KeyKind.USER)
         body = {
             "type": "user",
-            "pub": {"allow": ["$SYS.REQ.CLAIMS.UPDATE", "$SYS.REQ.ACCOUNT.*.CONNZ"]},
+            "pub": {
+                "allow": [
+                    subjects.CLAIMS_UPDATE,
+                    subjects.account_connections("*"),
+                    subjects.SERVER_JETSTREAM,
+                ]
+            },
             "sub": {"allow": ["_INBOX.>", "$SYS.ACCOUNT.*.CONNECT", "$SYS.ACCOUNT.*.DISCONNECT"]},
             "subs": _UNLIMITED,
             "data": _UNLIMITED,

@@ -45,7 +45,12 @@ class BusDisks:
         self.servers: tuple[BusServer, ...] = ()
 
     async def look(self, client: Client) -> None:
-        """Asks every server over a connection of the system account."""
+        """Asks every server over a connection of the system account.
+
+        System credentials of an earlier version may not ask: then it stays unknown.
+        """
+        if client.was_denied(subjects.SERVER_JETSTREAM):
+            return
         found: dict[str, BusServer] = {}
         everybody = asyncio.Event()
         inbox = client.new_inbox()

@@ -6,6 +6,7 @@ What it promises about the containers, and that Docker accepts it where Docker i
 import asyncio
 import json
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -33,22 +34,27 @@ from tests.nats_cluster import free_ports
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
-ONE_SHOTS = {"setup", "layout"}
+ONE_SHOTS = {"setup", "layout", "cluster-layout", "demo-setup", "gpu-setup"}
+OF_OTHERS = {"prometheus", "grafana", "cluster"}  # images that are not ours
+WITHOUT_CHECK = ONE_SHOTS | OF_OTHERS | {"demo-agents", "agentd"}
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_every_service_is_locked_down(name: str) -> None:
     service = SERVICES[name]
-    assert service["image"] == SERVICES["nats"]["image"], "all from one image"
+    if name in OF_OTHERS:
+        assert re.search(r"@sha256:[0-9a-f]{64}}", service["image"]), "pinned by digest"
+    else:
+        assert service["image"] == SERVICES["nats"]["image"], "all from one image"
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["mem_limit"]
     assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
-    if name not in ONE_SHOTS:
+    if name not in WITHOUT_CHECK:
         assert service["healthcheck"]["test"][0] == "CMD"
     assert "privileged" not in service
-    assert "user" not in service, "the image's own user, which is not root"
+    assert service.get("user", "nobody") == "nobody", "the image's own user, or nobody"
 
 
 def test_ports_are_published_on_loopback_only() -> None:
@@ -58,8 +64,9 @@ def test_ports_are_published_on_loopback_only() -> None:
 
 
 def test_the_gateway_asks_for_tokens() -> None:
-    assert SERVICES["gateway"]["environment"]["GPUPING_TOKENS_FILE"] == "/tokens/tokens.toml"
-    assert "tokens:/tokens:ro" in SERVICES["gateway"]["volumes"]
+    for name in ("gateway", "gateway-1", "scheduler", "storage", "enrolment"):
+        assert SERVICES[name]["environment"]["GPUPING_TOKENS_FILE"] == "/tokens/tokens.toml"
+        assert "tokens:/tokens:ro" in SERVICES[name]["volumes"]
     assert "0.0.0.0" in SERVICES["gateway"]["command"]  # noqa: S104  # of the container
 
 
@@ -70,15 +77,70 @@ def test_what_must_survive_is_on_volumes() -> None:
     assert "sync_interval: always" in (ROOT / "deploy/nats.conf").read_text()
 
 
+def test_a_plain_start_is_the_single_server_and_nothing_else() -> None:
+    plain = {name for name, service in SERVICES.items() if "profiles" not in service}
+    wanted = {"setup", "layout", "nats", "scheduler", "storage", "gateway", "enrolment", "alerts"}
+    assert plain == wanted
+    profiles = {profile for s in SERVICES.values() for profile in s.get("profiles", [])}
+    assert profiles == {"demo", "gpu", "observe", "cluster"}
+
+
+def test_the_cluster_has_three_servers_and_two_of_every_service() -> None:
+    servers = ("n1", "n2", "n3")
+    assert len({str(SERVICES[name]["volumes"]) for name in servers}) == 3
+    for name in ("scheduler", "storage", "gateway"):
+        for number in (1, 2):
+            environment = SERVICES[f"{name}-{number}"]["environment"]
+            assert environment["GPUPING_REPLICAS"] == "3"
+            assert environment["NATS_URL"] == ",".join(f"tls://{n}:4222" for n in servers)
+    assert SERVICES["storage-1"]["volumes"][0] != SERVICES["storage-2"]["volumes"][0]
+    names = {SERVICES[f"storage-{n}"]["environment"]["STORAGE_NAME"] for n in (1, 2)}
+    assert names == {"storage-1", "storage-2"}
+    for name, service in SERVICES.items():
+        if service.get("profiles") == ["cluster"]:
+            depends_on = set(service["depends_on"])
+            ours = {n for n in depends_on if SERVICES[n].get("profiles") == ["cluster"]}
+            assert depends_on - ours <= {"setup"}, f"{name} starts nothing of the single server"
+
+
+def test_files_that_are_mounted_exist() -> None:
+    for config in COMPOSE["configs"].values():
+        assert (ROOT / config["file"]).is_file()
+    for service in SERVICES.values():
+        for volume in service.get("volumes", []):
+            if isinstance(volume, str) and volume.startswith("./"):
+                assert (ROOT / volume.partition(":")[0]).is_dir(), "a folder, which is followed"
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here: it is Prometheus's")
+def test_prometheus_accepts_its_configuration(tmp_path: Path) -> None:
+    text = (ROOT / "deploy/prometheus/compose.yml").read_text()
+    token = tmp_path / "token"
+    token.write_text("gpuping_x")
+    file = tmp_path / "prometheus.yml"
+    rules = str(ROOT / "deploy/prometheus/gpuping.rules.yml")
+    moved = text.replace("/run/gpuping/token", str(token)).replace("gpuping.rules.yml", rules)
+    file.write_text(moved)
+    checked = subprocess.run(
+        ["promtool", "check", "config", file], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    for port in ("8000", "9321", "9322", "9323"):
+        assert f"port: {port}" in text
+
+
 def test_the_image_does_not_run_as_root() -> None:
     lines = (ROOT / "deploy/Dockerfile").read_text().splitlines()
     assert "USER gpuping" in lines
     assert any("--require-hashes" in line for line in lines)
+    for image in ("PYTHON_IMAGE", "NODE_IMAGE"):
+        pinned = re.compile(rf"ARG {image}=\S+@sha256:[0-9a-f]{{64}}")
+        assert any(pinned.fullmatch(line) for line in lines)
 
 
 def test_every_settings_variable_exists() -> None:
-    known = set(Settings.__struct_fields__)
-    for name in SERVICES.keys() - ONE_SHOTS:
+    known = {*Settings.__struct_fields__, "NVIDIA_DRIVER_CAPABILITIES"}
+    for name in SERVICES.keys() - ONE_SHOTS - OF_OTHERS:
         assert set(SERVICES[name].get("environment", {})) <= known
 
 
@@ -272,5 +334,8 @@ def has_compose() -> bool:
 @pytest.mark.docker
 @pytest.mark.skipif(not has_compose(), reason="no docker compose here")
 def test_docker_compose_accepts_it() -> None:
-    command = ["docker", "compose", "-f", str(ROOT / "compose.yaml"), "config", "--quiet"]
-    assert subprocess.run(command, check=False).returncode == 0
+    compose = ["docker", "compose", "-f", str(ROOT / "compose.yaml")]
+    profiles = [f"--profile={name}" for name in ("demo", "gpu", "observe", "cluster")]
+    for chosen in ([], profiles):
+        command = [*compose, *chosen, "config", "--quiet"]
+        assert subprocess.run(command, check=False).returncode == 0

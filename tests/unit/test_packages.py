@@ -1,0 +1,97 @@
+"""Packages: they hold the page or are not built, and they hold what the services need."""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from bus.transport.micro_services import VERSION
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGES = ("bus", "scheduler", "agentd", "storage", "gateway", "gpuping")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What the build reads, as git has it: without the page's libraries."""
+    folder = tmp_path / "clone"
+    for package in PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__", "vendor")
+        shutil.copytree(ROOT / package, folder / package, ignore=ignored)
+    for name in ("pyproject.toml", "setup.py", "README.md", "package.json", "package-lock.json"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def build(clone: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Builds a wheel without an environment of its own, and without npm."""
+    programs = clone.parent / "programs"
+    programs.mkdir(exist_ok=True)
+    code = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=clone,
+        env={"PATH": str(programs), **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_clean_clone_without_npm_is_not_built_and_says_what_to_do(clone):
+    ended = build(clone)
+    assert ended.returncode != 0
+    assert "Run `make web`" in ended.stderr
+    assert "GPUPING_WITHOUT_PAGE=1" in ended.stderr
+    assert not list(clone.glob("dist/*.whl"))
+
+
+def test_a_clone_with_the_page_makes_a_whole_wheel(clone):
+    shutil.copytree(ROOT / "gateway/static/vendor", clone / "gateway/static/vendor")
+    assert build(clone).returncode == 0
+    archive = subprocess.run(
+        [sys.executable, "-c", "from setuptools import build_meta; build_meta.build_sdist('dist')"],
+        cwd=clone,
+        capture_output=True,
+        check=True,
+    )
+    assert archive.returncode == 0
+    check = ROOT / "deploy/release/check_packages.py"
+    checked = subprocess.run(
+        [sys.executable, check, clone / "dist"], capture_output=True, text=True, check=False
+    )
+    assert checked.stdout == ""
+    assert checked.returncode == 0
+
+
+def test_a_gpu_host_may_build_without_the_page(clone):
+    assert build(clone, GPUPING_WITHOUT_PAGE="1").returncode == 0
+
+
+def test_there_is_one_version():
+    assert PROJECT["version"] == VERSION
+    assert f":-{VERSION}}}" in (ROOT / "compose.yaml").read_text()
+
+
+def test_nobody_is_sent_to_a_package_index_for_gpuping():
+    """`gpuping` of a package index is not ours: what is installed comes from a clone or a file."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.split():
+        path = ROOT / name
+        if path == Path(__file__) or path.suffix not in {".py", ".md", ".sh", ".service", ".yaml"}:
+            continue
+        text = path.read_text()
+        for wrong in ("pip install gpuping", "pip install 'gpuping", 'pip install "gpuping'):
+            assert wrong not in text, name
+        assert "pipx install gpuping" not in text, name
+
+
+def test_ci_runs_on_a_version_that_is_named():
+    version = f"Programming Language :: Python :: 3.{sys.version_info.minor}"
+    assert version in PROJECT["classifiers"]
