@@ -45,6 +45,11 @@ async def gpu_check(
     """The agent's state after its last ping. This request does not ping it."""
     body = await json_body.read_json(request, GpuCheck)
     agent = await fleet_client.agent(json_body.check_body_agent_id(body.agent_id))
+    return answer_about(agent)
+
+
+def answer_about(agent: Agent) -> GpuAnswer:
+    """Returns what job runners are told of an agent."""
     return GpuAnswer(
         agent_id=agent.agent_id,
         uptime_percent=agent.uptime_percent,

@@ -66,7 +66,7 @@ def series(
         }
         rows = rows_as(_BucketRow, reader.cursor, text, asked)
     missing_time = Unaccounted()
-    if any(row.missed for row in rows) and agent is not None:
+    if agent is not None and _may_lack_time(reader, agent, rows):
         period = Interval(since_us, until_us)
         found = unaccounted_of(reader, [agent], period, period)
         missing_time = found.get(agent, missing_time)
@@ -91,6 +91,17 @@ def series(
         buckets=tuple(_bucket(row) for row in rows),
         agent_known=agent is not None,
     )
+
+
+def _may_lack_time(
+    reader: Reader,
+    agent: int,
+    rows: list[_BucketRow],
+) -> bool:
+    """Returns whether the agent missed a ping in the period, or some outcome never came."""
+    if any(row.missed for row in rows):
+        return True
+    return agent in set(reader.sequences.agents_with_gaps())
 
 
 def _bucket(row: _BucketRow) -> Bucket:

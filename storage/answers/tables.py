@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from bus.contract.durations import Interval
 from bus.contract.exports import ExportRequest, TableRequest
 from bus.contract.statements import Account, FleetReplay, Statement
 from bus.errors import RefusedError
@@ -20,7 +21,7 @@ from storage.engine.partitions import DAY_US, HOUR_US
 from storage.engine.rows import microseconds
 from storage.engine.table_files import TableQuery
 from storage.statements.account import month_interval
-from storage.statements.unaccounted import as_parameter, unaccounted
+from storage.statements.unaccounted import as_parameter, unaccounted, unaccounted_by_bucket
 from storage.store.store import Reader
 
 _GRAINS = {"day": DAY_US, "hour": HOUR_US}
@@ -89,7 +90,8 @@ def table(
                     400, "fleet is of all agents together: the table agents has one row an agent"
                 )
             sealed = _sealed_range(reader, "fleet_hours", HOUR_US, buckets)
-            return _query(reader, sql("table_fleet"), buckets, sealed)
+            query = _query(reader, sql("table_fleet"), buckets, sealed)
+            return _with_unaccounted_buckets(reader, query, buckets)
         case "response-times" | "lateness":
             return _latencies(reader, request, buckets, chosen)
 
@@ -234,6 +236,18 @@ def _with_unaccounted(
     """Adds the parameter with the agents' time that no window accounts for."""
     found = unaccounted(reader, buckets.since_us, buckets.until_us)
     return TableQuery(query.text, query.parameters | {"unaccounted": as_parameter(found)})
+
+
+def _with_unaccounted_buckets(
+    reader: Reader,
+    query: TableQuery,
+    buckets: TimeBuckets,
+) -> TableQuery:
+    """Adds the parameter with the fleet's time that no window accounts for, by bucket."""
+    period = Interval(buckets.since_us, buckets.until_us)
+    found = unaccounted_by_bucket(reader, period, buckets.base_us, buckets.grain)
+    parameter = as_parameter(found, key="begins_us")
+    return TableQuery(query.text, query.parameters | {"unaccounted": parameter})
 
 
 def _parameters(

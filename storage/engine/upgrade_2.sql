@@ -1,7 +1,9 @@
 -- From schema 2, which kept no remarks.
 ALTER TABLE pings ADD COLUMN remarks VARCHAR;
 -- Sums that have a window which cannot be (`{accountable_pings}`) are made again, a day at a time.
-DELETE FROM sealed WHERE EXISTS (
+-- Archived days are not read here, because one of them may be damaged: where there are any, all sums
+-- are made again.
+DELETE FROM sealed WHERE EXISTS (FROM archived) OR EXISTS (
     FROM pings
     WHERE up_ms + degraded_ms + down_ms + unknown_ms + excused_ms > pinged_us // 1000
 );

@@ -1,7 +1,7 @@
 """Builds the uptime statement of one agent's month. The arithmetic is in pure modules."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from msgspec import Struct
@@ -106,7 +106,7 @@ def statement_of(
     now_us = microseconds(now)
     outcomes = month.outcomes
     windows = outcomes.aligned_windows()
-    asked_us = [row.pinged_us for row in outcomes.rows if row.outcome != "excused"]
+    asked_us = sorted(_asked_us(outcomes.rows))
     history = AgentHistory(asked_us, outcomes.windows, month.first_us, month.measured)
     enrolled = enrolled_intervals(request.enrolments, history, month.retained, now_us)
     totals = month_totals(windows, enrolled, list(gaps(outcomes.measured())))
@@ -146,6 +146,19 @@ def statement_of(
         left_out=_left_out(reader, month),
         conflicts=tuple(_span(interval) for interval in _conflicts(month, enrolled)),
     )
+
+
+def _asked_us(rows: Iterable[OutcomeRow]) -> Iterator[int]:
+    """Yields the moments at which the host was asked and the ping was not excused.
+
+    An excused ping proves one as well: its window began when the host was last answered, also where
+    that answer never reached history.
+    """
+    for row in rows:
+        if row.outcome != "excused":
+            yield row.pinged_us
+        elif row.measured_since_us is not None:
+            yield row.measured_since_us
 
 
 def _span(interval: Interval) -> Span:

@@ -5,8 +5,9 @@ answered leaves its window open, and the next one begins at the same moment. So 
 by themselves what is not accounted for:
 
 - Time in which the agent was asked and never answered is unreported, up to the last miss.
-- Where a window begins later than the one before it ended, and a ping_seq is missing between the
-  two, the time between them was reported and has been lost on our side.
+- Where a window begins later than the one before it ended, and a ping_seq is missing directly
+  before it, the time between them was reported and has been lost on our side. A missing ping_seq
+  after which the window is still the same one was no answer: nothing was reported.
 
 A window that begins later though no ping_seq is missing is the first one of another enrolment.
 Outcomes of schema 2 have no measured window; nothing follows from them.
@@ -55,20 +56,19 @@ class _OpenWindow:
     def __init__(self) -> None:
         self._begin_us: int | None = None  # None before the first measured outcome
         self._missed_us: int | None = None  # the last miss in it
-        self._number_lost = False
         self._number_before: int | None = None
 
     def take(self, one: MeasuredOutcome) -> Gap | None:
         """Goes on to the next outcome. Returns the gap before its window, where there is one."""
-        if self._number_before is not None and one.ping_seq > self._number_before + 1:
-            self._number_lost = True
+        number_before = self._number_before
+        number_lost = number_before is not None and one.ping_seq > number_before + 1
         self._number_before = one.ping_seq
         if one.since_us is None:
             self._start(None)
             return None
         gap = None
         if self._begin_us is None or one.since_us > self._begin_us:
-            gap = self._before(one.since_us)
+            gap = self._before(one.since_us, number_lost=number_lost)
             self._start(one.since_us)
         if one.outcome == "answered":
             self._start(one.pinged_us)
@@ -82,12 +82,11 @@ class _OpenWindow:
             return None
         return Gap(Interval(self._begin_us, self._missed_us), "unreported")
 
-    def _before(self, since_us: int) -> Gap | None:
-        if self._begin_us is not None and self._number_lost:
+    def _before(self, since_us: int, *, number_lost: bool) -> Gap | None:
+        if self._begin_us is not None and number_lost:
             return Gap(Interval(self._begin_us, since_us), "history_lost")
         return self.unanswered()
 
     def _start(self, begin_us: int | None) -> None:
         self._begin_us = begin_us
         self._missed_us = None
-        self._number_lost = False

@@ -4,7 +4,7 @@ Sums of windows leave it out, so every answer that judges a period adds it: time
 was asked and never answered counts against it, and time whose outcome was lost is excused.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -66,20 +66,48 @@ def unaccounted(
     agents that miss numbers are looked at one by one; few agents do.
     """
     period = Interval(since_us, until_us)
-    read = Interval(since_us, min(until_us + AWAITED_US, LAST_US))
-    uneven = set(reader.sequences.agents_with_gaps())
     found: dict[int, Unaccounted] = {}
-    for row in _open_windows(reader, read):
-        if row.agent not in uneven:
-            gap = Gap(Interval(row.begin_us, row.missed_us), "unreported")
-            found[row.agent] = found.get(row.agent, NOTHING).with_gap(gap, period)
-    found |= unaccounted_of(reader, uneven, period, read)
+    for agent, gap in _gaps_of_fleet(reader, period):
+        found[agent] = found.get(agent, NOTHING).with_gap(gap, period)
     return {agent: time for agent, time in found.items() if time != NOTHING}
 
 
-def as_parameter(found: dict[int, Unaccounted]) -> str:
+def unaccounted_by_bucket(
+    reader: Reader,
+    period: Interval,
+    base_us: int,
+    grain_us: int,
+) -> dict[int, Unaccounted]:
+    """Returns the time of the whole fleet, by the begin of each bucket that has some.
+
+    Buckets begin at `base_us` and every `grain_us` after it. A gap is divided at their edges.
+    """
+    found: dict[int, Unaccounted] = {}
+    for _agent, gap in _gaps_of_fleet(reader, period):
+        within = gap.interval.intersection(period)
+        if within.length == 0:
+            continue
+        begin_us = base_us + (within.begin - base_us) // grain_us * grain_us
+        while begin_us < within.end:
+            bucket = Interval(begin_us, begin_us + grain_us).intersection(period)
+            found[begin_us] = found.get(begin_us, NOTHING).with_gap(gap, bucket)
+            begin_us += grain_us
+    return {begin_us: time for begin_us, time in found.items() if time != NOTHING}
+
+
+def _gaps_of_fleet(reader: Reader, period: Interval) -> Iterator[tuple[int, Gap]]:
+    """Yields every agent's gaps that the outcomes in a period, and after it, tell of."""
+    read = Interval(period.begin, min(period.end + AWAITED_US, LAST_US))
+    uneven = set(reader.sequences.agents_with_gaps())
+    for row in _open_windows(reader, read):
+        if row.agent not in uneven:
+            yield row.agent, Gap(Interval(row.begin_us, row.missed_us), "unreported")
+    yield from _gaps_of(reader, uneven, read)
+
+
+def as_parameter(found: dict[int, Unaccounted], key: str = "agent") -> str:
     """Returns the times as the parameter `unaccounted` of a table's query."""
-    return listed({"agent": agent, **time._asdict()} for agent, time in found.items())
+    return listed({key: number, **time._asdict()} for number, time in found.items())
 
 
 def _open_windows(reader: Reader, read: Interval) -> list[_OpenWindowRow]:
@@ -100,17 +128,25 @@ def unaccounted_of(
     read: Interval,
 ) -> dict[int, Unaccounted]:
     """Returns the time of some agents, from each of their outcomes in `read`."""
+    found: dict[int, Unaccounted] = {}
+    for agent, gap in _gaps_of(reader, agents, read):
+        found[agent] = found.get(agent, NOTHING).with_gap(gap, period)
+    return found
+
+
+def _gaps_of(
+    reader: Reader,
+    agents: Iterable[int],
+    read: Interval,
+) -> Iterator[tuple[int, Gap]]:
+    """Yields the gaps of some agents, from each of their outcomes in `read`."""
     wanted = sorted(agents)
     if not wanted:
-        return {}
+        return
     text = reader.partitions.fill(sql("measured_outcomes"), read.begin, read.end)
     asked = {"agents": listed(wanted), "since_us": read.begin, "until_us": read.end}
     rows = rows_as(_MeasuredRow, reader.cursor, text, asked)
-    found = {}
     for agent, agent_rows in groupby(rows, key=attrgetter("agent")):
-        time = NOTHING
         outcomes = [MeasuredOutcome._make(row[1:]) for row in agent_rows]
         for gap in gaps(outcomes):
-            time = time.with_gap(gap, period)
-        found[agent] = time
-    return found
+            yield agent, gap

@@ -6,22 +6,37 @@ clock.
 import asyncio
 import tempfile
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
-from bus.contract.durations import Durations
-from bus.contract.messages import SummedSeconds, encode
-from bus.contract.questions import HistoryRequest, OverviewRequest, UptimesRequest
+from bus.client.recent_uptime import with_uptime
+from bus.contract.dashboard import LONGER_HOURS
+from bus.contract.durations import Durations, uptime_percent
+from bus.contract.exports import By, TableRequest
+from bus.contract.messages import AgentEntry, AgentState, SummedSeconds, encode
+from bus.contract.questions import (
+    HistoryRequest,
+    OverviewRequest,
+    Ping,
+    UptimesRequest,
+)
 from bus.contract.statements import FleetReplayRequest, Statement, StatementRequest
 from bus.settings import load
+from gateway.routes import byoc
+from scheduler.fleet.directory import Directory, Tracked
+from scheduler.fleet.views import agent_view
 from scheduler.ping.timestamps import milliseconds
-from storage.answers import history
+from storage.answers import history, tables
 from storage.engine.rows import Arrival
 from storage.statements import build, replay
+from storage.statements.windows import STATES
 from storage.store.store import Reader, Store
-from tests.unit.measured_lives import KINDS, Event, Life, events, live
+from tests.unit.measured_lives import KINDS, POLICY, Event, Life, events, live
 
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
 THRESHOLD = 99.0
@@ -33,6 +48,19 @@ fleets = st.lists(
     max_size=5,
 )
 STEADY = [Event(600, "answered", 0, 0, False)] * 120
+LOST_BEFORE_EXCUSED = [
+    *STEADY[:4],
+    Event(600, "answered", 0, 0, True),
+    Event(600, "excused", 0, 0, False),
+]
+# A miss that is lost is no answer that was lost.
+LOST_MISS = [
+    *STEADY[:3],
+    Event(600, "missed", 0, 0, False),
+    Event(600, "missed", 0, 0, True),
+    Event(600, "missed", 0, 0, False),
+    *STEADY[:9],
+]
 
 
 def lives_of(drawn: list) -> list[Life]:  # type: ignore[type-arg]
@@ -45,7 +73,7 @@ def lives_of(drawn: list) -> list[Life]:  # type: ignore[type-arg]
 
 
 async def kept(folder: Path, lives: list[Life]) -> Store:
-    store = Store(load({}, GPUPING_DATA_DIR=str(folder)))
+    store = Store(load({}, GPUPING_DATA_DIR=str(folder), STORAGE_QUERY_TIMEOUT_SECONDS=120.0))
     await store.open(OCTOBER)
     states = [one for life in lives for one in life.kept]
     states.sort(key=lambda one: one.last.pinged_at)
@@ -54,9 +82,12 @@ async def kept(folder: Path, lives: list[Life]) -> Store:
     return store
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(fleets)
 @example([("dead", STEADY, -7_000), ("healthy", STEADY, -7_000), ("replaced", STEADY, 3)])
+@example([("re-enrolled", [*STEADY[:2], *LOST_MISS[2:6], *STEADY[:6]], 3)])
+@example([("healthy", LOST_MISS, 3), ("dead", STEADY[:60], -16_000)])
+@example([("healthy", LOST_BEFORE_EXCUSED, 3), ("re-enrolled", 2 * LOST_BEFORE_EXCUSED, 3)])
 @example([("re-enrolled", STEADY, -7_000), ("clock-broken", STEADY, -7_000)])
 def test_every_answer_comes_to_one_figure(drawn: list):  # type: ignore[type-arg]
     lives = lives_of(drawn)
@@ -64,36 +95,54 @@ def test_every_answer_comes_to_one_figure(drawn: list):  # type: ignore[type-arg
         asyncio.run(_compare(Path(folder), lives))
 
 
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(fleets)
+def test_every_answer_of_many_fleets_comes_to_one_figure(drawn: list):  # type: ignore[type-arg]
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(_compare(Path(folder), lives_of(drawn)))
+
+
 async def _compare(folder: Path, lives: list[Life]) -> None:
     store = await kept(folder, lives)
     try:
         now = max(one.last.pinged_at for life in lives for one in life.kept)
         now += timedelta(seconds=1)
-        await store.read(lambda reader: _compare_all(reader, lives, now))
+        await _compare_all(store, lives, now)
     finally:
         await store.close()
 
 
-def _compare_all(reader: Reader, lives: list[Life], now: datetime) -> None:
+async def _compare_all(store: Store, lives: list[Life], now: datetime) -> None:
+    """Asks one host at a time, because a question has a time limit."""
     whole_fleet = Durations()
     unreported_ms = 0
     for life in lives:
-        statements = _statements(reader, life, now)
-        host = Durations()
-        host_unreported_ms = 0
-        for statement in statements:
-            host += _durations(statement.host.seconds)
-            host_unreported_ms += round(statement.host.unreported_seconds * 1000)
-            _compare_gpus(life, statement)
-        _compare_with_truth(life, statements)
-        _compare_with_history(reader, life, host, host_unreported_ms, now)
+        host, host_unreported_ms = await store.read(partial(_compare_host, life=life, now=now))
         whole_fleet += host
         unreported_ms += host_unreported_ms
-    overview = history.overview(reader, OverviewRequest(hours=EVER_HOURS), now)
+        await store.read(partial(_compare_with_lists_and_job_runners, life=life, now=now))
+    request = OverviewRequest(hours=EVER_HOURS)
+    overview = await store.read(lambda reader: history.overview(reader, request, now))
     assert _durations(overview.seconds) == whole_fleet
     assert round(overview.unreported_seconds * 1000) == unreported_ms
+    await store.read(partial(_compare_with_dashboard, lives=lives, now=now))
     for month in _months(lives, now):
-        _compare_with_replay(reader, lives, month, now)
+        await store.read(partial(_compare_with_replay, lives=lives, month=month, now=now))
+
+
+def _compare_host(reader: Reader, life: Life, now: datetime) -> tuple[Durations, int]:
+    """Returns the time that the statements of all months account for, and what they do not."""
+    statements = _statements(reader, life, now)
+    host = Durations()
+    unreported_ms = 0
+    for statement in statements:
+        host += _durations(statement.host.seconds)
+        unreported_ms += round(statement.host.unreported_seconds * 1000)
+        _compare_gpus(life, statement)
+    _compare_with_truth(life, statements)
+    _compare_with_history(reader, life, host, unreported_ms, now)
+    return host, unreported_ms
 
 
 def _statements(reader: Reader, life: Life, now: datetime) -> list[Statement]:
@@ -145,13 +194,111 @@ def _compare_with_history(
     summary = page.summary
     assert _durations(summary.seconds) == host
     assert round(summary.unreported_seconds * 1000) == unreported_ms
-    # Job runners are told the uptime of the last judged ping.
-    assert page.pings[0].uptime_percent == life.kept[-1].last.uptime_percent
     request = UptimesRequest(agent_ids=(life.agent_id,), hours=EVER_HOURS)
     uptimes = history.uptimes(reader, request, now)
     assert uptimes.uptimes.get(life.agent_id) == summary.uptime_percent
     judged_ms = round(uptimes.judged_seconds.get(life.agent_id, 0.0) * 1000)
     assert judged_ms == host.judged + unreported_ms
+
+
+def _compare_with_lists_and_job_runners(reader: Reader, life: Life, now: datetime) -> None:
+    """What lists show of 24 hours is the sum of that history; `gpu-check` has its last window."""
+    day = history.history(reader, life.agent_id, HistoryRequest(hours=24.0), now)
+    uptimes = history.uptimes(reader, UptimesRequest(agent_ids=(life.agent_id,)), now)
+    agent = with_uptime(agent_view(_tracked(life), POLICY, now), uptimes)
+    assert agent.uptime_24h_percent == day.summary.uptime_percent
+    row = _durations(day.summary.seconds)
+    unreported_ms = round(day.summary.unreported_seconds * 1000)
+    if agent.uptime_24h_percent is None:
+        assert row.judged + unreported_ms == 0
+    else:
+        assert agent.uptime_24h_seconds is not None
+        assert round(agent.uptime_24h_seconds * 1000) == row.judged + unreported_ms
+    answer = byoc.answer_about(agent)
+    newest = history.history(reader, life.agent_id, HistoryRequest(hours=EVER_HOURS), now).pings
+    assert answer.last_ping_at == life.states[-1].last.pinged_at
+    if life.kept[-3:] != life.states[-3:]:
+        return  # some of the newest outcomes never reached history
+    judged = _judged_last(newest)
+    if judged is None:
+        assert answer.uptime_percent is None
+        return
+    assert judged.seconds is not None
+    window = _durations(judged.seconds)
+    assert window.window == round((judged.window_seconds or 0.0) * 1000)
+    assert answer.uptime_percent == 100.0 * window.good / window.judged
+
+
+def _tracked(life: Life) -> Tracked:
+    """What the scheduler knows of the agent after its last outcome."""
+    directory = Directory(POLICY)
+    entry = AgentEntry(
+        agent_id=life.agent_id,
+        registered_at=life.enrolments[0].since,
+        enrolled_at=life.enrolments[-1].since,
+        expected_gpus=tuple(life.gpus),
+    )
+    directory.apply_entry(life.agent_id, entry, 1)
+    directory.apply_state(life.agent_id, life.states[-1], 2, _nanoseconds(life.states[-1]))
+    tracked = directory.get(life.agent_id)
+    assert tracked is not None
+    return tracked
+
+
+def _nanoseconds(state: AgentState) -> int:
+    return milliseconds(state.last.pinged_at) * 1_000_000
+
+
+def _judged_last(newest: tuple[Ping, ...]) -> Ping | None:
+    """Returns the outcome whose uptime is shown: the last judged one, unless a miss followed it."""
+    for ping in newest:
+        if ping.outcome == "missed":
+            return None
+        if ping.verdict in {"good", "poor"}:
+            return ping
+    return None
+
+
+def _compare_with_dashboard(reader: Reader, lives: list[Life], now: datetime) -> None:
+    """The fleet's figures of a day, a week and a month are the sums of its hosts' histories."""
+    request = OverviewRequest(hours=24.0, longer_hours=LONGER_HOURS)
+    overview = history.overview(reader, request, now)
+    shown = [(24.0, overview.seconds, overview.unreported_seconds, overview.uptime_percent)]
+    for sums in overview.longer:
+        shown.append((sums.hours, sums.seconds, sums.unreported_seconds, sums.uptime_percent))
+    assert [hours for hours, *_ in shown] == [24.0, *LONGER_HOURS]
+    for hours, seconds, unreported_seconds, percent in shown:
+        fleet = Durations()
+        unreported_ms = 0
+        for life in lives:
+            asked = HistoryRequest(hours=hours)
+            summary = history.history(reader, life.agent_id, asked, now).summary
+            fleet += _durations(summary.seconds)
+            unreported_ms += round(summary.unreported_seconds * 1000)
+        assert _durations(seconds) == fleet
+        assert round(unreported_seconds * 1000) == unreported_ms
+        assert percent == uptime_percent(fleet.good, fleet.judged + unreported_ms)
+        for by in ("period", "day", "hour"):
+            _compare_with_export(reader, hours, by, (fleet, unreported_ms), now)
+
+
+def _compare_with_export(
+    reader: Reader,
+    hours: float,
+    by: By,
+    whole: tuple[Durations, int],
+    now: datetime,
+) -> None:
+    """The rows of `gpuping export fleet` add up to the same, whatever a row is of."""
+    query = tables.table(reader, TableRequest(table="fleet", hours=hours, by=by), now)
+    (statement,) = reader.cursor.extract_statements(query.text)
+    parameters = {name: query.parameters[name] for name in statement.named_parameters}
+    columns = ", ".join(f"coalesce(sum({name}_seconds), 0)" for name in (*STATES, "unreported"))
+    text = f"SELECT {columns} FROM ({query.text})"  # noqa: S608  # our own texts
+    sums = reader.cursor.execute(text, parameters).fetchone()
+    exported = [round(seconds * 1000) for seconds in sums or ()]
+    fleet, unreported_ms = whole
+    assert exported == [*astuple(fleet), unreported_ms]
 
 
 def _compare_gpus(life: Life, statement: Statement) -> None:
@@ -194,8 +341,8 @@ def _durations(seconds: SummedSeconds) -> Durations:
     )
 
 
-def test_a_gpu_that_was_replaced_is_accounted_until_then_and_the_new_one_from_then_on():
-    life = live("a", "replaced", OCTOBER + timedelta(hours=1), STEADY[:40])
+def october(life: Life) -> Statement:
+    """The statement of October, out of a history that has what is kept of the life."""
 
     async def statement(folder: Path) -> Statement:
         store = await kept(folder, [life])
@@ -209,7 +356,12 @@ def test_a_gpu_that_was_replaced_is_accounted_until_then_and_the_new_one_from_th
             await store.close()
 
     with tempfile.TemporaryDirectory() as folder:
-        made = asyncio.run(statement(Path(folder)))
+        return asyncio.run(statement(Path(folder)))
+
+
+def test_a_gpu_that_was_replaced_is_accounted_until_then_and_the_new_one_from_then_on():
+    life = live("a", "replaced", OCTOBER + timedelta(hours=1), STEADY[:40])
+    made = october(life)
     enrolled = {gpu.uuid: round(gpu.enrolled_seconds * 1000) for gpu in made.gpus}
     host_ms = round(made.enrolled_seconds * 1000)
     replaced_at = life.gpus["GPU-old"].end
@@ -223,22 +375,29 @@ def test_lost_time_is_excused_and_listed_and_costs_the_host_nothing():
     told = [*STEADY[:3], Event(600, "answered", 0, 0, True), *STEADY[:9]]
     life = live("a", "healthy", OCTOBER + timedelta(hours=1), told)
     assert len(life.kept) == len(life.states) - 1
-
-    async def statement(folder: Path) -> Statement:
-        store = await kept(folder, [life])
-        now = life.kept[-1].last.pinged_at + timedelta(seconds=1)
-        request = StatementRequest(month="2026-10", enrolments=tuple(life.enrolments))
-        try:
-            return await store.read(
-                lambda reader: build.statement(reader, "a", request, now, THRESHOLD)
-            )
-        finally:
-            await store.close()
-
-    with tempfile.TemporaryDirectory() as folder:
-        made = asyncio.run(statement(Path(folder)))
+    made = october(life)
     (lost,) = made.history_lost
     (gone,) = [one for one in life.states if one not in life.kept]
     assert (lost.since, lost.until) == (gone.last.since, gone.last.pinged_at)
     assert made.host.uptime_percent == 100.0
     assert made.host.unreported_seconds == 0
+
+
+def test_a_miss_that_is_lost_excuses_nothing():
+    """The window after it still begins at the last answer, so nothing was reported meanwhile."""
+    told = [*STEADY[:3], *LOST_MISS[3:6]]
+    life = live("a", "healthy", OCTOBER + timedelta(hours=1), told)
+    assert len(life.kept) == len(life.states) - 1
+    made = october(life)
+    assert made.history_lost == ()
+    assert made.host.unreported_seconds == pytest.approx(3 * 36_000, abs=1)
+    assert made.host.uptime_percent == pytest.approx(50.0, abs=0.01)
+
+
+def test_an_answer_that_is_lost_before_an_excused_ping_is_excused_too():
+    """The excused ping's window begins at the lost answer, which proves that there was one."""
+    life = live("a", "healthy", OCTOBER + timedelta(hours=1), LOST_BEFORE_EXCUSED)
+    made = october(life)
+    (lost,) = made.history_lost
+    assert (lost.since, lost.until) == (life.states[3].last.pinged_at, life.states[5].last.since)
+    assert made.host.seconds.excused == (lost.until - lost.since).total_seconds()

@@ -5,6 +5,7 @@ are named.
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pytest
 from msgspec import structs
 
@@ -110,3 +111,38 @@ async def test_statement(kept: Kept, agent_id: str):
 async def test_tables(kept: Kept, table: str):
     request = TableRequest(table=table, month=MONTH)
     assert await kept.table(request.table)
+
+
+async def test_sums_of_before_are_made_again_where_the_rows_are_archived(tmp_path: Path):
+    """A file of schema 2 has sums with windows that cannot be; their rows may be in the archive."""
+    settings = load({}, GPUPING_DATA_DIR=str(tmp_path), STORAGE_ARCHIVE_AFTER_DAYS=5)
+    before = Kept(settings)
+    await before.fill(
+        [
+            state("good", 1, OCTOBER + HOUR),
+            liar(1, OCTOBER + 2 * HOUR),
+            state("later", 1, NOW),
+        ]
+    )
+    while await before.store.seal(NOW):
+        pass
+    while await before.store.archive_next_day(NOW):
+        pass
+    await before.store.close()
+    with duckdb.connect(str(before.store.paths.file)) as file:
+        assert file.execute("SELECT count(*) FROM pings").fetchone() == (1,)
+        file.execute("ALTER TABLE pings DROP COLUMN remarks")
+        for rollup in ("agent_days", "fleet_hours"):
+            file.execute(f"UPDATE {rollup} SET up_ms = up_ms + 4294967296000")  # noqa: S608
+        file.execute("UPDATE about SET schema_version = 2")
+    after = Kept(settings)
+    await after.store.open(NOW)
+    asked = OverviewRequest(hours=EVER)
+    for is_sealed in (False, True):
+        while is_sealed and await after.store.seal(NOW):
+            pass
+        made = await after.store.read(lambda reader: history.overview(reader, asked, NOW))
+        assert made.seconds.up == 2 * 900.0, is_sealed
+        (row,) = await after.table("fleet")
+        assert float(row["up_seconds"]) == 900.0
+    await after.store.close()

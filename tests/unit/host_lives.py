@@ -32,7 +32,7 @@ from bus.contract.messages import (
 from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import TOLERANCE_SECONDS, BusClock
 from scheduler.fleet.directory import Tracked
-from scheduler.ping.admission import OTHER_CLOCK_MS
+from scheduler.ping.admission import OTHER_CLOCK_MS, SAME_CLOCK_MS
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.next_state import next_state, writes
@@ -654,7 +654,7 @@ class LifeRun:
         truly = sent.at - self.sent.at
         lost_before = self.host.wiped_at if self.host.wiped_at > self.sent.at else -1
         excuses_a_step = admitted.host.excused > sum(span.length for span in self.booked)
-        if excuses_a_step or abs(window - truly) > OTHER_CLOCK_MS + truly // 5_000:
+        if excuses_a_step or abs(window - truly) > self._calendar_error(sent, truly):
             self._nobody_is_billed_more(admitted.host, sent, truly, lost_before)
             return
         excused = [self._in_true_time(span, sent) for span in self.booked]
@@ -664,6 +664,11 @@ class LifeRun:
             # Without a mark a host finds the window's begin by its own clock, and finds it wrong.
             allowed += window
         self._compare("host", admitted.host, truth[0], allowed)
+        if not admitted.gpus:  # the host never had time to look, so that none is expected yet
+            assert self.tracked.entry
+            assert not self.tracked.entry.expected_gpus, self.seed
+            assert admitted.host.good == 0, self.seed
+            return
         self._compare(KEPT, admitted.gpus[KEPT], truth[1], allowed)
         if not self.kind.replaced:
             self._compare(OLD, admitted.gpus[OLD], truth[2], allowed)
@@ -676,6 +681,13 @@ class LifeRun:
                 part = self.life.truth(begin, end, excused, lost_before)[row]
                 good = part[0] + part[1]
                 self._note(uuid, abs(admitted.gpus[uuid].good - good) - allowed, part)
+
+    def _calendar_error(self, sent: Sent, truly: int) -> int:
+        """How far a window may be from what truly passed, where no clock of ours was set in it."""
+        error = SAME_CLOCK_MS + truly // 5_000
+        if self.kind.schedulers > 1 or sent.follows_server != self.sent.follows_server:
+            error += OTHER_CLOCK_MS
+        return error
 
     def _exact_length(self, attempt: PingAttempt) -> int:
         """Every row adds up to the window, and the windows to the enrolled time."""

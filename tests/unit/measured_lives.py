@@ -20,13 +20,23 @@ from bus.contract.messages import (
     GpuTime,
     Incident,
     Outcome,
+    Standing,
     UptimeReport,
     Window,
     encode,
 )
 from scheduler.ping.admission import ALWAYS, MeasuredWindow, Refused, ReportedTime, admit
 from scheduler.ping.timestamps import milliseconds
+from scheduler.policy import Answered, Excused, Missed, PingResult, Policy, advance
 
+POLICY = Policy(
+    base_seconds=900.0,
+    max_seconds=86_400.0,
+    multiplier=2.0,
+    threshold_percent=99.0,
+    recovery_pings=3,
+    grace=True,
+)
 MINUTE_MS = 60_000
 MILLISECOND = timedelta(milliseconds=1)
 Kind = Literal["healthy", "dead", "re-enrolled", "replaced", "clock-broken"]
@@ -53,13 +63,20 @@ class Life(Struct, frozen=True):
     gpus: dict[str, Interval]  # milliseconds since 1970
 
     def asked_until(self, enrolment: Enrolment) -> datetime:
-        """Returns the last ping of an enrolment that was sent and is in history."""
+        """Returns the last ping of an enrolment that was sent and that history knows of.
+
+        An excused one tells when the last answer before it was, also where that answer is lost.
+        """
         last = enrolment.since
         for one in self.kept:
             at = one.last.pinged_at
             is_within = enrolment.since <= at and (enrolment.until is None or at < enrolment.until)
-            if is_within and one.last.outcome != "excused":
+            if not is_within:
+                continue
+            if one.last.outcome != "excused":
                 last = at
+            elif one.last.since is not None:
+                last = max(last, one.last.since)
         return last
 
 
@@ -101,7 +118,10 @@ def live(agent_id: str, kind: Kind, start: datetime, told: list[Event]) -> Life:
         outcome = event.outcome
         if kind == "dead" and index >= half and outcome == "answered":
             outcome = "missed"
-        state = _state(agent_id, len(states) + 1, since, now, outcome, event, gpus, kind)
+        before = states[-1] if states else None
+        number = len(states) + 1
+        last = _last(agent_id, number, since, now, outcome, event, gpus, kind)
+        state = _state(agent_id, before, last)
         states.append(state)
         if state.last.outcome == "answered":
             since = now
@@ -112,7 +132,33 @@ def live(agent_id: str, kind: Kind, start: datetime, told: list[Event]) -> Life:
     return Life(agent_id, states, kept, enrolments, gpus)
 
 
-def _state(
+def _state(agent_id: str, before: AgentState | None, last: Outcome) -> AgentState:
+    """The outcome as the policy judges it."""
+    result: PingResult
+    match last.outcome:
+        case "answered":
+            result = Answered(last.uptime_percent, gpu_available=True)
+        case "missed":
+            result = Missed(last.reason or "timeout")
+        case "excused":
+            result = Excused("bus_outage")
+    step = advance(before or Standing(), result, POLICY)
+    last_answered_at = before.last_answered_at if before else None
+    if last.outcome == "answered":
+        last_answered_at = last.pinged_at
+    judged = last.uptime_percent if step.verdict in {"good", "poor"} else None
+    return AgentState(
+        **{name: getattr(step.standing, name) for name in Standing.__struct_fields__},
+        agent_id=agent_id,
+        ping_seq=last.ping_seq,
+        last_answered_at=last_answered_at,
+        interval_seconds=step.interval_seconds,
+        next_ping_at=last.pinged_at + timedelta(seconds=step.interval_seconds),
+        last=structs.replace(last, verdict=step.verdict, reason=step.reason, uptime_percent=judged),
+    )
+
+
+def _last(
     agent_id: str,
     number: int,
     since: datetime,
@@ -121,7 +167,7 @@ def _state(
     event: Event,
     expected: dict[str, Interval],
     kind: Kind,
-) -> AgentState:
+) -> Outcome:
     last = Outcome(
         ping_id=f"{agent_id}-{number}",
         ping_seq=number,
@@ -133,13 +179,7 @@ def _state(
     )
     if outcome == "answered":
         last = _answered(agent_id, last, event, expected, kind)
-    return AgentState(
-        agent_id=agent_id,
-        ping_seq=number,
-        interval_seconds=900.0,
-        next_ping_at=now + timedelta(seconds=900),
-        last=last,
-    )
+    return last
 
 
 def _answered(

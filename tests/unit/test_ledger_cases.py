@@ -6,14 +6,19 @@ Times are true milliseconds.
 import random
 
 import pytest
+from host_lives import POLICY
 from ledger_world import HALF, INTERVAL, LONGEST_GAP, World, milliseconds
+from msgspec.structs import astuple
 
 from agentd.ledger import reports
 from agentd.ledger.ledger import ClockReading
 from agentd.ledger.store import LedgerStore
 from agentd.samples import Sample
 from bus import settings
-from bus.contract.messages import ExcusedSpan, PingRequest
+from bus.contract.messages import ExcusedSpan, PingRequest, Standing
+from scheduler.ping.admission import Admitted, MeasuredWindow
+from scheduler.ping.window import admit_report
+from scheduler.policy import Answered, advance
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -610,3 +615,30 @@ def test_a_look_covers_the_time_since_the_last_counted_report_also_after_a_resta
     world.stop()
     world.start()
     assert world.ask().window.seconds == 20.0
+
+
+@pytest.mark.parametrize("failure", [None, "driver-not-loaded"])
+def test_a_probe_that_fails_for_45_minutes_loses_no_second_and_is_judged(tmp_path, failure):
+    """All 2,700 s are in the window that is admitted, and the ping is not excused.
+
+    None: the probe never answers, so that nothing was looked at.
+    """
+    length = 45 * MINUTE
+    store = LedgerStore(tmp_path / "host.ledger", settings.load({}))
+    store.open(1_000)
+    store.resume("session", "boot", ClockReading(0, 1_000))
+    if failure is not None:
+        for at in range(0, length + 1, INTERVAL):
+            sample = Sample(at=at / 1000, failure=failure)
+            store.queue(store.ledger.observe(sample, ClockReading(at, 1_000 + at)))
+    now = ClockReading(length, 1_000 + length)
+    report = reports.report(store.ledger, "host", ping(1), now, "test")
+    store.close()
+    window = MeasuredWindow(since=0, until=length, elapsed=length, answer=10)
+    admitted = admit_report(window, report)
+    assert isinstance(admitted, Admitted)
+    assert astuple(admitted.host) == (0, 0, 0, 2_700_000, 0)
+    result = Answered(admitted.host.uptime_percent, report.gpu_available)
+    step = advance(Standing(answered=1), result, POLICY)
+    assert (step.verdict, step.reason) == ("poor", "no_gpu")
+    assert report.failure == (failure or "starting")

@@ -1,4 +1,4 @@
-"""The uptime that lists show: history, and the time that nobody has accounted for."""
+"""The uptime that lists show is what storage says of the same time, and nothing besides."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -44,11 +44,13 @@ def known(percent: float, hours: float) -> UptimesReply:
         ("healthy", 0.0, known(100.0, 24), 100.0),
         ("healthy", 0.2, known(75.0, 4), 75.0),  # the time since the last answer is not due yet
         ("poor", 0.2, UptimesReply(uptimes={"a": 88.3529411764706}), 88.3529411764706),  # as it is
-        ("missing", 12.0, known(100.0, 12), 50.0),
-        ("missing", 6.0, known(50.0, 6), 25.0),
-        ("missing", 100.0, UptimesReply(uptimes={}), 0.0),
+        # A host that is missing: storage has counted the silence already.
+        ("missing", 12.0, known(50.0, 24), 50.0),
+        ("missing", 100.0, known(0.0, 24), 0.0),
         ("pending", 0.0, UptimesReply(uptimes={}), None),
     ],
 )
-def test_silence_counts_against_a_host_that_misses_its_pings(status, silent, reply, expected):
-    assert with_uptime(agent(status, silent), reply).uptime_24h_percent == expected
+def test_the_uptime_is_what_storage_says(status, silent, reply, expected):
+    shown = with_uptime(agent(status, silent), reply)
+    assert shown.uptime_24h_percent == expected
+    assert shown.uptime_24h_seconds == reply.judged_seconds.get("a", 0.0)
