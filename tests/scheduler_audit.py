@@ -217,10 +217,10 @@ class Audit:
             case "no_responders":
                 assert "absent" in manners, self._where(state)
             case "timeout":
-                assert manners & {"silent", "absent"}, self._where(state)
-                assert answer is None or answer.at > last.pinged_at + patience - SLACK, self._where(
-                    state
-                )
+                # A machine that is too slow makes any agent answer late.
+                is_late = answer is not None and answer.at > last.pinged_at + patience - SLACK
+                assert is_late or manners & {"silent", "absent"}, self._where(state)
+                assert is_late or answer is None, self._where(state)
             case _:
                 raise AssertionError(f"unknown reason: {self._where(state)}")
 

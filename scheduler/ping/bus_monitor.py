@@ -39,12 +39,15 @@ class Outage(NamedTuple):
 
 
 class BusMonitor:
-    """Remembers when the bus did not answer. `timeout_seconds` is that of a ping."""
+    """Remembers when the bus did not answer. `timeout_seconds` is that of a ping.
+
+    `gap_seconds`: a longer time between two round trips is an outage.
+    """
 
     def __init__(self, client: Client, timeout_seconds: float) -> None:
         self._client = client
         gap = min(GAP_SECONDS, timeout_seconds * GAP_SHARE_OF_TIMEOUT)
-        self._gap_seconds = max(LEAST_GAP_SECONDS, gap)
+        self.gap_seconds = max(LEAST_GAP_SECONDS, gap)
         self._last_round_trip = boottime()
         self._outages: deque[Outage] = deque(maxlen=REMEMBERED_OUTAGES)
 
@@ -54,14 +57,14 @@ class BusMonitor:
         self._last_round_trip = boottime()
         while True:
             await self.await_round_trip()
-            await asyncio.sleep(self._gap_seconds / ROUND_TRIPS_IN_A_GAP)
+            await asyncio.sleep(self.gap_seconds / ROUND_TRIPS_IN_A_GAP)
 
     async def await_round_trip(self) -> None:
         """Returns after a round trip that began after the call, however long that takes."""
         while not await self._round_trip():  # noqa: ASYNC110  # polls the server, no event of ours
             await asyncio.sleep(RETRY_SECONDS)
         now = boottime()
-        if now - self._last_round_trip > self._gap_seconds:
+        if now - self._last_round_trip > self.gap_seconds:
             self._outages.append(Outage(self._last_round_trip, now))
             log.warning(
                 "bus_outage_detected",

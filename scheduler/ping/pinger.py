@@ -81,6 +81,7 @@ class Pinger:
         self._on_result = on_result
         self._inbox = client.new_inbox()
         self._in_flight: dict[str, PingAttempt] = {}  # by ping_id
+        self._expiring: dict[str, PingAttempt] = {}  # by ping_id: past their time-out, undecided
         self._missed: dict[str, PingAttempt] = {}  # by ping_id, oldest first
         self._next_nonce = nonces().__next__
         self.bad_messages = 0
@@ -122,6 +123,7 @@ class Pinger:
     def abandon(self) -> None:
         """Forgets what is in flight; no result is given for it."""
         self._in_flight.clear()
+        self._expiring.clear()
         self._missed.clear()
 
     async def _send(self, attempts: list[PingAttempt], now: float) -> None:
@@ -150,7 +152,7 @@ class Pinger:
         ping_id = message.subject.rpartition(".")[2]
         attempt = self._in_flight.get(ping_id)
         if attempt is None:
-            self._receive_late(ping_id, message.data)
+            self._receive_late(ping_id, message)
             return
         if message.headers and message.headers.get("Status") == "503":
             attempt.no_responders = True
@@ -163,7 +165,29 @@ class Pinger:
             del self._in_flight[ping_id]
             self._on_result(attempt, result)
 
-    def _receive_late(self, ping_id: str, data: bytes) -> None:
+    def _receive_late(self, ping_id: str, message: Msg) -> None:
+        """Takes an answer to a ping that is past its time-out.
+
+        While it is not decided yet, the answer counts: it was on its way to us when this process
+        looked at the clock, and that we were busy is not the agent's fault. Where we were busy for
+        as long as the gap that the bus monitor takes for an outage, the ping is excused instead.
+        """
+        expiring = self._expiring.get(ping_id)
+        if expiring is None:
+            self._note_late(ping_id, message.data)
+            return
+        if message.headers and message.headers.get("Status") == "503":
+            return
+        late_seconds = boottime() - expiring.first_sent_at
+        if late_seconds > self._timeout_seconds + self._bus_monitor.gap_seconds:
+            return
+        expiring.response_ms = round(late_seconds * 1000.0, 3)
+        result = self._result_of(expiring, message.data, message.headers)
+        if result is not None:
+            del self._expiring[ping_id]
+            self._on_result(expiring, result)
+
+    def _note_late(self, ping_id: str, data: bytes) -> None:
         """Notes that the agent of a missed ping was there, where this is its report.
 
         Its window is not lost: the agent's next report covers it. The miss does not count as
@@ -277,6 +301,7 @@ class Pinger:
         expired = [a for a in self._in_flight.values() if a.first_sent_at <= sent_before]
         for attempt in expired:
             del self._in_flight[attempt.ping_id]
+            self._expiring[attempt.ping_id] = attempt
         return expired
 
     async def _resend(self, now: float) -> None:
@@ -288,11 +313,14 @@ class Pinger:
     async def _expire(self, attempts: list[PingAttempt], now: float) -> None:
         """Decides whether the agents missed these pings, or whether an outage of ours excuses them.
 
-        The monitors know of an outage that goes on only after the next round trip.
+        The monitors know of an outage that goes on only after the next round trip. Whatever the
+        server had sent us before is received with it, answers to these pings included.
         """
         await self._bus_monitor.await_round_trip()
         await self._server_monitor.await_answer()
         for attempt in attempts:
+            if self._expiring.pop(attempt.ping_id, None) is None:
+                continue  # its answer had come meanwhile
             excused = self._bus_monitor.overlaps_outage(
                 attempt.first_sent_at,
                 now,

@@ -36,6 +36,10 @@ def complete(up: Up, agent_id: str) -> list[dict]:
     return until(look, f"the history of {agent_id} is complete")
 
 
+def after(pings: list[dict], moment: float) -> list[dict]:
+    return [ping for ping in pings if at(ping["pinged_at"]) > moment]
+
+
 def test_killed_at_random_moments(launch) -> None:
     moments = random.Random(20261123)
     seen: dict[str, list[dict]] = {}
@@ -76,20 +80,23 @@ def test_a_ping_that_came_due_meanwhile_happens_once(launch) -> None:
         agent_id: until(lambda i=agent_id: up.pings(i), "a first ping")[0] for agent_id in IDS
     }
     up.kill()
-    due = max(at(ping["next_ping_at"]) for ping in before.values())
-    until(lambda: time.time() > due + 1.0, "all have come due", step=0.1)
+    killed = time.time()
+    # On a slow machine there were more pings since. All have come due an interval from now.
+    until(lambda: time.time() > killed + 3.0 + 1.0, "all have come due", step=0.1)
 
     restarted = time.time()
     up = launch(*FLEET, **EVERY_THREE_SECONDS).ready()
     for agent_id in IDS:
-        until(lambda i=agent_id: len(up.pings(i)) >= 3, f"{agent_id} goes on")
+        until(lambda i=agent_id: len(after(up.pings(i), killed)) >= 2, f"{agent_id} goes on")
         pings = complete(up, agent_id)
         check_history(pings)
         assert pings[0] == before[agent_id]
-        assert pings[1]["pinged_at"]
-        assert at(pings[1]["pinged_at"]) > restarted
-        assert pings[1]["late_ms"] >= 1000.0
-        assert at(pings[2]["pinged_at"]) - at(pings[1]["pinged_at"]) >= 3.0 - ROUNDING
+        due_meanwhile = after(pings, killed)[0]
+        assert at(due_meanwhile["pinged_at"]) > restarted
+        assert due_meanwhile["late_ms"] >= 1000.0
+        if due_meanwhile["outcome"] != "excused":  # for a stall of ours: asked again after a second
+            distance = at(due_meanwhile["next_ping_at"]) - at(due_meanwhile["pinged_at"])
+            assert distance >= 3.0 - ROUNDING
 
 
 def test_killed_before_it_is_due_it_keeps_the_due_time(launch) -> None:

@@ -10,17 +10,25 @@ from msgspec.structs import replace
 from nats.aio.msg import Msg
 
 from bus.contract import subjects
-from bus.contract.messages import PingRequest, Silence, decode, encode
+from bus.contract.messages import AgentEntry, PingRequest, Silence, decode, encode
 from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.settings import Settings
 from bus.transport import connection, micro_services
+from scheduler.cluster.bus_clock import BusClock
+from scheduler.fleet.directory import Directory
+from scheduler.ping.attempt import PingAttempt
+from scheduler.ping.bus_monitor import BusMonitor
+from scheduler.ping.pinger import Pinger, PingLimits
+from scheduler.ping.server_monitor import ServerMonitor
 from scheduler.ping.silence import heard_late, silence_after_miss, unheard_milliseconds
+from scheduler.policy import Answered, Missed, PingResult
 from scheduler.service import running
 from tests.agents import report
 from tests.history import until_history
+from tests.unit.measured_lives import POLICY
 
 TIMEOUT_SECONDS = 1.0
-LATE_SECONDS = 1.2  # before the next ping is sent
+LATE_SECONDS = 1.8  # before the next ping is sent
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
@@ -131,3 +139,37 @@ def test_only_the_last_miss_is_answered_late():
     assert unheard_milliseconds(heard_late(misses(0), NOW)) == 0
     assert heard_late(None, NOW) is None
     assert heard_late(heard, NOW + timedelta(minutes=45)) == heard
+
+
+async def test_an_answer_that_lay_with_us_at_the_time_out_counts(bus, config):
+    """The scheduler was busy when the time was over, and had not read the answer yet."""
+    results: list[PingResult] = []
+    directory = Directory(POLICY)
+    directory.apply_entry("a", AgentEntry(agent_id="a", registered_at=NOW, enrolled_at=NOW), 1)
+    tracked = directory.get("a")
+    assert tracked
+    pinger = Pinger(
+        bus,
+        BusMonitor(bus, TIMEOUT_SECONDS),
+        ServerMonitor(bus),
+        BusClock(bus),
+        PingLimits(1, timeout_seconds=TIMEOUT_SECONDS),
+        lambda _attempt, result: results.append(result),
+    )
+
+    def answer(attempt: PingAttempt) -> None:
+        request = decode(attempt.request, PingRequest)
+        subject = f"{pinger._inbox}.{attempt.ping_id}"
+        pinger._receive(Msg(bus, subject=subject, data=encode(report("a", request))))
+
+    in_time, missed = PingAttempt("a", tracked, "p-1", None), PingAttempt("a", tracked, "p-2", None)
+    await pinger.launch([in_time, missed])
+    over = missed.first_sent_at + TIMEOUT_SECONDS
+    expired = pinger._take_expired(over)
+    answer(in_time)
+    assert [type(result) for result in results] == [Answered]
+    await pinger._expire(expired, over)
+    assert [type(result) for result in results] == [Answered, Missed]
+    answer(missed)
+    assert len(results) == 2
+    assert tracked.late_answer_at == missed.pinged_at
