@@ -115,6 +115,7 @@ class Scheduler:
             self._on_peers_changed,
             policy=fingerprint(settings),
             timeout_seconds=settings.PING_RESPONSE_TIMEOUT_SECONDS,
+            clock_offset=lambda: self.bus_clock.offset_seconds,
         )
         self.bus_disks = BusDisks()
         self.presence = Presence(
@@ -225,6 +226,7 @@ class Scheduler:
             ping_seconds_sum=counters.ping.sum,
             late_seconds_sum=counters.late.sum,
             bus_clock_offset_seconds=self.bus_clock.offset_seconds,
+            peer_clock_difference_seconds=self.peers.clock_difference_seconds,
             schedulers=self.peers.count,
             bucket_bytes=self.bucket_guard.bucket_bytes,
             bus_servers=self.bus_disks.servers,

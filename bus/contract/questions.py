@@ -534,6 +534,7 @@ class SchedulerStats(Message, kw_only=True, frozen=True):
     layout_problems: tuple[str, ...] = ()  # streams that are not as the settings want them
     # the server's clock less this scheduler's; None before it was measured
     bus_clock_offset_seconds: float | None = None
+    peer_clock_difference_seconds: float = 0.0  # of another scheduler's clock from its, at most
     schedulers: int = 1  # that announce themselves, with this one
     bucket_bytes: int = 0  # of the bucket's stream on the bus
     bus_servers: tuple[BusServer, ...] = ()  # empty without NATS_SYSTEM_CREDS

@@ -154,6 +154,9 @@ def _bus_families(stats: SchedulerStats) -> list[Metric]:
     if stats.bus_clock_offset_seconds is not None:
         text = "The bus server's clock less the scheduler's"
         families.append(_gauge("clock_offset_seconds", text, stats, stats.bus_clock_offset_seconds))
+    text = "How far another scheduler's clock is from the scheduler's, at most"
+    difference = stats.peer_clock_difference_seconds
+    families.append(_gauge("peer_clock_difference_seconds", text, stats, difference))
     return families
 
 

@@ -26,6 +26,7 @@ from bus.contract import subjects
 from bus.contract.messages import Message, decode, encode
 from bus.errors import BadMessageError
 from bus.transport.connection import Client
+from scheduler.cluster.bus_clock import TOLERANCE_SECONDS
 
 log = structlog.get_logger("scheduler.cluster.peers")
 
@@ -45,10 +46,12 @@ class Alive(Message, kw_only=True, frozen=True):
     """What one scheduler announces to the others; the subject names the sender.
 
     `policy` is the fingerprint of its rules; empty from a scheduler that does not say.
+    `clock_offset_seconds` is the server's clock less the sender's; None before it was measured.
     """
 
     word: Word
     policy: str = ""
+    clock_offset_seconds: float | None = None
 
 
 def new_instance() -> str:
@@ -72,7 +75,8 @@ class Peers:
 
     `on_change` is called when a scheduler appears or disappears. `greeted` is set once the others
     had time to answer this scheduler's first announcement. `policy` is the fingerprint of the rules
-    of this scheduler, `timeout_seconds` the time-out of a ping.
+    of this scheduler, `timeout_seconds` the time-out of a ping. `clock_offset` returns the server's
+    clock less this scheduler's, in seconds.
     """
 
     def __init__(
@@ -83,16 +87,20 @@ class Peers:
         *,
         policy: str = "",
         timeout_seconds: float = 10.0,
+        clock_offset: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._client = client
         self.instance = instance
         self._policy = policy
+        self._clock_offset = clock_offset
         self._patience_seconds = timeout_seconds + PATIENCE_SECONDS
         self.on_change = on_change
         # times are CLOCK_BOOTTIME in seconds, by instance
         self._heard_at: dict[str, float] = {}
         self._came_at: dict[str, float] = {}
         self._policies: dict[str, str] = {}
+        self._clock_offsets: dict[str, float] = {}  # those that were measured
+        self._clocks_apart: dict[str, float] = {}  # the peers whose clock differs
         self._worked_at: dict[str, float] = {}
         self._neglecting: set[str] = set()
         self._heard_self_at = 0.0
@@ -149,6 +157,11 @@ class Peers:
         """The believed peers whose rules are not those of this scheduler."""
         return self._others_differ
 
+    @property
+    def clock_difference_seconds(self) -> float:
+        """How far the clock of a believed peer is from this scheduler's, at most."""
+        return max(self._clock_differences().values(), default=0.0)
+
     def saw_outcome(self, ping_id: str) -> None:
         """Notes who wrote an outcome that appeared in the bucket."""
         instance = ping_id.partition("-")[0]
@@ -197,7 +210,11 @@ class Peers:
 
     async def _announce(self, word: Word) -> None:
         self._announced_at = boottime()
-        message = Alive(word=word, policy=self._policy)
+        message = Alive(
+            word=word,
+            policy=self._policy,
+            clock_offset_seconds=self._clock_offset(),
+        )
         try:
             await self._client.publish(subjects.alive(self.instance), encode(message))
         except nats.errors.Error as error:
@@ -222,6 +239,8 @@ class Peers:
             self._heard_at[sender] = now
             self._came_at.setdefault(sender, now)
             self._policies[sender] = announced.policy
+            if announced.clock_offset_seconds is not None:
+                self._clock_offsets[sender] = announced.clock_offset_seconds
         self._update()
         if announced.word == "hello":
             await self._answer(now)
@@ -241,6 +260,7 @@ class Peers:
         self._heard_at.pop(instance, None)
         self._came_at.pop(instance, None)
         self._policies.pop(instance, None)
+        self._clock_offsets.pop(instance, None)
         self._worked_at.pop(instance, None)
         self._neglecting.discard(instance)
 
@@ -274,6 +294,7 @@ class Peers:
             self._was_alone = self.alone
             self.on_change()
         self._compare_policies()
+        self._compare_clocks()
 
     def _compare_policies(self) -> None:
         """Notes the peers that judge by other rules, and logs each of them once."""
@@ -290,3 +311,32 @@ class Peers:
                     action="give all schedulers the same PING_ settings",
                 )
         self._others_differ = tuple(differing)
+
+    def _compare_clocks(self) -> None:
+        """Logs the peers whose clock differs, each of them once when it begins to.
+
+        The windows of pings lie on the calendar of the scheduler that made them.
+        """
+        differences = self._clock_differences()
+        apart = {name: by for name, by in differences.items() if by > TOLERANCE_SECONDS}
+        for instance, seconds in apart.items():
+            if instance not in self._clocks_apart:
+                log.error(
+                    "clock_differs_from_peer",
+                    peer=instance,
+                    seconds=round(seconds, 3),
+                    action="set the clocks of the schedulers' hosts right (NTP)",
+                )
+        self._clocks_apart = apart
+
+    def _clock_differences(self) -> dict[str, float]:
+        """Returns how far each believed peer's clock is from this one's, by way of the server's."""
+        own = self._clock_offset()
+        if own is None:
+            return {}
+        differences = {}
+        for instance in self._believed:
+            theirs = self._clock_offsets.get(instance)
+            if theirs is not None:
+                differences[instance] = abs(theirs - own)
+        return differences

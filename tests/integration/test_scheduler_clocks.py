@@ -1,5 +1,6 @@
 """A scheduler with a wrong clock silences no agent, and moves no window."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -161,6 +162,31 @@ async def test_doctor_and_metrics_tell_the_offset_of_a_scheduler(bus, config):
     )
     text = "".join(str(family) for family in scheduler_families(stats))
     assert "gpuping_scheduler_clock_offset_seconds" in text
+
+
+async def test_two_schedulers_whose_clocks_differ_say_so_in_doctor_log_and_metrics(
+    bus, config, capsys
+):
+    """Each is within 2 s of the server's clock, and the two are 3 s apart."""
+    async with running(config) as one, running(config) as two:
+        said = ""
+        async with asyncio.timeout(20):
+            while "clock_differs_from_peer" not in said:  # they announce themselves every second
+                set_clock_apart(one, 1.5)
+                set_clock_apart(two, -1.4)
+                await asyncio.sleep(0.05)
+                said += capsys.readouterr().out
+        finding = await scheduler_clocks(bus)
+        stats = [one.stats(), two.stats()]
+    assert "seconds=2.9" in said
+    assert "clock_differs_from_bus" not in said
+    assert (finding.level, finding.detail) == (
+        "warning",
+        "2 asked, at most 1.5 s from the server's and 2.9 s from each other's",
+    )
+    assert max(one.peer_clock_difference_seconds for one in stats) == pytest.approx(2.9)
+    text = "".join(str(family) for family in scheduler_families(stats[0]))
+    assert "gpuping_scheduler_peer_clock_difference_seconds" in text
 
 
 def set_clock_apart(scheduler: Scheduler, seconds: float) -> None:
