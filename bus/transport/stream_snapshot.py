@@ -19,6 +19,7 @@ from bus.transport.jetstream_api import JsonObject
 log = structlog.get_logger("bus.transport.stream_snapshot")
 
 CHUNK_BYTES = 128 * 1024
+NO_MORE = "204"  # the status at the end of a snapshot of several chunks
 START_SECONDS = 60.0  # the server checks its files first
 SILENT_SECONDS = 60.0  # between two chunks
 FINISH_SECONDS = 600.0  # the server unpacks and indexes what it was sent
@@ -46,7 +47,7 @@ class _Receiver:
         else:
             self._is_complete = True
             status = (message.headers or {}).get("Status")
-            if status is not None:
+            if status not in (None, NO_MORE):
                 self._failure = (message.headers or {}).get("Description", status)
         if message.reply:
             await self._client.publish(message.reply, b"")

@@ -9,7 +9,7 @@ from bus.settings import Settings
 from gpuping.client import bus_file
 from gpuping.client.bus_connection import NothingRunsError, connect_to_running
 from gpuping.client.rest_source import RestSource
-from gpuping.doctor import bus_checks, machine_checks
+from gpuping.doctor import bus_checks, machine_checks, storage_checks
 from gpuping.output.findings import Finding, failure, note, ok
 
 
@@ -52,6 +52,7 @@ async def _check_bus(settings: Settings) -> list[Finding]:
                 await _finding("streams", bus_checks.streams(client, settings)),
                 await _finding("services", bus_checks.services(client)),
                 await _finding("work", bus_checks.work(client)),
+                await _finding("storages", storage_checks.followers(client)),
                 await _optional("history", bus_checks.history_edge(client)),
                 await _finding("bus clock", bus_checks.server_clock(client)),
                 await _optional("scheduler clocks", bus_checks.scheduler_clocks(client)),

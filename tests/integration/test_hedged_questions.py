@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,20 @@ from msgspec.structs import replace
 from nats.micro.request import Request
 
 from bus.client.fleet_client import FleetClient
+from bus.clock import utc_now
 from bus.contract import subjects
 from bus.contract.questions import ListRequest, StorageStats
 from bus.settings import Settings
-from bus.transport import connection, hedging, micro_services
+from bus.transport import connection, hedging, jetstream_api, micro_services
 from bus.transport.connection import Client
 from bus.transport.hedging import HedgedEndpoints
 from bus.transport.micro_services import Endpoint
+from gpuping.doctor import storage_checks
 from scheduler import service as scheduler_service
 from storage import service as storage_service
 from tests.scheduler_processes import scheduler_processes
 from tests.storage_process import storage_process
-from tests.storage_states import until
+from tests.storage_states import publish, series, until
 
 QUESTIONS = 12  # each goes to the frozen one of two with a chance of one half
 
@@ -108,9 +111,29 @@ async def test_lists_and_history_are_answered_while_a_scheduler_and_a_storage_ar
                 page = await fleet.agents(ListRequest())
                 assert page.total == 0
                 assert (await fleet.storage_stats(2.0)).rows == 0
+            await assert_doctor_finds(bus, "other")
         finally:
             second_scheduler.signal(signal.SIGCONT)
             second_storage.send(signal.SIGCONT)
+
+
+async def assert_doctor_finds(bus: Client, name: str) -> None:
+    """The server tells which storage does not follow; that it is long enough is another test."""
+    await publish(bus, series("a", 2, utc_now() - timedelta(hours=1)))
+
+    async def is_found() -> bool:
+        verb = f"CONSUMER.LIST.{subjects.HISTORY_STREAM}"
+        answer = await jetstream_api.call(bus, verb)
+        later = (utc_now() + timedelta(minutes=1)).isoformat()
+        silent = [
+            one["name"]
+            for one in answer["consumers"]
+            if storage_checks.does_not_follow(one | {"ts": later})
+        ]
+        return silent == [name]
+
+    await until(is_found)
+    assert (await storage_checks.followers(bus)).level == "ok"
 
 
 async def until_two_storages_are_ready(bus: Client) -> None:

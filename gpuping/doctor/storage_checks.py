@@ -1,0 +1,41 @@
+"""The check of every storage on the bus: one that is frozen answers nothing, and others hide it."""
+
+from datetime import datetime
+
+from bus.contract import subjects
+from bus.transport import jetstream_api
+from bus.transport.connection import Client
+from bus.transport.jetstream_api import JsonObject
+from gpuping.output.findings import Finding, note, ok, warning
+
+# A storage acknowledges what it has written several times a second while outcomes arrive.
+SILENT_SECONDS = 15.0
+
+
+async def followers(client: Client) -> Finding:
+    """Whether each storage follows the history stream, by the server's word. Raises BusError."""
+    verb = f"CONSUMER.LIST.{subjects.HISTORY_STREAM}"
+    answer = await jetstream_api.call(client, verb)
+    consumers = answer.get("consumers") or []
+    durable = [one for one in consumers if one["config"].get("durable_name")]
+    if not durable:
+        return note("storages", "no storage has read the history yet")
+    silent = [one["name"] for one in durable if does_not_follow(one)]
+    if not silent:
+        return ok("storages", f"{len(durable)} follow the history")
+    names = ", ".join(sorted(silent))
+    advice = (
+        "see their logs and start them again; of one that is gone for good delete the consumer "
+        f"(`nats consumer rm {subjects.HISTORY_STREAM} NAME`)"
+    )
+    return warning("storages", f"these do not follow the history: {names}", advice)
+
+
+def does_not_follow(consumer: JsonObject) -> bool:
+    """Returns whether outcomes wait for a storage that has acknowledged none for long."""
+    waiting = consumer.get("num_pending", 0) + consumer.get("num_ack_pending", 0)
+    if waiting == 0:
+        return False
+    acknowledged = consumer.get("ack_floor", {}).get("last_active") or consumer["created"]
+    silent = datetime.fromisoformat(consumer["ts"]) - datetime.fromisoformat(acknowledged)
+    return silent.total_seconds() > SILENT_SECONDS
