@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from bus.client.fleet_client import FleetClient
 from bus.contract.messages import AgentState
@@ -21,10 +22,11 @@ from bus.contract.questions import HistoryRequest, Ping
 from bus.errors import BusError
 from tests.chaos import records
 from tests.chaos.attack import Attack
-from tests.chaos.fleet import share_up
+from tests.chaos.fleet import read_gaps, share_up
 from tests.chaos.records import RecordedHost
 from tests.chaos.system import System
 from tests.history import History, read_history
+from tests.ledger_agents import AgentAnswer
 from tests.scheduler_audit import Audit
 from tests.scheduler_keys import snapshot
 
@@ -101,11 +103,18 @@ class Whereabouts:
                 for number in range(system.shape.fleets):
                     self._add(f"fleet-{number + 1}", Span(one.began, one.ended), "kill")
         self._stalls = [Span(s.began, s.ended) for s in system.stalls]
+        for number in range(system.shape.fleets):
+            self._add_gaps(system.folder / "records", f"fleet-{number + 1}")
 
     def _add(self, fleet: str, span: Span, kind: str) -> None:
         self.absences.setdefault(fleet, []).append(span)
         if kind in DEAD_KINDS:
             self._deaths.setdefault(fleet, []).append(span)
+
+    def _add_gaps(self, folder: Path, fleet: str) -> None:
+        """The time in which the fleet itself found that it had not lived, for whatever reason."""
+        for began, ended in read_gaps((folder / fleet).with_suffix(".gaps")):
+            self._add(fleet, Span(began / 1000, ended / 1000), "gap")
 
     def dead_seconds(self, agent_id: str, life: Span) -> Dead:
         """How long the host's process was dead or frozen within its life."""
@@ -124,10 +133,24 @@ class Whereabouts:
 
 
 class _HostAudit(Audit):
-    """The auditor of the scheduler, with what this harness knows of absences and outages."""
+    """The auditor of the scheduler, with what this harness knows of absences and outages.
+
+    Outcomes of releases before have no window of their own: their reports say where it was.
+    """
 
     places: dict[int, Span]
     absences: list[Span]
+
+    def _tiles(self, state: AgentState) -> None:
+        if state.last.since is not None:
+            super()._tiles(state)
+
+    def _time(self, state: AgentState, answer: AgentAnswer) -> tuple[int, int]:
+        if state.last.since is not None:
+            return super()._time(state, answer)
+        assert state.last.seconds
+        parts = [round(value * 1000) for value in astuple(state.last.seconds)]
+        return parts[0] + parts[1], sum(parts) - parts[4]
 
     def _deserved(self, state: AgentState) -> None:
         assert self.places[state.ping_seq].meets(self.absences), (

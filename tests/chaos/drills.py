@@ -3,7 +3,7 @@
 servers   three servers: each is killed and frozen (15 and 60 s) in turn, twice; then a rolling
           restart of everything
 migrate   three servers, streams of one replica: `gpuping bus migrate --replicas 3`
-upgrade   services of another source tree (PREVIOUS=DIR), upgraded in turn to this one, and back
+upgrade   services of another source tree (PREVIOUS=DIR), upgraded in turn to this one, back and again
 restore   everything is lost but a backup that was made under load; pings go on from it
 """
 
@@ -76,8 +76,8 @@ async def migrate(result: Result, system: System, attack: Attack) -> None:
 
 
 async def upgrade(_result: Result, system: System, attack: Attack) -> None:
-    """The services of another release are replaced in turn by this one's, and then back."""
-    for tree in (None, system.shape.source):
+    """The services of another release are replaced in turn by this one's, back, and again."""
+    for tree in (None, system.shape.source, None):
         for name in system.services:
             if not name.startswith("fleet"):
                 system.processes[name].cwd = tree

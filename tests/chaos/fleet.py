@@ -43,15 +43,20 @@ def share_up(agent_id: str) -> float:
     return 1.0
 
 
+def read_gaps(file: Path) -> list[tuple[int, int]]:
+    """When a fleet did not live, on CLOCK_BOOTTIME in milliseconds."""
+    stored = file.read_bytes()
+    whole = len(stored) // 16 * 16
+    return [(began, ended) for began, ended in struct.iter_unpack("qq", stored[:whole])]
+
+
 class Life:
     """When this process lived, on CLOCK_BOOTTIME in milliseconds; kept in a file."""
 
     def __init__(self, file: Path) -> None:
         self._gaps_file = os.open(file.with_suffix(".gaps"), os.O_CREAT | os.O_APPEND | os.O_RDWR)
         self._beat_file = os.open(file.with_suffix(".beat"), os.O_CREAT | os.O_RDWR)
-        stored = os.pread(self._gaps_file, 2**24, 0)
-        whole = len(stored) // 16 * 16
-        self._gaps = list(struct.iter_unpack("qq", stored[:whole]))
+        self._gaps = read_gaps(file.with_suffix(".gaps"))
         beat = os.pread(self._beat_file, 8, 0)
         self._last = struct.unpack("q", beat)[0] if len(beat) == 8 else now_ms()
         self.beat(restarted=True)

@@ -203,6 +203,7 @@ cluster {{
         url = await self._link(name)
         numbers = {key: f"{value!r}" for key, value in self._numbers().items()}
         environment = {"NATS_URL": url, "LOG_LEVEL": "warning", "LOG_FORMAT": "json"} | numbers
+        environment["PYTHONFAULTHANDLER"] = "1"  # a crash in C says where
         environment["GPUPING_DATA_DIR"] = str(self.data_of(name))
         environment["STORAGE_NAME"] = name
         cwd = None
