@@ -3,7 +3,7 @@
 servers   three servers: each is killed and frozen (15 and 60 s) in turn, twice; then a rolling
           restart of everything
 migrate   three servers, streams of one replica: `gpuping bus migrate --replicas 3`
-upgrade   services of another source tree (PREVIOUS=DIR), upgraded in turn to this one, back and again
+upgrade   services of another source tree (PREVIOUS=DIR), upgraded in turn to this one, back, again
 restore   everything is lost but a backup that was made under load; pings go on from it
 """
 
