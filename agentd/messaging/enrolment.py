@@ -173,7 +173,7 @@ class KeyAnnouncement:
             self.first_attempt.set()
             last_error = ""
             pause = FIRST_RETRY_SECONDS
-            await asyncio.sleep(RENEWAL_CHECK_SECONDS)
+            await asyncio.sleep(self._identity.seconds_to_check(RENEWAL_CHECK_SECONDS))
 
     def _take(self, reply: CredentialsReply) -> None:
         if self._identity.needs_renewal(time.time()):

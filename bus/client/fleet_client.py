@@ -34,6 +34,7 @@ from bus.contract.dashboard import (
     FleetUptime,
     Totals,
 )
+from bus.contract.enrolment import NewTokenReply, NewTokenRequest
 from bus.contract.explanations import (
     Explanation,
     ExplanationRequest,
@@ -93,6 +94,7 @@ log = structlog.get_logger("bus.client")
 
 SCHEDULER = "the scheduler"
 STORAGE = "storage"
+ENROLMENT = "the enrolment service"
 
 ANSWER_SECONDS = 5.0
 # A year of one agent's history may take storage its whole query time-out.
@@ -205,6 +207,10 @@ class FleetClient:
             label=label,
             columns=columns,
         )
+
+    async def new_host_token(self, request: NewTokenRequest) -> NewTokenReply:
+        """An enrolment token for a host that is new. RefusedError 409 for an agent that exists."""
+        return await self._ask(ENROLMENT, subjects.NEW_HOST_ENROLMENT, request, NewTokenReply)
 
     async def book_maintenance(self, request: BookRequest) -> Bookings:
         """Books maintenance. Refused where it does not lie ahead, or exceeds a host's budget."""

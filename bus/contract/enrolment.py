@@ -35,6 +35,18 @@ class NewTokenReply(Message, kw_only=True, frozen=True):
     address: str = ""
 
 
+class EnrolmentOffer(Message, kw_only=True, frozen=True):
+    """What REST answers: the one line that lets a host in, once, until `expires_at`.
+
+    `only_here`: the bus listens on loopback, so that no other machine reaches it.
+    """
+
+    command: str
+    expires_at: datetime
+    agent_id: AgentId | None = None
+    only_here: bool = False
+
+
 def enrol_command(token: str, address: str) -> str:
     """The one line with which a GPU host joins."""
     return f"gpuping agentd --enroll {token}@{address}"
@@ -82,11 +94,13 @@ class EnrolmentToken(Message, kw_only=True, frozen=True):
     """`enrolment.<hash>` in the bucket: a token, known by its hash only.
 
     `agent_id` is the only agent that it is for, if any; `used_by` the agent that redeemed it.
+    `new_only`: it never takes the place of an agent that exists.
     """
 
     expires_at: datetime
     agent_id: AgentId | None = None
     used_by: AgentId | None = None
+    new_only: bool = False
 
 
 class HostKeys(Message, kw_only=True, frozen=True):

@@ -73,6 +73,8 @@ ALERTS_STATS = "gpuping.alerts.stats"
 
 REDEEM = "gpuping.enrolment.redeem"
 NEW_ENROLMENT = "gpuping.enrolment.new"
+# as NEW_ENROLMENT, and such a token never takes the place of an agent that exists
+NEW_HOST_ENROLMENT = "gpuping.enrolment.new-host"
 RENEW_ALL = "gpuping.enrolment.renew.*"
 
 MICRO_PING = "$SRV.PING"  # every micro service on the bus answers
@@ -268,6 +270,11 @@ def host_key(agent_id: str) -> str:
 def enrolment_key(token_hash: str) -> str:
     """Subject of an enrolment token that is not used yet, by its hash."""
     return f"{KEYS}enrolment.{token_hash}"
+
+
+def enrolment_keys() -> str:
+    """Subject filter of all enrolment tokens."""
+    return f"{KEYS}enrolment.*"
 
 
 def timer_key(agent_id: str) -> str:

@@ -60,6 +60,12 @@ class HostIdentity:
         lifetime = self._expires_at - self._issued_at
         return now >= self._issued_at + lifetime * RENEW_AT_SHARE
 
+    def seconds_to_check(self, longest: float) -> float:
+        """How long to wait until the next look at the credentials: a tenth of their lifetime."""
+        if not self._expires_at:
+            return longest
+        return max(1.0, min(longest, (self._expires_at - self._issued_at) / 10))
+
     def replace_token(self, token: str) -> None:
         """Takes new credentials for the same login key; the next connection uses them.
 

@@ -166,6 +166,7 @@ ROLES: dict[RoleName, Role] = {
     "gateway": Role(
         purpose="Asks services and agents for REST and the page; writes only the audit log.",
         publish=(
+            subjects.NEW_HOST_ENROLMENT,
             "gpuping.registry.>",
             subjects.PING_NOW_ALL,
             subjects.FLEET,

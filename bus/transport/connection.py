@@ -42,6 +42,8 @@ SLOWEST_RETRY_SECONDS = 8.0
 REFUSAL_SECONDS = 5.0  # a server looks for an account that it does not know for 2 s
 PENDING_BYTES = 8 * 1024 * 1024
 
+_ERRORS_OF_ONE_MESSAGE = ("permissions violation", "stale connection")
+
 Hook = Callable[[], Awaitable[None]]
 
 
@@ -233,6 +235,18 @@ class Client(NatsClient):
                 )
                 raise nats.errors.SecureConnWantedError
         await super()._process_info(info, initial_connection)
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Reconnects after an error with which the server ends the connection.
+
+        nats-py 2.16 closes for good instead. Credentials that have expired are the common case:
+        their file has newer ones by then.
+        """
+        is_harmless = any(word in err_msg.lower() for word in _ERRORS_OF_ONE_MESSAGE)
+        if is_harmless or not self.is_connected:
+            await super()._process_err(err_msg)
+            return
+        await self._process_op_err(nats.errors.Error(f"nats: {err_msg.strip(chr(39))}"))
 
     async def _process_pong(self) -> None:
         """Accepts a PONG for a `flush` that has timed out.

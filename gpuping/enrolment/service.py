@@ -5,11 +5,12 @@ authority's own keys are in the same folder, as in `gpuping up`, it revokes the 
 host that is enrolled again; elsewhere it says which command does that.
 """
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from msgspec.structs import replace
 from nats.micro.request import Request
 from prometheus_client.core import Metric
 
+from bus.background import background
 from bus.client import audit
 from bus.clock import utc_now
 from bus.contract import subjects
@@ -37,7 +39,7 @@ from bus.identity import enrolment_token, host
 from bus.identity.authority import USER_DAYS, Authority, Issued
 from bus.identity.keys import InvalidKeyError, KeyKind, SigningKey, check_public_key
 from bus.settings import Settings
-from bus.transport import account_updates, connection
+from bus.transport import account_updates, connection, jetstream_api
 from bus.transport.batch import Write, commit
 from bus.transport.bucket import KeyValue, read
 from bus.transport.connection import Client
@@ -47,6 +49,9 @@ from gpuping.enrolment.metric_families import Answered, families
 log = structlog.get_logger("gpuping.enrolment")
 
 _DAY_SECONDS = 86_400
+# a host that redeemed a token in its last moment may ask again
+KEPT_AFTER_EXPIRY = timedelta(minutes=10)
+PURGE_SECONDS = 3600.0
 AUDIT_SECONDS = 2.0  # less than the host waits for its credentials
 SHOWN_HASH = 12  # characters of a token's hash that name it in the audit log
 
@@ -69,12 +74,18 @@ class Enrolment:
         """What the micro service serves; permissions say who may ask what."""
         return [
             Endpoint("new", subjects.NEW_ENROLMENT, self._on_new),
+            Endpoint("new-host", subjects.NEW_HOST_ENROLMENT, self._on_new_host),
             Endpoint("redeem", subjects.REDEEM, self._on_redeem),
             Endpoint("renew", subjects.RENEW_ALL, self._on_renew),
         ]
 
-    async def new_token(self, request: NewTokenRequest) -> NewTokenReply:
-        """Makes a token and keeps its hash. Raises UnavailableError when the bucket does not."""
+    async def new_token(self, request: NewTokenRequest, *, new_only: bool = False) -> NewTokenReply:
+        """Makes a token and keeps its hash. Raises UnavailableError when the bucket does not.
+
+        With `new_only` it never takes the place of an agent that exists: RefusedError 409.
+        """
+        if new_only and request.agent_id is not None:
+            await self._refuse_existing(request.agent_id, code=409)
         key = SigningKey.generate(KeyKind.USER)
         token_hash = enrolment_token.hash_of(key.seed)
         now = int(time.time())
@@ -83,10 +94,9 @@ class Enrolment:
             "bootstrap", f"_enrol-{token_hash[:12]}", key.public, now=now, expires_at=expires
         )
         expires_at = datetime.fromtimestamp(expires, UTC)
-        kept = EnrolmentToken(expires_at=expires_at, agent_id=request.agent_id)
-        await commit(
-            self._client, [Write(subjects.enrolment_key(token_hash), encode(kept), expected=0)]
-        )
+        kept = EnrolmentToken(expires_at=expires_at, agent_id=request.agent_id, new_only=new_only)
+        token_key = subjects.enrolment_key(token_hash)
+        await commit(self._client, [_token_write(token_key, kept, expected=0)])
         log.info("enrolment_token_made", agent_id=request.agent_id, expires_at=str(expires_at))
         await audit.record(
             self._client,
@@ -133,8 +143,8 @@ class Enrolment:
         before = await read(self._client, subjects.host_key(agent_id), HostKeys)
         keys = _host_keys(agent_id, request.proof, token_hash)
         writes = [
-            Write(
-                token_key, encode(replace(token.value, used_by=agent_id)), expected=token.revision
+            _token_write(
+                token_key, replace(token.value, used_by=agent_id), expected=token.revision
             ),
             _host_write(keys, before),
         ]
@@ -222,17 +232,53 @@ class Enrolment:
         if token.agent_id is not None:
             if request.agent_id not in {None, token.agent_id}:
                 raise RefusedError(403, "the enrolment token is for another agent")
+            if token.new_only:
+                await self._refuse_existing(token.agent_id)
             return token.agent_id
         agent_id = request.agent_id or request.default_id
+        await self._refuse_existing(agent_id)
+        return agent_id
+
+    async def _refuse_existing(self, agent_id: str, *, code: int = 403) -> None:
         entry = await read(self._client, subjects.agent_key(agent_id), AgentEntry)
         keys = await read(self._client, subjects.host_key(agent_id), HostKeys)
         if entry is not None or keys is not None:
             raise RefusedError(
-                403,
+                code,
                 f"agent {agent_id} exists: `gpuping enroll new --id {agent_id}` lets this host "
                 "take its place",
             )
-        return agent_id
+
+    async def purge_spent(self) -> int:
+        """Removes tokens that are of no use any more; returns how many there were.
+
+        The server drops them by itself (_token_write), but those of an earlier version have no
+        time to live, and one that was dropped may come back when the server is killed.
+        """
+        verb = f"STREAM.INFO.{subjects.BUCKET_STREAM}"
+        asked = {"subjects_filter": subjects.enrolment_keys()}
+        info = await jetstream_api.call(self._client, verb, asked)
+        spent = 0
+        for key in info["state"].get("subjects") or ():
+            token = await read(self._client, key, EnrolmentToken)
+            if token is None or token.value.expires_at + KEPT_AFTER_EXPIRY > utc_now():
+                continue
+            purge = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": "60s"}
+            with suppress(StaleError):
+                await commit(self._client, [Write(key, b"", purge, expected=token.revision)])
+                spent += 1
+        if spent:
+            log.info("enrolment_tokens_purged", tokens=spent)
+        return spent
+
+    async def keep_purging(self) -> None:
+        """Purges now and then, until cancelled."""
+        while True:
+            try:
+                await self.purge_spent()
+            except BusError as error:
+                log.warning("enrolment_purge_failed", detail=str(error))
+            await asyncio.sleep(PURGE_SECONDS)
 
     async def _revoke(self, agent_id: str, login_keys: Iterable[str]) -> None:
         """Voids the earlier login of a host that was enrolled again."""
@@ -272,6 +318,12 @@ class Enrolment:
         self._answered["token_made"] += 1
         return reply
 
+    async def _on_new_host(self, request: Request) -> NewTokenReply:
+        asked = decode(request.data or b"{}", NewTokenRequest)
+        reply = await self.new_token(asked, new_only=True)
+        self._answered["token_made"] += 1
+        return reply
+
     async def _on_redeem(self, request: Request) -> CredentialsReply:
         reply = await self.redeem(decode(request.data, RedeemRequest))
         self._answered["host_enrolled"] += 1
@@ -301,10 +353,24 @@ async def running(settings: Settings, authority: Authority) -> AsyncIterator[Enr
         service = await serve(
             client, subjects.ENROLMENT_SERVICE, "lets GPU hosts in", enrolment.endpoints()
         )
-        try:
-            yield enrolment
-        finally:
-            await service.stop()
+        async with background() as start:
+            start(enrolment.keep_purging())
+            try:
+                yield enrolment
+            finally:
+                await service.stop()
+
+
+def _token_write(
+    key: str,
+    token: EnrolmentToken,
+    *,
+    expected: int,
+) -> Write:
+    """Writes a token, which the server drops when it is of no use any more."""
+    left = token.expires_at + KEPT_AFTER_EXPIRY - utc_now()
+    time_to_live = max(60, round(left.total_seconds()))
+    return Write(key, encode(token), {"Nats-TTL": f"{time_to_live}s"}, expected=expected)
 
 
 def public_address(settings: Settings) -> str:

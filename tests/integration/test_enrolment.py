@@ -1,16 +1,21 @@
 """Enrolment: a token lets one host in, once; renewals go to the recorded keys only."""
 
 import asyncio
+import base64
 import os
 import signal
+import stat
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import nats.errors
 import pytest
 
+from agentd.messaging.enrolment import KeyAnnouncement
 from bus import settings
+from bus.background import background
 from bus.client import audit
 from bus.contract import subjects
 from bus.contract.enrolment import (
@@ -26,7 +31,7 @@ from bus.errors import GpupingError, RefusedError
 from bus.identity import claims, credentials, enrolment_token, host
 from bus.identity.keys import KeyKind, SigningKey
 from bus.identity.local import LocalIdentities
-from bus.transport import account_updates, connection
+from bus.transport import account_updates, connection, jetstream_api
 from bus.transport.batch import Write, commit
 from bus.transport.bucket import read
 from gpuping.client import own_server
@@ -202,6 +207,81 @@ async def test_credentials_are_renewed_for_the_recorded_keys_only(world: World) 
         await world.enrolment.renew("a-1", replayed)
 
 
+async def test_a_token_of_the_page_never_takes_the_place_of_an_agent(world: World) -> None:
+    """The gateway, which faces the web, may ask for no other."""
+    await world.enrolment.redeem(request_of((await world.token("a-1")).secret))
+    with pytest.raises(RefusedError, match="--id a-1"):
+        await world.enrolment.new_token(NewTokenRequest(agent_id="a-1"), new_only=True)
+    reply = await world.enrolment.new_token(NewTokenRequest(agent_id="a-2"), new_only=True)
+    await world.enrolment.redeem(request_of((await world.token("a-2")).secret))
+    late = request_of(enrolment_token.parse(reply.token).secret)
+    with pytest.raises(RefusedError, match="--id a-2"):
+        await world.enrolment.redeem(late)
+
+
+async def test_tokens_that_are_of_no_use_any_more_are_removed(world: World) -> None:
+    """Also those of an earlier version, which have no time to live."""
+    used = await world.token("a-1")
+    await world.enrolment.redeem(request_of(used.secret))
+    fresh = await world.token("a-2")
+    for token in (used, fresh):
+        key = subjects.enrolment_key(enrolment_token.hash_of(token.secret))
+        assert 3600 <= await _time_to_live(world.client, key) <= 4200
+    ended = []
+    for number in range(3):
+        key = subjects.enrolment_key(f"{number:064x}")
+        old = EnrolmentToken(expires_at=datetime(2026, 1, 1, tzinfo=UTC), used_by="a-9")
+        await commit(world.client, [Write(key, encode(old))])
+        ended.append(key)
+    assert await world.enrolment.purge_spent() == 3
+    assert await world.enrolment.purge_spent() == 0
+    for key in ended:
+        assert await read(world.client, key, EnrolmentToken) is None
+    key = subjects.enrolment_key(enrolment_token.hash_of(fresh.secret))
+    assert await read(world.client, key, EnrolmentToken) is not None
+
+
+async def _time_to_live(client: connection.Client, key: str) -> int:
+    """Seconds, as the last write of a key asked for."""
+    verb = f"STREAM.MSG.GET.{subjects.BUCKET_STREAM}"
+    answer = await jetstream_api.call(client, verb, {"last_by_subj": key})
+    headers = base64.b64decode(answer["message"]["hdrs"]).decode()
+    return int(headers.split("Nats-TTL: ")[1].split("s")[0])
+
+
+async def test_agentd_renews_its_credentials_itself_before_they_expire(
+    world: World, tmp_path: Path
+) -> None:
+    """Over the bus; the file is replaced whole and stays its owner's. It is never cut off."""
+    login = SigningKey.generate(KeyKind.USER)
+    now = int(time.time())
+    authority = world.server.identities.authority
+    token = authority.mint("agent", "a-1", login.public, now=now, expires_at=now + 4)
+    creds = tmp_path / "a-1.creds"
+    credentials.write_secret(creds, credentials.to_text(token, login))
+    identity = host.HostIdentity(creds, SigningKey.generate(KeyKind.USER))
+    agent_settings = msgspec.structs.replace(world.server.settings, NATS_CREDS=str(creds))
+    seen = creds.stat()
+    async with connection.connected(
+        agent_settings, "agentd:a-1", inbox_prefix=subjects.inbox_prefix("a-1")
+    ) as client:
+        announcement = KeyAnnouncement(client, identity, "a-1", lambda: None)
+        async with background() as start, asyncio.timeout(20):
+            start(announcement.run())
+            while creds.stat().st_ino == seen.st_ino:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            # the server ends the connection by which it came, and it comes back with the new ones
+            while client.stats["reconnects"] == 0:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            while not client.is_connected:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    renewed = claims.decode(credentials.read(creds).token)
+    assert renewed.subject == login.public
+    assert renewed.expires_at > now + 80 * DAY
+    assert stat.S_IMODE(creds.stat().st_mode) == 0o600
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
 async def test_a_bootstrap_user_may_redeem_and_nothing_else(world: World, tmp_path: Path) -> None:
     token = await world.token()
     creds = tmp_path / "bootstrap.creds"
@@ -209,6 +289,7 @@ async def test_a_bootstrap_user_may_redeem_and_nothing_else(world: World, tmp_pa
     async with joined(world.url, f"_INBOX.{token.name}", user_credentials=str(creds)) as client:
         assert await client.may_publish(subjects.REDEEM)
         assert not await client.may_publish(subjects.NEW_ENROLMENT)
+        assert not await client.may_publish(subjects.NEW_HOST_ENROLMENT)
         assert not await client.may_publish(subjects.register("a-1"))
         assert not await client.may_subscribe(subjects.ping("a-1"))
         assert not await client.may_subscribe("_INBOX.>")

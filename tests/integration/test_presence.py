@@ -181,16 +181,16 @@ async def test_two_hosts_with_one_identity_are_flagged_within_seconds(scheduler,
 async def test_two_connections_that_never_answer_are_flagged_by_the_time(
     scheduler, own_server, monkeypatch
 ):
-    monkeypatch.setattr(presence, "TWIN_SECONDS", 3.0)
+    monkeypatch.setattr(presence, "TWIN_SECONDS", 1.0)
     settings = own_server.settings_of_agent("a")
     async with connection.connected(settings, "x"), connection.connected(settings, "y"):
         await until(lambda: view_of(scheduler).conflicting_connections != (), 15)
 
 
 async def test_a_restarted_agentd_is_never_flagged(scheduler, own_server):
-    for number in range(4):
+    for number in range(3):
         client = await Answering(f"s{number}").connect(own_server)
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(0.5)
         assert view_of(scheduler).conflicting_connections == ()
         await client.close()
     assert scheduler.presence._twins == set()

@@ -58,10 +58,14 @@ export const pingNow = (id) => request(agentPath(id, "/ping"), { method: "POST" 
 export const exportLink = (id, hours, format) => agentPath(id, `/history?hours=${hours}&format=${format}`);
 export const EVENTS = "ping-system/events";
 
-export const logout = () => request("logout", { method: "POST" });
-export const login = (token) =>
-  request("login", {
+const post = (path, body) =>
+  request(path, {
     method: "POST",
     headers: { Accept: "application/json", "Content-Type": "application/json" },
-    body: JSON.stringify({ token }),
+    body: JSON.stringify(body),
   });
+
+export const caller = () => request("ping-system/caller");
+export const offerEnrolment = (body) => post("ping-system/enrolments", body);
+export const logout = () => request("logout", { method: "POST" });
+export const login = (token) => post("login", { token });

@@ -1,5 +1,6 @@
 /** The root component: it chooses which parts of the page are shown. */
 
+import { AddHostDialog, useMayAdd } from "./parts/addhost.js";
 import { Detail } from "./parts/detail.js";
 import { Empty } from "./parts/empty.js";
 import { ErrorBoundary } from "./parts/errorboundary.js";
@@ -26,8 +27,9 @@ export function App() {
   const state = useStore();
   const route = useRoute();
   useZone();
+  const mayAdd = useMayAdd(state.phase);
   return html`
-    <${Header} state=${state} />
+    <${Header} state=${state} mayAdd=${mayAdd} />
     <${ProblemBanner} state=${state} />
     ${state.phase === "ready" && html`<${Remarks} health=${state.health} />`}
     ${state.phase === "login" && html`<${Login} />`}
@@ -35,17 +37,18 @@ export function App() {
     ${state.phase === "ready" && route.month && html`<${ErrorBoundary} key=${route.agent} name=${`The month of ${route.agent}`} resetOn=${route}>
       <${MonthPage} route=${route} returns=${state.returns} />
     <//>`}
-    ${state.phase === "ready" && !route.month && html`<${Fleet} fleet=${state.fleet} route=${route} returns=${state.returns} />`}
+    ${state.phase === "ready" && !route.month && html`<${Fleet} fleet=${state.fleet} route=${route} returns=${state.returns} mayAdd=${mayAdd} />`}
     ${state.phase === "ready" && html`<${Operation} health=${state.health} />`}
     <${Tooltip} />
     <${Help} />
+    ${mayAdd && html`<${AddHostDialog} />`}
   `;
 }
 
-function Fleet({ fleet, route, returns }) {
+function Fleet({ fleet, route, returns, mayAdd }) {
   useEffect(() => showRoute(fleet, route));
   useKeys();
-  if (fleet.total === 0 && fleet.agents.size === 0 && !route.agent) return html`<main><${Empty} /></main>`;
+  if (fleet.total === 0 && fleet.agents.size === 0 && !route.agent) return html`<main><${Empty} mayAdd=${mayAdd} /></main>`;
   return html`<div class=${classes({ page: true, "has-detail": route.agent })}>
     <main class="fleet">
       <h1 class="spoken">The fleet</h1>

@@ -1,9 +1,10 @@
-/** Shown for a fleet without agents: three ways to add the first one. */
+/** Shown for a fleet without agents: ways to add the first one. */
 
 import { html } from "../preact.js";
+import { NewHost } from "./addhost.js";
 import { Copyable } from "./copyable.js";
 
-export function Empty() {
+export function Empty({ mayAdd }) {
   const here = location.origin + location.pathname.replace(/\/$/, "");
   const body = `'{"agent_id": "agent-001"}'`;
   return html`<section class="empty" aria-label="No agents yet">
@@ -13,8 +14,13 @@ export function Empty() {
     <h1>Nobody to ping yet</h1>
     <p>The first agent shows up on this page by itself, with its first ping within seconds. Start one:</p>
     <ol>
-      <li><h2>On a host with GPUs</h2><p>It registers itself over the bus and is pinged from then on.</p>
-        <${Copyable} label="start an agent" text="AGENT_ID=agent-001 NATS_URL=nats://this-host:4222 gpuping agentd" /></li>
+      <li><h2>A host with GPUs</h2>
+        ${
+          mayAdd
+            ? html`<p>One command lets it in.</p><${NewHost} />`
+            : html`<p>An operator lets it in: this page shows them the command, and so does this one.</p>
+              <${Copyable} label="make an enrolment" text="gpuping enroll new" />`
+        }</li>
       <li><h2>Just to see it work</h2><p>Four test agents with simulated GPUs.</p>
         <${Copyable} label="start with test agents" text="gpuping up --register-agents 4 --scenario flapping" /></li>
       <li><h2>Over REST</h2><p>Announces a host whose agent starts later; until then it stays pending.</p>

@@ -6,6 +6,7 @@ import { isSignedIn, signOut } from "../session.js";
 import { useNow } from "../store.js";
 import { setTheme, theme, THEMES } from "../theme.js";
 import { AlertsBadge } from "./alerts.js";
+import { AddHostButton } from "./addhost.js";
 import { Icon } from "./glyph.js";
 import { showHelp } from "./keys.js";
 
@@ -15,7 +16,7 @@ function Badge({ state }) {
   return html`<span class="live is-${kind}" title=${note}><i aria-hidden="true"></i><span role="status">${label}</span></span>`;
 }
 
-export function Header({ state }) {
+export function Header({ state, mayAdd }) {
   const { phase } = state;
   return html`<header class="top">
     <a class="brand" href="#/" aria-label="gpuping, the whole fleet">
@@ -24,6 +25,7 @@ export function Header({ state }) {
     ${phase !== "login" && html`<${Badge} state=${state} />`}
     ${phase === "ready" && html`<${AlertsBadge} />`}
     <nav aria-label="More">
+      ${phase === "ready" && mayAdd && html`<${AddHostButton} />`}
       <a href="map">Map</a>
       <a href="schema">API</a>
       <a href="metrics">Metrics</a>
