@@ -230,6 +230,7 @@ class Scheduler:
             schedulers=self.peers.count,
             bucket_bytes=self.bucket_guard.bucket_bytes,
             bus_servers=self.bus_disks.servers,
+            gateways=self.presence.gateways,
             refused_replies=self._client.refused_reply_count,
         )
 

@@ -503,6 +503,7 @@ class BusServer(Struct, kw_only=True, frozen=True):
     name: str
     stored_bytes: int
     limit_bytes: int
+    syncs_always: bool = True  # a write is on disk before it is acknowledged
 
 
 class SchedulerStats(Message, kw_only=True, frozen=True):
@@ -538,4 +539,5 @@ class SchedulerStats(Message, kw_only=True, frozen=True):
     schedulers: int = 1  # that announce themselves, with this one
     bucket_bytes: int = 0  # of the bucket's stream on the bus
     bus_servers: tuple[BusServer, ...] = ()  # empty without NATS_SYSTEM_CREDS
+    gateways: int | None = None  # that are connected; None without NATS_SYSTEM_CREDS
     refused_replies: int = 0  # questions that were dropped: their reply subject is no inbox

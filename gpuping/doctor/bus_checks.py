@@ -9,6 +9,7 @@ from datetime import datetime
 from bus import clock
 from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
+from bus.contract.questions import ListRequest
 from bus.errors import BusError, RefusedError, UnavailableError
 from bus.redaction import redact_address
 from bus.settings import Settings
@@ -16,6 +17,7 @@ from bus.transport import jetstream_api, layout
 from bus.transport.connection import Client
 from bus.transport.jetstream_api import JetStreamApiError
 from bus.transport.micro_services import ask_raw
+from gpuping.doctor import fleet_checks
 from gpuping.output.findings import Finding, failure, note, ok, warning
 
 DISCOVERY_SECONDS = 0.5
@@ -122,19 +124,28 @@ async def work(client: Client) -> Finding:
     return ok("work", "scheduler and storage can keep outcomes")
 
 
-async def history_edge(client: Client) -> Finding:
-    """How far back the bus holds outcomes, and whether days exist in one file only."""
+async def schedulers(client: Client) -> list[Finding]:
+    """What all schedulers say together: rules, disks of the bus, gateways."""
+    stats = await FleetClient(client, WORK_SECONDS).every_scheduler(WORK_SECONDS)
+    if not stats:
+        return []
+    return [
+        fleet_checks.policies(stats),
+        fleet_checks.bus_disks(stats),
+        fleet_checks.gateways(stats),
+    ]
+
+
+async def history(client: Client) -> list[Finding]:
+    """What storage says: how far back the bus reaches, and the room that storage has."""
     stats = await FleetClient(client, WORK_SECONDS).storage_stats(WORK_SECONDS)
-    if stats.stream_begins is None:
-        return note("history", "the bus holds no outcomes yet, or storage has not looked")
-    detail = f"the bus holds outcomes since {stats.stream_begins:%Y-%m-%d}"
-    if stats.stream_days_left is not None:
-        detail += f" and drops the oldest in about {stats.stream_days_left:.0f} days"
-    if stats.days_in_file_only:
-        detail += f"; {stats.days_in_file_only} days are in storage's file only"
-        advice = "see storage's log: they should have been archived; back its data dir up"
-        return warning("history", detail, advice)
-    return ok("history", detail)
+    return [fleet_checks.edge(stats), fleet_checks.storage_disk(stats)]
+
+
+async def silent_hosts(client: Client) -> Finding:
+    """Which hosts do not answer their pings."""
+    request = ListRequest(status="missing", limit=fleet_checks.NAMED_AGENTS)
+    return fleet_checks.agents(await FleetClient(client, WORK_SECONDS).agents(request))
 
 
 async def _count_services(client: Client) -> dict[str, int]:

@@ -19,6 +19,7 @@ async def examine(settings: Settings) -> list[Finding]:
         machine_checks.disk(settings),
         machine_checks.clock(),
         await machine_checks.gpus(settings),
+        machine_checks.expiring_credentials(settings),
     ]
     running = bus_file.find(settings.data_dir)
     if running:
@@ -53,7 +54,9 @@ async def _check_bus(settings: Settings) -> list[Finding]:
                 await _finding("services", bus_checks.services(client)),
                 await _finding("work", bus_checks.work(client)),
                 await _finding("storages", storage_checks.followers(client)),
-                await _optional("history", bus_checks.history_edge(client)),
+                *await _several("schedulers", bus_checks.schedulers(client)),
+                *await _several("history", bus_checks.history(client)),
+                await _optional("hosts", bus_checks.silent_hosts(client)),
                 await _finding("bus clock", bus_checks.server_clock(client)),
                 await _optional("scheduler clocks", bus_checks.scheduler_clocks(client)),
             ]
@@ -68,6 +71,14 @@ async def _optional(name: str, check: Awaitable[Finding]) -> Finding:
         return await check
     except BusError as error:
         return note(name, str(error))
+
+
+async def _several(name: str, check: Awaitable[list[Finding]]) -> list[Finding]:
+    """The findings of one answer, or a note where the service does not answer."""
+    try:
+        return await check
+    except BusError as error:
+        return [note(name, str(error))]
 
 
 async def _finding(name: str, check: Awaitable[Finding]) -> Finding:

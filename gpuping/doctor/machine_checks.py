@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from bus.errors import GpupingError
+from bus.identity import claims, credentials
 from bus.settings import Settings
 from gpuping import extras
 from gpuping.output.findings import Finding, failure, note, ok, warning
@@ -17,6 +18,7 @@ LEAST_FREE_BYTES = 200 * 2**20
 AMPLE_FREE_BYTES = 2 * 2**30
 SHARE_OF_DISK = 0.75  # of what is free: as much a nats-server gives to streams
 SLOW_FSYNC_SECONDS = 0.05
+EXPIRY_WARNING_DAYS = 21.0  # agents of 90 days renew theirs long before
 # adjtimex(2): its answer when the clock is not synchronized.
 _TIME_ERROR = 5
 # The size of its `struct timex`, with a margin.
@@ -91,6 +93,55 @@ def clock() -> Finding:
     if state < 0:
         return note("clock", "the kernel does not say")
     return ok("clock", "synchronized")
+
+
+def expiring_credentials(settings: Settings) -> Finding:
+    """Whether credentials that this machine holds expire soon.
+
+    They are NATS_CREDS, a file or a folder, and those that the data dir keeps. Agents renew theirs
+    by themselves at half their time; those of services are made anew by an operator.
+    """
+    now = time.time()
+    expired = []
+    soon = []
+    count = 0
+    for path in _credential_files(settings):
+        try:
+            expires_at = claims.decode(credentials.read(path).token).expires_at
+        except GpupingError:
+            continue  # whoever uses the file says what is wrong with it
+        count += 1
+        if not expires_at:
+            continue
+        days = (expires_at - now) / 86_400
+        if days < 0:
+            expired.append(path.name)
+        elif days < EXPIRY_WARNING_DAYS:
+            soon.append(f"{path.name} in {days:.0f} days")
+    advice = "make new ones: `gpuping creds service ROLE`, or `gpuping creds agent ID`"
+    if expired:
+        return failure("credentials", f"expired: {', '.join(expired)}", advice)
+    if soon:
+        return warning("credentials", f"they expire soon: {', '.join(soon)}", advice)
+    if not count:
+        return note("credentials", "none are kept here")
+    return ok("credentials", f"{count} here, none expires within {EXPIRY_WARNING_DAYS:.0f} days")
+
+
+def _credential_files(settings: Settings) -> list[Path]:
+    """Files that can be read; others are for another user's doctor."""
+    folders = [settings.data_dir / "identity", settings.agent_state_dir]
+    found = []
+    if settings.NATS_CREDS:
+        given = Path(settings.NATS_CREDS).expanduser()
+        if given.is_dir():
+            folders.append(given)
+        else:
+            found.append(given)
+    for folder in folders:
+        if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK):
+            found += sorted(folder.rglob("*.creds"))
+    return [path for path in dict.fromkeys(found) if os.access(path, os.R_OK)]
 
 
 async def gpus(settings: Settings) -> Finding:

@@ -1,4 +1,4 @@
-"""How much JetStream holds on each nats-server, and how much it may hold.
+"""How much JetStream holds on each nats-server, how much it may hold, and whether it syncs writes.
 
 The servers' own system account tells it. A server without a limit in its configuration takes three
 quarters of the disk's free space as it was at its start. When that is used up it refuses outcomes.
@@ -22,6 +22,7 @@ ANSWERS_SECONDS = 1.0  # how long servers are waited for; each answers for itsel
 
 class _Limits(Struct, frozen=True):
     max_storage: int = 0
+    sync_always: bool = False
 
 
 class _JetStream(Struct, frozen=True):
@@ -64,9 +65,12 @@ class BusDisks:
             limit_bytes = answer.data.config.max_storage
             if limit_bytes > 0:
                 name = answer.server.name
-                stored_bytes = answer.data.storage
-                server = BusServer(name=name, stored_bytes=stored_bytes, limit_bytes=limit_bytes)
-                found[name] = server
+                found[name] = BusServer(
+                    name=name,
+                    stored_bytes=answer.data.storage,
+                    limit_bytes=limit_bytes,
+                    syncs_always=answer.data.config.sync_always,
+                )
             if len(found) >= max(1, len(client.discovered_servers)):
                 everybody.set()
 

@@ -47,6 +47,7 @@ LOOKS = 12  # of one check: each goes to one of the two by chance
 LOOK_SECONDS = 1.0
 LOOKED_AT_A_TIME = 4  # agents; after an outage of the network many have two connections for a while
 RETRY_SECONDS = 2.0
+GATEWAY_USER = "_gateway"
 
 
 class ConnectionId(NamedTuple):
@@ -122,6 +123,7 @@ class Presence:
         self._several_since: dict[str, float] = {}
         self._twins: set[str] = set()
         self.is_known = False  # whether the servers were asked once
+        self.gateways: int | None = None  # connected ones at the last snapshot
 
     async def run(self) -> None:
         """Follows the connections until cancelled; does nothing without NATS_SYSTEM_CREDS."""
@@ -179,6 +181,7 @@ class Presence:
         began = set(self._agents)
         listed: dict[ConnectionId, tuple[str, str]] = {}
         answered = False
+        gateways = 0
         offset = 0
         while True:
             pages = await self._pages(client, offset)
@@ -187,6 +190,7 @@ class Presence:
             for page in pages:
                 most = max(most, page.total)
                 for one in page.connections or ():
+                    gateways += _is_gateway(one.jwt)
                     agent_id = _agent_of(one.jwt)
                     if agent_id is not None:
                         listed[ConnectionId(page.server_id, one.cid)] = (agent_id, one.ip)
@@ -195,6 +199,7 @@ class Presence:
                 break
         if not answered:
             return
+        self.gateways = gateways
         for connection_id, (agent_id, address) in listed.items():
             self._add(agent_id, connection_id, address)
         for connection_id in began - set(listed):
@@ -317,6 +322,14 @@ def _agent_of(token: str) -> str | None:
         return subjects.check_agent_id(claims.name_of(token))
     except (InvalidTokenError, BadMessageError):
         return None
+
+
+def _is_gateway(token: str) -> bool:
+    """Whether these are the credentials of a gateway."""
+    try:
+        return claims.name_of(token) == GATEWAY_USER
+    except InvalidTokenError:
+        return False
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

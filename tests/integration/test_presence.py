@@ -215,3 +215,16 @@ async def scheduler_events(own_server: OwnServer) -> list[str]:
     await client.subscribe("gpuping.event.*", cb=hear)
     await client.flush()
     return kinds
+
+
+async def test_the_servers_disks_and_the_gateways_are_known(own_server):
+    """What `gpuping doctor` and the metrics tell of the bus itself."""
+    async with (
+        connection.connected(own_server.settings_of("gateway"), "gateway"),
+        running(own_server.settings_of("scheduler")) as scheduler,
+    ):
+        await until(lambda: scheduler.stats().bus_servers != (), 5)
+        (server,) = scheduler.stats().bus_servers
+        assert server.limit_bytes > server.stored_bytes
+        assert server.syncs_always
+        assert scheduler.stats().gateways == 1

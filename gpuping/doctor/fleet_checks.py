@@ -1,0 +1,102 @@
+"""What the answers of schedulers, storage and registry say about the fleet. No I/O.
+
+The checks of `bus_checks` ask; these judge.
+"""
+
+from collections.abc import Iterable
+
+from bus.contract.questions import AgentPage, SchedulerStats, StorageStats
+from gpuping.output.findings import Finding, note, ok, warning
+
+NAMED_AGENTS = 5
+MOST_USED_SHARE = 0.8  # of what a nats-server may hold
+LEAST_DISK_BYTES = 2 * 2**30
+SHORT_EDGE_DAYS = 7.0
+
+
+def policies(schedulers: list[SchedulerStats]) -> Finding:
+    """Whether all schedulers judge by the same rules."""
+    differing = [stats.instance for stats in schedulers if stats.differing_policies]
+    if differing:
+        detail = f"schedulers judge by different rules: {', '.join(differing)}"
+        return warning("policies", detail, "give all schedulers the same PING_ settings")
+    return ok("policies", f"{len(schedulers)} schedulers judge by the same rules")
+
+
+def bus_disks(schedulers: list[SchedulerStats]) -> Finding:
+    """Whether each nats-server has room, and syncs what it acknowledges."""
+    servers = {server.name: server for stats in schedulers for server in stats.bus_servers}
+    if not servers:
+        advice = "give a scheduler NATS_SYSTEM_CREDS (identity/system.creds)"
+        return note("bus disks", "no scheduler sees the disks of the nats-servers", advice)
+    unsynced = [server.name for server in servers.values() if not server.syncs_always]
+    if unsynced:
+        detail = f"{', '.join(unsynced)}: a power cut loses outcomes that were acknowledged"
+        advice = "set `sync_interval: always` in jetstream {} of nats-server (deploy/nats.conf)"
+        return warning("bus disks", detail, advice)
+    parts = []
+    is_full = False
+    for server in servers.values():
+        used = server.stored_bytes / server.limit_bytes
+        is_full = is_full or used > MOST_USED_SHARE
+        parts.append(f"{server.name} {used:.0%} of {server.limit_bytes / 2**30:.1f} GiB")
+    detail = f"used: {', '.join(parts)}"
+    if is_full:
+        advice = "make room, or raise max_file_store: a full bus takes no outcomes"
+        return warning("bus disks", detail, advice)
+    return ok("bus disks", detail)
+
+
+def gateways(schedulers: list[SchedulerStats]) -> Finding:
+    """Whether somebody shows the fleet over HTTP."""
+    counts = [stats.gateways for stats in schedulers if stats.gateways is not None]
+    if not counts:
+        return note("gateways", "no scheduler sees who is connected (NATS_SYSTEM_CREDS)")
+    if max(counts) == 0:
+        advice = "start `gpuping gateway`, or see its log"
+        return warning("gateways", "no gateway is connected to the bus", advice)
+    return ok("gateways", f"{max(counts)} connected")
+
+
+def storage_disk(stats: StorageStats) -> Finding:
+    """Whether storage has room for its file."""
+    if stats.disk_free_bytes is None:
+        return note("storage disk", "storage does not say how much room it has")
+    detail = f"{stats.disk_free_bytes / 2**30:.1f} GiB free where storage keeps its file"
+    if stats.disk_free_bytes < LEAST_DISK_BYTES:
+        return warning("storage disk", detail, "make room: ingest waits when the disk is full")
+    return ok("storage disk", detail)
+
+
+def edge(stats: StorageStats) -> Finding:
+    """How far back the bus holds outcomes, and whether days exist in one file only."""
+    if stats.stream_begins is None:
+        return note("history", "the bus holds no outcomes yet, or storage has not looked")
+    detail = f"the bus holds outcomes since {stats.stream_begins:%Y-%m-%d}"
+    if stats.stream_days_left is not None:
+        detail += f" and drops the oldest in about {stats.stream_days_left:.0f} days"
+    if stats.days_in_file_only:
+        detail += f"; {stats.days_in_file_only} days are in storage's file only"
+        advice = "see storage's log: they should have been archived; back its data dir up"
+        return warning("history", detail, advice)
+    if stats.stream_days_left is not None and stats.stream_days_left < SHORT_EDGE_DAYS:
+        advice = "storage archives what is dropped; GPUPING_HISTORY_STREAM_GB keeps more on the bus"
+        return note("history", detail, advice)
+    return ok("history", detail)
+
+
+def agents(silent: AgentPage) -> Finding:
+    """Whether hosts are silent. `silent` lists those whose last pings were missed."""
+    if not silent.total:
+        return ok("hosts", "every host that is registered answers, or was not pinged yet")
+    named = ", ".join(_named(silent))
+    advice = "see whether the host runs, and `journalctl -u gpuping-agentd` on it"
+    return warning("hosts", f"{silent.total} do not answer: {named}", advice)
+
+
+def _named(page: AgentPage) -> Iterable[str]:
+    for agent in page.agents[:NAMED_AGENTS]:
+        reason = f" ({agent.last_reason})" if agent.last_reason else ""
+        yield f"{agent.agent_id}{reason}"
+    if page.total > NAMED_AGENTS:
+        yield "..."
