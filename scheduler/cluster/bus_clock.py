@@ -78,9 +78,17 @@ class BusClock:
     def now(self) -> datetime:
         """Returns our wall time, or the server's where ours is ahead of it."""
         now = self._own_time()
-        if self.offset_seconds is not None and self.offset_seconds < -TOLERANCE_SECONDS:
-            return now + timedelta(seconds=self.offset_seconds)
+        offset = self.offset_seconds
+        if offset is not None and offset < -TOLERANCE_SECONDS:
+            return now + timedelta(seconds=offset)
         return now
+
+    def clamped_ms(self) -> int:
+        """Returns by how many milliseconds our wall time is ahead of `now`."""
+        offset = self.offset_seconds
+        if offset is None or offset >= -TOLERANCE_SECONDS:
+            return 0
+        return round(-offset * 1000)
 
     def reading(self) -> AnsweredPing:
         """Returns the clocks that nobody sets while we run, as windows need them."""

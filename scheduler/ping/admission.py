@@ -49,6 +49,7 @@ class MeasuredWindow(Struct, frozen=True, kw_only=True):
     elapsed: the time between `since` and `until` by a clock that is never set (CLOCK_BOOTTIME of
         one boot, or the server's timestamps); None where another boot sent the previous ping and
         nothing contradicts the calendar.
+    clamped: by how much the sender's own clock is ahead of the server's, whose time it uses then.
     excused: what this ping carried as excused: disjoint, in order.
     expected: the GPUs that the operator expects of the host, and when.
     unheard: the time between the first and the last of two or more billed misses in this window.
@@ -61,6 +62,7 @@ class MeasuredWindow(Struct, frozen=True, kw_only=True):
     registration: int = 0
     elapsed: int | None = None
     elapsed_by_server: int | None = None
+    clamped: int = 0
     excused: tuple[Interval, ...] = ()
     expected: Mapping[str, Interval] = {}
     unheard: int = 0
@@ -226,6 +228,10 @@ class _Scale:
             if by_server < 0:
                 # The server's clock was set back: by none of our clocks is any report too long.
                 most = UNBOUNDED
+        if window.elapsed is None:
+            # Where the server's clock was set back, the calendar follows it, and the sender's own
+            # clock shows that more may have passed. No host's report is too long by that.
+            most = max(most, window.until - window.since + window.clamped)
         # A step of the scheduler's own clock made time that nobody lived through. It is excused.
         stepped = 0
         if length - passed > OTHER_CLOCK_MS:

@@ -37,6 +37,7 @@ class PingAttempt:
         "agent_id",
         "base_revision",
         "base_state",
+        "clamped_ms",
         "due_at",
         "due_seq",
         "excused",
@@ -93,6 +94,7 @@ class PingAttempt:
         self.window_since: datetime | None = None
         self.excused: tuple[ExcusedSpan, ...] = ()
         self.sent = NOT_SENT
+        self.clamped_ms = 0  # by how much our clock was ahead of the server's, whose time is used
 
         # Kept by the pinger; times are CLOCK_BOOTTIME in seconds.
         self.first_sent_at = 0.0

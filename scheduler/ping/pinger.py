@@ -114,7 +114,9 @@ class Pinger:
         timestamp = whole_millisecond(self._bus_clock.now())
         sent = self._bus_clock.reading()
         now = sent.boottime
+        clamped_ms = self._bus_clock.clamped_ms()
         for attempt in attempts:
+            attempt.clamped_ms = clamped_ms
             attempt.start(timestamp, self._next_nonce(), sent, self._timeout_seconds)
             attempt.first_sent_at = now
             self._in_flight[attempt.ping_id] = attempt
@@ -235,6 +237,7 @@ class Pinger:
             attempt.pinged_at,
             attempt.excused,
             believes_unheard=self._believes_unheard,
+            clamped_ms=attempt.clamped_ms,
         )
         admitted = admit_report(window, report)
         if isinstance(admitted, Refused):

@@ -97,10 +97,12 @@ def measured_window(
     excused: tuple[ExcusedSpan, ...],
     *,
     believes_unheard: bool,
+    clamped_ms: int = 0,
 ) -> MeasuredWindow:
     """Returns what the scheduler knows of the window of an answered ping.
 
     `sent` is the ping that was answered now; the one before it is in the agent's state.
+    `clamped_ms`: by how much our clock was ahead of the server's, whose time was used then.
     """
     start = milliseconds(window_start(tracked) or pinged_at)
     until = milliseconds(pinged_at)
@@ -123,6 +125,7 @@ def measured_window(
         registration=registration,
         elapsed=_elapsed(previous, sent),
         elapsed_by_server=_elapsed_by_server(previous, sent, until - start),
+        clamped=clamped_ms,
         excused=_intervals(excused, until),
         expected=expected_intervals(tracked.entry, report),
         unheard=unheard,

@@ -387,6 +387,10 @@ class SchedulerClock:
             return own + self._offset(at)
         return own
 
+    def clamped(self, at: int) -> int:
+        """By how much this clock is ahead of the calendar that it uses."""
+        return -self._offset(at) if self.follows_server(at) else 0
+
     def follows_server(self, at: int) -> bool:
         """Whether this clock is so far ahead of the server's that it is not believed."""
         return self._offset(at) < -TOLERANCE_SECONDS * 1000
@@ -586,6 +590,7 @@ class LifeRun:
         attempt = PingAttempt("host", self.tracked, f"ping-{self.pings}", None)
         sent = clock.reading(at)
         attempt.start(on_calendar(clock.wall(at)), f"nonce-{self.pings}", sent, TIMEOUT / 1000)
+        attempt.clamped_ms = clock.clamped(at)
         pause = dice.randrange(self.kind.pause[0], self.kind.pause[1] + 1)
         answer = dice.randrange(1, 50)
         if dice.random() < self.kind.slow:

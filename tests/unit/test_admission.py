@@ -199,6 +199,16 @@ def test_a_step_of_the_servers_clock_is_held_against_no_host():
         assert result.host.window == QUARTER
 
 
+def test_a_step_back_of_the_servers_clock_that_the_calendar_follows_refuses_nobody():
+    """Two schedulers follow the server, which was set back by 100 s in a window of 150 s."""
+    told = said(Durations(up=150_000))
+    window = MeasuredWindow(since=0, until=50_000, expected={"A": ALWAYS}, clamped=100_000)
+    result = admitted(window, told)
+    assert result.host == Durations(up=50_000)
+    assert result.remarks == {"clock_disagrees"}
+    assert admit(replace(window, clamped=0), told) == Refused("more_time_than_passed")
+
+
 def test_a_step_of_our_clock_between_two_misses_is_no_silence():
     window = measured(QUARTER + 3 * HOUR, elapsed=QUARTER, unheard=3 * HOUR + 100_000)
     result = admitted(window, said(Durations(up=QUARTER)))

@@ -17,6 +17,7 @@ MEMORY = _SHM if _SHM.is_dir() else None  # fsync costs nothing there; the code 
 MINUTE = 60_000
 QUARTER = 15 * MINUTE
 TWINS = (30_000, 30_000)
+SLOW = (60_000, 240_000)  # longer than the step, too
 
 KINDS = (
     Kind("fast answers"),
@@ -42,6 +43,7 @@ KINDS = (
     Kind("the server's clock 3 h behind", server_step=-3 * HOUR),
     Kind("the server's clock 1 h ahead, twins", TWINS, schedulers=2, server_step=HOUR),
     Kind("the server's clock 1 h behind, twins", TWINS, schedulers=2, server_step=-HOUR),
+    Kind("the server's clock 100 s behind, twins", SLOW, schedulers=2, server_step=-100_000),
     Kind("our outages", outage=True),
     Kind("maintenance", booked=True),
     Kind("maintenance, slow answers", booked=True, slow=1.0),
@@ -50,7 +52,7 @@ KINDS = (
     Kind("1 s windows, slow, twins", (1_000, 1_000), 100, 0.5, schedulers=2, windows=40),
     Kind("10 s windows, slow", (10_000, 10_000), slow=1.0, windows=30),
 )
-# Of each kind: 2,010 lives in all, and 20,010 in `make soak`, none of them twice.
+# Of each kind: 2,077 lives in all, and 20,677 in `make soak`, none of them twice.
 LIVES = 67
 MANY_LIVES = 667
 
