@@ -38,6 +38,7 @@ gpuping creds config --data-dir "$root/identity" --resolver-dir "${SETUP_RESOLVE
 cp "$tls/server.pem" "$tls/server.key" "$root/trust/"
 authority=$tls/server.pem
 [ ! -e "$tls/ca.pem" ] || authority=$tls/ca.pem
+cp "$authority" "$root/trust/ca.pem"
 {
   cat "$root/identity/identity/server.conf"
   echo 'tls { cert_file: "'"${SETUP_TRUST_DIR:-/etc/gpuping/trust}"'/server.pem", key_file: "'"${SETUP_TRUST_DIR:-/etc/gpuping/trust}"'/server.key" }'

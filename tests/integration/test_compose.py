@@ -36,7 +36,7 @@ COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 ONE_SHOTS = {"setup", "layout", "cluster-layout", "demo-setup", "gpu-setup"}
 OF_OTHERS = {"prometheus", "grafana", "cluster"}  # images that are not ours
-WITHOUT_CHECK = ONE_SHOTS | OF_OTHERS | {"demo-agents", "agentd"}
+WITHOUT_CHECK = ONE_SHOTS | OF_OTHERS | {"demo-agents", "agentd", "cli"}
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
@@ -82,7 +82,7 @@ def test_a_plain_start_is_the_single_server_and_nothing_else() -> None:
     wanted = {"setup", "layout", "nats", "scheduler", "storage", "gateway", "enrolment", "alerts"}
     assert plain == wanted
     profiles = {profile for s in SERVICES.values() for profile in s.get("profiles", [])}
-    assert profiles == {"demo", "gpu", "observe", "cluster"}
+    assert profiles == {"demo", "gpu", "observe", "cluster", "tools"}
 
 
 def test_the_cluster_has_three_servers_and_two_of_every_service() -> None:

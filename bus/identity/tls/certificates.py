@@ -19,6 +19,8 @@ from bus.identity.tls.files import TlsFiles
 
 VALID_DAYS = 3650
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")  # for the services on the server's own machine
+# The servers of a cluster show their certificates to each other as clients, too.
+_USAGES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 _CLOCK_SKEW = timedelta(hours=1)
 _DNS_NAME = re.compile(r"(?=.{1,253}$)(\*\.)?([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)+")
 
@@ -114,7 +116,7 @@ def _make_certificate(
         .not_valid_after(authority.not_valid_after_utc)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(_USAGES), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
             critical=False,
