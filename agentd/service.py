@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from agentd import http
 from agentd.check_loop import CheckLoop, read_clocks
 from agentd.ledger import windows
+from agentd.ledger.chain import SealKey
 from agentd.ledger.store import LedgerStore
 from agentd.messaging.connection import BusSession
 from agentd.messaging.responder import Responder
@@ -25,6 +26,7 @@ from bus import clock
 from bus.background import background
 from bus.contract import subjects
 from bus.contract.questions import RegisterReply, RegisterRequest
+from bus.identity import signatures
 from bus.identity.host import HostIdentity
 from bus.identity.signed_report import ReportSigner
 from bus.private_files import private_folder
@@ -103,7 +105,7 @@ async def running(
     if identity is not None:
         settings = replace(settings, NATS_CREDS=str(identity.creds_path))
     try:
-        with _opened_ledger(settings, ledger_file) as store:
+        with _opened_ledger(settings, ledger_file, identity) as store:
             check_loop = CheckLoop(probe, store, settings.AGENT_GPU_CHECK_INTERVAL_SECONDS)
             bus_session = BusSession(
                 settings,
@@ -145,9 +147,17 @@ def _registration(
 
 
 @contextmanager
-def _opened_ledger(settings: Settings, path: Path) -> Iterator[LedgerStore]:
+def _opened_ledger(
+    settings: Settings,
+    path: Path,
+    identity: HostIdentity | None,
+) -> Iterator[LedgerStore]:
     """The ledger, taken over by this process. Its last records are written when the block ends."""
-    store = LedgerStore(path, settings)
+    seal_key = None
+    if identity is not None:
+        key = identity.signing_key
+        seal_key = SealKey(key.public, key.derived_secret(signatures.LEDGER_DOMAIN))
+    store = LedgerStore(path, settings, seal_key)
     store.open(read_clocks().wall)
     try:
         store.resume(secrets.token_hex(8), clock.boot_id(), read_clocks())

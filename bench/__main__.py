@@ -40,7 +40,7 @@ BENCHES = (
     "storage_queries",
     "agentd_footprint",
 )
-LONG_BENCHES = ("storage_stream", "timers", "registry_memory", "million")
+LONG_BENCHES = ("signed_reports", "storage_stream", "timers", "registry_memory", "million")
 DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {  # for benches that do not say it themselves
     "agentd_footprint": {"QUICK": {"seconds": 10.0}, "FULL": {"seconds": 60.0}},
 }
@@ -63,6 +63,8 @@ AIMS = {
     "pings_per_second": Aim(10_000),
     "pings_to_raw_ratio": Aim(0.3),
     "pings_to_prometheus_ratio": Aim(1.0),
+    "signed_to_unsigned_ratio": Aim(0.6),
+    "signed_extra_cpu_percent_at_1111_per_second": Aim(8, most=True),
     "agentd_pss_megabytes": Aim(45, most=True),
     "agentd_cpu_percent": Aim(0.2, most=True),
     "ingest_rows_per_second": Aim(100_000),

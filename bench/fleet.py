@@ -25,8 +25,12 @@ async def enrol(
     *,
     now: datetime,
     progress: Callable[[int], None],
+    signing_key: str | None = None,
 ) -> None:
-    """Registers agents 0..n-1, each with its first timer. Two keys each, 500 agents a batch."""
+    """Registers agents 0..n-1, each with its first timer. Two keys each, 500 agents a batch.
+
+    With `signing_key` their reports must be signed with it: one for all, for they share a host.
+    """
     step = MAX_MESSAGES // 2
     for first in range(0, agents, step):
         writes: list[Write] = []
@@ -37,6 +41,7 @@ async def enrol(
                 registered_at=now,
                 enrolled_at=now,
                 expected_gpus=(f"GPU-{number:032x}",),
+                signing_key=signing_key,
             )
             writes += [
                 Write(subjects.agent_key(name), encode(entry)),

@@ -1,12 +1,17 @@
 """Answers for a whole fleet from one fast Python process: `python -m bench.responder URL`.
 
+With `URL CREDENTIALS FLEET SEED_FILE` it signs what it answers, as hosts do.
+
 The one place where a wildcard may cover the ping subjects: it is the agents.
 """
 
 import asyncio
+import contextlib
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import nats.errors
 import uvloop
 from nats.aio.msg import Msg
 
@@ -20,11 +25,20 @@ from bus.contract.messages import (
     decode,
     encode,
 )
+from bus.identity import credentials
+from bus.identity.keys import SigningKey
+from bus.identity.signatures import GENESIS
+from bus.identity.signed_report import HEADER, ReportSigner
 from bus.transport import connection
 from bus.transport.connection import Client
 
 
 def answer(agent: str, request: PingRequest, now: datetime) -> bytes:
+    """The bytes of a healthy report."""
+    return encode(healthy(agent, request, now))
+
+
+def healthy(agent: str, request: PingRequest, now: datetime) -> UptimeReport:
     """A healthy report, of the size that a real one has."""
     length = round(request.window_seconds or 0.0, 3)
     seconds = Seconds(up=length)
@@ -42,7 +56,7 @@ def answer(agent: str, request: PingRequest, now: datetime) -> bytes:
     window = Window(
         since=now - timedelta(seconds=length), until=now, seconds=length, mark=f"b3f1:{int(length)}"
     )
-    report = UptimeReport(
+    return UptimeReport(
         agent_id=agent,
         boot_id="0a4c1e9e-7c1e-4b1e-9d53-1b8a6f5f0c11",
         session_id="f00dfeed",
@@ -57,7 +71,16 @@ def answer(agent: str, request: PingRequest, now: datetime) -> bytes:
         ping_id=request.ping_id,
         nonce=request.nonce,
     )
-    return encode(report)
+
+
+def signed(signer: ReportSigner, agent: str, data: bytes) -> tuple[bytes, str]:
+    """A healthy report and its signature, which goes on with the ledger of the last one."""
+    request = decode(data, PingRequest)
+    report = healthy(agent, request, datetime.now(UTC))
+    payload = encode(report)
+    extends = request.ledger_heads[0] if request.ledger_heads else GENESIS
+    head = f"{request.seq or 0:064x}"
+    return payload, signer.sign(request, data, report, payload, head, extends)
 
 
 class Replies:
@@ -68,9 +91,15 @@ class Replies:
         self._frames: list[bytes] = []
         self._sending: asyncio.Task[None] | None = None
 
-    def add(self, reply: str, payload: bytes) -> None:
+    def add(self, reply: str, payload: bytes, signature: str | None = None) -> None:
         """One more, on its way before the next turn."""
-        self._frames.append(b"PUB %b %d\r\n%b\r\n" % (reply.encode(), len(payload), payload))
+        if signature is None:
+            frame = b"PUB %b %d\r\n%b\r\n" % (reply.encode(), len(payload), payload)
+        else:
+            header = f"NATS/1.0\r\n{HEADER}: {signature}\r\n\r\n".encode()
+            lengths = (reply.encode(), len(header), len(header) + len(payload))
+            frame = b"HPUB %b %d %d\r\n%b%b\r\n" % (*lengths, header, payload)
+        self._frames.append(frame)
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
 
@@ -78,17 +107,32 @@ class Replies:
         frames = self._frames
         self._frames = []
         self._sending = None
-        await self._client.send_frames(frames)
+        # On a machine that is too busy what finds no room is asked again.
+        with contextlib.suppress(nats.errors.OutboundBufferLimitError):
+            await self._client.send_frames(frames)
 
 
-async def main(url: str) -> None:
+async def main(
+    url: str,
+    creds: str | None = None,
+    fleet: str = "",
+    seed_file: str = "",
+) -> None:
     """Answers until killed; also a bare subject, for the raw request-reply of the same run."""
-    async with connection.connected(settings.load({}, NATS_URL=url), "bench-responder") as client:
+    config = settings.load({}, NATS_URL=url, NATS_CREDS=creds)
+    signer = None
+    if creds is not None:
+        signer = ReportSigner(fleet, SigningKey.from_seed(credentials.read_secret(Path(seed_file))))
+    async with connection.connected(config, "bench-responder") as client:
         replies = Replies(client)
 
         def ping(message: Msg) -> None:
-            request = decode(message.data, PingRequest)
-            replies.add(message.reply, answer(message.subject[13:], request, datetime.now(UTC)))
+            agent = message.subject[13:]
+            if signer is None:
+                request = decode(message.data, PingRequest)
+                replies.add(message.reply, answer(agent, request, datetime.now(UTC)))
+            else:
+                replies.add(message.reply, *signed(signer, agent, message.data))
 
         async def raw(message: Msg) -> None:
             await client.publish(message.reply, message.data)
@@ -101,4 +145,4 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1]))
+    uvloop.run(main(*sys.argv[1:]))

@@ -11,15 +11,25 @@ from datetime import datetime, timedelta
 from bench.fleet import agent_id
 from bench.responder import answer
 from bus.contract import subjects
-from bus.contract.messages import AgentEntry, PingRequest, UptimeReport, decode, encode
+from bus.contract.durations import Durations
+from bus.contract.messages import (
+    AgentEntry,
+    AnsweredPing,
+    PingRequest,
+    UptimeReport,
+    decode,
+    encode,
+)
 from bus.transport.batch import MAX_MESSAGES, Write, commit
 from bus.transport.connection import Client
 from scheduler.fleet.directory import Tracked
+from scheduler.ping.admission import Admitted
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.next_state import next_state, writes
 from scheduler.policy import Answered, Policy
 
 KEYS_EACH = 3
+TIMEOUT_SECONDS = 5.0
 
 
 async def enrol(
@@ -49,10 +59,17 @@ def _veteran(number: int, due_at: datetime, policy: Policy) -> list[Write]:
         expected_gpus=(f"GPU-{number:032x}",),
     )
     attempt = PingAttempt(name, tracked, f"veteran-{number:x}", pinged_at)
-    attempt.start(pinged_at, f"{number:032x}")
-    request = PingRequest(ping_id=attempt.ping_id, window_seconds=policy.base_seconds)
+    sent = AnsweredPing(boot_id="bench", boottime=0.0)
+    attempt.start(pinged_at, f"{number:032x}", sent, TIMEOUT_SECONDS)
+    request = PingRequest(
+        ping_id=attempt.ping_id,
+        window_seconds=policy.base_seconds,
+        expected_gpus=tracked.entry.expected_gpus,
+    )
     attempt.report_bytes = answer(name, request, pinged_at)
     attempt.report = decode(attempt.report_bytes, UptimeReport)
     attempt.response_ms = 0.5
+    up = Durations.from_seconds(attempt.report.seconds)
+    attempt.admitted = Admitted(up, dict.fromkeys(tracked.entry.expected_gpus, up))
     state = next_state(attempt, Answered(100.0, gpu_available=True), pinged_at, policy)
     return [Write(subjects.agent_key(name), encode(tracked.entry)), *writes(attempt, state)]

@@ -51,7 +51,7 @@ from storage.engine import table_files
 from storage.engine.errors import reason_for
 from storage.engine.table_files import ExportFile, TableQuery
 from storage.explanations import explain, timeline
-from storage.statements import build, page, replay
+from storage.statements import build, bundle, page, replay
 from storage.store.store import Reader, Store
 from storage.stream.edge import EdgeWatch
 from storage.stream.feed import Feed
@@ -162,6 +162,12 @@ class Endpoints:
             return await self._json(make, name)
         if form == "html":
             return await self._text_file(lambda reader: page.render(make(reader)), name, form)
+        if form == "bundle":
+
+            def make_bundle(reader: Reader) -> str:
+                return bundle.bundle(reader, agent_id, asked, now, threshold)
+
+            return await self._text_file(make_bundle, name, form)
         return await self._table_file(lambda reader: tables.statement(make(reader)), name, form)
 
     async def explanation(self, request: Request) -> bytes | FileOffer:

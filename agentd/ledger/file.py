@@ -3,6 +3,7 @@
 An append reaches the page cache, so it survives kill -9; only `sync` waits for the disk. When the
 end of a file fails its checksum, the damaged file is set aside and an error is logged. The records
 before the damage still count, because their checksums prove them; the time after them is unknown.
+The same is done with a line that somebody changed without the host's key.
 """
 
 import fcntl
@@ -12,7 +13,8 @@ from typing import NamedTuple
 
 import structlog
 
-from agentd.ledger.records import FORMAT, LedgerCreated, Record, read
+from agentd.ledger.chain import LedgerChain
+from agentd.ledger.records import FORMAT, LedgerCreated, Record
 from bus.errors import GpupingError
 
 log = structlog.get_logger("agentd.ledger.file")
@@ -56,15 +58,18 @@ class LedgerFile:
                 f"{self.path}: another agentd keeps this ledger; stop it first"
             ) from None
 
-    def load(self, wall: int) -> Found:
-        """Reads the file; one that is torn or corrupt is set aside as `*.corrupt-<wall>`."""
+    def load(self, wall: int, chain: LedgerChain) -> Found:
+        """Reads the file, and takes up its chain.
+
+        One that is torn, corrupt or changed is set aside as `*.corrupt-<wall>`.
+        """
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
             return Found([], None)
         except OSError as error:
             return Found([], self._set_aside(wall, detail=str(error)))
-        records, valid_bytes = read(data)
+        records, valid_bytes, is_edited = chain.read(data)
         lost_bytes = len(data) - valid_bytes
         if not _is_ledger(records):
             return Found([], self._set_aside(wall, lost_bytes=len(data)))
@@ -73,6 +78,7 @@ class LedgerFile:
                 wall,
                 kept_bytes=valid_bytes,
                 lost_bytes=lost_bytes,
+                edited=is_edited,
             )
             return Found(records, aside)
         return Found(records, None)

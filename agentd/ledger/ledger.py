@@ -25,8 +25,10 @@ from msgspec import Struct
 
 from agentd.ledger.records import (
     HOST,
+    Anchored,
     ConditionChanged,
     CountedUntil,
+    Distrusted,
     EventNoted,
     ExpectedGpus,
     GpuForgotten,
@@ -46,6 +48,7 @@ STARTING = Condition("unknown", ("starting",), host_wide=True)
 NO_SAMPLE = Condition("unknown", ("no-sample",), host_wide=True)
 NOT_RUNNING = Condition("unknown", ("not-running",), host_wide=True)
 REBOOT = Condition("unknown", ("reboot",), host_wide=True)
+UNPROVEN = Condition("unknown", ("ledger-unproven",), host_wide=True)
 ABSENT = Condition("unknown", ("absent",), host_wide=True)  # a GPU that is not expected has gone
 LONGEST_GAP = 1.5  # check intervals between two samples that credit the time between them
 # These failures say that nothing could be looked at, which is no evidence against the GPUs.
@@ -98,6 +101,8 @@ class Ledger:
         self._sample: Sample | None = None  # the newest of this process
         self.session = ""
         self.boot = ""
+        self._resumed_at = 0  # where this process began
+        self._proven_from: int | None = None  # what is before it was found unproven
         self.offset: int | None = None  # None before `resume`, when there is no ledger time
         self.progress = Progress(0, created.wall, 0)  # `until` is where the last sample stands
         self.counted_until: int | None = None
@@ -105,7 +110,7 @@ class Ledger:
 
     # ---- records ---------------------------------------------------------------------------------
 
-    def apply(self, record: Record) -> None:
+    def apply(self, record: Record) -> None:  # noqa: C901  # one case a kind of record
         """Takes in one record; the same records in the same order make the same ledger."""
         match record:
             case ConditionChanged():
@@ -129,8 +134,12 @@ class Ledger:
                 self.events.append(record)
             case CountedUntil():
                 self.counted_until = record.at
+            case Distrusted():
+                self._distrust_before(record.at)
             case LedgerCreated():
                 self.created = record
+            case Anchored():
+                pass  # it is for the chain
 
     def records(self) -> Iterator[Record]:
         """The shortest list of records that makes this ledger again."""
@@ -174,6 +183,16 @@ class Ledger:
 
         Nobody watched since the last check, and nothing is known until this process has a sample.
         """
+        written = self._resume(session, boot, now)
+        self._resumed_at = self.position(now)
+        return written
+
+    def _resume(
+        self,
+        session: str,
+        boot: str,
+        now: ClockReading,
+    ) -> list[Record]:
         if self.offset is None:
             started = ProcessStarted(session, boot, now.boot)
             return self._apply_all([started, _change(0, HOST, STARTING)])
@@ -236,6 +255,22 @@ class Ledger:
             if timeline.current.state != "unknown":
                 changes.append(_change(at, gpu, reason))
         return changes
+
+    def distrust(self) -> list[Record]:
+        """What was recorded before this process began cannot be proven, and is unknown from now on.
+
+        What this process saw itself stays.
+        """
+        if self._proven_from == self._resumed_at:
+            return []
+        return self._apply_all([Distrusted(self._resumed_at)])
+
+    def _distrust_before(self, at: int) -> None:
+        self._proven_from = at
+        for gpu, timeline in self.timelines.items():
+            self.timelines[gpu] = timeline.since(at, UNPROVEN, self.limit)
+        proven = [event for event in self.events if event.at >= at]
+        self.events = deque(proven, maxlen=MOST_EVENTS)
 
     # ---- samples ---------------------------------------------------------------------------------
 

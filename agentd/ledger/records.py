@@ -1,10 +1,13 @@
 """The records of the ledger's file: one a line, each behind a checksum, readable with any pager.
 
+On a host with keys a seal stands between the two, which `chain.py` explains.
+
 Replaying all records in order gives the ledger back exactly. Positions (`at`, `until`) are
 milliseconds of ledger time. `wall` is milliseconds of the Unix epoch and is only ever a label.
 """
 
 import zlib
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -89,8 +92,29 @@ class CountedUntil(Struct, frozen=True, array_like=True, tag="counted"):
     at: int
 
 
+class Anchored(Struct, frozen=True, array_like=True, tag="anchor"):
+    """The second record of a sealed file: where its chain goes on.
+
+    `key` is the public key of the host that sealed it. `head` is the head of the chain when the
+    file was written anew, `reported` are the heads that were in reports, oldest first.
+    """
+
+    ledger: str
+    key: str
+    head: str
+    reported: tuple[str, ...]
+
+
+class Distrusted(Struct, frozen=True, array_like=True, tag="distrusted"):
+    """What was recorded before `at` cannot be proven; it is unknown."""
+
+    at: int
+
+
 Record = (
     LedgerCreated
+    | Anchored
+    | Distrusted
     | ProcessStarted
     | ExpectedGpus
     | GpuLabelled
@@ -105,34 +129,63 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
 
 
+class Line(NamedTuple):
+    """One line of the file. `body` is the record as JSON, `seal` is empty where there is none."""
+
+    record: Record
+    body: bytes
+    seal: bytes
+    length: int
+
+
+def encode_body(record: Record) -> bytes:
+    """The record as JSON, which begins with `[`."""
+    return _encoder.encode(record)
+
+
+def to_line(body: bytes, seal: bytes = b"") -> bytes:
+    """The line of a record that `encode_body` encoded."""
+    sealed = body
+    if seal:
+        sealed = seal + b" " + body
+    return b"%08x %b\n" % (zlib.crc32(sealed), sealed)
+
+
 def encode_line(record: Record) -> bytes:
-    """The record as its line in the file."""
-    body = _encoder.encode(record)
-    return b"%08x %b\n" % (zlib.crc32(body), body)
+    """The record as its line in a file without seals."""
+    return to_line(encode_body(record))
 
 
 def read(data: bytes) -> tuple[list[Record], int]:
     """Returns the valid records at the start of `data`, and the number of bytes that they take."""
-    records: list[Record] = []
-    valid_bytes = 0
+    lines = read_lines(data)
+    return [line.record for line in lines], sum(line.length for line in lines)
+
+
+def read_lines(data: bytes) -> list[Line]:
+    """Returns the valid lines at the start of `data`. Seals are not looked at."""
+    lines: list[Line] = []
     for raw in data.splitlines(keepends=True):
-        record = _parse(raw)
-        if record is None:
+        line = _parse(raw)
+        if line is None:
             break
-        records.append(record)
-        valid_bytes += len(raw)
-    return records, valid_bytes
+        lines.append(line)
+    return lines
 
 
-def _parse(raw: bytes) -> Record | None:
+def _parse(raw: bytes) -> Line | None:
     """Returns None for a line that is incomplete, fails its checksum, or is not a record."""
     if not raw.endswith(b"\n"):
         return None
-    checksum, _, body = raw[:-1].partition(b" ")
-    if checksum != b"%08x" % zlib.crc32(body):
+    checksum, _, sealed = raw[:-1].partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(sealed):
         return None
+    seal = b""
+    body = sealed
+    if not sealed.startswith(b"["):
+        seal, _, body = sealed.partition(b" ")
     try:
         record: Record = _decoder.decode(body)
     except ValueError:  # msgspec's errors are ValueErrors
         return None
-    return record
+    return Line(record, body, seal, len(raw))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import structlog
 
+from agentd.ledger.chain import LedgerChain, SealKey
 from agentd.ledger.file import LedgerFile
 from agentd.ledger.ledger import ClockReading, Ledger
 from agentd.ledger.records import (
@@ -19,7 +20,6 @@ from agentd.ledger.records import (
     LedgerCreated,
     Progress,
     Record,
-    encode_line,
 )
 from bus.settings import Settings
 
@@ -34,9 +34,13 @@ MOST_QUEUED = 10_000
 
 
 class Batch(NamedTuple):
-    """Lines for the file: appended, or (`whole`) in place of everything that is there."""
+    """Lines for the file: appended, or (`whole`) in place of everything that is there.
+
+    `head` is the newest head of a report in them, or before them.
+    """
 
     lines: bytes
+    head: str
     whole: bool
     sync: bool
 
@@ -44,13 +48,22 @@ class Batch(NamedTuple):
 class LedgerStore:
     """A ledger and its file.
 
-    `write_error` says why the last write failed; None when it succeeded.
+    `write_error` says why the last write failed; None when it succeeded. `synced_head` is the head
+    of the newest report whose record is on the disk: what a power cut leaves contains it.
     """
 
-    def __init__(self, path: Path, settings: Settings) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        seal_key: SealKey | None = None,
+    ) -> None:
         self._file = LedgerFile(path)
         self._settings = settings
+        self._chain = LedgerChain(seal_key)
         self._queued: list[Record] = []
+        self._queued_lines: list[bytes] = []
+        self.synced_head = ""
         self._write_whole = True
         self._whole_bytes = 0
         self._checks_unsynced = 0
@@ -76,7 +89,7 @@ class LedgerStore:
         records: list[Record] = []
         try:
             self._file.lock()
-            records = self._file.load(wall).records
+            records = self._file.load(wall, self._chain).records
         except OSError as error:
             self._on_write_failed(error)
         created = LedgerCreated(FORMAT, secrets.token_hex(4), wall)
@@ -91,6 +104,7 @@ class LedgerStore:
         )
         for record in records:
             self.ledger.apply(record)
+        self.synced_head = self._chain.newest_reported
         return self.ledger
 
     def resume(
@@ -112,9 +126,15 @@ class LedgerStore:
     def queue(self, records: list[Record]) -> None:
         """Adds records to the next batch."""
         self._queued += records
+        self._queued_lines += [self._chain.line(record) for record in records]
         if len(self._queued) > MOST_QUEUED:
             self._queued.clear()
+            self._queued_lines.clear()
             self._write_whole = True
+
+    def extension(self, heads: tuple[str, ...]) -> str:
+        """Says what this ledger is to the heads that the scheduler holds: see `LedgerChain`."""
+        return self._chain.extension(self.ledger.created.ledger, heads)
 
     def take_batch(self, *, sync: bool = False) -> Batch | None:
         """What must be written now; None when there is nothing.
@@ -122,7 +142,9 @@ class LedgerStore:
         With `sync` the batch is synced to the disk in any case, and not only when it has to be.
         """
         records = self._queued
+        lines = self._queued_lines
         self._queued = []
+        self._queued_lines = []
         if not records and not self._write_whole:
             return None
         grown = self._file.size > max(REWRITE_BYTES, 2 * self._whole_bytes)
@@ -131,8 +153,12 @@ class LedgerStore:
         must_sync = self._must_sync(records) or whole or sync
         if must_sync:
             self._checks_unsynced = 0
-        written = self.ledger.records() if whole else records
-        return Batch(b"".join(map(encode_line, written)), whole, must_sync)
+        if whole:
+            ledger = self.ledger
+            data = self._chain.whole_file(ledger.created.ledger, ledger.records())
+        else:
+            data = b"".join(lines)
+        return Batch(data, self._chain.newest_reported, whole, must_sync)
 
     def _must_sync(self, records: list[Record]) -> bool:
         """Whether something changed, or AGENT_CHECKPOINT_INTERVAL checks have passed."""
@@ -158,6 +184,8 @@ class LedgerStore:
             self._write_whole = True
             self._on_write_failed(error)
         else:
+            if batch.sync:
+                self.synced_head = batch.head
             self._on_written()
 
     def save(self, *, sync: bool = False) -> None:

@@ -113,6 +113,24 @@ class Timeline:
         totals[_NUMBER_OF_STATE[state]] += at - self._starts[index]
         return Durations(*totals)
 
+    def since(
+        self,
+        at: int,
+        before: Condition,
+        limit: int,
+    ) -> "Timeline":
+        """Returns the same past from `at` on. Until then `before` holds."""
+        if not self._starts or self._starts[0] >= at:
+            return self
+        kept = Timeline()
+        kept.set(self._starts[0], before, limit)
+        index = bisect_right(self._starts, at) - 1
+        kept.set(at, self._conditions[index], limit)
+        for changed_at, condition in self.changes():
+            if changed_at > at:
+                kept.set(changed_at, condition, limit)
+        return kept
+
     def changes(self) -> Iterator[tuple[int, Condition]]:
         """Every change point that is kept, oldest first."""
         return zip(self._starts, self._conditions, strict=True)

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Literal
 
+import structlog
 from msgspec.structs import replace
 from nats.micro.request import Request
 
@@ -20,8 +21,12 @@ from bus import clock
 from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, BusHealth, GpuStatus, LedgerHealth
 from bus.contract.messages import GpuReport, PingRequest, UptimeReport, decode
+from bus.identity.ledger_heads import BROKEN, NEW_LEDGER
+from bus.identity.signatures import GENESIS
 from bus.identity.signed_report import HEADER, ReportSigner
 from bus.transport.micro_services import VERSION, Answer, Endpoint
+
+log = structlog.get_logger("agentd.responder")
 
 # A scheduler sends an unanswered ping again every 2 s, byte for byte, and gets the same answer each
 # time. A ping that it starts anew has another nonce, and gets an answer of its own.
@@ -125,6 +130,7 @@ class Responder:
         ledger = self._check_loop.ledger
         if request.expected_gpus is not None:
             self._check_loop.queue(ledger.enroll(request.expected_gpus))
+        extends = self._compare_with(request.ledger_heads)
         clocks = read_clocks()
         report = self._report_at(request, clocks)
         self._check_loop.queue(ledger.count(ledger.position(clocks)))
@@ -132,8 +138,35 @@ class Responder:
         payload = self._encoded(report)
         headers = {}
         if self._signer is not None:
-            headers[HEADER] = self._signer.sign(request, request_bytes, report, payload)
+            headers[HEADER] = self._signer.sign(
+                request,
+                request_bytes,
+                report,
+                payload,
+                self._check_loop.store.synced_head,
+                extends,
+            )
         return Answer(payload, headers)
+
+    def _compare_with(self, heads: tuple[str, ...]) -> str:
+        """Says what the ledger is to the heads that the scheduler holds.
+
+        Where it is not the ledger of the last report, only what this process saw itself counts.
+        """
+        if self._signer is None:
+            return GENESIS
+        store = self._check_loop.store
+        extends = store.extension(heads)
+        if extends in {BROKEN, NEW_LEDGER}:
+            self._check_loop.queue(store.ledger.distrust())
+        if extends == BROKEN:
+            log.error(
+                "ledger_edited",
+                file=str(store.path),
+                recorded=heads[0],
+                action="what this process did not see itself counts as unknown",
+            )
+        return extends
 
     def report(self, request: PingRequest) -> UptimeReport:
         """The report for this request as of now; changes nothing."""

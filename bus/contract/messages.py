@@ -104,7 +104,8 @@ class PingRequest(Message, kw_only=True, frozen=True):
     does not count. `expected_gpus` are the UUIDs that the host is judged by; None where the
     scheduler does not know them. `expected_changes` has the changes to them within the window.
     The answer is of no use later than `timeout_seconds`. `previous` is the hash of the agent's last
-    recorded report, which a signed report names; None for the first one under a key.
+    recorded report, which a signed report names; None for the first one under a key. `ledger_heads`
+    are where the host's ledger was in the last reports, newest first: `bus.identity.ledger_heads`.
     """
 
     ping_id: str | None = None
@@ -118,6 +119,7 @@ class PingRequest(Message, kw_only=True, frozen=True):
     expected_gpus: tuple[str, ...] | None = None
     expected_changes: tuple[ExpectedChange, ...] = ()
     previous: str | None = None
+    ledger_heads: tuple[str, ...] = ()
 
 
 class SummedSeconds(Struct, kw_only=True, frozen=True, gc=False):
@@ -412,6 +414,7 @@ class AgentState(Standing, kw_only=True, frozen=True):
     mark_refused: bool = False  # a report since `since_mark` was refused: ask without the mark
     report_hash: str | None = None  # of the last recorded report that was signed
     report_key: str | None = None  # the key that signed it
+    ledger_heads: tuple[str, ...] = ()  # of the ledger in the last reports under it, newest first
 
     def __post_init__(self) -> None:
         check_timestamps(self.next_ping_at, self.last_answered_at)

@@ -29,7 +29,7 @@ Month = Annotated[str, Meta(pattern=MONTH_PATTERN)]
 TotalSeconds = Annotated[float, Meta(ge=0.0)]
 PolicyText = Annotated[str, Meta(max_length=100_000)]  # a TOML file, or a ready-made one's name
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-StatementFormat = Literal["json", "csv", "parquet", "html"]
+StatementFormat = Literal["json", "csv", "parquet", "html", "bundle"]
 
 # the policies that come with the program (storage/statements/policies/*.toml), for help texts
 READY_MADE = {
@@ -98,6 +98,16 @@ REMARK_WORDS = {
     "gpus_contradict_host": (
         "The host was said to be better than its GPUs, and counts as its worst GPU"
     ),
+    "ledger_edited": (
+        "The host's ledger does not contain what it reported before; the report was refused, and "
+        "what that process did not see itself is unknown"
+    ),
+    "ledger_rewound": (
+        "The host's ledger was put back to where it was at an earlier report; what it lost is "
+        "unknown"
+    ),
+    "ledger_new": "The host lost its ledger and began a new one; the time before it is unknown",
+    "ledger_forgotten": "Our own state was restored from a backup that the host's ledger is past",
 }
 
 

@@ -6,6 +6,8 @@ in the NATS documentation on NKeys: base32 of a prefix byte, the 32 raw bytes an
 
 import base64
 import binascii
+import hashlib
+import re
 import secrets
 from enum import IntEnum
 
@@ -16,7 +18,11 @@ import nkeys
 from bus.errors import GpupingError
 
 _SIGNATURE_BYTES = 64
-_PUBLIC_CHARACTERS = 56
+_PUBLIC_BYTES = 35  # the kind, 32 bytes and a checksum: 56 characters of 5 bits
+_PUBLIC_PATTERN = re.compile("[A-Z2-7]{56}")
+_DIGITS_OF_BASE_32 = str.maketrans(
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "0123456789abcdefghijklmnopqrstuv"
+)
 
 
 class InvalidKeyError(GpupingError):
@@ -65,16 +71,17 @@ class SigningKey:
         """The secret text from which the key can be made again."""
         return str(nkeys.encode_seed(self._raw, int(self.kind)).decode())
 
+    def derived_secret(self, purpose: bytes) -> bytes:
+        """Returns 32 secret bytes for one purpose, from which the key cannot be computed."""
+        return hashlib.sha256(purpose + b"\0" + self._raw).digest()
+
     def sign(self, data: bytes) -> bytes:
         """Returns the signature, 64 bytes."""
         return self._signer.sign(data).signature
 
 
 class PublicKey:
-    """A key that only verifies. Made once and kept.
-
-    Decoding costs as much as half a verification.
-    """
+    """A key that only verifies. It is made in 4 us, and need not be kept."""
 
     def __init__(self, public: str) -> None:
         self.public = public
@@ -102,19 +109,27 @@ def check_public_key(public: str, kind: KeyKind) -> str:
 
 def _encode_public(kind: KeyKind, raw: bytes) -> str:
     body = bytes([kind]) + raw
-    checksum = bytes(nkeys.crc16_checksum(bytearray(body)))
-    return base64.b32encode(body + checksum).rstrip(b"=").decode()
+    return base64.b32encode(body + _checksum(body)).rstrip(b"=").decode()
 
 
 def _decode_public(public: str) -> tuple[KeyKind, bytes]:
-    if len(public) != _PUBLIC_CHARACTERS or not public.isascii():
+    """Returns what kind of key it is, and its 32 bytes. Raises InvalidKeyError.
+
+    A scheduler does this for every report. As a number to the base of 32 the text is read in a
+    sixth of the time that `base64.b32decode` takes.
+    """
+    if _PUBLIC_PATTERN.fullmatch(public) is None:
         raise InvalidKeyError("expected a public key of 56 characters")
-    try:
-        data = base64.b32decode(public)
-        kind = KeyKind(data[0])
-    except (binascii.Error, ValueError):
-        raise InvalidKeyError("not a public key") from None
+    data = int(public.translate(_DIGITS_OF_BASE_32), 32).to_bytes(_PUBLIC_BYTES, "big")
     body, checksum = data[:-2], data[-2:]
-    if bytes(nkeys.crc16_checksum(bytearray(body))) != checksum:
+    if _checksum(body) != checksum:
         raise InvalidKeyError("the public key has a wrong checksum")
-    return kind, body[1:]
+    try:
+        return KeyKind(body[0]), body[1:]
+    except ValueError:
+        raise InvalidKeyError("not a public key of an operator, account or user") from None
+
+
+def _checksum(body: bytes) -> bytes:
+    """CRC-16/XMODEM, little-endian. nkeys has the same in Python, which takes 10 us."""
+    return binascii.crc_hqx(body, 0).to_bytes(2, "little")

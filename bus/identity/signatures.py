@@ -16,6 +16,7 @@ REPORT_DOMAIN = b"\xffgpuping-report-v1"
 LOOK_DOMAIN = b"\xffgpuping-look-v1"
 RECORD_DOMAIN = b"\xffgpuping-record-v1"
 ENROLMENT_DOMAIN = b"\xffgpuping-enrolment-v1"
+LEDGER_DOMAIN = b"\xffgpuping-ledger-v1"
 GENESIS = "genesis"  # `previous` of a host's first report: no report was recorded before it
 
 
@@ -25,7 +26,8 @@ class SignedContext(Struct, frozen=True, kw_only=True):
     fleet: public key of the fleet's account. key: public key of the host's signing key.
     previous: `record_hash` of the last recorded report, or GENESIS.
     request_hash: SHA-256 of the ping's bytes, as hexadecimal digits.
-    ledger, head: the ledger that the report was made from, and the hash of its newest record.
+    ledger, head: the ledger that the report was made from, and the head of its chain of records.
+    extends: the head of an earlier report which that chain contains, or a word of `ledger_heads`.
     """
 
     fleet: str
@@ -39,6 +41,7 @@ class SignedContext(Struct, frozen=True, kw_only=True):
     boot_id: str
     ledger: str
     head: str
+    extends: str
 
 
 def signed_bytes(
@@ -60,6 +63,7 @@ def signed_bytes(
         context.boot_id.encode(),
         context.ledger.encode(),
         context.head.encode(),
+        context.extends.encode(),
         payload,
     )
 
@@ -72,6 +76,11 @@ def record_hash(signed: bytes, signature: bytes) -> str:
 def request_hash(request: bytes) -> str:
     """Returns the hash of a ping as it was sent."""
     return hashlib.sha256(request).hexdigest()
+
+
+def ledger_head(head: bytes, record: bytes) -> bytes:
+    """Returns the head of a chain of records after one more. A chain begins with 32 zero bytes."""
+    return hashlib.sha256(_framed(LEDGER_DOMAIN, head, record)).digest()
 
 
 def enrolment_proof(

@@ -6,20 +6,18 @@ and in the history. Together with the report's exact bytes it is all that a veri
 
 import base64
 import binascii
-from functools import lru_cache
 
 import msgspec
 from msgspec import Struct
 
 from bus.contract.messages import PingRequest, UptimeReport
 from bus.errors import GpupingError
-from bus.identity import signatures
+from bus.identity import ledger_heads, signatures
 from bus.identity.keys import InvalidKeyError, PublicKey, SigningKey
 from bus.identity.signatures import GENESIS, SignedContext
 
 HEADER = "Gpuping-Signature"
 VERSION = 1
-_KEYS_KEPT = 100_000  # decoding a key costs as much as half a verification
 _encoder = msgspec.json.Encoder()
 
 
@@ -35,7 +33,7 @@ class ReportSignature(Struct, kw_only=True, frozen=True):
     """The header's value, as JSON. The report itself has the other fields that are signed.
 
     `request` is the SHA-256 of the ping's bytes, `previous` the hash of the report that was
-    recorded before, `head` the hash of the ledger's newest record or empty, `signature` base64.
+    recorded before, `signature` base64. `ledger`, `head` and `extends`: see `ledger_heads`.
     """
 
     v: int
@@ -46,6 +44,7 @@ class ReportSignature(Struct, kw_only=True, frozen=True):
     request: str
     ledger: str
     head: str
+    extends: str
     signature: str
 
     def to_header(self) -> str:
@@ -58,6 +57,14 @@ class Checked(Struct, frozen=True):
 
     signature: ReportSignature
     record_hash: str
+
+    def ledger_remark(self, heads: tuple[str, ...]) -> str | None:
+        """What is to be said of the ledger (`ledger_heads.remark`). Raises LedgerEditedError."""
+        return ledger_heads.remark(self.signature.ledger, self.signature.extends, heads)
+
+    def ledger_heads_after(self, heads: tuple[str, ...]) -> tuple[str, ...]:
+        """The heads to hold once this report is recorded (`ledger_heads.heads_after`)."""
+        return ledger_heads.heads_after(self.signature.ledger, self.signature.head, heads)
 
 
 class Expected(Struct, kw_only=True, frozen=True):
@@ -83,8 +90,13 @@ class ReportSigner:
         request_bytes: bytes,
         report: UptimeReport,
         payload: bytes,
+        head: str = "",
+        extends: str = GENESIS,
     ) -> str:
-        """The header's value for this answer to this ping. `payload`: the report's bytes."""
+        """The header's value for this answer to this ping. `payload`: the report's bytes.
+
+        `head` and `extends` say where the ledger's chain is: see `ledger_heads`.
+        """
         mark = report.window.mark or ""
         unsigned = ReportSignature(
             v=VERSION,
@@ -94,7 +106,8 @@ class ReportSigner:
             previous=request.previous or GENESIS,
             request=signatures.request_hash(request_bytes),
             ledger=mark.partition(".")[0],
-            head="",
+            head=head,
+            extends=extends,
             signature="",
         )
         signed = signatures.signed_bytes(_context(unsigned, report), payload)
@@ -125,7 +138,9 @@ def verify(
     signed = signatures.signed_bytes(_context(found, report), payload)
     try:
         signature = base64.b64decode(found.signature, validate=True)
-        holds = _public_key(found.key).verifies(signed, signature)
+        # One text stands for these bytes: the unused bits at its end are zero.
+        is_canonical = base64.b64encode(signature).decode() == found.signature
+        holds = is_canonical and PublicKey(found.key).verifies(signed, signature)
     except (binascii.Error, ValueError, InvalidKeyError):
         holds = False
     if not holds:
@@ -152,11 +167,6 @@ def check(
     return verify(found, report, payload)
 
 
-@lru_cache(maxsize=_KEYS_KEPT)
-def _public_key(public: str) -> PublicKey:
-    return PublicKey(public)
-
-
 def _context(signature: ReportSignature, report: UptimeReport) -> SignedContext:
     return SignedContext(
         fleet=signature.fleet,
@@ -170,4 +180,5 @@ def _context(signature: ReportSignature, report: UptimeReport) -> SignedContext:
         boot_id=report.boot_id,
         ledger=signature.ledger,
         head=signature.head,
+        extends=signature.extends,
     )

@@ -33,6 +33,7 @@ PATH = "/schema"
 CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
 HTML = "text/html"
+BUNDLE = "application/vnd.gpuping.bundle+json"  # a statement that `gpuping verify` reads
 _STRING_FORMATS = {PARQUET: OpenAPIFormat.BINARY}
 
 # `{root}` is the way from the page to the gateway's own root, which may lie below a path prefix.

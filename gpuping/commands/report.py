@@ -8,6 +8,7 @@ from rich.console import Console
 
 from bus.contract.exports import FileFormat
 from bus.contract.statements import READY_MADE, StatementFormat
+from bus.errors import SettingsError
 from bus.runner import Lifecycle
 from gpuping.client.sources import Source
 from gpuping.commands.options import (
@@ -33,7 +34,7 @@ AGENTS_IN_JSON = 1000
 _POLICIES = f"Ready-made policies:\n\n{bullets(READY_MADE)}\n\n"
 
 ReportFormat = Annotated[
-    Literal["table", "json", "csv", "parquet", "html"] | None,
+    Literal["table", "json", "csv", "parquet", "html", "bundle"] | None,
     Parameter(name="--format", help="[default: table]"),
 ]
 ReplayFormat = Annotated[
@@ -56,6 +57,7 @@ Limit = Annotated[
         "gpuping report agent-001 --month 2026-11 --policy livepeer",
         "gpuping report agent-001 --month 2026-11 --output agent-001.html",
         "gpuping report agent-001 --format csv > agent-001.csv",
+        "gpuping report agent-001 --month 2026-10 --output agent-001.bundle",
         "gpuping report agent-001 --threshold 98 --json",
     ),
 )
@@ -74,7 +76,8 @@ def report(  # noqa: PLR0913  # options of a command line
 ) -> int:
     """Show an agent's uptime statement of a month, on which its host is paid.
 
-    With --threshold or --policy it also shows what other rules would pay.
+    With --threshold or --policy it also shows what other rules would pay. A bundle has the signed
+    reports as well, and is for `gpuping verify`.
     """
     to = files.choose_target(form, output, json=as_json)
     request = statement_request(month, threshold, policy)
@@ -123,6 +126,8 @@ def replay(  # noqa: PLR0913  # options of a command line
     reports cover.
     """
     to = files.choose_target(form, output, json=as_json)
+    if to.format in {"html", "bundle"}:
+        raise SettingsError(f"--output={str(output)!r}: expected .json, .csv or .parquet")
     request = replay_request(month, threshold, policy)
 
     async def show(

@@ -1,36 +1,42 @@
-"""`gpuping verify FILE`: checks recorded reports offline, with nothing but public keys."""
+"""`gpuping verify FILE`: checks recorded reports and statements offline, with only public keys."""
 
-from collections.abc import Iterator
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 from cyclopts import Parameter
 from rich.table import Table
 
 from bus import runner
-from bus.contract.messages import decode
-from bus.contract.questions import HistoryReply
-from bus.errors import BadMessageError, GpupingError, SettingsError
+from bus.errors import GpupingError, SettingsError
 from bus.identity import local
 from bus.identity.local import LocalIdentities
-from bus.identity.verification import RecordedReport, Trusted, Verification
 from gpuping import extras
 from gpuping.commands.command_settings import load_settings
-from gpuping.commands.options import CHECK, DataDir, app, examples
+from gpuping.commands.options import CHECK, DataDir, Json, app, examples
 from gpuping.output import terminal
+from gpuping.output.files import waiting
+from gpuping.verification import files as recorded_files
+from gpuping.verification.records import Finding, InputError, Trusted
+from gpuping.verification.verifier import Verifier
+
+MOST_SHOWN = 200
 
 
 @app.command(
     group=CHECK,
     help_epilogue=examples(
+        "gpuping report agent-001 --month 2026-10 --output agent-001.bundle",
+        "gpuping verify agent-001.bundle --fleet AAB... --key agent-001=UAB...",
         "gpuping history agent-001 --evidence --json > reports.json && gpuping verify reports.json",
-        "gpuping verify archive/day=2026-11-26/evidence.parquet --fleet AAB...",
-        "gpuping verify reports.json --key agent-001=UAB...",
+        "gpuping export history agent-001 --hours 720 --output october.parquet",
+        "gpuping verify october.parquet",
+        "gpuping verify archive/day=2026-11-25 archive/day=2026-11-26",
     ),
 )
 def verify(
-    *files: Path,
+    *paths: Annotated[Path, Parameter(name="FILE")],
     fleet: Annotated[
         str | None, Parameter(help="the fleet's public key; without it that of the data dir")
     ] = None,
@@ -38,35 +44,94 @@ def verify(
         tuple[str, ...], Parameter(help="ID=KEY: the key that an agent must have signed with")
     ] = (),
     data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> int:
-    """Verify signed reports: each signature, that none is missing or was added, and their sums.
+    """Verify signed reports and what was accounted for them, without a bus and without a secret.
 
-    It needs no bus and no secret. FILE is the JSON of `gpuping history ID --evidence --json`, or
-    the Parquet file `evidence` of a day of the archive; several days go in their order. It prints
-    which key signed for each agent: compare it with the one that you know. Exit code 1 where
+    Each signature; that no report is missing, was added or put elsewhere; that the ledger of the
+    host went on; that windows do not overlap; that what was accounted for is what was reported; and
+    every sum of a statement. FILE is a statement bundle, a Parquet export of history, a day of the
+    archive or the archive itself, or a page of history as JSON; several go in the order of time. It
+    prints which key signed for each agent: compare it with the one that you know. Exit code 1 where
     something is wrong.
     """
     settings = load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
-    if not files:
+    if not paths:
         raise SettingsError("FILE: expected at least one")
     if fleet is None and local.exist(settings.data_dir):
         fleet = LocalIdentities.open(settings.data_dir).authority.fleet.account
-    verification = Verification(Trusted(fleet, _keys(key)))
-    for path in files:
-        verification.add_all(_reports(path))
-    console = terminal.console()
-    table = Table("agent", "signed reports", "pings", "signed with")
-    for summary in verification.summaries:
-        pings = f"{summary.first_seq} to {summary.last_seq}"
-        table.add_row(summary.agent_id, str(summary.reports), pings, "\n".join(summary.keys))
-    console.print(table)
-    for problem in verification.problems:
-        console.print(f"{problem.agent_id}, ping {problem.ping_seq}: {problem.text}", style="red")
-    if verification.problems or not verification.summaries:
-        console.print(f"{len(verification.problems)} problems", style="red")
+    verifier = Verifier(Trusted(fleet, _keys(key)))
+    with waiting("verifying"), extras.needed("server"):
+        _verify(verifier, paths)
+    if as_json:
+        terminal.console().print_json(json.dumps(_as_json(verifier)))
+    else:
+        _show(verifier, fleet)
+    is_nothing_signed = not any(summary.signed for summary in verifier.summaries)
+    if verifier.faults or is_nothing_signed:
         return runner.FAILED
-    console.print("every signature, chain and sum is right", style="green")
     return runner.DONE
+
+
+def _verify(verifier: Verifier, paths: tuple[Path, ...]) -> None:
+    try:
+        for path in paths:
+            for content in recorded_files.read(path):
+                if content.statement is None:
+                    verifier.add_all(content.outcomes)
+                else:
+                    verifier.add_statement(content.statement, list(content.outcomes))
+    except InputError as error:
+        raise GpupingError(str(error)) from None
+
+
+def _show(verifier: Verifier, fleet: str | None) -> None:
+    console = terminal.console()
+    table = Table("agent", "pings", "signed", "not signed", "signed with")
+    for summary in verifier.summaries[:MOST_SHOWN]:
+        table.add_row(
+            summary.agent_id,
+            f"{summary.first_seq} to {summary.last_seq}",
+            str(summary.signed),
+            str(summary.unsigned),
+            "\n".join(summary.keys),
+        )
+    console.print(table)
+    for finding in verifier.findings[:MOST_SHOWN]:
+        console.print(_text(finding), style="red" if finding.is_fault else "yellow")
+    if len(verifier.findings) > MOST_SHOWN:
+        console.print(f"and {len(verifier.findings) - MOST_SHOWN} more: --json has all of them")
+    if fleet is None:
+        console.print("reports of any fleet were taken: give --fleet to name yours", style="yellow")
+    signed = sum(summary.signed for summary in verifier.summaries)
+    if verifier.faults:
+        console.print(f"{len(verifier.faults)} problems", style="red")
+    elif not signed:
+        console.print("no report in it is signed: nothing is proven", style="red")
+    else:
+        rows = sum(summary.outcomes for summary in verifier.summaries)
+        text = f"every signature, chain and sum is right: {signed} reports, {rows} outcomes"
+        if verifier.statements:
+            text += f", {verifier.statements} statements"
+        console.print(text, style="green")
+
+
+def _text(finding: Finding) -> str:
+    where = finding.agent_id
+    if finding.ping_seq is not None:
+        where += f", ping {finding.ping_seq}"
+    if finding.at_us is not None:
+        at = datetime.fromtimestamp(finding.at_us / 1e6, UTC)
+        where += f" at {at:%Y-%m-%dT%H:%M:%SZ}"
+    return f"{where}: {finding.text}"
+
+
+def _as_json(verifier: Verifier) -> dict[str, object]:
+    return {
+        "agents": [summary._asdict() for summary in verifier.summaries],
+        "findings": [finding._asdict() for finding in verifier.findings],
+        "problems": len(verifier.faults),
+    }
 
 
 def _keys(texts: tuple[str, ...]) -> dict[str, str]:
@@ -77,42 +142,3 @@ def _keys(texts: tuple[str, ...]) -> dict[str, str]:
             raise SettingsError(f"--key={text!r}: expected ID=KEY")
         keys[agent_id] = public_key
     return keys
-
-
-def _reports(path: Path) -> Iterator[RecordedReport]:
-    """The reports of a file, oldest first. Raises GpupingError for a file that has none."""
-    if path.suffix == ".parquet":
-        yield from _from_parquet(path)
-        return
-    try:
-        reply = decode(path.read_bytes(), HistoryReply)
-    except OSError as error:
-        raise GpupingError(f"{path}: {error.strerror}") from None
-    except BadMessageError as error:
-        raise GpupingError(
-            f"{path}: not the JSON of `gpuping history ID --evidence --json`: {error}"
-        ) from None
-    for ping in sorted(reply.pings, key=lambda ping: ping.ping_seq):
-        kept = ping.evidence
-        if kept is not None:
-            yield RecordedReport(ping.ping_seq, kept.signature or "", kept.report.encode())
-
-
-class _Row(msgspec.Struct, frozen=True, array_like=True):
-    ping_seq: int
-    signature: str
-    payload: str
-
-
-def _from_parquet(path: Path) -> Iterator[RecordedReport]:
-    with extras.needed("server"):
-        import duckdb
-    query = "SELECT ping_seq, signature, payload FROM read_parquet(?) ORDER BY agent, ping_seq"
-    try:
-        with duckdb.connect() as connection:
-            rows = connection.execute(query, [str(path)]).fetchall()
-    except duckdb.Error as error:
-        first_line = str(error).splitlines()[0]
-        raise GpupingError(f"{path}: not a file of evidence: {first_line}") from None
-    for row in msgspec.convert(rows, list[_Row]):
-        yield RecordedReport(row.ping_seq, row.signature, row.payload.encode())

@@ -23,6 +23,7 @@ _FORMATS_BY_SUFFIX = {
     ".html": "html",
     ".htm": "html",
     ".json": "json",
+    ".bundle": "bundle",
 }
 
 

@@ -35,6 +35,7 @@ class PingAttempt:
         "acks",
         "admitted",
         "agent_id",
+        "answers_in_check",
         "base_revision",
         "base_state",
         "clamped_ms",
@@ -43,6 +44,8 @@ class PingAttempt:
         "excused",
         "first_sent_at",
         "is_abandoned",
+        "ledger_heads",
+        "ledger_remark",
         "next_send_at",
         "no_responders",
         "nonce",
@@ -100,6 +103,7 @@ class PingAttempt:
         self.first_sent_at = 0.0
         self.next_send_at = 0.0
         self.no_responders = False
+        self.answers_in_check = 0  # whose signature is being checked
         self.response_ms: float | None = None
         self.report_bytes: bytes | None = None  # as received
         self.report: UptimeReport | None = None  # the same, decoded
@@ -110,6 +114,8 @@ class PingAttempt:
         self.signature: Checked | None = None  # of the report that counts
         self.signing_key: str | None = None  # of the agent's host, where it has one
         self.previous = GENESIS  # the hash of the last recorded report under that key
+        self.ledger_heads: tuple[str, ...] = ()  # of the ledger in the last reports under that key
+        self.ledger_remark: str | None = None  # where the ledger does not simply go on
         self.rejected_report: bytes | None = None  # that answer
 
     def start(
@@ -149,6 +155,7 @@ class PingAttempt:
         self.rejected = ""
         self.rejected_as = ""
         self.signature = None
+        self.ledger_remark = None
         self._continue_chain()
         self.rejected_report = None
         self.request = encode(self._request(timeout_seconds))
@@ -176,10 +183,12 @@ class PingAttempt:
         if entry is not None:
             self.signing_key = entry.signing_key
         self.previous = GENESIS
+        self.ledger_heads = ()
         if state is None or state.report_hash is None:
             return
         if state.report_key == self.signing_key:
             self.previous = state.report_hash
+            self.ledger_heads = state.ledger_heads
 
     def _request(self, timeout_seconds: float) -> PingRequest:
         """Returns the request for the window since the last answered ping or the enrolment."""
@@ -197,6 +206,7 @@ class PingAttempt:
             expected_gpus=expected_now(self.tracked.entry),
             expected_changes=_expected_changes(self.tracked, self.window_since, self.pinged_at),
             previous=self.previous if self.signing_key is not None else None,
+            ledger_heads=self.ledger_heads,
         )
 
     def is_settled_by(self, state: AgentState) -> bool:

@@ -25,6 +25,7 @@ from bus.contract.messages import (
     report_of,
 )
 from bus.contract.statements import TWO_UNDER_ONE_ID
+from bus.identity.ledger_heads import LEDGER_EDITED
 from bus.identity.signed_report import HEADER
 from bus.transport.batch import Write
 from scheduler.fleet import duplicate_ids
@@ -69,7 +70,9 @@ def next_state(
     mark_refused = False
     report_hash = None
     report_key = None
+    ledger_heads: tuple[str, ...] = ()
     if before is not None:
+        ledger_heads = before.ledger_heads
         report_hash = before.report_hash
         report_key = before.report_key
         missed = before.missed
@@ -87,8 +90,12 @@ def next_state(
         if attempt.signature is not None:
             report_hash = attempt.signature.record_hash
             report_key = attempt.signature.signature.key
+            ledger_heads = attempt.signature.ledger_heads_after(attempt.ledger_heads)
     elif attempt.refused_report is not None:
         mark_refused = True
+    if attempt.ledger_remark == LEDGER_EDITED and attempt.signature is not None:
+        # It is said once; the next report goes on from the ledger as it is now.
+        ledger_heads = attempt.signature.ledger_heads_after(())
     identities = duplicate_ids.identities(before, attempt.tracked.entry, report)
     are_two = identities.are_conflicting or bool(attempt.tracked.two_connections)
     assert attempt.pinged_at  # noqa: S101  # an attempt with a result was started
@@ -123,6 +130,7 @@ def next_state(
         gpus_before=_gpus_before(before, report),
         report_hash=report_hash,
         report_key=report_key,
+        ledger_heads=ledger_heads,
         last=_outcome(attempt, attempt.pinged_at, result, step, are_two=are_two),
     )
 
@@ -234,8 +242,8 @@ def _outcome(
     report = attempt.report
     if report is None:
         remarks: tuple[str, ...] = ()
-        if attempt.rejected_as and isinstance(result, Missed):
-            remarks = (attempt.rejected_as,)
+        if isinstance(result, Missed):
+            remarks = _remarks_of_miss(attempt)
         return Outcome(
             ping_id=attempt.ping_id,
             ping_seq=attempt.seq,
@@ -257,6 +265,8 @@ def _outcome(
     found = admitted.remarks
     if are_two:
         found |= {TWO_UNDER_ONE_ID}
+    if attempt.ledger_remark is not None:
+        found |= {attempt.ledger_remark}
     report_json = NO_REPORT
     if attempt.report_bytes:
         report_json = Raw(attempt.report_bytes)
@@ -280,6 +290,14 @@ def _outcome(
         late_ms=attempt.late_ms(),
         report=report_json,
     )
+
+
+def _remarks_of_miss(attempt: PingAttempt) -> tuple[str, ...]:
+    if attempt.ledger_remark == LEDGER_EDITED:
+        return (LEDGER_EDITED,)
+    if attempt.rejected_as:
+        return (attempt.rejected_as,)
+    return ()
 
 
 def _window_since(attempt: PingAttempt, pinged_at: datetime) -> datetime:

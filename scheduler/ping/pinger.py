@@ -6,7 +6,7 @@ deadlines every TICK_SECONDS.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import nats.errors
@@ -18,13 +18,15 @@ from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.messages import UptimeReport, decode
 from bus.errors import BadMessageError
-from bus.identity.signed_report import HEADER, BadSignatureError, Checked, Expected, check
+from bus.identity.ledger_heads import LEDGER_EDITED, LedgerEditedError
+from bus.identity.signed_report import HEADER, BadSignatureError, Expected
 from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import BusClock
 from scheduler.ping.admission import Refused
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.server_monitor import ServerMonitor
+from scheduler.ping.signature_checks import CheckResult, SignatureChecks, SignedAnswer
 from scheduler.ping.timestamps import whole_millisecond
 from scheduler.ping.window import admit_report, measured_window
 from scheduler.policy import MAINTENANCE, Answered, Excused, Missed, PingResult
@@ -79,6 +81,7 @@ class Pinger:
         self._requires_signed = limits.requires_signed
         self._timeout_seconds = limits.timeout_seconds
         self._on_result = on_result
+        self._signature_checks = SignatureChecks(self._on_checked)
         self._inbox = client.new_inbox()
         self._in_flight: dict[str, PingAttempt] = {}  # by ping_id
         self._expiring: dict[str, PingAttempt] = {}  # by ping_id: past their time-out, undecided
@@ -97,17 +100,20 @@ class Pinger:
         An unexpected failure while attempts expire is raised from here: those attempts would never
         get a result.
         """
-        async with (
-            self._client.listening(f"{self._inbox}.*", self._receive),
-            asyncio.TaskGroup() as tasks,
-        ):
-            while True:
-                now = boottime()
-                expired = self._take_expired(now)
-                if expired:
-                    tasks.create_task(self._expire(expired, now))
-                await self._resend(now)
-                await asyncio.sleep(TICK_SECONDS)
+        try:
+            async with (
+                self._client.listening(f"{self._inbox}.*", self._receive),
+                asyncio.TaskGroup() as tasks,
+            ):
+                while True:
+                    now = boottime()
+                    expired = self._take_expired(now)
+                    if expired:
+                        tasks.create_task(self._expire(expired, now))
+                    await self._resend(now)
+                    await asyncio.sleep(TICK_SECONDS)
+        finally:
+            self._signature_checks.close()
 
     async def launch(self, attempts: list[PingAttempt]) -> None:
         """Starts these attempts and sends their pings in one go."""
@@ -162,10 +168,73 @@ class Pinger:
             return
         response_seconds = boottime() - attempt.first_sent_at
         attempt.response_ms = round(response_seconds * 1000.0, 3)
-        result = self._result_of(attempt, message.data, message.headers)
-        if result is not None:
-            del self._in_flight[ping_id]
+        self._take_answer(attempt, message)
+
+    def _take_answer(self, attempt: PingAttempt, message: Msg) -> None:
+        header = (message.headers or {}).get(HEADER)
+        if header is None or attempt.signing_key is None:
+            self._settle(attempt, self._result_of(attempt, message.data))
+        else:
+            self._have_checked(attempt, attempt.signing_key, message.data, header)
+
+    def _is_open(self, attempt: PingAttempt) -> bool:
+        """Whether the attempt awaits its result, be it past its time-out or not."""
+        ping_id = attempt.ping_id
+        return attempt in (self._in_flight.get(ping_id), self._expiring.get(ping_id))
+
+    def _settle(self, attempt: PingAttempt, result: PingResult | None) -> None:
+        """Gives an attempt its result. None: it goes on, for there may be a better answer."""
+        if result is not None and self._is_open(attempt):
+            self._in_flight.pop(attempt.ping_id, None)
+            self._expiring.pop(attempt.ping_id, None)
             self._on_result(attempt, result)
+
+    def _have_checked(
+        self,
+        attempt: PingAttempt,
+        signing_key: str,
+        data: bytes,
+        header: str,
+    ) -> None:
+        """Has the signature of an answer checked. Meanwhile the attempt does not expire."""
+        try:
+            report = read_report(data)
+        except BadMessageError as error:
+            self._settle(attempt, self._refused(attempt, data, BAD_REPORT, str(error)))
+            return
+        if not _answers(report, attempt):
+            attempt.reject("ping_wrong", "it answers another ping", data)
+            return
+        expected = Expected(
+            fleet=self._fleet,
+            key=signing_key,
+            seq=attempt.seq,
+            previous=attempt.previous,
+            request=attempt.request,
+        )
+        attempt.answers_in_check += 1
+        took_ms = attempt.response_ms or 0.0
+        answer = SignedAnswer(attempt, report, data, header, expected, took_ms)
+        self._signature_checks.add(answer)
+
+    def _on_checked(self, answer: SignedAnswer, checked: CheckResult) -> None:
+        attempt = answer.attempt
+        attempt.answers_in_check -= 1
+        if not self._is_open(attempt):
+            return  # an answer before this one was the right one, or the attempt was abandoned
+        if isinstance(checked, BadSignatureError):
+            attempt.reject(checked.reason, str(checked), answer.data)
+            return
+        attempt.signature = checked
+        attempt.response_ms = answer.response_ms
+        try:
+            attempt.ledger_remark = checked.ledger_remark(attempt.ledger_heads)
+        except LedgerEditedError as error:
+            attempt.ledger_remark = LEDGER_EDITED
+            result: PingResult = self._refused(attempt, answer.data, BAD_REPORT, str(error))
+        else:
+            result = self._admit(attempt, answer.report, answer.data)
+        self._settle(attempt, result)
 
     def _receive_late(self, ping_id: str, message: Msg) -> None:
         """Takes an answer to a ping that is past its time-out.
@@ -184,10 +253,7 @@ class Pinger:
         if late_seconds > self._timeout_seconds + self._bus_monitor.gap_seconds:
             return
         expiring.response_ms = round(late_seconds * 1000.0, 3)
-        result = self._result_of(expiring, message.data, message.headers)
-        if result is not None:
-            del self._expiring[ping_id]
-            self._on_result(expiring, result)
+        self._take_answer(expiring, message)
 
     def _note_late(self, ping_id: str, data: bytes) -> None:
         """Notes that the agent of a missed ping was there, where this is its report.
@@ -206,26 +272,35 @@ class Pinger:
             del self._missed[ping_id]
             attempt.tracked.late_answer_at = attempt.pinged_at
 
-    def _result_of(
-        self,
-        attempt: PingAttempt,
-        data: bytes,
-        headers: Mapping[str, str] | None = None,
-    ) -> PingResult | None:
-        """Returns the result that this answer brings about.
+    def _result_of(self, attempt: PingAttempt, data: bytes) -> PingResult | None:
+        """Returns the result that an answer without a signature brings about.
 
-        Returns None for an answer to something else: the one that was asked for may still come.
+        Returns None where it does not count: the one that was asked for may still come.
         """
         try:
             report = read_report(data)
-            if not _answers(report, attempt):
-                attempt.reject("ping_wrong", "it answers another ping", data)
-                return None
-            attempt.signature = self._checked_signature(attempt, data, headers, report)
-            check_sum(report)
-        except BadSignatureError as error:
-            attempt.reject(error.reason, str(error), data)
+        except BadMessageError as error:
+            return self._refused(attempt, data, BAD_REPORT, str(error))
+        if not _answers(report, attempt):
+            attempt.reject("ping_wrong", "it answers another ping", data)
             return None
+        if attempt.signing_key is not None:
+            attempt.reject("unsigned", "it is not signed", data)
+            return None
+        if self._requires_signed:
+            attempt.reject("key_unknown", "no key of this host is known: enrol it", data)
+            return None
+        return self._admit(attempt, report, data)
+
+    def _admit(
+        self,
+        attempt: PingAttempt,
+        report: UptimeReport,
+        data: bytes,
+    ) -> PingResult:
+        """Fits the report into the window that was measured, or refuses it."""
+        try:
+            check_sum(report)
         except BadMessageError as error:
             return self._refused(attempt, data, BAD_REPORT, str(error))
         assert attempt.pinged_at  # noqa: S101  # a ping that is answered was started
@@ -251,33 +326,6 @@ class Pinger:
             in_maintenance=attempt.tracked.in_maintenance(attempt.pinged_at),
         )
 
-    def _checked_signature(
-        self,
-        attempt: PingAttempt,
-        data: bytes,
-        headers: Mapping[str, str] | None,
-        report: UptimeReport,
-    ) -> Checked | None:
-        """Returns None for an agent that need not sign. Raises BadSignatureError.
-
-        It takes 75 us (docs/benchmarks.md#signed-reports) and is done here, not in a thread.
-        """
-        if attempt.signing_key is None:
-            if self._requires_signed:
-                raise BadSignatureError("key_unknown", "no key of this host is known: enrol it")
-            return None
-        header = (headers or {}).get(HEADER)
-        if header is None:
-            raise BadSignatureError("unsigned", "it is not signed")
-        expected = Expected(
-            fleet=self._fleet,
-            key=attempt.signing_key,
-            seq=attempt.seq,
-            previous=attempt.previous,
-            request=attempt.request,
-        )
-        return check(header, expected, report, data)
-
     def _refused(
         self,
         attempt: PingAttempt,
@@ -299,9 +347,15 @@ class Pinger:
         return Missed(reason)
 
     def _take_expired(self, now: float) -> list[PingAttempt]:
-        """Returns the attempts past their time-out, which are no longer in flight."""
+        """Returns the attempts past their time-out, which are no longer in flight.
+
+        One whose answer is being checked is left: the answer came in time.
+        """
         sent_before = now - self._timeout_seconds
-        expired = [a for a in self._in_flight.values() if a.first_sent_at <= sent_before]
+        expired = []
+        for attempt in self._in_flight.values():
+            if attempt.first_sent_at <= sent_before and not attempt.answers_in_check:
+                expired.append(attempt)
         for attempt in expired:
             del self._in_flight[attempt.ping_id]
             self._expiring[attempt.ping_id] = attempt
@@ -321,6 +375,7 @@ class Pinger:
         """
         await self._bus_monitor.await_round_trip()
         await self._server_monitor.await_answer()
+        await self._signature_checks.until_idle()
         for attempt in attempts:
             if self._expiring.pop(attempt.ping_id, None) is None:
                 continue  # its answer had come meanwhile

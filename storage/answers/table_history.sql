@@ -1,4 +1,5 @@
 -- One row an outcome, after a cursor (storage/answers/cursor.py). {chosen}: one agent, or all.
+-- Parquet also has the reports that are kept, for `gpuping verify`: table_history_reports.sql.
 SELECT
     a.agent_id,
     p.ping_seq,
@@ -20,9 +21,10 @@ SELECT
     make_timestamp(p.pinged_us + p.next_us)::TIMESTAMPTZ AS next_ping_at,
     p.response_us / 1000 AS response_ms,
     p.late_us / 1000 AS late_ms,
-    array_to_string(from_json(p.remarks, '["VARCHAR"]'), ' ') AS remarks
+    array_to_string(from_json(p.remarks, '["VARCHAR"]'), ' ') AS remarks{reports}
 FROM {pings} AS p
 JOIN agents AS a USING (agent)
+{joined}
 WHERE {chosen} AND p.pinged_us >= $since_us AND p.pinged_us < $until_us
     AND p.pinged_us <= $before_us AND (p.pinged_us < $before_us OR p.ping_seq < $before_seq)
 {order}

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from bus.contract.durations import Interval
-from bus.contract.exports import ExportRequest, TableRequest
+from bus.contract.exports import ExportRequest, FileFormat, TableRequest
 from bus.contract.statements import Account, FleetReplay, Statement
 from bus.errors import RefusedError
 from storage.answers.cursor import older_than
@@ -71,7 +71,7 @@ def table(
             order = _NEWEST_FIRST
             if request.agent_id is None:
                 order = ""
-            text = sql("table_history").replace("{order}", order)
+            text = _history_text(request.format, order)
             return _query(reader, text, buckets, chosen=chosen)
         case "incidents":
             # Reports after the period tell when an incident ended: every later partition is read.
@@ -112,9 +112,23 @@ def history(
         order += f" LIMIT {request.limit:d}"
     period = TableRequest(table="history", hours=request.hours)
     buckets = _buckets(reader, period, microseconds(now))
-    text = sql("table_history").replace("{order}", order)
+    text = _history_text(request.format, order)
     query = _query(reader, text, buckets, chosen=chosen)
     return TableQuery(query.text, query.parameters | older_than(request.cursor))
+
+
+def _history_text(form: FileFormat, order: str) -> str:
+    """Returns the text of the query for outcomes. A Parquet file has the reports, too.
+
+    A report has 2 kB of JSON, which nobody wants in a spreadsheet.
+    """
+    reports = ""
+    joined = ""
+    if form == "parquet":
+        reports = ",\n    e.payload AS report,\n    nullif(e.signature, '') AS signature"
+        joined = sql("table_history_reports")
+    text = sql("table_history").replace("{order}", order)
+    return text.replace("{reports}", reports).replace("{joined}", joined)
 
 
 def statement(statement: Statement) -> TableQuery:

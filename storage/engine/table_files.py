@@ -30,6 +30,7 @@ MEDIA_TYPES = {
     "parquet": "application/vnd.apache.parquet",
     "html": "text/html; charset=utf-8",
     "json": "application/json",
+    "bundle": "application/vnd.gpuping.bundle+json",
 }
 _PREFIX = "export-"
 _OPTIONS: dict[FileFormat, str] = {

@@ -93,6 +93,7 @@ def test_the_history_of_an_agent_is_verified_offline(fleet: Up, tmp_path: Path) 
     verified = run("verify", str(file), "--data-dir", str(fleet.data_dir))
     assert verified.returncode == 0, verified.stdout
     assert "every signature, chain and sum is right" in verified.stdout
+    _verified_as_bundle_and_parquet(fleet, tmp_path)
 
     # within a report, which stands in the file as text
     changed = kept.stdout.replace('Simulated GPU\\"', 'Simulated GPu\\"', 1)
@@ -101,3 +102,17 @@ def test_the_history_of_an_agent_is_verified_offline(fleet: Up, tmp_path: Path) 
     refused = run("verify", str(file), "--data-dir", str(tmp_path))
     assert refused.returncode == 1
     assert "the signature is wrong" in refused.stdout
+
+
+def _verified_as_bundle_and_parquet(fleet: Up, folder: Path) -> None:
+    for words, name in (
+        (("report", "sim-001"), "month.bundle"),
+        (("export", "history", "sim-001"), "history.parquet"),
+    ):
+        file = folder / name
+        made = run(*words, "--output", str(file), "--data-dir", str(fleet.data_dir))
+        assert made.returncode == 0, made.stderr
+        verified = run("verify", str(file), "--json", "--data-dir", str(fleet.data_dir))
+        found = json.loads(verified.stdout)
+        assert (verified.returncode, found["problems"]) == (0, 0), found
+        assert found["agents"][0]["signed"] >= 2

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import zlib
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -62,6 +63,15 @@ class World:
             return found
         finally:
             await subscription.unsubscribe()
+
+    async def put_back_state(self, agent_id: str, number: int) -> AgentState:
+        """Makes the agent's state what it was after its ping `number`, as a backup would."""
+        (state,) = [state for state, _ in await self.history(agent_id) if state.ping_seq == number]
+        chosen = self.server.settings_of("scheduler")
+        prefix = subjects.service_inbox("scheduler")
+        async with connection.connected(chosen, "restore", inbox_prefix=prefix) as client:
+            await client.jetstream().publish(subjects.state_key(agent_id), encode(state))
+        return state
 
     async def until(
         self, agent_id: str, is_enough: Callable[[list[Recorded]], bool]
@@ -147,10 +157,21 @@ async def test_every_report_follows_the_one_recorded_before_it_across_schedulers
         async with agentd.service.running(
             chosen, agent_id="a-1", probe=probe, state_dir=tmp_path / "a-1"
         ):
-            for least in (3, 6):
-                async with scheduler.service.running(world.server.settings_of("scheduler")):
-                    found = await world.until("a-1", lambda h, least=least: _answered(h) >= least)
+            of_scheduler = world.server.settings_of("scheduler")
+            async with scheduler.service.running(of_scheduler):
+                await world.until("a-1", lambda h: _answered(h) >= 2)
+            async with (  # both ask, and one of two answers is recorded
+                scheduler.service.running(of_scheduler),
+                scheduler.service.running(of_scheduler),
+            ):
+                await world.until("a-1", lambda h: _answered(h) >= 5)
+            restored = await world.put_back_state("a-1", 2)
+            async with scheduler.service.running(of_scheduler):
+                found = await world.until("a-1", lambda h: len(h) >= 8)
+    _check_restored(found, restored)
+    found = found[: restored.ping_seq] + found[_first_after(found, restored) :]
     previous = GENESIS
+    held_head = GENESIS
     for state, headers in found:
         if state.last.outcome != "answered":
             continue
@@ -162,13 +183,98 @@ async def test_every_report_follows_the_one_recorded_before_it_across_schedulers
         assert signature.fleet == world.server.identities.authority.fleet.account
         previous = checked.record_hash
         assert state.report_hash == previous
+        assert state.ledger_heads[0] == f"{signature.ledger}.{signature.head}"
+        assert signature.extends == held_head
+        held_head = state.ledger_heads[0]
+    assert not _remarks(found)
+
+
+def _first_after(history: list[Recorded], restored: AgentState) -> int:
+    """Where the history goes on after a state was put back: where its number follows last."""
+    numbers = [state.ping_seq for state, _ in history]
+    return len(numbers) - 1 - numbers[::-1].index(restored.ping_seq + 1)
+
+
+def _check_restored(history: list[Recorded], restored: AgentState) -> None:
+    """After a restored backup the host goes on from the report that the state knows."""
+    state, headers = history[_first_after(history, restored)]
+    signature = parse(headers[HEADER])
+    assert signature.previous == restored.report_hash
+    assert signature.extends == restored.ledger_heads[0]
+    assert state.last.outcome == "answered"
+
+
+LOST = """gpus = 1
+[[event]]
+at = 0.0
+gpu = 0
+state = "lost"
+"""
+
+
+async def test_a_ledger_that_was_edited_on_the_disk_is_noticed_at_the_next_report(
+    tmp_path: Path,
+) -> None:
+    """Somebody makes up time of down time while agentd is stopped, and mends the checksums."""
+    async with running_world(tmp_path) as world:
+        chosen = world.server.settings_of_agent("a-1")
+        (tmp_path / "lost.toml").write_text(LOST)
+        folder = tmp_path / "a-1"
+
+        def agent():
+            probe = open_probe(chosen, "a-1", str(tmp_path / "lost.toml"))
+            return agentd.service.running(chosen, agent_id="a-1", probe=probe, state_dir=folder)
+
+        async with scheduler.service.running(world.server.settings_of("scheduler")):
+            async with agent():
+                before = await world.until("a-1", lambda h: _answered(h) >= 2)
+            edited = _make_up_of_down(folder / "a-1.ledger")
+            async with agent():
+                found = await world.until(
+                    "a-1", lambda h: "ledger_edited" in _remarks(h) and _is_answered(h[-1])
+                )
+    assert edited
+    assert "ledger_edited" not in _remarks(before)
+    ((state, headers),) = [one for one in found if "ledger_edited" in one[0].last.remarks]
+    assert (state.last.outcome, state.last.reason) == ("missed", "bad_report")
+    assert state.last.refused_report, "it is kept as evidence"
+    signature = parse(headers[HEADER])
+    payload = state.last.refused_report.encode()
+    verify(signature, decode(payload, UptimeReport), payload)
+    assert signature.extends == "broken"
+    assert _remarks([found[-1]]) == [], "it is said once, and the chain goes on"
+    assert found[-1][0].ledger_heads[1] == f"{signature.ledger}.{signature.head}"
+    up = [one.last.seconds.up for one, _ in found if one.last.seconds]
+    assert sum(up) == 0.0, "nothing of what was made up counts"
+
+
+def _make_up_of_down(path: Path) -> int:
+    """Edits every line with "down", and mends its checksum. Returns how many there were."""
+    edited = 0
+    lines = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        sealed = line[9:-1]
+        if b'"down"' in sealed:
+            edited += 1
+            sealed = sealed.replace(b'"down"', b'"up"')
+        lines.append(b"%08x %b\n" % (zlib.crc32(sealed), sealed))
+    path.write_bytes(b"".join(lines))
+    return edited
+
+
+def _remarks(history: list[Recorded]) -> list[str]:
+    return [remark for state, _ in history for remark in state.last.remarks if remark != "unheard"]
+
+
+def _is_answered(recorded: Recorded) -> bool:
+    return recorded[0].last.outcome == "answered"
 
 
 def _answered(history: list[Recorded]) -> int:
     return sum(state.last.outcome == "answered" for state, _ in history)
 
 
-async def test_what_is_not_signed_for_this_ping_is_missed_and_kept_with_its_reason(
+async def test_what_is_not_signed_for_this_ping_is_missed_and_kept_with_its_reason(  # noqa: C901  # one function a forgery
     tmp_path: Path,
 ) -> None:
     async with running_world(tmp_path) as world:
@@ -199,6 +305,25 @@ async def test_what_is_not_signed_for_this_ping_is_missed_and_kept_with_its_reas
                 )
                 return [fake.honest(forked, data)]
 
+            foreign = ReportSigner("A" * 56, fake.identity.signing_key)
+
+            def of_another_fleet(request: PingRequest, data: bytes):
+                payload, _ = fake.honest(request, data)
+                made = decode(payload, UptimeReport)
+                return [(payload, {HEADER: foreign.sign(request, data, made, payload)})]
+
+            def of_another_agent(request: PingRequest, data: bytes):
+                made = report("other", request)
+                payload = encode(made)
+                return [(payload, {HEADER: fake.signer.sign(request, data, made, payload)})]
+
+            def of_another_ledger(request: PingRequest, data: bytes):
+                payload, _ = fake.honest(request, data)
+                made = decode(payload, UptimeReport)
+                extends = "0" * 64
+                header = fake.signer.sign(request, data, made, payload, "0" * 64, extends)
+                return [(payload, {HEADER: header})]
+
             def replayed(request: PingRequest, data: bytes):
                 return old
 
@@ -213,6 +338,9 @@ async def test_what_is_not_signed_for_this_ping_is_missed_and_kept_with_its_reas
                 (with_another_key, "key_wrong"),
                 (changed, "signature_wrong"),
                 (sibling, "previous_wrong"),
+                (of_another_fleet, "fleet_wrong"),
+                (of_another_agent, "ping_wrong"),
+                (of_another_ledger, "ledger_edited"),
                 (replayed, "ping_wrong"),
             ):
                 fake.forge = forge

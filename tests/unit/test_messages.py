@@ -62,7 +62,7 @@ def test_a_ping_tells_its_schema_version():
     assert sent["schema_version"] == 1
     assert set(sent) == {
         "schema_version", "ping_id", "seq", "since_mark", "window_seconds", "excused", "nonce",
-        "timeout_seconds", "expected_gpus", "expected_changes", "previous",
+        "timeout_seconds", "expected_gpus", "expected_changes", "previous", "ledger_heads",
     }  # fmt: skip
 
 

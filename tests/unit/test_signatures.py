@@ -28,6 +28,7 @@ CONTEXT = SignedContext(
     boot_id="boot",
     ledger="ledger",
     head="head",
+    extends="ledger.head",
 )
 SIGNED = signed_bytes(CONTEXT, PAYLOAD)
 SIGNATURE = KEY.sign(SIGNED)

@@ -1,93 +1,228 @@
 """The offline verifier: an honest record passes, and whatever is changed in it is found."""
 
-from hypothesis import given
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
-from bus.contract.messages import Seconds, encode
+from bus.contract.messages import AgentState, UptimeReport, decode
 from bus.identity.keys import KeyKind, SigningKey
-from bus.identity.signed_report import parse, verify
-from bus.identity.verification import RecordedReport, Trusted, Verification
-from tests.unit.test_signed_reports import FLEET, KEY, Host, ping
+from bus.identity.signed_report import BadSignatureError, parse, verify
+from gpuping.verification.records import Recorded, Times, Trusted
+from gpuping.verification.verifier import Verifier
+from gpuping.verification.windows import times_of
+from storage.engine.rows import Arrival
+from tests.signed_history import FLEET, KEY, SignedHost, month
 
-OF_FLEET = Trusted(FLEET)
-
-
-def recorded(first: int = 1, last: int = 6, host: Host | None = None) -> list[RecordedReport]:
-    """A chain as a scheduler records it."""
-    host = host or Host()
-    previous = None
-    found = []
-    for seq in range(first, last + 1):
-        header, report, payload = host.answer(ping(seq, previous))
-        previous = verify(parse(header), report, payload).record_hash
-        found.append(RecordedReport(seq, header, payload))
-    return found
+OF_FLEET = Trusted(FLEET, {"a-1": KEY.public})
 
 
-def problems(reports: list[RecordedReport], trusted: Trusted = OF_FLEET) -> list[str]:
-    verification = Verification(trusted)
-    verification.add_all(reports)
-    return [problem.text for problem in verification.problems]
+def outcome(arrival: Arrival) -> Recorded:
+    """What the scheduler recorded, read from its own message."""
+    last = json.loads(arrival.data)["last"]
+    state = decode(arrival.data, AgentState)
+    pinged_us = round(state.last.pinged_at.timestamp() * 1_000_000)
+    assert state.last.since
+    raw = bytes(state.last.report)
+    report = None if raw in {b"", b"null"} else raw
+    if state.last.refused_report is not None:
+        report = state.last.refused_report.encode()
+    return Recorded(
+        agent_id=arrival.agent_id,
+        ping_seq=state.ping_seq,
+        pinged_us=pinged_us,
+        outcome=state.last.outcome,
+        verdict=state.last.verdict,
+        uptime_percent=None if state.last.verdict == "first" else state.last.uptime_percent,
+        since_us=round(state.last.since.timestamp() * 1_000_000),
+        times=times_of(last.get("seconds")),
+        response_ms=state.last.response_ms or 0.0,
+        remarks=state.last.remarks,
+        report=report,
+        signature=arrival.signature or "",
+    )
 
 
-def test_an_honest_record_has_no_problem() -> None:
-    verification = Verification(Trusted(FLEET, {"a-1": KEY.public}))
-    verification.add_all(recorded())
-    assert verification.problems == []
-    (summary,) = verification.summaries
-    assert (summary.agent_id, summary.reports) == ("a-1", 6)
-    assert (summary.first_seq, summary.last_seq, summary.keys) == (1, 6, (KEY.public,))
+def recorded(host: SignedHost | None = None) -> list[Recorded]:
+    return [outcome(arrival) for arrival in (host or month()).arrivals]
+
+
+def honest(pings: int = 6) -> list[Recorded]:
+    host = SignedHost()
+    for _ in range(pings):
+        host.answer()
+    return recorded(host)
+
+
+def faults(outcomes: list[Recorded], trusted: Trusted = OF_FLEET) -> list[str]:
+    verifier = Verifier(trusted)
+    verifier.add_all(outcomes)
+    return [finding.text for finding in verifier.faults]
+
+
+def test_an_honest_record_has_no_fault_and_says_what_should_be_known() -> None:
+    verifier = Verifier(OF_FLEET)
+    verifier.add_all(recorded())
+    assert verifier.faults == []
+    assert [finding.text for finding in verifier.findings] == [
+        "it was refused, for its ledger is broken"
+    ]
+    assert verifier.findings[0].ping_seq == 8
+    (summary,) = verifier.summaries
+    assert (summary.agent_id, summary.outcomes, summary.signed) == ("a-1", 16, 14)
+    assert (summary.first_seq, summary.last_seq, summary.keys) == (1, 16, (KEY.public,))
 
 
 def test_a_record_may_begin_anywhere_and_a_new_key_begins_a_new_chain() -> None:
-    assert problems(recorded()[3:]) == []
-    new_host = Host(key=SigningKey.generate(KeyKind.USER))
-    assert problems([*recorded(), *recorded(7, 9, new_host)]) == []
+    assert faults(recorded()[3:]) == []
+    new = SignedHost(key=SigningKey.generate(KeyKind.USER))
+    first = SignedHost()
+    first.answer()
+    new.number, new.at, new.since = first.number, first.at, first.since
+    new.answer()
+    assert faults([*recorded(first), *recorded(new)], Trusted(FLEET)) == []
 
 
-def test_a_report_that_was_refused_is_followed_by_another_after_the_same_one() -> None:
-    honest = recorded(1, 2)
-    base = parse(honest[1].signature)
-    sibling_header, _, sibling = Host().answer(ping(3, base.previous))
-    refused = RecordedReport(3, sibling_header, sibling)
-    assert problems([honest[0], refused, RecordedReport(2, *honest[1][1:])][:2]) == []
-
-
+@settings(deadline=None)
 @given(st.integers(1, 4))
 def test_a_report_that_is_left_out_is_noticed(place: int) -> None:
-    honest = recorded()
-    del honest[place]
-    found = problems(honest)
-    assert len(found) == 1
-    assert "does not follow" in found[0]
+    found = honest()
+    del found[place]
+    (text,) = faults(found)
+    assert "does not follow ping" in text
 
 
+def test_reports_that_change_places_or_are_there_twice_are_noticed() -> None:
+    found = honest()
+    assert faults([found[0], found[2], found[1], *found[3:]])
+    twice = faults([*found[:3], *found[2:]])
+    assert "its number is there twice" in twice
+
+
+@settings(deadline=None)
 @given(st.data())
 def test_a_byte_that_is_changed_is_noticed(data: st.DataObject) -> None:
-    honest = recorded(1, 3)
+    found = honest(3)
     place = data.draw(st.integers(0, 2))
-    payload = bytearray(honest[place].payload)
+    payload = bytearray(found[place].report or b"")
     at = data.draw(st.integers(0, len(payload) - 1))
     payload[at] ^= 1 << data.draw(st.integers(0, 7))
-    honest[place] = honest[place]._replace(payload=bytes(payload))
-    assert problems(honest)
+    found[place] = replace(found[place], report=bytes(payload))
+    assert faults(found)
 
 
-def test_another_number_fleet_key_or_sum_is_noticed() -> None:
-    honest = recorded(1, 1)
-    assert problems([honest[0]._replace(ping_seq=2)]) == ["it is signed as ping 1"]
-    assert "for the fleet" in problems(honest, Trusted("B" * 56))[0]
-    assert "not with" in problems(honest, Trusted(FLEET, {"a-1": "U" * 56}))[0]
-    request = ping()
-    _, report, _ = Host().answer(request)
-    wrong = replace(report, seconds=Seconds(up=5.0))
-    payload = encode(wrong)
-    header = Host().signer.sign(request, encode(request), wrong, payload)
-    assert "add up to 5.000" in problems([RecordedReport(1, header, payload)])[0]
+@settings(deadline=None)
+@given(st.data())
+def test_a_character_of_a_signature_that_is_changed_is_noticed(data: st.DataObject) -> None:
+    found = honest(2)
+    header = found[1].signature
+    at = data.draw(st.integers(0, len(header) - 1))
+    other = data.draw(st.characters(exclude_characters=header[at], codec="ascii"))
+    found[1] = replace(found[1], signature=header[:at] + other + header[at + 1 :])
+    assert faults(found)
 
 
-def test_a_report_without_a_signature_proves_nothing_and_breaks_nothing() -> None:
-    honest = recorded()
-    honest.insert(2, RecordedReport(3, "", b"garbage"))
-    assert problems(honest) == []
+def test_a_refused_report_is_no_link_of_the_chain() -> None:
+    host = SignedHost()
+    host.answer()
+    host.refused("broken")
+    host.answer()
+    assert faults(recorded(host)) == []
+    counted = [replace(one, outcome="answered") for one in recorded(host)]
+    said = faults(counted)
+    assert any("does not contain what was reported before (broken)" in text for text in said)
+
+
+def found_of(extends: str) -> list[bool]:
+    """What is found where the second report says this of its ledger: whether each is a fault."""
+    host = SignedHost()
+    host.answer()
+    host.extends = extends
+    host.answer()
+    verifier = Verifier(OF_FLEET)
+    verifier.add_all(recorded(host))
+    return [finding.is_fault for finding in verifier.findings]
+
+
+def test_a_ledger_that_went_elsewhere_is_noticed_and_a_declared_one_is_said() -> None:
+    assert found_of("1edce4." + "0" * 64) == [True]
+    assert found_of("broken") == [True]
+    assert found_of("forgotten") == [False]
+    # A new ledger has a new name; this one claims to be new under its old one.
+    assert found_of("new-ledger") == [True]
+
+
+def test_a_signature_has_one_text_only() -> None:
+    """Base64 has unused bits at the end: changed ones must not pass for the same signature."""
+    found = honest(1)
+    header = found[0].signature
+    end = header.index('=="')
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    other = letters[letters.index(header[end - 1]) + 1]
+    changed = header[: end - 1] + other + header[end:]
+    assert faults([replace(found[0], signature=changed)])
+    payload = found[0].report or b""
+    with pytest.raises(BadSignatureError):
+        verify(parse(changed), decode(payload, UptimeReport), payload)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"ping_seq": 7}, "it is signed as ping 6"),
+        ({"agent_id": "a-2"}, "it is signed by agent a-1"),
+        ({"times": Times(10_800_000, 0, 0, 1, 0)}, "its row adds up to 10800.001 s"),
+        ({"since_us": 0, "times": Times(10_800_000, 0, 0, 0, 0)}, "its window has"),
+        ({"uptime_percent": 99.0}, "its row says 99.000 %, its seconds 100.000 %"),
+        (
+            {"times": Times(0, 0, 10_800_000, 0, 0)},
+            "its row has 0.000 s up, its report",
+        ),
+        ({"signature": ""}, "it counts, and it is not signed"),
+        ({"times": None}, "nothing is accounted for"),
+        ({"gpus": {"G": Times(0, 0, 10_800_000, 0, 0)}}, "more uptime than its GPU G"),
+    ],
+)
+def test_a_row_that_was_changed_is_noticed(change: dict[str, object], text: str) -> None:
+    found = honest()
+    found[5] = replace(found[5], **change)  # type: ignore[arg-type]
+    assert any(text in said for said in faults(found)), faults(found)
+
+
+def test_uptime_that_was_added_is_noticed_whatever_the_remarks_say() -> None:
+    host = SignedHost()
+    host.answer()
+    found = recorded(month())
+    place = next(i for i, one in enumerate(found) if one.times and one.times.down)
+    times = found[place].times
+    assert times
+    made_up = times._replace(up=times.up + times.down, down=0)
+    found[place] = replace(found[place], times=made_up, uptime_percent=None, remarks=("unheard",))
+    assert any("of uptime, its report" in text for text in faults(found))
+
+
+def test_windows_that_overlap_are_noticed() -> None:
+    found = honest()
+    since_us = found[3].since_us
+    assert since_us
+    longer = Times(10_801_000, 0, 0, 0, 0)
+    found[3] = replace(found[3], since_us=since_us - 1_000_000, times=longer)
+    assert any("1.000 s before the last one ended" in text for text in faults(found))
+
+
+def test_another_fleet_or_key_is_noticed() -> None:
+    found = honest(1)
+    assert "for the fleet" in faults(found, Trusted("B" * 56))[0]
+    assert "not with" in faults(found, Trusted(FLEET, {"a-1": "U" * 56}))[0]
+
+
+def test_it_needs_nothing_of_ours() -> None:
+    """It can be copied out of the tree and audited alone; the formats are in docs/verify.md."""
+    folder = Path(__file__).parents[2] / "gpuping" / "verification"
+    for file in folder.glob("*.py"):
+        for line in file.read_text().splitlines():
+            if line.startswith(("import ", "from ")) and "gpuping" in line:
+                assert "gpuping.verification" in line, f"{file.name}: {line}"

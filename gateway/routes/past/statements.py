@@ -20,12 +20,15 @@ from gateway.routes.agents import AGENTS
 from gateway.web import params
 from gateway.web.accept import accepted
 from gateway.web.file_response import LongAnswers
-from gateway.web.openapi import CSV, HTML, PARQUET, response_formats
+from gateway.web.openapi import BUNDLE, CSV, HTML, PARQUET, response_formats
 from gateway.web.problems import error_responses, field_problem
 
 StatementFormatParam = Annotated[
     StatementFormat | None,
-    QueryParameter(name="format", description="wins over Accept; html is made to print"),
+    QueryParameter(
+        name="format",
+        description="wins over Accept; html is made to print, bundle to verify",
+    ),
 ]
 
 
@@ -33,7 +36,7 @@ StatementFormatParam = Annotated[
     f"{AGENTS}/{{agent_id:str}}/report",
     tags=["pings"],
     summary="An agent's uptime statement of a month",
-    operation_class=response_formats(CSV, PARQUET, HTML),
+    operation_class=response_formats(CSV, PARQUET, HTML, BUNDLE),
     responses=error_responses(401, 403, 404, 429, 507),
 )
 async def report(

@@ -82,6 +82,10 @@ const REMARKS = {
   gpus_contradict_host: "the host was said to be better than its GPUs; the GPUs count",
   unheard: "between two missed pings nothing counts as up",
   two_under_one_id: "two agents answer in turn under this id",
+  ledger_edited: "the host's ledger was changed on its disk; the report was refused",
+  ledger_rewound: "the host's ledger was put back to an earlier report; what it lost is unknown",
+  ledger_new: "the host lost its ledger; the time before the new one is unknown",
+  ledger_forgotten: "our state was restored from a backup",
   simulated: "", // said once for the agent
 };
 

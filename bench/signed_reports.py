@@ -1,0 +1,294 @@
+"""What signed, chained reports and identities cost, in alternating runs with and without.
+
+Two servers, one with identities and one open, each with a responder that stands in for all hosts
+(it signs where hosts do, on the same cores). One scheduler at a time, on the one and the other in
+turn: the highest rate, the CPU of a ping, and the CPU at 1,111 pings a second, which a million
+agents make at an interval of 15 minutes. Besides the cost of one signature and of one check, and
+the memory of what a scheduler holds for them.
+
+    python -m bench.signed_reports quick
+"""
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from bench.fleet import enrol
+from bench.processes import cpu_seconds, pid_of, python_module
+from bench.responder import healthy
+from bench.scheduler_throughput import IN_FLIGHT, history_messages
+from bus import settings
+from bus.contract.messages import AgentEntry, AgentState, Outcome, PingRequest, decode, encode
+from bus.identity import claims, credentials
+from bus.identity.keys import KeyKind, SigningKey
+from bus.identity.signatures import request_hash
+from bus.identity.signed_report import Expected, ReportSigner, check
+from bus.transport import connection, embedded_server, layout
+from bus.transport.connection import Client
+from gpuping.client import own_server
+
+FASTEST_SECONDS = 1.0  # the interval at which more is due than can be pinged
+STEADY_RATE = 1_111.0  # pings a second
+GPUS = 8
+
+QUICK: dict[str, Any] = {"agents": 8_000, "rounds": 1, "seconds": 4.0, "steady_seconds": 4.0}
+FULL: dict[str, Any] = {"agents": 20_000, "rounds": 5, "seconds": 10.0, "steady_seconds": 15.0}
+
+
+class World(NamedTuple):
+    """A server with a fleet and its responder. `env` is for a scheduler on it."""
+
+    client: Client
+    env: dict[str, str]
+    nats_pid: int
+    responder_pid: int
+
+
+class Rate(NamedTuple):
+    """Pings a second, and the CPU of a ping in milliseconds."""
+
+    pings_per_second: float
+    scheduler_ms: float
+    nats_ms: float
+    hosts_ms: float
+
+
+@asynccontextmanager
+async def open_world(agents: int) -> AsyncIterator[World]:
+    """A server without identities."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = await stack.enter_async_context(embedded_server.running(folder, port=0))
+        config = settings.load({}, NATS_URL=server.url)
+        client = await stack.enter_async_context(connection.connected(config, "bench"))
+        await layout.ensure(client, config)
+        await _enrol(client, agents, None)
+        responder = await stack.enter_async_context(python_module("bench.responder", server.url))
+        yield World(client, {"NATS_URL": server.url}, pid_of(server), responder.pid)
+
+
+@asynccontextmanager
+async def signed_world(agents: int) -> AsyncIterator[World]:
+    """A server with identities, where every report must be signed."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        config = settings.load({}, GPUPING_DATA_DIR=str(folder), GPUPING_REQUIRE_SIGNED="true")
+        server = await stack.enter_async_context(own_server.running(config, 0))
+        creds = _everything(server, folder / "bench.creds")
+        key = SigningKey.generate(KeyKind.USER)
+        seed = folder / "hosts.seed"
+        credentials.write_secret(seed, key.seed)
+        own = replace(server.settings, NATS_CREDS=str(creds))
+        client = await stack.enter_async_context(connection.connected(own, "bench"))
+        await _enrol(client, agents, key.public)
+        url = own.nats_url
+        fleet = server.identities.authority.fleet.account
+        responder = await stack.enter_async_context(
+            python_module("bench.responder", url, str(creds), fleet, str(seed))
+        )
+        of_scheduler = server.settings_of("scheduler")
+        env = {
+            "NATS_URL": url,
+            "NATS_CREDS": str(of_scheduler.NATS_CREDS),
+            "NATS_SYSTEM_CREDS": str(of_scheduler.NATS_SYSTEM_CREDS),
+            "GPUPING_REQUIRE_SIGNED": "true",
+        }
+        yield World(client, env, _server_pid(folder), responder.pid)
+
+
+def _everything(server: own_server.OwnServer, path: Path) -> Path:
+    """Credentials that may do everything: the bench is the whole fleet at once."""
+    folder = server.identities.authority.folder
+    account = SigningKey.from_seed(credentials.read_secret(folder / "account.seed"))
+    user = SigningKey.generate(KeyKind.USER)
+    rights = {"type": "user", "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1}
+    token = claims.encode(account, user.public, "bench", rights, now=int(time.time()))
+    credentials.write_secret(path, credentials.to_text(token, user))
+    return path
+
+
+def _server_pid(folder: Path) -> int:
+    """The nats-server that was started on this data dir."""
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"nats-server" in command and str(folder).encode() in command:
+            return int(process.name)
+    raise RuntimeError(f"no nats-server runs on {folder}")
+
+
+async def _enrol(client: Client, agents: int, signing_key: str | None) -> None:
+    now = datetime.now(UTC)
+    await enrol(
+        client,
+        agents,
+        lambda _: now - timedelta(seconds=1),
+        now=now,
+        progress=lambda _: None,
+        signing_key=signing_key,
+    )
+
+
+async def _rate(world: World, interval_seconds: float, warm: int, seconds: float) -> Rate:
+    """Runs a scheduler; measures once it has recorded `warm` outcomes."""
+    env = world.env | {
+        "PING_MAX_CONCURRENT_AGENTS": str(IN_FLIGHT),
+        "PING_BASE_INTERVAL_MINUTES": str(interval_seconds / 60),
+        "LOG_LEVEL": "warning",
+    }
+    async with python_module("scheduler", env=env) as scheduler:
+        target = await history_messages(world.client) + warm
+        async with asyncio.timeout(300):
+            while await history_messages(world.client) < target:  # noqa: ASYNC110  # only looking tells
+                await asyncio.sleep(0.2)
+        pids = (scheduler.pid, world.nats_pid, world.responder_pid)
+        before = await history_messages(world.client)
+        began = time.monotonic()
+        cpu = [cpu_seconds(pid) for pid in pids]
+        await asyncio.sleep(seconds)
+        took = time.monotonic() - began
+        used = [cpu_seconds(pid) - was for pid, was in zip(pids, cpu, strict=True)]
+        pings = max(1, await history_messages(world.client) - before)
+        return Rate(pings / took, *(1000 * spent / pings for spent in used))
+
+
+async def measure(
+    agents: int,
+    rounds: int,
+    seconds: float,
+    steady_seconds: float,
+) -> dict[str, float]:
+    """Alternates between both servers; the figures are medians of the rounds."""
+    figures = one_report() | memory_by_agent()
+    async with open_world(agents) as unsigned, signed_world(agents) as signed:
+        fastest: dict[str, list[Rate]] = {"unsigned": [], "signed": []}
+        steady: dict[str, list[Rate]] = {"unsigned": [], "signed": []}
+        steady_interval = agents / STEADY_RATE
+        for _ in range(rounds):
+            for name, world in (("unsigned", unsigned), ("signed", signed)):
+                rate = await _rate(world, FASTEST_SECONDS, 2 * agents, seconds)
+                fastest[name].append(rate)
+        for _ in range(rounds):
+            for name, world in (("unsigned", unsigned), ("signed", signed)):
+                rate = await _rate(world, steady_interval, 2 * agents, steady_seconds)
+                steady[name].append(rate)
+    for name, rates in fastest.items():
+        figures[f"{name}_pings_per_second"] = _median(rates, lambda rate: rate.pings_per_second)
+        figures[f"{name}_scheduler_cpu_ms_per_ping"] = _median(rates, lambda r: r.scheduler_ms)
+        figures[f"{name}_nats_cpu_ms_per_ping"] = _median(rates, lambda rate: rate.nats_ms)
+        figures[f"{name}_hosts_cpu_ms_per_ping"] = _median(rates, lambda rate: rate.hosts_ms)
+    figures["signed_to_unsigned_ratio"] = (
+        figures["signed_pings_per_second"] / figures["unsigned_pings_per_second"]
+    )
+    for name, rates in steady.items():
+        # per ping, so that a rate that was missed by some percent does not count
+        percent = _median(rates, lambda rate: rate.scheduler_ms * STEADY_RATE / 10)
+        figures[f"{name}_scheduler_cpu_percent_at_1111_per_second"] = percent
+        figures[f"{name}_steady_pings_per_second"] = _median(rates, lambda r: r.pings_per_second)
+    figures["signed_extra_cpu_percent_at_1111_per_second"] = (
+        figures["signed_scheduler_cpu_percent_at_1111_per_second"]
+        - figures["unsigned_scheduler_cpu_percent_at_1111_per_second"]
+    )
+    return figures
+
+
+def _median(rates: list[Rate], of: Callable[[Rate], float]) -> float:
+    return statistics.median(of(rate) for rate in rates)
+
+
+def one_report() -> dict[str, float]:
+    """The CPU of one signature and of one check, of a report of 8 GPUs."""
+    key = SigningKey.generate(KeyKind.USER)
+    fleet = SigningKey.generate(KeyKind.ACCOUNT).public
+    uuids = tuple(f"GPU-{number:032x}" for number in range(GPUS))
+    request = PingRequest(
+        ping_id="0a1b2c3d-1f",
+        seq=7,
+        nonce="0" * 32,
+        window_seconds=900.0,
+        expected_gpus=uuids,
+        previous="f" * 64,
+    )
+    asked = encode(request)
+    report = healthy("bench-0000001", request, datetime.now(UTC))
+    report = replace(report, gpus=tuple(replace(report.gpus[0], uuid=uuid) for uuid in uuids))
+    payload = encode(report)
+    signer = ReportSigner(fleet, key)
+    head, extends = "a" * 64, "1edce4a0." + "b" * 64
+    header = signer.sign(request, asked, report, payload, head, extends)
+    expected = Expected(fleet=fleet, key=key.public, seq=7, previous="f" * 64, request=asked)
+    return {
+        "report_bytes": float(len(payload)),
+        "signature_header_bytes": float(len(header)),
+        "sign_us": _cpu_us(lambda: signer.sign(request, asked, report, payload, head, extends)),
+        "check_us": _cpu_us(lambda: check(header, expected, report, payload)),
+    }
+
+
+def _cpu_us(work: Callable[[], object], times: int = 200, tries: int = 15) -> float:
+    """The least CPU of several tries, which other processes disturb least."""
+    least = float("inf")
+    for _ in range(tries):
+        began = time.thread_time()
+        for _ in range(times):
+            work()
+        least = min(least, (time.thread_time() - began) / times)
+    return 1e6 * least
+
+
+def memory_by_agent(agents: int = 5_000) -> dict[str, float]:
+    """What a scheduler holds for an agent's key and chains, decoded as it decodes it."""
+    without = _decoded_bytes(agents, signed=False)
+    signed = _decoded_bytes(agents, signed=True)
+    each = (signed - without) / agents
+    return {
+        "signed_scheduler_bytes_per_agent": each,
+        "signed_scheduler_megabytes_for_a_million": each * 1_000_000 / 2**20,
+    }
+
+
+def _decoded_bytes(agents: int, *, signed: bool) -> float:
+    now = datetime.now(UTC)
+    messages = []
+    for number in range(agents):
+        name = f"bench-{number:07d}"
+        entry = AgentEntry(agent_id=name, registered_at=now, enrolled_at=now)
+        outcome = Outcome(ping_id="p", ping_seq=1, pinged_at=now, outcome="missed", verdict="poor")
+        state = AgentState(
+            agent_id=name, ping_seq=1, interval_seconds=900.0, next_ping_at=now, last=outcome
+        )
+        if signed:
+            text = request_hash(name.encode())
+            key = f"UA{text[:54].upper()}"
+            entry = replace(entry, signing_key=key)
+            heads = (f"{text[:8]}.{text}", f"{text[:8]}.{text[::-1]}")
+            state = replace(state, report_hash=text, report_key=key, ledger_heads=heads)
+        messages.append((encode(entry), encode(state)))
+    tracemalloc.start()
+    held = [(decode(entry, AgentEntry), decode(state, AgentState)) for entry, state in messages]
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    del held
+    return float(used)
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    found = uvloop.run(measure(**(QUICK if "quick" in sys.argv else FULL)))
+    for name, value in found.items():
+        print(f"{name} {value:,.3f}")

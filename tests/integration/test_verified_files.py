@@ -1,0 +1,200 @@
+"""Files out of a real history file are verified: an export, days of the archive, a bundle."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from bus.contract.exports import TableRequest
+from bus.contract.messages import encode
+from bus.contract.statements import StatementRequest
+from bus.settings import load
+from gpuping.verification import files
+from gpuping.verification.records import InputError, Trusted
+from gpuping.verification.verifier import Verifier
+from storage.answers import tables
+from storage.engine.rows import Arrival
+from storage.statements import bundle
+from tests.signed_history import FLEET, KEY, month
+from tests.storage_kept import NOW, Kept
+from tests.storage_states import state
+
+TRUSTED = Trusted(FLEET, {"a-1": KEY.public})
+REFUSED = "it was refused, for its ledger is broken"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the files: all.parquet, october.bundle, november.bundle, days/."""
+    folder = tmp_path_factory.mktemp("kept")
+    asyncio.run(write_files(folder))
+    return folder
+
+
+async def write_files(folder: Path) -> None:
+    kept = Kept(load({}, GPUPING_DATA_DIR=str(folder), STORAGE_ARCHIVE_AFTER_DAYS=1))
+    await kept.store.open(NOW)
+    arrivals = month().arrivals
+    later = encode(state("later", 1, NOW))  # a day is archived by the time of the newest outcome
+    arrivals.append(Arrival(len(arrivals) + 1, "later", later))
+    await kept.store.write(1, await kept.store.prepare(arrivals))
+    asked = TableRequest(table="history", format="parquet", agent_id="a-1", hours=1_000.0)
+    exported = await kept.file(lambda reader: tables.table(reader, asked, NOW), "parquet")
+    (folder / "all.parquet").write_bytes(exported)
+    for name, of in (("october", "2026-10"), ("november", "2026-11")):
+        request = StatementRequest(month=of)
+        text = await kept.store.read(
+            lambda reader, request=request: bundle.bundle(reader, "a-1", request, NOW, 99.0)
+        )
+        (folder / f"{name}.bundle").write_text(text)
+    while await kept.store.archive_next_day(NOW):
+        pass
+    archive = kept.store.paths.archive
+    await kept.store.close()
+    (folder / "days").symlink_to(archive)
+
+
+def verified(*paths: Path) -> Verifier:
+    verifier = Verifier(TRUSTED)
+    for path in paths:
+        for content in files.read(path):
+            if content.statement is None:
+                verifier.add_all(content.outcomes)
+            else:
+                verifier.add_statement(content.statement, list(content.outcomes))
+    return verifier
+
+
+def test_each_kind_of_file_holds(made: Path) -> None:
+    for path, outcomes, signed in (
+        (made / "all.parquet", 16, 14),
+        (made / "days", 16, 14),
+        (made / "october.bundle", 16, 14),
+        (made / "november.bundle", 13, 11),  # from the day before the month
+    ):
+        verifier = verified(path)
+        assert verifier.faults == [], path
+        assert [finding.text for finding in verifier.findings] == [REFUSED]
+        (summary,) = verifier.summaries
+        assert (summary.outcomes, summary.signed, summary.unsigned) == (outcomes, signed, 0), path
+
+
+def test_a_day_alone_and_its_evidence_alone_hold(made: Path) -> None:
+    days = sorted((made / "days").iterdir())
+    assert len(days) >= 2
+    for day in days:
+        assert verified(day).faults == []
+        assert verified(next(day.glob("pings-*.parquet"))).faults == []
+
+
+def more_up(document: Any) -> None:
+    document["statement"]["host"]["seconds"]["up"] += 1.0
+
+
+def moved(document: Any) -> None:
+    seconds = document["statement"]["host"]["seconds"]
+    seconds["up"] += seconds["down"]
+    seconds["down"] = 0.0
+
+
+def percent(document: Any) -> None:
+    document["statement"]["host"]["uptime_percent"] = 100.0
+
+
+def gpu(document: Any) -> None:
+    document["statement"]["gpus"][0]["seconds"]["up"] -= 60.0
+
+
+def count(document: Any) -> None:
+    document["statement"]["missed"] = 0
+
+
+def remark(document: Any) -> None:
+    document["statement"]["remarks"] = {}
+
+
+def enrolled(document: Any) -> None:
+    document["statement"]["enrolled_seconds"] += 60.0
+
+
+def left_out(document: Any) -> None:
+    del document["outcomes"][3]
+
+
+def row(document: Any) -> None:
+    times = document["outcomes"][4]["times_ms"]
+    times[0] += times[2]
+    times[2] = 0
+
+
+def report(document: Any) -> None:
+    outcome = document["outcomes"][4]
+    outcome["report"] = outcome["report"].replace('"down":1000.5', '"down":1000.4')
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (more_up, "host: up is"),
+        (moved, "host: down is 0.000 s"),
+        (percent, "host: uptime_percent is 100.000"),
+        (gpu, "up is"),
+        (count, "missed is 0, the outcomes have"),
+        (remark, "its remarks are not those"),
+        (enrolled, "enrolled_seconds is not"),
+        (left_out, "does not follow ping 3"),
+        (row, "of uptime, its report"),
+        (report, "the signature is wrong"),
+    ],
+)
+def test_what_is_changed_in_a_bundle_is_found_and_named(
+    made: Path, tmp_path: Path, change: Callable[[Any], None], text: str
+) -> None:
+    document = json.loads((made / "october.bundle").read_text())
+    change(document)
+    path = tmp_path / "changed.bundle"
+    path.write_text(json.dumps(document))
+    found = [finding.text for finding in verified(path).faults]
+    assert any(text in said for said in found), found
+
+
+def test_what_is_changed_in_a_day_of_the_archive_is_found(made: Path, tmp_path: Path) -> None:
+    day = min((made / "days").iterdir())
+    for file in day.glob("*.parquet"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (pings,) = tmp_path.glob("pings-*.parquet")
+    with duckdb.connect() as connection:
+        connection.execute(f"CREATE TABLE rows AS SELECT * FROM '{pings}'")  # noqa: S608  # ours
+        connection.execute("UPDATE rows SET up_ms = up_ms - 60000 WHERE ping_seq = 2")
+        connection.execute(f"COPY rows TO '{pings}' (FORMAT parquet)")
+    (finding, *_) = verified(tmp_path).faults
+    assert (finding.agent_id, finding.ping_seq) == ("a-1", 2)
+    assert finding.at_us
+    assert "its report" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.json", b"garbage"),
+        ("x.json", b"[]"),
+        ("x.json", b"{}"),
+        ("x.json", b'{"format": "other", "version": 1}'),
+        ("x.bundle", b'{"format": "gpuping-statement-bundle", "version": 1, "agent_id": "a"}'),
+        ("x.parquet", b"garbage"),
+        ("pings-1.parquet", b"garbage"),
+    ],
+)
+def test_a_file_that_is_none_of_these_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        verified(path)
+    assert "\n" not in str(refused.value)
+    assert name in str(refused.value)

@@ -1,0 +1,138 @@
+"""Whatever is changed in a signed answer, the scheduler that asked never takes it for one."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nats.aio.msg import Msg
+
+from bench.responder import healthy
+from bus.contract.messages import (
+    AgentEntry,
+    AnsweredPing,
+    PingRequest,
+    UptimeReport,
+    decode,
+    encode,
+)
+from bus.identity.keys import KeyKind, SigningKey
+from bus.identity.signatures import GENESIS
+from bus.identity.signed_report import HEADER, ReportSigner
+from bus.transport.connection import Client
+from scheduler.cluster.bus_clock import BusClock
+from scheduler.fleet.directory import Tracked
+from scheduler.ping.attempt import PingAttempt
+from scheduler.ping.bus_monitor import BusMonitor
+from scheduler.ping.pinger import Pinger, PingLimits
+from scheduler.ping.server_monitor import ServerMonitor
+from scheduler.policy import Answered, Missed, PingResult
+
+FLEET = SigningKey.generate(KeyKind.ACCOUNT).public
+KEY = SigningKey.generate(KeyKind.USER)
+NOW = datetime(2026, 11, 26, tzinfo=UTC)
+RUNNER = asyncio.Runner()
+
+
+class Asked:
+    """One agent that was pinged by a real pinger, and what came of it."""
+
+    def __init__(self, agent_id: str = "a-1", fleet: str = FLEET, ping_id: str = "p-1") -> None:
+        self.results: list[PingResult] = []
+        client = Client("test")
+        self.pinger = Pinger(
+            client,
+            BusMonitor(client, 10.0),
+            ServerMonitor(client),
+            BusClock(client),
+            PingLimits(1, timeout_seconds=5.0, fleet=fleet, requires_signed=True),
+            lambda _, result: self.results.append(result),
+        )
+        tracked = Tracked()
+        tracked.entry = AgentEntry(
+            agent_id=agent_id,
+            registered_at=NOW - timedelta(hours=1),
+            enrolled_at=NOW - timedelta(hours=1),
+            signing_key=KEY.public,
+        )
+        self.attempt = PingAttempt(agent_id, tracked, ping_id, NOW)
+        nonce = f"{hash((agent_id, ping_id)):x}"
+        self.attempt.start(NOW, nonce, AnsweredPing(boot_id="", boottime=0.0), 5.0)
+        self.pinger._in_flight[ping_id] = self.attempt
+
+    def answer(self, fleet: str = FLEET, extends: str = GENESIS) -> tuple[bytes, str]:
+        """What the host sends: the report and its header."""
+        request = decode(self.attempt.request, PingRequest)
+        report: UptimeReport = healthy(self.attempt.agent_id, request, NOW)
+        payload = encode(report)
+        signer = ReportSigner(fleet, KEY)
+        asked = self.attempt.request
+        return payload, signer.sign(request, asked, report, payload, "0" * 64, extends)
+
+    def receive(self, payload: bytes, header: str) -> list[PingResult]:
+        """What the pinger makes of an answer; nothing where it is ignored."""
+
+        async def one_turn() -> None:
+            subject = f"{self.pinger._inbox}.{self.attempt.ping_id}"
+            message = Msg(
+                _client=None,  # type: ignore[arg-type]  # nothing is sent
+                subject=subject,
+                data=payload,
+                headers={HEADER: header},
+            )
+            self.pinger._receive(message)
+            await asyncio.sleep(0)  # the turn in which signatures are checked
+
+        RUNNER.run(one_turn())
+        return self.results
+
+
+def test_an_honest_answer_counts() -> None:
+    asked = Asked()
+    assert [type(result) for result in asked.receive(*asked.answer())] == [Answered]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_no_byte_of_a_report_or_of_its_header_can_be_changed(data: st.DataObject) -> None:
+    asked = Asked()
+    payload, header = asked.answer()
+    if data.draw(st.booleans()):
+        place = data.draw(st.integers(0, len(payload) - 1))
+        changed = bytearray(payload)
+        changed[place] ^= data.draw(st.integers(1, 255))
+        payload = bytes(changed)
+    else:
+        place = data.draw(st.integers(0, len(header) - 1))
+        other = data.draw(st.characters(exclude_characters=header[place]))
+        header = header[:place] + other + header[place + 1 :]
+    for result in asked.receive(payload, header):
+        assert isinstance(result, Missed)
+        assert result.reason == "bad_report"
+
+
+def test_an_answer_to_another_ping_agent_fleet_or_ledger_does_not_count() -> None:
+    other_ping = Asked(ping_id="p-2").answer()
+    other_agent = Asked(agent_id="a-2").answer()
+    other_fleet = Asked().answer(fleet=SigningKey.generate(KeyKind.ACCOUNT).public)
+    for answer, reason in (
+        (other_ping, "ping_wrong"),
+        (other_agent, "ping_wrong"),
+        (other_fleet, "fleet_wrong"),
+    ):
+        asked = Asked()
+        assert asked.receive(*answer) == []
+        assert asked.attempt.rejected_as == reason
+    asked = Asked()
+    (result,) = asked.receive(*asked.answer(extends="another." + "0" * 64))
+    assert isinstance(result, Missed)
+    assert asked.attempt.ledger_remark == "ledger_edited"
+
+
+def test_an_attempt_does_not_expire_while_its_answer_is_checked() -> None:
+    asked = Asked()
+    asked.attempt.first_sent_at = -1_000.0
+    asked.attempt.answers_in_check = 1
+    assert asked.pinger._take_expired(0.0) == []
+    asked.attempt.answers_in_check = 0
+    assert asked.pinger._take_expired(0.0) == [asked.attempt]
