@@ -166,6 +166,20 @@ def test_a_registration_may_have_travelled_before_it_was_heard():
     assert admit(enrolled, said(Durations(up=3_200))) == Refused("more_time_than_passed")
 
 
+def test_a_slow_answer_followed_by_a_wiped_disk_counts_its_delay_once():
+    """A ping was answered after 9.9 s; the disk is wiped a second later, and the mark is unknown.
+
+    The first report covers the delay, too, and the second one again, as time before its ledger.
+    """
+    slow = measured(answer=9_900)
+    first = admitted(slow, said(Durations(up=QUARTER + 9_900)))
+    after = measured(previous_answer=9_900)
+    second = admitted(after, said(Durations(up=QUARTER - 10_900, unknown=10_900)))
+    assert first.host == Durations(up=QUARTER)
+    assert second.host == Durations(up=QUARTER - 10_900, unknown=10_900)
+    assert first.host.window + second.host.window == 2 * QUARTER
+
+
 def test_two_schedulers_may_be_two_seconds_apart():
     window = measured(elapsed=None)
     short_by = 50 + QUARTER // 1000 + 2_000

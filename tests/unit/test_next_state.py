@@ -2,11 +2,22 @@
 
 from datetime import UTC, datetime
 
-from bus.contract.messages import AgentEntry, AnsweredPing, Standing
+from bus.contract import subjects
+from bus.contract.durations import Durations
+from bus.contract.messages import (
+    AgentEntry,
+    AnsweredPing,
+    GpuReport,
+    Standing,
+    UptimeReport,
+    Window,
+    decode,
+)
 from scheduler.fleet.directory import Directory
+from scheduler.ping.admission import Admitted
 from scheduler.ping.attempt import PingAttempt
-from scheduler.ping.next_state import next_state
-from scheduler.policy import Missed, Policy, advance
+from scheduler.ping.next_state import next_state, writes
+from scheduler.policy import Answered, Missed, Policy, advance
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 POLICY = Policy(
@@ -36,3 +47,38 @@ def test_no_field_of_the_standing_is_left_out():
         "uptime_percent unjudged schema_version"
     )
     assert set(Standing.__struct_fields__) == set(source.split()), "next_state has to carry it, too"
+
+
+def entry_after(entry: AgentEntry, *uuids: str, simulated: bool) -> AgentEntry | None:
+    """The entry that is written with the outcome of this report; None where it stays."""
+    directory = Directory(POLICY)
+    directory.apply_entry("a", entry, 1)
+    tracked = directory.get("a")
+    assert tracked
+    attempt = PingAttempt("a", tracked, "p-1", NOW)
+    attempt.start(NOW, "nonce", AnsweredPing(boot_id="boot", boottime=1.0), 10.0)
+    attempt.report = UptimeReport(
+        agent_id="a",
+        window=Window(since=NOW, until=NOW, seconds=0.0),
+        uptime_percent=None,
+        gpu_available=True,
+        gpus=tuple(GpuReport(uuid=uuid) for uuid in uuids),
+        simulated=simulated,
+    )
+    attempt.admitted = Admitted(Durations(), {})
+    state = next_state(attempt, Answered(None, gpu_available=True), NOW, POLICY)
+    for write in writes(attempt, state):
+        if write.subject == subjects.agent_key("a"):
+            return decode(write.payload, AgentEntry)
+    return None
+
+
+def test_simulated_gpus_are_never_expected_of_a_host_that_has_real_ones():
+    enrolled = AgentEntry(agent_id="a", registered_at=NOW, enrolled_at=NOW)
+    simulated = entry_after(enrolled, "SIM-0", simulated=True)
+    assert simulated
+    assert (simulated.expected_gpus, simulated.expects_simulated) == (("SIM-0",), True)
+    real = entry_after(simulated, "GPU-0", "GPU-1", simulated=False)
+    assert real
+    assert (real.expected_gpus, real.expects_simulated) == (("GPU-0", "GPU-1"), False)
+    assert entry_after(real, "SIM-0", simulated=True) is None
