@@ -43,6 +43,14 @@ def families(health: AgentHealth, report: UptimeReport) -> list[Metric]:
         counter("agentd_refused_replies", REFUSED_REPLIES, health.bus.refused_replies),
         gauge("agentd_registered", "Whether the registry knows the agent", health.bus.registered),
     ]
+    if health.bus.credentials_expire_at is not None:
+        expiry = GaugeMetricFamily(
+            "gpuping_credentials_expire_timestamp_seconds",
+            "When the credentials of this process for the bus expire, in seconds since 1970",
+            labels=["service"],
+        )
+        expiry.add_metric(["agentd"], health.bus.credentials_expire_at.timestamp())
+        shown.append(expiry)
     if health.last_sample_age_seconds is not None:
         text = "Age of the last sample"
         shown.append(gauge("agentd_sample_age_seconds", text, health.last_sample_age_seconds))

@@ -16,6 +16,7 @@ from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
 from bus.errors import SettingsError
 from bus.identity.tokens import TokenFile
+from bus.monitoring.credentials_families import CredentialsCollector
 from bus.settings import Settings
 from bus.transport.connection import Client, connected
 from gateway.app import Dependencies, build
@@ -88,6 +89,8 @@ def _dependencies(
     public_address = None
     if settings.GATEWAY_PUBLIC_URL is not None:
         public_address = PublicAddress.parse(settings.GATEWAY_PUBLIC_URL)
+    request_metrics = RequestMetrics()
+    request_metrics.registry.register(CredentialsCollector(settings, "gateway"))
     return Dependencies(
         fleet_client=fleet_client,
         audit_log=AuditLog(client),
@@ -96,7 +99,7 @@ def _dependencies(
         connections=connections,
         guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND, public_address, sessions),
         sign_outs=SignOuts(client, sessions),
-        request_metrics=RequestMetrics(),
+        request_metrics=request_metrics,
         assets=Assets(STATIC_FOLDER),
     )
 

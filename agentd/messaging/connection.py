@@ -61,11 +61,15 @@ class BusSession:
             connected = self._client.is_connected
             reconnects = self._client.stats["reconnects"]
             refused_replies = self._client.refused_reply_count
+        expire_at = None
+        if self._identity is not None:
+            expire_at = self._identity.expires_at
         return BusHealth(
             connected=connected,
             reconnects=reconnects,
             registered=self.registered.is_set(),
             refused_replies=refused_replies,
+            credentials_expire_at=expire_at,
         )
 
     async def run(

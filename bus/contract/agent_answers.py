@@ -96,6 +96,7 @@ class BusHealth(Struct, kw_only=True, frozen=True):
     reconnects: int
     registered: bool
     refused_replies: int = 0  # questions that were dropped: their reply subject is no inbox
+    credentials_expire_at: datetime | None = None  # they are renewed after half of their time
 
 
 class AgentHealth(Message, kw_only=True, frozen=True):

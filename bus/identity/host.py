@@ -5,6 +5,7 @@ Both are made on the host and never leave it. They stand beside the agent's ledg
 """
 
 import base64
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bus.contract.enrolment import HostProof
@@ -52,6 +53,13 @@ class HostIdentity:
     def proof(self, context: str) -> HostProof:
         """Shows that this host holds both keys. `context`: a token's secret, or the agent's id."""
         return make_proof(context, self._login_key, self.signing_key)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the credentials expire; None for never."""
+        if not self._expires_at:
+            return None
+        return datetime.fromtimestamp(self._expires_at, UTC)
 
     def needs_renewal(self, now: float) -> bool:
         """Whether half of the time is over for which the credentials are good."""

@@ -20,6 +20,7 @@ from bus.clock import boottime, utc_now
 from bus.errors import SettingsError
 from bus.identity.tokens import TokenFile, verify
 from bus.monitoring import exposition, http_server
+from bus.monitoring.credentials_families import credentials_families
 from bus.monitoring.families import build_info
 from bus.monitoring.http_server import Address, Guard, Headers, PortError, Response
 from bus.settings import Settings
@@ -53,7 +54,9 @@ async def serving(
     port = USUAL_PORTS[port_setting] if given is None else given
 
     async def metrics(headers: Headers) -> Response:
-        return exposition.response([build_info(), *await families()], headers)
+        service = port_setting.partition("_")[0].lower()
+        own = [build_info(), *credentials_families(settings, service)]
+        return exposition.response([*own, *await families()], headers)
 
     async def healthz(_headers: Headers) -> Response:
         return Response(HTTPStatus.OK, b'{"status":"ok"}', ("Content-Type: application/json",))

@@ -9,7 +9,7 @@ from bus.settings import Settings
 from gpuping.client import bus_file
 from gpuping.client.bus_connection import NothingRunsError, connect_to_running
 from gpuping.client.rest_source import RestSource
-from gpuping.doctor import bus_checks, machine_checks, storage_checks
+from gpuping.doctor import bus_checks, certificate_check, machine_checks, storage_checks
 from gpuping.output.findings import Finding, failure, note, ok
 
 
@@ -20,6 +20,7 @@ async def examine(settings: Settings) -> list[Finding]:
         machine_checks.clock(),
         await machine_checks.gpus(settings),
         machine_checks.expiring_credentials(settings),
+        *certificate_check.check(settings),
     ]
     running = bus_file.find(settings.data_dir)
     if running:
