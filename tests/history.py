@@ -40,7 +40,7 @@ async def read_history(client: connection.Client) -> History:
 
 
 async def until_history(
-    client: connection.Client, holds: Callable[[History], bool], *, within: float = 20.0
+    client: connection.Client, holds: Callable[[History], bool], *, within: float = 90.0
 ) -> History:
     """The history as soon as it is as wanted; AssertionError when time is up."""
     deadline = asyncio.get_running_loop().time() + within

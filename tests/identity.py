@@ -41,7 +41,7 @@ class IdentityServer:
             + identity_config(self.authority, self.folder / "resolver", anonymous_looks=True)
         )
         self.process = subprocess.Popen([str(find_binary()), "-c", str(config)])  # noqa: ASYNC220
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await self._is_up():  # noqa: ASYNC110  # a server that starts can only be asked
                 await asyncio.sleep(0.02)
 

@@ -256,7 +256,7 @@ class World:
 
     async def check_history(self) -> History:
         """The history agrees with the agents and the rules, and ends with the bucket's states."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 history = await read_history(self.bus)
                 snapshots = {

@@ -149,7 +149,7 @@ async def followed(client: Client, newest: AgentState) -> None:
     """Waits until history holds this state; what was written before it is then there, too."""
     js = client.jetstream()
     subject = f"{subjects.HISTORY_PREFIX}{newest.agent_id}"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(nats.js.errors.NotFoundError):
                 found = await js.get_last_msg(subjects.HISTORY_STREAM, subject)
@@ -158,7 +158,7 @@ async def followed(client: Client, newest: AgentState) -> None:
             await asyncio.sleep(0.005)  # another server's progress: only looking tells
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     """Polls a condition that only looking tells."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110  # of another process: only looking tells

@@ -58,7 +58,7 @@ async def test_a_revoked_agent_is_cut_off_within_two_seconds_and_others_are_not(
 
     told = await asyncio.to_thread(creds, fleet, "revoke", "lost-host")
     revoked_at = time.monotonic()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await lost.closed.wait()
     assert lost.closed_at - revoked_at < 2.0
     assert "revoked 1 credentials of lost-host" in told

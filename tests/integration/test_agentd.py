@@ -90,7 +90,7 @@ def quick(base_settings):
     return msgspec.structs.replace(base_settings, AGENT_GPU_CHECK_INTERVAL_SECONDS=INTERVAL)
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "it never came about"
@@ -224,7 +224,7 @@ async def test_it_registers_when_its_first_look_has_ended(bus, quick):
         assert report.failure is None
         assert {gpu.state for gpu in report.gpus} == {"up"}
         agent = await entering
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await agent.registered.wait()
         assert [agent_id for agent_id, _ in heard] == ["a-1"]
 
@@ -302,7 +302,7 @@ async def test_an_agent_that_the_operator_removed_says_so_once(bus, quick, capsy
         [Endpoint("register", subjects.REGISTER_ALL, refuse)],
     )
     async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
-        async with asyncio.timeout(5), asked:
+        async with asyncio.timeout(60), asked:
             await asked.wait_for(lambda: count)
         await until(lambda: agent.check_loop.ledger.progress.checks > 20)  # 2 s
         assert count == 1
@@ -369,7 +369,7 @@ async def test_registers_itself_and_is_told_which_gpus_are_expected(bus, quick):
     async with service.running(
         quick, agent_id="a-1", probe=ScriptedProbe(), metadata={"rack": 7}
     ) as agent:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await agent.registered.wait()
         ((agent_id, request),) = heard
         assert (agent_id, request.metadata) == ("a-1", {"rack": 7, "simulated": True})
@@ -394,7 +394,7 @@ async def test_registration_is_asked_again_until_somebody_answers(bus, quick):
     async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
         assert not agent.registered.is_set()
         await registry(bus, heard)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await agent.registered.wait()
 
 
@@ -402,7 +402,7 @@ async def test_registers_again_and_answers_after_the_bus_came_back(bus, quick, n
     heard: list[tuple[str, RegisterRequest]] = []
     await registry(bus, heard)
     async with service.running(quick, agent_id="a-1", probe=ScriptedProbe()) as agent:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await agent.registered.wait()
         mark = (await ping(bus, ping_id="1")).window.mark
         checks = agent.check_loop.ledger.progress.checks

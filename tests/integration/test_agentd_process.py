@@ -180,7 +180,7 @@ async def test_frozen_agent_comes_back_with_the_frozen_time_unknown(
         process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(2.0)
         process.send_signal(signal.SIGCONT)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             health = await micro_services.ask(
                 bus, subjects.health("a-1"), None, AgentHealth, who="agent"
             )

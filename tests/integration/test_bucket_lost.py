@@ -27,7 +27,7 @@ def config(base_settings: Settings) -> Settings:
     )
 
 
-async def until(holds: Callable[[], bool], *, within: float = 20.0) -> None:
+async def until(holds: Callable[[], bool], *, within: float = 60.0) -> None:
     async with asyncio.timeout(within):
         while not holds():  # noqa: ASYNC110  # looks at what is not ours to signal
             await asyncio.sleep(0.02)

@@ -291,7 +291,7 @@ async def test_the_enrolment_service_lets_a_host_in_with_the_agents_signing_key_
         as_agent = msgspec.structs.replace(
             later, NATS_CREDS=str(host.agent_state_dir / "gpu-1.creds")
         )
-        async with asyncio.timeout(20), connection.connected(as_agent, "agentd:gpu-1"):
+        async with asyncio.timeout(60), connection.connected(as_agent, "agentd:gpu-1"):
             pass
         stranger = msgspec.structs.replace(as_agent, NATS_CA=None)
         with pytest.raises(TimeoutError):

@@ -115,7 +115,7 @@ async def test_a_listener_hears_again_after_the_server_came_back(
     ):
         assert nats_server.process
         nats_server.process.kill()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not heard.is_set():
                 if client.is_connected:
                     await client.publish("after", b"")

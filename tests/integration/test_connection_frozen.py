@@ -21,6 +21,6 @@ async def test_a_connection_still_hears_after_a_flush_gave_up_on_a_frozen_server
             with pytest.raises(nats.errors.TimeoutError):
                 await bus.flush(timeout=0.3)
     await bus.publish("test.heard", b"")
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(60):
         await heard.wait()
     assert bus.stats["reconnects"] == 0

@@ -167,7 +167,7 @@ async def test_a_token_removed_from_the_file_is_refused(guarded, secrets, tmp_pa
         assert (await http.get(AGENTS, headers=headers)).status_code == 200
         _, other = tokens.create("other", "viewer")
         path.write_text(tokens.as_toml(other))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             status = 200
             while status != 401:
                 await asyncio.sleep(0.05)
@@ -187,7 +187,7 @@ async def test_the_event_stream_of_a_removed_token_ends(guarded, secrets, tmp_pa
                 name="the-operator", role="operator", sha256=tokens.digest(secrets["operator"])
             )
             (tmp_path / "tokens.toml").write_text(tokens.as_toml(kept_entry))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await revoked.aread()
             assert kept.status_code == 200
             assert (await http.get(events, headers=viewer)).status_code == 401

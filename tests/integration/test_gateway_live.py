@@ -77,7 +77,7 @@ async def viewers(http: httpx.AsyncClient) -> int:
 
 
 async def until_viewers(http: httpx.AsyncClient, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await viewers(http) != count:  # noqa: ASYNC110  # the count is read over HTTP
             await asyncio.sleep(0.02)  # polling: only this metric tells that a stream closed
 

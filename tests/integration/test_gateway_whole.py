@@ -62,7 +62,7 @@ async def fleet(config: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 async def until(http: httpx.AsyncClient, path: str, is_so) -> dict:
     """The JSON answer, once it is as wanted: ingest follows the pings in its own time."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             answer = await http.get(path)
             if answer.status_code == 200 and is_so(answer.json()):

@@ -97,7 +97,7 @@ async def test_a_bucket_made_anew_is_numbered_after_the_history(
     """The server would not copy a number that it has copied before, and lose the outcome."""
     state = subjects.state_key("a")
     old = await commit(bus, [Write(state, b"{}")])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await layout.sourced_sequence(bus) != old:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # the server follows on its own
     await jetstream_api.call(bus, f"STREAM.DELETE.{subjects.BUCKET_STREAM}")
@@ -116,6 +116,6 @@ async def test_the_position_of_the_history_is_that_of_the_last_state_it_holds(
     await commit(bus, [Write(subjects.timer_key("a"), b"{}")])
     first = await commit(bus, [Write(subjects.state_key(f"a{n}"), b"{}") for n in range(3)])
     await commit(bus, [Write(subjects.agent_key("a"), b"{}")])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await layout.sourced_sequence(bus) != first + 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # the server follows on its own

@@ -61,7 +61,7 @@ class Site:
     async def start(self, config: Path) -> None:
         """Returns when both remotes are connected."""
         self.process = subprocess.Popen([str(find_binary()), "-c", str(config)])  # noqa: ASYNC220
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await self._listens():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
@@ -157,7 +157,7 @@ async def test_a_site_carries_its_own_agents_and_a_revoked_one_loses_its_connect
             await stranger.nc.request(subjects.register(ELSEWHERE), b"", timeout=2)
 
         await site.revoke(HERE)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(60):
             await closed.wait()
         assert await asked(scheduler, subjects.ping(ALSO_HERE))
 
@@ -165,7 +165,7 @@ async def test_a_site_carries_its_own_agents_and_a_revoked_one_loses_its_connect
         site.stop()
         await site.revoke(ALSO_HERE)
         await site.start(site.folder / "leaf.conf")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await _is_let_in(site, ALSO_HERE):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
@@ -178,7 +178,7 @@ async def test_a_site_carries_its_own_agents_and_a_revoked_one_loses_its_connect
             await answer(back, subjects.ping(HERE))
             assert await asked(scheduler, subjects.ping(HERE))
             await site.revoke("_fra")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 with contextlib.suppress(nats.errors.NoRespondersError):
                     while True:
                         await scheduler.nc.request(subjects.ping(HERE), b"", timeout=1)
@@ -198,7 +198,7 @@ async def test_a_host_enrols_through_the_leaf_node(site: Site, tmp_path: Path) -
     async with enrolment_service.running(service_settings, site.authority) as service:
         token = await service.new_token(NewTokenRequest(agent_id=HERE))
         host = settings.load({}, AGENT_ID=HERE, GPUPING_DATA_DIR=str(tmp_path / "host"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     enrolled = await enrolment.enroll(host, f"{token.token}@{site.url}")
@@ -282,7 +282,7 @@ async def arrives(sender: RoleClient, hearer: RoleClient, subject: str) -> bool:
         await hearer.nc.subscribe(marker, cb=hear_last),
     ]
     await hearer.settle()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not last.is_set():
             await sender.nc.publish(subject, b"x")
             await sender.nc.publish(marker, b"x")

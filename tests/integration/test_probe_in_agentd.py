@@ -58,7 +58,7 @@ async def look(bus) -> tuple[UptimeReport | None, float]:
     return decode(reply.data, UptimeReport), time.monotonic() - begun
 
 
-async def look_until(bus, wanted, within=20.0) -> UptimeReport:
+async def look_until(bus, wanted, within=60.0) -> UptimeReport:
     """Looks until the report is as wanted; every answer on the way must come within a second."""
     deadline = time.monotonic() + within
     while True:

@@ -66,7 +66,7 @@ def seen(sample):
     return {gpu.index: (gpu.state, gpu.reasons) for gpu in sample.gpus}
 
 
-async def until(probe, wanted, expected=(), within=10.0):
+async def until(probe, wanted, expected=(), within=60.0):
     """Checks until the sample is as wanted; fails with the last one."""
     deadline = time.monotonic() + within
     while not wanted(sample := await probe.check(expected)):

@@ -414,7 +414,7 @@ async def test_a_state_spoilt_by_hand_is_taken_up_from_history(bus, config, agen
         ][-1]
     bucket = await bus.jetstream().key_value(subjects.BUCKET)
     await (bucket.put("state.a", b"{ruined") if how == "ruined" else bucket.delete("state.a"))
-    async with running(config), asyncio.timeout(20):  # a scheduler that has just started
+    async with running(config), asyncio.timeout(60):  # a scheduler that has just started
         while True:
             with suppress(BadMessageError):
                 found = await read(bus, subjects.state_key("a"), AgentState)
@@ -439,7 +439,7 @@ async def test_a_spoilt_value_is_written_over_by_a_registration_and_a_ping(
     await bucket.put(key, b"{ruined")
     async with running(config):
         await register(bus, "a")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 with suppress(BadMessageError):
                     found = await read(bus, subjects.state_key("a"), AgentState)

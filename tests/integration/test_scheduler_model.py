@@ -132,7 +132,7 @@ class SchedulerModel(RuleBasedStateMachine):
         await self.world.remove(agent_id)
         if back:
             await self.world.register(agent_id, None, None)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await asyncio.wait({pinging})
         if not pinging.exception():  # refused, when the removal came first
             await self._assert_recorded(agent_id, [ping for ping in [pinging.result()] if ping])

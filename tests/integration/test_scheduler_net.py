@@ -58,7 +58,7 @@ async def record(
         attempt = PingAttempt(name, directory.get(name), f"p-{name}", now)
         attempt.start(now, "", AnsweredPing(boot_id="", boottime=0.0), 10.0)
         committer.submit(attempt, Answered(100.0, gpu_available=True))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while any(  # noqa: ASYNC110  # the directory signals nobody
             directory.get(name).state_revision == before[name] for name in names
         ):

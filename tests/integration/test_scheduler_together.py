@@ -48,7 +48,7 @@ def config(base_settings: Settings) -> Settings:
     )
 
 
-async def until(holds, *, within: float = 10.0) -> None:
+async def until(holds, *, within: float = 60.0) -> None:
     async with asyncio.timeout(within):
         while not holds():  # noqa: ASYNC110  # looks at what is not ours to signal
             await asyncio.sleep(0.02)
@@ -186,7 +186,7 @@ async def test_an_outcome_that_crosses_a_removal_leaves_no_timer_behind(bus, con
             if back:
                 await two.registry.enrol(name, RegisterRequest(), datetime.now(UTC))
             await pinging
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(60):
                 expected = 3 if back else None
                 while await timer_seq(bus, name) != expected:  # noqa: ASYNC110  # polls the bucket
                     await asyncio.sleep(0.02)
@@ -252,6 +252,6 @@ async def test_a_failure_while_a_time_out_is_judged_ends_the_pinger_loudly(bus, 
     attempt = await attempt_of(bus, Directory(policy_of(config)), "a", datetime.now(UTC))
     await pinger.launch([attempt])
     with pytest.raises(ExceptionGroup) as raised:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await pinger.run()
     assert raised.group_contains(RuntimeError, match="the bus monitor failed")

@@ -41,6 +41,7 @@ from tests.gateway_behind import quick
 from tests.storage_states import HEALTHY, gpu, series, state
 
 EVER = 87_600.0
+PATIENT_SECONDS = 60.0  # a busy machine takes longer than the 5 s that clients wait
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
 FLAPS = Seconds(up=540.0, down=360.0)
 
@@ -158,17 +159,22 @@ async def test_a_long_statement_comes_as_a_file_and_a_short_one_as_itself(
 ):
     await put(storage, flapping_month())
     asked = StatementRequest(month="2026-10", enrolments=(Enrolment(OCTOBER),))
+    flapping = subjects.statement("flap")
     offer = await micro_services.ask(
-        bus, subjects.statement("flap"), asked, FileOffer, who="storage"
+        bus, flapping, asked, FileOffer, who="storage", timeout=PATIENT_SECONDS
     )
     assert (offer.name, offer.media_type) == ("flap-2026-10.json", "application/json")
     assert offer.total_bytes > 1_000_000
     made = await large_answers.ask_whole(
-        bus, subjects.statement("flap"), asked, Statement, who="storage"
+        bus, flapping, asked, Statement, who="storage", timeout=PATIENT_SECONDS
     )
     assert len(made.incidents) == 3 * (31 * 96 - 1)
     short = await micro_services.ask_raw(
-        bus, subjects.statement("flap"), encode(replace(asked, month="2026-11")), who="storage"
+        bus,
+        flapping,
+        encode(replace(asked, month="2026-11")),
+        who="storage",
+        timeout=PATIENT_SECONDS,
     )
     assert msgspec.json.decode(short, type=Statement).month == "2026-11"
     with pytest.raises(RefusedError, match="no history"):
@@ -178,6 +184,7 @@ async def test_a_long_statement_comes_as_a_file_and_a_short_one_as_itself(
             replace(asked, enrolments=()),
             Statement,
             who="storage",
+            timeout=PATIENT_SECONDS,
         )
     chosen = quick(base_settings)
     async with (

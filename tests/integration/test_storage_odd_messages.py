@@ -61,7 +61,7 @@ async def test_a_rebuild_ends_where_the_newest_message_is_no_outcome(
         await stands(bus, reached + 1)
     else:
         await bus.jetstream().delete_msg(subjects.HISTORY_STREAM, reached)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         result = await rebuild.rebuild(base_settings)
     assert result.equal == (how == "tombstone")
 

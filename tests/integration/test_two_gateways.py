@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from http.cookies import SimpleCookie
@@ -17,11 +16,14 @@ from bus.identity import tokens
 from bus.settings import Settings
 from bus.transport.connection import Client
 from gateway import service
+from gateway.routes.events import PERMISSION_CHECK_SECONDS
 from tests.gateway_behind import quick
 
 EVENTS = "/ping-system/events"
 PRIVATE = "/schema/openapi.json"  # answered by the gateway alone, for whoever has a token
-SECONDS = 2.0
+# How often is looked decides that 2 s suffice; a busy machine needs longer for everything.
+assert tokens.RECHECK_SECONDS + PERMISSION_CHECK_SECONDS <= 1.5
+SECONDS = 60.0
 
 
 class Pair(NamedTuple):
@@ -76,11 +78,9 @@ async def pair(
 
 
 async def until_refused_by_both(pair: Pair, headers: dict[str, str]) -> None:
-    began = time.monotonic()
     async with asyncio.timeout(SECONDS):
         while await pair.statuses(headers) != (401, 401):  # noqa: ASYNC110  # asks like a client
             await asyncio.sleep(0.05)
-    assert time.monotonic() - began < SECONDS
 
 
 async def test_signing_out_holds_at_both_and_ends_live_streams(pair: Pair):
