@@ -56,9 +56,11 @@ class Table(Generic[S]):
         """Every value."""
         return (kept.value for kept in self._kept.values())
 
-    def kept(self) -> list[Kept[S]]:
-        """Every value with its revision, the oldest revision first."""
-        return sorted(self._kept.values(), key=lambda kept: kept.revision)
+    def kept(self, fits: Callable[[S], bool] = lambda _: True) -> list[Kept[S]]:
+        """The values that fit, with their revisions, the oldest revision first."""
+        found = [kept for kept in self._kept.values() if fits(kept.value)]
+        found.sort(key=lambda kept: kept.revision)
+        return found
 
     def apply(
         self,

@@ -31,14 +31,13 @@ from gpuping.alerts.board import Board, delete, put
 from gpuping.alerts.deliver.channels import Channels
 from gpuping.alerts.deliver.dispatcher import Dispatcher
 from gpuping.alerts.deliver.planning import is_silenced
-from gpuping.alerts.deliver.sender import Sender
+from gpuping.alerts.deliver.sender import UNSENT, Sender
 from gpuping.alerts.deliver.testing import send_test
 from gpuping.alerts.detect.findings import TOLD_AT_ITS_END
 from gpuping.alerts.rules.rulebook import RANK, Rulebook
 
 MOST_ACTIVE = 1000  # in one answer
 ID_BYTES = 6
-_UNSENT = frozenset({"waiting", "claimed"})
 
 
 class AlertsEndpoints:
@@ -132,7 +131,7 @@ class AlertsEndpoints:
         for notification in self._board.notifications.values():
             if notification.state == "failed":
                 failed += 1
-            if notification.state in _UNSENT:
+            if notification.state in UNSENT:
                 waiting += 1
                 oldest = min(oldest, notification.made_at)
                 if notification.error is not None:
@@ -183,7 +182,7 @@ class AlertsEndpoints:
 
 def _shown(notification: Notification) -> SentNotification:
     next_attempt_at = None
-    if notification.state in _UNSENT:
+    if notification.state in UNSENT:
         next_attempt_at = notification.next_attempt_at
     return SentNotification(
         notification_id=notification.notification_id,

@@ -26,7 +26,7 @@ from gpuping.alerts.detect.fleet_facts import FleetFacts
 from gpuping.alerts.detect.history_reader import HistoryReader
 from gpuping.alerts.detect.recorder import Recorder
 from gpuping.alerts.endpoints import AlertsEndpoints
-from gpuping.alerts.rules.file_watch import FileWatch
+from gpuping.alerts.rules.file_watch import FileWatch, read
 from gpuping.alerts.rules.rulebook import Rulebook
 
 log = structlog.get_logger("gpuping.alerts")
@@ -99,6 +99,7 @@ class AlertsService:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[AlertsService]:
     """Runs one alerts process for the length of a block. Raises SettingsError, BusError."""
+    read(settings)  # a file that cannot be used is refused at once, also while there is no bus
     inbox_prefix = subjects.service_inbox("alerts")
     async with connection.connected(settings, "alerts", inbox_prefix=inbox_prefix) as client:
         await when_available(lambda: layout.ensure(client, settings))

@@ -15,6 +15,7 @@ from bus.settings import Settings
 from bus.transport import connection, layout
 from gpuping import extras
 from gpuping.alerts import service as alerts_service
+from gpuping.alerts.rules import file_watch as alerts_file
 from gpuping.client import bus_file
 from gpuping.client.data_dir_lock import lock_data_dir
 from gpuping.client.own_server import running as running_own_server
@@ -52,6 +53,7 @@ async def running(settings: Settings, options: Options) -> AsyncIterator[System]
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(settings.data_dir))
         check_gateway_port(settings)
+        alerts_file.read(settings)  # one that cannot be used is refused before anything starts
         has_own_server = not (settings.NATS_URL or settings.NATS_CONTEXT)
         own_server = None
         settings_of, settings_of_agent = _settings_on_a_given_bus(settings)

@@ -26,6 +26,7 @@ from gpuping.alerts.rules.rulebook import Rulebook
 log = structlog.get_logger("gpuping.alerts.deliver.dispatcher")
 
 LOOK_SECONDS = 1.0  # groups become ripe and quiet hours end without any event
+PAUSE_SECONDS = 0.1  # in a storm of changes most of them are planned together
 RETRY_SECONDS = 1.0
 ID_BYTES = 12
 
@@ -51,6 +52,7 @@ class Dispatcher:
             except BusError as error:
                 log.warning("alerts_dispatch_failed", detail=str(error), action="trying again")
                 await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)
             await sleep_unless(self._wake, LOOK_SECONDS)
 
     async def _dispatch(self) -> None:

@@ -30,6 +30,7 @@ FRESH_SECONDS = 5.0  # a claim that is older than this when it is used may be so
 LOOK_SECONDS = 1.0
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 900.0
+UNSENT = frozenset({"waiting", "claimed"})
 GIVE_UP = timedelta(hours=24)
 SENT_KEPT_SECONDS = 7 * 86_400
 FAILED_KEPT_SECONDS = 30 * 86_400
@@ -74,10 +75,8 @@ class Sender:
     def _start_what_is_due(self) -> None:
         now = utc_now()
         unsent = set()
-        for kept in self._board.notifications.kept():
+        for kept in self._board.notifications.kept(lambda one: one.state in UNSENT):
             notification = kept.value
-            if notification.state not in {"waiting", "claimed"}:
-                continue
             unsent.add(notification.notification_id)
             target = notification.target
             if target in self._busy or not self._is_free(kept, now):

@@ -192,7 +192,7 @@ def _credentials(settings: Settings) -> list[Expiry]:
 
 
 def _of_connection(agent: Agent, now: datetime) -> Findings:
-    if agent.connected is None:
+    if agent.connected is None or agent.status == "maintenance":
         return Findings(kept=frozenset({"disconnected"}))
     if agent.connected:
         return Findings()
