@@ -16,6 +16,7 @@ from bus.client import audit
 from bus.client.audit import UNNAMED_ACTOR
 from bus.contract import subjects
 from bus.contract.fleet_map import FleetMapPage, FleetMapRequest
+from bus.contract.labels import LabelsRequest
 from bus.contract.messages import Message, decode, encode
 from bus.contract.questions import (
     MAX_REGISTRATION_BYTES,
@@ -39,7 +40,7 @@ from bus.transport.hedging import HedgedEndpoints
 from bus.transport.large_answers import fitting, room
 from bus.transport.micro_services import Endpoint, serve
 from scheduler.cluster.bus_clock import BusClock
-from scheduler.fleet import expected_gpus, fleet_map, listing
+from scheduler.fleet import expected_gpus, fleet_map, labels, listing
 from scheduler.fleet.agent_facts import AgentFacts
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.fleet_watcher import FleetWatcher
@@ -95,6 +96,7 @@ class SchedulerEndpoints:
             Endpoint("enrol", subjects.ENROL_ALL, self.enrol),
             Endpoint("remove", subjects.REMOVE_ALL, self.remove),
             Endpoint("expect-gpus", subjects.EXPECT_GPUS_ALL, self.expect_gpus),
+            Endpoint("labels", subjects.LABELS_ALL, self.change_labels),
             Endpoint("ping", subjects.PING_NOW_ALL, self.ping_now),
             # every scheduler hears this one
             Endpoint("stats", subjects.STATS, self.stats, group=self._stats().instance),
@@ -222,6 +224,24 @@ class SchedulerEndpoints:
                 after=after,
             )
         return expected_gpus.view(after, changed.tracked)
+
+    async def change_labels(self, request: Request) -> Agent:
+        """Answers `gpuping.registry.labels.<id>` with the agent as it is then."""
+        agent_id = subjects.last_token(request.subject)
+        body = decode(request.data, LabelsRequest)
+        before, after = await self._registry.change(
+            agent_id, lambda entry: labels.changed(entry, body)
+        )
+        if not body.audited:
+            await audit.record(
+                self._client,
+                "labels",
+                body.author or UNNAMED_ACTOR,
+                agent_id=agent_id,
+                before={"labels": before.labels},
+                after={"labels": after.labels},
+            )
+        return self._view(await self._known(agent_id, removed_too=True))
 
     async def _known(self, agent_id: str, *, removed_too: bool) -> Tracked:
         """Returns an agent with an entry. Raises RefusedError 404 where there is none."""

@@ -43,6 +43,7 @@ from bus.contract.explanations import (
 )
 from bus.contract.exports import ExportRequest, TableRequest
 from bus.contract.fleet_map import FleetMap, FleetMapPage, FleetMapRequest, joined
+from bus.contract.labels import LabelsRequest
 from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
 from bus.contract.messages import Status, UptimeReport, decode, encode
 from bus.contract.questions import (
@@ -170,6 +171,14 @@ class FleetClient:
         not be.
         """
         return await self._ask(SCHEDULER, subjects.expect_gpus(agent_id), request, ExpectedGpus)
+
+    async def change_labels(self, agent_id: str, request: LabelsRequest) -> Agent:
+        """Sets or removes labels of a host, and returns it.
+
+        Raises RefusedError 404 for a host that is not registered, 400 or 409 for labels that may
+        not be.
+        """
+        return await self._ask(SCHEDULER, subjects.labels(agent_id), request, Agent)
 
     async def find_agent(self, agent_id: str, *, removed_too: bool = False) -> Agent | None:
         """One agent. Returns None when it is unknown, or removed without `removed_too`."""

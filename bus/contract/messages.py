@@ -283,6 +283,8 @@ class AgentEntry(Message, kw_only=True, frozen=True):
 
     `expected_gpus` are the UUIDs of the first report; only an operator changes them. `gpu_changes`
     has every such change, oldest first. A GPU without one is expected for all time.
+
+    `metadata` is what the host said when it registered, `labels` what an operator says of it.
     """
 
     agent_id: AgentId
@@ -300,9 +302,15 @@ class AgentEntry(Message, kw_only=True, frozen=True):
     gpu_changes: tuple[GpuChange, ...] = ()
     expects_simulated: bool = False  # the first report was of simulated GPUs
     signing_key: str | None = None  # public; reports must be signed with it
+    labels: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         check_timestamps(self.registered_at, self.enrolled_at, self.removed_at)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What is known of the host: its metadata, with the operator's labels over it."""
+        return self.metadata | self.labels
 
 
 NO_REPORT = Raw(b"null")

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from bus.contract.messages import (
     AgentState,
@@ -133,6 +133,8 @@ class Agent(Message, kw_only=True, frozen=True):
     remarks: tuple[str, ...] = ()
     # its GPUs do not exist: so its last report says, or the first that it was judged by
     simulated: bool = False
+    # what an operator says of the host; `metadata` has them too, over what the host said itself
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 # ---- questions to the scheduler ----

@@ -45,6 +45,7 @@ REMOVE_ALL = "gpuping.registry.remove.*"
 GET_ALL = "gpuping.registry.get.*"
 EXPECTED_GPUS_ALL = "gpuping.registry.expected-gpus.*"
 EXPECT_GPUS_ALL = "gpuping.registry.expect-gpus.*"
+LABELS_ALL = "gpuping.registry.labels.*"
 LIST = "gpuping.registry.list"
 FLEET = "gpuping.scheduler.fleet"
 PING_NOW_ALL = "gpuping.scheduler.ping.*"
@@ -179,6 +180,11 @@ def expected_gpus(agent_id: str) -> str:
 def expect_gpus(agent_id: str) -> str:
     """Changes which GPUs are expected of a host, in the operator's name."""
     return f"gpuping.registry.expect-gpus.{agent_id}"
+
+
+def labels(agent_id: str) -> str:
+    """Sets or removes labels of a host, in the operator's name."""
+    return f"gpuping.registry.labels.{agent_id}"
 
 
 def ping_now(agent_id: str) -> str:

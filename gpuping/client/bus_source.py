@@ -15,6 +15,7 @@ from bus.contract.alerts import (
 from bus.contract.audit import AuditPage
 from bus.contract.dashboard import Dashboard
 from bus.contract.exports import TableRequest
+from bus.contract.labels import LabelsRequest
 from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
 from bus.contract.messages import UptimeReport
 from bus.contract.questions import (
@@ -73,6 +74,10 @@ class BusSource:
     async def expect_gpus(self, agent_id: str, request: ExpectGpusRequest) -> ExpectedGpus:
         """Changes the GPUs that are expected of a host."""
         return await self._fleet_client.expect_gpus(check_agent_id(agent_id), request)
+
+    async def change_labels(self, agent_id: str, request: LabelsRequest) -> Agent:
+        """Sets or removes labels of a host, and returns it."""
+        return await self._fleet_client.change_labels(check_agent_id(agent_id), request)
 
     async def history(
         self,

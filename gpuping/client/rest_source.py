@@ -29,6 +29,7 @@ from bus.contract.alerts import (
 from bus.contract.audit import AuditPage
 from bus.contract.dashboard import Dashboard
 from bus.contract.exports import TableRequest
+from bus.contract.labels import LabelsRequest
 from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
 from bus.contract.messages import UptimeReport, decode, encode
 from bus.contract.questions import (
@@ -116,6 +117,10 @@ class RestSource:
         """Changes the GPUs that are expected of a host, in the name of the token."""
         path = _agent_path(agent_id, "expected-gpus")
         return await self._send("PUT", path, request, ExpectedGpus)
+
+    async def change_labels(self, agent_id: str, request: LabelsRequest) -> Agent:
+        """Sets or removes labels of a host in the name of the token, and returns it."""
+        return await self._send("PATCH", _agent_path(agent_id, "labels"), request, Agent)
 
     async def history(
         self,

@@ -176,6 +176,18 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def labels_table(agent: Agent) -> Table:
+    """What is known of a host, and whether an operator or the host itself says it."""
+    table = plain_table("NAME", "VALUE", "SAID BY")
+    for name, value in sorted(agent.metadata.items()):
+        said_by = "the host"
+        if name in agent.labels:
+            said_by = "an operator"
+        text = value if isinstance(value, str) else _json(value)
+        table.add_row(untrusted(name), untrusted(text), said_by)
+    return table
+
+
 def bookings_table(bookings: Iterable[Booking], now: datetime) -> Table:
     """One row a booking, in the order given."""
     table = plain_table("BOOKING", "AGENTS", "FROM (UTC)", "TO (UTC)", "BEGINS", "REASON", "BY")

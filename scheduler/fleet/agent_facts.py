@@ -87,7 +87,7 @@ def _read(agent_id: str, tracked: Tracked) -> Facts:
     if entry is not None:
         lines.append(entry.agent_url or "")
         lines.extend(entry.capabilities)
-        for name, value in entry.metadata.items():
+        for name, value in entry.described.items():
             lines.append(f"{name}:{_as_text(value)}")
     gpus: tuple[Any, ...] = ()
     report = None

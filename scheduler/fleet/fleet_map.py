@@ -75,6 +75,9 @@ def _uptime(tracked: Tracked) -> int:
 
 
 def _group(tracked: Tracked, label: str) -> str:
-    if tracked.entry is None or label not in tracked.entry.metadata:
+    if tracked.entry is None:
         return NO_GROUP
-    return str(tracked.entry.metadata[label])[:64]
+    described = tracked.entry.described
+    if label not in described:
+        return NO_GROUP
+    return str(described[label])[:64]

@@ -113,11 +113,12 @@ def bookings(
 
 
 def has_label(entry: AgentEntry, label: str) -> bool:
-    """Returns whether the registered metadata has this field with this value (`site=FRA`)."""
+    """Returns whether a label of the host, or its own metadata, says this (`site=FRA`)."""
     name, _, value = label.partition("=")
-    if name not in entry.metadata:
+    described = entry.described
+    if name not in described:
         return False
-    return str(entry.metadata[name]) == value
+    return str(described[name]) == value
 
 
 def _kept(windows: list[MaintenanceWindow], now: datetime) -> tuple[MaintenanceWindow, ...]:

@@ -42,7 +42,7 @@ class HostFacts(Struct, frozen=True):
     def of(cls, entry: AgentEntry) -> "HostFacts":
         """The facts of an entry."""
         return cls(
-            labels=labels_of(entry.agent_id, entry.metadata),
+            labels=labels_of(entry.agent_id, entry.described),
             expected_gpus=frozenset(entry.expected_gpus),
             maintenance=entry.maintenance,
             is_removed=entry.removed_at is not None,
