@@ -16,6 +16,7 @@ from gpuping.commands.operate import (
     labels,
     leaf,
     maintenance,
+    store,
     token,
 )
 from gpuping.commands.options import app
@@ -37,6 +38,7 @@ COMMANDS = (
     creds,
     leaf,
     backup,
+    store,
     enroll,
     verify,
     completion,

@@ -33,6 +33,30 @@ def take_over(accounts_folder: Path, account: str) -> tuple[str, ...]:
     return stream_names(new_folder)
 
 
+def give_back(
+    accounts_folder: Path,
+    account: str,
+    old_name: str,
+) -> tuple[str, ...]:
+    """Undoes `take_over`: the folder of the account gets the name that an earlier version knows.
+
+    The server must be stopped. Returns the names of the streams. Raises AuthorityError where the
+    account has no streams here, or streams of before are here as well.
+    """
+    folder = accounts_folder / account
+    if not folder.exists():
+        raise AuthorityError(f"{accounts_folder} has no streams of the account {account}")
+    if _old_folders(accounts_folder):
+        found = " and ".join(path.name for path in [*_old_folders(accounts_folder), folder])
+        raise AuthorityError(
+            f"{accounts_folder} has streams of more than one account ({found}): move away those "
+            "that are not wanted, then try again"
+        )
+    given_back = accounts_folder / old_name
+    folder.rename(given_back)
+    return stream_names(given_back)
+
+
 def has_old_streams(accounts_folder: Path) -> bool:
     """Whether a server without identities left streams here."""
     return bool(_old_folders(accounts_folder))

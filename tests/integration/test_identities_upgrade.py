@@ -1,0 +1,85 @@
+"""A data dir of before identities is taken over by the first start, and given back unharmed."""
+
+import subprocess
+import sys
+import tarfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from bus import settings
+from bus.contract import subjects
+from bus.errors import GpupingError
+from bus.transport import embedded_server, jetstream_api
+from bus.transport.connection import Client, connected
+from gpuping.client import own_server
+
+STORED = Path(__file__).parents[1] / "data" / "stored_data_dir" / "data_dir.tar.xz"
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    with tarfile.open(STORED) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "data"
+
+
+@asynccontextmanager
+async def before_identities(data_dir: Path) -> AsyncIterator[Client]:
+    """The server as an earlier version configured it."""
+    async with embedded_server.running(data_dir, 0) as server:
+        chosen = settings.load({}, NATS_URL=server.url)
+        async with connected(chosen, "test") as client:
+            yield client
+
+
+async def kept(client: Client) -> dict[str, object]:
+    """All that counts: the history's end, and each entry and state. (Timers may fire meanwhile.)"""
+    history = await jetstream_api.call(client, "STREAM.INFO.GPUPING_HISTORY")
+    found: dict[str, object] = {
+        "messages": history["state"]["messages"],
+        "last_seq": history["state"]["last_seq"],
+    }
+    for pattern in (subjects.agent_key("*"), subjects.state_key("*")):
+        asked = {"subjects_filter": pattern}
+        info = await jetstream_api.call(client, "STREAM.INFO.KV_gpuping", asked)
+        for key in info["state"]["subjects"]:
+            body = {"last_by_subj": key}
+            answer = await jetstream_api.call(client, "STREAM.MSG.GET.KV_gpuping", body)
+            found[key] = (answer["message"]["seq"], answer["message"]["data"])
+    return found
+
+
+def gpuping(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gpuping", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+async def test_nothing_is_lost_there_and_back(data_dir: Path) -> None:
+    async with before_identities(data_dir) as client:
+        before = await kept(client)
+    assert len(before) > 8
+    chosen = settings.load({}, GPUPING_DATA_DIR=str(data_dir))
+    async with own_server.running(chosen, 0) as server:
+        assert server.settings.GPUPING_REQUIRE_SIGNED is False, "its hosts have no keys yet"
+        operator = server.settings_of("operator")
+        async with connected(operator, "test", inbox_prefix="_INBOX._operator") as client:
+            after = await kept(client)
+    assert after == before
+    rolled_back = gpuping("bus", "roll-back", "--data-dir", str(data_dir))
+    assert "GPUPING_HISTORY" in rolled_back.stdout, rolled_back.stderr
+    async with before_identities(data_dir) as client:
+        assert await kept(client) == before
+
+    # streams of both: only a person can tell which are right
+    accounts = embedded_server.accounts_folder(data_dir)
+    account = server.identities.authority.fleet.account
+    (accounts / account / "streams" / "KV_gpuping").mkdir(parents=True)
+    with pytest.raises(GpupingError, match="more than one account"):
+        async with own_server.running(chosen, 0):
+            pass
+    refused = gpuping("bus", "roll-back", "--data-dir", str(data_dir))
+    assert refused.returncode == 1
+    assert "more than one account" in refused.stderr
