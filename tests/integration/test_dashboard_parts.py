@@ -97,6 +97,21 @@ async def test_a_gpu_that_cannot_be_opened_is_shown_by_its_place(page: Page):
     await in_browser(look)
 
 
+async def test_two_agents_under_one_id_are_flagged_in_the_row_and_the_panel(page: Page):
+    twins = {"conflicting_sessions": ("s1", "s2")}
+    page.behind.agents["a"] = agent("a", status="healthy", **twins)
+    await page.behind.serve_agent("a")
+
+    def look() -> None:
+        page.browser.open(page.url)
+        page.browser.see("[data-agent=a] .conflict-line", "two agents answer in turn under this id")
+        assert page.browser.all("[data-agent=b] .conflict-line") == []
+        page.browser.open(f"{page.url}/#/agent/a")
+        page.browser.see(".detail .problem", "Two agents answer in turn under this id")
+
+    await in_browser(look)
+
+
 async def test_one_broken_agent_leaves_the_others_and_comes_back(page: Page):
     def break_agent() -> None:
         page.browser.open(page.url)

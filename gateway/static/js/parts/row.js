@@ -23,7 +23,7 @@ export const Row = memo(({ agent, beats, query, baseSeconds, isStale, isOpen }) 
     <div class="cell cell-id" role="cell">
       <a href=${`#/agent/${encodeURIComponent(agent.agent_id)}${query ? `?${query}` : ""}`} aria-current=${isOpen ? "true" : undefined}>${agent.agent_id}</a>
       <span class="quiet">${gpuLine(agent)}</span>
-      ${areTwo(agent) && html`<span class="note-line" title="give one of them another id, or stop it">${remark("two_under_one_id")}</span>`}
+      ${areTwo(agent) && html`<span class="conflict-line" title="give one of them another id, or stop it">${remark("two_under_one_id")}</span>`}
       ${typeof agent.metadata?.note === "string" && html`<span class="quiet note-line" title=${agent.metadata.note}>${agent.metadata.note}</span>`}
     </div>
     <div class="cell cell-status" role="cell"><${Chip} name=${isJudged(agent) ? agent.status : "pending"} label=${label} /></div>
