@@ -83,7 +83,7 @@ def kill_and_restart(folder: Path, times: int) -> None:
         with agentd(folder) as process:
             if turn % 2:  # at work; otherwise anywhere in its start
                 wait_for_checks(folder, before.progress.checks + 1 if before else 1, process)
-            time.sleep(dice.uniform(0, 3 * INTERVAL))
+            time.sleep(dice.uniform(0, 3 * INTERVAL))  # the random moment is what is tested
             process.send_signal(signal.SIGKILL)
             killed_at = round(clock.boottime() * 1000)
             process.wait()
@@ -178,7 +178,7 @@ async def test_frozen_agent_comes_back_with_the_frozen_time_unknown(
     with agentd(tmp_path, NATS_URL=nats_server.url) as process:
         wait_for_checks(tmp_path, 2, process)
         process.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(2.0)  # the frozen time, which the ledger has to call unknown
         process.send_signal(signal.SIGCONT)
         async with asyncio.timeout(60):
             health = await micro_services.ask(

@@ -111,7 +111,7 @@ def assert_nobody_pays(history: History, since: datetime) -> None:
 async def kill_each(cluster: NatsCluster, bus: connection.Client, names: list[str]) -> None:
     for server in cluster.servers:
         await server.kill()
-        await asyncio.sleep(3)
+        await asyncio.sleep(3)  # the outage itself: leaders are elected meanwhile
         await server.start()
         await until_everyone_answers(bus, names)
 
@@ -122,7 +122,7 @@ async def freeze_leader(
     """Freezes the leader of the history: sourcing stands still meanwhile, and for a while after."""
     leader = await leader_of(bus, subjects.HISTORY_STREAM)
     async with frozen(cluster.server(leader).process):
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds)  # the freeze itself
     await until_everyone_answers(bus, names)
 
 

@@ -84,7 +84,7 @@ async def test_a_single_instance_that_takes_its_time_is_not_asked_to_begin_again
     answers = asyncio.Event()
     async with instance(base_settings, "7", heard, answers):
         asking = asyncio.create_task(ask(bus))
-        await asyncio.sleep(3 * hedging.HEDGE_SECONDS)
+        await asyncio.sleep(3 * hedging.HEDGE_SECONDS)  # the answer takes so long
         answers.set()
         assert (await asking).rows == 7
     assert heard == ["7"]

@@ -79,7 +79,7 @@ async def test_misses_that_were_answered_late_are_no_silence(bus, config, late):
         if 2 <= seq <= 4:
             if not late:
                 return
-            await asyncio.sleep(LATE_SECONDS)
+            await asyncio.sleep(LATE_SECONDS)  # the answer is to be late
         await respond(message, request)
 
     async with running(config), agent(bus, answer):
@@ -104,7 +104,7 @@ async def test_one_late_answer_does_not_make_up_for_the_silence_before_it(bus, c
         if 2 <= seq <= 4:
             return
         if seq == 5:
-            await asyncio.sleep(LATE_SECONDS)
+            await asyncio.sleep(LATE_SECONDS)  # the answer is to be late
         await respond(message, request)
 
     async with running(config), agent(bus, answer):

@@ -275,11 +275,14 @@ async def test_pings_by_hand_join_count_and_are_a_second_apart(bus, config, agen
         await register(bus, "a")
         first = (await until_history(bus, lambda h: len(h["a"]) == 1))["a"][0]
         soon = await ping_now(bus, "a")
-        assert soon.ping_seq == first.ping_seq == 1  # within a second: the last outcome
-        await asyncio.sleep(1.05)
+        if soon.ping_seq == first.ping_seq:  # within a second: the last outcome
+            assert soon.pinged_at == first.last.pinged_at
+        else:  # a busy machine took longer than a second to come here
+            assert soon.pinged_at - first.last.pinged_at >= timedelta(seconds=1)
+        await asyncio.sleep(1.05)  # an outcome may follow the one before
         both = await asyncio.gather(ping_now(bus, "a"), ping_now(bus, "a"))
-        assert [p.ping_seq for p in both] == [2, 2]
-        assert len(agents.asked["a"]) == 2
+        assert [p.ping_seq for p in both] == [soon.ping_seq + 1] * 2
+        assert len(agents.asked["a"]) == soon.ping_seq + 1
         assert both[0].late_ms is None
         assert (await agent(bus, "a")).next_ping_at == both[0].pinged_at + timedelta(minutes=10)
 

@@ -102,7 +102,7 @@ async def kill_at_random(
     """Kills at random times, also while another scheduler starts."""
     restarts: dict[int, asyncio.Task[None]] = {}
     for _ in range(kills):
-        await asyncio.sleep(chance.uniform(0.2, 3.5))
+        await asyncio.sleep(chance.uniform(0.2, 3.5))  # the random moment is what is tested
         victim = chance.randrange(len(processes))
         if restart := restarts.pop(victim, None):
             await restart
@@ -113,7 +113,7 @@ async def kill_at_random(
 
 async def shares_when_all_are_back(bus: connection.Client, agents: int) -> list[int]:
     """Returns how many outcomes each scheduler made once the dead ones were expired."""
-    await asyncio.sleep(GHOST_SECONDS + 1.5)
+    await asyncio.sleep(GHOST_SECONDS + 1.5)  # a dead scheduler is believed in for so long
     since = datetime.now(UTC)
     async with asyncio.timeout(LATEST_SECONDS):
         while True:
@@ -222,7 +222,7 @@ async def test_a_scheduler_that_was_frozen_excuses_and_misses_nobody(bus, config
         await until_heard_again(fleet, "a000")
         process.signal(signal.SIGSTOP)
         frozen = datetime.now(UTC)
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds)  # the freeze itself
         thawed = datetime.now(UTC)
         process.signal(signal.SIGCONT)
         await fleet["a000"].behave("answering")

@@ -59,7 +59,7 @@ async def kill(server: embedded_server.EmbeddedServer) -> None:
 
 async def freeze(server: embedded_server.EmbeddedServer, seconds: float) -> None:
     async with frozen(server.process):
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds)  # the outage itself
 
 
 @asynccontextmanager
@@ -171,7 +171,7 @@ async def test_no_agent_pays_for_an_outage_of_the_server(
         await OUTAGES[outage](nats_server)
         ended = datetime.now(UTC)
         _, back = await history_when(bus, ended, everybody)
-        await asyncio.sleep(ROUND_SECONDS)
+        await asyncio.sleep(ROUND_SECONDS)  # pings go on as if nothing had happened
         watching.cancel()
         await asyncio.sleep(1.0)  # what was acknowledged last has reached the history by now
         history = await read_history(bus)

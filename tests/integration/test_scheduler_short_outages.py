@@ -57,7 +57,7 @@ async def stop_often(
         await until_history(bus, lambda h: all(len(h[name]) >= 2 for name in names))
         for number in range(times):
             async with frozen(server.process):
-                await asyncio.sleep(STOP_SECONDS)
+                await asyncio.sleep(STOP_SECONDS)  # the outage itself
             # Each stop begins at another point of the interval.
             await asyncio.sleep(BETWEEN_SECONDS + SHIFT_SECONDS * (number % 8))
         ended = datetime.now(UTC)

@@ -61,7 +61,7 @@ async def test_a_frozen_bus_makes_no_scheduler_think_that_it_is_alone(bus, confi
         for scheduler in (one, two):
             scheduler.peers.on_change = lambda: lonely.append(datetime.now(UTC))
         async with frozen(nats_server.process):
-            await asyncio.sleep(6)
+            await asyncio.sleep(6)  # longer than a silent scheduler is believed to be there
         await bus.flush()
         await asyncio.sleep(1.5)  # more than a beat
         assert not lonely
@@ -181,7 +181,7 @@ async def test_an_outcome_that_crosses_a_removal_leaves_no_timer_behind(bus, con
         for number in range(10):
             name = f"x{number}"
             pinging = asyncio.create_task(two.loop.ping_now(name))
-            await asyncio.sleep(number / 2000)
+            await asyncio.sleep(number / 2000)  # the removal comes at another moment each time
             await one.registry.remove(name, datetime.now(UTC))
             if back:
                 await two.registry.enrol(name, RegisterRequest(), datetime.now(UTC))
@@ -215,7 +215,7 @@ async def test_an_answer_that_comes_after_a_new_enrolment_leaves_its_window_to_b
         await scheduler.registry.remove("a", datetime.now(UTC))
         await scheduler.registry.enrol("a", RegisterRequest(), datetime.now(UTC))
         assert (await pinging).outcome == "answered"
-        await asyncio.sleep(1.1)
+        await asyncio.sleep(1.1)  # an outcome may follow the one before
         await scheduler.loop.ping_now("a")
         history = await until_history(bus, lambda h: len(h["a"]) == 3)
         enrolled_at = scheduler.directory.get("a").entry.enrolled_at

@@ -142,7 +142,7 @@ async def test_server_killed_and_frozen_under_ingest(
         await until(_answers(bus))
         await publish(bus, [state(f"a{i}", 2, utc_now()) for i in range(200)])
         async with frozen(nats_server.process):
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.3)  # the freeze itself
         await publish(bus, [state(f"a{i}", 3, utc_now()) for i in range(200)])
         await caught_up(bus, 600, 60)
     assert rows_in(base_settings) == await stream_rows(bus)
