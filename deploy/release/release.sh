@@ -13,7 +13,7 @@ grep -q "^  image: gpuping:.*$version}" compose.yaml || fail "compose.yaml does 
 
 rm -rf dist
 mkdir dist
-# The section of this version; before it is cut, that of what is unreleased.
+# The section of this version in the changelog, as notes of the release.
 section() { awk -v name="$1" '/^## \[/ { inside = index($0, "## [" name "]") == 1; next } inside' CHANGELOG.md; }
 section "$version" > dist/CHANGELOG-"$version".md
 [ -s dist/CHANGELOG-"$version".md ] || fail "CHANGELOG.md has no section [$version]: rename [Unreleased] to it, with the date"

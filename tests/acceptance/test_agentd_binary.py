@@ -1,0 +1,78 @@
+"""`gpuping-agentd`, the self-contained file: made by `make agentd-binary`, run without a Python."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# of Ubuntu 22.04, the oldest system that the file is for
+NEWEST_GLIBC = (2, 35)
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory) -> Path:
+    subprocess.run(["make", "agentd-binary"], cwd=ROOT, check=True)
+    # alone in a folder: nothing of the clone is near
+    alone = tmp_path_factory.mktemp("alone") / "gpuping-agentd"
+    shutil.copy(ROOT / "dist/gpuping-agentd", alone)
+    return alone
+
+
+def run(binary: Path, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [binary, *arguments],
+        env={"PATH": "/nowhere", "TMPDIR": str(binary.parent), **environ},
+        cwd=binary.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_it_says_its_version_and_teaches(binary):
+    assert run(binary, "--version").communicate()[0].strip() == "0.1.0"
+    assert "--enroll" in run(binary, "--help").communicate()[0]
+
+
+@pytest.mark.slow
+def test_a_bad_setting_is_one_line(binary):
+    ended = run(binary, AGENT_GPU_CHECK_INTERVAL_SECONDS="no", HOME=str(binary.parent))
+    assert ended.wait(60) == 2
+    assert ended.stdout.read().count("\n") == 1
+
+
+@pytest.mark.slow
+def test_it_runs_and_wants_no_newer_c_library_than_that_of_ubuntu_22_04(binary):
+    agent = run(
+        binary,
+        AGENT_ID="a",
+        AGENT_SCENARIO="healthy",
+        AGENT_HTTP_PORT="0",
+        AGENT_STATE_DIR=str(binary.parent / "state"),
+        NATS_URL="nats://127.0.0.1:1",
+    )
+    try:
+        for line in agent.stdout:
+            if "http_started" in line:
+                break
+        (unpacked,) = binary.parent.glob("_MEI*")
+        wanted = {glibc for library in unpacked.rglob("*.so*") for glibc in glibc_of(library)}
+        assert max(wanted) <= NEWEST_GLIBC
+    finally:
+        agent.terminate()
+        assert agent.wait(20) == 0
+    assert not list(binary.parent.glob("_MEI*")), "it leaves nothing behind"
+
+
+def glibc_of(library: Path) -> set[tuple[int, int]]:
+    text = library.read_bytes()
+    return {(int(a), int(b)) for a, b in re.findall(rb"GLIBC_(\d+)\.(\d+)", text)}
+
+
+@pytest.mark.slow
+def test_it_is_small(binary):
+    assert binary.stat().st_size < 30e6
