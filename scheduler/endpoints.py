@@ -4,16 +4,19 @@ An answer takes into account every registration and removal acknowledged before 
 whichever scheduler: it waits until the directory has caught up with the bucket.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
+import structlog
 from msgspec.structs import replace
 from nats.micro.request import Request
 from nats.micro.service import Service
 
 from bus.client import audit
 from bus.client.audit import UNNAMED_ACTOR
+from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.fleet_map import FleetMapPage, FleetMapRequest
 from bus.contract.labels import LabelsRequest
@@ -35,6 +38,7 @@ from bus.contract.questions import (
     SchedulerStats,
 )
 from bus.errors import RefusedError
+from bus.rate_limit import RateLimit
 from bus.transport.connection import Client, reply_subject
 from bus.transport.hedging import HedgedEndpoints
 from bus.transport.large_answers import fitting, room
@@ -50,6 +54,11 @@ from scheduler.fleet.views import agent_view
 from scheduler.ping.live_events import LiveEvents
 from scheduler.ping.loop import PingLoop
 
+log = structlog.get_logger("scheduler.endpoints")
+
+# Own registrations of one host that the audit log takes: ten at once, then six an hour.
+OWN_ENTRIES_AT_ONCE = 10.0
+OWN_ENTRIES_PER_SECOND = 6 / 3600
 ABOUT = "pings every agent when it is due, and keeps the registry"
 
 HOLDING_TROUBLE_SECONDS = 15.0
@@ -84,6 +93,8 @@ class SchedulerEndpoints:
         self._bus_clock = bus_clock
         self._stats = stats
         self._facts = AgentFacts(directory)
+        self._own_entries = RateLimit(OWN_ENTRIES_PER_SECOND, OWN_ENTRIES_AT_ONCE)
+        self._left_out: Counter[str] = Counter()  # own registrations that were not recorded
 
     async def serve(self, changes: list[Endpoint], looks: list[Endpoint]) -> Service:
         """Starts to answer, at the other endpoints too; the service returned has a `stop`.
@@ -127,7 +138,7 @@ class SchedulerEndpoints:
         by_agent = reply_subject(request).startswith(f"{subjects.inbox_prefix(agent_id)}.")
         if by_agent or not body.audited:
             actor = f"agent {agent_id}" if by_agent else UNNAMED_ACTOR
-            await self._record_registration(agent_id, actor, registration)
+            await self._record_registration(agent_id, actor, registration, by_agent=by_agent)
         return self._registered(agent_id, registration)
 
     async def enrol(self, request: Request) -> RegisterReply:
@@ -136,7 +147,7 @@ class SchedulerEndpoints:
         body = _registration(request.data)
         registration = await self._registry.enrol(agent_id, body, self._bus_clock.now())
         if not body.audited:
-            await self._record_registration(agent_id, UNNAMED_ACTOR, registration)
+            await self._record_registration(agent_id, UNNAMED_ACTOR, registration, by_agent=False)
         return self._registered(agent_id, registration)
 
     def _registered(self, agent_id: str, registration: Registration) -> RegisterReply:
@@ -150,10 +161,23 @@ class SchedulerEndpoints:
         agent_id: str,
         actor: str,
         registration: Registration,
+        *,
+        by_agent: bool,
     ) -> None:
-        """Records a registration that changed something: agents register at each start."""
+        """Records a registration that changed something: agents register at each start.
+
+        A host whose own registration changes all the time would push the entries of everybody else
+        out of the log. Of those only some are recorded, and the next entry says how many were not.
+        """
         after = registration.tracked.entry
         if registration.before == after:
+            return
+        if by_agent and self._own_entries.take(agent_id, boottime()):
+            if agent_id not in self._left_out:
+                log.warning(
+                    "audit_entries_left_out", agent_id=agent_id, action="see its next entry"
+                )
+            self._left_out[agent_id] += 1
             return
         before = registration.before
         await audit.record(
@@ -163,6 +187,7 @@ class SchedulerEndpoints:
             agent_id=agent_id,
             before=before,
             after=after,
+            left_out=self._left_out.pop(agent_id, 0),
         )
 
     async def remove(self, request: Request) -> Removed:

@@ -30,7 +30,7 @@ RECORD_SECONDS = 5.0
 READ_AT_ONCE = 50
 
 
-async def record(
+async def record(  # noqa: PLR0913  # the fields of an entry, most of which are optional
     client: Client,
     action: str,
     actor: str,
@@ -39,6 +39,7 @@ async def record(
     agent_id: str | None = None,
     before: Any = None,
     after: Any = None,
+    left_out: int = 0,
     timeout: float = RECORD_SECONDS,
 ) -> None:
     """Appends one entry about a change that was carried out, and returns when it is stored.
@@ -56,6 +57,7 @@ async def record(
         agent_id=agent_id,
         before=change.before if before is not None else None,
         after=change.after if after is not None else None,
+        left_out=left_out,
     )
     try:
         subject = subjects.audit(action)

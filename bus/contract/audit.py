@@ -26,6 +26,7 @@ class AuditEntry(Message, kw_only=True, frozen=True):
     needed.
     `address` is the IP address that asked over HTTP; None for what was asked over the bus.
     `before` and `after` hold the fields that differ; None where there was nothing to compare.
+    `left_out` changes of this kind by this actor before it are not in the log: there were too many.
     `sequence` is the number in the log, which only the log itself gives.
     """
 
@@ -36,6 +37,7 @@ class AuditEntry(Message, kw_only=True, frozen=True):
     agent_id: str | None = None
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
+    left_out: int = 0
     sequence: int = 0
 
     def __post_init__(self) -> None:

@@ -167,6 +167,8 @@ def _audited_change(entry: AuditEntry) -> Text:
             parts.append(f"{name} {_json(now)}")
         elif name in before and was not in (None, "", [], {}, False):
             parts.append(f"{name} was {_json(was)}")
+    if entry.left_out:
+        parts.append(f"({entry.left_out} changes before it are not in the log)")
     if not parts:
         return NO_VALUE
     return untrusted(", ".join(parts))

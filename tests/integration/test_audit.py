@@ -101,6 +101,23 @@ async def test_changes_over_the_bus_are_recorded_once_and_only_where_they_change
     assert found[4].after["metadata"]["bytes"] > 60_000
 
 
+async def test_a_host_that_changes_all_the_time_does_not_fill_the_log(
+    base_settings: Settings, bus: connection.Client, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("scheduler.endpoints.OWN_ENTRIES_AT_ONCE", 3.0)
+    async with scheduler_service.running(base_settings):
+        prefix = subjects.inbox_prefix("own")
+        async with connection.connected(base_settings, "own", inbox_prefix=prefix) as host:
+            for rack in range(20):
+                request = RegisterRequest(metadata={"rack": rack})
+                await ask(host, subjects.register("own"), request, RegisterReply, who="scheduler")
+        changed = encode(RegisterRequest(metadata={"rack": "by an operator"}))
+        await ask_raw(bus, subjects.register("own"), changed, who="the scheduler")
+        found = await entries(bus)
+    assert [entry.actor for entry in found] == ["agent own"] * 3 + ["user of the bus"]
+    assert [entry.left_out for entry in found] == [0, 0, 0, 17]
+
+
 async def test_the_log_is_append_only(base_settings: Settings, bus: connection.Client):
     await audit.record(bus, "test", "somebody", after={"answer": 42})
     verb = f"STREAM.MSG.DELETE.{subjects.AUDIT_STREAM}"

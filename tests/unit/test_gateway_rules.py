@@ -13,11 +13,11 @@ from bus.contract.messages import encode
 from bus.contract.questions import LiveEvent
 from bus.errors import BadMessageError, GpupingError, RefusedError, SettingsError, UnavailableError
 from bus.identity import tokens
+from bus.rate_limit import MAX_CALLERS, RateLimit
 from gateway import broadcast
 from gateway.routes.badge import truncate_percent
 from gateway.web.accept import preferred
 from gateway.web.access import auth
-from gateway.web.access.rate_limit import MAX_CALLERS, RateLimit
 from gateway.web.json_body import check_depth
 from gateway.web.middleware import check_path
 from gateway.web.problems import ProblemError, bad_request, problem_of

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from bus.addresses import is_ip_address, is_loopback
 from bus.clock import boottime, utc_now
 from bus.identity.tokens import RANK, Token, TokenFile, TokenRole, verify
+from bus.rate_limit import RateLimit
 from gateway.web.access.browser_sessions import KEY_BYTES, SESSION_SECONDS, Sessions
 from gateway.web.access.public_address import PublicAddress, normal_origin
-from gateway.web.access.rate_limit import RateLimit
 from gateway.web.problems import ProblemError
 
 COOKIE = "gpuping_session"
