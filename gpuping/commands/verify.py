@@ -112,7 +112,9 @@ def _show(verifier: Verifier, fleet: str | None) -> None:
         rows = sum(summary.outcomes for summary in verifier.summaries)
         text = f"every signature, chain and sum is right: {signed} reports, {rows} outcomes"
         if verifier.statements:
-            text += f", {verifier.statements} statements"
+            text += f", {verifier.statements} statement"
+            if verifier.statements > 1:
+                text += "s"
         console.print(text, style="green")
 
 

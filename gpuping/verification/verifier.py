@@ -1,6 +1,7 @@
 """Takes outcomes one agent after the other, oldest first, and collects what is found."""
 
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from gpuping.verification import signature as signatures
@@ -44,6 +45,7 @@ class Verifier:
     def __init__(self, trusted: Trusted) -> None:
         self._trusted = trusted
         self._agents: dict[str, _Agent] = {}
+        self._earlier: list[tuple[str, _Agent]] = []  # of statements before
         self.findings: list[Finding] = []
         self.statements = 0
 
@@ -56,7 +58,8 @@ class Verifier:
     def summaries(self) -> list[AgentSummary]:
         """One for each agent, by id."""
         found = []
-        for agent_id, agent in sorted(self._agents.items()):
+        everything = [*self._earlier, *self._agents.items()]
+        for agent_id, agent in sorted(everything, key=itemgetter(0)):
             summary = AgentSummary(
                 agent_id,
                 agent.outcomes,
@@ -75,10 +78,16 @@ class Verifier:
             self.add(one)
 
     def add_statement(self, statement: dict[str, Any], outcomes: list[Recorded]) -> None:
-        """Verifies a statement and the outcomes that it rests on."""
+        """Verifies a statement and the outcomes that it rests on.
+
+        It stands for itself: the bundle of the next month has some of these outcomes, too.
+        """
         self.statements += 1
-        self.add_all(outcomes)
         agent_id = str(statement.get("agent_id"))
+        before = self._agents.pop(agent_id, None)
+        if before is not None:
+            self._earlier.append((agent_id, before))
+        self.add_all(outcomes)
         if any(one.agent_id != agent_id for one in outcomes):
             self._say(agent_id, None, "there are outcomes of another agent")
         for text, is_fault in check_statement(statement, outcomes):

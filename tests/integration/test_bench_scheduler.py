@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from bench import million, prometheus_peer, registry_memory, timers
+from bench import million, prometheus_peer, registry_memory, signed_reports, timers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -58,3 +58,12 @@ async def test_a_rate_that_prometheus_sustains_is_found() -> None:
         <= figures["prometheus_peak_scrapes_per_second"]
     )
     assert figures["prometheus_targets"] == 500
+
+
+async def test_a_small_fleet_signs_and_is_compared_with_one_that_does_not() -> None:
+    figures = await signed_reports.measure(agents=200, rounds=1, seconds=2.0, steady_seconds=2.0)
+
+    assert figures["signed_pings_per_second"] > 0
+    assert figures["signed_scheduler_cpu_ms_per_ping"] > 0
+    assert figures["check_us"] > figures["sign_us"] / 2 > 0
+    assert 100 < figures["signed_scheduler_bytes_per_agent"] < 2_000

@@ -83,6 +83,12 @@ def test_each_kind_of_file_holds(made: Path) -> None:
         assert (summary.outcomes, summary.signed, summary.unsigned) == (outcomes, signed, 0), path
 
 
+def test_bundles_of_two_months_overlap_and_hold_together(made: Path) -> None:
+    verifier = verified(made / "october.bundle", made / "november.bundle")
+    assert verifier.faults == []
+    assert [summary.signed for summary in verifier.summaries] == [14, 11]
+
+
 def test_a_day_alone_and_its_evidence_alone_hold(made: Path) -> None:
     days = sorted((made / "days").iterdir())
     assert len(days) >= 2
