@@ -23,6 +23,7 @@ from bus.client.audit import read_page
 from bus.client.recent_uptime import with_uptime
 from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, GpuStatus, check_gpus
+from bus.contract.alerts import AlertsStats, AlertsSummary
 from bus.contract.audit import AuditPage
 from bus.contract.dashboard import (
     CHANGES,
@@ -422,11 +423,12 @@ class FleetClient:
             changes=CHANGES,
             longer_hours=LONGER_HOURS if asks_longer else (),
         )
-        fleet, agents, overview, storage_trouble = await asyncio.gather(
+        fleet, agents, overview, storage_trouble, alerts = await asyncio.gather(
             self.fleet(),
             self._worst_agents(storage_timeout),
             optional(self.overview(question, storage_timeout)),
             _trouble_of(self.storage_stats(storage_timeout), _storage_trouble),
+            optional(self.alerts.stats(OPTIONAL_SECONDS)),
         )
         reasons: dict[str, str] = {}
         scheduler_trouble = _scheduler_trouble(fleet)
@@ -457,6 +459,7 @@ class FleetClient:
             base_interval_minutes=fleet.base_interval_minutes,
             degraded=tuple(reasons),
             reasons=reasons,
+            alerts=_summary_of(alerts),
         )
         if overview is None:
             return without_storage
@@ -622,6 +625,15 @@ def _storage_trouble(stats: StorageStats) -> str | None:
 
 def _storage_detail(stats: StorageStats) -> str | None:
     return stats.ingest_waiting
+
+
+def _summary_of(alerts: AlertsStats | None) -> AlertsSummary | None:
+    if alerts is None:
+        return None
+    return AlertsSummary(
+        by_severity=alerts.by_severity,
+        unsent=alerts.retrying + alerts.failed,
+    )
 
 
 async def optional(question: Awaitable[ReplyT]) -> ReplyT | None:

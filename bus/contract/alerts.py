@@ -216,10 +216,24 @@ class EndSilenceRequest(Message, kw_only=True, frozen=True):
     author: Author = ""
 
 
-class AlertsStats(Message, kw_only=True, frozen=True):
-    """Figures of the alerts service, for metrics. `sent` counts since the start, by target."""
+class AlertsSummary(Struct, kw_only=True, frozen=True):
+    """What the page shows of alerts.
 
-    active: dict[str, int]  # conditions by rule
+    How much is wrong and not silenced, by severity, and how many notifications are refused so far.
+    """
+
+    by_severity: dict[Severity, int]
+    unsent: int
+
+
+class AlertsStats(Message, kw_only=True, frozen=True):
+    """Figures of the alerts service, for metrics. `sent` counts since the start, by target.
+
+    `active` counts conditions by rule, `by_severity` those that are not silenced.
+    """
+
+    active: dict[str, int]
+    by_severity: dict[Severity, int]
     held: int
     waiting: int  # notifications that are not sent yet
     retrying: int  # of those, the ones that were refused at least once

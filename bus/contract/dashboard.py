@@ -4,6 +4,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from bus.contract.alerts import AlertsSummary
 from bus.contract.messages import Percent, SummedSeconds
 from bus.contract.questions import Agent, Change, FleetSums, GpuCounts, Ping
 
@@ -43,6 +44,7 @@ class Dashboard(Struct, kw_only=True, frozen=True):
     services that cannot work, whose parts may be missing, and `reasons` says why, by service.
     `changes` are the newest outcomes that differ in kind from the agent's one before, `longer` the
     fleet's uptime of a week and of thirty days, `gpus` the GPUs by their state at the last ping.
+    `alerts` is None where no alerts service answers.
     """
 
     generated_at: datetime
@@ -61,3 +63,4 @@ class Dashboard(Struct, kw_only=True, frozen=True):
     base_interval_minutes: float | None = None
     changes: tuple[Change, ...] = ()
     longer: tuple[FleetSums, ...] = ()
+    alerts: AlertsSummary | None = None

@@ -1,6 +1,7 @@
 """What the alerts service answers: what is wrong, test messages, and silences."""
 
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -18,6 +19,7 @@ from bus.contract.alerts import (
     EndSilenceRequest,
     Notification,
     SentNotification,
+    Severity,
     Silence,
     SilenceRequest,
     TestRequest,
@@ -122,9 +124,12 @@ class AlertsEndpoints:
 
     def stats(self) -> AlertsStats:
         """The figures of this process, and of the bucket."""
-        active: dict[str, int] = {}
+        active: Counter[str] = Counter()
+        by_severity: Counter[Severity] = Counter()
         for alert in self._active():
-            active[alert.rule] = active.get(alert.rule, 0) + 1
+            active[alert.rule] += 1
+            if not alert.silenced:
+                by_severity[alert.severity] += 1
         now = utc_now()
         waiting = retrying = failed = 0
         oldest = now
@@ -137,7 +142,8 @@ class AlertsEndpoints:
                 if notification.error is not None:
                     retrying += 1
         return AlertsStats(
-            active=active,
+            active=dict(active),
+            by_severity=dict(by_severity),
             held=self._dispatcher.held,
             waiting=waiting,
             retrying=retrying,

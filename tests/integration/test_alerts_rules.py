@@ -218,7 +218,7 @@ async def test_hosts_of_a_site_come_in_one_message(
     bus: Client, base_settings: Settings, hook: Hook
 ) -> None:
     fleet = Fleet(bus)
-    settings = alerts_settings(base_settings, "group_seconds = 2\n" + hook.toml())
+    settings = alerts_settings(base_settings, "group_seconds = 1\n" + hook.toml())
     for number in range(14):
         await fleet.register(f"host-{number:02}", metadata={"site": "FRA"})
     await fleet.register("elsewhere", metadata={"site": "OSL"})

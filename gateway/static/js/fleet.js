@@ -46,6 +46,7 @@ export function fromDashboard(fleet, response) {
     byStatus: response.by_status ?? {},
     totals: response.totals ?? {},
     gpus: response.gpus ?? null,
+    alerts: response.alerts ?? null,
     uptime: response.uptime ?? null,
     longer: response.longer ?? [],
     baseSeconds: response.base_interval_minutes ? response.base_interval_minutes * 60 : null,

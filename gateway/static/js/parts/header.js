@@ -23,7 +23,7 @@ export function Header({ state, mayAdd }) {
       <img src="static/favicon.svg" alt="" width="28" height="28" /><span>gpuping</span>
     </a>
     ${phase !== "login" && html`<${Badge} state=${state} />`}
-    ${phase === "ready" && html`<${AlertsBadge} />`}
+    ${phase === "ready" && html`<${AlertsBadge} summary=${state.fleet.alerts} />`}
     <nav aria-label="More">
       ${phase === "ready" && mayAdd && html`<${AddHostButton} />`}
       <a href="map">Map</a>
