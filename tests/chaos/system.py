@@ -47,6 +47,7 @@ class Shape(Struct, frozen=True):
     interval_seconds: float = 3.0
     timeout_seconds: float = 4.0
     replicas: int | None = None  # as many as servers, where nothing else is said
+    storage_megabytes: int | None = None  # STORAGE_MEMORY_LIMIT_MB
     source: Path | None = None  # the tree of another release, which the services are run from
 
 
@@ -203,6 +204,8 @@ cluster {{
         url = await self._link(name)
         numbers = {key: f"{value!r}" for key, value in self._numbers().items()}
         environment = {"NATS_URL": url, "LOG_LEVEL": "warning", "LOG_FORMAT": "json"} | numbers
+        if self.shape.storage_megabytes is not None:
+            environment["STORAGE_MEMORY_LIMIT_MB"] = str(self.shape.storage_megabytes)
         environment["PYTHONFAULTHANDLER"] = "1"  # a crash in C says where
         environment["GPUPING_DATA_DIR"] = str(self.data_of(name))
         environment["STORAGE_NAME"] = name
