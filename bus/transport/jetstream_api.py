@@ -26,6 +26,7 @@ class ErrorCode(IntEnum):
     """
 
     TEMPORARILY_UNAVAILABLE = 10008  # a cluster without a leader
+    CONSUMER_STORE_FAILED = 10012  # no descriptor, or no room on the server's disk
     CONSUMER_NOT_FOUND = 10014
     INSUFFICIENT_RESOURCES = 10023
     MESSAGE_NOT_FOUND = 10037
@@ -41,6 +42,7 @@ class ErrorCode(IntEnum):
 ADVICE: dict[int, str] = {
     10002: "give the account more storage, or free some (`nats account info`)",
     10008: "wait until the cluster has a leader, or start the servers that are missing",
+    10012: "raise the limit of open files of the nats-server, or make room on its disk",
     10023: "the server has no memory or disk left: free some, or raise its limits of storage",
     10026: "raise the account's limit of consumers (`nats account info`)",
     10027: "raise the account's limit of streams (`nats account info`)",
@@ -55,6 +57,8 @@ ADVICE: dict[int, str] = {
     10074: "GPUPING_REPLICAS needs as many servers in the cluster",
     10076: "start nats-server with -js, or set jetstream {} as in deploy/nats.conf",
 }
+# The server can do it once it has a leader, descriptors or room again.
+_PASSING = frozenset({ErrorCode.TEMPORARILY_UNAVAILABLE, ErrorCode.CONSUMER_STORE_FAILED})
 _OTHER_ADVICE = "see the log of the nats-server"
 
 
@@ -84,7 +88,7 @@ class JetStreamApiError(BusError):
 
 
 class NotAvailableError(JetStreamApiError, UnavailableError):
-    """The cluster has no leader now. Asking again may help."""
+    """The server cannot do it now, and may be able to soon."""
 
 
 class NotEnabledError(UnavailableError):
@@ -145,6 +149,6 @@ def answer_of(data: bytes) -> JsonObject:
     code = error.get("code", 500)
     err_code = error.get("err_code", 0)
     description = error.get("description", "refused")
-    if err_code == ErrorCode.TEMPORARILY_UNAVAILABLE:
+    if err_code in _PASSING:
         raise NotAvailableError(code, err_code, description)
     raise JetStreamApiError(code, err_code, description)

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import re
 import secrets
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +32,7 @@ class Namespaces:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._id = secrets.token_hex(2)
-        octet = secrets.randbelow(250) + 2
+        octet = secrets.choice([number for number in range(2, 252) if number not in _used_octets()])
         self._own_address = f"10.213.{octet}.1/24"
         self.addresses = {
             name: f"10.213.{octet}.{number + 10}" for number, name in enumerate(names)
@@ -82,6 +84,12 @@ class Namespaces:
 
     def _namespace(self, name: str) -> str:
         return f"gpuping-{self._id}-{name}"
+
+
+def _used_octets() -> set[int]:
+    """Subnets of other drills on this machine: two that share one would hear each other."""
+    addresses = subprocess.run(["ip", "-o", "address"], capture_output=True, text=True, check=True)
+    return {int(octet) for octet in re.findall(r"10\.213\.(\d+)\.", addresses.stdout)}
 
 
 class SmallDisk:

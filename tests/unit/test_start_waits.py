@@ -38,7 +38,11 @@ async def test_a_server_without_jetstream_is_told_after_a_while(monkeypatch: pyt
         await when_available(is_missing)
 
 
-def test_a_cluster_without_a_leader_is_away_and_not_wrong():
-    answer = b'{"error":{"code":503,"err_code":10008,"description":"temporarily unavailable"}}'
-    with pytest.raises(UnavailableError, match="wait until the cluster has a leader"):
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(10008, "wait until the cluster has a leader"), (10012, "raise the limit of open files")],
+)
+def test_a_server_that_cannot_do_it_now_is_away_and_not_wrong(code: int, advice: str):
+    answer = b'{"error":{"code":503,"err_code":%d,"description":"not now"}}' % code
+    with pytest.raises(UnavailableError, match=advice):
         jetstream_api.answer_of(answer)
