@@ -21,6 +21,7 @@ from agentd.messaging import enrolment
 from bus import settings
 from bus.contract import subjects
 from bus.contract.enrolment import NewTokenReply, NewTokenRequest
+from bus.identity import credentials
 from bus.identity.authority import AuthorityError
 from bus.identity.local import LocalIdentities
 from bus.identity.tls import certificates
@@ -28,6 +29,7 @@ from bus.settings import Settings
 from bus.transport import connection, layout
 from bus.transport.embedded_server import find_binary
 from bus.transport.micro_services import ask
+from gpuping.commands.operate import creds as creds_command
 from gpuping.enrolment import service as enrolment_service
 from tests.nats_cluster import free_ports
 
@@ -286,6 +288,10 @@ async def test_the_enrolment_service_lets_a_host_in_with_the_agents_signing_key_
             )
             assert reply.address == f"localhost:{port}"
             enrolled = await enrolment.enroll(host, f"{reply.token}@tls://{reply.address}")
+            # known to whoever revokes, though another service let the host in
+            login_key = credentials.read(host.agent_state_dir / "gpu-1.creds").key.public
+            found = await creds_command._enrolled_keys(settings_of("operator"), "gpu-1")
+            assert found == {login_key}
         later = enrolment.with_enrolment(host)
         assert (enrolled.agent_id, later.NATS_URL) == ("gpu-1", f"tls://localhost:{port}")
         as_agent = msgspec.structs.replace(

@@ -1,7 +1,5 @@
 """A data dir of before identities is taken over by the first start, and given back unharmed."""
 
-import subprocess
-import sys
 import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bus import settings
+from bus import runner, settings
 from bus.contract import subjects
 from bus.errors import GpupingError
 from bus.transport import embedded_server, jetstream_api
 from bus.transport.connection import Client, connected
 from gpuping.client import own_server
+from gpuping.commands.operate import store
 
 STORED = Path(__file__).parents[1] / "data" / "stored_data_dir" / "data_dir.tar.xz"
 
@@ -52,11 +51,6 @@ async def kept(client: Client) -> dict[str, object]:
     return found
 
 
-def gpuping(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gpuping", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
 async def test_nothing_is_lost_there_and_back(data_dir: Path) -> None:
     async with before_identities(data_dir) as client:
         before = await kept(client)
@@ -68,8 +62,7 @@ async def test_nothing_is_lost_there_and_back(data_dir: Path) -> None:
         async with connected(operator, "test", inbox_prefix="_INBOX._operator") as client:
             after = await kept(client)
     assert after == before
-    rolled_back = gpuping("bus", "roll-back", "--data-dir", str(data_dir))
-    assert "GPUPING_HISTORY" in rolled_back.stdout, rolled_back.stderr
+    assert store.roll_back(data_dir=data_dir) == runner.DONE
     async with before_identities(data_dir) as client:
         assert await kept(client) == before
 
@@ -80,6 +73,7 @@ async def test_nothing_is_lost_there_and_back(data_dir: Path) -> None:
     with pytest.raises(GpupingError, match="more than one account"):
         async with own_server.running(chosen, 0):
             pass
-    refused = gpuping("bus", "roll-back", "--data-dir", str(data_dir))
-    assert refused.returncode == 1
-    assert "more than one account" in refused.stderr
+    with pytest.raises(GpupingError, match="more than one account"):
+        store.roll_back(data_dir=data_dir)
+    with pytest.raises(GpupingError, match="more than one account"):
+        store.take_over(data_dir=data_dir)

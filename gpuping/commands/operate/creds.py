@@ -10,7 +10,9 @@ from cyclopts import App, Parameter, validators
 from rich.table import Table
 
 from bus import runner
-from bus.errors import GpupingError, SettingsError
+from bus.contract import subjects
+from bus.contract.enrolment import HostKeys
+from bus.errors import BadMessageError, BusError, GpupingError, SettingsError
 from bus.identity import local
 from bus.identity.authority import Authority, Issued
 from bus.identity.keys import InvalidKeyError, KeyKind, check_public_key
@@ -21,8 +23,10 @@ from bus.identity.tls.files import TlsFiles
 from bus.runner import Lifecycle
 from bus.settings import Settings
 from bus.transport import account_updates
+from bus.transport.bucket import read
 from gpuping import extras
 from gpuping.client import bus_file
+from gpuping.client.bus_connection import connect_to_running
 from gpuping.commands.command_settings import load_settings
 from gpuping.commands.options import CHECK, AgentId, DataDir, Json, Output, app, bullets, examples
 from gpuping.output import terminal
@@ -216,7 +220,7 @@ def revoke(
     authority = LocalIdentities.open(settings.data_dir).authority
 
     async def main(_: Lifecycle) -> None:
-        keys = _keys_of(authority, agent)
+        keys = _keys_of(authority, agent) | await _enrolled_keys(settings, agent)
         if not keys:
             raise GpupingError(f"no credentials of {agent} were issued from {authority.folder}")
         authority.revoke(keys, now=int(time.time()))
@@ -302,6 +306,23 @@ def _issue(
     public_key = authority.issue(role, name, path, days=days)
     terminal.console().print(f"{path}: {role} {name}, key {public_key}", soft_wrap=True)
     return runner.DONE
+
+
+async def _enrolled_keys(settings: Settings, name: str) -> set[str]:
+    """The login key of an agent that an enrolment service elsewhere let in; none without a bus."""
+    as_operator = bus_file.with_running_bus(settings)
+    if as_operator.NATS_CREDS is None:
+        operator = LocalIdentities.open(settings.data_dir).service("operator")
+        as_operator = msgspec.structs.replace(as_operator, NATS_CREDS=str(operator))
+    try:
+        key = subjects.host_key(subjects.check_agent_id(name))
+        async with connect_to_running(as_operator) as client:
+            recorded = await read(client, key, HostKeys)
+    except (BusError, BadMessageError):
+        return set()
+    if recorded is None:
+        return set()
+    return {recorded.value.login_key}
 
 
 def _keys_of(authority: Authority, name: str) -> set[str]:
