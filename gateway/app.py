@@ -28,7 +28,7 @@ from gateway.routes import (
     pages,
     pings,
 )
-from gateway.routes.past import explanations, exports, history, series, statements
+from gateway.routes.past import beats, explanations, exports, history, series, statements
 from gateway.sign_outs import SignOuts
 from gateway.web import openapi
 from gateway.web.access.auth import Guard
@@ -55,6 +55,7 @@ ROUTES = [
     pings.health,
     history.history,
     series.series,
+    beats.beats,
     explanations.explanation,
     explanations.timeline,
     statements.report,

@@ -16,6 +16,7 @@ import structlog
 from bus.contract.messages import decode
 from bus.contract.questions import LiveEvent
 from bus.errors import BadMessageError
+from gateway.live_view import FULL, Digest, FleetTotals, LiveView, MapUpdates
 from gateway.web.problems import ProblemError
 
 log = structlog.get_logger("gateway.broadcast")
@@ -37,12 +38,15 @@ class Frame(NamedTuple):
 
     number: int
     data: bytes
+    name: str
+    agent_id: str
 
 
 class Subscriber:
     """One open event stream and the frames queued for it. `dropped` is set once it has to end."""
 
-    def __init__(self, queued: list[bytes]) -> None:
+    def __init__(self, queued: list[bytes], view: LiveView = FULL) -> None:
+        self.view = view
         self._queued = queued
         self._queued_bytes = sum(map(len, queued))
         self._wake = asyncio.Event()
@@ -99,6 +103,8 @@ class EventBroadcast:
         self._history_bytes = 0
         self._subscribers: dict[Subscriber, str] = {}  # and the caller that each belongs to
         self.subscribed = asyncio.Event()  # set by each new subscriber
+        self.slim_subscribed = asyncio.Event()  # set while a subscriber has a slim view
+        self._digest = Digest()
 
     @property
     def subscriber_count(self) -> int:
@@ -115,7 +121,9 @@ class EventBroadcast:
         except BadMessageError as error:
             log.warning("event_decode_failed", detail=str(error))
             return
-        self._publish(event.kind, event)
+        if self.has_slim_subscriber:
+            self._digest.add(event)
+        self._publish(event.kind, event, event.agent_id)
         agent = event.agent
         if agent is None or event.previous_status is None:
             return
@@ -128,9 +136,45 @@ class EventBroadcast:
             "previous_status": event.previous_status,
             "agent": agent,
         }
-        self._publish("status", change)
+        self._publish("status", change, event.agent_id)
 
-    def subscribe(self, caller: str, last_event_id: str | None = None) -> Subscriber:
+    @property
+    def has_slim_subscriber(self) -> bool:
+        """Whether anybody wants the totals."""
+        return self.slim_subscribed.is_set()
+
+    @property
+    def last_event_id(self) -> str:
+        """The id of the newest event: a stream that resumes after it misses nothing from now on."""
+        return f"{self.epoch}-{self._last_number}"
+
+    def take_digest(self) -> Digest:
+        """Returns what happened since it was last taken."""
+        digest = self._digest
+        self._digest = Digest()
+        return digest
+
+    def publish_totals(self, totals: FleetTotals) -> None:
+        """Sends the totals to slim views. Their id lets a stream resume after them."""
+        head = f"id: {self.last_event_id}\nevent: totals\ndata: ".encode()
+        data = head + msgspec.json.encode(totals) + b"\n\n"
+        for subscriber in list(self._subscribers):
+            if subscriber.view.is_slim:
+                subscriber.offer(data)
+
+    def publish_map(self, updates: MapUpdates) -> None:
+        """Sends the updates of the map to the views that have it."""
+        data = b"event: map\ndata: " + msgspec.json.encode(updates) + b"\n\n"
+        for subscriber in list(self._subscribers):
+            if subscriber.view.has_map:
+                subscriber.offer(data)
+
+    def subscribe(
+        self,
+        caller: str,
+        last_event_id: str | None = None,
+        view: LiveView = FULL,
+    ) -> Subscriber:
         """A new subscriber, whose first frames are those after `last_event_id`.
 
         Raises a 429 problem when MAX_STREAMS_OF_CALLER streams of one caller are open, and a 503
@@ -151,15 +195,19 @@ class EventBroadcast:
             )
         queued: list[bytes] = []
         if last_event_id:
-            queued = self._frames_after(last_event_id)
-        subscriber = Subscriber(queued)
+            queued = self._frames_after(last_event_id, view)
+        subscriber = Subscriber(queued, view)
         self._subscribers[subscriber] = caller
+        if view.is_slim:
+            self.slim_subscribed.set()
         self.subscribed.set()
         return subscriber
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Forgets a subscriber whose stream is closed."""
         self._subscribers.pop(subscriber, None)
+        if not any(one.view.is_slim for one in self._subscribers):
+            self.slim_subscribed.clear()
 
     def publish_passing(self, name: str, content: Any) -> None:
         """Sends an event that holds for a moment only: it has no id and is not kept."""
@@ -172,13 +220,14 @@ class EventBroadcast:
         for subscriber in list(self._subscribers):
             subscriber.drop()
 
-    def _publish(self, name: str, content: Any) -> None:
+    def _publish(self, name: str, content: Any, agent_id: str) -> None:
         self._last_number += 1
         head = f"id: {self.epoch}-{self._last_number}\nevent: {name}\ndata: ".encode()
         data = head + msgspec.json.encode(content) + b"\n\n"
-        self._remember(Frame(self._last_number, data))
+        self._remember(Frame(self._last_number, data, name, agent_id))
         for subscriber in list(self._subscribers):
-            subscriber.offer(data)
+            if subscriber.view.wants(name, agent_id):
+                subscriber.offer(data)
 
     def _remember(self, frame: Frame) -> None:
         """Adds a frame to the history and removes the oldest ones that no longer fit."""
@@ -188,7 +237,7 @@ class EventBroadcast:
             oldest = self._history.popleft()
             self._history_bytes -= len(oldest.data)
 
-    def _frames_after(self, last_event_id: str) -> list[bytes]:
+    def _frames_after(self, last_event_id: str, view: LiveView) -> list[bytes]:
         """The frames after an id, or a `reset` frame where some of them are no longer kept."""
         last_seen = self._number_of(last_event_id)
         if last_seen is None:
@@ -199,7 +248,7 @@ class EventBroadcast:
             return [_RESET_FRAME]
         frames: list[bytes] = []
         for frame in self._history:
-            if frame.number > last_seen:
+            if frame.number > last_seen and view.wants(frame.name, frame.agent_id):
                 frames.append(frame.data)
         if sum(map(len, frames)) > MAX_QUEUED_BYTES:
             return [_RESET_FRAME]

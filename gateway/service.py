@@ -23,6 +23,7 @@ from gateway.app import Dependencies, build
 from gateway.audit_log import AuditLog
 from gateway.broadcast import MAX_SUBSCRIBERS, EventBroadcast
 from gateway.fleet_health import tell_health
+from gateway.fleet_totals import tell_totals
 from gateway.request_metrics import RequestMetrics
 from gateway.sign_outs import SignOuts
 from gateway.web.access.auth import Guard
@@ -68,6 +69,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             await dependencies.sign_outs.listen()
             start(server.answer(listener))
             start(tell_health(broadcast, dependencies.fleet_client))
+            start(tell_totals(broadcast, dependencies.fleet_client))
             await server.ready.wait()
             try:
                 yield Gateway(_url(settings.GATEWAY_HOST, listener))

@@ -16,6 +16,7 @@ from nats.micro.request import Request
 
 from bus.clock import utc_now
 from bus.contract import subjects
+from bus.contract.beats import BeatsRequest
 from bus.contract.explanations import (
     Explanation,
     ExplanationRequest,
@@ -46,7 +47,7 @@ from bus.transport.file_transfer import FileOffer, Files
 from bus.transport.jetstream_api import JetStreamApiError
 from bus.transport.large_answers import room
 from bus.transport.micro_services import Endpoint
-from storage.answers import history, series, tables
+from storage.answers import beats, history, series, tables
 from storage.engine import table_files
 from storage.engine.errors import reason_for
 from storage.engine.table_files import ExportFile, TableQuery
@@ -104,6 +105,7 @@ class Endpoints:
             Endpoint("history", subjects.HISTORY_ALL, self.history),
             Endpoint("series", subjects.SERIES_ALL, self.series),
             Endpoint("uptimes", subjects.UPTIMES, self.uptimes),
+            Endpoint("beats", subjects.BEATS, self.beats),
             Endpoint("overview", subjects.OVERVIEW, self.overview),
             Endpoint("report", subjects.STATEMENT_ALL, self.report),
             Endpoint("explanation", subjects.EXPLANATION_ALL, self.explanation),
@@ -135,6 +137,12 @@ class Endpoints:
         asked = decode(request.data, UptimesRequest)
         now = utc_now()
         return await self._store.read(lambda reader: history.uptimes(reader, asked, now))
+
+    async def beats(self, request: Request) -> bytes | FileOffer:
+        """Answers with the newest outcomes of several agents."""
+        asked = decode(request.data, BeatsRequest)
+        now = utc_now()
+        return await self._json(lambda reader: beats.beats(reader, asked, now), "beats")
 
     async def overview(self, request: Request) -> OverviewReply:
         """Answers with the sums, the percentiles and the newest outcomes of the fleet."""

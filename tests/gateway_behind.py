@@ -19,6 +19,7 @@ from nats.micro.request import Request
 from bus import settings
 from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, BusHealth, GpuStatus, LedgerHealth
+from bus.contract.beats import BeatsReply, BeatsRequest
 from bus.contract.exports import ExportRequest, TableRequest
 from bus.contract.messages import Seconds, UptimeReport, Window, decode, encode
 from bus.contract.questions import (
@@ -209,6 +210,7 @@ class Behind:
             "history": (subjects.HISTORY_ALL, self._history),
             "series": (subjects.SERIES_ALL, self._series),
             "uptimes": (subjects.UPTIMES, self._uptimes),
+            "beats": (subjects.BEATS, self._beats),
             "overview": (subjects.OVERVIEW, self._overview),
             "stats": (subjects.STORAGE_STATS, self._stats),
             "export": (subjects.EXPORT_ALL, self._export),
@@ -423,6 +425,12 @@ class Behind:
             uptimes={name: value for name, value in self.uptimes.items() if name in asked},
             judged_seconds={name: 1.0 for name in self.uptimes if name in asked},
         )
+
+    async def _beats(self, request: Request) -> BeatsReply:
+        asked = decode(request.data, BeatsRequest)
+        self.asked.append(("beats", asked.agent_ids))
+        known = [agent_id for agent_id in asked.agent_ids if self.pings.get(agent_id)]
+        return BeatsReply(beats={name: tuple(self.pings[name][: asked.count]) for name in known})
 
     async def _overview(self, request: Request) -> OverviewReply:
         question = decode(request.data, OverviewRequest)

@@ -25,6 +25,7 @@ from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, GpuStatus, check_gpus
 from bus.contract.alerts import AlertsStats, AlertsSummary
 from bus.contract.audit import AuditPage
+from bus.contract.beats import BeatsReply, BeatsRequest
 from bus.contract.dashboard import (
     CHANGES,
     LONGER_HOURS,
@@ -358,6 +359,13 @@ class FleetClient:
         if reply is None:
             return agents
         return tuple(with_uptime(agent, reply) for agent in agents)
+
+    async def beats(self, request: BeatsRequest, timeout: float = ANSWER_SECONDS) -> BeatsReply:
+        """The newest outcomes of several agents."""
+        question = ask_whole(
+            self._client, subjects.BEATS, request, BeatsReply, who=STORAGE, timeout=timeout
+        )
+        return await _readable(STORAGE, question)
 
     async def overview(
         self, request: OverviewRequest, timeout: float = ANSWER_SECONDS

@@ -1,24 +1,31 @@
 """The live stream: server-sent events of every ping outcome and status change."""
 
 import asyncio
+import zlib
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
-from litestar.params import HeaderParameter
+from litestar.params import HeaderParameter, QueryParameter
 from litestar.types import Receive, Scope, Send
 
+from bus.contract.subjects import check_agent_id
 from gateway.broadcast import EventBroadcast, Subscriber
+from gateway.live_view import FULL, LiveView
 from gateway.request_metrics import EVENT_STREAM_ROUTE
 from gateway.web.access.auth import CALLER_SCOPE_KEY, Guard, caller_of
 from gateway.web.file_response import wait_for_disconnect
-from gateway.web.problems import error_responses
+from gateway.web.problems import error_responses, field_problem
 
 HEARTBEAT_SECONDS = 15.0
 PERMISSION_CHECK_SECONDS = 0.5  # the tokens file itself is looked at once a second
 DROP_GRACE_SECONDS = 0.5
+GZIP_LEVEL = 4
+GZIP_WINDOW = 16 + 14  # gzip's header, and a window of 16 kB
+MOST_AGENTS = 500
+LiveViewName = Literal["full", "slim"]
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -37,8 +44,11 @@ class EventStream(Response[bytes]):
         broadcast: EventBroadcast,
         subscriber: Subscriber,
         is_permitted: Callable[[], bool],
+        *,
+        is_compressed: bool = False,
     ) -> None:
         super().__init__(b"", media_type="text/event-stream")
+        self._encoding = Encoding(is_compressed=is_compressed)
         self._broadcast = broadcast
         self._subscriber = subscriber
         self._is_permitted = is_permitted
@@ -73,11 +83,13 @@ class EventStream(Response[bytes]):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _write(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        await _send_piece(send, b": gpuping\nretry: 2000\n\n")
+        headers = _HEADERS + self._encoding.headers
+        encode = self._encoding.encode
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await _send_piece(send, encode(b": gpuping\nretry: 2000\n\n"))
         while not self._subscriber.dropped.is_set():
             frames = await self._subscriber.next(HEARTBEAT_SECONDS)
-            await _send_piece(send, frames or b": still here\n\n")
+            await _send_piece(send, encode(frames or b": still here\n\n"))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _wait_for_drop(self) -> None:
@@ -90,6 +102,39 @@ class EventStream(Response[bytes]):
             await asyncio.sleep(PERMISSION_CHECK_SECONDS)
         self._subscriber.drop()
         await self._wait_for_drop()
+
+
+class Encoding:
+    """The content encoding of one stream: none, or gzip, of which every piece can be read at once.
+
+    The window is small, because each stream keeps its own: 100 kB a viewer with zlib's default.
+    """
+
+    def __init__(self, *, is_compressed: bool) -> None:
+        self.headers: list[tuple[bytes, bytes]] = [(b"vary", b"accept-encoding")]
+        self._compressor: Any = None
+        if is_compressed:
+            self.headers.append((b"content-encoding", b"gzip"))
+            self._compressor = zlib.compressobj(GZIP_LEVEL, wbits=GZIP_WINDOW, memLevel=6)
+
+    def encode(self, piece: bytes) -> bytes:
+        """Returns the piece as it is sent."""
+        if self._compressor is None:
+            return piece
+        compressed: bytes = self._compressor.compress(piece)
+        rest: bytes = self._compressor.flush(zlib.Z_SYNC_FLUSH)
+        return compressed + rest
+
+
+def _view(name: LiveViewName, agents: str, *, has_map: bool) -> LiveView:
+    """The view that the parameters ask for."""
+    if name == "full":
+        return FULL
+    agent_ids = [agent_id for agent_id in agents.split(",") if agent_id]
+    if len(agent_ids) > MOST_AGENTS:
+        raise field_problem(f"at most {MOST_AGENTS} agents", parameter="agents")
+    checked = [check_agent_id(agent_id) for agent_id in agent_ids]
+    return LiveView(is_slim=True, agents=frozenset(checked), has_map=has_map)
 
 
 async def _send_piece(send: Send, body: bytes) -> None:
@@ -108,6 +153,17 @@ async def events(
     broadcast: NamedDependency[EventBroadcast],
     guard: NamedDependency[Guard],
     last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
+    view: Annotated[LiveViewName, QueryParameter(description="slim: see below")] = "full",
+    agents: Annotated[
+        str,
+        QueryParameter(max_length=MOST_AGENTS * 64, description="ids, for view=slim: `a,b`"),
+    ] = "",
+    fleet_map: Annotated[
+        bool, QueryParameter(name="map", description="with view=slim: also `map` events")
+    ] = False,
+    after: Annotated[
+        str | None, QueryParameter(max_length=64, description="as Last-Event-ID, which wins")
+    ] = None,
 ) -> EventStream:
     """Server-sent events about agents, `status`, `health`, and `reset`.
 
@@ -119,9 +175,15 @@ async def events(
     an interrupted stream; `reset` says that some of the missed events are no longer kept. The
     stream ends within 2 seconds after its token was removed or has expired, or its session was
     signed out at any gateway.
+
+    With `view=slim` only the events of `agents` come, and `totals` once a second: the counts of the
+    whole fleet and its status changes. `map=true` adds `map`: what the fleet map has to redraw.
     """
     scope: Mapping[str, Any] = request.scope
     token = scope[CALLER_SCOPE_KEY]
-    subscriber = broadcast.subscribe(caller_of(scope), last_event_id)
+    wanted = _view(view, agents, has_map=fleet_map)
+    subscriber = broadcast.subscribe(caller_of(scope), last_event_id or after, wanted)
     headers = dict(request.headers.items())
-    return EventStream(broadcast, subscriber, partial(guard.may_go_on, token, headers))
+    is_compressed = "gzip" in headers.get("accept-encoding", "")
+    permitted = partial(guard.may_go_on, token, headers)
+    return EventStream(broadcast, subscriber, permitted, is_compressed=is_compressed)

@@ -10,6 +10,9 @@ from litestar.params import FromPath
 from gateway.web.assets import Asset, Assets
 from gateway.web.problems import ProblemError
 
+# A shared worker follows the policy of its own file: it loads modules, and opens the event stream.
+_SCRIPT_POLICY = "default-src 'none'; script-src 'self'; connect-src 'self'; frame-ancestors 'none'"
+
 
 @get("/", include_in_schema=False)
 async def index(
@@ -60,6 +63,8 @@ def _send(request: Request[Any, Any, Any], asset: Asset | None) -> Response[byte
             headers=headers,
             media_type=asset.media_type,
         )
+    if asset.media_type == "text/javascript":
+        headers["Content-Security-Policy"] = _SCRIPT_POLICY
     body = asset.body
     if asset.compressed and "gzip" in request.headers.get("accept-encoding", ""):
         body = asset.compressed

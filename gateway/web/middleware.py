@@ -15,6 +15,7 @@ from bus.contract.subjects import check_agent_id
 from bus.errors import BadMessageError
 from gateway.web import openapi
 from gateway.web.access.auth import CALLER_SCOPE_KEY, Guard, RequestHead
+from gateway.web.compression import Compressor, accepts_gzip
 from gateway.web.problems import ProblemError, as_asgi, problem_of
 
 log = structlog.get_logger("gateway")
@@ -71,7 +72,10 @@ class OuterMiddleware:
             return
         started = time.perf_counter()
         method = scope["method"]
-        response = _ResponseSender(send, is_head=method == "HEAD")
+        is_accepted = method != "HEAD" and accepts_gzip(scope)
+        response = _ResponseSender(
+            Compressor(send, is_accepted=is_accepted), is_head=method == "HEAD"
+        )
         inner_scope = dict(scope)
         if response.is_head:
             inner_scope["method"] = "GET"

@@ -42,7 +42,10 @@ async function request(path, options = {}) {
 
 const agentPath = (id, rest = "") => `ping-system/agents/${encodeURIComponent(id)}${rest}`;
 
-export const dashboard = () => request("ping-system/dashboard");
+const FIRST_ROWS = 30; // as many as a large screen shows: their outcomes come with the dashboard's response
+
+export const dashboard = (beats = FIRST_ROWS) => request(`ping-system/dashboard?beats=${beats}`);
+export const beats = (ids) => request(`ping-system/beats?agents=${ids.join(",")}`);
 export const agent = (id) => request(agentPath(id));
 export const agents = (query) => request(`ping-system/agents?${new URLSearchParams(query)}`);
 export const history = (id, query) => request(agentPath(id, `/history?${new URLSearchParams(query)}`));
@@ -56,7 +59,6 @@ export const evidenceLink = (id, hours) => agentPath(id, `/history?hours=${hours
 export const gpuStatus = (id, options) => request(agentPath(id, "/gpu-status"), options);
 export const pingNow = (id) => request(agentPath(id, "/ping"), { method: "POST" });
 export const exportLink = (id, hours, format) => agentPath(id, `/history?hours=${hours}&format=${format}`);
-export const EVENTS = "ping-system/events";
 
 const post = (path, body) =>
   request(path, {

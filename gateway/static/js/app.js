@@ -21,6 +21,8 @@ import { queryOf, useRoute } from "./route.js";
 import { showRoute } from "./live.js";
 import { useStore } from "./store.js";
 import { PART_NAMES } from "./labels.js";
+import { Tab } from "./tab.js";
+import { Wall } from "./wall/wall.js";
 import { useZone } from "./zone.js";
 
 export function App() {
@@ -28,7 +30,12 @@ export function App() {
   const route = useRoute();
   useZone();
   const mayAdd = useMayAdd(state.phase);
+  if (route.wall && state.phase === "ready") return html`
+    <${Tab} state=${state} place="wall" />
+    <${ErrorBoundary} name="The wall" resetOn=${state.fleet}><${Wall} state=${state} route=${route} /><//>
+  `;
   return html`
+    <${Tab} state=${state} place=${route.agent} />
     <${Header} state=${state} mayAdd=${mayAdd} />
     <${ProblemBanner} state=${state} />
     ${state.phase === "ready" && html`<${Remarks} health=${state.health} />`}

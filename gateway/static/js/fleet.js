@@ -62,8 +62,33 @@ export function fromDashboard(fleet, response) {
   for (const ping of response.recent ?? []) {
     if (next.agents.has(ping.agent_id)) next.beats.set(ping.agent_id, mergeBeats(next.beats.get(ping.agent_id), [ping]));
   }
+  for (const [id, pings] of Object.entries(response.beats ?? {})) {
+    next.beats.set(id, mergeBeats(next.beats.get(id), pings));
+    next.stale.delete(id);
+  }
   markStale(next, response.agents);
   return pruned(next);
+}
+
+/** The kind of the outcome before, as far as a status tells it. */
+const KIND_OF_STATUS = { healthy: "good", recovering: "good", poor: "poor", missing: "missed", pending: "first" };
+
+/** The fleet with the totals of a second, and the status changes in it. */
+export function fromTotals(fleet, totals) {
+  const known = new Set(fleet.changes.map(({ ping }) => `${ping.agent_id} ${ping.ping_seq}`));
+  const fresh = totals.changes
+    .map(({ previous_status, ping }) => ({ previous: KIND_OF_STATUS[previous_status] ?? null, ping }))
+    .filter(({ previous, ping }) => previous && previous !== outcomeKind(ping) && !known.has(`${ping.agent_id} ${ping.ping_seq}`));
+  return {
+    ...fleet,
+    total: totals.agents,
+    byStatus: totals.by_status,
+    totals: { ...fleet.totals, agents: totals.agents, pings: totals.pings, missed: totals.missed },
+    gpus: totals.gpus,
+    due: totals.due,
+    nextPingAt: totals.next_ping_at,
+    changes: fresh.length > 0 ? mergeChanges(fleet.changes, fresh) : fleet.changes,
+  };
 }
 
 /** The fleet with a page of agents that the gateway found for a view; `isMore` adds it to the pages before. */

@@ -4,17 +4,21 @@
  */
 
 import * as api from "./api.js";
-import { fromDashboard, fromEvent, fromHistory, fromView, viewKey } from "./fleet.js";
+import { fromDashboard, fromEvent, fromHistory, fromTotals, fromView, isWhole, viewKey } from "./fleet.js";
+import { isShared, openStream } from "./stream/stream.js";
 import { change, current } from "./store.js";
 
 const REFRESH_MS = 30_000;
-const REFRESH_AFTER_EVENTS_MS = 5_000;
+const REFRESH_AFTER_EVENTS_MS = 5_000; // of a fleet that the page knows whole, whose uptimes then follow its pings
+const REFRESH_SOON_MS = 1_000;
+const HIDDEN_REFRESH_MS = 60_000;
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000];
 const SLOWEST_RETRY_MS = RETRY_MS.at(-1);
 const PARTS = ["bus", "scheduler", "storage"];
-const EVENT_KINDS = ["ping", "registered", "removed", "conflict", "connected"]; // a `status` event repeats what a `ping` event says
+const WANT_MS = 300; // wishes while the page is scrolled are sent together
 
-let source = null;
+let stream = null;
+let lastEventId = null; // what the dashboard's response already has
 let retries = 0;
 let refreshAt = 0;
 let timer = null;
@@ -22,15 +26,18 @@ let timer = null;
 /** Reads the dashboard now, and opens the event stream once that worked. */
 export async function start() {
   await refresh();
-  if (current().phase === "ready" && !source && !document.hidden) openStream();
+  if (current().phase === "ready" && !stream) follow();
 }
 
 /**
- * Closes the event stream while the page is hidden. A browser keeps at most six connections to one host: streams of six
- * hidden tabs, or of pages in the back-forward cache, would leave none for a seventh tab.
+ * Lets go of the stream while the page is in the back-forward cache. A hidden tab goes on where it shares the one stream:
+ * its title counts the hosts in trouble. It asks for less, and for everything once it is shown again.
  */
-export function pauseWhileHidden() {
-  document.addEventListener("visibilitychange", () => (document.hidden ? pause() : start()));
+export function pauseWhileAway() {
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) start();
+    else if (!isShared) pause();
+  });
   addEventListener("pagehide", pause);
   addEventListener("pageshow", (event) => event.persisted && start());
 }
@@ -46,6 +53,7 @@ async function refresh() {
   const askedAt = Date.now();
   try {
     const answer = await api.dashboard();
+    lastEventId = answer.last_event_id ?? null;
     const clockOffset = Date.parse(answer.generated_at) - (askedAt + Date.now()) / 2;
     retries = 0;
     change((state) => ({
@@ -57,6 +65,7 @@ async function refresh() {
       clockOffset: Number.isFinite(clockOffset) ? clockOffset : 0,
       fleet: fromDashboard(state.fleet, answer),
     }));
+    want();
     schedule(answer.degraded?.length > 0 ? REFRESH_AFTER_EVENTS_MS : REFRESH_MS);
     if (view) await readView(view, current().fleet.view.ids.length);
   } catch (error) {
@@ -79,36 +88,91 @@ function onFailure(error) {
 
 function schedule(wait) {
   clearTimeout(timer);
-  refreshAt = Date.now() + wait;
-  timer = setTimeout(start, wait);
+  const patience = document.hidden ? Math.max(wait, HIDDEN_REFRESH_MS) : wait;
+  refreshAt = Date.now() + patience;
+  timer = setTimeout(start, patience);
 }
 
-function openStream() {
-  source = new EventSource(api.EVENTS);
-  source.addEventListener("open", () => {
-    change({ live: "live" });
-    refresh(); // for what happened before the stream was open
-  });
-  source.addEventListener("error", () => {
-    change({ live: "reconnecting" });
-    // a refused stream is closed: the browser does not retry it, so `start` has to open another
-    if (source?.readyState === EventSource.CLOSED) source = null;
-    // find out soon whether the gateway answers at all
-    if (refreshAt > Date.now() + SLOWEST_RETRY_MS) schedule(RETRY_MS[0]);
-  });
-  source.addEventListener("reset", refresh); // the gateway no longer keeps some of the missed events
-  source.addEventListener("health", onHealth);
-  for (const kind of EVENT_KINDS) source.addEventListener(kind, onEvent);
+function follow() {
+  stream = openStream({ onEvent: (name, data) => HANDLERS[name]?.(data), onState });
+  asked = null;
+  want();
 }
 
 function closeStream() {
-  source?.close();
-  source = null;
+  stream?.close();
+  stream = null;
+}
+
+const STATES = { open: "live", lost: "reconnecting", closed: "reconnecting" };
+
+function onState(state) {
+  const wasLost = current().live === "reconnecting";
+  change({ live: STATES[state] });
+  if (state === "open") {
+    if (wasLost) refresh(); // for what happened meanwhile and is no longer kept
+    return;
+  }
+  if (state === "closed") closeStream(); // it was refused: `start` has to open another
+  // find out soon whether the gateway answers at all
+  if (refreshAt > Date.now() + SLOWEST_RETRY_MS) schedule(RETRY_MS[0]);
+}
+
+// ---- the agents whose events the page wants ----
+
+const visible = new Set(); // ids of the rows on the screen
+let asked = null; // the wish that was sent last, as a text
+let wantTimer = null;
+
+/** Tells that a row came onto the screen, or left it. */
+export function showRow(id, isVisible) {
+  if (isVisible) visible.add(id);
+  else visible.delete(id);
+  wantSoon();
+}
+
+/** Asks the stream soon for what the page shows now. */
+export function wantSoon() {
+  wantTimer ??= setTimeout(want, WANT_MS);
+}
+
+/** Asks the stream for the events of the rows on the screen and of the panel; of a small fleet for those of all. */
+function want() {
+  clearTimeout(wantTimer);
+  wantTimer = null;
+  if (!stream) return;
+  const { fleet } = current();
+  const agents = new Set(isWhole(fleet) ? fleet.listed : visible);
+  if (fleet.opened) agents.add(fleet.opened);
+  const wanted = JSON.stringify([...agents].sort());
+  if (wanted === asked) return;
+  const before = new Set(asked == null ? [] : JSON.parse(asked));
+  const isOld = asked != null && [...agents].some((id) => !before.has(id)) && !isWhole(fleet);
+  asked = wanted;
+  stream.want({ agents: [...agents], after: lastEventId });
+  // rows that were out of sight may have changed meanwhile
+  if (isOld && refreshAt > Date.now() + REFRESH_AFTER_EVENTS_MS) schedule(REFRESH_SOON_MS);
+}
+
+const HANDLERS = {
+  health: onHealth,
+  reset: refresh, // the gateway no longer keeps some of the missed events
+  totals: onTotals,
+  ping: onEvent,
+  registered: onEvent,
+  removed: onEvent,
+  connected: onEvent,
+  conflict: onEvent,
+};
+
+function onTotals(totals) {
+  const { fleet } = current();
+  if (totals.agents !== fleet.total && refreshAt > Date.now() + REFRESH_SOON_MS) schedule(REFRESH_SOON_MS);
+  change((state) => ({ fleet: fromTotals(state.fleet, totals), heardAt: Date.now() }));
 }
 
 /** What is back is asked again at once: rows and the panel may have failed while it was away. */
-function onHealth(message) {
-  const health = JSON.parse(message.data);
+function onHealth(health) {
   const before = current().health;
   const isBack = PARTS.some((part) => health[part] && before && !before[part]);
   const isGone = PARTS.some((part) => !health[part] && (!before || before[part]));
@@ -116,10 +180,10 @@ function onHealth(message) {
   if (isBack || isGone) refresh();
 }
 
-function onEvent(message) {
-  const event = JSON.parse(message.data);
+function onEvent(event) {
   change((state) => ({ fleet: fromEvent(state.fleet, event), heardAt: Date.now() }));
-  if (refreshAt > Date.now() + REFRESH_AFTER_EVENTS_MS) schedule(REFRESH_AFTER_EVENTS_MS);
+  const isSmall = isWhole(current().fleet);
+  if (isSmall && refreshAt > Date.now() + REFRESH_AFTER_EVENTS_MS) schedule(REFRESH_AFTER_EVENTS_MS);
 }
 
 // ---- rows that the gateway finds ----
@@ -163,36 +227,36 @@ async function readView(wanted, known = 0, cursor = null) {
 
 // ---- beats of the rows on the screen ----
 
-const MAX_REQUESTS = 4; // a browser keeps six connections to one host; the event stream takes one
+const TOGETHER_MS = 60; // rows that come onto the screen together are asked for together
+const MOST_TOGETHER = 40;
 const queued = new Set(); // ids that wait for their request
-const inFlight = new Set();
+let inFlight = new Set();
+let beatsTimer = null;
 
-/** Requests an agent's recent outcomes, at most MAX_REQUESTS agents at a time. */
+/** Requests an agent's recent outcomes, together with those of other rows; one request at a time. */
 export function requestBeats(id) {
   if (inFlight.has(id)) return;
   queued.add(id);
-  sendRequests();
+  beatsTimer ??= setTimeout(sendRequest, TOGETHER_MS);
 }
 
-function sendRequests() {
-  while (inFlight.size < MAX_REQUESTS && queued.size > 0) {
-    const [id] = queued;
-    queued.delete(id);
-    inFlight.add(id);
-    loadBeats(id).finally(() => {
-      inFlight.delete(id);
-      sendRequests();
-    });
-  }
+async function sendRequest() {
+  beatsTimer = null;
+  if (inFlight.size > 0 || queued.size === 0) return;
+  inFlight = new Set([...queued].slice(0, MOST_TOGETHER));
+  for (const id of inFlight) queued.delete(id);
+  await loadBeats([...inFlight]);
+  inFlight = new Set();
+  sendRequest();
 }
 
-async function loadBeats(id) {
+async function loadBeats(ids) {
+  let beats = {};
   try {
-    const answer = await api.history(id, { hours: 24 * 60, limit: 40 });
-    change((state) => ({ fleet: fromHistory(state.fleet, id, answer.pings) }));
+    ({ beats } = await api.beats(ids));
   } catch (error) {
     if (!(error instanceof api.Problem)) throw error;
-    // without history the row shows what events bring; it is requested again after the next refresh
-    change((state) => ({ fleet: fromHistory(state.fleet, id, []) }));
+    // without history the rows show what events bring; it is requested again after the next refresh
   }
+  change((state) => ({ fleet: ids.reduce((fleet, id) => fromHistory(fleet, id, beats[id] ?? []), state.fleet) }));
 }

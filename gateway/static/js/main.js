@@ -1,7 +1,7 @@
 /** Starts the page. */
 
 import { App } from "./app.js";
-import { pauseWhileHidden, start } from "./live.js";
+import { pauseWhileAway, start } from "./live.js";
 import { h, render } from "./preact.js";
 import { apply } from "./theme.js";
 
@@ -10,4 +10,4 @@ const root = document.querySelector("#app");
 root.replaceChildren();
 render(h(App), root);
 start();
-pauseWhileHidden();
+pauseWhileAway();

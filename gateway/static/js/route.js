@@ -13,6 +13,7 @@ export function parse(hash) {
   return {
     agent: agent ? decoded(agent) : null,
     month: month ?? null,
+    ...(path === "/wall" && { wall: true, by: parameters.get("by"), every: Number(parameters.get("every")) || 0 }),
     period: parameters.get("period"),
     status: parameters.get("status"),
     search: parameters.get("q") ?? "",

@@ -4,14 +4,13 @@
  * What is chosen is kept in the URL, so that it can be shared: `map?by=site&colour=uptime`.
  */
 
-import { asSentence } from "../api.js";
 import { html, render, useEffect, useRef, useState } from "../preact.js";
+import { openStream } from "../stream/stream.js";
 import { apply } from "../theme.js";
-import { drawAll, drawCell, palette } from "./draw.js";
-import { gpuOffsets, groupsOf, hostAt, place } from "./layout.js";
+import { MapCanvas } from "./canvas.js";
+import { requestMap, updated } from "./data.js";
 
 const REFRESH_MS = 30_000;
-const STATE_LETTER = { up: "u", degraded: "g", down: "d", unknown: "n" };
 const STATUS_LETTER = { healthy: "h", recovering: "r", pending: "n", maintenance: "m", poor: "p", missing: "x" };
 const STATUS_NAME = Object.fromEntries(Object.entries(STATUS_LETTER).map(([name, letter]) => [letter, name]));
 const COLOURINGS = [
@@ -45,9 +44,9 @@ function MapPage() {
     let isCancelled = false;
     const load = async () => {
       try {
-        const answer = await requestMap(choice.label);
+        const found = await requestMap(choice.label);
         if (!isCancelled) {
-          setMap(indexed(answer));
+          setMap(found);
           setTrouble(null);
         }
       } catch (error) {
@@ -98,28 +97,20 @@ function Legend({ colouring }) {
 
 function Canvas({ map, colouring }) {
   const box = useRef();
-  const canvas = useRef();
+  const element = useRef();
+  const canvas = useRef(null);
   const [host, setHost] = useState(null);
-  const drawn = useRef(null);
-  const draw = () => {
-    const width = box.current.clientWidth;
-    const height = Math.max(260, innerHeight - box.current.getBoundingClientRect().top - scrollY - 60);
-    const placed = place(groupsOf(map.columns), width, height);
-    const element = canvas.current;
-    element.width = Math.round(width * devicePixelRatio);
-    element.height = Math.round(placed.height * devicePixelRatio);
-    element.style.width = `${width}px`;
-    element.style.height = `${placed.height}px`;
-    const context = element.getContext("2d");
-    context.scale(devicePixelRatio, devicePixelRatio);
-    const view = { ...map, colouring };
-    const colours = palette(document.body);
-    const began = performance.now();
-    drawAll(context, placed, view, colours);
-    element.dataset.drawnMs = (performance.now() - began).toFixed(1);
-    drawn.current = { placed, context, view, colours, cells: cellsByHost(placed) };
-  };
+  const [lasso, setLasso] = useState(null); // the rectangle that is being drawn
+  const [chosen, setChosen] = useState([]); // the hosts that were lassoed
   useEffect(() => {
+    canvas.current = new MapCanvas(element.current);
+    return () => canvas.current.stop();
+  }, []);
+  useEffect(() => {
+    const draw = () => {
+      const height = Math.max(260, innerHeight - box.current.getBoundingClientRect().top - scrollY - 60);
+      canvas.current.draw(map, colouring, box.current.clientWidth, height);
+    };
     draw();
     addEventListener("resize", draw);
     addEventListener("themechange", draw);
@@ -128,28 +119,77 @@ function Canvas({ map, colouring }) {
       removeEventListener("themechange", draw);
     };
   }, [map, colouring]);
-  useEffect(() => follow(map, (changed) => redraw(drawn.current, changed)), [map]);
-  const pointed = (event) => {
-    const at = canvas.current.getBoundingClientRect();
-    return hostAt(drawn.current.placed, event.clientX - at.left, event.clientY - at.top);
+  useEffect(() => follow(map, (changed) => canvas.current.pinged(changed)), [map]);
+  useEffect(() => setChosen([]), [map.columns.agent_ids.length]);
+  const pointOf = (event) => {
+    const at = element.current.getBoundingClientRect();
+    return { x: event.clientX - at.left, y: event.clientY - at.top };
   };
-  const open = (event) => {
-    const found = pointed(event);
+  const press = (event) => {
+    if (event.button !== 0 || event.pointerType === "touch") return;
+    const { x, y } = pointOf(event);
+    setLasso({ x, y, toX: x, toY: y });
+    element.current.setPointerCapture(event.pointerId);
+  };
+  const move = (event) => {
+    const { x, y } = pointOf(event);
+    setHost(canvas.current.hostAt(x, y));
+    if (lasso) setLasso({ ...lasso, toX: x, toY: y });
+  };
+  const release = (event) => {
+    const { x, y } = pointOf(event);
+    const isLasso = lasso && Math.hypot(lasso.toX - lasso.x, lasso.toY - lasso.y) > LEAST_LASSO;
+    setLasso(null);
+    if (isLasso) return setChosen(canvas.current.hostsWithin(sidesOf(lasso)));
+    const found = canvas.current.hostAt(x, y);
     if (found !== null) location.href = `./#/agent/${encodeURIComponent(map.columns.agent_ids[found])}`;
+    return undefined;
   };
   const label = `${map.columns.agent_ids.length} hosts with ${map.columns.gpu_states.length} GPUs; the list of agents says the same in words`;
+  const sides = lasso && sidesOf(lasso);
   return html`<div class="map-canvas" ref=${box}>
-    <canvas ref=${canvas} role="img" aria-label=${label}
-      onMouseMove=${(event) => setHost(pointed(event))} onMouseLeave=${() => setHost(null)} onClick=${open}></canvas>
-    <p class="map-note">${host === null ? "Point at a host to see it, click to open it." : html`<${Host} map=${map} host=${host} />`}</p>
+    <canvas ref=${element} role="img" aria-label=${label}
+      onPointerDown=${press} onPointerMove=${move} onPointerUp=${release} onPointerLeave=${() => setHost(null)}></canvas>
+    ${sides && html`<i class="lasso" style=${{ left: `${sides.left}px`, top: `${sides.top}px`, width: `${sides.right - sides.left}px`, height: `${sides.bottom - sides.top}px` }}></i>`}
+    <p class="map-note">${host === null ? "Point at a host to see it, click to open it, draw around hosts to list them." : html`<${Host} map=${map} host=${host} />`}</p>
+    ${chosen.length > 0 && html`<${Chosen} map=${map} hosts=${chosen} clear=${() => setChosen([])} />`}
   </div>`;
 }
 
+const LEAST_LASSO = 8; // pixels: less is a click
+const LISTED = 100;
+const sidesOf = ({ x, y, toX, toY }) => ({ left: Math.min(x, toX), top: Math.min(y, toY), right: Math.max(x, toX), bottom: Math.max(y, toY) });
+
+/** The hosts that were lassoed, the worst first. */
+function Chosen({ map, hosts, clear }) {
+  const { columns } = map;
+  const order = "xpmnrh";
+  const sorted = [...hosts].sort((one, other) => order.indexOf(columns.statuses[one]) - order.indexOf(columns.statuses[other]) || one - other);
+  const counts = [...order]
+    .map((letter) => [STATUS_NAME[letter], hosts.filter((host) => columns.statuses[host] === letter).length])
+    .filter(([, count]) => count > 0)
+    .map(([name, count]) => `${count} ${name}`);
+  return html`<section class="chosen" aria-label="Hosts that were drawn around">
+    <h2>${hosts.length} ${hosts.length === 1 ? "host" : "hosts"} <span class="quiet">${counts.join(", ")}</span>
+      <button type="button" onClick=${clear}>Clear</button></h2>
+    <ul>${sorted.slice(0, LISTED).map(
+      (host) => html`<li key=${host} class=${`tone-${STATUS_NAME[columns.statuses[host]]}`}>
+        <i aria-hidden="true"></i><a href=${`./#/agent/${encodeURIComponent(columns.agent_ids[host])}`}>${columns.agent_ids[host]}</a>
+        <span class="quiet">${saidOf(map, host).join(", ")}</span></li>`,
+    )}</ul>
+    ${hosts.length > LISTED && html`<p class="quiet">and ${hosts.length - LISTED} more</p>`}
+  </section>`;
+}
+
 function Host({ map, host }) {
-  const { columns, offsets } = map;
+  return html`<strong>${map.columns.agent_ids[host]}</strong> ${saidOf(map, host).join(", ")}`;
+}
+
+/** What the map knows of a host, in words. */
+function saidOf({ columns, offsets }, host) {
   const count = columns.gpu_counts[host];
   const letters = columns.gpu_states.slice(offsets[host], offsets[host] + count);
-  const up = [...letters].filter((letter) => letter === "u" || letter === "g").length;
+  const up = letters.filter((letter) => letter === "u" || letter === "g").length;
   const uptime = columns.uptimes[host];
   const said = [
     STATUS_NAME[columns.statuses[host]],
@@ -157,72 +197,15 @@ function Host({ map, host }) {
     uptime >= 0 ? `last uptime ${(uptime / 10).toFixed(1)} %` : "not judged yet",
   ];
   if (columns.escalations[host] > 0) said.push(`${columns.escalations[host]} poor pings in a row`);
-  return html`<strong>${columns.agent_ids[host]}</strong> ${said.join(", ")}`;
-}
-
-async function requestMap(label) {
-  const query = label ? `?${new URLSearchParams({ label })}` : "";
-  const response = await fetch(`ping-system/fleet-map${query}`, { credentials: "same-origin" }).catch(() => null);
-  if (!response) throw new Error("The gateway does not answer.");
-  if (response.status === 401) {
-    location.href = "./";
-    throw new Error("Sign in first.");
-  }
-  const answer = await response.json();
-  if (!response.ok) throw new Error(asSentence(answer.detail ?? answer.title));
-  return answer;
-}
-
-/** The answer with what is looked up often: where each host is, and where its GPUs' letters begin. */
-function indexed(answer) {
-  const { columns } = answer;
-  return {
-    columns,
-    offsets: gpuOffsets(columns),
-    hosts: new Map(columns.agent_ids.map((id, host) => [id, host])),
-  };
-}
-
-function cellsByHost(placed) {
-  const cells = new Map();
-  for (const group of placed.groups) group.hosts.forEach((host, n) => cells.set(host, { group, n }));
-  return cells;
-}
-
-function redraw(drawn, hosts) {
-  if (!drawn) return;
-  const { placed, context, view, colours, cells } = drawn;
-  for (const host of hosts) {
-    const cell = cells.get(host);
-    if (cell) drawCell(context, placed, cell.group, cell.n, host, view, colours);
-  }
+  return said;
 }
 
 /** Applies live events to the map's columns, and calls `onChange` with the hosts that changed. */
 function follow(map, onChange) {
-  const source = new EventSource("ping-system/events");
-  source.addEventListener("ping", (message) => {
-    const { agent } = JSON.parse(message.data);
-    const host = agent ? map.hosts.get(agent.agent_id) : undefined;
-    if (host === undefined) return;
-    update(map, host, agent);
-    onChange([host]);
-  });
-  return () => source.close();
+  const stream = openStream({ onEvent: (name, data) => name === "map" && onChange(updated(map, data.agents)), onState: () => {} });
+  stream.want({ agents: [], map: true });
+  return () => stream.close();
 }
-
-function update(map, host, agent) {
-  const { columns, offsets } = map;
-  columns.statuses = replaced(columns.statuses, host, STATUS_LETTER[agent.status] ?? "n");
-  columns.escalations[host] = agent.consecutive_poor_uptime;
-  columns.uptimes[host] = agent.uptime_percent === null ? -1 : Math.floor(agent.uptime_percent * 10);
-  if (agent.gpus.length !== columns.gpu_counts[host]) return; // the next refresh has its new GPUs
-  const letters = agent.gpus.map((gpu) => STATE_LETTER[gpu.state] ?? "n").join("");
-  const begin = offsets[host];
-  columns.gpu_states = columns.gpu_states.slice(0, begin) + letters + columns.gpu_states.slice(begin + letters.length);
-}
-
-const replaced = (text, index, letter) => text.slice(0, index) + letter + text.slice(index + 1);
 
 apply();
 const root = document.querySelector("#map");

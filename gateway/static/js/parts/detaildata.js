@@ -1,7 +1,7 @@
 /** The data of the detail panel: the agent and its outcomes over a period, kept up to date with live events. */
 
 import * as api from "../api.js";
-import { requestBeats } from "../live.js";
+import { requestBeats, wantSoon } from "../live.js";
 import { fromAgent } from "../fleet.js";
 import { useEffect, useRef, useState } from "../preact.js";
 import { change, current, serverNow } from "../store.js";
@@ -18,6 +18,7 @@ export function useAgent(id, known, newest, returns) {
   useEffect(() => {
     requestBeats(id);
     change((state) => ({ fleet: { ...state.fleet, opened: id } }));
+    wantSoon();
     // events carry no uptime of 24 h, so an agent that only the panel shows is asked for after each outcome
     const isListed = current().fleet.listed.has(id);
     if (isKnown && isListed) return undefined;

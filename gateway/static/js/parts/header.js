@@ -27,6 +27,7 @@ export function Header({ state, mayAdd }) {
     <nav aria-label="More">
       ${phase === "ready" && mayAdd && html`<${AddHostButton} />`}
       <a href="map">Map</a>
+      <a href="#/wall" class="wall-link">Wall</a>
       <a href="schema">API</a>
       <a href="metrics">Metrics</a>
       ${phase === "ready" && isSignedIn() && html`<${SignOut} />`}

@@ -1,7 +1,7 @@
 /** One agent: how it stands, its last outcomes, and when it is pinged next. */
 
 import { duration, formatFullTime, milliseconds, percent, plural } from "../format.js";
-import { requestBeats } from "../live.js";
+import { requestBeats, showRow } from "../live.js";
 import { classes, html, memo, useEffect, useRef } from "../preact.js";
 import { go } from "../route.js";
 import { areTwo, isUnopened, remark, status } from "../labels.js";
@@ -12,7 +12,7 @@ import { Heartbeat } from "./heartbeat.js";
 export const Row = memo(({ agent, beats, query, baseSeconds, isStale, isOpen }) => {
   const label = labelOf(agent);
   const row = useRef();
-  useBeatsWhenVisible(row, agent.agent_id, isStale);
+  useVisibility(row, agent.agent_id, isStale);
   const open = (event) => {
     if (!event.target.closest("a, button") && !getSelection().toString()) go({ agent: agent.agent_id }, { step: true });
   };
@@ -53,20 +53,35 @@ export function Uptime({ agent, baseSeconds }) {
   return html`<span class="early" title="less than one interval was judged so far">${value}<span class="quiet">of ${duration(rests)}</span></span>`;
 }
 
-/** Requests the beats of a row once it is on the screen. */
-function useBeatsWhenVisible(row, id, isStale) {
+const onScreen = new Map(); // what to call when a row comes onto the screen or leaves it, by its element
+const observer = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) onScreen.get(target)?.(isIntersecting);
+  },
+  { rootMargin: "200px" },
+);
+
+/** Follows a row's events while it is on the screen, and requests its beats where they are not known. */
+function useVisibility(row, id, isStale) {
+  const isVisible = useRef(false);
+  const needsBeats = useRef(isStale);
+  needsBeats.current = isStale;
   useEffect(() => {
-    if (!isStale) return undefined;
-    const observer = new IntersectionObserver(
-      ([entry]) => {
-        if (!entry.isIntersecting) return;
-        observer.disconnect();
-        requestBeats(id);
-      },
-      { rootMargin: "200px" },
-    );
-    observer.observe(row.current);
-    return () => observer.disconnect();
+    const element = row.current;
+    onScreen.set(element, (isShown) => {
+      isVisible.current = isShown;
+      showRow(id, isShown);
+      if (isShown && needsBeats.current) requestBeats(id);
+    });
+    observer.observe(element);
+    return () => {
+      observer.unobserve(element);
+      onScreen.delete(element);
+      showRow(id, false);
+    };
+  }, [id]);
+  useEffect(() => {
+    if (isStale && isVisible.current) requestBeats(id);
   }, [id, isStale]);
 }
 

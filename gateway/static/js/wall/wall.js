@@ -1,0 +1,150 @@
+/**
+ * The wall: no controls, to be read at four metres. The whole fleet first, then site by site; red while what it shows is
+ * old. `#/wall?by=site&every=20` names the label that groups the hosts and the seconds of each.
+ */
+
+import * as api from "../api.js";
+import { badge } from "../badge.js";
+import { count, duration, formatTime, percent, zone } from "../format.js";
+import { outcomeKind, reasonOf, status, STATUSES, BEATS } from "../labels.js";
+import { showRow } from "../live.js";
+import { MapCanvas } from "../map/canvas.js";
+import { requestMap, updated } from "../map/data.js";
+import { groupsOf } from "../map/layout.js";
+import { Glyph } from "../parts/glyph.js";
+import { grouped } from "../grouping.js";
+import { classes, html, useEffect, useRef, useState } from "../preact.js";
+import { openStream } from "../stream/stream.js";
+import { useNow } from "../store.js";
+import { troubled } from "../tab.js";
+
+const WORST = 10;
+const CHANGES = 7;
+const MAP_MS = 30_000;
+const NO_GROUP = "-";
+
+export function Wall({ state, route }) {
+  const now = useNow();
+  const { fleet } = state;
+  const label = route.by || "site";
+  const map = useMap(label);
+  const groups = map ? groupsOf(map.columns).map(({ name }) => name).filter((name) => name && name !== NO_GROUP) : [];
+  const places = groups.length > 1 ? [null, ...groups] : [null];
+  const place = places[Math.floor(now / 1000 / Math.max(5, route.every || 20)) % places.length];
+  const worst = useWorst(fleet, label, place);
+  const { kind, label: live } = badge(state, Date.now());
+  const isStale = kind === "stale" || kind === "away" || kind === "reconnecting";
+  return html`<main class=${classes({ wall: true, "is-stale": isStale })}>
+    <h1 class="spoken">The wall</h1>
+    <header class="wall-top">
+      <div class="wall-gpus"><b data-name="wall-gpus">${fleet.gpus ? count(fleet.gpus.up) : "–"}</b><span>of ${count(fleet.gpus?.total ?? 0)} GPUs up</span></div>
+      <div class="wall-uptime"><b>${percent(fleet.uptime?.uptime_percent)}</b><span>fleet uptime, 24 h</span></div>
+      <ul class="wall-counts">${STATUSES.filter(({ name }) => name !== "healthy" && (fleet.byStatus[name] ?? 0) > 0).map(
+        ({ name, label: text }) => html`<li key=${name} class="tone-${name}"><${Glyph} name=${name} /><b>${count(fleet.byStatus[name])}</b><span>${text.toLowerCase()}</span></li>`,
+      )}${troubled(fleet.byStatus) === 0 && html`<li class="tone-healthy"><${Glyph} name="healthy" /><span>no host in trouble</span></li>`}</ul>
+      <div class="wall-clock"><b>${formatTime(new Date(now).toISOString(), now).slice(0, 5)}</b><span class="wall-live is-${kind}">${live}, ${zone()}</span></div>
+    </header>
+    <section class="wall-map" aria-label="Map">
+      <h2>${place ?? "All sites"} ${places.length > 1 && html`<span class="wall-steps" aria-hidden="true">${places.map((one) => html`<i key=${one ?? ""} class=${classes({ "is-now": one === place })}></i>`)}</span>`}</h2>
+      ${map && html`<${WallMap} map=${map} only=${place} />`}
+    </section>
+    <section class="wall-worst" aria-label="The worst hosts">
+      <h2>Worst</h2>
+      ${worst.length === 0 && html`<p class="quiet">Every host is healthy.</p>`}
+      <ol>${worst.map((agent) => html`<${Worst} key=${agent.agent_id} agent=${agent} now=${now} />`)}</ol>
+    </section>
+    <section class="wall-changes" aria-label="What changed">
+      <h2>What changed</h2>
+      <ol>${grouped(fleet.changes)
+        .slice(0, CHANGES)
+        .map((group) => html`<${Changed} key=${`${group[0].ping.agent_id} ${group[0].ping.ping_seq}`} group=${group} />`)}</ol>
+    </section>
+  </main>`;
+}
+
+function useMap(label) {
+  const [map, setMap] = useState(null);
+  useEffect(() => {
+    let isWanted = true;
+    const load = () => requestMap(label).then((found) => isWanted && setMap(found), () => {}); // the badge tells of failures
+    load();
+    const timer = setInterval(load, MAP_MS);
+    return () => {
+      isWanted = false;
+      clearInterval(timer);
+    };
+  }, [label]);
+  return map;
+}
+
+/** The worst hosts of the fleet, which the page knows, or those of a place, which the gateway is asked for. */
+function useWorst(fleet, label, place) {
+  const [found, setFound] = useState({ place: null, agents: [] });
+  useEffect(() => {
+    if (place == null) return undefined;
+    let isWanted = true;
+    api.agents({ search: `${label}:${place}`, order: "worst", limit: WORST }).then(
+      (page) => isWanted && setFound({ place, agents: page.agents }),
+      () => {},
+    );
+    return () => {
+      isWanted = false;
+    };
+  }, [label, place]);
+  const listed = place == null ? [...fleet.listed].map((id) => fleet.agents.get(id)) : found.place === place ? found.agents : [];
+  const bad = listed.filter((agent) => agent && agent.status !== "healthy" && agent.status !== "pending");
+  const worst = bad.slice(0, WORST);
+  const ids = worst.map(({ agent_id }) => agent_id).join(" ");
+  useEffect(() => {
+    const shown = ids ? ids.split(" ") : [];
+    for (const id of shown) showRow(id, true);
+    return () => {
+      for (const id of shown) showRow(id, false);
+    };
+  }, [ids]);
+  return worst;
+}
+
+function WallMap({ map, only }) {
+  const box = useRef();
+  const element = useRef();
+  const canvas = useRef(null);
+  useEffect(() => {
+    canvas.current = new MapCanvas(element.current);
+    return () => canvas.current.stop();
+  }, []);
+  useEffect(() => {
+    const draw = () => canvas.current.draw(map, "state", box.current.clientWidth, box.current.clientHeight, only);
+    draw();
+    const observer = new ResizeObserver(draw);
+    observer.observe(box.current);
+    addEventListener("themechange", draw);
+    return () => {
+      observer.disconnect();
+      removeEventListener("themechange", draw);
+    };
+  }, [map, only]);
+  useEffect(() => {
+    const stream = openStream({ onEvent: (name, data) => name === "map" && canvas.current.pinged(updated(map, data.agents)), onState: () => {} });
+    stream.want({ agents: [], map: true });
+    return () => stream.close();
+  }, [map]);
+  return html`<div class="wall-canvas" ref=${box}><canvas ref=${element} role="img" aria-label=${`${map.columns.agent_ids.length} hosts`}></canvas></div>`;
+}
+
+function Worst({ agent, now }) {
+  const gpus = (agent.gpus ?? []).filter((gpu) => gpu.expected !== false);
+  const down = gpus.filter((gpu) => gpu.state !== "up" && gpu.state !== "degraded").length;
+  const since = agent.last_answered_at ? (now - Date.parse(agent.last_answered_at)) / 1000 : null;
+  const said = agent.status === "missing" ? (since == null ? "never answered" : `silent for ${duration(Math.floor(since))}`) : down > 0 ? `${down} of ${gpus.length} GPUs down` : percent(agent.uptime_percent);
+  return html`<li class="tone-${agent.status}" data-agent=${agent.agent_id}><${Glyph} name=${agent.status} /><b>${agent.agent_id}</b>
+    <span>${agent.status === "missing" || down > 0 ? said : `${status(agent.status).label.toLowerCase()}, ${said}`}</span></li>`;
+}
+
+function Changed({ group }) {
+  const [{ ping }] = group;
+  const kind = outcomeKind(ping);
+  const why = reasonOf(ping);
+  return html`<li class="tone-${kind}"><${Glyph} name=${kind} /><b>${group.length > 1 ? `${group.length} hosts` : ping.agent_id}</b>
+    <span>${BEATS[kind]}${why ? `, ${why}` : ""}</span><time>${formatTime(group.at(-1).ping.pinged_at)}</time></li>`;
+}
