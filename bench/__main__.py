@@ -40,7 +40,14 @@ BENCHES = (
     "storage_queries",
     "agentd_footprint",
 )
-LONG_BENCHES = ("signed_reports", "storage_stream", "timers", "registry_memory", "million")
+LONG_BENCHES = (
+    "viewer_bytes",
+    "signed_reports",
+    "storage_stream",
+    "timers",
+    "registry_memory",
+    "million",
+)
 DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {  # for benches that do not say it themselves
     "agentd_footprint": {"QUICK": {"seconds": 10.0}, "FULL": {"seconds": 60.0}},
 }
@@ -60,6 +67,8 @@ class Aim(NamedTuple):
 
 
 AIMS = {
+    "viewer_map_kilobytes_per_second": Aim(30.0, most=True),
+    "viewer_idle_kilobytes_per_second": Aim(10.0, most=True),
     "pings_per_second": Aim(10_000),
     "pings_to_raw_ratio": Aim(0.3),
     "pings_to_prometheus_ratio": Aim(1.0),

@@ -15,11 +15,15 @@ export class MapCanvas {
     this._isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
   }
 
-  /** Draws the whole map within a box; `only` is the name of the one group to draw. Returns how long it took. */
-  draw(map, colouring, width, height, only = null) {
+  /**
+   * Draws the whole map within a box; `only` is the name of the one group to draw, `scale` that of names, gaps and the
+   * largest cell. Returns how long it took.
+   */
+  draw(map, colouring, width, height, { only = null, scale = 1, largest } = {}) {
     const began = performance.now();
     const groups = groupsOf(map.columns).filter(({ name }) => only == null || name === only);
-    const placed = place(groups, width, height);
+    const isOne = groups.length === 1 && (only != null || groups[0].name === "-");
+    const placed = place(isOne ? [{ ...groups[0], name: "" }] : groups, width, height, scale, largest);
     const element = this._element;
     element.width = Math.round(width * devicePixelRatio);
     element.height = Math.round(placed.height * devicePixelRatio);

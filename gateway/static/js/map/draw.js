@@ -13,6 +13,7 @@ const STATUS_TONES = {
   x: "--missing",
 };
 const NO_GPUS = "--strong-line";
+const NO_LABEL = "-"; // the group of hosts without the label
 
 /** The tones as colours of the present theme. */
 export function palette(element) {
@@ -40,8 +41,8 @@ export function drawAll(context, placed, map, colours) {
   for (const group of placed.groups) {
     if (group.name) {
       context.fillStyle = colours.ink;
-      context.font = "600 13px Inter, system-ui, sans-serif";
-      context.fillText(`${group.name} · ${group.hosts.length}`, 0, group.top + 14);
+      context.font = `600 ${13 * placed.scale}px Inter, system-ui, sans-serif`;
+      context.fillText(`${group.name === NO_LABEL ? "without the label" : group.name} · ${group.hosts.length}`, 0, group.top + 14 * placed.scale);
     }
     group.hosts.forEach((host, n) => drawCell(context, placed, group, n, host, map, colours));
   }

@@ -24,25 +24,25 @@ export function groupsOf(columns) {
 }
 
 /** The largest cell with which all groups fit into `width` by `height` pixels. */
-export function cellSize(groups, width, height) {
-  for (let size = LARGEST_CELL; size > SMALLEST_CELL; size -= 1) {
-    if (heightWith(groups, width, size) <= height) return size;
+export function cellSize(groups, width, height, scale = 1, largest = LARGEST_CELL) {
+  for (let size = Math.round(largest * scale); size > SMALLEST_CELL; size -= 1) {
+    if (heightWith(groups, width, size, scale) <= height) return size;
   }
   return SMALLEST_CELL;
 }
 
-/** Places every group: `{size, perRow, height, groups: [{name, top, hosts}]}`. */
-export function place(groups, width, height) {
-  const size = cellSize(groups, width, height);
+/** Places every group: `{size, perRow, height, scale, groups: [{name, top, hosts}]}`; `scale` is of names and gaps. */
+export function place(groups, width, height, scale = 1, largest = LARGEST_CELL) {
+  const size = cellSize(groups, width, height, scale, largest);
   const perRow = cellsPerRow(width, size);
   const placed = [];
   let top = 0;
   for (const group of groups) {
-    const cellsTop = top + (group.name ? HEADING : 0);
+    const cellsTop = top + (group.name ? HEADING * scale : 0);
     placed.push({ ...group, top, cellsTop });
-    top = cellsTop + Math.ceil(group.hosts.length / perRow) * size + GROUP_GAP;
+    top = cellsTop + Math.ceil(group.hosts.length / perRow) * size + GROUP_GAP * scale;
   }
-  return { size, perRow, height: top, groups: placed };
+  return { size, perRow, height: top, scale, groups: placed };
 }
 
 /** The host at a point; null where there is none. */
@@ -82,11 +82,11 @@ function cellsPerRow(width, size) {
   return Math.max(1, Math.floor(width / size));
 }
 
-function heightWith(groups, width, size) {
+function heightWith(groups, width, size, scale) {
   const perRow = cellsPerRow(width, size);
   let height = 0;
   for (const group of groups) {
-    height += (group.name ? HEADING : 0) + Math.ceil(group.hosts.length / perRow) * size + GROUP_GAP;
+    height += (group.name ? HEADING * scale : 0) + Math.ceil(group.hosts.length / perRow) * size + GROUP_GAP * scale;
   }
   return height;
 }

@@ -19,7 +19,8 @@ import { useNow } from "../store.js";
 import { troubled } from "../tab.js";
 
 const WORST = 10;
-const CHANGES = 7;
+const CHANGES = 6;
+const LARGEST_CELL = 150; // pixels at the size of a desk's text: a small fleet fills the wall, too
 const MAP_MS = 30_000;
 const NO_GROUP = "-";
 
@@ -41,7 +42,7 @@ export function Wall({ state, route }) {
       <div class="wall-uptime"><b>${percent(fleet.uptime?.uptime_percent)}</b><span>fleet uptime, 24 h</span></div>
       <ul class="wall-counts">${STATUSES.filter(({ name }) => name !== "healthy" && (fleet.byStatus[name] ?? 0) > 0).map(
         ({ name, label: text }) => html`<li key=${name} class="tone-${name}"><${Glyph} name=${name} /><b>${count(fleet.byStatus[name])}</b><span>${text.toLowerCase()}</span></li>`,
-      )}${troubled(fleet.byStatus) === 0 && html`<li class="tone-healthy"><${Glyph} name="healthy" /><span>no host in trouble</span></li>`}</ul>
+      )}${troubled(fleet.byStatus) === 0 && (fleet.byStatus.pending ?? 0) === 0 && html`<li class="tone-healthy"><${Glyph} name="healthy" /><span>no host in trouble</span></li>`}</ul>
       <div class="wall-clock"><b>${formatTime(new Date(now).toISOString(), now).slice(0, 5)}</b><span class="wall-live is-${kind}">${live}, ${zone()}</span></div>
     </header>
     <section class="wall-map" aria-label="Map">
@@ -105,6 +106,9 @@ function useWorst(fleet, label, place) {
   return worst;
 }
 
+/** How much larger than on a desk names are: by the size of the wall's text. */
+const scaleOf = (element) => parseFloat(getComputedStyle(element).fontSize) / 14;
+
 function WallMap({ map, only }) {
   const box = useRef();
   const element = useRef();
@@ -114,7 +118,7 @@ function WallMap({ map, only }) {
     return () => canvas.current.stop();
   }, []);
   useEffect(() => {
-    const draw = () => canvas.current.draw(map, "state", box.current.clientWidth, box.current.clientHeight, only);
+    const draw = () => canvas.current.draw(map, "state", box.current.clientWidth, box.current.clientHeight, { only, scale: scaleOf(box.current), largest: LARGEST_CELL });
     draw();
     const observer = new ResizeObserver(draw);
     observer.observe(box.current);
@@ -146,5 +150,5 @@ function Changed({ group }) {
   const kind = outcomeKind(ping);
   const why = reasonOf(ping);
   return html`<li class="tone-${kind}"><${Glyph} name=${kind} /><b>${group.length > 1 ? `${group.length} hosts` : ping.agent_id}</b>
-    <span>${BEATS[kind]}${why ? `, ${why}` : ""}</span><time>${formatTime(group.at(-1).ping.pinged_at)}</time></li>`;
+    <span>${why || BEATS[kind]}</span><time>${formatTime(group.at(-1).ping.pinged_at)}</time></li>`;
 }
