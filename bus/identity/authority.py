@@ -45,6 +45,7 @@ SYSTEM_ACCOUNT_NAME = "SYS"
 _LOOPBACK = ["127.0.0.0/8", "::1/128"]
 _DAY = 86_400
 _UNLIMITED = -1
+_FOR_EVER = 4_102_444_800  # 2100-01-01, in seconds since 1970
 
 
 class AuthorityError(GpupingError):
@@ -269,12 +270,17 @@ class Authority:
 
     # ---- what the server is told ----
 
-    def revoke(self, public_keys: Iterable[str], *, now: int) -> None:
-        """Voids every token for these keys. The server hears of it with `account_token`."""
+    def revoke(self, public_keys: Iterable[str]) -> None:
+        """Voids every token for these keys, for ever. The server hears of it with `account_token`.
+
+        A server voids tokens that were issued until a moment. With that of the revocation, a token
+        would outlive it that an enrolment service had issued whose clock was ahead, or that a thief
+        of the agents' signing key issued later. Who comes back has a new key.
+        """
         self.reload()
         revoked = dict(self.fleet.revoked)
         for key in public_keys:
-            revoked[check_public_key(key, KeyKind.USER)] = now
+            revoked[check_public_key(key, KeyKind.USER)] = _FOR_EVER
         self._save(replace(self.fleet, revoked=revoked))
 
     def rotate(self, role: RoleName) -> None:

@@ -290,7 +290,7 @@ class Enrolment:
                 action="revoke it where the authority's keys are: `gpuping creds revoke KEY`",
             )
             return
-        self._authority.revoke(login_keys, now=int(time.time()))
+        self._authority.revoke(login_keys)
         try:
             await account_updates.push(self._settings, self._authority)
         except BusError as error:

@@ -331,7 +331,7 @@ async def test_a_revocation_outlives_the_death_and_the_restart_of_the_server(
         key = authority.issue("agent", "lost", creds)
         async with joined(server.settings.nats_url, "_INBOX.lost", user_credentials=str(creds)):
             pass
-        authority.revoke([key], now=int(time.time()))
+        authority.revoke([key])
         await account_updates.push(server.settings, authority)
         pid_file = tmp_path / "data" / "nats" / "nats-server.pid"
         pid = int(pid_file.read_text())
@@ -342,6 +342,21 @@ async def test_a_revocation_outlives_the_death_and_the_restart_of_the_server(
         await _is_refused(server.settings.nats_url, creds)
     async with own_server.running(chosen, 0) as server:
         await _is_refused(server.settings.nats_url, creds)
+
+
+async def test_a_revoked_key_stays_void_whatever_the_time_of_its_token(
+    world: World, tmp_path: Path
+) -> None:
+    """An enrolment service whose clock is ahead issues tokens of after the revocation."""
+    authority = world.server.identities.authority
+    key = SigningKey.generate(KeyKind.USER)
+    authority.revoke([key.public])
+    await account_updates.push(world.server.settings, authority)
+    later = int(time.time()) + 1000
+    token = authority.mint("agent", "lost", key.public, now=later, expires_at=None)
+    creds = tmp_path / "later.creds"
+    credentials.write_secret(creds, credentials.to_text(token, key))
+    await _is_refused(world.url, creds)
 
 
 async def _is_refused(url: str, creds: Path) -> None:

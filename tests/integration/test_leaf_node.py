@@ -92,7 +92,7 @@ class Site:
 
     async def revoke(self, name: str) -> None:
         keys = [user.public_key for user in self.authority.issued() if user.name == name]
-        self.authority.revoke(keys, now=int(time.time()))
+        self.authority.revoke(keys)
         await account_updates.push(self.hub.settings, self.authority)
 
 

@@ -223,7 +223,7 @@ def revoke(
         keys = _keys_of(authority, agent) | await _enrolled_keys(settings, agent)
         if not keys:
             raise GpupingError(f"no credentials of {agent} were issued from {authority.folder}")
-        authority.revoke(keys, now=int(time.time()))
+        authority.revoke(keys)
         await account_updates.push(settings, authority)
         terminal.console().print(f"revoked {len(keys)} credentials of {agent}", soft_wrap=True)
 
