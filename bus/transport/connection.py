@@ -40,6 +40,7 @@ MAX_OUTSTANDING_PINGS = 2
 FIRST_RETRY_SECONDS = 0.25
 SLOWEST_RETRY_SECONDS = 8.0
 REFUSAL_SECONDS = 5.0  # a server looks for an account that it does not know for 2 s
+MOST_DENIALS = 100  # are remembered and logged
 PENDING_BYTES = 8 * 1024 * 1024
 
 _ERRORS_OF_ONE_MESSAGE = ("permissions violation", "stale connection")
@@ -69,7 +70,7 @@ class Client(NatsClient):
         self._closing = False
         self._hooks: list[Hook] = []
         self.refused_replies: dict[str, int] = {}  # questions that were dropped, by subscription
-        self.denied: list[str] = []  # the first ten permission errors, in the server's words
+        self.denied: list[str] = []  # different permission errors, in the server's words
         self._listeners: dict[int, Callable[[Msg], None]] = {}  # by subscription
 
     @property
@@ -272,11 +273,17 @@ class Client(NatsClient):
         if self._closing:
             return
         if "permissions violation" in text.lower():
-            self.denied = [*self.denied, str(error)][:10]
-            log.warning("bus_permission_denied", connection=self._label, detail=str(error))
+            self._say_denied(str(error))
         elif text != self._last_error:
             log.warning("bus_error_reported", connection=self._label, detail=text)
         self._last_error = text
+
+    def _say_denied(self, detail: str) -> None:
+        """Logs what the server does not let this connection do, once for each subject."""
+        if detail in self.denied or len(self.denied) >= MOST_DENIALS:
+            return
+        self.denied.append(detail)
+        log.warning("bus_permission_denied", connection=self._label, detail=detail)
 
     async def _log_disconnected(self) -> None:
         if not self._closing:

@@ -7,6 +7,7 @@ import json
 import socket
 
 import pytest
+from structlog.testing import capture_logs
 
 from bus import settings
 from bus.identity.roles import LOOK_PUBLISH, ROLES
@@ -128,3 +129,18 @@ async def test_an_anonymous_ping_arrives_as_a_look_whatever_its_body(server, tmp
         await agent.settle()
         reply = await anybody.nc.request(f"gpuping.ping.{OWN}", b'{"ping_id":"x"}', timeout=5)
         assert reply.data == f"gpuping.look.{OWN}".encode()
+
+
+async def test_what_is_refused_is_said_once_in_the_log(server, tmp_path):
+    path = tmp_path / "agent.creds"
+    server.authority.issue("agent", OWN, path)
+    chosen = settings.load({}, NATS_URL=server.url, NATS_CREDS=str(path))
+    with capture_logs() as logged:
+        async with connection.connected(chosen, "test", inbox_prefix=f"_INBOX.{OWN}") as client:
+            for _ in range(3):
+                for other in ("b", "c"):
+                    await client.publish(f"gpuping.registry.register.{other}", b"")
+                    await client.flush()
+    said = [entry["detail"] for entry in logged if entry["event"] == "bus_permission_denied"]
+    assert len(said) == 2
+    assert len(set(said)) == 2
