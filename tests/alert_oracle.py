@@ -86,6 +86,8 @@ def wrong_at(state: AgentState, before: set[Wrong]) -> set[Wrong]:
 def unwell(report: UptimeReport) -> set[Wrong]:
     """The GPUs that are not up at a report, with each reason."""
     found = set()
+    if report.failure is not None:
+        found.add(("gpu-incident", "host", report.failure))
     for gpu in report.gpus:
         if gpu.state in {"down", "degraded"}:
             found |= {("gpu-incident", gpu.uuid, reason) for reason in gpu.reasons or (gpu.state,)}

@@ -202,6 +202,15 @@ def test_a_condition_is_told_when_it_has_lasted() -> None:
     assert back.changes == (), "nobody was told, so nobody is told of the end"
 
 
+def test_what_began_after_the_ping_was_sent_is_told() -> None:
+    later = NOW + timedelta(milliseconds=48)  # the host's answer took as long
+    found = Findings({"x": Condition(rule="gpu-incident", since=later)})
+    transition = advance(None, Subject("host", "a", {}, 57), found, Moment(NOW, later))
+    assert transition is not None
+    (told,) = transition.changes
+    assert (told.kind, told.since) == ("began", NOW)
+
+
 def test_the_signature_is_that_of_standard_webhooks() -> None:
     # the example of the specification, standard-webhooks/spec
     headers = signature_headers(

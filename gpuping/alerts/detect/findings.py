@@ -129,7 +129,7 @@ def _lasting(
 ) -> Condition:
     if earlier is not None and earlier.told:
         return earlier
-    since = found.since
+    since = min(found.since, at)  # an answer may show what began after its ping was sent
     if earlier is not None:
         since = earlier.since
     return replace(found, since=since, told=at - since >= delay)
