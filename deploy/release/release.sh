@@ -22,7 +22,7 @@ section "$version" > dist/CHANGELOG-"$version".md
 "$python" deploy/release/check_packages.py dist
 sh deploy/release/agentd-binary.sh
 "$VENV"/release/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-format JSON --output-reproducible \
-  --outfile dist/gpuping-"$version".cdx.json requirements.txt
+  --output-file dist/gpuping-"$version".cdx.json requirements.txt
 (cd dist && sha256sum -- * > SHA256SUMS)
 echo "dist/ of version $version:"
 cat dist/SHA256SUMS
