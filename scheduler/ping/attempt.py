@@ -22,6 +22,7 @@ from scheduler.ping.admission import Admitted
 from scheduler.ping.timestamps import whole_millisecond
 from scheduler.ping.window import (
     mark_to_start_from,
+    seconds_passed,
     window_start,
 )
 
@@ -193,8 +194,8 @@ class PingAttempt:
     def _request(self, timeout_seconds: float) -> PingRequest:
         """Returns the request for the window since the last answered ping or the enrolment."""
         window_seconds = None
-        if self.window_since is not None and self.pinged_at is not None:
-            window_seconds = (self.pinged_at - self.window_since).total_seconds()
+        if self.pinged_at is not None:
+            window_seconds = seconds_passed(self.tracked, self.sent, self.pinged_at)
         return PingRequest(
             ping_id=self.ping_id,
             seq=self.seq,

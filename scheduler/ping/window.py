@@ -48,6 +48,34 @@ def starts_at_answer(tracked: Tracked) -> bool:
     return tracked.entry is None or state.last_answered_at >= tracked.entry.enrolled_at
 
 
+def ping_at_start(tracked: Tracked) -> AnsweredPing | None:
+    """Returns the clocks of the moment at which the next window begins; None if not known."""
+    if tracked.state is not None and starts_at_answer(tracked):
+        return tracked.state.answered_ping
+    if tracked.entry is not None:
+        return tracked.entry.enrolled_clocks
+    return None
+
+
+def seconds_passed(
+    tracked: Tracked,
+    sent: AnsweredPing,
+    pinged_at: datetime,
+) -> float | None:
+    """Returns how long the next window truly was, by the best clock that there is.
+
+    The calendar counts only where another boot sent the ping before: it may have been set
+    meanwhile. Returns None for an agent without a window.
+    """
+    since = window_start(tracked)
+    if since is None:
+        return None
+    elapsed = _elapsed(ping_at_start(tracked), sent)
+    if elapsed is not None:
+        return max(0, elapsed) / 1000
+    return (pinged_at - since).total_seconds()
+
+
 def mark_to_start_from(tracked: Tracked) -> str | None:
     """Returns the ledger position at which the next window begins; None where it is not known.
 
@@ -106,12 +134,9 @@ def measured_window(
     """
     start = milliseconds(window_start(tracked) or pinged_at)
     until = milliseconds(pinged_at)
-    previous = None
+    previous = ping_at_start(tracked)
     registration = 0
-    if tracked.state is not None and starts_at_answer(tracked):
-        previous = tracked.state.answered_ping
-    elif tracked.entry is not None:
-        previous = tracked.entry.enrolled_clocks
+    if tracked.entry is not None and not starts_at_answer(tracked):
         registration = REGISTRATION_MS
     unheard = 0
     if not believes_unheard and tracked.state is not None and tracked.state.silence is not None:
