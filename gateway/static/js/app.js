@@ -71,7 +71,7 @@ function Fleet({ fleet, route, returns, mayAdd }) {
           <${Table} fleet=${fleet} route=${route} />
         <//>
         <${ErrorBoundary} name="The list of changes" resetOn=${fleet}>
-          <${Changes} changes=${fleet.changes} query=${queryOf(route)} />
+          <${Changes} changes=${fleet.changes} query=${queryOf(route)} isUnknown=${fleet.degraded.includes("storage")} />
         <//>
       </div>
     </main>

@@ -1,6 +1,6 @@
 /** The days of a month, each with its uptime and its seconds by state. A day zooms the timeline to itself. */
 
-import { duration, exactPercent, plural } from "../format.js";
+import { duration, plural } from "../format.js";
 import { classes, html } from "../preact.js";
 import { link } from "../route.js";
 import { SECONDS } from "../labels.js";
@@ -37,11 +37,11 @@ function Day({ day, shown }) {
   return html`<a
     class=${classes({ day: true, [`tone-${tone}`]: true, "is-shown": isShown })}
     href=${link({ period: formatPeriod({ since, until: since + DAY_MS }) })} data-day=${day.day}
-    aria-label=${`${day.day}: ${uptime == null ? "nothing judged" : exactPercent(uptime)}${words ? `; ${words}` : ""}; ${pings}`}
     title=${`${words || "nothing reported"}; ${pings}`}
   >
     <span class="day-number">${Number(day.day.slice(8))}</span>
     <b>${uptime == null ? "" : shortPercent(uptime)}</b>
+    <span class="spoken">${uptime == null ? "nothing judged" : "percent"}${words ? `; ${words}` : ""}; ${pings}</span>
     <span class="stack" aria-hidden="true">${parts.map(
       ({ name }) => html`<i key=${name} class="fill-${name}" style=${{ flexGrow: all[name] / DAY_SECONDS }}></i>`,
     )}</span>

@@ -8,11 +8,11 @@ import { Glyph } from "./glyph.js";
 
 const SHOWN = 30;
 
-export function Changes({ changes, query }) {
+export function Changes({ changes, query, isUnknown }) {
   const groups = grouped(changes).slice(0, SHOWN);
   return html`<section class="feed" aria-label="What changed">
     <h2>What changed <span class="quiet">${zone()}</span></h2>
-    ${groups.length === 0 && html`<p class="quiet">Nothing in the last 24 h.</p>`}
+    ${groups.length === 0 && html`<p class="quiet">${isUnknown ? "Not known now: storage does not answer." : "Nothing in the last 24 h."}</p>`}
     <ol>${groups.map((group) => html`<${Item} key=${keyOf(group)} change=${group[0]} many=${group.length > 1 ? group : null} query=${query} />`)}</ol>
   </section>`;
 }
