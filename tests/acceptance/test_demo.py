@@ -8,7 +8,7 @@ import pytest
 
 from gpuping.up.demo import HOSTS
 from tests.acceptance.system import Up, until
-from tests.browser import chromium
+from tests.browser import Browser, chromium
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,31 @@ def test_a_host_that_is_off_loses_its_own_time_once(up: Up) -> None:
     assert uptime["unreported_seconds"] == pytest.approx(86_400, abs=1_800)
 
 
+AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
+FIND_VIOLATIONS = """
+const done = arguments[0];
+axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
+  done(violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`)));
+"""
+
+
+def violations(browser: Browser) -> list[str]:
+    """What axe finds on the page as it is now."""
+    browser.script(AXE.read_text(encoding="utf-8"))
+    found: list[str] = browser.driver.execute_async_script(FIND_VIOLATIONS)
+    return found
+
+
+def test_the_wall_is_live_and_the_title_counts_the_hosts_in_trouble(up: Up, tmp_path: Path) -> None:
+    with chromium(tmp_path / "profile") as browser:
+        browser.open(f"{up.url}/#/wall")
+        browser.see(".wall-canvas canvas", seconds=60)
+        browser.see(".wall-live", "Live")
+        browser.wait_for(r"return /^\(\d+\) wall/.test(document.title)")
+        assert violations(browser) == []
+        assert browser.console_errors() == []
+
+
 def test_the_page_of_a_month_says_what_the_statement_says(up: Up, tmp_path: Path) -> None:
     """The figure is that of the statement, and the costs lead from 100 % down to it."""
     month = f"{datetime.now(UTC) - timedelta(days=12):%Y-%m}"
@@ -69,6 +94,7 @@ def test_the_page_of_a_month_says_what_the_statement_says(up: Up, tmp_path: Path
         shown = browser.text(".month-figure b")
         browser.see(".fall details summary").click()
         browser.see(".fix", "The GPU fell off the bus")
+        assert violations(browser) == []
         assert browser.console_errors() == []
     stated = up.get(f"{address}/report?month={month}")["host"]["uptime_percent"]
     explained = up.get(f"{address}/explanation?month={month}")

@@ -52,22 +52,34 @@ export function MonthPage({ route, returns }) {
   </main>`;
 }
 
-/** `{ answer, problem }`: asked anew for each month, and after each return of the gateway. */
+const AGAIN_MS = 3_000;
+
+/** `{ answer, problem }`: asked anew for each month, after each return of the gateway, and until storage can answer. */
 function useExplanation(id, month, returns) {
+  const [attempt, setAttempt] = useState(0);
   const [state, setState] = useState({ answer: null, problem: null, of: "" });
   const of = `${id} ${month}`;
   useEffect(() => {
     let isWanted = true;
+    let timer = null;
     api.explanation(id, month).then(
       (answer) => isWanted && setState({ answer, problem: null, of }),
-      (error) => isWanted && setState((before) => ({ answer: before.of === of ? before.answer : null, problem: error.message, of })),
+      (error) => {
+        if (!isWanted) return;
+        setState((before) => ({ answer: before.of === of ? before.answer : null, problem: error.message, of }));
+        if (isPassing(error)) timer = setTimeout(() => setAttempt(attempt + 1), AGAIN_MS);
+      },
     );
     return () => {
       isWanted = false;
+      clearTimeout(timer);
     };
-  }, [id, month, returns]);
+  }, [id, month, returns, attempt]);
   return state.of === of ? state : { answer: null, problem: null };
 }
+
+/** Whether a failure is of the moment: the gateway or storage does not answer, or is busy. */
+const isPassing = ({ status }) => status === 0 || status === 429 || status >= 500;
 
 function useRegistered(id, returns) {
   const [agent, setAgent] = useState(null);

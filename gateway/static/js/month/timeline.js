@@ -11,6 +11,7 @@ import { axisMarks, formatPeriod, intervalSteps, moved, rowPaths, STATES, stretc
 const POINTS = 500;
 const WIDTH = 1000;
 const HEIGHT = 20;
+const AGAIN_MS = 3_000;
 
 const show = (period) => go({ period: formatPeriod(period) });
 
@@ -37,18 +38,25 @@ export function TimelinePart({ id, answer, shown, bounds, returns }) {
 
 /** The timeline of a period; what was drawn before stays until the next one is there. */
 function useTimeline(id, { since, until }, returns) {
+  const [attempt, setAttempt] = useState(0);
   const [state, setState] = useState({ timeline: null, problem: null });
   useEffect(() => {
     let isWanted = true;
+    let timer = null;
     const query = { since: new Date(since).toISOString(), until: new Date(until).toISOString(), points: POINTS };
     api.timeline(id, query).then(
       (timeline) => isWanted && setState({ timeline, problem: null }),
-      (error) => isWanted && setState((before) => ({ ...before, problem: error.message })),
+      (error) => {
+        if (!isWanted) return;
+        setState((before) => ({ ...before, problem: error.message }));
+        if (error.status === 0 || error.status >= 500) timer = setTimeout(() => setAttempt(attempt + 1), AGAIN_MS);
+      },
     );
     return () => {
       isWanted = false;
+      clearTimeout(timer);
     };
-  }, [id, since, until, returns]);
+  }, [id, since, until, returns, attempt]);
   return state;
 }
 
