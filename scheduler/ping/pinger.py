@@ -220,7 +220,8 @@ class Pinger:
     def _on_checked(self, answer: SignedAnswer, checked: CheckResult) -> None:
         attempt = answer.attempt
         attempt.answers_in_check -= 1
-        if not self._is_open(attempt):
+        is_of_this_start = answer.expected.request is attempt.request
+        if not is_of_this_start or not self._is_open(attempt):
             return  # an answer before this one was the right one, or the attempt was abandoned
         if isinstance(checked, BadSignatureError):
             attempt.reject(checked.reason, str(checked), answer.data)
@@ -375,7 +376,8 @@ class Pinger:
         """
         await self._bus_monitor.await_round_trip()
         await self._server_monitor.await_answer()
-        await self._signature_checks.until_idle()
+        while any(attempt.answers_in_check for attempt in attempts):  # noqa: ASYNC110  # milliseconds
+            await asyncio.sleep(TICK_SECONDS)
         for attempt in attempts:
             if self._expiring.pop(attempt.ping_id, None) is None:
                 continue  # its answer had come meanwhile

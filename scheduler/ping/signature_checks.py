@@ -43,19 +43,12 @@ class SignatureChecks:
         self._added: list[SignedAnswer] = []
         self._threads: ThreadPoolExecutor | None = None
         self._in_threads = 0  # batches
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     def add(self, answer: SignedAnswer) -> None:
         """Has an answer checked, together with those that come in the same turn of the loop."""
-        self._idle.clear()
         if not self._added:
             asyncio.get_running_loop().call_soon(self._check_added)
         self._added.append(answer)
-
-    async def until_idle(self) -> None:
-        """Returns when every answer that was added has been told."""
-        await self._idle.wait()
 
     def close(self) -> None:
         """Ends the thread. What it has not begun is dropped."""
@@ -87,8 +80,6 @@ class SignatureChecks:
     def _tell(self, answers: list[SignedAnswer], results: list[CheckResult]) -> None:
         for answer, result in zip(answers, results, strict=True):
             self._on_checked(answer, result)
-        if not self._added and not self._in_threads:
-            self._idle.set()
 
 
 def check_all(answers: list[SignedAnswer]) -> list[CheckResult]:

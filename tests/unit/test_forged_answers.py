@@ -136,3 +136,20 @@ def test_an_attempt_does_not_expire_while_its_answer_is_checked() -> None:
     assert asked.pinger._take_expired(0.0) == []
     asked.attempt.answers_in_check = 0
     assert asked.pinger._take_expired(0.0) == [asked.attempt]
+
+
+def test_an_answer_to_an_earlier_start_of_the_same_attempt_does_not_count() -> None:
+    """An attempt whose outcome lost its race is started anew while an answer is being checked."""
+    asked = Asked()
+    payload, header = asked.answer()
+
+    async def started_anew_meanwhile() -> None:
+        subject = f"{asked.pinger._inbox}.{asked.attempt.ping_id}"
+        message = Msg(_client=None, subject=subject, data=payload, headers={HEADER: header})  # type: ignore[arg-type]
+        asked.pinger._receive(message)
+        asked.attempt.start(NOW, "another", AnsweredPing(boot_id="", boottime=0.0), 5.0)
+        await asyncio.sleep(0)
+
+    RUNNER.run(started_anew_meanwhile())
+    assert asked.results == []
+    assert asked.attempt.answers_in_check == 0
