@@ -2,7 +2,8 @@
 
 The bucket comes first, and the history once it holds every state that the bucket's snapshot can
 have. So no outcome is in the bucket alone. The history is then ahead of the bucket, by what was
-recorded meanwhile; `restore` cuts that off, so that no number is given twice.
+recorded meanwhile; `restore` cuts that off, so that no number is given twice. A state that was
+replaced while the bucket was copied may be missing from it; `restore` takes it from the history.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from bus.contract import subjects
 from bus.settings import Settings
 from bus.transport import jetstream_api, layout, micro_services, stream_snapshot
 from bus.transport.connection import Client
-from gpuping.backup import manifest
+from gpuping.backup import lost_states, manifest
 from gpuping.backup.manifest import BackupError, FileEntry, HashedFile, Manifest, StreamEntry
 
 FOLLOW_SECONDS = 180.0  # a lost sourcing consumer is tried again after up to 120 s
@@ -38,6 +39,7 @@ async def back_up(
         exist_ok=True,
         mode=0o700,
     )
+    agents = await lost_states.agent_ids(client, subjects.agent_key("*"))
     bucket = await snapshot(client, subjects.BUCKET_STREAM, folder, progress)
     await until_followed(client, await _last_sequence(client, subjects.BUCKET_STREAM))
     history = await snapshot(client, subjects.HISTORY_STREAM, folder, progress)
@@ -50,6 +52,7 @@ async def back_up(
         server_version=layout.server_version(client),
         streams=(bucket, history, audit),
         archive=archive,
+        agents=tuple(sorted(agents)),
     )
     manifest.write(folder, made)
     return made

@@ -39,7 +39,10 @@ class StreamEntry(Struct, frozen=True):
 
 
 class Manifest(Struct, kw_only=True, frozen=True):
-    """The contents of `manifest.json`, which is written last: a folder without it is unfinished."""
+    """The contents of `manifest.json`, which is written last: a folder without it is unfinished.
+
+    `agents` had an entry when the backup was begun; None in backups of versions before.
+    """
 
     format: int
     made_at: datetime
@@ -47,6 +50,7 @@ class Manifest(Struct, kw_only=True, frozen=True):
     server_version: str
     streams: tuple[StreamEntry, ...]
     archive: tuple[FileEntry, ...] = ()
+    agents: tuple[str, ...] | None = None
 
     def stream(self, name: str) -> StreamEntry:
         """The snapshot of that stream. Raises BackupError where there is none."""

@@ -22,7 +22,7 @@ from bus.transport.connection import Client
 from bus.transport.consumers.ordered_consumer import OrderedConsumer
 from bus.transport.consumers.pull_consumer import Delivery
 from bus.transport.jetstream_api import ErrorCode, JetStreamApiError, JsonObject
-from gpuping.backup import manifest
+from gpuping.backup import lost_states, manifest
 from gpuping.backup.making import ARCHIVE, Progress, archive_folder
 from gpuping.backup.manifest import BackupError, Manifest, StreamEntry
 
@@ -69,11 +69,14 @@ async def restore(
         found.stream(subjects.BUCKET_STREAM),
         layout.bucket_config(settings),
         progress,
+        may_lack_states=found.agents is not None,
     )
     history_config = layout.history_config(settings)
     history = found.stream(subjects.HISTORY_STREAM)
     await put(client, folder, history, without_source(history_config), progress)
     cut = await cut_after(client, bucket["state"]["last_seq"])
+    if found.agents is not None:
+        await lost_states.refill(client, found.agents)
     audit = found.stream(subjects.AUDIT_STREAM)
     await put(client, folder, audit, layout.audit_config(settings), progress)
     agents = await compare(client)
@@ -91,8 +94,14 @@ async def put(
     entry: StreamEntry,
     wanted: JsonObject,
     progress: Progress,
+    *,
+    may_lack_states: bool = False,
 ) -> JsonObject:
-    """Makes one stream as it was, with what the settings want where that does not cost messages."""
+    """Makes one stream as it was, with what the settings want where that does not cost messages.
+
+    Raises BackupError where it has fewer messages than before, unless `may_lack_states`: those of
+    the bucket are then put back from the history.
+    """
     config = merged(entry.config, wanted)
     total = max(1, entry.file.bytes)
     sent = 0
@@ -109,6 +118,8 @@ async def put(
         expected = entry.state[figure]
         # What was written while the snapshot was taken may be in it as well.
         if figure == "first_seq" and information["state"][figure] != expected:
+            continue
+        if figure == "messages" and may_lack_states:
             continue
         if information["state"][figure] < expected:
             raise BackupError(

@@ -10,10 +10,12 @@ import pytest
 from msgspec.structs import replace
 
 from bus.contract import subjects
+from bus.contract.messages import AgentState
 from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.errors import UnavailableError
 from bus.settings import Settings
 from bus.transport import connection, embedded_server, jetstream_api, layout, micro_services
+from bus.transport.bucket import read
 from gpuping.backup import making, manifest, migrating, restoring
 from gpuping.backup.manifest import BackupError
 from tests.history import History, assert_gapless, read_history
@@ -104,6 +106,54 @@ async def test_what_was_backed_up_under_load_goes_on_elsewhere_without_a_gap_or_
         f"backed up {made.stream(subjects.HISTORY_STREAM).state['messages']} outcomes, restored "
         f"{restored.outcomes}, cut {restored.cut}; {numbers(after)} after it went on"
     )
+
+
+async def test_a_state_that_the_snapshot_lacks_is_taken_from_the_history(
+    bus: connection.Client, config: Settings, tmp_path: Path
+):
+    """The server leaves a state out of a snapshot when it is replaced while it is copied."""
+    folder = tmp_path / "backup"
+    async with scheduler_processes(config, 1), ledger_agents(config) as fleet:
+        await enrol(bus, fleet)
+        await until_pinged(bus, lambda h: all(len(states) >= 2 for states in h.values()))
+    lacking = NAMES[7]
+    question = {"last_by_subj": subjects.state_key(lacking)}
+    verb = f"STREAM.MSG.GET.{subjects.BUCKET_STREAM}"
+    found = await jetstream_api.call(bus, verb, question)
+    deletion = {"seq": found["message"]["seq"]}
+    await jetstream_api.call(bus, f"STREAM.MSG.DELETE.{subjects.BUCKET_STREAM}", deletion)
+    made = await making.back_up(bus, config, folder, ignore)
+    assert made.agents == tuple(NAMES)
+    before = await read_history(bus)
+    async with embedded_server.running(tmp_path / "elsewhere", port=0) as server:
+        there = replace(config, NATS_URL=server.url, GPUPING_DATA_DIR=str(tmp_path / "there"))
+        async with connection.connected(there, "test") as other:
+            restored = await restoring.restore(other, there, folder, ignore)
+            assert restored.agents == AGENTS
+            state = await read(other, subjects.state_key(lacking), AgentState)
+            assert state
+            assert state.value == before[lacking][-1]
+            async with scheduler_processes(there, 1), ledger_agents(there) as fleet:
+                for name in NAMES:
+                    await fleet.add(name)
+                after = await until_pinged(other, everyone_after(datetime.now(UTC)))
+    last = before[lacking][-1].ping_seq
+    assert next(s.ping_seq for s in after[lacking] if s.ping_seq > last) == last + 1
+
+
+async def test_an_agent_whose_entry_is_not_in_the_backup_is_not_forgotten(
+    bus: connection.Client, config: Settings, tmp_path: Path
+):
+    folder = tmp_path / "backup"
+    async with scheduler_processes(config, 1), ledger_agents(config) as fleet:
+        await enrol(bus, fleet)
+    made = await making.back_up(bus, config, folder, ignore)
+    manifest.write(folder, replace(made, agents=(*made.agents, "b000")))
+    async with embedded_server.running(tmp_path / "elsewhere", port=0) as server:
+        there = replace(config, NATS_URL=server.url, GPUPING_DATA_DIR=str(tmp_path / "there"))
+        async with connection.connected(there, "test") as other:
+            with pytest.raises(BackupError, match=r"entries of 1 agents .*b000"):
+                await restoring.restore(other, there, folder, ignore)
 
 
 async def test_a_restore_is_refused_before_anything_is_changed(
