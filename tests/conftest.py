@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from bus import settings
 from bus.settings import Settings
@@ -56,6 +57,16 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Generator[None]:
+    """A command that a test runs in this process sets up logging; the next test has its own.
+
+    Otherwise everything would be logged to the standard error of the test that is over.
+    """
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

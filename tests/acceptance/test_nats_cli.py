@@ -27,12 +27,13 @@ async def test_micro_services_can_be_discovered(fleet: Up) -> None:
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
     await client.publish("$SRV.INFO", reply=inbox)
-    infos = [json.loads((await subscription.next_msg(timeout=5)).data) for _ in range(5)]
+    infos = [json.loads((await subscription.next_msg(timeout=5)).data) for _ in range(6)]
     await client.close()
     names = sorted(info["name"] for info in infos)
     assert names == [
         "gpuping-agentd",
         "gpuping-agentd",
+        "gpuping-alerts",
         "gpuping-enrolment",
         "gpuping-scheduler",
         "gpuping-storage",
