@@ -41,6 +41,7 @@ FIRST_RETRY_SECONDS = 0.25
 SLOWEST_RETRY_SECONDS = 8.0
 REFUSAL_SECONDS = 5.0  # a server looks for an account that it does not know for 2 s
 MOST_DENIALS = 100  # are remembered and logged
+LISTEN_SECONDS = 2.0  # for a TCP connection, before anything is asked over it
 PENDING_BYTES = 8 * 1024 * 1024
 
 _ERRORS_OF_ONE_MESSAGE = ("permissions violation", "stale connection")
@@ -363,6 +364,8 @@ async def refusal(settings: Settings) -> str | None:
     `connect` waits instead, because a server may learn of a new account later.
     """
     addresses, identity = _addresses_and_identity(settings)
+    if not await _does_any_listen(addresses):
+        return None  # nats-py would try until the time is over
 
     async def keep_quiet(_error: Exception) -> None:
         """The error is raised as well."""
@@ -384,6 +387,20 @@ async def refusal(settings: Settings) -> str | None:
         return None
     await client.close()
     return None
+
+
+async def _does_any_listen(addresses: list[str]) -> bool:
+    """Whether one of these servers takes a TCP connection."""
+    for address in addresses:
+        parts = urlsplit(address if "://" in address else f"nats://{address}")
+        try:
+            async with asyncio.timeout(LISTEN_SECONDS):
+                _, writer = await asyncio.open_connection(parts.hostname, parts.port or 4222)
+        except (OSError, TimeoutError, ValueError):
+            continue
+        writer.close()
+        return True
+    return False
 
 
 def _addresses_and_identity(settings: Settings) -> tuple[list[str], dict[str, Any]]:
