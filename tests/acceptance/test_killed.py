@@ -44,7 +44,7 @@ def test_killed_at_random_moments(launch) -> None:
     moments = random.Random(20261123)
     seen: dict[str, list[dict]] = {}
     registered: dict[str, str] = {}
-    for _ in range(5):
+    for _ in range(3):
         up = launch(*FLEET, **EVERY_THREE_SECONDS)
         if moments.random() < 0.4:  # in the middle of the start
             until(lambda up=up: up.data_dir.exists(), "it has begun")

@@ -185,6 +185,7 @@ async def test_a_restore_is_refused_before_anything_is_changed(
                 await restoring.restore(other, there, folder, ignore)
 
 
+@pytest.mark.slow  # `make drill NAME=migrate` does it under more load
 @pytest.mark.timeout(300)
 async def test_one_replica_becomes_three_under_load(config: Settings, tmp_path: Path):
     async with nats_cluster(tmp_path) as cluster:

@@ -155,7 +155,7 @@ def run(life: list[tuple[int, tuple]], checkpoint: int, deadline: int) -> None:
         shutil.rmtree(folder)
 
 
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(lives, checkpoints, deadlines)
 @example([(0, GONE), (0, ("wipe", 2602)), (4999, ("ping", "answered"))], 1, 100)
 @example(
