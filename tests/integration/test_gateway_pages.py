@@ -134,7 +134,11 @@ async def test_the_description_names_every_format(http):
     csv, parquet = "text/csv", "application/vnd.apache.parquet"
     for path, others in {
         "/ping-system/agents/{agent_id}/history": {"application/json"},
-        "/ping-system/agents/{agent_id}/report": {"application/json", "text/html"},
+        "/ping-system/agents/{agent_id}/report": {
+            "application/json",
+            "text/html",
+            "application/vnd.gpuping.bundle+json",
+        },
         "/ping-system/dashboard": {"application/json"},
         "/ping-system/replay": {"application/json"},
         "/ping-system/export/{table}": set(),
