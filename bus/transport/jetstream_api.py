@@ -25,6 +25,7 @@ class ErrorCode(IntEnum):
     Source: `server/errors.json` of nats-server 2.15.
     """
 
+    NO_SUITABLE_PEERS = 10005  # fewer servers than replicas, or some that are away
     TEMPORARILY_UNAVAILABLE = 10008  # a cluster without a leader
     CONSUMER_STORE_FAILED = 10012  # no descriptor, or no room on the server's disk
     CONSUMER_NOT_FOUND = 10014
@@ -41,6 +42,7 @@ class ErrorCode(IntEnum):
 # code, or mean that somebody else changed the layout.
 ADVICE: dict[int, str] = {
     10002: "give the account more storage, or free some (`nats account info`)",
+    10005: "start the servers that are missing, or ask for fewer replicas (GPUPING_REPLICAS)",
     10008: "wait until the cluster has a leader, or start the servers that are missing",
     10012: "raise the limit of open files of the nats-server, or make room on its disk",
     10023: "the server has no memory or disk left: free some, or raise its limits of storage",
@@ -85,6 +87,10 @@ class JetStreamApiError(BusError):
     def is_not_found(self) -> bool:
         """The stream or the consumer that the call names does not exist."""
         return self.err_code in {ErrorCode.STREAM_NOT_FOUND, ErrorCode.CONSUMER_NOT_FOUND}
+
+
+# In a cluster that has just started, the servers do not know of one another yet.
+_PEER_AWAY = "peer offline"
 
 
 class NotAvailableError(JetStreamApiError, UnavailableError):
@@ -149,6 +155,7 @@ def answer_of(data: bytes) -> JsonObject:
     code = error.get("code", 500)
     err_code = error.get("err_code", 0)
     description = error.get("description", "refused")
-    if err_code in _PASSING:
+    is_away = err_code == ErrorCode.NO_SUITABLE_PEERS and _PEER_AWAY in description
+    if err_code in _PASSING or is_away:
         raise NotAvailableError(code, err_code, description)
     raise JetStreamApiError(code, err_code, description)

@@ -21,6 +21,7 @@ from bus.contract.questions import RegisterReply, RegisterRequest, SchedulerStat
 from bus.errors import BusError
 from bus.settings import Settings, load
 from bus.transport import connection, layout, micro_services
+from bus.transport.availability import when_available
 from tests.freezing import frozen
 from tests.history import History, assert_gapless, read_history
 from tests.ledger_agents import LedgerAgents, ledger_agents
@@ -132,7 +133,7 @@ async def assert_nothing_lost(cluster: NatsCluster, config: Settings, what: str)
         connection.connected(config, "test") as bus,
         ledger_agents(config) as fleet,
     ):
-        await layout.ensure(bus, config)
+        await when_available(lambda: layout.ensure(bus, config))
         async with scheduler_processes(config, SCHEDULERS):
             names = await enrol(bus, fleet)
             await until_everyone_answers(bus, names)

@@ -99,9 +99,9 @@ class Site:
 @pytest.fixture
 async def site(tmp_path: Path, monkeypatch) -> AsyncIterator[Site]:
     monkeypatch.setattr(leaf, "LEAF_CATCH_UP_SECONDS", 1)
-    (hub_port,) = free_ports(1)
+    hub_port, client_port = free_ports(2)
     chosen = settings.load({}, GPUPING_DATA_DIR=str(tmp_path / "data"), NATS_LEAF_PORT=hub_port)
-    async with own_server.running(chosen, 0) as hub:
+    async with own_server.running(chosen, client_port) as hub:
         site = Site(hub, hub_port, tmp_path / "site")
         try:
             yield site

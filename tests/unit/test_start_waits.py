@@ -38,6 +38,15 @@ async def test_a_server_without_jetstream_is_told_after_a_while(monkeypatch: pyt
         await when_available(is_missing)
 
 
+def test_servers_that_are_away_are_waited_for_and_too_few_are_not():
+    answer = b'{"error":{"code":400,"err_code":10005,"description":"no suitable peers%b"}}'
+    with pytest.raises(UnavailableError, match="start the servers that are missing"):
+        jetstream_api.answer_of(answer % b" for placement, peer offline")
+    with pytest.raises(jetstream_api.JetStreamApiError) as refused:
+        jetstream_api.answer_of(answer % b" for placement, insufficient storage")
+    assert not isinstance(refused.value, UnavailableError)
+
+
 @pytest.mark.parametrize(
     ("code", "advice"),
     [(10008, "wait until the cluster has a leader"), (10012, "raise the limit of open files")],
