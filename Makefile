@@ -5,7 +5,7 @@
 #   make bench   benchmarks (QUICK=1)      make soak    the tests that take minutes; MINUTES=30: at work, must not grow
 #   make chaos   SEED=n MINUTES=m: faults by seed, audited from outside (ARGS=--help); best as root
 #   make drill   NAME=servers|migrate|upgrade|restore: what an operator does, under load (ARGS=--help)
-#   make web     the page's libraries      make lock    new pins in requirements*.txt
+#   make web     the page, built           make lock    new pins in requirements*.txt
 #   make screenshots   the README's pictures, from the demo
 #   make agentd-binary   dist/gpuping-agentd: agentd in one file, for GPU hosts without a new Python
 #   make release   that, wheel, sdist, list of components and checksums in dist/, of the version in pyproject.toml
@@ -22,7 +22,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 RELEASE := $(VENV)/release/.installed
-WEB := gateway/static/vendor/.built
+WEB := gateway/static/built/.done
+WEB_LIBRARIES := node_modules/.fetched
+WEB_SOURCES := $(shell find gateway/static -path gateway/static/vendor -prune -o -path gateway/static/built -prune \
+	-o -type f -print)
 UV_COMPILE = $(VENV)/uv/bin/uv pip compile --quiet --python-version 3.11 --universal --generate-hashes \
 	--no-header --no-annotate --constraints constraints.txt --group build pyproject.toml
 
@@ -89,7 +92,7 @@ lock: $(VENV)/bin/python
 	$(UV_COMPILE) --upgrade --extra agentd --extra release --output-file requirements-release.txt
 
 clean:
-	rm -rf $(VENV) node_modules gateway/static/vendor build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(VENV) node_modules gateway/static/vendor gateway/static/built build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 		.import_linter_cache .hypothesis
 
 $(VENV)/bin/python:
@@ -117,9 +120,13 @@ $(RELEASE): requirements-release.txt pyproject.toml | $(VENV)/bin/python
 		-r requirements-release.txt
 	@touch $@
 
-$(WEB): package.json package-lock.json $(wildcard gateway/web-build.mjs)
+$(WEB_LIBRARIES): package.json package-lock.json
 	@command -v npm >/dev/null || { echo "make: npm not found; install Node.js 18 or newer (the page's libraries come from npm)" >&2; exit 1; }
 	@echo "Fetching the page's libraries (package-lock.json) ..."
 	@npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(WEB): $(WEB_LIBRARIES) gateway/web-build.mjs $(WEB_SOURCES)
+	@echo "Building the page ..."
 	@npm run --silent build
 	@touch $@

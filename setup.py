@@ -1,8 +1,8 @@
 """Wheel and sdist contain the page, or the build fails and says why.
 
-The page's libraries come from npm and are not in git. Where npm is installed they are fetched; a
-build for a GPU host, which serves no page, may do without them: GPUPING_WITHOUT_PAGE=1. An
-editable install takes the folder as it is.
+The page is built with npm, and its libraries come from there; neither is in git. Where npm is
+installed they are fetched and built. A build for a GPU host, which serves no page, may do without
+them: GPUPING_WITHOUT_PAGE=1. An editable install takes the folder as it is.
 """
 
 import os
@@ -16,17 +16,25 @@ from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).parent
-LIBRARIES = ROOT / "gateway/static/vendor"
-NEEDED = ("htm-preact.js", "uplot.js", "uplot.css", "swagger-ui-bundle.js", "swagger-ui.css")
+STATIC = ROOT / "gateway/static"
+NEEDED = (
+    "built/index.html",
+    "built/map.html",
+    "vendor/htm-preact.js",
+    "vendor/uplot.js",
+    "vendor/uplot.css",
+    "vendor/swagger-ui-bundle.js",
+    "vendor/swagger-ui.css",
+)
 WHAT_TO_DO = (
-    "The libraries of gpuping's page are missing (gateway/static/vendor). Run `make web`, which "
+    "gpuping's page is not built (gateway/static/built and vendor). Run `make web`, which "
     "needs Node.js with npm, and build again. For a GPU host, which needs agentd only, build "
     "without them: GPUPING_WITHOUT_PAGE=1 pip install '.[agentd]'"
 )
 
 
 def ensure_page() -> None:
-    """Fetches the libraries where that can be done. Ends the build where they are missing."""
+    """Builds the page where that can be done. Ends the build where it is missing."""
     if has_page() or os.environ.get("GPUPING_WITHOUT_PAGE"):
         return
     npm = shutil.which("npm")
@@ -41,8 +49,8 @@ def ensure_page() -> None:
 
 
 def has_page() -> bool:
-    """Whether every library is there."""
-    return all((LIBRARIES / name).is_file() for name in NEEDED)
+    """Whether the page and every library are there."""
+    return all((STATIC / name).is_file() for name in NEEDED)
 
 
 class BuildWithPage(build_py):

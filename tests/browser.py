@@ -97,6 +97,17 @@ class Browser:
             if e["method"] == "Network.requestWillBeSent"
         ]
 
+    @contextmanager
+    def running_first(self, code: str) -> Iterator[None]:
+        """Runs a script in every page that is opened meanwhile, before the page's own."""
+        added = self.driver.execute_cdp_cmd(
+            "Page.addScriptToEvaluateOnNewDocument", {"source": code}
+        )
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
     def emulate(
         self, width: int, height: int, *, scheme: str = "light", reduced_motion: bool = False
     ) -> None:

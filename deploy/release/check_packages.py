@@ -7,6 +7,8 @@ from pathlib import Path
 
 NEEDED = (
     "gateway/static/index.html",
+    "gateway/static/built/index.html",
+    "gateway/static/built/map.html",
     "gateway/static/vendor/htm-preact.js",
     "gateway/static/vendor/swagger-ui-bundle.js",
     "storage/engine/schema.sql",

@@ -1,15 +1,23 @@
 """The dashboard's static files. They are few and small, and are kept in memory as they are sent.
 
-A file is read again when it changes, so that an edit shows without a restart.
+A file is read again when it changes, so that an edit shows without a restart. The pages are those
+that `make web` built; where their sources have changed since, or nothing is built, they are the
+sources themselves.
 """
 
 import gzip
 import hashlib
 import mimetypes
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 STATIC_FOLDER = Path(__file__).parent.parent / "static"
+BUILT = "built"
+_DIGEST_FILE = f"{BUILT}/sources.sha256"
+_BUILT_FOLDERS = (f"{BUILT}/", "vendor/")
+_SOURCE_SUFFIXES = (".js", ".css", ".html", ".svg")
+_HASHED = re.compile(rf"{BUILT}/[\w-]+-[0-9A-Z]{{8}}\.\w+")
 MIN_COMPRESSED_BYTES = 1_000  # gzip gains nothing below
 _GZIP_LEVEL = 6
 _COMPRESSIBLE = ("text/", "application/json", "image/svg+xml")
@@ -30,13 +38,17 @@ class FileStamp(NamedTuple):
 
 
 class Asset(NamedTuple):
-    """A file as it is sent. `compressed` is None for one that gzip would not help."""
+    """A file as it is sent. `compressed` is None for one that gzip would not help.
+
+    One that `is_immutable` has a hash of its content in its name: what has this name never changes.
+    """
 
     stamp: FileStamp
     body: bytes
     compressed: bytes | None
     media_type: str
     etag: str
+    is_immutable: bool
 
 
 class Assets:
@@ -45,6 +57,14 @@ class Assets:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
         self._cache: dict[Path, Asset] = {}
+        self._stamps: dict[str, FileStamp] = {}  # of the sources, when `_digest` was made of them
+        self._digest = ""
+
+    def page(self, name: str) -> Asset | None:
+        """A page such as `index.html`, as it was built, or its source where that is newer."""
+        if self._is_build_current():
+            return self.find(f"{BUILT}/{name}")
+        return self.find(name)
 
     def find(self, name: str) -> Asset | None:
         """The file, or None: also for a path out of the folder, or with a part such as `.git`."""
@@ -56,11 +76,41 @@ class Assets:
             stamp = FileStamp(stat.st_mtime_ns, stat.st_size)
             asset = self._cache.get(path)
             if asset is None or asset.stamp != stamp:
-                asset = _read(path, stamp)
+                relative = path.relative_to(self._folder).as_posix()
+                asset = _read(path, stamp, is_immutable=_HASHED.fullmatch(relative) is not None)
                 self._cache[path] = asset
         except OSError:
             return None
         return asset
+
+    def _is_build_current(self) -> bool:
+        """Whether what is built was made of the sources as they are now."""
+        made_of = self.find(_DIGEST_FILE)
+        if made_of is None:
+            return False
+        stamps = self._source_stamps()
+        if stamps != self._stamps:
+            self._digest = self._sources_digest(sorted(stamps))
+            self._stamps = stamps
+        return made_of.body.decode().strip() == self._digest
+
+    def _source_stamps(self) -> dict[str, FileStamp]:
+        stamps: dict[str, FileStamp] = {}
+        for path in self._folder.rglob("*"):
+            name = path.relative_to(self._folder).as_posix()
+            is_built = name.startswith(_BUILT_FOLDERS) or path.name.startswith(".")
+            if path.suffix in _SOURCE_SUFFIXES and not is_built:
+                stat = path.stat()
+                stamps[name] = FileStamp(stat.st_mtime_ns, stat.st_size)
+        return stamps
+
+    def _sources_digest(self, names: list[str]) -> str:
+        """One hash of all sources, as gateway/web-build.mjs computes it."""
+        digest = hashlib.sha256()
+        for name in names:
+            of_file = hashlib.sha256((self._folder / name).read_bytes()).hexdigest()
+            digest.update(f"{name} {of_file}\n".encode())
+        return digest.hexdigest()
 
     def _resolve(self, name: str) -> Path | None:
         if "\0" in name:
@@ -74,14 +124,15 @@ class Assets:
         return path
 
 
-def _read(path: Path, stamp: FileStamp) -> Asset:
+def _read(path: Path, stamp: FileStamp, *, is_immutable: bool) -> Asset:
     body = path.read_bytes()
     media_type = _media_type(path)
     compressed = None
     if media_type.startswith(_COMPRESSIBLE) and len(body) >= MIN_COMPRESSED_BYTES:
         compressed = gzip.compress(body, _GZIP_LEVEL)
     digest = hashlib.sha256(body).hexdigest()
-    return Asset(stamp, body, compressed, media_type, etag=f'"{digest[:20]}"')
+    etag = f'"{digest[:20]}"'
+    return Asset(stamp, body, compressed, media_type, etag, is_immutable)
 
 
 def _media_type(path: Path) -> str:

@@ -1,6 +1,8 @@
 """What browsers, probes and Prometheus fetch: page files, OpenAPI, badges, health, metrics."""
 
 import json
+import re
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator
 
@@ -15,6 +17,7 @@ from bus.contract.questions import GpuSummary
 from bus.contract.subjects import AGENT_ID_PATTERN
 from bus.settings import Settings
 from gateway.app import ROUTES
+from gateway.web.assets import STATIC_FOLDER, Assets
 from tests.gateway_behind import Behind, agent, gateway_and_behind, quick
 
 
@@ -54,6 +57,37 @@ async def test_the_page_and_its_files(http):
         # A 304 replaces the headers that the browser stored. With the policy for data the page
         # could no longer load its own files.
         assert "content-security-policy" not in unchanged.headers
+
+
+async def test_a_page_names_its_files_by_their_content_and_they_are_asked_for_once(http):
+    """Both pages as `make web` built them: a script, a style, two fonts, an icon, a worker."""
+    for path in ("/", "/map"):
+        page = await http.get(path)
+        assert page.headers["cache-control"] == "no-cache"
+        named = re.findall(r'"(static/[^"]+)"', page.text)
+        assert len(named) == 6
+        for address in named:
+            assert re.fullmatch(r"static/built/[\w-]+-[0-9A-Z]{8}\.\w+", address)
+            file = await http.get(f"/{address}")
+            assert file.status_code == 200
+            assert file.headers["cache-control"] == "public, max-age=31536000, immutable"
+
+
+async def test_a_page_whose_sources_changed_is_served_from_them(tmp_path):
+    static = tmp_path / "static"
+    shutil.copytree(STATIC_FOLDER, static, ignore=shutil.ignore_patterns("vendor"))
+    assets = Assets(static)
+    built = assets.page("index.html")
+    assert b"static/built/" in built.body
+    source = static / "js/fleet.js"
+    text = source.read_text()
+    source.write_text(text + "\n")
+    changed = assets.page("index.html")
+    assert b"static/js/main.js" in changed.body
+    source.write_text(text)
+    assert assets.page("index.html").body == built.body
+    shutil.rmtree(static / "built")
+    assert b"static/js/main.js" in assets.page("index.html").body
 
 
 async def test_files_are_compressed_for_clients_that_accept_gzip(http):

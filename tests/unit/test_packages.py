@@ -17,10 +17,10 @@ PACKAGES = ("bus", "scheduler", "agentd", "storage", "gateway", "gpuping")
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """What the build reads, as git has it: without the page's libraries."""
+    """What the build reads, as git has it: without the page that is built."""
     folder = tmp_path / "clone"
     for package in PACKAGES:
-        ignored = shutil.ignore_patterns("__pycache__", "vendor")
+        ignored = shutil.ignore_patterns("__pycache__", "vendor", "built")
         shutil.copytree(ROOT / package, folder / package, ignore=ignored)
     for name in ("pyproject.toml", "setup.py", "README.md", "package.json", "package-lock.json"):
         shutil.copy(ROOT / name, folder / name)
@@ -51,7 +51,8 @@ def test_a_clean_clone_without_npm_is_not_built_and_says_what_to_do(clone):
 
 
 def test_a_clone_with_the_page_makes_a_whole_wheel(clone):
-    shutil.copytree(ROOT / "gateway/static/vendor", clone / "gateway/static/vendor")
+    for folder in ("vendor", "built"):
+        shutil.copytree(ROOT / "gateway/static" / folder, clone / "gateway/static" / folder)
     assert build(clone).returncode == 0
     archive = subprocess.run(
         [sys.executable, "-c", "from setuptools import build_meta; build_meta.build_sdist('dist')"],

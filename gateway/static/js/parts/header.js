@@ -10,6 +10,11 @@ import { AddHostButton } from "./addhost.js";
 import { Icon } from "./glyph.js";
 import { showHelp } from "./keys.js";
 
+/** The sign of favicon.svg: as a part of the page it needs no request. */
+const Brand = () => html`<svg class="brand-sign" viewBox="0 0 32 32" width="28" height="28" aria-hidden="true">
+  <rect width="32" height="32" rx="8" /><path d="M7 12v8M12 8v16M17 12v8M22 6v20" /><circle cx="26.5" cy="16" r="2" />
+</svg>`;
+
 function Badge({ state }) {
   useNow(); // each second
   const { kind, label, note } = badge(state, Date.now());
@@ -20,7 +25,7 @@ export function Header({ state, mayAdd }) {
   const { phase } = state;
   return html`<header class="top">
     <a class="brand" href="#/" aria-label="gpuping, the whole fleet">
-      <img src="static/favicon.svg" alt="" width="28" height="28" /><span>gpuping</span>
+      <${Brand} /><span>gpuping</span>
     </a>
     ${phase !== "login" && html`<${Badge} state=${state} />`}
     ${phase === "ready" && html`<${AlertsBadge} summary=${state.fleet.alerts} />`}

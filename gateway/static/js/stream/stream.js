@@ -30,7 +30,8 @@ export function openStream({ onEvent, onState }) {
 }
 
 function toWorker(receive) {
-  const worker = new SharedWorker(new URL("shared.js", import.meta.url), { type: "module", name: "gpuping" });
+  const { content } = document.querySelector("meta[name=stream-worker]"); // its address, which differs in the built page
+  const worker = new SharedWorker(new URL(content, document.baseURI), { type: "module", name: "gpuping" });
   worker.port.onmessage = ({ data }) => receive(data);
   worker.port.start();
   return (message) => worker.port.postMessage(message);
