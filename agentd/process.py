@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from agentd import http, service
 from agentd.messaging import enrolment
 from agentd.service import Agent
-from bus import logs, runner
+from bus import logs, runner, standard_streams
 from bus.background import background
 from bus.errors import SettingsError
 from bus.private_files import hide_new_files
@@ -25,6 +25,7 @@ def main() -> int:
 
     0 after a signal, 1 for a failure, 2 for a setting that cannot be used.
     """
+    standard_streams.prepare_service()
     try:
         settings = load()
     except SettingsError as error:
@@ -40,6 +41,7 @@ def run(settings: Settings, program: str = "agentd") -> int:
 
     `program` stands before what it says on standard error.
     """
+    standard_streams.prepare_service()
     hide_new_files()
     notifier = Notifier()
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import structlog
 
-from bus import logs, settings, watchdog
+from bus import logs, settings, standard_streams, watchdog
 from bus.background import background
 from bus.errors import GpupingError, RefusedError, SettingsError
 from bus.private_files import hide_new_files
@@ -170,6 +170,7 @@ async def serve(
     `beside` makes what runs along with the service, such as its metrics. systemd is told when the
     service is ready and that it lives, where the unit asks for that.
     """
+    standard_streams.prepare_service()
     hide_new_files()
     notifier = Notifier()
     async with AsyncExitStack() as stack:
@@ -192,6 +193,7 @@ def run_service(
 
     Prints the line `ready` on standard output once the service is entered, for whoever started it.
     """
+    standard_streams.prepare_service()
     try:
         loaded = settings.load()
     except SettingsError as error:

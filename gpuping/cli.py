@@ -4,7 +4,7 @@ import sys
 
 from cyclopts import CycloptsError
 
-from bus import runner
+from bus import runner, standard_streams
 from gpuping.commands import completion, doctor, export, look, report, serve, storage, verify
 from gpuping.commands.operate import (
     alerts,
@@ -47,6 +47,7 @@ COMMANDS = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command and returns its exit code. Every error becomes an exit code."""
+    standard_streams.prepare()
     code = None
     try:
         with ignore_closed_pipe():

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, validators
 from msgspec.structs import replace
 
-from bus import runner
+from bus import runner, standard_streams
 from bus.private_files import hide_new_files
 from bus.redaction import redact_address
 from bus.runner import Lifecycle
@@ -129,6 +129,7 @@ async def _run_up(
     from gpuping.up.announce import announce_until_stopped
     from gpuping.up.system import running
 
+    standard_streams.prepare_service()
     hide_new_files()
     async with running(settings, options) as system:
         await announce_until_stopped(

@@ -55,6 +55,33 @@ def test_a_reader_that_leaves_early_is_no_error(fleet: Up, command: list[str]) -
     assert ended.returncode == 0
 
 
+@pytest.mark.parametrize(
+    "command", [["agents"], ["agents", "--json"], ["doctor"], ["export", "history", "sim-001"]]
+)
+def test_a_full_disk_under_an_answer_is_one_line(fleet: Up, command: list[str]) -> None:
+    """`gpuping agents > FILE` on a full disk."""
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "gpuping", *command, "--data-dir", str(fleet.data_dir)],
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("gpuping: standard output cannot be written: No space left")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_an_answer_that_nobody_wants_is_no_error(fleet: Up) -> None:
+    """With all three streams closed, as some supervisors and cron jobs start their programs."""
+    command = f"{sys.executable} -m gpuping agents --data-dir {fleet.data_dir} <&- >&- 2>&-"
+    ended = subprocess.run(["sh", "-c", command], env=environment(), timeout=30, check=False)
+    assert ended.returncode == 0
+
+
 def test_help_may_be_cut_short(tmp_path: Path) -> None:
     ended = run_without_reader("--help")
     assert ended.stderr == ""
@@ -86,6 +113,29 @@ def test_up_goes_on_when_its_reader_leaves(tmp_path: Path) -> None:
             up.kill()
             up.wait()
     assert "Traceback" not in (tmp_path / "errors").read_text()
+
+
+@pytest.mark.parametrize("streams", ["> /dev/full 2> /dev/full", "<&- >&- 2>&-"])
+def test_a_service_goes_on_whatever_its_streams_are(tmp_path: Path, streams: str) -> None:
+    """A full disk under the log, and streams that a supervisor closed."""
+    folder = tmp_path / "data"
+    command = f"exec {sys.executable} -m gpuping up --no-agent --register-agents 1 --port 0"
+    up = subprocess.Popen(
+        ["sh", "-c", f"{command} --data-dir {folder} {streams}"],
+        env=environment(NATS_PORT="0", LOG_LEVEL="debug", PING_BASE_INTERVAL_MINUTES="0.02"),
+    )
+    try:
+
+        def is_pinged_again() -> bool:
+            assert up.poll() is None
+            return "(1 first, " in run("history", "sim-001", "--data-dir", str(folder)).stdout
+
+        until(is_pinged_again, "the test agent is pinged a second time")
+        up.terminate()
+        assert up.wait(20) == 0
+    finally:
+        up.kill()
+        up.wait()
 
 
 def test_completion_into_a_file_edits_nothing_else(tmp_path: Path) -> None:
