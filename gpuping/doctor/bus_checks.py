@@ -22,6 +22,7 @@ from gpuping.output.findings import Finding, failure, note, ok, warning
 
 DISCOVERY_SECONDS = 0.5
 WORK_SECONDS = 2.0
+MOST_LISTED = 1000  # agents of one answer
 MOST_SKEW_SECONDS = 1.0
 MOST_SCHEDULER_SKEW_SECONDS = 2.0  # a scheduler that is further ahead uses the server's clock
 NEEDED_SERVICES = (subjects.SCHEDULER_SERVICE, subjects.STORAGE_SERVICE)
@@ -144,8 +145,10 @@ async def history(client: Client) -> list[Finding]:
 
 async def silent_hosts(client: Client) -> Finding:
     """Which hosts do not answer their pings."""
-    request = ListRequest(status="missing", limit=fleet_checks.NAMED_AGENTS)
-    return fleet_checks.agents(await FleetClient(client, WORK_SECONDS).agents(request))
+    fleet = FleetClient(client, WORK_SECONDS)
+    missing = ListRequest(status="missing", limit=fleet_checks.NAMED_AGENTS)
+    pending = ListRequest(status="pending", limit=MOST_LISTED)
+    return fleet_checks.agents(await fleet.agents(missing), await fleet.agents(pending))
 
 
 async def _count_services(client: Client) -> dict[str, int]:

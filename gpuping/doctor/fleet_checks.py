@@ -3,9 +3,9 @@
 The checks of `bus_checks` ask; these judge.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from bus.contract.questions import AgentPage, SchedulerStats, StorageStats
+from bus.contract.questions import Agent, AgentPage, SchedulerStats, StorageStats
 from gpuping.output.findings import Finding, note, ok, warning
 
 NAMED_AGENTS = 5
@@ -85,18 +85,30 @@ def edge(stats: StorageStats) -> Finding:
     return ok("history", detail)
 
 
-def agents(silent: AgentPage) -> Finding:
-    """Whether hosts are silent. `silent` lists those whose last pings were missed."""
-    if not silent.total:
+def agents(silent: AgentPage, pending: AgentPage) -> Finding:
+    """Whether hosts are silent.
+
+    `silent` lists those whose last pings were missed, `pending` those that have never answered; the
+    latter may not have been pinged yet.
+    """
+    never_answered = [agent for agent in pending.agents if agent.missed_pings]
+    found = []
+    if silent.total:
+        found.append(f"{silent.total} do not answer: {_named(silent.agents, silent.total)}")
+    if never_answered:
+        named = _named(never_answered, len(never_answered))
+        found.append(f"{len(never_answered)} have never answered: {named}")
+    if not found:
         return ok("hosts", "every host that is registered answers, or was not pinged yet")
-    named = ", ".join(_named(silent))
     advice = "see whether the host runs, and `journalctl -u gpuping-agentd` on it"
-    return warning("hosts", f"{silent.total} do not answer: {named}", advice)
+    return warning("hosts", "; ".join(found), advice)
 
 
-def _named(page: AgentPage) -> Iterable[str]:
-    for agent in page.agents[:NAMED_AGENTS]:
+def _named(agents: Sequence[Agent], total: int) -> str:
+    named = []
+    for agent in agents[:NAMED_AGENTS]:
         reason = f" ({agent.last_reason})" if agent.last_reason else ""
-        yield f"{agent.agent_id}{reason}"
-    if page.total > NAMED_AGENTS:
-        yield "..."
+        named.append(f"{agent.agent_id}{reason}")
+    if total > NAMED_AGENTS:
+        named.append("...")
+    return ", ".join(named)

@@ -22,6 +22,7 @@ from bus.identity.authority import Authority
 from bus.monitoring import service_metrics
 from bus.monitoring.families import gauge
 from bus.settings import Settings
+from gpuping.alerts import service as alerts_service
 from gpuping.enrolment import service as enrolment_service
 
 PROCESS = {"process_resident_memory_bytes", "process_cpu_seconds", "process_open_fds"}
@@ -32,6 +33,7 @@ OF_SERVICE = {
         *("gpuping_storage_disk_free_bytes", "gpuping_history_rows", "gpuping_ingest_waiting"),
     },
     "enrolment": {"gpuping_enrolments_granted"},
+    "alerts": {"gpuping_alerts_notifications", "gpuping_alerts_oldest_unsent_seconds"},
     "agentd": {"gpuping_agentd_gpus", "gpuping_agentd_checks", "gpuping_bus_connected"},
     "gateway": {"gpuping_service_up", "gpuping_pings", "gpuping_stream_bytes"},
 }
@@ -48,6 +50,7 @@ def any_ports(base_settings: Settings) -> Settings:
         SCHEDULER_METRICS_PORT=0,
         STORAGE_METRICS_PORT=0,
         ENROLMENT_METRICS_PORT=0,
+        ALERTS_METRICS_PORT=0,
     )
 
 
@@ -62,6 +65,7 @@ async def urls(any_ports: Settings, tmp_path) -> AsyncIterator[dict[str, str]]:
             "scheduler": await enter(scheduler.service.running(any_ports)),
             "storage": await enter(storage.service.running(any_ports)),
             "enrolment": await enter(enrolment_service.running(any_ports, authority)),
+            "alerts": await enter(alerts_service.running(any_ports)),
         }
         found = {}
         for name, service in running.items():
@@ -158,3 +162,5 @@ async def test_a_usual_port_that_is_taken_stops_no_service(any_ports, monkeypatc
 def test_the_settings_have_their_names():
     for name in service_metrics.USUAL_PORTS:
         assert getattr(settings.load({name: "9000"}), name) == 9000
+        service = name.removesuffix("_METRICS_PORT").lower()
+        assert service in OF_SERVICE, "every service that answers /metrics is looked at above"

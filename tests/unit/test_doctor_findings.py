@@ -53,7 +53,7 @@ def test_all_is_well():
         fleet_checks.gateways([SCHEDULER]),
         fleet_checks.edge(STORAGE),
         fleet_checks.storage_disk(STORAGE),
-        fleet_checks.agents(NOBODY),
+        fleet_checks.agents(NOBODY, NOBODY),
     )
     assert [finding.level for finding in findings] == ["ok"] * 6
 
@@ -107,9 +107,19 @@ def test_the_edge_of_the_stream():
 
 def test_hosts_that_are_dead_are_named():
     dead = agent("rack-7", status="missing", last_reason="no_responders")
-    found = fleet_checks.agents(AgentPage(agents=(dead,), total=1))
+    found = fleet_checks.agents(AgentPage(agents=(dead,), total=1), NOBODY)
     assert found.level == "warning"
     assert "rack-7 (no_responders)" in found.detail
+
+
+def test_hosts_that_have_never_answered_are_named_once_they_were_pinged():
+    waiting = agent("new", status="pending")
+    silent = agent("rack-8", status="pending", missed_pings=3, last_reason="timeout")
+    only_new = AgentPage(agents=(waiting,), total=1)
+    assert fleet_checks.agents(NOBODY, only_new).level == "ok"
+    found = fleet_checks.agents(NOBODY, AgentPage(agents=(waiting, silent), total=2))
+    assert found.level == "warning"
+    assert found.detail == "1 have never answered: rack-8 (timeout)"
 
 
 @pytest.mark.parametrize(
