@@ -352,7 +352,8 @@ class Behind:
         rest = [
             one
             for one in every
-            if question.cursor is None or one.ping_seq < int(question.cursor.partition("-")[2])
+            if (question.cursor is None or one.ping_seq < int(question.cursor.partition("-")[2]))
+            and (question.before is None or one.pinged_at < question.before)
         ]
         page = rest[: question.limit]
         answered = sum(one.outcome == "answered" for one in every)
@@ -382,6 +383,7 @@ class Behind:
         agent_id = subjects.last_token(request.subject)
         question = decode(request.data, SeriesRequest)
         self.asked.append(("series", question))
+        length = (question.until - question.since).total_seconds()
         return SeriesReply(
             agent_id=agent_id,
             since=question.since,
@@ -390,7 +392,9 @@ class Behind:
             pings=self.series_pings,
             missed=0,
             uptime_percent=99.0 if self.series_pings else None,
-            seconds=Seconds(),
+            seconds=Seconds(up=0.99 * length, down=0.01 * length)
+            if self.series_pings
+            else Seconds(),
             buckets=self._buckets(question),
             agent_known=bool(self.pings.get(agent_id)),
         )

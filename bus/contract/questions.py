@@ -315,13 +315,18 @@ Cursor = Annotated[str, Meta(pattern=CURSOR_PATTERN)]
 class HistoryRequest(Message, kw_only=True, frozen=True):
     """Asks for outcomes, newest first. `cursor` is `next_cursor` of the page before.
 
-    With `evidence`, each outcome has the report that was signed or refused.
+    The first page begins with the newest outcome, or with the newest one `before` a moment. With
+    `evidence`, each outcome has the report that was signed or refused.
     """
 
     hours: PastHours = 24.0
     limit: PageLimit = 1000
     cursor: Cursor | None = None
+    before: Timestamp | None = None
     evidence: bool = False
+
+    def __post_init__(self) -> None:
+        check_timestamps(self.before)
 
 
 class HistorySummary(Struct, kw_only=True, frozen=True):

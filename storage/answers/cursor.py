@@ -13,12 +13,14 @@ from storage.engine.rows import microseconds
 _LARGEST_BIGINT = 2**63 - 1
 
 
-def older_than(cursor: str | None) -> dict[str, int]:
+def older_than(cursor: str | None, before: datetime | None = None) -> dict[str, int]:
     """Returns the parameters of a query for outcomes older than the cursor.
 
-    The queries are `history_page.sql` and `table_history.sql`. None stands for the position before
-    the newest outcome.
+    The queries are `history_page.sql` and `table_history.sql`. Without a cursor they are those
+    before a moment, or all from the newest on.
     """
+    if cursor is None and before is not None:
+        return {"before_us": microseconds(before), "before_seq": 0}
     if cursor is None:
         return {"before_us": LAST_US, "before_seq": _LARGEST_BIGINT}
     pinged_us, ping_seq = map(int, cursor.split("-"))

@@ -130,7 +130,7 @@ def history(
             pings=(),
             summary=NOTHING,
         )
-    asked = older_than(request.cursor)
+    asked = older_than(request.cursor, request.before)
     asked |= {"agent": agent, "since_us": since_us, "limit": request.limit + 1}
     text = reader.partitions.fill(sql("history_page"), since_us)
     rows = rows_as(HistoryRow, reader.cursor, text, asked)

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +15,7 @@ from selenium.webdriver.common.keys import Keys
 
 from bus.contract.questions import GpuSummary, LiveEvent
 from bus.settings import Settings
+from tests.acceptance.system import until
 from tests.browser import Browser, chromium
 from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
 
@@ -376,3 +377,63 @@ async def test_a_month_of_pings_every_minute_is_drawn_whole(page: Page):
         page.browser.see(".zone", "Times:")
 
     await in_browser(look)
+
+
+IN_ZONE = "Emulation.setTimezoneOverride"
+CHOOSE = """
+const [field, value] = [document.querySelector(arguments[0]), arguments[1]];
+field.value = value;
+field.dispatchEvent(new Event("change", { bubbles: true }));
+"""
+
+
+def asked_periods(page: Page) -> list[tuple[str, str]]:
+    """The periods of which a chart was asked for, to the minute."""
+    questions = [question for name, question in page.behind.asked if name == "series"]
+    return [(f"{one.since:%Y-%m-%dT%H:%M}", f"{one.until:%Y-%m-%dT%H:%M}") for one in questions]
+
+
+async def test_a_month_and_any_two_times_are_drawn_in_the_zone_that_is_shown(page: Page):
+    page.behind.series_pings = 2_976
+    registered = datetime(2026, 9, 12, tzinfo=UTC)
+    page.behind.agents["a"] = agent("a", registered_at=registered)
+    october = ping("a", 1, pinged_at=datetime(2026, 10, 7, tzinfo=UTC))
+    page.behind.pings["a"] = [ping("a", 2, pinged_at=NOW), october]
+    await page.behind.serve_agent("a")
+    driver = page.browser.driver
+
+    def until_asked(*period: str) -> None:
+        until(lambda: period in asked_periods(page), f"a chart of {period}", 20)
+
+    def look() -> None:
+        driver.execute_cdp_cmd(IN_ZONE, {"timezoneId": "America/New_York"})
+        page.browser.open(f"{page.url}/#/agent/a")
+        page.browser.see("[data-period=month]").click()
+        page.browser.see(".period-choice select", "September 2026")
+        driver.execute_script(CHOOSE, ".period-choice select", "2026-10")
+        until_asked("2026-10-01T00:00", "2026-11-01T00:00")
+        page.browser.see("[data-name=period-uptime]", "99.000% over 2,976 pings")
+        assert [row.text.split("\n")[0] for row in page.browser.all(".outcomes tbody tr")] == [
+            "6 Oct, 20:00:00 good 99.500% 1.5 ms 15 min"
+        ]
+        page.browser.see("[data-period=custom]").click()
+        driver.execute_script(CHOOSE, "[name=since]", "2026-11-03T10:00")
+        driver.execute_script(CHOOSE, "[name=until]", "2026-11-04T09:30")
+        page.browser.see(".period-choice button", "Show").click()
+        until_asked("2026-11-03T15:00", "2026-11-04T14:30")
+        page.browser.see(".zone", "3 Nov 2026, 10:00:00 to 4 Nov 2026, 09:30:00")
+        page.browser.see(".zone", "Times: America/New_York")
+        page.browser.see("header .zone-switch", "America/New_York").click()
+        page.browser.see(".zone", "3 Nov 2026, 15:00:00 to 4 Nov 2026, 14:30:00")
+        assert page.browser.script("return document.querySelector('[name=since]').value") == (
+            "2026-11-03T15:00"
+        )
+        page.browser.open(page.browser.driver.current_url)  # the address has all of it
+        page.browser.see(".zone", "3 Nov 2026, 15:00:00 to 4 Nov 2026, 14:30:00")
+        assert page.browser.console_errors() == []
+
+    try:
+        await in_browser(look)
+    finally:
+        driver.execute_cdp_cmd(IN_ZONE, {"timezoneId": ""})
+        driver.execute_script("localStorage.clear()")

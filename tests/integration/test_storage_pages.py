@@ -104,6 +104,20 @@ async def test_what_comes_in_meanwhile_skips_and_repeats_nothing(kept: Kept, see
     assert seen == places(there)
 
 
+async def test_a_page_begins_before_the_moment_that_was_asked_for(kept: Kept):
+    """That moment's own outcome is not before it; the next pages go on as always."""
+    states = series("a", 40, NOW - timedelta(days=3)) + series("a", 30, NOW - timedelta(days=1))
+    await put(kept, states)
+    expected = places(states)
+    for since in (0, 35, 69):
+        asked = HistoryRequest(hours=EVER, limit=3, before=expected[since][0])
+        first = await kept.store.read(
+            lambda reader, asked=asked: history.history(reader, "a", asked, NOW)
+        )
+        found = [(ping.pinged_at, ping.ping_seq) for ping in first.pings]
+        assert found == expected[since + 1 : since + 4]
+
+
 async def test_a_file_goes_on_where_a_page_does(kept: Kept):
     states = series("a", 40, NOW - timedelta(days=3)) + series("a", 30, NOW - timedelta(days=1))
     await put(kept, states[:40])

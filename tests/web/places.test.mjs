@@ -2,16 +2,16 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { levelLine } from "../../gateway/static/js/parts/plots.js";
+import { levelLine, pointLine } from "../../gateway/static/js/parts/plots.js";
 import { badge } from "../../gateway/static/js/badge.js";
-import { beginOf, hoursOf } from "../../gateway/static/js/parts/periods.js";
+import { hoursSince, monthsBetween, periodOf, textOf } from "../../gateway/static/js/parts/periods.js";
 import { gpuNotes, reasonOf } from "../../gateway/static/js/labels.js";
 import { format, parse, queryOf } from "../../gateway/static/js/route.js";
 
 test("an address says all that it takes to come back", () => {
   const places = [
     { agent: null, month: null, period: null, status: null, search: "", sort: "status", reverse: false },
-    { agent: "gpu-001", month: null, period: null, status: "poor", search: "a b&c=d", sort: "next", reverse: true },
+    { agent: "gpu-001", month: null, period: "2026-11-03T00:00Z~2026-11-04T00:00Z", status: "poor", search: "a b&c=d", sort: "next", reverse: true },
   ];
   for (const place of places) assert.deepEqual(parse(format(place)), place);
   assert.equal(format(places[0]), "#/");
@@ -58,9 +58,21 @@ test("the badge goes stale by itself, and names what is away", () => {
 
 test("the periods of the charts", () => {
   const now = Date.parse("2026-11-20T12:00:00Z");
-  assert.equal(beginOf("7d", now), now - 7 * 86_400_000);
-  assert.equal(beginOf("month", now), Date.parse("2026-11-01T00:00:00Z"));
-  assert.equal(hoursOf("month", now), 19.5 * 24);
+  const bounds = (text) => [periodOf(text, now).since, periodOf(text, now).until].map((at) => new Date(at).toISOString().slice(0, 16));
+  assert.deepEqual(bounds("7d"), ["2026-11-13T12:00", "2026-11-20T12:00"]);
+  assert.deepEqual(bounds("2026-11"), ["2026-11-01T00:00", "2026-11-20T12:00"]);
+  assert.deepEqual(bounds("2026-10"), ["2026-10-01T00:00", "2026-11-01T00:00"]);
+  assert.deepEqual(bounds("2026-11-03T00:00Z~2026-11-04T06:30Z"), ["2026-11-03T00:00", "2026-11-04T06:30"]);
+  assert.equal(periodOf("2026-10", now).isOpen, false);
+  assert.equal(hoursSince(periodOf("2026-11", now).since, now), 19.5 * 24);
+  for (const odd of [null, "", "2026-13", "2026-12", "x~y", "2026-11-04T00:00Z~2026-11-03T00:00Z"]) assert.equal(periodOf(odd, now).name, "24h");
+  for (const name of ["24h", "7d", "30d", "month", "custom"]) assert.equal(periodOf(textOf(name, periodOf("7d", now), now), now).name, name);
+  assert.deepEqual(monthsBetween(Date.parse("2026-09-30T23:00Z"), now), ["2026-11", "2026-10", "2026-09"]);
+});
+
+test("the line of response times has a gap where the pings were interrupted", () => {
+  const buckets = [bucket(0, 900, 100), bucket(900, 1800, 100), bucket(9000, 9900, 100)];
+  assert.deepEqual(pointLine(buckets, [[1, 2, 3]]), [[450, 1350, 5400, 9450], [1, 2, null, 3]]);
 });
 
 test("why an outcome is as it is, in plain words", () => {

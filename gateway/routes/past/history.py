@@ -14,6 +14,7 @@ from bus.contract.exports import ExportRequest
 from bus.contract.questions import CURSOR_PATTERN, HistoryReply, HistoryRequest
 from bus.contract.subjects import check_agent_id
 from gateway.routes.agents import AGENTS
+from gateway.routes.past.periods import aware
 from gateway.web import params
 from gateway.web.accept import accepted
 from gateway.web.file_response import LongAnswers
@@ -48,15 +49,17 @@ async def history(  # noqa: PLR0913, PLR0917  # each is a part of the question
         str | None,
         QueryParameter(pattern=CURSOR_PATTERN, description="`next_cursor` of the page before"),
     ] = None,
+    before: params.TimeParam = None,
     evidence: Annotated[
         bool,
         QueryParameter(description="on a page, with the reports that were signed or refused"),
     ] = False,
     file_format: params.FormatParam = None,
 ) -> Response[HistoryReply]:
-    """As JSON a page of outcomes, and a `summary` of the whole period.
+    """As JSON a page of outcomes, and a `summary` of the last `hours`.
 
-    As CSV or Parquet the whole period, or its newest `limit` outcomes.
+    `before` is where the first page begins: with the newest outcome before that moment. As CSV or
+    Parquet the whole period, or its newest `limit` outcomes.
     """
     check_agent_id(agent_id)
     wanted = file_format or accepted(request)
@@ -65,6 +68,7 @@ async def history(  # noqa: PLR0913, PLR0917  # each is a part of the question
             hours=hours,
             limit=limit or PAGE_LIMIT,
             cursor=cursor,
+            before=aware(before, "before"),
             evidence=evidence,
         )
         return Response(await fleet_client.history(agent_id, question))

@@ -11,14 +11,14 @@ DEFAULT_PERIOD = timedelta(hours=24)
 
 def period_of(since: datetime | None, until: datetime | None) -> Span:
     """The period, by default the last 24 hours. A bad one is a 400 problem."""
-    end = _aware(until, "until") or clock.utc_now()
-    begin = _aware(since, "since") or max(EARLIEST, end - DEFAULT_PERIOD)
+    end = aware(until, "until") or clock.utc_now()
+    begin = aware(since, "since") or max(EARLIEST, end - DEFAULT_PERIOD)
     if begin >= end:
         raise ProblemError(400, "until must be after since")
     return Span(begin, end)
 
 
-def _aware(moment: datetime | None, name: str) -> datetime | None:
+def aware(moment: datetime | None, name: str) -> datetime | None:
     """The moment, if its time zone is given and it is one that storage can hold."""
     if moment is None:
         return None

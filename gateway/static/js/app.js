@@ -79,7 +79,7 @@ function Fleet({ fleet, route, returns, mayAdd }) {
       route.agent &&
       html`<${ErrorBoundary} key=${route.agent} name=${`Agent ${route.agent}`} resetOn=${fleet}>
         <${Detail}
-          id=${route.agent} known=${fleet.agents.get(route.agent)} beats=${fleet.beats.get(route.agent)} returns=${returns}
+          route=${route} mayPing=${mayAdd} known=${fleet.agents.get(route.agent)} beats=${fleet.beats.get(route.agent)} returns=${returns}
         />
       <//>`
     }

@@ -97,6 +97,19 @@ export function axisLabel(at, step) {
   return step < 86_400 ? formats.minute.format(at) : formats.day.format(at);
 }
 
+/** A month of UTC by its name, `November 2026`. */
+export const nameOfMonth = (month) =>
+  new Date(`${month}-01T00:00:00Z`).toLocaleDateString("en-GB", { month: "long", year: "numeric", timeZone: "UTC" });
+
+/** A time as fields for a date and a time have it, `2026-11-26T14:05`, in the shown zone. */
+export const asField = (at) => new Date(at + zoneOffset(at) * 60_000).toISOString().slice(0, 16);
+
+/** The time that such a field names in the shown zone, in milliseconds since 1970; NaN for none. */
+export const fromField = (text) => Date.parse(timeZone === "UTC" ? `${text}Z` : text);
+
+/** Whether times are shown in UTC by choice, whatever the browser's own zone. */
+export const isShownInUtc = () => timeZone === "UTC";
+
 /** The minutes by which the shown zone is ahead of UTC at a time. */
 export const zoneOffset = (at) => (timeZone === "UTC" ? 0 : -new Date(at).getTimezoneOffset());
 

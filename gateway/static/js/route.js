@@ -36,7 +36,7 @@ export function format({ agent, month, period, status, search, sort, reverse }) 
   if (search) parameters.set("q", search);
   if (sort !== DEFAULTS.sort) parameters.set("sort", sort);
   if (reverse) parameters.set("reverse", "");
-  if (month && period) parameters.set("period", period);
+  if (agent && period) parameters.set("period", period);
   const query = parameters.toString().replace(/=(?=&|$)/g, "");
   const path = agent ? `agent/${encodeURIComponent(agent)}${month ? `/${month}` : ""}` : "";
   return `#/${path}${query ? `?${query}` : ""}`;

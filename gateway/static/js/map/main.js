@@ -194,7 +194,7 @@ function saidOf({ columns, offsets }, host) {
   const said = [
     STATUS_NAME[columns.statuses[host]],
     count > 0 ? `${up} of ${count} GPUs up` : "no GPU reported",
-    uptime >= 0 ? `last uptime ${(uptime / 10).toFixed(1)} %` : "not judged yet",
+    uptime >= 0 ? `${(uptime / 10).toFixed(1)} % at the last ping` : "not judged yet",
   ];
   if (columns.escalations[host] > 0) said.push(`${columns.escalations[host]} poor pings in a row`);
   return said;

@@ -2,18 +2,16 @@
 
 import * as api from "../api.js";
 import { asSentence } from "../api.js";
-import { count, duration, exactPercent, formatFullTime, formatTime, zone } from "../format.js";
+import { count, duration, exactPercent, formatFullTime, formatTime, nameOfMonth, zone } from "../format.js";
 import { html, useEffect, useState } from "../preact.js";
 import { link } from "../route.js";
+import { Figure } from "../parts/figure.js";
 import { Icon } from "../parts/glyph.js";
-import { useZone, ZoneSwitch } from "../zone.js";
+import { useZone } from "../zone.js";
 import { Calendar } from "./calendar.js";
 import { monthBeside, monthBounds, parsePeriod } from "./model.js";
 import { TimelinePart } from "./timeline.js";
 import { Waterfall } from "./waterfall.js";
-
-const nameOf = (month) =>
-  new Date(`${month}-01T00:00:00Z`).toLocaleDateString("en-GB", { month: "long", year: "numeric", timeZone: "UTC" });
 
 export function MonthPage({ route, returns }) {
   const { agent: id, month } = route;
@@ -25,16 +23,15 @@ export function MonthPage({ route, returns }) {
   return html`<main class="month" aria-busy=${!answer && !problem}>
     <header class="month-head">
       <div>
-        <p class="crumbs"><a href="#/">Fleet</a> / <a href=${link({ month: null, period: null })}>${id}</a></p>
+        <p class="crumbs"><a href=${link({ agent: null, month: null, period: null })}>Fleet</a> / <a href=${link({ month: null, period: null })}>${id}</a></p>
         <h1>${id}</h1>
         <nav class="month-steps" aria-label="Month">
           <a class="plain" href=${link({ month: monthBeside(month, -1), period: null })} aria-label="The month before"><${Icon} name="left" /></a>
-          <h2>${nameOf(month)}</h2>
+          <h2>${nameOfMonth(month)}</h2>
           <a class="plain" href=${link({ month: monthBeside(month, 1), period: null })} aria-label="The month after"><${Icon} name="right" /></a>
-          <${ZoneSwitch} />
         </nav>
       </div>
-      ${answer && html`<${Figure} answer=${answer} />`}
+      ${answer && html`<${Head} answer=${answer} />`}
     </header>
     ${problem && html`<p class="trouble is-bad" role="alert">${asSentence(problem)}</p>`}
     ${!answer && !problem && html`<div class="loading"><i></i><i></i><i></i></div>`}
@@ -102,9 +99,9 @@ export function rateOf(agent) {
   return typeof rate === "number" && rate > 0 ? { rate, currency: typeof currency === "string" ? currency : "" } : null;
 }
 
-function Figure({ answer }) {
+function Head({ answer }) {
   return html`<div class="month-figure">
-    <b data-name="month-uptime">${exactPercent(answer.host.uptime_percent)}</b>
+    <b data-name="month-uptime"><${Figure} percent=${answer.host.uptime_percent} rests=${answer.judged_seconds} show=${exactPercent} /></b>
     <span class="quiet">uptime of the statement, ${answer.final ? "final" : "provisional"}</span>
   </div>`;
 }

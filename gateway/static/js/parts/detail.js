@@ -12,7 +12,7 @@ import { Gpus } from "./gpus.js";
 import { Outcomes } from "./outcomes.js";
 import { PingNow } from "./pingnow.js";
 import { useAgent, useOutcomes, useSeries } from "./detaildata.js";
-import { hoursOf } from "./periods.js";
+import { hoursSince, periodOf } from "./periods.js";
 import { isJudged, labelOf } from "./row.js";
 
 const CONFLICT = "Two agents answer in turn under this id, and its figures mix both. Give one of them another id, or stop it.";
@@ -20,12 +20,13 @@ const monthNow = () => new Date(serverNow()).toISOString().slice(0, 7);
 
 const close = () => go({ agent: null }, { step: true });
 
-export function Detail({ id, known, beats, returns }) {
-  const [period, setPeriod] = useState("24h");
-  const hours = hoursOf(period, serverNow());
+export function Detail({ route, known, beats, returns, mayPing }) {
+  const period = periodOf(route.period, serverNow());
+  const hours = hoursSince(period.since, serverNow());
+  const id = route.agent;
   const newest = beats?.[0]?.ping_seq ?? 0;
   const { agent, problem } = useAgent(id, known, newest, returns);
-  const outcomes = useOutcomes(id, hours, beats, returns);
+  const outcomes = useOutcomes(id, period, beats, returns);
   const series = useSeries(id, period, agent, newest, returns);
   const title = useFocusAndEscape(id);
   const isModal = useModal();
@@ -37,12 +38,12 @@ export function Detail({ id, known, beats, returns }) {
     </div>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     ${agent && areTwo(agent) && html`<p class="problem" role="alert">${CONFLICT}</p>`}
-    ${agent && html`<${PingNow} id=${id} />`}
+    ${agent && mayPing && html`<${PingNow} id=${id} />`}
     <p class="to-month"><a href=${link({ month: monthNow(), period: null })}>Why this month's figure is what it is</a></p>
-    ${agent && html`<${Facts} agent=${agent} />`}
-    <${Charts} series=${series} period=${period} setPeriod=${setPeriod} agent=${agent} />
+    ${agent && html`<${Facts} agent=${agent} beats=${beats} />`}
+    <${Charts} series=${series} period=${period} agent=${agent} />
     ${agent && html`<${Gpus} agent=${agent} newest=${newest} returns=${returns} />`}
-    <${Outcomes} id=${id} outcomes=${outcomes} hours=${hours} />
+    <${Outcomes} id=${id} outcomes=${outcomes} hours=${hours} period=${period} series=${series} />
     <section class="block" aria-label="In the terminal">
       <h2>In the terminal</h2>
       <${Copyable} label="look at this agent over NATS" text=${`nats req gpuping.ping.${id} ''`} />

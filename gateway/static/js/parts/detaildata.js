@@ -5,7 +5,7 @@ import { requestBeats, wantSoon } from "../live.js";
 import { fromAgent } from "../fleet.js";
 import { useEffect, useRef, useState } from "../preact.js";
 import { change, current, serverNow } from "../store.js";
-import { beginOf } from "./periods.js";
+import { hoursSince, periodOf } from "./periods.js";
 
 const PAGE = 200;
 const POINTS = 400; // as many as a chart has room for
@@ -38,19 +38,23 @@ export function useAgent(id, known, newest, returns) {
 export function useSeries(id, period, agent, newest, returns) {
   const [series, setSeries] = useState({ answer: null, problem: null });
   const asked = useRef(null);
+  const { text, isOpen } = period;
   const registered = agent ? Date.parse(agent.registered_at) - 1000 : null;
   useEffect(() => {
     if (registered == null) return undefined; // nothing is older than that, so that a young agent is drawn finely
-    const isSame = asked.current === `${id} ${period}`;
-    asked.current = `${id} ${period}`;
+    const isSame = asked.current === `${id} ${text}`;
+    if (isSame && !isOpen) return undefined; // what is over does not change
+    asked.current = `${id} ${text}`;
     let stop = () => {};
     const ask = () => {
       const now = serverNow();
-      const query = { since: iso(Math.min(now - 1000, Math.max(beginOf(period, now), registered))), until: iso(now), points: POINTS };
+      const asOfNow = periodOf(text, now);
+      const until = Math.min(now, asOfNow.until);
+      const query = { since: iso(Math.min(until - 1000, Math.max(asOfNow.since, registered))), until: iso(until), points: POINTS };
       stop = cancellable(
         api.series(id, query),
-        (answer) => setSeries({ answer: { ...answer, period }, problem: null }),
-        (error) => setSeries((before) => ({ answer: before.answer?.period === period ? before.answer : null, problem: error.message })),
+        (answer) => setSeries({ answer: { ...answer, text }, problem: null }),
+        (error) => setSeries((before) => ({ answer: before.answer?.text === text ? before.answer : null, problem: error.message })),
       );
     };
     const timer = setTimeout(ask, isSame ? STORAGE_DELAY_MS : 0);
@@ -58,53 +62,46 @@ export function useSeries(id, period, agent, newest, returns) {
       clearTimeout(timer);
       stop();
     };
-  }, [id, period, registered, newest, returns]);
+  }, [id, text, registered, isOpen ? newest : 0, returns]);
   return series;
 }
 
 const iso = (milliseconds) => new Date(milliseconds).toISOString();
 
-/** `{ pings, summary, problem, next, isLoading, more }`. Pings are newest first; `more()` loads the next older page. */
-export function useOutcomes(id, hours, beats, returns) {
-  const [answer, setAnswer] = useState({ pings: [], summary: null, problem: null, next: null, isLoading: true });
+const NO_OUTCOMES = { pings: [], lost: 0, problem: null, next: null, isLoading: true };
+
+/**
+ * `{ pings, lost, problem, next, isLoading, more }`. Pings are newest first; `more()` loads the next older page; `lost`
+ * is how many outcomes never reached history.
+ */
+export function useOutcomes(id, { text, isOpen }, beats, returns) {
+  const key = `${id} ${text}`;
+  const [state, setState] = useState({ ...NO_OUTCOMES, key });
+  const answer = state.key === key ? state : { ...NO_OUTCOMES, key };
   const ask = (cursor = null) => {
-    setAnswer((now) => ({ ...now, isLoading: true }));
-    const query = { hours, limit: PAGE, ...(cursor && { cursor }) };
+    const now = serverNow();
+    const { since, until } = periodOf(text, now);
+    const query = { hours: hoursSince(since, now), limit: PAGE, ...(!isOpen && { before: iso(until) }), ...(cursor && { cursor }) };
+    setState((known) => ({ ...(known.key === key ? known : NO_OUTCOMES), key, isLoading: true }));
     return cancellable(
       api.history(id, query),
-      (page) =>
-        setAnswer((now) => ({
-          pings: cursor ? [...now.pings, ...page.pings] : page.pings,
-          summary: page.summary,
-          next: page.next_cursor,
+      (page) => {
+        const pings = page.pings.filter((ping) => Date.parse(ping.pinged_at) >= since);
+        setState((known) => ({
+          key,
+          pings: cursor ? [...known.pings, ...pings] : pings,
+          lost: page.summary.missing_seqs,
+          next: pings.length < page.pings.length ? null : page.next_cursor,
           problem: null,
           isLoading: false,
-        })),
-      (problem) => setAnswer((now) => ({ ...now, problem: problem.message, isLoading: false })),
+        }));
+      },
+      (problem) => setState((known) => ({ ...known, problem: problem.message, isLoading: false })),
     );
   };
-  useEffect(() => ask(), [id, hours, returns]);
-  useSummary(id, hours, beats?.[0]?.ping_seq, (summary) => setAnswer((now) => ({ ...now, summary })));
-  return { ...answer, pings: withLive(answer.pings, beats), more: answer.next ? () => ask(answer.next) : null };
-}
-
-/** Requests the summary of the period again, STORAGE_DELAY_MS after each new outcome. */
-function useSummary(id, hours, newest, onSummary) {
-  useEffect(() => {
-    if (!newest) return undefined;
-    let stop = () => {};
-    const timer = setTimeout(() => {
-      stop = cancellable(
-        api.history(id, { hours, limit: 1 }),
-        (page) => onSummary(page.summary),
-        () => {},
-      );
-    }, STORAGE_DELAY_MS);
-    return () => {
-      clearTimeout(timer);
-      stop();
-    };
-  }, [id, hours, newest]);
+  useEffect(() => ask(), [id, text, returns]);
+  const pings = isOpen ? withLive(answer.pings, beats) : answer.pings;
+  return { ...answer, pings, more: answer.next ? () => ask(answer.next) : null };
 }
 
 /** The pings with those that only came as events: storage may be a moment behind. */

@@ -1,19 +1,21 @@
 /** The properties of an agent as a list of names and values. */
 
-import { ago, count, formatFullTime, percent } from "../format.js";
+import { ago, count, duration, formatFullTime, percent } from "../format.js";
 import { html } from "../preact.js";
 import { useNow } from "../store.js";
 import { Countdown } from "./countdown.js";
-import { Interval } from "./row.js";
+import { Interval, Uptime } from "./row.js";
 
-export function Facts({ agent }) {
+/** `beats` are the agent's last outcomes, newest first. */
+export function Facts({ agent, beats = [] }) {
   const now = useNow();
+  const judged = beats.find((ping) => ping.uptime_percent != null && ping.verdict !== "first");
   const streak = agent.good_streak > 0 ? `${count(agent.good_streak)} good in a row` : "no good streak";
   return html`<dl class="facts">
     <${Fact} name="Next ping"><${Countdown} at=${agent.next_ping_at} interval=${agent.current_interval_minutes} /><//>
     <${Fact} name="Interval" note=${streak}><${Interval} agent=${agent} /><//>
-    <${Fact} name="Uptime, last judged">${percent(agent.uptime_percent)}<//>
-    <${Fact} name="Uptime, 24 h">${percent(agent.uptime_24h_percent)}<//>
+    <${Fact} name="Uptime, last judged" note=${judged?.window_seconds ? `of ${duration(judged.window_seconds)}` : null}>${percent(agent.uptime_percent)}<//>
+    <${Fact} name="Uptime, 24 h"><${Uptime} agent=${agent} /><//>
     <${Fact} name="Last answer" note=${formatFullTime(agent.last_answered_at)}>${ago(agent.last_answered_at, now)}<//>
     <${Fact} name="Pings" note=${`${count(agent.missed_pings)} missed`}>${count(agent.total_pings)}<//>
     <${Fact} name="Connection">${connection(agent.connected)}<//>

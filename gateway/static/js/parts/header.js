@@ -5,6 +5,7 @@ import { html, useState } from "../preact.js";
 import { isSignedIn, signOut } from "../session.js";
 import { useNow } from "../store.js";
 import { setTheme, theme, THEMES } from "../theme.js";
+import { ZoneSwitch } from "../zone.js";
 import { AlertsBadge } from "./alerts.js";
 import { AddHostButton } from "./addhost.js";
 import { Icon } from "./glyph.js";
@@ -36,6 +37,7 @@ export function Header({ state, mayAdd }) {
       <a href="schema">API</a>
       <a href="metrics">Metrics</a>
       ${phase === "ready" && isSignedIn() && html`<${SignOut} />`}
+      ${phase === "ready" && html`<${ZoneSwitch} />`}
       <button type="button" class="plain help-button" onClick=${showHelp} aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)">?</button>
       <${ThemeButton} />
     </nav>

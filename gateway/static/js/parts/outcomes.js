@@ -10,10 +10,12 @@ import { SecondsByState } from "./summary.js";
 const STEP = 25;
 const COLUMNS = ["Time", "Outcome", "Uptime", "Answered in", "Next after"];
 
-export function Outcomes({ id, outcomes, hours }) {
+/** `series` has the sums of the period, `outcomes` its pings; `hours` reach from now back to its beginning. */
+export function Outcomes({ id, outcomes, hours, period, series }) {
   const [shown, setShown] = useState(STEP);
-  useEffect(() => setShown(STEP), [id, hours]);
-  const { pings, summary, problem, more } = outcomes;
+  useEffect(() => setShown(STEP), [id, period.text]);
+  const { pings, lost, problem, more } = outcomes;
+  const sums = series.answer?.text === period.text ? series.answer : null;
   const next = () => {
     setShown(shown + 4 * STEP);
     if (more && shown + 4 * STEP > pings.length) more();
@@ -21,10 +23,10 @@ export function Outcomes({ id, outcomes, hours }) {
   const nothing = outcomes.isLoading ? "Reading the history." : "Nothing in this period.";
   const hasMore = shown < pings.length || more;
   return html`<section class="block" aria-label="History">
-    <h2>History <span class="quiet">${summary ? `${plural(summary.pings, "ping")}, ${count(summary.missed)} missed` : ""}</span></h2>
+    <h2>History <span class="quiet">${sums ? `${plural(sums.pings, "ping")}, ${count(sums.missed)} missed` : ""}</span></h2>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-    ${summary && html`<${SecondsByState} seconds=${summary.seconds} unreported=${summary.unreported_seconds} />`}
-    ${summary?.missing_seqs > 0 && html`<p class="problem">${plural(summary.missing_seqs, "outcome")} never reached history.</p>`}
+    ${sums && html`<${SecondsByState} seconds=${sums.seconds} unreported=${sums.unreported_seconds} />`}
+    ${lost > 0 && html`<p class="problem">${plural(lost, "outcome")} of ${period.isOpen ? "this period" : "the time since its beginning"} never reached history.</p>`}
     ${pings.length === 0 && !problem && html`<p class="quiet">${nothing}</p>`}
     ${
       pings.length > 0 &&
@@ -36,6 +38,7 @@ export function Outcomes({ id, outcomes, hours }) {
     <p class="after">
       ${hasMore && html`<button type="button" onClick=${next}>Show more</button>`}
       <a href=${exportLink(id, hours, "csv")} download>CSV</a> <a href=${exportLink(id, hours, "parquet")} download>Parquet</a>
+      ${!period.isOpen && html`<span class="quiet">from the beginning of the period until now</span>`}
     </p>
   </section>`;
 }

@@ -1,6 +1,6 @@
 /** The charts' data and options for uPlot. What they draw are buckets of outcomes: storage sums them (docs/api.md). */
 
-import { axisLabel, count, formatFullTime, milliseconds, percent, plural } from "../format.js";
+import { axisLabel, count, formatFullTime, isShownInUtc, milliseconds, percent, plural } from "../format.js";
 import { html } from "../preact.js";
 import { showTooltip } from "./tooltip.js";
 
@@ -45,13 +45,15 @@ function clockLabels(_plot, splits, _axis, _space, step) {
   return splits.map((seconds) => axisLabel(seconds * 1000, step));
 }
 
-function options(container, frame, buckets, { height, axis, series, range, hooks = {} }) {
+function options(UPlot, container, frame, buckets, { height, axis, series, range, hooks = {} }) {
   const [x, y] = axes(container, axis);
   return {
     width: frame.width,
     height,
     padding: [8, 22, 0, 0],
     legend: { show: false },
+    // marks stand at full hours and days of the zone that is shown
+    tzDate: (seconds) => (isShownInUtc() ? UPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : new Date(seconds * 1000)),
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
     scales: { x: { range: [frame.since, frame.until] }, y: { range } },
     axes: [{ ...x, values: clockLabels }, y],
@@ -108,6 +110,23 @@ export function levelLine(buckets, valuesOf) {
   return [times, ...lines];
 }
 
+/** The points of a line through the middle of each bucket, with gaps where the pings were interrupted. */
+export function pointLine(buckets, values) {
+  const times = [];
+  const lines = values.map(() => []);
+  buckets.forEach((bucket, at) => {
+    const middle = middleOf(bucket);
+    const reached = at > 0 ? secondsOf(buckets[at - 1].until) : Number.NEGATIVE_INFINITY;
+    if (at > 0 && secondsOf(bucket.since) > reached + 1) {
+      times.push((secondsOf(bucket.since) + reached) / 2);
+      for (const line of lines) line.push(null);
+    }
+    times.push(middle);
+    lines.forEach((line, which) => line.push(values[which][at]));
+  });
+  return [times, ...lines];
+}
+
 export function uptimeChart(UPlot, container, buckets, frame) {
   const data = levelLine(buckets, [(bucket) => bucket.uptime_percent, (bucket) => bucket.min_uptime_percent ?? bucket.uptime_percent]);
   const lowest = Math.min(99, ...data[1].concat(data[2]).filter((value) => value != null));
@@ -121,7 +140,7 @@ export function uptimeChart(UPlot, container, buckets, frame) {
     { stroke: transparent(low, 0.6), width: 1, points: { show: false } }, // the lowest ping of each bucket, where it differs
   ];
   const differs = data[1].some((value, at) => value != null && value - data[2][at] > 0.0005);
-  const all = options(container, frame, buckets, {
+  const all = options(UPlot, container, frame, buckets, {
     height: 150,
     series: differs ? [series[1], series[0]] : [series[0]],
     range: [bottom, 100.0001],
@@ -173,6 +192,6 @@ export function responseChart(UPlot, container, buckets, frame) {
     { stroke: transparent(line, 0.45), width: 1, points: { show: false } },
     { stroke: line, width: 1.25, points },
   ];
-  const all = options(container, frame, buckets, { height: 96, series, range: [0, highest * 1.15], axis: milliseconds });
-  return new UPlot(all, [buckets.map(middleOf), slowest, median], container);
+  const all = options(UPlot, container, frame, buckets, { height: 96, series, range: [0, highest * 1.15], axis: milliseconds });
+  return new UPlot(all, pointLine(buckets, [slowest, median]), container);
 }

@@ -1,11 +1,12 @@
 /** One agent: how it stands, its last outcomes, and when it is pinged next. */
 
-import { duration, formatFullTime, milliseconds, percent, plural } from "../format.js";
+import { duration, formatFullTime, milliseconds, plural } from "../format.js";
 import { requestBeats, showRow } from "../live.js";
 import { classes, html, memo, useEffect, useRef } from "../preact.js";
 import { go } from "../route.js";
 import { areTwo, isUnopened, remark, status } from "../labels.js";
 import { Countdown } from "./countdown.js";
+import { Figure } from "./figure.js";
 import { Chip } from "./glyph.js";
 import { Heartbeat } from "./heartbeat.js";
 
@@ -44,14 +45,9 @@ export const isJudged = (agent) => agent.status !== "healthy" || agent.uptime_pe
 
 export const labelOf = (agent) => (isJudged(agent) ? status(agent.status).label : "Not judged");
 
-/** The uptime of 24 h. What rests on less than one interval says on how much. */
-export function Uptime({ agent, baseSeconds }) {
-  const value = percent(agent.uptime_24h_percent);
-  const rests = agent.uptime_24h_seconds;
-  const isEarly = agent.uptime_24h_percent != null && rests != null && baseSeconds != null && rests < baseSeconds - 1;
-  if (!isEarly) return value;
-  return html`<span class="early" title="less than one interval was judged so far">${value}<span class="quiet">of ${duration(rests)}</span></span>`;
-}
+/** The uptime of 24 h. */
+export const Uptime = ({ agent, baseSeconds }) =>
+  html`<${Figure} percent=${agent.uptime_24h_percent} rests=${agent.uptime_24h_seconds} baseSeconds=${baseSeconds} />`;
 
 const onScreen = new Map(); // what to call when a row comes onto the screen or leaves it, by its element
 const observer = new IntersectionObserver(

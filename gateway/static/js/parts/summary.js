@@ -1,11 +1,12 @@
 /** The fleet in figures: GPUs first, then uptime, response time, due agents, pings. */
 
 import { isWhole } from "../fleet.js";
-import { count, duration, milliseconds, NOTHING, percent, plural } from "../format.js";
+import { count, duration, milliseconds, NOTHING, percent, plural, SPACE } from "../format.js";
 import { classes, html } from "../preact.js";
 import { useNow } from "../store.js";
 import { SECONDS } from "../labels.js";
 import { Countdown } from "./countdown.js";
+import { judgedSeconds } from "./figure.js";
 import { Glyph } from "./glyph.js";
 
 export function Summary({ fleet }) {
@@ -40,13 +41,9 @@ function GpusUp({ gpus }) {
   </div>`;
 }
 
-/** The judged seconds: what the percentage is a share of. */
-const judgedSeconds = (seconds) =>
-  (seconds?.up ?? 0) + (seconds?.degraded ?? 0) + (seconds?.down ?? 0) + (seconds?.unknown ?? 0);
-
 /** A figure from less than one base interval a host says nothing about a day yet, and says so. */
-function earlyNote(fleet) {
-  const judged = judgedSeconds(fleet.uptime?.seconds);
+export function earlyNote(fleet) {
+  const judged = judgedSeconds(fleet.uptime?.seconds, fleet.uptime?.unreported_seconds);
   if (fleet.baseSeconds == null || judged >= fleet.baseSeconds * Math.max(1, fleet.total) * 0.98) return "";
   return `too early to tell: judged so far ${duration(judged)}, less than one interval (${duration(fleet.baseSeconds)}) a host`;
 }
@@ -58,7 +55,7 @@ function Uptime({ fleet }) {
   const isAway = fleet.degraded.includes("storage");
   return html`<div class="figure figure-uptime">
     <h2>Fleet uptime, 24 h</h2>
-    <p class=${classes({ big: true, "is-early": early })} data-name="uptime">${value}</p>
+    <p class="trended"><span class=${classes({ big: true, "is-early": early })} data-name="uptime">${value}</span>${!early && html`<${Trend} fleet=${fleet} />`}</p>
     ${early && html`<p class="note early-note" role="note">${early}</p>`}
     ${value === NOTHING && html`<p class="note">${isAway ? (fleet.reasons.storage ?? "storage did not answer") : "known after the second ping of an agent"}</p>`}
     ${value !== NOTHING && html`<${SecondsByState} seconds=${uptime.seconds} unreported=${uptime.unreported_seconds} />`}
@@ -68,12 +65,29 @@ function Uptime({ fleet }) {
 
 /** The uptime of the longer periods, where they hold more than the 24 hours do. */
 function Longer({ fleet }) {
-  const today = judgedSeconds(fleet.uptime?.seconds);
-  const longer = fleet.longer.filter((sums) => judgedSeconds(sums.seconds) > today + 1);
+  const longer = longerOf(fleet);
   if (longer.length === 0) return null;
   return html`<p class="note longer">${longer.map(
-    (sums) => html`<span key=${sums.hours}>${Math.round(sums.hours / 24)} d <b>${percent(sums.uptime_percent)}</b></span>`,
+    (sums) => html`<span key=${sums.hours} data-hours=${sums.hours}>${Math.round(sums.hours / 24)} d <b>${percent(sums.uptime_percent)}</b></span>`,
   )}</p>`;
+}
+
+function longerOf(fleet) {
+  const today = judgedSeconds(fleet.uptime?.seconds, fleet.uptime?.unreported_seconds);
+  return fleet.longer.filter((sums) => judgedSeconds(sums.seconds, sums.unreported_seconds) > today + 1);
+}
+
+const LEAST_TREND = 0.0005; // points: less does not show in a percentage of three decimals
+
+/** How the 24 hours compare with the 7 days before now, in points. */
+function Trend({ fleet }) {
+  const week = longerOf(fleet).find((sums) => sums.hours === 168);
+  if (week?.uptime_percent == null) return null;
+  const by = fleet.uptime.uptime_percent - week.uptime_percent;
+  const size = Math.abs(by).toFixed(Math.abs(by) >= 1 ? 1 : 3);
+  const words = Math.abs(by) < LEAST_TREND ? "as in the 7 days" : `${size} points ${by > 0 ? "better" : "worse"} than the 7 days`;
+  const mark = Math.abs(by) < LEAST_TREND ? "=" : `${by > 0 ? "▲" : "▼"}${SPACE}${size}`;
+  return html`<span class=${`trend tone-${by < -LEAST_TREND ? "missing" : "healthy"}`} title=${words} data-name="trend"><span aria-hidden="true">${mark}</span><span class="spoken">${words}</span></span>`;
 }
 
 /** The seconds by state, as a bar and as text. */

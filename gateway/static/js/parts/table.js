@@ -53,10 +53,13 @@ export function Table({ fleet, route }) {
 /** How many rows are shown of how many that fit, and of the whole fleet where that is another number. */
 function countText(shown, total, fleet, route) {
   if (total == null) return "";
-  if (!route.search.trim() && !route.status) return total > shown ? `the ${count(shown)} ${worstWord(route)} of ${count(total)}` : count(total);
+  if (!route.search.trim() && !route.status) return total > shown ? `the ${count(shown)} ${worstWord(route)} of ${count(total)}${orderNote(route)}` : count(total);
   const found = shown < total ? `${count(shown)} of ${count(total)} found` : `${count(total)} found`;
   return `${found}, of ${count(fleet.total)}`;
 }
+
+/** The gateway sorts by what the scheduler knows, which is not the uptime of 24 hours that the column shows. */
+const orderNote = (route) => (route.sort === "uptime" ? ", by the uptime of their last ping" : "");
 
 const worstWord = (route) => (route.sort === "status" && !route.reverse ? "worst" : "first");
 

@@ -12,6 +12,7 @@ import { MapCanvas } from "../map/canvas.js";
 import { requestMap, updated } from "../map/data.js";
 import { groupsOf } from "../map/layout.js";
 import { Glyph } from "../parts/glyph.js";
+import { earlyNote } from "../parts/summary.js";
 import { grouped } from "../grouping.js";
 import { classes, html, useEffect, useRef, useState } from "../preact.js";
 import { openStream } from "../stream/stream.js";
@@ -39,7 +40,7 @@ export function Wall({ state, route }) {
     <h1 class="spoken">The wall</h1>
     <header class="wall-top">
       <div class="wall-gpus"><b data-name="wall-gpus">${fleet.gpus ? count(fleet.gpus.up) : "–"}</b><span>of ${count(fleet.gpus?.total ?? 0)} GPUs up</span></div>
-      <div class="wall-uptime"><b>${percent(fleet.uptime?.uptime_percent)}</b><span>fleet uptime, 24 h</span></div>
+      <div class="wall-uptime"><b>${percent(fleet.uptime?.uptime_percent)}</b><span>${earlyNote(fleet) ? "fleet uptime so far: too early to tell" : "fleet uptime, 24 h"}</span></div>
       <ul class="wall-counts">${STATUSES.filter(({ name }) => name !== "healthy" && (fleet.byStatus[name] ?? 0) > 0).map(
         ({ name, label: text }) => html`<li key=${name} class="tone-${name}"><${Glyph} name=${name} /><b>${count(fleet.byStatus[name])}</b><span>${text.toLowerCase()}</span></li>`,
       )}${troubled(fleet.byStatus) === 0 && (fleet.byStatus.pending ?? 0) === 0 && html`<li class="tone-healthy"><${Glyph} name="healthy" /><span>no host in trouble</span></li>`}</ul>
@@ -140,7 +141,7 @@ function Worst({ agent, now }) {
   const gpus = (agent.gpus ?? []).filter((gpu) => gpu.expected !== false);
   const down = gpus.filter((gpu) => gpu.state !== "up" && gpu.state !== "degraded").length;
   const since = agent.last_answered_at ? (now - Date.parse(agent.last_answered_at)) / 1000 : null;
-  const said = agent.status === "missing" ? (since == null ? "never answered" : `silent for ${duration(Math.floor(since))}`) : down > 0 ? `${down} of ${gpus.length} GPUs down` : percent(agent.uptime_percent);
+  const said = agent.status === "missing" ? (since == null ? "never answered" : `silent for ${duration(Math.floor(since))}`) : down > 0 ? `${down} of ${gpus.length} GPUs down` : `${percent(agent.uptime_percent)} at the last ping`;
   return html`<li class="tone-${agent.status}" data-agent=${agent.agent_id}><${Glyph} name=${agent.status} /><b>${agent.agent_id}</b>
     <span>${agent.status === "missing" || down > 0 ? said : `${status(agent.status).label.toLowerCase()}, ${said}`}</span></li>`;
 }
