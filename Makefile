@@ -84,12 +84,14 @@ agentd-binary: $(RELEASE)
 release: $(RELEASE) $(WEB)
 	@VENV=$(VENV) sh deploy/release/release.sh
 
-# the newest versions within the ranges of pyproject.toml, pinned by hash; a lock names no registry
+# The newest versions within the ranges of pyproject.toml, pinned by hash; a lock names no registry. What runs is
+# chosen first, and the other locks keep to it: what is tested is what is shipped.
 lock: $(VENV)/bin/python
 	@test -x $(VENV)/uv/bin/uv || { $(BIN)/python -m venv $(VENV)/uv && $(VENV)/uv/bin/pip install --quiet uv; }
 	$(UV_COMPILE) --upgrade --extra all --output-file requirements.txt
-	$(UV_COMPILE) --upgrade --extra dev --output-file requirements-dev.txt
-	$(UV_COMPILE) --upgrade --extra agentd --extra release --output-file requirements-release.txt
+	$(UV_COMPILE) --upgrade --constraints requirements.txt --extra dev --output-file requirements-dev.txt
+	$(UV_COMPILE) --upgrade --constraints requirements.txt --extra agentd --extra release \
+		--output-file requirements-release.txt
 
 clean:
 	rm -rf $(VENV) node_modules gateway/static/vendor gateway/static/built build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \

@@ -1,5 +1,6 @@
 """Packages: they hold the page or are not built, and they hold what the services need."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,22 @@ def test_a_gpu_host_may_build_without_the_page(clone):
 def test_there_is_one_version():
     assert PROJECT["version"] == VERSION
     assert f":-{VERSION}}}" in (ROOT / "compose.yaml").read_text()
+
+
+def pins_of(lock: str) -> dict[tuple[str, str], str]:
+    """The version of each package and marker."""
+    pinned = re.compile(r"^([\w.-]+)==(\S+?)\s*(?:;\s*(.*?))?\s*\\$", re.MULTILINE)
+    found = pinned.finditer((ROOT / lock).read_text())
+    return {(match[1], match[3] or ""): match[2] for match in found}
+
+
+@pytest.mark.parametrize("lock", ["requirements-dev.txt", "requirements-release.txt"])
+def test_what_is_tested_and_built_is_what_is_shipped(lock):
+    shipped = pins_of("requirements.txt")
+    other = pins_of(lock)
+    assert len(shipped) > 30
+    both = shipped.keys() & other.keys()
+    assert {name: other[name] for name in both} == {name: shipped[name] for name in both}
 
 
 def test_nobody_is_sent_to_a_package_index_for_gpuping():
