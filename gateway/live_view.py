@@ -10,11 +10,12 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from bus.contract.dashboard import PLACE_LABEL
 from bus.contract.fleet_map import STATE_LETTERS, STATUS_LETTERS
 from bus.contract.messages import Status
 from bus.contract.questions import Agent, GpuCounts, LiveEvent, Ping
 
-MOST_CHANGES = 10  # status changes that one `totals` event tells
+MOST_CHANGES = 20  # status changes that one `totals` event tells
 MOST_UPDATES = 2_000  # agents of one `map` event
 
 
@@ -36,9 +37,10 @@ FULL = LiveView()
 
 
 class StatusChange(Struct, kw_only=True, frozen=True):
-    """An outcome after which an agent's status is another one."""
+    """An outcome after which an agent's status is another one. `site` is its label of that name."""
 
     agent_id: str
+    site: str | None
     status: Status
     previous_status: Status
     ping: Ping
@@ -115,8 +117,10 @@ class Digest:
         self.by_status[agent.status] += 1
         self._changes_total += 1
         if len(self._changes) < MOST_CHANGES:
+            site = agent.metadata.get(PLACE_LABEL)
             change = StatusChange(
                 agent_id=event.agent_id,
+                site=site if isinstance(site, str) else None,
                 status=agent.status,
                 previous_status=before,
                 ping=event.ping,

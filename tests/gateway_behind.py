@@ -39,6 +39,7 @@ from bus.contract.questions import (
     SchedulerStats,
     StorageStats,
     StoredHistory,
+    Trouble,
     UptimesReply,
     UptimesRequest,
 )
@@ -186,6 +187,7 @@ class Behind:
         self.series_pings = 0  # how many outcomes the buckets of any period have
         self.silent: set[str] = set()
         self.remarks: tuple[str, ...] = ()
+        self.troubles: tuple[Trouble, ...] = ()
         self.nonsense: set[str] = set()
         self.asked: list[tuple[str, object]] = []
         self.files = Files(client)
@@ -294,6 +296,7 @@ class Behind:
             if (question.status in {None, one.status})
             and (question.capability is None or question.capability in one.capabilities)
             and (question.search or "").lower() in one.agent_id.lower()
+            and (not question.agent_ids or one.agent_id in question.agent_ids)
         ]
         after = [
             one for one in fitting if question.cursor is None or one.agent_id > question.cursor
@@ -447,6 +450,7 @@ class Behind:
             response_ms={"p50": 1.5, "p95": 2.0},
             late_ms={"p50": 3.0},
             recent=tuple(newest),
+            troubles=self.troubles,
         )
 
     async def _export(self, request: Request) -> FileOffer:

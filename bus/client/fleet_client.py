@@ -30,7 +30,9 @@ from bus.contract.dashboard import (
     CHANGES,
     LONGER_HOURS,
     PERIOD_HOURS,
+    PLACE_LABEL,
     RECENT_PINGS,
+    TROUBLES,
     WORST_AGENTS,
     Dashboard,
     FleetUptime,
@@ -429,6 +431,7 @@ class FleetClient:
             hours=PERIOD_HOURS,
             recent=RECENT_PINGS,
             changes=CHANGES,
+            troubles=TROUBLES,
             longer_hours=LONGER_HOURS if asks_longer else (),
         )
         fleet, agents, overview, storage_trouble, alerts = await asyncio.gather(
@@ -488,8 +491,27 @@ class FleetClient:
             late_ms=overview.late_ms,
             recent=overview.recent,
             changes=overview.changes,
+            troubles=overview.troubles,
+            sites=await self._sites_of(overview),
             longer=self._longer,
         )
+
+    async def _sites_of(self, overview: OverviewReply) -> dict[str, str]:
+        """The sites of the agents that an overview tells of, where they have the label."""
+        agent_ids = {change.ping.agent_id for change in overview.changes}
+        agent_ids |= {trouble.agent_id for trouble in overview.troubles}
+        if not agent_ids:
+            return {}
+        question = ListRequest(agent_ids=tuple(sorted(agent_ids)), limit=len(agent_ids))
+        page = await optional(self.agents(question))
+        if page is None:
+            return {}
+        sites = {}
+        for agent in page.agents:
+            site = agent.metadata.get(PLACE_LABEL)
+            if isinstance(site, str) and site and agent.agent_id in agent_ids:
+                sites[agent.agent_id] = site
+        return sites
 
     async def _worst_agents(self, storage_timeout: float) -> tuple[Agent, ...]:
         page = await self.agents(ListRequest(order="worst", limit=WORST_AGENTS))

@@ -6,11 +6,13 @@ from msgspec import Struct
 
 from bus.contract.alerts import AlertsSummary
 from bus.contract.messages import Percent, SummedSeconds
-from bus.contract.questions import Agent, Change, FleetSums, GpuCounts, Ping
+from bus.contract.questions import Agent, Change, FleetSums, GpuCounts, Ping, Trouble
 
 WORST_AGENTS = 100
 RECENT_PINGS = 50
 CHANGES = 30
+TROUBLES = 30
+PLACE_LABEL = "site"
 PERIOD_HOURS = 24.0
 LONGER_HOURS = (168.0, 720.0)  # a week and thirty days
 
@@ -42,8 +44,10 @@ class Dashboard(Struct, kw_only=True, frozen=True):
 
     `response_ms` and `late_ms` are keyed by percentile: p50, p95, p99. `degraded` names the
     services that cannot work, whose parts may be missing, and `reasons` says why, by service.
-    `changes` are the newest outcomes that differ in kind from the agent's one before, `longer` the
-    fleet's uptime of a week and of thirty days, `gpus` the GPUs by their state at the last ping.
+    `changes` are the newest outcomes that differ in kind from the agent's one before, `troubles`
+    what began or ended last at GPUs and hosts, and `sites` the label `site` of the agents of both.
+    `longer` is the fleet's uptime of a week and of thirty days, `gpus` the GPUs by their state at
+    the last ping.
     `alerts` is None where no alerts service answers.
     """
 
@@ -62,5 +66,7 @@ class Dashboard(Struct, kw_only=True, frozen=True):
     gpus: GpuCounts | None = None
     base_interval_minutes: float | None = None
     changes: tuple[Change, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+    sites: dict[str, str] = {}
     longer: tuple[FleetSums, ...] = ()
     alerts: AlertsSummary | None = None

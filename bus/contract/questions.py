@@ -232,7 +232,7 @@ class ListRequest(Message, kw_only=True, frozen=True):
 
     `search` finds agents in which each of its words occurs, in any case: in the id, URL,
     capabilities, metadata (as `name:value`), names and UUIDs of GPUs, and reasons (as
-    `reason:...`).
+    `reason:...`). With `agent_ids`, only these agents are looked at.
     """
 
     status: Status | None = None
@@ -242,6 +242,7 @@ class ListRequest(Message, kw_only=True, frozen=True):
     cursor: str | None = None
     order: AgentOrder = "id"
     reverse: bool = False
+    agent_ids: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
 
 
 class GetRequest(Message, kw_only=True, frozen=True):
@@ -398,13 +399,15 @@ class UptimesReply(Message, kw_only=True, frozen=True):
 class OverviewRequest(Message, kw_only=True, frozen=True):
     """Asks for the fleet's last `hours` in numbers, and for its `recent` newest outcomes.
 
-    `changes` is the number of newest outcomes that differ in kind from the one before.
+    `changes` is the number of newest outcomes that differ in kind from the one before, `troubles`
+    that of the newest troubles of GPUs and hosts.
     `longer_hours` are more periods of which only the sums are wanted.
     """
 
     hours: PastHours = 24.0
     recent: Annotated[int, Meta(ge=0, le=1000)] = 50
     changes: Annotated[int, Meta(ge=0, le=1000)] = 0
+    troubles: Annotated[int, Meta(ge=0, le=1000)] = 0
     longer_hours: Annotated[tuple[PastHours, ...], Meta(max_length=10)] = ()
 
 
@@ -418,11 +421,29 @@ class Change(Struct, kw_only=True, frozen=True):
     ping: Ping
 
 
+class Trouble(Struct, kw_only=True, frozen=True):
+    """What was wrong with a GPU, or with a host (no `gpu`), for one reason, within a period.
+
+    `since` and `until` are those of the last time, `until` None where it lasted at `told_at`, when
+    the host reported it last. `times` is how many such troubles the period had. What happened at
+    one moment, such as an XID that has no effect, has the state `event`.
+    """
+
+    agent_id: str
+    gpu: str | None
+    index: int | None
+    state: str
+    reason: str
+    since: datetime
+    until: datetime | None
+    times: int
+    told_at: datetime
+
+
 class FleetSums(Struct, kw_only=True, frozen=True):
     """The whole fleet over a longer period, from the summed seconds of windows.
 
-    Unlike the sums of a day, they leave out time in which an agent was asked and never answered:
-    finding it takes a look at every outcome of the period.
+    `unreported_seconds` is as in HistorySummary, of all agents together.
     """
 
     hours: float
@@ -445,6 +466,7 @@ class OverviewReply(Message, kw_only=True, frozen=True):
     late_ms: dict[str, float | None]
     recent: tuple[Ping, ...]
     changes: tuple[Change, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
     longer: tuple[FleetSums, ...] = ()
     unreported_seconds: float = 0.0
 

@@ -4,7 +4,7 @@ import asyncio
 import bisect
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
@@ -83,7 +83,13 @@ def _has_capability(tracked: Tracked, capability: str) -> bool:
 
 def is_plain(request: ListRequest) -> bool:
     """Returns whether a request asks for the worst agents only: no filter, page or direction."""
-    filters = (request.status, request.capability, request.search, request.cursor)
+    filters = (
+        request.status,
+        request.capability,
+        request.search,
+        request.cursor,
+        request.agent_ids,
+    )
     return request.order == "worst" and not request.reverse and not any(filters)
 
 
@@ -95,7 +101,7 @@ async def in_order(matching: Matching) -> Listing:
     directory = matching.directory
     request = matching.request
     places: list[Place] = []
-    for examined, agent_id in enumerate(directory.registered_ids(), 1):
+    for examined, agent_id in enumerate(_candidates(matching), 1):
         tracked = directory.get(agent_id)
         if tracked is not None and matching.matches(agent_id, tracked):
             places.append(matching.place(agent_id, tracked))
@@ -110,6 +116,15 @@ async def in_order(matching: Matching) -> Listing:
             page.append(tracked)
     more = len(places) > begin + request.limit
     return Listing(page, len(places), more)
+
+
+def _candidates(matching: Matching) -> Iterable[str]:
+    """Returns the ids of the registered agents that have to be looked at."""
+    registered = matching.directory.registered_ids()
+    if not matching.request.agent_ids:
+        return registered
+    asked = set(matching.request.agent_ids)
+    return [agent_id for agent_id in registered if agent_id in asked]
 
 
 def _begin_of_page(matching: Matching, places: list[Place]) -> int:

@@ -29,6 +29,7 @@ from storage.answers.cursor import cursor_at, older_than
 from storage.answers.latencies import fleet_latencies
 from storage.answers.pings import HistoryRow, fit_message, to_pings, with_evidence
 from storage.answers.sealed import sealed_range
+from storage.answers.troubles import troubles
 from storage.engine.bounds import LAST_US
 from storage.engine.database import listed, rows_as, sql
 from storage.engine.duration_columns import durations_of
@@ -200,6 +201,7 @@ def overview(
     latencies = fleet_latencies(reader, row.pings, since_us, sealed)
     recent = fit_message(_recent_pings(reader, request.recent, since_us), most_bytes // 2)
     changed = changes(reader, request.changes, since_us, row.pings)
+    found_troubles = troubles(reader, request.troubles, since_us, row.pings)
     longer = []
     for hours in request.longer_hours:
         longer.append(_sums(reader, hours, now))
@@ -217,7 +219,8 @@ def overview(
         response_ms=latencies.response_ms,
         late_ms=latencies.late_ms,
         recent=recent,
-        changes=fitting(changed, most_bytes // 2),
+        changes=fitting(changed, most_bytes // 4),
+        troubles=fitting(found_troubles, most_bytes // 4),
         longer=tuple(longer),
     )
 

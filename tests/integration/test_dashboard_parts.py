@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from bus.contract.questions import GpuSummary, LiveEvent
+from bus.contract.questions import GpuSummary, LiveEvent, Trouble
 from bus.settings import Settings
 from tests.acceptance.system import until
 from tests.browser import Browser, chromium
@@ -437,3 +437,47 @@ async def test_a_month_and_any_two_times_are_drawn_in_the_zone_that_is_shown(pag
     finally:
         driver.execute_cdp_cmd(IN_ZONE, {"timezoneId": ""})
         driver.execute_script("localStorage.clear()")
+
+
+async def test_what_changed_names_the_gpu_and_the_site(page: Page):
+    """A site that goes missing is one line, and the trouble of a GPU is a line of its own."""
+    ids = [f"fra-{number:02}" for number in range(14)]
+    for agent_id in ids:
+        page.behind.agents[agent_id] = agent(agent_id, status="healthy", metadata={"site": "FRA"})
+    ended = NOW + timedelta(seconds=6)
+    page.behind.troubles = (
+        Trouble(
+            agent_id="b",
+            gpu="GPU-b",
+            index=5,
+            state="down",
+            reason="lost",
+            since=NOW,
+            until=ended,
+            times=3,
+            told_at=ended,
+        ),
+    )
+
+    def look() -> None:
+        page.browser.open(page.url)
+        page.browser.see(".feed li[data-kind=over]", "GPU 5 was down for 6 s: lost")
+        page.browser.see(".feed li[data-kind=over]", "3 times in 24 h")
+        page.browser.see(".live", "Live")
+
+    await in_browser(look)
+    for agent_id in ids:
+        missing = agent(agent_id, status="missing", metadata={"site": "FRA"}, total_pings=2)
+        missed = ping(agent_id, 2, "missed")
+        await page.behind.happens(
+            LiveEvent(
+                kind="ping",
+                agent_id=agent_id,
+                at=NOW,
+                agent=missing,
+                ping=missed,
+                previous_status="healthy",
+            )
+        )
+    await in_browser(lambda: page.browser.see(".feed li[data-kind=missed]", "14 hosts of FRA"))
+    assert len(page.browser.all(".feed li[data-kind=missed]")) == 1

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bus.contract.messages import AgentState, Seconds
+from bus.contract.messages import AgentState, Incident, Seconds
 from bus.contract.questions import HistoryRequest, OverviewRequest
 from bus.contract.series import SeriesReply, SeriesRequest
 from bus.settings import load
 from storage.answers import history, series
 from tests.storage_kept import NOW, Kept
-from tests.storage_states import state
+from tests.storage_states import GPU, gpu, state
 
 
 async def kept_with(tmp_path: Path, states: list[AgentState]) -> Kept:
@@ -83,4 +83,42 @@ async def test_what_changed_is_told_with_what_was_before(tmp_path: Path):
     assert told == [(6, "poor"), (4, "good"), (1, None)]
     assert [sums.hours for sums in reply.longer] == [168.0]
     assert reply.longer[0].seconds == reply.seconds
+    await kept.store.close()
+
+
+async def test_a_trouble_is_told_once_with_its_gpu_its_end_and_how_often_it_came(tmp_path: Path):
+    """Every report repeats an incident that goes on, and a host with a bad contact has many."""
+    step = timedelta(minutes=15)
+    begin = NOW - timedelta(hours=5)
+    bad = Seconds(up=600.0, down=300.0)
+    states = []
+    for number in range(1, 11):
+        at = begin + number * step
+        lost_at = at - timedelta(minutes=10)
+        ended = Incident(
+            gpu=GPU,
+            state="down",
+            reason="lost",
+            since=lost_at,
+            until=lost_at + timedelta(minutes=5),
+        )
+        still = Incident(gpu=None, state="degraded", reason="thermal", since=begin)
+        ended_since = NOW - timedelta(hours=26)  # before the period, and over before it as well
+        old = Incident(
+            gpu=GPU, state="down", reason="ecc", since=ended_since, until=NOW - timedelta(hours=25)
+        )
+        gpus = (gpu(bad, index=5),)
+        states.append(state("a", number, at, bad, gpus=gpus, incidents=(still, ended, old)))
+    kept = await kept_with(tmp_path, states)
+    asked = OverviewRequest(recent=0, troubles=10)
+    reply = await kept.store.read(lambda reader: history.overview(reader, asked, NOW))
+    found = [(one.agent_id, one.index, one.state, one.reason, one.times) for one in reply.troubles]
+    assert found == [("a", 5, "down", "lost", 10), ("a", None, "degraded", "thermal", 1)]
+    lost, heat = reply.troubles
+    last = begin + 10 * step
+    assert (lost.since, lost.until) == (
+        last - timedelta(minutes=10),
+        last - timedelta(minutes=5),
+    )
+    assert (heat.since, heat.until, heat.told_at) == (begin, None, last)
     await kept.store.close()

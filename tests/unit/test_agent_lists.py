@@ -123,6 +123,13 @@ async def test_a_search_finds_parts_of_every_field(fleet: Fleet, search: str, fo
     assert await fleet.ids(search=search) == found
 
 
+async def test_only_the_agents_that_were_named_are_listed(fleet: Fleet):
+    asked = ("gamma-3", "beta-2", "nobody")
+    assert await fleet.ids(agent_ids=asked) == ["beta-2", "gamma-3"]
+    assert await fleet.ids(agent_ids=asked, search="l4") == ["beta-2"]
+    assert not listing.is_plain(ListRequest(order="worst", agent_ids=asked))
+
+
 async def test_a_search_sees_what_changed_since_the_last_one(fleet: Fleet):
     assert await fleet.ids(search="a100") == []
     fleet.add("beta-2", report("beta-2", gpu(0, "NVIDIA A100")))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bus.settings import Settings
-from storage.answers import changes, history, latencies, pings, series
+from storage.answers import changes, history, latencies, pings, series, troubles
 from storage.engine import database
 from storage.engine.partitions import Partitions
 from storage.statements import outcomes, replay
@@ -17,6 +17,7 @@ ROWS = {
     "changed_pings": pings.HistoryRow,
     "changes": changes._ChangeRow,
     "series": series._BucketRow,
+    "gpu_sets_of_pings": troubles._SetRow,
     "gpus_of_pings": gpu_rows.GpuRow,
     "history_page": pings.HistoryRow,
     "history_summary": history._SummaryRow,
@@ -28,6 +29,7 @@ ROWS = {
     "replay_windows": replay._WindowsRow,
     "statement_incidents": outcomes._IncidentRow,
     "statement_windows": outcomes.OutcomeRow,
+    "troubles": troubles._TroubleRow,
     "uptimes": history._UptimeRow,
 }
 

@@ -13,7 +13,7 @@ import {
   selectRows,
   viewKey,
 } from "../../gateway/static/js/fleet.js";
-import { grouped } from "../../gateway/static/js/grouping.js";
+import { newsOf } from "../../gateway/static/js/news.js";
 
 const at = (seconds) => new Date(Date.parse("2026-11-23T12:00:00Z") + seconds * 1000).toISOString();
 
@@ -195,14 +195,58 @@ test("what changed: other kinds of outcomes only, and many at once in one line",
   const missed = (id) => event(id, 3, { ping: ping(id, 3, { outcome: "missed", verdict: "poor", reason: "timeout" }) });
   const later = ["a", "b", "c"].map(missed).reduce(fromEvent, calm);
   assert.equal(later.changes.length, 6);
-  assert.deepEqual(grouped(later.changes)[0].map((change) => change.previous), ["good", "good", "good"]);
+  const [newest, ...older] = newsOf(later);
+  assert.deepEqual([newest.ids, newest.before, newest.what], [["c", "b", "a"].sort(), "good → ", "missed"]);
+  assert.equal(older.length, 1, "the first pings");
 });
 
+const poor = (id, seq, reasons, part = {}) => ({
+  previous: "good",
+  ping: ping(id, seq, { verdict: "poor", reason: "uptime_below_threshold", gpus: [{ index: 0, state: "down", reasons }], ...part }),
+});
+const news = (part) => newsOf({ ...EMPTY, ...part });
+
 test("changes for different reasons are never told as one", () => {
-  const of = (id, reasons) => ({
-    previous: "good",
-    ping: ping(id, 3, { verdict: "poor", reason: "uptime_below_threshold", gpus: [{ index: 0, state: "down", reasons }] }),
-  });
-  const changes = [of("a", ["ecc"]), of("b", ["lost"]), of("c", ["lost"]), of("d", ["lost"])];
-  assert.deepEqual(grouped(changes).map((group) => group.length), [1, 3]);
+  const changes = [poor("a", 3, ["ecc"]), poor("b", 3, ["lost"]), poor("c", 3, ["lost"]), poor("d", 3, ["lost"])];
+  assert.deepEqual(news({ changes }).map((entry) => entry.ids.length).sort(), [1, 3]);
+});
+
+test("hosts of a site that go missing are one entry, whatever comes between them and however each missed", () => {
+  const missing = (id, seq, reason) => ({ previous: "good", ping: ping(id, seq, { outcome: "missed", verdict: "poor", reason }) });
+  const changes = [];
+  for (let n = 0; n < 14; n += 1) {
+    changes.push(missing(`fra-${n}`, 100 + n * 20, n % 2 ? "timeout" : "no_responders"));
+    changes.push(poor(`ams-${n}`, 101 + n * 20, [`xid:${n}`]));
+  }
+  const sites = new Map(changes.map(({ ping: { agent_id: id } }) => [id, id.slice(0, 3).toUpperCase()]));
+  const entry = news({ changes, sites }).find(({ kind }) => kind === "missed");
+  assert.deepEqual([entry.ids.length, entry.place, entry.isSince, new Date(entry.at).toISOString()], [14, "FRA", true, at(100)]);
+  sites.set("fra-0", "BER");
+  assert.equal(news({ changes, sites }).find(({ kind }) => kind === "missed").place, "FRA (13), BER (1)");
+  sites.delete("fra-0");
+  assert.equal(news({ changes, sites }).find(({ kind }) => kind === "missed").place, null, "the site of one is not known");
+});
+
+const trouble = (id, part = {}) => ({
+  agent_id: id, gpu: "GPU-0", index: 0, state: "down", reason: "lost", since: at(90), until: null, times: 1, told_at: at(100), ...part,
+});
+const said = (entry) => [entry.subject + entry.what, entry.rest, entry.isSince];
+
+test("a trouble of a GPU is an entry of its own: that it began, or how long it was", () => {
+  const [began] = news({ troubles: [trouble("a")] });
+  assert.deepEqual(said(began), ["GPU 0 down", "lost: no longer on the bus", true]);
+  const [ended] = news({ troubles: [trouble("a", { until: at(96), times: 12 })] });
+  assert.deepEqual(said(ended), ["GPU 0 was down for 6\u00a0s", "lost: no longer on the bus, 12 times in 24\u00a0h", false]);
+  const both = [trouble("a"), trouble("a", { gpu: "GPU-1", index: 1, since: at(91) })];
+  assert.deepEqual(news({ troubles: both }).map(said), [["GPUs 0, 1 down", "lost: no longer on the bus", true]]);
+  const [event] = news({ troubles: [trouble("a", { state: "event", reason: "xid:31", until: at(90) })] });
+  assert.deepEqual(said(event), ["GPU 0 XID 31", "", false]);
+  const many = ["a", "b", "c"].map((id) => trouble(id));
+  assert.deepEqual(news({ troubles: many }).map((entry) => [entry.ids.length, entry.what]), [[3, "down"]]);
+});
+
+test("a change does not repeat what an entry of its own says of the GPU", () => {
+  const part = { changes: [poor("a", 100, ["lost"], { window_seconds: 20 })], troubles: [trouble("a")] };
+  assert.deepEqual(news(part).map((entry) => entry.rest), ["", "lost: no longer on the bus"]);
+  assert.match(news({ ...part, troubles: [] })[0].rest, /GPU 0 down: lost/);
 });

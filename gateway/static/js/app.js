@@ -17,6 +17,7 @@ import { Tiles } from "./parts/tiles.js";
 import { Tooltip } from "./parts/tooltip.js";
 import { formatTime } from "./format.js";
 import { classes, html, useEffect } from "./preact.js";
+import { newsOf } from "./news.js";
 import { queryOf, useRoute } from "./route.js";
 import { showRoute } from "./live.js";
 import { useStore } from "./store.js";
@@ -71,7 +72,7 @@ function Fleet({ fleet, route, returns, mayAdd }) {
           <${Table} fleet=${fleet} route=${route} />
         <//>
         <${ErrorBoundary} name="The list of changes" resetOn=${fleet}>
-          <${Changes} changes=${fleet.changes} query=${queryOf(route)} isUnknown=${fleet.degraded.includes("storage")} />
+          <${Changes} news=${newsOf(fleet)} query=${queryOf(route)} isUnknown=${fleet.degraded.includes("storage")} />
         <//>
       </div>
     </main>

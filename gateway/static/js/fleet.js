@@ -30,6 +30,8 @@ export const EMPTY = {
   due: 0,
   nextPingAt: null,
   changes: [], // { previous, ping }, newest first
+  troubles: [], // of GPUs and hosts, as storage told them last
+  sites: new Map(), // the label "site" of the agents of both, by id
   degraded: [], // services that cannot work, whose part of the response may be missing
   reasons: {},
 };
@@ -55,6 +57,8 @@ export function fromDashboard(fleet, response) {
     due: response.due ?? 0,
     nextPingAt: response.next_ping_at ?? null,
     changes: mergeChanges(fleet.changes, response.changes ?? []),
+    troubles: response.degraded?.includes("storage") ? fleet.troubles : (response.troubles ?? []),
+    sites: new Map([...fleet.sites, ...Object.entries(response.sites ?? {})]),
     degraded: response.degraded ?? [],
     reasons: response.reasons ?? {},
   };
@@ -88,8 +92,11 @@ export function fromTotals(fleet, totals) {
     due: totals.due,
     nextPingAt: totals.next_ping_at,
     changes: fresh.length > 0 ? mergeChanges(fleet.changes, fresh) : fleet.changes,
+    sites: fresh.length > 0 ? new Map([...fleet.sites, ...sitesOf(totals.changes)]) : fleet.sites,
   };
 }
+
+const sitesOf = (changes) => changes.filter(({ site }) => site).map(({ agent_id: id, site }) => [id, site]);
 
 /** The fleet with a page of agents that the gateway found for a view; `isMore` adds it to the pages before. */
 export function fromView(fleet, key, page, isMore = false) {
@@ -119,6 +126,8 @@ function markStale(next, agents) {
 
 /** Without the agents that nothing shows any more: a big fleet must not fill the memory. */
 function pruned(next) {
+  const told = new Set([...next.changes.map(({ ping }) => ping.agent_id), ...next.troubles.map(({ agent_id: id }) => id)]);
+  next.sites = new Map([...next.sites].filter(([id]) => told.has(id)));
   const shown = new Set([...next.listed, ...next.view.ids, next.opened]);
   for (const id of next.agents.keys()) if (!shown.has(id)) next.agents.delete(id);
   for (const id of next.beats.keys()) if (!shown.has(id)) next.beats.delete(id);

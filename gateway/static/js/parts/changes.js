@@ -1,45 +1,36 @@
-/** What changed in the fleet: outcomes of another kind than the one before, and why. */
+/** What changed in the fleet: status changes, troubles of GPUs that began or ended, and why. */
 
-import { grouped } from "../grouping.js";
 import { formatTime, milliseconds, percent, zone } from "../format.js";
 import { html, memo } from "../preact.js";
-import { BEATS, outcomeKind, reasonOf } from "../labels.js";
+import { reasonOf } from "../labels.js";
 import { Glyph } from "./glyph.js";
 
 const SHOWN = 30;
 
-export function Changes({ changes, query, isUnknown }) {
-  const groups = grouped(changes).slice(0, SHOWN);
+export function Changes({ news, query, isUnknown }) {
   return html`<section class="feed" aria-label="What changed">
     <h2>What changed <span class="quiet">${zone()}</span></h2>
-    ${groups.length === 0 && html`<p class="quiet">${isUnknown ? "Not known now: storage does not answer." : "Nothing in the last 24 h."}</p>`}
-    <ol>${groups.map((group) => html`<${Item} key=${keyOf(group)} change=${group[0]} many=${group.length > 1 ? group : null} query=${query} />`)}</ol>
+    ${news.length === 0 && html`<p class="quiet">${isUnknown ? "Not known now: storage does not answer." : "Nothing in the last 24 h."}</p>`}
+    <ol>${news.slice(0, SHOWN).map((entry) => html`<${Item} key=${entry.key} text=${JSON.stringify(entry)} query=${query} zone=${zone()} />`)}</ol>
   </section>`;
 }
 
-const keyOf = ([{ ping }]) => `${ping.agent_id} ${ping.ping_seq}`;
+/** The hosts of an entry in words: `14 hosts of FRA`. */
+export const hostsOf = ({ ids, place }) => (ids.length === 1 ? ids[0] : `${ids.length} hosts${place ? ` of ${place}` : ""}`);
 
-const Item = memo(({ change, many, query }) => {
-  const { ping, previous } = change;
-  const kind = outcomeKind(ping);
-  const since = many ? many.at(-1).ping : ping;
+/** `text` is the entry as JSON: one that is made anew and says the same is not drawn again. */
+const Item = memo(({ text, query }) => {
+  const entry = JSON.parse(text);
+  const { ids, tone, kind, at, isSince, subject, before, what, rest } = entry;
+  const time = new Date(at).toISOString();
   const to = (id) => `#/agent/${encodeURIComponent(id)}${query ? `?${query}` : ""}`;
-  return html`<li class="tone-${kind}" data-kind=${kind}>
-    <${Glyph} name=${kind} />
-    ${
-      many
-        ? html`<strong title=${many.map((other) => other.ping.agent_id).join(", ")}>${many.length} agents</strong>`
-        : html`<a href=${to(ping.agent_id)}>${ping.agent_id}</a>`
-    }
-    <time datetime=${since.pinged_at}>${many ? "since " : ""}${formatTime(since.pinged_at)}</time>
-    <span class="what">${previous && html`${BEATS[previous]} → `}<b>${BEATS[kind]}</b>${many ? reasonText(ping) : outcomeDetails(ping)}</span>
+  return html`<li class="tone-${tone}" data-kind=${kind}>
+    <${Glyph} name=${tone} />
+    ${ids.length > 1 ? html`<strong title=${ids.join(", ")}>${hostsOf(entry)}</strong>` : html`<a href=${to(ids[0])}>${ids[0]}</a>`}
+    <time datetime=${time}>${isSince ? "since " : ""}${formatTime(time)}</time>
+    <span class="what">${subject}${before}<b>${what}</b>${entry.percent != null && `, ${percent(entry.percent)}`}${rest && `${subject && !rest.startsWith(",") ? ": " : rest.startsWith(",") ? "" : ", "}${rest}`}</span>
   </li>`;
 });
-
-function reasonText(ping) {
-  const why = reasonOf(ping);
-  return why ? `, ${why}` : "";
-}
 
 /** Uptime, response time and reason of an outcome, as far as it has them; begins with a comma. */
 export function outcomeDetails(ping) {

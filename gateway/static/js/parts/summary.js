@@ -86,7 +86,7 @@ function Trend({ fleet }) {
   const by = fleet.uptime.uptime_percent - week.uptime_percent;
   const size = Math.abs(by).toFixed(Math.abs(by) >= 1 ? 1 : 3);
   const words = Math.abs(by) < LEAST_TREND ? "as in the 7 days" : `${size} points ${by > 0 ? "better" : "worse"} than the 7 days`;
-  const mark = Math.abs(by) < LEAST_TREND ? "=" : `${by > 0 ? "▲" : "▼"}${SPACE}${size}`;
+  const mark = `${Math.abs(by) < LEAST_TREND ? "=" : `${by > 0 ? "▲" : "▼"}${SPACE}${size}`} against 7${SPACE}d`;
   return html`<span class=${`trend tone-${by < -LEAST_TREND ? "missing" : "healthy"}`} title=${words} data-name="trend"><span aria-hidden="true">${mark}</span><span class="spoken">${words}</span></span>`;
 }
 

@@ -6,14 +6,15 @@
 import * as api from "../api.js";
 import { badge } from "../badge.js";
 import { count, duration, formatTime, percent, zone } from "../format.js";
-import { outcomeKind, reasonOf, status, STATUSES, BEATS } from "../labels.js";
+import { status, STATUSES } from "../labels.js";
 import { showRow } from "../live.js";
 import { MapCanvas } from "../map/canvas.js";
 import { requestMap, updated } from "../map/data.js";
 import { groupsOf } from "../map/layout.js";
 import { Glyph } from "../parts/glyph.js";
 import { earlyNote } from "../parts/summary.js";
-import { grouped } from "../grouping.js";
+import { hostsOf } from "../parts/changes.js";
+import { newsOf } from "../news.js";
 import { classes, html, useEffect, useRef, useState } from "../preact.js";
 import { openStream } from "../stream/stream.js";
 import { useNow } from "../store.js";
@@ -57,9 +58,9 @@ export function Wall({ state, route }) {
     </section>
     <section class="wall-changes" aria-label="What changed">
       <h2>What changed</h2>
-      <ol>${grouped(fleet.changes)
+      <ol>${newsOf(fleet)
         .slice(0, CHANGES)
-        .map((group) => html`<${Changed} key=${`${group[0].ping.agent_id} ${group[0].ping.ping_seq}`} group=${group} />`)}</ol>
+        .map((entry) => html`<${Changed} key=${entry.key} entry=${entry} />`)}</ol>
     </section>
   </main>`;
 }
@@ -146,10 +147,9 @@ function Worst({ agent, now }) {
     <span>${agent.status === "missing" || down > 0 ? said : `${status(agent.status).label.toLowerCase()}, ${said}`}</span></li>`;
 }
 
-function Changed({ group }) {
-  const [{ ping }] = group;
-  const kind = outcomeKind(ping);
-  const why = reasonOf(ping);
-  return html`<li class="tone-${kind}"><${Glyph} name=${kind} /><b>${group.length > 1 ? `${group.length} hosts` : ping.agent_id}</b>
-    <span>${why || BEATS[kind]}</span><time>${formatTime(group.at(-1).ping.pinged_at)}</time></li>`;
+function Changed({ entry }) {
+  const { tone, subject, what, rest, at, isSince } = entry;
+  const short = rest.split(/[:;,] /)[0];
+  return html`<li class="tone-${tone}"><${Glyph} name=${tone} /><b>${hostsOf(entry)}</b>
+    <span>${subject}${what}${short && !rest.startsWith(",") ? `, ${short}` : ""}</span><time>${isSince ? "since " : ""}${formatTime(new Date(at).toISOString())}</time></li>`;
 }
