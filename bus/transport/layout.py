@@ -39,6 +39,8 @@ SMALLEST_BYTES = {
     subjects.HISTORY_STREAM: 64 * 2**20,  # a month of a hundred hosts
     subjects.AUDIT_STREAM: 2**20,
 }
+# What must be free beside them, as a part of their size: the buckets have no limit of their own.
+ROOM_BESIDE = {subjects.HISTORY_STREAM: 1 / 3, subjects.AUDIT_STREAM: 1.0}
 _WANTED_BYTES = "gpuping.wanted_max_bytes"  # in the metadata of a stream that was fitted
 _NO_ROOM = frozenset({ErrorCode.INSUFFICIENT_RESOURCES, ErrorCode.STORAGE_EXCEEDED})
 _NANOSECONDS = 1_000_000_000
@@ -153,15 +155,25 @@ class _Found(NamedTuple):
     bytes: int
 
 
+class _Fit(NamedTuple):
+    """A stream with some limit of bytes.
+
+    `reserved` is tried. Where the disk has room for it, the stream gets `kept`, which is less, so
+    that the streams without a limit have room beside it.
+    """
+
+    reserved: JsonObject
+    kept: JsonObject
+
+
 class _Change(NamedTuple):
-    """One call of the JetStream API that brings the layout into line."""
+    """What brings one stream into line, with the largest limit of `fits` that there is room for."""
 
     verb: str
-    body: JsonObject
+    fits: tuple[_Fit, ...]  # the first is what is wanted
     label: str
     event: str
     details: JsonObject
-    smaller: tuple[JsonObject, ...] = ()  # instead of `body`, where the disk has no room for it
 
 
 async def ensure(
@@ -258,8 +270,7 @@ async def _creation(client: Client, wanted: JsonObject) -> _Change:
                 "detail": "the bucket was gone, and the history stream is not empty",
                 "action": "let the agents register again; they continue where they were",
             }
-    smaller = tuple(_fitted(wanted, size) for size in _smaller_sizes(wanted))
-    return _Change(f"STREAM.CREATE.{name}", wanted, name, "stream_created", details, smaller)
+    return _Change(f"STREAM.CREATE.{name}", _fits(wanted), name, "stream_created", details)
 
 
 async def _position_of_old_history(client: Client) -> int:
@@ -279,34 +290,55 @@ def _update(
 ) -> _Change:
     name = wanted["name"]
     label = f"{name} ({', '.join(differing)} differ)"
+    details = {"fields": differing}
     body = found.config | wanted
-    smaller: list[JsonObject] = []
+    fits: tuple[_Fit, ...] = (_Fit(body, body),)
     if "max_bytes" in differing:
         least = max(found.config["max_bytes"], found.bytes)
-        for size in _smaller_sizes(wanted):
-            if size > least:
-                smaller.append(found.config | _fitted(wanted, size))
-        smaller.append(found.config | _fitted(wanted, found.config["max_bytes"]))
-    details = {"fields": differing}
-    return _Change(f"STREAM.UPDATE.{name}", body, label, "stream_updated", details, tuple(smaller))
+        unchanged = found.config | _fitted(wanted, found.config["max_bytes"])
+        larger = (fit for fit in _fits(body) if fit.kept["max_bytes"] > least)
+        fits = (*larger, _Fit(unchanged, unchanged))
+    return _Change(f"STREAM.UPDATE.{name}", fits, label, "stream_updated", details)
+
+
+def _fits(wanted: JsonObject) -> tuple[_Fit, ...]:
+    """The stream as wanted, and with halves of its limit down to SMALLEST_BYTES.
+
+    A stream without a limit is made as it is.
+    """
+    smallest = SMALLEST_BYTES.get(wanted["name"])
+    if smallest is None:
+        return (_Fit(wanted, wanted),)
+    whole: int = wanted["max_bytes"]
+    fits = []
+    size = whole
+    while size >= smallest or size == whole:
+        kept = wanted
+        if size < whole:
+            kept = _fitted(wanted, size)
+        room = int(size * ROOM_BESIDE[wanted["name"]])
+        fits.append(_Fit(kept | {"max_bytes": size + room}, kept))
+        size //= 2
+    return tuple(fits)
 
 
 async def _apply(client: Client, change: _Change) -> None:
-    """Makes the change, with the largest limit that the disk has room for."""
-    bodies = [change.body, *change.smaller]
-    for body in bodies:
+    wanted = change.fits[0].kept
+    for fit in change.fits:
         try:
-            await _change(client, change.verb, body, change.label)
+            await _change(client, change.verb, fit.reserved, change.label)
         except NoRoomError:
-            if body is bodies[-1]:
+            if fit is change.fits[-1]:
                 raise
             continue
-        if body is not change.body:
+        if fit.kept != fit.reserved:
+            await _change(client, f"STREAM.UPDATE.{wanted['name']}", fit.kept, change.label)
+        if fit is not change.fits[0]:
             log.warning(
                 "stream_limit_fitted",
-                stream=body["name"],
-                wanted_bytes=change.body["max_bytes"],
-                max_bytes=body["max_bytes"],
+                stream=wanted["name"],
+                wanted_bytes=wanted["max_bytes"],
+                max_bytes=fit.kept["max_bytes"],
             )
         return
 
@@ -479,19 +511,6 @@ def check_server(client: Client) -> None:
 def server_version(client: Client) -> str:
     """The version, such as `2.15.1`; nats-py makes it `<nats server v2.15.1>`."""
     return str(client.connected_server_version).removeprefix("<nats server v").removesuffix(">")
-
-
-def _smaller_sizes(wanted: JsonObject) -> list[int]:
-    """Halves of a stream's limit, down to SMALLEST_BYTES; none for a stream without a limit."""
-    smallest = SMALLEST_BYTES.get(wanted["name"])
-    if smallest is None:
-        return []
-    sizes = []
-    size = wanted["max_bytes"] // 2
-    while size >= smallest:
-        sizes.append(size)
-        size //= 2
-    return sizes
 
 
 def _fitted(wanted: JsonObject, max_bytes: int) -> JsonObject:

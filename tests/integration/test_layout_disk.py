@@ -59,8 +59,8 @@ async def test_the_history_fits_the_disk_and_grows_when_there_is_room(tmp_path: 
         assert remark is not None
         assert "512 MiB" in remark
         assert "GPUPING_HISTORY_STREAM_GB=8" in remark
-        assert await max_bytes(client, subjects.AUDIT_STREAM) == 128 * MIB
-        assert "the audit log keeps 128 MiB instead of 256 MiB" in remark
+        assert await max_bytes(client, subjects.AUDIT_STREAM) == 64 * MIB
+        assert "the audit log keeps 64 MiB instead of 256 MiB" in remark
         for grow in (False, True):  # whoever starts next leaves it as it is
             await layout.ensure(client, small, grow=grow)
             assert await max_bytes(client) == 512 * MIB
@@ -88,9 +88,24 @@ async def test_up_starts_with_little_room_and_says_so(tmp_path: Path):
         async with system.running(small, options) as running:
             console = Console(record=True, width=200)
             console.print(banner(running))
-            assert "the history stream keeps 256 MiB" in console.export_text()
+            assert "the history stream keeps 128 MiB" in console.export_text()
             fleet = await running.fleet_client.troubles()
             assert not any(fleet.values())
+
+
+@pytest.mark.parametrize("size", ["128MB", "256MB", "1GB", "8GB"])
+async def test_the_other_streams_have_room_beside_the_history(tmp_path: Path, size: str):
+    """Whatever the history is fitted to: the bucket has no limit of its own and needs room."""
+    async with (
+        small_server(tmp_path, size) as small,
+        connection.connected(small, "test") as client,
+    ):
+        await layout.ensure(client, small)
+        stream = client.jetstream()
+        for number in range(16):
+            await stream.publish(f"{subjects.KEYS}test.{number}", bytes(2**20))
+        await layout.ensure(client, small)
+        assert await layout.inspect(client, small) == []
 
 
 async def test_no_room_at_all_is_one_line_with_advice(tmp_path: Path):
