@@ -7,8 +7,9 @@ writes while it reads, so a file of any length takes no more memory than a quest
 
 A spreadsheet may open the CSV, and some text comes from hosts that are not ours: the names of their
 GPUs and the reasons that they give. Text that a spreadsheet would take for a formula gets an
-apostrophe in front, as OWASP advises against CSV injection. Numbers stay numbers, and Parquet has
-everything as it is.
+apostrophe in front, as OWASP advises against CSV injection. A terminal may show the CSV, too, so
+that control characters and those that turn the direction of text are replaced by U+FFFD. Numbers
+stay numbers, and Parquet has everything as it is.
 """
 
 import contextlib
@@ -39,6 +40,9 @@ _OPTIONS: dict[FileFormat, str] = {
 }
 # The first characters by which a spreadsheet knows a formula, and their full-width forms.
 _FORMULA = r"'^[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]'"
+
+# Control characters, separators of lines and paragraphs, and marks of direction.
+_CONTROL = r"'[\x00-\x1F\x7F-\x9F\x{061C}\x{200E}\x{200F}\x{2028}-\x{202E}\x{2066}-\x{2069}]'"
 
 
 class ExportFile(NamedTuple):
@@ -85,7 +89,7 @@ def write(
     if form == "csv":
         described = f"DESCRIBE {question.text}"
         columns = rows_as(_Described, cursor, described, parameters)
-        shown = _without_formulas(columns)
+        shown = _safe_to_look_at(columns)
     rows = f"SELECT {shown} FROM ({question.text})"  # noqa: S608  # our own texts; values are parameters
     with _removed_on_error(path):
         # COPY takes its target as a literal only.
@@ -120,14 +124,15 @@ def new_file(scratch: Path, suffix: str) -> Path:
     return scratch / f"{_PREFIX}{secrets.token_hex(8)}.{suffix}"
 
 
-def _without_formulas(columns: list[_Described]) -> str:
-    """The columns to select. Text that starts like a formula gets an apostrophe."""
+def _safe_to_look_at(columns: list[_Described]) -> str:
+    """The columns to select, whose text neither a spreadsheet nor a terminal obeys."""
     replaced = []
     for column in columns:
         if column.type == "VARCHAR":
             name = f'"{column.name}"'
+            text = f"regexp_replace({name}, {_CONTROL}, chr(65533), 'g')"
             is_formula = f"regexp_matches({name}, {_FORMULA})"
-            replaced.append(f"CASE WHEN {is_formula} THEN '''' || {name} ELSE {name} END AS {name}")
+            replaced.append(f"CASE WHEN {is_formula} THEN '''' || {text} ELSE {text} END AS {name}")
     if not replaced:
         return "*"
     return f"* REPLACE ({', '.join(replaced)})"

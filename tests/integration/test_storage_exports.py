@@ -212,14 +212,16 @@ async def test_incidents_are_told_once_with_their_end(kept: Kept):
     ]
 
 
-async def test_text_of_strangers_is_no_formula(kept: Kept):
+async def test_text_of_strangers_is_no_formula_and_no_command_to_a_terminal(kept: Kept):
     at = OCTOBER + timedelta(days=3)
     half = Seconds(up=450.0, down=450.0)
     gpu = GpuReport(uuid="-GPU", index=0, name=EVIL, state="down", reasons=("@x",), seconds=half)
-    incident = Incident(gpu="-GPU", state="down", reason='=1+1,"\n', since=at, until=None)
+    incident = Incident(
+        gpu="-GPU", state="down", reason='=1+1,"\n\x1b[2J\u202e\x9b1m', since=at, until=None
+    )
     await kept.fill([state("a", 1, at, half, gpus=(gpu,), incidents=(incident,))])
     (row,) = await kept.table("incidents")
-    assert (row["gpu"], row["reason"]) == ("'-GPU", "'=1+1,\"\n")
+    assert (row["gpu"], row["reason"]) == ("'-GPU", "'=1+1,\"�" + "�[2J��1m")
     request = StatementRequest(month=MONTH)
 
     def sums(reader: Reader) -> table_files.TableQuery:
