@@ -190,9 +190,10 @@ async def test_two_connections_that_never_answer_are_flagged_by_the_time(
 async def test_a_restarted_agentd_is_never_flagged(scheduler, own_server):
     for number in range(3):
         client = await Answering(f"s{number}").connect(own_server)
-        await asyncio.sleep(0.5)
+        await until(lambda: view_of(scheduler).connected, 10)
         assert view_of(scheduler).conflicting_connections == ()
         await client.close()
+        await until(lambda: not view_of(scheduler).connected, 10)
     assert scheduler.presence._twins == set()
 
 

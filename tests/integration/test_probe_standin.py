@@ -446,7 +446,7 @@ async def main():
     print(probe._supervisor._child.pid, flush=True)
     sys.stdin.readline()
     asking = asyncio.create_task(probe.check(()))
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.2)  # a child that hangs cannot say so
     print("asked into the hang", flush=True)
     await asking
 
