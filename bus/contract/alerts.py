@@ -169,8 +169,9 @@ class SentNotification(Struct, kw_only=True, frozen=True):
 class Alerts(Message, kw_only=True, frozen=True):
     """What is wrong, the most severe first; what is to be sent, was sent or could not be.
 
-    `total` counts all that is wrong, `held` the changes that wait: for their group, for the end of
-    quiet hours or of a silence. `targets` are the names of the targets in the alerts file.
+    As much of each as fits into a message. `total` counts all that is wrong, `held` the changes
+    that wait: for their group, for the end of quiet hours or of a silence. `targets` are the names
+    of the targets in the alerts file.
     """
 
     active: tuple[ActiveAlert, ...]
@@ -203,7 +204,10 @@ class TestResults(Message, kw_only=True, frozen=True):
 class SilenceRequest(Message, kw_only=True, frozen=True):
     """Asks for a silence of `seconds` for changes that have all these labels."""
 
-    match: dict[str, str]
+    match: Annotated[
+        dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=200)]],
+        Meta(min_length=1, max_length=20),
+    ]
     seconds: Annotated[float, Meta(gt=0, le=366 * 86_400)]
     reason: Annotated[str, Meta(min_length=1, max_length=500)]
     author: Author = ""

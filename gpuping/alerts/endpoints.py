@@ -27,7 +27,9 @@ from bus.contract.alerts import (
 )
 from bus.contract.messages import decode
 from bus.errors import RefusedError
+from bus.transport import large_answers
 from bus.transport.connection import Client
+from bus.transport.large_answers import fitting
 from bus.transport.micro_services import Endpoint
 from gpuping.alerts.board import Board, delete, put
 from gpuping.alerts.deliver.channels import Channels
@@ -39,6 +41,7 @@ from gpuping.alerts.detect.findings import TOLD_AT_ITS_END
 from gpuping.alerts.rules.rulebook import RANK, Rulebook
 
 MOST_ACTIVE = 1000  # in one answer
+MOST_SILENCES = 200  # in force at once: every change is compared with each
 ID_BYTES = 6
 
 
@@ -76,11 +79,13 @@ class AlertsEndpoints:
         active = self._active()
         newest = self._board.notifications.kept()
         newest.sort(key=lambda kept: kept.value.made_at, reverse=True)
+        sent = [_shown(kept.value) for kept in newest[: body.limit]]
+        room = large_answers.room(self._client)
         return Alerts(
-            active=tuple(active[:MOST_ACTIVE]),
+            active=fitting(active[:MOST_ACTIVE], room // 2),
             total=len(active),
-            notifications=tuple(_shown(kept.value) for kept in newest[: body.limit]),
-            silences=tuple(self._silences()),
+            notifications=fitting(sent, room // 4),
+            silences=fitting(self._silences(), room // 4),
             held=self._dispatcher.held,
             targets=tuple(target.name for target in self._rulebook().file.target),
         )
@@ -93,6 +98,10 @@ class AlertsEndpoints:
 
     async def _on_silence(self, request: Request) -> Silence:
         body = decode(request.data, SilenceRequest)
+        if len(self._silences()) >= MOST_SILENCES:
+            raise RefusedError(
+                409, f"there are {MOST_SILENCES} silences already: end one, or match more with one"
+            )
         now = utc_now()
         silence = Silence(
             silence_id=secrets.token_hex(ID_BYTES),

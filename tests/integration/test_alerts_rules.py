@@ -31,7 +31,7 @@ from bus.identity import local
 from bus.identity.authority import Authority
 from bus.settings import Settings
 from bus.transport.connection import Client
-from gpuping.alerts import service
+from gpuping.alerts import endpoints, service
 from gpuping.alerts.service import AlertsService
 from tests import gateway_behind, storage_states
 from tests.alert_receivers import Hook, Mailbox, listening_hook, listening_mailbox
@@ -282,6 +282,33 @@ async def test_a_silence_holds_back_and_tells_what_is_still_wrong(
         assert [change["about"] for change in hook.changes] == ["loud", "quiet-1"]
         with pytest.raises(RefusedError, match="no silence"):
             await client.end_silence(EndSilenceRequest(silence_id=made.silence_id))
+
+
+async def test_what_is_larger_than_a_message_is_divided_or_cut(
+    bus: Client, base_settings: Settings, hook: Hook
+) -> None:
+    """160 hosts with 50 long labels each go missing at once; a message of the bus has 1 MB."""
+    fleet = Fleet(bus)
+    settings = alerts_settings(base_settings, "group_seconds = 1\n" + hook.toml())
+    client = FleetClient(bus, 1.0).alerts
+    labels = {f"label-{number}": "x" * 128 for number in range(50)}
+    match = {f"label-{number}": "y" * 200 for number in range(20)}
+    names = [f"host-{number:03}" for number in range(160)]
+    for name in names:
+        await fleet.register(name, labels=labels)
+    async with running(settings) as alerts:
+        for name in names:
+            await fleet.outcome(name, missed=True)
+        for _ in range(endpoints.MOST_SILENCES):
+            await client.silence(SilenceRequest(match=match, seconds=60, reason="works"))
+        with pytest.raises(RefusedError, match="200 silences already"):
+            await client.silence(SilenceRequest(match=match, seconds=60, reason="works"))
+        stats = alerts.endpoints.stats
+        await until(lambda: sum(stats().active.values()) == 160, lambda: stats().active)
+        await until(lambda: len(hook.changes) == 160, lambda: len(hook.changes))
+        listed = await client.alerts(AlertsRequest())
+    assert listed.total == len(listed.active) == 160
+    assert 0 < len(listed.silences) < endpoints.MOST_SILENCES
 
 
 async def test_two_senders_tell_each_change_once(

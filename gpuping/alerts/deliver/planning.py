@@ -5,11 +5,14 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from bus.contract.alerts import AlertChange, Labels, Severity, Silence
+from bus.contract.messages import encode
 from gpuping.alerts.board import Kept
 from gpuping.alerts.rules.alerts_file import Route
 from gpuping.alerts.rules.rulebook import Rulebook, fits, labels_of, quiet_until
 
 MOST_CHANGES = 500  # in one notification; an atomic batch holds 1,000 writes
+# Of the changes of one notification: each has all labels of its host, and a message has 1 MB.
+MOST_BYTES = 500_000
 
 Change = Kept[AlertChange]
 
@@ -138,8 +141,15 @@ def _is_ripe(members: list[Change], rulebook: Rulebook, now: datetime) -> bool:
 
 
 def _groups(key: _Key, members: list[Change]) -> list[Group]:
-    found = []
-    for begin in range(0, len(members), MOST_CHANGES):
-        part = members[begin : begin + MOST_CHANGES]
-        found.append(Group(key.target, key.severity, dict(key.labels), part))
-    return found
+    """As few groups as hold all members, none larger than a message of the bus."""
+    parts: list[list[Change]] = [[]]
+    size = 0
+    for member in members:
+        member_size = len(encode(member.value))
+        is_full = len(parts[-1]) == MOST_CHANGES or size + member_size > MOST_BYTES
+        if is_full and parts[-1]:
+            parts.append([])
+            size = 0
+        parts[-1].append(member)
+        size += member_size
+    return [Group(key.target, key.severity, dict(key.labels), part) for part in parts]
