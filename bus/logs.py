@@ -36,6 +36,15 @@ def setup(settings: Settings) -> None:
     )
     # nats-py logs every failed attempt; bus/transport/connection.py logs each change once
     logging.getLogger("nats").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").addFilter(_is_no_end_of_tls)
+
+
+def _is_no_end_of_tls(record: logging.LogRecord) -> bool:
+    """Whether this is something else than asyncio's warning at the end of each TLS connection.
+
+    asyncio's streams do not know that nats-py has put TLS under them, and complain when it ends.
+    """
+    return not record.getMessage().startswith("returning true from eof_received() has no effect")
 
 
 def _renderer(settings: Settings) -> structlog.typing.Processor:

@@ -268,13 +268,13 @@ def _check_together(settings: Settings) -> None:
             f"GATEWAY_PUBLIC_URL={redact_address(public_url)!r}: "
             "expected an address like https://fleet.example/ or https://example.org/gpuping/"
         )
-    if settings.NATS_PUBLIC_URL is not None and not _BUS_ADDRESS.fullmatch(
-        settings.NATS_PUBLIC_URL
-    ):
-        raise SettingsError(
-            f"NATS_PUBLIC_URL={redact_address(settings.NATS_PUBLIC_URL)!r}: "
-            "expected an address like tls://bus.example:4222"
-        )
+    if settings.NATS_PUBLIC_URL is not None:
+        for address in settings.NATS_PUBLIC_URL.split(","):
+            if not _BUS_ADDRESS.fullmatch(address.strip()):
+                raise SettingsError(
+                    f"NATS_PUBLIC_URL={redact_address(settings.NATS_PUBLIC_URL)!r}: "
+                    "expected an address like tls://bus.example:4222"
+                )
     for address in settings.nats_url.split(","):
         if not _BUS_ADDRESS.fullmatch(address.strip()):
             raise SettingsError(

@@ -7,6 +7,7 @@
 #   /alerts     whom to tell what goes wrong: an empty alerts file at first
 #   /tokens     hashes of the tokens of the REST interface; the first token is printed once
 #   /scrape     where it is mounted: the token that Prometheus sends, and the password of Grafana's administrator
+#   /data       where it is mounted: the streams of nats-server, for a version without identities has left them there
 set -eu
 umask 077
 root=${SETUP_ROOT:-}
@@ -14,10 +15,7 @@ root=${SETUP_ROOT:-}
 # The bus speaks TLS only. The certificate is for these names; NATS_PUBLIC_URL is where GPU hosts reach the bus.
 # To use your own: `gpuping creds init --data-dir /identity --tls-cert FILE --tls-key FILE`.
 names=${SETUP_BUS_NAMES:-nats,localhost}
-public=${NATS_PUBLIC_URL:-}
-public=${public#*://}
-public=${public%%/*}
-public=${public%:*}
+public=$(echo "${NATS_PUBLIC_URL:-}" | tr ',' '\n' | sed -e 's|.*://||' -e 's|/.*||' -e 's|:[0-9]*$||' | paste -sd ,)
 [ -z "$public" ] || names=$names,$public
 tls=$root/identity/identity/tls
 if [ ! -e "$root/identity/identity/fleet.json" ]; then
@@ -32,6 +30,15 @@ elif [ ! -e "$tls/server.pem" ] && [ -e "$root/trust/server.pem" ]; then
 elif [ ! -e "$tls/server.pem" ] || { [ -e "$tls/ca.pem" ] && [ "$names" != "$(cat "$tls/names" 2> /dev/null)" ]; }; then
   gpuping creds init --data-dir "$root/identity" --tls-names "$names" > /dev/null
   echo "$names" > "$tls/names"
+fi
+# Streams of a version without identities: the account of this fleet takes them over, once, while no server runs.
+store=${SETUP_STORE_DIR:-$root/data/jetstream}
+if [ -d "$store/jetstream/\$G" ] || [ -d "$store/jetstream/GPUPING" ]; then
+  if python3 -c 'import socket, sys; socket.create_connection((sys.argv[1], 4222), 3)' "${names%%,*}" 2> /dev/null; then
+    echo "the nats-server of the version before still runs: docker compose stop, then start again" >&2
+    exit 1
+  fi
+  gpuping bus take-over --store-dir "$store" --data-dir "$root/identity"
 fi
 # the permissions of this version
 gpuping creds config --data-dir "$root/identity" --resolver-dir "${SETUP_RESOLVER_DIR:-/data/resolver}" > /dev/null

@@ -119,8 +119,13 @@ def with_enrolment(settings: Settings) -> Settings:
     return settings
 
 
-def url_of(address: str) -> str:
-    """The URL of the bus. Without a scheme it is TLS, except on loopback."""
+def url_of(addresses: str) -> str:
+    """The URL of the bus, or those of its servers, separated by commas."""
+    return ",".join(_url_of(one.strip()) for one in addresses.split(","))
+
+
+def _url_of(address: str) -> str:
+    """Without a scheme it is TLS, except on loopback."""
     if "://" in address:
         return address
     plain = f"nats://{address}"

@@ -191,11 +191,11 @@ async def ensure(
     check_server(client)
     changes = await _plan(client, settings, grow=grow)
     for change in changes:
+        await _apply(client, change)
         if change.details:
             log.warning(change.event, stream=change.label, **change.details)
         else:
             log.info(change.event, stream=change.label)  # the first start of all
-        await _apply(client, change)
     await ensure_consumer(client, settings)
     for problem in await inspect(client, settings):
         log.error("layout_not_as_set", detail=problem)

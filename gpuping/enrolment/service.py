@@ -374,13 +374,20 @@ def _token_write(
 
 
 def public_address(settings: Settings) -> str:
-    """HOST:PORT at which a GPU host reaches the bus, as far as the settings say."""
+    """HOST:PORT at which a GPU host reaches the bus, as far as the settings say.
+
+    Of a cluster the addresses of all servers, separated by commas: a host that starts while one of
+    them is away finds another.
+    """
     url = settings.NATS_PUBLIC_URL or settings.nats_url
-    first, _, _ = url.partition(",")
-    parts = urlsplit(first.strip())
+    return ",".join(_host_and_port(one.strip()) for one in url.split(","))
+
+
+def _host_and_port(url: str) -> str:
+    parts = urlsplit(url)
     if parts.scheme not in {"", "nats", "tls"}:
-        return first  # over websockets
-    return parts.netloc.rpartition("@")[2] or first
+        return url  # over websockets
+    return parts.netloc.rpartition("@")[2] or url
 
 
 def _check_proof(context: str, proof: HostProof) -> None:

@@ -26,7 +26,7 @@ from bus.identity.authority import AuthorityError
 from bus.identity.local import LocalIdentities
 from bus.identity.tls import certificates
 from bus.settings import Settings
-from bus.transport import connection, layout
+from bus.transport import connection, jetstream_api, layout
 from bus.transport.embedded_server import find_binary
 from bus.transport.micro_services import ask
 from gpuping.commands.operate import creds as creds_command
@@ -181,6 +181,7 @@ def first_start(root: Path) -> subprocess.CompletedProcess[str]:
         "SETUP_ROOT": str(root),
         "SETUP_RESOLVER_DIR": str(root / "resolver"),
         "SETUP_TRUST_DIR": str(root / "trust"),
+        "SETUP_STORE_DIR": str(root / "jetstream"),
     }
     return subprocess.run(
         ["sh", ROOT / "deploy/first-start.sh"],
@@ -240,6 +241,43 @@ def test_a_first_start_makes_what_is_needed_once(prepared: Path) -> None:
     assert names == ["nats", "bus.example.org", "localhost", "127.0.0.1", "::1"]
     certificate = ssl.create_default_context(cafile=prepared / "creds/gateway/ca.pem")
     assert certificate.get_ca_certs()[0]["subject"] == ((("commonName", "gpuping fleet"),),)
+
+
+async def test_streams_of_a_version_without_identities_are_kept(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    url = f"nats://127.0.0.1:{port}"
+    old = tmp_path / "old.conf"
+    old.write_text(f"port: {port}\njetstream {{ store_dir: {tmp_path / 'jetstream'} }}\n")
+    server = await asyncio.create_subprocess_exec(find_binary(), "-c", old)
+    async with connection.connected(settings.load({}, NATS_URL=url), "before") as client:
+        await layout.ensure(client, settings.load({}), grow=True)
+        await client.publish("$KV.gpuping.agent.a", b"of before")
+        await client.flush()
+    server.terminate()
+    await server.wait()
+
+    first = await asyncio.to_thread(first_start, tmp_path)
+    assert "taken over" in first.stdout
+    assert "taken over" not in (await asyncio.to_thread(first_start, tmp_path)).stdout
+    creds = tmp_path / "creds/layout"
+    as_layout = settings.load(
+        {},
+        NATS_URL=f"tls://127.0.0.1:{port}",
+        NATS_CREDS=str(creds / "layout.creds"),
+        NATS_CA=str(creds / "ca.pem"),
+    )
+    configuration = configured(tmp_path, port)
+    server = await asyncio.create_subprocess_exec(find_binary(), "-c", configuration)
+    try:
+        async with connection.connected(
+            as_layout, "layout", inbox_prefix="_INBOX._layout"
+        ) as client:
+            await layout.ensure(client, as_layout, grow=True)
+            info = await jetstream_api.call(client, f"STREAM.INFO.{subjects.BUCKET_STREAM}")
+            assert info["state"]["messages"] == 1
+    finally:
+        server.terminate()
+        await server.wait()
 
 
 async def test_the_enrolment_service_lets_a_host_in_with_the_agents_signing_key_only(

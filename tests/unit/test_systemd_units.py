@@ -50,6 +50,12 @@ def test_every_unit_runs_a_command_that_exists(unit: Path):
         app.parse_args([*arguments], print_error=False, exit_on_error=False)
 
 
+def test_a_server_may_read_its_own_addresses():
+    """Without netlink nats-server names no address, and clients never learn of its cluster."""
+    families = dict(lines_of(FOLDER / "gpuping-nats.service"))["RestrictAddressFamilies"]
+    assert "AF_NETLINK" in families.split()
+
+
 def test_units_come_back_and_streams_stand_before_services_start():
     for name in ("nats", "scheduler", "storage", "gateway", "enrolment", "alerts"):
         unit = FOLDER / f"gpuping-{name}.service"

@@ -27,6 +27,7 @@ class Address(NamedTuple):
     host: str
     port: int
     greets: bool = False
+    authority: str | None = None  # who signed it (a PEM file), beside those that the machine trusts
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -65,8 +66,9 @@ def addresses(settings: Settings, more: Iterable[str]) -> list[Address]:
     for url in settings.nats_url.split(","):
         parts = urlsplit(url.strip())
         if parts.scheme in {"tls", "wss"} and parts.hostname:
-            default = 4222 if parts.scheme == "tls" else 443
-            found.append(Address(parts.hostname, parts.port or default, parts.scheme == "tls"))
+            greets = parts.scheme == "tls"
+            port = parts.port or (4222 if greets else 443)
+            found.append(Address(parts.hostname, port, greets, settings.NATS_CA))
     public = urlsplit(settings.GATEWAY_PUBLIC_URL or "")
     if public.scheme == "https" and public.hostname:
         found.append(Address(public.hostname, public.port or 443))
@@ -86,6 +88,8 @@ def certificate_expiry(address: Address) -> Expiry | None:
             if address.greets:
                 _read_greeting(plain)
             context = ssl.create_default_context()
+            if address.authority is not None:
+                context.load_verify_locations(Path(address.authority).expanduser())
             with context.wrap_socket(plain, server_hostname=address.host) as secure:
                 certificate = secure.getpeercert()
     except ssl.SSLCertVerificationError as error:
