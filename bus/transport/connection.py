@@ -205,6 +205,15 @@ class Client(NatsClient):
             raise nats.errors.FlushTimeoutError from None
         await super().flush(timeout)  # type: ignore[arg-type]
 
+    @property
+    def server_count(self) -> int:
+        """How many servers the bus has, by the addresses that were given and by what they tell.
+
+        Servers that cannot or must not name each other (`no_advertise`) tell of none.
+        """
+        given = [server for server in self._server_pool if not server.discovered]
+        return max(1, len(given), len(self.discovered_servers))
+
     async def settle(self) -> None:
         """A flush that may fail: nats-py repeats the subscriptions when it reconnects."""
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):

@@ -71,7 +71,7 @@ class BusDisks:
                     limit_bytes=limit_bytes,
                     syncs_always=answer.data.config.sync_always,
                 )
-            if len(found) >= max(1, len(client.discovered_servers)):
+            if len(found) >= client.server_count:
                 everybody.set()
 
         async with client.listening(inbox, receive):

@@ -221,7 +221,7 @@ class Presence:
                 log.warning("connections_decode_failed", detail=str(error))
                 return
             pages.append(answer.data)
-            if len(pages) >= max(1, len(client.discovered_servers)):
+            if len(pages) >= client.server_count:
                 enough.set()
 
         body = {"auth": True, "limit": PAGE_SIZE, "offset": offset}

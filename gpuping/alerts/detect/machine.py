@@ -67,8 +67,9 @@ def addresses(settings: Settings, more: Iterable[str]) -> list[Address]:
         parts = urlsplit(url.strip())
         if parts.scheme in {"tls", "wss"} and parts.hostname:
             greets = parts.scheme == "tls"
-            port = parts.port or (4222 if greets else 443)
-            found.append(Address(parts.hostname, port, greets, settings.NATS_CA))
+            usual_port = 4222 if greets else 443
+            host_port = parts.port or usual_port
+            found.append(Address(parts.hostname, host_port, greets, settings.NATS_CA))
     public = urlsplit(settings.GATEWAY_PUBLIC_URL or "")
     if public.scheme == "https" and public.hostname:
         found.append(Address(public.hostname, public.port or 443))
