@@ -26,20 +26,25 @@ async def enrol(
     now: datetime,
     progress: Callable[[int], None],
     signing_key: str | None = None,
+    enrolled_at: Callable[[int], datetime] | None = None,
 ) -> None:
     """Registers agents 0..n-1, each with its first timer. Two keys each, 500 agents a batch.
 
     With `signing_key` their reports must be signed with it: one for all, for they share a host.
+    They are enrolled at `now`, or at a time of each one's own.
     """
     step = MAX_MESSAGES // 2
     for first in range(0, agents, step):
         writes: list[Write] = []
         for number in range(first, min(first + step, agents)):
             name = agent_id(number)
+            begin = now
+            if enrolled_at is not None:
+                begin = enrolled_at(number)
             entry = AgentEntry(
                 agent_id=name,
-                registered_at=now,
-                enrolled_at=now,
+                registered_at=begin,
+                enrolled_at=begin,
                 expected_gpus=(f"GPU-{number:032x}",),
                 signing_key=signing_key,
             )

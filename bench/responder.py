@@ -75,7 +75,7 @@ def healthy(agent: str, request: PingRequest, now: datetime) -> UptimeReport:
 
 def signed(signer: ReportSigner, agent: str, data: bytes) -> tuple[bytes, str]:
     """A healthy report and its signature, which goes on with the ledger of the last one."""
-    request = decode(data, PingRequest)
+    request = decode(data or b"{}", PingRequest)
     report = healthy(agent, request, datetime.now(UTC))
     payload = encode(report)
     extends = request.ledger_heads[0] if request.ledger_heads else GENESIS
@@ -129,7 +129,7 @@ async def main(
         def ping(message: Msg) -> None:
             agent = message.subject[13:]
             if signer is None:
-                request = decode(message.data, PingRequest)
+                request = decode(message.data or b"{}", PingRequest)
                 replies.add(message.reply, answer(agent, request, datetime.now(UTC)))
             else:
                 replies.add(message.reply, *signed(signer, agent, message.data))

@@ -6,6 +6,10 @@ turn: the highest rate, the CPU of a ping, and the CPU at 1,111 pings a second, 
 agents make at an interval of 15 minutes. Besides the cost of one signature and of one check, and
 the memory of what a scheduler holds for them.
 
+At the highest rate more agents are due than can be pinged. At 1,111 a second each run has servers
+and a fleet of its own, whose due times are spread over the interval: a fleet that was due at once
+is due at once again an interval later, and nothing happens in between.
+
     python -m bench.signed_reports quick
 """
 
@@ -23,7 +27,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from bench.fleet import enrol
+from bench.fleet import enrol, spread
 from bench.processes import cpu_seconds, pid_of, python_module
 from bench.responder import healthy
 from bench.scheduler_throughput import IN_FLIGHT, history_messages
@@ -39,10 +43,18 @@ from gpuping.client import own_server
 
 FASTEST_SECONDS = 1.0  # the interval at which more is due than can be pinged
 STEADY_RATE = 1_111.0  # pings a second
+START_SECONDS = 8.0  # from the enrolment of a spread fleet until its first agent is due
 GPUS = 8
 
 QUICK: dict[str, Any] = {"agents": 8_000, "rounds": 1, "seconds": 4.0, "steady_seconds": 4.0}
 FULL: dict[str, Any] = {"agents": 20_000, "rounds": 5, "seconds": 10.0, "steady_seconds": 15.0}
+
+
+class Fleet(NamedTuple):
+    """So many agents that are due at once, or with an interval: spread over it."""
+
+    agents: int
+    interval_seconds: float | None = None
 
 
 class World(NamedTuple):
@@ -64,7 +76,7 @@ class Rate(NamedTuple):
 
 
 @asynccontextmanager
-async def open_world(agents: int) -> AsyncIterator[World]:
+async def open_world(fleet: Fleet) -> AsyncIterator[World]:
     """A server without identities."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -72,30 +84,31 @@ async def open_world(agents: int) -> AsyncIterator[World]:
         config = settings.load({}, NATS_URL=server.url)
         client = await stack.enter_async_context(connection.connected(config, "bench"))
         await layout.ensure(client, config)
-        await _enrol(client, agents, None)
         responder = await stack.enter_async_context(python_module("bench.responder", server.url))
+        await _enrol(client, fleet, None)
         yield World(client, {"NATS_URL": server.url}, pid_of(server), responder.pid)
 
 
 @asynccontextmanager
-async def signed_world(agents: int) -> AsyncIterator[World]:
+async def signed_world(fleet: Fleet) -> AsyncIterator[World]:
     """A server with identities, where every report must be signed."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = settings.load({}, GPUPING_DATA_DIR=str(folder), GPUPING_REQUIRE_SIGNED="true")
         server = await stack.enter_async_context(own_server.running(config, 0))
-        creds = _everything(server, folder / "bench.creds")
+        creds = _everything(server, folder, "_bench")
+        hosts = _everything(server, folder, "_hosts")
         key = SigningKey.generate(KeyKind.USER)
         seed = folder / "hosts.seed"
         credentials.write_secret(seed, key.seed)
         own = replace(server.settings, NATS_CREDS=str(creds))
         client = await stack.enter_async_context(connection.connected(own, "bench"))
-        await _enrol(client, agents, key.public)
         url = own.nats_url
-        fleet = server.identities.authority.fleet.account
+        account = server.identities.authority.fleet.account
         responder = await stack.enter_async_context(
-            python_module("bench.responder", url, str(creds), fleet, str(seed))
+            python_module("bench.responder", url, str(hosts), account, str(seed))
         )
+        await _enrol(client, fleet, key.public)
         of_scheduler = server.settings_of("scheduler")
         env = {
             "NATS_URL": url,
@@ -106,13 +119,18 @@ async def signed_world(agents: int) -> AsyncIterator[World]:
         yield World(client, env, _server_pid(folder), responder.pid)
 
 
-def _everything(server: own_server.OwnServer, path: Path) -> Path:
-    """Credentials that may do everything: the bench is the whole fleet at once."""
-    folder = server.identities.authority.folder
-    account = SigningKey.from_seed(credentials.read_secret(folder / "account.seed"))
+def _everything(server: own_server.OwnServer, folder: Path, name: str) -> Path:
+    """Credentials that may do everything: the bench is the whole fleet at once.
+
+    The name begins with `_`, as those of services do. A scheduler would take two connections of any
+    other name for two hosts of one agent, and ask again and again which of them answers.
+    """
+    authority = server.identities.authority.folder
+    account = SigningKey.from_seed(credentials.read_secret(authority / "account.seed"))
     user = SigningKey.generate(KeyKind.USER)
     rights = {"type": "user", "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1}
-    token = claims.encode(account, user.public, "bench", rights, now=int(time.time()))
+    token = claims.encode(account, user.public, name, rights, now=int(time.time()))
+    path = folder / f"{name}.creds"
     credentials.write_secret(path, credentials.to_text(token, user))
     return path
 
@@ -131,23 +149,40 @@ def _server_pid(folder: Path) -> int:
     raise RuntimeError(f"no nats-server runs on {folder}")
 
 
-async def _enrol(client: Client, agents: int, signing_key: str | None) -> None:
+async def _enrol(client: Client, fleet: Fleet, signing_key: str | None) -> None:
+    """Enrols the fleet. Without a grace period, agents are due an interval after their enrolment.
+
+    No enrolment may be in the future, so a spread fleet was enrolled at different times before now.
+    """
     now = datetime.now(UTC)
+    first = now
+    spread_seconds = 0.0
+    if fleet.interval_seconds is not None:
+        first = now + timedelta(seconds=START_SECONDS - fleet.interval_seconds)
+        spread_seconds = fleet.interval_seconds
+    enrolled_at = spread(first, spread_seconds, fleet.agents)
     await enrol(
         client,
-        agents,
-        lambda _: now - timedelta(seconds=1),
+        fleet.agents,
+        lambda number: enrolled_at(number) + timedelta(seconds=spread_seconds),
         now=now,
         progress=lambda _: None,
         signing_key=signing_key,
+        enrolled_at=enrolled_at,
     )
 
 
-async def _rate(world: World, interval_seconds: float, warm: int, seconds: float) -> Rate:
+async def _rate(
+    world: World,
+    interval_seconds: float,
+    warm: int,
+    seconds: float,
+) -> Rate:
     """Runs a scheduler; measures once it has recorded `warm` outcomes."""
     env = world.env | {
         "PING_MAX_CONCURRENT_AGENTS": str(IN_FLIGHT),
         "PING_BASE_INTERVAL_MINUTES": str(interval_seconds / 60),
+        "PING_FIRST_PING_GRACE_PERIOD": "false",
         "LOG_LEVEL": "warning",
     }
     async with python_module("scheduler", env=env) as scheduler:
@@ -174,18 +209,20 @@ async def measure(
 ) -> dict[str, float]:
     """Alternates between both servers; the figures are medians of the rounds."""
     figures = one_report() | memory_by_agent()
-    async with open_world(agents) as unsigned, signed_world(agents) as signed:
-        fastest: dict[str, list[Rate]] = {"unsigned": [], "signed": []}
-        steady: dict[str, list[Rate]] = {"unsigned": [], "signed": []}
-        steady_interval = agents / STEADY_RATE
+    fastest: dict[str, list[Rate]] = {"unsigned": [], "signed": []}
+    steady: dict[str, list[Rate]] = {"unsigned": [], "signed": []}
+    due_at_once = Fleet(agents)
+    async with open_world(due_at_once) as unsigned, signed_world(due_at_once) as signed:
         for _ in range(rounds):
             for name, world in (("unsigned", unsigned), ("signed", signed)):
                 rate = await _rate(world, FASTEST_SECONDS, 2 * agents, seconds)
                 fastest[name].append(rate)
-        for _ in range(rounds):
-            for name, world in (("unsigned", unsigned), ("signed", signed)):
-                rate = await _rate(world, steady_interval, 2 * agents, steady_seconds)
-                steady[name].append(rate)
+    interval_seconds = agents / STEADY_RATE
+    spread_out = Fleet(agents, interval_seconds)
+    for _ in range(rounds):
+        for name, new_world in (("unsigned", open_world), ("signed", signed_world)):
+            async with new_world(spread_out) as world:
+                steady[name].append(await _rate(world, interval_seconds, agents, steady_seconds))
     for name, rates in fastest.items():
         figures[f"{name}_pings_per_second"] = _median(rates, lambda rate: rate.pings_per_second)
         figures[f"{name}_scheduler_cpu_ms_per_ping"] = _median(rates, lambda r: r.scheduler_ms)

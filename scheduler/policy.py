@@ -101,19 +101,17 @@ def interval_seconds(consecutive_poor: int, policy: Policy) -> float:
     return min(policy.base_seconds * policy.multiplier**consecutive_poor, policy.max_seconds)
 
 
+@lru_cache(maxsize=256)
 def next_ping_at(
     pinged_at: datetime,
     interval: float,
     now: datetime,
 ) -> datetime:
-    """Returns the due time `interval` seconds after the ping was sent, but never one before now."""
-    return max(now, pinged_at + _duration(interval))
+    """Returns the due time `interval` seconds after the ping was sent, but never one before now.
 
-
-@lru_cache(maxsize=256)
-def _duration(seconds: float) -> timedelta:
-    """Agents have few different intervals, so most results are known already."""
-    return timedelta(seconds=seconds)
+    Pings are sent and judged many at a time, so most results are known already.
+    """
+    return max(now, pinged_at + timedelta(seconds=interval))
 
 
 def latest_due_time(

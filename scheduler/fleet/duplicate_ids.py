@@ -49,8 +49,6 @@ def identities(
         return known
     gpu_set = present_gpus(report)
     were_changed = _gpus_were_changed(before, entry)
-    if not were_changed and _is_as_before(known, report, gpu_set):
-        return known
     gpu_sets = known.gpu_sets
     if were_changed:
         gpu_sets = ()
@@ -72,11 +70,34 @@ def identities(
     )
 
 
+def is_as_before(
+    before: AgentState | None,
+    entry: AgentEntry | None,
+    report: UptimeReport,
+) -> bool:
+    """Returns whether this report shows the newest of everything that is known already.
+
+    That is the common case, in which `identities` changes nothing.
+    """
+    if before is None or not (before.boot_ids and before.session_ids and before.gpu_sets):
+        return False
+    if before.boot_ids[0] != report.boot_id or before.session_ids[0] != report.session_id:
+        return False
+    if before.gpu_sets[0] != present_gpus(report):
+        return False
+    return not _gpus_were_changed(before, entry)
+
+
 def is_conflicting(state: AgentState | None) -> bool:
     """Returns whether two agents answer under this id, or were connected at the last outcome."""
     if state is None:
         return False
-    return bool(state.conflicting_connections) or _known(state).are_conflicting
+    return bool(
+        state.conflicting_connections
+        or state.conflicting_boot_ids
+        or state.conflicting_sessions
+        or state.conflicting_gpus
+    )
 
 
 def present_gpus(report: UptimeReport) -> str:
@@ -85,8 +106,9 @@ def present_gpus(report: UptimeReport) -> str:
     for gpu in report.gpus:
         if gpu.index is not None:
             present.append(f"{zlib.crc32(gpu.uuid.encode()):08x}")
-    if len(present) > 1:
-        present.sort()
+    if len(present) == 1:
+        return present[0]
+    present.sort()
     return ".".join(present)
 
 
@@ -110,21 +132,6 @@ def _gpus_were_changed(before: AgentState | None, entry: AgentEntry | None) -> b
     if before is None or before.last_answered_at is None:
         return False
     return entry.gpu_changes[-1].at >= before.last_answered_at
-
-
-def _is_as_before(
-    known: Identities,
-    report: UptimeReport,
-    gpu_set: str,
-) -> bool:
-    """Returns whether the newest of all is what this report shows, which is the common case."""
-    if not known.boot_ids or not known.session_ids or not known.gpu_sets:
-        return False
-    return (
-        known.boot_ids[0] == report.boot_id
-        and known.session_ids[0] == report.session_id
-        and known.gpu_sets[0] == gpu_set
-    )
 
 
 def _newest_first(known: tuple[str, ...], seen: str) -> tuple[str, ...]:

@@ -20,11 +20,7 @@ from scheduler.fleet.directory import Tracked
 from scheduler.fleet.expected_gpus import expected_now
 from scheduler.ping.admission import Admitted
 from scheduler.ping.timestamps import whole_millisecond
-from scheduler.ping.window import (
-    mark_to_start_from,
-    seconds_passed,
-    window_start,
-)
+from scheduler.ping.window import WindowStart, seconds_passed, window_start
 
 NOT_SENT = AnsweredPing(boot_id="", boottime=0.0)
 
@@ -140,13 +136,16 @@ class PingAttempt:
         self.base_revision = tracked.state_revision
         self.seq = tracked.next_seq
         self.status_before = tracked.status
-        self.window_since = window_start(tracked)
-        self.pinged_at = whole_millisecond(now)
-        if self.window_since is not None and self.pinged_at < self.window_since:
-            self.pinged_at = self.window_since
+        pinged_at = whole_millisecond(now)
+        start = window_start(tracked)
+        self.window_since = None
+        if start is not None:
+            self.window_since = start.since
+            pinged_at = max(pinged_at, start.since)
+        self.pinged_at = pinged_at
         self.nonce = nonce
         self.sent = sent
-        self.excused = _maintenance(tracked, self.window_since, self.pinged_at)
+        self.excused = _maintenance(tracked, self.window_since, pinged_at)
         self.no_responders = False
         self.response_ms = None
         self.report_bytes = None
@@ -159,7 +158,7 @@ class PingAttempt:
         self.ledger_remark = None
         self._continue_chain()
         self.rejected_report = None
-        self.request = encode(self._request(timeout_seconds))
+        self.request = encode(self._request(start, pinged_at, timeout_seconds))
 
     def reject(
         self,
@@ -191,21 +190,28 @@ class PingAttempt:
             self.previous = state.report_hash
             self.ledger_heads = state.ledger_heads
 
-    def _request(self, timeout_seconds: float) -> PingRequest:
+    def _request(
+        self,
+        start: WindowStart | None,
+        pinged_at: datetime,
+        timeout_seconds: float,
+    ) -> PingRequest:
         """Returns the request for the window since the last answered ping or the enrolment."""
         window_seconds = None
-        if self.pinged_at is not None:
-            window_seconds = seconds_passed(self.tracked, self.sent, self.pinged_at)
+        since_mark = None
+        if start is not None:
+            window_seconds = seconds_passed(start, self.sent, pinged_at)
+            since_mark = start.mark
         return PingRequest(
             ping_id=self.ping_id,
             seq=self.seq,
-            since_mark=mark_to_start_from(self.tracked),
+            since_mark=since_mark,
             window_seconds=window_seconds,
             excused=self.excused,
             nonce=self.nonce,
             timeout_seconds=timeout_seconds,
             expected_gpus=expected_now(self.tracked.entry),
-            expected_changes=_expected_changes(self.tracked, self.window_since, self.pinged_at),
+            expected_changes=_expected_changes(self.tracked, self.window_since, pinged_at),
             previous=self.previous if self.signing_key is not None else None,
             ledger_heads=self.ledger_heads,
         )
@@ -229,10 +235,10 @@ class PingAttempt:
 def _expected_changes(
     tracked: Tracked,
     since: datetime | None,
-    pinged_at: datetime | None,
+    pinged_at: datetime,
 ) -> tuple[ExpectedChange, ...]:
     """Returns what the operator changed about the expected GPUs since the window began."""
-    if tracked.entry is None or not tracked.entry.gpu_changes or pinged_at is None:
+    if tracked.entry is None or not tracked.entry.gpu_changes:
         return ()
     changes = []
     for change in tracked.entry.gpu_changes:
@@ -255,7 +261,7 @@ def _maintenance(
 
     Agents use the ages. The wall times are for agents of before, which know nothing else.
     """
-    if tracked.entry is None:
+    if tracked.entry is None or not tracked.entry.maintenance:
         return ()
     overlapping = []
     for span in tracked.entry.maintenance:

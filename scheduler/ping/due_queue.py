@@ -149,7 +149,7 @@ class DueQueue:
             if attempt is not None:
                 return attempt
         while agent_id := self._directory.take_due(now):
-            attempt = self._attempt_for_due(agent_id)
+            attempt = self._attempt_for_due(agent_id, now)
             if attempt is not None:
                 return attempt
         return None
@@ -194,9 +194,9 @@ class DueQueue:
             pause = min(pause, released_at - now)
         return max(0.0, pause)
 
-    def seconds_too_soon(self, tracked: Tracked) -> float:
+    def seconds_too_soon(self, tracked: Tracked, now: datetime) -> float:
         """Returns the seconds until this agent may have another outcome; 0 when it may now."""
-        since_last = self._now().timestamp() - tracked.committed_ns / 1e9
+        since_last = now.timestamp() - tracked.committed_ns / 1e9
         if 0 <= since_last < MIN_SECONDS_BETWEEN_OUTCOMES:
             return MIN_SECONDS_BETWEEN_OUTCOMES - since_last
         return 0.0
@@ -219,14 +219,14 @@ class DueQueue:
             del self._held_due[agent_id]
         return released
 
-    def _attempt_for_due(self, agent_id: str) -> PingAttempt | None:
+    def _attempt_for_due(self, agent_id: str, now: datetime) -> PingAttempt | None:
         """Returns an attempt for a due agent; None when the agent must not be pinged here now."""
         tracked = self._directory.get(agent_id)
         if tracked is None:
             return None
-        if not self._is_for_us_now(agent_id, tracked):
+        if not self._is_for_us_now(agent_id, tracked, now):
             return None
-        wait = self.seconds_too_soon(tracked)
+        wait = self.seconds_too_soon(tracked, now)
         if wait > 0:
             heapq.heappush(self._held, (boottime() + wait, agent_id))
             return None
@@ -235,7 +235,12 @@ class DueQueue:
             return None
         return self._new_attempt(agent_id, tracked, due_at)
 
-    def _is_for_us_now(self, agent_id: str, tracked: Tracked) -> bool:
+    def _is_for_us_now(
+        self,
+        agent_id: str,
+        tracked: Tracked,
+        now: datetime,
+    ) -> bool:
         """Returns False after setting the agent aside, to be reconsidered later."""
         if agent_id in self.active:
             self._passed_over[agent_id] = None
@@ -245,17 +250,22 @@ class DueQueue:
         if owner != self._peers.instance:
             self._passed_over[agent_id] = None
             if is_in_history:
-                self._judge_owner(owner, tracked)
+                self._judge_owner(owner, tracked, now)
             return False
         if not is_in_history:
             self._held_due[agent_id] = None
         return is_in_history
 
-    def _judge_owner(self, owner: str, tracked: Tracked) -> None:
+    def _judge_owner(
+        self,
+        owner: str,
+        tracked: Tracked,
+        now: datetime,
+    ) -> None:
         """Tells the peers how late the ping is that one of them should make."""
         due_at = tracked.next_ping_at(self._directory.policy)
         if due_at is not None:
-            late = self._now() - due_at
+            late = now - due_at
             self._peers.agent_waits(owner, late.total_seconds())
 
     def _attempt_for_timer(self, fired: FiredTimer, now: datetime) -> PingAttempt | None:

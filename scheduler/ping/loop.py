@@ -196,7 +196,7 @@ class PingLoop:
         """
         attempt = self.active.get(agent_id)
         if attempt is None:
-            if tracked.state and self.queue.seconds_too_soon(tracked) > 0:
+            if tracked.state and self.queue.seconds_too_soon(tracked, self._bus_clock.now()) > 0:
                 return None
             attempt = self.queue.add_by_hand(agent_id, tracked)
             self._wake.set()

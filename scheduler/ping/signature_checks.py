@@ -4,7 +4,8 @@ Ed25519 takes 60 us of the 90 that a check takes, and PyNaCl releases the interp
 meanwhile. Handing one check to a thread costs 40 us of the event loop, which is more than it saves;
 handing over 16 costs 7 us each. So the answers of one turn of the loop are taken together: at a
 thousand pings a second that is one or two, which are checked here; at the highest rate it is
-dozens, and the loop goes on while a thread checks them (docs/decisions/identities.md).
+dozens, and the loop goes on while a thread checks them. What arrives meanwhile is the thread's next
+work, all of it at once (docs/decisions/identities.md).
 """
 
 import asyncio
@@ -42,7 +43,7 @@ class SignatureChecks:
         self._on_checked = on_checked
         self._added: list[SignedAnswer] = []
         self._threads: ThreadPoolExecutor | None = None
-        self._in_threads = 0  # batches
+        self._is_thread_busy = False
 
     def add(self, answer: SignedAnswer) -> None:
         """Has an answer checked, together with those that come in the same turn of the loop."""
@@ -56,14 +57,16 @@ class SignatureChecks:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _check_added(self) -> None:
+        if self._is_thread_busy or not self._added:
+            return
         answers = self._added
         self._added = []
-        if len(answers) < IN_THREAD_FROM and not self._in_threads:
+        if len(answers) < IN_THREAD_FROM:
             self._tell(answers, check_all(answers))
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="signatures")
-        self._in_threads += 1
+        self._is_thread_busy = True
         loop = asyncio.get_running_loop()
         checking = loop.run_in_executor(self._threads, check_all, answers)
         checking.add_done_callback(lambda done: self._on_batch_checked(answers, done))
@@ -73,9 +76,10 @@ class SignatureChecks:
         answers: list[SignedAnswer],
         done: asyncio.Future[list[CheckResult]],
     ) -> None:
-        self._in_threads -= 1
+        self._is_thread_busy = False
         if not done.cancelled():
             self._tell(answers, done.result())
+            self._check_added()
 
     def _tell(self, answers: list[SignedAnswer], results: list[CheckResult]) -> None:
         for answer, result in zip(answers, results, strict=True):

@@ -5,6 +5,7 @@ which has whole milliseconds.
 """
 
 from datetime import datetime
+from typing import NamedTuple
 
 from bus.contract.durations import Durations, Interval
 from bus.contract.messages import (
@@ -32,64 +33,53 @@ from scheduler.ping.timestamps import milliseconds
 REGISTRATION_MS = 3_000
 
 
-def window_start(tracked: Tracked) -> datetime | None:
-    """Returns when the next window begins: at the last answered ping, or the enrolment if later.
+class WindowStart(NamedTuple):
+    """The moment at which a window begins.
 
-    Returns None for an agent that has neither.
+    `clocks` and `mark`, the ledger position, are None where they are not known. `at_enrolment`: it
+    is the enrolment, and not the last answered ping.
     """
-    return tracked.window_since
+
+    since: datetime
+    clocks: AnsweredPing | None
+    mark: str | None
+    at_enrolment: bool
 
 
-def starts_at_answer(tracked: Tracked) -> bool:
-    """Returns whether the next window begins at the last answered ping, not at the enrolment."""
+def window_start(tracked: Tracked) -> WindowStart | None:
+    """Returns where the next window begins: at the last answered ping, or the enrolment if later.
+
+    Returns None for an agent that has neither. After a refused report the mark is not used again:
+    if it is wrong, every later report that begins at it would be refused as well.
+    """
     state = tracked.state
-    if state is None or state.last_answered_at is None:
-        return False
-    return tracked.entry is None or state.last_answered_at >= tracked.entry.enrolled_at
-
-
-def ping_at_start(tracked: Tracked) -> AnsweredPing | None:
-    """Returns the clocks of the moment at which the next window begins; None if not known."""
-    if tracked.state is not None and starts_at_answer(tracked):
-        return tracked.state.answered_ping
-    if tracked.entry is not None:
-        return tracked.entry.enrolled_clocks
-    return None
+    entry = tracked.entry
+    is_refused = state is not None and state.mark_refused
+    if state is not None and state.last_answered_at is not None:
+        answered_at = state.last_answered_at
+        if entry is None or answered_at >= entry.enrolled_at:
+            mark = None if is_refused else state.since_mark
+            return WindowStart(answered_at, state.answered_ping, mark, False)
+    if entry is None:
+        return None
+    mark = None if is_refused else entry.mark
+    return WindowStart(entry.enrolled_at, entry.enrolled_clocks, mark, True)
 
 
 def seconds_passed(
-    tracked: Tracked,
+    start: WindowStart,
     sent: AnsweredPing,
     pinged_at: datetime,
-) -> float | None:
-    """Returns how long the next window truly was, by the best clock that there is.
+) -> float:
+    """Returns how long a window truly was, by the best clock that there is.
 
     The calendar counts only where another boot sent the ping before: it may have been set
-    meanwhile. Returns None for an agent without a window.
+    meanwhile.
     """
-    since = window_start(tracked)
-    if since is None:
-        return None
-    elapsed = _elapsed(ping_at_start(tracked), sent)
+    elapsed = _elapsed(start.clocks, sent)
     if elapsed is not None:
         return max(0, elapsed) / 1000
-    return (pinged_at - since).total_seconds()
-
-
-def mark_to_start_from(tracked: Tracked) -> str | None:
-    """Returns the ledger position at which the next window begins; None where it is not known.
-
-    After a refused report it is not used again: if the mark is wrong, every later report that
-    begins at it would be refused as well.
-    """
-    state = tracked.state
-    if state is not None and state.mark_refused:
-        return None
-    if state is not None and starts_at_answer(tracked):
-        return state.since_mark
-    if tracked.entry is not None:
-        return tracked.entry.mark
-    return None
+    return (pinged_at - start.since).total_seconds()
 
 
 def expected_intervals(entry: AgentEntry | None, report: UptimeReport) -> dict[str, Interval]:
@@ -132,24 +122,28 @@ def measured_window(
     `sent` is the ping that was answered now; the one before it is in the agent's state.
     `clamped_ms`: by how much our clock was ahead of the server's, whose time was used then.
     """
-    start = milliseconds(window_start(tracked) or pinged_at)
     until = milliseconds(pinged_at)
-    previous = ping_at_start(tracked)
+    since = until
+    previous = None
     registration = 0
-    if tracked.entry is not None and not starts_at_answer(tracked):
-        registration = REGISTRATION_MS
+    start = window_start(tracked)
+    if start is not None:
+        since = milliseconds(start.since)
+        previous = start.clocks
+        if start.at_enrolment:
+            registration = REGISTRATION_MS
     unheard = 0
     if not believes_unheard and tracked.state is not None and tracked.state.silence is not None:
         silence = heard_late(tracked.state.silence, tracked.late_answer_at)
         unheard = unheard_milliseconds(silence)
     return MeasuredWindow(
-        since=min(start, until),
+        since=min(since, until),
         until=until,
         previous_answer=0 if previous is None else round(previous.answer_ms),
         answer=round(sent.answer_ms),
         registration=registration,
         elapsed=_elapsed(previous, sent),
-        elapsed_by_server=_elapsed_by_server(previous, sent, until - start),
+        elapsed_by_server=_elapsed_by_server(previous, sent, until - since),
         clamped=clamped_ms,
         excused=_intervals(excused, until),
         expected=expected_intervals(tracked.entry, report),

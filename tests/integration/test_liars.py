@@ -74,7 +74,8 @@ def saying(told: Told, host: Said, *gpus: Said, **changes: Any) -> bytes:
     judged = good + host["down"] + host["unknown"]
     said["seconds"] = host
     said["window"] = said["window"] | {"seconds": length}
-    said["uptime_percent"] = 100.0 * good / judged if judged else None
+    # In floating point, 100 times a number and divided by it may be a little above 100.
+    said["uptime_percent"] = min(100.0, 100.0 * good / judged) if judged else None
     rows = gpus or (host, host)
     named = zip(told.said["gpus"], rows, strict=False)
     said["gpus"] = [gpu | {"seconds": row} for gpu, row in named]

@@ -59,7 +59,7 @@ async def test_answers_that_come_while_a_thread_checks_do_not_overtake() -> None
 
     def on_checked(one: SignedAnswer, _: CheckResult) -> None:
         told.append(one.attempt.ping_id)
-        if len(told) == 31:
+        if len(told) == 32:
             everything.set()
 
     checks = SignatureChecks(on_checked)
@@ -67,7 +67,9 @@ async def test_answers_that_come_while_a_thread_checks_do_not_overtake() -> None
         checks.add(answer(number))
     await asyncio.sleep(0)  # the turn in which they are taken
     checks.add(answer(31))
+    await asyncio.sleep(0)
+    checks.add(answer(32))
     async with asyncio.timeout(20):
         await everything.wait()
-    assert told == [f"p-{number}" for number in range(1, 32)]
+    assert told == [f"p-{number}" for number in range(1, 33)]
     checks.close()
