@@ -41,7 +41,7 @@ if [ -d "$store/jetstream/\$G" ] || [ -d "$store/jetstream/GPUPING" ]; then
   gpuping bus take-over --store-dir "$store" --data-dir "$root/identity"
 fi
 # the permissions of this version
-gpuping creds config --data-dir "$root/identity" --resolver-dir "${SETUP_RESOLVER_DIR:-/data/resolver}" > /dev/null
+changed=$(gpuping creds config --data-dir "$root/identity" --resolver-dir "${SETUP_RESOLVER_DIR:-/data/resolver}")
 cp "$tls/server.pem" "$tls/server.key" "$root/trust/"
 authority=$tls/server.pem
 [ ! -e "$tls/ca.pem" ] || authority=$tls/ca.pem
@@ -52,14 +52,17 @@ cp "$authority" "$root/trust/ca.pem"
 } > "$root/trust/server.conf"
 
 roles="layout scheduler storage gateway enrolment alerts operator"
-missing=
+case $changed in wrote*) needed=yes ;; *) needed= ;; esac
 for role in $roles; do
   mkdir -p "$root/creds/$role"
-  [ -e "$root/creds/$role/$role.creds" ] || missing="$missing $role"
+  [ -e "$root/creds/$role/$role.creds" ] || needed=yes
 done
-if [ -n "$missing" ]; then
+if [ -n "$needed" ]; then
+  for role in $roles; do
+    [ ! -e "$root/creds/$role/$role.creds" ] || mv "$root/creds/$role/$role.creds" "$root/creds/"
+  done
   # shellcheck disable=SC2086  # several words
-  gpuping creds service $missing --data-dir "$root/identity" -o "$root/creds" > /dev/null
+  gpuping creds service $roles --if-needed --data-dir "$root/identity" -o "$root/creds" > /dev/null
 fi
 for role in $roles; do
   [ ! -e "$root/creds/$role.creds" ] || mv "$root/creds/$role.creds" "$root/creds/$role/"

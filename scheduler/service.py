@@ -31,6 +31,7 @@ from scheduler.cluster.cluster import Cluster
 from scheduler.cluster.history_position import HistoryPosition
 from scheduler.cluster.peers import Peers, new_instance
 from scheduler.cluster.presence import LOOK_SECONDS, Presence
+from scheduler.consumer_endpoints import ConsumerEndpoints
 from scheduler.endpoints import SchedulerEndpoints
 from scheduler.fleet import duplicate_ids
 from scheduler.fleet.directory import Directory
@@ -311,7 +312,10 @@ async def running(settings: Settings) -> AsyncIterator[Scheduler]:
             await scheduler.load(start)
             scheduler.start(start)
             maintenance = scheduler.maintenance_endpoints
-            service = await scheduler.endpoints.serve(maintenance.changes(), maintenance.looks())
+            consumers = ConsumerEndpoints(client)
+            service = await scheduler.endpoints.serve(
+                [*maintenance.changes(), *consumers.all()], maintenance.looks()
+            )
             try:
                 yield scheduler
             finally:

@@ -154,13 +154,14 @@ def each_subject(own: str, other: str) -> Iterator[str]:
         yield f"gpuping.enrolment.renew.{agent}"
         yield f"_INBOX.{agent}.x"
     yield from ("gpuping.enrolment.new", "$KV.gpuping.enrolment.00ff")
+    yield from ("gpuping.scheduler.make-consumer", "$KV.gpuping_alerts.position")
     for subject in ("registry.list", "scheduler.fleet", "scheduler.stats", "enrolment.redeem"):
         yield f"gpuping.{subject}"
     for subject in ("history.a", "export.a", "report.a", "uptimes", "overview", "table", "ready"):
         yield f"gpuping.storage.{subject}"
     for service in ("scheduler", "storage", "gateway", "layout", "operator", "enrolment"):
         yield f"_INBOX._{service}.x"
-    for stream in ("KV_gpuping", "GPUPING_HISTORY", "GPUPING_AUDIT", "OTHER"):
+    for stream in ("KV_gpuping", "GPUPING_HISTORY", "GPUPING_AUDIT", "KV_gpuping_alerts", "X"):
         for verb in ("CREATE", "UPDATE", "DELETE", "PURGE", "INFO", "MSG.GET", "MSG.DELETE"):
             yield f"$JS.API.STREAM.{verb}.{stream}"
         yield f"$JS.API.STREAM.SNAPSHOT.{stream}"

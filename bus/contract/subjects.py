@@ -51,6 +51,7 @@ FLEET = "gpuping.scheduler.fleet"
 PING_NOW_ALL = "gpuping.scheduler.ping.*"
 FLEET_MAP = "gpuping.scheduler.fleet-map"
 STATS = "gpuping.scheduler.stats"
+MAKE_CONSUMER = "gpuping.scheduler.make-consumer"  # for services that may not make one themselves
 ALIVE_ALL = "gpuping.scheduler.alive.*"
 
 HISTORY_ALL = "gpuping.storage.history.*"
@@ -83,6 +84,12 @@ MICRO_PING = "$SRV.PING"  # every micro service on the bus answers
 INBOX_PREFIX = "_INBOX"  # where a service receives the answers to its questions
 # `_INBOX_<id>` is the inbox of an agent of before identities
 _ANSWERED_PREFIXES = (f"{INBOX_PREFIX}.", f"{INBOX_PREFIX}_", "_R_.")
+
+JETSTREAM_API = "$JS.API"
+DISCOVERY_PREFIX = "$SRV."
+INBOXES = (f"{INBOX_PREFIX}.", "_R_.")
+# A request with one of these is answered by JetStream itself.
+JETSTREAM_PREFIXES = (JETSTREAM_API, "$JS.", "$KV.", "gpuping.audit.")
 
 CLAIMS_UPDATE = "$SYS.REQ.CLAIMS.UPDATE"  # of the system account: takes a changed account
 CLAIMS_PACK = "$SYS.REQ.CLAIMS.PACK"  # of the system account: a server asks for what it missed
@@ -316,7 +323,7 @@ def silence_key(silence_id: str) -> str:
 
 def jetstream_api(verb: str) -> str:
     """Subject of a call of the JetStream API, such as `STREAM.INFO.<stream>`."""
-    return f"$JS.API.{verb}"
+    return f"{JETSTREAM_API}.{verb}"
 
 
 def inbox_prefix(agent_id: str) -> str:

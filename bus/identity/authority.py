@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from bus.contract import subjects
 from bus.contract.subjects import check_agent_id
 from bus.errors import GpupingError
-from bus.identity import claims, credentials
+from bus.identity import accounts, claims, credentials
 from bus.identity.keys import KeyKind, SigningKey, check_public_key
 from bus.identity.roles import (
     LEAF_SYSTEM_PUBLISH,
@@ -42,6 +42,7 @@ SERVICE_DAYS = 3650
 ACCOUNT_NAME = "GPUPING"
 LOOK_ACCOUNT_NAME = "LOOK"
 SYSTEM_ACCOUNT_NAME = "SYS"
+GATEWAYS_TAG = "gateways:"  # before the account of gateways, in the system user's token
 _LOOPBACK = ["127.0.0.0/8", "::1/128"]
 _DAY = 86_400
 _UNLIMITED = -1
@@ -71,6 +72,8 @@ class Fleet(Struct, frozen=True, kw_only=True):
     look_user: str
     signing_keys: dict[RoleName, str]
     retiring: dict[str, RoleName] = {}
+    role_accounts: dict[RoleName, str] = {}
+    in_fleet: dict[str, RoleName] = {}
     requires_signed: bool = True
     revoked: dict[str, int] = {}
     changed_at: int = 0
@@ -126,6 +129,7 @@ class Authority:
             look_signing_key=look_signing.public,
             look_user=SigningKey.generate(KeyKind.USER).public,
             signing_keys={role: key.public for role, key in signing.items()},
+            role_accounts={role: _new_account() for role in accounts.apart()},
         )
         authority = cls(folder, fleet)
         authority._write_system_credentials(system)
@@ -161,14 +165,30 @@ class Authority:
         return (self.folder / "operator.seed").exists()
 
     def add_missing_roles(self) -> None:
-        """Makes the signing keys of roles that an authority of an earlier version does not have."""
+        """Makes what an authority of an earlier version does not have.
+
+        A role that lived in the fleet's account gets one of its own and a new signing key.
+        Credentials of the earlier key go on where they were until `retire`.
+        """
         for role in ROLES:
-            if role in self.fleet.signing_keys:
+            is_apart = role in accounts.apart()
+            earlier = self.fleet.signing_keys.get(role)
+            if earlier and (not is_apart or role in self.fleet.role_accounts):
                 continue
+            fleet = self.fleet
+            if is_apart:
+                own_accounts = fleet.role_accounts | {role: _new_account()}
+                fleet = replace(fleet, role_accounts=own_accounts)
+            if earlier:
+                fleet = replace(fleet, in_fleet=fleet.in_fleet | {earlier: role})
             key = SigningKey.generate(KeyKind.ACCOUNT)
             credentials.write_secret(self.folder / "signing" / f"{role}.seed", key.seed + "\n")
-            signing_keys = self.fleet.signing_keys | {role: key.public}
-            self._save(replace(self.fleet, signing_keys=signing_keys))
+            self._save(replace(fleet, signing_keys=fleet.signing_keys | {role: key.public}))
+        self._renew_system_credentials()
+
+    def account_of(self, role: RoleName) -> str:
+        """The account that the users of a role belong to."""
+        return self.fleet.role_accounts.get(role, self.fleet.account)
 
     # ---- users ----
 
@@ -191,7 +211,7 @@ class Authority:
         check_public_key(public_key, KeyKind.USER)
         check_agent_id(name.removeprefix("_") if role != "agent" else name)
         signer = self._seed(f"signing/{role}")
-        body: dict[str, Any] = {"type": "user", "issuer_account": self.fleet.account}
+        body: dict[str, Any] = {"type": "user", "issuer_account": self.account_of(role)}
         tags = [f"agent:{check_agent_id(agent_id)}" for agent_id in site_agents]
         if tags:
             body["tags"] = tags
@@ -299,10 +319,12 @@ class Authority:
     def retire(self, role: RoleName) -> int:
         """Ends the rotation of a role: its earlier keys are void. Returns how many there were."""
         self.reload()
-        kept = {key: of for key, of in self.fleet.retiring.items() if of != role}
-        retired = len(self.fleet.retiring) - len(kept)
-        self._save(replace(self.fleet, retiring=kept))
-        return retired
+        fleet = self.fleet
+        kept = {key: of for key, of in fleet.retiring.items() if of != role}
+        kept_in_fleet = {key: of for key, of in fleet.in_fleet.items() if of != role}
+        before = len(fleet.retiring) + len(fleet.in_fleet)
+        self._save(replace(fleet, retiring=kept, in_fleet=kept_in_fleet))
+        return before - len(kept) - len(kept_in_fleet)
 
     def operator_token(self) -> str:
         """What the server's configuration calls `operator`."""
@@ -312,29 +334,72 @@ class Authority:
         )
 
     def account_token(self) -> str:
-        """The fleet's account: the roles' permissions, the export of looks, the revocations."""
+        """The fleet's account: its roles' permissions, exports and imports, the revocations."""
         role_of_key = {key: role for role, key in self.fleet.signing_keys.items()}
-        signing_keys = []
-        for key, role in (role_of_key | self.fleet.retiring).items():
-            scope = {
-                "kind": "user_scope",
-                "key": key,
-                "role": role,
-                "template": template(ROLES[role]),
-            }
-            signing_keys.append(scope)
+        role_of_key |= self.fleet.retiring
+        for key, role in list(role_of_key.items()):
+            if role in self.fleet.role_accounts:
+                del role_of_key[key]
+        role_of_key |= self.fleet.in_fleet
         body: dict[str, Any] = {
             "type": "account",
             "limits": _account_limits(jetstream=True),
-            "signing_keys": signing_keys,
-            "exports": [
-                {"name": f"look-{number}", "subject": exported, "type": "service"}
-                for number, (exported, _) in enumerate(LOOK_IMPORTS)
-            ],
+            "signing_keys": _scopes(role_of_key),
+            "exports": self._exports(None),
+            "imports": self._imports(None),
         }
         if self.fleet.revoked:
             body["revocations"] = self.fleet.revoked
         return self._account(self.fleet.account, ACCOUNT_NAME, body)
+
+    def role_account_token(self, role: RoleName) -> str:
+        """The account of a role that lives apart from the fleet's."""
+        keys = [self.fleet.signing_keys[role]]
+        keys += [key for key, of in self.fleet.retiring.items() if of == role]
+        body: dict[str, Any] = {
+            "type": "account",
+            "limits": _account_limits(jetstream=False),
+            "signing_keys": _scopes(dict.fromkeys(keys, role)),
+            "exports": self._exports(role),
+            "imports": self._imports(role),
+        }
+        users = {user.public_key for user in self.issued() if user.role == role}
+        revoked = {key: until for key, until in self.fleet.revoked.items() if key in users}
+        if revoked:
+            body["revocations"] = revoked
+        return self._account(self.fleet.role_accounts[role], f"{ACCOUNT_NAME}_{role.upper()}", body)
+
+    def _exports(self, owner: RoleName | None) -> list[dict[str, Any]]:
+        offered = list(accounts.exports_of(owner))
+        if owner is None:
+            subjects_offered = [export.subject for export in offered]
+            for subject, _ in LOOK_IMPORTS:
+                if subject not in subjects_offered:
+                    offered.append(accounts.Export(subject))
+        exports = []
+        for number, export in enumerate(offered):
+            entry = {"name": f"{number}", "subject": export.subject, "type": export.kind}
+            if export.is_answered_often:
+                entry["response_type"] = "Stream"
+            exports.append(entry)
+        return exports
+
+    def _imports(self, owner: RoleName | None) -> list[dict[str, Any]]:
+        imports = []
+        for number, taken in enumerate(accounts.imports_of(owner)):
+            provider = self.fleet.account
+            if taken.provider is not None:
+                if taken.provider not in self.fleet.role_accounts:
+                    continue  # of before: that role is in the fleet's account still
+                provider = self.fleet.role_accounts[taken.provider]
+            entry = {
+                "name": f"{number}",
+                "subject": taken.subject,
+                "account": provider,
+                "type": taken.kind,
+            }
+            imports.append(entry)
+        return imports
 
     def look_account_token(self) -> str:
         """The account of anonymous looks on loopback.
@@ -397,7 +462,19 @@ class Authority:
             self.fleet.system_account: self.system_account_token(),
             self.fleet.account: self.account_token(),
             self.fleet.look_account: self.look_account_token(),
-        }
+        } | self.role_account_tokens()
+
+    def roles_of(self, public_keys: Iterable[str]) -> set[RoleName]:
+        """The roles of users that were given credentials from this folder."""
+        wanted = set(public_keys)
+        return {user.role for user in self.issued() if user.public_key in wanted}
+
+    def role_account_tokens(self) -> dict[str, str]:
+        """The accounts of roles that live apart, by public key."""
+        tokens = {}
+        for role, account in self.fleet.role_accounts.items():
+            tokens[account] = self.role_account_token(role)
+        return tokens
 
     def _account(
         self,
@@ -410,8 +487,25 @@ class Authority:
 
     def _write_system_credentials(self, system: SigningKey) -> None:
         key = SigningKey.generate(KeyKind.USER)
-        body = {
+        body = self._system_user()
+        token = claims.encode(system, key.public, "_system", body, now=int(time.time()))
+        credentials.write_secret(self.system_credentials, credentials.to_text(token, key))
+
+    def _renew_system_credentials(self) -> None:
+        """Those of an earlier version may not ask all that a scheduler asks."""
+        if not (self.folder / "system.seed").exists():
+            return
+        token = credentials.read(self.system_credentials).token
+        wanted = self._system_user()
+        known = claims.decode(token).nats
+        if any(known.get(name) != value for name, value in wanted.items()):
+            self._write_system_credentials(self._seed("system"))
+
+    def _system_user(self) -> dict[str, Any]:
+        """What the user of the system account may do, and which account the gateways are in."""
+        return {
             "type": "user",
+            "tags": [f"{GATEWAYS_TAG}{self.account_of('gateway')}"],
             "pub": {
                 "allow": [
                     subjects.CLAIMS_UPDATE,
@@ -424,8 +518,6 @@ class Authority:
             "data": _UNLIMITED,
             "payload": _UNLIMITED,
         }
-        token = claims.encode(system, key.public, "_system", body, now=int(time.time()))
-        credentials.write_secret(self.system_credentials, credentials.to_text(token, key))
 
     def reload(self) -> None:
         """Reads the fleet again: another process may have changed it."""
@@ -443,6 +535,24 @@ class Authority:
         text = msgspec.json.format(msgspec.json.encode(fleet)).decode()
         credentials.write_secret(self.folder / "fleet.json", text + "\n")
         self.fleet = fleet
+
+
+def _new_account() -> str:
+    return SigningKey.generate(KeyKind.ACCOUNT).public
+
+
+def _scopes(role_of_key: Mapping[str, RoleName]) -> list[dict[str, Any]]:
+    """The scoped signing keys of an account: whom each may make, and with which permissions."""
+    scopes = []
+    for key, role in role_of_key.items():
+        scope = {
+            "kind": "user_scope",
+            "key": key,
+            "role": role,
+            "template": template(ROLES[role]),
+        }
+        scopes.append(scope)
+    return scopes
 
 
 def _default_days(role: RoleName) -> int:

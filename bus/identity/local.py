@@ -86,9 +86,20 @@ class LocalIdentities:
         path: Path,
     ) -> Path:
         """The path, after the file in it was made where it is missing or soon expires."""
-        if not self._is_valid(role, path):
-            self.authority.issue(role, name, path)
+        self.keep_valid(role, name, path)
         return path
+
+    def keep_valid(
+        self,
+        role: RoleName,
+        name: str,
+        path: Path,
+    ) -> bool:
+        """Makes a credentials file that is missing, void or soon expires. Whether it did so."""
+        if self._is_valid(role, path):
+            return False
+        self.authority.issue(role, name, path)
+        return True
 
     def _is_valid(self, role: RoleName, path: Path) -> bool:
         if not path.exists():

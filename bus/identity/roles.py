@@ -29,7 +29,6 @@ RoleName = Literal[
 OWN_ID = "{{name()}}"
 SITE_AGENT = "{{tag(agent)}}"  # each agent that a leaf node's credentials name
 ANSWER_SECONDS = 60
-_JETSTREAM = "$JS.API"
 _BUCKET = subjects.BUCKET_STREAM
 _HISTORY = subjects.HISTORY_STREAM
 _ALERTS = subjects.ALERTS_STREAM
@@ -46,6 +45,8 @@ class Role(Struct, frozen=True, kw_only=True):
         whoever asked with the deleting subject as the reply subject.
     max_payload: bytes of one message. max_subscriptions: of one connection. -1: as the server
         allows.
+    has_own_account: it lives apart from the fleet's account, so that JetStream's answers to it
+        cannot be led into that (bus/identity/accounts.py).
     """
 
     purpose: str
@@ -55,6 +56,7 @@ class Role(Struct, frozen=True, kw_only=True):
     max_payload: int = -1
     max_subscriptions: int = -1
     is_leaf: bool = False
+    has_own_account: bool = False
 
 
 def _micro_service(name: str) -> tuple[str, ...]:
@@ -66,47 +68,47 @@ def _micro_service(name: str) -> tuple[str, ...]:
 
 
 _READ_STREAMS = (
-    f"{_JETSTREAM}.STREAM.INFO.{subjects.AUDIT_STREAM}",
-    f"{_JETSTREAM}.STREAM.INFO.{_BUCKET}",
-    f"{_JETSTREAM}.STREAM.INFO.{_HISTORY}",
+    f"{subjects.JETSTREAM_API}.STREAM.INFO.{subjects.AUDIT_STREAM}",
+    f"{subjects.JETSTREAM_API}.STREAM.INFO.{_BUCKET}",
+    f"{subjects.JETSTREAM_API}.STREAM.INFO.{_HISTORY}",
     # The layout is checked by every service that starts; these two are a part of it.
-    f"{_JETSTREAM}.STREAM.INFO.{subjects.AUDIT_STREAM}",
-    f"{_JETSTREAM}.STREAM.INFO.{_ALERTS}",
-    f"{_JETSTREAM}.STREAM.MSG.GET.{_BUCKET}",
-    f"{_JETSTREAM}.STREAM.MSG.GET.{_HISTORY}",
-    f"{_JETSTREAM}.DIRECT.GET.{_BUCKET}",
-    f"{_JETSTREAM}.DIRECT.GET.{_BUCKET}.>",
-    f"{_JETSTREAM}.DIRECT.GET.{_HISTORY}",
-    f"{_JETSTREAM}.DIRECT.GET.{_HISTORY}.>",
+    f"{subjects.JETSTREAM_API}.STREAM.INFO.{subjects.AUDIT_STREAM}",
+    f"{subjects.JETSTREAM_API}.STREAM.INFO.{_ALERTS}",
+    f"{subjects.JETSTREAM_API}.STREAM.MSG.GET.{_BUCKET}",
+    f"{subjects.JETSTREAM_API}.STREAM.MSG.GET.{_HISTORY}",
+    f"{subjects.JETSTREAM_API}.DIRECT.GET.{_BUCKET}",
+    f"{subjects.JETSTREAM_API}.DIRECT.GET.{_BUCKET}.>",
+    f"{subjects.JETSTREAM_API}.DIRECT.GET.{_HISTORY}",
+    f"{subjects.JETSTREAM_API}.DIRECT.GET.{_HISTORY}.>",
 )
 
 
 _READ_AUDIT = (
-    f"{_JETSTREAM}.STREAM.INFO.{subjects.AUDIT_STREAM}",
-    f"{_JETSTREAM}.STREAM.MSG.GET.{subjects.AUDIT_STREAM}",
+    f"{subjects.JETSTREAM_API}.STREAM.INFO.{subjects.AUDIT_STREAM}",
+    f"{subjects.JETSTREAM_API}.STREAM.MSG.GET.{subjects.AUDIT_STREAM}",
 )
 
 
 def _consume(stream: str) -> tuple[str, ...]:
-    """Making, reading and acknowledging consumers of one stream."""
+    """Making, reading and acknowledging consumers of one stream.
+
+    Whoever may make one may have the stream's messages sent to any subject of the account.
+    """
     return (
-        f"{_JETSTREAM}.CONSUMER.CREATE.{stream}",
-        f"{_JETSTREAM}.CONSUMER.CREATE.{stream}.>",
-        f"{_JETSTREAM}.CONSUMER.DURABLE.CREATE.{stream}.*",
-        f"{_JETSTREAM}.CONSUMER.INFO.{stream}.*",
-        f"{_JETSTREAM}.CONSUMER.DELETE.{stream}.*",
-        f"{_JETSTREAM}.CONSUMER.MSG.NEXT.{stream}.*",
+        f"{subjects.JETSTREAM_API}.CONSUMER.CREATE.{stream}",
+        f"{subjects.JETSTREAM_API}.CONSUMER.CREATE.{stream}.>",
+        f"{subjects.JETSTREAM_API}.CONSUMER.DURABLE.CREATE.{stream}.*",
+        f"{subjects.JETSTREAM_API}.CONSUMER.INFO.{stream}.*",
+        f"{subjects.JETSTREAM_API}.CONSUMER.DELETE.{stream}.*",
+        f"{subjects.JETSTREAM_API}.CONSUMER.MSG.NEXT.{stream}.*",
         f"$JS.ACK.{stream}.>",
         f"$JS.FC.{stream}.>",
     )
 
 
-def _follow(stream: str) -> tuple[str, ...]:
-    """Reading a stream with a consumer that the server deletes by itself, and no other."""
-    return (
-        f"{_JETSTREAM}.CONSUMER.CREATE.{stream}",
-        f"{_JETSTREAM}.CONSUMER.MSG.NEXT.{stream}.*",
-    )
+def _read_made(stream: str) -> tuple[str, ...]:
+    """Reading a consumer that the scheduler has made."""
+    return (f"{subjects.JETSTREAM_API}.CONSUMER.MSG.NEXT.{stream}.*",)
 
 
 ROLES: dict[RoleName, Role] = {
@@ -137,9 +139,11 @@ ROLES: dict[RoleName, Role] = {
             subjects.AUDIT_ALL,
             f"{subjects.KEYS}>",
             "_INBOX.>",
+            "_R_.>",
             *_READ_STREAMS,
             *_consume(_BUCKET),
             *_consume(_HISTORY),
+            f"{subjects.JETSTREAM_API}.CONSUMER.CREATE.{_ALERTS}",  # for the alerts service
         ),
         subscribe=(
             "gpuping.registry.>",
@@ -152,16 +156,20 @@ ROLES: dict[RoleName, Role] = {
         purpose="Reads the history and answers questions about the past.",
         publish=(
             "_INBOX.>",
+            "_R_.>",
             subjects.STORAGE_READY,
             *_READ_STREAMS,
-            *_consume(_HISTORY),
-            f"{_JETSTREAM}.CONSUMER.INFO.{_BUCKET}.*",
+            subjects.MAKE_CONSUMER,
+            *_read_made(_HISTORY),
+            f"$JS.ACK.{_HISTORY}.>",
+            f"{subjects.JETSTREAM_API}.CONSUMER.INFO.{_BUCKET}.*",
         ),
         subscribe=(
             "gpuping.storage.>",
             f"{subjects.service_inbox('storage')}.>",
             *_micro_service(subjects.STORAGE_SERVICE),
         ),
+        has_own_account=True,
     ),
     "gateway": Role(
         purpose="Asks services and agents for REST and the page; writes only the audit log.",
@@ -188,11 +196,13 @@ ROLES: dict[RoleName, Role] = {
             subjects.SESSION_ENDED,
             f"{subjects.service_inbox('gateway')}.>",
         ),
+        has_own_account=True,
     ),
     "enrolment": Role(
         purpose="Redeems enrolment tokens and renews credentials; holds the agents' signing key.",
         publish=(
             "_INBOX.>",
+            "_R_.>",
             subjects.enrolment_key("*"),
             subjects.host_key("*"),
             subjects.AUDIT_ALL,
@@ -203,28 +213,32 @@ ROLES: dict[RoleName, Role] = {
             f"{subjects.service_inbox('enrolment')}.>",
             *_micro_service(subjects.ENROLMENT_SERVICE),
         ),
+        has_own_account=True,
     ),
     "alerts": Role(
         purpose="Follows the history, and tells people what changed; writes only its own bucket.",
         publish=(
             "_INBOX.>",
+            "_R_.>",
             subjects.LIST,
             subjects.STATS,
             subjects.STORAGE_STATS,
             subjects.AUDIT_ALL,
             f"{subjects.ALERTS_KEYS}>",
             *_READ_STREAMS,
-            f"{_JETSTREAM}.STREAM.MSG.GET.{_ALERTS}",
-            f"{_JETSTREAM}.CONSUMER.INFO.{_BUCKET}.*",
-            *_follow(_BUCKET),
-            *_follow(_HISTORY),
-            *_follow(_ALERTS),
+            f"{subjects.JETSTREAM_API}.STREAM.MSG.GET.{_ALERTS}",
+            f"{subjects.JETSTREAM_API}.CONSUMER.INFO.{_BUCKET}.*",
+            subjects.MAKE_CONSUMER,
+            *_read_made(_BUCKET),
+            *_read_made(_HISTORY),
+            *_read_made(_ALERTS),
         ),
         subscribe=(
             "gpuping.alerts.>",
             f"{subjects.service_inbox('alerts')}.>",
             *_micro_service(subjects.ALERTS_SERVICE),
         ),
+        has_own_account=True,
     ),
     "bootstrap": Role(
         purpose="A host with an enrolment token: may ask for it to be redeemed, until it expires.",
@@ -236,7 +250,7 @@ ROLES: dict[RoleName, Role] = {
     ),
     "layout": Role(
         purpose="Makes, copies and changes streams; used at set-up, upgrades and backups only.",
-        publish=(f"{_JETSTREAM}.>", "$JS.SNAPSHOT.>"),
+        publish=(f"{subjects.JETSTREAM_API}.>", "$JS.SNAPSHOT.>"),
         subscribe=(f"{subjects.service_inbox('layout')}.>",),
     ),
     "operator": Role(
@@ -251,11 +265,11 @@ ROLES: dict[RoleName, Role] = {
             subjects.ping("*"),
             subjects.gpu_status("*"),
             subjects.health("*"),
-            f"{_JETSTREAM}.INFO",
-            f"{_JETSTREAM}.STREAM.NAMES",
-            f"{_JETSTREAM}.STREAM.LIST",
-            f"{_JETSTREAM}.CONSUMER.NAMES.*",
-            f"{_JETSTREAM}.CONSUMER.LIST.*",
+            f"{subjects.JETSTREAM_API}.INFO",
+            f"{subjects.JETSTREAM_API}.STREAM.NAMES",
+            f"{subjects.JETSTREAM_API}.STREAM.LIST",
+            f"{subjects.JETSTREAM_API}.CONSUMER.NAMES.*",
+            f"{subjects.JETSTREAM_API}.CONSUMER.LIST.*",
             *_READ_STREAMS,
             *_READ_AUDIT,
             *_consume(_BUCKET),
@@ -297,9 +311,9 @@ LEAF_SYSTEM_SUBSCRIBE = (subjects.CLAIMS_UPDATE, subjects.SYSTEM_INBOX)
 # What whoever has no credentials may ask from loopback, in an account of its own.
 LOOK_PUBLISH = (
     subjects.ping("*"),
-    f"{_JETSTREAM}.STREAM.INFO.{_BUCKET}",
-    f"{_JETSTREAM}.DIRECT.GET.{_BUCKET}.{subjects.agent_key('*')}",
-    f"{_JETSTREAM}.DIRECT.GET.{_BUCKET}.{subjects.state_key('*')}",
+    f"{subjects.JETSTREAM_API}.STREAM.INFO.{_BUCKET}",
+    f"{subjects.JETSTREAM_API}.DIRECT.GET.{_BUCKET}.{subjects.agent_key('*')}",
+    f"{subjects.JETSTREAM_API}.DIRECT.GET.{_BUCKET}.{subjects.state_key('*')}",
 )
 # What that account imports, and under which names: a ping arrives as a look. JetStream's answers
 # pass through the import, so that they reach nobody but the asker. The import has to have the name
@@ -307,7 +321,7 @@ LOOK_PUBLISH = (
 # not enabled for account"); what may be asked is LOOK_PUBLISH.
 LOOK_IMPORTS = (
     (subjects.look("*"), "gpuping.ping.$1"),
-    (f"{_JETSTREAM}.>", f"{_JETSTREAM}.>"),
+    (f"{subjects.JETSTREAM_API}.>", f"{subjects.JETSTREAM_API}.>"),
 )
 
 

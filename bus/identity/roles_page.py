@@ -2,19 +2,31 @@
 
 from pathlib import Path
 
+from bus.identity import accounts
 from bus.identity.roles import ROLES, Role
 
 BEGIN = "<!-- roles: begin -->\n"
 END = "<!-- roles: end -->"
 PAGE = Path("docs/security.md")
+_WRITTEN: dict[accounts.Reach, str] = {
+    "nothing": "nothing: JetStream answers it nothing",
+    "own": "what it may publish itself, and nothing else",
+    "fleet": "**any subject of the fleet**: it is trusted",
+}
 
 
 def table() -> str:
-    """Every role with its purpose, and what it may publish and hear, in Markdown."""
-    lines = ["| role | may publish | may hear |", "|---|---|---|"]
+    """Every role: its purpose, what it may publish, hear, and have JetStream write, in Markdown."""
+    lines = ["| role | may publish | may hear | may have JetStream write |", "|---|---|---|---|"]
     for name, role in ROLES.items():
         described = f"**{name}** {role.purpose}{_limits(role)}"
-        lines.append(f"| {described} | {_subjects(role.publish)} | {_subjects(role.subscribe)} |")
+        columns = (
+            described,
+            _subjects(role.publish),
+            _subjects(role.subscribe),
+            _WRITTEN[accounts.reach_of(name)],
+        )
+        lines.append(f"| {' | '.join(columns)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,7 @@ servers of its cluster.
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import structlog
 from bus.contract import subjects
 from bus.errors import BusError, UnavailableError
 from bus.identity.authority import Authority
+from bus.identity.roles import RoleName
 from bus.settings import Settings
 from bus.transport import connection
 
@@ -26,12 +28,19 @@ class AccountRefusedError(BusError):
     """The server did not take the account."""
 
 
-async def push(settings: Settings, authority: Authority) -> None:
+async def push(settings: Settings, authority: Authority, roles: Iterable[RoleName] = ()) -> None:
     """Sends the fleet's account to the server at `settings.nats_url`, as the system user.
+
+    `roles` are those whose users or keys have changed: the accounts of their own follow. The server
+    forgets the answers that are under way through such an account, so others are left alone.
 
     Raises UnavailableError when no server takes it within ANSWER_SECONDS, and AccountRefusedError
     with the server's words when it refuses.
     """
+    tokens = [authority.account_token()]
+    for role in roles:
+        if role in authority.fleet.role_accounts:
+            tokens.append(authority.role_account_token(role))
     as_system = msgspec.structs.replace(
         settings,
         NATS_URL=settings.nats_url,
@@ -43,14 +52,16 @@ async def push(settings: Settings, authority: Authority) -> None:
             asyncio.timeout(ANSWER_SECONDS),
             connection.connected(as_system, "claims") as client,
         ):
-            token = authority.account_token().encode()
-            reply = await client.request(subjects.CLAIMS_UPDATE, token, timeout=ANSWER_SECONDS)
+            for token in tokens:
+                reply = await client.request(
+                    subjects.CLAIMS_UPDATE, token.encode(), timeout=ANSWER_SECONDS
+                )
+                answer: dict[str, Any] = msgspec.json.decode(reply.data)
+                if "error" in answer:
+                    raise AccountRefusedError(f"the server refused the account: {answer['error']}")
     except (TimeoutError, OSError, nats.errors.Error) as error:
         raise UnavailableError(
             f"no server at {settings.shown_nats_url} took the change ({type(error).__name__}): "
             "it takes it when it next starts with this authority's configuration"
         ) from None
-    answer: dict[str, Any] = msgspec.json.decode(reply.data)
-    if "error" in answer:
-        raise AccountRefusedError(f"the server refused the account: {answer['error']}")
     log.info("account_pushed", revoked=len(authority.fleet.revoked))

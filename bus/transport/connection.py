@@ -28,7 +28,7 @@ from nats.micro.service import Endpoint, Service
 from bus.addresses import is_loopback
 from bus.contract import subjects
 from bus.errors import SettingsError
-from bus.identity import credentials
+from bus.identity import accounts, claims, credentials
 from bus.redaction import redact_address
 from bus.settings import Settings
 from bus.transport import cli_contexts
@@ -72,6 +72,7 @@ class Client(NatsClient):
         self._hooks: list[Hook] = []
         self.refused_replies: dict[str, int] = {}  # questions that were dropped, by subscription
         self.denied: list[str] = []  # different permission errors, in the server's words
+        self.lives_apart = False  # in an account of its own (bus/identity/accounts.py)
         self._listeners: dict[int, Callable[[Msg], None]] = {}  # by subscription
 
     @property
@@ -344,9 +345,10 @@ async def connect(
     """
     addresses, identity = _addresses_and_identity(settings)
     _check_addresses(addresses)
-    if "user_credentials" in identity:
-        credentials.read(Path(identity["user_credentials"]))
     client = Client(name)
+    if "user_credentials" in identity:
+        user = claims.name_of(credentials.read(Path(identity["user_credentials"])).token)
+        client.lives_apart = user.removeprefix("_") in accounts.apart() and user.startswith("_")
     if reconnected:
         client.on_reconnect(reconnected)
     await client.connect(

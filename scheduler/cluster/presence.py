@@ -29,6 +29,7 @@ from bus.clock import boottime
 from bus.contract import subjects
 from bus.errors import BadMessageError, GpupingError
 from bus.identity import claims, credentials
+from bus.identity.authority import GATEWAYS_TAG
 from bus.identity.claims import InvalidTokenError
 from bus.settings import Settings
 from bus.transport import connection
@@ -117,6 +118,7 @@ class Presence:
         self._on_twins = on_twins
         self._on_snapshot = on_snapshot
         self._account = ""
+        self._gateways_account: str | None = None  # None where the system user's token names none
         self._connections: dict[str, set[ConnectionId]] = {}
         self._agents: dict[ConnectionId, str] = {}
         self._hosts: dict[ConnectionId, str] = {}
@@ -139,6 +141,9 @@ class Presence:
     async def _follow(self) -> None:
         own = credentials.read(Path(self._settings.NATS_CREDS or "").expanduser())
         self._account = str(claims.decode(own.token).nats.get("issuer_account", ""))
+        if self._settings.NATS_SYSTEM_CREDS:
+            system = credentials.read(Path(self._settings.NATS_SYSTEM_CREDS).expanduser())
+            self._gateways_account = _gateways_account(system.token)
         as_system = msgspec.structs.replace(
             self._settings, NATS_CREDS=self._settings.NATS_SYSTEM_CREDS, NATS_CONTEXT=None
         )
@@ -179,27 +184,16 @@ class Presence:
     async def _take_snapshot(self, client: Client) -> None:
         """Replaces what is known by what the servers list. Without an answer it stays."""
         began = set(self._agents)
-        listed: dict[ConnectionId, tuple[str, str]] = {}
-        answered = False
-        gateways = 0
-        offset = 0
-        while True:
-            pages = await self._pages(client, offset)
-            answered = answered or bool(pages)
-            most = 0
-            for page in pages:
-                most = max(most, page.total)
-                for one in page.connections or ():
-                    gateways += _is_gateway(one.jwt)
-                    agent_id = _agent_of(one.jwt)
-                    if agent_id is not None:
-                        listed[ConnectionId(page.server_id, one.cid)] = (agent_id, one.ip)
-            offset += PAGE_SIZE
-            if offset >= most:
-                break
-        if not answered:
+        pages = await self._every_page(client, self._account)
+        if not pages:
             return
-        self.gateways = gateways
+        listed: dict[ConnectionId, tuple[str, str]] = {}
+        for page in pages:
+            for one in page.connections or ():
+                agent_id = _agent_of(one.jwt)
+                if agent_id is not None:
+                    listed[ConnectionId(page.server_id, one.cid)] = (agent_id, one.ip)
+        self.gateways = await self._count_gateways(client, pages)
         for connection_id, (agent_id, address) in listed.items():
             self._add(agent_id, connection_id, address)
         for connection_id in began - set(listed):
@@ -208,8 +202,31 @@ class Presence:
             self.is_known = True
             self._on_known(self._connections)
 
-    async def _pages(self, client: Client, offset: int) -> list[_ConnectionPage]:
-        """Asks all servers for one page of their connections."""
+    async def _count_gateways(self, client: Client, fleet: list[_ConnectionPage]) -> int | None:
+        """How many are connected. None where the account that they are in is not known."""
+        pages = fleet  # where they were in an earlier version
+        if self._gateways_account not in {None, self._account}:
+            pages = [*fleet, *await self._every_page(client, str(self._gateways_account))]
+        count = 0
+        for page in pages:
+            count += sum(_is_gateway(one.jwt) for one in page.connections or ())
+        if count == 0 and self._gateways_account is None:
+            return None
+        return count
+
+    async def _every_page(self, client: Client, account: str) -> list[_ConnectionPage]:
+        """All connections of an account; empty where no server answers."""
+        found: list[_ConnectionPage] = []
+        offset = 0
+        while True:
+            pages = await self._pages(client, account, offset)
+            found += pages
+            offset += PAGE_SIZE
+            if offset >= max((page.total for page in pages), default=0):
+                return found
+
+    async def _pages(self, client: Client, account: str, offset: int) -> list[_ConnectionPage]:
+        """Asks all servers for one page of the connections of an account."""
         pages: list[_ConnectionPage] = []
         enough = asyncio.Event()
         inbox = client.new_inbox()
@@ -226,7 +243,7 @@ class Presence:
 
         body = {"auth": True, "limit": PAGE_SIZE, "offset": offset}
         async with client.listening(inbox, receive):
-            subject = subjects.account_connections(self._account)
+            subject = subjects.account_connections(account)
             await client.publish(subject, msgspec.json.encode(body), reply=inbox)
             await _wait(enough, ANSWERS_SECONDS)
         return pages
@@ -338,3 +355,10 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
     except TimeoutError:
         return
+
+
+def _gateways_account(token: str) -> str | None:
+    for tag in claims.decode(token).nats.get("tags") or ():
+        if str(tag).startswith(GATEWAYS_TAG):
+            return str(tag).removeprefix(GATEWAYS_TAG)
+    return None

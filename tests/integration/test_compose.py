@@ -21,7 +21,7 @@ from agentd.messaging import enrolment
 from bus import settings
 from bus.contract import subjects
 from bus.contract.enrolment import NewTokenReply, NewTokenRequest
-from bus.identity import credentials
+from bus.identity import claims, credentials
 from bus.identity.authority import AuthorityError
 from bus.identity.local import LocalIdentities
 from bus.identity.tls import certificates
@@ -278,6 +278,24 @@ async def test_streams_of_a_version_without_identities_are_kept(tmp_path: Path) 
     finally:
         server.terminate()
         await server.wait()
+
+
+def test_credentials_of_before_accounts_of_their_own_are_replaced(
+    prepared: Path, tmp_path: Path
+) -> None:
+    """In an earlier version every service lived in the fleet's account."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    identities = LocalIdentities.open(tmp_path / "identity")
+    earlier = msgspec.structs.replace(identities.authority.fleet, role_accounts={})
+    identities.authority._save(earlier)
+    for role in ("storage", "scheduler"):
+        identities.authority.issue(role, f"_{role}", tmp_path / f"creds/{role}/{role}.creds")
+    before = (tmp_path / "creds/scheduler/scheduler.creds").read_text()
+    first_start(tmp_path)
+    fleet = LocalIdentities.open(tmp_path / "identity").authority.fleet
+    storage = claims.decode(credentials.read(tmp_path / "creds/storage/storage.creds").token)
+    assert storage.nats["issuer_account"] == fleet.role_accounts["storage"]
+    assert (tmp_path / "creds/scheduler/scheduler.creds").read_text() == before
 
 
 async def test_the_enrolment_service_lets_a_host_in_with_the_agents_signing_key_only(

@@ -6,12 +6,14 @@ What the table grants is allowed, all else refused.
 import json
 import socket
 
+import nats.errors
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from bus import settings
 from bus.identity.roles import LOOK_PUBLISH, ROLES
-from bus.transport import connection, layout
+from bus.transport import account_updates, connection, layout
 from tests.identity import IdentityServer, any_matches, each_subject, joined
 
 OWN = "agent-a"
@@ -144,3 +146,49 @@ async def test_what_is_refused_is_said_once_in_the_log(server, tmp_path):
     said = [entry["detail"] for entry in logged if entry["event"] == "bus_permission_denied"]
     assert len(said) == 2
     assert len(set(said)) == 2
+
+
+async def test_services_of_before_go_on_until_their_earlier_keys_are_retired(tmp_path):
+    """In an earlier version every service lived in the fleet's account."""
+    server = IdentityServer(tmp_path, free_port())
+    authority = server.authority
+    authority._save(replace(authority.fleet, role_accounts={}))
+    for role_name in ("storage", "scheduler"):
+        authority.issue(role_name, f"_{role_name}", tmp_path / f"{role_name}.creds")
+    authority.add_missing_roles()
+    authority.issue("storage", "_storage", tmp_path / "new.creds")
+    authority.issue("gateway", "_gateway", tmp_path / "gateway.creds")
+    await server.start()
+    chosen = settings.load(
+        {}, NATS_URL=server.url, NATS_CREDS=str(authority.folder / "system.creds")
+    )
+    try:
+        for name, is_retired in (("storage", False), ("new", False), ("new", True)):
+            if is_retired:
+                assert authority.retire("storage") == 1
+                await account_updates.push(chosen, authority, ["storage"])
+            async with (
+                joined(
+                    server.url, "_INBOX._storage", user_credentials=str(tmp_path / f"{name}.creds")
+                ) as storage,
+                joined(
+                    server.url, "_INBOX._gateway", user_credentials=str(tmp_path / "gateway.creds")
+                ) as gateway,
+            ):
+
+                async def answer(message):
+                    await message.respond(b"answered")
+
+                await storage.nc.subscribe("gpuping.storage.table", cb=answer)
+                await storage.settle()
+                if name == "storage":  # the gateway's import has the new account
+                    continue
+                reply = await gateway.nc.request("gpuping.storage.table", b"", timeout=5)
+                assert reply.data == b"answered"
+        with pytest.raises((nats.errors.Error, OSError)):
+            async with joined(
+                server.url, "_INBOX._storage", user_credentials=str(tmp_path / "storage.creds")
+            ):
+                pass
+    finally:
+        server.kill()

@@ -11,14 +11,10 @@ from collections.abc import Callable
 from nats.aio.msg import Msg
 
 from bus.background import cancel_all
-from bus.transport import jetstream_api
 from bus.transport.connection import Client
+from bus.transport.consumers import making
 from bus.transport.consumers.pull_consumer import Delivery, PullConsumer, delivery_of
 from bus.transport.jetstream_api import JsonObject
-
-CREATE_SECONDS = (
-    30.0  # a consumer that begins at each key's last message is slow to make in a large stream
-)
 
 
 class OrderedConsumer:
@@ -54,23 +50,15 @@ class OrderedConsumer:
 
         `config` with a `durable_name` replaces a consumer of that name; without one the consumer is
         the server's to delete after its `inactive_threshold`. `start` is where it begins:
-        `deliver_policy` and what belongs to it. Raises JetStreamApiError, or UnavailableError when
-        the server does not answer.
+        `deliver_policy` and what belongs to it. Raises what `making.make` raises.
         """
         self._lost.clear()
         self._deliveries = 0
-        durable = config.get("durable_name")
-        verb = f"CONSUMER.CREATE.{self._stream}"
-        if durable:
-            await jetstream_api.delete_consumer(self._client, self._stream, durable)
-            verb = f"CONSUMER.DURABLE.CREATE.{self._stream}.{durable}"
-        body = {"stream_name": self._stream, "config": config | start}
-        answer = await jetstream_api.call(self._client, verb, body, CREATE_SECONDS)
+        made = await making.make(self._client, self._stream, config | start)
         self._consumer = PullConsumer(
-            self._client, self._stream, answer["name"], self._receive, self._room, self._on_lost
+            self._client, self._stream, made.name, self._receive, self._room, self._on_lost
         )
-        pending: int = answer["num_pending"]
-        return pending
+        return made.num_pending
 
     async def run(self) -> None:
         """Delivers until the consumer or a delivery is lost, or `stop` is called."""

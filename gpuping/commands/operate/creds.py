@@ -175,15 +175,23 @@ def service(
     *,
     output: Output = None,
     days: Days = None,
+    if_needed: Annotated[
+        bool, Parameter(negative="", help="leave valid ones, and replace those that are not")
+    ] = False,
     data_dir: DataDir = None,
 ) -> int:
     """Make the credentials of services, or of the operator (10 years, unless --days is given).
 
-    Of several roles each gets a file ROLE.creds; --output is their folder then.
+    Of several roles each gets a file ROLE.creds; --output is their folder then. --if-needed is for
+    scripts that run at each start: it replaces a file whose key is revoked, expires within 30 days
+    or is of an earlier signing key, and leaves every other as it is.
     """
     if len(roles) > 1 and output is not None and not output.is_dir():
         raise SettingsError(f"--output={str(output)!r}: expected a folder for several roles")
     for role in roles:
+        if if_needed:
+            _issue_if_needed(role, output, data_dir)
+            continue
         _issue(role, f"_{role}", f"{role}.creds", output, days, data_dir)
     return runner.DONE
 
@@ -224,7 +232,7 @@ def revoke(
         if not keys:
             raise GpupingError(f"no credentials of {agent} were issued from {authority.folder}")
         authority.revoke(keys)
-        await account_updates.push(settings, authority)
+        await account_updates.push(settings, authority, authority.roles_of(keys))
         terminal.console().print(f"revoked {len(keys)} credentials of {agent}", soft_wrap=True)
 
     return runner.run(main)
@@ -256,7 +264,7 @@ def rotate(
         done = f"{role} has a new signing key; finish with `gpuping creds rotate {role} --retire`"
 
     async def main(_: Lifecycle) -> None:
-        await account_updates.push(settings, authority)
+        await account_updates.push(settings, authority, [role])
         terminal.console().print(done)
 
     return runner.run(main)
@@ -306,6 +314,19 @@ def _issue(
     public_key = authority.issue(role, name, path, days=days)
     terminal.console().print(f"{path}: {role} {name}, key {public_key}", soft_wrap=True)
     return runner.DONE
+
+
+def _issue_if_needed(
+    role: ServiceRole,
+    output: Path | None,
+    data_dir: Path | None,
+) -> None:
+    identities = LocalIdentities.open(_settings(data_dir).data_dir)
+    path = output or Path(f"{role}.creds")
+    if path.is_dir():
+        path /= f"{role}.creds"
+    if identities.keep_valid(role, f"_{role}", path):
+        terminal.console().print(f"{path}: {role} _{role}", soft_wrap=True)
 
 
 async def _enrolled_keys(settings: Settings, name: str) -> set[str]:
