@@ -42,6 +42,7 @@ BENCHES = (
 )
 LONG_BENCHES = (
     "viewer_bytes",
+    "viewer_speed",
     "signed_reports",
     "storage_stream",
     "timers",
@@ -67,6 +68,12 @@ class Aim(NamedTuple):
 
 
 AIMS = {
+    "viewer_first_row_seconds": Aim(2.0, most=True),
+    "viewer_scroll_to_static_ratio": Aim(0.85),
+    "viewer_search_p95_ms": Aim(150.0, most=True),
+    "viewer_filter_p95_ms": Aim(150.0, most=True),
+    "viewer_map_drawn_ms": Aim(100.0, most=True),
+    "viewer_heap_growth_percent": Aim(10.0, most=True),
     "viewer_map_kilobytes_per_second": Aim(30.0, most=True),
     "viewer_idle_kilobytes_per_second": Aim(10.0, most=True),
     "pings_per_second": Aim(10_000),

@@ -7,6 +7,7 @@ written.
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 from bench.fleet import agent_id
 from bench.responder import answer
@@ -38,17 +39,26 @@ async def enrol(
     due_at: Callable[[int], datetime],
     policy: Policy,
     progress: Callable[[int], None],
+    labels: Callable[[int], dict[str, Any]] | None = None,
 ) -> None:
-    """Agents 0..n-1, each with one answered ping behind it and due again when `due_at` says."""
+    """Agents 0..n-1, each with one answered ping behind it and due again when `due_at` says.
+
+    `labels` says what each has as metadata.
+    """
     step = MAX_MESSAGES // KEYS_EACH
     for first in range(0, agents, step):
         numbers = range(first, min(first + step, agents))
-        batch = [write for number in numbers for write in _veteran(number, due_at(number), policy)]
+        batch: list[Write] = []
+        for number in numbers:
+            metadata = labels(number) if labels else {}
+            batch += _veteran(number, due_at(number), policy, metadata)
         await commit(client, batch, timeout=60)
         progress(len(numbers))
 
 
-def _veteran(number: int, due_at: datetime, policy: Policy) -> list[Write]:
+def _veteran(
+    number: int, due_at: datetime, policy: Policy, metadata: dict[str, Any]
+) -> list[Write]:
     name = agent_id(number)
     pinged_at = due_at - timedelta(seconds=policy.base_seconds)
     tracked = Tracked()
@@ -56,6 +66,7 @@ def _veteran(number: int, due_at: datetime, policy: Policy) -> list[Write]:
         agent_id=name,
         registered_at=pinged_at,
         enrolled_at=pinged_at,
+        metadata=metadata,
         expected_gpus=(f"GPU-{number:032x}",),
     )
     attempt = PingAttempt(name, tracked, f"veteran-{number:x}", pinged_at)

@@ -113,7 +113,7 @@ def build(dependencies: Dependencies) -> OuterMiddleware:
         exception_handlers={Exception: handle},
         before_send=[complete_allow_header],
         request_max_body_size=MAX_BODY_BYTES,
-        openapi_config=openapi.config(dependencies.guard.public_prefix),
+        openapi_config=openapi.config(dependencies.guard.public_prefix, dependencies.assets),
         logging_config=None,
         debug=False,
     )

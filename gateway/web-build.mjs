@@ -9,7 +9,7 @@
 import * as esbuild from "esbuild";
 import { createHash } from "node:crypto";
 import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { basename, extname, join } from "node:path";
+import { basename, extname, join, parse } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const inModules = (path) => fileURLToPath(new URL(`../node_modules/${path}`, import.meta.url));
@@ -33,12 +33,15 @@ const PARTS = {
   "swagger-ui.LICENSE.txt": "swagger-ui-dist/LICENSE",
 };
 
-const PAGES = ["index.html", "map.html"];
+const PAGES = ["index.html", "map.html", "api.html"];
+const COPIED = ["favicon.svg", "vendor/swagger-ui-bundle.js"]; // as they are, under a name with a hash
 const ENTRIES = {
   page: "js/main.js",
   map: "js/map/main.js",
   stream: "js/stream/shared.js",
   style: "css/page.css",
+  api: "js/api-page.js",
+  "api-style": "css/api.css",
 };
 
 async function copyParts() {
@@ -70,10 +73,14 @@ async function build() {
     const source = entryPoint ?? Object.keys(inputs)[0];
     addresses.set(`static/${source}`, `static/${output}`);
   }
-  const icon = await readFile(join(STATIC, "favicon.svg"));
-  const name = `favicon-${sha256(icon).slice(0, 8).toUpperCase()}.svg`;
-  await writeFile(join(BUILT, name), icon);
-  return addresses.set("static/favicon.svg", `static/built/${name}`);
+  for (const source of COPIED) {
+    const content = await readFile(join(STATIC, source));
+    const { name, ext } = parse(source);
+    const copy = `${name}-${sha256(content).slice(0, 8).toUpperCase()}${ext}`;
+    await writeFile(join(BUILT, copy), content);
+    addresses.set(`static/${source}`, `static/built/${copy}`);
+  }
+  return addresses;
 }
 
 /** Writes the pages with the new addresses. Throws for one that names a file which is not built. */

@@ -109,7 +109,13 @@ class Browser:
             self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
     def emulate(
-        self, width: int, height: int, *, scheme: str = "light", reduced_motion: bool = False
+        self,
+        width: int,
+        height: int,
+        *,
+        scheme: str = "light",
+        reduced_motion: bool = False,
+        forced_colours: bool = False,
     ) -> None:
         """A screen, and what its user prefers."""
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
@@ -117,9 +123,27 @@ class Browser:
         media = [
             {"name": "prefers-color-scheme", "value": scheme},
             {"name": "prefers-reduced-motion", "value": motion},
+            {"name": "forced-colors", "value": "active" if forced_colours else "none"},
         ]
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+
+
+_AXE = Path(__file__).parents[1] / "node_modules/axe-core/axe.min.js"
+_VIOLATIONS = """
+return await axe.run(document, { resultTypes: ["violations"], preload: false })
+  .then(({ violations }) =>
+    violations.map(({ id, impact, nodes }) => [id, impact, nodes[0].html.slice(0, 200)]));
+"""
+
+
+def violations(browser: Browser) -> list[object]:
+    """What axe finds wrong with the page as it stands: rule, impact and element of each."""
+    assert _AXE.exists(), "axe-core is not installed: make web"
+    browser.script(_AXE.read_text())
+    found = browser.script(_VIOLATIONS)
+    assert isinstance(found, list)
+    return found
 
 
 def _text(element: WebElement) -> str:

@@ -4,6 +4,7 @@ Neither refers to another host: the page works on a machine without a network, a
 learns that somebody opened it.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from litestar.openapi.spec import (
 from msgspec import Struct
 
 from bus.transport.micro_services import VERSION
+from gateway.web.assets import Assets
 from gateway.web.problems import ProblemError
 
 PATH = "/schema"
@@ -36,72 +38,37 @@ HTML = "text/html"
 BUNDLE = "application/vnd.gpuping.bundle+json"  # a statement that `gpuping verify` reads
 _STRING_FORMATS = {PARQUET: OpenAPIFormat.BINARY}
 
-# `{root}` is the way from the page to the gateway's own root, which may lie below a path prefix.
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>gpuping: REST interface</title>
-<link rel="icon" href="data:,">
-<link rel="stylesheet" href="{root}static/vendor/swagger-ui.css">
-</head>
-<body>
-<div id="page">
-<p>The description itself is at <a href="{root}schema/openapi.json">schema/openapi.json</a>.</p>
-</div>
-<script src="{root}static/vendor/swagger-ui-bundle.js"></script>
-<script src="{root}schema/page.js"></script>
-</body>
-</html>
-"""
-
-_SCRIPT = """if (window.SwaggerUIBundle) {
-  SwaggerUIBundle({
-    url: new URL("openapi.json", document.currentScript.src).href,
-    dom_id: "#page",
-    validatorUrl: null,
-    deepLinking: true,
-    displayRequestDuration: true,
-  });
-}
-"""
+_ROOT_ADDRESSES = re.compile(rb'(?<=")(static/|schema/|\./)')
 
 
 class _SwaggerPage(OpenAPIRenderPlugin):
-    """Serves Swagger UI from the vendor folder. Without that folder the page is a plain link."""
+    """Serves the page of the interface. Without the page's libraries it is a plain link."""
+
+    def __init__(self, assets: Assets) -> None:
+        super().__init__(path="/")
+        self._assets = assets
 
     def render(
         self,
         request: Request[Any, Any, Any],
         openapi_schema: dict[str, Any],  # noqa: ARG002
     ) -> bytes:
+        """The page's addresses are relative, and it has two: `schema` and `schema/`."""
+        page = self._assets.page("api.html")
+        if page is None:
+            raise ProblemError(404, "nothing is at this address")
         path = request.scope["raw_path"].partition(b"?")[0]
-        root = "../" if path.endswith(b"/") else ""
-        return _PAGE.format(root=root).encode()
+        if path.endswith(b"/"):
+            return _ROOT_ADDRESSES.sub(rb"../\1", page.body)
+        return page.body
 
 
-class _SwaggerScript(OpenAPIRenderPlugin):
-    """Serves the page's script as a file: the content security policy forbids inline scripts."""
-
-    def render(
-        self,
-        request: Request[Any, Any, Any],  # noqa: ARG002
-        openapi_schema: dict[str, Any],  # noqa: ARG002
-    ) -> bytes:
-        return _SCRIPT.encode()
-
-
-def config(public_prefix: str) -> OpenAPIConfig:
-    """Litestar's settings for the document and its pages, all of which lie below `PATH`.
+def config(public_prefix: str, assets: Assets) -> OpenAPIConfig:
+    """Litestar's settings for the document and its page, all of which lie below `PATH`.
 
     `public_prefix` is what browsers have before the gateway's own paths; may be empty.
     """
-    page = _SwaggerPage(path="/")
-    script = _SwaggerScript(
-        path="/page.js",
-        media_type="text/javascript",  # type: ignore[arg-type]  # Litestar accepts any string
-    )
+    page = _SwaggerPage(assets)
     bearer = SecurityScheme(
         type="http",
         scheme="bearer",
@@ -122,7 +89,7 @@ def config(public_prefix: str) -> OpenAPIConfig:
         "Times are RFC 3339 UTC, durations are seconds, "
         "percents are 0..100 or null where nothing was observed.",
         openapi_router=router,
-        render_plugins=[page, script, JsonRenderPlugin()],
+        render_plugins=[page, JsonRenderPlugin()],
         components=Components(security_schemes={"bearer": bearer}),
         # a gateway without a tokens file asks for no token, hence the empty alternative
         security=[{}, {"bearer": []}],

@@ -16,7 +16,7 @@ from selenium.webdriver.common.keys import Keys
 from bus.contract.questions import GpuSummary, LiveEvent, Trouble
 from bus.settings import Settings
 from tests.acceptance.system import until
-from tests.browser import Browser, chromium
+from tests.browser import Browser, chromium, violations
 from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
 
 # the dashboard's answer with something that the gateway would never let pass
@@ -272,19 +272,11 @@ async def test_a_figure_from_less_than_an_interval_says_so(page: Page):
     await in_browser(look)
 
 
-AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
-VIOLATIONS = """
-return await axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
-  violations.map(({ id, impact, nodes }) => [id, impact, nodes[0].html.slice(0, 200)]));
-"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
     ("width", "route"), [(1440, "#/"), (1440, "#/agent/a"), (390, "#/agent/a")]
 )
 async def test_the_page_has_no_violation_of_axe(page: Page, width: int, route: str, scheme: str):
-    assert AXE.exists(), "axe-core is not installed: make web"
     await page.behind.serve_agent("a")
     page.behind.pings["a"] = [ping("a", 2), ping("a", 1, "missed")]
     page.behind.agents["b"] = agent("b", status="missing", last_reason="timeout")
@@ -298,8 +290,7 @@ async def test_the_page_has_no_violation_of_axe(page: Page, width: int, route: s
             if route != "#/":
                 page.browser.see(".outcomes td", "good")
                 page.browser.see(".gpus .readings", "41")
-            page.browser.script(AXE.read_text())
-            assert page.browser.script(VIOLATIONS) == []
+            assert violations(page.browser) == []
         finally:
             page.browser.emulate(1440, 1000)
 

@@ -10,7 +10,7 @@ from bus.settings import Settings
 from gateway import service
 from gateway.app import ROUTES
 from gateway.web.assets import STATIC_FOLDER
-from tests.browser import Browser, chromium, origins
+from tests.browser import Browser, chromium, origins, violations
 from tests.gateway_behind import quick
 
 
@@ -37,5 +37,14 @@ async def test_the_page_of_the_description(base_settings: Settings, browser: Bro
             assert len(browser.all(".opblock")) == shown
             assert browser.console_errors() == []
             assert origins(browser.addresses()) == {gateway.url}
+            # with an endpoint opened: its fields and tables have names, too
+            browser.script("document.querySelectorAll('.opblock-summary-control')[1].click()")
+            browser.see(".parameters select")
+            for scheme, ground in (("light", "rgb(243, 245, 241)"), ("dark", "rgb(11, 17, 14)")):
+                browser.emulate(1100, 900, scheme=scheme, reduced_motion=True)
+                browser.wait_for(
+                    f"return getComputedStyle(document.body).backgroundColor == {ground!r}"
+                )
+                assert violations(browser) == []
 
         await asyncio.to_thread(look)

@@ -159,7 +159,7 @@ async def test_a_browser_signs_in_and_listens_through_a_proxy(
         for address in (f"{prefix}schema", f"{prefix}schema/"):
             schema = await http.get(address, headers=bearer | {"Accept": "text/html"})
             linked = re.findall(r'(?:href|src)="([^"d][^"]+)"', schema.text)
-            assert len(linked) == 4
+            assert len(linked) == 8  # icon, font, style, two scripts, and three links
             for one in linked:
                 there = await http.get(schema.url.join(one), headers=bearer)
                 assert there.status_code == 200, (address, one)
