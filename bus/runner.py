@@ -30,6 +30,7 @@ DONE = 0
 FAILED = 1
 WRONG_USAGE = 2
 STOP_SECONDS = 8.0
+LOOP_DESCRIPTORS = 12  # a loop of uvloop with signal handlers opens 9
 SAME_SIGNAL_SECONDS = 0.5  # `make` and process managers may send one signal twice in this time
 _PROGRAM = "gpuping"
 ServiceT = TypeVar("ServiceT")
@@ -108,6 +109,23 @@ class Lifecycle:
 Main = Callable[[Lifecycle], Awaitable[None]]
 
 
+def _ensure_descriptors() -> None:
+    """Raises GpupingError where an event loop cannot be made for want of file descriptors.
+
+    libuv ends the process with SIGABRT then, and nobody is told why.
+    """
+    opened: list[int] = []
+    try:
+        for _ in range(LOOP_DESCRIPTORS):
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        text = f"cannot start: {error.strerror}; allow more (LimitNOFILE= in systemd, ulimit -n)"
+        raise GpupingError(text) from None
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
 def uvloop_factory() -> LoopFactory | None:
     """The loop of uvloop, if installed, else None: it halves the CPU of the scheduler's pings."""
     try:
@@ -150,6 +168,7 @@ def run(
         await main(lifecycle)
 
     try:
+        _ensure_descriptors()
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(with_signals())
     except asyncio.CancelledError:

@@ -268,7 +268,8 @@ class Audit:
     def _where(self, state: AgentState) -> str:
         last = state.last
         said = self._agent.answers.get(last.ping_id)
-        outcome = f"{last.outcome} {last.verdict} {last.reason}"
+        outcome = f"{last.outcome} {last.verdict} {last.reason} {last.seconds} {last.remarks}"
+        outcome += f" since {last.since} at {last.pinged_at} in {last.response_ms} ms"
         return f"{state.agent_id} #{state.ping_seq} {outcome}; the agent said {said}"
 
 

@@ -93,6 +93,9 @@ REMARK_WORDS = {
         "The host told of more time than passed by our clock; it was scaled to what passed"
     ),
     "time_cut": "The host told of more unknown time than passed; it was cut to what passed",
+    "stood_still": (
+        "Our scheduler stood still; what the host does not know of that time is excused"
+    ),
     "time_missing": "The host told of less time than passed; the rest is unknown",
     "unreported": "An expected GPU was not in the report and counts as down",
     "gpus_contradict_host": (

@@ -16,7 +16,7 @@ SUM_TOLERANCE_MS = 10
 SCALED_SHARE = 0.001
 SCALED_MS = 2_000
 REGISTRATION_MS = 3_000
-# These remarks say that a report was changed beyond that, always to the host's cost.
+# These remarks say that a report was changed beyond that, and never in favour of its uptime.
 LOWERED = frozenset(
     {
         "clock_disagrees",
@@ -25,6 +25,7 @@ LOWERED = frozenset(
         "unreported",
         "gpus_contradict_host",
         "unheard",
+        "stood_still",
     }
 )
 

@@ -10,7 +10,7 @@ Three things follow from it, whatever a host reports:
 - no host has more good time than its worst expected GPU, and never more than passed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -29,6 +29,7 @@ TIME_MISSING = "time_missing"  # less time than passed: filled with unknown
 UNREPORTED = "unreported"  # an expected GPU is not in the report: down
 GPUS_CONTRADICT_HOST = "gpus_contradict_host"  # the host was said to be better than its GPUs
 UNHEARD = "unheard"  # between two billed misses nothing counts as up
+STOOD_STILL = "stood_still"  # the scheduler stood still, and the host's unknown time is excused
 
 # Why a report is refused. The ping then counts as missed, and the report is kept as evidence.
 PERCENT_CONTRADICTS_SECONDS = "percent_contradicts_seconds"
@@ -53,6 +54,7 @@ class MeasuredWindow(Struct, frozen=True, kw_only=True):
     excused: what this ping carried as excused: disjoint, in order.
     expected: the GPUs that the operator expects of the host, and when.
     unheard: the time between the first and the last of two or more billed misses in this window.
+    stood_still: how long the scheduler itself did not run; so much unknown time is excused.
     """
 
     since: int
@@ -66,6 +68,7 @@ class MeasuredWindow(Struct, frozen=True, kw_only=True):
     excused: tuple[Interval, ...] = ()
     expected: Mapping[str, Interval] = {}
     unheard: int = 0
+    stood_still: int = 0
 
 
 class ReportedTime(Struct, frozen=True, kw_only=True):
@@ -169,7 +172,7 @@ def _admit_each(
     return Admitted(host, gpus, frozenset(scale.remarks))
 
 
-def share_out(parts: tuple[int, int, int, int], length: int) -> tuple[int, int, int, int]:
+def share_out(parts: Sequence[int], length: int) -> list[int]:
     """Divides `length` in proportion to the parts, whose sum is above 0.
 
     Running totals are rounded, so the result adds up exactly, and of two rows of one length the one
@@ -184,7 +187,7 @@ def share_out(parts: tuple[int, int, int, int], length: int) -> tuple[int, int, 
         next_edge = (2 * running * length + total) // (2 * total)
         shares.append(next_edge - edge)
         edge = next_edge
-    return (shares[0], shares[1], shares[2], shares[3])
+    return shares
 
 
 def overlap(intervals: Iterable[Interval], within: Interval) -> int:
@@ -200,6 +203,7 @@ class _Scale:
 
     __slots__ = (
         "booked",
+        "excused",
         "judged",
         "length",
         "longer",
@@ -208,6 +212,7 @@ class _Scale:
         "remarks",
         "shorter",
         "stepped",
+        "stood_still",
         "unheard",
     )
 
@@ -244,7 +249,9 @@ class _Scale:
         self.passed = passed
         self.stepped = stepped
         self.booked = booked
-        self.judged = length - stepped - booked
+        self.excused = booked + stepped
+        self.judged = length - self.excused
+        self.stood_still = window.stood_still
         # The schedulers' calendar tells how long ago a miss was, so that a step makes silence, too.
         self.unheard = max(0, window.unheard - stepped)
         slack = max(0, passed) // 1000 + error
@@ -269,16 +276,18 @@ class _Scale:
             return None
         unknown = reported_length - known - row.excused
         unknown = self._fitted_unknown(known, unknown)
-        excused = self.booked + self.stepped
         total = known + unknown
         if total == 0:
             # Nothing was said of a stretch that the tolerance explains: it is as it is now.
-            return _all_in(state_now, self.judged, excused)
+            return _all_in(state_now, self.judged, self.excused)
         if row.up == total:
-            return Durations(self.judged, 0, 0, 0, excused)
-        parts = (row.up, row.degraded, row.down, unknown)
-        up, degraded, down, unknown = share_out(parts, self.judged)
-        return Durations(up, degraded, down, unknown, excused)
+            return Durations(self.judged, 0, 0, 0, self.excused)
+        forgiven = min(unknown, self.stood_still)
+        if forgiven:
+            self.remarks.add(STOOD_STILL)
+        parts = (row.up, row.degraded, row.down, unknown - forgiven, forgiven)
+        up, degraded, down, unknown, forgiven = share_out(parts, self.judged)
+        return Durations(up, degraded, down, unknown, self.excused + forgiven)
 
     def _fitted_unknown(self, known: int, unknown: int) -> int:
         """Cuts or fills unknown time where the report is longer or shorter than tolerated."""
@@ -336,7 +345,7 @@ def _gpu_row(
     fitted: Durations | None,
 ) -> Durations:
     """The time of one expected GPU, which is expected in `within`; None: it was not reported."""
-    excused = scale.booked + scale.stepped
+    excused = scale.excused
     length = scale.judged
     is_whole = within.begin <= window.since and within.end >= window.until
     if not is_whole:
@@ -378,10 +387,14 @@ def _limited_by_gpus(
 ) -> Durations:
     """No host is good while a GPU that it owes is not: the surplus becomes down, else unknown."""
     worst = Durations()
+    most_lost = 0
     for row in gpus:
-        if row.down + row.unknown > worst.down + worst.unknown:
+        forgiven = max(0, row.excused - scale.excused)
+        lost = row.down + row.unknown + forgiven
+        if lost > most_lost:
             worst = row
-    surplus = host.good - (scale.judged - worst.down - worst.unknown)
+            most_lost = lost
+    surplus = host.good - (scale.judged - most_lost)
     if surplus <= 0:
         return host
     if surplus > 10:  # below that it is rounding

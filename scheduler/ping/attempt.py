@@ -217,7 +217,13 @@ class PingAttempt:
         )
 
     def is_settled_by(self, state: AgentState) -> bool:
-        """Returns whether `state` holds this attempt's outcome, or another's for the same ping."""
+        """Returns whether `state` holds this attempt's outcome, or another's for the same ping.
+
+        Its own outcome settles it even where a timer has fired for the next ping meanwhile: an
+        attempt that is started anew has the same ping_id, which no two outcomes may have.
+        """
+        if state.last.ping_id == self.ping_id:
+            return True
         return state.ping_seq >= max(self.seq, self.due_seq)
 
     def late_ms(self) -> float | None:

@@ -220,8 +220,8 @@ class PingLoop:
         if attempt.is_abandoned:
             return
         self.active.pop(attempt.agent_id, None)
-        if attempt.acks:
-            self._acknowledge(attempt.acks)
+        if attempt.acks and state.ping_seq >= attempt.due_seq:
+            self._acknowledge(attempt.acks)  # otherwise they ask for the next ping, and come again
         if attempt.waiters:
             ping = ping_of(state)
             for waiter in attempt.waiters:
@@ -235,6 +235,8 @@ class PingLoop:
         """Pings once more, because the state changed before the outcome was written."""
         if attempt.is_abandoned:
             return
+        if attempt.due_at is not None:
+            attempt.due_at = attempt.tracked.next_ping_at(self._directory.policy)
         self.queue.add_retry(attempt)
         self._wake.set()
 

@@ -27,6 +27,7 @@ from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.server_monitor import ServerMonitor
 from scheduler.ping.signature_checks import CheckResult, SignatureChecks, SignedAnswer
+from scheduler.ping.standstill import StandstillWatch
 from scheduler.ping.timestamps import whole_millisecond
 from scheduler.ping.window import admit_report, measured_window
 from scheduler.policy import MAINTENANCE, Answered, Excused, Missed, PingResult
@@ -72,6 +73,7 @@ class Pinger:
         limits: PingLimits,
         on_result: Callable[[PingAttempt, PingResult], None],
     ) -> None:
+        self.standstills = StandstillWatch()
         self._client = client
         self._bus_monitor = bus_monitor
         self._server_monitor = server_monitor
@@ -105,6 +107,7 @@ class Pinger:
                 self._client.listening(f"{self._inbox}.*", self._receive),
                 asyncio.TaskGroup() as tasks,
             ):
+                tasks.create_task(self.standstills.run())
                 while True:
                     now = boottime()
                     expired = self._take_expired(now)
@@ -314,6 +317,7 @@ class Pinger:
             attempt.excused,
             believes_unheard=self._believes_unheard,
             clamped_ms=attempt.clamped_ms,
+            stood_still=self.standstills.seconds_within,
         )
         admitted = admit_report(window, report)
         if isinstance(admitted, Refused):

@@ -4,6 +4,7 @@ Pure. It translates between the messages, which have timestamps and seconds, and
 which has whole milliseconds.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -107,6 +108,10 @@ def expected_intervals(entry: AgentEntry | None, report: UptimeReport) -> dict[s
     return intervals
 
 
+def _never(_began: float, _ended: float) -> float:
+    return 0.0
+
+
 def measured_window(
     tracked: Tracked,
     report: UptimeReport,
@@ -116,18 +121,26 @@ def measured_window(
     *,
     believes_unheard: bool,
     clamped_ms: int = 0,
+    stood_still: Callable[[float, float], float] = _never,
 ) -> MeasuredWindow:
     """Returns what the scheduler knows of the window of an answered ping.
 
     `sent` is the ping that was answered now; the one before it is in the agent's state.
     `clamped_ms`: by how much our clock was ahead of the server's, whose time was used then.
+    `stood_still`: how many seconds this scheduler did not run between two moments.
     """
     until = milliseconds(pinged_at)
     since = until
     previous = None
     registration = 0
+    standstill = 0.0
     start = window_start(tracked)
     if start is not None:
+        # The report tells of the time between the two answers.
+        told_since = sent.boottime - seconds_passed(start, sent, pinged_at)
+        if start.clocks is not None:
+            told_since += start.clocks.answer_ms / 1000
+        standstill = stood_still(told_since, sent.boottime + sent.answer_ms / 1000)
         since = milliseconds(start.since)
         previous = start.clocks
         if start.at_enrolment:
@@ -148,6 +161,7 @@ def measured_window(
         excused=_intervals(excused, until),
         expected=expected_intervals(tracked.entry, report),
         unheard=unheard,
+        stood_still=round(standstill * 1000),
     )
 
 

@@ -5,6 +5,8 @@ servers   three servers: each is killed and frozen (15 and 60 s) in turn, twice;
 migrate   three servers, streams of one replica: `gpuping bus migrate --replicas 3`
 upgrade   services of another source tree (PREVIOUS=DIR), upgraded in turn to this one, back, again
 restore   everything is lost but a backup that was made under load; pings go on from it
+standstill  the whole machine stands still for 3, 10, 30 and 60 s, hosts included, and its
+          processes go on in each of three orders: no host pays for it
 """
 
 import argparse
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from bus.clock import boottime
 from tests.chaos.attack import Attack
+from tests.chaos.fleet import share_up
 from tests.chaos.plan import Fault
 from tests.chaos.run import (
     Result,
@@ -32,6 +35,7 @@ from tests.history import read_history
 ROUNDS = 2
 FREEZES_SECONDS = (15.0, 60.0)
 KILLED_SECONDS = 3.0
+STANDSTILLS_SECONDS = (3.0, 10.0, 30.0, 60.0)
 COMMAND_SECONDS = 300.0
 
 
@@ -122,11 +126,48 @@ async def restore(result: Result, system: System, attack: Attack) -> None:
     await until_everyone_is_pinged(system)
 
 
+async def standstill(result: Result, system: System, _attack: Attack) -> None:
+    """Stops every process at once. The hosts were healthy before, and so they are after it."""
+    roles = ("server", "storage", "gateway", "scheduler", "fleet")
+    orders = (roles, roles[::-1], ("scheduler", "fleet", "server", "storage", "gateway"))
+    for seconds in STANDSTILLS_SECONDS:
+        for order in orders:
+            began = boottime()
+            for process in system.processes.values():
+                process.freeze()
+            await asyncio.sleep(seconds)
+            for role in order:
+                for name, process in system.processes.items():
+                    if name.startswith(role):
+                        process.thaw()
+            await until_everyone_is_pinged(system)
+            took = boottime() - began - seconds
+            say(f"{seconds:g} s, first {order[0]}: everyone answered again after {took:.1f} s")
+    await until_everyone_is_pinged(system)
+    result.problems += await _billed(system)
+
+
+async def _billed(system: System) -> list[str]:
+    """Returns what the hosts that were always up were billed for, however long that took."""
+    problems = []
+    for agent_id, states in (await read_history(system.bus)).items():
+        if share_up(agent_id) < 1.0:
+            continue
+        problems += [
+            f"{agent_id} #{state.ping_seq} is {state.last.outcome}, {state.last.reason}: "
+            f"{state.last.seconds} of {state.last.window_seconds} s, {state.last.remarks}"
+            for state in states
+            if state.last.verdict == "poor" or state.last.outcome == "missed"
+        ]
+    return problems
+
+
 DRILLS: dict[str, Scenario] = {
     "servers": servers,
     "migrate": migrate,
     "upgrade": upgrade,
     "restore": restore,
+    "standstill": standstill,
 }
 
 

@@ -87,17 +87,19 @@ class Host:
         self.agent_id = agent_id
         self._life = life
         self._record = record
-        self._said: dict[str, bytes] = {}  # a ping that is heard again gets the bytes it got
+        # A ping that is heard again gets the bytes it got; one that is started anew does not.
+        self._said: dict[tuple[str, str | None], bytes] = {}
 
     async def hear(self, message: Msg) -> None:
         request = decode(message.data, PingRequest)
         if request.ping_id is None:
             return
-        if request.ping_id not in self._said:
+        heard = (request.ping_id, request.nonce)
+        if heard not in self._said:
             if len(self._said) > 20:
                 self._said.pop(next(iter(self._said)))
-            self._said[request.ping_id] = self._answer(request)
-        await message.respond(self._said[request.ping_id])
+            self._said[heard] = self._answer(request)
+        await message.respond(self._said[heard])
 
     def _answer(self, request: PingRequest) -> bytes:
         assert request.ping_id

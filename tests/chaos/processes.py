@@ -59,12 +59,17 @@ class Attacked:
                 await self._launch()
                 assert self._process
                 code = await self._process.wait()
-                if not self._is_ended_by_us:
+                if not self._is_ended_by_us and not self._could_not_start():
                     self.unexpected.append(code)
                 self._is_ended_by_us = False
                 await asyncio.sleep(RESTART_SECONDS)
         finally:
             self._send(signal.SIGKILL)
+
+    def _could_not_start(self) -> bool:
+        """Whether too few descriptors were left to start at all. It says so, and tries again."""
+        said = self._log.read_bytes()[-500:].rstrip().splitlines()[-1:]
+        return bool(said) and b"cannot start: Too many open files" in said[0]
 
     async def _launch(self) -> None:
         with self._log.open("ab") as log:

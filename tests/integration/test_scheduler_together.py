@@ -255,3 +255,32 @@ async def test_a_failure_while_a_time_out_is_judged_ends_the_pinger_loudly(bus, 
         async with asyncio.timeout(60):
             await pinger.run()
     assert raised.group_contains(RuntimeError, match="the bus monitor failed")
+
+
+async def test_an_outcome_that_was_written_after_all_is_not_pinged_for_again(bus, config):
+    """The next ping's timer has fired before the scheduler finds its outcome in the bucket.
+
+    An attempt that was started anew recorded two outcomes under one ping_id (drill `standstill`).
+    """
+    policy, now = policy_of(config), datetime.now(UTC)
+    directory = Directory(policy)
+    settled: list[tuple[AgentState, bool]] = []
+    retried: list[PingAttempt] = []
+    committer = Committer(
+        bus,
+        directory,
+        policy,
+        lambda _attempt, state, ours: settled.append((state, ours)),
+        retried.append,
+    )
+    attempt = await attempt_of(bus, directory, "a", now)
+    state = next_state(attempt, Missed("timeout"), now, policy)
+    # Its acknowledgement was lost.
+    await commit(bus, [Write(subjects.state_key("a"), encode(state), expected=0)])
+    attempt.due_seq = state.ping_seq + 1
+    committer.submit(attempt, Missed("timeout"))
+    writing = asyncio.create_task(committer.run())
+    await until(lambda: settled or retried)
+    writing.cancel()
+    assert not retried
+    assert settled == [(state, True)]

@@ -33,6 +33,7 @@ def measured(
     excused: tuple[Interval, ...] = (),
     expected: dict[str, Interval] | None = None,
     unheard: int = 0,
+    stood_still: int = 0,
 ) -> MeasuredWindow:
     """A window from 0 to `length`, measured by one boot's clock unless `elapsed` says otherwise."""
     return MeasuredWindow(
@@ -44,6 +45,7 @@ def measured(
         excused=excused,
         expected={"A": ALWAYS} if expected is None else expected,
         unheard=unheard,
+        stood_still=stood_still,
     )
 
 
@@ -194,6 +196,28 @@ def test_a_step_of_our_own_clock_is_excused():
     window = measured(QUARTER + 3 * HOUR, elapsed=QUARTER)
     result = admitted(window, said(Durations(up=QUARTER)))
     assert result.host == Durations(up=QUARTER, excused=3 * HOUR)
+
+
+def test_what_a_host_does_not_know_of_a_time_in_which_we_stood_still_is_excused():
+    """A machine that carries both was suspended for a minute: nobody is billed for it."""
+    window = measured(stood_still=60_000)
+    asleep = Durations(up=QUARTER - 60_000, unknown=60_000)
+    result = admitted(window, said(asleep))
+    assert result.host == Durations(up=QUARTER - 60_000, excused=60_000)
+    assert result.gpus["A"] == result.host
+    assert result.remarks == {"stood_still"}
+    awake = Durations(up=QUARTER - 10_000, down=10_000)
+    assert admitted(window, said(awake)) == Admitted(awake, {"A": awake})
+    longer = Durations(up=QUARTER - 90_000, unknown=90_000)
+    result = admitted(window, said(longer))
+    assert result.host == Durations(up=QUARTER - 90_000, unknown=30_000, excused=60_000)
+
+
+def test_a_host_is_no_better_than_a_gpu_of_which_nothing_is_known_while_we_stood_still():
+    window = measured(expected={"A": ALWAYS, "B": ALWAYS}, stood_still=60_000)
+    up = Durations(up=QUARTER)
+    result = admitted(window, said(up, A=up, B=Durations(up=QUARTER - 60_000, unknown=60_000)))
+    assert result.host.good == QUARTER - 60_000
 
 
 def by_server(length: int, elapsed: int) -> MeasuredWindow:
@@ -356,12 +380,13 @@ rows = st.builds(Durations, times, times, times, times, times)
     previous_answer=st.integers(0, 10_000),
     booked=st.tuples(times, times),
     unheard=times,
+    stood_still=times,
     host=rows,
     gpus=st.dictionaries(st.sampled_from("ABCD"), rows),
     swapped_at=st.one_of(st.none(), times),
 )
 def test_every_row_is_exact_and_no_host_is_better_than_its_gpus(  # noqa: PLR0917  # drawn one by one
-    length, elapsed, answer, previous_answer, booked, unheard, host, gpus, swapped_at
+    length, elapsed, answer, previous_answer, booked, unheard, stood_still, host, gpus, swapped_at
 ):
     expected = {"A": ALWAYS, "B": ALWAYS}
     if swapped_at is not None:
@@ -375,6 +400,7 @@ def test_every_row_is_exact_and_no_host_is_better_than_its_gpus(  # noqa: PLR091
         excused=(excused,),
         expected=expected,
         unheard=unheard,
+        stood_still=stood_still,
     )
     report = ReportedTime(host=host, gpus=gpus, states={}, uptime_percent=host.uptime_percent)
     result = admit(window, report)
@@ -426,7 +452,7 @@ def test_the_common_path_and_the_general_one_admit_the_same(
 def test_a_row_that_was_up_all_the_time_is_shared_out_as_any_other(parts, length):
     """`fit` does not compute it."""
     up = sum(parts)
-    assert share_out((up, 0, 0, 0), length) == (length, 0, 0, 0)
+    assert share_out((up, 0, 0, 0), length) == [length, 0, 0, 0]
 
 
 @given(

@@ -27,6 +27,7 @@ async def main(lifecycle):
     print("stopping", flush=True)
     {stop}
 
+{before}
 sys.exit(runner.run(main, program="program", {options}))
 """
 NEVER = "await asyncio.Event().wait()"
@@ -34,10 +35,10 @@ NEVER = "await asyncio.Event().wait()"
 
 @asynccontextmanager
 async def program(
-    start: str = "pass", stop: str = "pass", options: str = ""
+    start: str = "pass", stop: str = "pass", options: str = "", before: str = ""
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process that runs a program of that kind; killed at the end of the block."""
-    code = PROGRAM.format(start=start, stop=stop, options=options)
+    code = PROGRAM.format(start=start, stop=stop, options=options, before=before)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", code),
         cwd=ROOT,
@@ -108,6 +109,16 @@ async def test_what_does_not_stop_is_ended_at_the_deadline() -> None:
         process.terminate()
         await said(process, b"stopping")
         text = "program: did not stop within 0.2 s: ended by force\n"
+        assert await end_of(process) == (1, text)
+
+
+@pytest.mark.parametrize("limit", [5, 11])
+async def test_too_few_descriptors_for_an_event_loop_are_said(limit: int) -> None:
+    """Seed 305 of the drill: libuv aborted, without a word about why."""
+    set_limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))"
+    async with program(before=set_limit) as process:
+        text = "program: cannot start: Too many open files; "
+        text += "allow more (LimitNOFILE= in systemd, ulimit -n)\n"
         assert await end_of(process) == (1, text)
 
 

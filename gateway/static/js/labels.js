@@ -80,6 +80,7 @@ const REMARKS = {
   time_cut: "the host named more unknown time than has passed; it was cut",
   time_missing: "part of the time is not in the report; it counts as unknown",
   gpus_contradict_host: "the host was said to be better than its GPUs; the GPUs count",
+  stood_still: "our side stood still; what the host does not know of that time is excused",
   unheard: "between two missed pings nothing counts as up",
   two_under_one_id: "two agents answer in turn under this id",
   ledger_edited: "the host's ledger was changed on its disk; the report was refused",
