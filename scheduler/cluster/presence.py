@@ -15,6 +15,7 @@ servers close a dead connection within TWIN_SECONDS.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,6 +91,21 @@ class _ConnectionAnswer(Struct, frozen=True):
     data: _ConnectionPage
 
 
+class _Listed(NamedTuple):
+    """The connections that servers listed: those of agents, with their address, and of gateways."""
+
+    agents: dict[ConnectionId, tuple[str, str]]
+    gateways: set[ConnectionId]
+
+    def take(self, connection_id: ConnectionId, one: _ListedConnection) -> None:
+        """Adds a connection, if it is of an agent or a gateway."""
+        if _is_gateway(one.jwt):
+            self.gateways.add(connection_id)
+        agent_id = _agent_of(one.jwt)
+        if agent_id is not None:
+            self.agents[connection_id] = (agent_id, one.ip)
+
+
 class Presence:
     """Keeps the connections of every agent.
 
@@ -124,8 +140,18 @@ class Presence:
         self._hosts: dict[ConnectionId, str] = {}
         self._several_since: dict[str, float] = {}
         self._twins: set[str] = set()
+        self._gateways: set[ConnectionId] = set()
         self.is_known = False  # whether the servers were asked once
-        self.gateways: int | None = None  # connected ones at the last snapshot
+
+    @property
+    def gateways(self) -> int | None:
+        """How many gateways are connected.
+
+        None while that is not known, and where the account that they are in is not.
+        """
+        if not self.is_known or (self._gateways_account is None and not self._gateways):
+            return None
+        return len(self._gateways)
 
     async def run(self) -> None:
         """Follows the connections until cancelled; does nothing without NATS_SYSTEM_CREDS."""
@@ -154,11 +180,15 @@ class Presence:
                 ask_again.set()
 
             client.on_reconnect(reconnected)
-            async with (
-                client.listening(subjects.account_connect(self._account), self._connected),
-                client.listening(subjects.account_disconnect(self._account), self._disconnected),
-                background() as start,
-            ):
+            async with AsyncExitStack() as stack:
+                for account in self._accounts():
+                    connects = client.listening(subjects.account_connect(account), self._connected)
+                    await stack.enter_async_context(connects)
+                    ends = client.listening(
+                        subjects.account_disconnect(account), self._disconnected
+                    )
+                    await stack.enter_async_context(ends)
+                start = await stack.enter_async_context(background())
                 start(self._watch_for_twins())
                 while True:
                     await self._take_snapshot(client)
@@ -166,53 +196,53 @@ class Presence:
                     await _wait(ask_again, SNAPSHOT_SECONDS)
                     ask_again.clear()
 
+    def _accounts(self) -> list[str]:
+        """The agents' account, and the one that gateways are in, where that is another."""
+        if self._gateways_account in {None, self._account}:
+            return [self._account]
+        return [self._account, str(self._gateways_account)]
+
     def _connected(self, message: Msg) -> None:
         advisory = _decoded(message.data)
         if advisory is None:
             return
+        connection_id = ConnectionId(advisory.server.id, advisory.client.id)
+        if _is_gateway(advisory.client.jwt):
+            self._gateways.add(connection_id)
         agent_id = _agent_of(advisory.client.jwt)
         if agent_id is not None:
-            connection_id = ConnectionId(advisory.server.id, advisory.client.id)
             self._add(agent_id, connection_id, advisory.client.host)
 
     def _disconnected(self, message: Msg) -> None:
         """Only the connection that ended is taken out: the agent may have a newer one."""
         advisory = _decoded(message.data)
         if advisory is not None:
-            self._remove(ConnectionId(advisory.server.id, advisory.client.id))
+            connection_id = ConnectionId(advisory.server.id, advisory.client.id)
+            self._gateways.discard(connection_id)
+            self._remove(connection_id)
 
     async def _take_snapshot(self, client: Client) -> None:
         """Replaces what is known by what the servers list. Without an answer it stays."""
         began = set(self._agents)
+        gateways_before = set(self._gateways)
         pages = await self._every_page(client, self._account)
         if not pages:
             return
-        listed: dict[ConnectionId, tuple[str, str]] = {}
+        listed = _Listed({}, set())
+        for account in self._accounts()[1:]:
+            pages += await self._every_page(client, account)
         for page in pages:
             for one in page.connections or ():
-                agent_id = _agent_of(one.jwt)
-                if agent_id is not None:
-                    listed[ConnectionId(page.server_id, one.cid)] = (agent_id, one.ip)
-        self.gateways = await self._count_gateways(client, pages)
-        for connection_id, (agent_id, address) in listed.items():
+                listed.take(ConnectionId(page.server_id, one.cid), one)
+        self._gateways -= gateways_before - listed.gateways
+        self._gateways |= listed.gateways
+        for connection_id, (agent_id, address) in listed.agents.items():
             self._add(agent_id, connection_id, address)
-        for connection_id in began - set(listed):
+        for connection_id in began - set(listed.agents):
             self._remove(connection_id)
         if not self.is_known:
             self.is_known = True
             self._on_known(self._connections)
-
-    async def _count_gateways(self, client: Client, fleet: list[_ConnectionPage]) -> int | None:
-        """How many are connected. None where the account that they are in is not known."""
-        pages = fleet  # where they were in an earlier version
-        if self._gateways_account not in {None, self._account}:
-            pages = [*fleet, *await self._every_page(client, str(self._gateways_account))]
-        count = 0
-        for page in pages:
-            count += sum(_is_gateway(one.jwt) for one in page.connections or ())
-        if count == 0 and self._gateways_account is None:
-            return None
-        return count
 
     async def _every_page(self, client: Client, account: str) -> list[_ConnectionPage]:
         """All connections of an account; empty where no server answers."""

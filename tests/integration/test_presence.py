@@ -229,3 +229,11 @@ async def test_the_servers_disks_and_the_gateways_are_known(own_server):
         assert server.limit_bytes > server.stored_bytes
         assert server.syncs_always
         assert scheduler.stats().gateways == 1
+
+
+async def test_a_gateway_is_known_from_the_moment_it_connects(scheduler, own_server):
+    """`gpuping up` starts its gateway after its scheduler."""
+    await until(lambda: scheduler.stats().gateways == 0, 10)
+    async with connection.connected(own_server.settings_of("gateway"), "gateway"):
+        await until(lambda: scheduler.stats().gateways == 1, 5)
+    await until(lambda: scheduler.stats().gateways == 0, 5)
