@@ -100,6 +100,7 @@ class Dependencies(NamedTuple):
     sign_outs: SignOuts
     request_metrics: RequestMetrics
     assets: Assets
+    bus_url: str  # at which hosts reach the bus, without credentials
 
 
 def build(dependencies: Dependencies) -> OuterMiddleware:

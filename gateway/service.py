@@ -17,6 +17,7 @@ from bus.contract import subjects
 from bus.errors import SettingsError
 from bus.identity.tokens import TokenFile
 from bus.monitoring.credentials_families import CredentialsCollector
+from bus.redaction import redact_address
 from bus.settings import Settings
 from bus.transport.connection import Client, connected
 from gateway.app import Dependencies, build
@@ -103,6 +104,7 @@ def _dependencies(
         sign_outs=SignOuts(client, sessions),
         request_metrics=request_metrics,
         assets=Assets(STATIC_FOLDER),
+        bus_url=redact_address(settings.NATS_PUBLIC_URL or settings.nats_url),
     )
 
 

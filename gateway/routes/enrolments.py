@@ -12,7 +12,7 @@ from bus.addresses import is_loopback
 from bus.client.fleet_client import FleetClient
 from bus.contract.enrolment import EnrolmentOffer, NewTokenRequest, enrol_command
 from bus.contract.messages import AgentId
-from bus.identity.tokens import Token, TokenRole
+from bus.identity.tokens import RANK, Token, TokenRole
 from gateway.audit_log import AuditLog
 from gateway.web import json_body
 from gateway.web.access.auth import CALLER_SCOPE_KEY
@@ -28,10 +28,14 @@ class NewEnrolment(Struct, kw_only=True, frozen=True):
 
 
 class Caller(Struct, kw_only=True, frozen=True):
-    """Who asks, and the role by which it may do things. `name` is null where no token is needed."""
+    """Who asks, and the role by which it may do things. `name` is null where no token is needed.
+
+    `bus_url` is where hosts reach the bus; viewers are not told.
+    """
 
     name: str | None
     role: TokenRole
+    bus_url: str | None = None
 
 
 @post(
@@ -74,10 +78,15 @@ async def enrol_host(
     summary="Who asks, and with which role",
     responses=error_responses(401),
 )
-async def caller(request: Request[Any, Any, Any]) -> Caller:
+async def caller(
+    request: Request[Any, Any, Any],
+    bus_url: NamedDependency[str],
+) -> Caller:
     """The page shows what its user may do by it. Without a tokens file everybody is an admin."""
     scope: Mapping[str, Any] = request.scope
     token: Token | None = scope[CALLER_SCOPE_KEY]
     if token is None:
-        return Caller(name=None, role="admin")
-    return Caller(name=token.name, role=token.role)
+        return Caller(name=None, role="admin", bus_url=bus_url)
+    if RANK[token.role] < RANK["operator"]:
+        return Caller(name=token.name, role=token.role)
+    return Caller(name=token.name, role=token.role, bus_url=bus_url)

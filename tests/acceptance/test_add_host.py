@@ -101,7 +101,8 @@ def test_who_may_make_the_command(up: Up, tokens: tuple[Path, dict[str, str]]) -
             assert made.status_code == expected
             assert made.headers["cache-control"] == "no-store"
             caller = client.get("/ping-system/caller", headers=headers).json()
-            assert caller == {"name": role, "role": role}
+            bus_url = None if role == "viewer" else up.nats_url
+            assert caller == {"name": role, "role": role, "bus_url": bus_url}
 
 
 def test_it_is_in_the_audit_log_without_its_secret(

@@ -45,6 +45,8 @@ def watched(
     """The page, opened before there is any agent, and never loaded again while the agent comes."""
     browser.open(up.url)
     browser.see("h1", "Nobody to ping yet")
+    browser.see("[data-name=bus]", up.nats_url)
+    browser.see(".new-host button", "Make the command")
     browser.script("window.wasNeverLoadedAgain = true")
     state = str(tmp_path_factory.mktemp("agentd"))
     agent = Program(
@@ -270,6 +272,12 @@ def test_a_gateway_with_tokens_asks_for_one(two: Browser, up: Up, tmp_path: Path
         field.send_keys(secret, Keys.ENTER)
         two.see(f"[data-agent={AGENT}]")
         two.see(".live", "Live")
+        two.see(f"[data-agent={AGENT}] .cell-status").click()
+        two.see(".detail .facts", "connected")
+        # a viewer sees no button that refuses
+        assert two.all(".pingnow, .add-host") == []
+        two.see(".detail .close").click()
+        two.gone(".detail")
         gateway.kill()
         two.see(".live", "Reconnecting")
         two.see(".trouble", "The gateway does not answer")

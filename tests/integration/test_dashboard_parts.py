@@ -298,6 +298,9 @@ async def test_the_page_has_no_violation_of_axe(page: Page, width: int, route: s
 
 
 async def test_the_keyboard_walks_the_rows_and_opens_one(page: Page):
+    page.behind.pings["a"] = [ping("a", 2), ping("a", 1, "missed")]
+    page.behind.agents["a"] = agent("a", status="healthy", total_pings=2)
+
     def look() -> None:
         page.browser.open(page.url)
         page.browser.see("[data-agent=b]")
@@ -307,6 +310,13 @@ async def test_the_keyboard_walks_the_rows_and_opens_one(page: Page):
         assert page.browser.driver.switch_to.active_element.text == "b"
         page.browser.driver.switch_to.active_element.send_keys("k")
         assert page.browser.driver.switch_to.active_element.text == "a"
+        page.browser.driver.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
+        page.browser.see(".tooltip", "#2")
+        page.browser.see(".tooltip", "uptime 99.500% of 15 min")
+        page.browser.driver.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
+        page.browser.see(".tooltip", "missed #1")
+        page.browser.see(".tooltip", "nobody listens under this id")
+        assert len(page.browser.all("[data-agent=a] .beat-read")) == 1
         page.browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
         page.browser.see(".detail h1", "a")
         page.browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)

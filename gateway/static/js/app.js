@@ -1,6 +1,6 @@
 /** The root component: it chooses which parts of the page are shown. */
 
-import { AddHostDialog, useMayAdd } from "./parts/addhost.js";
+import { AddHostDialog, useCaller } from "./parts/addhost.js";
 import { Detail } from "./parts/detail.js";
 import { Empty } from "./parts/empty.js";
 import { ErrorBoundary } from "./parts/errorboundary.js";
@@ -30,7 +30,8 @@ export function App() {
   const state = useStore();
   const route = useRoute();
   useZone();
-  const mayAdd = useMayAdd(state.phase);
+  const caller = useCaller(state.phase);
+  const mayAdd = caller.mayChange;
   if (route.wall && state.phase === "ready") return html`
     <${Tab} state=${state} place="wall" />
     <${ErrorBoundary} name="The wall" resetOn=${state.fleet}><${Wall} state=${state} route=${route} /><//>
@@ -45,7 +46,7 @@ export function App() {
     ${state.phase === "ready" && route.month && html`<${ErrorBoundary} key=${route.agent} name=${`The month of ${route.agent}`} resetOn=${route}>
       <${MonthPage} route=${route} returns=${state.returns} />
     <//>`}
-    ${state.phase === "ready" && !route.month && html`<${Fleet} fleet=${state.fleet} route=${route} returns=${state.returns} mayAdd=${mayAdd} />`}
+    ${state.phase === "ready" && !route.month && html`<${Fleet} fleet=${state.fleet} route=${route} returns=${state.returns} caller=${caller} />`}
     ${state.phase === "ready" && html`<${Operation} health=${state.health} />`}
     <${Tooltip} />
     <${Help} />
@@ -53,10 +54,10 @@ export function App() {
   `;
 }
 
-function Fleet({ fleet, route, returns, mayAdd }) {
+function Fleet({ fleet, route, returns, caller }) {
   useEffect(() => showRoute(fleet, route));
   useKeys();
-  if (fleet.total === 0 && fleet.agents.size === 0 && !route.agent) return html`<main><${Empty} mayAdd=${mayAdd} /></main>`;
+  if (fleet.total === 0 && fleet.agents.size === 0 && !route.agent) return html`<main><${Empty} caller=${caller} /></main>`;
   return html`<div class=${classes({ page: true, "has-detail": route.agent })}>
     <main class="fleet">
       <h1 class="spoken">The fleet</h1>
@@ -80,7 +81,7 @@ function Fleet({ fleet, route, returns, mayAdd }) {
       route.agent &&
       html`<${ErrorBoundary} key=${route.agent} name=${`Agent ${route.agent}`} resetOn=${fleet}>
         <${Detail}
-          route=${route} mayPing=${mayAdd} known=${fleet.agents.get(route.agent)} beats=${fleet.beats.get(route.agent)} returns=${returns}
+          route=${route} mayPing=${caller.mayChange} known=${fleet.agents.get(route.agent)} beats=${fleet.beats.get(route.agent)} returns=${returns}
         />
       <//>`
     }

@@ -9,17 +9,20 @@ import { Copyable } from "./copyable.js";
 const ID = "[A-Za-z0-9][A-Za-z0-9_\\-]{0,62}";
 const dialog = () => document.querySelector("#add-host");
 
-/** Whether who looks may let hosts in: null until that is known. */
-export function useMayAdd(phase) {
-  const [may, setMay] = useState(null);
+/**
+ * Who looks: `{ mayChange, busUrl }`, whether they may let hosts in and ping by hand, and where hosts reach the bus. Both
+ * are null until that is known.
+ */
+export function useCaller(phase) {
+  const [caller, setCaller] = useState({ mayChange: null, busUrl: null });
   useEffect(() => {
     if (phase !== "ready") return;
     api.caller().then(
-      ({ role }) => setMay(role !== "viewer"),
-      () => setMay(false), // the gateway says no to whoever asks anyway
+      ({ role, bus_url: busUrl }) => setCaller({ mayChange: role !== "viewer", busUrl }),
+      () => setCaller({ mayChange: false, busUrl: null }), // the gateway says no to whoever asks anyway
     );
   }, [phase]);
-  return may;
+  return caller;
 }
 
 export const AddHostButton = () => html`<button type="button" class="add-host" onClick=${() => dialog()?.showModal()}>Add a host</button>`;

@@ -4,7 +4,8 @@ import { html } from "../preact.js";
 import { NewHost } from "./addhost.js";
 import { Copyable } from "./copyable.js";
 
-export function Empty({ mayAdd }) {
+export function Empty({ caller }) {
+  const { mayChange, busUrl } = caller;
   const here = location.origin + location.pathname.replace(/\/$/, "");
   const body = `'{"agent_id": "agent-001"}'`;
   return html`<section class="empty" aria-label="No agents yet">
@@ -16,8 +17,8 @@ export function Empty({ mayAdd }) {
     <ol>
       <li><h2>A host with GPUs</h2>
         ${
-          mayAdd
-            ? html`<p>One command lets it in.</p><${NewHost} />`
+          mayChange
+            ? html`<p>One command lets it in${busUrl && html`, over the bus at <code data-name="bus">${busUrl}</code>`}.</p><${NewHost} />`
             : html`<p>An operator lets it in: this page shows them the command, and so does this one.</p>
               <${Copyable} label="make an enrolment" text="gpuping enroll new" />`
         }</li>

@@ -7,7 +7,7 @@
 
 import { BEATS_SHOWN } from "../fleet.js";
 import { duration, formatFullTime, milliseconds, percent } from "../format.js";
-import { html, memo } from "../preact.js";
+import { html, memo, useEffect, useRef, useState } from "../preact.js";
 import { BEATS, gpuNotes, outcomeKind, reason, remark } from "../labels.js";
 import { showTooltip } from "./tooltip.js";
 
@@ -80,20 +80,54 @@ export function BeatNote({ ping }) {
 export const Heartbeat = memo(({ pings }) => {
   const newest = pings[0]?.ping_seq ?? 0;
   const all = paths(pings, newest);
+  const element = useRef();
+  const read = useReading(element, pings);
+  const slotOf = (seq) => BEATS_SHOWN - 1 - (newest - seq);
+  const show = (seq, area) => {
+    const ping = pings.find((other) => other.ping_seq === seq);
+    showTooltip(ping && html`<${BeatNote} ping=${ping} />`, area.left + ((slotOf(seq) + 0.5) / BEATS_SHOWN) * area.width, area.top);
+  };
+  useEffect(() => {
+    if (read != null) show(read, element.current.getBoundingClientRect());
+  }, [read]);
   const point = (event) => {
     const area = event.currentTarget.getBoundingClientRect();
     const slot = Math.floor(((event.clientX - area.left) / area.width) * BEATS_SHOWN);
-    const seq = newest - (BEATS_SHOWN - 1 - slot);
-    const ping = pings.find((other) => other.ping_seq === seq);
-    showTooltip(ping && html`<${BeatNote} ping=${ping} />`, area.left + ((slot + 0.5) / BEATS_SHOWN) * area.width, area.top);
+    show(newest - (BEATS_SHOWN - 1 - slot), area);
   };
   return html`<svg
-    class="beats" role="img" aria-label=${summary(pings)} data-newest=${newest}
+    ref=${element} class="beats" role="img" aria-label=${summary(pings)} data-newest=${newest}
     viewBox="0 0 ${BEATS_SHOWN * SLOT} ${HEIGHT}" preserveAspectRatio="none"
     onPointerMove=${point} onPointerLeave=${() => showTooltip(null)}
   >
     <g key=${newest} class="beats-moving">
       ${Object.keys(all).map((kind) => html`<path key=${kind} class="beat-${kind}" d=${all[kind]} />`)}
     </g>
+    ${read != null && html`<rect class="beat-read" x=${slotOf(read) * SLOT} y="0" width=${SLOT} height=${HEIGHT} />`}
   </svg>`;
 });
+
+/** The number of the outcome that is read by the arrow keys; null while none is. It ends when the focus leaves the row. */
+function useReading(element, pings) {
+  const [read, setRead] = useState(null);
+  useEffect(() => {
+    const step = ({ detail: by }) =>
+      setRead((seq) => {
+        const known = pings.map((ping) => ping.ping_seq); // newest first
+        const at = known.indexOf(seq);
+        return known[at < 0 ? 0 : Math.min(known.length - 1, Math.max(0, at - by))] ?? null;
+      });
+    const row = element.current.closest(".row");
+    const leave = () => {
+      setRead(null);
+      showTooltip(null);
+    };
+    element.current.addEventListener("beatstep", step);
+    row?.addEventListener("focusout", leave);
+    return () => {
+      element.current?.removeEventListener("beatstep", step);
+      row?.removeEventListener("focusout", leave);
+    };
+  }, [pings]);
+  return read;
+}

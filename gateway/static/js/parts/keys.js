@@ -1,10 +1,11 @@
-/** The page by keyboard: `j` and `k` walk the rows, Enter opens, Escape closes, `/` searches, `?` tells of these. */
+/** The page by keyboard: `j` and `k` walk the rows, arrows their outcomes, Enter opens, Escape closes, `/` searches, `?` tells of these. */
 
 import { html, useEffect } from "../preact.js";
 
 const KEYS = [
   ["j", "next agent"],
   ["k", "agent before"],
+  ["← →", "its last outcomes, one by one"],
   ["Enter", "open the agent"],
   ["Esc", "close the panel"],
   ["/", "search"],
@@ -31,6 +32,8 @@ export function useKeys() {
       if (isTyping(event)) return;
       if (event.key === "j") step(1);
       else if (event.key === "k") step(-1);
+      else if (event.key === "ArrowLeft" && stepBeat(-1)) return event.preventDefault();
+      else if (event.key === "ArrowRight" && stepBeat(1)) return event.preventDefault();
       else if (event.key === "?") showHelp();
       else return;
       event.preventDefault();
@@ -38,6 +41,13 @@ export function useKeys() {
     addEventListener("keydown", press);
     return () => removeEventListener("keydown", press);
   }, []);
+}
+
+/** Reads the next outcome of the row that has the focus. Returns whether there is such a row. */
+function stepBeat(by) {
+  const beats = document.activeElement?.closest(".row")?.querySelector(".beats");
+  beats?.dispatchEvent(new CustomEvent("beatstep", { detail: by }));
+  return Boolean(beats);
 }
 
 /** Moves the focus to the link of the row that many rows away from the one that has it, or that is open. */

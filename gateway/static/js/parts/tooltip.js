@@ -23,5 +23,5 @@ export function Tooltip() {
     const top = now.y - height - 12 < 8 ? now.y + 20 : now.y - height - 12;
     box.current.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
   }, [now]);
-  return html`<div class="tooltip" role="tooltip" ref=${box} hidden=${!now}>${now?.content}</div>`;
+  return html`<div class="tooltip" role="status" ref=${box} hidden=${!now}>${now?.content}</div>`;
 }
