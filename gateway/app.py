@@ -8,6 +8,10 @@ from litestar.di import Provide
 from bus.client.fleet_client import FleetClient
 from gateway.audit_log import AuditLog
 from gateway.broadcast import EventBroadcast
+from gateway.public.badges import Badges
+from gateway.public.host_views import HostViews
+from gateway.public.links import Links
+from gateway.public.status_pages import StatusPages
 from gateway.request_metrics import RequestMetrics
 from gateway.routes import (
     agents,
@@ -27,6 +31,8 @@ from gateway.routes import (
     metrics,
     pages,
     pings,
+    public_pages,
+    publishing,
 )
 from gateway.routes.past import beats, explanations, exports, history, series, statements
 from gateway.sign_outs import SignOuts
@@ -66,6 +72,16 @@ ROUTES = [
     events.events,
     byoc.gpu_check,
     badge.badge,
+    public_pages.status,
+    public_pages.host,
+    public_pages.host_statement,
+    public_pages.host_history,
+    publishing.list_status_pages,
+    publishing.add_status_page,
+    publishing.show_status_page,
+    publishing.remove_status_page,
+    publishing.make_link,
+    publishing.revoke_links,
     maintenance.list_maintenance,
     maintenance.book_maintenance,
     maintenance.cancel_maintenance,
@@ -101,6 +117,10 @@ class Dependencies(NamedTuple):
     request_metrics: RequestMetrics
     assets: Assets
     bus_url: str  # at which hosts reach the bus, without credentials
+    status_pages: StatusPages
+    links: Links
+    host_views: HostViews
+    badges: Badges
 
 
 def build(dependencies: Dependencies) -> OuterMiddleware:

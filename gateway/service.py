@@ -25,6 +25,10 @@ from gateway.audit_log import AuditLog
 from gateway.broadcast import MAX_SUBSCRIBERS, EventBroadcast
 from gateway.fleet_health import tell_health
 from gateway.fleet_totals import tell_totals
+from gateway.public.badges import Badges
+from gateway.public.host_views import HostViews
+from gateway.public.links import Links
+from gateway.public.status_pages import StatusPages
 from gateway.request_metrics import RequestMetrics
 from gateway.sign_outs import SignOuts
 from gateway.web.access.auth import Guard
@@ -105,6 +109,10 @@ def _dependencies(
         request_metrics=request_metrics,
         assets=Assets(STATIC_FOLDER),
         bus_url=redact_address(settings.NATS_PUBLIC_URL or settings.nats_url),
+        status_pages=StatusPages(fleet_client),
+        links=Links(fleet_client),
+        host_views=HostViews(fleet_client),
+        badges=Badges(fleet_client),
     )
 
 

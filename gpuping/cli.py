@@ -16,6 +16,7 @@ from gpuping.commands.operate import (
     labels,
     leaf,
     maintenance,
+    publish,
     store,
     token,
 )
@@ -35,6 +36,7 @@ COMMANDS = (
     audit,
     alerts,
     maintenance,
+    publish,
     creds,
     leaf,
     backup,

@@ -47,6 +47,7 @@ from scheduler.ping.loop import PingLoop
 from scheduler.ping.pinger import PingLimits
 from scheduler.ping.timer_deferral import TimerDeferral
 from scheduler.policy import LONGEST_INTERVAL_SECONDS, Policy
+from scheduler.publishing_endpoints import PublishingEndpoints
 from scheduler.stats import new_counters
 
 log = structlog.get_logger("scheduler")
@@ -164,6 +165,13 @@ class Scheduler:
             self.watcher,
             self.bus_clock,
             maintenance_endpoints.limits_of(settings),
+        )
+        self.publishing_endpoints = PublishingEndpoints(
+            client,
+            self.directory,
+            self.watcher,
+            self.registry.batcher,
+            self.bus_clock,
         )
 
     async def load(self, start: StartTask) -> None:
@@ -312,9 +320,11 @@ async def running(settings: Settings) -> AsyncIterator[Scheduler]:
             await scheduler.load(start)
             scheduler.start(start)
             maintenance = scheduler.maintenance_endpoints
+            publishing = scheduler.publishing_endpoints
             consumers = ConsumerEndpoints(client)
             service = await scheduler.endpoints.serve(
-                [*maintenance.changes(), *consumers.all()], maintenance.looks()
+                [*maintenance.changes(), *publishing.changes(), *consumers.all()],
+                [*maintenance.looks(), *publishing.looks()],
             )
             try:
                 yield scheduler

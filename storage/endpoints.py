@@ -25,6 +25,7 @@ from bus.contract.explanations import (
 )
 from bus.contract.exports import ExportRequest, FileFormat, TableRequest
 from bus.contract.messages import decode, encode
+from bus.contract.publishing import HostDaysRequest
 from bus.contract.questions import (
     HistoryRequest,
     OverviewReply,
@@ -47,7 +48,7 @@ from bus.transport.file_transfer import FileOffer, Files
 from bus.transport.jetstream_api import JetStreamApiError
 from bus.transport.large_answers import room
 from bus.transport.micro_services import Endpoint
-from storage.answers import beats, history, series, tables
+from storage.answers import beats, history, host_days, series, tables
 from storage.engine import table_files
 from storage.engine.errors import reason_for
 from storage.engine.table_files import ExportFile, TableQuery
@@ -106,6 +107,7 @@ class Endpoints:
             Endpoint("series", subjects.SERIES_ALL, self.series),
             Endpoint("uptimes", subjects.UPTIMES, self.uptimes),
             Endpoint("beats", subjects.BEATS, self.beats),
+            Endpoint("host-days", subjects.HOST_DAYS, self.host_days),
             Endpoint("overview", subjects.OVERVIEW, self.overview),
             Endpoint("report", subjects.STATEMENT_ALL, self.report),
             Endpoint("explanation", subjects.EXPLANATION_ALL, self.explanation),
@@ -143,6 +145,11 @@ class Endpoints:
         asked = decode(request.data, BeatsRequest)
         now = utc_now()
         return await self._json(lambda reader: beats.beats(reader, asked, now), "beats")
+
+    async def host_days(self, request: Request) -> bytes | FileOffer:
+        """Answers with the days and incidents of a few hosts."""
+        asked = decode(request.data, HostDaysRequest)
+        return await self._json(lambda reader: host_days.host_days(reader, asked), "host-days")
 
     async def overview(self, request: Request) -> OverviewReply:
         """Answers with the sums, the percentiles and the newest outcomes of the fleet."""

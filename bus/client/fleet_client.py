@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from bus import clock
 from bus.client.alerts_client import AlertsClient
 from bus.client.audit import read_page
+from bus.client.publishing_client import PublishingClient
 from bus.client.recent_uptime import with_uptime
 from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, GpuStatus, check_gpus
@@ -132,6 +133,7 @@ class FleetClient:
     def __init__(self, client: Client, agent_timeout_seconds: float) -> None:
         self._client = client
         self.alerts = AlertsClient(client)
+        self.publishing = PublishingClient(client)
         self._agent_timeout = agent_timeout_seconds
         self._longer: tuple[FleetSums, ...] = ()
         self._longer_asked_at = -LONGER_SECONDS  # CLOCK_BOOTTIME, seconds

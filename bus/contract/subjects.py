@@ -14,6 +14,7 @@ from bus.errors import BadMessageError
 
 END = r"$(?!\n)"  # ends a pattern: `$` alone would also match before a newline
 AGENT_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}" + END
+STATUS_PAGE_NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}" + END
 RESERVED_IDS = frozenset({"register", "due-for-ping"})  # they are paths of the REST interface
 _AGENT_ID = re.compile(AGENT_ID_PATTERN)
 
@@ -46,6 +47,13 @@ GET_ALL = "gpuping.registry.get.*"
 EXPECTED_GPUS_ALL = "gpuping.registry.expected-gpus.*"
 EXPECT_GPUS_ALL = "gpuping.registry.expect-gpus.*"
 LABELS_ALL = "gpuping.registry.labels.*"
+ADD_STATUS_PAGE = "gpuping.registry.status-page.add"
+REMOVE_STATUS_PAGE = "gpuping.registry.status-page.remove"
+LIST_STATUS_PAGES = "gpuping.registry.status-page.list"
+MAKE_LINK = "gpuping.registry.link.make"
+REVOKE_LINKS = "gpuping.registry.link.revoke"
+LINK_KEY = "gpuping.registry.link.key"
+CONDITIONS = "gpuping.registry.conditions"
 LIST = "gpuping.registry.list"
 FLEET = "gpuping.scheduler.fleet"
 PING_NOW_ALL = "gpuping.scheduler.ping.*"
@@ -61,6 +69,7 @@ TIMELINE_ALL = "gpuping.storage.timeline.*"
 EXPORT_ALL = "gpuping.storage.export.*"
 UPTIMES = "gpuping.storage.uptimes"
 BEATS = "gpuping.storage.beats"
+HOST_DAYS = "gpuping.storage.host-days"
 OVERVIEW = "gpuping.storage.overview"
 STATEMENT_ALL = "gpuping.storage.report.*"
 REPLAY = "gpuping.storage.replay"
@@ -299,6 +308,21 @@ def timer_key(agent_id: str) -> str:
 def due_key(agent_id: str) -> str:
     """Subject on which an agent's timer fires."""
     return f"{KEYS}due.{agent_id}"
+
+
+def status_pages_key() -> str:
+    """Subject of the definitions of all status pages."""
+    return f"{KEYS}status-pages"
+
+
+def link_key() -> str:
+    """Subject of the key that seals links for people who do not sign in."""
+    return f"{KEYS}link-key"
+
+
+def revoked_links_key(agent_id: str) -> str:
+    """Subject of the moment before which an agent's links are refused."""
+    return f"{KEYS}links.{agent_id}"
 
 
 def condition_key(source: str, name: str) -> str:

@@ -98,6 +98,7 @@ def config(public_prefix: str, assets: Assets) -> OpenAPIConfig:
             Tag("pings", "Outcomes, now and in history"),
             Tag("live", "Asked of the agent itself, over the bus"),
             Tag("fleet", "All agents together"),
+            Tag("public", "What needs no login, and how operators make it"),
             Tag("operation", "For probes and monitoring of gpuping itself"),
         ],
     )

@@ -18,6 +18,16 @@ from bus.contract.exports import TableRequest
 from bus.contract.labels import LabelsRequest
 from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
 from bus.contract.messages import UptimeReport
+from bus.contract.publishing import (
+    AddStatusPage,
+    Link,
+    MakeLink,
+    RemoveStatusPage,
+    RevokedLinks,
+    RevokeLinks,
+    StatusPage,
+    StatusPages,
+)
 from bus.contract.questions import (
     Agent,
     AgentPage,
@@ -157,6 +167,26 @@ class BusSource:
     async def end_silence(self, request: EndSilenceRequest) -> Silence:
         """Ends a silence and returns it as it was."""
         return await self._fleet_client.alerts.end_silence(request)
+
+    async def status_pages(self) -> StatusPages:
+        """The definitions of all status pages."""
+        return await self._fleet_client.publishing.pages()
+
+    async def add_status_page(self, request: AddStatusPage) -> StatusPage:
+        """Adds a status page."""
+        return await self._fleet_client.publishing.add_page(request)
+
+    async def remove_status_page(self, request: RemoveStatusPage) -> StatusPage:
+        """Takes a status page away."""
+        return await self._fleet_client.publishing.remove_page(request)
+
+    async def make_link(self, request: MakeLink) -> Link:
+        """Makes a link that needs no login."""
+        return await self._fleet_client.publishing.make_link(request)
+
+    async def revoke_links(self, request: RevokeLinks) -> RevokedLinks:
+        """Refuses the links that were made so far."""
+        return await self._fleet_client.publishing.revoke_links(request)
 
     async def _page(self, request: ListRequest) -> AgentPage:
         """One page, with the uptime of its agents where storage answers."""

@@ -32,6 +32,16 @@ from bus.contract.exports import TableRequest
 from bus.contract.labels import LabelsRequest
 from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
 from bus.contract.messages import UptimeReport, decode, encode
+from bus.contract.publishing import (
+    AddStatusPage,
+    Link,
+    MakeLink,
+    RemoveStatusPage,
+    RevokedLinks,
+    RevokeLinks,
+    StatusPage,
+    StatusPages,
+)
 from bus.contract.questions import (
     Agent,
     AgentPage,
@@ -49,6 +59,8 @@ from gpuping.client.history_pages import newest_outcomes
 
 MAINTENANCE_PATH = "/ping-system/maintenance"
 ALERTS_PATH = "/ping-system/alerts"
+STATUS_PAGES_PATH = "/ping-system/status-pages"
+LINKS_PATH = "/ping-system/links"
 AGENTS_PATH = "/ping-system/agents"
 REPLAY_PATH = "/ping-system/replay"
 ANSWER_SECONDS = 15.0
@@ -227,6 +239,32 @@ class RestSource:
         path = f"{ALERTS_PATH}/silences/{urllib.parse.quote(request.silence_id)}"
         return await self._send("DELETE", path, None, Silence)
 
+    async def status_pages(self) -> StatusPages:
+        """The definitions of all status pages."""
+        return await self._get(STATUS_PAGES_PATH, StatusPages, {})
+
+    async def add_status_page(self, request: AddStatusPage) -> StatusPage:
+        """Adds a status page in the name of the token."""
+        body = msgspec.to_builtins(request.page) | {"replace": request.replace}
+        data = msgspec.json.encode(body)
+        return await self._send_data("POST", STATUS_PAGES_PATH, data, StatusPage)
+
+    async def remove_status_page(self, request: RemoveStatusPage) -> StatusPage:
+        """Takes a status page away."""
+        path = f"{STATUS_PAGES_PATH}/{urllib.parse.quote(request.name, safe='')}"
+        return await self._send("DELETE", path, None, StatusPage)
+
+    async def make_link(self, request: MakeLink) -> Link:
+        """Makes a link in the name of the token."""
+        return await self._send("POST", LINKS_PATH, request, Link)
+
+    async def revoke_links(self, request: RevokeLinks) -> RevokedLinks:
+        """Refuses the links that were made so far."""
+        path = LINKS_PATH
+        if request.agent_id is not None:
+            path += f"?{urllib.parse.urlencode({'agent_id': request.agent_id})}"
+        return await self._send("DELETE", path, None, RevokedLinks)
+
     async def ready(self) -> None:
         """Returns when the gateway says that it can work. Otherwise raises a GpupingError."""
         await asyncio.to_thread(self._read, f"{self._base}/readyz", ANSWER_SECONDS)
@@ -273,6 +311,16 @@ class RestSource:
         timeout: float = ANSWER_SECONDS,
     ) -> ReplyT:
         data = None if body is None else encode(body)
+        return await self._send_data(method, path, data, kind, timeout)
+
+    async def _send_data(
+        self,
+        method: str,
+        path: str,
+        data: bytes | None,
+        kind: type[ReplyT],
+        timeout: float = ANSWER_SECONDS,
+    ) -> ReplyT:
         url = self._url(path, {})
         answer = await asyncio.to_thread(self._read, url, timeout, method, data)
         return decode(answer, kind)

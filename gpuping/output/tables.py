@@ -11,6 +11,7 @@ from rich.text import Text
 from bus.contract.audit import AuditEntry
 from bus.contract.maintenance import Booking
 from bus.contract.messages import GpuChange, UptimeReport
+from bus.contract.publishing import StatusPage
 from bus.contract.questions import Agent, ExpectedGpus, HistorySummary, Ping
 from gpuping.output.findings import Finding, Level
 from gpuping.output.formats import (
@@ -202,6 +203,23 @@ def bookings_table(bookings: Iterable[Booking], now: datetime) -> Table:
             relative_time(booking.since, now),
             untrusted(booking.reason),
             untrusted(booking.author),
+        )
+    return table
+
+
+def status_pages_table(pages: Iterable[StatusPage]) -> Table:
+    """One row a status page, in the order given."""
+    table = plain_table("PAGE", "TITLE", "HOSTS", "IDS", "CHANGED (UTC)", "BY")
+    for page in pages:
+        hosts = f"with {page.label}" if page.label is not None else _few(page.agents)
+        changed = f"{page.changed_at:%Y-%m-%d %H:%M}" if page.changed_at is not None else ""
+        table.add_row(
+            page.name,
+            untrusted(page.title),
+            untrusted(hosts),
+            "shown" if page.show_ids else "hidden",
+            changed,
+            untrusted(page.author),
         )
     return table
 

@@ -67,7 +67,7 @@ def unaccounted(
     """
     period = Interval(since_us, until_us)
     found: dict[int, Unaccounted] = {}
-    for agent, gap in _gaps_of_fleet(reader, period):
+    for agent, gap in fleet_gaps(reader, period):
         found[agent] = found.get(agent, NOTHING).with_gap(gap, period)
     return {agent: time for agent, time in found.items() if time != NOTHING}
 
@@ -83,7 +83,7 @@ def unaccounted_by_bucket(
     Buckets begin at `base_us` and every `grain_us` after it. A gap is divided at their edges.
     """
     found: dict[int, Unaccounted] = {}
-    for _agent, gap in _gaps_of_fleet(reader, period):
+    for _agent, gap in fleet_gaps(reader, period):
         within = gap.interval.intersection(period)
         if within.length == 0:
             continue
@@ -95,7 +95,7 @@ def unaccounted_by_bucket(
     return {begin_us: time for begin_us, time in found.items() if time != NOTHING}
 
 
-def _gaps_of_fleet(reader: Reader, period: Interval) -> Iterator[tuple[int, Gap]]:
+def fleet_gaps(reader: Reader, period: Interval) -> Iterator[tuple[int, Gap]]:
     """Yields every agent's gaps that the outcomes in a period, and after it, tell of."""
     read = Interval(period.begin, min(period.end + AWAITED_US, LAST_US))
     uneven = set(reader.sequences.agents_with_gaps())

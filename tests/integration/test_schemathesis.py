@@ -31,7 +31,7 @@ include-path-regex = "/(replay|report|explanation|series|timeline|maintenance)$|
 checks.positive_data_acceptance.enabled = false
 
 [[operations]]
-include-path-regex = "/(expected-gpus|labels|silences|beats)$"
+include-path-regex = "/(expected-gpus|labels|silences|beats|status-pages)$"
 checks.positive_data_acceptance.enabled = false
 
 # The text `null` in a query stands for an absent parameter.

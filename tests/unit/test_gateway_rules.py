@@ -15,7 +15,7 @@ from bus.errors import BadMessageError, GpupingError, RefusedError, SettingsErro
 from bus.identity import tokens
 from bus.rate_limit import MAX_CALLERS, RateLimit
 from gateway import broadcast
-from gateway.routes.badge import truncate_percent
+from gateway.public.badges import truncate_percent
 from gateway.web.accept import preferred
 from gateway.web.access import auth
 from gateway.web.json_body import check_depth

@@ -53,6 +53,9 @@ export const series = (id, query) => request(agentPath(id, `/series?${new URLSea
 export const explanation = (id, month) => request(agentPath(id, `/explanation?month=${month}`));
 export const timeline = (id, query) => request(agentPath(id, `/timeline?${new URLSearchParams(query)}`));
 export const bookings = (id) => request(`ping-system/maintenance?${new URLSearchParams({ agent_id: id, past: "true" })}`);
+export const bookMaintenance = (body) => post("ping-system/maintenance", body);
+export const cancelMaintenance = (bookingId) =>
+  request(`ping-system/maintenance/${encodeURIComponent(bookingId)}`, { method: "DELETE" });
 export const alerts = () => request("ping-system/alerts?limit=50");
 export const statementLink = (id, month, format) => agentPath(id, `/report?month=${month}&format=${format}`);
 export const evidenceLink = (id, hours) => agentPath(id, `/history?hours=${hours}&evidence=true`);

@@ -32,7 +32,15 @@ _READING_POSTS = frozenset({"/gpu-check", "/worker/gpu-check"})
 AUDIT_PATH = "/ping-system/audit"
 MAINTENANCE_PATH = "/ping-system/maintenance"
 ALERTS_PATH = "/ping-system/alerts"
+STATUS_PAGES_PATH = "/ping-system/status-pages"
+LINKS_PATH = "/ping-system/links"
 _ADMIN_PATHS = frozenset({AUDIT_PATH})
+# what operators make, they may also take away
+_OPERATORS_PATHS = (MAINTENANCE_PATH, f"{ALERTS_PATH}/silences", STATUS_PAGES_PATH, LINKS_PATH)
+# each decides by itself: by the name of a page, or by the secret of a link
+_OPEN_PREFIXES = ("/static/", "/status/", "/host/")
+_BADGE_PREFIX = "/badge/"
+_LONGEST_ID = 63
 _PUBLIC_PATHS = frozenset({"/", "/map", "/healthz", "/readyz", "/login", "/logout", "/favicon.ico"})
 
 
@@ -89,6 +97,13 @@ class Guard:
         if self._public_address is None:
             return ""
         return self._public_address.path.rstrip("/")
+
+    @property
+    def public_root(self) -> str | None:
+        """The whole address that the gateway's own paths follow; None where it is not known."""
+        if self._public_address is None:
+            return None
+        return f"{self._public_address.origin}{self.public_prefix}"
 
     def admit(self, request: RequestHead) -> Token | None:
         """The caller's token, or None where none is needed. Raises a 401, 403 or 429 problem."""
@@ -248,12 +263,24 @@ def _caller(token: Token | None, address: str) -> str:
 
 
 def is_public(path: str) -> bool:
-    """Whether a path needs no token: probes, sign-in, and the page's files, which hold no data."""
-    return path in _PUBLIC_PATHS or path.startswith("/static/")
+    """Whether a path needs no token.
+
+    Those are probes, sign-in, the page's files, which hold no data, and what operators have made
+    public.
+    """
+    return path in _PUBLIC_PATHS or path.startswith(_OPEN_PREFIXES) or is_sealed_badge(path)
+
+
+def is_sealed_badge(path: str) -> bool:
+    """Whether this is the path of a badge by a link, whose secret is longer than every id."""
+    name = path.removeprefix(_BADGE_PREFIX).removesuffix(".svg")
+    return path.startswith(_BADGE_PREFIX) and len(name) > _LONGEST_ID
 
 
 def role_for(method: str, path: str) -> TokenRole:
-    """The lowest role that may: viewers read, operators register, ping and book, admins remove.
+    """The lowest role that may: viewers read, operators register, ping, book and publish.
+
+    What operators make they may take away; only admins remove agents.
 
     The audit log is for admins, because it tells who works from where.
     """
@@ -261,7 +288,7 @@ def role_for(method: str, path: str) -> TokenRole:
         return "admin"
     if method in _READING_METHODS or path in _READING_POSTS:
         return "viewer"
-    if method == "DELETE" and not path.startswith(f"{MAINTENANCE_PATH}/"):
+    if method == "DELETE" and not path.startswith(_OPERATORS_PATHS):
         return "admin"
     return "operator"
 

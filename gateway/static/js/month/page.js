@@ -7,6 +7,7 @@ import { html, useEffect, useState } from "../preact.js";
 import { link } from "../route.js";
 import { Figure } from "../parts/figure.js";
 import { Icon } from "../parts/glyph.js";
+import { useBookings } from "../parts/maintenance.js";
 import { useZone } from "../zone.js";
 import { Calendar } from "./calendar.js";
 import { monthBeside, monthBounds, parsePeriod } from "./model.js";
@@ -18,6 +19,7 @@ export function MonthPage({ route, returns }) {
   useZone();
   const { answer, problem } = useExplanation(id, month, returns);
   const registered = useRegistered(id, returns);
+  const { bookings } = useBookings(id, returns);
   const bounds = monthBounds(month);
   const shown = parsePeriod(route.period, bounds) ?? bounds;
   return html`<main class="month" aria-busy=${!answer && !problem}>
@@ -41,8 +43,8 @@ export function MonthPage({ route, returns }) {
     ${
       answer &&
       html`<div class="month-columns">
-        <${Calendar} answer=${answer} shown=${shown} bounds=${bounds} />
-        <${TimelinePart} id=${id} answer=${answer} shown=${shown} bounds=${bounds} returns=${returns} />
+        <${Calendar} answer=${answer} shown=${shown} bounds=${bounds} bookings=${bookings} />
+        <${TimelinePart} id=${id} answer=${answer} shown=${shown} bounds=${bounds} returns=${returns} bookings=${bookings} />
       </div>`
     }
     ${answer && html`<${Links} id=${id} month=${month} answer=${answer} />`}

@@ -15,9 +15,8 @@ const AGAIN_MS = 3_000;
 
 const show = (period) => go({ period: formatPeriod(period) });
 
-export function TimelinePart({ id, answer, shown, bounds, returns }) {
+export function TimelinePart({ id, answer, shown, bounds, returns, bookings }) {
   const { timeline, problem } = useTimeline(id, shown, returns);
-  const bookings = useBookings(id, returns);
   const isWhole = shown.since === bounds.since && shown.until === bounds.until;
   return html`<section class="timeline" aria-label="Timeline of each GPU">
     <div class="block-head">
@@ -58,22 +57,6 @@ function useTimeline(id, { since, until }, returns) {
     };
   }, [id, since, until, returns, attempt]);
   return state;
-}
-
-/** The booked maintenance of the agent, past and to come. */
-function useBookings(id, returns) {
-  const [bookings, setBookings] = useState([]);
-  useEffect(() => {
-    let isWanted = true;
-    api.bookings(id).then(
-      (answer) => isWanted && setBookings(answer.bookings),
-      () => {}, // a removed agent has none
-    );
-    return () => {
-      isWanted = false;
-    };
-  }, [id, returns]);
-  return bookings;
 }
 
 function Rows({ timeline, answer, shown, bounds, bookings }) {

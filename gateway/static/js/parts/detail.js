@@ -9,6 +9,7 @@ import { Copyable } from "./copyable.js";
 import { Facts } from "./facts.js";
 import { Chip, Icon } from "./glyph.js";
 import { Gpus } from "./gpus.js";
+import { Maintenance } from "./maintenance.js";
 import { Outcomes } from "./outcomes.js";
 import { PingNow } from "./pingnow.js";
 import { useAgent, useOutcomes, useSeries } from "./detaildata.js";
@@ -41,6 +42,7 @@ export function Detail({ route, known, beats, returns, mayPing }) {
     ${agent && mayPing && html`<${PingNow} id=${id} />`}
     <p class="to-month"><a href=${link({ month: monthNow(), period: null })}>Why this month's figure is what it is</a></p>
     ${agent && html`<${Facts} agent=${agent} beats=${beats} />`}
+    ${agent && html`<${Maintenance} agent=${agent} mayBook=${mayPing} returns=${returns} />`}
     <${Charts} series=${series} period=${period} agent=${agent} />
     ${agent && html`<${Gpus} agent=${agent} newest=${newest} returns=${returns} />`}
     <${Outcomes} id=${id} outcomes=${outcomes} hours=${hours} period=${period} series=${series} />

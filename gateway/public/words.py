@@ -1,0 +1,139 @@
+"""States, incidents and times in plain words, for people who know nothing of gpuping. Pure."""
+
+from datetime import date, datetime, timedelta
+
+from bus.contract.publishing import SILENT, HostIncident
+from bus.contract.questions import Agent
+from bus.contract.reasons import reason_words
+
+HostState = str  # one of STATE_WORDS
+STATE_WORDS = {
+    "up": "Up",
+    "degraded": "Degraded",
+    "down": "Down",
+    "maintenance": "Maintenance",
+    "pending": "Not seen yet",
+}
+MISSING = "missing"
+
+
+def host_state(agent: Agent) -> HostState:
+    """How a host is now, by its last ping and its GPUs."""
+    if agent.status in {"maintenance", "pending"}:
+        return agent.status
+    if agent.status == MISSING:
+        return "down"
+    states = {gpu.state for gpu in agent.gpus if gpu.expected}
+    if not states or states & {"down", "unknown"}:
+        return "down"
+    if "degraded" in states:
+        return "degraded"
+    return "up"
+
+
+def summary(states: list[HostState]) -> str:
+    """A sentence about all hosts of a page."""
+    if not states:
+        return "There is no host on this page"
+    if len(states) == 1:
+        return {
+            "up": "Everything is up",
+            "degraded": "Up, with degraded performance",
+            "down": "Down",
+            "maintenance": "Planned maintenance",
+            "pending": "Not seen yet",
+        }[states[0]]
+    total = len(states)
+    for state, word in (("down", "down"), ("degraded", "degraded"), ("maintenance", "maintained")):
+        count = states.count(state)
+        if count == total:
+            return f"All {total} hosts are {word}"
+        if count:
+            verb = "is" if count == 1 else "are"
+            return f"{count} of {total} hosts {verb} {word}"
+    if "pending" in states:
+        return f"{states.count('pending')} of {total} hosts were not seen yet"
+    return f"All {total} hosts are up"
+
+
+def worst(states: list[HostState]) -> HostState:
+    """The state of a page: that of its worst host."""
+    for state in ("down", "degraded", "maintenance", "pending"):
+        if state in states:
+            return state
+    return "up" if states else "pending"
+
+
+def incident_words(incident: HostIncident) -> str:
+    """What happened, without naming a GPU."""
+    if incident.reason == SILENT:
+        return "The host did not answer"
+    subject = "The host"
+    if incident.gpus == 1:
+        subject = "A GPU"
+    elif incident.gpus > 1:
+        subject = f"{incident.gpus} GPUs"
+    verb = "were" if incident.gpus > 1 else "was"
+    what = {
+        "down": f"{verb} down",
+        "degraded": f"{verb} degraded",
+        "unknown": f"{verb} not seen",
+    }.get(incident.state, incident.state)
+    if not incident.reason:
+        return f"{subject} {what}"
+    return f"{subject} {what}: {reason_words(incident.reason)}"
+
+
+def length(seconds: float) -> str:
+    """A duration in at most two units, cut: `3 minutes`, `2 h 5 min`, `4 d 2 h`."""
+    whole = int(seconds)
+    if whole < 1:
+        return "less than a second"
+    if whole < 60:
+        return plural(whole, "second")
+    minutes, _ = divmod(whole, 60)
+    if minutes < 60:
+        return plural(minutes, "minute")
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else plural(days, "day")
+
+
+def plural(count: int, noun: str) -> str:
+    """A number with its noun: `1 host`, `2 hosts`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def percent(value: float | None, places: int = 2) -> str:
+    """A percentage, cut and not rounded: 99.999 is never shown as 100. A dash for None."""
+    if value is None:
+        return "–"  # noqa: RUF001  # an en dash, as a table shows "none"
+    if value >= 100.0:
+        return "100 %"
+    scale = 10**places
+    return f"{int(value * scale) / scale:.{places}f} %"
+
+
+def moment(at: datetime) -> str:
+    """A time in UTC to the minute, as `26 Nov 2026, 21:58`."""
+    return f"{at.day} {at:%b %Y, %H:%M}"
+
+
+def short_moment(at: datetime, now: datetime) -> str:
+    """A time in UTC; the year is left out where it is this one."""
+    if at.year == now.year:
+        return f"{at.day} {at:%b, %H:%M}"
+    return moment(at)
+
+
+def day_name(day: date) -> str:
+    """A day, as `26 Nov`."""
+    return f"{day.day} {day:%b}"
+
+
+def last_days(until: datetime, count: int) -> list[date]:
+    """The newest `count` days, oldest first."""
+    today = until.date()
+    return [today - timedelta(days=back) for back in range(count - 1, -1, -1)]
