@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 
 from bus.contract.subjects import AGENT_ID_PATTERN, RESERVED_IDS
 from bus.errors import SettingsError
+from bus.networks import AskableNetworks
 from bus.redaction import HIDDEN, redact_address
 
 Positive = Annotated[float, Meta(gt=0.0, le=1e9)]
@@ -83,6 +84,8 @@ class Settings(Struct, kw_only=True, frozen=True):
     NATS_CREDS: str | None = None
     # of a scheduler, besides its own: lets it see who is connected
     NATS_SYSTEM_CREDS: str | None = None
+    # of a gateway with GATEWAY_BRIDGE_NETWORKS, besides its own: with them it answers pings
+    NATS_BRIDGE_CREDS: str | None = None
     NATS_CONTEXT: str | None = None
 
     GPUPING_DATA_DIR: str | None = None
@@ -95,6 +98,10 @@ class Settings(Struct, kw_only=True, frozen=True):
     GPUPING_TOKEN: str | None = None
     GATEWAY_HOST: str = "127.0.0.1"
     GATEWAY_PORT: Port = 8000
+    # networks (`10.0.0.0/8,fd00:1::/32`) in which gateways ask agents without the bus by HTTP
+    GATEWAY_BRIDGE_NETWORKS: str | None = None
+    # whether a network of this machine itself (127.0.0.0/8, ::1) may be among them
+    GATEWAY_BRIDGE_LOOPBACK: bool = False
     # where browsers reach a gateway that another web server stands in front of, with its path
     GATEWAY_PUBLIC_URL: str | None = None
     # where services without a page answer /metrics; outside loopback for token holders
@@ -143,6 +150,15 @@ class Settings(Struct, kw_only=True, frozen=True):
     def shown_nats_url(self) -> str:
         """The address of the bus as it may be shown: without user, password or token."""
         return redact_address(self.nats_url)
+
+    @property
+    def bridge_networks(self) -> AskableNetworks | None:
+        """Where agents may be asked by HTTP; None: nowhere, which is the default."""
+        if self.GATEWAY_BRIDGE_NETWORKS is None:
+            return None
+        return AskableNetworks.parse(
+            self.GATEWAY_BRIDGE_NETWORKS, may_be_loopback=self.GATEWAY_BRIDGE_LOOPBACK
+        )
 
     @property
     def data_dir(self) -> Path:
@@ -262,6 +278,12 @@ def _check_together(settings: Settings) -> None:
             f"GPUPING_DATA_DIR={data_dir!r}: "
             "expected a path without * ? [, which stand for other names"
         )
+    try:
+        settings.bridge_networks  # noqa: B018  # reads it
+    except ValueError as error:
+        raise SettingsError(
+            f"GATEWAY_BRIDGE_NETWORKS={settings.GATEWAY_BRIDGE_NETWORKS!r}: {error}"
+        ) from None
     public_url = settings.GATEWAY_PUBLIC_URL
     if public_url is not None and not _PUBLIC_URL.fullmatch(public_url):
         raise SettingsError(

@@ -51,7 +51,7 @@ cp "$authority" "$root/trust/ca.pem"
   echo 'tls { cert_file: "'"${SETUP_TRUST_DIR:-/etc/gpuping/trust}"'/server.pem", key_file: "'"${SETUP_TRUST_DIR:-/etc/gpuping/trust}"'/server.key" }'
 } > "$root/trust/server.conf"
 
-roles="layout scheduler storage gateway enrolment alerts operator"
+roles="layout scheduler storage gateway enrolment alerts bridge operator"
 case $changed in wrote*) needed=yes ;; *) needed= ;; esac
 for role in $roles; do
   mkdir -p "$root/creds/$role"
@@ -75,6 +75,8 @@ for role in agent bootstrap; do
 done
 cp "$root/identity/identity/fleet.json" "$root/creds/enrolment/identity/"
 cp "$root/identity/identity/system.creds" "$root/creds/scheduler/system.creds"
+# A gateway uses them only where GATEWAY_BRIDGE_NETWORKS is set.
+cp "$root/creds/bridge/bridge.creds" "$root/creds/gateway/bridge.creds"
 
 if [ ! -e "$root/alerts/alerts.toml" ]; then
   mkdir -p "$root/alerts"

@@ -7,6 +7,7 @@ from litestar.di import Provide
 
 from bus.client.fleet_client import FleetClient
 from gateway.audit_log import AuditLog
+from gateway.bridge.bridge import Bridge
 from gateway.broadcast import EventBroadcast
 from gateway.public.badges import Badges
 from gateway.public.host_views import HostViews
@@ -121,6 +122,7 @@ class Dependencies(NamedTuple):
     links: Links
     host_views: HostViews
     badges: Badges
+    bridge: Bridge | None
 
 
 def build(dependencies: Dependencies) -> OuterMiddleware:

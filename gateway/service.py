@@ -4,7 +4,7 @@ import contextlib
 import secrets
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from bus.settings import Settings
 from bus.transport.connection import Client, connected
 from gateway.app import Dependencies, build
 from gateway.audit_log import AuditLog
+from gateway.bridge import bridge
+from gateway.bridge.bridge import Bridge
 from gateway.broadcast import MAX_SUBSCRIBERS, EventBroadcast
 from gateway.fleet_health import tell_health
 from gateway.fleet_totals import tell_totals
@@ -65,9 +67,17 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         async with (
             connected(settings, "gateway", inbox_prefix=inbox_prefix) as client,
             background() as start,
+            AsyncExitStack() as stack,
         ):
             connections = Connections(connection_limit())
-            dependencies = _dependencies(settings, client, connections, tokens)
+            request_metrics = RequestMetrics()
+            fleet_client = FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS)
+            running_bridge = await stack.enter_async_context(
+                bridge.running(settings, fleet_client, request_metrics.registry)
+            )
+            dependencies = _dependencies(
+                settings, client, connections, tokens, fleet_client, request_metrics, running_bridge
+            )
             broadcast = dependencies.broadcast
             server = Server(build(dependencies), connections)
             await _forward_events(client, broadcast)
@@ -88,15 +98,16 @@ def _dependencies(
     client: Client,
     connections: Connections,
     tokens: TokenFile | None,
+    fleet_client: FleetClient,
+    request_metrics: RequestMetrics,
+    running_bridge: Bridge | None,
 ) -> Dependencies:
-    fleet_client = FleetClient(client, settings.PING_RESPONSE_TIMEOUT_SECONDS)
     sessions = Sessions(secrets.token_bytes(KEY_BYTES))
     if tokens is not None:
         sessions = Sessions(session_key(settings.data_dir), settings.data_dir)
     public_address = None
     if settings.GATEWAY_PUBLIC_URL is not None:
         public_address = PublicAddress.parse(settings.GATEWAY_PUBLIC_URL)
-    request_metrics = RequestMetrics()
     request_metrics.registry.register(CredentialsCollector(settings, "gateway"))
     return Dependencies(
         fleet_client=fleet_client,
@@ -113,6 +124,7 @@ def _dependencies(
         links=Links(fleet_client),
         host_views=HostViews(fleet_client),
         badges=Badges(fleet_client),
+        bridge=running_bridge,
     )
 
 

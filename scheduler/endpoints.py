@@ -26,6 +26,7 @@ from bus.contract.questions import (
     MAX_REGISTRATION_DEPTH,
     Agent,
     AgentPage,
+    BridgeRequest,
     ChangeRequest,
     ExpectedGpus,
     ExpectGpusRequest,
@@ -44,7 +45,7 @@ from bus.transport.hedging import HedgedEndpoints
 from bus.transport.large_answers import fitting, room
 from bus.transport.micro_services import Endpoint, serve
 from scheduler.cluster.bus_clock import BusClock
-from scheduler.fleet import expected_gpus, fleet_map, labels, listing
+from scheduler.fleet import by_http, expected_gpus, fleet_map, labels, listing
 from scheduler.fleet.agent_facts import AgentFacts
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.fleet_watcher import FleetWatcher
@@ -108,6 +109,7 @@ class SchedulerEndpoints:
             Endpoint("remove", subjects.REMOVE_ALL, self.remove),
             Endpoint("expect-gpus", subjects.EXPECT_GPUS_ALL, self.expect_gpus),
             Endpoint("labels", subjects.LABELS_ALL, self.change_labels),
+            Endpoint("bridge", subjects.BRIDGE_ALL, self.bridge),
             Endpoint("ping", subjects.PING_NOW_ALL, self.ping_now),
             # every scheduler hears this one
             Endpoint("stats", subjects.STATS, self.stats, group=self._stats().instance),
@@ -265,6 +267,25 @@ class SchedulerEndpoints:
                 agent_id=agent_id,
                 before={"labels": before.labels},
                 after={"labels": after.labels},
+            )
+        return self._view(await self._known(agent_id, removed_too=True))
+
+    async def bridge(self, request: Request) -> Agent:
+        """Answers `gpuping.registry.bridge.<id>` with the agent as it is then."""
+        agent_id = subjects.last_token(request.subject)
+        body = decode(request.data, BridgeRequest)
+        before, after = await self._registry.change(
+            agent_id, lambda entry: by_http.changed(entry, body)
+        )
+        if after != before:
+            log.info("agent_bridge_changed", agent_id=agent_id, by_http=after.by_http)
+            await audit.record(
+                self._client,
+                "bridge",
+                "gateway",
+                agent_id=agent_id,
+                before={"by_http": before.by_http},
+                after={"by_http": after.by_http},
             )
         return self._view(await self._known(agent_id, removed_too=True))
 

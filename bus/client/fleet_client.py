@@ -54,6 +54,7 @@ from bus.contract.messages import Status, UptimeReport, decode, encode
 from bus.contract.questions import (
     Agent,
     AgentPage,
+    BridgeRequest,
     ChangeRequest,
     ExpectedGpus,
     ExpectGpusRequest,
@@ -185,6 +186,14 @@ class FleetClient:
         not be.
         """
         return await self._ask(SCHEDULER, subjects.labels(agent_id), request, Agent)
+
+    async def bridge(self, agent_id: str, agent_url: str, *, by_http: bool) -> Agent:
+        """Notes whether an agent is asked by HTTP at this address. Returns it as it is then.
+
+        Raises RefusedError 404 for an unknown agent, 409 for one that answers on the bus itself.
+        """
+        request = BridgeRequest(agent_url=agent_url, by_http=by_http)
+        return await self._ask(SCHEDULER, subjects.bridge(agent_id), request, Agent)
 
     async def find_agent(self, agent_id: str, *, removed_too: bool = False) -> Agent | None:
         """One agent. Returns None when it is unknown, or removed without `removed_too`."""

@@ -115,6 +115,7 @@ class Explanation(Message, kw_only=True, frozen=True):
     missed: int
     excused: int
     simulated: bool = False
+    by_http: bool = False  # some of its reports were asked for by HTTP: they are not signed
     conflicts: tuple[Span, ...] = ()
 
 

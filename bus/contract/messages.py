@@ -285,6 +285,10 @@ class AgentEntry(Message, kw_only=True, frozen=True):
     has every such change, oldest first. A GPU without one is expected for all time.
 
     `metadata` is what the host said when it registered, `labels` what an operator says of it.
+
+    `by_http`: a gateway asks the host at its `agent_url` and answers its pings for it, unsigned.
+    That is never so of a host that has a signing key, or of one whose agentd registered itself in
+    this enrolment: then there is a `mark`, or `on_bus` where the operator had enrolled it before.
     """
 
     agent_id: AgentId
@@ -303,9 +307,16 @@ class AgentEntry(Message, kw_only=True, frozen=True):
     expects_simulated: bool = False  # the first report was of simulated GPUs
     signing_key: str | None = None  # public; reports must be signed with it
     labels: dict[str, str] = {}
+    by_http: bool = False
+    on_bus: bool = False
 
     def __post_init__(self) -> None:
         check_timestamps(self.registered_at, self.enrolled_at, self.removed_at)
+
+    @property
+    def answers_on_bus(self) -> bool:
+        """Whether the host has a key, or an agentd of its own has registered itself."""
+        return self.on_bus or self.mark is not None or self.signing_key is not None
 
     @property
     def described(self) -> dict[str, Any]:

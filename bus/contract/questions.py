@@ -35,6 +35,7 @@ PastHours = Annotated[float, Meta(gt=0.0, le=87_600.0)]  # up to ten years back 
 PageLimit = Annotated[int, Meta(ge=1, le=1000)]
 
 SIMULATED = "simulated"  # the remark about a report whose GPUs do not exist
+BY_HTTP = "by_http"  # the remark about a report that a gateway asked for by HTTP: it is not signed
 
 
 class GpuSummary(Struct, kw_only=True, frozen=True):
@@ -135,6 +136,9 @@ class Agent(Message, kw_only=True, frozen=True):
     simulated: bool = False
     # what an operator says of the host; `metadata` has them too, over what the host said itself
     labels: dict[str, str] = field(default_factory=dict)
+    # a gateway asks it at its agent_url: its reports are not signed, and nothing is known of its
+    # connection
+    by_http: bool = False
 
 
 # ---- questions to the scheduler ----
@@ -162,6 +166,17 @@ class RegisterRequest(Message, kw_only=True, frozen=True):
     metadata: dict[str, Any] | None = None
     mark: Annotated[str, Meta(max_length=100)] | None = None
     audited: bool = False
+
+
+class BridgeRequest(Message, kw_only=True, frozen=True):
+    """Notes that a registered agent is asked by HTTP from now on, or no longer.
+
+    `agent_url` is the one that the asker has checked: where another is registered by now, nothing
+    changes. Refused with 409 for a host whose reports are signed.
+    """
+
+    agent_url: str
+    by_http: bool
 
 
 class ChangeRequest(Message, kw_only=True, frozen=True):
@@ -243,6 +258,7 @@ class ListRequest(Message, kw_only=True, frozen=True):
     order: AgentOrder = "id"
     reverse: bool = False
     agent_ids: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    has_url: bool = False  # only agents with an agent_url
 
 
 class GetRequest(Message, kw_only=True, frozen=True):

@@ -110,6 +110,7 @@ REMARK_WORDS = {
         "unknown"
     ),
     "ledger_new": "The host lost its ledger and began a new one; the time before it is unknown",
+    "by_http": "The host was asked by HTTP: these reports are not signed",
     "ledger_forgotten": "Our own state was restored from a backup that the host's ledger is past",
 }
 

@@ -54,6 +54,7 @@ MAKE_LINK = "gpuping.registry.link.make"
 REVOKE_LINKS = "gpuping.registry.link.revoke"
 LINK_KEY = "gpuping.registry.link.key"
 CONDITIONS = "gpuping.registry.conditions"
+BRIDGE_ALL = "gpuping.registry.bridge.*"
 LIST = "gpuping.registry.list"
 FLEET = "gpuping.scheduler.fleet"
 PING_NOW_ALL = "gpuping.scheduler.ping.*"
@@ -109,6 +110,8 @@ SERVER_JETSTREAM = "$SYS.REQ.SERVER.PING.JSZ"
 
 EVENT_ALL = "gpuping.event.*"
 SESSION_ENDED = "gpuping.gateway.session-ended"  # gateways tell each other who signed out
+BRIDGE_CLAIM = "gpuping.gateway.bridge-claim"  # gateways tell each other which ping each is at
+BRIDGE_GROUP = "bridge"  # the queue group in which gateways hear the pings of agents with HTTP only
 
 
 def check_agent_id(agent_id: str) -> str:
@@ -202,6 +205,16 @@ def expect_gpus(agent_id: str) -> str:
 def labels(agent_id: str) -> str:
     """Sets or removes labels of a host, in the operator's name."""
     return f"gpuping.registry.labels.{agent_id}"
+
+
+def bridge(agent_id: str) -> str:
+    """Notes whether an agent is asked by HTTP, by the gateways' bridge. Agents may not."""
+    return f"gpuping.registry.bridge.{agent_id}"
+
+
+def in_bridge_group(subject: str) -> str:
+    """The permission to hear a subject in the bridge's queue group, and not otherwise."""
+    return f"{subject} {BRIDGE_GROUP}"
 
 
 def ping_now(agent_id: str) -> str:

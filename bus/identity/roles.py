@@ -20,6 +20,7 @@ RoleName = Literal[
     "gateway",
     "enrolment",
     "alerts",
+    "bridge",
     "bootstrap",
     "layout",
     "operator",
@@ -239,6 +240,20 @@ ROLES: dict[RoleName, Role] = {
             *_micro_service(subjects.ALERTS_SERVICE),
         ),
         has_own_account=True,
+    ),
+    "bridge": Role(
+        purpose="Answers in a gateway for agents that are asked by HTTP; says nothing else.",
+        publish=("_INBOX.>", "_R_.>", subjects.BRIDGE_CLAIM),
+        # In its queue group only, so that it cannot listen beside an agent unnoticed.
+        subscribe=(
+            subjects.in_bridge_group(subjects.ping("*")),
+            subjects.in_bridge_group(subjects.look("*")),
+            subjects.in_bridge_group(subjects.gpu_status("*")),
+            subjects.in_bridge_group(subjects.health("*")),
+            subjects.BRIDGE_CLAIM,
+            f"{subjects.service_inbox('bridge')}.>",
+        ),
+        max_payload=65_536,
     ),
     "bootstrap": Role(
         purpose="A host with an enrolment token: may ask for it to be redeemed, until it expires.",

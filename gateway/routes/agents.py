@@ -22,6 +22,7 @@ from bus.contract.questions import (
 )
 from bus.contract.subjects import check_agent_id
 from gateway.audit_log import AuditLog
+from gateway.bridge.bridge import Bridge
 from gateway.web import json_body, params
 from gateway.web.access.auth import Guard
 from gateway.web.openapi import request_body
@@ -31,7 +32,10 @@ AGENTS = "/ping-system/agents"
 
 
 class Registration(Struct, kw_only=True, frozen=True):
-    """The body of a registration (docs/api.md). `agent_url` is a label and is never fetched."""
+    """The body of a registration (docs/api.md).
+
+    `agent_url` is a label, and is asked only where the operator set GATEWAY_BRIDGE_NETWORKS.
+    """
 
     agent_id: AgentId
     agent_url: Annotated[str, Meta(max_length=2048)] | None = None
@@ -74,10 +78,13 @@ async def register(
     fleet_client: NamedDependency[FleetClient],
     audit_log: NamedDependency[AuditLog],
     guard: NamedDependency[Guard],
+    bridge: NamedDependency[Bridge | None],
 ) -> Response[Registered]:
     """201 for a new agent, 200 for a known one, whose ping state stays as it is."""
     body = await json_body.read_json(request, Registration)
     _check(body)
+    if bridge is not None and body.agent_url:
+        await bridge.check(body.agent_url)
     registration = RegisterRequest(
         agent_url=body.agent_url,
         capabilities=body.capabilities,
@@ -86,6 +93,8 @@ async def register(
     before = await fleet_client.find_agent(body.agent_id, removed_too=True)
     reply = await fleet_client.register(body.agent_id, registration)
     agent = reply.agent
+    if bridge is not None and body.agent_url:
+        agent = await bridge.take(agent)
     await audit_log.record(
         request,
         "register",
@@ -115,6 +124,7 @@ def _audited(agent: Agent | None) -> dict[str, Any] | None:
         "agent_url": agent.agent_url,
         "capabilities": agent.capabilities,
         "metadata": agent.metadata,
+        "by_http": agent.by_http,
         "enrolled_at": agent.enrolled_at,
     }
 

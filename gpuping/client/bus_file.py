@@ -106,8 +106,14 @@ def with_running_bus(settings: Settings, role: RoleName = "operator") -> Setting
         creds = identities.agent(settings.agent_id)
     else:
         creds = identities.service(role)
+    bridge_creds = settings.NATS_BRIDGE_CREDS
+    if role == "gateway" and bridge_creds is None and settings.GATEWAY_BRIDGE_NETWORKS is not None:
+        bridge_creds = str(identities.service("bridge"))
     return msgspec.structs.replace(
-        settings, NATS_CREDS=str(creds), GPUPING_REQUIRE_SIGNED=requires_signed
+        settings,
+        NATS_CREDS=str(creds),
+        NATS_BRIDGE_CREDS=bridge_creds,
+        GPUPING_REQUIRE_SIGNED=requires_signed,
     )
 
 
@@ -128,7 +134,14 @@ def with_role_credentials(
     name: str = role
     if role == "agent":
         name = f"agent-{agent_id or settings.agent_id}"
-    return msgspec.structs.replace(settings, NATS_CREDS=str(folder / f"{name}.creds"))
+    bridge_creds = settings.NATS_BRIDGE_CREDS
+    if role == "gateway" and bridge_creds is None and (folder / "bridge.creds").exists():
+        bridge_creds = str(folder / "bridge.creds")
+    return msgspec.structs.replace(
+        settings,
+        NATS_CREDS=str(folder / f"{name}.creds"),
+        NATS_BRIDGE_CREDS=bridge_creds,
+    )
 
 
 def has_role_credentials(settings: Settings, role: RoleName) -> bool:

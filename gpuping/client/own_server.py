@@ -35,6 +35,9 @@ class OwnServer(NamedTuple):
     def settings_of(self, role: RoleName) -> Settings:
         """The settings of a service, with the credentials of its role."""
         settings = self._with_credentials(self.identities.service(role))
+        if role == "gateway" and settings.GATEWAY_BRIDGE_NETWORKS is not None:
+            bridge_credentials = str(self.identities.service("bridge"))
+            return msgspec.structs.replace(settings, NATS_BRIDGE_CREDS=bridge_credentials)
         if role != "scheduler":
             return settings
         system_credentials = str(self.identities.authority.system_credentials)

@@ -198,14 +198,25 @@ def scheduler(*, data_dir: DataDir = None) -> int:
     return runner.run(main)
 
 
-@app.command(group=RUN)
+@app.command(
+    group=RUN,
+    help_epilogue=examples(
+        "gpuping gateway --port 8123",
+        "GATEWAY_HOST=0.0.0.0 GPUPING_TOKENS_FILE=tokens.toml gpuping gateway",
+        "GATEWAY_BRIDGE_NETWORKS=10.20.0.0/16 gpuping gateway",
+    ),
+)
 def gateway(
     *,
     host: Host = None,
     port: Port = None,
     data_dir: DataDir = None,
 ) -> int:
-    """Run a gateway: the dashboard, the REST interface and the metrics."""
+    """Run a gateway: the dashboard, the REST interface and the metrics.
+
+    With GATEWAY_BRIDGE_NETWORKS it also asks agents that know HTTP only, at their agent_url in
+    these networks (docs/bridge.md).
+    """
     with extras.needed("server"):
         from gateway import service
     loaded = load_settings(

@@ -17,7 +17,7 @@ from bus.transport import jetstream_api, layout
 from bus.transport.connection import Client
 from bus.transport.jetstream_api import JetStreamApiError
 from bus.transport.micro_services import ask_raw
-from gpuping.doctor import fleet_checks
+from gpuping.doctor import bridge_check, fleet_checks
 from gpuping.output.findings import Finding, failure, note, ok, warning
 
 DISCOVERY_SECONDS = 0.5
@@ -149,6 +149,13 @@ async def silent_hosts(client: Client) -> Finding:
     missing = ListRequest(status="missing", limit=fleet_checks.NAMED_AGENTS)
     pending = ListRequest(status="pending", limit=MOST_LISTED)
     return fleet_checks.agents(await fleet.agents(missing), await fleet.agents(pending))
+
+
+async def asked_by_http(client: Client, settings: Settings) -> Finding:
+    """Which agents with an address are asked there."""
+    request = ListRequest(has_url=True)
+    page = await FleetClient(client, WORK_SECONDS).agents(request)
+    return bridge_check.judge(page.agents, settings.bridge_networks)
 
 
 async def _count_services(client: Client) -> dict[str, int]:

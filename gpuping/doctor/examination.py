@@ -58,6 +58,7 @@ async def _check_bus(settings: Settings) -> list[Finding]:
                 *await _several("schedulers", bus_checks.schedulers(client)),
                 *await _several("history", bus_checks.history(client)),
                 await _optional("hosts", bus_checks.silent_hosts(client)),
+                await _optional("by http", bus_checks.asked_by_http(client, settings)),
                 await _finding("bus clock", bus_checks.server_clock(client)),
                 await _optional("scheduler clocks", bus_checks.scheduler_clocks(client)),
             ]

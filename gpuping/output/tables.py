@@ -365,8 +365,11 @@ def _outcome_with_reason(ping: Ping) -> str:
 def gpus_up(agent: Agent, *, short: bool = False) -> Text:
     """`7/8 up`, in the colour of the worst GPU. A degraded GPU works and counts as up.
 
-    With `short` it is `7/8`, and simulated GPUs are marked by `sim`.
+    With `short` it is `7/8`, and simulated GPUs are marked by `sim`. An agent that is asked by HTTP
+    tells nothing of single GPUs.
     """
+    if agent.by_http:
+        return Text("by HTTP", style="yellow")
     if not agent.gpus:
         return NO_VALUE
     states = [gpu.state for gpu in agent.gpus]

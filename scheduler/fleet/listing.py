@@ -66,6 +66,8 @@ class Matching:
             return False
         if request.capability and not _has_capability(tracked, request.capability):
             return False
+        if request.has_url and not (tracked.entry is not None and tracked.entry.agent_url):
+            return False
         if not self._words:
             return True
         text = self._facts.of(agent_id, tracked).text
@@ -89,6 +91,7 @@ def is_plain(request: ListRequest) -> bool:
         request.search,
         request.cursor,
         request.agent_ids,
+        request.has_url,
     )
     return request.order == "worst" and not request.reverse and not any(filters)
 

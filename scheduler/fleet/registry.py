@@ -202,9 +202,13 @@ class Registry:
         created = not tracked.registered
         signing_key = await self._signing_key(agent_id)
         if created:
-            written = await self._enrol(agent_id, tracked, request, signing_key, now, clocks)
+            written = await self._enrol(
+                agent_id, tracked, request, signing_key, now, clocks, by_operator=by_operator
+            )
         else:
-            written = await self._update(agent_id, tracked, request, signing_key)
+            written = await self._update(
+                agent_id, tracked, request, signing_key, by_operator=by_operator
+            )
         known = self._directory.get(agent_id)
         if not written or known is None:
             return None
@@ -245,6 +249,8 @@ class Registry:
         signing_key: str | None,
         now: datetime,
         clocks: AnsweredPing,
+        *,
+        by_operator: bool,
     ) -> bool:
         """Begins a new enrolment now.
 
@@ -271,6 +277,8 @@ class Registry:
             mark=request.mark,
             enrolled_clocks=clocks,
         )
+        if not by_operator:
+            entry = _on_bus(entry)
         return await self._write_entry(entry, tracked.entry_revision, [guarded])
 
     async def _update(
@@ -279,6 +287,8 @@ class Registry:
         tracked: Tracked,
         request: RegisterRequest,
         signing_key: str | None,
+        *,
+        by_operator: bool,
     ) -> bool:
         """Updates the entry of a registered agent.
 
@@ -288,6 +298,8 @@ class Registry:
         entry = tracked.entry
         assert entry is not None  # noqa: S101  # a registered agent has one
         updated = _updated(entry, request, signing_key)
+        if not by_operator:
+            updated = _on_bus(updated)
         if updated != entry:
             return await self._write_entry(updated, tracked.entry_revision, [])
         current = await self._reload(agent_id)
@@ -400,7 +412,16 @@ def _enrolled_again(entry: AgentEntry, now: datetime) -> AgentEntry:
         enrolled_at=now,
         removed_at=None,
         earlier=earlier[-MAX_ENROLMENTS:],
+        by_http=False,
+        on_bus=False,
     )
+
+
+def _on_bus(entry: AgentEntry) -> AgentEntry:
+    """Returns the entry of an agent that has registered itself: it is asked there from now on."""
+    if entry.answers_on_bus and not entry.by_http:
+        return entry
+    return replace(entry, on_bus=True, by_http=False)
 
 
 def _updated(
@@ -408,10 +429,17 @@ def _updated(
     request: RegisterRequest,
     signing_key: str | None,
 ) -> AgentEntry:
-    """Returns the entry with the fields that the request gives; a field of None is not given."""
+    """Returns the entry with the fields that the request gives; a field of None is not given.
+
+    A host that is given a key, or another address, is no longer asked by HTTP. Where the address is
+    one that may be asked, the bridge says so anew.
+    """
     given: dict[str, Any] = {}
     if signing_key is not None:
         given["signing_key"] = signing_key
+        given["by_http"] = False
+    if request.agent_url is not None and request.agent_url != entry.agent_url:
+        given["by_http"] = False
     for name in ("agent_url", "capabilities", "metadata"):
         value = getattr(request, name)
         if value is not None:

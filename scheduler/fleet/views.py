@@ -53,13 +53,14 @@ def agent_view(
         total_pings=0,
         missed_pings=0,
         last_response_ms=None,
-        connected=tracked.connected,
+        connected=None if entry.by_http else tracked.connected,
         gpus=gpus_of(tracked, report),
         expected_gpus=entry.expected_gpus,
         enrolled_at=entry.enrolled_at,
         enrolments=(*entry.earlier, Enrolment(entry.enrolled_at, entry.removed_at)),
         conflicting_connections=tracked.two_connections,
         simulated=entry.expects_simulated or (report is not None and report.simulated),
+        by_http=entry.by_http,
     )
     if state is None:
         return view
@@ -87,8 +88,11 @@ def _connected(tracked: Tracked, state: AgentState) -> bool | None:
     """Returns whether the agent is connected to the bus, as the server says.
 
     Where the scheduler does not hear the server's announcements: whether the agent was subscribed
-    at the last ping; None when that ping was excused.
+    at the last ping; None when that ping was excused. None also for one that is asked by HTTP: it
+    has no such connection.
     """
+    if tracked.entry is not None and tracked.entry.by_http:
+        return None
     if tracked.connected is not None:
         return tracked.connected
     if state.last.outcome == "excused":

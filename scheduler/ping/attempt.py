@@ -216,6 +216,11 @@ class PingAttempt:
             ledger_heads=self.ledger_heads,
         )
 
+    @property
+    def is_by_http(self) -> bool:
+        """Whether the agent is asked by HTTP, as the operator allowed, and so signs nothing."""
+        return self.tracked.entry is not None and self.tracked.entry.by_http
+
     def is_settled_by(self, state: AgentState) -> bool:
         """Returns whether `state` holds this attempt's outcome, or another's for the same ping.
 

@@ -24,6 +24,7 @@ from bus.contract.messages import (
     encode,
     report_of,
 )
+from bus.contract.questions import BY_HTTP
 from bus.contract.statements import TWO_UNDER_ONE_ID
 from bus.identity.ledger_heads import LEDGER_EDITED
 from bus.identity.signed_report import HEADER, Checked
@@ -284,6 +285,8 @@ def _outcome(
         found |= {TWO_UNDER_ONE_ID}
     if attempt.ledger_remark is not None:
         found |= {attempt.ledger_remark}
+    if attempt.is_by_http and attempt.signature is None:
+        found |= {BY_HTTP}
     report_json = NO_REPORT
     if attempt.report_bytes:
         report_json = Raw(attempt.report_bytes)

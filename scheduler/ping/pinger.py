@@ -291,7 +291,7 @@ class Pinger:
         if attempt.signing_key is not None:
             attempt.reject("unsigned", "it is not signed", data)
             return None
-        if self._requires_signed:
+        if self._requires_signed and not attempt.is_by_http:
             attempt.reject("key_unknown", "no key of this host is known: enrol it", data)
             return None
         return self._admit(attempt, report, data)

@@ -17,6 +17,7 @@ from bus.contract.explanations import (
     IntervalStep,
     Loss,
 )
+from bus.contract.questions import BY_HTTP
 from bus.contract.statements import Statement, StatementRequest
 from storage.engine.rows import from_microseconds, microseconds, milliseconds
 from storage.explanations.days import day_accounts
@@ -84,6 +85,7 @@ def explanation(
         missed=stated.missed,
         excused=stated.excused,
         simulated=stated.simulated,
+        by_http=BY_HTTP in stated.remarks,
         conflicts=stated.conflicts,
     )
 

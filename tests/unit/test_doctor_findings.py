@@ -11,7 +11,8 @@ from bus.contract.questions import AgentPage, BusServer, SchedulerStats, Storage
 from bus.identity import credentials
 from bus.identity.authority import Authority
 from bus.identity.keys import KeyKind, SigningKey
-from gpuping.doctor import fleet_checks, machine_checks
+from bus.networks import AskableNetworks
+from gpuping.doctor import bridge_check, fleet_checks, machine_checks
 from tests.gateway_behind import agent
 
 GIB = 2**30
@@ -141,3 +142,20 @@ def test_credentials_that_expire(tmp_path, days, level):
     )
     assert found.level == level
     assert level == "ok" or "storage.creds" in found.detail
+
+
+def test_an_agent_whose_address_is_not_asked_is_named_with_the_reason():
+    networks = AskableNetworks.parse("10.1.0.0/16", may_be_loopback=False)
+    asked = agent("a", agent_url="http://10.1.0.1:8001", by_http=True)
+    on_bus = agent("b", agent_url="http://192.168.0.1", connected=True)
+    assert bridge_check.judge([asked, on_bus], networks).level == "ok"
+    outside = agent("c", agent_url="http://192.168.0.1:8001")
+    odd = agent("d", agent_url="ftp://10.1.0.1")
+    named = agent("e", agent_url="http://gpu-host:8001")
+    found = bridge_check.judge([asked, on_bus, outside, odd, named], networks)
+    assert found.level == "warning"
+    assert "c (192.168.0.1 is not in a network of GATEWAY_BRIDGE_NETWORKS)" in found.detail
+    assert "d (expected an address that begins with http" in found.detail
+    assert "e (see the log of the gateway" in found.detail
+    assert bridge_check.judge([outside], None).level == "ok"
+    assert "nobody asks them" in bridge_check.judge([asked], None).advice

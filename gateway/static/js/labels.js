@@ -87,6 +87,7 @@ const REMARKS = {
   ledger_rewound: "the host's ledger was put back to an earlier report; what it lost is unknown",
   ledger_new: "the host lost its ledger; the time before the new one is unknown",
   ledger_forgotten: "our state was restored from a backup",
+  by_http: "asked by HTTP: not signed",
   simulated: "", // said once for the agent
 };
 

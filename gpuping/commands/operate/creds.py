@@ -33,7 +33,7 @@ from gpuping.output import terminal
 from gpuping.output.json_text import print_json
 
 ServiceRole = Literal[
-    "scheduler", "storage", "gateway", "enrolment", "alerts", "layout", "operator", "leaf"
+    "scheduler", "storage", "gateway", "enrolment", "alerts", "bridge", "layout", "operator", "leaf"
 ]
 
 creds_app = App(

@@ -116,7 +116,7 @@ function Facts({ answer }) {
     <div><dt>Judged</dt><dd>${duration(answer.judged_seconds)}</dd><dd class="note">${host.seconds.excused > 0 ? `${duration(host.seconds.excused)} excused` : "nothing excused"}</dd></div>
     <div><dt>Covered by reports</dt><dd>${exactPercent(coverage)}</dd></div>
     <div><dt>Pings</dt><dd>${count(answer.pings)}</dd><dd class="note">${count(answer.missed)} missed, ${count(answer.excused)} excused</dd></div>
-    <div><dt>GPUs</dt><dd>${count(answer.gpus.length)}${answer.simulated ? ", simulated" : ""}</dd></div>
+    <div><dt>GPUs</dt><dd>${count(answer.gpus.length)}${answer.simulated ? ", simulated" : ""}</dd>${answer.by_http && html`<dd class="note">asked by HTTP: reports are not signed</dd>`}</div>
   </dl>`;
 }
 

@@ -18,7 +18,9 @@ export function Facts({ agent, beats = [] }) {
     <${Fact} name="Uptime, 24 h"><${Uptime} agent=${agent} /><//>
     <${Fact} name="Last answer" note=${formatFullTime(agent.last_answered_at)}>${ago(agent.last_answered_at, now)}<//>
     <${Fact} name="Pings" note=${`${count(agent.missed_pings)} missed`}>${count(agent.total_pings)}<//>
-    <${Fact} name="Connection">${connection(agent.connected)}<//>
+    ${agent.by_http
+      ? html`<${Fact} name="Asked" note="reports are not signed">by HTTP<//>`
+      : html`<${Fact} name="Connection">${connection(agent.connected)}<//>`}
     <${Fact} name="Registered" note=${formatFullTime(agent.registered_at)}>${ago(agent.registered_at, now)}<//>
   </dl>
   <${Labels} agent=${agent} />`;
@@ -31,7 +33,7 @@ const connection = (connected) => (connected == null ? "not known" : connected ?
 
 const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
-/** The labels given at registration. The URL is a label too: it is shown, and never linked or fetched. */
+/** The labels given at registration. The URL is one too: it is shown, and never linked. */
 function Labels({ agent }) {
   const metadata = Object.entries(agent.metadata ?? {});
   const hasAny = agent.agent_url || agent.capabilities?.length > 0 || metadata.length > 0;

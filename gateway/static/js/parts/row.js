@@ -83,6 +83,7 @@ function useVisibility(row, id, isStale) {
 
 export function gpuLine(agent) {
   const gpus = (agent.gpus ?? []).filter((gpu) => gpu.expected !== false);
+  if (agent.by_http) return `${agent.metadata?.gpu_model ?? "GPU"}, asked by HTTP, not signed`;
   if (gpus.length === 0) return agent.metadata?.gpu_model ?? "no GPU seen yet";
   const name = (gpus.find((gpu) => gpu.name)?.name ?? "").replace(/^NVIDIA (GeForce )?/, "") || "GPU";
   const isMig = gpus.some((gpu) => gpu.uuid.includes("/"));

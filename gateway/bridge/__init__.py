@@ -1,0 +1,1 @@
+"""Answers pings for agents that know HTTP only, in networks that the operator listed."""
