@@ -278,12 +278,7 @@ def _check_together(settings: Settings) -> None:
             f"GPUPING_DATA_DIR={data_dir!r}: "
             "expected a path without * ? [, which stand for other names"
         )
-    try:
-        settings.bridge_networks  # noqa: B018  # reads it
-    except ValueError as error:
-        raise SettingsError(
-            f"GATEWAY_BRIDGE_NETWORKS={settings.GATEWAY_BRIDGE_NETWORKS!r}: {error}"
-        ) from None
+    _check_bridge(settings)
     public_url = settings.GATEWAY_PUBLIC_URL
     if public_url is not None and not _PUBLIC_URL.fullmatch(public_url):
         raise SettingsError(
@@ -302,3 +297,12 @@ def _check_together(settings: Settings) -> None:
             raise SettingsError(
                 f"NATS_URL={settings.shown_nats_url!r}: expected an address like nats://127.0.0.1:4222"
             )
+
+
+def _check_bridge(settings: Settings) -> None:
+    try:
+        settings.bridge_networks  # noqa: B018  # reads it
+    except ValueError as error:
+        raise SettingsError(
+            f"GATEWAY_BRIDGE_NETWORKS={settings.GATEWAY_BRIDGE_NETWORKS!r}: {error}"
+        ) from None

@@ -44,7 +44,7 @@ server_name: {self.name}
 host: 127.0.0.1
 port: {port}
 log_file: {log_file}
-ping_interval: "5s"
+ping_interval: "4s"
 ping_max: 2
 jetstream {{ store_dir: {store}, sync_interval: always }}
 cluster {{

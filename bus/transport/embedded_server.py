@@ -208,7 +208,7 @@ log_file: {quoted(self._log_file)}
 logfile_size_limit: 10MB
 max_payload: 1MB
 # a client that is frozen or cut off is noticed within 15 s
-ping_interval: "5s"
+ping_interval: "4s"
 ping_max: 2
 jetstream {{
   store_dir: {quoted(self.store / "jetstream")}

@@ -42,7 +42,7 @@ SNAPSHOT_SECONDS = 30.0
 ANSWERS_SECONDS = 1.0  # how long servers are waited for; each answers for itself
 PAGE_SIZE = 1024
 # Two connections of one agent for so long are two hosts: one that was cut off is closed by then,
-# because the servers of a fleet ask every 5 s (deploy/nats.conf).
+# because the servers of a fleet ask every 4 s (deploy/nats.conf).
 TWIN_SECONDS = 20.0
 TWIN_CHECK_SECONDS = 1.0
 LOOKS = 12  # of one check: each goes to one of the two by chance

@@ -7,6 +7,8 @@ upgrade   services of another source tree (PREVIOUS=DIR), upgraded in turn to th
 restore   everything is lost but a backup that was made under load; pings go on from it
 standstill  the whole machine stands still for 3, 10, 30 and 60 s, hosts included, and its
           processes go on in each of three orders: no host pays for it
+presence  how soon `connected` is right after a closed socket, a frozen host, a pulled cable and a
+          restart of server, scheduler or gateway (tests/chaos/presence.py)
 """
 
 import argparse
@@ -16,6 +18,7 @@ import sys
 from pathlib import Path
 
 from bus.clock import boottime
+from tests.chaos import presence
 from tests.chaos.attack import Attack
 from tests.chaos.fleet import share_up
 from tests.chaos.plan import Fault
@@ -177,7 +180,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", choices=DRILLS)
+    parser.add_argument("name", choices=[*DRILLS, "presence"])
     parser.add_argument("--servers", type=int, choices=(1, 3), help="3, or 1 where that suffices")
     parser.add_argument("--hosts", type=int, default=600)
     parser.add_argument("--interval", type=float, default=3.0, help="seconds between pings")
@@ -187,6 +190,8 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.name == "upgrade" and asked.previous is None:
         parser.error("upgrade needs --previous DIR")
+    if asked.name == "presence":
+        return presence.main()
     shape = Shape(
         servers=asked.servers or (3 if asked.name in {"servers", "migrate"} else 1),
         replicas=1 if asked.name == "migrate" else None,

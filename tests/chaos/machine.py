@@ -40,6 +40,11 @@ class Namespaces:
         self._hub = self._namespace("hub")
         self._in_hub = ("ip", "-n", self._hub)
 
+    @property
+    def own_address(self) -> str:
+        """Where every namespace reaches this machine."""
+        return self._own_address.partition("/")[0]
+
     def prefix(self, name: str) -> tuple[str, ...]:
         """Before a command: it then runs in that namespace."""
         return ("ip", "netns", "exec", self._namespace(name))

@@ -166,7 +166,7 @@ server_name: {name}
 host: {host}
 port: {ports[0]}
 http: "{host}:{ports[2]}"
-ping_interval: "5s"
+ping_interval: "4s"
 ping_max: 2
 jetstream {{ store_dir: "{self.data_of(name)}", sync_interval: always, max_file_store: 4GB }}
 """

@@ -53,7 +53,7 @@ def leaf_config(
         "max_payload: 1MB",
         f"max_control_line: {CONTROL_LINE_BYTES}",
         "# a client that is frozen or cut off is noticed within 15 s",
-        'ping_interval: "5s"',
+        'ping_interval: "4s"',
         "ping_max: 2",
         f"operator: {authority.operator_token()}",
         f"system_account: {authority.fleet.system_account}",
