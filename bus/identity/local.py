@@ -110,6 +110,8 @@ class LocalIdentities:
             return False
         if user.issuer != self.authority.fleet.signing_keys[role]:
             return False
+        if user.nats.get("issuer_account") != self.authority.account_of(role):
+            return False  # an earlier version made it, which has this role in another account
         if user.subject in self.authority.fleet.revoked:
             return False
         return user.expires_at == 0 or user.expires_at - time.time() > RENEW_BEFORE_SECONDS

@@ -1,6 +1,7 @@
 """A data dir of before identities is taken over by the first start, and given back unharmed."""
 
 import tarfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 from bus import runner, settings
 from bus.contract import subjects
 from bus.errors import GpupingError
+from bus.identity import claims, credentials
+from bus.identity.keys import KeyKind, SigningKey
+from bus.identity.local import LocalIdentities
 from bus.transport import embedded_server, jetstream_api
 from bus.transport.connection import Client, connected
 from gpuping.client import own_server
@@ -77,3 +81,20 @@ async def test_nothing_is_lost_there_and_back(data_dir: Path) -> None:
         store.roll_back(data_dir=data_dir)
     with pytest.raises(GpupingError, match="more than one account"):
         store.take_over(data_dir=data_dir)
+
+
+def test_credentials_of_another_account_are_made_anew(tmp_path: Path) -> None:
+    """An earlier version, started again in between, had all services in the fleet's account."""
+    identities = LocalIdentities.open_or_create(tmp_path)
+    path = identities.service("storage")
+    authority = identities.authority
+    in_fleet = {"type": "user", "issuer_account": authority.fleet.account}
+    signer = SigningKey.from_seed(
+        credentials.read_secret(authority.folder / "signing/storage.seed")
+    )
+    user = SigningKey.generate(KeyKind.USER)
+    token = claims.encode(signer, user.public, "_storage", in_fleet, now=int(time.time()))
+    credentials.write_secret(path, credentials.to_text(token, user))
+    remade = claims.decode(credentials.read(identities.service("storage")).token)
+    assert remade.nats["issuer_account"] == authority.account_of("storage")
+    assert identities.keep_valid("storage", "_storage", path) is False
