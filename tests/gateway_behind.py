@@ -21,6 +21,7 @@ from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, BusHealth, GpuStatus, LedgerHealth
 from bus.contract.beats import BeatsReply, BeatsRequest
 from bus.contract.exports import ExportRequest, TableRequest
+from bus.contract.maintenance import Bookings
 from bus.contract.messages import Seconds, UptimeReport, Window, decode, encode
 from bus.contract.questions import (
     Agent,
@@ -201,6 +202,7 @@ class Behind:
             "remove": (subjects.REMOVE_ALL, self._remove),
             "get": (subjects.GET_ALL, self._get),
             "list": (subjects.LIST, self._list),
+            "list-maintenance": (subjects.LIST_MAINTENANCE, self._bookings),
             "fleet": (subjects.FLEET, self._fleet),
             "ping": (subjects.PING_NOW_ALL, self._ping_now),
             "stats": (subjects.STATS, self._scheduler_stats),
@@ -286,6 +288,9 @@ class Behind:
         if agent_id not in self.agents:
             raise RefusedError(404, f"agent {agent_id} is not registered")
         return self.agents[agent_id]
+
+    async def _bookings(self, _request: Request) -> Bookings:
+        return Bookings(bookings=())
 
     async def _list(self, request: Request) -> AgentPage:
         question = decode(request.data, ListRequest)

@@ -77,6 +77,7 @@ from bus.contract.questions import (
 )
 from bus.contract.series import SeriesReply, SeriesRequest
 from bus.contract.statements import (
+    BookedMaintenance,
     FleetReplay,
     FleetReplayRequest,
     Statement,
@@ -208,6 +209,24 @@ class FleetClient:
         """A page of agents, without `uptime_24h_percent`: see `with_uptimes`."""
         return await self._look(SCHEDULER, subjects.LIST, request, AgentPage)
 
+    async def agents_with(self, label: str) -> list[Agent]:
+        """Every registered agent that has a label, by id."""
+        request = ListRequest(label=label)
+        found: list[Agent] = []
+        while True:
+            page = await self.agents(request)
+            found += page.agents
+            if page.next_cursor is None:
+                return found
+            request = replace(request, cursor=page.next_cursor)
+
+    async def ids_with(self, label: str) -> tuple[str, ...]:
+        """The ids of those agents. Raises RefusedError 404 where there is none."""
+        agents = await self.agents_with(label)
+        if not agents:
+            raise RefusedError(404, f"no registered agent has the label {label!r}")
+        return tuple(agent.agent_id for agent in agents)
+
     async def fleet(self, timeout: float = ANSWER_SECONDS) -> Fleet:
         """The fleet in numbers, from the scheduler's memory."""
         return await self._look(SCHEDULER, subjects.FLEET, None, Fleet, timeout)
@@ -308,7 +327,13 @@ class FleetClient:
         return await self._ask_file(subject, replace(request, registered=True))
 
     async def table(self, request: TableRequest) -> FileOffer:
-        """Any other answer about the past as a file. Raises RefusedError 404 as `history` does."""
+        """Any other answer about the past as a file. Raises RefusedError 404 as `history` does.
+
+        So it does for a label that no registered agent has.
+        """
+        if request.label is not None:
+            agent_ids = await self.ids_with(request.label)
+            request = replace(request, label=None, agent_ids=agent_ids)
         try:
             return await self._ask_file(subjects.TABLE, request)
         except RefusedError as error:
@@ -559,11 +584,23 @@ class FleetClient:
             raise RefusedError(404, f"agent {agent_id} is not known")
 
     async def _with_enrolments(self, agent_id: str, request: StatementRequest) -> StatementRequest:
-        """Adds the agent's enrolments. An agent unknown to the registry may still have history."""
+        """Adds the agent's enrolments and its maintenance, which the registry knows.
+
+        An agent unknown to the registry may still have history.
+        """
         agent = await self.find_agent(agent_id, removed_too=True)
         if agent is None:
             return request
-        return replace(request, enrolments=agent.enrolments)
+        request = replace(request, enrolments=agent.enrolments)
+        if agent.enrolments and agent.enrolments[-1].until is not None:
+            return request  # the bookings of a removed agent are not listed
+        asked = BookingsRequest(agent_id=agent_id, past_too=True)
+        bookings = (await self.maintenance(asked)).bookings
+        booked = [
+            BookedMaintenance(since=one.since, until=one.until, reason=one.reason)
+            for one in bookings
+        ]
+        return replace(request, maintenance=tuple(booked))
 
     async def _ask(
         self,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from bus.contract.labels import Label
 from bus.contract.messages import AgentId, Message
 from bus.contract.questions import Cursor, PastHours
 from bus.contract.statements import Month
@@ -50,7 +51,9 @@ class ExportRequest(Message, kw_only=True, frozen=True):
 class TableRequest(Message, kw_only=True, frozen=True):
     """Asks for a table as a file, over the last `hours` or over a calendar month in UTC.
 
-    `month` takes precedence over `hours`. `agent_id` limits the table to one agent (not in fleet).
+    `month` takes precedence over `hours`. `agent_id` limits the table to one agent (not in fleet),
+    `label` to the registered agents that have it (`site=FRA`); the asker finds them out, and
+    storage is told their `agent_ids`.
     `by` divides what is summed. `registered` says that the asker knows the agent, so that an agent
     without outcomes is an empty file and not an unknown agent.
     """
@@ -62,3 +65,5 @@ class TableRequest(Message, kw_only=True, frozen=True):
     month: Month | None = None
     by: By = "period"
     registered: bool = False
+    label: Label | None = None
+    agent_ids: tuple[AgentId, ...] | None = None

@@ -11,6 +11,8 @@ from msgspec import Meta
 from bus.contract.messages import Message
 from bus.contract.subjects import END
 
+LABEL_PATTERN = r"^[A-Za-z0-9_.-]{1,64}=.{1,128}$"
+Label = Annotated[str, Meta(pattern=LABEL_PATTERN)]  # a name and a value, such as `site=FRA`
 MAX_LABELS = 50  # of one host
 LabelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}" + END)]
 LabelValue = Annotated[str, Meta(min_length=1, max_length=128)]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from bus.contract.labels import Label
 from bus.contract.messages import (
     AgentId,
     MaintenanceWindow,
@@ -14,8 +15,6 @@ from bus.contract.messages import (
     check_timestamps,
 )
 
-LABEL_PATTERN = r"^[A-Za-z0-9_.-]{1,64}=.{1,128}$"
-Label = Annotated[str, Meta(pattern=LABEL_PATTERN)]
 Text = Annotated[str, Meta(min_length=1, max_length=500)]
 BookingId = Annotated[str, Meta(pattern=r"^[a-z0-9]{1,32}$")]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from bus.contract.maintenance import LABEL_PATTERN
+from bus.contract.labels import Label
 from bus.contract.messages import AgentId, Message, Timestamp, check_timestamps
 from bus.contract.subjects import END, STATUS_PAGE_NAME_PATTERN
 
@@ -20,7 +20,6 @@ MAX_VALID_SECONDS = 400 * 86_400
 PageName = Annotated[str, Meta(pattern=STATUS_PAGE_NAME_PATTERN)]
 PageTitle = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,120}" + END)]
 PageAgents = Annotated[tuple[AgentId, ...], Meta(max_length=MAX_HOSTS)]
-PageLabel = Annotated[str, Meta(pattern=LABEL_PATTERN)]
 LinkKind = Literal["badge", "host"]
 ShownName = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,60}" + END)]
 ValidSeconds = Annotated[int, Meta(ge=60, le=MAX_VALID_SECONDS)]
@@ -36,7 +35,7 @@ class StatusPage(Message, kw_only=True, frozen=True):
     name: PageName
     title: PageTitle
     agents: PageAgents = ()
-    label: PageLabel | None = None
+    label: Label | None = None
     show_ids: bool = False
     author: str = ""
     changed_at: Timestamp | None = None

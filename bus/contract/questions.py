@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from bus.contract.labels import LABEL_PATTERN
 from bus.contract.messages import (
     AgentState,
     DurationSeconds,
@@ -247,7 +248,8 @@ class ListRequest(Message, kw_only=True, frozen=True):
 
     `search` finds agents in which each of its words occurs, in any case: in the id, URL,
     capabilities, metadata (as `name:value`), names and UUIDs of GPUs, and reasons (as
-    `reason:...`). With `agent_ids`, only these agents are looked at.
+    `reason:...`). With `agent_ids`, only these agents are looked at. `label` finds those that have
+    exactly this label or metadata, such as `site=FRA`.
     """
 
     status: Status | None = None
@@ -259,6 +261,7 @@ class ListRequest(Message, kw_only=True, frozen=True):
     reverse: bool = False
     agent_ids: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
     has_url: bool = False  # only agents with an agent_url
+    label: Annotated[str, Meta(pattern=LABEL_PATTERN)] | None = None
 
 
 class GetRequest(Message, kw_only=True, frozen=True):

@@ -69,9 +69,18 @@ class PayRules(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     unknown_counts: Literal["down", "excused"] = "down"
 
 
-class StatementRequest(Message, kw_only=True, frozen=True):
-    """Asks for an agent's month. `enrolments`, oldest first, come from the registry.
+class BookedMaintenance(Struct, kw_only=True, frozen=True):
+    """Maintenance that an operator booked ahead of time; what of it lay in windows is excused."""
 
+    since: datetime
+    until: datetime
+    reason: str
+
+
+class StatementRequest(Message, kw_only=True, frozen=True):
+    """Asks for an agent's month.
+
+    `enrolments`, oldest first, and `maintenance` come from the registry.
     Without enrolments, the agent counts as enrolled from its first outcome in history on.
     With `threshold` or `policy` (the text of a TOML file, or the name of a ready-made one) the
     statement also has a replay: what the same month would pay under these rules.
@@ -82,6 +91,7 @@ class StatementRequest(Message, kw_only=True, frozen=True):
     enrolments: Annotated[tuple[Enrolment, ...], Meta(max_length=1_001)] = ()
     threshold: Percent | None = None
     policy: PolicyText | None = None
+    maintenance: Annotated[tuple[BookedMaintenance, ...], Meta(max_length=1_000)] = ()
 
 
 # A remark (`scheduler/fleet/duplicate_ids.py`); statements say of it when it was, not how often.
@@ -201,7 +211,7 @@ class Statement(Message, kw_only=True, frozen=True):
     answered: our loss, which is excused. `remarks` counts the outcomes of the month with each
     remark. `simulated`: some outcome of the month was of GPUs that do not exist. `conflicts` has
     the windows, joined where they touch, of the reports that came while two agents answered in
-    turn under this id.
+    turn under this id. `maintenance` has the bookings of the month, the earliest first.
     """
 
     agent_id: str
@@ -228,6 +238,7 @@ class Statement(Message, kw_only=True, frozen=True):
     simulated: bool = False
     left_out: tuple[LeftOut, ...] = ()
     conflicts: tuple[Span, ...] = ()
+    maintenance: tuple[BookedMaintenance, ...] = ()
 
 
 class FleetReplayRequest(Message, kw_only=True, frozen=True):

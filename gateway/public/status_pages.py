@@ -19,7 +19,7 @@ from bus.client.fleet_client import FleetClient
 from bus.clock import boottime, utc_now
 from bus.contract.maintenance import BookingsRequest
 from bus.contract.publishing import MAX_HOSTS, HostDaysRequest, StatusPage
-from bus.contract.questions import Agent, ListRequest
+from bus.contract.questions import Agent
 from bus.errors import BusError
 from gateway.public import status_html, status_page
 from gateway.public.status_page import History, StatusView
@@ -158,17 +158,7 @@ class StatusPages:
 
     async def _agents_with(self, label: str) -> list[Agent]:
         """The agents that have a label, the first registered first: new ones come at the end."""
-        name, _, value = label.partition("=")
-        request = ListRequest(search=_one_word(f"{name}:{value}"))
-        found: list[Agent] = []
-        while True:
-            answer = await self._fleet_client.agents(request)
-            for agent in answer.agents:
-                if name in agent.metadata and str(agent.metadata[name]) == value:
-                    found.append(agent)
-            if answer.next_cursor is None:
-                break
-            request = replace(request, cursor=answer.next_cursor)
+        found = await self._fleet_client.agents_with(label)
         found.sort(key=lambda agent: (agent.registered_at, agent.agent_id))
         return found[:MAX_HOSTS]
 
@@ -177,11 +167,6 @@ def _first_enrolled(agent: Agent) -> datetime:
     if agent.enrolments:
         return agent.enrolments[0].since
     return agent.registered_at
-
-
-def _one_word(text: str) -> str:
-    """The longest word of a text: each word of a search is looked for by itself."""
-    return max(text.split(), key=len)[:200]
 
 
 def _kept(

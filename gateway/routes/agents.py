@@ -142,7 +142,7 @@ def _check(body: Registration) -> None:
     summary="List agents",
     responses=error_responses(401, 403),
 )
-async def list_agents(
+async def list_agents(  # noqa: PLR0913, PLR0917  # each is a part of the question
     fleet_client: NamedDependency[FleetClient],
     status: FromQuery[Status | None] = None,
     capability: Annotated[str | None, QueryParameter(min_length=1, max_length=100)] = None,
@@ -156,6 +156,7 @@ async def list_agents(
             " (as `name:value`), a GPU's name or UUID, or a reason (as `reason:...`)",
         ),
     ] = None,
+    label: params.LabelParam = None,
     order: Annotated[
         AgentOrder, QueryParameter(description="`uptime` is that of the last judged ping")
     ] = "id",
@@ -169,6 +170,7 @@ async def list_agents(
         status=status,
         capability=capability,
         search=search,
+        label=label,
         order=order,
         reverse=reverse,
         limit=limit,

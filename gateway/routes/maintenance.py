@@ -9,12 +9,12 @@ from litestar.params import FromQuery, PathParameter
 from msgspec import Struct
 
 from bus.client.fleet_client import FleetClient
+from bus.contract.labels import Label
 from bus.contract.maintenance import (
     Bookings,
     BookingsRequest,
     BookRequest,
     CancelRequest,
-    Label,
     Text,
 )
 from bus.contract.messages import AgentId

@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from bus.client.fleet_client import FleetClient
+from bus.contract.labels import Label
 from bus.contract.messages import AgentId
 from bus.contract.publishing import (
     AddStatusPage,
@@ -16,7 +17,6 @@ from bus.contract.publishing import (
     LinkKind,
     MakeLink,
     PageAgents,
-    PageLabel,
     PageName,
     PageTitle,
     RemoveStatusPage,
@@ -43,7 +43,7 @@ class NewStatusPage(Struct, kw_only=True, frozen=True):
     name: PageName
     title: PageTitle
     agents: PageAgents = ()
-    label: PageLabel | None = None
+    label: Label | None = None
     show_ids: bool = False
     replace: bool = False
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from litestar.params import PathParameter, QueryParameter
 
+from bus.contract.labels import LABEL_PATTERN
 from bus.contract.statements import MONTH_PATTERN, READY_MADE
 from bus.contract.subjects import AGENT_ID_PATTERN
 from gateway.web.accept import Format
@@ -39,6 +40,10 @@ LimitParam = Annotated[
         le=1000,
         description="the most entries on a page",
     ),
+]
+LabelParam = Annotated[
+    str | None,
+    QueryParameter(pattern=LABEL_PATTERN, description="all that have this, such as `site=FRA`"),
 ]
 FormatParam = Annotated[
     Format | None,

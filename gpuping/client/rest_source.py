@@ -192,6 +192,7 @@ class RestSource:
         """Any other answer about the past as a file."""
         query: Query = {
             "agent_id": request.agent_id,
+            "label": request.label,
             "month": request.month,
             "by": request.by,
             "format": request.format,

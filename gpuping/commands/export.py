@@ -1,5 +1,6 @@
 """`gpuping export`: any answer about the past as a table, in CSV or Parquet."""
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal, NamedTuple
 
@@ -9,6 +10,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from bus.contract.exports import TABLES, By, FileFormat, TableRequest
+from bus.contract.labels import LABEL_PATTERN
 from bus.errors import SettingsError
 from bus.runner import Lifecycle
 from gpuping.client.download import Download
@@ -68,6 +70,11 @@ RowOf = Annotated[
 ExportFormat = Annotated[FileFormat | None, Parameter(name="--format", help="[default: csv]")]
 
 
+ForLabel = Annotated[
+    str | None, Parameter(help="only agents that have this label, such as site=FRA")
+]
+
+
 class ExportOptions(NamedTuple):
     """The options that say what to export. None: not given."""
 
@@ -78,6 +85,7 @@ class ExportOptions(NamedTuple):
     by: By | None
     threshold: float | None
     policy: str | None
+    label: str | None
 
     def refuse(self, *names: str) -> None:
         """Raises SettingsError for a given option that has no meaning for the table."""
@@ -99,6 +107,7 @@ class ExportOptions(NamedTuple):
     + examples(
         "gpuping export history agent-001 --hours 720 --output agent-001.parquet",
         "gpuping export agents --month 2026-11 > november.csv",
+        "gpuping export agents --label site=FRA --month 2026-11",
         "gpuping export response-times --by hour --hours 168",
         "gpuping export incidents --month 2026-11 --output incidents.csv",
         "gpuping export statement agent-001 --month 2026-11 --output agent-001.parquet",
@@ -115,6 +124,7 @@ def export(  # noqa: PLR0913  # options of a command line
     by: RowOf = None,
     threshold: Threshold = None,
     policy: Policy = None,
+    label: ForLabel = None,
     form: ExportFormat = None,
     output: Output = None,
     server_url: ServerUrl = None,
@@ -127,7 +137,7 @@ def export(  # noqa: PLR0913  # options of a command line
             f"--output={str(output)!r}: expected a name that ends in .csv or .parquet, or --format"
         )
     wanted: FileFormat = to.format  # type: ignore[assignment]  # one of the two
-    options = ExportOptions(table, agent_id, hours, month, by, threshold, policy)
+    options = ExportOptions(table, agent_id, hours, month, by, threshold, policy, label)
     fetch = fetching(options, wanted)
 
     async def show(
@@ -153,7 +163,8 @@ def fetching(options: ExportOptions, form: FileFormat) -> Fetch:
     if options.table not in TABLES_WITH_BY:
         options.refuse("by")
     if options.table == "fleet":
-        options.refuse("agent_id")
+        options.refuse("agent_id", "label")
+    _check_label(options)
     if options.hours is not None and options.month is not None:
         raise SettingsError(
             f"--hours={options.hours:g}: expected this or --month={options.month}, not both"
@@ -162,15 +173,26 @@ def fetching(options: ExportOptions, form: FileFormat) -> Fetch:
     return lambda source: source.table(request)
 
 
+def _check_label(options: ExportOptions) -> None:
+    """Raises SettingsError for what is no label, or beside an agent's id."""
+    label = options.label
+    if label is None:
+        return
+    if options.agent_id is not None:
+        raise SettingsError(f"--label={label!r}: expected this or an agent's id, not both")
+    if not re.fullmatch(LABEL_PATTERN, label):
+        raise SettingsError(f"--label={label!r}: expected a name and a value, such as site=FRA")
+
+
 def _replay(options: ExportOptions, form: FileFormat) -> Fetch:
-    options.refuse("agent_id", "hours", "by")
+    options.refuse("agent_id", "hours", "by", "label")
     request = replay_request(options.month, options.threshold, options.policy)
     request = replace(request, format=form)
     return lambda source: source.replay_file(request)
 
 
 def _statement(options: ExportOptions, form: FileFormat) -> Fetch:
-    options.refuse("hours", "by")
+    options.refuse("hours", "by", "label")
     if options.agent_id is None:
         raise SettingsError("ID: expected an agent's id, a statement is of one agent")
     agent_id = options.agent_id
@@ -182,7 +204,7 @@ def _statement(options: ExportOptions, form: FileFormat) -> Fetch:
 def _table_request(options: ExportOptions, form: FileFormat) -> TableRequest:
     """Options that were not given are left out, so that the request's own defaults hold."""
     fields = {"table": options.table, "format": form}
-    for name in ("agent_id", "hours", "month", "by"):
+    for name in ("agent_id", "hours", "month", "by", "label"):
         value = getattr(options, name)
         if value is not None:
             fields[name] = value

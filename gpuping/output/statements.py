@@ -93,6 +93,14 @@ def _statement_headline(statement: Statement) -> Text:
     return line
 
 
+def _maintenance_lines(statement: Statement) -> list[Text]:
+    lines: list[Text] = []
+    for booked in statement.maintenance:
+        period = f"{booked.since:%Y-%m-%d %H:%M} to {booked.until:%Y-%m-%d %H:%M} UTC"
+        lines.append(untrusted(f"maintenance {period}: {booked.reason}"))
+    return lines
+
+
 def _statement_footer(statement: Statement) -> list[Text]:
     pings = (
         f"{statement.pings} pings: {statement.answered} answered, {statement.missed} missed, "
@@ -110,6 +118,7 @@ def _statement_footer(statement: Statement) -> list[Text]:
         seconds = sum((span.until - span.since).total_seconds() for span in statement.history_lost)
         lost = f"{duration(seconds)} excused: answers that never reached history, our loss"
         lines.append(Text(lost, "yellow"))
+    lines += _maintenance_lines(statement)
     if statement.simulated:
         lines.append(Text("this host simulates: its GPUs do not exist", "yellow"))
     for span in statement.conflicts:

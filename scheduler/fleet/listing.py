@@ -13,6 +13,7 @@ from bus.contract.messages import AgentState, Status
 from bus.contract.questions import AgentOrder, ListRequest
 from scheduler.fleet.agent_facts import AgentFacts
 from scheduler.fleet.directory import Directory, Tracked
+from scheduler.fleet.maintenance import has_label
 from scheduler.policy import Policy
 
 SCAN_STEP = 5000  # agents examined before other tasks get a turn
@@ -60,13 +61,15 @@ class Matching:
         self._words = (request.search or "").lower().split()
 
     def matches(self, agent_id: str, tracked: Tracked) -> bool:
-        """Returns whether the agent has the status, the capability and the words asked for."""
+        """Returns whether the agent has all that is asked for."""
         request = self.request
         if request.status and self.directory.status_of(tracked, self.now) != request.status:
             return False
         if request.capability and not _has_capability(tracked, request.capability):
             return False
         if request.has_url and not (tracked.entry is not None and tracked.entry.agent_url):
+            return False
+        if request.label and not _has_label(tracked, request.label):
             return False
         if not self._words:
             return True
@@ -83,6 +86,10 @@ def _has_capability(tracked: Tracked, capability: str) -> bool:
     return tracked.entry is not None and capability in tracked.entry.capabilities
 
 
+def _has_label(tracked: Tracked, label: str) -> bool:
+    return tracked.entry is not None and has_label(tracked.entry, label)
+
+
 def is_plain(request: ListRequest) -> bool:
     """Returns whether a request asks for the worst agents only: no filter, page or direction."""
     filters = (
@@ -92,6 +99,7 @@ def is_plain(request: ListRequest) -> bool:
         request.cursor,
         request.agent_ids,
         request.has_url,
+        request.label,
     )
     return request.order == "worst" and not request.reverse and not any(filters)
 

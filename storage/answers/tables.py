@@ -4,6 +4,7 @@ Sums come from the rollups where hours or days are sealed, and from the rows of 
 as in every answer.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -66,6 +67,8 @@ def table(
     """
     buckets = _buckets(reader, request, microseconds(now))
     chosen = _chosen_agents(reader, request.agent_id, registered=request.registered)
+    if request.agent_ids is not None:
+        chosen = _chosen_group(reader, request.agent_ids)
     match request.table:
         case "history":
             order = _NEWEST_FIRST
@@ -85,7 +88,8 @@ def table(
             query = _query(reader, sql("table_dashboard"), buckets, chosen=chosen)
             return _with_unaccounted(reader, query, buckets)
         case "fleet":
-            if request.agent_id is not None or request.by == "agent":
+            is_of_some = request.agent_id is not None or request.agent_ids is not None
+            if is_of_some or request.by == "agent":
                 raise RefusedError(
                     400, "fleet is of all agents together: the table agents has one row an agent"
                 )
@@ -292,6 +296,15 @@ def _chosen_agents(
     if registered:
         return _NO_AGENT
     raise RefusedError(404, f"no history of agent {agent_id}")
+
+
+def _chosen_group(reader: Reader, agent_ids: Iterable[str]) -> str:
+    """Returns the SQL condition for some agents; those without history have no rows."""
+    numbers = [reader.names.agents.find(agent_id) for agent_id in agent_ids]
+    known = [str(number) for number in numbers if number is not None]
+    if not known:
+        return _NO_AGENT
+    return f"p.agent IN ({', '.join(known)})"
 
 
 def _buckets(

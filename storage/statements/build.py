@@ -11,6 +11,7 @@ from bus.contract.messages import Span
 from bus.contract.questions import SIMULATED
 from bus.contract.statements import (
     TWO_UNDER_ONE_ID,
+    BookedMaintenance,
     LeftOut,
     Replay,
     Statement,
@@ -145,7 +146,16 @@ def statement_of(
         simulated=SIMULATED in remarks,
         left_out=_left_out(reader, month),
         conflicts=tuple(_span(interval) for interval in _conflicts(month, enrolled)),
+        maintenance=tuple(_booked_within(request, month.calendar)),
     )
+
+
+def _booked_within(request: StatementRequest, calendar: Interval) -> Iterator[BookedMaintenance]:
+    """Yields the bookings of which some lies in the month."""
+    for one in sorted(request.maintenance, key=lambda booked: booked.since):
+        booked = Interval(microseconds(one.since), microseconds(one.until))
+        if booked.intersection(calendar).length > 0:
+            yield one
 
 
 def _asked_us(rows: Iterable[OutcomeRow]) -> Iterator[int]:

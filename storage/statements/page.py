@@ -163,7 +163,12 @@ def _notes(statement: Statement) -> str:
     notes += remark_sentences(statement.remarks)
     if statement.missed or statement.excused:
         missed = _counted(statement.missed, "ping")
-        notes.append(f"{missed} missed, {statement.excused} excused as an outage of our own.")
+        notes.append(f"{missed} missed, {statement.excused} excused.")
+    for booked in statement.maintenance:
+        begin, end = timestamp(booked.since), timestamp(booked.until)
+        notes.append(
+            f"Maintenance was booked from {begin} to {end}: {booked.reason}. Its time is excused."
+        )
     paragraphs = ""
     for note in notes:
         paragraphs += f'<p class="note">{escape(note)}</p>'

@@ -72,7 +72,7 @@ class SilentStorage(SilentBus):
     async def request(
         self, subject: str, data: bytes, timeout: float, headers: dict[str, str] | None = None
     ) -> Any:
-        if subject == subjects.get("a"):
+        if subject in {subjects.get("a"), subjects.LIST_MAINTENANCE}:
             return await self._bus.request(subject, data, timeout=timeout)
         return await super().request(subject, data, timeout)
 

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -224,6 +225,7 @@ async def until_known(http: httpx.AsyncClient) -> dict:
 async def test_links_open_what_they_were_made_for_until_they_are_revoked(fleet: Fleet):
     await host_link(fleet)
     await badge_links(fleet)
+    await maintained_and_labelled(fleet)
 
 
 async def badge_links(fleet: Fleet) -> None:
@@ -267,6 +269,39 @@ async def badge_links(fleet: Fleet) -> None:
     assert actions == ["revoke-links", "make-link", "revoke-links", "make-link", "make-link"]
     secret = path.removeprefix("/badge/").removesuffix(".svg")
     assert secret not in str(entries)
+
+
+async def maintained_and_labelled(fleet: Fleet) -> None:
+    """The statement has the month's bookings; a label is a filter of lists and exports."""
+    begin = datetime.now(UTC) + timedelta(minutes=5)
+    body = {
+        "agent_id": "host-a",
+        "since": begin.isoformat(),
+        "until": (begin + timedelta(hours=1)).isoformat(),
+        "reason": "new <fans>",
+    }
+    assert (await fleet.operator.post("/ping-system/maintenance", json=body)).status_code == 201
+    month = {"month": f"{begin:%Y-%m}"}
+    if begin.month == datetime.now(UTC).month:  # not in the last minutes of a month
+        report = "/ping-system/agents/host-a/report"
+        stated = (await fleet.viewer.get(report, params=month)).json()
+        assert [one["reason"] for one in stated["maintenance"]] == ["new <fans>"]
+        printed = await fleet.viewer.get(report, params=month | {"format": "html"})
+        assert "new &lt;fans&gt;" in printed.text
+    label = {"label": "rack=rack-9"}
+    listed = (await fleet.viewer.get("/ping-system/agents", params=label)).json()
+    assert [agent["agent_id"] for agent in listed["agents"]] == ["host-a", "host-b"]
+    listed = (await fleet.viewer.get("/ping-system/agents", params={"label": "rack=rack"})).json()
+    assert listed["total"] == 0
+    export = "/ping-system/export/agents"
+    rows = (await fleet.viewer.get(export, params=label)).text.splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["agent_id", "host-a", "host-b"]
+    await fleet.client.change_labels("host-b", LabelsRequest(labels={"rack": None}))
+    rows = (await fleet.viewer.get(export, params=label)).text.splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["agent_id", "host-a"]
+    assert (await fleet.viewer.get(export, params={"label": "rack=none"})).status_code == 404
+    both = await fleet.viewer.get(export, params=label | {"agent_id": "host-a"})
+    assert both.status_code == 400
 
 
 async def until_refused(http: httpx.AsyncClient, path: str) -> None:

@@ -13,7 +13,7 @@ from gateway.web import params
 from gateway.web.accept import accepted
 from gateway.web.file_response import FileResponse, LongAnswers
 from gateway.web.openapi import CSV, PARQUET, response_formats
-from gateway.web.problems import error_responses
+from gateway.web.problems import error_responses, field_problem
 
 _ROWS = "\n".join(f"- `{name}`: {rows}" for name, rows in TABLES.items())
 
@@ -32,6 +32,7 @@ async def export(  # noqa: PLR0913, PLR0917  # each is a part of the question
     fleet_client: NamedDependency[FleetClient],
     long_answers: NamedDependency[LongAnswers],
     agent_id: params.AgentIdParam = None,
+    label: params.LabelParam = None,
     hours: params.HoursParam = 24.0,
     month: params.OptionalMonthParam = None,
     by: Annotated[
@@ -45,10 +46,13 @@ async def export(  # noqa: PLR0913, PLR0917  # each is a part of the question
     """The whole table as one file, with its Content-Length: an incomplete file is noticed."""
     if agent_id is not None:
         check_agent_id(agent_id)
+        if label is not None:
+            raise field_problem("give agent_id or label, not both", parameter="label")
     question = TableRequest(
         table=table,
         format=file_format or _accepted_file_format(request),
         agent_id=agent_id,
+        label=label,
         hours=hours,
         month=month,
         by=by,
