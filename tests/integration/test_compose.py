@@ -114,6 +114,21 @@ def test_files_that_are_mounted_exist() -> None:
                 assert (ROOT / volume.partition(":")[0]).is_dir(), "a folder, which is followed"
 
 
+def test_grafana_asks_the_prometheus_that_is_there_and_knows_how_often_it_scrapes() -> None:
+    provisioning = ROOT / "deploy/grafana/provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())[
+        "datasources"
+    ]
+    prometheus = yaml.safe_load((ROOT / "deploy/prometheus/compose.yml").read_text())
+    assert source["url"] == "http://prometheus:9090"
+    assert source["jsonData"]["timeInterval"] == prometheus["global"]["scrape_interval"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards/gpuping.yml").read_text())["providers"]
+    folder = provider["options"]["path"].replace("/etc/gpuping/grafana", "deploy/grafana")
+    assert len(list((ROOT / folder).glob("*.json"))) == 2
+    environment = SERVICES["grafana"]["environment"]
+    assert environment["GF_PATHS_PROVISIONING"] == "/etc/gpuping/grafana/provisioning"
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here: it is Prometheus's")
 def test_prometheus_accepts_its_configuration(tmp_path: Path) -> None:
     text = (ROOT / "deploy/prometheus/compose.yml").read_text()
@@ -157,6 +172,14 @@ def test_every_setting_of_the_server_side_is_passed_on() -> None:
     passed_on = set(COMPOSE["x-settings"])
     for name in Settings.__struct_fields__:
         if name not in decided and not name.startswith("AGENT_"):
+            assert name in passed_on, name
+
+
+def test_every_setting_of_an_agent_is_passed_on() -> None:
+    """Except those that make it something else: agent mode, and simulated GPUs."""
+    passed_on = set(SERVICES["agentd"]["environment"])
+    for name in Settings.__struct_fields__:
+        if name.startswith("AGENT_") and name not in {"AGENT_MODE", "AGENT_SCENARIO"}:
             assert name in passed_on, name
 
 
