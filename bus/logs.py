@@ -5,6 +5,7 @@ import sys
 
 import structlog
 
+from bus.log_limit import RepeatLimit, shorten
 from bus.redaction import redact
 from bus.settings import Settings
 
@@ -19,6 +20,8 @@ def setup(settings: Settings) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            RepeatLimit(),
+            shorten,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,

@@ -108,7 +108,7 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
             else:
                 await request.respond(encode(reply))
         except Exception as error:  # noqa: BLE001  # one bad request must not end the service
-            code, detail = _refusal(error, endpoint)
+            code, detail = _refusal(error, endpoint, request.subject)
             await request.respond_error(str(code), detail)
 
     async def spawn(request: Request) -> None:
@@ -119,19 +119,24 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
     return spawn if endpoint.concurrent else answer
 
 
-def _refusal(error: Exception, endpoint: Endpoint) -> tuple[int, str]:
+def _refusal(error: Exception, endpoint: Endpoint, subject: str) -> tuple[int, str]:
     match error:
         case RefusedError():
             return error.code, error.detail
         case BadMessageError():
-            log.warning("request_decode_failed", endpoint=endpoint.name, detail=str(error))
+            log.warning(
+                "request_decode_failed",
+                endpoint=endpoint.name,
+                subject=subject,
+                detail=str(error),
+            )
             return 400, _one_line(error)
         case GpupingError() | nats.errors.Error() | asyncio.TimeoutError():
             text = f"{type(error).__name__}: {error}"
-            log.warning("request_failed", endpoint=endpoint.name, detail=text)
+            log.warning("request_failed", endpoint=endpoint.name, subject=subject, detail=text)
             return 503, _one_line(error) or "the bus did not answer in time"
         case _:
-            log.error("request_crashed", endpoint=endpoint.name, exc_info=error)
+            log.error("request_crashed", endpoint=endpoint.name, subject=subject, exc_info=error)
             return 500, "an error of ours; the service's log has the details"
 
 

@@ -287,7 +287,8 @@ class Enrolment:
                 "earlier_login_not_revoked",
                 agent_id=agent_id,
                 keys=list(login_keys),
-                action="revoke it where the authority's keys are: `gpuping creds revoke KEY`",
+                action="revoke it where the authority's keys are: `gpuping creds revoke KEY`; "
+                "the next time `gpuping enroll new --id ID --revoke` there",
             )
             return
         self._authority.revoke(login_keys)

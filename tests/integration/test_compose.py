@@ -30,6 +30,7 @@ from bus.transport import connection, jetstream_api, layout
 from bus.transport.embedded_server import find_binary
 from bus.transport.micro_services import ask
 from gpuping.commands.operate import creds as creds_command
+from gpuping.commands.operate import hosts
 from gpuping.enrolment import service as enrolment_service
 from tests.nats_cluster import free_ports
 
@@ -38,7 +39,7 @@ COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 ONE_SHOTS = {"setup", "layout", "cluster-layout", "demo-setup", "gpu-setup"}
 OF_OTHERS = {"prometheus", "grafana", "cluster"}  # images that are not ours
-WITHOUT_CHECK = ONE_SHOTS | OF_OTHERS | {"demo-agents", "agentd", "cli"}
+WITHOUT_CHECK = ONE_SHOTS | OF_OTHERS | {"demo-agents", "agentd", "cli", "authority"}
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
@@ -165,7 +166,7 @@ def test_every_setting_of_the_server_side_is_passed_on() -> None:
     """Except those that the containers themselves decide."""
     decided = {
         *("NATS_CREDS", "NATS_SYSTEM_CREDS", "NATS_CONTEXT", "NATS_PORT", "GPUPING_DATA_DIR"),
-        *("NATS_CA", "NATS_HOST", "NATS_LEAF_PORT"),
+        *("NATS_CA", "NATS_HOST", "NATS_LEAF_PORT", "NATS_BRIDGE_CREDS"),
         *("GPUPING_ALERTS_FILE", "GPUPING_TOKENS_FILE", "GPUPING_TOKEN"),
         *("GATEWAY_HOST", "GATEWAY_PORT", "LOG_FORMAT"),
     }
@@ -371,6 +372,16 @@ async def test_the_enrolment_service_lets_a_host_in_with_the_agents_signing_key_
             login_key = credentials.read(host.agent_state_dir / "gpu-1.creds").key.public
             found = await creds_command._enrolled_keys(settings_of("operator"), "gpu-1")
             assert found == {login_key}
+            later = await _another_takes_its_place(prepared, host, port, tmp_path)
+            after = await creds_command._enrolled_keys(settings_of("operator"), "gpu-1")
+            second_key = credentials.read(later.agent_state_dir / "gpu-1.creds").key.public
+            assert after == {second_key}
+            assert second_key != login_key
+            listed = await hosts.signing_hosts(operator, frozenset({login_key}))
+            assert [one.agent_id for one in listed] == ["gpu-1"]
+            assert (listed[0].login_key, listed[0].revoked) == (second_key, False)
+            assert listed[0].recorded_key is not None
+            host = later
         later = enrolment.with_enrolment(host)
         assert (enrolled.agent_id, later.NATS_URL) == ("gpu-1", f"tls://localhost:{port}")
         as_agent = msgspec.structs.replace(
@@ -385,6 +396,46 @@ async def test_the_enrolment_service_lets_a_host_in_with_the_agents_signing_key_
     finally:
         server.terminate()
         await server.wait()
+
+
+async def _another_takes_its_place(
+    prepared: Path, host: Settings, port: int, tmp_path: Path
+) -> Settings:
+    """`docker compose run --rm authority gpuping enroll new --id gpu-1 --revoke`, and its line."""
+    first = msgspec.structs.replace(
+        enrolment.with_enrolment(host), NATS_CREDS=str(host.agent_state_dir / "gpu-1.creds")
+    )
+    closed = asyncio.Event()
+    async with connection.connected(first, "agentd:gpu-1", inbox_prefix="_INBOX.gpu-1") as client:
+        lost = asyncio.create_task(_is_lost(client, closed))
+        command = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gpuping", "enroll", "new", "--id", "gpu-1", "--revoke"),
+            env=os.environ
+            | {
+                "GPUPING_DATA_DIR": str(prepared / "identity"),
+                "NATS_URL": f"tls://127.0.0.1:{port}",
+                "NATS_CREDS": str(prepared / "creds/operator/operator.creds"),
+                "NATS_CA": str(prepared / "creds/operator/ca.pem"),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        line, said = await command.communicate()
+        assert b"revoked 1 credentials of gpu-1" in said, said
+        async with asyncio.timeout(20):
+            await closed.wait()
+        lost.cancel()
+    second = settings.load({}, AGENT_ID="gpu-1", GPUPING_DATA_DIR=str(tmp_path / "second"))
+    where = line.decode().split("--enroll ")[1].strip()
+    enrolled = await enrolment.enroll(second, where.replace("@", "@tls://"))
+    assert enrolled.agent_id == "gpu-1"
+    return second
+
+
+async def _is_lost(client: connection.Client, closed: asyncio.Event) -> None:
+    while client.is_connected:  # noqa: ASYNC110  # the client announces it to its owner only
+        await asyncio.sleep(0.01)
+    closed.set()
 
 
 async def test_a_bus_without_tls_is_not_spoken_to_where_tls_is_expected() -> None:

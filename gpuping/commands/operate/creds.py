@@ -228,14 +228,24 @@ def revoke(
     authority = LocalIdentities.open(settings.data_dir).authority
 
     async def main(_: Lifecycle) -> None:
-        keys = _keys_of(authority, agent) | await _enrolled_keys(settings, agent)
+        keys = await revoke_keys(settings, authority, agent)
         if not keys:
             raise GpupingError(f"no credentials of {agent} were issued from {authority.folder}")
-        authority.revoke(keys)
-        await account_updates.push(settings, authority, authority.roles_of(keys))
         terminal.console().print(f"revoked {len(keys)} credentials of {agent}", soft_wrap=True)
 
     return runner.run(main)
+
+
+async def revoke_keys(settings: Settings, authority: Authority, agent: str) -> set[str]:
+    """Voids the credentials of an agent, or of one public key. Returns the keys; none, none known.
+
+    Raises UnavailableError or AccountRefusedError where no server takes it.
+    """
+    keys = _keys_of(authority, agent) | await _enrolled_keys(settings, agent)
+    if keys:
+        authority.revoke(keys)
+        await account_updates.push(settings, authority, authority.roles_of(keys))
+    return keys
 
 
 @creds_app.command

@@ -18,6 +18,7 @@ from gpuping import extras
 from gpuping.client.bus_connection import connect_to_running
 from gpuping.client.bus_file import with_running_bus
 from gpuping.commands.command_settings import load_settings
+from gpuping.commands.operate.creds import revoke_keys
 from gpuping.commands.options import CHECK, RUN, DataDir, OneAgentOption, app, examples
 
 SECONDS = {"m": 60, "h": 3600, "d": 86_400}
@@ -47,6 +48,9 @@ def new(
     address: Annotated[
         str | None, Parameter(help="HOST:PORT at which the host reaches the bus")
     ] = None,
+    revoke: Annotated[
+        bool, Parameter(negative="", help="void the agent's present keys now (needs --id)")
+    ] = False,
     data_dir: DataDir = None,
 ) -> int:
     """Print the one command that a new GPU host runs to join the fleet.
@@ -54,11 +58,21 @@ def new(
     The command holds a secret that lets one host in, once, until it expires. The host makes its own
     keys; no private key travels. With --id the host becomes that agent, and takes its place where
     it exists: the keys that it had before are void then.
+
+    Where the enrolment service runs apart from the authority's keys, as in compose and under
+    systemd, it cannot void them. There --revoke does: run it where those keys are.
     """
+    if revoke and id is None:
+        raise SettingsError("--revoke: expected --id with it, the agent whose keys are void then")
     settings = load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
     request = NewTokenRequest(agent_id=id, valid_seconds=_seconds(expires))
 
     async def main(_: Lifecycle) -> None:
+        if revoke and id is not None:
+            found = with_running_bus(settings)
+            authority = LocalIdentities.open(found.data_dir).authority
+            keys = await revoke_keys(found, authority, id)
+            runner.complain(f"revoked {len(keys)} credentials of {id}")
         async with connect_to_running(settings) as client:
             reply = await ask(
                 client,
