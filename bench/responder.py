@@ -121,7 +121,7 @@ async def main(
     """Answers until killed; also a bare subject, for the raw request-reply of the same run."""
     config = settings.load({}, NATS_URL=url, NATS_CREDS=creds)
     signer = None
-    if creds is not None:
+    if seed_file:
         signer = ReportSigner(fleet, SigningKey.from_seed(credentials.read_secret(Path(seed_file))))
     async with connection.connected(config, "bench-responder") as client:
         replies = Replies(client)

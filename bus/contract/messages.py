@@ -31,6 +31,11 @@ Verdict = Literal["first", "good", "poor", "excused"]
 Status = Literal["maintenance", "pending", "missing", "poor", "recovering", "healthy"]
 
 
+def _always(default: Any) -> Any:
+    """A default that is written, too, where others are omitted."""
+    return msgspec.field(default_factory=lambda: default)
+
+
 class Message(Struct, kw_only=True, frozen=True, gc=False):
     """The base of all messages, with the version of the schema.
 
@@ -334,8 +339,8 @@ class GpuTime(Struct, frozen=True, gc=False):
     seconds: Seconds
 
 
-class Outcome(Struct, kw_only=True, frozen=True, gc=False):
-    """The outcome of one ping, as the state keeps it.
+class Outcome(Struct, kw_only=True, frozen=True, gc=False, omit_defaults=True):
+    """The outcome of one ping, as the state keeps it. What is as usual is not written.
 
     `since` and `pinged_at` are the window that the scheduler measured; `seconds`, `uptime_percent`
     and `gpus` are the time in it as it was admitted. The window of a ping that was not answered
@@ -396,26 +401,32 @@ class KnownGpu(Struct, frozen=True, gc=False):
 class Standing(Message, kw_only=True, frozen=True):
     """The policy's state of an agent. Only `scheduler/policy.py` decides on these fields."""
 
-    answered: int = 0
-    consecutive_poor: int = 0
-    good_streak: int = 0
-    recovering: bool = False
+    answered: int = _always(0)
+    consecutive_poor: int = _always(0)
+    good_streak: int = _always(0)
+    recovering: bool = _always(False)
     no_gpu: bool = False  # the last answer reported no GPU
-    last_judged: Verdict | None = None  # the last verdict good or poor
-    last_outcome: OutcomeWord | None = None
-    uptime_percent: Percent | None = None  # of the last judged ping; a miss observed nothing
+    last_judged: Verdict | None = _always(None)  # the last verdict good or poor
+    last_outcome: OutcomeWord | None = _always(None)
+    # of the last judged ping; a miss observed nothing
+    uptime_percent: Percent | None = _always(None)
     unjudged: int = 0  # answered pings in a row with nothing to judge
 
 
-class AgentState(Standing, kw_only=True, frozen=True):
-    """`state.<id>`: the policy's state and the last outcome. Its revisions are the history."""
+class AgentState(Standing, kw_only=True, frozen=True, omit_defaults=True):
+    """`state.<id>`: the policy's state and the last outcome. Its revisions are the history.
 
+    Where one server keeps a million of them, and each ping writes one, what is as usual costs more
+    than it says: it is not written. What a reader of the bucket looks for always is.
+    """
+
+    schema_version: int = _always(SCHEMA_VERSION)
     agent_id: AgentId
     ping_seq: int
     interval_seconds: float
     next_ping_at: Timestamp
     last: Outcome
-    missed: int = 0
+    missed: int = _always(0)
     since_mark: str | None = None
     last_answered_at: Timestamp | None = None
     boot_ids: tuple[str, ...] = ()  # of the reports, newest first

@@ -187,10 +187,12 @@ class Pinger:
 
     def _settle(self, attempt: PingAttempt, result: PingResult | None) -> None:
         """Gives an attempt its result. None: it goes on, for there may be a better answer."""
-        if result is not None and self._is_open(attempt):
-            self._in_flight.pop(attempt.ping_id, None)
-            self._expiring.pop(attempt.ping_id, None)
-            self._on_result(attempt, result)
+        if result is None:
+            return
+        ping_id = attempt.ping_id
+        awaiting = self._in_flight.pop(ping_id, None) or self._expiring.pop(ping_id, None)
+        if awaiting is not None:
+            self._on_result(awaiting, result)
 
     def _have_checked(
         self,

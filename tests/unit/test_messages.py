@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
-from msgspec import Struct
+from msgspec import NODEFAULT, Struct
 
 from agentd.scenario import ScenarioEvent
 from bus.contract import agent_answers, messages, questions, statements
@@ -50,8 +50,24 @@ def test_every_message_is_encoded_with_its_schema_version():
     }
     kinds = {kind for kind in kinds_of(Message) if kind.__module__ in modules}
     assert {PingRequest, PieceRequest} <= kinds
-    left_out = {kind.__name__ for kind in kinds if kind.__struct_config__.omit_defaults}
-    assert left_out == set(), "a default that is left out takes schema_version with it"
+    for kind in kinds:
+        version = next(f for f in msgspec.structs.fields(kind) if f.name == "schema_version")
+        is_omitted = kind.__struct_config__.omit_defaults and version.default is not NODEFAULT
+        assert not is_omitted, f"{kind.__name__}: its schema_version goes with the other defaults"
+
+
+def test_a_state_leaves_out_what_is_as_usual_and_comes_back_equal():
+    state = AgentState(
+        agent_id="a", ping_seq=1, interval_seconds=900.0, next_ping_at=NOW, last=OUTCOME
+    )
+    written = json.loads(encode(state))
+    assert set(written) == {
+        "schema_version", "answered", "consecutive_poor", "good_streak", "recovering",
+        "last_judged", "last_outcome", "uptime_percent", "agent_id", "ping_seq",
+        "interval_seconds", "next_ping_at", "last", "missed",
+    }  # fmt: skip
+    assert set(written["last"]) == {"ping_id", "ping_seq", "pinged_at", "outcome", "verdict"}
+    assert decode(encode(state), AgentState) == state
 
 
 def test_a_ping_tells_its_schema_version():
