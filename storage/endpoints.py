@@ -300,6 +300,7 @@ class Endpoints:
             disk_bytes=disk.total,
             waiting_reason=reason,
             refused_replies=self._client.refused_reply_count,
+            engine_bytes=self._store.engine_bytes,
         )
 
     async def _history_stream(self) -> _HistoryStream:

@@ -509,6 +509,7 @@ class StorageStats(Message, kw_only=True, frozen=True):
     disk_bytes: int | None = None
     waiting_reason: str | None = None  # the same for everybody
     refused_replies: int = 0  # questions that were dropped: their reply subject is no inbox
+    engine_bytes: int | None = None  # memory in use by DuckDB, when it last took outcomes in
 
 
 def ping_of(state: AgentState, report: UptimeReport | None = None) -> Ping:

@@ -40,6 +40,7 @@ def storage_families(stats: StorageStats) -> list[Metric]:
         ("stream_limit_bytes", "Largest size of the history stream", stats.stream_limit_bytes),
         ("storage_disk_free_bytes", "Room on the disk of the history file", stats.disk_free_bytes),
         ("storage_disk_size_bytes", "Size of the disk of the history file", stats.disk_bytes),
+        ("storage_engine_bytes", "Memory in use by DuckDB", stats.engine_bytes),
     )
     for name, text, value in optional:
         if value is not None:

@@ -18,6 +18,7 @@ from typing import TypeVar
 import duckdb
 from msgspec import Struct
 
+from bus.clock import boottime
 from bus.errors import UnavailableError
 from bus.settings import Settings
 from storage.archive import day_folders, inspection
@@ -33,6 +34,7 @@ from storage.store.opening import HistoryOpener
 from storage.store.query_timeout import QueryTimeout
 
 READERS = 3
+ENGINE_READ_SECONDS = 1.0
 T = TypeVar("T")
 
 
@@ -72,6 +74,8 @@ class Store:
         self.waiting: str | None = STARTING
         self.ingest: Ingest | None = None
         self.failed = asyncio.Event()
+        self.engine_bytes: int | None = None  # memory in use by DuckDB
+        self._engine_read_at = 0.0
         self._opener = HistoryOpener(settings, self.paths, self.file)
         self._scratch_swept = False
         self._writer = ThreadPoolExecutor(1, "storage-writer")
@@ -123,7 +127,9 @@ class Store:
             if ingest.names is not prepared.names:
                 detail = "the history file was opened again after this batch was decoded"
                 raise CannotWriteError(detail)
-            return ingest.write(stream_us, prepared.batch, prepared.decoded)
+            result = ingest.write(stream_us, prepared.batch, prepared.decoded)
+            self._read_engine_memory(ingest.connection)
+            return result
 
         return await self._in_writer(step)
 
@@ -218,6 +224,13 @@ class Store:
             timeout.cancel()
             idle.put_nowait(cursor)
 
+    def _read_engine_memory(self, connection: database.Connection) -> None:
+        now = boottime()
+        if now - self._engine_read_at > ENGINE_READ_SECONDS:
+            self._engine_read_at = now
+            text = "SELECT sum(memory_usage_bytes)::BIGINT FROM duckdb_memory()"
+            self.engine_bytes = database.value_of(connection, text)
+
     def _open_ingest(self) -> Ingest:
         """Returns the open file's writing side. Raises CannotWriteError.
 
@@ -259,6 +272,7 @@ class Store:
         self._close()
         self.ingest = self._opener.open(now)
         self._connection = self.ingest.connection
+        self._read_engine_memory(self._connection)
         if not self._scratch_swept:
             # The file is ours now, so whoever left files in the scratch folder has ended.
             table_files.sweep(self.paths.scratch)

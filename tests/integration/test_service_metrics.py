@@ -31,6 +31,7 @@ OF_SERVICE = {
     "storage": {
         *("gpuping_poisoned_messages", "gpuping_ingest_lag_outcomes", "gpuping_stream_bytes"),
         *("gpuping_storage_disk_free_bytes", "gpuping_history_rows", "gpuping_ingest_waiting"),
+        "gpuping_storage_engine_bytes",
     },
     "enrolment": {"gpuping_enrolments_granted"},
     "alerts": {"gpuping_alerts_notifications", "gpuping_alerts_oldest_unsent_seconds"},
