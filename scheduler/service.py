@@ -177,7 +177,7 @@ class Scheduler:
     async def load(self, start: StartTask) -> None:
         """Returns when the directory holds the whole fleet."""
         await when_available(self.bucket_guard.remember)
-        await self.bus_clock.measure()
+        await self.bus_clock.measure_first()
         await self.history.read()
         await self.watcher.load(start)
         self.directory.rebuild_schedule()

@@ -106,7 +106,9 @@ async def running(settings: Settings) -> AsyncIterator[Storage]:
         except CannotWriteError as error:
             log.error("history_open_failed", detail=str(error), action="waiting; pings go on")
         await storage.files.start()
-        service = await serve(client, subjects.STORAGE_SERVICE, "history that can be paid on", [])
+        description = "history that can be paid on"
+        name = settings.STORAGE_NAME
+        service = await serve(client, subjects.STORAGE_SERVICE, description, [], instance=name)
         replica = Replica(client, service, subjects.STORAGE_READY, storage.endpoints.all())
         await replica.set_ready(ready=False)
         try:

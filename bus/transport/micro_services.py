@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import nats.errors
 import nats.micro
 import structlog
@@ -19,6 +20,7 @@ from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER, Request
 from nats.micro.service import Endpoint as ServiceEndpoint
 from nats.micro.service import Service
 
+from bus.clock import boottime
 from bus.contract.messages import decode, encode
 from bus.errors import BadMessageError, GpupingError, RefusedError, UnavailableError
 from bus.transport.connection import Client as BusClient
@@ -27,6 +29,8 @@ from bus.transport.connection import last_endpoint, reply_subject
 log = structlog.get_logger("bus.transport.micro_services")
 
 VERSION = "0.1.0"
+INSTANCE = "instance"  # in a service's metadata: what tells it from others of its name
+DISCOVERY_SECONDS = 1.0
 T = TypeVar("T")
 
 
@@ -61,18 +65,44 @@ async def serve(
     name: str,
     description: str,
     endpoints: list[Endpoint],
+    instance: str | None = None,
 ) -> Service:
-    """Starts a micro service. The caller stops it with `await service.stop()`."""
+    """Starts a micro service. The caller stops it with `await service.stop()`.
+
+    `instance` is what tells it from others of that name; discovery shows it (`nats micro ls`).
+    """
     service = await nats.micro.add_service(
         client,
         name=name,
         version=VERSION,
         description=description,
+        metadata=None if instance is None else {INSTANCE: instance},
     )
     for endpoint in endpoints:
         await add(service, endpoint, endpoint.group)
     await client.flush()
     return service
+
+
+async def discover(client: BusClient, subject: str) -> list[dict[str, Any]]:
+    """Returns what the micro services say of themselves that answer within DISCOVERY_SECONDS.
+
+    `subject` is `subjects.MICRO_PING`, or `subjects.micro_ping(name)` for those of one name.
+    """
+    found = []
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox)
+    await client.publish(subject, reply=inbox)
+    deadline = boottime() + DISCOVERY_SECONDS
+    while (seconds_left := deadline - boottime()) > 0:
+        try:
+            message = await subscription.next_msg(timeout=seconds_left)
+        except TimeoutError:
+            break
+        if message.data:
+            found.append(msgspec.json.decode(message.data, type=dict[str, Any]))
+    await subscription.unsubscribe()
+    return found
 
 
 async def add(

@@ -1,8 +1,8 @@
 """The checks that ask the bus: server, JetStream, streams, services, permissions, clock."""
 
 import contextlib
-import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -13,14 +13,13 @@ from bus.contract.questions import ListRequest
 from bus.errors import BusError, RefusedError, UnavailableError
 from bus.redaction import redact_address
 from bus.settings import Settings
-from bus.transport import jetstream_api, layout
+from bus.transport import jetstream_api, layout, micro_services
 from bus.transport.connection import Client
 from bus.transport.jetstream_api import JetStreamApiError
 from bus.transport.micro_services import ask_raw
 from gpuping.doctor import bridge_check, fleet_checks
 from gpuping.output.findings import Finding, failure, note, ok, warning
 
-DISCOVERY_SECONDS = 0.5
 WORK_SECONDS = 2.0
 MOST_LISTED = 1000  # agents of one answer
 MOST_SKEW_SECONDS = 1.0
@@ -158,25 +157,10 @@ async def asked_by_http(client: Client, settings: Settings) -> Finding:
     return bridge_check.judge(page.agents, settings.bridge_networks)
 
 
-async def _count_services(client: Client) -> dict[str, int]:
-    """How many micro services of each name answer within DISCOVERY_SECONDS."""
-    counts: dict[str, int] = {}
-    inbox = client.new_inbox()
-    subscription = await client.subscribe(inbox)
-    await client.publish(subjects.MICRO_PING, reply=inbox)
-    deadline = time.monotonic() + DISCOVERY_SECONDS
-    while True:
-        seconds_left = deadline - time.monotonic()
-        if seconds_left <= 0:
-            break
-        try:
-            message = await subscription.next_msg(timeout=seconds_left)
-        except TimeoutError:
-            break
-        name = json.loads(message.data or b"{}").get("name", "")
-        counts[name] = counts.get(name, 0) + 1
-    await subscription.unsubscribe()
-    return counts
+async def _count_services(client: Client) -> Counter[str]:
+    """How many micro services of each name answer."""
+    found = await micro_services.discover(client, subjects.MICRO_PING)
+    return Counter(service.get("name", "") for service in found)
 
 
 async def server_clock(client: Client) -> Finding:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from bus.contract import subjects
-from bus.transport import jetstream_api
+from bus.transport import jetstream_api, micro_services
 from bus.transport.connection import Client
 from bus.transport.jetstream_api import JsonObject
 from gpuping.output.findings import Finding, note, ok, warning
@@ -20,7 +20,13 @@ async def followers(client: Client) -> Finding:
     durable = [one for one in consumers if one["config"].get("durable_name")]
     if not durable:
         return note("storages", "no storage has read the history yet")
-    silent = [one["name"] for one in durable if does_not_follow(one)]
+    answering = await _answering(client)
+    silent = []
+    for one in durable:
+        # One of a version before does not say its name. Then only the consumers can tell.
+        is_mute = bool(answering) and one["name"] not in answering
+        if is_mute or does_not_follow(one):
+            silent.append(one["name"])
     if not silent:
         return ok("storages", f"{len(durable)} follow the history")
     names = ", ".join(sorted(silent))
@@ -28,7 +34,19 @@ async def followers(client: Client) -> Finding:
         "see their logs and start them again; of one that is gone for good delete the consumer "
         f"(`nats consumer rm {subjects.HISTORY_STREAM} NAME`)"
     )
-    return warning("storages", f"these do not follow the history: {names}", advice)
+    text = f"these do not answer, or do not follow the history: {names}"
+    return warning("storages", text, advice)
+
+
+async def _answering(client: Client) -> set[str]:
+    """Returns the names of the storages that answer now, as far as they say them."""
+    names = set()
+    ping = subjects.micro_ping(subjects.STORAGE_SERVICE)
+    for found in await micro_services.discover(client, ping):
+        name = (found.get("metadata") or {}).get(micro_services.INSTANCE)
+        if name:
+            names.add(name)
+    return names
 
 
 def does_not_follow(consumer: JsonObject) -> bool:

@@ -25,8 +25,12 @@ from bus.transport import jetstream_api
 log = structlog.get_logger("scheduler.cluster.bus_clock")
 
 MEASURE_SECONDS = 10.0
+MEASURE_TIMEOUT_SECONDS = 3.0  # the first measurement is wrong by half of it at most
+RETRY_SECONDS = 0.5
 TOLERANCE_SECONDS = 2.0
-LONGEST_ROUND_TRIP_SECONDS = 1.0  # of a measurement; a slower one says too little
+# Of a measurement; a slower one says too little. The first one counts all the same: it is wrong by
+# half of its round trip at most, and a clock that nobody has measured may be an hour off.
+LONGEST_ROUND_TRIP_SECONDS = 1.0
 
 
 class _Measured(NamedTuple):
@@ -52,19 +56,29 @@ class BusClock:
             await asyncio.sleep(MEASURE_SECONDS)
             await self.measure()
 
+    async def measure_first(self) -> None:
+        """Returns after a measurement, however long the server does not answer."""
+        await self.measure()
+        while self.offset_seconds is None:
+            await asyncio.sleep(RETRY_SECONDS)
+            await self.measure()
+
     async def measure(self) -> None:
         """Measures once. An offset that cannot be measured stays as it was."""
         began = boottime()
         try:
             info = await jetstream_api.call(
-                self._client, f"STREAM.INFO.{subjects.BUCKET_STREAM}", timeout=2.0
+                self._client,
+                f"STREAM.INFO.{subjects.BUCKET_STREAM}",
+                timeout=MEASURE_TIMEOUT_SECONDS,
             )
             server_time = datetime.fromisoformat(info["ts"])
         except (BusError, KeyError, ValueError) as error:
             log.debug("bus_clock_measurement_failed", detail=str(error))
             return
         ended = boottime()
-        if ended - began > LONGEST_ROUND_TRIP_SECONDS:
+        is_first = self.offset_seconds is None
+        if ended - began > LONGEST_ROUND_TRIP_SECONDS and not is_first:
             return
         midway = utc_now() - timedelta(seconds=(ended - began) / 2)
         self.note((server_time - midway).total_seconds())

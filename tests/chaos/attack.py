@@ -37,6 +37,7 @@ class Attack:
             "kill": self._kill,
             "freeze": self._freeze,
             "isolate": self._isolate,
+            "narrow": self._narrow,
             "disk": self._disk,
             "descriptors": self._descriptors,
             "cut": self._link("cut"),
@@ -78,6 +79,13 @@ class Attack:
         await self._system.namespaces.isolate(fault.target, isolated=True)
         await asyncio.sleep(fault.seconds)
         await self._system.namespaces.isolate(fault.target, isolated=False)
+
+    async def _narrow(self, fault: Fault) -> None:
+        """The network of a server becomes slow: towards clients and the other servers."""
+        assert self._system.namespaces
+        await self._system.namespaces.slow(fault.target, slowed=True)
+        await asyncio.sleep(fault.seconds)
+        await self._system.namespaces.slow(fault.target, slowed=False)
 
     async def _disk(self, fault: Fault) -> None:
         disk = self._system.disks[fault.target]

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 DISK_MEGABYTES = 400
+SLOW_RATE = "512kbit"
 is_root = os.geteuid() == 0
 
 
@@ -68,6 +69,13 @@ class Namespaces:
     async def isolate(self, name: str, *, isolated: bool) -> None:
         """Pulls the cable of one server, or puts it back."""
         await command(*self._in_hub, "link", "set", name, "down" if isolated else "up")
+
+    async def slow(self, name: str, *, slowed: bool) -> None:
+        """Lets hardly more through to a server, and from it, than the load needs; or all again."""
+        rate = ("tbf", "rate", SLOW_RATE, "burst", "16kb", "latency", "400ms")
+        for namespace, link in ((self._hub, name), (self._namespace(name), "inner")):
+            change = ("tc", "-n", namespace, "qdisc", "add" if slowed else "delete")
+            await command(*change, "dev", link, "root", *(rate if slowed else ()))
 
     async def remove(self) -> None:
         for name in (*self.addresses, "hub"):

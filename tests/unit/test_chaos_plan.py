@@ -26,7 +26,7 @@ def test_a_seed_gives_the_same_faults_again_and_another_gives_others():
 def test_every_kind_happens_and_no_target_has_two_faults_at_once():
     kinds = Counter(fault.kind for fault in faults_of(1))
     assert set(kinds) >= {
-        *("kill", "freeze", "isolate", "disk", "descriptors", "cut", "stall", "slow"),
+        *("kill", "freeze", "isolate", "narrow", "disk", "descriptors", "cut", "stall", "slow"),
         *("clock", "restart", "power", "rolling", "backup"),
     }
     for turn in plan.turns(1, TARGETS, FAULTS, is_root=True):
