@@ -73,7 +73,7 @@ def agents_table(agents: Iterable[Agent], now: datetime) -> Table:
             Text(agent.status, STATUS_COLOURS.get(agent.status, "")),
             gpus_up(agent),
             percent(agent.uptime_percent),
-            percent(agent.uptime_24h_percent),
+            uptime_of_a_day(agent),
             str(agent.consecutive_poor_uptime),
             duration(agent.current_interval_minutes * 60),
             relative_time(agent.last_ping_at, now),
@@ -360,6 +360,16 @@ def _outcome_with_reason(ping: Ping) -> str:
     if not notes:
         return ping.outcome
     return f"{ping.outcome} ({', '.join(notes)})"
+
+
+def uptime_of_a_day(agent: Agent) -> Text:
+    """The uptime of 24 h; `too early` where less than the time between two pings was judged."""
+    judged = agent.uptime_24h_seconds
+    if agent.uptime_24h_percent is None or judged is None:
+        return percent(agent.uptime_24h_percent)
+    if judged < agent.current_interval_minutes * 60 - 1:
+        return Text("too early", "bright_black")
+    return percent(agent.uptime_24h_percent)
 
 
 def gpus_up(agent: Agent, *, short: bool = False) -> Text:

@@ -59,7 +59,7 @@ def _uptime(agent: Agent, _now: datetime) -> Text:
 
 
 def _uptime_of_a_day(agent: Agent, _now: datetime) -> Text:
-    return percent(agent.uptime_24h_percent)
+    return tables.uptime_of_a_day(agent)
 
 
 def _reason(agent: Agent, _now: datetime) -> Text:

@@ -9,6 +9,7 @@ import pytest
 from gpuping.up.demo import HOSTS
 from tests.acceptance.system import Up, until
 from tests.browser import Browser, chromium
+from tests.integration.test_dashboard_truth import audit
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,22 @@ def test_the_month_is_whole(up: Up) -> None:
     assert series["uptime_percent"] > 99
     seconds = sum(series["seconds"].values())
     assert seconds == pytest.approx(30 * 86_400, abs=3_600)
+
+
+def test_every_row_says_what_rest_says(up: Up, tmp_path: Path) -> None:
+    """Of hosts in mixed states, whose uptimes, intervals and response times differ."""
+    until(
+        lambda: "storage" not in up.get("/ping-system/dashboard")["degraded"], "storage answers", 60
+    )
+    with chromium(tmp_path / "profile") as browser:
+        browser.open(f"{up.url}/#/")
+        browser.see("[data-agent=sin-h200-02]")
+        assert audit(browser, up) == {host.agent_id for host in HOSTS}
+        browser.open(f"{up.url}/#/?q=site:FRA")
+        browser.see("[data-agent=fra-h100-01]")
+        found = {host.agent_id for host in HOSTS if host.site == "FRA"}
+        assert audit(browser, up, search="site:FRA") == found
+        assert browser.console_errors() == []
 
 
 def test_a_host_that_is_off_loses_its_own_time_once(up: Up) -> None:

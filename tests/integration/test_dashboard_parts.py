@@ -10,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import pytest
 from selenium.webdriver.common.keys import Keys
 
@@ -35,6 +36,9 @@ const broken = answer.agents.find((agent) => agent.agent_id === "a");
 broken.gpus = [{ uuid: 5, name: null, state: "up" }];
 """
 BREAK_SUMMARY = "answer.longer = 5;"
+
+
+STREAMS = "gpuping_gateway_event_streams"
 
 
 class Page(NamedTuple):
@@ -482,3 +486,53 @@ async def test_what_changed_names_the_gpu_and_the_site(page: Page):
         )
     await in_browser(lambda: page.browser.see(".feed li[data-kind=missed]", "14 hosts of FRA"))
     assert len(page.browser.all(".feed li[data-kind=missed]")) == 1
+
+
+async def test_three_tabs_share_one_stream(page: Page):
+    """A browser keeps six connections to one host; each tab shows what happens all the same."""
+    driver = page.browser.driver
+
+    def streams() -> str:
+        answer = httpx.get(f"{page.url}/metrics", timeout=20).text
+        return next(line for line in answer.splitlines() if line.startswith(STREAMS))
+
+    def open_three() -> None:
+        page.browser.open(page.url)
+        for _ in range(2):
+            driver.switch_to.new_window("tab")
+            driver.get(page.url)
+        for tab in driver.window_handles:
+            driver.switch_to.window(tab)
+            page.browser.see("[data-agent=a][data-status=healthy]")
+            page.browser.see(".live", "Live")
+        until(lambda: streams() == f"{STREAMS} 1.0", "one stream of three tabs", 10)
+
+    def look() -> None:
+        for tab in driver.window_handles:
+            driver.switch_to.window(tab)
+            page.browser.see("[data-agent=a][data-status=missing]")
+            page.browser.wait_for("return document.title.startsWith('(1)')")
+            assert "%3E1%3C%2Ftext" in str(
+                page.browser.script("return document.querySelector('link[rel=icon]').href")
+            )
+
+    try:
+        await in_browser(open_three)
+        missing = agent("a", status="missing", total_pings=1)
+        page.behind.agents["a"] = missing
+        await page.behind.happens(
+            LiveEvent(
+                kind="ping",
+                agent_id="a",
+                at=NOW,
+                agent=missing,
+                ping=ping("a", 1, "missed"),
+                previous_status="healthy",
+            )
+        )
+        await in_browser(look)
+    finally:
+        for tab in driver.window_handles[1:]:
+            driver.switch_to.window(tab)
+            driver.close()
+        driver.switch_to.window(driver.window_handles[0])

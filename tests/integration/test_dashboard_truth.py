@@ -22,7 +22,6 @@ AGENTS = 130  # more than the dashboard's answer lists
 QUICK = {
     "PING_BASE_INTERVAL_MINUTES": "0.2",
     "PING_RESPONSE_TIMEOUT_SECONDS": "5",
-    "PING_UPTIME_THRESHOLD": "5",
     "AGENT_GPU_CHECK_INTERVAL_SECONDS": "5",
 }
 AUDIT_SECONDS = 45.0
@@ -53,9 +52,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    # a GPU of each that drops out, so that uptimes differ; all are good enough to stay healthy
-    arguments = ("--no-agent", "--register-agents", str(AGENTS), "--scenario", "flapping")
-    system = Up(tmp_path_factory.mktemp("data"), *arguments, **QUICK)
+    system = Up(
+        tmp_path_factory.mktemp("data"), "--no-agent", "--register-agents", str(AGENTS), **QUICK
+    )
     try:
         system.ready()
         until(lambda: system.get("/ping-system/dashboard")["totals"]["agents"] == AGENTS, "agents")
@@ -286,3 +285,39 @@ def test_the_gpus_of_the_fleet_are_those_of_rest(up: Up, browser: Browser) -> No
         return browser.text("[data-name=gpus-up]") == f"{gpus['up']} of {gpus['total']}"
 
     until(is_said, "the GPUs that REST counts", 30)
+
+
+def test_a_label_finds_its_hosts_and_a_chip_takes_it_away(up: Up, browser: Browser) -> None:
+    """An operator sets the label, the scheduler searches, and the URL keeps all of it."""
+    for agent_id in ("sim-117", "sim-118"):
+        labels = {"site": "FRA", "owner": "acme" if agent_id == "sim-118" else "zeta"}
+        path = f"/ping-system/agents/{agent_id}/labels"
+        changed = httpx.patch(f"{up.url}{path}", json={"labels": labels}, timeout=30)
+        assert changed.is_success, changed.text
+    browser.open(f"{up.url}/#/?status=healthy&q=site:fra")
+    browser.see("h2 [role=status]", "2 found, of 130")
+    assert audit(browser, up, search="site:fra", status="healthy") == {"sim-117", "sim-118"}
+    browser.see("[data-agent=sim-118] .cell-status").click()
+    browser.see(".labels a", "acme").click()
+    browser.see("h2 [role=status]", "1 found, of 130")
+    browser.gone(".detail")
+    address = str(browser.script("return decodeURIComponent(location.hash)"))
+    assert address == "#/?status=healthy&q=site:fra+owner:acme"
+    browser.open(f"{up.url}/{address}")
+    browser.see("[data-agent=sim-118]")
+    assert [chip.text for chip in browser.all(".chips .filter")] == [
+        "Healthy",
+        "site:fra",
+        "owner:acme",
+    ]
+    browser.see("[data-filter='site:fra']").click()
+    browser.see("[data-filter='status:healthy']").click()
+    browser.see("h2 [role=status]", "1 found, of 130")
+    browser.driver.find_element(
+        "xpath", "//button[contains(@class, 'sort')][starts-with(., 'Interval')]"
+    ).click()
+    browser.see("[data-filter='owner:acme']").click()
+    browser.see("h2 [role=status]", "the 100 first of 130")
+    assert "sort=interval" in browser.driver.current_url
+    shown = [row["agent_id"] for row in rows(browser)]
+    assert shown == list(listed(up, order="interval", limit=100))

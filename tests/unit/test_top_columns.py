@@ -2,7 +2,9 @@
 
 import pytest
 
+from gpuping.output.tables import uptime_of_a_day
 from gpuping.top.columns import COLUMNS, GAP, columns_that_fit
+from tests.gateway_behind import agent
 
 
 @pytest.mark.parametrize("width", range(20, 240, 7))
@@ -32,3 +34,11 @@ def test_all_columns_are_shown_where_there_is_room_and_the_reasons_have_the_rest
 def test_an_id_of_any_length_leaves_room_for_the_others() -> None:
     headings = [column.heading for column in columns_that_fit(80, id_width=128)]
     assert headings[:4] == ["Agent", "Status", "GPUs", "Uptime"]
+
+
+def test_a_day_of_less_than_an_interval_is_no_figure_yet() -> None:
+    def shown(judged: float | None) -> str:
+        return uptime_of_a_day(agent("a", uptime_24h_percent=97.0, uptime_24h_seconds=judged)).plain
+
+    assert [shown(judged) for judged in (60.0, 900.0, None)] == ["too early", "97.0%", "97.0%"]
+    assert uptime_of_a_day(agent("a")).plain == uptime_of_a_day(agent("b")).plain != "too early"

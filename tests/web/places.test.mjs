@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { levelLine, pointLine } from "../../gateway/static/js/parts/plots.js";
 import { badge } from "../../gateway/static/js/badge.js";
 import { hoursSince, monthsBetween, periodOf, textOf } from "../../gateway/static/js/parts/periods.js";
+import { isNamed, without, withWord, wordOf } from "../../gateway/static/js/parts/chips.js";
 import { gpuNotes, reasonOf } from "../../gateway/static/js/labels.js";
 import { format, parse, queryOf } from "../../gateway/static/js/route.js";
 
@@ -41,6 +42,14 @@ test("buckets that meet make one line, and time without a report a gap", () => {
   assert.deepEqual(times, [0, 900, 900, 1800, 5400, 9000, 9900]);
   assert.deepEqual(uptimes, [100, 100, 90, 90, null, 80, 80]);
   assert.deepEqual(lowest, [100, 100, 50, 50, null, 80, 80]);
+});
+
+test("a search is made of words, each of which can be added and taken away", () => {
+  assert.equal(withWord("h100", "site:FRA"), "h100 site:FRA");
+  assert.equal(withWord("site:FRA  h100", "site:FRA"), "site:FRA h100");
+  assert.equal(without("site:FRA h100 owner:acme", "site:FRA"), "h100 owner:acme");
+  assert.deepEqual(["site:FRA", "reason:xid:79", "rack.row:7", "h100", ":x", "site:"].map(isNamed), [true, true, true, false, false, false]);
+  assert.deepEqual([wordOf("site", "FRA"), wordOf("simulated", true), wordOf("note", "all is well")], ["site:FRA", "simulated:true", null]);
 });
 
 test("the badge goes stale by itself, and names what is away", () => {

@@ -3,6 +3,7 @@
 import { formatTime, milliseconds, percent, zone } from "../format.js";
 import { html, memo } from "../preact.js";
 import { reasonOf } from "../labels.js";
+import { hrefOf, wordOf } from "./chips.js";
 import { Glyph } from "./glyph.js";
 
 const SHOWN = 30;
@@ -18,6 +19,12 @@ export function Changes({ news, query, isUnknown }) {
 /** The hosts of an entry in words: `14 hosts of FRA`. */
 export const hostsOf = ({ ids, place }) => (ids.length === 1 ? ids[0] : `${ids.length} hosts${place ? ` of ${place}` : ""}`);
 
+/** The hosts of an entry; those of one site as a link to it. */
+function Hosts({ entry }) {
+  const word = entry.place && wordOf("site", entry.place);
+  return word ? html`<a href=${hrefOf(word, "")}>${hostsOf(entry)}</a>` : hostsOf(entry);
+}
+
 /** `text` is the entry as JSON: one that is made anew and says the same is not drawn again. */
 const Item = memo(({ text, query }) => {
   const entry = JSON.parse(text);
@@ -26,7 +33,7 @@ const Item = memo(({ text, query }) => {
   const to = (id) => `#/agent/${encodeURIComponent(id)}${query ? `?${query}` : ""}`;
   return html`<li class="tone-${tone}" data-kind=${kind}>
     <${Glyph} name=${tone} />
-    ${ids.length > 1 ? html`<strong title=${ids.join(", ")}>${hostsOf(entry)}</strong>` : html`<a href=${to(ids[0])}>${ids[0]}</a>`}
+    ${ids.length > 1 ? html`<strong title=${ids.join(", ")}><${Hosts} entry=${entry} /></strong>` : html`<a href=${to(ids[0])}>${ids[0]}</a>`}
     <time datetime=${time}>${isSince ? "since " : ""}${formatTime(time)}</time>
     <span class="what">${subject}${before}<b>${what}</b>${entry.percent != null && `, ${percent(entry.percent)}`}${rest && `${subject && !rest.startsWith(",") ? ": " : rest.startsWith(",") ? "" : ", "}${rest}`}</span>
   </li>`;

@@ -41,7 +41,7 @@ export function Detail({ route, known, beats, returns, mayPing }) {
     ${agent && areTwo(agent) && html`<p class="problem" role="alert">${CONFLICT}</p>`}
     ${agent && mayPing && html`<${PingNow} id=${id} />`}
     <p class="to-month"><a href=${link({ month: monthNow(), period: null })}>Why this month's figure is what it is</a></p>
-    ${agent && html`<${Facts} agent=${agent} beats=${beats} />`}
+    ${agent && html`<${Facts} agent=${agent} beats=${beats} search=${route.search} />`}
     ${agent && html`<${Maintenance} agent=${agent} mayBook=${mayPing} returns=${returns} />`}
     <${Charts} series=${series} period=${period} agent=${agent} />
     ${agent && html`<${Gpus} agent=${agent} newest=${newest} returns=${returns} />`}

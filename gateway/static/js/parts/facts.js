@@ -3,11 +3,12 @@
 import { ago, count, duration, formatFullTime, percent } from "../format.js";
 import { html } from "../preact.js";
 import { useNow } from "../store.js";
+import { hrefOf, wordOf } from "./chips.js";
 import { Countdown } from "./countdown.js";
 import { Interval, Uptime } from "./row.js";
 
 /** `beats` are the agent's last outcomes, newest first. */
-export function Facts({ agent, beats = [] }) {
+export function Facts({ agent, beats = [], search }) {
   const now = useNow();
   const judged = beats.find((ping) => ping.uptime_percent != null && ping.verdict !== "first");
   const streak = agent.good_streak > 0 ? `${count(agent.good_streak)} good in a row` : "no good streak";
@@ -23,7 +24,7 @@ export function Facts({ agent, beats = [] }) {
       : html`<${Fact} name="Connection">${connection(agent.connected)}<//>`}
     <${Fact} name="Registered" note=${formatFullTime(agent.registered_at)}>${ago(agent.registered_at, now)}<//>
   </dl>
-  <${Labels} agent=${agent} />`;
+  <${Labels} agent=${agent} search=${search} />`;
 }
 
 const Fact = ({ name, note, children }) =>
@@ -33,14 +34,21 @@ const connection = (connected) => (connected == null ? "not known" : connected ?
 
 const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
+/** A label, which finds the other hosts that have it. */
+function Label({ name, value, search }) {
+  const word = wordOf(name, value);
+  const text = html`<span class="quiet">${name}</span> ${asText(value)}`;
+  return html`<li>${word ? html`<a href=${hrefOf(word, search)} title=${`all hosts with ${word}`}>${text}</a>` : text}</li>`;
+}
+
 /** The labels given at registration. The URL is one too: it is shown, and never linked. */
-function Labels({ agent }) {
+function Labels({ agent, search }) {
   const metadata = Object.entries(agent.metadata ?? {});
   const hasAny = agent.agent_url || agent.capabilities?.length > 0 || metadata.length > 0;
   if (!hasAny) return null;
   return html`<ul class="labels" aria-label="Labels">
     ${agent.agent_url && html`<li><code>${agent.agent_url}</code></li>`}
     ${(agent.capabilities ?? []).map((capability) => html`<li key=${capability}>${capability}</li>`)}
-    ${metadata.map(([name, value]) => html`<li key=${name}><span class="quiet">${name}</span> ${asText(value)}</li>`)}
+    ${metadata.map(([name, value]) => html`<${Label} key=${name} name=${name} value=${value} search=${search} />`)}
   </ul>`;
 }

@@ -6,6 +6,7 @@ import { moreRows } from "../live.js";
 import { classes, html } from "../preact.js";
 import { go, queryOf } from "../route.js";
 import { status } from "../labels.js";
+import { Chips } from "./chips.js";
 import { ErrorBoundary } from "./errorboundary.js";
 import { Icon } from "./glyph.js";
 import { Row } from "./row.js";
@@ -30,6 +31,7 @@ export function Table({ fleet, route }) {
       <h2>Agents <span class="quiet" role="status">${countText(rows.length, total, fleet, route)}</span></h2>
       <${Search} value=${route.search} />
     </div>
+    <${Chips} route=${route} />
     ${problem && html`<p class="problem" role="alert">The list could not be read: ${problem}</p>`}
     <div class="table" role="table" aria-label="Agents" aria-rowcount=${total == null ? -1 : total + 1} aria-busy=${!isAsked}>
       <div class="row head" role="row">
