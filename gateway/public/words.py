@@ -15,6 +15,15 @@ STATE_WORDS = {
     "pending": "Not seen yet",
 }
 MISSING = "missing"
+# reasons that name parts of gpuping, which the public does not know
+_PUBLIC_REASONS = {
+    "not-running": "its monitoring did not run",
+    "starting": "its monitoring had just started",
+    "probe-starting": "its monitoring had just started",
+    "probe-died": "its monitoring failed",
+    "no-sample": "its monitoring was late",
+}
+_SPACE = "\u00a0"  # keeps a number and its unit on one line
 
 
 def host_state(agent: Agent) -> HostState:
@@ -81,7 +90,8 @@ def incident_words(incident: HostIncident) -> str:
     }.get(incident.state, incident.state)
     if not incident.reason:
         return f"{subject} {what}"
-    return f"{subject} {what}: {reason_words(incident.reason)}"
+    reason = _PUBLIC_REASONS.get(incident.reason) or reason_words(incident.reason)
+    return f"{subject} {what}: {reason}"
 
 
 def length(seconds: float) -> str:
@@ -111,9 +121,9 @@ def percent(value: float | None, places: int = 2) -> str:
     if value is None:
         return "–"  # noqa: RUF001  # an en dash, as a table shows "none"
     if value >= 100.0:
-        return "100 %"
+        return f"100{_SPACE}%"
     scale = 10**places
-    return f"{int(value * scale) / scale:.{places}f} %"
+    return f"{int(value * scale) / scale:.{places}f}{_SPACE}%"
 
 
 def moment(at: datetime) -> str:

@@ -3,6 +3,7 @@
 import json
 import signal
 
+import httpx
 import pytest
 from system import Program, Up, run, until
 
@@ -126,3 +127,29 @@ def test_each_service_runs_by_itself_until_sigterm(
             program.printed("ready")
         assert program.stop(signal.SIGTERM) == 0, program.output
         assert "Traceback" not in program.output
+
+
+def test_what_everybody_may_see_is_made_and_revoked(fleet: Up, where: list[str]) -> None:
+    added = asked(
+        *("status-page", "add", "fleet", "--title", "Our fleet", "--agents", "sim-001,sim-002"),
+        *("--replace", *where),
+    )
+    assert f"{fleet.url}/status/fleet" in added
+    address = asked("badge", "sim-001", "--name", "First", *where).strip()
+    assert address.startswith(f"{fleet.url}/badge/")
+    assert b"First: " in opened(address)
+    revoked = json.loads(asked("revoke-links", "sim-001", "--json", *where))
+    assert revoked["agent_id"] == "sim-001"
+    until(lambda: opened(address) == b"", "the badge is refused")
+    wrong = run("status-page", "add", "Fleet!", "--title", "x", "--agents", "sim-001", *where)
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("\n") == 1
+
+
+def opened(address: str) -> bytes:
+    """What an address answers to somebody without a token; nothing where it is a 404."""
+    answer = httpx.get(address, timeout=20)
+    if answer.status_code == 404:
+        return b""
+    assert answer.status_code == 200
+    return answer.content

@@ -1,5 +1,6 @@
 /** The days of a month, each with its uptime and its seconds by state. A day zooms the timeline to itself. */
 
+import { bookedWords } from "../bookings.js";
 import { duration, plural } from "../format.js";
 import { classes, html } from "../preact.js";
 import { link } from "../route.js";
@@ -23,12 +24,6 @@ export function Calendar({ answer, shown, bounds, bookings }) {
     </table>
     <p class="note"><a href=${link({ period: null })} aria-current=${isWhole ? "true" : undefined}>the whole month</a></p>
   </section>`;
-}
-
-/** The maintenance that was booked for some of a day, in words; empty without any. */
-export function bookedWords(bookings, since, until) {
-  const within = bookings.filter((one) => Date.parse(one.since) < until && Date.parse(one.until) > since);
-  return within.map((one) => one.reason).join(", ");
 }
 
 function Day({ day, shown, bookings }) {

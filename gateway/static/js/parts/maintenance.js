@@ -5,6 +5,7 @@
 
 import * as api from "../api.js";
 import { asField, duration, formatTime, fromField, zone } from "../format.js";
+import { inOrder, isOn, whenWords } from "../bookings.js";
 import { classes, html, useEffect, useState } from "../preact.js";
 import { serverNow, useNow } from "../store.js";
 import { Glyph } from "./glyph.js";
@@ -51,26 +52,6 @@ export function Maintenance({ agent, mayBook, returns }) {
       (one) => html`<${Booking} key=${one.booking_id} one=${one} now=${now} mayCancel=${mayBook} onDone=${reload} />`,
     )}</ul>`}
   </section>`;
-}
-
-/** Those going on first, then those to come, the earliest first, then those of this month that are over, the newest first. */
-export function inOrder(bookings, now) {
-  const monthBegin = new Date(now).toISOString().slice(0, 7);
-  const going = bookings.filter((one) => isOn(one, now));
-  const coming = bookings.filter((one) => Date.parse(one.since) > now);
-  const over = bookings.filter((one) => Date.parse(one.until) <= now && one.until.slice(0, 7) >= monthBegin);
-  const byBegin = (one, other) => Date.parse(one.since) - Date.parse(other.since);
-  return [...going.sort(byBegin), ...coming.sort(byBegin), ...over.sort(byBegin).reverse()];
-}
-
-const isOn = (one, now) => Date.parse(one.since) <= now && Date.parse(one.until) > now;
-
-/** When a booking is, seen from now. */
-export function whenWords(one, now) {
-  const [since, until] = [Date.parse(one.since), Date.parse(one.until)];
-  if (until <= now) return "over";
-  if (since > now) return `begins in ${duration((since - now) / 1000)}`;
-  return `going on, for ${duration((until - now) / 1000)} more`;
 }
 
 function Booking({ one, now, mayCancel, onDone }) {
