@@ -21,6 +21,13 @@ from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, BusHealth, GpuStatus, LedgerHealth
 from bus.contract.beats import BeatsReply, BeatsRequest
 from bus.contract.exports import ExportRequest, TableRequest
+from bus.contract.fleet_map import (
+    STATE_LETTERS,
+    STATUS_LETTERS,
+    FleetColumns,
+    FleetMapPage,
+    FleetMapRequest,
+)
 from bus.contract.maintenance import Bookings
 from bus.contract.messages import Seconds, UptimeReport, Window, decode, encode
 from bus.contract.questions import (
@@ -204,6 +211,7 @@ class Behind:
             "list": (subjects.LIST, self._list),
             "list-maintenance": (subjects.LIST_MAINTENANCE, self._bookings),
             "fleet": (subjects.FLEET, self._fleet),
+            "fleet-map": (subjects.FLEET_MAP, self._fleet_map),
             "ping": (subjects.PING_NOW_ALL, self._ping_now),
             "stats": (subjects.STATS, self._scheduler_stats),
         }
@@ -326,6 +334,25 @@ class Behind:
             base_interval_minutes=15.0,
             remarks=self.remarks,
         )
+
+    async def _fleet_map(self, request: Request) -> FleetMapPage:
+        """All agents in one page."""
+        label = decode(request.data, FleetMapRequest).label or ""
+        listed = [one for _, one in sorted(self.agents.items())]
+        of_agents = [str(one.metadata.get(label, "-")) for one in listed]
+        names = sorted(set(of_agents))
+        gpus = [gpu for one in listed for gpu in one.gpus]
+        columns = FleetColumns(
+            agent_ids=tuple(one.agent_id for one in listed),
+            statuses="".join(STATUS_LETTERS[one.status] for one in listed),
+            gpu_counts=tuple(len(one.gpus) for one in listed),
+            gpu_states="".join(STATE_LETTERS[gpu.state] for gpu in gpus),
+            uptimes=tuple(int((one.uptime_percent or 0) * 10) for one in listed),
+            escalations=tuple(one.consecutive_poor_uptime for one in listed),
+            groups=tuple(names.index(name) for name in of_agents) if label else (),
+            group_names=tuple(names) if label else (),
+        )
+        return FleetMapPage(columns=columns)
 
     async def _ping_now(self, request: Request) -> Ping:
         await self._get(request)

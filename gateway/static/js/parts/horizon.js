@@ -16,7 +16,7 @@ const TICKS = [2, 5, 10, 30, 60, 300, 900, 1800, 3600, 10_800, 21_600, 43_200, 8
 const NEAR_SECONDS = 12; // dots this close to now are animated; animating all of them would cost too much
 const LANES = 5;
 const EDGE = 14; // pixels left free at both ends
-const MAX_NAMED = 8; // up to so many dots show their names
+const MAX_NAMED = LANES; // up to so many dots show their names, each in a lane of its own
 const NAME_WIDTH = 130; // pixels
 
 /** A function from seconds to a share of the width, 0 to 1. `end` is the time at the right edge, in seconds. */

@@ -1,0 +1,106 @@
+"""The layout of the page at every width, with hosts that strain it. Nothing overlaps or is cut."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from bus.contract.questions import Agent, GpuSummary
+from bus.settings import Settings
+from tests.browser import Browser, chromium
+from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
+from tests.odd_hosts import LONGEST_ID, ODD_HOSTS, OddHost
+
+LAYOUT = (Path(__file__).parents[1] / "web/layout.js").read_text()
+WIDTHS = (320, 390, 1100, 1440, 2560)
+WHOLE = 4000  # pixels: a window in which nothing has to be scrolled
+NOTHING_WRONG: dict[str, list[str]] = {
+    "tooWide": [],
+    "beyond": [],
+    "cutOff": [],
+    "overprinted": [],
+}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def url(base_settings: Settings) -> AsyncIterator[str]:
+    async with gateway_and_behind(quick(base_settings)) as (http, behind):
+        for host in ODD_HOSTS:
+            behind.agents[host.agent_id] = shown(host)
+            seqs = range(40, 0, -1)
+            kinds = ("answered", "answered", "missed", "answered", "excused")
+            behind.pings[host.agent_id] = [ping(host.agent_id, n, kinds[n % 5]) for n in seqs]
+        behind.series_pings = 44_640
+        await answer_for(behind, ODD_HOSTS[0])
+        yield str(http.base_url)
+
+
+def shown(host: OddHost) -> Agent:
+    """The host in a list, with figures as large as they get."""
+    is_down = any(gpu.state == "down" for gpu in host.gpus)
+    gpus = [
+        GpuSummary(uuid=gpu.uuid, index=gpu.index, name=gpu.name, state=gpu.state)
+        for gpu in host.gpus
+    ]
+    status = "missing" if host.silent else "poor" if is_down else "healthy"
+    return agent(
+        host.agent_id,
+        status=status,
+        metadata=host.metadata,
+        gpus=tuple(gpus),
+        uptime_percent=99.95 if status == "healthy" else 12.345,
+        uptime_24h_percent=99.954 if status == "healthy" else 12.345,
+        consecutive_poor_uptime=0 if status == "healthy" else 1234,
+        current_interval_minutes=15.0 if status == "healthy" else 1440.0,
+        next_ping_at=NOW + timedelta(days=400),
+        last_ping_at=NOW,
+        last_answered_at=NOW,
+        registered_at=NOW - timedelta(days=4000),
+        total_pings=123_456_789,
+        missed_pings=98_765_432,
+        last_response_ms=59_999.4,
+        conflicting_connections=("c1", "c2") if host.gpus else (),
+    )
+
+
+async def answer_for(behind: Behind, host: OddHost) -> None:
+    await behind.serve_agent(host.agent_id)
+
+
+async def test_nothing_overlaps_or_is_cut_at_any_width(url: str, browser: Browser):
+    """All widths of a page are of one load: the page follows the window."""
+
+    def look() -> None:
+        wrong = {}
+        for route, part, height in (
+            ("#/", ".row:not(.head)", WHOLE),
+            (f"#/agent/{LONGEST_ID}", ".detail .outcomes td", WHOLE),
+            ("#/wall", ".wall-canvas canvas", 900),
+            ("map?by=site", ".map-canvas", 900),
+        ):
+            browser.emulate(1440, height, reduced_motion=True)
+            browser.open(f"{url}/{route}")
+            browser.see(part)
+            for width in WIDTHS:
+                browser.emulate(width, height, reduced_motion=True)
+                browser.wait_for(f"return innerWidth === {width}")
+                browser.driver.execute_async_script(TWO_FRAMES)
+                found = browser.script(LAYOUT)
+                if found != NOTHING_WRONG:
+                    wrong[f"{route} at {width}"] = found
+        assert not wrong, json.dumps(wrong, indent=1)
+
+    await asyncio.to_thread(look)
+
+
+# a chart follows the window by an observer, which is called after the next frame
+TWO_FRAMES = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]));"
