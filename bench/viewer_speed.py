@@ -45,9 +45,8 @@ from scheduler.service import policy_of
 from tests.browser import Browser, chromium
 
 UPDATES = 100  # a second
-QUICK: dict[str, Any] = {"agents": 5_000, "watched_seconds": 10.0}
-FULL: dict[str, Any] = {"agents": 50_000, "watched_seconds": 300.0}
-ROUNDS = 4
+QUICK: dict[str, Any] = {"agents": 2_000, "watched_seconds": 5.0, "rounds": 1}
+FULL: dict[str, Any] = {"agents": 50_000, "watched_seconds": 300.0, "rounds": 4}
 SCROLL_SECONDS = 3.0
 LOADS = 3
 QUESTIONS = 30
@@ -83,12 +82,12 @@ requestAnimationFrame(frame);
 """
 
 
-async def measure(agents: int, watched_seconds: float) -> dict[str, float]:
+async def measure(agents: int, watched_seconds: float, rounds: int) -> dict[str, float]:
     """Returns the figures of the module's docstring."""
     with tempfile.TemporaryDirectory() as folder, Progress() as bar:
         async with _system(Path(folder), agents, bar) as url:
             figures = await _questions(url, bar)
-            looked = functools.partial(_look, url, Path(folder), watched_seconds, bar)
+            looked = functools.partial(_look, url, Path(folder), watched_seconds, rounds, bar)
             return {"viewer_agents": float(agents)} | figures | await asyncio.to_thread(looked)
 
 
@@ -96,7 +95,7 @@ async def measure(agents: int, watched_seconds: float) -> dict[str, float]:
 async def _system(folder: Path, agents: int, bar: Progress) -> AsyncIterator[str]:
     """A fleet at work. Yields the gateway's address."""
     interval = agents / UPDATES
-    lead = 20.0 + agents * LOAD_SECONDS_EACH
+    lead = 10.0 + agents * LOAD_SECONDS_EACH
     due_at = spread(datetime.now(UTC) + timedelta(seconds=lead), interval, agents)
     async with embedded_server.running(folder / "bus", port=0) as server:
         with socket.socket() as free:
@@ -162,12 +161,14 @@ async def _questions(url: str, bar: Progress) -> dict[str, float]:
 # ---- the browser ----
 
 
-def _look(url: str, folder: Path, watched_seconds: float, bar: Progress) -> dict[str, float]:
+def _look(
+    url: str, folder: Path, watched_seconds: float, rounds: int, bar: Progress
+) -> dict[str, float]:
     with chromium(folder / "profile") as browser:
         browser.emulate(*SCREEN)
         figures = _loads(browser, url)
         figures |= _map(browser, url)
-        figures |= _scroll(browser, url, folder / "static", bar)
+        figures |= _scroll(browser, url, folder / "static", rounds, bar)
         return figures | _heap(browser, url, watched_seconds, bar)
 
 
@@ -227,9 +228,11 @@ def _map(browser: Browser, url: str) -> dict[str, float]:
     }
 
 
-def _scroll(browser: Browser, url: str, folder: Path, bar: Progress) -> dict[str, float]:
+def _scroll(
+    browser: Browser, url: str, folder: Path, rounds: int, bar: Progress
+) -> dict[str, float]:
     """The live page and its static copy, in turn: both are scrolled in the same seconds."""
-    task = bar.add_task("scroll", total=ROUNDS)
+    task = bar.add_task("scroll", total=rounds)
     rates: dict[str, list[float]] = {"live": [], "static": []}
     browser.open(f"{url}/#/")
     browser.see(".row:not(.head)")
@@ -237,7 +240,7 @@ def _scroll(browser: Browser, url: str, folder: Path, bar: Progress) -> dict[str
     time.sleep(2.0)
     _save(browser, url, folder)
     with _served(folder) as static_url:
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for kind, address in (("live", f"{url}/#/"), ("static", static_url)):
                 browser.open(address)
                 browser.see(".row:not(.head)")

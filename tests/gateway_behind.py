@@ -138,12 +138,12 @@ GPU = {
 }
 
 
-def gpu_status(agent_id: str) -> GpuStatus:
+def gpu_status(agent_id: str, gpus: tuple[dict, ...] = (GPU,)) -> GpuStatus:
     return GpuStatus(
         agent_id=agent_id,
         gpu_available=True,
         simulated=False,
-        gpus=(GPU,),
+        gpus=gpus,
         reported_at=NOW,
     )
 
@@ -233,12 +233,14 @@ class Behind:
         await self.files.start()
         await self._serve(subjects.STORAGE_SERVICE, endpoints)
 
-    async def serve_agent(self, agent_id: str, answer: bytes | None = None) -> None:
+    async def serve_agent(
+        self, agent_id: str, answer: bytes | None = None, gpus: tuple[dict, ...] = (GPU,)
+    ) -> None:
         async def respond(request: Request) -> bytes:
             return answer if answer is not None else encode(report(agent_id))
 
         async def details(request: Request) -> bytes:
-            return answer if answer is not None else encode(gpu_status(agent_id))
+            return answer if answer is not None else encode(gpu_status(agent_id, gpus))
 
         async def health(request: Request) -> bytes:
             return answer if answer is not None else encode(agent_health(agent_id))

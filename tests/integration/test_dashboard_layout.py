@@ -12,7 +12,7 @@ from bus.contract.questions import Agent, GpuSummary
 from bus.settings import Settings
 from tests.browser import Browser, chromium
 from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
-from tests.odd_hosts import LONGEST_ID, ODD_HOSTS, OddHost
+from tests.odd_hosts import LONGEST_ID, ODD_HOSTS, OddHost, readings
 
 LAYOUT = (Path(__file__).parents[1] / "web/layout.js").read_text()
 WIDTHS = (320, 390, 1100, 1440, 2560)
@@ -73,7 +73,7 @@ def shown(host: OddHost) -> Agent:
 
 
 async def answer_for(behind: Behind, host: OddHost) -> None:
-    await behind.serve_agent(host.agent_id)
+    await behind.serve_agent(host.agent_id, gpus=tuple(readings(gpu) for gpu in host.gpus))
 
 
 async def test_nothing_overlaps_or_is_cut_at_any_width(url: str, browser: Browser):
@@ -83,7 +83,7 @@ async def test_nothing_overlaps_or_is_cut_at_any_width(url: str, browser: Browse
         wrong = {}
         for route, part, height in (
             ("#/", ".row:not(.head)", WHOLE),
-            (f"#/agent/{LONGEST_ID}", ".detail .outcomes td", WHOLE),
+            (f"#/agent/{LONGEST_ID}", ".detail .readings", WHOLE),
             ("#/wall", ".wall-canvas canvas", 900),
             ("map?by=site", ".map-canvas", 900),
         ):

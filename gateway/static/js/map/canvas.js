@@ -1,7 +1,7 @@
 /** The map on a canvas: all of it, a cell at a time, and a pulse where a host was pinged. */
 
 import { corner, groupsOf, hostAt, place } from "./layout.js";
-import { drawAll, drawCell, palette } from "./draw.js";
+import { drawAll, drawCell, emptyPicture, palette } from "./draw.js";
 
 const PULSE_MS = 700;
 const MOST_PULSES = 300; // more at once would only flicker
@@ -25,18 +25,18 @@ export class MapCanvas {
     const isOne = groups.length === 1 && (only != null || groups[0].name === "-");
     const placed = place(isOne ? [{ ...groups[0], name: "" }] : groups, width, height, scale, largest);
     const element = this._element;
-    element.width = Math.round(width * devicePixelRatio);
-    element.height = Math.round(placed.height * devicePixelRatio);
+    const ratio = devicePixelRatio;
+    element.width = Math.round(width * ratio);
+    element.height = Math.round(placed.height * ratio);
     element.style.width = `${width}px`;
     element.style.height = `${placed.height}px`;
     const context = element.getContext("2d");
-    context.scale(devicePixelRatio, devicePixelRatio);
+    context.scale(ratio, ratio);
     const view = { ...map, colouring };
     const colours = palette(document.body);
-    drawAll(context, placed, view, colours);
-    const cells = new Map();
-    for (const group of placed.groups) group.hosts.forEach((host, n) => cells.set(host, { group, n }));
-    this._drawn = { placed, context, view, colours, cells };
+    const picture = emptyPicture(element.width, element.height, ratio);
+    drawAll(context, picture, placed, view, colours);
+    this._drawn = { placed, context, picture, view, colours, cells: cellsOf(placed, map.columns.agent_ids.length) };
     const took = performance.now() - began;
     element.dataset.drawnMs = took.toFixed(1);
     return took;
@@ -52,10 +52,12 @@ export class MapCanvas {
   }
 
   _cell(host) {
-    const { placed, context, view, colours, cells } = this._drawn ?? {};
-    const cell = cells?.get(host);
-    if (cell) drawCell(context, placed, cell.group, cell.n, host, view, colours);
-    return cell;
+    if (!this._drawn) return null;
+    const { placed, context, picture, view, colours, cells } = this._drawn;
+    if (cells.numbers[host] < 0) return null;
+    const group = placed.groups[cells.groups[host]];
+    const n = cells.numbers[host];
+    return drawCell(context, picture, placed, group, n, host, view, colours);
   }
 
   _pulse(at) {
@@ -67,12 +69,10 @@ export class MapCanvas {
         this._pulses.delete(host);
         continue;
       }
-      const { placed, context, colours } = this._drawn;
-      const { x, y } = corner(placed, cell.group, cell.n);
-      const side = placed.size - (placed.size > 7 ? 1.5 : 0.5);
+      const { context, colours } = this._drawn;
       context.globalAlpha = 0.75 * (1 - age);
       context.fillStyle = colours.ink;
-      context.fillRect(x, y, side, side);
+      context.fillRect(cell.x, cell.y, cell.side, cell.side);
       context.globalAlpha = 1;
     }
     if (this._pulses.size > 0) this._frame = requestAnimationFrame((next) => this._pulse(next));
@@ -86,11 +86,13 @@ export class MapCanvas {
   /** The hosts whose cells touch a rectangle. */
   hostsWithin({ left, top, right, bottom }) {
     if (!this._drawn) return [];
-    const { placed, cells } = this._drawn;
+    const { placed } = this._drawn;
     const found = [];
-    for (const [host, { group, n }] of cells) {
-      const { x, y } = corner(placed, group, n);
-      if (x < right && x + placed.size > left && y < bottom && y + placed.size > top) found.push(host);
+    for (const group of placed.groups) {
+      group.hosts.forEach((host, n) => {
+        const { x, y } = corner(placed, group, n);
+        if (x < right && x + placed.size > left && y < bottom && y + placed.size > top) found.push(host);
+      });
     }
     return found;
   }
@@ -99,4 +101,16 @@ export class MapCanvas {
     if (this._frame != null) cancelAnimationFrame(this._frame);
     this._pulses.clear();
   }
+}
+
+/** Where each host stands: the index of its group, and its number within that, which is -1 for one that is not drawn. */
+function cellsOf(placed, hosts) {
+  const cells = { groups: new Int32Array(hosts), numbers: new Int32Array(hosts).fill(-1) };
+  placed.groups.forEach((group, at) =>
+    group.hosts.forEach((host, n) => {
+      cells.groups[host] = at;
+      cells.numbers[host] = n;
+    }),
+  );
+  return cells;
 }

@@ -1,4 +1,9 @@
-/** Draws a placed map on a canvas, and single cells of it again when they change. */
+/**
+ * Draws a placed map on a canvas, and single cells of it again when they change.
+ *
+ * Cells are written as pixels and put on the canvas at once: 50,000 hosts with eight GPUs each are 400,000 rectangles,
+ * which take a browser a hundred times as long.
+ */
 
 import { corner } from "./layout.js";
 
@@ -12,18 +17,21 @@ const STATUS_TONES = {
   p: "--poor",
   x: "--missing",
 };
+const WORSE = { u: 0, n: 1, g: 2, d: 3 }; // of GPUs that share a pixel the worst is drawn
 const NO_GPUS = "--strong-line";
 const NO_LABEL = "-"; // the group of hosts without the label
+const WIDE_STRIPE = 4; // pixels of the page: wider ones have a gap between them
 
-/** The tones as colours of the present theme. */
+/** The tones as colours of the present theme, as pixels; and `ink`, in which names are written, as a colour. */
 export function palette(element) {
   const style = getComputedStyle(element);
-  const colours = {};
-  for (const name of new Set([...Object.values(STATE_TONES), ...Object.values(STATUS_TONES), NO_GPUS])) {
-    colours[name] = resolved(element, style.getPropertyValue(name).trim());
+  const colourOf = (tone) => resolved(element, style.getPropertyValue(tone).trim());
+  const tones = {};
+  for (const tone of new Set([...Object.values(STATE_TONES), ...Object.values(STATUS_TONES), NO_GPUS])) {
+    tones[tone] = pixelOf(colourOf(tone));
   }
-  colours.ink = resolved(element, style.getPropertyValue("--ink").trim());
-  return colours;
+  const byLetter = (names) => Object.fromEntries(Object.entries(names).map(([letter, tone]) => [letter, tones[tone]]));
+  return { tones, states: byLetter(STATE_TONES), statuses: byLetter(STATUS_TONES), ink: colourOf("--ink") };
 }
 
 /** A canvas knows no `light-dark()`: the browser is asked for the colour that it makes of it. */
@@ -36,47 +44,84 @@ function resolved(element, value) {
   return colour;
 }
 
-export function drawAll(context, placed, map, colours) {
-  context.clearRect(0, 0, context.canvas.width, context.canvas.height);
+/** A colour as one number, in the byte order that pixels have on this machine. */
+function pixelOf(colour) {
+  const context = new OffscreenCanvas(1, 1).getContext("2d");
+  context.fillStyle = colour;
+  context.fillRect(0, 0, 1, 1);
+  return new Uint32Array(context.getImageData(0, 0, 1, 1).data.buffer)[0];
+}
+
+/** The pixels of a canvas of so many pixels; `ratio` of them are one of the page. */
+export function emptyPicture(width, height, ratio) {
+  const image = new ImageData(Math.max(1, width), Math.max(1, height));
+  return { image, pixels: new Uint32Array(image.data.buffer), ratio };
+}
+
+export function drawAll(context, picture, placed, view, colours) {
   for (const group of placed.groups) {
-    if (group.name) {
-      context.fillStyle = colours.ink;
-      context.font = `600 ${13 * placed.scale}px Inter, system-ui, sans-serif`;
-      context.fillText(`${group.name === NO_LABEL ? "without the label" : group.name} · ${group.hosts.length}`, 0, group.top + 14 * placed.scale);
-    }
-    group.hosts.forEach((host, n) => drawCell(context, placed, group, n, host, map, colours));
+    for (let n = 0; n < group.hosts.length; n += 1) paint(picture, placed, group, n, group.hosts[n], view, colours);
+  }
+  context.putImageData(picture.image, 0, 0);
+  context.fillStyle = colours.ink;
+  context.font = `600 ${13 * placed.scale}px Inter, system-ui, sans-serif`;
+  for (const group of placed.groups) {
+    if (!group.name) continue;
+    const name = group.name === NO_LABEL ? "without the label" : group.name;
+    const ending = ` · ${group.hosts.length}`;
+    const room = context.canvas.width / picture.ratio - context.measureText(ending).width;
+    context.fillText(fitted(context, name, room) + ending, 0, group.top + 14 * placed.scale);
   }
 }
 
-/** One host: a stripe a GPU, or its status as one square where it has reported none. */
-export function drawCell(context, placed, group, n, host, map, colours) {
+/** The text, shortened with an ellipsis where it is wider than the room that it has. */
+function fitted(context, text, room) {
+  if (context.measureText(text).width <= room) return text;
+  const letters = [...text];
+  while (letters.length > 0 && context.measureText(`${letters.join("")}…`).width > room) letters.pop();
+  return `${letters.join("")}…`;
+}
+
+/** Draws one host again. Returns the square that it takes, in pixels of the page. */
+export function drawCell(context, picture, placed, group, n, host, view, colours) {
+  const { left, top, side } = paint(picture, placed, group, n, host, view, colours);
+  context.putImageData(picture.image, 0, 0, left, top, side, side);
+  return { x: left / picture.ratio, y: top / picture.ratio, side: side / picture.ratio };
+}
+
+/** Writes one host into the picture: a stripe a GPU, or one square. Returns where it is, in pixels. */
+function paint({ image, pixels, ratio }, placed, group, n, host, view, colours) {
   const { x, y } = corner(placed, group, n);
-  const gap = placed.size > 7 ? 1.5 : 0.5;
-  const side = placed.size - gap;
-  context.clearRect(x, y, placed.size, placed.size);
-  for (const { left, width, tone } of stripes(map, host, side)) {
-    context.fillStyle = colours[tone];
-    context.fillRect(x + left, y, width, side);
+  const left = Math.round(x * ratio);
+  const top = Math.round(y * ratio);
+  const gap = Math.max(1, Math.round((placed.size > 7 ? 1.5 : 0.5) * ratio));
+  const side = Math.max(1, Math.round((x + placed.size) * ratio) - left - gap);
+  const bottom = Math.min(top + side, image.height);
+  for (let column = 0; column < side && left + column < image.width; column += 1) {
+    const colour = colourAt(column, side, host, view, colours, ratio);
+    for (let row = top; row < bottom; row += 1) pixels[row * image.width + left + column] = colour;
   }
+  return { left, top, side };
 }
 
-function stripes(map, host, side) {
-  const { columns, offsets, colouring } = map;
-  if (colouring === "uptime") return [{ left: 0, width: side, tone: uptimeTone(columns.uptimes[host]) }];
-  if (colouring === "escalation") return [{ left: 0, width: side, tone: escalationTone(columns.escalations[host]) }];
+/** The pixel of one column of a host's cell; 0, which is nothing, between two wide stripes. */
+function colourAt(column, side, host, { columns, offsets, colouring }, colours, ratio) {
+  if (colouring === "uptime") return colours.tones[uptimeTone(columns.uptimes[host])];
+  if (colouring === "escalation") return colours.tones[escalationTone(columns.escalations[host])];
   const status = columns.statuses[host];
   const count = columns.gpu_counts[host];
   // a host that does not answer is down as a whole, whatever its GPUs were when it last did
-  if (count === 0 || status === "x" || status === "m") {
-    return [{ left: 0, width: side, tone: STATUS_TONES[status] ?? NO_GPUS }];
-  }
-  const width = side / count;
-  const found = [];
-  for (let gpu = 0; gpu < count; gpu += 1) {
+  if (count === 0 || status === "x" || status === "m") return colours.statuses[status] ?? colours.tones[NO_GPUS];
+  const first = Math.floor((column * count) / side);
+  const isWide = side / count > WIDE_STRIPE * ratio;
+  if (isWide && first < count - 1 && Math.floor(((column + 1) * count) / side) > first) return 0;
+  const end = isWide ? first + 1 : Math.ceil(((column + 1) * count) / side);
+  let worst = columns.gpu_states[offsets[host] + first];
+  for (let gpu = first + 1; gpu < end; gpu += 1) {
     const letter = columns.gpu_states[offsets[host] + gpu];
-    found.push({ left: gpu * width, width: Math.max(width - (width > 4 ? 1 : 0), 0.5), tone: STATE_TONES[letter] });
+    if (WORSE[letter] > WORSE[worst]) worst = letter;
   }
-  return found;
+  return colours.states[worst];
 }
 
 function uptimeTone(tenths) {

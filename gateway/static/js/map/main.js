@@ -111,10 +111,12 @@ function Canvas({ map, colouring }) {
       const height = Math.max(260, innerHeight - box.current.getBoundingClientRect().top - scrollY - 60);
       canvas.current.draw(map, colouring, box.current.clientWidth, height);
     };
-    draw();
+    const observer = new ResizeObserver(draw); // called at once, too, and where a scroll bar takes room
+    observer.observe(box.current.parentElement);
     addEventListener("resize", draw);
     addEventListener("themechange", draw);
     return () => {
+      observer.disconnect();
       removeEventListener("resize", draw);
       removeEventListener("themechange", draw);
     };
