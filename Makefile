@@ -4,7 +4,7 @@
 #   make test    the test suite            make check   formatting, types, import directions
 #   make bench   benchmarks (QUICK=1)      make soak    the tests that take minutes; MINUTES=30: at work, must not grow
 #   make chaos   SEED=n MINUTES=m: faults by seed, audited from outside (ARGS=--help); best as root
-#   make drill   NAME=servers|migrate|upgrade|restore|presence: what an operator does, under load (ARGS=--help)
+#   make drill   NAME=servers|migrate|upgrade|restore|standstill|presence: what an operator does, under load (ARGS=--help)
 #   make web     the page, built           make lock    new pins in requirements*.txt
 #   make screenshots   the README's pictures, from the demo
 #   make agentd-binary   dist/gpuping-agentd: agentd in one file, for GPU hosts without a new Python

@@ -209,6 +209,8 @@ def _answered(
         until=measured.end,
         elapsed=length,
         expected=expected,
+        # The scheduler stood still for a part of what the host does not know.
+        stood_still=unknown // 3,
     )
     reported = ReportedTime(
         host=told,
