@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -31,7 +31,9 @@ def free_ports(count: int) -> list[int]:
 class ClusterServer:
     """One server; `process` may be frozen."""
 
-    def __init__(self, folder: Path, number: int, port: int, routes: list[int]) -> None:
+    def __init__(
+        self, folder: Path, number: int, port: int, routes: list[int], more: str = ""
+    ) -> None:
         self.name = f"n{number}"
         self.port = port
         self.process: asyncio.subprocess.Process | None = None
@@ -53,7 +55,7 @@ cluster {{
   port: {routes[number]}
   routes: [{peers}]
 }}
-""")
+{more}""")
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
@@ -72,10 +74,17 @@ cluster {{
 class NatsCluster:
     """Three servers; `url` names all of them."""
 
-    def __init__(self, folder: Path) -> None:
-        ports = free_ports(2 * SIZE)
+    def __init__(
+        self,
+        folder: Path,
+        ports: list[int] | None = None,
+        more: Callable[[int], str] = lambda _: "",
+    ) -> None:
+        """`more` is what the configuration of a server has besides, by its number."""
+        ports = ports or free_ports(2 * SIZE)
         self.servers = [
-            ClusterServer(folder, number, ports[number], ports[SIZE:]) for number in range(SIZE)
+            ClusterServer(folder, number, ports[number], ports[SIZE:], more(number))
+            for number in range(SIZE)
         ]
 
     @property
@@ -93,23 +102,33 @@ async def leader_of(bus: connection.Client, stream: str) -> str:
 
 
 @asynccontextmanager
-async def nats_cluster(folder: Path) -> AsyncIterator[NatsCluster]:
+async def nats_cluster(
+    folder: Path,
+    ports: list[int] | None = None,
+    more: Callable[[int], str] = lambda _: "",
+    credentials: Path | None = None,
+) -> AsyncIterator[NatsCluster]:
     """The servers for the length of a block; JetStream answers when it is entered."""
-    cluster = NatsCluster(folder)
+    cluster = NatsCluster(folder, ports, more)
     try:
         for server in cluster.servers:
             await server.start()
-        await _until_it_answers(cluster)
+        await _until_it_answers(cluster, credentials)
         yield cluster
     finally:
         for server in cluster.servers:
             await server.kill()
 
 
-async def _until_it_answers(cluster: NatsCluster) -> None:
+async def _until_it_answers(cluster: NatsCluster, credentials: Path | None) -> None:
+    chosen = Settings(NATS_URL=cluster.url)
+    prefix = "_INBOX"
+    if credentials is not None:
+        chosen = Settings(NATS_URL=cluster.url, NATS_CREDS=str(credentials))
+        prefix = "_INBOX._layout"
     async with (
         asyncio.timeout(START_SECONDS),
-        connection.connected(Settings(NATS_URL=cluster.url), "cluster") as client,
+        connection.connected(chosen, "cluster", inbox_prefix=prefix) as client,
     ):
         while True:
             try:

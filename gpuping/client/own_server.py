@@ -94,7 +94,8 @@ async def running(settings: Settings, port: int | None) -> AsyncIterator[OwnServ
         if not requires_signed:
             log.warning(
                 "unsigned_reports_accepted",
-                action="give every host a key (`gpuping enroll new --id ID`), then set "
+                action="give every host a key (`gpuping creds hosts` says who has none, "
+                "`gpuping enroll new --id ID` gives one), then set "
                 "GPUPING_REQUIRE_SIGNED=true: until then whoever answers for a host is believed",
             )
         url = server.url

@@ -1,25 +1,41 @@
 """A data dir of before identities is taken over by the first start, and given back unharmed."""
 
+import asyncio
 import tarfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
+import agentd.service
+import scheduler.service
+from agentd.probe_selection import open_probe
 from bus import runner, settings
 from bus.contract import subjects
+from bus.contract.messages import AgentEntry, AgentState
 from bus.errors import GpupingError
 from bus.identity import claims, credentials
 from bus.identity.keys import KeyKind, SigningKey
 from bus.identity.local import LocalIdentities
-from bus.transport import embedded_server, jetstream_api
+from bus.transport import embedded_server, jetstream_api, layout
+from bus.transport.bucket import read
 from bus.transport.connection import Client, connected
 from gpuping.client import own_server
 from gpuping.commands.operate import store
+from gpuping.enrolment import service as enrolment_service
+from tests.nats_cluster import free_ports
 
 STORED = Path(__file__).parents[1] / "data" / "stored_data_dir" / "data_dir.tar.xz"
+
+QUICK = {
+    "PING_BASE_INTERVAL_MINUTES": "0.02",
+    "PING_MAX_INTERVAL_HOURS": "0.001",
+    "PING_RESPONSE_TIMEOUT_SECONDS": "2",
+    "AGENT_GPU_CHECK_INTERVAL_SECONDS": "0.2",
+}
 
 
 @pytest.fixture
@@ -98,3 +114,57 @@ def test_credentials_of_another_account_are_made_anew(tmp_path: Path) -> None:
     remade = claims.decode(credentials.read(identities.service("storage")).token)
     assert remade.nats["issuer_account"] == authority.account_of("storage")
     assert identities.keep_valid("storage", "_storage", path) is False
+
+
+async def test_a_host_that_got_credentials_before_the_upgrade_goes_on_over_it(
+    tmp_path: Path,
+) -> None:
+    """docs/operations.md: identities first, then credentials to the hosts, then the upgrade.
+
+    A server without identities does not ask for the credentials that a client brings.
+    """
+    (port,) = free_ports(1)
+    identities = LocalIdentities.open_or_create(tmp_path)
+    chosen = settings.load({}, GPUPING_DATA_DIR=str(tmp_path), **QUICK)
+    on_bus = msgspec.structs.replace(chosen, NATS_URL=f"nats://127.0.0.1:{port}")
+    of_host = msgspec.structs.replace(on_bus, NATS_CREDS=str(identities.agent("gpu-1")))
+    probe = open_probe(of_host, "gpu-1", "healthy")
+    async with agentd.service.running(
+        of_host, agent_id="gpu-1", probe=probe, state_dir=tmp_path / "gpu-1"
+    ):
+        async with (
+            embedded_server.running(tmp_path, port),
+            connected(on_bus, "layout") as client,
+        ):
+            await layout.ensure(client, on_bus, grow=True)
+            async with scheduler.service.running(on_bus):
+                before = await answered_after(client, 0)
+        async with own_server.running(chosen, port) as server:
+            assert server.settings.GPUPING_REQUIRE_SIGNED is False
+            authority = server.identities.authority
+            async with (
+                enrolment_service.running(server.settings_of("enrolment"), authority),
+                scheduler.service.running(server.settings_of("scheduler")),
+                connected(
+                    server.settings_of("operator"), "test", inbox_prefix="_INBOX._operator"
+                ) as client,
+            ):
+                after = await answered_after(client, before.ping_seq, is_signed=True)
+                entry = await read(client, subjects.agent_key("gpu-1"), AgentEntry)
+    assert after.ping_seq > before.ping_seq
+    assert entry is not None
+    assert entry.value.signing_key is not None
+
+
+async def answered_after(client: Client, number: int, *, is_signed: bool = False) -> AgentState:
+    """The host's state after a ping later than `number` was answered."""
+    async with asyncio.timeout(90):
+        while True:
+            state = await read(client, subjects.state_key("gpu-1"), AgentState)
+            if state is not None and state.value.ping_seq > number:
+                found = state.value
+                if found.last.outcome == "answered" and (
+                    found.report_hash is not None or not is_signed
+                ):
+                    return found
+            await asyncio.sleep(0.05)  # the bucket is asked, and tells nobody
