@@ -59,7 +59,7 @@ def _notes(view: StatusView) -> str:
         )
     if view.history_as_of is None:
         notes.append("Days and incidents cannot be shown at the moment.")
-    elif not view.stale and (view.as_of - view.history_as_of).total_seconds() > 1:
+    elif view.history_stale and not view.stale:
         notes.append(
             "Days and incidents cannot be brought up to date at the moment. They show what was "
             f"known at {words.moment(view.history_as_of)} UTC."

@@ -74,7 +74,8 @@ class ShownMaintenance(Struct, kw_only=True, frozen=True):
 class StatusView(Struct, kw_only=True, frozen=True):
     """A whole page. `stale`: the present cannot be asked for, and `as_of` is when it could.
 
-    `history_as_of` is the same of days and incidents; None where they were never known.
+    `history_stale` and `history_as_of` are the same of days and incidents, the latter None where
+    they were never known.
     """
 
     name: str
@@ -83,6 +84,7 @@ class StatusView(Struct, kw_only=True, frozen=True):
     state: HostState
     as_of: datetime
     stale: bool
+    history_stale: bool
     history_as_of: datetime | None
     hosts: tuple[ShownHost, ...]
     incidents: tuple[ShownIncident, ...]
@@ -103,8 +105,13 @@ def compute(
     bookings: Iterable[Booking],
     history: History | None,
     now: datetime,
+    *,
+    history_stale: bool,
 ) -> StatusView:
-    """Returns the page of these agents, which are in the order in which they are numbered."""
+    """Returns the page of these agents, which are in the order in which they are numbered.
+
+    `history` is what storage answered now, or with `history_stale` what it answered before.
+    """
     names = host_names(agents)
     states = [words.host_state(agent) for agent in agents]
     hosts: list[ShownHost] = []
@@ -132,6 +139,7 @@ def compute(
         state=words.worst(states),
         as_of=now,
         stale=False,
+        history_stale=history_stale,
         history_as_of=history.as_of if history is not None else None,
         hosts=tuple(hosts),
         incidents=tuple(incidents[:MOST_INCIDENTS]),

@@ -52,10 +52,11 @@ class Kept(NamedTuple):
 
 
 class StatusPages:
-    """The pages of one gateway."""
+    """The pages of one gateway. A page is kept for `page_seconds`."""
 
-    def __init__(self, fleet_client: FleetClient) -> None:
+    def __init__(self, fleet_client: FleetClient, page_seconds: float = PAGE_SECONDS) -> None:
         self._fleet_client = fleet_client
+        self._page_seconds = page_seconds
         self._definitions: dict[str, StatusPage] | None = None
         self._definitions_until = 0.0
         self._kept: dict[str, Kept] = {}
@@ -114,7 +115,8 @@ class StatusPages:
                 raise
             log.warning("status_page_stale", page=page.name, detail=str(error))
             view = replace(before.view, stale=True)
-            kept = _kept(page, view, before.history, AGAIN_SECONDS)
+            seconds = min(AGAIN_SECONDS, self._page_seconds)
+            kept = _kept(page, view, before.history, seconds)
         self._kept[page.name] = kept
         return kept
 
@@ -124,13 +126,22 @@ class StatusPages:
         agents = await self._agents(page)
         bookings = await self._fleet_client.maintenance(BookingsRequest(past_too=True))
         history = before.history if before is not None else None
-        seconds = PAGE_SECONDS
+        seconds = self._page_seconds
+        is_stale = False
         try:
             history = await self._history(agents)
         except BusError as error:
             log.warning("status_page_history_stale", page=page.name, detail=str(error))
-            seconds = AGAIN_SECONDS
-        view = status_page.compute(page, agents, bookings.bookings, history, now)
+            seconds = min(AGAIN_SECONDS, self._page_seconds)
+            is_stale = True
+        view = status_page.compute(
+            page,
+            agents,
+            bookings.bookings,
+            history,
+            now,
+            history_stale=is_stale,
+        )
         return _kept(page, view, history, seconds)
 
     async def _history(self, agents: list[Agent]) -> History:

@@ -5,6 +5,7 @@ What is public shows no more than it should; every wrong address has the same an
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from bus.identity import tokens
 from bus.settings import Settings
 from bus.transport import connection
 from gateway import service
+from gateway.public.status_pages import StatusPages
 from tests.agents import AnswerPing, answering, report
 
 PAGES = "/ping-system/status-pages"
@@ -42,6 +44,7 @@ class Fleet(NamedTuple):
     anyone: httpx.AsyncClient
     elsewhere: httpx.AsyncClient
     storage: AsyncExitStack
+    scheduler: AsyncExitStack
 
 
 def answer_once() -> AnswerPing:
@@ -93,7 +96,8 @@ async def fleet(
         agents = await stack.enter_async_context(answering(config))
         await agents.add("host-a")
         await agents.add("host-b", answer_once())
-        await stack.enter_async_context(scheduler.service.running(config))
+        present = await stack.enter_async_context(AsyncExitStack())
+        await present.enter_async_context(scheduler.service.running(config))
         past = await stack.enter_async_context(AsyncExitStack())
         await past.enter_async_context(storage.service.running(config))
         first = await stack.enter_async_context(service.running(config))
@@ -114,7 +118,7 @@ async def fleet(
                 (second.url, None),
             )
         ]
-        yield Fleet(client, *asked, past)
+        yield Fleet(client, *asked, past, present)
 
 
 async def add_page(http: httpx.AsyncClient, **changes) -> httpx.Response:
@@ -144,6 +148,7 @@ async def test_a_status_page_shows_what_it_may_and_costs_once_a_minute(fleet: Fl
     assert "<b>&</b>" not in page.text
     assert "Ours &lt;b&gt;" in page.text
     assert "<script" not in page.text
+    assert re.findall(r'(?:href|src)="/', page.text) == []  # a proxy may have a prefix
     assert [host["name"] for host in shown["hosts"]] == ["Host 1", "Host 2"]
     assert [host["state"] for host in shown["hosts"]] == ["up", "down"]
     assert [len(host["days"]) for host in shown["hosts"]] == [90, 90]
@@ -178,12 +183,34 @@ async def test_a_status_page_shows_what_it_may_and_costs_once_a_minute(fleet: Fl
     assert {entry.actor for entry in entries if "status-page" in entry.action} == {
         "token operator-1"
     }
-    await storage_away(fleet)
+    await services_away(fleet)
 
 
-async def storage_away(fleet: Fleet) -> None:
-    """A page that is new while storage is away says what it does not know."""
+async def services_away(fleet: Fleet) -> None:
+    """What is not known, or was known before, is said to be so."""
+    assert (await add_page(fleet.operator, name="kept")).status_code == 201
+    pages = StatusPages(fleet.client, page_seconds=0.0)
+    visits = await asyncio.gather(*[pages.page("kept") for _ in range(20)])
+    assert pages.computed == 1
+    assert visits[0] is not None
+    known = visits[0].view
     await fleet.storage.aclose()
+    without_storage = await pages.page("kept")
+    assert without_storage is not None
+    assert without_storage.view.history_as_of == known.history_as_of
+    assert without_storage.view.hosts[0].days == known.hosts[0].days
+    assert b"Days and incidents cannot be brought up to date" in without_storage.html.data
+    await new_without_storage(fleet)
+    await fleet.scheduler.aclose()
+    without_anything = await pages.page("kept")
+    assert without_anything is not None
+    assert without_anything.view.stale
+    assert without_anything.view.as_of == without_storage.view.as_of
+    assert b"This page cannot be brought up to date" in without_anything.html.data
+    assert (await fleet.elsewhere.get("/status/kept")).status_code == 503  # it never knew it
+
+
+async def new_without_storage(fleet: Fleet) -> None:
     assert (await add_page(fleet.operator)).status_code == 201
     shown = await until_shown(fleet.anyone, lambda _: True)
     page = await fleet.anyone.get("/status/fleet")
@@ -341,6 +368,7 @@ async def host_link(fleet: Fleet) -> None:
         assert answer.status_code == 200
         assert "host-a" not in answer.text
     assert "<script" not in page.text
+    assert re.findall(r'(?:href|src)="/', page.text) == []  # a proxy may have a prefix
     assert page.headers["cache-control"] == "no-store"
     assert page.headers["referrer-policy"] == "no-referrer"
     slash = await fleet.anyone.get(f"{path}/")
