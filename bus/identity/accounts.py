@@ -6,7 +6,8 @@ import arrives in the asker's account only. Services that must read streams, or 
 therefore live in an account of their own each. What such an account imports is what its role may
 publish, so that an answer of JetStream's can cause nothing that the role may not do by itself.
 
-Hosts, the scheduler and people share the fleet's account.
+Hosts, the scheduler and people share the fleet's account, which imports nothing. The services hear
+its questions as a stream, so that they see to which subject an answer would go.
 """
 
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from bus.identity.roles import ROLES, RoleName
 Kind = Literal["service", "stream"]
 Reach = Literal["nothing", "own", "fleet"]
 
+EVERY_INBOX = f"{subjects.INBOX_PREFIX}.>"
 _EVENTS = (subjects.EVENT_ALL,)  # are heard and never answered
 _ASKED_OF_ALL = (subjects.STATS,)  # of every instance; each answers
 
@@ -53,28 +55,24 @@ def reach_of(name: RoleName) -> Reach:
     return "nothing"
 
 
-def imports_of(owner: RoleName | None) -> tuple[Import, ...]:
-    """What the account of a role imports, or that of the fleet (None)."""
-    if owner is None:
-        found = _imports_of_fleet()
-    else:
-        found = _imports_of_role(owner)
-    return tuple(dict.fromkeys(found))
+def imports_of(owner: RoleName) -> tuple[Import, ...]:
+    """What the account of a role imports."""
+    return tuple(dict.fromkeys([*_imports_to_ask(owner), *_imports_to_hear(owner)]))
 
 
 def exports_of(owner: RoleName | None) -> tuple[Export, ...]:
     """What the account of a role exports, or that of the fleet (None): all that others import."""
-    kinds: dict[str, Kind] = {}
-    for importer in (None, *apart()):
+    offered: dict[tuple[Kind, str], None] = {}
+    for importer in apart():
         for taken in imports_of(importer):
             if taken.provider == owner and importer != owner:
-                kinds[taken.subject] = taken.kind
+                offered[taken.kind, taken.subject] = None
     exports = []
-    for subject, kind in kinds.items():
-        others = [other for other in kinds if other != subject]
+    for kind, subject in offered:
+        others = [other for of_kind, other in offered if of_kind == kind and other != subject]
         if any(covers(other, subject) for other in others):
             continue  # a wider export has it
-        exports.append(Export(subject, kind, _is_answered_often(subject)))
+        exports.append(Export(subject, kind, kind == "service" and _is_answered_often(subject)))
     return tuple(exports)
 
 
@@ -92,24 +90,7 @@ def covers(pattern: str, subject: str) -> bool:
     return len(wanted) == len(given)
 
 
-def _imports_of_fleet() -> Iterable[Import]:
-    """What hosts, the scheduler and people ask of the services in accounts of their own."""
-    asked = []
-    for role in ROLES.values():
-        if not role.has_own_account:
-            asked += [
-                subject
-                for subject in role.publish
-                if not subject.startswith(subjects.DISCOVERY_PREFIX)
-            ]
-    for name in apart():
-        for heard in _heard(name):
-            is_asked = any(covers(heard, subject) for subject in asked)
-            if is_asked or heard.startswith(subjects.DISCOVERY_PREFIX):
-                yield Import(heard, name)
-
-
-def _imports_of_role(owner: RoleName) -> Iterable[Import]:
+def _imports_to_ask(owner: RoleName) -> Iterable[Import]:
     for subject in ROLES[owner].publish:
         if subject.startswith(subjects.JETSTREAM_API):
             # The import has to have the name of all of JetStream's API, because the server itself
@@ -119,9 +100,38 @@ def _imports_of_role(owner: RoleName) -> Iterable[Import]:
             provider = _provider_of(subject)
             if provider != owner:
                 yield Import(subject, provider)
+
+
+def _imports_to_hear(owner: RoleName) -> Iterable[Import]:
     for subject in ROLES[owner].subscribe:
         if subject in _EVENTS:
             yield Import(subject, None, "stream")
+    askers: set[str] = set()
+    for heard in _heard(owner):
+        asking = _askers_in_fleet(heard)
+        if asking:
+            # As a stream, and not as a service of which the fleet takes the answers: the server
+            # would put those on whatever reply subject the asker named, a key of the bucket
+            # included, and the service could not see which it is.
+            yield Import(heard, None, "stream")
+            askers |= asking
+    for inbox in sorted(askers):
+        if not any(covers(other, inbox) for other in askers - {inbox}):
+            yield Import(inbox, None)
+
+
+def _askers_in_fleet(heard: str) -> set[str]:
+    """The inboxes of the roles in the fleet's account that may ask this."""
+    found = set()
+    for role in ROLES.values():
+        if role.has_own_account:
+            continue
+        is_asked = any(covers(heard, subject) or covers(subject, heard) for subject in role.publish)
+        if is_asked:
+            inboxes = [one for one in role.subscribe if one.startswith(subjects.INBOXES)]
+            # Names are put in by the server: here each stands for all of them.
+            found |= {inbox if "{{" not in inbox else EVERY_INBOX for inbox in inboxes}
+    return found
 
 
 def _provider_of(subject: str) -> RoleName | None:

@@ -334,7 +334,7 @@ class Authority:
         )
 
     def account_token(self) -> str:
-        """The fleet's account: its roles' permissions, exports and imports, the revocations."""
+        """The fleet's account: its roles' permissions, its exports, the revocations."""
         role_of_key = {key: role for role, key in self.fleet.signing_keys.items()}
         role_of_key |= self.fleet.retiring
         for key, role in list(role_of_key.items()):
@@ -346,7 +346,6 @@ class Authority:
             "limits": _account_limits(jetstream=True),
             "signing_keys": _scopes(role_of_key),
             "exports": self._exports(None),
-            "imports": self._imports(None),
         }
         if self.fleet.revoked:
             body["revocations"] = self.fleet.revoked
@@ -384,13 +383,11 @@ class Authority:
             exports.append(entry)
         return exports
 
-    def _imports(self, owner: RoleName | None) -> list[dict[str, Any]]:
+    def _imports(self, owner: RoleName) -> list[dict[str, Any]]:
         imports = []
         for number, taken in enumerate(accounts.imports_of(owner)):
             provider = self.fleet.account
             if taken.provider is not None:
-                if taken.provider not in self.fleet.role_accounts:
-                    continue  # of before: that role is in the fleet's account still
                 provider = self.fleet.role_accounts[taken.provider]
             entry = {
                 "name": f"{number}",

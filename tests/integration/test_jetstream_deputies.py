@@ -21,7 +21,7 @@ from bus.identity import accounts
 from bus.identity.roles import ROLES, RoleName
 from bus.transport import connection, layout
 from bus.transport.consumers import making
-from bus.transport.micro_services import serve
+from bus.transport.micro_services import Endpoint, serve
 from scheduler.consumer_endpoints import ConsumerEndpoints
 from tests.identity import IdentityServer, RoleClient, any_matches, joined
 from tests.nats_cluster import free_ports
@@ -234,3 +234,51 @@ async def test_storage_gets_a_consumer_from_the_scheduler_and_none_that_sends_un
             info = f"{API}.CONSUMER.INFO.GPUPING_HISTORY.pushes"
             made_config = json.loads((await observer.nc.request(info, b"", timeout=5)).data)
             assert "deliver_subject" not in made_config["config"]
+
+
+@pytest.mark.parametrize("asker", ["agent", "bootstrap", "operator"])
+async def test_nobody_has_a_service_write_by_the_reply_subject_of_a_question(server, asker) -> None:
+    """Answers to the fleet's account do not pass through an import that would put them anywhere.
+
+    The service sees the reply subject as it was named, and drops the question.
+    """
+    name = {"agent": OWN, "bootstrap": "_enrol-1", "operator": "_operator"}[asker]
+    asked = {
+        "agent": subjects.renew(OWN),
+        "bootstrap": subjects.REDEEM,
+        "operator": subjects.NEW_ENROLMENT,
+    }[asker]
+    inbox = {"bootstrap": f"_INBOX._enrol.{name}"}.get(asker, f"_INBOX.{name}")
+    path = server.folder / "asker.creds"
+    server.authority.issue(asker, name, path)
+    async with (
+        role_client(server, "scheduler") as scheduler,
+        role_client(server, "layout") as observer,
+        joined(server.url, inbox, user_credentials=str(path)) as client,
+        connection.connected(
+            role_settings(server, "enrolment"), "e", inbox_prefix="_INBOX._enrolment"
+        ) as enrolment,
+    ):
+        await lay_out(server, scheduler)
+        answered: list[str] = []
+
+        async def answer(request: Any) -> bytes:
+            answered.append(request.subject)
+            return b"answered"
+
+        endpoints = [
+            Endpoint("renew", subjects.RENEW_ALL, answer),
+            Endpoint("redeem", subjects.REDEEM, answer),
+            Endpoint("new", subjects.NEW_ENROLMENT, answer),
+        ]
+        await serve(enrolment, subjects.ENROLMENT_SERVICE, "answers", endpoints)
+        before = await sequences(observer)
+        for reply in (*KEYS, *COMMANDS, *QUESTIONS):
+            await client.nc.publish(asked, b"", reply=reply)
+        await client.settle()
+        reply = await client.nc.request(asked, b"", timeout=5)
+        assert reply.data == b"answered"
+        await enrolment.flush()
+        assert await sequences(observer) == before
+        assert answered == [asked]
+        assert enrolment.refused_reply_count == len((*KEYS, *COMMANDS, *QUESTIONS))
