@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from bus.contract import subjects
 from bus.contract.subjects import check_agent_id
 from bus.errors import GpupingError
-from bus.identity import accounts, claims, credentials
+from bus.identity import accounts, claims, credentials, fleet_file
+from bus.identity.fleet_file import Fleet, Issued
 from bus.identity.keys import KeyKind, SigningKey, check_public_key
 from bus.identity.roles import (
     LEAF_SYSTEM_PUBLISH,
@@ -51,42 +51,6 @@ _FOR_EVER = 4_102_444_800  # 2100-01-01, in seconds since 1970
 
 class AuthorityError(GpupingError):
     """An authority that does not exist, exists already, or cannot do what was asked."""
-
-
-class Fleet(Struct, frozen=True, kw_only=True):
-    """The public half of an authority: `fleet.json`.
-
-    signing_keys: by role. retiring: earlier signing keys and their roles, which are believed until
-    the rotation is finished. revoked: public keys of users, each with the second since 1970 until
-    which tokens for it are void. requires_signed: reports of hosts without a known key do not
-    count, unless GPUPING_REQUIRE_SIGNED says otherwise; false for fleets of before identities.
-    changed_at: seconds since 1970, and later at every change: servers that were away take the
-    account that was issued last, and know no part of a second.
-    """
-
-    operator: str
-    account: str
-    system_account: str
-    look_account: str
-    look_signing_key: str
-    look_user: str
-    signing_keys: dict[RoleName, str]
-    retiring: dict[str, RoleName] = {}
-    role_accounts: dict[RoleName, str] = {}
-    in_fleet: dict[str, RoleName] = {}
-    requires_signed: bool = True
-    revoked: dict[str, int] = {}
-    changed_at: int = 0
-
-
-class Issued(Struct, frozen=True, kw_only=True):
-    """One line of `issued.jsonl`: a user that was given credentials. Times: seconds since 1970."""
-
-    role: RoleName
-    name: str
-    public_key: str
-    issued_at: int
-    expires_at: int
 
 
 class Authority:
@@ -141,7 +105,7 @@ class Authority:
         """Reads an authority. Raises AuthorityError or CredentialsError."""
         path = folder / "fleet.json"
         try:
-            fleet = msgspec.json.decode(path.read_bytes(), type=Fleet)
+            fleet = fleet_file.decode(path.read_bytes())
         except FileNotFoundError:
             raise AuthorityError(
                 f"no authority in {folder}: make one with `gpuping creds init`"
@@ -276,17 +240,16 @@ class Authority:
     def record(self, issued: Issued) -> None:
         """Notes who was given credentials, so that they can be revoked by name."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self.folder / "issued.jsonl", flags, 0o600)
+        name = fleet_file.ISSUED
+        if issued.role in fleet_file.LATER_ROLES:
+            name = fleet_file.ISSUED_LATER
+        descriptor = os.open(self.folder / name, flags, 0o600)
         with os.fdopen(descriptor, "ab") as file:
             file.write(msgspec.json.encode(issued) + b"\n")
 
     def issued(self) -> list[Issued]:
         """Every user that was given credentials from this folder, oldest first."""
-        path = self.folder / "issued.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_bytes().splitlines()
-        return [msgspec.json.decode(line, type=Issued) for line in lines]
+        return sorted(fleet_file.issued_in(self.folder), key=lambda user: user.issued_at)
 
     # ---- what the server is told ----
 
@@ -529,8 +492,8 @@ class Authority:
     def _save(self, fleet: Fleet) -> None:
         changed_at = max(int(time.time()), self.fleet.changed_at + 1)
         fleet = replace(fleet, changed_at=changed_at)
-        text = msgspec.json.format(msgspec.json.encode(fleet)).decode()
-        credentials.write_secret(self.folder / "fleet.json", text + "\n")
+        text = fleet_file.encode(fleet).decode()
+        credentials.write_secret(self.folder / "fleet.json", text)
         self.fleet = fleet
 
 

@@ -36,7 +36,8 @@ from bus.contract.enrolment import (
 from bus.contract.messages import AgentEntry, decode, encode
 from bus.errors import BusError, RefusedError, StaleError
 from bus.identity import enrolment_token, host
-from bus.identity.authority import USER_DAYS, Authority, Issued
+from bus.identity.authority import USER_DAYS, Authority
+from bus.identity.fleet_file import Issued
 from bus.identity.keys import InvalidKeyError, KeyKind, SigningKey, check_public_key
 from bus.settings import Settings
 from bus.transport import account_updates, connection, jetstream_api

@@ -12,9 +12,10 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from bus.identity import claims, credentials, local
-from bus.identity.authority import Authority, AuthorityError, Issued
+from bus.identity.authority import Authority, AuthorityError
 from bus.identity.claims import InvalidTokenError
 from bus.identity.credentials import CredentialsError
+from bus.identity.fleet_file import Issued
 from bus.settings import Settings
 
 CONNECT_SECONDS = 5.0

@@ -14,7 +14,8 @@ from bus.contract import subjects
 from bus.contract.enrolment import HostKeys
 from bus.errors import BadMessageError, BusError, GpupingError, SettingsError
 from bus.identity import local
-from bus.identity.authority import Authority, Issued
+from bus.identity.authority import Authority
+from bus.identity.fleet_file import Issued
 from bus.identity.keys import InvalidKeyError, KeyKind, check_public_key
 from bus.identity.local import LocalIdentities
 from bus.identity.roles import ROLES, RoleName

@@ -1,0 +1,95 @@
+"""The files `fleet.json` and `issued.jsonl`, as this version and earlier ones can read them.
+
+A fleet may go back to an earlier version, which refuses a role that it does not know. Roles that
+came later are therefore written to fields and a file of their own, which earlier versions ignore.
+For the same reason roles that are unknown here are left out: a later version makes them again.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from bus.identity.roles import ROLES, RoleName
+
+ISSUED = "issued.jsonl"
+ISSUED_LATER = "issued-later.jsonl"
+LATER_ROLES: frozenset[RoleName] = frozenset({"bridge"})
+# Where roles stand in fleet.json: as the keys of a table, or as its values.
+_BY_ROLE = ("signing_keys", "role_accounts")
+_TO_ROLE = ("retiring", "in_fleet")
+
+
+class Fleet(Struct, frozen=True, kw_only=True):
+    """The public half of an authority: `fleet.json`.
+
+    signing_keys: by role. retiring: earlier signing keys and their roles, which are believed until
+    the rotation is finished. revoked: public keys of users, each with the second since 1970 until
+    which tokens for it are void. requires_signed: reports of hosts without a known key do not
+    count, unless GPUPING_REQUIRE_SIGNED says otherwise; false for fleets of before identities.
+    changed_at: seconds since 1970, and later at every change: servers that were away take the
+    account that was issued last, and know no part of a second.
+    """
+
+    operator: str
+    account: str
+    system_account: str
+    look_account: str
+    look_signing_key: str
+    look_user: str
+    signing_keys: dict[RoleName, str]
+    retiring: dict[str, RoleName] = {}
+    role_accounts: dict[RoleName, str] = {}
+    in_fleet: dict[str, RoleName] = {}
+    requires_signed: bool = True
+    revoked: dict[str, int] = {}
+    changed_at: int = 0
+
+
+class Issued(Struct, frozen=True, kw_only=True):
+    """One line of `issued.jsonl`: a user that was given credentials. Times: seconds since 1970."""
+
+    role: RoleName
+    name: str
+    public_key: str
+    issued_at: int
+    expires_at: int
+
+
+def decode(data: bytes) -> Fleet:
+    """Raises msgspec.DecodeError."""
+    tables: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
+    for name in (*_BY_ROLE, *_TO_ROLE):
+        table = {**tables.get(name, {}), **tables.get(f"later_{name}", {})}
+        tables[name] = {key: of for key, of in table.items() if _role(name, key, of) in ROLES}
+    return msgspec.convert(tables, Fleet)
+
+
+def encode(fleet: Fleet) -> bytes:
+    """Readable, and with what earlier versions do not know set apart."""
+    tables: dict[str, Any] = msgspec.to_builtins(fleet)
+    for name in (*_BY_ROLE, *_TO_ROLE):
+        table: Mapping[str, str] = tables[name]
+        later = {key: of for key, of in table.items() if _role(name, key, of) in LATER_ROLES}
+        tables[name] = {key: of for key, of in table.items() if key not in later}
+        tables[f"later_{name}"] = later
+    return msgspec.json.format(msgspec.json.encode(tables)) + b"\n"
+
+
+def _role(table: str, key: str, of: str) -> str:
+    if table in _BY_ROLE:
+        return key
+    return of
+
+
+def issued_in(folder: Path) -> Iterator[Issued]:
+    """Every user that was given credentials from a folder, of roles that are known here."""
+    for name in (ISSUED, ISSUED_LATER):
+        path = folder / name
+        if not path.exists():
+            continue
+        for line in path.read_bytes().splitlines():
+            if msgspec.json.decode(line, type=dict[str, Any]).get("role") in ROLES:
+                yield msgspec.json.decode(line, type=Issued)
