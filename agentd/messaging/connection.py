@@ -118,6 +118,7 @@ class BusSession:
             name,
             inbox_prefix=inbox_prefix,
             reconnected=reconnected,
+            slowest_retry_seconds=connection.SLOWEST_RETRY_SECONDS,
         ) as client:
             self._client = client
             service = await micro_services.serve(

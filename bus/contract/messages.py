@@ -346,6 +346,7 @@ class Outcome(Struct, kw_only=True, frozen=True, gc=False, omit_defaults=True):
     and `gpus` are the time in it as it was admitted. The window of a ping that was not answered
     stays open: the next one has the same `since`. `gpus` is empty where the report has exactly the
     expected GPUs and all have the host's own seconds. `remarks` says what admission changed.
+    `excused` says when the excused time of an answer was: maintenance within the window.
     `report` is the answer's exact bytes; `refused_report` is an answer that was refused, as text.
     Outcomes of versions before have no `since`: their window is where the report says.
     """
@@ -365,6 +366,7 @@ class Outcome(Struct, kw_only=True, frozen=True, gc=False, omit_defaults=True):
     gpus: tuple[GpuTime, ...] = ()
     remarks: tuple[str, ...] = ()
     refused_report: str | None = None
+    excused: tuple[Span, ...] = ()
     report: Raw = NO_REPORT  # not None, because msgspec has no union with Raw; see `report_of`
 
     def __post_init__(self) -> None:

@@ -38,7 +38,8 @@ log = structlog.get_logger("bus")
 PING_INTERVAL_SECONDS = 5
 MAX_OUTSTANDING_PINGS = 2
 FIRST_RETRY_SECONDS = 0.25
-SLOWEST_RETRY_SECONDS = 8.0
+SLOWEST_RETRY_SECONDS = 8.0  # of hosts, of which thousands may return at once
+SLOWEST_SERVICE_RETRY_SECONDS = 1.0  # there are few services, and everybody waits for them
 REFUSAL_SECONDS = 5.0  # a server looks for an account that it does not know for 2 s
 MOST_DENIALS = 100  # are remembered and logged
 LISTEN_SECONDS = 2.0  # for a TCP connection, before anything is asked over it
@@ -49,16 +50,23 @@ _ERRORS_OF_ONE_MESSAGE = ("permissions violation", "stale connection")
 Hook = Callable[[], Awaitable[None]]
 
 
-def _next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
+def _next_server(
+    slowest_retry_seconds: float,
+) -> Callable[[list[Server], dict[str, Any]], tuple[Server, float]]:
     """Chooses the server with the fewest attempts, and a back-off with jitter.
 
     Without jitter a whole fleet would reconnect in the same moment.
     """
-    server = min(servers, key=lambda candidate: candidate.reconnects)
-    doublings = min(server.reconnects, 10)
-    longest = min(SLOWEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0**doublings)
-    seconds = random.uniform(longest / 2, longest)  # noqa: S311  # spreads load, keeps no secret
-    return server, seconds
+
+    def choose(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
+        server = min(servers, key=lambda candidate: candidate.reconnects)
+        doublings = min(server.reconnects, 10)
+        longest = min(slowest_retry_seconds, FIRST_RETRY_SECONDS * 2.0**doublings)
+        # it spreads load, and keeps no secret
+        seconds = random.uniform(longest / 2, longest)  # noqa: S311
+        return server, seconds
+
+    return choose
 
 
 class Client(NatsClient):
@@ -337,11 +345,12 @@ async def connect(
     *,
     inbox_prefix: str = subjects.INBOX_PREFIX,
     reconnected: Hook | None = None,
+    slowest_retry_seconds: float = SLOWEST_SERVICE_RETRY_SECONDS,
 ) -> Client:
     """Connects, and waits for as long as there is no server. The client reconnects for ever.
 
     `name` is what `nats server report connections` shows; `reconnected` as in
-    `Client.on_reconnect`.
+    `Client.on_reconnect`. `slowest_retry_seconds`: the longest pause before it is tried again.
     """
     addresses, identity = _addresses_and_identity(settings)
     _check_addresses(addresses)
@@ -356,7 +365,7 @@ async def connect(
         name=name,
         **({"inbox_prefix": inbox_prefix} | identity),
         max_reconnect_attempts=-1,
-        reconnect_to_server_handler=_next_server,
+        reconnect_to_server_handler=_next_server(slowest_retry_seconds),
         reconnect_time_wait=1,  # while the first connection is tried; then see _next_server
         connect_timeout=5,
         ping_interval=PING_INTERVAL_SECONDS,
@@ -484,9 +493,16 @@ async def connected(
     *,
     inbox_prefix: str = subjects.INBOX_PREFIX,
     reconnected: Hook | None = None,
+    slowest_retry_seconds: float = SLOWEST_SERVICE_RETRY_SECONDS,
 ) -> AsyncIterator[Client]:
     """`connect` for the length of a block."""
-    client = await connect(settings, name, inbox_prefix=inbox_prefix, reconnected=reconnected)
+    client = await connect(
+        settings,
+        name,
+        inbox_prefix=inbox_prefix,
+        reconnected=reconnected,
+        slowest_retry_seconds=slowest_retry_seconds,
+    )
     try:
         yield client
     finally:

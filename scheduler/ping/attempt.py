@@ -9,6 +9,7 @@ from bus.contract.messages import (
     ExcusedSpan,
     ExpectedChange,
     PingRequest,
+    Span,
     Status,
     UptimeReport,
     encode,
@@ -39,6 +40,7 @@ class PingAttempt:
         "due_at",
         "due_seq",
         "excused",
+        "excused_spans",
         "first_sent_at",
         "is_abandoned",
         "ledger_heads",
@@ -105,6 +107,7 @@ class PingAttempt:
         self.report_bytes: bytes | None = None  # as received
         self.report: UptimeReport | None = None  # the same, decoded
         self.admitted: Admitted | None = None  # the time in it that counts
+        self.excused_spans: tuple[Span, ...] = ()  # when its excused time was
         self.refused_report: bytes | None = None  # an answer that does not count
         self.rejected = ""  # why the last answer was ignored; there may be a better one
         self.rejected_as = ""  # the same, in one word
@@ -151,6 +154,7 @@ class PingAttempt:
         self.report_bytes = None
         self.report = None
         self.admitted = None
+        self.excused_spans = ()
         self.refused_report = None
         self.rejected = ""
         self.rejected_as = ""

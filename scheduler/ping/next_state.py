@@ -306,6 +306,7 @@ def _outcome(
         window_seconds=host.window / 1000,
         gpus=gpu_times(admitted, report),
         remarks=remarks,
+        excused=attempt.excused_spans,
         response_ms=attempt.response_ms,
         late_ms=attempt.late_ms(),
         report=report_json,

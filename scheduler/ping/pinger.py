@@ -29,7 +29,7 @@ from scheduler.ping.server_monitor import ServerMonitor
 from scheduler.ping.signature_checks import CheckResult, SignatureChecks, SignedAnswer
 from scheduler.ping.standstill import StandstillWatch
 from scheduler.ping.timestamps import whole_millisecond
-from scheduler.ping.window import admit_report, measured_window
+from scheduler.ping.window import admit_report, excused_spans, measured_window
 from scheduler.policy import MAINTENANCE, Answered, Excused, Missed, PingResult
 
 log = structlog.get_logger("scheduler.ping.pinger")
@@ -327,6 +327,7 @@ class Pinger:
         attempt.report_bytes = data
         attempt.report = report
         attempt.admitted = admitted
+        attempt.excused_spans = excused_spans(window)
         return Answered(
             admitted.host.uptime_percent,
             report.gpu_available,

@@ -16,6 +16,11 @@ def milliseconds(timestamp: datetime) -> int:
     return (timestamp - _EPOCH) // _MILLISECOND
 
 
+def moment(milliseconds_since_1970: int) -> datetime:
+    """Returns the timestamp of so many milliseconds since 1970."""
+    return _EPOCH + milliseconds_since_1970 * _MILLISECOND
+
+
 def whole_millisecond(timestamp: datetime) -> datetime:
     """Returns the timestamp without its microseconds."""
     if timestamp.microsecond % 1000 == 0:

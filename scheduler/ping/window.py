@@ -14,6 +14,7 @@ from bus.contract.messages import (
     AnsweredPing,
     ExcusedSpan,
     GpuTime,
+    Span,
     UptimeReport,
 )
 from scheduler.fleet.directory import Tracked
@@ -27,7 +28,7 @@ from scheduler.ping.admission import (
     admit,
 )
 from scheduler.ping.silence import heard_late, unheard_milliseconds
-from scheduler.ping.timestamps import milliseconds
+from scheduler.ping.timestamps import milliseconds, moment
 
 # How old a host's registration may be when the enrolment begins: the host waits for its answer no
 # longer (agentd/messaging/registration.py).
@@ -163,6 +164,17 @@ def measured_window(
         unheard=unheard,
         stood_still=round(standstill * 1000),
     )
+
+
+def excused_spans(window: MeasuredWindow) -> tuple[Span, ...]:
+    """Returns when the excused time of the window was, on the schedulers' calendar."""
+    measured = Interval(window.since, window.until)
+    spans = []
+    for interval in window.excused:
+        within = interval.intersection(measured)
+        if within.length > 0:
+            spans.append(Span(moment(within.begin), moment(within.end)))
+    return tuple(spans)
 
 
 def admit_report(window: MeasuredWindow, report: UptimeReport) -> Admitted | Refused:

@@ -19,6 +19,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
+EXCUSED = "excused"  # the state of an incident that is maintenance
+
+
 class Arrival(Struct, frozen=True, gc=False):
     """One message as it came. Sequence number and agent are those of the stream and the subject.
 

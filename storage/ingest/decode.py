@@ -21,6 +21,7 @@ from bus.contract.messages import (
     Incident,
     Outcome,
     Seconds,
+    Span,
     UptimeReport,
     Window,
     decode,
@@ -29,6 +30,7 @@ from bus.contract.questions import SIMULATED
 from bus.errors import BadMessageError
 from storage.engine.dictionary import Dictionaries
 from storage.engine.rows import (
+    EXCUSED,
     Arrival,
     Evidence,
     FullRow,
@@ -160,6 +162,7 @@ def full_row(arrival: Arrival, names: Dictionaries) -> FullRow:
         row.since_ms = (pinged_us - microseconds(last.since)) // 1000 - _sum_ms(row)
     if report is not None and last.since is not None:
         row.incidents = _on_our_calendar(report.incidents, report.window, row)
+        row.incidents += tuple(_excused_incident(span) for span in last.excused)
         row.gpus = _admitted_gpus(last, report)
     row.remarks = _remarks(last, report)
     row.evidence = _evidence(arrival, last)
@@ -222,6 +225,11 @@ def _remarks(last: Outcome, report: UptimeReport | None) -> str | None:
     if not remarks:
         return None
     return msgspec.json.encode(remarks).decode()
+
+
+def _excused_incident(span: Span) -> Incident:
+    """Maintenance is kept beside the incidents, so that a window can be divided where it was."""
+    return Incident(state=EXCUSED, reason="maintenance", since=span.since, until=span.until)
 
 
 def _on_our_calendar(

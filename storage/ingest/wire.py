@@ -90,6 +90,8 @@ def _check_window(window: Any) -> None:
 
 def _check_outcome(outcome: Any) -> None:
     check_timestamps(outcome.pinged_at, outcome.since)
+    for span in outcome.excused:
+        check_timestamps(span.since, span.until)
 
 
 def _check_state(state: Any) -> None:
@@ -125,6 +127,7 @@ StoredOutcome = narrowed(
         "since",
         "gpus",
         "remarks",
+        "excused",
         "refused_report",
         "report",
     ),

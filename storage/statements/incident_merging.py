@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from bus.contract.durations import Interval
 from bus.contract.messages import Incident
-from storage.engine.rows import from_microseconds, microseconds
+from storage.engine.rows import EXCUSED, from_microseconds, microseconds
 
 CLOCK_JITTER_US = (
     100_000  # a host's clock is corrected while it runs, so labels of one moment differ
@@ -39,6 +39,7 @@ class IncidentList:
     def __init__(self) -> None:
         self._incidents: list[Incident] = []
         self._open: dict[_Key, _Open] = {}
+        self._excused: int | None = None  # where the newest maintenance stands
 
     def add_report(
         self,
@@ -47,7 +48,10 @@ class IncidentList:
     ) -> None:
         """Adds one report's incidents. `until_us`: the end of its window."""
         for incident in incidents:
-            self._add(incident, until_us)
+            if incident.state == EXCUSED:
+                self._add_excused(incident)
+            else:
+                self._add(incident, until_us)
         self._close_unreported(until_us)
 
     def within(self, intervals: list[Interval]) -> list[Incident]:
@@ -58,6 +62,16 @@ class IncidentList:
                 found.append(incident)
         found.sort(key=_by_time)
         return found
+
+    def _add_excused(self, incident: Incident) -> None:
+        """Joins maintenance with that of the window before, where it goes on."""
+        if self._excused is not None:
+            before = self._incidents[self._excused]
+            if before.until == incident.since:
+                self._incidents[self._excused] = replace(before, until=incident.until)
+                return
+        self._excused = len(self._incidents)
+        self._incidents.append(incident)
 
     def _add(self, incident: Incident, until_us: int) -> None:
         key = _Key(incident.gpu, incident.state, incident.reason)

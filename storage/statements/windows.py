@@ -3,7 +3,8 @@
 A report holds sums by state and no timeline. A window with one state throughout is divided exactly.
 A window with several states is divided by its incidents, where these account for every millisecond.
 Otherwise every state is divided in proportion, and the statement says so. The parts of a window
-always add up to the whole.
+always add up to the whole. Excused time is divided where the maintenance was, and the rest of the
+window as if that time had not been.
 """
 
 from datetime import datetime
@@ -11,10 +12,11 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from bus.contract.durations import Durations, Interval
 from bus.contract.messages import Incident
-from storage.engine.rows import microseconds
+from storage.engine.rows import EXCUSED, microseconds
 
 Method = Literal["exact", "prorated"]
 STATES = ("up", "degraded", "down", "unknown", "excused")
@@ -98,6 +100,10 @@ def _share_before(
     if at_us >= window.interval.end:
         return WindowShare(whole, "exact")
     part_us = at_us - window.interval.begin
+    if whole.excused and not _has_one_state(whole):
+        excused_us = _excused_before(window, whole, at_us)
+        if excused_us is not None:
+            return _share_beside_excused(whole, part_us, window.interval.length, excused_us)
     prorate = _prorated_measured if window.measured else _prorated
     prorated = prorate(whole, part_us, window.interval.length)
     if _has_one_state(whole):
@@ -106,6 +112,39 @@ def _share_before(
     if not _labels_are_reliable(window, whole) or not _explains(timeline, whole):
         return WindowShare(prorated, "prorated")
     return WindowShare(_spent_before(at_us, window, timeline, whole), "exact")
+
+
+def _excused_before(window: ReportWindow, whole: Durations, at_us: int) -> int | None:
+    """Returns how much of the time before a moment was excused; None where nothing says so."""
+    total_us = 0
+    before_us = 0
+    for incident in window.incidents:
+        if incident.state == EXCUSED:
+            begin_us = _clipped(window, incident.since)
+            end_us = _clipped(window, incident.until)
+            total_us += end_us - begin_us
+            before_us += max(0, min(end_us, at_us) - begin_us)
+    if total_us != whole.excused * 1000 or not window.measured:
+        return None
+    return before_us
+
+
+def _share_beside_excused(
+    whole: Durations,
+    part_us: int,
+    length_us: int,
+    excused_us: int,
+) -> WindowShare:
+    """Divides what is not excused over the time that is not; exact where it has one state."""
+    rest = replace(whole, excused=0)
+    rest_part_us = part_us - excused_us
+    share = _prorated_measured(rest, rest_part_us, length_us - whole.excused * 1000)
+    # what is excused is whole milliseconds but where it is cut
+    excused_ms = part_us // 1000 - share.window
+    method: Method = "prorated"
+    if _has_one_state(rest):
+        method = "exact"
+    return WindowShare(replace(share, excused=excused_ms), method)
 
 
 def _has_one_state(whole: Durations) -> bool:
@@ -122,7 +161,7 @@ def _labels_are_reliable(
 ) -> bool:
     """Returns whether the times of incidents say when each state was.
 
-    Nothing says when excused time was.
+    They do not say when excused time was: that is asked before.
     """
     if whole.excused or window.clock_stepped:
         return False
