@@ -299,7 +299,20 @@ class Directory:
 
     def status_of(self, tracked: Tracked, now: datetime) -> Status:
         """Returns the agent's status at `now`, maintenance included."""
-        return rules.status(tracked.state, maintenance=tracked.in_maintenance(now))
+        if tracked.in_maintenance(now):
+            return "maintenance"
+        if tracked.status is not None:
+            return tracked.status
+        return rules.status(tracked.state, maintenance=False)
+
+    def ids_that_may_have(self, status: Status) -> list[str]:
+        """Returns the registered agents that may have a status, some of which have another.
+
+        Maintenance begins and ends without a message: whoever is booked may have either.
+        """
+        if status == "maintenance":
+            return [agent_id for agent_id in self._booked if self._agents[agent_id].registered]
+        return list(self.by_status.get(status, ()))
 
     def know_connected(self, agent_ids: Iterable[str]) -> None:
         """Says that exactly these agents are connected to the bus now."""
