@@ -39,7 +39,7 @@ _INCIDENT_ROW = Template(
 )
 _INCIDENTS = Template(
     '<table class="text"><thead>'
-    "<tr><th>From</th><th>To</th><th>Length</th><th>Of</th><th>What</th></tr>"
+    "<tr><th>From (UTC)</th><th>To</th><th>Length</th><th>Of</th><th>What</th></tr>"
     "</thead><tbody>$rows</tbody></table>"
 )
 

@@ -24,7 +24,7 @@ export function Login() {
       setBusy(false);
     }
   };
-  return html`<section class="login" aria-labelledby="login-title">
+  return html`<main class="login" aria-labelledby="login-title">
     <form onSubmit=${submit}>
       <h1 id="login-title">Who is looking?</h1>
       <p>This gateway answers to bearers of a token only. A viewer's token is enough to look. The operator makes one
@@ -35,5 +35,5 @@ export function Login() {
       <p id="login-problem" class="problem" role="alert">${problem}</p>
       <button type="submit" class="primary" disabled=${isBusy}>${isBusy ? "Looking it up" : "Sign in"}</button>
     </form>
-  </section>`;
+  </main>`;
 }
