@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gpuping.up.demo import HOSTS
@@ -101,6 +102,8 @@ def test_the_page_of_a_month_says_what_the_statement_says(up: Up, tmp_path: Path
     month = f"{datetime.now(UTC) - timedelta(days=12):%Y-%m}"
     host = "ams-l40-03"
     address = f"/ping-system/agents/{host}"
+    rate = {"labels": {"rate_per_hour": "2.50", "currency": "EUR"}}
+    httpx.patch(f"{up.url}{address}/labels", json=rate, timeout=30).raise_for_status()
     with chromium(tmp_path / "profile") as browser:
         browser.open(f"{up.url}/#/agent/{host}/{month}")
         browser.see(".month-figure b", "%", seconds=60)
@@ -109,6 +112,8 @@ def test_the_page_of_a_month_says_what_the_statement_says(up: Up, tmp_path: Path
         rows = {row.get_attribute("data-row") for row in browser.all(".lanes svg[data-row]")}
         days = len(browser.all(".calendar .day"))
         shown = browser.text(".month-figure b")
+        browser.see(".waterfall .note", "At 2.5 EUR an hour of uptime")
+        paid = browser.text(".fall.is-end:last-child .fall-cost")
         browser.see(".fall details summary").click()
         browser.see(".fix", "The GPU fell off the bus")
         assert violations(browser) == []
@@ -121,5 +126,7 @@ def test_the_page_of_a_month_says_what_the_statement_says(up: Up, tmp_path: Path
     assert sum(float(cost.split()[0].lstrip("\N{MINUS SIGN}")) for cost in costs) == pytest.approx(
         100 - stated, abs=0.02
     )
+    earned = explained["judged_seconds"] / 3600 * explained["host"]["uptime_percent"] / 100 * 2.5
+    assert float(paid.removesuffix(" EUR")) == pytest.approx(earned, abs=0.5)
     assert rows == {"host", "0", "1"}
     assert days == len(explained["days"])

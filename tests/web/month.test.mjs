@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { axisMarks, formatPeriod, inside, intervalSteps, monthBeside, monthBounds, parsePeriod, rowPaths, stretchAt, waterfall, weeksOf, zoomed } from "../../gateway/static/js/month/model.js";
+import { trailOf } from "../../gateway/static/js/fleet.js";
+import { axisMarks, formatPeriod, inside, intervalSteps, money, monthBeside, monthBounds, parsePeriod, rateOf, rowPaths, stretchAt, waterfall, weeksOf, zoomed } from "../../gateway/static/js/month/model.js";
 import { remedy } from "../../gateway/static/js/month/remedies.js";
 import { format, parse } from "../../gateway/static/js/route.js";
 
@@ -87,4 +88,21 @@ test("every reason of the manual has its advice", () => {
   const reasons = rows.flatMap((row) => [...row.split("|")[1].matchAll(/`([^`]+)`/g)].map(([, reason]) => reason));
   assert.ok(reasons.length > 25);
   for (const reason of reasons) assert.ok(remedy({ reason, gpu: "GPU-a", state: "down" }), reason);
+});
+
+test("money: the rate that an operator set as a label, or the host as a number", () => {
+  const of = (metadata) => rateOf({ metadata });
+  assert.deepEqual(of({ rate_per_hour: "2.50", currency: "EUR" }), { rate: 2.5, currency: "EUR" });
+  assert.deepEqual(of({ rate_per_hour: 2.5 }), { rate: 2.5, currency: "" });
+  for (const odd of [undefined, "", " ", "a lot", "-1", 0, null, true]) assert.equal(of({ rate_per_hour: odd }), null);
+  assert.equal(rateOf(null), null);
+  assert.equal(money(7200, { rate: 2.5, currency: "EUR" }), "5.00 EUR");
+  assert.equal(money(1, { rate: 2.5, currency: "" }), "0.000694");
+  assert.equal(money(0, { rate: 2.5, currency: "EUR" }), "0.00 EUR");
+});
+
+test("a failing host drifts outward: its trail ends at its own interval", () => {
+  assert.equal(trailOf({ current_interval_minutes: 60 }, 900), 3600);
+  assert.equal(trailOf({ current_interval_minutes: 15 }, 900), null);
+  assert.equal(trailOf({ current_interval_minutes: 15 }, null), null);
 });

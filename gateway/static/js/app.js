@@ -66,7 +66,7 @@ function Fleet({ fleet, route, returns, caller }) {
         <${Tiles} fleet=${fleet} only=${route.status} />
       <//>
       <${ErrorBoundary} name="The timeline of next pings" resetOn=${fleet}>
-        <${Horizon} agents=${[...fleet.listed].map((id) => fleet.agents.get(id)).filter(Boolean)} />
+        <${Horizon} agents=${[...fleet.listed].map((id) => fleet.agents.get(id)).filter(Boolean)} baseSeconds=${fleet.baseSeconds} />
       <//>
       <div class="columns">
         <${ErrorBoundary} name="The table of agents" resetOn=${fleet}>

@@ -250,6 +250,12 @@ function isComplete(beats = [], agent) {
   return isRecent && (beats.at(-1).ping_seq === 1 || beats.length >= BEATS_SHOWN) && span === beats.length;
 }
 
+/** The interval of a host that is pinged less often than one that is well, in seconds; null for all others. */
+export function trailOf(agent, baseSeconds) {
+  const seconds = agent.current_interval_minutes * 60;
+  return baseSeconds != null && seconds > baseSeconds * 1.05 ? seconds : null;
+}
+
 // ---- rows of the table ----
 
 const SORTS = {

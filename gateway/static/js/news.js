@@ -74,7 +74,7 @@ function ofChanges(group, troubles, siteOf) {
     ids: isMany ? ids : [ping.agent_id],
     place: isMany ? placeOf(ids, siteOf) : null,
     at: timeOfChange(group.at(-1)),
-    isSince: isMany,
+    isSince: isMany && kind !== "first",
     subject: "",
     before: previous ? `${BEATS[previous]} → ` : "",
     what: BEATS[kind],

@@ -129,3 +129,19 @@ export function intervalSteps(steps, { since, until }, end) {
   }));
   return bounded.filter(({ from, to }) => to > from);
 }
+
+/**
+ * What an hour of full uptime is worth, by the host's labels `rate_per_hour` and `currency`; null without. Labels that an
+ * operator sets are texts.
+ */
+export function rateOf(agent) {
+  const { rate_per_hour: given, currency } = agent?.metadata ?? {};
+  const rate = typeof given === "string" && given.trim() !== "" ? Number(given) : given;
+  return Number.isFinite(rate) && rate > 0 ? { rate, currency: typeof currency === "string" ? currency : "" } : null;
+}
+
+/** What so many seconds are worth, with as many decimals as a cent, or the smallest loss, needs to be seen. */
+export function money(seconds, { rate, currency }) {
+  const value = (seconds / 3600) * rate;
+  return `${value.toFixed(value === 0 || value >= 0.01 ? 2 : 6)} ${currency}`.trim();
+}

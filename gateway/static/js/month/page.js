@@ -10,7 +10,7 @@ import { Icon } from "../parts/glyph.js";
 import { useBookings } from "../parts/maintenance.js";
 import { useZone } from "../zone.js";
 import { Calendar } from "./calendar.js";
-import { monthBeside, monthBounds, parsePeriod } from "./model.js";
+import { monthBeside, monthBounds, parsePeriod, rateOf } from "./model.js";
 import { TimelinePart } from "./timeline.js";
 import { Waterfall } from "./waterfall.js";
 
@@ -93,12 +93,6 @@ function useRegistered(id, returns) {
     };
   }, [id, returns]);
   return agent;
-}
-
-/** What an hour of full uptime is worth, by the host's labels `rate_per_hour` and `currency`; null without. */
-export function rateOf(agent) {
-  const { rate_per_hour: rate, currency } = agent?.metadata ?? {};
-  return typeof rate === "number" && rate > 0 ? { rate, currency: typeof currency === "string" ? currency : "" } : null;
 }
 
 function Head({ answer }) {

@@ -4,7 +4,7 @@ import { count, duration, exactPercent, formatTime, plural } from "../format.js"
 import { html, useState } from "../preact.js";
 import { link } from "../route.js";
 import { reason, remark } from "../labels.js";
-import { formatPeriod, waterfall } from "./model.js";
+import { formatPeriod, money, waterfall } from "./model.js";
 import { remedy } from "./remedies.js";
 
 const LISTED = 20;
@@ -38,8 +38,6 @@ export function points(value) {
   const places = value >= 0.01 ? 3 : 6;
   return `${value.toFixed(places)} points`;
 }
-
-const money = (seconds, { rate, currency }) => `${((seconds / 3600) * rate).toFixed(2)} ${currency}`;
 
 /** Whom a loss is charged to and why, in plain words. */
 export function causeWords(cause) {

@@ -1,10 +1,12 @@
 /**
  * The timeline of next pings: each agent is a dot that moves towards "now" and jumps back when it is pinged.
  *
- * Healthy agents lie near the base interval, escalated ones further right. The scale is logarithmic because intervals
+ * Healthy agents lie near the base interval; a failing one drifts outward with each poor ping, along a trail that begins
+ * where it would be if it were well. The scale is logarithmic because intervals
  * differ by a factor of up to 96.
  */
 
+import { trailOf } from "../fleet.js";
 import { countdown, duration } from "../format.js";
 import { classes, html, useEffect, useRef, useState } from "../preact.js";
 import { go } from "../route.js";
@@ -29,7 +31,8 @@ export function scale(end) {
 const laneOf = (id, at, all) =>
   all <= MAX_NAMED ? at % LANES : [...id].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 9973, 7) % LANES;
 
-export function Horizon({ agents }) {
+/** `baseSeconds` is the interval of a host that is well: how far beyond it one is pinged is drawn as a trail. */
+export function Horizon({ agents, baseSeconds }) {
   const now = useNow();
   const [width, frame] = useWidth();
   const dots = agents
@@ -44,6 +47,15 @@ export function Horizon({ agents }) {
     <div class="horizon-frame" ref=${frame}>
       <div class="horizon-now"><span>now</span></div>
       ${ticks(longest, x).map((seconds) => html`<${Tick} key=${seconds} seconds=${seconds} x=${x(seconds)} />`)}
+      ${
+        width > 0 &&
+        dots.map(({ agent }, at) => {
+          const far = trailOf(agent, baseSeconds);
+          const from = far && x(baseSeconds);
+          return far && html`<i key=${agent.agent_id} data-trail=${agent.agent_id} class=${`trail lane-${laneOf(agent.agent_id, at, dots.length)} tone-${agent.status}`}
+            style=${{ transform: `translateX(${Math.round(from)}px)`, width: `${Math.max(0, Math.round(x(far) - from))}px` }}></i>`;
+        })
+      }
       ${
         width > 0 &&
         dots.map(
@@ -78,12 +90,12 @@ function Mark({ agent, left, x, lane, isNamed, isLast }) {
     const area = event.currentTarget.getBoundingClientRect();
     showTooltip(note, area.left + area.width / 2, area.top);
   };
-  const names = { mark: true, [`lane-${lane}`]: true, "is-due": left <= 0, "is-near": left < NEAR_SECONDS };
+  const names = { mark: true, [`lane-${lane}`]: true, "is-due": left <= 0, "is-near": left < NEAR_SECONDS, "is-failing": agent.consecutive_poor_uptime > 0 };
   return html`<div
     class=${classes({ ...names, "is-last": isNamed && isLast })}
     style=${{ transform: `translateX(${Math.round(x)}px)` }}
     onPointerEnter=${point} onPointerLeave=${() => showTooltip(null)} onClick=${() => go({ agent: agent.agent_id }, { step: true })}
-  ><i class="dot tone-${name}"></i>${isNamed && html`<span>${agent.agent_id}</span>`}</div>`;
+  ><i class="dot tone-${name}"></i><i key=${agent.last_ping_at} class="ring tone-${name}"></i>${isNamed && html`<span>${agent.agent_id}</span>`}</div>`;
 }
 
 function useWidth() {

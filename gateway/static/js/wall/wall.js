@@ -53,7 +53,7 @@ export function Wall({ state, route }) {
     </section>
     <section class="wall-worst" aria-label="The worst hosts">
       <h2>Worst</h2>
-      ${worst.length === 0 && html`<p class="quiet">Every host is healthy.</p>`}
+      ${worst.length === 0 && html`<p class="quiet">No host is missing or poor.</p>`}
       <ol>${worst.map((agent) => html`<${Worst} key=${agent.agent_id} agent=${agent} now=${now} />`)}</ol>
     </section>
     <section class="wall-changes" aria-label="What changed">
