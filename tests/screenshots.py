@@ -41,6 +41,10 @@ def take(browser: Browser, url: str, name: str, period: str | None = None) -> No
     browser.open(url)
     browser.see(".live", "Live")
     browser.wait_for("return document.querySelectorAll('.beat-good').length > 5")
+    # all of storage's part is there, which a busy machine answers late
+    browser.wait_for("return document.querySelector('[data-name=uptime]')?.innerText.endsWith('%')")
+    browser.wait_for("return document.querySelectorAll('.feed li').length > 5")
+    browser.gone(".trouble:not(.remarks)")
     if period is not None:
         browser.see(f"[data-period='{period}']").click()
         browser.see(f"[data-period='{period}'][aria-pressed=true]")

@@ -196,6 +196,9 @@ async def test_the_panel_recovers_when_storage_is_back(page: Page):
         page.browser.see(".trouble", "Storage cannot work")
         page.browser.see(".detail .problem", "could not be read", seconds=60)
         assert "not judged yet" not in page.browser.text(".detail")
+        # of what storage does not tell, nothing is said to be none
+        assert page.browser.text("[data-name=pings]") == "\N{EN DASH}"
+        page.browser.see(".feed", "Not known now")
 
     await in_browser(look_while_away)
     page.behind.silent.clear()

@@ -129,11 +129,12 @@ function Due({ fleet }) {
 function Pings({ fleet }) {
   const verdicts = Object.entries(fleet.uptime?.verdicts ?? {}).filter(([, times]) => times > 0);
   const total = verdicts.reduce((sum, [, times]) => sum + times, 0);
+  const isAway = fleet.degraded.includes("storage") && total === 0;
   return html`<div class="figure">
     <h2>Pings, 24 h</h2>
-    <p class="big" data-name="pings">${count(total)}</p>
+    <p class="big" data-name="pings">${isAway ? NOTHING : count(total)}</p>
     <p class="note" title=${`since the beginning: ${count(fleet.totals.pings)}, ${count(fleet.totals.missed)} missed`}>
-      ${verdicts.map(([name, times]) => `${count(times)} ${name}`).join(", ") || "none yet"}
+      ${verdicts.map(([name, times]) => `${count(times)} ${name}`).join(", ") || (isAway ? "not known now" : "none yet")}
     </p>
   </div>`;
 }
