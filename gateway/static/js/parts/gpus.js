@@ -6,7 +6,15 @@ import { html, useEffect, useState } from "../preact.js";
 import { isUnopened, reason } from "../labels.js";
 import { Chip } from "./glyph.js";
 
-export function Gpus({ agent, newest, returns }) {
+export function Gpus(props) {
+  if (!props.agent.by_http) return html`<${AskedGpus} ...${props} />`;
+  return html`<section class="block" aria-label="GPUs">
+    <h2>GPUs</h2>
+    <p class="note">This host is asked by HTTP. It says one figure for all of them, and its reports are not signed.</p>
+  </section>`;
+}
+
+function AskedGpus({ agent, newest, returns }) {
   const [now, setNow] = useState({ gpus: new Map(), problem: null, isSimulated: false });
   useEffect(() => {
     const controller = new AbortController();
