@@ -18,7 +18,7 @@ FROM (
             agent,
             sum(up_ms + degraded_ms)::BIGINT,
             sum(up_ms + degraded_ms + down_ms + unknown_ms)::BIGINT
-        FROM {accountable_pings}
+        FROM {possible_pings}
         WHERE pinged_us >= $since_us AND pinged_us < $head_until_us
         GROUP BY agent
         UNION ALL
@@ -26,7 +26,7 @@ FROM (
             agent,
             sum(up_ms + degraded_ms)::BIGINT,
             sum(up_ms + degraded_ms + down_ms + unknown_ms)::BIGINT
-        FROM {accountable_pings}
+        FROM {possible_pings}
         WHERE pinged_us >= $tail_since_us
         GROUP BY agent
     )

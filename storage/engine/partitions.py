@@ -53,7 +53,12 @@ _ACCOUNTABLE = """(
                     AS possible
             FROM {source}
         ))"""
-_MARK = re.compile(rf"{{(accountable_pings|{'|'.join(TABLES)})}}")
+# `{possible_pings}` leaves such rows out. For sums of durations alone, without a count of pings,
+# that is the same, and in half the time.
+_POSSIBLE = """(
+        SELECT * FROM {source}
+        WHERE up_ms + degraded_ms + down_ms + unknown_ms + excused_ms <= pinged_us // 1000)"""
+_MARK = re.compile(rf"{{(accountable_pings|possible_pings|{'|'.join(TABLES)})}}")
 _EPOCH = date(1970, 1, 1)
 _FILE_NAME = re.compile(rf"({'|'.join(TABLES)})-([1-9][0-9]{{0,8}})\.")
 
@@ -138,6 +143,9 @@ class Partitions:
         if table == "accountable_pings":
             source = self._source("pings", since_us, until_us)
             return _ACCOUNTABLE.replace("{source}", source)
+        if table == "possible_pings":
+            source = self._source("pings", since_us, until_us)
+            return _POSSIBLE.replace("{source}", source)
         first, last = since_us // DAY_US, until_us // DAY_US
         days = []
         for day in sorted(self.days):
