@@ -198,7 +198,9 @@ async def test_the_panel_recovers_when_storage_is_back(page: Page):
         assert "not judged yet" not in page.browser.text(".detail")
         # of what storage does not tell, nothing is said to be none
         assert page.browser.text("[data-name=pings]") == "\N{EN DASH}"
-        page.browser.see(".feed", "Not known now")
+        # beside the open panel the list is not shown
+        feed = "return document.querySelector('.feed').textContent"
+        page.browser.wait_for(f"{feed}.includes('Not known now')")
 
     await in_browser(look_while_away)
     page.behind.silent.clear()
