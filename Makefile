@@ -6,7 +6,7 @@
 #   make chaos   SEED=n MINUTES=m: faults by seed, audited from outside (ARGS=--help); best as root
 #   make drill   NAME=servers|migrate|upgrade|restore|standstill|presence: what an operator does, under load (ARGS=--help)
 #   make web     the page, built           make lock    new pins in requirements*.txt
-#   make screenshots   the README's pictures, from the demo
+#   make screenshots   the README's pictures, from the demo; ALL=1 OUT=folder: every page, to be looked at
 #   make agentd-binary   dist/gpuping-agentd: agentd in one file, for GPU hosts without a new Python
 #   make release   that, wheel, sdist, list of components and checksums in dist/, of the version in pyproject.toml
 #
@@ -73,9 +73,14 @@ bench: $(DEVELOPMENT)
 
 web: $(WEB)
 
-# the README's pictures, from the real page of `gpuping up --demo`; needs chromium and chromedriver
+# the README's pictures, from the real page of `gpuping up --demo`; needs chromium and chromedriver.
+# ALL=1 OUT=folder: every page at five widths, in light, dark and forced colours, to be looked at
 screenshots: $(DEVELOPMENT) $(WEB)
+ifdef ALL
+	@$(BIN)/python -m tests.gallery --output $(or $(OUT),/tmp/gpuping-pictures) $(ARGS)
+else
 	@$(BIN)/python -m tests.screenshots
+endif
 
 # It runs where the C library is at least as new as the one that this machine's Python was built for.
 agentd-binary: $(RELEASE)

@@ -5,7 +5,7 @@
 
 The pages are of real systems: the demo, with a month of history, and a fleet of hosts that strain a
 layout (tests/odd_hosts.py). Services that are away are a gateway's that has none. To be looked at
-by people, so it judges nothing; `make screenshots ALL=1` is the same.
+by people, so it judges nothing. `make screenshots ALL=1 OUT=folder` is the same.
 """
 
 import argparse
