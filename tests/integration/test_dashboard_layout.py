@@ -102,5 +102,25 @@ async def test_nothing_overlaps_or_is_cut_at_any_width(url: str, browser: Browse
     await asyncio.to_thread(look)
 
 
+COLOURS = """
+const canvas = document.querySelector("canvas");
+const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+const solid = [...new Uint32Array(data.buffer)].filter((pixel) => pixel >>> 24 === 255);
+return new Set(solid.filter((pixel, at) => pixel === solid[at + 1])).size;
+"""
+
+
+async def test_the_map_tells_states_apart_in_forced_colours(url: str, browser: Browser):
+    def look() -> None:
+        browser.emulate(1100, 800, scheme="dark", forced_colours=True)
+        browser.open(f"{url}/map")
+        browser.wait_for("return document.querySelector('canvas')?.dataset.drawnMs")
+        assert browser.script(COLOURS) >= 2  # up and down
+        swatches = "return new Set([...document.querySelectorAll('.map-legend i')].map((i) => "
+        assert browser.script(f"{swatches}getComputedStyle(i).backgroundColor)).size") == 5
+
+    await asyncio.to_thread(look)
+
+
 # a chart follows the window by an observer, which is called after the next frame
 TWO_FRAMES = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]));"

@@ -38,6 +38,7 @@ export function palette(element) {
 function resolved(element, value) {
   const probe = document.createElement("span");
   probe.style.color = value;
+  probe.style.forcedColorAdjust = "none"; // states are told by colour on the map, in forced colours too
   element.append(probe);
   const colour = getComputedStyle(probe).color;
   probe.remove();

@@ -11,6 +11,7 @@ const LABEL_WIDTH = 70;
 function colour(container, name) {
   const probe = document.createElement("i");
   probe.style.color = `var(${name})`;
+  probe.style.forcedColorAdjust = "none";
   container.append(probe);
   const value = getComputedStyle(probe).color;
   probe.remove();
