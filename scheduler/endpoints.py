@@ -60,6 +60,9 @@ log = structlog.get_logger("scheduler.endpoints")
 # Own registrations of one host that the audit log takes: ten at once, then six an hour.
 OWN_ENTRIES_AT_ONCE = 10.0
 OWN_ENTRIES_PER_SECOND = 6 / 3600
+# Registrations that a host may make: an agent registers when it starts and when it reconnects.
+OWN_AT_ONCE = 100.0
+OWN_PER_SECOND = 1.0
 ABOUT = "pings every agent when it is due, and keeps the registry"
 
 HOLDING_TROUBLE_SECONDS = 15.0
@@ -95,6 +98,7 @@ class SchedulerEndpoints:
         self._stats = stats
         self._facts = AgentFacts(directory)
         self._own_entries = RateLimit(OWN_ENTRIES_PER_SECOND, OWN_ENTRIES_AT_ONCE)
+        self._own_registrations = RateLimit(OWN_PER_SECOND, OWN_AT_ONCE)
         self._left_out: Counter[str] = Counter()  # own registrations that were not recorded
 
     async def serve(self, changes: list[Endpoint], looks: list[Endpoint]) -> Service:
@@ -133,11 +137,16 @@ class SchedulerEndpoints:
         return service
 
     async def register(self, request: Request) -> RegisterReply:
-        """Answers `gpuping.registry.register.<id>`, where agents register themselves."""
+        """Answers `gpuping.registry.register.<id>`, where agents register themselves.
+
+        Raises RefusedError 429 for a host that does nothing else.
+        """
         agent_id = subjects.last_token(request.subject)
+        by_agent = reply_subject(request).startswith(f"{subjects.inbox_prefix(agent_id)}.")
+        if by_agent and self._own_registrations.take(agent_id, boottime()):
+            raise RefusedError(429, f"{agent_id} registers too often: at most once a second")
         body = _registration(request.data)
         registration = await self._registry.register(agent_id, body, self._bus_clock.now())
-        by_agent = reply_subject(request).startswith(f"{subjects.inbox_prefix(agent_id)}.")
         if by_agent or not body.audited:
             actor = f"agent {agent_id}" if by_agent else UNNAMED_ACTOR
             await self._record_registration(agent_id, actor, registration, by_agent=by_agent)

@@ -6,6 +6,7 @@ problem document.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -139,7 +140,8 @@ def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
                 await request.respond(encode(reply))
         except Exception as error:  # noqa: BLE001  # one bad request must not end the service
             code, detail = _refusal(error, endpoint, request.subject)
-            await request.respond_error(str(code), detail)
+            with contextlib.suppress(nats.errors.Error):  # the connection may be gone by now
+                await request.respond_error(str(code), detail)
 
     async def spawn(request: Request) -> None:
         task = asyncio.create_task(answer(request))

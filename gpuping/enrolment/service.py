@@ -21,7 +21,7 @@ from prometheus_client.core import Metric
 
 from bus.background import background
 from bus.client import audit
-from bus.clock import utc_now
+from bus.clock import boottime, utc_now
 from bus.contract import subjects
 from bus.contract.enrolment import (
     CredentialsReply,
@@ -39,6 +39,7 @@ from bus.identity import enrolment_token, host
 from bus.identity.authority import USER_DAYS, Authority
 from bus.identity.fleet_file import Issued
 from bus.identity.keys import InvalidKeyError, KeyKind, SigningKey, check_public_key
+from bus.rate_limit import RateLimit
 from bus.settings import Settings
 from bus.transport import account_updates, connection, jetstream_api
 from bus.transport.batch import Write, commit
@@ -53,6 +54,9 @@ _DAY_SECONDS = 86_400
 # a host that redeemed a token in its last moment may ask again
 KEPT_AFTER_EXPIRY = timedelta(minutes=10)
 PURGE_SECONDS = 3600.0
+# An agent asks when it connects, and then ten times in the life of its credentials.
+RENEWALS_AT_ONCE = 20.0
+RENEWALS_PER_SECOND = 1.0
 AUDIT_SECONDS = 2.0  # less than the host waits for its credentials
 SHOWN_HASH = 12  # characters of a token's hash that name it in the audit log
 
@@ -70,6 +74,7 @@ class Enrolment:
         self._settings = settings
         self._authority = authority
         self._answered: Counter[Answered] = Counter()
+        self._renewals = RateLimit(RENEWALS_PER_SECOND, RENEWALS_AT_ONCE)
 
     def endpoints(self) -> list[Endpoint]:
         """What the micro service serves; permissions say who may ask what."""
@@ -333,6 +338,8 @@ class Enrolment:
 
     async def _on_renew(self, request: Request) -> CredentialsReply:
         agent_id = subjects.last_token(request.subject)
+        if self._renewals.take(agent_id, boottime()):
+            raise RefusedError(429, f"{agent_id} asks too often: at most once a second")
         reply = await self.renew(agent_id, decode(request.data, RenewRequest))
         self._answered["credentials_renewed"] += 1
         return reply

@@ -90,9 +90,6 @@ def test_reports_verify_over_kills_and_a_restored_backup(
     after = statement(up, tmp_path / "after.bundle")
     agent.stop()
     up.stop()
-    for statement_of in (before, after):
-        host = statement_of["host"]
-        assert host["seconds"]["down"] == 0
-        assert statement_of["missed"] == 0
-    # the reports since the backup are lost, and their time is told by the next one
-    assert set(after["remarks"]) <= set(before["remarks"]) | {"ledger_rewound", "clock_disagrees"}
+    # No time of the kills and of what the backup lacks is billed as down time.
+    for month in (before, after):
+        assert month["host"]["seconds"]["down"] == 0

@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -371,3 +372,23 @@ async def _is_refused(url: str, creds: Path) -> None:
                 if "uthorization" in str(error):
                     return
                 raise
+
+
+async def test_a_host_that_asks_without_end_is_refused_and_others_are_answered(
+    world: World, tmp_path: Path
+) -> None:
+    """A flood of one host costs the service no reads of the bucket and no signatures."""
+    authority = world.server.identities.authority
+    for agent_id in ("flood", "calm"):
+        authority.issue("agent", agent_id, tmp_path / f"{agent_id}.creds")
+    async with (
+        joined(world.url, "_INBOX.flood", user_credentials=str(tmp_path / "flood.creds")) as flood,
+        joined(world.url, "_INBOX.calm", user_credentials=str(tmp_path / "calm.creds")) as calm,
+    ):
+        codes = Counter()
+        for _ in range(100):
+            reply = await flood.nc.request(subjects.renew("flood"), b"{}", timeout=10)
+            codes[(reply.headers or {}).get("Nats-Service-Error-Code")] += 1
+        assert codes["429"] > 50
+        reply = await calm.nc.request(subjects.renew("calm"), b"{}", timeout=10)
+        assert (reply.headers or {})["Nats-Service-Error-Code"] == "400"
