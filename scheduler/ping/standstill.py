@@ -6,7 +6,7 @@ unknown. Nobody watched it, and the loss is ours: what a host does not know of s
 """
 
 import asyncio
-from collections import deque
+from bisect import bisect_right
 from typing import NamedTuple
 
 import structlog
@@ -23,18 +23,19 @@ REMEMBERED = 1_000
 
 
 class _Standstill(NamedTuple):
-    """CLOCK_BOOTTIME in seconds."""
+    """CLOCK_BOOTTIME in seconds. `before` is the sum of all standstills before this one."""
 
     began: float
     ended: float
+    before: float
 
 
 class StandstillWatch:
-    """Remembers when the event loop did not run."""
+    """Remembers when the event loop did not run. No two standstills overlap."""
 
     def __init__(self) -> None:
         self._last_tick = boottime()
-        self._standstills: deque[_Standstill] = deque(maxlen=REMEMBERED)
+        self._standstills: list[_Standstill] = []  # in order of time
 
     async def run(self) -> None:
         """Ticks until cancelled."""
@@ -47,8 +48,7 @@ class StandstillWatch:
         """Notes that the loop runs, and a standstill where it had not run for too long."""
         seconds = now - self._last_tick
         if seconds > GAP_SECONDS:
-            began = self._last_tick - MARGIN_SECONDS
-            self._standstills.append(_Standstill(began, now + MARGIN_SECONDS))
+            self._remember(self._last_tick - MARGIN_SECONDS, now + MARGIN_SECONDS)
             if seconds > SAID_SECONDS:
                 log.warning(
                     "scheduler_stood_still",
@@ -59,10 +59,25 @@ class StandstillWatch:
 
     def seconds_within(self, began: float, ended: float) -> float:
         """Returns how long the process stood still in this time."""
-        seconds = 0.0
-        for standstill in reversed(self._standstills):
-            if standstill.ended <= began:
-                break
-            common = min(standstill.ended, ended) - max(standstill.began, began)
-            seconds += max(0.0, common)
-        return seconds
+        return self._seconds_until(ended) - self._seconds_until(began)
+
+    def _remember(self, began: float, ended: float) -> None:
+        """Adds a standstill; one that begins within the last one, with its margin, prolongs it."""
+        before = 0.0
+        if self._standstills:
+            last = self._standstills[-1]
+            if began <= last.ended:
+                self._standstills[-1] = last._replace(ended=ended)
+                return
+            before = last.before + last.ended - last.began
+        self._standstills.append(_Standstill(began, ended, before))
+        if len(self._standstills) > 2 * REMEMBERED:
+            del self._standstills[:REMEMBERED]
+
+    def _seconds_until(self, moment: float) -> float:
+        """Returns the sum of all standstills up to a moment, as far as they are remembered."""
+        index = bisect_right(self._standstills, moment, key=lambda one: one.began)
+        if index == 0:
+            return self._standstills[0].before if self._standstills else 0.0
+        last = self._standstills[index - 1]
+        return last.before + min(moment, last.ended) - last.began

@@ -67,14 +67,12 @@ async def test_history_shows_each_outcome_as_it_was(bus: Client, base_settings: 
     assert reply.summary.missing_seqs == 0
 
 
-async def test_a_row_is_there_soon_and_unknown_agents_have_no_history(
+async def test_a_row_is_there_and_unknown_agents_have_no_history(
     bus: Client, base_settings: Settings
 ):
     async with service.running(base_settings):
-        began = utc_now()
         await publish(bus, series("a", 1, utc_now()))
         await caught_up(bus, 1)
-        assert (utc_now() - began).total_seconds() < 1.0
         reply = await history(bus, "nobody")
         assert reply.pings == ()
         assert reply.summary.uptime_percent is None
