@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Footer, Static
+from textual.worker import Worker
 
 from bus import clock
 from bus.contract.questions import Agent, Ping
@@ -49,6 +50,7 @@ class AgentScreen(ModalScreen[None]):
         self._source = source
         self._agent = agent
         self._interval = interval
+        self._asking: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
         """The text, which scrolls where the terminal is small, and the keys."""
@@ -63,7 +65,9 @@ class AgentScreen(ModalScreen[None]):
         self.set_interval(self._interval, self._ask)
 
     def _ask(self) -> None:
-        self.run_worker(self._update(), exclusive=True, exit_on_error=False)
+        """Asks unless an answer is awaited, which may take longer than the interval."""
+        if self._asking is None or self._asking.is_finished:
+            self._asking = self.run_worker(self._update(), exit_on_error=False)
 
     async def _update(self) -> None:
         try:

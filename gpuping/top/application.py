@@ -9,6 +9,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.events import Resize
 from textual.widgets import DataTable, Footer, Input, Static
+from textual.worker import Worker
 
 from bus import clock
 from bus.contract.dashboard import Dashboard
@@ -56,6 +57,7 @@ class TopApp(App[None]):
         self._request = ListRequest(order=ORDERS[0], limit=LISTED)
         self._agents: tuple[Agent, ...] = ()
         self._columns: tuple[Column, ...] = ()
+        self._asking: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
         """The parts of the screen, from top to bottom."""
@@ -72,7 +74,7 @@ class TopApp(App[None]):
         """Called when the screen is shown."""
         self.query_one(DataTable).focus()
         self._ask()
-        self.set_interval(self._interval, self._ask)
+        self.set_interval(self._interval, self._ask_again)
 
     def on_resize(self, _event: Resize) -> None:
         """Leaves out columns, or shows them again, as the terminal gets another width."""
@@ -106,7 +108,7 @@ class TopApp(App[None]):
         if words == self._request.search:
             return
         self._request = replace(self._request, search=words)
-        self.run_worker(self._search(), exclusive=True, exit_on_error=False)
+        self._asking = self.run_worker(self._search(), exclusive=True, exit_on_error=False)
 
     def on_input_submitted(self, _event: Input.Submitted) -> None:
         """Goes back to the list and keeps the search."""
@@ -127,7 +129,13 @@ class TopApp(App[None]):
         self._ask()
 
     def _ask(self) -> None:
-        self.run_worker(self._update(), exclusive=True, exit_on_error=False)
+        """Asks at once: what was asked before is of no use any more."""
+        self._asking = self.run_worker(self._update(), exclusive=True, exit_on_error=False)
+
+    def _ask_again(self) -> None:
+        """Asks unless an answer is awaited, which may take longer than the interval."""
+        if self._asking is None or self._asking.is_finished:
+            self._ask()
 
     async def _search(self) -> None:
         await asyncio.sleep(SEARCH_PAUSE_SECONDS)

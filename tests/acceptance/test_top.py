@@ -13,6 +13,7 @@ from system import Up, environment, until
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
 
+from bus.contract.dashboard import Dashboard
 from gpuping.client.rest_source import RestSource
 from gpuping.top.agent_screen import AgentScreen
 from gpuping.top.application import TopApp
@@ -54,6 +55,21 @@ async def test_it_lists_sorts_searches_and_shows_one_agent(fleet: Up) -> None:
         await eventually(pilot, lambda: not isinstance(app.screen, AgentScreen))
         await pilot.press("escape")
         await eventually(pilot, lambda: len(shown_ids(app)) == 2)
+
+
+class SlowSource(RestSource):
+    """Answers later than it is asked again."""
+
+    async def dashboard(self) -> Dashboard:
+        await asyncio.sleep(0.5)
+        return await super().dashboard()
+
+
+async def test_answers_that_take_longer_than_the_interval_are_shown(fleet: Up) -> None:
+    app = TopApp(SlowSource(fleet.url, None), 0.1)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await eventually(pilot, lambda: len(shown_ids(app)) == 2)
+        assert "2 agents" in text_of(app, "#fleet")
 
 
 async def test_what_is_old_is_said_to_be(fleet: Up) -> None:
