@@ -39,7 +39,8 @@ class _Watchdog:
     ) -> None:
         self._loop = loop
         self._on_hang = on_hang
-        self._ticks_until_hung = max(2, round(hung_seconds / TICK_SECONDS))
+        # After a freeze a timer of uvloop fires a tick late, and the thread may look a tick early.
+        self._ticks_until_hung = max(3, round(hung_seconds / TICK_SECONDS))
         self._beats = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
