@@ -24,6 +24,20 @@ def dashboard_screen(dashboard: Dashboard) -> Group:
     return Group(*parts)
 
 
+def _is_early(dashboard: Dashboard) -> bool:
+    """Whether less than one base interval a host was judged: too little for an uptime."""
+    uptime = dashboard.uptime
+    if uptime.uptime_percent is None or uptime.seconds is None:
+        return False
+    if dashboard.base_interval_minutes is None:
+        return False
+    seconds = uptime.seconds
+    judged = seconds.up + seconds.degraded + seconds.down + seconds.unknown
+    judged += uptime.unreported_seconds
+    least = dashboard.base_interval_minutes * 60 * max(1, dashboard.totals.agents)
+    return judged < 0.98 * least
+
+
 def headline(dashboard: Dashboard) -> Text:
     """The fleet in one line."""
     totals = dashboard.totals
@@ -36,7 +50,10 @@ def headline(dashboard: Dashboard) -> Text:
             line.append(f"{count} {status}", colour)
     line.append(f"  due {dashboard.due}  pings {totals.pings}  missed {totals.missed}")
     line.append("  uptime 24 h ")
-    line.append_text(percent(dashboard.uptime.uptime_percent))
+    if _is_early(dashboard):
+        line.append("too early", "bright_black")
+    else:
+        line.append_text(percent(dashboard.uptime.uptime_percent))
     median = dashboard.response_ms.get("p50")
     if median is not None:
         line.append(f"  answers in {median:.1f} ms")

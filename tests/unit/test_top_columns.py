@@ -2,9 +2,12 @@
 
 import pytest
 
+from bus.contract.dashboard import Dashboard, FleetUptime, Totals
+from bus.contract.messages import SummedSeconds
+from gpuping.output.dashboard_screen import headline
 from gpuping.output.tables import uptime_of_a_day
 from gpuping.top.columns import COLUMNS, GAP, columns_that_fit
-from tests.gateway_behind import agent
+from tests.gateway_behind import NOW, agent
 
 
 @pytest.mark.parametrize("width", range(20, 240, 7))
@@ -40,5 +43,32 @@ def test_a_day_of_less_than_an_interval_is_no_figure_yet() -> None:
     def shown(judged: float | None) -> str:
         return uptime_of_a_day(agent("a", uptime_24h_percent=97.0, uptime_24h_seconds=judged)).plain
 
-    assert [shown(judged) for judged in (60.0, 900.0, None)] == ["too early", "97.0%", "97.0%"]
+    assert [shown(judged) for judged in (60.0, 900.0, None)] == ["too early", "97.00 %", "97.00 %"]
     assert uptime_of_a_day(agent("a")).plain == uptime_of_a_day(agent("b")).plain != "too early"
+
+
+@pytest.mark.parametrize(("judged", "shown"), [(60.0, "too early"), (1800.0, "100.00 %")])
+def test_the_fleet_line_names_no_uptime_of_less_than_an_interval_a_host(
+    judged: float, shown: str
+) -> None:
+    uptime = FleetUptime(
+        period_hours=24.0,
+        uptime_percent=100.0,
+        seconds=SummedSeconds(up=judged),
+        verdicts={},
+    )
+    dashboard = Dashboard(
+        generated_at=NOW,
+        totals=Totals(agents=2, pings=2, missed=0, in_flight=0),
+        by_status={"healthy": 2},
+        uptime=uptime,
+        response_ms={},
+        late_ms={},
+        due=0,
+        next_ping_at=None,
+        agents=(),
+        recent=(),
+        degraded=(),
+        base_interval_minutes=15.0,
+    )
+    assert f"uptime 24 h {shown}" in headline(dashboard).plain
