@@ -69,7 +69,6 @@ def _micro_service(name: str) -> tuple[str, ...]:
 
 
 _READ_STREAMS = (
-    f"{subjects.JETSTREAM_API}.STREAM.INFO.{subjects.AUDIT_STREAM}",
     f"{subjects.JETSTREAM_API}.STREAM.INFO.{_BUCKET}",
     f"{subjects.JETSTREAM_API}.STREAM.INFO.{_HISTORY}",
     # The layout is checked by every service that starts; these two are a part of it.
@@ -224,6 +223,9 @@ ROLES: dict[RoleName, Role] = {
             subjects.LIST,
             subjects.STATS,
             subjects.STORAGE_STATS,
+            subjects.of_every_instance(subjects.LIST),
+            subjects.of_every_instance(subjects.STATS),
+            subjects.of_every_instance(subjects.STORAGE_STATS),
             subjects.AUDIT_ALL,
             f"{subjects.ALERTS_KEYS}>",
             *_READ_STREAMS,
