@@ -7,7 +7,7 @@ past it. This layer wraps the whole Litestar application instead.
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 import structlog
 
@@ -30,6 +30,22 @@ ObserveRequest = Callable[[str, str, int, float], None]
 
 UNMATCHED_ROUTE = "(no route)"
 _RESERVED_NAMES = frozenset({"register", "due-for-ping"})  # paths below /agents that are no agent
+# Parameters of which "null" is no value: the framework would take it for one that was left out.
+_NUMBERS_AND_TIMES = frozenset(
+    {
+        "before",
+        "count",
+        "cursor",
+        "hours",
+        "limit",
+        "month",
+        "points",
+        "seconds",
+        "since",
+        "threshold",
+        "until",
+    }
+)
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -98,6 +114,8 @@ class OuterMiddleware:
         check_slashes(request.path)
         scope[CALLER_SCOPE_KEY] = self._guard.admit(request)
         check_path(scope.get("raw_path", b"").decode("latin-1"))
+        if request.path.startswith("/ping-system/"):
+            check_query(scope.get("query_string", b"").decode("latin-1"))
         accept = request.headers.get("accept", "").lower()
         scope["path"] = openapi.resolve_path(scope["path"], accept)
         await self._application(scope, receive, response)
@@ -154,6 +172,20 @@ def check_path(raw_path: str) -> None:
         check_agent_id(unquote(agent_id))
     except BadMessageError as error:
         raise ProblemError(400, str(error)) from None
+
+
+def check_query(query: str) -> None:
+    """Raises a 400 problem for a parameter that is given twice, or as "null" where that means none.
+
+    The framework would take the last one, and leave the other out without a word.
+    """
+    seen: set[str] = set()
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in seen:
+            raise ProblemError(400, f"the parameter {name!r:.80} is given more than once")
+        seen.add(name)
+        if name in _NUMBERS_AND_TIMES and value == "null":
+            raise ProblemError(400, f"{name}=null: leave the parameter out instead")
 
 
 class _ResponseSender:

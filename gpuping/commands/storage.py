@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from cyclopts import App, Parameter
 from rich.progress import Progress
@@ -93,7 +93,9 @@ async def _rebuild(settings: Settings, *, force: bool) -> bool:
             console.print(f"\r{read} of {total} messages", end="")
 
     async with _bus_of_history(settings) as found:
-        result = await rebuild_history(found, force=force, progress=show_progress)
+        result = await rebuild_history(
+            found.settings, force=force, progress=show_progress, role=found.role
+        )
     if not result.replaced:
         console.print(
             f"not replaced: the rebuilt file ({result.kept}) differs; --force uses it all the same"
@@ -148,16 +150,23 @@ def import_folder(folder: Path, *, data_dir: DataDir = None) -> int:
     return code
 
 
+class _HistoryBus(NamedTuple):
+    """Settings of a bus, with the credentials of this role."""
+
+    settings: Settings
+    role: str
+
+
 @asynccontextmanager
-async def _bus_of_history(settings: Settings) -> AsyncIterator[Settings]:
-    """The settings with a bus that has the history's messages, for the length of the block.
+async def _bus_of_history(settings: Settings) -> AsyncIterator[_HistoryBus]:
+    """A bus that has the history's messages, for the length of the block.
 
     That is the bus which the settings name, or else the data dir's own nats-server, which is
     started here. Raises GpupingError while `gpuping up` runs on the data dir, and when the data dir
     has no bus of its own.
     """
     if settings.NATS_URL or settings.NATS_CONTEXT:
-        yield settings
+        yield _HistoryBus(settings, "storage")
         return
     running = bus_file.find(settings.data_dir)
     if running:
@@ -172,4 +181,5 @@ async def _bus_of_history(settings: Settings) -> AsyncIterator[Settings]:
         )
     with lock_data_dir(settings.data_dir):
         async with own_server.running(settings, 0) as server:
-            yield server.settings_of("storage")
+            # storage may make no consumers, and no scheduler runs that would make one for it
+            yield _HistoryBus(server.settings_of("scheduler"), "scheduler")

@@ -125,12 +125,15 @@ class Feed:
 
     def _consumer_config(self) -> dict[str, Any]:
         """An hour until redelivery, for ingest does not rely on it."""
-        return {
+        config: dict[str, Any] = {
             "durable_name": self._durable_name,
             "ack_policy": "all",
             "ack_wait": 3600 * 1_000_000_000,
             "max_ack_pending": 4 * BUFFER_ROOM,
         }
+        if self._durable_name != self._settings.STORAGE_NAME:
+            config["inactive_threshold"] = 3600 * 1_000_000_000  # of a rebuild, which may crash
+        return config
 
     async def _follow(self) -> None:
         """Pulls, decodes and writes until the consumer is lost.

@@ -66,8 +66,9 @@ async def rebuild(
     *,
     force: bool = False,
     progress: Progress = _no_progress,
+    role: str = "storage",
 ) -> Rebuilt:
-    """Rebuilds the history file.
+    """Rebuilds the history file. `role` is whose credentials the settings have.
 
     Without `force`, a readable file is only replaced by one with the same content.
 
@@ -85,7 +86,7 @@ async def rebuild(
         async with connection.connected(
             settings,
             f"{settings.STORAGE_NAME}-rebuild",
-            inbox_prefix=subjects.service_inbox("storage"),
+            inbox_prefix=subjects.service_inbox(role),
         ) as client:
             await _read_stream(client, settings, store, progress)
         while await store.seal(utc_now()):
@@ -162,7 +163,8 @@ async def _read_stream(
         progress(feed.catch_up.read, feed.catch_up.total or 0)
     finally:
         await cancel_all([feeding])
-        await jetstream_api.delete_consumer(client, subjects.HISTORY_STREAM, name)
+        if not client.lives_apart:  # a storage of a fleet may not, and the consumer expires
+            await jetstream_api.delete_consumer(client, subjects.HISTORY_STREAM, name)
 
 
 def _read_old_file(settings: Settings, paths: HistoryPaths) -> FileContent | None:

@@ -37,6 +37,7 @@ def up(
     try:
         system.printed("ready after")
         system.url = system.printed(r"dashboard +(http://\S+)/")[1]
+        system.nats_url = system.printed(r"bus +(nats://\S+)")[1]
         yield system
     finally:
         system.stop()

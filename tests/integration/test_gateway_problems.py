@@ -56,6 +56,14 @@ async def test_invalid_hours_and_limits(http, behind):
     assert not behind.asked
 
 
+async def test_a_parameter_counts_once_and_null_is_no_value(http, behind):
+    behind.agents["a"] = agent("a")
+    for query in ("limit=3&limit=4", "before=null", "before=null&before=null", "limit=null"):
+        problem = assert_problem(await http.get(f"{AGENTS}/a/history?{query}"), 400)
+        assert query.split("=")[0] in problem["detail"]
+    assert (await http.get(f"{AGENTS}?search=null")).status_code == 200
+
+
 async def test_hours_at_and_within_the_bounds(http, behind):
     behind.agents["a"] = agent("a")
     for hours in ("0.001", "24", "87600", "1e3"):
