@@ -84,8 +84,8 @@ def _text(path: Path) -> str:
 def test_the_history_of_an_agent_is_verified_offline(fleet: Up, tmp_path: Path) -> None:
     # within a second of an outcome, a ping by hand is answered with that outcome
     until(lambda: fleet.ping_by_hand("sim-001")["ping_seq"] >= 2, "it is pinged once more")
-    # a server under load may lose its source of the history, and tries again within 120 s
-    until(lambda: len(fleet.pings("sim-001")) >= 2, "both pings are in the history", seconds=200)
+    # the server dropped deliveries to storage while it took the account that changed before
+    until(lambda: len(fleet.pings("sim-001")) >= 2, "both pings are in the history")
     asked = ("history", "sim-001", "--evidence", "--json", "--data-dir", str(fleet.data_dir))
     kept = run(*asked)
     assert kept.returncode == 0, kept.stderr

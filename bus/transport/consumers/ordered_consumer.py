@@ -56,7 +56,13 @@ class OrderedConsumer:
         self._deliveries = 0
         made = await making.make(self._client, self._stream, config | start)
         self._consumer = PullConsumer(
-            self._client, self._stream, made.name, self._receive, self._room, self._on_lost
+            self._client,
+            self._stream,
+            made.name,
+            self._receive,
+            self._room,
+            self._on_lost,
+            self._compare,
         )
         return made.num_pending
 
@@ -84,6 +90,14 @@ class OrderedConsumer:
 
     async def _on_lost(self) -> None:
         self._lost.set()
+
+    def _compare(self, delivered: int) -> None:
+        """Notices deliveries that were lost on the way, though none comes after them.
+
+        A server drops them while it takes a changed account, and the next may be a day away.
+        """
+        if delivered > self._deliveries:
+            self._lost.set()
 
     def _receive(self, message: Msg) -> None:
         where = delivery_of(message)

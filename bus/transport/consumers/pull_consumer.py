@@ -61,6 +61,7 @@ class PullConsumer:
 
     `room` returns how many messages may be outstanding now. `lost` is awaited when the consumer
     does not exist any more (it or its stream was deleted); it should create the consumer again.
+    `delivered` is called with each heartbeat's count of messages that the server has delivered.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class PullConsumer:
         deliver: Callable[[Msg], None],
         room: Callable[[], int],
         lost: Callable[[], Awaitable[None]],
+        delivered: Callable[[int], None] | None = None,
     ) -> None:
         self._client = client
         self._name = consumer
@@ -78,6 +80,7 @@ class PullConsumer:
         self._deliver = deliver
         self._room = room
         self._lost = lost
+        self._delivered = delivered
         self._inbox = client.new_inbox()
         self._outstanding = 0  # messages asked for and not yet delivered
         self._heard_at = boottime()
@@ -153,6 +156,9 @@ class PullConsumer:
         headers = message.headers or {}
         status = headers.get("Status", "")
         if status == "100":  # a heartbeat
+            number = headers.get("Nats-Last-Consumer", "")
+            if self._delivered is not None and number.isdecimal():
+                self._delivered(int(number))
             return
         dropped = int(headers.get("Nats-Pending-Messages", "0"))
         self._outstanding = max(0, self._outstanding - dropped)
