@@ -30,11 +30,12 @@ CADDY = shutil.which("caddy")
 needs_caddy = pytest.mark.skipif(CADDY is None, reason="no caddy here")
 AGENTS = "ping-system/agents"
 MINIMAL = """
+upstream gateway { server 127.0.0.1:8000; }
 server {
     listen 443 ssl;
     ssl_certificate     /etc/ssl/certs/example.org.pem;
     ssl_certificate_key /etc/ssl/private/example.org.key;
-    location / { proxy_pass http://127.0.0.1:8000; }
+    location / { proxy_pass http://gateway; }
 }
 """
 
