@@ -1,6 +1,4 @@
--- One row an incident. Every report repeats an incident that goes on, and the last report decides.
--- An incident is the one of an earlier report if it began before that report ended, within 0.1 s,
--- because a host's clock is corrected while it runs.
+-- One row an incident.
 SELECT
     a.agent_id,
     i.gpu,
@@ -11,30 +9,7 @@ SELECT
     (i.until_us - i.since_us) / 1000000 AS seconds,
     make_timestamp(i.told_us)::TIMESTAMPTZ AS last_told_at
 FROM (
-    SELECT
-        agent, gpu, state, reason,
-        arg_min(since_us, pinged_us) AS since_us,
-        nullif(arg_max(coalesce(until_us, -1), pinged_us), -1) AS until_us,
-        max(pinged_us) AS told_us
-    FROM (
-        SELECT *, sum(begins) OVER (
-            PARTITION BY agent, gpu, state, reason ORDER BY since_us, pinged_us
-        ) AS number
-        FROM (
-            SELECT *, coalesce(
-                since_us > max(
-                    coalesce(until_us - 1, greatest(pinged_us, since_us) + 100000)
-                ) OVER (
-                    PARTITION BY agent, gpu, state, reason ORDER BY since_us, pinged_us
-                    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-                ),
-                true
-            )::INTEGER AS begins
-            FROM {incidents} AS p
-            WHERE {chosen} AND pinged_us >= $since_us AND since_us < $until_us
-        )
-    )
-    GROUP BY agent, gpu, state, reason, number
+    {> merged_incidents}
 ) AS i
 JOIN agents AS a USING (agent)
 WHERE i.until_us IS NULL OR i.until_us > $since_us

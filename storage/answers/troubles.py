@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from bus.contract.questions import Trouble
+from storage.engine.bounds import LAST_US
 from storage.engine.database import listed, rows_as, sql
 from storage.engine.partitions import HOUR_US
 from storage.engine.rows import from_microseconds
@@ -49,8 +50,9 @@ def troubles(
         return ()
     if pings > MANY_PINGS:
         since_us = max(since_us, reader.newest_us - HOUR_US)
-    text = reader.partitions.fill(sql("troubles"), since_us)
-    rows = rows_as(_TroubleRow, reader.cursor, text, {"since_us": since_us, "limit": limit})
+    text = reader.partitions.fill(sql("troubles"), since_us).replace("{chosen}", "true")
+    asked = {"since_us": since_us, "until_us": LAST_US, "limit": limit}
+    rows = rows_as(_TroubleRow, reader.cursor, text, asked)
     indexes = _Indexes(reader, rows)
     found = []
     for row in rows:

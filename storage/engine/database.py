@@ -5,6 +5,7 @@ their own. Every statement of more than a line lies in a `.sql` file beside its 
 does not know the bus.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -34,6 +35,7 @@ LEAST_MB = 64
 IN_MEMORY_MB = 256
 
 _HERE = Path(__file__).parent
+_INCLUDED = re.compile(r"\{> (\w+)\}")
 
 Connection = duckdb.DuckDBPyConnection
 Row = TypeVar("Row")
@@ -43,9 +45,11 @@ Row = TypeVar("Row")
 def sql(name: str) -> str:
     """Returns the text of `<name>.sql`, which lies in the sub-package that uses it.
 
-    File names are unique within `storage`. Raises KeyError when there is no such file.
+    A mark such as `{> other}` stands for the text of another file. File names are unique within
+    `storage`. Raises KeyError when there is no such file.
     """
-    return _statement_files()[name].read_text()
+    text = _statement_files()[name].read_text()
+    return _INCLUDED.sub(lambda mark: sql(mark[1]), text)
 
 
 @cache

@@ -45,7 +45,7 @@ def cursor(tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.parametrize("name", ROWS)
 def test_the_fields_of_a_row_are_the_columns_of_its_query(cursor: database.Connection, name: str):
     text = Partitions(Path("nowhere"), {}).fill(database.sql(name))
-    text = text.replace("{now}", "0").replace("{then}", "0")
+    text = text.replace("{now}", "0").replace("{then}", "0").replace("{chosen}", "true")
     (statement,) = cursor.extract_statements(text)
     asked: dict[str, Any] = {key: LISTS.get(key, 1) for key in statement.named_parameters}
     columns = [column[0] for column in cursor.execute(text, asked).description]
