@@ -1,6 +1,5 @@
 """`gpuping alerts`: what is wrong, who was told, test messages, silences, and the service."""
 
-import getpass
 import re
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from gpuping import extras
 from gpuping.client.bus_file import with_running_bus
 from gpuping.client.sources import Source
 from gpuping.commands.command_settings import load_settings
+from gpuping.commands.operate.author import author
 from gpuping.commands.options import (
     CHECK,
     DataDir,
@@ -159,7 +159,7 @@ def silence(
     match = _match(agent_id, rule, label or [])
     if not match:
         raise SettingsError("alerts silence: expected an agent's id, --rule or --label")
-    request = SilenceRequest(match=match, seconds=_seconds(lasting), reason=reason, author=_user())
+    request = SilenceRequest(match=match, seconds=_seconds(lasting), reason=reason, author=author())
 
     async def show(
         source: Source,
@@ -184,7 +184,7 @@ def unsilence(
     data_dir: DataDir = None,
 ) -> int:
     """End a silence now. What it held back and is still wrong is told."""
-    request = EndSilenceRequest(silence_id=silence_id, author=_user())
+    request = EndSilenceRequest(silence_id=silence_id, author=author())
 
     async def show(
         source: Source,
@@ -241,7 +241,3 @@ def _seconds(text: str) -> float:
     if found is None or float(found[1]) <= 0:
         raise SettingsError(f"--for={text!r}: expected a duration like 30m, 2h or 3d")
     return float(found[1]) * _UNIT_SECONDS[found[2]]
-
-
-def _user() -> str:
-    return f"user {getpass.getuser()}"

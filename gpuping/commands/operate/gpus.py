@@ -1,6 +1,5 @@
 """`gpuping gpus`: which GPUs are expected of a host, and the operator's changes of that."""
 
-import getpass
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -11,6 +10,7 @@ from bus.contract.questions import ExpectedGpus, ExpectGpusRequest
 from bus.errors import GpupingError
 from bus.runner import Lifecycle
 from gpuping.client.sources import Source
+from gpuping.commands.operate.author import author
 from gpuping.commands.options import CHECK, AgentId, DataDir, Json, ServerUrl, app, examples
 from gpuping.commands.query import run_query
 from gpuping.output import tables
@@ -76,7 +76,7 @@ def gpus(
                 expected_gpus=changed(expected, change, uuids),
                 since=since,
                 replaces=expected.expected_gpus,
-                author=f"user {getpass.getuser()}",
+                author=author(),
             )
             expected = await source.expect_gpus(agent_id, request)
         if as_json:

@@ -1,6 +1,5 @@
 """`gpuping labels`: what the operator says of a host, such as its site, owner or rack."""
 
-import getpass
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -10,6 +9,7 @@ from bus.contract.labels import LabelsRequest
 from bus.errors import GpupingError
 from bus.runner import Lifecycle
 from gpuping.client.sources import Source
+from gpuping.commands.operate.author import author
 from gpuping.commands.options import CHECK, AgentId, DataDir, Json, ServerUrl, app, examples
 from gpuping.commands.query import run_query
 from gpuping.output import tables
@@ -46,9 +46,7 @@ def labels(
         console: Console,
     ) -> None:
         if changes:
-            request = LabelsRequest(
-                labels=read_changes(changes), author=f"user {getpass.getuser()}"
-            )
+            request = LabelsRequest(labels=read_changes(changes), author=author())
             agent = await source.change_labels(agent_id, request)
         else:
             agent = await source.agent(agent_id)

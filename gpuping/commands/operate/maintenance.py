@@ -1,6 +1,5 @@
 """`gpuping maintenance`: books time in which hosts are pinged and not judged."""
 
-import getpass
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from bus.contract.maintenance import BookingsRequest, BookRequest, CancelRequest
 from bus.errors import SettingsError
 from bus.runner import Lifecycle
 from gpuping.client.sources import Source
+from gpuping.commands.operate.author import author
 from gpuping.commands.options import (
     CHECK,
     DataDir,
@@ -83,7 +83,7 @@ def book(
         since=_in_utc(begin),
         until=_in_utc(end),
         reason=reason,
-        author=f"user {getpass.getuser()}",
+        author=author(),
     )
 
     async def show(
@@ -139,7 +139,7 @@ def cancel(
     as_json: Json = False,
 ) -> int:
     """End a booking now, for all its agents. What has passed of it stays excused."""
-    request = CancelRequest(booking_id=booking, author=f"user {getpass.getuser()}")
+    request = CancelRequest(booking_id=booking, author=author())
 
     async def show(
         source: Source,

@@ -1,6 +1,5 @@
 """`gpuping status-page`, `badge`, `host-link`, `revoke-links`: what people see without a login."""
 
-import getpass
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from bus.runner import Lifecycle
 from gpuping.client import bus_file
 from gpuping.client.sources import Source
 from gpuping.commands.command_settings import load_settings
+from gpuping.commands.operate.author import author
 from gpuping.commands.options import (
     CHECK,
     AgentId,
@@ -116,7 +116,7 @@ def add(  # noqa: PLR0913  # each is an option of the command
         page = StatusPage(name=name, title=title, agents=ids, label=label, show_ids=show_ids)
     except ValueError as error:
         raise SettingsError(f"status-page add: {error}") from None
-    request = AddStatusPage(page=page, replace=replace, author=_author())
+    request = AddStatusPage(page=page, replace=replace, author=author())
 
     async def show(
         source: Source,
@@ -200,7 +200,7 @@ def remove(
     as_json: Json = False,
 ) -> int:
     """Take a page away. Every gateway forgets it within two seconds."""
-    request = RemoveStatusPage(name=name, author=_author())
+    request = RemoveStatusPage(name=name, author=author())
 
     async def show(
         source: Source,
@@ -245,7 +245,7 @@ def badge(
         agent_id=agent_id,
         valid_seconds=valid_seconds,
         shown_name=name,
-        author=_author(),
+        author=author(),
     )
     return _make_link(request, server_url, data_dir, as_json=as_json)
 
@@ -277,7 +277,7 @@ def host_link(
         kind="host",
         agent_id=agent_id,
         valid_seconds=max(60, round(days * DAY_SECONDS)),
-        author=_author(),
+        author=author(),
     )
     return _make_link(request, server_url, data_dir, as_json=as_json)
 
@@ -301,7 +301,7 @@ def revoke_links(
     """Refuse every badge address and host link that was made so far, of one agent or of all."""
     if every == (agent_id is not None):
         raise SettingsError("revoke-links: expected an agent's id, or --all")
-    request = RevokeLinks(agent_id=agent_id, author=_author())
+    request = RevokeLinks(agent_id=agent_id, author=author())
 
     async def show(
         source: Source,
@@ -338,10 +338,6 @@ def _make_link(
         console.print(address, soft_wrap=True, highlight=False)
 
     return run_query(show, data_dir, server_url)
-
-
-def _author() -> str:
-    return f"user {getpass.getuser()}"
 
 
 def _address(
