@@ -30,7 +30,7 @@ def test_standstills_that_follow_one_another_are_one(watch: StandstillWatch) -> 
 def test_the_oldest_are_forgotten(watch: StandstillWatch) -> None:
     for gap in range(1, 3 * REMEMBERED):
         watch.tick(1000.0 + 10 * gap - 1)
-        watch._last_tick = 1000.0 + 10 * gap + 0.0
+        watch._last_tick = 1000.0 + 10 * gap
     assert len(watch._standstills) <= 2 * REMEMBERED
     ended = 1000.0 + 30 * REMEMBERED
     newest = watch.seconds_within(ended - 1000.0, ended)

@@ -12,9 +12,8 @@ from bus.transport.connection import Client
 from bus.transport.jetstream_api import JsonObject
 from bus.transport.micro_services import ask
 
-CREATE_SECONDS = (
-    30.0  # a consumer that begins at each key's last message is slow to make in a large stream
-)
+# A consumer that begins at each key's last message is slow to make in a large stream.
+CREATE_SECONDS = 30.0
 
 
 async def make(
