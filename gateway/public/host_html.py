@@ -24,8 +24,10 @@ _VERDICT_TONES = {"good": "good", "poor": "poor", "first": "first", "excused": "
 
 def render(view: HostView, secret: str) -> str:
     """Returns the text of the page. Addresses in it are relative to the page's own."""
+    tone: str = view.state
     state = words.STATE_WORDS[view.state]
     if view.removed_at is not None:
+        tone = "pending"
         state = f"Removed on {words.moment(view.removed_at)}"
     expires = ""
     if view.expires_at is not None:
@@ -33,8 +35,8 @@ def render(view: HostView, secret: str) -> str:
     return _PAGE.substitute(
         agent_id=escape(view.agent_id),
         expires=escape(expires),
-        tone="pending" if view.removed_at is not None else view.state,
-        glyph=parts.glyph("pending" if view.removed_at is not None else view.state),
+        tone=tone,
+        glyph=parts.glyph(tone),
         state=escape(state),
         as_of=words.moment(view.as_of),
         month_name=_month_name(view.month),
@@ -63,30 +65,28 @@ def _month(view: HostView) -> str:
     month = view.own_month
     if month is None:
         return f'<p class="stale" role="status">{escape(view.problem or "")}</p>'
+    finality = "provisional"
+    if month.final:
+        finality = "final"
+    excused = "nothing excused"
+    if month.excused_seconds:
+        excused = f"{words.length(month.excused_seconds)} excused"
+    lost = "nothing"
+    lost_exactly = ""
+    if month.lost_seconds:
+        lost = words.length(month.lost_seconds)
+        lost_exactly = _exact(month.lost_seconds)
+    unjudged = f"{month.missed:,} missed, {month.excused:,} excused"
     figures = [
         _figure(
             "Uptime of the statement",
             words.percent(month.uptime_percent, 3),
-            "final" if month.final else "provisional",
+            finality,
             kind="big",
         ),
-        _figure(
-            "Judged",
-            words.length(month.judged_seconds),
-            f"{words.length(month.excused_seconds)} excused"
-            if month.excused_seconds
-            else "nothing excused",
-        ),
-        _figure(
-            "Lost",
-            words.length(month.lost_seconds) if month.lost_seconds else "nothing",
-            f"{month.lost_seconds:,.3f} s" if month.lost_seconds else "",
-        ),
-        _figure(
-            "Pings",
-            f"{month.pings:,}",
-            f"{month.missed:,} missed, {month.excused:,} excused",
-        ),
+        _figure("Judged", words.length(month.judged_seconds), excused),
+        _figure("Lost", lost, lost_exactly),
+        _figure("Pings", f"{month.pings:,}", unjudged),
     ]
     return (
         f'<dl class="figures">{"".join(figures)}</dl>'
@@ -111,8 +111,10 @@ def _cause(cause: Cause) -> tuple[str, ...]:
         what = "Asked and never answered"
     else:
         subject = "Host"
-        if cause.gpu is not None:
-            subject = f"GPU {cause.index if cause.index is not None else '?'}"
+        if cause.gpu is not None and cause.index is None:
+            subject = "GPU ?"
+        elif cause.gpu is not None:
+            subject = f"GPU {cause.index}"
         what = f"{subject} {cause.state}"
     if cause.reason:
         what += f": {reason_words(cause.reason)}"
@@ -178,12 +180,18 @@ def _gpus(view: HostView) -> str:
     rows: list[tuple[str, ...]] = []
     for uuid in uuids:
         gpu = found.get(uuid)
-        state = "unknown" if gpu is None else gpu.state
-        note = "" if uuid in view.expected_gpus else ", not expected"
+        state = "unknown"
+        name = ""
+        if gpu is not None:
+            state = gpu.state
+            name = gpu.name
+        note = ", not expected"
+        if uuid in view.expected_gpus:
+            note = ""
         rows.append(
             (
                 f'<td class="tone-{state} tone-cell">{state}{note}</td>',
-                f"<td>{escape(gpu.name if gpu is not None else '')}</td>",
+                f"<td>{escape(name)}</td>",
                 f"<td><code>{escape(uuid)}</code></td>",
             )
         )
@@ -227,13 +235,17 @@ def _ping(ping: OwnPing) -> tuple[str, ...]:
         word = ping.verdict
     if ping.reason and ping.reason not in _SAID_BY_FIGURES:
         word += f": {reason_words(ping.reason)}"
-    up = lost = excused = "–"  # noqa: RUF001
+    up = lost = excused = words.NOTHING
     if ping.seconds is not None:
         up = _exact(ping.seconds.up + ping.seconds.degraded)
         lost = _exact(ping.seconds.down + ping.seconds.unknown)
         excused = _exact(ping.seconds.excused)
-    window = "open" if ping.window_seconds is None else _exact(ping.window_seconds)
-    response = "–" if ping.response_ms is None else f"{ping.response_ms:.0f} ms"  # noqa: RUF001
+    window = "open"
+    if ping.window_seconds is not None:
+        window = _exact(ping.window_seconds)
+    response = words.NOTHING
+    if ping.response_ms is not None:
+        response = f"{ping.response_ms:.0f} ms"
     return (
         f'<td>{ping.pinged_at:%d %b %H:%M:%S} <span class="quiet">#{ping.ping_seq}</span></td>',
         f'<td class="tone-{tone} tone-cell">{escape(word)}</td>',
@@ -271,12 +283,13 @@ def _figure(
     note: str = "",
     kind: str = "",
 ) -> str:
-    return _FIGURE.substitute(
-        kind=f' class="{kind}"' if kind else "",
-        name=name,
-        value=escape(value),
-        note=f'<dd class="note">{escape(note)}</dd>' if note else "",
-    )
+    css_class = ""
+    if kind:
+        css_class = f' class="{kind}"'
+    below = ""
+    if note:
+        below = f'<dd class="note">{escape(note)}</dd>'
+    return _FIGURE.substitute(kind=css_class, name=name, value=escape(value), note=below)
 
 
 def _exact(seconds: float) -> str:

@@ -145,7 +145,9 @@ def compute(  # noqa: PLR0913, PLR0917  # the answers that it is made of
 def month_beside(month: str, step: int) -> str:
     """The month before (-1) or after (1)."""
     first = date.fromisoformat(f"{month}-01")
-    beside = first - timedelta(days=1) if step < 0 else first + timedelta(days=31)
+    beside = first + timedelta(days=31)
+    if step < 0:
+        beside = first - timedelta(days=1)
     return f"{beside:%Y-%m}"
 
 

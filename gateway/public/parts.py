@@ -63,7 +63,9 @@ def bars(days: Iterable[ShownDay]) -> str:
         _DAY.substitute(tone=day_tone(day), level=_level(day), words=escape(day_words(day)))
         for day in days
     ]
-    kind = "bars many" if len(items) > MANY_DAYS else "bars"
+    kind = "bars"
+    if len(items) > MANY_DAYS:
+        kind = "bars many"
     return f'<ol class="{kind}">{"".join(items)}</ol>'
 
 
@@ -75,13 +77,17 @@ def legend() -> str:
 def day_tone(day: ShownDay) -> str:
     """The class of a day's colour."""
     uptime = day.uptime_percent
+    if uptime is None and day.excused_seconds:
+        return "maintenance"
     if uptime is None:
-        return "maintenance" if day.excused_seconds else "none"
+        return "none"
     if uptime >= 100.0:
         return "whole"
     if uptime >= GOOD_PERCENT:
         return "up"
-    return "degraded" if uptime >= POOR_PERCENT else "down"
+    if uptime >= POOR_PERCENT:
+        return "degraded"
+    return "down"
 
 
 def day_words(day: ShownDay) -> str:
@@ -90,8 +96,10 @@ def day_words(day: ShownDay) -> str:
     extra = ""
     if day.excused_seconds >= 1:
         extra = f", {words.length(day.excused_seconds)} of maintenance"
+    if day.uptime_percent is None and extra:
+        return f"{name}: nothing judged{extra}"
     if day.uptime_percent is None:
-        return f"{name}: {'nothing judged' if extra else 'nothing known'}{extra}"
+        return f"{name}: nothing known"
     lost = ""
     if day.lost_seconds > 0:
         lost = f", {words.length(day.lost_seconds)} lost"
@@ -107,8 +115,8 @@ def day_list(days: Iterable[ShownDay]) -> str:
         _DAY_ROW.substitute(
             day=words.day_name(day.day),
             uptime=words.percent(day.uptime_percent, 3),
-            lost=words.length(day.lost_seconds) if day.lost_seconds else "–",  # noqa: RUF001
-            excused=words.length(day.excused_seconds) if day.excused_seconds else "–",  # noqa: RUF001
+            lost=words.length_or_nothing(day.lost_seconds),
+            excused=words.length_or_nothing(day.excused_seconds),
         )
         for day in reversed(listed)
     ]

@@ -27,10 +27,13 @@ class TimedCache(Generic[K, V]):
         """The answer for a key: kept, on its way, or asked for now. Raises what `ask` raises."""
         now = boottime()
         entry = self._entries.get(key)
-        if entry is None or now >= entry.until or _has_failed(entry.task):
+        is_kept = entry is not None and now < entry.until and not _has_failed(entry.task)
+        if entry is None or not is_kept:
             self._make_room(now)
-            entry = _Entry(asyncio.ensure_future(_run(ask)), now + self._seconds)
+            asking = asyncio.ensure_future(_run(ask))
+            entry = _Entry(asking, now + self._seconds)
             self._entries[key] = entry
+        # a visitor who leaves does not cancel the question for the others
         return await asyncio.shield(entry.task)
 
     def forget(self, key: K) -> None:

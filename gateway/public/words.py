@@ -23,6 +23,7 @@ _PUBLIC_REASONS = {
     "probe-died": "its monitoring failed",
     "no-sample": "its monitoring was late",
 }
+NOTHING = "–"  # noqa: RUF001  # an en dash, as a table shows "none"
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
 
 
@@ -58,7 +59,9 @@ def summary(states: list[HostState]) -> str:
         if count == total:
             return f"All {total} hosts are {word}"
         if count:
-            verb = "is" if count == 1 else "are"
+            verb = "are"
+            if count == 1:
+                verb = "is"
             return f"{count} of {total} hosts {verb} {word}"
     if "pending" in states:
         return f"{states.count('pending')} of {total} hosts were not seen yet"
@@ -70,7 +73,9 @@ def worst(states: list[HostState]) -> HostState:
     for state in ("down", "degraded", "maintenance", "pending"):
         if state in states:
             return state
-    return "up" if states else "pending"
+    if states:
+        return "up"
+    return "pending"
 
 
 def incident_words(incident: HostIncident) -> str:
@@ -78,11 +83,12 @@ def incident_words(incident: HostIncident) -> str:
     if incident.reason == SILENT:
         return "The host did not answer"
     subject = "The host"
+    verb = "was"
     if incident.gpus == 1:
         subject = "A GPU"
     elif incident.gpus > 1:
         subject = f"{incident.gpus} GPUs"
-    verb = "were" if incident.gpus > 1 else "was"
+        verb = "were"
     what = {
         "down": f"{verb} down",
         "degraded": f"{verb} degraded",
@@ -106,20 +112,34 @@ def length(seconds: float) -> str:
         return plural(minutes, "minute")
     hours, minutes = divmod(minutes, 60)
     if hours < 24:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+        text = f"{hours} h"
+        if minutes:
+            text += f" {minutes} min"
+        return text
     days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h" if hours else plural(days, "day")
+    if not hours:
+        return plural(days, "day")
+    return f"{days} d {hours} h"
+
+
+def length_or_nothing(seconds: float) -> str:
+    """A duration, or a dash for none at all."""
+    if not seconds:
+        return NOTHING
+    return length(seconds)
 
 
 def plural(count: int, noun: str) -> str:
     """A number with its noun: `1 host`, `2 hosts`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun}s"
 
 
 def percent(value: float | None, places: int = 2) -> str:
     """A percentage, cut and not rounded: 99.999 is never shown as 100. A dash for None."""
     if value is None:
-        return "–"  # noqa: RUF001  # an en dash, as a table shows "none"
+        return NOTHING
     if value >= 100.0:
         return f"100{_SPACE}%"
     scale = 10**places
