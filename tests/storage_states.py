@@ -187,6 +187,25 @@ async def caught_up(client: Client, rows: int, seconds: float = 20.0) -> Storage
     return found[-1]
 
 
+async def read_to_the_end(client: Client) -> None:
+    """Waits until storage has taken in all that the stream holds now.
+
+    Where retention may already have let rows go, their count does not tell.
+    """
+    stream = await client.jetstream().stream_info(subjects.HISTORY_STREAM)
+
+    async def read() -> bool:
+        try:
+            stats = await micro_services.ask(
+                client, subjects.STORAGE_STATS, None, StorageStats, who="storage"
+            )
+        except UnavailableError:
+            return False  # it starts
+        return stats.last_sequence >= stream.state.last_seq
+
+    await until(read, 20.0)
+
+
 async def raw_history(client: Client) -> list[AgentState]:
     """The stream read by somebody who knows nothing of storage: every message by its number."""
     js = client.jetstream()

@@ -11,7 +11,7 @@ from storage import service
 from storage.engine.errors import CannotWriteError
 from storage.stream import rebuild
 from tests.storage_days import everything, mixed, tended
-from tests.storage_states import caught_up, publish, series
+from tests.storage_states import caught_up, publish, read_to_the_end, series
 
 
 async def test_rebuild_from_stream_and_archive_has_equal_hashes(
@@ -51,7 +51,7 @@ async def test_rebuild_lets_go_what_retention_had_let_go(bus: Client, base_setti
     states = mixed(agents=3, days=5)
     async with service.running(settings) as storage:
         await publish(bus, states)
-        await caught_up(bus, len(states))
+        await read_to_the_end(bus)
         await tended(storage.store, utc_now())
         before = await everything(storage.store)
         assert 0 < before["pings"][0] < len(states)
