@@ -5,6 +5,7 @@ question. A test can make it misbehave: `respond` then writes the answer to the 
 """
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -17,8 +18,15 @@ Respond = Callable[[BaseHTTPRequestHandler], None]
 class OldHttpAgent:
     """Listens from `start` to `stop`, on one port; `share_up` of the time its GPU is up."""
 
-    def __init__(self, host: str = "127.0.0.1", *, tells_length: bool = True) -> None:
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        *,
+        tells_length: bool = True,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.host = host
+        self.tls = tls  # with its certificate and key; None for plain HTTP
         self.port = 0
         self.share_up = 1.0
         self.has_gpu = True
@@ -31,7 +39,8 @@ class OldHttpAgent:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://{self.host}:{self.port}"
 
     def __enter__(self) -> Self:
         self.start()
@@ -52,6 +61,10 @@ class OldHttpAgent:
 
         self._server = ThreadingHTTPServer((self.host, self.port), Handler)
         self._server.daemon_threads = True
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 

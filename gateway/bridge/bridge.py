@@ -5,10 +5,12 @@ Every gateway with GATEWAY_BRIDGE_NETWORKS does this. They share the pings in on
 
 import asyncio
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+import httpcore
 import msgspec
 import structlog
 from msgspec.structs import replace
@@ -85,13 +87,18 @@ class Bridge:
         fleet_client: FleetClient,
         networks: AskableNetworks,
         metrics: BridgeMetrics,
+        trusted: ssl.SSLContext,
         resolve: Resolve = http_asking.resolve,
     ) -> None:
-        """`client` may hear pings and send answers; `fleet_client` asks the scheduler."""
+        """`client` may hear pings and send answers; `fleet_client` asks the scheduler.
+
+        `trusted` accepts the certificates of agents at https addresses.
+        """
         self._client = client
         self._fleet_client = fleet_client
         self._networks = networks
         self._metrics = metrics
+        self._trusted = trusted
         self._resolve = resolve
         self._instance = secrets.token_hex(6)
         self._answered = 0
@@ -303,7 +310,7 @@ class Bridge:
         seconds = max(ANSWER_SECONDS, (asked.timeout_seconds or 10.0) - ANSWER_SECONDS)
         try:
             data = await http_asking.get(
-                agent.url, UPTIME_PATH, self._networks, self._resolve, seconds
+                agent.url, UPTIME_PATH, self._networks, self._resolve, self._trusted, seconds
             )
             uptime = decode_uptime(data)
         except UnreachableError as error:
@@ -363,7 +370,14 @@ async def running(
         connected(own, "bridge", inbox_prefix=inbox_prefix) as client,
         background() as start,
     ):
-        bridge = Bridge(client, fleet_client, networks, BridgeMetrics(registry), resolve)
+        bridge = Bridge(
+            client,
+            fleet_client,
+            networks,
+            BridgeMetrics(registry),
+            httpcore.default_ssl_context(),
+            resolve,
+        )
         await bridge.start()
         start(bridge.run())
         yield bridge

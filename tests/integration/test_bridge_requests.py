@@ -2,12 +2,17 @@
 
 import gzip
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
+import httpcore
 import pytest
 
+from bus.identity.tls import certificates
+from bus.identity.tls.files import TlsFiles
 from bus.networks import AskableNetworks
 from gateway.bridge import agent_url, http_asking
 from gateway.bridge.bridge import UPTIME_PATH
@@ -44,7 +49,8 @@ class Names:
 
 
 async def ask(url: str, resolve=http_asking.resolve, seconds: float = 5.0, networks=HERE) -> bytes:
-    return await get(agent_url.parse(url), UPTIME_PATH, networks, resolve, seconds)
+    trusted = httpcore.default_ssl_context()
+    return await get(agent_url.parse(url), UPTIME_PATH, networks, resolve, trusted, seconds)
 
 
 async def test_an_agent_is_asked_once_at_the_address_that_was_checked_under_its_name(agent):
@@ -70,6 +76,42 @@ async def test_no_proxy_of_the_environment_is_asked(agent, monkeypatch):
         monkeypatch.setenv("no_proxy", "")
         await ask(agent.url)
         assert (len(agent.questions), proxy.questions) == (1, [])
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> TlsFiles:
+    """Of gpu-host.example, signed by an authority of the operator's own."""
+    files = TlsFiles(tmp_path)
+    certificates.make(files, ["gpu-host.example"])
+    return files
+
+
+@pytest.fixture
+def tls_agent(certificate: TlsFiles) -> Iterator[OldHttpAgent]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    with OldHttpAgent(tls=context) as agent:
+        yield agent
+
+
+async def test_an_https_agent_shows_a_certificate_of_its_name(tls_agent, certificate, monkeypatch):
+    """The connection goes to the address that was checked; the certificate is of the name."""
+    names = Names(["127.0.0.1"])
+    url = f"https://gpu-host.example:{tls_agent.port}"
+    with pytest.raises(UnreachableError, match="certificate verify failed"):
+        await ask(url, names)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.authority))
+    assert b"uptime_percentage" in await ask(url, names)
+    assert b"uptime_percentage" in await ask(tls_agent.url)  # an address that it names, too
+    with pytest.raises(UnreachableError, match=r"not valid for 'other-host\.example'"):
+        await ask(f"https://other-host.example:{tls_agent.port}", names)
+    assert len(tls_agent.questions) == 2
+
+
+async def test_an_https_address_where_plain_http_is_spoken_is_unreachable(agent):
+    with pytest.raises(UnreachableError, match="SSL"):
+        await ask(f"https://127.0.0.1:{agent.port}")
+    assert agent.questions == []
 
 
 @pytest.mark.parametrize(
