@@ -28,6 +28,7 @@ from bus.transport import connection
 from gateway import service
 from gateway.public.status_pages import StatusPages
 from tests.agents import AnswerPing, answering, report
+from tests.reverse_proxies import documented, needs_nginx, nginx
 
 PAGES = "/ping-system/status-pages"
 LINKS = "/ping-system/links"
@@ -184,6 +185,29 @@ async def test_a_status_page_shows_what_it_may_and_costs_once_a_minute(fleet: Fl
         "token operator-1"
     }
     await services_away(fleet)
+
+
+@needs_nginx
+async def test_what_a_public_page_links_to_is_there_below_the_prefix_of_a_proxy(
+    fleet: Fleet, tmp_path: Path
+):
+    """The addresses that an operator is given, opened by a visitor through a real nginx."""
+    assert (await add_page(fleet.operator)).status_code == 201
+    await until_known(fleet.anyone)
+    given = {"status": "https://fleet.example/gpuping/status/fleet"}
+    for kind in ("host", "badge"):
+        made = await fleet.operator.post(LINKS, json={"kind": kind, "agent_id": "host-a"})
+        given[kind] = made.json()["url"]
+    async with nginx(tmp_path, documented("nginx"), fleet.anyone.base_url) as visitor:
+        for kind, address in given.items():
+            assert address.startswith("https://fleet.example/gpuping/")
+            page = await visitor.get(address.removeprefix("https://fleet.example"))
+            assert page.status_code == 200, address
+            linked = re.findall(r'(?:href|src)="([^"#]+)"', page.text)
+            assert (len(linked) > 3) == (kind != "badge")  # a badge is one picture
+            for one in linked:
+                there = await visitor.get(page.url.join(one.replace("&amp;", "&")))
+                assert there.status_code == 200, (kind, one)
 
 
 async def services_away(fleet: Fleet) -> None:
