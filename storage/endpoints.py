@@ -284,6 +284,9 @@ class Endpoints:
         last_sequence = 0
         if ingest.position is not None:
             last_sequence = ingest.position.sequence
+        if self._edge.found is None:
+            # The housekeeping looks every few minutes, and an outcome may have come since.
+            await self._edge.look()
         return StorageStats(
             rows=ingest.rows,
             last_sequence=last_sequence,

@@ -71,7 +71,7 @@ def storage_disk(stats: StorageStats) -> Finding:
 def edge(stats: StorageStats) -> Finding:
     """How far back the bus holds outcomes, and whether days exist in one file only."""
     if stats.stream_begins is None:
-        return note("history", "the bus holds no outcomes yet, or storage has not looked")
+        return note("history", "the bus holds no outcomes yet")
     detail = f"the bus holds outcomes since {stats.stream_begins:%Y-%m-%d}"
     if stats.stream_days_left is not None:
         detail += f" and drops the oldest in about {stats.stream_days_left:.0f} days"

@@ -9,10 +9,13 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from bus.contract.durations import Durations, Interval
+from storage.engine.rows import EXCUSED
+from storage.explanations.losses import EXPLAINING_REMARKS
 from storage.statements.gaps import Gap
 from storage.statements.windows import STATES, ReportWindow, is_explained, not_up_intervals
 
 MOST_REASONS = 4  # of one piece
+STOOD_STILL = "stood_still"  # the remark of a scheduler that did not run (`scheduler/ping`)
 
 
 class Piece(Struct, frozen=True, gc=False):
@@ -59,26 +62,31 @@ class _Kind(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def window_pieces(
-    window: ReportWindow,
-    gpu: str | None,
-    reason: str | None,
-) -> Iterator[Piece]:
+class Noted(NamedTuple):
+    """What the scheduler noted about a ping: its reason, and remarks about the report."""
+
+    reason: str | None = None
+    remarks: Sequence[str] = ()
+
+
+def window_pieces(window: ReportWindow, gpu: str | None, noted: Noted) -> Iterator[Piece]:
     """Yields the pieces of a window; None stands for the host.
 
-    `reason` is that of the ping. A window whose incidents do not say when its states were is one
-    piece.
+    A window whose incidents do not say when its states were is one piece.
     """
     whole = window.host
     if gpu is not None:
         whole = window.gpus[gpu]
     timeline = not_up_intervals(window, gpu)
-    reasons = tuple(dict.fromkeys(one.incident.reason for one in timeline))
-    if gpu is not None:
-        reasons = reasons or window.gpu_reasons.get(gpu, ())
-    if whole.excused and reason:
-        reasons += (reason,)
-    piece = Piece(window.interval, whole, 0, reasons[:MOST_REASONS])
+    reasons = [one.incident.reason for one in timeline]
+    if gpu is not None and not reasons:
+        reasons += window.gpu_reasons.get(gpu, ())
+    if not reasons and (whole.down or whole.unknown):
+        reasons += [remark for remark in EXPLAINING_REMARKS if remark in noted.remarks]
+    if whole.excused:
+        reasons += _excuses(window, noted)
+    distinct = tuple(dict.fromkeys(reasons))
+    piece = Piece(window.interval, whole, 0, distinct[:MOST_REASONS])
     if piece.is_plain or not timeline or not is_explained(window, gpu):
         yield piece
         return
@@ -92,6 +100,16 @@ def window_pieces(
         yield _plain(reached_us, window.interval.end, "up", ())
 
 
+def _excuses(window: ReportWindow, noted: Noted) -> list[str]:
+    """Returns why time of a window was excused, as far as anything says so."""
+    excuses = [one.reason for one in window.incidents if one.state == EXCUSED]
+    if STOOD_STILL in noted.remarks:
+        excuses.append(STOOD_STILL)
+    if noted.reason is not None:
+        excuses.append(noted.reason)
+    return excuses
+
+
 class PiecesByRow:
     """The pieces of the host (None) and of each GPU, while windows are added in order of time.
 
@@ -103,8 +121,8 @@ class PiecesByRow:
         self._rows: dict[str | None, list[Piece]] = {None: []}
         self._run: ReportWindow | None = None
 
-    def add(self, window: ReportWindow, reason: str | None) -> None:
-        """Adds a window; `reason` is that of its ping."""
+    def add(self, window: ReportWindow, noted: Noted) -> None:
+        """Adds a window, and what was noted about its ping."""
         if _is_up_throughout(window):
             if self._run is not None and _goes_on(self._run, window):
                 self._run = _put_together(self._run, window)
@@ -113,9 +131,9 @@ class PiecesByRow:
                 self._run = window
             return
         self._end_run()
-        self._rows[None] += window_pieces(window, None, reason)
+        self._rows[None] += window_pieces(window, None, noted)
         for uuid in window.gpus:
-            self._rows.setdefault(uuid, []).extend(window_pieces(window, uuid, reason))
+            self._rows.setdefault(uuid, []).extend(window_pieces(window, uuid, noted))
 
     def finished(self) -> dict[str | None, list[Piece]]:
         """Returns the pieces of every row."""

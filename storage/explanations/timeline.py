@@ -15,6 +15,7 @@ from storage.engine.partitions import DAY_US
 from storage.engine.rows import from_microseconds, microseconds
 from storage.explanations.outcome_rows import ExplainedOutcome, read_explained
 from storage.explanations.segments import (
+    Noted,
     Piece,
     PiecesByRow,
     drawn_pieces,
@@ -82,11 +83,15 @@ def _rows(
     period: Interval,
     grain_us: int,
 ) -> tuple[TimelineRow, ...]:
-    reasons = {one.pinged_us: one.reason for one in explained}
+    noted = {one.pinged_us: Noted(one.reason) for one in explained}
+    for outcome in outcomes.rows:
+        if outcome.remarks is not None:
+            reason = noted.get(outcome.pinged_us, Noted()).reason
+            noted[outcome.pinged_us] = Noted(reason, outcome.remark_words())
     collected = PiecesByRow()
     for pinged_us, window in outcomes.windows.items():
         if window.interval.overlaps(period):
-            collected.add(window, reasons.get(pinged_us))
+            collected.add(window, noted.get(pinged_us, Noted()))
     pieces = collected.finished()
     missing = [gap_piece(gap) for gap in gaps(outcomes.measured())]
     rows = []

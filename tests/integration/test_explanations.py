@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from bus.contract.explanations import Explanation, ExplanationRequest, Timeline, TimelineRequest
-from bus.contract.messages import AgentState, GpuReport, GpuTime, Incident, Seconds
+from bus.contract.messages import AgentState, GpuReport, GpuTime, Incident, Seconds, Span
 from bus.contract.statements import Statement, StatementRequest
 from bus.settings import load
 from storage.explanations import explain, timeline
@@ -188,3 +188,26 @@ async def test_a_zoom_shows_an_incident_to_the_second_and_every_ping(world: Worl
     assert ended[-1].end_seconds == 320.0
     assert ended[-1].reasons == ("hung",)
     assert len(drawn.pings) == drawn.pings_total > 0
+
+
+async def test_a_timeline_says_why_time_was_excused_or_unknown(tmp_path: Path):
+    """Also where no incident says it, and the ping itself was good."""
+    booked = Span(OCTOBER + timedelta(seconds=60), OCTOBER + timedelta(seconds=120))
+    told = [
+        (Seconds(up=840.0, excused=60.0), {"excused": (booked,)}),
+        (Seconds(up=840.0, excused=60.0), {"remarks": ("stood_still",)}),
+        (Seconds(up=840.0, unknown=60.0), {"remarks": ("time_missing",)}),
+        (Seconds(up=900.0), {"remarks": ("by_http",)}),
+    ]
+    states = []
+    for number, (seconds, noted) in enumerate(told, 1):
+        since = OCTOBER + timedelta(minutes=15 * (number - 1))
+        at = since + timedelta(minutes=15)
+        states.append(state("a", number, at, seconds, since=since, **noted))
+    kept = Kept(load({}, GPUPING_DATA_DIR=str(tmp_path)))
+    await kept.fill(states)
+    drawn = await World(kept).timeline(OCTOBER, OCTOBER + timedelta(hours=1), points=10_000)
+    await kept.store.close()
+    for row in drawn.rows:
+        reasons = [stretch.reasons for stretch in row.stretches]
+        assert reasons == [("maintenance",), ("stood_still",), ("time_missing",), ()]

@@ -123,6 +123,7 @@ async def test_overview_and_uptimes_are_sums_of_seconds(bus: Client, base_settin
 async def test_twice_the_same_and_a_missing_number(bus: Client, base_settings: Settings):
     one, two, five = series("a", 5)[0], series("a", 5)[1], series("a", 5)[4]
     async with service.running(base_settings):
+        assert (await caught_up(bus, 0)).stream_begins is None
         await publish(bus, [one, two])
         await bus.jetstream().publish(
             subjects.state_key("a"), encode(two)
@@ -131,6 +132,7 @@ async def test_twice_the_same_and_a_missing_number(bus: Client, base_settings: S
         stats = await caught_up(bus, 3)
         reply = await history(bus, "a")
     assert stats.rows == 3
+    assert stats.stream_begins, "what the bus holds is known with the first outcome"
     assert stats.missing_seqs == 2
     assert reply.summary.missing_seqs == 2
 
