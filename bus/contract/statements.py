@@ -96,6 +96,8 @@ class StatementRequest(Message, kw_only=True, frozen=True):
 
 # A remark (`scheduler/fleet/duplicate_ids.py`); statements say of it when it was, not how often.
 TWO_UNDER_ONE_ID = "two_under_one_id"
+# A remark: the first outcome of an agent after its state was restored from a backup.
+RESTORED = "restored"
 # What a statement says of each other remark about a report (`scheduler/ping/admission.py`).
 REMARK_WORDS = {
     "unheard": "Between two pings or more that were missed in a row, no time counts as up",
@@ -121,6 +123,10 @@ REMARK_WORDS = {
     ),
     "ledger_new": "The host lost its ledger and began a new one; the time before it is unknown",
     "by_http": "The host was asked by HTTP: these reports are not signed",
+    RESTORED: (
+        "The bus was restored from a backup; pings that were recorded after it are lost on our "
+        "side, and their time is in this one's window"
+    ),
     "ledger_forgotten": "Our own state was restored from a backup that the host's ledger is past",
 }
 

@@ -44,6 +44,9 @@ ROOM_BESIDE = {subjects.HISTORY_STREAM: 1 / 3, subjects.AUDIT_STREAM: 1.0}
 _WANTED_BYTES = "gpuping.wanted_max_bytes"  # in the metadata of a stream that was fitted
 _NO_ROOM = frozenset({ErrorCode.INSUFFICIENT_RESOURCES, ErrorCode.STORAGE_EXCEEDED})
 _NANOSECONDS = 1_000_000_000
+# Metadata of the bucket after `gpuping restore`: its last sequence then. The next outcome of every
+# state up to it follows what was restored, and not what was recorded after the backup.
+RESTORED_THROUGH = "gpuping.restored-through"
 MIGRATING = "gpuping.migrating"  # metadata of the bucket while another stream is made anew
 # A lower one of these deletes messages at once.
 _LIMITS = ("max_msgs_per_subject", "max_age", "max_bytes")
@@ -515,7 +518,7 @@ def server_version(client: Client) -> str:
 
 def _fitted(wanted: JsonObject, max_bytes: int) -> JsonObject:
     """The wanted configuration with another limit, which remembers the one that was wanted."""
-    metadata = {_WANTED_BYTES: str(wanted["max_bytes"])}
+    metadata = (wanted.get("metadata") or {}) | {_WANTED_BYTES: str(wanted["max_bytes"])}
     return wanted | {"max_bytes": max_bytes, "metadata": metadata}
 
 

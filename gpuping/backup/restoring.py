@@ -80,6 +80,7 @@ async def restore(
     audit = found.stream(subjects.AUDIT_STREAM)
     await put(client, folder, audit, layout.audit_config(settings), progress)
     agents = await compare(client)
+    await mark_restored(client)
     await follow_from_here(client, history_config)
     await asyncio.to_thread(_restore_archive, folder, found, archive, progress)
     await layout.ensure(client, settings)
@@ -156,6 +157,17 @@ def merged(was: JsonObject, wanted: JsonObject) -> JsonObject:
 def without_source(history_config: JsonObject) -> JsonObject:
     """The history's configuration before it follows the bucket."""
     return {name: value for name, value in history_config.items() if name != "sources"}
+
+
+async def mark_restored(client: Client) -> None:
+    """Notes in the bucket what of it was restored, so that the next outcomes can say so."""
+    name = subjects.BUCKET_STREAM
+    information = await jetstream_api.call(client, f"STREAM.INFO.{name}")
+    config = information["config"]
+    metadata = config.get("metadata") or {}
+    metadata[layout.RESTORED_THROUGH] = str(information["state"]["last_seq"])
+    config["metadata"] = metadata
+    await jetstream_api.call(client, f"STREAM.UPDATE.{name}", config)
 
 
 async def cut_after(client: Client, bucket_sequence: int) -> int:

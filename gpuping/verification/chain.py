@@ -12,6 +12,7 @@ GENESIS = "genesis"
 NEW_LEDGER = "new-ledger"
 FORGOTTEN = "forgotten"
 LEDGER_EDITED = "ledger_edited"
+RESTORED = "restored"
 HEADS_HELD = 2
 
 
@@ -23,6 +24,7 @@ class ReportChain:
         self._number_of: dict[str, int] = {}  # of the reports that were read, by their hash
         self._newest: str | None = None  # None: the next report is not compared with any
         self._newest_number = 0
+        self._is_restored = False
 
     def add(
         self,
@@ -32,6 +34,7 @@ class ReportChain:
     ) -> str | None:
         """Takes the next report. Returns what is wrong with its place, or None."""
         wrong = self._wrong_place(signature)
+        self._is_restored = False
         if signature.key not in self.keys:
             self.keys.append(signature.key)
         self._number_of[record_hash] = number
@@ -43,11 +46,17 @@ class ReportChain:
         """Goes on after a report that cannot be read: the next one may follow anything."""
         self._newest = None
 
+    def restored(self) -> None:
+        """Our state was restored from a backup: the next report may follow any earlier one."""
+        self._is_restored = True
+
     def _wrong_place(self, signature: Signature) -> str | None:
         begins_anew = signature.previous == GENESIS and signature.key not in self.keys
         if self._newest is None or begins_anew or signature.previous == self._newest:
             return None
         earlier = self._number_of.get(signature.previous)
+        if earlier is not None and self._is_restored:
+            return None
         if earlier is not None:
             return (
                 f"it follows ping {earlier} and not ping {self._newest_number}: what was recorded "
@@ -86,6 +95,10 @@ class LedgerChain:
         """Goes on after a report that cannot be read."""
         self._heads = None
         self._knows_all = False
+
+    def restored(self) -> None:
+        """Our state was restored from a backup: the heads in it are older than those read here."""
+        self.skip()
 
     def _compared(self, signature: Signature, heads: list[str]) -> Iterator[tuple[str, bool]]:
         extends = signature.extends

@@ -5,7 +5,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from gpuping.verification import signature as signatures
-from gpuping.verification.chain import LEDGER_EDITED, LedgerChain, ReportChain
+from gpuping.verification.chain import LEDGER_EDITED, RESTORED, LedgerChain, ReportChain
 from gpuping.verification.records import Finding, Recorded, Trusted
 from gpuping.verification.signature import BadSignatureError
 from gpuping.verification.statement import check_statement
@@ -100,6 +100,14 @@ class Verifier:
             agent.first_seq = recorded.ping_seq
         agent.outcomes += 1
         agent.last_seq = recorded.ping_seq
+        if RESTORED in recorded.remarks:
+            agent.reports.restored()
+            agent.ledger.restored()
+            text = (
+                "ours: the bus was restored from a backup. What was recorded after that backup is "
+                "lost and not billed; this window goes on from the last ping in it"
+            )
+            self._say(recorded.agent_id, recorded, text, is_fault=False)
         for text, is_fault in agent.tiling.add(recorded):
             self._say(recorded.agent_id, recorded, text, is_fault=is_fault)
         if recorded.counts:

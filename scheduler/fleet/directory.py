@@ -142,6 +142,7 @@ class Directory:
         self._booked: dict[str, None] = {}  # agents with maintenance in their entry
         self.totals: Counter[str] = Counter()
         self.duplicate_ids: set[str] = set()  # registered agents under whose id two answer
+        self.restored_through = 0  # the last sequence of the bucket that came from a backup
 
     def __len__(self) -> int:
         return self.totals["agents"]

@@ -59,6 +59,7 @@ class PingAttempt:
         "report_bytes",
         "request",
         "response_ms",
+        "restored_through",
         "sent",
         "seq",
         "signature",
@@ -82,6 +83,7 @@ class PingAttempt:
         self.due_at = due_at  # None: requested by hand
         self.due_seq = 0  # the highest ping_seq that its due messages ask for
         self.acks: list[str] = []  # reply subjects of the due messages that its outcome settles
+        self.restored_through = 0  # the last sequence of the bucket that came from a backup
         self.is_abandoned = False  # its outcome is not written: the fleet was loaded anew
         self.waiters: list[asyncio.Future[Ping]] = []  # requests by hand that await the outcome
 
@@ -219,6 +221,11 @@ class PingAttempt:
             previous=self.previous if self.signing_key is not None else None,
             ledger_heads=self.ledger_heads,
         )
+
+    @property
+    def follows_restore(self) -> bool:
+        """Whether the state before this outcome came from a backup: what followed it is lost."""
+        return 0 < self.base_revision <= self.restored_through
 
     @property
     def is_by_http(self) -> bool:

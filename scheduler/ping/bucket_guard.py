@@ -65,6 +65,7 @@ class BucketGuard:
         """Remembers the bucket that the fleet is about to be loaded from. Raises BusError."""
         information = await self._information()
         self._created = information["created"]
+        self._directory.restored_through = _restored_through(information)
 
     async def run(self) -> None:
         """Looks every LOOK_SECONDS, until cancelled."""
@@ -92,6 +93,7 @@ class BucketGuard:
         is_emptied = information["state"]["messages"] < len(self._directory)
         if information["created"] != self._created or is_emptied:
             self._stop(RELOADING)
+            self._directory.restored_through = _restored_through(information)
             await self._reload(information["created"])
 
     async def _information(self) -> JsonObject:
@@ -127,3 +129,12 @@ class BucketGuard:
         self.problem = None
         self._loop.is_paused = False
         self._loop.wake()
+
+
+def _restored_through(information: JsonObject) -> int:
+    """The last sequence of the bucket that came from a backup; 0 where none did."""
+    metadata = information["config"].get("metadata") or {}
+    text = metadata.get(layout.RESTORED_THROUGH, "0")
+    if not text.isdecimal():
+        return 0
+    return int(text)

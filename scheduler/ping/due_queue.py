@@ -320,6 +320,7 @@ class DueQueue:
         due_at: datetime | None,
     ) -> PingAttempt:
         attempt = PingAttempt(agent_id, tracked, self._next_id(), due_at)
+        attempt.restored_through = self._directory.restored_through
         self.active[agent_id] = attempt
         return attempt
 

@@ -25,11 +25,12 @@ from bus.contract.messages import (
     report_of,
 )
 from bus.contract.questions import BY_HTTP
-from bus.contract.statements import TWO_UNDER_ONE_ID
+from bus.contract.statements import RESTORED, TWO_UNDER_ONE_ID
 from bus.identity.ledger_heads import LEDGER_EDITED
 from bus.identity.signed_report import HEADER, Checked
 from bus.transport.batch import Write
 from scheduler.fleet import duplicate_ids
+from scheduler.ping.admission import Admitted
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.silence import heard_late, silence_after_miss, silence_interrupted
 from scheduler.ping.timestamps import whole_millisecond
@@ -262,6 +263,8 @@ def _outcome(
         remarks: tuple[str, ...] = ()
         if isinstance(result, Missed):
             remarks = _remarks_of_miss(attempt)
+        if attempt.follows_restore:
+            remarks = (*remarks, RESTORED)
         return Outcome(
             ping_id=attempt.ping_id,
             ping_seq=attempt.seq,
@@ -280,19 +283,9 @@ def _outcome(
     uptime_percent = None
     if step.verdict in {"good", "poor"}:
         uptime_percent = host.uptime_percent
-    found = admitted.remarks
-    if are_two:
-        found |= {TWO_UNDER_ONE_ID}
-    if attempt.ledger_remark is not None:
-        found |= {attempt.ledger_remark}
-    if attempt.is_by_http and attempt.signature is None:
-        found |= {BY_HTTP}
     report_json = NO_REPORT
     if attempt.report_bytes:
         report_json = Raw(attempt.report_bytes)
-    remarks = ()
-    if found:
-        remarks = tuple(sorted(found))
     return Outcome(
         ping_id=attempt.ping_id,
         ping_seq=attempt.seq,
@@ -305,12 +298,33 @@ def _outcome(
         seconds=host.to_seconds(),
         window_seconds=host.window / 1000,
         gpus=gpu_times(admitted, report),
-        remarks=remarks,
+        remarks=_remarks(attempt, admitted, are_two=are_two),
         excused=attempt.excused_spans,
         response_ms=attempt.response_ms,
         late_ms=attempt.late_ms(),
         report=report_json,
     )
+
+
+def _remarks(
+    attempt: PingAttempt,
+    admitted: Admitted,
+    *,
+    are_two: bool,
+) -> tuple[str, ...]:
+    """What is to be known of a report that counts."""
+    found = admitted.remarks
+    if are_two:
+        found |= {TWO_UNDER_ONE_ID}
+    if attempt.ledger_remark is not None:
+        found |= {attempt.ledger_remark}
+    if attempt.is_by_http and attempt.signature is None:
+        found |= {BY_HTTP}
+    if attempt.follows_restore:
+        found |= {RESTORED}
+    if not found:
+        return ()
+    return tuple(sorted(found))
 
 
 def _remarks_of_miss(attempt: PingAttempt) -> tuple[str, ...]:

@@ -31,14 +31,16 @@ def more(up: Up, count: int = 2) -> None:
     until(lambda: answered(up) >= before + count, "it is pinged again", 120)
 
 
-def statement(up: Up, path: Path) -> dict[str, Any]:
-    """Verifies the bundle of this month; returns the statement."""
+def statement(up: Up, path: Path, breaks: list[str]) -> dict[str, Any]:
+    """Verifies the bundle of this month, which has these breaks; returns the statement."""
     made = run(
         "report", HOST, "--format", "bundle", "-o", str(path), "--data-dir", str(up.data_dir)
     )
     assert made.returncode == 0, made.stderr
     verified = run("verify", str(path), "--json")
     assert verified.returncode == 0, verified.stdout + verified.stderr
+    said = [finding["text"] for finding in json.loads(verified.stdout)["findings"]]
+    assert [text.partition(".")[0] for text in said] == breaks
     shown = run("report", HOST, "--json", "--data-dir", str(up.data_dir))
     return dict(json.loads(shown.stdout))
 
@@ -74,7 +76,7 @@ def test_reports_verify_over_kills_and_a_restored_backup(
         agent.kill()
         agent = agent_on()
         more(up)
-    before = statement(up, tmp_path / "before.bundle")
+    before = statement(up, tmp_path / "before.bundle", [])
 
     folder = tmp_path / "backup"
     saved = run("backup", str(folder), "--keys-to", str(tmp_path / "keys"), "--data-dir", str(data))
@@ -87,7 +89,7 @@ def test_reports_verify_over_kills_and_a_restored_backup(
     assert done.returncode == 0, done.stdout + done.stderr
     up = up_on(restored)
     more(up, 3)
-    after = statement(up, tmp_path / "after.bundle")
+    after = statement(up, tmp_path / "after.bundle", ["ours: the bus was restored from a backup"])
     agent.stop()
     up.stop()
     # No time of the kills and of what the backup lacks is billed as down time.

@@ -49,6 +49,31 @@ def test_no_field_of_the_standing_is_left_out():
     assert set(Standing.__struct_fields__) == set(source.split()), "next_state has to carry it, too"
 
 
+def test_the_first_outcome_after_a_restored_backup_says_so() -> None:
+    """Missed or answered, once for each agent: the next state is of after the restore."""
+    directory = Directory(POLICY)
+    directory.apply_entry("a", AgentEntry(agent_id="a", registered_at=NOW, enrolled_at=NOW), 1)
+    found = {}
+    for revision in (0, 7, 8):  # never pinged; the last that was restored; written since
+        tracked = directory.get("a")
+        assert tracked
+        attempt = PingAttempt("a", tracked, "p-1", NOW)
+        attempt.restored_through = 7
+        attempt.start(NOW, "nonce", AnsweredPing(boot_id="boot", boottime=1.0), 10.0)
+        attempt.base_revision = revision
+        missed = next_state(attempt, Missed("timeout"), NOW, POLICY)
+        attempt.report = UptimeReport(
+            agent_id="a",
+            window=Window(since=NOW, until=NOW, seconds=0.0),
+            uptime_percent=None,
+            gpu_available=True,
+        )
+        attempt.admitted = Admitted(Durations(), {})
+        answered = next_state(attempt, Answered(None, gpu_available=True), NOW, POLICY)
+        found[revision] = (missed.last.remarks, answered.last.remarks)
+    assert found == {0: ((), ()), 7: (("restored",), ("restored",)), 8: ((), ())}
+
+
 def entry_after(entry: AgentEntry, *uuids: str, simulated: bool) -> AgentEntry | None:
     """The entry that is written with the outcome of this report; None where it stays."""
     directory = Directory(POLICY)

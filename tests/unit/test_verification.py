@@ -1,5 +1,6 @@
 """The offline verifier: an honest record passes, and whatever is changed in it is found."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,35 @@ def test_a_report_that_is_left_out_is_noticed(place: int) -> None:
     del found[place]
     (text,) = faults(found)
     assert "does not follow ping" in text
+
+
+def lives_of_a_restored_bus(*remarks: str) -> list[Recorded]:
+    """Four pings, a backup after the second of them, and three more on the bus made of it."""
+    host = SignedHost()
+    for _ in range(2):
+        host.answer()
+    saved = copy.copy(host)
+    for _ in range(2):
+        host.answer()
+    saved.arrivals = [*host.arrivals]
+    saved.answer(remarks=remarks)
+    for _ in range(2):
+        saved.answer()
+    return recorded(saved)
+
+
+def test_the_break_of_a_restored_bus_is_ours_and_no_other_is() -> None:
+    verifier = Verifier(OF_FLEET)
+    verifier.add_all(lives_of_a_restored_bus("restored"))
+    assert verifier.faults == []
+    about_it, *others = verifier.findings
+    assert about_it.ping_seq == 3
+    assert about_it.text.startswith("ours: the bus was restored from a backup")
+    assert [finding.text for finding in others] == [
+        "its number comes after ping 4: numbering began anew"
+    ]
+    (text,) = faults(lives_of_a_restored_bus())
+    assert "is not continued" in text
 
 
 def test_reports_that_change_places_or_are_there_twice_are_noticed() -> None:

@@ -86,6 +86,7 @@ const REMARKS = {
   ledger_edited: "the host's ledger was changed on its disk; the report was refused",
   ledger_rewound: "the host's ledger was put back to an earlier report; what it lost is unknown",
   ledger_new: "the host lost its ledger; the time before the new one is unknown",
+  restored: "our bus was restored from a backup; the window goes on from the last ping in it",
   ledger_forgotten: "our state was restored from a backup",
   by_http: "asked by HTTP: not signed",
   simulated: "", // said once for the agent
