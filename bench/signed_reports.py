@@ -8,12 +8,15 @@ the memory of what a scheduler holds for them.
 
 At the highest rate more agents are due than can be pinged. At 1,111 a second each run has servers
 and a fleet of its own, whose due times are spread over the interval: a fleet that was due at once
-is due at once again an interval later, and nothing happens in between.
+is due at once again an interval later, and nothing happens in between. It lasts whole intervals, in
+which each agent is pinged as often as every other. A run whose pings came in bursts all the same,
+because the machine was too busy for the fleet to be enrolled in time, is said and left out.
 
     python -m bench.signed_reports quick
 """
 
 import asyncio
+import math
 import statistics
 import sys
 import tempfile
@@ -22,6 +25,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,11 +47,25 @@ from gpuping.client import own_server
 
 FASTEST_SECONDS = 1.0  # the interval at which more is due than can be pinged
 STEADY_RATE = 1_111.0  # pings a second
-START_SECONDS = 8.0  # from the enrolment of a spread fleet until its first agent is due
+START_SECONDS = 4.0  # until the first agent of a spread fleet is due: for a scheduler to start
+ENROLLED_PER_SECOND = 2_000.0  # more are, on a machine that does nothing else
+SLICES = 8  # of a steady run; in the quietest one at least half of a slice's pings are made
 GPUS = 8
 
-QUICK: dict[str, Any] = {"agents": 8_000, "rounds": 1, "seconds": 4.0, "steady_seconds": 4.0}
-FULL: dict[str, Any] = {"agents": 20_000, "rounds": 5, "seconds": 10.0, "steady_seconds": 15.0}
+QUICK: dict[str, Any] = {
+    "agents": 8_000,
+    "rounds": 1,
+    "seconds": 4.0,
+    "steady_agents": 3_000,
+    "steady_seconds": 5.0,
+}
+FULL: dict[str, Any] = {
+    "agents": 20_000,
+    "rounds": 5,
+    "seconds": 10.0,
+    "steady_agents": 20_000,
+    "steady_seconds": 15.0,
+}
 
 
 class Fleet(NamedTuple):
@@ -67,12 +85,20 @@ class World(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """Pings a second, and the CPU of a ping in milliseconds."""
+    """Pings a second, and the CPU of a ping in milliseconds. `by_slice`: pings of each eighth."""
 
     pings_per_second: float
     scheduler_ms: float
     nats_ms: float
     hosts_ms: float
+    by_slice: tuple[int, ...] = ()
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether it was the rate that was wanted, and not the same in bursts."""
+        if not 0.9 <= self.pings_per_second / STEADY_RATE <= 1.1:
+            return False
+        return min(self.by_slice) >= sum(self.by_slice) / len(self.by_slice) / 2
 
 
 @asynccontextmanager
@@ -158,7 +184,8 @@ async def _enrol(client: Client, fleet: Fleet, signing_key: str | None) -> None:
     first = now
     spread_seconds = 0.0
     if fleet.interval_seconds is not None:
-        first = now + timedelta(seconds=START_SECONDS - fleet.interval_seconds)
+        start_seconds = START_SECONDS + fleet.agents / ENROLLED_PER_SECOND
+        first = now + timedelta(seconds=start_seconds - fleet.interval_seconds)
         spread_seconds = fleet.interval_seconds
     enrolled_at = spread(first, spread_seconds, fleet.agents)
     await enrol(
@@ -194,20 +221,33 @@ async def _rate(
         before = await history_messages(world.client)
         began = time.monotonic()
         cpu = [cpu_seconds(pid) for pid in pids]
-        await asyncio.sleep(seconds)
+        counts = [before]
+        for number in range(1, SLICES + 1):
+            await asyncio.sleep(began + seconds * number / SLICES - time.monotonic())
+            counts.append(await history_messages(world.client))
         took = time.monotonic() - began
         used = [cpu_seconds(pid) - was for pid, was in zip(pids, cpu, strict=True)]
-        pings = max(1, await history_messages(world.client) - before)
-        return Rate(pings / took, *(1000 * spent / pings for spent in used))
+        by_slice = tuple(after - earlier for earlier, after in pairwise(counts))
+        pings = max(1, sum(by_slice))
+        return Rate(pings / took, *(1000 * spent / pings for spent in used), by_slice=by_slice)
+
+
+def whole_intervals(seconds: float, interval_seconds: float) -> float:
+    """At least so many seconds, and a whole number of intervals."""
+    return interval_seconds * max(1, math.ceil(seconds / interval_seconds))
 
 
 async def measure(
     agents: int,
     rounds: int,
     seconds: float,
+    steady_agents: int,
     steady_seconds: float,
 ) -> dict[str, float]:
-    """Alternates between both servers; the figures are medians of the rounds."""
+    """Alternates between both servers; the figures are medians of the rounds.
+
+    Those at 1,111 pings a second are left out where a run was not steady, on too busy a machine.
+    """
     figures = one_report() | memory_by_agent()
     fastest: dict[str, list[Rate]] = {"unsigned": [], "signed": []}
     steady: dict[str, list[Rate]] = {"unsigned": [], "signed": []}
@@ -217,12 +257,21 @@ async def measure(
             for name, world in (("unsigned", unsigned), ("signed", signed)):
                 rate = await _rate(world, FASTEST_SECONDS, 2 * agents, seconds)
                 fastest[name].append(rate)
-    interval_seconds = agents / STEADY_RATE
-    spread_out = Fleet(agents, interval_seconds)
+    interval_seconds = steady_agents / STEADY_RATE
+    spread_out = Fleet(steady_agents, interval_seconds)
+    lasting = whole_intervals(steady_seconds, interval_seconds)
     for _ in range(rounds):
         for name, new_world in (("unsigned", open_world), ("signed", signed_world)):
             async with new_world(spread_out) as world:
-                steady[name].append(await _rate(world, interval_seconds, agents, steady_seconds))
+                rate = await _rate(world, interval_seconds, steady_agents, lasting)
+            if rate.is_steady:
+                steady[name].append(rate)
+            else:
+                print(
+                    f"{name}: left out, it was not steady: {rate.pings_per_second:,.1f} pings a "
+                    f"second, by eighths of the time {rate.by_slice}",
+                    file=sys.stderr,
+                )
     for name, rates in fastest.items():
         figures[f"{name}_pings_per_second"] = _median(rates, lambda rate: rate.pings_per_second)
         figures[f"{name}_scheduler_cpu_ms_per_ping"] = _median(rates, lambda r: r.scheduler_ms)
@@ -231,6 +280,13 @@ async def measure(
     figures["signed_to_unsigned_ratio"] = (
         figures["signed_pings_per_second"] / figures["unsigned_pings_per_second"]
     )
+    return figures | _steady_figures(steady)
+
+
+def _steady_figures(steady: dict[str, list[Rate]]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    if not all(steady.values()):
+        return figures
     for name, rates in steady.items():
         # per ping, so that a rate that was missed by some percent does not count
         percent = _median(rates, lambda rate: rate.scheduler_ms * STEADY_RATE / 10)

@@ -60,8 +60,25 @@ async def test_a_rate_that_prometheus_sustains_is_found() -> None:
     assert figures["prometheus_targets"] == 500
 
 
+@pytest.mark.parametrize("kind", [signed_reports.QUICK, signed_reports.FULL])
+def test_a_steady_run_lasts_whole_intervals_so_that_every_agent_is_due_in_it(kind) -> None:
+    interval_seconds = kind["steady_agents"] / signed_reports.STEADY_RATE
+    lasting = signed_reports.whole_intervals(kind["steady_seconds"], interval_seconds)
+    assert lasting >= kind["steady_seconds"]
+    assert lasting / interval_seconds == pytest.approx(round(lasting / interval_seconds))
+
+
+def test_a_run_that_came_in_bursts_is_not_steady() -> None:
+    even = signed_reports.Rate(1_111.0, 0.1, 0.1, 0.1, (140,) * 8)
+    assert even.is_steady
+    assert not even._replace(by_slice=(1_120, *(0,) * 7)).is_steady
+    assert not even._replace(pings_per_second=0.25, by_slice=(1, *(0,) * 7)).is_steady
+
+
 async def test_a_small_fleet_signs_and_is_compared_with_one_that_does_not() -> None:
-    figures = await signed_reports.measure(agents=200, rounds=1, seconds=2.0, steady_seconds=2.0)
+    figures = await signed_reports.measure(
+        agents=200, rounds=1, seconds=2.0, steady_agents=200, steady_seconds=1.0
+    )
 
     assert figures["signed_pings_per_second"] > 0
     assert figures["signed_scheduler_cpu_ms_per_ping"] > 0
