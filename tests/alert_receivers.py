@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from aiosmtpd.controller import Controller
 
+from tests.ports import free_port
+
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
@@ -122,18 +124,10 @@ class Mailbox:
 def listening_mailbox() -> Iterator[Mailbox]:
     """An SMTP receiver for the length of a block."""
     mailbox = Mailbox()
-    controller = Controller(mailbox, hostname="127.0.0.1", port=_free_port())
+    controller = Controller(mailbox, hostname="127.0.0.1", port=free_port())
     mailbox.port = controller.port
     controller.start()
     try:
         yield mailbox
     finally:
         controller.stop()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -10,12 +10,42 @@ import structlog
 from bus import settings
 from bus.settings import Settings
 from bus.transport import connection, embedded_server, layout
+from tests.ports import free_port
 
-for _name in [
-    n for n in os.environ if n.startswith(("PING_", "AGENT_", "GPUPING_", "GATEWAY_", "NATS_"))
-]:
-    del os.environ[_name]  # the caller's environment must not decide what tests see
+_OURS = (
+    "PING_",
+    "AGENT_",
+    "ALERTS_",
+    "ENROLMENT_",
+    "GATEWAY_",
+    "GPUPING_",
+    "LOG_",
+    "NATS_",
+    "SCHEDULER_",
+    "STORAGE_",
+)
+# Where a supervisor or a user's desktop would have us look.
+_OF_THE_SYSTEM = (
+    "CREDENTIALS_DIRECTORY",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+)
 
+
+def _forget_the_callers_environment() -> None:
+    """What the caller set must not decide what tests see.
+
+    Settings of ours would, and so would a proxy, through which requests to this machine would go.
+    """
+    for name in list(os.environ):
+        is_proxy = name.lower().endswith("_proxy")
+        if is_proxy or name.startswith(_OURS) or name in _OF_THE_SYSTEM:
+            del os.environ[name]
+
+
+_forget_the_callers_environment()
 
 # Files that take half a minute and more. They are begun first, so that no worker has one of them
 # left when the others have nothing to do any more.
@@ -72,7 +102,7 @@ def _logs_as_before() -> Generator[None]:
 @pytest.fixture
 async def nats_server(tmp_path: Path) -> AsyncIterator[embedded_server.EmbeddedServer]:
     """A real nats-server of this test's own; `.process` may be killed or frozen."""
-    async with embedded_server.running(tmp_path / "bus", port=0) as server:
+    async with embedded_server.running(tmp_path / "bus", port=free_port()) as server:
         yield server
 
 

@@ -47,6 +47,7 @@ from tests.acceptance.system import Up, run
 from tests.agents import TestAgents, answering, report
 from tests.browser import Browser, chromium
 from tests.odd_hosts import LONGEST_ID, ODD_HOSTS, OddHost, readings
+from tests.ports import free_port
 
 WIDTHS = (320, 390, 1100, 1440, 2560)
 HEIGHTS = {320: 700, 390: 844, 1100: 900, 1440: 1000, 2560: 1440}
@@ -229,7 +230,7 @@ async def _demo(folder: Path) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def _server(folder: Path, **more: object) -> AsyncIterator[Settings]:
-    async with embedded_server.running(folder / "bus", port=0) as server:
+    async with embedded_server.running(folder / "bus", port=free_port()) as server:
         yield settings.load(
             {},
             NATS_URL=server.url,

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,20 +11,10 @@ import nats.errors
 from bus.errors import BusError
 from bus.settings import Settings
 from bus.transport import connection, embedded_server, jetstream_api
+from tests.ports import free_ports
 
 START_SECONDS = 60.0
 SIZE = 3
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 class ClusterServer:

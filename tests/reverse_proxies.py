@@ -5,7 +5,6 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.ports import free_port
 
 DOCS = Path(__file__).parents[1] / "docs/reverse-proxy.md"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -25,12 +26,6 @@ def documented(heading: str) -> str:
     """Returns the configuration below a heading of docs/reverse-proxy.md."""
     section = DOCS.read_text().partition(f"\n## {heading}\n")[2]
     return re.findall(r"```\w*\n(.*?)```", section, re.DOTALL)[0]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:

@@ -28,6 +28,7 @@ from bus.settings import Settings
 from bus.transport import connection, embedded_server, layout, micro_services
 from tests.history import History, assert_gapless, read_history
 from tests.ledger_agents import LedgerAgents
+from tests.ports import free_port
 from tests.scheduler_audit import Truth, audit
 from tests.scheduler_keys import Snapshot, found_timer, snapshot, wanted_timer
 from tests.scheduler_processes import InnerScheduler, SchedulerProcess
@@ -71,7 +72,7 @@ class World:
         self._stalls: list[tuple[datetime, datetime]] = []
 
     async def open(self) -> None:
-        self.server = embedded_server.EmbeddedServer(self._folder, port=0)
+        self.server = embedded_server.EmbeddedServer(self._folder, port=free_port())
         await self.server.start()
         self.config = world_settings(self.server.url)
         self.bus = await connection.connect(self.config, "model")

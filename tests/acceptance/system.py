@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import httpx
 
 from bus.identity.local import LocalIdentities
+from tests.ports import free_port
 
 START_SECONDS = 120.0  # for machines under load; what must be quicker is asserted where it matters
 T = TypeVar("T")
@@ -108,7 +109,7 @@ class Up(Program):
 
     def __init__(self, data_dir: Path, *arguments: str, **variables: str) -> None:
         self.data_dir = data_dir
-        variables = {"NATS_PORT": "0"} | variables
+        variables = {"NATS_PORT": str(free_port())} | variables
         super().__init__("up", "--port", "0", "--data-dir", str(data_dir), *arguments, **variables)
 
     def ready(self) -> "Up":

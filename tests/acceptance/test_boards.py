@@ -10,7 +10,7 @@ import httpx
 import pytest
 from system import until
 
-from tests.nats_cluster import free_ports
+from tests.ports import free_port
 from tests.prometheus_boards import BOARDS, expressions_of
 
 CONFIGURATION = """
@@ -31,7 +31,7 @@ RULES = Path(__file__).parents[2] / "deploy/prometheus/gpuping.rules.yml"
 @contextmanager
 def prometheus(folder: Path, target: str) -> Iterator[str]:
     """A Prometheus that scrapes a gateway, with the rules that are shipped."""
-    (port,) = free_ports(1)
+    port = free_port()
     configuration = folder / "prometheus.yml"
     configuration.write_text(CONFIGURATION.format(target=target, rules=RULES))
     address = f"127.0.0.1:{port}"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from system import Program, Up, run, until
 
-from tests.nats_cluster import free_ports
+from tests.ports import free_port
 
 QUICK = {
     "PING_BASE_INTERVAL_MINUTES": "0.03",
@@ -49,7 +49,7 @@ def statement(up: Up, path: Path, breaks: list[str]) -> dict[str, Any]:
 def test_reports_verify_over_kills_and_a_restored_backup(
     tmp_path: Path, programs: list[Program]
 ) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     data = tmp_path / "data"
 
     def up_on(folder: Path) -> Up:

@@ -23,7 +23,7 @@ import httpx
 import pytest
 from system import until
 
-from tests.nats_cluster import free_ports
+from tests.ports import free_ports
 
 log = logging.getLogger(__name__)
 

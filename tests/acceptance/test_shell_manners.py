@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from system import Up, environment, run, until
 
+from tests.ports import free_port
+
 
 def pipe_without_reader() -> int:
     """The end of a pipe to write to, whose other end is closed."""
@@ -94,7 +96,7 @@ def test_up_goes_on_when_its_reader_leaves(tmp_path: Path) -> None:
     with (tmp_path / "errors").open("w+") as errors:
         up = subprocess.Popen(
             [sys.executable, "-m", "gpuping", *command, "--data-dir", str(tmp_path / "data")],
-            env=environment(NATS_PORT="0"),
+            env=environment(NATS_PORT=str(free_port())),
             stdout=write_end,
             stderr=errors,
         )
@@ -122,7 +124,9 @@ def test_a_service_goes_on_whatever_its_streams_are(tmp_path: Path, streams: str
     command = f"exec {sys.executable} -m gpuping up --no-agent --register-agents 1 --port 0"
     up = subprocess.Popen(
         ["sh", "-c", f"{command} --data-dir {folder} {streams}"],
-        env=environment(NATS_PORT="0", LOG_LEVEL="debug", PING_BASE_INTERVAL_MINUTES="0.02"),
+        env=environment(
+            NATS_PORT=str(free_port()), LOG_LEVEL="debug", PING_BASE_INTERVAL_MINUTES="0.02"
+        ),
     )
     try:
 

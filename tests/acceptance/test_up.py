@@ -12,6 +12,8 @@ import httpx
 import pytest
 from system import Program, Up, run, until
 
+from tests.ports import free_port
+
 
 def test_the_first_answered_ping_comes_within_ten_seconds(launch) -> None:
     up = launch(AGENT_ID="agent-001")
@@ -151,9 +153,7 @@ def test_agent_mode_is_the_agent_alone_with_its_own_endpoints(
     launch, programs, tmp_path, verb
 ) -> None:
     up = launch("--no-agent").ready()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     agent = Program(
         verb,
         "--data-dir",

@@ -32,7 +32,7 @@ from gpuping.client.own_server import OwnServer
 from tests.chaos.machine import Namespaces, is_root
 from tests.chaos.processes import Attacked
 from tests.chaos.run import say
-from tests.nats_cluster import free_ports
+from tests.ports import free_port
 
 HOSTS = 20
 CLOSINGS = 50
@@ -245,7 +245,7 @@ async def _server(folder: Path, address: str) -> AsyncIterator[OwnServer]:
     """A bus with identities and a certificate, at an address that the namespaces reach."""
     identities = LocalIdentities.open_or_create(folder)
     certificates.make(identities.tls_files, (address,))
-    (port,) = free_ports(1)
+    port = free_port()
     settings = load({}, GPUPING_DATA_DIR=str(folder), NATS_HOST=address)
     async with own_server.running(settings, port) as bus:
         yield bus
@@ -257,7 +257,7 @@ def _kill_server(folder: Path) -> None:
 
 
 def _services(folder: Path, bus: OwnServer) -> tuple[Attacked, Attacked, str]:
-    (port,) = free_ports(1)
+    port = free_port()
     found = []
     for role in ("scheduler", "gateway"):
         settings = bus.settings_of(role)

@@ -26,7 +26,7 @@ from bus.transport.availability import when_available
 from tests.chaos.machine import Namespaces, SmallDisk, is_root
 from tests.chaos.network import Link
 from tests.chaos.processes import Attacked, build_clock
-from tests.nats_cluster import free_ports
+from tests.ports import free_ports
 
 START_SECONDS = 180.0  # many processes start at once, on a machine that others use too
 REGISTERED_AT_ONCE = 20

@@ -21,6 +21,7 @@ from gpuping.backup.manifest import BackupError
 from tests.history import History, assert_gapless, read_history
 from tests.ledger_agents import LedgerAgents, ledger_agents
 from tests.nats_cluster import nats_cluster
+from tests.ports import free_port
 from tests.scheduler_processes import scheduler_processes
 
 AGENTS = 40
@@ -84,7 +85,7 @@ async def test_what_was_backed_up_under_load_goes_on_elsewhere_without_a_gap_or_
         made = await making.back_up(bus, config, folder, ignore)
         before = await until_pinged(bus, everyone_after(datetime.now(UTC)))
     assert manifest.read(folder) == made
-    async with embedded_server.running(tmp_path / "elsewhere", port=0) as server:
+    async with embedded_server.running(tmp_path / "elsewhere", port=free_port()) as server:
         there = replace(config, NATS_URL=server.url, GPUPING_DATA_DIR=str(tmp_path / "there"))
         async with connection.connected(there, "test") as other:
             restored = await restoring.restore(other, there, folder, ignore)
@@ -125,7 +126,7 @@ async def test_a_state_that_the_snapshot_lacks_is_taken_from_the_history(
     made = await making.back_up(bus, config, folder, ignore)
     assert made.agents == tuple(NAMES)
     before = await read_history(bus)
-    async with embedded_server.running(tmp_path / "elsewhere", port=0) as server:
+    async with embedded_server.running(tmp_path / "elsewhere", port=free_port()) as server:
         there = replace(config, NATS_URL=server.url, GPUPING_DATA_DIR=str(tmp_path / "there"))
         async with connection.connected(there, "test") as other:
             restored = await restoring.restore(other, there, folder, ignore)
@@ -149,7 +150,7 @@ async def test_an_agent_whose_entry_is_not_in_the_backup_is_not_forgotten(
         await enrol(bus, fleet)
     made = await making.back_up(bus, config, folder, ignore)
     manifest.write(folder, replace(made, agents=(*made.agents, "b000")))
-    async with embedded_server.running(tmp_path / "elsewhere", port=0) as server:
+    async with embedded_server.running(tmp_path / "elsewhere", port=free_port()) as server:
         there = replace(config, NATS_URL=server.url, GPUPING_DATA_DIR=str(tmp_path / "there"))
         async with connection.connected(there, "test") as other:
             with pytest.raises(BackupError, match=r"entries of 1 agents .*b000"):
@@ -176,7 +177,7 @@ async def test_a_restore_is_refused_before_anything_is_changed(
     snapshot.write_bytes(content)
     with pytest.raises(BackupError, match="damaged"):
         await restoring.restore(bus, config, folder, ignore)
-    async with embedded_server.running(tmp_path / "elsewhere", port=0) as server:
+    async with embedded_server.running(tmp_path / "elsewhere", port=free_port()) as server:
         there = replace(config, NATS_URL=server.url)
         async with connection.connected(there, "test") as other, scheduler_processes(there, 1):
             content[len(content) // 2] ^= 1

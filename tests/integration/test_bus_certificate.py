@@ -15,7 +15,7 @@ from bus.identity.tls.files import TlsFiles
 from bus.settings import Settings
 from bus.transport.embedded_server import find_binary
 from gpuping.alerts.detect import machine
-from tests.nats_cluster import free_ports
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ async def of_a_fleet(tmp_path: Path) -> AsyncIterator[Settings]:
     """A bus with the certificate that `gpuping creds init --tls-names localhost` makes."""
     files = TlsFiles(tmp_path / "tls")
     certificates.make(files, ["localhost"])
-    (port,) = free_ports(1)
+    port = free_port()
     configuration = tmp_path / "nats.conf"
     configuration.write_text(f"host: 127.0.0.1\nport: {port}\n{files.server_config()}")
     server = await asyncio.create_subprocess_exec(

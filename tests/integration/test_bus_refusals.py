@@ -15,13 +15,13 @@ from bus.transport.batch import Write, commit
 from scheduler.service import running
 from tests.agents import answering
 from tests.history import assert_gapless, until_history
-from tests.nats_cluster import free_ports
+from tests.ports import free_port
 
 
 async def test_of_several_addresses_one_that_answers_is_enough(
     nats_server, base_settings: Settings
 ):
-    (dead,) = free_ports(1)
+    dead = free_port()
     both = replace(base_settings, NATS_URL=f"nats://127.0.0.1:{dead}, {nats_server.url}")
     async with asyncio.timeout(30), connection.connected(both, "test") as client:
         assert client.address == nats_server.url

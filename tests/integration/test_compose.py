@@ -32,7 +32,7 @@ from bus.transport.micro_services import ask
 from gpuping.commands.operate import creds as creds_command
 from gpuping.commands.operate import hosts
 from gpuping.enrolment import service as enrolment_service
-from tests.nats_cluster import free_ports
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -268,7 +268,7 @@ def test_a_first_start_makes_what_is_needed_once(prepared: Path) -> None:
 
 
 async def test_streams_of_a_version_without_identities_are_kept(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     url = f"nats://127.0.0.1:{port}"
     old = tmp_path / "old.conf"
     old.write_text(f"port: {port}\njetstream {{ store_dir: {tmp_path / 'jetstream'} }}\n")
@@ -326,7 +326,7 @@ async def test_the_enrolment_service_lets_a_host_in_with_the_agents_signing_key_
     prepared: Path,
     tmp_path: Path,
 ) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     url = f"tls://127.0.0.1:{port}"
     creds = prepared / "creds"
 

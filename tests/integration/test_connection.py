@@ -8,7 +8,7 @@ from nats.aio.msg import Msg
 from bus.settings import Settings
 from bus.transport import connection
 from bus.transport.embedded_server import EmbeddedServer
-from tests.nats_cluster import free_ports
+from tests.ports import free_port
 from tests.raw_protocol import send
 
 
@@ -126,7 +126,7 @@ async def test_a_listener_hears_again_after_the_server_came_back(
 
 async def test_servers_that_tell_of_no_others_are_counted_by_the_addresses(base_settings):
     """Whoever asks all servers must not take the first answer for all of them."""
-    (absent,) = free_ports(1)
+    absent = free_port()
     url = f"{base_settings.NATS_URL},nats://127.0.0.1:{absent}"
     async with connection.connected(replace(base_settings, NATS_URL=url), "test") as client:
         assert client.discovered_servers == []

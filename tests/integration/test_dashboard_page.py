@@ -1,6 +1,5 @@
 """The dashboard in a real browser on a real system: live pings, filters, details, privacy."""
 
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.acceptance.system import Program, Up, until
 from tests.browser import Browser, chromium, origins
+from tests.ports import free_port
 
 AGENT = "dash-001"
 GHOST = "ghost-001"  # registered, but nobody answers for it
@@ -307,9 +307,3 @@ def is_ready(url: str) -> bool:
         return httpx.get(url).is_success
     except httpx.TransportError:
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

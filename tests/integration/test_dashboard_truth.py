@@ -16,7 +16,8 @@ from bus.settings import Settings
 from bus.transport.embedded_server import EmbeddedServer
 from tests.acceptance.system import Program, Up, until
 from tests.browser import Browser, chromium
-from tests.integration.test_dashboard_page import free_port, is_ready
+from tests.integration.test_dashboard_page import is_ready
+from tests.ports import free_port
 
 AGENTS = 130  # more than the dashboard's answer lists
 QUICK = {

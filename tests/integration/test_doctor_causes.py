@@ -30,7 +30,7 @@ from gpuping.doctor.examination import examine
 from gpuping.output.findings import Finding
 from scheduler.service import Scheduler, running
 from storage import service as storage_service
-from tests.nats_cluster import free_ports
+from tests.ports import free_port
 
 EXPIRES_IN_DAYS = 10
 
@@ -39,7 +39,7 @@ EXPIRES_IN_DAYS = 10
 async def careless(tmp_path: Path) -> AsyncIterator[OwnServer]:
     """A nats-server that acknowledges before a write is on disk, as its default is."""
     identities = LocalIdentities.open_or_create(tmp_path / "data")
-    (port,) = free_ports(1)
+    port = free_port()
     configuration = tmp_path / "nats.conf"
     configuration.write_text(
         f"host: 127.0.0.1\nport: {port}\nserver_name: careless\n"

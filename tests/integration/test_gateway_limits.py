@@ -19,6 +19,7 @@ from gateway import broadcast
 from gateway.routes.events import PERMISSION_CHECK_SECONDS
 from gateway.web import concurrency, connections
 from tests.gateway_behind import agent, gateway_and_behind, ping, quick
+from tests.ports import free_port
 
 EVENTS = "/ping-system/events"
 EXPORT = "/ping-system/export/history?hours=1"
@@ -250,13 +251,18 @@ _SMALL_SYSTEM = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
 from gpuping.cli import main
+from tests.ports import free_port
 sys.exit(main(sys.argv[1:]))
 """
 
 
 async def test_3000_half_open_connections_at_1024_descriptors(tmp_path):
     arguments = ["up", "--port", "0", "--data-dir", str(tmp_path / "data"), "--no-agent"]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "NATS_PORT": "0"}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "NATS_PORT": str(free_port()),
+    }
     up = subprocess.Popen(  # noqa: ASYNC220  # it outlives this statement
         [sys.executable, "-c", _SMALL_SYSTEM, *arguments],
         env=environment,

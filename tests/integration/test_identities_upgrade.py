@@ -26,7 +26,7 @@ from bus.transport.connection import Client, connected
 from gpuping.client import own_server
 from gpuping.commands.operate import store
 from gpuping.enrolment import service as enrolment_service
-from tests.nats_cluster import free_ports
+from tests.ports import free_port
 
 STORED = Path(__file__).parents[1] / "data" / "stored_data_dir" / "data_dir.tar.xz"
 
@@ -123,7 +123,7 @@ async def test_a_host_that_got_credentials_before_the_upgrade_goes_on_over_it(
 
     A server without identities does not ask for the credentials that a client brings.
     """
-    (port,) = free_ports(1)
+    port = free_port()
     identities = LocalIdentities.open_or_create(tmp_path)
     chosen = settings.load({}, GPUPING_DATA_DIR=str(tmp_path), **QUICK)
     on_bus = msgspec.structs.replace(chosen, NATS_URL=f"nats://127.0.0.1:{port}")

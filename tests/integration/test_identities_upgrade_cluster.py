@@ -18,7 +18,8 @@ from bus.transport.connection import connected
 from gpuping.backup import making, restoring
 from gpuping.enrolment import service as enrolment_service
 from tests.integration.test_identities_upgrade import QUICK, answered_after
-from tests.nats_cluster import SIZE, free_ports, nats_cluster
+from tests.nats_cluster import SIZE, nats_cluster
+from tests.ports import free_ports
 
 
 def ignore(*_: object) -> None:

@@ -4,7 +4,6 @@ What the table grants is allowed, all else refused.
 """
 
 import json
-import socket
 
 import nats.errors
 import pytest
@@ -15,15 +14,10 @@ from bus import settings
 from bus.identity.roles import LOOK_PUBLISH, ROLES
 from bus.transport import account_updates, connection, layout
 from tests.identity import IdentityServer, any_matches, each_subject, joined
+from tests.ports import free_port
 
 OWN = "agent-a"
 OTHER = "agent-b"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from bus.transport.consumers import making
 from bus.transport.micro_services import Endpoint, serve
 from scheduler.consumer_endpoints import ConsumerEndpoints
 from tests.identity import IdentityServer, RoleClient, any_matches, joined
-from tests.nats_cluster import free_ports
+from tests.ports import free_port
 
 OWN, OTHER = "agent-a", "agent-b"
 STREAMS = ("KV_gpuping", "KV_gpuping_alerts", "GPUPING_HISTORY", "GPUPING_AUDIT")
@@ -54,7 +54,7 @@ QUESTIONS = (
 
 @pytest.fixture
 async def server(tmp_path: Path):
-    (port,) = free_ports(1)
+    port = free_port()
     server = IdentityServer(tmp_path, port)
     await server.start()
     yield server

@@ -17,6 +17,7 @@ from bus.transport.embedded_server import EmbeddedServer
 from gpuping.doctor import bus_checks
 from gpuping.up import system
 from gpuping.up.announce import banner
+from tests.ports import free_port
 
 MIB = 2**20
 
@@ -126,7 +127,7 @@ async def test_every_refusal_of_jetstream_has_advice(bus: connection.Client):
 
 @pytest.mark.parametrize("name", ["ünï", "データ", 'a "quoted" one', "back\\slash", "$dollar #1"])
 async def test_a_data_dir_of_any_name(tmp_path: Path, name: str):
-    async with embedded_server.running(tmp_path / name, port=0) as server:
+    async with embedded_server.running(tmp_path / name, port=free_port()) as server:
         chosen = settings.load({}, NATS_URL=server.url)
         async with connection.connected(chosen, "test") as client:
             await layout.ensure(client, chosen)

@@ -30,7 +30,7 @@ from gpuping.client.own_server import OwnServer
 from gpuping.commands.operate import leaf as leaf_command
 from gpuping.enrolment import service as enrolment_service
 from tests.identity import RoleClient, each_subject, joined, matches
-from tests.nats_cluster import free_ports
+from tests.ports import free_port, free_ports
 
 HERE, ALSO_HERE, ELSEWHERE = "fra-1", "Fra-2", "ams-1"
 
@@ -43,7 +43,7 @@ class Site:
         self.authority = hub.identities.authority
         self.hub_url = f"nats-leaf://127.0.0.1:{hub_port}"
         self.folder = folder
-        (self.port,) = free_ports(1)
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         leaf_command.leaf(
             "fra",

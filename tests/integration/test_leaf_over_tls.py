@@ -21,7 +21,7 @@ from bus.transport.micro_services import ask
 from gpuping.client import own_server
 from gpuping.commands.operate import leaf as leaf_command
 from gpuping.enrolment import service as enrolment_service
-from tests.nats_cluster import free_ports
+from tests.ports import free_ports
 
 HOST = "fra-1"
 
