@@ -18,6 +18,7 @@ from tests.chaos.audit import Found
 from tests.chaos.machine import command
 from tests.chaos.system import Shape, System
 from tests.history import read_history
+from tests.ports import free_port
 
 SETTLED_SECONDS = 200.0
 
@@ -114,7 +115,7 @@ async def restored_problems(system: System, attack: Attack) -> list[str]:
     folder = attack.backups[-1]
     history = await read_history(system.bus)
     elsewhere = system.folder / "elsewhere"
-    async with embedded_server.running(elsewhere, port=0) as server:
+    async with embedded_server.running(elsewhere, port=free_port()) as server:
         environment = {"NATS_URL": server.url, "GPUPING_DATA_DIR": str(elsewhere / "data")}
         words = ["env", *(f"{name}={value}" for name, value in environment.items())]
         try:
