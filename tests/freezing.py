@@ -5,7 +5,7 @@ import os
 import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 STOPPED_SECONDS = 5.0
 
@@ -21,7 +21,8 @@ async def frozen(process: Process | None) -> AsyncIterator[None]:
                 await asyncio.sleep(0.001)
         yield
     finally:
-        process.send_signal(signal.SIGCONT)
+        with suppress(ProcessLookupError):  # it may have been ended meanwhile
+            process.send_signal(signal.SIGCONT)
 
 
 def _stopped(process: Process) -> bool:

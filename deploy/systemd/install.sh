@@ -33,7 +33,7 @@ if [ -n "$node" ]; then
   url=tls://n1:4222,tls://n2:4222,tls://n3:4222
   more="GPUPING_REPLICAS=3\nSTORAGE_NAME=storage-$node\n"
   install -d /etc/systemd/system/gpuping-nats.service.d
-  printf '[Service]\nExecStart=\nExecStart=/opt/gpuping/bin/nats-server -c /etc/gpuping/nats.conf --name %s\n' "$node" \
+  printf '[Service]\nExecStart=\nExecStart=/opt/gpuping/bin/python -m bus.server_watchdog /opt/gpuping/bin/nats-server -c /etc/gpuping/nats.conf --name %s\n' "$node" \
     > /etc/systemd/system/gpuping-nats.service.d/node.conf
 fi
 if [ -n "$node" ] && [ "$node" != n1 ]; then

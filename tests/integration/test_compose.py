@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from agentd.messaging import enrolment
-from bus import settings
+from bus import server_watchdog, settings
 from bus.contract import subjects
 from bus.contract.enrolment import NewTokenReply, NewTokenRequest
 from bus.identity import claims, credentials
@@ -104,6 +104,21 @@ def test_the_cluster_has_three_servers_and_two_of_every_service() -> None:
             depends_on = set(service["depends_on"])
             ours = {n for n in depends_on if SERVICES[n].get("profiles") == ["cluster"]}
             assert depends_on - ours <= {"setup"}, f"{name} starts nothing of the single server"
+
+
+def test_a_nats_server_that_hangs_is_ended() -> None:
+    """By its watchdog, which asks where the shipped configurations answer."""
+    for name in ("nats", "n1", "n2", "n3"):
+        assert SERVICES[name]["command"][:4] == [
+            "python",
+            "-m",
+            server_watchdog.__name__,
+            "nats-server",
+        ]
+    for configuration in ("deploy/nats.conf", "deploy/cluster/nats.conf"):
+        text = (ROOT / configuration).read_text()
+        assert f"http: {server_watchdog.HOST}:{server_watchdog.MONITOR_PORT}\n" in text
+        assert f"store_dir: {server_watchdog.STORE}/" in text
 
 
 def test_files_that_are_mounted_exist() -> None:

@@ -1,0 +1,155 @@
+"""Ends a nats-server that hangs, so that its supervisor starts it again.
+
+    python -m bus.server_watchdog nats-server -c /etc/gpuping/nats.conf
+
+Supervisors start again what has ended. A server that hangs does not end; neither does one whose
+disk was full for a moment, which refuses every write from then on. So this program leaves a child
+that asks the server's own health check, and becomes the server itself: a supervisor's signals reach
+the server, and its exit code is the server's.
+
+Nothing is done before the server has been healthy once, because a large store takes long to read.
+After that it is ended when it has not answered LOOKS times in a row, or has said as often that it
+cannot write although there is room. A server that is unhealthy for another reason, such as a
+cluster without a leader, is left alone. Looks are counted and time is not: where everything was
+frozen (a paused container, a suspended machine), nothing has hung.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+Health = Literal["healthy", "mute", "cannot write", "unhealthy"]
+
+# As in deploy/nats.conf and deploy/cluster/nats.conf, which answer health checks there only.
+HOST = "127.0.0.1"
+MONITOR_PORT = 8222
+STORE = Path("/data")
+LOOK_SECONDS = 10.0
+ANSWER_SECONDS = 8.0
+LOOKS = 6
+STOP_SECONDS = 10.0
+ROOM_BYTES = 64 * 2**20
+# What a server says that stays as it is until it is started again.
+LASTING_ERRORS = (b"write error", b"JetStream not enabled")
+# A program in Go that gets SIGQUIT writes down what each of its threads is at, and ends.
+SIGNALS = {"mute": signal.SIGQUIT, "cannot write": signal.SIGTERM}
+REASONS = {
+    "mute": "it does not answer its health check",
+    "cannot write": "it cannot write, although there is room",
+}
+
+
+class Judge:
+    """Decides from one look after the other whether the server must end."""
+
+    def __init__(self, looks: int = LOOKS) -> None:
+        self.was_healthy = False
+        self._looks = looks
+        self._last: Health = "unhealthy"
+        self._in_a_row = 0
+
+    def must_end(self, health: Health) -> bool:
+        """Returns whether the server must end, after one look more."""
+        if health == "healthy":
+            self.was_healthy = True
+        if health == self._last:
+            self._in_a_row += 1
+        else:
+            self._last = health
+            self._in_a_row = 1
+        has_failed = self.was_healthy and health in SIGNALS
+        return has_failed and self._in_a_row >= self._looks
+
+
+def look(port: int, store: Path, seconds: float) -> Health:
+    """Asks the server's health check, which has so long to answer."""
+    try:
+        with socket.create_connection((HOST, port), seconds) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            answer = b""
+            while received := connection.recv(4096):
+                answer += received
+    except OSError:
+        return "mute"
+    status = answer.partition(b"\r\n")[0].split(b" ")
+    if status[1:2] == [b"200"]:
+        return "healthy"
+    is_lasting = any(error in answer for error in LASTING_ERRORS)
+    if is_lasting and _has_room(store):
+        return "cannot write"
+    return "unhealthy"
+
+
+def _has_room(store: Path) -> bool:
+    """Where the disk is still full, a start anew helps nobody."""
+    try:
+        return shutil.disk_usage(store).free > ROOM_BYTES
+    except OSError:
+        return True
+
+
+def watch(server: int, asked: argparse.Namespace) -> None:
+    """Looks until the server, which is our parent, has ended or had to be ended."""
+    judge = Judge()
+    while os.getppid() == server:
+        began = time.monotonic()
+        health = look(asked.monitor_port, asked.store, asked.answer_seconds)
+        was_healthy = judge.was_healthy
+        if judge.must_end(health):
+            _end(server, health, asked.stop_seconds)
+            return
+        if judge.was_healthy and not was_healthy:
+            _say(f"nats-server (pid {server}) is healthy, and is watched from now on")
+        time.sleep(max(0.0, asked.look_seconds - (time.monotonic() - began)))
+
+
+def _end(server: int, health: Health, stop_seconds: float) -> None:
+    _say(f"nats-server (pid {server}) is ended: {REASONS[health]} ({LOOKS} looks in a row)")
+    with suppress(ProcessLookupError):
+        os.kill(server, SIGNALS[health])
+        ends_at = time.monotonic() + stop_seconds
+        while os.getppid() == server:
+            if time.monotonic() > ends_at:
+                os.kill(server, signal.SIGKILL)
+                return
+            time.sleep(0.1)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # nobody reads what we say any more
+        os.write(sys.stderr.fileno(), f"gpuping: {text}\n".encode())
+
+
+def main() -> None:
+    """Becomes the server, and leaves a child that watches it."""
+    parser = argparse.ArgumentParser(prog="python -m bus.server_watchdog")
+    parser.add_argument(
+        "--monitor-port", type=int, default=MONITOR_PORT, help="`http:` of the server"
+    )
+    parser.add_argument("--store", type=Path, default=STORE, help="where it writes")
+    parser.add_argument("--look-seconds", type=float, default=LOOK_SECONDS, help="between looks")
+    parser.add_argument("--answer-seconds", type=float, default=ANSWER_SECONDS, help="of a look")
+    parser.add_argument("--stop-seconds", type=float, default=STOP_SECONDS, help="until SIGKILL")
+    parser.add_argument("server", nargs=argparse.REMAINDER, help="nats-server and its options")
+    asked = parser.parse_args()
+    if not asked.server:
+        parser.error("nats-server and its options are missing")
+    server = os.getpid()
+    if os.fork() == 0:
+        watch(server, asked)
+        return
+    try:
+        os.execvp(asked.server[0], asked.server)  # noqa: S606  # the words of the operator's own unit
+    except OSError as error:
+        sys.exit(f"gpuping: {asked.server[0]}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""A nats-server that hangs, or cannot write any more, is ended for its supervisor."""
+
+import asyncio
+import resource
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats
+import pytest
+from nats.js import errors as js_errors
+
+from bus.server_watchdog import LOOKS, Health, Judge
+from bus.transport.embedded_server import find_binary
+from tests.freezing import frozen
+from tests.nats_cluster import free_ports
+
+ROOT = Path(__file__).parents[2]
+GENEROUS_SECONDS = 60.0
+LOOK_SECONDS = 0.2
+MESSAGE_BYTES = 100_000
+
+
+@asynccontextmanager
+async def watched(folder: Path, port: int, *options: str) -> AsyncIterator[Process]:
+    """A server under the watchdog, which has found it healthy."""
+    (monitor,) = free_ports(1)
+    configuration = folder / "nats.conf"
+    configuration.write_text(
+        f"host: 127.0.0.1\nport: {port}\nhttp: 127.0.0.1:{monitor}\n"
+        f'jetstream {{ store_dir: "{folder / "store"}", max_file_store: 1GB }}\n'
+    )
+    watchdog = (sys.executable, "-m", "bus.server_watchdog", "--store", str(folder))
+    process = await asyncio.create_subprocess_exec(
+        *watchdog,
+        *("--monitor-port", str(monitor), "--look-seconds", str(LOOK_SECONDS)),
+        *options,
+        *(find_binary(), "-c", str(configuration)),
+        cwd=ROOT,
+        stderr=PIPE,
+    )
+    try:
+        await said(process, "watched from now on")
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def said(process: Process, words: str) -> None:
+    assert process.stderr
+    async with asyncio.timeout(GENEROUS_SECONDS):
+        while words not in (await process.stderr.readline()).decode():
+            assert not process.stderr.at_eof(), words
+
+
+async def end_of(process: Process) -> int:
+    assert process.stderr
+    async with asyncio.timeout(GENEROUS_SECONDS):
+        await process.stderr.read()
+        return await process.wait()
+
+
+async def test_a_server_that_hangs_is_ended(tmp_path: Path):
+    (port,) = free_ports(1)
+    soon = ("--answer-seconds", "0.2", "--stop-seconds", "0.2")
+    async with watched(tmp_path, port, *soon) as server, frozen(server):
+        await said(server, "it does not answer its health check")
+        assert await end_of(server) == -signal.SIGKILL
+
+
+async def test_a_server_that_refuses_every_write_is_ended_when_there_is_room(tmp_path: Path):
+    (port,) = free_ports(1)
+    async with watched(tmp_path, port) as server:
+        client = await nats.connect(f"nats://127.0.0.1:{port}")
+        stream = client.jetstream()
+        await stream.add_stream(name="stream", subjects=["subject"])
+        most = (MESSAGE_BYTES // 2, resource.RLIM_INFINITY)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, most)
+        with pytest.raises((js_errors.APIError, nats.errors.TimeoutError)):
+            await stream.publish("subject", bytes(MESSAGE_BYTES), timeout=2)
+        await client.close()
+        await said(server, "it cannot write, although there is room")
+        assert await end_of(server) == 0, "it stopped in good order"
+
+
+async def test_a_server_keeps_its_signals_and_its_exit_code(tmp_path: Path):
+    (port,) = free_ports(1)
+    async with watched(tmp_path, port) as server:
+        server.terminate()
+        assert await end_of(server) == 0
+
+
+@pytest.mark.parametrize(
+    ("looks", "must_end"),
+    [
+        (["mute"] * 50, False),  # it was never healthy: it may be reading its store
+        (["healthy", *["mute"] * LOOKS], True),
+        (["healthy", *["mute"] * (LOOKS - 1), "healthy", *["mute"] * (LOOKS - 1)], False),
+        (["healthy", *["mute", "cannot write"] * LOOKS], False),
+        (["healthy", *["cannot write"] * LOOKS], True),
+        (["healthy", *["unhealthy"] * 50], False),  # a cluster without a leader
+    ],
+)
+def test_it_takes_several_looks_in_a_row(looks: Sequence[Health], must_end: bool):
+    judge = Judge()
+    ends = [judge.must_end(health) for health in looks]
+    assert any(ends) is must_end
