@@ -347,6 +347,8 @@ class Outcome(Struct, kw_only=True, frozen=True, gc=False, omit_defaults=True):
     stays open: the next one has the same `since`. `gpus` is empty where the report has exactly the
     expected GPUs and all have the host's own seconds. `remarks` says what admission changed.
     `excused` says when the excused time of an answer was: maintenance within the window.
+    `enrolled_at` is the start of the enrolment, which `since` is until the first answer: with it,
+    history tells time whose outcome was lost from time in which nobody was enrolled.
     `report` is the answer's exact bytes; `refused_report` is an answer that was refused, as text.
     Outcomes of versions before have no `since`: their window is where the report says.
     """
@@ -367,10 +369,11 @@ class Outcome(Struct, kw_only=True, frozen=True, gc=False, omit_defaults=True):
     remarks: tuple[str, ...] = ()
     refused_report: str | None = None
     excused: tuple[Span, ...] = ()
+    enrolled_at: Timestamp | None = None
     report: Raw = NO_REPORT  # not None, because msgspec has no union with Raw; see `report_of`
 
     def __post_init__(self) -> None:
-        check_timestamps(self.pinged_at, self.since)
+        check_timestamps(self.pinged_at, self.since, self.enrolled_at)
 
 
 class Silence(Struct, kw_only=True, frozen=True, gc=False):

@@ -19,8 +19,8 @@ FROM (
         FROM (
             SELECT
                 agent, up_ms, degraded_ms, down_ms, excused_ms, ends_us,
-                greatest(0, unknown_ms - greatest(0, enrolled_us - told_us) // 1000) AS unknown_ms,
-                greatest(told_us, enrolled_us) AS begins_us
+                greatest(0, unknown_ms - greatest(0, counted_since_us - told_us) // 1000) AS unknown_ms,
+                greatest(told_us, counted_since_us) AS begins_us
             FROM (
                 SELECT
                     *,
@@ -33,7 +33,7 @@ FROM (
                 FROM {accountable_pings} AS p
                 JOIN (
                     SELECT unnest(
-                        from_json($agents, '[{"agent": "INTEGER", "enrolled_us": "BIGINT"}]'),
+                        from_json($agents, '[{"agent": "INTEGER", "counted_since_us": "BIGINT"}]'),
                         recursive := true
                     )
                 ) AS asked USING (agent)

@@ -109,7 +109,7 @@ def _days(
     text = reader.partitions.fill(sql("days_by_agent"), since_us)
     asked = {
         "agents": listed(
-            {"agent": agent, "enrolled_us": since} for agent, since in enrolled_us.items()
+            {"agent": agent, "counted_since_us": since} for agent, since in enrolled_us.items()
         ),
         "since_us": since_us,
         "first_day": first_day,

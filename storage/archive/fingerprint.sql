@@ -3,7 +3,8 @@
 SELECT 'pings', count(*), coalesce(sum(hash(
     a.agent_id, p.ping_seq, p.pinged_us, p.outcome::VARCHAR, p.verdict::VARCHAR, p.reason, p.uptime_percent,
     p.up_ms, p.degraded_ms, p.down_ms, p.unknown_ms, p.excused_ms, p.window_ms, p.until_ms, p.since_ms,
-    p.consecutive_poor, p.interval_seconds, p.next_us, p.response_us, p.late_us, s.gpus, p.remarks
+    p.consecutive_poor, p.interval_seconds, p.next_us, p.response_us, p.late_us, s.gpus, p.remarks,
+    p.enrolled_us
 )::HUGEINT), 0)
 FROM {pings} AS p JOIN agents AS a USING (agent) LEFT JOIN gpu_sets AS s USING (gpu_set)
 UNION ALL

@@ -201,6 +201,7 @@ def _ensure_schema(connection: Connection) -> None:
         raise CannotWriteError(
             f"the history file has schema {found}, and this program needs ({SCHEMA_VERSION},)"
         )
+    connection.execute(sql("added_columns"))
 
 
 @contextmanager

@@ -22,8 +22,8 @@ DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
 TABLES = ("pings", "gpus", "incidents", "evidence")
 
-# Columns of text that schema 2 did not have. A partition of before has none of them.
-ADDED_COLUMNS = {"pings": ("remarks",)}
+# Columns, with their type, that schema 2 did not have. A partition of before lacks some of them.
+ADDED_COLUMNS = {"pings": {"remarks": "VARCHAR", "enrolled_us": "BIGINT"}}
 
 _PINGS = """(
         SELECT * FROM pings
@@ -171,7 +171,7 @@ def rows_in(table: str, files: Iterable[Path]) -> str:
     added = ADDED_COLUMNS.get(table)
     if added is None:
         return f"SELECT {names} {read})"
-    nulls = ", ".join(f"NULL::VARCHAR AS {name}" for name in added)
+    nulls = ", ".join(f"NULL::{kind} AS {name}" for name, kind in added.items())
     every_column = f"{read}, union_by_name = true) UNION ALL BY NAME SELECT {nulls} WHERE false"
     return f"SELECT {names} FROM ({every_column})"  # noqa: S608  # names of ours, paths quoted
 

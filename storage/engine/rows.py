@@ -14,6 +14,7 @@ from bus.contract.durations import UNBOUNDED
 from bus.contract.messages import GpuReport, Incident
 
 NO_GPUS = -1
+NOT_TOLD = -1
 MEASURED = -UNBOUNDED  # in `until_ms`: the scheduler measured the window, which ends at the ping
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -56,6 +57,7 @@ class HealthyRows(Struct, frozen=True):
     response_us: NDArray[np.float64]  # whole numbers, NaN where it is not known
     late_us: NDArray[np.float64]
     gpu_set: NDArray[np.int64]  # NO_GPUS where none was reported
+    enrolled_us: NDArray[np.int64]  # NOT_TOLD where the outcome does not say it
 
     def __len__(self) -> int:
         return len(self.agent)
@@ -100,6 +102,7 @@ class PingRow(Struct, gc=False):
     late_us: int | None = None
     gpu_set: int | None = None
     remarks: str | None = None  # a list in JSON
+    enrolled_us: int | None = None
 
 
 class Evidence(Struct, frozen=True, gc=False):

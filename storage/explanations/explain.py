@@ -32,7 +32,6 @@ from storage.explanations.outcome_rows import ExplainedOutcome, read_explained
 from storage.statements import build
 from storage.statements.account import UNNAMED, GpuName
 from storage.statements.build import MonthHistory
-from storage.statements.gaps import gaps
 from storage.store.store import Reader
 
 
@@ -52,7 +51,7 @@ def explanation(
     ]
     explained = _explained_outcomes(reader, month, enrolled)
     unreported = unreported_losses(
-        gaps(month.outcomes.measured()),
+        month.outcomes.gaps(),
         enrolled,
         milliseconds(stated.host.unreported_seconds),
         [(one.pinged_us, one.reason) for one in explained if one.reason and _is_missed(one)],

@@ -23,7 +23,6 @@ from storage.explanations.segments import (
     in_order,
 )
 from storage.statements.account import UNNAMED
-from storage.statements.gaps import gaps
 from storage.statements.outcomes import AgentOutcomes, read_outcomes
 from storage.store.store import Reader
 
@@ -93,7 +92,7 @@ def _rows(
         if window.interval.overlaps(period):
             collected.add(window, noted.get(pinged_us, Noted()))
     pieces = collected.finished()
-    missing = [gap_piece(gap) for gap in gaps(outcomes.measured())]
+    missing = [gap_piece(gap) for gap in outcomes.gaps()]
     rows = []
     for key in sorted(_key(uuid, outcomes) for uuid in pieces):
         drawn = drawn_pieces(in_order(pieces[key.uuid] + missing), period, grain_us)

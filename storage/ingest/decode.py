@@ -165,6 +165,8 @@ def full_row(arrival: Arrival, names: Dictionaries) -> FullRow:
         row.incidents += tuple(_excused_incident(span) for span in last.excused)
         row.gpus = _admitted_gpus(last, report)
     row.remarks = _remarks(last, report)
+    if last.enrolled_at is not None:
+        row.enrolled_us = microseconds(last.enrolled_at)
     row.evidence = _evidence(arrival, last)
     row.agent = names.agents[state.agent_id]
     if report is not None and report.gpus:

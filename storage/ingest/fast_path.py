@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bus.contract.messages import DurationSeconds, GpuReport, Seconds
 from storage.engine.dictionary import Dictionaries, GpuNames
-from storage.engine.rows import MEASURED, NO_GPUS, Arrival, HealthyRows
+from storage.engine.rows import MEASURED, NO_GPUS, NOT_TOLD, Arrival, HealthyRows
 from storage.ingest.timestamps import timestamps
 from storage.ingest.wire import (
     LONGEST,
@@ -87,6 +87,7 @@ _HealthyOutcome = narrowed(
     since=(str | None, None),
     gpus=(_Empty, ()),
     remarks=(_Empty, ()),
+    enrolled_at=(str | None, None),
     refused_report=(None, None),
     report=_HealthyReport,
 )
@@ -106,15 +107,18 @@ _decode_state = msgspec.json.Decoder(_HealthyState).decode
 class _Collected(Struct, frozen=True):
     """What the healthy messages of a chunk say.
 
-    `numbers` and `times` are flat, with four values a message.
+    `numbers` is flat, with four values a message, and `times` with five.
     """
 
     indices: list[int]  # of the messages in their batch
     agents: list[str]
     ping_seqs: list[int]
     numbers: list[float | None]  # up seconds, interval seconds, response_ms, late_ms
-    times: list[str]  # pinged_at, next_ping_at, and the window's since and until
+    # pinged_at, next_ping_at, the window's since and until, and the start of the enrolment, for
+    # which pinged_at stands where it is not told
+    times: list[str]
     measured: list[bool]  # whether the scheduler measured the window
+    enrolled: list[bool]  # whether the start of the enrolment is told
     gpus: list[GpuNames]
     other_indices: list[int]  # of the messages that are not healthy
 
@@ -155,7 +159,7 @@ def _read_chunk(
     names: Dictionaries,
 ) -> FastPathRows:
     collected = _collect(batch, start, stop)
-    times = timestamps(collected.times).reshape(-1, 4)
+    times = timestamps(collected.times).reshape(-1, 5)
     readable: NDArray[np.bool_] = ~np.logical_or.reduce(np.isnat(times), axis=1)
     rows = _rows(collected, times[readable].astype(np.int64), readable, names)
     indices = _integers(collected.indices)
@@ -181,6 +185,7 @@ def _collect(
     times: list[str] = []
     gpus: list[GpuNames] = []
     measured: list[bool] = []
+    enrolled: list[bool] = []
     other_indices: list[int] = []
     for index, arrival in enumerate(batch[start:stop], start):
         try:
@@ -210,16 +215,21 @@ def _collect(
                 agents.append(state.agent_id)
                 ping_seqs.append(last.ping_seq)
                 numbers += (up, state.interval_seconds, last.response_ms, last.late_ms)
+                pinged_at = last.pinged_at
                 if measured_since is None:
                     window = report.window
-                    times += (last.pinged_at, state.next_ping_at, window.since, window.until)
+                    times += (pinged_at, state.next_ping_at, window.since, window.until)
                 else:
-                    times += (last.pinged_at, state.next_ping_at, measured_since, last.pinged_at)
+                    times += (pinged_at, state.next_ping_at, measured_since, pinged_at)
+                times.append(last.enrolled_at or pinged_at)
                 measured.append(measured_since is not None)
+                enrolled.append(last.enrolled_at is not None)
                 gpus.append(gpu_names)
                 continue
         other_indices.append(index)
-    return _Collected(indices, agents, ping_seqs, numbers, times, measured, gpus, other_indices)
+    return _Collected(
+        indices, agents, ping_seqs, numbers, times, measured, enrolled, gpus, other_indices
+    )
 
 
 def _rows(
@@ -235,8 +245,9 @@ def _rows(
     # None becomes NaN.
     numbers = np.array(collected.numbers, dtype=np.float64).reshape(-1, 4)[readable]
     up_seconds, interval_seconds, response_ms, late_ms = numbers.T
-    pinged_us, next_us, since_us, until_us = times.T
+    pinged_us, next_us, since_us, until_us, enrolled_us = times.T
     measured = np.array(collected.measured, dtype=np.bool_)[readable]
+    enrolled = np.array(collected.enrolled, dtype=np.bool_)[readable]
     up_ms = np.rint(up_seconds * 1000).astype(np.int64)
     chosen = readable.tolist()
     agents = [names.agents[agent_id] for agent_id in compress(collected.agents, chosen)]
@@ -258,6 +269,7 @@ def _rows(
         response_us=np.rint(response_ms * 1000),
         late_us=np.rint(late_ms * 1000),
         gpu_set=_integers(gpu_sets),
+        enrolled_us=np.where(enrolled, enrolled_us, NOT_TOLD),
     )
 
 

@@ -110,10 +110,11 @@ class SequenceRanges:
         return max(0, last - held_before - held)
 
     def agents_with_gaps(self) -> list[int]:
-        """Returns the agents that miss numbers between others, or before a restart."""
+        """Returns the agents that miss numbers, also before a restart."""
         found = []
         for agent, ranges in list(self._ranges.items()):
-            if len(ranges) > 1 or self._missing_before_restart.get(agent, 0) > 0:
+            misses_first = bool(ranges) and ranges[0].first > self._base.get(agent, 0) + 1
+            if misses_first or len(ranges) > 1 or self._missing_before_restart.get(agent, 0) > 0:
                 found.append(agent)
         return found
 

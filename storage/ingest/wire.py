@@ -89,7 +89,7 @@ def _check_window(window: Any) -> None:
 
 
 def _check_outcome(outcome: Any) -> None:
-    check_timestamps(outcome.pinged_at, outcome.since)
+    check_timestamps(outcome.pinged_at, outcome.since, outcome.enrolled_at)
     for span in outcome.excused:
         check_timestamps(span.since, span.until)
 
@@ -128,6 +128,7 @@ StoredOutcome = narrowed(
         "gpus",
         "remarks",
         "excused",
+        "enrolled_at",
         "refused_report",
         "report",
     ),

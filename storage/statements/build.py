@@ -32,7 +32,6 @@ from storage.statements.account import (
     to_account,
 )
 from storage.statements.enrolments import AgentHistory, ended_us, enrolled_intervals
-from storage.statements.gaps import gaps
 from storage.statements.left_out import left_out
 from storage.statements.outcomes import (
     AgentOutcomes,
@@ -110,7 +109,7 @@ def statement_of(
     asked_us = sorted(_asked_us(outcomes.rows))
     history = AgentHistory(asked_us, outcomes.windows, month.first_us, month.measured)
     enrolled = enrolled_intervals(request.enrolments, history, month.retained, now_us)
-    totals = month_totals(windows, enrolled, list(gaps(outcomes.measured())))
+    totals = month_totals(windows, enrolled, outcomes.gaps())
     remarks = _count_remarks(month)
     host_ms = accountable_ms(totals.host, enrolled, measured=month.measured)
     counts = _count_pings(reader, month)

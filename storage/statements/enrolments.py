@@ -52,7 +52,9 @@ def enrolled_intervals(
     """Returns the parts of the month that count, in order; none is empty and no two overlap."""
     found = []
     for enrolled in _known_enrolments(enrolments, history):
-        begin_us = _begin_us(enrolled.since_us, history.windows.values())
+        begin_us = enrolled.since_us
+        if not history.measured:
+            begin_us = _begin_us(enrolled.since_us, history.windows.values())
         end_us = month.end
         if enrolled.until_us is not None or now_us < month.end or history.measured:
             end_us = min(_last_reported_us(history, enrolled), now_us)

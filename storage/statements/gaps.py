@@ -9,8 +9,14 @@ by themselves what is not accounted for:
   before it, the time between them was reported and has been lost on our side. A missing ping_seq
   after which the window is still the same one was no answer: nothing was reported.
 
-A window that begins later though no ping_seq is missing is the first one of another enrolment.
-Outcomes of schema 2 have no measured window; nothing follows from them.
+- Before a window of another enrolment nobody was asked until that enrolment began. A window begins
+  at an answer or at the enrolment: where it does not begin at the enrolment, and no outcome came
+  between the two, that answer was lost, and with it the time from the enrolment on. So it is with
+  the first outcome of the time that is looked at.
+
+Outcomes of before do not say when their enrolment began: where no ping_seq is missing, a window
+that begins later is the first one of another enrolment. Outcomes of schema 2 have no measured
+window; nothing follows from them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,13 +28,15 @@ from bus.contract.durations import Interval
 class MeasuredOutcome(NamedTuple):
     """An outcome as the scheduler measured it, in microseconds: its window is `[since, pinged)`.
 
-    `since_us` is None for an outcome of schema 2.
+    `since_us` is None for an outcome of schema 2. `enrolled_us` is when the enrolment began that
+    the ping is of; None where the outcome does not say it.
     """
 
     ping_seq: int
     pinged_us: int
     since_us: int | None
     outcome: str
+    enrolled_us: int | None = None
 
 
 class Gap(NamedTuple):
@@ -38,54 +46,72 @@ class Gap(NamedTuple):
     kind: Literal["unreported", "history_lost"]
 
 
-def gaps(outcomes: Iterable[MeasuredOutcome]) -> Iterator[Gap]:
-    """Yields the gaps between one agent's outcomes, which are in order of time."""
-    open_window = _OpenWindow()
+def gaps(outcomes: Iterable[MeasuredOutcome], complete_since_us: int) -> Iterator[Gap]:
+    """Yields the gaps between one agent's outcomes, which are in order of time.
+
+    They are all the outcomes that history has of the time since `complete_since_us`.
+    """
+    open_window = _OpenWindow(complete_since_us)
     for one in outcomes:
-        gap = open_window.take(one)
-        if gap is not None:
-            yield gap
-    rest = open_window.unanswered()
-    if rest is not None:
-        yield rest
+        yield from open_window.take(one)
+    yield from open_window.unanswered()
 
 
 class _OpenWindow:
     """The time since an agent's last window ended, while its outcomes are gone through."""
 
-    def __init__(self) -> None:
+    def __init__(self, complete_since_us: int) -> None:
+        self._complete_since_us = complete_since_us
         self._begin_us: int | None = None  # None before the first measured outcome
         self._missed_us: int | None = None  # the last miss in it
         self._number_before: int | None = None
 
-    def take(self, one: MeasuredOutcome) -> Gap | None:
-        """Goes on to the next outcome. Returns the gap before its window, where there is one."""
+    def take(self, one: MeasuredOutcome) -> Iterator[Gap]:
+        """Goes on to the next outcome. Yields the gaps before its window."""
         number_before = self._number_before
         number_lost = number_before is not None and one.ping_seq > number_before + 1
         self._number_before = one.ping_seq
         if one.since_us is None:
             self._start(None)
-            return None
-        gap = None
-        if self._begin_us is None or one.since_us > self._begin_us:
-            gap = self._before(one.since_us, number_lost=number_lost)
+            return
+        first_asked_us = self._first_asked_us(one, is_first=number_before is None)
+        if first_asked_us is not None:
+            yield from self.unanswered()
+            self._start(first_asked_us)
+            number_lost = True
+        if self._begin_us is None:
+            self._start(one.since_us)
+        elif one.since_us > self._begin_us:
+            if number_lost:
+                yield Gap(Interval(self._begin_us, one.since_us), "history_lost")
+            else:
+                yield from self.unanswered()
             self._start(one.since_us)
         if one.outcome == "answered":
             self._start(one.pinged_us)
         elif one.outcome == "missed":
             self._missed_us = one.pinged_us
-        return gap
 
-    def unanswered(self) -> Gap | None:
-        """Returns the time up to the last miss; None where the last ping was answered."""
-        if self._begin_us is None or self._missed_us is None:
+    def unanswered(self) -> Iterator[Gap]:
+        """Yields the time up to the last miss, if the last ping was not answered."""
+        if self._begin_us is not None and self._missed_us is not None:
+            yield Gap(Interval(self._begin_us, self._missed_us), "unreported")
+
+    def _first_asked_us(self, one: MeasuredOutcome, *, is_first: bool) -> int | None:
+        """Returns from when on the outcomes before this one are known to be missing or to be none.
+
+        None where earlier outcomes of the enrolment are known, or nothing says when it began.
+        """
+        if one.enrolled_us is None or one.since_us is None:
             return None
-        return Gap(Interval(self._begin_us, self._missed_us), "unreported")
-
-    def _before(self, since_us: int, *, number_lost: bool) -> Gap | None:
-        if self._begin_us is not None and number_lost:
-            return Gap(Interval(self._begin_us, since_us), "history_lost")
-        return self.unanswered()
+        first_asked_us = one.enrolled_us
+        if is_first:
+            first_asked_us = max(one.enrolled_us, self._complete_since_us)
+        elif self._begin_us is None or one.enrolled_us <= self._begin_us:
+            return None
+        if first_asked_us > one.since_us:
+            return None
+        return first_asked_us
 
     def _start(self, begin_us: int | None) -> None:
         self._begin_us = begin_us

@@ -7,14 +7,15 @@ from msgspec import Struct
 
 from bus.contract.durations import Durations, Interval
 from bus.contract.messages import EARLIEST, LATEST, Incident
-from storage.engine.bounds import LAST_US
+from storage.archive.day_folders import retention_cutoff_us
+from storage.engine.bounds import FIRST_US, LAST_US
 from storage.engine.database import rows_as, sql, value_of
 from storage.engine.dictionary import GpuNames
 from storage.engine.duration_columns import durations_of, reported_durations
 from storage.engine.rows import from_microseconds, microseconds
 from storage.statements.account import GpuName
 from storage.statements.alignment import AlignedWindow, align
-from storage.statements.gaps import MeasuredOutcome
+from storage.statements.gaps import Gap, MeasuredOutcome, gaps
 from storage.statements.windows import ReportWindow
 from storage.store.gpu_rows import gpu_rows
 from storage.store.store import Reader
@@ -46,6 +47,7 @@ class OutcomeRow(NamedTuple):
     unknown_ms: int
     excused_ms: int
     remarks: str | None
+    enrolled_us: int | None
 
     def label(self) -> Interval | None:
         """Returns the window as the agent's clock labels it, in microseconds."""
@@ -80,19 +82,29 @@ class _IncidentRow(NamedTuple):
 
 
 class AgentOutcomes(Struct, frozen=True):
-    """An agent's outcomes and the windows of those with a report, in order of time."""
+    """An agent's outcomes and the windows of those with a report, in order of time.
+
+    They are all that history has of the time since `complete_since_us`.
+    """
 
     rows: list[OutcomeRow]
     windows: dict[int, ReportWindow]  # by the time of their ping
     gpu_names: dict[str, GpuName]  # by UUID
+    complete_since_us: int = FIRST_US
 
-    def measured(self) -> list[MeasuredOutcome]:
-        """Returns where the outcomes lie, for `gaps`."""
+    def gaps(self) -> list[Gap]:
+        """Returns the time between the outcomes that no window accounts for."""
         found = []
         for row in self.rows:
-            one = MeasuredOutcome(row.ping_seq, row.pinged_us, row.measured_since_us, row.outcome)
+            one = MeasuredOutcome(
+                row.ping_seq,
+                row.pinged_us,
+                row.measured_since_us,
+                row.outcome,
+                row.enrolled_us,
+            )
             found.append(one)
-        return found
+        return list(gaps(found, self.complete_since_us))
 
     def aligned_windows(self) -> list[ReportWindow]:
         """Returns the windows, in order of their pings."""
@@ -137,7 +149,8 @@ def read_outcomes(
     for number in sorted(details.gpu_sets):
         for uuid, index, name in details.gpu_sets[number]:
             gpu_names[uuid] = GpuName(index, name)
-    return AgentOutcomes(rows, windows, gpu_names)
+    complete_since_us = max(interval.begin, retention_cutoff_us(reader.cursor))
+    return AgentOutcomes(rows, windows, gpu_names, complete_since_us)
 
 
 def first_ping_us(reader: Reader, agent: int) -> int | None:

@@ -13,7 +13,7 @@ SELECT
         since_ms + coalesce(up_ms + degraded_ms + down_ms + unknown_ms + excused_ms, 0)
     ) END AS measured_since_us,
     response_us, gpu_set, up_ms, degraded_ms, down_ms, unknown_ms, excused_ms,
-    remarks
+    remarks, enrolled_us
 FROM {pings}
 WHERE agent = $agent AND pinged_us >= $since_us AND pinged_us < $until_us
 ORDER BY pinged_us;

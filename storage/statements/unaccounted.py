@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from bus.contract.durations import Interval
+from storage.archive.day_folders import retention_cutoff_us
 from storage.engine.bounds import LAST_US
 from storage.engine.database import listed, rows_as, rows_of, sql
 from storage.engine.partitions import DAY_US
@@ -42,6 +43,7 @@ class _MeasuredRow(NamedTuple):
     pinged_us: int
     begin_us: int | None
     outcome: str
+    enrolled_us: int | None
 
 
 class _OpenWindowRow(NamedTuple):
@@ -145,8 +147,9 @@ def _gaps_of(
         return
     text = reader.partitions.fill(sql("measured_outcomes"), read.begin, read.end)
     asked = {"agents": listed(wanted), "since_us": read.begin, "until_us": read.end}
+    complete_since_us = max(read.begin, retention_cutoff_us(reader.cursor))
     rows = rows_as(_MeasuredRow, reader.cursor, text, asked)
     for agent, agent_rows in groupby(rows, key=attrgetter("agent")):
         outcomes = [MeasuredOutcome._make(row[1:]) for row in agent_rows]
-        for gap in gaps(outcomes):
+        for gap in gaps(outcomes, complete_since_us):
             yield agent, gap

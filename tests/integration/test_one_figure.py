@@ -61,6 +61,12 @@ LOST_MISS = [
     Event(600, "missed", 0, 0, False),
     *STEADY[:9],
 ]
+LOST = Event(600, "answered", 0, 0, True)
+FIRST_LOST = [LOST, *STEADY[:7]]
+# Half of the events are before the second enrolment.
+LAST_LOST_OF_ENROLMENT = [*STEADY[:3], LOST, *STEADY[:4]]
+LOST_AROUND_ENROLMENT = [*STEADY[:3], *3 * [LOST], *STEADY[:3]]
+LOST_FOR_DAYS = [*STEADY[:2], *6 * [LOST], *STEADY[:2]]
 
 
 def lives_of(drawn: list) -> list[Life]:  # type: ignore[type-arg]
@@ -88,6 +94,9 @@ async def kept(folder: Path, lives: list[Life]) -> Store:
 @example([("re-enrolled", [*STEADY[:2], *LOST_MISS[2:6], *STEADY[:6]], 3)])
 @example([("healthy", LOST_MISS, 3), ("dead", STEADY[:60], -16_000)])
 @example([("healthy", LOST_BEFORE_EXCUSED, 3), ("re-enrolled", 2 * LOST_BEFORE_EXCUSED, 3)])
+@example([("re-enrolled", LOST_AROUND_ENROLMENT, 3), ("replaced", FIRST_LOST, 3)])
+@example([("re-enrolled", LAST_LOST_OF_ENROLMENT, 3), ("healthy", FIRST_LOST, 3)])
+@example([("healthy", LOST_FOR_DAYS, 42_400), ("healthy", FIRST_LOST, 43_900)])
 @example([("re-enrolled", STEADY, -7_000), ("clock-broken", STEADY, -7_000)])
 def test_every_answer_comes_to_one_figure(drawn: list):  # type: ignore[type-arg]
     lives = lives_of(drawn)

@@ -257,7 +257,8 @@ def _as_schema_1(file: Path) -> None:
     with duckdb.connect(str(file)) as connection:
         for column in ("gpus", "incidents", "evidence"):
             connection.execute(f"ALTER TABLE archived DROP COLUMN {column}")
-        connection.execute("ALTER TABLE pings DROP COLUMN remarks")
+        for column in ("remarks", "enrolled_us"):
+            connection.execute(f"ALTER TABLE pings DROP COLUMN {column}")
         connection.execute("UPDATE about SET schema_version = 1")
 
 

@@ -131,7 +131,8 @@ async def test_sums_of_before_are_made_again_where_the_rows_are_archived(tmp_pat
     await before.store.close()
     with duckdb.connect(str(before.store.paths.file)) as file:
         assert file.execute("SELECT count(*) FROM pings").fetchone() == (1,)
-        file.execute("ALTER TABLE pings DROP COLUMN remarks")
+        for column in ("remarks", "enrolled_us"):
+            file.execute(f"ALTER TABLE pings DROP COLUMN {column}")
         for rollup in ("agent_days", "fleet_hours"):
             file.execute(f"UPDATE {rollup} SET up_ms = up_ms + 4294967296000")  # noqa: S608
         file.execute("UPDATE about SET schema_version = 2")

@@ -121,11 +121,12 @@ def live(agent_id: str, kind: Kind, start: datetime, told: list[Event]) -> Life:
         before = states[-1] if states else None
         number = len(states) + 1
         last = _last(agent_id, number, since, now, outcome, event, gpus, kind)
+        last = structs.replace(last, enrolled_at=enrolled_at)
         state = _state(agent_id, before, last)
         states.append(state)
         if state.last.outcome == "answered":
             since = now
-        if event.is_lost and 0 < index < len(told) - 1 and index not in {half - 1, half}:
+        if event.is_lost and index < len(told) - 1:
             lost.add(state.ping_seq)
     enrolments.append(Enrolment(enrolled_at))
     kept = [one for one in states if one.ping_seq not in lost]

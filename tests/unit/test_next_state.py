@@ -39,6 +39,7 @@ def test_no_field_of_the_standing_is_left_out():
     attempt.start(NOW, "nonce", AnsweredPing(boot_id="boot", boottime=1.0), 10.0)
     attempt.base_state = None
     state = next_state(attempt, Missed("timeout"), NOW, POLICY)
+    assert state.last.enrolled_at == NOW
     step = advance(Standing(), Missed("timeout"), POLICY)
     for name in Standing.__struct_fields__:
         assert getattr(state, name) == getattr(step.standing, name), name

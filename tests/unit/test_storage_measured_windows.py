@@ -7,7 +7,7 @@ from msgspec import structs
 
 from bus.contract.messages import AgentState, GpuReport, GpuTime, Incident, Seconds, encode
 from storage.engine.dictionary import Dictionaries
-from storage.engine.rows import MEASURED, Arrival, FullRow, microseconds
+from storage.engine.rows import MEASURED, NOT_TOLD, Arrival, FullRow, microseconds
 from storage.ingest.decode import decode_batch, full_row
 from tests.storage_states import GPU, START, gpu, state
 
@@ -31,6 +31,16 @@ def test_a_healthy_window_takes_the_fast_path_and_lies_there_too():
     one = state("a", 1, START, until=START + timedelta(days=400), since=since)
     rows = decode_batch([Arrival(1, "a", encode(one))], Dictionaries([], [])).healthy
     assert (rows.until_ms.tolist(), rows.since_ms.tolist()) == ([MEASURED], [0])
+
+
+def test_the_start_of_the_enrolment_is_kept_where_the_outcome_tells_it():
+    told = state("a", 1, START, since=START - 900 * SECOND, enrolled_at=START - 3600 * SECOND)
+    silent = state("a", 2, START, since=START - 900 * SECOND)
+    batch = [Arrival(i, "a", encode(one)) for i, one in enumerate((told, silent))]
+    healthy = decode_batch(batch, Dictionaries([], [])).healthy
+    enrolled_us = microseconds(START - 3600 * SECOND)
+    assert healthy.enrolled_us.tolist() == [enrolled_us, NOT_TOLD]
+    assert [kept(told).enrolled_us, kept(silent).enrolled_us] == [enrolled_us, None]
 
 
 def test_gpus_of_a_healthy_host_need_not_report_the_time_that_was_admitted():
