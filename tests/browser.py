@@ -15,7 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 # nothing of the browser's own may reach out, or it would be counted as the page's
 FLAGS = (
     "--headless",

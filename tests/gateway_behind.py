@@ -180,7 +180,7 @@ def agent_health(agent_id: str) -> AgentHealth:
 def quick(base: Settings, **more) -> Settings:
     """Any free port, and agents that are given up on soon."""
     return settings.load(
-        {}, NATS_URL=base.NATS_URL, GATEWAY_PORT=0, PING_RESPONSE_TIMEOUT_SECONDS=0.4, **more
+        {}, NATS_URL=base.NATS_URL, GATEWAY_PORT=0, PING_RESPONSE_TIMEOUT_SECONDS=1.0, **more
     )
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from tests.ports import free_port
+
 Respond = Callable[[BaseHTTPRequestHandler], None]
 
 
@@ -27,7 +29,7 @@ class OldHttpAgent:
     ) -> None:
         self.host = host
         self.tls = tls  # with its certificate and key; None for plain HTTP
-        self.port = 0
+        self.port = free_port()
         self.share_up = 1.0
         self.has_gpu = True
         self.tells_length = tells_length
@@ -65,7 +67,6 @@ class OldHttpAgent:
             self._server.socket = self.tls.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
-        self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:

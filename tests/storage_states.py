@@ -165,8 +165,8 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0)
             await asyncio.sleep(0.02)
 
 
-async def caught_up(client: Client, rows: int, seconds: float = 20.0) -> StorageStats:
-    """Waits until storage has so many rows and nothing more to read."""
+async def caught_up(client: Client, rows: int, seconds: float = 60.0) -> StorageStats:
+    """Waits until storage has so many rows, nothing more to read, and nothing to wait for."""
     found: list[StorageStats] = []
 
     async def there() -> bool:
@@ -178,7 +178,8 @@ async def caught_up(client: Client, rows: int, seconds: float = 20.0) -> Storage
             )
         except UnavailableError:
             return False  # it starts
-        return found[-1].rows >= rows and found[-1].lag == 0
+        newest = found[-1]
+        return newest.rows >= rows and newest.lag == 0 and newest.ingest_waiting is None
 
     try:
         await until(there, seconds)
@@ -203,7 +204,7 @@ async def read_to_the_end(client: Client) -> None:
             return False  # it starts
         return stats.last_sequence >= stream.state.last_seq
 
-    await until(read, 20.0)
+    await until(read)
 
 
 async def raw_history(client: Client) -> list[AgentState]:

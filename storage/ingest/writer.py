@@ -188,10 +188,12 @@ class Ingest:
                     set_aside.append(poisoned)
             rollups.sum_again(self.connection, self.partitions, pinged_us)
             execute_all(self.connection, sql("set_position"), structs.asdict(position))
-        self.position = position
         if len(pinged_us):
             self.newest_us = max(self.newest_us, int(pinged_us[-1]))
-        return self._remember(decoded, new, set_aside)
+        result = self._remember(decoded, new, set_aside)
+        # Last: whoever reads it from another thread finds the counts of what it has passed.
+        self.position = position
+        return result
 
     def _write_names(self) -> None:
         """Writes new names, in a transaction before the rows that use them.

@@ -86,17 +86,17 @@ class Program:
 
         return until(look, f"{pattern!r} in the output:\n{self.output}", seconds)
 
-    def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 15.0) -> int:
+    def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 60.0) -> int:
         """Signals, waits for the end, and returns the exit code."""
         self.process.send_signal(how)
         code = self.process.wait(seconds)
-        self._reader.join(5)
+        self._reader.join(60)
         return code
 
     def kill(self) -> None:
         """SIGKILL: nothing gets a chance to tidy up."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def _read(self) -> None:
         assert self.process.stdout
@@ -121,7 +121,7 @@ class Up(Program):
 
     def get(self, path: str) -> Any:
         """A REST answer that must be a success."""
-        answer = httpx.get(f"{self.url}{path}", timeout=10)
+        answer = httpx.get(f"{self.url}{path}", timeout=60)
         assert answer.is_success, f"{path}: {answer.status_code} {answer.text}"
         return answer.json()
 
@@ -132,7 +132,7 @@ class Up(Program):
     def pings(self, agent_id: str) -> list[dict[str, Any]]:
         """An agent's history, oldest first; empty for one that has not registered yet."""
         path = f"/ping-system/agents/{agent_id}/history?hours=24&limit=1000"
-        answer = httpx.get(f"{self.url}{path}", timeout=10)
+        answer = httpx.get(f"{self.url}{path}", timeout=60)
         if answer.status_code == 404:
             return []
         assert answer.is_success, f"{path}: {answer.status_code} {answer.text}"
@@ -140,7 +140,7 @@ class Up(Program):
 
     def ping_by_hand(self, agent_id: str) -> dict[str, Any]:
         """A ping that counts, now."""
-        answer = httpx.post(f"{self.url}/ping-system/agents/{agent_id}/ping", timeout=20)
+        answer = httpx.post(f"{self.url}/ping-system/agents/{agent_id}/ping", timeout=60)
         assert answer.is_success, answer.text
         return dict(answer.json())
 

@@ -17,10 +17,10 @@ from tests.integration.test_dashboard_truth import audit
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     system = Up(tmp_path_factory.mktemp("data"), "--demo")
     try:
-        system.printed("ready after", seconds=90)
+        system.printed("ready after", seconds=300)
         yield system.ready()
     finally:
-        system.stop(seconds=30)
+        system.stop()
 
 
 def test_twelve_hosts_carry_on_where_their_month_ends(up: Up) -> None:
@@ -32,16 +32,13 @@ def test_twelve_hosts_carry_on_where_their_month_ends(up: Up) -> None:
     well = until(
         lambda: up.agents()["fra-a100-01"]["total_pings"] >= 2883 and up.agents()["fra-a100-01"],
         "pings after the month",
-        60,
     )
     assert well["status"] == "healthy"
     assert well["consecutive_poor_uptime"] == 0
 
 
 def test_the_month_is_whole(up: Up) -> None:
-    until(
-        lambda: "storage" not in up.get("/ping-system/dashboard")["degraded"], "storage answers", 60
-    )
+    until(lambda: "storage" not in up.get("/ping-system/dashboard")["degraded"], "storage answers")
     since = (datetime.now(UTC) - timedelta(days=31)).isoformat().replace("+00:00", "Z")
     series = up.get(f"/ping-system/agents/fra-a100-01/series?since={since}")
     assert series["pings"] >= 2880
@@ -53,9 +50,7 @@ def test_the_month_is_whole(up: Up) -> None:
 
 def test_every_row_says_what_rest_says(up: Up, tmp_path: Path) -> None:
     """Of hosts in mixed states, whose uptimes, intervals and response times differ."""
-    until(
-        lambda: "storage" not in up.get("/ping-system/dashboard")["degraded"], "storage answers", 60
-    )
+    until(lambda: "storage" not in up.get("/ping-system/dashboard")["degraded"], "storage answers")
     with chromium(tmp_path / "profile") as browser:
         browser.open(f"{up.url}/#/")
         browser.see("[data-agent=sin-h200-02]")

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from system import until
 
-BASE_MINUTES, MAX_HOURS, MULTIPLIER, THRESHOLD, RECOVERY = 0.02, 0.01, 2.0, 99.0, 3
+BASE_MINUTES, MAX_HOURS, MULTIPLIER, THRESHOLD, RECOVERY = 0.02, 0.005, 2.0, 99.0, 3
+BUSY_SECONDS = 15.0  # so much later than it is due a ping may be on a busy machine
 SCENARIO = """\
 gpus = 2
 [[event]]
 at = 2.0
 gpu = 1
 state = "lost"
-for = 14.0
+for = 20.0
 """
 
 
@@ -74,13 +75,13 @@ def test_history_shows_the_policy_to_the_letter(launch, tmp_path) -> None:
         assert (
             earlier["interval_minutes"] * 60
             <= waited + 0.01
-            < earlier["interval_minutes"] * 60 + 2.0
+            < earlier["interval_minutes"] * 60 + BUSY_SECONDS
         )
 
     verdicts = [ping["verdict"] for ping in pings]
     counts = [ping["consecutive_poor_uptime"] for ping in pings]
     assert verdicts[0] == "first"
-    assert max(counts) >= 5, "deep enough for the cap: 1.2 s doubled five times is above 36 s"
+    assert max(counts) >= 4, "deep enough for the cap: 1.2 s doubled four times is above 18 s"
     back = verdicts.index("good", verdicts.index("poor"))
     assert verdicts[back : back + 3] == ["good", "good", "good"]
     deepest = counts[back - 1]

@@ -13,11 +13,12 @@ from bus.transport import embedded_server
 from bus.transport.connection import Client
 from scheduler import service as scheduler_service
 from tests.acceptance.system import Program
+from tests.ports import free_port
 
 
 class ServerWithPassword(embedded_server.EmbeddedServer):
     def __init__(self, data_dir: Path) -> None:
-        super().__init__(data_dir, 0)
+        super().__init__(data_dir, free_port())
         self._password = "right"
 
 
@@ -36,7 +37,7 @@ def agent_of(url: str, folder: Path) -> Program:
 
 def bus_health(agent: Program) -> dict[str, bool]:
     url = agent.printed(r"(http://127\.0\.0\.1:[1-9]\d*/agent/health)")[1]
-    health: dict[str, bool] = httpx.get(url, timeout=10).json()["bus"]
+    health: dict[str, bool] = httpx.get(url, timeout=60).json()["bus"]
     return health
 
 

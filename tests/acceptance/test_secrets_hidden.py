@@ -7,13 +7,14 @@ import pytest
 
 from bus.transport import embedded_server
 from tests.acceptance.system import Program, run
+from tests.ports import free_port
 
 PASSWORD = "s3cret-of-ada"
 
 
 class ServerWithPassword(embedded_server.EmbeddedServer):
     def __init__(self, data_dir: Path) -> None:
-        super().__init__(data_dir, 0)
+        super().__init__(data_dir, free_port())
         self._password = PASSWORD
 
     @property

@@ -77,7 +77,9 @@ def test_a_host_s_life_shows_no_secret_at_debug(tmp_path: Path, programs: list[P
     headers = {"Authorization": f"Bearer {rest_token}"}
 
     def pings() -> list[object]:
-        history = httpx.get(f"{up.url}/ping-system/agents/gpu-1/history?hours=1", headers=headers)
+        history = httpx.get(
+            f"{up.url}/ping-system/agents/gpu-1/history?hours=1", headers=headers, timeout=60
+        )
         return list(history.json()["pings"])
 
     until(pings, "its first ping is in the history")
@@ -88,7 +90,9 @@ def test_a_host_s_life_shows_no_secret_at_debug(tmp_path: Path, programs: list[P
         LOG_LEVEL="debug",
     )
     assert thief.returncode == 1
-    wrong = httpx.get(f"{up.url}/ping-system/agents", headers={"Authorization": f"Bearer {word}"})
+    wrong = httpx.get(
+        f"{up.url}/ping-system/agents", headers={"Authorization": f"Bearer {word}"}, timeout=60
+    )
     assert wrong.status_code == 401
     secrets |= secrets_under(data / "identity") | secrets_under(tmp_path / "host")
     assert len(secrets) > 20

@@ -104,7 +104,7 @@ def test_a_reader_that_has_had_enough_is_no_error(where: list[str]) -> None:
     assert ended.stdout
     assert ended.stderr
     ended.stdout.close()  # before anything came
-    assert ended.wait(30) == 0
+    assert ended.wait(120) == 0
     assert ended.stderr.read() == b""
 
 

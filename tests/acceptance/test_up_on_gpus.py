@@ -48,7 +48,7 @@ def start(launch, library: Path, tmp_path: Path, opening_seconds: float) -> Up:
 @pytest.mark.parametrize("opening_seconds", OPENINGS_SECONDS)
 def test_the_first_ping_finds_all_gpus_up(launch, library, tmp_path, opening_seconds) -> None:
     up = start(launch, library, tmp_path, opening_seconds)
-    up.printed(f"first answered ping {AGENT}", seconds=60.0)
+    up.printed(f"first answered ping {AGENT}")
     up.ready()
     first = until(lambda: up.pings(AGENT), "history has the ping")[0]
     assert (first["ping_seq"], first["outcome"], first["verdict"]) == (1, "answered", "first")
@@ -56,13 +56,13 @@ def test_the_first_ping_finds_all_gpus_up(launch, library, tmp_path, opening_sec
     agent = up.agents()[AGENT]
     assert (agent["status"], agent["missed_pings"]) == ("healthy", 0)
     assert "simulated" not in agent["metadata"]
-    check = httpx.post(f"{up.url}/worker/gpu-check", json={"agent_id": AGENT}, timeout=10).json()
+    check = httpx.post(f"{up.url}/worker/gpu-check", json={"agent_id": AGENT}, timeout=60).json()
     assert (check["gpu_available"], check["status"]) == (True, "healthy")
 
 
 def test_the_page_shows_it_healthy(launch, library, tmp_path) -> None:
     up = start(launch, library, tmp_path, 1.5)
-    up.printed(f"first answered ping {AGENT}", seconds=60.0)
+    up.printed(f"first answered ping {AGENT}")
     up.ready()
     with chromium(tmp_path / "profile") as page:
         page.open(f"{up.url}/")

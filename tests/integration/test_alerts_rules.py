@@ -15,6 +15,7 @@ import pytest
 from nats.micro.request import Request
 
 from bus.client.fleet_client import FleetClient
+from bus.clock import utc_now
 from bus.contract import subjects
 from bus.contract.alerts import AlertsRequest, EndSilenceRequest, RuleName, SilenceRequest
 from bus.contract.messages import (
@@ -36,6 +37,7 @@ from gpuping.alerts.service import AlertsService
 from tests import gateway_behind, storage_states
 from tests.alert_receivers import Hook, Mailbox, listening_hook, listening_mailbox
 from tests.storage_states import GPU
+from tests.waiting import clear_of_midnight
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -49,7 +51,7 @@ def alerts_settings(base: Settings, text: str, **more: object) -> Settings:
     return msgspec.structs.replace(base, GPUPING_ALERTS_FILE=str(path), **more)
 
 
-async def until(holds: Callable[[], bool], what: Callable[[], object], seconds: float = 30) -> None:
+async def until(holds: Callable[[], bool], what: Callable[[], object], seconds: float = 60) -> None:
     """Polls what a thread or the bus brings; only looking tells."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not holds():
@@ -168,7 +170,8 @@ async def test_each_rule_is_told_over_http_and_by_mail(
     await behind.serve_scheduler()
     await behind.serve_storage()
     fleet = Fleet(bus)
-    this_month = NOW.replace(day=1, hour=0, minute=0, second=0)
+    await clear_of_midnight()
+    this_month = utc_now().replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     booked = MaintenanceWindow(since=this_month, until=this_month + timedelta(hours=3))
     await fleet.register("booked", maintenance=(booked,))
     for agent_id in ("a", "gpu", "set", "twin", "clock"):
@@ -218,7 +221,7 @@ async def test_hosts_of_a_site_come_in_one_message(
     bus: Client, base_settings: Settings, hook: Hook
 ) -> None:
     fleet = Fleet(bus)
-    settings = alerts_settings(base_settings, "group_seconds = 1\n" + hook.toml())
+    settings = alerts_settings(base_settings, "group_seconds = 3\n" + hook.toml())
     for number in range(14):
         await fleet.register(f"host-{number:02}", metadata={"site": "FRA"})
     await fleet.register("elsewhere", metadata={"site": "OSL"})

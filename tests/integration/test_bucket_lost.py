@@ -1,7 +1,6 @@
 """The bucket is deleted, emptied or made anew under a running scheduler, which says so."""
 
 import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -15,6 +14,7 @@ from scheduler.ping.bucket_guard import GONE
 from scheduler.service import Scheduler, running
 from tests.agents import TestAgents, answering
 from tests.history import assert_gapless, until_history
+from tests.waiting import until
 
 NAMES = [f"a{number}" for number in range(5)]
 
@@ -25,12 +25,6 @@ def config(base_settings: Settings) -> Settings:
     return replace(
         base_settings, PING_BASE_INTERVAL_MINUTES=0.02, PING_MAX_INTERVAL_HOURS=4.8 / 3600
     )
-
-
-async def until(holds: Callable[[], bool], *, within: float = 60.0) -> None:
-    async with asyncio.timeout(within):
-        while not holds():  # noqa: ASYNC110  # looks at what is not ours to signal
-            await asyncio.sleep(0.02)
 
 
 async def fleet(bus: connection.Client, scheduler: Scheduler, agents: TestAgents) -> None:

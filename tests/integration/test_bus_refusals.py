@@ -23,7 +23,7 @@ async def test_of_several_addresses_one_that_answers_is_enough(
 ):
     dead = free_port()
     both = replace(base_settings, NATS_URL=f"nats://127.0.0.1:{dead}, {nats_server.url}")
-    async with asyncio.timeout(30), connection.connected(both, "test") as client:
+    async with asyncio.timeout(60), connection.connected(both, "test") as client:
         assert client.address == nats_server.url
         await layout.ensure(client, both)
 

@@ -17,7 +17,7 @@ GHOST = "ghost-001"  # registered, but nobody answers for it
 READABLE = Path(__file__).parents[1] / "web/readable.js"
 QUICK = {
     "PING_BASE_INTERVAL_MINUTES": "0.06",
-    "PING_RESPONSE_TIMEOUT_SECONDS": "1",
+    "PING_RESPONSE_TIMEOUT_SECONDS": "3",
     "AGENT_GPU_CHECK_INTERVAL_SECONDS": "0.5",
 }
 
@@ -77,7 +77,7 @@ def newest_beat(page: Browser) -> int:
 
 def until_beat(page: Browser, number: int) -> None:
     page.see(f"[data-agent={AGENT}] .cell-next")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while newest_beat(page) < number:
         assert time.monotonic() < deadline, (
             f"outcome {number} did not show up; the page says:\n{page.text('body')}"
@@ -104,7 +104,7 @@ def test_the_countdown_ticks(watched: Browser) -> None:
     until_beat(watched, 1)
     selector = f"[data-agent={AGENT}] .cell-next .countdown"
     seen: list[str] = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(falling(seen)) < 3 and time.monotonic() < deadline:
         shown = watched.text(selector).splitlines()[0]
         if shown[:1].isdigit() and shown not in seen[-1:]:
@@ -245,7 +245,7 @@ def test_the_schema_page_makes_no_outside_request(two: Browser, up: Up) -> None:
 def test_hidden_pages_hold_no_connection(two: Browser, up: Up) -> None:
     for _ in range(8):  # a browser keeps six connections to one address
         two.open(up.url)
-        two.see(".live", "Live", seconds=10)
+        two.see(".live", "Live")
 
 
 def scrolls_sideways(page: Browser, selector: str) -> bool:
@@ -259,7 +259,7 @@ def test_a_gateway_with_tokens_asks_for_one(two: Browser, up: Up, tmp_path: Path
     tokens = tmp_path / "tokens.toml"
     made = Program("token", "viewer", "--role", "viewer", "--file", str(tokens))
     secret = made.printed(r"gpuping_[\w-]{20,}")[0]
-    assert made.process.wait(10) == 0
+    assert made.process.wait(60) == 0
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     gateway = gateway_with(up, tokens, port)

@@ -413,7 +413,7 @@ async def test_a_month_and_any_two_times_are_drawn_in_the_zone_that_is_shown(pag
     driver = page.browser.driver
 
     def until_asked(*period: str) -> None:
-        until(lambda: period in asked_periods(page), f"a chart of {period}", 20)
+        until(lambda: period in asked_periods(page), f"a chart of {period}")
 
     def look() -> None:
         driver.execute_cdp_cmd(IN_ZONE, {"timezoneId": "America/New_York"})
@@ -510,7 +510,7 @@ async def test_three_tabs_share_one_stream(page: Page):
             driver.switch_to.window(tab)
             page.browser.see("[data-agent=a][data-status=healthy]")
             page.browser.see(".live", "Live")
-        until(lambda: streams() == f"{STREAMS} 1.0", "one stream of three tabs", 10)
+        until(lambda: streams() == f"{STREAMS} 1.0", "one stream of three tabs")
 
     def look() -> None:
         for tab in driver.window_handles:

@@ -61,7 +61,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         until(lambda: system.get("/ping-system/dashboard")["totals"]["agents"] == AGENTS, "agents")
         yield system
     finally:
-        system.stop(seconds=30)
+        system.stop()
 
 
 def rows(page: Browser) -> list[dict[str, Any]]:
@@ -170,7 +170,7 @@ def test_rows_that_a_search_found_stay_alive(up: Up, browser: Browser) -> None:
 def test_a_filter_shows_all_that_it_counts(up: Up, browser: Browser) -> None:
     browser.open(f"{up.url}/#/?status=healthy")
     browser.see("h2 [role=status]", "found, of 130")
-    until(lambda: len(listed(up, status="healthy")) == AGENTS, "all healthy", 60)
+    until(lambda: len(listed(up, status="healthy")) == AGENTS, "all healthy")
     while browser.all(".more button"):
         shown = len(rows(browser))
         browser.see(".more button", "Show more").click()
@@ -204,7 +204,7 @@ def test_a_link_to_a_host_keeps_the_filter(up: Up, browser: Browser) -> None:
     browser.see("[data-agent]")
     browser.see("[data-status=healthy].tile").click()
     link = browser.see("[data-agent=sim-002] .cell-id a")
-    until(lambda: "status=healthy" in str(link.get_attribute("href")), "the filter in the link", 10)
+    until(lambda: "status=healthy" in str(link.get_attribute("href")), "the filter in the link")
     link.click()
     browser.see(".detail h1", "sim-002")
     assert "status=healthy" in browser.driver.current_url
@@ -285,7 +285,7 @@ def test_the_gpus_of_the_fleet_are_those_of_rest(up: Up, browser: Browser) -> No
         assert gpus["total"] == 2 * AGENTS
         return browser.text("[data-name=gpus-up]") == f"{gpus['up']} of {gpus['total']}"
 
-    until(is_said, "the GPUs that REST counts", 30)
+    until(is_said, "the GPUs that REST counts")
 
 
 def test_a_label_finds_its_hosts_and_a_chip_takes_it_away(up: Up, browser: Browser) -> None:

@@ -39,6 +39,7 @@ from gpuping.client import own_server
 from gpuping.client.own_server import OwnServer
 from gpuping.enrolment.service import Enrolment, running
 from tests.identity import joined
+from tests.ports import free_port
 
 DAY = 86_400
 
@@ -64,7 +65,7 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path):
     chosen = settings.load({}, GPUPING_DATA_DIR=str(tmp_path / "data"))
-    async with own_server.running(chosen, 0) as server:
+    async with own_server.running(chosen, free_port()) as server:
         service_settings = server.settings_of("enrolment")
         async with (
             running(service_settings, server.identities.authority) as enrolment,
@@ -257,7 +258,7 @@ async def test_agentd_renews_its_credentials_itself_before_they_expire(
     login = SigningKey.generate(KeyKind.USER)
     now = int(time.time())
     authority = world.server.identities.authority
-    token = authority.mint("agent", "a-1", login.public, now=now, expires_at=now + 4)
+    token = authority.mint("agent", "a-1", login.public, now=now - 6, expires_at=now + 6)
     creds = tmp_path / "a-1.creds"
     credentials.write_secret(creds, credentials.to_text(token, login))
     identity = host.HostIdentity(creds, SigningKey.generate(KeyKind.USER))
@@ -267,7 +268,7 @@ async def test_agentd_renews_its_credentials_itself_before_they_expire(
         agent_settings, "agentd:a-1", inbox_prefix=subjects.inbox_prefix("a-1")
     ) as client:
         announcement = KeyAnnouncement(client, identity, "a-1", lambda: None)
-        async with background() as start, asyncio.timeout(20):
+        async with background() as start, asyncio.timeout(60):
             start(announcement.run())
             while creds.stat().st_ino == seen.st_ino:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
@@ -327,7 +328,7 @@ async def test_a_revocation_outlives_the_death_and_the_restart_of_the_server(
 ) -> None:
     chosen = settings.load({}, GPUPING_DATA_DIR=str(tmp_path / "data"))
     creds = tmp_path / "lost.creds"
-    async with own_server.running(chosen, 0) as server:
+    async with own_server.running(chosen, free_port()) as server:
         authority = server.identities.authority
         key = authority.issue("agent", "lost", creds)
         async with joined(server.settings.nats_url, "_INBOX.lost", user_credentials=str(creds)):
@@ -337,11 +338,11 @@ async def test_a_revocation_outlives_the_death_and_the_restart_of_the_server(
         pid_file = tmp_path / "data" / "nats" / "nats-server.pid"
         pid = int(pid_file.read_text())
         os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while int(pid_file.read_text() or pid) == pid:  # noqa: ASYNC110  # nothing tells
                 await asyncio.sleep(0.05)
         await _is_refused(server.settings.nats_url, creds)
-    async with own_server.running(chosen, 0) as server:
+    async with own_server.running(chosen, free_port()) as server:
         await _is_refused(server.settings.nats_url, creds)
 
 
@@ -361,7 +362,7 @@ async def test_a_revoked_key_stays_void_whatever_the_time_of_its_token(
 
 
 async def _is_refused(url: str, creds: Path) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 async with joined(url, "_INBOX.lost", user_credentials=str(creds)):

@@ -174,7 +174,6 @@ async def gpuping(*arguments: str, token: str = "") -> tuple[int, str]:
     return child.returncode, output.decode()
 
 
-@pytest.mark.timeout(120)
 async def test_the_command_line_shows_and_changes_it_over_rest_in_the_name_of_the_token(
     bus, config, agents, tmp_path
 ):
@@ -222,7 +221,6 @@ async def test_the_command_line_shows_and_changes_it_over_rest_in_the_name_of_th
     assert entry.after["expected_gpus"] == [NEW, OTHER]
 
 
-@pytest.mark.timeout(120)
 async def test_the_command_line_changes_it_over_the_bus_in_the_name_of_the_user(
     bus, config, agents, monkeypatch, tmp_path
 ):

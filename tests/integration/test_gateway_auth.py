@@ -13,6 +13,7 @@ from bus.clock import utc_now
 from bus.errors import SettingsError
 from bus.identity import tokens
 from gateway import service
+from gateway.web.access.auth import BURST_SECONDS
 from tests.gateway_behind import agent, gateway_and_behind, ping, quick
 
 AGENTS = "/ping-system/agents"
@@ -131,12 +132,14 @@ async def test_a_request_without_a_valid_token_is_a_401(guarded, secrets):
 
 async def test_wrong_tokens_are_rate_limited_and_right_ones_are_not(guarded, secrets):
     async with gateway_and_behind(guarded) as (http, _):
-        answers = [
-            await http.get(AGENTS, headers=bearing(f"guess-{number}")) for number in range(60)
-        ]
-        assert answers[0].status_code == 401
-        assert answers[-1].status_code == 429
-        assert int(answers[-1].headers["retry-after"]) >= 1
+        number = 0
+        answer = await http.get(AGENTS, headers=bearing("guess"))
+        while answer.status_code == 401:
+            number += 1
+            answer = await http.get(AGENTS, headers=bearing(f"guess-{number}"))
+        assert 0 < number < 1000
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) >= 1
         assert (await http.get(AGENTS, headers=bearing(secrets["viewer"]))).status_code == 200
 
 
@@ -252,15 +255,17 @@ async def test_pages_of_other_sites_may_link_here_but_embed_only_badges(base_set
 
 
 async def test_too_many_requests_are_a_429_with_retry_after(base_settings):
-    async with gateway_and_behind(quick(base_settings, GATEWAY_REQUESTS_PER_SECOND=5.0)) as (
-        http,
-        _,
-    ):
-        answers = [await http.get("/healthz") for _ in range(30)]
-        assert [a.status_code for a in answers[:20]] == [200] * 20
-        assert answers[-1].status_code == 429
-        assert answers[-1].headers["retry-after"] == "1"
-        assert answers[-1].headers["content-type"] == "application/problem+json"
+    slow = quick(base_settings, GATEWAY_REQUESTS_PER_SECOND=0.5)
+    async with gateway_and_behind(slow) as (http, _):
+        answer = await http.get("/healthz")
+        allowed = 0
+        while answer.status_code == 200:
+            allowed += 1
+            answer = await http.get("/healthz")
+        assert allowed >= 0.5 * BURST_SECONDS
+        assert answer.status_code == 429
+        assert 1 <= int(answer.headers["retry-after"]) <= 2
+        assert answer.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("host", [EVERYWHERE, "::", "192.0.2.1", "example.org", ""])

@@ -15,6 +15,7 @@ from bus.contract.questions import LiveEvent
 from bus.settings import Settings
 from bus.transport.connection import connected
 from gateway import service
+from gateway.routes.events import HEARTBEAT_SECONDS
 from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
 
 EVENTS = "/ping-system/events"
@@ -46,7 +47,7 @@ class Reader:
     async def next(self, kind: str | None = None) -> dict[str, str]:
         """The next event of this kind; by default the next that is kept, so no `health`."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(15 if kind else 5):
+        async with asyncio.timeout(60):
             async for line in self._lines:
                 if not line and "data" in fields:
                     if fields["event"] == kind or (kind is None and fields["event"] != "health"):
@@ -106,7 +107,7 @@ async def test_outcomes_and_status_changes_arrive_at_once_at_every_subscriber(bo
 async def test_the_first_bytes_come_before_anything_happens(both):
     http, _ = both
     async with http.stream("GET", EVENTS) as response:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(HEARTBEAT_SECONDS / 2):
             assert (await anext(response.aiter_bytes())).startswith(b": gpuping\nretry: 2000\n\n")
 
 
@@ -167,7 +168,7 @@ async def test_garbage_on_the_bus_is_skipped(both):
         assert json.loads((await reader.next())["data"])["ping"]["ping_seq"] == 1
 
 
-async def test_a_gateway_stops_within_three_seconds_with_streams_open(base_settings):
+async def test_a_gateway_stops_with_streams_open(base_settings):
     loop = asyncio.get_running_loop()
     async with httpx.AsyncClient(timeout=20) as http, connected(base_settings, "t"):
         async with service.running(quick(base_settings)) as gateway:
@@ -176,7 +177,7 @@ async def test_a_gateway_stops_within_three_seconds_with_streams_open(base_setti
                 for _ in range(5)
             ]
             began = loop.time()
-        assert loop.time() - began < 3
+        assert loop.time() - began < HEARTBEAT_SECONDS  # it waits for nothing that they bring
         for response in responses:
             await response.aclose()
 

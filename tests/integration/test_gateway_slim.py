@@ -47,7 +47,7 @@ class Events:
     async def next(self, name: str) -> tuple[str | None, dict]:
         """The id and the data of the next event of a name; others are passed over."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             async for line in self._lines:
                 if not line:
                     if fields.get("event") == name:
@@ -147,7 +147,7 @@ async def test_the_stream_is_compressed_and_every_piece_can_be_read_at_once(both
         text = b""
         for seq in range(1, 101):
             await behind.happens(outcome("a", seq))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             async for piece in response.aiter_raw():
                 packed += len(piece)
                 text += unpacking.decompress(piece)

@@ -105,17 +105,22 @@ async def test_lists_and_history_are_answered_while_a_scheduler_and_a_storage_ar
         await until_two_storages_are_ready(bus)
         second_scheduler.signal(signal.SIGSTOP)
         second_storage.send(signal.SIGSTOP)
-        fleet = FleetClient(bus, 5.0)
+        fleet = FleetClient(bus, 20.0)
         try:
             for _ in range(QUESTIONS):
                 page = await fleet.agents(ListRequest())
                 assert page.total == 0
-                assert (await fleet.storage_stats(2.0)).rows == 0
+                assert (await fleet.storage_stats(20.0)).rows == 0
             await assert_doctor_finds(bus, "other")
         finally:
             second_scheduler.signal(signal.SIGCONT)
             second_storage.send(signal.SIGCONT)
-        assert (await storage_checks.followers(bus)).level == "ok"
+        await until(lambda: all_follow(bus))
+
+
+async def all_follow(bus: Client) -> bool:
+    found = await storage_checks.followers(bus)
+    return found.level == "ok"
 
 
 async def assert_doctor_finds(bus: Client, name: str) -> None:

@@ -48,7 +48,7 @@ def data_dir(tmp_path: Path) -> Path:
 @asynccontextmanager
 async def before_identities(data_dir: Path) -> AsyncIterator[Client]:
     """The server as an earlier version configured it."""
-    async with embedded_server.running(data_dir, 0) as server:
+    async with embedded_server.running(data_dir, free_port()) as server:
         chosen = settings.load({}, NATS_URL=server.url)
         async with connected(chosen, "test") as client:
             yield client
@@ -76,7 +76,7 @@ async def test_nothing_is_lost_there_and_back(data_dir: Path) -> None:
         before = await kept(client)
     assert len(before) > 8
     chosen = settings.load({}, GPUPING_DATA_DIR=str(data_dir))
-    async with own_server.running(chosen, 0) as server:
+    async with own_server.running(chosen, free_port()) as server:
         assert server.settings.GPUPING_REQUIRE_SIGNED is False, "its hosts have no keys yet"
         operator = server.settings_of("operator")
         async with connected(operator, "test", inbox_prefix="_INBOX._operator") as client:
@@ -91,7 +91,7 @@ async def test_nothing_is_lost_there_and_back(data_dir: Path) -> None:
     account = server.identities.authority.fleet.account
     (accounts / account / "streams" / "KV_gpuping").mkdir(parents=True)
     with pytest.raises(GpupingError, match="more than one account"):
-        async with own_server.running(chosen, 0):
+        async with own_server.running(chosen, free_port()):
             pass
     with pytest.raises(GpupingError, match="more than one account"):
         store.roll_back(data_dir=data_dir)

@@ -98,7 +98,7 @@ def test_what_is_no_label_is_refused(labels: bytes) -> None:
 
 
 async def test_over_rest(client: FleetClient, config: Settings) -> None:
-    async with gateway_service.running(config) as gateway, httpx.AsyncClient() as http:
+    async with gateway_service.running(config) as gateway, httpx.AsyncClient(timeout=60) as http:
         path = f"{gateway.url}/ping-system/agents/a/labels"
         answer = await http.patch(path, json={"labels": {"site": "FRA", "rack": None}})
         assert answer.status_code == 200, answer.text

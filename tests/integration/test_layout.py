@@ -104,7 +104,7 @@ async def test_a_bucket_made_anew_is_numbered_after_the_history(
     await layout.ensure(bus, base_settings)
     new = await commit(bus, [Write(state, b"{}")])
     assert new > old
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await layout.sourced_sequence(bus) != new:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 

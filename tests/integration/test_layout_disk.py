@@ -26,7 +26,7 @@ class SmallServer(EmbeddedServer):
     """As if its disk had only so much room."""
 
     def __init__(self, data_dir: Path, max_file_store: str) -> None:
-        super().__init__(data_dir, 0)
+        super().__init__(data_dir, free_port())
         self.max_file_store = max_file_store
 
     def _config(self) -> str:
@@ -136,7 +136,7 @@ async def test_a_data_dir_of_any_name(tmp_path: Path, name: str):
 
 async def test_a_server_that_does_not_start_speaks_for_itself(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(EmbeddedServer, "_config", lambda _: "port: 4222\nno_such_field: 1\n")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         with pytest.raises(BusError, match="no_such_field"):
             async with embedded_server.running(tmp_path, port=0):
                 pass

@@ -405,7 +405,7 @@ async def test_no_lie_about_booked_maintenance_excuses_or_earns_more_than_was_bo
             await agents.add(name, liar(Lie(tell), sent[name]))
             await register(bus, name)
         await until_history(bus, lambda found: all(found[name] for name in MAINTENANCE_LIES))
-        began = datetime.now(UTC) + timedelta(seconds=0.5)
+        began = datetime.now(UTC) + timedelta(seconds=2.5)
         booked = Interval(milliseconds(began), milliseconds(began) + 2_500)
         for name in MAINTENANCE_LIES:
             await fleet.book_maintenance(

@@ -32,7 +32,7 @@ async def agentd(tmp_path, bus, base_settings):
             "NATS_URL": base_settings.nats_url,
             "AGENT_ID": "agent-001",
             "AGENT_STATE_DIR": str(tmp_path / "state"),
-            "AGENT_GPU_CHECK_INTERVAL_SECONDS": "1",
+            "AGENT_GPU_CHECK_INTERVAL_SECONDS": str(CHECK_SECONDS),
         }
         root = Path(__file__).parents[2]
         started.append(subprocess.Popen([sys.executable, "-m", "agentd"], cwd=root, env=environ))
@@ -48,22 +48,20 @@ async def agentd(tmp_path, bus, base_settings):
         process.wait()
 
 
-async def look(bus) -> tuple[UptimeReport | None, float]:
-    """The answer to an empty ping (None: nobody there yet), and how long it took."""
-    begun = time.monotonic()
+async def look(bus) -> UptimeReport | None:
+    """The answer to an empty ping (None: nobody there yet)."""
     try:
-        reply = await bus.request(subjects.ping("agent-001"), b"", timeout=1.0)
+        reply = await bus.request(subjects.ping("agent-001"), b"", timeout=LONGEST_SECONDS)
     except nats.errors.NoRespondersError:
-        return None, 0.0
-    return decode(reply.data, UptimeReport), time.monotonic() - begun
+        return None
+    return decode(reply.data, UptimeReport)
 
 
 async def look_until(bus, wanted, within=60.0) -> UptimeReport:
-    """Looks until the report is as wanted; every answer on the way must come within a second."""
+    """Looks until the report is as wanted; each answer on the way must come before the time-out."""
     deadline = time.monotonic() + within
     while True:
-        report, took = await look(bus)
-        assert took < 1.0
+        report = await look(bus)
         if report is not None and wanted(report):
             return report
         assert time.monotonic() < deadline, report
@@ -77,10 +75,12 @@ def all_are(state, *reasons):
     )
 
 
+CHECK_SECONDS = 1.0
+LONGEST_SECONDS = 5.0  # for an answer, however busy this machine is: one that hangs never comes
 HANG = 'gpus = 2\n[[event]]\nat = 4\ngpu = "all"\nstate = "hang"\n'
 
 
-async def test_a_hang_is_answered_as_hung_and_sigterm_ends_it_within_five_seconds(agentd, bus):
+async def test_a_hang_is_answered_as_hung_and_sigterm_ends_it(agentd, bus):
     process, stage = agentd(HANG)
     await look_until(bus, all_are("up"))
     stage.to(4)
@@ -88,10 +88,8 @@ async def test_a_hang_is_answered_as_hung_and_sigterm_ends_it_within_five_second
     assert report.gpu_available is False
     assert {incident.reason for incident in report.incidents} == {"hung", "starting"}
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(process.wait, 10) == 0
-    assert time.monotonic() - begun < 5.0
+    assert await asyncio.to_thread(process.wait, 60) == 0
     assert children
     assert not any(Path(f"/proc/{child}").exists() for child in children)
 
@@ -102,15 +100,16 @@ async def test_seconds_of_a_loss_are_down_and_the_rest_is_up(agentd, bus):
     stage.to(4)
     begun = time.monotonic()
     await look_until(bus, lambda report: report.gpus[1].reasons == ("lost",))
+    seen_lost = time.monotonic()
     await asyncio.sleep(2.0)  # of loss, which the report must account for
+    at_least = time.monotonic() - seen_lost
     stage.to(7)
-    lost = time.monotonic() - begun
     report = await look_until(bus, all_are("up"))
+    at_most = time.monotonic() - begun
     first, second = report.gpus
     assert first.seconds.down == 0.0
-    assert (
-        lost - 1.5 <= second.seconds.down <= lost + 1.5
-    )  # a check a second, and slack for a loaded machine
+    # The GPU was lost from the check before it was first seen lost to the one that saw it up again.
+    assert at_least - 0.01 <= second.seconds.down <= at_most + CHECK_SECONDS
 
 
 async def test_the_library_is_absent(agentd, bus, tmp_path):

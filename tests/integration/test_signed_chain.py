@@ -29,6 +29,7 @@ from gpuping.client import own_server
 from gpuping.client.own_server import OwnServer
 from gpuping.enrolment import service as enrolment_service
 from tests.agents import report
+from tests.ports import free_port
 
 FAST = {
     "PING_BASE_INTERVAL_MINUTES": "0.02",
@@ -55,14 +56,19 @@ class World:
             stream=subjects.HISTORY_STREAM,
             ordered_consumer=True,
         )
+        left = 1
+        wait_seconds = 0.3  # for the first; there may be none yet
         try:
-            while True:
-                message = await subscription.next_msg(timeout=0.3)
+            while left > 0:
+                message = await subscription.next_msg(timeout=wait_seconds)
                 found.append((decode(message.data, AgentState), message.headers or {}))
+                left = message.metadata.num_pending
+                wait_seconds = 30.0
         except TimeoutError:
-            return found
+            assert not found, "the history is not read to its end"
         finally:
             await subscription.unsubscribe()
+        return found
 
     async def put_back_state(self, agent_id: str, number: int) -> AgentState:
         """Makes the agent's state what it was after its ping `number`, as a backup would."""
@@ -87,7 +93,7 @@ class World:
 @asynccontextmanager
 async def running_world(tmp_path: Path, **changes: str):
     chosen = settings.load({}, GPUPING_DATA_DIR=str(tmp_path / "data"), **(FAST | changes))
-    async with own_server.running(chosen, 0) as server:
+    async with own_server.running(chosen, free_port()) as server:
         authority = server.identities.authority
         async with (
             enrolment_service.running(server.settings_of("enrolment"), authority),

@@ -176,11 +176,11 @@ async def test_a_storage_that_waits_alone_says_why_at_once(bus: Client, base_set
     base_settings.data_dir.write_text("a file where the folder should be")
     async with service.running(base_settings):
         for ask in (history, statement, replay_file):
-            async with asyncio.timeout(1):
-                with pytest.raises(
-                    RefusedError, match=r"history cannot be read now: .*data"
-                ) as refused:
-                    await ask(bus)
+            # Not UnavailableError, which is what waiting for an answer would end with.
+            with pytest.raises(
+                RefusedError, match=r"history cannot be read now: .*data"
+            ) as refused:
+                await ask(bus)
             assert refused.value.code == 503
 
 
@@ -232,7 +232,7 @@ async def test_the_first_replay_that_a_fresh_storage_answers_is_whole(
 ):
     await a_fleet(bus)
     refused = 0
-    async with service.running(base_settings), asyncio.timeout(30):
+    async with service.running(base_settings), asyncio.timeout(60):
         while True:
             try:
                 replayed = await replay(bus)
