@@ -89,7 +89,7 @@ async def test_nothing_that_answers_a_stranger_is_led_to_write_by_the_reply_subj
 
         await agent.nc.subscribe(f"gpuping.look.{OWN}", cb=answer)
         await agent.settle()
-        await scheduler.nc.request(f"$KV.gpuping.state.{OWN}", b'{"x":1}', timeout=5)
+        await scheduler.nc.request(f"$KV.gpuping.state.{OWN}", b'{"x":1}', timeout=30)
         get = "$JS.API.DIRECT.GET.KV_gpuping.$KV.gpuping.state"
         info_of_bucket = "$JS.API.STREAM.INFO.KV_gpuping"
         for asked in (info_of_bucket, f"{get}.{OWN}", f"{get}.none", f"gpuping.ping.{OWN}"):
@@ -101,11 +101,11 @@ async def test_nothing_that_answers_a_stranger_is_led_to_write_by_the_reply_subj
             ):
                 await anybody.nc.publish(asked, b"", reply=reply)
                 await anybody.settle()
-                await anybody.nc.request(f"{get}.{OWN}", b"", timeout=5)  # answered after it
-        info = await scheduler.nc.request(info_of_bucket, b"", timeout=5)
+                await anybody.nc.request(f"{get}.{OWN}", b"", timeout=30)  # answered after it
+        info = await scheduler.nc.request(info_of_bucket, b"", timeout=30)
         state = json.loads(info.data)["state"]
         assert (state["messages"], state["last_seq"]) == (1, 1)
-        kept = await anybody.nc.request(f"{get}.{OWN}", b"", timeout=5)
+        kept = await anybody.nc.request(f"{get}.{OWN}", b"", timeout=30)
         assert kept.data == b'{"x":1}'
 
 
@@ -123,7 +123,7 @@ async def test_an_anonymous_ping_arrives_as_a_look_whatever_its_body(server, tmp
 
             await agent.nc.subscribe(subject, cb=answer)
         await agent.settle()
-        reply = await anybody.nc.request(f"gpuping.ping.{OWN}", b'{"ping_id":"x"}', timeout=5)
+        reply = await anybody.nc.request(f"gpuping.ping.{OWN}", b'{"ping_id":"x"}', timeout=30)
         assert reply.data == f"gpuping.look.{OWN}".encode()
 
 
@@ -177,7 +177,7 @@ async def test_services_of_before_go_on_until_their_earlier_keys_are_retired(tmp
                 await storage.settle()
                 if name == "storage":  # the gateway's import has the new account
                     continue
-                reply = await gateway.nc.request("gpuping.storage.table", b"", timeout=5)
+                reply = await gateway.nc.request("gpuping.storage.table", b"", timeout=30)
                 assert reply.data == b"answered"
         with pytest.raises((nats.errors.Error, OSError)):
             async with joined(

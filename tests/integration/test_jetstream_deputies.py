@@ -82,9 +82,9 @@ async def lay_out(server: IdentityServer, scheduler: RoleClient) -> None:
         await layout.ensure(client, chosen, grow=True)
     for key in KEYS:
         if key.startswith("$KV.gpuping."):
-            await scheduler.nc.request(key, b"kept", timeout=5)
+            await scheduler.nc.request(key, b"kept", timeout=30)
     asked = json.dumps({"last_by_subj": f"gpuping.history.{OWN}"}).encode()
-    async with asyncio.timeout(20):  # until the server has sourced it
+    async with asyncio.timeout(60):  # until the server has sourced it
         while True:
             reply = await scheduler.nc.request(f"{API}.STREAM.MSG.GET.GPUPING_HISTORY", asked)
             if "message" in json.loads(reply.data):
@@ -94,7 +94,7 @@ async def lay_out(server: IdentityServer, scheduler: RoleClient) -> None:
         config = {"durable_name": "reader", "ack_policy": "none"}
         body = json.dumps({"stream_name": stream, "config": config}).encode()
         subject = f"{API}.CONSUMER.DURABLE.CREATE.{stream}.reader"
-        answer = json.loads((await scheduler.nc.request(subject, body, timeout=5)).data)
+        answer = json.loads((await scheduler.nc.request(subject, body, timeout=30)).data)
         assert "error" not in answer
 
 
@@ -135,10 +135,10 @@ async def sequences(layout_client: RoleClient) -> dict[str, int]:
         if key.startswith("gpuping.audit."):
             stream = "GPUPING_AUDIT"
         body = json.dumps({"last_by_subj": key}).encode()
-        reply = await layout_client.nc.request(f"{API}.STREAM.MSG.GET.{stream}", body, timeout=5)
+        reply = await layout_client.nc.request(f"{API}.STREAM.MSG.GET.{stream}", body, timeout=30)
         found[key] = json.loads(reply.data).get("message", {}).get("seq", 0)
     for stream in STREAMS:
-        reply = await layout_client.nc.request(f"{API}.STREAM.INFO.{stream}", b"", timeout=5)
+        reply = await layout_client.nc.request(f"{API}.STREAM.INFO.{stream}", b"", timeout=30)
         state = json.loads(reply.data).get("state", {})
         found[f"whether {stream} is there"] = int("messages" in state)
         found[f"consumers of {stream}"] = state.get("consumer_count", -1)
@@ -230,9 +230,9 @@ async def test_storage_gets_a_consumer_from_the_scheduler_and_none_that_sends_un
             )
             forged = json.loads(encode(asked))
             forged["config"]["deliver_subject"] = f"$KV.gpuping.state.{OWN}"
-            await storage.request(subjects.MAKE_CONSUMER, json.dumps(forged).encode(), timeout=5)
+            await storage.request(subjects.MAKE_CONSUMER, json.dumps(forged).encode(), timeout=30)
             info = f"{API}.CONSUMER.INFO.GPUPING_HISTORY.pushes"
-            made_config = json.loads((await observer.nc.request(info, b"", timeout=5)).data)
+            made_config = json.loads((await observer.nc.request(info, b"", timeout=30)).data)
             assert "deliver_subject" not in made_config["config"]
 
 
@@ -276,7 +276,7 @@ async def test_nobody_has_a_service_write_by_the_reply_subject_of_a_question(ser
         for reply in (*KEYS, *COMMANDS, *QUESTIONS):
             await client.nc.publish(asked, b"", reply=reply)
         await client.settle()
-        reply = await client.nc.request(asked, b"", timeout=5)
+        reply = await client.nc.request(asked, b"", timeout=30)
         assert reply.data == b"answered"
         await enrolment.flush()
         assert await sequences(observer) == before

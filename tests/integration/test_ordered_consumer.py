@@ -36,19 +36,19 @@ async def test_a_lost_delivery_is_noticed_though_none_follows_it(bus: Client):
         for name in listed["consumers"]:
             verb = subjects.jetstream_api(f"CONSUMER.MSG.NEXT.{STREAM}.{name}")
             await bus.publish(verb, json.dumps({"batch": 1, "no_wait": True}).encode(), reply=inbox)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (await taken.get()).reply:
                 pass  # the other consumer of the bucket has nothing to deliver
 
     room = 10
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         await reader.run()
     assert reader.is_lost
     assert read == []
 
     await reader.create(CONFIG, START)
     reading = asyncio.create_task(reader.run())
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         await is_read.wait()
     reader.stop()
     await reading

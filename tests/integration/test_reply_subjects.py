@@ -62,7 +62,7 @@ async def served_subjects(bus: Client) -> list[str]:
     inbox = bus.new_inbox()
     subscription = await bus.subscribe(inbox)
     await bus.publish("$SRV.INFO", reply=inbox)
-    infos = [json.loads((await subscription.next_msg(timeout=10)).data) for _ in range(4)]
+    infos = [json.loads((await subscription.next_msg(timeout=60)).data) for _ in range(4)]
     await subscription.unsubscribe()
     served = []
     for info in infos:
@@ -87,10 +87,10 @@ async def test_no_reply_subject_but_an_inbox_is_answered(system, bus: Client) ->
             for body in BODIES:
                 await bus.publish(subject, body, reply=reply)
         # An answer to this question comes after the answers to those before it.
-        await bus.request(subjects.health("a-1"), b"", timeout=10)
-        await bus.request(subjects.FLEET, b"", timeout=10)
-        await bus.request(subjects.STORAGE_STATS, b"", timeout=10)
-        await bus.request(subjects.micro_ping(subjects.ENROLMENT_SERVICE), b"", timeout=10)
+        await bus.request(subjects.health("a-1"), b"", timeout=60)
+        await bus.request(subjects.FLEET, b"", timeout=60)
+        await bus.request(subjects.STORAGE_STATS, b"", timeout=60)
+        await bus.request(subjects.micro_ping(subjects.ENROLMENT_SERVICE), b"", timeout=60)
         if await bucket_was_touched(bus):
             wrongly_answered.append(subject)
     assert not wrongly_answered

@@ -125,7 +125,7 @@ async def ask(bus: Client, agent_id: str, month: str = "2026-10", **more) -> Sta
 
 
 async def fetch(bus: Client, offer: FileOffer) -> bytes:
-    return b"".join([piece async for piece in file_transfer.receive(bus, offer, timeout=2.0)])
+    return b"".join([piece async for piece in file_transfer.receive(bus, offer, timeout=30.0)])
 
 
 async def test_monthly_sums_equal_an_independent_computation(bus: Client, base_settings: Settings):
