@@ -75,6 +75,8 @@ for role in agent bootstrap; do
 done
 cp "$root/identity/identity/fleet.json" "$root/creds/enrolment/identity/"
 cp "$root/identity/identity/system.creds" "$root/creds/scheduler/system.creds"
+# whether reports must be signed: of a fleet of before identities they need not be (GPUPING_REQUIRE_SIGNED)
+cp "$root/identity/identity/fleet.json" "$root/creds/scheduler/fleet.json"
 # A gateway uses them only where GATEWAY_BRIDGE_NETWORKS is set.
 cp "$root/creds/bridge/bridge.creds" "$root/creds/gateway/bridge.creds"
 

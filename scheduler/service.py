@@ -312,6 +312,13 @@ class Scheduler:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Scheduler]:
     """Runs a scheduler for the length of the block; it knows the fleet and pings when entered."""
+    if settings.NATS_CREDS and not settings.GPUPING_REQUIRE_SIGNED:
+        log.warning(
+            "unsigned_reports_accepted",
+            action="give every host a key (`gpuping creds hosts` says who has none, "
+            "`gpuping enroll new --id ID` gives one), then set "
+            "GPUPING_REQUIRE_SIGNED=true: until then whoever answers for a host is believed",
+        )
     inbox_prefix = subjects.service_inbox("scheduler")
     async with connection.connected(settings, "scheduler", inbox_prefix=inbox_prefix) as client:
         await when_available(lambda: layout.ensure(client, settings))

@@ -66,7 +66,7 @@ class Authority:
     @classmethod
     def create(cls, folder: Path) -> "Authority":
         """Makes every key. Raises AuthorityError where there is an authority already."""
-        if (folder / "fleet.json").exists():
+        if (folder / fleet_file.FLEET).exists():
             raise AuthorityError(f"{folder} holds an authority already; it is never overwritten")
         operator = SigningKey.generate(KeyKind.OPERATOR)
         account = SigningKey.generate(KeyKind.ACCOUNT)
@@ -103,7 +103,7 @@ class Authority:
     @classmethod
     def load(cls, folder: Path) -> "Authority":
         """Reads an authority. Raises AuthorityError or CredentialsError."""
-        path = folder / "fleet.json"
+        path = folder / fleet_file.FLEET
         try:
             fleet = fleet_file.decode(path.read_bytes())
         except FileNotFoundError:
@@ -493,7 +493,7 @@ class Authority:
         changed_at = max(int(time.time()), self.fleet.changed_at + 1)
         fleet = replace(fleet, changed_at=changed_at)
         text = fleet_file.encode(fleet).decode()
-        credentials.write_secret(self.folder / "fleet.json", text)
+        credentials.write_secret(self.folder / fleet_file.FLEET, text)
         self.fleet = fleet
 
 

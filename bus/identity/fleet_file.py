@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from bus.identity.roles import ROLES, RoleName
 
+FLEET = "fleet.json"
 ISSUED = "issued.jsonl"
 ISSUED_LATER = "issued-later.jsonl"
 LATER_ROLES: frozenset[RoleName] = frozenset({"bridge"})

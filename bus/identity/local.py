@@ -14,7 +14,7 @@ import msgspec
 
 from bus.contract import subjects
 from bus.contract.subjects import check_agent_id
-from bus.identity import claims, credentials
+from bus.identity import claims, credentials, fleet_file
 from bus.identity.authority import Authority
 from bus.identity.claims import InvalidTokenError
 from bus.identity.credentials import CredentialsError
@@ -129,4 +129,4 @@ def tls_files_of(identity_folder: Path) -> TlsFiles:
 
 def exist(data_dir: Path) -> bool:
     """Whether the data dir has an authority."""
-    return (folder_of(data_dir) / "fleet.json").exists()
+    return (folder_of(data_dir) / fleet_file.FLEET).exists()

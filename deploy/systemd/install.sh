@@ -37,7 +37,7 @@ if [ -n "$node" ]; then
     > /etc/systemd/system/gpuping-nats.service.d/node.conf
 fi
 if [ -n "$node" ] && [ "$node" != n1 ]; then
-  [ -e $etc/trust/server.conf ] || { echo "install.sh: copy /etc/gpuping/{trust,creds,tokens,alerts} of n1 here first" >&2; exit 1; }
+  { [ -e $etc/trust/server.conf ] && [ -e $etc/creds/scheduler/fleet.json ]; } || { echo "install.sh: copy /etc/gpuping/{trust,creds,tokens,alerts} of n1 here first" >&2; exit 1; }
 else
   units="$units gpuping-enrolment"
   PATH=/opt/gpuping/bin:$PATH SETUP_ROOT=$etc SETUP_TRUST_DIR=$etc/trust HOME=${HOME:-/root} sh "$here/../first-start.sh"

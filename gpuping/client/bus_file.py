@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from bus.errors import SettingsError
+from bus.identity import fleet_file
 from bus.identity.local import LocalIdentities
 from bus.identity.roles import RoleName
 from bus.private_files import open_private
@@ -115,6 +117,24 @@ def with_running_bus(settings: Settings, role: RoleName = "operator") -> Setting
         NATS_BRIDGE_CREDS=bridge_creds,
         GPUPING_REQUIRE_SIGNED=requires_signed,
     )
+
+
+def with_fleet_rules(settings: Settings) -> Settings:
+    """The settings of a scheduler, with what its fleet says where they say nothing.
+
+    Beside its credentials may be the public half of the fleet (`fleet.json`), as
+    deploy/first-start.sh puts it there. Raises SettingsError when that cannot be read.
+    """
+    if settings.GPUPING_REQUIRE_SIGNED is not None or settings.NATS_CREDS is None:
+        return settings
+    path = Path(settings.NATS_CREDS).expanduser().parent / fleet_file.FLEET
+    try:
+        fleet = fleet_file.decode(path.read_bytes())
+    except FileNotFoundError:
+        return settings
+    except (OSError, msgspec.DecodeError) as error:
+        raise SettingsError(f"{path}: expected the public half of the fleet: {error}") from None
+    return msgspec.structs.replace(settings, GPUPING_REQUIRE_SIGNED=fleet.requires_signed)
 
 
 def with_role_credentials(

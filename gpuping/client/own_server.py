@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import structlog
 
 from bus.addresses import in_url, is_loopback
 from bus.contract import subjects
@@ -22,8 +21,6 @@ from bus.transport import connection, embedded_server, jetstream_api, layout
 from bus.transport.embedded_server import EmbeddedServer
 from bus.transport.jetstream_api import JetStreamApiError
 from gpuping import extras
-
-log = structlog.get_logger("gpuping.client.own_server")
 
 
 class OwnServer(NamedTuple):
@@ -91,13 +88,6 @@ async def running(settings: Settings, port: int | None) -> AsyncIterator[OwnServ
         requires_signed = settings.GPUPING_REQUIRE_SIGNED
         if requires_signed is None:
             requires_signed = authority.fleet.requires_signed
-        if not requires_signed:
-            log.warning(
-                "unsigned_reports_accepted",
-                action="give every host a key (`gpuping creds hosts` says who has none, "
-                "`gpuping enroll new --id ID` gives one), then set "
-                "GPUPING_REQUIRE_SIGNED=true: until then whoever answers for a host is believed",
-            )
         url = server.url
         if uses_tls:
             settings = _with_tls(settings, identities.tls_files, server)

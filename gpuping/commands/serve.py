@@ -12,7 +12,7 @@ from bus.redaction import redact_address
 from bus.runner import Lifecycle
 from bus.settings import Settings
 from gpuping import extras
-from gpuping.client.bus_file import with_running_bus
+from gpuping.client.bus_file import with_fleet_rules, with_running_bus
 from gpuping.commands.command_settings import load_settings
 from gpuping.commands.options import RUN, DataDir, Scenario, app, examples
 from gpuping.output import terminal
@@ -183,7 +183,8 @@ def scheduler(*, data_dir: DataDir = None) -> int:
     with extras.needed("server"):
         from bus.monitoring import service_metrics
         from scheduler import service
-    settings = with_running_bus(load_settings(GPUPING_DATA_DIR=data_dir), "scheduler")
+    loaded = load_settings(GPUPING_DATA_DIR=data_dir)
+    settings = with_fleet_rules(with_running_bus(loaded, "scheduler"))
 
     async def main(lifecycle: Lifecycle) -> None:
         await runner.serve(

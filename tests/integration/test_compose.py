@@ -30,6 +30,7 @@ from bus.settings import Settings
 from bus.transport import connection, jetstream_api, layout
 from bus.transport.embedded_server import find_binary
 from bus.transport.micro_services import ask
+from gpuping.client.bus_file import with_fleet_rules
 from gpuping.commands.operate import creds as creds_command
 from gpuping.commands.operate import hosts
 from gpuping.enrolment import service as enrolment_service
@@ -233,6 +234,12 @@ def first_start(root: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def wants_signed(root: Path) -> bool | None:
+    """What a scheduler with these volumes makes of reports that nobody signed."""
+    credentials_file = str(root / "creds/scheduler/scheduler.creds")
+    return with_fleet_rules(settings.load({}, NATS_CREDS=credentials_file)).GPUPING_REQUIRE_SIGNED
+
+
 def configured(root: Path, port: int) -> Path:
     """The shipped configuration, with another folder and other ports."""
     text = (ROOT / "deploy/nats.conf").read_text().replace("/data", str(root))
@@ -280,6 +287,7 @@ def test_a_first_start_makes_what_is_needed_once(prepared: Path) -> None:
     assert held == {f"enrolment/identity/signing/{role}.seed" for role in ("agent", "bootstrap")}
     names = certificates.names_of(prepared / "trust/server.pem")
     assert names == ["nats", "bus.example.org", "localhost", "127.0.0.1", "::1"]
+    assert wants_signed(prepared) is True
     certificate = ssl.create_default_context(cafile=prepared / "creds/gateway/ca.pem")
     assert certificate.get_ca_certs()[0]["subject"] == ((("commonName", "gpuping fleet"),),)
 
@@ -300,6 +308,7 @@ async def test_streams_of_a_version_without_identities_are_kept(tmp_path: Path) 
     first = await asyncio.to_thread(first_start, tmp_path)
     assert "taken over" in first.stdout
     assert "taken over" not in (await asyncio.to_thread(first_start, tmp_path)).stdout
+    assert wants_signed(tmp_path) is False, "its hosts have no keys yet"
     creds = tmp_path / "creds/layout"
     as_layout = settings.load(
         {},
