@@ -240,6 +240,7 @@ class Scheduler:
             bucket_bytes=self.bucket_guard.bucket_bytes,
             bus_servers=self.bus_disks.servers,
             gateways=self.presence.gateways,
+            lost_gateways=self.presence.lost_gateways(utc_now()),
             refused_replies=self._client.refused_reply_count,
         )
 

@@ -555,6 +555,13 @@ class BusServer(Struct, kw_only=True, frozen=True):
     syncs_always: bool = True  # a write is on disk before it is acknowledged
 
 
+class LostGateway(Struct, kw_only=True, frozen=True):
+    """A gateway whose connection a server closed because it answered no more, at `since`."""
+
+    host: str
+    since: datetime
+
+
 class SchedulerStats(Message, kw_only=True, frozen=True):
     """What one scheduler has done since its start. Histograms count values up to each bound (s)."""
 
@@ -589,4 +596,5 @@ class SchedulerStats(Message, kw_only=True, frozen=True):
     bucket_bytes: int = 0  # of the bucket's stream on the bus
     bus_servers: tuple[BusServer, ...] = ()  # empty without NATS_SYSTEM_CREDS
     gateways: int | None = None  # that are connected; None without NATS_SYSTEM_CREDS
+    lost_gateways: tuple[LostGateway, ...] = ()  # frozen or cut off, and not back
     refused_replies: int = 0  # questions that were dropped: their reply subject is no inbox

@@ -48,14 +48,30 @@ def bus_disks(schedulers: list[SchedulerStats]) -> Finding:
 
 
 def gateways(schedulers: list[SchedulerStats]) -> Finding:
-    """Whether somebody shows the fleet over HTTP."""
+    """Whether somebody shows the fleet over HTTP, and which gateways froze or were cut off."""
     counts = [stats.gateways for stats in schedulers if stats.gateways is not None]
     if not counts:
         return note("gateways", "no scheduler sees who is connected (NATS_SYSTEM_CREDS)")
+    connected = f"{max(counts)} connected"
+    advice = "start it again, or see its log"
     if max(counts) == 0:
+        connected = "no gateway is connected to the bus"
         advice = "start `gpuping gateway`, or see its log"
-        return warning("gateways", "no gateway is connected to the bus", advice)
-    return ok("gateways", f"{max(counts)} connected")
+    lost = _lost_gateways(schedulers)
+    if lost:
+        return warning("gateways", f"{connected}; frozen or cut off: {', '.join(lost)}", advice)
+    if max(counts) == 0:
+        return warning("gateways", connected, advice)
+    return ok("gateways", connected)
+
+
+def _lost_gateways(schedulers: list[SchedulerStats]) -> list[str]:
+    """The gateways that are lost by the word of the scheduler that knows of most of them.
+
+    Each scheduler hears of all of them, but for what happened before it was started.
+    """
+    most = max(schedulers, key=lambda stats: len(stats.lost_gateways))
+    return [f"{one.host} since {one.since:%H:%M:%S} UTC" for one in most.lost_gateways]
 
 
 def storage_disk(stats: StorageStats) -> Finding:

@@ -16,6 +16,7 @@ servers close a dead connection within TWIN_SECONDS.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +27,9 @@ from msgspec import Struct
 from nats.aio.msg import Msg
 
 from bus.background import background
-from bus.clock import boottime
+from bus.clock import boottime, utc_now
 from bus.contract import subjects
+from bus.contract.questions import LostGateway
 from bus.errors import BadMessageError, GpupingError
 from bus.identity import claims, credentials
 from bus.identity.authority import GATEWAYS_TAG
@@ -35,6 +37,7 @@ from bus.identity.claims import InvalidTokenError
 from bus.settings import Settings
 from bus.transport import connection
 from bus.transport.connection import Client
+from scheduler.cluster.gateway_connections import ConnectionId, GatewayConnections
 
 log = structlog.get_logger("scheduler.cluster.presence")
 
@@ -52,13 +55,6 @@ RETRY_SECONDS = 2.0
 GATEWAY_USER = "_gateway"
 
 
-class ConnectionId(NamedTuple):
-    """A connection, unique among all servers."""
-
-    server: str
-    number: int
-
-
 class _ConnectedClient(Struct, frozen=True):
     id: int
     acc: str = ""
@@ -73,6 +69,7 @@ class _Server(Struct, frozen=True):
 class _Advisory(Struct, frozen=True):
     server: _Server
     client: _ConnectedClient
+    reason: str = ""  # of a connection's end
 
 
 class _ListedConnection(Struct, frozen=True):
@@ -92,15 +89,15 @@ class _ConnectionAnswer(Struct, frozen=True):
 
 
 class _Listed(NamedTuple):
-    """The connections that servers listed: those of agents, with their address, and of gateways."""
+    """The connections that servers listed, with their addresses; those of agents by their id."""
 
     agents: dict[ConnectionId, tuple[str, str]]
-    gateways: set[ConnectionId]
+    gateways: dict[ConnectionId, str]
 
     def take(self, connection_id: ConnectionId, one: _ListedConnection) -> None:
         """Adds a connection, if it is of an agent or a gateway."""
         if _is_gateway(one.jwt):
-            self.gateways.add(connection_id)
+            self.gateways[connection_id] = one.ip
         agent_id = _agent_of(one.jwt)
         if agent_id is not None:
             self.agents[connection_id] = (agent_id, one.ip)
@@ -140,7 +137,7 @@ class Presence:
         self._hosts: dict[ConnectionId, str] = {}
         self._several_since: dict[str, float] = {}
         self._twins: set[str] = set()
-        self._gateways: set[ConnectionId] = set()
+        self._gateways = GatewayConnections()
         self.is_known = False  # whether the servers were asked once
 
     @property
@@ -149,9 +146,13 @@ class Presence:
 
         None while that is not known, and where the account that they are in is not.
         """
-        if not self.is_known or (self._gateways_account is None and not self._gateways):
+        if not self.is_known or (self._gateways_account is None and len(self._gateways) == 0):
             return None
         return len(self._gateways)
+
+    def lost_gateways(self, now: datetime) -> tuple[LostGateway, ...]:
+        """Returns the gateways that froze or were cut off lately, and are not back."""
+        return self._gateways.lost(now)
 
     async def run(self) -> None:
         """Follows the connections until cancelled; does nothing without NATS_SYSTEM_CREDS."""
@@ -208,7 +209,7 @@ class Presence:
             return
         connection_id = ConnectionId(advisory.server.id, advisory.client.id)
         if _is_gateway(advisory.client.jwt):
-            self._gateways.add(connection_id)
+            self._gateways.add(connection_id, advisory.client.host)
         agent_id = _agent_of(advisory.client.jwt)
         if agent_id is not None:
             self._add(agent_id, connection_id, advisory.client.host)
@@ -218,24 +219,23 @@ class Presence:
         advisory = _decoded(message.data)
         if advisory is not None:
             connection_id = ConnectionId(advisory.server.id, advisory.client.id)
-            self._gateways.discard(connection_id)
+            self._gateways.end(connection_id, advisory.reason, utc_now())
             self._remove(connection_id)
 
     async def _take_snapshot(self, client: Client) -> None:
         """Replaces what is known by what the servers list. Without an answer it stays."""
         began = set(self._agents)
-        gateways_before = set(self._gateways)
+        gateways_before = self._gateways.ids()
         pages = await self._every_page(client, self._account)
         if not pages:
             return
-        listed = _Listed({}, set())
+        listed = _Listed({}, {})
         for account in self._accounts()[1:]:
             pages += await self._every_page(client, account)
         for page in pages:
             for one in page.connections or ():
                 listed.take(ConnectionId(page.server_id, one.cid), one)
-        self._gateways -= gateways_before - listed.gateways
-        self._gateways |= listed.gateways
+        self._gateways.replace(gateways_before, listed.gateways)
         for connection_id, (agent_id, address) in listed.agents.items():
             self._add(agent_id, connection_id, address)
         for connection_id in began - set(listed.agents):

@@ -24,12 +24,12 @@ from scheduler.service import Scheduler, running
 from tests.ports import free_port
 from tests.waiting import until
 
-_AGENT = """
+_CLIENT = """
 import asyncio, sys
 import nats
 async def main():
     url, creds = sys.argv[1:]
-    client = await nats.connect(url, user_credentials=creds, name="agentd:a")
+    client = await nats.connect(url, user_credentials=creds)
     print("connected", flush=True)
     await asyncio.Event().wait()
 asyncio.run(main())
@@ -59,10 +59,14 @@ def connected(scheduler: Scheduler, agent_id: str = "a") -> bool | None:
 
 def agent_process(own_server: OwnServer, agent_id: str) -> subprocess.Popen[bytes]:
     """An agent's connection in a process of its own, which may be killed or frozen."""
-    creds = own_server.settings_of_agent(agent_id).NATS_CREDS
+    return client_process(own_server.settings_of_agent(agent_id))
+
+
+def client_process(settings: Settings) -> subprocess.Popen[bytes]:
+    creds = settings.NATS_CREDS
     assert creds
     process = subprocess.Popen(
-        [sys.executable, "-c", _AGENT, str(own_server.settings.NATS_URL), creds],
+        [sys.executable, "-c", _CLIENT, str(settings.NATS_URL), creds],
         stdout=subprocess.PIPE,
     )
     assert process.stdout
@@ -80,16 +84,20 @@ async def test_a_connection_and_its_end_are_seen_within_two_seconds(scheduler, o
 async def test_a_killed_agent_is_gone_at_once_and_a_frozen_one_within_fifteen_seconds(
     scheduler, own_server
 ):
-    """Agent b is cut off as well, and comes back at once: it is connected, and never two hosts."""
+    """Agent b is cut off as well, and comes back at once: it is connected, and never two hosts.
+    So is a gateway: nothing else of the bus knows that there was one.
+    """
     process = agent_process(own_server, "a")
     await until(lambda: connected(scheduler) is True)
     process.kill()
     process.wait()
     await until(lambda: connected(scheduler) is False)
     await scheduler.registry.enrol("b", RegisterRequest(), datetime.now(UTC))
-    frozen = [agent_process(own_server, "a"), agent_process(own_server, "b")]
+    gateway = client_process(own_server.settings_of("gateway"))
+    frozen = [agent_process(own_server, "a"), agent_process(own_server, "b"), gateway]
     try:
         await until(lambda: connected(scheduler) and connected(scheduler, "b"))
+        await until(lambda: scheduler.stats().gateways == 1)
         for process in frozen:
             os.kill(process.pid, signal.SIGSTOP)
         back = await Answering("s1").connect(own_server, "b")
@@ -101,6 +109,15 @@ async def test_a_killed_agent_is_gone_at_once_and_a_frozen_one_within_fifteen_se
         assert connected(scheduler, "b") is True
         assert scheduler.presence._twins == set()
         await back.close()
+        await until(lambda: scheduler.stats().gateways == 0)
+        (lost,) = scheduler.stats().lost_gateways
+        assert lost.host == "127.0.0.1"
+        os.kill(gateway.pid, signal.SIGCONT)
+        await until(lambda: scheduler.stats().gateways == 1)
+        assert scheduler.stats().lost_gateways == ()
+        gateway.kill()
+        await until(lambda: scheduler.stats().gateways == 0)
+        assert scheduler.stats().lost_gateways == (), "it was ended, and hangs nowhere"
     finally:
         for process in frozen:
             process.kill()

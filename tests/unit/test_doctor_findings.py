@@ -7,7 +7,13 @@ import pytest
 from msgspec.structs import replace
 
 from bus import settings
-from bus.contract.questions import AgentPage, BusServer, SchedulerStats, StorageStats
+from bus.contract.questions import (
+    AgentPage,
+    BusServer,
+    LostGateway,
+    SchedulerStats,
+    StorageStats,
+)
 from bus.identity import credentials
 from bus.identity.authority import Authority
 from bus.identity.keys import KeyKind, SigningKey
@@ -91,6 +97,16 @@ def test_a_gateway_that_is_gone():
     found = fleet_checks.gateways([replace(SCHEDULER, gateways=0)])
     assert found.level == "warning"
     assert fleet_checks.gateways([replace(SCHEDULER, gateways=None)]).level == "note"
+
+
+@pytest.mark.parametrize(("left", "words"), [(1, "1 connected"), (0, "no gateway is connected")])
+def test_a_gateway_that_is_frozen(left: int, words: str):
+    lost = LostGateway(host="10.0.0.7", since=datetime(2026, 11, 26, 12, 3, 4, tzinfo=UTC))
+    heard = replace(SCHEDULER, gateways=left, lost_gateways=(lost,))
+    found = fleet_checks.gateways([replace(SCHEDULER, gateways=left), heard])
+    assert found.level == "warning"
+    assert words in found.detail
+    assert "frozen or cut off: 10.0.0.7 since 12:03:04 UTC" in found.detail
 
 
 def test_the_disk_of_storage():
