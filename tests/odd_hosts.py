@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from bus.contract.messages import GpuState
 
 LONGEST_ID = "rack-0042-row-17-a-host-whose-name-fills-all-sixty-three-places"
+LONGEST_PLACE = "a" * 64
 H100 = "NVIDIA H100 80GB HBM3"
 OF_MANY_WORDS = "NVIDIA RTX™ 6000 Ada Generation, 非常に長い名前のGPU"
 ONE_WORD = "GigantischerGrafikprozessorMitEinemUngewoehnlichLangenUndUngeteiltenModellnamen96GB"
@@ -62,7 +63,9 @@ ODD_HOSTS = (
             "and does not fit into one line of any table",
         },
     ),
-    OddHost("one-word-gpu", _gpus(ONE_WORD, 1), {"site": "a" * 64, "rate_per_hour": 1234567.89}),
+    OddHost(
+        "one-word-gpu", _gpus(ONE_WORD, 1), {"site": LONGEST_PLACE, "rate_per_hour": 1234567.89}
+    ),
     OddHost(
         "many-labels",
         _gpus("L4", 4, down=(0, 1, 2, 3)),

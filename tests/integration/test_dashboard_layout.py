@@ -12,7 +12,7 @@ from bus.contract.questions import Agent, GpuSummary
 from bus.settings import Settings
 from tests.browser import Browser, chromium
 from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
-from tests.odd_hosts import LONGEST_ID, ODD_HOSTS, OddHost, readings
+from tests.odd_hosts import LONGEST_ID, LONGEST_PLACE, ODD_HOSTS, OddHost, readings
 
 LAYOUT = (Path(__file__).parents[1] / "web/layout.js").read_text()
 WIDTHS = (320, 390, 1100, 1440, 2560)
@@ -76,6 +76,20 @@ async def answer_for(behind: Behind, host: OddHost) -> None:
     await behind.serve_agent(host.agent_id, gpus=tuple(readings(gpu) for gpu in host.gpus))
 
 
+# The wall shows a place an hour. Its clock is put on hour by hour; it looks at it each second.
+PUT_ON = """
+const [name, done] = arguments;
+const now = Date.now;
+let hours = 0;
+Date.now = () => now() + hours * 3600_000;
+const look = () => {
+  if (document.querySelector(".wall-map h2").textContent.includes(name)) done(clearInterval(timer));
+  else hours += 1;
+};
+const timer = setInterval(look, 1100);
+"""
+
+
 async def test_nothing_overlaps_or_is_cut_at_any_width(url: str, browser: Browser):
     """All widths of a page are of one load: the page follows the window."""
 
@@ -84,12 +98,14 @@ async def test_nothing_overlaps_or_is_cut_at_any_width(url: str, browser: Browse
         for route, part, height in (
             ("#/", ".row:not(.head)", WHOLE),
             (f"#/agent/{LONGEST_ID}", ".detail .readings", WHOLE),
-            ("#/wall", ".wall-canvas canvas", 900),
+            ("#/wall?every=3600", ".wall-canvas canvas", 900),
             ("map?by=site", ".map-canvas", 900),
         ):
             browser.emulate(1440, height, reduced_motion=True)
             browser.open(f"{url}/{route}")
             browser.see(part)
+            if "wall" in route:
+                browser.driver.execute_async_script(PUT_ON, LONGEST_PLACE)
             for width in WIDTHS:
                 browser.emulate(width, height, reduced_motion=True)
                 browser.wait_for(f"return innerWidth === {width}")

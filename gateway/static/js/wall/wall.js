@@ -48,7 +48,7 @@ export function Wall({ state, route }) {
       <div class="wall-clock"><b>${formatTime(new Date(now).toISOString(), now).slice(0, 5)}</b><span class="wall-live is-${kind}">${live}, ${zone()}</span></div>
     </header>
     <section class="wall-map" aria-label="Map">
-      <h2>${place ?? "All sites"} ${places.length > 1 && html`<span class="wall-steps" aria-hidden="true">${places.map((one) => html`<i key=${one ?? ""} class=${classes({ "is-now": one === place })}></i>`)}</span>`}</h2>
+      <h2><span class="wall-place">${place ?? "All sites"}</span> ${places.length > 1 && html`<span class="wall-steps" aria-hidden="true">${places.map((one) => html`<i key=${one ?? ""} class=${classes({ "is-now": one === place })}></i>`)}</span>`}</h2>
       ${map && html`<${WallMap} map=${map} only=${place} />`}
     </section>
     <section class="wall-worst" aria-label="The worst hosts">
