@@ -316,7 +316,7 @@ class SchedulerEndpoints:
         if body.order == "due":
             page = listing.by_due_time(matching)
         elif listing.is_plain(body):
-            page = listing.by_badness(self._directory, body)
+            page = await listing.by_badness(matching)
         else:
             page = await listing.in_order(matching)
         views = self._views(page.agents)

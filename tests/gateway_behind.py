@@ -316,8 +316,9 @@ class Behind:
         after = [
             one for one in fitting if question.cursor is None or one.agent_id > question.cursor
         ]
-        page = after[: question.limit]
-        more = page[-1].agent_id if len(after) > len(page) else None
+        end = question.offset + question.limit
+        page = after[question.offset : end]
+        more = page[-1].agent_id if len(after) > end else None
         return AgentPage(agents=tuple(page), total=len(fitting), next_cursor=more)
 
     async def _fleet(self, request: Request) -> Fleet:

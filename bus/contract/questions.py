@@ -243,8 +243,9 @@ class ListRequest(Message, kw_only=True, frozen=True):
     `due`: only agents that are due, most overdue first, on one page. `worst`: worst status first.
     `uptime`: lowest uptime of the last judged ping first. `interval`: longest first. `next`: next
     ping first. `response`: slowest first. Equal ones are ordered by id; `reverse` turns the order
-    round. `cursor` is `next_cursor` of the page before. An agent that changed its place between two
-    pages may come twice or not at all.
+    round. `cursor` is `next_cursor` of the page before; `offset` skips so many agents, and reaches
+    any page at once. An agent that changed its place between two pages may come twice or not at
+    all.
 
     `search` finds agents in which each of its words occurs, in any case: in the id, URL,
     capabilities, metadata (as `name:value`), names and UUIDs of GPUs, and reasons (as
@@ -257,6 +258,7 @@ class ListRequest(Message, kw_only=True, frozen=True):
     search: Annotated[str, Meta(max_length=200)] | None = None
     limit: PageLimit = 1000
     cursor: str | None = None
+    offset: Annotated[int, Meta(ge=0)] = 0
     order: AgentOrder = "id"
     reverse: bool = False
     agent_ids: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()

@@ -148,6 +148,7 @@ async def list_agents(  # noqa: PLR0913, PLR0917  # each is a part of the questi
     capability: Annotated[str | None, QueryParameter(min_length=1, max_length=100)] = None,
     limit: params.LimitParam = 1000,
     cursor: params.AgentCursorParam = None,
+    offset: params.OffsetParam = 0,
     search: Annotated[
         str | None,
         QueryParameter(
@@ -175,6 +176,7 @@ async def list_agents(  # noqa: PLR0913, PLR0917  # each is a part of the questi
         reverse=reverse,
         limit=limit,
         cursor=None if cursor is None else check_agent_id(cursor),
+        offset=offset,
     )
     page = await fleet_client.agents(question)
     agents = await fleet_client.with_uptimes(page.agents, OPTIONAL_SECONDS)

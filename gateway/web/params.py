@@ -10,6 +10,8 @@ from bus.contract.statements import MONTH_PATTERN, READY_MADE
 from bus.contract.subjects import AGENT_ID_PATTERN
 from gateway.web.accept import Format
 
+MOST_SKIPPED = 100_000_000  # more than any fleet has
+
 # The pattern is documented here and checked by `check_agent_id`, whose error is a sentence for
 # people. The outer middleware calls it for ids in paths, the routes call it for all others.
 _AGENT_ID_SCHEMA = {"pattern": AGENT_ID_PATTERN}
@@ -39,6 +41,14 @@ LimitParam = Annotated[
         ge=1,
         le=1000,
         description="the most entries on a page",
+    ),
+]
+OffsetParam = Annotated[
+    int,
+    QueryParameter(
+        ge=0,
+        le=MOST_SKIPPED,
+        description="how many entries are skipped, so that any page is reached at once",
     ),
 ]
 LabelParam = Annotated[

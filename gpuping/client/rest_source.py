@@ -114,6 +114,7 @@ class RestSource:
             "reverse": str(request.reverse).lower(),
             "limit": str(request.limit),
             "cursor": request.cursor,
+            "offset": str(request.offset),
         }
         return await self._get(AGENTS_PATH, AgentPage, query)
 

@@ -315,6 +315,24 @@ class Directory:
             return [agent_id for agent_id in self._booked if self._agents[agent_id].registered]
         return list(self.by_status.get(status, ()))
 
+    def ids_with(self, status: Status, now: datetime) -> list[str]:
+        """Returns the registered agents that have a status at `now`, maintenance included."""
+        agent_ids = self.ids_that_may_have(status)
+        if not self._booked:
+            return agent_ids
+        found = []
+        for agent_id in agent_ids:
+            if self.status_of(self._agents[agent_id], now) == status:
+                found.append(agent_id)
+        return found
+
+    def ids(self) -> list[str]:
+        """Returns the ids of all registered agents, in no order."""
+        found: list[str] = []
+        for agent_ids in self.by_status.values():
+            found += agent_ids
+        return found
+
     def know_connected(self, agent_ids: Iterable[str]) -> None:
         """Says that exactly these agents are connected to the bus now."""
         self._connected = set(agent_ids)

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from bus.contract.messages import Status
 from bus.contract.questions import GpuSummary, LiveEvent, Trouble
 from bus.settings import Settings
 from tests.acceptance.system import until
@@ -491,6 +492,62 @@ async def test_what_changed_names_the_gpu_and_the_site(page: Page):
         )
     await in_browser(lambda: page.browser.see(".feed li[data-kind=missed]", "14 hosts of FRA"))
     assert len(page.browser.all(".feed li[data-kind=missed]")) == 1
+
+
+SHOWN_ROWS = """
+const rows = [...document.querySelectorAll("[data-agent]")];
+return rows.map((row) => [Number(row.ariaRowIndex) - 2, row.dataset.agent]);
+"""
+
+
+def shown_rows(page: Page) -> list[tuple[int, str]]:
+    """The place in the list and the id of each row that is an element."""
+    found = page.browser.script(SHOWN_ROWS)
+    assert isinstance(found, list)
+    return [(index, agent_id) for index, agent_id in found]
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(1440, 1000), pytest.param(390, 844, marks=pytest.mark.slow)]
+)
+async def test_a_long_list_is_a_few_elements_and_reaches_its_last_row(
+    page: Page, width: int, height: int
+):
+    """Filtered, searched and scrolled anywhere, the rows are those that REST lists there."""
+    for number in range(1_200):
+        status: Status = "healthy" if number % 3 else "missing"
+        page.behind.agents[f"host-{number:04}"] = agent(f"host-{number:04}", status=status)
+    query = {"status": "healthy", "search": "host-"}
+
+    def see_what_rest_lists(last: int) -> None:
+        def is_right() -> bool:
+            shown = shown_rows(page)
+            if not shown or shown[-1][0] < last:
+                return False
+            place = {"offset": shown[0][0], "limit": len(shown)}
+            answer = httpx.get(f"{page.url}/ping-system/agents", params=query | place)
+            expected = [one["agent_id"] for one in answer.json()["agents"]]
+            indexes = list(range(shown[0][0], shown[0][0] + len(shown)))
+            return shown == list(zip(indexes, expected, strict=True))
+
+        until(is_right, "the rows that REST lists", 60)
+        assert len(shown_rows(page)) <= 110
+
+    def look() -> None:
+        page.browser.emulate(width, height)
+        page.browser.open(f"{page.url}/#/?status=healthy&q=host-")
+        page.browser.see("h2 [role=status]", "800 found, of 1,202")
+        see_what_rest_lists(20)
+        for share, last in ((1.0, 799), (0.5, 380), (0.0, 20)):
+            page.browser.script(f"scrollTo(0, {share} * document.documentElement.scrollHeight)")
+            see_what_rest_lists(last)
+        page.browser.open(f"{page.url}/#/")
+        page.browser.see("h2 [role=status]", "1,202")
+        page.browser.script("scrollTo(0, document.documentElement.scrollHeight)")
+        query.clear()
+        see_what_rest_lists(1_201)
+
+    await in_browser(look)
 
 
 async def test_three_tabs_share_one_stream(page: Page):

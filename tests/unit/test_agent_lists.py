@@ -4,12 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
 from bus.contract.messages import (
     AgentEntry,
     AgentState,
     GpuReport,
     KnownGpu,
+    MaintenanceWindow,
     Outcome,
     UptimeReport,
     Window,
@@ -160,6 +162,49 @@ async def test_pages_of_any_order_have_every_agent_once(order: str, reverse: boo
         cursor = seen[-1]
     assert seen == whole
     assert page.more is False
+    seen = []
+    for offset in range(0, 25, 5):
+        page = await fleet.page(order=order, reverse=reverse, limit=5, offset=offset)
+        seen += [tracked.entry.agent_id for tracked in page.agents if tracked.entry]
+    assert (seen, page.more) == (whole, False)
+    after = await fleet.ids(order=order, reverse=reverse, limit=5, offset=3, cursor=whole[4])
+    assert after == whole[8:13]
+
+
+async def test_a_page_far_down_the_list_continues_the_ones_before():
+    fleet = Fleet()
+    answer = report("a", gpu(0))
+    for number in range(listing.SORTED_FROM + 30):
+        fleet.add(f"a{number}", answer, uptime_percent=float(-number % 7))
+    for reverse in (False, True):
+        order = {"order": "uptime", "reverse": reverse}
+        before = await fleet.ids(**order, limit=20, offset=listing.SORTED_FROM - 20)
+        beyond = await fleet.ids(**order, limit=30, offset=listing.SORTED_FROM - 10)
+        assert beyond[:10] == before[10:]
+        assert len(set(before + beyond)) == 40
+
+
+async def test_the_worst_are_the_beginning_of_the_whole_list():
+    """A host in maintenance is not among the missing, whatever its last ping found."""
+    fleet = Fleet()
+    for number in range(12):
+        answer = report(f"a{number:02}", gpu(0)) if number % 3 else None
+        fleet.add(f"a{number:02}", answer, uptime_percent=float(number % 5))
+    span = MaintenanceWindow(since=NOW, until=LATER + timedelta(hours=1), booking_id="b1")
+    for agent_id in ("a00", "a03"):
+        tracked = fleet.directory.get(agent_id)
+        assert tracked
+        assert tracked.entry
+        fleet.revision += 1
+        booked = replace(tracked.entry, maintenance=(span,))
+        fleet.directory.apply_entry(agent_id, booked, fleet.revision)
+    whole = await fleet.ids(order="worst")
+    assert whole[:2] == ["a06", "a09"]
+    request = ListRequest(order="worst", limit=5)
+    assert listing.is_plain(request)
+    found = await listing.by_badness(Matching(fleet.directory, fleet.facts, request, LATER))
+    assert [one.entry.agent_id for one in found.agents if one.entry] == whole[:5]
+    assert (found.total, found.more) == (12, True)
 
 
 async def test_gpus_are_counted_by_state(fleet: Fleet):

@@ -9,11 +9,10 @@ import {
   fromEvent,
   fromHistory,
   fromView,
-  rowsOf,
-  selectRows,
-  viewKey,
+  VIEW_PAGE,
 } from "../../gateway/static/js/fleet.js";
 import { newsOf } from "../../gateway/static/js/news.js";
+import { PLAIN, rowsOf, selectRows, viewKey } from "../../gateway/static/js/rows.js";
 
 const at = (seconds) => new Date(Date.parse("2026-11-23T12:00:00Z") + seconds * 1000).toISOString();
 
@@ -147,22 +146,24 @@ const bigFleet = () => {
   return fromDashboard(EMPTY, answer(listed, { totals: { agents: 500 }, by_status: { poor: 100, healthy: 400 } }));
 };
 
+const idsOf = ({ rows }) => rows.within(0, rows.length).map(({ agent }) => agent?.agent_id ?? null);
+const view = (fleet, route, number, page) => fromView(fleet, viewKey(fleet, route), number, page);
+
 test("until the gateway has answered nothing is said about what it finds", () => {
   const route = { ...ROUTE, search: "z" };
   const fleet = bigFleet();
-  assert.deepEqual(rowsOf(fleet, route), { rows: [], total: null, next: null, isAsked: false, problem: null });
-  const page = { agents: [agent("z9")], total: 2000, next_cursor: "z9" };
-  const found = fromView(fleet, viewKey(fleet, route), page);
-  const shown = rowsOf(found, route);
-  assert.deepEqual([shown.rows.map((row) => row.agent_id), shown.total, shown.next], [["z9"], 2000, "z9"]);
+  const before = rowsOf(fleet, route);
+  assert.deepEqual([before.rows.length, before.isAsked, before.problem], [0, false, null]);
+  const shown = rowsOf(view(fleet, route, 0, { agents: [agent("z9")], total: 1 }), route);
+  assert.deepEqual([idsOf(shown), shown.isAsked], [["z9"], true]);
 });
 
 test("a row that a search found is kept up to date by events, like any other", () => {
   const route = { ...ROUTE, search: "z" };
   const before = bigFleet();
-  const found = fromView(before, viewKey(before, route), { agents: [agent("z9")], total: 1, next_cursor: null });
+  const found = view(before, route, 0, { agents: [agent("z9")], total: 1 });
   const after = fromEvent(found, event("z9", 1, { agent: agent("z9", { next_ping_at: at(1800), total_pings: 1 }) }));
-  assert.equal(rowsOf(after, route).rows[0].next_ping_at, at(1800));
+  assert.equal(rowsOf(after, route).rows.within(0, 1)[0].agent.next_ping_at, at(1800));
   assert.equal(after.beats.get("z9")[0].ping_seq, 1);
   const later = fromDashboard(after, answer([...before.agents.values()], { totals: { agents: 500 } }));
   assert.equal(later.agents.has("z9"), true, "the next response of the dashboard leaves it");
@@ -170,21 +171,66 @@ test("a row that a search found is kept up to date by events, like any other", (
 
 test("an agent enters and leaves a filter as its status changes", () => {
   const route = { ...ROUTE, status: "healthy" };
-  const before = bigFleet();
-  const page = { agents: [agent("z1"), agent("z2")], total: 2, next_cursor: null };
-  const found = fromView(before, viewKey(before, route), page);
+  const found = view(bigFleet(), route, 0, { agents: [agent("z1"), agent("z2")], total: 2 });
   const left = fromEvent(found, event("z1", 1, { agent: agent("z1", { status: "poor" }), previous_status: "healthy" }));
-  assert.deepEqual([rowsOf(left, route).rows.map((row) => row.agent_id), rowsOf(left, route).total], [["z2"], 1]);
+  assert.deepEqual(idsOf(rowsOf(left, route)), ["z2"]);
   const came = fromEvent(left, event("z7", 1, { previous_status: "missing" }));
-  assert.deepEqual(rowsOf(came, route).rows.map((row) => row.agent_id), ["z2", "z7"]);
+  assert.deepEqual(idsOf(rowsOf(came, route)), ["z2", "z7"]);
+  assert.deepEqual(idsOf(rowsOf(fromEvent(came, { kind: "removed", agent_id: "z2" }), route)), ["z7"]);
 });
 
 test("what nothing shows any more is forgotten", () => {
   const route = { ...ROUTE, search: "z" };
-  const before = bigFleet();
-  const found = fromView(before, viewKey(before, route), { agents: [agent("z9")], total: 1, next_cursor: null });
-  const other = fromView(found, "{}", { agents: [], total: 0, next_cursor: null });
+  const found = view(bigFleet(), route, 0, { agents: [agent("z9")], total: 1 });
+  const other = fromView(found, "{}", 0, { agents: [], total: 0 });
   assert.equal(other.agents.has("z9"), false);
+});
+
+const pageOf = (number, total) => {
+  const first = number * VIEW_PAGE;
+  const length = Math.min(VIEW_PAGE, total - first);
+  return { agents: Array.from({ length }, (_, at) => agent(`z${String(first + at).padStart(5, "0")}`)), total };
+};
+
+test("a list has as many rows as the gateway found, and any page of it may be the one that is known", () => {
+  const route = { ...ROUTE, search: "z" };
+  const last = view(view(bigFleet(), route, 0, pageOf(0, 350)), route, 3, pageOf(3, 350));
+  const { rows } = rowsOf(last, route);
+  assert.equal(rows.length, 350);
+  const ends = [...rows.within(98, 101), ...rows.within(299, 301), ...rows.within(349, 360)];
+  assert.deepEqual(
+    ends.map(({ index, agent: one }) => [index, one?.agent_id ?? null]),
+    [[98, "z00098"], [99, "z00099"], [100, null], [299, null], [300, "z00300"], [349, "z00349"]],
+  );
+  assert.deepEqual([rows.pagesWithin(98, 101), rows.pagesWithin(299, 360), rows.pagesWithin(0, 0)], [[0, 1], [2, 3], []]);
+  const left = fromEvent(last, { kind: "removed", agent_id: "z00300" });
+  assert.equal(rowsOf(left, route).rows.length, 349);
+  assert.equal(rowsOf(left, route).rows.within(300, 301)[0].agent.agent_id, "z00301");
+});
+
+test("pages far from the newest are forgotten: a browser cannot hold every row", () => {
+  const route = { ...ROUTE, search: "z" };
+  let fleet = bigFleet();
+  for (let number = 0; number < 20; number += 1) fleet = view(fleet, route, number, pageOf(number, 50_000));
+  assert.ok(fleet.agents.size <= 100 + 4 * VIEW_PAGE, `${fleet.agents.size} agents are kept`);
+  assert.equal(rowsOf(fleet, route).rows.length, 50_000);
+});
+
+test("an agent that moved between two answers is one row", () => {
+  const route = { ...ROUTE, search: "z" };
+  const moved = { agents: pageOf(0, 300).agents.toSpliced(0, 1, agent("z00100")), total: 300 };
+  const fleet = view(view(bigFleet(), route, 1, pageOf(1, 300)), route, 0, moved);
+  const ids = idsOf(rowsOf(fleet, route)).filter(Boolean);
+  assert.equal(ids.length, new Set(ids).size);
+});
+
+test("the worst of a big fleet are those of the dashboard's response, and the list goes on below them", () => {
+  const fleet = bigFleet();
+  assert.equal(viewKey(fleet, ROUTE), PLAIN);
+  const before = rowsOf(fleet, ROUTE);
+  assert.deepEqual([before.isAsked, before.rows.length, idsOf(before).filter(Boolean).length], [true, 500, 100]);
+  const { rows } = rowsOf(view(fleet, ROUTE, 1, pageOf(1, 500)), ROUTE);
+  assert.deepEqual([rows.length, rows.within(100, 101)[0].agent.agent_id], [500, "z00100"]);
 });
 
 test("what changed: other kinds of outcomes only, and many at once in one line", () => {

@@ -5,16 +5,18 @@
  * row is then not drawn again.
  */
 
-import { outcomeKind, status } from "./labels.js";
+import { outcomeKind } from "./labels.js";
 
 export const BEATS_SHOWN = 40;
 const CHANGES_SHOWN = 50;
 const LISTED = 100; // the dashboard response lists at most so many agents
+export const VIEW_PAGE = 100; // rows that the gateway is asked for at once
+const PAGES_KEPT = 3; // before and after the page that came last
 
 export const EMPTY = {
   agents: new Map(), // every agent that is known, by id, whatever found it: the list, a search, or the panel
   listed: new Set(), // ids of the worst agents, which the dashboard's response lists
-  view: { key: null, ids: [], total: 0, next: null, problem: null }, // what the gateway found for a filter or search
+  view: { key: null, pages: new Map(), total: 0, problem: null }, // what the gateway found: ids, by the page's number
   opened: null, // id of the agent in the panel
   beats: new Map(), // the known outcomes of an agent, newest first, by id
   stale: new Set(), // ids of agents whose beats are incomplete and have to be requested
@@ -98,14 +100,20 @@ export function fromTotals(fleet, totals) {
 
 const sitesOf = (changes) => changes.filter(({ site }) => site).map(({ agent_id: id, site }) => [id, site]);
 
-/** The fleet with a page of agents that the gateway found for a view; `isMore` adds it to the pages before. */
-export function fromView(fleet, key, page, isMore = false) {
+/**
+ * The fleet with the page `number` that the gateway found for a view. Pages far from it are forgotten: a list may have
+ * far more rows than the memory of a browser holds.
+ */
+export function fromView(fleet, key, number, { agents, total }) {
   const next = { ...fleet, agents: new Map(fleet.agents), stale: new Set(fleet.stale) };
-  mergeAgents(next, page.agents);
-  const found = page.agents.map((agent) => agent.agent_id);
-  const before = isMore && fleet.view.key === key ? fleet.view.ids : [];
-  next.view = { key, ids: [...new Set([...before, ...found])], total: page.total, next: page.next_cursor ?? null, problem: null };
-  markStale(next, page.agents);
+  mergeAgents(next, agents);
+  const pages = new Map();
+  for (const [other, ids] of fleet.view.key === key ? fleet.view.pages : []) {
+    if (Math.abs(other - number) <= PAGES_KEPT && other * VIEW_PAGE < total) pages.set(other, ids);
+  }
+  pages.set(number, agents.map((agent) => agent.agent_id));
+  next.view = { key, pages, total, problem: null };
+  markStale(next, agents);
   return pruned(next);
 }
 
@@ -128,7 +136,7 @@ function markStale(next, agents) {
 function pruned(next) {
   const told = new Set([...next.changes.map(({ ping }) => ping.agent_id), ...next.troubles.map(({ agent_id: id }) => id)]);
   next.sites = new Map([...next.sites].filter(([id]) => told.has(id)));
-  const shown = new Set([...next.listed, ...next.view.ids, next.opened]);
+  const shown = new Set([...next.listed, ...[...next.view.pages.values()].flat(), next.opened]);
   for (const id of next.agents.keys()) if (!shown.has(id)) next.agents.delete(id);
   for (const id of next.beats.keys()) if (!shown.has(id)) next.beats.delete(id);
   return next;
@@ -174,13 +182,14 @@ function applyAgent(next, fleet, event) {
   if (!fleet.listed.has(id) && fleet.listed.size < LISTED && fleet.listed.size >= fleet.total - 1) {
     next.listed = new Set(fleet.listed).add(id);
   }
-  if (isNewInView) next.view = { ...fleet.view, ids: [...fleet.view.ids, id], total: fleet.view.total + 1 };
+  if (isNewInView) next.view = { ...fleet.view, pages: new Map([[0, [...fleet.view.pages.get(0), id]]]) };
   if (!old && before == null) next.total = Math.max(fleet.total, next.agents.size);
 }
 
-/** Whether a changed status brings the agent into a view by status of which every page is known. */
+/** Whether a changed status brings the agent into a view by status that is known whole, on its one page. */
 function entersView({ view }, agent, before) {
-  if (!view.key || view.next || view.ids.includes(agent.agent_id)) return false;
+  const known = view.pages.get(0);
+  if (!view.key || !known || view.total >= VIEW_PAGE || known.includes(agent.agent_id)) return false;
   const { status: only, search } = JSON.parse(view.key);
   return !search && only === agent.status && only !== before;
 }
@@ -212,12 +221,18 @@ function withoutAgent(fleet, id) {
   beats.delete(id);
   const listed = new Set(fleet.listed);
   listed.delete(id);
-  const isInView = fleet.view.ids.includes(id);
-  const view = isInView
-    ? { ...fleet.view, ids: fleet.view.ids.filter((other) => other !== id), total: fleet.view.total - 1 }
-    : fleet.view;
+  const view = viewWithout(fleet.view, id);
   const total = Math.max(0, fleet.total - 1);
   return { ...fleet, agents, beats, listed, view, total, byStatus: recount(fleet.byStatus, gone?.status ?? null, null) };
+}
+
+function viewWithout(view, id) {
+  for (const [number, ids] of view.pages) {
+    if (!ids.includes(id)) continue;
+    const left = ids.filter((other) => other !== id);
+    return { ...view, pages: new Map(view.pages).set(number, left) };
+  }
+  return view;
 }
 
 function recount(byStatus, from, to) {
@@ -256,71 +271,5 @@ export function trailOf(agent, baseSeconds) {
   return baseSeconds != null && seconds > baseSeconds * 1.05 ? seconds : null;
 }
 
-// ---- rows of the table ----
-
-const SORTS = {
-  status: (agent) => [
-    status(agent.status).severity,
-    -(agent.consecutive_poor_uptime ?? 0),
-    agent.uptime_percent ?? Number.POSITIVE_INFINITY,
-  ],
-  id: () => [],
-  uptime: (agent) => [agent.uptime_24h_percent ?? Number.POSITIVE_INFINITY],
-  interval: (agent) => [-agent.current_interval_minutes],
-  next: (agent) => [agent.next_ping_at ? Date.parse(agent.next_ping_at) : Number.POSITIVE_INFINITY],
-  response: (agent) => [-(agent.last_response_ms ?? -1)],
-};
-
-/** The orders of the gateway's lists, by the page's. */
-const ORDERS = { status: "worst", id: "id", uptime: "uptime", interval: "interval", next: "next", response: "response" };
-
 /** Whether the page knows every agent of the fleet. */
 export const isWhole = (fleet) => fleet.listed.size >= fleet.total;
-
-/**
- * The question to the gateway that finds the rows of a route, as a text; null where the page knows them already. A
- * search always asks: the scheduler knows more of an agent than the page does.
- */
-export function viewKey(fleet, route) {
-  const search = route.search.trim();
-  const isPlain = !route.status && route.sort === "status" && !route.reverse;
-  if (!search && (isWhole(fleet) || isPlain)) return null;
-  const order = ORDERS[route.sort] ?? "worst";
-  return JSON.stringify({ status: route.status, search, order, reverse: Boolean(route.reverse) });
-}
-
-/**
- * The rows to show, and how many there are in all. `isAsked` is false until the gateway has answered: until then it is
- * not known whether there is any row.
- */
-export function rowsOf(fleet, route) {
-  const key = viewKey(fleet, route);
-  if (key == null) {
-    const listed = [...fleet.listed].map((id) => fleet.agents.get(id)).filter(Boolean);
-    const rows = selectRows(listed, route);
-    return { rows, total: isWhole(fleet) ? rows.length : fleet.total, next: null, isAsked: true, problem: null };
-  }
-  const { view } = fleet;
-  if (view.key !== key) return { rows: [], total: null, next: null, isAsked: false, problem: null };
-  const found = view.ids.map((id) => fleet.agents.get(id)).filter(Boolean);
-  // a row whose status has changed meanwhile leaves the filter at once
-  const fitting = found.filter((agent) => !route.status || agent.status === route.status);
-  const total = Math.max(0, view.total - (found.length - fitting.length));
-  // with every page known the rows are sorted as they change; otherwise they keep the gateway's order
-  const rows = view.next ? fitting : selectRows(fitting, route);
-  return { rows, total, next: view.next, isAsked: true, problem: view.problem };
-}
-
-/** The agents of the route's status, sorted; equal ones by id. */
-export function selectRows(agents, { status: only, sort, reverse }) {
-  const key = SORTS[sort] ?? SORTS.status;
-  const sorted = [...agents].filter((agent) => !only || agent.status === only).map((agent) => [key(agent), agent]);
-  sorted.sort(([a, one], [b, other]) => compare(a, b) || (one.agent_id < other.agent_id ? -1 : 1));
-  const result = sorted.map(([, agent]) => agent);
-  return reverse ? result.reverse() : result;
-}
-
-function compare(a, b) {
-  const index = a.findIndex((value, at) => value !== b[at]);
-  return index < 0 ? 0 : a[index] < b[index] ? -1 : 1;
-}

@@ -4,7 +4,8 @@
  */
 
 import * as api from "./api.js";
-import { fromDashboard, fromEvent, fromHistory, fromTotals, fromView, isWhole, viewKey } from "./fleet.js";
+import { fromDashboard, fromEvent, fromHistory, fromTotals, fromView, isWhole, VIEW_PAGE } from "./fleet.js";
+import { PLAIN, viewKey } from "./rows.js";
 import { isShared, openStream } from "./stream/stream.js";
 import { change, current } from "./store.js";
 
@@ -15,7 +16,8 @@ const HIDDEN_REFRESH_MS = 60_000;
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000];
 const SLOWEST_RETRY_MS = RETRY_MS.at(-1);
 const PARTS = ["bus", "scheduler", "storage"];
-const WANT_MS = 300; // wishes while the page is scrolled are sent together
+const WANT_MS = 300; // wishes are sent once the page rests for so long
+const WANT_AT_MOST_MS = 2_000; // or at the latest so long after the first of them
 
 let stream = null;
 let lastEventId = null; // what the dashboard's response already has
@@ -67,7 +69,7 @@ async function refresh() {
     }));
     want();
     schedule(answer.degraded?.length > 0 ? REFRESH_AFTER_EVENTS_MS : REFRESH_MS);
-    if (view) await readView(view, current().fleet.view.ids.length);
+    await readShownPages();
   } catch (error) {
     onFailure(error);
   }
@@ -123,6 +125,8 @@ function onState(state) {
 const visible = new Set(); // ids of the rows on the screen
 let asked = null; // the wish that was sent last, as a text
 let wantTimer = null;
+let firstWishAt = null; // of those that were not sent yet
+let areRowsOld = false; // rows have come into sight that may have changed before
 
 /** Tells that a row came onto the screen, or left it. */
 export function showRow(id, isVisible) {
@@ -131,27 +135,33 @@ export function showRow(id, isVisible) {
   wantSoon();
 }
 
-/** Asks the stream soon for what the page shows now. */
+/** Asks the stream for what the page shows, once it rests. */
 export function wantSoon() {
-  wantTimer ??= setTimeout(want, WANT_MS);
+  const now = Date.now();
+  firstWishAt ??= now;
+  clearTimeout(wantTimer);
+  const isOverdue = now + WANT_MS > firstWishAt + WANT_AT_MOST_MS;
+  wantTimer = setTimeout(() => want({ isAtRest: !isOverdue }), isOverdue ? 0 : WANT_MS);
 }
 
 /** Asks the stream for the events of the rows on the screen and of the panel; of a small fleet for those of all. */
-function want() {
+function want({ isAtRest = true } = {}) {
   clearTimeout(wantTimer);
-  wantTimer = null;
+  firstWishAt = null;
   if (!stream) return;
   const { fleet } = current();
   const agents = new Set(isWhole(fleet) ? fleet.listed : visible);
   if (fleet.opened) agents.add(fleet.opened);
   const wanted = JSON.stringify([...agents].sort());
-  if (wanted === asked) return;
-  const before = new Set(asked == null ? [] : JSON.parse(asked));
-  const isOld = asked != null && [...agents].some((id) => !before.has(id)) && !isWhole(fleet);
-  asked = wanted;
-  stream.want({ agents: [...agents], after: lastEventId });
-  // rows that were out of sight may have changed meanwhile
-  if (isOld && refreshAt > Date.now() + REFRESH_AFTER_EVENTS_MS) schedule(REFRESH_SOON_MS);
+  if (wanted !== asked) {
+    const before = new Set(asked == null ? [] : JSON.parse(asked));
+    areRowsOld ||= asked != null && [...agents].some((id) => !before.has(id)) && !isWhole(fleet);
+    asked = wanted;
+    stream.want({ agents: [...agents], after: lastEventId });
+  }
+  if (!areRowsOld || !isAtRest) return;
+  areRowsOld = false;
+  if (refreshAt > Date.now() + REFRESH_AFTER_EVENTS_MS) schedule(REFRESH_SOON_MS);
 }
 
 const HANDLERS = {
@@ -188,11 +198,13 @@ function onEvent(event) {
 
 // ---- rows that the gateway finds ----
 
-const VIEW_PAGE = 100;
-const MOST_ROWS = 1000;
 const TYPING_MS = 200;
+const SCROLLED_MS = 80; // pages that are only scrolled past are not asked for
 let view = null; // the question whose answer is shown; null while the page knows its rows itself
 let viewTimer = null;
+let shownPages = []; // numbers of the pages of which rows are near the screen
+let pagesTimer = null;
+let isReading = false;
 
 /** Asks for the rows of a route where the page does not know them. Called whenever the route or the fleet changes. */
 export function showRoute(fleet, route) {
@@ -201,27 +213,73 @@ export function showRoute(fleet, route) {
   const isTyped = view != null && wanted != null && JSON.parse(view).search !== JSON.parse(wanted).search;
   view = wanted;
   clearTimeout(viewTimer);
-  if (wanted != null) viewTimer = setTimeout(() => readView(wanted), isTyped ? TYPING_MS : 0);
+  if (wanted != null && wanted !== PLAIN) viewTimer = setTimeout(() => readPage(wanted, 0), isTyped ? TYPING_MS : 0);
+  showPages(shownPages);
 }
 
-export const moreRows = () => readView(view, 0, current().fleet.view.next);
+/** Tells which pages of the list are near the screen. Those that are not known are asked for. */
+export function showPages(numbers) {
+  shownPages = numbers;
+  if (!numbers.some(isUnknown)) return;
+  clearTimeout(pagesTimer);
+  pagesTimer = setTimeout(readUnknownPages, SCROLLED_MS);
+}
 
-/** Reads the first page, of at least `known` rows, or the page after a cursor. */
-async function readView(wanted, known = 0, cursor = null) {
-  const { status, search, order, reverse } = JSON.parse(wanted);
-  const limit = Math.min(MOST_ROWS, Math.max(VIEW_PAGE, Math.ceil(known / VIEW_PAGE) * VIEW_PAGE));
-  const query = { limit, order, ...(reverse && { reverse: true }), ...(status && { status }), ...(search && { search }), ...(cursor && { cursor }) };
+function isUnknown(number) {
+  if (view == null || isListed(number)) return false;
+  const known = current().fleet.view;
+  return known.key !== view || !known.pages.has(number);
+}
+
+/** Whether the dashboard's response has the rows of a page. */
+const isListed = (number) => view === PLAIN && number === 0;
+
+async function readUnknownPages() {
+  if (isReading) return;
+  isReading = true;
   try {
-    const page = await api.agents(query);
-    if (wanted === view) change((state) => ({ fleet: fromView(state.fleet, wanted, page, cursor != null) }));
+    for (let number = shownPages.find(isUnknown); number != null; number = shownPages.find(isUnknown)) {
+      if (!(await readPage(view, number))) return; // it is asked for again with the next refresh
+    }
+  } finally {
+    isReading = false;
+  }
+}
+
+/** Reads the shown pages again: their rows may have changed while no event told so. */
+async function readShownPages() {
+  const wanted = view;
+  if (wanted == null) return;
+  const numbers = (shownPages.length > 0 ? shownPages : [0]).filter((number) => !isListed(number));
+  if (numbers.length === 0) change(({ fleet }) => ({ fleet: { ...fleet, view: { ...fleet.view, problem: null } } }));
+  for (const number of numbers) if (wanted === view) await readPage(wanted, number);
+}
+
+/** Reads one page of a view; returns whether that worked. */
+async function readPage(wanted, number) {
+  try {
+    const page = await askForPage(wanted, number);
+    if (wanted === view) change((state) => ({ fleet: fromView(state.fleet, wanted, number, page) }));
+    return true;
   } catch (error) {
     if (!(error instanceof api.Problem)) throw error;
-    if (wanted !== view) return;
-    change(({ fleet }) => {
-      const isShown = fleet.view.key === wanted;
-      const rest = isShown ? fleet.view : { ids: [], total: 0, next: null };
-      return { fleet: { ...fleet, view: { ...rest, key: wanted, problem: error.message } } };
-    });
+    if (wanted === view) change(({ fleet }) => ({ fleet: { ...fleet, view: { ...viewOf(fleet, wanted), problem: error.message } } }));
+    return false;
+  }
+}
+
+const viewOf = (fleet, key) => (fleet.view.key === key ? fleet.view : { key, pages: new Map(), total: 0 });
+
+/** An answer has fewer rows than were asked for where a message on the bus could not carry more. */
+async function askForPage(wanted, number) {
+  const { status, search, order, reverse } = JSON.parse(wanted);
+  const filters = { order, ...(reverse && { reverse: true }), ...(status && { status }), ...(search && { search }) };
+  const agents = [];
+  for (;;) {
+    const query = { ...filters, limit: VIEW_PAGE - agents.length, offset: number * VIEW_PAGE + agents.length };
+    const answer = await api.agents(query);
+    agents.push(...answer.agents);
+    if (agents.length >= VIEW_PAGE || answer.agents.length === 0 || !answer.next_cursor) return { agents, total: answer.total };
   }
 }
 
@@ -242,9 +300,13 @@ export function requestBeats(id) {
 
 async function sendRequest() {
   beatsTimer = null;
-  if (inFlight.size > 0 || queued.size === 0) return;
-  inFlight = new Set([...queued].slice(0, MOST_TOGETHER));
-  for (const id of inFlight) queued.delete(id);
+  if (inFlight.size > 0) return;
+  const { opened } = current().fleet;
+  const wanted = [...queued].filter((id) => visible.has(id) || id === opened); // others were only scrolled past
+  queued.clear();
+  if (wanted.length === 0) return;
+  for (const id of wanted.slice(MOST_TOGETHER)) queued.add(id);
+  inFlight = new Set(wanted.slice(0, MOST_TOGETHER));
   await loadBeats([...inFlight]);
   inFlight = new Set();
   sendRequest();

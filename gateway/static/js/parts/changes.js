@@ -9,7 +9,7 @@ import { Glyph } from "./glyph.js";
 const SHOWN = 30;
 
 export function Changes({ news, query, isUnknown }) {
-  return html`<section class="feed" aria-label="What changed">
+  return html`<section class="feed" aria-label="What changed" tabindex="0">
     <h2>What changed <span class="quiet">${zone()}</span></h2>
     ${news.length === 0 && html`<p class="quiet">${isUnknown ? "Not known now: storage does not answer." : "Nothing in the last 24 h."}</p>`}
     <ol>${news.slice(0, SHOWN).map((entry) => html`<${Item} key=${entry.key} text=${JSON.stringify(entry)} query=${query} zone=${zone()} />`)}</ol>

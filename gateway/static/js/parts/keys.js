@@ -50,12 +50,15 @@ function stepBeat(by) {
   return Boolean(beats);
 }
 
+/** The first row on the screen; those above are elements, too, so that scrolling finds them drawn. */
+const isBelowTop = (link) => link.getBoundingClientRect().top >= 0;
+
 /** Moves the focus to the link of the row that many rows away from the one that has it, or that is open. */
 function step(by) {
   const links = [...document.querySelectorAll(".row .cell-id a")];
   const focused = links.indexOf(document.activeElement);
   const from = focused >= 0 ? focused : links.findIndex((link) => link.ariaCurrent === "true");
-  const to = from < 0 ? 0 : Math.min(links.length - 1, Math.max(0, from + by));
+  const to = from < 0 ? Math.max(0, links.findIndex(isBelowTop)) : Math.min(links.length - 1, Math.max(0, from + by));
   links[to]?.focus();
   links[to]?.scrollIntoView({ block: "nearest" });
 }

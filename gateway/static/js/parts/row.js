@@ -10,7 +10,7 @@ import { Figure } from "./figure.js";
 import { Chip } from "./glyph.js";
 import { Heartbeat } from "./heartbeat.js";
 
-export const Row = memo(({ agent, beats, query, baseSeconds, isStale, isOpen }) => {
+export const Row = memo(({ agent, beats, query, baseSeconds, index, isStale, isOpen }) => {
   const label = labelOf(agent);
   const row = useRef();
   useVisibility(row, agent.agent_id, isStale);
@@ -18,7 +18,7 @@ export const Row = memo(({ agent, beats, query, baseSeconds, isStale, isOpen }) 
     if (!event.target.closest("a, button") && !getSelection().toString()) go({ agent: agent.agent_id }, { step: true });
   };
   return html`<div
-    ref=${row} class=${classes({ row: true, "is-open": isOpen })} role="row" onClick=${open}
+    ref=${row} class=${classes({ row: true, "is-open": isOpen })} role="row" aria-rowindex=${index + 2} onClick=${open}
     data-agent=${agent.agent_id} data-status=${agent.status}
   >
     <div class="cell cell-id" role="cell">

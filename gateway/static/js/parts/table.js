@@ -1,15 +1,20 @@
-/** The table of agents, sorted, filtered and searched by the route. */
+/**
+ * The table of agents, sorted, filtered and searched by the route. Only rows near the screen are elements; two boxes
+ * stand for all others.
+ */
 
-import { rowsOf } from "../fleet.js";
+import { isWhole } from "../fleet.js";
 import { count } from "../format.js";
-import { moreRows } from "../live.js";
-import { classes, html } from "../preact.js";
+import { showPages } from "../live.js";
+import { classes, html, useEffect, useRef } from "../preact.js";
+import { rowsOf } from "../rows.js";
 import { go, queryOf } from "../route.js";
 import { status } from "../labels.js";
 import { Chips } from "./chips.js";
 import { ErrorBoundary } from "./errorboundary.js";
 import { Icon } from "./glyph.js";
 import { Row } from "./row.js";
+import { useRowWindow } from "./rowwindow.js";
 import { Search } from "./search.js";
 
 const COLUMNS = [
@@ -24,46 +29,54 @@ const COLUMNS = [
 const NO_BEATS = [];
 
 export function Table({ fleet, route }) {
-  const { rows, total, next, isAsked, problem } = rowsOf(fleet, route);
+  const { rows, isAsked, problem } = rowsOf(fleet, route);
   const query = queryOf(route);
+  const top = useRef();
+  const { first, last, pitch, most } = useRowWindow(top, rows.length);
+  const numbers = rows.pagesWithin(first, last).join(" ");
+  useEffect(() => showPages(numbers ? numbers.split(" ").map(Number) : []), [numbers, fleet.view.key]);
   return html`<section class="agents" aria-label="Agents">
     <div class="agents-head">
-      <h2>Agents <span class="quiet" role="status">${countText(rows.length, total, fleet, route)}</span></h2>
+      <h2>Agents <span class="quiet" role="status">${isAsked ? countText(rows.length, most, fleet, route) : ""}</span></h2>
       <${Search} value=${route.search} />
     </div>
     <${Chips} route=${route} />
     ${problem && html`<p class="problem" role="alert">The list could not be read: ${problem}</p>`}
-    <div class="table" role="table" aria-label="Agents" aria-rowcount=${total == null ? -1 : total + 1} aria-busy=${!isAsked}>
-      <div class="row head" role="row">
+    <div class="table" role="table" aria-label="Agents" aria-rowcount=${isAsked ? rows.length + 1 : -1} aria-busy=${!isAsked}>
+      <div class="row head" role="row" aria-rowindex="1">
         ${COLUMNS.map((column) => html`<${Heading} key=${column.label} ...${column} route=${route} />`)}
       </div>
-      ${rows.map(
-        (agent) => html`<${ErrorBoundary} key=${agent.agent_id} name=${`Agent ${agent.agent_id}`} resetOn=${agent} isRow>
+      <div key="top" ref=${top} class="unseen" style=${{ height: `${first * pitch}px` }}></div>
+      ${rows.within(first, last).map(({ index, agent }) => {
+        if (!agent) return html`<${UnknownRow} key=${index} index=${index} pitch=${pitch} />`;
+        return html`<${ErrorBoundary} key=${agent.agent_id} name=${`Agent ${agent.agent_id}`} resetOn=${agent} isRow>
         <${Row}
           agent=${agent} beats=${fleet.beats.get(agent.agent_id) ?? NO_BEATS} query=${query} baseSeconds=${fleet.baseSeconds}
-          isStale=${fleet.stale.has(agent.agent_id)} isOpen=${route.agent === agent.agent_id}
+          index=${index} isStale=${fleet.stale.has(agent.agent_id)} isOpen=${route.agent === agent.agent_id}
         />
-      <//>`,
-      )}
+      <//>`;
+      })}
+      <div key="bottom" class="unseen" style=${{ height: `${(Math.min(most, rows.length) - last) * pitch}px` }}></div>
       ${rows.length === 0 && isAsked && !problem && html`<${NoRows} route=${route} />`}
       ${!isAsked && html`<div class="no-rows" role="row"><div role="cell">Asking for the agents …</div></div>`}
     </div>
-    ${next && html`<p class="more"><button type="button" onClick=${moreRows}>Show more</button></p>`}
   </section>`;
 }
 
-/** How many rows are shown of how many that fit, and of the whole fleet where that is another number. */
-function countText(shown, total, fleet, route) {
-  if (total == null) return "";
-  if (!route.search.trim() && !route.status) return total > shown ? `the ${count(shown)} ${worstWord(route)} of ${count(total)}${orderNote(route)}` : count(total);
-  const found = shown < total ? `${count(shown)} of ${count(total)} found` : `${count(total)} found`;
-  return `${found}, of ${count(fleet.total)}`;
+/** A row whose agent the gateway is asked for. */
+const UnknownRow = ({ index, pitch }) =>
+  html`<div class="row is-unknown" role="row" aria-rowindex=${index + 2} style=${{ height: `${pitch}px` }}><div class="cell" role="cell">…</div></div>`;
+
+/** How many rows fit, and of how many, where that is another number. */
+function countText(number, most, fleet, route) {
+  if (!route.search.trim() && !route.status) {
+    return number > most ? `the first ${count(most)} of ${count(number)}` : `${count(number)}${orderNote(fleet, route)}`;
+  }
+  return `${count(number)} found, of ${count(fleet.total)}`;
 }
 
 /** The gateway sorts by what the scheduler knows, which is not the uptime of 24 hours that the column shows. */
-const orderNote = (route) => (route.sort === "uptime" ? ", by the uptime of their last ping" : "");
-
-const worstWord = (route) => (route.sort === "status" && !route.reverse ? "worst" : "first");
+const orderNote = (fleet, route) => (route.sort === "uptime" && !isWhole(fleet) ? ", by the uptime of their last ping" : "");
 
 function Heading({ sort, label, note, isNumber, route }) {
   const isSorted = sort && route.sort === sort;
