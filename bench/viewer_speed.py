@@ -6,7 +6,10 @@ any script, scrolled in turn with the live page in the same browser. The figures
 
 - viewer_first_load_requests, _kilobytes, and the same of a repeated load: what a page takes;
 - viewer_first_row_seconds: from the start of the navigation to the first row, median of loads;
-- viewer_scroll_to_static_ratio: frames a second of the live page over those of the static one;
+- viewer_scroll_to_static_ratio: frames a second of the live page over those of the static one,
+  which has STATIC_ROWS rows as elements, more than are scrolled past;
+- viewer_last_row_seconds: from a jump to the end of the list to its last row, median; and the
+  elements of rows and of the whole page then;
 - viewer_search_p95_ms, viewer_filter_p95_ms: the gateway's answers, over REST; viewer_floor_p95_ms
   is that of /healthz, which has nothing to look up: on a busy machine both wait for their turn;
 - viewer_map_drawn_ms: the whole map on its canvas, median;
@@ -52,6 +55,8 @@ SCROLL_SECONDS = 3.0
 LOADS = 3
 QUESTIONS = 30
 SCREEN = (1440, 1000)
+STATIC_ROWS = 100
+JUMPS = 5
 LOAD_SECONDS_EACH = 500e-6  # until the fleet is enrolled, stored and loaded
 SITES = ("FRA", "AMS", "NYC", "SIN", "ZRH", "OSL", "DUB", "TYO")
 OWNERS = ("acme", "initech", "umbrella", "hooli", "stark")
@@ -60,7 +65,7 @@ KILO = 1000.0
 # when the first row was there, in milliseconds since the navigation began
 FIRST_ROW = """
 new MutationObserver((_, observer) => {
-  if (!document.querySelector(".row:not(.head)")) return;
+  if (!document.querySelector("[data-agent]")) return;
   observer.disconnect();
   requestAnimationFrame(() => setTimeout(() => (window.firstRowAt = performance.now())));
 }).observe(document, { childList: true, subtree: true });
@@ -80,6 +85,22 @@ const frame = (now) => {
   else done(frames / ((now - began) / 1000));
 };
 requestAnimationFrame(frame);
+"""
+
+
+# the page as it stands, with rows enough to scroll past instead of the boxes that stand for others
+AS_STATIC = """
+const page = document.documentElement.cloneNode(true);
+for (const box of page.querySelectorAll(".unseen, script, link")) box.remove();
+const rows = [...page.querySelectorAll("[data-agent]")];
+for (let number = rows.length; number < arguments[0]; number += 1) {
+  rows.at(-1).parentElement.append(rows[number % rows.length].cloneNode(true));
+}
+return page.outerHTML;
+"""
+LAST_ROW = """
+const rows = document.querySelector("[role=table]").ariaRowCount;
+return document.querySelector(`[data-agent][aria-rowindex="${rows}"]`) != null;
 """
 
 
@@ -174,6 +195,7 @@ def _look(
         figures = _loads(browser, url)
         figures |= _map(browser, url)
         figures |= _scroll(browser, url, folder / "static", rounds, bar)
+        figures |= _jump(browser, url)
         return figures | _heap(browser, url, watched_seconds, bar)
 
 
@@ -240,7 +262,7 @@ def _scroll(
     task = bar.add_task("scroll", total=rounds)
     rates: dict[str, list[float]] = {"live": [], "static": []}
     browser.open(f"{url}/#/")
-    browser.see(".row:not(.head)")
+    browser.see("[data-agent]")
     browser.see(".live", "Live")
     time.sleep(2.0)
     _save(browser, url, folder)
@@ -248,7 +270,7 @@ def _scroll(
         for _ in range(rounds):
             for kind, address in (("live", f"{url}/#/"), ("static", static_url)):
                 browser.open(address)
-                browser.see(".row:not(.head)")
+                browser.see("[data-agent]")
                 time.sleep(2.0)
                 browser.driver.set_script_timeout(60)
                 rate = browser.driver.execute_async_script(SCROLL, SCROLL_SECONDS)
@@ -265,8 +287,7 @@ def _scroll(
 def _save(browser: Browser, url: str, folder: Path) -> None:
     """The page as it stands, without its scripts, with the style sheet beside it."""
     folder.mkdir()
-    page = str(browser.script("return document.documentElement.outerHTML"))
-    page = re.sub(r"<script.*?</script>|<link[^>]*>", "", page, flags=re.DOTALL)
+    page = str(browser.driver.execute_script(AS_STATIC, STATIC_ROWS))
     style = browser.script("return document.querySelector('link[rel=stylesheet]').href")
     page = page.replace("</head>", '<link rel="stylesheet" href="style.css"></head>')
     (folder / "index.html").write_text(f"<!doctype html>{page}")
@@ -274,6 +295,25 @@ def _save(browser: Browser, url: str, folder: Path) -> None:
     for name in ("inter", "jetbrains-mono"):
         for address in re.findall(rf"{name}-\w+\.woff2", (folder / "style.css").read_text()):
             (folder / address).write_bytes(httpx.get(f"{url}/static/built/{address}").content)
+
+
+def _jump(browser: Browser, url: str) -> dict[str, float]:
+    """To the last row and back, as the key End and the key Home do it."""
+    took = []
+    browser.open(f"{url}/#/")
+    browser.see("[data-agent]")
+    for _ in range(JUMPS):
+        began = time.perf_counter()
+        browser.script("scrollTo(0, document.documentElement.scrollHeight)")
+        browser.wait_for(LAST_ROW)
+        took.append(time.perf_counter() - began)
+        browser.script("scrollTo(0, 0)")
+        browser.wait_for("return document.querySelector('[data-agent][aria-rowindex=\"2\"]')")
+    return {
+        "viewer_last_row_seconds": round(statistics.median(took), 2),
+        "viewer_row_elements": float(len(browser.all(".row"))),
+        "viewer_elements": float(str(browser.script("return document.all.length"))),
+    }
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -297,7 +337,7 @@ def _served(folder: Path) -> Iterator[str]:
 def _heap(browser: Browser, url: str, seconds: float, bar: Progress) -> dict[str, float]:
     """A page that is left open, from when it has settled on."""
     browser.open(f"{url}/#/")
-    browser.see(".row:not(.head)")
+    browser.see("[data-agent]")
     browser.driver.execute_cdp_cmd("Performance.enable", {})
     time.sleep(min(20.0, seconds))
     task = bar.add_task("watch", total=round(seconds))
