@@ -10,7 +10,7 @@ from bus.contract import subjects
 from bus.errors import BusError
 from bus.settings import Settings
 from bus.transport import connection
-from gpuping.client.bus_file import is_stopped, with_running_bus
+from gpuping.client.bus_file import is_stopped, with_demo_alone, with_running_bus
 
 CONNECT_SECONDS = 3.0
 
@@ -22,6 +22,7 @@ class NothingRunsError(BusError):
 @asynccontextmanager
 async def connect_to_running(settings: Settings) -> AsyncIterator[connection.Client]:
     """A connection for the length of a block. Raises NothingRunsError, which says what to do."""
+    settings = with_demo_alone(settings)
     found = with_running_bus(settings)
     names_a_bus = bool(found.NATS_URL or found.NATS_CONTEXT)
     if not names_a_bus and is_stopped(settings.data_dir):

@@ -15,6 +15,8 @@ from bus.private_files import open_private
 from bus.settings import Settings
 from gpuping.client.process_times import start_ticks
 
+DEMO_FOLDER = "demo"  # of a data dir: the demo's own, apart from everything else
+
 
 class BusFile(Struct, kw_only=True, frozen=True):
     """What `bus.json` holds.
@@ -80,6 +82,19 @@ def is_stopped(data_dir: Path) -> bool:
     A bus at the default address is then somebody else's, and must not be asked instead.
     """
     return (data_dir / "nats").is_dir() and find(data_dir) is None
+
+
+def with_demo_alone(settings: Settings) -> Settings:
+    """The settings with the demo's data dir, where the demo is all that was ever started in theirs.
+
+    So `gpuping top` shows what `gpuping up --demo` runs, and never instead of a real fleet.
+    """
+    if settings.NATS_URL or settings.NATS_CONTEXT or (settings.data_dir / "nats").is_dir():
+        return settings
+    demo_dir = settings.data_dir / DEMO_FOLDER
+    if find(demo_dir) is None:
+        return settings
+    return msgspec.structs.replace(settings, GPUPING_DATA_DIR=str(demo_dir))
 
 
 def with_running_bus(settings: Settings, role: RoleName = "operator") -> Settings:

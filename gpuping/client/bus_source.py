@@ -74,8 +74,10 @@ class BusSource:
         return await self._page(request)
 
     async def agent(self, agent_id: str) -> Agent:
-        """One agent."""
-        return await self._fleet_client.agent(check_agent_id(agent_id))
+        """One agent, with its uptime where storage answers."""
+        agent = await self._fleet_client.agent(check_agent_id(agent_id))
+        (with_uptime,) = await self._fleet_client.with_uptimes((agent,))
+        return with_uptime
 
     async def expected_gpus(self, agent_id: str) -> ExpectedGpus:
         """The GPUs that are expected of a host."""

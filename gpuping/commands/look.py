@@ -13,7 +13,10 @@ from gpuping.commands.options import LOOK, AgentId, DataDir, Json, ServerUrl, ap
 from gpuping.commands.query import run_query
 from gpuping.extras import needed
 from gpuping.output import tables
+from gpuping.output.agent_columns import agents_table
 from gpuping.output.json_text import print_json
+from gpuping.output.ping_columns import pings_table
+from gpuping.output.terminal import screen_width
 
 Interval = Annotated[
     float,
@@ -70,7 +73,7 @@ def top(
         if as_json:
             print_json(dashboard)
         else:
-            console.print(dashboard_screen(dashboard))
+            console.print(dashboard_screen(dashboard, screen_width(console)))
 
     return run_query(show, data_dir, server_url)
 
@@ -127,7 +130,7 @@ def agents(
         if as_json:
             print_json(page)
         elif page.agents:
-            console.print(tables.agents_table(page.agents, clock.utc_now()))
+            console.print(agents_table(page.agents, clock.utc_now(), console.width))
         else:
             console.print("no agents: `gpuping agentd` on a GPU host registers itself")
 
@@ -166,7 +169,7 @@ def history(
         if as_json:
             print_json(reply)
             return
-        console.print(tables.pings_table(reply.pings, clock.utc_now()))
+        console.print(pings_table(reply.pings, clock.utc_now(), console.width))
         if evidence:
             for line in tables.evidence_lines(reply.pings):
                 console.print(line)

@@ -5,22 +5,28 @@ from rich.text import Text
 
 from bus.contract.dashboard import Dashboard
 from gpuping.output import tables
+from gpuping.output.agent_columns import agents_table
 from gpuping.output.formats import counted, percent
+from gpuping.output.ping_columns import pings_table
 
 SHOWN_PINGS = 10
+FIGURE_GAP = 2  # characters between two figures of the headline
 
 
-def dashboard_screen(dashboard: Dashboard) -> Group:
-    """The fleet, the worst agents first, and the newest outcomes."""
+def dashboard_screen(dashboard: Dashboard, width: int) -> Group:
+    """The fleet, the worst agents first, and the newest outcomes, in so many characters."""
     now = dashboard.generated_at
     agents = dashboard.agents
-    parts: list[RenderableType] = [headline(dashboard), tables.agents_table(agents, now)]
+    parts: list[RenderableType] = [
+        headline(dashboard, width),
+        agents_table(agents, now, width),
+    ]
     not_shown = dashboard.totals.agents - len(agents)
     if not_shown:
         parts.append(Text(f"and {not_shown} more, none of them worse", "bright_black"))
     if dashboard.recent:
         newest = dashboard.recent[:SHOWN_PINGS]
-        parts.append(tables.pings_table(newest, now, with_agent=True))
+        parts.append(pings_table(newest, now, width, with_agent=True))
     return Group(*parts)
 
 
@@ -38,25 +44,50 @@ def _is_early(dashboard: Dashboard) -> bool:
     return judged < 0.98 * least
 
 
-def headline(dashboard: Dashboard) -> Text:
-    """The fleet in one line."""
+def headline(dashboard: Dashboard, width: int) -> Text:
+    """The fleet in one line, or in more where it does not fit: no figure leaves its name."""
+    lines = _side_by_side(_figures(dashboard), width)
+    for service, reason in dashboard.reasons.items():
+        lines.append(f"\n{service} cannot work: {reason}", "bold red")
+    return lines
+
+
+def _figures(dashboard: Dashboard) -> list[Text]:
     totals = dashboard.totals
-    line = Text(f"{dashboard.generated_at:%Y-%m-%d %H:%M:%S} UTC  ", "bold")
-    line.append(counted(totals.agents, "agent"))
+    figures = [
+        Text(f"{dashboard.generated_at:%Y-%m-%d %H:%M:%S} UTC", "bold"),
+        Text(counted(totals.agents, "agent")),
+    ]
     for status, colour in tables.STATUS_COLOURS.items():
         count = dashboard.by_status.get(status)
         if count:
-            line.append("  ")
-            line.append(f"{count} {status}", colour)
-    line.append(f"  due {dashboard.due}  pings {totals.pings}  missed {totals.missed}")
-    line.append("  uptime 24 h ")
+            figures.append(Text(f"{count} {status}", colour))
+    figures.append(Text(f"due {dashboard.due}"))
+    figures.append(Text(f"pings {totals.pings}"))
+    figures.append(Text(f"missed {totals.missed}"))
+    uptime = Text("uptime 24 h ")
     if _is_early(dashboard):
-        line.append("too early", "bright_black")
+        uptime.append("too early", "bright_black")
     else:
-        line.append_text(percent(dashboard.uptime.uptime_percent))
+        uptime.append_text(percent(dashboard.uptime.uptime_percent))
+    figures.append(uptime)
     median = dashboard.response_ms.get("p50")
     if median is not None:
-        line.append(f"  answers in {median:.1f} ms")
-    for service, reason in dashboard.reasons.items():
-        line.append(f"\n{service} cannot work: {reason}", "bold red")
-    return line
+        figures.append(Text(f"answers in {median:.1f} ms"))
+    return figures
+
+
+def _side_by_side(figures: list[Text], width: int) -> Text:
+    """The figures, as many in a line as it has room for."""
+    text = Text()
+    used = 0
+    for figure in figures:
+        if used and used + FIGURE_GAP + len(figure) <= width:
+            text.append(" " * FIGURE_GAP)
+            used += FIGURE_GAP
+        elif used:
+            text.append("\n")
+            used = 0
+        text.append_text(figure)
+        used += len(figure)
+    return text

@@ -19,7 +19,6 @@ from gpuping.output.formats import (
     counted,
     duration,
     durations_by_state,
-    milliseconds,
     percent,
     relative_time,
     untrusted,
@@ -35,7 +34,6 @@ STATUS_COLOURS = {
     "poor": "yellow",
     "missing": "red",
 }
-VERDICT_COLOURS = {"good": "green", "first": "cyan", "poor": "yellow", "excused": "blue"}
 STATE_COLOURS = {"up": "green", "degraded": "yellow", "down": "red", "unknown": "bright_black"}
 # GPU states, the worst first.
 _STATES_BY_SEVERITY = ("down", "unknown", "degraded", "up")
@@ -52,71 +50,6 @@ _LEVEL_COLOURS: dict[Level, str] = {
     "failure": "bold red",
 }
 _SUMMARY_COUNTS = ("first", "good", "poor", "missed", "excused")
-
-
-def agents_table(agents: Iterable[Agent], now: datetime) -> Table:
-    """One row an agent."""
-    table = plain_table(
-        "AGENT",
-        "STATUS",
-        "GPUS",
-        ">UPTIME",
-        ">24 H",
-        ">POOR",
-        ">INTERVAL",
-        "LAST PING",
-        "NEXT PING",
-    )
-    for agent in agents:
-        table.add_row(
-            agent.agent_id,
-            Text(agent.status, STATUS_COLOURS.get(agent.status, "")),
-            gpus_up(agent),
-            percent(agent.uptime_percent),
-            uptime_of_a_day(agent),
-            str(agent.consecutive_poor_uptime),
-            duration(agent.current_interval_minutes * 60),
-            relative_time(agent.last_ping_at, now),
-            relative_time(agent.next_ping_at, now),
-        )
-    return table
-
-
-def pings_table(
-    pings: Iterable[Ping],
-    now: datetime,
-    *,
-    with_agent: bool = False,
-) -> Table:
-    """One row an outcome, in the order given."""
-    headings = [
-        ">PING",
-        "WHEN",
-        "VERDICT",
-        "OUTCOME",
-        ">UPTIME",
-        ">POOR",
-        ">INTERVAL",
-        ">TOOK",
-    ]
-    if with_agent:
-        headings.insert(0, "AGENT")
-    table = plain_table(*headings)
-    for ping in pings:
-        cells: list[str | Text] = [
-            str(ping.ping_seq),
-            relative_time(ping.pinged_at, now),
-            Text(ping.verdict, VERDICT_COLOURS.get(ping.verdict, "")),
-            _outcome_with_reason(ping),
-            percent(ping.uptime_percent),
-            str(ping.consecutive_poor_uptime),
-            duration(ping.interval_minutes * 60),
-            milliseconds(ping.response_ms),
-        ]
-        if with_agent:
-            cells.insert(0, ping.agent_id)
-        table.add_row(*cells)
-    return table
 
 
 def evidence_lines(pings: Iterable[Ping]) -> Iterator[Text]:
@@ -350,16 +283,6 @@ def findings_table(findings: Iterable[Finding]) -> Table:
             text.append(f"\n-> {finding.advice}", colour)
         grid.add_row(mark, Text(finding.check, "bold"), text)
     return grid
-
-
-def _outcome_with_reason(ping: Ping) -> str:
-    """The outcome, its reason and the remarks. A reason that `poor` says already is left out."""
-    notes = list(ping.remarks)
-    if ping.reason and ping.reason != "uptime_below_threshold":
-        notes.insert(0, ping.reason)
-    if not notes:
-        return ping.outcome
-    return f"{ping.outcome} ({', '.join(notes)})"
 
 
 def uptime_of_a_day(agent: Agent) -> Text:

@@ -1,5 +1,7 @@
 """The console that answers are printed on, and the plain table that they are printed in."""
 
+import os
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -8,6 +10,11 @@ from gpuping.output.standard_output import discard_standard_output
 
 # Columns where the output is no terminal: wide enough that no table is wrapped.
 PLAIN_WIDTH = 160
+# Of a screen that is printed where no terminal tells its width.
+SCREEN_WIDTH = 80
+# Characters of a plain table between two columns, and at its two edges together.
+PLAIN_GAP = 3
+PLAIN_EDGES = 2
 
 
 class PipeConsole(Console):
@@ -41,6 +48,16 @@ def console(*, error: bool = False) -> Console:
         emoji=False,
         width=PLAIN_WIDTH,
     )
+
+
+def screen_width(console: Console) -> int:
+    """How wide a screen is that is printed: the terminal's width, or else COLUMNS, or else 80."""
+    if console.is_terminal:
+        return console.width
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    return SCREEN_WIDTH
 
 
 def plain_table(*headings: str) -> Table:

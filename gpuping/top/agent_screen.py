@@ -19,11 +19,12 @@ from bus.errors import GpupingError
 from gpuping.client.sources import Source
 from gpuping.output import tables
 from gpuping.output.formats import duration, milliseconds, percent, relative_time, untrusted
+from gpuping.output.ping_columns import pings_table
 from gpuping.output.terminal import plain_table
 
 PINGS = 20
 HOURS = 24.0
-WIDTH_FOR_UUIDS = 110  # of the terminal, in characters
+WIDTH_FOR_UUIDS = 90  # characters
 
 
 class AgentScreen(ModalScreen[None]):
@@ -83,7 +84,7 @@ class AgentScreen(ModalScreen[None]):
             self._agent,
             pings,
             clock.utc_now(),
-            with_uuids=self.app.size.width >= WIDTH_FOR_UUIDS,
+            self.query_one(VerticalScroll).scrollable_content_region.width,
         )
         line = untrusted(trouble)
         line.stylize("bold yellow")
@@ -94,14 +95,13 @@ def agent_in_full(
     agent: Agent,
     pings: tuple[Ping, ...],
     now: datetime,
-    *,
-    with_uuids: bool,
+    width: int,
 ) -> Group:
-    """An agent, its GPUs, and its newest pings where they are known."""
-    gpus = _gpus(agent, with_uuids=with_uuids)
+    """An agent, its GPUs, and its newest pings where they are known, in so many characters."""
+    gpus = _gpus(agent, with_uuids=width >= WIDTH_FOR_UUIDS)
     parts: list[RenderableType] = [_headline(agent), _facts(agent, now), "", gpus]
     if pings:
-        parts += ["", tables.pings_table(pings, now)]
+        parts += ["", pings_table(pings, now, width)]
     return Group(*parts)
 
 

@@ -1,7 +1,8 @@
 """The screen of `gpuping top`: the fleet in one line, its agents in a list, and the keys below."""
 
 import asyncio
-from typing import ClassVar
+from datetime import datetime
+from typing import ClassVar, Literal
 
 from msgspec.structs import replace
 from rich.text import Text
@@ -13,17 +14,22 @@ from textual.worker import Worker
 
 from bus import clock
 from bus.contract.dashboard import Dashboard
-from bus.contract.questions import Agent, AgentPage, ListRequest
+from bus.contract.questions import Agent, AgentOrder, AgentPage, ListRequest
 from bus.errors import GpupingError
 from bus.runner import Lifecycle
 from gpuping.client.sources import Source
+from gpuping.output.agent_columns import agent_columns
+from gpuping.output.columns import Column
 from gpuping.output.dashboard_screen import headline
 from gpuping.output.formats import untrusted
 from gpuping.top.agent_screen import AgentScreen
-from gpuping.top.columns import ORDERS, Column, columns_that_fit
 
 LISTED = 200  # agents in the list at most: one sorts or searches for the others
 SCROLL_BAR = 2  # characters
+GAP = 2  # between two columns
+FLEET_PADDING = 2  # characters: of the line about the fleet, at both ends together
+# The orders in which `s` goes round, the most useful one first.
+ORDERS: tuple[AgentOrder, ...] = ("worst", "uptime", "interval", "next", "response", "id")
 SEARCH_PAUSE_SECONDS = 0.2  # after a key, before the fleet is searched
 
 
@@ -56,7 +62,6 @@ class TopApp(App[None]):
         self._interval = interval
         self._request = ListRequest(order=ORDERS[0], limit=LISTED)
         self._agents: tuple[Agent, ...] = ()
-        self._columns: tuple[Column, ...] = ()
         self._asking: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
@@ -153,7 +158,9 @@ class TopApp(App[None]):
 
     def _show(self, dashboard: Dashboard, page: AgentPage) -> None:
         self._agents = page.agents
-        self.query_one("#fleet", Static).update(headline(dashboard))
+        self.query_one("#fleet", Static).update(
+            headline(dashboard, self.size.width - FLEET_PADDING)
+        )
         self.query_one("#shown", Static).update(self._what_is_shown(page))
         self._fill_table()
 
@@ -183,23 +190,35 @@ class TopApp(App[None]):
     def _fill_table(self) -> None:
         """Shows the agents; the cursor stays on the agent that it was on."""
         table = self.query_one(DataTable)
-        id_width = max((len(agent.agent_id) for agent in self._agents), default=0)
-        columns = columns_that_fit(self.size.width - SCROLL_BAR, id_width)
+        columns = agent_columns(self._agents, self.size.width - SCROLL_BAR, GAP)
         chosen = None
         if table.row_count:
             chosen = table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
         scrolled_to = table.scroll_y
         table.clear(columns=True)
         for column in columns:
-            table.add_column(column.heading, width=column.width, key=column.heading)
+            heading = Text(column.heading, justify=_side(column))
+            table.add_column(heading, width=column.width, key=column.heading)
         now = clock.utc_now()
         for agent in self._agents:
-            cells = [column.cell(agent, now) for column in columns]
+            cells = [_cell(column, agent, now) for column in columns]
             table.add_row(*cells, key=agent.agent_id)
         for row, agent in enumerate(self._agents):
             if agent.agent_id == chosen:
                 table.move_cursor(row=row, animate=False)
         table.scroll_to(y=scrolled_to, animate=False)
+
+
+def _cell(column: Column[Agent], agent: Agent, now: datetime) -> Text:
+    """One agent's text in a column, as long as there is room for."""
+    text = column.cell(agent, now).copy()
+    text.truncate(column.width, overflow="ellipsis")
+    text.justify = _side(column)
+    return text
+
+
+def _side(column: Column[Agent]) -> Literal["left", "right"]:
+    return "right" if column.is_number else "left"
 
 
 async def run_top(

@@ -14,6 +14,7 @@ from gpuping.client.bus_source import BusSource
 from gpuping.client.process_times import start_ticks
 from gpuping.output import formats
 from gpuping.output.dashboard_screen import dashboard_screen
+from gpuping.output.terminal import screen_width
 from gpuping.up import demo
 from gpuping.up.system import System
 
@@ -152,7 +153,7 @@ async def _print_dashboards(
     while True:
         try:
             dashboard = await source.dashboard()
-            console.print(dashboard_screen(dashboard))
+            console.print(dashboard_screen(dashboard, screen_width(console)))
         except BusError as error:
             console.print(f"no dashboard now: {error}", style="yellow")
         await asyncio.sleep(interval)

@@ -33,6 +33,7 @@ from bus.contract.messages import (
 )
 from bus.settings import Settings
 from bus.transport import bucket, connection
+from gpuping.client.bus_file import DEMO_FOLDER
 from gpuping.up.local_agents import LocalAgent
 
 MONTH = timedelta(days=30)
@@ -93,7 +94,7 @@ def demo_settings(settings: Settings) -> Settings:
 
     An interval that was set stays as it was set.
     """
-    changes: dict[str, Any] = {"GPUPING_DATA_DIR": str(settings.data_dir / "demo")}
+    changes: dict[str, Any] = {"GPUPING_DATA_DIR": str(settings.data_dir / DEMO_FOLDER)}
     defaults = Settings()
     if settings.PING_BASE_INTERVAL_MINUTES == defaults.PING_BASE_INTERVAL_MINUTES:
         changes["PING_BASE_INTERVAL_MINUTES"] = BASE_INTERVAL_MINUTES

@@ -31,7 +31,7 @@ def test_agents(fleet: Up, where: list[str]) -> None:
     assert page["total"] == 2
     text = asked("agents", *where)
     assert "sim-001" in text
-    assert "2/2 up" in text
+    assert "2/2 sim" in text
     assert json.loads(asked("agents", "--status", "missing", "--json", *where))["agents"] == []
 
 
