@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from bus import clock
 from bus.client.fleet_client import FleetClient, optional
 from gateway.broadcast import EventBroadcast
+from gateway.web.assets import Assets
 
 PERIOD_SECONDS = 5.0
 ANSWER_SECONDS = 2.0
@@ -23,6 +24,8 @@ class FleetHealth(Struct, kw_only=True, frozen=True):
     `remarks` are what an operator should put right, although all can work. The bus holds outcomes
     since `stream_begins` and drops the oldest in about `stream_days_left`; `days_in_file_only` are
     neither there nor in the archive, but in storage's file. None and 0 while storage does not say.
+    `page_build` is the build of the dashboard that this gateway serves, by which an older page
+    notices an upgrade; None while it serves the sources.
     """
 
     bus: bool
@@ -34,9 +37,10 @@ class FleetHealth(Struct, kw_only=True, frozen=True):
     stream_begins: datetime | None = None
     stream_days_left: float | None = None
     days_in_file_only: int = 0
+    page_build: str | None = None
 
 
-async def tell_health(broadcast: EventBroadcast, fleet_client: FleetClient) -> None:
+async def tell_health(broadcast: EventBroadcast, fleet_client: FleetClient, assets: Assets) -> None:
     """Publishes `health` events until cancelled: to a new stream at once, and then periodically.
 
     Nobody is asked while no stream is open.
@@ -44,7 +48,9 @@ async def tell_health(broadcast: EventBroadcast, fleet_client: FleetClient) -> N
     while True:
         broadcast.subscribed.clear()
         if broadcast.subscriber_count:
-            broadcast.publish_passing("health", await _health(fleet_client))
+            health = await _health(fleet_client)
+            told = replace(health, page_build=assets.build_id())
+            broadcast.publish_passing("health", told)
         try:
             async with asyncio.timeout(PERIOD_SECONDS):
                 await broadcast.subscribed.wait()

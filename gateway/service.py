@@ -83,7 +83,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             await _forward_events(client, broadcast)
             await dependencies.sign_outs.listen()
             start(server.answer(listener))
-            start(tell_health(broadcast, dependencies.fleet_client))
+            start(tell_health(broadcast, dependencies.fleet_client, dependencies.assets))
             start(tell_totals(broadcast, dependencies.fleet_client))
             await server.ready.wait()
             try:

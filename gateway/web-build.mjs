@@ -44,6 +44,8 @@ const ENTRIES = {
   "api-style": "css/api.css",
 };
 
+const ID_LENGTH = 16; // of the digest, in a page: by it a page notices that the gateway serves another build
+
 async function copyParts() {
   await rm(VENDOR, { recursive: true, force: true });
   await mkdir(VENDOR, { recursive: true });
@@ -83,15 +85,15 @@ async function build() {
   return addresses;
 }
 
-/** Writes the pages with the new addresses. Throws for one that names a file which is not built. */
-async function writePages(addresses) {
+/** Writes the pages with the new addresses and the build's id. Throws for one that names a file which is not built. */
+async function writePages(addresses, id) {
   for (const page of PAGES) {
     const html = await readFile(join(STATIC, page), "utf8");
     const built = html.replace(/"(static\/[^"]+)"/g, (_, address) => {
       if (!addresses.has(address)) throw new Error(`${page} names ${address}, which is not built`);
       return `"${addresses.get(address)}"`;
     });
-    await writeFile(join(BUILT, page), built);
+    await writeFile(join(BUILT, page), built.replace('name="page-build" content=""', `name="page-build" content="${id}"`));
   }
 }
 
@@ -112,6 +114,6 @@ const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
 await copyParts();
 const digest = await sourcesDigest();
-await writePages(await build());
+await writePages(await build(), digest.slice(0, ID_LENGTH));
 await writeFile(join(BUILT, "sources.sha256"), `${digest}\n`);
 console.log(`gateway/static/vendor: ${Object.keys(PARTS).length} files; gateway/static/built: ${PAGES.length} pages`);

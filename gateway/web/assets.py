@@ -17,7 +17,8 @@ BUILT = "built"
 _DIGEST_FILE = f"{BUILT}/sources.sha256"
 _BUILT_FOLDERS = (f"{BUILT}/", "vendor/")
 _SOURCE_SUFFIXES = (".js", ".css", ".html", ".svg")
-_HASHED = re.compile(rf"{BUILT}/[\w-]+-[0-9A-Z]{{8}}\.\w+")
+_HASHED = re.compile(rf"{BUILT}/(?P<stem>[\w-]+)-[0-9A-Z]{{8}}(?P<suffix>\.\w+)")
+_BUILD_ID_LENGTH = 16  # as in gateway/web-build.mjs
 MIN_COMPRESSED_BYTES = 1_000  # gzip gains nothing below
 _GZIP_LEVEL = 6
 _COMPRESSIBLE = ("text/", "application/json", "image/svg+xml")
@@ -66,22 +67,46 @@ class Assets:
             return self.find(f"{BUILT}/{name}")
         return self.find(name)
 
+    def build_id(self) -> str | None:
+        """Which build the pages are of, as they name it themselves; None while they are sources."""
+        made_of = self.find(_DIGEST_FILE)
+        if made_of is None or not self._is_build_current():
+            return None
+        return made_of.body.decode()[:_BUILD_ID_LENGTH]
+
     def find(self, name: str) -> Asset | None:
-        """The file, or None: also for a path out of the folder, or with a part such as `.git`."""
+        """The file, or None: also for a path out of the folder, or with a part such as `.git`.
+
+        For a file of another build it is the one that is in its place now. While gateways of two
+        builds stand behind one address, a page of the one asks the other for its files.
+        """
         path = self._resolve(name)
         if path is None:
             return None
+        relative = path.relative_to(self._folder).as_posix()
+        hashed = _HASHED.fullmatch(relative)
         try:
             stat = path.stat()
             stamp = FileStamp(stat.st_mtime_ns, stat.st_size)
             asset = self._cache.get(path)
             if asset is None or asset.stamp != stamp:
-                relative = path.relative_to(self._folder).as_posix()
-                asset = _read(path, stamp, is_immutable=_HASHED.fullmatch(relative) is not None)
+                asset = _read(path, stamp, is_immutable=hashed is not None)
                 self._cache[path] = asset
         except OSError:
-            return None
+            if hashed is None:
+                return None
+            return self._of_present_build(hashed["stem"], hashed["suffix"])
         return asset
+
+    def _of_present_build(self, stem: str, suffix: str) -> Asset | None:
+        """What is built under this name with another hash, to be asked for again each time."""
+        for path in (self._folder / BUILT).glob(f"{stem}-*{suffix}"):
+            relative = path.relative_to(self._folder).as_posix()
+            hashed = _HASHED.fullmatch(relative)
+            if hashed is not None and hashed["stem"] == stem:
+                found = self.find(relative)
+                return found and found._replace(is_immutable=False)
+        return None
 
     def _is_build_current(self) -> bool:
         """Whether what is built was made of the sources as they are now."""

@@ -130,11 +130,12 @@ def _weighed(
     """Divides the lost time among the parts, by their weights in microseconds.
 
     Parts that are longer than what was lost share it in proportion. Parts that are shorter keep
-    their length, and the remainder is `rest`.
+    their length, and the remainder is `rest` where it is more than what is lost by rounding.
     """
     weights_us = sum(part.weight for part in parts)
     divided_ms = lost_ms
-    if weights_us // 1000 + TOLERANCE_MS < lost_ms:
+    rounding_ms = TOLERANCE_MS * max(1, len(parts))  # each part is an incident, rounded by itself
+    if weights_us // 1000 + rounding_ms < lost_ms:
         divided_ms = weights_us // 1000
     losses = []
     running_us = 0

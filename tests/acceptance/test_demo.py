@@ -8,9 +8,12 @@ import httpx
 import pytest
 
 from gpuping.up.demo import HOSTS
-from tests.acceptance.system import Up, until
-from tests.browser import Browser, chromium
+from tests.acceptance.system import Up, run, until
+from tests.browser import chromium, violations
 from tests.integration.test_dashboard_truth import audit
+
+GROUND = "return getComputedStyle(document.body).backgroundColor"
+SIDEWAYS = "return document.documentElement.scrollWidth > innerWidth"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +38,15 @@ def test_twelve_hosts_carry_on_where_their_month_ends(up: Up) -> None:
     )
     assert well["status"] == "healthy"
     assert well["consecutive_poor_uptime"] == 0
+
+
+def test_the_terminal_shows_the_demo_where_nothing_else_was_started(up: Up) -> None:
+    shown = run("top", "--once", "--data-dir", str(up.data_dir), COLUMNS="80")
+    assert shown.returncode == 0, shown.stderr
+    lines = [line.rstrip() for line in shown.stdout.splitlines()]
+    assert max(len(line) for line in lines) <= 80
+    assert any(line.split()[:2] == ["sin-h200-02", "missing"] for line in lines)
+    assert "`gpuping up` runs" in run("doctor", "--data-dir", str(up.data_dir)).stdout
 
 
 def test_the_month_is_whole(up: Up) -> None:
@@ -65,21 +77,6 @@ def test_every_row_says_what_rest_says(up: Up, tmp_path: Path) -> None:
 def test_a_host_that_is_off_loses_its_own_time_once(up: Up) -> None:
     uptime = up.get("/ping-system/dashboard")["uptime"]
     assert uptime["unreported_seconds"] == pytest.approx(86_400, abs=1_800)
-
-
-AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
-FIND_VIOLATIONS = """
-const done = arguments[0];
-axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
-  done(violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`)));
-"""
-
-
-def violations(browser: Browser) -> list[str]:
-    """What axe finds on the page as it is now."""
-    browser.script(AXE.read_text(encoding="utf-8"))
-    found: list[str] = browser.driver.execute_async_script(FIND_VIOLATIONS)
-    return found
 
 
 def test_the_wall_is_live_and_the_title_counts_the_hosts_in_trouble(up: Up, tmp_path: Path) -> None:
@@ -113,6 +110,13 @@ def test_the_page_of_a_month_says_what_the_statement_says(up: Up, tmp_path: Path
         browser.see(".fix", "The GPU fell off the bus")
         assert violations(browser) == []
         assert browser.console_errors() == []
+        for scheme, ground in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(11, 17, 14)")):
+            browser.emulate(390, 844, scheme=scheme)
+            browser.open(f"{up.url}{address}/report?month={month}&format=html")
+            browser.see("h1", host)
+            assert browser.script(GROUND) == ground
+            assert browser.script(SIDEWAYS) is False
+            assert violations(browser) == [], scheme
     stated = up.get(f"{address}/report?month={month}")["host"]["uptime_percent"]
     explained = up.get(f"{address}/explanation?month={month}")
     points = sum(cause["points"] for cause in explained["causes"])

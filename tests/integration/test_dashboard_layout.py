@@ -60,7 +60,7 @@ def shown(host: OddHost) -> Agent:
         uptime_percent=99.95 if status == "healthy" else 12.345,
         uptime_24h_percent=99.954 if status == "healthy" else 12.345,
         consecutive_poor_uptime=0 if status == "healthy" else 1234,
-        current_interval_minutes=15.0 if status == "healthy" else 1440.0,
+        current_interval_minutes=15.0 if status == "healthy" else 83.5,
         next_ping_at=NOW + timedelta(days=400),
         last_ping_at=NOW,
         last_answered_at=NOW,
@@ -95,17 +95,22 @@ async def test_nothing_overlaps_or_is_cut_at_any_width(url: str, browser: Browse
 
     def look() -> None:
         wrong = {}
-        for route, part, height in (
-            ("#/", ".row:not(.head)", WHOLE),
-            (f"#/agent/{LONGEST_ID}", ".detail .readings", WHOLE),
-            ("#/wall?every=3600", ".wall-canvas canvas", 900),
-            ("map?by=site", ".map-canvas", 900),
+        for route, part, height, opened in (
+            ("#/", ".row:not(.head)", WHOLE, None),
+            (f"#/agent/{LONGEST_ID}", ".detail .readings", WHOLE, None),
+            ("#/wall?every=3600", ".wall-canvas canvas", 900, None),
+            ("map?by=site", ".map-canvas", 900, None),
+            ("#/?q=nobody", ".no-rows button", 900, "#keys"),
+            ("#/?q=nobody-else", ".no-rows button", 900, "#add-host"),
         ):
             browser.emulate(1440, height, reduced_motion=True)
             browser.open(f"{url}/{route}")
             browser.see(part)
             if "wall" in route:
                 browser.driver.execute_async_script(PUT_ON, LONGEST_PLACE)
+            if opened:
+                browser.wait_for(f"return document.querySelector('{opened}')")
+                browser.script(f"document.querySelector('{opened}').showModal()")
             for width in WIDTHS:
                 browser.emulate(width, height, reduced_motion=True)
                 browser.wait_for(f"return innerWidth === {width}")

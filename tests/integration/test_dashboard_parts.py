@@ -233,13 +233,16 @@ async def test_the_page_says_what_to_put_right_and_how_far_back_the_bus_reaches(
     await in_browser(look)
 
 
-async def test_the_page_says_that_the_scheduler_is_away(page: Page):
+@pytest.mark.parametrize("address", ["", "map"])
+async def test_the_page_says_that_the_scheduler_is_away(page: Page, address: str):
     def look() -> None:
-        page.browser.open(page.url)
+        page.browser.open(f"{page.url}/{address}")
         page.browser.see(".live", "Live")
         page.behind.silent |= {"fleet", "list"}
         page.browser.see(".live", "Scheduler away")
-        page.browser.see(".trouble", "Scheduler cannot work")
+        if not address:
+            page.browser.see(".trouble", "Scheduler cannot work")
+        assert "(stale)" in page.browser.driver.title
         page.behind.silent.clear()
         page.browser.see(".live", "Live")
         page.browser.gone(".trouble")
@@ -546,6 +549,37 @@ async def test_a_long_list_is_a_few_elements_and_reaches_its_last_row(
         page.browser.script("scrollTo(0, document.documentElement.scrollHeight)")
         query.clear()
         see_what_rest_lists(1_201)
+
+    await in_browser(look)
+
+
+# at first the page is of another build, as one that was opened before an upgrade; a form is filled in
+OF_ANOTHER_BUILD = """
+addEventListener("DOMContentLoaded", () => {
+  if (sessionStorage.getItem("was-old")) return;
+  sessionStorage.setItem("was-old", "yes");
+  document.querySelector("meta[name=page-build]").content = "0123456789abcdef";
+  document.body.insertAdjacentHTML("beforeend", "<form class='book-form'></form>");
+});
+"""
+HOW_LOADED = "return performance.getEntriesByType('navigation')[0].type"
+
+
+@pytest.mark.parametrize("address", ["#/agent/a?status=healthy", "map?by=site"])
+async def test_a_page_of_an_older_build_loads_itself_anew_when_nobody_types(
+    page: Page, address: str
+):
+    browser = page.browser
+
+    def look() -> None:
+        with browser.running_first(OF_ANOTHER_BUILD):
+            browser.open(f"{page.url}/{address}")
+            browser.see(".live", "Live")  # so that `health` came
+            assert browser.script(HOW_LOADED) == "navigate"
+            browser.script("document.querySelector('body > .book-form').remove()")
+            browser.wait_for(f"{HOW_LOADED} === 'reload'")
+            browser.see(".live", "Live")
+            assert browser.driver.current_url == f"{page.url}/{address}"
 
     await in_browser(look)
 

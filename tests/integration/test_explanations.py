@@ -65,6 +65,18 @@ def month_of(interval: timedelta) -> list[AgentState]:
             )
         elif at == OCTOBER + timedelta(days=20):
             lost = {6: Seconds(up=whole - 7.5, down=7.5)}
+        elif at == OCTOBER + timedelta(days=25) + interval:
+            lost = {2: Seconds(up=whole - 20.005, down=20.005)}
+            incidents = tuple(
+                Incident(
+                    gpu=UUIDS[2],
+                    state="down",
+                    reason="lost",
+                    since=at - timedelta(seconds=10 * n + 5),
+                    until=at - timedelta(seconds=10 * n),
+                )
+                for n in (4, 3, 2, 1)
+            )
         healthy = Seconds(up=whole)
         gpus = tuple(
             GpuReport(
@@ -125,6 +137,15 @@ async def world(tmp_path: Path, request: pytest.FixtureRequest):
     await kept.fill(month_of(timedelta(minutes=request.param)))
     yield World(kept)
     await kept.store.close()
+
+
+async def test_what_is_lost_by_rounding_is_no_cause_of_its_own(world: World):
+    """Four incidents of a window, each rounded to the millisecond, explain 20.000 of 20.005 s."""
+    explained = await world.explanation()
+    of_gpu = [cause for cause in explained.causes if cause.gpu == UUIDS[2]]
+    assert [(cause.reason, cause.losses, cause.seconds) for cause in of_gpu] == [
+        ("lost", 4, 20.005)
+    ]
 
 
 async def test_causes_and_days_add_up_to_the_statement(world: World):

@@ -74,17 +74,31 @@ async def test_a_page_names_its_files_by_their_content_and_they_are_asked_for_on
             assert file.headers["cache-control"] == "public, max-age=31536000, immutable"
 
 
+async def test_a_file_of_another_build_is_answered_with_the_present_one(http):
+    """While gateways of two builds stand behind one address, a page may ask either of them."""
+    page = (await http.get("/")).text
+    present = re.search(r"static/built/page-[0-9A-Z]{8}\.js", page)[0]
+    other = await http.get("/static/built/page-00000000.js")
+    assert other.status_code == 200
+    assert other.content == (await http.get(f"/{present}")).content
+    assert other.headers["cache-control"] == "no-cache"
+    for unknown in ("age-00000000.js", "page-00000000.css", "page-0000.js", "page.js"):
+        assert (await http.get(f"/static/built/{unknown}")).status_code == 404
+
+
 async def test_a_page_whose_sources_changed_is_served_from_them(tmp_path):
     static = tmp_path / "static"
     shutil.copytree(STATIC_FOLDER, static, ignore=shutil.ignore_patterns("vendor"))
     assets = Assets(static)
     built = assets.page("index.html")
     assert b"static/built/" in built.body
+    assert f'name="page-build" content="{assets.build_id()}"'.encode() in built.body
     source = static / "js/fleet.js"
     text = source.read_text()
     source.write_text(text + "\n")
     changed = assets.page("index.html")
     assert b"static/js/main.js" in changed.body
+    assert assets.build_id() is None
     source.write_text(text)
     assert assets.page("index.html").body == built.body
     shutil.rmtree(static / "built")

@@ -12,14 +12,9 @@ from bus import settings
 from bus.identity import tokens
 from bus.transport.embedded_server import EmbeddedServer
 from gpuping.up import system
-from tests.browser import Browser, chromium, origins
+from tests.browser import Browser, chromium, origins, violations
 
 AGENT = "sim-001"
-AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
-VIOLATIONS = """
-return await axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
-  violations.map(({ id, impact, nodes }) => [id, impact, nodes[0].html.slice(0, 200)]));
-"""
 SCROLLS_SIDEWAYS = "return document.documentElement.scrollWidth > innerWidth"
 SIGN_IN = """
 return await fetch("login", { method: "POST", headers: { "Content-Type": "application/json" },
@@ -82,8 +77,7 @@ def look_at(browser: Browser, url: str, widths: tuple[int, ...]) -> None:
         assert browser.script(SCROLLS_SIDEWAYS) is False, (url, width)
         assert len(origins(browser.addresses())) == 1
         assert browser.console_errors() == []
-        browser.script(AXE.read_text())
-        assert browser.script(VIOLATIONS) == [], (url, width, scheme)
+        assert violations(browser) == [], (url, width, scheme)
     browser.emulate(1440, 1000)
 
 
@@ -99,8 +93,7 @@ def books_and_cancels(browser: Browser, whole: Whole) -> None:
     sign_in(browser, whole, "operator")
     browser.see(".maintenance .book", "Book").click()
     browser.see(".book-form input[name=until]")
-    browser.script(AXE.read_text())
-    assert browser.script(VIOLATIONS) == []
+    assert violations(browser) == []
     browser.script(BOOK)
     browser.see(".booking", "new <fans>")
     browser.see(".booking", "begins in")
@@ -111,8 +104,7 @@ def books_and_cancels(browser: Browser, whole: Whole) -> None:
     browser.see(".booking button", "Cancel").click()
     browser.see(".booking button", "Cancel it").click()
     browser.gone(".booking:not(.is-over)")
-    browser.script(AXE.read_text())
-    assert browser.script(VIOLATIONS) == []
+    assert violations(browser) == []
 
 
 async def until_added(http: httpx.AsyncClient, page: dict) -> None:
@@ -126,7 +118,6 @@ async def until_added(http: httpx.AsyncClient, page: dict) -> None:
 
 
 async def test_what_everybody_sees_and_what_operators_do(whole: Whole, browser: Browser):
-    assert AXE.exists(), "axe-core is not installed: make web"
     page = {"name": "fleet", "title": "Our GPU fleet", "agents": ["sim-001", "sim-002"]}
     await until_added(whole.operator, page)
     wanted = {"kind": "host", "agent_id": AGENT}

@@ -111,4 +111,4 @@ function ProblemBanner({ state }) {
   </p>`;
 }
 
-const Loading = () => html`<main class="loading" aria-busy="true" aria-label="Loading"><i></i><i></i><i></i></main>`;
+const Loading = () => html`<main class="loading" aria-busy="true" aria-label="Loading"><h1 class="spoken">The fleet</h1><i></i><i></i><i></i></main>`;

@@ -3,6 +3,12 @@
 import { countdown } from "./format.js";
 import { PART_NAMES } from "./labels.js";
 
+/** The services behind the gateway, without which it cannot tell all. */
+export const PARTS = ["bus", "scheduler", "storage"];
+
+/** What a state of the event stream means for the page. */
+export const LIVE_BY_STREAM = { open: "live", lost: "reconnecting", closed: "reconnecting" };
+
 const STALE_SECONDS = 12; // the stream tells something every five
 
 /**
@@ -16,7 +22,7 @@ export function badge({ live, health, heardAt }, now) {
   }
   if (live === "reconnecting") return { kind: "reconnecting", label: "Reconnecting", note: "the event stream was lost" };
   if (live === "connecting" || !health) return { kind: "connecting", label: "Connecting", note: "asking for live events" };
-  const away = ["bus", "scheduler", "storage"].find((name) => !health[name]);
+  const away = PARTS.find((name) => !health[name]);
   if (away) return { kind: "away", label: `${PART_NAMES[away]} away`, note: health.reasons?.[away] ?? "" };
   return { kind: "live", label: "Live", note: "every outcome shows up as it happens; all parts can work" };
 }

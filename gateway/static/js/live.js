@@ -4,6 +4,8 @@
  */
 
 import * as api from "./api.js";
+import { LIVE_BY_STREAM, PARTS } from "./badge.js";
+import { followBuild } from "./build.js";
 import { fromDashboard, fromEvent, fromHistory, fromTotals, fromView, isWhole, VIEW_PAGE } from "./fleet.js";
 import { PLAIN, viewKey } from "./rows.js";
 import { isShared, openStream } from "./stream/stream.js";
@@ -15,7 +17,6 @@ const REFRESH_SOON_MS = 1_000;
 const HIDDEN_REFRESH_MS = 60_000;
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000];
 const SLOWEST_RETRY_MS = RETRY_MS.at(-1);
-const PARTS = ["bus", "scheduler", "storage"];
 const WANT_MS = 300; // wishes are sent once the page rests for so long
 const WANT_AT_MOST_MS = 2_000; // or at the latest so long after the first of them
 
@@ -106,11 +107,9 @@ function closeStream() {
   stream = null;
 }
 
-const STATES = { open: "live", lost: "reconnecting", closed: "reconnecting" };
-
 function onState(state) {
   const wasLost = current().live === "reconnecting";
-  change({ live: STATES[state] });
+  change({ live: LIVE_BY_STREAM[state] });
   if (state === "open") {
     if (wasLost) refresh(); // for what happened meanwhile and is no longer kept
     return;
@@ -183,6 +182,7 @@ function onTotals(totals) {
 
 /** What is back is asked again at once: rows and the panel may have failed while it was away. */
 function onHealth(health) {
+  followBuild(health.page_build);
   const before = current().health;
   const isBack = PARTS.some((part) => health[part] && before && !before[part]);
   const isGone = PARTS.some((part) => !health[part] && (!before || before[part]));

@@ -4,13 +4,17 @@
  * What is chosen is kept in the URL, so that it can be shared: `map?by=site&colour=uptime`.
  */
 
+import { Brand, LiveBadge } from "../parts/topbar.js";
+import { ThemeButton } from "../parts/themebutton.js";
 import { html, render, useEffect, useRef, useState } from "../preact.js";
-import { openStream } from "../stream/stream.js";
+import { Tab } from "../tab.js";
 import { apply } from "../theme.js";
 import { MapCanvas } from "./canvas.js";
 import { requestMap, updated } from "./data.js";
+import { follow } from "./live.js";
 
 const REFRESH_MS = 30_000;
+const LARGEST_CELL = 96; // pixels: a small fleet is not lost on a large page
 const STATUS_LETTER = { healthy: "h", recovering: "r", pending: "n", maintenance: "m", poor: "p", missing: "x" };
 const STATUS_NAME = Object.fromEntries(Object.entries(STATUS_LETTER).map(([name, letter]) => [letter, name]));
 const COLOURINGS = [
@@ -32,6 +36,8 @@ function MapPage() {
   const [choice, setChoice] = useState(chosen());
   const [map, setMap] = useState(null);
   const [trouble, setTrouble] = useState(null);
+  const [returns, setReturns] = useState(0); // how often the gateway or a part behind it came back
+  const pinged = useRef(() => {}); // what takes the updates of the stream: the canvas that is shown
   const choose = (part) => {
     const next = { ...choice, ...part };
     const parameters = new URLSearchParams();
@@ -59,10 +65,19 @@ function MapPage() {
       isCancelled = true;
       clearInterval(timer);
     };
-  }, [choice.label]);
-  return html`<main class="map-page">
+  }, [choice.label, returns]);
+  return html`<header class="top">
+      <${Brand} href="./#/" />
+      <${Live} onUpdates=${(updates) => pinged.current(updates)} onReturn=${() => setReturns((times) => times + 1)} />
+      <nav aria-label="More">
+        <a href="./#/">Agents</a>
+        <a href="./#/wall" class="wall-link">Wall</a>
+        <${ThemeButton} />
+      </nav>
+    </header>
+    <main class="map-page">
     <div class="map-top">
-      <h1><a href="./">gpuping</a> / Map</h1>
+      <h1>Map</h1>
       ${map && html`<${Counts} map=${map} />`}
       <span class="spring"></span>
       <label>Group by <input type="text" value=${choice.label} placeholder="site, owner …" maxlength="64"
@@ -74,8 +89,16 @@ function MapPage() {
     ${trouble && html`<p class="map-trouble" role="alert">${trouble} What is drawn may be out of date.</p>`}
     <${Legend} colouring=${choice.colouring} />
     ${map && map.columns.agent_ids.length === 0 && html`<p>No agent is registered yet.</p>`}
-    ${map && map.columns.agent_ids.length > 0 && html`<${Canvas} map=${map} colouring=${choice.colouring} />`}
+    ${map && map.columns.agent_ids.length > 0 && html`<${Canvas} map=${map} colouring=${choice.colouring} pinged=${pinged} />`}
   </main>`;
+}
+
+/** The badge, and the title that counts the hosts in trouble: a part of its own, as it changes with each event. */
+function Live({ onUpdates, onReturn }) {
+  const [state, setState] = useState({ live: "connecting", health: null, heardAt: null, byStatus: {} });
+  useEffect(() => follow({ onState: setState, onUpdates, onReturn }), []);
+  const ofTab = { ...state, phase: "ready", fleet: { byStatus: state.byStatus } };
+  return html`<${Tab} state=${ofTab} place="Map" /><${LiveBadge} state=${state} />`;
 }
 
 function Counts({ map }) {
@@ -95,7 +118,7 @@ function Legend({ colouring }) {
   </ul>`;
 }
 
-function Canvas({ map, colouring }) {
+function Canvas({ map, colouring, pinged }) {
   const box = useRef();
   const element = useRef();
   const canvas = useRef(null);
@@ -109,7 +132,7 @@ function Canvas({ map, colouring }) {
   useEffect(() => {
     const draw = () => {
       const height = Math.max(260, innerHeight - box.current.getBoundingClientRect().top - scrollY - 60);
-      canvas.current.draw(map, colouring, box.current.clientWidth, height);
+      canvas.current.draw(map, colouring, box.current.clientWidth, height, { largest: LARGEST_CELL });
     };
     const observer = new ResizeObserver(draw); // called at once, too, and where a scroll bar takes room
     observer.observe(box.current.parentElement);
@@ -121,7 +144,12 @@ function Canvas({ map, colouring }) {
       removeEventListener("themechange", draw);
     };
   }, [map, colouring]);
-  useEffect(() => follow(map, (changed) => canvas.current.pinged(changed)), [map]);
+  useEffect(() => {
+    pinged.current = (updates) => canvas.current.pinged(updated(map, updates));
+    return () => {
+      pinged.current = () => {};
+    };
+  }, [map]);
   useEffect(() => setChosen([]), [map.columns.agent_ids.length]);
   const pointOf = (event) => {
     const at = element.current.getBoundingClientRect();
@@ -200,13 +228,6 @@ function saidOf({ columns, offsets }, host) {
   ];
   if (columns.escalations[host] > 0) said.push(`${columns.escalations[host]} poor pings in a row`);
   return said;
-}
-
-/** Applies live events to the map's columns, and calls `onChange` with the hosts that changed. */
-function follow(map, onChange) {
-  const stream = openStream({ onEvent: (name, data) => name === "map" && onChange(updated(map, data.agents)), onState: () => {} });
-  stream.want({ agents: [], map: true });
-  return () => stream.close();
 }
 
 apply();

@@ -59,7 +59,7 @@ export function NewHost() {
   };
   if (offer) return html`<${Offer} offer=${offer} onAgain=${() => setOffer(null)} />`;
   return html`<form class="new-host" onSubmit=${submit}>
-    <label>Name <span class="quiet">its host name, if left empty</span>
+    <label><span class="label-line">Name <span class="quiet">its host name, if left empty</span></span>
       <input name="agent_id" pattern=${ID} maxlength="63" autocomplete="off" autocapitalize="off" spellcheck=${false}
         placeholder="gpu-host-1" title="Letters, digits, _ and -, beginning with a letter or digit" /></label>
     <button class="primary" disabled=${isBusy}>${isBusy ? "Making it" : "Make the command"}</button>

@@ -1,4 +1,4 @@
-/** A command line with a button that copies it to the clipboard. */
+/** A command line with a button that copies it to the clipboard. The line scrolls, so that it takes the focus. */
 
 import { html, useRef, useState } from "../preact.js";
 import { Icon } from "./glyph.js";
@@ -24,7 +24,7 @@ export function Copyable({ text, label }) {
     setTimeout(() => setDone(false), 1500);
   };
   return html`<div class="copyable">
-    <code ref=${line}>${text}</code>
+    <code ref=${line} tabindex="0">${text}</code>
     <button type="button" class="plain" onClick=${press} aria-label=${`Copy: ${label ?? text}`} title="Copy">
       <${Icon} name=${done ? "done" : "copy"} /><span class="spoken" role="status">${done ? "copied" : ""}</span>
     </button>

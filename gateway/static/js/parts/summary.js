@@ -14,7 +14,7 @@ export function Summary({ fleet }) {
     <${GpusUp} gpus=${fleet.gpus} />
     <${Uptime} fleet=${fleet} />
     <div class="figure">
-      <h2>Response time, 24 h</h2>
+      <h2>Response time, 24${SPACE}h</h2>
       <p class="big" data-name="p50">${milliseconds(fleet.responseMs.p50)}</p>
       <p class="note">median; 95 in 100 within <b data-name="p95">${milliseconds(fleet.responseMs.p95)}</b></p>
     </div>
@@ -54,7 +54,7 @@ function Uptime({ fleet }) {
   const early = value === NOTHING ? "" : earlyNote(fleet);
   const isAway = fleet.degraded.includes("storage");
   return html`<div class="figure figure-uptime">
-    <h2>Fleet uptime, 24 h</h2>
+    <h2>Fleet uptime, 24${SPACE}h</h2>
     <p class="trended"><span class=${classes({ big: true, "is-early": early })} data-name="uptime">${value}</span>${!early && html`<${Trend} fleet=${fleet} />`}</p>
     ${early && html`<p class="note early-note" role="note">${early}</p>`}
     ${value === NOTHING && html`<p class="note">${isAway ? (fleet.reasons.storage ?? "storage did not answer") : "known after the second ping of an agent"}</p>`}
@@ -131,7 +131,7 @@ function Pings({ fleet }) {
   const total = verdicts.reduce((sum, [, times]) => sum + times, 0);
   const isAway = fleet.degraded.includes("storage") && total === 0;
   return html`<div class="figure">
-    <h2>Pings, 24 h</h2>
+    <h2>Pings, 24${SPACE}h</h2>
     <p class="big" data-name="pings">${isAway ? NOTHING : count(total)}</p>
     <p class="note" title=${`since the beginning: ${count(fleet.totals.pings)}, ${count(fleet.totals.missed)} missed`}>
       ${verdicts.map(([name, times]) => `${count(times)} ${name}`).join(", ") || (isAway ? "not known now" : "none yet")}
