@@ -103,7 +103,7 @@ SCENES = (
     Scene("help", "demo", "#/", _presses(".help-button", "dialog[open]"), is_whole=False),
     Scene("add-host", "demo", "#/", _presses(".add-host", "#add-host[open]"), is_whole=False),
     Scene("no-such-agent", "demo", "#/agent/nobody-here", _sees(".detail"), is_whole=False),
-    Scene("no-such-month", "demo", f"#/agent/nobody-here/{MONTH}", _sees(".problem")),
+    Scene("no-such-month", "demo", f"#/agent/nobody-here/{MONTH}", _sees(".month .trouble")),
     Scene("none-found", "demo", "#/?q=nothing-is-called-this", _sees(".no-rows button")),
     Scene("odd-fleet", "odd", "#/", _fleet),
     Scene("odd-panel", "odd", f"#/agent/{LONGEST_ID}", _chart, is_whole=False),

@@ -110,10 +110,14 @@ def test_the_page_of_a_month_says_what_the_statement_says(up: Up, tmp_path: Path
         browser.see(".fix", "The GPU fell off the bus")
         assert violations(browser) == []
         assert browser.console_errors() == []
+        # as a file: the gateway's policy for this page lets no script run, not even that of axe
+        statement = tmp_path / "statement.html"
+        of_few_incidents = up.url + "/ping-system/agents/fra-h100-02/report?format=html"
+        statement.write_text(httpx.get(f"{of_few_incidents}&month={month}", timeout=60).text)
         for scheme, ground in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(11, 17, 14)")):
-            browser.emulate(390, 844, scheme=scheme)
-            browser.open(f"{up.url}{address}/report?month={month}&format=html")
-            browser.see("h1", host)
+            browser.emulate(320, 700, scheme=scheme)
+            browser.open(statement.as_uri())
+            browser.see("h1", "fra-h100-02")
             assert browser.script(GROUND) == ground
             assert browser.script(SIDEWAYS) is False
             assert violations(browser) == [], scheme

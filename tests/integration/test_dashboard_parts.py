@@ -553,7 +553,7 @@ async def test_a_long_list_is_a_few_elements_and_reaches_its_last_row(
     await in_browser(look)
 
 
-# at first the page is of another build, as one that was opened before an upgrade; a form is filled in
+# At first the page is of another build, as after an upgrade, and a form of it is filled in.
 OF_ANOTHER_BUILD = """
 addEventListener("DOMContentLoaded", () => {
   if (sessionStorage.getItem("was-old")) return;
