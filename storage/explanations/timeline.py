@@ -24,6 +24,7 @@ from storage.explanations.segments import (
 )
 from storage.statements.account import UNNAMED
 from storage.statements.outcomes import AgentOutcomes, read_outcomes
+from storage.statements.windows import PingKey
 from storage.store.store import Reader
 
 LONGEST_US = 92 * DAY_US
@@ -82,15 +83,15 @@ def _rows(
     period: Interval,
     grain_us: int,
 ) -> tuple[TimelineRow, ...]:
-    noted = {one.pinged_us: Noted(one.reason) for one in explained}
+    noted = {PingKey(one.pinged_us, one.ping_seq): Noted(one.reason) for one in explained}
     for outcome in outcomes.rows:
         if outcome.remarks is not None:
-            reason = noted.get(outcome.pinged_us, Noted()).reason
-            noted[outcome.pinged_us] = Noted(reason, outcome.remark_words())
+            reason = noted.get(outcome.key(), Noted()).reason
+            noted[outcome.key()] = Noted(reason, outcome.remark_words())
     collected = PiecesByRow()
-    for pinged_us, window in outcomes.windows.items():
+    for ping, window in outcomes.windows.items():
         if window.interval.overlaps(period):
-            collected.add(window, noted.get(pinged_us, Noted()))
+            collected.add(window, noted.get(ping, Noted()))
     pieces = collected.finished()
     missing = [gap_piece(gap) for gap in outcomes.gaps()]
     rows = []

@@ -31,7 +31,7 @@ from storage.statements.account import (
     month_totals,
     to_account,
 )
-from storage.statements.enrolments import AgentHistory, ended_us, enrolled_intervals
+from storage.statements.enrolments import AgentHistory, Asked, ended_us, enrolled_intervals
 from storage.statements.left_out import left_out
 from storage.statements.outcomes import (
     AgentOutcomes,
@@ -106,8 +106,7 @@ def statement_of(
     now_us = microseconds(now)
     outcomes = month.outcomes
     windows = outcomes.aligned_windows()
-    asked_us = sorted(_asked_us(outcomes.rows))
-    history = AgentHistory(asked_us, outcomes.windows, month.first_us, month.measured)
+    history = AgentHistory(list(_asked(outcomes)), windows, month.first_us, month.measured)
     enrolled = enrolled_intervals(request.enrolments, history, month.retained, now_us)
     totals = month_totals(windows, enrolled, outcomes.gaps())
     remarks = _count_remarks(month)
@@ -157,17 +156,29 @@ def _booked_within(request: StatementRequest, calendar: Interval) -> Iterator[Bo
             yield one
 
 
-def _asked_us(rows: Iterable[OutcomeRow]) -> Iterator[int]:
+def _asked(outcomes: AgentOutcomes) -> Iterator[Asked]:
     """Yields the moments at which the host was asked and the ping was not excused.
 
     An excused ping proves one as well: its window began when the host was last answered, also where
-    that answer never reached history.
+    that answer never reached history. A miss whose window was answered at an earlier time, because
+    our clock was set back in between, tells nothing of later.
     """
-    for row in rows:
-        if row.outcome != "excused":
-            yield row.pinged_us
-        elif row.measured_since_us is not None:
-            yield row.measured_since_us
+    open_since_us: int | None = None
+    for row in outcomes.rows:
+        since_us = row.measured_since_us
+        if since_us is not None:
+            if open_since_us is not None and since_us < open_since_us:
+                continue
+            open_since_us = since_us
+            if row.outcome == "answered":
+                open_since_us = row.pinged_us
+        window = outcomes.windows.get(row.key())
+        if window is not None:
+            yield Asked(row.pinged_us, window.interval.end)
+        elif row.outcome != "excused":
+            yield Asked(row.pinged_us, row.pinged_us)
+        elif since_us is not None:
+            yield Asked(since_us, since_us)
 
 
 def _span(interval: Interval) -> Span:
@@ -293,7 +304,7 @@ def _conflicts(month: MonthHistory, enrolled: list[Interval]) -> list[Interval]:
     """Returns the enrolled time of reports that came while two agents answered under this id."""
     joined: list[Interval] = []
     for row in month.outcomes.rows:
-        window = month.outcomes.windows.get(row.pinged_us)
+        window = month.outcomes.windows.get(row.key())
         if window is None or TWO_UNDER_ONE_ID not in row.remark_words():
             continue
         for interval in enrolled:
@@ -332,7 +343,7 @@ def _payable_windows(
         )
         payable.append(lost)
     for row in month.outcomes.rows:
-        window = month.outcomes.windows.get(row.pinged_us)
+        window = month.outcomes.windows.get(row.key())
         durations = Durations()
         whole = None
         counted = row.pinged_us in month.calendar

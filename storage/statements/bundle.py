@@ -82,7 +82,7 @@ def _outcome(
     outcomes: AgentOutcomes,
     report: _Report | None,
 ) -> dict[str, Any]:
-    window = outcomes.windows.get(row.pinged_us)
+    window = outcomes.windows.get(row.key())
     gpus = {}
     if window is not None:
         gpus = {uuid: _times(durations) for uuid, durations in window.gpus.items()}

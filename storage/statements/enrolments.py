@@ -9,6 +9,7 @@ that the registry knows, they count as one that ended.
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -23,6 +24,13 @@ from storage.statements.windows import ReportWindow
 NEAR_US = AGREES_US + 1_000_000
 
 
+class Asked(NamedTuple):
+    """A ping, and up to when its outcome accounts for the host's time."""
+
+    pinged_us: int
+    accounted_us: int
+
+
 class AgentHistory(Struct, frozen=True):
     """What history has of an agent around a month.
 
@@ -30,8 +38,8 @@ class AgentHistory(Struct, frozen=True):
     every window.
     """
 
-    pinged_us: Sequence[int]
-    windows: dict[int, ReportWindow]  # by the time of their ping
+    asked: Sequence[Asked]
+    windows: Sequence[ReportWindow]
     first_us: int | None
     measured: bool = False
 
@@ -54,7 +62,7 @@ def enrolled_intervals(
     for enrolled in _known_enrolments(enrolments, history):
         begin_us = enrolled.since_us
         if not history.measured:
-            begin_us = _begin_us(enrolled.since_us, history.windows.values())
+            begin_us = _begin_us(enrolled.since_us, history.windows)
         end_us = month.end
         if enrolled.until_us is not None or now_us < month.end or history.measured:
             end_us = min(_last_reported_us(history, enrolled), now_us)
@@ -113,7 +121,7 @@ def _known_enrolments(
         first_known_us = enrolled[0].since_us
     if first_known_us is None or history.first_us < first_known_us - NEAR_US:
         begin_us = history.first_us
-        for window in history.windows.values():
+        for window in history.windows:
             begin_us = min(begin_us, window.interval.begin)
         enrolled.insert(0, _Enrolled(begin_us, first_known_us))
     return enrolled
@@ -145,14 +153,9 @@ def _last_reported_us(
 ) -> int:
     """Returns up to when the outcomes of an enrolment account for it."""
     reported_us = enrolled.since_us
-    for pinged_us in history.pinged_us:
-        before = pinged_us < enrolled.since_us
-        after = enrolled.until_us is not None and pinged_us > enrolled.until_us
-        if before or after:
-            continue
-        window = history.windows.get(pinged_us)
-        if window is None:
-            reported_us = max(reported_us, pinged_us)
-        else:
-            reported_us = max(reported_us, window.interval.end)
+    for one in history.asked:
+        before = one.pinged_us < enrolled.since_us
+        after = enrolled.until_us is not None and one.pinged_us > enrolled.until_us
+        if not before and not after:
+            reported_us = max(reported_us, one.accounted_us)
     return reported_us

@@ -67,7 +67,12 @@ class _OpenWindow:
         self._number_before: int | None = None
 
     def take(self, one: MeasuredOutcome) -> Iterator[Gap]:
-        """Goes on to the next outcome. Yields the gaps before its window."""
+        """Goes on to the next outcome. Yields the gaps before its window.
+
+        A miss may come after the answer to its window, where our clock was set back in between.
+        """
+        if self._is_answered_already(one):
+            return
         number_before = self._number_before
         number_lost = number_before is not None and one.ping_seq > number_before + 1
         self._number_before = one.ping_seq
@@ -96,6 +101,11 @@ class _OpenWindow:
         """Yields the time up to the last miss, if the last ping was not answered."""
         if self._begin_us is not None and self._missed_us is not None:
             yield Gap(Interval(self._begin_us, self._missed_us), "unreported")
+
+    def _is_answered_already(self, one: MeasuredOutcome) -> bool:
+        if self._begin_us is None or one.since_us is None:
+            return False
+        return one.since_us < self._begin_us
 
     def _first_asked_us(self, one: MeasuredOutcome, *, is_first: bool) -> int | None:
         """Returns from when on the outcomes before this one are known to be missing or to be none.

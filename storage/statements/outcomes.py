@@ -16,7 +16,7 @@ from storage.engine.rows import from_microseconds, microseconds
 from storage.statements.account import GpuName
 from storage.statements.alignment import AlignedWindow, align
 from storage.statements.gaps import Gap, MeasuredOutcome, gaps
-from storage.statements.windows import ReportWindow
+from storage.statements.windows import PingKey, ReportWindow
 from storage.store.gpu_rows import gpu_rows
 from storage.store.store import Reader
 
@@ -48,6 +48,10 @@ class OutcomeRow(NamedTuple):
     excused_ms: int
     remarks: str | None
     enrolled_us: int | None
+
+    def key(self) -> PingKey:
+        """Returns which ping it is."""
+        return PingKey(self.pinged_us, self.ping_seq)
 
     def label(self) -> Interval | None:
         """Returns the window as the agent's clock labels it, in microseconds."""
@@ -88,7 +92,7 @@ class AgentOutcomes(Struct, frozen=True):
     """
 
     rows: list[OutcomeRow]
-    windows: dict[int, ReportWindow]  # by the time of their ping
+    windows: dict[PingKey, ReportWindow]
     gpu_names: dict[str, GpuName]  # by UUID
     complete_since_us: int = FIRST_US
 
@@ -114,13 +118,12 @@ class AgentOutcomes(Struct, frozen=True):
 class _Details(NamedTuple):
     """What history keeps beside the rows of outcomes.
 
-    Durations and reasons by GPU, and incidents are by the time of their ping, sets of GPUs by their
-    number.
+    Durations and reasons by GPU, and incidents are by their ping, sets of GPUs by their number.
     """
 
-    gpus: dict[int, dict[str, Durations]]
-    gpu_reasons: dict[int, dict[str, tuple[str, ...]]]
-    incidents: dict[int, list[_IncidentRow]]
+    gpus: dict[PingKey, dict[str, Durations]]
+    gpu_reasons: dict[PingKey, dict[str, tuple[str, ...]]]
+    incidents: dict[PingKey, list[_IncidentRow]]
     gpu_sets: dict[int, GpuNames]
 
 
@@ -144,7 +147,7 @@ def read_outcomes(
     for row in rows:
         window = _window(row, details)
         if window is not None:
-            windows[row.pinged_us] = window
+            windows[row.key()] = window
     gpu_names = {}
     for number in sorted(details.gpu_sets):
         for uuid, index, name in details.gpu_sets[number]:
@@ -180,15 +183,16 @@ def _of_gpus(
     reader: Reader,
     agent: int,
     interval: Interval,
-) -> tuple[dict[int, dict[str, Durations]], dict[int, dict[str, tuple[str, ...]]]]:
+) -> tuple[dict[PingKey, dict[str, Durations]], dict[PingKey, dict[str, tuple[str, ...]]]]:
     """Returns the durations of GPUs by ping, and their reasons where they had any."""
-    durations: dict[int, dict[str, Durations]] = {}
-    reasons: dict[int, dict[str, tuple[str, ...]]] = {}
+    durations: dict[PingKey, dict[str, Durations]] = {}
+    reasons: dict[PingKey, dict[str, tuple[str, ...]]] = {}
     for row in gpu_rows(reader, [agent], interval):
-        by_gpu = durations.setdefault(row.pinged_us, {})
+        key = PingKey(row.pinged_us, row.ping_seq)
+        by_gpu = durations.setdefault(key, {})
         by_gpu[row.uuid] = durations_of(row)
         if row.reasons != _NO_REASONS:
-            of_ping = reasons.setdefault(row.pinged_us, {})
+            of_ping = reasons.setdefault(key, {})
             of_ping[row.uuid] = msgspec.json.decode(row.reasons, type=tuple[str, ...])
     return durations, reasons
 
@@ -197,11 +201,11 @@ def _incidents(
     reader: Reader,
     interval: Interval,
     asked: dict[str, Any],
-) -> dict[int, list[_IncidentRow]]:
+) -> dict[PingKey, list[_IncidentRow]]:
     text = reader.partitions.fill(sql("statement_incidents"), interval.begin, interval.end)
-    incidents: dict[int, list[_IncidentRow]] = {}
+    incidents: dict[PingKey, list[_IncidentRow]] = {}
     for row in rows_as(_IncidentRow, reader.cursor, text, asked):
-        incidents.setdefault(row.pinged_us, []).append(row)
+        incidents.setdefault(PingKey(row.pinged_us, row.ping_seq), []).append(row)
     return incidents
 
 
@@ -230,11 +234,11 @@ def _window(row: OutcomeRow, details: _Details) -> ReportWindow | None:
         return None
     spent_us = host.window * 1000
     aligned = align(row.pinged_us, row.response_us, label, spent_us)
-    gpus = details.gpus.get(row.pinged_us, {})
+    gpus = details.gpus.get(row.key(), {})
     if not gpus and row.gpu_set is not None:
         for uuid, _, _ in details.gpu_sets[row.gpu_set]:
             gpus[uuid] = host
-    incidents = details.incidents.get(row.pinged_us, [])
+    incidents = details.incidents.get(row.key(), [])
     return ReportWindow(
         ping_seq=row.ping_seq,
         interval=aligned.interval,
@@ -243,7 +247,7 @@ def _window(row: OutcomeRow, details: _Details) -> ReportWindow | None:
         incidents=tuple(_incident(one, aligned) for one in incidents),
         clock_stepped=aligned.clock_stepped,
         measured=row.is_measured(),
-        gpu_reasons=details.gpu_reasons.get(row.pinged_us, {}),
+        gpu_reasons=details.gpu_reasons.get(row.key(), {}),
     )
 
 

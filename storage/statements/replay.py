@@ -31,7 +31,7 @@ from storage.statements.outcomes import stored_incident
 from storage.statements.payment import PayableWindow, Terms
 from storage.statements.policy_files import asked_terms
 from storage.statements.unaccounted import AWAITED_US, Unaccounted, unaccounted
-from storage.statements.windows import ReportWindow
+from storage.statements.windows import PingKey, ReportWindow
 from storage.store.store import Reader
 
 
@@ -177,16 +177,16 @@ def _edge_windows(reader: Reader, month: Interval) -> Iterator[_EdgeWindow]:
         "since_us": month.begin,
         "awaited_us": awaited_us,
     }
-    incidents: dict[tuple[int, int], list[Incident]] = defaultdict(list)
+    incidents: dict[tuple[int, PingKey], list[Incident]] = defaultdict(list)
     for told in rows_as(_EdgeIncidentRow, reader.cursor, text, parameters):
-        incidents[told.agent, told.pinged_us].append(told.incident())
+        incidents[told.agent, PingKey(told.pinged_us, told.ping_seq)].append(told.incident())
     for row in rows:
         window = ReportWindow(
             ping_seq=row.ping_seq,
             interval=Interval(row.begin_us, row.pinged_us),
             host=durations_of(row),
             gpus={},
-            incidents=tuple(incidents[row.agent, row.pinged_us]),
+            incidents=tuple(incidents[row.agent, PingKey(row.pinged_us, row.ping_seq)]),
             measured=True,
         )
         part = durations_within(window, None, [month])

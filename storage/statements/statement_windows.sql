@@ -16,4 +16,4 @@ SELECT
     remarks, enrolled_us
 FROM {pings}
 WHERE agent = $agent AND pinged_us >= $since_us AND pinged_us < $until_us
-ORDER BY pinged_us;
+ORDER BY pinged_us, ping_seq;

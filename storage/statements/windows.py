@@ -24,6 +24,16 @@ TOLERANCE_MS = 3  # incidents are rounded to the millisecond at each end
 _WORST_FIRST = ("down", "unknown", "degraded")
 
 
+class PingKey(NamedTuple):
+    """Which ping of an agent it is.
+
+    Several have one time where our own clock was set back: the windows of the later ones are empty.
+    """
+
+    pinged_us: int
+    ping_seq: int
+
+
 class ReportWindow(Struct, frozen=True):
     """What one report accounts for, by host and by GPU. `interval` is in microseconds by our clock.
 

@@ -67,6 +67,17 @@ FIRST_LOST = [LOST, *STEADY[:7]]
 # Half of the events are before the second enrolment.
 LAST_LOST_OF_ENROLMENT = [*STEADY[:3], LOST, *STEADY[:4]]
 LOST_AROUND_ENROLMENT = [*STEADY[:3], *3 * [LOST], *STEADY[:3]]
+# Our clock is set back by ten hours, after an answer and after a miss.
+BACK = Event(-600, "answered", 0, 0, False)
+SET_BACK = [
+    *STEADY[:3],
+    *2 * [BACK],
+    *STEADY[:4],
+    Event(600, "missed", 0, 0, False),
+    BACK,
+    Event(60, "answered", 333, 0, False),
+    Event(60, "answered", 0, 500, False),
+]
 LOST_FOR_DAYS = [*STEADY[:2], *6 * [LOST], *STEADY[:2]]
 
 
@@ -97,6 +108,7 @@ async def kept(folder: Path, lives: list[Life]) -> Store:
 @example([("healthy", LOST_BEFORE_EXCUSED, 3), ("re-enrolled", 2 * LOST_BEFORE_EXCUSED, 3)])
 @example([("re-enrolled", LOST_AROUND_ENROLMENT, 3), ("replaced", FIRST_LOST, 3)])
 @example([("re-enrolled", LAST_LOST_OF_ENROLMENT, 3), ("healthy", FIRST_LOST, 3)])
+@example([("healthy", SET_BACK, 3), ("replaced", SET_BACK, -7_000), ("re-enrolled", SET_BACK, 3)])
 @example([("healthy", LOST_FOR_DAYS, 42_400), ("healthy", FIRST_LOST, 43_900)])
 @example([("re-enrolled", STEADY, -7_000), ("clock-broken", STEADY, -7_000)])
 def test_every_answer_comes_to_one_figure(drawn: list):  # type: ignore[type-arg]
@@ -278,12 +290,16 @@ def _nanoseconds(state: AgentState) -> int:
 
 def _judged_last(newest: tuple[Ping, ...]) -> Ping | None:
     """Returns the outcome whose uptime is shown: the last judged one, unless a miss followed it."""
-    for ping in newest:
+    for ping in sorted(newest, key=_number, reverse=True):
         if ping.outcome == "missed":
             return None
         if ping.verdict in {"good", "poor"}:
             return ping
     return None
+
+
+def _number(ping: Ping) -> int:
+    return ping.ping_seq
 
 
 def _compare_with_dashboard(reader: Reader, lives: list[Life], now: datetime) -> None:

@@ -44,7 +44,10 @@ KINDS: tuple[Kind, ...] = ("healthy", "dead", "re-enrolled", "replaced", "clock-
 
 
 class Event(Struct, frozen=True):
-    """A ping: the minutes since the one before, its outcome, and the host's down share in it."""
+    """A ping: the minutes since the one before, its outcome, and the host's down share in it.
+
+    The minutes are below 0 where our own clock was set back meanwhile.
+    """
 
     minutes: int
     outcome: Literal["answered", "missed", "excused"]
@@ -68,22 +71,27 @@ class Life(Struct, frozen=True):
         An excused one tells when the last answer before it was, also where that answer is lost.
         """
         last = enrolment.since
+        begin = enrolment.since
         for one in self.kept:
             at = one.last.pinged_at
+            since = one.last.since
+            assert since
             is_within = enrolment.since <= at and (enrolment.until is None or at < enrolment.until)
             if not is_within:
                 continue
-            if one.last.outcome != "excused":
-                last = at
-            elif one.last.since is not None:
-                last = max(last, one.last.since)
+            if since > begin:
+                last = begin = since
+            if one.last.outcome == "answered":
+                last = begin = at
+            elif one.last.outcome == "missed":
+                last = max(last, at)
         return last
 
 
 events = st.lists(
     st.builds(
         Event,
-        minutes=st.integers(1, 1_200),
+        minutes=st.integers(-80, 1_200),
         outcome=st.sampled_from(["answered"] * 7 + ["missed"] * 3 + ["excused"]),
         down_thousandths=st.sampled_from([0, 0, 0, 1, 333, 1000]),
         unknown_thousandths=st.sampled_from([0, 0, 0, 7, 500]),
@@ -106,6 +114,7 @@ def live(agent_id: str, kind: Kind, start: datetime, told: list[Event]) -> Life:
     since = start
     for index, event in enumerate(told):
         if index == half and kind == "re-enrolled" and states:
+            now = max(now, *(one.last.pinged_at for one in states))
             enrolments.append(Enrolment(enrolled_at, now + MILLISECOND))
             now += timedelta(hours=30, milliseconds=17)
             enrolled_at = now
@@ -120,12 +129,13 @@ def live(agent_id: str, kind: Kind, start: datetime, told: list[Event]) -> Life:
             outcome = "missed"
         before = states[-1] if states else None
         number = len(states) + 1
-        last = _last(agent_id, number, since, now, outcome, event, gpus, kind)
+        pinged_at = max(now, since)  # a clock that was set back makes an empty window
+        last = _last(agent_id, number, since, pinged_at, outcome, event, gpus, kind)
         last = structs.replace(last, enrolled_at=enrolled_at)
         state = _state(agent_id, before, last)
         states.append(state)
         if state.last.outcome == "answered":
-            since = now
+            since = pinged_at
         if event.is_lost and index < len(told) - 1:
             lost.add(state.ping_seq)
     enrolments.append(Enrolment(enrolled_at))

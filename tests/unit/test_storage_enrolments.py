@@ -10,7 +10,7 @@ from bus.contract.durations import Durations, Interval
 from bus.contract.messages import Enrolment
 from storage.engine.rows import microseconds
 from storage.statements.alignment import AGREES_US, AlignedWindow, align
-from storage.statements.enrolments import AgentHistory, ended_us, enrolled_intervals
+from storage.statements.enrolments import AgentHistory, Asked, ended_us, enrolled_intervals
 from storage.statements.windows import ReportWindow
 
 DAY = 86_400_000_000
@@ -35,12 +35,13 @@ def window(number: int, begin_us: int, end_us: int, up_ms: int = 1) -> ReportWin
 
 def known(*days: tuple[float, float], misses: tuple[float, ...] = ()) -> AgentHistory:
     """An agent whose reports cover these days, each pinged at its end."""
-    windows = {
-        at(end): window(n, at(begin), at(end), up_ms=(at(end) - at(begin)) // 1000)
+    windows = [
+        window(n, at(begin), at(end), up_ms=(at(end) - at(begin)) // 1000)
         for n, (begin, end) in enumerate(days, 1)
-    }
-    pinged = sorted([*windows, *(at(day) for day in misses)])
-    return AgentHistory(pinged, windows, pinged[0] if pinged else None)
+    ]
+    pinged = sorted([one.interval.end for one in windows] + [at(day) for day in misses])
+    asked = [Asked(pinged_us, pinged_us) for pinged_us in pinged]
+    return AgentHistory(asked, windows, pinged[0] if pinged else None)
 
 
 def found(
@@ -86,7 +87,7 @@ def test_history_from_before_a_lost_registry_counts_as_an_enrolment_that_ended()
 @pytest.mark.parametrize("off_us", [-5_000_000, -1_000, 60_000, 5_000_000])
 def test_a_ping_s_way_at_the_beginning_is_no_time_that_nobody_reported(off_us):
     begins = window(1, at(10) + off_us, at(11))
-    outcomes = AgentHistory([at(11)], {at(11): begins}, at(11))
+    outcomes = AgentHistory([Asked(at(11), at(11))], [begins], at(11))
     assert enrolled_intervals([Enrolment(on(10))], outcomes, MONTH, LATER) == [
         Interval(at(10) + off_us, MONTH.end)
     ]
@@ -110,7 +111,7 @@ def test_a_first_ping_labelled_before_its_enrolment_makes_no_other():
 
 def test_a_longer_way_is():
     late = window(1, at(10) + 60_000_000, at(11))
-    outcomes = AgentHistory([at(11)], {at(11): late}, at(11))
+    outcomes = AgentHistory([Asked(at(11), at(11))], [late], at(11))
     assert enrolled_intervals([Enrolment(on(10))], outcomes, MONTH, LATER) == [
         Interval(at(10), MONTH.end)
     ]

@@ -65,6 +65,13 @@ def test_an_enrolment_that_a_clock_put_after_the_window_proves_nothing():
     assert found(outcome(1, 0, 10), outcome(2, 10, 20, 50)) == []
 
 
+def test_a_miss_that_our_clock_puts_after_the_answer_to_its_window_tells_nothing():
+    """Our clock was set back between the two."""
+    answered = (outcome(2, 10, 20), outcome(3, 20, 30))
+    assert found(outcome(1, 0, 10), *answered, miss(2, 10, 50)) == []
+    assert found(outcome(1, 0, 10), *answered, miss(2, 10, 50), outcome(4, 30, 60)) == []
+
+
 def test_intervals_are_those_of_the_outcomes():
     assert list(gaps([outcome(1, 0, 10), outcome(3, 20, 30)], FIRST_US)) == [
         Gap(Interval(10, 20), "history_lost")
