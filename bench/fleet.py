@@ -27,24 +27,25 @@ async def enrol(
     progress: Callable[[int], None],
     signing_key: str | None = None,
     enrolled_at: Callable[[int], datetime] | None = None,
+    begin: int = 0,
 ) -> None:
-    """Registers agents 0..n-1, each with its first timer. Two keys each, 500 agents a batch.
+    """Registers agents `begin` to n-1, each with its first timer. Two keys each, 500 a batch.
 
     With `signing_key` their reports must be signed with it: one for all, for they share a host.
     They are enrolled at `now`, or at a time of each one's own.
     """
     step = MAX_MESSAGES // 2
-    for first in range(0, agents, step):
+    for first in range(begin, agents, step):
         writes: list[Write] = []
         for number in range(first, min(first + step, agents)):
             name = agent_id(number)
-            begin = now
+            enrolled = now
             if enrolled_at is not None:
-                begin = enrolled_at(number)
+                enrolled = enrolled_at(number)
             entry = AgentEntry(
                 agent_id=name,
-                registered_at=begin,
-                enrolled_at=begin,
+                registered_at=enrolled,
+                enrolled_at=enrolled,
                 expected_gpus=(f"GPU-{number:032x}",),
                 signing_key=signing_key,
             )

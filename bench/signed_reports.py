@@ -7,10 +7,10 @@ agents make at an interval of 15 minutes. Besides the cost of one signature and 
 the memory of what a scheduler holds for them.
 
 At the highest rate more agents are due than can be pinged. At 1,111 a second each run has servers
-and a fleet of its own, whose due times are spread over the interval: a fleet that was due at once
-is due at once again an interval later, and nothing happens in between. It lasts whole intervals, in
-which each agent is pinged as often as every other. A run whose pings came in bursts all the same,
-because the machine was too busy for the fleet to be enrolled in time, is said and left out.
+and a fleet of its own, which is enrolled bit by bit over one interval while the scheduler runs: a
+fleet that was due at once is due at once again an interval later, and nothing happens in between.
+It lasts whole intervals, in which each agent is pinged as often as every other. A run whose pings
+came in bursts all the same, on too busy a machine, is said and left out.
 
     python -m bench.signed_reports quick
 """
@@ -24,14 +24,14 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from bench.fleet import enrol, spread
+from bench.fleet import enrol
 from bench.processes import cpu_seconds, pid_of, python_module
 from bench.responder import healthy
 from bench.scheduler_throughput import IN_FLIGHT, history_messages
@@ -47,8 +47,7 @@ from gpuping.client import own_server
 
 FASTEST_SECONDS = 1.0  # the interval at which more is due than can be pinged
 STEADY_RATE = 1_111.0  # pings a second
-START_SECONDS = 4.0  # until the first agent of a spread fleet is due: for a scheduler to start
-ENROLLED_PER_SECOND = 2_000.0  # more are, on a machine that does nothing else
+ENROLMENT_STEPS = 40  # in which a fleet is enrolled over one interval
 SLICES = 8  # of a steady run; in the quietest one at least half of a slice's pings are made
 GPUS = 8
 
@@ -68,20 +67,17 @@ FULL: dict[str, Any] = {
 }
 
 
-class Fleet(NamedTuple):
-    """So many agents that are due at once, or with an interval: spread over it."""
-
-    agents: int
-    interval_seconds: float | None = None
-
-
 class World(NamedTuple):
-    """A server with a fleet and its responder. `env` is for a scheduler on it."""
+    """A server with a responder for a fleet. `env` is for a scheduler on it.
+
+    `signing_key`: with which the responder signs for every host.
+    """
 
     client: Client
     env: dict[str, str]
     nats_pid: int
     responder_pid: int
+    signing_key: str | None = None
 
 
 class Rate(NamedTuple):
@@ -102,7 +98,7 @@ class Rate(NamedTuple):
 
 
 @asynccontextmanager
-async def open_world(fleet: Fleet) -> AsyncIterator[World]:
+async def open_world() -> AsyncIterator[World]:
     """A server without identities."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -111,12 +107,11 @@ async def open_world(fleet: Fleet) -> AsyncIterator[World]:
         client = await stack.enter_async_context(connection.connected(config, "bench"))
         await layout.ensure(client, config)
         responder = await stack.enter_async_context(python_module("bench.responder", server.url))
-        await _enrol(client, fleet, None)
         yield World(client, {"NATS_URL": server.url}, pid_of(server), responder.pid)
 
 
 @asynccontextmanager
-async def signed_world(fleet: Fleet) -> AsyncIterator[World]:
+async def signed_world() -> AsyncIterator[World]:
     """A server with identities, where every report must be signed."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -134,7 +129,6 @@ async def signed_world(fleet: Fleet) -> AsyncIterator[World]:
         responder = await stack.enter_async_context(
             python_module("bench.responder", url, str(hosts), account, str(seed))
         )
-        await _enrol(client, fleet, key.public)
         of_scheduler = server.settings_of("scheduler")
         env = {
             "NATS_URL": url,
@@ -142,7 +136,7 @@ async def signed_world(fleet: Fleet) -> AsyncIterator[World]:
             "NATS_SYSTEM_CREDS": str(of_scheduler.NATS_SYSTEM_CREDS),
             "GPUPING_REQUIRE_SIGNED": "true",
         }
-        yield World(client, env, _server_pid(folder), responder.pid)
+        yield World(client, env, _server_pid(folder), responder.pid, key.public)
 
 
 def _everything(server: own_server.OwnServer, folder: Path, name: str) -> Path:
@@ -175,61 +169,98 @@ def _server_pid(folder: Path) -> int:
     raise RuntimeError(f"no nats-server runs on {folder}")
 
 
-async def _enrol(client: Client, fleet: Fleet, signing_key: str | None) -> None:
-    """Enrols the fleet. Without a grace period, agents are due an interval after their enrolment.
-
-    No enrolment may be in the future, so a spread fleet was enrolled at different times before now.
-    """
+async def _enrol(
+    world: World,
+    agents: int,
+    begin: int = 0,
+) -> None:
+    """Enrols agents now, from the number `begin` on."""
     now = datetime.now(UTC)
-    first = now
-    spread_seconds = 0.0
-    if fleet.interval_seconds is not None:
-        start_seconds = START_SECONDS + fleet.agents / ENROLLED_PER_SECOND
-        first = now + timedelta(seconds=start_seconds - fleet.interval_seconds)
-        spread_seconds = fleet.interval_seconds
-    enrolled_at = spread(first, spread_seconds, fleet.agents)
     await enrol(
-        client,
-        fleet.agents,
-        lambda number: enrolled_at(number) + timedelta(seconds=spread_seconds),
+        world.client,
+        agents,
+        lambda _: now,
         now=now,
         progress=lambda _: None,
-        signing_key=signing_key,
-        enrolled_at=enrolled_at,
+        signing_key=world.signing_key,
+        begin=begin,
     )
 
 
-async def _rate(
+async def _enrol_over(
     world: World,
-    interval_seconds: float,
-    warm: int,
+    agents: int,
     seconds: float,
-) -> Rate:
-    """Runs a scheduler; measures once it has recorded `warm` outcomes."""
+) -> None:
+    """Enrols a fleet bit by bit, so that it is due bit by bit ever after."""
+    began = time.monotonic()
+    enrolled = 0
+    for step in range(1, ENROLMENT_STEPS + 1):
+        upto = agents * step // ENROLMENT_STEPS
+        await _enrol(world, upto, enrolled)
+        enrolled = upto
+        await asyncio.sleep(max(0.0, began + seconds * step / ENROLMENT_STEPS - time.monotonic()))
+
+
+@asynccontextmanager
+async def _scheduler(world: World, interval_seconds: float) -> AsyncIterator[int]:
     env = world.env | {
         "PING_MAX_CONCURRENT_AGENTS": str(IN_FLIGHT),
         "PING_BASE_INTERVAL_MINUTES": str(interval_seconds / 60),
-        "PING_FIRST_PING_GRACE_PERIOD": "false",
         "LOG_LEVEL": "warning",
     }
     async with python_module("scheduler", env=env) as scheduler:
-        target = await history_messages(world.client) + warm
-        async with asyncio.timeout(300):
-            while await history_messages(world.client) < target:  # noqa: ASYNC110  # only looking tells
-                await asyncio.sleep(0.2)
-        pids = (scheduler.pid, world.nats_pid, world.responder_pid)
-        before = await history_messages(world.client)
-        began = time.monotonic()
-        cpu = [cpu_seconds(pid) for pid in pids]
-        counts = [before]
-        for number in range(1, SLICES + 1):
-            await asyncio.sleep(began + seconds * number / SLICES - time.monotonic())
-            counts.append(await history_messages(world.client))
-        took = time.monotonic() - began
-        used = [cpu_seconds(pid) - was for pid, was in zip(pids, cpu, strict=True)]
-        by_slice = tuple(after - earlier for earlier, after in pairwise(counts))
-        pings = max(1, sum(by_slice))
-        return Rate(pings / took, *(1000 * spent / pings for spent in used), by_slice=by_slice)
+        yield scheduler.pid
+
+
+async def _fastest(
+    world: World,
+    agents: int,
+    seconds: float,
+) -> Rate:
+    """Pings as fast as it goes; measured once each agent has had two pings."""
+    target = await history_messages(world.client) + 2 * agents
+    async with _scheduler(world, FASTEST_SECONDS) as pid:
+        await _until_recorded(world, target)
+        return await _measured(world, pid, seconds)
+
+
+async def _steady(
+    world: World,
+    agents: int,
+    seconds: float,
+) -> Rate:
+    """Pings at STEADY_RATE; measured once each agent has had its first ping."""
+    interval_seconds = agents / STEADY_RATE
+    async with _scheduler(world, interval_seconds) as pid:
+        await _enrol_over(world, agents, interval_seconds)
+        await _until_recorded(world, agents)
+        return await _measured(world, pid, whole_intervals(seconds, interval_seconds))
+
+
+async def _until_recorded(world: World, outcomes: int) -> None:
+    async with asyncio.timeout(300):
+        while await history_messages(world.client) < outcomes:  # noqa: ASYNC110  # only looking tells
+            await asyncio.sleep(0.2)
+
+
+async def _measured(
+    world: World,
+    scheduler_pid: int,
+    seconds: float,
+) -> Rate:
+    pids = (scheduler_pid, world.nats_pid, world.responder_pid)
+    began = time.monotonic()
+    cpu = [cpu_seconds(pid) for pid in pids]
+    counts = [await history_messages(world.client)]
+    for number in range(1, SLICES + 1):
+        await asyncio.sleep(max(0.0, began + seconds * number / SLICES - time.monotonic()))
+        counts.append(await history_messages(world.client))
+    took = time.monotonic() - began
+    used = [cpu_seconds(pid) - was for pid, was in zip(pids, cpu, strict=True)]
+    by_slice = tuple(after - earlier for earlier, after in pairwise(counts))
+    pings = max(1, sum(by_slice))
+    return Rate(pings / took, *(1000 * spent / pings for spent in used), by_slice=by_slice)
 
 
 def whole_intervals(seconds: float, interval_seconds: float) -> float:
@@ -251,19 +282,16 @@ async def measure(
     figures = one_report() | memory_by_agent()
     fastest: dict[str, list[Rate]] = {"unsigned": [], "signed": []}
     steady: dict[str, list[Rate]] = {"unsigned": [], "signed": []}
-    due_at_once = Fleet(agents)
-    async with open_world(due_at_once) as unsigned, signed_world(due_at_once) as signed:
+    async with open_world() as unsigned, signed_world() as signed:
+        for world in (unsigned, signed):
+            await _enrol(world, agents)
         for _ in range(rounds):
             for name, world in (("unsigned", unsigned), ("signed", signed)):
-                rate = await _rate(world, FASTEST_SECONDS, 2 * agents, seconds)
-                fastest[name].append(rate)
-    interval_seconds = steady_agents / STEADY_RATE
-    spread_out = Fleet(steady_agents, interval_seconds)
-    lasting = whole_intervals(steady_seconds, interval_seconds)
+                fastest[name].append(await _fastest(world, agents, seconds))
     for _ in range(rounds):
         for name, new_world in (("unsigned", open_world), ("signed", signed_world)):
-            async with new_world(spread_out) as world:
-                rate = await _rate(world, interval_seconds, steady_agents, lasting)
+            async with new_world() as world:
+                rate = await _steady(world, steady_agents, steady_seconds)
             if rate.is_steady:
                 steady[name].append(rate)
             else:
