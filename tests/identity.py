@@ -10,10 +10,15 @@ from typing import Any
 import nats
 from nats.aio.client import Client
 
+from bus.contract import subjects
 from bus.identity.authority import Authority
 from bus.identity.server.config import identity_config
 from bus.identity.server.quoting import quoted
+from bus.settings import Settings
+from bus.transport import connection
 from bus.transport.embedded_server import find_binary
+from bus.transport.micro_services import serve
+from scheduler.enrolment_endpoints import EnrolmentEndpoints
 
 
 class IdentityServer:
@@ -111,6 +116,19 @@ async def joined(url: str, inbox: str, **options: Any) -> AsyncIterator[RoleClie
     finally:
         with contextlib.suppress(Exception):
             await nc.close()
+
+
+@contextlib.asynccontextmanager
+async def keeping_enrolments(settings: Settings) -> AsyncIterator[connection.Client]:
+    """What of a scheduler the enrolment service needs, with a scheduler's credentials."""
+    inbox_prefix = subjects.service_inbox("scheduler")
+    async with connection.connected(settings, "scheduler", inbox_prefix=inbox_prefix) as client:
+        endpoints = EnrolmentEndpoints(client).all()
+        service = await serve(client, subjects.SCHEDULER_SERVICE, "keeps enrolments", endpoints)
+        try:
+            yield client
+        finally:
+            await service.stop()
 
 
 def matches(pattern: str, subject: str) -> bool:

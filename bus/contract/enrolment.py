@@ -5,12 +5,15 @@ time in which an agent was registered.) The bucket has one entry for each token,
 public keys of each host.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from bus.contract.messages import AgentId, Message
+
+# A host that redeemed a token in its last moment may ask again.
+KEPT_AFTER_EXPIRY = timedelta(minutes=10)
 
 PublicKeyText = Annotated[str, Meta(min_length=56, max_length=56)]
 SignatureText = Annotated[str, Meta(max_length=100)]  # base64 of 64 bytes
@@ -115,3 +118,37 @@ class HostKeys(Message, kw_only=True, frozen=True):
     signing_key: PublicKeyText
     enrolled_at: datetime
     token_hash: str | None = None
+
+
+Revision = Annotated[int, Meta(ge=0)]  # of an entry that is written over; 0: there is none
+
+
+class KeptToken(Struct, kw_only=True, frozen=True):
+    """A token that is to be kept over `revision`; removed where `value` is None."""
+
+    token_hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    value: EnrolmentToken | None
+    revision: Revision
+
+
+class KeptHost(Struct, kw_only=True, frozen=True):
+    """A host's keys that are to be kept over `revision`."""
+
+    keys: HostKeys
+    revision: Revision
+
+
+class KeepEnrolment(Message, kw_only=True, frozen=True):
+    """The enrolment service asks the scheduler to keep a token, a host's keys, or both at once.
+
+    Whoever may publish to one key of the bucket may do with it what headers can: empty the bucket
+    (`Nats-Rollup: all`), or schedule a message into any other key (`Nats-Schedule-Target`). So the
+    scheduler is the only writer of the bucket.
+    """
+
+    token: KeptToken | None = None
+    host: KeptHost | None = None
+
+
+class EnrolmentKept(Message, kw_only=True, frozen=True):
+    """Both are in the bucket."""

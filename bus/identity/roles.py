@@ -203,8 +203,7 @@ ROLES: dict[RoleName, Role] = {
         publish=(
             "_INBOX.>",
             "_R_.>",
-            subjects.enrolment_key("*"),
-            subjects.host_key("*"),
+            subjects.KEEP_ENROLMENT,
             subjects.AUDIT_ALL,
             *_READ_STREAMS,
         ),

@@ -34,6 +34,7 @@ from gpuping.client.bus_file import with_fleet_rules
 from gpuping.commands.operate import creds as creds_command
 from gpuping.commands.operate import hosts
 from gpuping.enrolment import service as enrolment_service
+from tests.identity import keeping_enrolments
 from tests.ports import free_port
 from tests.waiting import until
 
@@ -380,6 +381,7 @@ async def test_the_enrolment_service_lets_a_host_in_with_the_agents_signing_key_
         with pytest.raises(AuthorityError):
             authority.mint("operator", "_x", authority.fleet.look_user, now=0, expires_at=None)
         async with (
+            keeping_enrolments(settings_of("scheduler")),
             enrolment_service.running(settings_of("enrolment"), authority),
             connection.connected(
                 settings_of("operator"), "operator", inbox_prefix="_INBOX._operator"

@@ -38,7 +38,7 @@ from bus.transport.bucket import read
 from gpuping.client import own_server
 from gpuping.client.own_server import OwnServer
 from gpuping.enrolment.service import Enrolment, running
-from tests.identity import joined
+from tests.identity import joined, keeping_enrolments
 from tests.ports import free_port
 
 DAY = 86_400
@@ -47,10 +47,17 @@ DAY = 86_400
 class World:
     """A server with identities, and the enrolment service on it."""
 
-    def __init__(self, server: OwnServer, enrolment: Enrolment, client: connection.Client) -> None:
+    def __init__(
+        self,
+        server: OwnServer,
+        enrolment: Enrolment,
+        client: connection.Client,
+        writer: connection.Client,
+    ) -> None:
         self.server = server
         self.enrolment = enrolment
         self.client = client  # with the service's rights
+        self.writer = writer  # with those of the scheduler, which alone writes the bucket
         self.url = server.settings.nats_url
 
     async def token(self, agent_id: str | None = None) -> enrolment_token.EnrolmentSecret:
@@ -68,12 +75,13 @@ async def world(tmp_path: Path):
     async with own_server.running(chosen, free_port()) as server:
         service_settings = server.settings_of("enrolment")
         async with (
+            keeping_enrolments(server.settings_of("scheduler")) as writer,
             running(service_settings, server.identities.authority) as enrolment,
             connection.connected(
                 service_settings, "test", inbox_prefix=subjects.service_inbox("enrolment")
             ) as client,
         ):
-            yield World(server, enrolment, client)
+            yield World(server, enrolment, client, writer)
 
 
 def request_of(secret: str, **changes: object) -> RedeemRequest:
@@ -151,7 +159,7 @@ async def test_what_is_refused(world: World) -> None:
     kept = await read(world.client, key, EnrolmentToken)
     assert kept is not None
     ended = msgspec.structs.replace(kept.value, expires_at=kept.value.expires_at.replace(year=2020))
-    await commit(world.client, [Write(key, encode(ended))])
+    await commit(world.writer, [Write(key, encode(ended))])
     with pytest.raises(RefusedError, match="has expired"):
         await world.enrolment.redeem(request_of(token.secret))
     assert await world.keys("a-1") is None
@@ -233,7 +241,7 @@ async def test_tokens_that_are_of_no_use_any_more_are_removed(world: World) -> N
     for number in range(3):
         key = subjects.enrolment_key(f"{number:064x}")
         old = EnrolmentToken(expires_at=datetime(2026, 1, 1, tzinfo=UTC), used_by="a-9")
-        await commit(world.client, [Write(key, encode(old))])
+        await commit(world.writer, [Write(key, encode(old))])
         ended.append(key)
     assert await world.enrolment.purge_spent() == 3
     assert await world.enrolment.purge_spent() == 0

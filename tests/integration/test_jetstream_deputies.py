@@ -7,6 +7,8 @@ in the fleet's account can, and the table in docs/security.md says so.
 
 import asyncio
 import json
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +184,38 @@ async def test_a_role_apart_has_jetstream_write_nothing_that_it_may_not_write(se
             if not any_matches(may_publish, "", subject):
                 wrong.append(f"{subject} was asked")
         assert not wrong
+
+
+@pytest.mark.parametrize("role", accounts.apart())
+async def test_a_role_apart_reaches_no_other_key_by_the_headers_of_what_it_writes(
+    server, role
+) -> None:
+    """`Nats-Rollup: all` empties a stream; a schedule has the server write to any of its subjects.
+
+    With the right to publish to one key of the bucket, the enrolment service could do both.
+    """
+    at = datetime.fromtimestamp(time.time() + 1, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    tricks: list[dict[str, str]] = [{"Nats-Rollup": "all"}]
+    for target in KEYS:
+        tricks.append({"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": target})
+    async with (
+        role_client(server, "scheduler") as scheduler,
+        role_client(server, "layout") as observer,
+        role_client(server, role) as client,
+    ):
+        await lay_out(server, scheduler)
+        before = await sequences(observer)
+        own = [one for one in ROLES[role].publish if one.startswith(("$KV.", "gpuping.audit."))]
+        for headers in tricks:
+            for pattern in own:
+                subject = pattern.replace("*", OWN).replace(">", OWN)
+                await client.nc.publish(subject, b"forged", headers=headers)
+        await client.settle()
+        await asyncio.sleep(1.5)  # until the schedule's moment has passed: nothing announces it
+        after = await sequences(observer)
+        for what, sequence in before.items():
+            if not any_matches(ROLES[role].publish, "", what):
+                assert after[what] == sequence, what
 
 
 @pytest.mark.parametrize("role", ["operator", "scheduler"])

@@ -28,7 +28,7 @@ from gpuping.client import own_server
 from gpuping.client.own_server import OwnServer
 from gpuping.commands.operate import leaf as leaf_command
 from gpuping.enrolment import service as enrolment_service
-from tests.identity import RoleClient, each_subject, joined, matches
+from tests.identity import RoleClient, each_subject, joined, keeping_enrolments, matches
 from tests.ports import free_port, free_ports
 
 HERE, ALSO_HERE, ELSEWHERE = "fra-1", "Fra-2", "ams-1"
@@ -204,7 +204,10 @@ async def _is_let_in(site: Site, agent_id: str) -> bool:
 async def test_a_host_enrols_through_the_leaf_node(site: Site, tmp_path: Path) -> None:
     await site.start(site.folder / "leaf.conf")
     service_settings = site.hub.settings_of("enrolment")
-    async with enrolment_service.running(service_settings, site.authority) as service:
+    async with (
+        keeping_enrolments(site.hub.settings_of("scheduler")),
+        enrolment_service.running(service_settings, site.authority) as service,
+    ):
         token = await service.new_token(NewTokenRequest(agent_id=HERE))
         host = settings.load({}, AGENT_ID=HERE, GPUPING_DATA_DIR=str(tmp_path / "host"))
         async with asyncio.timeout(60):

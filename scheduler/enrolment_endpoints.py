@@ -1,0 +1,67 @@
+"""Keeps the enrolment service's two kinds of entries, which may not write the bucket itself."""
+
+from nats.micro.request import Request
+
+from bus.clock import utc_now
+from bus.contract import subjects
+from bus.contract.enrolment import (
+    KEPT_AFTER_EXPIRY,
+    EnrolmentKept,
+    KeepEnrolment,
+    KeptHost,
+    KeptToken,
+)
+from bus.contract.messages import decode, encode
+from bus.errors import RefusedError, StaleError
+from bus.transport.batch import Write, commit
+from bus.transport.connection import Client
+from bus.transport.micro_services import Endpoint
+
+_PURGED = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": "60s"}
+
+
+class EnrolmentEndpoints:
+    """One handler. The headers of what is written are made here, and never those of the asker."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def all(self) -> list[Endpoint]:
+        """What the scheduler serves besides."""
+        return [Endpoint("keep-enrolment", subjects.KEEP_ENROLMENT, self.keep)]
+
+    async def keep(self, request: Request) -> EnrolmentKept:
+        """Answers `gpuping.scheduler.keep-enrolment`.
+
+        Raises RefusedError 409 where an entry is not at the revision that was named.
+        """
+        asked = decode(request.data, KeepEnrolment)
+        writes = []
+        if asked.token is not None:
+            writes.append(_token_write(asked.token))
+        if asked.host is not None:
+            writes.append(_host_write(asked.host))
+        if not writes:
+            raise RefusedError(400, "neither a token nor a host is named")
+        try:
+            await commit(self._client, writes)
+        except StaleError:
+            raise RefusedError(409, "it was changed meanwhile") from None
+        return EnrolmentKept()
+
+
+def _token_write(token: KeptToken) -> Write:
+    """Writes a token, which the server drops when it is of no use any more; or removes it."""
+    key = subjects.enrolment_key(token.token_hash)
+    if token.value is None:
+        return Write(key, b"", _PURGED, expected=token.revision)
+    left = token.value.expires_at + KEPT_AFTER_EXPIRY - utc_now()
+    time_to_live = max(60, round(left.total_seconds()))
+    headers = {"Nats-TTL": f"{time_to_live}s"}
+    return Write(key, encode(token.value), headers, expected=token.revision)
+
+
+def _host_write(host: KeptHost) -> Write:
+    """Writes the keys over those that were read, and over nothing else."""
+    key = subjects.host_key(host.keys.agent_id)
+    return Write(key, encode(host.keys), expected=host.revision)
