@@ -5,14 +5,14 @@ whichever scheduler: it waits until the directory has caught up with the bucket.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 import structlog
 from msgspec.structs import replace
 from nats.micro.request import Request
-from nats.micro.service import Service
 
 from bus.client import audit
 from bus.client.audit import UNNAMED_ACTOR
@@ -40,6 +40,7 @@ from bus.contract.questions import (
 )
 from bus.errors import RefusedError
 from bus.rate_limit import RateLimit
+from bus.transport import micro_services
 from bus.transport.connection import Client, reply_subject
 from bus.transport.hedging import HedgedEndpoints
 from bus.transport.large_answers import fitting, room
@@ -101,14 +102,20 @@ class SchedulerEndpoints:
         self._own_registrations = RateLimit(OWN_PER_SECOND, OWN_AT_ONCE)
         self._left_out: Counter[str] = Counter()  # own registrations that were not recorded
 
-    async def serve(self, changes: list[Endpoint], looks: list[Endpoint]) -> Service:
-        """Starts to answer, at the other endpoints too; the service returned has a `stop`.
+    @asynccontextmanager
+    async def serving(
+        self,
+        changes: list[Endpoint],
+        looks: list[Endpoint],
+        of_hosts: Client,
+    ) -> AsyncIterator[None]:
+        """Answers for the length of a block, at the other endpoints too.
 
-        `looks` are questions that change nothing, which may come a second time.
+        `looks` are questions that change nothing, which may come a second time. Hosts register
+        themselves over `of_hosts` (bus.transport.door).
         """
         changes = [
             *changes,
-            Endpoint("register", subjects.REGISTER_ALL, self.register),
             Endpoint("enrol", subjects.ENROL_ALL, self.enrol),
             Endpoint("remove", subjects.REMOVE_ALL, self.remove),
             Endpoint("expect-gpus", subjects.EXPECT_GPUS_ALL, self.expect_gpus),
@@ -133,8 +140,15 @@ class SchedulerEndpoints:
             ABOUT,
             [*changes, *hedged.endpoints],
         )
+        registering = Endpoint("register", subjects.REGISTER_ALL, self.register)
+        registrations = await micro_services.add_elsewhere(service, of_hosts, registering)
+        await of_hosts.flush()
         await hedged.listen()
-        return service
+        try:
+            yield
+        finally:
+            await micro_services.remove(service, registrations)
+            await service.stop()
 
     async def register(self, request: Request) -> RegisterReply:
         """Answers `gpuping.registry.register.<id>`, where agents register themselves.

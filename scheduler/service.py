@@ -24,6 +24,7 @@ from bus.settings import Settings
 from bus.transport import connection, layout
 from bus.transport.availability import when_available
 from bus.transport.connection import Client
+from bus.transport.door import Door
 from scheduler import maintenance_endpoints
 from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.bus_disks import BusDisks
@@ -33,6 +34,7 @@ from scheduler.cluster.peers import Peers, new_instance
 from scheduler.cluster.presence import LOOK_SECONDS, Presence
 from scheduler.consumer_endpoints import ConsumerEndpoints
 from scheduler.endpoints import SchedulerEndpoints
+from scheduler.enrolment_endpoints import EnrolmentEndpoints
 from scheduler.fleet import duplicate_ids
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.fleet_watcher import FleetWatcher
@@ -91,8 +93,15 @@ def fingerprint(settings: Settings) -> str:
 class Scheduler:
     """Makes the parts of one scheduler, loads the fleet, and starts them."""
 
-    def __init__(self, client: Client, settings: Settings) -> None:
+    def __init__(
+        self,
+        client: Client,
+        of_hosts: Client,
+        settings: Settings,
+    ) -> None:
+        """Hosts register on `of_hosts` (bus.transport.door); all else goes over `client`."""
         self._client = client
+        self._of_hosts = of_hosts
         self._settings = settings
         self._counters = new_counters(utc_now())
         self.instance = new_instance()
@@ -241,7 +250,7 @@ class Scheduler:
             bus_servers=self.bus_disks.servers,
             gateways=self.presence.gateways,
             lost_gateways=self.presence.lost_gateways(utc_now()),
-            refused_replies=self._client.refused_reply_count,
+            refused_replies=self._client.refused_reply_count + self._of_hosts.refused_reply_count,
         )
 
     async def metric_families(self) -> list[Metric]:
@@ -306,6 +315,12 @@ class Scheduler:
             self.directory.answered_unseen(state.agent_id)
         self.events.add_outcome(attempt, state)
 
+    async def stop_floods(self, subjects_of_floods: asyncio.Queue[str]) -> None:
+        """Closes the connections of hosts that ask far more often than any host has to."""
+        while True:
+            agent_id = subjects.last_token(await subjects_of_floods.get())
+            self.presence.close_connections(agent_id, "it sends questions without end")
+
     async def _restore_layout(self) -> None:
         await layout.ensure_consumer(self._client, self._settings)
 
@@ -321,23 +336,33 @@ async def running(settings: Settings) -> AsyncIterator[Scheduler]:
             "GPUPING_REQUIRE_SIGNED=true: until then whoever answers for a host is believed",
         )
     inbox_prefix = subjects.service_inbox("scheduler")
-    async with connection.connected(settings, "scheduler", inbox_prefix=inbox_prefix) as client:
+    floods: asyncio.Queue[str] = asyncio.Queue()
+    door = Door((subjects.REGISTER_PREFIX,), floods.put_nowait)
+    async with (
+        connection.connected(settings, "scheduler", inbox_prefix=inbox_prefix) as client,
+        connection.connected(
+            settings, "scheduler-registrations", inbox_prefix=inbox_prefix, door=door
+        ) as of_hosts,
+    ):
         await when_available(lambda: layout.ensure(client, settings))
-        scheduler = Scheduler(client, settings)
+        scheduler = Scheduler(client, of_hosts, settings)
         async with background() as start:
             await scheduler.load(start)
             scheduler.start(start)
+            start(scheduler.stop_floods(floods))
             maintenance = scheduler.maintenance_endpoints
             publishing = scheduler.publishing_endpoints
             consumers = ConsumerEndpoints(client)
-            service = await scheduler.endpoints.serve(
-                [*maintenance.changes(), *publishing.changes(), *consumers.all()],
-                [*maintenance.looks(), *publishing.looks()],
-            )
-            try:
+            enrolments = EnrolmentEndpoints(client)
+            changes = [
+                *maintenance.changes(),
+                *publishing.changes(),
+                *consumers.all(),
+                *enrolments.all(),
+            ]
+            looks = [*maintenance.looks(), *publishing.looks()]
+            async with scheduler.endpoints.serving(changes, looks, of_hosts):
                 yield scheduler
-            finally:
-                await service.stop()
 
 
 def _log_duplicate_id(attempt: PingAttempt, state: AgentState) -> None:

@@ -5,9 +5,7 @@ No failure of the bus ends an agent: the ledger runs without one.
 
 import asyncio
 
-import nats.errors
 import structlog
-from nats.micro.service import Service
 
 from agentd.messaging import enrolment, registration
 from agentd.messaging.registration import MakeRegistration, OnRegistered
@@ -23,7 +21,6 @@ from bus.transport.micro_services import Endpoint
 log = structlog.get_logger("agentd.messaging.connection")
 
 RETRY_SECONDS = 2.0
-STOP_SECONDS = 1.0
 DESCRIPTION = "Uptime of this host's GPUs"
 
 
@@ -146,13 +143,4 @@ class BusSession:
                     )
             finally:
                 self.serving.clear()
-                await _stop(service)
-
-
-async def _stop(service: Service) -> None:
-    """Waits STOP_SECONDS at most, so that a lost bus does not delay the exit."""
-    try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await service.stop()
-    except (TimeoutError, nats.errors.Error):
-        log.debug("service_stop_failed")
+                await micro_services.stop(service)

@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -17,9 +18,10 @@ import nats.errors
 import structlog
 from msgspec import Struct
 
+from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.enrolment import CredentialsReply, RedeemRequest, RenewRequest
-from bus.errors import BusError, GpupingError, SettingsError
+from bus.errors import BusError, GpupingError, RefusedError, SettingsError
 from bus.identity import credentials, enrolment_token, host
 from bus.identity.host import HostIdentity
 from bus.identity.keys import KeyKind, SigningKey
@@ -35,6 +37,10 @@ CONNECT_SECONDS = 15.0
 REQUEST_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 1.0
 SLOWEST_RETRY_SECONDS = 60.0
+# The scheduler keeps the keys. While it is away nobody registers either, so that an agent waits for
+# it, and is never pinged with a key that is not known yet.
+SCHEDULER_SECONDS = 60.0
+SLOWEST_RETRY_FOR_SCHEDULER_SECONDS = 2.0
 RENEWAL_CHECK_SECONDS = 6 * 3600.0
 
 
@@ -139,9 +145,9 @@ def _url_of(address: str) -> str:
 class KeyAnnouncement:
     """Names this host's keys to the enrolment service, and renews the credentials in time.
 
-    `first_attempt` is set once the service was asked for the first time. If it did not answer then,
-    it is asked again, and `on_late_success` is called when it has: the registry did not know the
-    keys before.
+    `first_attempt` is set once the service has answered, or has failed for another reason than that
+    no scheduler is there. After a failure it is asked again, and `on_late_success` is called when
+    it has answered: the registry did not know the keys before.
     """
 
     def __init__(
@@ -161,6 +167,7 @@ class KeyAnnouncement:
         """Asks until the client is closed for good."""
         pause = FIRST_RETRY_SECONDS
         last_error = ""
+        began = boottime()
         while not self._client.is_closed:
             try:
                 reply = await _renew(self._client, self._identity, self._agent_id)
@@ -169,9 +176,13 @@ class KeyAnnouncement:
                 if str(error) != last_error:
                     log.warning("keys_not_recorded", agent=self._agent_id, detail=str(error))
                 last_error = str(error)
-                self.first_attempt.set()
+                slowest = SLOWEST_RETRY_SECONDS
+                if _waits_for_scheduler(error) and boottime() - began < SCHEDULER_SECONDS:
+                    slowest = SLOWEST_RETRY_FOR_SCHEDULER_SECONDS
+                else:
+                    self.first_attempt.set()
                 await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # spreads load
-                pause = min(pause * 2, SLOWEST_RETRY_SECONDS)
+                pause = min(pause * 2, slowest)
                 continue
             if last_error:
                 self._on_late_success()
@@ -184,6 +195,11 @@ class KeyAnnouncement:
         if self._identity.needs_renewal(time.time()):
             self._identity.replace_token(reply.user_token)
             log.info("credentials_renewed", agent=self._agent_id)
+
+
+def _waits_for_scheduler(error: Exception) -> bool:
+    """Whether the service is there, and cannot keep the keys yet."""
+    return isinstance(error, RefusedError) and error.code == HTTPStatus.SERVICE_UNAVAILABLE
 
 
 async def _renew(

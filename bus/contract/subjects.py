@@ -37,7 +37,8 @@ ALERTS_STREAM = f"KV_{ALERTS_BUCKET}"
 ALERTS_KEYS = f"$KV.{ALERTS_BUCKET}."
 ALERTS_POSITION = f"{ALERTS_KEYS}position"  # how far the history was looked through
 
-REGISTER_ALL = "gpuping.registry.register.*"
+REGISTER_PREFIX = "gpuping.registry.register."
+REGISTER_ALL = f"{REGISTER_PREFIX}*"
 ENROL_ALL = "gpuping.registry.enrol.*"
 BOOK_MAINTENANCE = "gpuping.registry.maintenance.book"
 CANCEL_MAINTENANCE = "gpuping.registry.maintenance.cancel"
@@ -61,6 +62,7 @@ PING_NOW_ALL = "gpuping.scheduler.ping.*"
 FLEET_MAP = "gpuping.scheduler.fleet-map"
 STATS = "gpuping.scheduler.stats"
 MAKE_CONSUMER = "gpuping.scheduler.make-consumer"  # for services that may not make one themselves
+KEEP_ENROLMENT = "gpuping.scheduler.keep-enrolment"  # for the enrolment service
 ALIVE_ALL = "gpuping.scheduler.alive.*"
 
 HISTORY_ALL = "gpuping.storage.history.*"
@@ -88,7 +90,8 @@ REDEEM = "gpuping.enrolment.redeem"
 NEW_ENROLMENT = "gpuping.enrolment.new"
 # as NEW_ENROLMENT, and such a token never takes the place of an agent that exists
 NEW_HOST_ENROLMENT = "gpuping.enrolment.new-host"
-RENEW_ALL = "gpuping.enrolment.renew.*"
+RENEW_PREFIX = "gpuping.enrolment.renew."
+RENEW_ALL = f"{RENEW_PREFIX}*"
 
 MICRO_PING = "$SRV.PING"  # every micro service on the bus answers
 INBOX_PREFIX = "_INBOX"  # where a service receives the answers to its questions
@@ -165,6 +168,11 @@ def account_connect(account: str) -> str:
 def account_disconnect(account: str) -> str:
     """Of the system account: a server announces the end of a connection of `account`."""
     return f"$SYS.ACCOUNT.{account}.DISCONNECT"
+
+
+def close_connection(server_id: str) -> str:
+    """Of the system account: asks a server to close one of its connections."""
+    return f"$SYS.REQ.SERVER.{server_id}.KICK"
 
 
 def account_connections(account: str) -> str:

@@ -471,6 +471,7 @@ class Authority:
                     subjects.CLAIMS_UPDATE,
                     subjects.account_connections("*"),
                     subjects.SERVER_JETSTREAM,
+                    subjects.close_connection("*"),
                 ]
             },
             "sub": {"allow": ["_INBOX.>", "$SYS.ACCOUNT.*.CONNECT", "$SYS.ACCOUNT.*.DISCONNECT"]},

@@ -10,7 +10,7 @@ of the minor version to which pyproject.toml pins it.
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from bus.identity import accounts, claims, credentials
 from bus.redaction import redact_address
 from bus.settings import Settings
 from bus.transport import cli_contexts
+from bus.transport.door import Door
 
 log = structlog.get_logger("bus")
 
@@ -72,9 +73,10 @@ def _next_server(
 class Client(NatsClient):
     """A connection that logs each change once, where nats-py reports every failed attempt."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, door: Door | None = None) -> None:
         super().__init__()
         self._label = name
+        self._door = door
         self._last_error = ""
         self._closing = False
         self._hooks: list[Hook] = []
@@ -150,6 +152,8 @@ class Client(NatsClient):
         """
         subject = _as_utf8(subject)
         reply = _as_utf8(reply)
+        if self._door is not None and not await self._door.lets_in(subject):
+            return
         if reply and not self._may_answer(sid, reply.decode()):
             return
         on_message = self._listeners.get(sid)
@@ -326,6 +330,17 @@ def last_endpoint(service: Service) -> Endpoint:
     return endpoint
 
 
+@contextlib.contextmanager
+def on_connection(service: Service, client: "Client") -> Iterator[None]:
+    """What is added to a micro service within the block hears its questions on this connection."""
+    own = service._client  # noqa: SLF001
+    service._client = client  # noqa: SLF001
+    try:
+        yield
+    finally:
+        service._client = own  # noqa: SLF001
+
+
 def forget_endpoint(service: Service, endpoint: Endpoint) -> Subscription | None:
     """Removes an endpoint from a micro service; its subscription is left to the caller to end."""
     service._endpoints.remove(endpoint)  # noqa: SLF001
@@ -346,15 +361,17 @@ async def connect(
     inbox_prefix: str = subjects.INBOX_PREFIX,
     reconnected: Hook | None = None,
     slowest_retry_seconds: float = SLOWEST_SERVICE_RETRY_SECONDS,
+    door: Door | None = None,
 ) -> Client:
     """Connects, and waits for as long as there is no server. The client reconnects for ever.
 
     `name` is what `nats server report connections` shows; `reconnected` as in
     `Client.on_reconnect`. `slowest_retry_seconds`: the longest pause before it is tried again.
+    `door`: limits what is read and delivered.
     """
     addresses, identity = _addresses_and_identity(settings)
     _check_addresses(addresses)
-    client = Client(name)
+    client = Client(name, door)
     if "user_credentials" in identity:
         user = claims.name_of(credentials.read(Path(identity["user_credentials"])).token)
         client.lives_apart = user.removeprefix("_") in accounts.apart() and user.startswith("_")
@@ -494,6 +511,7 @@ async def connected(
     inbox_prefix: str = subjects.INBOX_PREFIX,
     reconnected: Hook | None = None,
     slowest_retry_seconds: float = SLOWEST_SERVICE_RETRY_SECONDS,
+    door: Door | None = None,
 ) -> AsyncIterator[Client]:
     """`connect` for the length of a block."""
     client = await connect(
@@ -502,6 +520,7 @@ async def connected(
         inbox_prefix=inbox_prefix,
         reconnected=reconnected,
         slowest_retry_seconds=slowest_retry_seconds,
+        door=door,
     )
     try:
         yield client

@@ -206,6 +206,8 @@ port: {self.port}
 pid_file: {quoted(self._pid_file)}
 log_file: {quoted(self._log_file)}
 logfile_size_limit: 10MB
+# of each refused message there is a line: without an end, a host could fill the disk with them
+logfile_max_num: 5
 max_payload: 1MB
 # a client that is frozen or cut off is noticed within 15 s
 ping_interval: "4s"

@@ -25,13 +25,19 @@ from bus.clock import boottime
 from bus.contract.messages import decode, encode
 from bus.errors import BadMessageError, GpupingError, RefusedError, UnavailableError
 from bus.transport.connection import Client as BusClient
-from bus.transport.connection import last_endpoint, reply_subject
+from bus.transport.connection import (
+    forget_endpoint,
+    last_endpoint,
+    on_connection,
+    reply_subject,
+)
 
 log = structlog.get_logger("bus.transport.micro_services")
 
 VERSION = "0.1.0"
 INSTANCE = "instance"  # in a service's metadata: what tells it from others of its name
 DISCOVERY_SECONDS = 1.0
+STOP_SECONDS = 1.0
 T = TypeVar("T")
 
 
@@ -85,6 +91,15 @@ async def serve(
     return service
 
 
+async def stop(service: Service) -> None:
+    """Ends a service. It waits STOP_SECONDS at most: its connection may be lost, or flooded."""
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await service.stop()
+    except (TimeoutError, nats.errors.Error):
+        log.debug("service_stop_failed")
+
+
 async def discover(client: BusClient, subject: str) -> list[dict[str, Any]]:
     """Returns what the micro services say of themselves that answer within DISCOVERY_SECONDS.
 
@@ -119,6 +134,28 @@ async def add(
         queue_group=group,
     )
     return last_endpoint(service)
+
+
+async def add_elsewhere(
+    service: Service,
+    client: BusClient,
+    endpoint: Endpoint,
+) -> ServiceEndpoint:
+    """Adds an endpoint that hears its questions on another connection. It exists after a flush."""
+    with on_connection(service, client):
+        return await add(service, endpoint)
+
+
+async def remove(service: Service, endpoint: ServiceEndpoint) -> None:
+    """Ends one endpoint. It waits STOP_SECONDS at most: its connection may be lost, or flooded."""
+    subscription = forget_endpoint(service, endpoint)
+    if subscription is None:
+        return
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await subscription.unsubscribe()
+    except (TimeoutError, nats.errors.Error):
+        log.debug("endpoint_stop_failed")
 
 
 def answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:

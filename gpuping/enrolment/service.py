@@ -8,9 +8,10 @@ host that is enrolled again; elsewhere it says which command does that.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,16 +25,21 @@ from bus.client import audit
 from bus.clock import boottime, utc_now
 from bus.contract import subjects
 from bus.contract.enrolment import (
+    KEPT_AFTER_EXPIRY,
     CredentialsReply,
+    EnrolmentKept,
     EnrolmentToken,
     HostKeys,
     HostProof,
+    KeepEnrolment,
+    KeptHost,
+    KeptToken,
     NewTokenReply,
     NewTokenRequest,
     RedeemRequest,
     RenewRequest,
 )
-from bus.contract.messages import AgentEntry, decode, encode
+from bus.contract.messages import AgentEntry, decode
 from bus.errors import BusError, RefusedError, StaleError
 from bus.identity import enrolment_token, host
 from bus.identity.authority import USER_DAYS, Authority
@@ -41,18 +47,16 @@ from bus.identity.fleet_file import Issued
 from bus.identity.keys import InvalidKeyError, KeyKind, SigningKey, check_public_key
 from bus.rate_limit import RateLimit
 from bus.settings import Settings
-from bus.transport import account_updates, connection, jetstream_api
-from bus.transport.batch import Write, commit
+from bus.transport import account_updates, connection, jetstream_api, micro_services
 from bus.transport.bucket import KeyValue, read
 from bus.transport.connection import Client
-from bus.transport.micro_services import Endpoint, serve
+from bus.transport.door import Door
+from bus.transport.micro_services import Endpoint, ask, serve
 from gpuping.enrolment.metric_families import Answered, families
 
 log = structlog.get_logger("gpuping.enrolment")
 
 _DAY_SECONDS = 86_400
-# a host that redeemed a token in its last moment may ask again
-KEPT_AFTER_EXPIRY = timedelta(minutes=10)
 PURGE_SECONDS = 3600.0
 # An agent asks when it connects, and then ten times in the life of its credentials.
 RENEWALS_AT_ONCE = 20.0
@@ -67,10 +71,13 @@ class Enrolment:
     def __init__(
         self,
         client: Client,
+        of_hosts: Client,
         settings: Settings,
         authority: Authority,
     ) -> None:
+        """Asks on `client`, and is asked on `of_hosts` (bus.transport.door)."""
         self._client = client
+        self._of_hosts = of_hosts
         self._settings = settings
         self._authority = authority
         self._answered: Counter[Answered] = Counter()
@@ -101,8 +108,7 @@ class Enrolment:
         )
         expires_at = datetime.fromtimestamp(expires, UTC)
         kept = EnrolmentToken(expires_at=expires_at, agent_id=request.agent_id, new_only=new_only)
-        token_key = subjects.enrolment_key(token_hash)
-        await commit(self._client, [_token_write(token_key, kept, expected=0)])
+        await self._keep(token=KeptToken(token_hash=token_hash, value=kept, revision=0))
         log.info("enrolment_token_made", agent_id=request.agent_id, expires_at=str(expires_at))
         await audit.record(
             self._client,
@@ -148,14 +154,13 @@ class Enrolment:
         agent_id = await self._agent_id_of(request, token.value)
         before = await read(self._client, subjects.host_key(agent_id), HostKeys)
         keys = _host_keys(agent_id, request.proof, token_hash)
-        writes = [
-            _token_write(
-                token_key, replace(token.value, used_by=agent_id), expected=token.revision
-            ),
-            _host_write(keys, before),
-        ]
+        used = KeptToken(
+            token_hash=token_hash,
+            value=replace(token.value, used_by=agent_id),
+            revision=token.revision,
+        )
         try:
-            await commit(self._client, writes)
+            await self._keep(token=used, host=_kept_host(keys, before))
         except StaleError:
             raise RefusedError(409, "the enrolment token was used by another host") from None
         log.info("host_enrolled", agent_id=agent_id, login_key=keys.login_key)
@@ -176,7 +181,7 @@ class Enrolment:
         keys = _host_keys(agent_id, request.proof, None)
         if before is None or self._may_replace(before.value, keys):
             try:
-                await commit(self._client, [_host_write(keys, before)])
+                await self._keep(host=_kept_host(keys, before))
             except StaleError:
                 raise RefusedError(409, f"the keys of {agent_id} were changed meanwhile") from None
             log.info("host_keys_recorded", agent_id=agent_id, signing_key=keys.signing_key)
@@ -258,7 +263,7 @@ class Enrolment:
     async def purge_spent(self) -> int:
         """Removes tokens that are of no use any more; returns how many there were.
 
-        The server drops them by itself (_token_write), but those of an earlier version have no
+        The server drops them by itself, but those of an earlier version have no
         time to live, and one that was dropped may come back when the server is killed.
         """
         verb = f"STREAM.INFO.{subjects.BUCKET_STREAM}"
@@ -269,13 +274,38 @@ class Enrolment:
             token = await read(self._client, key, EnrolmentToken)
             if token is None or token.value.expires_at + KEPT_AFTER_EXPIRY > utc_now():
                 continue
-            purge = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": "60s"}
+            token_hash = key.rpartition(".")[2]
             with suppress(StaleError):
-                await commit(self._client, [Write(key, b"", purge, expected=token.revision)])
+                await self._keep(
+                    token=KeptToken(token_hash=token_hash, value=None, revision=token.revision)
+                )
                 spent += 1
         if spent:
             log.info("enrolment_tokens_purged", tokens=spent)
         return spent
+
+    async def _keep(
+        self,
+        *,
+        token: KeptToken | None = None,
+        host: KeptHost | None = None,
+    ) -> None:
+        """Has the scheduler write entries of the bucket, all or none.
+
+        Raises StaleError where one was changed meanwhile, and UnavailableError.
+        """
+        try:
+            await ask(
+                self._client,
+                subjects.KEEP_ENROLMENT,
+                KeepEnrolment(token=token, host=host),
+                EnrolmentKept,
+                who="the scheduler, which keeps what enrolment decides,",
+            )
+        except RefusedError as error:
+            if error.code == HTTPStatus.CONFLICT:
+                raise StaleError(error.detail) from None
+            raise
 
     async def keep_purging(self) -> None:
         """Purges now and then, until cancelled."""
@@ -349,7 +379,7 @@ class Enrolment:
         return families(
             self._answered,
             is_connected=self._client.is_connected,
-            refused_replies=self._client.refused_reply_count,
+            refused_replies=self._of_hosts.refused_reply_count,
         )
 
 
@@ -357,29 +387,40 @@ class Enrolment:
 async def running(settings: Settings, authority: Authority) -> AsyncIterator[Enrolment]:
     """Runs the service for the length of a block, with the credentials that the settings name."""
     inbox_prefix = subjects.service_inbox("enrolment")
-    async with connection.connected(settings, "enrolment", inbox_prefix=inbox_prefix) as client:
-        enrolment = Enrolment(client, settings, authority)
+    door = Door((subjects.RENEW_PREFIX,), _log_floods())
+    async with (
+        connection.connected(settings, "enrolment", inbox_prefix=inbox_prefix) as client,
+        connection.connected(
+            settings, "enrolment-questions", inbox_prefix=inbox_prefix, door=door
+        ) as of_hosts,
+    ):
+        enrolment = Enrolment(client, of_hosts, settings, authority)
         service = await serve(
-            client, subjects.ENROLMENT_SERVICE, "lets GPU hosts in", enrolment.endpoints()
+            of_hosts, subjects.ENROLMENT_SERVICE, "lets GPU hosts in", enrolment.endpoints()
         )
         async with background() as start:
             start(enrolment.keep_purging())
             try:
                 yield enrolment
             finally:
-                await service.stop()
+                await micro_services.stop(service)
 
 
-def _token_write(
-    key: str,
-    token: EnrolmentToken,
-    *,
-    expected: int,
-) -> Write:
-    """Writes a token, which the server drops when it is of no use any more."""
-    left = token.expires_at + KEPT_AFTER_EXPIRY - utc_now()
-    time_to_live = max(60, round(left.total_seconds()))
-    return Write(key, encode(token), {"Nats-TTL": f"{time_to_live}s"}, expected=expected)
+def _log_floods() -> Callable[[str], None]:
+    """Says once a minute of a host that it asks too often."""
+    said = RateLimit(1 / 60, 1.0)
+
+    def on_flood(subject: str) -> None:
+        agent_id = subjects.last_token(subject)
+        if not said.take(agent_id, boottime()):
+            log.error(
+                "questions_dropped",
+                agent_id=agent_id,
+                detail="it asks far more often than any host has to",
+                action=f"look at that host; `gpuping creds revoke {agent_id}` shuts it out",
+            )
+
+    return on_flood
 
 
 def public_address(settings: Settings) -> str:
@@ -425,7 +466,7 @@ def _host_keys(
     )
 
 
-def _host_write(keys: HostKeys, before: KeyValue[HostKeys] | None) -> Write:
-    """Writes the keys over those that were read, and over nothing else."""
+def _kept_host(keys: HostKeys, before: KeyValue[HostKeys] | None) -> KeptHost:
+    """These keys in the place of those that were read."""
     revision = 0 if before is None else before.revision
-    return Write(subjects.host_key(keys.agent_id), encode(keys), expected=revision)
+    return KeptHost(keys=keys, revision=revision)

@@ -34,6 +34,7 @@ from bus.errors import BadMessageError, GpupingError
 from bus.identity import claims, credentials
 from bus.identity.authority import GATEWAYS_TAG
 from bus.identity.claims import InvalidTokenError
+from bus.rate_limit import RateLimit
 from bus.settings import Settings
 from bus.transport import connection
 from bus.transport.connection import Client
@@ -50,6 +51,8 @@ TWIN_SECONDS = 20.0
 TWIN_CHECK_SECONDS = 1.0
 LOOKS = 12  # of one check: each goes to one of the two by chance
 LOOK_SECONDS = 1.0
+MOST_CONNECTIONS = 8  # of one agent: those that it lost and the server has not missed yet
+SAID_PER_SECOND = 1 / 60  # of each agent whose connections are closed
 LOOKED_AT_A_TIME = 4  # agents; after an outage of the network many have two connections for a while
 RETRY_SECONDS = 2.0
 GATEWAY_USER = "_gateway"
@@ -138,6 +141,10 @@ class Presence:
         self._several_since: dict[str, float] = {}
         self._twins: set[str] = set()
         self._gateways = GatewayConnections()
+        self._client: Client | None = None  # of the system account, while it is connected
+        self._closings: set[asyncio.Task[None]] = set()
+        self._said = RateLimit(SAID_PER_SECOND, 1.0)
+        self.closed_connections = 0
         self.is_known = False  # whether the servers were asked once
 
     @property
@@ -181,6 +188,7 @@ class Presence:
                 ask_again.set()
 
             client.on_reconnect(reconnected)
+            self._client = client
             async with AsyncExitStack() as stack:
                 for account in self._accounts():
                     connects = client.listening(subjects.account_connect(account), self._connected)
@@ -295,6 +303,50 @@ class Presence:
         self._hosts[connection_id] = address
         if len(known) > 1:
             self._several_since.setdefault(agent_id, boottime())
+
+        if len(known) > MOST_CONNECTIONS:
+            oldest = min(known, key=lambda one: one.number)
+            # Its end is announced later. Until then the next one would be compared with it again.
+            self._remove(oldest)
+            self._close(agent_id, [oldest], f"it has more than {MOST_CONNECTIONS} connections")
+
+    def close_connections(self, agent_id: str, reason: str) -> None:
+        """Has the servers close what connections an agent has. It may connect again.
+
+        Only the authority can shut it out (`gpuping creds revoke`).
+        """
+        self._close(agent_id, list(self._connections.get(agent_id, ())), reason)
+
+    def _close(
+        self,
+        agent_id: str,
+        connection_ids: list[ConnectionId],
+        reason: str,
+    ) -> None:
+        if not self._said.take(agent_id, boottime()):
+            log.error(
+                "connections_closed",
+                agent_id=agent_id,
+                detail=reason,
+                action=f"look at that host; `gpuping creds revoke {agent_id}` shuts it out",
+            )
+        task = asyncio.create_task(self._kick(connection_ids))
+        self._closings.add(task)
+        task.add_done_callback(self._closings.discard)
+
+    async def _kick(self, connection_ids: list[ConnectionId]) -> None:
+        if self._client is None:
+            return
+        for one in connection_ids:
+            self.closed_connections += 1
+            request = msgspec.json.encode({"cid": one.number})
+            try:
+                # a server does nothing for who wants no answer
+                await self._client.request(
+                    subjects.close_connection(one.server), request, timeout=ANSWERS_SECONDS
+                )
+            except (nats.errors.Error, TimeoutError) as error:
+                log.warning("connection_close_failed", detail=f"{type(error).__name__}: {error}")
 
     def _remove(self, connection_id: ConnectionId) -> None:
         agent_id = self._agents.pop(connection_id, None)

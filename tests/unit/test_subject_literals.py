@@ -16,6 +16,7 @@ OTHER_NAMES = {
     "gpuping.caller",  # a key of the ASGI scope
     "gpuping.wanted_max_bytes",  # keys of a stream's metadata
     "gpuping.migrating",
+    "gpuping.restored-through",
 }
 
 

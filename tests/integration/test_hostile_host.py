@@ -1,0 +1,150 @@
+"""One enrolled host that floods the bus or opens connection after connection, on a real server.
+
+Its permissions bound subscriptions and the size of messages; a server has no limit of messages or
+connections for a user, so that the scheduler has such a host's connections closed.
+"""
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+import scheduler.service
+from bus import settings
+from bus.contract import subjects
+from bus.contract.questions import RegisterReply, RegisterRequest
+from bus.identity import credentials
+from bus.transport import connection
+from bus.transport.door import MOST_OF_A_HOST
+from bus.transport.micro_services import ask
+from gpuping.client import own_server
+from gpuping.client.own_server import OwnServer
+from scheduler.cluster.presence import MOST_CONNECTIONS
+
+HOSTILE, OTHER = "hostile", "other"
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not is_so():  # noqa: ASYNC110  # what others see is only asked
+            await asyncio.sleep(0.01)
+
+
+class RawConnection:
+    """A connection that speaks the protocol itself, and minds no answer."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self._reader = reader
+        self.read = b""
+        self._task = asyncio.create_task(self._read())
+
+    @classmethod
+    async def open(cls, server: OwnServer, agent_id: str) -> "RawConnection":
+        port = int(server.settings.nats_url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        greeting = json.loads((await reader.readline())[len("INFO ") :])
+        creds = credentials.read(server.identities.agent(agent_id))
+        signature = creds.key.sign(greeting["nonce"].encode())
+        login = {
+            "jwt": creds.token,
+            "sig": base64.urlsafe_b64encode(signature).rstrip(b"=").decode(),
+            "headers": True,
+        }
+        writer.write(b"CONNECT " + json.dumps(login).encode() + b"\r\nPING\r\n")
+        raw = cls(reader, writer)
+        await raw.until(b"PONG")
+        return raw
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await self._reader.read(65_536):
+                if b"PING\r\n" in data:
+                    self.writer.write(b"PONG\r\n")
+                self.read = (self.read + data)[-65_536:]
+        self.read += b"CLOSED"
+
+    async def until(self, text: bytes) -> None:
+        await until(lambda: text in self.read)
+
+    @property
+    def is_closed(self) -> bool:
+        return self.read.endswith(b"CLOSED")
+
+    async def close(self) -> None:
+        self.writer.close()
+        await self._task
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[OwnServer]:
+    async with own_server.running(settings.load({}, GPUPING_DATA_DIR=str(tmp_path)), 0) as server:
+        yield server
+
+
+async def registered(server: OwnServer, agent_id: str) -> RegisterReply:
+    """A host registers, and waits for the answer as agentd does."""
+    inbox = subjects.inbox_prefix(agent_id)
+    chosen = server.settings_of_agent(agent_id)
+    async with connection.connected(chosen, "test", inbox_prefix=inbox) as client:
+        return await ask(
+            client,
+            subjects.register(agent_id),
+            RegisterRequest(),
+            RegisterReply,
+            who="the scheduler",
+            timeout=60.0,
+        )
+
+
+async def test_a_host_that_floods_is_cut_off_and_others_are_answered(server: OwnServer) -> None:
+    """It was enough to keep a scheduler from everything else: no ping of any host was answered."""
+    with capture_logs() as logged:
+        async with scheduler.service.running(server.settings_of("scheduler")) as running:
+            await until(lambda: running.presence.is_known)
+            hostile = await RawConnection.open(server, HOSTILE)
+            frame = b"PUB %b _INBOX.hostile.x 2\r\n{}\r\n" % subjects.register(HOSTILE).encode()
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(60):
+                    while not hostile.is_closed:
+                        hostile.writer.write(frame * (2 * MOST_OF_A_HOST))
+                        await hostile.writer.drain()
+            reply = await registered(server, OTHER)
+            assert reply.agent.agent_id == OTHER
+            await hostile.close()
+    said = [entry for entry in logged if entry["event"] == "connections_closed"]
+    assert [entry["agent_id"] for entry in said] == [HOSTILE]
+
+
+async def test_a_host_has_a_few_connections_at_most(server: OwnServer) -> None:
+    with capture_logs() as logged:
+        async with scheduler.service.running(server.settings_of("scheduler")) as running:
+            await until(lambda: running.presence.is_known)
+            opened = [await RawConnection.open(server, HOSTILE) for _ in range(20)]
+            await until(lambda: sum(one.is_closed for one in opened) >= 20 - MOST_CONNECTIONS)
+            left = [one for one in opened if not one.is_closed]
+            assert left == opened[-MOST_CONNECTIONS:]
+            assert (await registered(server, OTHER)).agent.agent_id == OTHER
+            for one in opened:
+                await one.close()
+    said = [entry for entry in logged if entry["event"] == "connections_closed"]
+    assert [entry["agent_id"] for entry in said] == [HOSTILE]
+
+
+async def test_subscriptions_and_messages_of_a_host_are_bounded_by_its_permissions(
+    server: OwnServer,
+) -> None:
+    hostile = await RawConnection.open(server, HOSTILE)
+    frames = [b"SUB _INBOX.hostile.%d %d\r\n" % (number, number + 1) for number in range(1_000)]
+    hostile.writer.write(b"".join(frames) + b"PING\r\n")
+    await hostile.until(b"maximum subscriptions exceeded")
+    await hostile.close()
+    too_large = await RawConnection.open(server, HOSTILE)
+    too_large.writer.write(b"PUB %b 65537\r\n" % subjects.register(HOSTILE).encode())
+    await too_large.until(b"Maximum Payload Violation")
+    await too_large.close()
