@@ -79,11 +79,11 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI a skip or an xfail is a failure: no part may be missing unnoticed.
 
-    Only containers and GPUs may be.
+    Only containers, GPUs and the rights of root may be.
     """
     report = yield
-    excused = item.get_closest_marker("docker") or item.get_closest_marker("gpu")
-    if report.skipped and os.environ.get("CI") and not excused:
+    is_excused = any(item.get_closest_marker(name) for name in ("docker", "gpu", "root"))
+    if report.skipped and os.environ.get("CI") and not is_excused:
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
     return report

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from system import Program, Up, until
 
+from tests.waiting import wait_for_months_end
+
 Launch = Callable[..., Up]
 
 
@@ -34,6 +36,7 @@ def launch(tmp_path: Path, programs: list[Program]) -> Launch:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A system with two test agents that a module's tests share and only look at."""
+    wait_for_months_end(180.0)  # tests of a module take less, and ask for the month of its pings
     up = Up(tmp_path_factory.mktemp("fleet"), "--register-agents", "2", "--no-agent")
     try:
         up.ready().printed("first answered ping")

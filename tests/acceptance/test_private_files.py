@@ -57,6 +57,7 @@ def attack(folder: Path, victim: Path) -> None:
         (folder / name).symlink_to(victim)
 
 
+@pytest.mark.root
 @pytest.mark.skipif(not IS_ROOT, reason="only root can make somebody else's folder")
 @pytest.mark.parametrize("verb", ["up", "agentd", "doctor"])
 def test_a_foreign_data_dir_is_one_line_and_nothing_is_overwritten(

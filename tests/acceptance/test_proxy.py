@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.acceptance.system import Up, environment, run
+from tests.waiting import wait_for_months_end
 
 CLOSED = "http://127.0.0.1:1"
 PROXY = dict.fromkeys(
@@ -19,6 +20,7 @@ COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "compose.yaml").read_text(
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    wait_for_months_end(120.0)
     started = Up(tmp_path_factory.mktemp("proxy"), AGENT_ID="a", **PROXY)
     try:
         started.ready()

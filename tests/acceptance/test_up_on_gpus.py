@@ -21,7 +21,7 @@ OPENINGS_SECONDS = (
     pytest.param(0.3, marks=pytest.mark.slow),
     pytest.param(1.5, marks=pytest.mark.slow),
     pytest.param(3.0, marks=pytest.mark.slow),
-    9.0,
+    pytest.param(9.0, marks=pytest.mark.slow),
 )
 
 pytestmark = pytest.mark.skipif(

@@ -98,7 +98,8 @@ def kill_and_restart(folder: Path, times: int) -> None:
     with agentd(folder) as process:
         ledger = wait_for_checks(folder, kept(folder).progress.checks + 2, process)
         process.terminate()
-        assert process.wait(60) == 0
+        # The alarm is the last resort of a host that is too busy to stop in good order within 5 s.
+        assert process.wait(60) in {0, -signal.SIGALRM}
     assert not list(folder.glob("*.corrupt-*"))
     pieces = list(ledger.intervals(HOST, 0, ledger.progress.until))
     assert {piece.condition.state for piece in pieces} == {"up", "unknown"}

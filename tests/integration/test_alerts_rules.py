@@ -37,7 +37,7 @@ from gpuping.alerts.service import AlertsService
 from tests import gateway_behind, storage_states
 from tests.alert_receivers import Hook, Mailbox, listening_hook, listening_mailbox
 from tests.storage_states import GPU
-from tests.waiting import clear_of_midnight
+from tests.waiting import clear_of_months_end
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -170,7 +170,7 @@ async def test_each_rule_is_told_over_http_and_by_mail(
     await behind.serve_scheduler()
     await behind.serve_storage()
     fleet = Fleet(bus)
-    await clear_of_midnight()
+    await clear_of_months_end()
     this_month = utc_now().replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     booked = MaintenanceWindow(since=this_month, until=this_month + timedelta(hours=3))
     await fleet.register("booked", maintenance=(booked,))

@@ -23,7 +23,7 @@ from scheduler.service import running as scheduler_running
 from storage.service import running as storage_running
 from tests.old_http_agent import OldHttpAgent, send
 from tests.ports import free_port
-from tests.waiting import clear_of_midnight
+from tests.waiting import clear_of_months_end
 
 TIMEOUT_SECONDS = 2.0
 
@@ -91,7 +91,7 @@ async def ping(rest: httpx.AsyncClient, agent_id: str) -> dict:
 
 async def test_an_old_agent_is_pinged_escalates_when_it_is_away_and_recovers(rest):
     """Its history, its statement and its page say what it is: asked by HTTP, and not signed."""
-    await clear_of_midnight()
+    await clear_of_months_end()
     with OldHttpAgent() as agent:
         assert (await register(rest, "old", agent.url)).status_code == 201
         first = await until_pinged(rest, "old")

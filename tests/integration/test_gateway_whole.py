@@ -18,6 +18,7 @@ from bus import settings
 from bus.contract.exports import TABLES
 from bus.settings import Settings
 from gateway import service
+from tests.waiting import clear_of_months_end
 
 AGENTS = "/ping-system/agents"
 # the signed report, which Parquet has and a spreadsheet has not
@@ -73,6 +74,7 @@ async def until(http: httpx.AsyncClient, path: str, is_so) -> dict:
 
 
 async def test_the_whole_interface(http: httpx.AsyncClient, tmp_path):
+    await clear_of_months_end()
     assert (await http.get("/readyz")).status_code == 200
     await until(
         http,

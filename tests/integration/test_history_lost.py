@@ -19,7 +19,7 @@ from storage.service import running as storage_running
 from tests.agents import answering
 from tests.history import until_history
 from tests.storage_states import caught_up
-from tests.waiting import clear_of_midnight
+from tests.waiting import clear_of_months_end
 
 LOST = (1, 2, 4)  # the numbers of the outcomes that are lost
 
@@ -50,7 +50,7 @@ async def delete_from_history(bus) -> list[AgentState]:
 
 async def test_lost_outcomes_are_excused_as_history_lost_and_listed_in_the_statement(bus, config):
     """Also where they are the first ones, after which nothing of the enrolment is left."""
-    await clear_of_midnight()
+    await clear_of_months_end()
     client = FleetClient(bus, config.PING_RESPONSE_TIMEOUT_SECONDS)
     async with scheduler_running(config), answering(config) as agents:
         await agents.add("a")

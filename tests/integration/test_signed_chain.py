@@ -16,7 +16,14 @@ from agentd.probe_selection import open_probe
 from bus import settings
 from bus.contract import subjects
 from bus.contract.enrolment import CredentialsReply, RenewRequest
-from bus.contract.messages import AgentState, PingRequest, UptimeReport, decode, encode
+from bus.contract.messages import (
+    AgentState,
+    Outcome,
+    PingRequest,
+    UptimeReport,
+    decode,
+    encode,
+)
 from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.identity.host import HostIdentity
 from bus.identity.keys import KeyKind, SigningKey
@@ -34,7 +41,7 @@ from tests.ports import free_port
 FAST = {
     "PING_BASE_INTERVAL_MINUTES": "0.02",
     "PING_MAX_INTERVAL_HOURS": "0.001",
-    "PING_RESPONSE_TIMEOUT_SECONDS": "1",
+    "PING_RESPONSE_TIMEOUT_SECONDS": "4",
     "AGENT_GPU_CHECK_INTERVAL_SECONDS": "0.2",
 }
 Recorded = tuple[AgentState, dict[str, str]]
@@ -80,7 +87,7 @@ class World:
         return state
 
     async def until(
-        self, agent_id: str, is_enough: Callable[[list[Recorded]], bool]
+        self, agent_id: str, is_enough: Callable[[list[Recorded]], object]
     ) -> list[Recorded]:
         async with asyncio.timeout(60):
             while True:
@@ -276,6 +283,20 @@ def _is_answered(recorded: Recorded) -> bool:
     return recorded[0].last.outcome == "answered"
 
 
+def _is_refused(recorded: Recorded, after: int) -> bool:
+    """Whether it is later than that number, and its report was kept as evidence.
+
+    A busy machine excuses a ping now and then, and hears no report.
+    """
+    state, _ = recorded
+    return state.ping_seq > after and bool(state.last.refused_report)
+
+
+def _judged(history: list[Recorded]) -> list[Outcome]:
+    """The outcomes that were not excused for a stall of this machine."""
+    return [state.last for state, _ in history if state.last.outcome != "excused"]
+
+
 def _answered(history: list[Recorded]) -> int:
     return sum(state.last.outcome == "answered" for state, _ in history)
 
@@ -283,7 +304,9 @@ def _answered(history: list[Recorded]) -> int:
 async def test_what_is_not_signed_for_this_ping_is_missed_and_kept_with_its_reason(  # noqa: C901  # one function a forgery
     tmp_path: Path,
 ) -> None:
-    async with running_world(tmp_path) as world:
+    # Each forged answer is followed by a wait for a right one, until the time is over.
+    soon = {"PING_RESPONSE_TIMEOUT_SECONDS": "1", "PING_MAX_INTERVAL_HOURS": "0.00034"}
+    async with running_world(tmp_path, **soon) as world:
         stranger = ReportSigner(
             world.server.identities.authority.fleet.account, SigningKey.generate(KeyKind.USER)
         )
@@ -351,11 +374,10 @@ async def test_what_is_not_signed_for_this_ping_is_missed_and_kept_with_its_reas
             ):
                 fake.forge = forge
                 seen = history[-1][0].ping_seq + 1  # one may have been answered meanwhile
-                history = await world.until("bad", lambda h, seen=seen: h[-1][0].ping_seq > seen)
+                history = await world.until("bad", lambda h, seen=seen: _is_refused(h[-1], seen))
                 last = history[-1][0].last
                 assert (last.outcome, last.reason) == ("missed", "bad_report"), reason
                 assert last.remarks == (reason,)
-                assert last.refused_report
 
 
 async def test_a_wrong_answer_does_not_end_a_ping_that_is_answered_rightly_in_time(
@@ -389,8 +411,8 @@ async def test_a_host_without_a_key_is_believed_only_where_that_is_allowed(
         scheduler.service.running(world.server.settings_of("scheduler")),
         fake_host(world, tmp_path, "old", with_keys=False),
     ):
-        history = await world.until("old", lambda h: len(h) >= 1)
-    last = history[0][0].last
+        history = await world.until("old", _judged)
+    last = _judged(history)[0]
     if is_required == "true":
         assert (last.outcome, last.remarks) == ("missed", ("key_unknown",))
     else:

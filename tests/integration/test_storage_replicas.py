@@ -29,6 +29,7 @@ from storage import service
 from storage.engine.table_files import new_file
 from tests.storage_process import storage_process
 from tests.storage_states import caught_up, followed, publish, series, state, until
+from tests.waiting import clear_of_months_end, earlier_this_month
 
 AGENTS = 3000
 Ask = Callable[[Client], Coroutine[Any, Any, object]]
@@ -188,8 +189,9 @@ async def test_a_storage_that_waits_alone_says_why_at_once(bus: Client, base_set
 async def test_what_is_paid_on_is_refused_while_outcomes_are_missing(
     bus: Client, base_settings: Settings, ask: Ask
 ):
+    await clear_of_months_end()
     async with service.running(base_settings) as storage:
-        await publish(bus, series("a", 2, utc_now() - timedelta(hours=1)))
+        await publish(bus, series("a", 2, earlier_this_month()))
         await caught_up(bus, 2)
         await answered(ask, bus)
         storage.feed.catch_up.begin(100)
@@ -230,6 +232,7 @@ async def a_fleet(client: Client) -> None:
 async def test_the_first_replay_that_a_fresh_storage_answers_is_whole(
     bus: Client, base_settings: Settings
 ):
+    await clear_of_months_end()
     await a_fleet(bus)
     refused = 0
     async with service.running(base_settings), asyncio.timeout(60):
@@ -247,6 +250,7 @@ async def test_the_first_replay_that_a_fresh_storage_answers_is_whole(
 async def test_a_fresh_replica_leaves_the_questions_to_the_one_that_has_it_all(
     bus: Client, base_settings: Settings
 ):
+    await clear_of_months_end()
     await a_fleet(bus)
     replica = msgspec.structs.replace(base_settings, STORAGE_NAME="replica")
     async with service.running(base_settings):
