@@ -137,11 +137,8 @@ def measured_window(
     standstill = 0.0
     start = window_start(tracked)
     if start is not None:
-        # The report tells of the time between the two answers.
-        told_since = sent.boottime - seconds_passed(start, sent, pinged_at)
-        if start.clocks is not None:
-            told_since += start.clocks.answer_ms / 1000
-        standstill = stood_still(told_since, sent.boottime + sent.answer_ms / 1000)
+        pinged_before = sent.boottime - seconds_passed(start, sent, pinged_at)
+        standstill = _standstill_seconds(tracked, start, pinged_before, sent, stood_still)
         since = milliseconds(start.since)
         previous = start.clocks
         if start.at_enrolment:
@@ -164,6 +161,31 @@ def measured_window(
         unheard=unheard,
         stood_still=round(standstill * 1000),
     )
+
+
+def _standstill_seconds(
+    tracked: Tracked,
+    start: WindowStart,
+    pinged_before: float,
+    sent: AnsweredPing,
+    stood_still: Callable[[float, float], float],
+) -> float:
+    """Returns how long this scheduler did not run while the time passed that a report tells of.
+
+    The report before this one ended somewhere between its ping (`pinged_before`, by boottime) and
+    its answer. Nobody knows where, so that this report may tell of a standstill in between, as far
+    as the last outcome has not excused it already.
+    """
+    begin = pinged_before
+    if start.at_enrolment:
+        begin -= REGISTRATION_MS / 1000
+    answered_before = pinged_before
+    if start.clocks is not None:
+        answered_before += start.clocks.answer_ms / 1000
+    standstill = stood_still(begin, answered_before)
+    if standstill and tracked.state is not None and tracked.state.last.seconds is not None:
+        standstill = max(0.0, standstill - tracked.state.last.seconds.excused)
+    return standstill + stood_still(answered_before, sent.boottime + sent.answer_ms / 1000)
 
 
 def excused_spans(window: MeasuredWindow) -> tuple[Span, ...]:

@@ -3,8 +3,16 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
-from bus.contract.messages import AgentEntry, AgentState, AnsweredPing, Outcome, Silence
+from bus.contract.messages import (
+    AgentEntry,
+    AgentState,
+    AnsweredPing,
+    Outcome,
+    Seconds,
+    Silence,
+)
 from scheduler.fleet.directory import Tracked
 from scheduler.ping.admission import MeasuredWindow
 from scheduler.ping.window import measured_window
@@ -64,6 +72,31 @@ def test_within_one_boot_boottime_says_how_much_passed():
     window = window_of(tracked(), clocks("boot", 900.0), three_hours_ahead)
     assert (window.elapsed, window.elapsed_by_server) == (900_000, None)
     assert window.until - window.since == 11_700_000
+
+
+@pytest.mark.parametrize(
+    ("excused_before", "stood_still"), [(None, 3_000), (0.0, 3_000), (3.0, 0), (2.0, 1_000)]
+)
+def test_a_standstill_before_the_last_answer_arrived_is_excused_once(excused_before, stood_still):
+    """The answer was sent before we stood still for 3 s, or after that: its report does not say."""
+    agent = tracked()
+    assert agent.state
+    last = agent.state.last
+    if excused_before is not None:
+        last = replace(last, seconds=Seconds(up=60.0, excused=excused_before))
+    late = replace(clocks("boot", 0.0), answer_ms=3_100.0)
+    agent.state = replace(agent.state, last=last, answered_ping=late)
+    told = report("a", PingRequest(ping_id="p", window_seconds=900.0))
+    window = measured_window(
+        agent,
+        told,
+        clocks("boot", 900.0),
+        FIRST + QUARTER,
+        (),
+        believes_unheard=False,
+        stood_still=lambda began, ended: max(0.0, min(ended, 1_003.05) - max(began, 1_000.05)),
+    )
+    assert window.stood_still == stood_still
 
 
 @pytest.mark.parametrize(
