@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
@@ -47,22 +48,47 @@ def _forget_the_callers_environment() -> None:
 
 _forget_the_callers_environment()
 
-# Files that take half a minute and more. They are begun first, so that no worker has one of them
-# left when the others have nothing to do any more.
+# How long an example takes on a busy machine is no finding.
+hypothesis.settings.register_profile(
+    "any machine",
+    hypothesis.settings(),
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("any machine")
+
+# Files that take a quarter of a minute and more. They are begun first, so that no worker has one of
+# them left when the others have nothing to do any more.
 LONG_FILES = frozenset(
     {
+        "test_bucket_lost.py",
         "test_cluster_outages.py",
+        "test_dashboard_page.py",
+        "test_dashboard_parts.py",
         "test_dashboard_truth.py",
         "test_demo.py",
         "test_first_ping.py",
         "test_host_lives.py",
+        "test_hundred_agents.py",
         "test_killed.py",
+        "test_late_answers.py",
+        "test_looking.py",
+        "test_policy_to_the_letter.py",
+        "test_probe_standin.py",
+        "test_runner.py",
+        "test_scheduler.py",
         "test_scheduler_durable.py",
         "test_scheduler_kills.py",
         "test_scheduler_model.py",
         "test_scheduler_short_outages.py",
         "test_schemathesis.py",
+        "test_shell_manners.py",
+        "test_signed_chain.py",
+        "test_storage_away.py",
+        "test_storage_delivery.py",
         "test_storage_replicas.py",
+        "test_taking_away.py",
+        "test_up.py",
         "test_up_on_gpus.py",
     }
 )

@@ -1,7 +1,7 @@
 """A late answer shows that the host was there: its miss is no silence, but earlier ones stay."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -10,10 +10,18 @@ from msgspec.structs import replace
 from nats.aio.msg import Msg
 
 from bus.contract import subjects
-from bus.contract.messages import AgentEntry, PingRequest, Silence, decode, encode
+from bus.contract.messages import (
+    AgentEntry,
+    AgentState,
+    PingRequest,
+    Silence,
+    decode,
+    encode,
+)
 from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.settings import Settings
-from bus.transport import connection, micro_services
+from bus.transport import connection
+from bus.transport.micro_services import ask
 from scheduler.cluster.bus_clock import BusClock
 from scheduler.fleet.directory import Directory
 from scheduler.ping.attempt import PingAttempt
@@ -30,6 +38,7 @@ from tests.unit.measured_lives import POLICY
 TIMEOUT_SECONDS = 1.0
 LATE_SECONDS = 1.8  # before the next ping is sent
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
+ALL = dict.fromkeys(("late", "silent", "once"), True)
 
 
 @pytest.fixture
@@ -45,77 +54,67 @@ def config(base_settings: Settings) -> Settings:
 
 @asynccontextmanager
 async def agent(
-    client: connection.Client, answer: Callable[[int, Msg, PingRequest], Awaitable[None]]
+    client: connection.Client, agent_id: str, missed: range, late: range
 ) -> AsyncIterator[None]:
-    """Answers each ping in a task of its own, so that a late answer delays no other."""
+    """Misses the pings of these numbers; those of `late` it answers after the time-out.
+
+    Each answer is a task of its own, so that a late one delays no other.
+    """
     tasks: set[asyncio.Task[None]] = set()
 
-    async def hear(message: Msg) -> None:
-        request = decode(message.data, PingRequest)
-        task = asyncio.create_task(answer(request.seq or 0, message, request))
-        tasks.add(task)
+    async def answer(message: Msg, request: PingRequest) -> None:
+        if request.seq in late:
+            await asyncio.sleep(LATE_SECONDS)  # the answer is to be late
+        elif request.seq in missed:
+            return
+        await message.respond(encode(report(agent_id, request)))
 
-    subscription = await client.subscribe(subjects.ping("a"), cb=hear)
+    async def hear(message: Msg) -> None:
+        tasks.add(asyncio.create_task(answer(message, decode(message.data, PingRequest))))
+
+    subscription = await client.subscribe(subjects.ping(agent_id), cb=hear)
     await client.flush()
+    await ask(
+        client, subjects.register(agent_id), RegisterRequest(), RegisterReply, who="scheduler"
+    )
     yield
     await subscription.unsubscribe()
     await asyncio.gather(*tasks)
 
 
-async def respond(message: Msg, request: PingRequest) -> None:
-    await message.respond(encode(report("a", request)))
+def seconds_between(history: list[AgentState], first: int, last: int) -> float:
+    """From one ping to another, by their numbers."""
+    return (history[last - 1].last.pinged_at - history[first - 1].last.pinged_at).total_seconds()
 
 
-async def register(bus: connection.Client) -> None:
-    subject = subjects.register("a")
-    await micro_services.ask(bus, subject, RegisterRequest(), RegisterReply, who="scheduler")
+async def test_only_a_miss_that_was_answered_late_is_no_silence(bus, config):
+    """Three hosts miss pings from the second on: one answers them late, one not at all, and one
+    answers only the last of them late.
+    """
+    none = range(0)
+    async with (
+        running(config),
+        agent(bus, "late", missed=range(2, 5), late=range(2, 5)),
+        agent(bus, "silent", missed=range(2, 5), late=none),
+        agent(bus, "once", missed=range(2, 6), late=range(5, 6)),
+    ):
+        history = await until_history(bus, lambda h: {n: len(s) >= 6 for n, s in h.items()} == ALL)
+    late, silent, once = history["late"], history["silent"], history["once"]
+    for states, back in ((late, 5), (silent, 5), (once, 6)):
+        outcomes = [state.last.outcome for state in states[1:back]]
+        assert outcomes == ["missed"] * (back - 2) + ["answered"]
 
+    assert (late[4].last.remarks, late[4].last.uptime_percent) == ((), 100.0)
 
-@pytest.mark.parametrize("late", [True, False])
-async def test_misses_that_were_answered_late_are_no_silence(bus, config, late):
-    """The pings 2 to 4 are missed. Where they are answered late, the host loses no time."""
+    assert silent[4].last.remarks == ("unheard",)
+    assert silent[4].last.seconds
+    unheard = seconds_between(silent, 2, 4)
+    assert silent[4].last.seconds.unknown == pytest.approx(unheard, abs=0.002)
 
-    async def answer(seq: int, message: Msg, request: PingRequest) -> None:
-        if 2 <= seq <= 4:
-            if not late:
-                return
-            await asyncio.sleep(LATE_SECONDS)  # the answer is to be late
-        await respond(message, request)
-
-    async with running(config), agent(bus, answer):
-        await register(bus)
-        history = (await until_history(bus, lambda h: len(h["a"]) >= 5, within=40.0))["a"]
-    assert [s.last.outcome for s in history[1:4]] == ["missed"] * 3
-    back = history[4].last
-    assert back.outcome == "answered"
-    assert back.seconds
-    if late:
-        assert (back.remarks, back.uptime_percent) == ((), 100.0)
-    else:
-        unheard = (history[3].last.pinged_at - history[1].last.pinged_at).total_seconds()
-        assert back.remarks == ("unheard",)
-        assert back.seconds.unknown == pytest.approx(unheard, abs=0.002)
-
-
-async def test_one_late_answer_does_not_make_up_for_the_silence_before_it(bus, config):
-    """The pings 2 to 5 are missed, and only the last of them is answered late."""
-
-    async def answer(seq: int, message: Msg, request: PingRequest) -> None:
-        if 2 <= seq <= 4:
-            return
-        if seq == 5:
-            await asyncio.sleep(LATE_SECONDS)  # the answer is to be late
-        await respond(message, request)
-
-    async with running(config), agent(bus, answer):
-        await register(bus)
-        history = (await until_history(bus, lambda h: len(h["a"]) >= 6, within=40.0))["a"]
-    assert [s.last.outcome for s in history[1:5]] == ["missed"] * 4
-    back = history[5].last
-    unheard = (history[3].last.pinged_at - history[1].last.pinged_at).total_seconds()
-    assert back.remarks == ("unheard",)
-    assert back.seconds
-    assert back.seconds.unknown == pytest.approx(unheard, abs=0.002)
+    # The late answer does not make up for the silence before it.
+    assert once[5].last.remarks == ("unheard",)
+    assert once[5].last.seconds
+    assert once[5].last.seconds.unknown == pytest.approx(seconds_between(once, 2, 4), abs=0.002)
 
 
 def misses(*minutes: int) -> Silence | None:

@@ -43,7 +43,7 @@ both_ways = pytest.mark.parametrize("how", get_args(How))
 
 @both_ways
 async def test_storage_away_for_a_moment(bus: Client, base_settings: Settings, how: How):
-    await drill(bus, every(base_settings, 2.0), how, seconds=5.0, agents=40)
+    await drill(bus, every(base_settings, 2.0), how, seconds=3.0, agents=40)
 
 
 @pytest.mark.slow
