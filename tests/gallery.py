@@ -53,6 +53,11 @@ WIDTHS = (320, 390, 1100, 1440, 2560)
 HEIGHTS = {320: 700, 390: 844, 1100: 900, 1440: 1000, 2560: 1440}
 SCHEMES = ("light", "dark", "forced")
 TALLEST = 6000  # pixels of a picture of a whole page
+# of the page, or of the panel over it, which scrolls by itself
+WHOLE_HEIGHT = """
+const parts = [document.documentElement, ...document.querySelectorAll(".detail")];
+return Math.max(...parts.map((part) => part.scrollHeight));
+"""
 DEMO_HOST = "ams-l40-03"
 LIVE_SECONDS = 45.0  # until hosts have failed, recovered and been pinged less often
 MONTH = datetime.now(UTC).strftime("%Y-%m")
@@ -89,7 +94,7 @@ _wall = _sees(".wall-worst li, .wall-worst p")
 
 SCENES = (
     Scene("fleet", "demo", "#/", _fleet),
-    Scene("panel", "demo", f"#/agent/{DEMO_HOST}", _chart, is_whole=False),
+    Scene("panel", "demo", f"#/agent/{DEMO_HOST}", _chart),
     Scene("month", "demo", f"#/agent/{DEMO_HOST}/{MONTH}", _month),
     Scene("map", "demo", "map?by=site", _map),
     Scene("wall", "demo", "#/wall?every=3600", _wall, is_whole=False),
@@ -106,10 +111,10 @@ SCENES = (
     Scene("no-such-month", "demo", f"#/agent/nobody-here/{MONTH}", _sees(".month .trouble")),
     Scene("none-found", "demo", "#/?q=nothing-is-called-this", _sees(".no-rows button")),
     Scene("odd-fleet", "odd", "#/", _fleet),
-    Scene("odd-panel", "odd", f"#/agent/{LONGEST_ID}", _chart, is_whole=False),
-    Scene("odd-panel-mig", "odd", "#/agent/mig-7", _chart, is_whole=False),
-    Scene("odd-panel-unicode", "odd", "#/agent/zrh-unicode-01", _chart, is_whole=False),
-    Scene("odd-panel-labels", "odd", "#/agent/many-labels", _chart, is_whole=False),
+    Scene("odd-panel", "odd", f"#/agent/{LONGEST_ID}", _chart),
+    Scene("odd-panel-mig", "odd", "#/agent/mig-7", _chart),
+    Scene("odd-panel-unicode", "odd", "#/agent/zrh-unicode-01", _chart),
+    Scene("odd-panel-labels", "odd", "#/agent/many-labels", _chart),
     Scene("odd-month", "odd", f"#/agent/{LONGEST_ID}/{MONTH}", _month),
     Scene("odd-map", "odd", "map?by=site", _map),
     Scene("odd-wall", "odd", "#/wall?every=3600", _wall, is_whole=False),
@@ -202,7 +207,7 @@ def _take(browser: Browser, scene: Scene, url: str, width: int, scheme: str, pat
     browser.script("return document.fonts.ready.then(() => true)")
     time.sleep(0.5)  # canvases
     if scene.is_whole:
-        whole = int(str(browser.script("return document.documentElement.scrollHeight")))
+        whole = int(str(browser.script(WHOLE_HEIGHT)))
         browser.emulate(
             width,
             min(TALLEST, max(height, whole)),

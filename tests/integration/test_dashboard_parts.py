@@ -553,6 +553,30 @@ async def test_a_long_list_is_a_few_elements_and_reaches_its_last_row(
     await in_browser(look)
 
 
+@pytest.mark.slow
+async def test_the_wall_says_of_nothing_that_it_is_none_before_it_knows(page: Page):
+    """A place's worst hosts are asked of the scheduler, uptimes and changes of storage."""
+    for agent_id, site in (("a", "AMS"), ("b", "FRA")):
+        page.behind.agents[agent_id] = agent(agent_id, status="poor", metadata={"site": site})
+    page.behind.silent |= STORAGE
+    shows_a_place = "return document.querySelector('.wall-map h2')?.innerText.trim() == 'AMS'"
+
+    def look() -> None:
+        browser = page.browser
+        browser.open(f"{page.url}/#/wall?every=5")
+        browser.see(".wall-uptime", "not known now")
+        browser.see(".wall-changes", "Not known now: storage does not answer.")
+        page.behind.silent.add("list")
+        browser.wait_for(shows_a_place)
+        assert "No host is missing or poor" not in browser.text(".wall-worst")
+        page.behind.silent.clear()
+        browser.see(".wall-worst [data-agent=a]")
+        browser.see(".wall-worst [data-agent=b]")
+        browser.see(".wall-changes", "Nothing in the last 24")
+
+    await in_browser(look)
+
+
 # At first the page is of another build, as after an upgrade, and a form of it is filled in.
 OF_ANOTHER_BUILD = """
 addEventListener("DOMContentLoaded", () => {

@@ -289,6 +289,13 @@ def test_the_gpus_of_the_fleet_are_those_of_rest(up: Up, browser: Browser) -> No
         return browser.text("[data-name=gpus-up]") == f"{gpus['up']} of {gpus['total']}"
 
     until(is_said, "the GPUs that REST counts")
+    browser.open(f"{up.url}/map")
+
+    def is_said_on_the_map() -> bool:
+        gpus = up.get("/ping-system/dashboard")["gpus"]
+        return browser.text(".counts strong") == f"{gpus['up']} of {gpus['total']}"
+
+    until(is_said_on_the_map, "the map counts them alike")
 
 
 def test_a_label_finds_its_hosts_and_a_chip_takes_it_away(up: Up, browser: Browser) -> None:

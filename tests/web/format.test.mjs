@@ -30,6 +30,10 @@ test("nothing observed is a dash, and nought is nought", () => {
   assert.equal(milliseconds(0), "0.0 ms".replace(" ", SPACE));
 });
 
+test("a short time is not said to be none", () => {
+  assert.deepEqual([0, 0.005, 0.049, 0.05].map((value) => plain(duration(value))), ["0 s", "< 0.1 s", "< 0.1 s", "0.1 s"]);
+});
+
 test("durations have two units at most", () => {
   const seconds = [0.5, 59, 60, 61, 3_600, 3_661, 90_061, 86_400];
   const wanted = ["0.5 s", "59 s", "1 min", "1 min 1 s", "1 h", "1 h 1 min", "1 d 1 h", "1 d"];

@@ -33,9 +33,10 @@ const UNITS = [
   ["s", 1],
 ];
 
-/** Two units at most: `45 s`, `3 min 20 s`, `1 d 2 h`; tenths of a second below ten. */
+/** Two units at most: `45 s`, `3 min 20 s`, `1 d 2 h`; tenths of a second below ten. Only no time at all is `0 s`. */
 export function duration(seconds) {
   if (seconds == null) return NOTHING;
+  if (seconds > 0 && seconds < 0.05) return `< 0.1${SPACE}s`;
   if (seconds < 10) return `${Number(seconds.toFixed(1))}${SPACE}s`;
   let rest = Math.round(seconds);
   const parts = [];

@@ -119,7 +119,8 @@ function ofTroubles(group, siteOf) {
 /** `GPU 5`, `GPUs 0, 1`, or the host itself. */
 function subjectOf(group) {
   if (group[0].gpu == null) return "Host";
-  const indexes = [...new Set(group.map(({ index }) => index ?? "?"))].sort();
+  const indexes = [...new Set(group.map(({ index }) => String(index ?? "?")))];
+  indexes.sort((one, other) => one.localeCompare(other, "en", { numeric: true }));
   return `${indexes.length > 1 ? "GPUs" : "GPU"} ${indexes.join(", ")}`;
 }
 

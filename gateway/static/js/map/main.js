@@ -4,6 +4,7 @@
  * What is chosen is kept in the URL, so that it can be shared: `map?by=site&colour=uptime`.
  */
 
+import { count, plural } from "../format.js";
 import { Brand, LiveBadge } from "../parts/topbar.js";
 import { ThemeButton } from "../parts/themebutton.js";
 import { html, render, useEffect, useRef, useState } from "../preact.js";
@@ -102,13 +103,22 @@ function Live({ onUpdates, onReturn }) {
 }
 
 function Counts({ map }) {
-  const states = map.columns.gpu_states;
-  const up = [...states].filter((letter) => letter === "u" || letter === "g").length;
-  const number = (value) => value.toLocaleString("en");
-  const hosts = map.columns.agent_ids.length;
+  const { gpu_states: states, agent_ids: hosts } = map.columns;
+  const { up, degraded } = countsOf(states);
   return html`<span class="counts">
-    <strong>${number(up)} of ${number(states.length)}</strong> GPUs up, ${number(hosts)} ${hosts === 1 ? "host" : "hosts"}
+    <strong>${count(up)} of ${count(states.length)}</strong> GPUs up${degraded > 0 && `, ${count(degraded)} degraded`}, ${plural(hosts.length, "host")}
   </span>`;
+}
+
+/** How many GPUs are up, and how many of the others are degraded, as the dashboard counts them. */
+function countsOf(letters) {
+  let up = 0;
+  let degraded = 0;
+  for (const letter of letters) {
+    if (letter === "u") up += 1;
+    else if (letter === "g") degraded += 1;
+  }
+  return { up, degraded };
 }
 
 function Legend({ colouring }) {
@@ -197,8 +207,8 @@ function Chosen({ map, hosts, clear }) {
   const sorted = [...hosts].sort((one, other) => order.indexOf(columns.statuses[one]) - order.indexOf(columns.statuses[other]) || one - other);
   const counts = [...order]
     .map((letter) => [STATUS_NAME[letter], hosts.filter((host) => columns.statuses[host] === letter).length])
-    .filter(([, count]) => count > 0)
-    .map(([name, count]) => `${count} ${name}`);
+    .filter(([, number]) => number > 0)
+    .map(([name, number]) => `${number} ${name}`);
   return html`<section class="chosen" aria-label="Hosts that were drawn around">
     <h2>${hosts.length} ${hosts.length === 1 ? "host" : "hosts"} <span class="quiet">${counts.join(", ")}</span>
       <button type="button" onClick=${clear}>Clear</button></h2>
@@ -217,16 +227,15 @@ function Host({ map, host }) {
 
 /** What the map knows of a host, in words. */
 function saidOf({ columns, offsets }, host) {
-  const count = columns.gpu_counts[host];
-  const letters = columns.gpu_states.slice(offsets[host], offsets[host] + count);
-  const up = letters.filter((letter) => letter === "u" || letter === "g").length;
+  const gpus = columns.gpu_counts[host];
+  const { up, degraded } = countsOf(columns.gpu_states.slice(offsets[host], offsets[host] + gpus));
   const uptime = columns.uptimes[host];
   const said = [
     STATUS_NAME[columns.statuses[host]],
-    count > 0 ? `${up} of ${count} GPUs up` : "no GPU reported",
+    gpus > 0 ? `${up} of ${gpus} GPUs up${degraded > 0 ? `, ${degraded} degraded` : ""}` : "no GPU reported",
     uptime >= 0 ? `${(uptime / 10).toFixed(1)} % at the last ping` : "not judged yet",
   ];
-  if (columns.escalations[host] > 0) said.push(`${columns.escalations[host]} poor pings in a row`);
+  if (columns.escalations[host] > 0) said.push(`${plural(columns.escalations[host], "poor ping")} in a row`);
   return said;
 }
 

@@ -1,6 +1,6 @@
 /** From 100 % to the figure of the statement: what each cause cost, in points and in money where a rate is set. */
 
-import { count, duration, exactPercent, formatTime, plural } from "../format.js";
+import { count, duration, exactPercent, formatTime, plural, SPACE } from "../format.js";
 import { html, useState } from "../preact.js";
 import { link } from "../route.js";
 import { reason, remark } from "../labels.js";
@@ -33,11 +33,12 @@ export function Waterfall({ answer, rate }) {
 
 const keyOf = (cause) => (cause.rest ? "rest" : `${cause.gpu} ${cause.state} ${cause.reason}`);
 
-/** Points with as many decimals as the smallest cost needs to be seen. */
-export function points(value) {
-  const places = value >= 0.01 ? 3 : 6;
-  return `${value.toFixed(places)} points`;
-}
+const LEAST_POINTS = 0.0005; // less does not show in three decimals, as figures have them
+
+const points = (value) => `${value.toFixed(3)}${SPACE}points`;
+
+/** What was lost, in points. */
+const cost = (value) => (value < LEAST_POINTS ? `< 0.001${SPACE}points` : `−${points(value)}`);
 
 /** Whom a loss is charged to and why, in plain words. */
 export function causeWords(cause) {
@@ -57,7 +58,7 @@ function Fall({ step, answer, rate, scale }) {
     <details onToggle=${(event) => setOpen(event.target.open)}>
       <summary class="fall-line">
         <span class="fall-name">${causeWords(cause)}<small class="quiet">${cause.losses > 1 ? `${count(cause.losses)} times, ` : ""}${duration(cause.seconds)} in all</small></span>
-        <span class="fall-cost">−${points(cause.points)}${rate ? html`<small>−${money(cause.seconds, rate)}</small>` : ""}</span>
+        <span class="fall-cost">${cost(cause.points)}${rate ? html`<small>−${money(cause.seconds, rate)}</small>` : ""}</span>
         <span class="fall-bar" aria-hidden="true"><i class="fill-${tone}" style=${{ left: scale(step.to), width: `max(3px, calc(${scale(step.from)} - ${scale(step.to)}))` }}></i></span>
         <b>${exactPercent(Math.max(0, step.to))}</b>
       </summary>
@@ -76,7 +77,7 @@ function Losses({ cause, answer }) {
   if (shown.length === 0) return null;
   return html`<ul class="losses">${shown.map(
     (loss) => html`<li key=${loss.since}><a href=${link({ period: around(loss) })}>${formatTime(loss.since)} to ${formatTime(loss.until)}</a>
-      <span>${duration(loss.seconds)}</span><span>−${points(loss.points)}</span></li>`,
+      <span>${duration(loss.seconds)}</span><span>${cost(loss.points)}</span></li>`,
   )}</ul>
   ${cause.losses > shown.length && html`<p class="note">The ${count(shown.length)} longest of ${count(cause.losses)}.</p>`}`;
 }

@@ -5,7 +5,7 @@
 
 import * as api from "../api.js";
 import { badge } from "../badge.js";
-import { count, duration, formatTime, percent, zone } from "../format.js";
+import { count, duration, formatTime, percent, SPACE, zone } from "../format.js";
 import { status, STATUSES } from "../labels.js";
 import { showRow } from "../live.js";
 import { MapCanvas } from "../map/canvas.js";
@@ -35,13 +35,14 @@ export function Wall({ state, route }) {
   const places = groups.length > 1 ? [null, ...groups] : [null];
   const place = places[Math.floor(now / 1000 / Math.max(5, route.every || 20)) % places.length];
   const worst = useWorst(fleet, label, place);
+  const news = newsOf(fleet);
   const { kind, label: live } = badge(state, Date.now());
   const isStale = kind === "stale" || kind === "away" || kind === "reconnecting";
   return html`<main class=${classes({ wall: true, "is-stale": isStale })}>
     <h1 class="spoken">The wall</h1>
     <header class="wall-top">
       <div class="wall-gpus"><b data-name="wall-gpus">${fleet.gpus ? count(fleet.gpus.up) : "–"}</b><span>of ${count(fleet.gpus?.total ?? 0)} GPUs up</span></div>
-      <div class="wall-uptime"><b>${percent(fleet.uptime?.uptime_percent)}</b><span>${earlyNote(fleet) ? "fleet uptime so far: too early to tell" : "fleet uptime, 24 h"}</span></div>
+      <div class="wall-uptime"><b>${percent(fleet.uptime?.uptime_percent)}</b><span>${uptimeWords(fleet)}</span></div>
       <ul class="wall-counts">${STATUSES.filter(({ name }) => name !== "healthy" && (fleet.byStatus[name] ?? 0) > 0).map(
         ({ name, label: text }) => html`<li key=${name} class="tone-${name}"><${Glyph} name=${name} /><b>${count(fleet.byStatus[name])}</b><span>${text.toLowerCase()}</span></li>`,
       )}${troubled(fleet.byStatus) === 0 && (fleet.byStatus.pending ?? 0) === 0 && html`<li class="tone-healthy"><${Glyph} name="healthy" /><span>no host in trouble</span></li>`}</ul>
@@ -53,16 +54,23 @@ export function Wall({ state, route }) {
     </section>
     <section class="wall-worst" aria-label="The worst hosts">
       <h2>Worst</h2>
-      ${worst.length === 0 && html`<p class="quiet">No host is missing or poor.</p>`}
-      <ol>${worst.map((agent) => html`<${Worst} key=${agent.agent_id} agent=${agent} now=${now} />`)}</ol>
+      ${worst?.length === 0 && html`<p class="quiet">No host is missing or poor.</p>`}
+      <ol>${(worst ?? []).map((agent) => html`<${Worst} key=${agent.agent_id} agent=${agent} now=${now} />`)}</ol>
     </section>
     <section class="wall-changes" aria-label="What changed">
       <h2>What changed</h2>
-      <ol>${newsOf(fleet)
+      ${news.length === 0 && html`<p class="quiet">${fleet.degraded.includes("storage") ? "Not known now: storage does not answer." : "Nothing in the last 24 h."}</p>`}
+      <ol>${news
         .slice(0, CHANGES)
         .map((entry) => html`<${Changed} key=${entry.key} entry=${entry} />`)}</ol>
     </section>
   </main>`;
+}
+
+/** What the fleet's uptime is of: nothing is said to be early that storage only does not tell. */
+function uptimeWords(fleet) {
+  if (fleet.uptime?.uptime_percent == null && fleet.degraded.includes("storage")) return `fleet uptime, 24${SPACE}h: not known now`;
+  return earlyNote(fleet) ? "fleet uptime so far: too early to tell" : `fleet uptime, 24${SPACE}h`;
 }
 
 function useMap(label) {
@@ -80,7 +88,7 @@ function useMap(label) {
   return map;
 }
 
-/** The worst hosts of the fleet, which the page knows, or those of a place, which the gateway is asked for. */
+/** The worst hosts of the fleet, which the page knows, or those of a place; null until the gateway has told of them. */
 function useWorst(fleet, label, place) {
   const [found, setFound] = useState({ place: null, agents: [] });
   useEffect(() => {
@@ -94,9 +102,10 @@ function useWorst(fleet, label, place) {
       isWanted = false;
     };
   }, [label, place]);
-  const listed = place == null ? [...fleet.listed].map((id) => fleet.agents.get(id)) : found.place === place ? found.agents : [];
+  const isKnown = place == null || found.place === place;
+  const listed = place == null ? [...fleet.listed].map((id) => fleet.agents.get(id)) : found.agents;
   const bad = listed.filter((agent) => agent && agent.status !== "healthy" && agent.status !== "pending");
-  const worst = bad.slice(0, WORST);
+  const worst = isKnown ? bad.slice(0, WORST) : [];
   const ids = worst.map(({ agent_id }) => agent_id).join(" ");
   useEffect(() => {
     const shown = ids ? ids.split(" ") : [];
@@ -105,7 +114,7 @@ function useWorst(fleet, label, place) {
       for (const id of shown) showRow(id, false);
     };
   }, [ids]);
-  return worst;
+  return isKnown ? worst : null;
 }
 
 /** How much larger than on a desk names are: by the size of the wall's text. */
