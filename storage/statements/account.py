@@ -263,12 +263,15 @@ def _measured_gpu_totals(
 def _expected_at(at_us: int, windows: Sequence[ReportWindow]) -> list[str]:
     """Returns the GPUs that were expected at the end of the last window before a moment.
 
+    Where none is known they are those of the first window, throughout which they were expected.
+
     A row that does not fill the window is of a GPU that came or went within it. It went where an
     earlier window has the GPU and the next one does not.
     """
     before = [index for index, window in enumerate(windows) if window.interval.end <= at_us]
     if not before:
-        return []
+        first = windows[0]
+        return [uuid for uuid, row in first.gpus.items() if row.window == first.host.window]
     index = before[-1]
     window = windows[index]
     earlier = windows[index - 1].gpus if index > 0 else {}

@@ -32,6 +32,7 @@ from storage.statements.account import (
     to_account,
 )
 from storage.statements.enrolments import AgentHistory, Asked, ended_us, enrolled_intervals
+from storage.statements.gaps import without_overtaken
 from storage.statements.left_out import left_out
 from storage.statements.outcomes import (
     AgentOutcomes,
@@ -42,7 +43,7 @@ from storage.statements.outcomes import (
 )
 from storage.statements.payment import PayableWindow
 from storage.statements.policy_files import asked_terms
-from storage.statements.windows import ReportWindow
+from storage.statements.windows import PingKey, ReportWindow
 from storage.store.missing import missing, numbering_began_us
 from storage.store.store import Reader
 
@@ -160,25 +161,16 @@ def _asked(outcomes: AgentOutcomes) -> Iterator[Asked]:
     """Yields the moments at which the host was asked and the ping was not excused.
 
     An excused ping proves one as well: its window began when the host was last answered, also where
-    that answer never reached history. A miss whose window was answered at an earlier time, because
-    our clock was set back in between, tells nothing of later.
+    that answer never reached history.
     """
-    open_since_us: int | None = None
-    for row in outcomes.rows:
-        since_us = row.measured_since_us
-        if since_us is not None:
-            if open_since_us is not None and since_us < open_since_us:
-                continue
-            open_since_us = since_us
-            if row.outcome == "answered":
-                open_since_us = row.pinged_us
-        window = outcomes.windows.get(row.key())
+    for one in without_overtaken(outcomes.measured()):
+        window = outcomes.windows.get(PingKey(one.pinged_us, one.ping_seq))
         if window is not None:
-            yield Asked(row.pinged_us, window.interval.end)
-        elif row.outcome != "excused":
-            yield Asked(row.pinged_us, row.pinged_us)
-        elif since_us is not None:
-            yield Asked(since_us, since_us)
+            yield Asked(one.pinged_us, window.interval.end)
+        elif one.outcome != "excused":
+            yield Asked(one.pinged_us, one.pinged_us)
+        elif one.since_us is not None:
+            yield Asked(one.since_us, one.since_us)
 
 
 def _span(interval: Interval) -> Span:

@@ -52,9 +52,30 @@ def gaps(outcomes: Iterable[MeasuredOutcome], complete_since_us: int) -> Iterato
     They are all the outcomes that history has of the time since `complete_since_us`.
     """
     open_window = _OpenWindow(complete_since_us)
-    for one in outcomes:
+    for one in without_overtaken(outcomes):
         yield from open_window.take(one)
     yield from open_window.unanswered()
+
+
+def without_overtaken(outcomes: Iterable[MeasuredOutcome]) -> Iterator[MeasuredOutcome]:
+    """Yields the outcomes, without misses that come after the answer to their window.
+
+    Where our clock was set back between the two, the answer has the earlier time. Such a miss tells
+    nothing of the time after that answer.
+    """
+    begin_us: int | None = None
+    answered = 0  # the number of the answer at which the window begins
+    for one in outcomes:
+        if one.since_us is not None:
+            if begin_us is not None and (one.since_us, one.ping_seq) < (begin_us, answered):
+                continue
+            if begin_us is None or one.since_us > begin_us:
+                begin_us = one.since_us
+                answered = 0
+            if one.outcome == "answered":
+                begin_us = one.pinged_us
+                answered = one.ping_seq
+        yield one
 
 
 class _OpenWindow:
@@ -67,12 +88,7 @@ class _OpenWindow:
         self._number_before: int | None = None
 
     def take(self, one: MeasuredOutcome) -> Iterator[Gap]:
-        """Goes on to the next outcome. Yields the gaps before its window.
-
-        A miss may come after the answer to its window, where our clock was set back in between.
-        """
-        if self._is_answered_already(one):
-            return
+        """Goes on to the next outcome. Yields the gaps before its window."""
         number_before = self._number_before
         number_lost = number_before is not None and one.ping_seq > number_before + 1
         self._number_before = one.ping_seq
@@ -101,11 +117,6 @@ class _OpenWindow:
         """Yields the time up to the last miss, if the last ping was not answered."""
         if self._begin_us is not None and self._missed_us is not None:
             yield Gap(Interval(self._begin_us, self._missed_us), "unreported")
-
-    def _is_answered_already(self, one: MeasuredOutcome) -> bool:
-        if self._begin_us is None or one.since_us is None:
-            return False
-        return one.since_us < self._begin_us
 
     def _first_asked_us(self, one: MeasuredOutcome, *, is_first: bool) -> int | None:
         """Returns from when on the outcomes before this one are known to be missing or to be none.

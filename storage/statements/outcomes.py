@@ -98,6 +98,10 @@ class AgentOutcomes(Struct, frozen=True):
 
     def gaps(self) -> list[Gap]:
         """Returns the time between the outcomes that no window accounts for."""
+        return list(gaps(self.measured(), self.complete_since_us))
+
+    def measured(self) -> list[MeasuredOutcome]:
+        """Returns where the outcomes lie."""
         found = []
         for row in self.rows:
             one = MeasuredOutcome(
@@ -108,7 +112,7 @@ class AgentOutcomes(Struct, frozen=True):
                 row.enrolled_us,
             )
             found.append(one)
-        return list(gaps(found, self.complete_since_us))
+        return found
 
     def aligned_windows(self) -> list[ReportWindow]:
         """Returns the windows, in order of their pings."""

@@ -31,6 +31,7 @@ from bus.settings import load
 from gateway.routes import byoc
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.views import agent_view
+from scheduler.ping.admission import ALWAYS
 from scheduler.ping.timestamps import milliseconds
 from storage.answers import history, tables
 from storage.engine.rows import Arrival
@@ -78,6 +79,7 @@ SET_BACK = [
     Event(60, "answered", 333, 0, False),
     Event(60, "answered", 0, 500, False),
 ]
+MISSED_AFTER_SET_BACK = [*STEADY[:3], BACK, Event(700, "missed", 0, 0, False)]
 LOST_FOR_DAYS = [*STEADY[:2], *6 * [LOST], *STEADY[:2]]
 
 
@@ -106,10 +108,21 @@ async def kept(folder: Path, lives: list[Life]) -> Store:
 @example([("re-enrolled", [*STEADY[:2], *LOST_MISS[2:6], *STEADY[:6]], 3)])
 @example([("healthy", LOST_MISS, 3), ("dead", STEADY[:60], -16_000)])
 @example([("healthy", LOST_BEFORE_EXCUSED, 3), ("re-enrolled", 2 * LOST_BEFORE_EXCUSED, 3)])
-@example([("re-enrolled", LOST_AROUND_ENROLMENT, 3), ("replaced", FIRST_LOST, 3)])
-@example([("re-enrolled", LAST_LOST_OF_ENROLMENT, 3), ("healthy", FIRST_LOST, 3)])
-@example([("healthy", SET_BACK, 3), ("replaced", SET_BACK, -7_000), ("re-enrolled", SET_BACK, 3)])
-@example([("healthy", LOST_FOR_DAYS, 42_400), ("healthy", FIRST_LOST, 43_900)])
+@example(
+    [
+        ("re-enrolled", LOST_AROUND_ENROLMENT, 3),
+        ("re-enrolled", LAST_LOST_OF_ENROLMENT, 3),
+        ("replaced", FIRST_LOST, 3),
+    ]
+)
+@example(
+    [
+        ("healthy", LOST_FOR_DAYS, 42_400),
+        ("replaced", SET_BACK, 42_000),
+        ("re-enrolled", SET_BACK, 40_000),
+        ("healthy", MISSED_AFTER_SET_BACK, 40_000),
+    ]
+)
 @example([("re-enrolled", STEADY, -7_000), ("clock-broken", STEADY, -7_000)])
 def test_every_answer_comes_to_one_figure(drawn: list):  # type: ignore[type-arg]
     lives = lives_of(drawn)
@@ -351,6 +364,8 @@ def _compare_gpus(life: Life, statement: Statement) -> None:
         enrolled_ms = round(gpu.enrolled_seconds * 1000)
         assert seconds_ms + round(gpu.unreported_seconds * 1000) == enrolled_ms
         assert gpu.enrolled_seconds <= statement.enrolled_seconds
+        if life.gpus[gpu.uuid] is ALWAYS:
+            assert gpu.enrolled_seconds == statement.enrolled_seconds
 
 
 def _compare_with_replay(

@@ -72,7 +72,7 @@ class Life(Struct, frozen=True):
         """
         last = enrolment.since
         begin = enrolment.since
-        for one in self.kept:
+        for one in self.kept:  # as they came, whatever our clock said
             at = one.last.pinged_at
             since = one.last.since
             assert since

@@ -70,6 +70,8 @@ def test_a_miss_that_our_clock_puts_after_the_answer_to_its_window_tells_nothing
     answered = (outcome(2, 10, 20), outcome(3, 20, 30))
     assert found(outcome(1, 0, 10), *answered, miss(2, 10, 50)) == []
     assert found(outcome(1, 0, 10), *answered, miss(2, 10, 50), outcome(4, 30, 60)) == []
+    assert found(outcome(1, 0, 10), outcome(3, 10, 10), miss(2, 10, 50)) == []
+    assert found(outcome(1, 0, 10), outcome(3, 10, 10), miss(4, 10, 50)) == [unreported(10, 50)]
 
 
 def test_intervals_are_those_of_the_outcomes():
