@@ -9,6 +9,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -94,6 +95,8 @@ class Settings(Struct, kw_only=True, frozen=True):
     GPUPING_ALERTS_FILE: str | None = None
     # reports of hosts whose signing key is not known count as missed; None: as the data dir says
     GPUPING_REQUIRE_SIGNED: bool | None = None
+    # where they count: until when; None: as the data dir says
+    GPUPING_UNSIGNED_UNTIL: Annotated[datetime, Meta(tz=True)] | None = None
     # sent to the gateway by `gpuping top --server-url` and the other verbs with that option
     GPUPING_TOKEN: str | None = None
     GATEWAY_HOST: str = "127.0.0.1"

@@ -20,6 +20,7 @@ from gpuping.commands.operate import (
     publish,
     store,
     token,
+    unsigned,
 )
 from gpuping.commands.options import app
 from gpuping.output.standard_output import ignore_closed_pipe
@@ -33,6 +34,7 @@ COMMANDS = (
     doctor,
     gpus,
     hosts,
+    unsigned,
     labels,
     token,
     audit,

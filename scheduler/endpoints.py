@@ -460,4 +460,12 @@ def _remarks(stats: SchedulerStats) -> tuple[str, ...]:
             f"{stats.lost_enrolments} agents were registered and are gone from the bucket: let "
             "them register again"
         )
+    if stats.unsigned_hosts:
+        until = "without an end"
+        if stats.unsigned_until is not None:
+            until = f"until {stats.unsigned_until:%Y-%m-%d %H:%M} UTC"
+        remarks.append(
+            f"reports of {stats.unsigned_hosts} hosts count {until} though nobody signs them: "
+            "`gpuping creds hosts` names them, `gpuping enroll new --id ID` gives a host its keys"
+        )
     return (*remarks, *stats.layout_problems)

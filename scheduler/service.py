@@ -40,6 +40,7 @@ from scheduler.fleet.directory import Directory
 from scheduler.fleet.fleet_watcher import FleetWatcher
 from scheduler.fleet.registry import Registry
 from scheduler.fleet.timer_reconciler import TimerReconciler
+from scheduler.fleet.unsigned_hosts import UnsignedHosts
 from scheduler.fleet.views import agent_view
 from scheduler.maintenance_endpoints import MaintenanceEndpoints
 from scheduler.ping.attempt import PingAttempt
@@ -80,6 +81,7 @@ def limits_of(settings: Settings) -> PingLimits:
         believes_unheard=settings.PING_UNHEARD_TIME == "believed",
         fleet=fleet_of(settings.NATS_CREDS),
         requires_signed=bool(settings.GPUPING_REQUIRE_SIGNED),
+        unsigned_until=settings.GPUPING_UNSIGNED_UNTIL,
     )
 
 
@@ -117,6 +119,12 @@ class Scheduler:
             policy,
             self.bus_clock,
             has_identities=limits.fleet is not None,
+        )
+        self.unsigned_hosts = UnsignedHosts(
+            self.directory,
+            self.bus_clock.now,
+            until=limits.unsigned_until,
+            requires_signed=limits.requires_signed or limits.fleet is None,
         )
         self.events = LiveEvents(client, policy)
         self.history = HistoryPosition(client, wake_loop.set)
@@ -199,6 +207,7 @@ class Scheduler:
             gc.freeze()
             gc.set_threshold(*LARGE_FLEET_GC_THRESHOLDS)
         log.info("fleet_loaded", agents=len(self.directory))
+        self.unsigned_hosts.tell()
 
     def start(self, start: StartTask) -> None:
         """Starts to ping."""
@@ -250,6 +259,8 @@ class Scheduler:
             bus_servers=self.bus_disks.servers,
             gateways=self.presence.gateways,
             lost_gateways=self.presence.lost_gateways(utc_now()),
+            unsigned_hosts=self.unsigned_hosts.count(),
+            unsigned_until=self.unsigned_hosts.until,
             refused_replies=self._client.refused_reply_count + self._of_hosts.refused_reply_count,
         )
 
@@ -328,13 +339,6 @@ class Scheduler:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Scheduler]:
     """Runs a scheduler for the length of the block; it knows the fleet and pings when entered."""
-    if settings.NATS_CREDS and not settings.GPUPING_REQUIRE_SIGNED:
-        log.warning(
-            "unsigned_reports_accepted",
-            action="give every host a key (`gpuping creds hosts` says who has none, "
-            "`gpuping enroll new --id ID` gives one), then set "
-            "GPUPING_REQUIRE_SIGNED=true: until then whoever answers for a host is believed",
-        )
     inbox_prefix = subjects.service_inbox("scheduler")
     floods: asyncio.Queue[str] = asyncio.Queue()
     door = Door((subjects.REGISTER_PREFIX,), floods.put_nowait)

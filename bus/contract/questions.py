@@ -599,4 +599,6 @@ class SchedulerStats(Message, kw_only=True, frozen=True):
     bus_servers: tuple[BusServer, ...] = ()  # empty without NATS_SYSTEM_CREDS
     gateways: int | None = None  # that are connected; None without NATS_SYSTEM_CREDS
     lost_gateways: tuple[LostGateway, ...] = ()  # frozen or cut off, and not back
+    unsigned_hosts: int = 0  # whose reports count although no key of theirs is known
+    unsigned_until: datetime | None = None  # from then on they do not
     refused_replies: int = 0  # questions that were dropped: their reply subject is no inbox

@@ -39,6 +39,7 @@ from bus.identity.roles import (
 
 USER_DAYS = 90  # agents renew theirs over the bus long before
 SERVICE_DAYS = 3650
+UNSIGNED_DAYS = 30  # after an upgrade from a version without identities
 ACCOUNT_NAME = "GPUPING"
 LOOK_ACCOUNT_NAME = "LOOK"
 SYSTEM_ACCOUNT_NAME = "SYS"
@@ -119,9 +120,14 @@ class Authority:
         """The file of the user that may send changed accounts to the server."""
         return self.folder / "system.creds"
 
-    def accept_unsigned(self) -> None:
-        """For a fleet of before identities: its hosts have no keys yet, and go on without."""
-        self._save(replace(self.fleet, requires_signed=False))
+    def accept_unsigned(self, until: int | None = None) -> None:
+        """For a fleet of before identities: its hosts have no keys yet, and go on without.
+
+        `until`: seconds since 1970; UNSIGNED_DAYS from now where it is None.
+        """
+        if until is None:
+            until = int(time.time()) + UNSIGNED_DAYS * _DAY
+        self._save(replace(self.fleet, requires_signed=False, unsigned_until=until))
 
     @property
     def can_revoke(self) -> bool:
@@ -148,6 +154,8 @@ class Authority:
             key = SigningKey.generate(KeyKind.ACCOUNT)
             credentials.write_secret(self.folder / "signing" / f"{role}.seed", key.seed + "\n")
             self._save(replace(fleet, signing_keys=fleet.signing_keys | {role: key.public}))
+        if not self.fleet.requires_signed and self.fleet.unsigned_until is None:
+            self.accept_unsigned()  # of a version that knew no end
         self._renew_system_credentials()
 
     def account_of(self, role: RoleName) -> str:

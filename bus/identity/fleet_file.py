@@ -30,6 +30,7 @@ class Fleet(Struct, frozen=True, kw_only=True):
     the rotation is finished. revoked: public keys of users, each with the second since 1970 until
     which tokens for it are void. requires_signed: reports of hosts without a known key do not
     count, unless GPUPING_REQUIRE_SIGNED says otherwise; false for fleets of before identities.
+    unsigned_until: second since 1970 from which they do not count there either.
     changed_at: seconds since 1970, and later at every change: servers that were away take the
     account that was issued last, and know no part of a second.
     """
@@ -45,6 +46,7 @@ class Fleet(Struct, frozen=True, kw_only=True):
     role_accounts: dict[RoleName, str] = {}
     in_fleet: dict[str, RoleName] = {}
     requires_signed: bool = True
+    unsigned_until: int | None = None
     revoked: dict[str, int] = {}
     changed_at: int = 0
 

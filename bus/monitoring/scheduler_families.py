@@ -78,6 +78,12 @@ def _waiting_families(stats: SchedulerStats) -> list[Metric]:
             stats,
             stats.held_seconds,
         ),
+        _gauge(
+            "unsigned_hosts",
+            "Hosts whose reports count although no key of theirs is known",
+            stats,
+            stats.unsigned_hosts,
+        ),
         _counter(
             "postponed_timers",
             "Timers of overdue agents that were moved, so that not all fire at once",

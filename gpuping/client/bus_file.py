@@ -1,7 +1,7 @@
 """`<data-dir>/bus.json`: `gpuping up` writes it, and commands find the running system by it."""
 
 import os
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from bus.errors import SettingsError
 from bus.identity import fleet_file
+from bus.identity.fleet_file import Fleet
 from bus.identity.local import LocalIdentities
 from bus.identity.roles import RoleName
 from bus.private_files import open_private
@@ -116,9 +117,7 @@ def with_running_bus(settings: Settings, role: RoleName = "operator") -> Setting
         settings = msgspec.structs.replace(
             settings, NATS_CA=str(identities.tls_files.authority.absolute())
         )
-    requires_signed = settings.GPUPING_REQUIRE_SIGNED
-    if requires_signed is None:
-        requires_signed = identities.authority.fleet.requires_signed
+    settings = with_rules_of(settings, identities.authority.fleet)
     if role == "agent":
         creds = identities.agent(settings.agent_id)
     else:
@@ -130,7 +129,6 @@ def with_running_bus(settings: Settings, role: RoleName = "operator") -> Setting
         settings,
         NATS_CREDS=str(creds),
         NATS_BRIDGE_CREDS=bridge_creds,
-        GPUPING_REQUIRE_SIGNED=requires_signed,
     )
 
 
@@ -149,7 +147,19 @@ def with_fleet_rules(settings: Settings) -> Settings:
         return settings
     except (OSError, msgspec.DecodeError) as error:
         raise SettingsError(f"{path}: expected the public half of the fleet: {error}") from None
-    return msgspec.structs.replace(settings, GPUPING_REQUIRE_SIGNED=fleet.requires_signed)
+    return with_rules_of(settings, fleet)
+
+
+def with_rules_of(settings: Settings, fleet: Fleet) -> Settings:
+    """The settings with what a fleet says of unsigned reports, where they say nothing."""
+    if settings.GPUPING_REQUIRE_SIGNED is not None:
+        return settings
+    until = settings.GPUPING_UNSIGNED_UNTIL
+    if until is None and fleet.unsigned_until is not None:
+        until = datetime.fromtimestamp(fleet.unsigned_until, UTC)
+    return msgspec.structs.replace(
+        settings, GPUPING_REQUIRE_SIGNED=fleet.requires_signed, GPUPING_UNSIGNED_UNTIL=until
+    )
 
 
 def with_role_credentials(

@@ -21,6 +21,7 @@ from bus.transport import connection, embedded_server, jetstream_api, layout
 from bus.transport.embedded_server import EmbeddedServer
 from bus.transport.jetstream_api import JetStreamApiError
 from gpuping import extras
+from gpuping.client import bus_file
 
 
 class OwnServer(NamedTuple):
@@ -85,16 +86,12 @@ async def running(settings: Settings, port: int | None) -> AsyncIterator[OwnServ
     async with embedded_server.running(
         settings.data_dir, port, config, settings.NATS_HOST
     ) as server:
-        requires_signed = settings.GPUPING_REQUIRE_SIGNED
-        if requires_signed is None:
-            requires_signed = authority.fleet.requires_signed
         url = server.url
         if uses_tls:
             settings = _with_tls(settings, identities.tls_files, server)
             url = settings.nats_url
-        settings = msgspec.structs.replace(
-            settings, NATS_URL=url, GPUPING_REQUIRE_SIGNED=requires_signed
-        )
+        settings = msgspec.structs.replace(settings, NATS_URL=url)
+        settings = bus_file.with_rules_of(settings, authority.fleet)
         own_server = OwnServer(settings, identities)
         identities.write_context(url, settings.NATS_CA)
         await _make_layout(own_server.settings_of("layout"), kept_streams)

@@ -7,6 +7,7 @@ deadlines every TICK_SECONDS.
 import asyncio
 import secrets
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import NamedTuple
 
 import nats.errors
@@ -51,7 +52,8 @@ class PingLimits(NamedTuple):
 
     `believes_unheard`: what a host says of the time between two missed pings is believed
     (PING_UNHEARD_TIME). `fleet` is the public key of the fleet's account, None without identities;
-    `requires_signed`: hosts whose key is not known are not believed (GPUPING_REQUIRE_SIGNED).
+    `requires_signed`: hosts whose key is not known are not believed (GPUPING_REQUIRE_SIGNED);
+    `unsigned_until`: nor are they from then on (GPUPING_UNSIGNED_UNTIL).
     """
 
     in_flight: int
@@ -59,6 +61,7 @@ class PingLimits(NamedTuple):
     believes_unheard: bool = False
     fleet: str | None = None
     requires_signed: bool = False
+    unsigned_until: datetime | None = None
 
 
 class Pinger:
@@ -81,6 +84,7 @@ class Pinger:
         self._believes_unheard = limits.believes_unheard
         self._fleet = limits.fleet
         self._requires_signed = limits.requires_signed
+        self._unsigned_until = limits.unsigned_until
         self._timeout_seconds = limits.timeout_seconds
         self._on_result = on_result
         self._signature_checks = SignatureChecks(self._on_checked)
@@ -293,10 +297,16 @@ class Pinger:
         if attempt.signing_key is not None:
             attempt.reject("unsigned", "it is not signed", data)
             return None
-        if self._requires_signed and not attempt.is_by_http:
+        if not attempt.is_by_http and not self._believes_unsigned():
             attempt.reject("key_unknown", "no key of this host is known: enrol it", data)
             return None
         return self._admit(attempt, report, data)
+
+    def _believes_unsigned(self) -> bool:
+        """Whether a host counts whose key is not known."""
+        if self._requires_signed:
+            return False
+        return self._unsigned_until is None or self._bus_clock.now() < self._unsigned_until
 
     def _admit(
         self,

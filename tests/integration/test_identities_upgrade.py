@@ -5,6 +5,7 @@ import tarfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -18,13 +19,14 @@ from bus.contract import subjects
 from bus.contract.messages import AgentEntry, AgentState
 from bus.errors import GpupingError
 from bus.identity import claims, credentials
+from bus.identity.authority import UNSIGNED_DAYS
 from bus.identity.keys import KeyKind, SigningKey
 from bus.identity.local import LocalIdentities
 from bus.transport import embedded_server, jetstream_api, layout
 from bus.transport.bucket import read
 from bus.transport.connection import Client, connected
 from gpuping.client import own_server
-from gpuping.commands.operate import store
+from gpuping.commands.operate import store, unsigned
 from gpuping.enrolment import service as enrolment_service
 from tests.ports import free_port
 
@@ -71,17 +73,27 @@ async def kept(client: Client) -> dict[str, object]:
     return found
 
 
-async def test_nothing_is_lost_there_and_back(data_dir: Path) -> None:
+async def test_nothing_is_lost_there_and_back(
+    data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with before_identities(data_dir) as client:
         before = await kept(client)
     assert len(before) > 8
     chosen = settings.load({}, GPUPING_DATA_DIR=str(data_dir))
     async with own_server.running(chosen, free_port()) as server:
         assert server.settings.GPUPING_REQUIRE_SIGNED is False, "its hosts have no keys yet"
+        until = server.settings.GPUPING_UNSIGNED_UNTIL
+        assert until is not None
+        days = (until - datetime.now(UTC)).total_seconds() / 86_400
+        assert UNSIGNED_DAYS - 1 < days <= UNSIGNED_DAYS
         operator = server.settings_of("operator")
         async with connected(operator, "test", inbox_prefix="_INBOX._operator") as client:
             after = await kept(client)
     assert after == before
+    assert unsigned.unsigned(until="2026-12-24", data_dir=data_dir) == runner.DONE
+    assert "count until 2026-12-24 00:00 UTC" in capsys.readouterr().out
+    assert unsigned.unsigned(end=True, data_dir=data_dir) == runner.DONE
+    assert "every report must be signed" in capsys.readouterr().out
     assert store.roll_back(data_dir=data_dir) == runner.DONE
     async with before_identities(data_dir) as client:
         assert await kept(client) == before

@@ -402,18 +402,30 @@ async def test_a_wrong_answer_does_not_end_a_ping_that_is_answered_rightly_in_ti
     assert [state.last.outcome for state, _ in history] == ["answered"]
 
 
-@pytest.mark.parametrize("is_required", ["true", "false"])
-async def test_a_host_without_a_key_is_believed_only_where_that_is_allowed(
-    tmp_path: Path, is_required: str
+@pytest.mark.parametrize(
+    ("is_required", "until", "is_believed"),
+    [
+        ("true", "2126-01-01T00:00:00Z", False),
+        ("false", None, True),
+        ("false", "2126-01-01T00:00:00Z", True),
+        ("false", "2026-01-01T00:00:00Z", False),
+    ],
+)
+async def test_a_host_without_a_key_is_believed_only_where_and_until_that_is_allowed(
+    tmp_path: Path, is_required: str, until: str | None, is_believed: bool
 ) -> None:
+    rules = {"GPUPING_REQUIRE_SIGNED": is_required}
+    if until is not None:
+        rules["GPUPING_UNSIGNED_UNTIL"] = until
     async with (
-        running_world(tmp_path, GPUPING_REQUIRE_SIGNED=is_required) as world,
-        scheduler.service.running(world.server.settings_of("scheduler")),
+        running_world(tmp_path, **rules) as world,
+        scheduler.service.running(world.server.settings_of("scheduler")) as running,
         fake_host(world, tmp_path, "old", with_keys=False),
     ):
         history = await world.until("old", _judged)
+        assert running.unsigned_hosts.are_believed == is_believed
     last = _judged(history)[0]
-    if is_required == "true":
-        assert (last.outcome, last.remarks) == ("missed", ("key_unknown",))
-    else:
+    if is_believed:
         assert last.outcome == "answered"
+    else:
+        assert (last.outcome, last.remarks) == ("missed", ("key_unknown",))
