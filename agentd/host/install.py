@@ -7,6 +7,7 @@ those of before, and everything else in the file of settings stays.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ _HIDDEN_FOLDERS = ("/home/", "/root/", "/run/user/", "/tmp/")  # noqa: S108  # o
 _SET_BY_UNIT = frozenset(
     {"NATS_CREDS", "NATS_CA", "AGENT_STATE_DIR", "GPUPING_DATA_DIR", "LOG_FORMAT"}
 )
+_PLAIN_PATH = re.compile(r"[\w/.+-]+", re.ASCII)  # needs no quotes in a unit
 _HEADING = "# Settings of gpuping-agentd; then: systemctl restart gpuping-agentd"
 
 
@@ -75,7 +77,7 @@ def install(
     if on_this_host:
         check_host()
     files = _Files.under(root)
-    command = f"{sys.executable} -P -m agentd"
+    command = f"{_program_in_unit(sys.executable)} -P -m agentd"
     if _is_self_contained():
         _copy_program(Path(sys.executable), files.program, say)
         command = str(Path("/") / _PROGRAM)
@@ -206,6 +208,13 @@ def _quoted(value: object) -> str:
         text = text.lower()
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _program_in_unit(path: str) -> str:
+    """A program's path as ExecStart= has it, where `%` begins a specifier."""
+    if _PLAIN_PATH.fullmatch(path):
+        return path
+    return _quoted(path.replace("%", "%%"))
 
 
 def check_host(running: Path = Path("/run/systemd/system")) -> None:

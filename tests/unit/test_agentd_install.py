@@ -4,6 +4,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,12 @@ def test_the_hardening_scores_at_most_one_and_a_half():
 
 
 @needs_systemd_analyze
-def test_systemd_understands_every_line(tmp_path):
+@pytest.mark.parametrize("folder", ["plain", "of an 80% user"])
+def test_systemd_understands_every_line(tmp_path, monkeypatch, folder):
+    python = tmp_path / folder / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr("sys.executable", str(python))
     put(tmp_path)
     unit = tmp_path / "etc/systemd/system/gpuping-agentd.service"
     done = subprocess.run(

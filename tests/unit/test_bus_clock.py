@@ -33,9 +33,12 @@ for step in sys.argv[2:]:
 def test_a_clock_that_is_set_is_not_used_before_it_was_measured(tmp_path: Path):
     offset = tmp_path / "offset"
     offset.write_bytes(struct.pack("q", 0))
+    library = build_clock(tmp_path)
+    # By its name, for a path with a space in it would be read as two.
+    preloaded = {"LD_PRELOAD": library.name, "LD_LIBRARY_PATH": str(library.parent)}
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(offset), *(str(step) for step in STEPS)],
-        env=os.environ | {"LD_PRELOAD": str(build_clock(tmp_path)), "CLOCK_STEP_FILE": str(offset)},
+        env=os.environ | preloaded | {"CLOCK_STEP_FILE": str(offset)},
         cwd=ROOT,
         capture_output=True,
         text=True,
