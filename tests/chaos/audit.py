@@ -13,10 +13,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import nats.errors
 from msgspec import Struct
 from msgspec.structs import astuple
 
 from bus.client.fleet_client import FleetClient
+from bus.clock import boottime
 from bus.contract.messages import AgentState
 from bus.contract.questions import HistoryRequest, Ping
 from bus.errors import BusError
@@ -187,23 +189,31 @@ async def audit(system: System, attack: Attack) -> Found:
 
 
 async def _settled_history(system: System) -> History:
-    """The stream, once it ends with the bucket's states."""
-    async with asyncio.timeout(FOLLOW_SECONDS):
-        while True:
-            try:
-                history = await read_history(system.bus)
-                states = {name: (await snapshot(system.bus, name)).state for name in system.hosts}
-            except BusError:
-                await asyncio.sleep(1)
-                continue
-            behind = [
-                name
-                for name, state in states.items()
-                if state and (not history[name] or history[name][-1] != state)
-            ]
-            if not behind:
-                return history
+    """The stream, once it ends with the bucket's states.
+
+    Reading alone may take minutes on a busy machine; the limit is for what is read to agree.
+    """
+    deadline = boottime() + FOLLOW_SECONDS
+    while True:
+        began = boottime()
+        try:
+            history = await read_history(system.bus)
+            states = {name: (await snapshot(system.bus, name)).state for name in system.hosts}
+        except (BusError, nats.errors.Error) as error:
+            if boottime() > deadline:
+                raise TimeoutError(f"the bus did not answer the auditor: {error!r}") from error
             await asyncio.sleep(1)
+            continue
+        behind = [
+            name
+            for name, state in states.items()
+            if state and (not history[name] or history[name][-1] != state)
+        ]
+        if not behind:
+            return history
+        if began > deadline:
+            raise TimeoutError(f"the history ends before the states of {behind[:TOLD]}")
+        await asyncio.sleep(1)
 
 
 def _check_numbers(agent_id: str, states: list[AgentState], found: Found) -> None:
@@ -323,8 +333,8 @@ def _check_credit(
 async def _compare_with_storage(system: System, history: History, found: Found) -> None:
     """Every outcome of the stream is in DuckDB exactly once, and nothing else is."""
     client = FleetClient(system.bus, 5.0)
-    deadline = asyncio.get_running_loop().time() + INGEST_SECONDS
     for agent_id in system.hosts:
+        deadline = boottime() + INGEST_SECONDS
         states = history.get(agent_id, [])
         while True:
             try:
@@ -334,7 +344,7 @@ async def _compare_with_storage(system: System, history: History, found: Found) 
                 problem = str(error)
             else:
                 problem = _difference(states, pings)
-            if not problem or asyncio.get_running_loop().time() > deadline:
+            if not problem or boottime() > deadline:
                 break
             await asyncio.sleep(0.5)
         if problem:
