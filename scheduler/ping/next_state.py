@@ -345,7 +345,7 @@ def _enrolled_at(attempt: PingAttempt) -> datetime | None:
     entry = attempt.tracked.entry
     if entry is None:
         return None
-    return whole_millisecond(entry.enrolled_at)
+    return entry.enrolled_at
 
 
 def _as_text(refused: bytes | None) -> str | None:

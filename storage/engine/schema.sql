@@ -37,7 +37,7 @@ CREATE TABLE pings (
     late_us BIGINT,
     gpu_set INTEGER,                -- the GPUs reported; their share is the host's unless `gpus` says more
     remarks VARCHAR,                -- JSON list of what admission changed or found; null where it is nothing
-    enrolled_us BIGINT              -- when the enrolment began that the ping is of; null where the outcome did not say it
+    enrolled_us BIGINT              -- when the enrolment began, in whole milliseconds as windows do; null: the outcome did not say
 );
 
 -- The GPUs of a report, one row each, where they say more than the host's row does.

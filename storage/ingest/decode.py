@@ -166,7 +166,7 @@ def full_row(arrival: Arrival, names: Dictionaries) -> FullRow:
         row.gpus = _admitted_gpus(last, report)
     row.remarks = _remarks(last, report)
     if last.enrolled_at is not None:
-        row.enrolled_us = microseconds(last.enrolled_at)
+        row.enrolled_us = microseconds(last.enrolled_at) // 1000 * 1000
     row.evidence = _evidence(arrival, last)
     row.agent = names.agents[state.agent_id]
     if report is not None and report.gpus:

@@ -269,7 +269,7 @@ def _rows(
         response_us=np.rint(response_ms * 1000),
         late_us=np.rint(late_ms * 1000),
         gpu_set=_integers(gpu_sets),
-        enrolled_us=np.where(enrolled, enrolled_us, NOT_TOLD),
+        enrolled_us=np.where(enrolled, enrolled_us // 1000 * 1000, NOT_TOLD),
     )
 
 

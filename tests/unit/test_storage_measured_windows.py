@@ -34,11 +34,13 @@ def test_a_healthy_window_takes_the_fast_path_and_lies_there_too():
 
 
 def test_the_start_of_the_enrolment_is_kept_where_the_outcome_tells_it():
-    told = state("a", 1, START, since=START - 900 * SECOND, enrolled_at=START - 3600 * SECOND)
+    enrolled_at = START - 3600 * SECOND
+    odd = timedelta(microseconds=789)
+    told = state("a", 1, START, since=START - 900 * SECOND, enrolled_at=enrolled_at + odd)
     silent = state("a", 2, START, since=START - 900 * SECOND)
     batch = [Arrival(i, "a", encode(one)) for i, one in enumerate((told, silent))]
     healthy = decode_batch(batch, Dictionaries([], [])).healthy
-    enrolled_us = microseconds(START - 3600 * SECOND)
+    enrolled_us = microseconds(enrolled_at)
     assert healthy.enrolled_us.tolist() == [enrolled_us, NOT_TOLD]
     assert [kept(told).enrolled_us, kept(silent).enrolled_us] == [enrolled_us, None]
 
