@@ -36,8 +36,10 @@ MORE_THREADS = 2
 
 
 class Use(Struct, frozen=True):
-    """What one process uses at one moment. Memory is its proportional share (PSS).
+    """What one process uses at one moment. Memory is its share of what is anonymous.
 
+    Pages of programs and libraries are left out: how many are in memory, and with how many other
+    processes they are shared, is the machine's affair, and moved the sum by 20 MB either way.
     `megabytes` is without `engine_megabytes`, which DuckDB says that it uses.
     """
 
@@ -122,7 +124,7 @@ def _owns(pid: int | None, inode: str) -> bool:
 def _read(pid: int, folder: Path, engine_megabytes: float) -> Use:
     proc = Path(f"/proc/{pid}")
     rollup = (proc / "smaps_rollup").read_text()
-    pss = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
+    anonymous = next(line for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
     status = (proc / "status").read_text()
     threads = next(line for line in status.splitlines() if line.startswith("Threads:"))
     size = 0
@@ -131,7 +133,7 @@ def _read(pid: int, folder: Path, engine_megabytes: float) -> Use:
             with suppress(OSError):
                 size += Path(parent, name).stat().st_blocks * 512
     return Use(
-        int(pss.split()[1]) / 1024 - engine_megabytes,
+        int(anonymous.split()[1]) / 1024 - engine_megabytes,
         len(list((proc / "fd").iterdir())),
         int(threads.split()[1]),
         size / 2**20,
