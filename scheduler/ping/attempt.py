@@ -39,6 +39,7 @@ class PingAttempt:
         "clamped_ms",
         "due_at",
         "due_seq",
+        "enrolled_at",
         "excused",
         "excused_spans",
         "first_sent_at",
@@ -67,7 +68,7 @@ class PingAttempt:
         "status_before",
         "tracked",
         "waiters",
-        "window_since",
+        "window_start",
     )
 
     def __init__(
@@ -95,7 +96,9 @@ class PingAttempt:
         self.request = b""
         self.nonce = ""
         self.pinged_at: datetime | None = None
-        self.window_since: datetime | None = None
+        # Another enrolment may begin while the answer is awaited. The window is of the one asked.
+        self.window_start: WindowStart | None = None
+        self.enrolled_at: datetime | None = None
         self.excused: tuple[ExcusedSpan, ...] = ()
         self.sent = NOT_SENT
         self.clamped_ms = 0  # by how much our clock was ahead of the server's, whose time is used
@@ -143,10 +146,12 @@ class PingAttempt:
         self.status_before = tracked.status
         pinged_at = whole_millisecond(now)
         start = window_start(tracked)
-        self.window_since = None
         if start is not None:
-            self.window_since = start.since
             pinged_at = max(pinged_at, start.since)
+        self.window_start = start
+        self.enrolled_at = None
+        if tracked.entry is not None:
+            self.enrolled_at = tracked.entry.enrolled_at
         self.pinged_at = pinged_at
         self.nonce = nonce
         self.sent = sent
@@ -221,6 +226,13 @@ class PingAttempt:
             previous=self.previous if self.signing_key is not None else None,
             ledger_heads=self.ledger_heads,
         )
+
+    @property
+    def window_since(self) -> datetime | None:
+        """When the window begins; None for an agent that is not enrolled."""
+        if self.window_start is None:
+            return None
+        return self.window_start.since
 
     @property
     def follows_restore(self) -> bool:

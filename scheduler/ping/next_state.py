@@ -276,7 +276,7 @@ def _outcome(
             since=_window_since(attempt, pinged_at),
             remarks=remarks,
             refused_report=_as_text(attempt.refused_report),
-            enrolled_at=_enrolled_at(attempt),
+            enrolled_at=attempt.enrolled_at,
         )
     admitted = attempt.admitted
     assert admitted is not None  # noqa: S101  # a report that counts was admitted
@@ -303,7 +303,7 @@ def _outcome(
         excused=attempt.excused_spans,
         response_ms=attempt.response_ms,
         late_ms=attempt.late_ms(),
-        enrolled_at=_enrolled_at(attempt),
+        enrolled_at=attempt.enrolled_at,
         report=report_json,
     )
 
@@ -339,13 +339,6 @@ def _remarks_of_miss(attempt: PingAttempt) -> tuple[str, ...]:
 
 def _window_since(attempt: PingAttempt, pinged_at: datetime) -> datetime:
     return whole_millisecond(attempt.window_since or pinged_at)
-
-
-def _enrolled_at(attempt: PingAttempt) -> datetime | None:
-    entry = attempt.tracked.entry
-    if entry is None:
-        return None
-    return entry.enrolled_at
 
 
 def _as_text(refused: bytes | None) -> str | None:

@@ -323,6 +323,7 @@ class Pinger:
         attempt.sent = replace(attempt.sent, answer_ms=attempt.response_ms or 0.0)
         window = measured_window(
             attempt.tracked,
+            attempt.window_start,
             report,
             attempt.sent,
             attempt.pinged_at,

@@ -113,8 +113,9 @@ def _never(_began: float, _ended: float) -> float:
     return 0.0
 
 
-def measured_window(
+def measured_window(  # noqa: PLR0913  # what each part knows of the window
     tracked: Tracked,
+    start: WindowStart | None,
     report: UptimeReport,
     sent: AnsweredPing,
     pinged_at: datetime,
@@ -126,7 +127,8 @@ def measured_window(
 ) -> MeasuredWindow:
     """Returns what the scheduler knows of the window of an answered ping.
 
-    `sent` is the ping that was answered now; the one before it is in the agent's state.
+    `start` is where the window began when the ping was sent. `sent` is the ping that was answered
+    now; the one before it is in the agent's state.
     `clamped_ms`: by how much our clock was ahead of the server's, whose time was used then.
     `stood_still`: how many seconds this scheduler did not run between two moments.
     """
@@ -135,7 +137,6 @@ def measured_window(
     previous = None
     registration = 0
     standstill = 0.0
-    start = window_start(tracked)
     if start is not None:
         pinged_before = sent.boottime - seconds_passed(start, sent, pinged_at)
         standstill = _standstill_seconds(tracked, start, pinged_before, sent, stood_still)

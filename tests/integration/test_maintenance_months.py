@@ -96,6 +96,7 @@ class Host(Struct):
         assert attempt.pinged_at
         window = measured_window(
             self.tracked,
+            attempt.window_start,
             report,
             attempt.sent,
             attempt.pinged_at,

@@ -12,11 +12,16 @@ from bus.contract.messages import (
     Outcome,
     Seconds,
     Silence,
+    decode,
+    encode,
 )
 from scheduler.fleet.directory import Tracked
 from scheduler.ping.admission import MeasuredWindow
-from scheduler.ping.window import measured_window
+from scheduler.ping.attempt import PingAttempt
+from scheduler.ping.next_state import next_state
+from scheduler.ping.window import measured_window, window_start
 from tests.agents import PingRequest, report
+from tests.unit.host_lives import POLICY, make_pinger
 
 ENROLLED = datetime(2026, 11, 1, tzinfo=UTC)
 FIRST = ENROLLED + timedelta(minutes=1)
@@ -64,7 +69,10 @@ def window_of(
     agent: Tracked, sent: AnsweredPing, pinged_at: datetime, *, believes_unheard: bool = False
 ) -> MeasuredWindow:
     told = report("a", PingRequest(ping_id="p", window_seconds=900.0))
-    return measured_window(agent, told, sent, pinged_at, (), believes_unheard=believes_unheard)
+    start = window_start(agent)
+    return measured_window(
+        agent, start, told, sent, pinged_at, (), believes_unheard=believes_unheard
+    )
 
 
 def test_within_one_boot_boottime_says_how_much_passed():
@@ -89,6 +97,7 @@ def test_a_standstill_before_the_last_answer_arrived_is_excused_once(excused_bef
     told = report("a", PingRequest(ping_id="p", window_seconds=900.0))
     window = measured_window(
         agent,
+        window_start(agent),
         told,
         clocks("boot", 900.0),
         FIRST + QUARTER,
@@ -136,3 +145,20 @@ def test_silence_is_the_time_between_the_first_and_the_last_billed_miss():
 def test_one_billed_miss_is_no_silence():
     agent = tracked(Silence(first=after(900), last=after(900), misses=1))
     assert window_of(agent, clocks("boot", 1_800.0), after(1_800)).unheard == 0
+
+
+def test_an_answer_that_comes_after_another_registration_is_of_the_enrolment_that_was_asked():
+    """The agent is removed and registered again while its ping waits for the answer."""
+    agent = tracked()
+    attempt = PingAttempt("a", agent, "p-2", None)
+    attempt.start(FIRST + QUARTER, "nonce", clocks("boot", 900.0), 10.0)
+    assert agent.entry
+    agent.entry = replace(agent.entry, enrolled_at=FIRST + QUARTER + timedelta(seconds=3))
+    told = report("a", decode(attempt.request, PingRequest))
+    attempt.response_ms = 5_000.0
+    result = make_pinger(believes_unheard=False)._result_of(attempt, encode(told))
+    assert result
+    last = next_state(attempt, result, FIRST + QUARTER, POLICY).last
+    assert last.seconds
+    assert (last.since, last.window_seconds, last.seconds.up) == (FIRST, 900.0, 900.0)
+    assert last.enrolled_at == ENROLLED
