@@ -32,7 +32,7 @@ from bus.transport.batch import Write
 from scheduler.fleet import duplicate_ids
 from scheduler.ping.admission import Admitted
 from scheduler.ping.attempt import PingAttempt
-from scheduler.ping.silence import heard_late, silence_after_miss, silence_interrupted
+from scheduler.ping.silence import heard_late, of_enrolment, silence_after_miss, silence_interrupted
 from scheduler.ping.timestamps import whole_millisecond
 from scheduler.ping.window import gpu_times
 from scheduler.policy import (
@@ -241,7 +241,8 @@ def _silence(
         return None
     silence = None
     if attempt.base_state is not None:
-        silence = heard_late(attempt.base_state.silence, attempt.tracked.late_answer_at)
+        silence = of_enrolment(attempt.base_state.silence, attempt.enrolled_at)
+        silence = heard_late(silence, attempt.tracked.late_answer_at)
     if isinstance(result, Excused):
         return silence_interrupted(silence)
     is_billed = step.verdict == "poor"

@@ -11,6 +11,16 @@ from bus.contract.messages import Silence
 from scheduler.ping.timestamps import milliseconds
 
 
+def of_enrolment(silence: Silence | None, enrolled_at: datetime | None) -> Silence | None:
+    """Returns the silence, where it is of the enrolment that began then.
+
+    An agent that was removed keeps its state, but nobody asked it until it was registered again.
+    """
+    if silence is None or enrolled_at is None or silence.last >= enrolled_at:
+        return silence
+    return None
+
+
 def heard_late(silence: Silence | None, late_answer_at: datetime | None) -> Silence | None:
     """Returns the silence without its last miss, where the host answered that ping too late.
 

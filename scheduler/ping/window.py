@@ -27,7 +27,7 @@ from scheduler.ping.admission import (
     ReportedTime,
     admit,
 )
-from scheduler.ping.silence import heard_late, unheard_milliseconds
+from scheduler.ping.silence import heard_late, of_enrolment, unheard_milliseconds
 from scheduler.ping.timestamps import milliseconds, moment
 
 # How old a host's registration may be when the enrolment begins: the host waits for its answer no
@@ -146,8 +146,11 @@ def measured_window(  # noqa: PLR0913  # what each part knows of the window
             registration = REGISTRATION_MS
     unheard = 0
     if not believes_unheard and tracked.state is not None and tracked.state.silence is not None:
-        silence = heard_late(tracked.state.silence, tracked.late_answer_at)
-        unheard = unheard_milliseconds(silence)
+        enrolled_at = None
+        if start is not None and start.at_enrolment:
+            enrolled_at = start.since
+        silence = of_enrolment(tracked.state.silence, enrolled_at)
+        unheard = unheard_milliseconds(heard_late(silence, tracked.late_answer_at))
     return MeasuredWindow(
         since=min(since, until),
         until=until,

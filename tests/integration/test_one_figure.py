@@ -131,6 +131,7 @@ def test_every_answer_comes_to_one_figure(drawn: list):  # type: ignore[type-arg
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(fleets)
 def test_every_answer_of_many_fleets_comes_to_one_figure(drawn: list):  # type: ignore[type-arg]

@@ -20,6 +20,7 @@ from scheduler.ping.admission import MeasuredWindow
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.next_state import next_state
 from scheduler.ping.window import measured_window, window_start
+from scheduler.policy import Missed
 from tests.agents import PingRequest, report
 from tests.unit.host_lives import POLICY, make_pinger
 
@@ -140,6 +141,27 @@ def test_silence_is_the_time_between_the_first_and_the_last_billed_miss():
     sent = clocks("boot", 1_800.0 + twenty_days)
     assert window_of(agent, sent, pinged_at).unheard == 1_728_000_000
     assert window_of(agent, sent, pinged_at, believes_unheard=True).unheard == 0
+
+
+def test_the_silence_of_an_earlier_enrolment_is_not_held_against_the_next():
+    """The host died, was removed, mended, and registered again ten days later."""
+    agent = tracked(Silence(first=after(900), last=after(90_000), misses=9))
+    assert agent.entry
+    assert agent.state
+    agent.state = replace(agent.state, answered=5)
+    enrolled_at = after(864_000)
+    agent.entry = replace(agent.entry, enrolled_at=enrolled_at, enrolled_clocks=None)
+    pinged_at = enrolled_at + QUARTER
+    sent = clocks("boot", 864_900.0)
+    assert window_of(agent, sent, pinged_at).unheard == 0
+    for misses in (1, 2):
+        attempt = PingAttempt("a", agent, f"p-{misses}", None)
+        attempt.start(pinged_at, "nonce", sent, 10.0)
+        agent.state = next_state(attempt, Missed("timeout"), pinged_at, POLICY)
+        assert agent.state.silence
+        assert agent.state.silence.misses == misses
+        pinged_at += QUARTER
+    assert window_of(agent, sent, pinged_at).unheard == 900_000
 
 
 def test_one_billed_miss_is_no_silence():
