@@ -17,6 +17,7 @@ NEEDED = (
     "bus/monitoring/http_server.py",
 )
 UNWANTED = ("tests/", "bench/", "node_modules/")
+SECRET_ENDINGS = (".seed", ".creds", ".nk", ".key", ".pem", ".env", "tokens.toml")
 
 
 def main(folder: Path) -> int:
@@ -35,6 +36,10 @@ def main(folder: Path) -> int:
     for name in names:
         if name.startswith(UNWANTED):
             wrong.append(f"{wheels[0].name} contains {name}")
+    for package, contained in ((wheels[0], names), (archives[0], in_archive)):
+        for name in contained:
+            if name.endswith(SECRET_ENDINGS):
+                wrong.append(f"{package.name} contains {name}")
     print("\n".join(wrong), end="\n" if wrong else "")
     return int(bool(wrong))
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,53 @@ def test_a_clean_clone_without_npm_is_not_built_and_says_what_to_do(clone):
     assert not list(clone.glob("dist/*.whl"))
 
 
+LEFT_LYING = (
+    "gateway/static/ada.creds",
+    "gateway/static/.env",
+    "gateway/static/tokens.toml",
+    "agentd/scenarios/tokens.toml",
+    "bus/identity/operator.seed",
+    "gpuping/alerts/rules/tokens.toml",
+    "gateway/static/server.key",
+)
+
+
+def test_the_image_s_context_leaves_out_what_is_secret():
+    """The last rule of .dockerignore that fits a path decides, as in Docker's own reference."""
+    rules = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+
+    def is_left_out(name: str) -> bool:
+        is_out = False
+        for rule in rules:
+            pattern = rule.removeprefix("!").removeprefix("**/")
+            parts = name.split("/")
+            candidates = ["/".join(parts[: length + 1]) for length in range(len(parts))]
+            if rule.startswith("**/"):
+                candidates = parts
+            if any(fnmatch(one, pattern) for one in candidates):
+                is_out = not rule.startswith("!")
+        return is_out
+
+    assert not is_left_out("bus/identity/keys.py")
+    assert not is_left_out("agentd/scenarios/healthy.toml")
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in tracked:
+        if name.startswith(tuple(f"{package}/" for package in PACKAGES)):
+            assert not is_left_out(name), name
+    for name in (*LEFT_LYING, ".env", "data/identity/operator.seed", "deploy/tokens.toml"):
+        assert is_left_out(name), name
+
+
 def test_a_clone_with_the_page_makes_a_whole_wheel(clone):
+    """Without what is secret and was left lying where somebody has worked."""
+    for name in LEFT_LYING:
+        (clone / name).write_text("secret")
     for folder in ("vendor", "built"):
         shutil.copytree(ROOT / "gateway/static" / folder, clone / "gateway/static" / folder)
     assert build(clone).returncode == 0
