@@ -1,5 +1,6 @@
 """The checks that ask the bus: server, JetStream, streams, services, permissions, clock."""
 
+import asyncio
 import contextlib
 import time
 from collections import Counter
@@ -158,9 +159,17 @@ async def asked_by_http(client: Client, settings: Settings) -> Finding:
 
 
 async def _count_services(client: Client) -> Counter[str]:
-    """How many micro services of each name answer."""
-    found = await micro_services.discover(client, subjects.MICRO_PING)
-    return Counter(service.get("name", "") for service in found)
+    """How many micro services of each name answer.
+
+    Each name is asked for by itself: agents hear the question for all services, too, and could
+    answer it in the name of a service that is away.
+    """
+    asked = [micro_services.discover(client, subjects.micro_ping(name)) for name in SERVICES]
+    counts: Counter[str] = Counter()
+    for name, found in zip(SERVICES, await asyncio.gather(*asked), strict=True):
+        if found:
+            counts[name] = len(found)
+    return counts
 
 
 async def server_clock(client: Client) -> Finding:

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import httpx
+import pytest
 from system import Program, Up, run, until
 
 from bus.identity import enrolment_token
@@ -116,6 +117,51 @@ def test_a_host_s_life_shows_no_secret_at_debug(tmp_path: Path, programs: list[P
         shown += log.read_text(errors="replace")
     found = sorted(secret[:12] for secret in secrets if secret in shown)
     assert found == []
+
+
+@pytest.mark.slow  # seven processes start one beside the other
+def test_services_as_processes_of_their_own_show_no_secret_at_debug(
+    tmp_path: Path, programs: list[Program]
+) -> None:
+    """Neither in what they print, nor on the command line, nor in the environment."""
+    tokens_file = tmp_path / "tokens.toml"
+    made = run("token", "ada", "--role", "admin", "--file", str(tokens_file))
+    up = Up(tmp_path / "data", "--no-agent")
+    programs.append(up)
+    up.ready()
+    common = {
+        "NATS_URL": up.nats_url,
+        "NATS_CREDS": str(up.users),
+        "GPUPING_TOKENS_FILE": str(tokens_file),
+        "LOG_LEVEL": "debug",
+    }
+    commands = {
+        "scheduler": ("scheduler",),
+        "storage": ("storage",),
+        "gateway": ("gateway", "--port", "0"),
+        "enrolment": ("enrolment",),
+        "alerts": ("alerts", "run"),
+    }
+    services = []
+    for name, command in commands.items():
+        data_dir = tmp_path / name
+        if name == "enrolment":
+            data_dir = up.data_dir  # with the agents' signing key
+        own = {"GPUPING_DATA_DIR": str(data_dir), "STORAGE_NAME": "second"}
+        services.append(Program(*command, **common, **own))
+    programs += services
+    for service in services:
+        service.printed(r"\bready\b")
+    shown = process_list()
+    for service in services:
+        shown += Path(f"/proc/{service.process.pid}/environ").read_text()
+    for service in services:
+        service.stop()
+        shown += service.output
+    secrets = secrets_under(up.data_dir / "identity") | set(REST_TOKEN.findall(made.stdout))
+    up.stop()
+    assert len(secrets) > 20
+    assert sorted(secret[:12] for secret in secrets if secret in shown) == []
 
 
 def test_neither_the_repository_nor_the_image_s_context_holds_a_secret() -> None:

@@ -24,6 +24,7 @@ from bus.transport.door import MOST_OF_A_HOST
 from bus.transport.micro_services import ask
 from gpuping.client import own_server
 from gpuping.client.own_server import OwnServer
+from gpuping.doctor import bus_checks
 from scheduler.cluster.presence import MOST_CONNECTIONS
 
 HOSTILE, OTHER = "hostile", "other"
@@ -148,3 +149,26 @@ async def test_subscriptions_and_messages_of_a_host_are_bounded_by_its_permissio
     too_large.writer.write(b"PUB %b 65537\r\n" % subjects.register(HOSTILE).encode())
     await too_large.until(b"Maximum Payload Violation")
     await too_large.close()
+
+
+async def test_a_host_that_answers_in_a_services_name_is_not_taken_for_one(
+    server: OwnServer,
+) -> None:
+    hostile = await RawConnection.open(server, HOSTILE)
+    hostile.writer.write(b"SUB $SRV.PING 1\r\nPING\r\n")
+    ping = json.dumps({"name": subjects.STORAGE_SERVICE, "id": "x", "version": "9.9.9"}).encode()
+
+    async def answer() -> None:
+        await hostile.until(b"MSG $SRV.PING 1 ")
+        reply = hostile.read.partition(b"MSG $SRV.PING 1 ")[2].split()[0]
+        hostile.writer.write(b"PUB %b %d\r\n%b\r\n" % (reply, len(ping), ping))
+
+    inbox = subjects.service_inbox("operator")
+    chosen = server.settings_of("operator")
+    async with connection.connected(chosen, "doctor", inbox_prefix=inbox) as client:
+        answering = asyncio.create_task(answer())
+        finding = await bus_checks.services(client)
+        assert subjects.STORAGE_SERVICE not in finding.detail
+        assert finding.level == "failure"
+        answering.cancel()
+    await hostile.close()
