@@ -106,7 +106,10 @@ def assert_nobody_pays(history: History, since: datetime) -> None:
             for state in states
             if state.last.outcome == "missed" and state.last.pinged_at > since
         ]
-        assert not missed, (name, missed[0].ping_seq, missed[0].last.reason, missed[0].last)
+        told = [
+            (state.ping_seq, f"{state.last.pinged_at:%T.%f}", state.last.reason) for state in missed
+        ]
+        assert not told, f"{name} missed {told}; the outage began after {since:%T}"
 
 
 async def kill_each(cluster: NatsCluster, bus: connection.Client, names: list[str]) -> None:
