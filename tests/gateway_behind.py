@@ -195,6 +195,7 @@ class Behind:
         self.series_pings = 0  # how many outcomes the buckets of any period have
         self.silent: set[str] = set()
         self.remarks: tuple[str, ...] = ()
+        self.gpus = GpuCounts(total=8, up=7, down=1, hosts_lost_all=1)
         self.troubles: tuple[Trouble, ...] = ()
         self.nonsense: set[str] = set()
         self.asked: list[tuple[str, object]] = []
@@ -333,7 +334,7 @@ class Behind:
             in_flight=3,
             by_status=by_status,
             next_ping_at=NOW,
-            gpus=GpuCounts(total=8, up=7, down=1, hosts_lost_all=1),
+            gpus=self.gpus,
             base_interval_minutes=15.0,
             remarks=self.remarks,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.contract.questions import Agent, GpuSummary
+from bus.contract.questions import Agent, GpuCounts, GpuSummary
 from bus.settings import Settings
 from tests.browser import Browser, chromium
 from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
@@ -40,6 +40,9 @@ async def url(base_settings: Settings) -> AsyncIterator[str]:
             kinds = ("answered", "answered", "missed", "answered", "excused")
             behind.pings[host.agent_id] = [ping(host.agent_id, n, kinds[n % 5]) for n in seqs]
         behind.series_pings = 44_640
+        behind.gpus = GpuCounts(
+            total=1_259_448, up=1_242_609, degraded=1_425, down=11_351, unknown=4_063
+        )
         await answer_for(behind, ODD_HOSTS[0])
         yield str(http.base_url)
 

@@ -8,6 +8,7 @@ import {
   fromDashboard,
   fromEvent,
   fromHistory,
+  fromTotals,
   fromView,
   VIEW_PAGE,
 } from "../../gateway/static/js/fleet.js";
@@ -272,6 +273,20 @@ test("hosts of a site that go missing are one entry, whatever comes between them
   sites.delete("fra-0");
   assert.equal(news({ changes, sites }).find(({ kind }) => kind === "missed").place, null, "the site of one is not known");
 });
+
+test("of a list that was cut nothing is counted as if it were whole", () => {
+  const many = (number) => Array.from({ length: number }, (_, n) => poor(`h${n}`, 1000 - n, ["lost"]));
+  const told = (changes) => news({ changes }).map(({ ids, isAtLeast }) => [ids.length, isAtLeast]);
+  assert.deepEqual(told(many(29)), [[29, false]]);
+  assert.deepEqual(told(many(30)), [[30, true]], "the dashboard tells of no more");
+  const second = { ...TOTALS, changes_total: 400, changes: many(20).map(({ ping: one }) => ({ agent_id: one.agent_id, previous_status: "healthy", ping: one })) };
+  const after = fromTotals(fromDashboard(EMPTY, answer([agent("a")])), second);
+  assert.deepEqual(told(after.changes), [[20, true]], "more changed in that second than are told");
+  const later = fromDashboard(after, answer([agent("a")], { changes: many(20) }));
+  assert.deepEqual(told(later.changes), [[20, true]]);
+});
+
+const TOTALS = { agents: 1, by_status: {}, pings: 0, missed: 0, gpus: null, due: 0, next_ping_at: null };
 
 const trouble = (id, part = {}) => ({
   agent_id: id, gpu: "GPU-0", index: 0, state: "down", reason: "lost", since: at(90), until: null, times: 1, told_at: at(100), ...part,

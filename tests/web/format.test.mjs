@@ -35,8 +35,8 @@ test("a short time is not said to be none", () => {
 });
 
 test("durations have two units at most", () => {
-  const seconds = [0.5, 59, 60, 61, 3_600, 3_661, 90_061, 86_400];
-  const wanted = ["0.5 s", "59 s", "1 min", "1 min 1 s", "1 h", "1 h 1 min", "1 d 1 h", "1 d"];
+  const seconds = [0.5, 59, 60, 61, 3_600, 3_661, 90_061, 86_400, 99 * 86_400 + 3_600, 4_000_003_600];
+  const wanted = ["0.5 s", "59 s", "1 min", "1 min 1 s", "1 h", "1 h 1 min", "1 d 1 h", "1 d", "99 d 1 h", "46,296 d"];
   assert.deepEqual(
     seconds.map((value) => plain(duration(value))),
     wanted,

@@ -31,7 +31,7 @@ export const EMPTY = {
   lateMs: {},
   due: 0,
   nextPingAt: null,
-  changes: [], // { previous, ping }, newest first
+  changes: [], // { previous, ping }, newest first; `isCut` where more changed in the same second
   troubles: [], // of GPUs and hosts, as storage told them last
   sites: new Map(), // the label "site" of the agents of both, by id
   degraded: [], // services that cannot work, whose part of the response may be missing
@@ -82,8 +82,9 @@ const KIND_OF_STATUS = { healthy: "good", recovering: "good", poor: "poor", miss
 /** The fleet with the totals of a second, and the status changes in it. */
 export function fromTotals(fleet, totals) {
   const known = new Set(fleet.changes.map(({ ping }) => `${ping.agent_id} ${ping.ping_seq}`));
+  const isCut = totals.changes_total > totals.changes.length; // more changed in that second than are told
   const fresh = totals.changes
-    .map(({ previous_status, ping }) => ({ previous: KIND_OF_STATUS[previous_status] ?? null, ping }))
+    .map(({ previous_status, ping }) => ({ previous: KIND_OF_STATUS[previous_status] ?? null, ping, ...(isCut && { isCut }) }))
     .filter(({ previous, ping }) => previous && previous !== outcomeKind(ping) && !known.has(`${ping.agent_id} ${ping.ping_seq}`));
   return {
     ...fleet,
@@ -149,7 +150,11 @@ function reuseIfEqual(old, fresh) {
 
 /** Both lists without duplicates, newest first. Storage may lag behind events, so known changes are kept. */
 function mergeChanges(known, listed) {
-  const byKey = new Map([...known, ...listed].map((change) => [`${change.ping.agent_id} ${change.ping.ping_seq}`, change]));
+  const byKey = new Map();
+  for (const change of [...known, ...listed]) {
+    const key = `${change.ping.agent_id} ${change.ping.ping_seq}`;
+    byKey.set(key, byKey.get(key)?.isCut ? { ...change, isCut: true } : change);
+  }
   const sorted = [...byKey.values()].sort((a, b) => Date.parse(b.ping.pinged_at) - Date.parse(a.ping.pinged_at));
   return sorted.slice(0, CHANGES_SHOWN);
 }

@@ -33,7 +33,9 @@ const UNITS = [
   ["s", 1],
 ];
 
-/** Two units at most: `45 s`, `3 min 20 s`, `1 d 2 h`; tenths of a second below ten. Only no time at all is `0 s`. */
+const MANY_DAYS = 100;
+
+/** Two units at most: `45 s`, `3 min 20 s`, `1 d 2 h`, `46,296 d`; tenths below ten seconds. Only no time at all is `0 s`. */
 export function duration(seconds) {
   if (seconds == null) return NOTHING;
   if (seconds > 0 && seconds < 0.05) return `< 0.1${SPACE}s`;
@@ -43,8 +45,9 @@ export function duration(seconds) {
   for (const [unit, size] of UNITS) {
     const whole = Math.floor(rest / size);
     rest -= whole * size;
-    if (whole > 0) parts.push(`${whole}${SPACE}${unit}`);
+    if (whole > 0) parts.push(`${count(whole)}${SPACE}${unit}`);
     else if (parts.length > 0) break;
+    if (unit === "d" && whole >= MANY_DAYS) break;
   }
   return parts.slice(0, 2).join(" ");
 }

@@ -285,22 +285,26 @@ async function askForPage(wanted, number) {
 
 // ---- beats of the rows on the screen ----
 
-const TOGETHER_MS = 60; // rows that come onto the screen together are asked for together
+const TOGETHER_MS = 60; // rows that come onto the screen together are asked for together, once the page rests
+const TOGETHER_AT_MOST_MS = 600;
 const MOST_TOGETHER = 40;
 const queued = new Set(); // ids that wait for their request
 let inFlight = new Set();
 let beatsTimer = null;
+let firstQueuedAt = null;
 
 /** Requests an agent's recent outcomes, together with those of other rows; one request at a time. */
 export function requestBeats(id) {
   if (inFlight.has(id)) return;
   queued.add(id);
-  beatsTimer ??= setTimeout(sendRequest, TOGETHER_MS);
+  firstQueuedAt ??= Date.now();
+  clearTimeout(beatsTimer);
+  beatsTimer = setTimeout(sendRequest, Math.min(TOGETHER_MS, Math.max(0, firstQueuedAt + TOGETHER_AT_MOST_MS - Date.now())));
 }
 
 async function sendRequest() {
-  beatsTimer = null;
   if (inFlight.size > 0) return;
+  firstQueuedAt = null;
   const { opened } = current().fleet;
   const wanted = [...queued].filter((id) => visible.has(id) || id === opened); // others were only scrolled past
   queued.clear();

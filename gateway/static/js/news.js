@@ -9,16 +9,17 @@ import { BEATS, outcomeKind, reason, reasonOf, remark } from "./labels.js";
 const TOGETHER_MS = 60_000; // what is alike and so close to the next is one entry
 const LEAST_UNKNOWN_MS = 1_000;
 const FEWEST_TOGETHER = 3; // hosts
+const TOLD_AT_ONCE = 30; // changes of the dashboard's response; there may be more before the oldest of so many
 const TONES = { down: "down", degraded: "degraded", unknown: "unknown", event: "excused" };
 
 /**
  * The entries, newest first: `{ key, tone, ids, place, at, isSince, subject, before, what, rest }`. `ids` are its hosts,
- * `place` the site that they share; `what` is the word that matters, between `subject` and `before`, and `rest`.
+ * `place` the site that they share, `isAtLeast` whether there may be more of them; `what` is the word that matters, between `subject` and `before`, and `rest`.
  */
 export function newsOf({ changes, troubles, sites, agents }) {
   const siteOf = (id) => sites.get(id) ?? labelOf(agents.get(id)) ?? null;
   const entries = [
-    ...together(changes, (one) => outcomeKind(one.ping) + whyKey(one.ping), timeOfChange).map((group) => ofChanges(group, troubles, siteOf)),
+    ...together(changes, (one) => outcomeKind(one.ping) + whyKey(one.ping), timeOfChange).map((group) => ofChanges(group, changes, troubles, siteOf)),
     ...together(troubles.filter(isWorthTelling), (one) => `${one.state} ${one.reason} ${one.until != null}`, timeOfTrouble).map((group) => ofTroubles(group, siteOf)),
   ];
   return entries.sort((one, other) => other.at - one.at || (one.key < other.key ? -1 : 1));
@@ -62,13 +63,15 @@ function ofEachHost(group, idOf) {
   return idOf === idOfChange ? group.map((one) => [one]) : [...byHost.values()];
 }
 
-function ofChanges(group, troubles, siteOf) {
+function ofChanges(group, changes, troubles, siteOf) {
   const [{ ping, previous }] = group;
   const kind = outcomeKind(ping);
   const ids = [...new Set(group.map(idOfChange))];
   const isMany = ids.length >= FEWEST_TOGETHER;
+  const isOldest = changes.length >= TOLD_AT_ONCE && group.includes(changes.at(-1));
   return {
     key: `${ping.agent_id} ${ping.ping_seq}`,
+    isAtLeast: isOldest || group.some(({ isCut }) => isCut),
     kind,
     tone: kind,
     ids: isMany ? ids : [ping.agent_id],

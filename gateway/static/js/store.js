@@ -53,12 +53,14 @@ setInterval(() => {
   for (const tick of tickers) tick(serverNow());
 }, 1000);
 
-/** The server's time, updated each second. */
-export function useNow() {
+/** The server's time, updated each second; with `isSeen` false it stands, because nobody sees it. */
+export function useNow(isSeen = true) {
   const [now, setNow] = useState(serverNow());
   useEffect(() => {
+    if (!isSeen) return undefined;
+    setNow(serverNow());
     tickers.add(setNow);
     return () => tickers.delete(setNow);
-  }, []);
+  }, [isSeen]);
   return now;
 }

@@ -5,6 +5,7 @@
  * which take a browser a hundred times as long.
  */
 
+import { count } from "../format.js";
 import { corner } from "./layout.js";
 
 /** Which letter stands for which colour; the colours come from the page's custom properties. */
@@ -69,7 +70,7 @@ export function drawAll(context, picture, placed, view, colours) {
   for (const group of placed.groups) {
     if (!group.name) continue;
     const name = group.name === NO_LABEL ? "without the label" : group.name;
-    const ending = ` · ${group.hosts.length}`;
+    const ending = ` · ${count(group.hosts.length)}`;
     const room = context.canvas.width / picture.ratio - context.measureText(ending).width;
     context.fillText(fitted(context, name, room) + ending, 0, group.top + 14 * placed.scale);
   }

@@ -185,7 +185,7 @@ function Canvas({ map, colouring, pinged }) {
     if (found !== null) location.href = `./#/agent/${encodeURIComponent(map.columns.agent_ids[found])}`;
     return undefined;
   };
-  const label = `${map.columns.agent_ids.length} hosts with ${map.columns.gpu_states.length} GPUs; the list of agents says the same in words`;
+  const label = `${count(map.columns.agent_ids.length)} hosts with ${count(map.columns.gpu_states.length)} GPUs; the list of agents says the same in words`;
   const sides = lasso && sidesOf(lasso);
   return html`<div class="map-canvas" ref=${box}>
     <canvas ref=${element} role="img" aria-label=${label}
@@ -208,16 +208,16 @@ function Chosen({ map, hosts, clear }) {
   const counts = [...order]
     .map((letter) => [STATUS_NAME[letter], hosts.filter((host) => columns.statuses[host] === letter).length])
     .filter(([, number]) => number > 0)
-    .map(([name, number]) => `${number} ${name}`);
+    .map(([name, number]) => `${count(number)} ${name}`);
   return html`<section class="chosen" aria-label="Hosts that were drawn around">
-    <h2>${hosts.length} ${hosts.length === 1 ? "host" : "hosts"} <span class="quiet">${counts.join(", ")}</span>
+    <h2>${plural(hosts.length, "host")} <span class="quiet">${counts.join(", ")}</span>
       <button type="button" onClick=${clear}>Clear</button></h2>
     <ul>${sorted.slice(0, LISTED).map(
       (host) => html`<li key=${host} class=${`tone-${STATUS_NAME[columns.statuses[host]]}`}>
         <i aria-hidden="true"></i><a href=${`./#/agent/${encodeURIComponent(columns.agent_ids[host])}`}>${columns.agent_ids[host]}</a>
         <span class="quiet">${saidOf(map, host).join(", ")}</span></li>`,
     )}</ul>
-    ${hosts.length > LISTED && html`<p class="quiet">and ${hosts.length - LISTED} more</p>`}
+    ${hosts.length > LISTED && html`<p class="quiet">and ${count(hosts.length - LISTED)} more</p>`}
   </section>`;
 }
 

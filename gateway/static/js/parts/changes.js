@@ -17,7 +17,10 @@ export function Changes({ news, query, isUnknown }) {
 }
 
 /** The hosts of an entry in words: `14 hosts of FRA`. */
-export const hostsOf = ({ ids, place }) => (ids.length === 1 ? ids[0] : `${ids.length} hosts${place ? ` of ${place}` : ""}`);
+export function hostsOf({ ids, place, isAtLeast }) {
+  if (ids.length === 1) return ids[0];
+  return `${ids.length}${isAtLeast ? " or more" : ""} hosts${place ? ` of ${place}` : ""}`;
+}
 
 /** The hosts of an entry; those of one site as a link to it. */
 function Hosts({ entry }) {

@@ -77,10 +77,13 @@ export function BeatNote({ ping }) {
   </div>`;
 }
 
+/** They move one on with a new outcome. A row that only came onto the screen stands still: moving costs every frame. */
 export const Heartbeat = memo(({ pings }) => {
   const newest = pings[0]?.ping_seq ?? 0;
   const all = paths(pings, newest);
   const element = useRef();
+  const first = useRef(newest);
+  first.current ||= newest;
   const read = useReading(element, pings);
   const slotOf = (seq) => BEATS_SHOWN - 1 - (newest - seq);
   const show = (seq, area) => {
@@ -100,7 +103,7 @@ export const Heartbeat = memo(({ pings }) => {
     viewBox="0 0 ${BEATS_SHOWN * SLOT} ${HEIGHT}" preserveAspectRatio="none"
     onPointerMove=${point} onPointerLeave=${() => showTooltip(null)}
   >
-    <g key=${newest} class="beats-moving">
+    <g key=${newest} class=${newest === first.current ? "" : "beats-moving"}>
       ${Object.keys(all).map((kind) => html`<path key=${kind} class="beat-${kind}" d=${all[kind]} />`)}
     </g>
     ${read != null && html`<rect class="beat-read" x=${slotOf(read) * SLOT} y="0" width=${SLOT} height=${HEIGHT} />`}

@@ -33,8 +33,8 @@ const laneOf = (id, at, all) =>
 
 /** `baseSeconds` is the interval of a host that is well: how far beyond it one is pinged is drawn as a trail. */
 export function Horizon({ agents, baseSeconds }) {
-  const now = useNow();
-  const [width, frame] = useWidth();
+  const { width, isSeen, frame } = useFrame();
+  const now = useNow(isSeen);
   const dots = agents
     .filter((agent) => agent.next_ping_at)
     .sort((one, other) => (one.agent_id < other.agent_id ? -1 : 1))
@@ -98,13 +98,20 @@ function Mark({ agent, left, x, lane, isNamed, isLast }) {
   ><i class="dot tone-${name}"></i><i key=${agent.last_ping_at} class="ring tone-${name}"></i>${isNamed && html`<span>${agent.agent_id}</span>`}</div>`;
 }
 
-function useWidth() {
+/** The element of the timeline, its width, and whether it is on the screen. */
+function useFrame() {
   const [width, setWidth] = useState(0);
+  const [isSeen, setSeen] = useState(true);
   const frame = useRef();
   useEffect(() => {
-    const observer = new ResizeObserver(([entry]) => setWidth(entry.contentRect.width));
-    observer.observe(frame.current);
-    return () => observer.disconnect();
+    const sizes = new ResizeObserver(([entry]) => setWidth(entry.contentRect.width));
+    const sights = new IntersectionObserver((entries) => setSeen(entries.at(-1).isIntersecting));
+    sizes.observe(frame.current);
+    sights.observe(frame.current);
+    return () => {
+      sizes.disconnect();
+      sights.disconnect();
+    };
   }, []);
-  return [width, frame];
+  return { width, isSeen, frame };
 }

@@ -4,8 +4,8 @@
 
 import { useEffect, useState } from "../preact.js";
 
-const STEP = 10; // rows; the window moves by so many at once
-const BEYOND = 20; // rows above and below the screen that are elements, too
+const STEP = 4; // rows; the window moves by so many at once, few enough for one frame
+const BEYOND = 10; // rows above and below the screen that are elements, too
 const FIRST_PITCH = 52; // pixels from one row to the next, until they are measured
 const MOST_PIXELS = 15_000_000; // browsers cut elements that are higher than 17 to 33 million
 
@@ -14,7 +14,7 @@ const MOST_PIXELS = 15_000_000; // browsers cut elements that are higher than 17
  * others, and `most` the number of rows that a page can have. `top` is the element that ends where row `first` begins.
  */
 export function useRowWindow(top, length) {
-  const [{ first, seen, pitch }, setWindow] = useState({ first: 0, seen: 3 * BEYOND, pitch: FIRST_PITCH });
+  const [{ first, seen, pitch }, setWindow] = useState({ first: 0, seen: 4 * BEYOND, pitch: FIRST_PITCH });
   const most = Math.floor(MOST_PIXELS / pitch);
   useEffect(() => {
     const look = () =>

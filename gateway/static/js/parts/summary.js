@@ -30,7 +30,7 @@ function GpusUp({ gpus }) {
   return html`<div class="figure figure-main">
     <h2>GPUs up, at the last ping</h2>
     <p class="big" data-name="gpus-up">${
-      gpus ? html`${count(gpus.up)}<span class="of"> of ${count(gpus.total)}</span>` : NOTHING
+      gpus ? html`<span class="up">${count(gpus.up)}</span> <span class="of">of ${count(gpus.total)}</span>` : NOTHING
     }</p>
     <p class="note">
       ${lost > 0 && html`<span class="tone-missing lost-all"><${Glyph} name="missing" />${plural(lost, "host")} lost all</span>`}

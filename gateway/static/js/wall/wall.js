@@ -159,6 +159,7 @@ function Worst({ agent, now }) {
 function Changed({ entry }) {
   const { tone, subject, what, rest, at, isSince } = entry;
   const short = rest.split(/[:;,] /)[0];
+  const minute = formatTime(new Date(at).toISOString()).replace(/:\d\d$/, ""); // nobody reads seconds across a room
   return html`<li class="tone-${tone}"><${Glyph} name=${tone} /><b>${hostsOf(entry)}</b>
-    <span>${subject}${what}${short && !rest.startsWith(",") ? `, ${short}` : ""}</span><time>${isSince ? "since " : ""}${formatTime(new Date(at).toISOString())}</time></li>`;
+    <span>${subject}${what}${short && !rest.startsWith(",") ? `, ${short}` : ""}</span><time>${isSince ? "since " : ""}${minute}</time></li>`;
 }
