@@ -43,16 +43,16 @@ async def nginx(folder: Path, server: str, gateway: httpx.URL) -> AsyncIterator[
     port = free_port()
     pem, key = certificate(folder)
     server = server.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
-    server = server.replace("/etc/ssl/certs/example.org.pem", str(pem))
-    server = server.replace("/etc/ssl/private/example.org.key", str(key))
+    server = server.replace("/etc/ssl/certs/example.org.pem", f'"{pem}"')
+    server = server.replace("/etc/ssl/private/example.org.key", f'"{key}"')
     server = server.replace("127.0.0.1:8000", f"127.0.0.1:{gateway.port}")
     temporary = "".join(
-        f"{name}_temp_path {folder}/{name};\n"
+        f'{name}_temp_path "{folder}/{name}";\n'
         for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     config = folder / "nginx.conf"
     config.write_text(
-        f"daemon off; pid {folder}/pid; error_log stderr; worker_processes 1;\n"
+        f'daemon off; pid "{folder}/pid"; error_log stderr; worker_processes 1;\n'
         f"events {{}}\nhttp {{ access_log off; {temporary} {server} }}\n"
     )
     async with serving(port, pem, str(NGINX), "-p", str(folder), "-c", str(config)) as http:
@@ -64,7 +64,7 @@ async def caddy(folder: Path, server: str, gateway: httpx.URL) -> AsyncIterator[
     """An HTTPS client of a Caddy in front of the gateway."""
     port = free_port()
     pem, key = certificate(folder)
-    site = f"https://localhost:{port} {{\n    tls {pem} {key}"
+    site = f'https://localhost:{port} {{\n    tls "{pem}" "{key}"'
     server = server.replace("example.org {", site)
     server = server.replace("127.0.0.1:8000", f"127.0.0.1:{gateway.port}")
     config = folder / "Caddyfile"

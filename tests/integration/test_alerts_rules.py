@@ -134,11 +134,12 @@ outcomes = 0
 async def tls_server(folder: Path) -> AsyncIterator[int]:
     """A server whose certificate is trusted, and expires in three days."""
     certificate, key = folder / "server.pem", folder / "server.key"
-    command = (
+    words = (
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3"
-        f" -subj /CN=x -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {certificate}"
+        " -subj /CN=x -addext subjectAltName=IP:127.0.0.1"
     )
-    await asyncio.to_thread(subprocess.run, command.split(), check=True, capture_output=True)
+    command = [*words.split(), "-keyout", str(key), "-out", str(certificate)]
+    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
 
