@@ -11,6 +11,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from bus.contract import subjects
+from bus.contract.durations import Interval
 from bus.contract.messages import (
     NO_REPORT,
     AgentEntry,
@@ -33,8 +34,8 @@ from scheduler.fleet import duplicate_ids
 from scheduler.ping.admission import Admitted
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.silence import heard_late, of_enrolment, silence_after_miss, silence_interrupted
-from scheduler.ping.timestamps import whole_millisecond
-from scheduler.ping.window import gpu_times
+from scheduler.ping.timestamps import milliseconds, whole_millisecond
+from scheduler.ping.window import excused_intervals, gpu_times
 from scheduler.policy import (
     Answered,
     Excused,
@@ -239,12 +240,15 @@ def _silence(
     """Returns the billed misses since the last answered ping, this one included."""
     if isinstance(result, Answered):
         return None
+    booked: tuple[Interval, ...] = ()
+    if attempt.excused and attempt.pinged_at is not None:
+        booked = excused_intervals(attempt.excused, milliseconds(attempt.pinged_at))
     silence = None
     if attempt.base_state is not None:
         silence = of_enrolment(attempt.base_state.silence, attempt.enrolled_at)
-        silence = heard_late(silence, attempt.tracked.late_answer_at)
+        silence = heard_late(silence, attempt.tracked.late_answer_at, booked)
     if isinstance(result, Excused):
-        return silence_interrupted(silence)
+        return silence_interrupted(silence, booked)
     is_billed = step.verdict == "poor"
     if not is_billed or attempt.pinged_at is None:
         return silence

@@ -2,12 +2,16 @@
 
 Only billed misses count, which are those with the verdict poor; a ping that was excused is not
 billed. A row is several of them with nothing else in between. Nobody heard from the host between
-the first and the last miss of a row, so admission counts no time in between as up.
+the first and the last miss of a row, so admission counts no time in between as up. Maintenance
+between two misses is excused and not judged, so it is no part of a row.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
+from bus.contract.durations import Interval
 from bus.contract.messages import Silence
+from scheduler.ping.admission import overlap
 from scheduler.ping.timestamps import milliseconds
 
 
@@ -21,32 +25,37 @@ def of_enrolment(silence: Silence | None, enrolled_at: datetime | None) -> Silen
     return None
 
 
-def heard_late(silence: Silence | None, late_answer_at: datetime | None) -> Silence | None:
+def heard_late(
+    silence: Silence | None,
+    late_answer_at: datetime | None,
+    booked: Sequence[Interval] = (),
+) -> Silence | None:
     """Returns the silence without its last miss, where the host answered that ping too late.
+
+    `booked` is maintenance, in milliseconds since 1970: disjoint, in order.
 
     The host was there at that moment, so the row of misses ends before it. What was unheard until
     then stays so: otherwise one late answer would make up for days of silence.
     """
     if silence is None or silence.misses == 0 or late_answer_at != silence.last:
         return silence
-    row = 0.0
+    row = 0
     if silence.misses > 1:
-        row_end = silence.before_last or silence.last
-        row = max(0.0, (row_end - silence.first).total_seconds())
+        row = _row_milliseconds(silence.first, silence.before_last or silence.last, booked)
     return Silence(
         first=silence.last,
         last=silence.last,
         misses=0,
-        earlier_seconds=silence.earlier_seconds + row,
+        earlier_seconds=silence.earlier_seconds + row / 1000,
     )
 
 
-def unheard_milliseconds(silence: Silence | None) -> int:
+def unheard_milliseconds(silence: Silence | None, booked: Sequence[Interval] = ()) -> int:
     """Returns the time between the first and the last miss of each row, summed over the rows."""
     if silence is None:
         return 0
-    row = milliseconds(silence.last) - milliseconds(silence.first)
-    return max(0, row) + round(silence.earlier_seconds * 1000)
+    row = _row_milliseconds(silence.first, silence.last, booked)
+    return row + round(silence.earlier_seconds * 1000)
 
 
 def silence_after_miss(before: Silence | None, pinged_at: datetime) -> Silence:
@@ -71,14 +80,25 @@ def silence_after_miss(before: Silence | None, pinged_at: datetime) -> Silence:
     )
 
 
-def silence_interrupted(before: Silence | None) -> Silence | None:
+def silence_interrupted(
+    before: Silence | None,
+    booked: Sequence[Interval] = (),
+) -> Silence | None:
     """Returns the silence after an excused ping: the row ends, and the next miss begins another."""
     if before is None:
         return None
-    row = max(0.0, (before.last - before.first).total_seconds())
+    row = _row_milliseconds(before.first, before.last, booked)
     return Silence(
         first=before.last,
         last=before.last,
         misses=0,
-        earlier_seconds=before.earlier_seconds + row,
+        earlier_seconds=before.earlier_seconds + row / 1000,
     )
+
+
+def _row_milliseconds(first: datetime, last: datetime, booked: Sequence[Interval]) -> int:
+    """Returns how long nobody heard from the host between two misses, maintenance left out."""
+    row = Interval(milliseconds(first), milliseconds(last))
+    if row.end <= row.begin:
+        return 0  # the calendar ran backwards
+    return row.length - overlap(booked, row)

@@ -144,13 +144,15 @@ def measured_window(  # noqa: PLR0913  # what each part knows of the window
         previous = start.clocks
         if start.at_enrolment:
             registration = REGISTRATION_MS
+    booked = excused_intervals(excused, until)
     unheard = 0
     if not believes_unheard and tracked.state is not None and tracked.state.silence is not None:
         enrolled_at = None
         if start is not None and start.at_enrolment:
             enrolled_at = start.since
         silence = of_enrolment(tracked.state.silence, enrolled_at)
-        unheard = unheard_milliseconds(heard_late(silence, tracked.late_answer_at))
+        silence = heard_late(silence, tracked.late_answer_at, booked)
+        unheard = unheard_milliseconds(silence, booked)
     return MeasuredWindow(
         since=min(since, until),
         until=until,
@@ -160,7 +162,7 @@ def measured_window(  # noqa: PLR0913  # what each part knows of the window
         elapsed=_elapsed(previous, sent),
         elapsed_by_server=_elapsed_by_server(previous, sent, until - since),
         clamped=clamped_ms,
-        excused=_intervals(excused, until),
+        excused=booked,
         expected=expected_intervals(tracked.entry, report),
         unheard=unheard,
         stood_still=round(standstill * 1000),
@@ -275,8 +277,11 @@ def _elapsed_by_server(
     return None
 
 
-def _intervals(excused: tuple[ExcusedSpan, ...], until: int) -> tuple[Interval, ...]:
-    """Returns what the ping excused, on the calendar, overlaps merged, in order."""
+def excused_intervals(excused: tuple[ExcusedSpan, ...], until: int) -> tuple[Interval, ...]:
+    """Returns what the ping that was sent at `until` excused, on the calendar in milliseconds.
+
+    Overlaps are merged; the intervals are in order.
+    """
     if not excused:
         return ()
     given = []

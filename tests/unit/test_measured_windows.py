@@ -9,6 +9,7 @@ from bus.contract.messages import (
     AgentEntry,
     AgentState,
     AnsweredPing,
+    MaintenanceWindow,
     Outcome,
     Seconds,
     Silence,
@@ -20,7 +21,7 @@ from scheduler.ping.admission import MeasuredWindow
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.next_state import next_state
 from scheduler.ping.window import measured_window, window_start
-from scheduler.policy import Missed
+from scheduler.policy import Excused, Missed, PingResult
 from tests.agents import PingRequest, report
 from tests.unit.host_lives import POLICY, make_pinger
 
@@ -162,6 +163,38 @@ def test_the_silence_of_an_earlier_enrolment_is_not_held_against_the_next():
         assert agent.state.silence.misses == misses
         pinged_at += QUARTER
     assert window_of(agent, sent, pinged_at).unheard == 900_000
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_maintenance_between_two_misses_is_not_unheard_as_well(is_interrupted: bool):
+    """Pings at 10:00, 14:00 and 15:00, maintenance from 10:05 to 13:55."""
+    hour = 3_600.0
+    agent = tracked()
+    assert agent.entry
+    assert agent.state
+    booked = MaintenanceWindow(since=after(hour + 300), until=after(5 * hour - 300))
+    agent.entry = replace(agent.entry, maintenance=(booked,))
+    agent.state = replace(agent.state, answered=5)
+    results: list[tuple[float, PingResult]] = [(1, Missed("timeout")), (5, Missed("timeout"))]
+    if is_interrupted:
+        results.append((5.5, Excused("bus_outage")))
+    for at, result in results:
+        attempt = PingAttempt("a", agent, f"p-{at}", None)
+        attempt.start(after(at * hour), "nonce", clocks("boot", at * hour), 10.0)
+        agent.state = next_state(attempt, result, after(at * hour), POLICY)
+    attempt = PingAttempt("a", agent, "p-6", None)
+    attempt.start(after(6 * hour), "nonce", clocks("boot", 6 * hour), 10.0)
+    told = report("a", decode(attempt.request, PingRequest))
+    window = measured_window(
+        agent,
+        attempt.window_start,
+        told,
+        attempt.sent,
+        after(6 * hour),
+        attempt.excused,
+        believes_unheard=False,
+    )
+    assert window.unheard == 600_000
 
 
 def test_one_billed_miss_is_no_silence():
