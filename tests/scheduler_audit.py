@@ -195,8 +195,9 @@ class Audit:
         assert sum(parts) == window == round((last.window_seconds or 0) * 1000), self._where(state)
         good, judged = parts[0] + parts[1], window - parts[4]
         unheard = 0
-        if len(self._misses) > 1:
-            unheard = (self._misses[-1] - self._misses[0]) // timedelta(milliseconds=1)
+        misses = [at for at in self._misses if at >= last.since]  # none of an earlier enrolment
+        if len(misses) > 1:
+            unheard = (misses[-1] - misses[0]) // timedelta(milliseconds=1)
         assert good <= window - unheard + 1 or self._heard_late, self._where(state)
         length = answer.until - answer.since
         if length and not unheard and answer.uptime is not None:
