@@ -143,6 +143,7 @@ def main() -> None:
         parser.error("nats-server and its options are missing")
     server = os.getpid()
     if os.fork() == 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: it is for the server
         watch(server, asked)
         return
     try:
