@@ -76,6 +76,8 @@ async def test_a_revoked_agent_is_cut_off_at_once_and_others_are_not(
     listed = json.loads(creds(fleet, "list", "--json"))
     standings = [user["standing"] for user in listed if user["name"] == "lost-host"]
     assert standings == ["revoked", "valid"]
+    public = json.loads((fleet.data_dir / "identity/fleet.json").read_text())
+    assert public["account"] in creds(fleet, "list"), "docs/verify.md says where to find it"
 
 
 async def test_a_rotated_role_believes_both_keys_until_it_is_retired(
@@ -84,7 +86,7 @@ async def test_a_rotated_role_believes_both_keys_until_it_is_retired(
     before, after = tmp_path / "before.creds", tmp_path / "after.creds"
     creds(fleet, "service", "leaf", "-o", str(tmp_path / "leaf.creds"))
     creds(fleet, "service", "gateway", "-o", str(before))
-    creds(fleet, "rotate", "gateway")
+    assert "restart `gpuping up`" in creds(fleet, "rotate", "gateway")
     creds(fleet, "service", "gateway", "-o", str(after))
     for path in (before, after):
         held = Held()

@@ -272,11 +272,17 @@ def rotate(
         done = f"{authority.retire(role)} earlier signing keys of {role} are void"
     else:
         authority.rotate(role)
-        done = f"{role} has a new signing key; finish with `gpuping creds rotate {role} --retire`"
+        renew = "restart `gpuping up`, or give each user of it new credentials"
+        if role == "agent":
+            renew = "let hosts renew theirs, which takes 45 days"
+        done = (
+            f"{role} has a new signing key. First {renew}: what the earlier key signed is void "
+            f"after `gpuping creds rotate {role} --retire`, which finishes this"
+        )
 
     async def main(_: Lifecycle) -> None:
         await account_updates.push(settings, authority, [role])
-        terminal.console().print(done)
+        terminal.console().print(done, soft_wrap=True)
 
     return runner.run(main)
 
@@ -305,6 +311,7 @@ def list_issued(*, data_dir: DataDir = None, json: Json = False) -> int:
             _standing(user, revoked),
         )
     terminal.console().print(table)
+    terminal.console().print(f"the fleet's public key: {authority.fleet.account}", soft_wrap=True)
     return runner.DONE
 
 
