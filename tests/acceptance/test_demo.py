@@ -32,12 +32,14 @@ def test_twelve_hosts_carry_on_where_their_month_ends(up: Up) -> None:
     off = agents["sin-h200-02"]
     assert off["status"] == "missing"
     assert {gpu["name"] for gpu in off["gpus"]} == {"Simulated GPU"}
-    well = until(
-        lambda: up.agents()["fra-a100-01"]["total_pings"] >= 2883 and up.agents()["fra-a100-01"],
-        "pings after the month",
-    )
-    assert well["status"] == "healthy"
-    assert well["consecutive_poor_uptime"] == 0
+
+    def carries_on() -> bool:
+        """It was pinged after the month. A busy machine may make it miss one at the start."""
+        agent = up.agents()["fra-a100-01"]
+        is_well = agent["status"] == "healthy" and agent["consecutive_poor_uptime"] == 0
+        return bool(is_well and agent["total_pings"] >= 2883)
+
+    until(carries_on, "pings after the month")
 
 
 def test_the_terminal_shows_the_demo_where_nothing_else_was_started(up: Up) -> None:

@@ -5,7 +5,7 @@ import signal
 
 import httpx
 import pytest
-from system import Program, Up, run, until
+from system import Program, Up, run, run_here, until
 
 
 @pytest.fixture(params=["bus", "rest"])
@@ -19,7 +19,7 @@ def where(request: pytest.FixtureRequest, fleet: Up) -> list[str]:
 
 
 def asked(*arguments: str) -> str:
-    ended = run(*arguments)
+    ended = run_here(*arguments)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
     return ended.stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from system import Up, environment, run, until
+from system import Up, environment, run, run_here, until
 
 from bus.contract.exports import TABLES
 
@@ -27,7 +27,7 @@ def where(request: pytest.FixtureRequest, fleet: Up) -> list[str]:
 
 
 def asked(*arguments: str) -> str:
-    ended = run(*arguments)
+    ended = run_here(*arguments)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
