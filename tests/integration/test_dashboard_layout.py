@@ -15,7 +15,7 @@ from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, q
 from tests.odd_hosts import LONGEST_ID, LONGEST_PLACE, ODD_HOSTS, OddHost, readings
 
 LAYOUT = (Path(__file__).parents[1] / "web/layout.js").read_text()
-WIDTHS = (320, 390, 1100, 1440, 2560)
+WIDTHS = (320, 390, 768, 1100, 1440, 2560)
 WHOLE = 4000  # pixels: a window in which nothing has to be scrolled
 NOTHING_WRONG: dict[str, list[str]] = {
     "tooWide": [],
