@@ -35,7 +35,7 @@ from scheduler.ping.admission import Admitted
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.silence import heard_late, of_enrolment, silence_after_miss, silence_interrupted
 from scheduler.ping.timestamps import milliseconds, whole_millisecond
-from scheduler.ping.window import excused_intervals, gpu_times
+from scheduler.ping.window import excused_intervals, gpu_times, is_mark_refused
 from scheduler.policy import (
     Answered,
     Excused,
@@ -87,10 +87,11 @@ def next_state(
         last=_outcome(attempt, attempt.pinged_at, result, step, are_two=are_two),
     )
     if report is None:
+        was_refused = is_mark_refused(before, attempt.enrolled_at)
         state = replace(
             state,
             missed=state.missed + isinstance(result, Missed),
-            mark_refused=state.mark_refused or attempt.refused_report is not None,
+            mark_refused=was_refused or attempt.refused_report is not None,
             gpus_before=_gpus_before(before),
         )
     else:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from bus.contract.durations import Durations, Interval
 from bus.contract.messages import (
     AgentEntry,
+    AgentState,
     AnsweredPing,
     ExcusedSpan,
     GpuTime,
@@ -56,7 +57,7 @@ def window_start(tracked: Tracked) -> WindowStart | None:
     """
     state = tracked.state
     entry = tracked.entry
-    is_refused = state is not None and state.mark_refused
+    is_refused = is_mark_refused(state, None if entry is None else entry.enrolled_at)
     if state is not None and state.last_answered_at is not None:
         answered_at = state.last_answered_at
         if entry is None or answered_at >= entry.enrolled_at:
@@ -66,6 +67,17 @@ def window_start(tracked: Tracked) -> WindowStart | None:
         return None
     mark = None if is_refused else entry.mark
     return WindowStart(entry.enrolled_at, entry.enrolled_clocks, mark, True)
+
+
+def is_mark_refused(state: AgentState | None, enrolled_at: datetime | None) -> bool:
+    """Whether a report since the mark of this enrolment was refused.
+
+    What was refused before an agent was removed says nothing about the mark that it brought when it
+    was registered again.
+    """
+    if state is None or not state.mark_refused:
+        return False
+    return enrolled_at is None or state.last.pinged_at >= enrolled_at
 
 
 def seconds_passed(

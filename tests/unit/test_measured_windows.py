@@ -165,6 +165,32 @@ def test_the_silence_of_an_earlier_enrolment_is_not_held_against_the_next():
     assert window_of(agent, sent, pinged_at).unheard == 900_000
 
 
+def test_a_mark_that_was_refused_in_an_earlier_enrolment_is_not_held_against_the_next():
+    """The next enrolment begins at a mark that the host brought; its first ping asks with it."""
+    agent = tracked()
+    assert agent.entry
+    assert agent.state
+    agent.state = replace(agent.state, mark_refused=True)
+    start = window_start(agent)
+    assert start
+    assert start.mark is None
+    enrolled_at = after(864_000)
+    agent.entry = replace(agent.entry, enrolled_at=enrolled_at, enrolled_clocks=None, mark="new")
+    start = window_start(agent)
+    assert start
+    assert (start.mark, start.at_enrolment) == ("new", True)
+    pinged_at = enrolled_at + QUARTER
+    for refused, mark in ((None, "new"), (b"{}", None), (None, None)):
+        attempt = PingAttempt("a", agent, f"p-{pinged_at}", None)
+        attempt.start(pinged_at, "nonce", clocks("boot", 864_900.0), 10.0)
+        attempt.refused_report = refused
+        agent.state = next_state(attempt, Missed("timeout"), pinged_at, POLICY)
+        start = window_start(agent)
+        assert start
+        assert start.mark == mark
+        pinged_at += QUARTER
+
+
 @pytest.mark.parametrize("is_interrupted", [False, True])
 def test_maintenance_between_two_misses_is_not_unheard_as_well(is_interrupted: bool):
     """Pings at 10:00, 14:00 and 15:00, maintenance from 10:05 to 13:55."""
