@@ -4,7 +4,6 @@ The month is invented: it is written once, into an empty data dir, as outcomes o
 then on everything is real but the GPUs, which are simulated.
 """
 
-import asyncio
 import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -17,7 +16,6 @@ from rich.text import Text
 from bus import clock
 from bus.contract import subjects
 from bus.contract.durations import uptime_percent
-from bus.contract.enrolment import HostKeys
 from bus.contract.messages import (
     AgentEntry,
     AgentState,
@@ -31,8 +29,9 @@ from bus.contract.messages import (
     Window,
     encode,
 )
+from bus.identity.host import signing_key_of
 from bus.settings import Settings
-from bus.transport import bucket, connection
+from bus.transport import connection
 from gpuping.client.bus_file import DEMO_FOLDER
 from gpuping.up.local_agents import LocalAgent
 
@@ -41,7 +40,6 @@ STEP = timedelta(minutes=15)
 BASE_INTERVAL_MINUTES = 0.1
 MAX_INTERVAL_HOURS = 0.02  # so that a host that is worse is still seen to be pinged less often
 GPU_NAME = "Simulated GPU"
-KEY_SECONDS = 10.0
 ANOTHER_GPU = 0.25  # how often a fault is of another GPU than the first
 _SEED = 24  # the same month at every first start
 
@@ -150,15 +148,18 @@ async def seed_history(settings: Settings) -> list[AgentState] | None:
 async def seed_bucket(settings: Settings, last_states: list[AgentState]) -> None:
     """Gives each host's entry and a last outcome, of this moment, to the scheduler to carry on.
 
-    The agents run already, so that their ledgers know all the time since that outcome.
+    The agents run already, so that their ledgers know all the time since that outcome. The keys
+    that they sign with are read where they keep them: the scheduler records keys, and starts later.
     """
+    state_dirs = {agent.agent_id: agent.state_dir for agent in planned_agents(settings)}
     inbox_prefix = subjects.service_inbox("scheduler")
     async with connection.connected(settings, "demo", inbox_prefix=inbox_prefix) as client:
         stream = client.jetstream()
         for host, state in zip(HOSTS, last_states, strict=True):
             entry = _entry(host, _now())
             if host.scenario is not None and settings.NATS_CREDS:
-                entry = replace(entry, signing_key=await _recorded_key(client, host.agent_id))
+                key = signing_key_of(state_dirs[host.agent_id], host.agent_id)
+                entry = replace(entry, signing_key=key.public)
             await stream.publish(subjects.agent_key(host.agent_id), encode(entry))
             last = _carried_on(host, state, _now())
             await stream.publish(subjects.state_key(host.agent_id), encode(last))
@@ -168,19 +169,6 @@ def _now() -> datetime:
     """This moment in whole milliseconds, as all times of windows are."""
     now = clock.utc_now()
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
-
-
-async def _recorded_key(client: connection.Client, agent_id: str) -> str | None:
-    """The key that the agent signs with, once it has told it; None when that takes too long."""
-    try:
-        async with asyncio.timeout(KEY_SECONDS):
-            while True:
-                keys = await bucket.read(client, subjects.host_key(agent_id), HostKeys)
-                if keys is not None:
-                    return keys.value.signing_key
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        return None
 
 
 def _entry(host: DemoHost, now: datetime) -> AgentEntry:
