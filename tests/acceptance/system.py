@@ -192,3 +192,12 @@ class Up(Program):
     def bus_file(self) -> dict[str, Any]:
         """What other verbs find it by."""
         return dict(json.loads((self.data_dir / "bus.json").read_text()))
+
+
+def is_settled(agent: dict) -> bool:
+    """Whether the agent was pinged, and is due in more than a minute.
+
+    A ping that is excused for a stall of ours is asked again after a second.
+    """
+    due_at = datetime.fromisoformat(agent["next_ping_at"]).timestamp()
+    return bool(agent["total_pings"]) and due_at > time.time() + 60.0

@@ -5,7 +5,7 @@ import random
 import time
 from datetime import datetime
 
-from system import Up, until
+from system import Up, is_settled, until
 
 EVERY_THREE_SECONDS = {"PING_BASE_INTERVAL_MINUTES": "0.05"}
 FLEET = ("--no-agent", "--register-agents", "3")
@@ -97,14 +97,6 @@ def test_a_ping_that_came_due_meanwhile_happens_once(launch) -> None:
         if due_meanwhile["outcome"] != "excused":  # for a stall of ours: asked again after a second
             distance = at(due_meanwhile["next_ping_at"]) - at(due_meanwhile["pinged_at"])
             assert distance >= 3.0 - ROUNDING
-
-
-def is_settled(agent: dict) -> bool:
-    """Whether the agent was pinged, and is due in more than a minute.
-
-    A ping that is excused for a stall of ours is asked again after a second.
-    """
-    return bool(agent["total_pings"]) and at(agent["next_ping_at"]) > time.time() + 60.0
 
 
 def test_killed_before_it_is_due_it_keeps_the_due_time(launch) -> None:

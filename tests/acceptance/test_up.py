@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from system import Program, Up, run, until
+from system import Program, Up, is_settled, run, until
 
 from tests.ports import free_port
 
@@ -32,7 +32,7 @@ def test_sigterm_ends_it_cleanly_and_keeps_everything(launch) -> None:
     up = launch("--register-agents", "2", "--no-agent").ready()
     assert until(lambda: up.agents().get("sim-001"), "it is known")["metadata"]["simulated"] is True
     until(
-        lambda: all(agent["total_pings"] for agent in up.agents().values()) and up.agents(),
+        lambda: all(is_settled(agent) for agent in up.agents().values()) and up.agents(),
         "both are pinged",
     )
     until(lambda: up.pings("sim-001"), "history has the ping")
