@@ -81,6 +81,11 @@ def look(port: int, store: Path, seconds: float) -> Health:
     status = answer.partition(b"\r\n")[0].split(b" ")
     if status[1:2] == [b"200"]:
         return "healthy"
+    return unhealthy(answer, store)
+
+
+def unhealthy(answer: bytes, store: Path) -> Health:
+    """What follows from an answer of the health check that is not a good one."""
     is_lasting = any(error in answer for error in LASTING_ERRORS)
     if is_lasting and _has_room(store):
         return "cannot write"

@@ -110,6 +110,8 @@ SYSTEM_INBOX = "$SYS._INBOX.>"  # of the system account: where servers hear the 
 
 # of the system account: asks every server what JetStream holds there
 SERVER_JETSTREAM = "$SYS.REQ.SERVER.PING.JSZ"
+# of the system account: asks every server whether it is healthy
+SERVER_HEALTH = "$SYS.REQ.SERVER.PING.HEALTHZ"
 
 EVENT_ALL = "gpuping.event.*"
 SESSION_ENDED = "gpuping.gateway.session-ended"  # gateways tell each other who signed out

@@ -479,6 +479,7 @@ class Authority:
                     subjects.CLAIMS_UPDATE,
                     subjects.account_connections("*"),
                     subjects.SERVER_JETSTREAM,
+                    subjects.SERVER_HEALTH,
                     subjects.close_connection("*"),
                 ]
             },

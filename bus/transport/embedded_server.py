@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 
 from bus.addresses import in_url
-from bus.errors import BusError
+from bus.errors import BusError, GpupingError
 from bus.identity.server.quoting import quoted
 from bus.private_files import open_private
 
@@ -32,8 +32,9 @@ DEFAULT_PORT = 4222
 LOOPBACK = "127.0.0.1"
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  # compared with
 START_SECONDS = 20.0
+GREETING_SECONDS = 5.0
 STOP_SECONDS = 10.0
-RETRY_SECONDS = 5.0
+RETRY_SECONDS = 2.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -109,13 +110,32 @@ class EmbeddedServer:
         if process is None or process.returncode is not None:
             return
         process.send_signal(signal.SIGCONT)
-        process.terminate()
+        await self.end(signal.SIGTERM)
+
+    async def end(self, how: signal.Signals, patience_seconds: float = STOP_SECONDS) -> None:
+        """Ends the child by this signal, or by force when it has not ended after that long.
+
+        It is started again, unless `stop` ends it.
+        """
+        process = self.process
+        if process is None or process.returncode is not None:
+            return
+        process.send_signal(how)
         try:
-            async with asyncio.timeout(STOP_SECONDS):
+            async with asyncio.timeout(patience_seconds):
                 await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()
+
+    async def greets(self) -> bool:
+        """Whether a server answers on the port: the first thing that it says to any client."""
+        reader, writer = await asyncio.open_connection(self.local_host, self.port)
+        try:
+            greeting = await reader.readline()
+        finally:
+            writer.close()
+        return greeting.startswith(b"INFO")
 
     @property
     def _pid_file(self) -> Path:
@@ -129,6 +149,11 @@ class EmbeddedServer:
     def _output_file(self) -> Path:
         """What the server says before it has opened its log, such as a fault of its settings."""
         return self.store / "nats-server.out"
+
+    @property
+    def _last_words_file(self) -> Path:
+        """What the server wrote there in the run that ended last by a fault."""
+        return self.store / "nats-server.died"
 
     async def _launch(self) -> None:
         config = self.store / "nats-server.conf"
@@ -153,12 +178,9 @@ class EmbeddedServer:
             if self.process.returncode is not None:
                 break
             try:
-                reader, writer = await asyncio.open_connection(self.local_host, self.port)
-                async with asyncio.timeout(5):
-                    greeting = await reader.readline()
-                writer.close()
-                if greeting.startswith(b"INFO"):
-                    return
+                async with asyncio.timeout(GREETING_SECONDS):
+                    if await self.greets():
+                        return
             except OSError:
                 await asyncio.sleep(0.02)  # nothing announces that the port is open
         raise BusError(
@@ -184,14 +206,35 @@ class EmbeddedServer:
     async def _start_again(self) -> None:
         while self.process is not None:
             code = await self.process.wait()
-            log.error("nats_server_died", code=code, action="restart")
-            try:
-                await self._launch()
-            except BusError as error:
-                log.error(
-                    "nats_server_start_failed", detail=str(error), retry_seconds=RETRY_SECONDS
-                )
+            log.error(
+                "nats_server_died", code=code, last_words=self._keep_output(), action="restart"
+            )
+            while not await self._is_launched():  # noqa: ASYNC110  # each look is an attempt
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _is_launched(self) -> bool:
+        """Starts the child; returns False where that failed, which is logged.
+
+        Whatever it was may pass: a full disk, descriptors that have run out, another program on
+        the port, an identity that `gpuping creds` is writing.
+        """
+        try:
+            await self._launch()
+        except (GpupingError, OSError) as error:
+            log.error("nats_server_start_failed", detail=str(error), retry_seconds=RETRY_SECONDS)
+            # One that is slow to read a large store runs, and is waited for.
+            return self.process is not None and self.process.returncode is None
+        return True
+
+    def _keep_output(self) -> str | None:
+        """What the child wrote when it died, such as where each thread was, stays in a file."""
+        try:
+            if self._output_file.stat().st_size == 0:
+                return None
+            self._output_file.replace(self._last_words_file)
+        except OSError:
+            return None
+        return str(self._last_words_file)
 
     def _config(self) -> str:
         if self._identity_config is None:

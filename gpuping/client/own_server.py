@@ -17,9 +17,10 @@ from bus.identity.server.config import identity_config
 from bus.identity.server.quoting import quoted
 from bus.identity.tls.files import TlsFiles
 from bus.settings import Settings
-from bus.transport import connection, embedded_server, jetstream_api, layout
+from bus.transport import connection, embedded_server, jetstream_api, layout, server_watch
 from bus.transport.embedded_server import EmbeddedServer
 from bus.transport.jetstream_api import JetStreamApiError
+from bus.transport.server_watch import Patience
 from gpuping import extras
 from gpuping.client import bus_file
 
@@ -38,20 +39,33 @@ class OwnServer(NamedTuple):
             return msgspec.structs.replace(settings, NATS_BRIDGE_CREDS=bridge_credentials)
         if role != "scheduler":
             return settings
-        system_credentials = str(self.identities.authority.system_credentials)
-        return msgspec.structs.replace(settings, NATS_SYSTEM_CREDS=system_credentials)
+        return msgspec.structs.replace(settings, NATS_SYSTEM_CREDS=str(self._system_credentials))
+
+    def settings_of_system(self) -> Settings:
+        """The settings of whoever asks the server about itself."""
+        return self._with_credentials(self._system_credentials)
 
     def settings_of_agent(self, agent_id: str) -> Settings:
         """The settings of an agent on this machine, with its credentials."""
         return self._with_credentials(self.identities.agent(agent_id))
+
+    @property
+    def _system_credentials(self) -> Path:
+        return self.identities.authority.system_credentials
 
     def _with_credentials(self, path: Path) -> Settings:
         return msgspec.structs.replace(self.settings, NATS_CREDS=str(path))
 
 
 @asynccontextmanager
-async def running(settings: Settings, port: int | None) -> AsyncIterator[OwnServer]:
+async def running(
+    settings: Settings,
+    port: int | None,
+    patience: Patience | None = None,
+) -> AsyncIterator[OwnServer]:
     """The data dir's server for the length of a block; its streams stand when the block begins.
+
+    It is started again when it ends, and ended when it hangs for longer than `patience`.
 
     The first start makes the identities, and takes over the streams of a version that had none.
     Raises AuthorityError, CredentialsError or BusError.
@@ -95,7 +109,8 @@ async def running(settings: Settings, port: int | None) -> AsyncIterator[OwnServ
         own_server = OwnServer(settings, identities)
         identities.write_context(url, settings.NATS_CA)
         await _make_layout(own_server.settings_of("layout"), kept_streams)
-        yield own_server
+        async with server_watch.watching(server, own_server.settings_of_system(), patience):
+            yield own_server
 
 
 async def _make_layout(settings: Settings, kept_streams: tuple[str, ...]) -> None:

@@ -18,6 +18,7 @@ from gpuping.doctor import bus_checks
 from gpuping.up import system
 from gpuping.up.announce import banner
 from tests.ports import free_port
+from tests.waiting import until
 
 MIB = 2**20
 
@@ -140,3 +141,27 @@ async def test_a_server_that_does_not_start_speaks_for_itself(tmp_path: Path, mo
         with pytest.raises(BusError, match="no_such_field"):
             async with embedded_server.running(tmp_path, port=0):
                 pass
+
+
+class ShortLogs(EmbeddedServer):
+    """As after 10 MB of log, already after a few lines."""
+
+    def _config(self) -> str:
+        return super()._config().replace("logfile_size_limit: 10MB", "logfile_size_limit: 2KB")
+
+
+async def test_the_servers_log_is_rotated_and_old_files_go(tmp_path: Path):
+    """Whoever is refused again and again does not fill the disk."""
+    server = ShortLogs(tmp_path, free_port())
+    await server.start()
+    try:
+        for _ in range(200):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"no such protocol\r\n")
+            await reader.read()  # until the server hangs up
+            writer.close()
+        await until(lambda: len(list(server.store.glob("nats-server.log*"))) == 5)
+        sizes = [path.stat().st_size for path in server.store.glob("nats-server.log*")]
+        assert max(sizes) < 3000
+    finally:
+        await server.stop()

@@ -1,0 +1,148 @@
+"""Ends the embedded nats-server when it hangs, so that it is started again.
+
+As `bus.server_watchdog` does for servers of their own, and by the same rules. It asks over the bus,
+as the system user: a port for health checks would be open to every user of this machine.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import nats.errors
+import structlog
+from msgspec import Struct
+
+from bus.background import background
+from bus.contract import subjects
+from bus.errors import GpupingError
+from bus.server_watchdog import (
+    ANSWER_SECONDS,
+    LOOK_SECONDS,
+    LOOKS,
+    REASONS,
+    SIGNALS,
+    STOP_SECONDS,
+    Health,
+    Judge,
+    unhealthy,
+)
+from bus.settings import Settings
+from bus.transport import connection
+from bus.transport.embedded_server import EmbeddedServer
+
+log = structlog.get_logger("bus.transport.server_watch")
+
+
+class Patience(NamedTuple):
+    """How often it looks, how long an answer may take, and how long an end in good order."""
+
+    look_seconds: float = LOOK_SECONDS
+    answer_seconds: float = ANSWER_SECONDS
+    stop_seconds: float = STOP_SECONDS
+
+
+class _Status(Struct):
+    status: str = ""
+
+
+class _Answer(Struct):
+    data: _Status = msgspec.field(default_factory=_Status)
+
+
+@asynccontextmanager
+async def watching(
+    server: EmbeddedServer,
+    as_system: Settings,
+    patience: Patience | None = None,
+) -> AsyncIterator[None]:
+    """Watches the server for the length of a block.
+
+    `as_system` are settings with the credentials of the system user.
+    """
+    async with background() as start:
+        start(_watch(server, as_system, patience or Patience()))
+        yield
+
+
+async def _watch(server: EmbeddedServer, as_system: Settings, patience: Patience) -> None:
+    while True:
+        try:
+            async with connection.connected(as_system, "server-watch") as client:
+                await _look_for_ever(server, client, patience)
+        except (GpupingError, nats.errors.Error, OSError, TimeoutError) as error:
+            log.warning("server_watch_failed", detail=str(error), action="trying again")
+        await asyncio.sleep(patience.look_seconds)
+
+
+async def _look_for_ever(
+    server: EmbeddedServer,
+    client: connection.Client,
+    patience: Patience,
+) -> None:
+    judge = Judge()
+    watched = server.process
+    last: Health = "healthy"
+    while True:
+        if server.process is not watched:
+            # It was started anew, and may be reading its store: nothing is held against it.
+            judge = Judge()
+            watched = server.process
+        health = await look(server, client, patience.answer_seconds)
+        was_watched = judge.was_healthy
+        must_end = judge.must_end(health)
+        if judge.was_healthy and not was_watched:
+            log.debug("nats_server_watched")
+        if was_watched and health != last:
+            _say(health)
+        last = health
+        if must_end:
+            log.error("nats_server_hung", detail=REASONS[health], looks=LOOKS, action="end it")
+            await server.end(SIGNALS[health], patience.stop_seconds)
+        await asyncio.sleep(patience.look_seconds)
+
+
+def _say(health: Health) -> None:
+    if health == "healthy":
+        log.info("nats_server_well_again")
+        return
+    log.warning("nats_server_unwell", detail=REASONS.get(health, "its health check fails"))
+
+
+async def look(
+    server: EmbeddedServer,
+    client: connection.Client,
+    seconds: float,
+) -> Health:
+    """Asks the server whether it is healthy; it has so long to answer."""
+    try:
+        async with asyncio.timeout(seconds):
+            greets = await server.greets()
+    except (ConnectionError, TimeoutError):
+        greets = False
+    except OSError:
+        return "unhealthy"  # it is this process that cannot ask, such as without descriptors
+    if not greets:
+        return "mute"
+    if not client.is_connected:
+        return "unhealthy"  # the client is on its way back
+    try:
+        reply = await client.request(subjects.SERVER_HEALTH, b"", timeout=seconds)
+    except TimeoutError:
+        return "mute"
+    except nats.errors.Error:
+        return "unhealthy"
+    return judged(reply.data, server.store)
+
+
+def judged(answer: bytes, store: Path) -> Health:
+    """What the server's answer says about it."""
+    try:
+        status = msgspec.json.decode(answer, type=_Answer).data.status
+    except msgspec.DecodeError:
+        return "unhealthy"
+    if status == "ok":
+        return "healthy"
+    return unhealthy(answer, store)
