@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +24,7 @@ from bus.contract.questions import StorageStats
 from bus.errors import UnavailableError
 from bus.transport import micro_services
 from bus.transport.connection import Client
+from tests.waiting import until_answered
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 HEALTHY = Seconds(up=900.0)
@@ -158,13 +158,6 @@ async def followed(client: Client, newest: AgentState) -> None:
             await asyncio.sleep(0.005)  # another server's progress: only looking tells
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
-    """Polls a condition that only looking tells."""
-    async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110  # of another process: only looking tells
-            await asyncio.sleep(0.02)
-
-
 async def caught_up(client: Client, rows: int, seconds: float = 60.0) -> StorageStats:
     """Waits until storage has so many rows, nothing more to read, and nothing to wait for."""
     found: list[StorageStats] = []
@@ -182,7 +175,7 @@ async def caught_up(client: Client, rows: int, seconds: float = 60.0) -> Storage
         return newest.rows >= rows and newest.lag == 0 and newest.ingest_waiting is None
 
     try:
-        await until(there, seconds)
+        await until_answered(there, seconds)
     except TimeoutError:
         raise AssertionError(f"expected {rows} rows and no lag, last seen {found[-1:]}") from None
     return found[-1]
@@ -204,7 +197,7 @@ async def read_to_the_end(client: Client) -> None:
             return False  # it starts
         return stats.last_sequence >= stream.state.last_seq
 
-    await until(read)
+    await until_answered(read)
 
 
 async def raw_history(client: Client) -> list[AgentState]:

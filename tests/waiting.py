@@ -2,18 +2,30 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+T = TypeVar("T")
 
 PATIENCE_SECONDS = 60.0  # however busy this machine is; what holds is seen at once
 DAY = timedelta(days=1)
 
 
-async def until(holds: Callable[[], object], within: float = PATIENCE_SECONDS) -> None:
-    """Returns once a condition of this process holds; TimeoutError when time is up."""
+async def until(holds: Callable[[], T], within: float = PATIENCE_SECONDS) -> T:
+    """Returns a condition's answer once it holds in this process; TimeoutError when time is up."""
     async with asyncio.timeout(within):
-        while not holds():  # noqa: ASYNC110  # looks at what is not ours to signal
+        while not (found := holds()):  # noqa: ASYNC110  # looks at what is not ours to signal
             await asyncio.sleep(0.02)
+    return found
+
+
+async def until_answered(asks: Callable[[], Awaitable[T]], within: float = PATIENCE_SECONDS) -> T:
+    """As `until`, of what another process has to be asked."""
+    async with asyncio.timeout(within):
+        while not (found := await asks()):  # noqa: ASYNC110  # it signals nobody
+            await asyncio.sleep(0.02)
+    return found
 
 
 async def passed(since: datetime, seconds: float) -> None:

@@ -57,13 +57,6 @@ def rfc3339(at: datetime) -> str:
     return at.isoformat().replace("+00:00", "Z")
 
 
-def test_no_host_signs_with_a_key_that_the_scheduler_does_not_know(up: Up) -> None:
-    """The scheduler takes the hosts over with their keys, from the first ping on."""
-    history = up.get("/ping-system/agents/fra-a100-01/history?hours=1")
-    assert history["pings"]
-    assert "key_unknown" not in {ping["reason"] for ping in history["pings"]}
-
-
 def test_the_month_is_whole(up: Up) -> None:
     until(lambda: "storage" not in up.get("/ping-system/dashboard")["degraded"], "storage answers")
     since, until_start = rfc3339(up.begun - timedelta(days=31)), rfc3339(up.begun)

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -26,6 +25,7 @@ from bus.contract.questions import REMOVED_BY_OPERATOR, Agent, RegisterReply, Re
 from bus.errors import RefusedError, UnavailableError
 from bus.transport import connection, embedded_server, micro_services
 from bus.transport.micro_services import Endpoint
+from tests.waiting import until
 
 INTERVAL = 0.1
 NOTHING_YET = (
@@ -88,14 +88,6 @@ class ScriptedProbe:
 @pytest.fixture
 def quick(base_settings):
     return msgspec.structs.replace(base_settings, AGENT_GPU_CHECK_INTERVAL_SECONDS=INTERVAL)
-
-
-async def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came about"
-        await asyncio.sleep(0.01)
-    return found
 
 
 async def ping(bus, agent_id: str = "a-1", **fields: Any) -> UptimeReport:

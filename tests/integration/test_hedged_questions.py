@@ -25,7 +25,8 @@ from scheduler import service as scheduler_service
 from storage import service as storage_service
 from tests.scheduler_processes import scheduler_processes
 from tests.storage_process import storage_process
-from tests.storage_states import publish, series, until
+from tests.storage_states import publish, series
+from tests.waiting import until_answered
 
 QUESTIONS = 12  # each goes to the frozen one of two with a chance of one half
 
@@ -115,7 +116,7 @@ async def test_lists_and_history_are_answered_while_a_scheduler_and_a_storage_ar
         finally:
             second_scheduler.signal(signal.SIGCONT)
             second_storage.send(signal.SIGCONT)
-        await until(lambda: all_follow(bus))
+        await until_answered(lambda: all_follow(bus))
 
 
 async def all_follow(bus: Client) -> bool:
@@ -141,7 +142,7 @@ async def assert_doctor_finds(bus: Client, name: str) -> None:
         ]
         return silent == [name]
 
-    await until(is_found)
+    await until_answered(is_found)
 
 
 async def until_two_storages_are_ready(bus: Client) -> None:
@@ -159,7 +160,7 @@ async def until_two_storages_are_ready(bus: Client) -> None:
             await subscription.unsubscribe()
         return True
 
-    await until(there)
+    await until_answered(there)
 
 
 @pytest.mark.parametrize(

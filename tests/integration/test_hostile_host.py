@@ -8,7 +8,7 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -26,14 +26,9 @@ from gpuping.client import own_server
 from gpuping.client.own_server import OwnServer
 from gpuping.doctor import bus_checks
 from scheduler.cluster.presence import MOST_CONNECTIONS
+from tests.waiting import until
 
 HOSTILE, OTHER = "hostile", "other"
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not is_so():  # noqa: ASYNC110  # what others see is only asked
-            await asyncio.sleep(0.01)
 
 
 class RawConnection:

@@ -5,7 +5,6 @@ harm. Roles in an account of their own can cause nothing that they may not publi
 in the fleet's account can, and the table in docs/security.md says so.
 """
 
-import asyncio
 import json
 import time
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from bus.transport.micro_services import Endpoint, serve
 from scheduler.consumer_endpoints import ConsumerEndpoints
 from tests.identity import IdentityServer, RoleClient, any_matches, joined
 from tests.ports import free_port
+from tests.waiting import until_answered
 
 OWN, OTHER = "agent-a", "agent-b"
 STREAMS = ("KV_gpuping", "KV_gpuping_alerts", "GPUPING_HISTORY", "GPUPING_AUDIT")
@@ -85,19 +85,21 @@ async def lay_out(server: IdentityServer, scheduler: RoleClient) -> None:
     for key in KEYS:
         if key.startswith("$KV.gpuping."):
             await scheduler.nc.request(key, b"kept", timeout=30)
-    asked = json.dumps({"last_by_subj": f"gpuping.history.{OWN}"}).encode()
-    async with asyncio.timeout(60):  # until the server has sourced it
-        while True:
-            reply = await scheduler.nc.request(f"{API}.STREAM.MSG.GET.GPUPING_HISTORY", asked)
-            if "message" in json.loads(reply.data):
-                break
-            await asyncio.sleep(0.02)
+    # The server follows the bucket on its own.
+    await until_answered(lambda: has(scheduler, "GPUPING_HISTORY", f"gpuping.history.{OWN}"))
     for stream in ("KV_gpuping", "GPUPING_HISTORY"):
         config = {"durable_name": "reader", "ack_policy": "none"}
         body = json.dumps({"stream_name": stream, "config": config}).encode()
         subject = f"{API}.CONSUMER.DURABLE.CREATE.{stream}.reader"
         answer = json.loads((await scheduler.nc.request(subject, body, timeout=30)).data)
         assert "error" not in answer
+
+
+async def has(client: RoleClient, stream: str, subject: str) -> bool:
+    """Whether a stream has a message under a subject."""
+    asked = json.dumps({"last_by_subj": subject}).encode()
+    reply = await client.nc.request(f"{API}.STREAM.MSG.GET.{stream}", asked, timeout=30)
+    return "message" in json.loads(reply.data)
 
 
 def questions_of(role: RoleName) -> list[tuple[str, bytes]]:
@@ -211,7 +213,10 @@ async def test_a_role_apart_reaches_no_other_key_by_the_headers_of_what_it_write
                 subject = pattern.replace("*", OWN).replace(">", OWN)
                 await client.nc.publish(subject, b"forged", headers=headers)
         await client.settle()
-        await asyncio.sleep(1.5)  # until the schedule's moment has passed: nothing announces it
+        # A schedule for the same moment, of a role that may: when it has fired, all others had to.
+        timer = {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": "$KV.gpuping.due.control"}
+        await scheduler.nc.publish("$KV.gpuping.timer.control", b"", headers=timer)
+        await until_answered(lambda: has(scheduler, "KV_gpuping", "$KV.gpuping.due.control"))
         after = await sequences(observer)
         for what, sequence in before.items():
             if not any_matches(ROLES[role].publish, "", what):

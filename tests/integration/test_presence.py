@@ -129,7 +129,8 @@ async def test_the_end_of_an_older_connection_is_not_the_agent_s(scheduler, own_
     async with connection.connected(settings, "agentd:a"):
         await until(lambda: connected(scheduler) is True)
         newer = await connection.connect(settings, "agentd:a")
-    await asyncio.sleep(0.5)  # the older one's end is announced by now
+        await until(lambda: len(scheduler.presence._connections["a"]) == 2)
+    await until(lambda: len(scheduler.presence._connections["a"]) == 1)
     assert connected(scheduler) is True
     await newer.close()
     await until(lambda: connected(scheduler) is False)

@@ -39,6 +39,7 @@ from gateway.metric_families import fleet_families
 from scheduler.service import Scheduler, running
 from tests.agents import TestAgents, answering, report, silent, uptime
 from tests.history import assert_gapless, until_history
+from tests.waiting import until
 
 LOST = Incident(state="down", reason="lost", since=datetime(2026, 11, 1, tzinfo=UTC))
 BEFORE_YEAR_1 = b"0001-01-01T00:00:00+14:00"  # decodes, and cannot be converted to UTC
@@ -336,10 +337,7 @@ async def test_overdue_agents_are_listed_most_overdue_first(bus, config):
     async with running(patient), answering(patient) as agents:
         await agents.add("hog", silent)
         await register(bus, "hog")
-        for _ in range(200):
-            if agents.asked.get("hog"):
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: agents.asked.get("hog"))
         for name in ("late", "later"):
             await register(bus, name)
         page = await micro_services.ask(

@@ -24,7 +24,7 @@ from bus.settings import Settings
 from bus.transport import connection, embedded_server, micro_services
 from scheduler.service import Scheduler, running
 from tests.freezing import frozen
-from tests.history import History, assert_gapless, read_history
+from tests.history import History, assert_gapless, read_history, until_history
 from tests.ledger_agents import ledger_agents
 from tests.scheduler_audit import audit
 
@@ -173,8 +173,7 @@ async def test_no_agent_pays_for_an_outage_of_the_server(
         _, back = await history_when(bus, ended, everybody)
         await asyncio.sleep(ROUND_SECONDS)  # pings go on as if nothing had happened
         watching.cancel()
-        await asyncio.sleep(1.0)  # what was acknowledged last has reached the history by now
-        history = await read_history(bus)
+        history = await until_history(bus, lambda found: not lost(found, seen))
     states = [state for of_one in history.values() for state in of_one]
     print(  # noqa: T201  # with -s: what docs/benchmarks.md reports
         Report(
@@ -187,7 +186,6 @@ async def test_no_agent_pays_for_an_outage_of_the_server(
         )
     )
     assert_gapless(history)
-    assert_nothing_acknowledged_was_lost(history, seen)
     assert_nobody_escalated(history)
     audit(
         {n: s for n, s in history.items() if n in fleet},
@@ -206,16 +204,13 @@ def began_before(began: datetime) -> datetime:
     return began.fromtimestamp(began.timestamp() - 5, UTC)
 
 
-def assert_nothing_acknowledged_was_lost(history: History, seen: Seen) -> None:
-    recorded = {
-        (agent_id, s.ping_seq): s.last.ping_id
-        for agent_id, states in history.items()
-        for s in states
-    }
-    lost = {key: ping_id for key, ping_id in seen.items() if recorded.get(key) != ping_id}
-    assert not lost, (
-        f"{len(lost)} of {len(seen)} acknowledged outcomes are not in the history: {list(lost)[:5]}"
-    )
+def lost(history: History, seen: Seen) -> dict[tuple[str, int], str]:
+    """The outcomes that a scheduler took for written and that the history does not have."""
+    recorded = {}
+    for agent_id, states in history.items():
+        for state in states:
+            recorded[agent_id, state.ping_seq] = state.last.ping_id
+    return {key: ping_id for key, ping_id in seen.items() if recorded.get(key) != ping_id}
 
 
 def assert_nobody_escalated(history: History) -> None:

@@ -35,7 +35,8 @@ from tests.storage_days import (
     tended,
     written_to,
 )
-from tests.storage_states import AgentState, caught_up, publish, series, until
+from tests.storage_states import AgentState, caught_up, publish, series
+from tests.waiting import until_answered
 
 STATES = mixed(agents=4, days=4)
 
@@ -98,7 +99,7 @@ async def test_a_damaged_partition_is_set_aside_and_its_day_comes_back(
     damage(archiving, kind)
     inode = database.HistoryPaths(archiving).file.stat().st_ino
     async with service.running(archiving) as storage:
-        await until(lambda: _readable(bus))
+        await until_answered(lambda: _readable(bus))
         await caught_up(bus, len(STATES))
         assert await everything(storage.store) == before
         sums = await rollup_rows(storage.store)

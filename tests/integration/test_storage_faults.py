@@ -30,7 +30,8 @@ from storage import service
 from storage.engine import database
 from tests.freezing import frozen
 from tests.history import read_history
-from tests.storage_states import AgentState, caught_up, followed, publish, series, state, until
+from tests.storage_states import AgentState, caught_up, followed, publish, series, state
+from tests.waiting import until_answered
 
 AGENTS = 500
 
@@ -139,7 +140,7 @@ async def test_server_killed_and_frozen_under_ingest(
         await publish(bus, [state(f"a{i}", 1, utc_now()) for i in range(200)])
         assert nats_server.process
         nats_server.process.kill()
-        await until(_answers(bus))
+        await until_answered(_answers(bus))
         await publish(bus, [state(f"a{i}", 2, utc_now()) for i in range(200)])
         async with frozen(nats_server.process):
             await asyncio.sleep(0.3)  # the freeze itself
@@ -236,7 +237,7 @@ async def _everything_can_be_read(bus: Client) -> None:
             return False
         return True
 
-    await until(readable)
+    await until_answered(readable)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +269,7 @@ async def test_a_full_disk_makes_ingest_wait_and_loses_nothing(
 ):
     async with process(base_settings, limit_bytes=200_000) as storage:
         poured = await pour(bus, 4, per_second=900)
-        await until(lambda: _waits(bus))
+        await until_answered(lambda: _waits(bus))
         stats = await micro_services.ask(
             bus, subjects.STORAGE_STATS, None, StorageStats, who="storage"
         )
@@ -276,7 +277,7 @@ async def test_a_full_disk_makes_ingest_wait_and_loses_nothing(
         assert "storage" in stats.ingest_waiting
         assert stats.lag > 0
         assert stats.rows < len(poured)
-        await until(lambda: _refuses(bus))
+        await until_answered(lambda: _refuses(bus))
         assert storage.process
         no_limit = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         resource.prlimit(
@@ -306,8 +307,8 @@ async def test_a_disk_that_stays_full_is_told_once(
 
     async with process(base_settings, limit_bytes=100_000) as storage:
         poured = await pour(bus, 2, per_second=900)
-        await until(lambda: _waits(bus))
-        await until(tried_again)
+        await until_answered(lambda: _waits(bus))
+        await until_answered(tried_again)
         assert storage.process
         resource.prlimit(
             storage.process.pid,

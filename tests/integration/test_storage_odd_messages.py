@@ -18,7 +18,8 @@ from storage import service
 from storage.engine import database
 from storage.stream import rebuild
 from tests.raw_protocol import send
-from tests.storage_states import START, caught_up, publish, series, state, until
+from tests.storage_states import START, caught_up, publish, series, state
+from tests.waiting import until_answered
 
 
 async def stands(client: Client, sequence: int) -> None:
@@ -28,7 +29,7 @@ async def stands(client: Client, sequence: int) -> None:
         info = await jetstream_api.call(client, f"STREAM.INFO.{subjects.HISTORY_STREAM}")
         return bool(info["state"]["last_seq"] >= sequence)
 
-    await until(there)
+    await until_answered(there)
 
 
 async def delete_key(client: Client, agent_id: str) -> None:

@@ -28,8 +28,8 @@ from bus.transport.standby import STANDBY_GROUP
 from storage import service
 from storage.engine.table_files import new_file
 from tests.storage_process import storage_process
-from tests.storage_states import caught_up, followed, publish, series, state, until
-from tests.waiting import clear_of_months_end, earlier_this_month
+from tests.storage_states import caught_up, followed, publish, series, state
+from tests.waiting import clear_of_months_end, earlier_this_month, until_answered
 
 AGENTS = 3000
 Ask = Callable[[Client], Coroutine[Any, Any, object]]
@@ -99,7 +99,7 @@ async def until_one_stands_by(client: Client) -> None:
         found = await groups(client)
         return {STANDBY_GROUP} in found and len(found) == 2
 
-    await until(there)
+    await until_answered(there)
 
 
 async def two_outcomes_and_a_file(bus: Client, storage: service.Storage) -> Path:
@@ -123,7 +123,7 @@ async def test_a_waiting_storage_takes_no_question_from_one_that_answers(
                 assert (await stats(bus)).rows == 2
             assert in_use.exists()
             await second.end()
-        await until(lambda: _alone(bus))
+        await until_answered(lambda: _alone(bus))
         assert len((await history(bus)).pings) == 2
 
 
@@ -155,7 +155,7 @@ async def test_a_replica_whose_disk_is_full_leaves_the_questions_to_the_other(
     async with service.running(base_settings), storage_process(replica) as second:
         await publish(bus, series("a", 2, utc_now() - timedelta(hours=1)))
         await caught_up(bus, 2)
-        await until(lambda: _both_ready(bus))
+        await until_answered(lambda: _both_ready(bus))
         second.allow(60_000)
         await a_fleet(bus)
         await until_one_stands_by(bus)
@@ -164,7 +164,7 @@ async def test_a_replica_whose_disk_is_full_leaves_the_questions_to_the_other(
             assert len((await history(bus)).pings) == 2
             assert (await stats(bus)).ingest_waiting is None
         second.allow(resource.RLIM_INFINITY)
-        await until(lambda: _both_ready(bus))
+        await until_answered(lambda: _both_ready(bus))
 
 
 async def _both_ready(client: Client) -> bool:
@@ -216,7 +216,7 @@ async def answered(ask: Ask, client: Client) -> None:
             return False
         return True
 
-    await until(there)
+    await until_answered(there)
 
 
 async def a_fleet(client: Client) -> None:

@@ -9,7 +9,7 @@ from bus import clock
 from bus.errors import RefusedError
 from bus.transport import file_transfer
 from bus.transport.connection import Client
-from tests.storage_states import until
+from tests.waiting import until_answered
 
 
 async def test_a_large_file_comes_whole_and_is_let_go(bus: Client, tmp_path: Path):
@@ -68,7 +68,7 @@ async def test_a_file_that_was_asked_for_wrongly_is_let_go_all_the_same(
     with pytest.raises(TimeoutError):
         await bus.request(offer.subject, request_, timeout=0.1)
     assert path.exists() or clock.boottime() - offered > 0.3
-    await until(lambda: _gone(path))
+    await until_answered(lambda: _gone(path))
     await files.stop()
 
 
@@ -88,5 +88,5 @@ async def test_a_piece_that_cannot_be_read_leaves_the_alarm_on(bus: Client, tmp_
         await bus.request(offer.subject, b'{"offset":0}', timeout=0.1)
     path.rmdir()
     path.write_bytes(b"data")
-    await until(lambda: _gone(path))
+    await until_answered(lambda: _gone(path))
     await files.stop()
