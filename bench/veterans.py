@@ -6,8 +6,10 @@ written.
 """
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from bench.fleet import agent_id
 from bench.responder import answer
@@ -27,6 +29,7 @@ from scheduler.fleet.directory import Tracked
 from scheduler.ping.admission import Admitted
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.next_state import next_state, writes
+from scheduler.ping.timestamps import whole_millisecond
 from scheduler.policy import Answered, Policy
 
 KEYS_EACH = 3
@@ -43,7 +46,9 @@ async def enrol(
 ) -> None:
     """Agents 0..n-1, each with one answered ping behind it and due again when `due_at` says.
 
-    `labels` says what each has as metadata.
+    `labels` says what each has as metadata. An agent whose due time is further away than one
+    interval was pinged just now, and has a longer interval until its next ping: a scheduler moves a
+    due time that is later than the interval in the state to the end of that interval.
     """
     step = MAX_MESSAGES // KEYS_EACH
     for first in range(0, agents, step):
@@ -60,7 +65,9 @@ def _veteran(
     number: int, due_at: datetime, policy: Policy, metadata: dict[str, Any]
 ) -> list[Write]:
     name = agent_id(number)
-    pinged_at = due_at - timedelta(seconds=policy.base_seconds)
+    now = whole_millisecond(datetime.now(UTC))
+    pinged_at = min(due_at - timedelta(seconds=policy.base_seconds), now)
+    policy = replace(policy, base_seconds=(due_at - pinged_at).total_seconds())
     tracked = Tracked()
     tracked.entry = AgentEntry(
         agent_id=name,
