@@ -82,7 +82,7 @@ def _verify(verifier: Verifier, paths: tuple[Path, ...]) -> None:
                 else:
                     verifier.add_statement(content.statement, list(content.outcomes))
     except InputError as error:
-        raise GpupingError(str(error)) from None
+        raise GpupingError(_printable(str(error))) from None
 
 
 def _show(verifier: Verifier, fleet: str | None) -> None:
@@ -90,7 +90,7 @@ def _show(verifier: Verifier, fleet: str | None) -> None:
     table = Table("agent", "pings", "signed", "not signed", "signed with")
     for summary in verifier.summaries[:MOST_SHOWN]:
         table.add_row(
-            summary.agent_id,
+            _printable(summary.agent_id),
             f"{summary.first_seq} to {summary.last_seq}",
             str(summary.signed),
             str(summary.unsigned),
@@ -98,7 +98,7 @@ def _show(verifier: Verifier, fleet: str | None) -> None:
         )
     console.print(table)
     for finding in verifier.findings[:MOST_SHOWN]:
-        console.print(_text(finding), style="red" if finding.is_fault else "yellow")
+        console.print(shown(finding), style="red" if finding.is_fault else "yellow")
     if len(verifier.findings) > MOST_SHOWN:
         console.print(f"and {len(verifier.findings) - MOST_SHOWN} more: --json has all of them")
     if fleet is None:
@@ -118,14 +118,22 @@ def _show(verifier: Verifier, fleet: str | None) -> None:
         console.print(text, style="green")
 
 
-def _text(finding: Finding) -> str:
+def shown(finding: Finding) -> str:
+    """The line that says what was found and where."""
     where = finding.agent_id
     if finding.ping_seq is not None:
         where += f", ping {finding.ping_seq}"
     if finding.at_us is not None:
         at = datetime.fromtimestamp(finding.at_us / 1e6, UTC)
         where += f" at {at:%Y-%m-%dT%H:%M:%SZ}"
-    return f"{where}: {finding.text}"
+    return _printable(f"{where}: {finding.text}")
+
+
+def _printable(text: str) -> str:
+    """What may be shown on a terminal: a file from elsewhere may have control characters in it."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 def _as_json(verifier: Verifier) -> dict[str, object]:

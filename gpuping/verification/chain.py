@@ -25,6 +25,7 @@ class ReportChain:
         self._newest: str | None = None  # None: the next report is not compared with any
         self._newest_number = 0
         self._is_restored = False
+        self._is_after_unsigned = False
 
     def add(
         self,
@@ -35,6 +36,7 @@ class ReportChain:
         """Takes the next report. Returns what is wrong with its place, or None."""
         wrong = self._wrong_place(signature)
         self._is_restored = False
+        self._is_after_unsigned = False
         if signature.key not in self.keys:
             self.keys.append(signature.key)
         self._number_of[record_hash] = number
@@ -46,12 +48,18 @@ class ReportChain:
         """Goes on after a report that cannot be read: the next one may follow anything."""
         self._newest = None
 
+    def unsigned(self) -> None:
+        """A report counts that is not signed: only the first one under a key may follow it."""
+        self._is_after_unsigned = True
+
     def restored(self) -> None:
         """Our state was restored from a backup: the next report may follow any earlier one."""
         self._is_restored = True
 
     def _wrong_place(self, signature: Signature) -> str | None:
         begins_anew = signature.previous == GENESIS and signature.key not in self.keys
+        if self._is_after_unsigned and not self.keys and not begins_anew:
+            return "it continues a signed report, and the outcome before it is not signed"
         if self._newest is None or begins_anew or signature.previous == self._newest:
             return None
         earlier = self._number_of.get(signature.previous)

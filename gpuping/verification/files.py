@@ -6,19 +6,22 @@
 - a day of the archive: its folder, or its file `pings-*.parquet` or `evidence-*.parquet`
 """
 
-import json
+import glob
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from gpuping.verification import fields
+from gpuping.verification.fields import MOST_MS, MOST_US, Fields
 from gpuping.verification.records import InputError, Recorded, Times
-from gpuping.verification.statement import microseconds
-from gpuping.verification.windows import times_of
+from gpuping.verification.statement import OUTCOMES, Statement, read_statement
 
 BUNDLE_FORMAT = "gpuping-statement-bundle"
 BUNDLE_VERSION = 1
+MOST_JSON_BYTES = 512 * 1024 * 1024  # a month of the largest reports every 15 minutes is 200 MB
 ROWS_AT_ONCE = 1000
+VERDICTS = ("first", "good", "poor", "excused")
 _ARCHIVE_FILE = re.compile(r"(pings|evidence)-([0-9]+)\.parquet")
 
 
@@ -26,91 +29,114 @@ class Content(NamedTuple):
     """The outcomes of a file, oldest first of each agent, and the statement that rests on them."""
 
     outcomes: Iterator[Recorded]
-    statement: dict[str, Any] | None = None
+    statement: Statement | None = None
 
 
 def read(path: Path) -> Iterator[Content]:
     """Yields the contents of a file, or of each day in a folder. Raises InputError."""
-    if path.is_dir():
-        found = _newest_generations(path)
-        if not found:
-            raise InputError(f"{path}: it has no file pings-*.parquet")
-        for file in found:
-            yield Content(_archived(file))
-        return
-    if path.suffix == ".parquet":
-        if _ARCHIVE_FILE.fullmatch(path.name):
+    try:
+        if path.is_dir():
+            found = _newest_generations(path)
+            if not found:
+                raise InputError("it has no file pings-*.parquet")
+            for file in found:
+                yield Content(_archived(file))
+        elif _ARCHIVE_FILE.fullmatch(path.name):
             yield Content(_archived(path))
-        else:
+        elif path.suffix == ".parquet":
             yield Content(_exported(path))
-        return
+        else:
+            yield _document(path)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _document(path: Path) -> Content:
+    """A bundle, or a page of history."""
     try:
-        document = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            content = file.read(MOST_JSON_BYTES + 1)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{path}: neither JSON nor a file whose name ends in .parquet") from None
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: not one of the files that `gpuping verify --help` names")
+        raise InputError(error.strerror or str(error)) from None
+    if len(content) > MOST_JSON_BYTES:
+        raise InputError(f"it is larger than {MOST_JSON_BYTES // 1024**2} MiB, and no bundle is")
     try:
-        yield _bundle(path, document) if "format" in document else _page(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: a part is missing or of a wrong type: {error}") from None
+        document = fields.parse(content)
+    except (ValueError, RecursionError, MemoryError):
+        raise InputError("neither JSON nor a file whose name ends in .parquet") from None
+    if not isinstance(document, dict):
+        raise InputError("not one of the files that `gpuping verify --help` names")
+    if "format" in document:
+        return _bundle(Fields(document, "bundle"))
+    if "pings" in document:
+        return _page(Fields(document, "page"))
+    raise InputError("not one of the files that `gpuping verify --help` names")
 
 
-def _page(document: dict[str, Any]) -> Content:
-    outcomes = [_outcome_of_page(ping) for ping in document["pings"]]
+def _page(document: Fields) -> Content:
+    outcomes = [_outcome_of_page(ping) for ping in document.objects("pings")]
     outcomes.sort(key=lambda one: (one.agent_id, one.pinged_us, one.ping_seq))
     return Content(iter(outcomes))
 
 
-def _outcome_of_page(ping: dict[str, Any]) -> Recorded:
-    evidence = ping.get("evidence") or {}
-    times = times_of(ping.get("seconds"))
-    pinged_us = microseconds(ping["pinged_at"])
-    report = evidence.get("report")
+def _outcome_of_page(ping: Fields) -> Recorded:
+    times = None
+    if not ping.is_null("seconds"):
+        times = ping.seconds("seconds")
+    pinged_us = ping.microseconds("pinged_at")
+    report = None
+    signature = None
+    if not ping.is_null("evidence"):
+        evidence = ping.fields("evidence")
+        report = evidence.optional_text("report")
+        signature = evidence.optional_text("signature")
+    verdict = ping.word("verdict", VERDICTS)
     return Recorded(
-        agent_id=ping["agent_id"],
-        ping_seq=ping["ping_seq"],
+        agent_id=ping.text("agent_id"),
+        ping_seq=ping.whole("ping_seq"),
         pinged_us=pinged_us,
-        outcome=ping["outcome"],
-        verdict=ping["verdict"],
-        uptime_percent=_judged_percent(ping["verdict"], ping["uptime_percent"]),
-        since_us=_since_us(pinged_us, times, ping["window_seconds"]),
+        outcome=ping.word("outcome", OUTCOMES),
+        verdict=verdict,
+        uptime_percent=_judged_percent(verdict, ping.optional_number("uptime_percent")),
+        since_us=_since_us(pinged_us, times, ping.optional_number("window_seconds")),
         times=times,
-        response_ms=ping["response_ms"] or 0.0,
-        remarks=tuple(ping["remarks"]),
-        report=None if report is None else report.encode(),
-        signature=evidence.get("signature") or "",
+        response_ms=ping.optional_number("response_ms") or 0.0,
+        remarks=ping.texts("remarks"),
+        report=_bytes(report),
+        signature=signature or "",
     )
 
 
-def _bundle(path: Path, document: dict[str, Any]) -> Content:
-    if document["format"] != BUNDLE_FORMAT or document["version"] != BUNDLE_VERSION:
-        raise InputError(f"{path}: expected {BUNDLE_FORMAT} of version {BUNDLE_VERSION}")
-    agent_id = document["agent_id"]
-    outcomes = [_outcome_of_bundle(agent_id, fields) for fields in document["outcomes"]]
+def _bundle(document: Fields) -> Content:
+    version = document.value("version")
+    if document.value("format") != BUNDLE_FORMAT or version is True or version != BUNDLE_VERSION:
+        raise InputError(f"expected {BUNDLE_FORMAT} of version {BUNDLE_VERSION}")
+    agent_id = document.text("agent_id")
+    outcomes = [_outcome_of_bundle(agent_id, one) for one in document.objects("outcomes")]
     outcomes.sort(key=lambda one: (one.pinged_us, one.ping_seq))
-    return Content(iter(outcomes), document["statement"])
+    statement = read_statement(document.fields("statement"))
+    if (statement.agent_id, statement.month) != (agent_id, document.text("month")):
+        raise InputError("bundle.statement: it is of another agent or month than the bundle")
+    return Content(iter(outcomes), statement)
 
 
-def _outcome_of_bundle(agent_id: str, fields: dict[str, Any]) -> Recorded:
-    report = fields["report"]
-    times = fields["times_ms"]
+def _outcome_of_bundle(agent_id: str, one: Fields) -> Recorded:
+    gpus = one.fields("gpus_ms")
+    verdict = one.word("verdict", VERDICTS)
     return Recorded(
         agent_id=agent_id,
-        ping_seq=fields["ping_seq"],
-        pinged_us=fields["pinged_us"],
-        outcome=fields["outcome"],
-        verdict=fields["verdict"],
-        uptime_percent=_judged_percent(fields["verdict"], fields["uptime_percent"]),
-        since_us=fields["since_us"],
-        times=None if times is None else Times(*times),
-        response_ms=(fields["response_us"] or 0) / 1000,
-        remarks=tuple(fields["remarks"]),
-        gpus={uuid: Times(*gpu) for uuid, gpu in fields["gpus_ms"].items()},
-        report=None if report is None else report.encode(),
-        signature=fields["signature"] or "",
+        ping_seq=one.whole("ping_seq"),
+        pinged_us=one.whole("pinged_us", MOST_US),
+        outcome=one.word("outcome", OUTCOMES),
+        verdict=verdict,
+        uptime_percent=_judged_percent(verdict, one.optional_number("uptime_percent")),
+        since_us=None if one.is_null("since_us") else one.whole("since_us", MOST_US),
+        times=None if one.is_null("times_ms") else one.times("times_ms"),
+        response_ms=(one.optional_number("response_us") or 0) / 1000,
+        remarks=one.texts("remarks"),
+        gpus={uuid: gpus.times(uuid) for uuid in gpus.names()},
+        report=_bytes(one.optional_text("report")),
+        signature=one.optional_text("signature") or "",
     )
 
 
@@ -120,24 +146,28 @@ def _exported(path: Path) -> Iterator[Recorded]:
         "FROM read_parquet(?) "
         "ORDER BY agent_id, pinged_at, ping_seq"
     )
-    for row in _rows(path, query, [str(path)]):
+    for row in _rows(query, [path]):
         if "signature" not in row:
-            raise InputError(f"{path}: it has no reports; export the table history again")
-        seconds = {state: row[f"{state}_seconds"] for state in Times._fields}
-        times = None if row["up_seconds"] is None else times_of(seconds)
+            raise InputError("it has no reports; export the table history again")
+        times = None
+        if not row.is_null("up_seconds"):
+            values = (row.number(f"{state}_seconds") for state in Times._fields)
+            times = Times(*(round(value * 1000) for value in values))
+        pinged_us = row.whole("pinged_us", MOST_US)
+        verdict = row.word("verdict", VERDICTS)
         yield Recorded(
-            agent_id=row["agent_id"],
-            ping_seq=row["ping_seq"],
-            pinged_us=row["pinged_us"],
-            outcome=row["outcome"],
-            verdict=row["verdict"],
-            uptime_percent=_judged_percent(row["verdict"], row["uptime_percent"]),
-            since_us=_since_us(row["pinged_us"], times, row["window_seconds"]),
+            agent_id=row.text("agent_id"),
+            ping_seq=row.whole("ping_seq"),
+            pinged_us=pinged_us,
+            outcome=row.word("outcome", OUTCOMES),
+            verdict=verdict,
+            uptime_percent=_judged_percent(verdict, row.optional_number("uptime_percent")),
+            since_us=_since_us(pinged_us, times, row.optional_number("window_seconds")),
             times=times,
-            response_ms=row["response_ms"] or 0.0,
-            remarks=tuple((row["remarks"] or "").split()),
-            report=_bytes(row["report"]),
-            signature=row["signature"] or "",
+            response_ms=row.optional_number("response_ms") or 0.0,
+            remarks=tuple((row.optional_text("remarks") or "").split()),
+            report=_bytes(row.optional_text("report")),
+            signature=row.optional_text("signature") or "",
         )
 
 
@@ -155,38 +185,56 @@ def _archived(path: Path) -> Iterator[Recorded]:
             "LEFT JOIN read_parquet(?, hive_partitioning = false) e "
             "USING (agent_id, ping_seq, pinged_us) ORDER BY p.agent_id, p.pinged_us, p.ping_seq"
         )
-        files = [str(pings), str(evidence)]
+        files = [pings, evidence]
     else:
         query = (
             "SELECT *, NULL AS payload, NULL AS signature "
             "FROM read_parquet(?, hive_partitioning = false) ORDER BY agent_id, pinged_us, ping_seq"
         )
-        files = [str(pings)]
-    for row in _rows(path, query, files):
+        files = [pings]
+    for row in _rows(query, files):
         yield _outcome_of_archive(row)
 
 
-def _outcome_of_archive(row: dict[str, Any]) -> Recorded:
+def _outcome_of_archive(row: Fields) -> Recorded:
     times = None
-    if row["up_ms"] is not None:
-        times = Times(*(row[f"{state}_ms"] or 0 for state in Times._fields))
+    if not row.is_null("up_ms"):
+        values = []
+        for state in Times._fields:
+            name = f"{state}_ms"
+            values.append(0 if row.is_null(name) else row.whole(name, MOST_MS))
+        times = Times(*values)
+    pinged_us = row.whole("pinged_us", MOST_US)
     since_us = None
-    if row["until_ms"] is None and row["since_ms"] is not None and times is not None:
-        since_us = row["pinged_us"] - 1000 * (row["since_ms"] + times.total)
+    if row.is_null("until_ms") and not row.is_null("since_ms") and times is not None:
+        since_us = pinged_us - 1000 * (row.signed("since_ms") + times.total)
+    verdict = row.word("verdict", VERDICTS)
     return Recorded(
-        agent_id=row["agent_id"],
-        ping_seq=row["ping_seq"],
-        pinged_us=row["pinged_us"],
-        outcome=row["outcome"],
-        verdict=row["verdict"],
-        uptime_percent=_judged_percent(row["verdict"], row["uptime_percent"]),
+        agent_id=row.text("agent_id"),
+        ping_seq=row.whole("ping_seq"),
+        pinged_us=pinged_us,
+        outcome=row.word("outcome", OUTCOMES),
+        verdict=verdict,
+        uptime_percent=_judged_percent(verdict, row.optional_number("uptime_percent")),
         since_us=since_us,
         times=times,
-        response_ms=(row["response_us"] or 0) / 1000,
-        remarks=tuple(json.loads(row.get("remarks") or "[]")),
-        report=_bytes(row["payload"]),
-        signature=row["signature"] or "",
+        response_ms=(row.optional_number("response_us") or 0) / 1000,
+        remarks=_remarks(row),
+        report=_bytes(row.optional_text("payload")),
+        signature=row.optional_text("signature") or "",
     )
+
+
+def _remarks(row: Fields) -> tuple[str, ...]:
+    """Returns the remarks of a row of the archive, which has them as a list in JSON."""
+    text = row.optional_text("remarks")
+    if text is None:
+        return ()
+    try:
+        remarks = fields.parse(text.encode())
+    except (ValueError, RecursionError):
+        raise InputError(f"{row.place}.remarks: no JSON") from None
+    return Fields({"remarks": remarks}, row.place).texts("remarks")
 
 
 def _evidence_alone(path: Path) -> Iterator[Recorded]:
@@ -195,31 +243,36 @@ def _evidence_alone(path: Path) -> Iterator[Recorded]:
         "SELECT * FROM read_parquet(?, hive_partitioning = false) "
         "ORDER BY agent_id, pinged_us, ping_seq"
     )
-    for row in _rows(path, query, [str(path)]):
+    for row in _rows(query, [path]):
+        signature = row.optional_text("signature") or ""
         yield Recorded(
-            agent_id=row["agent_id"],
-            ping_seq=row["ping_seq"],
-            pinged_us=row["pinged_us"],
-            outcome="answered" if row["signature"] else "missed",
-            report=_bytes(row["payload"]),
-            signature=row["signature"] or "",
+            agent_id=row.text("agent_id"),
+            ping_seq=row.whole("ping_seq"),
+            pinged_us=row.whole("pinged_us", MOST_US),
+            outcome="answered" if signature else "missed",
+            report=_bytes(row.optional_text("payload")),
+            signature=signature,
         )
 
 
-def _rows(path: Path, query: str, files: list[str]) -> Iterator[dict[str, Any]]:
+def _rows(query: str, files: list[Path]) -> Iterator[Fields]:
     import duckdb
 
+    names = [glob.escape(str(file)) for file in files]  # DuckDB would take * and ? for a pattern
     try:
         with duckdb.connect() as connection:
-            result = connection.execute(query, files)
-            names = [column[0] for column in result.description or []]
+            result = connection.execute(query, names)
+            columns = [column[0] for column in result.description or []]
             while rows := result.fetchmany(ROWS_AT_ONCE):
                 for row in rows:
-                    yield dict(zip(names, row, strict=True))
+                    yield _named(dict(zip(columns, row, strict=True)))
     except duckdb.Error as error:
-        raise InputError(f"{path}: {str(error).splitlines()[0]}") from None
-    except KeyError as error:
-        raise InputError(f"{path}: it has no column {error}") from None
+        raise InputError(str(error).splitlines()[0]) from None
+
+
+def _named(row: dict[str, object]) -> Fields:
+    """The fields of a row. Its place, for messages, is its agent and ping."""
+    return Fields(row, f"ping {row.get('ping_seq')} of {row.get('agent_id')}")
 
 
 def _newest_generations(folder: Path) -> list[Path]:

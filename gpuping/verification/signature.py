@@ -6,12 +6,13 @@ docs/verify.md describes the bytes, with an example that a test computes again.
 import base64
 import binascii
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import nacl.exceptions
 import nacl.signing
+
+from gpuping.verification.fields import parse as parse_json
 
 REPORT_DOMAIN = b"\xffgpuping-report-v1\x00"
 RECORD_DOMAIN = b"\xffgpuping-record-v1\x00"
@@ -42,7 +43,7 @@ class Signature:
 def parse(header: str) -> Signature:
     """Reads the header. Raises BadSignatureError."""
     try:
-        fields = json.loads(header)
+        fields = parse_json(header.encode())
         if fields["v"] != VERSION:
             raise BadSignatureError(f"its signature has the unknown version {fields['v']}")
         return Signature(
@@ -63,7 +64,7 @@ def parse(header: str) -> Signature:
 def read_report(payload: bytes) -> dict[str, Any]:
     """Returns the fields of a report. Raises BadSignatureError."""
     try:
-        fields = json.loads(payload)
+        fields = parse_json(payload)
     except (ValueError, RecursionError):
         raise BadSignatureError("it is no report") from None
     if not isinstance(fields, dict) or not isinstance(fields.get("agent_id"), str):

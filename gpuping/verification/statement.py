@@ -8,12 +8,15 @@ time on each side, and no state has more than the whole window has.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from gpuping.verification.records import NO_TIME, Recorded, Times
-from gpuping.verification.windows import PERCENT_TOLERANCE, times_of
+from gpuping.verification.fields import Fields
+from gpuping.verification.records import NO_TIME, InputError, Recorded, Times
+from gpuping.verification.windows import PERCENT_TOLERANCE
 
+SCHEMA_VERSION = 1
 ROUNDED_MS = 3
+OUTCOMES = ("answered", "missed", "excused")
 
 
 class _Span(NamedTuple):
@@ -23,6 +26,31 @@ class _Span(NamedTuple):
     def overlaps(self, other: "_Span") -> bool:
         """Whether the two have time in common."""
         return self.begin_us < other.end_us and other.begin_us < self.end_us
+
+
+class Account(NamedTuple):
+    """What a statement says of the host, or of a GPU."""
+
+    name: str  # for messages
+    enrolled_ms: int
+    times: Times
+    unreported_ms: int
+    uptime_percent: float | None
+
+
+class Statement(NamedTuple):
+    """A statement, as far as it is checked. `gpus` are by UUID."""
+
+    agent_id: str
+    month: str
+    since_us: int
+    until_us: int
+    enrolled: tuple[_Span, ...]
+    history_lost: tuple[_Span, ...]
+    host: Account
+    gpus: Mapping[str, Account]
+    counts: Mapping[str, int]
+    remarks: Mapping[str, int]
 
 
 class _Window(NamedTuple):
@@ -75,8 +103,38 @@ class _Sum:
             yield f"its seconds are {said.total / 1000:.3f} s, the outcomes {total / 1000:.3f} s"
 
 
+def read_statement(fields: Fields) -> Statement:
+    """Reads a statement. Raises InputError."""
+    version = fields.whole("schema_version")
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{fields.place}: its schema_version is {version}, this program knows {SCHEMA_VERSION}"
+        )
+    enrolled_ms = round(fields.number("enrolled_seconds") * 1000)
+    gpus = {}
+    for gpu in fields.objects("gpus"):
+        uuid = gpu.text("uuid")
+        if uuid in gpus:
+            raise InputError(f"{gpu.place}: GPU {uuid} is there twice")
+        of_gpu = round(gpu.number("enrolled_seconds") * 1000)
+        gpus[uuid] = _account(gpu, f"GPU {uuid}", of_gpu)
+    remarks = fields.fields("remarks")
+    return Statement(
+        agent_id=fields.text("agent_id"),
+        month=fields.text("month"),
+        since_us=fields.microseconds("since"),
+        until_us=fields.microseconds("until"),
+        enrolled=_spans(fields, "enrolled"),
+        history_lost=_spans(fields, "history_lost"),
+        host=_account(fields.fields("host"), "host", enrolled_ms),
+        gpus=gpus,
+        counts={word: fields.whole(word) for word in ("pings", *OUTCOMES)},
+        remarks={name: remarks.whole(name) for name in remarks.names()},
+    )
+
+
 def check_statement(
-    statement: dict[str, Any],
+    statement: Statement,
     outcomes: Sequence[Recorded],
 ) -> Iterator[tuple[str, bool]]:
     """Yields what is to be said of a statement, and whether it is wrong."""
@@ -88,57 +146,69 @@ def check_statement(
             yield "outcomes of versions before have no measured window: no sum is checked", False
             return
         windows.append(_Window(_Span(one.since_us, one.pinged_us), one.times, one.gpus))
-    try:
-        spans = [_span(one) for one in statement["enrolled"]]
-        lost = [_span(one) for one in statement["history_lost"]]
-        yield from _check_times(statement, spans, lost, windows)
-        yield from _check_gpus(statement, spans, lost, windows)
-        yield from _check_counts(statement, outcomes)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        yield "the statement cannot be read", True
+    yield from _check_spans(statement)
+    yield from _check_times(statement, windows)
+    yield from _check_gpus(statement, windows)
+    yield from _check_counts(statement, outcomes)
+
+
+def _check_spans(statement: Statement) -> Iterator[tuple[str, bool]]:
+    """Yields where enrolled time is counted twice, or lies outside of the month."""
+    for what, spans in (
+        ("enrolled", statement.enrolled),
+        ("history_lost", statement.history_lost),
+    ):
+        last_us = statement.since_us
+        for begin_us, end_us in spans:
+            if not last_us <= begin_us <= end_us <= statement.until_us:
+                yield f"{what}: its spans overlap, or leave the time of the statement", True
+                break
+            last_us = end_us
+    for edge_us in (statement.since_us, statement.until_us - 1):
+        if statement.enrolled and _month(edge_us) != statement.month:
+            yield "its time is not within its month", True
+            break
 
 
 def _check_times(
-    statement: dict[str, Any],
-    spans: Sequence[_Span],
-    lost: Sequence[_Span],
+    statement: Statement,
     windows: Sequence[_Window],
 ) -> Iterator[tuple[str, bool]]:
     """Yields what is wrong with the enrolled time and with the host's account."""
-    enrolled_ms = sum(_length_ms(span) for span in spans)
-    if abs(enrolled_ms - statement["enrolled_seconds"] * 1000) > ROUNDED_MS * (1 + len(spans)):
+    spans = statement.enrolled
+    lost = statement.history_lost
+    enrolled_ms = sum(map(_length_ms, spans))
+    if abs(enrolled_ms - statement.host.enrolled_ms) > ROUNDED_MS * (1 + len(spans)):
         yield "enrolled_seconds is not the length of the enrolled spans", True
     host = _Sum(spans)
     for window in windows:
         host.add(window.span, window.host)
         if any(window.span.overlaps(span) for span in lost):
             yield "time that is said to be lost has a report", True
-    for text in host.wrong(_times(statement["host"]), sum(map(_length_ms, lost))):
+    for text in host.wrong(statement.host.times, sum(map(_length_ms, lost))):
         yield f"host: {text}", True
-    yield from _check_account("host", statement["host"], statement["enrolled_seconds"])
+    yield from _check_account(statement.host)
 
 
 def _check_gpus(
-    statement: dict[str, Any],
-    spans: Sequence[_Span],
-    lost: Sequence[_Span],
+    statement: Statement,
     windows: Sequence[_Window],
 ) -> Iterator[tuple[str, bool]]:
     """Yields what is wrong with the accounts of the GPUs."""
+    spans = statement.enrolled
     sums: dict[str, _Sum] = {}
     for window in windows:
         if any(window.span.overlaps(span) for span in spans):
             for uuid, times in window.gpus.items():
                 sums.setdefault(uuid, _Sum(spans)).add(window.span, times)
-    lost_ms = sum(map(_length_ms, lost))
-    for gpu in statement["gpus"]:
-        name = f"GPU {gpu['uuid']}"
-        yield from _check_account(name, gpu, gpu["enrolled_seconds"])
-        found = sums.get(gpu["uuid"])
+    lost_ms = sum(map(_length_ms, statement.history_lost))
+    for uuid, gpu in statement.gpus.items():
+        yield from _check_account(gpu)
+        found = sums.get(uuid)
         if found is not None:
-            for text in _gpu_wrong(found, _times(gpu), lost_ms):
-                yield f"{name}: {text}", True
-    if {gpu["uuid"] for gpu in statement["gpus"]} != set(sums):
+            for text in _gpu_wrong(found, gpu.times, lost_ms):
+                yield f"{gpu.name}: {text}", True
+    if set(statement.gpus) != set(sums):
         yield "its GPUs are not those of the outcomes", True
 
 
@@ -156,40 +226,38 @@ def _gpu_wrong(found: _Sum, said: Times, lost_ms: int) -> Iterator[str]:
             yield f"{state} is {mine / 1000:.3f} s, the outcomes have {low / 1000:.3f} s"
 
 
-def _check_account(
-    name: str,
-    account: dict[str, Any],
-    enrolled_seconds: float,
-) -> Iterator[tuple[str, bool]]:
+def _check_account(account: Account) -> Iterator[tuple[str, bool]]:
     """Yields where an account contradicts itself."""
-    times = _times(account)
-    unreported_ms = round(account["unreported_seconds"] * 1000)
-    if abs(times.total + unreported_ms - enrolled_seconds * 1000) > ROUNDED_MS:
-        yield f"{name}: reported and unreported seconds are not the enrolled ones", True
-    judged = times.judged + unreported_ms
+    times = account.times
+    if abs(times.total + account.unreported_ms - account.enrolled_ms) > ROUNDED_MS:
+        yield f"{account.name}: reported and unreported seconds are not the enrolled ones", True
+    judged = times.judged + account.unreported_ms
     percent = 100.0 * times.good / judged if judged > 0 else None
-    said = account["uptime_percent"]
-    if (percent is None) != (said is None):
-        yield f"{name}: uptime_percent is {said}, its seconds say {percent}", True
-    elif percent is not None and abs(percent - said) > PERCENT_TOLERANCE:
-        yield f"{name}: uptime_percent is {said:.3f}, its seconds say {percent:.3f}", True
+    said = account.uptime_percent
+    if percent is None or said is None:
+        if percent is not said:
+            text = f"uptime_percent is {said}, its seconds say {percent}"
+            yield f"{account.name}: {text}", True
+    elif abs(percent - said) > PERCENT_TOLERANCE:
+        text = f"uptime_percent is {said:.3f}, its seconds say {percent:.3f}"
+        yield f"{account.name}: {text}", True
 
 
 def _check_counts(
-    statement: dict[str, Any],
+    statement: Statement,
     outcomes: Sequence[Recorded],
 ) -> Iterator[tuple[str, bool]]:
-    month = statement["month"]
-    of_month = [one for one in outcomes if _month(one.pinged_us) == month]
+    of_month = [one for one in outcomes if _month(one.pinged_us) == statement.month]
     counted = Counter(one.outcome for one in of_month)
     expected = {"pings": len(of_month)}
-    for word in ("answered", "missed", "excused"):
+    for word in OUTCOMES:
         expected[word] = counted[word]
     for word, number in expected.items():
-        if statement[word] != number:
-            yield f"{word} is {statement[word]}, the outcomes have {number}", True
+        said = statement.counts[word]
+        if said != number:
+            yield f"{word} is {said}, the outcomes have {number}", True
     remarks = Counter(remark for one in of_month for remark in set(one.remarks))
-    if statement["remarks"] != dict(remarks):
+    if statement.remarks != dict(remarks):
         yield "its remarks are not those of the outcomes", True
 
 
@@ -202,23 +270,26 @@ def _length_ms(span: _Span) -> int:
     return (span.end_us - span.begin_us) // 1000
 
 
-def _times(account: dict[str, Any]) -> Times:
-    times = times_of(account["seconds"])
-    if times is None:
-        raise ValueError
-    return times
+def _account(fields: Fields, name: str, enrolled_ms: int) -> Account:
+    return Account(
+        name=name,
+        enrolled_ms=enrolled_ms,
+        times=fields.seconds("seconds"),
+        unreported_ms=round(fields.number("unreported_seconds") * 1000),
+        uptime_percent=fields.optional_number("uptime_percent"),
+    )
 
 
-def _span(fields: list[str] | dict[str, str]) -> _Span:
-    since, until = (fields["since"], fields["until"]) if isinstance(fields, dict) else fields
-    return _Span(microseconds(since), microseconds(until))
-
-
-def microseconds(text: str) -> int:
-    """Returns microseconds since 1970 of an RFC 3339 time."""
-    at = datetime.fromisoformat(text)
-    since_1970 = at - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since_1970.days * 86_400 + since_1970.seconds) * 1_000_000 + since_1970.microseconds
+def _spans(fields: Fields, name: str) -> tuple[_Span, ...]:
+    """Reads spans, each a list of two times or an object."""
+    found = []
+    for place, value in enumerate(fields.values(name)):
+        named = value
+        if isinstance(value, list) and len(value) == len(_Span._fields):
+            named = dict(zip(("since", "until"), value, strict=True))
+        span = Fields(named, f"{fields.place}.{name}[{place}]")
+        found.append(_Span(span.microseconds("since"), span.microseconds("until")))
+    return tuple(found)
 
 
 def _month(at_us: int) -> str:

@@ -8,7 +8,7 @@ from gpuping.verification import signature as signatures
 from gpuping.verification.chain import LEDGER_EDITED, RESTORED, LedgerChain, ReportChain
 from gpuping.verification.records import Finding, Recorded, Trusted
 from gpuping.verification.signature import BadSignatureError
-from gpuping.verification.statement import check_statement
+from gpuping.verification.statement import Statement, check_statement
 from gpuping.verification.windows import Tiling, check_report, check_row
 
 
@@ -77,19 +77,17 @@ class Verifier:
         for one in outcomes:
             self.add(one)
 
-    def add_statement(self, statement: dict[str, Any], outcomes: list[Recorded]) -> None:
+    def add_statement(self, statement: Statement, outcomes: list[Recorded]) -> None:
         """Verifies a statement and the outcomes that it rests on.
 
         It stands for itself: the bundle of the next month has some of these outcomes, too.
         """
         self.statements += 1
-        agent_id = str(statement.get("agent_id"))
+        agent_id = statement.agent_id
         before = self._agents.pop(agent_id, None)
         if before is not None:
             self._earlier.append((agent_id, before))
         self.add_all(outcomes)
-        if any(one.agent_id != agent_id for one in outcomes):
-            self._say(agent_id, None, "there are outcomes of another agent")
         for text, is_fault in check_statement(statement, outcomes):
             self._say(agent_id, None, f"statement: {text}", is_fault=is_fault)
 
@@ -121,14 +119,15 @@ class Verifier:
             report = self._verified(agent, recorded, recorded.report)
         else:
             agent.unsigned += 1
+            agent.reports.unsigned()
             if agent.reports.keys:
                 self._say(recorded.agent_id, recorded, "it counts, and it is not signed")
         slack_ms = recorded.response_ms + agent.last_response_ms
         agent.last_response_ms = recorded.response_ms
         if recorded.times is None and recorded.since_us is None:
             return  # the file has reports and no rows
-        for text in check_row(recorded, report, slack_ms):
-            self._say(recorded.agent_id, recorded, text)
+        for text, is_fault in check_row(recorded, report, slack_ms, agent.tiling.gap_ms):
+            self._say(recorded.agent_id, recorded, text, is_fault=is_fault)
 
     def _verified(
         self,

@@ -7,8 +7,10 @@ take time from a host, and says so in a remark; it never makes any up.
 from collections.abc import Iterator
 from typing import Any
 
+from gpuping.verification.fields import is_number
 from gpuping.verification.records import Recorded, Times
 
+SCHEMA_VERSION = 1
 MILLISECONDS = 1000
 PERCENT_TOLERANCE = 0.001
 SUM_TOLERANCE_MS = 10
@@ -16,16 +18,23 @@ SUM_TOLERANCE_MS = 10
 SCALED_SHARE = 0.001
 SCALED_MS = 2_000
 REGISTRATION_MS = 3_000
+# No fleet's PING_RESPONSE_TIMEOUT_SECONDS is longer, so no answer that counts took longer.
+LONGEST_ANSWER_MS = 3_600_000
+STOOD_STILL = "stood_still"
+CLOCK_DISAGREES = "clock_disagrees"
+# A report was cut or filled, because by the fleet's clocks another time passed.
+CUT = frozenset({CLOCK_DISAGREES, "time_cut", "time_missing"})
+JUDGED = ("up", "degraded", "down", "unknown")
 # These remarks say that a report was changed beyond that, and never in favour of its uptime.
 LOWERED = frozenset(
     {
-        "clock_disagrees",
+        CLOCK_DISAGREES,
         "time_cut",
         "time_missing",
         "unreported",
         "gpus_contradict_host",
         "unheard",
-        "stood_still",
+        STOOD_STILL,
     }
 )
 
@@ -37,7 +46,7 @@ def times_of(seconds: Any) -> Times | None:
     values = []
     for state in Times._fields:
         value = seconds.get(state, 0.0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        if not is_number(value):
             return None
         values.append(round(value * MILLISECONDS))
     return Times(*values)
@@ -45,10 +54,14 @@ def times_of(seconds: Any) -> Times | None:
 
 def check_report(report: dict[str, Any]) -> Iterator[str]:
     """Yields what is wrong within a report."""
+    version = report.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        yield f"its report has the unknown schema_version {version}"
+        return
     times = times_of(report.get("seconds", {}))
     window = report.get("window")
     length = window.get("seconds") if isinstance(window, dict) else None
-    if times is None or isinstance(length, bool) or not isinstance(length, int | float):
+    if times is None or length is None or not is_number(length):
         yield "its seconds or its window cannot be read"
         return
     if abs(times.total - length * MILLISECONDS) > SUM_TOLERANCE_MS:
@@ -59,46 +72,141 @@ def check_row(
     recorded: Recorded,
     report: dict[str, Any] | None,
     slack_ms: float,
-) -> Iterator[str]:
-    """Yields where the row of an answered ping contradicts itself or the report.
+    gap_ms: int = 0,
+) -> Iterator[tuple[str, bool]]:
+    """Yields where the row of an answered ping contradicts itself or the report; whether wrongly.
 
-    `slack_ms`: how long the answers of this ping and of the one before it took.
+    `slack_ms`: how long the answers of this ping and of the one before it took. `gap_ms`: how long
+    before its window the one before ended.
     """
     times = recorded.times
     if times is None:
-        yield "nothing is accounted for, though it was answered"
+        yield "nothing is accounted for, though it was answered", True
         return
-    if recorded.since_us is not None:
+    if recorded.since_us is None:
+        # Every version that has signed reports measures windows.
+        if report is not None:
+            yield "its window is not there, though its report is signed", True
+    else:
         length_ms = (recorded.pinged_us - recorded.since_us) // 1000
         if times.total != length_ms:
             total = _seconds(times.total)
-            yield f"its row adds up to {total}, its window has {_seconds(length_ms)}"
+            yield f"its row adds up to {total}, its window has {_seconds(length_ms)}", True
     if recorded.uptime_percent is not None and times.judged > 0:
         percent = 100.0 * times.good / times.judged
         if abs(percent - recorded.uptime_percent) > PERCENT_TOLERANCE:
-            yield f"its row says {recorded.uptime_percent:.3f} %, its seconds {percent:.3f} %"
-    yield from _check_gpus(recorded, times)
+            yield f"its row says {recorded.uptime_percent:.3f} %, its seconds {percent:.3f} %", True
+    if recorded.response_ms > LONGEST_ANSWER_MS:
+        yield f"its answer took {recorded.response_ms / 1000:.0f} s: no fleet waits so long", True
+    for text in _check_gpus(recorded, times):
+        yield text, True
     if report is not None:
-        reported = times_of(report.get("seconds", {}))
-        if reported is not None:
-            yield from _compare(recorded, times, reported, slack_ms)
+        yield from _compare(recorded, times, report, slack_ms, gap_ms)
 
 
 def _compare(
     recorded: Recorded,
     times: Times,
-    reported: Times,
+    report: dict[str, Any],
     slack_ms: float,
-) -> Iterator[str]:
+    gap_ms: int,
+) -> Iterator[tuple[str, bool]]:
     """Yields where a row has more than its report, or something else without a remark."""
-    slack = SCALED_MS + REGISTRATION_MS + slack_ms + SCALED_SHARE * times.total
-    if times.good > reported.good + slack:
-        yield f"its row has {_seconds(times.good)} of uptime, its report {_seconds(reported.good)}"
-    if LOWERED & set(recorded.remarks):
+    reported = times_of(report.get("seconds", {}))
+    if reported is None:
         return
-    for state, mine, its in zip(Times._fields, times, reported, strict=True):
-        if abs(mine - its) > slack:
-            yield f"its row has {_seconds(mine)} {state}, its report {_seconds(its)}"
+    allowed = SCALED_MS + REGISTRATION_MS + min(slack_ms, 2 * LONGEST_ANSWER_MS)
+    slack = allowed + SCALED_SHARE * times.total
+    for text in _uptime_made_up(times, reported, recorded, slack):
+        yield f"its row has {text}", True
+    yield from _compare_length(times, reported, recorded, slack, gap_ms)
+    of_gpus = _reported_gpus(report)
+    for uuid, row in recorded.gpus.items():
+        its = of_gpus.get(uuid)
+        if its is not None:
+            for text in _uptime_made_up(row, its, recorded, slack):
+                yield f"GPU {uuid} has {text}", True
+        elif row.good > slack:
+            yield f"GPU {uuid} has {_seconds(row.good)} of uptime, and is not in its report", True
+    if not LOWERED & set(recorded.remarks):
+        yield from _compare_states(times, reported, slack)
+
+
+def _compare_states(
+    times: Times,
+    reported: Times,
+    slack: float,
+) -> Iterator[tuple[str, bool]]:
+    """Yields where a state differs. A report that is longer or shorter fills the window in part."""
+    factor = 1.0
+    if reported.judged > slack:
+        factor = times.judged / reported.judged
+    for state, mine, its in zip(JUDGED, times, reported, strict=False):
+        if abs(mine - its * factor) > slack:
+            yield f"its row has {_seconds(mine)} {state}, its report {_seconds(its)}", True
+
+
+def _uptime_made_up(
+    row: Times,
+    reported: Times,
+    recorded: Recorded,
+    slack: float,
+) -> Iterator[str]:
+    """Yields where the row of a host or a GPU has more uptime than its report.
+
+    Within the slack a report is stretched to the window, all states by one factor: an hour that was
+    half down stays half down.
+    """
+    most = reported.good + slack
+    window = recorded.times or row
+    if reported.judged > slack:
+        length = window.total if STOOD_STILL in recorded.remarks else window.judged
+        stretched = reported.good * max(1.0, length / reported.judged)
+        is_cut = bool(CUT & set(recorded.remarks))  # what is left of it is stretched as well
+        most = min(most, stretched + (slack if is_cut else SUM_TOLERANCE_MS))
+    if row.good > most:
+        yield f"{_seconds(row.good)} of uptime, its report {_seconds(reported.good)}"
+
+
+def _compare_length(
+    times: Times,
+    reported: Times,
+    recorded: Recorded,
+    slack: float,
+    gap_ms: int,
+) -> Iterator[tuple[str, bool]]:
+    """Yields where more is excused than the host was told, and where the window is another's.
+
+    A step of the fleet's own clock makes or takes time that no host can know of. Time that it made
+    is excused. Time that it took leaves no gap between windows.
+    """
+    remarks = set(recorded.remarks)
+    surplus = times.excused - reported.excused
+    if STOOD_STILL in remarks:
+        surplus -= reported.unknown
+    longer = times.total - reported.total
+    if surplus > slack:
+        is_explained = surplus <= max(0, longer) + slack or bool(CUT & remarks)
+        text = f"its row has {_seconds(times.excused)} excused, its report "
+        text += _seconds(reported.excused)
+        if is_explained:
+            text += ": the rest is maintenance or a step of the fleet's clock"
+        yield text, not is_explained
+    elif longer < -slack and not LOWERED & remarks:
+        text = f"its window is {_seconds(-longer)} shorter than that of its report"
+        yield text, gap_ms > 0
+
+
+def _reported_gpus(report: dict[str, Any]) -> dict[str, Times]:
+    """The times of each GPU of a report, by UUID."""
+    found = {}
+    gpus = report.get("gpus")
+    for gpu in gpus if isinstance(gpus, list) else ():
+        if isinstance(gpu, dict) and isinstance(gpu.get("uuid"), str):
+            times = times_of(gpu.get("seconds", {}))
+            if times is not None:
+                found[gpu["uuid"]] = times
+    return found
 
 
 def _check_gpus(recorded: Recorded, times: Times) -> Iterator[str]:
@@ -113,6 +221,7 @@ class Tiling:
     """Whether the windows of one agent follow each other without overlap or gap."""
 
     def __init__(self) -> None:
+        self.gap_ms = 0  # between the newest window and the one before
         self._end_us: int | None = None
         self._last_number: int | None = None
         self._number_missing = False
@@ -128,13 +237,17 @@ class Tiling:
                 self._end_us = None
             elif recorded.ping_seq > self._last_number + 1:
                 self._number_missing = True
+                missing = _numbers(self._last_number + 1, recorded.ping_seq - 1)
+                yield f"before it {missing} not in the file", False
         self._last_number = recorded.ping_seq
         if not recorded.counts:
             return
         since_us = recorded.since_us
+        self.gap_ms = 0
         if self._end_us is not None and since_us is not None:
             # History has the window's end to the microsecond, and its length in milliseconds.
             gap_ms = round((since_us - self._end_us) / 1000)
+            self.gap_ms = gap_ms
             if gap_ms < 0:
                 yield f"its window begins {-gap_ms / 1000:.3f} s before the last one ended", True
             elif gap_ms > 0 and self._number_missing:
@@ -143,6 +256,10 @@ class Tiling:
                 yield f"{gap_ms / 1000:.3f} s before its window are not enrolled time", False
         self._end_us = recorded.pinged_us
         self._number_missing = False
+
+
+def _numbers(first: int, last: int) -> str:
+    return f"ping {first} is" if first == last else f"pings {first} to {last} are"
 
 
 def _seconds(milliseconds: int) -> str:

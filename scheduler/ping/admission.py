@@ -169,6 +169,9 @@ def _admit_each(
     host = _limited_by_silence(host, scale)
     for uuid, row in gpus.items():
         gpus[uuid] = _limited_by_silence(row, scale)
+    if scale.unheard > 0:
+        # A GPU of which more was forgiven has less left that silence may be taken from.
+        host = _limited_by_gpus(host, gpus.values(), scale)
     return Admitted(host, gpus, frozenset(scale.remarks))
 
 

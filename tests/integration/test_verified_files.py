@@ -13,6 +13,7 @@ from bus.contract.exports import TableRequest
 from bus.contract.messages import encode
 from bus.contract.statements import StatementRequest
 from bus.settings import load
+from gpuping.commands import verify
 from gpuping.verification import files
 from gpuping.verification.records import InputError, Trusted
 from gpuping.verification.verifier import Verifier
@@ -166,6 +167,123 @@ def test_what_is_changed_in_a_bundle_is_found_and_named(
     path.write_text(json.dumps(document))
     found = [finding.text for finding in verified(path).faults]
     assert any(text in said for said in found), found
+
+
+ODD_VALUES = (
+    None,
+    "",
+    -1,
+    1e308,
+    10**30,
+    float("nan"),
+    float("inf"),
+    True,
+    [],
+    {},
+    [1],
+    {"a": 1},
+    "2026-13-01T00:00:00Z",
+    "\ud800",
+    2**63,
+)
+
+
+def places(node: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Each place in a document but its root; of lists the first two entries."""
+    found = [path] if path else []
+    if isinstance(node, dict):
+        for name in node:
+            found += places(node[name], (*path, name))
+    elif isinstance(node, list):
+        for number in range(min(2, len(node))):
+            found += places(node[number], (*path, number))
+    return found
+
+
+def test_no_value_in_any_place_of_a_bundle_ends_in_anything_but_an_answer(
+    made: Path, tmp_path: Path
+) -> None:
+    """A file may come from somebody who wants it to be believed, or the program to fail."""
+    text = (made / "november.bundle").read_text()
+    path = tmp_path / "odd.bundle"
+    refusals = []
+    for *parents, last in places(json.loads(text)):
+        for value in (*ODD_VALUES, "REMOVED"):
+            document = json.loads(text)
+            node = document
+            for name in parents:
+                node = node[name]
+            node[last] = value
+            if value == "REMOVED":
+                del node[last]
+            path.write_text(json.dumps(document))
+            try:
+                findings = verified(path).findings
+            except InputError as refused:
+                refusals.append(str(refused))
+                continue
+            for finding in findings:
+                verify.shown(finding)
+    assert refusals
+    assert [said for said in refusals if "\n" in said] == []
+
+
+def test_a_statement_that_counts_time_twice_or_of_another_month_is_found(
+    made: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "changed.bundle"
+    text = (made / "november.bundle").read_text()
+
+    def faults_of(change: Callable[[Any], None]) -> list[str]:
+        document = json.loads(text)
+        change(document["statement"])
+        path.write_text(json.dumps(document))
+        return [finding.text for finding in verified(path).faults]
+
+    def twice(statement: Any) -> None:
+        statement["enrolled"] *= 2
+        for account in (statement, statement["host"], *statement["gpus"]):
+            if "enrolled_seconds" in account:
+                account["enrolled_seconds"] *= 2
+            if "seconds" in account:
+                account["seconds"]["up"] *= 2
+
+    def another_month(statement: Any) -> None:
+        statement["until"] = "2026-12-01T12:00:00Z"
+
+    overlap = "statement: enrolled: its spans overlap, or leave the time of the statement"
+    assert faults_of(twice) == [overlap]
+    assert faults_of(another_month) == ["statement: its time is not within its month"]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda document: document.update(statement=None), "statement: expected an object"),
+        (lambda document: document["statement"].update(agent_id="a-2"), "of another agent"),
+        (lambda document: document["statement"].update(month="2026-10"), "of another agent or m"),
+        (lambda document: document["statement"].update(schema_version=2), "schema_version is 2"),
+        (lambda document: document["statement"]["host"].update(uptime_percent="x"), "a number"),
+        (lambda document: document["outcomes"][1].update(pinged_us=-1), "outcomes[1].pinged_us"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_place(
+    made: Path, tmp_path: Path, change: Callable[[Any], None], text: str
+) -> None:
+    document = json.loads((made / "november.bundle").read_text())
+    change(document)
+    path = tmp_path / "changed.bundle"
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError) as refused:
+        verified(path)
+    assert text in str(refused.value)
+
+
+def test_a_name_with_the_letters_of_a_pattern_is_one_file(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a[1]*.parquet"
+    path.write_bytes((made / "all.parquet").read_bytes())
+    (tmp_path / "a1b.parquet").write_bytes((made / "all.parquet").read_bytes())
+    assert verified(path).summaries[0].signed == 14
 
 
 def test_what_is_changed_in_a_day_of_the_archive_is_found(made: Path, tmp_path: Path) -> None:

@@ -220,6 +220,16 @@ def test_a_host_is_no_better_than_a_gpu_of_which_nothing_is_known_while_we_stood
     assert result.host.good == QUARTER - 60_000
 
 
+def test_a_host_is_no_better_than_a_gpu_of_which_more_was_forgiven_before_a_silence():
+    """What was forgiven of the GPU is not judged, so the silence takes more of what is."""
+    window = measured(expected={"A": ALWAYS, "B": ALWAYS}, unheard=300_000, stood_still=100_000)
+    host = Durations(up=QUARTER - 60_000, unknown=60_000)
+    worse = Durations(up=QUARTER - 100_000, unknown=100_000)
+    result = admitted(window, said(host, A=host, B=worse))
+    assert result.gpus["B"] == Durations(up=500_000, unknown=300_000, excused=100_000)
+    assert result.host == Durations(up=500_000, unknown=340_000, excused=60_000)
+
+
 def by_server(length: int, elapsed: int) -> MeasuredWindow:
     """A window that two schedulers measured, and that the server's clock contradicts."""
     return MeasuredWindow(

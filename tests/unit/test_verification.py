@@ -3,18 +3,22 @@
 import copy
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as replace_struct
 
-from bus.contract.messages import AgentState, UptimeReport, decode
+from bus.contract.durations import Durations, Interval
+from bus.contract.messages import AgentState, Seconds, UptimeReport, decode
 from bus.identity.keys import KeyKind, SigningKey
 from bus.identity.signed_report import BadSignatureError, parse, verify
 from gpuping.verification.records import Recorded, Times, Trusted
 from gpuping.verification.verifier import Verifier
-from gpuping.verification.windows import times_of
+from gpuping.verification.windows import check_row, times_of
+from scheduler.ping.admission import ALWAYS, MeasuredWindow, Refused, ReportedTime, admit
 from storage.engine.rows import Arrival
 from tests.signed_history import FLEET, KEY, SignedHost, month
 
@@ -213,6 +217,8 @@ def test_a_signature_has_one_text_only() -> None:
         ),
         ({"signature": ""}, "it counts, and it is not signed"),
         ({"times": None}, "nothing is accounted for"),
+        ({"since_us": None}, "its window is not there"),
+        ({"response_ms": 1e12}, "no fleet waits so long"),
         ({"gpus": {"G": Times(0, 0, 10_800_000, 0, 0)}}, "more uptime than its GPU G"),
     ],
 )
@@ -232,6 +238,141 @@ def test_uptime_that_was_added_is_noticed_whatever_the_remarks_say() -> None:
     made_up = times._replace(up=times.up + times.down, down=0)
     found[place] = replace(found[place], times=made_up, uptime_percent=None, remarks=("unheard",))
     assert any("of uptime, its report" in text for text in faults(found))
+
+
+def test_a_gpu_has_no_more_than_it_reported() -> None:
+    host = SignedHost()
+    for _ in range(5):
+        host.answer()
+    host.answer(Seconds(up=5_400.0, down=5_400.0))
+    found = recorded(host)
+    report = json.loads(found[5].report or b"")
+    uuid = report["gpus"][0]["uuid"]
+    honest_row = Times(5_400_000, 0, 5_400_000, 0, 0)
+    better = Times(5_500_000, 0, 5_300_000, 0, 0)
+    found[5] = replace(found[5], gpus={uuid: honest_row, "GPU-lost": Times(0, 0, 10_800_000, 0, 0)})
+    assert faults(found) == ["its host has more uptime than its GPU GPU-lost"]
+    found[5] = replace(found[5], gpus={uuid: better})
+    assert faults(found) == [f"GPU {uuid} has 5500.000 s of uptime, its report 5400.000 s"]
+    found[5] = replace(found[5], gpus={"GPU-new": better})
+    assert faults(found) == ["GPU GPU-new has 5500.000 s of uptime, and is not in its report"]
+
+
+def test_a_report_is_stretched_in_proportion_however_long_answers_are_said_to_take() -> None:
+    """Nobody signed how long an answer took: a fleet that says 20 minutes gains nothing by it."""
+    host = SignedHost()
+    host.answer()
+    host.answer(Seconds(up=5_400.0, down=5_400.0))
+    found = recorded(host)
+    row = Times(6_400_000, 0, 4_400_000, 0, 0)
+    found[1] = replace(found[1], times=row, uptime_percent=None, response_ms=1_200_000.0)
+    assert faults(found) == ["its row has 6400.000 s of uptime, its report 5400.000 s"]
+
+
+def test_downtime_that_was_excused_without_the_host_is_noticed() -> None:
+    host = SignedHost()
+    host.answer()
+    host.answer(Seconds(up=5_400.0, down=5_400.0))
+    found = recorded(host)
+    row = Times(5_400_000, 0, 0, 0, 5_400_000)
+    for remarks in ((), ("unheard",), ("gpus_contradict_host",)):
+        found[1] = replace(found[1], times=row, uptime_percent=None, remarks=remarks)
+        assert "its row has 5400.000 s excused, its report 0.000 s" in faults(found), remarks
+
+
+def test_the_first_signatures_of_a_record_cannot_be_taken_away() -> None:
+    found = honest()
+    for place in range(2):
+        found[place] = replace(found[place], signature="", report=None)
+    assert faults(found) == [
+        "it continues a signed report, and the outcome before it is not signed"
+    ]
+
+
+def test_a_missed_ping_that_was_taken_out_is_said() -> None:
+    found = [one for one in recorded() if one.outcome != "missed"]
+    verifier = Verifier(OF_FLEET)
+    verifier.add_all(found)
+    said = [(finding.ping_seq, finding.text) for finding in verifier.findings]
+    assert (7, "before it ping 6 is not in the file") in said
+
+
+states = st.sampled_from(("up", "degraded", "down", "unknown"))
+milliseconds = st.one_of(st.just(0), st.integers(0, 2_000), st.integers(0, 1_000_000))
+
+
+@st.composite
+def filled(draw: st.DrawFn, length: int) -> Durations:
+    """A row of this length, divided anywhere."""
+    edges = sorted(draw(st.lists(st.integers(0, length), min_size=3, max_size=3)))
+    parts = [end - begin for begin, end in pairwise([0, *edges, length])]
+    return Durations(*parts)
+
+
+@given(st.data())
+def test_what_a_scheduler_admits_has_no_fault(data: st.DataObject) -> None:
+    """Whatever happened to the clocks of the fleet: set forward, set back, another boot's."""
+    length = data.draw(milliseconds)
+    elapsed = data.draw(st.one_of(st.none(), st.just(length), milliseconds))
+    passed = length if elapsed is None else elapsed
+    answer = data.draw(st.integers(0, 9_000))
+    previous_answer = data.draw(st.integers(0, min(9_000, passed)))
+    booked = data.draw(st.tuples(milliseconds, milliseconds))
+    excused = Interval(min(booked), max(booked))
+    told_ms = min(passed, excused.intersection(Interval(0, length)).length)
+    left = max(0, passed + answer - previous_answer - told_ms)
+    rows = []
+    for _ in range(2):
+        row = data.draw(filled(data.draw(st.one_of(st.just(left), st.integers(0, left)))))
+        rows.append(replace_struct(row, excused=told_ms))
+    host, other = rows
+    gpus = data.draw(st.sampled_from(({}, {"A": host}, {"A": host, "B": other}, {"B": other})))
+    window = MeasuredWindow(
+        since=0,
+        until=length,
+        elapsed=elapsed,
+        answer=answer,
+        previous_answer=previous_answer,
+        excused=(excused,),
+        expected={"A": ALWAYS, "B": Interval(data.draw(milliseconds), ALWAYS.end)},
+        unheard=data.draw(milliseconds),
+        stood_still=data.draw(milliseconds),
+    )
+    told = ReportedTime(
+        host=host,
+        gpus=gpus,
+        states={uuid: data.draw(states) for uuid in gpus},
+        uptime_percent=host.uptime_percent,
+    )
+    result = admit(window, told)
+    if isinstance(result, Refused):
+        return
+    row = Recorded(
+        agent_id="a-1",
+        ping_seq=1,
+        pinged_us=length * 1000,
+        outcome="answered",
+        uptime_percent=result.host.uptime_percent,
+        since_us=0,
+        times=as_times(result.host),
+        response_ms=float(answer),
+        remarks=tuple(result.remarks),
+        gpus={uuid: as_times(gpu) for uuid, gpu in result.gpus.items()},
+    )
+    report = {
+        "seconds": as_seconds(host),
+        "gpus": [{"uuid": uuid, "seconds": as_seconds(gpu)} for uuid, gpu in gpus.items()],
+    }
+    found = check_row(row, report, float(answer + previous_answer))
+    assert [text for text, is_fault in found if is_fault] == []
+
+
+def as_times(row: Durations) -> Times:
+    return Times(row.up, row.degraded, row.down, row.unknown, row.excused)
+
+
+def as_seconds(row: Durations) -> dict[str, float]:
+    return {state: value / 1000 for state, value in as_times(row)._asdict().items()}
 
 
 def test_windows_that_overlap_are_noticed() -> None:
