@@ -10,6 +10,7 @@ of the minor version to which pyproject.toml pins it.
 import asyncio
 import contextlib
 import random
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.micro.request import Request
 from nats.micro.service import Endpoint, Service
+from nats.nuid import NUID
 
 from bus.addresses import is_loopback
 from bus.contract import subjects
@@ -70,11 +72,25 @@ def _next_server(
     return choose
 
 
+class UnguessableIds(NUID):
+    """Makes inboxes, and subjects of answers in them, that nobody can guess from one another.
+
+    nats-py counts them up behind one prefix. The server of a site, and a service in an account of
+    its own, may send to any inbox: from the reply subject of one ping they knew where the next
+    answer of JetStream was awaited.
+    """
+
+    def next(self) -> bytearray:
+        """Returns 88 random bits, in as many characters as nats-py's own."""
+        return bytearray(secrets.token_hex(11).encode())
+
+
 class Client(NatsClient):
     """A connection that logs each change once, where nats-py reports every failed attempt."""
 
     def __init__(self, name: str, door: Door | None = None) -> None:
         super().__init__()
+        self._nuid = UnguessableIds()
         self._label = name
         self._door = door
         self._last_error = ""

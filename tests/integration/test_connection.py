@@ -1,6 +1,7 @@
 """What `bus.transport.connection` adds to nats-py."""
 
 import asyncio
+from itertools import combinations
 
 from msgspec.structs import replace
 from nats.aio.msg import Msg
@@ -96,6 +97,23 @@ async def test_a_question_that_asks_for_an_answer_to_no_inbox_is_dropped(bus: co
         await bus.flush()
     assert [message.reply for message in heard] == ["_INBOX.a", "_INBOX_a.b"]
     assert bus.refused_replies == {"asked": 3}
+
+
+async def test_from_one_inbox_nobody_guesses_another(bus: connection.Client):
+    """Whoever was asked once may know the reply subject, and may be allowed to send to inboxes."""
+    replies: list[str] = []
+
+    async def answer(message: Msg) -> None:
+        replies.append(message.reply)
+        await message.respond(b"")
+
+    await bus.subscribe("asked", cb=answer)
+    for _ in range(2):
+        await bus.request("asked", b"", timeout=60)
+    of_requests = [reply.rpartition(".")[2] for reply in replies]
+    of_inboxes = [bus.new_inbox().rpartition(".")[2], replies[0].split(".")[-2]]
+    for one, other in combinations((*of_requests, *of_inboxes), 2):
+        assert one[:8] != other[:8]
 
 
 async def test_nothing_is_heard_after_the_block(bus: connection.Client):
