@@ -1,7 +1,6 @@
 """One scheduler, assembled. Any number of them share the work on one bus, without a leader."""
 
 import asyncio
-import gc
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,6 +37,7 @@ from scheduler.enrolment_endpoints import EnrolmentEndpoints
 from scheduler.fleet import duplicate_ids
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.fleet_watcher import FleetWatcher
+from scheduler.fleet.garbage import GarbageSearch
 from scheduler.fleet.registry import Registry
 from scheduler.fleet.timer_reconciler import TimerReconciler
 from scheduler.fleet.unsigned_hosts import UnsignedHosts
@@ -54,11 +54,6 @@ from scheduler.publishing_endpoints import PublishingEndpoints
 from scheduler.stats import new_counters
 
 log = structlog.get_logger("scheduler")
-
-LARGE_FLEET = 10_000  # agents
-# With a large fleet the default thresholds made the garbage collector take 12 % of the time, and it
-# found no garbage.
-LARGE_FLEET_GC_THRESHOLDS = (100_000, 20, 100)
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -111,6 +106,7 @@ class Scheduler:
         wake_loop = asyncio.Event()
         suspect_timers: asyncio.Queue[str] = asyncio.Queue()
         self.directory = Directory(policy, wake_loop.set, suspect_timers.put_nowait)
+        self.garbage_search = GarbageSearch(self.directory)
         limits = limits_of(settings)
         self.bus_clock = BusClock(client)
         self.registry = Registry(
@@ -200,12 +196,7 @@ class Scheduler:
         self.directory.rebuild_schedule()
         self.timer_reconciler.discard_suspects()
         self._on_peers_changed()
-        if len(self.directory) >= LARGE_FLEET:
-            # A full collection of a million agents would stop the loop for seconds and find
-            # nothing.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(*LARGE_FLEET_GC_THRESHOLDS)
+        self.garbage_search.on_loaded()
         log.info("fleet_loaded", agents=len(self.directory))
         self.unsigned_hosts.tell()
 
@@ -220,6 +211,7 @@ class Scheduler:
         start(self.bucket_guard.run())
         start(self.peers.run())
         start(self.timer_deferral.run())
+        start(self.garbage_search.run())
         self.loop.start(start)
 
     def stats(self) -> SchedulerStats:
