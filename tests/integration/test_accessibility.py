@@ -6,7 +6,7 @@ test_gateway_schema_page.py.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import pytest
 from bus.identity import tokens
 from bus.settings import Settings
 from bus.transport.embedded_server import EmbeddedServer
-from tests.browser import Browser, chromium, violations
+from tests.browser import Browser, violations
 from tests.gateway_behind import Behind, agent, gateway_and_behind, ping, quick
 
 SCHEMES = ("light", "dark")
@@ -27,12 +27,6 @@ class Pages(NamedTuple):
     url: str
     behind: Behind
     browser: Browser
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 
 from bus.contract.questions import Agent, GpuCounts, GpuSummary
 from bus.settings import Settings
-from tests.browser import Browser, chromium
+from tests.browser import Browser
 from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
 from tests.odd_hosts import LONGEST_ID, LONGEST_PLACE, ODD_HOSTS, OddHost, readings
 
@@ -23,12 +23,6 @@ NOTHING_WRONG: dict[str, list[str]] = {
     "cutOff": [],
     "overprinted": [],
 }
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture

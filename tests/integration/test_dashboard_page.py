@@ -9,7 +9,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.acceptance.system import Program, Up, until
-from tests.browser import Browser, chromium, origins
+from tests.browser import Browser, origins
 from tests.ports import free_port
 
 AGENT = "dash-001"
@@ -20,12 +20,6 @@ QUICK = {
     "PING_RESPONSE_TIMEOUT_SECONDS": "3",
     "AGENT_GPU_CHECK_INTERVAL_SECONDS": "0.5",
 }
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

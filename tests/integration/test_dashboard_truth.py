@@ -15,7 +15,7 @@ import pytest
 from bus.settings import Settings
 from bus.transport.embedded_server import EmbeddedServer
 from tests.acceptance.system import Program, Up, until
-from tests.browser import Browser, chromium
+from tests.browser import Browser
 from tests.integration.test_dashboard_page import is_ready
 from tests.ports import free_port
 
@@ -43,12 +43,6 @@ return [...document.querySelectorAll("[data-agent]")].map((row) => ({
   seen: row.getBoundingClientRect().top < innerHeight && row.getBoundingClientRect().bottom > 0,
 }));
 """
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """The Swagger UI page in a real browser: it shows every route and makes no outside request."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -10,14 +8,8 @@ from bus.settings import Settings
 from gateway import service
 from gateway.app import ROUTES
 from gateway.web.assets import STATIC_FOLDER
-from tests.browser import Browser, chromium, origins, violations
+from tests.browser import Browser, origins, violations
 from tests.gateway_behind import quick
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    with chromium(tmp_path / "profile") as opened:
-        yield opened
 
 
 @pytest.mark.skipif(

@@ -1,7 +1,7 @@
 """Pages without a login, and maintenance in the panel, in a real browser on a whole system."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from bus import settings
 from bus.identity import tokens
 from bus.transport.embedded_server import EmbeddedServer
 from gpuping.up import system
-from tests.browser import Browser, chromium, origins, violations
+from tests.browser import Browser, origins, violations
 
 AGENT = "sim-001"
 SCROLLS_SIDEWAYS = "return document.documentElement.scrollWidth > innerWidth"
@@ -32,12 +32,6 @@ class Whole(NamedTuple):
     url: str
     operator: httpx.AsyncClient
     secrets: dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture
