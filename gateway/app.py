@@ -9,6 +9,7 @@ from bus.client.fleet_client import FleetClient
 from gateway.audit_log import AuditLog
 from gateway.bridge.bridge import Bridge
 from gateway.broadcast import EventBroadcast
+from gateway.fleet_uptimes import RecentUptimes
 from gateway.public.badges import Badges
 from gateway.public.host_views import HostViews
 from gateway.public.links import Links
@@ -21,6 +22,7 @@ from gateway.routes import (
     badge,
     browser_sessions,
     byoc,
+    chosen_agents,
     dashboard,
     enrolments,
     events,
@@ -53,6 +55,7 @@ ROUTES = [
     agents.list_due,
     agents.show_agent,
     agents.remove_agent,
+    chosen_agents.list_chosen,
     expected_gpus.show_expected_gpus,
     expected_gpus.change_expected_gpus,
     labels.change_labels,
@@ -112,6 +115,7 @@ class Dependencies(NamedTuple):
     audit_log: AuditLog
     long_answers: LongAnswers
     broadcast: EventBroadcast
+    recent_uptimes: RecentUptimes
     connections: Connections
     guard: Guard
     sign_outs: SignOuts

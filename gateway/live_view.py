@@ -11,7 +11,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from bus.contract.dashboard import PLACE_LABEL
-from bus.contract.fleet_map import STATE_LETTERS, STATUS_LETTERS
+from bus.contract.fleet_map import STATE_LETTERS, STATUS_LETTERS, tenths
 from bus.contract.messages import Status
 from bus.contract.questions import Agent, GpuCounts, LiveEvent, Ping
 
@@ -145,9 +145,7 @@ class Digest:
 
 
 def _packed(agent: Agent) -> tuple[str, str, int, int, str]:
-    tenths = -1
-    if agent.uptime_percent is not None:
-        tenths = int(agent.uptime_percent * 10)
     letters = [STATE_LETTERS[gpu.state] for gpu in agent.gpus if gpu.expected]
     status = STATUS_LETTERS[agent.status]
-    return agent.agent_id, status, tenths, agent.consecutive_poor_uptime, "".join(letters)
+    uptime = tenths(agent.uptime_percent)
+    return agent.agent_id, status, uptime, agent.consecutive_poor_uptime, "".join(letters)

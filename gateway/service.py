@@ -27,6 +27,7 @@ from gateway.bridge.bridge import Bridge
 from gateway.broadcast import MAX_SUBSCRIBERS, EventBroadcast
 from gateway.fleet_health import tell_health
 from gateway.fleet_totals import tell_totals
+from gateway.fleet_uptimes import RecentUptimes
 from gateway.public.badges import Badges
 from gateway.public.host_views import HostViews
 from gateway.public.links import Links
@@ -114,6 +115,7 @@ def _dependencies(
         audit_log=AuditLog(client),
         long_answers=LongAnswers(fleet_client),
         broadcast=EventBroadcast(min(MAX_SUBSCRIBERS, connections.limit // 2)),
+        recent_uptimes=RecentUptimes(fleet_client),
         connections=connections,
         guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND, public_address, sessions),
         sign_outs=SignOuts(client, sessions),

@@ -24,6 +24,7 @@ from bus.contract.explanations import (
     TimelineRequest,
 )
 from bus.contract.exports import ExportRequest, FileFormat, TableRequest
+from bus.contract.fleet_map import FleetUptimesRequest
 from bus.contract.messages import decode, encode
 from bus.contract.publishing import HostDaysRequest
 from bus.contract.questions import (
@@ -106,6 +107,7 @@ class Endpoints:
             Endpoint("history", subjects.HISTORY_ALL, self.history),
             Endpoint("series", subjects.SERIES_ALL, self.series),
             Endpoint("uptimes", subjects.UPTIMES, self.uptimes),
+            Endpoint("fleet-uptimes", subjects.FLEET_UPTIMES, self.fleet_uptimes),
             Endpoint("beats", subjects.BEATS, self.beats),
             Endpoint("host-days", subjects.HOST_DAYS, self.host_days),
             Endpoint("overview", subjects.OVERVIEW, self.overview),
@@ -139,6 +141,14 @@ class Endpoints:
         asked = decode(request.data, UptimesRequest)
         now = utc_now()
         return await self._store.read(lambda reader: history.uptimes(reader, asked, now))
+
+    async def fleet_uptimes(self, request: Request) -> bytes | FileOffer:
+        """Answers with the uptime of every agent, or with the offer of a file of it."""
+        asked = decode(request.data or b"{}", FleetUptimesRequest)
+        now = utc_now()
+        return await self._json(
+            lambda reader: history.fleet_uptimes(reader, asked, now), "fleet-uptimes"
+        )
 
     async def beats(self, request: Request) -> bytes | FileOffer:
         """Answers with the newest outcomes of several agents."""

@@ -27,6 +27,9 @@ from bus.contract.fleet_map import (
     FleetColumns,
     FleetMapPage,
     FleetMapRequest,
+    FleetUptimes,
+    FleetUptimesRequest,
+    tenths,
 )
 from bus.contract.maintenance import Bookings
 from bus.contract.messages import Seconds, UptimeReport, Window, decode, encode
@@ -223,6 +226,7 @@ class Behind:
             "history": (subjects.HISTORY_ALL, self._history),
             "series": (subjects.SERIES_ALL, self._series),
             "uptimes": (subjects.UPTIMES, self._uptimes),
+            "fleet-uptimes": (subjects.FLEET_UPTIMES, self._fleet_uptimes),
             "beats": (subjects.BEATS, self._beats),
             "overview": (subjects.OVERVIEW, self._overview),
             "stats": (subjects.STORAGE_STATS, self._stats),
@@ -468,6 +472,11 @@ class Behind:
             uptimes={name: value for name, value in self.uptimes.items() if name in asked},
             judged_seconds={name: 1.0 for name in self.uptimes if name in asked},
         )
+
+    async def _fleet_uptimes(self, request: Request) -> FleetUptimes:
+        self.asked.append(("fleet-uptimes", decode(request.data, FleetUptimesRequest)))
+        packed = tuple(tenths(value) for value in self.uptimes.values())
+        return FleetUptimes(agent_ids=tuple(self.uptimes), uptimes=packed)
 
     async def _beats(self, request: Request) -> BeatsReply:
         asked = decode(request.data, BeatsRequest)

@@ -47,7 +47,14 @@ from bus.contract.explanations import (
     TimelineRequest,
 )
 from bus.contract.exports import ExportRequest, TableRequest
-from bus.contract.fleet_map import FleetMap, FleetMapPage, FleetMapRequest, joined
+from bus.contract.fleet_map import (
+    FleetMap,
+    FleetMapPage,
+    FleetMapRequest,
+    FleetUptimes,
+    FleetUptimesRequest,
+    joined,
+)
 from bus.contract.labels import LabelsRequest
 from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
 from bus.contract.messages import Status, UptimeReport, decode, encode
@@ -385,6 +392,13 @@ class FleetClient:
     ) -> UptimesReply:
         """Time-weighted uptime of several agents."""
         return await self._look(STORAGE, subjects.UPTIMES, request, UptimesReply, timeout)
+
+    async def fleet_uptimes(self, request: FleetUptimesRequest) -> FleetUptimes:
+        """Time-weighted uptime of every agent, packed."""
+        question = ask_whole(
+            self._client, subjects.FLEET_UPTIMES, request, FleetUptimes, who=STORAGE
+        )
+        return await _readable(STORAGE, question)
 
     async def with_uptimes(
         self, agents: tuple[Agent, ...], timeout: float = ANSWER_SECONDS

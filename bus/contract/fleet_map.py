@@ -10,6 +10,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from bus.contract.messages import AgentId, GpuState, Message, Status
+from bus.contract.questions import PastHours
 
 STATUS_LETTERS: dict[Status, str] = {
     "healthy": "h",
@@ -20,6 +21,7 @@ STATUS_LETTERS: dict[Status, str] = {
     "missing": "x",
 }
 STATE_LETTERS: dict[GpuState, str] = {"up": "u", "degraded": "g", "down": "d", "unknown": "n"}
+NOT_JUDGED = -1
 PAGE_LIMIT = 5_000  # agents; a page of hosts with sixteen GPUs each stays below a message
 
 LabelName = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -40,6 +42,8 @@ class FleetColumns(Struct, kw_only=True, frozen=True):
     gpu_counts: how many letters of `gpu_states` are an agent's.
     gpu_states: a letter a GPU (STATE_LETTERS), in the order of the agents.
     uptimes: of the last judged ping, in tenths of a percent; -1 where none was judged.
+    uptimes_24h: of the last 24 hours by time, likewise. Storage knows them, so the scheduler's
+    pages have none, and the whole map has none while storage does not answer.
     escalations: consecutive poor pings.
     groups: an index into `group_names`; empty where no label was asked for.
     """
@@ -49,6 +53,7 @@ class FleetColumns(Struct, kw_only=True, frozen=True):
     gpu_counts: tuple[int, ...] = ()
     gpu_states: str = ""
     uptimes: tuple[int, ...] = ()
+    uptimes_24h: tuple[int, ...] = ()
     escalations: tuple[int, ...] = ()
     groups: tuple[int, ...] = ()
     group_names: tuple[str, ...] = ()
@@ -61,6 +66,19 @@ class FleetMapPage(Message, kw_only=True, frozen=True):
     next_cursor: str | None = None
 
 
+class FleetUptimesRequest(Message, kw_only=True, frozen=True):
+    """Asks for the time-weighted uptime of every agent over the last `hours`."""
+
+    hours: PastHours = 24.0
+
+
+class FleetUptimes(Message, kw_only=True, frozen=True):
+    """Agents with judged time, in no order, and their uptimes in tenths of a percent."""
+
+    agent_ids: tuple[str, ...]
+    uptimes: tuple[int, ...]
+
+
 class FleetMap(Message, kw_only=True, frozen=True):
     """The whole map, as REST shows it."""
 
@@ -69,6 +87,13 @@ class FleetMap(Message, kw_only=True, frozen=True):
     gpus: int
     label: str | None
     columns: FleetColumns
+
+
+def tenths(percent: float | None) -> int:
+    """Returns an uptime as the map packs it, rounded down: 99.99 % is not 100 %."""
+    if percent is None:
+        return NOT_JUDGED
+    return int(percent * 10)
 
 
 def joined(pages: list[FleetColumns]) -> FleetColumns:

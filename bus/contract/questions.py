@@ -32,8 +32,10 @@ from bus.contract.messages import (
 )
 from bus.contract.subjects import END
 
+MOST_CHOSEN = 5_000  # agents of one list by their ids, which are then 330 kB at most
 PastHours = Annotated[float, Meta(gt=0.0, le=87_600.0)]  # up to ten years back from now
 PageLimit = Annotated[int, Meta(ge=1, le=1000)]
+SearchText = Annotated[str, Meta(max_length=200)]
 
 SIMULATED = "simulated"  # the remark about a report whose GPUs do not exist
 BY_HTTP = "by_http"  # the remark about a report that a gateway asked for by HTTP: it is not signed
@@ -255,13 +257,13 @@ class ListRequest(Message, kw_only=True, frozen=True):
 
     status: Status | None = None
     capability: str | None = None
-    search: Annotated[str, Meta(max_length=200)] | None = None
+    search: SearchText | None = None
     limit: PageLimit = 1000
     cursor: str | None = None
     offset: Annotated[int, Meta(ge=0)] = 0
     order: AgentOrder = "id"
     reverse: bool = False
-    agent_ids: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    agent_ids: Annotated[tuple[str, ...], Meta(max_length=MOST_CHOSEN)] = ()
     has_url: bool = False  # only agents with an agent_url
     label: Annotated[str, Meta(pattern=LABEL_PATTERN)] | None = None
 

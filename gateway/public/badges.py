@@ -8,7 +8,7 @@ from bus.contract.publishing import PUBLIC_NAME
 from bus.contract.questions import Agent
 from bus.errors import RefusedError
 from bus.identity.sealed_links import LinkContent
-from gateway.public.timed_cache import TimedCache
+from gateway.timed_cache import TimedCache
 
 CACHE_SECONDS = 30
 MOST_KEPT = 10_000

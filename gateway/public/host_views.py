@@ -14,7 +14,7 @@ from bus.identity import sealed_links
 from bus.identity.sealed_links import LinkContent
 from gateway.public import host_view
 from gateway.public.host_view import PING_HOURS, PINGS, HostView
-from gateway.public.timed_cache import TimedCache
+from gateway.timed_cache import TimedCache
 
 log = structlog.get_logger("gateway.public.host_views")
 

@@ -5,7 +5,7 @@ from bus.clock import utc_now
 from bus.contract.publishing import LinkKey, LinkKind
 from bus.identity import sealed_links
 from bus.identity.sealed_links import LinkContent
-from gateway.public.timed_cache import TimedCache
+from gateway.timed_cache import TimedCache
 
 # Of the key and of an agent's revocations together: so long a revoked link may still be good.
 # However many wrong links come, the scheduler is asked no more often.

@@ -5,9 +5,11 @@ from typing import Annotated
 from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
+from msgspec.structs import replace
 
 from bus.client.fleet_client import FleetClient
 from bus.contract.fleet_map import FleetMap
+from gateway.fleet_uptimes import RecentUptimes
 from gateway.web.problems import error_responses
 
 
@@ -19,6 +21,7 @@ from gateway.web.problems import error_responses
 )
 async def fleet_map(
     fleet_client: NamedDependency[FleetClient],
+    recent_uptimes: NamedDependency[RecentUptimes],
     label: Annotated[
         str | None,
         QueryParameter(
@@ -32,5 +35,9 @@ async def fleet_map(
 
     States: u up, g degraded, d down, n unknown. Statuses: h healthy, r recovering, n pending, m
     maintenance, p poor, x missing. Uptimes are tenths of a percent, -1 where none was judged.
+    `uptimes` are those of the last judged pings, `uptimes_24h` up to 30 seconds old, and empty
+    while storage does not answer.
     """
-    return await fleet_client.fleet_map(label)
+    found = await fleet_client.fleet_map(label)
+    uptimes = await recent_uptimes.of(found.columns.agent_ids)
+    return replace(found, columns=replace(found.columns, uptimes_24h=uptimes))

@@ -9,13 +9,13 @@ from bus.contract.fleet_map import (
     FleetColumns,
     FleetMapPage,
     FleetMapRequest,
+    tenths,
 )
 from scheduler.fleet.agent_facts import AgentFacts
 from scheduler.fleet.directory import Directory, Tracked
 
 READ_STEP = 1_000  # agents read before other tasks get a turn
 NO_GROUP = "-"  # of an agent without the label
-NOT_JUDGED = -1
 
 
 async def page(
@@ -69,9 +69,7 @@ async def page(
 
 
 def _uptime(tracked: Tracked) -> int:
-    if tracked.state is None or tracked.state.uptime_percent is None:
-        return NOT_JUDGED
-    return int(tracked.state.uptime_percent * 10)  # rounded down: 99.99 % is not 100 %
+    return tenths(None if tracked.state is None else tracked.state.uptime_percent)
 
 
 def _group(tracked: Tracked, label: str) -> str:

@@ -6,11 +6,12 @@ Each function runs in a reader's thread on one snapshot of the history. The call
 and passes `now`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from bus.contract.durations import Durations, Interval, uptime_percent
+from bus.contract.fleet_map import FleetUptimes, FleetUptimesRequest, tenths
 from bus.contract.messages import Seconds
 from bus.contract.questions import (
     FleetSums,
@@ -103,6 +104,13 @@ class _UptimeRow(NamedTuple):
     judged_ms: int
 
 
+class _JudgedTime(NamedTuple):
+    """The time of an agent that counts, and how much of it was good."""
+
+    good_ms: int
+    judged_ms: int
+
+
 class _RecentRow(NamedTuple):
     """The row of `recent_since.sql`: when the oldest of the newest outcomes was."""
 
@@ -162,24 +170,28 @@ def uptimes(
 
     Agents without any judged time are left out.
     """
-    since_us = microseconds(now) - int(request.hours * HOUR_US)
-    sealed = sealed_range(reader, "agent_days", DAY_US, since_us)
-    asked: dict[str, Any] = {"since_us": since_us, **sealed._asdict()}
-    asked["agent_ids"] = listed(set(request.agent_ids))
-    text = reader.partitions.fill(sql("uptimes"), since_us)
     percents: dict[str, float] = {}
     judged_seconds: dict[str, float] = {}
-    unreported = _unreported_ms(reader, request.agent_ids, since_us)
-    rows = rows_as(_UptimeRow, reader.cursor, text, asked)
-    reported = {row.agent_id for row in rows}
-    rows += [_UptimeRow(agent_id, 0, 0) for agent_id in unreported if agent_id not in reported]
-    for row in rows:
-        judged_ms = row.judged_ms + unreported.get(row.agent_id, 0)
-        percent = uptime_percent(row.good_ms, judged_ms)
+    for agent_id, time in _judged_times(reader, request.agent_ids, request.hours, now):
+        percent = uptime_percent(time.good_ms, time.judged_ms)
         if percent is not None:
-            percents[row.agent_id] = percent
-            judged_seconds[row.agent_id] = judged_ms / 1000.0
+            percents[agent_id] = percent
+            judged_seconds[agent_id] = time.judged_ms / 1000.0
     return UptimesReply(uptimes=percents, judged_seconds=judged_seconds)
+
+
+def fleet_uptimes(
+    reader: Reader,
+    request: FleetUptimesRequest,
+    now: datetime,
+) -> FleetUptimes:
+    """Returns what `uptimes` does of every agent, packed."""
+    agent_ids: list[str] = []
+    percents: list[int] = []
+    for agent_id, time in _judged_times(reader, None, request.hours, now):
+        agent_ids.append(agent_id)
+        percents.append(tenths(uptime_percent(time.good_ms, time.judged_ms)))
+    return FleetUptimes(agent_ids=tuple(agent_ids), uptimes=tuple(percents))
 
 
 def overview(
@@ -247,19 +259,41 @@ def _sums(
     )
 
 
+def _judged_times(
+    reader: Reader,
+    agent_ids: Sequence[str] | None,
+    hours: float,
+    now: datetime,
+) -> Iterator[tuple[str, _JudgedTime]]:
+    """Yields the judged time of each of the agents that has any; None asks for all of them."""
+    since_us = microseconds(now) - int(hours * HOUR_US)
+    sealed = sealed_range(reader, "agent_days", DAY_US, since_us)
+    asked: dict[str, Any] = {"since_us": since_us, **sealed._asdict(), "agent_ids": None}
+    if agent_ids is not None:
+        asked["agent_ids"] = listed(set(agent_ids))
+    text = reader.partitions.fill(sql("uptimes"), since_us)
+    unreported = _unreported_ms(reader, agent_ids, since_us)
+    for row in rows_as(_UptimeRow, reader.cursor, text, asked):
+        unreported_ms = unreported.pop(row.agent_id, 0)
+        yield row.agent_id, _JudgedTime(row.good_ms, row.judged_ms + unreported_ms)
+    for agent_id, unreported_ms in unreported.items():
+        yield agent_id, _JudgedTime(0, unreported_ms)
+
+
 def _unreported_ms(
     reader: Reader,
-    agent_ids: Iterable[str],
+    agent_ids: Iterable[str] | None,
     since_us: int,
 ) -> dict[str, int]:
-    """Returns the unreported time of those agents that have some."""
-    found = unaccounted(reader, since_us)
+    """Returns the unreported time of those of the agents that have some; None asks for all."""
+    agents = reader.names.agents
     unreported = {}
-    for agent_id in agent_ids:
-        agent = reader.names.agents.find(agent_id)
-        if agent is not None and agent in found and found[agent].unreported_ms:
-            unreported[agent_id] = found[agent].unreported_ms
-    return unreported
+    for agent, time in unaccounted(reader, since_us).items():
+        if time.unreported_ms:
+            unreported[agents.name(agent)] = time.unreported_ms
+    if agent_ids is None:
+        return unreported
+    return {agent_id: unreported[agent_id] for agent_id in agent_ids if agent_id in unreported}
 
 
 def _summary(

@@ -1,5 +1,5 @@
--- The good and the judged time of some agents in a period: whole sealed days from the rollup, the
--- edges from the rows; the sums are the same either way.
+-- The good and the judged time of some agents in a period, or of all where `agent_ids` is null:
+-- whole sealed days from the rollup, the edges from the rows; the sums are the same either way.
 -- Each part is summed for all agents before the parts are joined and the agents picked, which is
 -- six times as fast as picking first (measured).
 SELECT a.agent_id, sums.good_ms, sums.judged_ms
@@ -33,5 +33,5 @@ FROM (
     GROUP BY agent
 ) AS sums
 JOIN agents AS a USING (agent)
-JOIN (SELECT unnest(from_json($agent_ids, '["VARCHAR"]')) AS agent_id) AS asked USING (agent_id)
-WHERE sums.judged_ms > 0;
+WHERE sums.judged_ms > 0
+AND ($agent_ids IS NULL OR a.agent_id IN (SELECT unnest(from_json($agent_ids, '["VARCHAR"]'))));

@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from bus.contract.messages import Status
 from bus.contract.questions import GpuSummary, LiveEvent, Trouble
 from bus.settings import Settings
 from tests.acceptance.system import until
-from tests.browser import Browser, chromium, violations
+from tests.browser import Browser, violations
 from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
 
 # the dashboard's answer with something that the gateway would never let pass
@@ -46,12 +47,6 @@ class Page(NamedTuple):
     url: str
     behind: Behind
     browser: Browser
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -549,6 +544,109 @@ async def test_a_long_list_is_a_few_elements_and_reaches_its_last_row(
         page.browser.script("scrollTo(0, document.documentElement.scrollHeight)")
         query.clear()
         see_what_rest_lists(1_201)
+
+    await in_browser(look)
+
+
+CELLS = """
+const canvas = document.querySelector("canvas");
+const { data } = canvas.getContext("2d").getImageData(0, %d, canvas.width, 1);
+const row = [...new Uint32Array(data.buffer)];
+return row.filter((pixel, at) => pixel !== row[at - 1] && pixel !== 0).length;
+"""
+
+
+def drag(browser: Browser, begin: tuple[int, int], end: tuple[int, int]) -> None:
+    """Draws from one point of the map to another, in pixels from its upper left corner."""
+    canvas = browser.see("canvas")
+    middle = (canvas.size["width"] // 2, canvas.size["height"] // 2)
+    actions = ActionChains(browser.driver, duration=0)
+    actions.move_to_element_with_offset(canvas, begin[0] - middle[0], begin[1] - middle[1])
+    actions.click_and_hold()
+    actions.move_by_offset(end[0] - begin[0], end[1] - begin[1])
+    actions.release().perform()
+
+
+async def test_hosts_that_are_drawn_around_on_the_map_filter_the_table(page: Page):
+    """Few are in the address; many are kept by the browser, and where it has none it says so."""
+    page.behind.agents.clear()
+    for number in range(120):
+        name = f"host-{number:03}-of-a-name-that-is-long"
+        page.behind.agents[name] = agent(name, status="poor" if number % 2 else "healthy")
+    browser = page.browser
+
+    def look() -> None:
+        browser.emulate(1440, 1000)
+        browser.open(f"{page.url}/map")
+        browser.wait_for("return document.querySelector('canvas')?.dataset.drawnMs")
+        drag(browser, (2, 2), (300, 20))
+        browser.see(".chosen h2", "hosts")
+        named = [one.text for one in browser.all(".chosen li a")]
+        browser.see(".chosen h2 a").click()
+        browser.see("h2 [role=status]", f"{len(named)} found, of 120")
+        assert sorted(agent_id for _, agent_id in shown_rows(page)) == sorted(named)
+        assert named[0] in browser.driver.current_url
+        browser.see("[data-status=poor]").click()
+        browser.wait_for("return !document.querySelector('.row[data-status=healthy]')")
+        browser.see("[data-filter=hosts]", f"{len(named)} hosts of the map").click()
+        browser.see("h2 [role=status]", "60 found, of 120")
+        browser.open(f"{page.url}/map")
+        browser.wait_for("return document.querySelector('canvas')?.dataset.drawnMs")
+        size = browser.see("canvas").size
+        drag(browser, (1, 1), (size["width"] - 2, size["height"] - 20))
+        browser.see(".chosen h2", "120 hosts")
+        browser.see(".chosen h2 a").click()
+        browser.see("[data-filter=hosts]", "120 hosts of the map")
+        browser.see("h2 [role=status]", "120 found, of 120")
+        browser.driver.refresh()
+        browser.see("h2 [role=status]", "120 found, of 120")
+        browser.script("localStorage.clear()")
+        browser.driver.refresh()
+        browser.see(".problem", "only that one knows them")
+        browser.see("[data-filter=hosts]", "hosts of the map").click()
+        browser.see("h2 [role=status]", "120")
+
+    await in_browser(look)
+
+
+async def test_the_map_splits_a_missing_host_and_colours_the_uptime_of_a_day(page: Page):
+    gpus = tuple(
+        GpuSummary(uuid=f"GPU-{index}", index=index, name="H100", state="up") for index in range(4)
+    )
+    page.behind.agents.clear()
+    page.behind.agents["lost"] = agent("lost", status="missing", gpus=gpus, uptime_percent=100.0)
+    page.behind.uptimes = {"lost": 42.0}
+    browser = page.browser
+
+    def look() -> None:
+        browser.emulate(1100, 800)
+        browser.open(f"{page.url}/map")
+        browser.wait_for("return document.querySelector('canvas')?.dataset.drawnMs")
+        assert browser.script(CELLS % 10) == 4
+        canvas = browser.see("canvas")
+        to = (10 - canvas.size["width"] // 2, 10 - canvas.size["height"] // 2)
+        ActionChains(browser.driver).move_to_element_with_offset(canvas, *to).perform()
+        browser.see(".map-note", "42.0% in 24 h, 100% at the last ping")
+        browser.open(f"{page.url}/map?colour=uptime")
+        browser.wait_for("return document.querySelector('canvas')?.dataset.drawnMs")
+        assert browser.script(CELLS % 10) == 1
+        browser.gone(".map-trouble")
+
+    await in_browser(look)
+
+
+async def test_what_is_not_there_is_said_once_and_nothing_else_is_offered(page: Page):
+    def look() -> None:
+        page.browser.emulate(1440, 1000)
+        page.browser.open(f"{page.url}/#/agent/nobody-here?status=poor")
+        page.browser.see(".detail .problem", "No agent “nobody-here” is registered")
+        assert len(page.browser.all(".detail .problem")) == 1
+        assert not page.browser.all(".detail .copyable, .detail .periods, .detail [download]")
+        page.browser.see(".detail .after a", "Back to the fleet").click()
+        page.browser.gone(".detail")
+        page.browser.see(".no-rows", "No agent is poor.")
+        page.browser.open(f"{page.url}/#/?q=nothing-is-called-this")
+        page.browser.see(".no-rows", "No agent fits “nothing-is-called-this”.")
 
     await in_browser(look)
 

@@ -45,6 +45,7 @@ async def test_each_role_may_do_what_it_should(guarded, secrets):
         ("GET", "/metrics", None, 0),
         ("GET", "/badge/a.svg", None, 0),
         ("POST", "/gpu-check", {"agent_id": "a"}, 0),
+        ("POST", "/ping-system/chosen-agents", {"agent_ids": ["a"]}, 0),
         ("POST", f"{AGENTS}/register", {"agent_id": "b"}, 1),
         ("POST", f"{AGENTS}/a/ping", None, 1),
         ("DELETE", f"{AGENTS}/b", None, 2),

@@ -1,5 +1,6 @@
 """The REST interface by its contract: fields, paging, and responses while a service is away."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
@@ -298,3 +299,43 @@ async def test_lists_of_a_hundred_agents_ask_no_more_than_those_of_one(http, beh
             assert (await http.get(path)).status_code == 200
         questions.append(sorted(name for name, _ in behind.asked if name != "stats"))
     assert questions[0] == questions[1]
+
+
+async def test_chosen_agents_are_listed_as_all_are(http, behind):
+    for name in ("a", "b", "c", "d"):
+        behind.agents[name] = agent(name, status="healthy" if name < "c" else "poor")
+    behind.uptimes = {"a": 99.5}
+    chosen = "/ping-system/chosen-agents"
+    asked = {"agent_ids": ["d", "a", "gone", "c"]}
+    answer = (await http.post(chosen, json=asked)).json()
+    assert [one["agent_id"] for one in answer["agents"]] == ["a", "c", "d"]
+    assert (answer["total"], answer["next_cursor"]) == (3, None)
+    assert answer["agents"][0]["uptime_24h_percent"] == 99.5
+    poor = (
+        await http.post(chosen, json=asked | {"status": "poor", "limit": 1, "offset": 1})
+    ).json()
+    assert ([one["agent_id"] for one in poor["agents"]], poor["total"]) == (["d"], 2)
+    longest = [f"{number:063}" for number in range(5_000)]
+    assert (await http.post(chosen, json={"agent_ids": longest})).json()["total"] == 0
+    bad = ([], ["a.b"], ["a", None], "a", [*longest, "a"])
+    for agent_ids in bad:
+        assert (await http.post(chosen, json={"agent_ids": agent_ids})).status_code == 400
+    assert (await http.post(chosen, content=b"x" * 400_000)).status_code == 413
+
+
+async def test_the_map_has_the_uptimes_of_a_day_asked_for_once(http, behind):
+    behind.agents = {name: agent(name) for name in ("a", "b")}
+    behind.uptimes = {"a": 99.97, "removed": 50.0}
+    behind.nonsense.add("fleet-uptimes")
+    assert (await http.get("/ping-system/fleet-map")).json()["columns"]["uptimes_24h"] == []
+    behind.nonsense.clear()
+
+    async def of_day() -> list[int]:
+        answer = await http.get("/ping-system/fleet-map")
+        return answer.json()["columns"]["uptimes_24h"]
+
+    behind.asked.clear()
+    answers = await asyncio.gather(*(of_day() for _ in range(5)))
+    answers.append(await of_day())
+    assert answers == [[999, -1]] * 6
+    assert [name for name, _ in behind.asked] == ["fleet-uptimes"]

@@ -18,6 +18,7 @@ from bus.client.recent_uptime import with_uptime
 from bus.contract.dashboard import LONGER_HOURS
 from bus.contract.durations import Durations, uptime_percent
 from bus.contract.exports import By, TableRequest
+from bus.contract.fleet_map import NOT_JUDGED, FleetUptimesRequest, tenths
 from bus.contract.messages import AgentEntry, AgentState, SummedSeconds, encode
 from bus.contract.questions import (
     HistoryRequest,
@@ -259,6 +260,9 @@ def _compare_with_lists_and_job_runners(
     """What lists show of 24 hours is the sum of that history; `gpu-check` has its last window."""
     day = history.history(reader, life.agent_id, HistoryRequest(hours=24.0), now)
     uptimes = history.uptimes(reader, UptimesRequest(agent_ids=(life.agent_id,)), now)
+    packed = history.fleet_uptimes(reader, FleetUptimesRequest(), now)
+    of_map = dict(zip(packed.agent_ids, packed.uptimes, strict=True))
+    assert of_map.get(life.agent_id, NOT_JUDGED) == tenths(day.summary.uptime_percent)
     agent = with_uptime(agent_view(_tracked(life), POLICY, now), uptimes)
     assert agent.uptime_24h_percent == day.summary.uptime_percent
     row = _durations(day.summary.seconds)

@@ -10,6 +10,7 @@ import pytest
 from msgspec import structs
 
 from bus.contract.exports import TableRequest
+from bus.contract.fleet_map import FleetUptimesRequest
 from bus.contract.messages import AgentState, Incident, Seconds, decode, encode
 from bus.contract.questions import (
     HistoryRequest,
@@ -84,6 +85,9 @@ async def test_history_and_uptimes(kept: Kept):
     found = await kept.store.read(lambda reader: history.uptimes(reader, ask, NOW))
     found = decode(encode(found), UptimesReply)
     assert found.judged_seconds == {"liar": 900.0, "odd": 900.0}
+    everyone = FleetUptimesRequest(hours=EVER)
+    packed = await kept.store.read(lambda reader: history.fleet_uptimes(reader, everyone, NOW))
+    assert {"liar", "odd"} <= set(packed.agent_ids)
 
 
 async def test_dashboard(kept: Kept):

@@ -141,7 +141,7 @@ test("rows: worst first, filtered, in either direction", () => {
   assert.deepEqual(ids({ sort: "no such order" }), ids());
 });
 
-const ROUTE = { status: null, search: "", sort: "status", reverse: false };
+const ROUTE = { status: null, hosts: null, search: "", sort: "status", reverse: false };
 const bigFleet = () => {
   const listed = Array.from({ length: 100 }, (_, at) => agent(`a${at}`, { status: "poor" }));
   return fromDashboard(EMPTY, answer(listed, { totals: { agents: 500 }, by_status: { poor: 100, healthy: 400 } }));
@@ -228,6 +228,7 @@ test("an agent that moved between two answers is one row", () => {
 test("the worst of a big fleet are those of the dashboard's response, and the list goes on below them", () => {
   const fleet = bigFleet();
   assert.equal(viewKey(fleet, ROUTE), PLAIN);
+  assert.deepEqual(JSON.parse(viewKey(fleet, { ...ROUTE, hosts: "a,b" })).hosts, "a,b");
   const before = rowsOf(fleet, ROUTE);
   assert.deepEqual([before.isAsked, before.rows.length, idsOf(before).filter(Boolean).length], [true, 500, 100]);
   const { rows } = rowsOf(view(fleet, ROUTE, 1, pageOf(1, 500)), ROUTE);

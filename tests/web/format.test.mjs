@@ -6,9 +6,11 @@ import {
   ago,
   countdown,
   duration,
+  formatTime,
   milliseconds,
   NOTHING,
   percent,
+  showUtc,
   SPACE,
 } from "../../gateway/static/js/format.js";
 
@@ -48,6 +50,17 @@ test("a countdown reaches nought when the time has come, not a second before", (
   assert.equal(countdown(0), "0:00");
   assert.equal(countdown(899.2), "15:00");
   assert.equal(countdown(3_600), "1:00:00");
+});
+
+test("a time says as much of its day as is not plain: nothing today, no year this year", () => {
+  const now = Date.parse("2026-01-02T12:00:00Z");
+  const times = ["2026-01-02T00:30:00Z", "2026-01-01T14:05:06Z", "2025-12-31T14:05:06Z", "2027-01-01T14:05:06Z"];
+  showUtc(true);
+  try {
+    assert.deepEqual(times.map((time) => formatTime(time, now)), ["00:30:00", "1 Jan, 14:05:06", "31 Dec 2025, 14:05:06", "1 Jan 2027, 14:05:06"]);
+  } finally {
+    showUtc(false);
+  }
 });
 
 test("how long ago", () => {

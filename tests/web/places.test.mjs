@@ -4,6 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { levelLine, pointLine } from "../../gateway/static/js/parts/plots.js";
 import { badge } from "../../gateway/static/js/badge.js";
+import { forget, idsOf, textOf as hostsText } from "../../gateway/static/js/chosen.js";
+import { rowsAt } from "../../gateway/static/js/parts/rowplaces.js";
 import { hoursSince, monthsBetween, periodOf, textOf } from "../../gateway/static/js/parts/periods.js";
 import { isNamed, without, withWord, wordOf } from "../../gateway/static/js/parts/chips.js";
 import { gpuNotes, reasonOf } from "../../gateway/static/js/labels.js";
@@ -11,11 +13,54 @@ import { format, parse, queryOf } from "../../gateway/static/js/route.js";
 
 test("an address says all that it takes to come back", () => {
   const places = [
-    { agent: null, month: null, period: null, status: null, search: "", sort: "status", reverse: false },
-    { agent: "gpu-001", month: null, period: "2026-11-03T00:00Z~2026-11-04T00:00Z", status: "poor", search: "a b&c=d", sort: "next", reverse: true },
+    { agent: null, month: null, period: null, status: null, hosts: null, search: "", sort: "status", reverse: false },
+    { agent: null, month: null, period: null, status: null, hosts: "gpu-001,gpu-002", search: "a,b", sort: "status", reverse: false },
+    { agent: "gpu-001", month: null, period: "2026-11-03T00:00Z~2026-11-04T00:00Z", status: "poor", hosts: ".k3x9", search: "a b&c=d", sort: "next", reverse: true },
   ];
   for (const place of places) assert.deepEqual(parse(format(place)), place);
   assert.equal(format(places[0]), "#/");
+  assert.equal(format(places[1]), "#/?hosts=gpu-001,gpu-002&q=a,b");
+});
+
+const manyHosts = (count) => Array.from({ length: count }, (_, n) => `host-${String(n).padStart(4, "0")}`);
+
+test("few hosts of the map stand in the address, many are kept by the browser under a name", () => {
+  const stored = new Map();
+  globalThis.localStorage = {
+    getItem: (key) => stored.get(key) ?? null,
+    setItem: (key, value) => stored.set(key, value),
+    removeItem: (key) => stored.delete(key),
+  };
+  try {
+    assert.equal(hostsText(["a", "b"]), "a,b");
+    assert.deepEqual(idsOf("a,b,,a"), ["a", "b"]);
+    const names = [1, 2, 3, 4, 5, 6].map((n) => hostsText(manyHosts(200 + n), n));
+    assert.match(names[5], /^\./);
+    assert.equal(idsOf(names[5]).length, 206);
+    assert.equal(idsOf(names[0]), null, "the oldest is forgotten");
+    forget();
+    assert.equal(idsOf(names[5]), null);
+  } finally {
+    delete globalThis.localStorage;
+  }
+  assert.equal(hostsText(manyHosts(200)), manyHosts(200).join(","), "nothing can be kept: all are in the address");
+});
+
+test("any number of rows is reached: from the first at the top to the last at the end of the page", () => {
+  for (const length of [0, 1, 30, 288_461, 288_463, 300_000, 5_000_000]) {
+    let before = rowsAt(0, 44, 52, length);
+    assert.equal(before.first, 0);
+    const height = ({ above, below, first, last }) => above + (last - first) * 52 + below;
+    for (const place of [4, 40, 1_000, 100_000, 288_000, 288_412, 10_000_000]) {
+      const found = rowsAt(place, 44, 52, length);
+      assert.equal(height(found), height(before), "the page keeps its height");
+      assert.ok(found.first >= before.first && found.below >= 0 && found.last - found.first <= 44);
+      assert.ok(found.above <= 15_000_000);
+      before = found;
+    }
+    assert.equal(before.last, length);
+    assert.equal(before.below, 0);
+  }
 });
 
 test("an address that makes no sense shows the fleet", () => {
@@ -77,6 +122,7 @@ test("the periods of the charts", () => {
   for (const odd of [null, "", "2026-13", "2026-12", "x~y", "2026-11-04T00:00Z~2026-11-03T00:00Z"]) assert.equal(periodOf(odd, now).name, "24h");
   for (const name of ["24h", "7d", "30d", "month", "custom"]) assert.equal(periodOf(textOf(name, periodOf("7d", now), now), now).name, name);
   assert.deepEqual(monthsBetween(Date.parse("2026-09-30T23:00Z"), now), ["2026-11", "2026-10", "2026-09"]);
+  assert.equal(monthsBetween(Date.parse("2019-12-31T23:00Z"), now).length, 84, "every month of a host is listed");
 });
 
 test("the line of response times has a gap where the pings were interrupted", () => {

@@ -70,6 +70,7 @@ const post = (path, body) =>
     body: JSON.stringify(body),
   });
 
+export const chosenAgents = (body) => post("ping-system/chosen-agents", body);
 export const caller = () => request("ping-system/caller");
 export const offerEnrolment = (body) => post("ping-system/enrolments", body);
 export const logout = () => request("logout", { method: "POST" });

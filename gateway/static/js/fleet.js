@@ -195,8 +195,8 @@ function applyAgent(next, fleet, event) {
 function entersView({ view }, agent, before) {
   const known = view.pages.get(0);
   if (!view.key || !known || view.total >= VIEW_PAGE || known.includes(agent.agent_id)) return false;
-  const { status: only, search } = JSON.parse(view.key);
-  return !search && only === agent.status && only !== before;
+  const { status: only, hosts, search } = JSON.parse(view.key);
+  return !search && !hosts && only === agent.status && only !== before;
 }
 
 function applyPing(next, fleet, ping, event) {

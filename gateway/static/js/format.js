@@ -69,7 +69,6 @@ function formatsIn(zoneName) {
     clock: format({ hour: "2-digit", minute: "2-digit", second: "2-digit" }),
     minute: format({ hour: "2-digit", minute: "2-digit" }),
     day: format({ day: "numeric", month: "short" }),
-    date: format({ dateStyle: "short" }),
     longDay: format({ dateStyle: "medium" }),
     full: format({ dateStyle: "medium", timeStyle: "medium" }),
   };
@@ -81,13 +80,15 @@ export function showUtc(isUtc) {
   formats = formatsIn(timeZone);
 }
 
-/** The time of day; on any other day than today with the date. */
+/** The time of day; on any other day than today with the date, and in any other year than this one with the year. */
 export function formatTime(iso, now = Date.now()) {
   if (!iso) return NOTHING;
   const at = new Date(iso);
   const clock = formats.clock.format(at);
-  const isToday = formats.date.format(at) === formats.date.format(new Date(now));
-  return isToday ? clock : `${formats.day.format(at)}, ${clock}`;
+  const [day, today] = [formats.longDay.format(at), formats.longDay.format(now)]; // `27 Nov 2026`
+  if (day === today) return clock;
+  const isThisYear = day.slice(-4) === today.slice(-4);
+  return `${isThisYear ? formats.day.format(at) : day}, ${clock}`;
 }
 
 /** The day with its year. */

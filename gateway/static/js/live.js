@@ -6,6 +6,7 @@
 import * as api from "./api.js";
 import { LIVE_BY_STREAM, PARTS } from "./badge.js";
 import { followBuild } from "./build.js";
+import { idsOf } from "./chosen.js";
 import { fromDashboard, fromEvent, fromHistory, fromTotals, fromView, isWhole, VIEW_PAGE } from "./fleet.js";
 import { PLAIN, viewKey } from "./rows.js";
 import { isShared, openStream } from "./stream/stream.js";
@@ -268,16 +269,20 @@ async function readPage(wanted, number) {
   }
 }
 
+const UNKNOWN_HOSTS = "These hosts were drawn around on the map in another browser, and only that one knows them.";
+
 const viewOf = (fleet, key) => (fleet.view.key === key ? fleet.view : { key, pages: new Map(), total: 0 });
 
 /** An answer has fewer rows than were asked for where a message on the bus could not carry more. */
 async function askForPage(wanted, number) {
-  const { status, search, order, reverse } = JSON.parse(wanted);
+  const { status, hosts, search, order, reverse } = JSON.parse(wanted);
+  const ids = hosts && idsOf(hosts);
+  if (hosts && !ids) throw new api.Problem(0, UNKNOWN_HOSTS);
   const filters = { order, ...(reverse && { reverse: true }), ...(status && { status }), ...(search && { search }) };
   const agents = [];
   for (;;) {
     const query = { ...filters, limit: VIEW_PAGE - agents.length, offset: number * VIEW_PAGE + agents.length };
-    const answer = await api.agents(query);
+    const answer = await (ids ? api.chosenAgents({ ...query, agent_ids: ids }) : api.agents(query));
     agents.push(...answer.agents);
     if (agents.length >= VIEW_PAGE || answer.agents.length === 0 || !answer.next_cursor) return { agents, total: answer.total };
   }

@@ -1,10 +1,11 @@
 /**
- * What the page shows, kept in the URL after the hash so that it can be shared: `#/agent/ID?status=poor&q=gpu`.
+ * What the page shows, kept in the URL after the hash so that it can be shared: `#/agent/ID?status=poor&q=gpu`. `hosts`
+ * are those that were drawn around on the map (chosen.js).
  */
 
 import { useEffect, useState } from "./preact.js";
 
-const DEFAULTS = { agent: null, month: null, status: null, search: "", sort: "status", reverse: false };
+const DEFAULTS = { agent: null, month: null, status: null, hosts: null, search: "", sort: "status", reverse: false };
 
 export function parse(hash) {
   const [path, query = ""] = hash.replace(/^#/, "").split("?");
@@ -16,6 +17,7 @@ export function parse(hash) {
     ...(path === "/wall" && { wall: true, by: parameters.get("by"), every: Number(parameters.get("every")) || 0 }),
     period: parameters.get("period"),
     status: parameters.get("status"),
+    hosts: parameters.get("hosts") || null,
     search: parameters.get("q") ?? "",
     sort: parameters.get("sort") ?? DEFAULTS.sort,
     reverse: parameters.has("reverse"),
@@ -30,14 +32,15 @@ function decoded(text) {
   }
 }
 
-export function format({ agent, month, period, status, search, sort, reverse }) {
+export function format({ agent, month, period, status, hosts, search, sort, reverse }) {
   const parameters = new URLSearchParams();
   if (status) parameters.set("status", status);
+  if (hosts) parameters.set("hosts", hosts);
   if (search) parameters.set("q", search);
   if (sort !== DEFAULTS.sort) parameters.set("sort", sort);
   if (reverse) parameters.set("reverse", "");
   if (agent && period) parameters.set("period", period);
-  const query = parameters.toString().replace(/=(?=&|$)/g, "");
+  const query = parameters.toString().replace(/=(?=&|$)/g, "").replaceAll("%2C", ",");
   const path = agent ? `agent/${encodeURIComponent(agent)}${month ? `/${month}` : ""}` : "";
   return `#/${path}${query ? `?${query}` : ""}`;
 }

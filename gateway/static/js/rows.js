@@ -23,19 +23,19 @@ const SORTS = {
 /** The orders of the gateway's lists, by the page's. */
 const ORDERS = { status: "worst", id: "id", uptime: "uptime", interval: "interval", next: "next", response: "response" };
 
-const keyOf = (only, search, order, reverse) => JSON.stringify({ status: only, search, order, reverse });
+const keyOf = (only, hosts, search, order, reverse) => JSON.stringify({ status: only, hosts, search, order, reverse });
 
 /** The question for the whole fleet, the worst first: its first page is what the dashboard's response lists. */
-export const PLAIN = keyOf(null, "", "worst", false);
+export const PLAIN = keyOf(null, null, "", "worst", false);
 
 /**
  * The question to the gateway that finds the rows of a route, as a text; null where the page knows them already. A
- * search always asks: the scheduler knows more of an agent than the page does.
+ * search always asks: the scheduler knows more of an agent than the page does. So do hosts that were chosen.
  */
 export function viewKey(fleet, route) {
   const search = route.search.trim();
-  if (!search && isWhole(fleet)) return null;
-  return keyOf(route.status, search, ORDERS[route.sort] ?? "worst", Boolean(route.reverse));
+  if (!search && !route.hosts && isWhole(fleet)) return null;
+  return keyOf(route.status, route.hosts, search, ORDERS[route.sort] ?? "worst", Boolean(route.reverse));
 }
 
 /**

@@ -4,6 +4,7 @@
  */
 
 import * as api from "./api.js";
+import { forget } from "./chosen.js";
 
 const KEY = "signed-in";
 
@@ -26,6 +27,7 @@ export function remember(isIn) {
 
 export async function signOut() {
   remember(false);
+  forget();
   await api.logout();
   location.reload();
 }

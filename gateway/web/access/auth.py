@@ -28,7 +28,9 @@ CALLER_SCOPE_KEY = "gpuping.caller"  # where the ASGI scope holds the caller's t
 BURST_SECONDS = 4.0  # a caller may spend the requests of this long at once
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::\d*)?")  # group 1: the host without its port
 _READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_READING_POSTS = frozenset({"/gpu-check", "/worker/gpu-check"})
+CHOSEN_AGENTS_PATH = "/ping-system/chosen-agents"
+# their bodies only ask
+_READING_POSTS = frozenset({"/gpu-check", "/worker/gpu-check", CHOSEN_AGENTS_PATH})
 AUDIT_PATH = "/ping-system/audit"
 MAINTENANCE_PATH = "/ping-system/maintenance"
 ALERTS_PATH = "/ping-system/alerts"

@@ -21,6 +21,7 @@ const STATUS_TONES = {
 const WORSE = { u: 0, n: 1, g: 2, d: 3 }; // of GPUs that share a pixel the worst is drawn
 const NO_GPUS = "--strong-line";
 const NO_LABEL = "-"; // the group of hosts without the label
+const NOT_JUDGED = -1; // also where storage did not answer, so that no uptime is known
 const WIDE_STRIPE = 4; // pixels of the page: wider ones have a gap between them
 
 /** The tones as colours of the present theme, as pixels; and `ink`, in which names are written, as a colour. */
@@ -108,15 +109,16 @@ function paint({ image, pixels, ratio }, placed, group, n, host, view, colours) 
 
 /** The pixel of one column of a host's cell; 0, which is nothing, between two wide stripes. */
 function colourAt(column, side, host, { columns, offsets, colouring }, colours, ratio) {
-  if (colouring === "uptime") return colours.tones[uptimeTone(columns.uptimes[host])];
+  if (colouring === "uptime") return colours.tones[uptimeTone(columns.uptimes_24h[host] ?? NOT_JUDGED)];
   if (colouring === "escalation") return colours.tones[escalationTone(columns.escalations[host])];
   const status = columns.statuses[host];
   const count = columns.gpu_counts[host];
-  // a host that does not answer is down as a whole, whatever its GPUs were when it last did
-  if (count === 0 || status === "x" || status === "m") return colours.statuses[status] ?? colours.tones[NO_GPUS];
+  if (count === 0) return colours.statuses[status] ?? colours.tones[NO_GPUS];
   const first = Math.floor((column * count) / side);
   const isWide = side / count > WIDE_STRIPE * ratio;
   if (isWide && first < count - 1 && Math.floor(((column + 1) * count) / side) > first) return 0;
+  // a host that does not answer is down as a whole, whatever its GPUs were when it last did
+  if (status === "x" || status === "m") return colours.statuses[status];
   const end = isWide ? first + 1 : Math.ceil(((column + 1) * count) / side);
   let worst = columns.gpu_states[offsets[host] + first];
   for (let gpu = first + 1; gpu < end; gpu += 1) {

@@ -4,6 +4,7 @@
  * What is chosen is kept in the URL, so that it can be shared: `map?by=site&colour=uptime`.
  */
 
+import { MOST_CHOSEN, textOf } from "../chosen.js";
 import { count, plural } from "../format.js";
 import { Brand, LiveBadge } from "../parts/topbar.js";
 import { ThemeButton } from "../parts/themebutton.js";
@@ -20,7 +21,7 @@ const STATUS_LETTER = { healthy: "h", recovering: "r", pending: "n", maintenance
 const STATUS_NAME = Object.fromEntries(Object.entries(STATUS_LETTER).map(([name, letter]) => [letter, name]));
 const COLOURINGS = [
   { name: "state", label: "GPU state", legend: [["up", "up"], ["degraded", "degraded"], ["down", "down or missing"], ["unknown", "unknown"], ["maintenance", "maintenance"]] },
-  { name: "uptime", label: "uptime of the last ping", legend: [["up", "99 % and more"], ["degraded", "90 to 99 %"], ["down", "below 90 %"], ["unknown", "not judged"]] },
+  { name: "uptime", label: "uptime of 24 h", legend: [["up", "99 % and more"], ["degraded", "90 to 99 %"], ["down", "below 90 %"], ["unknown", "not judged"]] },
   { name: "escalation", label: "poor pings in a row", legend: [["up", "none"], ["degraded", "1 or 2"], ["down", "3 and more"]] },
 ];
 
@@ -88,6 +89,7 @@ function MapPage() {
       </select></label>
     </div>
     ${trouble && html`<p class="map-trouble" role="alert">${trouble} What is drawn may be out of date.</p>`}
+    ${map && choice.colouring === "uptime" && !knowsDay(map) && html`<p class="map-trouble" role="alert">Storage does not answer: the uptimes of 24 h are not known now.</p>`}
     <${Legend} colouring=${choice.colouring} />
     ${map && map.columns.agent_ids.length === 0 && html`<p>No agent is registered yet.</p>`}
     ${map && map.columns.agent_ids.length > 0 && html`<${Canvas} map=${map} colouring=${choice.colouring} pinged=${pinged} />`}
@@ -101,6 +103,9 @@ function Live({ onUpdates, onReturn }) {
   const ofTab = { ...state, phase: "ready", fleet: { byStatus: state.byStatus } };
   return html`<${Tab} state=${ofTab} place="Map" /><${LiveBadge} state=${state} />`;
 }
+
+/** Whether the answer has the uptimes of 24 hours, which storage knows. */
+const knowsDay = ({ columns }) => columns.uptimes_24h.length === columns.agent_ids.length;
 
 function Counts({ map }) {
   const { gpu_states: states, agent_ids: hosts } = map.columns;
@@ -132,9 +137,10 @@ function Canvas({ map, colouring, pinged }) {
   const box = useRef();
   const element = useRef();
   const canvas = useRef(null);
-  const [host, setHost] = useState(null);
+  // hosts are remembered by their ids: another map has them at other places
+  const [pointed, setPointed] = useState(null);
   const [lasso, setLasso] = useState(null); // the rectangle that is being drawn
-  const [chosen, setChosen] = useState([]); // the hosts that were lassoed
+  const [chosen, setChosen] = useState(NOBODY);
   useEffect(() => {
     canvas.current = new MapCanvas(element.current);
     return () => canvas.current.stop();
@@ -160,7 +166,7 @@ function Canvas({ map, colouring, pinged }) {
       pinged.current = () => {};
     };
   }, [map]);
-  useEffect(() => setChosen([]), [map.columns.agent_ids.length]);
+  const idOf = (host) => (host === null ? null : map.columns.agent_ids[host]);
   const pointOf = (event) => {
     const at = element.current.getBoundingClientRect();
     return { x: event.clientX - at.left, y: event.clientY - at.top };
@@ -173,26 +179,27 @@ function Canvas({ map, colouring, pinged }) {
   };
   const move = (event) => {
     const { x, y } = pointOf(event);
-    setHost(canvas.current.hostAt(x, y));
+    setPointed(idOf(canvas.current.hostAt(x, y)));
     if (lasso) setLasso({ ...lasso, toX: x, toY: y });
   };
   const release = (event) => {
     const { x, y } = pointOf(event);
     const isLasso = lasso && Math.hypot(lasso.toX - lasso.x, lasso.toY - lasso.y) > LEAST_LASSO;
     setLasso(null);
-    if (isLasso) return setChosen(canvas.current.hostsWithin(sidesOf(lasso)));
-    const found = canvas.current.hostAt(x, y);
-    if (found !== null) location.href = `./#/agent/${encodeURIComponent(map.columns.agent_ids[found])}`;
+    if (isLasso) return setChosen(chosenOf(canvas.current.hostsWithin(sidesOf(lasso)).map(idOf)));
+    const found = idOf(canvas.current.hostAt(x, y));
+    if (found !== null) location.href = `./#/agent/${encodeURIComponent(found)}`;
     return undefined;
   };
   const label = `${count(map.columns.agent_ids.length)} hosts with ${count(map.columns.gpu_states.length)} GPUs; the list of agents says the same in words`;
   const sides = lasso && sidesOf(lasso);
+  const host = map.hosts.get(pointed);
   return html`<div class="map-canvas" ref=${box}>
     <canvas ref=${element} role="img" aria-label=${label}
-      onPointerDown=${press} onPointerMove=${move} onPointerUp=${release} onPointerLeave=${() => setHost(null)}></canvas>
+      onPointerDown=${press} onPointerMove=${move} onPointerUp=${release} onPointerLeave=${() => setPointed(null)}></canvas>
     ${sides && html`<i class="lasso" style=${{ left: `${sides.left}px`, top: `${sides.top}px`, width: `${sides.right - sides.left}px`, height: `${sides.bottom - sides.top}px` }}></i>`}
-    <p class="map-note">${host === null ? "Point at a host to see it, click to open it, draw around hosts to list them." : html`<${Host} map=${map} host=${host} />`}</p>
-    ${chosen.length > 0 && html`<${Chosen} map=${map} hosts=${chosen} clear=${() => setChosen([])} />`}
+    <p class="map-note">${host === undefined ? "Point at a host to see it, click to open it, draw around hosts to filter by them." : html`<${Host} map=${map} host=${host} />`}</p>
+    ${chosen.ids.length > 0 && html`<${Chosen} map=${map} chosen=${chosen} clear=${() => setChosen(NOBODY)} />`}
   </div>`;
 }
 
@@ -200,9 +207,15 @@ const LEAST_LASSO = 8; // pixels: less is a click
 const LISTED = 100;
 const sidesOf = ({ x, y, toX, toY }) => ({ left: Math.min(x, toX), top: Math.min(y, toY), right: Math.max(x, toX), bottom: Math.max(y, toY) });
 
-/** The hosts that were lassoed, the worst first. */
-function Chosen({ map, hosts, clear }) {
+const NOBODY = { ids: [], text: null };
+
+/** The hosts that were drawn around, and what the table's address says for them; null where they are too many. */
+const chosenOf = (ids) => ({ ids, text: ids.length > 0 && ids.length <= MOST_CHOSEN ? textOf(ids) : null });
+
+/** The hosts that were drawn around, the worst first, and the way to the table of them. */
+function Chosen({ map, chosen, clear }) {
   const { columns } = map;
+  const hosts = chosen.ids.map((id) => map.hosts.get(id)).filter((host) => host !== undefined); // others were removed since
   const order = "xpmnrh";
   const sorted = [...hosts].sort((one, other) => order.indexOf(columns.statuses[one]) - order.indexOf(columns.statuses[other]) || one - other);
   const counts = [...order]
@@ -211,7 +224,9 @@ function Chosen({ map, hosts, clear }) {
     .map(([name, number]) => `${count(number)} ${name}`);
   return html`<section class="chosen" aria-label="Hosts that were drawn around">
     <h2>${plural(hosts.length, "host")} <span class="quiet">${counts.join(", ")}</span>
+      ${chosen.text && html`<a href=${`./#/?${new URLSearchParams({ hosts: chosen.text })}`}>Filter the table by them</a>`}
       <button type="button" onClick=${clear}>Clear</button></h2>
+    ${!chosen.text && html`<p class="quiet">The table can be filtered by ${count(MOST_CHOSEN)} hosts at most: draw around fewer.</p>`}
     <ul>${sorted.slice(0, LISTED).map(
       (host) => html`<li key=${host} class=${`tone-${STATUS_NAME[columns.statuses[host]]}`}>
         <i aria-hidden="true"></i><a href=${`./#/agent/${encodeURIComponent(columns.agent_ids[host])}`}>${columns.agent_ids[host]}</a>
@@ -225,16 +240,22 @@ function Host({ map, host }) {
   return html`<strong>${map.columns.agent_ids[host]}</strong> ${saidOf(map, host).join(", ")}`;
 }
 
+/** Tenths of a percent, as the page writes percentages: never rounded up. */
+const percentOf = (tenths) => (tenths === 1000 ? "100%" : `${(tenths / 10).toFixed(1)}%`);
+
 /** What the map knows of a host, in words. */
 function saidOf({ columns, offsets }, host) {
   const gpus = columns.gpu_counts[host];
   const { up, degraded } = countsOf(columns.gpu_states.slice(offsets[host], offsets[host] + gpus));
   const uptime = columns.uptimes[host];
+  const ofDay = columns.uptimes_24h[host] ?? -1;
   const said = [
     STATUS_NAME[columns.statuses[host]],
     gpus > 0 ? `${up} of ${gpus} GPUs up${degraded > 0 ? `, ${degraded} degraded` : ""}` : "no GPU reported",
-    uptime >= 0 ? `${(uptime / 10).toFixed(1)} % at the last ping` : "not judged yet",
   ];
+  if (ofDay >= 0) said.push(`${percentOf(ofDay)} in 24 h`);
+  if (uptime >= 0) said.push(`${percentOf(uptime)} at the last ping`);
+  if (ofDay < 0 && uptime < 0) said.push("not judged yet");
   if (columns.escalations[host] > 0) said.push(`${plural(columns.escalations[host], "poor ping")} in a row`);
   return said;
 }

@@ -3,7 +3,7 @@
 import { formatTime, milliseconds, percent, zone } from "../format.js";
 import { html, memo } from "../preact.js";
 import { reasonOf } from "../labels.js";
-import { hrefOf, wordOf } from "./chips.js";
+import { hrefOfAll, wordOf } from "./chips.js";
 import { Glyph } from "./glyph.js";
 
 const SHOWN = 30;
@@ -25,7 +25,7 @@ export function hostsOf({ ids, place, isAtLeast }) {
 /** The hosts of an entry; those of one site as a link to it. */
 function Hosts({ entry }) {
   const word = entry.place && wordOf("site", entry.place);
-  return word ? html`<a href=${hrefOf(word, "")}>${hostsOf(entry)}</a>` : hostsOf(entry);
+  return word ? html`<a href=${hrefOfAll(word)}>${hostsOf(entry)}</a>` : hostsOf(entry);
 }
 
 /** `text` is the entry as JSON: one that is made anew and says the same is not drawn again. */

@@ -17,18 +17,21 @@ import { hoursSince, periodOf } from "./periods.js";
 import { isJudged, labelOf } from "./row.js";
 
 const CONFLICT = "Two agents answer in turn under this id, and its figures mix both. Give one of them another id, or stop it.";
+const NOT_FOUND = 404;
 const monthNow = () => new Date(serverNow()).toISOString().slice(0, 7);
 
 const close = () => go({ agent: null }, { step: true });
 
 export function Detail({ route, known, beats, returns, mayPing }) {
-  const period = periodOf(route.period, serverNow());
-  const hours = hoursSince(period.since, serverNow());
+  const now = serverNow();
+  const period = periodOf(route.period, now);
+  const hours = hoursSince(period.since, now);
   const id = route.agent;
   const newest = beats?.[0]?.ping_seq ?? 0;
   const { agent, problem } = useAgent(id, known, newest, returns);
   const outcomes = useOutcomes(id, period, beats, returns);
   const series = useSeries(id, period, agent, newest, returns);
+  const isUnknown = problem?.status === NOT_FOUND && outcomes.problem?.status === NOT_FOUND;
   const title = useFocusAndEscape(id);
   const isModal = useModal();
   return html`<section class="detail" role=${isModal ? "dialog" : "complementary"} aria-modal=${isModal ? "true" : undefined} aria-labelledby="detail-title">
@@ -37,22 +40,29 @@ export function Detail({ route, known, beats, returns, mayPing }) {
       <h1 id="detail-title" tabindex="-1" ref=${title}>${id}</h1>
       <a class="plain close" href=${link({ agent: null })} aria-label="Close"><${Icon} name="close" /></a>
     </div>
-    ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+    ${isUnknown && html`<${Unknown} id=${id} />`}
+    ${problem && !isUnknown && html`<p class="problem" role="alert">${problem.message}</p>`}
     ${agent && areTwo(agent) && html`<p class="problem" role="alert">${CONFLICT}</p>`}
     ${agent && mayPing && html`<${PingNow} id=${id} />`}
-    <p class="to-month"><a href=${link({ month: monthNow(), period: null })}>Why this month's figure is what it is</a></p>
+    ${!isUnknown && html`<p class="to-month"><a href=${link({ month: monthNow(), period: null })}>Why this month's figure is what it is</a></p>`}
     ${agent && html`<${Facts} agent=${agent} beats=${beats} search=${route.search} />`}
     ${agent && html`<${Maintenance} agent=${agent} mayBook=${mayPing} returns=${returns} />`}
-    <${Charts} series=${series} period=${period} agent=${agent} />
+    ${!isUnknown && html`<${Charts} series=${series} period=${period} agent=${agent} />`}
     ${agent && html`<${Gpus} agent=${agent} newest=${newest} returns=${returns} />`}
-    <${Outcomes} id=${id} outcomes=${outcomes} hours=${hours} period=${period} series=${series} />
-    <section class="block" aria-label="In the terminal">
-      <h2>In the terminal</h2>
-      <${Copyable} label="look at this agent over NATS" text=${`nats req gpuping.ping.${id} ''`} />
-      <${Copyable} label="history of this agent" text=${`gpuping history ${id} --hours ${hours}`} />
-    </section>
+    ${!isUnknown && html`<${Outcomes} id=${id} outcomes=${outcomes} hours=${hours} period=${period} series=${series} />
+      <${InTheTerminal} id=${id} hours=${hours} />`}
   </section>`;
 }
+
+/** Of an agent that is neither registered nor in history there is nothing else to show. */
+const Unknown = ({ id }) => html`<p class="problem" role="alert">No agent “${id}” is registered, and history has none of that id.</p>
+  <p class="after"><a href=${link({ agent: null })}>Back to the fleet</a></p>`;
+
+const InTheTerminal = ({ id, hours }) => html`<section class="block" aria-label="In the terminal">
+  <h2>In the terminal</h2>
+  <${Copyable} label="look at this agent over NATS" text=${`nats req gpuping.ping.${id} ''`} />
+  <${Copyable} label="history of this agent" text=${`gpuping history ${id} --hours ${hours}`} />
+</section>`;
 
 const NARROW = matchMedia("(max-width: 1299px)"); // the panel then lies over the list
 

@@ -11,7 +11,7 @@ const PAGE = 200;
 const POINTS = 400; // as many as a chart has room for
 const STORAGE_DELAY_MS = 1500; // storage needs a moment to write an outcome
 
-/** The agent. One that no list has is requested, put into the store, and kept up to date there. */
+/** `{ agent, problem }`. An agent that no list has is requested, put into the store, and kept up to date there. */
 export function useAgent(id, known, newest, returns) {
   const [problem, setProblem] = useState(null);
   const isKnown = Boolean(known);
@@ -28,7 +28,7 @@ export function useAgent(id, known, newest, returns) {
         setProblem(null);
         change((state) => ({ fleet: fromAgent(state.fleet, agent) }));
       },
-      (error) => setProblem(error.message),
+      setProblem,
     );
   }, [id, isKnown, newest, returns]);
   return { agent: known ?? null, problem: isKnown ? null : problem };
@@ -96,7 +96,7 @@ export function useOutcomes(id, { text, isOpen }, beats, returns) {
           isLoading: false,
         }));
       },
-      (problem) => setState((known) => ({ ...known, problem: problem.message, isLoading: false })),
+      (problem) => setState((known) => ({ ...known, problem, isLoading: false })),
     );
   };
   useEffect(() => ask(), [id, text, returns]);

@@ -24,7 +24,7 @@ export function Outcomes({ id, outcomes, hours, period, series }) {
   const hasMore = shown < pings.length || more;
   return html`<section class="block" aria-label="History">
     <h2>History <span class="quiet">${sums ? `${plural(sums.pings, "ping")}, ${count(sums.missed)} missed` : ""}</span></h2>
-    ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+    ${problem && html`<p class="problem" role="alert">${problem.message}</p>`}
     ${sums && html`<${SecondsByState} seconds=${sums.seconds} unreported=${sums.unreported_seconds} />`}
     ${lost > 0 && html`<p class="problem">${plural(lost, "outcome")} of ${period.isOpen ? "this period" : "the time since its beginning"} never reached history.</p>`}
     ${pings.length === 0 && !problem && html`<p class="quiet">${nothing}</p>`}

@@ -7,7 +7,6 @@ import { monthBeside, monthBounds } from "../month/model.js";
 
 const HOUR_MS = 3_600_000;
 const MINUTE_MS = 60_000;
-const MOST_MONTHS = 36;
 const LONGEST_MS = 87_600 * HOUR_MS; // ten years, the most that is answered
 
 export const PERIODS = [
@@ -51,7 +50,7 @@ export const customText = (since, until) => [since, until].map((at) => `${new Da
 /** The months from that of one time to that of another, newest first. */
 export function monthsBetween(first, last) {
   const months = [monthOf(last)];
-  while (months.at(-1) > monthOf(first) && months.length < MOST_MONTHS) months.push(monthBeside(months.at(-1), -1));
+  while (months.at(-1) > monthOf(first)) months.push(monthBeside(months.at(-1), -1));
   return months;
 }
 

@@ -3,43 +3,37 @@
  */
 
 import { useEffect, useState } from "../preact.js";
+import { floored, rowsAt, STEP } from "./rowplaces.js";
 
-const STEP = 4; // rows; the window moves by so many at once, few enough for one frame
 const BEYOND = 10; // rows above and below the screen that are elements, too
 const FIRST_PITCH = 52; // pixels from one row to the next, until they are measured
-const MOST_PIXELS = 15_000_000; // browsers cut elements that are higher than 17 to 33 million
 
 /**
- * `{ first, last, pitch, most }`: the rows from `first` to before `last` are elements, `pitch` is the height of each of the
- * others, and `most` the number of rows that a page can have. `top` is the element that ends where row `first` begins.
+ * The rows that are elements, as `rowsAt` tells, and `pitch`, the height of each of the others. `top` is the element that
+ * ends where the first of them begins.
  */
 export function useRowWindow(top, length) {
-  const [{ first, seen, pitch }, setWindow] = useState({ first: 0, seen: 4 * BEYOND, pitch: FIRST_PITCH });
-  const most = Math.floor(MOST_PIXELS / pitch);
+  const [{ place, seen, pitch }, setWindow] = useState({ place: 0, seen: 4 * BEYOND, pitch: FIRST_PITCH });
   useEffect(() => {
     const look = () =>
       setWindow((before) => {
         const next = windowAt(top.current, before.pitch);
-        return next.first === before.first && next.seen === before.seen ? before : { ...before, ...next };
+        return next.place === before.place && next.seen === before.seen ? before : { ...before, ...next };
       });
     look();
     addEventListener("scroll", look, { passive: true });
     return () => removeEventListener("scroll", look);
   }, [pitch]);
   usePitch(top, length > 0, (measured) => setWindow((before) => (before.pitch === measured ? before : { ...before, pitch: measured })));
-  const end = Math.min(most, length);
-  const last = Math.min(end, first + seen);
-  return { first: Math.min(first, Math.max(0, floored(end - 1) - seen + STEP)), last, pitch, most };
+  return { ...rowsAt(place, seen, pitch, length), pitch };
 }
 
-const floored = (row) => Math.floor(row / STEP) * STEP;
-
-/** The first row of the window, and how many it has. */
+/** The place of the window, and how many rows it has. */
 function windowAt(top, pitch) {
   const above = -top.getBoundingClientRect().top; // pixels of the list that are above the screen
   const onScreen = Math.ceil(innerHeight / pitch);
   const seen = floored(onScreen + 2 * BEYOND) + STEP;
-  return { first: Math.max(0, floored(above / pitch - BEYOND)), seen };
+  return { place: Math.max(0, floored(above / pitch - BEYOND)), seen };
 }
 
 /** Calls back with the pitch of the rows whenever the table has another width: a card is higher than a table's row. */

@@ -32,12 +32,12 @@ export function Table({ fleet, route }) {
   const { rows, isAsked, problem } = rowsOf(fleet, route);
   const query = queryOf(route);
   const top = useRef();
-  const { first, last, pitch, most } = useRowWindow(top, rows.length);
+  const { first, last, above, below, pitch } = useRowWindow(top, rows.length);
   const numbers = rows.pagesWithin(first, last).join(" ");
   useEffect(() => showPages(numbers ? numbers.split(" ").map(Number) : []), [numbers, fleet.view.key]);
   return html`<section class="agents" aria-label="Agents">
     <div class="agents-head">
-      <h2>Agents <span class="quiet" role="status">${isAsked ? countText(rows.length, most, fleet, route) : ""}</span></h2>
+      <h2>Agents <span class="quiet" role="status">${isAsked ? countText(rows.length, fleet, route) : ""}</span></h2>
       <${Search} value=${route.search} />
     </div>
     <${Chips} route=${route} />
@@ -46,7 +46,7 @@ export function Table({ fleet, route }) {
       <div class="row head" role="row" aria-rowindex="1">
         ${COLUMNS.map((column) => html`<${Heading} key=${column.label} ...${column} route=${route} />`)}
       </div>
-      <div key="top" ref=${top} class="unseen" style=${{ height: `${first * pitch}px` }}></div>
+      <div key="top" ref=${top} class="unseen" style=${{ height: `${above}px` }}></div>
       ${rows.within(first, last).map(({ index, agent }) => {
         if (!agent) return html`<${UnknownRow} key=${index} index=${index} pitch=${pitch} />`;
         return html`<${ErrorBoundary} key=${agent.agent_id} name=${`Agent ${agent.agent_id}`} resetOn=${agent} isRow>
@@ -56,7 +56,7 @@ export function Table({ fleet, route }) {
         />
       <//>`;
       })}
-      <div key="bottom" class="unseen" style=${{ height: `${(Math.min(most, rows.length) - last) * pitch}px` }}></div>
+      <div key="bottom" class="unseen" style=${{ height: `${below}px` }}></div>
       ${rows.length === 0 && isAsked && !problem && html`<${NoRows} route=${route} />`}
       ${!isAsked && html`<div class="no-rows" role="row"><div role="cell">Asking for the agents …</div></div>`}
     </div>
@@ -67,11 +67,9 @@ export function Table({ fleet, route }) {
 const UnknownRow = ({ index, pitch }) =>
   html`<div class="row is-unknown" role="row" aria-rowindex=${index + 2} style=${{ height: `${pitch}px` }}><div class="cell" role="cell">…</div></div>`;
 
-/** How many rows fit, and of how many, where that is another number. */
-function countText(number, most, fleet, route) {
-  if (!route.search.trim() && !route.status) {
-    return number > most ? `the first ${count(most)} of ${count(number)}` : `${count(number)}${orderNote(fleet, route)}`;
-  }
+/** How many agents are listed, and of how many, where that is another number. */
+function countText(number, fleet, route) {
+  if (!route.search.trim() && !route.status && !route.hosts) return `${count(number)}${orderNote(fleet, route)}`;
   return `${count(number)} found, of ${count(fleet.total)}`;
 }
 
@@ -94,10 +92,10 @@ function Heading({ sort, label, note, isNumber, route }) {
 }
 
 function NoRows({ route }) {
-  const of = route.status ? `is ${status(route.status).label.toLowerCase()}` : "is listed";
-  const and = route.search ? `${route.status ? " and" : ", or"} fits “${route.search}”` : "";
+  const whose = route.hosts ? "None of the hosts of the map" : "No agent";
+  const does = [route.status && `is ${status(route.status).label.toLowerCase()}`, route.search && `fits “${route.search}”`].filter(Boolean);
   return html`<div class="no-rows" role="row"><div role="cell">
-    <p>No agent ${of}${and}.</p>
-    <button type="button" onClick=${() => go({ status: null, search: "" })}>Show all agents</button>
+    <p>${whose} ${does.join(" and ") || (route.hosts ? "is registered any more" : "is listed")}.</p>
+    <button type="button" onClick=${() => go({ status: null, hosts: null, search: "" })}>Show all agents</button>
   </div></div>`;
 }
