@@ -38,7 +38,6 @@ PageLimit = Annotated[int, Meta(ge=1, le=1000)]
 SearchText = Annotated[str, Meta(max_length=200)]
 
 SIMULATED = "simulated"  # the remark about a report whose GPUs do not exist
-BY_HTTP = "by_http"  # the remark about a report that a gateway asked for by HTTP: it is not signed
 
 
 class GpuSummary(Struct, kw_only=True, frozen=True):

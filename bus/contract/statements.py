@@ -94,43 +94,6 @@ class StatementRequest(Message, kw_only=True, frozen=True):
     maintenance: Annotated[tuple[BookedMaintenance, ...], Meta(max_length=1_000)] = ()
 
 
-# A remark (`scheduler/fleet/duplicate_ids.py`); statements say of it when it was, not how often.
-TWO_UNDER_ONE_ID = "two_under_one_id"
-# A remark: the first outcome of an agent after its state was restored from a backup.
-RESTORED = "restored"
-# What a statement says of each other remark about a report (`scheduler/ping/admission.py`).
-REMARK_WORDS = {
-    "unheard": "Between two pings or more that were missed in a row, no time counts as up",
-    "clock_disagrees": (
-        "The host told of more time than passed by our clock; it was scaled to what passed"
-    ),
-    "time_cut": "The host told of more unknown time than passed; it was cut to what passed",
-    "stood_still": (
-        "Our scheduler stood still; what the host does not know of that time is excused"
-    ),
-    "time_missing": "The host told of less time than passed; the rest is unknown",
-    "unreported": "An expected GPU was not in the report and counts as down",
-    "gpus_contradict_host": (
-        "The host was said to be better than its GPUs, and counts as its worst GPU"
-    ),
-    "ledger_edited": (
-        "The host's ledger does not contain what it reported before; the report was refused, and "
-        "what that process did not see itself is unknown"
-    ),
-    "ledger_rewound": (
-        "The host's ledger was put back to where it was at an earlier report; what it lost is "
-        "unknown"
-    ),
-    "ledger_new": "The host lost its ledger and began a new one; the time before it is unknown",
-    "by_http": "The host was asked by HTTP: these reports are not signed",
-    RESTORED: (
-        "The bus was restored from a backup; pings that were recorded after it are lost on our "
-        "side, and their time is in this one's window"
-    ),
-    "ledger_forgotten": "Our own state was restored from a backup that the host's ledger is past",
-}
-
-
 class Account(Struct, kw_only=True, frozen=True):
     """The month of one GPU or of the host.
 

@@ -5,7 +5,7 @@ came later are therefore written to fields and a file of their own, which earlie
 For the same reason roles that are unknown here are left out: a later version makes them again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ FLEET = "fleet.json"
 ISSUED = "issued.jsonl"
 ISSUED_LATER = "issued-later.jsonl"
 LATER_ROLES: frozenset[RoleName] = frozenset({"bridge"})
-# Where roles stand in fleet.json: as the keys of a table, or as its values.
+# The tables of fleet.json in which the key of an entry is a role, and those in which the value is.
 _BY_ROLE = ("signing_keys", "role_accounts")
 _TO_ROLE = ("retiring", "in_fleet")
+_TABLES_WITH_ROLES = (*_BY_ROLE, *_TO_ROLE)
 
 
 class Fleet(Struct, frozen=True, kw_only=True):
@@ -30,9 +31,9 @@ class Fleet(Struct, frozen=True, kw_only=True):
     the rotation is finished. revoked: public keys of users, each with the second since 1970 until
     which tokens for it are void. requires_signed: reports of hosts without a known key do not
     count, unless GPUPING_REQUIRE_SIGNED says otherwise; false for fleets of before identities.
-    unsigned_until: second since 1970 from which they do not count there either.
-    changed_at: seconds since 1970, and later at every change: servers that were away take the
-    account that was issued last, and know no part of a second.
+    unsigned_until: second since 1970 from which they do not count there either; None: no end.
+    changed_at: seconds since 1970, at least one second later at every change: servers that were
+    away take the account that was issued last, and compare whole seconds.
     """
 
     operator: str
@@ -64,27 +65,35 @@ class Issued(Struct, frozen=True, kw_only=True):
 def decode(data: bytes) -> Fleet:
     """Raises msgspec.DecodeError."""
     tables: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
-    for name in (*_BY_ROLE, *_TO_ROLE):
-        table = {**tables.get(name, {}), **tables.get(f"later_{name}", {})}
-        tables[name] = {key: of for key, of in table.items() if _role(name, key, of) in ROLES}
+    for name in _TABLES_WITH_ROLES:
+        table = tables.get(name, {}) | tables.get(f"later_{name}", {})
+        tables[name] = {
+            key: value for key, value in table.items() if _role(name, key, value) in ROLES
+        }
     return msgspec.convert(tables, Fleet)
 
 
 def encode(fleet: Fleet) -> bytes:
     """Readable, and with what earlier versions do not know set apart."""
     tables: dict[str, Any] = msgspec.to_builtins(fleet)
-    for name in (*_BY_ROLE, *_TO_ROLE):
-        table: Mapping[str, str] = tables[name]
-        later = {key: of for key, of in table.items() if _role(name, key, of) in LATER_ROLES}
-        tables[name] = {key: of for key, of in table.items() if key not in later}
+    for name in _TABLES_WITH_ROLES:
+        earlier = {}
+        later = {}
+        for key, value in tables[name].items():
+            if _role(name, key, value) in LATER_ROLES:
+                later[key] = value
+            else:
+                earlier[key] = value
+        tables[name] = earlier
         tables[f"later_{name}"] = later
     return msgspec.json.format(msgspec.json.encode(tables)) + b"\n"
 
 
-def _role(table: str, key: str, of: str) -> str:
+def _role(table: str, key: str, value: str) -> str:
+    """Returns the role of an entry in a table."""
     if table in _BY_ROLE:
         return key
-    return of
+    return value
 
 
 def issued_in(folder: Path) -> Iterator[Issued]:
@@ -94,5 +103,6 @@ def issued_in(folder: Path) -> Iterator[Issued]:
         if not path.exists():
             continue
         for line in path.read_bytes().splitlines():
-            if msgspec.json.decode(line, type=dict[str, Any]).get("role") in ROLES:
-                yield msgspec.json.decode(line, type=Issued)
+            fields = msgspec.json.decode(line, type=dict[str, Any])
+            if fields.get("role") in ROLES:
+                yield msgspec.convert(fields, Issued)

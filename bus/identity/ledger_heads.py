@@ -13,6 +13,7 @@ chain contains, or why it contains none:
 Pure.
 """
 
+from bus.contract.remarks import LEDGER_FORGOTTEN, LEDGER_NEW, LEDGER_REWOUND
 from bus.errors import GpupingError
 from bus.identity.signatures import GENESIS
 
@@ -20,13 +21,6 @@ NEW_LEDGER = "new-ledger"
 FORGOTTEN = "forgotten"
 BROKEN = "broken"
 HEADS_HELD = 2
-
-# What is said about a report whose ledger does not simply go on. None of these refuses it.
-LEDGER_REWOUND = "ledger_rewound"
-LEDGER_NEW = "ledger_new"
-LEDGER_FORGOTTEN = "ledger_forgotten"
-# Why a report is refused.
-LEDGER_EDITED = "ledger_edited"
 
 
 class LedgerEditedError(GpupingError):

@@ -5,7 +5,14 @@ The checks of `bus_checks` ask; these judge.
 
 from collections.abc import Sequence
 
-from bus.contract.questions import Agent, AgentPage, SchedulerStats, StorageStats
+from bus.contract.questions import (
+    Agent,
+    AgentPage,
+    BusServer,
+    LostGateway,
+    SchedulerStats,
+    StorageStats,
+)
 from gpuping.output.findings import Finding, note, ok, warning
 
 NAMED_AGENTS = 5
@@ -16,7 +23,10 @@ SHORT_EDGE_DAYS = 7.0
 
 def policies(schedulers: list[SchedulerStats]) -> Finding:
     """Whether all schedulers judge by the same rules."""
-    differing = [stats.instance for stats in schedulers if stats.differing_policies]
+    differing = []
+    for stats in schedulers:
+        if stats.differing_policies:
+            differing.append(stats.instance)
     if differing:
         detail = f"schedulers judge by different rules: {', '.join(differing)}"
         return warning("policies", detail, "give all schedulers the same PING_ settings")
@@ -25,53 +35,74 @@ def policies(schedulers: list[SchedulerStats]) -> Finding:
 
 def bus_disks(schedulers: list[SchedulerStats]) -> Finding:
     """Whether each nats-server has room, and syncs what it acknowledges."""
-    servers = {server.name: server for stats in schedulers for server in stats.bus_servers}
+    servers = _bus_servers(schedulers)
     if not servers:
         advice = "give a scheduler NATS_SYSTEM_CREDS (identity/system.creds)"
         return note("bus disks", "no scheduler sees the disks of the nats-servers", advice)
-    unsynced = [server.name for server in servers.values() if not server.syncs_always]
+    unsynced = []
+    used = []
+    is_full = False
+    for server in servers:
+        if not server.syncs_always:
+            unsynced.append(server.name)
+        share = server.stored_bytes / server.limit_bytes
+        limit_gib = server.limit_bytes / 2**30
+        used.append(f"{server.name} {share:.0%} of {limit_gib:.1f} GiB")
+        if share > MOST_USED_SHARE:
+            is_full = True
     if unsynced:
         detail = f"{', '.join(unsynced)}: a power cut loses outcomes that were acknowledged"
         advice = "set `sync_interval: always` in jetstream {} of nats-server (deploy/nats.conf)"
         return warning("bus disks", detail, advice)
-    parts = []
-    is_full = False
-    for server in servers.values():
-        used = server.stored_bytes / server.limit_bytes
-        is_full = is_full or used > MOST_USED_SHARE
-        parts.append(f"{server.name} {used:.0%} of {server.limit_bytes / 2**30:.1f} GiB")
-    detail = f"used: {', '.join(parts)}"
+    detail = f"used: {', '.join(used)}"
     if is_full:
         advice = "make room, or raise max_file_store: a full bus takes no outcomes"
         return warning("bus disks", detail, advice)
     return ok("bus disks", detail)
 
 
+def _bus_servers(schedulers: list[SchedulerStats]) -> list[BusServer]:
+    """The nats-servers that any scheduler sees, each of them once."""
+    by_name: dict[str, BusServer] = {}
+    for stats in schedulers:
+        for server in stats.bus_servers:
+            by_name[server.name] = server
+    return list(by_name.values())
+
+
 def gateways(schedulers: list[SchedulerStats]) -> Finding:
     """Whether somebody shows the fleet over HTTP, and which gateways froze or were cut off."""
-    counts = [stats.gateways for stats in schedulers if stats.gateways is not None]
+    counts = []
+    for stats in schedulers:
+        if stats.gateways is not None:
+            counts.append(stats.gateways)
     if not counts:
         return note("gateways", "no scheduler sees who is connected (NATS_SYSTEM_CREDS)")
-    connected = f"{max(counts)} connected"
-    advice = "start it again, or see its log"
-    if max(counts) == 0:
-        connected = "no gateway is connected to the bus"
+    connected = max(counts)
+    if connected:
+        detail = f"{connected} connected"
+        advice = "start it again, or see its log"
+    else:
+        detail = "no gateway is connected to the bus"
         advice = "start `gpuping gateway`, or see its log"
     lost = _lost_gateways(schedulers)
     if lost:
-        return warning("gateways", f"{connected}; frozen or cut off: {', '.join(lost)}", advice)
-    if max(counts) == 0:
-        return warning("gateways", connected, advice)
-    return ok("gateways", connected)
+        detail += f"; frozen or cut off: {', '.join(lost)}"
+    if lost or not connected:
+        return warning("gateways", detail, advice)
+    return ok("gateways", detail)
 
 
 def _lost_gateways(schedulers: list[SchedulerStats]) -> list[str]:
-    """The gateways that are lost by the word of the scheduler that knows of most of them.
+    """The lost gateways, as the scheduler lists them that knows of the most.
 
-    Each scheduler hears of all of them, but for what happened before it was started.
+    Each scheduler is told of all of them, except of what happened before it was started.
     """
-    most = max(schedulers, key=lambda stats: len(stats.lost_gateways))
-    return [f"{one.host} since {one.since:%H:%M:%S} UTC" for one in most.lost_gateways]
+    longest: tuple[LostGateway, ...] = ()
+    for stats in schedulers:
+        if len(stats.lost_gateways) > len(longest):
+            longest = stats.lost_gateways
+    return [f"{one.host} since {one.since:%H:%M:%S} UTC" for one in longest]
 
 
 def storage_disk(stats: StorageStats) -> Finding:
@@ -107,7 +138,10 @@ def agents(silent: AgentPage, pending: AgentPage) -> Finding:
     `silent` lists those whose last pings were missed, `pending` those that have never answered; the
     latter may not have been pinged yet.
     """
-    never_answered = [agent for agent in pending.agents if agent.missed_pings]
+    never_answered = []
+    for agent in pending.agents:
+        if agent.missed_pings:
+            never_answered.append(agent)
     found = []
     if silent.total:
         found.append(f"{silent.total} do not answer: {_named(silent.agents, silent.total)}")
@@ -123,8 +157,10 @@ def agents(silent: AgentPage, pending: AgentPage) -> Finding:
 def _named(agents: Sequence[Agent], total: int) -> str:
     named = []
     for agent in agents[:NAMED_AGENTS]:
-        reason = f" ({agent.last_reason})" if agent.last_reason else ""
-        named.append(f"{agent.agent_id}{reason}")
+        if agent.last_reason:
+            named.append(f"{agent.agent_id} ({agent.last_reason})")
+        else:
+            named.append(agent.agent_id)
     if total > NAMED_AGENTS:
         named.append("...")
     return ", ".join(named)

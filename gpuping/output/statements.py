@@ -3,7 +3,8 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from bus.contract.statements import REMARK_WORDS, Account, FleetReplay, Pay, Statement
+from bus.contract.remarks import REMARK_WORDS
+from bus.contract.statements import Account, FleetReplay, Pay, Statement
 from gpuping.output.formats import duration, percent, untrusted
 from gpuping.output.terminal import plain_table
 

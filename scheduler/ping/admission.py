@@ -16,20 +16,20 @@ from msgspec import Struct
 
 from bus.contract.durations import UNBOUNDED, Durations, Interval
 from bus.contract.messages import GpuState
+from bus.contract.remarks import (
+    CLOCK_DISAGREES,
+    GPUS_CONTRADICT_HOST,
+    STOOD_STILL,
+    TIME_CUT,
+    TIME_MISSING,
+    UNHEARD,
+    UNREPORTED,
+)
 
 SAME_CLOCK_MS = 50  # how far two measurements by one boot's CLOCK_BOOTTIME may be apart
 OTHER_CLOCK_MS = 2_000  # the same for the wall clocks of two schedulers, or of two boots
 PERCENT_TOLERANCE = 0.01  # between the reported percent and the reported seconds
 ALWAYS = Interval(-UNBOUNDED, UNBOUNDED)  # the interval of a GPU that was expected all the time
-
-# What is said about an admitted report. None of these refuses it.
-CLOCK_DISAGREES = "clock_disagrees"  # more known time than passed: scaled down
-TIME_CUT = "time_cut"  # more unknown time than passed: cut
-TIME_MISSING = "time_missing"  # less time than passed: filled with unknown
-UNREPORTED = "unreported"  # an expected GPU is not in the report: down
-GPUS_CONTRADICT_HOST = "gpus_contradict_host"  # the host was said to be better than its GPUs
-UNHEARD = "unheard"  # between two billed misses nothing counts as up
-STOOD_STILL = "stood_still"  # the scheduler stood still, and the host's unknown time is excused
 
 # Why a report is refused. The ping then counts as missed, and the report is kept as evidence.
 PERCENT_CONTRADICTS_SECONDS = "percent_contradicts_seconds"

@@ -25,9 +25,7 @@ from bus.contract.messages import (
     encode,
     report_of,
 )
-from bus.contract.questions import BY_HTTP
-from bus.contract.statements import RESTORED, TWO_UNDER_ONE_ID
-from bus.identity.ledger_heads import LEDGER_EDITED
+from bus.contract.remarks import BY_HTTP, LEDGER_EDITED, RESTORED, TWO_UNDER_ONE_ID
 from bus.identity.signed_report import HEADER, Checked
 from bus.transport.batch import Write
 from scheduler.fleet import duplicate_ids

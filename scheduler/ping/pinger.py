@@ -18,8 +18,9 @@ from nats.aio.msg import Msg
 from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.messages import UptimeReport, decode
+from bus.contract.remarks import LEDGER_EDITED
 from bus.errors import BadMessageError
-from bus.identity.ledger_heads import LEDGER_EDITED, LedgerEditedError
+from bus.identity.ledger_heads import LedgerEditedError
 from bus.identity.signed_report import HEADER, BadSignatureError, Expected
 from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import BusClock

@@ -17,7 +17,7 @@ from bus.contract.explanations import (
     IntervalStep,
     Loss,
 )
-from bus.contract.questions import BY_HTTP
+from bus.contract.remarks import BY_HTTP
 from bus.contract.statements import Statement, StatementRequest
 from storage.engine.rows import from_microseconds, microseconds, milliseconds
 from storage.explanations.days import day_accounts

@@ -13,12 +13,13 @@ from msgspec.structs import replace
 
 from bus.contract.durations import Durations, Interval
 from bus.contract.explanations import LostState
+from bus.contract.remarks import GPUS_CONTRADICT_HOST, TIME_MISSING, UNHEARD, UNREPORTED
 from storage.statements.gaps import Gap
 from storage.statements.incident_merging import CLOCK_JITTER_US
 from storage.statements.windows import TOLERANCE_MS, ReportWindow, not_up_intervals, share_within
 
 # The remarks that say why time is unknown or down though no incident does.
-EXPLAINING_REMARKS = ("unheard", "time_missing", "unreported", "gpus_contradict_host")
+EXPLAINING_REMARKS = (UNHEARD, TIME_MISSING, UNREPORTED, GPUS_CONTRADICT_HOST)
 
 
 class Charge(NamedTuple):

@@ -9,13 +9,19 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from bus.contract.durations import Durations, Interval
+from bus.contract.remarks import STOOD_STILL
 from storage.engine.rows import EXCUSED
 from storage.explanations.losses import EXPLAINING_REMARKS
 from storage.statements.gaps import Gap
-from storage.statements.windows import STATES, ReportWindow, is_explained, not_up_intervals
+from storage.statements.windows import (
+    STATES,
+    NotUp,
+    ReportWindow,
+    is_explained,
+    not_up_intervals,
+)
 
 MOST_REASONS = 4  # of one piece
-STOOD_STILL = "stood_still"  # the remark of a scheduler that did not run (`scheduler/ping`)
 
 
 class Piece(Struct, frozen=True, gc=False):
@@ -29,17 +35,21 @@ class Piece(Struct, frozen=True, gc=False):
     @property
     def is_plain(self) -> bool:
         """Returns whether the piece has one state throughout."""
-        values = [getattr(self.durations, state) for state in STATES]
-        return sum(1 for value in [*values, self.unreported_ms] if value) <= 1
+        states = 0
+        if self.unreported_ms:
+            states += 1
+        for state in STATES:
+            if getattr(self.durations, state):
+                states += 1
+        return states <= 1
 
     def joined(self, other: "Piece") -> "Piece":
         """Returns both as one."""
-        reasons = tuple(dict.fromkeys(self.reasons + other.reasons))[:MOST_REASONS]
         return Piece(
             interval=Interval(self.interval.begin, other.interval.end),
             durations=self.durations + other.durations,
             unreported_ms=self.unreported_ms + other.unreported_ms,
-            reasons=reasons,
+            reasons=_first_reasons(self.reasons + other.reasons),
         )
 
     def within(self, period: Interval) -> "Piece":
@@ -47,12 +57,19 @@ class Piece(Struct, frozen=True, gc=False):
         if period.covers(self.interval):
             return self
         inside = self.interval.intersection(period)
+        whole_us = self.interval.length
         shares = {}
         for state in STATES:
-            value = getattr(self.durations, state)
-            shares[state] = value * inside.length // self.interval.length
-        unreported_ms = self.unreported_ms * inside.length // self.interval.length
+            value_ms = getattr(self.durations, state)
+            shares[state] = value_ms * inside.length // whole_us
+        unreported_ms = self.unreported_ms * inside.length // whole_us
         return Piece(inside, Durations(**shares), unreported_ms, self.reasons)
+
+
+def _first_reasons(reasons: Iterable[str]) -> tuple[str, ...]:
+    """Returns each reason once, and no more of them than a piece may have."""
+    distinct = tuple(dict.fromkeys(reasons))
+    return distinct[:MOST_REASONS]
 
 
 class _Kind(NamedTuple):
@@ -74,21 +91,10 @@ def window_pieces(window: ReportWindow, gpu: str | None, noted: Noted) -> Iterat
 
     A window whose incidents do not say when its states were is one piece.
     """
-    whole = window.host
-    if gpu is not None:
-        whole = window.gpus[gpu]
     timeline = not_up_intervals(window, gpu)
-    reasons = [one.incident.reason for one in timeline]
-    if gpu is not None and not reasons:
-        reasons += window.gpu_reasons.get(gpu, ())
-    if not reasons and (whole.down or whole.unknown):
-        reasons += [remark for remark in EXPLAINING_REMARKS if remark in noted.remarks]
-    if whole.excused:
-        reasons += _excuses(window, noted)
-    distinct = tuple(dict.fromkeys(reasons))
-    piece = Piece(window.interval, whole, 0, distinct[:MOST_REASONS])
-    if piece.is_plain or not timeline or not is_explained(window, gpu):
-        yield piece
+    whole = _whole_window(window, gpu, timeline, noted)
+    if whole.is_plain or not timeline or not is_explained(window, gpu):
+        yield whole
         return
     reached_us = window.interval.begin
     for one in timeline:
@@ -100,9 +106,34 @@ def window_pieces(window: ReportWindow, gpu: str | None, noted: Noted) -> Iterat
         yield _plain(reached_us, window.interval.end, "up", ())
 
 
+def _whole_window(
+    window: ReportWindow,
+    gpu: str | None,
+    timeline: Sequence[NotUp],
+    noted: Noted,
+) -> Piece:
+    """Returns the window as one piece, with every reason for which it was not up."""
+    durations = window.host
+    if gpu is not None:
+        durations = window.gpus[gpu]
+    reasons = [one.incident.reason for one in timeline]
+    if gpu is not None and not reasons:
+        reasons += window.gpu_reasons.get(gpu, ())
+    if not reasons and (durations.down or durations.unknown):
+        for remark in EXPLAINING_REMARKS:
+            if remark in noted.remarks:
+                reasons.append(remark)
+    if durations.excused:
+        reasons += _excuses(window, noted)
+    return Piece(window.interval, durations, 0, _first_reasons(reasons))
+
+
 def _excuses(window: ReportWindow, noted: Noted) -> list[str]:
     """Returns why time of a window was excused, as far as anything says so."""
-    excuses = [one.reason for one in window.incidents if one.state == EXCUSED]
+    excuses = []
+    for incident in window.incidents:
+        if incident.state == EXCUSED:
+            excuses.append(incident.reason)
     if STOOD_STILL in noted.remarks:
         excuses.append(STOOD_STILL)
     if noted.reason is not None:
@@ -192,17 +223,18 @@ def drawn_pieces(pieces: Iterable[Piece], period: Interval, grain_us: int) -> li
     """
     drawn: list[Piece] = []
     for piece in _alike_joined(pieces, period):
-        last = drawn[-1] if drawn else None
-        meets = last is not None and last.interval.end == piece.interval.begin
-        if last is not None and meets and _is_short(last, grain_us) and _is_short(piece, grain_us):
-            drawn[-1] = last.joined(piece)
+        if drawn and _are_summed(drawn[-1], piece, grain_us):
+            drawn[-1] = drawn[-1].joined(piece)
         else:
             drawn.append(piece)
     return drawn
 
 
-def _is_short(piece: Piece, grain_us: int) -> bool:
-    return piece.interval.length < grain_us
+def _are_summed(last: Piece, piece: Piece, grain_us: int) -> bool:
+    """Returns whether two pieces meet and both are shorter than the grain."""
+    if last.interval.end != piece.interval.begin:
+        return False
+    return last.interval.length < grain_us and piece.interval.length < grain_us
 
 
 def _alike_joined(pieces: Iterable[Piece], period: Interval) -> Iterator[Piece]:

@@ -9,8 +9,8 @@ from msgspec import Struct
 from bus.contract.durations import Durations, Interval
 from bus.contract.messages import Span
 from bus.contract.questions import SIMULATED
+from bus.contract.remarks import TWO_UNDER_ONE_ID
 from bus.contract.statements import (
-    TWO_UNDER_ONE_ID,
     BookedMaintenance,
     LeftOut,
     Replay,

@@ -12,7 +12,8 @@ from msgspec import structs
 
 from bus.contract.messages import Incident, Span
 from bus.contract.reasons import reason_words
-from bus.contract.statements import REMARK_WORDS, Account, Pay, Replay, Split, Statement
+from bus.contract.remarks import REMARK_WORDS
+from bus.contract.statements import Account, Pay, Replay, Split, Statement
 
 SHOWN_INCIDENTS = 200
 _STATE_WORDS = {"unreported": "not reported"}

@@ -71,7 +71,7 @@ def unaccounted(
     found: dict[int, Unaccounted] = {}
     for agent, gap in fleet_gaps(reader, period):
         found[agent] = found.get(agent, NOTHING).with_gap(gap, period)
-    return {agent: time for agent, time in found.items() if time != NOTHING}
+    return _without_nothing(found)
 
 
 def unaccounted_by_bucket(
@@ -89,12 +89,18 @@ def unaccounted_by_bucket(
         within = gap.interval.intersection(period)
         if within.length == 0:
             continue
-        begin_us = base_us + (within.begin - base_us) // grain_us * grain_us
+        buckets_before = (within.begin - base_us) // grain_us
+        begin_us = base_us + buckets_before * grain_us
         while begin_us < within.end:
-            bucket = Interval(begin_us, begin_us + grain_us).intersection(period)
+            bucket = Interval(begin_us, begin_us + grain_us)
+            bucket = bucket.intersection(period)
             found[begin_us] = found.get(begin_us, NOTHING).with_gap(gap, bucket)
             begin_us += grain_us
-    return {begin_us: time for begin_us, time in found.items() if time != NOTHING}
+    return _without_nothing(found)
+
+
+def _without_nothing(found: dict[int, Unaccounted]) -> dict[int, Unaccounted]:
+    return {key: time for key, time in found.items() if time != NOTHING}
 
 
 def fleet_gaps(reader: Reader, period: Interval) -> Iterator[tuple[int, Gap]]:

@@ -21,11 +21,10 @@ from bus.contract.durations import Durations, Interval
 from bus.contract.maintenance import BookRequest
 from bus.contract.messages import AgentEntry, AgentState, PingRequest, Seconds, decode, encode
 from bus.contract.questions import RegisterReply, RegisterRequest
-from bus.contract.statements import TWO_UNDER_ONE_ID
+from bus.contract.remarks import STOOD_STILL, TWO_UNDER_ONE_ID
 from bus.settings import Settings
 from bus.transport import connection, micro_services
 from bus.transport.bucket import read
-from scheduler.ping.admission import STOOD_STILL
 from scheduler.ping.pinger import REPORT_LIMIT_BYTES
 from scheduler.ping.timestamps import milliseconds
 from scheduler.service import running

@@ -10,10 +10,10 @@ from bus.client.fleet_client import FleetClient
 from bus.contract.maintenance import BookingsRequest, BookRequest, CancelRequest
 from bus.contract.messages import AgentState, encode
 from bus.contract.questions import RegisterRequest
+from bus.contract.remarks import STOOD_STILL
 from bus.errors import RefusedError
 from bus.settings import Settings
 from bus.transport import connection
-from scheduler.ping.admission import STOOD_STILL
 from scheduler.service import running
 from tests.agents import TestAgents, answering, report
 from tests.history import until_history

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from bus.contract.messages import Enrolment, GpuReport, Incident, Seconds, encode
+from bus.contract.remarks import TWO_UNDER_ONE_ID
 from bus.contract.statements import (
-    TWO_UNDER_ONE_ID,
     FleetReplayRequest,
     Statement,
     StatementRequest,

@@ -16,12 +16,10 @@ from agentd.ledger.records import CountedUntil
 from agentd.ledger.store import LedgerStore
 from agentd.samples import GpuSample, Sample
 from bus.contract.durations import Interval
+from bus.contract.remarks import LEDGER_FORGOTTEN, LEDGER_NEW, LEDGER_REWOUND
 from bus.identity.ledger_heads import (
     BROKEN,
     FORGOTTEN,
-    LEDGER_FORGOTTEN,
-    LEDGER_NEW,
-    LEDGER_REWOUND,
     NEW_LEDGER,
     LedgerEditedError,
     heads_after,

@@ -17,10 +17,10 @@ from bus.contract.messages import (
     UptimeReport,
     report_of,
 )
+from bus.contract.remarks import CLOCK_DISAGREES
 from gpuping.alerts.detect.findings import Event, Findings
 
 LONGEST_LABEL = 128
-CLOCK_DISAGREES = "clock_disagrees"  # a remark of the admission of reports
 _NO_REPORT: frozenset[RuleName] = frozenset(
     {"poor", "gpu-incident", "gpu-set-changed", "twin", "clock"}
 )
