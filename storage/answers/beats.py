@@ -26,14 +26,19 @@ def beats(reader: Reader, request: BeatsRequest, now: datetime) -> BeatsReply:
         if number is not None:
             numbers[number] = agent_id
     found = _newest(reader, list(numbers), now_us - DAY_US, request.count)
-    short = [number for number in numbers if _is_short(found.get(number, []), request.count)]
+    short = []
+    for number in numbers:
+        if _is_short(found.get(number, []), request.count):
+            short.append(number)
     if short:
         found |= _newest(reader, short, now_us - BEATS_HOURS * HOUR_US, request.count)
-    every = [row for number in numbers for row in found.get(number, [])]
+    rows = []
+    for number in numbers:
+        rows += found.get(number, [])
     pings: dict[str, list[Ping]] = {agent_id: [] for agent_id in numbers.values()}
-    for ping in to_pings(reader, every):
+    for ping in to_pings(reader, rows):
         pings[ping.agent_id].append(_without_healthy_gpus(ping))
-    return BeatsReply(beats={agent_id: tuple(of) for agent_id, of in pings.items()})
+    return BeatsReply(beats={agent_id: tuple(newest) for agent_id, newest in pings.items()})
 
 
 def _newest(

@@ -204,12 +204,13 @@ def _incident(group: list[_IncidentRow]) -> HostIncident:
     until_us = None
     if first.until_us is not None:
         until_us = max(row.until_us or 0 for row in group)
+    gpus = {row.gpu for row in group if row.gpu is not None}
     return HostIncident(
         state=first.state,
         reason=first.reason,
         since=_moment(first.since_us),
         until=_moment(until_us) if until_us is not None else None,
-        gpus=len({row.gpu for row in group if row.gpu is not None}),
+        gpus=len(gpus),
     )
 
 

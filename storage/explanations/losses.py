@@ -213,5 +213,8 @@ def total_by_charge(losses: Iterable[ChargedLoss]) -> dict[Charge, list[ChargedL
     by_charge: dict[Charge, list[ChargedLoss]] = {}
     for loss in losses:
         by_charge.setdefault(loss.charge, []).append(loss)
-    costs = {charge: sum(one.lost_ms for one in of) for charge, of in by_charge.items()}
-    return {charge: by_charge[charge] for charge in sorted(costs, key=costs.__getitem__)[::-1]}
+    costs: dict[Charge, int] = {}
+    for charge, charged in by_charge.items():
+        costs[charge] = sum(loss.lost_ms for loss in charged)
+    cheapest_first = sorted(costs, key=costs.__getitem__)
+    return {charge: by_charge[charge] for charge in reversed(cheapest_first)}

@@ -100,23 +100,36 @@ class SequenceRanges:
     ) -> int:
         """Returns how many numbers are missing up to `last`, with those directly before `first`."""
         ranges = self._snapshot(agent)
-        held_before = self._base_of(agent, ranges[0].first if ranges else first)
+        lowest = first
+        if ranges:
+            lowest = ranges[0].first
+        before = self._base_of(
+            agent, lowest
+        )  # the highest number below `first` that is not missing
         held = 0
         for known in ranges:
             if known.first < first:
-                held_before = min(known.last, first - 1)
-            overlap = min(known.last, last) - max(known.first, first) + 1
-            held += max(0, overlap)
-        return max(0, last - held_before - held)
+                before = min(known.last, first - 1)
+            overlap_first = max(known.first, first)
+            overlap_last = min(known.last, last)
+            held += max(0, overlap_last - overlap_first + 1)
+        return max(0, last - before - held)
 
     def agents_with_gaps(self) -> list[int]:
         """Returns the agents that miss numbers, also before a restart."""
         found = []
         for agent, ranges in list(self._ranges.items()):
-            misses_first = bool(ranges) and ranges[0].first > self._base.get(agent, 0) + 1
-            if misses_first or len(ranges) > 1 or self._missing_before_restart.get(agent, 0) > 0:
+            if self._has_gaps(agent, ranges):
                 found.append(agent)
         return found
+
+    def _has_gaps(self, agent: int, ranges: list[SequenceRange]) -> bool:
+        if self._missing_before_restart.get(agent, 0) > 0:
+            return True
+        if not ranges:
+            return False
+        first_that_counts = self._base.get(agent, 0) + 1
+        return len(ranges) > 1 or ranges[0].first > first_that_counts
 
     def restart(self, agent: int) -> None:
         """Notes that an agent's numbers begin again. What was missing stays missing."""
@@ -146,7 +159,10 @@ class SequenceRanges:
                     kept.append(SequenceRange(max(known.first, first), known.last))
             self._base[agent] = first - 1
         self._ranges[agent] = kept
-        self._set_reached(agent, kept[-1].last if kept else 0)
+        reached = 0
+        if kept:
+            reached = kept[-1].last
+        self._set_reached(agent, reached)
         self.missing += self._missing_of(agent)
 
     def has_expired(self, agent: int, number: int) -> bool:
@@ -174,10 +190,10 @@ class SequenceRanges:
         if not len(agents):
             return
         size = len(self._reached)
-        needed = int(agents.max()) + 1
-        if needed > size:
-            more = np.zeros(max(size, needed - size), dtype=np.int64)
-            self._reached = np.concatenate([self._reached, more])
+        lacking = int(agents.max()) + 1 - size
+        if lacking > 0:
+            added = np.zeros(max(size, lacking), dtype=np.int64)
+            self._reached = np.concatenate([self._reached, added])
 
     def _ranges_of(self, agent: int) -> list[SequenceRange]:
         """The agent's ranges, after the end of the last one was put in.
@@ -194,7 +210,9 @@ class SequenceRanges:
 
     def _snapshot(self, agent: int) -> list[SequenceRange]:
         """The same as `_ranges_of`, as a copy and without a change."""
-        ranges = [SequenceRange(known.first, known.last) for known in self._ranges.get(agent, ())]
+        ranges = []
+        for known in self._ranges.get(agent, ()):
+            ranges.append(SequenceRange(known.first, known.last))
         last = self._last_of(agent)
         if last:
             if not ranges:
@@ -206,7 +224,9 @@ class SequenceRanges:
         """Adds a number that does not follow the highest one."""
         ranges = self._ranges_of(agent)
         self.missing -= self._missing_of(agent)
-        lowest = min(number, ranges[0].first) if ranges else number
+        lowest = number
+        if ranges:
+            lowest = min(number, ranges[0].first)
         self._base[agent] = self._base_of(agent, lowest)
         index = bisect_right(ranges, number, key=_by_first)
         if index == 0 or ranges[index - 1].last < number:
@@ -224,7 +244,8 @@ class SequenceRanges:
         held = 0
         for known in ranges:
             held += known.last - known.first + 1
-        return ranges[-1].last - self._base_of(agent, ranges[0].first) - held
+        base = self._base_of(agent, ranges[0].first)
+        return ranges[-1].last - base - held
 
     def _base_of(self, agent: int, first: int) -> int:
         """The agent's base, which is below the first number that history has.

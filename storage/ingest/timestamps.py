@@ -1,7 +1,7 @@
 """Reads the timestamps of many messages at once, from text to microseconds since 1970. Pure.
 
-Each outcome has four timestamps. Made one by one, a `datetime` and its distance from 1970 cost a
-third of a microsecond each; as one array they cost a third of that (measured).
+Each outcome has up to five timestamps. Made one by one, a `datetime` and its distance from 1970
+cost a third of a microsecond each; as one array they cost a third of that (measured).
 """
 
 from collections.abc import Sequence

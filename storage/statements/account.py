@@ -268,11 +268,13 @@ def _expected_at(at_us: int, windows: Sequence[ReportWindow]) -> list[str]:
     A row that does not fill the window is of a GPU that came or went within it. It went where an
     earlier window has the GPU and the next one does not.
     """
-    before = [index for index, window in enumerate(windows) if window.interval.end <= at_us]
-    if not before:
+    index = None
+    for number, window in enumerate(windows):
+        if window.interval.end <= at_us:
+            index = number
+    if index is None:
         first = windows[0]
         return [uuid for uuid, row in first.gpus.items() if row.window == first.host.window]
-    index = before[-1]
     window = windows[index]
     earlier = windows[index - 1].gpus if index > 0 else {}
     later = windows[index + 1].gpus if index + 1 < len(windows) else {}

@@ -45,6 +45,16 @@ class _MeasuredRow(NamedTuple):
     outcome: str
     enrolled_us: int | None
 
+    def measured(self) -> MeasuredOutcome:
+        """Returns where the outcome lies."""
+        return MeasuredOutcome(
+            self.ping_seq,
+            self.pinged_us,
+            self.begin_us,
+            self.outcome,
+            self.enrolled_us,
+        )
+
 
 class _OpenWindowRow(NamedTuple):
     """A row of `open_windows.sql`."""
@@ -156,6 +166,6 @@ def _gaps_of(
     complete_since_us = max(read.begin, retention_cutoff_us(reader.cursor))
     rows = rows_as(_MeasuredRow, reader.cursor, text, asked)
     for agent, agent_rows in groupby(rows, key=attrgetter("agent")):
-        outcomes = [MeasuredOutcome._make(row[1:]) for row in agent_rows]
+        outcomes = [row.measured() for row in agent_rows]
         for gap in gaps(outcomes, complete_since_us):
             yield agent, gap
