@@ -112,7 +112,7 @@ class SchedulerEndpoints:
         """Answers for the length of a block, at the other endpoints too.
 
         `looks` are questions that change nothing, which may come a second time. Hosts register
-        themselves over `of_hosts` (bus.transport.door).
+        themselves over `of_hosts` (bus.transport.inbound_limit).
         """
         changes = [
             *changes,

@@ -23,7 +23,7 @@ from bus.settings import Settings
 from bus.transport import connection, layout
 from bus.transport.availability import when_available
 from bus.transport.connection import Client
-from bus.transport.door import Door
+from bus.transport.inbound_limit import InboundLimit
 from scheduler import maintenance_endpoints
 from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.bus_disks import BusDisks
@@ -96,7 +96,7 @@ class Scheduler:
         of_hosts: Client,
         settings: Settings,
     ) -> None:
-        """Hosts register on `of_hosts` (bus.transport.door); all else goes over `client`."""
+        """Hosts register on `of_hosts`, which has an inbound limit; all else goes over `client`."""
         self._client = client
         self._of_hosts = of_hosts
         self._settings = settings
@@ -333,11 +333,14 @@ async def running(settings: Settings) -> AsyncIterator[Scheduler]:
     """Runs a scheduler for the length of the block; it knows the fleet and pings when entered."""
     inbox_prefix = subjects.service_inbox("scheduler")
     floods: asyncio.Queue[str] = asyncio.Queue()
-    door = Door((subjects.REGISTER_PREFIX,), floods.put_nowait)
+    inbound_limit = InboundLimit((subjects.REGISTER_PREFIX,), floods.put_nowait)
     async with (
         connection.connected(settings, "scheduler", inbox_prefix=inbox_prefix) as client,
         connection.connected(
-            settings, "scheduler-registrations", inbox_prefix=inbox_prefix, door=door
+            settings,
+            "scheduler-registrations",
+            inbox_prefix=inbox_prefix,
+            inbound_limit=inbound_limit,
         ) as of_hosts,
     ):
         await when_available(lambda: layout.ensure(client, settings))

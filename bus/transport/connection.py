@@ -34,7 +34,7 @@ from bus.identity import accounts, claims, credentials
 from bus.redaction import redact_address
 from bus.settings import Settings
 from bus.transport import cli_contexts
-from bus.transport.door import Door
+from bus.transport.inbound_limit import InboundLimit
 
 log = structlog.get_logger("bus")
 
@@ -88,11 +88,11 @@ class UnguessableIds(NUID):
 class Client(NatsClient):
     """A connection that logs each change once, where nats-py reports every failed attempt."""
 
-    def __init__(self, name: str, door: Door | None = None) -> None:
+    def __init__(self, name: str, inbound_limit: InboundLimit | None = None) -> None:
         super().__init__()
         self._nuid = UnguessableIds()
         self._label = name
-        self._door = door
+        self._inbound_limit = inbound_limit
         self._last_error = ""
         self._closing = False
         self._hooks: list[Hook] = []
@@ -168,7 +168,7 @@ class Client(NatsClient):
         """
         subject = _as_utf8(subject)
         reply = _as_utf8(reply)
-        if self._door is not None and not await self._door.lets_in(subject):
+        if self._inbound_limit is not None and not await self._inbound_limit.admits(subject):
             return
         if reply and not self._may_answer(sid, reply.decode()):
             return
@@ -377,17 +377,17 @@ async def connect(
     inbox_prefix: str = subjects.INBOX_PREFIX,
     reconnected: Hook | None = None,
     slowest_retry_seconds: float = SLOWEST_SERVICE_RETRY_SECONDS,
-    door: Door | None = None,
+    inbound_limit: InboundLimit | None = None,
 ) -> Client:
     """Connects, and waits for as long as there is no server. The client reconnects for ever.
 
     `name` is what `nats server report connections` shows; `reconnected` as in
     `Client.on_reconnect`. `slowest_retry_seconds`: the longest pause before it is tried again.
-    `door`: limits what is read and delivered.
+    `inbound_limit`: limits what is read and delivered.
     """
     addresses, identity = _addresses_and_identity(settings)
     _check_addresses(addresses)
-    client = Client(name, door)
+    client = Client(name, inbound_limit)
     if "user_credentials" in identity:
         user = claims.name_of(credentials.read(Path(identity["user_credentials"])).token)
         client.lives_apart = user.removeprefix("_") in accounts.apart() and user.startswith("_")
@@ -527,7 +527,7 @@ async def connected(
     inbox_prefix: str = subjects.INBOX_PREFIX,
     reconnected: Hook | None = None,
     slowest_retry_seconds: float = SLOWEST_SERVICE_RETRY_SECONDS,
-    door: Door | None = None,
+    inbound_limit: InboundLimit | None = None,
 ) -> AsyncIterator[Client]:
     """`connect` for the length of a block."""
     client = await connect(
@@ -536,7 +536,7 @@ async def connected(
         inbox_prefix=inbox_prefix,
         reconnected=reconnected,
         slowest_retry_seconds=slowest_retry_seconds,
-        door=door,
+        inbound_limit=inbound_limit,
     )
     try:
         yield client

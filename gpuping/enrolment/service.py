@@ -50,7 +50,7 @@ from bus.settings import Settings
 from bus.transport import account_updates, connection, jetstream_api, micro_services
 from bus.transport.bucket import KeyValue, read
 from bus.transport.connection import Client
-from bus.transport.door import Door
+from bus.transport.inbound_limit import InboundLimit
 from bus.transport.micro_services import Endpoint, ask, serve
 from gpuping.enrolment.metric_families import Answered, families
 
@@ -75,7 +75,7 @@ class Enrolment:
         settings: Settings,
         authority: Authority,
     ) -> None:
-        """Asks on `client`, and is asked on `of_hosts` (bus.transport.door)."""
+        """Asks on `client`, and is asked on `of_hosts` (bus.transport.inbound_limit)."""
         self._client = client
         self._of_hosts = of_hosts
         self._settings = settings
@@ -387,11 +387,11 @@ class Enrolment:
 async def running(settings: Settings, authority: Authority) -> AsyncIterator[Enrolment]:
     """Runs the service for the length of a block, with the credentials that the settings name."""
     inbox_prefix = subjects.service_inbox("enrolment")
-    door = Door((subjects.RENEW_PREFIX,), _log_floods())
+    inbound_limit = InboundLimit((subjects.RENEW_PREFIX,), _log_floods())
     async with (
         connection.connected(settings, "enrolment", inbox_prefix=inbox_prefix) as client,
         connection.connected(
-            settings, "enrolment-questions", inbox_prefix=inbox_prefix, door=door
+            settings, "enrolment-questions", inbox_prefix=inbox_prefix, inbound_limit=inbound_limit
         ) as of_hosts,
     ):
         enrolment = Enrolment(client, of_hosts, settings, authority)

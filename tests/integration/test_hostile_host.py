@@ -20,7 +20,7 @@ from bus.contract import subjects
 from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.identity import credentials
 from bus.transport import connection
-from bus.transport.door import MOST_OF_A_HOST
+from bus.transport.inbound_limit import MOST_OF_A_HOST
 from bus.transport.micro_services import ask
 from gpuping.client import own_server
 from gpuping.client.own_server import OwnServer

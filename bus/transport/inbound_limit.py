@@ -1,10 +1,10 @@
-"""Limits what one connection reads of questions that hosts may ask unasked, such as registrations.
+"""Rate limits for a connection on which hosts ask of their own accord, such as registrations.
 
 A server has no limit of messages for a user. One host that sends 200,000 registrations a second
-kept a scheduler from everything else, its pings included: reading them takes longer than sending
-them. So such questions have a connection of their own, of which no more is read than the event loop
-can spare, and of one host no more than any host needs. What is not read waits in the server, which
-closes this connection when it is too much; the others are not touched.
+keeps a scheduler from everything else, its pings included: reading them takes longer than sending
+them. So such questions have a connection of their own. No more of it is read than the event loop
+can spare, and no more of one host is answered than any host needs. What is not read waits in the
+server, which closes this connection when it is too much; other connections are not affected.
 """
 
 import asyncio
@@ -14,10 +14,11 @@ from bus.clock import boottime
 
 READ_AT_ONCE = 500  # messages between two pauses
 PAUSE_SECONDS = 0.025  # so that at most 20,000 a second are read, which takes a tenth of a core
-MOST_OF_A_HOST = 200  # a second are answered, be it with a refusal; an agent asks when it connects
+# Questions of one host that are answered in a second. An agent asks when it connects.
+MOST_OF_A_HOST = 200
 
 
-class Door:
+class InboundLimit:
     """Decides which messages of a connection are delivered.
 
     Subjects that begin with one of `of_hosts` end with the host's id, as permissions see to.
@@ -33,7 +34,7 @@ class Door:
         self._read = 0
         self.dropped = 0
 
-    async def lets_in(self, subject: bytes) -> bool:
+    async def admits(self, subject: bytes) -> bool:
         """Whether a message that was read is delivered. Pauses the reading now and then."""
         self._read += 1
         if self._read % READ_AT_ONCE == 0:
