@@ -217,6 +217,7 @@ class Authority:
             public_key=key.public,
             issued_at=now,
             expires_at=now + valid_days * _DAY,
+            signed_by=self.signer_of(role),
         )
         self.record(issued)
         return key.public
@@ -256,8 +257,41 @@ class Authority:
             file.write(msgspec.json.encode(issued) + b"\n")
 
     def issued(self) -> list[Issued]:
-        """Every user that was given credentials from this folder, oldest first."""
-        return sorted(fleet_file.issued_in(self.folder), key=lambda user: user.issued_at)
+        """Every user that was given credentials from this folder, oldest first.
+
+        One whose credentials were renewed is there once: since it has its key, until when and by
+        which signing key the newest ones are good.
+        """
+        users: dict[str, Issued] = {}
+        for user in fleet_file.issued_in(self.folder):
+            first = users.setdefault(user.public_key, user)
+            users[user.public_key] = replace(user, issued_at=first.issued_at)
+        return sorted(users.values(), key=lambda user: user.issued_at)
+
+    def is_believed(self, user: Issued) -> bool:
+        """Whether the key that signed a user's credentials is one of its role. Unknown: yes."""
+        fleet = self.fleet
+        if not user.signed_by or fleet.signing_keys.get(user.role) == user.signed_by:
+            return True
+        return user.role in {fleet.retiring.get(user.signed_by), fleet.in_fleet.get(user.signed_by)}
+
+    def signer_of(self, role: RoleName) -> str:
+        """The public half of the key that signs credentials of a role here."""
+        return self._seed(f"signing/{role}").public
+
+    def behind(self, role: RoleName) -> list[str]:
+        """The names in a role whose newest credentials are good only until `retire`, by name."""
+        self.reload()
+        newest = {user.name: user for user in self.issued() if user.role == role}
+        now = time.time()
+        found = []
+        for name, user in sorted(newest.items()):
+            is_good = user.public_key not in self.fleet.revoked and user.expires_at > now
+            if user.signed_by == self.fleet.signing_keys[role]:
+                continue
+            if is_good and self.is_believed(user):
+                found.append(name)
+        return found
 
     # ---- what the server is told ----
 

@@ -53,13 +53,17 @@ class Fleet(Struct, frozen=True, kw_only=True):
 
 
 class Issued(Struct, frozen=True, kw_only=True):
-    """One line of `issued.jsonl`: a user that was given credentials. Times: seconds since 1970."""
+    """One line of `issued.jsonl`: a user that was given credentials, or had them renewed.
+
+    Times: seconds since 1970. signed_by: the signing key, empty in lines of earlier versions.
+    """
 
     role: RoleName
     name: str
     public_key: str
     issued_at: int
     expires_at: int
+    signed_by: str = ""
 
 
 def decode(data: bytes) -> Fleet:

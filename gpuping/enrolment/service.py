@@ -61,6 +61,7 @@ PURGE_SECONDS = 3600.0
 # An agent asks when it connects, and then ten times in the life of its credentials.
 RENEWALS_AT_ONCE = 20.0
 RENEWALS_PER_SECOND = 1.0
+RECORDED_DAYS = 30  # a renewal within so many days of the one before is not noted
 AUDIT_SECONDS = 2.0  # less than the host waits for its credentials
 SHOWN_HASH = 12  # characters of a token's hash that name it in the audit log
 
@@ -81,6 +82,7 @@ class Enrolment:
         self._settings = settings
         self._authority = authority
         self._answered: Counter[Answered] = Counter()
+        self._recorded: dict[str, Issued] = {}  # by login key; read from the authority's file once
         self._renewals = RateLimit(RENEWALS_PER_SECOND, RENEWALS_AT_ONCE)
 
     def endpoints(self) -> list[Endpoint]:
@@ -169,7 +171,7 @@ class Enrolment:
         )
         if before is not None and before.value.login_key != keys.login_key:
             await self._revoke(agent_id, [before.value.login_key])
-        return self._mint(keys, is_new=True)
+        return self._mint(keys)
 
     async def renew(self, agent_id: str, request: RenewRequest) -> CredentialsReply:
         """New credentials for the keys that are recorded; an agent without any records its own.
@@ -186,14 +188,14 @@ class Enrolment:
                 raise RefusedError(409, f"the keys of {agent_id} were changed meanwhile") from None
             log.info("host_keys_recorded", agent_id=agent_id, signing_key=keys.signing_key)
             await self._record_keys("record-host-keys", f"agent {agent_id}", keys, before)
-            return self._mint(keys, is_new=False)
+            return self._mint(keys)
         recorded = before.value
         is_same = recorded.login_key == keys.login_key and recorded.signing_key == keys.signing_key
         if not is_same:
             raise RefusedError(
                 403, f"{agent_id} was enrolled with other keys: enrol this host with a new token"
             )
-        return self._mint(recorded, is_new=False)
+        return self._mint(recorded)
 
     async def _record_keys(
         self,
@@ -235,7 +237,7 @@ class Enrolment:
             keys = recorded.value
             is_same_host = keys.login_key == request.proof.login_key
             if keys.token_hash == token_hash and is_same_host:
-                return self._mint(keys, is_new=False)
+                return self._mint(keys)
         raise RefusedError(403, "the enrolment token was used: ask for a new one")
 
     async def _agent_id_of(self, request: RedeemRequest, token: EnrolmentToken) -> str:
@@ -333,22 +335,39 @@ class Enrolment:
         except BusError as error:
             log.error("account_push_failed", agent_id=agent_id, detail=str(error))
 
-    def _mint(self, keys: HostKeys, *, is_new: bool) -> CredentialsReply:
+    def _mint(self, keys: HostKeys) -> CredentialsReply:
         now = int(time.time())
         expires_at = now + USER_DAYS * _DAY_SECONDS
         user_token = self._authority.mint(
             "agent", keys.agent_id, keys.login_key, now=now, expires_at=expires_at
         )
-        if is_new:
-            issued = Issued(
+        self._record(
+            Issued(
                 role="agent",
                 name=keys.agent_id,
                 public_key=keys.login_key,
                 issued_at=now,
                 expires_at=expires_at,
+                signed_by=self._authority.signer_of("agent"),
             )
-            self._authority.record(issued)
+        )
         return CredentialsReply(agent_id=keys.agent_id, user_token=user_token)
+
+    def _record(self, issued: Issued) -> None:
+        """Notes who has credentials until when, for `creds list`, alerts and rotations.
+
+        An agent asks whenever it connects, so that a renewal is noted only where it makes a
+        difference of a month, or where another key signed it.
+        """
+        if not self._recorded:
+            self._recorded = {user.public_key: user for user in self._authority.issued()}
+        before = self._recorded.get(issued.public_key)
+        if before is not None:
+            is_much_later = issued.expires_at - before.expires_at > RECORDED_DAYS * _DAY_SECONDS
+            if before.signed_by == issued.signed_by and not is_much_later:
+                return
+        self._authority.record(issued)
+        self._recorded[issued.public_key] = issued
 
     async def _on_new(self, request: Request) -> NewTokenReply:
         reply = await self.new_token(decode(request.data or b"{}", NewTokenRequest))

@@ -100,6 +100,31 @@ async def test_a_rotated_role_believes_both_keys_until_it_is_retired(
     await held.nc.close()
 
 
+def standing_of(fleet: Up, name: str) -> list[str]:
+    listed = json.loads(creds(fleet, "list", "--json"))
+    return [user["standing"] for user in listed if user["name"] == name]
+
+
+def test_a_rotation_is_finished_once_everybody_has_new_credentials(
+    fleet: Up, tmp_path: Path
+) -> None:
+    creds(fleet, "service", "bridge", "-o", str(tmp_path / "before.creds"))
+    creds(fleet, "rotate", "bridge")
+    retire = ("creds", "rotate", "bridge", "--retire", "--data-dir", str(fleet.data_dir))
+    refused = run(*retire)
+    assert refused.returncode == 1
+    assert "would be shut out, with credentials that the earlier key signed: _bridge" in (
+        refused.stderr
+    )
+    assert standing_of(fleet, "_bridge") == ["valid"]
+    creds(fleet, "service", "bridge", "-o", str(tmp_path / "after.creds"))
+    assert run(*retire).returncode == 0
+    assert standing_of(fleet, "_bridge") == ["void", "valid"]
+    creds(fleet, "rotate", "bridge")
+    assert run(*retire, "--now").returncode == 0
+    assert standing_of(fleet, "_bridge") == ["void", "void"]
+
+
 def test_files_are_their_owners_alone_and_never_overwritten(fleet: Up, tmp_path: Path) -> None:
     path = tmp_path / "storage.creds"
     creds(fleet, "service", "storage", "-o", str(path))

@@ -30,6 +30,7 @@ from bus.contract.enrolment import (
 from bus.contract.messages import encode
 from bus.errors import GpupingError, RefusedError
 from bus.identity import claims, credentials, enrolment_token, host
+from bus.identity.fleet_file import Issued
 from bus.identity.keys import KeyKind, SigningKey
 from bus.identity.local import LocalIdentities
 from bus.transport import account_updates, connection, jetstream_api
@@ -215,6 +216,39 @@ async def test_credentials_are_renewed_for_the_recorded_keys_only(world: World) 
     replayed = RenewRequest(proof=host.make_proof("a-2", login, signing))
     with pytest.raises(RefusedError, match="does not prove"):
         await world.enrolment.renew("a-1", replayed)
+
+
+async def test_a_renewal_is_noted_where_it_makes_a_difference(world: World) -> None:
+    """Or `creds list` and alerts would have every host's credentials expire after 90 days."""
+    authority = world.server.identities.authority
+    login, signing = SigningKey.generate(KeyKind.USER), SigningKey.generate(KeyKind.USER)
+    now = int(time.time())
+    enrolled = Issued(
+        role="agent",
+        name="a-1",
+        public_key=login.public,
+        issued_at=now - 89 * DAY,
+        expires_at=now + DAY,
+        signed_by=authority.signer_of("agent"),
+    )
+    authority.record(enrolled)
+    own = RenewRequest(proof=host.make_proof("a-1", login, signing))
+
+    async def renewed(lines: int) -> Issued:
+        await world.enrolment.renew("a-1", own)
+        text = (authority.folder / "issued.jsonl").read_text()
+        assert text.count(login.public) == lines
+        (user,) = (user for user in authority.issued() if user.role == "agent")
+        return user
+
+    user = await renewed(lines=2)
+    assert user.expires_at > now + 80 * DAY
+    assert user.issued_at == enrolled.issued_at
+    assert await renewed(lines=2) == user
+    authority.rotate("agent")
+    assert authority.behind("agent") == ["a-1"]
+    await renewed(lines=3)
+    assert authority.behind("agent") == []
 
 
 async def test_a_token_of_the_page_never_takes_the_place_of_an_agent(world: World) -> None:

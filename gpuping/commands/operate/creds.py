@@ -37,6 +37,8 @@ ServiceRole = Literal[
     "scheduler", "storage", "gateway", "enrolment", "alerts", "bridge", "layout", "operator", "leaf"
 ]
 
+MOST_NAMED = 10
+
 creds_app = App(
     name="creds",
     group=CHECK,
@@ -257,18 +259,31 @@ def rotate(
     retire: Annotated[
         bool, Parameter(negative="", help="end the rotation: void what the earlier key signed")
     ] = False,
+    now: Annotated[
+        bool, Parameter(negative="", help="with --retire: shut out who has no new credentials yet")
+    ] = False,
     data_dir: DataDir = None,
 ) -> int:
     """Change the signing key of a role, in two steps, so that nobody is cut off.
 
     Without --retire a new key signs from now on, and the earlier one is still believed. Once every
     user of the role has new credentials, --retire voids what the earlier key signed; `gpuping up`
-    makes new ones when it starts. The account's own key never changes: the server names the folder
-    of the streams by it.
+    makes new ones when it starts. Where somebody has none yet, --retire names them and changes
+    nothing, unless --now is given: after a theft. The account's own key never changes: the server
+    names the folder of the streams by it.
     """
     settings = bus_file.with_running_bus(_settings(data_dir))
     authority = LocalIdentities.open(settings.data_dir).authority
+    if now and not retire:
+        raise SettingsError("--now: it goes with --retire")
     if retire:
+        behind = authority.behind(role)
+        if behind and not now:
+            raise GpupingError(
+                f"{len(behind)} of {role} would be shut out, with credentials that the earlier key "
+                f"signed: {_some(behind)}. Give them new ones first; "
+                f"`gpuping creds rotate {role} --retire --now` shuts them out"
+            )
         done = f"{authority.retire(role)} earlier signing keys of {role} are void"
     else:
         authority.rotate(role)
@@ -292,12 +307,11 @@ def list_issued(*, data_dir: DataDir = None, json: Json = False) -> int:
     """Show who was given credentials from here, until when, and who is revoked."""
     authority = LocalIdentities.open(_settings(data_dir).data_dir).authority
     users = authority.issued()
-    revoked = authority.fleet.revoked
     if json:
         rows = []
         for user in users:
             row: dict[str, object] = msgspec.to_builtins(user)
-            rows.append(row | {"standing": _standing(user, revoked)})
+            rows.append(row | {"standing": _standing(user, authority)})
         print_json(rows)
         return runner.DONE
     table = Table("role", "name", "key", "issued", "expires", "")
@@ -308,7 +322,7 @@ def list_issued(*, data_dir: DataDir = None, json: Json = False) -> int:
             user.public_key,
             _day(user.issued_at),
             _day(user.expires_at),
-            _standing(user, revoked),
+            _standing(user, authority),
         )
     terminal.console().print(table)
     terminal.console().print(f"the fleet's public key: {authority.fleet.account}", soft_wrap=True)
@@ -376,9 +390,19 @@ def _settings(data_dir: Path | None) -> Settings:
     return load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
 
 
-def _standing(user: Issued, revoked: dict[str, int]) -> str:
-    if user.public_key in revoked:
+def _some(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    shown = ", ".join(names[:MOST_NAMED])
+    if len(names) > MOST_NAMED:
+        shown += f" and {len(names) - MOST_NAMED} more"
+    return shown
+
+
+def _standing(user: Issued, authority: Authority) -> str:
+    if user.public_key in authority.fleet.revoked:
         return "revoked"
+    if not authority.is_believed(user):
+        return "void"  # its signing key was retired
     if user.expires_at <= time.time():
         return "expired"
     return "valid"
