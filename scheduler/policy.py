@@ -12,11 +12,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from bus.contract.messages import Standing, Status, Verdict
+from bus.contract.reasons import UPTIME_BELOW_THRESHOLD
 
 LONGEST_INTERVAL_SECONDS = 100 * 365.25 * 86_400  # due times then stay far below the year 9999
 # So many answered pings in a row with nothing to judge, and the last judgement is out of date.
 UNJUDGED_PINGS = 3
 MAINTENANCE = "maintenance"  # the reason of an outcome in booked time
+NO_GPU = "no_gpu"  # the reason of an outcome whose report has no GPU that can be used
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -187,7 +189,7 @@ def _answered(
         no_gpu=not answered.gpu_available,
     )
     if first:
-        reason = None if answered.gpu_available else "no_gpu"
+        reason = None if answered.gpu_available else NO_GPU
         return Step(standing, "first", reason, policy.base_seconds)
     if answered.in_maintenance:
         interval = interval_seconds(standing.consecutive_poor, policy)
@@ -196,7 +198,9 @@ def _answered(
         return _unjudged(standing, policy)
     if answered.uptime_percent >= policy.threshold_percent:
         return _good(standing, answered.uptime_percent, policy)
-    reason = "uptime_below_threshold" if answered.gpu_available else "no_gpu"
+    reason = UPTIME_BELOW_THRESHOLD
+    if not answered.gpu_available:
+        reason = NO_GPU
     return _poor(standing, answered.uptime_percent, reason, policy)
 
 

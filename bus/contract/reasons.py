@@ -1,5 +1,7 @@
 """The reasons of GPUs, pings and windows in plain words, for statements. The page has the same."""
 
+UPTIME_BELOW_THRESHOLD = "uptime_below_threshold"  # needs no words: the uptime is shown beside it
+
 REASON_WORDS = {
     "no_responders": "nobody listens under this id",
     "timeout": "no answer in time",

@@ -32,7 +32,6 @@ class InboundLimit:
         self._began = 0.0  # of the second that is counted, by the boot's clock
         self._counts: dict[bytes, int] = {}  # by subject, within that second
         self._read = 0
-        self.dropped = 0
 
     async def admits(self, subject: bytes) -> bool:
         """Whether a message that was read is delivered. Pauses the reading now and then."""
@@ -49,7 +48,6 @@ class InboundLimit:
         self._counts[subject] = count
         if count <= MOST_OF_A_HOST:
             return True
-        self.dropped += 1
         if count % MOST_OF_A_HOST == 1:
             self._on_flood(subject.decode())
         return False

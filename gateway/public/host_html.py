@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 
 from bus.contract.explanations import Cause, IntervalStep
-from bus.contract.reasons import reason_words
+from bus.contract.reasons import UPTIME_BELOW_THRESHOLD, reason_words
 from gateway.public import parts, words
 from gateway.public.host_view import HostView, OwnBooking, OwnMonth, OwnPing, month_beside
 
@@ -16,7 +16,7 @@ _TABLE = Template(
     '<div class="panel"><div class="wide" tabindex="0" role="region" aria-label="$label">'
     "<table><thead><tr>$heads</tr></thead><tbody>$rows</tbody></table></div></div>"
 )
-_SAID_BY_FIGURES = frozenset({"uptime_below_threshold"})
+_SAID_BY_FIGURES = frozenset({UPTIME_BELOW_THRESHOLD})
 MOST_CAUSES = 10
 MOST_STEPS = 10
 _VERDICT_TONES = {"good": "good", "poor": "poor", "first": "first", "excused": "excused"}

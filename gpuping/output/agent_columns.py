@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bus.contract.questions import Agent
-from bus.contract.reasons import reason_words
+from bus.contract.reasons import UPTIME_BELOW_THRESHOLD, reason_words
 from gpuping.output import tables
-from gpuping.output.columns import Column, columns_that_fit, printed_table
+from gpuping.output.columns import Column, agent_column, columns_that_fit, printed_table
 from gpuping.output.formats import (
     NO_VALUE,
     duration,
@@ -33,9 +33,8 @@ def agent_columns(
     The agent and its status are always there. Where the reasons are shown, they have the room that
     is left.
     """
-    longest = max((len(agent.agent_id) for agent in agents), default=0)
-    id_width = max(len("Agent"), min(longest, max(SHORTEST_ID_ROOM, width // 2)))
-    columns = (Column("Agent", id_width, 0, _agent_id), *_OTHER_COLUMNS)
+    id_room = max(SHORTEST_ID_ROOM, width // 2)
+    columns = (agent_column(agents, id_room), *_OTHER_COLUMNS)
     return columns_that_fit(columns, width, gap)
 
 
@@ -48,10 +47,6 @@ def agents_table(
     agents = tuple(agents)
     columns = agent_columns(agents, width - PLAIN_EDGES, PLAIN_GAP)
     return printed_table(columns, agents, now)
-
-
-def _agent_id(agent: Agent, _now: datetime) -> Text:
-    return untrusted(agent.agent_id)
 
 
 def _status(agent: Agent, _now: datetime) -> Text:
@@ -78,7 +73,7 @@ def _reason(agent: Agent, _now: datetime) -> Text:
     reasons: list[str] = []
     for gpu in agent.gpus:
         reasons += gpu.reasons
-    if agent.last_reason and agent.last_reason != "uptime_below_threshold":
+    if agent.last_reason and agent.last_reason != UPTIME_BELOW_THRESHOLD:
         reasons.append(agent.last_reason)
     if not reasons:
         return NO_VALUE

@@ -2,14 +2,24 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from rich.table import Table
 from rich.text import Text
 
+from gpuping.output.formats import untrusted
 from gpuping.output.terminal import plain_table
 
+AGENT_HEADING = "Agent"
 Row = TypeVar("Row")
+
+
+class _OfAgent(Protocol):
+    @property
+    def agent_id(self) -> str: ...
+
+
+RowOfAgent = TypeVar("RowOfAgent", bound=_OfAgent)
 
 
 class Column(NamedTuple, Generic[Row]):
@@ -25,6 +35,18 @@ class Column(NamedTuple, Generic[Row]):
     cell: Callable[[Row, datetime], Text]
     is_number: bool = False
     takes_rest: bool = False
+
+
+def agent_column(rows: Iterable[RowOfAgent], most: int) -> Column[RowOfAgent]:
+    """Returns the column of the agents' ids: as wide as the longest, and `most` characters."""
+    width = len(AGENT_HEADING)
+    for row in rows:
+        width = max(width, len(row.agent_id))
+    return Column(AGENT_HEADING, min(width, most), 0, _agent_id)
+
+
+def _agent_id(row: _OfAgent, _now: datetime) -> Text:
+    return untrusted(row.agent_id)
 
 
 def columns_that_fit(
@@ -48,9 +70,18 @@ def columns_that_fit(
     kept.sort(key=lambda column: headings.index(column.heading))
     shown = []
     for column in kept:
-        rest = max(0, left) if column.takes_rest else 0
-        shown.append(column._replace(width=column.width + rest))
+        width = column.width
+        if column.takes_rest:
+            width += max(0, left)
+        shown.append(column._replace(width=width))
     return tuple(shown)
+
+
+def side(column: Column[Row]) -> Literal["left", "right"]:
+    """Returns where the texts of a column stand: numbers on the right."""
+    if column.is_number:
+        return "right"
+    return "left"
 
 
 def printed_table(
@@ -64,7 +95,7 @@ def printed_table(
     for column in columns:
         table.add_column(
             column.heading.upper(),
-            justify="right" if column.is_number else "left",
+            justify=side(column),
             max_width=column.width,
             no_wrap=True,
             overflow="ellipsis",

@@ -7,8 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bus.contract.questions import Ping
-from gpuping.output.columns import Column, columns_that_fit, printed_table
-from gpuping.output.formats import duration, milliseconds, percent, relative_time, untrusted
+from bus.contract.reasons import UPTIME_BELOW_THRESHOLD
+from gpuping.output.columns import Column, agent_column, columns_that_fit, printed_table
+from gpuping.output.formats import duration, milliseconds, percent, relative_time
 from gpuping.output.terminal import PLAIN_EDGES, PLAIN_GAP
 
 SHORTEST_ID_ROOM = 20  # characters: where ids are longer, they may take a quarter of the line
@@ -26,15 +27,10 @@ def pings_table(
     pings = tuple(pings)
     columns: tuple[Column[Ping], ...] = _COLUMNS
     if with_agent:
-        longest = max((len(ping.agent_id) for ping in pings), default=0)
-        id_width = max(len("Agent"), min(longest, max(SHORTEST_ID_ROOM, width // 4)))
-        columns = (Column("Agent", id_width, 0, _agent_id), *_COLUMNS)
+        id_room = max(SHORTEST_ID_ROOM, width // 4)
+        columns = (agent_column(pings, id_room), *_COLUMNS)
     fitting = columns_that_fit(columns, width - PLAIN_EDGES, PLAIN_GAP)
     return printed_table(fitting, pings, now)
-
-
-def _agent_id(ping: Ping, _now: datetime) -> Text:
-    return untrusted(ping.agent_id)
 
 
 def _number(ping: Ping, _now: datetime) -> Text:
@@ -52,7 +48,7 @@ def _verdict(ping: Ping, _now: datetime) -> Text:
 def _outcome(ping: Ping, _now: datetime) -> Text:
     """The outcome, its reason and the remarks. A reason that `poor` says already is left out."""
     notes = list(ping.remarks)
-    if ping.reason and ping.reason != "uptime_below_threshold":
+    if ping.reason and ping.reason != UPTIME_BELOW_THRESHOLD:
         notes.insert(0, ping.reason)
     if not notes:
         return Text(ping.outcome)

@@ -14,7 +14,7 @@ from textual.worker import Worker
 
 from bus import clock
 from bus.contract.questions import Agent, Ping
-from bus.contract.reasons import reason_words
+from bus.contract.reasons import UPTIME_BELOW_THRESHOLD, reason_words
 from bus.errors import GpupingError
 from gpuping.client.sources import Source
 from gpuping.output import tables
@@ -128,7 +128,7 @@ def _facts(agent: Agent, now: datetime) -> Text:
     line.append(", next ")
     line.append_text(relative_time(agent.next_ping_at, now))
     line.append(f", interval {duration(agent.current_interval_minutes * 60)}")
-    if agent.last_reason and agent.last_reason != "uptime_below_threshold":
+    if agent.last_reason and agent.last_reason != UPTIME_BELOW_THRESHOLD:
         line.append("\n")
         line.append_text(untrusted(reason_words(agent.last_reason)))
     if agent.conflicting_boot_ids or agent.conflicting_sessions or agent.conflicting_connections:

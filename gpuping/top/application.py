@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from msgspec.structs import replace
 from rich.text import Text
@@ -19,7 +19,7 @@ from bus.errors import GpupingError
 from bus.runner import Lifecycle
 from gpuping.client.sources import Source
 from gpuping.output.agent_columns import agent_columns
-from gpuping.output.columns import Column
+from gpuping.output.columns import Column, side
 from gpuping.output.dashboard_screen import headline
 from gpuping.output.formats import untrusted
 from gpuping.top.agent_screen import AgentScreen
@@ -197,7 +197,7 @@ class TopApp(App[None]):
         scrolled_to = table.scroll_y
         table.clear(columns=True)
         for column in columns:
-            heading = Text(column.heading, justify=_side(column))
+            heading = Text(column.heading, justify=side(column))
             table.add_column(heading, width=column.width, key=column.heading)
         now = clock.utc_now()
         for agent in self._agents:
@@ -213,12 +213,8 @@ def _cell(column: Column[Agent], agent: Agent, now: datetime) -> Text:
     """One agent's text in a column, as long as there is room for."""
     text = column.cell(agent, now).copy()
     text.truncate(column.width, overflow="ellipsis")
-    text.justify = _side(column)
+    text.justify = side(column)
     return text
-
-
-def _side(column: Column[Agent]) -> Literal["left", "right"]:
-    return "right" if column.is_number else "left"
 
 
 async def run_top(

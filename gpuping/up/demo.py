@@ -29,6 +29,7 @@ from bus.contract.messages import (
     Window,
     encode,
 )
+from bus.contract.reasons import UPTIME_BELOW_THRESHOLD
 from bus.identity.host import signing_key_of
 from bus.settings import Settings
 from bus.transport import connection
@@ -336,7 +337,7 @@ def _answered(
         pinged_at=at,
         outcome="answered",
         verdict="good" if uptime >= 99.0 else "poor",
-        reason=None if uptime >= 99.0 else "uptime_below_threshold",
+        reason=None if uptime >= 99.0 else UPTIME_BELOW_THRESHOLD,
         uptime_percent=uptime,
         seconds=seconds,
         window_seconds=length,

@@ -144,7 +144,6 @@ class Presence:
         self._client: Client | None = None  # of the system account, while it is connected
         self._closings: set[asyncio.Task[None]] = set()
         self._said = RateLimit(SAID_PER_SECOND, 1.0)
-        self.closed_connections = 0
         self.is_known = False  # whether the servers were asked once
 
     @property
@@ -338,7 +337,6 @@ class Presence:
         if self._client is None:
             return
         for one in connection_ids:
-            self.closed_connections += 1
             request = msgspec.json.encode({"cid": one.number})
             try:
                 # a server does nothing for who wants no answer
