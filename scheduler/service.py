@@ -115,6 +115,7 @@ class Scheduler:
             policy,
             self.bus_clock,
             has_identities=limits.fleet is not None,
+            requires_signed=limits.requires_signed,
         )
         self.unsigned_hosts = UnsignedHosts(
             self.directory,

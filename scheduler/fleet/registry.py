@@ -11,12 +11,14 @@ for itself is refused.
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import structlog
 from msgspec.structs import replace
 
+from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.enrolment import HostKeys
 from bus.contract.messages import AgentEntry, AgentState, AnsweredPing, Enrolment, encode
@@ -37,6 +39,8 @@ from scheduler.write.timers import cancel_timer, timer
 log = structlog.get_logger("scheduler.fleet.registry")
 
 ATTEMPTS = 5
+# A host is kept waiting so long for its keys to be recorded. The enrolment service may start later.
+KEY_SECONDS = 60.0
 # Remembered by an entry. A fleet that is removed and registered daily reaches this in three years.
 MAX_ENROLMENTS = 1000
 
@@ -66,9 +70,15 @@ class Registry:
         bus_clock: BusClock,
         *,
         has_identities: bool = False,
+        requires_signed: bool = False,
     ) -> None:
-        """`has_identities`: hosts have keys, which the enrolment service has recorded."""
+        """`has_identities`: hosts have keys, which the enrolment service has recorded.
+
+        `requires_signed`: without its key, a host would miss its pings.
+        """
         self._has_identities = has_identities
+        self._requires_signed = requires_signed
+        self._without_key: dict[str, float] = {}  # since when, oldest first
         self._client = client
         self._bus_clock = bus_clock
         self._directory = directory
@@ -85,7 +95,8 @@ class Registry:
     ) -> Registration:
         """Registers an agent that asks for itself, or updates its entry.
 
-        Raises RefusedError REMOVED_BY_OPERATOR while a removal holds, and UnavailableError.
+        Raises RefusedError REMOVED_BY_OPERATOR while a removal holds, RefusedError 503 while the
+        keys of a new host are waited for, and UnavailableError.
         """
         return await self._register(agent_id, request, now, by_operator=False)
 
@@ -201,6 +212,8 @@ class Registry:
         before = tracked.entry
         created = not tracked.registered
         signing_key = await self._signing_key(agent_id)
+        if created and not by_operator:
+            self._wait_for_key(agent_id, signing_key)
         if created:
             written = await self._enrol(
                 agent_id, tracked, request, signing_key, now, clocks, by_operator=by_operator
@@ -304,6 +317,27 @@ class Registry:
             return await self._write_entry(updated, tracked.entry_revision, [])
         current = await self._reload(agent_id)
         return current.entry == entry
+
+    def _wait_for_key(self, agent_id: str, signing_key: str | None) -> None:
+        """Raises RefusedError 503 for a new host whose keys are not recorded yet.
+
+        It asks again, and at once when they are. A host that has none is registered after
+        KEY_SECONDS all the same, so that the operator sees it.
+        """
+        now = boottime()
+        if signing_key is None and self._has_identities and self._requires_signed:
+            since = self._without_key.setdefault(agent_id, now)
+            if now - since < KEY_SECONDS:
+                raise RefusedError(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    f"the keys of {agent_id} are not recorded yet (by the enrolment service)",
+                )
+        self._without_key.pop(agent_id, None)
+        while self._without_key:
+            oldest, since = next(iter(self._without_key.items()))
+            if now - since < 2 * KEY_SECONDS:
+                return
+            del self._without_key[oldest]  # it asks no more
 
     async def _signing_key(self, agent_id: str) -> str | None:
         """The key that the agent's reports must be signed with; None where none is recorded.

@@ -4,19 +4,22 @@ import asyncio
 import json
 import zlib
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 from nats.aio.msg import Msg
+from structlog.testing import capture_logs
 
 import agentd.service
 import scheduler.service
 from agentd.probe_selection import open_probe
 from bus import settings
+from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
 from bus.contract.enrolment import CredentialsReply, RenewRequest
 from bus.contract.messages import (
+    AgentEntry,
     AgentState,
     Outcome,
     PingRequest,
@@ -37,6 +40,7 @@ from gpuping.client.own_server import OwnServer
 from gpuping.enrolment import service as enrolment_service
 from tests.agents import report
 from tests.ports import free_port
+from tests.waiting import until
 
 FAST = {
     "PING_BASE_INTERVAL_MINUTES": "0.02",
@@ -297,6 +301,11 @@ def _judged(history: list[Recorded]) -> list[Outcome]:
     return [state.last for state, _ in history if state.last.outcome != "excused"]
 
 
+def _answers(history: list[Recorded]) -> list[Outcome]:
+    """The outcomes for which the host was there."""
+    return [last for last in _judged(history) if last.reason != "no_responders"]
+
+
 def _answered(history: list[Recorded]) -> int:
     return sum(state.last.outcome == "answered" for state, _ in history)
 
@@ -420,12 +429,52 @@ async def test_a_host_without_a_key_is_believed_only_where_and_until_that_is_all
     async with (
         running_world(tmp_path, **rules) as world,
         scheduler.service.running(world.server.settings_of("scheduler")) as running,
-        fake_host(world, tmp_path, "old", with_keys=False),
     ):
-        history = await world.until("old", _judged)
+        # in the operator's name, for whom nobody waits
+        await FleetClient(world.operator, 4.0).register("old", RegisterRequest())
+        async with fake_host(world, tmp_path, "old", with_keys=False):
+            history = await world.until("old", _answers)
         assert running.unsigned_hosts.are_believed == is_believed
-    last = _judged(history)[0]
+    last = _answers(history)[0]
     if is_believed:
         assert last.outcome == "answered"
     else:
         assert (last.outcome, last.remarks) == ("missed", ("key_unknown",))
+
+
+async def test_a_host_that_starts_before_enrolment_is_never_pinged_without_its_key(
+    tmp_path: Path,
+) -> None:
+    """As with compose, whose containers start in any order."""
+    chosen = settings.load({}, GPUPING_DATA_DIR=str(tmp_path / "data"), **FAST)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(own_server.running(chosen, free_port()))
+        operator = await stack.enter_async_context(
+            connection.connected(
+                server.settings_of("operator"),
+                "test",
+                inbox_prefix=subjects.service_inbox("operator"),
+            )
+        )
+        world = World(server, operator)
+        entries = await operator.jetstream().subscribe(
+            subjects.agent_key("a-1"), stream=subjects.BUCKET_STREAM, ordered_consumer=True
+        )
+        await stack.enter_async_context(scheduler.service.running(server.settings_of("scheduler")))
+        as_agent = server.settings_of_agent("a-1")
+        probe = open_probe(as_agent, "a-1", "healthy")
+        logs = stack.enter_context(capture_logs())
+        await stack.enter_async_context(
+            agentd.service.running(
+                as_agent, agent_id="a-1", probe=probe, state_dir=tmp_path / "a-1"
+            )
+        )
+        await until(lambda: "registration_failed" in [line["event"] for line in logs])
+        enrolment = enrolment_service.running(
+            server.settings_of("enrolment"), server.identities.authority
+        )
+        await stack.enter_async_context(enrolment)
+        first = decode((await entries.next_msg(timeout=60)).data, AgentEntry)
+        assert first.signing_key is not None
+        history = await world.until("a-1", _judged)
+    assert _judged(history)[0].outcome == "answered"
