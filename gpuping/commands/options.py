@@ -41,7 +41,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
 app["--help"].group = CHECK
 app["--version"].group = CHECK
 
-DataDir = Annotated[Path | None, Parameter(help="where state is kept [GPUPING_DATA_DIR]")]
+DataDir = Annotated[
+    Path | None,
+    Parameter(help="where state is kept [GPUPING_DATA_DIR: ~/.local/share/gpuping]"),
+]
 Scenario = Annotated[
     str | None,
     Parameter(help="simulate GPUs: a TOML file, or a built-in such as flapping [AGENT_SCENARIO]"),

@@ -177,7 +177,13 @@ def agentd(
     return _run_agent(settings)
 
 
-@app.command(group=RUN)
+@app.command(
+    group=RUN,
+    help_epilogue=examples(
+        "gpuping scheduler",
+        "NATS_URL=tls://bus.example:4222 NATS_CREDS=scheduler.creds gpuping scheduler",
+    ),
+)
 def scheduler(*, data_dir: DataDir = None) -> int:
     """Run a scheduler: it pings the agents that are due. Any number may run on one bus."""
     with extras.needed("server"):

@@ -58,7 +58,9 @@ def storage(*, data_dir: DataDir = None) -> int:
     return runner.run(main)
 
 
-@storage_app.command
+@storage_app.command(
+    help_epilogue=examples("gpuping storage rebuild", "gpuping storage rebuild --force")
+)
 def rebuild(
     *,
     data_dir: DataDir = None,
@@ -109,7 +111,9 @@ async def _rebuild(settings: Settings, *, force: bool) -> bool:
     return True
 
 
-@storage_app.command(name="import")
+@storage_app.command(
+    name="import", help_epilogue=examples("gpuping storage import /mnt/old/archive")
+)
 def import_folder(folder: Path, *, data_dir: DataDir = None) -> int:
     """Take a Parquet archive (folders `day=YYYY-MM-DD`) into the history.
 

@@ -14,6 +14,7 @@ from bus.contract.questions import (
     StorageStats,
 )
 from gpuping.output.findings import Finding, note, ok, warning
+from gpuping.output.formats import counted
 
 NAMED_AGENTS = 5
 MOST_USED_SHARE = 0.8  # of what a nats-server may hold
@@ -30,7 +31,7 @@ def policies(schedulers: list[SchedulerStats]) -> Finding:
     if differing:
         detail = f"schedulers judge by different rules: {', '.join(differing)}"
         return warning("policies", detail, "give all schedulers the same PING_ settings")
-    return ok("policies", f"{len(schedulers)} schedulers judge by the same rules")
+    return ok("policies", f"one set of rules, of {counted(len(schedulers), 'scheduler')}")
 
 
 def bus_disks(schedulers: list[SchedulerStats]) -> Finding:

@@ -7,6 +7,7 @@ from bus.transport import jetstream_api, micro_services
 from bus.transport.connection import Client
 from bus.transport.jetstream_api import JsonObject
 from gpuping.output.findings import Finding, note, ok, warning
+from gpuping.output.formats import counted
 
 # A storage acknowledges what it has written several times a second while outcomes arrive.
 SILENT_SECONDS = 15.0
@@ -28,7 +29,7 @@ async def followers(client: Client) -> Finding:
         if is_mute or does_not_follow(one):
             silent.append(one["name"])
     if not silent:
-        return ok("storages", f"{len(durable)} follow the history")
+        return ok("storages", f"the history is followed by {counted(len(durable), 'storage')}")
     names = ", ".join(sorted(silent))
     advice = (
         "see their logs and start them again; of one that is gone for good delete the consumer "

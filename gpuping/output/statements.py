@@ -5,7 +5,7 @@ from rich.text import Text
 
 from bus.contract.remarks import REMARK_WORDS
 from bus.contract.statements import Account, FleetReplay, Pay, Statement
-from gpuping.output.formats import duration, percent, untrusted
+from gpuping.output.formats import counted, duration, percent, untrusted
 from gpuping.output.terminal import plain_table
 
 CHANGE_COLOURS = {"gains": "green", "loses": "red", "same": "bright_black"}
@@ -103,11 +103,12 @@ def _maintenance_lines(statement: Statement) -> list[Text]:
 
 
 def _statement_footer(statement: Statement) -> list[Text]:
-    pings = (
-        f"{statement.pings} pings: {statement.answered} answered, {statement.missed} missed, "
-        f"{statement.excused} excused; incidents: {len(statement.incidents)} (--json has them)"
+    pings = counted(statement.pings, "ping")
+    outcomes = (
+        f"{statement.answered} answered, {statement.missed} missed, {statement.excused} excused"
     )
-    lines = [Text(pings)]
+    incidents = f"incidents: {len(statement.incidents)} (--json has them)"
+    lines = [Text(f"{pings}: {outcomes}; {incidents}")]
     if statement.forgotten_until:
         begin = f"{statement.forgotten_until:%Y-%m-%d %H:%M} UTC"
         lines.append(Text(f"what was before {begin} is no longer kept", "yellow"))

@@ -29,7 +29,7 @@ from gpuping import extras
 from gpuping.client import bus_file
 from gpuping.client.bus_connection import connect_to_running
 from gpuping.commands.command_settings import load_settings
-from gpuping.commands.options import CHECK, AgentId, DataDir, Json, Output, app, bullets, examples
+from gpuping.commands.options import CHECK, AgentId, DataDir, Json, app, bullets, examples
 from gpuping.output import terminal
 from gpuping.output.json_text import print_json
 
@@ -71,6 +71,10 @@ TlsCertificate = Annotated[
     Path | None, Parameter(help="your own certificate of the bus (PEM, with its chain)")
 ]
 TlsKey = Annotated[Path | None, Parameter(help="the unencrypted private key of --tls-cert")]
+CredentialsFile = Annotated[
+    Path | None,
+    Parameter(name=["--output", "-o"], help="write to this file, or into this folder"),
+]
 Days = Annotated[
     int | None,
     Parameter(validator=validators.Number(gte=1, lte=3650), help="until they expire"),
@@ -119,7 +123,7 @@ def init(
     return runner.DONE
 
 
-@creds_app.command
+@creds_app.command(help_epilogue=examples("gpuping creds config --data-dir /etc/gpuping"))
 def config(
     *,
     data_dir: DataDir = None,
@@ -171,12 +175,18 @@ def _make_certificate(
         console.print(f"clients believe it with NATS_CA={files.authority}", soft_wrap=True)
 
 
-@creds_app.command
+@creds_app.command(
+    help_epilogue=examples(
+        "gpuping creds service scheduler -o scheduler.creds",
+        "gpuping creds service layout scheduler storage gateway -o creds/",
+        "gpuping creds service gateway -o gateway.creds --if-needed",
+    )
+)
 def service(
     roles: Annotated[tuple[ServiceRole, ...], Parameter(help="what it may do on the bus")],
     /,
     *,
-    output: Output = None,
+    output: CredentialsFile = None,
     days: Days = None,
     if_needed: Annotated[
         bool, Parameter(negative="", help="leave valid ones, and replace those that are not")
@@ -199,12 +209,17 @@ def service(
     return runner.DONE
 
 
-@creds_app.command
+@creds_app.command(
+    help_epilogue=examples(
+        "gpuping creds agent agent-001 -o agent-001.creds",
+        "gpuping creds agent agent-001 --days 365",
+    )
+)
 def agent(
     agent_id: AgentId,
     /,
     *,
-    output: Output = None,
+    output: CredentialsFile = None,
     days: Days = None,
     data_dir: DataDir = None,
 ) -> int:
@@ -215,7 +230,7 @@ def agent(
     return _issue("agent", agent_id, f"agent-{agent_id}.creds", output, days, data_dir)
 
 
-@creds_app.command
+@creds_app.command(help_epilogue=examples("gpuping creds revoke agent-001"))
 def revoke(
     agent: Annotated[str, Parameter(name="ID", help="the agent's id, or one public key")],
     /,
@@ -251,7 +266,13 @@ async def revoke_keys(settings: Settings, authority: Authority, agent: str) -> s
     return keys
 
 
-@creds_app.command
+@creds_app.command(
+    help_epilogue=examples(
+        "gpuping creds rotate gateway",
+        "gpuping creds rotate gateway --retire",
+        "gpuping creds rotate gateway --retire --now",
+    )
+)
 def rotate(
     role: Annotated[RoleName, Parameter(help="whose signing key changes")],
     /,
@@ -302,7 +323,9 @@ def rotate(
     return runner.run(main)
 
 
-@creds_app.command(name="list")
+@creds_app.command(
+    name="list", help_epilogue=examples("gpuping creds list", "gpuping creds list --json")
+)
 def list_issued(*, data_dir: DataDir = None, json: Json = False) -> int:
     """Show who was given credentials from here, until when, and who is revoked."""
     authority = LocalIdentities.open(_settings(data_dir).data_dir).authority
@@ -314,7 +337,7 @@ def list_issued(*, data_dir: DataDir = None, json: Json = False) -> int:
             rows.append(row | {"standing": _standing(user, authority)})
         print_json(rows)
         return runner.DONE
-    table = Table("role", "name", "key", "issued", "expires", "")
+    table = Table("role", "name", "key", "issued", "expires", "standing")
     for user in users:
         table.add_row(
             user.role,
