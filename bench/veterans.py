@@ -26,10 +26,10 @@ from bus.contract.messages import (
 from bus.transport.batch import MAX_MESSAGES, Write, commit
 from bus.transport.connection import Client
 from scheduler.fleet.directory import Tracked
-from scheduler.ping.admission import Admitted
+from scheduler.ping.accounting.admission import Admitted
+from scheduler.ping.accounting.timestamps import whole_millisecond
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.next_state import next_state, writes
-from scheduler.ping.timestamps import whole_millisecond
 from scheduler.policy import Answered, Policy
 
 KEYS_EACH = 3

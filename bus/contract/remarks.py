@@ -3,7 +3,7 @@
 History keeps these names and the verifier reads them, so that they never change.
 """
 
-# Of the admission of a report (`scheduler/ping/admission.py`).
+# Of the admission of a report (`scheduler/ping/accounting/admission.py`).
 CLOCK_DISAGREES = "clock_disagrees"  # more known time than passed: scaled down
 TIME_CUT = "time_cut"  # more unknown time than passed: cut
 TIME_MISSING = "time_missing"  # less time than passed: filled with unknown

@@ -19,9 +19,9 @@ from bus.identity.signatures import GENESIS
 from bus.identity.signed_report import Checked
 from scheduler.fleet.directory import Tracked
 from scheduler.fleet.expected_gpus import expected_now
-from scheduler.ping.admission import Admitted
-from scheduler.ping.timestamps import whole_millisecond
-from scheduler.ping.window import WindowStart, seconds_passed, window_start
+from scheduler.ping.accounting.admission import Admitted
+from scheduler.ping.accounting.timestamps import whole_millisecond
+from scheduler.ping.accounting.window import WindowStart, seconds_passed, window_start
 
 NOT_SENT = AnsweredPing(boot_id="", boottime=0.0)
 

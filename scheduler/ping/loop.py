@@ -23,11 +23,11 @@ from scheduler.cluster.cluster import Cluster
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.registry import unknown
 from scheduler.ping.attempt import PingAttempt
-from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.committer import Committer
 from scheduler.ping.due_queue import OFFER_SECONDS, DueQueue
+from scheduler.ping.outages.bus_monitor import BusMonitor
+from scheduler.ping.outages.server_monitor import ServerMonitor
 from scheduler.ping.pinger import TICK_SECONDS, Pinger, PingLimits
-from scheduler.ping.server_monitor import ServerMonitor
 from scheduler.policy import PingResult
 
 LAUNCHED_AT_ONCE = 50  # pings sent in one go; 50 take 1 ms

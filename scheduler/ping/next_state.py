@@ -29,11 +29,16 @@ from bus.contract.remarks import BY_HTTP, LEDGER_EDITED, RESTORED, TWO_UNDER_ONE
 from bus.identity.signed_report import HEADER, Checked
 from bus.transport.batch import Write
 from scheduler.fleet import duplicate_ids
-from scheduler.ping.admission import Admitted
+from scheduler.ping.accounting.admission import Admitted
+from scheduler.ping.accounting.silence import (
+    heard_late,
+    of_enrolment,
+    silence_after_miss,
+    silence_interrupted,
+)
+from scheduler.ping.accounting.timestamps import milliseconds, whole_millisecond
+from scheduler.ping.accounting.window import excused_intervals, gpu_times, is_mark_refused
 from scheduler.ping.attempt import PingAttempt
-from scheduler.ping.silence import heard_late, of_enrolment, silence_after_miss, silence_interrupted
-from scheduler.ping.timestamps import milliseconds, whole_millisecond
-from scheduler.ping.window import excused_intervals, gpu_times, is_mark_refused
 from scheduler.policy import (
     Answered,
     Excused,

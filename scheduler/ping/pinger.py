@@ -24,14 +24,14 @@ from bus.identity.ledger_heads import LedgerEditedError
 from bus.identity.signed_report import HEADER, BadSignatureError, Expected
 from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import BusClock
-from scheduler.ping.admission import Refused
+from scheduler.ping.accounting.admission import Refused
+from scheduler.ping.accounting.timestamps import whole_millisecond
+from scheduler.ping.accounting.window import admit_report, excused_spans, measured_window
 from scheduler.ping.attempt import PingAttempt
-from scheduler.ping.bus_monitor import BusMonitor
-from scheduler.ping.server_monitor import ServerMonitor
+from scheduler.ping.outages.bus_monitor import BusMonitor
+from scheduler.ping.outages.server_monitor import ServerMonitor
+from scheduler.ping.outages.standstill import StandstillWatch
 from scheduler.ping.signature_checks import CheckResult, SignatureChecks, SignedAnswer
-from scheduler.ping.standstill import StandstillWatch
-from scheduler.ping.timestamps import whole_millisecond
-from scheduler.ping.window import admit_report, excused_spans, measured_window
 from scheduler.policy import MAINTENANCE, Answered, Excused, Missed, PingResult
 
 log = structlog.get_logger("scheduler.ping.pinger")

@@ -24,11 +24,11 @@ from bus.transport import connection
 from bus.transport.micro_services import ask
 from scheduler.cluster.bus_clock import BusClock
 from scheduler.fleet.directory import Directory
+from scheduler.ping.accounting.silence import heard_late, silence_after_miss, unheard_milliseconds
 from scheduler.ping.attempt import PingAttempt
-from scheduler.ping.bus_monitor import BusMonitor
+from scheduler.ping.outages.bus_monitor import BusMonitor
+from scheduler.ping.outages.server_monitor import ServerMonitor
 from scheduler.ping.pinger import Pinger, PingLimits
-from scheduler.ping.server_monitor import ServerMonitor
-from scheduler.ping.silence import heard_late, silence_after_miss, unheard_milliseconds
 from scheduler.policy import Answered, Missed, PingResult
 from scheduler.service import running
 from tests.agents import report

@@ -25,8 +25,8 @@ from bus.contract.remarks import STOOD_STILL, TWO_UNDER_ONE_ID
 from bus.settings import Settings
 from bus.transport import connection, micro_services
 from bus.transport.bucket import read
+from scheduler.ping.accounting.timestamps import milliseconds
 from scheduler.ping.pinger import REPORT_LIMIT_BYTES
-from scheduler.ping.timestamps import milliseconds
 from scheduler.service import running
 from tests.agents import AnswerPing, answering, report
 from tests.history import until_history

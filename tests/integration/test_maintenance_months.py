@@ -33,10 +33,10 @@ from bus.errors import RefusedError
 from bus.settings import load
 from scheduler.fleet.directory import Tracked
 from scheduler.fleet.maintenance import Limits, booked, cancelled, check_times, has_label
-from scheduler.ping.admission import Admitted
+from scheduler.ping.accounting.admission import Admitted
+from scheduler.ping.accounting.window import admit_report, excused_spans, measured_window
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.next_state import next_state
-from scheduler.ping.window import admit_report, excused_spans, measured_window
 from scheduler.policy import Answered
 from storage.answers import history
 from storage.engine.rows import Arrival

@@ -32,8 +32,8 @@ from bus.settings import load
 from gateway.routes import byoc
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.views import agent_view
-from scheduler.ping.admission import ALWAYS
-from scheduler.ping.timestamps import milliseconds
+from scheduler.ping.accounting.admission import ALWAYS
+from scheduler.ping.accounting.timestamps import milliseconds
 from storage.answers import history, tables
 from storage.engine.rows import Arrival
 from storage.statements import build, replay

@@ -13,8 +13,8 @@ from bus.errors import RefusedError
 from bus.settings import Settings
 from bus.transport import connection, micro_services
 from bus.transport.bucket import read
+from scheduler.ping.accounting.timestamps import whole_millisecond
 from scheduler.ping.next_state import MIN_SECONDS_BETWEEN_OUTCOMES
-from scheduler.ping.timestamps import whole_millisecond
 from scheduler.service import running
 from tests.agents import TestAgents, answering, report, silent
 from tests.history import read_history, until_history

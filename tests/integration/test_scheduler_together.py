@@ -25,13 +25,13 @@ from bus.transport.bucket import read
 from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.peers import Alive
 from scheduler.fleet.directory import Directory
+from scheduler.ping.accounting.timestamps import whole_millisecond
 from scheduler.ping.attempt import PingAttempt
-from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.committer import Committer
 from scheduler.ping.next_state import next_state
+from scheduler.ping.outages.bus_monitor import BusMonitor
+from scheduler.ping.outages.server_monitor import ServerMonitor
 from scheduler.ping.pinger import Pinger, PingLimits
-from scheduler.ping.server_monitor import ServerMonitor
-from scheduler.ping.timestamps import whole_millisecond
 from scheduler.policy import Missed, PingResult
 from scheduler.service import policy_of, running
 from scheduler.write.timers import timer

@@ -32,13 +32,13 @@ from bus.contract.messages import (
 from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import TOLERANCE_SECONDS, BusClock
 from scheduler.fleet.directory import Tracked
-from scheduler.ping.admission import OTHER_CLOCK_MS, SAME_CLOCK_MS
+from scheduler.ping.accounting.admission import OTHER_CLOCK_MS, SAME_CLOCK_MS
+from scheduler.ping.accounting.timestamps import milliseconds
 from scheduler.ping.attempt import PingAttempt
-from scheduler.ping.bus_monitor import BusMonitor
 from scheduler.ping.next_state import next_state, writes
+from scheduler.ping.outages.bus_monitor import BusMonitor
+from scheduler.ping.outages.server_monitor import ServerMonitor
 from scheduler.ping.pinger import Pinger, PingLimits
-from scheduler.ping.server_monitor import ServerMonitor
-from scheduler.ping.timestamps import milliseconds
 from scheduler.policy import Answered, Missed, PingResult, Policy
 
 TIMEOUT = 10_000

@@ -2,8 +2,8 @@
 
 A life is drawn by Hypothesis as a list of events. Each event is a ping: how long after the one
 before, what came of it, and what the host said of its time. The windows and the times in them are
-those of `scheduler/ping/admission.py`. The truth that answers are held against is only where the
-enrolments began and ended, and which pings were asked.
+those of `scheduler/ping/accounting/admission.py`. The truth that answers are held against is only
+where the enrolments began and ended, and which pings were asked.
 """
 
 from datetime import datetime, timedelta
@@ -25,8 +25,8 @@ from bus.contract.messages import (
     Window,
     encode,
 )
-from scheduler.ping.admission import ALWAYS, MeasuredWindow, Refused, ReportedTime, admit
-from scheduler.ping.timestamps import milliseconds
+from scheduler.ping.accounting.admission import ALWAYS, MeasuredWindow, Refused, ReportedTime, admit
+from scheduler.ping.accounting.timestamps import milliseconds
 from scheduler.policy import Answered, Excused, Missed, PingResult, Policy, advance
 
 POLICY = Policy(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bus.contract.durations import Durations, Interval
-from scheduler.ping.admission import (
+from scheduler.ping.accounting.admission import (
     ALWAYS,
     Admitted,
     MeasuredWindow,

@@ -23,9 +23,9 @@ from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import BusClock
 from scheduler.fleet.directory import Tracked
 from scheduler.ping.attempt import PingAttempt
-from scheduler.ping.bus_monitor import BusMonitor
+from scheduler.ping.outages.bus_monitor import BusMonitor
+from scheduler.ping.outages.server_monitor import ServerMonitor
 from scheduler.ping.pinger import Pinger, PingLimits
-from scheduler.ping.server_monitor import ServerMonitor
 from scheduler.policy import Answered, Missed, PingResult
 
 FLEET = SigningKey.generate(KeyKind.ACCOUNT).public

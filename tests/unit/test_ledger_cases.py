@@ -16,8 +16,8 @@ from agentd.ledger.store import LedgerStore
 from agentd.samples import Sample
 from bus import settings
 from bus.contract.messages import ExcusedSpan, PingRequest, Standing
-from scheduler.ping.admission import Admitted, MeasuredWindow
-from scheduler.ping.window import admit_report
+from scheduler.ping.accounting.admission import Admitted, MeasuredWindow
+from scheduler.ping.accounting.window import admit_report
 from scheduler.policy import Answered, advance
 
 MINUTE = 60_000

@@ -17,10 +17,10 @@ from bus.contract.messages import (
     encode,
 )
 from scheduler.fleet.directory import Tracked
-from scheduler.ping.admission import MeasuredWindow
+from scheduler.ping.accounting.admission import MeasuredWindow
+from scheduler.ping.accounting.window import measured_window, window_start
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.next_state import next_state
-from scheduler.ping.window import measured_window, window_start
 from scheduler.policy import Excused, Missed, PingResult
 from tests.agents import PingRequest, report
 from tests.unit.host_lives import POLICY, make_pinger

@@ -14,7 +14,7 @@ from bus.contract.messages import (
     decode,
 )
 from scheduler.fleet.directory import Directory
-from scheduler.ping.admission import Admitted
+from scheduler.ping.accounting.admission import Admitted
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.next_state import next_state, writes
 from scheduler.policy import Answered, Missed, Policy, advance

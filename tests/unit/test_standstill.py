@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.ping.standstill import MARGIN_SECONDS, REMEMBERED, StandstillWatch
+from scheduler.ping.outages.standstill import MARGIN_SECONDS, REMEMBERED, StandstillWatch
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from bus.identity.signed_report import BadSignatureError, parse, verify
 from gpuping.verification.records import Recorded, Times, Trusted
 from gpuping.verification.verifier import Verifier
 from gpuping.verification.windows import check_row, times_of
-from scheduler.ping.admission import ALWAYS, MeasuredWindow, Refused, ReportedTime, admit
+from scheduler.ping.accounting.admission import ALWAYS, MeasuredWindow, Refused, ReportedTime, admit
 from storage.engine.rows import Arrival
 from tests.signed_history import FLEET, KEY, SignedHost, month
 

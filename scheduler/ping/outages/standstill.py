@@ -2,7 +2,7 @@
 
 A machine that stands still takes the hosts along that it carries, and their ledgers call that time
 unknown. Nobody watched it, and the loss is ours: what a host does not know of such time is excused
-(`scheduler/ping/admission.py`). What it does know counts as ever.
+(`scheduler/ping/accounting/admission.py`). What it does know counts as ever.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import structlog
 
 from bus.clock import boottime
 
-log = structlog.get_logger("scheduler.ping.standstill")
+log = structlog.get_logger("scheduler.ping.outages.standstill")
 
 TICK_SECONDS = 0.1
 GAP_SECONDS = 0.3  # between two ticks; a longer gap is a standstill

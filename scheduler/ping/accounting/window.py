@@ -19,7 +19,7 @@ from bus.contract.messages import (
     UptimeReport,
 )
 from scheduler.fleet.directory import Tracked
-from scheduler.ping.admission import (
+from scheduler.ping.accounting.admission import (
     ALWAYS,
     OTHER_CLOCK_MS,
     Admitted,
@@ -28,8 +28,8 @@ from scheduler.ping.admission import (
     ReportedTime,
     admit,
 )
-from scheduler.ping.silence import heard_late, of_enrolment, unheard_milliseconds
-from scheduler.ping.timestamps import milliseconds, moment
+from scheduler.ping.accounting.silence import heard_late, of_enrolment, unheard_milliseconds
+from scheduler.ping.accounting.timestamps import milliseconds, moment
 
 # How old a host's registration may be when the enrolment begins: the host waits for its answer no
 # longer (agentd/messaging/registration.py).

@@ -23,7 +23,7 @@ from bus.transport import jetstream_api
 from bus.transport.connection import Client
 from bus.transport.jetstream_api import JsonObject
 
-log = structlog.get_logger("scheduler.ping.server_monitor")
+log = structlog.get_logger("scheduler.ping.outages.server_monitor")
 
 ASK_SECONDS = 1.0
 ANSWER_SECONDS = 2.0

@@ -16,7 +16,7 @@ import structlog
 from bus.clock import boottime
 from bus.transport.connection import Client
 
-log = structlog.get_logger("scheduler.ping.bus_monitor")
+log = structlog.get_logger("scheduler.ping.outages.bus_monitor")
 
 # Between two round trips; a longer gap is an outage. With a short time-out a shorter outage can
 # make a ping late, so the round trips are as much closer together.

@@ -11,8 +11,8 @@ from datetime import datetime
 
 from bus.contract.durations import Interval
 from bus.contract.messages import Silence
-from scheduler.ping.admission import overlap
-from scheduler.ping.timestamps import milliseconds
+from scheduler.ping.accounting.admission import overlap
+from scheduler.ping.accounting.timestamps import milliseconds
 
 
 def of_enrolment(silence: Silence | None, enrolled_at: datetime | None) -> Silence | None:

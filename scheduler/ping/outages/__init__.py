@@ -1,0 +1,1 @@
+"""Outages of our own side, for which no host pays: of this process, the bus and its servers."""
