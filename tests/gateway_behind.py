@@ -187,6 +187,10 @@ def quick(base: Settings, **more) -> Settings:
     )
 
 
+def _labels(one: Agent) -> set[str]:
+    return {f"{name}={value}" for name, value in one.metadata.items()}
+
+
 class Behind:
     """The services on the bus. `silent` and `nonsense` name the endpoints that misbehave."""
 
@@ -316,6 +320,7 @@ class Behind:
             if (question.status in {None, one.status})
             and (question.capability is None or question.capability in one.capabilities)
             and (question.search or "").lower() in one.agent_id.lower()
+            and (question.label is None or question.label in _labels(one))
             and (not question.agent_ids or one.agent_id in question.agent_ids)
         ]
         after = [

@@ -62,7 +62,7 @@ def render(statement: Statement) -> str:
         uptime=percent(statement.host.uptime_percent),
         enrolled=duration(statement.enrolled_seconds),
         coverage=percent(statement.host.coverage_percent),
-        answered=f"{statement.answered} of {statement.pings}",
+        answered=f"{statement.answered:,} of {statement.pings:,}",
         final=final,
         notes=_notes(statement),
         accounts="\n".join(accounts),

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
   ago,
+  axisMilliseconds,
   countdown,
   duration,
   formatTime,
@@ -30,6 +31,10 @@ test("nothing observed is a dash, and nought is nought", () => {
   assert.equal(percent(0), "0.00%");
   assert.equal(milliseconds(null), NOTHING);
   assert.equal(milliseconds(0), "0.0 ms".replace(" ", SPACE));
+});
+
+test("an axis has no more decimals than its marks need", () => {
+  assert.deepEqual([0, 0.25, 50, 999, 1500, 20_000].map((value) => plain(axisMilliseconds(value))), ["0 ms", "0.25 ms", "50 ms", "999 ms", "1.5 s", "20 s"]);
 });
 
 test("a short time is not said to be none", () => {

@@ -9,7 +9,7 @@ import { rowsAt } from "../../gateway/static/js/parts/rowplaces.js";
 import { hoursSince, monthsBetween, periodOf, textOf } from "../../gateway/static/js/parts/periods.js";
 import { isNamed, without, withWord, wordOf } from "../../gateway/static/js/parts/chips.js";
 import { gpuNotes, reasonOf } from "../../gateway/static/js/labels.js";
-import { format, parse, queryOf } from "../../gateway/static/js/route.js";
+import { format, isAgentId, parse, queryOf } from "../../gateway/static/js/route.js";
 
 test("an address says all that it takes to come back", () => {
   const places = [
@@ -64,8 +64,12 @@ test("any number of rows is reached: from the first at the top to the last at th
 });
 
 test("an address that makes no sense shows the fleet", () => {
-  for (const hash of ["", "#", "#/agent/", "#/agent/%E0%A4%A", "#/x/y", "#?status="])
-    assert.equal(parse(hash).agent, null);
+  const fleet = parse("#/");
+  const odd = ["", "#", "#/agent/", "#/agent/%E0%A4%A", "#/x/y", "#?status=", "#/?status=bogus", "#/?sort=constructor", "#/?hosts=a.b", "#/?hosts=,,"];
+  for (const hash of [...odd, "#/agent/a/0000-01", "#/agent/a/1969-12"]) assert.deepEqual(parse(hash), fleet, hash);
+  assert.equal(parse(`#/?q=${"x".repeat(300)}`).search.length, 200);
+  const ids = ["a", "A-_9", "constructor", "x".repeat(63), "x".repeat(64), "a.b", "_a", "a\n", "register"];
+  assert.deepEqual(ids.map(isAgentId), [true, true, true, true, false, false, false, false, false]);
 });
 
 test("a link to an agent keeps the filter, the search and the order", () => {
@@ -119,7 +123,7 @@ test("the periods of the charts", () => {
   assert.deepEqual(bounds("2026-11-03T00:00Z~2026-11-04T06:30Z"), ["2026-11-03T00:00", "2026-11-04T06:30"]);
   assert.equal(periodOf("2026-10", now).isOpen, false);
   assert.equal(hoursSince(periodOf("2026-11", now).since, now), 19.5 * 24);
-  for (const odd of [null, "", "2026-13", "2026-12", "x~y", "2026-11-04T00:00Z~2026-11-03T00:00Z"]) assert.equal(periodOf(odd, now).name, "24h");
+  for (const odd of [null, "", "2026-13", "2026-12", "x~y", "2026-11-04T00:00Z~2026-11-03T00:00Z", "1969-12", "1969-12-31T00:00Z~1970-02-01T00:00Z"]) assert.equal(periodOf(odd, now).name, "24h");
   for (const name of ["24h", "7d", "30d", "month", "custom"]) assert.equal(periodOf(textOf(name, periodOf("7d", now), now), now).name, name);
   assert.deepEqual(monthsBetween(Date.parse("2026-09-30T23:00Z"), now), ["2026-11", "2026-10", "2026-09"]);
   assert.equal(monthsBetween(Date.parse("2019-12-31T23:00Z"), now).length, 84, "every month of a host is listed");
@@ -135,5 +139,6 @@ test("why an outcome is as it is, in plain words", () => {
   const gpus = [{ index: 0, ...lost }, { index: 1, state: "up", reasons: [] }, { index: 5, ...lost }];
   assert.deepEqual(gpuNotes({ gpus }), ["GPUs 0, 5 down: lost: no longer on the bus"]);
   const ping = { reason: "timeout", gpus: [], remarks: ["unheard", "clock_disagrees"] };
+  assert.equal(reasonOf({ reason: "constructor", remarks: ["toString"] }), "constructor; toString");
   assert.match(reasonOf(ping), /^no answer in time; between two missed pings nothing counts as up; the host counted/);
 });

@@ -26,6 +26,12 @@ export function milliseconds(value) {
   return `${(value / 1000).toFixed(2)}${SPACE}s`;
 }
 
+/** The label of a response time on an axis: `0 ms`, `0.5 ms`, `50 ms`, `1.5 s`. */
+export function axisMilliseconds(value) {
+  if (value < 1000) return `${Number(value.toFixed(2))}${SPACE}ms`;
+  return `${Number((value / 1000).toFixed(2))}${SPACE}s`;
+}
+
 const UNITS = [
   ["d", 86_400],
   ["h", 3_600],

@@ -32,7 +32,9 @@ export const BEATS = {
   excused: "excused",
 };
 
+// Codes come from hosts, so that nothing is found here but what is written here.
 const REASONS = {
+  __proto__: null,
   no_responders: "nobody listens under this id",
   timeout: "no answer in time",
   bad_report: "the answer made no sense",
@@ -76,6 +78,7 @@ const REASONS = {
 };
 
 const REMARKS = {
+  __proto__: null,
   clock_disagrees: "the host counted more time than has passed; it was scaled down",
   time_cut: "the host named more unknown time than has passed; it was cut",
   time_missing: "part of the time is not in the report; it counts as unknown",

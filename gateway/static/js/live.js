@@ -316,18 +316,21 @@ async function sendRequest() {
   if (wanted.length === 0) return;
   for (const id of wanted.slice(MOST_TOGETHER)) queued.add(id);
   inFlight = new Set(wanted.slice(0, MOST_TOGETHER));
-  await loadBeats([...inFlight]);
-  inFlight = new Set();
+  try {
+    await loadBeats([...inFlight]);
+  } finally {
+    inFlight = new Set();
+  }
   sendRequest();
 }
 
 async function loadBeats(ids) {
-  let beats = {};
+  let beats = new Map(); // by id: a host may be called as every object's own functions are
   try {
-    ({ beats } = await api.beats(ids));
+    beats = new Map(Object.entries((await api.beats(ids)).beats));
   } catch (error) {
     if (!(error instanceof api.Problem)) throw error;
     // without history the rows show what events bring; it is requested again after the next refresh
   }
-  change((state) => ({ fleet: ids.reduce((fleet, id) => fromHistory(fleet, id, beats[id] ?? []), state.fleet) }));
+  change((state) => ({ fleet: ids.reduce((fleet, id) => fromHistory(fleet, id, beats.get(id) ?? []), state.fleet) }));
 }

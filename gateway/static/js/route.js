@@ -3,23 +3,37 @@
  * are those that were drawn around on the map (chosen.js).
  */
 
+import { STATUSES } from "./labels.js";
 import { useEffect, useState } from "./preact.js";
+import { SORTS } from "./rows.js";
 
 const DEFAULTS = { agent: null, month: null, status: null, hosts: null, search: "", sort: "status", reverse: false };
 
+const PATH = /^\/agent\/([^/]+)(?:\/((?:19[7-9]\d|[2-9]\d{3})-(?:0[1-9]|1[0-2])))?$/; // months since 1970
+const ID = "[A-Za-z0-9][A-Za-z0-9_-]{0,62}";
+const ONE_ID = new RegExp(`^${ID}$`);
+const HOSTS = new RegExp(`^(\\.[a-z0-9]+|${ID}(,${ID})*)$`);
+const NO_IDS = ["register", "due-for-ping"]; // the gateway's addresses have them
+const LONGEST_SEARCH = 200; // letters, which is the most that the gateway takes
+
+/** Whether an agent can have this id. */
+export const isAgentId = (text) => ONE_ID.test(text) && !NO_IDS.includes(text);
+
+/** The route that an address says. What makes no sense in it is as if it were not there. */
 export function parse(hash) {
   const [path, query = ""] = hash.replace(/^#/, "").split("?");
   const parameters = new URLSearchParams(query);
-  const [, agent, month] = path.match(/^\/agent\/([^/]+)(?:\/(\d{4}-(?:0[1-9]|1[0-2])))?$/) ?? [];
+  const [, agent, month] = path.match(PATH) ?? [];
+  const [status, hosts, sort] = ["status", "hosts", "sort"].map((name) => parameters.get(name));
   return {
     agent: agent ? decoded(agent) : null,
     month: month ?? null,
     ...(path === "/wall" && { wall: true, by: parameters.get("by"), every: Number(parameters.get("every")) || 0 }),
     period: parameters.get("period"),
-    status: parameters.get("status"),
-    hosts: parameters.get("hosts") || null,
-    search: parameters.get("q") ?? "",
-    sort: parameters.get("sort") ?? DEFAULTS.sort,
+    status: STATUSES.some(({ name }) => name === status) ? status : null,
+    hosts: hosts && HOSTS.test(hosts) ? hosts : null,
+    search: (parameters.get("q") ?? "").slice(0, LONGEST_SEARCH),
+    sort: Object.hasOwn(SORTS, sort ?? "") ? sort : DEFAULTS.sort,
     reverse: parameters.has("reverse"),
   };
 }

@@ -7,7 +7,8 @@
 import { isWhole, VIEW_PAGE } from "./fleet.js";
 import { status } from "./labels.js";
 
-const SORTS = {
+/** The orders of the table: an agent's place in each. */
+export const SORTS = {
   status: (agent) => [
     status(agent.status).severity,
     -(agent.consecutive_poor_uptime ?? 0),

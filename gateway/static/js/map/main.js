@@ -17,6 +17,7 @@ import { follow } from "./live.js";
 
 const REFRESH_MS = 30_000;
 const LARGEST_CELL = 96; // pixels: a small fleet is not lost on a large page
+const LONGEST_LABEL = 64; // letters
 const STATUS_LETTER = { healthy: "h", recovering: "r", pending: "n", maintenance: "m", poor: "p", missing: "x" };
 const STATUS_NAME = Object.fromEntries(Object.entries(STATUS_LETTER).map(([name, letter]) => [letter, name]));
 const COLOURINGS = [
@@ -29,7 +30,7 @@ const chosen = () => {
   const parameters = new URLSearchParams(location.search);
   const colouring = parameters.get("colour");
   return {
-    label: parameters.get("by") ?? "",
+    label: (parameters.get("by") ?? "").slice(0, LONGEST_LABEL),
     colouring: COLOURINGS.some(({ name }) => name === colouring) ? colouring : "state",
   };
 };
@@ -82,7 +83,7 @@ function MapPage() {
       <h1>Map</h1>
       ${map && html`<${Counts} map=${map} />`}
       <span class="spring"></span>
-      <label>Group by <input type="text" value=${choice.label} placeholder="site, owner …" maxlength="64"
+      <label>Group by <input type="text" value=${choice.label} placeholder="site, owner …" maxlength=${LONGEST_LABEL}
         onChange=${(event) => choose({ label: event.target.value.trim() })} /></label>
       <label>Colour <select value=${choice.colouring} onChange=${(event) => choose({ colouring: event.target.value })}>
         ${COLOURINGS.map(({ name, label }) => html`<option value=${name}>${label}</option>`)}

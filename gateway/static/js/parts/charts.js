@@ -57,6 +57,7 @@ function FromTo({ period }) {
     const fields = new FormData(event.target);
     const [since, until] = ["since", "until"].map((name) => fromField(fields.get(name)));
     if (!(until - since >= 60_000)) return setProblem("The end has to be at least a minute after the beginning.");
+    if (since < 0) return setProblem("The beginning lies before 1970.");
     if (since >= serverNow()) return setProblem("The beginning lies in the future.");
     setProblem(null);
     return go({ period: customText(since, until) });

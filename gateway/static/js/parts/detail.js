@@ -1,7 +1,7 @@
 /** The panel about one agent, next to the list. Escape closes it and returns the focus to where it was. */
 
 import { html, useEffect, useRef, useState } from "../preact.js";
-import { go, link } from "../route.js";
+import { go, isAgentId, link } from "../route.js";
 import { serverNow } from "../store.js";
 import { areTwo } from "../labels.js";
 import { Charts } from "./charts.js";
@@ -23,39 +23,48 @@ const monthNow = () => new Date(serverNow()).toISOString().slice(0, 7);
 const close = () => go({ agent: null }, { step: true });
 
 export function Detail({ route, known, beats, returns, mayPing }) {
-  const now = serverNow();
-  const period = periodOf(route.period, now);
-  const hours = hoursSince(period.since, now);
   const id = route.agent;
-  const newest = beats?.[0]?.ping_seq ?? 0;
-  const { agent, problem } = useAgent(id, known, newest, returns);
-  const outcomes = useOutcomes(id, period, beats, returns);
-  const series = useSeries(id, period, agent, newest, returns);
-  const isUnknown = problem?.status === NOT_FOUND && outcomes.problem?.status === NOT_FOUND;
   const title = useFocusAndEscape(id);
   const isModal = useModal();
   return html`<section class="detail" role=${isModal ? "dialog" : "complementary"} aria-modal=${isModal ? "true" : undefined} aria-labelledby="detail-title">
     <div class="detail-head">
-      ${agent && html`<${Chip} name=${isJudged(agent) ? agent.status : "pending"} label=${labelOf(agent)} />`}
+      ${known && html`<${Chip} name=${isJudged(known) ? known.status : "pending"} label=${labelOf(known)} />`}
       <h1 id="detail-title" tabindex="-1" ref=${title}>${id}</h1>
       <a class="plain close" href=${link({ agent: null })} aria-label="Close"><${Icon} name="close" /></a>
     </div>
-    ${isUnknown && html`<${Unknown} id=${id} />`}
-    ${problem && !isUnknown && html`<p class="problem" role="alert">${problem.message}</p>`}
-    ${agent && areTwo(agent) && html`<p class="problem" role="alert">${CONFLICT}</p>`}
-    ${agent && mayPing && html`<${PingNow} id=${id} />`}
-    ${!isUnknown && html`<p class="to-month"><a href=${link({ month: monthNow(), period: null })}>Why this month's figure is what it is</a></p>`}
-    ${agent && html`<${Facts} agent=${agent} beats=${beats} search=${route.search} />`}
-    ${agent && html`<${Maintenance} agent=${agent} mayBook=${mayPing} returns=${returns} />`}
-    ${!isUnknown && html`<${Charts} series=${series} period=${period} agent=${agent} />`}
-    ${agent && html`<${Gpus} agent=${agent} newest=${newest} returns=${returns} />`}
-    ${!isUnknown && html`<${Outcomes} id=${id} outcomes=${outcomes} hours=${hours} period=${period} series=${series} />
-      <${InTheTerminal} id=${id} hours=${hours} />`}
+    ${isAgentId(id)
+      ? html`<${About} id=${id} route=${route} known=${known} beats=${beats} returns=${returns} mayPing=${mayPing} />`
+      : html`<${Nobody} why=${`“${id}” cannot be the id of an agent.`} />`}
   </section>`;
 }
 
-/** Of an agent that is neither registered nor in history there is nothing else to show. */
-const Unknown = ({ id }) => html`<p class="problem" role="alert">No agent “${id}” is registered, and history has none of that id.</p>
+/** All that is known of an agent, registered or removed. */
+function About({ id, route, known, beats, returns, mayPing }) {
+  const now = serverNow();
+  const period = periodOf(route.period, now);
+  const hours = hoursSince(period.since, now);
+  const newest = beats?.[0]?.ping_seq ?? 0;
+  const { agent, problem } = useAgent(id, known, newest, returns);
+  const outcomes = useOutcomes(id, period, beats, returns);
+  const series = useSeries(id, period, agent, newest, returns);
+  if (problem?.status === NOT_FOUND && outcomes.problem?.status === NOT_FOUND)
+    return html`<${Nobody} why=${`No agent “${id}” is registered, and history has none of that id.`} />`;
+  return html`
+    ${problem && html`<p class="problem" role="alert">${problem.message}</p>`}
+    ${agent && areTwo(agent) && html`<p class="problem" role="alert">${CONFLICT}</p>`}
+    ${agent && mayPing && html`<${PingNow} id=${id} />`}
+    <p class="to-month"><a href=${link({ month: monthNow(), period: null })}>Why this month's figure is what it is</a></p>
+    ${agent && html`<${Facts} agent=${agent} beats=${beats} search=${route.search} />`}
+    ${agent && html`<${Maintenance} agent=${agent} mayBook=${mayPing} returns=${returns} />`}
+    <${Charts} series=${series} period=${period} agent=${agent} />
+    ${agent && html`<${Gpus} agent=${agent} newest=${newest} returns=${returns} />`}
+    <${Outcomes} id=${id} outcomes=${outcomes} hours=${hours} period=${period} series=${series} />
+    <${InTheTerminal} id=${id} hours=${hours} />
+  `;
+}
+
+/** Where there is no such agent nothing else is offered: all of it would fail. */
+const Nobody = ({ why }) => html`<p class="problem" role="alert">${why}</p>
   <p class="after"><a href=${link({ agent: null })}>Back to the fleet</a></p>`;
 
 const InTheTerminal = ({ id, hours }) => html`<section class="block" aria-label="In the terminal">

@@ -27,11 +27,11 @@ export const monthOf = (at) => new Date(at).toISOString().slice(0, 7);
  */
 export function periodOf(text, now) {
   const month = /^\d{4}-(0[1-9]|1[0-2])$/.test(text ?? "") ? monthBounds(text) : null;
-  if (month && month.since < now) {
+  if (month && month.since >= 0 && month.since < now) {
     return { text, name: "month", since: month.since, until: Math.min(now, month.until), isOpen: now < month.until };
   }
   const [since, until] = (text ?? "").split("~").map((part) => Date.parse(part));
-  if (until - since >= MINUTE_MS && until - since <= LONGEST_MS) {
+  if (since >= 0 && until - since >= MINUTE_MS && until - since <= LONGEST_MS) {
     return { text, name: "custom", since, until, isOpen: until > now };
   }
   const rolling = PERIODS.find(({ name, hours }) => hours && name === text) ?? DEFAULT;

@@ -1,6 +1,6 @@
 /** The charts' data and options for uPlot. What they draw are buckets of outcomes: storage sums them (docs/api.md). */
 
-import { axisLabel, count, formatFullTime, isShownInUtc, milliseconds, percent, plural } from "../format.js";
+import { axisLabel, axisMilliseconds, count, formatFullTime, isShownInUtc, milliseconds, percent, plural } from "../format.js";
 import { html } from "../preact.js";
 import { showTooltip } from "./tooltip.js";
 
@@ -193,6 +193,6 @@ export function responseChart(UPlot, container, buckets, frame) {
     { stroke: transparent(line, 0.45), width: 1, points: { show: false } },
     { stroke: line, width: 1.25, points },
   ];
-  const all = options(UPlot, container, frame, buckets, { height: 96, series, range: [0, highest * 1.15], axis: milliseconds });
+  const all = options(UPlot, container, frame, buckets, { height: 96, series, range: [0, highest * 1.15], axis: axisMilliseconds });
   return new UPlot(all, pointLine(buckets, [slowest, median]), container);
 }

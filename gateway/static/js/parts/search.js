@@ -18,7 +18,7 @@ export function Search({ value }) {
   return html`<label class="search">
     <${Icon} name="search" />
     <span class="spoken">Search agents</span>
-    <input ref=${field} type="search" value=${value} placeholder="Search, or site:FRA" title="Finds any part of an id, label (site:FRA), GPU name, capability or reason (reason:xid)" autocomplete="off" spellcheck=${false}
+    <input ref=${field} type="search" value=${value} placeholder="Search, or site:FRA" title="Finds any part of an id, label (site:FRA), GPU name, capability or reason (reason:xid)" maxlength="200" autocomplete="off" spellcheck=${false}
       onInput=${(event) => go({ search: event.target.value })} />
     <kbd aria-hidden="true">/</kbd>
   </label>`;

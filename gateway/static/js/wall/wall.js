@@ -88,13 +88,21 @@ function useMap(label) {
   return map;
 }
 
+const WHOLE = /^[\w.-]{1,64}=.{1,63}$/; // the map cuts the names of its groups to 64 letters
+
+/** The question for the hosts of a place: those of `FRA` are not those of `FRA2`, which a search would find, too. */
+function hostsAt(label, place) {
+  const whole = `${label}=${place}`;
+  return WHOLE.test(whole) ? { label: whole } : { search: `${label}:${place}` };
+}
+
 /** The worst hosts of the fleet, which the page knows, or those of a place; null until the gateway has told of them. */
 function useWorst(fleet, label, place) {
   const [found, setFound] = useState({ place: null, agents: [] });
   useEffect(() => {
     if (place == null) return undefined;
     let isWanted = true;
-    api.agents({ search: `${label}:${place}`, order: "worst", limit: WORST }).then(
+    api.agents({ ...hostsAt(label, place), order: "worst", limit: WORST }).then(
       (page) => isWanted && setFound({ place, agents: page.agents }),
       () => {},
     );
