@@ -227,6 +227,7 @@ async def _redeem(
         async with asyncio.timeout(CONNECT_SECONDS):
             client = await connection.connect(settings, name, inbox_prefix=inbox_prefix)
     except (TimeoutError, OSError, nats.errors.Error):
+        await _refuse_certificate(settings)
         raise EnrolmentError(
             f"no bus at {settings.shown_nats_url} let this host in: "
             "is the address right, and is the token still good?"
@@ -242,6 +243,14 @@ async def _redeem(
         )
     finally:
         await client.farewell()
+
+
+async def _refuse_certificate(settings: Settings) -> None:
+    """Raises EnrolmentError where the bus is there and its certificate is not believed."""
+    try:
+        await connection.refusal(settings)
+    except BusError as error:
+        raise EnrolmentError(str(error)) from None
 
 
 def _pending_keys(path: Path) -> _Keys:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ from nats.nuid import NUID
 
 from bus.addresses import is_loopback
 from bus.contract import subjects
-from bus.errors import SettingsError
+from bus.errors import BusError, SettingsError
 from bus.identity import accounts, claims, credentials
 from bus.redaction import redact_address
 from bus.settings import Settings
@@ -414,7 +415,8 @@ async def connect(
 async def refusal(settings: Settings) -> str | None:
     """The server's words where it refuses these credentials; None where it does not, or is away.
 
-    `connect` waits instead, because a server may learn of a new account later.
+    `connect` waits instead, because a server may learn of a new account later. Raises BusError
+    where the server's certificate is not believed.
     """
     addresses, identity = _addresses_and_identity(settings)
     if not await _does_any_listen(addresses):
@@ -433,6 +435,11 @@ async def refusal(settings: Settings) -> str | None:
                 error_cb=keep_quiet,
                 **identity,
             )
+    except ssl.SSLCertVerificationError as error:
+        raise BusError(
+            f"the certificate of the bus at {settings.shown_nats_url} is not believed: "
+            f"{error.verify_message}; NATS_CA names the file of the authority that signed it"
+        ) from None
     except (nats.errors.Error, OSError, TimeoutError) as error:
         text = str(error)
         if "auth" in text.lower():

@@ -10,11 +10,13 @@ import pytest
 from msgspec.structs import replace
 
 from bus import settings
+from bus.errors import BusError
 from bus.identity.tls import certificates
 from bus.identity.tls.files import TlsFiles
 from bus.settings import Settings
 from bus.transport.embedded_server import find_binary
 from gpuping.alerts.detect import machine
+from gpuping.client.bus_connection import connect_to_running
 from tests.ports import free_port
 
 
@@ -63,3 +65,13 @@ async def test_one_of_a_stranger_is_a_problem(of_a_fleet: Settings):
     seen = await until_seen(replace(of_a_fleet, NATS_CA=None))
     assert seen.problem is not None
     assert "self-signed" in seen.problem
+
+
+async def test_who_does_not_believe_it_is_told_so_and_not_that_nothing_runs(of_a_fleet: Settings):
+    await until_seen(of_a_fleet)
+    told = (
+        r"certificate of the bus at tls://localhost:\d+ is not believed: .*NATS_CA names the file"
+    )
+    with pytest.raises(BusError, match=told):
+        async with connect_to_running(replace(of_a_fleet, NATS_CA=None)):
+            pass
