@@ -609,6 +609,29 @@ async def test_hosts_that_are_drawn_around_on_the_map_filter_the_table(page: Pag
     await in_browser(look)
 
 
+async def test_the_map_follows_hosts_that_change_come_and_go(page: Page):
+    up, down = (
+        (GpuSummary(uuid="GPU-a", index=0, name="H100", state=state),) for state in ("up", "down")
+    )
+    for name in ("a", "b"):
+        page.behind.agents[name] = agent(name, status="healthy", gpus=up)
+    browser = page.browser
+
+    def look() -> None:
+        browser.open(f"{page.url}/map")
+        browser.see(".counts", "2 of 2 GPUs up, 2 hosts")
+        browser.see(".live", "Live")
+
+    await in_browser(look)
+    poor = agent("b", status="poor", gpus=down)
+    event = LiveEvent(kind="ping", agent_id="b", at=NOW, agent=poor, ping=ping("b", 1))
+    await page.behind.happens(event)
+    await in_browser(lambda: browser.see(".counts", "1 of 2 GPUs up, 2 hosts"))
+    del page.behind.agents["b"]
+    await page.behind.happens(LiveEvent(kind="removed", agent_id="b", at=NOW))
+    await in_browser(lambda: browser.see(".counts", "1 of 1 GPU up, 1 host", seconds=15))
+
+
 async def test_the_map_splits_a_missing_host_and_colours_the_uptime_of_a_day(page: Page):
     gpus = tuple(
         GpuSummary(uuid=f"GPU-{index}", index=index, name="H100", state="up") for index in range(4)

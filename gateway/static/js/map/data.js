@@ -28,6 +28,11 @@ function indexed(answer) {
   };
 }
 
+/** Whether a `map` event tells of hosts that the map lacks, or still has, so that it has to be asked for anew. */
+export function isOutdated(map, { removed, registered, is_cut: isCut }) {
+  return isCut || removed.some((id) => map.hosts.has(id)) || registered.some((id) => !map.hosts.has(id));
+}
+
 /** Writes a `map` event into the columns. Returns the hosts that have updates; the next request has new hosts and GPUs. */
 export function updated(map, updates) {
   const { columns, offsets } = map;

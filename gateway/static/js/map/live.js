@@ -8,7 +8,7 @@ const AGAIN_MS = 5_000; // after the gateway refused the stream
 
 /**
  * Follows the stream until the returned function is called. `onState` gets `{ live, health, heardAt, byStatus }` at each
- * change, `onUpdates` the updates of the map, and `onReturn` is called when the gateway or a part behind it is back.
+ * change, `onUpdates` each `map` event, and `onReturn` is called when the gateway or a part behind it is back.
  */
 export function follow({ onState, onUpdates, onReturn }) {
   let state = { live: "connecting", health: null, heardAt: null, byStatus: {} };
@@ -19,7 +19,7 @@ export function follow({ onState, onUpdates, onReturn }) {
     onState(state);
   };
   const onEvent = (name, data) => {
-    if (name === "map") onUpdates(data.agents);
+    if (name === "map") onUpdates(data);
     if (name === "health") {
       followBuild(data.page_build);
       const isBack = state.health && PARTS.some((part) => data[part] && !state.health[part]);

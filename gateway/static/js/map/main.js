@@ -12,10 +12,10 @@ import { html, render, useEffect, useRef, useState } from "../preact.js";
 import { Tab } from "../tab.js";
 import { apply } from "../theme.js";
 import { MapCanvas } from "./canvas.js";
-import { requestMap, updated } from "./data.js";
+import { updated } from "./data.js";
 import { follow } from "./live.js";
+import { useFleetMap } from "./usemap.js";
 
-const REFRESH_MS = 30_000;
 const LARGEST_CELL = 96; // pixels: a small fleet is not lost on a large page
 const LONGEST_LABEL = 64; // letters
 const STATUS_LETTER = { healthy: "h", recovering: "r", pending: "n", maintenance: "m", poor: "p", missing: "x" };
@@ -37,10 +37,15 @@ const chosen = () => {
 
 function MapPage() {
   const [choice, setChoice] = useState(chosen());
-  const [map, setMap] = useState(null);
-  const [trouble, setTrouble] = useState(null);
   const [returns, setReturns] = useState(0); // how often the gateway or a part behind it came back
   const pinged = useRef(() => {}); // what takes the updates of the stream: the canvas that is shown
+  const { map, trouble, hear } = useFleetMap(choice.label, returns);
+  const [, setUpdates] = useState(0);
+  const onUpdates = (updates) => {
+    pinged.current(updates.agents);
+    hear(updates);
+    setUpdates((times) => times + 1); // what is written about the map follows it
+  };
   const choose = (part) => {
     const next = { ...choice, ...part };
     const parameters = new URLSearchParams();
@@ -49,29 +54,9 @@ function MapPage() {
     history.replaceState(null, "", `?${parameters}`);
     setChoice(next);
   };
-  useEffect(() => {
-    let isCancelled = false;
-    const load = async () => {
-      try {
-        const found = await requestMap(choice.label);
-        if (!isCancelled) {
-          setMap(found);
-          setTrouble(null);
-        }
-      } catch (error) {
-        if (!isCancelled) setTrouble(error.message);
-      }
-    };
-    load();
-    const timer = setInterval(load, REFRESH_MS);
-    return () => {
-      isCancelled = true;
-      clearInterval(timer);
-    };
-  }, [choice.label, returns]);
   return html`<header class="top">
       <${Brand} href="./#/" />
-      <${Live} onUpdates=${(updates) => pinged.current(updates)} onReturn=${() => setReturns((times) => times + 1)} />
+      <${Live} onUpdates=${onUpdates} onReturn=${() => setReturns((times) => times + 1)} />
       <nav aria-label="More">
         <a href="./#/">Agents</a>
         <a href="./#/wall" class="wall-link">Wall</a>
@@ -112,7 +97,7 @@ function Counts({ map }) {
   const { gpu_states: states, agent_ids: hosts } = map.columns;
   const { up, degraded } = countsOf(states);
   return html`<span class="counts">
-    <strong>${count(up)} of ${count(states.length)}</strong> GPUs up${degraded > 0 && `, ${count(degraded)} degraded`}, ${plural(hosts.length, "host")}
+    <strong>${count(up)} of ${plural(states.length, "GPU")}</strong> up${degraded > 0 && `, ${count(degraded)} degraded`}, ${plural(hosts.length, "host")}
   </span>`;
 }
 
@@ -252,7 +237,7 @@ function saidOf({ columns, offsets }, host) {
   const ofDay = columns.uptimes_24h[host] ?? -1;
   const said = [
     STATUS_NAME[columns.statuses[host]],
-    gpus > 0 ? `${up} of ${gpus} GPUs up${degraded > 0 ? `, ${degraded} degraded` : ""}` : "no GPU reported",
+    gpus > 0 ? `${up} of ${plural(gpus, "GPU")} up${degraded > 0 ? `, ${degraded} degraded` : ""}` : "no GPU reported",
   ];
   if (ofDay >= 0) said.push(`${percentOf(ofDay)} in 24 h`);
   if (uptime >= 0) said.push(`${percentOf(uptime)} at the last ping`);

@@ -46,8 +46,9 @@ function About({ id, route, known, beats, returns, mayPing }) {
   const newest = beats?.[0]?.ping_seq ?? 0;
   const { agent, problem } = useAgent(id, known, newest, returns);
   const outcomes = useOutcomes(id, period, beats, returns);
-  const series = useSeries(id, period, agent, newest, returns);
-  if (problem?.status === NOT_FOUND && outcomes.problem?.status === NOT_FOUND)
+  const isGone = problem?.status === NOT_FOUND;
+  const series = useSeries(id, period, agent, isGone, newest, returns);
+  if (isGone && outcomes.problem?.status === NOT_FOUND)
     return html`<${Nobody} why=${`No agent “${id}” is registered, and history has none of that id.`} />`;
   return html`
     ${problem && html`<p class="problem" role="alert">${problem.message}</p>`}

@@ -34,14 +34,17 @@ export function useAgent(id, known, newest, returns) {
   return { agent: known ?? null, problem: isKnown ? null : problem };
 }
 
-/** `{ answer, problem }`: the period in buckets, asked again after each outcome and after each return. */
-export function useSeries(id, period, agent, newest, returns) {
+/**
+ * `{ answer, problem }`: the period in buckets, asked again after each outcome and after each return. It is asked for
+ * once the agent is there, or `isGone`: a removed one has a past all the same.
+ */
+export function useSeries(id, period, agent, isGone, newest, returns) {
   const [series, setSeries] = useState({ answer: null, problem: null });
   const asked = useRef(null);
   const { text, isOpen } = period;
-  const registered = agent ? Date.parse(agent.registered_at) - 1000 : null;
+  const registered = agent ? Date.parse(agent.registered_at) - 1000 : isGone ? 0 : null;
   useEffect(() => {
-    if (registered == null) return undefined; // nothing is older than that, so that a young agent is drawn finely
+    if (registered == null) return undefined;
     const isSame = asked.current === `${id} ${text}`;
     if (isSame && !isOpen) return undefined; // what is over does not change
     asked.current = `${id} ${text}`;
@@ -50,7 +53,9 @@ export function useSeries(id, period, agent, newest, returns) {
       const now = serverNow();
       const asOfNow = periodOf(text, now);
       const until = Math.min(now, asOfNow.until);
-      const query = { since: iso(Math.min(until - 1000, Math.max(asOfNow.since, registered))), until: iso(until), points: POINTS };
+      // nothing is older than the registration, so that a young agent is drawn finely
+      const since = registered < until - 1000 ? Math.max(asOfNow.since, registered) : asOfNow.since;
+      const query = { since: iso(since), until: iso(until), points: POINTS };
       stop = cancellable(
         api.series(id, query),
         (answer) => setSeries({ answer: { ...answer, text }, problem: null }),

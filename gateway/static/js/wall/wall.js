@@ -5,12 +5,13 @@
 
 import * as api from "../api.js";
 import { badge } from "../badge.js";
-import { count, duration, formatTime, percent, SPACE, zone } from "../format.js";
+import { count, duration, formatTime, percent, plural, SPACE, zone } from "../format.js";
 import { status, STATUSES } from "../labels.js";
 import { showRow } from "../live.js";
 import { MapCanvas } from "../map/canvas.js";
-import { requestMap, updated } from "../map/data.js";
+import { updated } from "../map/data.js";
 import { groupsOf } from "../map/layout.js";
+import { useFleetMap } from "../map/usemap.js";
 import { Glyph } from "../parts/glyph.js";
 import { earlyNote } from "../parts/summary.js";
 import { hostsOf } from "../parts/changes.js";
@@ -23,14 +24,13 @@ import { troubled } from "../tab.js";
 const WORST = 10;
 const CHANGES = 6;
 const LARGEST_CELL = 150; // pixels at the size of a desk's text: a small fleet fills the wall, too
-const MAP_MS = 30_000;
 const NO_GROUP = "-";
 
 export function Wall({ state, route }) {
   const now = useNow();
   const { fleet } = state;
   const label = route.by || "site";
-  const map = useMap(label);
+  const { map, hear } = useFleetMap(label, state.returns); // the badge tells of failures
   const groups = map ? groupsOf(map.columns).map(({ name }) => name).filter((name) => name && name !== NO_GROUP) : [];
   const places = groups.length > 1 ? [null, ...groups] : [null];
   const place = places[Math.floor(now / 1000 / Math.max(5, route.every || 20)) % places.length];
@@ -41,7 +41,7 @@ export function Wall({ state, route }) {
   return html`<main class=${classes({ wall: true, "is-stale": isStale })}>
     <h1 class="spoken">The wall</h1>
     <header class="wall-top">
-      <div class="wall-gpus"><b data-name="wall-gpus">${fleet.gpus ? count(fleet.gpus.up) : "–"}</b><span>of ${count(fleet.gpus?.total ?? 0)} GPUs up</span></div>
+      <div class="wall-gpus"><b data-name="wall-gpus">${fleet.gpus ? count(fleet.gpus.up) : "–"}</b><span>of ${plural(fleet.gpus?.total ?? 0, "GPU")} up</span></div>
       <div class="wall-uptime"><b>${percent(fleet.uptime?.uptime_percent)}</b><span>${uptimeWords(fleet)}</span></div>
       <ul class="wall-counts">${STATUSES.filter(({ name }) => name !== "healthy" && (fleet.byStatus[name] ?? 0) > 0).map(
         ({ name, label: text }) => html`<li key=${name} class="tone-${name}"><${Glyph} name=${name} /><b>${count(fleet.byStatus[name])}</b><span>${text.toLowerCase()}</span></li>`,
@@ -50,7 +50,7 @@ export function Wall({ state, route }) {
     </header>
     <section class="wall-map" aria-label="Map">
       <h2><span class="wall-place">${place ?? "All sites"}</span> ${places.length > 1 && html`<span class="wall-steps" aria-hidden="true">${places.map((one) => html`<i key=${one ?? ""} class=${classes({ "is-now": one === place })}></i>`)}</span>`}</h2>
-      ${map && html`<${WallMap} map=${map} only=${place} />`}
+      ${map && html`<${WallMap} map=${map} only=${place} hear=${hear} />`}
     </section>
     <section class="wall-worst" aria-label="The worst hosts">
       <h2>Worst</h2>
@@ -71,21 +71,6 @@ export function Wall({ state, route }) {
 function uptimeWords(fleet) {
   if (fleet.uptime?.uptime_percent == null && fleet.degraded.includes("storage")) return `fleet uptime, 24${SPACE}h: not known now`;
   return earlyNote(fleet) ? "fleet uptime so far: too early to tell" : `fleet uptime, 24${SPACE}h`;
-}
-
-function useMap(label) {
-  const [map, setMap] = useState(null);
-  useEffect(() => {
-    let isWanted = true;
-    const load = () => requestMap(label).then((found) => isWanted && setMap(found), () => {}); // the badge tells of failures
-    load();
-    const timer = setInterval(load, MAP_MS);
-    return () => {
-      isWanted = false;
-      clearInterval(timer);
-    };
-  }, [label]);
-  return map;
 }
 
 const WHOLE = /^[\w.-]{1,64}=.{1,63}$/; // the map cuts the names of its groups to 64 letters
@@ -128,7 +113,7 @@ function useWorst(fleet, label, place) {
 /** How much larger than on a desk names are: by the size of the wall's text. */
 const scaleOf = (element) => parseFloat(getComputedStyle(element).fontSize) / 14;
 
-function WallMap({ map, only }) {
+function WallMap({ map, only, hear }) {
   const box = useRef();
   const element = useRef();
   const canvas = useRef(null);
@@ -148,7 +133,12 @@ function WallMap({ map, only }) {
     };
   }, [map, only]);
   useEffect(() => {
-    const stream = openStream({ onEvent: (name, data) => name === "map" && canvas.current.pinged(updated(map, data.agents)), onState: () => {} });
+    const onEvent = (name, updates) => {
+      if (name !== "map") return;
+      canvas.current.pinged(updated(map, updates.agents));
+      hear(updates);
+    };
+    const stream = openStream({ onEvent, onState: () => {} });
     stream.want({ agents: [], map: true });
     return () => stream.close();
   }, [map]);
@@ -159,7 +149,7 @@ function Worst({ agent, now }) {
   const gpus = (agent.gpus ?? []).filter((gpu) => gpu.expected !== false);
   const down = gpus.filter((gpu) => gpu.state !== "up" && gpu.state !== "degraded").length;
   const since = agent.last_answered_at ? (now - Date.parse(agent.last_answered_at)) / 1000 : null;
-  const said = agent.status === "missing" ? (since == null ? "never answered" : `silent for ${duration(Math.floor(since))}`) : down > 0 ? `${down} of ${gpus.length} GPUs down` : `${percent(agent.uptime_percent)} at the last ping`;
+  const said = agent.status === "missing" ? (since == null ? "never answered" : `silent for ${duration(Math.floor(since))}`) : down > 0 ? `${down} of ${plural(gpus.length, "GPU")} down` : `${percent(agent.uptime_percent)} at the last ping`;
   return html`<li class="tone-${agent.status}" data-agent=${agent.agent_id}><${Glyph} name=${agent.status} /><b>${agent.agent_id}</b>
     <span>${agent.status === "missing" || down > 0 ? said : `${status(agent.status).label.toLowerCase()}, ${said}`}</span></li>`;
 }
