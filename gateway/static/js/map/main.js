@@ -97,7 +97,7 @@ function Counts({ map }) {
   const { gpu_states: states, agent_ids: hosts } = map.columns;
   const { up, degraded } = countsOf(states);
   return html`<span class="counts">
-    <strong>${count(up)} of ${plural(states.length, "GPU")}</strong> up${degraded > 0 && `, ${count(degraded)} degraded`}, ${plural(hosts.length, "host")}
+    <strong>${count(up)} of ${count(states.length)}</strong> ${states.length === 1 ? "GPU" : "GPUs"} up${degraded > 0 && `, ${count(degraded)} degraded`}, ${plural(hosts.length, "host")}
   </span>`;
 }
 
