@@ -328,7 +328,7 @@ class SchedulerEndpoints:
         await self._watcher.catch_up()
         matching = Matching(self._directory, self._facts, body, self._bus_clock.now())
         if body.order == "due":
-            page = listing.by_due_time(matching)
+            page = await listing.by_due_time(matching)
         elif listing.is_plain(body):
             page = await listing.by_badness(matching)
         else:

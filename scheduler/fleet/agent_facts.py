@@ -4,17 +4,22 @@ Reading the report of every agent for every question would take a second with 50
 """
 
 import asyncio
+from collections import deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
-from bus.contract.messages import AgentEntry, AgentState, GpuState, decode
+from bus.contract.messages import AgentEntry, GpuState, decode
 from bus.contract.questions import GpuCounts
 from scheduler.fleet.directory import Directory, Tracked
 from scheduler.fleet.views import gpus_of
 
-READ_STEP = 2000  # agents read before other tasks get a turn
+# Agents that are read, searched and counted before other tasks get a turn.
+READ_STEP = 500
+SEARCH_STEP = 10_000
+COUNT_STEP = 10_000
 
 
 class _ReportedGpu(Struct, frozen=True, gc=False):
@@ -33,42 +38,60 @@ class _Report(Struct, frozen=True, gc=False):
 
 
 class Facts(NamedTuple):
-    """What was read of an agent. They hold while it has this entry and this state."""
+    """What was read of an agent's entry and last report."""
 
-    entry: AgentEntry | None
-    state: AgentState | None
     states: tuple[GpuState, ...]  # of its GPUs
     text: str  # in lower case, a line a field
 
 
 class AgentFacts:
-    """The facts of all agents of a directory, read when they are asked for."""
+    """The facts of all registered agents of a directory.
+
+    A question reads those that changed since the one before. It is the only one that empties the
+    directory's `changed`.
+    """
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._facts: dict[str, Facts] = {}
+        self._unread: deque[str] = deque()
 
-    def of(self, agent_id: str, tracked: Tracked) -> Facts:
-        """Returns the present facts of an agent."""
-        facts = self._facts.get(agent_id)
-        if facts is None or facts.entry is not tracked.entry or facts.state is not tracked.state:
-            facts = _read(agent_id, tracked)
-            self._facts[agent_id] = facts
-        return facts
+    async def all(self) -> dict[str, Facts]:
+        """Returns the present facts of every agent; not to be changed. Others get a turn meanwhile.
+
+        Several questions may read side by side, and any may end early: who finds nothing unread has
+        what all of them read.
+        """
+        self._unread.extend(self._directory.changed)
+        self._directory.changed.clear()
+        read = 0
+        while self._unread:
+            self._read(self._unread.popleft())
+            read += 1
+            if read % READ_STEP == 0:
+                await asyncio.sleep(0)
+        return self._facts
+
+    async def with_words(self, words: Sequence[str]) -> list[str]:
+        """Returns the ids of the agents that have all these words, in no order."""
+        items = list((await self.all()).items())
+        found: list[str] = []
+        for first in range(0, len(items), SEARCH_STEP):
+            found += _with_words(items[first : first + SEARCH_STEP], words)
+            await asyncio.sleep(0)
+        return found
 
     async def count_gpus(self) -> GpuCounts:
         """Counts the GPUs of all registered agents. Other tasks get a turn now and then."""
         counts: dict[GpuState, int] = {"up": 0, "degraded": 0, "down": 0, "unknown": 0}
         hosts_lost_all = 0
-        for examined, agent_id in enumerate(self._directory.registered_ids(), 1):
-            tracked = self._directory.get(agent_id)
-            if tracked is not None:
-                states = self.of(agent_id, tracked).states
-                for state in states:
-                    counts[state] += 1
-                if states and not ({"up", "degraded"} & set(states)):
-                    hosts_lost_all += 1
-            if examined % READ_STEP == 0:
+        everybody = list((await self.all()).values())
+        for examined, facts in enumerate(everybody, 1):
+            for state in facts.states:
+                counts[state] += 1
+            if facts.states and not ({"up", "degraded"} & set(facts.states)):
+                hosts_lost_all += 1
+            if examined % COUNT_STEP == 0:
                 await asyncio.sleep(0)
         return GpuCounts(
             total=sum(counts.values()),
@@ -78,6 +101,20 @@ class AgentFacts:
             unknown=counts["unknown"],
             hosts_lost_all=hosts_lost_all,
         )
+
+    def _read(self, agent_id: str) -> None:
+        tracked = self._directory.get(agent_id)
+        if tracked is None or not tracked.registered:
+            self._facts.pop(agent_id, None)
+        else:
+            self._facts[agent_id] = _read(agent_id, tracked)
+
+
+def _with_words(items: Sequence[tuple[str, Facts]], words: Sequence[str]) -> list[str]:
+    """Of each word only those are searched that had the words before it."""
+    for word in words:
+        items = [item for item in items if word in item[1].text]
+    return [agent_id for agent_id, _ in items]
 
 
 def _read(agent_id: str, tracked: Tracked) -> Facts:
@@ -105,7 +142,7 @@ def _read(agent_id: str, tracked: Tracked) -> Facts:
         lines.append(gpu.uuid)
         lines.extend(f"reason:{reason}" for reason in gpu.reasons)
     states = tuple(gpu.state for gpu in gpus)
-    return Facts(entry, state, states, "\n".join(lines).lower())
+    return Facts(states, "\n".join(lines).lower())
 
 
 def _with_expected(

@@ -142,6 +142,8 @@ class Directory:
         self._booked: dict[str, None] = {}  # agents with maintenance in their entry
         self.totals: Counter[str] = Counter()
         self.duplicate_ids: set[str] = set()  # registered agents under whose id two answer
+        # Agents whose entry or state is another one since somebody last emptied it (`AgentFacts`).
+        self.changed: dict[str, None] = {}
         self.restored_through = 0  # the last sequence of the bucket that came from a backup
 
     def __len__(self) -> int:
@@ -227,6 +229,7 @@ class Directory:
 
     def clear(self) -> None:
         """Forgets everything: the bucket that it was read from is gone."""
+        self.changed.update(dict.fromkeys(self._agents))
         self._agents.clear()
         self._ids.clear()
         self._ids_dirty = False
@@ -394,6 +397,7 @@ class Directory:
 
     def _refresh(self, agent_id: str, tracked: Tracked) -> None:
         """Updates the counts and the queue of due times after a change of `tracked`."""
+        self.changed[agent_id] = None
         status = None
         if tracked.registered:
             status = rules.status(tracked.state, maintenance=False)

@@ -34,6 +34,7 @@ async def page(
     groups: list[int] = []
     group_names: dict[str, int] = {}
     next_cursor = None
+    all_facts = await facts.all()
     for agent_id in directory.registered_ids():
         if request.cursor is not None and agent_id <= request.cursor:
             continue
@@ -41,9 +42,10 @@ async def page(
             next_cursor = agent_ids[-1]
             break
         tracked = directory.get(agent_id)
-        if tracked is None:
+        read = all_facts.get(agent_id)
+        if tracked is None or read is None:
             continue
-        states = facts.of(agent_id, tracked).states
+        states = read.states
         agent_ids.append(agent_id)
         statuses.append(STATUS_LETTERS[directory.status_of(tracked, now)])
         gpu_counts.append(len(states))

@@ -1,5 +1,6 @@
 """Lists of agents: searched, ordered, counted and paged by the scheduler."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,7 +19,7 @@ from bus.contract.messages import (
     encode,
 )
 from bus.contract.questions import ListRequest
-from scheduler.fleet import listing
+from scheduler.fleet import agent_facts, listing
 from scheduler.fleet.agent_facts import AgentFacts
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.listing import Matching
@@ -221,3 +222,47 @@ def test_a_missing_host_keeps_the_names_of_its_gpus(fleet: Fleet):
         (0, "NVIDIA T4", "unknown", False)
     ]
     assert view.last_reason == "timeout"
+
+
+async def test_a_search_after_a_change_goes_by_what_is_now(fleet: Fleet) -> None:
+    assert await fleet.ids(search="reason:xid") == ["beta-2"]
+    fleet.add("beta-2", report("beta-2", gpu(0, "NVIDIA L4")))
+    fleet.add("delta-4", report("delta-4", gpu(0, "NVIDIA L4", "down", "xid:48")))
+    assert await fleet.ids(search="reason:xid") == ["delta-4"]
+    assert await fleet.ids(search="l4", status="healthy") == ["beta-2", "delta-4"]
+
+
+async def test_a_removed_agent_is_not_found_and_counts_no_gpus(fleet: Fleet) -> None:
+    assert await fleet.ids(search="beta") == ["beta-2"]
+    before = await fleet.facts.count_gpus()
+    fleet.revision += 1
+    entry = AgentEntry(agent_id="beta-2", registered_at=NOW, enrolled_at=NOW, removed_at=NOW)
+    fleet.directory.apply_entry("beta-2", entry, fleet.revision)
+    assert await fleet.ids(search="beta") == []
+    assert (await fleet.facts.count_gpus()).total == before.total - 1
+
+
+async def test_a_search_finds_nobody_of_a_bus_that_is_gone(fleet: Fleet) -> None:
+    assert await fleet.ids(search="-")
+    fleet.directory.clear()
+    assert await fleet.ids(search="-") == []
+    assert (await fleet.facts.count_gpus()).total == 0
+
+
+async def test_a_question_that_ends_early_leaves_nobody_unread(fleet: Fleet) -> None:
+    for number in range(2 * agent_facts.READ_STEP):
+        fleet.add(f"more-{number}", report(f"more-{number}", gpu(0)))
+    question = asyncio.create_task(fleet.ids(search="more"))
+    await asyncio.sleep(0)  # it has read a part of them
+    question.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await question
+    assert len(await fleet.ids(search="more")) == 2 * agent_facts.READ_STEP
+
+
+async def test_a_search_among_those_that_are_due(fleet: Fleet) -> None:
+    page = await listing.by_due_time(
+        Matching(fleet.directory, fleet.facts, ListRequest(order="due", search="fra"), LATER)
+    )
+    assert [tracked.entry.agent_id for tracked in page.agents if tracked.entry] == ["Alpha-1"]
+    assert page.total == 1
