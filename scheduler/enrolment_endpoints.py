@@ -1,4 +1,9 @@
-"""Keeps the enrolment service's two kinds of entries, which may not write the bucket itself."""
+"""What the enrolment service has done by the scheduler, which alone writes the bucket.
+
+It keeps two kinds of entries for that service, and closes the connections of hosts that flood it.
+"""
+
+from collections.abc import Callable
 
 from nats.micro.request import Request
 
@@ -6,6 +11,8 @@ from bus.clock import utc_now
 from bus.contract import subjects
 from bus.contract.enrolment import (
     KEPT_AFTER_EXPIRY,
+    CloseConnections,
+    ConnectionsClosed,
     EnrolmentKept,
     KeepEnrolment,
     KeptHost,
@@ -21,14 +28,24 @@ _PURGED = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": "60s"}
 
 
 class EnrolmentEndpoints:
-    """One handler. The headers of what is written are made here, and never those of the asker."""
+    """Two handlers. The headers of what is written are made here, and never those of the asker."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, close_connections: Callable[[str], None]) -> None:
+        """`close_connections` has the connections of an agent closed."""
         self._client = client
+        self._close_connections = close_connections
 
     def all(self) -> list[Endpoint]:
         """What the scheduler serves besides."""
-        return [Endpoint("keep-enrolment", subjects.KEEP_ENROLMENT, self.keep)]
+        return [
+            Endpoint("keep-enrolment", subjects.KEEP_ENROLMENT, self.keep),
+            Endpoint("close-connections", subjects.CLOSE_CONNECTIONS, self.close),
+        ]
+
+    async def close(self, request: Request) -> ConnectionsClosed:
+        """Answers `gpuping.scheduler.close-connections`."""
+        self._close_connections(decode(request.data, CloseConnections).agent_id)
+        return ConnectionsClosed()
 
     async def keep(self, request: Request) -> EnrolmentKept:
         """Answers `gpuping.scheduler.keep-enrolment`.

@@ -322,8 +322,11 @@ class Scheduler:
     async def stop_floods(self, subjects_of_floods: asyncio.Queue[str]) -> None:
         """Closes the connections of hosts that ask far more often than any host has to."""
         while True:
-            agent_id = subjects.last_token(await subjects_of_floods.get())
-            self.presence.close_connections(agent_id, "it sends questions without end")
+            self.close_flood(subjects.last_token(await subjects_of_floods.get()))
+
+    def close_flood(self, agent_id: str) -> None:
+        """Closes the connections of one such host."""
+        self.presence.close_connections(agent_id, "it sends questions without end")
 
     async def _restore_layout(self) -> None:
         await layout.ensure_consumer(self._client, self._settings)
@@ -353,7 +356,7 @@ async def running(settings: Settings) -> AsyncIterator[Scheduler]:
             maintenance = scheduler.maintenance_endpoints
             publishing = scheduler.publishing_endpoints
             consumers = ConsumerEndpoints(client)
-            enrolments = EnrolmentEndpoints(client)
+            enrolments = EnrolmentEndpoints(client, scheduler.close_flood)
             changes = [
                 *maintenance.changes(),
                 *publishing.changes(),

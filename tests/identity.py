@@ -123,7 +123,7 @@ async def keeping_enrolments(settings: Settings) -> AsyncIterator[connection.Cli
     """What of a scheduler the enrolment service needs, with a scheduler's credentials."""
     inbox_prefix = subjects.service_inbox("scheduler")
     async with connection.connected(settings, "scheduler", inbox_prefix=inbox_prefix) as client:
-        endpoints = EnrolmentEndpoints(client).all()
+        endpoints = EnrolmentEndpoints(client, lambda _agent_id: None).all()
         service = await serve(client, subjects.SCHEDULER_SERVICE, "keeps enrolments", endpoints)
         try:
             yield client

@@ -152,3 +152,17 @@ class KeepEnrolment(Message, kw_only=True, frozen=True):
 
 class EnrolmentKept(Message, kw_only=True, frozen=True):
     """Both are in the bucket."""
+
+
+class CloseConnections(Message, kw_only=True, frozen=True):
+    """The enrolment service asks the scheduler to end a flood of a host's questions.
+
+    Only schedulers have credentials with which servers close connections. The host may connect
+    again; who is to stay away must be revoked.
+    """
+
+    agent_id: AgentId
+
+
+class ConnectionsClosed(Message, kw_only=True, frozen=True):
+    """The servers were asked to close what connections the host had."""

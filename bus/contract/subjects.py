@@ -63,6 +63,7 @@ FLEET_MAP = "gpuping.scheduler.fleet-map"
 STATS = "gpuping.scheduler.stats"
 MAKE_CONSUMER = "gpuping.scheduler.make-consumer"  # for services that may not make one themselves
 KEEP_ENROLMENT = "gpuping.scheduler.keep-enrolment"  # for the enrolment service
+CLOSE_CONNECTIONS = "gpuping.scheduler.close-connections"  # of a host; for the enrolment service
 ALIVE_ALL = "gpuping.scheduler.alive.*"
 
 HISTORY_ALL = "gpuping.storage.history.*"

@@ -204,6 +204,7 @@ ROLES: dict[RoleName, Role] = {
             "_INBOX.>",
             "_R_.>",
             subjects.KEEP_ENROLMENT,
+            subjects.CLOSE_CONNECTIONS,
             subjects.AUDIT_ALL,
             *_READ_STREAMS,
         ),

@@ -8,7 +8,7 @@ host that is enrolled again; elsewhere it says which command does that.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -26,6 +26,8 @@ from bus.clock import boottime, utc_now
 from bus.contract import subjects
 from bus.contract.enrolment import (
     KEPT_AFTER_EXPIRY,
+    CloseConnections,
+    ConnectionsClosed,
     CredentialsReply,
     EnrolmentKept,
     EnrolmentToken,
@@ -318,6 +320,24 @@ class Enrolment:
                 log.warning("enrolment_purge_failed", detail=str(error))
             await asyncio.sleep(PURGE_SECONDS)
 
+    async def stop_floods(self, subjects_of_floods: asyncio.Queue[str]) -> None:
+        """Has the connections of hosts closed that ask far more often than any host has to."""
+        closed = RateLimit(1.0, 1.0)
+        while True:
+            agent_id = subjects.last_token(await subjects_of_floods.get())
+            if closed.take(agent_id, boottime()):
+                continue  # it was asked for within this second
+            try:
+                await ask(
+                    self._client,
+                    subjects.CLOSE_CONNECTIONS,
+                    CloseConnections(agent_id=agent_id),
+                    ConnectionsClosed,
+                    who="the scheduler, which closes connections,",
+                )
+            except BusError as error:
+                log.warning("flood_not_stopped", agent_id=agent_id, detail=str(error))
+
     async def _revoke(self, agent_id: str, login_keys: Iterable[str]) -> None:
         """Voids the earlier login of a host that was enrolled again."""
         if not self._authority.can_revoke:
@@ -406,7 +426,8 @@ class Enrolment:
 async def running(settings: Settings, authority: Authority) -> AsyncIterator[Enrolment]:
     """Runs the service for the length of a block, with the credentials that the settings name."""
     inbox_prefix = subjects.service_inbox("enrolment")
-    inbound_limit = InboundLimit((subjects.RENEW_PREFIX,), _log_floods())
+    floods: asyncio.Queue[str] = asyncio.Queue()
+    inbound_limit = InboundLimit((subjects.RENEW_PREFIX,), floods.put_nowait)
     async with (
         connection.connected(settings, "enrolment", inbox_prefix=inbox_prefix) as client,
         connection.connected(
@@ -419,27 +440,11 @@ async def running(settings: Settings, authority: Authority) -> AsyncIterator[Enr
         )
         async with background() as start:
             start(enrolment.keep_purging())
+            start(enrolment.stop_floods(floods))
             try:
                 yield enrolment
             finally:
                 await micro_services.stop(service)
-
-
-def _log_floods() -> Callable[[str], None]:
-    """Says once a minute of a host that it asks too often."""
-    said = RateLimit(1 / 60, 1.0)
-
-    def on_flood(subject: str) -> None:
-        agent_id = subjects.last_token(subject)
-        if not said.take(agent_id, boottime()):
-            log.error(
-                "questions_dropped",
-                agent_id=agent_id,
-                detail="it asks far more often than any host has to",
-                action=f"look at that host; `gpuping creds revoke {agent_id}` shuts it out",
-            )
-
-    return on_flood
 
 
 def public_address(settings: Settings) -> str:

@@ -12,11 +12,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 import scheduler.service
 from bus import settings
 from bus.contract import subjects
+from bus.contract.enrolment import NewTokenRequest
 from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.identity import credentials
 from bus.transport import connection
@@ -25,6 +27,7 @@ from bus.transport.micro_services import ask
 from gpuping.client import own_server
 from gpuping.client.own_server import OwnServer
 from gpuping.doctor import bus_checks
+from gpuping.enrolment import service as enrolment_service
 from scheduler.cluster.presence import MOST_CONNECTIONS
 from tests.waiting import until
 
@@ -83,6 +86,11 @@ async def server(tmp_path: Path) -> AsyncIterator[OwnServer]:
         yield server
 
 
+def of_scheduler(server: OwnServer) -> settings.Settings:
+    """A scheduler's settings. The host beside the hostile one has no keys, and need not wait."""
+    return replace(server.settings_of("scheduler"), GPUPING_REQUIRE_SIGNED=False)
+
+
 async def registered(server: OwnServer, agent_id: str) -> RegisterReply:
     """A host registers, and waits for the answer as agentd does."""
     inbox = subjects.inbox_prefix(agent_id)
@@ -101,7 +109,7 @@ async def registered(server: OwnServer, agent_id: str) -> RegisterReply:
 async def test_a_host_that_floods_is_cut_off_and_others_are_answered(server: OwnServer) -> None:
     """It was enough to keep a scheduler from everything else: no ping of any host was answered."""
     with capture_logs() as logged:
-        async with scheduler.service.running(server.settings_of("scheduler")) as running:
+        async with scheduler.service.running(of_scheduler(server)) as running:
             await until(lambda: running.presence.is_known)
             hostile = await RawConnection.open(server, HOSTILE)
             frame = b"PUB %b _INBOX.hostile.x 2\r\n{}\r\n" % subjects.register(HOSTILE).encode()
@@ -117,9 +125,31 @@ async def test_a_host_that_floods_is_cut_off_and_others_are_answered(server: Own
     assert [entry["agent_id"] for entry in said] == [HOSTILE]
 
 
+async def test_a_host_that_floods_the_enrolment_is_cut_off_too(server: OwnServer) -> None:
+    """The server ended the service's own connection: no other host was let in meanwhile."""
+    authority = server.identities.authority
+    with capture_logs() as logged:
+        async with (
+            scheduler.service.running(of_scheduler(server)) as running,
+            enrolment_service.running(server.settings_of("enrolment"), authority) as enrolment,
+        ):
+            await until(lambda: running.presence.is_known)
+            hostile = await RawConnection.open(server, HOSTILE)
+            frame = b"PUB %b _INBOX.hostile.x 2\r\n{}\r\n" % subjects.renew(HOSTILE).encode()
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(60):
+                    while not hostile.is_closed:
+                        hostile.writer.write(frame * (2 * MOST_OF_A_HOST))
+                        await hostile.writer.drain()
+            assert (await enrolment.new_token(NewTokenRequest(agent_id=OTHER))).token
+            await hostile.close()
+    said = [entry for entry in logged if entry["event"] == "connections_closed"]
+    assert [entry["agent_id"] for entry in said] == [HOSTILE]
+
+
 async def test_a_host_has_a_few_connections_at_most(server: OwnServer) -> None:
     with capture_logs() as logged:
-        async with scheduler.service.running(server.settings_of("scheduler")) as running:
+        async with scheduler.service.running(of_scheduler(server)) as running:
             await until(lambda: running.presence.is_known)
             opened = [await RawConnection.open(server, HOSTILE) for _ in range(20)]
             await until(lambda: sum(one.is_closed for one in opened) >= 20 - MOST_CONNECTIONS)
