@@ -22,7 +22,7 @@ if [ ! -e "$root/identity/identity/fleet.json" ]; then
   gpuping creds init --data-dir "$root/identity" --resolver-dir "${SETUP_RESOLVER_DIR:-/data/resolver}" \
     --tls-names "$names" > /dev/null
   echo "$names" > "$tls/names"
-  echo "made the identities of this fleet (volume identity): back them up apart from the data"
+  echo "made the identities of this fleet in $root/identity (with compose the volume identity): back them up apart from the data"
 elif [ ! -e "$tls/server.pem" ] && [ -e "$root/trust/server.pem" ]; then
   # of a version that made a certificate without an authority: hosts that joined then believe it
   gpuping creds init --data-dir "$root/identity" --tls-cert "$root/trust/server.pem" \

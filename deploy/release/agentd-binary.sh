@@ -14,3 +14,4 @@ trap 'rm -rf "$work"' EXIT
   gpuping/standalone.py
 dist/gpuping-agentd --version > /dev/null
 echo "dist/gpuping-agentd: $(du -h dist/gpuping-agentd | cut -f1), $(dist/gpuping-agentd --version)"
+"$python" deploy/release/needed_glibc.py dist/gpuping-agentd

@@ -1,20 +1,25 @@
 """`gpuping-agentd`, the self-contained file: made by `make agentd-binary`, run without a Python."""
 
-import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 # of Ubuntu 22.04, the oldest system that the file is for
 NEWEST_GLIBC = (2, 35)
+NEEDED_GLIBC: dict[str, Any] = runpy.run_path(str(ROOT / "deploy/release/needed_glibc.py"))
 
 
 @pytest.fixture(scope="module")
 def binary(tmp_path_factory) -> Path:
-    subprocess.run(["make", "agentd-binary"], cwd=ROOT, check=True)
+    made = subprocess.run(
+        ["make", "agentd-binary"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert "dist/gpuping-agentd needs glibc 2." in made.stdout
     # alone in a folder: nothing of the clone is near
     alone = tmp_path_factory.mktemp("alone") / "gpuping-agentd"
     shutil.copy(ROOT / "dist/gpuping-agentd", alone)
@@ -60,17 +65,21 @@ def test_it_runs_and_wants_no_newer_c_library_than_that_of_ubuntu_22_04(binary):
             if "http_started" in line:
                 break
         (unpacked,) = binary.parent.glob("_MEI*")
-        wanted = {glibc for library in unpacked.rglob("*.so*") for glibc in glibc_of(library)}
-        assert max(wanted) <= NEWEST_GLIBC
+        files = [path for path in unpacked.rglob("*") if path.is_file()]
+        wanted = [NEEDED_GLIBC["newest_of"](path.read_bytes()) for path in (binary, *files)]
+        assert (0, 0) < max(wanted) <= NEWEST_GLIBC
     finally:
         agent.terminate()
         assert agent.wait(20) == 0
     assert not list(binary.parent.glob("_MEI*")), "it leaves nothing behind"
 
 
-def glibc_of(library: Path) -> set[tuple[int, int]]:
-    text = library.read_bytes()
-    return {(int(a), int(b)) for a, b in re.findall(rb"GLIBC_(\d+)\.(\d+)", text)}
+def test_whoever_makes_it_on_a_newer_system_is_told():
+    library = b"\x7fELF\0GLIBC_2.2.5\0GLIBC_2.38\0GLIBC_PRIVATE\0memcpy\0"
+    assert NEEDED_GLIBC["newest_of"](library) == (2, 38)
+    assert "Ubuntu 22.04" in NEEDED_GLIBC["too_new"]((2, 38))
+    assert NEEDED_GLIBC["too_new"](NEWEST_GLIBC) is None
+    assert NEEDED_GLIBC["newest_of"](b"no library") == (0, 0)
 
 
 @pytest.mark.slow
