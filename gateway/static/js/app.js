@@ -30,7 +30,7 @@ export function App() {
   const state = useStore();
   const route = useRoute();
   useZone();
-  const caller = useCaller(state.phase);
+  const caller = useCaller(state.phase, state.returns);
   const mayAdd = caller.mayChange;
   if (route.wall && state.phase === "ready") return html`
     <${Tab} state=${state} place="wall" />

@@ -10,9 +10,10 @@ import { SORTS } from "./rows.js";
 const DEFAULTS = { agent: null, month: null, status: null, hosts: null, search: "", sort: "status", reverse: false };
 
 const PATH = /^\/agent\/([^/]+)(?:\/((?:19[7-9]\d|[2-9]\d{3})-(?:0[1-9]|1[0-2])))?$/; // months since 1970
-const ID = "[A-Za-z0-9][A-Za-z0-9_-]{0,62}";
-const ONE_ID = new RegExp(`^${ID}$`);
-const HOSTS = new RegExp(`^(\\.[a-z0-9]+|${ID}(,${ID})*)$`);
+/** The ids of agents, as a field of a form takes it, too. */
+export const ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9_\\-]{0,62}";
+const ONE_ID = new RegExp(`^${ID_PATTERN}$`);
+const HOSTS = new RegExp(`^(\\.[a-z0-9]+|${ID_PATTERN}(,${ID_PATTERN})*)$`);
 const NO_IDS = ["register", "due-for-ping"]; // the gateway's addresses have them
 const LONGEST_SEARCH = 200; // letters, which is the most that the gateway takes
 

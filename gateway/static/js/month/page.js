@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { asSentence } from "../api.js";
 import { count, duration, exactPercent, formatFullTime, formatTime, nameOfMonth, zone } from "../format.js";
-import { html, useEffect, useState } from "../preact.js";
+import { html, useEffect, useRef, useState } from "../preact.js";
 import { link } from "../route.js";
 import { Figure } from "../parts/figure.js";
 import { Icon } from "../parts/glyph.js";
@@ -22,11 +22,14 @@ export function MonthPage({ route, returns }) {
   const { bookings } = useBookings(id, returns);
   const bounds = monthBounds(month);
   const shown = parsePeriod(route.period, bounds) ?? bounds;
+  const title = useRef();
+  // whoever comes from far below in the list begins at the top, and a reader with the host's name
+  useEffect(() => title.current.focus(), []);
   return html`<main class="month" aria-busy=${!answer && !problem}>
     <header class="month-head">
       <div>
         <p class="crumbs"><a href=${link({ agent: null, month: null, period: null })}>Fleet</a> / <a href=${link({ month: null, period: null })}>${id}</a></p>
-        <h1>${id}</h1>
+        <h1 tabindex="-1" ref=${title}>${id}</h1>
         <nav class="month-steps" aria-label="Month">
           <a class="plain" href=${link({ month: monthBeside(month, -1), period: null })} aria-label="The month before"><${Icon} name="left" /></a>
           <h2>${nameOfMonth(month)}</h2>

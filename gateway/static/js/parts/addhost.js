@@ -3,17 +3,17 @@
 import * as api from "../api.js";
 import { duration } from "../format.js";
 import { classes, html, useEffect, useState } from "../preact.js";
+import { ID_PATTERN } from "../route.js";
 import { useNow } from "../store.js";
 import { Copyable } from "./copyable.js";
 
-const ID = "[A-Za-z0-9][A-Za-z0-9_\\-]{0,62}";
 const dialog = () => document.querySelector("#add-host");
 
 /**
  * Who looks: `{ mayChange, busUrl }`, whether they may let hosts in and ping by hand, and where hosts reach the bus. Both
- * are null until that is known.
+ * are null until that is known. `returns` counts how often the gateway came back: what failed meanwhile is asked again.
  */
-export function useCaller(phase) {
+export function useCaller(phase, returns) {
   const [caller, setCaller] = useState({ mayChange: null, busUrl: null });
   useEffect(() => {
     if (phase !== "ready") return;
@@ -21,7 +21,7 @@ export function useCaller(phase) {
       ({ role, bus_url: busUrl }) => setCaller({ mayChange: role !== "viewer", busUrl }),
       () => setCaller({ mayChange: false, busUrl: null }), // the gateway says no to whoever asks anyway
     );
-  }, [phase]);
+  }, [phase, returns]);
   return caller;
 }
 
@@ -60,7 +60,7 @@ export function NewHost() {
   if (offer) return html`<${Offer} offer=${offer} onAgain=${() => setOffer(null)} />`;
   return html`<form class="new-host" onSubmit=${submit}>
     <label><span class="label-line">Name <span class="quiet">its host name, if left empty</span></span>
-      <input name="agent_id" pattern=${ID} maxlength="63" autocomplete="off" autocapitalize="off" spellcheck=${false}
+      <input name="agent_id" pattern=${ID_PATTERN} maxlength="63" autocomplete="off" autocapitalize="off" spellcheck=${false}
         placeholder="gpu-host-1" title="Letters, digits, _ and -, beginning with a letter or digit" /></label>
     <button class="primary" disabled=${isBusy}>${isBusy ? "Making it" : "Make the command"}</button>
     <p class="problem" role="alert">${problem}</p>

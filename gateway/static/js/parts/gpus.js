@@ -4,6 +4,7 @@ import * as api from "../api.js";
 import { count, formatTime, percent, SPACE } from "../format.js";
 import { html, useEffect, useState } from "../preact.js";
 import { isUnopened, reason } from "../labels.js";
+import { serverNow } from "../store.js";
 import { Chip } from "./glyph.js";
 
 export function Gpus(props) {
@@ -24,6 +25,7 @@ function AskedGpus({ agent, newest, returns }) {
           gpus: new Map((answer.gpus ?? []).map((gpu) => [gpu.uuid, gpu])),
           problem: answer.details_error ?? null,
           isSimulated: answer.simulated,
+          askedAt: serverNow(),
         }),
       // what was read before is no longer the present state
       (error) => error.name !== "AbortError" && setNow({ gpus: new Map(), problem: error.message, isSimulated: false }),
@@ -39,21 +41,22 @@ function AskedGpus({ agent, newest, returns }) {
   return html`<section class="block" aria-label="GPUs">
     <h2>GPUs <span class="quiet">${count(gpus.length)}${now.isSimulated ? ", simulated" : ""}</span></h2>
     ${now.problem && html`<p class="note">No readings just now: ${now.problem}</p>`}
-    ${gpus.length > 0 && html`<p class="note as-of">${asOf(agent, isAsked, now.gpus)}</p>`}
+    ${gpus.length > 0 && html`<p class="note as-of">${asOf(agent, isAsked, now)}</p>`}
     ${gpus.length === 0 && html`<p class="quiet">None seen yet.</p>`}
     <ul class="gpus">${gpus.map((gpu) => html`<${Gpu} key=${gpu.uuid} gpu=${gpu} />`)}</ul>
   </section>`;
 }
 
-/** Of when the states are: asked of the host this moment, or what it reported last. */
-function asOf(agent, isAsked, present) {
+/** Of when the states are: asked of the host at that time, or what it reported last. */
+function asOf(agent, isAsked, { gpus: present, askedAt }) {
   if (!isAsked && agent.gpus.some((gpu) => gpu.reported === false)) {
     return `The host does not answer. Names are those of its last report, ${formatTime(agent.last_answered_at)}; what its GPUs do now is not known.`;
   }
   if (!isAsked) return `As of its last report, ${formatTime(agent.last_answered_at)}.`;
   const differs = (agent.gpus ?? []).some((gpu) => present.has(gpu.uuid) && present.get(gpu.uuid).state !== gpu.state);
-  if (!differs) return "Asked of the host just now.";
-  return `Asked of the host just now. At its last ping, ${formatTime(agent.last_ping_at)}, a GPU was in another state; the next ping accounts for it.`;
+  const asked = `Asked of the host at ${formatTime(new Date(askedAt).toISOString())}.`;
+  if (!differs) return asked;
+  return `${asked} At its last ping, ${formatTime(agent.last_ping_at)}, a GPU was in another state; the next ping accounts for it.`;
 }
 
 /** A MIG device is named by its GPU, its GPU instance and its compute instance: `GPU-…/1/0`. */
