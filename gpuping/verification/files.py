@@ -34,19 +34,27 @@ class Content(NamedTuple):
 
 def read(path: Path) -> Iterator[Content]:
     """Yields the contents of a file, or of each day in a folder. Raises InputError."""
-    try:
-        if path.is_dir():
-            found = _newest_generations(path)
-            if not found:
-                raise InputError("it has no file pings-*.parquet")
-            for file in found:
-                yield Content(_archived(file))
-        elif _ARCHIVE_FILE.fullmatch(path.name):
-            yield Content(_archived(path))
-        elif path.suffix == ".parquet":
-            yield Content(_exported(path))
-        else:
+    if path.is_dir():
+        found = _newest_generations(path)
+        if not found:
+            raise InputError(f"{path}: it has no file pings-*.parquet")
+        for file in found:
+            yield Content(_of_file(file, _archived(file)))
+    elif _ARCHIVE_FILE.fullmatch(path.name):
+        yield Content(_of_file(path, _archived(path)))
+    elif path.suffix == ".parquet":
+        yield Content(_of_file(path, _exported(path)))
+    else:
+        try:
             yield _document(path)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+
+def _of_file(path: Path, outcomes: Iterator[Recorded]) -> Iterator[Recorded]:
+    """Yields the outcomes; the errors in reading them begin with the file's name."""
+    try:
+        yield from outcomes
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -252,6 +260,7 @@ def _evidence_alone(path: Path) -> Iterator[Recorded]:
             outcome="answered" if signature else "missed",
             report=_bytes(row.optional_text("payload")),
             signature=signature,
+            has_row=False,
         )
 
 

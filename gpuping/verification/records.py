@@ -49,7 +49,8 @@ class Recorded:
     `pinged_us` and `since_us` are microseconds since 1970 UTC: the window is `[since, pinged)`.
     `since_us` is None where the file does not tell it. `times` is what was accounted, None where
     nothing was. `report` is the exact bytes: of the report that counts, or of an answer that was
-    refused. `signature` is the header, empty where there was none.
+    refused. `signature` is the header, empty where there was none. `has_row` False: the file has
+    reports alone, and nothing of what was accounted.
     """
 
     agent_id: str
@@ -65,6 +66,7 @@ class Recorded:
     gpus: Mapping[str, Times] = field(default_factory=lambda: MappingProxyType({}))
     report: bytes | None = None
     signature: str = ""
+    has_row: bool = True
 
     @property
     def counts(self) -> bool:

@@ -124,8 +124,8 @@ class Verifier:
                 self._say(recorded.agent_id, recorded, "it counts, and it is not signed")
         slack_ms = recorded.response_ms + agent.last_response_ms
         agent.last_response_ms = recorded.response_ms
-        if recorded.times is None and recorded.since_us is None:
-            return  # the file has reports and no rows
+        if not recorded.has_row:
+            return
         for text, is_fault in check_row(recorded, report, slack_ms, agent.tiling.gap_ms):
             self._say(recorded.agent_id, recorded, text, is_fault=is_fault)
 
