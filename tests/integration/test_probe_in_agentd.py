@@ -113,7 +113,6 @@ async def test_seconds_of_a_loss_are_down_and_the_rest_is_up(agentd, bus):
 
 
 async def test_the_library_is_absent(agentd, bus, tmp_path):
-    (tmp_path / "standin" / "libnvidia-ml.so.1").unlink()
-    agentd("gpus = 1\n", LD_LIBRARY_PATH=str(tmp_path))
+    agentd("gpus = 1\n", LD_LIBRARY_PATH=str(standin.unloadable(tmp_path / "none")))
     report = await look_until(bus, lambda _: True)
     assert (report.gpu_available, report.gpus) == (False, ())

@@ -298,9 +298,8 @@ async def test_a_library_that_does_not_open(gpus, code, reason):
     assert (sample.failure, sample.gpus) == (reason, ())
 
 
-async def test_no_library(tmp_path):
-    if Path("/proc/driver/nvidia/version").exists():
-        pytest.skip("this machine has the real library")
+async def test_no_library(tmp_path, monkeypatch):
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(standin.unloadable(tmp_path / "none")))
     probe = NvmlProbe(1.0, DEFAULT_XIDS, tmp_path / "health.json")
     assert (await probe.check(())).failure == "library-absent"
     assert await probe.details() == []

@@ -26,6 +26,16 @@ def build(folder: Path) -> Path:
     return folder
 
 
+def unloadable(folder: Path) -> Path:
+    """Makes a folder for LD_LIBRARY_PATH with a library that cannot be loaded.
+
+    To who loads it that is the same as none, and it hides the real one of a machine with GPUs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "libnvidia-ml.so.1").write_text("not a library\n")
+    return folder
+
+
 class Stage:
     """A scenario whose time the test drives, so that no loaded machine is ever late for it."""
 
