@@ -182,7 +182,7 @@ function Canvas({ map, colouring, pinged }) {
   const host = map.hosts.get(pointed);
   return html`<div class="map-canvas" ref=${box}>
     <canvas ref=${element} role="img" aria-label=${label}
-      onPointerDown=${press} onPointerMove=${move} onPointerUp=${release} onPointerLeave=${() => setPointed(null)}></canvas>
+      onPointerDown=${press} onPointerMove=${move} onPointerUp=${release} onPointerCancel=${() => setLasso(null)} onPointerLeave=${() => setPointed(null)}></canvas>
     ${sides && html`<i class="lasso" style=${{ left: `${sides.left}px`, top: `${sides.top}px`, width: `${sides.right - sides.left}px`, height: `${sides.bottom - sides.top}px` }}></i>`}
     <p class="map-note">${host === undefined ? "Point at a host to see it, click to open it, draw around hosts to filter by them." : html`<${Host} map=${map} host=${host} />`}</p>
     ${chosen.ids.length > 0 && html`<${Chosen} map=${map} chosen=${chosen} clear=${() => setChosen(NOBODY)} />`}
@@ -193,6 +193,7 @@ const LEAST_LASSO = 8; // pixels: less is a click
 const LISTED = 100;
 const sidesOf = ({ x, y, toX, toY }) => ({ left: Math.min(x, toX), top: Math.min(y, toY), right: Math.max(x, toX), bottom: Math.max(y, toY) });
 
+const WORST_FIRST = [..."xpmnrh"]; // letters of statuses
 const NOBODY = { ids: [], text: null };
 
 /** The hosts that were drawn around, and what the table's address says for them; null where they are too many. */
@@ -202,19 +203,17 @@ const chosenOf = (ids) => ({ ids, text: ids.length > 0 && ids.length <= MOST_CHO
 function Chosen({ map, chosen, clear }) {
   const { columns } = map;
   const hosts = chosen.ids.map((id) => map.hosts.get(id)).filter((host) => host !== undefined); // others were removed since
-  const order = "xpmnrh";
-  const sorted = [...hosts].sort((one, other) => order.indexOf(columns.statuses[one]) - order.indexOf(columns.statuses[other]) || one - other);
-  const counts = [...order]
-    .map((letter) => [STATUS_NAME[letter], hosts.filter((host) => columns.statuses[host] === letter).length])
-    .filter(([, number]) => number > 0)
-    .map(([name, number]) => `${count(number)} ${name}`);
+  const byStatus = new Map(WORST_FIRST.map((letter) => [letter, []]));
+  for (const host of hosts) byStatus.get(columns.statuses[host]).push(host);
+  const sorted = [...byStatus.values()].flat();
+  const counts = [...byStatus].filter(([, of]) => of.length > 0).map(([letter, of]) => `${count(of.length)} ${STATUS_NAME[letter]}`);
   return html`<section class="chosen" aria-label="Hosts that were drawn around">
     <h2>${plural(hosts.length, "host")} <span class="quiet">${counts.join(", ")}</span>
       ${chosen.text && html`<a href=${`./#/?${new URLSearchParams({ hosts: chosen.text })}`}>Filter the table by them</a>`}
       <button type="button" onClick=${clear}>Clear</button></h2>
     ${!chosen.text && html`<p class="quiet">The table can be filtered by ${count(MOST_CHOSEN)} hosts at most: draw around fewer.</p>`}
     <ul>${sorted.slice(0, LISTED).map(
-      (host) => html`<li key=${host} class=${`tone-${STATUS_NAME[columns.statuses[host]]}`}>
+      (host) => html`<li key=${columns.agent_ids[host]} class=${`tone-${STATUS_NAME[columns.statuses[host]]}`}>
         <i aria-hidden="true"></i><a href=${`./#/agent/${encodeURIComponent(columns.agent_ids[host])}`}>${columns.agent_ids[host]}</a>
         <span class="quiet">${saidOf(map, host).join(", ")}</span></li>`,
     )}</ul>
