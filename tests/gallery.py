@@ -14,7 +14,7 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,8 +63,18 @@ LIVE_SECONDS = 45.0  # until hosts have failed, recovered and been pinged less o
 MONTH = datetime.now(UTC).strftime("%Y-%m")
 
 
+class Shown(NamedTuple):
+    """A running system, and the addresses of its pages that cannot be known before it runs."""
+
+    url: str
+    links: Mapping[str, str] = {}
+
+
 class Scene(NamedTuple):
-    """A page as it is to be taken: `ready` waits for it, `is_whole` takes all of its height."""
+    """A page as it is to be taken: `ready` waits for it, `is_whole` takes all of its height.
+
+    `{host}` in an address is one of the system's links.
+    """
 
     name: str
     system: str
@@ -104,6 +114,8 @@ SCENES = (
         f"ping-system/agents/{DEMO_HOST}/report?month={MONTH}&format=html",
         _sees("h1"),
     ),
+    Scene("status", "demo", "status/fleet", _sees(".now strong")),
+    Scene("host", "demo", "{host}", _sees(".now strong")),
     Scene("api", "demo", "schema", _sees(".swagger-ui .opblock")),
     Scene("help", "demo", "#/", _presses(".help-button", "dialog[open]"), is_whole=False),
     Scene("add-host", "demo", "#/", _presses(".add-host", "#add-host[open]"), is_whole=False),
@@ -171,7 +183,7 @@ async def _take_all(given: argparse.Namespace) -> None:
     systems = {scene.system for scene in scenes}
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        urls = {
+        shown = {
             name: await stack.enter_async_context(SYSTEMS[name](folder / name)) for name in systems
         }
         browser = await asyncio.to_thread(
@@ -185,7 +197,8 @@ async def _take_all(given: argparse.Namespace) -> None:
                 for width in map(int, given.widths):
                     for scheme in given.schemes:
                         path = given.output / f"{scene.name}-{width}-{scheme}.png"
-                        url = f"{urls[scene.system]}/{scene.address}"
+                        system = shown[scene.system]
+                        url = f"{system.url}/{scene.address.format_map(system.links)}"
                         await asyncio.to_thread(_take, browser, scene, url, width, scheme, path)
                         bar.advance(task)
 
@@ -223,14 +236,27 @@ def _take(browser: Browser, scene: Scene, url: str, width: int, scheme: str, pat
 
 
 @asynccontextmanager
-async def _demo(folder: Path) -> AsyncIterator[str]:
+async def _demo(folder: Path) -> AsyncIterator[Shown]:
     up = await asyncio.to_thread(lambda: Up(folder, "--demo").ready())
     try:
         await asyncio.to_thread(up.printed, "first answered ping", 60)
         await asyncio.sleep(LIVE_SECONDS)
-        yield up.url
+        async with httpx.AsyncClient(base_url=up.url) as http:
+            links = await _publish(http)
+        yield Shown(up.url, links)
     finally:
         await asyncio.to_thread(up.stop, seconds=30)
+
+
+async def _publish(http: httpx.AsyncClient) -> dict[str, str]:
+    """Makes a status page of all hosts, and a link to a host's own view."""
+    agents = (await http.get("/ping-system/agents")).json()["agents"]
+    ids = [agent["agent_id"] for agent in agents]
+    page = {"name": "fleet", "title": "Rendering hosts", "agents": ids, "show_ids": True}
+    (await http.post("/ping-system/status-pages", json=page)).raise_for_status()
+    body = {"kind": "host", "agent_id": DEMO_HOST}
+    link = (await http.post("/ping-system/links", json=body)).raise_for_status()
+    return {"host": link.json()["path"].lstrip("/")}
 
 
 @asynccontextmanager
@@ -249,7 +275,7 @@ async def _server(folder: Path, **more: object) -> AsyncIterator[Settings]:
 
 
 @asynccontextmanager
-async def _odd(folder: Path) -> AsyncIterator[str]:
+async def _odd(folder: Path) -> AsyncIterator[Shown]:
     async with (
         _server(folder) as chosen,
         scheduler.service.running(chosen),
@@ -262,7 +288,7 @@ async def _odd(folder: Path) -> AsyncIterator[str]:
         for host in ODD_HOSTS:
             await _join(host, agents, client, http)
         await asyncio.sleep(LIVE_SECONDS)
-        yield served.url
+        yield Shown(served.url)
 
 
 async def _join(
@@ -338,16 +364,16 @@ def _percent(seconds: Seconds) -> float | None:
 
 
 @asynccontextmanager
-async def _empty(folder: Path) -> AsyncIterator[str]:
+async def _empty(folder: Path) -> AsyncIterator[Shown]:
     up = await asyncio.to_thread(lambda: Up(folder, "--no-agent").ready())
     try:
-        yield up.url
+        yield Shown(up.url)
     finally:
         await asyncio.to_thread(up.stop, seconds=30)
 
 
 @asynccontextmanager
-async def _locked(folder: Path) -> AsyncIterator[str]:
+async def _locked(folder: Path) -> AsyncIterator[Shown]:
     folder.mkdir()
     file = folder / "tokens.toml"
     await asyncio.to_thread(run, "token", "viewer", "--file", str(file))
@@ -355,11 +381,11 @@ async def _locked(folder: Path) -> AsyncIterator[str]:
         _server(folder, GPUPING_TOKENS_FILE=str(file)) as chosen,
         gateway.service.running(chosen) as served,
     ):
-        yield served.url
+        yield Shown(served.url)
 
 
 @asynccontextmanager
-async def _no_storage(folder: Path) -> AsyncIterator[str]:
+async def _no_storage(folder: Path) -> AsyncIterator[Shown]:
     async with (
         _server(folder) as chosen,
         scheduler.service.running(chosen),
@@ -370,13 +396,13 @@ async def _no_storage(folder: Path) -> AsyncIterator[str]:
         for name in ("fra-a100-01", "fra-a100-02"):
             await agents.add(name)
             await http.post("/ping-system/agents/register", json={"agent_id": name})
-        yield served.url
+        yield Shown(served.url)
 
 
 @asynccontextmanager
-async def _away(folder: Path) -> AsyncIterator[str]:
+async def _away(folder: Path) -> AsyncIterator[Shown]:
     async with _server(folder) as chosen, gateway.service.running(chosen) as served:
-        yield served.url
+        yield Shown(served.url)
 
 
 SYSTEMS = {
