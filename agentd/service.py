@@ -23,7 +23,7 @@ from agentd.messaging.responder import Responder
 from agentd.probe_selection import open_probe
 from agentd.samples import Probe
 from bus import clock
-from bus.background import background
+from bus.background import background, wait_at_most
 from bus.contract import subjects
 from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.identity import signatures
@@ -176,20 +176,10 @@ async def _in_background(agent: Agent) -> AsyncIterator[None]:
         start(check_loop.check())
         start(check_loop.save())
         start(bus_session.run(agent.responder.endpoints(), agent.on_registered))
-        await _wait_at_most(check_loop.first_look_ended, FIRST_LOOK_SECONDS)
-        if not await _wait_at_most(bus_session.serving, BUS_WAIT_SECONDS):
+        await wait_at_most(check_loop.first_look_ended, FIRST_LOOK_SECONDS)
+        if not await wait_at_most(bus_session.serving, BUS_WAIT_SECONDS):
             log.warning(
                 "bus_connect_timed_out",
                 action="the ledger runs; the agent answers once there is a bus",
             )
         yield
-
-
-async def _wait_at_most(event: asyncio.Event, seconds: float) -> bool:
-    """Whether the event was set within this time."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""Background tasks of a service: they end with a block, and a failing one ends the block."""
+"""Background tasks of a service, which end with a block, and what such tasks wait for."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
@@ -43,3 +43,13 @@ async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)
+
+
+async def wait_at_most(event: asyncio.Event, seconds: float) -> bool:
+    """Waits for an event, and returns whether it was set within so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
+from bus.background import wait_at_most
 from bus.contract.messages import decode
 from bus.contract.questions import LiveEvent
 from bus.errors import BadMessageError
@@ -78,10 +79,7 @@ class Subscriber:
         """
         if not self._queued and not self.dropped.is_set():
             self._wake.clear()
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._wake.wait()
-            except TimeoutError:
+            if not await wait_at_most(self._wake, timeout):
                 return b""
         frames = self._queued
         self._queued = []

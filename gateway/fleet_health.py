@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from bus import clock
+from bus.background import wait_at_most
 from bus.client.fleet_client import FleetClient, optional
 from gateway.broadcast import EventBroadcast
 from gateway.web.assets import Assets
@@ -51,11 +52,7 @@ async def tell_health(broadcast: EventBroadcast, fleet_client: FleetClient, asse
             health = await _health(fleet_client)
             told = replace(health, page_build=assets.build_id())
             broadcast.publish_passing("health", told)
-        try:
-            async with asyncio.timeout(PERIOD_SECONDS):
-                await broadcast.subscribed.wait()
-        except TimeoutError:
-            continue
+        await wait_at_most(broadcast.subscribed, PERIOD_SECONDS)
 
 
 async def _health(fleet_client: FleetClient) -> FleetHealth:

@@ -7,11 +7,12 @@ import io
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from bus.contract.exports import TableRequest
 from bus.contract.messages import Seconds, encode
-from bus.settings import Settings
+from bus.settings import Settings, load
 from storage.answers import tables
 from storage.engine import table_files
 from storage.engine.rows import Arrival
@@ -81,3 +82,10 @@ class Kept:
         request = TableRequest(table=table, **({"month": MONTH} | asked))
         text = (await self.file(lambda reader: tables.table(reader, request, NOW))).decode()
         return list(csv.DictReader(io.StringIO(text)))
+
+
+async def kept_with(folder: Path, states: list[AgentState]) -> Kept:
+    """A store in a folder, with these states."""
+    kept = Kept(load({}, GPUPING_DATA_DIR=str(folder)))
+    await kept.fill(states)
+    return kept

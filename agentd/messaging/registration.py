@@ -10,6 +10,7 @@ from collections.abc import Callable
 import structlog
 from nats.aio.client import Client
 
+from bus.background import wait_at_most
 from bus.contract import subjects
 from bus.contract.questions import REMOVED_BY_OPERATOR, RegisterReply, RegisterRequest
 from bus.errors import BadMessageError, RefusedError, UnavailableError
@@ -48,7 +49,7 @@ async def keep_registered(
             on_registered,
         )
         while not client.is_closed and not register_again.is_set():
-            await _wait_at_most(register_again, CLIENT_CHECK_SECONDS)
+            await wait_at_most(register_again, CLIENT_CHECK_SECONDS)
 
 
 async def _register(
@@ -87,7 +88,7 @@ async def _register(
         # A fleet that comes back must not ask all at once; after a reconnection the request goes at
         # once.
         wait = random.uniform(pause / 2, pause)  # noqa: S311  # it spreads load and keeps no secret
-        await _wait_at_most(register_again, wait)
+        await wait_at_most(register_again, wait)
         pause = min(pause * 2, SLOWEST_RETRY_SECONDS)
 
 
@@ -111,11 +112,3 @@ def _log_failure(
             detail=detail,
             action="asking again",
         )
-
-
-async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -5,7 +5,6 @@ HTTP. A ping that counts is answered once what it counted is on the disk.
 """
 
 import asyncio
-import contextlib
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from agentd.check_loop import CheckLoop, read_clocks
 from agentd.ledger import reports
 from agentd.ledger.ledger import ClockReading
 from bus import clock
+from bus.background import wait_at_most
 from bus.contract import subjects
 from bus.contract.agent_answers import AgentHealth, BusHealth, GpuStatus, LedgerHealth
 from bus.contract.messages import GpuReport, PingRequest, UptimeReport, decode
@@ -118,9 +118,7 @@ class Responder:
             seconds = FIRST_LOOK_SECONDS
         else:
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._check_loop.first_look_ended.wait()
+        await wait_at_most(self._check_loop.first_look_ended, seconds)
 
     async def _count_and_report(self, request: PingRequest, request_bytes: bytes) -> Answer:
         """Makes a report that counts, and returns it when what it counted is on the disk.

@@ -11,7 +11,6 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from bus.client.fleet_client import FleetClient
-from bus.clock import utc_now
 from bus.contract.exports import ExportRequest
 from bus.contract.questions import CURSOR_PATTERN, HistoryReply, HistoryRequest
 from bus.contract.statements import Statement, StatementFormat, StatementRequest
@@ -79,7 +78,7 @@ async def host(
     wants_json = secret.endswith(_JSON_SUFFIX)
     secret = secret.removesuffix(_JSON_SUFFIX)
     link = await _opened(links, secret)
-    view = await host_views.view(link, month or _this_month())
+    view = await host_views.view(link, month or params.this_month())
     if view is None:
         raise nothing_here()
     if wants_json:
@@ -109,7 +108,7 @@ async def host_statement(
 ) -> Response[Statement]:
     """The month's statement of this host, as at `/ping-system/agents/{id}/report`."""
     link = await _opened(links, secret)
-    question = StatementRequest(month=month or _this_month(), format=file_format)
+    question = StatementRequest(month=month or params.this_month(), format=file_format)
     slot = long_answers.begin(request)
     if file_format == "json":
         with slot:
@@ -188,7 +187,3 @@ def _has_slash(request: Request[Any, Any, Any]) -> bool:
 
 def _without_slash(name: str) -> Response[bytes]:
     return Response(b"", status_code=308, headers={"Location": f"../{name}"}, media_type=HTML)
-
-
-def _this_month() -> str:
-    return f"{utc_now():%Y-%m}"

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from litestar.params import PathParameter, QueryParameter
 
+from bus.clock import utc_now
 from bus.contract.labels import LABEL_PATTERN
 from bus.contract.statements import MONTH_PATTERN, READY_MADE
 from bus.contract.subjects import AGENT_ID_PATTERN
@@ -90,3 +91,8 @@ ThresholdParam = Annotated[
         description="an uptime threshold, in percent, instead of ours",
     ),
 ]
+
+
+def this_month() -> str:
+    """The month of now in UTC, such as `2026-11`: what a question without a month is about."""
+    return f"{utc_now():%Y-%m}"

@@ -11,7 +11,6 @@ first outcome.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
+from bus.background import wait_at_most
 from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.messages import Message, decode, encode
@@ -203,9 +203,7 @@ class Peers:
     async def _pause(self) -> None:
         """Returns when it is time to announce: regularly, or soon after a newcomer's greeting."""
         await asyncio.sleep(ANSWER_SECONDS)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ANNOUNCE_SECONDS - ANSWER_SECONDS):
-                await self._answer_wanted.wait()
+        await wait_at_most(self._answer_wanted, ANNOUNCE_SECONDS - ANSWER_SECONDS)
         self._answer_wanted.clear()
 
     async def _announce(self, word: Word) -> None:

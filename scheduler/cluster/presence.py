@@ -26,7 +26,7 @@ import structlog
 from msgspec import Struct
 from nats.aio.msg import Msg
 
-from bus.background import background
+from bus.background import background, wait_at_most
 from bus.clock import boottime, utc_now
 from bus.contract import subjects
 from bus.contract.questions import LostGateway
@@ -201,7 +201,7 @@ class Presence:
                 while True:
                     await self._take_snapshot(client)
                     await self._on_snapshot(client)
-                    await _wait(ask_again, SNAPSHOT_SECONDS)
+                    await wait_at_most(ask_again, SNAPSHOT_SECONDS)
                     ask_again.clear()
 
     def _accounts(self) -> list[str]:
@@ -282,7 +282,7 @@ class Presence:
         async with client.listening(inbox, receive):
             subject = subjects.account_connections(account)
             await client.publish(subject, msgspec.json.encode(body), reply=inbox)
-            await _wait(enough, ANSWERS_SECONDS)
+            await wait_at_most(enough, ANSWERS_SECONDS)
         return pages
 
     def _add(
@@ -427,14 +427,6 @@ def _is_gateway(token: str) -> bool:
         return claims.name_of(token) == GATEWAY_USER
     except InvalidTokenError:
         return False
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return
 
 
 def _gateways_account(token: str) -> str | None:

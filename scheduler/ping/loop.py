@@ -11,7 +11,7 @@ from datetime import datetime
 import nats.errors
 from nats.aio.msg import Msg
 
-from bus.background import StartTask
+from bus.background import StartTask, wait_at_most
 from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.messages import AgentState
@@ -268,11 +268,7 @@ class PingLoop:
         pause = OFFER_SECONDS
         if self._ready is None:
             pause = self.queue.seconds_until_next(boottime(), turn)
-        try:
-            async with asyncio.timeout(pause):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+        await wait_at_most(self._wake, pause)
 
     def _acknowledge(self, replies: list[str]) -> None:
         self._acks += replies

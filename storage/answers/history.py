@@ -35,7 +35,7 @@ from storage.engine.bounds import LAST_US
 from storage.engine.database import listed, rows_as, sql
 from storage.engine.duration_columns import durations_of
 from storage.engine.partitions import DAY_US, HOUR_US
-from storage.engine.rows import microseconds
+from storage.engine.rows import in_milliseconds, microseconds
 from storage.statements.unaccounted import Unaccounted, unaccounted, unaccounted_of
 from storage.store.missing import missing, numbering_began_us
 from storage.store.store import Reader
@@ -325,8 +325,8 @@ def _summary(
         uptime_percent=uptime_percent(durations.good, judged_ms),
         seconds=durations.to_seconds(),
         unreported_seconds=missing_time.unreported_ms / 1000,
-        response_ms_p50=_milliseconds(row.response_p50_us),
-        response_ms_p95=_milliseconds(row.response_p95_us),
+        response_ms_p50=in_milliseconds(row.response_p50_us),
+        response_ms_p95=in_milliseconds(row.response_p95_us),
     )
 
 
@@ -362,9 +362,3 @@ def _find_recent(
 
 def _newest_first(row: HistoryRow) -> int:
     return -row.pinged_us
-
-
-def _milliseconds(value_us: float | None) -> float | None:
-    if value_us is None:
-        return None
-    return value_us / 1000

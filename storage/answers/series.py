@@ -11,7 +11,7 @@ from bus.contract.series import Bucket, SeriesReply, SeriesRequest
 from bus.errors import RefusedError
 from storage.engine.database import rows_as, sql
 from storage.engine.duration_columns import durations_of
-from storage.engine.rows import from_microseconds, microseconds
+from storage.engine.rows import from_microseconds, in_milliseconds, microseconds
 from storage.statements.unaccounted import Unaccounted, unaccounted_of
 from storage.store.store import Reader
 
@@ -121,12 +121,6 @@ def _bucket(row: _BucketRow) -> Bucket:
         uptime_percent=durations.uptime_percent,
         min_uptime_percent=row.min_uptime_percent,
         seconds=durations.to_seconds(),
-        response_ms_p50=_milliseconds(row.response_p50_us),
-        response_ms_p95=_milliseconds(row.response_p95_us),
+        response_ms_p50=in_milliseconds(row.response_p50_us),
+        response_ms_p95=in_milliseconds(row.response_p95_us),
     )
-
-
-def _milliseconds(value_us: float | None) -> float | None:
-    if value_us is None:
-        return None
-    return value_us / 1000

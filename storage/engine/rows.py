@@ -139,6 +139,13 @@ def microseconds(time: datetime) -> int:
     return (time - EPOCH) // MICROSECOND
 
 
+def in_milliseconds(value_us: float | None) -> float | None:
+    """Returns a duration of microseconds in milliseconds; None where there is none."""
+    if value_us is None:
+        return None
+    return value_us / 1000
+
+
 def from_microseconds(since_1970_us: int) -> datetime:
     """Returns the UTC time that `microseconds` was given.
 

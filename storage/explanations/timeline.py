@@ -23,14 +23,11 @@ from storage.explanations.segments import (
     in_order,
 )
 from storage.statements.account import UNNAMED
-from storage.statements.outcomes import AgentOutcomes, read_outcomes
+from storage.statements.outcomes import AFTER_US, BEFORE_US, AgentOutcomes, read_outcomes
 from storage.statements.windows import PingKey
 from storage.store.store import Reader
 
 LONGEST_US = 92 * DAY_US
-BEFORE_US = 1 * DAY_US
-# The report that accounts for the period's end comes within the longest interval between two pings.
-AFTER_US = 2 * DAY_US
 
 
 class _RowKey(NamedTuple):

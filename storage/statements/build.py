@@ -19,7 +19,6 @@ from bus.contract.statements import (
 )
 from bus.errors import RefusedError
 from storage.archive import day_folders
-from storage.engine.partitions import DAY_US
 from storage.engine.rows import from_microseconds, microseconds
 from storage.statements import payment
 from storage.statements.account import (
@@ -35,6 +34,9 @@ from storage.statements.enrolments import AgentHistory, Asked, ended_us, enrolle
 from storage.statements.gaps import without_overtaken
 from storage.statements.left_out import left_out
 from storage.statements.outcomes import (
+    AFTER_US,
+    AWAITED_US,
+    BEFORE_US,
     AgentOutcomes,
     OutcomeRow,
     first_ping_us,
@@ -47,11 +49,6 @@ from storage.statements.windows import PingKey, ReportWindow
 from storage.store.missing import missing, numbering_began_us
 from storage.store.store import Reader
 
-BEFORE_US = 1 * DAY_US
-# The report that covers a month's end comes within the longest interval between two pings.
-AFTER_US = 2 * DAY_US
-# Misses can put that report off. It is awaited this long and no longer.
-AWAITED_US = 40 * DAY_US
 # A ping that was in flight when its agent was removed is recorded within this time.
 IN_FLIGHT_US = 60_000_000
 

@@ -12,6 +12,7 @@ from storage.engine.bounds import FIRST_US, LAST_US
 from storage.engine.database import rows_as, sql, value_of
 from storage.engine.dictionary import GpuNames
 from storage.engine.duration_columns import durations_of, reported_durations
+from storage.engine.partitions import DAY_US
 from storage.engine.rows import from_microseconds, microseconds
 from storage.statements.account import GpuName
 from storage.statements.alignment import AlignedWindow, align
@@ -20,6 +21,12 @@ from storage.statements.windows import PingKey, ReportWindow
 from storage.store.gpu_rows import gpu_rows
 from storage.store.store import Reader
 
+# How far around a period its outcomes are read: a window that begins in it may end after it.
+BEFORE_US = 1 * DAY_US
+# The report that accounts for the period's end comes within the longest interval between two pings.
+AFTER_US = 2 * DAY_US
+# Misses can put that report off. It is awaited this long and no longer.
+AWAITED_US = 40 * DAY_US
 _EARLIEST_US = microseconds(EARLIEST)
 _LATEST_US = microseconds(LATEST) - 1
 _NO_REASONS = "[]"

@@ -27,10 +27,10 @@ from storage.engine.rows import microseconds
 from storage.statements import payment
 from storage.statements.account import durations_within, month_interval
 from storage.statements.left_out import left_out
-from storage.statements.outcomes import stored_incident
+from storage.statements.outcomes import AWAITED_US, stored_incident
 from storage.statements.payment import PayableWindow, Terms
 from storage.statements.policy_files import asked_terms
-from storage.statements.unaccounted import AWAITED_US, Unaccounted, unaccounted
+from storage.statements.unaccounted import Unaccounted, unaccounted
 from storage.statements.windows import PingKey, ReportWindow
 from storage.store.store import Reader
 

@@ -13,12 +13,9 @@ from bus.contract.durations import Interval
 from storage.archive.day_folders import retention_cutoff_us
 from storage.engine.bounds import LAST_US
 from storage.engine.database import listed, rows_as, rows_of, sql
-from storage.engine.partitions import DAY_US
 from storage.statements.gaps import Gap, MeasuredOutcome, gaps
+from storage.statements.outcomes import AWAITED_US
 from storage.store.store import Reader
-
-# Misses can put off the report that accounts for a period. It is awaited this long and no longer.
-AWAITED_US = 40 * DAY_US
 
 
 class Unaccounted(NamedTuple):

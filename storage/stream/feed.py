@@ -15,7 +15,7 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
-from bus.background import cancel_all
+from bus.background import cancel_all, wait_at_most
 from bus.clock import boottime, utc_now
 from bus.contract import subjects
 from bus.errors import BusError
@@ -183,10 +183,7 @@ class Feed:
             if left <= 0:
                 return
             self._arrived.clear()
-            try:
-                async with asyncio.timeout(left):
-                    await self._arrived.wait()
-            except TimeoutError:
+            if not await wait_at_most(self._arrived, left):
                 return
 
     async def _write(self, prepared: Prepared, last_message: Msg) -> None:

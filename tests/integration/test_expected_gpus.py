@@ -4,7 +4,6 @@ import asyncio
 import getpass
 import os
 import sys
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,10 +16,9 @@ from bus.contract.questions import ExpectGpusRequest, RegisterRequest
 from bus.errors import RefusedError
 from bus.identity import tokens
 from bus.settings import Settings
-from bus.transport import connection
 from gateway import service as gateway_service
 from scheduler.service import running
-from tests.agents import TestAgents, answering, report
+from tests.agents import report
 from tests.history import until_history
 from tests.waiting import passed
 
@@ -36,12 +34,6 @@ def config(base_settings: Settings) -> Settings:
         PING_MAX_INTERVAL_HOURS=1.0,
         PING_RESPONSE_TIMEOUT_SECONDS=20.0,
     )
-
-
-@pytest.fixture
-async def agents(bus: connection.Client, config: Settings) -> AsyncIterator[TestAgents]:
-    async with answering(config) as agents:
-        yield agents
 
 
 def two_gpus(agent_id: str, request: PingRequest) -> bytes:

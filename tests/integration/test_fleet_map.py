@@ -14,7 +14,7 @@ from bus.settings import Settings
 from bus.transport import connection
 from bus.transport.micro_services import ask
 from scheduler.service import running
-from tests.agents import TestAgents, answering, report
+from tests.agents import report
 from tests.history import until_history
 
 
@@ -27,12 +27,6 @@ def config(base_settings: Settings) -> Settings:
 async def fleet(bus: connection.Client, config: Settings) -> AsyncIterator[FleetClient]:
     async with running(config):
         yield FleetClient(bus, config.PING_RESPONSE_TIMEOUT_SECONDS)
-
-
-@pytest.fixture
-async def agents(bus: connection.Client, config: Settings) -> AsyncIterator[TestAgents]:
-    async with answering(config) as agents:
-        yield agents
 
 
 async def test_it_has_every_gpu_once_and_groups_by_a_label(bus, fleet, agents):

@@ -1,36 +1,13 @@
 """Files and monthly statements over REST: formats, the questions on the bus, refusals."""
 
 import os
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
 from bus.contract.exports import TABLES
 from bus.contract.messages import Enrolment
-from bus.settings import Settings
-from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
-
-
-@pytest.fixture
-def gateway_settings(base_settings: Settings) -> Settings:
-    return quick(base_settings)
-
-
-@pytest.fixture
-async def both(gateway_settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Behind]]:
-    async with gateway_and_behind(gateway_settings) as pair:
-        yield pair
-
-
-@pytest.fixture
-def http(both) -> httpx.AsyncClient:
-    return both[0]
-
-
-@pytest.fixture
-def behind(both) -> Behind:
-    return both[1]
+from tests.gateway_behind import NOW, agent, ping
 
 
 async def test_history_as_a_file_passes_through_byte_by_byte(http, behind):

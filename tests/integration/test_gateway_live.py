@@ -12,19 +12,12 @@ import pytest
 
 from bus.contract import subjects
 from bus.contract.questions import LiveEvent
-from bus.settings import Settings
 from bus.transport.connection import connected
 from gateway import service
 from gateway.routes.events import HEARTBEAT_SECONDS
-from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
+from tests.gateway_behind import NOW, agent, ping, quick
 
 EVENTS = "/ping-system/events"
-
-
-@pytest.fixture
-async def both(base_settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Behind]]:
-    async with gateway_and_behind(quick(base_settings)) as pair:
-        yield pair
 
 
 def outcome(seq: int, previous: str = "healthy") -> LiveEvent:

@@ -5,9 +5,7 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -16,26 +14,9 @@ from bus.contract.exports import TABLES
 from bus.contract.messages import Status
 from bus.contract.questions import GpuSummary
 from bus.contract.subjects import AGENT_ID_PATTERN
-from bus.settings import Settings
 from gateway.app import ROUTES
 from gateway.web.assets import STATIC_FOLDER, Assets
-from tests.gateway_behind import Behind, agent, gateway_and_behind, quick
-
-
-@pytest.fixture
-async def both(base_settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Behind]]:
-    async with gateway_and_behind(quick(base_settings)) as pair:
-        yield pair
-
-
-@pytest.fixture
-def http(both) -> httpx.AsyncClient:
-    return both[0]
-
-
-@pytest.fixture
-def behind(both) -> Behind:
-    return both[1]
+from tests.gateway_behind import agent, gateway_and_behind, quick
 
 
 async def test_the_page_and_its_files(http):

@@ -5,29 +5,11 @@ import json
 from collections.abc import AsyncIterator
 
 import httpx
-import pytest
 
-from bus.settings import Settings
-from tests.gateway_behind import Behind, agent, gateway_and_behind, quick
+from tests.gateway_behind import agent, gateway_and_behind, quick
 
 AGENTS = "/ping-system/agents"
 REGISTER = f"{AGENTS}/register"
-
-
-@pytest.fixture
-async def both(base_settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Behind]]:
-    async with gateway_and_behind(quick(base_settings)) as pair:
-        yield pair
-
-
-@pytest.fixture
-def http(both) -> httpx.AsyncClient:
-    return both[0]
-
-
-@pytest.fixture
-def behind(both) -> Behind:
-    return both[1]
 
 
 def assert_problem(answer: httpx.Response, status: int) -> dict:

@@ -1,15 +1,12 @@
 """The REST interface by its contract: fields, paging, and responses while a service is away."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
-import httpx
 import msgspec
 import pytest
 
 from bus.contract.messages import encode
-from bus.settings import Settings
-from tests.gateway_behind import GPU, Behind, agent, gateway_and_behind, gpu_status, ping, quick
+from tests.gateway_behind import GPU, agent, gateway_and_behind, gpu_status, ping
 
 
 def _names(text: str) -> set[str]:
@@ -32,27 +29,6 @@ GUIDE_BODY = {
     "capabilities": ["gpu-compute", "image-generation"],
     "metadata": {"gpu_model": "RTX 4090"},
 }
-
-
-@pytest.fixture
-def gateway_settings(base_settings: Settings) -> Settings:
-    return quick(base_settings)
-
-
-@pytest.fixture
-async def both(gateway_settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Behind]]:
-    async with gateway_and_behind(gateway_settings) as pair:
-        yield pair
-
-
-@pytest.fixture
-def http(both) -> httpx.AsyncClient:
-    return both[0]
-
-
-@pytest.fixture
-def behind(both) -> Behind:
-    return both[1]
 
 
 async def test_an_agent_is_registered_and_registered_again(http, behind):

@@ -6,10 +6,9 @@ from pathlib import Path
 from bus.contract.explanations import ExplanationRequest
 from bus.contract.messages import Enrolment, Incident, Seconds
 from bus.contract.publishing import SILENT, HostDays, HostDaysRequest
-from bus.settings import load
 from storage.answers import host_days
 from storage.explanations import explain
-from tests.storage_kept import NOW, Kept
+from tests.storage_kept import NOW, Kept, kept_with
 from tests.storage_states import state
 
 MIDNIGHT = NOW - timedelta(days=3)  # NOW is a midnight, too
@@ -19,12 +18,6 @@ async def ask(kept: Kept, until=NOW, **changes) -> dict[str, HostDays]:
     request = HostDaysRequest(agent_ids=("a", "b", "nobody"), until=until, **changes)
     reply = await kept.store.read(lambda reader: host_days.host_days(reader, request))
     return {host.agent_id: host for host in reply.hosts}
-
-
-async def kept_with(tmp_path: Path, states) -> Kept:
-    kept = Kept(load({}, GPUPING_DATA_DIR=str(tmp_path)))
-    await kept.fill(states)
-    return kept
 
 
 async def test_a_window_across_midnight_is_divided(tmp_path: Path):

@@ -15,7 +15,7 @@ from bus.errors import RefusedError
 from bus.settings import Settings
 from bus.transport import connection
 from scheduler.service import running
-from tests.agents import TestAgents, answering, report
+from tests.agents import report
 from tests.history import until_history
 from tests.waiting import passed
 
@@ -37,12 +37,6 @@ def config(base_settings: Settings) -> Settings:
 async def fleet(bus: connection.Client, config: Settings) -> AsyncIterator[FleetClient]:
     async with running(config):
         yield FleetClient(bus, config.PING_RESPONSE_TIMEOUT_SECONDS)
-
-
-@pytest.fixture
-async def agents(bus: connection.Client, config: Settings) -> AsyncIterator[TestAgents]:
-    async with answering(config) as agents:
-        yield agents
 
 
 def soon(seconds: float) -> datetime:

@@ -37,7 +37,7 @@ from bus.transport import connection, micro_services
 from bus.transport.bucket import read
 from gateway.metric_families import fleet_families
 from scheduler.service import Scheduler, running
-from tests.agents import TestAgents, answering, report, silent, uptime
+from tests.agents import answering, report, silent, uptime
 from tests.history import assert_gapless, until_history
 from tests.waiting import until
 
@@ -61,12 +61,6 @@ def config(base_settings: Settings) -> Settings:
 async def scheduler(bus: connection.Client, config: Settings) -> AsyncIterator[Scheduler]:
     async with running(config) as scheduler:
         yield scheduler
-
-
-@pytest.fixture
-async def agents(bus: connection.Client, config: Settings) -> AsyncIterator[TestAgents]:
-    async with answering(config) as agents:
-        yield agents
 
 
 async def register(bus: connection.Client, agent_id: str, **fields: object) -> RegisterReply:

@@ -1,7 +1,5 @@
 """A removal holds until the operator registers the agent again, and drops no time before it."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from msgspec.structs import replace
 
@@ -16,7 +14,7 @@ from bus.transport.bucket import read
 from scheduler.ping.accounting.timestamps import whole_millisecond
 from scheduler.ping.next_state import MIN_SECONDS_BETWEEN_OUTCOMES
 from scheduler.service import running
-from tests.agents import TestAgents, answering, report, silent
+from tests.agents import report, silent
 from tests.history import read_history, until_history
 from tests.waiting import passed
 
@@ -30,12 +28,6 @@ def config(base_settings: Settings) -> Settings:
         PING_MAX_INTERVAL_HOURS=1.0,
         PING_RESPONSE_TIMEOUT_SECONDS=30.0,
     )
-
-
-@pytest.fixture
-async def agents(bus: connection.Client, config: Settings) -> AsyncIterator[TestAgents]:
-    async with answering(config) as agents:
-        yield agents
 
 
 async def register(

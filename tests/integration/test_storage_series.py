@@ -5,19 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from bus.contract.messages import AgentState, Incident, Seconds
+from bus.contract.messages import Incident, Seconds
 from bus.contract.questions import HistoryRequest, OverviewRequest
 from bus.contract.series import SeriesReply, SeriesRequest
-from bus.settings import load
 from storage.answers import history, series
-from tests.storage_kept import NOW, Kept
+from tests.storage_kept import NOW, Kept, kept_with
 from tests.storage_states import GPU, gpu, state
-
-
-async def kept_with(tmp_path: Path, states: list[AgentState]) -> Kept:
-    kept = Kept(load({}, GPUPING_DATA_DIR=str(tmp_path)))
-    await kept.fill(states)
-    return kept
 
 
 async def ask(kept: Kept, **asked) -> SeriesReply:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import structlog
 from nats.aio.msg import Msg
 
+from bus.background import wait_at_most
 from bus.clock import boottime
 from bus.contract import subjects
 from bus.errors import BusError
@@ -108,13 +109,11 @@ class PullConsumer:
 
     async def _wait(self) -> None:
         """Waits until something changes. What was asked of a silent server is given up."""
-        try:
-            async with asyncio.timeout(HEARTBEAT_SECONDS):
-                await self._wake.wait()
-        except TimeoutError:
-            silent_seconds = boottime() - self._heard_at
-            if self._outstanding and silent_seconds > SILENCE_SECONDS:
-                self._outstanding = 0
+        if await wait_at_most(self._wake, HEARTBEAT_SECONDS):
+            return
+        silent_seconds = boottime() - self._heard_at
+        if self._outstanding and silent_seconds > SILENCE_SECONDS:
+            self._outstanding = 0
 
     async def _ask_for_more(self) -> None:
         wanted = self._room() - self._outstanding

@@ -7,7 +7,6 @@ from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
 from bus.client.fleet_client import FleetClient
-from bus.clock import utc_now
 from bus.contract.statements import (
     FleetReplay,
     FleetReplayRequest,
@@ -55,7 +54,7 @@ async def report(
     """
     check_agent_id(agent_id)
     question = StatementRequest(
-        month=month or _this_month(),
+        month=month or params.this_month(),
         format=file_format or accepted(request),
         threshold=threshold,
         policy=policy,
@@ -95,7 +94,7 @@ async def replay(
         detail = "give threshold or policy: the rules to replay the month under"
         raise field_problem(detail, parameter="policy")
     question = FleetReplayRequest(
-        month=month or _this_month(),
+        month=month or params.this_month(),
         format=file_format or accepted(request),
         limit=limit,
         threshold=threshold,
@@ -107,8 +106,3 @@ async def replay(
             return Response(await fleet_client.replay(question))
     offered = fleet_client.replay_file(question)
     return await long_answers.file(slot, offered)  # type: ignore[return-value]
-
-
-def _this_month() -> str:
-    """The month of now in UTC, such as `2026-11`."""
-    return f"{utc_now():%Y-%m}"
