@@ -60,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
             code = app(arguments)
             sys.stdout.flush()
     except CycloptsError as error:
-        runner.complain(f"{error} Try gpuping --help.")
+        command = " ".join(["gpuping", *(error.command_chain or ())])
+        runner.complain(f"{error} Try {command} --help.")
         return runner.WRONG_USAGE
     except Exception as error:  # noqa: BLE001  # the last handler: it sets the exit code
         return runner.report(error)
