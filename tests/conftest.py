@@ -61,6 +61,7 @@ hypothesis.settings.load_profile("any machine")
 # them left when the others have nothing to do any more.
 LONG_FILES = frozenset(
     {
+        "test_answers_as_files.py",
         "test_bucket_lost.py",
         "test_cluster_outages.py",
         "test_dashboard_page.py",
@@ -70,11 +71,12 @@ LONG_FILES = frozenset(
         "test_first_ping.py",
         "test_host_lives.py",
         "test_hundred_agents.py",
+        "test_in_a_shell.py",
         "test_killed.py",
         "test_late_answers.py",
-        "test_looking.py",
         "test_policy_to_the_letter.py",
         "test_probe_standin.py",
+        "test_reading_commands.py",
         "test_runner.py",
         "test_scheduler.py",
         "test_scheduler_durable.py",
@@ -82,12 +84,10 @@ LONG_FILES = frozenset(
         "test_scheduler_model.py",
         "test_scheduler_short_outages.py",
         "test_schemathesis.py",
-        "test_shell_manners.py",
         "test_signed_chain.py",
         "test_storage_away.py",
         "test_storage_delivery.py",
         "test_storage_replicas.py",
-        "test_taking_away.py",
         "test_up.py",
         "test_up_on_gpus.py",
     }
