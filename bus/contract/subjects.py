@@ -380,6 +380,11 @@ def inbox_prefix(agent_id: str) -> str:
     return f"{INBOX_PREFIX}.{agent_id}"
 
 
+def earlier_inbox(agent_id: str) -> str:
+    """The first token of every inbox of an agent of before identities."""
+    return f"_INBOX_{agent_id}"
+
+
 def service_inbox(service: str) -> str:
     """Where the connections of a service receive their answers. No agent id begins with `_`."""
     return f"{INBOX_PREFIX}._{service}"

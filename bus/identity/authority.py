@@ -196,18 +196,25 @@ class Authority:
         path: Path,
         *,
         days: int | None = None,
+        until: int | None = None,
         site_agents: Iterable[str] = (),
     ) -> str:
-        """Makes a key and a token, writes both to a credentials file. Returns the public key."""
+        """Makes a key and a token, writes both to a credentials file. Returns the public key.
+
+        They are good for so many days, or `until` a second since 1970.
+        """
         key = SigningKey.generate(KeyKind.USER)
         now = int(time.time())
         valid_days = days if days is not None else _default_days(role)
+        expires_at = now + valid_days * _DAY
+        if until is not None:
+            expires_at = until
         token = self.mint(
             role,
             name,
             key.public,
             now=now,
-            expires_at=now + valid_days * _DAY,
+            expires_at=expires_at,
             site_agents=site_agents,
         )
         credentials.write_secret(path, credentials.to_text(token, key))
@@ -216,7 +223,7 @@ class Authority:
             name=name,
             public_key=key.public,
             issued_at=now,
-            expires_at=now + valid_days * _DAY,
+            expires_at=expires_at,
             signed_by=self.signer_of(role),
         )
         self.record(issued)

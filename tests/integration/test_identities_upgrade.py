@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import nats
 import pytest
 
 import agentd.service
@@ -17,7 +18,7 @@ from agentd.probe_selection import open_probe
 from bus import runner, settings
 from bus.contract import subjects
 from bus.contract.messages import AgentEntry, AgentState
-from bus.errors import GpupingError
+from bus.errors import GpupingError, SettingsError
 from bus.identity import claims, credentials
 from bus.identity.authority import UNSIGNED_DAYS
 from bus.identity.keys import KeyKind, SigningKey
@@ -25,10 +26,12 @@ from bus.identity.local import LocalIdentities
 from bus.transport import embedded_server, jetstream_api, layout
 from bus.transport.bucket import read
 from bus.transport.connection import Client, connected
+from bus.transport.embedded_server import find_binary
 from gpuping.client import own_server
-from gpuping.commands.operate import store, unsigned
+from gpuping.commands.operate import leaf, store, unsigned
 from gpuping.enrolment import service as enrolment_service
-from tests.ports import free_port
+from tests.ports import free_port, free_ports
+from tests.waiting import until
 
 STORED = Path(__file__).parents[1] / "data" / "stored_data_dir" / "data_dir.tar.xz"
 
@@ -166,6 +169,71 @@ async def test_a_host_that_got_credentials_before_the_upgrade_goes_on_over_it(
     assert after.ping_seq > before.ping_seq
     assert entry is not None
     assert entry.value.signing_key is not None
+
+
+async def test_a_host_without_credentials_goes_on_through_a_server_of_its_own_until_it_ends(
+    tmp_path: Path,
+) -> None:
+    """It connects where it did before; `creds leaf --without-credentials` made that server."""
+    leaf_port, old_port = free_ports(2)
+    chosen = settings.load(
+        {}, GPUPING_DATA_DIR=str(tmp_path / "data"), NATS_LEAF_PORT=leaf_port, **QUICK
+    )
+    of_host = settings.load(
+        {}, GPUPING_DATA_DIR=str(tmp_path), NATS_URL=f"nats://127.0.0.1:{old_port}", **QUICK
+    )
+    authority = LocalIdentities.open_or_create(chosen.data_dir).authority
+    words = {"hub": f"nats-leaf://127.0.0.1:{leaf_port}", "port": old_port}
+    words |= {"data_dir": chosen.data_dir, "without_credentials": True}
+    folder = tmp_path / "before"
+    with pytest.raises(SettingsError, match="this fleet has none that ends"):
+        leaf.leaf("before", agents="gpu-1", output=folder, **words)  # type: ignore[arg-type]
+    authority.accept_unsigned(until=int(time.time()) + 3600)
+    leaf.leaf("before", agents="gpu-1", output=folder, **words)  # type: ignore[arg-type]
+    ends = claims.decode(credentials.read(folder / "leaf.creds").token).expires_at
+    assert ends == LocalIdentities.open(chosen.data_dir).authority.fleet.unsigned_until
+    probe = open_probe(of_host, "gpu-1", "healthy")
+    async with (
+        own_server.running(chosen, free_port()) as server,
+        started(folder / "leaf.conf"),
+        agentd.service.running(
+            of_host, agent_id="gpu-1", probe=probe, state_dir=tmp_path / "gpu-1"
+        ),
+        scheduler.service.running(server.settings_of("scheduler")),
+        connected(
+            server.settings_of("operator"), "test", inbox_prefix="_INBOX._operator"
+        ) as client,
+    ):
+        before = await answered_after(client, 0)
+        again = await answered_after(client, before.ping_seq)
+        assert again.report_hash is None
+        # The same server believes nobody in the name of another host, and nobody as a service.
+        refused = []
+
+        async def on_error(error: Exception) -> None:
+            if "permissions violation" in str(error):
+                refused.append(str(error))
+
+        stranger = await nats.connect(of_host.nats_url, error_cb=on_error)
+        for subject in (subjects.ping("gpu-2"), "gpuping.>", "_INBOX.>", "$KV.>"):
+            await stranger.subscribe(subject)
+        for subject in (subjects.register("gpu-2"), "_INBOX._scheduler.x", "$KV.gpuping.state.x"):
+            await stranger.publish(subject, b"{}")
+        await until(lambda: len(refused) == 7)
+        await stranger.close()
+
+
+@asynccontextmanager
+async def started(config: Path) -> AsyncIterator[None]:
+    """A nats-server with this configuration, for the length of a block."""
+    server = await asyncio.create_subprocess_exec(
+        find_binary(), "-c", config, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        server.terminate()
+        await server.wait()
 
 
 async def answered_after(client: Client, number: int, *, is_signed: bool = False) -> AgentState:

@@ -1,8 +1,12 @@
 """The configuration of a leaf node: the nats-server of a site, to which its hosts connect."""
 
+import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
+from bus.contract import subjects
 from bus.identity.authority import Authority
+from bus.identity.roles import ROLES
 from bus.identity.server.quoting import quoted
 from bus.identity.tls.files import TlsFiles
 
@@ -33,9 +37,7 @@ def leaf_config(
     del accounts[authority.fleet.look_account]
     preloaded = [f"  {public}: {token}" for public, token in accounts.items()]
     tls = TlsFiles(folder)
-    remote_tls = ""
-    if tls.authority.exists():
-        remote_tls = f", tls {{ ca_file: {quoted(tls.authority)} }}"
+    remote_tls = _remote_tls(tls)
     remotes = []
     for account, file_name in (
         (authority.fleet.account, "leaf.creds"),
@@ -46,15 +48,7 @@ def leaf_config(
             f"credentials: {quoted(folder / file_name)}{remote_tls} }}"
         )
     lines = [
-        f"# The leaf node of {site}, made by `gpuping creds leaf`.",
-        f"server_name: {quoted(f'leaf-{site}')}",
-        f"host: {quoted(host)}",
-        f"port: {port}",
-        "max_payload: 1MB",
-        f"max_control_line: {CONTROL_LINE_BYTES}",
-        "# a client that is frozen or cut off is noticed within 15 s",
-        'ping_interval: "4s"',
-        "ping_max: 2",
+        *_first_lines(site, host, port),
         f"operator: {authority.operator_token()}",
         f"system_account: {authority.fleet.system_account}",
         "resolver {",
@@ -77,3 +71,76 @@ def leaf_config(
     if tls.exist:
         lines.append(tls.server_config().strip())
     return "\n".join(lines) + "\n"
+
+
+def open_leaf_config(
+    site: str,
+    hub_url: str,
+    folder: Path,
+    *,
+    agents: Sequence[str],
+    host: str,
+    port: int,
+) -> str:
+    """Returns the configuration of a leaf node for hosts of before identities.
+
+    It lets in whoever connects, without TLS. The bus lets it carry what its credentials name; here
+    a client may hear and say no more than those agents, and answers each question once, so that
+    nobody on it sends to inboxes unasked.
+    """
+    may_say = [subjects.register(agent_id) for agent_id in agents]
+    may_hear = []
+    for agent_id in agents:
+        may_hear += [
+            subjects.ping(agent_id),
+            subjects.look(agent_id),
+            subjects.gpu_status(agent_id),
+            subjects.health(agent_id),
+            f"{subjects.inbox_prefix(agent_id)}.>",
+            f"{subjects.earlier_inbox(agent_id)}.>",
+        ]
+    may_hear += [
+        one for one in ROLES["agent"].subscribe if one.startswith(subjects.DISCOVERY_PREFIX)
+    ]
+    remote = f"url: {quoted(hub_url)}, credentials: {quoted(folder / 'leaf.creds')}"
+    lines = [
+        *_first_lines(site, host, port),
+        "# Hosts of before identities have no credentials: whoever connects is this user.",
+        "no_auth_user: before",
+        "authorization {",
+        "  users: [ {",
+        f"    user: before, password: {quoted(secrets.token_urlsafe(24))}",
+        "    permissions: {",
+        f"      publish: [{', '.join(map(quoted, may_say))}]",
+        f"      subscribe: [{', '.join(map(quoted, may_hear))}]",
+        '      allow_responses: { max: 1, expires: "1m" }',
+        "    }",
+        "  } ]",
+        "}",
+        "leafnodes {",
+        '  reconnect: "1s"',
+        f"  remotes: [ {{ {remote}{_remote_tls(TlsFiles(folder))} }} ]",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _first_lines(site: str, host: str, port: int) -> list[str]:
+    return [
+        f"# The leaf node of {site}, made by `gpuping creds leaf`.",
+        f"server_name: {quoted(f'leaf-{site}')}",
+        f"host: {quoted(host)}",
+        f"port: {port}",
+        "max_payload: 1MB",
+        f"max_control_line: {CONTROL_LINE_BYTES}",
+        "# a client that is frozen or cut off is noticed within 15 s",
+        'ping_interval: "4s"',
+        "ping_max: 2",
+    ]
+
+
+def _remote_tls(tls: TlsFiles) -> str:
+    """Whom the leaf node believes, where the fleet has an authority of its own."""
+    if not tls.authority.exists():
+        return ""
+    return f", tls {{ ca_file: {quoted(tls.authority)} }}"

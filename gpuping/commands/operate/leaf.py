@@ -1,5 +1,7 @@
 """`gpuping creds leaf`: everything that the nats-server of a site needs."""
 
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +11,14 @@ from bus import runner
 from bus.contract.subjects import check_agent_id
 from bus.errors import BadMessageError, GpupingError, SettingsError
 from bus.identity import credentials
+from bus.identity.authority import Authority
 from bus.identity.local import LocalIdentities
-from bus.identity.server.leaf import CONTROL_LINE_BYTES, MOST_AGENTS, leaf_config
+from bus.identity.server.leaf import (
+    CONTROL_LINE_BYTES,
+    MOST_AGENTS,
+    leaf_config,
+    open_leaf_config,
+)
 from bus.identity.tls.files import TlsFiles
 from gpuping import extras
 from gpuping.commands.command_settings import load_settings
@@ -27,7 +35,7 @@ PORT = 4222
         " --tls-names gw.fra.example.org -o fra/"
     )
 )
-def leaf(
+def leaf(  # noqa: PLR0913  # its options
     site: Annotated[str, Parameter(help="a name of the site")],
     /,
     *,
@@ -41,6 +49,10 @@ def leaf(
     tls_names: Annotated[
         str | None, Parameter(help="make a certificate of that server for these names")
     ] = None,
+    without_credentials: Annotated[
+        bool,
+        Parameter(negative="", help="let these in without credentials, until the fleet's end date"),
+    ] = False,
     data_dir: DataDir = None,
 ) -> int:
     """Make the configuration and credentials of a leaf node: the nats-server of a site behind NAT.
@@ -49,6 +61,10 @@ def leaf(
     carry what these agents hear and say, and no others. It hears of changed accounts, so that a
     revoked agent loses its connection there as well. Run `nats-server -c leaf.conf` in the folder.
     When an agent is added, make the files again and restart that server.
+
+    --without-credentials is for hosts of before identities, after an upgrade: the server listens
+    where they connect, without TLS, and whoever reaches it may answer for them. It ends with
+    `gpuping creds unsigned`. A host that has a key is not believed through it.
     """
     settings = load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
     identities = LocalIdentities.open(settings.data_dir)
@@ -62,6 +78,11 @@ def leaf(
         )
     folder = output.absolute()
     authority = identities.authority
+    until = None
+    if without_credentials:
+        if tls_names is not None:
+            raise SettingsError("--tls-names: hosts of before identities speak without TLS")
+        until = _end_of_unsigned(authority)
     files = TlsFiles(folder)
     if identities.tls_files.authority.exists():
         certificate_authority = identities.tls_files.authority.read_text(encoding="ascii")
@@ -71,19 +92,39 @@ def leaf(
             from bus.identity.tls import certificates
         names = [name.strip() for name in tls_names.split(",")]
         certificates.make_for_site(identities.tls_files, files, names)
-    authority.issue("leaf", f"_{site}", folder / "leaf.creds", site_agents=site_agents)
-    authority.issue_leaf_system(f"_{site}", folder / "system-leaf.creds")
-    text = leaf_config(authority, site, hub, folder, host=host, port=port)
+    authority.issue("leaf", f"_{site}", folder / "leaf.creds", until=until, site_agents=site_agents)
+    if without_credentials:
+        text = open_leaf_config(site, hub, folder, agents=site_agents, host=host, port=port)
+    else:
+        authority.issue_leaf_system(f"_{site}", folder / "system-leaf.creds")
+        text = leaf_config(authority, site, hub, folder, host=host, port=port)
     credentials.write_secret(folder / "leaf.conf", text)
     console = terminal.console()
     console.print(f"made {folder}: nats-server -c {folder / 'leaf.conf'}", soft_wrap=True)
     console.print(f"it may carry {len(site_agents)} agents", soft_wrap=True)
+    if until is not None:
+        end = datetime.fromtimestamp(until, UTC)
+        console.print(
+            f"whoever reaches it may answer for them, until {end:%Y-%m-%d %H:%M} UTC",
+            soft_wrap=True,
+        )
     console.print(
         "the bus needs `leafnodes { port: 7422 ... }`, with the same TLS as for clients, and "
         f"`max_control_line: {CONTROL_LINE_BYTES}`; `gpuping up` does with NATS_LEAF_PORT",
         soft_wrap=True,
     )
     return runner.DONE
+
+
+def _end_of_unsigned(authority: Authority) -> int:
+    """Until when reports without a signature count. Raises SettingsError where none do."""
+    until = authority.fleet.unsigned_until
+    if authority.fleet.requires_signed or until is None or until <= time.time():
+        raise SettingsError(
+            "--without-credentials: it is for a time in which unsigned reports count, and this "
+            "fleet has none that ends: see `gpuping creds unsigned`"
+        )
+    return until
 
 
 def _checked(agents: list[str], site: str) -> list[str]:
