@@ -33,6 +33,19 @@ test("cells are as large as fits, and never smaller than can be seen", () => {
   }
 });
 
+test("groups that need no whole row stand side by side, and no two cells share a place", () => {
+  const sizes = [40, 6, 3, 2, 1, 1, 1];
+  const grouped = columns(54, { groups: sizes.flatMap((size, n) => Array(size).fill(n)), group_names: ["a", "b", "c", "d".repeat(80), "e", "f", "g"] });
+  const placed = place(groupsOf(grouped), 500, 420);
+  assert.ok(new Set(placed.groups.map(({ top }) => top)).size < sizes.length);
+  const cells = placed.groups.flatMap((group) => group.hosts.map((_, n) => corner(placed, group, n)));
+  for (const [at, { x, y }] of cells.entries()) {
+    assert.ok(x >= 0 && x + placed.size <= 500 && y + placed.size <= placed.height);
+    assert.ok(cells.every((other, n) => n === at || Math.abs(other.x - x) >= placed.size || Math.abs(other.y - y) >= placed.size));
+  }
+  assert.ok(placed.groups.every(({ left, width }) => left + width <= 500), "names are cut within the page");
+});
+
 test("the host at each cell's middle is that host, and there is none beyond the last", () => {
   const grouped = columns(101, { groups: Array.from({ length: 101 }, (_, n) => n % 3), group_names: ["a", "b", "c"] });
   const placed = place(groupsOf(grouped), 300, 400);

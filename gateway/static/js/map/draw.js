@@ -6,7 +6,7 @@
  */
 
 import { count } from "../format.js";
-import { corner } from "./layout.js";
+import { corner, titleOf } from "./layout.js";
 
 /** Which letter stands for which colour; the colours come from the page's custom properties. */
 const STATE_TONES = { u: "--healthy", g: "--poor", d: "--missing", n: "--pending" };
@@ -20,7 +20,6 @@ const STATUS_TONES = {
 };
 const WORSE = { u: 0, n: 1, g: 2, d: 3 }; // of GPUs that share a pixel the worst is drawn
 const NO_GPUS = "--strong-line";
-const NO_LABEL = "-"; // the group of hosts without the label
 const NOT_JUDGED = -1; // also where storage did not answer, so that no uptime is known
 const WIDE_STRIPE = 4; // pixels of the page: wider ones have a gap between them
 
@@ -70,10 +69,9 @@ export function drawAll(context, picture, placed, view, colours) {
   context.font = `600 ${13 * placed.scale}px Inter, system-ui, sans-serif`;
   for (const group of placed.groups) {
     if (!group.name) continue;
-    const name = group.name === NO_LABEL ? "without the label" : group.name;
     const ending = ` · ${count(group.hosts.length)}`;
-    const room = context.canvas.width / picture.ratio - context.measureText(ending).width;
-    context.fillText(fitted(context, name, room) + ending, 0, group.top + 14 * placed.scale);
+    const room = group.width - context.measureText(ending).width;
+    context.fillText(fitted(context, titleOf(group.name), room) + ending, group.left, group.top + 14 * placed.scale);
   }
 }
 

@@ -7,8 +7,16 @@
 
 const HEADING = 22; // pixels above each group, for its name
 const GROUP_GAP = 14; // pixels below each group
+const BESIDE = 28; // pixels between two groups side by side
+const LETTER = 7.5; // pixels of a letter of a name, about
+const WIDEST_NAME = 220; // pixels; longer ones are cut
 const LARGEST_CELL = 48;
 const SMALLEST_CELL = 3;
+
+const NO_LABEL = "-"; // the group of hosts without the label
+
+/** What is written above a group. */
+export const titleOf = (name) => (name === NO_LABEL ? "without the label" : name);
 
 /** Groups of hosts by index: `[{name, hosts: [index, ...]}]`, the largest group first. */
 export function groupsOf(columns) {
@@ -26,44 +34,55 @@ export function groupsOf(columns) {
 /** The largest cell with which all groups fit into `width` by `height` pixels. */
 export function cellSize(groups, width, height, scale = 1, largest = LARGEST_CELL) {
   for (let size = Math.round(largest * scale); size > SMALLEST_CELL; size -= 1) {
-    if (heightWith(groups, width, size, scale) <= height) return size;
+    if (placed(groups, width, size, scale).height <= height) return size;
   }
   return SMALLEST_CELL;
 }
 
-/** Places every group: `{size, perRow, height, scale, groups: [{name, top, hosts}]}`; `scale` is of names and gaps. */
+/**
+ * Places every group: `{size, height, scale, groups: [{name, hosts, left, top, cellsTop, perRow, width}]}`; `scale` is of
+ * names and gaps. Groups that need no whole row stand side by side.
+ */
 export function place(groups, width, height, scale = 1, largest = LARGEST_CELL) {
-  const size = cellSize(groups, width, height, scale, largest);
-  const perRow = cellsPerRow(width, size);
-  const placed = [];
-  let top = 0;
-  for (const group of groups) {
-    const cellsTop = top + (group.name ? HEADING * scale : 0);
-    placed.push({ ...group, top, cellsTop });
-    top = cellsTop + Math.ceil(group.hosts.length / perRow) * size + GROUP_GAP * scale;
-  }
-  return { size, perRow, height: top, scale, groups: placed };
+  return placed(groups, width, cellSize(groups, width, height, scale, largest), scale);
 }
 
+function placed(groups, width, size, scale) {
+  const mostPerRow = Math.max(1, Math.floor(width / size));
+  const found = [];
+  let [left, top, bottom] = [0, 0, 0]; // where the next group goes, and where the row of groups ends
+  for (const group of groups) {
+    const perRow = Math.min(mostPerRow, group.hosts.length);
+    const needed = Math.min(width, Math.max(perRow * size, nameWidth(group.name) * scale));
+    if (left > 0 && left + needed > width) [left, top] = [0, bottom];
+    const cellsTop = top + (group.name ? HEADING * scale : 0);
+    found.push({ ...group, left, top, cellsTop, perRow, width: needed });
+    bottom = Math.max(bottom, cellsTop + Math.ceil(group.hosts.length / perRow) * size + GROUP_GAP * scale);
+    left += needed + BESIDE * scale;
+  }
+  return { size, height: bottom, scale, groups: found };
+}
+
+/** The width that a group's name, and how many hosts it has, is given at least, in pixels. */
+const nameWidth = (name) => (name ? Math.min(WIDEST_NAME, LETTER * (titleOf(name).length + 7)) : 0);
+
 /** The host at a point; null where there is none. */
-export function hostAt(placed, x, y) {
-  for (const group of placed.groups) {
-    const row = Math.floor((y - group.cellsTop) / placed.size);
-    const column = Math.floor(x / placed.size);
-    if (row < 0 || column < 0 || column >= placed.perRow) continue;
-    const index = row * placed.perRow + column;
-    if (y < group.cellsTop + Math.ceil(group.hosts.length / placed.perRow) * placed.size) {
-      return group.hosts[index] ?? null;
-    }
+export function hostAt({ groups, size }, x, y) {
+  for (const group of groups) {
+    const row = Math.floor((y - group.cellsTop) / size);
+    const column = Math.floor((x - group.left) / size);
+    if (row < 0 || column < 0 || column >= group.perRow) continue;
+    const host = group.hosts[row * group.perRow + column];
+    if (host !== undefined) return host;
   }
   return null;
 }
 
 /** The upper left corner of a group's n-th cell. */
-export function corner(placed, group, n) {
+export function corner({ size }, group, n) {
   return {
-    x: (n % placed.perRow) * placed.size,
-    y: group.cellsTop + Math.floor(n / placed.perRow) * placed.size,
+    x: group.left + (n % group.perRow) * size,
+    y: group.cellsTop + Math.floor(n / group.perRow) * size,
   };
 }
 
@@ -76,17 +95,4 @@ export function gpuOffsets(columns) {
     next += count;
   });
   return offsets;
-}
-
-function cellsPerRow(width, size) {
-  return Math.max(1, Math.floor(width / size));
-}
-
-function heightWith(groups, width, size, scale) {
-  const perRow = cellsPerRow(width, size);
-  let height = 0;
-  for (const group of groups) {
-    height += (group.name ? HEADING * scale : 0) + Math.ceil(group.hosts.length / perRow) * size + GROUP_GAP * scale;
-  }
-  return height;
 }
