@@ -15,6 +15,7 @@ from bus.contract.questions import LiveEvent
 from bus.transport.connection import connected
 from gateway import service
 from gateway.routes.events import HEARTBEAT_SECONDS
+from tests.event_stream import EventStream
 from tests.gateway_behind import NOW, agent, ping, quick
 
 EVENTS = "/ping-system/events"
@@ -31,35 +32,13 @@ def outcome(seq: int, previous: str = "healthy") -> LiveEvent:
     )
 
 
-class Reader:
-    """Server-sent events of one stream, parsed."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self._lines = response.aiter_lines()
-
-    async def next(self, kind: str | None = None) -> dict[str, str]:
-        """The next event of this kind; by default the next that is kept, so no `health`."""
-        fields: dict[str, str] = {}
-        async with asyncio.timeout(60):
-            async for line in self._lines:
-                if not line and "data" in fields:
-                    if fields["event"] == kind or (kind is None and fields["event"] != "health"):
-                        return fields
-                    fields = {}
-                    continue
-                name, _, value = line.partition(": ")
-                if name:
-                    fields[name] = value
-        raise EOFError
-
-
 @asynccontextmanager
-async def following(http: httpx.AsyncClient, last: str | None = None) -> AsyncIterator[Reader]:
+async def following(http: httpx.AsyncClient, last: str | None = None) -> AsyncIterator[EventStream]:
     headers = {"Last-Event-ID": last} if last else {}
     async with http.stream("GET", EVENTS, headers=headers) as response:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
-        yield Reader(response)
+        yield EventStream(response)
 
 
 async def viewers(http: httpx.AsyncClient) -> int:

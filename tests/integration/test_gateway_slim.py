@@ -12,6 +12,7 @@ import pytest
 from bus.contract.messages import encode
 from bus.contract.questions import GpuSummary, LiveEvent
 from bus.settings import Settings
+from tests.event_stream import EventStream
 from tests.gateway_behind import NOW, Behind, agent, gateway_and_behind, ping, quick
 
 SLIM = "/ping-system/events?view=slim"
@@ -38,31 +39,16 @@ def outcome(agent_id: str, seq: int, status: str = "healthy") -> LiveEvent:
     )
 
 
-class Events:
-    """The events of a stream, and the bytes that it took."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self._lines = response.aiter_lines()
-
-    async def next(self, name: str) -> tuple[str | None, dict]:
-        """The id and the data of the next event of a name; others are passed over."""
-        fields: dict[str, str] = {}
-        async with asyncio.timeout(60):
-            async for line in self._lines:
-                if not line:
-                    if fields.get("event") == name:
-                        return fields.get("id"), json.loads(fields["data"])
-                    fields = {}
-                    continue
-                field, _, value = line.partition(": ")
-                fields[field] = value
-        raise EOFError
+async def next_event(stream: EventStream, kind: str) -> tuple[str | None, dict]:
+    """The id and the data of the next event of a kind."""
+    fields = await stream.next(kind)
+    return fields.get("id"), json.loads(fields["data"])
 
 
-async def until_totals(events: Events, pings: int) -> dict:
+async def until_totals(events: EventStream, pings: int) -> dict:
     """The totals once so many pings were counted in."""
     while True:
-        _, totals = await events.next("totals")
+        _, totals = await next_event(events, "totals")
         if totals["pings"] >= pings:
             return totals
 
@@ -70,11 +56,11 @@ async def until_totals(events: Events, pings: int) -> dict:
 async def test_only_the_rows_on_the_screen_have_events_and_all_are_in_the_totals(both: Gateway):
     http, behind = both
     async with http.stream("GET", f"{SLIM}&agents=a") as response:
-        events = Events(response)
-        _, before = await events.next("totals")
+        events = EventStream(response)
+        _, before = await next_event(events, "totals")
         await behind.happens(outcome("b", 1, status="poor"))
         await behind.happens(outcome("a", 1))
-        _, first = await events.next("ping")
+        _, first = await next_event(events, "ping")
         assert first["agent_id"] == "a"
         totals = await until_totals(events, before["pings"] + 2)
     assert totals["by_status"]["poor"] == before["by_status"].get("poor", 0) + 1
@@ -84,11 +70,11 @@ async def test_only_the_rows_on_the_screen_have_events_and_all_are_in_the_totals
 async def test_the_totals_tell_what_changed_anywhere(both: Gateway):
     http, behind = both
     async with http.stream("GET", SLIM) as response:
-        events = Events(response)
-        await events.next("totals")
+        events = EventStream(response)
+        await next_event(events, "totals")
         await behind.happens(outcome("b", 7, status="missing"))
         while True:
-            _, totals = await events.next("totals")
+            _, totals = await next_event(events, "totals")
             if totals["changes"]:
                 break
     (change,) = totals["changes"]
@@ -100,27 +86,27 @@ async def test_the_totals_tell_what_changed_anywhere(both: Gateway):
 async def test_the_map_gets_one_packed_update_a_host(both: Gateway):
     http, behind = both
     async with http.stream("GET", f"{SLIM}&map=true") as response:
-        events = Events(response)
-        await events.next("totals")
+        events = EventStream(response)
+        await next_event(events, "totals")
         for seq in (1, 2):
             await behind.happens(outcome("b", seq, status="poor"))
-        _, updates = await events.next("map")
+        _, updates = await next_event(events, "map")
     assert updates["agents"][0] == ["b", "p", 999, 0, "g"]
 
 
 async def test_a_stream_goes_on_where_the_dashboard_ended(both: Gateway):
     http, behind = both
     async with http.stream("GET", "/ping-system/events") as full:
-        reader = Events(full)
+        reader = EventStream(full)
         await behind.happens(outcome("a", 1))
-        await reader.next("ping")
+        await next_event(reader, "ping")
         page = (await http.get("/ping-system/dashboard?beats=10")).json()
         await behind.happens(outcome("b", 2))
         await behind.happens(outcome("a", 3))
-        await reader.next("ping")
-        await reader.next("ping")
+        await next_event(reader, "ping")
+        await next_event(reader, "ping")
     async with http.stream("GET", f"{SLIM}&agents=a&after={page['last_event_id']}") as response:
-        number, event = await Events(response).next("ping")
+        number, event = await next_event(EventStream(response), "ping")
     assert event["ping"]["ping_seq"] == 3
     assert number is not None
 
