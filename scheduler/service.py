@@ -199,7 +199,7 @@ class Scheduler:
         self._on_peers_changed()
         self.garbage_search.on_loaded()
         log.info("fleet_loaded", agents=len(self.directory))
-        self.unsigned_hosts.tell()
+        self.unsigned_hosts.log()
 
     def start(self, start: StartTask) -> None:
         """Starts to ping."""

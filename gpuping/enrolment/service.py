@@ -267,8 +267,8 @@ class Enrolment:
     async def purge_spent(self) -> int:
         """Removes tokens that are of no use any more; returns how many there were.
 
-        The server drops them by itself, but those of an earlier version have no
-        time to live, and one that was dropped may come back when the server is killed.
+        The server drops them by itself, but those of an earlier version have no time to live, and
+        one that was dropped may come back when the server is killed.
         """
         verb = f"STREAM.INFO.{subjects.BUCKET_STREAM}"
         asked = {"subjects_filter": subjects.enrolment_keys()}

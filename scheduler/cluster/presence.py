@@ -52,7 +52,7 @@ TWIN_CHECK_SECONDS = 1.0
 LOOKS = 12  # of one check: each goes to one of the two by chance
 LOOK_SECONDS = 1.0
 MOST_CONNECTIONS = 8  # of one agent: those that it lost and the server has not missed yet
-SAID_PER_SECOND = 1 / 60  # of each agent whose connections are closed
+LOGGED_PER_SECOND = 1 / 60  # lines about each agent whose connections are closed
 LOOKED_AT_A_TIME = 4  # agents; after an outage of the network many have two connections for a while
 RETRY_SECONDS = 2.0
 GATEWAY_USER = "_gateway"
@@ -143,7 +143,7 @@ class Presence:
         self._gateways = GatewayConnections()
         self._client: Client | None = None  # of the system account, while it is connected
         self._closings: set[asyncio.Task[None]] = set()
-        self._said = RateLimit(SAID_PER_SECOND, 1.0)
+        self._closing_logs = RateLimit(LOGGED_PER_SECOND, 1.0)
         self.is_known = False  # whether the servers were asked once
 
     @property
@@ -302,7 +302,6 @@ class Presence:
         self._hosts[connection_id] = address
         if len(known) > 1:
             self._several_since.setdefault(agent_id, boottime())
-
         if len(known) > MOST_CONNECTIONS:
             oldest = min(known, key=lambda one: one.number)
             # Its end is announced later. Until then the next one would be compared with it again.
@@ -322,7 +321,7 @@ class Presence:
         connection_ids: list[ConnectionId],
         reason: str,
     ) -> None:
-        if not self._said.take(agent_id, boottime()):
+        if not self._closing_logs.take(agent_id, boottime()):
             log.error(
                 "connections_closed",
                 agent_id=agent_id,

@@ -15,7 +15,7 @@ NAMED_AGENTS = 20  # in one line of the log
 
 
 class UnsignedHosts:
-    """Names them while they are believed: until `until`, or without an end where it is None."""
+    """Finds them while they are believed: until `until`, or without an end where it is None."""
 
     def __init__(
         self,
@@ -49,8 +49,8 @@ class UnsignedHosts:
             self._ids = self._without_key()
         return len(self._ids)
 
-    def tell(self) -> None:
-        """Says in the log whom to give a key, and until when there is time."""
+    def log(self) -> None:
+        """Logs which hosts need a key, and until when their reports count without one."""
         if self._requires_signed:
             return
         ids = self._without_key()

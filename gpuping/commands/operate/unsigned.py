@@ -48,7 +48,7 @@ def unsigned(
         if authority.fleet.requires_signed:
             raise SettingsError("--until: this fleet began with identities, and has no such hosts")
         authority.accept_unsigned(until=_seconds(until))
-    terminal.console().print(_said(authority.fleet), soft_wrap=True)
+    terminal.console().print(_in_words(authority.fleet), soft_wrap=True)
     return runner.DONE
 
 
@@ -62,7 +62,7 @@ def _seconds(text: str) -> int:
     return int(moment.timestamp())
 
 
-def _said(fleet: Fleet) -> str:
+def _in_words(fleet: Fleet) -> str:
     if fleet.requires_signed:
         return "every report must be signed"
     if fleet.unsigned_until is None:
