@@ -13,7 +13,7 @@ const WIDEST_NAME = 220; // pixels; longer ones are cut
 const LARGEST_CELL = 48;
 const SMALLEST_CELL = 3;
 
-const NO_LABEL = "-"; // the group of hosts without the label
+export const NO_LABEL = "-"; // the group of hosts without the label
 
 /** What is written above a group. */
 export const titleOf = (name) => (name === NO_LABEL ? "without the label" : name);

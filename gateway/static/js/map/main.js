@@ -46,6 +46,7 @@ function MapPage() {
     hear(updates);
     setUpdates((times) => times + 1); // what is written about the map follows it
   };
+  const hasHosts = map?.columns.agent_ids.length > 0;
   const choose = (part) => {
     const next = { ...choice, ...part };
     const parameters = new URLSearchParams();
@@ -66,7 +67,7 @@ function MapPage() {
     <main class="map-page">
     <div class="map-top">
       <h1>Map</h1>
-      ${map && html`<${Counts} map=${map} />`}
+      ${hasHosts && html`<${Counts} map=${map} />`}
       <span class="spring"></span>
       <label>Group by <input type="text" value=${choice.label} placeholder="site, owner …" maxlength=${LONGEST_LABEL}
         onChange=${(event) => choose({ label: event.target.value.trim() })} /></label>
@@ -76,9 +77,9 @@ function MapPage() {
     </div>
     ${trouble && html`<p class="map-trouble" role="alert">${trouble} What is drawn may be out of date.</p>`}
     ${map && choice.colouring === "uptime" && !knowsDay(map) && html`<p class="map-trouble" role="alert">Storage does not answer: the uptimes of 24 h are not known now.</p>`}
-    <${Legend} colouring=${choice.colouring} />
-    ${map && map.columns.agent_ids.length === 0 && html`<p>No agent is registered yet.</p>`}
-    ${map && map.columns.agent_ids.length > 0 && html`<${Canvas} map=${map} colouring=${choice.colouring} pinged=${pinged} />`}
+    ${hasHosts && html`<${Legend} colouring=${choice.colouring} />`}
+    ${map && !hasHosts && html`<p>No agent is registered yet.</p>`}
+    ${hasHosts && html`<${Canvas} map=${map} colouring=${choice.colouring} pinged=${pinged} />`}
   </main>`;
 }
 
@@ -177,7 +178,7 @@ function Canvas({ map, colouring, pinged }) {
     if (found !== null) location.href = `./#/agent/${encodeURIComponent(found)}`;
     return undefined;
   };
-  const label = `${count(map.columns.agent_ids.length)} hosts with ${count(map.columns.gpu_states.length)} GPUs; the list of agents says the same in words`;
+  const label = `${plural(map.columns.agent_ids.length, "host")} with ${plural(map.columns.gpu_states.length, "GPU")}; the list of agents says the same in words`;
   const sides = lasso && sidesOf(lasso);
   const host = map.hosts.get(pointed);
   return html`<div class="map-canvas" ref=${box}>

@@ -6,7 +6,7 @@
  */
 
 import { BEATS_SHOWN } from "../fleet.js";
-import { duration, formatFullTime, milliseconds, percent } from "../format.js";
+import { duration, formatFullTime, milliseconds, percent, plural } from "../format.js";
 import { html, memo, useEffect, useRef, useState } from "../preact.js";
 import { BEATS, gpuNotes, outcomeKind, reason, remark } from "../labels.js";
 import { showTooltip } from "./tooltip.js";
@@ -57,7 +57,7 @@ export function summary(pings) {
   const counts = new Map();
   for (const ping of pings) counts.set(outcomeKind(ping), (counts.get(outcomeKind(ping)) ?? 0) + 1);
   const parts = [...counts].map(([kind, times]) => `${times} ${BEATS[kind]}`);
-  return `last ${pings.length} outcomes: ${parts.join(", ")}`;
+  return `last ${plural(pings.length, "outcome")}: ${parts.join(", ")}`;
 }
 
 function reasonLines(ping) {

@@ -16,7 +16,7 @@ export function Summary({ fleet }) {
     <div class="figure">
       <h2>Response time, 24${SPACE}h</h2>
       <p class="big" data-name="p50">${milliseconds(fleet.responseMs.p50)}</p>
-      <p class="note">median; 95 in 100 within <b data-name="p95">${milliseconds(fleet.responseMs.p95)}</b></p>
+      ${fleet.responseMs.p95 != null && html`<p class="note">median; 95 in 100 within <b data-name="p95">${milliseconds(fleet.responseMs.p95)}</b></p>`}
     </div>
     <${Due} fleet=${fleet} />
     <${Pings} fleet=${fleet} />

@@ -10,7 +10,7 @@ import { status, STATUSES } from "../labels.js";
 import { showRow } from "../live.js";
 import { MapCanvas } from "../map/canvas.js";
 import { updated } from "../map/data.js";
-import { groupsOf } from "../map/layout.js";
+import { groupsOf, NO_LABEL } from "../map/layout.js";
 import { useFleetMap } from "../map/usemap.js";
 import { Glyph } from "../parts/glyph.js";
 import { earlyNote } from "../parts/summary.js";
@@ -24,14 +24,13 @@ import { troubled } from "../tab.js";
 const WORST = 10;
 const CHANGES = 6;
 const LARGEST_CELL = 150; // pixels at the size of a desk's text: a small fleet fills the wall, too
-const NO_GROUP = "-";
 
 export function Wall({ state, route }) {
   const now = useNow();
   const { fleet } = state;
   const label = route.by || "site";
   const { map, hear } = useFleetMap(label, state.returns); // the badge tells of failures
-  const groups = map ? groupsOf(map.columns).map(({ name }) => name).filter((name) => name && name !== NO_GROUP) : [];
+  const groups = map ? groupsOf(map.columns).map(({ name }) => name).filter((name) => name && name !== NO_LABEL) : [];
   const places = groups.length > 1 ? [null, ...groups] : [null];
   const place = places[Math.floor(now / 1000 / Math.max(5, route.every || 20)) % places.length];
   const worst = useWorst(fleet, label, place);
@@ -142,7 +141,7 @@ function WallMap({ map, only, hear }) {
     stream.want({ agents: [], map: true });
     return () => stream.close();
   }, [map]);
-  return html`<div class="wall-canvas" ref=${box}><canvas ref=${element} role="img" aria-label=${`${map.columns.agent_ids.length} hosts`}></canvas></div>`;
+  return html`<div class="wall-canvas" ref=${box}><canvas ref=${element} role="img" aria-label=${plural(map.columns.agent_ids.length, "host")}></canvas></div>`;
 }
 
 function Worst({ agent, now }) {
