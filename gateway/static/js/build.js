@@ -3,8 +3,11 @@
  * for what it no longer has. Nothing is lost by it, as the URL keeps what is shown.
  */
 
+import { read, write } from "./storage.js";
+
 const AGAIN_MS = 60_000; // gateways of two builds that take turns must not make the page load without end
 const KEY = "loaded-anew-at";
+const AREA = "sessionStorage"; // each tab has a page of its own
 const IN_USE = "dialog[open], .book-form, input:focus, textarea:focus, select:focus";
 
 /** The build of this page; empty where it is served from its sources. */
@@ -19,19 +22,8 @@ export function isOutdated(own, served, isInUse, loadedAnewAt, now) {
 /** Called with each `health` event, which tells the build that the gateway serves. */
 export function followBuild(served, now = Date.now()) {
   const isInUse = document.querySelector(IN_USE) != null;
-  if (!isOutdated(own(), served, isInUse, stored(), now)) return;
-  try {
-    sessionStorage.setItem(KEY, String(now));
-  } catch {
-    return; // without it the page might load without end
-  }
-  location.reload();
-}
-
-function stored() {
-  try {
-    return Number(sessionStorage.getItem(KEY) ?? Number.NaN);
-  } catch {
-    return Number.NaN;
-  }
+  const loadedAnewAt = Number(read(KEY, AREA) ?? Number.NaN);
+  if (!isOutdated(own(), served, isInUse, loadedAnewAt, now)) return;
+  // where it cannot be kept, the page might load without end
+  if (write(KEY, String(now), AREA)) location.reload();
 }

@@ -4,6 +4,8 @@
  * for them, which begins with a full stop, as no id does: `hosts=.k3x9`.
  */
 
+import { read, write } from "./storage.js";
+
 const STORE = "hosts-of-the-map"; // in local storage: `[[name, "a,b"], ...]`, the newest last
 const SETS_KEPT = 5;
 const LONGEST_TEXT = 1500; // letters of ids in an address
@@ -11,9 +13,9 @@ export const MOST_CHOSEN = 5_000; // hosts that the gateway lists by their ids
 
 function kept() {
   try {
-    return JSON.parse(localStorage.getItem(STORE)) ?? [];
+    return JSON.parse(read(STORE)) ?? [];
   } catch {
-    return []; // storage may be forbidden, or hold something else
+    return []; // it holds something else
   }
 }
 
@@ -22,12 +24,8 @@ export function textOf(ids, now = Date.now()) {
   const list = ids.join(",");
   if (list.length <= LONGEST_TEXT) return list;
   const name = `.${now.toString(36)}`;
-  try {
-    localStorage.setItem(STORE, JSON.stringify([...kept(), [name, list]].slice(-SETS_KEPT)));
-  } catch {
-    return list;
-  }
-  return name;
+  const isKept = write(STORE, JSON.stringify([...kept(), [name, list]].slice(-SETS_KEPT)));
+  return isKept ? name : list;
 }
 
 /** The hosts that the URL's text names; null where this browser does not know them. */
@@ -37,10 +35,4 @@ export function idsOf(text) {
 }
 
 /** Forgets what is kept, for whoever signs in next. */
-export function forget() {
-  try {
-    localStorage.removeItem(STORE);
-  } catch {
-    // then nothing is kept either
-  }
-}
+export const forget = () => write(STORE, null);

@@ -5,25 +5,14 @@
 
 import * as api from "./api.js";
 import { forget } from "./chosen.js";
+import { read, write } from "./storage.js";
 
 const KEY = "signed-in";
 
-export function isSignedIn() {
-  try {
-    return localStorage.getItem(KEY) != null;
-  } catch {
-    return false; // storage may be forbidden
-  }
-}
+export const isSignedIn = () => read(KEY) != null;
 
-export function remember(isIn) {
-  try {
-    if (isIn) localStorage.setItem(KEY, "");
-    else localStorage.removeItem(KEY);
-  } catch {
-    // "Sign out" is then not shown; the session expires by itself
-  }
-}
+/** Where it cannot be kept, "Sign out" is not shown; the session expires by itself. */
+export const remember = (isIn) => write(KEY, isIn ? "" : null);
 
 export async function signOut() {
   remember(false);

@@ -1,23 +1,18 @@
 /** The colour theme: light, dark, or the system's. The choice is kept in the browser's local storage. */
 
+import { read, write } from "./storage.js";
+
+const KEY = "theme";
 export const THEMES = ["system", "light", "dark"];
 
-function stored() {
-  try {
-    return localStorage.getItem("theme");
-  } catch {
-    return null; // storage may be forbidden
-  }
+export function theme() {
+  const kept = read(KEY);
+  return THEMES.includes(kept) ? kept : "system";
 }
 
-export const theme = () => (THEMES.includes(stored()) ? stored() : "system");
-
+/** Where it cannot be kept, the choice lasts until the page is loaded anew. */
 export function setTheme(name) {
-  try {
-    localStorage.setItem("theme", name);
-  } catch {
-    // the choice then lasts until the page is reloaded
-  }
+  write(KEY, name);
   apply(name);
 }
 

@@ -2,27 +2,17 @@
 
 import { showUtc, zone } from "./format.js";
 import { html, useEffect, useState } from "./preact.js";
+import { read, write } from "./storage.js";
 
 const KEY = "zone";
 
-function stored() {
-  try {
-    return localStorage.getItem(KEY);
-  } catch {
-    return null; // storage may be forbidden
-  }
-}
-
-let isUtc = stored() === "utc";
+let isUtc = read(KEY) === "utc";
 showUtc(isUtc);
 
+/** Where it cannot be kept, the choice lasts until the page is loaded anew. */
 function choose(utc) {
   isUtc = utc;
-  try {
-    localStorage.setItem(KEY, utc ? "utc" : "local");
-  } catch {
-    // the choice then lasts until the page is reloaded
-  }
+  write(KEY, utc ? "utc" : "local");
   showUtc(utc);
   dispatchEvent(new Event("zonechange"));
 }
