@@ -19,7 +19,10 @@ pytestmark = pytest.mark.slow
 
 NAMESPACE = "gpuping-test"
 OUTSIDE, INSIDE = "10.213.77.1", "10.213.77.2"
-NEEDS_NAMESPACE = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces")
+NEEDS_NAMESPACE = (
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces"),
+)
 
 
 class Network(NamedTuple):
