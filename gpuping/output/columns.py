@@ -38,7 +38,7 @@ class Column(NamedTuple, Generic[Row]):
 
 
 def agent_column(rows: Iterable[RowOfAgent], most: int) -> Column[RowOfAgent]:
-    """Returns the column of the agents' ids: as wide as the longest, and `most` characters."""
+    """Returns the column of the agents' ids: as wide as the longest, up to `most` characters."""
     width = len(AGENT_HEADING)
     for row in rows:
         width = max(width, len(row.agent_id))
@@ -70,10 +70,10 @@ def columns_that_fit(
     kept.sort(key=lambda column: headings.index(column.heading))
     shown = []
     for column in kept:
-        width = column.width
+        column_width = column.width
         if column.takes_rest:
-            width += max(0, left)
-        shown.append(column._replace(width=width))
+            column_width += max(0, left)
+        shown.append(column._replace(width=column_width))
     return tuple(shown)
 
 

@@ -155,8 +155,8 @@ class PiecesByRow:
     def add(self, window: ReportWindow, noted: Noted) -> None:
         """Adds a window, and what was noted about its ping."""
         if _is_up_throughout(window):
-            if self._run is not None and _goes_on(self._run, window):
-                self._run = _put_together(self._run, window)
+            if self._run is not None and _continues(self._run, window):
+                self._run = _joined_windows(self._run, window)
             else:
                 self._end_run()
                 self._run = window
@@ -189,11 +189,11 @@ def _is_up_throughout(window: ReportWindow) -> bool:
     return all(own is host for own in window.gpus.values())
 
 
-def _goes_on(run: ReportWindow, window: ReportWindow) -> bool:
+def _continues(run: ReportWindow, window: ReportWindow) -> bool:
     return run.interval.end == window.interval.begin and run.gpus.keys() == window.gpus.keys()
 
 
-def _put_together(run: ReportWindow, window: ReportWindow) -> ReportWindow:
+def _joined_windows(run: ReportWindow, window: ReportWindow) -> ReportWindow:
     return ReportWindow(
         ping_seq=run.ping_seq,
         interval=Interval(run.interval.begin, window.interval.end),
