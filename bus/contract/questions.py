@@ -35,7 +35,6 @@ from bus.contract.subjects import END
 MOST_CHOSEN = 5_000  # agents of one list by their ids, which are then 330 kB at most
 PastHours = Annotated[float, Meta(gt=0.0, le=87_600.0)]  # up to ten years back from now
 PageLimit = Annotated[int, Meta(ge=1, le=1000)]
-SearchText = Annotated[str, Meta(max_length=200)]
 
 SIMULATED = "simulated"  # the remark about a report whose GPUs do not exist
 
@@ -256,7 +255,7 @@ class ListRequest(Message, kw_only=True, frozen=True):
 
     status: Status | None = None
     capability: str | None = None
-    search: SearchText | None = None
+    search: Annotated[str, Meta(max_length=200)] | None = None
     limit: PageLimit = 1000
     cursor: str | None = None
     offset: Annotated[int, Meta(ge=0)] = 0

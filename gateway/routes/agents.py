@@ -14,7 +14,6 @@ from bus.client.fleet_client import OPTIONAL_SECONDS, FleetClient
 from bus.contract.messages import AgentId, Status
 from bus.contract.questions import (
     Agent,
-    AgentOrder,
     AgentPage,
     Capability,
     ListRequest,
@@ -149,18 +148,9 @@ async def list_agents(  # noqa: PLR0913, PLR0917  # each is a part of the questi
     limit: params.LimitParam = 1000,
     cursor: params.AgentCursorParam = None,
     offset: params.OffsetParam = 0,
-    search: Annotated[
-        str | None,
-        QueryParameter(
-            max_length=200,
-            description="each word occurs, in any case, in the id, URL, capabilities, metadata"
-            " (as `name:value`), a GPU's name or UUID, or a reason (as `reason:...`)",
-        ),
-    ] = None,
+    search: params.SearchParam = None,
     label: params.LabelParam = None,
-    order: Annotated[
-        AgentOrder, QueryParameter(description="`uptime` is that of the last judged ping")
-    ] = "id",
+    order: params.OrderParam = "id",
     reverse: FromQuery[bool] = False,
 ) -> AgentPage:
     """A page of agents, by default in order of their ids. `total` counts all that match.

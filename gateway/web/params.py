@@ -7,6 +7,7 @@ from litestar.params import PathParameter, QueryParameter
 
 from bus.clock import utc_now
 from bus.contract.labels import LABEL_PATTERN
+from bus.contract.questions import AgentOrder
 from bus.contract.statements import MONTH_PATTERN, READY_MADE
 from bus.contract.subjects import AGENT_ID_PATTERN
 from gateway.web.accept import Format
@@ -51,6 +52,17 @@ OffsetParam = Annotated[
         le=MOST_SKIPPED,
         description="how many entries are skipped, so that any page is reached at once",
     ),
+]
+SearchParam = Annotated[
+    str | None,
+    QueryParameter(
+        max_length=200,
+        description="each word occurs, in any case, in the id, URL, capabilities, metadata"
+        " (as `name:value`), a GPU's name or UUID, or a reason (as `reason:...`)",
+    ),
+]
+OrderParam = Annotated[
+    AgentOrder, QueryParameter(description="`uptime` is that of the last judged ping")
 ]
 LabelParam = Annotated[
     str | None,

@@ -287,9 +287,8 @@ async def test_chosen_agents_are_listed_as_all_are(http, behind):
     assert [one["agent_id"] for one in answer["agents"]] == ["a", "c", "d"]
     assert (answer["total"], answer["next_cursor"]) == (3, None)
     assert answer["agents"][0]["uptime_24h_percent"] == 99.5
-    poor = (
-        await http.post(chosen, json=asked | {"status": "poor", "limit": 1, "offset": 1})
-    ).json()
+    query = {"status": "poor", "limit": 1, "offset": 1}
+    poor = (await http.post(chosen, params=query, json=asked)).json()
     assert ([one["agent_id"] for one in poor["agents"]], poor["total"]) == (["d"], 2)
     longest = [f"{number:063}" for number in range(5_000)]
     assert (await http.post(chosen, json={"agent_ids": longest})).json()["total"] == 0

@@ -70,7 +70,7 @@ const post = (path, body) =>
     body: JSON.stringify(body),
   });
 
-export const chosenAgents = (body) => post("ping-system/chosen-agents", body);
+export const chosenAgents = (ids, query) => post(`ping-system/chosen-agents?${new URLSearchParams(query)}`, { agent_ids: ids });
 export const caller = () => request("ping-system/caller");
 export const offerEnrolment = (body) => post("ping-system/enrolments", body);
 export const logout = () => request("logout", { method: "POST" });

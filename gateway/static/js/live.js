@@ -282,7 +282,7 @@ async function askForPage(wanted, number) {
   const agents = [];
   for (;;) {
     const query = { ...filters, limit: VIEW_PAGE - agents.length, offset: number * VIEW_PAGE + agents.length };
-    const answer = await (ids ? api.chosenAgents({ ...query, agent_ids: ids }) : api.agents(query));
+    const answer = await (ids ? api.chosenAgents(ids, query) : api.agents(query));
     agents.push(...answer.agents);
     if (agents.length >= VIEW_PAGE || answer.agents.length === 0 || !answer.next_cursor) return { agents, total: answer.total };
   }
