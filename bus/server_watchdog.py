@@ -9,12 +9,14 @@ the server, and its exit code is the server's.
 
 Nothing is done before the server has been healthy once, because a large store takes long to read.
 After that it is ended when it has not answered LOOKS times in a row, or has said as often that it
-cannot write although there is room. A server that is unhealthy for another reason, such as a
-cluster without a leader, is left alone. Looks are counted and time is not: where everything was
-frozen (a paused container, a suspended machine), nothing has hung.
+cannot write although there is room. So is one that was started on a full disk. A server that is
+unhealthy for another reason, such as a cluster without a leader, is left alone. Looks are counted
+and time is not: where everything was frozen (a paused container, a suspended machine), nothing has
+hung.
 """
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -25,7 +27,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-Health = Literal["healthy", "mute", "cannot write", "unhealthy"]
+Health = Literal["healthy", "limited", "mute", "cannot write", "unhealthy"]
 
 # As in deploy/nats.conf and deploy/cluster/nats.conf, which answer health checks there only.
 HOST = "127.0.0.1"
@@ -36,11 +38,19 @@ ANSWER_SECONDS = 8.0
 LOOKS = 6
 STOP_SECONDS = 10.0
 ROOM_BYTES = 64 * 2**20
+SHARE_OF_DISK = 0.75  # nats-server's own
+MOST_OVER_LIMIT = 1.02
+ENOUGH_TO_START = 1.1
 # What a server says that stays as it is until it is started again.
 LASTING_ERRORS = (b"write error", b"JetStream not enabled")
 # A program in Go that gets SIGQUIT writes down what each of its threads is at, and ends.
-SIGNALS = {"mute": signal.SIGQUIT, "cannot write": signal.SIGTERM}
+SIGNALS = {
+    "mute": signal.SIGQUIT,
+    "cannot write": signal.SIGTERM,
+    "limited": signal.SIGTERM,
+}
 REASONS = {
+    "limited": "it was started on a full disk and refuses writes, although there is room now",
     "mute": "it does not answer its health check",
     "cannot write": "it cannot write, although there is room",
 }
@@ -57,8 +67,8 @@ class Judge:
 
     def must_end(self, health: Health) -> bool:
         """Returns whether the server must end, after one look more."""
-        if health == "healthy":
-            self.was_healthy = True
+        if health in {"healthy", "limited"}:
+            self.was_healthy = True  # it has read its store
         if health == self._last:
             self._in_a_row += 1
         else:
@@ -71,17 +81,46 @@ class Judge:
 def look(port: int, store: Path, seconds: float) -> Health:
     """Asks the server's health check, which has so long to answer."""
     try:
-        with socket.create_connection((HOST, port), seconds) as connection:
-            connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
-            answer = b""
-            while received := connection.recv(4096):
-                answer += received
+        answer = _ask(port, "/healthz", seconds)
     except OSError:
         return "mute"
     status = answer.partition(b"\r\n")[0].split(b" ")
-    if status[1:2] == [b"200"]:
-        return "healthy"
-    return unhealthy(answer, store)
+    if status[1:2] != [b"200"]:
+        return unhealthy(answer, store)
+    try:
+        streams = json.loads(_ask(port, "/jsz", seconds).partition(b"\r\n\r\n")[2])
+        used, limit = streams["storage"], streams["config"]["max_storage"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "healthy"  # it has no JetStream, or is about to be mute
+    if is_limited_by_mistake(used, limit, store):
+        return "limited"
+    return "healthy"
+
+
+def _ask(port: int, path: str, seconds: float) -> bytes:
+    with socket.create_connection((HOST, port), seconds) as connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        answer = b""
+        while received := connection.recv(4096):
+            answer += received
+        return answer
+
+
+def is_limited_by_mistake(used: int, limit: int, store: Path) -> bool:
+    """Whether the server was started on a full disk, which has room now.
+
+    Without `max_file_store` it allows itself three quarters of what its streams use and of what is
+    free when it starts. On a full disk that is less than they use: it is healthy and refuses every
+    write, until it is started anew. A limit that somebody set is never passed by so much.
+    """
+    if limit <= 0 or used <= limit * MOST_OVER_LIMIT:
+        return False
+    try:
+        free = shutil.disk_usage(store).free
+    except OSError:
+        return False
+    limit_of_new_start = (free + used) * SHARE_OF_DISK
+    return limit_of_new_start > used * ENOUGH_TO_START
 
 
 def unhealthy(answer: bytes, store: Path) -> Health:

@@ -16,6 +16,7 @@ import structlog
 from msgspec import Struct
 
 from bus.background import background
+from bus.clock import boottime
 from bus.contract import subjects
 from bus.errors import GpupingError
 from bus.server_watchdog import (
@@ -27,6 +28,7 @@ from bus.server_watchdog import (
     STOP_SECONDS,
     Health,
     Judge,
+    is_limited_by_mistake,
     unhealthy,
 )
 from bus.settings import Settings
@@ -37,7 +39,7 @@ log = structlog.get_logger("bus.transport.server_watch")
 
 
 class Patience(NamedTuple):
-    """How often it looks, how long an answer may take, and how long an end in good order."""
+    """Seconds from look to look, for an answer, and for an end in good order."""
 
     look_seconds: float = LOOK_SECONDS
     answer_seconds: float = ANSWER_SECONDS
@@ -48,8 +50,21 @@ class _Status(Struct):
     status: str = ""
 
 
-class _Answer(Struct):
+class _HealthAnswer(Struct):
     data: _Status = msgspec.field(default_factory=_Status)
+
+
+class _Limits(Struct):
+    max_storage: int = 0
+
+
+class _Streams(Struct):
+    storage: int = 0
+    config: _Limits = msgspec.field(default_factory=_Limits)
+
+
+class _StreamsAnswer(Struct):
+    data: _Streams = msgspec.field(default_factory=_Streams)
 
 
 @asynccontextmanager
@@ -90,25 +105,27 @@ async def _look_for_ever(
             # It was started anew, and may be reading its store: nothing is held against it.
             judge = Judge()
             watched = server.process
+        began = boottime()
         health = await look(server, client, patience.answer_seconds)
         was_watched = judge.was_healthy
         must_end = judge.must_end(health)
         if judge.was_healthy and not was_watched:
             log.debug("nats_server_watched")
         if was_watched and health != last:
-            _say(health)
+            _say(last, health)
         last = health
         if must_end:
             log.error("nats_server_hung", detail=REASONS[health], looks=LOOKS, action="end it")
             await server.end(SIGNALS[health], patience.stop_seconds)
-        await asyncio.sleep(patience.look_seconds)
+        await asyncio.sleep(max(0.0, patience.look_seconds - (boottime() - began)))
 
 
-def _say(health: Health) -> None:
-    if health == "healthy":
+def _say(before: Health, health: Health) -> None:
+    """What it is ended for is said at once; and when it is well again by itself."""
+    if health in REASONS:
+        log.warning("nats_server_unwell", detail=REASONS[health])
+    elif before in REASONS:
         log.info("nats_server_well_again")
-        return
-    log.warning("nats_server_unwell", detail=REASONS.get(health, "its health check fails"))
 
 
 async def look(
@@ -129,20 +146,24 @@ async def look(
     if not client.is_connected:
         return "unhealthy"  # the client is on its way back
     try:
-        reply = await client.request(subjects.SERVER_HEALTH, b"", timeout=seconds)
+        health = await client.request(subjects.SERVER_HEALTH, b"", timeout=seconds)
+        streams = await client.request(subjects.SERVER_JETSTREAM, b"", timeout=seconds)
     except TimeoutError:
         return "mute"
     except nats.errors.Error:
         return "unhealthy"
-    return judged(reply.data, server.store)
+    return judged(health.data, streams.data, server.store)
 
 
-def judged(answer: bytes, store: Path) -> Health:
-    """What the server's answer says about it."""
+def judged(health: bytes, streams: bytes, store: Path) -> Health:
+    """What the server's answers say about it: on its health, and on what its streams take."""
     try:
-        status = msgspec.json.decode(answer, type=_Answer).data.status
+        status = msgspec.json.decode(health, type=_HealthAnswer).data.status
+        used = msgspec.json.decode(streams, type=_StreamsAnswer).data
     except msgspec.DecodeError:
         return "unhealthy"
-    if status == "ok":
-        return "healthy"
-    return unhealthy(answer, store)
+    if status != "ok":
+        return unhealthy(health, store)
+    if is_limited_by_mistake(used.storage, used.config.max_storage, store):
+        return "limited"
+    return "healthy"

@@ -13,7 +13,7 @@ import nats
 import pytest
 from nats.js import errors as js_errors
 
-from bus.server_watchdog import LOOKS, Health, Judge
+from bus.server_watchdog import LOOKS, Health, Judge, is_limited_by_mistake
 from bus.transport.embedded_server import find_binary
 from tests.freezing import frozen
 from tests.nats_cluster import free_ports
@@ -25,13 +25,15 @@ MESSAGE_BYTES = 100_000
 
 
 @asynccontextmanager
-async def watched(folder: Path, port: int, *options: str) -> AsyncIterator[Process]:
+async def watched(
+    folder: Path, port: int, *options: str, limit: str = "1GB"
+) -> AsyncIterator[Process]:
     """A server under the watchdog, which has found it healthy."""
     (monitor,) = free_ports(1)
     configuration = folder / "nats.conf"
     configuration.write_text(
         f"host: 127.0.0.1\nport: {port}\nhttp: 127.0.0.1:{monitor}\n"
-        f'jetstream {{ store_dir: "{folder / "store"}", max_file_store: 1GB }}\n'
+        f'jetstream {{ store_dir: "{folder / "store"}", max_file_store: {limit} }}\n'
     )
     watchdog = (sys.executable, "-m", "bus.server_watchdog", "--store", str(folder))
     process = await asyncio.create_subprocess_exec(
@@ -86,6 +88,41 @@ async def test_a_server_that_refuses_every_write_is_ended_when_there_is_room(tmp
         await client.close()
         await said(server, "it cannot write, although there is room")
         assert await end_of(server) == 0, "it stopped in good order"
+
+
+async def test_a_server_that_was_started_on_a_full_disk_is_ended_when_there_is_room(
+    tmp_path: Path,
+):
+    """It allows itself less than its streams use, and is healthy for all that."""
+    (port,) = free_ports(1)
+    async with watched(tmp_path, port) as server:
+        client = await nats.connect(f"nats://127.0.0.1:{port}")
+        stream = client.jetstream()
+        await stream.add_stream(name="stream", subjects=["subject"])
+        for _ in range(20):
+            await stream.publish("subject", bytes(MESSAGE_BYTES))
+        await client.close()
+        server.terminate()
+        await server.wait()
+    async with watched(tmp_path, port, limit="1500KB") as server:
+        await said(server, "it was started on a full disk")
+        assert await end_of(server) == 0
+
+
+@pytest.mark.parametrize(
+    ("used", "limit", "is_mistake"),
+    [
+        (1_000_000, 750_000, True),
+        (1_000_000, 1_000_000, False),  # the operator's own limit, which is reached
+        (1_010_000, 1_000_000, False),  # and passed by the last message
+        (0, 0, False),
+        (10**18, 10**17, False),  # the disk has no room still
+    ],
+)
+def test_a_limit_is_no_mistake_where_a_start_anew_helps_nobody(
+    tmp_path: Path, used: int, limit: int, *, is_mistake: bool
+):
+    assert is_limited_by_mistake(used, limit, tmp_path) is is_mistake
 
 
 async def test_a_server_keeps_its_signals_and_its_exit_code(tmp_path: Path):
