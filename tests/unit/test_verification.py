@@ -367,6 +367,19 @@ def test_what_a_scheduler_admits_has_no_fault(data: st.DataObject) -> None:
     assert [text for text, is_fault in found if is_fault] == []
 
 
+def test_a_report_whose_rows_differ_in_length_is_filled_as_admission_fills_it() -> None:
+    row = Recorded(
+        agent_id="a-1",
+        ping_seq=1,
+        pinged_us=60_000_000,
+        outcome="answered",
+        since_us=0,
+        times=Times(0, 0, 0, 60_000, 0),
+    )
+    report = {"seconds": {}, "gpus": [{"uuid": "A", "seconds": {"unknown": 60.0}}]}
+    assert list(check_row(row, report, 0.0)) == []
+
+
 def as_times(row: Durations) -> Times:
     return Times(row.up, row.degraded, row.down, row.unknown, row.excused)
 
