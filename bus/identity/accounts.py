@@ -69,11 +69,23 @@ def exports_of(owner: RoleName | None) -> tuple[Export, ...]:
                 offered[taken.kind, taken.subject] = None
     exports = []
     for kind, subject in offered:
-        others = [other for of_kind, other in offered if of_kind == kind and other != subject]
-        if any(covers(other, subject) for other in others):
-            continue  # a wider export has it
-        exports.append(Export(subject, kind, kind == "service" and _is_answered_often(subject)))
+        if _has_wider(kind, subject, offered):
+            continue
+        is_answered_often = kind == "service" and _is_answered_often(subject)
+        exports.append(Export(subject, kind, is_answered_often))
     return tuple(exports)
+
+
+def _has_wider(
+    kind: Kind,
+    subject: str,
+    offered: Iterable[tuple[Kind, str]],
+) -> bool:
+    """Whether another export of the kind has the subject as well."""
+    for other_kind, other in offered:
+        if other_kind == kind and other != subject and covers(other, subject):
+            return True
+    return False
 
 
 def covers(pattern: str, subject: str) -> bool:
@@ -126,11 +138,16 @@ def _askers_in_fleet(heard: str) -> set[str]:
     for role in ROLES.values():
         if role.has_own_account:
             continue
-        is_asked = any(covers(heard, subject) or covers(subject, heard) for subject in role.publish)
-        if is_asked:
-            inboxes = [one for one in role.subscribe if one.startswith(subjects.INBOXES)]
-            # Names are put in by the server: here each stands for all of them.
-            found |= {inbox if "{{" not in inbox else EVERY_INBOX for inbox in inboxes}
+        if not any(covers(heard, asked) or covers(asked, heard) for asked in role.publish):
+            continue
+        for inbox in role.subscribe:
+            if not inbox.startswith(subjects.INBOXES):
+                continue
+            if "{{" in inbox:
+                # The server puts a name in. Here the inbox stands for those of all names.
+                found.add(EVERY_INBOX)
+            else:
+                found.add(inbox)
     return found
 
 
