@@ -107,7 +107,7 @@ class EmbeddedServer:
         if self._supervisor:
             self._supervisor.cancel()
         process = self.process
-        if process is None or process.returncode is not None:
+        if process is None or not self.is_running:
             return
         process.send_signal(signal.SIGCONT)
         await self.end(signal.SIGTERM)
@@ -118,7 +118,7 @@ class EmbeddedServer:
         It is started again, unless `stop` ends it.
         """
         process = self.process
-        if process is None or process.returncode is not None:
+        if process is None or not self.is_running:
             return
         process.send_signal(how)
         try:
@@ -127,6 +127,11 @@ class EmbeddedServer:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the child was started and has not ended; it may be frozen."""
+        return self.process is not None and self.process.returncode is None
 
     async def greets(self) -> bool:
         """Whether a server answers on the port: the first thing that it says to any client."""
@@ -223,7 +228,7 @@ class EmbeddedServer:
         except (GpupingError, OSError) as error:
             log.error("nats_server_start_failed", detail=str(error), retry_seconds=RETRY_SECONDS)
             # One that is slow to read a large store runs, and is waited for.
-            return self.process is not None and self.process.returncode is None
+            return self.is_running
         return True
 
     def _keep_output(self) -> str | None:

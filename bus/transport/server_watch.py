@@ -101,8 +101,9 @@ async def _look_for_ever(
     watched = server.process
     last: Health = "healthy"
     while True:
-        if server.process is not watched:
-            # It was started anew, and may be reading its store: nothing is held against it.
+        if server.process is not watched or not server.is_running:
+            # It was started anew, and may be reading its store, or is about to be started:
+            # nothing is held against it.
             judge = Judge()
             watched = server.process
         began = boottime()

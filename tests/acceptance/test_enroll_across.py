@@ -17,8 +17,13 @@ from system import Program, Up, environment, run, until
 
 pytestmark = pytest.mark.slow
 
-NAMESPACE = "gpuping-test"
-OUTSIDE, INSIDE = "10.213.77.1", "10.213.77.2"
+# Of this process: what a killed run left behind, and a run beside it, have others.
+NUMBER = os.getpid()
+NAMESPACE = f"gpuping-test-{NUMBER}"
+LINK_OUTSIDE, LINK_INSIDE = f"gpo{NUMBER}", f"gpi{NUMBER}"
+SUBNET = f"10.213.{NUMBER % 250}"
+FIRST_OF_FOUR = NUMBER // 250 % 64 * 4
+OUTSIDE, INSIDE = f"{SUBNET}.{FIRST_OF_FOUR + 1}", f"{SUBNET}.{FIRST_OF_FOUR + 2}"
 NEEDS_NAMESPACE = (
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces"),
@@ -43,11 +48,11 @@ def network(request: pytest.FixtureRequest) -> Iterator[Network]:
         return
     ip("netns", "add", NAMESPACE)
     try:
-        ip("link", "add", "gpuping-out", "type", "veth", "peer", "gpuping-in", "netns", NAMESPACE)
-        ip("address", "add", f"{OUTSIDE}/30", "dev", "gpuping-out")
-        ip("link", "set", "gpuping-out", "up")
-        ip("-n", NAMESPACE, "address", "add", f"{INSIDE}/30", "dev", "gpuping-in")
-        ip("-n", NAMESPACE, "link", "set", "gpuping-in", "up")
+        ip("link", "add", LINK_OUTSIDE, "type", "veth", "peer", LINK_INSIDE, "netns", NAMESPACE)
+        ip("address", "add", f"{OUTSIDE}/30", "dev", LINK_OUTSIDE)
+        ip("link", "set", LINK_OUTSIDE, "up")
+        ip("-n", NAMESPACE, "address", "add", f"{INSIDE}/30", "dev", LINK_INSIDE)
+        ip("-n", NAMESPACE, "link", "set", LINK_INSIDE, "up")
         ip("-n", NAMESPACE, "link", "set", "lo", "up")
         yield Network(OUTSIDE, ("ip", "netns", "exec", NAMESPACE))
     finally:

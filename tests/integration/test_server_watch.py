@@ -116,6 +116,7 @@ async def test_a_server_that_cannot_be_started_is_tried_again(tmp_path: Path):
         await server.logged("nats_server_start_failed")
         configuration.rmdir()
         await server.comes_back(before)
+        assert "nats_server_hung" not in server.events
 
 
 async def test_a_server_that_was_killed_keeps_what_it_said_last(nats_server: EmbeddedServer):
