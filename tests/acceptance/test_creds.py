@@ -9,7 +9,7 @@ from pathlib import Path
 import nats
 import nats.errors
 import pytest
-from system import Up, run
+from system import Up, run, run_here
 
 REFUSED = r"(?i)authorization|authentication"
 
@@ -100,29 +100,29 @@ async def test_a_rotated_role_believes_both_keys_until_it_is_retired(
     await held.nc.close()
 
 
-def standing_of(fleet: Up, name: str) -> list[str]:
-    listed = json.loads(creds(fleet, "list", "--json"))
-    return [user["standing"] for user in listed if user["name"] == name]
-
-
 def test_a_rotation_is_finished_once_everybody_has_new_credentials(
     fleet: Up, tmp_path: Path
 ) -> None:
-    creds(fleet, "service", "bridge", "-o", str(tmp_path / "before.creds"))
-    creds(fleet, "rotate", "bridge")
-    retire = ("creds", "rotate", "bridge", "--retire", "--data-dir", str(fleet.data_dir))
-    refused = run(*retire)
-    assert refused.returncode == 1
-    assert "would be shut out, with credentials that the earlier key signed: _bridge" in (
-        refused.stderr
-    )
-    assert standing_of(fleet, "_bridge") == ["valid"]
-    creds(fleet, "service", "bridge", "-o", str(tmp_path / "after.creds"))
-    assert run(*retire).returncode == 0
-    assert standing_of(fleet, "_bridge") == ["void", "valid"]
-    creds(fleet, "rotate", "bridge")
-    assert run(*retire, "--now").returncode == 0
-    assert standing_of(fleet, "_bridge") == ["void", "void"]
+    def said(*words: str, code: int = 0) -> str:
+        done = run_here("creds", *words, "--data-dir", str(fleet.data_dir))
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    def standings() -> list[str]:
+        listed = json.loads(said("list", "--json"))
+        return [user["standing"] for user in listed if user["name"] == "_bridge"]
+
+    said("service", "bridge", "-o", str(tmp_path / "before.creds"))
+    said("rotate", "bridge")
+    refused = said("rotate", "bridge", "--retire", code=1)
+    assert "would be shut out, with credentials that the earlier key signed: _bridge" in refused
+    assert standings() == ["valid"]
+    said("service", "bridge", "-o", str(tmp_path / "after.creds"))
+    said("rotate", "bridge", "--retire")
+    assert standings() == ["void", "valid"]
+    said("rotate", "bridge")
+    said("rotate", "bridge", "--retire", "--now")
+    assert standings() == ["void", "void"]
 
 
 def test_files_are_their_owners_alone_and_never_overwritten(fleet: Up, tmp_path: Path) -> None:
