@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import nats
 from nats.aio.client import Client
 
 from bus.contract import subjects
+from bus.contract.enrolment import EnrolmentKept, HostKeys, KeepEnrolment, KeptHost
 from bus.identity.authority import Authority
+from bus.identity.keys import KeyKind, SigningKey
 from bus.identity.server.config import identity_config
 from bus.identity.server.quoting import quoted
 from bus.settings import Settings
 from bus.transport import connection
 from bus.transport.embedded_server import find_binary
-from bus.transport.micro_services import serve
+from bus.transport.micro_services import ask, serve
+from gpuping.client.own_server import OwnServer
 from scheduler.enrolment_endpoints import EnrolmentEndpoints
 
 
@@ -129,6 +133,24 @@ async def keeping_enrolments(settings: Settings) -> AsyncIterator[connection.Cli
             yield client
         finally:
             await service.stop()
+
+
+async def keep_keys(server: OwnServer, agent_id: str) -> None:
+    """Has the scheduler keep keys of a host, as the enrolment service does once it has them.
+
+    A scheduler that wants signed reports registers no new host before that.
+    """
+    user = SigningKey.generate(KeyKind.USER).public
+    keys = HostKeys(
+        agent_id=agent_id, login_key=user, signing_key=user, enrolled_at=datetime.now(UTC)
+    )
+    async with connection.connected(
+        server.settings_of("enrolment"),
+        "enrolment",
+        inbox_prefix=subjects.service_inbox("enrolment"),
+    ) as client:
+        request = KeepEnrolment(host=KeptHost(keys=keys, revision=0))
+        await ask(client, subjects.KEEP_ENROLMENT, request, EnrolmentKept, who="the scheduler")
 
 
 def matches(pattern: str, subject: str) -> bool:

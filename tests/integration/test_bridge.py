@@ -21,6 +21,7 @@ from gpuping.client.own_server import OwnServer
 from gpuping.client.own_server import running as own_server_running
 from scheduler.service import running as scheduler_running
 from storage.service import running as storage_running
+from tests.identity import keep_keys
 from tests.old_http_agent import OldHttpAgent, send
 from tests.ports import free_port
 from tests.waiting import clear_of_months_end
@@ -208,6 +209,7 @@ async def test_a_name_that_cannot_be_resolved_now_may_be_registered_later(rest):
 
 async def test_a_host_with_an_agentd_is_never_asked_by_http(rest, own_server):
     """Neither by its own word nor by an operator's, or its reports would no longer be signed."""
+    await keep_keys(own_server, "own")
     with OldHttpAgent() as agent:
         async with connection.connected(
             own_server.settings_of_agent("own"), "agentd:own", inbox_prefix="_INBOX.own"
