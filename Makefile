@@ -16,7 +16,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # PYTHON may be set; otherwise the first of these that is new enough
-IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+# a release: pip leaves packages out for a candidate, such as the python3.11 of Ubuntu 22.04
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11, 0, "final"))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 RUNTIME := $(VENV)/.runtime-installed
@@ -103,7 +104,7 @@ clean:
 		.import_linter_cache .hypothesis
 
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; install it, or say where: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found (a release, no candidate); install it, or say where: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "Making the Python environment in $(VENV) ($(PYTHON)) ..."
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: 'python -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
@@ -129,6 +130,7 @@ $(RELEASE): requirements-release.txt pyproject.toml | $(VENV)/bin/python
 
 $(WEB_LIBRARIES): package.json package-lock.json
 	@command -v npm >/dev/null || { echo "make: npm not found; install Node.js 18 or newer (the page's libraries come from npm)" >&2; exit 1; }
+	@node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' || { echo "make: the page is built with Node.js 18 or newer, and this is $$(node --version); install a newer one (nodejs.org)" >&2; exit 1; }
 	@echo "Fetching the page's libraries (package-lock.json) ..."
 	@npm ci --no-audit --no-fund --loglevel=error
 	@touch $@

@@ -28,8 +28,8 @@ NEEDED = (
 )
 WHAT_TO_DO = (
     "gpuping's page is not built (gateway/static/built and vendor). Run `make web`, which "
-    "needs Node.js with npm, and build again. For a GPU host, which needs agentd only, build "
-    "without them: GPUPING_WITHOUT_PAGE=1 pip install '.[agentd]'"
+    "needs Node.js 18 or newer with npm, and build again. For a GPU host, which needs agentd only, "
+    "build without them: GPUPING_WITHOUT_PAGE=1 pip install '.[agentd]'"
 )
 
 

@@ -1,5 +1,6 @@
 """Packages: they hold the page or are not built, and they hold what the services need."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -50,6 +51,51 @@ def test_a_clean_clone_without_npm_is_not_built_and_says_what_to_do(clone):
     assert "Run `make web`" in ended.stderr
     assert "GPUPING_WITHOUT_PAGE=1" in ended.stderr
     assert not list(clone.glob("dist/*.whl"))
+
+
+@pytest.mark.parametrize(("version", "is_new_enough"), [("12.22.9", False), ("18.0.0", True)])
+def test_make_says_which_node_it_needs(tmp_path, version, is_new_enough):
+    """An older one, as of Ubuntu 22.04, ended in a SyntaxError of the page's build."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("package.json", "package-lock.json"):
+        (tmp_path / name).write_text("{}")
+    node = shutil.which("node")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "npm").write_text("#!/bin/sh\n")
+    says = f"Object.defineProperty(process.versions, 'node', {{value: '{version}'}}); $2"
+    (programs / "node").write_text(
+        f'#!/bin/sh\n[ "$1" = -e ] || exec echo v{version}\nexec {node} -e "{says}"\n'
+    )
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    ended = subprocess.run(
+        ["make", "node_modules/.fetched", "VENV=none", "WEB_SOURCES="],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ("this is v12.22.9" in ended.stderr) is not is_new_enough
+    assert "Error" not in ended.stderr.replace("Error 1", "")
+
+
+@pytest.mark.parametrize(
+    ("version", "is_new_enough"),
+    [
+        ((3, 10, 12, "final", 0), False),
+        ((3, 11, 0, "candidate", 1), False),  # of Ubuntu 22.04: pip left numpy out
+        ((3, 11, 0, "final", 0), True),
+        ((3, 14, 1, "final", 0), True),
+    ],
+)
+def test_make_takes_a_released_python_only(version, is_new_enough):
+    (check,) = re.findall(r"^IS_NEW_ENOUGH := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    check = check.replace("sys.version_info", repr(version))
+    assert (subprocess.run([sys.executable, "-c", check], check=False).returncode == 0) is (
+        is_new_enough
+    )
 
 
 LEFT_LYING = (
