@@ -15,14 +15,18 @@ KEPT_SECONDS = 30.0  # no longer than a page waits before it asks for the map ag
 
 
 class RecentUptimes:
-    """Storage's last answer, for KEPT_SECONDS."""
+    """Storage's last answer, for KEPT_SECONDS.
 
-    def __init__(self, fleet_client: FleetClient) -> None:
+    An agent that was judged for less than one base interval has none: it is too early to tell.
+    """
+
+    def __init__(self, fleet_client: FleetClient, base_interval_seconds: float) -> None:
         self._fleet_client = fleet_client
+        self._question = FleetUptimesRequest(judged_seconds=base_interval_seconds)
         self._kept: TimedCache[None, dict[str, int]] = TimedCache(KEPT_SECONDS, 1)
 
     async def of(self, agent_ids: Sequence[str]) -> tuple[int, ...]:
-        """The uptime of each agent in tenths of a percent, NOT_JUDGED where nothing was judged.
+        """The uptime of each agent in tenths of a percent, NOT_JUDGED where it has none.
 
         Empty while storage does not answer within OPTIONAL_SECONDS.
         """
@@ -34,5 +38,5 @@ class RecentUptimes:
         return tuple(found.get(agent_id, NOT_JUDGED) for agent_id in agent_ids)
 
     async def _ask(self) -> dict[str, int]:
-        reply = await self._fleet_client.fleet_uptimes(FleetUptimesRequest())
+        reply = await self._fleet_client.fleet_uptimes(self._question)
         return dict(zip(reply.agent_ids, reply.uptimes, strict=True))

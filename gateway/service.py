@@ -115,7 +115,7 @@ def _dependencies(
         audit_log=AuditLog(client),
         long_answers=LongAnswers(fleet_client),
         broadcast=EventBroadcast(min(MAX_SUBSCRIBERS, connections.limit // 2)),
-        recent_uptimes=RecentUptimes(fleet_client),
+        recent_uptimes=RecentUptimes(fleet_client, settings.base_interval_seconds),
         connections=connections,
         guard=Guard(tokens, settings.GATEWAY_REQUESTS_PER_SECOND, public_address, sessions),
         sign_outs=SignOuts(client, sessions),

@@ -1,6 +1,7 @@
 """Fixtures for every test: a real nats-server, and clients of it."""
 
 import os
+import sys
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
@@ -119,10 +120,15 @@ def pytest_runtest_makereport(
 def _logs_as_before() -> Generator[None]:
     """A command that a test runs in this process sets up logging; the next test has its own.
 
-    Otherwise everything would be logged to the standard error of the test that is over.
+    Otherwise everything would be logged to the standard error of the test that is over, and each
+    module would keep the logger that it had then: below that level nobody would hear of it.
     """
     yield
     structlog.reset_defaults()
+    for module in list(sys.modules.values()):
+        logger = getattr(module, "log", None)
+        if isinstance(logger, structlog._config.BoundLoggerLazyProxy):  # no public name
+            logger.__dict__.pop("bind", None)  # which is where structlog keeps it
 
 
 @pytest.fixture

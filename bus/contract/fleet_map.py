@@ -67,9 +67,13 @@ class FleetMapPage(Message, kw_only=True, frozen=True):
 
 
 class FleetUptimesRequest(Message, kw_only=True, frozen=True):
-    """Asks for the time-weighted uptime of every agent over the last `hours`."""
+    """Asks for the time-weighted uptime of every agent over the last `hours`.
+
+    Agents that were judged for less than `judged_seconds` are left out: it is too early to tell.
+    """
 
     hours: PastHours = 24.0
+    judged_seconds: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class FleetUptimes(Message, kw_only=True, frozen=True):

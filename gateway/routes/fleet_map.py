@@ -35,8 +35,9 @@ async def fleet_map(
 
     States: u up, g degraded, d down, n unknown. Statuses: h healthy, r recovering, n pending, m
     maintenance, p poor, x missing. Uptimes are tenths of a percent, -1 where none was judged.
-    `uptimes` are those of the last judged pings, `uptimes_24h` up to 30 seconds old, and empty
-    while storage does not answer.
+    `uptimes` are those of the last judged pings, `uptimes_24h` up to 30 seconds old, -1 for an
+    agent that was judged for less than one base interval too, and empty while storage does not
+    answer.
     """
     found = await fleet_client.fleet_map(label)
     uptimes = await recent_uptimes.of(found.columns.agent_ids)

@@ -185,10 +185,12 @@ def fleet_uptimes(
     request: FleetUptimesRequest,
     now: datetime,
 ) -> FleetUptimes:
-    """Returns what `uptimes` does of every agent, packed."""
+    """Returns what `uptimes` does of every agent that was judged for long enough, packed."""
     agent_ids: list[str] = []
     percents: list[int] = []
     for agent_id, time in _judged_times(reader, None, request.hours, now):
+        if time.judged_ms < request.judged_seconds * 1000:
+            continue
         agent_ids.append(agent_id)
         percents.append(tenths(uptime_percent(time.good_ms, time.judged_ms)))
     return FleetUptimes(agent_ids=tuple(agent_ids), uptimes=tuple(percents))

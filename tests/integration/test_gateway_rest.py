@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+from bus.contract.fleet_map import FleetUptimesRequest
 from bus.contract.messages import encode
 from tests.gateway_behind import GPU, agent, gateway_and_behind, gpu_status, ping
 
@@ -313,4 +314,7 @@ async def test_the_map_has_the_uptimes_of_a_day_asked_for_once(http, behind):
     answers = await asyncio.gather(*(of_day() for _ in range(5)))
     answers.append(await of_day())
     assert answers == [[999, -1]] * 6
-    assert [name for name, _ in behind.asked] == ["fleet-uptimes"]
+    ((name, question),) = behind.asked
+    assert name == "fleet-uptimes"
+    # by default hosts are pinged every 15 minutes
+    assert question == FleetUptimesRequest(judged_seconds=900.0)

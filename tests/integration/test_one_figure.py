@@ -263,6 +263,9 @@ def _compare_with_lists_and_job_runners(
     packed = history.fleet_uptimes(reader, FleetUptimesRequest(), now)
     of_map = dict(zip(packed.agent_ids, packed.uptimes, strict=True))
     assert of_map.get(life.agent_id, NOT_JUDGED) == tenths(day.summary.uptime_percent)
+    judged_seconds = uptimes.judged_seconds.get(life.agent_id, 0.0)
+    too_early = FleetUptimesRequest(judged_seconds=judged_seconds + 0.001)
+    assert life.agent_id not in history.fleet_uptimes(reader, too_early, now).agent_ids
     agent = with_uptime(agent_view(_tracked(life), POLICY, now), uptimes)
     assert agent.uptime_24h_percent == day.summary.uptime_percent
     row = _durations(day.summary.seconds)

@@ -22,7 +22,7 @@ const STATUS_LETTER = { healthy: "h", recovering: "r", pending: "n", maintenance
 const STATUS_NAME = Object.fromEntries(Object.entries(STATUS_LETTER).map(([name, letter]) => [letter, name]));
 const COLOURINGS = [
   { name: "state", label: "GPU state", legend: [["up", "up"], ["degraded", "degraded"], ["down", "down or missing"], ["unknown", "unknown"], ["maintenance", "maintenance"]] },
-  { name: "uptime", label: "uptime of 24 h", legend: [["up", "99 % and more"], ["degraded", "90 to 99 %"], ["down", "below 90 %"], ["unknown", "not judged"]] },
+  { name: "uptime", label: "uptime of 24 h", legend: [["up", "99 % and more"], ["degraded", "90 to 99 %"], ["down", "below 90 %"], ["unknown", "too early to tell"]] },
   { name: "escalation", label: "poor pings in a row", legend: [["up", "none"], ["degraded", "1 or 2"], ["down", "3 and more"]] },
 ];
 
@@ -240,6 +240,7 @@ function saidOf({ columns, offsets }, host) {
     gpus > 0 ? `${up} of ${plural(gpus, "GPU")} up${degraded > 0 ? `, ${degraded} degraded` : ""}` : "no GPU reported",
   ];
   if (ofDay >= 0) said.push(`${percentOf(ofDay)} in 24 h`);
+  else if (uptime >= 0 && knowsDay({ columns })) said.push("24 h: too early to tell");
   if (uptime >= 0) said.push(`${percentOf(uptime)} at the last ping`);
   if (ofDay < 0 && uptime < 0) said.push("not judged yet");
   if (columns.escalations[host] > 0) said.push(`${plural(columns.escalations[host], "poor ping")} in a row`);
