@@ -31,6 +31,7 @@ class ErrorCode(IntEnum):
     CONSUMER_NOT_FOUND = 10014
     INSUFFICIENT_RESOURCES = 10023
     MESSAGE_NOT_FOUND = 10037
+    STREAM_NAME_IN_USE = 10058  # with another configuration
     STORAGE_EXCEEDED = 10047  # no room is left on the server's disk
     STREAM_CONFIG_INVALID = 10052
     STREAM_NOT_FOUND = 10059

@@ -11,6 +11,7 @@ message schedules (error 10052).
 import base64
 import math
 import re
+from collections import deque
 from typing import Any, NamedTuple
 
 import msgspec
@@ -151,6 +152,10 @@ def due_consumer_config(settings: Settings) -> JsonObject:
     }
 
 
+class _MadeMeanwhileError(LayoutError):
+    """Another service made the stream since it was planned, with another limit of bytes."""
+
+
 class _Found(NamedTuple):
     """A stream that exists: its configuration, and how much it keeps."""
 
@@ -192,9 +197,15 @@ async def ensure(
     With `grow`, a limit that was fitted before is raised as far as the disk now allows.
     """
     check_server(client)
-    changes = await _plan(client, settings, grow=grow)
-    for change in changes:
-        await _apply(client, change)
+    changes = deque(await _plan(client, settings, grow=grow))
+    while changes:
+        change = changes.popleft()
+        try:
+            await _apply(client, change)
+        except _MadeMeanwhileError as error:
+            log.info("stream_made_meanwhile", stream=change.label, detail=str(error))
+            changes = deque(await _plan(client, settings, grow=grow))
+            continue
         if change.details:
             log.warning(change.event, stream=change.label, **change.details)
         else:
@@ -591,6 +602,8 @@ async def _change(
         text = f"{label}: the server refused it: {error}"
         if error.err_code in _NO_ROOM:
             raise NoRoomError(text) from None
+        if error.err_code == ErrorCode.STREAM_NAME_IN_USE:
+            raise _MadeMeanwhileError(text) from None
         raise LayoutError(text) from None
 
 

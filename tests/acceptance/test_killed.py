@@ -101,7 +101,10 @@ def test_a_ping_that_came_due_meanwhile_happens_once(launch) -> None:
 
 def test_killed_before_it_is_due_it_keeps_the_due_time(launch) -> None:
     up = launch(*FLEET).ready()
-    until(lambda: all(is_settled(agent) for agent in up.agents().values()), "all are well")
+    until(
+        lambda: len(up.agents()) == len(IDS) and all(map(is_settled, up.agents().values())),
+        "all are well",
+    )
     before = up.agents()
     up.kill()
     after = launch(*FLEET).ready().agents()

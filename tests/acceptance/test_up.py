@@ -32,7 +32,7 @@ def test_sigterm_ends_it_cleanly_and_keeps_everything(launch) -> None:
     up = launch("--register-agents", "2", "--no-agent").ready()
     assert until(lambda: up.agents().get("sim-001"), "it is known")["metadata"]["simulated"] is True
     until(
-        lambda: all(is_settled(agent) for agent in up.agents().values()) and up.agents(),
+        lambda: len(up.agents()) == 2 and all(map(is_settled, up.agents().values())),
         "both are pinged",
     )
     until(lambda: up.pings("sim-001"), "history has the ping")

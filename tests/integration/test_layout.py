@@ -27,6 +27,15 @@ async def test_layout_is_made_once_and_found_the_second_time(
     assert (await bucket.get("agent.a")).value == b"{}"
 
 
+async def test_two_services_make_a_stream_at_once_with_different_limits(
+    bus: connection.Client, base_settings: Settings
+):
+    await jetstream_api.call(bus, f"STREAM.DELETE.{subjects.HISTORY_STREAM}")
+    smaller = replace(base_settings, GPUPING_HISTORY_STREAM_GB=1)
+    await asyncio.gather(layout.ensure(bus, base_settings), layout.ensure(bus, smaller))
+    assert (await config_of(bus, subjects.HISTORY_STREAM))["max_bytes"] > 0
+
+
 async def config_of(bus: connection.Client, stream: str) -> JsonObject:
     info = await jetstream_api.call(bus, f"STREAM.INFO.{stream}")
     config: JsonObject = info["config"]
