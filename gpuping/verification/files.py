@@ -91,25 +91,44 @@ def _outcome_of_page(ping: Fields) -> Recorded:
     times = None
     if not ping.is_null("seconds"):
         times = ping.seconds("seconds")
-    pinged_us = ping.microseconds("pinged_at")
     report = None
     signature = None
     if not ping.is_null("evidence"):
         evidence = ping.fields("evidence")
         report = evidence.optional_text("report")
         signature = evidence.optional_text("signature")
-    verdict = ping.word("verdict", VERDICTS)
-    return Recorded(
-        agent_id=ping.text("agent_id"),
-        ping_seq=ping.whole("ping_seq"),
-        pinged_us=pinged_us,
-        outcome=ping.word("outcome", OUTCOMES),
-        verdict=verdict,
-        uptime_percent=_judged_percent(verdict, ping.optional_number("uptime_percent")),
-        since_us=_since_us(pinged_us, times, ping.optional_number("window_seconds")),
+    return _recorded(
+        ping,
+        pinged_us=ping.microseconds("pinged_at"),
         times=times,
-        response_ms=ping.optional_number("response_ms") or 0.0,
         remarks=ping.texts("remarks"),
+        report=report,
+        signature=signature,
+    )
+
+
+def _recorded(
+    row: Fields,
+    *,
+    pinged_us: int,
+    times: Times | None,
+    remarks: tuple[str, ...],
+    report: str | None,
+    signature: str | None,
+) -> Recorded:
+    """An outcome of a page of history or of an export, whose other fields have the same names."""
+    verdict = row.word("verdict", VERDICTS)
+    return Recorded(
+        agent_id=row.text("agent_id"),
+        ping_seq=row.whole("ping_seq"),
+        pinged_us=pinged_us,
+        outcome=row.word("outcome", OUTCOMES),
+        verdict=verdict,
+        uptime_percent=_judged_percent(verdict, row.optional_number("uptime_percent")),
+        since_us=_since_us(pinged_us, times, row.optional_number("window_seconds")),
+        times=times,
+        response_ms=row.optional_number("response_ms") or 0.0,
+        remarks=remarks,
         report=_bytes(report),
         signature=signature or "",
     )
@@ -161,21 +180,13 @@ def _exported(path: Path) -> Iterator[Recorded]:
         if not row.is_null("up_seconds"):
             values = (row.number(f"{state}_seconds") for state in Times._fields)
             times = Times(*(round(value * 1000) for value in values))
-        pinged_us = row.whole("pinged_us", MOST_US)
-        verdict = row.word("verdict", VERDICTS)
-        yield Recorded(
-            agent_id=row.text("agent_id"),
-            ping_seq=row.whole("ping_seq"),
-            pinged_us=pinged_us,
-            outcome=row.word("outcome", OUTCOMES),
-            verdict=verdict,
-            uptime_percent=_judged_percent(verdict, row.optional_number("uptime_percent")),
-            since_us=_since_us(pinged_us, times, row.optional_number("window_seconds")),
+        yield _recorded(
+            row,
+            pinged_us=row.whole("pinged_us", MOST_US),
             times=times,
-            response_ms=row.optional_number("response_ms") or 0.0,
             remarks=tuple((row.optional_text("remarks") or "").split()),
-            report=_bytes(row.optional_text("report")),
-            signature=row.optional_text("signature") or "",
+            report=row.optional_text("report"),
+            signature=row.optional_text("signature"),
         )
 
 

@@ -44,3 +44,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         yield up
     finally:
         up.stop()
+
+
+@pytest.fixture(params=["bus", "rest"])
+def where(request: pytest.FixtureRequest, fleet: Up) -> list[str]:
+    """The options by which a verb finds the shared system, once over the bus and once over REST."""
+    if request.param == "bus":
+        return ["--data-dir", str(fleet.data_dir)]
+    return ["--server-url", fleet.url]

@@ -7,23 +7,9 @@ import sys
 from pathlib import Path
 
 import duckdb
-import pytest
-from system import Up, environment, run, run_here, until
+from system import environment, run, run_here
 
 from bus.contract.exports import TABLES
-
-
-@pytest.fixture(params=["bus", "rest"])
-def where(request: pytest.FixtureRequest, fleet: Up) -> list[str]:
-    """The options by which a verb finds the system."""
-    until(
-        lambda: fleet.pings("sim-001") and fleet.pings("sim-002"), "the first pings are in history"
-    )
-    return (
-        ["--data-dir", str(fleet.data_dir)]
-        if request.param == "bus"
-        else ["--server-url", fleet.url]
-    )
 
 
 def asked(*arguments: str) -> str:

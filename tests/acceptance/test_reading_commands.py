@@ -8,16 +8,6 @@ import pytest
 from system import Program, Up, run, run_here, until
 
 
-@pytest.fixture(params=["bus", "rest"])
-def where(request: pytest.FixtureRequest, fleet: Up) -> list[str]:
-    """The options by which a verb finds the system."""
-    return (
-        ["--data-dir", str(fleet.data_dir)]
-        if request.param == "bus"
-        else ["--server-url", fleet.url]
-    )
-
-
 def asked(*arguments: str) -> str:
     ended = run_here(*arguments)
     assert ended.returncode == 0, ended.stderr

@@ -106,18 +106,24 @@ async def registered(server: OwnServer, agent_id: str) -> RegisterReply:
         )
 
 
+async def flooding_until_closed(server: OwnServer, subject: str) -> RawConnection:
+    """Asks without end on a subject. Returns the connection once the server has closed it."""
+    hostile = await RawConnection.open(server, HOSTILE)
+    frame = b"PUB %b _INBOX.hostile.x 2\r\n{}\r\n" % subject.encode()
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(60):
+            while not hostile.is_closed:
+                hostile.writer.write(frame * (2 * MOST_OF_A_HOST))
+                await hostile.writer.drain()
+    return hostile
+
+
 async def test_a_host_that_floods_is_cut_off_and_others_are_answered(server: OwnServer) -> None:
     """It was enough to keep a scheduler from everything else: no ping of any host was answered."""
     with capture_logs() as logged:
         async with scheduler.service.running(of_scheduler(server)) as running:
             await until(lambda: running.presence.is_known)
-            hostile = await RawConnection.open(server, HOSTILE)
-            frame = b"PUB %b _INBOX.hostile.x 2\r\n{}\r\n" % subjects.register(HOSTILE).encode()
-            with contextlib.suppress(ConnectionError):
-                async with asyncio.timeout(60):
-                    while not hostile.is_closed:
-                        hostile.writer.write(frame * (2 * MOST_OF_A_HOST))
-                        await hostile.writer.drain()
+            hostile = await flooding_until_closed(server, subjects.register(HOSTILE))
             reply = await registered(server, OTHER)
             assert reply.agent.agent_id == OTHER
             await hostile.close()
@@ -134,13 +140,7 @@ async def test_a_host_that_floods_the_enrolment_is_cut_off_too(server: OwnServer
             enrolment_service.running(server.settings_of("enrolment"), authority) as enrolment,
         ):
             await until(lambda: running.presence.is_known)
-            hostile = await RawConnection.open(server, HOSTILE)
-            frame = b"PUB %b _INBOX.hostile.x 2\r\n{}\r\n" % subjects.renew(HOSTILE).encode()
-            with contextlib.suppress(ConnectionError):
-                async with asyncio.timeout(60):
-                    while not hostile.is_closed:
-                        hostile.writer.write(frame * (2 * MOST_OF_A_HOST))
-                        await hostile.writer.drain()
+            hostile = await flooding_until_closed(server, subjects.renew(HOSTILE))
             assert (await enrolment.new_token(NewTokenRequest(agent_id=OTHER))).token
             await hostile.close()
     said = [entry for entry in logged if entry["event"] == "connections_closed"]
