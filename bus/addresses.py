@@ -1,6 +1,7 @@
 """Addresses of hosts: which ones are on this machine."""
 
 import ipaddress
+from urllib.parse import urlsplit
 
 
 def is_loopback(host: str) -> bool:
@@ -28,3 +29,14 @@ def in_url(host: str) -> str:
     if ":" in host and not host.startswith("["):
         return f"[{host}]"
     return host
+
+
+def has_host_and_port(url: str) -> bool:
+    """Whether this names a host and, if any, a port that can be; `nats://` may be left out."""
+    if "://" not in url:
+        url = f"nats://{url}"
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # from `port`, too
+        return False

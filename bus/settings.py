@@ -5,6 +5,7 @@ A setting that was ignored silently would be noticed only when somebody is paid 
 """
 
 import difflib
+import errno
 import os
 import re
 import socket
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
+from bus.addresses import has_host_and_port
 from bus.contract.subjects import AGENT_ID_PATTERN, RESERVED_IDS
 from bus.errors import SettingsError
 from bus.networks import AskableNetworks
@@ -28,7 +30,17 @@ Percentage = Annotated[float, Meta(ge=0.0, le=100.0)]
 Days = Annotated[int, Meta(ge=1, le=36_500)]
 AgentIdSetting = Annotated[str, Meta(pattern=AGENT_ID_PATTERN)]
 
-_PREFIXES = ("PING_", "AGENT_", "GPUPING_", "GATEWAY_", "STORAGE_")
+_PREFIXES = (
+    "PING_",
+    "AGENT_",
+    "GPUPING_",
+    "GATEWAY_",
+    "STORAGE_",
+    "SCHEDULER_",
+    "ENROLMENT_",
+    "ALERTS_",
+    "NATS_",
+)
 _EXCLUSIVE_PREFIXES = ("GPUPING_", "PING_")  # no other program has variables that begin with these
 _LOOSE_NUMBER = re.compile(r"\+?\.\d+|\+?\d+\.|\+\d+(\.\d+)?")  # `.5`, `5.` and `+5`
 _NO_NUMBER = {"nan", "inf", "infinity"}  # floats to the parser, and nothing that a setting can mean
@@ -36,6 +48,7 @@ _BUS_ADDRESS = re.compile(r"((nats|tls|ws|wss)://)?[^/\s]+/?")
 _PUBLIC_URL = re.compile(
     r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?"
 )
+_UNDECODED = re.compile("[\ud800-\udfff]")  # how Python reads bytes that are not UTF-8
 _SECRET_NAME = re.compile(r"TOK|SECRET|PASS|KEY|CRED")  # its value is never shown
 _WILDCARD = re.compile(r"[*?\[]")
 _BOOLEANS = {
@@ -199,6 +212,8 @@ def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
     values: dict[str, Any] = {}
     for name in Settings.__struct_fields__:
         text = environ.get(name, "").strip()
+        if _UNDECODED.search(text):
+            raise SettingsError(f"{name}={_shown(name, text)}: expected text in UTF-8")
         if text:
             values[name] = text
     values |= {name: value for name, value in overrides.items() if value is not None}
@@ -211,16 +226,18 @@ def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     """Raises SettingsError for an unknown name that was probably meant as a setting.
 
-    That is every name with an exclusive prefix, and with the other prefixes a near miss of a known
-    name.
+    That is every name with an exclusive prefix, with the other prefixes a near miss of a known
+    name, and a known name that is not in capitals.
     """
     for name in sorted(environ):
-        if name in Settings.__struct_fields__ or not name.startswith(_PREFIXES):
+        if name in Settings.__struct_fields__ or not name.upper().startswith(_PREFIXES):
+            continue
+        if name != name.upper():
+            if name.upper() in Settings.__struct_fields__:
+                raise SettingsError(f"{name}: did you mean {name.upper()}, in capitals?")
             continue
         close = difflib.get_close_matches(name, Settings.__struct_fields__, n=1, cutoff=0.85)
-        value = repr(environ[name])
-        if _SECRET_NAME.search(name):
-            value = HIDDEN
+        value = _shown(name, environ[name])
         if close:
             raise SettingsError(f"{name}={value}: did you mean {close[0]}?")
         if name.startswith(_EXCLUSIVE_PREFIXES):
@@ -228,6 +245,20 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
 
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
+_PATHS = (
+    "AGENT_STATE_DIR",
+    "AGENT_SCENARIO",
+    "AGENT_XID_TABLE",
+    "NATS_CA",
+    "NATS_CREDS",
+    "NATS_SYSTEM_CREDS",
+    "NATS_BRIDGE_CREDS",
+    "GPUPING_DATA_DIR",
+    "GPUPING_TOKENS_FILE",
+    "GPUPING_ALERTS_FILE",
+)
+_SHOWN_PATH = 40  # characters of one that is too long
+_TIMES = {"GPUPING_UNSIGNED_UNTIL"}
 
 
 def _convert(name: str, value: Any) -> Any:
@@ -237,12 +268,21 @@ def _convert(name: str, value: Any) -> Any:
     try:
         if str(value).lower().lstrip("+-") in _NO_NUMBER:
             raise msgspec.ValidationError("Expected a finite number")
+        if name in _TIMES:  # a number is no time: 20261231 would be a day in August 1970
+            return msgspec.convert(value, kind)
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
         if isinstance(value, str) and _LOOSE_NUMBER.fullmatch(value):
             return _convert(name, repr(float(value)))  # as JSON spells the same number
         expected = _expected(kind, str(error))
-        raise SettingsError(f"{name}={value!r}: {expected}") from None
+        raise SettingsError(f"{name}={_shown(name, value)}: {expected}") from None
+
+
+def _shown(name: str, value: Any) -> str:
+    """The value as a message may have it."""
+    if _SECRET_NAME.search(name):
+        return HIDDEN
+    return repr(value)
 
 
 def _boolean(name: str, text: str) -> bool:
@@ -257,6 +297,8 @@ def _expected(kind: Any, error: str) -> str:
     if get_origin(kind) is Literal:
         choices = [str(choice) for choice in get_args(kind)]
         return f"expected one of {', '.join(choices)}"
+    if "RFC3339" in error:
+        return "expected a time like 2026-12-31T00:00:00Z"
     text = error.replace("Expected", "expected", 1).replace("`", "")
     text = re.sub(r"\bint( \| null)?, got str", "a whole number", text)
     return text.replace("float, got str", "a number")
@@ -275,6 +317,7 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             f"AGENT_ID={settings.AGENT_ID!r}: expected another id, this one is reserved"
         )
+    _check_paths(settings)
     data_dir = str(settings.data_dir)
     if _WILDCARD.search(data_dir):  # DuckDB would read the files of every folder that matches
         raise SettingsError(
@@ -290,16 +333,44 @@ def _check_together(settings: Settings) -> None:
         )
     if settings.NATS_PUBLIC_URL is not None:
         for address in settings.NATS_PUBLIC_URL.split(","):
-            if not _BUS_ADDRESS.fullmatch(address.strip()):
+            if not _is_bus_address(address.strip()):
                 raise SettingsError(
                     f"NATS_PUBLIC_URL={redact_address(settings.NATS_PUBLIC_URL)!r}: "
                     "expected an address like tls://bus.example:4222"
                 )
     for address in settings.nats_url.split(","):
-        if not _BUS_ADDRESS.fullmatch(address.strip()):
+        if not _is_bus_address(address.strip()):
             raise SettingsError(
                 f"NATS_URL={settings.shown_nats_url!r}: expected an address like nats://127.0.0.1:4222"
             )
+
+
+def _is_bus_address(text: str) -> bool:
+    return bool(_BUS_ADDRESS.fullmatch(text)) and has_host_and_port(text)
+
+
+def _check_paths(settings: Settings) -> None:
+    for name in _PATHS:
+        _check_path(name, getattr(settings, name))
+
+
+def _check_path(name: str, text: str | None) -> None:
+    """Raises SettingsError for what can be no path. Whether there is a file is seen later."""
+    if text is None:
+        return
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise SettingsError(
+            f"{name}={text!r}: expected a path; no such user has a home here"
+        ) from None
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise SettingsError(
+                f"{name}={text[:_SHOWN_PATH]!r}...: expected a shorter path"
+            ) from None
 
 
 def _check_bridge(settings: Settings) -> None:

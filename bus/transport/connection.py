@@ -28,7 +28,7 @@ from nats.micro.request import Request
 from nats.micro.service import Endpoint, Service
 from nats.nuid import NUID
 
-from bus.addresses import is_loopback
+from bus.addresses import has_host_and_port, is_loopback
 from bus.contract import subjects
 from bus.errors import BusError, SettingsError
 from bus.identity import accounts, claims, credentials
@@ -497,11 +497,24 @@ def _with_tls(address: str) -> str:
 
 
 def _check_addresses(addresses: list[str]) -> None:
-    """Raises SettingsError for a bus outside loopback without TLS.
+    """Raises SettingsError for what is no address, and for a bus outside loopback without TLS.
 
     Everything that is paid for goes over this connection, and whoever is on the way could read it,
     change it, or answer in the place of the bus.
     """
+    for url in addresses:
+        if not has_host_and_port(url):
+            raise SettingsError(
+                f"NATS_URL={redact_address(url)!r}: expected an address like "
+                "nats://127.0.0.1:4222 or nats://[::1]:4222"
+            )
+    websockets = [url for url in addresses if url.startswith(("ws://", "wss://"))]
+    if websockets and len(websockets) < len(addresses):
+        shown = ",".join(map(redact_address, addresses))
+        raise SettingsError(
+            f"NATS_URL={shown!r}: expected addresses of one kind: WebSocket (ws://, wss://) cannot "
+            "be mixed with others"
+        )
     for url in addresses:
         if not is_private(url):
             shown = redact_address(url)

@@ -3,9 +3,11 @@
 import asyncio
 from itertools import combinations
 
+import pytest
 from msgspec.structs import replace
 from nats.aio.msg import Msg
 
+from bus.errors import SettingsError
 from bus.settings import Settings
 from bus.transport import connection
 from bus.transport.embedded_server import EmbeddedServer
@@ -149,3 +151,9 @@ async def test_servers_that_tell_of_no_others_are_counted_by_the_addresses(base_
     async with connection.connected(replace(base_settings, NATS_URL=url), "test") as client:
         assert client.discovered_servers == []
         assert client.server_count == 2
+
+
+async def test_websocket_addresses_are_not_mixed_with_others(base_settings: Settings):
+    mixed = replace(base_settings, NATS_URL="wss://a.example,tls://b.example")
+    with pytest.raises(SettingsError, match="one kind"):
+        await connection.connect(mixed, "mixed")

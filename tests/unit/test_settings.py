@@ -123,3 +123,74 @@ def test_a_data_dir_that_would_be_taken_for_a_pattern_is_refused(folder: str):
 @pytest.mark.parametrize("folder", ["/data/env=prod", "/data/it's", "/data/a b;c#d%20", "/data/ä"])
 def test_other_data_dirs_are_fine(folder: str):
     assert str(settings.load({"GPUPING_DATA_DIR": folder}).data_dir) == folder
+
+
+@pytest.mark.parametrize("text", ["20261231", "-1", "1e9", "2026-12-31", "2026-12-31T00:00:00"])
+def test_a_number_is_no_time(text: str):
+    """20261231 was 23 August 1970: unsigned reports counted as missed from then on."""
+    assert "expected" in refusal(GPUPING_UNSIGNED_UNTIL=text)
+    assert settings.load({"GPUPING_UNSIGNED_UNTIL": "2026-12-31T00:00:00Z"}) is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["PING_UPTIME_THRESHOLD", "NATS_URL", "GPUPING_DATA_DIR", "LOG_LEVEL", "AGENT_ID"]
+)
+def test_bytes_that_are_not_utf_8_are_refused(name: str):
+    assert "expected text in UTF-8" in refusal(**{name: "a\udcff"})
+
+
+@pytest.mark.parametrize(
+    "name", ["GPUPING_DATA_DIR", "NATS_CREDS", "NATS_CA", "GPUPING_TOKENS_FILE", "AGENT_STATE_DIR"]
+)
+def test_what_can_be_no_path_is_refused(name: str):
+    assert "expected a path" in refusal(**{name: "~nosuchuser/x"})
+    assert "expected a shorter path" in refusal(**{name: "a" * 5000})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("NATS_CRED", "NATS_CREDS"),
+        ("NATS_URLS", "NATS_URL"),
+        ("NATS_SYSTEM_CRED", "NATS_SYSTEM_CREDS"),
+        ("SCHEDULER_METRIC_PORT", "SCHEDULER_METRICS_PORT"),
+        ("ENROLMENT_METRICS_PROT", "ENROLMENT_METRICS_PORT"),
+        ("ALERTS_METRIC_PORT", "ALERTS_METRICS_PORT"),
+        ("GPUPING_REPLICA", "GPUPING_REPLICAS"),
+        ("ping_uptime_threshold", "PING_UPTIME_THRESHOLD"),
+        ("gpuping_replicas", "GPUPING_REPLICAS"),
+    ],
+)
+def test_a_mistyped_name_is_told(name: str, meant: str):
+    assert f"did you mean {meant}?" in refusal(**{name: "3"}).replace(", in capitals", "")
+
+
+@pytest.mark.parametrize(
+    "name", ["NATS_USER", "NATS_PASSWORD", "NATS_TOKEN", "NATS_CERT", "NATS_KEY", "NATS_TIMEOUT"]
+)
+def test_settings_of_the_nats_cli_are_left_alone(name: str):
+    settings.load({name: "x"})
+
+
+def test_a_secret_is_not_told():
+    assert "short" not in refusal(AGENT_HTTP_TOKEN="short")
+    assert "hunter2" not in refusal(GPUPING_TOKEN="hunter2\udcff")
+    assert "hunter2" not in refusal(NATS_CRED="hunter2")
+
+
+@pytest.mark.parametrize("name", ["NATS_URL", "NATS_PUBLIC_URL"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tls://127.0.0.1:99999",
+        "tls://127.0.0.1:abc",
+        "tls://127.0.0.1:0",
+        "tls://:4222",
+        "tls://user:word@",
+        "tls://[::1",
+        "::1",
+        "tls://127.0.0.1:4222,tls://127.0.0.1:x",
+    ],
+)
+def test_an_address_has_a_host_and_a_port_that_can_be(name: str, address: str):
+    assert "expected an address like" in refusal(**{name: address})
