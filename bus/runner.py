@@ -5,6 +5,7 @@ deadline is ended by force. A signal before the program is ready cancels its sta
 """
 
 import asyncio
+import errno
 import faulthandler
 import os
 import signal
@@ -34,6 +35,7 @@ LOOP_DESCRIPTORS = 12  # a loop of uvloop with signal handlers opens 9
 SAME_SIGNAL_SECONDS = 0.5  # `make` and process managers may send one signal twice in this time
 _PROGRAM = "gpuping"
 ServiceT = TypeVar("ServiceT")
+_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -144,11 +146,13 @@ def run(
     end_on_second_signal: bool = True,
     loop_factory: Callable[[], LoopFactory | None] = uvloop_factory,
     hung_seconds: float = watchdog.HUNG_SECONDS,
+    code_when_cancelled: int = DONE,
 ) -> int:
     """Runs `main` to its end or to a signal. Returns the exit code.
 
     0 after a signal too, 1 for a failure, 2 for a setting or an argument that cannot be used. An
     error that was foreseen (GpupingError) is one line on standard error, any other a traceback.
+    `code_when_cancelled` is the exit code after a signal that came before the program was ready.
     """
 
     async def with_signals() -> None:
@@ -172,10 +176,32 @@ def run(
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(with_signals())
     except asyncio.CancelledError:
-        return DONE  # stopped before it was ready
+        return code_when_cancelled  # stopped before it was ready
     except BaseException as error:  # noqa: BLE001  # the last handler that there is
         return report(error, program)
     return DONE
+
+
+def run_command(main: Main) -> int:
+    """Runs a command that has an end of its own. Returns the exit code.
+
+    It fails when a signal ends it before: whoever waits for a backup must not take half of one for
+    done. A file that cannot be read or written is one line, too.
+    """
+
+    async def with_files(lifecycle: Lifecycle) -> None:
+        try:
+            await main(lifecycle)
+        except OSError as error:
+            if error.filename is None and error.errno not in _OF_DISKS:
+                raise
+            where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+            raise GpupingError(f"{where}{error.strerror}") from None
+        except asyncio.CancelledError:
+            complain("ended by a signal before it was done")
+            raise
+
+    return run(with_files, code_when_cancelled=FAILED)
 
 
 async def serve(

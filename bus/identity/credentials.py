@@ -56,8 +56,11 @@ def read_secret(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise CredentialsError(f"{path}: {error.strerror}") from None
+    status = os.fstat(descriptor)
+    if stat.S_ISDIR(status.st_mode):
+        os.close(descriptor)
+        raise CredentialsError(f"{path}: Is a directory")
     with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
-        status = os.fstat(descriptor)
         if status.st_mode & _OTHERS and not _is_from_systemd(path):
             raise CredentialsError(
                 f"{path}: others can read this secret; make it yours alone: chmod 600 {path}"

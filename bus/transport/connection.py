@@ -32,6 +32,7 @@ from bus.addresses import has_host_and_port, is_loopback
 from bus.contract import subjects
 from bus.errors import BusError, SettingsError
 from bus.identity import accounts, claims, credentials
+from bus.identity.credentials import CredentialsError
 from bus.redaction import redact_address
 from bus.settings import Settings
 from bus.transport import cli_contexts
@@ -390,7 +391,7 @@ async def connect(
     _check_addresses(addresses)
     client = Client(name, inbound_limit)
     if "user_credentials" in identity:
-        user = claims.name_of(credentials.read(Path(identity["user_credentials"])).token)
+        user = _user_of(settings, Path(identity["user_credentials"]))
         client.lives_apart = user.removeprefix("_") in accounts.apart() and user.startswith("_")
     if reconnected:
         client.on_reconnect(reconnected)
@@ -494,6 +495,16 @@ def _with_tls(address: str) -> str:
     if scheme in {"ws", "wss"}:
         return f"wss{separator}{rest}"
     return f"tls://{rest}"
+
+
+def _user_of(settings: Settings, path: Path) -> str:
+    """Whose credentials these are. Raises SettingsError, or CredentialsError for a context's."""
+    try:
+        return claims.name_of(credentials.read(path).token)
+    except CredentialsError as error:
+        if settings.NATS_CREDS:
+            raise SettingsError(f"NATS_CREDS={settings.NATS_CREDS!r}: {error}") from None
+        raise
 
 
 def _check_addresses(addresses: list[str]) -> None:

@@ -49,6 +49,9 @@ _NANOSECONDS = 1_000_000_000
 # state up to it follows what was restored, and not what was recorded after the backup.
 RESTORED_THROUGH = "gpuping.restored-through"
 MIGRATING = "gpuping.migrating"  # metadata of the bucket while another stream is made anew
+RESTORING = (
+    "gpuping.restoring"  # metadata of the bucket from the begin of `gpuping restore` to its end
+)
 # A lower one of these deletes messages at once.
 _LIMITS = ("max_msgs_per_subject", "max_age", "max_bytes")
 _UNCHANGEABLE = frozenset({"storage", "retention", "persist_mode"})
@@ -242,7 +245,7 @@ async def _plan(
         stream = await _found(client, wanted["name"])
         if stream is not None:
             actual[wanted["name"]] = stream
-    _refuse_while_migrating(actual.get(subjects.BUCKET_STREAM))
+    _refuse_unfinished(actual.get(subjects.BUCKET_STREAM))
     replicas = [settings.GPUPING_REPLICAS]
     replicas += [stream.config["num_replicas"] for stream in actual.values()]
     most = msgspec.structs.replace(settings, GPUPING_REPLICAS=max(replicas))
@@ -260,11 +263,19 @@ async def _plan(
     return changes
 
 
-def _refuse_while_migrating(bucket: _Found | None) -> None:
-    """Raises UnavailableError while `gpuping bus migrate` makes a stream anew."""
-    if bucket is not None and MIGRATING in (bucket.config.get("metadata") or {}):
+def _refuse_unfinished(bucket: _Found | None) -> None:
+    """Raises UnavailableError while `gpuping bus migrate` or `gpuping restore` makes streams."""
+    if bucket is None:
+        return
+    metadata = bucket.config.get("metadata") or {}
+    if MIGRATING in metadata:
         raise UnavailableError(
             "`gpuping bus migrate` is changing the streams: if it was interrupted, run it again"
+        )
+    if RESTORING in metadata:
+        raise UnavailableError(
+            "`gpuping restore` has not finished on this bus, and outcomes are missing: if it was "
+            "interrupted, run it again"
         )
 
 

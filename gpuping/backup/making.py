@@ -159,17 +159,36 @@ def _copy_file(
     return target.close()
 
 
-def copy_keys(settings: Settings, folder: Path) -> bool:
-    """Copies the identities of the data dir into a folder of their own, readable by the owner only.
+def check_keys(
+    settings: Settings,
+    folder: Path,
+    keys_folder: Path,
+) -> None:
+    """Raises BackupError where `copy_keys` could not copy them, or not apart from the backup."""
+    if not _identity_folder(settings).is_dir():
+        raise BackupError(f"{settings.data_dir} has no keys to copy")
+    if keys_folder.exists():
+        raise BackupError(f"{keys_folder} exists: name another folder for the keys")
+    if keys_folder.resolve().is_relative_to(folder.resolve()):
+        raise BackupError(
+            f"{keys_folder} is in the backup: whoever reads a backup must not get the keys; name "
+            "another folder for them"
+        )
 
-    Returns whether there are any. Raises BackupError where the folder exists.
-    """
-    source = settings.data_dir / "identity"
-    if not source.is_dir():
-        return False
-    if folder.exists():
-        raise BackupError(f"{folder} exists: name another folder for the keys")
+
+def copy_keys(settings: Settings, folder: Path) -> None:
+    """Copies the identities of the data dir into a folder of their own, for their owner only."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, folder, symlinks=True)
+    shutil.copytree(_identity_folder(settings), folder, symlinks=True)
     folder.chmod(0o700)
-    return True
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            continue
+        if path.is_dir():
+            path.chmod(0o700)
+        else:
+            path.chmod(0o600)
+
+
+def _identity_folder(settings: Settings) -> Path:
+    return settings.data_dir / "identity"

@@ -1,5 +1,8 @@
 """Restores a backup onto an empty bus, and compares what came out with what was put in.
 
+The bucket is marked until everything is there. So no service works on half of it, and the same
+command may be given again after an interruption.
+
 The history is made without its source. What it has beyond the bucket was recorded while the backup
 was made, and is cut off: those pings are made again, and no number is given twice. Then the source
 is named, from where the history now ends.
@@ -15,6 +18,7 @@ from typing import NamedTuple
 
 from nats.aio.msg import Msg
 
+from bus.clock import utc_now
 from bus.contract import subjects
 from bus.settings import Settings
 from bus.transport import jetstream_api, layout, stream_snapshot
@@ -28,6 +32,7 @@ from gpuping.backup.manifest import BackupError, Manifest, StreamEntry
 
 CUT_AT_ONCE = 200  # messages
 READ_AHEAD = 2000
+NAME_IN_USE = "stream name already in use"  # under two error codes, by how far the restore had come
 SERVERS_OWN = "_nats."  # metadata that the server writes itself
 _READER = {
     "ack_policy": "none",
@@ -57,12 +62,13 @@ async def restore(
     found = manifest.read(folder)
     for entry in [*(stream.file for stream in found.streams), *found.archive]:
         await asyncio.to_thread(manifest.check, folder, entry)
-    await _refuse_a_bus_in_use(client, found)
-    await _refuse_running_schedulers(client)
     archive = archive_folder(settings)
-    if found.archive and archive.is_dir() and any(archive.iterdir()):
-        raise BackupError(f"{archive} is not empty: restore onto an empty data dir")
-    await _delete_empty_streams(client, found)
+    if not await _is_unfinished_restore(client):
+        await _refuse_a_bus_in_use(client, found)
+        if found.archive and archive.is_dir() and any(archive.iterdir()):
+            raise BackupError(f"{archive} is not empty: restore onto an empty data dir")
+    await _refuse_running_schedulers(client)
+    await _delete_streams(client, found)
     bucket = await put(
         client,
         folder,
@@ -70,6 +76,7 @@ async def restore(
         layout.bucket_config(settings),
         progress,
         may_lack_states=found.agents is not None,
+        mark=layout.RESTORING,
     )
     history_config = layout.history_config(settings)
     history = found.stream(subjects.HISTORY_STREAM)
@@ -80,9 +87,9 @@ async def restore(
     audit = found.stream(subjects.AUDIT_STREAM)
     await put(client, folder, audit, layout.audit_config(settings), progress)
     agents = await compare(client)
-    await mark_restored(client)
     await follow_from_here(client, history_config)
     await asyncio.to_thread(_restore_archive, folder, found, archive, progress)
+    await mark_restored(client)
     await layout.ensure(client, settings)
     days = {entry.path.split("/")[1] for entry in found.archive}
     outcomes = history.state["messages"] - cut
@@ -97,13 +104,18 @@ async def put(
     progress: Progress,
     *,
     may_lack_states: bool = False,
+    mark: str | None = None,
 ) -> JsonObject:
     """Makes one stream as it was, with what the settings want where that does not cost messages.
+
+    `mark` is metadata that it gets besides.
 
     Raises BackupError where it has fewer messages than before, unless `may_lack_states`: those of
     the bucket are then put back from the history.
     """
     config = merged(entry.config, wanted)
+    if mark is not None:
+        config["metadata"][mark] = utc_now().isoformat()
     total = max(1, entry.file.bytes)
     sent = 0
 
@@ -114,7 +126,15 @@ async def put(
             sent += len(chunk)
             progress(entry.name, sent, total)
 
-    information = await stream_snapshot.put(client, config, entry.state, counted())
+    try:
+        information = await stream_snapshot.put(client, config, entry.state, counted())
+    except JetStreamApiError as error:
+        if NAME_IN_USE not in str(error):
+            raise
+        raise BackupError(
+            f"{entry.name} was made by somebody else meanwhile, or by an interrupted run of this "
+            "command: stop all services and give the command again"
+        ) from None
     for figure in ("messages", "first_seq", "last_seq"):
         expected = entry.state[figure]
         # What was written while the snapshot was taken may be in it as well.
@@ -150,7 +170,8 @@ def merged(was: JsonObject, wanted: JsonObject) -> JsonObject:
     config["metadata"] = {
         name: value for name, value in metadata.items() if not name.startswith(SERVERS_OWN)
     }
-    config["metadata"].pop(layout.MIGRATING, None)
+    for mark in (layout.MIGRATING, layout.RESTORING):
+        config["metadata"].pop(mark, None)
     return config
 
 
@@ -160,11 +181,15 @@ def without_source(history_config: JsonObject) -> JsonObject:
 
 
 async def mark_restored(client: Client) -> None:
-    """Notes in the bucket what of it was restored, so that the next outcomes can say so."""
+    """Notes in the bucket what of it was restored, so that the next outcomes can say so.
+
+    Services may use it from then on.
+    """
     name = subjects.BUCKET_STREAM
     information = await jetstream_api.call(client, f"STREAM.INFO.{name}")
     config = information["config"]
     metadata = config.get("metadata") or {}
+    metadata.pop(layout.RESTORING, None)
     metadata[layout.RESTORED_THROUGH] = str(information["state"]["last_seq"])
     config["metadata"] = metadata
     await jetstream_api.call(client, f"STREAM.UPDATE.{name}", config)
@@ -302,8 +327,20 @@ async def _refuse_running_schedulers(client: Client) -> None:
         raise BackupError("a scheduler runs on this bus: stop all services first")
 
 
-async def _delete_empty_streams(client: Client, found: Manifest) -> None:
-    for entry in found.streams:
+async def _is_unfinished_restore(client: Client) -> bool:
+    """Whether an earlier restore onto this bus was interrupted: nobody has used it since."""
+    information = await _information(client, subjects.BUCKET_STREAM)
+    if information is None:
+        return False
+    return layout.RESTORING in (information["config"].get("metadata") or {})
+
+
+async def _delete_streams(client: Client, found: Manifest) -> None:
+    """Deletes empty streams, and those of a restore that was interrupted; the bucket last.
+
+    As long as it stands, what is left is known to be unfinished.
+    """
+    for entry in reversed(found.streams):
         if await _information(client, entry.name) is not None:
             await jetstream_api.call(client, f"STREAM.DELETE.{entry.name}")
 

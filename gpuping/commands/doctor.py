@@ -40,7 +40,7 @@ def doctor(
     async def main(_: Lifecycle) -> None:
         findings.extend(await _check(settings, answers))
 
-    code = runner.run(main)
+    code = runner.run_command(main)
     if code != runner.DONE:
         return code
     if as_json:

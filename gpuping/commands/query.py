@@ -30,4 +30,4 @@ def run_query(
                 await show(source, lifecycle, terminal.console())
                 sys.stdout.flush()
 
-    return runner.run(main)
+    return runner.run_command(main)

@@ -78,7 +78,7 @@ def rebuild(
         nonlocal is_replaced
         is_replaced = await _rebuild(settings, force=force)
 
-    code = runner.run(main)
+    code = runner.run_command(main)
     if code == runner.DONE and not is_replaced:
         return runner.FAILED
     return code
@@ -148,7 +148,7 @@ def import_folder(folder: Path, *, data_dir: DataDir = None) -> int:
             f"{result.held} were held already"
         )
 
-    code = runner.run(main)
+    code = runner.run_command(main)
     if code == runner.DONE and imported_days == 0:
         return runner.FAILED
     return code

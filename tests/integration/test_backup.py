@@ -1,7 +1,10 @@
 """Backup under load, restore elsewhere, and migration: no outcome lost, no number doubled."""
 
 import asyncio
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -184,6 +187,118 @@ async def test_a_restore_is_refused_before_anything_is_changed(
             snapshot.write_bytes(content)
             with pytest.raises(BackupError, match="a scheduler runs"):
                 await restoring.restore(other, there, folder, ignore)
+
+
+@pytest.mark.parametrize(
+    "where", [subjects.BUCKET_STREAM, subjects.HISTORY_STREAM, subjects.AUDIT_STREAM, "archive"]
+)
+async def test_a_restore_that_was_interrupted_is_used_by_nobody_and_may_be_given_again(
+    bus: connection.Client, config: Settings, tmp_path: Path, where: str
+):
+    """Schedulers pinged on half of a backup: without its history, or the archive of it."""
+    folder = tmp_path / "backup"
+    day = making.archive_folder(config) / "2026-01-01" / "pings.parquet"
+    day.parent.mkdir(parents=True)
+    day.write_bytes(b"of the archive")
+    async with scheduler_processes(config, 1), ledger_agents(config) as fleet:
+        await enrol(bus, fleet)
+        await until_pinged(bus, lambda h: all(len(states) >= 2 for states in h.values()))
+    await making.back_up(bus, config, folder, ignore)
+    before = await read_history(bus)
+
+    def interrupted(name: str, _done: int, _total: int) -> None:
+        if name == where:
+            raise InterruptedHere
+
+    async with embedded_server.running(tmp_path / "elsewhere", port=free_port()) as server:
+        there = replace(config, NATS_URL=server.url, GPUPING_DATA_DIR=str(tmp_path / "there"))
+        async with connection.connected(there, "test") as other:
+            with pytest.raises(InterruptedHere):
+                await restoring.restore(other, there, folder, interrupted)
+            if where != subjects.BUCKET_STREAM:  # which was not made yet
+                with pytest.raises(UnavailableError, match="run it again"):
+                    await layout.ensure(other, there)
+            restored = await restored_at_last(other, there, folder)
+            assert (restored.agents, restored.outcomes) == (AGENTS, numbers(before))
+            assert await read_history(other) == before
+            await layout.ensure(other, there)
+            with pytest.raises(BackupError, match="this bus is not empty"):
+                await restoring.restore(other, there, folder, ignore)
+    copied = making.archive_folder(there) / "2026-01-01" / "pings.parquet"
+    assert copied.read_bytes() == day.read_bytes()
+
+
+async def restored_at_last(
+    bus: connection.Client, there: Settings, folder: Path
+) -> restoring.Restored:
+    """The server may still be finishing the stream of which it had all when it was interrupted."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await restoring.restore(bus, there, folder, ignore)
+            except BackupError as error:
+                assert "give the command again" in str(error)  # noqa: PT017  # tried again
+                await asyncio.sleep(0.5)
+
+
+def run_gpuping(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    program = str(Path(sys.executable).with_name("gpuping"))
+    return subprocess.run(  # our own program
+        (program, *arguments),
+        env=os.environ | environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+async def test_a_backup_is_for_its_owner_and_its_keys_are_apart(
+    bus: connection.Client, base_settings: Settings, tmp_path: Path
+):
+    """The mode of a folder that exists, and the umask, left the files to everybody."""
+    await layout.ensure(bus, base_settings)
+    identity = Path(base_settings.data_dir) / "identity" / "keys"
+    identity.mkdir(parents=True)
+    (identity / "operator.nk").write_text("a seed")
+    (identity / "operator.nk").chmod(0o644)
+    folder = tmp_path / "backup"
+    folder.mkdir(mode=0o755)
+    environ = {"NATS_URL": base_settings.nats_url, "GPUPING_DATA_DIR": str(base_settings.data_dir)}
+    inside = await asyncio.to_thread(
+        run_gpuping, "backup", str(folder), "--keys-to", str(folder / "keys"), **environ
+    )
+    assert (inside.returncode, list(folder.iterdir())) == (1, [])
+    assert "is in the backup" in inside.stderr
+    apart = tmp_path / "safe" / "keys"
+    done = await asyncio.to_thread(
+        run_gpuping, "backup", str(folder), "--keys-to", str(apart), **environ
+    )
+    assert done.returncode == 0, done.stderr
+    modes = {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes == {0o600}
+    assert (apart / "keys").stat().st_mode & 0o777 == 0o700
+    assert (apart / "keys" / "operator.nk").stat().st_mode & 0o777 == 0o600
+    # before anything is copied, not after an hour
+    again = tmp_path / "again"
+    taken = await asyncio.to_thread(
+        run_gpuping, "backup", str(again), "--keys-to", str(apart), **environ
+    )
+    assert (taken.returncode, again.exists()) == (1, False)
+
+
+async def test_a_folder_that_cannot_be_written_is_one_line(
+    bus: connection.Client, base_settings: Settings, tmp_path: Path
+):
+    await layout.ensure(bus, base_settings)
+    file = tmp_path / "a file"
+    file.write_text("")
+    for folder in (file, file / "below"):
+        refused = await asyncio.to_thread(
+            run_gpuping, "backup", str(folder), NATS_URL=base_settings.nats_url
+        )
+        assert refused.returncode == 1
+        assert refused.stderr.splitlines() == [f"gpuping: {folder}: Not a directory"]
 
 
 @pytest.mark.slow  # `make drill NAME=migrate` does it under more load

@@ -75,6 +75,57 @@ async def test_a_signal_stops_in_good_order(number: signal.Signals) -> None:
         assert await end_of(process) == (0, "")
 
 
+COMMAND = """
+import asyncio, sys
+from pathlib import Path
+from bus import runner
+
+async def main(lifecycle):
+    print("begun", flush=True)
+    {work}
+
+sys.exit(runner.run_command(main))
+"""
+
+
+@asynccontextmanager
+async def command(work: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", COMMAND.format(work=work)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_command_that_a_signal_ends_is_not_done(number: signal.Signals) -> None:
+    """Half of a backup had exit code 0, and whoever waited for it took it for one."""
+    async with command(NEVER) as process:
+        await said(process, b"begun")
+        process.send_signal(number)
+        code, errors = await end_of(process)
+        assert (code, errors) == (1, "gpuping: ended by a signal before it was done\n")
+
+
+@pytest.mark.parametrize(
+    ("work", "line"),
+    [
+        ("Path('/dev/null/x').mkdir()", "gpuping: /dev/null/x: Not a directory\n"),
+        ("open('/dev/full', 'wb', 0).write(b'x')", "gpuping: No space left on device\n"),
+    ],
+)
+async def test_a_file_that_a_command_cannot_write_is_one_line(work: str, line: str) -> None:
+    async with command(work) as process:
+        assert await end_of(process) == (1, line)
+
+
 async def test_a_signal_before_it_is_ready_cancels_the_start() -> None:
     start = f"print('starting', flush=True); {NEVER}"
     async with program(start) as process:

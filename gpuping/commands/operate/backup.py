@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from bus import runner
 from bus.contract import subjects
+from bus.private_files import hide_new_files
 from bus.runner import Lifecycle
 from bus.settings import Settings
 from bus.transport import connection, layout
@@ -79,6 +80,8 @@ def backup(
         settings: Settings,
         progress: making.Progress,
     ) -> None:
+        if keys_to is not None:
+            making.check_keys(settings, folder, keys_to)
         made = await making.back_up(client, settings, folder, progress)
         sizes = [stream.file.bytes for stream in made.streams]
         sizes += [entry.bytes for entry in made.archive]
@@ -87,12 +90,11 @@ def backup(
             f"backed up to {folder}: {outcomes} outcomes on the bus, {len(made.archive)} files of "
             f"the archive, {sum(sizes) / 2**20:.1f} MiB"
         )
-        if keys_to is not None and making.copy_keys(settings, keys_to):
+        if keys_to is not None:
+            making.copy_keys(settings, keys_to)
             console.print(
                 f"the keys of the fleet are in {keys_to}: keep them apart from the backup"
             )
-        elif keys_to is not None:
-            raise BackupError(f"{settings.data_dir} has no keys to copy")
 
     return _run(settings, work)
 
@@ -108,8 +110,10 @@ def restore(folder: Path, *, data_dir: DataDir = None) -> int:
     """Put a backup onto an empty bus, and compare what is there then.
 
     Every hash is checked first. A bus that is not empty is refused, and so is one on which a
-    scheduler runs: stop all services, and use a new data dir or new servers. GPUPING_REPLICAS
-    decides how many servers keep each stream: a backup of one server can move to a cluster.
+    scheduler runs: stop all services, and use a new data dir or new servers. After an interruption
+    give the same command again; until it has finished no service works on that bus.
+    GPUPING_REPLICAS decides how many servers keep each stream: a backup of one server can move to a
+    cluster.
 
     With keys of your own, put their folder back as `identity` in the data dir before this. Start
     the services afterwards: storage makes its history file from the bus and the archive.
@@ -204,6 +208,7 @@ def _run(
     console = terminal.console()
 
     async def main(_: Lifecycle) -> None:
+        hide_new_files()
         async with _bus(settings, refuse_running=refuse_running) as found:
             inbox_prefix = subjects.service_inbox("layout")
             async with connection.connected(found, "gpuping", inbox_prefix=inbox_prefix) as client:
@@ -218,7 +223,7 @@ def _run(
                 with bars:
                     await work(client, found, _progress_on(bars))
 
-    return runner.run(main)
+    return runner.run_command(main)
 
 
 def _progress_on(bars: Progress) -> making.Progress:

@@ -251,7 +251,7 @@ def revoke(
             raise GpupingError(f"no credentials of {agent} were issued from {authority.folder}")
         terminal.console().print(f"revoked {len(keys)} credentials of {agent}", soft_wrap=True)
 
-    return runner.run(main)
+    return runner.run_command(main)
 
 
 async def revoke_keys(settings: Settings, authority: Authority, agent: str) -> set[str]:
@@ -320,7 +320,7 @@ def rotate(
         await account_updates.push(settings, authority, [role])
         terminal.console().print(done, soft_wrap=True)
 
-    return runner.run(main)
+    return runner.run_command(main)
 
 
 @creds_app.command(

@@ -86,7 +86,7 @@ def new(
             runner.complain(ONLY_HERE)
         runner.complain(f"lets one host in, until {reply.expires_at:%Y-%m-%d %H:%M:%S} UTC")
 
-    return runner.run(main)
+    return runner.run_command(main)
 
 
 @app.command(group=RUN, help_epilogue=examples("NATS_CREDS=enrolment.creds gpuping enrolment"))

@@ -69,7 +69,7 @@ def list_hosts(*, data_dir: DataDir = None, json: Json = False) -> int:
             table.add_row(host.agent_id, key, since, host.joined_by or "", _standing(host))
         terminal.console().print(table)
 
-    return runner.run(main)
+    return runner.run_command(main)
 
 
 async def signing_hosts(client: Client, revoked: frozenset[str] | None) -> list[SigningHost]:
