@@ -37,7 +37,7 @@ from scheduler.enrolment_endpoints import EnrolmentEndpoints
 from scheduler.fleet import duplicate_ids
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.fleet_watcher import FleetWatcher
-from scheduler.fleet.garbage import GarbageSearch
+from scheduler.fleet.garbage_collection import FleetFreezer
 from scheduler.fleet.registry import Registry
 from scheduler.fleet.timer_reconciler import TimerReconciler
 from scheduler.fleet.unsigned_hosts import UnsignedHosts
@@ -106,7 +106,7 @@ class Scheduler:
         wake_loop = asyncio.Event()
         suspect_timers: asyncio.Queue[str] = asyncio.Queue()
         self.directory = Directory(policy, wake_loop.set, suspect_timers.put_nowait)
-        self.garbage_search = GarbageSearch(self.directory)
+        self.fleet_freezer = FleetFreezer(self.directory)
         limits = limits_of(settings)
         self.bus_clock = BusClock(client)
         self.registry = Registry(
@@ -197,7 +197,7 @@ class Scheduler:
         self.directory.rebuild_schedule()
         self.timer_reconciler.discard_suspects()
         self._on_peers_changed()
-        self.garbage_search.on_loaded()
+        self.fleet_freezer.on_loaded()
         log.info("fleet_loaded", agents=len(self.directory))
         self.unsigned_hosts.log()
 
@@ -212,7 +212,7 @@ class Scheduler:
         start(self.bucket_guard.run())
         start(self.peers.run())
         start(self.timer_deferral.run())
-        start(self.garbage_search.run())
+        start(self.fleet_freezer.run())
         self.loop.start(start)
 
     def stats(self) -> SchedulerStats:

@@ -276,7 +276,10 @@ class Authority:
         return sorted(users.values(), key=lambda user: user.issued_at)
 
     def is_believed(self, user: Issued) -> bool:
-        """Whether the key that signed a user's credentials is one of its role. Unknown: yes."""
+        """Whether the key that signed a user's credentials is still one of its role.
+
+        True where the key is not known, as in the lines of earlier versions.
+        """
         fleet = self.fleet
         if not user.signed_by or fleet.signing_keys.get(user.role) == user.signed_by:
             return True
@@ -286,8 +289,11 @@ class Authority:
         """The public half of the key that signs credentials of a role here."""
         return self._seed(f"signing/{role}").public
 
-    def behind(self, role: RoleName) -> list[str]:
-        """The names in a role whose newest credentials are good only until `retire`, by name."""
+    def not_renewed(self, role: RoleName) -> list[str]:
+        """The names, sorted, of the users of a role whom `retire` would shut out.
+
+        Their newest credentials are valid, and were signed by an earlier key of the role.
+        """
         self.reload()
         newest = {user.name: user for user in self.issued() if user.role == role}
         now = time.time()

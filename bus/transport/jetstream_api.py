@@ -31,9 +31,9 @@ class ErrorCode(IntEnum):
     CONSUMER_NOT_FOUND = 10014
     INSUFFICIENT_RESOURCES = 10023
     MESSAGE_NOT_FOUND = 10037
-    STREAM_NAME_IN_USE = 10058  # with another configuration
     STORAGE_EXCEEDED = 10047  # no room is left on the server's disk
     STREAM_CONFIG_INVALID = 10052
+    STREAM_NAME_IN_USE = 10058  # by one with another configuration
     STREAM_NOT_FOUND = 10059
     WRONG_LAST_SEQUENCE = 10071  # a compare-and-set lost; the server does not name the subject
     WRONG_LAST_SEQUENCE_CONSTANT = 10164  # in a batch: a subject stands in it twice

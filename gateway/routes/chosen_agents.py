@@ -34,7 +34,7 @@ class ChosenAgents(Struct, kw_only=True, frozen=True):
     request_max_body_size=MOST_BYTES,
     responses=error_responses(401, 403, 413),
 )
-async def list_chosen(  # each is a part of the question
+async def list_chosen(
     request: Request[Any, Any, Any],
     fleet_client: NamedDependency[FleetClient],
     status: FromQuery[Status | None] = None,

@@ -42,7 +42,7 @@ from bus.contract.enrolment import (
     RenewRequest,
 )
 from bus.contract.messages import AgentEntry, decode
-from bus.errors import BusError, RefusedError, StaleError
+from bus.errors import BusError, GpupingError, RefusedError, StaleError
 from bus.identity import enrolment_token, host
 from bus.identity.authority import USER_DAYS, Authority
 from bus.identity.fleet_file import Issued
@@ -335,8 +335,13 @@ class Enrolment:
                     ConnectionsClosed,
                     who="the scheduler, which closes connections,",
                 )
-            except BusError as error:
-                log.warning("flood_not_stopped", agent_id=agent_id, detail=str(error))
+            except GpupingError as error:
+                log.warning(
+                    "flood_stop_failed",
+                    agent_id=agent_id,
+                    detail=str(error),
+                    action=f"look at that host; `gpuping creds revoke {agent_id}` shuts it out",
+                )
 
     async def _revoke(self, agent_id: str, login_keys: Iterable[str]) -> None:
         """Voids the earlier login of a host that was enrolled again."""

@@ -4,6 +4,7 @@ import asyncio
 from datetime import datetime
 
 from bus.contract.fleet_map import (
+    NOT_JUDGED,
     STATE_LETTERS,
     STATUS_LETTERS,
     FleetColumns,
@@ -71,7 +72,9 @@ async def page(
 
 
 def _uptime(tracked: Tracked) -> int:
-    return tenths(None if tracked.state is None else tracked.state.uptime_percent)
+    if tracked.state is None:
+        return NOT_JUDGED
+    return tenths(tracked.state.uptime_percent)
 
 
 def _group(tracked: Tracked, label: str) -> str:

@@ -78,7 +78,8 @@ class Registry:
         """
         self._has_identities = has_identities
         self._requires_signed = requires_signed
-        self._without_key: dict[str, float] = {}  # since when, oldest first
+        # Hosts whose keys are awaited, and since when by the boot's clock; the oldest first.
+        self._without_key: dict[str, float] = {}
         self._client = client
         self._bus_clock = bus_clock
         self._directory = directory
@@ -213,7 +214,7 @@ class Registry:
         created = not tracked.registered
         signing_key = await self._signing_key(agent_id)
         if created and not by_operator:
-            self._wait_for_key(agent_id, signing_key)
+            self._refuse_without_key(agent_id, signing_key)
         if created:
             written = await self._enrol(
                 agent_id, tracked, request, signing_key, now, clocks, by_operator=by_operator
@@ -318,7 +319,7 @@ class Registry:
         current = await self._reload(agent_id)
         return current.entry == entry
 
-    def _wait_for_key(self, agent_id: str, signing_key: str | None) -> None:
+    def _refuse_without_key(self, agent_id: str, signing_key: str | None) -> None:
         """Raises RefusedError 503 for a new host whose keys are not recorded yet.
 
         It asks again, and at once when they are. A host that has none is registered after
@@ -330,7 +331,8 @@ class Registry:
             if now - since < KEY_SECONDS:
                 raise RefusedError(
                     HTTPStatus.SERVICE_UNAVAILABLE,
-                    f"the keys of {agent_id} are not recorded yet (by the enrolment service)",
+                    f"the keys of {agent_id} are not recorded yet: register again shortly; if it "
+                    "stays so, see whether the enrolment service runs",
                 )
         self._without_key.pop(agent_id, None)
         while self._without_key:

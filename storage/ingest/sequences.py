@@ -103,9 +103,8 @@ class SequenceRanges:
         lowest = first
         if ranges:
             lowest = ranges[0].first
-        before = self._base_of(
-            agent, lowest
-        )  # the highest number below `first` that is not missing
+        # The highest number below `first` that is not missing.
+        before = self._base_of(agent, lowest)
         held = 0
         for known in ranges:
             if known.first < first:

@@ -246,9 +246,9 @@ async def test_a_renewal_is_noted_where_it_makes_a_difference(world: World) -> N
     assert user.issued_at == enrolled.issued_at
     assert await renewed(lines=2) == user
     authority.rotate("agent")
-    assert authority.behind("agent") == ["a-1"]
+    assert authority.not_renewed("agent") == ["a-1"]
     await renewed(lines=3)
-    assert authority.behind("agent") == []
+    assert authority.not_renewed("agent") == []
 
 
 async def test_a_token_of_the_page_never_takes_the_place_of_an_agent(world: World) -> None:

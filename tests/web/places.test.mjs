@@ -40,6 +40,11 @@ test("few hosts of the map stand in the address, many are kept by the browser un
     assert.equal(idsOf(names[0]), null, "the oldest is forgotten");
     forget();
     assert.equal(idsOf(names[5]), null);
+    for (const text of ["{", "{}", "7"]) {
+      stored.set("hosts-of-the-map", text);
+      assert.equal(idsOf(names[5]), null, `${text} is not a list`);
+      assert.match(hostsText(manyHosts(200)), /^\./);
+    }
   } finally {
     delete globalThis.localStorage;
   }

@@ -13,9 +13,10 @@ export const MOST_CHOSEN = 5_000; // hosts that the gateway lists by their ids
 
 function kept() {
   try {
-    return JSON.parse(read(STORE)) ?? [];
+    const sets = JSON.parse(read(STORE));
+    return Array.isArray(sets) ? sets : [];
   } catch {
-    return []; // it holds something else
+    return []; // it is no JSON
   }
 }
 

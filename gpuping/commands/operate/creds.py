@@ -298,11 +298,11 @@ def rotate(
     if now and not retire:
         raise SettingsError("--now: it goes with --retire")
     if retire:
-        behind = authority.behind(role)
-        if behind and not now:
+        not_renewed = authority.not_renewed(role)
+        if not_renewed and not now:
             raise GpupingError(
-                f"{len(behind)} of {role} would be shut out, with credentials that the earlier key "
-                f"signed: {_some(behind)}. Give them new ones first; "
+                f"{len(not_renewed)} of {role} would be shut out, with credentials that the "
+                f"earlier key signed: {_some(not_renewed)}. Give them new ones first; "
                 f"`gpuping creds rotate {role} --retire --now` shuts them out"
             )
         done = f"{authority.retire(role)} earlier signing keys of {role} are void"

@@ -3,6 +3,11 @@
 import { asSentence } from "../api.js";
 import { gpuOffsets } from "./layout.js";
 
+const NOT_JUDGED = -1; // in the place of an uptime
+
+/** A host's uptime of 24 hours in tenths of a percent; below 0 where it is too early to tell, or storage did not answer. */
+export const uptimeOfDay = (columns, host) => columns.uptimes_24h[host] ?? NOT_JUDGED;
+
 /** The map, grouped by a field of the metadata or not. Throws an Error whose message is a sentence. */
 export async function requestMap(label) {
   const query = label ? `?${new URLSearchParams({ label })}` : "";

@@ -6,6 +6,7 @@
  */
 
 import { count } from "../format.js";
+import { uptimeOfDay } from "./data.js";
 import { corner, titleOf } from "./layout.js";
 
 /** Which letter stands for which colour; the colours come from the page's custom properties. */
@@ -20,7 +21,6 @@ const STATUS_TONES = {
 };
 const WORSE = { u: 0, n: 1, g: 2, d: 3 }; // of GPUs that share a pixel the worst is drawn
 const NO_GPUS = "--strong-line";
-const NOT_JUDGED = -1; // also where storage did not answer, so that no uptime is known
 const WIDE_STRIPE = 4; // pixels of the page: wider ones have a gap between them
 
 /** The tones as colours of the present theme, as pixels; and `ink`, in which names are written, as a colour. */
@@ -107,7 +107,7 @@ function paint({ image, pixels, ratio }, placed, group, n, host, view, colours) 
 
 /** The pixel of one column of a host's cell; 0, which is nothing, between two wide stripes. */
 function colourAt(column, side, host, { columns, offsets, colouring }, colours, ratio) {
-  if (colouring === "uptime") return colours.tones[uptimeTone(columns.uptimes_24h[host] ?? NOT_JUDGED)];
+  if (colouring === "uptime") return colours.tones[uptimeTone(uptimeOfDay(columns, host))];
   if (colouring === "escalation") return colours.tones[escalationTone(columns.escalations[host])];
   const status = columns.statuses[host];
   const count = columns.gpu_counts[host];

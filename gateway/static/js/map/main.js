@@ -12,7 +12,7 @@ import { html, render, useEffect, useRef, useState } from "../preact.js";
 import { Tab } from "../tab.js";
 import { apply } from "../theme.js";
 import { MapCanvas } from "./canvas.js";
-import { updated } from "./data.js";
+import { updated, uptimeOfDay } from "./data.js";
 import { follow } from "./live.js";
 import { useFleetMap } from "./usemap.js";
 
@@ -234,7 +234,7 @@ function saidOf({ columns, offsets }, host) {
   const gpus = columns.gpu_counts[host];
   const { up, degraded } = countsOf(columns.gpu_states.slice(offsets[host], offsets[host] + gpus));
   const uptime = columns.uptimes[host];
-  const ofDay = columns.uptimes_24h[host] ?? -1;
+  const ofDay = uptimeOfDay(columns, host);
   const said = [
     STATUS_NAME[columns.statuses[host]],
     gpus > 0 ? `${up} of ${plural(gpus, "GPU")} up${degraded > 0 ? `, ${degraded} degraded` : ""}` : "no GPU reported",

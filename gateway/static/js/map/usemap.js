@@ -7,7 +7,8 @@ const REFRESH_MS = 30_000;
 const OUTDATED_MS = 2_000; // hosts often come and go many at once
 
 /**
- * `{ map, trouble, hear }`. `trouble` says why the last question failed. `hear` takes each `map` event. `returns` counts how often the gateway, or a part behind it, came back: the map is then asked for anew.
+ * `{ map, trouble, hear }`. `trouble` says why the last question failed. `hear` takes each `map` event. `returns` counts
+ * how often the gateway, or a part behind it, came back: the map is then asked for anew.
  */
 export function useFleetMap(label, returns) {
   const [map, setMap] = useState(null);

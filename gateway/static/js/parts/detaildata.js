@@ -34,6 +34,12 @@ export function useAgent(id, known, newest, returns) {
   return { agent: known ?? null, problem: isKnown ? null : problem };
 }
 
+/** Nothing is older than this, in milliseconds since 1970; null until that is known. */
+function beganAt(agent, isGone) {
+  if (agent) return Date.parse(agent.registered_at) - 1000;
+  return isGone ? 0 : null;
+}
+
 /**
  * `{ answer, problem }`: the period in buckets, asked again after each outcome and after each return. It is asked for
  * once the agent is there, or `isGone`: a removed one has a past all the same.
@@ -42,7 +48,7 @@ export function useSeries(id, period, agent, isGone, newest, returns) {
   const [series, setSeries] = useState({ answer: null, problem: null });
   const asked = useRef(null);
   const { text, isOpen } = period;
-  const registered = agent ? Date.parse(agent.registered_at) - 1000 : isGone ? 0 : null;
+  const registered = beganAt(agent, isGone);
   useEffect(() => {
     if (registered == null) return undefined;
     const isSame = asked.current === `${id} ${text}`;

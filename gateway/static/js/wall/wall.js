@@ -147,10 +147,18 @@ function WallMap({ map, only, hear }) {
 function Worst({ agent, now }) {
   const gpus = (agent.gpus ?? []).filter((gpu) => gpu.expected !== false);
   const down = gpus.filter((gpu) => gpu.state !== "up" && gpu.state !== "degraded").length;
-  const since = agent.last_answered_at ? (now - Date.parse(agent.last_answered_at)) / 1000 : null;
-  const said = agent.status === "missing" ? (since == null ? "never answered" : `silent for ${duration(Math.floor(since))}`) : down > 0 ? `${down} of ${plural(gpus.length, "GPU")} down` : `${percent(agent.uptime_percent)} at the last ping`;
+  let said = `${status(agent.status).label.toLowerCase()}, ${percent(agent.uptime_percent)} at the last ping`;
+  if (agent.status === "missing") said = silence(agent, now);
+  else if (down > 0) said = `${down} of ${plural(gpus.length, "GPU")} down`;
   return html`<li class="tone-${agent.status}" data-agent=${agent.agent_id}><${Glyph} name=${agent.status} /><b>${agent.agent_id}</b>
-    <span>${agent.status === "missing" || down > 0 ? said : `${status(agent.status).label.toLowerCase()}, ${said}`}</span></li>`;
+    <span>${said}</span></li>`;
+}
+
+/** How long a host has been silent, in words. */
+function silence(agent, now) {
+  if (!agent.last_answered_at) return "never answered";
+  const seconds = (now - Date.parse(agent.last_answered_at)) / 1000;
+  return `silent for ${duration(Math.floor(seconds))}`;
 }
 
 function Changed({ entry }) {
