@@ -6,6 +6,7 @@ ledger's chain, and the earlier head that this chain contains.
 
 from collections.abc import Iterator
 
+from gpuping.verification.records import Observation, fault, note
 from gpuping.verification.signature import Signature
 
 GENESIS = "genesis"
@@ -81,8 +82,8 @@ class LedgerChain:
         self._heads: list[str] | None = None  # None: not known, because reading began later
         self._knows_all = False  # reading began with the first report, or goes back far enough
 
-    def add(self, signature: Signature) -> Iterator[tuple[str, bool]]:
-        """Takes the next report that counts. Yields what is to be said, and whether it is wrong."""
+    def add(self, signature: Signature) -> Iterator[Observation]:
+        """Takes the next report that counts. Yields what is to be said of its ledger."""
         if signature.key != self._key:
             if self._key is not None:
                 self._heads = []
@@ -108,21 +109,21 @@ class LedgerChain:
         """Our state was restored from a backup: the heads in it are older than those read here."""
         self.skip()
 
-    def _compared(self, signature: Signature, heads: list[str]) -> Iterator[tuple[str, bool]]:
+    def _compared(self, signature: Signature, heads: list[str]) -> Iterator[Observation]:
         extends = signature.extends
         if not heads:
             if extends != GENESIS:
-                yield f"its ledger extends {extends}, and no head was recorded", True
+                yield fault(f"its ledger extends {extends}, and no head was recorded")
         elif extends == heads[0]:
             return
         elif extends in heads:
-            yield "its ledger was put back to where it was at an earlier report", False
+            yield note("its ledger was put back to where it was at an earlier report")
         elif extends == FORGOTTEN:
-            yield "its ledger was asked for a report of long ago: our state was restored", False
+            yield note("its ledger was asked for a report of long ago: our state was restored")
         elif extends == NEW_LEDGER and heads[0].partition(".")[0] != signature.ledger:
-            yield "its ledger is a new one: the host lost the one before", False
+            yield note("its ledger is a new one: the host lost the one before")
         elif self._knows_all or len(heads) == HEADS_HELD:
-            yield f"its ledger does not contain what was reported before ({extends})", True
+            yield fault(f"its ledger does not contain what was reported before ({extends})")
 
     def _hold(self, signature: Signature) -> None:
         if not signature.head:

@@ -61,23 +61,21 @@ class Fields:
 
     def optional_text(self, name: str) -> str | None:
         """A text, or None where it is null or not there."""
-        return None if self.is_null(name) else self.text(name)
+        if self.is_null(name):
+            return None
+        return self.text(name)
 
-    def whole(
-        self,
-        name: str,
-        most: int = MOST_NUMBER,
-    ) -> int:
+    def whole(self, name: str, most: int = MOST_NUMBER) -> int:
         """A whole number from 0 to `most`."""
         value = self.value(name)
-        if not _is_whole(value, most):
+        if not _is_whole(value, 0, most):
             self._refuse(name, f"a whole number from 0 to {most}", value)
         return int(value)
 
     def signed(self, name: str) -> int:
         """A whole number that may be negative."""
         value = self.value(name)
-        if not _is_whole(abs(value) if isinstance(value, int) else value, MOST_NUMBER):
+        if not _is_whole(value, -MOST_NUMBER, MOST_NUMBER):
             self._refuse(name, "a whole number", value)
         return int(value)
 
@@ -90,7 +88,9 @@ class Fields:
 
     def optional_number(self, name: str) -> float | None:
         """A number, or None where it is null or not there."""
-        return None if self.is_null(name) else self.number(name)
+        if self.is_null(name):
+            return None
+        return self.number(name)
 
     def flag(self, name: str) -> bool:
         """True or false."""
@@ -142,15 +142,21 @@ class Fields:
     def times(self, name: str) -> Times:
         """Milliseconds by state, as a list of five."""
         values = self.values(name)
-        is_right = len(values) == len(Times._fields)
-        if not is_right or not all(_is_whole(value, MOST_MS) for value in values):
-            self._refuse(name, f"five whole numbers from 0 to {MOST_MS}", values)
+        expected = f"five whole numbers from 0 to {MOST_MS}"
+        if len(values) != len(Times._fields):
+            self._refuse(name, expected, values)
+        for value in values:
+            if not _is_whole(value, 0, MOST_MS):
+                self._refuse(name, expected, values)
         return Times(*values)
 
     def seconds(self, name: str) -> Times:
         """Milliseconds by state, from an object of seconds."""
         fields = self.fields(name)
-        return Times(*(round(fields.number(state) * 1000) for state in Times._fields))
+        values = []
+        for state in Times._fields:
+            values.append(round(fields.number(state) * 1000))
+        return Times(*values)
 
     def _refuse(self, name: str, expected: str, value: object) -> Never:
         raise InputError(f"{self.place}.{name}: expected {expected}, it is {_shown(value)}")
@@ -174,8 +180,10 @@ def _is_text(value: object) -> bool:
     return True
 
 
-def _is_whole(value: object, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+def _is_whole(value: object, least: int, most: int) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return False
+    return least <= value <= most
 
 
 def _refuse_constant(name: str) -> Never:
@@ -184,4 +192,6 @@ def _refuse_constant(name: str) -> Never:
 
 def _shown(value: object) -> str:
     text = ascii(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    if len(text) <= SHOWN:
+        return text
+    return f"{text[:SHOWN]}..."

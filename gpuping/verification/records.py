@@ -74,8 +74,25 @@ class Recorded:
         return self.outcome == "answered"
 
 
+class Observation(NamedTuple):
+    """What a check has to say. `is_fault` False: nothing is wrong, and it should be known."""
+
+    text: str
+    is_fault: bool
+
+
+def fault(text: str) -> Observation:
+    """Something is wrong."""
+    return Observation(text, is_fault=True)
+
+
+def note(text: str) -> Observation:
+    """Nothing is wrong, and it should be known."""
+    return Observation(text, is_fault=False)
+
+
 class Finding(NamedTuple):
-    """What is wrong, and where. `is_fault` False: nothing is wrong, and it should be known."""
+    """An observation, and where it was made."""
 
     agent_id: str
     ping_seq: int | None

@@ -6,12 +6,20 @@ time on each side, and no state has more than the whole window has.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from gpuping.verification.fields import Fields
-from gpuping.verification.records import NO_TIME, InputError, Recorded, Times
+from gpuping.verification.records import (
+    NO_TIME,
+    InputError,
+    Observation,
+    Recorded,
+    Times,
+    fault,
+    note,
+)
 from gpuping.verification.windows import PERCENT_TOLERANCE
 
 SCHEMA_VERSION = 1
@@ -26,6 +34,10 @@ class _Span(NamedTuple):
     def overlaps(self, other: "_Span") -> bool:
         """Whether the two have time in common."""
         return self.begin_us < other.end_us and other.begin_us < self.end_us
+
+    def intersection(self, other: "_Span") -> "_Span":
+        """What the two have in common; they must overlap."""
+        return _Span(max(self.begin_us, other.begin_us), min(self.end_us, other.end_us))
 
 
 class Account(NamedTuple):
@@ -74,32 +86,46 @@ class _Sum:
     def add(self, window: _Span, times: Times) -> None:
         """Adds a window."""
         for span in self._spans:
-            part = _Span(
-                max(window.begin_us, span.begin_us),
-                min(window.end_us, span.end_us),
-            )
-            if part.begin_us >= part.end_us:
+            if not window.overlaps(span):
                 continue
+            part = window.intersection(span)
             if part == window:
                 self.exact = self.exact.plus(times)
             else:
                 self.at_edges = self.at_edges.plus(times)
-                self.edge_ms += (part.end_us - part.begin_us) // 1000
+                self.edge_ms += _length_ms(part)
                 self.edges += 1
 
-    def wrong(self, said: Times, excused_besides: int) -> Iterator[str]:
+    @property
+    def tolerance_ms(self) -> int:
+        """How far a sum may be off, because each part was rounded to milliseconds."""
+        return ROUNDED_MS * (1 + self.edges)
+
+    def bounds(self, lost_least: int, lost_most: int) -> Iterator[tuple[str, int, int]]:
+        """Yields each state with the least and the most milliseconds that a statement may say.
+
+        Time whose outcomes were lost is excused and in no window: it counts between the two that
+        are given.
+        """
+        for state, least, more in zip(Times._fields, self.exact, self.at_edges, strict=True):
+            most = least + more
+            if state == "excused":
+                yield state, least + lost_least, most + lost_most
+            else:
+                yield state, least, most
+
+    def wrong(self, said: Times, lost_ms: int) -> Iterator[str]:
         """Yields where a sum of the statement cannot come from these windows."""
-        tolerance = ROUNDED_MS * (1 + self.edges)
-        least = self.exact
-        for state, mine, low, most in zip(Times._fields, said, least, self.at_edges, strict=True):
-            besides = excused_besides if state == "excused" else 0
-            if not low + besides - tolerance <= mine <= low + most + besides + tolerance:
-                expected = f"{(low + besides) / 1000:.3f}"
-                if most:
-                    expected += f" to {(low + besides + most) / 1000:.3f}"
-                yield f"{state} is {mine / 1000:.3f} s, the outcomes have {expected} s"
-        total = least.total + self.edge_ms + excused_besides
-        if abs(said.total - total) > tolerance:
+        for state, least, most in self.bounds(lost_ms, lost_ms):
+            said_ms = getattr(said, state)
+            if least - self.tolerance_ms <= said_ms <= most + self.tolerance_ms:
+                continue
+            expected = f"{least / 1000:.3f}"
+            if most > least:
+                expected += f" to {most / 1000:.3f}"
+            yield f"{state} is {said_ms / 1000:.3f} s, the outcomes have {expected} s"
+        total = self.exact.total + self.edge_ms + lost_ms
+        if abs(said.total - total) > self.tolerance_ms:
             yield f"its seconds are {said.total / 1000:.3f} s, the outcomes {total / 1000:.3f} s"
 
 
@@ -136,14 +162,14 @@ def read_statement(fields: Fields) -> Statement:
 def check_statement(
     statement: Statement,
     outcomes: Sequence[Recorded],
-) -> Iterator[tuple[str, bool]]:
-    """Yields what is to be said of a statement, and whether it is wrong."""
+) -> Iterator[Observation]:
+    """Yields what is to be said of a statement."""
     windows = []
     for one in outcomes:
         if not one.counts or one.times is None or not _can_be(one.pinged_us, one.times):
             continue
         if one.since_us is None:
-            yield "outcomes of versions before have no measured window: no sum is checked", False
+            yield note("outcomes of versions before have no measured window: no sum is checked")
             return
         windows.append(_Window(_Span(one.since_us, one.pinged_us), one.times, one.gpus))
     yield from _check_spans(statement)
@@ -152,7 +178,7 @@ def check_statement(
     yield from _check_counts(statement, outcomes)
 
 
-def _check_spans(statement: Statement) -> Iterator[tuple[str, bool]]:
+def _check_spans(statement: Statement) -> Iterator[Observation]:
     """Yields where enrolled time is counted twice, or lies outside of the month."""
     for what, spans in (
         ("enrolled", statement.enrolled),
@@ -161,39 +187,38 @@ def _check_spans(statement: Statement) -> Iterator[tuple[str, bool]]:
         last_us = statement.since_us
         for begin_us, end_us in spans:
             if not last_us <= begin_us <= end_us <= statement.until_us:
-                yield f"{what}: its spans overlap, or leave the time of the statement", True
+                yield fault(f"{what}: its spans overlap, or leave the time of the statement")
                 break
             last_us = end_us
-    for edge_us in (statement.since_us, statement.until_us - 1):
-        if statement.enrolled and _month(edge_us) != statement.month:
-            yield "its time is not within its month", True
-            break
+    months = {_month(statement.since_us), _month(statement.until_us - 1)}
+    if statement.enrolled and months != {statement.month}:
+        yield fault("its time is not within its month")
 
 
 def _check_times(
     statement: Statement,
     windows: Sequence[_Window],
-) -> Iterator[tuple[str, bool]]:
+) -> Iterator[Observation]:
     """Yields what is wrong with the enrolled time and with the host's account."""
     spans = statement.enrolled
     lost = statement.history_lost
-    enrolled_ms = sum(map(_length_ms, spans))
+    enrolled_ms = _total_ms(spans)
     if abs(enrolled_ms - statement.host.enrolled_ms) > ROUNDED_MS * (1 + len(spans)):
-        yield "enrolled_seconds is not the length of the enrolled spans", True
+        yield fault("enrolled_seconds is not the length of the enrolled spans")
     host = _Sum(spans)
     for window in windows:
         host.add(window.span, window.host)
         if any(window.span.overlaps(span) for span in lost):
-            yield "time that is said to be lost has a report", True
-    for text in host.wrong(statement.host.times, sum(map(_length_ms, lost))):
-        yield f"host: {text}", True
+            yield fault("time that is said to be lost has a report")
+    for text in host.wrong(statement.host.times, _total_ms(lost)):
+        yield fault(f"host: {text}")
     yield from _check_account(statement.host)
 
 
 def _check_gpus(
     statement: Statement,
     windows: Sequence[_Window],
-) -> Iterator[tuple[str, bool]]:
+) -> Iterator[Observation]:
     """Yields what is wrong with the accounts of the GPUs."""
     spans = statement.enrolled
     sums: dict[str, _Sum] = {}
@@ -201,15 +226,15 @@ def _check_gpus(
         if any(window.span.overlaps(span) for span in spans):
             for uuid, times in window.gpus.items():
                 sums.setdefault(uuid, _Sum(spans)).add(window.span, times)
-    lost_ms = sum(map(_length_ms, statement.history_lost))
+    lost_ms = _total_ms(statement.history_lost)
     for uuid, gpu in statement.gpus.items():
         yield from _check_account(gpu)
         found = sums.get(uuid)
         if found is not None:
             for text in _gpu_wrong(found, gpu.times, lost_ms):
-                yield f"{gpu.name}: {text}", True
+                yield fault(f"{gpu.name}: {text}")
     if set(statement.gpus) != set(sums):
-        yield "its GPUs are not those of the outcomes", True
+        yield fault("its GPUs are not those of the outcomes")
 
 
 def _gpu_wrong(found: _Sum, said: Times, lost_ms: int) -> Iterator[str]:
@@ -218,35 +243,35 @@ def _gpu_wrong(found: _Sum, said: Times, lost_ms: int) -> Iterator[str]:
     A row that does not fill its window is of a GPU that came or went, so at an edge of the month
     only the most that it can add is known.
     """
-    least = found.exact
-    tolerance = ROUNDED_MS * (1 + found.edges)
-    for state, mine, low, most in zip(Times._fields, said, least, found.at_edges, strict=True):
-        besides = lost_ms if state == "excused" else 0
-        if not low - tolerance <= mine <= low + most + besides + tolerance:
-            yield f"{state} is {mine / 1000:.3f} s, the outcomes have {low / 1000:.3f} s"
+    for state, least, most in found.bounds(0, lost_ms):
+        said_ms = getattr(said, state)
+        if not least - found.tolerance_ms <= said_ms <= most + found.tolerance_ms:
+            yield f"{state} is {said_ms / 1000:.3f} s, the outcomes have {least / 1000:.3f} s"
 
 
-def _check_account(account: Account) -> Iterator[tuple[str, bool]]:
+def _check_account(account: Account) -> Iterator[Observation]:
     """Yields where an account contradicts itself."""
     times = account.times
     if abs(times.total + account.unreported_ms - account.enrolled_ms) > ROUNDED_MS:
-        yield f"{account.name}: reported and unreported seconds are not the enrolled ones", True
-    judged = times.judged + account.unreported_ms
-    percent = 100.0 * times.good / judged if judged > 0 else None
+        yield fault(f"{account.name}: reported and unreported seconds are not the enrolled ones")
+    percent = None
+    judged_ms = times.judged + account.unreported_ms
+    if judged_ms > 0:
+        percent = 100.0 * times.good / judged_ms
     said = account.uptime_percent
     if percent is None or said is None:
         if percent is not said:
             text = f"uptime_percent is {said}, its seconds say {percent}"
-            yield f"{account.name}: {text}", True
+            yield fault(f"{account.name}: {text}")
     elif abs(percent - said) > PERCENT_TOLERANCE:
         text = f"uptime_percent is {said:.3f}, its seconds say {percent:.3f}"
-        yield f"{account.name}: {text}", True
+        yield fault(f"{account.name}: {text}")
 
 
 def _check_counts(
     statement: Statement,
     outcomes: Sequence[Recorded],
-) -> Iterator[tuple[str, bool]]:
+) -> Iterator[Observation]:
     of_month = [one for one in outcomes if _month(one.pinged_us) == statement.month]
     counted = Counter(one.outcome for one in of_month)
     expected = {"pings": len(of_month)}
@@ -255,10 +280,12 @@ def _check_counts(
     for word, number in expected.items():
         said = statement.counts[word]
         if said != number:
-            yield f"{word} is {said}, the outcomes have {number}", True
-    remarks = Counter(remark for one in of_month for remark in set(one.remarks))
+            yield fault(f"{word} is {said}, the outcomes have {number}")
+    remarks: Counter[str] = Counter()
+    for one in of_month:
+        remarks.update(set(one.remarks))
     if statement.remarks != dict(remarks):
-        yield "its remarks are not those of the outcomes", True
+        yield fault("its remarks are not those of the outcomes")
 
 
 def _can_be(pinged_us: int, times: Times) -> bool:
@@ -268,6 +295,10 @@ def _can_be(pinged_us: int, times: Times) -> bool:
 
 def _length_ms(span: _Span) -> int:
     return (span.end_us - span.begin_us) // 1000
+
+
+def _total_ms(spans: Iterable[_Span]) -> int:
+    return sum(_length_ms(span) for span in spans)
 
 
 def _account(fields: Fields, name: str, enrolled_ms: int) -> Account:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpuping.verification.fields import is_number
-from gpuping.verification.records import Recorded, Times
+from gpuping.verification.records import Observation, Recorded, Times, fault, note
 
 SCHEMA_VERSION = 1
 MILLISECONDS = 1000
@@ -59,8 +59,10 @@ def check_report(report: dict[str, Any]) -> Iterator[str]:
         yield f"its report has the unknown schema_version {version}"
         return
     times = times_of(report.get("seconds", {}))
+    length = None
     window = report.get("window")
-    length = window.get("seconds") if isinstance(window, dict) else None
+    if isinstance(window, dict):
+        length = window.get("seconds")
     if times is None or length is None or not is_number(length):
         yield "its seconds or its window cannot be read"
         return
@@ -73,33 +75,35 @@ def check_row(
     report: dict[str, Any] | None,
     slack_ms: float,
     gap_ms: int = 0,
-) -> Iterator[tuple[str, bool]]:
-    """Yields where the row of an answered ping contradicts itself or the report; whether wrongly.
+) -> Iterator[Observation]:
+    """Yields where the row of an answered ping contradicts itself or the report.
 
     `slack_ms`: how long the answers of this ping and of the one before it took. `gap_ms`: how long
     before its window the one before ended.
     """
     times = recorded.times
     if times is None:
-        yield "nothing is accounted for, though it was answered", True
+        yield fault("nothing is accounted for, though it was answered")
         return
     if recorded.since_us is None:
         # Every version that has signed reports measures windows.
         if report is not None:
-            yield "its window is not there, though its report is signed", True
+            yield fault("its window is not there, though its report is signed")
     else:
         length_ms = (recorded.pinged_us - recorded.since_us) // 1000
         if times.total != length_ms:
             total = _seconds(times.total)
-            yield f"its row adds up to {total}, its window has {_seconds(length_ms)}", True
+            yield fault(f"its row adds up to {total}, its window has {_seconds(length_ms)}")
     if recorded.uptime_percent is not None and times.judged > 0:
         percent = 100.0 * times.good / times.judged
         if abs(percent - recorded.uptime_percent) > PERCENT_TOLERANCE:
-            yield f"its row says {recorded.uptime_percent:.3f} %, its seconds {percent:.3f} %", True
+            said = f"{recorded.uptime_percent:.3f} %"
+            yield fault(f"its row says {said}, its seconds {percent:.3f} %")
     if recorded.response_ms > LONGEST_ANSWER_MS:
-        yield f"its answer took {recorded.response_ms / 1000:.0f} s: no fleet waits so long", True
+        response_seconds = recorded.response_ms / 1000
+        yield fault(f"its answer took {response_seconds:.0f} s: no fleet waits so long")
     for text in _check_gpus(recorded, times):
-        yield text, True
+        yield fault(text)
     if report is not None:
         yield from _compare(recorded, times, report, slack_ms, gap_ms)
 
@@ -110,27 +114,29 @@ def _compare(
     report: dict[str, Any],
     slack_ms: float,
     gap_ms: int,
-) -> Iterator[tuple[str, bool]]:
+) -> Iterator[Observation]:
     """Yields where a row has more than its report, or something else without a remark."""
     reported = times_of(report.get("seconds", {}))
     if reported is None:
         return
     of_gpus = _reported_gpus(report)
     # The shorter rows of a report are filled with unknown time up to its longest.
-    longest = max([reported.total, *(gpu.total for gpu in of_gpus.values())])
+    longest = reported.total
+    for gpu in of_gpus.values():
+        longest = max(longest, gpu.total)
     reported = reported._replace(unknown=reported.unknown + longest - reported.total)
     allowed = SCALED_MS + REGISTRATION_MS + min(slack_ms, 2 * LONGEST_ANSWER_MS)
     slack = allowed + SCALED_SHARE * times.total
     for text in _uptime_made_up(times, reported, recorded, slack):
-        yield f"its row has {text}", True
+        yield fault(f"its row has {text}")
     yield from _compare_length(times, reported, recorded, slack, gap_ms)
     for uuid, row in recorded.gpus.items():
         its = of_gpus.get(uuid)
         if its is not None:
             for text in _uptime_made_up(row, its, recorded, slack):
-                yield f"GPU {uuid} has {text}", True
+                yield fault(f"GPU {uuid} has {text}")
         elif row.good > slack:
-            yield f"GPU {uuid} has {_seconds(row.good)} of uptime, and is not in its report", True
+            yield fault(f"GPU {uuid} has {_seconds(row.good)} of uptime, and is not in its report")
     if not LOWERED & set(recorded.remarks):
         yield from _compare_states(times, reported, slack)
 
@@ -139,14 +145,14 @@ def _compare_states(
     times: Times,
     reported: Times,
     slack: float,
-) -> Iterator[tuple[str, bool]]:
+) -> Iterator[Observation]:
     """Yields where a state differs. A report that is longer or shorter fills the window in part."""
     factor = 1.0
     if reported.judged > slack:
         factor = times.judged / reported.judged
     for state, mine, its in zip(JUDGED, times, reported, strict=False):
         if abs(mine - its * factor) > slack:
-            yield f"its row has {_seconds(mine)} {state}, its report {_seconds(its)}", True
+            yield fault(f"its row has {_seconds(mine)} {state}, its report {_seconds(its)}")
 
 
 def _uptime_made_up(
@@ -160,13 +166,18 @@ def _uptime_made_up(
     Within the slack a report is stretched to the window, all states by one factor: an hour that was
     half down stays half down.
     """
+    remarks = set(recorded.remarks)
     most = reported.good + slack
     window = recorded.times or row
     if reported.judged > slack:
-        length = window.total if STOOD_STILL in recorded.remarks else window.judged
+        length = window.judged
+        if STOOD_STILL in remarks:
+            length = window.total
         stretched = reported.good * max(1.0, length / reported.judged)
-        is_cut = bool(CUT & set(recorded.remarks))  # what is left of it is stretched as well
-        most = min(most, stretched + (slack if is_cut else SUM_TOLERANCE_MS))
+        tolerance: float = SUM_TOLERANCE_MS
+        if CUT & remarks:
+            tolerance = slack  # what is left of it is stretched as well
+        most = min(most, stretched + tolerance)
     if row.good > most:
         yield f"{_seconds(row.good)} of uptime, its report {_seconds(reported.good)}"
 
@@ -177,7 +188,7 @@ def _compare_length(
     recorded: Recorded,
     slack: float,
     gap_ms: int,
-) -> Iterator[tuple[str, bool]]:
+) -> Iterator[Observation]:
     """Yields where more is excused than the host was told, and where the window is another's.
 
     A step of the fleet's own clock makes or takes time that no host can know of. Time that it made
@@ -190,25 +201,30 @@ def _compare_length(
     longer = times.total - reported.total
     if surplus > slack:
         is_explained = surplus <= max(0, longer) + slack or bool(CUT & remarks)
-        text = f"its row has {_seconds(times.excused)} excused, its report "
-        text += _seconds(reported.excused)
+        excused = _seconds(times.excused)
+        text = f"its row has {excused} excused, its report {_seconds(reported.excused)}"
         if is_explained:
             text += ": the rest is maintenance or a step of the fleet's clock"
-        yield text, not is_explained
+            yield note(text)
+        else:
+            yield fault(text)
     elif longer < -slack and not LOWERED & remarks:
         text = f"its window is {_seconds(-longer)} shorter than that of its report"
-        yield text, gap_ms > 0
+        yield Observation(text, is_fault=gap_ms > 0)
 
 
 def _reported_gpus(report: dict[str, Any]) -> dict[str, Times]:
     """The times of each GPU of a report, by UUID."""
-    found = {}
+    found: dict[str, Times] = {}
     gpus = report.get("gpus")
-    for gpu in gpus if isinstance(gpus, list) else ():
-        if isinstance(gpu, dict) and isinstance(gpu.get("uuid"), str):
-            times = times_of(gpu.get("seconds", {}))
-            if times is not None:
-                found[gpu["uuid"]] = times
+    if not isinstance(gpus, list):
+        return found
+    for gpu in gpus:
+        if not isinstance(gpu, dict) or not isinstance(gpu.get("uuid"), str):
+            continue
+        times = times_of(gpu.get("seconds", {}))
+        if times is not None:
+            found[gpu["uuid"]] = times
     return found
 
 
@@ -229,19 +245,19 @@ class Tiling:
         self._last_number: int | None = None
         self._number_missing = False
 
-    def add(self, recorded: Recorded) -> Iterator[tuple[str, bool]]:
-        """Takes the next outcome. Yields what is to be said, and whether it is wrong."""
+    def add(self, recorded: Recorded) -> Iterator[Observation]:
+        """Takes the next outcome. Yields what is to be said about its place."""
         if self._last_number is not None:
             if recorded.ping_seq == self._last_number:
-                yield "its number is there twice", True
+                yield fault("its number is there twice")
             elif recorded.ping_seq < self._last_number:
                 last = self._last_number
-                yield f"its number comes after ping {last}: numbering began anew", False
+                yield note(f"its number comes after ping {last}: numbering began anew")
                 self._end_us = None
             elif recorded.ping_seq > self._last_number + 1:
                 self._number_missing = True
                 missing = _numbers(self._last_number + 1, recorded.ping_seq - 1)
-                yield f"before it {missing} not in the file", False
+                yield note(f"before it {missing} not in the file")
         self._last_number = recorded.ping_seq
         if not recorded.counts:
             return
@@ -252,17 +268,19 @@ class Tiling:
             gap_ms = round((since_us - self._end_us) / 1000)
             self.gap_ms = gap_ms
             if gap_ms < 0:
-                yield f"its window begins {-gap_ms / 1000:.3f} s before the last one ended", True
+                yield fault(f"its window begins {-gap_ms / 1000:.3f} s before the last one ended")
             elif gap_ms > 0 and self._number_missing:
-                yield f"{gap_ms / 1000:.3f} s before its window were lost on our side", False
+                yield note(f"{gap_ms / 1000:.3f} s before its window were lost on our side")
             elif gap_ms > 0:
-                yield f"{gap_ms / 1000:.3f} s before its window are not enrolled time", False
+                yield note(f"{gap_ms / 1000:.3f} s before its window are not enrolled time")
         self._end_us = recorded.pinged_us
         self._number_missing = False
 
 
 def _numbers(first: int, last: int) -> str:
-    return f"ping {first} is" if first == last else f"pings {first} to {last} are"
+    if first == last:
+        return f"ping {first} is"
+    return f"pings {first} to {last} are"
 
 
 def _seconds(milliseconds: int) -> str:
