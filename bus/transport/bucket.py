@@ -1,4 +1,4 @@
-"""Reads of single keys from the stream's leader: a read sees every write that was acknowledged."""
+"""Reads of keys from the stream's leader: a read sees every write that was acknowledged."""
 
 import base64
 from datetime import datetime
@@ -14,6 +14,7 @@ from bus.transport.connection import Client
 from bus.transport.jetstream_api import ErrorCode, JetStreamApiError, JsonObject
 
 S = TypeVar("S", bound=Struct)
+LIST_SECONDS = 30.0  # until the server has listed the keys of a large fleet
 
 
 class KeyValue(NamedTuple, Generic[S]):
@@ -53,6 +54,23 @@ async def last_sequence(
         return 0
     sequence: int = message["seq"]
     return sequence
+
+
+async def keys(client: Client, pattern: str) -> list[str]:
+    """The keys (full subjects) that have a value or were deleted, under a pattern with wildcards.
+
+    Raises JetStreamApiError, and UnavailableError when the server does not answer.
+    """
+    verb = f"STREAM.INFO.{subjects.BUCKET_STREAM}"
+    found: list[str] = []
+    while True:
+        question = {"subjects_filter": pattern, "offset": len(found)}
+        information = await jetstream_api.call(client, verb, question, timeout=LIST_SECONDS)
+        page = information["state"].get("subjects") or {}
+        found += page
+        # The server answers with 100,000 subjects at most, and says how many there are.
+        if not page or len(found) >= information.get("total", 0):
+            return found
 
 
 async def _last(

@@ -13,7 +13,7 @@ import base64
 
 from bus.contract import subjects
 from bus.identity.signed_report import HEADER
-from bus.transport import jetstream_api
+from bus.transport import bucket, jetstream_api
 from bus.transport.batch import Write, commit
 from bus.transport.connection import Client
 from gpuping.backup.manifest import BackupError
@@ -23,15 +23,7 @@ WRITTEN_AT_ONCE = 200
 
 async def agent_ids(client: Client, key: str) -> set[str]:
     """Returns the agents that have such a key in the bucket; `key` ends with a wildcard."""
-    found: set[str] = set()
-    while True:
-        question = {"subjects_filter": key, "offset": len(found)}
-        verb = f"STREAM.INFO.{subjects.BUCKET_STREAM}"
-        information = await jetstream_api.call(client, verb, question, timeout=30.0)
-        page = information["state"].get("subjects") or {}
-        found.update(subjects.last_token(subject) for subject in page)
-        if not page or len(found) >= information.get("total", 0):
-            return found
+    return {subjects.last_token(found) for found in await bucket.keys(client, key)}
 
 
 async def refill(client: Client, expected: tuple[str, ...]) -> int:

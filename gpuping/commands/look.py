@@ -6,11 +6,12 @@ from cyclopts import Parameter, validators
 from rich.console import Console
 
 from bus import clock
-from bus.contract.messages import Status
+from bus.contract.messages import Status, UptimeReport
+from bus.contract.questions import AgentPage, HistoryReply
 from bus.runner import Lifecycle
 from gpuping.client.sources import Source
 from gpuping.commands.options import LOOK, AgentId, DataDir, Json, ServerUrl, app, examples
-from gpuping.commands.query import run_query
+from gpuping.commands.query import run_answer, run_query
 from gpuping.extras import needed
 from gpuping.output import tables
 from gpuping.output.agent_columns import agents_table
@@ -92,19 +93,13 @@ def ping(
 ) -> int:
     """Ask an agent for its uptime since its last ping. This does not count as a ping."""
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        report = await source.look(agent_id)
-        if as_json:
-            print_json(report)
-            return
+    def show(console: Console, report: UptimeReport) -> None:
         console.print(tables.report_headline(report))
         console.print(tables.report_table(report))
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(
+        lambda source: source.look(agent_id), show, data_dir, server_url, as_json=as_json
+    )
 
 
 @app.command(
@@ -121,20 +116,19 @@ def agents(
 ) -> int:
     """List the registered agents."""
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        page = await source.agents(status, capability)
-        if as_json:
-            print_json(page)
-        elif page.agents:
+    def show(console: Console, page: AgentPage) -> None:
+        if page.agents:
             console.print(agents_table(page.agents, clock.utc_now(), console.width))
         else:
             console.print("no agents: `gpuping agentd` on a GPU host registers itself")
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(
+        lambda source: source.agents(status, capability),
+        show,
+        data_dir,
+        server_url,
+        as_json=as_json,
+    )
 
 
 @app.command(
@@ -160,19 +154,17 @@ def history(
 ) -> int:
     """Show an agent's pings, newest first, and their summary."""
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        reply = await source.history(agent_id, hours, limit, evidence=evidence)
-        if as_json:
-            print_json(reply)
-            return
+    def show(console: Console, reply: HistoryReply) -> None:
         console.print(pings_table(reply.pings, clock.utc_now(), console.width))
         if evidence:
             for line in tables.evidence_lines(reply.pings):
                 console.print(line)
         console.print(tables.summary_line(reply.summary))
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(
+        lambda source: source.history(agent_id, hours, limit, evidence=evidence),
+        show,
+        data_dir,
+        server_url,
+        as_json=as_json,
+    )

@@ -49,7 +49,7 @@ from bus.identity.fleet_file import Issued
 from bus.identity.keys import InvalidKeyError, KeyKind, SigningKey, check_public_key
 from bus.rate_limit import RateLimit
 from bus.settings import Settings
-from bus.transport import account_updates, connection, jetstream_api, micro_services
+from bus.transport import account_updates, bucket, connection, micro_services
 from bus.transport.bucket import KeyValue, read
 from bus.transport.connection import Client
 from bus.transport.inbound_limit import InboundLimit
@@ -270,11 +270,8 @@ class Enrolment:
         The server drops them by itself, but those of an earlier version have no time to live, and
         one that was dropped may come back when the server is killed.
         """
-        verb = f"STREAM.INFO.{subjects.BUCKET_STREAM}"
-        asked = {"subjects_filter": subjects.enrolment_keys()}
-        info = await jetstream_api.call(self._client, verb, asked)
         spent = 0
-        for key in info["state"].get("subjects") or ():
+        for key in await bucket.keys(self._client, subjects.enrolment_keys()):
             token = await read(self._client, key, EnrolmentToken)
             if token is None or token.value.expires_at + KEPT_AFTER_EXPIRY > utc_now():
                 continue

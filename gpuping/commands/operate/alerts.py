@@ -8,11 +8,14 @@ from rich.console import Console
 
 from bus import clock, runner
 from bus.contract.alerts import (
+    Alerts,
     AlertsRequest,
     EndSilenceRequest,
     RuleName,
+    Silence,
     SilenceRequest,
     TestRequest,
+    TestResults,
 )
 from bus.errors import SettingsError
 from bus.runner import Lifecycle
@@ -30,9 +33,8 @@ from gpuping.commands.options import (
     app,
     examples,
 )
-from gpuping.commands.query import run_query
+from gpuping.commands.query import run_answer, run_query
 from gpuping.output import alert_tables
-from gpuping.output.json_text import print_json
 
 alerts_app = App(
     name="alerts",
@@ -66,6 +68,7 @@ escalated or recovered, of GPUs, of disks, clocks, certificates and more: see do
 )
 app.command(alerts_app)
 
+SHOWN_CHANGES = 20
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -93,18 +96,16 @@ def list_alerts(
 ) -> int:
     """List what is wrong, what was told, what could not be, and what is silenced."""
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        found = await source.alerts(AlertsRequest(limit=20))
-        if as_json:
-            print_json(found)
-        else:
-            alert_tables.show(console, found, clock.utc_now())
+    def show(console: Console, found: Alerts) -> None:
+        alert_tables.show(console, found, clock.utc_now())
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(
+        lambda source: source.alerts(AlertsRequest(limit=SHOWN_CHANGES)),
+        show,
+        data_dir,
+        server_url,
+        as_json=as_json,
+    )
 
 
 @alerts_app.command(name="test")
@@ -122,21 +123,18 @@ def send_test(
     """
     failed: list[str] = []
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
+    async def ask(source: Source) -> TestResults:
         found = await source.test_alerts(TestRequest(target=target))
         failed.extend(result.target for result in found.results if result.error is not None)
-        if as_json:
-            print_json(found)
-        elif found.results:
+        return found
+
+    def show(console: Console, found: TestResults) -> None:
+        if found.results:
             console.print(alert_tables.test_table(found.results))
         else:
             console.print("there is no target: name them in GPUPING_ALERTS_FILE")
 
-    code = run_query(show, data_dir, server_url)
+    code = run_answer(ask, show, data_dir, server_url, as_json=as_json)
     if code == runner.DONE and failed:
         return runner.FAILED
     return code
@@ -161,18 +159,12 @@ def silence(
         raise SettingsError("alerts silence: expected an agent's id, --rule or --label")
     request = SilenceRequest(match=match, seconds=_seconds(lasting), reason=reason, author=author())
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        made = await source.silence_alerts(request)
-        if as_json:
-            print_json(made)
-        else:
-            console.print(alert_tables.silences_table([made], clock.utc_now()))
+    def show(console: Console, made: Silence) -> None:
+        console.print(alert_tables.silences_table([made], clock.utc_now()))
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(
+        lambda source: source.silence_alerts(request), show, data_dir, server_url, as_json=as_json
+    )
 
 
 @alerts_app.command

@@ -6,12 +6,10 @@ from cyclopts import Parameter, validators
 from rich.console import Console
 
 from bus import clock
-from bus.runner import Lifecycle
-from gpuping.client.sources import Source
+from bus.contract.audit import AuditPage
 from gpuping.commands.options import CHECK, DataDir, Json, ServerUrl, app, examples
-from gpuping.commands.query import run_query
+from gpuping.commands.query import run_answer
 from gpuping.output import tables
-from gpuping.output.json_text import print_json
 
 Limit = Annotated[
     int,
@@ -41,15 +39,7 @@ def audit(
 ) -> int:
     """Show the audit log: who registered, pinged by hand, removed and changed, newest first."""
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        page = await source.audit(limit, before)
-        if as_json:
-            print_json(page)
-            return
+    def show(console: Console, page: AuditPage) -> None:
         if page.entries:
             console.print(tables.audit_table(page.entries, clock.utc_now()))
         if page.dropped:
@@ -60,4 +50,6 @@ def audit(
         elif not page.entries:
             console.print("nobody has changed anything yet")
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(
+        lambda source: source.audit(limit, before), show, data_dir, server_url, as_json=as_json
+    )

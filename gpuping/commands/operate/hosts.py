@@ -2,8 +2,10 @@
 
 import asyncio
 from datetime import datetime
+from typing import TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 from rich.table import Table
 
 from bus import runner
@@ -14,8 +16,8 @@ from bus.identity import local
 from bus.identity.local import LocalIdentities
 from bus.runner import Lifecycle
 from bus.settings import Settings
-from bus.transport import jetstream_api
-from bus.transport.bucket import read
+from bus.transport import bucket
+from bus.transport.bucket import KeyValue, read
 from bus.transport.connection import Client
 from gpuping.client.bus_connection import connect_to_running
 from gpuping.commands.command_settings import load_settings
@@ -24,7 +26,9 @@ from gpuping.commands.options import DataDir, Json, examples
 from gpuping.output import terminal
 from gpuping.output.json_text import print_json
 
+S = TypeVar("S", bound=Struct)
 AT_ONCE = 50  # reads of the bucket
+SHOWN_HASH = 12  # characters of a token's hash, as the audit log shows it
 
 
 class SigningHost(Struct, frozen=True, kw_only=True):
@@ -37,13 +41,13 @@ class SigningHost(Struct, frozen=True, kw_only=True):
     """
 
     agent_id: str
-    signing_key: str | None
-    recorded_key: str | None
-    login_key: str | None
-    since: datetime | None
-    joined_by: str | None
-    removed: bool
-    revoked: bool | None
+    signing_key: str | None = None
+    recorded_key: str | None = None
+    login_key: str | None = None
+    since: datetime | None = None
+    joined_by: str | None = None
+    removed: bool = False
+    revoked: bool | None = None
 
 
 @creds_app.command(
@@ -74,32 +78,24 @@ def list_hosts(*, data_dir: DataDir = None, json: Json = False) -> int:
 
 async def signing_hosts(client: Client, revoked: frozenset[str] | None) -> list[SigningHost]:
     """Every agent that is registered or has keys, in the order of their ids."""
-    verb = f"STREAM.INFO.{subjects.BUCKET_STREAM}"
-    agent_ids = set()
-    for filtered in (subjects.agent_key("*"), subjects.host_key("*")):
-        offset = 0
-        while True:
-            asked = {"subjects_filter": filtered, "offset": offset}
-            info = await jetstream_api.call(client, verb, asked, timeout=30.0)
-            page = info["state"].get("subjects") or {}
-            agent_ids |= {subject.rpartition(".")[2] for subject in page}
-            offset += len(page)
-            if not page or offset >= info.get("total", 0):
-                break
+    registered = await bucket.keys(client, subjects.agent_key("*"))
+    with_keys = await bucket.keys(client, subjects.host_key("*"))
+    agent_ids = {key.rpartition(".")[2] for key in (*registered, *with_keys)}
     room = asyncio.Semaphore(AT_ONCE)
 
     async def look(agent_id: str) -> SigningHost:
         async with room:
             entry = await read(client, subjects.agent_key(agent_id), AgentEntry)
             keys = await read(client, subjects.host_key(agent_id), HostKeys)
-        return _host(
-            agent_id,
-            entry.value if entry is not None else None,
-            keys.value if keys is not None else None,
-            revoked,
-        )
+        return _host(agent_id, _value(entry), _value(keys), revoked)
 
     return list(await asyncio.gather(*(look(agent_id) for agent_id in sorted(agent_ids))))
+
+
+def _value(found: KeyValue[S] | None) -> S | None:
+    if found is None:
+        return None
+    return found.value
 
 
 def _host(
@@ -108,23 +104,22 @@ def _host(
     keys: HostKeys | None,
     revoked: frozenset[str] | None,
 ) -> SigningHost:
-    login_key = keys.login_key if keys is not None else None
-    is_revoked = None
+    host = SigningHost(agent_id=agent_id)
+    if entry is not None:
+        removed = entry.removed_at is not None
+        host = replace(host, signing_key=entry.signing_key, removed=removed)
+    if keys is not None:
+        host = replace(
+            host,
+            recorded_key=keys.signing_key,
+            login_key=keys.login_key,
+            since=keys.enrolled_at,
+        )
+        if keys.token_hash is not None:
+            host = replace(host, joined_by=f"token {keys.token_hash[:SHOWN_HASH]}")
     if revoked is not None:
-        is_revoked = login_key in revoked
-    joined_by = None
-    if keys is not None and keys.token_hash is not None:
-        joined_by = f"token {keys.token_hash[:12]}"
-    return SigningHost(
-        agent_id=agent_id,
-        signing_key=entry.signing_key if entry is not None else None,
-        recorded_key=keys.signing_key if keys is not None else None,
-        login_key=login_key,
-        since=keys.enrolled_at if keys is not None else None,
-        joined_by=joined_by,
-        removed=entry is not None and entry.removed_at is not None,
-        revoked=is_revoked,
-    )
+        host = replace(host, revoked=host.login_key in revoked)
+    return host
 
 
 def _standing(host: SigningHost) -> str:

@@ -7,10 +7,8 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from bus import clock
-from bus.contract.maintenance import BookingsRequest, BookRequest, CancelRequest
+from bus.contract.maintenance import Bookings, BookingsRequest, BookRequest, CancelRequest
 from bus.errors import SettingsError
-from bus.runner import Lifecycle
-from gpuping.client.sources import Source
 from gpuping.commands.operate.author import author
 from gpuping.commands.options import (
     CHECK,
@@ -21,9 +19,9 @@ from gpuping.commands.options import (
     app,
     examples,
 )
-from gpuping.commands.query import run_query
+from gpuping.commands.query import run_answer
 from gpuping.output import tables
-from gpuping.output.json_text import print_json
+from gpuping.output.formats import counted
 
 maintenance_app = App(
     name="maintenance",
@@ -86,18 +84,12 @@ def book(
         author=author(),
     )
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        booked = await source.book_maintenance(request)
-        if as_json:
-            print_json(booked)
-        else:
-            console.print(tables.bookings_table(booked.bookings, clock.utc_now()))
+    def show(console: Console, booked: Bookings) -> None:
+        console.print(tables.bookings_table(booked.bookings, clock.utc_now()))
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(
+        lambda source: source.book_maintenance(request), show, data_dir, server_url, as_json=as_json
+    )
 
 
 @maintenance_app.command(name="list")
@@ -113,20 +105,15 @@ def list_bookings(
     """List what is booked and not over yet, the earliest first."""
     request = BookingsRequest(agent_id=agent_id, past_too=past)
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        found = await source.maintenance(request)
-        if as_json:
-            print_json(found)
-        elif found.bookings:
+    def show(console: Console, found: Bookings) -> None:
+        if found.bookings:
             console.print(tables.bookings_table(found.bookings, clock.utc_now()))
         else:
             console.print("no maintenance is booked")
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(
+        lambda source: source.maintenance(request), show, data_dir, server_url, as_json=as_json
+    )
 
 
 @maintenance_app.command
@@ -141,19 +128,17 @@ def cancel(
     """End a booking now, for all its agents. What has passed of it stays excused."""
     request = CancelRequest(booking_id=booking, author=author())
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        ended = await source.cancel_maintenance(request)
-        if as_json:
-            print_json(ended)
-        else:
-            agents = sum(len(one.agent_ids) for one in ended.bookings)
-            console.print(f"cancelled {booking}, booked for {agents} agents")
+    def show(console: Console, ended: Bookings) -> None:
+        agents = sum(len(one.agent_ids) for one in ended.bookings)
+        console.print(f"cancelled {booking}, booked for {counted(agents, 'agent')}")
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(
+        lambda source: source.cancel_maintenance(request),
+        show,
+        data_dir,
+        server_url,
+        as_json=as_json,
+    )
 
 
 def _in_utc(at: datetime) -> datetime:

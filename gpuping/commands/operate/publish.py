@@ -12,11 +12,12 @@ from bus.contract.publishing import (
     Link,
     MakeLink,
     RemoveStatusPage,
+    RevokedLinks,
     RevokeLinks,
     StatusPage,
+    StatusPages,
 )
 from bus.errors import GpupingError, SettingsError
-from bus.runner import Lifecycle
 from gpuping.client import bus_file
 from gpuping.client.sources import Source
 from gpuping.commands.command_settings import load_settings
@@ -31,9 +32,8 @@ from gpuping.commands.options import (
     app,
     examples,
 )
-from gpuping.commands.query import run_query
+from gpuping.commands.query import run_answer
 from gpuping.output import tables
-from gpuping.output.json_text import print_json
 
 DAY_SECONDS = 86_400
 
@@ -118,19 +118,13 @@ def add(  # noqa: PLR0913  # each is an option of the command
         raise SettingsError(f"status-page add: {error}") from None
     request = AddStatusPage(page=page, replace=replace, author=author())
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        added = await source.add_status_page(request)
-        if as_json:
-            print_json(added)
-            return
+    def show(console: Console, added: StatusPage) -> None:
         address = _address(f"/status/{added.name}", data_dir, server_url)
         console.print(f"everybody can see it now: {address}", soft_wrap=True, highlight=False)
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(
+        lambda source: source.add_status_page(request), show, data_dir, server_url, as_json=as_json
+    )
 
 
 @status_page_app.command(name="list")
@@ -142,20 +136,15 @@ def list_pages(
 ) -> int:
     """List the pages."""
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        found = await source.status_pages()
-        if as_json:
-            print_json(found)
-        elif found.pages:
+    def show(console: Console, found: StatusPages) -> None:
+        if found.pages:
             console.print(tables.status_pages_table(found.pages))
         else:
             console.print("there is no status page")
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(
+        lambda source: source.status_pages(), show, data_dir, server_url, as_json=as_json
+    )
 
 
 @status_page_app.command(name="show")
@@ -169,25 +158,18 @@ def show_page(
 ) -> int:
     """Show the definition of a page, and its address."""
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        pages = (await source.status_pages()).pages
-        for page in pages:
+    async def ask(source: Source) -> StatusPage:
+        for page in (await source.status_pages()).pages:
             if page.name == name:
-                break
-        else:
-            raise GpupingError(f"there is no status page {name!r}: see `gpuping status-page list`")
-        if as_json:
-            print_json(page)
-            return
+                return page
+        raise GpupingError(f"there is no status page {name!r}: see `gpuping status-page list`")
+
+    def show(console: Console, page: StatusPage) -> None:
         console.print(tables.status_pages_table((page,)))
         address = _address(f"/status/{page.name}", data_dir, server_url)
         console.print(address, soft_wrap=True, highlight=False)
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(ask, show, data_dir, server_url, as_json=as_json)
 
 
 @status_page_app.command
@@ -202,18 +184,16 @@ def remove(
     """Take a page away. Every gateway forgets it within two seconds."""
     request = RemoveStatusPage(name=name, author=author())
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        removed = await source.remove_status_page(request)
-        if as_json:
-            print_json(removed)
-        else:
-            console.print(f"removed the status page {removed.name}")
+    def show(console: Console, removed: StatusPage) -> None:
+        console.print(f"removed the status page {removed.name}")
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(
+        lambda source: source.remove_status_page(request),
+        show,
+        data_dir,
+        server_url,
+        as_json=as_json,
+    )
 
 
 @app.command(
@@ -303,19 +283,13 @@ def revoke_links(
         raise SettingsError("revoke-links: expected an agent's id, or --all")
     request = RevokeLinks(agent_id=agent_id, author=author())
 
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        revoked = await source.revoke_links(request)
-        if as_json:
-            print_json(revoked)
-            return
+    def show(console: Console, _: RevokedLinks) -> None:
         whose = agent_id or "all agents"
         console.print(f"links of {whose} that were made until now are refused within 2 s")
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(
+        lambda source: source.revoke_links(request), show, data_dir, server_url, as_json=as_json
+    )
 
 
 def _make_link(
@@ -325,19 +299,13 @@ def _make_link(
     *,
     as_json: bool,
 ) -> int:
-    async def show(
-        source: Source,
-        _: Lifecycle,
-        console: Console,
-    ) -> None:
-        link: Link = await source.make_link(request)
-        if as_json:
-            print_json(link)
-            return
+    def show(console: Console, link: Link) -> None:
         address = link.url or _address(link.path, data_dir, server_url)
         console.print(address, soft_wrap=True, highlight=False)
 
-    return run_query(show, data_dir, server_url)
+    return run_answer(
+        lambda source: source.make_link(request), show, data_dir, server_url, as_json=as_json
+    )
 
 
 def _address(
