@@ -25,7 +25,7 @@ from bus.contract.messages import (
 )
 from bus.transport.batch import MAX_MESSAGES, Write, commit
 from bus.transport.connection import Client
-from scheduler.fleet.directory import Tracked
+from scheduler.fleet.tracked import Tracked
 from scheduler.ping.accounting.admission import Admitted
 from scheduler.ping.accounting.timestamps import whole_millisecond
 from scheduler.ping.attempt import PingAttempt

@@ -17,24 +17,26 @@ from gateway.public.status_pages import StatusPages
 from gateway.request_metrics import RequestMetrics
 from gateway.routes import (
     agents,
-    alerts,
-    audit,
     badge,
     browser_sessions,
     byoc,
     chosen_agents,
     dashboard,
-    enrolments,
     events,
-    expected_gpus,
     fleet_map,
     health,
-    labels,
-    maintenance,
     metrics,
     pages,
     pings,
     public_pages,
+)
+from gateway.routes.operate import (
+    alerts,
+    audit,
+    enrolments,
+    expected_gpus,
+    labels,
+    maintenance,
     publishing,
 )
 from gateway.routes.past import beats, explanations, exports, history, series, statements

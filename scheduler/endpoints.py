@@ -46,13 +46,15 @@ from bus.transport.hedging import HedgedEndpoints
 from bus.transport.large_answers import fitting, room
 from bus.transport.micro_services import Endpoint, serve
 from scheduler.cluster.bus_clock import BusClock
-from scheduler.fleet import by_http, expected_gpus, fleet_map, labels, listing
-from scheduler.fleet.agent_facts import AgentFacts
-from scheduler.fleet.directory import Directory, Tracked
+from scheduler.fleet.directory import Directory
 from scheduler.fleet.fleet_watcher import FleetWatcher
-from scheduler.fleet.listing import Matching
+from scheduler.fleet.lists import fleet_map, listing
+from scheduler.fleet.lists.agent_facts import AgentFacts
+from scheduler.fleet.lists.listing import Matching
+from scheduler.fleet.lists.views import agent_view
 from scheduler.fleet.registry import Registration, Registry, unknown
-from scheduler.fleet.views import agent_view
+from scheduler.fleet.rules import by_http, expected_gpus, labels
+from scheduler.fleet.tracked import Tracked
 from scheduler.ping.live_events import LiveEvents
 from scheduler.ping.loop import PingLoop
 

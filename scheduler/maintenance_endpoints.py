@@ -22,11 +22,11 @@ from bus.settings import Settings
 from bus.transport.connection import Client
 from bus.transport.micro_services import Endpoint
 from scheduler.cluster.bus_clock import BusClock
-from scheduler.fleet import maintenance
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.fleet_watcher import FleetWatcher
-from scheduler.fleet.maintenance import Limits
 from scheduler.fleet.registry import Registry, unknown
+from scheduler.fleet.rules import maintenance
+from scheduler.fleet.rules.maintenance import Limits
 
 ID_BYTES = 6
 

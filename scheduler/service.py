@@ -34,14 +34,14 @@ from scheduler.cluster.presence import LOOK_SECONDS, Presence
 from scheduler.consumer_endpoints import ConsumerEndpoints
 from scheduler.endpoints import SchedulerEndpoints
 from scheduler.enrolment_endpoints import EnrolmentEndpoints
-from scheduler.fleet import duplicate_ids
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.fleet_watcher import FleetWatcher
 from scheduler.fleet.garbage_collection import FleetFreezer
+from scheduler.fleet.lists.views import agent_view
 from scheduler.fleet.registry import Registry
+from scheduler.fleet.rules import duplicate_ids
 from scheduler.fleet.timer_reconciler import TimerReconciler
 from scheduler.fleet.unsigned_hosts import UnsignedHosts
-from scheduler.fleet.views import agent_view
 from scheduler.maintenance_endpoints import MaintenanceEndpoints
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.bucket_guard import BucketGuard

@@ -29,9 +29,10 @@ from bus.transport.bucket import last_sequence, read
 from bus.transport.connection import Client
 from scheduler import policy as rules
 from scheduler.cluster.bus_clock import BusClock
-from scheduler.fleet import expected_gpus
-from scheduler.fleet.directory import Directory, Tracked
+from scheduler.fleet.directory import Directory
+from scheduler.fleet.rules import expected_gpus
 from scheduler.fleet.state_recovery import last_recorded_state, last_valid_state
+from scheduler.fleet.tracked import Tracked
 from scheduler.policy import Policy
 from scheduler.write.batcher import WriteBatcher
 from scheduler.write.timers import cancel_timer, timer

@@ -17,8 +17,8 @@ from bus.contract.messages import (
 from bus.contract.questions import Ping
 from bus.identity.signatures import GENESIS
 from bus.identity.signed_report import Checked
-from scheduler.fleet.directory import Tracked
-from scheduler.fleet.expected_gpus import expected_now
+from scheduler.fleet.rules.expected_gpus import expected_now
+from scheduler.fleet.tracked import Tracked
 from scheduler.ping.accounting.admission import Admitted
 from scheduler.ping.accounting.timestamps import whole_millisecond
 from scheduler.ping.accounting.window import WindowStart, seconds_passed, window_start

@@ -25,7 +25,8 @@ from bus.contract.messages import Timer, decode
 from bus.errors import BadMessageError
 from scheduler.cluster.history_position import HistoryPosition
 from scheduler.cluster.peers import Peers
-from scheduler.fleet.directory import Directory, Tracked
+from scheduler.fleet.directory import Directory
+from scheduler.fleet.tracked import Tracked
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.next_state import MIN_SECONDS_BETWEEN_OUTCOMES
 from scheduler.ping.pinger import new_ping_ids

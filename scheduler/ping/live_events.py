@@ -15,7 +15,7 @@ from bus.contract import subjects
 from bus.contract.messages import AgentState, encode
 from bus.contract.questions import Agent, LiveEvent, ping_of
 from bus.transport.connection import Client
-from scheduler.fleet.views import agent_view
+from scheduler.fleet.lists.views import agent_view
 from scheduler.ping.attempt import PingAttempt
 from scheduler.policy import Policy
 

@@ -20,8 +20,9 @@ from bus.errors import UnavailableError
 from bus.transport.connection import Client
 from bus.transport.consumers.pull_consumer import PullConsumer
 from scheduler.cluster.cluster import Cluster
-from scheduler.fleet.directory import Directory, Tracked
+from scheduler.fleet.directory import Directory
 from scheduler.fleet.registry import unknown
+from scheduler.fleet.tracked import Tracked
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.committer import Committer
 from scheduler.ping.due_queue import OFFER_SECONDS, DueQueue

@@ -28,7 +28,7 @@ from bus.contract.messages import (
 from bus.contract.remarks import BY_HTTP, LEDGER_EDITED, RESTORED, TWO_UNDER_ONE_ID
 from bus.identity.signed_report import HEADER, Checked
 from bus.transport.batch import Write
-from scheduler.fleet import duplicate_ids
+from scheduler.fleet.rules import duplicate_ids
 from scheduler.ping.accounting.admission import Admitted
 from scheduler.ping.accounting.silence import (
     heard_late,

@@ -18,7 +18,8 @@ from bus.transport.batch import MAX_MESSAGES, commit
 from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.peers import Peers
-from scheduler.fleet.directory import Directory, Tracked
+from scheduler.fleet.directory import Directory
+from scheduler.fleet.tracked import Tracked
 from scheduler.ping.loop import PingLoop
 from scheduler.write.timers import is_overdue, timer
 

@@ -31,8 +31,8 @@ from bus.contract.questions import HistoryRequest
 from bus.contract.statements import FleetReplayRequest, StatementRequest
 from bus.errors import RefusedError
 from bus.settings import load
-from scheduler.fleet.directory import Tracked
-from scheduler.fleet.maintenance import Limits, booked, cancelled, check_times, has_label
+from scheduler.fleet.rules.maintenance import Limits, booked, cancelled, check_times, has_label
+from scheduler.fleet.tracked import Tracked
 from scheduler.ping.accounting.admission import Admitted
 from scheduler.ping.accounting.window import admit_report, excused_spans, measured_window
 from scheduler.ping.attempt import PingAttempt

@@ -30,8 +30,9 @@ from bus.contract.questions import (
 from bus.contract.statements import FleetReplayRequest, Statement, StatementRequest
 from bus.settings import load
 from gateway.routes import byoc
-from scheduler.fleet.directory import Directory, Tracked
-from scheduler.fleet.views import agent_view
+from scheduler.fleet.directory import Directory
+from scheduler.fleet.lists.views import agent_view
+from scheduler.fleet.tracked import Tracked
 from scheduler.ping.accounting.admission import ALWAYS
 from scheduler.ping.accounting.timestamps import milliseconds
 from storage.answers import history, tables

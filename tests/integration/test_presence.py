@@ -19,7 +19,7 @@ from bus.transport import connection
 from gpuping.client.own_server import OwnServer
 from gpuping.client.own_server import running as own_server_running
 from scheduler.cluster import presence
-from scheduler.fleet.views import agent_view
+from scheduler.fleet.lists.views import agent_view
 from scheduler.service import Scheduler, running
 from tests.ports import free_port
 from tests.waiting import until

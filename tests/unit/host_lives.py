@@ -31,7 +31,7 @@ from bus.contract.messages import (
 )
 from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import TOLERANCE_SECONDS, BusClock
-from scheduler.fleet.directory import Tracked
+from scheduler.fleet.tracked import Tracked
 from scheduler.ping.accounting.admission import OTHER_CLOCK_MS, SAME_CLOCK_MS
 from scheduler.ping.accounting.timestamps import milliseconds
 from scheduler.ping.attempt import PingAttempt

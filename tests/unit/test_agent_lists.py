@@ -19,11 +19,11 @@ from bus.contract.messages import (
     encode,
 )
 from bus.contract.questions import ListRequest
-from scheduler.fleet import agent_facts, listing
-from scheduler.fleet.agent_facts import AgentFacts
 from scheduler.fleet.directory import Directory
-from scheduler.fleet.listing import Matching
-from scheduler.fleet.views import agent_view
+from scheduler.fleet.lists import agent_facts, listing
+from scheduler.fleet.lists.agent_facts import AgentFacts
+from scheduler.fleet.lists.listing import Matching
+from scheduler.fleet.lists.views import agent_view
 from tests.unit.test_directory_due import NOW, POLICY
 
 LATER = datetime(2026, 11, 24, tzinfo=UTC)

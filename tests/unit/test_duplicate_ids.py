@@ -14,7 +14,7 @@ from bus.contract.messages import (
     UptimeReport,
     Window,
 )
-from scheduler.fleet.duplicate_ids import REMEMBERED, Identities, identities, is_conflicting
+from scheduler.fleet.rules.duplicate_ids import REMEMBERED, Identities, identities, is_conflicting
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 ENTRY = AgentEntry(agent_id="a", registered_at=NOW, enrolled_at=NOW)

@@ -21,7 +21,7 @@ from bus.identity.signatures import GENESIS
 from bus.identity.signed_report import HEADER, ReportSigner
 from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import BusClock
-from scheduler.fleet.directory import Tracked
+from scheduler.fleet.tracked import Tracked
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.outages.bus_monitor import BusMonitor
 from scheduler.ping.outages.server_monitor import ServerMonitor

@@ -6,7 +6,7 @@ import pytest
 
 from bus.contract.messages import AgentEntry, MaintenanceWindow
 from bus.errors import RefusedError
-from scheduler.fleet.maintenance import (
+from scheduler.fleet.rules.maintenance import (
     MAX_KEPT,
     Limits,
     booked,

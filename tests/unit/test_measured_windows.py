@@ -16,7 +16,7 @@ from bus.contract.messages import (
     decode,
     encode,
 )
-from scheduler.fleet.directory import Tracked
+from scheduler.fleet.tracked import Tracked
 from scheduler.ping.accounting.admission import MeasuredWindow
 from scheduler.ping.accounting.window import measured_window, window_start
 from scheduler.ping.attempt import PingAttempt

@@ -7,7 +7,7 @@ import pytest
 
 from bus.contract.messages import PingRequest, encode
 from bus.identity.signed_report import BadSignatureError, Checked
-from scheduler.fleet.directory import Tracked
+from scheduler.fleet.tracked import Tracked
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.signature_checks import (
     IN_THREAD_FROM,

@@ -9,7 +9,7 @@ from bus.contract.questions import ExpectedGpus
 from gpuping.output import tables
 from gpuping.output.terminal import PipeConsole
 from scheduler.fleet.directory import Directory
-from scheduler.fleet.views import agent_view
+from scheduler.fleet.lists.views import agent_view
 from scheduler.policy import Policy
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

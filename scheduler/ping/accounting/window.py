@@ -18,7 +18,7 @@ from bus.contract.messages import (
     Span,
     UptimeReport,
 )
-from scheduler.fleet.directory import Tracked
+from scheduler.fleet.tracked import Tracked
 from scheduler.ping.accounting.admission import (
     ALWAYS,
     OTHER_CLOCK_MS,

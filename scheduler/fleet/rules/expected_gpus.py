@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from bus.contract.messages import AgentEntry, GpuChange
 from bus.contract.questions import ExpectedGpus, ExpectGpusRequest
 from bus.errors import RefusedError
-from scheduler.fleet.directory import CLOCK_TOLERANCE, Tracked
+from scheduler.fleet.tracked import CLOCK_TOLERANCE, Tracked
 
 MAX_CHANGES = 2_000  # of one host: an entry must fit into a message
 _MILLISECOND = timedelta(milliseconds=1)

@@ -14,7 +14,7 @@ from bus.contract.messages import (
 )
 from bus.contract.questions import Agent, GpuSummary
 from scheduler import policy as rules
-from scheduler.fleet.directory import Tracked
+from scheduler.fleet.tracked import Tracked
 from scheduler.policy import Policy
 
 

@@ -13,8 +13,9 @@ from msgspec import Struct
 
 from bus.contract.messages import AgentEntry, GpuState, decode
 from bus.contract.questions import GpuCounts
-from scheduler.fleet.directory import Directory, Tracked
-from scheduler.fleet.views import gpus_of
+from scheduler.fleet.directory import Directory
+from scheduler.fleet.lists.views import gpus_of
+from scheduler.fleet.tracked import Tracked
 
 # Agents that are read, searched and counted before other tasks get a turn.
 READ_STEP = 500

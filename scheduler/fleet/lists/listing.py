@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from bus.contract.messages import AgentState, Status
 from bus.contract.questions import AgentOrder, ListRequest
-from scheduler.fleet.agent_facts import AgentFacts
-from scheduler.fleet.directory import Directory, Tracked
-from scheduler.fleet.maintenance import has_label
+from scheduler.fleet.directory import Directory
+from scheduler.fleet.lists.agent_facts import AgentFacts
+from scheduler.fleet.rules.maintenance import has_label
+from scheduler.fleet.tracked import Tracked
 from scheduler.policy import Policy
 
 SCAN_STEP = 5000  # agents examined before other tasks get a turn

@@ -12,8 +12,9 @@ from bus.contract.fleet_map import (
     FleetMapRequest,
     tenths,
 )
-from scheduler.fleet.agent_facts import AgentFacts
-from scheduler.fleet.directory import Directory, Tracked
+from scheduler.fleet.directory import Directory
+from scheduler.fleet.lists.agent_facts import AgentFacts
+from scheduler.fleet.tracked import Tracked
 
 READ_STEP = 1_000  # agents read before other tasks get a turn
 NO_GROUP = "-"  # of an agent without the label

@@ -1,0 +1,1 @@
+"""What operators look after: labels, GPUs, maintenance, alerts, enrolments and public pages."""

@@ -1,0 +1,1 @@
+"""What is shown of agents: their views, lists of them, and the map of the fleet."""

@@ -1,0 +1,1 @@
+"""What may be changed about an agent, and whether two answer under one id. Pure."""
