@@ -125,6 +125,22 @@ def test_a_rotation_is_finished_once_everybody_has_new_credentials(
     assert standings() == ["void", "void"]
 
 
+def test_the_credentials_of_several_services_go_to_a_folder_that_is_made(tmp_path: Path) -> None:
+    def said(*words: str, code: int = 0) -> str:
+        done = run_here("creds", *words, "--data-dir", str(tmp_path / "fleet"))
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
+    said("init")
+    folder = tmp_path / "to/creds"
+    said("service", "layout", "storage", "-o", str(folder))
+    assert sorted(file.name for file in folder.iterdir()) == ["layout.creds", "storage.creds"]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    file = folder / "storage.creds"
+    refused = said("service", "layout", "storage", "-o", str(file), code=2)
+    assert "expected a folder" in refused
+
+
 def test_files_are_their_owners_alone_and_never_overwritten(fleet: Up, tmp_path: Path) -> None:
     path = tmp_path / "storage.creds"
     creds(fleet, "service", "storage", "-o", str(path))

@@ -195,12 +195,18 @@ def service(
 ) -> int:
     """Make the credentials of services, or of the operator (10 years, unless --days is given).
 
-    Of several roles each gets a file ROLE.creds; --output is their folder then. --if-needed is for
+    Of several roles each gets a file ROLE.creds; --output is their folder then, which is made where
+    it is not there. --if-needed is for
     scripts that run at each start: it replaces a file whose key is revoked, expires within 30 days
     or is of an earlier signing key, and leaves every other as it is.
     """
-    if len(roles) > 1 and output is not None and not output.is_dir():
-        raise SettingsError(f"--output={str(output)!r}: expected a folder for several roles")
+    if len(roles) > 1 and output is not None:
+        try:
+            output.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError:
+            raise SettingsError(
+                f"--output={str(output)!r}: expected a folder for several roles"
+            ) from None
     for role in roles:
         if if_needed:
             _issue_if_needed(role, output, data_dir)
