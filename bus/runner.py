@@ -258,14 +258,29 @@ def run_service(
 def report(error: BaseException, program: str = _PROGRAM) -> int:
     """Writes the error to standard error, in one line if it was foreseen. Returns the exit code."""
     causes = list(_leaves(error))
-    for cause in causes:
-        if not isinstance(cause, GpupingError):
-            text = "".join(traceback.format_exception(error))
-            print(redact(text), file=sys.stderr, end="")  # noqa: T201
-            return FAILED
-    first = causes[0]
-    complain(str(first), program)
-    return WRONG_USAGE if _is_wrong_usage(first) else FAILED
+    lines = [_foreseen(cause) for cause in causes]
+    if None in lines:
+        text = "".join(traceback.format_exception(error))
+        print(redact(text), file=sys.stderr, end="")  # noqa: T201
+        return FAILED
+    complain(str(lines[0]), program)
+    return WRONG_USAGE if _is_wrong_usage(causes[0]) else FAILED
+
+
+def _foreseen(error: BaseException) -> str | None:
+    """Returns what to say of an error that was foreseen, and None for any other.
+
+    A file that this user may not use is foreseen wherever it is met: a data dir, or a folder with
+    credentials, belongs to one user.
+    """
+    if isinstance(error, GpupingError):
+        return str(error)
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return (
+            f"{error.filename} cannot be used: {error.strerror}; run this as the user to whom it "
+            "belongs, or choose another --data-dir"
+        )
+    return None
 
 
 def complain(text: str, program: str = _PROGRAM) -> None:

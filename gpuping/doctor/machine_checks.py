@@ -139,7 +139,7 @@ def _credential_files(settings: Settings) -> list[Path]:
         else:
             found.append(given)
     for folder in folders:
-        if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK):
+        if os.access(folder, os.R_OK | os.X_OK) and folder.is_dir():
             found += sorted(folder.rglob("*.creds"))
     return [path for path in dict.fromkeys(found) if os.access(path, os.R_OK)]
 

@@ -186,6 +186,17 @@ async def test_an_error_that_was_foreseen_is_one_line(error: str, code: int, tex
         assert await end_of(process) == (code, text)
 
 
+async def test_a_file_of_another_user_is_one_line() -> None:
+    error = "raise PermissionError(13, 'Permission denied', '/srv/gpuping/nats')"
+    async with program(error) as process:
+        _, err = await process.communicate()
+    assert process.returncode == 1
+    assert err.decode() == (
+        "program: /srv/gpuping/nats cannot be used: Permission denied; run this as the user to "
+        "whom it belongs, or choose another --data-dir\n"
+    )
+
+
 async def test_any_other_error_has_a_traceback() -> None:
     async with program("1 / 0") as process:
         code, text = await end_of(process)
