@@ -84,6 +84,21 @@ def test_what_must_survive_is_on_volumes() -> None:
     assert "sync_interval: always" in (ROOT / "deploy/nats.conf").read_text()
 
 
+def test_no_container_leaves_a_volume_without_a_name() -> None:
+    """Where an image declares a volume, every container that mounts nothing there makes a new one.
+
+    `docker compose down` keeps those: eight more at each start of the single server.
+    """
+    assert "VOLUME" not in (ROOT / "deploy/Dockerfile").read_text()
+    for service in SERVICES.values():
+        for volume in service.get("volumes", []):
+            source = volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
+            assert source.startswith("./") or source in COMPOSE["volumes"]
+    assert "/data:mode=1777" in SERVICES["cli"]["tmpfs"], (
+        "`gpuping doctor` wants a data dir that it can write"
+    )
+
+
 def test_a_plain_start_is_the_single_server_and_nothing_else() -> None:
     plain = {name for name, service in SERVICES.items() if "profiles" not in service}
     wanted = {"setup", "layout", "nats", "scheduler", "storage", "gateway", "enrolment", "alerts"}
