@@ -7,7 +7,7 @@ simulated GPUs.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -222,13 +222,20 @@ def assert_nobody_escalated(history: History) -> None:
 
 
 def assert_windows_tile(history: History, agent_id: str) -> None:
-    """Each window is the time between two marks; agentd's marks are positions in its ledger."""
+    """Each window begins where the one before ended, to the millisecond.
+
+    The scheduler measures it, from sending to sending. Agentd's marks are positions in its ledger,
+    taken when it answers: they are as far apart as the window is long, but for the time that the
+    two pings were on their way.
+    """
     answered = [state for state in history[agent_id] if state.last.outcome == "answered"]
     for before, after in pairwise(answered):
+        where = (agent_id, after.ping_seq)
+        assert after.last.since == at(before), where
+        window = (at(after) - at(before)) // timedelta(milliseconds=1)
+        assert round((after.last.window_seconds or 0.0) * 1000) == window, where
         ledger, _, since = (before.since_mark or "").partition(".")
         same_ledger, _, until = (after.since_mark or "").partition(".")
-        assert ledger == same_ledger
-        assert after.last.window_seconds == (int(until) - int(since)) / 1000, (
-            agent_id,
-            after.ping_seq,
-        )
+        assert ledger == same_ledger, where
+        on_the_way = max(before.last.response_ms or 0.0, after.last.response_ms or 0.0)
+        assert abs(int(until) - int(since) - window) <= on_the_way + 2, where
