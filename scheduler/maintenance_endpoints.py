@@ -88,14 +88,17 @@ class MaintenanceEndpoints:
             author=body.author,
             booked_at=now,
         )
+
+        def with_booking(entry: AgentEntry) -> AgentEntry:
+            tracked = self._directory.get(entry.agent_id)
+            open_since = None if tracked is None else tracked.window_since
+            return maintenance.booked(entry, window, now, self._limits, open_since)
+
         for entry in entries:
-            maintenance.booked(entry, window, now, self._limits)
+            with_booking(entry)
         booked = []
         for entry in entries:
-            _, after = await self._registry.change(
-                entry.agent_id,
-                lambda before: maintenance.booked(before, window, now, self._limits),
-            )
+            _, after = await self._registry.change(entry.agent_id, with_booking)
             booked.append(after)
         found = maintenance.bookings(booked, now, past_too=False)
         mine = tuple(one for one in found if one.booking_id == window.booking_id)

@@ -79,6 +79,12 @@ def gpu_available(ledger: Ledger, now: int) -> bool:
     return "up" in states or "degraded" in states
 
 
+def owed(ledger: Ledger, request: PingRequest) -> set[str]:
+    """Returns the GPUs that are expected, or were within the window that the request asks for."""
+    changed = [change.uuid for change in request.expected_changes]
+    return {*ledger.expected, *changed}
+
+
 def encoded(full: UptimeReport, expected: Collection[str]) -> bytes:
     """The report's bytes, within LARGEST_BYTES where the expected GPUs fit into that.
 

@@ -142,7 +142,9 @@ def _phases(
         return [Phase(window, None)]
     phases: list[Phase] = []
     end = window.end
-    for change in sorted(request.expected_changes, key=lambda change: change.seconds_ago):
+    # Of changes that took effect at one moment the last one is undone first.
+    newest_first = reversed(request.expected_changes)
+    for change in sorted(newest_first, key=lambda change: change.seconds_ago):
         at = ages.position(_bounded_ms(change.seconds_ago))
         begin = min(end, max(window.begin, at))
         phases.append(Phase(Interval(begin, end), expected))

@@ -96,7 +96,7 @@ class Responder:
     async def look(self, request: PingRequest) -> bytes:
         """The report's bytes for a request without a ping_id. Nothing changes by it."""
         await self._wait_for_first_look(request)
-        return self._encoded(self.report(request))
+        return self._encoded(self.report(request), request)
 
     async def answer(self, request: PingRequest, request_bytes: bytes) -> Answer:
         """The report for a ping that counts. A repeated ping gets the bytes that it got before."""
@@ -133,7 +133,7 @@ class Responder:
         report = self._report_at(request, clocks)
         self._check_loop.queue(ledger.count(ledger.position(clocks)))
         await self._check_loop.sync()
-        payload = self._encoded(report)
+        payload = self._encoded(report, request)
         headers = {}
         if self._signer is not None:
             headers[HEADER] = self._signer.sign(
@@ -184,8 +184,8 @@ class Responder:
             simulated=self._check_loop.probe.simulated,
         )
 
-    def _encoded(self, report: UptimeReport) -> bytes:
-        return reports.encoded(report, self._check_loop.ledger.expected)
+    def _encoded(self, report: UptimeReport, request: PingRequest) -> bytes:
+        return reports.encoded(report, reports.owed(self._check_loop.ledger, request))
 
     async def gpu_status(self) -> GpuStatus:
         """Each GPU, with the driver's details where they come within DETAILS_SECONDS."""

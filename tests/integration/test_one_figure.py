@@ -431,7 +431,7 @@ def test_a_gpu_that_was_replaced_is_accounted_until_then_and_the_new_one_from_th
     made = october(life)
     enrolled = {gpu.uuid: round(gpu.enrolled_seconds * 1000) for gpu in made.gpus}
     host_ms = round(made.enrolled_seconds * 1000)
-    replaced_at = life.gpus["GPU-old"].end
+    replaced_at = life.gpus["GPU-old"][0].end
     began = milliseconds(life.enrolments[0].since)
     assert enrolled["GPU-old"] == replaced_at - began
     assert enrolled["GPU-old"] + enrolled["GPU-new"] == host_ms

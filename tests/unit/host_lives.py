@@ -23,14 +23,18 @@ from bus.contract import subjects
 from bus.contract.durations import Durations, Interval
 from bus.contract.messages import (
     AgentEntry,
+    AgentState,
     AnsweredPing,
+    Enrolment,
     GpuChange,
     PingRequest,
     Span,
     decode,
 )
+from bus.contract.questions import ExpectGpusRequest
 from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import TOLERANCE_SECONDS, BusClock
+from scheduler.fleet.rules import expected_gpus as gpu_rules
 from scheduler.fleet.tracked import Tracked
 from scheduler.ping.accounting.admission import OTHER_CLOCK_MS, SAME_CLOCK_MS
 from scheduler.ping.accounting.timestamps import milliseconds
@@ -45,7 +49,6 @@ TIMEOUT = 10_000
 HOUR = 3_600_000
 DRIFT = 100e-6
 CALENDAR = datetime(2026, 11, 1, tzinfo=UTC)
-WALL = milliseconds(CALENDAR)
 STATES = ("up", "degraded", "down", "unknown")
 BEST_FIRST = ("up", "degraded", "unknown", "down")
 KEPT, OLD, NEW = "GPU-kept", "GPU-old", "GPU-new"
@@ -75,7 +78,17 @@ class Kind(NamedTuple):
     outage: bool = False  # of the bus
     booked: bool = False  # maintenance windows
     replaced: bool = False  # a GPU is exchanged, with the operator's word
+    toggled: bool = False  # a GPU is forgotten and expected again, several times in a window
     windows: int = 14
+    calendar: datetime = CALENDAR  # when lives begin
+
+    def on_calendar(self, at: int) -> datetime:
+        """A moment of a life, in milliseconds from its begin, as the operator dates it."""
+        return self.calendar + timedelta(milliseconds=at)
+
+    def since_begin(self, at: datetime) -> int:
+        """The reverse, rounded down to the millisecond."""
+        return milliseconds(at) - milliseconds(self.calendar)
 
 
 class Trouble(NamedTuple):
@@ -106,6 +119,8 @@ class Life:
         self.swap = self.end // 2 if kind.replaced else 4 * self.end
         self.troubles = self._draw_troubles(dice)
         self.changes = [self._draw_changes(dice) for _ in range(3)]
+        # When the operator forgets the old GPU, and expects it again, in turn.
+        self.toggles = self._draw_toggles(dice) if kind.toggled else []
         self.wall_steps = self._draw_wall_steps(dice)
         self.pieces = list(self._true_pieces())
         self._begins = [piece.begin for piece in self.pieces]
@@ -150,6 +165,18 @@ class Life:
                 changes.append((at, state))
         return changes
 
+    def _draw_toggles(self, dice: random.Random) -> list[int]:
+        toggles = []
+        at = dice.randrange(self.pause)
+        while at < self.end:
+            toggles.append(at)
+            at += dice.randrange(1, self.pause // dice.choice((1, 2, 5)))
+        return toggles
+
+    def expects_old(self, at: int) -> bool:
+        """Whether the old GPU is expected; where GPUs are exchanged, `swap` tells."""
+        return bisect_right(self.toggles, at) % 2 == 0
+
     def _draw_wall_steps(self, dice: random.Random) -> list[tuple[int, int]]:
         """When the host's wall clock is set, and by how much."""
         steps = []
@@ -162,7 +189,7 @@ class Life:
         return sorted(steps)
 
     def _true_pieces(self) -> Iterator[Piece]:
-        edges = {-HOUR, self.swap, 4 * self.end}
+        edges = {-HOUR, self.swap, 4 * self.end, *self.toggles}
         for changes in self.changes:
             edges.update(at for at, _ in changes)
         for trouble in self.troubles:
@@ -180,6 +207,8 @@ class Life:
         new = self.hardware(2, at)
         second = new if at >= self.swap else old
         host = max(kept, second, key=BEST_FIRST.index)
+        if not self.expects_old(at):
+            host = kept
         return (host, kept, old, new)
 
     def hardware(self, gpu: int, at: int) -> str:
@@ -224,8 +253,12 @@ def _split(
 class Host:
     """A machine with agentd on it, advanced from moment to moment of true time."""
 
-    def __init__(self, dice: random.Random, life: Life, folder: Path) -> None:
+    def __init__(
+        self, dice: random.Random, life: Life, folder: Path, agent_id: str = "host"
+    ) -> None:
         self._life = life
+        self._wall_begin = milliseconds(life.kind.calendar)
+        self._agent_id = agent_id
         self._settings = settings.load(
             {},
             AGENT_GPU_CHECK_INTERVAL_SECONDS=life.kind.check / 1000,
@@ -256,7 +289,7 @@ class Host:
 
     def clocks(self) -> ClockReading:
         boot = round((self.now - self._boot_began) * self._rate)
-        wall = round(WALL + self.now * self._rate) + self._wall_error
+        wall = round(self._wall_begin + self.now * self._rate) + self._wall_error
         return ClockReading(boot, wall)
 
     @property
@@ -355,10 +388,10 @@ class Host:
         if request.expected_gpus is not None:
             self.store.queue(ledger.enroll(request.expected_gpus))
         clocks = self.clocks()
-        report = reports.report(ledger, "host", request, clocks, "test")
+        report = reports.report(ledger, self._agent_id, request, clocks, "test")
         self.store.queue(ledger.count(ledger.position(clocks)))
         self.store.save(sync=True)
-        return reports.encoded(report, ledger.expected)
+        return reports.encoded(report, reports.owed(ledger, request))
 
 
 class SchedulerClock:
@@ -406,7 +439,7 @@ class SchedulerClock:
         return AnsweredPing(
             boot_id=self.boot_id,
             boottime=self.boottime(at),
-            bus_time=on_calendar(self.server(at)),
+            bus_time=self._kind.on_calendar(self.server(at)),
         )
 
     def server(self, at: int) -> int:
@@ -416,10 +449,6 @@ class SchedulerClock:
     def _own(self, at: int) -> int:
         stepped = at >= self._step_at
         return round(at * self._rate) + self._error + (self._kind.step if stepped else 0)
-
-
-def on_calendar(at: int) -> datetime:
-    return CALENDAR + timedelta(milliseconds=at)
 
 
 def make_pinger(*, believes_unheard: bool) -> Pinger:
@@ -460,12 +489,22 @@ class Sent(NamedTuple):
 class LifeRun:
     """One life from its enrolment to its end, audited window by window."""
 
-    def __init__(self, kind: Kind, seed: str, folder: Path, findings: Findings) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        seed: str,
+        folder: Path,
+        findings: Findings,
+        agent_id: str = "host",
+    ) -> None:
         self.dice = random.Random(seed)
         self.kind = kind
         self.seed = seed
+        self.agent_id = agent_id
+        self.states: list[AgentState] = []  # as they are written, oldest first
+        self.enrolments: list[Enrolment] = []
         self.life = Life(self.dice, kind)
-        self.host = Host(self.dice, self.life, folder)
+        self.host = Host(self.dice, self.life, folder, agent_id)
         step_at = 4 * self.life.end
         if kind.step or kind.server_step:
             step_at = self.dice.randrange(self.life.end)
@@ -483,6 +522,7 @@ class LifeRun:
         self.accounted = 0  # ms of the windows of the present enrolment
         self.enrolled_at = 0  # on the calendar, ms of the epoch
         self.pings = 0
+        self._toggled = 0  # how many of the life's toggles the registry knows
 
     # ---- the registry ----------------------------------------------------------------------------
 
@@ -498,17 +538,20 @@ class LifeRun:
         host.advance(at + self.dice.randrange(40))
         wall = max(self.clocks[scheduler].wall(host.now), self._last_wall())
         microseconds = timedelta(microseconds=self.dice.randrange(1000))
-        enrolled_at = on_calendar(wall) + microseconds
+        enrolled_at = self.kind.on_calendar(wall) + microseconds
+        self.enrolments.append(Enrolment(enrolled_at))
         before = self.tracked.entry
+        expected_gpus: tuple[str, ...] = (KEPT, OLD) if self.kind.toggled else ()
         entry = AgentEntry(
-            agent_id="host",
+            agent_id=self.agent_id,
             registered_at=enrolled_at,
             enrolled_at=enrolled_at,
             mark=mark,
             enrolled_clocks=self.clocks[scheduler].reading(host.now),
-            expected_gpus=before.expected_gpus if before else (),
+            expected_gpus=before.expected_gpus if before else expected_gpus,
             maintenance=tuple(
-                Span(on_calendar(span.begin), on_calendar(span.end)) for span in self.booked
+                Span(self.kind.on_calendar(span.begin), self.kind.on_calendar(span.end))
+                for span in self.booked
             ),
         )
         self._set_entry(entry)
@@ -520,7 +563,7 @@ class LifeRun:
         state = self.tracked.state
         if state is None or state.last_answered_at is None:
             return -HOUR
-        return milliseconds(state.last_answered_at) - WALL
+        return self.kind.since_begin(state.last_answered_at)
 
     def _set_entry(self, entry: AgentEntry) -> None:
         self.tracked.entry = entry
@@ -530,12 +573,28 @@ class LifeRun:
         """The operator says that the new GPU stands for the old one from now on."""
         entry = self.tracked.entry
         assert entry
-        since = on_calendar(wall)
+        since = self.kind.on_calendar(wall)
         changes = (
             GpuChange(uuid=OLD, expected=False, since=since, author="test", at=since),
             GpuChange(uuid=NEW, expected=True, since=since, author="test", at=since),
         )
         self._set_entry(replace(entry, expected_gpus=(KEPT, NEW), gpu_changes=changes))
+
+    def _toggle_gpus(self, until: int) -> None:
+        """The operator says when the old GPU was no longer expected, and when it was again."""
+        self.host.advance(until)
+        while self._toggled < len(self.life.toggles):
+            at = self.life.toggles[self._toggled]
+            if at > until:
+                return
+            self._toggled += 1
+            asked = ExpectGpusRequest(
+                expected_gpus=(KEPT, OLD) if self.life.expects_old(at) else (KEPT,),
+                author="test",
+                since=self.kind.on_calendar(self.clocks[0].wall(at)),
+            )
+            now = self.kind.on_calendar(self.clocks[0].wall(until))
+            self._set_entry(gpu_rules.changed(self.tracked, asked, now))
 
     # ---- the life --------------------------------------------------------------------------------
 
@@ -551,7 +610,13 @@ class LifeRun:
         if kind.outage:
             outage = Interval(life.end // 3, life.end // 3 + 3 * kind.pause[1])
         enrols_again_at = life.end * 2 // 3
-        if kind.step or kind.server_step or kind.replaced or self.dice.random() < 0.7:
+        if (
+            kind.step
+            or kind.server_step
+            or kind.replaced
+            or kind.toggled
+            or self.dice.random() < 0.7
+        ):
             enrols_again_at = 4 * life.end
         swapped = False
         due = self.host.now + self.dice.randrange(kind.pause[0])
@@ -564,6 +629,7 @@ class LifeRun:
             if kind.replaced and not swapped and due >= life.swap:
                 self._replace_gpu(self.clocks[0].wall(life.swap))
                 swapped = True
+            self._toggle_gpus(due)
             at = due
             if at in outage:
                 at = outage.end
@@ -575,6 +641,12 @@ class LifeRun:
     def _remove_and_enrol_again(self, due: int) -> None:
         """A removal pings for the last time; then time passes in which nobody is billed."""
         self._ping(due)
+        removed_at = self.kind.on_calendar(
+            max(self.clocks[0].wall(self.host.now), self._last_wall())
+        )
+        *earlier, last = self.enrolments
+        removed_at = max(removed_at, self.states[-1].last.pinged_at)
+        self.enrolments = [*earlier, Enrolment(last.since, removed_at)]
         self.host.advance(self.host.now + self.dice.randrange(self.kind.pause[1]))
         by_operator = self.dice.random() < 0.5 or not self.host.answers
         self.register(by_operator=by_operator)
@@ -587,9 +659,11 @@ class LifeRun:
         scheduler = dice.randrange(len(self.clocks))
         clock = self.clocks[scheduler]
         self.pings += 1
-        attempt = PingAttempt("host", self.tracked, f"ping-{self.pings}", None)
+        attempt = PingAttempt(self.agent_id, self.tracked, f"ping-{self.pings}", None)
         sent = clock.reading(at)
-        attempt.start(on_calendar(clock.wall(at)), f"nonce-{self.pings}", sent, TIMEOUT / 1000)
+        attempt.start(
+            self.kind.on_calendar(clock.wall(at)), f"nonce-{self.pings}", sent, TIMEOUT / 1000
+        )
         attempt.clamped_ms = clock.clamped(at)
         pause = dice.randrange(self.kind.pause[0], self.kind.pause[1] + 1)
         answer = dice.randrange(1, 50)
@@ -621,13 +695,14 @@ class LifeRun:
 
     def _record(self, attempt: PingAttempt, result: PingResult, at: int) -> None:
         """What the committer does with the outcome, and the directory with what was written."""
-        state = next_state(attempt, result, on_calendar(self.clocks[0].wall(at)), POLICY)
-        agent_key = subjects.agent_key("host")
+        state = next_state(attempt, result, self.kind.on_calendar(self.clocks[0].wall(at)), POLICY)
+        agent_key = subjects.agent_key(self.agent_id)
         for write in writes(attempt, state):
             if write.subject == agent_key:
                 self._set_entry(decode(write.payload, AgentEntry))
         self.tracked.state = state
         self.tracked.state_revision += 1
+        self.states.append(state)
 
     def _answered(self, attempt: PingAttempt, data: bytes, sent: Sent) -> None:
         attempt.response_ms = float(sent.answer)
@@ -645,7 +720,7 @@ class LifeRun:
             self.findings.refused_where = f"{self.seed}: {result} at ping {attempt.seq}"
             return
         self._audit(attempt, sent, unheard)
-        wall = milliseconds(attempt.pinged_at) - WALL
+        wall = self.kind.since_begin(attempt.pinged_at)
         self.sent = sent._replace(wall=wall)
 
     # ---- the audit -------------------------------------------------------------------------------
@@ -675,6 +750,9 @@ class LifeRun:
             assert admitted.host.good == 0, self.seed
             return
         self._compare(KEPT, admitted.gpus[KEPT], truth[1], allowed)
+        if self.kind.toggled:
+            self._check_expected_length(attempt)
+            return
         if not self.kind.replaced:
             self._compare(OLD, admitted.gpus[OLD], truth[2], allowed)
             return
@@ -686,6 +764,23 @@ class LifeRun:
                 part = self.life.truth(begin, end, excused, lost_before)[row]
                 good = part[0] + part[1]
                 self._note(uuid, abs(admitted.gpus[uuid].good - good) - allowed, part)
+
+    def _check_expected_length(self, attempt: PingAttempt) -> None:
+        """The old GPU's row is as long as it was expected, by the scheduler's clock."""
+        assert attempt.admitted
+        assert attempt.pinged_at
+        begin = since = self.sent.wall
+        until = self.kind.since_begin(attempt.pinged_at)
+        expected_ms = 0
+        is_expected = True
+        for toggle in self.life.toggles:
+            at = min(max(self.clocks[0].wall(toggle), since), until)
+            expected_ms += at - begin if is_expected else 0
+            begin = at
+            is_expected = not is_expected
+        expected_ms += until - begin if is_expected else 0
+        row = attempt.admitted.gpus.get(OLD, Durations())
+        assert row.window == expected_ms, self.seed
 
     def _calendar_error(self, sent: Sent, truly: int) -> int:
         """How far a window may be from what truly passed, where no clock of ours was set in it."""

@@ -269,7 +269,7 @@ class World:
             self.store.queue(self.ledger.count(self.ledger.position(now)))
             self.store.save(sync=True)  # as the responder does before it answers
             self._remember_synced()
-        report = decode(reports.encoded(full, self.ledger.expected), UptimeReport)
+        report = decode(reports.encoded(full, reports.owed(self.ledger, request)), UptimeReport)
         check_sums(report)
         return report
 

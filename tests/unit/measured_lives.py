@@ -25,7 +25,14 @@ from bus.contract.messages import (
     Window,
     encode,
 )
-from scheduler.ping.accounting.admission import ALWAYS, MeasuredWindow, Refused, ReportedTime, admit
+from scheduler.ping.accounting.admission import (
+    ALWAYS,
+    FOR_EVER,
+    MeasuredWindow,
+    Refused,
+    ReportedTime,
+    admit,
+)
 from scheduler.ping.accounting.timestamps import milliseconds
 from scheduler.policy import Answered, Excused, Missed, PingResult, Policy, advance
 
@@ -63,7 +70,7 @@ class Life(Struct, frozen=True):
     states: list[AgentState]
     kept: list[AgentState]
     enrolments: list[Enrolment]
-    gpus: dict[str, Interval]  # milliseconds since 1970
+    gpus: dict[str, tuple[Interval, ...]]  # milliseconds since 1970
 
     def asked_until(self, enrolment: Enrolment) -> datetime:
         """Returns the last ping of an enrolment that was sent and that history knows of.
@@ -122,8 +129,8 @@ def live(agent_id: str, kind: Kind, start: datetime, told: list[Event]) -> Life:
         now += timedelta(minutes=event.minutes, milliseconds=index)
         if index == half and kind == "replaced":
             changed = milliseconds(now) - event.minutes * MINUTE_MS // 2
-            gpus["GPU-old"] = Interval(ALWAYS.begin, changed)
-            gpus["GPU-new"] = Interval(changed, ALWAYS.end)
+            gpus["GPU-old"] = (Interval(FOR_EVER.begin, changed),)
+            gpus["GPU-new"] = (Interval(changed, FOR_EVER.end),)
         outcome = event.outcome
         if kind == "dead" and index >= half and outcome == "answered":
             outcome = "missed"
@@ -176,7 +183,7 @@ def _last(
     now: datetime,
     outcome: str,
     event: Event,
-    expected: dict[str, Interval],
+    expected: dict[str, tuple[Interval, ...]],
     kind: Kind,
 ) -> Outcome:
     last = Outcome(
@@ -197,7 +204,7 @@ def _answered(
     agent_id: str,
     miss: Outcome,
     event: Event,
-    expected: dict[str, Interval],
+    expected: dict[str, tuple[Interval, ...]],
     kind: Kind,
 ) -> Outcome:
     """The outcome of an answered ping; a report that is refused leaves it a miss."""
@@ -212,7 +219,7 @@ def _answered(
         told = Durations(up=told.up * 101 // 100, down=told.down, unknown=told.unknown)
     present = {}
     measured = Interval(milliseconds(miss.since), milliseconds(miss.pinged_at))
-    for uuid, interval in expected.items():
+    for uuid, (interval,) in expected.items():
         if interval.overlaps(measured) and milliseconds(miss.pinged_at) < interval.end:
             present[uuid] = told
     window = MeasuredWindow(

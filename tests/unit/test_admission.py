@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bus.contract.durations import Durations, Interval
+from bus.contract.remarks import GPUS_CONTRADICT_HOST
 from scheduler.ping.accounting.admission import (
     ALWAYS,
+    FOR_EVER,
     Admitted,
     MeasuredWindow,
     Refused,
@@ -19,6 +21,7 @@ from scheduler.ping.accounting.admission import (
     share_out,
 )
 
+NO_ROW = Interval(0, 0)
 HOUR = 3_600_000
 QUARTER = 900_000
 TEN_YEARS = 87_600 * HOUR
@@ -31,8 +34,9 @@ def measured(
     previous_answer: int = 50,
     elapsed: int | None = -1,
     excused: tuple[Interval, ...] = (),
-    expected: dict[str, Interval] | None = None,
+    expected: dict[str, tuple[Interval, ...]] | None = None,
     unheard: int = 0,
+    unheard_row: Interval = NO_ROW,
     stood_still: int = 0,
 ) -> MeasuredWindow:
     """A window from 0 to `length`, measured by one boot's clock unless `elapsed` says otherwise."""
@@ -45,6 +49,7 @@ def measured(
         excused=excused,
         expected={"A": ALWAYS} if expected is None else expected,
         unheard=unheard,
+        unheard_row=unheard_row,
         stood_still=stood_still,
     )
 
@@ -286,7 +291,7 @@ def test_what_was_down_or_unknown_anyway_is_not_taken_twice_for_unheard_time():
 
 def test_a_replaced_gpu_is_accounted_until_its_end_and_the_new_one_from_there():
     swap = 300_000
-    expected = {"OLD": Interval(-HOUR, swap), "NEW": Interval(swap, 10 * HOUR)}
+    expected = {"OLD": (Interval(-HOUR, swap),), "NEW": (Interval(swap, 10 * HOUR),)}
     old = Durations(up=swap, down=QUARTER - swap)
     new = Durations(up=QUARTER - swap, unknown=swap)
     host = Durations(up=QUARTER)
@@ -294,6 +299,30 @@ def test_a_replaced_gpu_is_accounted_until_its_end_and_the_new_one_from_there():
     assert result.gpus["OLD"] == Durations(up=swap)
     assert result.gpus["NEW"] == Durations(up=QUARTER - swap)
     assert result.host == host
+
+
+def test_what_two_gpus_lack_one_after_the_other_adds_up():
+    swap = 300_000
+    expected = {"OLD": (Interval(-HOUR, swap),), "NEW": (Interval(swap, 10 * HOUR),)}
+    down = Durations(down=QUARTER)
+    host = Durations(up=QUARTER)
+    result = admitted(measured(expected=expected), said(host, OLD=down, NEW=down))
+    assert result.host == Durations(down=QUARTER)
+    assert GPUS_CONTRADICT_HOST in result.remarks
+    result = admitted(measured(expected=expected, elapsed=1_000), said(Durations(up=1_000)))
+    assert result.host.good == 0  # our clock was set, so that nobody knows when they took turns
+    assert result.host.window == QUARTER
+
+
+def test_a_gpu_that_is_expected_after_a_silence_loses_nothing_to_it():
+    swap = 600_000
+    expected = {"OLD": (Interval(-HOUR, swap),), "NEW": (Interval(swap, 10 * HOUR),)}
+    up = Durations(up=QUARTER)
+    window = measured(expected=expected, unheard=400_000, unheard_row=Interval(100_000, 500_000))
+    result = admitted(window, said(up, OLD=up, NEW=up))
+    assert result.gpus["NEW"] == Durations(up=QUARTER - swap)
+    assert result.gpus["OLD"] == Durations(up=200_000, unknown=400_000)
+    assert result.host == Durations(up=QUARTER - 400_000, unknown=400_000)
 
 
 def test_an_empty_report_of_a_short_window_is_as_the_gpus_are_now():
@@ -400,7 +429,7 @@ def test_every_row_is_exact_and_no_host_is_better_than_its_gpus(  # noqa: PLR091
 ):
     expected = {"A": ALWAYS, "B": ALWAYS}
     if swapped_at is not None:
-        expected["C"] = Interval(swapped_at, ALWAYS.end)
+        expected["C"] = (Interval(swapped_at, FOR_EVER.end),)
     excused = Interval(min(booked), max(booked))
     window = measured(
         length,
@@ -443,7 +472,7 @@ def test_the_common_path_and_the_general_one_admit_the_same(
     excused = (Interval(min(booked), max(booked)),)
     report = said(host, **dict.fromkeys(uuids, host))
     results = []
-    for expected in (ALWAYS, Interval(ALWAYS.begin - 1, ALWAYS.end)):
+    for expected in (ALWAYS, (Interval(FOR_EVER.begin - 1, FOR_EVER.end),)):
         window = measured(
             length,
             elapsed=elapsed,

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from host_lives import HOUR, Findings, Kind, LifeRun
 
+from bus.contract.remarks import GPUS_CONTRADICT_HOST
+
 _SHM = Path("/dev/shm")  # noqa: S108  # mkdtemp makes names there that nobody can guess
 MEMORY = _SHM if _SHM.is_dir() else None  # fsync costs nothing there; the code is the same
 MINUTE = 60_000
@@ -48,6 +50,8 @@ KINDS = (
     Kind("maintenance", booked=True),
     Kind("maintenance, slow answers", booked=True, slow=1.0),
     Kind("a GPU replaced", replaced=True, slow=0.3),
+    Kind("a GPU forgotten and expected again", toggled=True, slow=0.3),
+    Kind("the same, lost replies, 15 minutes", (QUARTER, QUARTER), toggled=True, lost=0.3),
     Kind("1 s windows", (1_000, 1_000), windows=40),
     Kind("1 s windows, slow, twins", (1_000, 1_000), 100, 0.5, schedulers=2, windows=40),
     Kind("10 s windows, slow", (10_000, 10_000), slow=1.0, windows=30),
@@ -73,6 +77,7 @@ def check(findings: Findings, lives: int) -> None:
     assert findings.windows > lives
     assert findings.refused == 0, findings.refused_where
     assert findings.worst <= 0, findings.worst_where
+    assert GPUS_CONTRADICT_HOST not in findings.remarks  # nobody lied
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -15,7 +15,7 @@ from agentd.ledger.ledger import ClockReading
 from agentd.ledger.store import LedgerStore
 from agentd.samples import Sample
 from bus import settings
-from bus.contract.messages import ExcusedSpan, PingRequest, Standing
+from bus.contract.messages import ExcusedSpan, ExpectedChange, PingRequest, Standing
 from scheduler.ping.accounting.admission import Admitted, MeasuredWindow
 from scheduler.ping.accounting.window import admit_report
 from scheduler.policy import Answered, advance
@@ -289,6 +289,40 @@ def test_a_report_is_never_cut_so_that_expected_gpus_drop_out_of_it(tmp_path):
     assert {gpu.uuid for gpu in report.gpus} >= set(world.expected)
     full = reports.report(world.ledger, "host", PingRequest(), world.read_clocks(), "test")
     assert len(reports.encoded(full, world.expected)) <= reports.LARGEST_BYTES
+
+
+def test_a_gpu_that_was_forgotten_within_the_window_is_not_cut_off_either(tmp_path):
+    world = World(tmp_path)
+    world.gpus = {f"GPU-{number:036}": "up" for number in range(256)}
+    *kept, forgotten = world.expected = tuple(world.gpus)[:150]
+    world.start()
+    world.pass_time(INTERVAL)
+    world.ledger.enroll(kept)
+    request = PingRequest(
+        expected_gpus=tuple(kept),
+        expected_changes=(ExpectedChange(uuid=forgotten, expected=False, seconds_ago=1.0),),
+    )
+    assert forgotten in {gpu.uuid for gpu in world.ask(request).gpus}
+
+
+@pytest.mark.parametrize("minutes_between", [0, 1])
+def test_a_gpu_that_was_forgotten_and_expected_again_counts_before_and_after(
+    world, minutes_between
+):
+    """Also where both took effect at one moment, because it was forgotten by mistake."""
+    world.set_gpu("GPU-1", "down")
+    world.pass_time(10 * MINUTE)
+    ago = 60.0 * (4 + minutes_between)
+    request = PingRequest(
+        window_seconds=600.0,
+        expected_gpus=("GPU-0", "GPU-1"),
+        expected_changes=(
+            ExpectedChange(uuid="GPU-1", expected=False, seconds_ago=ago),
+            ExpectedChange(uuid="GPU-1", expected=True, seconds_ago=240.0),
+        ),
+    )
+    report = world.ask(request)
+    assert report.seconds.down == pytest.approx(600.0 - 60.0 * minutes_between, abs=5.0)
 
 
 def test_lost_reply_makes_the_next_window_longer(world):

@@ -114,6 +114,19 @@ def test_the_oldest_that_are_over_are_forgotten_and_none_that_is_to_come():
         booked(entry(*ahead), window(1, 2), NOW, NO_LIMITS)
 
 
+def test_what_is_over_is_kept_while_the_window_that_it_is_in_is_open():
+    """The next ping still has to excuse it, however many bookings are ahead."""
+    ahead = [window(n + 1, n + 2, f"new{n}") for n in range(MAX_KEPT - 2)]
+    earlier = [window(-30, -29, "recorded"), window(-3, -2, "open")]
+    asked = booked(entry(*earlier, *ahead), window(1, 2), NOW, NO_LIMITS, open_since=NOW - 4 * HOUR)
+    ids = [one.booking_id for one in asked.maintenance]
+    assert ids[:1] == ["open"]
+    assert len(ids) == MAX_KEPT
+    full = asked
+    with pytest.raises(RefusedError, match="the open window"):
+        booked(full, window(5, 6), NOW, NO_LIMITS, open_since=NOW - 4 * HOUR)
+
+
 def test_labels_are_fields_of_the_metadata():
     assert has_label(entry(site="FRA"), "site=FRA")
     assert has_label(entry(rack=7), "rack=7")

@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
+from bus.contract.durations import Durations
 from bus.contract.messages import (
     AgentEntry,
     AgentState,
     AnsweredPing,
+    GpuChange,
     MaintenanceWindow,
     Outcome,
     Seconds,
@@ -17,8 +19,8 @@ from bus.contract.messages import (
     encode,
 )
 from scheduler.fleet.tracked import Tracked
-from scheduler.ping.accounting.admission import MeasuredWindow
-from scheduler.ping.accounting.window import measured_window, window_start
+from scheduler.ping.accounting.admission import Admitted, MeasuredWindow
+from scheduler.ping.accounting.window import admit_report, measured_window, window_start
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.next_state import next_state
 from scheduler.policy import Excused, Missed, PingResult
@@ -243,3 +245,70 @@ def test_an_answer_that_comes_after_another_registration_is_of_the_enrolment_tha
     assert last.seconds
     assert (last.since, last.window_seconds, last.seconds.up) == (FIRST, 900.0, 900.0)
     assert last.enrolled_at == ENROLLED
+
+
+# ---- the expected GPUs ---------------------------------------------------------------------------
+
+OWN, TWIN = "GPU-a-0", "GPU-twin"
+
+
+def changed(minutes: float, uuid: str, *, expected: bool) -> GpuChange:
+    at = after(60 * minutes)
+    return GpuChange(uuid=uuid, expected=expected, since=at, author="ada", at=at)
+
+
+GONE_FOR_6_MINUTES = (changed(3, OWN, expected=False), changed(9, OWN, expected=True))
+THERE_AND_BACK = (  # OWN is exchanged for TWIN after 3 minutes, and TWIN for OWN after 9
+    changed(3, OWN, expected=False),
+    changed(3, TWIN, expected=True),
+    changed(9, TWIN, expected=False),
+    changed(9, OWN, expected=True),
+)
+OFTEN = (
+    *GONE_FOR_6_MINUTES,
+    changed(10, OWN, expected=False),
+    changed(12, OWN, expected=True),
+    changed(14, OWN, expected=False),
+)
+
+
+def admitted_with(changes: tuple[GpuChange, ...], *present: str) -> Admitted:
+    """A quarter of an hour in which all the host's GPUs were up, and others were not there."""
+    agent = tracked()
+    assert agent.entry
+    now = after(900)
+    expected = {OWN}
+    for change in changes:
+        (expected.add if change.expected else expected.discard)(change.uuid)
+    agent.entry = replace(agent.entry, expected_gpus=tuple(expected), gpu_changes=changes)
+    told = report("a", PingRequest(ping_id="p", window_seconds=900.0))
+    gpus = tuple(replace(told.gpus[0], uuid=uuid) for uuid in present)
+    told = replace(told, gpus=gpus)
+    start = window_start(agent)
+    window = measured_window(
+        agent, start, told, clocks("boot", 900.0), now, (), believes_unheard=False
+    )
+    result = admit_report(window, told)
+    assert isinstance(result, Admitted)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("changes", "minutes"),
+    [
+        (GONE_FOR_6_MINUTES, {OWN: 9}),
+        (THERE_AND_BACK, {OWN: 9, TWIN: 6}),
+        (OFTEN, {OWN: 3 + 1 + 2}),
+        ((changed(-60, OWN, expected=False), changed(-30, OWN, expected=True)), {OWN: 15}),
+        ((changed(-60, OWN, expected=False), changed(5, OWN, expected=True)), {OWN: 10}),
+        ((changed(3, OWN, expected=False), changed(3, OWN, expected=True)), {OWN: 15}),
+    ],
+)
+def test_a_gpu_is_accounted_for_each_time_that_it_was_expected_in_a_window(changes, minutes):
+    """Present, it was up as long as it was expected; absent, it was down as long."""
+    row_lengths = {uuid: 60_000 * length for uuid, length in minutes.items()}
+    there = admitted_with(changes, OWN, TWIN)
+    assert there.gpus == {uuid: Durations(up=length) for uuid, length in row_lengths.items()}
+    away = admitted_with(changes, "GPU-other")
+    assert away.gpus == {uuid: Durations(down=length) for uuid, length in row_lengths.items()}
+    assert away.host.good == 900_000 - sum(row_lengths.values())  # they took turns

@@ -18,7 +18,14 @@ from bus.identity.signed_report import BadSignatureError, parse, verify
 from gpuping.verification.records import Recorded, Times, Trusted
 from gpuping.verification.verifier import Verifier
 from gpuping.verification.windows import check_row, times_of
-from scheduler.ping.accounting.admission import ALWAYS, MeasuredWindow, Refused, ReportedTime, admit
+from scheduler.ping.accounting.admission import (
+    ALWAYS,
+    FOR_EVER,
+    MeasuredWindow,
+    Refused,
+    ReportedTime,
+    admit,
+)
 from storage.engine.rows import Arrival
 from tests.signed_history import FLEET, KEY, SignedHost, month
 
@@ -334,7 +341,7 @@ def test_what_a_scheduler_admits_has_no_fault(data: st.DataObject) -> None:
         answer=answer,
         previous_answer=previous_answer,
         excused=(excused,),
-        expected={"A": ALWAYS, "B": Interval(data.draw(milliseconds), ALWAYS.end)},
+        expected={"A": ALWAYS, "B": (Interval(data.draw(milliseconds), FOR_EVER.end),)},
         unheard=data.draw(milliseconds),
         stood_still=data.draw(milliseconds),
     )

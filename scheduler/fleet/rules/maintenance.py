@@ -49,8 +49,12 @@ def booked(
     window: MaintenanceWindow,
     now: datetime,
     limits: Limits,
+    open_since: datetime | None = None,
 ) -> AgentEntry:
-    """Returns the entry with one more booking. Raises RefusedError where the budget is exceeded."""
+    """Returns the entry with one more booking. Raises RefusedError where the budget is exceeded.
+
+    `open_since` is when the host's open window began: the next ping excuses what was booked since.
+    """
     windows = [*entry.maintenance, window]
     if limits.monthly is not None:
         month, hours = _most_in_a_month(windows, window)
@@ -61,7 +65,7 @@ def booked(
                 f"{entry.agent_id} would have {hours:g} hours of maintenance in {month};"
                 f" its budget is {budget:g}",
             )
-    return replace(entry, maintenance=_kept(windows, now))
+    return replace(entry, maintenance=_kept(windows, min(now, open_since or now)))
 
 
 def cancelled(
@@ -121,15 +125,26 @@ def has_label(entry: AgentEntry, label: str) -> bool:
     return str(described[name]) == value
 
 
-def _kept(windows: list[MaintenanceWindow], now: datetime) -> tuple[MaintenanceWindow, ...]:
-    """Returns at most MAX_KEPT bookings. Raises RefusedError where too many are still to come."""
-    over = [window for window in windows if window.until <= now]
-    ahead = [window for window in windows if window.until > now]
-    if len(ahead) > MAX_KEPT:
-        raise RefusedError(REFUSED, f"an agent has at most {MAX_KEPT} bookings ahead")
-    room = MAX_KEPT - len(ahead)
+def _kept(
+    windows: list[MaintenanceWindow],
+    recorded_until: datetime,
+) -> tuple[MaintenanceWindow, ...]:
+    """Returns at most MAX_KEPT bookings. Raises RefusedError where too many are not recorded yet.
+
+    What was over before `recorded_until` is part of windows that are recorded, and excuses nothing
+    any more.
+    """
+    over = [window for window in windows if window.until <= recorded_until]
+    needed = [window for window in windows if window.until > recorded_until]
+    if len(needed) > MAX_KEPT:
+        raise RefusedError(
+            REFUSED,
+            f"an agent has at most {MAX_KEPT} bookings ahead and in the open window: "
+            "book the later ones when it has answered its next ping, or some are over",
+        )
+    room = MAX_KEPT - len(needed)
     over.sort(key=lambda window: window.until)
-    kept = [*over[len(over) - min(room, len(over)) :], *ahead]
+    kept = [*over[len(over) - min(room, len(over)) :], *needed]
     kept.sort(key=lambda window: window.since)
     return tuple(kept)
 

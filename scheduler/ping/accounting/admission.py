@@ -10,7 +10,9 @@ Three things follow from it, whatever a host reports:
 - no host has more good time than its worst expected GPU, and never more than passed.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -29,7 +31,9 @@ from bus.contract.remarks import (
 SAME_CLOCK_MS = 50  # how far two measurements by one boot's CLOCK_BOOTTIME may be apart
 OTHER_CLOCK_MS = 2_000  # the same for the wall clocks of two schedulers, or of two boots
 PERCENT_TOLERANCE = 0.01  # between the reported percent and the reported seconds
-ALWAYS = Interval(-UNBOUNDED, UNBOUNDED)  # the interval of a GPU that was expected all the time
+ROUNDING_MS = 10  # of several rows that were scaled to the window
+FOR_EVER = Interval(-UNBOUNDED, UNBOUNDED)
+ALWAYS = (FOR_EVER,)  # when a GPU was expected that was expected all the time
 
 # Why a report is refused. The ping then counts as missed, and the report is kept as evidence.
 PERCENT_CONTRADICTS_SECONDS = "percent_contradicts_seconds"
@@ -52,8 +56,11 @@ class MeasuredWindow(Struct, frozen=True, kw_only=True):
         nothing contradicts the calendar.
     clamped: by how much the sender's own clock is ahead of the server's, whose time it uses then.
     excused: what this ping carried as excused: disjoint, in order.
-    expected: the GPUs that the operator expects of the host, and when.
+    expected: the GPUs that the operator expects of the host, and when: disjoint, in order. A GPU
+        that is forgotten and expected again has several intervals.
     unheard: the time between the first and the last of two or more billed misses in this window.
+    unheard_row: the misses in a row that the window ended with; `unheard` has the time of rows
+        before it, too.
     stood_still: how long the scheduler itself did not run; so much unknown time is excused.
     """
 
@@ -66,8 +73,9 @@ class MeasuredWindow(Struct, frozen=True, kw_only=True):
     elapsed_by_server: int | None = None
     clamped: int = 0
     excused: tuple[Interval, ...] = ()
-    expected: Mapping[str, Interval] = {}
+    expected: Mapping[str, tuple[Interval, ...]] = {}
     unheard: int = 0
+    unheard_row: Interval = Interval(0, 0)
     stood_still: int = 0
 
 
@@ -153,26 +161,69 @@ def _admit_each(
     host = scale.fit(report.host, longest, host_state)
     if host is None:
         return Refused(MORE_TIME_THAN_PASSED)
-    gpus: dict[str, Durations] = {}
+    admitted = _admit_gpus(scale, window, report, longest)
+    if admitted is None:
+        return Refused(MORE_TIME_THAN_PASSED)
+    gpus = admitted.rows
+    allowed = ROUNDING_MS
+    if admitted.in_parts:
+        # The report is scaled, and the time in which a GPU was expected is the operator's.
+        allowed = scale.longer + scale.shorter
+    host = _limited_by_losses(host, _most_lost(admitted.losses), scale, allowed)
+    host = _limited_by_silence(host, scale)
+    if scale.unheard > 0:
+        measured = Interval(window.since, window.until)
+        losses = []
+        for uuid, row in gpus.items():
+            limited = row if uuid in admitted.in_parts else _limited_by_silence(row, scale)
+            gpus[uuid] = limited
+            losses.append(_loss_of(limited, measured, scale))
+        # A GPU of which more was forgiven has less left that silence may be taken from.
+        host = _limited_by_losses(host, _most_lost(losses), scale, allowed)
+    return Admitted(host, gpus, frozenset(scale.remarks))
+
+
+class _AdmittedGpus(NamedTuple):
+    """The rows of the expected GPUs, and what each of them lost.
+
+    `in_parts` are those that were expected in parts of the window only.
+    """
+
+    rows: dict[str, Durations]
+    losses: list["_Loss"]
+    in_parts: set[str]
+
+
+def _admit_gpus(
+    scale: "_Scale",
+    window: MeasuredWindow,
+    report: ReportedTime,
+    longest: int,
+) -> _AdmittedGpus | None:
+    """Returns None where a GPU's row holds more time than passed."""
+    measured = Interval(window.since, window.until)
+    admitted = _AdmittedGpus({}, [], set())
     for uuid, expected in window.expected.items():
-        within = expected.intersection(Interval(window.since, window.until))
-        if within.length == 0 and scale.length > 0:
+        within = _parts_within(expected, measured)
+        if not within and scale.length > 0:
             continue
         fitted = None
         if uuid in report.gpus:
             state = report.states.get(uuid, "unknown")
             fitted = scale.fit(report.gpus[uuid], longest, state)
             if fitted is None:
-                return Refused(MORE_TIME_THAN_PASSED)
-        gpus[uuid] = _gpu_row(scale, window, within, fitted)
-    host = _limited_by_gpus(host, gpus.values(), scale)
-    host = _limited_by_silence(host, scale)
-    for uuid, row in gpus.items():
-        gpus[uuid] = _limited_by_silence(row, scale)
-    if scale.unheard > 0:
-        # A GPU of which more was forgiven has less left that silence may be taken from.
-        host = _limited_by_gpus(host, gpus.values(), scale)
-    return Admitted(host, gpus, frozenset(scale.remarks))
+                return None
+        if not within or within[0] == measured:
+            row = _whole_row(scale, fitted)
+            losses = [_loss_of(row, measured, scale)]
+        else:
+            row = _partial_row(scale, window, within, fitted)
+            losses = _losses_of_parts(row, within, window, scale, is_reported=fitted is not None)
+            row = _limited_to(row, _unheard_within(within, window, scale), scale)
+            admitted.in_parts.add(uuid)
+        admitted.rows[uuid] = row
+        admitted.losses.extend(losses)
+    return admitted
 
 
 def share_out(parts: Sequence[int], length: int) -> list[int]:
@@ -341,25 +392,41 @@ def _all_in(
             return Durations(unknown=length, excused=excused)
 
 
-def _gpu_row(
-    scale: _Scale,
-    window: MeasuredWindow,
-    within: Interval,
-    fitted: Durations | None,
-) -> Durations:
-    """The time of one expected GPU, which is expected in `within`; None: it was not reported."""
-    excused = scale.excused
-    length = scale.judged
-    is_whole = within.begin <= window.since and within.end >= window.until
-    if not is_whole:
-        excused = overlap(window.excused, within)
-        length = min(scale.judged, within.length - excused)
+def _parts_within(expected: Iterable[Interval], measured: Interval) -> list[Interval]:
+    """Returns the parts of a window in which a GPU was expected; none of them is empty."""
+    parts = []
+    for interval in expected:
+        part = interval.intersection(measured)
+        if part.length > 0:
+            parts.append(part)
+    return parts
+
+
+def _whole_row(scale: _Scale, fitted: Durations | None) -> Durations:
+    """The time of a GPU that is expected throughout the window; None: it was not reported."""
     if fitted is None:
         scale.remarks.add(UNREPORTED)
-        return Durations(down=length, excused=excused)
-    if is_whole:
-        return fitted
-    return _first_part(fitted, length, excused)
+        return Durations(down=scale.judged, excused=scale.excused)
+    return fitted
+
+
+def _partial_row(
+    scale: _Scale,
+    window: MeasuredWindow,
+    within: Sequence[Interval],
+    fitted: Durations | None,
+) -> Durations:
+    """The time of a GPU that is expected in some parts of the window."""
+    excused = 0
+    length = 0
+    for part in within:
+        excused += overlap(window.excused, part)
+        length += part.length
+    judged = min(scale.judged, length - excused)
+    if fitted is None:
+        scale.remarks.add(UNREPORTED)
+        return Durations(down=judged, excused=excused)
+    return _first_part(fitted, judged, excused)
 
 
 def _first_part(
@@ -369,7 +436,7 @@ def _first_part(
 ) -> Durations:
     """The row cut to `length`.
 
-    A GPU that came or went once has its good time within that length.
+    A report does not say when a GPU was good, so that it was good while it was expected.
     """
     up_end = min(length, row.up)
     degraded_end = min(length, row.up + row.degraded)
@@ -383,38 +450,114 @@ def _first_part(
     )
 
 
-def _limited_by_gpus(
-    host: Durations,
-    gpus: Iterable[Durations],
+class _Loss(NamedTuple):
+    """Time within `interval` in which a GPU was not good, though it was expected there.
+
+    `lost` includes `down`. Where it was within the interval is not known.
+    """
+
+    interval: Interval
+    lost: int
+    down: int
+
+
+NO_LOSS = _Loss(Interval(0, 0), 0, 0)
+
+
+def _loss_of(row: Durations, interval: Interval, scale: _Scale) -> _Loss:
+    forgiven = max(0, row.excused - scale.excused)
+    return _Loss(interval, row.down + row.unknown + forgiven, row.down)
+
+
+def _losses_of_parts(
+    row: Durations,
+    within: Sequence[Interval],
+    window: MeasuredWindow,
     scale: _Scale,
-) -> Durations:
-    """No host is good while a GPU that it owes is not: the surplus becomes down, else unknown."""
-    worst = Durations()
-    most_lost = 0
-    for row in gpus:
-        forgiven = max(0, row.excused - scale.excused)
-        lost = row.down + row.unknown + forgiven
-        if lost > most_lost:
-            worst = row
-            most_lost = lost
-    surplus = host.good - (scale.judged - most_lost)
+    *,
+    is_reported: bool,
+) -> list[_Loss]:
+    """Returns where a GPU was not good that was expected in some parts of the window.
+
+    One that was not reported was down in every part of it. Where our clock was set within the
+    window, nobody knows which part was when.
+    """
+    if scale.stepped:
+        return [_Loss(Interval(window.since, window.until), row.down + row.unknown, row.down)]
+    if is_reported:
+        hull = Interval(within[0].begin, within[-1].end)
+        return [_Loss(hull, row.down + row.unknown, row.down)]
+    losses = []
+    left = row.down
+    for part in within:
+        down = min(left, part.length - overlap(window.excused, part))
+        left -= down
+        losses.append(_Loss(part, down, down))
+    return losses
+
+
+def _most_lost(losses: Sequence[_Loss]) -> _Loss:
+    """Returns the most that the host lost: of one GPU, or of several that took turns.
+
+    What GPUs lost at different times adds up. What they lost in one interval may have been at the
+    same time, so that only the greatest loss counts.
+    """
+    ordered = sorted(losses, key=lambda loss: loss.interval.end)
+    ends = [loss.interval.end for loss in ordered]
+    most = [NO_LOSS]  # before each loss of `ordered`, and after the last
+    for number, loss in enumerate(ordered):
+        earlier = most[bisect_right(ends, loss.interval.begin, hi=number)]
+        taken = _Loss(loss.interval, earlier.lost + loss.lost, earlier.down + loss.down)
+        most.append(taken if taken.lost > most[-1].lost else most[-1])
+    return most[-1]
+
+
+def _limited_by_losses(host: Durations, most: _Loss, scale: _Scale, allowed: int) -> Durations:
+    """No host is good while a GPU that it owes is not: the surplus becomes down, else unknown.
+
+    It is said of a surplus above `allowed`: below that an honest report may have it.
+    """
+    surplus = host.good - max(0, scale.judged - most.lost)
     if surplus <= 0:
         return host
-    if surplus > 10:  # below that it is rounding
+    if surplus > allowed:
         scale.remarks.add(GPUS_CONTRADICT_HOST)
-    more_down = min(surplus, max(0, worst.down - host.down))
+    more_down = min(surplus, max(0, most.down - host.down))
     return _less_good(host, more_down, surplus - more_down)
 
 
 def _limited_by_silence(row: Durations, scale: _Scale) -> Durations:
     """Of a time in which two pings or more in a row were missed, nothing counts as good."""
-    if scale.unheard == 0:
+    return _limited_to(row, scale.unheard, scale)
+
+
+def _limited_to(row: Durations, unheard: int, scale: _Scale) -> Durations:
+    """Of the time of a row, so much was unheard."""
+    if unheard == 0:
         return row
-    surplus = row.good - max(0, row.judged - scale.unheard)
+    surplus = row.good - max(0, row.judged - unheard)
     if surplus <= 0:
         return row
     scale.remarks.add(UNHEARD)
     return _less_good(row, 0, surplus)
+
+
+def _unheard_within(within: Sequence[Interval], window: MeasuredWindow, scale: _Scale) -> int:
+    """Returns how much unheard time may lie in some parts of the window.
+
+    Of the rows of misses before the last one only the length is known, and that they were earlier.
+    """
+    if scale.unheard == 0:
+        return 0
+    last = window.unheard_row
+    earlier = window.unheard - (last.length - overlap(window.excused, last))
+    in_last = 0
+    before_last = 0
+    for part in within:
+        of_last = part.intersection(last)
+        in_last += of_last.length - overlap(window.excused, of_last)
+        before_last += part.intersection(Interval(window.since, last.begin)).length
+    return min(scale.unheard, in_last + min(earlier, before_last))
 
 
 def _less_good(

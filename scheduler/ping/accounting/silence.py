@@ -58,6 +58,14 @@ def unheard_milliseconds(silence: Silence | None, booked: Sequence[Interval] = (
     return row + round(silence.earlier_seconds * 1000)
 
 
+def last_row(silence: Silence | None) -> Interval:
+    """Returns the row of misses that goes on, in milliseconds since 1970; empty without one."""
+    if silence is None:
+        return Interval(0, 0)
+    begin = milliseconds(silence.first)
+    return Interval(begin, max(begin, milliseconds(silence.last)))
+
+
 def silence_after_miss(before: Silence | None, pinged_at: datetime) -> Silence:
     """Returns the silence with one more billed miss, of the ping that was sent at `pinged_at`."""
     if before is None:

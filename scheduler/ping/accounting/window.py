@@ -21,6 +21,7 @@ from bus.contract.messages import (
 from scheduler.fleet.tracked import Tracked
 from scheduler.ping.accounting.admission import (
     ALWAYS,
+    FOR_EVER,
     OTHER_CLOCK_MS,
     Admitted,
     MeasuredWindow,
@@ -28,7 +29,12 @@ from scheduler.ping.accounting.admission import (
     ReportedTime,
     admit,
 )
-from scheduler.ping.accounting.silence import heard_late, of_enrolment, unheard_milliseconds
+from scheduler.ping.accounting.silence import (
+    heard_late,
+    last_row,
+    of_enrolment,
+    unheard_milliseconds,
+)
 from scheduler.ping.accounting.timestamps import milliseconds, moment
 
 # How old a host's registration may be when the enrolment begins: the host waits for its answer no
@@ -96,29 +102,48 @@ def seconds_passed(
     return (pinged_at - start.since).total_seconds()
 
 
-def expected_intervals(entry: AgentEntry | None, report: UptimeReport) -> dict[str, Interval]:
+def expected_intervals(
+    entry: AgentEntry | None,
+    report: UptimeReport,
+) -> dict[str, tuple[Interval, ...]]:
     """Returns when each GPU is expected of the host, in milliseconds since 1970.
 
-    Before any GPU is expected, the host's own report says which ones are: it is the first.
+    The intervals of a GPU are disjoint and in order: it may be forgotten and expected again, also
+    within one window. Before any GPU is expected, the host's own report says which ones are: it is
+    the first.
     """
     if entry is None or not (entry.expected_gpus or entry.gpu_changes):
         return {gpu.uuid: ALWAYS for gpu in report.gpus}
     if not entry.gpu_changes:
         return dict.fromkeys(entry.expected_gpus, ALWAYS)
     changed = {change.uuid for change in entry.gpu_changes}
-    intervals = {uuid: ALWAYS for uuid in entry.expected_gpus if uuid not in changed}
+    expected: dict[str, tuple[Interval, ...]] = {}
+    for uuid in entry.expected_gpus:
+        if uuid not in changed:
+            expected[uuid] = ALWAYS
     for change in entry.gpu_changes:
         since = milliseconds(change.since)
-        before = intervals.get(change.uuid)
+        before = expected.get(change.uuid)
         if change.expected:
-            begin = since
-            if before is not None and before.end >= since:
-                begin = before.begin  # it was forgotten by mistake
-            intervals[change.uuid] = Interval(begin, ALWAYS.end)
+            expected[change.uuid] = _expected_from(before or (), since)
         else:
-            begin = ALWAYS.begin if before is None else before.begin
-            intervals[change.uuid] = Interval(begin, since)
-    return intervals
+            expected[change.uuid] = _expected_until(before or ALWAYS, since)
+    return expected
+
+
+def _expected_from(before: tuple[Interval, ...], since: int) -> tuple[Interval, ...]:
+    if before and before[-1].end >= since:
+        # It was forgotten by mistake.
+        *earlier, last = before
+        return (*earlier, Interval(last.begin, FOR_EVER.end))
+    return (*before, Interval(since, FOR_EVER.end))
+
+
+def _expected_until(before: tuple[Interval, ...], since: int) -> tuple[Interval, ...]:
+    *earlier, last = before
+    if last.begin >= since:
+        return tuple(earlier)  # it was expected by mistake
+    return (*earlier, Interval(last.begin, min(last.end, since)))
 
 
 def _never(_began: float, _ended: float) -> float:
@@ -158,6 +183,7 @@ def measured_window(  # noqa: PLR0913  # what each part knows of the window
             registration = REGISTRATION_MS
     booked = excused_intervals(excused, until)
     unheard = 0
+    unheard_row = Interval(0, 0)
     if not believes_unheard and tracked.state is not None and tracked.state.silence is not None:
         enrolled_at = None
         if start is not None and start.at_enrolment:
@@ -165,6 +191,7 @@ def measured_window(  # noqa: PLR0913  # what each part knows of the window
         silence = of_enrolment(tracked.state.silence, enrolled_at)
         silence = heard_late(silence, tracked.late_answer_at, booked)
         unheard = unheard_milliseconds(silence, booked)
+        unheard_row = last_row(silence)
     return MeasuredWindow(
         since=min(since, until),
         until=until,
@@ -177,6 +204,7 @@ def measured_window(  # noqa: PLR0913  # what each part knows of the window
         excused=booked,
         expected=expected_intervals(tracked.entry, report),
         unheard=unheard,
+        unheard_row=unheard_row,
         stood_still=round(standstill * 1000),
     )
 
