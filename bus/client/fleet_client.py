@@ -120,6 +120,7 @@ FILE_SECONDS = 250.0
 LONGER_SECONDS = 60.0
 # For a part of an answer that the caller can do without.
 OPTIONAL_SECONDS = 1.0
+EVERYBODY_SECONDS = 0.4  # for all schedulers: one that is frozen does not answer
 # The scheduler's own work around a ping that times out.
 PING_MARGIN_SECONDS = 5.0
 
@@ -467,11 +468,20 @@ class FleetClient:
         return {"bus": None, "scheduler": scheduler, "storage": storage}
 
     async def remarks(self, timeout: float = OPTIONAL_SECONDS) -> tuple[str, ...]:
-        """What an operator should put right, although all parts can work. Empty without answer."""
-        fleet = await optional(self.fleet(timeout))
-        if fleet is None:
-            return ()
-        return fleet.remarks
+        """What an operator should put right, although all parts can work. Empty without answer.
+
+        One scheduler says what holds for all. What each finds of its own settings, all are asked.
+        """
+        seconds = min(timeout, EVERYBODY_SECONDS)
+        fleet, schedulers = await asyncio.gather(
+            optional(self.fleet(timeout)), optional(self.every_scheduler(seconds))
+        )
+        found: list[str] = []
+        if fleet is not None:
+            found += fleet.remarks
+        for stats in schedulers or ():
+            found += stats.layout_problems
+        return tuple(dict.fromkeys(found))
 
     async def dashboard(self, storage_timeout: float = ANSWER_SECONDS) -> Dashboard:
         """The fleet at one moment. What storage does not answer in time is null or empty."""

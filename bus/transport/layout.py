@@ -54,6 +54,8 @@ RESTORING = (
 )
 # A lower one of these deletes messages at once.
 _LIMITS = ("max_msgs_per_subject", "max_age", "max_bytes")
+_DOES_NOT_EXIST = "does not exist"  # of the problems that `inspect` finds
+_DIFFERS = "differs in"
 _UNCHANGEABLE = frozenset({"storage", "retention", "persist_mode"})
 
 
@@ -475,21 +477,40 @@ async def inspect(client: Client, settings: Settings) -> list[str]:
     Raises BusError when the server does not answer.
     """
     problems = []
+    names_by_replicas: dict[int, list[str]] = {}
     for wanted in stream_configs(settings):
         stream = await _found(client, wanted["name"])
         if stream is None:
-            problems.append(f"{wanted['name']} does not exist")
+            problems.append(f"{wanted['name']} {_DOES_NOT_EXIST}")
             continue
+        replicas = stream.config["num_replicas"]
+        if replicas != settings.GPUPING_REPLICAS:
+            names_by_replicas.setdefault(replicas, []).append(wanted["name"])
         problems += _problems_of(settings, wanted, stream)
+    for replicas, names in names_by_replicas.items():
+        problems.append(_replicas_problem(replicas, names, settings.GPUPING_REPLICAS))
     consumer = due_consumer_config(settings)
     name = consumer["durable_name"]
     label = f"consumer {name}"
     found = await _config_of(client, f"CONSUMER.INFO.{subjects.BUCKET_STREAM}.{name}", label)
     if found is None:
-        problems.append(f"{label} does not exist")
+        problems.append(f"{label} {_DOES_NOT_EXIST}")
     elif differing := _differences(consumer, found):
-        problems.append(f"{label} differs in {', '.join(differing)}")
+        problems.append(f"{label} {_DIFFERS} {', '.join(differing)}")
     return problems
+
+
+def is_mended_at_start(problem: str) -> bool:
+    """Whether `ensure` does away with what `inspect` found. The rest is an operator's decision."""
+    return problem.endswith(_DOES_NOT_EXIST) or _DIFFERS in problem
+
+
+def _replicas_problem(replicas: int, names: list[str], wanted: int) -> str:
+    return (
+        f"{', '.join(names)}: num_replicas is {replicas} and GPUPING_REPLICAS is {wanted}: set it "
+        f"to {replicas} for every service, or change the streams with "
+        f"`gpuping bus migrate --replicas {wanted}`"
+    )
 
 
 def _problems_of(
@@ -500,13 +521,6 @@ def _problems_of(
     name = wanted["name"]
     found = stream.config
     problems = []
-    replicas = found["num_replicas"]
-    if replicas != settings.GPUPING_REPLICAS:
-        problems.append(
-            f"{name} has num_replicas {replicas} and GPUPING_REPLICAS is "
-            f"{settings.GPUPING_REPLICAS}: set it to {replicas} for every service, or change the "
-            f"streams with `gpuping bus migrate --replicas {settings.GPUPING_REPLICAS}`"
-        )
     kept = _without_lowering(settings, name, stream)
     for limit in _LIMITS:
         if limit in kept and _is_less(wanted[limit], kept[limit]):
@@ -516,7 +530,7 @@ def _problems_of(
             )
     differing = _differences(kept, found)
     if differing:
-        problems.append(f"{name} differs in {', '.join(differing)}")
+        problems.append(f"{name} {_DIFFERS} {', '.join(differing)}")
     return problems
 
 

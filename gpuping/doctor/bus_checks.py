@@ -66,6 +66,8 @@ async def streams(client: Client, settings: Settings) -> Finding:
         return failure("streams", str(error), "enable JetStream first")
     if problems:
         advice = "start a scheduler: it makes them, and changes what costs no messages"
+        if not any(map(layout.is_mended_at_start, problems)):
+            advice = "nothing changes it by itself: give all services one set of settings"
         return warning("streams", "; ".join(problems), advice)
     remark = await layout.room_remark(client, settings)
     if remark is not None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+from msgspec.structs import replace
 
 from bus import settings
 from bus.contract import subjects
@@ -146,3 +147,32 @@ async def test_a_bucket_that_is_gone(base_settings: Settings, bus: Client):
         assert board.status_code == 503 or board.json()["degraded"] == ["scheduler"]
         assert await ready_metric(http, "scheduler") == 0
         assert (await findings(base_settings))["work"] == "failure"
+
+
+async def test_streams_that_are_not_as_one_of_three_schedulers_is_set(
+    base_settings: Settings, bus: Client
+):
+    """One scheduler answers for all, and the one that is set otherwise is seldom the one asked."""
+    otherwise = replace(base_settings, GPUPING_REPLICAS=3)
+    async with (
+        scheduler_service.running(base_settings),
+        scheduler_service.running(base_settings),
+        scheduler_service.running(otherwise),
+        storage_service.running(base_settings),
+        gateway(base_settings) as http,
+    ):
+        async with asyncio.timeout(60):
+            while not (await readyz(http, []))["remarks"]:  # noqa: ASYNC110  # it looks now and then
+                await asyncio.sleep(0.1)
+        for _ in range(10):
+            (remark,) = (await readyz(http, []))["remarks"]
+            assert "num_replicas is 1 and GPUPING_REPLICAS is 3" in remark
+            assert all(
+                name in remark
+                for name in (subjects.BUCKET_STREAM, subjects.HISTORY_STREAM, subjects.AUDIT_STREAM)
+            )
+        (found,) = [one for one in await examine(otherwise) if one.check == "streams"]
+        assert found.level == "warning"
+        assert found.advice
+        assert "start a scheduler" not in found.advice
+        assert (await findings(base_settings))["work"] == "warning"
