@@ -442,9 +442,12 @@ def _holding_trouble(stats: SchedulerStats) -> str | None:
     """Returns a sentence while pings are held for so long that somebody should look."""
     if stats.holding_seconds <= HOLDING_TROUBLE_SECONDS:
         return None
+    reason = "the history stream does not follow the bucket"
+    if stats.layout_unfinished is not None:
+        reason = stats.layout_unfinished
     return (
-        f"{stats.held} pings have been held for {stats.holding_seconds:.0f} s, because the history "
-        "stream does not follow the bucket; they are late and none is lost"
+        f"{stats.held} pings have been held for {stats.holding_seconds:.0f} s, late and not lost, "
+        f"because {reason}"
     )
 
 

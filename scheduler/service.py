@@ -236,6 +236,7 @@ class Scheduler:
             bucket_problem=self.bucket_guard.problem,
             lost_enrolments=self.bucket_guard.lost_enrolments,
             layout_problems=self.bucket_guard.layout_problems,
+            layout_unfinished=self.bucket_guard.unfinished,
             commits=committer.commits,
             lost_races=committer.lost_races,
             bad_messages=queue.bad_messages + pinger.bad_messages + self.watcher.bad_values,

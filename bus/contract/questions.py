@@ -591,6 +591,7 @@ class SchedulerStats(Message, kw_only=True, frozen=True):
     bucket_problem: str | None = None  # why nobody is pinged
     lost_enrolments: int = 0  # agents that were registered and are gone from the bucket
     layout_problems: tuple[str, ...] = ()  # streams that are not as the settings want them
+    layout_unfinished: str | None = None  # a command that makes streams and has not finished
     # the server's clock less this scheduler's; None before it was measured
     bus_clock_offset_seconds: float | None = None
     peer_clock_difference_seconds: float = 0.0  # of another scheduler's clock from its, at most

@@ -54,6 +54,7 @@ RESTORING = (
 )
 # A lower one of these deletes messages at once.
 _LIMITS = ("max_msgs_per_subject", "max_age", "max_bytes")
+_AGAIN = "if it was interrupted, run it again"
 _DOES_NOT_EXIST = "does not exist"  # of the problems that `inspect` finds
 _DIFFERS = "differs in"
 _UNCHANGEABLE = frozenset({"storage", "retention", "persist_mode"})
@@ -265,20 +266,23 @@ async def _plan(
     return changes
 
 
+def unfinished(bucket_config: JsonObject) -> str | None:
+    """A sentence about a command that makes streams and has not finished; None for none."""
+    metadata = bucket_config.get("metadata") or {}
+    if MIGRATING in metadata:
+        return f"`gpuping bus migrate` is changing the streams: {_AGAIN}"
+    if RESTORING in metadata:
+        return f"`gpuping restore` has not finished on this bus, and outcomes are missing: {_AGAIN}"
+    return None
+
+
 def _refuse_unfinished(bucket: _Found | None) -> None:
     """Raises UnavailableError while `gpuping bus migrate` or `gpuping restore` makes streams."""
     if bucket is None:
         return
-    metadata = bucket.config.get("metadata") or {}
-    if MIGRATING in metadata:
-        raise UnavailableError(
-            "`gpuping bus migrate` is changing the streams: if it was interrupted, run it again"
-        )
-    if RESTORING in metadata:
-        raise UnavailableError(
-            "`gpuping restore` has not finished on this bus, and outcomes are missing: if it was "
-            "interrupted, run it again"
-        )
+    sentence = unfinished(bucket.config)
+    if sentence is not None:
+        raise UnavailableError(sentence)
 
 
 async def _creation(client: Client, wanted: JsonObject) -> _Change:
@@ -476,6 +480,11 @@ async def inspect(client: Client, settings: Settings) -> list[str]:
 
     Raises BusError when the server does not answer.
     """
+    bucket = await _found(client, subjects.BUCKET_STREAM)
+    if bucket is not None:
+        sentence = unfinished(bucket.config)
+        if sentence is not None:
+            return [sentence]  # what else differs is on its way
     problems = []
     names_by_replicas: dict[int, list[str]] = {}
     for wanted in stream_configs(settings):
@@ -503,6 +512,11 @@ async def inspect(client: Client, settings: Settings) -> list[str]:
 def is_mended_at_start(problem: str) -> bool:
     """Whether `ensure` does away with what `inspect` found. The rest is an operator's decision."""
     return problem.endswith(_DOES_NOT_EXIST) or _DIFFERS in problem
+
+
+def is_unfinished(problem: str) -> bool:
+    """Whether what `inspect` found is a command that has not finished."""
+    return problem.endswith(_AGAIN)
 
 
 def _replicas_problem(replicas: int, names: list[str], wanted: int) -> str:

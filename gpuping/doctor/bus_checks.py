@@ -65,8 +65,11 @@ async def streams(client: Client, settings: Settings) -> Finding:
     except BusError as error:
         return failure("streams", str(error), "enable JetStream first")
     if problems:
-        advice = "start a scheduler: it makes them, and changes what costs no messages"
-        if not any(map(layout.is_mended_at_start, problems)):
+        if any(map(layout.is_unfinished, problems)):
+            advice = "give the same command again, with the same folder"
+        elif any(map(layout.is_mended_at_start, problems)):
+            advice = "start a scheduler: it makes them, and changes what costs no messages"
+        else:
             advice = "nothing changes it by itself: give all services one set of settings"
         return warning("streams", "; ".join(problems), advice)
     remark = await layout.room_remark(client, settings)
@@ -119,7 +122,10 @@ async def work(client: Client) -> Finding:
         if trouble is not None:
             sentences.append(f"{name}: {trouble}")
     if sentences:
-        advice = "make room on the disk, or end the process that holds the file; see the log"
+        advice = (
+            "do what it says and what the other lines say; else make room on the disk, or end the "
+            "process that holds the file; see the log"
+        )
         return failure("work", f"cannot work: {'; '.join(sentences)}", advice)
     remarks = await FleetClient(client, WORK_SECONDS).remarks(WORK_SECONDS)
     if remarks:

@@ -35,9 +35,9 @@ class BucketGuard:
     """`problem` says why nobody is pinged; None while everything is as it should be.
 
     `lost_enrolments` counts the agents that were registered and are not in the bucket any more.
-    `layout_problems` are what `layout.inspect` finds. `bucket_bytes` is the size of the bucket's
-    stream. `on_reloaded` is called after the fleet was
-    loaded anew.
+    `layout_problems` are what `layout.inspect` finds, `unfinished` a migration or restore that goes
+    on or was interrupted. `bucket_bytes` is the size of the bucket's stream. `on_reloaded` is
+    called after the fleet was loaded anew.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class BucketGuard:
         self.lost_enrolments = 0
         self.bucket_bytes = 0
         self.layout_problems: tuple[str, ...] = ()
+        self.unfinished: str | None = None
 
     async def remember(self) -> None:
         """Remembers the bucket that the fleet is about to be loaded from. Raises BusError."""
@@ -89,6 +90,7 @@ class BucketGuard:
                 self._stop(GONE)
             raise
         self.bucket_bytes = information["state"]["bytes"]
+        self.unfinished = layout.unfinished(information["config"])
         # Each registered agent has at least its entry.
         is_emptied = information["state"]["messages"] < len(self._directory)
         if information["created"] != self._created or is_emptied:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
 from bus.contract.messages import AgentState
 from bus.contract.questions import RegisterReply, RegisterRequest
@@ -21,6 +22,7 @@ from bus.transport import connection, embedded_server, jetstream_api, layout, mi
 from bus.transport.bucket import read
 from gpuping.backup import making, manifest, migrating, restoring
 from gpuping.backup.manifest import BackupError
+from gpuping.doctor import bus_checks
 from tests.history import History, assert_gapless, read_history
 from tests.ledger_agents import LedgerAgents, ledger_agents
 from tests.nats_cluster import nats_cluster
@@ -226,6 +228,30 @@ async def test_a_restore_that_was_interrupted_is_used_by_nobody_and_may_be_given
                 await restoring.restore(other, there, folder, ignore)
     copied = making.archive_folder(there) / "2026-01-01" / "pings.parquet"
     assert copied.read_bytes() == day.read_bytes()
+
+
+async def change(bus: connection.Client, stream: str, **fields: object) -> None:
+    information = await jetstream_api.call(bus, f"STREAM.INFO.{stream}")
+    await jetstream_api.call(bus, f"STREAM.UPDATE.{stream}", information["config"] | fields)
+
+
+async def test_a_migration_that_was_interrupted_is_told(bus: connection.Client, config: Settings):
+    """Pings stood still, and doctor said to make room on the disk and to start a scheduler."""
+    async with scheduler_processes(config, 1), ledger_agents(config) as fleet:
+        await enrol(bus, fleet)
+        await until_pinged(bus, lambda h: all(h.values()))
+        # as a migration leaves the streams whose first steps were taken
+        await change(bus, subjects.BUCKET_STREAM, metadata={layout.MIGRATING: "now"})
+        await change(bus, subjects.HISTORY_STREAM, sources=None)
+        async with asyncio.timeout(90):
+            while True:
+                troubles = await FleetClient(bus, 5.0).troubles(5.0, for_operators=True)
+                if "`gpuping bus migrate`" in (troubles["scheduler"] or ""):
+                    break
+                await asyncio.sleep(0.2)
+        found = await bus_checks.streams(bus, config)
+        assert "`gpuping bus migrate`" in found.detail
+        assert found.advice == "give the same command again, with the same folder"
 
 
 async def restored_at_last(
