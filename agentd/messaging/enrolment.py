@@ -192,7 +192,8 @@ class KeyAnnouncement:
             await asyncio.sleep(self._identity.seconds_to_check(RENEWAL_CHECK_SECONDS))
 
     def _take(self, reply: CredentialsReply) -> None:
-        if self._identity.needs_renewal(time.time()):
+        is_rotated = self._identity.is_of_another_issuer(reply.user_token)
+        if is_rotated or self._identity.needs_renewal(time.time()):
             self._identity.replace_token(reply.user_token)
             log.info("credentials_renewed", agent=self._agent_id)
 

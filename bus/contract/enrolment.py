@@ -30,12 +30,16 @@ class NewTokenRequest(Message, kw_only=True, frozen=True):
 class NewTokenReply(Message, kw_only=True, frozen=True):
     """`token` is a secret, shown once: the service keeps only its hash.
 
-    `address`: where a GPU host reaches the bus, as far as the service knows.
+    `address`: where a GPU host reaches the bus, as far as the service knows. `replaces`: the agent
+    exists, and whoever redeems the token takes its place. `voids_earlier`: the service then voids
+    the earlier credentials of that agent; it cannot where the authority's keys are elsewhere.
     """
 
     token: str
     expires_at: datetime
     address: str = ""
+    replaces: bool = False
+    voids_earlier: bool = True
 
 
 class EnrolmentOffer(Message, kw_only=True, frozen=True):
@@ -91,6 +95,28 @@ class CredentialsReply(Message, kw_only=True, frozen=True):
 
     agent_id: AgentId
     user_token: str
+
+
+class IssuedRequest(Message, kw_only=True, frozen=True):
+    """An operator asks which agents were given credentials, from the `skip`-th on."""
+
+    skip: Annotated[int, Meta(ge=0)] = 0
+
+
+class IssuedAgent(Struct, kw_only=True, frozen=True):
+    """An agent's login key, until when its credentials are good, and which key signed them."""
+
+    agent_id: AgentId
+    public_key: PublicKeyText
+    issued_at: int  # seconds since 1970
+    expires_at: int
+    signed_by: str
+
+
+class IssuedReply(Message, kw_only=True, frozen=True):
+    """One page of them, oldest first; empty behind the last."""
+
+    agents: tuple[IssuedAgent, ...]
 
 
 class EnrolmentToken(Message, kw_only=True, frozen=True):

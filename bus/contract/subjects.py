@@ -93,6 +93,7 @@ NEW_ENROLMENT = "gpuping.enrolment.new"
 # as NEW_ENROLMENT, and such a token never takes the place of an agent that exists
 NEW_HOST_ENROLMENT = "gpuping.enrolment.new-host"
 RENEW_PREFIX = "gpuping.enrolment.renew."
+ISSUED_CREDENTIALS = "gpuping.enrolment.issued"  # which agents were given credentials there
 RENEW_ALL = f"{RENEW_PREFIX}*"
 
 MICRO_PING = "$SRV.PING"  # every micro service on the bus answers

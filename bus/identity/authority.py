@@ -289,13 +289,16 @@ class Authority:
         """The public half of the key that signs credentials of a role here."""
         return self._seed(f"signing/{role}").public
 
-    def not_renewed(self, role: RoleName) -> list[str]:
+    def not_renewed(self, role: RoleName, elsewhere: Iterable[Issued] = ()) -> list[str]:
         """The names, sorted, of the users of a role whom `retire` would shut out.
 
         Their newest credentials are valid, and were signed by an earlier key of the role.
+        `elsewhere`: users that were given credentials from another folder, as by an enrolment
+        service of its own.
         """
         self.reload()
-        newest = {user.name: user for user in self.issued() if user.role == role}
+        users = sorted([*self.issued(), *elsewhere], key=lambda user: user.issued_at)
+        newest = {user.name: user for user in users if user.role == role}
         now = time.time()
         found = []
         for name, user in sorted(newest.items()):
@@ -314,7 +317,10 @@ class Authority:
         A server voids tokens that were issued until a moment. With that of the revocation, a token
         would outlive it that an enrolment service had issued whose clock was ahead, or that a thief
         of the agents' signing key issued later. Who comes back has a new key.
+
+        Raises AuthorityError, and changes nothing, where the operator's key is not here.
         """
+        self._need_operator()
         self.reload()
         revoked = dict(self.fleet.revoked)
         for key in public_keys:
@@ -322,7 +328,11 @@ class Authority:
         self._save(replace(self.fleet, revoked=revoked))
 
     def rotate(self, role: RoleName) -> None:
-        """Makes a new signing key for a role. Tokens of the earlier one are good until `retire`."""
+        """Makes a new signing key for a role. Tokens of the earlier one are good until `retire`.
+
+        Raises AuthorityError, and changes nothing, where the operator's key is not here.
+        """
+        self._need_operator()
         self.reload()
         key = SigningKey.generate(KeyKind.ACCOUNT)
         earlier = self.fleet.signing_keys[role]
@@ -335,7 +345,11 @@ class Authority:
         self._save(fleet)
 
     def retire(self, role: RoleName) -> int:
-        """Ends the rotation of a role: its earlier keys are void. Returns how many there were."""
+        """Ends the rotation of a role: its earlier keys are void. Returns how many there were.
+
+        Raises AuthorityError, and changes nothing, where the operator's key is not here.
+        """
+        self._need_operator()
         self.reload()
         fleet = self.fleet
         kept = {key: of for key, of in fleet.retiring.items() if of != role}
@@ -539,6 +553,14 @@ class Authority:
     def reload(self) -> None:
         """Reads the fleet again: another process may have changed it."""
         self.fleet = type(self).load(self.folder).fleet
+
+    def _need_operator(self) -> None:
+        """Servers take no changed account without it: what is written here would not be so."""
+        if not self.can_revoke:
+            raise AuthorityError(
+                f"{self.folder / 'operator.seed'} is not here, and nothing was changed: "
+                "put it back from where it is kept, then give this command again"
+            )
 
     def _seed(self, name: str) -> SigningKey:
         path = self.folder / f"{name}.seed"

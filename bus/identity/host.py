@@ -27,6 +27,7 @@ class HostIdentity:
         self._login_key = login.key
         user = claims.decode(login.token)
         self.fleet = str(user.nats.get("issuer_account", ""))
+        self._issuer = user.issuer
         self._issued_at = user.issued_at
         self._expires_at = user.expires_at
 
@@ -68,6 +69,10 @@ class HostIdentity:
         lifetime = self._expires_at - self._issued_at
         return now >= self._issued_at + lifetime * RENEW_AT_SHARE
 
+    def is_of_another_issuer(self, token: str) -> bool:
+        """Whether another signing key made this token: the agents' key is being rotated."""
+        return claims.decode(token).issuer != self._issuer
+
     def seconds_to_check(self, longest: float) -> float:
         """How long to wait until the next look at the credentials: a tenth of their lifetime."""
         if not self._expires_at:
@@ -83,6 +88,7 @@ class HostIdentity:
         if user.subject != self._login_key.public:
             raise InvalidTokenError("the new credentials are for another key")
         credentials.write_secret(self.creds_path, credentials.to_text(token, self._login_key))
+        self._issuer = user.issuer
         self._issued_at = user.issued_at
         self._expires_at = user.expires_at
 

@@ -4,6 +4,7 @@
 <data dir>/identity/users/       credentials: ROLE.creds of services, agent-ID.creds of agents
 <data dir>/identity/nats/context/operator.json   the same bus for the `nats` CLI
 <data dir>/identity/resolver/    accounts as they were last pushed to the embedded server
+<data dir>/identity/embedded-server.conf   whom the embedded server believes, as it last started
 <data dir>/identity/tls/         the certificate of the bus, where one was made or brought
 """
 
@@ -11,15 +12,19 @@ import time
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from bus.contract import subjects
 from bus.contract.subjects import check_agent_id
 from bus.identity import claims, credentials, fleet_file
-from bus.identity.authority import Authority
+from bus.identity.authority import Authority, AuthorityError
 from bus.identity.claims import InvalidTokenError
 from bus.identity.credentials import CredentialsError
 from bus.identity.roles import RoleName
+from bus.identity.server.config import identity_config
 from bus.identity.tls.files import TlsFiles
+
+log = structlog.get_logger("bus.identity.local")
 
 RENEW_BEFORE_SECONDS = 30 * 86_400
 CONTEXT_NAME = "operator"
@@ -64,6 +69,28 @@ class LocalIdentities:
         check_agent_id(agent_id)
         path = self.authority.folder / "users" / f"agent-{agent_id}.creds"
         return self._valid("agent", agent_id, path)
+
+    def server_config(self) -> str:
+        """The part of the embedded server's configuration that makes it believe this authority.
+
+        Without the operator's key it is that of the last start with it: nobody can change an
+        account meanwhile. Raises AuthorityError where there was none.
+        """
+        path = self.authority.folder / "embedded-server.conf"
+        if self.authority.can_revoke:
+            text = identity_config(self.authority, self.resolver_folder, anonymous_looks=True)
+            credentials.write_secret(path, text)
+            return text
+        if not path.exists():
+            raise AuthorityError(
+                f"{self.authority.folder / 'operator.seed'} is not here, and neither is {path}, "
+                "which a start with it leaves: put one of them back from a backup"
+            )
+        log.warning(
+            "operator_key_absent",
+            action="nothing can be revoked or rotated: put identity/operator.seed back for that",
+        )
+        return credentials.read_secret(path)
 
     def write_context(self, nats_url: str, certificate_authority: str | None) -> None:
         """Writes the operator's context for the `nats` CLI."""

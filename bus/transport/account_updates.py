@@ -61,7 +61,8 @@ async def push(settings: Settings, authority: Authority, roles: Iterable[RoleNam
                     raise AccountRefusedError(f"the server refused the account: {answer['error']}")
     except (TimeoutError, OSError, nats.errors.Error) as error:
         raise UnavailableError(
-            f"no server at {settings.shown_nats_url} took the change ({type(error).__name__}): "
-            "it takes it when it next starts with this authority's configuration"
+            f"no server at {settings.shown_nats_url} took the change ({type(error).__name__}), "
+            "which is not in force yet: give this command again when it runs. "
+            "`gpuping up` takes it by itself at its next start"
         ) from None
     log.info("account_pushed", revoked=len(authority.fleet.revoked))

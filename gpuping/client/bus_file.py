@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from bus.errors import SettingsError
-from bus.identity import fleet_file
+from bus.identity import fleet_file, local
 from bus.identity.fleet_file import Fleet
 from bus.identity.local import LocalIdentities
 from bus.identity.roles import RoleName
@@ -85,12 +85,17 @@ def is_stopped(data_dir: Path) -> bool:
     return (data_dir / "nats").is_dir() and find(data_dir) is None
 
 
+def is_in_use(data_dir: Path) -> bool:
+    """Whether the data dir has streams or identities of its own."""
+    return (data_dir / "nats").is_dir() or local.exist(data_dir)
+
+
 def with_demo_alone(settings: Settings) -> Settings:
     """The settings with the demo's data dir, where the demo is all that was ever started in theirs.
 
     So `gpuping top` shows what `gpuping up --demo` runs, and never instead of a real fleet.
     """
-    if settings.NATS_URL or settings.NATS_CONTEXT or (settings.data_dir / "nats").is_dir():
+    if settings.NATS_URL or settings.NATS_CONTEXT or is_in_use(settings.data_dir):
         return settings
     demo_dir = settings.data_dir / DEMO_FOLDER
     if find(demo_dir) is None:

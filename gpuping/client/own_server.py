@@ -13,7 +13,6 @@ from bus.errors import LayoutError, SettingsError
 from bus.identity.local import LocalIdentities
 from bus.identity.roles import RoleName
 from bus.identity.server import leaf, store_folder
-from bus.identity.server.config import identity_config
 from bus.identity.server.quoting import quoted
 from bus.identity.tls.files import TlsFiles
 from bus.settings import Settings
@@ -84,7 +83,7 @@ async def running(
 
     def config() -> str:
         authority.reload()  # `gpuping creds` may have changed it
-        lines = identity_config(authority, identities.resolver_folder, anonymous_looks=True)
+        lines = identities.server_config()
         tls = ""
         if uses_tls:
             tls = identities.tls_files.server_config()

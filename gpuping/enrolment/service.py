@@ -8,7 +8,7 @@ host that is enrolled again; elsewhere it says which command does that.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -33,6 +33,9 @@ from bus.contract.enrolment import (
     EnrolmentToken,
     HostKeys,
     HostProof,
+    IssuedAgent,
+    IssuedReply,
+    IssuedRequest,
     KeepEnrolment,
     KeptHost,
     KeptToken,
@@ -65,6 +68,8 @@ RENEWALS_AT_ONCE = 20.0
 RENEWALS_PER_SECOND = 1.0
 RECORDED_DAYS = 30  # a renewal within so many days of the one before is not noted
 AUDIT_SECONDS = 2.0  # less than the host waits for its credentials
+PUSH_AGAIN_SECONDS = 10.0
+ISSUED_PAGE = 1000  # agents in an answer, which is 250 kB then
 SHOWN_HASH = 12  # characters of a token's hash that name it in the audit log
 
 
@@ -86,6 +91,7 @@ class Enrolment:
         self._answered: Counter[Answered] = Counter()
         self._recorded: dict[str, Issued] = {}  # by login key; read from the authority's file once
         self._renewals = RateLimit(RENEWALS_PER_SECOND, RENEWALS_AT_ONCE)
+        self._push_failed = asyncio.Event()
 
     def endpoints(self) -> list[Endpoint]:
         """What the micro service serves; permissions say who may ask what."""
@@ -94,6 +100,7 @@ class Enrolment:
             Endpoint("new-host", subjects.NEW_HOST_ENROLMENT, self._on_new_host),
             Endpoint("redeem", subjects.REDEEM, self._on_redeem),
             Endpoint("renew", subjects.RENEW_ALL, self._on_renew),
+            Endpoint("issued", subjects.ISSUED_CREDENTIALS, self._on_issued),
         ]
 
     async def new_token(self, request: NewTokenRequest, *, new_only: bool = False) -> NewTokenReply:
@@ -101,8 +108,11 @@ class Enrolment:
 
         With `new_only` it never takes the place of an agent that exists: RefusedError 409.
         """
-        if new_only and request.agent_id is not None:
-            await self._refuse_existing(request.agent_id, code=409)
+        replaces = False
+        if request.agent_id is not None:
+            if new_only:
+                await self._refuse_existing(request.agent_id, code=409)
+            replaces = await self._exists(request.agent_id)
         key = SigningKey.generate(KeyKind.USER)
         token_hash = enrolment_token.hash_of(key.seed)
         now = int(time.time())
@@ -124,7 +134,11 @@ class Enrolment:
         )
         token = enrolment_token.to_text(key, user_token, self._certificate_authority())
         return NewTokenReply(
-            token=token, expires_at=expires_at, address=public_address(self._settings)
+            token=token,
+            expires_at=expires_at,
+            address=public_address(self._settings),
+            replaces=replaces,
+            voids_earlier=self._authority.can_revoke,
         )
 
     def _certificate_authority(self) -> str | None:
@@ -171,8 +185,7 @@ class Enrolment:
         await self._record_keys(
             "enrol-host", f"enrolment token {token_hash[:SHOWN_HASH]}", keys, before
         )
-        if before is not None and before.value.login_key != keys.login_key:
-            await self._revoke(agent_id, [before.value.login_key])
+        await self._revoke_earlier(keys, before)
         return self._mint(keys)
 
     async def renew(self, agent_id: str, request: RenewRequest) -> CredentialsReply:
@@ -239,6 +252,8 @@ class Enrolment:
             keys = recorded.value
             is_same_host = keys.login_key == request.proof.login_key
             if keys.token_hash == token_hash and is_same_host:
+                # The service may have been killed before it came to that.
+                await self._revoke_earlier(keys, None)
                 return self._mint(keys)
         raise RefusedError(403, "the enrolment token was used: ask for a new one")
 
@@ -254,10 +269,13 @@ class Enrolment:
         await self._refuse_existing(agent_id)
         return agent_id
 
-    async def _refuse_existing(self, agent_id: str, *, code: int = 403) -> None:
+    async def _exists(self, agent_id: str) -> bool:
         entry = await read(self._client, subjects.agent_key(agent_id), AgentEntry)
         keys = await read(self._client, subjects.host_key(agent_id), HostKeys)
-        if entry is not None or keys is not None:
+        return entry is not None or keys is not None
+
+    async def _refuse_existing(self, agent_id: str, *, code: int = 403) -> None:
+        if await self._exists(agent_id):
             raise RefusedError(
                 code,
                 f"agent {agent_id} exists: `gpuping enroll new --id {agent_id}` lets this host "
@@ -340,22 +358,49 @@ class Enrolment:
                     action=f"look at that host; `gpuping creds revoke {agent_id}` shuts it out",
                 )
 
-    async def _revoke(self, agent_id: str, login_keys: Iterable[str]) -> None:
-        """Voids the earlier login of a host that was enrolled again."""
+    async def _revoke_earlier(
+        self,
+        keys: HostKeys,
+        before: KeyValue[HostKeys] | None,
+    ) -> None:
+        """Voids every earlier login of a host that was enrolled again."""
+        agent_id = keys.agent_id
+        earlier = set()
+        if before is not None:
+            earlier.add(before.value.login_key)
+        for user in self._authority.issued():
+            if user.role == "agent" and user.name == agent_id:
+                earlier.add(user.public_key)
+        earlier -= {keys.login_key, *self._authority.fleet.revoked}
+        if not earlier:
+            return
         if not self._authority.can_revoke:
             log.warning(
                 "earlier_login_not_revoked",
                 agent_id=agent_id,
-                keys=list(login_keys),
+                keys=sorted(earlier),
                 action="revoke it where the authority's keys are: `gpuping creds revoke KEY`; "
                 "the next time `gpuping enroll new --id ID --revoke` there",
             )
             return
-        self._authority.revoke(login_keys)
+        self._authority.revoke(earlier)
+        await self._push()
+
+    async def _push(self) -> None:
+        """Tells the server of revocations. Where it takes them not now, `keep_pushing` goes on."""
         try:
             await account_updates.push(self._settings, self._authority)
         except BusError as error:
-            log.error("account_push_failed", agent_id=agent_id, detail=str(error))
+            log.error("account_push_failed", detail=str(error))
+            self._push_failed.set()
+
+    async def keep_pushing(self) -> None:
+        """Repeats what the server did not take, until cancelled."""
+        while True:
+            await self._push_failed.wait()
+            await asyncio.sleep(PUSH_AGAIN_SECONDS)
+            self._push_failed.clear()
+            await self._push()
 
     def _mint(self, keys: HostKeys) -> CredentialsReply:
         now = int(time.time())
@@ -381,15 +426,33 @@ class Enrolment:
         An agent asks whenever it connects, so that a renewal is noted only where it makes a
         difference of a month, or where another key signed it.
         """
-        if not self._recorded:
-            self._recorded = {user.public_key: user for user in self._authority.issued()}
-        before = self._recorded.get(issued.public_key)
+        before = self._all_recorded().get(issued.public_key)
         if before is not None:
             is_much_later = issued.expires_at - before.expires_at > RECORDED_DAYS * _DAY_SECONDS
             if before.signed_by == issued.signed_by and not is_much_later:
                 return
         self._authority.record(issued)
         self._recorded[issued.public_key] = issued
+
+    def _all_recorded(self) -> dict[str, Issued]:
+        if not self._recorded:
+            self._recorded = {user.public_key: user for user in self._authority.issued()}
+        return self._recorded
+
+    async def _on_issued(self, request: Request) -> IssuedReply:
+        skip = decode(request.data or b"{}", IssuedRequest).skip
+        agents = [user for user in self._all_recorded().values() if user.role == "agent"]
+        page = []
+        for user in agents[skip : skip + ISSUED_PAGE]:
+            agent = IssuedAgent(
+                agent_id=user.name,
+                public_key=user.public_key,
+                issued_at=user.issued_at,
+                expires_at=user.expires_at,
+                signed_by=user.signed_by,
+            )
+            page.append(agent)
+        return IssuedReply(agents=tuple(page))
 
     async def _on_new(self, request: Request) -> NewTokenReply:
         reply = await self.new_token(decode(request.data or b"{}", NewTokenRequest))
@@ -442,6 +505,7 @@ async def running(settings: Settings, authority: Authority) -> AsyncIterator[Enr
         )
         async with background() as start:
             start(enrolment.keep_purging())
+            start(enrolment.keep_pushing())
             start(enrolment.stop_floods(floods))
             try:
                 yield enrolment

@@ -166,7 +166,7 @@ def test_credentials_that_others_can_read_are_refused_with_the_line_that_mends_i
     path.chmod(0o640)
     asked = ("agents", "--data-dir", str(tmp_path))
     refused = run(*asked, NATS_URL=fleet.nats_url, NATS_CREDS=str(path))
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert f"chmod 600 {path}" in refused.stderr
     assert refused.stderr.count("\n") == 1
     path.chmod(0o600)

@@ -53,6 +53,33 @@ def test_the_terminal_shows_the_demo_where_nothing_else_was_started(up: Up) -> N
     assert "`gpuping up` runs" in run("doctor", "--data-dir", str(up.data_dir)).stdout
 
 
+def test_every_command_finds_the_demo_where_nothing_else_was_started(
+    up: Up, tmp_path: Path
+) -> None:
+    """`creds` looked for the identities of a fleet that does not exist, and `backup` made one."""
+    home = up.data_dir.parent if up.data_dir.name == "demo" else up.data_dir
+    asked = (
+        ("creds", "list"),
+        ("creds", "hosts"),
+        ("creds", "unsigned"),
+        ("creds", "agent", "by-hand", "-o", str(tmp_path / "by-hand.creds")),
+        ("creds", "revoke", "by-hand"),
+        ("enroll", "new", "--id", "fra-a100-01", "--revoke"),
+        ("alerts", "list"),
+        ("gpus", "ams-l40-03"),
+        ("backup", str(tmp_path / "backup")),
+    )
+    for words in asked:
+        done = run(*words, "--data-dir", str(home))
+        assert done.returncode == 0, (words, done.stderr)
+    assert not (home / "nats").exists()
+    assert not (home / "identity").exists()
+    unknown = run("backup", str(tmp_path / "none"), "--data-dir", str(tmp_path / "empty"))
+    assert unknown.returncode == 1
+    assert "nothing was ever started on" in unknown.stderr
+    assert not (tmp_path / "empty").exists()
+
+
 def rfc3339(at: datetime) -> str:
     return at.isoformat().replace("+00:00", "Z")
 

@@ -99,8 +99,8 @@ def _standing(state: AgentState, max_interval_seconds: float) -> dict[str, Condi
     if state.recovering:
         active["recovered"] = Condition(rule="recovered", since=last.pinged_at)
     if state.consecutive_poor and state.interval_seconds >= max_interval_seconds:
-        hours = f"{state.interval_seconds / 3600:g}"
-        detail = f"{state.consecutive_poor} poor pings in a row; the next one is in {hours} h"
+        wait = _in_words(state.interval_seconds)
+        detail = f"{state.consecutive_poor} poor pings in a row; the next one is in {wait}"
         active["escalated"] = Condition(rule="escalated", since=last.pinged_at, detail=detail)
     if last.outcome == "missed" and state.answered:
         since = last.pinged_at
@@ -108,6 +108,15 @@ def _standing(state: AgentState, max_interval_seconds: float) -> dict[str, Condi
             since = state.silence.first
         active["missing"] = Condition(rule="missing", since=since, detail=last.reason or "")
     return active
+
+
+def _in_words(seconds: float) -> str:
+    """A time between two pings: `45 s`, `15 min`, `1.5 h`."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.3g} min"
+    return f"{seconds / 3600:.3g} h"
 
 
 def _poor(state: AgentState) -> Condition:

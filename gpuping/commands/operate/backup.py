@@ -72,7 +72,13 @@ def backup(
     folder
         A new or empty folder.
     """
-    settings = load_settings(GPUPING_DATA_DIR=data_dir)
+    settings = bus_file.with_demo_alone(load_settings(GPUPING_DATA_DIR=data_dir))
+    names_a_bus = settings.NATS_URL or settings.NATS_CONTEXT
+    if not names_a_bus and not bus_file.is_in_use(settings.data_dir):
+        raise BackupError(
+            f"nothing was ever started on {settings.data_dir}: name the data dir with --data-dir, "
+            "or the bus with NATS_URL"
+        )
     console = terminal.console()
 
     async def work(

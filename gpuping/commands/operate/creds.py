@@ -1,6 +1,7 @@
 """`gpuping creds`: makes, lists, revokes and rotates the identities of a fleet."""
 
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from bus import runner
 from bus.contract import subjects
-from bus.contract.enrolment import HostKeys
+from bus.contract.enrolment import HostKeys, IssuedReply, IssuedRequest
 from bus.errors import BadMessageError, BusError, GpupingError, SettingsError
 from bus.identity import local
 from bus.identity.authority import Authority
@@ -25,6 +26,7 @@ from bus.runner import Lifecycle
 from bus.settings import Settings
 from bus.transport import account_updates
 from bus.transport.bucket import read
+from bus.transport.micro_services import ask
 from gpuping import extras
 from gpuping.client import bus_file
 from gpuping.client.bus_connection import connect_to_running
@@ -38,6 +40,12 @@ ServiceRole = Literal[
 ]
 
 MOST_NAMED = 10
+# How the users of a role come by credentials of a new signing key.
+BY_NEW_CREDENTIALS = "restart `gpuping up`, or give each user of it new credentials"
+RENEWED_BY: dict[RoleName, str] = {
+    "agent": "let hosts renew theirs, which takes 6 hours while agentd runs",
+    "bootstrap": "let the enrolment tokens be used or expire that are out",
+}
 
 creds_app = App(
     name="creds",
@@ -107,7 +115,7 @@ def init(
     fleet's own, or takes yours with --tls-cert and --tls-key. Either may be done later, and again:
     hosts that have joined believe the new certificate of the same authority.
     """
-    settings = _settings(data_dir)
+    settings = _settings_of_authority(data_dir)
     folder = local.folder_of(settings.data_dir)
     console = terminal.console()
     wants_certificate = bool(tls_names or tls_cert or tls_key)
@@ -136,7 +144,7 @@ def config(
     For servers of your own after an upgrade; then reload or restart them. `gpuping up` does so at
     each start. A file that is right already stays as it is.
     """
-    authority = LocalIdentities.open(_settings(data_dir).data_dir).authority
+    authority = LocalIdentities.open(_settings_of_authority(data_dir).data_dir).authority
     authority.add_missing_roles()
     path = authority.folder / "server.conf"
     if path.exists() and is_current(authority, path.read_text(encoding="utf-8")):
@@ -266,6 +274,12 @@ async def revoke_keys(settings: Settings, authority: Authority, agent: str) -> s
     Raises UnavailableError or AccountRefusedError where no server takes it.
     """
     keys = _keys_of(authority, agent) | await _enrolled_keys(settings, agent)
+    try:
+        elsewhere = await _issued_elsewhere(settings)
+    except BusError as error:
+        runner.complain(f"only the keys that are known here and in the registry: {error}")
+        elsewhere = []
+    keys |= {user.public_key for user in elsewhere if user.name == agent}
     if keys:
         authority.revoke(keys)
         await account_updates.push(settings, authority, authority.roles_of(keys))
@@ -303,30 +317,47 @@ def rotate(
     authority = LocalIdentities.open(settings.data_dir).authority
     if now and not retire:
         raise SettingsError("--now: it goes with --retire")
-    if retire:
-        not_renewed = authority.not_renewed(role)
-        if not_renewed and not now:
-            raise GpupingError(
-                f"{len(not_renewed)} of {role} would be shut out, with credentials that the "
-                f"earlier key signed: {_some(not_renewed)}. Give them new ones first; "
-                f"`gpuping creds rotate {role} --retire --now` shuts them out"
-            )
-        done = f"{authority.retire(role)} earlier signing keys of {role} are void"
-    else:
-        authority.rotate(role)
-        renew = "restart `gpuping up`, or give each user of it new credentials"
-        if role == "agent":
-            renew = "let hosts renew theirs, which takes 45 days"
-        done = (
-            f"{role} has a new signing key. First {renew}: what the earlier key signed is void "
-            f"after `gpuping creds rotate {role} --retire`, which finishes this"
-        )
 
     async def main(_: Lifecycle) -> None:
+        if retire:
+            if not now:
+                await _refuse_while_not_renewed(settings, authority, role)
+            done = f"{authority.retire(role)} earlier signing keys of {role} are void"
+        else:
+            authority.rotate(role)
+            done = (
+                f"{role} has a new signing key. First {RENEWED_BY.get(role, BY_NEW_CREDENTIALS)}: "
+                f"what the earlier key signed is void after "
+                f"`gpuping creds rotate {role} --retire`, which finishes this"
+            )
         await account_updates.push(settings, authority, [role])
         terminal.console().print(done, soft_wrap=True)
 
     return runner.run_command(main)
+
+
+async def _refuse_while_not_renewed(
+    settings: Settings,
+    authority: Authority,
+    role: RoleName,
+) -> None:
+    """Raises GpupingError where `retire` would shut somebody out, or nobody can tell."""
+    elsewhere: list[Issued] = []
+    if role == "agent":
+        try:
+            elsewhere = await _issued_elsewhere(settings)
+        except BusError as error:
+            raise GpupingError(
+                f"{error}: it knows which hosts have no new credentials yet. Nothing was changed; "
+                f"`gpuping creds rotate {role} --retire --now` shuts them out"
+            ) from None
+    not_renewed = authority.not_renewed(role, elsewhere)
+    if not_renewed:
+        raise GpupingError(
+            f"{len(not_renewed)} of {role} would be shut out, with credentials that the "
+            f"earlier key signed: {_some(not_renewed)}. Give them new ones first; "
+            f"`gpuping creds rotate {role} --retire --now` shuts them out"
+        )
 
 
 @creds_app.command(
@@ -334,15 +365,29 @@ def rotate(
 )
 def list_issued(*, data_dir: DataDir = None, json: Json = False) -> int:
     """Show who was given credentials from here, until when, and who is revoked."""
-    authority = LocalIdentities.open(_settings(data_dir).data_dir).authority
-    users = authority.issued()
+    settings = _settings(data_dir)
+    authority = LocalIdentities.open(settings.data_dir).authority
+
+    async def main(_: Lifecycle) -> None:
+        users = {user.public_key: user for user in authority.issued()}
+        try:
+            for user in await _issued_elsewhere(settings):
+                users.setdefault(user.public_key, user)
+        except BusError as error:
+            runner.complain(f"hosts that an enrolment service let in are not listed: {error}")
+        _show_issued(sorted(users.values(), key=lambda user: user.issued_at), authority, json=json)
+
+    return runner.run_command(main)
+
+
+def _show_issued(users: Iterable[Issued], authority: Authority, *, json: bool) -> None:
     if json:
         rows = []
         for user in users:
             row: dict[str, object] = msgspec.to_builtins(user)
             rows.append(row | {"standing": _standing(user, authority)})
         print_json(rows)
-        return runner.DONE
+        return
     table = Table("role", "name", "key", "issued", "expires", "standing")
     for user in users:
         table.add_row(
@@ -355,7 +400,6 @@ def list_issued(*, data_dir: DataDir = None, json: Json = False) -> int:
         )
     terminal.console().print(table)
     terminal.console().print(f"the fleet's public key: {authority.fleet.account}", soft_wrap=True)
-    return runner.DONE
 
 
 def _issue(
@@ -371,10 +415,28 @@ def _issue(
     if path.is_dir():
         path /= file_name
     if path.exists():
-        raise GpupingError(f"{path} exists already; it is not overwritten")
+        advice = ""
+        if role != "agent":
+            advice = "; --if-needed replaces it where it is void or of an earlier signing key"
+        raise GpupingError(f"{path} exists already; it is not overwritten{advice}")
+    others = _good_credentials(authority, role, name)
     public_key = authority.issue(role, name, path, days=days)
     terminal.console().print(f"{path}: {role} {name}, key {public_key}", soft_wrap=True)
+    if others:
+        runner.complain(
+            f"{len(others)} earlier credentials of {name} stay good, so that whoever has them is "
+            f"{name} as well: `gpuping creds revoke KEY` voids each of {_some(others)}"
+        )
     return runner.DONE
+
+
+def _good_credentials(authority: Authority, role: RoleName, name: str) -> list[str]:
+    """The keys in a role and name whose credentials of this folder are good."""
+    found = []
+    for user in authority.issued():
+        if (user.role, user.name) == (role, name) and _standing(user, authority) == "valid":
+            found.append(user.public_key)
+    return found
 
 
 def _issue_if_needed(
@@ -392,19 +454,56 @@ def _issue_if_needed(
 
 async def _enrolled_keys(settings: Settings, name: str) -> set[str]:
     """The login key of an agent that an enrolment service elsewhere let in; none without a bus."""
-    as_operator = bus_file.with_running_bus(settings)
-    if as_operator.NATS_CREDS is None:
-        operator = LocalIdentities.open(settings.data_dir).service("operator")
-        as_operator = msgspec.structs.replace(as_operator, NATS_CREDS=str(operator))
     try:
         key = subjects.host_key(subjects.check_agent_id(name))
-        async with connect_to_running(as_operator) as client:
+        async with connect_to_running(_as_operator(settings)) as client:
             recorded = await read(client, key, HostKeys)
     except (BusError, BadMessageError):
         return set()
     if recorded is None:
         return set()
     return {recorded.value.login_key}
+
+
+async def _issued_elsewhere(settings: Settings) -> list[Issued]:
+    """The agents that an enrolment service apart from this folder has let in. Raises BusError.
+
+    That of `gpuping up` notes them in this folder, and is not asked.
+    """
+    names_a_bus = settings.NATS_URL or settings.NATS_CONTEXT
+    if not names_a_bus or bus_file.find(settings.data_dir) is not None:
+        return []
+    found: list[Issued] = []
+    async with connect_to_running(_as_operator(settings)) as client:
+        while True:
+            page = await ask(
+                client,
+                subjects.ISSUED_CREDENTIALS,
+                IssuedRequest(skip=len(found)),
+                IssuedReply,
+                who="the enrolment service",
+            )
+            if not page.agents:
+                return found
+            for agent in page.agents:
+                user = Issued(
+                    role="agent",
+                    name=agent.agent_id,
+                    public_key=agent.public_key,
+                    issued_at=agent.issued_at,
+                    expires_at=agent.expires_at,
+                    signed_by=agent.signed_by,
+                )
+                found.append(user)
+
+
+def _as_operator(settings: Settings) -> Settings:
+    """The settings with an operator's credentials, which are made where none are named."""
+    found = bus_file.with_running_bus(settings)
+    if found.NATS_CREDS is not None:
+        return found
+    operator = LocalIdentities.open(settings.data_dir).service("operator")
+    return msgspec.structs.replace(found, NATS_CREDS=str(operator))
 
 
 def _keys_of(authority: Authority, name: str) -> set[str]:
@@ -415,8 +514,13 @@ def _keys_of(authority: Authority, name: str) -> set[str]:
         return {user.public_key for user in authority.issued() if user.name == name}
 
 
-def _settings(data_dir: Path | None) -> Settings:
+def _settings_of_authority(data_dir: Path | None) -> Settings:
     return load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
+
+
+def _settings(data_dir: Path | None) -> Settings:
+    """Of a fleet that exists, the demo's where it runs alone."""
+    return bus_file.with_demo_alone(_settings_of_authority(data_dir))
 
 
 def _some(names: list[str]) -> str:

@@ -16,7 +16,7 @@ from bus.runner import Lifecycle
 from bus.transport.micro_services import ask
 from gpuping import extras
 from gpuping.client.bus_connection import connect_to_running
-from gpuping.client.bus_file import with_running_bus
+from gpuping.client.bus_file import with_demo_alone, with_running_bus
 from gpuping.commands.command_settings import load_settings
 from gpuping.commands.operate.creds import revoke_keys
 from gpuping.commands.options import CHECK, RUN, DataDir, OneAgentOption, app, examples
@@ -64,7 +64,9 @@ def new(
     """
     if revoke and id is None:
         raise SettingsError("--revoke: expected --id with it, the agent whose keys are void then")
-    settings = load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
+    settings = with_demo_alone(
+        load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
+    )
     request = NewTokenRequest(agent_id=id, valid_seconds=_seconds(expires))
 
     async def main(_: Lifecycle) -> None:
@@ -82,11 +84,27 @@ def new(
                 who="the enrolment service",
             )
         print(enrol_command(reply.token, address or reply.address))
+        if reply.replaces and not revoke:
+            runner.complain(_what_becomes_of(id or "", voids_earlier=reply.voids_earlier))
         if address is None and is_loopback(urlsplit(f"//{reply.address}").hostname or ""):
             runner.complain(ONLY_HERE)
         runner.complain(f"lets one host in, until {reply.expires_at:%Y-%m-%d %H:%M:%S} UTC")
 
     return runner.run_command(main)
+
+
+def _what_becomes_of(agent_id: str, *, voids_earlier: bool) -> str:
+    """What the operator must know of a host whose place another one takes."""
+    if voids_earlier:
+        return (
+            f"{agent_id} exists: the host that runs this takes its place, and its present host is "
+            "shut out then; if that is not meant, let the command expire unused"
+        )
+    return (
+        f"{agent_id} exists: the host that runs this takes its place, but the credentials of its "
+        f"present host stay good, and two would be {agent_id}. Where the fleet's keys are, "
+        f"`gpuping enroll new --id {agent_id} --revoke` voids them"
+    )
 
 
 @app.command(group=RUN, help_epilogue=examples("NATS_CREDS=enrolment.creds gpuping enrolment"))

@@ -10,6 +10,7 @@ from bus import runner
 from bus.errors import SettingsError
 from bus.identity.fleet_file import Fleet
 from bus.identity.local import LocalIdentities
+from gpuping.client.bus_file import with_demo_alone
 from gpuping.commands.command_settings import load_settings
 from gpuping.commands.operate.creds import creds_app
 from gpuping.commands.options import DataDir, examples
@@ -39,9 +40,10 @@ def unsigned(
     """
     if until is not None and end:
         raise SettingsError("--until and --end: expected one of them")
-    authority = LocalIdentities.open(
-        load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir).data_dir
-    ).authority
+    settings = with_demo_alone(
+        load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
+    )
+    authority = LocalIdentities.open(settings.data_dir).authority
     if end:
         authority.accept_unsigned(until=int(time.time()))
     elif until is not None:
