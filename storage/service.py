@@ -82,9 +82,9 @@ class Storage:
                     utc_now(), due_before
                 ):
                     pass
-                if self.store.waiting is None and self.edge.found is not None:
+                if self.store.waiting is None and self.edge.holds_since_us is not None:
                     self.edge.days_in_file_only = await self.store.days_in_file_only(
-                        self.edge.found.oldest_us
+                        self.edge.holds_since_us
                     )
             except StorageError as error:
                 log.error("housekeeping_failed", detail=str(error))

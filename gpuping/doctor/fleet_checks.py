@@ -118,14 +118,22 @@ def storage_disk(stats: StorageStats) -> Finding:
 
 def edge(stats: StorageStats) -> Finding:
     """How far back the bus holds outcomes, and whether days exist in one file only."""
-    if stats.stream_begins is None:
+    if stats.stream_begins is None and not stats.days_in_file_only:
         return note("history", "the bus holds no outcomes yet")
-    detail = f"the bus holds outcomes since {stats.stream_begins:%Y-%m-%d}"
+    if stats.stream_begins is None:
+        detail = "the bus holds no outcomes"
+    else:
+        detail = f"the bus holds outcomes since {stats.stream_begins:%Y-%m-%d %H:%M} UTC"
     if stats.stream_days_left is not None:
         detail += f" and drops the oldest in about {stats.stream_days_left:.0f} days"
     if stats.days_in_file_only:
-        detail += f"; {stats.days_in_file_only} days are in storage's file only"
-        advice = "see storage's log: they should have been archived; back its data dir up"
+        days = counted(stats.days_in_file_only, "day")
+        detail += f"; of {days} outcomes are in storage's file only"
+        advice = (
+            "keep that file, and a copy of storage's data dir: they cannot be had from elsewhere. "
+            "They were archived in time unless the history stream lost messages, or holds less "
+            "than two days (GPUPING_HISTORY_STREAM_GB)"
+        )
         return warning("history", detail, advice)
     if stats.stream_days_left is not None and stats.stream_days_left < SHORT_EDGE_DAYS:
         advice = "storage archives what is dropped; GPUPING_HISTORY_STREAM_GB keeps more on the bus"

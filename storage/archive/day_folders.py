@@ -137,13 +137,12 @@ def archive_step(
 def days_in_file_only(connection: Connection, before_us: int) -> int:
     """Returns how many days have rows that are neither in the archive nor in the stream.
 
-    `before_us` is where the stream begins.
+    `before_us` is where the stream begins. Today is one of them where the stream begins today.
     """
-    first_whole_day_us = before_us // DAY_US * DAY_US
     days: int = value_of(
         connection,
         sql("days_in_file_only"),
-        {"day_us": DAY_US, "before_us": first_whole_day_us},
+        {"day_us": DAY_US, "before_us": before_us},
     )
     return days
 

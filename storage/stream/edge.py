@@ -20,6 +20,8 @@ from storage.engine.rows import microseconds
 
 log = structlog.get_logger("storage")
 
+# A ping is recorded at most so long after it was sent, by which the file knows it.
+RECORDED_WITHIN_US = 2 * 3600 * 10**6
 AHEAD_DAYS = 2.0  # a day is archived that long before the stream drops it
 _NANOSECONDS_A_DAY = 86_400 * 10**9
 
@@ -68,12 +70,14 @@ class EdgeWatch:
     """Looks at the stream; `found` is its edge, None while it is empty or was never seen.
 
     `days_in_file_only` counts the days that neither the stream nor the archive holds: they would be
-    lost with the history file.
+    lost with the history file. `holds_since_us` is the time of pings (microseconds since 1970) from
+    which on the stream has all; None while it was never seen.
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self.found: StreamEdge | None = None
+        self.holds_since_us: int | None = None
         self.days_in_file_only = 0
 
     @property
@@ -98,7 +102,12 @@ class EdgeWatch:
         except BusError as error:
             log.debug("stream_edge_read_failed", detail=str(error))
             return
-        self.found = edge_of(information, microseconds(utc_now()))
+        now_us = microseconds(utc_now())
+        self.found = edge_of(information, now_us)
+        if self.found is None:  # it is empty, and whatever the file has is in the file only
+            self.holds_since_us = now_us
+        else:
+            self.holds_since_us = self.found.oldest_us - RECORDED_WITHIN_US
 
     def archive_before(self, now: datetime) -> int | None:
         """Returns what `StreamEdge.archive_before` returns for the stream as it was seen last."""

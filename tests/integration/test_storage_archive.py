@@ -22,6 +22,7 @@ from storage.engine.database import rows_of
 from storage.engine.partitions import DAY_US, TABLES
 from storage.engine.rows import microseconds
 from storage.store.store import Reader, Store
+from storage.stream import edge
 from tests.storage_days import (
     NOW,
     arrivals,
@@ -79,8 +80,27 @@ async def test_days_that_the_stream_is_about_to_drop_are_archived_whatever_the_s
     assert alone > 2
     while await store.archive_next_day(NOW, due_before=today - 2):
         pass
-    assert await store.days_in_file_only(microseconds(NOW) - 2 * DAY_US) == 0
+    assert await store.days_in_file_only((today - 2) * DAY_US) == 0
     assert await everything(store) == before
+    await store.close()
+
+
+async def test_a_history_stream_that_was_emptied_leaves_days_in_the_file_only(
+    base_settings: Settings, bus: Client
+):
+    """The day on which the stream begins anew was not counted, and no day of an empty one."""
+    store = await opened(base_settings)
+    await written_to(store, arrivals([state("a", 1, pinged_at=NOW - timedelta(hours=30))]))
+    await written_to(store, arrivals([state("a", 2, pinged_at=NOW - timedelta(hours=3))]))
+    assert await store.days_in_file_only(microseconds(NOW) - DAY_US) == 1
+    assert await store.days_in_file_only(microseconds(NOW) - 2 * DAY_US) == 0
+    before_us = microseconds(utc_now())
+    watch = edge.EdgeWatch(bus)
+    assert watch.holds_since_us is None
+    await watch.look()  # it has no message
+    assert watch.found is None
+    assert watch.holds_since_us is not None
+    assert watch.holds_since_us >= before_us
     await store.close()
 
 

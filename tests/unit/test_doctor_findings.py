@@ -120,6 +120,11 @@ def test_the_edge_of_the_stream():
     assert "3 days" in near.detail
     alone = fleet_checks.edge(replace(STORAGE, days_in_file_only=4))
     assert alone.level == "warning"
+    empty = fleet_checks.edge(replace(STORAGE, stream_begins=None, days_in_file_only=1))
+    assert (empty.level, "of 1 day outcomes are in storage's file only" in empty.detail) == (
+        "warning",
+        True,
+    )
 
 
 def test_hosts_that_are_dead_are_named():

@@ -16,11 +16,11 @@ export function Remarks({ health }) {
 /** Since when the bus holds outcomes, and the days that exist once only. */
 export function Operation({ health }) {
   const begins = health?.stream_begins;
-  if (!begins) return null;
-  const left = health.stream_days_left;
-  const only = health.days_in_file_only;
+  const left = health?.stream_days_left;
+  const only = health?.days_in_file_only ?? 0;
+  if (!begins && only === 0) return null;
   return html`<footer class="operation note">
-    <span>The bus holds outcomes since ${formatDay(begins)}</span>
+    <span>${begins ? `The bus holds outcomes since ${formatDay(begins)}` : "The bus holds no outcomes."}</span>
     ${left != null && html`<span>and drops the oldest in about ${plural(Math.round(left), "day")}; history and archive keep them.</span>`}
     ${only > 0 && html`<strong>${plural(only, "day")} ${only === 1 ? "is" : "are"} in storage’s file only: back its data dir up.</strong>`}
   </footer>`;
