@@ -99,6 +99,14 @@ def test_no_container_leaves_a_volume_without_a_name() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["cli", "authority"])
+def test_commands_know_that_the_cluster_has_three_copies(name: str) -> None:
+    """Without that `gpuping doctor` warned of streams that are as they should be."""
+    environment = SERVICES[name]["environment"]
+    assert environment["NATS_URL"] == "${CLI_NATS_URL:-tls://nats:4222}"
+    assert environment["GPUPING_REPLICAS"] == "${GPUPING_REPLICAS:-${CLI_NATS_URL:+3}}"
+
+
 def test_a_plain_start_is_the_single_server_and_nothing_else() -> None:
     plain = {name for name, service in SERVICES.items() if "profiles" not in service}
     wanted = {"setup", "layout", "nats", "scheduler", "storage", "gateway", "enrolment", "alerts"}
