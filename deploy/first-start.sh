@@ -74,7 +74,7 @@ for role in agent bootstrap; do
   cp "$root/identity/identity/signing/$role.seed" "$root/creds/enrolment/identity/signing/"
 done
 cp "$root/identity/identity/fleet.json" "$root/creds/enrolment/identity/"
-cp "$root/identity/identity/system.creds" "$root/creds/scheduler/system.creds"
+cp "$root/identity/identity/system-scheduler.creds" "$root/creds/scheduler/system.creds"
 # whether reports must be signed: of a fleet of before identities they need not be (GPUPING_REQUIRE_SIGNED)
 cp "$root/identity/identity/fleet.json" "$root/creds/scheduler/fleet.json"
 # A gateway uses them only where GATEWAY_BRIDGE_NETWORKS is set.

@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +22,8 @@ from msgspec import Struct
 from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.enrolment import CredentialsReply, RedeemRequest, RenewRequest
-from bus.errors import BusError, GpupingError, RefusedError, SettingsError
-from bus.identity import credentials, enrolment_token, host
+from bus.errors import BusError, GpupingError, RefusedError, SettingsError, UnavailableError
+from bus.identity import claims, credentials, enrolment_token, host
 from bus.identity.host import HostIdentity
 from bus.identity.keys import KeyKind, SigningKey
 from bus.redaction import redact_address
@@ -95,6 +96,12 @@ async def enroll(settings: Settings, token_at_address: str) -> Enrolled:
     )
     try:
         reply = await _redeem(joining, token.name, request)
+    except UnavailableError as error:
+        raise EnrolmentError(
+            f"{error}. Give the same command again: what this host may have been given is kept"
+        ) from None
+    except EnrolmentError as error:
+        raise EnrolmentError(f"{error}{_expired(token.user_token)}") from None
     finally:
         bootstrap.unlink(missing_ok=True)
     login_file = host.creds_path(state_dir, reply.agent_id)
@@ -244,6 +251,18 @@ async def _redeem(
         )
     finally:
         await client.farewell()
+
+
+def _expired(user_token: str) -> str:
+    """What a refusal says besides where the token has expired; nothing where it has not."""
+    expires_at = claims.decode(user_token).expires_at
+    if not expires_at or expires_at > time.time():
+        return ""
+    moment = datetime.fromtimestamp(expires_at, UTC)
+    return (
+        f" It expired at {moment:%Y-%m-%d %H:%M:%S} UTC, by this host's clock: ask for a new one "
+        "(`gpuping enroll new`)"
+    )
 
 
 async def _refuse_certificate(settings: Settings) -> None:

@@ -5,6 +5,7 @@ It lives in one folder that only its owner can read:
 - `operator.seed`, `account.seed`: needed to revoke, to rotate and to change permissions; they can
   be kept offline otherwise;
 - `system.creds`: asks the server to take a changed account (claim updates);
+- `system-scheduler.creds`: with it schedulers hear who connects, and close connections;
 - `signing/ROLE.seed`: makes users of that role; a service that mints needs only its own;
 - `fleet.json`: public keys, names, revocations; `issued.jsonl`: who was given credentials. Neither
   holds a secret.
@@ -117,8 +118,17 @@ class Authority:
 
     @property
     def system_credentials(self) -> Path:
-        """The file of the user that may send changed accounts to the server."""
+        """The file of the user that may send changed accounts to the server.
+
+        It stays with the authority: a server takes any account that the operator has ever signed,
+        so that an earlier one undoes the revocations since.
+        """
         return self.folder / "system.creds"
+
+    @property
+    def scheduler_system_credentials(self) -> Path:
+        """The file of the user by which schedulers hear who connects, and close connections."""
+        return self.folder / "system-scheduler.creds"
 
     def accept_unsigned(self, until: int | None = None) -> None:
         """For a fleet of before identities: its hosts have no keys yet, and go on without.
@@ -342,7 +352,12 @@ class Authority:
             signing_keys=self.fleet.signing_keys | {role: key.public},
             retiring=self.fleet.retiring | {earlier: role},
         )
+        if role == "scheduler":
+            retiring_system = self._with_retiring_system_users().retiring_system
+            fleet = replace(fleet, retiring_system=retiring_system)
         self._save(fleet)
+        if role == "scheduler":
+            self._write_system_credentials(self._seed("system"))
 
     def retire(self, role: RoleName) -> int:
         """Ends the rotation of a role: its earlier keys are void. Returns how many there were.
@@ -355,7 +370,11 @@ class Authority:
         kept = {key: of for key, of in fleet.retiring.items() if of != role}
         kept_in_fleet = {key: of for key, of in fleet.in_fleet.items() if of != role}
         before = len(fleet.retiring) + len(fleet.in_fleet)
-        self._save(replace(fleet, retiring=kept, in_fleet=kept_in_fleet))
+        fleet = replace(fleet, retiring=kept, in_fleet=kept_in_fleet)
+        if role == "scheduler":
+            revoked = fleet.revoked_system | dict.fromkeys(fleet.retiring_system, _FOR_EVER)
+            fleet = replace(fleet, retiring_system=(), revoked_system=revoked)
+        self._save(fleet)
         return before - len(kept) - len(kept_in_fleet)
 
     def operator_token(self) -> str:
@@ -472,7 +491,9 @@ class Authority:
 
     def system_account_token(self) -> str:
         """The server's own account."""
-        body = {"type": "account", "limits": _account_limits(jetstream=False)}
+        body: dict[str, Any] = {"type": "account", "limits": _account_limits(jetstream=False)}
+        if self.fleet.revoked_system:
+            body["revocations"] = self.fleet.revoked_system
         return self._account(self.fleet.system_account, SYSTEM_ACCOUNT_NAME, body)
 
     def anonymous_token(self) -> str:
@@ -514,41 +535,60 @@ class Authority:
         now = max(int(time.time()), self.fleet.changed_at)
         return claims.encode(self._seed("operator"), public, name, body, now=now)
 
+    def _with_retiring_system_users(self) -> Fleet:
+        """The fleet, in which the present users of the system account are good until `retire`."""
+        keys = set(self.fleet.retiring_system)
+        for path, _, _ in self._system_users():
+            if path.exists():
+                keys.add(credentials.read(path).key.public)
+        return replace(self.fleet, retiring_system=tuple(sorted(keys)))
+
     def _write_system_credentials(self, system: SigningKey) -> None:
-        key = SigningKey.generate(KeyKind.USER)
-        body = self._system_user()
-        token = claims.encode(system, key.public, "_system", body, now=int(time.time()))
-        credentials.write_secret(self.system_credentials, credentials.to_text(token, key))
+        for path, name, body in self._system_users():
+            key = SigningKey.generate(KeyKind.USER)
+            token = claims.encode(system, key.public, name, body, now=int(time.time()))
+            credentials.write_secret(path, credentials.to_text(token, key))
 
     def _renew_system_credentials(self) -> None:
-        """Those of an earlier version may not ask all that a scheduler asks."""
+        """Those of an earlier version are missing, or may not ask all that is asked now."""
         if not (self.folder / "system.seed").exists():
             return
-        token = credentials.read(self.system_credentials).token
-        wanted = self._system_user()
-        known = claims.decode(token).nats
-        if any(known.get(name) != value for name, value in wanted.items()):
-            self._write_system_credentials(self._seed("system"))
+        for path, _, wanted in self._system_users():
+            known: dict[str, Any] = {}
+            if path.exists():
+                known = claims.decode(credentials.read(path).token).nats
+            if any(known.get(name) != value for name, value in wanted.items()):
+                self._save(self._with_retiring_system_users())
+                self._write_system_credentials(self._seed("system"))
+                return
 
-    def _system_user(self) -> dict[str, Any]:
-        """What the user of the system account may do, and which account the gateways are in."""
-        return {
-            "type": "user",
-            "tags": [f"{GATEWAYS_TAG}{self.account_of('gateway')}"],
-            "pub": {
-                "allow": [
-                    subjects.CLAIMS_UPDATE,
-                    subjects.account_connections("*"),
-                    subjects.SERVER_JETSTREAM,
-                    subjects.SERVER_HEALTH,
-                    subjects.close_connection("*"),
-                ]
-            },
-            "sub": {"allow": ["_INBOX.>", "$SYS.ACCOUNT.*.CONNECT", "$SYS.ACCOUNT.*.DISCONNECT"]},
-            "subs": _UNLIMITED,
-            "data": _UNLIMITED,
-            "payload": _UNLIMITED,
-        }
+    def _system_users(self) -> list[tuple[Path, str, dict[str, Any]]]:
+        """The users of the system account: their files, names, and what they may do.
+
+        The token of the schedulers' one says which account the gateways are in.
+        """
+        asked = [
+            subjects.account_connections("*"),
+            subjects.SERVER_JETSTREAM,
+            subjects.SERVER_HEALTH,
+            subjects.close_connection("*"),
+        ]
+        limits = {"subs": _UNLIMITED, "data": _UNLIMITED, "payload": _UNLIMITED}
+        heard = ["_INBOX.>", "$SYS.ACCOUNT.*.CONNECT", "$SYS.ACCOUNT.*.DISCONNECT"]
+        tags = [f"{GATEWAYS_TAG}{self.account_of('gateway')}"]
+        shared: dict[str, Any] = {"type": "user", "tags": tags, "sub": {"allow": heard}, **limits}
+        return [
+            (
+                self.system_credentials,
+                "_system",
+                shared | {"pub": {"allow": [subjects.CLAIMS_UPDATE, *asked]}},
+            ),
+            (
+                self.scheduler_system_credentials,
+                "_system-scheduler",
+                shared | {"pub": {"allow": asked}},
+            ),
+        ]
 
     def reload(self) -> None:
         """Reads the fleet again: another process may have changed it."""

@@ -29,8 +29,10 @@ class Fleet(Struct, frozen=True, kw_only=True):
 
     signing_keys: by role. retiring: earlier signing keys and their roles, which are believed until
     the rotation is finished. revoked: public keys of users, each with the second since 1970 until
-    which tokens for it are void. requires_signed: reports of hosts without a known key do not
-    count, unless GPUPING_REQUIRE_SIGNED says otherwise; false for fleets of before identities.
+    which tokens for it are void. retiring_system, revoked_system: the same of users of the system
+    account, which follow the rotation of the scheduler. requires_signed: reports of hosts without a
+    known key do not count, unless GPUPING_REQUIRE_SIGNED says otherwise; false for fleets of before
+    identities.
     unsigned_until: second since 1970 from which they do not count there either; None: no end.
     changed_at: seconds since 1970, at least one second later at every change: servers that were
     away take the account that was issued last, and compare whole seconds.
@@ -49,6 +51,8 @@ class Fleet(Struct, frozen=True, kw_only=True):
     requires_signed: bool = True
     unsigned_until: int | None = None
     revoked: dict[str, int] = {}
+    retiring_system: tuple[str, ...] = ()
+    revoked_system: dict[str, int] = {}
     changed_at: int = 0
 
 

@@ -39,6 +39,8 @@ async def push(settings: Settings, authority: Authority, roles: Iterable[RoleNam
     """
     tokens = [authority.account_token()]
     for role in roles:
+        if role == "scheduler":
+            tokens.append(authority.system_account_token())
         if role in authority.fleet.role_accounts:
             tokens.append(authority.role_account_token(role))
     as_system = msgspec.structs.replace(

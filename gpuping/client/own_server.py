@@ -38,7 +38,8 @@ class OwnServer(NamedTuple):
             return msgspec.structs.replace(settings, NATS_BRIDGE_CREDS=bridge_credentials)
         if role != "scheduler":
             return settings
-        return msgspec.structs.replace(settings, NATS_SYSTEM_CREDS=str(self._system_credentials))
+        system_credentials = self.identities.authority.scheduler_system_credentials
+        return msgspec.structs.replace(settings, NATS_SYSTEM_CREDS=str(system_credentials))
 
     def settings_of_system(self) -> Settings:
         """The settings of whoever asks the server about itself."""

@@ -38,7 +38,7 @@ def bus_disks(schedulers: list[SchedulerStats]) -> Finding:
     """Whether each nats-server has room, and syncs what it acknowledges."""
     servers = _bus_servers(schedulers)
     if not servers:
-        advice = "give a scheduler NATS_SYSTEM_CREDS (identity/system.creds)"
+        advice = "give a scheduler NATS_SYSTEM_CREDS (identity/system-scheduler.creds)"
         return note("bus disks", "no scheduler sees the disks of the nats-servers", advice)
     unsynced = []
     used = []

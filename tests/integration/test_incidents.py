@@ -5,13 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import nats.errors
 import pytest
 
-from agentd.messaging.enrolment import KeyAnnouncement
+from agentd.messaging.enrolment import EnrolmentError, KeyAnnouncement, enroll
 from bus import settings
 from bus.background import background
 from bus.contract import subjects
@@ -29,13 +31,13 @@ from bus.identity import claims, credentials, enrolment_token, host
 from bus.identity.authority import Authority, AuthorityError
 from bus.identity.keys import KeyKind, SigningKey
 from bus.settings import Settings
-from bus.transport import connection
+from bus.transport import account_updates, connection
 from bus.transport.bucket import read
 from bus.transport.micro_services import ask
 from gpuping.client import own_server
 from gpuping.client.own_server import OwnServer
 from gpuping.enrolment.service import Enrolment, running
-from tests.identity import keeping_enrolments
+from tests.identity import joined, keeping_enrolments
 from tests.ports import free_port
 
 
@@ -137,6 +139,20 @@ async def test_a_rotation_of_the_agents_key_reaches_a_host_when_it_asks(tmp_path
         assert authority.not_renewed("agent") == []
 
 
+async def test_an_expired_token_is_called_that_on_the_host(tmp_path: Path) -> None:
+    async with own_server.running(settings_in(tmp_path / "data"), free_port()) as server:
+        key = SigningKey.generate(KeyKind.USER)
+        now = int(time.time())
+        user = server.identities.authority.mint(
+            "bootstrap", "_enrol-a", key.public, now=now - 7200, expires_at=now - 3600
+        )
+        address = server.settings.nats_url.removeprefix("nats://")
+        word = f"{enrolment_token.to_text(key, user, None)}@{address}"
+        chosen = settings.load({}, GPUPING_DATA_DIR=str(tmp_path / "host"))
+        with pytest.raises(EnrolmentError, match=r"It expired at .* UTC, by this host's clock"):
+            await enroll(chosen, word)
+
+
 async def test_without_the_operators_key_the_bus_starts_and_nothing_is_changed(
     tmp_path: Path,
 ) -> None:
@@ -164,6 +180,47 @@ async def test_without_the_operators_key_the_bus_starts_and_nothing_is_changed(
     kept.rename(key)
     async with own_server.running(chosen, free_port()) as server:
         server.identities.authority.revoke([agent])
+
+
+async def test_a_scheduler_cannot_undo_a_revocation_and_its_rotation_ends_all_that_it_had(
+    tmp_path: Path,
+) -> None:
+    """A server takes any account that the operator has signed, an earlier one as well."""
+    async with own_server.running(settings_in(tmp_path / "data"), free_port()) as server:
+        authority = server.identities.authority
+        earlier = authority.account_token()
+        agent = authority.issue("agent", "a-1", tmp_path / "a-1.creds")
+        authority.revoke([agent])
+        await account_updates.push(server.settings, authority)
+        given = server.settings_of("scheduler").NATS_SYSTEM_CREDS
+        assert given is not None
+        stolen = tmp_path / "stolen.creds"
+        credentials.write_secret(stolen, Path(given).read_text())
+        async with joined(
+            server.settings.nats_url, "_INBOX", user_credentials=str(stolen)
+        ) as thief:
+            with pytest.raises((TimeoutError, nats.errors.Error)):
+                await thief.nc.request(subjects.CLAIMS_UPDATE, earlier.encode(), timeout=2)
+        with pytest.raises((OSError, nats.errors.Error)):
+            async with joined(
+                server.settings.nats_url,
+                "_INBOX.a-1",
+                user_credentials=str(tmp_path / "a-1.creds"),
+            ):
+                pass
+
+        authority.rotate("scheduler")
+        await account_updates.push(server.settings, authority, ["scheduler"])
+        async with joined(server.settings.nats_url, "_INBOX", user_credentials=str(stolen)):
+            pass
+        authority.retire("scheduler")
+        await account_updates.push(server.settings, authority, ["scheduler"])
+        with pytest.raises((OSError, nats.errors.Error)):
+            async with joined(server.settings.nats_url, "_INBOX", user_credentials=str(stolen)):
+                pass
+        async with joined(server.settings.nats_url, "_INBOX", user_credentials=given):
+            pass
+        await account_updates.push(server.settings, authority)
 
 
 @asynccontextmanager
