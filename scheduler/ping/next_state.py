@@ -381,5 +381,6 @@ def _expecting_gpus(entry: AgentEntry, report: UptimeReport | None) -> AgentEntr
     shows_real_ones = entry.expects_simulated and not report.simulated
     if entry.expected_gpus and not shows_real_ones:
         return None
-    uuids = tuple(gpu.uuid for gpu in report.gpus)
+    # A host may name a GPU twice; an operator could then add none.
+    uuids = tuple(dict.fromkeys(gpu.uuid for gpu in report.gpus))
     return replace(entry, expected_gpus=uuids, expects_simulated=report.simulated)

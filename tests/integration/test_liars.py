@@ -172,6 +172,51 @@ def padded(told: Told) -> bytes:
     return json.dumps(told.said | {"agent_version": "x" * REPORT_LIMIT_BYTES}).encode()
 
 
+def the_second_gpu_is_called(change: Callable[[str], str]) -> Callable[[Told], bytes]:
+    def tell(told: Told) -> bytes:
+        first, second = told.said["gpus"]
+        renamed = second | {"uuid": change(second["uuid"])}
+        return json.dumps(told.said | {"gpus": [first, renamed]}).encode()
+
+    return tell
+
+
+def one_gpu_down_and_then_up(told: Told) -> bytes:
+    """Two rows of one GPU: of all that it says the last one counts."""
+    first, second = told.said["gpus"]
+    down = first | {"state": "down", "seconds": seconds(down=told.length)}
+    return json.dumps(told.said | {"gpus": [down, first, second]}).encode()
+
+
+def seconds_said_twice(told: Told) -> bytes:
+    """A reader that keeps the first of two fields of one name would see a good host."""
+    down = json.loads(saying(told, seconds(down=told.length)))
+    return b'{"seconds": {"up": 999.0}, ' + json.dumps(down).encode()[1:]
+
+
+def a_thousand_more_gpus(told: Told) -> bytes:
+    more = [{"uuid": f"GPU-{number}", "seconds": {"up": 1.0}} for number in range(1_000)]
+    return json.dumps(told.said | {"gpus": [*told.said["gpus"], *more]}).encode()
+
+
+def another_boot_each_time(told: Told) -> bytes:
+    number = len(told.before)
+    label = datetime.now(UTC) - timedelta(days=number)
+    window = told.said["window"] | {"since": label.isoformat(), "until": label.isoformat()}
+    boots = {"boot_id": f"boot-{number}", "session_id": f"session-{number}"}
+    return json.dumps(told.said | boots | {"window": window}).encode()
+
+
+def down_with_an_incident_of_another_month(told: Told) -> bytes:
+    since = datetime.now(UTC) - timedelta(days=40)
+    incident = {"state": "down", "reason": "lost", "since": since.isoformat(), "gpu": None}
+    return saying(told, seconds(down=told.length), incidents=[incident] * 20)
+
+
+def all_down_by_a_hundredth_of_a_percent(told: Told) -> bytes:
+    return saying(told, seconds(down=told.length), uptime_percent=0.0099)
+
+
 REFUSED = "more_time_than_passed"
 CONTRADICTS = "percent_contradicts_seconds"
 BAD = "bad_report"
@@ -218,6 +263,24 @@ LIES = {
     "a-negative-number": Lie(written_as("-5.0"), BAD),
     "a-number-of-a-thousand-digits": Lie(written_as("9" * 1000), BAD),
     "more-than-64-kB": Lie(padded, BAD),
+    "minus-zero": Lie(written_as("-0.0"), CONTRADICTS),
+    "a-text": Lie(written_as('"5.0"'), BAD),
+    "true": Lie(written_as("true"), BAD),
+    "null": Lie(written_as("null"), BAD),
+    "an-exponent": Lie(written_as("9e8"), REFUSED),
+    "seconds-that-are-none": Lie(with_fields(seconds=None), BAD),
+    "gpus-as-an-object": Lie(with_fields(gpus={"GPU": "up"}), BAD),
+    "seconds-said-twice": Lie(seconds_said_twice),
+    "a-gpu-in-capitals": Lie(the_second_gpu_is_called(str.upper), None, "unreported"),
+    "a-gpu-with-a-space": Lie(
+        the_second_gpu_is_called(lambda uuid: uuid + " "), None, "unreported"
+    ),
+    "a-gpu-without-a-name": Lie(the_second_gpu_is_called(lambda _: ""), None, "unreported"),
+    "one-gpu-down-and-then-up": Lie(one_gpu_down_and_then_up),
+    "a-thousand-more-gpus": Lie(a_thousand_more_gpus),
+    "another-boot-each-time": Lie(another_boot_each_time),
+    "an-incident-of-another-month": Lie(down_with_an_incident_of_another_month),
+    "a-hundredth-of-a-percent": Lie(all_down_by_a_hundredth_of_a_percent),
 }
 
 

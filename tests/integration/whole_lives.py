@@ -87,20 +87,26 @@ def ms(at: datetime) -> int:
     return (at - EPOCH) // MILLISECOND
 
 
-def painted(life: WholeLife) -> list[Stretch]:
-    """The enrolled time that history tells of, in order and without overlap."""
+def painted(life: WholeLife, awaited_until: int | None = None) -> list[Stretch]:
+    """The enrolled time that history tells of, in order and without overlap.
+
+    The outcomes of pings at `awaited_until` or later are left out.
+    """
     line: list[Stretch] = []
     for enrolment in life.enrolments:
-        line += _of_enrolment(life, enrolment)
+        line += _of_enrolment(life, enrolment, awaited_until)
     return line
 
 
-def _of_enrolment(life: WholeLife, enrolment: Enrolment) -> Iterator[Stretch]:
+def _of_enrolment(
+    life: WholeLife, enrolment: Enrolment, awaited_until: int | None
+) -> Iterator[Stretch]:
     begin = ms(enrolment.since)
     missed = begin
     for state in life.kept:
         last = state.last
-        if last.enrolled_at != enrolment.since:
+        is_late = awaited_until is not None and ms(last.pinged_at) >= awaited_until
+        if last.enrolled_at != enrolment.since or is_late:
             continue
         assert last.since is not None
         since, pinged = ms(last.since), ms(last.pinged_at)

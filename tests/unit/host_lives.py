@@ -238,6 +238,17 @@ class Life:
         return sum(since <= piece.begin <= until for piece in self.pieces)
 
 
+def merged(spans: Iterable[Interval]) -> list[Interval]:
+    """The same time in order, each moment once."""
+    found: list[Interval] = []
+    for span in sorted(spans, key=lambda span: span.begin):
+        if found and span.begin <= found[-1].end:
+            found[-1] = Interval(found[-1].begin, max(found[-1].end, span.end))
+        else:
+            found.append(span)
+    return found
+
+
 def _split(
     piece: Piece, since: int, until: int, lost_before: int
 ) -> Iterator[tuple[int, int, bool]]:
@@ -519,6 +530,7 @@ class LifeRun:
         self.tracked = Tracked()
         self.sent: Sent
         self.booked: list[Interval] = []
+        self.excused: list[Interval] = []
         self.accounted = 0  # ms of the windows of the present enrolment
         self.enrolled_at = 0  # on the calendar, ms of the epoch
         self.pings = 0
@@ -605,6 +617,8 @@ class LifeRun:
             for begin in range(kind.pause[0], life.end, life.end // 4):
                 length = self.dice.randrange(max(1, kind.pause[0] // 9), kind.pause[1] * 2)
                 self.booked.append(Interval(begin, begin + length))
+        # On the calendar they may overlap. True time is excused once.
+        self.excused = merged(self.booked)
         self.register(by_operator=False)
         outage = Interval(0, 0)
         if kind.outage:
@@ -733,14 +747,15 @@ class LifeRun:
         window = self._exact_length(attempt)
         truly = sent.at - self.sent.at
         lost_before = self.host.wiped_at if self.host.wiped_at > self.sent.at else -1
-        excuses_a_step = admitted.host.excused > sum(span.length for span in self.booked)
+        excuses_a_step = admitted.host.excused > sum(span.length for span in self.excused)
         if excuses_a_step or abs(window - truly) > self._calendar_error(sent, truly):
-            self._nobody_is_billed_more(admitted.host, sent, truly, lost_before)
+            self._nobody_is_billed_more(admitted.host, sent, truly, lost_before, unheard)
             return
-        excused = [self._in_true_time(span, sent) for span in self.booked]
+        excused = [self._in_true_time(span, sent) for span in self.excused]
         truth = self.life.truth(self.sent.at, sent.at, excused, lost_before)
         allowed = self._allowed(sent, window) + unheard
-        if self._rebooted_wrongly(sent) and b'"since_mark":null' in attempt.request:
+        is_mark_unknown = lost_before >= 0 or b'"since_mark":null' in attempt.request
+        if self._rebooted_wrongly(sent) and is_mark_unknown:
             # Without a mark a host finds the window's begin by its own clock, and finds it wrong.
             allowed += window
         self._compare("host", admitted.host, truth[0], allowed)
@@ -858,10 +873,10 @@ class LifeRun:
             )
 
     def _nobody_is_billed_more(
-        self, host: Durations, sent: Sent, truly: int, lost_before: int
+        self, host: Durations, sent: Sent, truly: int, lost_before: int, unheard: int
     ) -> None:
         """The schedulers' clock was set within this window: at most what was bad is billed."""
         truth = self.life.truth(self.sent.at, sent.at, [], lost_before)[0]
         bad = truth[2] + truth[3]
-        allowed = self._allowed(sent, truly) + OTHER_CLOCK_MS + truly // 1000
+        allowed = self._allowed(sent, truly) + OTHER_CLOCK_MS + truly // 1000 + unheard
         self._note("billed", host.down + host.unknown - bad - allowed, truth)

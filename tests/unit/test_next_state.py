@@ -108,3 +108,11 @@ def test_simulated_gpus_are_never_expected_of_a_host_that_has_real_ones():
     assert real
     assert (real.expected_gpus, real.expects_simulated) == (("GPU-0", "GPU-1"), False)
     assert entry_after(real, "SIM-0", simulated=True) is None
+
+
+def test_a_gpu_that_a_first_report_names_twice_is_expected_once():
+    """Otherwise the operator could add no GPU any more: the list would name one twice."""
+    entry = AgentEntry(agent_id="a", registered_at=NOW, enrolled_at=NOW)
+    after = entry_after(entry, "GPU-1", "GPU-0", "GPU-1", simulated=False)
+    assert after is not None
+    assert after.expected_gpus == ("GPU-1", "GPU-0")
