@@ -608,14 +608,15 @@ class FleetClient:
             raise RefusedError(404, f"agent {agent_id} is not known")
 
     async def _with_enrolments(self, agent_id: str, request: StatementRequest) -> StatementRequest:
-        """Adds the agent's enrolments and its maintenance, which the registry knows.
+        """Adds the agent's enrolments, GPUs and maintenance, which the registry knows.
 
         An agent unknown to the registry may still have history.
         """
         agent = await self.find_agent(agent_id, removed_too=True)
         if agent is None:
             return request
-        request = replace(request, enrolments=agent.enrolments)
+        expected = await self.expected_gpus(agent_id)
+        request = replace(request, enrolments=agent.enrolments, gpu_changes=expected.changes)
         if agent.enrolments and agent.enrolments[-1].until is not None:
             return request  # the bookings of a removed agent are not listed
         asked = BookingsRequest(agent_id=agent_id, past_too=True)

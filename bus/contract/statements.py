@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from bus.contract.messages import (
     DurationSeconds,
     Enrolment,
+    GpuChange,
     Incident,
     Message,
     Percent,
@@ -80,7 +81,7 @@ class BookedMaintenance(Struct, kw_only=True, frozen=True):
 class StatementRequest(Message, kw_only=True, frozen=True):
     """Asks for an agent's month.
 
-    `enrolments`, oldest first, and `maintenance` come from the registry.
+    `enrolments` and `gpu_changes`, oldest first, and `maintenance` come from the registry.
     Without enrolments, the agent counts as enrolled from its first outcome in history on.
     With `threshold` or `policy` (the text of a TOML file, or the name of a ready-made one) the
     statement also has a replay: what the same month would pay under these rules.
@@ -92,6 +93,7 @@ class StatementRequest(Message, kw_only=True, frozen=True):
     threshold: Percent | None = None
     policy: PolicyText | None = None
     maintenance: Annotated[tuple[BookedMaintenance, ...], Meta(max_length=1_000)] = ()
+    gpu_changes: tuple[GpuChange, ...] = ()
 
 
 class Account(Struct, kw_only=True, frozen=True):

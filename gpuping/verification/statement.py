@@ -233,11 +233,10 @@ def _check_gpus(
         if found is not None:
             for text in _gpu_wrong(found, gpu.times, lost_ms):
                 yield fault(f"{gpu.name}: {text}")
-    known = {uuid for window in windows for uuid in window.gpus}
     for uuid in statement.gpus.keys() - sums.keys():
-        # A host that was never answered in the month owes the GPUs that it had before.
+        # A GPU may have been expected only while the host was not answered.
         gpu = statement.gpus[uuid]
-        if uuid not in known or gpu.times.judged > 0 or gpu.times.excused > lost_ms + ROUNDED_MS:
+        if gpu.times.judged > 0 or gpu.times.excused > lost_ms + ROUNDED_MS:
             yield fault(f"{gpu.name}: no outcome has it")
     if sums.keys() - statement.gpus.keys():
         yield fault("its GPUs are not those of the outcomes")

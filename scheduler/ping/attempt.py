@@ -20,7 +20,7 @@ from bus.identity.signed_report import Checked
 from scheduler.fleet.rules.expected_gpus import expected_now
 from scheduler.fleet.tracked import Tracked
 from scheduler.ping.accounting.admission import Admitted
-from scheduler.ping.accounting.timestamps import whole_millisecond
+from scheduler.ping.accounting.timestamps import next_whole_millisecond, whole_millisecond
 from scheduler.ping.accounting.window import WindowStart, seconds_passed, window_start
 
 NOT_SENT = AnsweredPing(boot_id="", boottime=0.0)
@@ -147,7 +147,8 @@ class PingAttempt:
         pinged_at = whole_millisecond(now)
         start = window_start(tracked)
         if start is not None:
-            pinged_at = max(pinged_at, start.since)
+            # An enrolment may have begun within a millisecond.
+            pinged_at = max(pinged_at, next_whole_millisecond(start.since))
         self.window_start = start
         self.enrolled_at = None
         if tracked.entry is not None:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from msgspec import Struct, structs
 
 from bus.contract.durations import Durations, Interval, uptime_percent
-from bus.contract.messages import Incident
+from bus.contract.messages import GpuChange, Incident
 from bus.contract.statements import Account, GpuAccount, Split
+from storage.engine.bounds import FIRST_US
 from storage.engine.rows import from_microseconds, microseconds
 from storage.statements.gaps import Gap
 from storage.statements.incident_merging import IncidentList
@@ -66,10 +67,12 @@ def month_totals(
     windows: Sequence[ReportWindow],
     enrolled: list[Interval],
     gaps: Sequence[Gap] = (),
+    gpu_changes: Sequence[GpuChange] = (),
 ) -> MonthTotals:
     """Adds up the windows, in order of time, and the gaps between them.
 
-    A window that crosses an edge of the enrolled time is divided there.
+    A window that crosses an edge of the enrolled time is divided there. `gpu_changes` are those of
+    the registry, oldest first: no window says what changed in a gap.
     """
     host = Durations()
     incidents = IncidentList()
@@ -87,7 +90,7 @@ def month_totals(
         for interval in enrolled:
             splits += _splits(window, interval)
     if windows and all(window.measured for window in windows):
-        gpus = _measured_gpu_totals(windows, enrolled, gaps)
+        gpus = _measured_gpu_totals(windows, enrolled, gaps, gpu_changes)
     else:
         gpus = _gpu_totals(counted, set(present_before), enrolled)
     lost = _lost_within(gaps, enrolled)
@@ -229,10 +232,11 @@ def _measured_gpu_totals(
     windows: Sequence[ReportWindow],
     enrolled: list[Interval],
     gaps: Sequence[Gap],
+    gpu_changes: Sequence[GpuChange],
 ) -> dict[str, GpuTotals]:
     """Adds up each GPU's windows, whose rows have the time in which the GPU was expected.
 
-    A gap is accounted to the GPUs of the host that were expected when it began.
+    A gap is accounted to the GPUs of the host that were expected in it.
     """
     everything = Interval(enrolled[0].begin, enrolled[-1].end) if enrolled else Interval(0, 0)
     durations: dict[str, Durations] = {}
@@ -243,11 +247,11 @@ def _measured_gpu_totals(
                 share = durations_within(window, uuid, enrolled)
                 durations[uuid] = durations.get(uuid, Durations()) + share
     for gap in gaps:
-        parts = [gap.interval.intersection(interval) for interval in enrolled]
-        gap_ms = _milliseconds_of(parts)
-        if gap_ms == 0:
-            continue
-        for uuid in _expected_at(gap.interval.begin, windows):
+        for uuid, expected in _expected_within(gap.interval, windows, gpu_changes).items():
+            parts = [one.intersection(other) for one in expected for other in enrolled]
+            gap_ms = _milliseconds_of(parts)
+            if gap_ms == 0:
+                continue
             known = durations.get(uuid, Durations())
             if gap.kind == "history_lost":
                 durations[uuid] = known + Durations(excused=gap_ms)
@@ -258,6 +262,36 @@ def _measured_gpu_totals(
     for uuid, spent in durations.items():
         totals[uuid] = GpuTotals(spent, everything, unreported[uuid])
     return totals
+
+
+def _expected_within(
+    gap: Interval,
+    windows: Sequence[ReportWindow],
+    gpu_changes: Sequence[GpuChange],
+) -> dict[str, list[Interval]]:
+    """Returns which GPUs were expected in a gap, and when.
+
+    Of a GPU that an operator ever changed the registry knows it. The others are as they were at the
+    end of the window before the gap.
+    """
+    expected = {uuid: [gap] for uuid in _expected_at(gap.begin, windows)}
+    began: dict[str, int | None] = {}  # since when a GPU is expected; None: it is not
+    for change in gpu_changes:
+        uuid = change.uuid
+        if uuid not in began:
+            began[uuid] = None if change.expected else FIRST_US
+            expected[uuid] = []
+        at_us = microseconds(change.since) // 1000 * 1000
+        begin_us = began[uuid]
+        if change.expected:
+            began[uuid] = at_us if begin_us is None else begin_us
+        elif begin_us is not None:
+            expected[uuid].append(Interval(begin_us, at_us).intersection(gap))
+            began[uuid] = None
+    for uuid, begin_us in began.items():
+        if begin_us is not None:
+            expected[uuid].append(Interval(begin_us, gap.end).intersection(gap))
+    return expected
 
 
 def _expected_at(at_us: int, windows: Sequence[ReportWindow]) -> list[str]:

@@ -106,7 +106,7 @@ def statement_of(
     windows = outcomes.aligned_windows()
     history = AgentHistory(list(_asked(outcomes)), windows, month.first_us, month.measured)
     enrolled = enrolled_intervals(request.enrolments, history, month.retained, now_us)
-    totals = month_totals(windows, enrolled, outcomes.gaps())
+    totals = month_totals(windows, enrolled, outcomes.gaps(), request.gpu_changes)
     remarks = _count_remarks(month)
     host_ms = accountable_ms(totals.host, enrolled, measured=month.measured)
     counts = _count_pings(reader, month)

@@ -19,7 +19,7 @@ from bus.contract.dashboard import LONGER_HOURS
 from bus.contract.durations import Durations, uptime_percent
 from bus.contract.exports import By, TableRequest
 from bus.contract.fleet_map import NOT_JUDGED, FleetUptimesRequest, tenths
-from bus.contract.messages import AgentEntry, AgentState, SummedSeconds, encode
+from bus.contract.messages import AgentEntry, AgentState, GpuChange, SummedSeconds, encode
 from bus.contract.questions import (
     HistoryRequest,
     HistorySummary,
@@ -408,13 +408,15 @@ def _durations(seconds: SummedSeconds) -> Durations:
     )
 
 
-def october(life: Life) -> Statement:
+def october(life: Life, *changes: GpuChange) -> Statement:
     """The statement of October, out of a history that has what is kept of the life."""
 
     async def statement(folder: Path) -> Statement:
         store = await kept(folder, [life])
         now = life.kept[-1].last.pinged_at + timedelta(seconds=1)
-        request = StatementRequest(month="2026-10", enrolments=tuple(life.enrolments))
+        request = StatementRequest(
+            month="2026-10", enrolments=tuple(life.enrolments), gpu_changes=changes
+        )
         try:
             return await store.read(
                 lambda reader: build.statement(reader, "a", request, now, THRESHOLD)
@@ -436,6 +438,25 @@ def test_a_gpu_that_was_replaced_is_accounted_until_then_and_the_new_one_from_th
     assert enrolled["GPU-old"] == replaced_at - began
     assert enrolled["GPU-old"] + enrolled["GPU-new"] == host_ms
     assert enrolled["GPU-other"] == host_ms
+
+
+def test_a_gpu_that_is_forgotten_while_its_host_is_dead_is_accounted_until_then():
+    """No window says so; another one is unreported from when it is expected on."""
+    began = OCTOBER + timedelta(hours=1)
+    life = live("a", "dead", began, STEADY[:40])
+    at = began + timedelta(days=12)
+    changes = []
+    for uuid, expected in (("GPU-other", False), ("GPU-new", True)):
+        change = GpuChange(uuid=uuid, expected=expected, since=at, author="ada", at=at)
+        changes.append(change)
+    made = october(life, *changes)
+    enrolled = {gpu.uuid: gpu.enrolled_seconds for gpu in made.gpus}
+    assert enrolled["GPU-old"] == made.enrolled_seconds
+    assert enrolled["GPU-other"] == 12 * 86_400
+    assert enrolled["GPU-new"] == pytest.approx(made.enrolled_seconds - 12 * 86_400, abs=0.001)
+    (new,) = [gpu for gpu in made.gpus if gpu.uuid == "GPU-new"]
+    assert new.unreported_seconds == new.enrolled_seconds
+    assert new.uptime_percent == 0.0
 
 
 def test_lost_time_is_excused_and_listed_and_costs_the_host_nothing():

@@ -29,6 +29,7 @@ from tests.integration.whole_lives import (
     STATES,
     Stretch,
     WholeLife,
+    expected_ms,
     lived,
     milliseconds_of,
     months_of,
@@ -113,12 +114,16 @@ def _compare_life(
     statements = {}
     for month, (begin, end) in months_of(line).items():
         request = StatementRequest(
-            month=month, enrolments=tuple(life.enrolments), policy="livepeer"
+            month=month,
+            enrolments=tuple(life.enrolments),
+            gpu_changes=life.gpu_changes,
+            policy="livepeer",
         )
         made = build.statement(reader, life.agent_id, request, now, THRESHOLD)
         statements[month] = made
         of_month = painted(life, end + AWAITED_MS)
         _compare_month(made, of_month, (begin, end), where)
+        _compare_gpus(made, life, of_month, (begin, end))
         text = bundle.bundle(reader, life.agent_id, request, now, THRESHOLD)
         _verify(text, folder, f"{where} {month}")
     if any(one.end - one.begin > AWAITED_MS for one in line):
@@ -179,6 +184,31 @@ def _compare_month(
         enrolled = round(gpu.enrolled_seconds * 1000)
         assert sum(row) + round(gpu.unreported_seconds * 1000) == enrolled, (where, gpu.uuid)
         assert enrolled <= accounted + lost + unreported, (where, gpu.uuid)
+
+
+def _compare_gpus(
+    made: Statement, life: WholeLife, line: list[Stretch], month: tuple[int, int]
+) -> None:
+    """A GPU is accounted for as long as it was expected, also in time that no window has."""
+    where = f"{life.kind.name} {life.agent_id} {made.month}"
+    told = {gpu.uuid: round(gpu.enrolled_seconds * 1000) for gpu in made.gpus}
+    for uuid, told_ms in told.items():
+        least = most = 0
+        for one in line:
+            begin = max(one.begin, month[0])
+            end = min(one.end, month[1])
+            if begin >= end:
+                continue
+            if one.row is None:
+                expected = expected_ms(life, uuid, begin, end)
+                least += expected
+                most += expected
+                continue
+            row = sum(one.gpus.get(uuid, ()))
+            is_whole = end - begin == one.end - one.begin
+            least += row if is_whole else max(0, row - (one.end - one.begin - (end - begin)))
+            most += row if is_whole else min(row, end - begin)
+        assert least - 1 <= told_ms <= most + 1, (where, uuid, least, told_ms, most)
 
 
 def _compare_whole(statements: dict[str, Statement], line: list[Stretch], where: str) -> None:

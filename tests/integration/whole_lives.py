@@ -6,6 +6,7 @@ The oracle reads the outcomes that history keeps and paints the time line that
 docs/design/uptime-ledger.md describes; it shares no arithmetic with the product.
 """
 
+import json
 import random
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from bus.contract.messages import AgentState, Enrolment
+from bus.contract.messages import AgentState, Enrolment, GpuChange
 from tests.unit.host_lives import Findings, Kind, LifeRun
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -43,6 +44,7 @@ class WholeLife(NamedTuple):
     states: list[AgentState]
     kept: list[AgentState]
     enrolments: list[Enrolment]
+    gpu_changes: tuple[GpuChange, ...]
 
 
 class Stretch(NamedTuple):
@@ -80,7 +82,9 @@ def lived(kind: Kind, seed: int, lost_share: float) -> WholeLife:
     assert run.findings.refused == 0, run.findings.refused_where
     assert run.findings.worst <= 0, run.findings.worst_where
     kept = [state for state in run.states if dice.random() >= lost_share]
-    return WholeLife(agent_id, placed, run.states, kept, run.enrolments)
+    assert run.tracked.entry
+    changes = run.tracked.entry.gpu_changes
+    return WholeLife(agent_id, placed, run.states, kept, run.enrolments, changes)
 
 
 def ms(at: datetime) -> int:
@@ -117,6 +121,9 @@ def _of_enrolment(
             assert last.seconds is not None
             row = milliseconds_of(last.seconds)
             gpus = {gpu.uuid: milliseconds_of(gpu.seconds) for gpu in last.gpus}
+            if not gpus:  # all are as the host
+                told = json.loads(bytes(last.report))
+                gpus = {gpu["uuid"]: row for gpu in told["gpus"]}
             yield Stretch(begin, pinged, row, gpus=gpus)
             begin = missed = pinged
         elif last.outcome == "missed":
@@ -128,6 +135,19 @@ def _of_enrolment(
 def milliseconds_of(seconds: object) -> tuple[int, ...]:
     """The five durations of a message."""
     return tuple(round(getattr(seconds, state) * 1000) for state in STATES)
+
+
+def expected_ms(life: WholeLife, uuid: str, begin: int, end: int) -> int:
+    """How long a GPU was expected between two moments, by the operator's changes."""
+    changes = [change for change in life.gpu_changes if change.uuid == uuid]
+    is_expected = not changes or not changes[0].expected
+    total = 0
+    for change in changes:
+        at = min(max(ms(change.since), begin), end)
+        total += at - begin if is_expected else 0
+        begin = at
+        is_expected = change.expected
+    return total + (end - begin if is_expected else 0)
 
 
 def months_of(line: list[Stretch]) -> dict[str, tuple[int, int]]:

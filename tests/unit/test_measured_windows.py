@@ -247,6 +247,17 @@ def test_an_answer_that_comes_after_another_registration_is_of_the_enrolment_tha
     assert last.enrolled_at == ENROLLED
 
 
+def test_a_ping_in_the_millisecond_of_the_enrolment_ends_its_window_on_a_whole_one():
+    """Also where its clock is behind. Otherwise windows of one host overlap by microseconds."""
+    agent = tracked(is_answered=False)
+    assert agent.entry
+    enrolled_at = ENROLLED + timedelta(microseconds=1_700)
+    agent.entry = replace(agent.entry, enrolled_at=enrolled_at)
+    attempt = PingAttempt("a", agent, "p", None)
+    attempt.start(ENROLLED, "nonce", clocks("boot", -60.0), 10.0)
+    assert attempt.pinged_at == ENROLLED + timedelta(milliseconds=2)
+
+
 # ---- the expected GPUs ---------------------------------------------------------------------------
 
 OWN, TWIN = "GPU-a-0", "GPU-twin"

@@ -21,6 +21,12 @@ def moment(milliseconds_since_1970: int) -> datetime:
     return _EPOCH + milliseconds_since_1970 * _MILLISECOND
 
 
+def next_whole_millisecond(timestamp: datetime) -> datetime:
+    """Returns the first timestamp without microseconds that is not before this one."""
+    floor = whole_millisecond(timestamp)
+    return floor if floor == timestamp else floor + _MILLISECOND
+
+
 def whole_millisecond(timestamp: datetime) -> datetime:
     """Returns the timestamp without its microseconds."""
     if timestamp.microsecond % 1000 == 0:
