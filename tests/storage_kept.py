@@ -84,8 +84,13 @@ class Kept:
         return list(csv.DictReader(io.StringIO(text)))
 
 
+def patient(folder: Path) -> Settings:
+    """Settings of a storage in a folder, whose questions may take long on a busy machine."""
+    return load({}, GPUPING_DATA_DIR=str(folder), STORAGE_QUERY_TIMEOUT_SECONDS=120.0)
+
+
 async def kept_with(folder: Path, states: list[AgentState]) -> Kept:
     """A store in a folder, with these states."""
-    kept = Kept(load({}, GPUPING_DATA_DIR=str(folder)))
+    kept = Kept(patient(folder))
     await kept.fill(states)
     return kept

@@ -367,15 +367,19 @@ class Authority:
         self._need_operator()
         self.reload()
         fleet = self.fleet
-        kept = {key: of for key, of in fleet.retiring.items() if of != role}
-        kept_in_fleet = {key: of for key, of in fleet.in_fleet.items() if of != role}
-        before = len(fleet.retiring) + len(fleet.in_fleet)
-        fleet = replace(fleet, retiring=kept, in_fleet=kept_in_fleet)
+        retiring = dict(fleet.retiring)
+        in_fleet = dict(fleet.in_fleet)
+        retired = 0
+        for keys in (retiring, in_fleet):
+            for key in _keys_of(keys, role):
+                del keys[key]
+                retired += 1
+        fleet = replace(fleet, retiring=retiring, in_fleet=in_fleet)
         if role == "scheduler":
             revoked = fleet.revoked_system | dict.fromkeys(fleet.retiring_system, _FOR_EVER)
             fleet = replace(fleet, retiring_system=(), revoked_system=revoked)
         self._save(fleet)
-        return before - len(kept) - len(kept_in_fleet)
+        return retired
 
     def operator_token(self) -> str:
         """What the server's configuration calls `operator`."""
@@ -404,8 +408,7 @@ class Authority:
 
     def role_account_token(self, role: RoleName) -> str:
         """The account of a role that lives apart from the fleet's."""
-        keys = [self.fleet.signing_keys[role]]
-        keys += [key for key, of in self.fleet.retiring.items() if of == role]
+        keys = [self.fleet.signing_keys[role], *_keys_of(self.fleet.retiring, role)]
         body: dict[str, Any] = {
             "type": "account",
             "limits": _account_limits(jetstream=False),
@@ -632,6 +635,10 @@ def _scopes(role_of_key: Mapping[str, RoleName]) -> list[dict[str, Any]]:
         }
         scopes.append(scope)
     return scopes
+
+
+def _keys_of(roles_by_key: Mapping[str, RoleName], role: RoleName) -> list[str]:
+    return [key for key, role_of_key in roles_by_key.items() if role_of_key == role]
 
 
 def _default_days(role: RoleName) -> int:

@@ -70,21 +70,21 @@ def series(
         period = Interval(since_us, until_us)
         found = unaccounted_of(reader, [agent], period, period)
         missing_time = found.get(agent, missing_time)
-    whole = Durations(
-        up=sum(row.up_ms for row in rows),
-        degraded=sum(row.degraded_ms for row in rows),
-        down=sum(row.down_ms for row in rows),
-        unknown=sum(row.unknown_ms for row in rows),
-        excused=sum(row.excused_ms for row in rows) + missing_time.lost_ms,
-    )
+    whole = Durations(excused=missing_time.lost_ms)
+    pings = 0
+    missed = 0
+    for row in rows:
+        whole += durations_of(row)
+        pings += row.pings
+        missed += row.missed
     judged_ms = whole.judged + missing_time.unreported_ms
     return SeriesReply(
         agent_id=agent_id,
         since=request.since,
         until=request.until,
         bucket_seconds=grain_us / 1e6,
-        pings=sum(row.pings for row in rows),
-        missed=sum(row.missed for row in rows),
+        pings=pings,
+        missed=missed,
         uptime_percent=uptime_percent(whole.good, judged_ms),
         seconds=whole.to_seconds(),
         unreported_seconds=missing_time.unreported_ms / 1000,

@@ -3,7 +3,7 @@
 The statement itself is built first, so that no figure here can differ from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
 
@@ -17,6 +17,7 @@ from bus.contract.explanations import (
     IntervalStep,
     Loss,
 )
+from bus.contract.messages import Span
 from bus.contract.remarks import BY_HTTP
 from bus.contract.statements import Statement, StatementRequest
 from storage.engine.rows import from_microseconds, microseconds, milliseconds
@@ -46,22 +47,18 @@ def explanation(
     question = StatementRequest(month=request.month, enrolments=request.enrolments)
     month = build.read_month(reader, agent_id, question, microseconds(now))
     stated = build.statement_of(reader, month, agent_id, question, now, threshold)
-    enrolled = [
-        Interval(microseconds(span.since), microseconds(span.until)) for span in stated.enrolled
-    ]
+    enrolled = _intervals(stated.enrolled)
     explained = _explained_outcomes(reader, month, enrolled)
     unreported = unreported_losses(
         month.outcomes.gaps(),
         enrolled,
         milliseconds(stated.host.unreported_seconds),
-        [(one.pinged_us, one.reason) for one in explained if one.reason and _is_missed(one)],
+        _misses(explained),
     )
     windows = month.outcomes.aligned_windows()
     losses = charged_losses(windows, _remarks(month), enrolled) + unreported
     losses.sort(key=_begin)
-    lost = [
-        Interval(microseconds(span.since), microseconds(span.until)) for span in stated.history_lost
-    ]
+    lost = _intervals(stated.history_lost)
     judged_ms = _judged_ms(stated)
     names = month.outcomes.gpu_names
     return Explanation(
@@ -103,8 +100,20 @@ def _explained_outcomes(
     return read_explained(reader, month.agent, Interval(month.calendar.begin, end_us))
 
 
-def _is_missed(one: ExplainedOutcome) -> bool:
-    return one.outcome == "missed"
+def _intervals(spans: Iterable[Span]) -> list[Interval]:
+    intervals = []
+    for span in spans:
+        intervals.append(Interval(microseconds(span.since), microseconds(span.until)))
+    return intervals
+
+
+def _misses(outcomes: Iterable[ExplainedOutcome]) -> list[tuple[int, str]]:
+    """Returns when each missed ping was sent, and why it was missed."""
+    misses = []
+    for one in outcomes:
+        if one.outcome == "missed" and one.reason:
+            misses.append((one.pinged_us, one.reason))
+    return misses
 
 
 def _remarks(month: MonthHistory) -> dict[int, list[str]]:

@@ -1,7 +1,7 @@
 """Adds up one agent's month, from windows of reports to the accounts of a statement. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct, structs
@@ -306,15 +306,22 @@ def _expected_at(at_us: int, windows: Sequence[ReportWindow]) -> list[str]:
     for number, window in enumerate(windows):
         if window.interval.end <= at_us:
             index = number
+    expected = []
     if index is None:
         first = windows[0]
-        return [uuid for uuid, row in first.gpus.items() if row.window == first.host.window]
-    window = windows[index]
-    earlier = windows[index - 1].gpus if index > 0 else {}
-    later = windows[index + 1].gpus if index + 1 < len(windows) else {}
-    expected = []
-    for uuid, row in window.gpus.items():
-        is_whole = row.window == window.host.window
+        for uuid, row in first.gpus.items():
+            if row.window == first.host.window:
+                expected.append(uuid)
+        return expected
+    earlier: Mapping[str, Durations] = {}
+    if index > 0:
+        earlier = windows[index - 1].gpus
+    later: Mapping[str, Durations] = {}
+    if index + 1 < len(windows):
+        later = windows[index + 1].gpus
+    last = windows[index]
+    for uuid, row in last.gpus.items():
+        is_whole = row.window == last.host.window
         if is_whole or uuid in later or uuid not in earlier:
             expected.append(uuid)
     return expected

@@ -30,7 +30,6 @@ from bus.contract.messages import (
 from bus.contract.questions import HistoryRequest
 from bus.contract.statements import FleetReplayRequest, StatementRequest
 from bus.errors import RefusedError
-from bus.settings import load
 from scheduler.fleet.rules.maintenance import Limits, booked, cancelled, check_times, has_label
 from scheduler.fleet.tracked import Tracked
 from scheduler.ping.accounting.admission import Admitted
@@ -42,6 +41,7 @@ from storage.answers import history
 from storage.engine.rows import Arrival
 from storage.statements import build, replay
 from storage.store.store import Reader, Store
+from tests.storage_kept import patient
 from tests.unit.measured_lives import POLICY
 
 BEGAN = datetime(2026, 10, 31, 19, 58, 47, 301_000, tzinfo=UTC)
@@ -195,7 +195,7 @@ def truth(month: str) -> tuple[int, int]:
 async def test_statement_history_and_replay_come_to_the_bookings_to_the_millisecond(
     tmp_path: Path, hosts: list[Host]
 ):
-    store = Store(load({}, GPUPING_DATA_DIR=str(tmp_path)))
+    store = Store(patient(tmp_path))
     await store.open(BEGAN)
     try:
         states = [state for host in hosts for state in host.states]

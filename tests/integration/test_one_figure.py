@@ -28,7 +28,6 @@ from bus.contract.questions import (
     UptimesRequest,
 )
 from bus.contract.statements import FleetReplayRequest, Statement, StatementRequest
-from bus.settings import load
 from gateway.routes import byoc
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.lists.views import agent_view
@@ -40,6 +39,7 @@ from storage.engine.rows import Arrival
 from storage.statements import build, replay
 from storage.statements.windows import STATES
 from storage.store.store import Reader, Store
+from tests.storage_kept import patient
 from tests.unit.measured_lives import KINDS, POLICY, Event, Life, events, live
 
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
@@ -95,7 +95,7 @@ def lives_of(drawn: list) -> list[Life]:  # type: ignore[type-arg]
 
 
 async def kept(folder: Path, lives: list[Life]) -> Store:
-    store = Store(load({}, GPUPING_DATA_DIR=str(folder), STORAGE_QUERY_TIMEOUT_SECONDS=120.0))
+    store = Store(patient(folder))
     await store.open(OCTOBER)
     states = [one for life in lives for one in life.kept]
     states.sort(key=lambda one: one.last.pinged_at)

@@ -21,6 +21,7 @@ from storage.archive import day_folders
 from storage.engine.rows import Arrival, microseconds
 from storage.statements import build, page, replay
 from storage.store.store import Store
+from tests.storage_kept import patient
 from tests.storage_states import AgentState, state
 
 OCTOBER, NOVEMBER = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
@@ -33,7 +34,7 @@ class Kept:
     """A store, what is put into it, and statements out of it."""
 
     def __init__(self, folder: Path) -> None:
-        self.store = Store(load({}, GPUPING_DATA_DIR=str(folder)))
+        self.store = Store(patient(folder))
         self._sequence = 0
 
     async def put(self, states: list[AgentState]) -> None:
