@@ -109,12 +109,12 @@ class SchedulerEndpoints:
         self,
         changes: list[Endpoint],
         looks: list[Endpoint],
-        of_hosts: Client,
+        host_facing: Client,
     ) -> AsyncIterator[None]:
         """Answers for the length of a block, at the other endpoints too.
 
         `looks` are questions that change nothing, which may come a second time. Hosts register
-        themselves over `of_hosts` (bus.transport.inbound_limit).
+        themselves over `host_facing` (bus.transport.inbound_limit).
         """
         changes = [
             *changes,
@@ -143,8 +143,8 @@ class SchedulerEndpoints:
             [*changes, *hedged.endpoints],
         )
         registering = Endpoint("register", subjects.REGISTER_ALL, self.register)
-        registrations = await micro_services.add_elsewhere(service, of_hosts, registering)
-        await of_hosts.flush()
+        registrations = await micro_services.add_elsewhere(service, host_facing, registering)
+        await host_facing.flush()
         await hedged.listen()
         try:
             yield

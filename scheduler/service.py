@@ -93,12 +93,15 @@ class Scheduler:
     def __init__(
         self,
         client: Client,
-        of_hosts: Client,
+        host_facing: Client,
         settings: Settings,
     ) -> None:
-        """Hosts register on `of_hosts`, which has an inbound limit; all else goes over `client`."""
+        """`host_facing`: the connection on which hosts register, which has an inbound limit.
+
+        All else goes over `client`.
+        """
         self._client = client
-        self._of_hosts = of_hosts
+        self._host_facing = host_facing
         self._settings = settings
         self._counters = new_counters(utc_now())
         self.instance = new_instance()
@@ -221,6 +224,7 @@ class Scheduler:
         queue = self.loop.queue
         pinger = self.loop.pinger
         committer = self.loop.committer
+        refused_replies = self._client.refused_reply_count + self._host_facing.refused_reply_count
         return SchedulerStats(
             instance=self.instance,
             started_at=counters.started_at,
@@ -255,7 +259,7 @@ class Scheduler:
             lost_gateways=self.presence.lost_gateways(utc_now()),
             unsigned_hosts=self.unsigned_hosts.count(),
             unsigned_until=self.unsigned_hosts.until,
-            refused_replies=self._client.refused_reply_count + self._of_hosts.refused_reply_count,
+            refused_replies=refused_replies,
         )
 
     async def metric_families(self) -> list[Metric]:
@@ -346,10 +350,10 @@ async def running(settings: Settings) -> AsyncIterator[Scheduler]:
             "scheduler-registrations",
             inbox_prefix=inbox_prefix,
             inbound_limit=inbound_limit,
-        ) as of_hosts,
+        ) as host_facing,
     ):
         await when_available(lambda: layout.ensure(client, settings))
-        scheduler = Scheduler(client, of_hosts, settings)
+        scheduler = Scheduler(client, host_facing, settings)
         async with background() as start:
             await scheduler.load(start)
             scheduler.start(start)
@@ -365,7 +369,7 @@ async def running(settings: Settings) -> AsyncIterator[Scheduler]:
                 *enrolments.all(),
             ]
             looks = [*maintenance.looks(), *publishing.looks()]
-            async with scheduler.endpoints.serving(changes, looks, of_hosts):
+            async with scheduler.endpoints.serving(changes, looks, host_facing):
                 yield scheduler
 
 

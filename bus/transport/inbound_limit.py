@@ -21,13 +21,13 @@ MOST_OF_A_HOST = 200
 class InboundLimit:
     """Decides which messages of a connection are delivered.
 
-    Subjects that begin with one of `of_hosts` end with the host's id, as permissions see to.
+    Subjects that begin with one of `host_prefixes` end with the host's id, as permissions see to.
     `on_flood` is called with the subject of a host that asks too often, again and again while it
     does: it may have connected so lately that nobody knows its connection yet.
     """
 
-    def __init__(self, of_hosts: tuple[str, ...], on_flood: Callable[[str], None]) -> None:
-        self._of_hosts = tuple(prefix.encode() for prefix in of_hosts)
+    def __init__(self, host_prefixes: tuple[str, ...], on_flood: Callable[[str], None]) -> None:
+        self._host_prefixes = tuple(prefix.encode() for prefix in host_prefixes)
         self._on_flood = on_flood
         self._began = 0.0  # of the second that is counted, by the boot's clock
         self._counts: dict[bytes, int] = {}  # by subject, within that second
@@ -38,7 +38,7 @@ class InboundLimit:
         self._read += 1
         if self._read % READ_AT_ONCE == 0:
             await asyncio.sleep(PAUSE_SECONDS)
-        if not subject.startswith(self._of_hosts):
+        if not subject.startswith(self._host_prefixes):
             return True
         now = boottime()
         if now - self._began >= 1.0:

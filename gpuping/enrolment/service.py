@@ -79,13 +79,13 @@ class Enrolment:
     def __init__(
         self,
         client: Client,
-        of_hosts: Client,
+        host_facing: Client,
         settings: Settings,
         authority: Authority,
     ) -> None:
-        """Asks on `client`, and is asked on `of_hosts` (bus.transport.inbound_limit)."""
+        """Asks on `client`. Hosts ask on `host_facing`, which has an inbound limit."""
         self._client = client
-        self._of_hosts = of_hosts
+        self._host_facing = host_facing
         self._settings = settings
         self._authority = authority
         self._answered: Counter[Answered] = Counter()
@@ -483,7 +483,7 @@ class Enrolment:
         return families(
             self._answered,
             is_connected=self._client.is_connected,
-            refused_replies=self._of_hosts.refused_reply_count,
+            refused_replies=self._host_facing.refused_reply_count,
         )
 
 
@@ -497,11 +497,11 @@ async def running(settings: Settings, authority: Authority) -> AsyncIterator[Enr
         connection.connected(settings, "enrolment", inbox_prefix=inbox_prefix) as client,
         connection.connected(
             settings, "enrolment-questions", inbox_prefix=inbox_prefix, inbound_limit=inbound_limit
-        ) as of_hosts,
+        ) as host_facing,
     ):
-        enrolment = Enrolment(client, of_hosts, settings, authority)
+        enrolment = Enrolment(client, host_facing, settings, authority)
         service = await serve(
-            of_hosts, subjects.ENROLMENT_SERVICE, "lets GPU hosts in", enrolment.endpoints()
+            host_facing, subjects.ENROLMENT_SERVICE, "lets GPU hosts in", enrolment.endpoints()
         )
         async with background() as start:
             start(enrolment.keep_purging())

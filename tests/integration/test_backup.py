@@ -15,10 +15,9 @@ from msgspec.structs import replace
 from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
 from bus.contract.messages import AgentState
-from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.errors import UnavailableError
 from bus.settings import Settings
-from bus.transport import connection, embedded_server, jetstream_api, layout, micro_services
+from bus.transport import connection, embedded_server, jetstream_api, layout
 from bus.transport.bucket import read
 from gpuping.backup import making, manifest, migrating, restoring
 from gpuping.backup.manifest import BackupError
@@ -27,6 +26,7 @@ from tests.history import History, assert_gapless, read_history
 from tests.ledger_agents import LedgerAgents, ledger_agents
 from tests.nats_cluster import nats_cluster
 from tests.ports import free_port
+from tests.registering import register
 from tests.scheduler_processes import scheduler_processes
 
 AGENTS = 40
@@ -53,14 +53,7 @@ async def enrol(bus: connection.Client, fleet: LedgerAgents) -> None:
     for name in NAMES:
         await fleet.add(name)
     for name in NAMES:
-        await micro_services.ask(
-            bus,
-            subjects.register(name),
-            RegisterRequest(),
-            RegisterReply,
-            who="scheduler",
-            timeout=30,
-        )
+        await register(bus, name)
 
 
 async def until_pinged(bus: connection.Client, holds: Callable[[History], bool]) -> History:

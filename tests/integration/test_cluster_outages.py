@@ -17,7 +17,7 @@ import nats.js.errors
 import pytest
 
 from bus.contract import subjects
-from bus.contract.questions import RegisterReply, RegisterRequest, SchedulerStats
+from bus.contract.questions import SchedulerStats
 from bus.errors import BusError
 from bus.settings import Settings, load
 from bus.transport import connection, layout, micro_services
@@ -26,6 +26,7 @@ from tests.freezing import frozen
 from tests.history import History, assert_gapless, read_history
 from tests.ledger_agents import LedgerAgents, ledger_agents
 from tests.nats_cluster import NatsCluster, leader_of, nats_cluster
+from tests.registering import register
 from tests.scheduler_processes import scheduler_processes
 
 AGENTS = 60
@@ -61,14 +62,7 @@ async def enrol(bus: connection.Client, fleet: LedgerAgents) -> list[str]:
     for name in names:
         await fleet.add(name)
     for name in names:
-        await micro_services.ask(
-            bus,
-            subjects.register(name),
-            RegisterRequest(),
-            RegisterReply,
-            who="scheduler",
-            timeout=30,
-        )
+        await register(bus, name)
     return names
 
 

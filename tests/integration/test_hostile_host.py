@@ -19,16 +19,16 @@ import scheduler.service
 from bus import settings
 from bus.contract import subjects
 from bus.contract.enrolment import NewTokenRequest
-from bus.contract.questions import RegisterReply, RegisterRequest
+from bus.contract.questions import Agent
 from bus.identity import credentials
 from bus.transport import connection
 from bus.transport.inbound_limit import MOST_OF_A_HOST
-from bus.transport.micro_services import ask
 from gpuping.client import own_server
 from gpuping.client.own_server import OwnServer
 from gpuping.doctor import bus_checks
 from gpuping.enrolment import service as enrolment_service
 from scheduler.cluster.presence import MOST_CONNECTIONS
+from tests.registering import register
 from tests.waiting import until
 
 HOSTILE, OTHER = "hostile", "other"
@@ -91,19 +91,12 @@ def of_scheduler(server: OwnServer) -> settings.Settings:
     return replace(server.settings_of("scheduler"), GPUPING_REQUIRE_SIGNED=False)
 
 
-async def registered(server: OwnServer, agent_id: str) -> RegisterReply:
+async def registered(server: OwnServer, agent_id: str) -> Agent:
     """A host registers, and waits for the answer as agentd does."""
     inbox = subjects.inbox_prefix(agent_id)
     chosen = server.settings_of_agent(agent_id)
     async with connection.connected(chosen, "test", inbox_prefix=inbox) as client:
-        return await ask(
-            client,
-            subjects.register(agent_id),
-            RegisterRequest(),
-            RegisterReply,
-            who="the scheduler",
-            timeout=60.0,
-        )
+        return await register(client, agent_id)
 
 
 async def flooding_until_closed(server: OwnServer, subject: str) -> RawConnection:
@@ -124,8 +117,8 @@ async def test_a_host_that_floods_is_cut_off_and_others_are_answered(server: Own
         async with scheduler.service.running(of_scheduler(server)) as running:
             await until(lambda: running.presence.is_known)
             hostile = await flooding_until_closed(server, subjects.register(HOSTILE))
-            reply = await registered(server, OTHER)
-            assert reply.agent.agent_id == OTHER
+            agent = await registered(server, OTHER)
+            assert agent.agent_id == OTHER
             await hostile.close()
     said = [entry for entry in logged if entry["event"] == "connections_closed"]
     assert [entry["agent_id"] for entry in said] == [HOSTILE]
@@ -155,7 +148,7 @@ async def test_a_host_has_a_few_connections_at_most(server: OwnServer) -> None:
             await until(lambda: sum(one.is_closed for one in opened) >= 20 - MOST_CONNECTIONS)
             left = [one for one in opened if not one.is_closed]
             assert left == opened[-MOST_CONNECTIONS:]
-            assert (await registered(server, OTHER)).agent.agent_id == OTHER
+            assert (await registered(server, OTHER)).agent_id == OTHER
             for one in opened:
                 await one.close()
     said = [entry for entry in logged if entry["event"] == "connections_closed"]

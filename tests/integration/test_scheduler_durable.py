@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from bus.contract import subjects
-from bus.contract.questions import AgentPage, ListRequest, RegisterReply, RegisterRequest
+from bus.contract.questions import AgentPage, ListRequest, RegisterRequest
 from bus.errors import BusError
 from bus.settings import Settings
 from bus.transport import connection, embedded_server, micro_services
@@ -23,6 +23,7 @@ from scheduler.write.timers import TIMER_DELAY
 from tests.agents import answering
 from tests.freezing import frozen
 from tests.history import assert_gapless, read_history, until_history
+from tests.registering import register
 
 
 @pytest.fixture
@@ -68,14 +69,7 @@ async def enrol(bus: connection.Client, agents, count: int) -> list[str]:
     names = [f"a{number:03d}" for number in range(count)]
     for name in names:
         await agents.add(name)
-        await micro_services.ask(
-            bus,
-            subjects.register(name),
-            RegisterRequest(),
-            RegisterReply,
-            who="scheduler",
-            timeout=15,
-        )
+        await register(bus, name)
     return names
 
 

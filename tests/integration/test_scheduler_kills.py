@@ -13,12 +13,11 @@ from typing import NamedTuple
 import pytest
 from msgspec.structs import replace
 
-from bus.contract import subjects
-from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.settings import Settings
-from bus.transport import connection, micro_services
+from bus.transport import connection
 from tests.history import History, assert_gapless, read_history, until_history
 from tests.ledger_agents import LedgerAgents, ledger_agents
+from tests.registering import register
 from tests.scheduler_audit import audit
 from tests.scheduler_processes import SchedulerProcess, scheduler_processes
 
@@ -63,20 +62,8 @@ async def enrol(
     names = [f"a{number:03d}" for number in range(count)]
     for name in names:
         await agents.add(name)
-    asked = (
-        micro_services.ask(
-            bus,
-            subjects.register(name),
-            RegisterRequest(),
-            RegisterReply,
-            who="scheduler",
-            timeout=30,
-        )
-        for name in names
-    )
-    return {
-        reply.agent.agent_id: [reply.agent.registered_at] for reply in await asyncio.gather(*asked)
-    }
+    registered = await asyncio.gather(*(register(bus, name) for name in names))
+    return {agent.agent_id: [agent.registered_at] for agent in registered}
 
 
 async def storm(

@@ -27,7 +27,7 @@ from bus.contract.messages import (
     decode,
     encode,
 )
-from bus.contract.questions import RegisterReply, RegisterRequest
+from bus.contract.questions import RegisterRequest
 from bus.identity.host import HostIdentity
 from bus.identity.keys import KeyKind, SigningKey
 from bus.identity.signatures import GENESIS
@@ -40,6 +40,7 @@ from gpuping.client.own_server import OwnServer
 from gpuping.enrolment import service as enrolment_service
 from tests.agents import report
 from tests.ports import free_port
+from tests.registering import register
 from tests.waiting import until
 
 FAST = {
@@ -155,13 +156,7 @@ async def fake_host(world: World, tmp_path: Path, agent_id: str, *, with_keys: b
         if with_keys:
             renew = RenewRequest(proof=identity.proof(agent_id))
             await ask(client, subjects.renew(agent_id), renew, CredentialsReply, who="enrolment")
-        await ask(
-            client,
-            subjects.register(agent_id),
-            RegisterRequest(),
-            RegisterReply,
-            who="the scheduler",
-        )
+        await register(client, agent_id)
         yield fake
 
 

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from bus import clock
 from bus.contract import subjects
 from bus.contract.messages import AgentState, decode
-from bus.contract.questions import HistoryReply, HistoryRequest, RegisterReply, RegisterRequest
+from bus.contract.questions import HistoryReply, HistoryRequest
 from bus.errors import UnavailableError
 from bus.settings import Settings
 from bus.transport import micro_services
@@ -29,6 +29,7 @@ from bus.transport.connection import Client
 from storage.engine import database
 from tests.agents import answering
 from tests.history import History, assert_gapless, until_history
+from tests.registering import register
 from tests.scheduler_processes import scheduler_processes
 from tests.storage_process import StorageProcess, storage_process
 from tests.storage_states import caught_up
@@ -90,12 +91,6 @@ async def drill(bus: Client, config: Settings, how: How, seconds: float, agents:
         assert longest_gap(history) < config.base_interval_seconds + STALL_SECONDS
     compare_with_the_file(config, history)
     tell(how, history, (gone, back), took)
-
-
-async def register(bus: Client, name: str) -> None:
-    await micro_services.ask(
-        bus, subjects.register(name), RegisterRequest(), RegisterReply, who="scheduler", timeout=30
-    )
 
 
 async def away(storage: StorageProcess, how: How) -> None:
