@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import structlog
 from msgspec.structs import replace
 from nats.micro.request import Request
+from nats.micro.service import Service
 from prometheus_client.core import Metric
 
 from bus.background import background
@@ -93,15 +94,21 @@ class Enrolment:
         self._renewals = RateLimit(RENEWALS_PER_SECOND, RENEWALS_AT_ONCE)
         self._push_failed = asyncio.Event()
 
-    def endpoints(self) -> list[Endpoint]:
-        """What the micro service serves; permissions say who may ask what."""
+    def of_operators(self) -> list[Endpoint]:
+        """What operators and gateways may ask; permissions say who."""
         return [
             Endpoint("new", subjects.NEW_ENROLMENT, self._on_new),
             Endpoint("new-host", subjects.NEW_HOST_ENROLMENT, self._on_new_host),
-            Endpoint("redeem", subjects.REDEEM, self._on_redeem),
-            Endpoint("renew", subjects.RENEW_ALL, self._on_renew),
             Endpoint("issued", subjects.ISSUED_CREDENTIALS, self._on_issued),
         ]
+
+    def of_guests(self) -> list[Endpoint]:
+        """What whoever has a token may ask."""
+        return [Endpoint("redeem", subjects.REDEEM, self._on_redeem)]
+
+    def of_agents(self) -> list[Endpoint]:
+        """What an agent may ask."""
+        return [Endpoint("renew", subjects.RENEW_ALL, self._on_renew)]
 
     async def new_token(self, request: NewTokenRequest, *, new_only: bool = False) -> NewTokenReply:
         """Makes a token and keeps its hash. Raises UnavailableError when the bucket does not.
@@ -489,20 +496,34 @@ class Enrolment:
 
 @asynccontextmanager
 async def running(settings: Settings, authority: Authority) -> AsyncIterator[Enrolment]:
-    """Runs the service for the length of a block, with the credentials that the settings name."""
+    """Runs the service for the length of a block, with the credentials that the settings name.
+
+    Who floods it with questions takes the connection on which these come, and no other: an agent
+    behind a leaf node, whose connection is not here to be closed, does not keep new hosts out.
+    """
     inbox_prefix = subjects.service_inbox("enrolment")
     floods: asyncio.Queue[str] = asyncio.Queue()
-    inbound_limit = InboundLimit((subjects.RENEW_PREFIX,), floods.put_nowait)
     async with (
         connection.connected(settings, "enrolment", inbox_prefix=inbox_prefix) as client,
         connection.connected(
-            settings, "enrolment-questions", inbox_prefix=inbox_prefix, inbound_limit=inbound_limit
+            settings,
+            "enrolment-tokens",
+            inbox_prefix=inbox_prefix,
+            inbound_limit=InboundLimit((), floods.put_nowait),
+        ) as guest_facing,
+        connection.connected(
+            settings,
+            "enrolment-questions",
+            inbox_prefix=inbox_prefix,
+            inbound_limit=InboundLimit((subjects.RENEW_PREFIX,), floods.put_nowait),
         ) as host_facing,
     ):
         enrolment = Enrolment(client, host_facing, settings, authority)
-        service = await serve(
-            host_facing, subjects.ENROLMENT_SERVICE, "lets GPU hosts in", enrolment.endpoints()
-        )
+        services = [
+            await _serve(client, enrolment.of_operators()),
+            await _serve(guest_facing, enrolment.of_guests()),
+            await _serve(host_facing, enrolment.of_agents()),
+        ]
         async with background() as start:
             start(enrolment.keep_purging())
             start(enrolment.keep_pushing())
@@ -510,7 +531,12 @@ async def running(settings: Settings, authority: Authority) -> AsyncIterator[Enr
             try:
                 yield enrolment
             finally:
-                await micro_services.stop(service)
+                for service in services:
+                    await micro_services.stop(service)
+
+
+async def _serve(client: Client, endpoints: list[Endpoint]) -> Service:
+    return await serve(client, subjects.ENROLMENT_SERVICE, "lets GPU hosts in", endpoints)
 
 
 def public_address(settings: Settings) -> str:

@@ -16,7 +16,9 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 import scheduler.service
+from agentd.messaging.enrolment import enroll
 from bus import settings
+from bus.background import background
 from bus.contract import subjects
 from bus.contract.enrolment import NewTokenRequest
 from bus.contract.questions import Agent
@@ -28,6 +30,7 @@ from gpuping.client.own_server import OwnServer
 from gpuping.doctor import bus_checks
 from gpuping.enrolment import service as enrolment_service
 from scheduler.cluster.presence import MOST_CONNECTIONS
+from tests.identity import keeping_enrolments
 from tests.registering import register
 from tests.waiting import until
 
@@ -138,6 +141,41 @@ async def test_a_host_that_floods_the_enrolment_is_cut_off_too(server: OwnServer
             await hostile.close()
     said = [entry for entry in logged if entry["event"] == "connections_closed"]
     assert [entry["agent_id"] for entry in said] == [HOSTILE]
+
+
+async def test_a_flood_that_nobody_ends_keeps_no_new_host_out(
+    server: OwnServer, tmp_path: Path
+) -> None:
+    """A host behind a leaf node has no connection here that could be closed.
+
+    The token was redeemed over the connection that the flood filled, and that the server ended.
+    """
+    sent = 0
+
+    async def flood() -> None:
+        nonlocal sent
+        hostile = await RawConnection.open(server, HOSTILE)
+        many = 20_000
+        frames = b"PUB %b _INBOX.hostile.x 2\r\n{}\r\n" % subjects.renew(HOSTILE).encode() * many
+        while True:
+            hostile.writer.write(frames)
+            await hostile.writer.drain()
+            sent += many
+
+    authority = server.identities.authority
+    async with (
+        keeping_enrolments(server.settings_of("scheduler")),
+        enrolment_service.running(server.settings_of("enrolment"), authority) as enrolment,
+        background() as start,
+    ):
+        start(flood())
+        await until(lambda: sent >= 500_000)  # 25 s of what the service reads
+        for number in range(3):
+            agent_id = f"new-{number}"
+            offer = await enrolment.new_token(NewTokenRequest(agent_id=agent_id))
+            chosen = settings.load({}, GPUPING_DATA_DIR=str(tmp_path / agent_id))
+            enrolled = await enroll(chosen, f"{offer.token}@{offer.address}")
+            assert enrolled.agent_id == agent_id
 
 
 async def test_a_host_has_a_few_connections_at_most(server: OwnServer) -> None:
