@@ -9,11 +9,16 @@ from msgspec import Struct, structs
 from bus.contract.durations import Durations, Interval, uptime_percent
 from bus.contract.messages import GpuChange, Incident
 from bus.contract.statements import Account, GpuAccount, Split
-from storage.engine.bounds import FIRST_US
+from storage.engine.bounds import FIRST_US, LAST_US
 from storage.engine.rows import from_microseconds, microseconds
 from storage.statements.gaps import Gap
 from storage.statements.incident_merging import IncidentList
-from storage.statements.windows import ReportWindow, share_within
+from storage.statements.windows import (
+    ReportWindow,
+    prorated_measured,
+    share_within,
+    without_negative,
+)
 
 ROUNDING_MS = 3  # both ends of a window are rounded, so a shorter gap is not unreported time
 
@@ -239,15 +244,16 @@ def _measured_gpu_totals(
     A gap is accounted to the GPUs of the host that were expected in it.
     """
     everything = Interval(enrolled[0].begin, enrolled[-1].end) if enrolled else Interval(0, 0)
+    spans = _spans_of_changes(gpu_changes)
     durations: dict[str, Durations] = {}
     unreported: Counter[str] = Counter()
     for window in windows:
         if _overlapping(window, enrolled):
             for uuid in window.gpus:
-                share = durations_within(window, uuid, enrolled)
+                share = _gpu_share(window, uuid, enrolled, spans.get(uuid, ()))
                 durations[uuid] = durations.get(uuid, Durations()) + share
     for gap in gaps:
-        for uuid, expected in _expected_within(gap.interval, windows, gpu_changes).items():
+        for uuid, expected in _expected_within(gap.interval, windows, spans).items():
             parts = [one.intersection(other) for one in expected for other in enrolled]
             gap_ms = _milliseconds_of(parts)
             if gap_ms == 0:
@@ -264,34 +270,69 @@ def _measured_gpu_totals(
     return totals
 
 
-def _expected_within(
-    gap: Interval,
-    windows: Sequence[ReportWindow],
-    gpu_changes: Sequence[GpuChange],
-) -> dict[str, list[Interval]]:
-    """Returns which GPUs were expected in a gap, and when.
-
-    Of a GPU that an operator ever changed the registry knows it. The others are as they were at the
-    end of the window before the gap.
-    """
-    expected = {uuid: [gap] for uuid in _expected_at(gap.begin, windows)}
+def _spans_of_changes(gpu_changes: Sequence[GpuChange]) -> dict[str, list[Interval]]:
+    """Returns when each GPU was expected that an operator ever changed, in microseconds."""
+    spans: dict[str, list[Interval]] = {}
     began: dict[str, int | None] = {}  # since when a GPU is expected; None: it is not
     for change in gpu_changes:
         uuid = change.uuid
         if uuid not in began:
             began[uuid] = None if change.expected else FIRST_US
-            expected[uuid] = []
+            spans[uuid] = []
         at_us = microseconds(change.since) // 1000 * 1000
         begin_us = began[uuid]
         if change.expected:
             began[uuid] = at_us if begin_us is None else begin_us
         elif begin_us is not None:
-            expected[uuid].append(Interval(begin_us, at_us).intersection(gap))
+            spans[uuid].append(Interval(begin_us, at_us))
             began[uuid] = None
     for uuid, begin_us in began.items():
         if begin_us is not None:
-            expected[uuid].append(Interval(begin_us, gap.end).intersection(gap))
+            spans[uuid].append(Interval(begin_us, LAST_US))
+    return spans
+
+
+def _expected_within(
+    gap: Interval,
+    windows: Sequence[ReportWindow],
+    spans: Mapping[str, list[Interval]],
+) -> dict[str, list[Interval]]:
+    """Returns which GPUs were expected in a gap, and when.
+
+    Of a GPU that an operator ever changed the registry knows it (`spans`). The others are as they
+    were at the end of the window before the gap.
+    """
+    expected = {uuid: [gap] for uuid in _expected_at(gap.begin, windows)}
+    for uuid, of_gpu in spans.items():
+        expected[uuid] = [span.intersection(gap) for span in of_gpu]
     return expected
+
+
+def _gpu_share(
+    window: ReportWindow,
+    uuid: str,
+    intervals: Sequence[Interval],
+    spans: Sequence[Interval],
+) -> Durations:
+    """Returns the part of a GPU's durations within the intervals.
+
+    The row of a GPU that was expected in parts of the window only (`spans`) is divided over them.
+    """
+    row = window.gpus[uuid]
+    parts = [span.intersection(window.interval) for span in spans]
+    expected_us = sum(part.length for part in parts)
+    is_partial = row.window < window.host.window and expected_us == row.window * 1000
+    if not is_partial or expected_us == 0:
+        return durations_within(window, uuid, intervals)
+    total = Durations()
+    for interval in _overlapping(window, intervals):
+        shares = []
+        for edge_us in (interval.begin, interval.end):
+            before = Interval(FIRST_US, edge_us)
+            before_us = sum(part.intersection(before).length for part in parts)
+            shares.append(prorated_measured(row, before_us, expected_us))
+        total += without_negative(shares[1] - shares[0])
+    return total
 
 
 def _expected_at(at_us: int, windows: Sequence[ReportWindow]) -> list[str]:

@@ -85,10 +85,10 @@ def share_within(
     if to_end.method == "exact" and to_begin.method == "exact":
         method = "exact"
     between = to_end.durations - to_begin.durations
-    return WindowShare(_without_negative(between), method)
+    return WindowShare(without_negative(between), method)
 
 
-def _without_negative(part: Durations) -> Durations:
+def without_negative(part: Durations) -> Durations:
     """Rounding may leave a state a millisecond below zero: another state gives it back."""
     values = {state: getattr(part, state) for state in STATES}
     for state, value in values.items():
@@ -114,7 +114,7 @@ def _share_before(
         excused_us = _excused_before(window, whole, at_us)
         if excused_us is not None:
             return _share_beside_excused(whole, part_us, window.interval.length, excused_us)
-    prorate = _prorated_measured if window.measured else _prorated
+    prorate = prorated_measured if window.measured else _prorated
     prorated = prorate(whole, part_us, window.interval.length)
     if _has_one_state(whole):
         return WindowShare(prorated, "exact")
@@ -148,7 +148,7 @@ def _share_beside_excused(
     """Divides what is not excused over the time that is not; exact where it has one state."""
     rest = replace(whole, excused=0)
     rest_part_us = part_us - excused_us
-    share = _prorated_measured(rest, rest_part_us, length_us - whole.excused * 1000)
+    share = prorated_measured(rest, rest_part_us, length_us - whole.excused * 1000)
     # what is excused is whole milliseconds but where it is cut
     excused_ms = part_us // 1000 - share.window
     method: Method = "prorated"
@@ -248,7 +248,7 @@ def _prorated(
     )
 
 
-def _prorated_measured(
+def prorated_measured(
     whole: Durations,
     part_us: int,
     length_us: int,

@@ -193,22 +193,13 @@ def _compare_gpus(
     where = f"{life.kind.name} {life.agent_id} {made.month}"
     told = {gpu.uuid: round(gpu.enrolled_seconds * 1000) for gpu in made.gpus}
     for uuid, told_ms in told.items():
-        least = most = 0
+        expected = 0
         for one in line:
             begin = max(one.begin, month[0])
             end = min(one.end, month[1])
-            if begin >= end:
-                continue
-            if one.row is None:
-                expected = expected_ms(life, uuid, begin, end)
-                least += expected
-                most += expected
-                continue
-            row = sum(one.gpus.get(uuid, ()))
-            is_whole = end - begin == one.end - one.begin
-            least += row if is_whole else max(0, row - (one.end - one.begin - (end - begin)))
-            most += row if is_whole else min(row, end - begin)
-        assert least - 1 <= told_ms <= most + 1, (where, uuid, least, told_ms, most)
+            if begin < end and (one.row is None or uuid in one.gpus):
+                expected += expected_ms(life, uuid, begin, end)
+        assert abs(told_ms - expected) <= 1, (where, uuid, told_ms, expected)
 
 
 def _compare_whole(statements: dict[str, Statement], line: list[Stretch], where: str) -> None:
