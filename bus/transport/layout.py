@@ -49,9 +49,7 @@ _NANOSECONDS = 1_000_000_000
 # state up to it follows what was restored, and not what was recorded after the backup.
 RESTORED_THROUGH = "gpuping.restored-through"
 MIGRATING = "gpuping.migrating"  # metadata of the bucket while another stream is made anew
-RESTORING = (
-    "gpuping.restoring"  # metadata of the bucket from the begin of `gpuping restore` to its end
-)
+RESTORING = "gpuping.restoring"  # the same while `gpuping restore` has not finished
 # A lower one of these deletes messages at once.
 _LIMITS = ("max_msgs_per_subject", "max_age", "max_bytes")
 _AGAIN = "if it was interrupted, run it again"

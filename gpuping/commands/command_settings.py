@@ -6,6 +6,12 @@ from typing import Any
 
 from bus import logs, settings
 from bus.settings import Settings
+from gpuping.client.bus_file import with_demo_alone
+
+
+def settings_of_fleet(data_dir: Path | None) -> Settings:
+    """Returns the settings of a command on a fleet that exists: the demo's where it runs alone."""
+    return with_demo_alone(load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir))
 
 
 def load_settings(*, default_log_level: str | None = None, **options: Any) -> Settings:

@@ -398,7 +398,11 @@ class Enrolment:
         try:
             await account_updates.push(self._settings, self._authority)
         except BusError as error:
-            log.error("account_push_failed", detail=str(error))
+            log.error(
+                "account_push_failed",
+                detail=str(error),
+                action=f"it is tried again every {PUSH_AGAIN_SECONDS:g} s",
+            )
             self._push_failed.set()
 
     async def keep_pushing(self) -> None:

@@ -30,7 +30,7 @@ from bus.transport.micro_services import ask
 from gpuping import extras
 from gpuping.client import bus_file
 from gpuping.client.bus_connection import connect_to_running
-from gpuping.commands.command_settings import load_settings
+from gpuping.commands.command_settings import load_settings, settings_of_fleet
 from gpuping.commands.options import CHECK, AgentId, DataDir, Json, app, bullets, examples
 from gpuping.output import terminal
 from gpuping.output.json_text import print_json
@@ -256,7 +256,7 @@ def revoke(
     The agent stays registered and misses its pings; remove it to end that. It may be enrolled again
     under new keys. A public key instead of the id voids the credentials of that key alone.
     """
-    settings = bus_file.with_running_bus(_settings(data_dir))
+    settings = bus_file.with_running_bus(settings_of_fleet(data_dir))
     authority = LocalIdentities.open(settings.data_dir).authority
 
     async def main(_: Lifecycle) -> None:
@@ -313,10 +313,10 @@ def rotate(
     nothing, unless --now is given: after a theft. The account's own key never changes: the server
     names the folder of the streams by it.
     """
-    settings = bus_file.with_running_bus(_settings(data_dir))
+    settings = bus_file.with_running_bus(settings_of_fleet(data_dir))
     authority = LocalIdentities.open(settings.data_dir).authority
     if now and not retire:
-        raise SettingsError("--now: it goes with --retire")
+        raise SettingsError("--now: expected --retire with it")
 
     async def main(_: Lifecycle) -> None:
         if retire:
@@ -365,7 +365,7 @@ async def _refuse_while_not_renewed(
 )
 def list_issued(*, data_dir: DataDir = None, json: Json = False) -> int:
     """Show who was given credentials from here, until when, and who is revoked."""
-    settings = _settings(data_dir)
+    settings = settings_of_fleet(data_dir)
     authority = LocalIdentities.open(settings.data_dir).authority
 
     async def main(_: Lifecycle) -> None:
@@ -410,7 +410,7 @@ def _issue(
     days: int | None,
     data_dir: Path | None,
 ) -> int:
-    authority = LocalIdentities.open(_settings(data_dir).data_dir).authority
+    authority = LocalIdentities.open(settings_of_fleet(data_dir).data_dir).authority
     path = output or Path(file_name)
     if path.is_dir():
         path /= file_name
@@ -444,7 +444,7 @@ def _issue_if_needed(
     output: Path | None,
     data_dir: Path | None,
 ) -> None:
-    identities = LocalIdentities.open(_settings(data_dir).data_dir)
+    identities = LocalIdentities.open(settings_of_fleet(data_dir).data_dir)
     path = output or Path(f"{role}.creds")
     if path.is_dir():
         path /= f"{role}.creds"
@@ -516,11 +516,6 @@ def _keys_of(authority: Authority, name: str) -> set[str]:
 
 def _settings_of_authority(data_dir: Path | None) -> Settings:
     return load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
-
-
-def _settings(data_dir: Path | None) -> Settings:
-    """Of a fleet that exists, the demo's where it runs alone."""
-    return bus_file.with_demo_alone(_settings_of_authority(data_dir))
 
 
 def _some(names: list[str]) -> str:

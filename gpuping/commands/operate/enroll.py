@@ -16,8 +16,8 @@ from bus.runner import Lifecycle
 from bus.transport.micro_services import ask
 from gpuping import extras
 from gpuping.client.bus_connection import connect_to_running
-from gpuping.client.bus_file import with_demo_alone, with_running_bus
-from gpuping.commands.command_settings import load_settings
+from gpuping.client.bus_file import with_running_bus
+from gpuping.commands.command_settings import load_settings, settings_of_fleet
 from gpuping.commands.operate.creds import revoke_keys
 from gpuping.commands.options import CHECK, RUN, DataDir, OneAgentOption, app, examples
 
@@ -64,9 +64,7 @@ def new(
     """
     if revoke and id is None:
         raise SettingsError("--revoke: expected --id with it, the agent whose keys are void then")
-    settings = with_demo_alone(
-        load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
-    )
+    settings = settings_of_fleet(data_dir)
     request = NewTokenRequest(agent_id=id, valid_seconds=_seconds(expires))
 
     async def main(_: Lifecycle) -> None:

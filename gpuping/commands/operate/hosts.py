@@ -20,8 +20,7 @@ from bus.transport import bucket
 from bus.transport.bucket import KeyValue, read
 from bus.transport.connection import Client
 from gpuping.client.bus_connection import connect_to_running
-from gpuping.client.bus_file import with_demo_alone
-from gpuping.commands.command_settings import load_settings
+from gpuping.commands.command_settings import settings_of_fleet
 from gpuping.commands.operate.creds import creds_app
 from gpuping.commands.options import DataDir, Json, examples
 from gpuping.output import terminal
@@ -59,9 +58,7 @@ def list_hosts(*, data_dir: DataDir = None, json: Json = False) -> int:
 
     Asks the running system. `gpuping verify` takes these keys for the hosts' word.
     """
-    settings = with_demo_alone(
-        load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
-    )
+    settings = settings_of_fleet(data_dir)
 
     async def main(_: Lifecycle) -> None:
         async with connect_to_running(settings) as client:

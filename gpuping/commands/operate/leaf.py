@@ -21,8 +21,7 @@ from bus.identity.server.leaf import (
 )
 from bus.identity.tls.files import TlsFiles
 from gpuping import extras
-from gpuping.client.bus_file import with_demo_alone
-from gpuping.commands.command_settings import load_settings
+from gpuping.commands.command_settings import settings_of_fleet
 from gpuping.commands.operate.creds import creds_app
 from gpuping.commands.options import DataDir, examples
 from gpuping.output import terminal
@@ -67,9 +66,7 @@ def leaf(  # noqa: PLR0913  # its options
     where they connect, without TLS, and whoever reaches it may answer for them. It ends with
     `gpuping creds unsigned`. A host that has a key is not believed through it.
     """
-    settings = with_demo_alone(
-        load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
-    )
+    settings = settings_of_fleet(data_dir)
     identities = LocalIdentities.open(settings.data_dir)
     site_agents = _checked([part.strip() for part in agents.split(",")], site)
     if "://" not in hub:

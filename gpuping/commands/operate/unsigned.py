@@ -10,8 +10,7 @@ from bus import runner
 from bus.errors import SettingsError
 from bus.identity.fleet_file import Fleet
 from bus.identity.local import LocalIdentities
-from gpuping.client.bus_file import with_demo_alone
-from gpuping.commands.command_settings import load_settings
+from gpuping.commands.command_settings import settings_of_fleet
 from gpuping.commands.operate.creds import creds_app
 from gpuping.commands.options import DataDir, examples
 from gpuping.output import terminal
@@ -40,9 +39,7 @@ def unsigned(
     """
     if until is not None and end:
         raise SettingsError("--until and --end: expected one of them")
-    settings = with_demo_alone(
-        load_settings(default_log_level="warning", GPUPING_DATA_DIR=data_dir)
-    )
+    settings = settings_of_fleet(data_dir)
     authority = LocalIdentities.open(settings.data_dir).authority
     if end:
         authority.accept_unsigned(until=int(time.time()))

@@ -24,7 +24,9 @@ def moment(milliseconds_since_1970: int) -> datetime:
 def next_whole_millisecond(timestamp: datetime) -> datetime:
     """Returns the first timestamp without microseconds that is not before this one."""
     floor = whole_millisecond(timestamp)
-    return floor if floor == timestamp else floor + _MILLISECOND
+    if floor == timestamp:
+        return floor
+    return floor + _MILLISECOND
 
 
 def whole_millisecond(timestamp: datetime) -> datetime:
