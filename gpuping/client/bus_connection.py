@@ -30,20 +30,34 @@ async def connect_to_running(settings: Settings) -> AsyncIterator[connection.Cli
             f"the system of {settings.data_dir} does not run: "
             "start it with `gpuping up`, or set NATS_URL"
         )
+    operator = subjects.service_inbox("operator")
+    async with connected_in_time(found, operator, CONNECT_SECONDS) as client:
+        yield client
+
+
+@asynccontextmanager
+async def connected_in_time(
+    settings: Settings,
+    inbox_prefix: str,
+    seconds: float,
+) -> AsyncIterator[connection.Client]:
+    """A connection for the length of a block, to a bus that is there now.
+
+    Raises NothingRunsError, or BusError where these credentials are refused. Services wait instead;
+    a command that waited for ever would be noticed by nobody.
+    """
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            client = await connection.connect(
-                found, "gpuping", inbox_prefix=subjects.service_inbox("operator")
-            )
+        async with asyncio.timeout(seconds):
+            client = await connection.connect(settings, "gpuping", inbox_prefix=inbox_prefix)
     except (TimeoutError, OSError, nats.errors.Error):
-        refused = await connection.refusal(found)
+        refused = await connection.refusal(settings)
         if refused is not None:
             raise BusError(
-                f"the bus at {_address(found)} refuses these credentials (NATS_CREDS): {refused}"
+                f"the bus at {_address(settings)} refuses these credentials (NATS_CREDS): {refused}"
             ) from None
         raise NothingRunsError(
-            f"no running system found (no bus at {_address(found)}): start one with `gpuping up`, "
-            "or say where it is with --data-dir, NATS_URL or --server-url"
+            f"no running system found (no bus at {_address(settings)}): start one with "
+            "`gpuping up`, or say where it is with --data-dir, NATS_URL or --server-url"
         ) from None
     try:
         yield client

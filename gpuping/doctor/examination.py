@@ -66,6 +66,12 @@ async def _check_bus(settings: Settings) -> list[Finding]:
     except NothingRunsError as error:
         advice = "start `gpuping up`, or set NATS_URL to the bus that you use"
         return [failure("bus", str(error), advice)]
+    except BusError as error:  # it is there, and refuses or is not believed
+        advice = (
+            "NATS_CREDS must be of this fleet, not expired and not revoked (`gpuping creds list`); "
+            "NATS_CA names who signed the certificate"
+        )
+        return [failure("bus", str(error), advice)]
 
 
 async def _optional(name: str, check: Awaitable[Finding]) -> Finding:
@@ -88,7 +94,9 @@ async def _finding(name: str, check: Awaitable[Finding]) -> Finding:
     """The check's finding. A check that raises becomes a failure, so that the others still run."""
     try:
         return await check
-    except (TimeoutError, GpupingError, nats.errors.Error) as error:
+    except GpupingError as error:
+        return failure(name, str(error), "see the log of the bus")
+    except (TimeoutError, nats.errors.Error) as error:
         return failure(name, f"{type(error).__name__}: {error}", "see the log of the bus")
 
 

@@ -120,3 +120,14 @@ async def test_each_cause_is_found(careless: OwnServer):
             assert found[name].level == "warning", name
             assert found[name].advice, name
         assert found["storages"].level == "ok"
+
+
+async def test_a_bus_that_refuses_is_one_finding_of_many(careless: OwnServer, tmp_path: Path):
+    """Doctor ended at it, and told nothing of the disk, the clock and the GPUs."""
+    stranger = replace(careless.settings, NATS_CREDS=None, GPUPING_DATA_DIR=str(tmp_path / "other"))
+    found = await findings_of(stranger)
+    assert found["bus"].level == "failure"
+    assert "refuses these credentials" in found["bus"].detail
+    assert found["bus"].advice
+    assert "NATS_CREDS" in found["bus"].advice
+    assert {"disk", "clock", "gpu"} <= set(found)

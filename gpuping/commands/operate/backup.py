@@ -18,6 +18,7 @@ from bus.transport.connection import Client
 from gpuping.backup import making, migrating, restoring
 from gpuping.backup.manifest import BackupError
 from gpuping.client import bus_file, own_server
+from gpuping.client.bus_connection import connected_in_time
 from gpuping.client.data_dir_lock import lock_data_dir
 from gpuping.commands.command_settings import load_settings
 from gpuping.commands.options import CHECK, DataDir, app, examples
@@ -31,6 +32,8 @@ Replicas = Annotated[Literal[1, 3, 5], Parameter(help="servers that keep each st
 MigrationFolder = Annotated[
     Path, Parameter(name="--copy-to", help="an empty folder for the copy of the history")
 ]
+
+CONNECT_SECONDS = 10.0  # for a bus that is there
 
 bus_app = App(
     name="bus",
@@ -171,7 +174,7 @@ def make_layout(*, data_dir: DataDir = None) -> int:
             console.print(f"left as it is: {problem}")
         console.print("the streams stand")
 
-    return _run(settings, work)
+    return _run(settings, work, waits=True)
 
 
 @bus_app.command
@@ -209,15 +212,23 @@ def _run(
     work: Work,
     *,
     refuse_running: bool = False,
+    waits: bool = False,
 ) -> int:
-    """Runs `work` on the bus, with progress bars. Returns the exit code."""
+    """Runs `work` on the bus, with progress bars. Returns the exit code.
+
+    With `waits` it waits for a bus that does not run yet.
+    """
     console = terminal.console()
 
     async def main(_: Lifecycle) -> None:
         hide_new_files()
         async with _bus(settings, refuse_running=refuse_running) as found:
             inbox_prefix = subjects.service_inbox("layout")
-            async with connection.connected(found, "gpuping", inbox_prefix=inbox_prefix) as client:
+            if waits:
+                connecting = connection.connected(found, "gpuping", inbox_prefix=inbox_prefix)
+            else:
+                connecting = connected_in_time(found, inbox_prefix, CONNECT_SECONDS)
+            async with connecting as client:
                 bars = Progress(
                     TextColumn("{task.description}"),
                     BarColumn(),
