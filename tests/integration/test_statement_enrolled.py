@@ -4,7 +4,9 @@ import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from bus.contract.messages import Enrolment, GpuReport, Incident, Seconds, encode
@@ -396,3 +398,19 @@ async def test_two_agents_under_one_id_are_flagged_with_the_time_of_their_answer
         "two agents answered in turn under this id: 2026-10-09 00:00:00" in console.file.getvalue()
     )
     assert (await kept.statement("a", "2026-11", enrolments=(Enrolment(began),))).conflicts == ()
+
+
+async def test_a_host_that_simulates_is_marked_so_in_its_statement(kept: Kept):
+    """One simulated answer is enough: what it was paid for in that month was not hardware."""
+    real = days("a", OCTOBER, 3)
+    last = real[-1].last
+    told = msgspec.json.decode(bytes(last.report)) | {"simulated": True}
+    simulated = structs.replace(last, report=msgspec.Raw(msgspec.json.encode(told)))
+    await kept.put([*real[:-1], structs.replace(real[-1], last=simulated)])
+    await kept.put(days("b", OCTOBER, 3))
+    made = await kept.statement("a")
+    assert (made.simulated, (await kept.statement("b")).simulated) == (True, False)
+    assert "This host simulates: its GPUs do not exist." in page.render(made)
+    console = Console(file=io.StringIO(), width=160)
+    console.print(statement_table(made))
+    assert "this host simulates: its GPUs do not exist" in console.file.getvalue()

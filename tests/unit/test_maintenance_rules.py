@@ -127,6 +127,15 @@ def test_what_is_over_is_kept_while_the_window_that_it_is_in_is_open():
         booked(full, window(5, 6), NOW, NO_LIMITS, open_since=NOW - 4 * HOUR)
 
 
+def test_what_a_budget_was_spent_on_in_this_month_is_not_forgotten():
+    """NOW is the 26th; otherwise 200 short bookings would make room for any number of others."""
+    limits = Limits(notice=timedelta(), monthly=150 * HOUR)
+    spent = [window(-300 + n, -299.5 + n, f"spent{n}") for n in range(MAX_KEPT)]
+    with pytest.raises(RefusedError, match="at most 200"):
+        booked(entry(*spent), window(1, 2), NOW, limits)
+    assert len(booked(entry(*spent), window(1, 2), NOW, NO_LIMITS).maintenance) == MAX_KEPT
+
+
 def test_labels_are_fields_of_the_metadata():
     assert has_label(entry(site="FRA"), "site=FRA")
     assert has_label(entry(rack=7), "rack=7")

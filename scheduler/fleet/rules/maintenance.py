@@ -56,7 +56,9 @@ def booked(
     `open_since` is when the host's open window began: the next ping excuses what was booked since.
     """
     windows = [*entry.maintenance, window]
+    needed_since = now if open_since is None else min(now, open_since)
     if limits.monthly is not None:
+        needed_since = min(needed_since, month_begin(now))  # what the budget was spent on
         month, hours = _most_in_a_month(windows, window)
         budget = limits.monthly.total_seconds() / 3600
         if hours > budget:
@@ -65,7 +67,7 @@ def booked(
                 f"{entry.agent_id} would have {hours:g} hours of maintenance in {month};"
                 f" its budget is {budget:g}",
             )
-    return replace(entry, maintenance=_kept(windows, min(now, open_since or now)))
+    return replace(entry, maintenance=_kept(windows, needed_since))
 
 
 def cancelled(
@@ -127,20 +129,19 @@ def has_label(entry: AgentEntry, label: str) -> bool:
 
 def _kept(
     windows: list[MaintenanceWindow],
-    recorded_until: datetime,
+    needed_since: datetime,
 ) -> tuple[MaintenanceWindow, ...]:
-    """Returns at most MAX_KEPT bookings. Raises RefusedError where too many are not recorded yet.
+    """Returns at most MAX_KEPT bookings. Raises RefusedError where too many are still needed.
 
-    What was over before `recorded_until` is part of windows that are recorded, and excuses nothing
-    any more.
+    What was over before `needed_since` is in windows that are recorded, and excuses nothing more.
     """
-    over = [window for window in windows if window.until <= recorded_until]
-    needed = [window for window in windows if window.until > recorded_until]
+    over = [window for window in windows if window.until <= needed_since]
+    needed = [window for window in windows if window.until > needed_since]
     if len(needed) > MAX_KEPT:
         raise RefusedError(
             REFUSED,
-            f"an agent has at most {MAX_KEPT} bookings ahead and in the open window: "
-            "book the later ones when it has answered its next ping, or some are over",
+            f"an agent has at most {MAX_KEPT} bookings ahead, in the open window, and in this "
+            "month where it has a budget: book later ones when some are over and recorded",
         )
     room = MAX_KEPT - len(needed)
     over.sort(key=lambda window: window.until)
