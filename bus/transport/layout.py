@@ -12,7 +12,7 @@ import base64
 import math
 import re
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -53,9 +53,18 @@ RESTORING = "gpuping.restoring"  # the same while `gpuping restore` has not fini
 # A lower one of these deletes messages at once.
 _LIMITS = ("max_msgs_per_subject", "max_age", "max_bytes")
 _AGAIN = "if it was interrupted, run it again"
-_DOES_NOT_EXIST = "does not exist"  # of the problems that `inspect` finds
-_DIFFERS = "differs in"
 _UNCHANGEABLE = frozenset({"storage", "retention", "persist_mode"})
+
+
+class Problem(NamedTuple):
+    """What of the layout is not as the settings want it, in a sentence, and what mends it.
+
+    `start`: `ensure` does, when a service starts. `command`: the command that the sentence names,
+    given again. `operator`: nothing changes it by itself.
+    """
+
+    text: str
+    mended_by: Literal["start", "command", "operator"]
 
 
 class NoRoomError(LayoutError):
@@ -216,7 +225,7 @@ async def ensure(
             log.info(change.event, stream=change.label)  # the first start of all
     await ensure_consumer(client, settings)
     for problem in await inspect(client, settings):
-        log.error("layout_not_as_set", detail=problem)
+        log.error("layout_not_as_set", detail=problem.text)
 
 
 async def ensure_consumer(client: Client, settings: Settings) -> None:
@@ -473,8 +482,8 @@ def source_sequence(message: JsonObject) -> float:
     return math.inf
 
 
-async def inspect(client: Client, settings: Settings) -> list[str]:
-    """What is not as the settings want it, in sentences; empty for nothing. Changes nothing.
+async def inspect(client: Client, settings: Settings) -> list[Problem]:
+    """What is not as the settings want it; empty for nothing. Changes nothing.
 
     Raises BusError when the server does not answer.
     """
@@ -482,42 +491,33 @@ async def inspect(client: Client, settings: Settings) -> list[str]:
     if bucket is not None:
         sentence = unfinished(bucket.config)
         if sentence is not None:
-            return [sentence]  # what else differs is on its way
+            return [Problem(sentence, "command")]  # what else differs is on its way
     problems = []
     names_by_replicas: dict[int, list[str]] = {}
     for wanted in stream_configs(settings):
         stream = await _found(client, wanted["name"])
         if stream is None:
-            problems.append(f"{wanted['name']} {_DOES_NOT_EXIST}")
+            problems.append(Problem(f"{wanted['name']} does not exist", "start"))
             continue
         replicas = stream.config["num_replicas"]
         if replicas != settings.GPUPING_REPLICAS:
             names_by_replicas.setdefault(replicas, []).append(wanted["name"])
         problems += _problems_of(settings, wanted, stream)
     for replicas, names in names_by_replicas.items():
-        problems.append(_replicas_problem(replicas, names, settings.GPUPING_REPLICAS))
+        text = _replicas_sentence(replicas, names, settings.GPUPING_REPLICAS)
+        problems.append(Problem(text, "operator"))
     consumer = due_consumer_config(settings)
     name = consumer["durable_name"]
     label = f"consumer {name}"
     found = await _config_of(client, f"CONSUMER.INFO.{subjects.BUCKET_STREAM}.{name}", label)
     if found is None:
-        problems.append(f"{label} {_DOES_NOT_EXIST}")
+        problems.append(Problem(f"{label} does not exist", "start"))
     elif differing := _differences(consumer, found):
-        problems.append(f"{label} {_DIFFERS} {', '.join(differing)}")
+        problems.append(Problem(f"{label} differs in {', '.join(differing)}", "start"))
     return problems
 
 
-def is_mended_at_start(problem: str) -> bool:
-    """Whether `ensure` does away with what `inspect` found. The rest is an operator's decision."""
-    return problem.endswith(_DOES_NOT_EXIST) or _DIFFERS in problem
-
-
-def is_unfinished(problem: str) -> bool:
-    """Whether what `inspect` found is a command that has not finished."""
-    return problem.endswith(_AGAIN)
-
-
-def _replicas_problem(replicas: int, names: list[str], wanted: int) -> str:
+def _replicas_sentence(replicas: int, names: list[str], wanted: int) -> str:
     return (
         f"{', '.join(names)}: num_replicas is {replicas} and GPUPING_REPLICAS is {wanted}: set it "
         f"to {replicas} for every service, or change the streams with "
@@ -529,20 +529,21 @@ def _problems_of(
     settings: Settings,
     wanted: JsonObject,
     stream: _Found,
-) -> list[str]:
+) -> list[Problem]:
     name = wanted["name"]
     found = stream.config
     problems = []
     kept = _without_lowering(settings, name, stream)
     for limit in _LIMITS:
         if limit in kept and _is_less(wanted[limit], kept[limit]):
-            problems.append(
+            text = (
                 f"{name} has {limit} {found[limit]}, which is more than the settings say "
                 f"({wanted[limit]}), and is never lowered by itself"
             )
+            problems.append(Problem(text, "operator"))
     differing = _differences(kept, found)
     if differing:
-        problems.append(f"{name} {_DIFFERS} {', '.join(differing)}")
+        problems.append(Problem(f"{name} differs in {', '.join(differing)}", "start"))
     return problems
 
 

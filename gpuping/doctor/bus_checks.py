@@ -65,13 +65,15 @@ async def streams(client: Client, settings: Settings) -> Finding:
     except BusError as error:
         return failure("streams", str(error), "enable JetStream first")
     if problems:
-        if any(map(layout.is_unfinished, problems)):
+        mended_by = {problem.mended_by for problem in problems}
+        if "command" in mended_by:
             advice = "give the same command again, with the same folder"
-        elif any(map(layout.is_mended_at_start, problems)):
+        elif "start" in mended_by:
             advice = "start a scheduler: it makes them, and changes what costs no messages"
         else:
             advice = "nothing changes it by itself: give all services one set of settings"
-        return warning("streams", "; ".join(problems), advice)
+        detail = "; ".join(problem.text for problem in problems)
+        return warning("streams", detail, advice)
     remark = await layout.room_remark(client, settings)
     if remark is not None:
         advice = (

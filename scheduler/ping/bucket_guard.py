@@ -76,7 +76,7 @@ class BucketGuard:
                 await self._look()
                 if looks % INSPECT_EVERY == 0:
                     problems = await layout.inspect(self._client, self._settings)
-                    self.layout_problems = tuple(problems)
+                    self.layout_problems = tuple(problem.text for problem in problems)
                 looks += 1
             except BusError as error:
                 log.debug("bucket_look_failed", detail=str(error))

@@ -163,7 +163,8 @@ async def test_a_log_of_before_is_bounded_and_keeps_what_it_has(
     config = (await jetstream_api.call(bus, f"STREAM.INFO.{name}"))["config"]
     await jetstream_api.call(bus, f"STREAM.UPDATE.{name}", config | {"max_bytes": -1})
     await audit.record(bus, "test", "somebody", after={"answer": 42})
-    assert await layout.inspect(bus, base_settings) == [f"{name} differs in max_bytes"]
+    (problem,) = await layout.inspect(bus, base_settings)
+    assert problem == (f"{name} differs in max_bytes", "start")
     await layout.ensure(bus, base_settings)
     config = (await jetstream_api.call(bus, f"STREAM.INFO.{name}"))["config"]
     assert config["max_bytes"] == layout.AUDIT_BYTES
@@ -183,4 +184,5 @@ async def test_a_log_that_is_larger_than_the_bound_stays_as_it_is(
     await layout.ensure(bus, base_settings)
     assert len(await entries(bus)) == 5
     (problem,) = await layout.inspect(bus, base_settings)
-    assert "never lowered by itself" in problem
+    assert "never lowered by itself" in problem.text
+    assert problem.mended_by == "operator"

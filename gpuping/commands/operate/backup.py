@@ -171,7 +171,7 @@ def make_layout(*, data_dir: DataDir = None) -> int:
         await layout.ensure(client, settings)
         console = terminal.console()
         for problem in await layout.inspect(client, settings):
-            console.print(f"left as it is: {problem}")
+            console.print(f"left as it is: {problem.text}")
         console.print("the streams stand")
 
     return _run(settings, work, waits=True)
