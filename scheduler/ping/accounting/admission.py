@@ -177,7 +177,8 @@ def _admit_each(
         for uuid, row in gpus.items():
             limited = row if uuid in admitted.in_parts else _limited_by_silence(row, scale)
             gpus[uuid] = limited
-            losses.append(_loss_of(limited, measured, scale))
+            if limited.good < scale.judged:
+                losses.append(_loss_of(limited, measured, scale))
         # A GPU of which more was forgiven has less left that silence may be taken from.
         host = _limited_by_losses(host, _most_lost(losses), scale, allowed)
     return Admitted(host, gpus, frozenset(scale.remarks))
@@ -204,7 +205,9 @@ def _admit_gpus(
     measured = Interval(window.since, window.until)
     admitted = _AdmittedGpus({}, [], set())
     for uuid, expected in window.expected.items():
-        within = _parts_within(expected, measured)
+        within = [measured]  # nearly every GPU is expected all the time
+        if expected is not ALWAYS:
+            within = _parts_within(expected, measured)
         if not within and scale.length > 0:
             continue
         fitted = None
@@ -215,7 +218,7 @@ def _admit_gpus(
                 return None
         if not within or within[0] == measured:
             row = _whole_row(scale, fitted)
-            losses = [_loss_of(row, measured, scale)]
+            losses = [_loss_of(row, measured, scale)] if row.good < scale.judged else []
         else:
             row = _partial_row(scale, window, within, fitted)
             losses = _losses_of_parts(row, within, window, scale, is_reported=fitted is not None)
