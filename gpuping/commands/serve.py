@@ -95,11 +95,6 @@ def up(
     stops it. With AGENT_MODE=true it is the agent alone, on the bus, with /agent/* on
     AGENT_HTTP_PORT.
     """
-    from gpuping.up.announce import process_started
-    from gpuping.up.demo import demo_settings
-    from gpuping.up.system import Options
-
-    started = process_started()
     settings = load_settings(
         GATEWAY_HOST=host,
         GATEWAY_PORT=port,
@@ -109,7 +104,12 @@ def up(
         default_log_level="error" if demo else "warning",
     )
     if settings.AGENT_MODE:
-        return _run_agent(settings)
+        return _run_agent(settings)  # which a GPU host has all packages for
+    with extras.needed("all"):
+        from gpuping.up.announce import process_started
+        from gpuping.up.demo import demo_settings
+        from gpuping.up.system import Options
+    started = process_started()
     if demo:
         settings = demo_settings(settings)
     options = Options(agent and not demo, register_agents, dashboard_interval, demo)

@@ -206,3 +206,45 @@ def test_nobody_is_sent_to_a_package_index_for_gpuping():
 def test_ci_runs_on_a_version_that_is_named():
     version = f"Programming Language :: Python :: 3.{sys.version_info.minor}"
     assert version in PROJECT["classifiers"]
+
+
+# `gpuping` where these packages are not installed
+WITHOUT = """
+import sys
+
+for name in {absent}:
+    sys.modules[name] = None
+
+from gpuping.cli import main
+
+sys.exit(main({arguments}))
+"""
+OF_SERVERS = ["prometheus_client", "litestar", "uvicorn", "duckdb"]
+
+
+@pytest.mark.parametrize("verb", ["up", "scheduler", "storage", "gateway", "enrolment"])
+def test_a_package_that_is_not_installed_is_one_line(verb, tmp_path):
+    """`gpuping up` ended in a traceback."""
+    code = WITHOUT.format(absent=OF_SERVERS, arguments=[verb, "--data-dir", str(tmp_path)])
+    ended = subprocess.run(
+        (sys.executable, "-c", code), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1
+    assert "is not installed: pip install" in ended.stderr
+
+
+def test_a_gpu_host_needs_no_package_of_servers_for_agent_mode(tmp_path):
+    """Its settings are read, and the next thing that it says is what is wrong with them."""
+    code = WITHOUT.format(absent=OF_SERVERS, arguments=["up", "--data-dir", str(tmp_path)])
+    environ = {"AGENT_MODE": "true", "AGENT_ID": "a1", "AGENT_SCENARIO": str(tmp_path / "none")}
+    ended = subprocess.run(
+        (sys.executable, "-c", code),
+        env=os.environ | environ | {"NATS_URL": "nats://127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "AGENT_SCENARIO" in ended.stderr.splitlines()[-1]
