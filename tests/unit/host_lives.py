@@ -725,7 +725,8 @@ class LifeRun:
         assert result is not None, self.seed
         unheard = 0
         if silence is not None and not self.believes:
-            unheard = milliseconds(silence.last) - milliseconds(silence.first)
+            # The calendar may have run backwards between the two.
+            unheard = max(0, milliseconds(silence.last) - milliseconds(silence.first))
             unheard += round(silence.earlier_seconds * 1000)
         self._record(attempt, result, sent.at + sent.answer)
         self.findings.windows += 1
