@@ -6,6 +6,7 @@ They are secrets: written so that only their owner can read them, and refused wh
 import os
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from msgspec import Struct
@@ -66,6 +67,19 @@ def read_secret(path: Path) -> str:
                 f"{path}: others can read this secret; make it yours alone: chmod 600 {path}"
             )
         return file.read()
+
+
+def refuse_readable(paths: Iterable[Path]) -> None:
+    """Raises CredentialsError, with one line that mends all, where others can read any of these."""
+    readable = []
+    for path in paths:
+        if path.is_file() and path.stat().st_mode & _OTHERS and not _is_from_systemd(path):
+            readable.append(str(path))
+    if readable:
+        names = " ".join(sorted(readable))
+        raise CredentialsError(
+            f"{names}: others can read what is secret there; make it yours alone: chmod 600 {names}"
+        )
 
 
 def _is_from_systemd(path: Path) -> bool:

@@ -26,6 +26,7 @@ from bus.identity.tls.files import TlsFiles
 
 log = structlog.get_logger("bus.identity.local")
 
+SECRETS = ("*.seed", "*.creds", "signing/*.seed", "users/*.creds", "tls/*.key")  # of a folder
 RENEW_BEFORE_SECONDS = 30 * 86_400
 CONTEXT_NAME = "operator"
 
@@ -38,8 +39,15 @@ class LocalIdentities:
 
     @classmethod
     def open(cls, data_dir: Path) -> "LocalIdentities":
-        """Reads the authority of a data dir. Raises AuthorityError where there is none."""
-        return cls(Authority.load(folder_of(data_dir)))
+        """Reads the authority of a data dir.
+
+        Raises AuthorityError where there is none, and CredentialsError where others can read any
+        key of it, be it used now or not.
+        """
+        folder = folder_of(data_dir)
+        authority = Authority.load(folder)
+        credentials.refuse_readable(path for pattern in SECRETS for path in folder.glob(pattern))
+        return cls(authority)
 
     @classmethod
     def open_or_create(cls, data_dir: Path) -> "LocalIdentities":
@@ -131,6 +139,7 @@ class LocalIdentities:
     def _is_valid(self, role: RoleName, path: Path) -> bool:
         if not path.exists():
             return False
+        credentials.refuse_readable([path])  # what was read by others would stay good
         try:
             user = claims.decode(credentials.read(path).token)
         except (CredentialsError, InvalidTokenError):

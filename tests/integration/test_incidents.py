@@ -27,9 +27,11 @@ from bus.contract.enrolment import (
     NewTokenRequest,
     RedeemRequest,
 )
-from bus.identity import claims, credentials, enrolment_token, host
+from bus.identity import claims, credentials, enrolment_token, host, local
 from bus.identity.authority import Authority, AuthorityError
+from bus.identity.credentials import CredentialsError
 from bus.identity.keys import KeyKind, SigningKey
+from bus.identity.tls import certificates
 from bus.settings import Settings
 from bus.transport import account_updates, connection
 from bus.transport.bucket import read
@@ -137,6 +139,29 @@ async def test_a_rotation_of_the_agents_key_reaches_a_host_when_it_asks(tmp_path
         token = claims.decode(credentials.read(path).token)
         assert token.issuer == authority.fleet.signing_keys["agent"]
         assert authority.not_renewed("agent") == []
+
+
+def test_every_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    """Those that nothing needs yet as well; and credentials, which were silently made anew."""
+    identities = local.LocalIdentities.open_or_create(tmp_path)
+    identities.service("gateway")
+    identities.agent("a-1")
+    folder = identities.authority.folder
+    certificates.make(identities.tls_files, ["localhost"])
+    secrets = [path for path in folder.rglob("*") if path.suffix in {".seed", ".creds", ".key"}]
+    assert len(secrets) > 18
+    for path in secrets:
+        path.chmod(0o640)
+        with pytest.raises(CredentialsError, match=f"chmod 600 {path}$"):
+            local.LocalIdentities.open(tmp_path)
+        path.chmod(0o600)
+    folder.joinpath("account.seed").chmod(0o604)
+    folder.joinpath("users/gateway.creds").chmod(0o604)
+    with pytest.raises(CredentialsError, match=r"chmod 600 \S+account.seed \S+gateway.creds$"):
+        local.LocalIdentities.open(tmp_path)
+    folder.joinpath("account.seed").chmod(0o600)
+    with pytest.raises(CredentialsError, match=r"gateway.creds$"):
+        identities.service("gateway")
 
 
 async def test_an_expired_token_is_called_that_on_the_host(tmp_path: Path) -> None:
