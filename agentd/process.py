@@ -20,18 +20,19 @@ STOP_SECONDS = 4.0
 LAST_RESORT_SECONDS = 5
 
 
-def main() -> int:
+def main(program: str = "agentd") -> int:
     """All of `python -m agentd`: settings from the environment, and an exit code.
 
-    0 after a signal, 1 for a failure, 2 for a setting that cannot be used.
+    `program` stands before what it says on standard error. 0 after a signal, 1 for a failure, 2 for
+    a setting that cannot be used.
     """
     standard_streams.prepare_service()
     try:
         settings = load()
     except SettingsError as error:
-        return runner.report(error, "agentd")
+        return runner.report(error, program)
     logs.setup(settings)
-    return run(enrolment.with_enrolment(settings))
+    return run(enrolment.with_enrolment(settings), program)
 
 
 def run(settings: Settings, program: str = "agentd") -> int:

@@ -20,7 +20,7 @@ def main() -> int:
     if not arguments:
         from agentd import process
 
-        return process.main()
+        return process.main("gpuping")
     from gpuping import cli
 
     if arguments == ["--version"]:
