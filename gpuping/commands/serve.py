@@ -267,7 +267,7 @@ def _enroll(settings: Settings, token_at_address: str) -> int:
             f"enrolled as {enrolled.agent_id} on the bus at {redact_address(enrolled.nats_url)}"
         )
 
-    return runner.run(main)
+    return runner.run_command(main)
 
 
 def _run_agent(loaded: Settings) -> int:

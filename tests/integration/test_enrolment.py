@@ -5,6 +5,7 @@ import base64
 import os
 import signal
 import stat
+import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -435,3 +436,38 @@ async def test_a_host_that_asks_without_end_is_refused_and_others_are_answered(
         assert codes["429"] > 50
         reply = await calm.nc.request(subjects.renew("calm"), b"{}", timeout=10)
         assert (reply.headers or {})["Nats-Service-Error-Code"] == "400"
+
+
+async def test_a_host_that_is_told_to_stop_while_it_enrols_does_not_go_on(tmp_path: Path) -> None:
+    """It started the agent, and with --install the service, although nobody had let it in."""
+    authority = LocalIdentities.open_or_create(tmp_path / "fleet").authority
+    key = SigningKey.generate(KeyKind.USER)
+    now = int(time.time())
+    user_token = authority.mint("bootstrap", "_t1", key.public, now=now, expires_at=now + 600)
+    token = enrolment_token.to_text(key, user_token)
+    asked = asyncio.Event()
+
+    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gpuping", "agentd", "--data-dir", str(tmp_path / "host")),
+        *("--enroll", f"{token}@127.0.0.1:{port}"),
+        env=os.environ | {"AGENT_ID": "late", "AGENT_SCENARIO": "healthy", "AGENT_HTTP_PORT": "0"},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(60):
+            await asked.wait()
+            process.send_signal(signal.SIGTERM)
+            _, errors = await process.communicate()
+        assert process.returncode == 1
+        assert errors.decode().splitlines()[-1] == "gpuping: ended by a signal before it was done"
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        server.close()
