@@ -167,7 +167,7 @@ class Life:
 
     def _draw_toggles(self, dice: random.Random) -> list[int]:
         toggles = []
-        at = dice.randrange(self.pause)
+        at = 10_000 + dice.randrange(self.pause)  # after the enrolment
         while at < self.end:
             toggles.append(at)
             at += dice.randrange(1, self.pause // dice.choice((1, 2, 5)))
