@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -316,6 +317,24 @@ async def test_a_bus_that_is_not_there_is_told_and_not_waited_for(command: str, 
     )
     assert away.returncode == 1
     assert "no bus at" in away.stderr.splitlines()[-1]
+
+
+async def test_a_disk_that_takes_no_more_is_one_line(
+    bus: connection.Client, base_settings: Settings, tmp_path: Path
+):
+    await layout.ensure(bus, base_settings)
+    folder = tmp_path / "backup"
+    program = Path(sys.executable).with_name("gpuping")
+    process = await asyncio.create_subprocess_shell(
+        f"ulimit -f 0; exec {shlex.quote(str(program))} backup {shlex.quote(str(folder))}",
+        env=os.environ | {"NATS_URL": base_settings.nats_url},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        _, errors = await process.communicate()
+    assert process.returncode == 1
+    (line,) = errors.decode().splitlines()
+    assert line.startswith(f"gpuping: {folder}: File too large: what is there now is no backup")
 
 
 async def test_a_folder_that_cannot_be_written_is_one_line(

@@ -91,7 +91,15 @@ def backup(
     ) -> None:
         if keys_to is not None:
             making.check_keys(settings, folder, keys_to)
-        made = await making.back_up(client, settings, folder, progress)
+        try:
+            made = await making.back_up(client, settings, folder, progress)
+        except OSError as error:
+            if error.filename is not None:
+                raise  # it names what is wrong
+            raise BackupError(
+                f"{folder}: {error.strerror}: what is there now is no backup; delete it, and make "
+                "room or name another folder"
+            ) from None
         sizes = [stream.file.bytes for stream in made.streams]
         sizes += [entry.bytes for entry in made.archive]
         outcomes = made.stream(subjects.HISTORY_STREAM).state["messages"]
