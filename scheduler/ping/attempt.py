@@ -241,6 +241,15 @@ class PingAttempt:
         return 0 < self.base_revision <= self.restored_through
 
     @property
+    def host_joined_anew(self) -> bool:
+        """Whether the host has another key than the one that its answer was to be signed with.
+
+        It was enrolled again while it was asked, and the enrolment ended the earlier key.
+        """
+        entry = self.tracked.entry
+        return entry is not None and entry.signing_key != self.signing_key
+
+    @property
     def is_by_http(self) -> bool:
         """Whether the agent is asked by HTTP, as the operator allowed, and so signs nothing."""
         return self.tracked.entry is not None and self.tracked.entry.by_http

@@ -409,6 +409,8 @@ class Pinger:
             result: PingResult
             if excused:
                 result = Excused("bus_outage")
+            elif attempt.host_joined_anew:
+                result = Excused("joined_anew")
             elif attempt.pinged_at and attempt.tracked.in_maintenance(attempt.pinged_at):
                 result = Excused(MAINTENANCE, retries=False)
             elif attempt.rejected:

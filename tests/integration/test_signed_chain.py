@@ -13,11 +13,17 @@ from structlog.testing import capture_logs
 
 import agentd.service
 import scheduler.service
+from agentd.messaging.enrolment import enroll, with_enrolment
 from agentd.probe_selection import open_probe
 from bus import settings
 from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
-from bus.contract.enrolment import CredentialsReply, RenewRequest
+from bus.contract.enrolment import (
+    CredentialsReply,
+    NewTokenReply,
+    NewTokenRequest,
+    RenewRequest,
+)
 from bus.contract.messages import (
     AgentEntry,
     AgentState,
@@ -404,6 +410,48 @@ async def test_a_wrong_answer_does_not_end_a_ping_that_is_answered_rightly_in_ti
         fake.forge = honest_when_asked_again
         history = await world.until("late", lambda h: len(h) >= 1)
     assert [state.last.outcome for state, _ in history] == ["answered"]
+
+
+async def test_a_ping_that_was_under_way_while_the_host_joined_anew_is_excused(
+    tmp_path: Path,
+) -> None:
+    """Its answer has the new key, and the ping was sent for the earlier one."""
+    async with (
+        running_world(tmp_path, PING_RESPONSE_TIMEOUT_SECONDS="3") as world,
+        scheduler.service.running(world.server.settings_of("scheduler")),
+        fake_host(world, tmp_path, "anew") as fake,
+    ):
+        await world.until("anew", _answered)
+        asked = asyncio.Event()
+
+        def silent(_request: PingRequest, _data: bytes) -> list[tuple[bytes, dict[str, str]]]:
+            asked.set()
+            return []
+
+        fake.forge = silent
+        async with asyncio.timeout(30):
+            await asked.wait()
+        number = len(await world.history("anew"))
+        async with _joined_anew(world, tmp_path / "second", "anew"):
+            history = await world.until("anew", lambda h: _answered(h[number:]))
+    outcomes = [(state.last.outcome, state.last.reason) for state, _ in history]
+    assert outcomes[number] == ("excused", "joined_anew")
+    assert "missed" not in [outcome for outcome, _ in outcomes]
+
+
+@asynccontextmanager
+async def _joined_anew(world: World, folder: Path, agent_id: str):
+    """Another host takes the agent's place, as its operator wants."""
+    new = NewTokenRequest(agent_id=agent_id)
+    token = await ask(world.operator, subjects.NEW_ENROLMENT, new, NewTokenReply, who="enrolment")
+    host = settings.load({}, GPUPING_DATA_DIR=str(folder), **FAST)
+    await enroll(host, f"{token.token}@{token.address}")
+    chosen = with_enrolment(host)
+    probe = open_probe(chosen, agent_id, "healthy")
+    async with agentd.service.running(
+        chosen, agent_id=agent_id, probe=probe, state_dir=chosen.agent_state_dir
+    ):
+        yield
 
 
 @pytest.mark.parametrize(

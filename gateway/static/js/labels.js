@@ -43,6 +43,7 @@ const REASONS = {
   nothing_to_judge: "nothing to judge in this window",
   bus_outage: "our own bus was away",
   own_outage: "we were away ourselves",
+  joined_anew: "enrolled again while it was asked",
   maintenance: "booked maintenance",
   percent_contradicts_seconds: "refused: the percentage contradicts the seconds",
   more_time_than_passed: "refused: more time than has passed",
