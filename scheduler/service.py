@@ -253,6 +253,7 @@ class Scheduler:
             bus_clock_offset_seconds=self.bus_clock.offset_seconds,
             peer_clock_difference_seconds=self.peers.clock_difference_seconds,
             schedulers=self.peers.count,
+            lost_schedulers=self.peers.lost,
             bucket_bytes=self.bucket_guard.bucket_bytes,
             bus_servers=self.bus_disks.servers,
             gateways=self.presence.gateways,

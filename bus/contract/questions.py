@@ -564,6 +564,13 @@ class LostGateway(Struct, kw_only=True, frozen=True):
     since: datetime
 
 
+class LostScheduler(Struct, kw_only=True, frozen=True):
+    """A scheduler that worked and fell silent at `since` without a farewell."""
+
+    instance: str
+    since: datetime
+
+
 class SchedulerStats(Message, kw_only=True, frozen=True):
     """What one scheduler has done since its start. Histograms count values up to each bound (s)."""
 
@@ -596,6 +603,8 @@ class SchedulerStats(Message, kw_only=True, frozen=True):
     bus_clock_offset_seconds: float | None = None
     peer_clock_difference_seconds: float = 0.0  # of another scheduler's clock from its, at most
     schedulers: int = 1  # that announce themselves, with this one
+    # frozen, ended by force or cut off, and neither back nor replaced
+    lost_schedulers: tuple[LostScheduler, ...] = ()
     bucket_bytes: int = 0  # of the bucket's stream on the bus
     bus_servers: tuple[BusServer, ...] = ()  # empty without NATS_SYSTEM_CREDS
     gateways: int | None = None  # that are connected; None without NATS_SYSTEM_CREDS

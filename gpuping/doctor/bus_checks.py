@@ -141,6 +141,7 @@ async def schedulers(client: Client) -> list[Finding]:
     if not stats:
         return []
     return [
+        fleet_checks.lost_schedulers(stats),
         fleet_checks.policies(stats),
         fleet_checks.bus_disks(stats),
         fleet_checks.gateways(stats),

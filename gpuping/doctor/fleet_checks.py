@@ -10,6 +10,7 @@ from bus.contract.questions import (
     AgentPage,
     BusServer,
     LostGateway,
+    LostScheduler,
     SchedulerStats,
     StorageStats,
 )
@@ -32,6 +33,26 @@ def policies(schedulers: list[SchedulerStats]) -> Finding:
         detail = f"schedulers judge by different rules: {', '.join(differing)}"
         return warning("policies", detail, "give all schedulers the same PING_ settings")
     return ok("policies", f"one set of rules, of {counted(len(schedulers), 'scheduler')}")
+
+
+def lost_schedulers(schedulers: list[SchedulerStats]) -> Finding:
+    """Whether each scheduler that worked lately still does."""
+    lost: dict[str, LostScheduler] = {}
+    for stats in schedulers:
+        for one in stats.lost_schedulers:
+            lost[one.instance] = one
+    for stats in schedulers:
+        lost.pop(stats.instance, None)
+    if not lost:
+        return ok(
+            "schedulers", f"{counted(len(schedulers), 'scheduler')} at work, and none is lost"
+        )
+    named = [f"{one.instance} since {one.since:%H:%M:%S} UTC" for one in lost.values()]
+    return warning(
+        "schedulers",
+        f"frozen, ended by force or cut off: {', '.join(named)}; the others ping its hosts",
+        "end it if it hangs, and it is started again; its log has that id (scheduler_announced)",
+    )
 
 
 def bus_disks(schedulers: list[SchedulerStats]) -> Finding:

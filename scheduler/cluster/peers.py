@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Literal
 
 import nats.errors
@@ -21,9 +22,10 @@ import structlog
 from nats.aio.msg import Msg
 
 from bus.background import wait_at_most
-from bus.clock import boottime
+from bus.clock import boottime, utc_now
 from bus.contract import subjects
 from bus.contract.messages import Message, decode, encode
+from bus.contract.questions import LostScheduler
 from bus.errors import BadMessageError
 from bus.transport.connection import Client
 from scheduler.cluster.bus_clock import TOLERANCE_SECONDS
@@ -38,6 +40,7 @@ PATIENCE_SECONDS = 5.0  # with a peer, beyond the time-out of a ping
 NEWCOMER_SECONDS = 30.0  # an agent that waits this long waits no longer for one that just came
 MAX_UNPROVEN = 8
 MAX_HEARD = 100  # names that are remembered at once
+LOST_REMEMBERED = timedelta(hours=1)  # after that the operator has fewer schedulers on purpose
 WEIGHT_BYTES = 8
 Word = Literal["hello", "here", "bye"]
 
@@ -103,6 +106,7 @@ class Peers:
         self._clocks_apart: dict[str, float] = {}  # the peers whose clock differs
         self._worked_at: dict[str, float] = {}
         self._neglecting: set[str] = set()
+        self._lost: dict[str, LostScheduler] = {}  # by instance, oldest first
         self._heard_self_at = 0.0
         self._announced_at = 0.0
         self._bus_good_since = 0.0
@@ -117,6 +121,7 @@ class Peers:
         """Announces this scheduler until cancelled, and then announces that it leaves."""
         subscription = await self._client.subscribe(subjects.ALIVE_ALL, cb=self._receive)
         await self._announce("hello")
+        log.info("scheduler_announced", instance=self.instance)
         asyncio.get_running_loop().call_later(GREETING_SECONDS, self.greeted.set)
         try:
             while True:
@@ -151,6 +156,16 @@ class Peers:
     def count(self) -> int:
         """How many schedulers announce themselves, with this one."""
         return len(self._heard_at) + 1
+
+    @property
+    def lost(self) -> tuple[LostScheduler, ...]:
+        """The peers that worked and fell silent without a farewell within the last hour.
+
+        One that is heard again is not lost, and each scheduler that comes takes the place of one: a
+        service manager starts what was ended by force under a new name.
+        """
+        begins = utc_now() - LOST_REMEMBERED
+        return tuple(one for one in self._lost.values() if one.since > begins)
 
     @property
     def differing_policies(self) -> tuple[str, ...]:
@@ -234,6 +249,8 @@ class Peers:
         if announced.word == "bye":
             self._forget(sender)
         elif sender in self._heard_at or len(self._heard_at) < MAX_HEARD:
+            if sender not in self._heard_at:
+                self._take_lost_place(sender)
             self._heard_at[sender] = now
             self._came_at.setdefault(sender, now)
             self._policies[sender] = announced.policy
@@ -251,8 +268,17 @@ class Peers:
         expired_before = self._heard_self_at - SILENT_SECONDS
         silent = [name for name, at in self._heard_at.items() if at <= expired_before]
         for instance in silent:
+            if instance in self._worked_at:
+                self._lost[instance] = LostScheduler(instance=instance, since=utc_now())
+                log.warning("scheduler_lost", peer=instance, action="see whether it runs")
             self._forget(instance)
         self._update()
+
+    def _take_lost_place(self, sender: str) -> None:
+        """A scheduler is back, or a new one stands for the one that was lost first."""
+        if sender not in self._lost:
+            sender = next(iter(self._lost), sender)
+        self._lost.pop(sender, None)
 
     def _forget(self, instance: str) -> None:
         self._heard_at.pop(instance, None)

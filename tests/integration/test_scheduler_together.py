@@ -2,11 +2,13 @@
 
 import asyncio
 import secrets
+import signal
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec.structs import replace
 
+from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
 from bus.contract.messages import (
     AgentEntry,
@@ -22,6 +24,8 @@ from bus.settings import Settings
 from bus.transport import connection
 from bus.transport.batch import Write, commit, only_if
 from bus.transport.bucket import read
+from gpuping.doctor import fleet_checks
+from gpuping.output.findings import Finding
 from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.peers import Alive
 from scheduler.fleet.directory import Directory
@@ -37,7 +41,8 @@ from scheduler.service import policy_of, running
 from scheduler.write.timers import timer
 from tests.agents import answering, report
 from tests.freezing import frozen
-from tests.history import until_history
+from tests.history import History, until_history
+from tests.scheduler_processes import scheduler_processes
 from tests.waiting import until
 
 
@@ -71,6 +76,56 @@ async def test_a_newcomer_knows_who_is_there_before_it_pings(bus, config):
                     assert not one.peers.alone
                     return
     pytest.fail("no newcomer knew of the other")
+
+
+async def test_a_lost_scheduler_is_told_until_it_is_back_or_replaced(bus, config):
+    client = FleetClient(bus, 5.0)
+
+    async def finding() -> Finding:
+        return fleet_checks.lost_schedulers(await client.every_scheduler(2.0))
+
+    async with running(config) as one, answering(config) as agents:
+        for number in range(10):
+            await agents.add(f"x{number}")
+            await one.registry.register(f"x{number}", RegisterRequest(), datetime.now(UTC))
+        async with scheduler_processes(config, 1) as (process,):
+            instance = await _other_at_work(bus, one.instance)
+            process.signal(signal.SIGSTOP)
+            await until(lambda: one.peers.lost)
+            assert [lost.instance for lost in one.peers.lost] == [instance]
+            found = await finding()
+            assert (found.level, instance in found.detail) == ("warning", True)
+            process.signal(signal.SIGCONT)
+            await until(lambda: not one.peers.lost)
+
+            await _other_at_work(bus, one.instance)
+            await process.kill()
+            await until(lambda: one.peers.lost)
+            await process.start()
+            await until(lambda: not one.peers.lost)
+            assert (await finding()).level == "ok"
+
+            await _other_at_work(bus, one.instance)
+            process.signal(signal.SIGTERM)
+            await until(lambda: one.peers.alone)
+            assert not one.peers.lost, "it said farewell"
+
+
+async def _other_at_work(bus: connection.Client, instance: str) -> str:
+    """Returns the other scheduler's name, once an outcome of it is recorded from now on."""
+    begun = datetime.now(UTC)
+    others: list[str] = []
+
+    def has_other(history: History) -> bool:
+        for states in history.values():
+            for state in states:
+                writer = state.last.ping_id.partition("-")[0]
+                if state.last.pinged_at > begun and writer != instance:
+                    others.append(writer)
+        return bool(others)
+
+    await until_history(bus, has_other)
+    return others[0]
 
 
 async def test_a_dead_scheduler_is_forgotten_by_those_who_hear_themselves(bus, config):
