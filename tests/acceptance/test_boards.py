@@ -73,7 +73,7 @@ def test_every_panel_has_data_and_the_rules_are_evaluated(launch, tmp_path: Path
                 until(lambda e=expression: answer(url, e), expression, 120, 0.5)
         assert asked > 30
         rules = httpx.get(f"{url}/api/v1/rules", timeout=20).json()["data"]["groups"][0]["rules"]
-        assert len(rules) == 20
+        assert len(rules) == 21
         assert {rule["health"] for rule in rules} == {"ok"}
         assert answer(url, 'ALERTS{alertname="GpupingWatchdog", alertstate="firing"}')
 

@@ -36,7 +36,7 @@ def promtool(*arguments: object) -> str:
 
 @needs_promtool
 def test_promtool_accepts_the_rules_and_the_configuration() -> None:
-    assert "20 rules found" in promtool("check", "rules", RULES)
+    assert "21 rules found" in promtool("check", "rules", RULES)
     promtool("check", "config", CONFIGURATION)
 
 
