@@ -232,6 +232,8 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
     for name in sorted(environ):
         if name in Settings.__struct_fields__ or not name.upper().startswith(_PREFIXES):
             continue
+        if name in _OF_COMPOSE:
+            continue
         if name != name.upper():
             if name.upper() in Settings.__struct_fields__:
                 raise SettingsError(f"{name}: did you mean {name.upper()}, in capitals?")
@@ -244,6 +246,7 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
             raise SettingsError(f"{name}={value}: no such setting")
 
 
+_OF_COMPOSE = {"GPUPING_VERSION", "GPUPING_MEMORY_LIMIT"}  # compose.yaml reads them, no program
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
 _PATHS = (
     "AGENT_STATE_DIR",

@@ -1,5 +1,8 @@
 """Settings: the names and defaults of docs/operations.md, and one line for each bad value."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from bus import settings
@@ -163,6 +166,15 @@ def test_what_can_be_no_path_is_refused(name: str):
 )
 def test_a_mistyped_name_is_told(name: str, meant: str):
     assert f"did you mean {meant}?" in refusal(**{name: "3"}).replace(", in capitals", "")
+
+
+def test_a_variable_that_only_compose_reads_is_no_mistake():
+    """It may be exported for compose in the shell in which a command is given."""
+    text = (Path(settings.__file__).parents[1] / "compose.yaml").read_text()
+    names = set(re.findall(r"\$\{([A-Z_]+)", text))
+    assert "GPUPING_VERSION" in names
+    of_compose = names - set(settings.Settings.__struct_fields__)
+    settings.load(dict.fromkeys(of_compose, "1"))
 
 
 @pytest.mark.parametrize(
