@@ -64,6 +64,8 @@ def draw(agent: Agent, name: str) -> str:
     value: str = agent.status
     if agent.uptime_24h_percent is not None:
         value += f" {truncate_percent(agent.uptime_24h_percent)} %"
+    if agent.simulated:
+        value += ", simulated"
     return _svg(name, value, _COLOURS[agent.status])
 
 

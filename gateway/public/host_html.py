@@ -29,11 +29,15 @@ def render(view: HostView, secret: str) -> str:
     if view.removed_at is not None:
         tone = "pending"
         state = f"Removed on {words.moment(view.removed_at)}"
+    simulated = ""
+    if view.simulated:
+        simulated = f" {parts.SIMULATED}"
     expires = ""
     if view.expires_at is not None:
         expires = f"The link is good until {words.moment(view.expires_at)} UTC."
     return _PAGE.substitute(
         agent_id=escape(view.agent_id),
+        simulated=simulated,
         expires=escape(expires),
         tone=tone,
         glyph=parts.glyph(tone),

@@ -87,6 +87,7 @@ class HostView(Struct, kw_only=True, frozen=True):
     interval_minutes: float
     consecutive_poor_uptime: int
     conditions: Conditions
+    simulated: bool  # its GPUs do not exist
     expected_gpus: tuple[str, ...]
     gpus: tuple[OwnGpu, ...]
     month: str
@@ -128,6 +129,7 @@ def compute(  # noqa: PLR0913, PLR0917  # the answers that it is made of
         interval_minutes=agent.current_interval_minutes,
         consecutive_poor_uptime=agent.consecutive_poor_uptime,
         conditions=conditions,
+        simulated=agent.simulated,
         expected_gpus=agent.expected_gpus,
         gpus=tuple(
             OwnGpu(uuid=gpu.uuid, name=gpu.name, state=gpu.state, expected=gpu.expected)

@@ -14,6 +14,7 @@ from gateway.public.status_page import ShownDay
 GOOD_PERCENT = 99.0
 POOR_PERCENT = 90.0
 LEVELS = 10
+SIMULATED = '<span class="simulated">simulated GPUs</span>'  # beside a host's name
 MANY_DAYS = 45  # narrow screens show so many, the newest
 
 # as gateway/static/js/parts/glyph.js: colour is never the only sign

@@ -71,6 +71,8 @@ def _host(host: ShownHost) -> str:
     name = escape(host.name)
     if isinstance(host.agent_id, str) and host.agent_id != host.name:
         name += f" <code>{escape(host.agent_id)}</code>"
+    if host.simulated:
+        name += f" {parts.SIMULATED}"
     return _HOST.substitute(
         name=name,
         chip=parts.chip(host.state),

@@ -44,6 +44,7 @@ class ShownHost(Struct, kw_only=True, frozen=True):
     name: str
     agent_id: str | UnsetType = UNSET
     state: HostState
+    simulated: bool  # its GPUs do not exist
     uptime_percent: float | None
     days: tuple[ShownDay, ...]
 
@@ -124,6 +125,7 @@ def compute(
                 name=names[agent.agent_id],
                 agent_id=agent.agent_id if page.show_ids else UNSET,
                 state=state,
+                simulated=agent.simulated,
                 uptime_percent=_uptime(known),
                 days=days,
             )

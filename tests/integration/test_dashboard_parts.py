@@ -99,6 +99,20 @@ async def test_a_gpu_that_cannot_be_opened_is_shown_by_its_place(page: Page):
     await in_browser(look)
 
 
+async def test_a_host_that_simulates_is_marked_also_while_it_cannot_be_asked(page: Page):
+    seen = GpuSummary(uuid="GPU-a", index=0, name="NVIDIA H100", state="up")
+    page.behind.agents["a"] = agent("a", status="missing", gpus=(seen,), simulated=True)
+
+    def look() -> None:
+        page.browser.open(page.url)
+        page.browser.see("[data-agent=a]", "H100, simulated")
+        page.browser.open(f"{page.url}/#/agent/a")
+        page.browser.see("[aria-label=GPUs] .note", "No readings just now")
+        page.browser.see("[aria-label=GPUs] h2", "1, simulated")
+
+    await in_browser(look)
+
+
 async def test_two_agents_under_one_id_are_flagged_in_the_row_and_the_panel(page: Page):
     twins = {"conflicting_sessions": ("s1", "s2")}
     page.behind.agents["a"] = agent("a", status="healthy", **twins)

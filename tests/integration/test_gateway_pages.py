@@ -237,6 +237,9 @@ async def test_badges(http, behind):
         assert picture.attrib["aria-label"] == f"a: {status} 99.99 %"
         colours.add(badge.text.split('fill="')[2][:7])
     assert len(colours) == len(Status.__args__)
+    behind.agents["a"] = agent("a", status="healthy", simulated=True)
+    badge = await http.get("/badge/a.svg")
+    assert "a: healthy 99.99 %, simulated" in badge.text
     assert (await http.get("/badge/unknown.svg")).status_code == 404
     assert (await http.get("/badge/a.b.svg")).status_code == 400
 

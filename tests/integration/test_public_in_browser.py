@@ -119,3 +119,14 @@ async def test_what_everybody_sees_and_what_operators_do(whole: Whole, browser: 
     await asyncio.to_thread(books_and_cancels, browser, whole)
     await asyncio.to_thread(look_at, browser, f"{whole.url}/status/fleet", (320, 1440))
     await asyncio.to_thread(look_at, browser, f"{whole.url}{link['path']}", (1100, 390))
+    await _check_simulated(whole, link["path"])
+
+
+async def _check_simulated(whole: Whole, host_path: str) -> None:
+    """GPUs that do not exist are never shown as if they did."""
+    page = await whole.operator.get("/status/fleet")
+    assert page.text.count("simulated GPUs") == 2
+    shown = (await whole.operator.get("/status/fleet.json")).json()
+    assert [host["simulated"] for host in shown["hosts"]] == [True, True]
+    assert "simulated GPUs" in (await whole.operator.get(host_path)).text
+    assert (await whole.operator.get(f"{host_path}.json")).json()["simulated"] is True

@@ -33,13 +33,14 @@ function AskedGpus({ agent, newest, returns }) {
     return () => controller.abort();
   }, [agent.agent_id, newest, returns]);
   const isAsked = now.gpus.size > 0;
+  const isSimulated = now.isSimulated || agent.simulated; // of a silent host the registry knows it
   // The host itself may not know a GPU that is expected of it, or that it cannot open.
   const unseen = (agent.gpus ?? []).filter(
     (gpu) => !now.gpus.has(gpu.uuid) && (gpu.expected !== false || isUnopened(gpu)),
   );
   const gpus = isAsked ? [...now.gpus.values(), ...unseen] : (agent.gpus ?? []);
   return html`<section class="block" aria-label="GPUs">
-    <h2>GPUs <span class="quiet">${count(gpus.length)}${now.isSimulated ? ", simulated" : ""}</span></h2>
+    <h2>GPUs <span class="quiet">${count(gpus.length)}${isSimulated ? ", simulated" : ""}</span></h2>
     ${now.problem && html`<p class="note">No readings just now: ${now.problem}</p>`}
     ${gpus.length > 0 && html`<p class="note as-of">${asOf(agent, isAsked, now)}</p>`}
     ${gpus.length === 0 && html`<p class="quiet">None seen yet.</p>`}
