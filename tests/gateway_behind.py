@@ -36,6 +36,7 @@ from bus.contract.messages import Seconds, UptimeReport, Window, decode, encode
 from bus.contract.questions import (
     Agent,
     AgentPage,
+    ExpectedGpus,
     Fleet,
     GpuCounts,
     HistoryRequest,
@@ -218,6 +219,7 @@ class Behind:
             "get": (subjects.GET_ALL, self._get),
             "list": (subjects.LIST, self._list),
             "list-maintenance": (subjects.LIST_MAINTENANCE, self._bookings),
+            "expected-gpus": (subjects.EXPECTED_GPUS_ALL, self._expected_gpus),
             "fleet": (subjects.FLEET, self._fleet),
             "fleet-map": (subjects.FLEET_MAP, self._fleet_map),
             "ping": (subjects.PING_NOW_ALL, self._ping_now),
@@ -310,6 +312,10 @@ class Behind:
 
     async def _bookings(self, _request: Request) -> Bookings:
         return Bookings(bookings=())
+
+    async def _expected_gpus(self, request: Request) -> ExpectedGpus:
+        agent_id = subjects.last_token(request.subject)
+        return ExpectedGpus(agent_id=agent_id, expected_gpus=(), changes=())
 
     async def _list(self, request: Request) -> AgentPage:
         question = decode(request.data, ListRequest)

@@ -72,7 +72,8 @@ class SilentStorage(SilentBus):
     async def request(
         self, subject: str, data: bytes, timeout: float, headers: dict[str, str] | None = None
     ) -> Any:
-        if subject in {subjects.get("a"), subjects.LIST_MAINTENANCE}:
+        known = {subjects.get("a"), subjects.expected_gpus("a"), subjects.LIST_MAINTENANCE}
+        if subject in known:
             return await self._bus.request(subject, data, timeout=timeout)
         return await super().request(subject, data, timeout)
 

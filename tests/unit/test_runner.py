@@ -1,10 +1,11 @@
 """Programs in real processes: signals, the deadline of a stop, errors and exit codes."""
 
 import asyncio
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,7 @@ async def test_the_second_signal_ends_it_at_once() -> None:
         await said(process, b"ready")
         process.terminate()
         await said(process, b"stopping")
-        await repeat_until_ended(process, process.terminate)
+        await repeat_until_ended(process)
         assert await end_of(process) == (143, "program: stopped at once (SIGTERM again)\n")
 
 
@@ -149,7 +150,7 @@ async def test_a_second_signal_can_be_ignored() -> None:
         await said(process, b"ready")
         process.terminate()
         await said(process, b"stopping")
-        await repeat_until_ended(process, process.terminate)
+        await repeat_until_ended(process)
         text = "program: did not stop within 2 s: ended by force\n"
         assert await end_of(process) == (1, text)
 
@@ -205,12 +206,16 @@ async def test_any_other_error_has_a_traceback() -> None:
         assert "Traceback" in text
 
 
-async def repeat_until_ended(process: asyncio.subprocess.Process, send: Callable[[], None]) -> None:
-    """Sends signals until the process has ended: the first few count as one with the first."""
+async def repeat_until_ended(process: asyncio.subprocess.Process) -> None:
+    """Sends SIGTERM until the process has ended: the first few count as one with the first.
+
+    It is sent past asyncio, whose `terminate` takes the exit code away from who waits for it.
+    """
     ended = asyncio.create_task(process.wait())
     async with asyncio.timeout(GENEROUS_SECONDS):
         while not ended.done():
-            send()
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
             await asyncio.wait({ended}, timeout=0.2)
 
 
