@@ -31,7 +31,7 @@ UV_COMPILE = $(VENV)/uv/bin/uv pip compile --quiet --python-version 3.11 --unive
 	--no-header --no-annotate --constraints constraints.txt --group build pyproject.toml
 
 # most tests wait for real time to pass; a file's tests stay together, in order
-SIDE_BY_SIDE ?= -n 4 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE ?= -n 5 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help up test check soak chaos drill bench web screenshots lock format clean agentd-binary release

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 import structlog
 from msgspec.structs import replace
 from nats.micro.request import Request
-from nats.micro.service import Service
 from prometheus_client.core import Metric
 
 from bus.background import background
@@ -523,24 +522,33 @@ async def running(settings: Settings, authority: Authority) -> AsyncIterator[Enr
         ) as host_facing,
     ):
         enrolment = Enrolment(client, host_facing, settings, authority)
-        services = [
-            await _serve(client, enrolment.of_operators()),
-            await _serve(guest_facing, enrolment.of_guests()),
-            await _serve(host_facing, enrolment.of_agents()),
-        ]
-        async with background() as start:
+        elsewhere = [(guest_facing, enrolment.of_guests()), (host_facing, enrolment.of_agents())]
+        async with _serving(client, enrolment.of_operators(), elsewhere), background() as start:
             start(enrolment.keep_purging())
             start(enrolment.keep_pushing())
             start(enrolment.stop_floods(floods))
-            try:
-                yield enrolment
-            finally:
-                for service in services:
-                    await micro_services.stop(service)
+            yield enrolment
 
 
-async def _serve(client: Client, endpoints: list[Endpoint]) -> Service:
-    return await serve(client, subjects.ENROLMENT_SERVICE, "lets GPU hosts in", endpoints)
+@asynccontextmanager
+async def _serving(
+    client: Client,
+    endpoints: list[Endpoint],
+    elsewhere: list[tuple[Client, list[Endpoint]]],
+) -> AsyncIterator[None]:
+    """One micro service, as discovery shows it, with endpoints on other connections too."""
+    service = await serve(client, subjects.ENROLMENT_SERVICE, "lets GPU hosts in", endpoints)
+    added = []
+    for other, others_endpoints in elsewhere:
+        for endpoint in others_endpoints:
+            added.append(await micro_services.add_elsewhere(service, other, endpoint))
+        await other.flush()
+    try:
+        yield
+    finally:
+        for one in added:
+            await micro_services.remove(service, one)
+        await micro_services.stop(service)
 
 
 def public_address(settings: Settings) -> str:

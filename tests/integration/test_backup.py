@@ -307,16 +307,16 @@ async def test_a_backup_is_for_its_owner_and_its_keys_are_apart(
     assert (taken.returncode, again.exists()) == (1, False)
 
 
-@pytest.mark.parametrize("command", ["backup", "restore", "bus migrate --replicas 3 --copy-to"])
-async def test_a_bus_that_is_not_there_is_told_and_not_waited_for(command: str, tmp_path: Path):
+async def test_a_bus_that_is_not_there_is_told_and_not_waited_for(tmp_path: Path):
     """A nightly backup with credentials that had expired hung for ever."""
-    away = await asyncio.to_thread(
-        run_gpuping,
-        *(*command.split(), str(tmp_path / "folder")),
-        NATS_URL=f"nats://127.0.0.1:{free_port()}",
-    )
-    assert away.returncode == 1
-    assert "no bus at" in away.stderr.splitlines()[-1]
+    nobody = f"nats://127.0.0.1:{free_port()}"
+    asked = []
+    for command in ("backup", "restore", "bus migrate --replicas 3 --copy-to"):
+        words = (*command.split(), str(tmp_path / command.split()[0]))
+        asked.append(asyncio.to_thread(run_gpuping, *words, NATS_URL=nobody))
+    for away in await asyncio.gather(*asked):
+        assert away.returncode == 1
+        assert "no bus at" in away.stderr.splitlines()[-1]
 
 
 async def test_a_disk_that_takes_no_more_is_one_line(

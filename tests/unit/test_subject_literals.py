@@ -17,6 +17,7 @@ OTHER_NAMES = {
     "gpuping.wanted_max_bytes",  # keys of a stream's metadata
     "gpuping.migrating",
     "gpuping.restored-through",
+    "gpuping.restoring",
 }
 
 
