@@ -47,6 +47,7 @@ def process_list() -> str:
     return shown
 
 
+@pytest.mark.slow
 def test_a_host_s_life_shows_no_secret_at_debug(tmp_path: Path, programs: list[Program]) -> None:
     data = tmp_path / "data"
     tokens_file = tmp_path / "tokens.toml"

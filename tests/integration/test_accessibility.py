@@ -92,6 +92,7 @@ async def test_a_fleet_with_every_dialog_and_what_is_not_found(pages: Pages):
     await asyncio.to_thread(look)
 
 
+@pytest.mark.slow
 async def test_parts_that_are_away(pages: Pages, nats_server: EmbeddedServer):
     pages.behind.agents["a"] = agent("a", status="healthy")
     pages.behind.pings["a"] = [ping("a", 1)]

@@ -186,7 +186,13 @@ async def test_a_restore_is_refused_before_anything_is_changed(
 
 
 @pytest.mark.parametrize(
-    "where", [subjects.BUCKET_STREAM, subjects.HISTORY_STREAM, subjects.AUDIT_STREAM, "archive"]
+    "where",
+    [
+        subjects.BUCKET_STREAM,
+        pytest.param(subjects.HISTORY_STREAM, marks=pytest.mark.slow),
+        pytest.param(subjects.AUDIT_STREAM, marks=pytest.mark.slow),
+        pytest.param("archive", marks=pytest.mark.slow),
+    ],
 )
 async def test_a_restore_that_was_interrupted_is_used_by_nobody_and_may_be_given_again(
     bus: connection.Client, config: Settings, tmp_path: Path, where: str

@@ -34,7 +34,14 @@ async def fleet(bus: connection.Client, scheduler: Scheduler, agents: TestAgents
     await until_history(bus, lambda h: all(len(h[name]) >= 2 for name in NAMES))
 
 
-@pytest.mark.parametrize("loss", ["deleted", "made anew", "emptied"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "deleted",
+        pytest.param("made anew", marks=pytest.mark.slow),
+        pytest.param("emptied", marks=pytest.mark.slow),
+    ],
+)
 async def test_a_lost_bucket_is_said_and_read_again_and_numbers_go_on(
     bus: connection.Client, config: Settings, loss: str
 ):

@@ -257,6 +257,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 async def test_3000_half_open_connections_at_1024_descriptors(tmp_path):
     arguments = ["up", "--port", "0", "--data-dir", str(tmp_path / "data"), "--no-agent"]
     environment = {

@@ -302,7 +302,8 @@ async def badge_links(fleet: Fleet) -> None:
     named = await fleet.operator.post(LINKS, json=wanted | {"shown_name": "Our <first>"})
     assert "Our &lt;first&gt;" in (await fleet.anyone.get(named.json()["path"])).text
 
-    flipped = path.replace(path[20], "A" if path[20] != "A" else "B", 1)
+    other = "A" if path[20] != "A" else "B"
+    flipped = path[:20] + other + path[21:]
     as_host = path.replace("/badge/", "/host/").removesuffix(".svg")
     for wrong in (flipped, as_host):
         assert without_nothing(await fleet.anyone.get(wrong)) == NOTHING_HERE

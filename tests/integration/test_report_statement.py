@@ -310,6 +310,7 @@ async def test_every_format_says_the_same(bus: Client, base_settings: Settings, 
     assert "<script" not in page
 
 
+@pytest.mark.slow
 async def test_history_exports_come_whole_in_small_pieces(
     bus: Client, base_settings: Settings, tmp_path: Path
 ):
