@@ -53,6 +53,7 @@ def test_the_terminal_shows_the_demo_where_nothing_else_was_started(up: Up) -> N
     assert "`gpuping up` runs" in run("doctor", "--data-dir", str(up.data_dir)).stdout
 
 
+@pytest.mark.slow
 def test_every_command_finds_the_demo_where_nothing_else_was_started(
     up: Up, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ import random
 import time
 from datetime import datetime
 
+import pytest
 from system import Up, is_settled, until
 
 EVERY_THREE_SECONDS = {"PING_BASE_INTERVAL_MINUTES": "0.05"}
@@ -40,6 +41,7 @@ def after(pings: list[dict], moment: float) -> list[dict]:
     return [ping for ping in pings if at(ping["pinged_at"]) > moment]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(launch) -> None:
     moments = random.Random(20261123)
     seen: dict[str, list[dict]] = {}

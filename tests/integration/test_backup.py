@@ -235,6 +235,7 @@ async def change(bus: connection.Client, stream: str, **fields: object) -> None:
     await jetstream_api.call(bus, f"STREAM.UPDATE.{stream}", information["config"] | fields)
 
 
+@pytest.mark.slow
 async def test_a_migration_that_was_interrupted_is_told(bus: connection.Client, config: Settings):
     """Pings stood still, and doctor said to make room on the disk and to start a scheduler."""
     async with scheduler_processes(config, 1), ledger_agents(config) as fleet:

@@ -229,6 +229,7 @@ def test_every_text_has_contrast_and_every_control_a_name(
     assert two.script(READABLE.read_text()) == {"faint": {}, "nameless": []}
 
 
+@pytest.mark.slow
 def test_the_schema_page_makes_no_outside_request(two: Browser, up: Up) -> None:
     two.open(f"{up.url}/schema")
     two.see(".swagger-ui", "Register an agent")

@@ -206,6 +206,7 @@ def test_a_link_to_a_host_keeps_the_filter(up: Up, browser: Browser) -> None:
     assert browser.see("[data-status=healthy].tile").get_attribute("aria-pressed") == "true"
 
 
+@pytest.mark.slow
 def test_a_page_that_hears_nothing_says_so(up: Up, browser: Browser, tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"

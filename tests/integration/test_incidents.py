@@ -164,6 +164,7 @@ def test_every_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
         identities.service("gateway")
 
 
+@pytest.mark.slow
 async def test_an_expired_token_is_called_that_on_the_host(tmp_path: Path) -> None:
     async with own_server.running(settings_in(tmp_path / "data"), free_port()) as server:
         key = SigningKey.generate(KeyKind.USER)
