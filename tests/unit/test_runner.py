@@ -35,11 +35,8 @@ NEVER = "await asyncio.Event().wait()"
 
 
 @asynccontextmanager
-async def program(
-    start: str = "pass", stop: str = "pass", options: str = "", before: str = ""
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that runs a program of that kind; killed at the end of the block."""
-    code = PROGRAM.format(start=start, stop=stop, options=options, before=before)
+async def running(code: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that runs this text; killed at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", code),
         cwd=ROOT,
@@ -52,6 +49,16 @@ async def program(
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+@asynccontextmanager
+async def program(
+    start: str = "pass", stop: str = "pass", options: str = "", before: str = ""
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that runs a program of that kind; killed at the end of the block."""
+    code = PROGRAM.format(start=start, stop=stop, options=options, before=before)
+    async with running(code) as process:
+        yield process
 
 
 async def said(process: asyncio.subprocess.Process, line: bytes) -> None:
@@ -91,18 +98,8 @@ sys.exit(runner.run_command(main))
 
 @asynccontextmanager
 async def command(work: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", COMMAND.format(work=work)),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
+    async with running(COMMAND.format(work=work)) as process:
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
