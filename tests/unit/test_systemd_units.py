@@ -1,5 +1,7 @@
 """The units of the server side, and the script that installs them."""
 
+import re
+import shutil
 import subprocess
 from configparser import RawConfigParser
 from pathlib import Path
@@ -72,6 +74,35 @@ def test_a_server_may_read_its_own_addresses():
     """Without netlink nats-server names no address, and clients never learn of its cluster."""
     families = dict(lines_of(FOLDER / "gpuping-nats.service"))["RestrictAddressFamilies"]
     assert "AF_NETLINK" in families.split()
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_service_that_hangs_or_is_frozen_is_started_again(unit: Path):
+    settings = dict(lines_of(unit))
+    if settings["Type"] == "oneshot":
+        return  # it ends by itself
+    if unit.stem == "gpuping-nats":
+        assert "bus.server_watchdog" in settings["ExecStart"]
+        return
+    assert settings["Type"] == "notify"
+    assert settings["NotifyAccess"] == "main"
+    assert int(settings["WatchdogSec"]) <= 90
+    assert settings["TimeoutStartSec"] == "infinity"  # it waits for the bus, and is then ready
+
+
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None,
+    reason="no systemd-analyze here: it comes with the package systemd",
+)
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_the_hardening_scores_at_most_one_and_a_half(unit: Path):
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", unit],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    score = re.search(r"exposure level for \S+: ([\d.]+)", done.stdout)
+    assert score, done.stdout + done.stderr
+    assert float(score[1]) <= 1.5
 
 
 def test_units_come_back_and_streams_stand_before_services_start():
