@@ -23,9 +23,10 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Health = Literal["healthy", "limited", "mute", "cannot write", "unhealthy"]
 
@@ -81,14 +82,14 @@ class Judge:
 def look(port: int, store: Path, seconds: float) -> Health:
     """Asks the server's health check, which has so long to answer."""
     try:
-        answer = _ask(port, "/healthz", seconds)
+        answer = ask(port, "/healthz", seconds)
     except OSError:
         return "mute"
     status = answer.partition(b"\r\n")[0].split(b" ")
     if status[1:2] != [b"200"]:
         return unhealthy(answer, store)
     try:
-        streams = json.loads(_ask(port, "/jsz", seconds).partition(b"\r\n\r\n")[2])
+        streams = json.loads(ask(port, "/jsz", seconds).partition(b"\r\n\r\n")[2])
         used, limit = streams["storage"], streams["config"]["max_storage"]
     except (OSError, ValueError, KeyError, TypeError):
         return "healthy"  # it has no JetStream, or is about to be mute
@@ -97,7 +98,8 @@ def look(port: int, store: Path, seconds: float) -> Health:
     return "healthy"
 
 
-def _ask(port: int, path: str, seconds: float) -> bytes:
+def ask(port: int, path: str, seconds: float) -> bytes:
+    """The answer of this machine's own HTTP server. Raises OSError without one in time."""
     with socket.create_connection((HOST, port), seconds) as connection:
         connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
         answer = b""
@@ -139,31 +141,53 @@ def _has_room(store: Path) -> bool:
         return True
 
 
-def watch(server: int, asked: argparse.Namespace) -> None:
-    """Looks until the server, which is our parent, has ended or had to be ended."""
-    judge = Judge()
-    while os.getppid() == server:
-        began = time.monotonic()
-        health = look(asked.monitor_port, asked.store, asked.answer_seconds)
-        was_healthy = judge.was_healthy
-        if judge.must_end(health):
-            _end(server, health, asked.stop_seconds)
-            return
-        if judge.was_healthy and not was_healthy:
-            _say(f"nats-server (pid {server}) is healthy, and is watched from now on")
-        time.sleep(max(0.0, asked.look_seconds - (time.monotonic() - began)))
+class Watch(NamedTuple):
+    """How a program is watched by its own child."""
 
+    name: str
+    look: Callable[[], Health]
+    looks: int
+    look_seconds: float
+    stop_seconds: float
 
-def _end(server: int, health: Health, stop_seconds: float) -> None:
-    _say(f"nats-server (pid {server}) is ended: {REASONS[health]} ({LOOKS} looks in a row)")
-    with suppress(ProcessLookupError):
-        os.kill(server, SIGNALS[health])
-        ends_at = time.monotonic() + stop_seconds
-        while os.getppid() == server:
-            if time.monotonic() > ends_at:
-                os.kill(server, signal.SIGKILL)
+    def run(self, watched: int) -> None:
+        """Looks until the program, which is our parent, has ended or had to be ended."""
+        judge = Judge(self.looks)
+        while os.getppid() == watched:
+            began = time.monotonic()
+            health = self.look()
+            was_healthy = judge.was_healthy
+            if judge.must_end(health):
+                self._end(watched, health)
                 return
-            time.sleep(0.1)
+            if judge.was_healthy and not was_healthy:
+                _say(f"{self.name} (pid {watched}) is healthy, and is watched from now on")
+            time.sleep(max(0.0, self.look_seconds - (time.monotonic() - began)))
+
+    def _end(self, watched: int, health: Health) -> None:
+        why = f"{REASONS[health]} ({self.looks} looks in a row)"
+        _say(f"{self.name} (pid {watched}) is ended: {why}")
+        with suppress(ProcessLookupError):
+            os.kill(watched, SIGNALS[health])
+            ends_at = time.monotonic() + self.stop_seconds
+            while os.getppid() == watched:
+                if time.monotonic() > ends_at:
+                    os.kill(watched, signal.SIGKILL)
+                    return
+                time.sleep(0.1)
+
+
+def become(command: list[str], watch: Watch) -> None:
+    """Becomes the program that is watched, and leaves a child that watches it."""
+    watched = os.getpid()
+    if os.fork() == 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: it is for the program
+        watch.run(watched)
+        return
+    try:
+        os.execvp(command[0], command)  # noqa: S606  # the words of the operator's own unit
+    except OSError as error:
+        sys.exit(f"gpuping: {command[0]}: {error.strerror}")
 
 
 def _say(text: str) -> None:
@@ -172,7 +196,7 @@ def _say(text: str) -> None:
 
 
 def main() -> None:
-    """Becomes the server, and leaves a child that watches it."""
+    """Reads the options and becomes the server."""
     parser = argparse.ArgumentParser(prog="python -m bus.server_watchdog")
     parser.add_argument(
         "--monitor-port", type=int, default=MONITOR_PORT, help="`http:` of the server"
@@ -185,15 +209,16 @@ def main() -> None:
     asked = parser.parse_args()
     if not asked.server:
         parser.error("nats-server and its options are missing")
-    server = os.getpid()
-    if os.fork() == 0:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: it is for the server
-        watch(server, asked)
-        return
-    try:
-        os.execvp(asked.server[0], asked.server)  # noqa: S606  # the words of the operator's own unit
-    except OSError as error:
-        sys.exit(f"gpuping: {asked.server[0]}: {error.strerror}")
+    become(
+        asked.server,
+        Watch(
+            name="nats-server",
+            look=lambda: look(asked.monitor_port, asked.store, asked.answer_seconds),
+            looks=LOOKS,
+            look_seconds=asked.look_seconds,
+            stop_seconds=asked.stop_seconds,
+        ),
+    )
 
 
 if __name__ == "__main__":

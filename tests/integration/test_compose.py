@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from agentd.messaging import enrolment
-from bus import server_watchdog, settings
+from bus import server_watchdog, service_watchdog, settings
 from bus.background import cancel_all
 from bus.contract import subjects
 from bus.contract.enrolment import NewTokenReply, NewTokenRequest
@@ -26,6 +26,7 @@ from bus.identity import claims, credentials
 from bus.identity.authority import AuthorityError
 from bus.identity.local import LocalIdentities
 from bus.identity.tls import certificates
+from bus.monitoring.service_metrics import USUAL_PORTS
 from bus.settings import Settings
 from bus.transport import connection, jetstream_api, layout
 from bus.transport.embedded_server import find_binary
@@ -146,6 +147,27 @@ def test_a_nats_server_that_hangs_is_ended() -> None:
         text = (ROOT / configuration).read_text()
         assert f"http: {server_watchdog.HOST}:{server_watchdog.MONITOR_PORT}\n" in text
         assert f"store_dir: {server_watchdog.STORE}/" in text
+
+
+def test_a_service_that_hangs_as_a_whole_is_ended() -> None:
+    """Docker calls it unhealthy and does nothing; its watchdog asks the port that it answers."""
+    ports = {
+        "gateway": "8000",
+        "agentd": f"${{AGENT_HTTP_PORT:-{Settings().AGENT_HTTP_PORT}}}",
+    }
+    for setting, usual_port in USUAL_PORTS.items():
+        role = setting.removesuffix("_METRICS_PORT").lower()
+        ports[role] = f"${{{setting}:-{usual_port}}}"
+    watched = set()
+    for name, service in SERVICES.items():
+        command = service.get("command", [])
+        if "gpuping" not in command or name in ONE_SHOTS | {"cli", "authority"}:
+            continue
+        role = command[command.index("gpuping") + 1]
+        watchdog = ["python", "-m", service_watchdog.__name__, "--port", ports[role]]
+        assert command[:5] == watchdog, name
+        watched.add(role)
+    assert watched == set(ports)
 
 
 def test_files_that_are_mounted_exist() -> None:

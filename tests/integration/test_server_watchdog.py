@@ -1,10 +1,11 @@
-"""A nats-server that hangs, or cannot write any more, is ended for its supervisor."""
+"""A nats-server or a service that hangs, or cannot write any more, is ended for its supervisor."""
 
 import asyncio
+import os
 import resource
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -73,6 +74,31 @@ async def test_a_server_that_hangs_is_ended(tmp_path: Path):
     async with watched(tmp_path, port, *soon) as server, frozen(server):
         await said(server, "it does not answer its health check")
         assert await end_of(server) == -signal.SIGKILL
+
+
+@pytest.mark.slow
+async def test_a_service_that_is_frozen_is_ended(tmp_path: Path):
+    """Its own watchdog is a thread of it, and a container engine only calls it unhealthy."""
+    (port,) = free_ports(1)
+    soon = ("--look-seconds", "0.1", "--answer-seconds", "0.1", "--stop-seconds", "0.1")
+    agent = {"AGENT_SCENARIO": "healthy", "AGENT_ID": "a", "AGENT_HTTP_PORT": str(port)}
+    service = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bus.service_watchdog", "--port", str(port), *soon),
+        *(sys.executable, "-m", "agentd"),
+        cwd=ROOT,
+        env={**os.environ, **agent, "AGENT_STATE_DIR": str(tmp_path)},
+        stderr=PIPE,
+        stdout=DEVNULL,
+    )
+    try:
+        await said(service, "watched from now on")
+        async with frozen(service):
+            await said(service, "it does not answer its health check")
+            assert await end_of(service) == -signal.SIGKILL
+    finally:
+        if service.returncode is None:
+            service.kill()
+        await service.wait()
 
 
 async def test_a_server_that_refuses_every_write_is_ended_when_there_is_room(tmp_path: Path):
