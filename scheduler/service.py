@@ -280,8 +280,9 @@ class Scheduler:
         self._on_peers_changed()
 
     def _on_peers_changed(self) -> None:
-        """Watches the states while there are others that write them."""
+        """Watches the states while there are others that write them, and hears those that left."""
         self.watcher.watch_states(not self.peers.alone)
+        self.loop.late_answers.look_again()
 
     def _on_presence(self, agent_id: str, connected: bool) -> None:  # a callback
         """Shows a connection or its end; it takes no part in the policy."""

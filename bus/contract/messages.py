@@ -382,7 +382,8 @@ class Silence(Struct, kw_only=True, frozen=True, gc=False):
     `first` and `last` are the pings of the misses in a row that goes on, `misses` is their number.
     `before_last` is the miss before `last` in that row; None where there is none.
     `earlier_seconds` is the time between the first and the last miss of the rows before it, which
-    an excused ping or a late answer ended.
+    an excused ping or a late answer ended. `nonce` is that of the ping `last`, to whose answer it
+    is compared should one still come; None where an answer was refused in time.
     """
 
     first: Timestamp
@@ -390,6 +391,7 @@ class Silence(Struct, kw_only=True, frozen=True, gc=False):
     misses: int
     earlier_seconds: float = 0.0
     before_last: Timestamp | None = None
+    nonce: str | None = None
 
     def __post_init__(self) -> None:
         check_timestamps(self.first, self.last, self.before_last)
@@ -453,6 +455,16 @@ class AgentState(Standing, kw_only=True, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         check_timestamps(self.next_ping_at, self.last_answered_at)
+
+
+class LateAnswer(Message, kw_only=True, frozen=True):
+    """`late.<id>`: the ping `ping_id`, which was missed, was answered after its time-out."""
+
+    ping_id: str
+    heard_at: Timestamp
+
+    def __post_init__(self) -> None:
+        check_timestamps(self.heard_at)
 
 
 class Timer(Message, kw_only=True, frozen=True):

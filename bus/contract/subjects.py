@@ -311,6 +311,11 @@ def state_key(agent_id: str) -> str:
     return f"{KEYS}state.{agent_id}"
 
 
+def late_key(agent_id: str) -> str:
+    """Subject of an agent's late answer to the ping that it missed last."""
+    return f"{KEYS}late.{agent_id}"
+
+
 def host_key(agent_id: str) -> str:
     """Subject of the public keys of an agent's host."""
     return f"{KEYS}host.{agent_id}"
@@ -389,6 +394,15 @@ def earlier_inbox(agent_id: str) -> str:
 def service_inbox(service: str) -> str:
     """Where the connections of a service receive their answers. No agent id begins with `_`."""
     return f"{INBOX_PREFIX}._{service}"
+
+
+def ping_inbox(instance: str) -> str:
+    """Where the answers to one scheduler's pings arrive, as `<inbox>.<ping_id>`.
+
+    It follows from the scheduler's name, with which ping ids begin, so that others can hear what
+    comes after the scheduler is gone.
+    """
+    return f"{service_inbox('scheduler')}.ping.{instance}"
 
 
 def is_inbox(reply: str) -> bool:

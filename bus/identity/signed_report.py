@@ -68,13 +68,16 @@ class Checked(Struct, frozen=True):
 
 
 class Expected(Struct, kw_only=True, frozen=True):
-    """What the signature of an answer must name. `fleet` None: any."""
+    """What the signature of an answer must name. `fleet` None: any.
+
+    `request` None: any that has the nonce of the report.
+    """
 
     fleet: str | None
     key: str
     seq: int
     previous: str
-    request: bytes
+    request: bytes | None
 
 
 class ReportSigner:
@@ -160,7 +163,10 @@ def check(
         raise BadSignatureError("fleet_wrong", "it is signed for another fleet")
     if found.key != expected.key:
         raise BadSignatureError("key_wrong", f"it is signed with another key, {found.key}")
-    if found.seq != expected.seq or found.request != signatures.request_hash(expected.request):
+    is_of_request = True
+    if expected.request is not None:
+        is_of_request = found.request == signatures.request_hash(expected.request)
+    if found.seq != expected.seq or not is_of_request:
         raise BadSignatureError("request_wrong", "it is signed for another ping")
     if found.previous != expected.previous:
         raise BadSignatureError("previous_wrong", "it does not follow the last recorded report")

@@ -62,6 +62,11 @@ def new_instance() -> str:
     return secrets.token_hex(5)
 
 
+def instance_of(ping_id: str) -> str:
+    """Returns the name of the scheduler that made a ping."""
+    return ping_id.partition("-")[0]
+
+
 def weight(instance: str, agent_id: str) -> int:
     """Returns the random weight by which schedulers compete for an agent.
 
@@ -147,6 +152,10 @@ class Peers:
         """Returns whether this scheduler pings the agent."""
         return self.owner(agent_id) == self.instance
 
+    def hears(self, instance: str) -> bool:
+        """Returns whether a scheduler announces itself, believed or not; this one does."""
+        return instance == self.instance or instance in self._heard_at
+
     @property
     def alone(self) -> bool:
         """Whether no other scheduler is heard, believed or not."""
@@ -179,7 +188,7 @@ class Peers:
 
     def saw_outcome(self, ping_id: str) -> None:
         """Notes who wrote an outcome that appeared in the bucket."""
-        instance = ping_id.partition("-")[0]
+        instance = instance_of(ping_id)
         if instance not in self._heard_at:
             return
         is_news = instance in self._neglecting or instance not in self._worked_at

@@ -129,6 +129,18 @@ class Directory:
         tracked.committed_ns = time_ns
         return True
 
+    def apply_late_answer(self, agent_id: str, ping_id: str) -> None:
+        """Notes that a missed ping was answered after its time-out.
+
+        One that answers the last ping stays: another that comes from the bucket is older.
+        """
+        tracked = self._agents.get(agent_id)
+        if tracked is None:
+            return
+        state = tracked.state
+        if state is None or tracked.late_ping_id != state.last.ping_id:
+            tracked.late_ping_id = ping_id
+
     def replace_entry(
         self,
         agent_id: str,

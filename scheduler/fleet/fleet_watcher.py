@@ -1,4 +1,4 @@
-"""Keeps the directory up to date with the entries and states in the bucket."""
+"""Keeps the directory up to date with the entries, states and late answers in the bucket."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from bus.background import StartTask
 from bus.contract import subjects
-from bus.contract.messages import AgentEntry, AgentState, decode
+from bus.contract.messages import AgentEntry, AgentState, LateAnswer, decode
 from bus.errors import BadMessageError, UnavailableError
 from bus.transport import bucket, jetstream_api
 from bus.transport.availability import when_available
@@ -22,7 +22,7 @@ CATCH_UP_SECONDS = 5.0
 
 
 class FleetWatcher:
-    """Applies every revision of `agent.<id>` and `state.<id>` to the directory.
+    """Applies every revision of `agent.<id>`, `state.<id>` and `late.<id>` to the directory.
 
     `is_active` tells whether this scheduler has an attempt for the agent. The states of such an
     agent are not applied; if another scheduler writes one, the attempt's compare-and-set fails, and
@@ -52,6 +52,12 @@ class FleetWatcher:
             subjects.state_key("*"),
             self._on_state,
         )
+        self._late = KeyWatcher(
+            client,
+            subjects.BUCKET_STREAM,
+            subjects.late_key("*"),
+            self._on_late,
+        )
         self.bad_values = 0
         self._bucket_created: str | None = None
 
@@ -62,6 +68,9 @@ class FleetWatcher:
         start(self._states.run())
         await self._entries.loaded.wait()
         await self._states.loaded.wait()
+        # The directory takes them for agents that it knows.
+        start(self._late.run())
+        await self._late.loaded.wait()
 
     async def bucket_trouble(self) -> str | None:
         """Why the bucket is not the one that was loaded; None if it is.
@@ -95,6 +104,8 @@ class FleetWatcher:
         self._states.restart()
         await self._entries.loaded.wait()
         await self._states.loaded.wait()
+        self._late.restart()
+        await self._late.loaded.wait()
 
     def watch_states(self, wanted: bool) -> None:
         """Watches the states, or stops to: a scheduler that is alone writes all states itself."""
@@ -156,6 +167,24 @@ class FleetWatcher:
             return
         self._directory.apply_state(agent_id, state, sequence, time_ns)
         self._on_outcome(state.last.ping_id)
+
+    def _on_late(
+        self,
+        subject: str,
+        data: bytes,
+        _sequence: int,
+        _time_ns: int,
+        deleted: bool,
+    ) -> None:
+        if deleted:
+            return
+        try:
+            agent_id = subjects.last_token(subject)
+            answer = decode(data, LateAnswer)
+        except BadMessageError as error:
+            self._reject(subject, error)
+            return
+        self._directory.apply_late_answer(agent_id, answer.ping_id)
 
     def _is_known(self, agent_id: str, sequence: int) -> bool:
         """Returns whether this revision was applied before: this scheduler wrote it itself."""

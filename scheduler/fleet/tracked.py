@@ -18,7 +18,7 @@ class Tracked:
         "connected",
         "entry",
         "entry_revision",
-        "late_answer_at",
+        "late_ping_id",
         "state",
         "state_revision",
         "status",
@@ -36,7 +36,7 @@ class Tracked:
         self.two_connections: tuple[str, ...] = ()
         self.committed_ns = 0  # when the last outcome was written, nanoseconds since 1970
         # The last missed ping that was answered after its time-out.
-        self.late_answer_at: datetime | None = None
+        self.late_ping_id: str | None = None
         self.timer_at: datetime | None = None  # when the agent's timer fires; None: not known
         self.status: Status | None = None  # as counted in `by_status`; None: not registered
 

@@ -46,6 +46,7 @@ class PingAttempt:
         "is_abandoned",
         "ledger_heads",
         "ledger_remark",
+        "may_be_answered_late",
         "next_send_at",
         "no_responders",
         "nonce",
@@ -107,6 +108,7 @@ class PingAttempt:
         self.first_sent_at = 0.0
         self.next_send_at = 0.0
         self.no_responders = False
+        self.may_be_answered_late = False  # it is past its time-out, and was missed
         self.answers_in_check = 0  # whose signature is being checked
         self.response_ms: float | None = None
         self.report_bytes: bytes | None = None  # as received
@@ -158,6 +160,7 @@ class PingAttempt:
         self.sent = sent
         self.excused = _maintenance(tracked, self.window_since, pinged_at)
         self.no_responders = False
+        self.may_be_answered_late = False
         self.response_ms = None
         self.report_bytes = None
         self.report = None
@@ -194,12 +197,9 @@ class PingAttempt:
         self.signing_key = None
         if entry is not None:
             self.signing_key = entry.signing_key
-        self.previous = GENESIS
+        self.previous = previous_report(state, self.signing_key)
         self.ledger_heads = ()
-        if state is None or state.report_hash is None:
-            return
-        if state.report_key == self.signing_key:
-            self.previous = state.report_hash
+        if state is not None and self.previous != GENESIS:
             self.ledger_heads = state.ledger_heads
 
     def _request(
@@ -274,6 +274,13 @@ class PingAttempt:
             return None
         late = self.pinged_at - self.due_at
         return max(0.0, late.total_seconds() * 1000.0)
+
+
+def previous_report(state: AgentState | None, signing_key: str | None) -> str:
+    """Returns the hash of the last recorded report under a key, which the next one must name."""
+    if state is None or state.report_hash is None or state.report_key != signing_key:
+        return GENESIS
+    return state.report_hash
 
 
 def _expected_changes(

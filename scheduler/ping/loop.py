@@ -26,6 +26,7 @@ from scheduler.fleet.tracked import Tracked
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.committer import Committer
 from scheduler.ping.due_queue import OFFER_SECONDS, DueQueue
+from scheduler.ping.late_answers import LateAnswers
 from scheduler.ping.outages.bus_monitor import BusMonitor
 from scheduler.ping.outages.server_monitor import ServerMonitor
 from scheduler.ping.pinger import TICK_SECONDS, Pinger, PingLimits
@@ -73,13 +74,23 @@ class PingLoop:
         )
         self._bus_monitor = BusMonitor(client, limits.timeout_seconds)
         self._server_monitor = ServerMonitor(client)
+        self.late_answers = LateAnswers(
+            client,
+            directory,
+            cluster.peers,
+            self.queue.active,
+            limits,
+            cluster.bus_clock.now,
+        )
         self.pinger = Pinger(
             client,
+            cluster.peers.instance,
             self._bus_monitor,
             self._server_monitor,
             cluster.bus_clock,
             limits,
             self._on_result,
+            self.late_answers.receive,
         )
         self.committer = Committer(
             client,
@@ -117,6 +128,7 @@ class PingLoop:
         start(self._server_monitor.run())
         start(self.committer.run())
         start(self.pinger.run())
+        start(self.late_answers.run())
         start(self._due_messages.run())
         start(self.run())
 
@@ -144,6 +156,7 @@ class PingLoop:
                     waiter.set_exception(UnavailableError("the bucket was lost: try again"))
         self.queue.abandon()
         self.pinger.abandon()
+        self.late_answers.abandon()
         self._ready = None
         self._acks = []
 

@@ -32,6 +32,7 @@ from scheduler.fleet.rules import duplicate_ids
 from scheduler.ping.accounting.admission import Admitted
 from scheduler.ping.accounting.silence import (
     heard_late,
+    is_last_miss,
     of_enrolment,
     silence_after_miss,
     silence_interrupted,
@@ -250,13 +251,15 @@ def _silence(
     silence = None
     if attempt.base_state is not None:
         silence = of_enrolment(attempt.base_state.silence, attempt.enrolled_at)
-        silence = heard_late(silence, attempt.tracked.late_answer_at, booked)
+        answered_late = is_last_miss(attempt.base_state, attempt.tracked.late_ping_id)
+        silence = heard_late(silence, answered_late=answered_late, booked=booked)
     if isinstance(result, Excused):
         return silence_interrupted(silence, booked)
     is_billed = step.verdict == "poor"
     if not is_billed or attempt.pinged_at is None:
         return silence
-    return silence_after_miss(silence, attempt.pinged_at)
+    nonce = attempt.nonce if attempt.may_be_answered_late else None
+    return silence_after_miss(silence, attempt.pinged_at, nonce)
 
 
 def _outcome(

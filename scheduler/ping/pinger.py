@@ -43,7 +43,6 @@ TICK_SECONDS = 0.05
 REPORT_LIMIT_BYTES = 64 * 1024
 SUM_TOLERANCE_SECONDS = 0.01
 BAD_REPORT = "bad_report"  # the reason of a miss whose answer is no report of this ping
-REMEMBERED_MISSES = 1_000
 NONCE_BYTES = 16
 NONCES_DRAWN_AT_ONCE = 256
 
@@ -64,35 +63,44 @@ class PingLimits(NamedTuple):
     requires_signed: bool = False
     unsigned_until: datetime | None = None
 
+    def believe_unsigned(self, now: Callable[[], datetime]) -> bool:
+        """Whether a host counts whose key is not known. The clock is read where it matters."""
+        if self.requires_signed:
+            return False
+        return self.unsigned_until is None or now() < self.unsigned_until
+
 
 class Pinger:
-    """Calls `on_result` exactly once for every attempt that was given to `launch`."""
+    """Calls `on_result` exactly once for every attempt that was given to `launch`.
+
+    `instance` is the name of this scheduler. `on_late` is called with what comes for a ping that is
+    not awaited any more.
+    """
 
     def __init__(
         self,
         client: Client,
+        instance: str,
         bus_monitor: BusMonitor,
         server_monitor: ServerMonitor,
         bus_clock: BusClock,
         limits: PingLimits,
         on_result: Callable[[PingAttempt, PingResult], None],
+        on_late: Callable[[Msg], None],
     ) -> None:
         self.standstills = StandstillWatch()
         self._client = client
         self._bus_monitor = bus_monitor
         self._server_monitor = server_monitor
         self._bus_clock = bus_clock
-        self._believes_unheard = limits.believes_unheard
-        self._fleet = limits.fleet
-        self._requires_signed = limits.requires_signed
-        self._unsigned_until = limits.unsigned_until
+        self._limits = limits
         self._timeout_seconds = limits.timeout_seconds
         self._on_result = on_result
+        self._on_late = on_late
         self._signature_checks = SignatureChecks(self._on_checked)
-        self._inbox = client.new_inbox()
+        self._inbox = subjects.ping_inbox(instance)
         self._in_flight: dict[str, PingAttempt] = {}  # by ping_id
         self._expiring: dict[str, PingAttempt] = {}  # by ping_id: past their time-out, undecided
-        self._missed: dict[str, PingAttempt] = {}  # by ping_id, oldest first
         self._next_nonce = nonces().__next__
         self.bad_messages = 0
 
@@ -140,7 +148,6 @@ class Pinger:
         """Forgets what is in flight; no result is given for it."""
         self._in_flight.clear()
         self._expiring.clear()
-        self._missed.clear()
 
     async def _send(self, attempts: list[PingAttempt], now: float) -> None:
         if not self._client.is_connected:
@@ -216,7 +223,7 @@ class Pinger:
             attempt.reject("ping_wrong", "it answers another ping", data)
             return
         expected = Expected(
-            fleet=self._fleet,
+            fleet=self._limits.fleet,
             key=signing_key,
             seq=attempt.seq,
             previous=attempt.previous,
@@ -256,7 +263,7 @@ class Pinger:
         """
         expiring = self._expiring.get(ping_id)
         if expiring is None:
-            self._note_late(ping_id, message.data)
+            self._on_late(message)
             return
         if message.headers and message.headers.get("Status") == "503":
             return
@@ -265,23 +272,6 @@ class Pinger:
             return
         expiring.response_ms = round(late_seconds * 1000.0, 3)
         self._take_answer(expiring, message)
-
-    def _note_late(self, ping_id: str, data: bytes) -> None:
-        """Notes that the agent of a missed ping was there, where this is its report.
-
-        Its window is not lost: the agent's next report covers it. The miss does not count as
-        silence. The server's word that nobody listens may come late, too.
-        """
-        attempt = self._missed.get(ping_id)
-        if attempt is None:
-            return
-        try:
-            report = read_report(data)
-        except BadMessageError:
-            return
-        if _answers(report, attempt):
-            del self._missed[ping_id]
-            attempt.tracked.late_answer_at = attempt.pinged_at
 
     def _result_of(self, attempt: PingAttempt, data: bytes) -> PingResult | None:
         """Returns the result that an answer without a signature brings about.
@@ -298,16 +288,10 @@ class Pinger:
         if attempt.signing_key is not None:
             attempt.reject("unsigned", "it is not signed", data)
             return None
-        if not attempt.is_by_http and not self._believes_unsigned():
+        if not attempt.is_by_http and not self._limits.believe_unsigned(self._bus_clock.now):
             attempt.reject("key_unknown", "no key of this host is known: enrol it", data)
             return None
         return self._admit(attempt, report, data)
-
-    def _believes_unsigned(self) -> bool:
-        """Whether a host counts whose key is not known."""
-        if self._requires_signed:
-            return False
-        return self._unsigned_until is None or self._bus_clock.now() < self._unsigned_until
 
     def _admit(
         self,
@@ -329,7 +313,7 @@ class Pinger:
             attempt.sent,
             attempt.pinged_at,
             attempt.excused,
-            believes_unheard=self._believes_unheard,
+            believes_unheard=self._limits.believes_unheard,
             clamped_ms=attempt.clamped_ms,
             stood_still=self.standstills.seconds_within,
         )
@@ -423,15 +407,8 @@ class Pinger:
             else:
                 result = Missed("timeout")
             if isinstance(result, Missed):
-                self._remember_missed(attempt)
+                attempt.may_be_answered_late = True
             self._on_result(attempt, result)
-
-    def _remember_missed(self, attempt: PingAttempt) -> None:
-        """Keeps the newest missed pings, so that a late answer is recognised."""
-        if len(self._missed) >= REMEMBERED_MISSES:
-            oldest = next(iter(self._missed))
-            del self._missed[oldest]
-        self._missed[attempt.ping_id] = attempt
 
 
 def read_report(data: bytes) -> UptimeReport:

@@ -126,34 +126,36 @@ def misses(*minutes: int) -> Silence | None:
 
 def test_only_the_last_miss_is_answered_late():
     assert unheard_milliseconds(misses(0, 15, 45)) == 45 * 60_000
-    heard = heard_late(misses(0, 15, 45), NOW + timedelta(minutes=45))
+    heard = heard_late(misses(0, 15, 45), answered_late=True)
     assert unheard_milliseconds(heard) == 15 * 60_000
     # A new row begins with the next miss.
     again = silence_after_miss(heard, NOW + timedelta(minutes=60))
     assert unheard_milliseconds(again) == 15 * 60_000
     again = silence_after_miss(again, NOW + timedelta(minutes=90))
     assert unheard_milliseconds(again) == 45 * 60_000
-    # An answer to an earlier miss says nothing about the time after it.
-    assert heard_late(misses(0, 15, 45), NOW + timedelta(minutes=15)) == misses(0, 15, 45)
-    assert unheard_milliseconds(heard_late(misses(0), NOW)) == 0
-    assert heard_late(None, NOW) is None
-    assert heard_late(heard, NOW + timedelta(minutes=45)) == heard
+    assert heard_late(misses(0, 15, 45), answered_late=False) == misses(0, 15, 45)
+    assert unheard_milliseconds(heard_late(misses(0), answered_late=True)) == 0
+    assert heard_late(None, answered_late=True) is None
+    assert heard_late(heard, answered_late=True) == heard
 
 
 async def test_an_answer_that_lay_with_us_at_the_time_out_counts(bus, config):
     """The scheduler was busy when the time was over, and had not read the answer yet."""
     results: list[PingResult] = []
+    late: list[Msg] = []
     directory = Directory(POLICY)
     directory.apply_entry("a", AgentEntry(agent_id="a", registered_at=NOW, enrolled_at=NOW), 1)
     tracked = directory.get("a")
     assert tracked
     pinger = Pinger(
         bus,
+        "me",
         BusMonitor(bus, TIMEOUT_SECONDS),
         ServerMonitor(bus),
         BusClock(bus),
         PingLimits(1, timeout_seconds=TIMEOUT_SECONDS),
         lambda _attempt, result: results.append(result),
+        late.append,
     )
 
     def answer(attempt: PingAttempt) -> None:
@@ -171,4 +173,5 @@ async def test_an_answer_that_lay_with_us_at_the_time_out_counts(bus, config):
     assert [type(result) for result in results] == [Answered, Missed]
     answer(missed)
     assert len(results) == 2
-    assert tracked.late_answer_at == missed.pinged_at
+    assert [message.subject.rpartition(".")[2] for message in late] == ["p-2"]
+    assert (in_time.may_be_answered_late, missed.may_be_answered_late) == (False, True)

@@ -297,11 +297,13 @@ async def test_a_failure_while_a_time_out_is_judged_ends_the_pinger_loudly(bus, 
 
     pinger = Pinger(
         bus,
+        "me",
         BrokenBusMonitor(bus, 0.1),
         ServerMonitor(bus),
         BusClock(bus),
         PingLimits(100, timeout_seconds=0.1),
         fail,
+        lambda _message: None,
     )
     attempt = await attempt_of(bus, Directory(policy_of(config)), "a", datetime.now(UTC))
     await pinger.launch([attempt])

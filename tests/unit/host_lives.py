@@ -467,11 +467,13 @@ def make_pinger(*, believes_unheard: bool) -> Pinger:
     client = Client("test")
     return Pinger(
         client,
+        "me",
         BusMonitor(client, 10.0),
         ServerMonitor(client),
         BusClock(client),
         PingLimits(1, timeout_seconds=TIMEOUT / 1000, believes_unheard=believes_unheard),
         lambda _attempt, _result: None,
+        lambda _message: None,
     )
 
 
@@ -696,9 +698,9 @@ class LifeRun:
         data = host.answer(decode(attempt.request, PingRequest))
         answer = max(answer, host.now - at)
         if answer > TIMEOUT:
-            missed_at = attempt.pinged_at
+            attempt.may_be_answered_late = True
             self._missed(attempt, at)
-            self.tracked.late_answer_at = missed_at
+            self.tracked.late_ping_id = attempt.ping_id
             return max(at + 2 * pause, at + answer, host.now)
         now_sent = Sent(at, clock.wall(at), answer, clock.follows_server(at))
         self._answered(attempt, data, now_sent)

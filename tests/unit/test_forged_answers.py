@@ -42,11 +42,13 @@ class Asked:
         client = Client("test")
         self.pinger = Pinger(
             client,
+            "me",
             BusMonitor(client, 10.0),
             ServerMonitor(client),
             BusClock(client),
             PingLimits(1, timeout_seconds=5.0, fleet=fleet, requires_signed=True),
             lambda _, result: self.results.append(result),
+            lambda _message: None,
         )
         tracked = Tracked()
         tracked.entry = AgentEntry(

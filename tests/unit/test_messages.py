@@ -18,6 +18,7 @@ from bus.contract.messages import (
     ExcusedSpan,
     GpuChange,
     Incident,
+    LateAnswer,
     MaintenanceWindow,
     Message,
     Outcome,
@@ -116,6 +117,7 @@ DATED = [
     GpuChange(uuid="GPU-a", expected=True, since=NOW, author="ada", at=NOW),
     AnsweredPing(boot_id="boot", boottime=1.0, bus_time=NOW),
     Silence(first=NOW, last=NOW, misses=1),
+    LateAnswer(ping_id="p", heard_at=NOW),
     Enrolment(NOW, NOW),
 ]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from bus.contract.durations import Interval
-from bus.contract.messages import Silence
+from bus.contract.messages import AgentState, Silence
 from scheduler.ping.accounting.admission import overlap
 from scheduler.ping.accounting.timestamps import milliseconds
 
@@ -25,9 +25,20 @@ def of_enrolment(silence: Silence | None, enrolled_at: datetime | None) -> Silen
     return None
 
 
+def is_last_miss(state: AgentState | None, ping_id: str | None) -> bool:
+    """Whether the last outcome is a billed miss of this ping, to which an answer may still come."""
+    if state is None or state.silence is None or state.silence.nonce is None:
+        return False
+    last = state.last
+    if last.outcome != "missed" or last.ping_id != ping_id:
+        return False
+    return state.silence.misses > 0 and state.silence.last == last.pinged_at
+
+
 def heard_late(
     silence: Silence | None,
-    late_answer_at: datetime | None,
+    *,
+    answered_late: bool,
     booked: Sequence[Interval] = (),
 ) -> Silence | None:
     """Returns the silence without its last miss, where the host answered that ping too late.
@@ -37,7 +48,7 @@ def heard_late(
     The host was there at that moment, so the row of misses ends before it. What was unheard until
     then stays so: otherwise one late answer would make up for days of silence.
     """
-    if silence is None or silence.misses == 0 or late_answer_at != silence.last:
+    if silence is None or silence.misses == 0 or not answered_late:
         return silence
     row = 0
     if silence.misses > 1:
@@ -66,13 +77,21 @@ def last_row(silence: Silence | None) -> Interval:
     return Interval(begin, max(begin, milliseconds(silence.last)))
 
 
-def silence_after_miss(before: Silence | None, pinged_at: datetime) -> Silence:
-    """Returns the silence with one more billed miss, of the ping that was sent at `pinged_at`."""
+def silence_after_miss(
+    before: Silence | None,
+    pinged_at: datetime,
+    nonce: str | None = None,
+) -> Silence:
+    """Returns the silence with one more billed miss, of the ping that was sent at `pinged_at`.
+
+    `nonce` is that ping's, where an answer may still come.
+    """
     if before is None:
         return Silence(
             first=pinged_at,
             last=pinged_at,
             misses=1,
+            nonce=nonce,
         )
     first = before.first
     before_last: datetime | None = before.last
@@ -85,6 +104,7 @@ def silence_after_miss(before: Silence | None, pinged_at: datetime) -> Silence:
         misses=before.misses + 1,
         earlier_seconds=before.earlier_seconds,
         before_last=before_last,
+        nonce=nonce,
     )
 
 

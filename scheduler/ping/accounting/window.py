@@ -31,6 +31,7 @@ from scheduler.ping.accounting.admission import (
 )
 from scheduler.ping.accounting.silence import (
     heard_late,
+    is_last_miss,
     last_row,
     of_enrolment,
     unheard_milliseconds,
@@ -189,7 +190,8 @@ def measured_window(  # noqa: PLR0913  # what each part knows of the window
         if start is not None and start.at_enrolment:
             enrolled_at = start.since
         silence = of_enrolment(tracked.state.silence, enrolled_at)
-        silence = heard_late(silence, tracked.late_answer_at, booked)
+        answered_late = is_last_miss(tracked.state, tracked.late_ping_id)
+        silence = heard_late(silence, answered_late=answered_late, booked=booked)
         unheard = unheard_milliseconds(silence, booked)
         unheard_row = last_row(silence)
     return MeasuredWindow(
