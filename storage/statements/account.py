@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from msgspec import Struct, structs
 
 from bus.contract.durations import Durations, Interval, uptime_percent
+from bus.contract.expected_gpus import expected_spans
 from bus.contract.messages import GpuChange, Incident
 from bus.contract.statements import Account, GpuAccount, Split
-from storage.engine.bounds import FIRST_US, LAST_US
+from storage.engine.bounds import FIRST_US
 from storage.engine.rows import from_microseconds, microseconds
 from storage.statements.gaps import Gap
 from storage.statements.incident_merging import IncidentList
@@ -273,22 +274,8 @@ def _measured_gpu_totals(
 def _spans_of_changes(gpu_changes: Sequence[GpuChange]) -> dict[str, list[Interval]]:
     """Returns when each GPU was expected that an operator ever changed, in microseconds."""
     spans: dict[str, list[Interval]] = {}
-    began: dict[str, int | None] = {}  # since when a GPU is expected; None: it is not
-    for change in gpu_changes:
-        uuid = change.uuid
-        if uuid not in began:
-            began[uuid] = None if change.expected else FIRST_US
-            spans[uuid] = []
-        at_us = microseconds(change.since) // 1000 * 1000
-        begin_us = began[uuid]
-        if change.expected:
-            began[uuid] = at_us if begin_us is None else begin_us
-        elif begin_us is not None:
-            spans[uuid].append(Interval(begin_us, at_us))
-            began[uuid] = None
-    for uuid, begin_us in began.items():
-        if begin_us is not None:
-            spans[uuid].append(Interval(begin_us, LAST_US))
+    for uuid, of_gpu in expected_spans(gpu_changes).items():
+        spans[uuid] = [Interval(span.begin * 1000, span.end * 1000) for span in of_gpu]
     return spans
 
 

@@ -17,6 +17,7 @@ from msgspec.structs import astuple
 from bus.client.recent_uptime import with_uptime
 from bus.contract.dashboard import LONGER_HOURS
 from bus.contract.durations import Durations, uptime_percent
+from bus.contract.expected_gpus import ALWAYS
 from bus.contract.exports import By, TableRequest
 from bus.contract.fleet_map import NOT_JUDGED, FleetUptimesRequest, tenths
 from bus.contract.messages import AgentEntry, AgentState, GpuChange, SummedSeconds, encode
@@ -32,7 +33,6 @@ from gateway.routes import byoc
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.lists.views import agent_view
 from scheduler.fleet.tracked import Tracked
-from scheduler.ping.accounting.admission import ALWAYS
 from scheduler.ping.accounting.timestamps import milliseconds
 from storage.answers import history, tables
 from storage.engine.rows import Arrival

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Raw, Struct, structs
 
 from bus.contract.durations import Durations, Interval
+from bus.contract.expected_gpus import ALWAYS, FOR_EVER
 from bus.contract.messages import (
     AgentState,
     Enrolment,
@@ -26,8 +27,6 @@ from bus.contract.messages import (
     encode,
 )
 from scheduler.ping.accounting.admission import (
-    ALWAYS,
-    FOR_EVER,
     MeasuredWindow,
     Refused,
     ReportedTime,

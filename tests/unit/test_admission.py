@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bus.contract.durations import Durations, Interval
+from bus.contract.expected_gpus import ALWAYS, FOR_EVER
 from bus.contract.remarks import GPUS_CONTRADICT_HOST
 from scheduler.ping.accounting.admission import (
-    ALWAYS,
-    FOR_EVER,
     Admitted,
     MeasuredWindow,
     Refused,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace as replace_struct
 
 from bus.contract.durations import Durations, Interval
+from bus.contract.expected_gpus import ALWAYS, FOR_EVER
 from bus.contract.messages import AgentState, Seconds, UptimeReport, decode
 from bus.identity.keys import KeyKind, SigningKey
 from bus.identity.signed_report import BadSignatureError, parse, verify
@@ -19,8 +20,6 @@ from gpuping.verification.records import Recorded, Times, Trusted
 from gpuping.verification.verifier import Verifier
 from gpuping.verification.windows import check_row, times_of
 from scheduler.ping.accounting.admission import (
-    ALWAYS,
-    FOR_EVER,
     MeasuredWindow,
     Refused,
     ReportedTime,

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from bus.contract.durations import UNBOUNDED, Durations, Interval
+from bus.contract.expected_gpus import ALWAYS
 from bus.contract.messages import GpuState
 from bus.contract.remarks import (
     CLOCK_DISAGREES,
@@ -32,8 +33,6 @@ SAME_CLOCK_MS = 50  # how far two measurements by one boot's CLOCK_BOOTTIME may 
 OTHER_CLOCK_MS = 2_000  # the same for the wall clocks of two schedulers, or of two boots
 PERCENT_TOLERANCE = 0.01  # between the reported percent and the reported seconds
 ROUNDING_MS = 10  # of several rows that were scaled to the window
-FOR_EVER = Interval(-UNBOUNDED, UNBOUNDED)
-ALWAYS = (FOR_EVER,)  # when a GPU was expected that was expected all the time
 
 # Why a report is refused. The ping then counts as missed, and the report is kept as evidence.
 PERCENT_CONTRADICTS_SECONDS = "percent_contradicts_seconds"

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from bus.contract.durations import Durations, Interval
+from bus.contract.expected_gpus import ALWAYS, expected_spans
 from bus.contract.messages import (
     AgentEntry,
     AgentState,
@@ -20,8 +21,6 @@ from bus.contract.messages import (
 )
 from scheduler.fleet.tracked import Tracked
 from scheduler.ping.accounting.admission import (
-    ALWAYS,
-    FOR_EVER,
     OTHER_CLOCK_MS,
     Admitted,
     MeasuredWindow,
@@ -117,34 +116,9 @@ def expected_intervals(
         return {gpu.uuid: ALWAYS for gpu in report.gpus}
     if not entry.gpu_changes:
         return dict.fromkeys(entry.expected_gpus, ALWAYS)
-    changed = {change.uuid for change in entry.gpu_changes}
-    expected: dict[str, tuple[Interval, ...]] = {}
-    for uuid in entry.expected_gpus:
-        if uuid not in changed:
-            expected[uuid] = ALWAYS
-    for change in entry.gpu_changes:
-        since = milliseconds(change.since)
-        before = expected.get(change.uuid)
-        if change.expected:
-            expected[change.uuid] = _expected_from(before or (), since)
-        else:
-            expected[change.uuid] = _expected_until(before or ALWAYS, since)
-    return expected
-
-
-def _expected_from(before: tuple[Interval, ...], since: int) -> tuple[Interval, ...]:
-    if before and before[-1].end >= since:
-        # It was forgotten by mistake.
-        *earlier, last = before
-        return (*earlier, Interval(last.begin, FOR_EVER.end))
-    return (*before, Interval(since, FOR_EVER.end))
-
-
-def _expected_until(before: tuple[Interval, ...], since: int) -> tuple[Interval, ...]:
-    *earlier, last = before
-    if last.begin >= since:
-        return tuple(earlier)  # it was expected by mistake
-    return (*earlier, Interval(last.begin, min(last.end, since)))
+    changed = expected_spans(entry.gpu_changes)
+    unchanged = [uuid for uuid in entry.expected_gpus if uuid not in changed]
+    return dict.fromkeys(unchanged, ALWAYS) | changed
 
 
 def _never(_began: float, _ended: float) -> float:
