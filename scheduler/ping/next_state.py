@@ -25,6 +25,7 @@ from bus.contract.messages import (
     encode,
     report_of,
 )
+from bus.contract.questions import MAX_EXPECTED_GPUS
 from bus.contract.remarks import BY_HTTP, LEDGER_EDITED, RESTORED, TWO_UNDER_ONE_ID
 from bus.identity.signed_report import HEADER, Checked
 from bus.transport.batch import Write
@@ -384,6 +385,10 @@ def _expecting_gpus(entry: AgentEntry, report: UptimeReport | None) -> AgentEntr
     shows_real_ones = entry.expects_simulated and not report.simulated
     if entry.expected_gpus and not shows_real_ones:
         return None
-    # A host may name a GPU twice; an operator could then add none.
+    # A host may name a GPU twice, or more than an operator can; an operator could then add none.
     uuids = tuple(dict.fromkeys(gpu.uuid for gpu in report.gpus))
-    return replace(entry, expected_gpus=uuids, expects_simulated=report.simulated)
+    return replace(
+        entry,
+        expected_gpus=uuids[:MAX_EXPECTED_GPUS],
+        expects_simulated=report.simulated,
+    )

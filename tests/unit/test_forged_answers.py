@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from nats.aio.msg import Msg
 
 from bench.responder import healthy
@@ -25,7 +26,7 @@ from scheduler.fleet.tracked import Tracked
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.outages.bus_monitor import BusMonitor
 from scheduler.ping.outages.server_monitor import ServerMonitor
-from scheduler.ping.pinger import Pinger, PingLimits
+from scheduler.ping.pinger import REPORT_LIMIT_BYTES, Pinger, PingLimits
 from scheduler.policy import Answered, Missed, PingResult
 
 FLEET = SigningKey.generate(KeyKind.ACCOUNT).public
@@ -39,6 +40,7 @@ class Asked:
 
     def __init__(self, agent_id: str = "a-1", fleet: str = FLEET, ping_id: str = "p-1") -> None:
         self.results: list[PingResult] = []
+        self.late: list[Msg] = []
         client = Client("test")
         self.pinger = Pinger(
             client,
@@ -48,7 +50,7 @@ class Asked:
             BusClock(client),
             PingLimits(1, timeout_seconds=5.0, fleet=fleet, requires_signed=True),
             lambda _, result: self.results.append(result),
-            lambda _message: None,
+            self.late.append,
         )
         tracked = Tracked()
         tracked.entry = AgentEntry(
@@ -71,7 +73,7 @@ class Asked:
         asked = self.attempt.request
         return payload, signer.sign(request, asked, report, payload, "0" * 64, extends)
 
-    def receive(self, payload: bytes, header: str) -> list[PingResult]:
+    def receive(self, payload: bytes, header: str | None) -> list[PingResult]:
         """What the pinger makes of an answer; nothing where it is ignored."""
 
         async def one_turn() -> None:
@@ -80,7 +82,7 @@ class Asked:
                 _client=None,  # type: ignore[arg-type]  # nothing is sent
                 subject=subject,
                 data=payload,
-                headers={HEADER: header},
+                headers=None if header is None else {HEADER: header},
             )
             self.pinger._receive(message)
             await asyncio.sleep(0)  # the turn in which signatures are checked
@@ -155,3 +157,48 @@ def test_an_answer_to_an_earlier_start_of_the_same_attempt_does_not_count() -> N
     RUNNER.run(started_anew_meanwhile())
     assert asked.results == []
     assert asked.attempt.answers_in_check == 0
+
+
+def test_of_two_answers_to_one_ping_the_first_counts() -> None:
+    """A gateway answers by HTTP, and agentd on the bus: both have the ping's id and nonce."""
+    asked = Asked()
+    assert asked.attempt.tracked.entry
+    by_http = replace(asked.attempt.tracked.entry, signing_key=None, by_http=True)
+    asked.attempt.tracked.entry = by_http
+    asked.attempt.start(NOW, "nonce", AnsweredPing(boot_id="", boottime=0.0), 5.0)
+    payload, header = asked.answer()
+    assert [type(result) for result in asked.receive(payload, None)] == [Answered]
+    assert asked.attempt.report_bytes == payload
+    # It goes where late answers are compared with the last miss, and this ping was none.
+    assert len(asked.receive(payload + b" ", header)) == 1
+    assert len(asked.late) == 1
+    assert asked.attempt.report_bytes == payload
+
+
+def test_no_answer_of_an_earlier_enrolment_counts_in_a_later_one() -> None:
+    """The host has the same keys, and replays what it answered before it was removed."""
+    asked = Asked()
+    payload, header = asked.answer()
+    assert [type(result) for result in asked.receive(payload, header)] == [Answered]
+    again = Asked(ping_id="p-2")
+    assert again.attempt.tracked.entry
+    again.attempt.tracked.entry = replace(again.attempt.tracked.entry, enrolled_at=NOW)
+    again.attempt.start(NOW, "another", AnsweredPing(boot_id="", boottime=0.0), 5.0)
+    assert again.receive(payload, header) == []
+    assert again.attempt.rejected_as == "ping_wrong"
+    # With the new ping's id and nonce, the old signature does not hold.
+    request = decode(again.attempt.request, PingRequest)
+    report = replace(decode(payload, UptimeReport), ping_id="p-2", nonce=request.nonce)
+    assert again.receive(encode(report), header) == []
+    assert again.attempt.rejected_as == "request_wrong"
+
+
+def test_ten_thousand_gpus_are_refused_by_their_bytes_and_kept_in_part() -> None:
+    asked = Asked()
+    payload, header = asked.answer()
+    report = decode(payload, UptimeReport)
+    gpus = tuple(replace(report.gpus[0], uuid=f"GPU-{number}") for number in range(10_000))
+    (result,) = asked.receive(encode(replace(report, gpus=gpus)), header)
+    assert result == Missed("bad_report")
+    assert asked.attempt.refused_report
+    assert len(asked.attempt.refused_report) == REPORT_LIMIT_BYTES

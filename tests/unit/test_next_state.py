@@ -13,6 +13,7 @@ from bus.contract.messages import (
     Window,
     decode,
 )
+from bus.contract.questions import MAX_EXPECTED_GPUS
 from scheduler.fleet.directory import Directory
 from scheduler.ping.accounting.admission import Admitted
 from scheduler.ping.attempt import PingAttempt
@@ -116,3 +117,11 @@ def test_a_gpu_that_a_first_report_names_twice_is_expected_once():
     after = entry_after(entry, "GPU-1", "GPU-0", "GPU-1", simulated=False)
     assert after is not None
     assert after.expected_gpus == ("GPU-1", "GPU-0")
+
+
+def test_the_first_report_has_no_more_gpus_expected_than_an_operator_may_name():
+    uuids = [f"GPU-{number}" for number in range(MAX_EXPECTED_GPUS + 44)]
+    entry = AgentEntry(agent_id="a", registered_at=NOW, enrolled_at=NOW)
+    expecting = entry_after(entry, *uuids, simulated=False)
+    assert expecting
+    assert expecting.expected_gpus == tuple(uuids[:MAX_EXPECTED_GPUS])
