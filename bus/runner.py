@@ -35,6 +35,7 @@ LOOP_DESCRIPTORS = 12  # a loop of uvloop with signal handlers opens 9
 SAME_SIGNAL_SECONDS = 0.5  # `make` and process managers may send one signal twice in this time
 _PROGRAM = "gpuping"
 ServiceT = TypeVar("ServiceT")
+_ALLOW_MORE = "allow more (LimitNOFILE= in systemd, ulimit -n)"
 _OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -111,18 +112,18 @@ class Lifecycle:
 Main = Callable[[Lifecycle], Awaitable[None]]
 
 
-def _ensure_descriptors() -> None:
-    """Raises GpupingError where an event loop cannot be made for want of file descriptors.
+def ensure_descriptors(count: int) -> None:
+    """Raises GpupingError where so many file descriptors cannot be opened.
 
-    libuv ends the process with SIGABRT then, and nobody is told why.
+    Where an event loop cannot be made for want of them, libuv ends the process with SIGABRT, and
+    nobody is told why.
     """
     opened: list[int] = []
     try:
-        for _ in range(LOOP_DESCRIPTORS):
+        for _ in range(count):
             opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
-        text = f"cannot start: {error.strerror}; allow more (LimitNOFILE= in systemd, ulimit -n)"
-        raise GpupingError(text) from None
+        raise GpupingError(f"cannot start: {error.strerror}; {_ALLOW_MORE}") from None
     finally:
         for descriptor in opened:
             os.close(descriptor)
@@ -172,7 +173,7 @@ def run(
         await main(lifecycle)
 
     try:
-        _ensure_descriptors()
+        ensure_descriptors(LOOP_DESCRIPTORS)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(with_signals())
     except asyncio.CancelledError:
@@ -193,7 +194,8 @@ def run_command(main: Main) -> int:
         try:
             await main(lifecycle)
         except OSError as error:
-            if error.filename is None and error.errno not in _OF_DISKS:
+            is_of_a_file = error.filename is not None or error.errno in _OF_DISKS
+            if not is_of_a_file or error.errno == errno.EMFILE:
                 raise
             where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
             raise GpupingError(f"{where}{error.strerror}") from None
@@ -271,10 +273,13 @@ def _foreseen(error: BaseException) -> str | None:
     """Returns what to say of an error that was foreseen, and None for any other.
 
     A file that this user may not use is foreseen wherever it is met: a data dir, or a folder with
-    credentials, belongs to one user.
+    credentials, belongs to one user. So is a limit of open files that is too low: any file, socket
+    or pipe may be the one that is too many.
     """
     if isinstance(error, GpupingError):
         return str(error)
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return f"cannot go on: {error.strerror}; {_ALLOW_MORE}"
     if isinstance(error, PermissionError) and error.filename is not None:
         return (
             f"{error.filename} cannot be used: {error.strerror}; run this as the user to whom it "

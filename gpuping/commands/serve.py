@@ -17,6 +17,8 @@ from gpuping.commands.command_settings import load_settings
 from gpuping.commands.options import RUN, DataDir, Scenario, app, examples
 from gpuping.output import terminal
 
+UP_DESCRIPTORS = 64  # it has 33 open where one agent is, and its nats-server as many
+
 DashboardHost = Annotated[
     str | None,
     Parameter(help="address of the dashboard and REST [GATEWAY_HOST: 127.0.0.1]"),
@@ -115,6 +117,7 @@ def up(
     options = Options(agent and not demo, register_agents, dashboard_interval, demo)
 
     async def main(lifecycle: Lifecycle) -> None:
+        runner.ensure_descriptors(UP_DESCRIPTORS)
         await _run_up(settings, options, lifecycle, started)
 
     return runner.run(main)

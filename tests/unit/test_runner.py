@@ -171,6 +171,41 @@ async def test_too_few_descriptors_for_an_event_loop_are_said(limit: int) -> Non
         assert await end_of(process) == (1, text)
 
 
+@pytest.mark.parametrize("opened", ["socket.socket()", "open(os.devnull)"])
+@pytest.mark.parametrize("entrance", ["run", "run_command"])
+async def test_too_few_descriptors_for_the_work_are_said(opened: str, entrance: str) -> None:
+    """With 16 the event loop was made, and the first connection was a traceback."""
+    code = f"""
+import os, resource, socket, sys
+from bus import runner
+
+async def main(lifecycle):
+    opened = [{opened} for _ in range(16)]
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+sys.exit(runner.{entrance}(main))
+"""
+    async with running(code) as process:
+        text = "gpuping: cannot go on: Too many open files; "
+        text += "allow more (LimitNOFILE= in systemd, ulimit -n)\n"
+        assert await end_of(process) == (1, text)
+
+
+async def test_up_is_not_started_with_fewer_descriptors_than_it_needs(tmp_path: Path) -> None:
+    """With 18, its nats-server could not be started, and uvloop added tracebacks of its own."""
+    code = f"""
+import resource, sys
+from gpuping.cli import main
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (18, 18))
+sys.exit(main(["up", "--port", "0", "--data-dir", {str(tmp_path / "data")!r}]))
+"""
+    async with running(code) as process:
+        text = "gpuping: cannot start: Too many open files; "
+        text += "allow more (LimitNOFILE= in systemd, ulimit -n)\n"
+        assert await end_of(process) == (1, text)
+
+
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
