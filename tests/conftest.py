@@ -71,7 +71,7 @@ LONG_FILES = frozenset(
         "test_demo.py",
         "test_first_ping.py",
         "test_host_lives.py",
-        "test_hundred_agents.py",
+        "test_many_agents.py",
         "test_in_a_shell.py",
         "test_killed.py",
         "test_late_answers.py",
