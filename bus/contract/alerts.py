@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from bus.contract.messages import Message, Timestamp
+from bus.contract.subjects import END
 
 RuleName = Literal[
     "poor",
@@ -216,7 +217,7 @@ class SilenceRequest(Message, kw_only=True, frozen=True):
 class EndSilenceRequest(Message, kw_only=True, frozen=True):
     """Ends a silence now."""
 
-    silence_id: Annotated[str, Meta(pattern=r"^[a-z0-9]{1,32}$")]
+    silence_id: Annotated[str, Meta(pattern=r"^[a-z0-9]{1,32}" + END)]
     author: Author = ""
 
 

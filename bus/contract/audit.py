@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from bus.contract.messages import Message, Timestamp, check_timestamps
+from bus.contract.subjects import END
 
-Action = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+Action = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}" + END)]
 
 # A longer value is replaced by its size and hash, so that no entry takes more than a few kilobytes:
 # an agent writes its own metadata, and could otherwise fill the disk through the audit log.

@@ -11,6 +11,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from bus.contract.messages import AgentId, Message
+from bus.contract.subjects import END, RESERVED_IDS
 
 # A host that redeemed a token in its last moment may ask again.
 KEPT_AFTER_EXPIRY = timedelta(minutes=10)
@@ -20,11 +21,21 @@ SignatureText = Annotated[str, Meta(max_length=100)]  # base64 of 64 bytes
 Secret = Annotated[str, Meta(min_length=16, max_length=200)]
 
 
+def _refuse_reserved(*agent_ids: str | None) -> None:
+    """Raises ValueError for an id that no agent can have; decoding then fails."""
+    for agent_id in agent_ids:
+        if agent_id in RESERVED_IDS:
+            raise ValueError(f"agent id {agent_id!r} is reserved: choose another")
+
+
 class NewTokenRequest(Message, kw_only=True, frozen=True):
     """Asks for a token with which one host may join. Without `agent_id` the host chooses its id."""
 
     agent_id: AgentId | None = None
     valid_seconds: Annotated[int, Meta(ge=60, le=30 * 86_400)] = 3600
+
+    def __post_init__(self) -> None:
+        _refuse_reserved(self.agent_id)
 
 
 class NewTokenReply(Message, kw_only=True, frozen=True):
@@ -82,6 +93,9 @@ class RedeemRequest(Message, kw_only=True, frozen=True):
     default_id: AgentId
     agent_id: AgentId | None = None
     proof: HostProof
+
+    def __post_init__(self) -> None:
+        _refuse_reserved(self.agent_id, self.default_id)
 
 
 class RenewRequest(Message, kw_only=True, frozen=True):
@@ -145,6 +159,9 @@ class HostKeys(Message, kw_only=True, frozen=True):
     enrolled_at: datetime
     token_hash: str | None = None
 
+    def __post_init__(self) -> None:
+        _refuse_reserved(self.agent_id)
+
 
 Revision = Annotated[int, Meta(ge=0)]  # of an entry that is written over; 0: there is none
 
@@ -152,7 +169,7 @@ Revision = Annotated[int, Meta(ge=0)]  # of an entry that is written over; 0: th
 class KeptToken(Struct, kw_only=True, frozen=True):
     """A token that is to be kept over `revision`; removed where `value` is None."""
 
-    token_hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    token_hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}" + END)]
     value: EnrolmentToken | None
     revision: Revision
 

@@ -11,7 +11,7 @@ from msgspec import Meta
 from bus.contract.messages import Message
 from bus.contract.subjects import END
 
-LABEL_PATTERN = r"^[A-Za-z0-9_.-]{1,64}=.{1,128}$"
+LABEL_PATTERN = r"^[A-Za-z0-9_.-]{1,64}=.{1,128}" + END
 Label = Annotated[str, Meta(pattern=LABEL_PATTERN)]  # a name and a value, such as `site=FRA`
 MAX_LABELS = 50  # of one host
 LabelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}" + END)]

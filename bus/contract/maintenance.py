@@ -14,9 +14,10 @@ from bus.contract.messages import (
     Timestamp,
     check_timestamps,
 )
+from bus.contract.subjects import END
 
 Text = Annotated[str, Meta(min_length=1, max_length=500)]
-BookingId = Annotated[str, Meta(pattern=r"^[a-z0-9]{1,32}$")]
+BookingId = Annotated[str, Meta(pattern=r"^[a-z0-9]{1,32}" + END)]
 
 
 class BookRequest(Message, kw_only=True, frozen=True):

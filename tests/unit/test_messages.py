@@ -1,7 +1,9 @@
 """What all messages on the bus have in common, whoever sends them."""
 
+import ast
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -186,3 +188,21 @@ def test_so_do_names_in_files_and_settings(kind: type[Struct], said: dict[str, o
     msgspec.convert(said, kind)
     with pytest.raises(msgspec.ValidationError, match=field):
         msgspec.convert(said | {field: f"{said[field]}\n"}, kind)
+
+
+def test_every_pattern_of_the_product_ends_there() -> None:
+    """`$` alone lets a final newline pass, which no subject and no key can hold."""
+    root = Path(__file__).parents[2]
+    wrong = []
+    for package in ("bus", "scheduler", "agentd", "storage", "gateway", "gpuping"):
+        for path in sorted((root / package).rglob("*.py")):
+            text = path.read_text(encoding="utf-8")
+            if '$"' not in text or "pattern" not in text.lower():
+                continue
+            for node in ast.walk(ast.parse(text)):
+                is_argument = isinstance(node, ast.keyword) and node.arg == "pattern"
+                is_named = isinstance(node, ast.Assign) and "PATTERN" in ast.unparse(node.targets)
+                pattern = getattr(node, "value", None) if is_argument or is_named else None
+                if isinstance(pattern, ast.Constant) and str(pattern.value).endswith("$"):
+                    wrong.append(f"{path.relative_to(root)}:{pattern.lineno}")
+    assert not wrong
