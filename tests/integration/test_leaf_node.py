@@ -18,8 +18,10 @@ from agentd.messaging import enrolment
 from bus import settings
 from bus.contract import subjects
 from bus.contract.enrolment import NewTokenRequest
+from bus.errors import SettingsError
 from bus.identity import claims, credentials
 from bus.identity.keys import KeyKind, SigningKey
+from bus.identity.local import LocalIdentities
 from bus.identity.roles import ROLES
 from bus.identity.server import leaf
 from bus.transport import account_updates
@@ -220,6 +222,27 @@ async def test_a_host_enrols_through_the_leaf_node(site: Site, tmp_path: Path) -
                 except Exception:  # noqa: BLE001  # the two servers do not know each other yet
                     await asyncio.sleep(0.1)
     assert (enrolled.agent_id, enrolled.nats_url) == (HERE, site.url)
+
+
+@pytest.mark.parametrize(
+    ("changed", "advice"),
+    [
+        ({"host": "0.0.0.0"}, r"--host='0\.0\.0\.0': .*--tls-names"),  # noqa: S104  # refused
+        ({"host": ""}, r"--host='': .*--tls-names"),
+        ({"hub": "nats-leaf://bus.example:7422"}, r"--hub=.*write tls://"),
+        ({"hub": "nats://10.0.0.1:7422"}, r"--hub=.*write tls://"),
+    ],
+)
+def test_a_site_without_tls_is_for_loopback_only(
+    tmp_path: Path, changed: dict[str, str], advice: str
+) -> None:
+    """Its server listened to whoever comes, in the clear."""
+    LocalIdentities.open_or_create(tmp_path)
+    asked = {"hub": "tls://bus.example:7422", "host": "127.0.0.1"} | changed
+    folder = tmp_path / "site"
+    with pytest.raises(SettingsError, match=advice):
+        leaf_command.leaf("fra", agents=HERE, output=folder, data_dir=tmp_path, **asked)
+    assert not folder.exists()
 
 
 async def test_a_rogue_site_hears_and_says_what_its_agents_may_and_nothing_else(

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from bus import runner
+from bus.addresses import is_loopback
 from bus.contract.subjects import check_agent_id
 from bus.errors import BadMessageError, GpupingError, SettingsError
 from bus.identity import credentials
@@ -20,6 +21,8 @@ from bus.identity.server.leaf import (
     open_leaf_config,
 )
 from bus.identity.tls.files import TlsFiles
+from bus.redaction import redact_address
+from bus.transport.connection import is_private
 from gpuping import extras
 from gpuping.commands.command_settings import settings_of_fleet
 from gpuping.commands.operate.creds import creds_app
@@ -84,6 +87,9 @@ def leaf(  # noqa: PLR0913  # its options
             raise SettingsError("--tls-names: hosts of before identities speak without TLS")
         until = _end_of_unsigned(authority)
     files = TlsFiles(folder)
+    _check_hub_uses_tls(hub, identities.tls_files)
+    if not without_credentials:
+        _check_hosts_use_tls(host, tls_names, files)
     if identities.tls_files.authority.exists():
         certificate_authority = identities.tls_files.authority.read_text(encoding="ascii")
         credentials.write_secret(files.authority, certificate_authority)
@@ -114,6 +120,23 @@ def leaf(  # noqa: PLR0913  # its options
         soft_wrap=True,
     )
     return runner.DONE
+
+
+def _check_hosts_use_tls(host: str, tls_names: str | None, files: TlsFiles) -> None:
+    has_certificate = tls_names is not None or files.exist
+    if not (has_certificate or is_loopback(host)):
+        raise SettingsError(
+            f"--host={host!r}: outside loopback its hosts need TLS: name with --tls-names how they "
+            "reach it, or put your own server.pem and server.key into the folder"
+        )
+
+
+def _check_hub_uses_tls(hub: str, files: TlsFiles) -> None:
+    """Where the fleet has an authority of its own, the configuration asks for TLS by naming it."""
+    if not (is_private(hub) or files.authority.exists()):
+        raise SettingsError(
+            f"--hub={redact_address(hub)!r}: outside loopback the bus needs TLS: write tls://"
+        )
 
 
 def _end_of_unsigned(authority: Authority) -> int:
