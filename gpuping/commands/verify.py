@@ -81,6 +81,7 @@ def _verify(verifier: Verifier, paths: tuple[Path, ...]) -> None:
                     verifier.add_all(content.outcomes)
                 else:
                     verifier.add_statement(content.statement, list(content.outcomes))
+        verifier.end()
     except InputError as error:
         raise GpupingError(_printable(str(error))) from None
 

@@ -7,6 +7,7 @@
 """
 
 import glob
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,8 +71,8 @@ def _document(path: Path) -> Content:
         raise InputError(f"it is larger than {MOST_JSON_BYTES // 1024**2} MiB, and no bundle is")
     try:
         document = fields.parse(content)
-    except (ValueError, RecursionError, MemoryError):
-        raise InputError("neither JSON nor a file whose name ends in .parquet") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise InputError(_why_no_json(error)) from None
     if not isinstance(document, dict):
         raise InputError("not one of the files that `gpuping verify --help` names")
     if "format" in document:
@@ -79,6 +80,19 @@ def _document(path: Path) -> Content:
     if "pings" in document:
         return _page(Fields(document, "page"))
     raise InputError("not one of the files that `gpuping verify --help` names")
+
+
+def _why_no_json(error: Exception) -> str:
+    """Where a document that begins as JSON goes wrong; a cut one, at its end."""
+    if isinstance(error, json.JSONDecodeError) and error.pos > 0:
+        place = f"line {error.lineno}, column {error.colno}"
+        is_at_end = error.pos >= len(error.doc.rstrip())
+        if is_at_end or error.msg.startswith("Unterminated string"):
+            return f"it was cut off: what begins at {place} does not end"
+        return f"it was damaged: its JSON is wrong at {place}"
+    if isinstance(error, UnicodeDecodeError) and error.start > 0:
+        return f"it was damaged: its byte {error.start} is not UTF-8"
+    return "neither JSON nor a file whose name ends in .parquet"
 
 
 def _page(document: Fields) -> Content:

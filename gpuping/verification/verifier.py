@@ -77,6 +77,13 @@ class Verifier:
         for one in outcomes:
             self.add(one)
 
+    def end(self) -> None:
+        """Says which agents the reader gave a key of, and no file has: a name may be mistyped."""
+        seen = {summary.agent_id for summary in self.summaries}
+        for agent_id in self._trusted.keys:
+            if agent_id not in seen:
+                self._say(agent_id, None, "a key of it was given, and no ping of it is there")
+
     def add_statement(self, statement: Statement, outcomes: list[Recorded]) -> None:
         """Verifies a statement and the outcomes that it rests on.
 

@@ -279,6 +279,36 @@ def test_what_cannot_be_read_is_named_with_its_place(
     assert text in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda data: data[:-2], "it was cut off: what begins at line 1, column "),
+        (lambda data: data[: data.index(b"GPU-") + 2], "it was cut off: what begins at line 1, "),
+        (lambda data: data.replace(b'"outcomes":', b'"outcomes";'), "is wrong at line 1, column "),
+        (lambda data: data + b"{}", "it was damaged: its JSON is wrong at line 2, column "),
+        (lambda data: data.replace(b"GPU-", b"GP\xff-"), "is not UTF-8"),
+    ],
+)
+def test_a_bundle_that_was_cut_or_damaged_says_where(
+    made: Path, tmp_path: Path, spoil: Callable[[bytes], bytes], text: str
+) -> None:
+    path = tmp_path / "spoilt.bundle"
+    path.write_bytes(spoil((made / "november.bundle").read_bytes()))
+    with pytest.raises(InputError) as refused:
+        verified(path)
+    assert text in str(refused.value)
+
+
+def test_a_key_of_an_agent_that_no_file_has_is_said(made: Path) -> None:
+    """A mistyped id would leave the key of the agent that is there unchecked."""
+    verifier = Verifier(Trusted(FLEET, {"a-01": KEY.public}))
+    for content in files.read(made / "all.parquet"):
+        verifier.add_all(content.outcomes)
+    verifier.end()
+    said = [(fault.agent_id, fault.text) for fault in verifier.faults]
+    assert said == [("a-01", "a key of it was given, and no ping of it is there")]
+
+
 def test_a_name_with_the_letters_of_a_pattern_is_one_file(made: Path, tmp_path: Path) -> None:
     path = tmp_path / "a[1]*.parquet"
     path.write_bytes((made / "all.parquet").read_bytes())
