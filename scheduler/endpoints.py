@@ -41,11 +41,11 @@ from bus.contract.questions import (
 from bus.errors import RefusedError
 from bus.rate_limit import RateLimit
 from bus.transport import micro_services
+from bus.transport.bus_clock import BusClock
 from bus.transport.connection import Client, reply_subject
 from bus.transport.hedging import HedgedEndpoints
 from bus.transport.large_answers import fitting, room
 from bus.transport.micro_services import Endpoint, serve
-from scheduler.cluster.bus_clock import BusClock
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.fleet_watcher import FleetWatcher
 from scheduler.fleet.lists import fleet_map, listing

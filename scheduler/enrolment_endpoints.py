@@ -4,10 +4,10 @@ It keeps two kinds of entries for that service, and closes the connections of ho
 """
 
 from collections.abc import Callable
+from datetime import datetime
 
 from nats.micro.request import Request
 
-from bus.clock import utc_now
 from bus.contract import subjects
 from bus.contract.enrolment import (
     KEPT_AFTER_EXPIRY,
@@ -30,10 +30,19 @@ _PURGED = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": "60s"}
 class EnrolmentEndpoints:
     """Two handlers. The headers of what is written are made here, and never those of the asker."""
 
-    def __init__(self, client: Client, close_connections: Callable[[str], None]) -> None:
-        """`close_connections` has the connections of an agent closed."""
+    def __init__(
+        self,
+        client: Client,
+        close_connections: Callable[[str], None],
+        now: Callable[[], datetime],
+    ) -> None:
+        """`close_connections` has the connections of an agent closed.
+
+        `now`: the bus server's time, by which tokens expire.
+        """
         self._client = client
         self._close_connections = close_connections
+        self._now = now
 
     def all(self) -> list[Endpoint]:
         """What the scheduler serves besides."""
@@ -55,7 +64,7 @@ class EnrolmentEndpoints:
         asked = decode(request.data, KeepEnrolment)
         writes = []
         if asked.token is not None:
-            writes.append(_token_write(asked.token))
+            writes.append(_token_write(asked.token, self._now()))
         if asked.host is not None:
             writes.append(_host_write(asked.host))
         if not writes:
@@ -67,12 +76,12 @@ class EnrolmentEndpoints:
         return EnrolmentKept()
 
 
-def _token_write(token: KeptToken) -> Write:
+def _token_write(token: KeptToken, now: datetime) -> Write:
     """Writes a token, which the server drops when it is of no use any more; or removes it."""
     key = subjects.enrolment_key(token.token_hash)
     if token.value is None:
         return Write(key, b"", _PURGED, expected=token.revision)
-    left = token.value.expires_at + KEPT_AFTER_EXPIRY - utc_now()
+    left = token.value.expires_at + KEPT_AFTER_EXPIRY - now
     time_to_live = max(60, round(left.total_seconds()))
     headers = {"Nats-TTL": f"{time_to_live}s"}
     return Write(key, encode(token.value), headers, expected=token.revision)

@@ -19,9 +19,9 @@ from bus.contract.maintenance import (
 from bus.contract.messages import AgentEntry, MaintenanceWindow, decode
 from bus.errors import RefusedError
 from bus.settings import Settings
+from bus.transport.bus_clock import BusClock
 from bus.transport.connection import Client
 from bus.transport.micro_services import Endpoint
-from scheduler.cluster.bus_clock import BusClock
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.fleet_watcher import FleetWatcher
 from scheduler.fleet.registry import Registry, unknown

@@ -36,9 +36,9 @@ from bus.identity import sealed_links
 from bus.identity.sealed_links import LinkContent
 from bus.transport import bucket
 from bus.transport.batch import Write
+from bus.transport.bus_clock import BusClock
 from bus.transport.connection import Client
 from bus.transport.micro_services import Endpoint
-from scheduler.cluster.bus_clock import BusClock
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.fleet_watcher import FleetWatcher
 from scheduler.fleet.registry import unknown

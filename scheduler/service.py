@@ -22,10 +22,10 @@ from bus.monitoring.scheduler_families import scheduler_families
 from bus.settings import Settings
 from bus.transport import connection, layout
 from bus.transport.availability import when_available
+from bus.transport.bus_clock import BusClock
 from bus.transport.connection import Client
 from bus.transport.inbound_limit import InboundLimit
 from scheduler import maintenance_endpoints
-from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.bus_disks import BusDisks
 from scheduler.cluster.cluster import Cluster
 from scheduler.cluster.history_position import HistoryPosition
@@ -363,7 +363,9 @@ async def running(settings: Settings) -> AsyncIterator[Scheduler]:
             maintenance = scheduler.maintenance_endpoints
             publishing = scheduler.publishing_endpoints
             consumers = ConsumerEndpoints(client)
-            enrolments = EnrolmentEndpoints(client, scheduler.close_flood)
+            enrolments = EnrolmentEndpoints(
+                client, scheduler.close_flood, scheduler.bus_clock.now_on_server
+            )
             changes = [
                 *maintenance.changes(),
                 *publishing.changes(),

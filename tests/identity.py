@@ -11,10 +11,12 @@ from typing import Any
 import nats
 from nats.aio.client import Client
 
+from bus.clock import utc_now
 from bus.contract import subjects
 from bus.contract.enrolment import EnrolmentKept, HostKeys, KeepEnrolment, KeptHost
 from bus.identity.authority import Authority
 from bus.identity.keys import KeyKind, SigningKey
+from bus.identity.roles import ROLES
 from bus.identity.server.config import identity_config
 from bus.identity.server.quoting import quoted
 from bus.settings import Settings
@@ -92,11 +94,45 @@ class RoleClient:
         await subscription.unsubscribe()
         return is_allowed
 
+    async def refused_to_publish(self, subjects_tried: list[str]) -> set[str]:
+        """Which of these the server does not take from it."""
+        before = len(self.refused)
+        for subject in subjects_tried:
+            await self.nc.publish(subject, b"")
+        await self.settle()
+        return _named(subjects_tried, "publish to", self.refused[before:])
+
+    async def refused_to_subscribe(self, subjects_tried: list[str], at_once: int) -> set[str]:
+        """Which of these the server does not let it hear. `at_once`: as its permissions allow."""
+        before = len(self.refused)
+        for first in range(0, len(subjects_tried), at_once):
+            subscriptions = []
+            for subject in subjects_tried[first : first + at_once]:
+                heard_on, _, group = subject.partition(" ")
+                subscriptions.append(await self.nc.subscribe(heard_on, queue=group))
+            await self.settle()
+            for subscription in subscriptions:
+                await subscription.unsubscribe()
+        return _named(subjects_tried, "subscription to", self.refused[before:])
+
     async def settle(self) -> None:
         """Two round trips: the server has read and answered everything sent before."""
         await self.nc._flush_pending(force_flush=True)
         await self.nc.flush()
         await self.nc.flush()
+
+
+def _named(subjects_tried: list[str], what: str, refusals: list[str]) -> set[str]:
+    """The subjects that the server's refusals name; nats-py gives its words in lower case."""
+    named = set()
+    for subject in subjects_tried:
+        heard_on, _, group = subject.partition(" ")
+        words = f'{what} "{heard_on}"'
+        if group:
+            words += f' using queue "{group}"'
+        if any(text.lower().rstrip("'").endswith(words.lower()) for text in refusals):
+            named.add(subject)
+    return named
 
 
 @contextlib.asynccontextmanager
@@ -127,7 +163,7 @@ async def keeping_enrolments(settings: Settings) -> AsyncIterator[connection.Cli
     """What of a scheduler the enrolment service needs, with a scheduler's credentials."""
     inbox_prefix = subjects.service_inbox("scheduler")
     async with connection.connected(settings, "scheduler", inbox_prefix=inbox_prefix) as client:
-        endpoints = EnrolmentEndpoints(client, lambda _agent_id: None).all()
+        endpoints = EnrolmentEndpoints(client, lambda _agent_id: None, utc_now).all()
         service = await serve(client, subjects.SCHEDULER_SERVICE, "keeps enrolments", endpoints)
         try:
             yield client
@@ -176,6 +212,36 @@ def matches(pattern: str, subject: str) -> bool:
 
 def any_matches(patterns: tuple[str, ...], name: str, subject: str) -> bool:
     return any(matches(pattern.replace("{{name()}}", name), subject) for pattern in patterns)
+
+
+def may_hear(patterns: tuple[str, ...], name: str, subscription: str) -> bool:
+    """Whether these permissions allow a subject, which may have a queue group behind it.
+
+    A permission with a group is for that group only; one without is for all, and for none.
+    """
+    subject, _, group = subscription.partition(" ")
+    for pattern in patterns:
+        granted, _, only_group = pattern.partition(" ")
+        if any_matches((granted,), name, subject) and only_group in {"", group}:
+            return True
+    return False
+
+
+def table_subjects(own: str, other: str) -> list[str]:
+    """Every subject that any role is granted, as it stands for each of two agents and for all.
+
+    A subscription in a queue group has the group behind it.
+    """
+    found: dict[str, None] = {}
+    for role in ROLES.values():
+        for pattern in (*role.publish, *role.subscribe):
+            for agent in (own, other):
+                named = pattern.replace("{{name()}}", agent).replace("{{tag(agent)}}", agent)
+                found[named] = None
+                found[named.replace("*", agent).replace(">", agent)] = None
+            for number in ("{{name()}}", "{{tag(agent)}}"):
+                found[pattern.replace(number, "*")] = None
+    return list(found)
 
 
 def each_subject(own: str, other: str) -> Iterator[str]:

@@ -130,7 +130,11 @@ class BusSession:
                 async with background() as start:
                     if self._identity is not None:
                         names_keys = enrolment.KeyAnnouncement(
-                            client, self._identity, self._agent_id, register_again.set
+                            client,
+                            self._settings,
+                            self._identity,
+                            self._agent_id,
+                            register_again.set,
                         )
                         start(names_keys.run())
                         await names_keys.first_attempt.wait()

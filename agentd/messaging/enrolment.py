@@ -36,6 +36,10 @@ log = structlog.get_logger("agentd.messaging.enrolment")
 
 CONNECT_SECONDS = 15.0
 REQUEST_SECONDS = 5.0
+# The server hands a question to one instance of the service. One that is frozen or cut off gets
+# its share until the server notices, after 15 s.
+REDEEM_SECONDS = 20.0
+REDEEM_PAUSE_SECONDS = 0.5
 FIRST_RETRY_SECONDS = 1.0
 SLOWEST_RETRY_SECONDS = 60.0
 # The scheduler keeps the keys. While it is away nobody registers either, so that an agent waits for
@@ -43,6 +47,11 @@ SLOWEST_RETRY_SECONDS = 60.0
 SCHEDULER_SECONDS = 60.0
 SLOWEST_RETRY_FOR_SCHEDULER_SECONDS = 2.0
 RENEWAL_CHECK_SECONDS = 6 * 3600.0
+
+
+OLDER_SERVICE = (
+    "the keys in that service's data dir are older than those of the fleet, or its clock is wrong"
+)
 
 
 class EnrolmentError(BusError):
@@ -105,7 +114,14 @@ async def enroll(settings: Settings, token_at_address: str) -> Enrolled:
     finally:
         bootstrap.unlink(missing_ok=True)
     login_file = host.creds_path(state_dir, reply.agent_id)
-    credentials.write_secret(login_file, credentials.to_text(reply.user_token, keys.login))
+    login = credentials.to_text(reply.user_token, keys.login)
+    refused = await _refusal_of(login, joining, pending)
+    if refused is not None:
+        raise EnrolmentError(
+            f"the bus at {joining.shown_nats_url} does not believe what its enrolment service "
+            f"issued ({refused}): {OLDER_SERVICE}. Give the same command again then"
+        )
+    credentials.write_secret(login_file, login)
     host.write_signing_key(state_dir, reply.agent_id, keys.signing)
     enrolled = Enrolled(agent_id=reply.agent_id, nats_url=nats_url)
     credentials.write_secret(_enrolled_file(state_dir), msgspec.json.encode(enrolled).decode())
@@ -160,12 +176,15 @@ class KeyAnnouncement:
     def __init__(
         self,
         client: Client,
+        settings: Settings,
         identity: HostIdentity,
         agent_id: str,
         on_late_success: Callable[[], None],
     ) -> None:
+        """`settings`: of the client."""
         self.first_attempt = asyncio.Event()
         self._client = client
+        self._settings = settings
         self._identity = identity
         self._agent_id = agent_id
         self._on_late_success = on_late_success
@@ -178,7 +197,7 @@ class KeyAnnouncement:
         while not self._client.is_closed:
             try:
                 reply = await _renew(self._client, self._identity, self._agent_id)
-                self._take(reply)
+                await self._take(reply)
             except (GpupingError, OSError) as error:
                 if str(error) != last_error:
                     log.warning("keys_not_recorded", agent=self._agent_id, detail=str(error))
@@ -198,11 +217,26 @@ class KeyAnnouncement:
             pause = FIRST_RETRY_SECONDS
             await asyncio.sleep(self._identity.seconds_to_check(RENEWAL_CHECK_SECONDS))
 
-    def _take(self, reply: CredentialsReply) -> None:
-        is_rotated = self._identity.is_of_another_issuer(reply.user_token)
-        if is_rotated or self._identity.needs_renewal(time.time()):
-            self._identity.replace_token(reply.user_token)
-            log.info("credentials_renewed", agent=self._agent_id)
+    async def _take(self, reply: CredentialsReply) -> None:
+        """Takes new credentials once the bus has let them in; otherwise those here stay.
+
+        An enrolment service whose data dir was put back to an earlier copy signs with a key that
+        may be void. It would shut out every host.
+        """
+        if not self._identity.is_renewal(reply.user_token):
+            return
+        login = self._identity.credentials_of(reply.user_token)
+        refused = await _refusal_of(login, self._settings, self._identity.creds_path)
+        if refused is not None:
+            log.warning(
+                "new_credentials_refused",
+                agent=self._agent_id,
+                detail=refused,
+                action=f"these stay; {OLDER_SERVICE}",
+            )
+            return
+        self._identity.replace_token(reply.user_token)
+        log.info("credentials_renewed", agent=self._agent_id)
 
 
 def _waits_for_scheduler(error: Exception) -> bool:
@@ -241,16 +275,45 @@ async def _redeem(
             "is the address right, and is the token still good?"
         ) from None
     try:
-        return await ask(
-            client,
-            subjects.REDEEM,
-            request,
-            CredentialsReply,
-            who="the enrolment service",
-            timeout=REQUEST_SECONDS,
-        )
+        return await _ask_until_answered(client, request)
     finally:
         await client.farewell()
+
+
+async def _ask_until_answered(client: Client, request: RedeemRequest) -> CredentialsReply:
+    """Repeats the question for REDEEM_SECONDS: the same host may ask again.
+
+    Raises RefusedError, and UnavailableError when nobody has answered.
+    """
+    began = boottime()
+    while True:
+        try:
+            return await ask(
+                client,
+                subjects.REDEEM,
+                request,
+                CredentialsReply,
+                who="the enrolment service",
+                timeout=REQUEST_SECONDS,
+            )
+        except UnavailableError:
+            if boottime() - began > REDEEM_SECONDS:
+                raise
+        await asyncio.sleep(REDEEM_PAUSE_SECONDS)
+
+
+async def _refusal_of(login: str, settings: Settings, beside: Path) -> str | None:
+    """The server's words where it refuses the credentials in this text; None otherwise.
+
+    They are tried from a file `beside` another.
+    """
+    trial = beside.with_name(f"{beside.name}.trial")
+    credentials.write_secret(trial, login)
+    try:
+        tried = msgspec.structs.replace(settings, NATS_CREDS=str(trial))
+        return await connection.refusal(tried)
+    finally:
+        trial.unlink(missing_ok=True)
 
 
 def _expired(user_token: str) -> str:

@@ -62,16 +62,21 @@ class HostIdentity:
             return None
         return datetime.fromtimestamp(self._expires_at, UTC)
 
-    def needs_renewal(self, now: float) -> bool:
-        """Whether half of the time is over for which the credentials are good."""
-        if not self._expires_at:
-            return False
-        lifetime = self._expires_at - self._issued_at
-        return now >= self._issued_at + lifetime * RENEW_AT_SHARE
+    def is_renewal(self, token: str) -> bool:
+        """Whether this token is to take the place of the present one.
 
-    def is_of_another_issuer(self, token: str) -> bool:
-        """Whether another signing key made this token: the agents' key is being rotated."""
-        return claims.decode(token).issuer != self._issuer
+        It is good for longer, by half of the time for which it was issued; or another signing key
+        made it, because the agents' key is being rotated. Its times, and those of the present one,
+        are the service's: a host's own clock may be wrong by any time, and it would let its
+        credentials expire.
+        """
+        user = claims.decode(token)
+        if user.issuer != self._issuer:
+            return True
+        if not self._expires_at or not user.expires_at:
+            return False
+        lifetime = user.expires_at - user.issued_at
+        return user.expires_at - self._expires_at >= lifetime * RENEW_AT_SHARE
 
     def seconds_to_check(self, longest: float) -> float:
         """How long to wait until the next look at the credentials: a tenth of their lifetime."""
@@ -79,15 +84,22 @@ class HostIdentity:
             return longest
         return max(1.0, min(longest, (self._expires_at - self._issued_at) / 10))
 
+    def credentials_of(self, token: str) -> str:
+        """The text of a credentials file with this token and the login key.
+
+        Raises InvalidTokenError for a token of another key.
+        """
+        if claims.decode(token).subject != self._login_key.public:
+            raise InvalidTokenError("the new credentials are for another key")
+        return credentials.to_text(token, self._login_key)
+
     def replace_token(self, token: str) -> None:
         """Takes new credentials for the same login key; the next connection uses them.
 
         Raises InvalidTokenError for a token of another key.
         """
+        credentials.write_secret(self.creds_path, self.credentials_of(token))
         user = claims.decode(token)
-        if user.subject != self._login_key.public:
-            raise InvalidTokenError("the new credentials are for another key")
-        credentials.write_secret(self.creds_path, credentials.to_text(token, self._login_key))
         self._issuer = user.issuer
         self._issued_at = user.issued_at
         self._expires_at = user.expires_at

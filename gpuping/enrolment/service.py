@@ -6,11 +6,10 @@ host that is enrolled again; elsewhere it says which command does that.
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,7 +21,7 @@ from prometheus_client.core import Metric
 
 from bus.background import background
 from bus.client import audit
-from bus.clock import boottime, utc_now
+from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.enrolment import (
     KEPT_AFTER_EXPIRY,
@@ -54,6 +53,7 @@ from bus.rate_limit import RateLimit
 from bus.settings import Settings
 from bus.transport import account_updates, bucket, connection, micro_services
 from bus.transport.bucket import KeyValue, read
+from bus.transport.bus_clock import BusClock
 from bus.transport.connection import Client
 from bus.transport.inbound_limit import InboundLimit
 from bus.transport.micro_services import Endpoint, ask, serve
@@ -91,6 +91,7 @@ class Enrolment:
         self._answered: Counter[Answered] = Counter()
         self._recorded: dict[str, Issued] = {}  # by login key; read from the authority's file once
         self._renewals = RateLimit(RENEWALS_PER_SECOND, RENEWALS_AT_ONCE)
+        self.bus_clock = BusClock(client)
         self._push_failed = asyncio.Event()
 
     def of_operators(self) -> list[Endpoint]:
@@ -121,12 +122,15 @@ class Enrolment:
             replaces = await self._exists(request.agent_id)
         key = SigningKey.generate(KeyKind.USER)
         token_hash = enrolment_token.hash_of(key.seed)
-        now = int(time.time())
-        expires = now + request.valid_seconds
+        now = (await self._now()).replace(microsecond=0)
+        expires_at = now + timedelta(seconds=request.valid_seconds)
         user_token = self._authority.mint(
-            "bootstrap", f"_enrol-{token_hash[:12]}", key.public, now=now, expires_at=expires
+            "bootstrap",
+            f"_enrol-{token_hash[:12]}",
+            key.public,
+            now=int(now.timestamp()),
+            expires_at=int(expires_at.timestamp()),
         )
-        expires_at = datetime.fromtimestamp(expires, UTC)
         kept = EnrolmentToken(expires_at=expires_at, agent_id=request.agent_id, new_only=new_only)
         await self._keep(token=KeptToken(token_hash=token_hash, value=kept, revision=0))
         log.info("enrolment_token_made", agent_id=request.agent_id, expires_at=str(expires_at))
@@ -173,11 +177,11 @@ class Enrolment:
             raise RefusedError(403, "the enrolment token is not known: ask for a new one")
         if token.value.used_by is not None:
             return await self._repeat(request, token.value.used_by, token_hash)
-        if token.value.expires_at <= utc_now():
+        if token.value.expires_at <= await self._now():
             raise RefusedError(403, "the enrolment token has expired: ask for a new one")
         agent_id = await self._agent_id_of(request, token.value)
         before = await read(self._client, subjects.host_key(agent_id), HostKeys)
-        keys = _host_keys(agent_id, request.proof, token_hash)
+        keys = _host_keys(agent_id, request.proof, await self._now(), token_hash)
         used = KeptToken(
             token_hash=token_hash,
             value=replace(token.value, used_by=agent_id),
@@ -192,7 +196,7 @@ class Enrolment:
             "enrol-host", f"enrolment token {token_hash[:SHOWN_HASH]}", keys, before
         )
         await self._revoke_earlier(keys, before)
-        return self._mint(keys)
+        return await self._mint(keys)
 
     async def renew(self, agent_id: str, request: RenewRequest) -> CredentialsReply:
         """New credentials for the keys that are recorded; an agent without any records its own.
@@ -201,7 +205,7 @@ class Enrolment:
         """
         _check_proof(agent_id, request.proof)
         before = await read(self._client, subjects.host_key(agent_id), HostKeys)
-        keys = _host_keys(agent_id, request.proof, None)
+        keys = _host_keys(agent_id, request.proof, await self._now())
         if before is None or self._may_replace(before.value, keys):
             try:
                 await self._keep(host=_kept_host(keys, before))
@@ -209,14 +213,14 @@ class Enrolment:
                 raise RefusedError(409, f"the keys of {agent_id} were changed meanwhile") from None
             log.info("host_keys_recorded", agent_id=agent_id, signing_key=keys.signing_key)
             await self._record_keys("record-host-keys", f"agent {agent_id}", keys, before)
-            return self._mint(keys)
+            return await self._mint(keys)
         recorded = before.value
         is_same = recorded.login_key == keys.login_key and recorded.signing_key == keys.signing_key
         if not is_same:
             raise RefusedError(
                 403, f"{agent_id} was enrolled with other keys: enrol this host with a new token"
             )
-        return self._mint(recorded)
+        return await self._mint(recorded)
 
     async def _record_keys(
         self,
@@ -260,7 +264,7 @@ class Enrolment:
             if keys.token_hash == token_hash and is_same_host:
                 # The service may have been killed before it came to that.
                 await self._revoke_earlier(keys, None)
-                return self._mint(keys)
+                return await self._mint(keys)
         raise RefusedError(403, "the enrolment token was used: ask for a new one")
 
     async def _agent_id_of(self, request: RedeemRequest, token: EnrolmentToken) -> str:
@@ -295,9 +299,10 @@ class Enrolment:
         one that was dropped may come back when the server is killed.
         """
         spent = 0
+        now = await self._now()
         for key in await bucket.keys(self._client, subjects.enrolment_keys()):
             token = await read(self._client, key, EnrolmentToken)
-            if token is None or token.value.expires_at + KEPT_AFTER_EXPIRY > utc_now():
+            if token is None or token.value.expires_at + KEPT_AFTER_EXPIRY > now:
                 continue
             token_hash = key.rpartition(".")[2]
             with suppress(StaleError):
@@ -412,8 +417,17 @@ class Enrolment:
             self._push_failed.clear()
             await self._push()
 
-    def _mint(self, keys: HostKeys) -> CredentialsReply:
-        now = int(time.time())
+    async def _now(self) -> datetime:
+        """The bus server's time: it decides when credentials have expired, and not our clock.
+
+        Before the server has told its time it is ours.
+        """
+        if self.bus_clock.offset_seconds is None:
+            await self.bus_clock.measure()
+        return self.bus_clock.now_on_server()
+
+    async def _mint(self, keys: HostKeys) -> CredentialsReply:
+        now = int((await self._now()).timestamp())
         expires_at = now + USER_DAYS * _DAY_SECONDS
         user_token = self._authority.mint(
             "agent", keys.agent_id, keys.login_key, now=now, expires_at=expires_at
@@ -526,6 +540,7 @@ async def running(settings: Settings, authority: Authority) -> AsyncIterator[Enr
         async with _serving(client, enrolment.of_operators(), elsewhere), background() as start:
             start(enrolment.keep_purging())
             start(enrolment.keep_pushing())
+            start(enrolment.bus_clock.run())
             start(enrolment.stop_floods(floods))
             yield enrolment
 
@@ -583,13 +598,14 @@ def _check_proof(context: str, proof: HostProof) -> None:
 def _host_keys(
     agent_id: str,
     proof: HostProof,
-    token_hash: str | None,
+    enrolled_at: datetime,
+    token_hash: str | None = None,
 ) -> HostKeys:
     return HostKeys(
         agent_id=agent_id,
         login_key=proof.login_key,
         signing_key=proof.signing_key,
-        enrolled_at=utc_now(),
+        enrolled_at=enrolled_at,
         token_hash=token_hash,
     )
 

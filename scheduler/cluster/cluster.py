@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from scheduler.cluster.bus_clock import BusClock
+from bus.transport.bus_clock import BusClock
 from scheduler.cluster.history_position import HistoryPosition
 from scheduler.cluster.peers import Peers
 

@@ -27,8 +27,8 @@ from bus.contract import subjects
 from bus.contract.messages import Message, decode, encode
 from bus.contract.questions import LostScheduler
 from bus.errors import BadMessageError
+from bus.transport.bus_clock import TOLERANCE_SECONDS
 from bus.transport.connection import Client
-from scheduler.cluster.bus_clock import TOLERANCE_SECONDS
 
 log = structlog.get_logger("scheduler.cluster.peers")
 

@@ -26,9 +26,9 @@ from bus.contract.questions import REMOVED_BY_OPERATOR, ExpectGpusRequest, Regis
 from bus.errors import BadMessageError, RefusedError, StaleError, UnavailableError
 from bus.transport.batch import Write, only_if
 from bus.transport.bucket import last_sequence, read
+from bus.transport.bus_clock import BusClock
 from bus.transport.connection import Client
 from scheduler import policy as rules
-from scheduler.cluster.bus_clock import BusClock
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.rules import expected_gpus
 from scheduler.fleet.state_recovery import last_recorded_state, last_valid_state

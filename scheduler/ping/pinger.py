@@ -22,8 +22,8 @@ from bus.contract.remarks import LEDGER_EDITED
 from bus.errors import BadMessageError
 from bus.identity.ledger_heads import LedgerEditedError
 from bus.identity.signed_report import HEADER, BadSignatureError, Expected
+from bus.transport.bus_clock import BusClock
 from bus.transport.connection import Client
-from scheduler.cluster.bus_clock import BusClock
 from scheduler.ping.accounting.admission import Refused
 from scheduler.ping.accounting.timestamps import whole_millisecond
 from scheduler.ping.accounting.window import admit_report, excused_spans, measured_window

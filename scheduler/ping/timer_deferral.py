@@ -15,8 +15,8 @@ import structlog
 
 from bus.errors import BusError
 from bus.transport.batch import MAX_MESSAGES, commit
+from bus.transport.bus_clock import BusClock
 from bus.transport.connection import Client
-from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.peers import Peers
 from scheduler.fleet.directory import Directory
 from scheduler.fleet.tracked import Tracked

@@ -310,7 +310,7 @@ async def test_agentd_renews_its_credentials_itself_before_they_expire(
     async with connection.connected(
         agent_settings, "agentd:a-1", inbox_prefix=subjects.inbox_prefix("a-1")
     ) as client:
-        announcement = KeyAnnouncement(client, identity, "a-1", lambda: None)
+        announcement = KeyAnnouncement(client, agent_settings, identity, "a-1", lambda: None)
         async with background() as start, asyncio.timeout(60):
             start(announcement.run())
             while creds.stat().st_ino == seen.st_ino:  # noqa: ASYNC110
@@ -325,6 +325,37 @@ async def test_agentd_renews_its_credentials_itself_before_they_expire(
     assert renewed.expires_at > now + 80 * DAY
     assert stat.S_IMODE(creds.stat().st_mode) == 0o600
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+async def test_credentials_begin_and_end_by_the_clock_of_the_bus(world: World) -> None:
+    """With that of the service, one set back by 100 days gave hosts what had expired."""
+    world.enrolment.bus_clock.note(100 * DAY)  # how far ahead the server's is
+    there = time.time() + 100 * DAY
+    token = await world.token("a-1")
+    assert abs(claims.decode(token.user_token).expires_at - there - 3600) < 60
+    reply = await world.enrolment.redeem(request_of(token.secret))
+    assert abs(claims.decode(reply.user_token).expires_at - there - 90 * DAY) < 60
+
+
+async def test_a_host_renews_in_time_whatever_its_own_clock_says(
+    world: World, tmp_path: Path
+) -> None:
+    """One whose clock stood still let its credentials expire, and was shut out."""
+    login = SigningKey.generate(KeyKind.USER)
+    authority = world.server.identities.authority
+    now = int(time.time())
+    creds = tmp_path / "a-1.creds"
+
+    async def renewed(days_later: int) -> bool:
+        token = authority.mint("agent", "a-1", login.public, now=now, expires_at=now + 90 * DAY)
+        credentials.write_secret(creds, credentials.to_text(token, login))
+        identity = host.HostIdentity(creds, signing)
+        world.enrolment.bus_clock.note(days_later * DAY)
+        reply = await world.enrolment.renew("a-1", RenewRequest(proof=identity.proof("a-1")))
+        return identity.is_renewal(reply.user_token)
+
+    signing = SigningKey.generate(KeyKind.USER)
+    assert [await renewed(days) for days in (-100, 0, 44, 46, 80)] == [False] * 3 + [True] * 2
 
 
 async def test_a_bootstrap_user_may_redeem_and_nothing_else(world: World, tmp_path: Path) -> None:

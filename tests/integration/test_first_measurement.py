@@ -3,8 +3,8 @@
 import asyncio
 
 from bus.transport import connection
+from bus.transport.bus_clock import LONGEST_ROUND_TRIP_SECONDS, BusClock
 from bus.transport.embedded_server import EmbeddedServer
-from scheduler.cluster.bus_clock import LONGEST_ROUND_TRIP_SECONDS, BusClock
 from tests.freezing import frozen
 
 

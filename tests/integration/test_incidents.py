@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nats.errors
 import pytest
+from structlog.testing import capture_logs
 
 from agentd.messaging.enrolment import EnrolmentError, KeyAnnouncement, enroll
 from bus import settings
@@ -124,6 +125,7 @@ async def test_a_rotation_of_the_agents_key_reaches_a_host_when_it_asks(tmp_path
         authority.issue("agent", "a-1", path)
         identity = host.HostIdentity(path, SigningKey.generate(KeyKind.USER))
         authority.rotate("agent")
+        await account_updates.push(server.settings, authority)
         agent_settings = settings.load({}, NATS_URL=server.settings.nats_url, NATS_CREDS=str(path))
         async with (
             enrolling(server, authority),
@@ -133,12 +135,49 @@ async def test_a_rotation_of_the_agents_key_reaches_a_host_when_it_asks(tmp_path
             background() as start,
             asyncio.timeout(60),
         ):
-            announcement = KeyAnnouncement(client, identity, "a-1", lambda: None)
+            announcement = KeyAnnouncement(client, agent_settings, identity, "a-1", lambda: None)
             start(announcement.run())
             await announcement.first_attempt.wait()
         token = claims.decode(credentials.read(path).token)
         assert token.issuer == authority.fleet.signing_keys["agent"]
         assert authority.not_renewed("agent") == []
+
+
+async def test_credentials_that_the_bus_does_not_believe_are_not_taken(tmp_path: Path) -> None:
+    """Of an enrolment service whose data dir was put back to before a rotation, or the like."""
+    async with own_server.running(settings_in(tmp_path / "data"), free_port()) as server:
+        authority = server.identities.authority
+        path = tmp_path / "a-1.creds"
+        authority.issue("agent", "a-1", path)
+        before = path.read_text()
+        identity = host.HostIdentity(path, SigningKey.generate(KeyKind.USER))
+        authority.rotate("agent")  # and the server is not told
+        agent_settings = settings.load({}, NATS_URL=server.settings.nats_url, NATS_CREDS=str(path))
+        chosen = settings.load({}, GPUPING_DATA_DIR=str(tmp_path / "host"))
+        with capture_logs() as logged:
+            async with (
+                enrolling(server, authority) as enrolment,
+                connection.connected(
+                    agent_settings, "agentd:a-1", inbox_prefix=subjects.inbox_prefix("a-1")
+                ) as client,
+                background() as start,
+                asyncio.timeout(60),
+            ):
+                announcement = KeyAnnouncement(
+                    client, agent_settings, identity, "a-1", lambda: None
+                )
+                start(announcement.run())
+                await announcement.first_attempt.wait()
+                reply = await enrolment.new_token(NewTokenRequest(agent_id="a-2"))
+                word = f"{reply.token}@{reply.address}"
+                for _ in range(2):  # the same host may ask again
+                    with pytest.raises(EnrolmentError, match="does not believe what its enrol"):
+                        await enroll(chosen, word)
+                await account_updates.push(server.settings, authority)
+                assert (await enroll(chosen, word)).agent_id == "a-2"
+        assert path.read_text() == before
+        assert "new_credentials_refused" in [entry["event"] for entry in logged]
+        assert not list(tmp_path.rglob("*.trial"))
 
 
 def test_every_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:

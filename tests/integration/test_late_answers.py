@@ -21,8 +21,8 @@ from bus.contract.messages import (
 from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.settings import Settings
 from bus.transport import connection
+from bus.transport.bus_clock import BusClock
 from bus.transport.micro_services import ask
-from scheduler.cluster.bus_clock import BusClock
 from scheduler.fleet.directory import Directory
 from scheduler.ping.accounting.silence import heard_late, silence_after_miss, unheard_milliseconds
 from scheduler.ping.attempt import PingAttempt

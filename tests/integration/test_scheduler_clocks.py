@@ -12,10 +12,9 @@ from bus.contract.messages import AgentEntry, encode
 from bus.contract.questions import RegisterReply, RegisterRequest, SchedulerStats
 from bus.monitoring.scheduler_families import scheduler_families
 from bus.settings import Settings
-from bus.transport import connection, micro_services
+from bus.transport import bus_clock, connection, micro_services
 from bus.transport.bucket import read
 from gpuping.doctor.bus_checks import clock_finding, scheduler_clocks
-from scheduler.cluster import bus_clock
 from scheduler.service import Scheduler, running
 from tests.agents import answering
 from tests.history import until_history

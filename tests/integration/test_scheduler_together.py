@@ -24,9 +24,9 @@ from bus.settings import Settings
 from bus.transport import connection
 from bus.transport.batch import Write, commit, only_if
 from bus.transport.bucket import read
+from bus.transport.bus_clock import BusClock
 from gpuping.doctor import fleet_checks
 from gpuping.output.findings import Finding
-from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.peers import Alive
 from scheduler.fleet.directory import Directory
 from scheduler.ping.accounting.timestamps import whole_millisecond

@@ -32,8 +32,8 @@ from bus.contract.messages import (
     decode,
 )
 from bus.contract.questions import ExpectGpusRequest
+from bus.transport.bus_clock import TOLERANCE_SECONDS, BusClock
 from bus.transport.connection import Client
-from scheduler.cluster.bus_clock import TOLERANCE_SECONDS, BusClock
 from scheduler.fleet.rules import expected_gpus as gpu_rules
 from scheduler.fleet.tracked import Tracked
 from scheduler.ping.accounting.admission import OTHER_CLOCK_MS, SAME_CLOCK_MS
@@ -424,7 +424,7 @@ class SchedulerClock:
         """Milliseconds of true time as this scheduler's calendar says it, from the life's begin.
 
         Where the clock is more than the tolerance ahead of the server's, which is measured every
-        10 s, the server's is used instead (scheduler/cluster/bus_clock.py).
+        10 s, the server's is used instead (bus/transport/bus_clock.py).
         """
         own = self._own(at)
         if self.follows_server(at):

@@ -14,7 +14,7 @@ PROGRAM = """
 import struct, sys
 from pathlib import Path
 from bus.clock import utc_now
-from scheduler.cluster.bus_clock import BusClock
+from bus.transport.bus_clock import BusClock
 
 def set_clock(seconds):
     Path(sys.argv[1]).write_bytes(struct.pack("q", int(seconds * 1e9)))

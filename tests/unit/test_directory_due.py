@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from msgspec.structs import replace
 
 from bus.contract.messages import AgentEntry
+from bus.transport.bus_clock import BusClock
 from bus.transport.connection import Client
-from scheduler.cluster.bus_clock import BusClock
 from scheduler.cluster.cluster import Cluster
 from scheduler.cluster.history_position import HistoryPosition
 from scheduler.cluster.peers import Peers

@@ -20,8 +20,8 @@ from bus.contract.messages import (
 from bus.identity.keys import KeyKind, SigningKey
 from bus.identity.signatures import GENESIS
 from bus.identity.signed_report import HEADER, ReportSigner
+from bus.transport.bus_clock import BusClock
 from bus.transport.connection import Client
-from scheduler.cluster.bus_clock import BusClock
 from scheduler.fleet.tracked import Tracked
 from scheduler.ping.attempt import PingAttempt
 from scheduler.ping.outages.bus_monitor import BusMonitor

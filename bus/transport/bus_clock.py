@@ -1,9 +1,10 @@
-"""The clock that all schedulers share: the server's, as far as this one knows it.
+"""The clock that all services share: the bus server's, as far as this process knows it.
 
 Windows lie on the schedulers' calendar, so a scheduler whose own clock is wrong would move them.
+The server decides when credentials expire, so the enrolment service goes by its clock as well.
 Every MEASURE_SECONDS the offset to the server's clock is measured. A clock that is ahead by more
 than TOLERANCE_SECONDS is not believed: the server's is used instead. One that is behind does no
-harm, because no window ends before it begins; it is said all the same.
+harm to windows, because none ends before it begins; it is said all the same.
 
 Between two measurements time passes by CLOCK_BOOTTIME. A clock that somebody sets meanwhile is not
 used before it was measured: set ahead by an hour it would make every agent due at once.
@@ -22,7 +23,7 @@ from bus.contract.messages import AnsweredPing
 from bus.errors import BusError
 from bus.transport import jetstream_api
 
-log = structlog.get_logger("scheduler.cluster.bus_clock")
+log = structlog.get_logger("bus.transport.bus_clock")
 
 MEASURE_SECONDS = 10.0
 MEASURE_TIMEOUT_SECONDS = 3.0  # the first measurement is wrong by half of it at most
@@ -117,6 +118,10 @@ class BusClock:
         if self.offset_seconds is None:
             return None
         return self._own_time() + timedelta(seconds=self.offset_seconds)
+
+    def now_on_server(self) -> datetime:
+        """Returns the server's time, or ours as long as it is not known."""
+        return self.server_now() or utc_now()
 
     def _own_time(self) -> datetime:
         """Returns our wall time as if nobody had set the clock since the last measurement."""
