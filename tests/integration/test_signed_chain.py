@@ -27,27 +27,30 @@ from bus.contract.enrolment import (
 from bus.contract.messages import (
     AgentEntry,
     AgentState,
+    LateAnswer,
     Outcome,
     PingRequest,
     UptimeReport,
     decode,
     encode,
 )
-from bus.contract.questions import RegisterRequest
+from bus.contract.questions import Ping, RegisterRequest
 from bus.identity.host import HostIdentity
 from bus.identity.keys import KeyKind, SigningKey
 from bus.identity.signatures import GENESIS
 from bus.identity.signed_report import HEADER, ReportSigner, parse, verify
-from bus.transport import connection
+from bus.transport import bucket, connection
 from bus.transport.connection import Client
 from bus.transport.micro_services import ask
 from gpuping.client import own_server
 from gpuping.client.own_server import OwnServer
 from gpuping.enrolment import service as enrolment_service
+from scheduler.cluster.peers import instance_of
 from tests.agents import report
 from tests.ports import free_port
 from tests.registering import register
-from tests.waiting import until
+from tests.scheduler_processes import InnerScheduler
+from tests.waiting import until, until_answered
 
 FAST = {
     "PING_BASE_INTERVAL_MINUTES": "0.02",
@@ -220,6 +223,56 @@ def _check_restored(history: list[Recorded], restored: AgentState) -> None:
     assert signature.previous == restored.report_hash
     assert signature.extends == restored.ledger_heads[0]
     assert state.last.outcome == "answered"
+
+
+@pytest.mark.slow
+async def test_a_signed_late_answer_is_heard_by_the_scheduler_that_came_after_the_asker(
+    tmp_path: Path,
+) -> None:
+    """With the rights of a host and of a scheduler; nothing is known of the ping but its state."""
+    kept: dict[int, tuple[str, bytes, dict[str, str]]] = {}
+    async with running_world(
+        tmp_path,
+        PING_BASE_INTERVAL_MINUTES="60",
+        PING_MAX_INTERVAL_HOURS="2",
+        PING_RESPONSE_TIMEOUT_SECONDS="1",
+    ) as world:
+        asker, follower = (InnerScheduler(world.server.settings_of("scheduler")) for _ in range(2))
+        fleet = FleetClient(world.operator, 30.0)
+        await asker.start()
+        async with fake_host(world, tmp_path, "a-1") as fake:
+
+            def keep_back(request: PingRequest, data: bytes) -> list[tuple[bytes, dict[str, str]]]:
+                assert request.seq
+                assert request.ping_id
+                reply = f"{subjects.ping_inbox(instance_of(request.ping_id))}.{request.ping_id}"
+                kept[request.seq] = (reply, *fake.honest(request, data))
+                return []
+
+            async def pinged(number: int) -> Ping:
+                async def asked() -> Ping | None:
+                    ping = await fleet.ping_now("a-1")
+                    return ping if ping.ping_seq == number else None
+
+                return await until_answered(asked)
+
+            async def is_recorded() -> bool:
+                return await bucket.read(world.operator, key, LateAnswer) is not None
+
+            key = subjects.late_key("a-1")
+            assert (await pinged(1)).outcome == "answered"
+            fake.forge = keep_back
+            assert [(await pinged(number)).reason for number in (2, 3)] == ["timeout", "timeout"]
+            fake.forge = None
+            await asker.kill()
+            await follower.start()
+            await fleet.agent("a-1")  # its answer comes after its subscriptions
+            reply, payload, headers = kept[3]
+            await fake.client.publish(reply, payload, headers=headers)
+            await until_answered(is_recorded)
+            ping = await pinged(4)
+        await follower.kill()
+    assert (ping.outcome, ping.remarks) == ("answered", ())
 
 
 LOST = """gpus = 1
