@@ -15,10 +15,11 @@ from msgspec.structs import replace
 
 from bus.client.fleet_client import FleetClient
 from bus.contract import subjects
-from bus.contract.messages import AgentState
+from bus.contract.messages import AgentState, LateAnswer, encode
 from bus.errors import UnavailableError
 from bus.settings import Settings
 from bus.transport import connection, embedded_server, jetstream_api, layout
+from bus.transport.batch import Write, commit
 from bus.transport.bucket import read
 from gpuping.backup import making, manifest, migrating, restoring
 from gpuping.backup.manifest import BackupError
@@ -81,6 +82,9 @@ async def test_what_was_backed_up_under_load_goes_on_elsewhere_without_a_gap_or_
     async with scheduler_processes(config, 1), ledger_agents(config) as fleet:
         await enrol(bus, fleet)
         await until_pinged(bus, lambda h: all(len(states) >= 3 for states in h.values()))
+        late = LateAnswer(ping_id="gone-1", heard_at=datetime.now(UTC))
+        late_key = subjects.late_key(NAMES[0])
+        await commit(bus, [Write(late_key, encode(late), {"Nats-TTL": "86400s"})])
         made = await making.back_up(bus, config, folder, ignore)
         before = await until_pinged(bus, everyone_after(datetime.now(UTC)))
     assert manifest.read(folder) == made
@@ -89,6 +93,9 @@ async def test_what_was_backed_up_under_load_goes_on_elsewhere_without_a_gap_or_
         async with connection.connected(there, "test") as other:
             restored = await restoring.restore(other, there, folder, ignore)
             assert restored.agents == AGENTS
+            restored_late = await read(other, late_key, LateAnswer)
+            assert restored_late
+            assert restored_late.value == late
             kept = await read_history(other)
             assert numbers(kept) == restored.outcomes
             assert_gapless(kept)
