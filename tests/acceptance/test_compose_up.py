@@ -1,8 +1,12 @@
-"""compose.yaml, really brought up by a container engine: first ping, and every container killed.
+"""compose.yaml, brought up by a container engine: first ping, every container killed and frozen.
 
-It needs an engine that runs, and base images: those of deploy/Dockerfile and compose.yaml, or
-others that PYTHON_IMAGE, NODE_IMAGE and NGINX_IMAGE name. Volumes, ports and names are the test's
-own; an installation of gpuping on the same machine is left alone.
+It needs an engine that runs (Docker 26 or newer with compose 2.26 or newer: volumes have
+subpaths), and base images: those of deploy/Dockerfile and compose.yaml, or others that
+PYTHON_IMAGE, NODE_IMAGE and NGINX_IMAGE name. Where no registry can be reached, debootstrap of
+Debian 13 with python3-venv, handed to `docker import`, is such a PYTHON_IMAGE; the same with
+Node.js and npm, or nginx, are the others. An image that is there already, gpuping:NAME, is used
+with TEST_IMAGE_VERSION=NAME. Volumes, ports and names are the test's own; an installation of
+gpuping on the same machine is left alone.
 """
 
 import json
@@ -37,7 +41,8 @@ DEMO = "demo-agents"
 ONE_SHOTS = {"setup", "layout", "cluster-layout", "demo-setup"}
 # The main process is the child of docker-init. Docker does not restart what `docker kill` ended,
 # because that is an operator's wish; a process that dies is started again.
-KILL_MAIN_PROCESS = "kill -9 $(cat /proc/1/task/1/children)"
+SIGNAL_MAIN_PROCESS = "kill -{} $(cat /proc/1/task/1/children)"
+FRONT = "cluster"  # nginx: an image that is not ours, without a watchdog
 
 
 def engine_says() -> str | None:
@@ -114,9 +119,10 @@ class Stack:
         container = self.compose("ps", "--all", "--quiet", service).strip()
         return dict(json.loads(self._docker("inspect", container))[0]["State"])
 
-    def kill_main_process(self, service: str) -> None:
+    def signal_main_process(self, service: str, signal: str) -> None:
+        command = SIGNAL_MAIN_PROCESS.format(signal)
         with suppress(AssertionError):  # the shell that kills ends too
-            self.compose("exec", "-T", service, "sh", "-c", KILL_MAIN_PROCESS)
+            self.compose("exec", "-T", service, "sh", "-c", command)
 
     def is_back(self, service: str, since: str) -> bool:
         state = self.state(service)
@@ -182,6 +188,7 @@ def test_every_container_may_be_killed(stack: Stack) -> None:
         until(lambda: is_pinged_since(http, 0.0), "first pings", BACK_SECONDS, 1)
         for service in stack.services():
             kill(stack, http, service)
+        freeze(stack, http, [name for name in stack.services() if name != FRONT])
         before = {agent_id: history(http, agent_id) for agent_id in AGENTS}
         # Hosts that are killed may miss a ping, and the time that they were away is unknown.
         kill(stack, http, DEMO)
@@ -197,9 +204,22 @@ def kill(stack: Stack, http: httpx.Client, service: str) -> None:
     """Kills a container's process; it comes back, and a host is pinged after that."""
     killed = time.time()
     since = stack.state(service)["StartedAt"]
-    stack.kill_main_process(service)
+    stack.signal_main_process(service, "KILL")
     until(lambda: stack.is_back(service, since), service, BACK_SECONDS, 1)
     log.info("%s: killed, healthy again after %.1f s", service, time.time() - killed)
+    recovered = time.time()
+    until(lambda: is_pinged_since(http, recovered), "pings", BACK_SECONDS, 1)
+
+
+def freeze(stack: Stack, http: httpx.Client, services: list[str]) -> None:
+    """Stops the processes of all of them for ever; each is ended by its watchdog and comes back."""
+    frozen = time.time()
+    since = {service: stack.state(service)["StartedAt"] for service in services}
+    for service in services:
+        stack.signal_main_process(service, "STOP")
+    for service in services:
+        until(lambda s=service: stack.is_back(s, since[s]), service, BACK_SECONDS, 1)
+        log.info("%s: frozen, healthy again after %.1f s", service, time.time() - frozen)
     recovered = time.time()
     until(lambda: is_pinged_since(http, recovered), "pings", BACK_SECONDS, 1)
 
