@@ -10,7 +10,8 @@
 #   make agentd-binary   dist/gpuping-agentd: agentd in one file, for GPU hosts without a new Python
 #   make release   that, wheel, sdist, list of components and checksums in dist/, of the version in pyproject.toml
 #
-# Needed beforehand: Python 3.11 or newer with venv, Node.js with npm, a package index.
+# Needed beforehand: Python 3.11 or newer with venv, Node.js with npm, a package index; for agentd-binary and release
+# binutils and the shared library of that Python, too (Debian 12: libpython3.11).
 
 # Images for containers often forbid Python to keep what it compiled. The tests start hundreds of processes, each of
 # which would compile all of our modules anew: together a tenth of the time that the tests take.

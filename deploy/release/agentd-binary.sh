@@ -2,6 +2,7 @@
 # Makes dist/gpuping-agentd, one file with agentd and the Python that it needs. Run by `make agentd-binary`.
 set -eu
 python=$VENV/release/bin/python
+"$python" deploy/release/needed_programs.py
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -10,6 +10,7 @@ fail() { echo "make release: $1" >&2; exit 1; }
 in_code=$("$python" -c 'from bus.transport.micro_services import VERSION; print(VERSION)')
 [ "$in_code" = "$version" ] || fail "pyproject.toml says $version and bus/transport/micro_services.py says $in_code"
 grep -q "^  image: gpuping:.*$version}" compose.yaml || fail "compose.yaml does not name the image of version $version"
+"$python" deploy/release/needed_programs.py
 
 rm -rf dist
 mkdir dist

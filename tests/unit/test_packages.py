@@ -98,6 +98,32 @@ def test_make_takes_a_released_python_only(version, is_new_enough):
     )
 
 
+def test_what_the_agentd_binary_needs_is_said_before_anything_is_built(tmp_path):
+    """On a bare Debian 12 a release ended after minutes, for want of the one and then the other."""
+    fake = tmp_path / "release/bin/python"
+    fake.parent.mkdir(parents=True)
+    says = "import sysconfig; sysconfig.get_config_vars()['INSTSONAME'] = 'libpython.absent.so'"
+    (tmp_path / "sitecustomize.py").write_text(says)
+    fake.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    fake.chmod(0o755)
+    ended = subprocess.run(
+        ["/bin/sh", "deploy/release/agentd-binary.sh"],
+        cwd=ROOT,
+        env={"PATH": str(tmp_path), "VENV": str(tmp_path), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    said = ended.stderr.splitlines()
+    assert [line.split()[3].rstrip(",") for line in said] == [
+        "objdump",
+        "strip",
+        "libpython.absent.so",
+    ]
+    assert said[-1].endswith(f"libpython{sys.version_info.major}.{sys.version_info.minor})")
+
+
 LEFT_LYING = (
     "gateway/static/ada.creds",
     "gateway/static/.env",
