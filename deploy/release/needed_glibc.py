@@ -34,7 +34,9 @@ def too_new(newest: Version) -> str | None:
         return None
     return (
         f"does not run on {OLDEST_SYSTEM}, whose glibc is {_text(OLDEST_GLIBC)}: "
-        f"make it on Debian 12 or {OLDEST_SYSTEM}"
+        f"make it on Debian 12 or {OLDEST_SYSTEM}, in a clone without .venv, by a Python that was "
+        "built there from its source (make agentd-binary PYTHON=...); Debian 12's own is no such "
+        "one, for its libexpat wants 2.36"
     )
 
 
