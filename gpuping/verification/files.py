@@ -22,6 +22,7 @@ BUNDLE_FORMAT = "gpuping-statement-bundle"
 BUNDLE_VERSION = 1
 MOST_JSON_BYTES = 512 * 1024 * 1024  # a month of the largest reports every 15 minutes is 200 MB
 ROWS_AT_ONCE = 1000
+NOT_READABLE = "neither JSON nor a file whose name ends in .parquet"
 VERDICTS = ("first", "good", "poor", "excused")
 _ARCHIVE_FILE = re.compile(r"(pings|evidence)-([0-9]+)\.parquet")
 
@@ -72,7 +73,9 @@ def _document(path: Path) -> Content:
     try:
         document = fields.parse(content)
     except (ValueError, RecursionError, MemoryError) as error:
-        raise InputError(_why_no_json(error)) from None
+        if content.lstrip().startswith(b"{"):
+            raise InputError(_why_damaged(error)) from None
+        raise InputError(NOT_READABLE) from None
     if not isinstance(document, dict):
         raise InputError("not one of the files that `gpuping verify --help` names")
     if "format" in document:
@@ -82,17 +85,17 @@ def _document(path: Path) -> Content:
     raise InputError("not one of the files that `gpuping verify --help` names")
 
 
-def _why_no_json(error: Exception) -> str:
-    """Where a document that begins as JSON goes wrong; a cut one, at its end."""
-    if isinstance(error, json.JSONDecodeError) and error.pos > 0:
+def _why_damaged(error: Exception) -> str:
+    """Where a document that begins as JSON goes wrong; a cut one, where it does not end."""
+    if isinstance(error, json.JSONDecodeError):
         place = f"line {error.lineno}, column {error.colno}"
         is_at_end = error.pos >= len(error.doc.rstrip())
         if is_at_end or error.msg.startswith("Unterminated string"):
             return f"it was cut off: what begins at {place} does not end"
         return f"it was damaged: its JSON is wrong at {place}"
-    if isinstance(error, UnicodeDecodeError) and error.start > 0:
+    if isinstance(error, UnicodeDecodeError):
         return f"it was damaged: its byte {error.start} is not UTF-8"
-    return "neither JSON nor a file whose name ends in .parquet"
+    return "it has numbers, or values in each other, that JSON of these files never has"
 
 
 def _page(document: Fields) -> Content:
@@ -292,7 +295,13 @@ def _evidence_alone(path: Path) -> Iterator[Recorded]:
 def _rows(query: str, files: list[Path]) -> Iterator[Fields]:
     import duckdb
 
-    names = [glob.escape(str(file)) for file in files]  # DuckDB would take * and ? for a pattern
+    names = []
+    for file in files:
+        try:
+            str(file).encode()
+        except UnicodeEncodeError:
+            raise InputError("its name is not UTF-8, and DuckDB opens no such file") from None
+        names.append(glob.escape(str(file)))  # DuckDB would take * and ? for a pattern
     try:
         with duckdb.connect() as connection:
             result = connection.execute(query, names)

@@ -78,10 +78,18 @@ class Verifier:
             self.add(one)
 
     def end(self) -> None:
-        """Says which agents the reader gave a key of, and no file has: a name may be mistyped."""
-        seen = {summary.agent_id for summary in self.summaries}
+        """Says of which agents nothing is signed. It is a fault where the reader gave a key.
+
+        A name may be mistyped, or all the signatures of one agent taken away.
+        """
+        summaries = self.summaries
+        for summary in summaries:
+            if summary.unsigned and not summary.signed:
+                has_key = summary.agent_id in self._trusted.keys
+                text = "none of its reports is signed: nothing is proven of it"
+                self._say(summary.agent_id, None, text, is_fault=has_key)
         for agent_id in self._trusted.keys:
-            if agent_id not in seen:
+            if agent_id not in {summary.agent_id for summary in summaries}:
                 self._say(agent_id, None, "a key of it was given, and no ping of it is there")
 
     def add_statement(self, statement: Statement, outcomes: list[Recorded]) -> None:

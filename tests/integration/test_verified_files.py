@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,13 @@ def test_what_cannot_be_read_is_named_with_its_place(
     assert text in str(refused.value)
 
 
+def test_a_file_whose_name_is_not_utf8_is_refused_in_one_line(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.parquet")
+    path.write_bytes((made / "all.parquet").read_bytes())
+    with pytest.raises(InputError, match="its name is not UTF-8"):
+        verified(path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
@@ -287,6 +295,8 @@ def test_what_cannot_be_read_is_named_with_its_place(
         (lambda data: data.replace(b'"outcomes":', b'"outcomes";'), "is wrong at line 1, column "),
         (lambda data: data + b"{}", "it was damaged: its JSON is wrong at line 2, column "),
         (lambda data: data.replace(b"GPU-", b"GP\xff-"), "is not UTF-8"),
+        (lambda data: b"PAR1\xff" + data, "neither JSON nor a file whose name ends in .parquet"),
+        (lambda data: data.replace(b'"version":1', b'"version":NaN'), "that JSON of these files"),
     ],
 )
 def test_a_bundle_that_was_cut_or_damaged_says_where(
@@ -297,6 +307,25 @@ def test_a_bundle_that_was_cut_or_damaged_says_where(
     with pytest.raises(InputError) as refused:
         verified(path)
     assert text in str(refused.value)
+
+
+def test_signatures_that_were_all_taken_away_are_missed_where_the_key_is_known(
+    made: Path, tmp_path: Path
+) -> None:
+    """Beside another agent, whose reports are signed, everything seemed right."""
+    path = tmp_path / "stripped.parquet"
+    with duckdb.connect() as connection:
+        query = f"SELECT * REPLACE (NULL AS signature) FROM '{made / 'all.parquet'}'"  # noqa: S608
+        connection.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet)")
+    verifier = verified(path)
+    verifier.end()
+    said = [fault.text for fault in verifier.faults]
+    assert said == ["none of its reports is signed: nothing is proven of it"]
+    verifier = Verifier(Trusted(FLEET))
+    verifier.add_all(next(iter(files.read(path))).outcomes)
+    verifier.end()
+    found = verifier.findings[-1]
+    assert (found.text, found.is_fault) == (said[0], False)
 
 
 def test_a_key_of_an_agent_that_no_file_has_is_said(made: Path) -> None:
