@@ -21,7 +21,7 @@ from bus.addresses import has_host_and_port
 from bus.contract.subjects import AGENT_ID_PATTERN, RESERVED_IDS
 from bus.errors import SettingsError
 from bus.networks import AskableNetworks
-from bus.redaction import HIDDEN, redact_address
+from bus.redaction import HIDDEN, redact, redact_address
 
 Positive = Annotated[float, Meta(gt=0.0, le=1e9)]
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -372,7 +372,7 @@ def _check_path(name: str, text: str | None) -> None:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise SettingsError(
-                f"{name}={text[:_SHOWN_PATH]!r}...: expected a shorter path"
+                f"{name}={redact(text)[:_SHOWN_PATH]!r}...: expected a shorter path"
             ) from None
 
 

@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
 import nats.errors
 import structlog
 from msgspec import Struct
 
+from bus.addresses import has_host_and_port
 from bus.clock import boottime
 from bus.contract import subjects
 from bus.contract.enrolment import CredentialsReply, RedeemRequest, RenewRequest
@@ -155,11 +155,11 @@ def url_of(addresses: str) -> str:
 
 def _url_of(address: str) -> str:
     """Without a scheme it is TLS, except on loopback."""
+    if not has_host_and_port(address):
+        raise SettingsError(f"--enroll: expected HOST:PORT after the @, not {address!r}")
     if "://" in address:
         return address
     plain = f"nats://{address}"
-    if not urlsplit(plain).hostname:
-        raise SettingsError(f"--enroll: expected HOST:PORT after the @, not {address!r}")
     if is_private(plain):
         return plain
     return f"tls://{address}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from bus.contract.enrolment import HostProof
 from bus.identity import claims, credentials, signatures
 from bus.identity.claims import InvalidTokenError
+from bus.identity.credentials import CredentialsError
 from bus.identity.keys import KeyKind, PublicKey, SigningKey
 
 RENEW_AT_SHARE = 0.5  # of the time for which credentials are good
@@ -44,6 +45,7 @@ class HostIdentity:
         where they can be renewed, unless those there are newer ones of the same key.
         """
         path = creds_path(state_dir, agent_id)
+        _check_whose(given_creds or path, agent_id)
         if given_creds is not None and not _is_newer(path, given_creds):
             given = credentials.read(given_creds)
             credentials.write_secret(path, credentials.to_text(given.token, given.key))
@@ -168,6 +170,18 @@ def is_proven(context: str, proof: HostProof) -> bool:
     return PublicKey(proof.login_key).verifies(proven, login_proof) and PublicKey(
         proof.signing_key
     ).verifies(proven, signing_proof)
+
+
+def _check_whose(path: Path, agent_id: str) -> None:
+    """Raises CredentialsError for credentials of another agent, which could say nothing here."""
+    if not path.exists():
+        return
+    user = claims.decode(credentials.read(path).token)
+    if user.name != agent_id:
+        raise CredentialsError(
+            f"{path}: these are the credentials of {user.name}, and this is agent {agent_id}: "
+            f"set AGENT_ID={user.name}, or take those of {agent_id}"
+        )
 
 
 def _is_newer(path: Path, given: Path) -> bool:

@@ -591,6 +591,12 @@ def _check_proof(context: str, proof: HostProof) -> None:
         proven = host.is_proven(context, proof)
     except InvalidKeyError as error:
         raise RefusedError(400, f"{error}") from None
+    if proof.login_key == proof.signing_key:
+        raise RefusedError(
+            403,
+            "the host logs in and signs with one key, and needs two: put its own file "
+            "<id>.signing.seed back, or enrol it with a new token",
+        )
     if not proven:
         raise RefusedError(403, "the host does not prove that it holds both keys")
 

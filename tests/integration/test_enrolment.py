@@ -31,6 +31,7 @@ from bus.contract.enrolment import (
 from bus.contract.messages import encode
 from bus.errors import GpupingError, RefusedError
 from bus.identity import claims, credentials, enrolment_token, host
+from bus.identity.credentials import CredentialsError
 from bus.identity.fleet_file import Issued
 from bus.identity.keys import KeyKind, SigningKey
 from bus.identity.local import LocalIdentities
@@ -214,6 +215,8 @@ async def test_credentials_are_renewed_for_the_recorded_keys_only(world: World) 
     for keys in ((other, signing), (login, other)):
         with pytest.raises(RefusedError, match="other keys"):
             await world.enrolment.renew("a-1", RenewRequest(proof=host.make_proof("a-1", *keys)))
+    with pytest.raises(RefusedError, match="needs two"):
+        await world.enrolment.renew("a-1", RenewRequest(proof=host.make_proof("a-1", login, login)))
     replayed = RenewRequest(proof=host.make_proof("a-2", login, signing))
     with pytest.raises(RefusedError, match="does not prove"):
         await world.enrolment.renew("a-1", replayed)
@@ -356,6 +359,18 @@ async def test_a_host_renews_in_time_whatever_its_own_clock_says(
 
     signing = SigningKey.generate(KeyKind.USER)
     assert [await renewed(days) for days in (-100, 0, 44, 46, 80)] == [False] * 3 + [True] * 2
+
+
+def test_the_credentials_of_another_agent_are_refused(tmp_path: Path) -> None:
+    """The bus let such a host in, and refused it everything, one subject after the other."""
+    authority = LocalIdentities.open_or_create(tmp_path / "fleet").authority
+    given = tmp_path / "other.creds"
+    authority.issue("agent", "a-2", given)
+    with pytest.raises(CredentialsError, match=r"of a-2, and this is agent a-1: set AGENT_ID=a-2"):
+        host.HostIdentity.open(given, tmp_path, "a-1")
+    given.rename(host.creds_path(tmp_path, "a-1"))
+    with pytest.raises(CredentialsError, match=r"a-1\.creds: these are the credentials of a-2"):
+        host.HostIdentity.open(None, tmp_path, "a-1")
 
 
 async def test_a_bootstrap_user_may_redeem_and_nothing_else(world: World, tmp_path: Path) -> None:

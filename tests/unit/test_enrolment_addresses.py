@@ -31,8 +31,9 @@ def test_the_address_in_a_command_for_hosts(variables: dict[str, str], expected:
 def test_a_host_keeps_the_addresses_of_all_servers():
     assert url_of("n1:4222,n2:4222,n3:4222") == CLUSTER
     assert url_of("127.0.0.1:4222") == "nats://127.0.0.1:4222"
-    with pytest.raises(SettingsError, match="HOST:PORT"):
-        url_of("n1:4222,")
+    for wrong in ("n1:4222,", "[::1", "nats://[::1", "n1:99999", "n1:port", "", "tls://"):
+        with pytest.raises(SettingsError, match="HOST:PORT"):
+            url_of(wrong)
 
 
 def test_each_public_address_is_checked():

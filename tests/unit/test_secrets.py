@@ -124,6 +124,14 @@ def test_settings_that_are_refused_hide_secrets(environ):
     assert "s3cret" not in str(caught.value)
 
 
+def test_a_secret_in_the_place_of_a_path_is_hidden_before_it_is_cut() -> None:
+    """A part of a seed is none by its look."""
+    seed = "SU" + "A7" * 28
+    with pytest.raises(SettingsError) as caught:
+        settings.load({"AGENT_SCENARIO": f"{seed}.{'x' * 5000}"})
+    assert "A7A7" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
