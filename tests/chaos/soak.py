@@ -210,14 +210,20 @@ def _median(uses: Sequence[Use]) -> Use:
 
 
 def uses_table(uses: Uses) -> str:
-    """The medians of the two minutes compared, and the most while people looked."""
-    head = f"{'process':>12} {'memory MB':>18} {'most':>8} {'descriptors':>13} {'threads':>9}"
-    lines = [head + f" {'disk MB':>18} {'DuckDB MB':>12}"]
+    """The medians of the two minutes compared, the least in each, the most while people looked.
+
+    The least is what is left of memory that is given back slowly.
+    """
+    head = f"{'process':>12} {'memory MB':>18} {'least':>13} {'most':>8} {'descriptors':>13}"
+    lines = [head + f" {'threads':>9} {'disk MB':>18} {'DuckDB MB':>12}"]
     for name in sorted(uses.warm.keys() & uses.last.keys()):
         first, last = _median(uses.warm[name]), _median(uses.last[name])
+        least_first = min(use.megabytes for use in uses.warm[name])
+        least_last = min(use.megabytes for use in uses.last[name])
         most = max(use.megabytes for use in uses.busy[name])
         lines.append(
-            f"{name:>12} {first.megabytes:>8.1f} {last.megabytes:>9.1f} {most:>8.1f}"
+            f"{name:>12} {first.megabytes:>8.1f} {last.megabytes:>9.1f}"
+            f" {least_first:>6.1f} {least_last:>6.1f} {most:>8.1f}"
             f" {first.descriptors:>6} {last.descriptors:>6} {first.threads:>4} {last.threads:>4}"
             f" {first.disk_megabytes:>8.1f} {last.disk_megabytes:>9.1f}"
             f" {first.engine_megabytes:>5.1f} {last.engine_megabytes:>6.1f}"
