@@ -12,12 +12,13 @@ import structlog
 
 from bus.clock import boottime
 from bus.errors import UnavailableError
-from bus.transport.jetstream_api import NotEnabledError
+from bus.transport.jetstream_api import NotEnabledError, TooFewServersError
 
 log = structlog.get_logger("bus.transport.availability")
 
 RETRY_SECONDS = 0.5
-# A server that is starting listens before its JetStream does; one without it is a fault to be told.
+# A server that is starting listens before its JetStream does, and joins the others some time later.
+# One without JetStream, or a cluster of fewer servers than replicas, is a fault to be told.
 ENABLED_SECONDS = 10.0
 
 T = TypeVar("T")
@@ -26,7 +27,8 @@ T = TypeVar("T")
 async def when_available(what: Callable[[], Awaitable[T]]) -> T:
     """Returns the result of `what`, which is called until it raises no UnavailableError.
 
-    Raises NotEnabledError when the server still has no JetStream after ENABLED_SECONDS.
+    Raises NotEnabledError or TooFewServersError when the server still has no JetStream, or knows
+    of fewer servers than replicas, after ENABLED_SECONDS.
     """
     began = boottime()
     is_told = False
@@ -34,7 +36,7 @@ async def when_available(what: Callable[[], Awaitable[T]]) -> T:
         try:
             return await what()
         except UnavailableError as error:
-            is_missing = isinstance(error, NotEnabledError)
+            is_missing = isinstance(error, NotEnabledError | TooFewServersError)
             if is_missing and boottime() - began > ENABLED_SECONDS:
                 raise
             if not is_told:

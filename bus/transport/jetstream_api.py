@@ -92,10 +92,16 @@ class JetStreamApiError(BusError):
 
 # In a cluster that has just started, the servers do not know of one another yet.
 _PEER_AWAY = "peer offline"
+# The whole sentence where no server that is known was left out for a reason.
+_TOO_FEW_PEERS = "no suitable peers for placement"
 
 
 class NotAvailableError(JetStreamApiError, UnavailableError):
     """The server cannot do it now, and may be able to soon."""
+
+
+class TooFewServersError(NotAvailableError):
+    """The cluster knows of fewer servers than replicas: the others are not there yet, or never."""
 
 
 class NotEnabledError(UnavailableError):
@@ -159,4 +165,6 @@ def answer_of(data: bytes) -> JsonObject:
     is_away = err_code == ErrorCode.NO_SUITABLE_PEERS and _PEER_AWAY in description
     if err_code in _PASSING or is_away:
         raise NotAvailableError(code, err_code, description)
+    if err_code == ErrorCode.NO_SUITABLE_PEERS and description == _TOO_FEW_PEERS:
+        raise TooFewServersError(code, err_code, description)
     raise JetStreamApiError(code, err_code, description)

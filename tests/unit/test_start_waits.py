@@ -28,14 +28,27 @@ async def test_another_error_is_told_at_once():
         await when_available(is_wrong)
 
 
-async def test_a_server_without_jetstream_is_told_after_a_while(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        availability.NotEnabledError("JetStream is not enabled on this server"),
+        availability.TooFewServersError(400, 10005, "no suitable peers for placement"),
+    ],
+)
+async def test_what_may_be_a_fault_is_told_after_a_while(
+    error: UnavailableError, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(availability, "ENABLED_SECONDS", 0.2)
+    tries = 0
 
     async def is_missing() -> None:
-        raise availability.NotEnabledError("JetStream is not enabled on this server")
+        nonlocal tries
+        tries += 1
+        raise error
 
-    with pytest.raises(availability.NotEnabledError):
+    with pytest.raises(type(error)):
         await when_available(is_missing)
+    assert tries > 1
 
 
 def test_servers_that_are_away_are_waited_for_and_too_few_are_not():
@@ -45,6 +58,13 @@ def test_servers_that_are_away_are_waited_for_and_too_few_are_not():
     with pytest.raises(jetstream_api.JetStreamApiError) as refused:
         jetstream_api.answer_of(answer % b" for placement, insufficient storage")
     assert not isinstance(refused.value, UnavailableError)
+
+
+def test_servers_that_have_not_joined_yet_are_waited_for():
+    """Seed 1102 of the drill: of a cluster that was starting, the leader knew too few servers."""
+    answer = b'{"error":{"code":400,"err_code":10005,"description":"no suitable peers%b"}}'
+    with pytest.raises(jetstream_api.TooFewServersError, match="start the servers that are"):
+        jetstream_api.answer_of(answer % b" for placement")
 
 
 @pytest.mark.parametrize(
