@@ -47,6 +47,11 @@ SLOWEST_RETRY_SECONDS = 8.0  # of hosts, of which thousands may return at once
 SLOWEST_SERVICE_RETRY_SECONDS = 1.0  # there are few services, and everybody waits for them
 REFUSAL_SECONDS = 5.0  # a server looks for an account that it does not know for 2 s
 MOST_DENIALS = 100  # are remembered and logged
+MOST_ERRORS = 100  # different ones, until it is connected again
+REFUSED_ADVICE = (
+    "the bus does not believe these credentials: they are missing, expired, revoked, void since a "
+    "rotation, or of another fleet; `gpuping creds list` says which"
+)
 LISTEN_SECONDS = 2.0  # for a TCP connection, before anything is asked over it
 PENDING_BYTES = 8 * 1024 * 1024
 
@@ -95,7 +100,7 @@ class Client(NatsClient):
         self._nuid = UnguessableIds()
         self._label = name
         self._inbound_limit = inbound_limit
-        self._last_error = ""
+        self._said_errors: set[str] = set()  # since it was connected last
         self._closing = False
         self._hooks: list[Hook] = []
         self.refused_replies: dict[str, int] = {}  # questions that were dropped, by subscription
@@ -315,9 +320,12 @@ class Client(NatsClient):
             return
         if "permissions violation" in text.lower():
             self._say_denied(str(error))
-        elif text != self._last_error:
-            log.warning("bus_error_reported", connection=self._label, detail=text)
-        self._last_error = text
+        elif text not in self._said_errors and len(self._said_errors) < MOST_ERRORS:
+            self._said_errors.add(text)
+            advice = {}
+            if "authorization violation" in text.lower():
+                advice["action"] = REFUSED_ADVICE
+            log.warning("bus_error_reported", connection=self._label, detail=text, **advice)
 
     def _say_denied(self, detail: str) -> None:
         """Logs what the server does not let this connection do, once for each subject."""
@@ -331,7 +339,7 @@ class Client(NatsClient):
             log.warning("bus_disconnected", connection=self._label)
 
     async def _after_reconnect(self) -> None:
-        self._last_error = ""
+        self._said_errors.clear()
         log.info("bus_reconnected", connection=self._label)
         for hook in self._hooks:
             await hook()

@@ -3,6 +3,7 @@
 What the table grants is allowed, all else refused.
 """
 
+import asyncio
 import json
 
 import nats.errors
@@ -148,6 +149,22 @@ async def test_what_is_refused_is_said_once_in_the_log(server, tmp_path):
     said = [entry["detail"] for entry in logged if entry["event"] == "bus_permission_denied"]
     assert len(said) == 2
     assert len(set(said)) == 2
+
+
+async def test_credentials_that_the_bus_does_not_believe_are_said_once_with_what_to_do(
+    server, tmp_path
+):
+    """Each attempt was: a refusal and the end of the connection are two errors in turn."""
+    path = tmp_path / "agent.creds"
+    server.authority.issue("agent", OWN, path, until=1)
+    chosen = settings.load({}, NATS_URL=server.url, NATS_CREDS=str(path))
+    with capture_logs() as logged, pytest.raises(TimeoutError):
+        async with asyncio.timeout(3):
+            await connection.connect(chosen, "test")
+    said = [entry for entry in logged if entry["event"] == "bus_error_reported"]
+    assert len({entry["detail"] for entry in said}) == len(said)
+    (refused,) = (entry for entry in said if "Authorization Violation" in entry["detail"])
+    assert "expired" in refused["action"]
 
 
 async def test_services_of_before_go_on_until_their_earlier_keys_are_retired(tmp_path):
