@@ -33,10 +33,10 @@ class EnrolmentEndpoints:
     def __init__(
         self,
         client: Client,
-        close_connections: Callable[[str], None],
+        close_connections: Callable[[CloseConnections], None],
         now: Callable[[], datetime],
     ) -> None:
-        """`close_connections` has the connections of an agent closed.
+        """`close_connections` has the connections of a host closed.
 
         `now`: the bus server's time, by which tokens expire.
         """
@@ -53,7 +53,7 @@ class EnrolmentEndpoints:
 
     async def close(self, request: Request) -> ConnectionsClosed:
         """Answers `gpuping.scheduler.close-connections`."""
-        self._close_connections(decode(request.data, CloseConnections).agent_id)
+        self._close_connections(decode(request.data, CloseConnections))
         return ConnectionsClosed()
 
     async def keep(self, request: Request) -> EnrolmentKept:

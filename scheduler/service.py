@@ -13,6 +13,7 @@ from prometheus_client.core import Metric
 from bus.background import StartTask, background
 from bus.clock import utc_now
 from bus.contract import subjects
+from bus.contract.enrolment import CloseConnections
 from bus.contract.messages import AgentState, UptimeReport, decode
 from bus.contract.questions import SchedulerStats
 from bus.errors import BadMessageError
@@ -53,6 +54,7 @@ from scheduler.policy import LONGEST_INTERVAL_SECONDS, Policy
 from scheduler.publishing_endpoints import PublishingEndpoints
 from scheduler.stats import new_counters
 
+FLOODS = "it sends questions without end"  # why connections are closed
 log = structlog.get_logger("scheduler")
 
 
@@ -329,11 +331,17 @@ class Scheduler:
     async def stop_floods(self, subjects_of_floods: asyncio.Queue[str]) -> None:
         """Closes the connections of hosts that ask far more often than any host has to."""
         while True:
-            self.close_flood(subjects.last_token(await subjects_of_floods.get()))
+            subject = await subjects_of_floods.get()
+            # An operator may ask for any id, also for one that no agent can have.
+            agent_id = subject.rpartition(".")[2]
+            self.close_flood(CloseConnections(agent_id=agent_id))
 
-    def close_flood(self, agent_id: str) -> None:
+    def close_flood(self, flood: CloseConnections) -> None:
         """Closes the connections of one such host."""
-        self.presence.close_connections(agent_id, "it sends questions without end")
+        if flood.agent_id is not None:
+            self.presence.close_connections(flood.agent_id, FLOODS)
+        if flood.guest is not None:
+            self.presence.close_guest(flood.guest, FLOODS)
 
     async def _restore_layout(self) -> None:
         await layout.ensure_consumer(self._client, self._settings)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -275,22 +276,27 @@ async def _redeem(
             "is the address right, and is the token still good?"
         ) from None
     try:
-        return await _ask_until_answered(client, request)
+        return await _ask_until_answered(client, name, request)
     finally:
         await client.farewell()
 
 
-async def _ask_until_answered(client: Client, request: RedeemRequest) -> CredentialsReply:
+async def _ask_until_answered(
+    client: Client,
+    name: str,
+    request: RedeemRequest,
+) -> CredentialsReply:
     """Repeats the question for REDEEM_SECONDS: the same host may ask again.
 
+    An enrolment service of before, and permissions of before, know one subject for all.
     Raises RefusedError, and UnavailableError when nobody has answered.
     """
     began = boottime()
-    while True:
+    for subject in cycle((subjects.redeem(name), subjects.REDEEM)):
         try:
             return await ask(
                 client,
-                subjects.REDEEM,
+                subject,
                 request,
                 CredentialsReply,
                 who="the enrolment service",
@@ -300,6 +306,7 @@ async def _ask_until_answered(client: Client, request: RedeemRequest) -> Credent
             if boottime() - began > REDEEM_SECONDS:
                 raise
         await asyncio.sleep(REDEEM_PAUSE_SECONDS)
+    raise AssertionError  # the subjects never end
 
 
 async def _refusal_of(login: str, settings: Settings, beside: Path) -> str | None:

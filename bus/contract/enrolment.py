@@ -28,6 +28,10 @@ def _refuse_reserved(*agent_ids: str | None) -> None:
             raise ValueError(f"agent id {agent_id!r} is reserved: choose another")
 
 
+# the user of an enrolment token (bus/identity/enrolment_token.py)
+GuestName = Annotated[str, Meta(pattern=r"^_[A-Za-z0-9_-]{1,62}" + END)]
+
+
 class NewTokenRequest(Message, kw_only=True, frozen=True):
     """Asks for a token with which one host may join. Without `agent_id` the host chooses its id."""
 
@@ -201,10 +205,12 @@ class CloseConnections(Message, kw_only=True, frozen=True):
     """The enrolment service asks the scheduler to end a flood of a host's questions.
 
     Only schedulers have credentials with which servers close connections. The host may connect
-    again; who is to stay away must be revoked.
+    again; who is to stay away must be revoked. `guest` is the user of an enrolment token, and there
+    is no `agent_id` then.
     """
 
-    agent_id: AgentId
+    agent_id: AgentId | None = None
+    guest: GuestName | None = None
 
 
 class ConnectionsClosed(Message, kw_only=True, frozen=True):

@@ -88,7 +88,9 @@ SILENCE_ALERTS = "gpuping.alerts.silence"
 END_SILENCE = "gpuping.alerts.end-silence"
 ALERTS_STATS = "gpuping.alerts.stats"
 
-REDEEM = "gpuping.enrolment.redeem"
+REDEEM = "gpuping.enrolment.redeem"  # of a host whose agentd does not know `redeem` yet
+REDEEM_PREFIX = f"{REDEEM}."
+REDEEM_ALL = f"{REDEEM_PREFIX}*"
 NEW_ENROLMENT = "gpuping.enrolment.new"
 # as NEW_ENROLMENT, and such a token never takes the place of an agent that exists
 NEW_HOST_ENROLMENT = "gpuping.enrolment.new-host"
@@ -148,6 +150,14 @@ def ping(agent_id: str) -> str:
 def look(agent_id: str) -> str:
     """Asks an agent for a look, whatever the request says; anonymous requests arrive here."""
     return f"gpuping.look.{agent_id}"
+
+
+def redeem(guest: str) -> str:
+    """Subject on which a host asks for its enrolment token to be redeemed.
+
+    `guest` is the token's user, so that it is known who floods the service.
+    """
+    return f"{REDEEM_PREFIX}{guest}"
 
 
 def renew(agent_id: str) -> str:

@@ -18,6 +18,7 @@ from bus.identity import claims
 from bus.identity.claims import InvalidTokenError
 from bus.identity.keys import InvalidKeyError, SigningKey
 
+GUEST_PREFIX = "_enrol-"  # of the names of bootstrap users; no agent's id begins like this
 MOST_CERTIFICATE_BYTES = 16_384
 _PARTS_OF_A_JWT = 3
 
@@ -74,6 +75,11 @@ def parse(text: str) -> EnrolmentSecret:
     if user.subject != key.public:
         raise InvalidEnrolmentError("the enrolment token was put together from two")
     return EnrolmentSecret(key, user_token, user.name, certificate_authority)
+
+
+def guest_name(token_hash: str) -> str:
+    """The name of a token's bootstrap user."""
+    return f"{GUEST_PREFIX}{token_hash[:12]}"
 
 
 def hash_of(secret: str) -> str:

@@ -259,7 +259,7 @@ ROLES: dict[RoleName, Role] = {
     ),
     "bootstrap": Role(
         purpose="A host with an enrolment token: may ask for it to be redeemed, until it expires.",
-        publish=(subjects.REDEEM,),
+        publish=(subjects.REDEEM, subjects.redeem(OWN_ID)),
         # the first is that of agentd before leaf nodes
         subscribe=(f"_INBOX.{OWN_ID}.>", f"{subjects.service_inbox('enrol')}.{OWN_ID}.>"),
         max_payload=8_192,
@@ -302,6 +302,7 @@ ROLES: dict[RoleName, Role] = {
             subjects.register(SITE_AGENT),
             subjects.renew(SITE_AGENT),
             subjects.REDEEM,
+            subjects.REDEEM_ALL,
             "_INBOX.>",
             "_R_.>",
         ),

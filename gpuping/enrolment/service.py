@@ -70,6 +70,7 @@ RECORDED_DAYS = 30  # a renewal within so many days of the one before is not not
 AUDIT_SECONDS = 2.0  # less than the host waits for its credentials
 PUSH_AGAIN_SECONDS = 10.0
 ISSUED_PAGE = 1000  # agents in an answer, which is 250 kB then
+UPDATE_AGENTD = "hosts with an earlier agentd may not get in meanwhile: update it there"
 SHOWN_HASH = 12  # characters of a token's hash that name it in the audit log
 
 
@@ -104,7 +105,10 @@ class Enrolment:
 
     def of_guests(self) -> list[Endpoint]:
         """What whoever has a token may ask."""
-        return [Endpoint("redeem", subjects.REDEEM, self._on_redeem)]
+        return [
+            Endpoint("redeem", subjects.REDEEM_ALL, self._on_redeem),
+            Endpoint("redeem-unnamed", subjects.REDEEM, self._on_redeem),
+        ]
 
     def of_agents(self) -> list[Endpoint]:
         """What an agent may ask."""
@@ -126,7 +130,7 @@ class Enrolment:
         expires_at = now + timedelta(seconds=request.valid_seconds)
         user_token = self._authority.mint(
             "bootstrap",
-            f"_enrol-{token_hash[:12]}",
+            enrolment_token.guest_name(token_hash),
             key.public,
             now=int(now.timestamp()),
             expires_at=int(expires_at.timestamp()),
@@ -350,24 +354,29 @@ class Enrolment:
         """Has the connections of hosts closed that ask far more often than any host has to."""
         closed = RateLimit(1.0, 1.0)
         while True:
-            agent_id = subjects.last_token(await subjects_of_floods.get())
-            if closed.take(agent_id, boottime()):
+            subject = await subjects_of_floods.get()
+            if closed.take(subject, boottime()):
                 continue  # it was asked for within this second
+            if subject == subjects.REDEEM:
+                log.warning("unnamed_redemptions_flooded", action=UPDATE_AGENTD)
+                continue
+            name = subject.rpartition(".")[2]
+            if subject.startswith(subjects.REDEEM_PREFIX):
+                flood = CloseConnections(guest=name)
+                action = "it ends when the enrolment token expires"
+            else:
+                flood = CloseConnections(agent_id=name)
+                action = f"look at that host; `gpuping creds revoke {name}` shuts it out"
             try:
                 await ask(
                     self._client,
                     subjects.CLOSE_CONNECTIONS,
-                    CloseConnections(agent_id=agent_id),
+                    flood,
                     ConnectionsClosed,
                     who="the scheduler, which closes connections,",
                 )
             except GpupingError as error:
-                log.warning(
-                    "flood_stop_failed",
-                    agent_id=agent_id,
-                    detail=str(error),
-                    action=f"look at that host; `gpuping creds revoke {agent_id}` shuts it out",
-                )
+                log.warning("flood_stop_failed", name=name, detail=str(error), action=action)
 
     async def _revoke_earlier(
         self,
@@ -526,7 +535,7 @@ async def running(settings: Settings, authority: Authority) -> AsyncIterator[Enr
             settings,
             "enrolment-tokens",
             inbox_prefix=inbox_prefix,
-            inbound_limit=InboundLimit((), floods.put_nowait),
+            inbound_limit=InboundLimit((subjects.REDEEM,), floods.put_nowait),
         ) as guest_facing,
         connection.connected(
             settings,

@@ -39,6 +39,7 @@ from bus.settings import Settings
 from bus.transport import connection
 from bus.transport.connection import Client
 from scheduler.cluster.gateway_connections import ConnectionId, GatewayConnections
+from scheduler.cluster.guest_connections import GuestConnections, guest_of
 
 log = structlog.get_logger("scheduler.cluster.presence")
 
@@ -96,11 +97,15 @@ class _Listed(NamedTuple):
 
     agents: dict[ConnectionId, tuple[str, str]]
     gateways: dict[ConnectionId, str]
+    guests: dict[ConnectionId, str]
 
     def take(self, connection_id: ConnectionId, one: _ListedConnection) -> None:
-        """Adds a connection, if it is of an agent or a gateway."""
+        """Adds a connection, if it is of an agent, a gateway or a guest."""
         if _is_gateway(one.jwt):
             self.gateways[connection_id] = one.ip
+        guest = guest_of(one.jwt)
+        if guest is not None:
+            self.guests[connection_id] = guest
         agent_id = _agent_of(one.jwt)
         if agent_id is not None:
             self.agents[connection_id] = (agent_id, one.ip)
@@ -141,6 +146,7 @@ class Presence:
         self._several_since: dict[str, float] = {}
         self._twins: set[str] = set()
         self._gateways = GatewayConnections()
+        self._guests = GuestConnections()
         self._client: Client | None = None  # of the system account, while it is connected
         self._closings: set[asyncio.Task[None]] = set()
         self._closing_logs = RateLimit(LOGGED_PER_SECOND, 1.0)
@@ -217,6 +223,9 @@ class Presence:
         connection_id = ConnectionId(advisory.server.id, advisory.client.id)
         if _is_gateway(advisory.client.jwt):
             self._gateways.add(connection_id, advisory.client.host)
+        guest = guest_of(advisory.client.jwt)
+        if guest is not None:
+            self._add_guest(guest, connection_id)
         agent_id = _agent_of(advisory.client.jwt)
         if agent_id is not None:
             self._add(agent_id, connection_id, advisory.client.host)
@@ -227,22 +236,25 @@ class Presence:
         if advisory is not None:
             connection_id = ConnectionId(advisory.server.id, advisory.client.id)
             self._gateways.end(connection_id, advisory.reason, utc_now())
+            self._guests.end(connection_id)
             self._remove(connection_id)
 
     async def _take_snapshot(self, client: Client) -> None:
         """Replaces what is known by what the servers list. Without an answer it stays."""
         began = set(self._agents)
         gateways_before = self._gateways.ids()
+        guests_before = self._guests.ids()
         pages = await self._every_page(client, self._account)
         if not pages:
             return
-        listed = _Listed({}, {})
+        listed = _Listed({}, {}, {})
         for account in self._accounts()[1:]:
             pages += await self._every_page(client, account)
         for page in pages:
             for one in page.connections or ():
                 listed.take(ConnectionId(page.server_id, one.cid), one)
         self._gateways.replace(gateways_before, listed.gateways)
+        self._guests.replace(guests_before, listed.guests)
         for connection_id, (agent_id, address) in listed.agents.items():
             self._add(agent_id, connection_id, address)
         for connection_id in began - set(listed.agents):
@@ -308,12 +320,34 @@ class Presence:
             self._remove(oldest)
             self._close(agent_id, [oldest], f"it has more than {MOST_CONNECTIONS} connections")
 
+    def _add_guest(self, name: str, connection_id: ConnectionId) -> None:
+        self._guests.add(connection_id, name)
+        known = self._guests.of(name)
+        if len(known) > MOST_CONNECTIONS:
+            # Its end is announced later, as that of an agent's.
+            self._guests.end(known[0])
+            self._close_guest(name, known[:1], f"it has more than {MOST_CONNECTIONS} connections")
+
     def close_connections(self, agent_id: str, reason: str) -> None:
         """Has the servers close what connections an agent has. It may connect again.
 
         Only the authority can shut it out (`gpuping creds revoke`).
         """
         self._close(agent_id, list(self._connections.get(agent_id, ())), reason)
+
+    def close_guest(self, name: str, reason: str) -> None:
+        """Has the servers close what connections there are with one enrolment token."""
+        self._close_guest(name, self._guests.of(name), reason)
+
+    def _close_guest(self, name: str, connection_ids: list[ConnectionId], reason: str) -> None:
+        if not self._closing_logs.take(name, boottime()):
+            log.error(
+                "guest_connections_closed",
+                guest=name,
+                detail=reason,
+                action="it may come again until its enrolment token expires: let tokens live short",
+            )
+        self._have_closed(connection_ids)
 
     def _close(
         self,
@@ -328,6 +362,9 @@ class Presence:
                 detail=reason,
                 action=f"look at that host; `gpuping creds revoke {agent_id}` shuts it out",
             )
+        self._have_closed(connection_ids)
+
+    def _have_closed(self, connection_ids: list[ConnectionId]) -> None:
         task = asyncio.create_task(self._kick(connection_ids))
         self._closings.add(task)
         task.add_done_callback(self._closings.discard)

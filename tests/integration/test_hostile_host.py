@@ -16,15 +16,18 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 import scheduler.service
-from agentd.messaging.enrolment import enroll
+from agentd.messaging.enrolment import REQUEST_SECONDS, enroll
 from bus import settings
 from bus.background import background
 from bus.contract import subjects
-from bus.contract.enrolment import NewTokenRequest
+from bus.contract.enrolment import CredentialsReply, NewTokenRequest, RedeemRequest
+from bus.contract.messages import encode
 from bus.contract.questions import Agent
-from bus.identity import credentials
+from bus.identity import credentials, enrolment_token, host
+from bus.identity.keys import KeyKind, SigningKey
 from bus.transport import connection
 from bus.transport.inbound_limit import MOST_OF_A_HOST
+from bus.transport.micro_services import ask
 from gpuping.client import own_server
 from gpuping.client.own_server import OwnServer
 from gpuping.doctor import bus_checks
@@ -48,13 +51,17 @@ class RawConnection:
 
     @classmethod
     async def open(cls, server: OwnServer, agent_id: str) -> "RawConnection":
+        creds = credentials.read(server.identities.agent(agent_id))
+        return await cls.open_as(server, creds.token, creds.key)
+
+    @classmethod
+    async def open_as(cls, server: OwnServer, token: str, key: SigningKey) -> "RawConnection":
         port = int(server.settings.nats_url.rpartition(":")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         greeting = json.loads((await reader.readline())[len("INFO ") :])
-        creds = credentials.read(server.identities.agent(agent_id))
-        signature = creds.key.sign(greeting["nonce"].encode())
+        signature = key.sign(greeting["nonce"].encode())
         login = {
-            "jwt": creds.token,
+            "jwt": token,
             "sig": base64.urlsafe_b64encode(signature).rstrip(b"=").decode(),
             "headers": True,
         }
@@ -105,13 +112,16 @@ async def registered(server: OwnServer, agent_id: str) -> Agent:
 async def flooding_until_closed(server: OwnServer, subject: str) -> RawConnection:
     """Asks without end on a subject. Returns the connection once the server has closed it."""
     hostile = await RawConnection.open(server, HOSTILE)
-    frame = b"PUB %b _INBOX.hostile.x 2\r\n{}\r\n" % subject.encode()
+    await flood_until_closed(hostile, b"PUB %b _INBOX.hostile.x 2\r\n{}\r\n" % subject.encode())
+    return hostile
+
+
+async def flood_until_closed(hostile: RawConnection, frame: bytes) -> None:
     with contextlib.suppress(ConnectionError):
         async with asyncio.timeout(60):
             while not hostile.is_closed:
                 hostile.writer.write(frame * (2 * MOST_OF_A_HOST))
                 await hostile.writer.drain()
-    return hostile
 
 
 async def test_a_host_that_floods_is_cut_off_and_others_are_answered(server: OwnServer) -> None:
@@ -125,6 +135,24 @@ async def test_a_host_that_floods_is_cut_off_and_others_are_answered(server: Own
             await hostile.close()
     said = [entry for entry in logged if entry["event"] == "connections_closed"]
     assert [entry["agent_id"] for entry in said] == [HOSTILE]
+
+
+async def test_a_flood_for_an_id_that_no_agent_can_have_ends_no_scheduler(
+    server: OwnServer,
+) -> None:
+    """An operator may ask for any id, and a mistaken script of his may do so without end."""
+    inbox = subjects.service_inbox("operator")
+    async with (
+        scheduler.service.running(of_scheduler(server)) as running,
+        connection.connected(
+            server.settings_of("operator"), "script", inbox_prefix=inbox
+        ) as script,
+    ):
+        await until(lambda: running.presence.is_known)
+        for _ in range(3 * MOST_OF_A_HOST):
+            await script.publish(subjects.register("_nobody"), b"{}")
+        await script.flush()
+        assert (await registered(server, OTHER)).agent_id == OTHER
 
 
 async def test_a_host_that_floods_the_enrolment_is_cut_off_too(server: OwnServer) -> None:
@@ -141,6 +169,88 @@ async def test_a_host_that_floods_the_enrolment_is_cut_off_too(server: OwnServer
             await hostile.close()
     said = [entry for entry in logged if entry["event"] == "connections_closed"]
     assert [entry["agent_id"] for entry in said] == [HOSTILE]
+
+
+async def test_a_guest_that_floods_is_cut_off_and_a_new_host_is_let_in(
+    server: OwnServer, tmp_path: Path
+) -> None:
+    """Whoever had a token that was still good could ask for redemption without end."""
+    authority = server.identities.authority
+    with capture_logs() as logged:
+        async with (
+            scheduler.service.running(of_scheduler(server)) as running,
+            enrolment_service.running(server.settings_of("enrolment"), authority) as enrolment,
+        ):
+            await until(lambda: running.presence.is_known)
+            token = enrolment_token.parse((await enrolment.new_token(NewTokenRequest())).token)
+            hostile = await RawConnection.open_as(server, token.user_token, token.key)
+            frame = b"PUB %b _INBOX.x 2\r\n{}\r\n" % subjects.redeem(token.name).encode()
+            await flood_until_closed(hostile, frame)
+            offer = await enrolment.new_token(NewTokenRequest(agent_id=OTHER))
+            chosen = settings.load({}, GPUPING_DATA_DIR=str(tmp_path / OTHER))
+            enrolled = await enroll(chosen, f"{offer.token}@{offer.address}")
+            assert enrolled.agent_id == OTHER
+            await hostile.close()
+            crowd = [
+                await RawConnection.open_as(server, token.user_token, token.key) for _ in range(12)
+            ]
+            await until(lambda: sum(one.is_closed for one in crowd) >= 12 - MOST_CONNECTIONS)
+            for one in crowd:
+                await one.close()
+    said = [entry for entry in logged if entry["event"] == "guest_connections_closed"]
+    assert [entry["guest"] for entry in said] == [token.name]
+
+
+def redemption(secret: str, agent_id: str) -> RedeemRequest:
+    login, signing = SigningKey.generate(KeyKind.USER), SigningKey.generate(KeyKind.USER)
+    proof = host.make_proof(secret, login, signing)
+    return RedeemRequest(secret=secret, default_id=agent_id, proof=proof)
+
+
+async def test_a_flood_of_unnamed_redemptions_keeps_no_named_one_out(
+    server: OwnServer, tmp_path: Path
+) -> None:
+    """An agentd of before asks on one subject for all. Nobody is cut off there: it names nobody."""
+    sent = 0
+    authority = server.identities.authority
+
+    async def flood(token: enrolment_token.EnrolmentSecret) -> None:
+        nonlocal sent
+        hostile = await RawConnection.open_as(server, token.user_token, token.key)
+        # Nobody knows the secret, so that each costs the service a read of the bucket.
+        body = encode(redemption(SigningKey.generate(KeyKind.USER).seed, HOSTILE))
+        frames = b"PUB %b _INBOX.x %d\r\n%b\r\n" % (subjects.REDEEM.encode(), len(body), body)
+        frames *= 1_000
+        while True:
+            hostile.writer.write(frames)
+            await hostile.writer.drain()
+            sent += 1_000
+            await asyncio.sleep(0.05)  # 20,000 a second, which are all read
+
+    async with (
+        keeping_enrolments(server.settings_of("scheduler")),
+        enrolment_service.running(server.settings_of("enrolment"), authority) as enrolment,
+        background() as start,
+    ):
+        guest = (await enrolment.new_token(NewTokenRequest())).token
+        start(flood(enrolment_token.parse(guest)))
+        await until(lambda: sent >= 20_000)
+        offer = await enrolment.new_token(NewTokenRequest(agent_id=OTHER))
+        named = enrolment_token.parse(offer.token)
+        creds = tmp_path / "guest.creds"
+        credentials.write_secret(creds, credentials.to_text(named.user_token, named.key))
+        chosen = settings.load({}, NATS_URL=server.settings.nats_url, NATS_CREDS=str(creds))
+        inbox = f"{subjects.service_inbox('enrol')}.{named.name}"
+        async with connection.connected(chosen, "guest", inbox_prefix=inbox) as client:
+            reply = await ask(
+                client,
+                subjects.redeem(named.name),
+                redemption(named.secret, OTHER),
+                CredentialsReply,
+                who="the enrolment service",
+                timeout=REQUEST_SECONDS,
+            )
+        assert reply.agent_id == OTHER
 
 
 async def test_a_flood_that_nobody_ends_keeps_no_new_host_out(
