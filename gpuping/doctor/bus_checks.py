@@ -26,7 +26,12 @@ MOST_LISTED = 1000  # agents of one answer
 MOST_SKEW_SECONDS = 1.0
 MOST_SCHEDULER_SKEW_SECONDS = 2.0  # a scheduler that is further ahead uses the server's clock
 NEEDED_SERVICES = (subjects.SCHEDULER_SERVICE, subjects.STORAGE_SERVICE)
-SERVICES = (*NEEDED_SERVICES, subjects.AGENTD_SERVICE)
+SERVICES = (
+    *NEEDED_SERVICES,
+    subjects.ENROLMENT_SERVICE,
+    subjects.ALERTS_SERVICE,
+    subjects.AGENTD_SERVICE,
+)
 
 
 async def server(client: Client) -> Finding:

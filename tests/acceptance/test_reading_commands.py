@@ -64,7 +64,9 @@ def test_doctor_finds_nothing_wrong(fleet: Up) -> None:
         levels[check]
         for check in ("bus", "permissions", "jetstream", "streams", "services", "gateway")
     } == {"ok"}
-    assert "services" in asked("doctor", "--data-dir", str(fleet.data_dir))
+    answering = asked("doctor", "--data-dir", str(fleet.data_dir))
+    for name in ("scheduler", "storage", "enrolment", "alerts", "agentd"):
+        assert f"gpuping-{name}" in answering
 
 
 @pytest.mark.parametrize("service", ["scheduler", "storage", "agentd"])

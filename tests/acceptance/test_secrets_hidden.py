@@ -22,6 +22,7 @@ class ServerWithPassword(embedded_server.EmbeddedServer):
         return f"nats://local:{PASSWORD}@127.0.0.1:{self.port}"
 
 
+@pytest.mark.slow
 async def test_a_running_system(tmp_path: Path):
     server = ServerWithPassword(tmp_path / "bus")
     await server.start()

@@ -171,6 +171,7 @@ def test_a_stale_bus_json_counts_for_nothing(launch) -> None:
     assert json.loads((up.data_dir / "bus.json").read_text())["pid"] == up.process.pid
 
 
+@pytest.mark.slow
 def test_storage_rebuild_makes_the_same_history_again(launch) -> None:
     up = launch("--register-agents", "2", "--no-agent", "--dashboard-interval", "0.5").ready()
     up.printed(r"2 agents  2 healthy")

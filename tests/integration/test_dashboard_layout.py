@@ -87,7 +87,12 @@ const timer = setInterval(look, 1100);
 """
 
 
-async def test_nothing_overlaps_or_is_cut_at_any_width(url: str, browser: Browser):
+@pytest.mark.parametrize(
+    "widths", [WIDTHS[::2], pytest.param(WIDTHS, marks=pytest.mark.slow)], ids=["some", "all"]
+)
+async def test_nothing_overlaps_or_is_cut_at_any_width(
+    url: str, browser: Browser, widths: tuple[int, ...]
+):
     """All widths of a page are of one load: the page follows the window."""
 
     def look() -> None:
@@ -108,7 +113,7 @@ async def test_nothing_overlaps_or_is_cut_at_any_width(url: str, browser: Browse
             if opened:
                 browser.wait_for(f"return document.querySelector('{opened}')")
                 browser.script(f"document.querySelector('{opened}').showModal()")
-            for width in WIDTHS:
+            for width in widths:
                 browser.emulate(width, height, reduced_motion=True)
                 browser.wait_for(f"return innerWidth === {width}")
                 browser.driver.execute_async_script(TWO_FRAMES)

@@ -196,6 +196,7 @@ async def test_images_on_a_page_of_another_site_start_no_export(page: Page, tmp_
 STORAGE = {"stats", "history", "series", "overview", "uptimes"}
 
 
+@pytest.mark.slow
 async def test_the_panel_recovers_when_storage_is_back(page: Page):
     page.behind.pings["a"] = [ping("a", 1)]
     page.behind.silent |= STORAGE

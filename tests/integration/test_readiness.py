@@ -121,7 +121,7 @@ async def test_a_disk_that_is_full(base_settings: Settings, bus: Client):
     ):
         await readyz(http, [])
         storage.allow(50_000)
-        for number in range(2000):
+        for number in range(400):
             subject = subjects.state_key(f"a-{number}")
             await bus.publish(subject, b"x" * 500)
         document = await readyz(http, ["storage"])
