@@ -261,10 +261,13 @@ class Audit:
         was_due = max(
             self._before.next_ping_at, *(at for at in self._enrolments if at <= last.pinged_at)
         )
-        late = (last.pinged_at - was_due).total_seconds() * 1000
-        assert abs(late - last.late_ms) < 1.0, (
-            f"{late} ms late, not {last.late_ms}: {self._where(state)}"
-        )
+        self._late_as_said(state, (last.pinged_at - was_due).total_seconds() * 1000)
+
+    def _late_as_said(self, state: AgentState, late: float) -> None:
+        """`late`: in milliseconds; below 0 it was sent before it was due."""
+        said = state.last.late_ms
+        assert said is not None
+        assert abs(late - said) < 1.0, f"{late} ms late, not {said}: {self._where(state)}"
 
     def _where(self, state: AgentState) -> str:
         last = state.last
