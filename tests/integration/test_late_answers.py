@@ -20,7 +20,7 @@ from bus.contract.messages import (
 )
 from bus.contract.questions import RegisterReply, RegisterRequest
 from bus.settings import Settings
-from bus.transport import connection
+from bus.transport import connection, jetstream_api
 from bus.transport.bus_clock import BusClock
 from bus.transport.micro_services import ask
 from scheduler.fleet.directory import Directory
@@ -87,18 +87,34 @@ def seconds_between(history: list[AgentState], first: int, last: int) -> float:
     return (history[last - 1].last.pinged_at - history[first - 1].last.pinged_at).total_seconds()
 
 
+async def history_of_three(bus: connection.Client, config: Settings) -> dict[str, list[AgentState]]:
+    """Their outcomes. Where this machine stood still meanwhile they are excused: it is tried again.
+
+    Each time the hosts have the same names, and the history is empty.
+    """
+    none = range(0)
+    for _ in range(3):
+        async with (
+            running(config),
+            agent(bus, "late", missed=range(2, 5), late=range(2, 5)),
+            agent(bus, "silent", missed=range(2, 5), late=none),
+            agent(bus, "once", missed=range(2, 6), late=range(5, 6)),
+        ):
+            history = await until_history(
+                bus, lambda h: {n: len(s) >= 6 for n, s in h.items()} == ALL
+            )
+        if not any(s.last.outcome == "excused" for states in history.values() for s in states):
+            break
+        for stream in (subjects.BUCKET_STREAM, subjects.HISTORY_STREAM):
+            await jetstream_api.call(bus, f"STREAM.PURGE.{stream}")
+    return history
+
+
 async def test_only_a_miss_that_was_answered_late_is_no_silence(bus, config):
     """Three hosts miss pings from the second on: one answers them late, one not at all, and one
     answers only the last of them late.
     """
-    none = range(0)
-    async with (
-        running(config),
-        agent(bus, "late", missed=range(2, 5), late=range(2, 5)),
-        agent(bus, "silent", missed=range(2, 5), late=none),
-        agent(bus, "once", missed=range(2, 6), late=range(5, 6)),
-    ):
-        history = await until_history(bus, lambda h: {n: len(s) >= 6 for n, s in h.items()} == ALL)
+    history = await history_of_three(bus, config)
     late, silent, once = history["late"], history["silent"], history["once"]
     for states, back in ((late, 5), (silent, 5), (once, 6)):
         outcomes = [state.last.outcome for state in states[1:back]]

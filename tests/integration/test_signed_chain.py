@@ -302,7 +302,7 @@ async def test_a_ledger_that_was_edited_on_the_disk_is_noticed_at_the_next_repor
             edited = _make_up_of_down(folder / "a-1.ledger")
             async with agent():
                 found = await world.until(
-                    "a-1", lambda h: "ledger_edited" in _remarks(h) and _is_answered(h[-1])
+                    "a-1", lambda h: h and "ledger_edited" in _remarks(h) and _is_answered(h[-1])
                 )
     assert edited
     assert "ledger_edited" not in _remarks(before)
@@ -341,12 +341,15 @@ def _is_answered(recorded: Recorded) -> bool:
     return recorded[0].last.outcome == "answered"
 
 
-def _is_refused(recorded: Recorded, after: int) -> bool:
-    """Whether it is later than that number, and its report was kept as evidence.
+def _is_refused(history: list[Recorded], after: int) -> bool:
+    """Whether the last is later than that number, and its report was kept as evidence.
 
-    A busy machine excuses a ping now and then, and hears no report.
+    A busy machine excuses a ping now and then, and hears no report; or the history is not told in
+    time, and looks empty.
     """
-    state, _ = recorded
+    if not history:
+        return False
+    state, _ = history[-1]
     return state.ping_seq > after and bool(state.last.refused_report)
 
 
@@ -437,7 +440,7 @@ async def test_what_is_not_signed_for_this_ping_is_missed_and_kept_with_its_reas
             ):
                 fake.forge = forge
                 seen = history[-1][0].ping_seq + 1  # one may have been answered meanwhile
-                history = await world.until("bad", lambda h, seen=seen: _is_refused(h[-1], seen))
+                history = await world.until("bad", lambda h, seen=seen: _is_refused(h, seen))
                 last = history[-1][0].last
                 assert (last.outcome, last.reason) == ("missed", "bad_report"), reason
                 assert last.remarks == (reason,)
