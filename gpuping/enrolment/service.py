@@ -194,7 +194,11 @@ class Enrolment:
         try:
             await self._keep(token=used, host=_kept_host(keys, before))
         except StaleError:
-            raise RefusedError(409, "the enrolment token was used by another host") from None
+            # It may be the host's own question of before, which had no answer in time.
+            recorded = await read(self._client, subjects.host_key(agent_id), HostKeys)
+            if recorded is None or not _is_redeemed(recorded.value, request, token_hash):
+                raise RefusedError(409, "the enrolment token was used by another host") from None
+            return await self._repeat(request, agent_id, token_hash)
         log.info("host_enrolled", agent_id=agent_id, login_key=keys.login_key)
         await self._record_keys(
             "enrol-host", f"enrolment token {token_hash[:SHOWN_HASH]}", keys, before
@@ -264,8 +268,7 @@ class Enrolment:
         recorded = await read(self._client, subjects.host_key(agent_id), HostKeys)
         if recorded is not None:
             keys = recorded.value
-            is_same_host = keys.login_key == request.proof.login_key
-            if keys.token_hash == token_hash and is_same_host:
+            if _is_redeemed(keys, request, token_hash):
                 # The service may have been killed before it came to that.
                 await self._revoke_earlier(keys, None)
                 return await self._mint(keys)
@@ -590,6 +593,11 @@ def _host_and_port(url: str) -> str:
     if parts.scheme not in {"", "nats", "tls"}:
         return url  # over websockets
     return parts.netloc.rpartition("@")[2] or url
+
+
+def _is_redeemed(keys: HostKeys, request: RedeemRequest, token_hash: str) -> bool:
+    """Whether these keys were recorded for this very host and token."""
+    return keys.token_hash == token_hash and keys.login_key == request.proof.login_key
 
 
 def _check_proof(context: str, proof: HostProof) -> None:

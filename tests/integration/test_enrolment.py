@@ -116,6 +116,14 @@ async def test_of_fifty_hosts_with_one_token_one_is_let_in(world: World) -> None
     assert 89 * DAY < user.expires_at - time.time() <= 90 * DAY
 
 
+async def test_a_host_that_asks_again_before_it_is_answered_is_no_other_host(world: World) -> None:
+    token = await world.token("a-1")
+    request = request_of(token.secret)
+    answers = await asyncio.gather(*(world.enrolment.redeem(request) for _ in range(5)))
+    subject = request.proof.login_key
+    assert {claims.decode(answer.user_token).subject for answer in answers} == {subject}
+
+
 async def test_the_same_host_may_ask_again_and_no_other(world: World) -> None:
     token = await world.token("a-1")
     request = request_of(token.secret)
