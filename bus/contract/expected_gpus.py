@@ -24,17 +24,23 @@ def expected_spans(changes: Iterable[GpuChange]) -> dict[str, tuple[Interval, ..
     spans: dict[str, tuple[Interval, ...]] = {}
     for change in changes:
         since = _milliseconds(change.since)
+        before = spans.get(change.uuid)
         if change.expected:
-            spans[change.uuid] = _expected_from(spans.get(change.uuid, ()), since)
+            after = _expected_from(before or (), since)
+        elif before is None:
+            after = _expected_until(ALWAYS, since)
         else:
-            spans[change.uuid] = _expected_until(spans.get(change.uuid, ALWAYS), since)
+            after = _expected_until(before, since)
+        spans[change.uuid] = after
     return spans
 
 
 def _expected_from(before: tuple[Interval, ...], since: int) -> tuple[Interval, ...]:
-    if before and before[-1].end >= since:
+    if not before:
+        return (Interval(since, FOR_EVER.end),)
+    *earlier, last = before
+    if last.end >= since:
         # It was forgotten by mistake.
-        *earlier, last = before
         return (*earlier, Interval(last.begin, FOR_EVER.end))
     return (*before, Interval(since, FOR_EVER.end))
 
@@ -45,7 +51,8 @@ def _expected_until(before: tuple[Interval, ...], since: int) -> tuple[Interval,
     *earlier, last = before
     if last.begin >= since:
         return tuple(earlier)  # it was expected by mistake
-    return (*earlier, Interval(last.begin, min(last.end, since)))
+    end = min(last.end, since)
+    return (*earlier, Interval(last.begin, end))
 
 
 def _milliseconds(timestamp: datetime) -> int:

@@ -56,4 +56,6 @@ def guest_of(token: str) -> str | None:
         name = claims.name_of(token)
     except InvalidTokenError:
         return None
-    return name if name.startswith(GUEST_PREFIX) else None
+    if not name.startswith(GUEST_PREFIX):
+        return None
+    return name

@@ -109,6 +109,18 @@ async def registered(server: OwnServer, agent_id: str) -> Agent:
         return await register(client, agent_id)
 
 
+@contextlib.asynccontextmanager
+async def scheduler_and_enrolment(server: OwnServer) -> AsyncIterator[enrolment_service.Enrolment]:
+    """Both at work, and the scheduler knows the connections that it may have to close."""
+    authority = server.identities.authority
+    async with (
+        scheduler.service.running(of_scheduler(server)) as running,
+        enrolment_service.running(server.settings_of("enrolment"), authority) as enrolment,
+    ):
+        await until(lambda: running.presence.is_known)
+        yield enrolment
+
+
 async def flooding_until_closed(server: OwnServer, subject: str) -> RawConnection:
     """Asks without end on a subject. Returns the connection once the server has closed it."""
     hostile = await RawConnection.open(server, HOSTILE)
@@ -157,13 +169,8 @@ async def test_a_flood_for_an_id_that_no_agent_can_have_ends_no_scheduler(
 
 async def test_a_host_that_floods_the_enrolment_is_cut_off_too(server: OwnServer) -> None:
     """The server ended the service's own connection: no other host was let in meanwhile."""
-    authority = server.identities.authority
     with capture_logs() as logged:
-        async with (
-            scheduler.service.running(of_scheduler(server)) as running,
-            enrolment_service.running(server.settings_of("enrolment"), authority) as enrolment,
-        ):
-            await until(lambda: running.presence.is_known)
+        async with scheduler_and_enrolment(server) as enrolment:
             hostile = await flooding_until_closed(server, subjects.renew(HOSTILE))
             assert (await enrolment.new_token(NewTokenRequest(agent_id=OTHER))).token
             await hostile.close()
@@ -175,13 +182,8 @@ async def test_a_guest_that_floods_is_cut_off_and_a_new_host_is_let_in(
     server: OwnServer, tmp_path: Path
 ) -> None:
     """Whoever had a token that was still good could ask for redemption without end."""
-    authority = server.identities.authority
     with capture_logs() as logged:
-        async with (
-            scheduler.service.running(of_scheduler(server)) as running,
-            enrolment_service.running(server.settings_of("enrolment"), authority) as enrolment,
-        ):
-            await until(lambda: running.presence.is_known)
+        async with scheduler_and_enrolment(server) as enrolment:
             token = enrolment_token.parse((await enrolment.new_token(NewTokenRequest())).token)
             hostile = await RawConnection.open_as(server, token.user_token, token.key)
             frame = b"PUB %b _INBOX.x 2\r\n{}\r\n" % subjects.redeem(token.name).encode()

@@ -18,12 +18,16 @@ from tests.reverse_proxies import PROXIES, documented, needs_caddy, needs_nginx,
 
 AGENTS = "ping-system/agents"
 MINIMAL = """
+upstream gateway {
+    server 127.0.0.1:8000;
+}
+
 server {
     listen 443 ssl;
     ssl_certificate     /etc/ssl/certs/example.org.pem;
     ssl_certificate_key /etc/ssl/private/example.org.key;
     location / {
-        proxy_pass http://127.0.0.1:8000;
+        proxy_pass http://gateway;
         proxy_set_header Host gateway.example;
     }
 }
