@@ -288,7 +288,9 @@ async def _ask_until_answered(
 ) -> CredentialsReply:
     """Repeats the question for REDEEM_SECONDS: the same host may ask again.
 
-    An enrolment service of before, and permissions of before, know one subject for all.
+    An earlier version of the enrolment service, or of the permissions, has one subject for all
+    hosts, so that both subjects are asked in turn.
+
     Raises RefusedError, and UnavailableError when nobody has answered.
     """
     began = boottime()
@@ -306,7 +308,7 @@ async def _ask_until_answered(
             if boottime() - began > REDEEM_SECONDS:
                 raise
         await asyncio.sleep(REDEEM_PAUSE_SECONDS)
-    raise AssertionError  # the subjects never end
+    raise AssertionError  # `cycle` never ends
 
 
 async def _refusal_of(login: str, settings: Settings, beside: Path) -> str | None:

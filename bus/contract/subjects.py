@@ -88,7 +88,7 @@ SILENCE_ALERTS = "gpuping.alerts.silence"
 END_SILENCE = "gpuping.alerts.end-silence"
 ALERTS_STATS = "gpuping.alerts.stats"
 
-REDEEM = "gpuping.enrolment.redeem"  # of a host whose agentd does not know `redeem` yet
+REDEEM = "gpuping.enrolment.redeem"  # of hosts whose agentd is older than the function `redeem`
 REDEEM_PREFIX = f"{REDEEM}."
 REDEEM_ALL = f"{REDEEM_PREFIX}*"
 NEW_ENROLMENT = "gpuping.enrolment.new"

@@ -212,7 +212,7 @@ def redemption(secret: str, agent_id: str) -> RedeemRequest:
 async def test_a_flood_of_unnamed_redemptions_keeps_no_named_one_out(
     server: OwnServer, tmp_path: Path
 ) -> None:
-    """An agentd of before asks on one subject for all. Nobody is cut off there: it names nobody."""
+    """An earlier agentd asks on one subject for all. It names nobody, so nobody can be cut off."""
     sent = 0
     authority = server.identities.authority
 
